@@ -1,0 +1,187 @@
+//! What is fetched, from whom, and for whom. Knows homeservers and bytes; knows nothing of verdicts,
+//! scripts or the HTTP server in front. Sources: Matrix specification v1.11 and later, client-server
+//! API, sections "Content repository" and "Sending encrypted attachments".
+
+pub mod decrypt;
+pub mod intake;
+pub mod spool;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use reqwest::{
+    Url,
+    header::{HeaderMap, HeaderValue},
+};
+
+/// A media's name: a server name of the Matrix grammar and a media id of `[A-Za-z0-9_-]`, at most
+/// 255 bytes each (Matrix specification, appendices, "Server name"; content repository, "mxc URIs").
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct MediaId {
+    server_name: Arc<str>,
+    media_id: Arc<str>,
+}
+
+/// Which rendering of a media. Different thumbnail parameters are different media.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Variant {
+    /// The media as uploaded.
+    Original,
+    /// A thumbnail made by the homeserver.
+    Thumbnail(Thumbnail),
+}
+
+/// Thumbnail parameters as the client wrote them; the homeserver judges their values. Absent ones
+/// are not sent at all.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+#[expect(missing_docs, reason = "the names are those of the Matrix specification")]
+pub struct Thumbnail {
+    pub width: Option<String>,
+    pub height: Option<String>,
+    pub method: Option<String>,
+    pub animated: Option<String>,
+}
+
+/// Where a request's media is fetched: chosen by the request's Host, never by the media's name.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Origin {
+    /// A homeserver that the operator configured; tokens go here and nowhere else. The URL has no
+    /// trailing slash in its path.
+    Configured(Arc<Url>),
+    /// None is configured: the server named in the media's name is asked, without tokens.
+    Discovered,
+}
+
+/// Who asks: what of the client's request goes along to a configured homeserver.
+#[derive(Clone, Default)]
+pub struct Requester {
+    /// The one `Authorization` header as it came, marked sensitive.
+    pub authorization: Option<HeaderValue>,
+    /// `headers_to_forward`, and `X-Forwarded-For` where the operator asks for it.
+    pub forwarded: HeaderMap,
+}
+
+/// One media, through one homeserver, for one requester.
+#[derive(Clone, Debug)]
+pub struct MediaRequest {
+    /// Which media.
+    pub media: MediaId,
+    /// Which rendering of it.
+    pub variant: Variant,
+    /// `timeout_ms` as the client wrote it: passed on, part of no key.
+    pub timeout_ms: Option<String>,
+    /// Through whom.
+    pub origin: Origin,
+    /// For whom.
+    pub requester: Requester,
+}
+
+/// What of a homeserver's answer is kept, header values unchanged.
+#[derive(Clone, Debug, Default)]
+pub struct Head {
+    /// `Content-Type`, if there was exactly one.
+    pub content_type: Option<HeaderValue>,
+    /// `Content-Disposition`, if there was exactly one.
+    pub disposition: Option<HeaderValue>,
+    /// `ETag` as the homeserver gave it: quoted or not, for asking again.
+    pub etag: Option<HeaderValue>,
+    /// `Content-Length`, bytes; of the encoded body where it is gzip.
+    pub length: Option<u64>,
+}
+
+/// The bytes served for a media: those that were hashed. Cheap to clone.
+#[derive(Clone, Debug)]
+pub enum Body {
+    /// Small enough to be kept.
+    Memory(Bytes),
+    /// On the spool, in a file that nobody else can write.
+    File(Arc<spool::SpooledFile>),
+}
+
+/// Why a media could not be fetched. One row of the contract's table each.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each variant's message says it")]
+pub enum FetchError {
+    #[error("the homeserver asks for an access token")]
+    MissingToken,
+    #[error("the homeserver refused the access token")]
+    UnknownToken,
+    #[error("the homeserver does not have the media")]
+    NotFound,
+    #[error("the homeserver refused with status {status}")]
+    Refused {
+        /// 400..=499, other than 401 and 404.
+        status: u16,
+        /// `Retry-After` of a 429.
+        retry_after: Option<HeaderValue>,
+    },
+    #[error("the media is larger than {limit} bytes")]
+    TooLarge { limit: u64 },
+    #[error("the homeserver could not be reached")]
+    Unreachable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("the address is not one that media is fetched from: {0}")]
+    ForbiddenAddress(String),
+    #[error("the homeserver answered with status {status}")]
+    Upstream { status: u16 },
+    #[error("the homeserver broke off the body")]
+    BrokenOff(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("the homeserver sent what is not media: {0}")]
+    NotMedia(String),
+    #[error("the media is not yet uploaded")]
+    NotYetUploaded,
+    #[error("the homeserver took too long: {0}")]
+    TimedOut(&'static str),
+    #[error("the bytes could not be taken in")]
+    Intake(#[from] intake::IntakeError),
+}
+
+/// `[download]`, checked: final types, nothing is checked again.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where all media is fetched, unless `homeservers` names the request's Host.
+    pub base_homeserver_url: Option<Url>,
+    /// Request Host (lower case, without port unless the operator wrote one) to base URL.
+    pub homeservers: Vec<(String, Url)>,
+    /// A proxy for every request that leaves, `http` or `https`.
+    pub proxy: Option<Url>,
+    /// Sent to configured homeservers with every request.
+    pub additional_headers: HeaderMap,
+    /// Names of request headers that are copied, lower case, never hop-by-hop ones.
+    pub headers_to_forward: Vec<reqwest::header::HeaderName>,
+    /// Whether the client's address goes along as `X-Forwarded-For`.
+    pub forward_client_address: bool,
+    /// Largest media, bytes, of the body as served.
+    pub max_size: u64,
+    /// Until a connection stands.
+    pub connect_timeout: Duration,
+    /// Between two pieces of a body, and until the headers are in.
+    pub idle_timeout: Duration,
+    /// For one media from connect to its last byte.
+    pub total_timeout: Duration,
+    /// Bytes a second, judged over 30 s; 0 judges nothing.
+    pub min_rate: u64,
+    /// Whether discovered homeservers may have addresses that are not globally reachable.
+    pub allow_private_addresses: bool,
+    /// Certificates (PEM) trusted beside the system's.
+    pub ca_certificates: Option<std::path::PathBuf>,
+    /// How long a homeserver's "yes" to a requester holds; zero asks every time.
+    pub authorisation_ttl: Duration,
+}
+
+impl fmt::Display for MediaId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "mxc://{}/{}", self.server_name, self.media_id)
+    }
+}
+
+impl fmt::Debug for Requester {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Forwarded headers may be cookies: their names are enough for a log.
+        let names: Vec<_> = self.forwarded.keys().collect();
+        let token = if self.authorization.is_some() { ".." } else { "none" };
+        f.debug_struct("Requester")
+            .field("authorization", &token)
+            .field("forwarded", &names)
+            .finish()
+    }
+}
