@@ -59,6 +59,7 @@ pub struct Command {
     pub program: PathBuf,
     pub args: Vec<OsString>,
 }
+#[derive(Debug)]
 pub struct Job;
 impl Job {
     pub fn media_path(&self) -> &Path {
@@ -92,6 +93,7 @@ pub struct Exit {
     pub stdout_truncated: bool,
     pub stderr_truncated: bool,
 }
+#[derive(Debug, Clone, Copy)]
 pub enum Outcome {
     Exited(i32),
     Signaled(i32),

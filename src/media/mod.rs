@@ -2,7 +2,9 @@
 //! scripts or the HTTP server in front. Sources: Matrix specification v1.11 and later, client-server
 //! API, sections "Content repository" and "Sending encrypted attachments".
 
+pub mod authorise;
 pub mod decrypt;
+pub mod homeserver;
 pub mod intake;
 pub mod spool;
 
@@ -13,6 +15,8 @@ use reqwest::{
     Url,
     header::{HeaderMap, HeaderValue},
 };
+
+use intake::IntakeError;
 
 /// A media's name: a server name of the Matrix grammar and a media id of `[A-Za-z0-9_-]`, at most
 /// 255 bytes each (Matrix specification, appendices, "Server name"; content repository, "mxc URIs").
@@ -98,6 +102,58 @@ pub enum Body {
     File(Arc<spool::SpooledFile>),
 }
 
+impl Body {
+    /// Bytes.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Memory(bytes) => bytes.len() as u64,
+            Self::File(file) => file.len(),
+        }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Gives all bytes, in order, in pieces; blocking.
+    pub(crate) fn read_all(
+        &self,
+        mut take: impl FnMut(&[u8]) -> Result<(), IntakeError>,
+    ) -> Result<(), IntakeError> {
+        let file = match self {
+            Self::Memory(bytes) => return take(bytes),
+            Self::File(file) => file,
+        };
+        let mut buffer = vec![0; 256 * 1024];
+        let mut offset = 0;
+        while offset < file.len() {
+            let n = file.read_at(&mut buffer, offset).map_err(IntakeError::Disk)?;
+            if n == 0 {
+                return Err(IntakeError::Disk(std::io::ErrorKind::UnexpectedEof.into()));
+            }
+            take(buffer.get(..n).unwrap_or_default())?;
+            offset += n as u64;
+        }
+        Ok(())
+    }
+
+    /// All bytes in memory, for a body that is known to be small; blocking.
+    pub(crate) fn into_memory(self) -> Result<Bytes, IntakeError> {
+        if let Self::Memory(bytes) = self {
+            return Ok(bytes);
+        }
+        let mut bytes = Vec::with_capacity(usize::try_from(self.len()).unwrap_or(0));
+        self.read_all(|piece| {
+            bytes.extend_from_slice(piece);
+            Ok(())
+        })?;
+        Ok(bytes.into())
+    }
+}
+
 /// Why a media could not be fetched. One row of the contract's table each.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "each variant's message says it")]
@@ -132,7 +188,7 @@ pub enum FetchError {
     #[error("the homeserver took too long: {0}")]
     TimedOut(&'static str),
     #[error("the bytes could not be taken in")]
-    Intake(#[from] intake::IntakeError),
+    Intake(#[from] IntakeError),
 }
 
 /// `[download]`, checked: final types, nothing is checked again.
@@ -183,5 +239,13 @@ impl fmt::Debug for Requester {
             .field("authorization", &token)
             .field("forwarded", &names)
             .finish()
+    }
+}
+
+impl Requester {
+    /// Whether the homeserver would see the same person: a refusal of one is a refusal of the other.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.authorization == other.authorization && self.forwarded == other.forwarded
     }
 }
