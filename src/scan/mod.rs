@@ -177,7 +177,7 @@ impl std::fmt::Display for Phase {
 }
 
 /// The scanner: what handlers hold. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Scanner {
     workshop: Arc<Workshop>,
     queue: Queue,
@@ -185,7 +185,6 @@ pub struct Scanner {
 }
 
 /// What a scanner is made of.
-#[derive(Debug)]
 pub struct Parts {
     /// `[scan]`
     pub settings: Settings,

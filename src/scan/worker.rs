@@ -30,7 +30,6 @@ use crate::media::{
 pub const MEDIA_NAME: &str = "media";
 
 /// What all workers share.
-#[derive(Debug)]
 pub struct Workshop {
     pub(super) settings: Settings,
     pub(super) max_media_size: u64,
@@ -132,7 +131,7 @@ impl Workshop {
         job: &ScanJob,
         bench: &mut Option<Bench>,
     ) -> Result<(Holding, Option<Body>), ScanError> {
-        let opened = self.homeservers.open(&job.request.fetch, None).await?;
+        let opened = self.homeservers.open(&job.request.fetch).await?;
         let head = opened.head.clone();
         job.progress.headers_in(head.etag.clone());
         self.authoriser.grant(&job.request.fetch);
@@ -153,7 +152,8 @@ impl Workshop {
             decryption: job.request.decryption.clone(),
             script_file,
         };
-        let (spool, length) = (self.spool.clone(), head.length);
+        // A zipped body's length says nothing of what comes out of it.
+        let (spool, length) = (self.spool.clone(), head.length.filter(|_| !head.gzip));
         let intake = blocking(move || Intake::begin(&spool, plan, length)).await?;
         let intake = opened.stream(intake).await?;
         let Taken { body, body_hash, plaintext, .. } = blocking(move || intake.finish()).await?;
