@@ -87,6 +87,11 @@ pub struct Seat {
 }
 
 impl Flights {
+    #[cfg(test)]
+    pub(super) fn progress_of_nobody() -> Progress {
+        Progress(Arc::new(watch::channel(Stage::Queued).0))
+    }
+
     /// Joins the flight for this key, or begins one.
     pub fn board(
         &self,

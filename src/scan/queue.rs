@@ -247,3 +247,166 @@ impl Drop for Places {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        media::{MediaId, MediaRequest, Origin, Requester, Variant},
+        scan::{Wants, flight::Flights},
+    };
+
+    struct Waiting {
+        job: ScanJob,
+        answer: oneshot::Receiver<Result<Outcome, ScanError>>,
+    }
+
+    fn job(server: &str, token: Option<&'static str>) -> Waiting {
+        let request = ScanRequest {
+            fetch: MediaRequest {
+                media: MediaId::parse(server, "abc").unwrap(),
+                variant: Variant::Original,
+                timeout_ms: None,
+                origin: Origin::Discovered,
+                requester: Requester {
+                    authorization: token.map(reqwest::header::HeaderValue::from_static),
+                    ..Requester::default()
+                },
+            },
+            decryption: None,
+            wants: Wants::Verdict,
+        };
+        let (reply, answer) = oneshot::channel();
+        let job = ScanJob {
+            key: MediaKey::of(&request),
+            request,
+            held: None,
+            reply,
+            progress: Flights::progress_of_nobody(),
+            span: tracing::Span::none(),
+            accepted: Instant::now(),
+        };
+        Waiting { job, answer }
+    }
+
+    fn server_of(admitted: &Admitted) -> &str {
+        admitted.job.as_ref().unwrap().request.fetch.media.server_name()
+    }
+
+    /// What may begin now, without waiting.
+    fn next_now(queue: &Queue) -> Option<Admitted> {
+        use futures_util::FutureExt;
+        queue.next().now_or_never().flatten()
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_says_so_until_a_worker_or_a_requester_makes_room() {
+        let queue = Queue::new(3, 8);
+        let mut waiting = Vec::new();
+        for _ in 0..3 {
+            let Waiting { job, answer } = job("a.example", None);
+            queue.submit(job).unwrap();
+            waiting.push(answer);
+        }
+        assert_eq!(queue.submit(job("b.example", None).job), Err(Full));
+        assert_eq!(queue.len(), 3);
+        waiting.pop();
+        let kept = job("b.example", None);
+        queue.submit(kept.job).expect("one requester has gone");
+        assert_eq!(queue.submit(job("c.example", None).job), Err(Full));
+        assert_eq!(server_of(&next_now(&queue).unwrap()), "a.example");
+        queue.submit(job("c.example", None).job).expect("a worker has taken one");
+    }
+
+    #[tokio::test]
+    async fn one_server_holds_a_quarter_of_the_workers_and_others_overtake_it() {
+        let queue = Queue::new(100, 8);
+        let mut answers = Vec::new();
+        for server in ["slow.example", "slow.example", "slow.example", "quick.example"] {
+            let Waiting { job, answer } = job(server, None);
+            queue.submit(job).unwrap();
+            answers.push(answer);
+        }
+        let first = next_now(&queue).unwrap();
+        let second = next_now(&queue).unwrap();
+        assert_eq!((server_of(&first), server_of(&second)), ("slow.example", "slow.example"));
+        let third = next_now(&queue).unwrap();
+        assert_eq!(server_of(&third), "quick.example");
+        assert!(next_now(&queue).is_none(), "the third of the slow one waits");
+        assert_eq!(queue.len(), 1);
+        let waiter = {
+            let queue = queue.clone();
+            tokio::spawn(async move { server_of(&queue.next().await.unwrap()).to_owned() })
+        };
+        tokio::task::yield_now().await;
+        drop(first);
+        assert_eq!(waiter.await.unwrap(), "slow.example");
+    }
+
+    #[tokio::test]
+    async fn one_token_holds_a_quarter_of_the_workers_and_no_token_is_none() {
+        let queue = Queue::new(100, 4);
+        let mut answers = Vec::new();
+        let jobs = [
+            ("a.example", Some("one")),
+            ("b.example", Some("one")),
+            ("c.example", None),
+            ("d.example", None),
+        ];
+        for (server, token) in jobs {
+            let Waiting { job, answer } = job(server, token);
+            queue.submit(job).unwrap();
+            answers.push(answer);
+        }
+        let begun: Vec<_> = std::iter::from_fn(|| next_now(&queue)).collect();
+        let servers: Vec<_> = begun.iter().map(server_of).collect();
+        assert_eq!(servers, ["a.example", "c.example", "d.example"]);
+        drop(begun);
+        assert_eq!(server_of(&next_now(&queue).unwrap()), "b.example");
+    }
+
+    #[tokio::test]
+    async fn jobs_that_nobody_wants_any_more_are_not_begun() {
+        let queue = Queue::new(100, 4);
+        let Waiting { job: gone, answer } = job("a.example", None);
+        queue.submit(gone).unwrap();
+        drop(answer);
+        let wanted = job("b.example", None);
+        queue.submit(wanted.job).unwrap();
+        assert_eq!(server_of(&next_now(&queue).unwrap()), "b.example");
+        assert!(queue.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_closed_queue_is_worked_off_and_then_ends_for_every_worker() {
+        let queue = Queue::new(100, 4);
+        let mut answers = Vec::new();
+        for _ in 0..5 {
+            let Waiting { job, answer } = job("a.example", None);
+            queue.submit(job).unwrap();
+            answers.push(answer);
+        }
+        let workers: Vec<_> = (0..4)
+            .map(|_| {
+                let queue = queue.clone();
+                tokio::spawn(async move {
+                    let mut done = 0;
+                    while let Some(admitted) = queue.next().await {
+                        tokio::task::yield_now().await;
+                        drop(admitted);
+                        done += 1;
+                    }
+                    done
+                })
+            })
+            .collect();
+        queue.close();
+        let mut done = 0;
+        for worker in workers {
+            let ended = tokio::time::timeout(std::time::Duration::from_secs(10), worker);
+            done += ended.await.expect("a worker waits for what will never come").unwrap();
+        }
+        assert_eq!(done, 5);
+        assert_eq!(queue.submit(job("a.example", None).job), Err(Full));
+    }
+}
