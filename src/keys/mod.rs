@@ -1,5 +1,5 @@
 //! The server's Curve25519 request key, and opening what clients encrypted for it with Olm's
-//! PkEncryption. Knows no HTTP and no configuration file. Sources: vodozemac's `pk_encryption`
+//! `PkEncryption`. Knows no HTTP and no configuration file. Sources: vodozemac's `pk_encryption`
 //! (libolm's scheme, whose MAC does not cover the ciphertext: a forged body is caught only by its
 //! padding and by what parses the result), and the key files of the two earlier scanners.
 
@@ -49,16 +49,14 @@ pub struct RequestKey {
 }
 
 /// What an operator should know of a key that was loaded.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum KeyNotice {
     /// There was none and `crypto.generate` is set.
-    #[error("{}: no request key there, a new one was made", path.display())]
     Generated {
         /// The new file.
         path: PathBuf,
     },
     /// Anyone on this machine can read it. A group's members are the operator's choice.
-    #[error("{}: mode {mode:04o} lets others at the key, 0600 does not", path.display())]
     ReadableByOthers {
         /// The key file.
         path: PathBuf,
@@ -282,6 +280,21 @@ impl PickleKey {
     #[must_use]
     pub fn new(key: String) -> Self {
         Self(key)
+    }
+}
+
+impl fmt::Display for KeyNotice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Generated { path } => {
+                write!(f, "{}: no request key there, a new one was made", path.display())
+            }
+            Self::ReadableByOthers { path, mode } => write!(
+                f,
+                "{}: mode {mode:04o} lets others at the key; set it to 0600 or 0640",
+                path.display()
+            ),
+        }
     }
 }
 
