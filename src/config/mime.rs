@@ -23,8 +23,8 @@ pub(super) fn read(section: &mut Section<'_, '_>) -> MimeRules {
         }
     }
     match (allowed, blocked) {
-        (Some(names), _) => MimeRules::Only(names),
-        (None, Some(names)) => MimeRules::AllBut(names),
+        (Some(names), _) => MimeRules::only(names),
+        (None, Some(names)) => MimeRules::all_but(names),
         (None, None) => MimeRules::All,
     }
 }
