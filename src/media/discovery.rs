@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     FetchError, MediaId,
-    exits::{Exits, Question, Reached, base_url, read_small, without_credentials},
+    exits::{Exits, Question, Reached, base_url, read_small, within, without_credentials},
 };
 
 /// Server names remembered.
@@ -89,12 +89,12 @@ impl Discovery {
 
 /// The base URL that the host's `.well-known` names, if it is a usable one.
 async fn ask(host: &str, exits: &Exits, deadline: Instant) -> Option<Url> {
-    let deadline = deadline.min(Instant::now() + PATIENCE);
+    let deadline = within(PATIENCE, deadline);
     let url = Url::parse(&format!("https://{host}/.well-known/matrix/client")).ok()?;
     let question =
         Question { headers: HeaderMap::new(), leave_origin: true, patience: PATIENCE, deadline };
     let response = match exits.walk(url, question).await {
-        Ok(Reached::Answer(response)) if response.status() == StatusCode::OK => response,
+        Ok(Reached::Answer(response, _)) if response.status() == StatusCode::OK => response,
         Ok(_) => return None,
         Err(error) => {
             tracing::debug!(host, error = &error as &dyn std::error::Error, "discovery failed");

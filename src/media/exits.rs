@@ -17,6 +17,7 @@ use reqwest::{
     header::{self, HeaderMap, HeaderValue},
     redirect,
 };
+use rustls::RootCertStore;
 use tokio::time::{Instant, timeout_at};
 use url::{Host, Origin};
 
@@ -24,6 +25,9 @@ use super::{FetchError, Settings, address::is_global, homeserver::SetupError, tl
 
 /// Redirects followed for one question.
 const MAX_REDIRECTS: usize = 5;
+
+/// How long a connection to a host that is not configured waits for its next use.
+const STRANGERS_IDLE: Duration = Duration::from_secs(10);
 
 /// Both clients and what decides between them.
 pub(super) struct Exits {
@@ -51,10 +55,19 @@ pub(super) struct Question {
 
 /// How a walk ended.
 pub(super) enum Reached {
-    /// An answer that is no redirect to follow.
-    Answer(Response),
+    /// An answer that is no redirect to follow, and whether the first origin gave it.
+    Answer(Response, Giver),
     /// A redirect to another origin that was not followed.
     Elsewhere,
+}
+
+/// Who gave an answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Giver {
+    /// The origin that was asked, with its headers.
+    Asked,
+    /// Another, without them, after a redirect.
+    Stranger,
 }
 
 impl Exits {
@@ -63,7 +76,14 @@ impl Exits {
         settings: &Settings,
         configured: impl Iterator<Item = &'a Url> + Clone,
     ) -> Result<Self, SetupError> {
-        let roots = tls::roots(settings.ca_certificates.as_deref())?;
+        Self::with_roots(settings, configured, tls::roots(settings.ca_certificates.as_deref())?)
+    }
+
+    fn with_roots<'a>(
+        settings: &Settings,
+        configured: impl Iterator<Item = &'a Url> + Clone,
+        roots: RootCertStore,
+    ) -> Result<Self, SetupError> {
         let no_https = roots.is_empty().then_some(tls::NO_ROOTS);
         let proxy_is_https = settings.proxy.as_ref().is_some_and(|url| url.scheme() == "https");
         if let Some(why) = no_https
@@ -91,7 +111,9 @@ impl Exits {
         };
         // Behind a proxy the only name resolved here is the proxy's own, which is exempt.
         let filter = !settings.allow_private_addresses && settings.proxy.is_none();
-        let checked = if filter { builder()?.dns_resolver(GlobalOnly) } else { builder()? };
+        // Anybody may name a thousand hosts in a minute: connections to them are not kept for long.
+        let checked = builder()?.pool_max_idle_per_host(2).pool_idle_timeout(STRANGERS_IDLE);
+        let checked = if filter { checked.dns_resolver(GlobalOnly) } else { checked };
         Ok(Self {
             configured: builder()?.build().map_err(SetupError::client)?,
             checked: checked.build().map_err(SetupError::client)?,
@@ -105,14 +127,14 @@ impl Exits {
     /// GETs `url` and follows redirects.
     pub(super) async fn walk(&self, url: Url, question: Question) -> Result<Reached, FetchError> {
         let Question { mut headers, leave_origin, patience, deadline } = question;
-        let mut url = url;
+        let (mut url, mut giver) = (url, Giver::Asked);
         for _ in 0..=MAX_REDIRECTS {
-            let until = deadline.min(Instant::now() + patience);
+            let until = within(patience, deadline);
             let response = timeout_at(until, self.hop(url.clone(), headers.clone()))
                 .await
                 .map_err(|_| FetchError::TimedOut("no answer to the request"))??;
             if !is_redirect(response.status()) {
-                return Ok(Reached::Answer(response));
+                return Ok(Reached::Answer(response, giver));
             }
             let target = target(&url, &response)?;
             if target.origin() != url.origin() {
@@ -121,6 +143,7 @@ impl Exits {
                 }
                 // For good: a later redirect back cannot win them again.
                 headers.clear();
+                giver = Giver::Stranger;
             }
             if !matches!(target.scheme(), "http" | "https") {
                 return Err(FetchError::NotMedia("a redirect to another scheme than http".into()));
@@ -227,6 +250,12 @@ impl Resolve for GlobalOnly {
     }
 }
 
+/// The end of a wait that begins now.
+pub(super) fn within(patience: Duration, deadline: Instant) -> Instant {
+    // A wait too long for the clock ends with all else.
+    Instant::now().checked_add(patience).map_or(deadline, |until| until.min(deadline))
+}
+
 /// Reads a small body to its end; none if it is larger than `limit`, broken or late.
 pub(super) async fn read_small(
     mut response: Response,
@@ -255,4 +284,64 @@ pub(super) fn base_url(url: &Url) -> Arc<Url> {
         path.pop_if_empty();
     }
     Arc::new(base)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::fake::{Fake, answer, settings};
+
+    fn question() -> Question {
+        Question {
+            headers: HeaderMap::new(),
+            leave_origin: true,
+            patience: Duration::from_secs(10),
+            deadline: Instant::now() + Duration::from_secs(10),
+        }
+    }
+
+    #[tokio::test]
+    async fn without_roots_http_works_and_https_names_the_package() {
+        let fake = Fake::start(|_| answer(200, "", "x")).await;
+        let base = fake.url();
+        let exits =
+            Exits::with_roots(&settings(), [&base].into_iter(), RootCertStore::empty()).unwrap();
+        assert!(matches!(exits.walk(base, question()).await, Ok(Reached::Answer(..))));
+        let https = "https://hs.example".parse().unwrap();
+        match exits.walk(https, question()).await {
+            Err(FetchError::Unreachable(why)) => {
+                assert!(why.to_string().contains("ca-certificates"))
+            }
+            _ => panic!("https without roots"),
+        }
+    }
+
+    #[test]
+    fn without_roots_nothing_configured_may_be_https() {
+        let base: Url = "https://hs.example".parse().unwrap();
+        let refused = [
+            Exits::with_roots(&settings(), [&base].into_iter(), RootCertStore::empty()),
+            Exits::with_roots(
+                &Settings { proxy: Some(base.clone()), ..settings() },
+                [].into_iter(),
+                RootCertStore::empty(),
+            ),
+        ];
+        for refused in refused {
+            let error = refused.err().unwrap();
+            assert!(error.to_string().contains("ca-certificates"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_proxys_own_name_is_exempt() {
+        let proxy = Fake::start(|_| answer(200, "", "x")).await;
+        let mut url = proxy.url();
+        url.set_host(Some("localhost")).unwrap();
+        let settings = Settings { proxy: Some(url), ..settings() };
+        let exits = Exits::with_roots(&settings, [].into_iter(), RootCertStore::empty()).unwrap();
+        let reached = exits.walk("http://named.example/".parse().unwrap(), question()).await;
+        assert!(matches!(reached, Ok(Reached::Answer(..))));
+        assert_eq!(proxy.asked(), ["GET http://named.example/"]);
+    }
 }

@@ -14,7 +14,7 @@ use super::{
     FetchError, MediaRequest, Origin, Settings,
     answer::Refusal,
     discovery::Discovery,
-    exits::{Exits, Question, Reached, base_url},
+    exits::{Exits, Giver, Question, Reached, base_url},
     id::split_port,
     routes::Route,
 };
@@ -149,14 +149,21 @@ impl Homeservers {
             }
             let question =
                 Question { headers, leave_origin, patience: self.limits.idle_timeout, deadline };
-            let response = match self.exits.walk(route.url(&base, request), question).await? {
-                Reached::Answer(response) if response.status().as_u16() >= 400 => response,
+            let reached = self.exits.walk(route.url(&base, request), question).await?;
+            let (response, giver) = match reached {
+                Reached::Answer(response, giver) if response.status().as_u16() >= 400 => {
+                    (response, giver)
+                }
                 reached => return Ok(reached),
             };
             let refusal = Refusal::read(response, deadline).await;
             match route.next() {
                 Some(next) if refusal.leads_on(route) => route = next,
-                _ => return Err(refusal.into_error(route == Route::Authenticated)),
+                _ => {
+                    let own = request.origin != Origin::Discovered && giver == Giver::Asked;
+                    let token = own.then_some(route == Route::Authenticated);
+                    return Err(refusal.into_error(token));
+                }
             }
         }
     }
@@ -174,4 +181,80 @@ pub(super) fn single(response: &Response, name: &header::HeaderName) -> Option<H
     let mut values = response.headers().get_all(name).iter();
     let first = values.next()?;
     values.next().is_none().then(|| first.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::fake::settings;
+
+    fn homeservers(base: Option<&str>, map: &[(&str, &str)]) -> Homeservers {
+        Homeservers::new(&Settings {
+            base_homeserver_url: base.map(|url| url.parse().unwrap()),
+            homeservers: map
+                .iter()
+                .map(|(h, url)| ((*h).to_owned(), url.parse().unwrap()))
+                .collect(),
+            ..settings()
+        })
+        .unwrap()
+    }
+
+    fn chosen(homeservers: &Homeservers, host: Option<&str>) -> String {
+        match homeservers.choose(host) {
+            None => "none".to_owned(),
+            Some(Origin::Discovered) => "discovered".to_owned(),
+            Some(Origin::Configured(url)) => url.to_string(),
+        }
+    }
+
+    #[test]
+    fn the_requests_host_chooses() {
+        let map = &[
+            ("a.example", "http://a/"),
+            ("a.example:8448", "http://a-8448/x/"),
+            ("[::1]", "http://six"),
+        ];
+        let mapped = homeservers(None, map);
+        for (host, url) in [
+            (Some("a.example"), "http://a/"),
+            (Some("A.Example"), "http://a/"),
+            (Some("a.example:443"), "http://a/"),
+            (Some("a.example:8448"), "http://a-8448/x"),
+            (Some("[::1]"), "http://six/"),
+            (Some("[::1]:80"), "http://six/"),
+            (Some("b.example"), "none"),
+            (Some(""), "none"),
+            (Some(":"), "none"),
+            (None, "none"),
+        ] {
+            assert_eq!(chosen(&mapped, host), url, "{host:?}");
+        }
+        let both = homeservers(Some("http://base/"), map);
+        assert_eq!(chosen(&both, Some("a.example")), "http://a/");
+        assert_eq!(chosen(&both, Some("b.example")), "http://base/");
+        assert_eq!(chosen(&both, None), "http://base/");
+        assert_eq!(chosen(&homeservers(None, &[]), Some("a.example")), "discovered");
+    }
+
+    #[test]
+    fn a_base_url_with_a_password_is_refused_without_repeating_it() {
+        let settings = Settings {
+            base_homeserver_url: Some("http://me:hidden@hs.example".parse().unwrap()),
+            ..settings()
+        };
+        let error = Homeservers::new(&settings).err().unwrap();
+        assert!(matches!(error, SetupError::Credentials(_)), "{error:?}");
+        assert!(!format!("{error} {error:?}").contains("hidden"));
+    }
+
+    #[test]
+    fn a_file_without_certificates_is_refused() {
+        let empty = tempfile::NamedTempFile::new().unwrap();
+        for path in [empty.path(), std::path::Path::new("/nonexistent/ca.pem")] {
+            let settings = Settings { ca_certificates: Some(path.to_owned()), ..settings() };
+            let error = Homeservers::new(&settings).err().unwrap();
+            assert!(matches!(error, SetupError::Certificates { .. }), "{error:?}");
+        }
+    }
 }
