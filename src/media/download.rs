@@ -70,7 +70,7 @@ impl Opened {
         self.stream_into(intake, Intake::write).await
     }
 
-    async fn stream_into<T: Send + 'static>(
+    pub(super) async fn stream_into<T: Send + 'static>(
         mut self,
         target: T,
         write: fn(&mut T, &[u8]) -> Result<(), IntakeError>,
