@@ -80,6 +80,9 @@ impl Opened {
         let mut batch = Vec::new();
         let mut pace = Pace::new(&self.limits);
         let mut received: u64 = 0;
+        // A small media needs no more than its length.
+        let needed = self.head.length.and_then(|length| usize::try_from(length).ok());
+        let needed = needed.map_or(BATCH, |length| length.min(BATCH));
 
         while let Some(chunk) = self.next_chunk(&mut pace).await? {
             received += chunk.len() as u64;
@@ -87,6 +90,9 @@ impl Opened {
                 return Err(FetchError::TooLarge { limit: self.limits.max_size });
             }
             let mut rest = &*chunk;
+            if batch.capacity() < needed {
+                batch.reserve_exact(needed);
+            }
             while !rest.is_empty() {
                 let (now, later) = rest.split_at(rest.len().min(BATCH - batch.len()));
                 batch.extend_from_slice(now);

@@ -6,6 +6,7 @@
 use std::{
     collections::HashSet,
     error::Error,
+    io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -165,9 +166,19 @@ impl Exits {
             self.check_literal(&url)?;
             &self.checked
         };
-        let mut request = Request::new(Method::GET, url);
-        *request.headers_mut() = headers;
-        client.execute(request).await.map_err(send_error)
+        let request = || {
+            let mut request = Request::new(Method::GET, url.clone());
+            *request.headers_mut() = headers.clone();
+            request
+        };
+        match client.execute(request()).await {
+            // A kept connection that the other side closed just as it was used again: asking once
+            // more does no harm, and without it every server with a short keep-alive time would
+            // fail now and then.
+            Err(error) if closed_early(&error) => client.execute(request()).await,
+            done => done,
+        }
+        .map_err(send_error)
     }
 
     /// An address in the URL itself is never resolved, so the resolver would not see it. `url` has
@@ -211,15 +222,28 @@ pub(super) fn without_credentials(mut url: Url) -> Url {
     url
 }
 
+/// Whether the connection stood and ended before a byte of the answer.
+fn closed_early(error: &reqwest::Error) -> bool {
+    let reset = |cause: &(dyn Error + 'static)| {
+        cause
+            .downcast_ref()
+            .is_some_and(|io: &io::Error| io.kind() == io::ErrorKind::ConnectionReset)
+    };
+    let incomplete = |cause: &(dyn Error + 'static)| {
+        cause.downcast_ref().is_some_and(hyper::Error::is_incomplete_message)
+    };
+    !error.is_connect() && causes(error).any(|cause| incomplete(cause) || reset(cause))
+}
+
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
+}
+
 /// Before the headers. The URL may hold what a client wrote in a query, so it goes.
 fn send_error(error: reqwest::Error) -> FetchError {
     let error = error.without_url();
-    let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
-    while let Some(this) = cause {
-        if let Some(NotGlobal(name)) = this.downcast_ref() {
-            return FetchError::ForbiddenAddress(name.clone());
-        }
-        cause = this.source();
+    if let Some(NotGlobal(name)) = causes(&error).find_map(|cause| cause.downcast_ref()) {
+        return FetchError::ForbiddenAddress(name.clone());
     }
     if error.is_timeout() {
         FetchError::TimedOut("no connection")

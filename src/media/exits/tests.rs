@@ -1,8 +1,15 @@
 //! Where a redirect leads, and what goes along.
 
-use std::sync::Mutex;
+use std::sync::{
+    Mutex,
+    atomic::{AtomicBool, Ordering},
+};
 
 use reqwest::header::HeaderValue;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+};
 
 use super::*;
 use crate::media::{fake::*, tests::*, *};
@@ -202,4 +209,43 @@ async fn the_proxys_own_name_is_exempt() {
     let reached = exits.walk("http://named.example/".parse().unwrap(), question()).await;
     assert!(matches!(reached, Ok(Reached::Answer(..))));
     assert_eq!(proxy.asked(), ["GET http://named.example/"]);
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_closes_when_used_again_is_no_failure() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base: Url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+    let closed = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&closed);
+    tokio::spawn(async move {
+        // The first connection answers once.
+        for connection in 0.. {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let told = Arc::clone(&told);
+            tokio::spawn(async move {
+                for request in 0.. {
+                    let mut head = Vec::new();
+                    while !head.ends_with(b"\r\n\r\n") {
+                        head.push(socket.read_u8().await.unwrap());
+                    }
+                    if connection == 0 && request == 1 {
+                        return told.store(true, Ordering::SeqCst);
+                    }
+                    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\nx";
+                    socket.write_all(answer).await.unwrap();
+                }
+            });
+        }
+    });
+    let settings = Settings { base_homeserver_url: Some(base.clone()), ..settings() };
+    let homeservers = Homeservers::new(&settings).unwrap();
+    for _ in 0..3 {
+        let opened = homeservers.open(&request(&base, None)).await.unwrap();
+        assert_eq!(opened.stream_into(Vec::new(), collect).await.unwrap(), b"x");
+        // The connection goes back to where it is kept in a task of its own.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert!(closed.load(Ordering::SeqCst));
 }
