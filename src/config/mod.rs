@@ -1,21 +1,47 @@
-//! (being written) The configuration: as written -> checked, in final types. Nothing downstream
-//! checks again.
+//! The configuration: one TOML file and variables that replace keys of it, checked once, in final
+//! types; nothing downstream checks again. Whatever is wrong is told at once, each with its place.
+//!
+//! [`source`] finds what is written, [`reader`] hands it out key by key, [`kinds`] and [`paths`] turn
+//! single values into their final types, and a module for each section knows that section's keys,
+//! defaults and impossible combinations. `config/default.toml` says what the keys mean.
 
-use crate::{http, keys, media, scan};
+mod crypto;
+mod download;
+mod kinds;
+mod log;
+mod mime;
+mod paths;
+mod problem;
+mod reader;
+mod result_cache;
+mod sandbox;
+mod scan;
+mod show;
+mod source;
+mod web;
 
-/// All that the service is told, checked.
-#[derive(Clone, Debug)]
+use std::{ffi::OsString, path::Path};
+
+pub use problem::{ConfigErrors, Place, Problem, Warning};
+
+use crate::{http, keys, media};
+use reader::{Findings, Reader};
+use source::Sources;
+
+/// All that the service is told, checked. Displayed, it is the file that would say the same, with
+/// every key that has a value; secrets are shown as `..`.
+#[derive(Clone)]
 pub struct Config {
     /// `[web]`
     pub web: http::Settings,
     /// `[scan]`
-    pub scan: scan::Settings,
+    pub scan: crate::scan::Settings,
     /// `[sandbox]`
     pub sandbox: mcs_sandbox::Policy,
     /// `[download]`
     pub download: media::Settings,
     /// `[result_cache]`
-    pub result_cache: scan::cache::Settings,
+    pub result_cache: crate::scan::cache::Settings,
     /// `[crypto]`
     pub crypto: keys::Settings,
     /// `[log]`
@@ -38,3 +64,53 @@ pub enum LogFormat {
     Human,
     Json,
 }
+
+impl Config {
+    /// Reads the file, if there is one, and of the environment the variables named
+    /// `MCS_<SECTION>__<KEY>`: each replaces that key of the file, an empty one takes it out.
+    ///
+    /// # Errors
+    /// Everything that is wrong.
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl Iterator<Item = (OsString, OsString)>,
+    ) -> Result<(Self, Vec<Warning>), ConfigErrors> {
+        let sources = Sources::gather(file, environment).map_err(ConfigErrors)?;
+        let reader = sources.parse().map_err(ConfigErrors)?;
+        let (config, findings) = Self::read(reader, nix::unistd::geteuid().as_raw());
+        match config {
+            Some(config) if findings.problems.is_empty() => Ok((config, findings.warnings)),
+            _ => Err(ConfigErrors(findings.problems)),
+        }
+    }
+
+    /// `None` only where a problem was told.
+    fn read(mut reader: Reader<'_>, server_uid: u32) -> (Option<Self>, Findings) {
+        let web = web::read(&mut reader);
+        let scan = scan::read(&mut reader);
+        let sandbox = sandbox::read(&mut reader, server_uid);
+        let download = download::read(&mut reader);
+        let result_cache = result_cache::read(&mut reader);
+        let crypto = crypto::read(&mut reader);
+        let log = log::read(&mut reader);
+        if let Some(scan) = &scan
+            && download.max_size > scan.max_spool_size
+        {
+            let (key, because) = ("download.max_size", "scan.max_spool_size");
+            reader.section("download").warn(Warning::NeverReached { key, because });
+        }
+        let config = scan.zip(sandbox).zip(crypto).map(|((scan, sandbox), crypto)| Self {
+            web,
+            scan,
+            sandbox,
+            download,
+            result_cache,
+            crypto,
+            log,
+        });
+        (config, reader.finish())
+    }
+}
+
+#[cfg(test)]
+mod tests;

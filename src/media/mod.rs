@@ -34,6 +34,8 @@ use reqwest::{
     header::{self, HeaderMap, HeaderValue},
 };
 
+use intake::IntakeError;
+
 /// Which rendering of a media. Different thumbnail parameters are different media.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Variant {
@@ -113,6 +115,58 @@ pub enum Body {
     File(Arc<spool::SpooledFile>),
 }
 
+impl Body {
+    /// Bytes.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Memory(bytes) => bytes.len() as u64,
+            Self::File(file) => file.len(),
+        }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Gives all bytes, in order, in pieces; blocking.
+    pub(crate) fn read_all(
+        &self,
+        mut take: impl FnMut(&[u8]) -> Result<(), IntakeError>,
+    ) -> Result<(), IntakeError> {
+        let file = match self {
+            Self::Memory(bytes) => return take(bytes),
+            Self::File(file) => file,
+        };
+        let mut buffer = vec![0; 256 * 1024];
+        let mut offset = 0;
+        while offset < file.len() {
+            let n = file.read_at(&mut buffer, offset).map_err(IntakeError::Disk)?;
+            if n == 0 {
+                return Err(IntakeError::Disk(std::io::ErrorKind::UnexpectedEof.into()));
+            }
+            take(buffer.get(..n).unwrap_or_default())?;
+            offset += n as u64;
+        }
+        Ok(())
+    }
+
+    /// All bytes in memory, for a body that is known to be small; blocking.
+    pub(crate) fn into_memory(self) -> Result<Bytes, IntakeError> {
+        if let Self::Memory(bytes) = self {
+            return Ok(bytes);
+        }
+        let mut bytes = Vec::with_capacity(usize::try_from(self.len()).unwrap_or(0));
+        self.read_all(|piece| {
+            bytes.extend_from_slice(piece);
+            Ok(())
+        })?;
+        Ok(bytes.into())
+    }
+}
+
 /// Why a media could not be fetched. One row of the contract's table each.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "each variant's message says it")]
@@ -147,7 +201,7 @@ pub enum FetchError {
     #[error("the homeserver took too long: {0}")]
     TimedOut(&'static str),
     #[error("the bytes could not be taken in")]
-    Intake(#[from] intake::IntakeError),
+    Intake(#[from] IntakeError),
 }
 
 /// `[download]`, checked: final types, nothing is checked again.
@@ -245,5 +299,13 @@ impl fmt::Debug for Requester {
             .field("authorization", &token)
             .field("forwarded", &names)
             .finish()
+    }
+}
+
+impl Requester {
+    /// Whether the homeserver would see the same person: a refusal of one is a refusal of the other.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.authorization == other.authorization && self.forwarded == other.forwarded
     }
 }

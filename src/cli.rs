@@ -1,0 +1,213 @@
+//! The command line: what can be asked for, and printing what `check-config` and `public-key` ask.
+//! Decides nothing: `main` does what it says.
+
+use std::{
+    fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use clap::{Parser, Subcommand};
+use matrix_content_scanner::{
+    config::{Config, Warning},
+    keys::{KeyNotice, RequestKey},
+};
+
+/// Where packages put the configuration.
+const DEFAULT_CONFIG: &str = "/etc/matrix-content-scanner/config.toml";
+
+/// EX_CONFIG of sysexits(3).
+pub(crate) const EXIT_CONFIG: u8 = 78;
+
+const ENVIRONMENT_AND_EXIT_CODES: &str = "\
+Environment:
+  MCS_<SECTION>__<KEY>  replaces that key of the configuration, e.g. MCS_WEB__PORT=8081 or
+                        MCS_SCAN__FAILURE_EXIT_CODES='[2, 126, 127]'; an empty one takes it out
+  SSL_CERT_FILE         trusted certificates in place of the system's
+
+Exit codes:
+  0   done; for `scan`: every file is clean
+  1   `scan`: a file is not clean; otherwise: failed
+  2   the command line is wrong; `scan`: a file could not be scanned
+  78  the configuration is wrong";
+
+/// Scans media on a Matrix content repository before people download it.
+#[derive(Debug, Parser)]
+#[command(version, after_help = ENVIRONMENT_AND_EXIT_CODES, args_override_self = true)]
+pub(crate) struct Cli {
+    /// The configuration file; of several the last counts
+    ///
+    /// Without it, /etc/matrix-content-scanner/config.toml is read if it is there, and otherwise the
+    /// environment alone.
+    #[arg(short, long, value_name = "FILE", global = true, overrides_with = "config")]
+    config: Option<PathBuf>,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// What to do.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Subcommand)]
+pub(crate) enum Command {
+    /// Run the service (the default)
+    #[default]
+    Serve,
+    /// Check the configuration, print what is in force, and try the sandbox
+    CheckConfig,
+    /// Scan local files as the service would; prints a verdict a line
+    Scan {
+        /// The files
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+    /// Print the public key that clients encrypt for
+    PublicKey,
+}
+
+impl Cli {
+    /// Parses the program's arguments; on a mistake, or for `--help`, prints and exits.
+    pub(crate) fn from_arguments() -> Self {
+        Self::parse()
+    }
+
+    /// What to do.
+    pub(crate) fn command(&self) -> Command {
+        self.command.clone().unwrap_or_default()
+    }
+
+    /// The configuration file, if any is to be read.
+    pub(crate) fn config_file(&self) -> Option<PathBuf> {
+        self.config_or(Path::new(DEFAULT_CONFIG))
+    }
+
+    fn config_or(&self, default: &Path) -> Option<PathBuf> {
+        self.config.clone().or_else(|| match fs::symlink_metadata(default) {
+            // One that is there and cannot be looked at is named too: reading it tells why.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            _ => Some(default.into()),
+        })
+    }
+}
+
+/// `check-config`: what is in force as TOML, then as comments what is worth a word.
+pub(crate) fn print_config(
+    out: &mut impl Write,
+    config: &Config,
+    warnings: &[Warning],
+    notices: &[KeyNotice],
+) -> io::Result<()> {
+    write!(out, "{config}")?;
+    let words = warnings.iter().map(ToString::to_string);
+    let words = words.chain(notices.iter().map(ToString::to_string));
+    for (index, word) in words.enumerate() {
+        let separator = if index == 0 { "\n" } else { "" };
+        writeln!(out, "{separator}# warning: {word}")?;
+    }
+    Ok(())
+}
+
+/// `public-key`: the key alone, for scripts.
+pub(crate) fn print_public_key(out: &mut impl Write, key: &RequestKey) -> io::Result<()> {
+    writeln!(out, "{}", key.public_key())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &str) -> Cli {
+        let words = ["matrix-content-scanner"].into_iter().chain(arguments.split_whitespace());
+        Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{arguments:?}: {error}"))
+    }
+
+    fn config_of(arguments: &str) -> Option<String> {
+        parse(arguments).config.map(|path| path.to_str().unwrap().to_owned())
+    }
+
+    #[test]
+    fn clap_finds_the_definition_sound() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn without_a_subcommand_it_serves() {
+        assert_eq!(parse("").command(), Command::Serve);
+        assert_eq!(parse("-c a").command(), Command::Serve);
+        assert_eq!(parse("serve").command(), Command::Serve);
+        assert_eq!(parse("check-config").command(), Command::CheckConfig);
+        assert_eq!(parse("public-key").command(), Command::PublicKey);
+    }
+
+    #[test]
+    fn the_last_configuration_file_on_the_line_counts() {
+        for (arguments, last) in [
+            ("-c a", "a"),
+            ("--config a", "a"),
+            ("--config=a", "a"),
+            ("-ca", "a"),
+            ("-c a -c b", "b"),
+            ("-c a --config b", "b"),
+            ("-c a serve", "a"),
+            ("serve -c a", "a"),
+            ("serve -c a -c b", "b"),
+            ("-c a serve -c b", "b"),
+            ("-c b serve -c a", "a"),
+            ("-c a -c b serve", "b"),
+            ("-c a -c b serve -c c", "c"),
+            ("-c a serve -c b -c c", "c"),
+            ("-c a -c b serve -c c -c d", "d"),
+            ("-c a check-config -c b", "b"),
+            ("public-key -c a", "a"),
+            ("-c a scan x -c b y", "b"),
+            ("scan -c a -c b x", "b"),
+        ] {
+            assert_eq!(config_of(arguments).as_deref(), Some(last), "{arguments}");
+        }
+        assert_eq!(config_of("serve"), None);
+    }
+
+    #[test]
+    fn scan_takes_files_around_its_options() {
+        let files = |arguments| match parse(arguments).command() {
+            Command::Scan { files } => files,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(files("scan x -c a y"), ["x", "y"].map(PathBuf::from));
+        assert_eq!(files("-c a scan x"), ["x"].map(PathBuf::from));
+        assert_eq!(files("scan -- -c"), ["-c"].map(PathBuf::from));
+        assert!(Cli::try_parse_from(["mcs", "scan"]).is_err());
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused() {
+        for arguments in [["mcs", "srve"], ["mcs", "--prot"], ["mcs", "-c"]] {
+            let error = Cli::try_parse_from(arguments).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn help_tells_the_environment_and_the_exit_codes() {
+        for flag in ["-h", "--help"] {
+            let help = Cli::try_parse_from(["mcs", flag]).unwrap_err();
+            assert_eq!(help.exit_code(), 0);
+            let help = help.to_string();
+            for word in ["MCS_WEB__PORT", "SSL_CERT_FILE", "check-config", "public-key", "78"] {
+                assert!(help.contains(word), "{word} in {help}");
+            }
+        }
+        let version = Cli::try_parse_from(["mcs", "--version"]).unwrap_err().to_string();
+        assert!(version.contains(env!("CARGO_PKG_VERSION")));
+    }
+
+    #[test]
+    fn the_default_file_is_read_only_where_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let default = folder.path().join("config.toml");
+        assert_eq!(parse("").config_or(&default), None);
+        assert_eq!(parse("-c a").config_or(&default), Some("a".into()));
+        fs::write(&default, "").unwrap();
+        assert_eq!(parse("").config_or(&default), Some(default.clone()));
+        assert_eq!(parse("-c a").config_or(&default), Some("a".into()));
+    }
+}

@@ -1,0 +1,201 @@
+//! `[download]`, but for what concerns requests that come in.
+
+use std::time::Duration;
+
+use reqwest::{
+    Url,
+    header::{HeaderMap, HeaderName, HeaderValue},
+};
+
+use super::{
+    kinds::{self, LONGEST, boolean, duration, size},
+    paths,
+    problem::{Warning, Wrong},
+    reader::{Parsed, Reader, Section, Value},
+    show,
+};
+use crate::media::Settings;
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const PEBIBYTE: u64 = 1 << 50;
+
+/// Of one connection, not of a request (RFC 9110, section 7.6.1), or this service's own business
+/// with the homeserver: framing, encodings, ranges and conditions.
+const NEVER_SENT: [&str; 19] = [
+    "accept-encoding",
+    "connection",
+    "content-length",
+    "expect",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "range",
+    "referer",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
+    let mut download = reader.section("download");
+    let connect_timeout = download.read("connect_timeout", duration(MILLISECOND..=LONGEST));
+    let idle_timeout = download.read("idle_timeout", duration(MILLISECOND..=LONGEST));
+    let total_timeout = download.read("total_timeout", duration(MILLISECOND..=LONGEST));
+    let ttl = download.read("authorisation_ttl", duration(Duration::ZERO..=LONGEST));
+    let headers_to_forward = headers_to_forward(&mut download);
+    let forward_client_address =
+        download.read("forward_client_address", boolean).unwrap_or_default();
+    if forward_client_address && headers_to_forward.iter().any(|name| name == "x-forwarded-for") {
+        download.conflict(
+            "forward_client_address",
+            "found beside X-Forwarded-For in headers_to_forward, expected one of the two",
+        );
+    }
+    Settings {
+        base_homeserver_url: download.read("base_homeserver_url", base_url),
+        homeservers: homeservers(&mut download),
+        proxy: download.read("proxy", proxy),
+        additional_headers: download
+            .read("additional_headers", kinds::table(header))
+            .map(HeaderMap::from_iter)
+            .unwrap_or_default(),
+        headers_to_forward,
+        forward_client_address,
+        max_size: download.read("max_size", size(1..=PEBIBYTE)).unwrap_or(256 << 20),
+        connect_timeout: connect_timeout.unwrap_or(Duration::from_secs(10)),
+        idle_timeout: idle_timeout.unwrap_or(Duration::from_secs(30)),
+        total_timeout: total_timeout.unwrap_or(Duration::from_secs(5 * 60)),
+        min_rate: download.read("min_rate", size(0..=1 << 30)).unwrap_or(1 << 10),
+        allow_private_addresses: download
+            .read("allow_private_addresses", boolean)
+            .unwrap_or_default(),
+        ca_certificates: download.read("ca_certificates", paths::file),
+        authorisation_ttl: ttl.unwrap_or(Duration::from_secs(5)),
+    }
+}
+
+/// Any path in front of `/_matrix`, written without its last slash: routes are appended.
+fn base_url(value: Value<'_>) -> Parsed<Url> {
+    const EXPECTED: &str = "an http or https URL without query, fragment or password, like \
+                            \"https://matrix.example.org\"";
+    let mut url = http_url(value).or_else(|()| value.wrong(EXPECTED))?;
+    if has_extras(&url) || has_login(&url) {
+        // Not the value: it may hold a password.
+        return value.wrong_secret(EXPECTED);
+    }
+    let path = url.path().trim_end_matches('/').to_owned();
+    url.set_path(&path);
+    Ok(url)
+}
+
+/// A name and a password may stand in it, so that it is never printed whole.
+fn proxy(value: Value<'_>) -> Parsed<Url> {
+    const EXPECTED: &str = "an http or https URL without path, like \"http://proxy:3128\"";
+    match http_url(value) {
+        Ok(url) if !has_extras(&url) && url.path() == "/" => Ok(url),
+        _ => value.wrong_secret(EXPECTED),
+    }
+}
+
+fn http_url(value: Value<'_>) -> Result<Url, ()> {
+    let text = value.text().ok_or(())?;
+    // The URL standard mends `https:example.org` and blanks; here they are slips.
+    let scheme_stands = text.starts_with("http://") || text.starts_with("https://");
+    if !scheme_stands || text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '\\') {
+        return Err(());
+    }
+    Url::parse(text).ok().filter(Url::has_host).ok_or(())
+}
+
+fn has_extras(url: &Url) -> bool {
+    url.query().is_some() || url.fragment().is_some()
+}
+
+fn has_login(url: &Url) -> bool {
+    !url.username().is_empty() || url.password().is_some()
+}
+
+fn homeservers(download: &mut Section<'_, '_>) -> Vec<(String, Url)> {
+    let mut homeservers = download
+        .read(
+            "homeservers",
+            kinds::table(|host, value| Ok((request_host(host)?, base_url(value)?))),
+        )
+        .unwrap_or_default();
+    homeservers.sort_by(|(a, _), (b, _)| a.cmp(b));
+    for pair in homeservers.windows(2) {
+        if let [(first, _), (second, _)] = pair
+            && first == second
+        {
+            download.conflict("homeservers", format!("found {first} twice, expected it once"));
+        }
+    }
+    homeservers
+}
+
+/// As a request's Host names it: in lower case, with a port only where one is written.
+fn request_host(host: &str) -> Parsed<String> {
+    let lower = host.to_ascii_lowercase();
+    let url = Url::parse(&format!("http://{lower}/")).ok().filter(|url| {
+        // Whatever the URL standard took for something else, or mended, is no Host.
+        url.path() == "/"
+            && !has_extras(url)
+            && !has_login(url)
+            && !lower.contains(['/', '?', '#', '@', '\\'])
+    });
+    match url {
+        Some(_) if !lower.contains(|c: char| c.is_whitespace() || c.is_control()) => Ok(lower),
+        _ => Err(Wrong::one(
+            show::quoted(host),
+            "a host as in a request's Host, like \"media.example.org\" or \"[::1]:8080\"",
+        )),
+    }
+}
+
+/// Values may be secrets: they are marked so, and never printed.
+fn header(name: &str, value: Value<'_>) -> Parsed<(HeaderName, HeaderValue)> {
+    let name = match header_name(name) {
+        Some(name) if !NEVER_SENT.contains(&name.as_str()) => name,
+        Some(_) => return value.wrong_secret("another header: this one is the service's own"),
+        None => return value.wrong_secret("a header's name"),
+    };
+    if name == reqwest::header::AUTHORIZATION {
+        return value.wrong_secret("another header: this one is each requester's own");
+    }
+    let text = kinds::secret(value)?;
+    let Ok(mut header) = HeaderValue::try_from(text) else {
+        return value.wrong_secret("a header's value, without line breaks");
+    };
+    header.set_sensitive(true);
+    Ok((name, header))
+}
+
+fn headers_to_forward(download: &mut Section<'_, '_>) -> Vec<HeaderName> {
+    let mut names = download.read("headers_to_forward", kinds::list(forwarded)).unwrap_or_default();
+    if names.contains(&reqwest::header::AUTHORIZATION) {
+        download.warn(Warning::AlwaysForwarded("Authorization"));
+        names.retain(|name| name != reqwest::header::AUTHORIZATION);
+    }
+    names.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+    names.dedup();
+    names
+}
+
+fn forwarded(value: Value<'_>) -> Parsed<HeaderName> {
+    match value.text().and_then(header_name) {
+        Some(name) if !NEVER_SENT.contains(&name.as_str()) => Ok(name),
+        Some(_) => value.wrong("another header: this one is never passed on"),
+        None => value.wrong("a header's name"),
+    }
+}
+
+fn header_name(name: &str) -> Option<HeaderName> {
+    HeaderName::try_from(name).ok()
+}

@@ -1,0 +1,110 @@
+//! `[sandbox]`.
+
+use std::{ffi::OsString, time::Duration};
+
+use mcs_sandbox::{Limits, Policy, User};
+
+use super::{
+    kinds::{self, LONGEST, duration, integer, size},
+    problem::Warning,
+    reader::{Parsed, Reader, Section, Value},
+};
+
+/// Debian's and most others' user without rights.
+const DEFAULT_USER: &str = "nobody";
+
+const USER_EXPECTED: &str = "the name of a user, or \"uid:gid\", other than root's";
+
+/// Made per job; a common one would let a job see another's files.
+const OWN_VARIABLES: [&str; 2] = ["TMPDIR", "HOME"];
+
+pub(super) fn read(reader: &mut Reader<'_>, server_uid: u32) -> Option<Policy> {
+    let mut sandbox = reader.section("sandbox");
+    let user = user(&mut sandbox, server_uid)?;
+    let environment = sandbox.read("environment", kinds::table(variable)).unwrap_or_default();
+    let limits = limits(&mut sandbox.subsection("limits", "sandbox.limits"));
+    Some(Policy { user, limits, environment })
+}
+
+/// The user to change to; `Some(None)` where scripts run as the server does.
+#[expect(clippy::option_option, reason = "the outer one is: told as a problem")]
+fn user(sandbox: &mut Section<'_, '_>, server_uid: u32) -> Option<Option<User>> {
+    let written = sandbox.read("user", resolve);
+    if sandbox.has("user") {
+        let user = written?;
+        if server_uid != 0 && user.uid != server_uid {
+            sandbox.conflict(
+                "user",
+                format!(
+                    "found uid {}, expected none: the server runs as uid {server_uid}, and only \
+                     root can change to another user",
+                    user.uid
+                ),
+            );
+        }
+        return Some((server_uid == 0).then_some(user));
+    }
+    if server_uid != 0 {
+        return Some(None);
+    }
+    let Some(user) = by_name(DEFAULT_USER) else {
+        sandbox.missing("user", &format!("{USER_EXPECTED}, since the server runs as root"));
+        return None;
+    };
+    sandbox.warn(Warning::SharedUser(DEFAULT_USER));
+    Some(Some(user))
+}
+
+fn resolve(value: Value<'_>) -> Parsed<User> {
+    let Some(text) = value.text() else { return value.wrong(USER_EXPECTED) };
+    let user = match text.split_once(':') {
+        Some((uid, gid)) => match (uid.parse(), gid.parse()) {
+            (Ok(uid), Ok(gid)) => User { uid, gid },
+            _ => return value.wrong(USER_EXPECTED),
+        },
+        None => match by_name(text) {
+            Some(user) => user,
+            None => return value.wrong(format!("{USER_EXPECTED}; this system knows no such user")),
+        },
+    };
+    // u32::MAX means "leave as it is" to the kernel.
+    if [user.uid, user.gid].iter().any(|id| [0, u32::MAX].contains(id)) {
+        return value.wrong(USER_EXPECTED);
+    }
+    Ok(user)
+}
+
+fn by_name(name: &str) -> Option<User> {
+    let user = nix::unistd::User::from_name(name).ok().flatten()?;
+    Some(User { uid: user.uid.as_raw(), gid: user.gid.as_raw() })
+}
+
+fn limits(table: &mut Section<'_, '_>) -> Limits {
+    let default = Limits::default();
+    // RLIMIT_CPU counts whole seconds, and 0 of them kill at once.
+    let cpu_time = table.read("cpu_time", duration(Duration::from_secs(1)..=LONGEST));
+    Limits {
+        cpu_time: cpu_time.or(default.cpu_time),
+        file_size: table.read("file_size", size(0..=1 << 50)).or(default.file_size),
+        open_files: table.read("open_files", integer(16..=1_048_576)).or(default.open_files),
+        processes: table.read("processes", integer(1..=1_048_576)).or(default.processes),
+        // Less than this does not even load a C library.
+        address_space: table
+            .read("address_space", size(16 << 20..=1 << 50))
+            .or(default.address_space),
+    }
+}
+
+/// The value is taken for a secret: engines get their licence keys this way.
+fn variable(name: &str, value: Value<'_>) -> Parsed<(OsString, OsString)> {
+    let mut bytes = name.bytes();
+    let valid = bytes.next().is_some_and(|first| first.is_ascii_alphabetic() || first == b'_')
+        && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    if !valid {
+        return value.wrong_secret("a name of [A-Za-z0-9_], no digit first");
+    }
+    if OWN_VARIABLES.contains(&name) {
+        return value.wrong_secret("another name: this variable is set for each job");
+    }
+    Ok((name.into(), kinds::secret(value)?.into()))
+}

@@ -1,0 +1,121 @@
+//! `[scan]`.
+
+use std::{ffi::OsString, num::NonZero, path::PathBuf, time::Duration};
+
+use toml::de::DeValue;
+
+use super::{
+    kinds::{self, LONGEST, duration, integer, memory_size, size},
+    mime, paths,
+    problem::Warning,
+    reader::{Parsed, Reader, Section, Value},
+};
+use crate::scan::Settings;
+
+/// The demonstration that `config/` ships.
+const DEMO_SCRIPT: &str = "scan-demo.sh";
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const PEBIBYTE: u64 = 1 << 50;
+
+/// What a shell says where it cannot execute, or cannot find, what the script names.
+const SHELL_FAILURES: [i32; 2] = [126, 127];
+
+pub(super) fn read(reader: &mut Reader<'_>) -> Option<Settings> {
+    let mut scan = reader.section("scan");
+    let script = scan.require("script", "the path of an executable file", paths::program);
+    if let Some(path) = &script
+        && path.ends_with(DEMO_SCRIPT)
+    {
+        scan.warn(Warning::DemoScript(path.clone()));
+    }
+    let script_args = scan.read("script_args", kinds::list(argument)).unwrap_or_default();
+    let timeout =
+        scan.read("timeout", duration(MILLISECOND..=LONGEST)).unwrap_or(Duration::from_secs(60));
+    let deadline = scan
+        .read("deadline", duration(MILLISECOND..=LONGEST))
+        .unwrap_or(Duration::from_secs(5 * 60));
+    if timeout > deadline {
+        scan.warn(Warning::NeverReached { key: "scan.timeout", because: "scan.deadline" });
+    }
+    let workers = scan.read("workers", integer(1..=1024)).unwrap_or(32);
+    let max_scripts = max_scripts(&mut scan, workers);
+    let queue_capacity = scan.read("queue_capacity", integer(1..=65536)).unwrap_or(256);
+    let temp_directory = scan.read("temp_directory", paths::temp_directory).or_else(|| {
+        let absent = !scan.has("temp_directory");
+        absent.then(|| default_temp_directory(&mut scan)).flatten()
+    });
+    let max_spool_size = scan.read("max_spool_size", size(1..=PEBIBYTE)).unwrap_or(4 << 30);
+    let removal_command = scan.read("removal_command", command);
+    let mime = mime::read(&mut scan);
+    let max_output_size = scan.read("max_output_size", memory_size(0..=1 << 20)).unwrap_or(4 << 10);
+    let failure_exit_codes = scan
+        .read("failure_exit_codes", kinds::list(failure_exit_code))
+        .unwrap_or_else(|| SHELL_FAILURES.into());
+
+    Some(Settings {
+        script: script?,
+        script_args,
+        timeout,
+        deadline,
+        workers,
+        max_scripts,
+        queue_capacity,
+        temp_directory: temp_directory?,
+        max_spool_size,
+        removal_command,
+        mime,
+        max_output_size,
+        failure_exit_codes,
+    })
+}
+
+fn max_scripts(scan: &mut Section<'_, '_>, workers: usize) -> usize {
+    let written = scan.read("max_scripts", integer(1..=1024));
+    if let Some(written) = written
+        && written > workers
+    {
+        scan.conflict(
+            "max_scripts",
+            format!("found {written}, expected at most as many as scan.workers, {workers}"),
+        );
+    }
+    written.unwrap_or_else(|| {
+        std::thread::available_parallelism().map_or(1, NonZero::get).min(workers)
+    })
+}
+
+/// Checked like a written one: `/tmp` is a link, or read-only, on some systems.
+fn default_temp_directory(scan: &mut Section<'_, '_>) -> Option<PathBuf> {
+    let value = DeValue::String("/tmp".into());
+    let checked = paths::temp_directory(Value { value: &value, raw: None, base: "/".as_ref() });
+    if checked.is_err() {
+        scan.missing("temp_directory", "a writable directory, since /tmp is none here");
+    }
+    checked.ok()
+}
+
+fn argument(value: Value<'_>) -> Parsed<OsString> {
+    kinds::text(value).map(OsString::from)
+}
+
+/// A program, found as the script is, and its arguments.
+fn command(value: Value<'_>) -> Parsed<(PathBuf, Vec<OsString>)> {
+    let DeValue::Array(words) = value.value else {
+        return value.wrong("a list of program and arguments, like [\"/usr/bin/shred\", \"-u\"]");
+    };
+    let mut arguments = kinds::list(argument)(value)?;
+    let Some(program) = words.get(0) else {
+        return value.wrong("at least a program; leave the key out to run none");
+    };
+    let program = paths::program(Value { value: program.get_ref(), raw: None, base: value.base })?;
+    arguments.remove(0);
+    Ok((program, arguments))
+}
+
+fn failure_exit_code(value: Value<'_>) -> Parsed<i32> {
+    integer(0..=255)(value).and_then(|code| match code {
+        0 => value.wrong("an exit code from 1 to 255: 0 is the only word for clean"),
+        code => Ok(code),
+    })
+}

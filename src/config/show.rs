@@ -1,0 +1,258 @@
+//! What is in force, as the TOML that would say the same; and how single values are written.
+//! Secrets are `..`: values of headers and of the script's environment, a proxy's password, the
+//! pickle key.
+
+use std::{
+    ffi::OsStr,
+    fmt::{self, Display, Write as _},
+    path::Path,
+    time::Duration,
+};
+
+use reqwest::Url;
+
+use super::{Config, LogFormat, mime};
+use crate::{
+    http::{Listen, Network},
+    keys,
+};
+
+const SECRET: &str = "..";
+
+impl Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.show_web(f)?;
+        self.show_scan(f)?;
+        self.show_sandbox(f)?;
+        self.show_download(f)?;
+        self.show_result_cache(f)?;
+        self.show_crypto(f)?;
+        let format = match self.log.format {
+            LogFormat::Human => "human",
+            LogFormat::Json => "json",
+        };
+        let mut log = Lines::new(f, "\n[log]")?;
+        log.line("level", quoted(&self.log.level))?;
+        log.line("format", quoted(format))
+    }
+}
+
+/// The same as Display: a derived one would print what the sections' types hold.
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Display::fmt(self, f)
+    }
+}
+
+impl Config {
+    fn show_web(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let web = &self.web;
+        let mut lines = Lines::new(f, "[web]")?;
+        match &web.listen {
+            Listen::Tcp { host, port } => {
+                lines.line("host", quoted(host))?;
+                lines.line("port", port)?;
+            }
+            Listen::Unix(socket) => lines.line("socket", path(socket))?,
+        }
+        lines.line("max_body_size", quoted_size(web.max_body_size as u64))?;
+        lines.line("max_connections", web.max_connections)?;
+        lines.line("header_timeout", quoted_duration(web.header_timeout))?;
+        lines.line("idle_timeout", quoted_duration(web.idle_timeout))
+    }
+
+    fn show_scan(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scan = &self.scan;
+        let mut lines = Lines::new(f, "\n[scan]")?;
+        lines.line("script", path(&scan.script))?;
+        lines.line("script_args", list(scan.script_args.iter().map(os)))?;
+        lines.line("timeout", quoted_duration(scan.timeout))?;
+        lines.line("deadline", quoted_duration(scan.deadline))?;
+        lines.line("workers", scan.workers)?;
+        lines.line("max_scripts", scan.max_scripts)?;
+        lines.line("queue_capacity", scan.queue_capacity)?;
+        lines.line("temp_directory", path(&scan.temp_directory))?;
+        lines.line("max_spool_size", quoted_size(scan.max_spool_size))?;
+        if let Some((program, arguments)) = &scan.removal_command {
+            let words = [path(program)].into_iter().chain(arguments.iter().map(os));
+            lines.line("removal_command", list(words))?;
+        }
+        if let Some((key, names)) = mime::written(&scan.mime) {
+            lines.line(key, list(names.into_iter().map(quoted)))?;
+        }
+        lines.line("max_output_size", quoted_size(scan.max_output_size as u64))?;
+        lines.line("failure_exit_codes", list(scan.failure_exit_codes.iter()))
+    }
+
+    fn show_sandbox(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sandbox = &self.sandbox;
+        let mut lines = Lines::new(f, "\n[sandbox]")?;
+        if let Some(user) = sandbox.user {
+            lines.line("user", quoted(&format!("{}:{}", user.uid, user.gid)))?;
+        }
+        let names = sandbox.environment.iter().map(|(name, _)| name.to_string_lossy());
+        lines.line("environment", inline_table(names.map(|name| (name, quoted(SECRET)))))?;
+        let limits = &sandbox.limits;
+        let mut lines = Lines::new(f, "\n[sandbox.limits]")?;
+        lines.optional("cpu_time", limits.cpu_time.map(quoted_duration))?;
+        lines.optional("file_size", limits.file_size.map(quoted_size))?;
+        lines.optional("open_files", limits.open_files)?;
+        lines.optional("processes", limits.processes)?;
+        lines.optional("address_space", limits.address_space.map(quoted_size))
+    }
+
+    fn show_download(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let download = &self.download;
+        let mut lines = Lines::new(f, "\n[download]")?;
+        lines.optional("base_homeserver_url", download.base_homeserver_url.as_ref().map(url))?;
+        let homeservers = download.homeservers.iter().map(|(host, base)| (host, url(base)));
+        lines.line("homeservers", inline_table(homeservers))?;
+        lines.optional("proxy", download.proxy.as_ref().map(url))?;
+        let names = download.additional_headers.keys().map(|name| (name, quoted(SECRET)));
+        lines.line("additional_headers", inline_table(names))?;
+        let names = download.headers_to_forward.iter().map(|name| quoted(name.as_str()));
+        lines.line("headers_to_forward", list(names))?;
+        lines.line("forward_client_address", download.forward_client_address)?;
+        lines.line("trusted_proxies", list(self.web.trusted_proxies.iter().map(network)))?;
+        lines.line("max_size", quoted_size(download.max_size))?;
+        lines.line("connect_timeout", quoted_duration(download.connect_timeout))?;
+        lines.line("idle_timeout", quoted_duration(download.idle_timeout))?;
+        lines.line("total_timeout", quoted_duration(download.total_timeout))?;
+        lines.line("min_rate", quoted_size(download.min_rate))?;
+        lines.line("allow_private_addresses", download.allow_private_addresses)?;
+        lines.optional("ca_certificates", download.ca_certificates.as_deref().map(path))?;
+        lines.line("authorisation_ttl", quoted_duration(download.authorisation_ttl))
+    }
+
+    fn show_result_cache(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cache = &self.result_cache;
+        let mut lines = Lines::new(f, "\n[result_cache]")?;
+        lines.line("max_size", cache.max_size)?;
+        lines.line("ttl", quoted_duration(cache.ttl))?;
+        lines.line("max_file_size", quoted_size(cache.max_file_size))?;
+        lines.line("max_total_size", quoted_size(cache.max_total_size))?;
+        lines.line("exit_codes_to_ignore", list(cache.exit_codes_to_ignore.iter()))?;
+        lines.line("failure_ttl", quoted_duration(cache.failure_ttl))
+    }
+
+    fn show_crypto(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut lines = Lines::new(f, "\n[crypto]")?;
+        match &self.crypto {
+            keys::Settings::RequestSecret { path: file, generate } => {
+                lines.line("request_secret_path", path(file))?;
+                lines.line("generate", generate)
+            }
+            keys::Settings::Pickle { path: file, key: _ } => {
+                lines.line("pickle_path", path(file))?;
+                lines.line("pickle_key", quoted(SECRET))
+            }
+        }
+    }
+}
+
+/// The lines of a section.
+struct Lines<'w, 'f>(&'w mut fmt::Formatter<'f>);
+
+impl<'w, 'f> Lines<'w, 'f> {
+    fn new(f: &'w mut fmt::Formatter<'f>, header: &str) -> Result<Self, fmt::Error> {
+        writeln!(f, "{header}")?;
+        Ok(Self(f))
+    }
+
+    fn line(&mut self, key: &str, value: impl Display) -> fmt::Result {
+        writeln!(self.0, "{key} = {value}")
+    }
+
+    fn optional(&mut self, key: &str, value: Option<impl Display>) -> fmt::Result {
+        value.map_or(Ok(()), |value| self.line(key, value))
+    }
+}
+
+/// A string of TOML.
+pub(super) fn quoted(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => quoted.extend(['\\', character]),
+            '\n' => quoted.push_str("\\n"),
+            '\t' => quoted.push_str("\\t"),
+            // Terminals act on these; TOML wants most of them escaped too.
+            control if control.is_control() => {
+                let _ = write!(quoted, "\\u{:04X}", u32::from(control));
+            }
+            other => quoted.push(other),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+/// A key of TOML, quoted where it has to be.
+pub(super) fn key(name: &str) -> String {
+    let is_bare = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if !name.is_empty() && name.chars().all(is_bare) { name.into() } else { quoted(name) }
+}
+
+pub(super) fn path(path: &Path) -> String {
+    os(path)
+}
+
+/// As people write it, e.g. `1h 30m`.
+pub(super) fn duration(duration: Duration) -> String {
+    humantime::format_duration(duration).to_string()
+}
+
+/// In the largest unit that leaves no fraction: what is printed is what counts.
+pub(super) fn size(bytes: u64) -> String {
+    const UNITS: [(&str, u64); 10] = [
+        ("PiB", 1 << 50),
+        ("PB", 1_000_000_000_000_000),
+        ("TiB", 1 << 40),
+        ("TB", 1_000_000_000_000),
+        ("GiB", 1 << 30),
+        ("GB", 1_000_000_000),
+        ("MiB", 1 << 20),
+        ("MB", 1_000_000),
+        ("KiB", 1 << 10),
+        ("kB", 1_000),
+    ];
+    let exact = UNITS.iter().find(|(_, unit)| bytes != 0 && bytes.is_multiple_of(*unit));
+    exact.map_or_else(|| bytes.to_string(), |(name, unit)| format!("{}{name}", bytes / unit))
+}
+
+fn quoted_duration(value: Duration) -> String {
+    quoted(&duration(value))
+}
+
+fn quoted_size(bytes: u64) -> String {
+    quoted(&size(bytes))
+}
+
+fn os(text: impl AsRef<OsStr>) -> String {
+    quoted(&text.as_ref().to_string_lossy())
+}
+
+/// Without the slash that the URL standard puts after a lone host, and without a password.
+fn url(url: &Url) -> String {
+    let mut url = url.clone();
+    if url.password().is_some() && url.set_password(Some(SECRET)).is_err() {
+        return quoted(SECRET);
+    }
+    quoted(url.as_str().trim_end_matches('/'))
+}
+
+fn network(network: &Network) -> String {
+    quoted(&format!("{}/{}", network.address, network.prefix))
+}
+
+fn list(elements: impl Iterator<Item = impl Display>) -> String {
+    let elements: Vec<_> = elements.map(|element| element.to_string()).collect();
+    format!("[{}]", elements.join(", "))
+}
+
+fn inline_table(entries: impl Iterator<Item = (impl AsRef<str>, String)>) -> String {
+    let entries: Vec<_> =
+        entries.map(|(name, value)| format!("{} = {value}", key(name.as_ref()))).collect();
+    if entries.is_empty() { "{}".into() } else { format!("{{ {} }}", entries.join(", ")) }
+}

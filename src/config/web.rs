@@ -1,0 +1,77 @@
+//! `[web]`, and of `[download]` what concerns requests that come in.
+
+use std::{net::IpAddr, path::PathBuf, time::Duration};
+
+use ipnet::IpNet;
+
+use super::{
+    kinds::{self, duration, integer, memory_size},
+    paths,
+    reader::{Parsed, Reader, Value},
+};
+use crate::http::{Listen, Network, Settings};
+
+/// `sun_path` of sockaddr_un(7) holds 108 bytes with the NUL.
+const MAX_SOCKET_PATH: usize = 107;
+
+const SECOND: Duration = Duration::from_secs(1);
+const MILLISECOND: Duration = Duration::from_millis(1);
+const HOUR: Duration = Duration::from_secs(60 * 60);
+
+pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
+    let mut download = reader.section("download");
+    let trusted_proxies =
+        download.read("trusted_proxies", kinds::list(network)).unwrap_or_default();
+
+    let mut web = reader.section("web");
+    let host = web.read("host", host).unwrap_or_else(|| "127.0.0.1".into());
+    let port = web.read("port", integer(0..=u16::MAX)).unwrap_or(8080);
+    let socket = web.read("socket", socket);
+    for key in ["host", "port"] {
+        if web.has("socket") && web.has(key) {
+            web.conflict(key, "found beside socket, expected one of the two");
+        }
+    }
+    Settings {
+        listen: socket.map_or(Listen::Tcp { host, port }, Listen::Unix),
+        max_body_size: web.read("max_body_size", memory_size(1024..=64 << 20)).unwrap_or(128 << 10),
+        max_connections: web.read("max_connections", integer(1..=1_000_000)).unwrap_or(2048),
+        header_timeout: web
+            .read("header_timeout", duration(MILLISECOND..=HOUR))
+            .unwrap_or(10 * SECOND),
+        idle_timeout: web.read("idle_timeout", duration(MILLISECOND..=HOUR)).unwrap_or(60 * SECOND),
+        trusted_proxies,
+    }
+}
+
+/// An address literal, in brackets or not, or a name to look up.
+fn host(value: Value<'_>) -> Parsed<String> {
+    const EXPECTED: &str = "an address or a name without port, like \"127.0.0.1\" or \"::\"";
+    let Some(text) = value.text() else { return value.wrong(EXPECTED) };
+    let literal = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    if literal.parse::<IpAddr>().is_ok() {
+        return Ok(literal.into());
+    }
+    match url::Host::parse(text) {
+        // The URL standard reads `1` as an address; an operator who writes it means something else.
+        Ok(url::Host::Domain(name)) => Ok(name),
+        _ => value.wrong(EXPECTED),
+    }
+}
+
+fn socket(value: Value<'_>) -> Parsed<PathBuf> {
+    let path = paths::path(value)?;
+    if path.as_os_str().len() > MAX_SOCKET_PATH {
+        return value.wrong(format!("a path of at most {MAX_SOCKET_PATH} bytes"));
+    }
+    Ok(path)
+}
+
+fn network(value: Value<'_>) -> Parsed<Network> {
+    let parse =
+        |text: &str| text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+    match value.text().and_then(parse) {
+        Some(net) => Ok(Network { address: net.network(), prefix: net.prefix_len() }),
+        None => value.wrong("a network like \"10.0.0.0/8\", or an address"),
+    }
+}

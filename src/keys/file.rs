@@ -1,0 +1,55 @@
+//! Key files on disk: read whole into zeroizing memory, or made so that no half-written or readable
+//! key is ever seen. Knows no format.
+
+use std::{
+    fs::File,
+    io::{self, Read, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::Path,
+};
+
+use zeroize::Zeroizing;
+
+/// Far above any key; keeps a wrong path (a log, a device) from being read into memory.
+const MAX_SIZE: usize = 16 * 1024;
+
+/// A key file.
+pub(super) struct KeyFile {
+    /// As text; key files are base64.
+    pub(super) content: Zeroizing<String>,
+    /// Permission bits.
+    pub(super) mode: u32,
+}
+
+pub(super) fn read(path: &Path) -> io::Result<KeyFile> {
+    // Without O_NONBLOCK a FIFO at this path would hang the start.
+    let file = File::options().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    // The whole capacity at once: a buffer that grows leaves copies behind that nobody wipes.
+    let mut content = Zeroizing::new(String::with_capacity(MAX_SIZE + 1));
+    file.take(MAX_SIZE as u64 + 1).read_to_string(&mut content)?;
+    if content.len() > MAX_SIZE {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "too large for a key"));
+    }
+    Ok(KeyFile { content, mode: metadata.permissions().mode() & 0o7777 })
+}
+
+/// Fails with `AlreadyExists` rather than replacing a key.
+pub(super) fn create(path: &Path, content: &[u8]) -> io::Result<()> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let mut file = tempfile::Builder::new()
+        .prefix(".request-key-")
+        .permissions(std::fs::Permissions::from_mode(0o600))
+        .tempfile_in(directory)?;
+    file.write_all(content)?;
+    file.as_file().sync_all()?;
+    file.persist_noclobber(path).map_err(|error| error.error)?;
+    // The name is in the directory, not in the file.
+    File::open(directory)?.sync_all()
+}
