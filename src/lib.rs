@@ -11,6 +11,7 @@
 //! | [`http`] | connections, routes, request parsing, answers, the table of errors | `scan`'s vocabulary, `media`'s types, `keys` |
 //! | [`keys`] | the server's request key, and opening what was encrypted for it | nothing of ours |
 //! | [`scan`] | one request from authorisation to verdict: cache, queue, workers, file type, script | `media`, the sandbox |
+//! | [`logging`] | the log | `config` |
 //! | [`media`] | media ids, homeservers, authorisation, download, decryption, spool | nothing of ours |
 //! | `mcs-sandbox` | a crate of its own: one program on one file under restriction | nothing of ours |
 //!
@@ -37,8 +38,10 @@
 //! jobs and large bodies use.
 #![forbid(unsafe_code)]
 
+pub mod app;
 pub mod config;
 pub mod http;
 pub mod keys;
+pub mod logging;
 pub mod media;
 pub mod scan;

@@ -1,1 +1,155 @@
-fn main() {}
+//! The program: a table of contents. The sandbox's helper first, then arguments, configuration, and
+//! what was asked for.
+#![forbid(unsafe_code)]
+
+mod cli;
+mod signals;
+
+use std::{
+    error::Error,
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use cli::{Cli, Command, EXIT_CONFIG};
+use matrix_content_scanner::{
+    app::{self, Grounds, StartError},
+    config::{Config, Warning},
+    keys::RequestKey,
+    logging,
+    scan::{Verdict, filetype::Detector},
+};
+
+fn main() -> ExitCode {
+    // Before anything else: this process may be the helper that a script runs in.
+    mcs_sandbox::dispatch();
+    let cli = Cli::from_arguments();
+    let file = cli.config_file();
+    let (config, warnings) = match Config::load(file.as_deref(), std::env::vars_os()) {
+        Ok(loaded) => loaded,
+        Err(errors) => {
+            eprintln!("{errors}");
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    logging::set_up(&config.log);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error),
+    };
+    match cli.command() {
+        Command::Serve => runtime.block_on(serve(config, &warnings)),
+        Command::CheckConfig => runtime.block_on(check_config(&config, &warnings)),
+        Command::Scan { files } => runtime.block_on(scan(&config, &files)),
+        Command::PublicKey => public_key(&config),
+    }
+}
+
+async fn serve(config: Config, warnings: &[Warning]) -> ExitCode {
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    let stop = match signals::Stop::listen() {
+        Ok(stop) => stop,
+        Err(error) => return failed(&error),
+    };
+    match app::serve(config, stop.asked()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error),
+    }
+}
+
+async fn check_config(config: &Config, warnings: &[Warning]) -> ExitCode {
+    // The key is looked at but never made: checking changes nothing.
+    let (key, notices) = match RequestKey::load_existing(&config.crypto) {
+        Ok(Some((_key, notices))) => ("", notices),
+        Ok(None) => ("\n# the request key is not there yet: it is made at the first start\n", vec![]),
+        Err(error) => return failed(&StartError::from(error)),
+    };
+    let mut out = io::stdout().lock();
+    let printed = cli::print_config(&mut out, config, warnings, &notices)
+        .and_then(|()| write!(out, "{key}"))
+        .and_then(|()| out.flush());
+    if let Err(error) = printed {
+        return failed(&error);
+    }
+    match Grounds::prepare(config).await {
+        Ok(grounds) => {
+            println!("\n# the sandbox holds: {}", grounds.layers);
+            ExitCode::SUCCESS
+        }
+        Err(error) => failed(&error),
+    }
+}
+
+/// The exit code says the worst: 2 failed, 1 not clean, 0 clean.
+async fn scan(config: &Config, files: &[PathBuf]) -> ExitCode {
+    let scanner = Grounds::prepare(config).await.and_then(|grounds| {
+        let detector = Detector::new()?;
+        Ok((app::local_scanner(config, &grounds, detector), grounds))
+    });
+    let (scanner, _grounds) = match scanner {
+        Ok(ready) => ready,
+        Err(error) => {
+            failed(&error);
+            return ExitCode::from(2);
+        }
+    };
+    let mut worst = 0;
+    for file in files {
+        let name = file.display();
+        match scanner.scan(file).await {
+            Ok(Verdict::Clean { .. }) => println!("{name}: clean"),
+            Ok(Verdict::NotClean { output }) if output.is_empty() => {
+                println!("{name}: not clean");
+                worst = worst.max(1);
+            }
+            Ok(Verdict::NotClean { output }) => {
+                println!("{name}: not clean: {output}");
+                worst = worst.max(1);
+            }
+            Ok(Verdict::TypeForbidden { detected }) => {
+                println!("{name}: not clean: its type, {detected}, is not allowed");
+                worst = worst.max(1);
+            }
+            Err(error) => {
+                println!("{name}: failed: {}", chain(&error));
+                worst = 2;
+            }
+        }
+    }
+    ExitCode::from(worst)
+}
+
+fn public_key(config: &Config) -> ExitCode {
+    match RequestKey::load(&config.crypto) {
+        Ok((key, notices)) => {
+            for notice in notices {
+                eprintln!("{notice}");
+            }
+            match cli::print_public_key(&mut io::stdout().lock(), &key) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => failed(&error),
+            }
+        }
+        Err(error) => failed(&StartError::from(error)),
+    }
+}
+
+fn failed(error: &dyn Error) -> ExitCode {
+    eprintln!("error: {}", chain(error));
+    ExitCode::FAILURE
+}
+
+/// An error and its causes, on one line.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

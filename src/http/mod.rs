@@ -1,7 +1,35 @@
 //! The contract's HTTP side: connections, routes, requests, answers. Parses everything once; knows
 //! the scanner's vocabulary and nothing of jobs, files or scripts.
+//!
+//! From the socket inwards: [`listener`] and [`server`] take connections, [`routes`] finds the
+//! handler, [`request`] makes a `ScanRequest`, [`handlers`] asks the scanner, [`media_answer`] and
+//! [`error`] make the answer.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+mod body;
+mod client;
+mod connection;
+mod disposition;
+mod encrypted_file;
+pub mod error;
+mod forward;
+pub mod handlers;
+pub mod listener;
+mod logging;
+mod media_answer;
+mod range;
+pub mod request;
+pub mod routes;
+pub mod server;
+
+use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use reqwest::header::HeaderName;
+
+use crate::{
+    keys::RequestKey,
+    media::{self, homeserver::Homeservers},
+    scan::Scanner,
+};
 
 /// `[web]`, and of `[download]` what concerns incoming requests; checked.
 #[derive(Clone, Debug)]
@@ -10,11 +38,13 @@ pub struct Settings {
     pub listen: Listen,
     /// Bytes of a request body.
     pub max_body_size: usize,
-    /// Connections at a time.
+    /// Connections at a time, at least 1; those beyond wait in the kernel's backlog.
     pub max_connections: usize,
-    /// For a request's header to arrive whole.
+    /// For a request's header to arrive whole: from its first byte, or from the connection's start.
     pub header_timeout: Duration,
-    /// Between two bytes of a request body or of an answer, and for an idle connection.
+    /// For a request body to arrive whole, between two bytes of an answer that the client takes,
+    /// and for a connection between two
+    /// requests.
     pub idle_timeout: Duration,
     /// Whose `X-Forwarded-For` and `X-Forwarded-Host` are believed: networks in CIDR notation.
     pub trusted_proxies: Vec<Network>,
@@ -41,4 +71,46 @@ pub struct Network {
     pub address: IpAddr,
     /// 0..=32 or 0..=128
     pub prefix: u8,
+}
+
+/// What handlers hold: cheap to clone, built once by `app`.
+#[derive(Clone)]
+pub struct AppState {
+    /// Answers what handlers ask.
+    pub scanner: Scanner,
+    /// Chooses a homeserver by the request's Host.
+    pub homeservers: Arc<Homeservers>,
+    /// Opens `encrypted_body`.
+    pub key: Arc<RequestKey>,
+    /// How requests are read.
+    pub settings: Arc<RequestSettings>,
+}
+
+/// How requests are read: the parts of `[web]` and `[download]` that handlers need.
+#[derive(Clone, Debug)]
+pub struct RequestSettings {
+    /// Bytes of a request body.
+    pub max_body_size: usize,
+    /// For a request body to arrive whole.
+    pub body_timeout: Duration,
+    /// Whose forwarding headers are believed.
+    pub trusted_proxies: Vec<Network>,
+    /// Request headers that go along to a configured homeserver.
+    pub headers_to_forward: Vec<HeaderName>,
+    /// Whether the client's address goes along as `X-Forwarded-For`.
+    pub forward_client_address: bool,
+}
+
+impl RequestSettings {
+    /// From the checked configuration.
+    #[must_use]
+    pub fn new(web: &Settings, download: &media::Settings) -> Self {
+        Self {
+            max_body_size: web.max_body_size,
+            body_timeout: web.idle_timeout,
+            trusted_proxies: web.trusted_proxies.clone(),
+            headers_to_forward: download.headers_to_forward.clone(),
+            forward_client_address: download.forward_client_address,
+        }
+    }
 }

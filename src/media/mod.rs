@@ -2,25 +2,37 @@
 //! scripts or the HTTP server in front. Sources: Matrix specification v1.11 and later, client-server
 //! API, sections "Content repository" and "Sending encrypted attachments".
 
+mod address;
+mod answer;
+pub mod authorise;
 pub mod decrypt;
+mod discovery;
+pub mod download;
+mod exits;
+#[cfg(test)]
+mod fake;
+pub mod homeserver;
+pub mod id;
 pub mod intake;
+mod pump;
+mod routes;
 pub mod spool;
+mod tls;
+
+pub use authorise::Authoriser;
+pub use download::Opened;
+pub use homeserver::{Homeservers, SetupError};
+pub use id::{InvalidMediaId, MediaId};
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use reqwest::{
     Url,
-    header::{HeaderMap, HeaderValue},
+    header::{self, HeaderMap, HeaderValue},
 };
 
-/// A media's name: a server name of the Matrix grammar and a media id of `[A-Za-z0-9_-]`, at most
-/// 255 bytes each (Matrix specification, appendices, "Server name"; content repository, "mxc URIs").
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct MediaId {
-    server_name: Arc<str>,
-    media_id: Arc<str>,
-}
+use intake::IntakeError;
 
 /// Which rendering of a media. Different thumbnail parameters are different media.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -85,8 +97,11 @@ pub struct Head {
     pub disposition: Option<HeaderValue>,
     /// `ETag` as the homeserver gave it: quoted or not, for asking again.
     pub etag: Option<HeaderValue>,
-    /// `Content-Length`, bytes; of the encoded body where it is gzip.
+    /// `Content-Length`, bytes, within `max_size`; of the encoded body where it is gzip.
     pub length: Option<u64>,
+    /// Whether the body comes as gzip and is decoded on its way in: then it is longer than
+    /// `length` as a rule.
+    pub gzip: bool,
 }
 
 /// The bytes served for a media: those that were hashed. Cheap to clone.
@@ -96,6 +111,58 @@ pub enum Body {
     Memory(Bytes),
     /// On the spool, in a file that nobody else can write.
     File(Arc<spool::SpooledFile>),
+}
+
+impl Body {
+    /// Bytes.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Memory(bytes) => bytes.len() as u64,
+            Self::File(file) => file.len(),
+        }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Gives all bytes, in order, in pieces; blocking.
+    pub(crate) fn read_all(
+        &self,
+        mut take: impl FnMut(&[u8]) -> Result<(), IntakeError>,
+    ) -> Result<(), IntakeError> {
+        let file = match self {
+            Self::Memory(bytes) => return take(bytes),
+            Self::File(file) => file,
+        };
+        let mut buffer = vec![0; 256 * 1024];
+        let mut offset = 0;
+        while offset < file.len() {
+            let n = file.read_at(&mut buffer, offset).map_err(IntakeError::Disk)?;
+            if n == 0 {
+                return Err(IntakeError::Disk(std::io::ErrorKind::UnexpectedEof.into()));
+            }
+            take(buffer.get(..n).unwrap_or_default())?;
+            offset += n as u64;
+        }
+        Ok(())
+    }
+
+    /// All bytes in memory, for a body that is known to be small; blocking.
+    pub(crate) fn into_memory(self) -> Result<Bytes, IntakeError> {
+        if let Self::Memory(bytes) = self {
+            return Ok(bytes);
+        }
+        let mut bytes = Vec::with_capacity(usize::try_from(self.len()).unwrap_or(0));
+        self.read_all(|piece| {
+            bytes.extend_from_slice(piece);
+            Ok(())
+        })?;
+        Ok(bytes.into())
+    }
 }
 
 /// Why a media could not be fetched. One row of the contract's table each.
@@ -132,7 +199,7 @@ pub enum FetchError {
     #[error("the homeserver took too long: {0}")]
     TimedOut(&'static str),
     #[error("the bytes could not be taken in")]
-    Intake(#[from] intake::IntakeError),
+    Intake(#[from] IntakeError),
 }
 
 /// `[download]`, checked: final types, nothing is checked again.
@@ -142,21 +209,23 @@ pub struct Settings {
     pub base_homeserver_url: Option<Url>,
     /// Request Host (lower case, without port unless the operator wrote one) to base URL.
     pub homeservers: Vec<(String, Url)>,
-    /// A proxy for every request that leaves, `http` or `https`.
+    /// A proxy for every request that leaves, `http` or `https`. It resolves names, so only
+    /// literal addresses are checked here: what else may be reached is the proxy's to decide.
     pub proxy: Option<Url>,
     /// Sent to configured homeservers with every request.
     pub additional_headers: HeaderMap,
     /// Names of request headers that are copied, lower case, never hop-by-hop ones.
-    pub headers_to_forward: Vec<reqwest::header::HeaderName>,
+    pub headers_to_forward: Vec<header::HeaderName>,
     /// Whether the client's address goes along as `X-Forwarded-For`.
     pub forward_client_address: bool,
     /// Largest media, bytes, of the body as served.
     pub max_size: u64,
     /// Until a connection stands.
     pub connect_timeout: Duration,
-    /// Between two pieces of a body, and until the headers are in.
+    /// Between two pieces of a body, and for one question until its headers are in, connecting
+    /// included. A client's `timeout_ms` does not prolong it.
     pub idle_timeout: Duration,
-    /// For one media from connect to its last byte.
+    /// For one media from the first question to its last byte.
     pub total_timeout: Duration,
     /// Bytes a second, judged over 30 s; 0 judges nothing.
     pub min_rate: u64,
@@ -168,9 +237,54 @@ pub struct Settings {
     pub authorisation_ttl: Duration,
 }
 
-impl fmt::Display for MediaId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "mxc://{}/{}", self.server_name, self.media_id)
+impl MediaRequest {
+    /// What distinguishes one media from another, for a digest: the homeserver, the forwarded Host
+    /// (one base URL may serve several), the name and the variant. Each part is preceded by its
+    /// length, so no two requests feed the same bytes. Neither the requester nor `timeout_ms` is in
+    /// it. Server names are fed as written: Matrix compares them by case.
+    pub(crate) fn feed_key(&self, mut take: impl FnMut(&[u8])) {
+        let mut part = |bytes: Option<&[u8]>| match bytes {
+            None => take(&[0]),
+            Some(bytes) => {
+                take(&[1]);
+                take(&(bytes.len() as u64).to_le_bytes());
+                take(bytes);
+            }
+        };
+        match &self.origin {
+            // The Host that a discovered homeserver sees is never the client's.
+            Origin::Discovered => {
+                part(None);
+                part(None);
+            }
+            Origin::Configured(url) => {
+                part(Some(url.as_str().as_bytes()));
+                part(self.requester.forwarded.get(header::HOST).map(HeaderValue::as_bytes));
+            }
+        }
+        part(Some(self.media.server_name().as_bytes()));
+        part(Some(self.media.media_id().as_bytes()));
+        match &self.variant {
+            Variant::Original => part(None),
+            Variant::Thumbnail(thumbnail) => {
+                part(Some(b"thumbnail"));
+                for (_, value) in thumbnail.parameters() {
+                    part(value.map(str::as_bytes));
+                }
+            }
+        }
+    }
+}
+
+impl Thumbnail {
+    /// All parameters in a fixed order, with their names on the wire.
+    pub(crate) fn parameters(&self) -> [(&'static str, Option<&str>); 4] {
+        [
+            ("width", self.width.as_deref()),
+            ("height", self.height.as_deref()),
+            ("method", self.method.as_deref()),
+            ("animated", self.animated.as_deref()),
+        ]
     }
 }
 
@@ -183,5 +297,13 @@ impl fmt::Debug for Requester {
             .field("authorization", &token)
             .field("forwarded", &names)
             .finish()
+    }
+}
+
+impl Requester {
+    /// Whether the homeserver would see the same person: a refusal of one is a refusal of the other.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.authorization == other.authorization && self.forwarded == other.forwarded
     }
 }

@@ -1,5 +1,21 @@
-//! (being written)
-use std::time::Duration;
+//! What is remembered, and for how long: what an mxc holds, what was said of a content, and small
+//! clean bodies. Bounded in entries and in bytes. Knows no requester: who may see what is remembered
+//! is asked of the homeserver before this is read.
+//!
+//! An entry's end is kept beside it and looked at when it is read; what nobody reads any more is
+//! pushed out by what is newer.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use quick_cache::{Weighter, sync::Cache};
+use reqwest::header::HeaderValue;
+use sha2::{Digest, Sha256};
+
+use super::{ScanError, ScanRequest, Verdict, filetype::MediaType, script::Fingerprint};
 
 /// `[result_cache]`, checked.
 #[derive(Clone, Debug)]
@@ -16,4 +32,179 @@ pub struct Settings {
     pub exit_codes_to_ignore: Vec<i32>,
     /// How long a failure of the script is remembered.
     pub failure_ttl: Duration,
+}
+
+/// One media, by all that makes it one and nothing else: homeserver, mxc, thumbnail parameters,
+/// decryption data. A digest, so that neither keys nor long names are held.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct MediaKey([u8; 32]);
+
+impl MediaKey {
+    /// The key of a request's media.
+    #[must_use]
+    pub fn of(request: &ScanRequest) -> Self {
+        let mut hash = Sha256::new();
+        request.fetch.feed_key(|part| hash.update(part));
+        if let Some(decryption) = &request.decryption {
+            decryption.feed(|part| hash.update(part));
+        }
+        Self(hash.finalize().into())
+    }
+}
+
+/// A content, and the script that judges it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct ContentKey {
+    /// SHA-256 of the plaintext.
+    pub content: [u8; 32],
+    /// What gave, or will give, the verdict.
+    pub script: Fingerprint,
+}
+
+/// What a media held when it was last fetched. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Holding(Arc<HoldingParts>);
+
+/// See [`Holding`].
+#[derive(Debug)]
+pub struct HoldingParts {
+    /// SHA-256 of the plaintext.
+    pub content: [u8; 32],
+    /// SHA-256 of the body.
+    pub body_hash: [u8; 32],
+    /// The plaintext's type, by content.
+    pub detected: MediaType,
+    /// The homeserver's header, for serving.
+    pub content_type: Option<HeaderValue>,
+    /// The homeserver's header, for serving.
+    pub disposition: Option<HeaderValue>,
+    /// The homeserver's header, for asking it again.
+    pub etag: Option<HeaderValue>,
+}
+
+impl From<HoldingParts> for Holding {
+    fn from(parts: HoldingParts) -> Self {
+        Self(Arc::new(parts))
+    }
+}
+
+impl std::ops::Deref for Holding {
+    type Target = HoldingParts;
+
+    fn deref(&self) -> &HoldingParts {
+        &self.0
+    }
+}
+
+/// What became of a content's scan: a verdict, or a failure that all who ask within a few seconds
+/// share, so that retries don't run the script again and again.
+pub type Word = Result<Verdict, Arc<ScanError>>;
+
+/// All that is remembered. Cheap to share behind an [`Arc`].
+#[derive(Debug)]
+pub struct ResultCache {
+    settings: Settings,
+    holdings: Cache<MediaKey, Until<Holding>>,
+    words: Cache<ContentKey, Until<Word>>,
+    bodies: Cache<[u8; 32], Bytes, ByLength>,
+}
+
+#[derive(Clone, Debug)]
+struct Until<T> {
+    value: T,
+    end: Instant,
+}
+
+#[derive(Clone, Debug)]
+struct ByLength;
+
+impl Weighter<[u8; 32], Bytes> for ByLength {
+    fn weight(&self, _: &[u8; 32], body: &Bytes) -> u64 {
+        // An empty body takes its entry's place all the same; weight 0 would be held for ever.
+        body.len() as u64 + BODY_OVERHEAD
+    }
+}
+
+/// What a kept body costs beyond its bytes, roughly.
+const BODY_OVERHEAD: u64 = 128;
+
+impl ResultCache {
+    /// An empty cache.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        // The crate makes as many shards as leave 32 of these items in each, so that a body of the
+        // largest size fits into its shard.
+        let largest = settings.max_file_size.saturating_add(BODY_OVERHEAD);
+        let items = usize::try_from(settings.max_total_size / largest).unwrap_or(usize::MAX);
+        Self {
+            holdings: Cache::new(settings.max_size),
+            words: Cache::new(settings.max_size),
+            bodies: Cache::with_weighter(items.max(1), settings.max_total_size, ByLength),
+            settings,
+        }
+    }
+
+    /// Bodies up to this size are kept, bytes.
+    #[must_use]
+    pub fn max_body_size(&self) -> u64 {
+        self.settings.max_file_size
+    }
+
+    /// What a media held, if that is known.
+    #[must_use]
+    pub fn holding(&self, key: &MediaKey) -> Option<Holding> {
+        valid(&self.holdings, key)
+    }
+
+    /// What was said of a content.
+    #[must_use]
+    pub fn word(&self, key: &ContentKey) -> Option<Word> {
+        valid(&self.words, key)
+    }
+
+    /// A body by its own hash.
+    #[must_use]
+    pub fn body(&self, body_hash: &[u8; 32]) -> Option<Bytes> {
+        self.bodies.get(body_hash)
+    }
+
+    /// Remembers what a media holds.
+    pub fn remember_holding(&self, key: MediaKey, value: Holding) {
+        self.holdings.insert(key, Until { value, end: Instant::now() + self.settings.ttl });
+    }
+
+    /// Remembers a verdict, unless the exit code that gave it is one to ignore.
+    pub fn remember_verdict(&self, key: ContentKey, verdict: &Verdict, exit_code: i32) {
+        if !self.settings.exit_codes_to_ignore.contains(&exit_code) {
+            let end = Instant::now() + self.settings.ttl;
+            self.words.insert(key, Until { value: Ok(verdict.clone()), end });
+        }
+    }
+
+    /// Remembers for a few seconds that a scan failed.
+    pub fn remember_failure(&self, key: ContentKey, failure: Arc<ScanError>) {
+        let end = Instant::now() + self.settings.failure_ttl;
+        self.words.insert(key, Until { value: Err(failure), end });
+    }
+
+    /// Keeps a clean body, if it is small enough.
+    pub fn remember_body(&self, body_hash: [u8; 32], body: &Bytes) {
+        if body.len() as u64 <= self.settings.max_file_size {
+            self.bodies.insert(body_hash, body.clone());
+        }
+    }
+}
+
+fn valid<K, V>(cache: &Cache<K, Until<V>>, key: &K) -> Option<V>
+where
+    K: Eq + std::hash::Hash,
+    V: Clone,
+{
+    let entry = cache.get(key)?;
+    if Instant::now() < entry.end {
+        return Some(entry.value);
+    }
+    // Another thread may have renewed it in between: only what has ended goes.
+    cache.remove_if(key, |entry| entry.end <= Instant::now());
+    None
 }

@@ -7,7 +7,10 @@
 pub mod cache;
 pub mod filetype;
 pub mod flight;
+pub mod local;
+mod once;
 pub mod queue;
+pub mod run_directory;
 pub mod script;
 pub mod worker;
 
@@ -17,9 +20,19 @@ use std::{
 };
 
 use reqwest::header::HeaderValue;
+use tokio::task::JoinSet;
 
-use crate::media::{Body, FetchError, MediaRequest, decrypt::Decryption, intake::IntakeError};
-use filetype::MediaType;
+use crate::media::{
+    Body, FetchError, MediaRequest, authorise::Authoriser, decrypt::Decryption,
+    homeserver::Homeservers, spool::Spool,
+};
+use cache::{Holding, MediaKey, ResultCache};
+use filetype::{Detector, MediaType};
+use flight::{Flights, Outcome, Stage};
+use once::OncePerKey;
+use queue::Queue;
+use script::Script;
+use worker::Workshop;
 
 /// One question: may this media be given out, and is it wanted too?
 #[derive(Clone, Debug)]
@@ -163,21 +176,187 @@ impl std::fmt::Display for Phase {
     }
 }
 
-/// The scanner: what handlers hold.
+/// The scanner: what handlers hold. Cheap to clone.
 #[derive(Clone)]
 pub struct Scanner {
-    inner: Arc<Inner>,
+    workshop: Arc<Workshop>,
+    queue: Queue,
+    flights: Flights,
 }
-struct Inner {}
+
+/// What a scanner is made of.
+pub struct Parts {
+    /// `[scan]`
+    pub settings: Settings,
+    /// `[result_cache]`
+    pub cache: cache::Settings,
+    /// `download.max_size`, bytes.
+    pub max_media_size: u64,
+    /// Where media come from.
+    pub homeservers: Arc<Homeservers>,
+    /// Who asks them whether a requester may have a media.
+    pub authoriser: Arc<Authoriser>,
+    /// Where scripts run.
+    pub sandbox: mcs_sandbox::Sandbox,
+    /// Where jobs' directories and large bodies lie.
+    pub spool: Spool,
+    /// Who names types.
+    pub detector: Arc<Detector>,
+}
 
 impl Scanner {
-    /// Answers one request. Cancel-safe: a requester who goes away cancels nothing that others
-    /// wait for, and nothing that has begun.
+    /// A scanner and its workers. The workers end after [`Scanner::close`], when all that waits is
+    /// done; dropping them ends them at once, and the sandbox then kills what they ran.
+    #[must_use]
+    pub fn start(parts: Parts) -> (Self, JoinSet<()>) {
+        let queue = Queue::new(parts.settings.queue_capacity, parts.settings.workers);
+        let script = Arc::new(Script::new(&parts.settings));
+        let workshop = Arc::new(Workshop {
+            settings: parts.settings,
+            max_media_size: parts.max_media_size,
+            homeservers: parts.homeservers,
+            authoriser: parts.authoriser,
+            sandbox: parts.sandbox,
+            spool: parts.spool,
+            detector: parts.detector,
+            script,
+            cache: ResultCache::new(parts.cache),
+            scans: OncePerKey::new(),
+        });
+        let workers = worker::start(&workshop, &queue);
+        (Self { workshop, queue, flights: Flights::default() }, workers)
+    }
+
+    /// Lets no more jobs in.
+    pub fn close(&self) {
+        self.queue.close();
+    }
+
+    /// Answers one request. A requester who goes away cancels nothing that others wait for, and
+    /// nothing that a worker has begun.
     ///
     /// # Errors
     /// [`ScanError`], shared with all who waited for the same job.
     pub async fn scan(&self, request: ScanRequest) -> Result<Answer, Arc<ScanError>> {
-        todo!()
+        let key = MediaKey::of(&request);
+        loop {
+            let held = self.workshop.cache.holding(&key);
+            if let Some(holding) = &held
+                && let Some(known) = self.known(&request, holding).await
+            {
+                self.authorise(&request, holding.etag.as_ref()).await?;
+                return known;
+            }
+            let mut seat = self.flights.board(&self.queue, key, &request, held);
+            if !seat.in_own_name {
+                let etag = match seat.headers_in().await {
+                    Stage::HeadersIn { etag } => etag,
+                    Stage::Ended(Ok(outcome)) => outcome.holding.etag.clone(),
+                    // The refusal is its sender's alone: the next token downloads.
+                    Stage::Ended(Err(error)) if error.is_refusal() => continue,
+                    Stage::Ended(Err(error)) => return Err(error),
+                    Stage::Queued | Stage::Begun => continue,
+                };
+                self.authorise(&request, etag.as_ref()).await?;
+            }
+            let Outcome { holding, word, body, timings } = seat.ended().await?;
+            let verdict = match word {
+                Some(word) => word?,
+                None => Verdict::TypeForbidden { detected: holding.detected.clone() },
+            };
+            if let Some(answer) = self.answer(&request, &holding, verdict, body, timings) {
+                return Ok(answer);
+            }
+            // The job was for those who want a verdict alone, and the body too large to keep: the
+            // next round fetches it, and need not scan it.
+        }
+    }
+
+    /// The answer from memory, if all of it is there.
+    async fn known(
+        &self,
+        request: &ScanRequest,
+        holding: &Holding,
+    ) -> Option<Result<Answer, Arc<ScanError>>> {
+        let verdict = if self.workshop.settings.mime.allows(holding.detected.as_str()) {
+            match self.workshop.word(holding).await? {
+                Ok(verdict) => verdict,
+                Err(failure) => return Some(Err(failure)),
+            }
+        } else {
+            Verdict::TypeForbidden { detected: holding.detected.clone() }
+        };
+        let body = match (&verdict, request.wants) {
+            (Verdict::Clean { .. }, Wants::Media) => {
+                self.workshop.cache.body(&holding.body_hash).map(Body::Memory)
+            }
+            _ => None,
+        };
+        self.answer(request, holding, verdict, body, Timings::default()).map(Ok)
+    }
+
+    /// None where the media is wanted, may be had, and is not at hand.
+    fn answer(
+        &self,
+        request: &ScanRequest,
+        holding: &Holding,
+        verdict: Verdict,
+        body: Option<Body>,
+        timings: Timings,
+    ) -> Option<Answer> {
+        let media = match (&verdict, request.wants) {
+            (Verdict::Clean { .. }, Wants::Media) => {
+                Some(self.media(holding, body?, request.decryption.is_some()))
+            }
+            _ => None,
+        };
+        Some(Answer { verdict, media, timings })
+    }
+
+    fn media(&self, holding: &Holding, body: Body, encrypted: bool) -> Media {
+        let declared = holding.content_type.as_ref();
+        let essence = declared.and_then(|value| value.to_str().ok()).unwrap_or(UNDECLARED);
+        // Lists that look at the content would be blind to a type that is merely claimed.
+        let content_type = if encrypted || self.workshop.settings.mime.allows(essence) {
+            declared.cloned()
+        } else {
+            HeaderValue::from_str(holding.detected.as_str()).ok()
+        };
+        Media {
+            body,
+            body_hash: holding.body_hash,
+            content_type,
+            disposition: holding.disposition.clone(),
+            detected: holding.detected.clone(),
+            encrypted,
+        }
+    }
+
+    async fn authorise(
+        &self,
+        request: &ScanRequest,
+        etag: Option<&HeaderValue>,
+    ) -> Result<(), Arc<ScanError>> {
+        let asked = self.workshop.authoriser.check(&request.fetch, etag).await;
+        asked.map_err(|error| Arc::new(ScanError::from(error)))
+    }
+}
+
+/// What a media without a `Content-Type` is served as.
+const UNDECLARED: &str = "application/octet-stream";
+
+impl ScanError {
+    /// Whether a homeserver said no to this requester, and might say yes to another.
+    fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Self::Fetch(
+                FetchError::MissingToken
+                    | FetchError::UnknownToken
+                    | FetchError::NotFound
+                    | FetchError::Refused { status: 403, .. }
+            )
+        )
     }
 }
 

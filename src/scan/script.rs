@@ -1,6 +1,30 @@
-//! (being written)
+//! The operator's scan script: how it is called, what its end means, and what makes two runs of it
+//! the same judge. Its output is passed on, never interpreted.
+
+use std::{
+    ffi::OsString,
+    io::Read,
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant, SystemTime},
+};
+
+use mcs_sandbox::{Command, Job, Outcome};
+use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
+use tracing::debug;
+
+use super::{ScanError, Settings, Verdict};
+
+/// How long the removal command may take.
+const REMOVAL_TIME_LIMIT: Duration = Duration::from_secs(30);
+
+/// A script's file is looked at again after this long.
+const FINGERPRINT_AGE: Duration = Duration::from_secs(1);
+
 /// Why a script that was started gave no verdict.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ScriptFailure {
     /// `scan.timeout` passed.
     #[error("it ran longer than its time limit")]
@@ -11,4 +35,248 @@ pub enum ScriptFailure {
     /// An exit code in `scan.failure_exit_codes`.
     #[error("it exited with {0}, which scan.failure_exit_codes names as a failure")]
     FailureExitCode(i32),
+}
+
+/// What judges: the script's path, arguments and content. Verdicts of another judge don't count.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Fingerprint([u8; 32]);
+
+/// The configured script, ready to run.
+#[derive(Debug)]
+pub struct Script {
+    program: PathBuf,
+    args: Vec<OsString>,
+    time_limit: Duration,
+    max_output: usize,
+    failure_exit_codes: Vec<i32>,
+    removal: Option<(PathBuf, Vec<OsString>)>,
+    turns: Semaphore,
+    fingerprint: Mutex<Option<(Instant, Stamp, Fingerprint)>>,
+}
+
+/// A verdict and the exit code that gave it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Judgement {
+    /// What the exit code means.
+    pub verdict: Verdict,
+    /// For `exit_codes_to_ignore`.
+    pub exit_code: i32,
+}
+
+impl Script {
+    /// The script of these settings.
+    #[must_use]
+    pub fn new(settings: &Settings) -> Self {
+        Self {
+            program: settings.script.clone(),
+            args: settings.script_args.clone(),
+            time_limit: settings.timeout,
+            max_output: settings.max_output_size,
+            failure_exit_codes: settings.failure_exit_codes.clone(),
+            removal: settings.removal_command.clone(),
+            turns: Semaphore::new(settings.max_scripts),
+            fingerprint: Mutex::new(None),
+        }
+    }
+
+    /// Runs the script on the job's media, when its turn comes.
+    pub async fn judge(&self, job: &mut Job) -> Result<Judgement, ScanError> {
+        // The semaphore is never closed.
+        let _turn = self.turns.acquire().await.map_err(|_| ScanError::Stopping)?;
+        let command = command(&self.program, &self.args, job.media_path());
+        // More than is kept, so that a path at the cut is seen whole and cut out.
+        let capture = self.max_output.saturating_add(job.media_path().as_os_str().len());
+        let exit =
+            job.run(&command, self.time_limit, capture).await.map_err(ScanError::Sandbox)?;
+        if !exit.stderr.is_empty() {
+            debug!(stderr = ?String::from_utf8_lossy(&exit.stderr), "the script wrote to stderr");
+        }
+        let output =
+            presentable(&exit.stdout, exit.stdout_truncated, job.directory(), self.max_output);
+        self.verdict(&exit.outcome, output).map_err(ScanError::Script)
+    }
+
+    /// Runs the removal command on the job's media, if there is one. What it says changes nothing:
+    /// the job's directory is removed afterwards in any case.
+    pub async fn remove(&self, job: &mut Job) {
+        let Some((program, args)) = &self.removal else { return };
+        let command = command(program, args, job.media_path());
+        match job.run(&command, REMOVAL_TIME_LIMIT, 4096).await {
+            Ok(exit) if matches!(exit.outcome, Outcome::Exited(0)) => {}
+            Ok(exit) => tracing::warn!(
+                outcome = ?exit.outcome,
+                stderr = ?String::from_utf8_lossy(&exit.stderr),
+                "scan.removal_command failed; the directory is removed all the same"
+            ),
+            Err(error) => tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "scan.removal_command could not be run; the directory is removed all the same"
+            ),
+        }
+    }
+
+    fn verdict(&self, outcome: &Outcome, output: String) -> Result<Judgement, ScriptFailure> {
+        match *outcome {
+            Outcome::Exited(code) if self.failure_exit_codes.contains(&code) => {
+                Err(ScriptFailure::FailureExitCode(code))
+            }
+            Outcome::Exited(0) => Ok(Judgement {
+                verdict: Verdict::Clean { at: SystemTime::now() },
+                exit_code: 0,
+            }),
+            Outcome::Exited(exit_code) => {
+                Ok(Judgement { verdict: Verdict::NotClean { output: output.into() }, exit_code })
+            }
+            Outcome::Signaled(signal) => Err(ScriptFailure::Signaled(signal)),
+            Outcome::TimedOut => Err(ScriptFailure::TimedOut),
+        }
+    }
+
+    /// What judges at the moment; none if the script cannot be looked at, in which case nothing that
+    /// is remembered counts.
+    pub async fn fingerprint(self: &Arc<Self>) -> Option<Fingerprint> {
+        if let Some((looked, _, fingerprint)) = *self.known() {
+            if looked.elapsed() < FINGERPRINT_AGE {
+                return Some(fingerprint);
+            }
+        }
+        let script = Arc::clone(self);
+        tokio::task::spawn_blocking(move || script.look()).await.ok().flatten()
+    }
+
+    fn look(&self) -> Option<Fingerprint> {
+        let stamp = Stamp::of(&self.program)?;
+        let known = *self.known();
+        let fingerprint = match known {
+            Some((_, before, fingerprint)) if before == stamp => fingerprint,
+            _ => self.read(stamp),
+        };
+        *self.known() = Some((Instant::now(), stamp, fingerprint));
+        Some(fingerprint)
+    }
+
+    fn read(&self, stamp: Stamp) -> Fingerprint {
+        let mut hash = Sha256::new();
+        let mut feed = |part: &[u8]| {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        };
+        feed(self.program.as_os_str().as_bytes());
+        for arg in &self.args {
+            feed(arg.as_bytes());
+        }
+        if hash_file(&self.program, &mut hash).is_err() {
+            // Executable but not readable: its stamp has to do.
+            hash.update(format!("{stamp:?}"));
+        }
+        Fingerprint(hash.finalize().into())
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, Option<(Instant, Stamp, Fingerprint)>> {
+        self.fingerprint.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn command(program: &Path, args: &[OsString], media: &Path) -> Command {
+    let mut args = args.to_vec();
+    args.push(media.as_os_str().to_owned());
+    Command { program: program.to_owned(), args }
+}
+
+/// What changes when a file does: cheap to read, and enough to know that its content need not be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(path: &Path) -> Option<Self> {
+        let metadata = std::fs::metadata(path).ok()?;
+        Some(Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        })
+    }
+}
+
+fn hash_file(path: &Path, hash: &mut Sha256) -> std::io::Result<()> {
+    let mut file = std::fs::File::open(path)?;
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(()),
+            n => hash.update(buffer.get(..n).unwrap_or_default()),
+        }
+    }
+}
+
+/// A script's output as a client may see it: valid UTF-8 of at most `max` bytes, without the job's
+/// directory and without control characters, which become spaces.
+fn presentable(output: &[u8], truncated: bool, directory: &Path, max: usize) -> String {
+    let directory = directory.to_string_lossy();
+    let text = String::from_utf8_lossy(output);
+    let mut text = text.replace(&format!("{directory}/"), "").replace(&*directory, "");
+    if truncated {
+        // The capture may have ended inside a path: a beginning of it goes too.
+        let cut = (1..directory.len())
+            .rev()
+            .filter_map(|length| directory.get(..length))
+            .find_map(|head| text.strip_suffix(head).map(str::len));
+        text.truncate(cut.unwrap_or(text.len()));
+    }
+    let mut shown = String::with_capacity(text.len().min(max));
+    for character in text.trim().chars() {
+        let character = if shapes_text(character) { ' ' } else { character };
+        if shown.len() + character.len_utf8() > max {
+            break;
+        }
+        shown.push(character);
+    }
+    shown.truncate(shown.trim_end().len());
+    shown
+}
+
+/// Control characters, and the invisible ones that turn the text around them about.
+fn shapes_text(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const JOB: &str = "/tmp/mcs-a1b2c3/job-d4e5f6";
+
+    fn shown(output: &[u8], max: usize) -> String {
+        presentable(output, false, Path::new(JOB), max)
+    }
+
+    #[test]
+    fn output_loses_the_jobs_path_control_characters_and_what_is_too_long() {
+        assert_eq!(
+            shown(b"/tmp/mcs-a1b2c3/job-d4e5f6/media: Eicar FOUND\n", 100),
+            "media: Eicar FOUND"
+        );
+        assert_eq!(shown(b"in /tmp/mcs-a1b2c3/job-d4e5f6", 100), "in");
+        assert_eq!(shown(b"a\tb\x1b[31mc\r\nd", 100), "a b [31mc  d");
+        assert_eq!(shown(b"\xff\xfe", 100), "\u{fffd}\u{fffd}");
+        assert_eq!(shown("a\u{202e}b".as_bytes(), 100), "a b");
+        assert_eq!(shown("äöü".as_bytes(), 3), "ä", "never half a character");
+        assert_eq!(shown(b"", 100), "");
+    }
+
+    #[test]
+    fn a_path_that_the_capture_cut_short_is_cut_out_too() {
+        let output = b"x /tmp/mcs-a1b2c3/jo";
+        assert_eq!(presentable(output, true, Path::new(JOB), 100), "x");
+        assert_eq!(shown(output, 100), "x /tmp/mcs-a1b2c3/jo", "whole output is left alone");
+    }
 }

@@ -1,1 +1,341 @@
-//! (being written)
+//! The fixed set of workers. A worker takes a job from top to bottom in the job's own private
+//! directory: open, prepare, take in, name the type, run the script; replies; and only then cleans up.
+//! A worker that panics answers its job with an error and lives on.
+
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
+
+use futures_util::FutureExt;
+use mcs_sandbox::{Job, Sandbox};
+use tokio::{task::JoinSet, time::timeout_at};
+use tracing::{Instrument, error, warn};
+
+use super::{
+    Phase, ScanError, Settings, Timings, Verdict, Wants,
+    cache::{ContentKey, Holding, HoldingParts, ResultCache, Word},
+    filetype::Detector,
+    flight::Outcome,
+    once::OncePerKey,
+    queue::{Queue, ScanJob},
+    script::{Judgement, Script},
+};
+use crate::media::{
+    Body, FetchError,
+    authorise::Authoriser,
+    homeserver::Homeservers,
+    intake::{Intake, IntakeError, Plan, Plaintext, ScriptFile, Taken},
+    spool::{Reservation, Spool},
+};
+
+/// The media's name in the job's directory: shell-safe, and the same for all.
+pub const MEDIA_NAME: &str = "media";
+
+/// What all workers share.
+pub struct Workshop {
+    pub(super) settings: Settings,
+    pub(super) max_media_size: u64,
+    pub(super) homeservers: Arc<Homeservers>,
+    pub(super) authoriser: Arc<Authoriser>,
+    pub(super) sandbox: Sandbox,
+    pub(super) spool: Spool,
+    pub(super) detector: Arc<Detector>,
+    pub(super) script: Arc<Script>,
+    pub(super) cache: ResultCache,
+    /// Scans under way, by content: two media with the same bytes share one.
+    pub(super) scans: OncePerKey<ContentKey, Word>,
+}
+
+/// Starts the workers. They end when the queue is closed and empty.
+pub fn start(workshop: &Arc<Workshop>, queue: &Queue) -> JoinSet<()> {
+    let mut workers = JoinSet::new();
+    for _ in 0..workshop.settings.workers {
+        let (workshop, queue) = (Arc::clone(workshop), queue.clone());
+        workers.spawn(async move {
+            while let Some(mut admitted) = queue.next().await {
+                if let Some(job) = admitted.take() {
+                    let span = job.span.clone();
+                    // A panic is caught where there is still somebody to answer; what is caught here
+                    // came after the answer.
+                    let work = AssertUnwindSafe(workshop.work(job)).catch_unwind().instrument(span);
+                    if work.await.is_err() {
+                        error!("a worker panicked while it cleaned up");
+                    }
+                }
+            }
+        });
+    }
+    workers
+}
+
+/// A job's private directory with the script's file in it, and its share of the disk.
+struct Bench {
+    job: Job,
+    reservation: Option<Reservation>,
+}
+
+impl Workshop {
+    async fn work(&self, job: ScanJob) {
+        job.progress.begun();
+        let mut bench = None;
+        let outcome = AssertUnwindSafe(self.process(&job, &mut bench))
+            .catch_unwind()
+            .await
+            .unwrap_or(Err(ScanError::Panicked));
+        // The requester need not wait for the cleaning up.
+        let _nobody_waits = job.reply.send(outcome);
+        if let Some(Bench { job: mut sandboxed, reservation }) = bench {
+            self.script.remove(&mut sandboxed).await;
+            if let Err(error) = sandboxed.close().await {
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "a job's directory could not be removed"
+                );
+            }
+            drop(reservation);
+        }
+    }
+
+    async fn process(
+        &self,
+        job: &ScanJob,
+        bench: &mut Option<Bench>,
+    ) -> Result<Outcome, ScanError> {
+        let begun = Instant::now();
+        let mut timings = Timings { queue: Some(begun - job.accepted), ..Timings::default() };
+        let deadline = job.accepted + self.settings.deadline;
+        if begun >= deadline {
+            return Err(ScanError::Deadline(Phase::Queued));
+        }
+        let (holding, body) = timeout_at(deadline.into(), self.fetch(job, bench))
+            .await
+            .map_err(|_elapsed| ScanError::Deadline(Phase::Downloading))??;
+        self.cache.remember_holding(job.key, holding.clone());
+        timings.download = Some(begun.elapsed());
+        if !self.settings.mime.allows(holding.detected.as_str()) {
+            return Ok(Outcome { holding, word: None, body: None, timings });
+        }
+        let scanning = Instant::now();
+        let word = timeout_at(deadline.into(), self.judge(job, bench, &holding, body.as_ref()))
+            .await
+            .map_err(|_elapsed| ScanError::Deadline(Phase::Scanning))?;
+        timings.scan = Some(scanning.elapsed());
+        let body = match &word {
+            Ok(Verdict::Clean { .. }) => self.keep(&holding, body).await?,
+            _ => None,
+        };
+        Ok(Outcome { holding, word: Some(word), body, timings })
+    }
+
+    /// From the first request to the homeserver until the body is in, whole, and its type known.
+    async fn fetch(
+        &self,
+        job: &ScanJob,
+        bench: &mut Option<Bench>,
+    ) -> Result<(Holding, Option<Body>), ScanError> {
+        let opened = self.homeservers.open(&job.request.fetch).await?;
+        let head = opened.head.clone();
+        job.progress.headers_in(head.etag.clone());
+        self.authoriser.grant(&job.request.fetch);
+
+        // Where its verdict is known, it is fetched for its bytes alone: no script, no decryption.
+        let known = match &job.held {
+            Some(held) => self.word(held).await.is_some().then_some(held),
+            None => None,
+        };
+        let script_file = match known {
+            Some(_) => None,
+            None => Some(self.prepare(bench).await?),
+        };
+        let plan = Plan {
+            max_size: self.max_media_size,
+            memory_limit: self.cache.max_body_size(),
+            keep_large: job.request.wants == Wants::Media || known.is_some(),
+            decryption: job.request.decryption.clone(),
+            script_file,
+        };
+        // A zipped body's length says nothing of what comes out of it.
+        let (spool, length) = (self.spool.clone(), head.length.filter(|_| !head.gzip));
+        let intake = blocking(move || Intake::begin(&spool, plan, length)).await?;
+        let intake = opened.stream(intake).await?;
+        let Taken { body, body_hash, plaintext, .. } = blocking(move || intake.finish()).await?;
+
+        let plaintext = match (plaintext, known) {
+            (Some(plaintext), _) => plaintext,
+            (None, Some(held)) if held.body_hash == body_hash => {
+                let holding = HoldingParts {
+                    content: held.content,
+                    body_hash,
+                    detected: held.detected.clone(),
+                    content_type: head.content_type,
+                    disposition: head.disposition,
+                    etag: head.etag,
+                };
+                return Ok((holding.into(), body));
+            }
+            // Not the bytes that the verdict was about.
+            (None, _) => self.lay_out(job, bench, body.as_ref()).await?,
+        };
+        if let Some(bench) = bench {
+            bench.reservation = plaintext.reservation;
+        }
+        let detector = Arc::clone(&self.detector);
+        let (content, file) = (plaintext.hash, plaintext.file);
+        let detected =
+            blocking(move || detector.detect(&file).map_err(IntakeError::Disk)).await?;
+        let holding = HoldingParts {
+            content,
+            body_hash,
+            detected,
+            content_type: head.content_type,
+            disposition: head.disposition,
+            etag: head.etag,
+        };
+        Ok((holding.into(), body))
+    }
+
+    /// What is said of a content: known, or being found out for another media with the same bytes, or
+    /// found out here.
+    async fn judge(
+        &self,
+        job: &ScanJob,
+        bench: &mut Option<Bench>,
+        holding: &Holding,
+        body: Option<&Body>,
+    ) -> Word {
+        let Some(script) = self.script.fingerprint().await else {
+            // The script cannot even be looked at. Running it says why, and nothing is remembered.
+            return self.run_script(job, bench, body).await.map(|it| it.verdict).map_err(Arc::new);
+        };
+        let key = ContentKey { content: holding.content, script };
+        if let Some(word) = self.cache.word(&key) {
+            return word;
+        }
+        let scan = async {
+            match self.run_script(job, bench, body).await {
+                Ok(judgement) => {
+                    self.cache.remember_verdict(key, &judgement.verdict, judgement.exit_code);
+                    Ok(judgement.verdict)
+                }
+                Err(error) => {
+                    let error = Arc::new(error);
+                    if matches!(*error, ScanError::Script(_) | ScanError::Sandbox(_)) {
+                        self.cache.remember_failure(key, Arc::clone(&error));
+                    }
+                    Err(error)
+                }
+            }
+        };
+        self.scans.run(key, scan).await
+    }
+
+    async fn run_script(
+        &self,
+        job: &ScanJob,
+        bench: &mut Option<Bench>,
+        body: Option<&Body>,
+    ) -> Result<Judgement, ScanError> {
+        if bench.is_none() {
+            // It was fetched for its bytes alone, and its verdict has ended since.
+            let plaintext = self.lay_out(job, bench, body).await?;
+            if let Some(bench) = bench {
+                bench.reservation = plaintext.reservation;
+            }
+        }
+        match bench {
+            Some(Bench { job, .. }) => self.script.judge(job).await,
+            None => Err(ScanError::Stopping),
+        }
+    }
+
+    /// What is remembered of a content.
+    pub(super) async fn word(&self, holding: &Holding) -> Option<Word> {
+        let script = self.script.fingerprint().await?;
+        self.cache.word(&ContentKey { content: holding.content, script })
+    }
+
+    /// The job's directory, with an empty file for the plaintext.
+    async fn prepare(&self, bench: &mut Option<Bench>) -> Result<ScriptFile, ScanError> {
+        let mut job = self
+            .sandbox
+            .prepare(self.spool.directory(), MEDIA_NAME)
+            .await
+            .map_err(ScanError::Sandbox)?;
+        let tamper_proof = job.media_is_tamper_proof();
+        let file = job.take_media();
+        *bench = Some(Bench { job, reservation: None });
+        let file = file.ok_or_else(|| ScanError::Disk(std::io::ErrorKind::NotFound.into()))?;
+        Ok(ScriptFile { file, tamper_proof })
+    }
+
+    /// Takes a body that is on the spool, or in memory, in once more, for the script.
+    async fn lay_out(
+        &self,
+        job: &ScanJob,
+        bench: &mut Option<Bench>,
+        body: Option<&Body>,
+    ) -> Result<Plaintext, ScanError> {
+        let nothing = || ScanError::Disk(std::io::ErrorKind::NotFound.into());
+        let body = body.cloned().ok_or_else(nothing)?;
+        let plan = Plan {
+            max_size: self.max_media_size,
+            memory_limit: 0,
+            keep_large: false,
+            decryption: job.request.decryption.clone(),
+            script_file: Some(self.prepare(bench).await?),
+        };
+        let spool = self.spool.clone();
+        let taken = blocking(move || {
+            let mut intake = Intake::begin(&spool, plan, Some(body.len()))?;
+            body.read_all(|piece| intake.write(piece))?;
+            intake.finish()
+        })
+        .await?;
+        taken.plaintext.ok_or_else(nothing)
+    }
+
+    /// Keeps a clean body in memory, if it is small enough.
+    async fn keep(
+        &self,
+        holding: &Holding,
+        body: Option<Body>,
+    ) -> Result<Option<Body>, ScanError> {
+        let Some(body) = body else { return Ok(None) };
+        if body.len() > self.cache.max_body_size() {
+            return Ok(Some(body));
+        }
+        let bytes = blocking(move || body.into_memory()).await?;
+        self.cache.remember_body(holding.body_hash, &bytes);
+        Ok(Some(Body::Memory(bytes)))
+    }
+}
+
+/// Runs what blocks, or computes for long, off the async threads.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, IntakeError> + Send + 'static,
+) -> Result<T, ScanError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(ScanError::from),
+        Err(_panicked_or_stopping) => Err(ScanError::Panicked),
+    }
+}
+
+impl From<IntakeError> for ScanError {
+    fn from(error: IntakeError) -> Self {
+        match error {
+            IntakeError::HashMismatch => Self::HashMismatch,
+            IntakeError::SpoolFull => Self::SpoolFull,
+            IntakeError::Disk(error) => Self::Disk(error),
+            error @ (IntakeError::TooLarge { .. } | IntakeError::BadGzip(_)) => {
+                Self::Fetch(FetchError::Intake(error))
+            }
+        }
+    }
+}
+
+impl From<FetchError> for ScanError {
+    fn from(error: FetchError) -> Self {
+        match error {
+            FetchError::Intake(error) => error.into(),
+            error => Self::Fetch(error),
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Packets with descriptors beside them, over a `SOCK_SEQPACKET` pair: a packet arrives whole or not at all, and an end that
+//! is closed is seen at once by the other. Both ends are used without blocking. unix(7), cmsg(3).
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use nix::cmsg_space;
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
+    sendmsg, socketpair,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::unix::AsyncFd;
+
+use crate::Error;
+use crate::protocol::{MAX_PACKET, decode, encode};
+use crate::sys;
+
+/// `SCM_MAX_FD` of unix(7). With room for all that can come, none is ever cut off and left open.
+const MAX_DESCRIPTORS: usize = 253;
+
+pub(crate) struct Packet {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) fds: Vec<OwnedFd>,
+}
+
+pub(crate) fn pair() -> nix::Result<(OwnedFd, OwnedFd)> {
+    socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+}
+
+pub(crate) fn send(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    fds: &[BorrowedFd<'_>],
+) -> nix::Result<()> {
+    let fds: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&fds)];
+    let beside = if fds.is_empty() { [].as_slice() } else { rights.as_slice() };
+    // Without MSG_NOSIGNAL an end that has closed would kill us before we clean up.
+    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(bytes)], beside, flags, None).map(drop)
+}
+
+/// `None` is end-of-file: the other end is closed.
+pub(crate) fn receive(socket: BorrowedFd<'_>) -> nix::Result<Option<Packet>> {
+    let mut bytes = vec![0; MAX_PACKET];
+    let mut space = cmsg_space!([RawFd; MAX_DESCRIPTORS]);
+    let mut slices = [IoSliceMut::new(&mut bytes)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut space), flags)?;
+
+    let mut fds = Vec::new();
+    // Truncation (ENOBUFS here) is left for a table of descriptors that is full.
+    for beside in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(received) = beside {
+            fds.extend(sys::adopt_received(&received));
+        }
+    }
+    if message.flags.contains(MsgFlags::MSG_TRUNC) {
+        return Err(Errno::EMSGSIZE);
+    }
+    let length = message.bytes;
+    if length == 0 {
+        return Ok(None);
+    }
+    bytes.truncate(length);
+    Ok(Some(Packet { bytes, fds }))
+}
+
+/// The server's end.
+#[derive(Debug)]
+pub(crate) struct Channel(AsyncFd<OwnedFd>);
+
+impl Channel {
+    pub(crate) fn new(socket: OwnedFd) -> Result<Self, Error> {
+        sys::watch(socket).map(Self).map_err(Error::io("watching the helper's socket"))
+    }
+
+    pub(crate) async fn send(
+        &self,
+        message: &impl Serialize,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<(), Error> {
+        let packet = encode(message)?;
+        loop {
+            let mut ready =
+                self.0.writable().await.map_err(Error::io("watching the helper's socket"))?;
+            let sent = ready.try_io(|socket| Ok(send(socket.get_ref().as_fd(), &packet, fds)?));
+            match sent {
+                Err(_would_block) => {}
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(error)) => {
+                    return Err(match Errno::try_from(error) {
+                        Ok(Errno::EPIPE | Errno::ECONNRESET) => Error::HelperGone,
+                        Ok(errno) => Error::errno("writing to the helper")(errno),
+                        Err(error) => Error::io("writing to the helper")(error),
+                    });
+                }
+            }
+        }
+    }
+
+    /// The next message and what came beside it.
+    pub(crate) async fn receive<M: DeserializeOwned>(&self) -> Result<(M, Vec<OwnedFd>), Error> {
+        loop {
+            let mut ready =
+                self.0.readable().await.map_err(Error::io("watching the helper's socket"))?;
+            match ready.try_io(|socket| Ok(receive(socket.get_ref().as_fd())?)) {
+                Err(_would_block) => {}
+                Ok(Ok(Some(packet))) => return Ok((decode(&packet.bytes)?, packet.fds)),
+                // A reset: the helper ended before it had read everything.
+                Ok(Ok(None)) => return Err(Error::HelperGone),
+                Ok(Err(error)) => {
+                    return Err(match Errno::try_from(error) {
+                        Ok(Errno::ECONNRESET) => Error::HelperGone,
+                        Ok(Errno::EMSGSIZE) => Error::Protocol("a message is too long"),
+                        Ok(errno) => Error::errno("reading from the helper")(errno),
+                        Err(error) => Error::io("reading from the helper")(error),
+                    });
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Leaves behind what the helper has from the server: descriptors, signal dispositions, mask, umask. Steps 1 to 4.
+//! `close_range(2)`, signal(7), proc(5), `PR_SET_DUMPABLE(2const)`, `PR_SET_CHILD_SUBREAPER(2const)`.
+
+use std::fs::{self, File};
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::prctl;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{dup2_stdin, dup2_stdout};
+
+use crate::error::{Refusal, Step};
+use crate::sys;
+
+/// Added to the server's own score, so that of all processes the job's are the kernel's first choice.
+const OOM_SCORE_RAISE: i32 = 500;
+
+pub(super) struct Outset {
+    /// The server.
+    pub(super) channel: OwnedFd,
+    /// Readable when a child has ended.
+    pub(super) children: SignalFd,
+}
+
+pub(super) fn leave_behind() -> Result<Outset, Refusal> {
+    sys::close_inherited().map_err(Refusal::at(Step::Descriptors))?;
+    // Off descriptor 0, which the programs have for themselves; only close-on-exec descriptors from here on.
+    let channel = std::io::stdin().as_fd().try_clone_to_owned().map_err(|error| {
+        Refusal::at(Step::Descriptors)(Errno::try_from(error).unwrap_or(Errno::EBADF))
+    })?;
+
+    sys::reset_signals();
+    let mut ended = SigSet::empty();
+    ended.add(Signal::SIGCHLD);
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&ended), None).map_err(Refusal::at(Step::Signals))?;
+    let children = SignalFd::with_flags(&ended, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        .map_err(Refusal::at(Step::Signals))?;
+    umask(Mode::from_bits_truncate(0o077));
+
+    raise_oom_score();
+    // A piped core_pattern gets dumps whatever RLIMIT_CORE says, unless that is 1, which a hard limit of 0 forbids: so let
+    // there be nothing in them. Both are best effort: neither file has to be there.
+    let _ = fs::write("/proc/self/coredump_filter", "0");
+
+    prctl::set_dumpable(false).map_err(Refusal::at(Step::Supervision))?;
+    prctl::set_child_subreaper(true).map_err(Refusal::at(Step::Supervision))?;
+
+    // Standard error stays the server's: the dynamic linker and a panic write there. Programs get their own.
+    let null = File::options().read(true).write(true).open("/dev/null").map_err(|error| {
+        Refusal::at(Step::Streams)(Errno::try_from(error).unwrap_or(Errno::EIO))
+    })?;
+    dup2_stdin(&null).and_then(|()| dup2_stdout(&null)).map_err(Refusal::at(Step::Streams))?;
+    Ok(Outset { channel, children })
+}
+
+fn raise_oom_score() {
+    const FILE: &str = "/proc/self/oom_score_adj";
+    let score = fs::read_to_string(FILE).ok().and_then(|text| text.trim().parse::<i32>().ok());
+    if let Some(score) = score {
+        let _ = fs::write(FILE, score.saturating_add(OOM_SCORE_RAISE).min(1000).to_string());
+    }
+}

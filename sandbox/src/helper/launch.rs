@@ -1,0 +1,230 @@
+//! Forks the child that becomes the program. Steps 8 to 20 of the module above, in one function in their order. The child
+//! says which step failed over a socket of its own that execve(2) closes, so the program cannot speak in its name.
+//! credentials(7), capabilities(7), `PR_SET_NO_NEW_PRIVS(2const)`, execve(2).
+
+use std::convert::Infallible;
+use std::ffi::{CString, OsStr, OsString};
+use std::fs::File;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+
+use caps::CapSet;
+use nix::errno::Errno;
+use nix::sys::prctl;
+use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
+use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use nix::unistd::{
+    Gid, Pid, Uid, close, dup2_stderr, dup2_stdin, dup2_stdout, execve, fchdir, setgroups,
+    setresgid, setresuid, setsid,
+};
+
+use super::directory::Directory;
+use super::{next, reply};
+use crate::channel;
+use crate::error::{Refusal, Step};
+use crate::policy::{Limits, User};
+use crate::protocol::{Prepare, Run};
+use crate::sys;
+
+/// Where a program without a path is looked for, unless the policy sets `PATH`.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+pub(super) struct Launched {
+    pub(super) pid: Pid,
+    pub(super) pidfd: OwnedFd,
+    child: OwnedFd,
+}
+
+impl Launched {
+    /// Lets the child go on to the program.
+    pub(super) fn go(&self) {
+        // If the child has died that is seen where its end is waited for.
+        let _ = reply(self.child.as_fd(), &(), &[]);
+    }
+
+    /// What kept an ended child from executing the program.
+    pub(super) fn failure(&mut self) -> Option<Refusal> {
+        next(self.child.as_fd()).ok().flatten().map(|(refusal, _)| refusal)
+    }
+}
+
+/// What the child needs, made before fork(2).
+struct Plan<'a> {
+    candidates: Vec<CString>,
+    arguments: Vec<CString>,
+    environment: Vec<CString>,
+    limits: &'a Limits,
+    user: Option<User>,
+    directory: BorrowedFd<'a>,
+    stdin: File,
+    streams: &'a [OwnedFd; 2],
+}
+
+pub(super) fn launch(
+    directory: &Directory,
+    prepare: &Prepare,
+    run: &Run,
+    streams: &[OwnedFd; 2],
+) -> Result<Launched, Refusal> {
+    let plan = plan(directory, prepare, run, streams)?;
+    let (ours, theirs) = channel::pair().map_err(Refusal::at(Step::Fork))?;
+    let pid = sys::fork_child(|| {
+        let Err(refusal) = wait_for_go(&ours, &theirs).and_then(|()| become_program(&plan));
+        let _ = reply(theirs.as_fd(), &refusal, &[]);
+        127
+    })
+    .map_err(Refusal::at(Step::Fork))?;
+    match sys::pidfd_open(pid) {
+        Ok(pidfd) => Ok(Launched { pid, pidfd, child: ours }),
+        Err(errno) => {
+            // Its end of the socket closes unheard, and it exits.
+            drop(ours);
+            let _ = nix::sys::wait::waitpid(pid, None);
+            Err(Refusal::at(Step::Fork)(errno))
+        }
+    }
+}
+
+fn plan<'a>(
+    directory: &'a Directory,
+    prepare: &'a Prepare,
+    run: &'a Run,
+    streams: &'a [OwnedFd; 2],
+) -> Result<Plan<'a>, Refusal> {
+    let unusable = Refusal::at(Step::Execute);
+    let mut environment: Vec<(OsString, OsString)> = vec![
+        ("PATH".into(), DEFAULT_PATH.into()),
+        ("LANG".into(), "C.UTF-8".into()),
+        ("HOME".into(), directory.path.clone().into()),
+        ("TMPDIR".into(), directory.tmp()),
+    ];
+    for (name, value) in &prepare.environment {
+        environment.retain(|(known, _)| *known != name.0);
+        environment.push((name.0.clone(), value.0.clone()));
+    }
+    let path = environment.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.clone());
+
+    let candidates = candidates(&run.program.0, path.as_deref().unwrap_or_default());
+    let arguments = [&run.program].into_iter().chain(&run.arguments).map(|text| text.0.clone());
+    let environment = environment.into_iter().map(|(mut name, value)| {
+        name.push("=");
+        name.push(value);
+        name
+    });
+    Ok(Plan {
+        candidates: c_strings(candidates).map_err(&unusable)?,
+        arguments: c_strings(arguments).map_err(&unusable)?,
+        environment: c_strings(environment).map_err(&unusable)?,
+        limits: &prepare.limits,
+        user: prepare.user,
+        directory: directory.fd.as_fd(),
+        stdin: File::open("/dev/null").map_err(|error| {
+            Refusal::at(Step::Streams)(Errno::try_from(error).unwrap_or(Errno::EIO))
+        })?,
+        streams,
+    })
+}
+
+/// The files that `program` may mean: itself, or without a slash, one in each directory of `path`.
+fn candidates(program: &OsStr, path: &OsStr) -> Vec<OsString> {
+    if program.as_bytes().contains(&b'/') {
+        return vec![program.to_owned()];
+    }
+    // An empty entry would be the working directory, which is the program's to write.
+    std::env::split_paths(path)
+        .filter(|directory| directory.is_absolute())
+        .map(|directory| directory.join(program).into_os_string())
+        .collect()
+}
+
+fn c_strings(texts: impl IntoIterator<Item = OsString>) -> nix::Result<Vec<CString>> {
+    texts.into_iter().map(|text| CString::new(text.into_vec()).map_err(|_| Errno::EINVAL)).collect()
+}
+
+fn wait_for_go(ours: &OwnedFd, theirs: &OwnedFd) -> Result<(), Refusal> {
+    // This process's copy of the helper's end: while it is open the helper's death would not be seen.
+    let closed = close(ours.as_raw_fd());
+    match next::<()>(theirs.as_fd()) {
+        Ok(Some(_)) => closed.map_err(Refusal::at(Step::Fork)),
+        Ok(None) | Err(_) => Err(Refusal::at(Step::Fork)(Errno::EPIPE)),
+    }
+}
+
+/// In the child.
+fn become_program(plan: &Plan<'_>) -> Result<Infallible, Refusal> {
+    setsid().map_err(Refusal::at(Step::Session))?;
+    limit(plan.limits).map_err(Refusal::at(Step::Limits))?;
+    // Without the right to, no_new_privs has to do, with which nothing of the set can be had.
+    if caps::has_cap(None, CapSet::Effective, caps::Capability::CAP_SETPCAP).unwrap_or(false) {
+        clear(CapSet::Bounding).map_err(Refusal::at(Step::BoundingSet))?;
+    }
+    if let Some(User { uid, gid }) = plan.user {
+        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+        setgroups(&[]).map_err(Refusal::at(Step::Groups))?;
+        setresgid(gid, gid, gid).map_err(Refusal::at(Step::Gid))?;
+        setresuid(uid, uid, uid).map_err(Refusal::at(Step::Uid))?;
+    }
+    // Ambient first: it goes with the permitted set, but only in kernels that do as documented.
+    for set in [CapSet::Ambient, CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
+        clear(set).map_err(Refusal::at(Step::Capabilities))?;
+    }
+    prctl::set_no_new_privs().map_err(Refusal::at(Step::NoNewPrivileges))?;
+    fchdir(plan.directory).map_err(Refusal::at(Step::WorkingDirectory))?;
+    // (Landlock.)
+    let [stdout, stderr] = plan.streams;
+    dup2_stdin(&plan.stdin)
+        .and_then(|()| dup2_stdout(stdout))
+        .and_then(|()| dup2_stderr(stderr))
+        .map_err(Refusal::at(Step::Streams))?;
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
+        .map_err(Refusal::at(Step::Signals))?;
+    // (seccomp.)
+    Err(Refusal::at(Step::Execute)(execute(plan)))
+}
+
+/// Tries the candidates as execvp(3) does, but for its running of files without an interpreter by a shell: a script that
+/// names none is to be found out when it is tried first. Returns only on failure.
+fn execute(plan: &Plan<'_>) -> Errno {
+    let mut found = Errno::ENOENT;
+    for candidate in &plan.candidates {
+        let Err(errno) = execve(candidate, &plan.arguments, &plan.environment);
+        match errno {
+            Errno::ENOENT | Errno::ENOTDIR => {}
+            Errno::EACCES => found = errno,
+            errno => return errno,
+        }
+    }
+    found
+}
+
+fn limit(limits: &Limits) -> nix::Result<()> {
+    if let Some(time) = limits.cpu_time {
+        let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
+        lower(Resource::RLIMIT_CPU, seconds.max(1), 1)?;
+    }
+    let plain = [
+        (Resource::RLIMIT_FSIZE, limits.file_size),
+        (Resource::RLIMIT_NOFILE, limits.open_files),
+        (Resource::RLIMIT_NPROC, limits.processes),
+        (Resource::RLIMIT_AS, limits.address_space),
+        // core(5): 0 is not applied where dumps are piped to a program, 1 is, and no dump fits into it.
+        (Resource::RLIMIT_CORE, Some(1)),
+    ];
+    for (resource, value) in plain {
+        if let Some(value) = value {
+            lower(resource, value, 0)?;
+        }
+    }
+    Ok(())
+}
+
+/// Never raises: that a limit of the server's is lower still is no failure, and raising would take a capability.
+fn lower(resource: Resource, soft: rlim_t, hard_above: rlim_t) -> nix::Result<()> {
+    let (_, hard) = getrlimit(resource)?;
+    setrlimit(resource, soft.min(hard), soft.saturating_add(hard_above).min(hard))
+}
+
+fn clear(set: CapSet) -> nix::Result<()> {
+    // The crate's error has the kernel's only as text.
+    caps::clear(None, set).map_err(|_| Errno::last())
+}

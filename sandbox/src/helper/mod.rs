@@ -1,0 +1,163 @@
+//! The helper: a process of its own for each job, which restricts itself, then for each program forks a child that restricts
+//! itself further, executes the program, and is watched. It knows the server only as the other end of descriptor 0.
+//!
+//! The order of the steps, and why each cannot come later. The layers still to come have their places marked.
+//!
+//! In the helper (`inherited`, then `directory`):
+//!  1. Inherited descriptors are closed, before any is opened: later nobody could tell which are ours.
+//!  2. Signals, mask and umask are reset, before the first fork and the first file: both inherit them.
+//!  3. oom score and core dump filter, before 4: the files in `/proc` of a process that is not dumpable are root's.
+//!  4. Not dumpable, before the first message: from then on the helper holds what another job's program must not reach.
+//!     Child subreaper, before the first fork: orphans of earlier ones would go to init.
+//!  5. *(cgroup: entered before the first fork, so that nothing is ever outside it.)*
+//!  6. *(Namespaces and id maps, then mounts and the minimal root: before the job's directory, which lies on the job's own
+//!     tmpfs, and while there are capabilities.)*
+//!  7. The job's directory and the media's file, while the helper may still give them away with chown(2).
+//!
+//! In the child (`launch`), between fork(2) and execve(2):
+//!  8. It waits until the server knows of it: a helper killed in between must not leave a program that nobody knows.
+//!  9. *(In a pid namespace: it is pid 1 there.)*
+//! 10. Session, before anything can fail slowly: from here on its process group can be killed as one.
+//! 11. Resource limits, before the uid changes: a hard limit is lowered by anybody, but `RLIMIT_NPROC` is to count for the
+//!     new uid from its first moment.
+//! 12. Bounding set, before the uid: dropping from it takes `CAP_SETPCAP`, which goes with the uid.
+//! 13. Supplementary groups, gid, uid: in this order, since the first two take capabilities that the third gives up.
+//! 14. All other capability sets: where no uid changes they are still there.
+//! 15. `no_new_privs`: Landlock and seccomp ask for it where there is no `CAP_SYS_ADMIN`; no execve(2) gives anything back.
+//! 16. Working directory, as the new uid, so that a directory it cannot enter is found here and not by the program.
+//! 17. *(Landlock: after the last path that only we need.)*
+//! 18. Standard streams and signal mask: last of all that can be reported, then the socket is all that is left.
+//! 19. *(seccomp: after the last system call but execve(2) that its filter denies.)*
+//! 20. execve(2), which closes the rest.
+
+mod directory;
+mod inherited;
+mod launch;
+mod supervise;
+
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signalfd::SignalFd;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use self::directory::Directory;
+use self::supervise::End;
+use crate::channel::{self, Packet};
+use crate::dispatch::BUILD;
+use crate::error::{Refusal, Step};
+use crate::protocol::{Prepare, Reply, Request, Run, decode, encode};
+
+/// The server has gone, or speaks no protocol of ours: either way there is nobody left to work for.
+struct Gone;
+
+/// One job from its first message to end-of-file. The exit code is for a person looking on; the server has been told all.
+pub(crate) fn run() -> i32 {
+    let outset = match inherited::leave_behind() {
+        Ok(outset) => outset,
+        Err(refusal) => {
+            // Whatever failed, descriptor 0 is still the server's socket.
+            let _ = reply(std::io::stdin().as_fd(), &Reply::Refused(refusal), &[]);
+            return 1;
+        }
+    };
+    match serve(outset.channel.as_fd(), &outset.children) {
+        Ok(()) => 0,
+        Err(Gone) => 1,
+    }
+}
+
+fn serve(channel: BorrowedFd<'_>, children: &SignalFd) -> Result<(), Gone> {
+    let Some((Request::Prepare(prepare), _)) = next(channel)? else { return Err(Gone) };
+    // Dropping the directory removes it, on whichever way this function is left.
+    let directory = match take_up(channel, &prepare)? {
+        Ok(directory) => directory,
+        Err(refusal) => return reply(channel, &Reply::Refused(refusal), &[]),
+    };
+    while let Some((request, fds)) = next(channel)? {
+        let (Request::Run(run), Ok([stdout, stderr])) = (request, <[OwnedFd; 2]>::try_from(fds))
+        else {
+            return Err(Gone);
+        };
+        match run_program(channel, children, &directory, &prepare, &run, [stdout, stderr])? {
+            Ok(End { status, usage, timed_out, survivors }) => {
+                reply(channel, &Reply::Ended { status, timed_out, usage, survivors }, &[])?;
+            }
+            Err(refusal) => reply(channel, &Reply::Refused(refusal), &[])?,
+        }
+    }
+    Ok(())
+}
+
+fn take_up(channel: BorrowedFd<'_>, prepare: &Prepare) -> Result<Result<Directory, Refusal>, Gone> {
+    if prepare.build != BUILD {
+        return Ok(Err(Refusal::at(Step::Build)(Errno::ENOEXEC)));
+    }
+    match Directory::make(prepare) {
+        Ok((directory, media)) => {
+            reply(channel, &Reply::Prepared, &[media.as_fd()])?;
+            Ok(Ok(directory))
+        }
+        Err(refusal) => Ok(Err(refusal)),
+    }
+}
+
+fn run_program(
+    channel: BorrowedFd<'_>,
+    children: &SignalFd,
+    directory: &Directory,
+    prepare: &Prepare,
+    run: &Run,
+    streams: [OwnedFd; 2],
+) -> Result<Result<End, Refusal>, Gone> {
+    let mut launched = match launch::launch(directory, prepare, run, &streams) {
+        Ok(launched) => launched,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    // The program's processes alone hold them now, so that the server sees end-of-file when the last of these has gone.
+    drop(streams);
+    let told =
+        reply(channel, &Reply::Started { pid: launched.pid.as_raw() }, &[launched.pidfd.as_fd()]);
+    if told.is_ok() {
+        launched.go();
+    }
+    // Supervised even where the server has gone by now: then it ends at once, as it would a moment later.
+    let end = supervise::supervise(channel, children, launched.pid, run.time_limit)?;
+    Ok(match launched.failure() {
+        Some(refusal) => Err(refusal),
+        None => Ok(end),
+    })
+}
+
+/// The next message; `None` at end-of-file.
+fn next<M: DeserializeOwned>(channel: BorrowedFd<'_>) -> Result<Option<(M, Vec<OwnedFd>)>, Gone> {
+    loop {
+        match channel::receive(channel) {
+            Ok(Some(Packet { bytes, fds })) => {
+                return decode(&bytes).map(|message| Some((message, fds))).map_err(|_| Gone);
+            }
+            Ok(None) => return Ok(None),
+            Err(Errno::EAGAIN) => {
+                let mut ready = [PollFd::new(channel, PollFlags::POLLIN)];
+                match poll(&mut ready, PollTimeout::NONE) {
+                    Ok(_) | Err(Errno::EINTR) => {}
+                    Err(_) => return Err(Gone),
+                }
+            }
+            Err(Errno::EINTR) => {}
+            Err(_) => return Err(Gone),
+        }
+    }
+}
+
+/// Never waits: the server reads every answer before it asks again, so the socket has room.
+fn reply(
+    channel: BorrowedFd<'_>,
+    message: &impl Serialize,
+    fds: &[BorrowedFd<'_>],
+) -> Result<(), Gone> {
+    let packet = encode(message).map_err(|_| Gone)?;
+    channel::send(channel, &packet, fds).map_err(|_| Gone)
+}

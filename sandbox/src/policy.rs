@@ -1,0 +1,100 @@
+//! What holds for every job of a [`Sandbox`](crate::Sandbox): who the program is, what it may use, what it sees in its
+//! environment. Checked once, against what this process is able to enforce. credentials(7), getrlimit(2).
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt as _;
+use std::time::Duration;
+
+use nix::unistd::{getegid, geteuid};
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+
+/// The ids that a program runs under. Supplementary groups are left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    /// User id, never 0.
+    pub uid: u32,
+    /// Group id, never 0.
+    pub gid: u32,
+}
+
+/// Resource limits of each process of a program, as in getrlimit(2). `None` leaves what the server has; a value above the
+/// server's own hard limit counts as that limit. Core dumps are off whatever these say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// `RLIMIT_CPU`, rounded up to seconds: processor time over all threads of one process, then SIGXCPU, and SIGKILL a
+    /// second later.
+    pub cpu_time: Option<Duration>,
+    /// `RLIMIT_FSIZE`, bytes: the largest file that can be written. It bounds each file, not their sum.
+    pub file_size: Option<u64>,
+    /// `RLIMIT_NOFILE`: the highest descriptor number plus one.
+    pub open_files: Option<u64>,
+    /// `RLIMIT_NPROC`: processes and threads. The kernel counts all that the *user id* has on the machine, not those of
+    /// the job, and enforces it for nobody with uid 0, `CAP_SYS_ADMIN` or `CAP_SYS_RESOURCE`. So it has to leave room for
+    /// all jobs at once and, where the program runs under the server's own uid, for the server.
+    pub processes: Option<u64>,
+    /// `RLIMIT_AS`, bytes of address space. Scanners map far more than they use: below 4 GiB a full signature database does
+    /// not load.
+    pub address_space: Option<u64>,
+}
+
+impl Default for Limits {
+    /// 10 minutes of processor time, files of 1 GiB, 1024 descriptors, 4096 processes per uid, any address space.
+    fn default() -> Self {
+        Self {
+            cpu_time: Some(Duration::from_secs(600)),
+            file_size: Some(1 << 30),
+            open_files: Some(1024),
+            processes: Some(4096),
+            address_space: None,
+        }
+    }
+}
+
+/// What holds for every job.
+#[derive(Clone, Debug, Default)]
+pub struct Policy {
+    /// Who the program is. A server that is root has to name a user, any other server cannot become one: it leaves this
+    /// `None`, or names itself.
+    pub user: Option<User>,
+    /// Resource limits.
+    pub limits: Limits,
+    /// Added to `PATH`, `LANG`, `HOME` (the job's directory) and `TMPDIR` (`tmp` below it), or put in their place.
+    /// Nothing else of the server's environment reaches a program.
+    pub environment: Vec<(OsString, OsString)>,
+}
+
+impl Policy {
+    /// Settles `user` (to `None` where nothing is to be changed) and checks the rest.
+    pub(crate) fn checked(mut self) -> Result<Self, Error> {
+        let (uid, gid) = (geteuid(), getegid());
+        match self.user {
+            None if uid.is_root() => {
+                // Without capabilities root still owns its files, the server's keys among them.
+                return Err(Error::Policy(
+                    "a server that is root has to name a user for the programs",
+                ));
+            }
+            Some(User { uid: 0, .. } | User { gid: 0, .. }) => {
+                return Err(Error::Policy("programs do not run as root or with its group"));
+            }
+            Some(user) if !uid.is_root() => {
+                if user.uid != uid.as_raw() || user.gid != gid.as_raw() {
+                    return Err(Error::Policy("only root can run programs as another user"));
+                }
+                self.user = None;
+            }
+            None | Some(_) => {}
+        }
+        for (name, value) in &self.environment {
+            let (name, value) = (name.as_bytes(), value.as_bytes());
+            if name.is_empty() || name.contains(&b'=') || name.contains(&0) || value.contains(&0) {
+                return Err(Error::Policy(
+                    "a name in the environment is empty or has '=', or a NUL is in it",
+                ));
+            }
+        }
+        Ok(self)
+    }
+}

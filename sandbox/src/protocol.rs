@@ -1,0 +1,146 @@
+//! What server and helper say to each other: one packet a message, JSON, at most [`MAX_PACKET`] bytes. Descriptors travel
+//! beside a packet, see `channel`. Both ends are of the same build, so nothing here is kept compatible; but neither trusts
+//! the other's bytes to be well-formed.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+use crate::error::Refusal;
+use crate::policy::{Limits, User};
+
+/// Bytes. Far above any real command line, far below what a unix socket takes at once (`net.core.wmem_default`).
+pub(crate) const MAX_PACKET: usize = 64 * 1024;
+
+/// From the server. End-of-file instead of a message: finish, remove everything, exit.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Request {
+    /// The first message, once. Answered by `Prepared` or `Refused`.
+    Prepare(Prepare),
+    /// Then any number of these, each with two descriptors (standard output and error), each answered by `Refused`, or by
+    /// `Started` and then `Ended` or `Refused`.
+    Run(Run),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Prepare {
+    pub(crate) build: String,
+    /// Where the job's directory is to be made; it exists, its path is absolute.
+    pub(crate) parent: Text,
+    /// The name of the job's directory, which does not exist.
+    pub(crate) directory: String,
+    /// The name of the media's file.
+    pub(crate) media: String,
+    pub(crate) user: Option<User>,
+    pub(crate) limits: Limits,
+    /// Exactly what the programs get.
+    pub(crate) environment: Vec<(Text, Text)>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Run {
+    pub(crate) program: Text,
+    pub(crate) arguments: Vec<Text>,
+    pub(crate) time_limit: Duration,
+}
+
+/// From the helper.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Reply {
+    /// With one descriptor: the media's file, empty, to read and write.
+    Prepared,
+    /// With one descriptor: a pidfd of the program's process, which leads a session and process group of its own. It has
+    /// not executed the program yet.
+    Started { pid: i32 },
+    /// The program ran and is gone.
+    Ended {
+        /// As wait(2) gives it.
+        status: i32,
+        timed_out: bool,
+        usage: Usage,
+        /// Something that it left behind could not be killed in time.
+        survivors: bool,
+    },
+    /// The program did not run.
+    Refused(Refusal),
+}
+
+/// What the program cost, with those of its children that it waited for. getrusage(2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Processor time outside the kernel.
+    pub user_time: Duration,
+    /// Processor time in the kernel.
+    pub system_time: Duration,
+    /// The largest resident set of one process, bytes.
+    pub max_rss: u64,
+}
+
+/// A path or argument of the operating system: a string in JSON if it is one, else its bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Wire", into = "Wire")]
+pub(crate) struct Text(pub(crate) OsString);
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Wire {
+    Utf8(String),
+    Bytes(Vec<u8>),
+}
+
+impl From<Wire> for Text {
+    fn from(wire: Wire) -> Self {
+        Self(match wire {
+            Wire::Utf8(text) => text.into(),
+            Wire::Bytes(bytes) => OsString::from_vec(bytes),
+        })
+    }
+}
+
+impl From<Text> for Wire {
+    fn from(text: Text) -> Self {
+        match text.0.into_string() {
+            Ok(text) => Self::Utf8(text),
+            Err(bytes) => Self::Bytes(bytes.into_vec()),
+        }
+    }
+}
+
+impl From<&std::ffi::OsStr> for Text {
+    fn from(text: &std::ffi::OsStr) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+pub(crate) fn encode(message: &impl Serialize) -> Result<Vec<u8>, Error> {
+    let packet = serde_json::to_vec(message).map_err(|_| Error::Protocol("unspeakable message"))?;
+    if packet.len() > MAX_PACKET {
+        return Err(Error::Argument("the command line and environment are too long"));
+    }
+    Ok(packet)
+}
+
+pub(crate) fn decode<M: DeserializeOwned>(packet: &[u8]) -> Result<M, Error> {
+    serde_json::from_slice(packet).map_err(|_| Error::Protocol("malformed message"))
+}
+
+/// Whether `name` is one component of a path that no shell reads as anything else.
+pub(crate) fn is_safe_name(name: &str) -> bool {
+    (1..=255).contains(&name.len())
+        && !name.starts_with(['.', '-'])
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+}
+
+/// The same for an absolute path.
+pub(crate) fn is_safe_path(path: &std::path::Path) -> bool {
+    path.is_absolute()
+        && path
+            .as_os_str()
+            .as_bytes()
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"/._-".contains(byte))
+}

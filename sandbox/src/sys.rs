@@ -1,0 +1,143 @@
+//! The system calls that have no safe wrapper elsewhere: all of the project's `unsafe`, one call a block.
+//! Each function here is safe to call; what it asks of its caller beyond types is checked or said.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::panic;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::libc::{self, c_int};
+use nix::sys::time::TimeVal;
+use nix::unistd::{ForkResult, Pid, fork};
+use tokio::io::unix::AsyncFd;
+
+use crate::protocol::Usage;
+
+/// Closes every descriptor but 0, 1 and 2. Only for a process that has just started: nothing in it may own one yet.
+/// `close_range(2)`, Linux 5.9.
+pub(crate) fn close_inherited() -> nix::Result<()> {
+    // SAFETY: the call reads no memory; the descriptors it closes are inherited ones, which no value in this process owns.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, 0_u32) };
+    Errno::result(result).map(drop)
+}
+
+/// Sets every signal to its default action: an ignored signal stays ignored over execve(2).
+pub(crate) fn reset_signals() {
+    for signal in 1..=64 {
+        // The two that cannot be set, and those that the C library keeps for itself, refuse: rightly.
+        // SAFETY: no handler is installed, so no code of ours runs in a signal's context.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
+/// Forks; the child runs `work` and exits with its result, also if it panics: no destructor of the parent's values runs
+/// there. For single-threaded processes. fork(2).
+pub(crate) fn fork_child(work: impl FnOnce() -> c_int) -> nix::Result<Pid> {
+    // SAFETY: the helper has one thread, so no lock can be held by a thread that the child lacks.
+    match unsafe { fork() }? {
+        ForkResult::Parent { child } => Ok(child),
+        ForkResult::Child => {
+            let code = panic::catch_unwind(panic::AssertUnwindSafe(work)).unwrap_or(127);
+            // SAFETY: ends the process without running anything else of it.
+            unsafe { libc::_exit(code) }
+        }
+    }
+}
+
+/// A child that has ended, left to be reaped. waitid(2); the wrapper in `nix` knows no real-time signal as a cause of death.
+pub(crate) fn ended_child() -> nix::Result<Option<Pid>> {
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: the pointer is to a live, writable value of the type that the call fills.
+    let result = unsafe { libc::waitid(libc::P_ALL, 0, info.as_mut_ptr(), flags) };
+    Errno::result(result)?;
+    // SAFETY: zeroed before the call, and a zeroed `siginfo_t` is a valid one.
+    let info = unsafe { info.assume_init() };
+    // SAFETY: waitid(2) fills this member, or leaves the zero it was given where no child has ended.
+    let pid = unsafe { info.si_pid() };
+    Ok((pid != 0).then(|| Pid::from_raw(pid)))
+}
+
+/// Reaps `pid` if it has ended: its status as wait(2) gives it, and what it cost. wait4(2).
+pub(crate) fn wait_usage(pid: Pid) -> nix::Result<Option<(c_int, Usage)>> {
+    let mut status = 0;
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: both pointers are to live, writable values of the types that the call fills.
+    let result =
+        unsafe { libc::wait4(pid.as_raw(), &raw mut status, libc::WNOHANG, usage.as_mut_ptr()) };
+    if Errno::result(result)? == 0 {
+        return Ok(None);
+    }
+    // SAFETY: a struct of integers, zeroed before the call: any content is a valid value.
+    let usage = unsafe { usage.assume_init() };
+    let usage = Usage {
+        user_time: duration(usage.ru_utime),
+        system_time: duration(usage.ru_stime),
+        // getrusage(2): in kilobytes.
+        max_rss: u64::try_from(usage.ru_maxrss).unwrap_or(0).saturating_mul(1024),
+    };
+    Ok(Some((status, usage)))
+}
+
+fn duration(time: libc::timeval) -> Duration {
+    let time = TimeVal::from(time);
+    Duration::from_secs(u64::try_from(time.tv_sec()).unwrap_or(0))
+        + Duration::from_micros(u64::try_from(time.tv_usec()).unwrap_or(0))
+}
+
+/// A descriptor of a process, which stays that process's when its number is used again. `pidfd_open(2)`, Linux 5.3.
+pub(crate) fn pidfd_open(pid: Pid) -> nix::Result<OwnedFd> {
+    // SAFETY: the call reads no memory.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0_u32) };
+    Errno::result(result).and_then(adopt)
+}
+
+/// `SIGKILL` to a process, or with `group` to the process group of that id, even if its leader has gone.
+/// `pidfd_send_signal(2)`; groups since Linux 6.9, else `EINVAL`.
+pub(crate) fn pidfd_kill(pidfd: BorrowedFd<'_>, group: bool) -> nix::Result<()> {
+    const PIDFD_SIGNAL_PROCESS_GROUP: u32 = 1 << 2;
+    let flags = if group { PIDFD_SIGNAL_PROCESS_GROUP } else { 0 };
+    // SAFETY: the siginfo pointer is null, which the call permits; it reads no other memory.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            libc::SIGKILL,
+            std::ptr::null::<libc::siginfo_t>(),
+            flags,
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
+/// 128 bits nobody can guess. getrandom(2).
+pub(crate) fn random() -> nix::Result<u128> {
+    let mut bytes = [0_u8; 16];
+    // SAFETY: pointer and length are those of `bytes`.
+    let result = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    // A request of up to 256 bytes is never cut short.
+    Errno::result(result).map(|_| u128::from_ne_bytes(bytes))
+}
+
+/// Has the runtime say when `fd` is ready.
+pub(crate) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` keeps its descriptor open, and its number, until it is dropped.
+    Ok(unsafe { AsyncFd::register(fd) }?)
+}
+
+/// Takes the descriptors that a message brought.
+pub(crate) fn adopt_received(fds: &[RawFd]) -> Vec<OwnedFd> {
+    fds.iter()
+        // SAFETY: recvmsg(2) has just made these descriptors for this process; `channel::receive`, the only caller, hands
+        // each over once.
+        .map(|fd| unsafe { OwnedFd::from_raw_fd(*fd) })
+        .collect()
+}
+
+fn adopt(result: libc::c_long) -> nix::Result<OwnedFd> {
+    let fd = RawFd::try_from(result).map_err(|_| Errno::EBADF)?;
+    // SAFETY: the call that returned it made it for this process, and nothing else has seen it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}

@@ -1,0 +1,224 @@
+//! Builds everything once, by hand, in the order in which it is needed; binds, serves, drains. What
+//! comes from outside (configuration, shutdown) is an argument.
+
+use std::{sync::Arc, time::Duration};
+
+use mcs_sandbox::{Layers, Sandbox};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep, timeout_at},
+};
+use tracing::{info, warn};
+
+use crate::{
+    config::Config,
+    http::{
+        self, AppState, RequestSettings,
+        listener::{BindError, Listener},
+    },
+    keys::{KeyError, KeyNotice, RequestKey},
+    media::{Authoriser, Homeservers, SetupError, spool::Spool},
+    scan::{
+        self, Scanner,
+        filetype::{Detector, LoadError},
+        local::LocalScanner,
+        run_directory::{self, RunDirectory},
+    },
+};
+
+/// How long running jobs and requests may take after the first signal to stop.
+pub const GRACE: Duration = Duration::from_secs(30);
+
+/// How long the sandbox's helpers may take to clean up once their jobs are given up.
+const CLEANING: Duration = Duration::from_secs(3);
+
+/// Why the service did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The request key.
+    #[error("the request key cannot be used")]
+    Key(#[from] KeyError),
+    /// TLS, the proxy, a base URL.
+    #[error("[download] cannot be used")]
+    Download(#[from] SetupError),
+    /// The file type database.
+    #[error("the file types cannot be loaded")]
+    FileTypes(#[from] LoadError),
+    /// The sandbox does not hold here.
+    #[error("the sandbox cannot be used")]
+    Sandbox(#[from] mcs_sandbox::Error),
+    /// `scan.temp_directory`.
+    #[error("{} (scan.temp_directory) cannot be used", path.display())]
+    #[expect(missing_docs, reason = "the message says it")]
+    TempDirectory { path: std::path::PathBuf, source: std::io::Error },
+    /// The address.
+    #[error("cannot listen")]
+    Listen(#[from] BindError),
+}
+
+/// Where scripts run, tried out.
+#[derive(Debug)]
+pub struct Grounds {
+    /// Ready to prepare jobs.
+    pub sandbox: Sandbox,
+    /// What the probe found to hold.
+    pub layers: Layers,
+    /// This process's own directory; removed with it.
+    pub directory: RunDirectory,
+}
+
+impl Grounds {
+    /// Sweeps what killed servers left, makes this one's directory, and tries the sandbox in it.
+    pub async fn prepare(config: &Config) -> Result<Self, StartError> {
+        let temp_directory = config.scan.temp_directory.clone();
+        let unusable = |source| StartError::TempDirectory { path: temp_directory.clone(), source };
+        for (path, removed) in run_directory::sweep(&temp_directory).map_err(unusable)? {
+            match removed {
+                Ok(()) => info!(path = %path.display(), "removed what a killed server left"),
+                Err(error) => warn!(
+                    path = %path.display(),
+                    error = &error as &dyn std::error::Error,
+                    "what a killed server left could not be removed"
+                ),
+            }
+        }
+        let passable = config.sandbox.user.is_some();
+        let directory = RunDirectory::make(&temp_directory, passable).map_err(unusable)?;
+        let sandbox = Sandbox::new(config.sandbox.clone())?;
+        let layers = sandbox.probe(directory.path()).await?;
+        Ok(Self { sandbox, layers, directory })
+    }
+
+    /// The spool of this process.
+    #[must_use]
+    pub fn spool(&self, config: &Config) -> Spool {
+        Spool::new(self.directory.path().to_owned(), config.scan.max_spool_size)
+    }
+}
+
+/// Scans local files with these settings.
+#[must_use]
+pub fn local_scanner(config: &Config, grounds: &Grounds, detector: Detector) -> LocalScanner {
+    LocalScanner {
+        settings: config.scan.clone(),
+        sandbox: grounds.sandbox.clone(),
+        spool: grounds.spool(config),
+        detector: Arc::new(detector),
+        max_size: config.download.max_size,
+    }
+}
+
+/// Serves until `shutdown` completes, then lets what runs end within [`GRACE`].
+///
+/// # Errors
+/// [`StartError`]; once it listens, it serves.
+pub async fn serve(
+    config: Config,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), StartError> {
+    let (key, notices) = RequestKey::load(&config.crypto)?;
+    notices.iter().for_each(report);
+    let detector = Arc::new(Detector::new()?);
+    warn_of_unknown_types(&config, &detector);
+    let homeservers = Arc::new(Homeservers::new(&config.download)?);
+    let authoriser =
+        Arc::new(Authoriser::new(Arc::clone(&homeservers), config.download.authorisation_ttl));
+    let grounds = Grounds::prepare(&config).await?;
+    info!(layers = %grounds.layers, helper = %grounds.sandbox.helper().display(), "the sandbox holds");
+    let spool = grounds.spool(&config);
+    let (scanner, workers) = Scanner::start(scan::Parts {
+        settings: config.scan,
+        cache: config.result_cache,
+        max_media_size: config.download.max_size,
+        homeservers: Arc::clone(&homeservers),
+        authoriser,
+        sandbox: grounds.sandbox.clone(),
+        spool,
+        detector,
+    });
+    let router = http::routes::router(AppState {
+        scanner: scanner.clone(),
+        homeservers,
+        key: Arc::new(key),
+        settings: Arc::new(RequestSettings::new(&config.web, &config.download)),
+    });
+    raise_descriptor_limit(config.web.max_connections);
+    let listener = Listener::bind(&config.web.listen).await?;
+    match listener.local_addr() {
+        Ok(address) => info!(%address, "listening"),
+        Err(error) => warn!(%error, "listening, but the address cannot be told"),
+    }
+    let stopping = tokio::sync::watch::Sender::new(None);
+    let told = async {
+        shutdown.await;
+        info!(grace_seconds = GRACE.as_secs(), "stopping; what runs may end");
+        stopping.send_replace(Some(Instant::now() + GRACE));
+    };
+    let mut stopped = stopping.subscribe();
+    let grace_ends = async {
+        if let Ok(end) = stopped.wait_for(Option::is_some).await.map(|end| *end) {
+            tokio::time::sleep_until(end.unwrap_or_else(Instant::now)).await;
+        }
+    };
+    tokio::select! {
+        () = http::server::serve(listener, router, &config.web, told) => {}
+        () = grace_ends => warn!("the grace time is over: requests are cut off"),
+    }
+    let end = stopping.borrow().unwrap_or_else(Instant::now);
+    drain(&scanner, workers, end).await;
+    cleaned(&grounds.directory).await;
+    info!("stopped");
+    Ok(())
+}
+
+/// Lets the workers end what they have begun, until `end`; what is left then is killed.
+async fn drain(scanner: &Scanner, mut workers: JoinSet<()>, end: Instant) {
+    scanner.close();
+    let done = async { while workers.join_next().await.is_some() {} };
+    if timeout_at(end, done).await.is_err() {
+        warn!("the grace time is over: scans are killed");
+        // Their sandboxes see the sockets close, kill what runs and clean up.
+        workers.shutdown().await;
+    }
+}
+
+/// Until the last helper has removed its job's directory, for a short while.
+async fn cleaned(directory: &RunDirectory) {
+    let end = Instant::now() + CLEANING;
+    while !directory.is_empty() && Instant::now() < end {
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Connections, jobs and their pipes take descriptors; the soft limit is often 1024 for programs that
+/// use select(2), which this one does not.
+fn raise_descriptor_limit(max_connections: usize) {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+    if soft < hard
+        && let Err(errno) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        warn!(%errno, soft, hard, "the limit of open files could not be raised");
+    }
+    if hard < max_connections as u64 {
+        warn!(hard, max_connections, "the limit of open files is below web.max_connections");
+    }
+}
+
+fn warn_of_unknown_types(config: &Config, detector: &Detector) {
+    for name in config.scan.mime.names() {
+        if !detector.knows(name) {
+            warn!(name, "a MIME type in [scan] that is never detected: no file is called this");
+        }
+    }
+}
+
+fn report(notice: &KeyNotice) {
+    match notice {
+        KeyNotice::Generated { path } => {
+            warn!(path = %path.display(), "made a new request key; clients fetch it anew");
+        }
+        notice => warn!("{notice}"),
+    }
+}
+

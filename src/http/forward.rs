@@ -1,0 +1,155 @@
+//! What of a client's request goes along to the homeserver: its token, and the headers that the
+//! operator names. Knows nothing of who receives them; `media` keeps them from other origins.
+
+use std::net::IpAddr;
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use super::{client::X_FORWARDED_FOR, request::RequestError};
+use crate::media::Requester;
+
+/// Headers that never go along, whatever the operator lists: of the connection (RFC 9110, section
+/// 7.6.1), of our own request's framing and coding, and conditions on the client's own copy.
+const NEVER: [HeaderName; 22] = [
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::CONNECTION,
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    header::HOST,
+    header::CONTENT_LENGTH,
+    header::CONTENT_TYPE,
+    header::CONTENT_ENCODING,
+    header::EXPECT,
+    header::ACCEPT_ENCODING,
+    header::RANGE,
+    header::IF_MATCH,
+    header::IF_NONE_MATCH,
+    header::IF_MODIFIED_SINCE,
+    header::IF_UNMODIFIED_SINCE,
+    header::IF_RANGE,
+    // Travels apart, marked sensitive.
+    header::AUTHORIZATION,
+];
+
+/// `names` are the operator's `headers_to_forward`; `client` is given where it is to be told.
+pub(super) fn requester(
+    headers: &HeaderMap,
+    names: &[HeaderName],
+    client: Option<IpAddr>,
+) -> Result<Requester, RequestError> {
+    let mut forwarded = HeaderMap::new();
+    for name in names.iter().filter(|name| !is_of_this_hop(name, headers)) {
+        for value in headers.get_all(name) {
+            forwarded.append(name, value.clone());
+        }
+    }
+    if let Some(client) = client {
+        // In place of what came: a homeserver takes the leftmost address, and anyone may have
+        // written that one.
+        forwarded.remove(X_FORWARDED_FOR);
+        if let Ok(value) = HeaderValue::try_from(client.to_string()) {
+            forwarded.insert(X_FORWARDED_FOR, value);
+        }
+    }
+    Ok(Requester { authorization: authorization(headers)?, forwarded })
+}
+
+fn authorization(headers: &HeaderMap) -> Result<Option<HeaderValue>, RequestError> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let first = values.next().cloned();
+    if values.next().is_some() {
+        return Err(RequestError::SeveralTokens);
+    }
+    Ok(first.map(|mut token| {
+        token.set_sensitive(true);
+        token
+    }))
+}
+
+fn is_of_this_hop(name: &HeaderName, headers: &HeaderMap) -> bool {
+    NEVER.contains(name)
+        || headers
+            .get_all(header::CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .any(|nominated| nominated.trim().eq_ignore_ascii_case(name.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .fold(HeaderMap::new(), |mut map, (name, value)| {
+                map.append(name, value);
+                map
+            })
+    }
+
+    fn names(names: &[&'static str]) -> Vec<HeaderName> {
+        names.iter().map(|name| HeaderName::from_static(name)).collect()
+    }
+
+    #[test]
+    fn a_token_is_taken_as_it_came_and_never_printed() {
+        let requester = requester(&headers(&[("authorization", "Odd s3cret")]), &[], None).unwrap();
+        let token = requester.authorization.clone().unwrap();
+        assert_eq!(token, "Odd s3cret");
+        assert!(token.is_sensitive());
+        assert!(!format!("{token:?} {requester:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn two_tokens_are_refused() {
+        let two = headers(&[("authorization", "Bearer a"), ("authorization", "Bearer a")]);
+        assert!(matches!(requester(&two, &[], None), Err(RequestError::SeveralTokens)));
+    }
+
+    #[test]
+    fn only_named_headers_go_along_and_never_those_of_the_connection() {
+        let came = headers(&[
+            ("x-kept", "1"),
+            ("x-kept", "2"),
+            ("x-other", "3"),
+            ("x-nominated", "4"),
+            ("connection", "close, X-Nominated"),
+            ("if-none-match", "*"),
+            ("authorization", "Bearer a"),
+        ]);
+        let names = names(&[
+            "x-kept",
+            "x-absent",
+            "x-nominated",
+            "connection",
+            "if-none-match",
+            "authorization",
+        ]);
+        let requester = requester(&came, &names, None).unwrap();
+        let kept: Vec<_> = requester.forwarded.iter().map(|(n, v)| (n.as_str(), v)).collect();
+        assert_eq!(
+            kept,
+            [
+                ("x-kept", &HeaderValue::from_static("1")),
+                ("x-kept", &HeaderValue::from_static("2"))
+            ]
+        );
+    }
+
+    #[test]
+    fn the_clients_address_replaces_what_the_client_claims() {
+        let came = headers(&[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "2.2.2.2")]);
+        let client = Some("203.0.113.9".parse().unwrap());
+        let requester = requester(&came, &names(&["x-forwarded-for"]), client).unwrap();
+        let all: Vec<_> = requester.forwarded.get_all(X_FORWARDED_FOR).iter().collect();
+        assert_eq!(all, ["203.0.113.9"]);
+    }
+}

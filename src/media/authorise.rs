@@ -1,0 +1,107 @@
+//! Whether a requester may have a media that is here already: the homeserver is asked anew for each
+//! of them, with their own token, and its "yes" is remembered for a moment. Knows no verdicts; keeps
+//! no token. Contract: "Cached media is authorised anew for each requester".
+
+use std::{sync::Arc, time::Duration};
+
+use quick_cache::sync::Cache;
+use reqwest::header::HeaderValue;
+use sha2::{Digest, Sha256};
+use tokio::time::{Instant, timeout_at};
+
+use super::{FetchError, Homeservers, MediaRequest, exits::Reached};
+
+/// Remembered answers: far more than homeservers give within a `ttl` of seconds, about 8 MiB.
+const CAPACITY: usize = 65_536;
+
+/// Asks homeservers whether requesters may have media.
+pub struct Authoriser {
+    homeservers: Arc<Homeservers>,
+    ttl: Duration,
+    /// Until when a "yes" holds, by a digest of homeserver, media and token. Past their time entries
+    /// stay until others need the place.
+    yes: Cache<Key, Instant>,
+}
+
+type Key = [u8; 32];
+
+impl Authoriser {
+    /// `ttl`: how long a "yes" holds; zero asks every time.
+    #[must_use]
+    pub fn new(homeservers: Arc<Homeservers>, ttl: Duration) -> Self {
+        Self { homeservers, ttl, yes: Cache::new(CAPACITY) }
+    }
+
+    /// Whether the homeserver lets this requester have this media now. `etag`: the homeserver's own,
+    /// from when the media was fetched. One question at a time for each requester and media; those
+    /// who wait share a "yes", and after anything else ask for themselves.
+    pub async fn check(
+        &self,
+        request: &MediaRequest,
+        etag: Option<&HeaderValue>,
+    ) -> Result<(), FetchError> {
+        let key = key(request);
+        let deadline = self.homeservers.deadline();
+        loop {
+            let waiting = timeout_at(deadline, self.yes.get_value_or_guard_async(&key));
+            let known = waiting
+                .await
+                .map_err(|_| FetchError::TimedOut("no answer to the authorisation"))?;
+            match known {
+                Ok(until) if Instant::now() < until => return Ok(()),
+                Ok(_) => {
+                    self.yes.remove_if(&key, |until| *until <= Instant::now());
+                }
+                // Dropped without a value (an error, a requester gone), it wakes the next in line.
+                Err(guard) => {
+                    self.ask(request, etag, deadline).await?;
+                    if let Some(until) = self.until() {
+                        // Fails only if the place was taken meanwhile: then it is asked again.
+                        let _ = guard.insert(until);
+                    }
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Remembers a "yes" that came as a download with this requester's token.
+    pub fn grant(&self, request: &MediaRequest) {
+        if let Some(until) = self.until() {
+            self.yes.insert(key(request), until);
+        }
+    }
+
+    fn until(&self) -> Option<Instant> {
+        Instant::now().checked_add(self.ttl).filter(|_| !self.ttl.is_zero())
+    }
+
+    /// A whole media may follow the headers: returning closes the connection before it does.
+    async fn ask(
+        &self,
+        request: &MediaRequest,
+        etag: Option<&HeaderValue>,
+        deadline: Instant,
+    ) -> Result<(), FetchError> {
+        match self.homeservers.ask(request, etag, false, deadline).await? {
+            // To give out another origin's address is to say yes.
+            Reached::Elsewhere => Ok(()),
+            Reached::Answer(answer) => match answer.status().as_u16() {
+                200..=299 | 304 => Ok(()),
+                status => Err(FetchError::NotMedia(format!("status {status}"))),
+            },
+        }
+    }
+}
+
+/// No token can be read back from it.
+fn key(request: &MediaRequest) -> Key {
+    let mut hash = Sha256::new();
+    request.feed_key(|part| hash.update(part));
+    // Last and so unambiguous without its length.
+    if let Some(token) = &request.requester.authorization {
+        hash.update([1]);
+        hash.update(token.as_bytes());
+    }
+    hash.finalize().into()
+}

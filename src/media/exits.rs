@@ -1,0 +1,258 @@
+//! The two ways out of this service, and the rules at each: one to what the operator configured,
+//! one to everything else, which leads to globally reachable addresses only. Redirects are walked
+//! here by hand, because each hop is judged anew and no secret crosses to another origin. Knows URLs
+//! and headers; knows nothing of media or errcodes.
+
+use std::{
+    collections::HashSet,
+    error::Error,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use reqwest::{
+    Client, Method, Proxy, Request, Response, StatusCode, Url,
+    dns::{Addrs, Name, Resolve, Resolving},
+    header::{self, HeaderMap, HeaderValue},
+    redirect,
+};
+use tokio::time::{Instant, timeout_at};
+use url::{Host, Origin};
+
+use super::{FetchError, Settings, address::is_global, homeserver::SetupError, tls};
+
+/// Redirects followed for one question.
+const MAX_REDIRECTS: usize = 5;
+
+/// Both clients and what decides between them.
+pub(super) struct Exits {
+    configured: Client,
+    checked: Client,
+    /// Origins of configured base URLs: exempt from the address rules, as first hop and later.
+    exempt: HashSet<Origin>,
+    allow_private: bool,
+    /// Why https cannot be had, if it cannot.
+    no_https: Option<&'static str>,
+    proxy_is_https: bool,
+}
+
+/// What is asked, apart from the address.
+pub(super) struct Question {
+    /// For the first origin only: tokens, the operator's headers, forwarded ones.
+    pub(super) headers: HeaderMap,
+    /// Whether a redirect to another origin is followed (without `headers`).
+    pub(super) leave_origin: bool,
+    /// For each hop until its headers are in.
+    pub(super) patience: Duration,
+    /// For all hops together.
+    pub(super) deadline: Instant,
+}
+
+/// How a walk ended.
+pub(super) enum Reached {
+    /// An answer that is no redirect to follow.
+    Answer(Response),
+    /// A redirect to another origin that was not followed.
+    Elsewhere,
+}
+
+impl Exits {
+    /// Blocking: reads the system's certificates.
+    pub(super) fn new<'a>(
+        settings: &Settings,
+        configured: impl Iterator<Item = &'a Url> + Clone,
+    ) -> Result<Self, SetupError> {
+        let roots = tls::roots(settings.ca_certificates.as_deref())?;
+        let no_https = roots.is_empty().then_some(tls::NO_ROOTS);
+        let proxy_is_https = settings.proxy.as_ref().is_some_and(|url| url.scheme() == "https");
+        if let Some(why) = no_https
+            && (proxy_is_https || configured.clone().any(|url| url.scheme() == "https"))
+        {
+            return Err(SetupError::NoRoots(why));
+        }
+
+        let tls = tls::client_config(roots)?;
+        let builder = || -> Result<reqwest::ClientBuilder, SetupError> {
+            let identity = HeaderValue::from_static("identity");
+            let builder = Client::builder()
+                .tls_backend_preconfigured(tls.clone())
+                .redirect(redirect::Policy::none())
+                .referer(false)
+                // The environment's variables; a configured proxy is added below.
+                .no_proxy()
+                .connect_timeout(settings.connect_timeout)
+                .user_agent(concat!("matrix-content-scanner/", env!("CARGO_PKG_VERSION")))
+                .default_headers(HeaderMap::from_iter([(header::ACCEPT_ENCODING, identity)]));
+            Ok(match &settings.proxy {
+                None => builder,
+                Some(url) => builder.proxy(Proxy::all(url.clone()).map_err(SetupError::client)?),
+            })
+        };
+        // Behind a proxy the only name resolved here is the proxy's own, which is exempt.
+        let filter = !settings.allow_private_addresses && settings.proxy.is_none();
+        let checked = if filter { builder()?.dns_resolver(GlobalOnly) } else { builder()? };
+        Ok(Self {
+            configured: builder()?.build().map_err(SetupError::client)?,
+            checked: checked.build().map_err(SetupError::client)?,
+            exempt: configured.map(Url::origin).collect(),
+            allow_private: settings.allow_private_addresses,
+            no_https,
+            proxy_is_https,
+        })
+    }
+
+    /// GETs `url` and follows redirects.
+    pub(super) async fn walk(&self, url: Url, question: Question) -> Result<Reached, FetchError> {
+        let Question { mut headers, leave_origin, patience, deadline } = question;
+        let mut url = url;
+        for _ in 0..=MAX_REDIRECTS {
+            let until = deadline.min(Instant::now() + patience);
+            let response = timeout_at(until, self.hop(url.clone(), headers.clone()))
+                .await
+                .map_err(|_| FetchError::TimedOut("no answer to the request"))??;
+            if !is_redirect(response.status()) {
+                return Ok(Reached::Answer(response));
+            }
+            let target = target(&url, &response)?;
+            if target.origin() != url.origin() {
+                if !leave_origin {
+                    return Ok(Reached::Elsewhere);
+                }
+                // For good: a later redirect back cannot win them again.
+                headers.clear();
+            }
+            if !matches!(target.scheme(), "http" | "https") {
+                return Err(FetchError::NotMedia("a redirect to another scheme than http".into()));
+            }
+            url = target;
+        }
+        Err(FetchError::NotMedia(format!("more than {MAX_REDIRECTS} redirects")))
+    }
+
+    async fn hop(&self, url: Url, headers: HeaderMap) -> Result<Response, FetchError> {
+        if let Some(why) = self.no_https
+            && (url.scheme() == "https" || self.proxy_is_https)
+        {
+            return Err(FetchError::Unreachable(why.into()));
+        }
+        let client = if self.exempt.contains(&url.origin()) {
+            &self.configured
+        } else {
+            self.check_literal(&url)?;
+            &self.checked
+        };
+        let mut request = Request::new(Method::GET, url);
+        *request.headers_mut() = headers;
+        client.execute(request).await.map_err(send_error)
+    }
+
+    /// An address in the URL itself is never resolved, so the resolver would not see it. `url` has
+    /// read every spelling of it (`2130706433`, `0x7f.1`) by now.
+    fn check_literal(&self, url: &Url) -> Result<(), FetchError> {
+        let literal: IpAddr = match url.host() {
+            Some(Host::Ipv4(v4)) => v4.into(),
+            Some(Host::Ipv6(v6)) => v6.into(),
+            Some(Host::Domain(_)) => return Ok(()),
+            None => return Err(FetchError::NotMedia("an address without a host".into())),
+        };
+        if self.allow_private || is_global(literal) {
+            Ok(())
+        } else {
+            Err(FetchError::ForbiddenAddress(literal.to_string()))
+        }
+    }
+}
+
+fn is_redirect(status: StatusCode) -> bool {
+    // 300 leaves the choice to a person, 304 answers a condition, 305 and 306 are withdrawn.
+    matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
+}
+
+/// Where a redirect leads, without credentials: reqwest would send them.
+fn target(from: &Url, response: &Response) -> Result<Url, FetchError> {
+    let location = response
+        .headers()
+        .get(header::LOCATION)
+        .and_then(|value| std::str::from_utf8(value.as_bytes()).ok())
+        .and_then(|value| from.join(value).ok())
+        .ok_or_else(|| FetchError::NotMedia("a redirect that leads nowhere".into()))?;
+    Ok(without_credentials(location))
+}
+
+/// Takes `user:password@` out of a URL that somebody else wrote.
+pub(super) fn without_credentials(mut url: Url) -> Url {
+    // Fails for URLs without a host only, which have none.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url
+}
+
+/// Before the headers. The URL may hold what a client wrote in a query, so it goes.
+fn send_error(error: reqwest::Error) -> FetchError {
+    let error = error.without_url();
+    let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
+    while let Some(this) = cause {
+        if let Some(NotGlobal(name)) = this.downcast_ref() {
+            return FetchError::ForbiddenAddress(name.clone());
+        }
+        cause = this.source();
+    }
+    if error.is_timeout() {
+        FetchError::TimedOut("no connection")
+    } else {
+        FetchError::Unreachable(error.into())
+    }
+}
+
+/// Resolves names and lets only globally reachable addresses through: a name is checked where it
+/// becomes an address, so there is no moment between check and use for it to change.
+struct GlobalOnly;
+
+#[derive(Debug, thiserror::Error)]
+#[error("{0} has no globally reachable address")]
+struct NotGlobal(String);
+
+impl Resolve for GlobalOnly {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            // Port 0: the connector puts in the URL's.
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let global: Vec<SocketAddr> = found.filter(|found| is_global(found.ip())).collect();
+            if global.is_empty() {
+                return Err(NotGlobal(name.as_str().to_owned()).into());
+            }
+            Ok(Box::new(global.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// Reads a small body to its end; none if it is larger than `limit`, broken or late.
+pub(super) async fn read_small(
+    mut response: Response,
+    limit: usize,
+    until: Instant,
+) -> Option<Vec<u8>> {
+    let whole = async {
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.ok()? {
+            if body.len() + chunk.len() > limit {
+                return None;
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Some(body)
+    };
+    timeout_at(until, whole).await.ok().flatten()
+}
+
+/// Shared so that a clone of a URL is a count.
+pub(super) fn base_url(url: &Url) -> Arc<Url> {
+    let mut base = url.clone();
+    base.set_query(None);
+    base.set_fragment(None);
+    if let Ok(mut path) = base.path_segments_mut() {
+        path.pop_if_empty();
+    }
+    Arc::new(base)
+}
