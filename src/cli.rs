@@ -16,7 +16,7 @@ use matrix_content_scanner::{
 /// Where packages put the configuration.
 const DEFAULT_CONFIG: &str = "/etc/matrix-content-scanner/config.toml";
 
-/// EX_CONFIG of sysexits(3).
+/// `EX_CONFIG` of sysexits(3).
 pub(crate) const EXIT_CONFIG: u8 = 78;
 
 const ENVIRONMENT_AND_EXIT_CODES: &str = "\
@@ -101,7 +101,7 @@ pub(crate) fn print_config(
     let words = words.chain(notices.iter().map(ToString::to_string));
     for (index, word) in words.enumerate() {
         let separator = if index == 0 { "\n" } else { "" };
-        writeln!(out, "{separator}# warning: {word}")?;
+        writeln!(out, "{separator}# note: {word}")?;
     }
     Ok(())
 }

@@ -21,7 +21,7 @@ const MAX_MEASURE: usize = 40;
 impl Value<'_> {
     /// A variable's text counts as a string whatever it looks like.
     pub(super) fn text(&self) -> Option<&str> {
-        match self.value {
+        match self.toml {
             DeValue::String(text) => Some(text),
             _ => self.raw,
         }
@@ -29,12 +29,12 @@ impl Value<'_> {
 
     /// "found …, expected …"
     pub(super) fn wrong<T>(&self, expected: impl Into<String>) -> Parsed<T> {
-        Err(Wrong::one(describe(self.value), expected))
+        Err(Wrong::one(describe(self.toml), expected))
     }
 
     /// The same, with the type in place of the value.
     pub(super) fn wrong_secret<T>(&self, expected: impl Into<String>) -> Parsed<T> {
-        Err(Wrong::one(type_of(self.value), expected))
+        Err(Wrong::one(type_of(self.toml), expected))
     }
 }
 
@@ -71,7 +71,7 @@ fn integer_of(number: &toml::de::DeInteger<'_>) -> Option<i64> {
 
 /// `true` or `false`.
 pub(super) fn boolean(value: Value<'_>) -> Parsed<bool> {
-    match value.value {
+    match value.toml {
         DeValue::Boolean(boolean) => Ok(*boolean),
         _ => value.wrong("true or false"),
     }
@@ -109,7 +109,7 @@ pub(super) fn integer<T: TryFrom<i64> + PartialOrd + Display>(
     range: RangeInclusive<T>,
 ) -> impl Fn(Value<'_>) -> Parsed<T> {
     move |value| {
-        let number = match value.value {
+        let number = match value.toml {
             DeValue::Integer(number) => integer_of(number),
             _ => None,
         };
@@ -123,14 +123,14 @@ pub(super) fn integer<T: TryFrom<i64> + PartialOrd + Display>(
 /// A duration of at least this, e.g. `"1h 30m"`. A bare number has no unit; 0 needs none.
 pub(super) fn duration(range: RangeInclusive<Duration>) -> impl Fn(Value<'_>) -> Parsed<Duration> {
     move |value| {
-        let parsed = match value.value {
+        let parsed = match value.toml {
             DeValue::Integer(number) if integer_of(number) == Some(0) => Some(Duration::ZERO),
             _ => value.text().and_then(parse_duration),
         };
         if let Some(duration) = parsed.filter(|duration| range.contains(duration)) {
             return Ok(duration);
         }
-        let hint = match value.value {
+        let hint = match value.toml {
             DeValue::Integer(number) if parsed.is_none() => integer_of(number)
                 .map_or_else(String::new, |number| format!(", \"{number}s\" for instance")),
             _ => String::new(),
@@ -156,7 +156,7 @@ fn parse_duration(text: &str) -> Option<Duration> {
 /// A number of bytes: `"100MB"` is decimal, `"100MiB"` binary, a bare integer bytes.
 pub(super) fn size(range: RangeInclusive<u64>) -> impl Fn(Value<'_>) -> Parsed<u64> {
     move |value| {
-        let bytes = match value.value {
+        let bytes = match value.toml {
             DeValue::Integer(number) => integer_of(number).and_then(|n| u64::try_from(n).ok()),
             _ => value.text().and_then(parse_size),
         };
@@ -193,11 +193,11 @@ pub(super) fn list<T>(
     kind: impl Fn(Value<'_>) -> Parsed<T>,
 ) -> impl Fn(Value<'_>) -> Parsed<Vec<T>> {
     move |value| {
-        let DeValue::Array(elements) = value.value else {
+        let DeValue::Array(elements) = value.toml else {
             return value.wrong("a list, written like [\"one\", \"two\"]");
         };
         let element = |(index, element): (usize, &toml::Spanned<DeValue<'_>>)| {
-            let element = Value { value: element.get_ref(), raw: None, base: value.base };
+            let element = Value { toml: element.get_ref(), raw: None, base: value.base };
             (format!("[{index}]"), kind(element))
         };
         gather(elements.iter().enumerate().map(element))
@@ -209,11 +209,11 @@ pub(super) fn table<T>(
     kind: impl Fn(&str, Value<'_>) -> Parsed<T>,
 ) -> impl Fn(Value<'_>) -> Parsed<Vec<T>> {
     move |value| {
-        let DeValue::Table(entries) = value.value else {
+        let DeValue::Table(entries) = value.toml else {
             return value.wrong("a table, written like { name = \"value\" }");
         };
         gather(entries.iter().map(|(name, inner)| {
-            let inner = Value { value: inner.get_ref(), raw: None, base: value.base };
+            let inner = Value { toml: inner.get_ref(), raw: None, base: value.base };
             (format!(".{}", show::key(name.get_ref())), kind(name.get_ref(), inner))
         }))
     }

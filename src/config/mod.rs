@@ -1,7 +1,7 @@
 //! The configuration: one TOML file and variables that replace keys of it, checked once, in final
 //! types; nothing downstream checks again. Whatever is wrong is told at once, each with its place.
 //!
-//! [`source`] finds what is written, [`reader`] hands it out key by key, [`kinds`] and [`paths`] turn
+//! `source` finds what is written, `reader` hands it out key by key, `kinds` and `paths` turn
 //! single values into their final types, and a module for each section knows that section's keys,
 //! defaults and impossible combinations. `config/default.toml` says what the keys mean.
 

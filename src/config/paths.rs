@@ -2,7 +2,7 @@
 //! in a variable), and final ones are absolute.
 //!
 //! A path's folder is resolved, its last name is not: `/bin/grep` may be a link to busybox, which
-//! looks at its name, and a mounted ConfigMap swaps what its links lead to.
+//! looks at its name, and a mounted `ConfigMap` swaps what its links lead to.
 
 use std::{
     fs::{self, Metadata},

@@ -25,7 +25,7 @@ pub(super) struct Entry<'a> {
 /// A value on its way into its final type.
 #[derive(Clone, Copy)]
 pub(super) struct Value<'v> {
-    pub(super) value: &'v DeValue<'v>,
+    pub(super) toml: &'v DeValue<'v>,
     pub(super) raw: Option<&'v str>,
     pub(super) base: &'v Path,
 }
@@ -184,7 +184,7 @@ impl<'a> Section<'_, 'a> {
     ) -> Option<T> {
         self.know(key);
         let entry = self.entry(key)?;
-        let value = Value { value: entry.value.as_ref()?, raw: entry.raw, base: entry.base };
+        let value = Value { toml: entry.value.as_ref()?, raw: entry.raw, base: entry.base };
         match kind(value) {
             Ok(parsed) => Some(parsed),
             Err(wrongs) => {

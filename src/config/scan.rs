@@ -88,7 +88,7 @@ fn max_scripts(scan: &mut Section<'_, '_>, workers: usize) -> usize {
 /// Checked like a written one: `/tmp` is a link, or read-only, on some systems.
 fn default_temp_directory(scan: &mut Section<'_, '_>) -> Option<PathBuf> {
     let value = DeValue::String("/tmp".into());
-    let checked = paths::temp_directory(Value { value: &value, raw: None, base: "/".as_ref() });
+    let checked = paths::temp_directory(Value { toml: &value, raw: None, base: "/".as_ref() });
     if checked.is_err() {
         scan.missing("temp_directory", "a writable directory, since /tmp is none here");
     }
@@ -101,14 +101,14 @@ fn argument(value: Value<'_>) -> Parsed<OsString> {
 
 /// A program, found as the script is, and its arguments.
 fn command(value: Value<'_>) -> Parsed<(PathBuf, Vec<OsString>)> {
-    let DeValue::Array(words) = value.value else {
+    let DeValue::Array(words) = value.toml else {
         return value.wrong("a list of program and arguments, like [\"/usr/bin/shred\", \"-u\"]");
     };
     let mut arguments = kinds::list(argument)(value)?;
-    let Some(program) = words.get(0) else {
+    let Some(program) = words.first() else {
         return value.wrong("at least a program; leave the key out to run none");
     };
-    let program = paths::program(Value { value: program.get_ref(), raw: None, base: value.base })?;
+    let program = paths::program(Value { toml: program.get_ref(), raw: None, base: value.base })?;
     arguments.remove(0);
     Ok((program, arguments))
 }

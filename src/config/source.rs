@@ -67,14 +67,11 @@ impl Sources {
             if !name.starts_with(PREFIX) {
                 continue;
             }
-            match text.into_string() {
-                Ok(text) => {
-                    variables.push(Variable { name: name.into_owned(), text: Zeroizing::new(text) })
-                }
-                Err(_) => problem(
-                    Place::Environment(name.into_owned()),
-                    "found other bytes, expected UTF-8".into(),
-                ),
+            let name = name.into_owned();
+            if let Ok(text) = text.into_string() {
+                variables.push(Variable { name, text: Zeroizing::new(text) });
+            } else {
+                problem(Place::Environment(name), "found other bytes, expected UTF-8".into());
             }
         }
         // Problems come out in the same order on every start.
@@ -113,7 +110,7 @@ impl File {
             return Err(io::Error::other("it is too large for a configuration"));
         }
         let text = Zeroizing::new(fs::read_to_string(path)?);
-        // The folder as named: a mounted ConfigMap's files are links into folders that come and go.
+        // The folder as named: a mounted `ConfigMap`'s files are links into folders that come and go.
         let directory = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),

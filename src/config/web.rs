@@ -11,7 +11,7 @@ use super::{
 };
 use crate::http::{Listen, Network, Settings};
 
-/// `sun_path` of sockaddr_un(7) holds 108 bytes with the NUL.
+/// `sun_path` of `sockaddr_un(7)` holds 108 bytes with the NUL.
 const MAX_SOCKET_PATH: usize = 107;
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -281,6 +281,11 @@ impl PickleKey {
     pub fn new(key: String) -> Self {
         Self(key)
     }
+
+    #[cfg(test)]
+    pub(crate) fn reveal(&self) -> &str {
+        &self.0
+    }
 }
 
 impl fmt::Display for KeyNotice {

@@ -1,0 +1,314 @@
+//! Configurations as operators write them, right and wrong.
+
+mod default_file;
+mod properties;
+mod wrong;
+
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
+
+use super::*;
+
+/// A folder with a configuration and what it refers to.
+struct Folder(tempfile::TempDir);
+
+type Loaded = Result<(Config, Vec<Warning>), ConfigErrors>;
+
+impl Folder {
+    fn new() -> Self {
+        let folder = Self(tempfile::tempdir().unwrap());
+        folder.file("scan.sh", "#!/bin/sh\n", 0o755);
+        folder
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().canonicalize().unwrap()
+    }
+
+    fn file(&self, name: &str, content: &str, mode: u32) -> PathBuf {
+        let path = self.path().join(name);
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        path
+    }
+
+    fn load_with(&self, text: &str, variables: &[(&str, &str)]) -> Loaded {
+        let file = self.file("config.toml", text, 0o644);
+        Config::load(Some(&file), variables.iter().map(|(k, v)| (k.into(), v.into())))
+    }
+
+    /// A configuration that has what it must have, and these lines: `section.key = value`.
+    fn load(&self, lines: &str) -> Loaded {
+        self.load_with(&text(lines), &[])
+    }
+
+    fn good(&self, lines: &str) -> Config {
+        self.load(lines).unwrap_or_else(|errors| panic!("{lines}: {errors}")).0
+    }
+
+    /// What is told, without the file's name.
+    fn told(&self, lines: &str) -> String {
+        let errors = self.load(lines).err().unwrap_or_else(|| panic!("{lines} is taken"));
+        let file = self.path().join("config.toml");
+        errors.to_string().replace(file.to_str().unwrap(), "F")
+    }
+}
+
+/// Dotted keys, and those that have to be there.
+fn text(lines: &str) -> String {
+    let sets = |key: &str| lines.lines().any(|line| line.trim_start().starts_with(key));
+    let mut text = lines.to_owned();
+    if !sets("scan.script =") {
+        text.push_str("\nscan.script = 'scan.sh'");
+    }
+    if !sets("crypto.") {
+        text.push_str("\ncrypto.request_secret_path = 'key'");
+    }
+    text
+}
+
+fn environment(variables: &[(&str, &str)]) -> Loaded {
+    Folder::new().load_with(&text(""), variables)
+}
+
+#[test]
+fn a_line_sets_its_key() {
+    let folder = Folder::new();
+    let config = folder.good(
+        r#"
+        web.host = "[::1]"
+        web.port = 0
+        web.max_body_size = "1MB"
+        scan.timeout = "1h 30m"
+        scan.deadline = "1d"
+        scan.workers = 3
+        scan.max_scripts = 2
+        scan.removal_command = ["scan.sh", "-x"]
+        scan.blocked_mimetypes = ["Image/PNG"]
+        sandbox.environment = { TOKEN = "hush" }
+        sandbox.limits.cpu_time = "10s"
+        sandbox.limits.address_space = "8GiB"
+        download.base_homeserver_url = "https://example.org/base/"
+        download.homeservers = { "Media.Example.org:8448" = "http://localhost:8008" }
+        download.proxy = "http://user:hush@proxy:3128"
+        download.additional_headers = { X-Key = "hush" }
+        download.headers_to_forward = ["Cookie", "cookie", "Host"]
+        download.trusted_proxies = ["127.0.0.1", "10.1.2.3/8", "fd00::/8"]
+        download.authorisation_ttl = 0
+        result_cache.max_file_size = 500
+        result_cache.exit_codes_to_ignore = [0, 3]
+        log.level = "info,hyper=warn"
+        log.format = "json"
+        "#,
+    );
+    assert_eq!(config.web.listen, http::Listen::Tcp { host: "::1".into(), port: 0 });
+    assert_eq!(config.web.max_body_size, 1_000_000);
+    assert_eq!(config.scan.timeout.as_secs(), 5400);
+    assert_eq!((config.scan.workers, config.scan.max_scripts), (3, 2));
+    let script = folder.path().join("scan.sh");
+    assert_eq!(config.scan.script, script);
+    assert_eq!(config.scan.removal_command, Some((script, vec!["-x".into()])));
+    assert_eq!(mime::written(&config.scan.mime), Some(("blocked_mimetypes", vec!["image/png"])));
+    assert_eq!(config.sandbox.environment, [("TOKEN".into(), "hush".into())]);
+    assert_eq!(config.sandbox.limits.address_space, Some(8 << 30));
+    let download = &config.download;
+    assert_eq!(download.base_homeserver_url.as_ref().unwrap().as_str(), "https://example.org/base");
+    assert_eq!(download.homeservers[0].0, "media.example.org:8448");
+    assert_eq!(download.additional_headers["x-key"], "hush");
+    assert_eq!(download.headers_to_forward, ["cookie", "host"]);
+    assert!(download.authorisation_ttl.is_zero());
+    let networks: Vec<_> = config.web.trusted_proxies.iter().map(|net| net.prefix).collect();
+    assert_eq!(networks, [32, 8, 8]);
+    assert_eq!(config.web.trusted_proxies[1].address.to_string(), "10.0.0.0");
+    assert_eq!(config.log.format, LogFormat::Json);
+}
+
+#[test]
+fn a_variable_replaces_its_key() {
+    let (config, _) = environment(&[
+        ("MCS_WEB__PORT", "8081"),
+        ("MCS_WEB__HOST", "::"),
+        ("MCS_SCAN__TIMEOUT", "30s"),
+        ("MCS_SCAN__MAX_SPOOL_SIZE", "1GB"),
+        ("MCS_SCAN__SCRIPT_ARGS", "['a', \"b\"]"),
+        ("MCS_SANDBOX__LIMITS", "{ open_files = 100 }"),
+        ("MCS_DOWNLOAD__HOMESERVERS", "{ 'a.example' = 'http://b' }"),
+        ("MCS_DOWNLOAD__FORWARD_CLIENT_ADDRESS", "true"),
+        ("MCS_LOG__LEVEL", "debug"),
+        ("PATH", "/bin"),
+        ("OTHER_MCS_WEB__PORT", "x"),
+    ])
+    .unwrap();
+    assert_eq!(config.web.listen, http::Listen::Tcp { host: "::".into(), port: 8081 });
+    assert_eq!(config.scan.timeout.as_secs(), 30);
+    assert_eq!(config.scan.max_spool_size, 1_000_000_000);
+    assert_eq!(config.scan.script_args, ["a", "b"]);
+    assert_eq!(config.sandbox.limits.open_files, Some(100));
+    assert_eq!(config.download.homeservers.len(), 1);
+    assert!(config.download.forward_client_address);
+    assert_eq!(config.log.level, "debug");
+}
+
+#[test]
+fn a_string_in_a_variable_needs_no_quotes_whatever_it_looks_like() {
+    for key in ["12345", "true", "2024-01-01", "[x]", "a # b", "\"open", "1\nweb.port=2"] {
+        let (config, _) = Folder::new()
+            .load_with(
+                "scan.script = 'scan.sh'\ncrypto.pickle_path = 'p'",
+                &[("MCS_CRYPTO__PICKLE_KEY", key)],
+            )
+            .unwrap();
+        let keys::Settings::Pickle { key: loaded, .. } = config.crypto else { unreachable!() };
+        assert_eq!(loaded.reveal(), key);
+    }
+}
+
+#[test]
+fn an_empty_variable_takes_its_key_out() {
+    let folder = Folder::new();
+    let (config, _) = folder
+        .load_with(
+            &text("web.port = 'wrong'"),
+            &[
+                ("MCS_WEB__PORT", ""),
+                ("MCS_CRYPTO__REQUEST_SECRET_PATH", ""),
+                ("MCS_CRYPTO__PICKLE_PATH", "p"),
+                ("MCS_CRYPTO__PICKLE_KEY", "k"),
+            ],
+        )
+        .unwrap();
+    assert_eq!(config.web.listen, http::Listen::Tcp { host: "127.0.0.1".into(), port: 8080 });
+    assert!(matches!(config.crypto, keys::Settings::Pickle { .. }));
+}
+
+#[test]
+fn a_wrong_variable_is_told_by_its_name() {
+    for (name, text, expected) in [
+        ("MCS_WEB__PORT", "x", "MCS_WEB__PORT: web.port: found \"x\", expected an integer"),
+        ("MCS_WEB__PROT", "1", "MCS_WEB__PROT: web.prot: found an unknown key, expected web.port?"),
+        ("MCS_WEB__PROT", "", "found an unknown key"),
+        ("MCS_WEB_PORT", "1", "MCS_WEB_PORT: found an unknown name, expected MCS_WEB__PORT?"),
+        ("MCS_SCAN_MAX_SCRIPT", "1", "expected MCS_SCAN__MAX_SCRIPTS?"),
+        ("MCS_CONFIG", "hush", "found an unknown name, expected MCS_<SECTION>__<KEY>"),
+        ("MCS_WBE__PORT", "1", "MCS_WBE__PORT: wbe.port: found an unknown key, expected web.port?"),
+        ("MCS_DOWNLOAD__HEADERS_TO_FORWARD", "Cookie", "found \"Cookie\", expected a list"),
+    ] {
+        let told = environment(&[(name, text)]).unwrap_err().to_string();
+        assert!(told.contains(expected), "{told}\n{expected}");
+        assert!(!told.contains("hush"), "{told}");
+    }
+    let other = std::os::unix::ffi::OsStringExt::from_vec(vec![0xff]);
+    let errors = Config::load(None, std::iter::once(("MCS_WEB__HOST".into(), other))).unwrap_err();
+    assert_eq!(errors.to_string(), "MCS_WEB__HOST: found other bytes, expected UTF-8");
+}
+
+#[test]
+fn a_relative_path_starts_from_its_file_and_keeps_its_last_link() {
+    let folder = Folder::new();
+    fs::create_dir(folder.path().join("etc")).unwrap();
+    std::os::unix::fs::symlink(folder.path().join("scan.sh"), folder.path().join("etc/link"))
+        .unwrap();
+    let file = folder.path().join("etc/config.toml");
+    fs::write(&file, text("scan.script = 'link'\nscan.removal_command = ['../etc/../scan.sh']\nscan.temp_directory = '../etc/.'")).unwrap();
+    let (config, _) = Config::load(Some(&file), std::iter::empty()).unwrap();
+    assert_eq!(config.scan.script, folder.path().join("etc/link"));
+    assert_eq!(config.scan.removal_command.unwrap().0, folder.path().join("scan.sh"));
+    assert_eq!(config.scan.temp_directory, folder.path().join("etc"));
+}
+
+fn warned(lines: &str) -> Vec<Warning> {
+    let mut warnings = Folder::new().load(lines).unwrap().1;
+    warnings.retain(|warning| !matches!(warning, Warning::SharedUser(_)));
+    warnings
+}
+
+#[test]
+fn what_is_probably_not_meant_is_warned_of() {
+    let never = |key, because| vec![Warning::NeverReached { key, because }];
+    assert_eq!(warned(""), []);
+    assert_eq!(
+        warned("scan.timeout = '2m'\nscan.deadline = '1m'"),
+        never("scan.timeout", "scan.deadline")
+    );
+    assert_eq!(
+        warned("scan.max_spool_size = '1MiB'"),
+        never("download.max_size", "scan.max_spool_size")
+    );
+    assert_eq!(
+        warned("result_cache.max_file_size = '1GiB'"),
+        never("result_cache.max_file_size", "result_cache.max_total_size")
+    );
+    assert_eq!(
+        warned("download.headers_to_forward = ['Authorization']"),
+        [Warning::AlwaysForwarded("Authorization")]
+    );
+}
+
+#[test]
+fn only_root_changes_the_user_and_it_always_does() {
+    let user = |text: &str, server_uid| {
+        let folder = Folder::new();
+        let file = folder.file("config.toml", text, 0o644);
+        let sources = Sources::gather(Some(&file), std::iter::empty()).unwrap();
+        let mut reader = sources.parse().unwrap();
+        let policy = sandbox::read(&mut reader, server_uid);
+        let user = policy.and_then(|policy| policy.user).map(|user| (user.uid, user.gid));
+        (user, reader.finish().problems.len())
+    };
+    let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
+    let nobody = (nobody.uid.as_raw(), nobody.gid.as_raw());
+    assert_eq!(user("", 0), (Some(nobody), 0));
+    assert_eq!(user("sandbox.user = '77:88'", 0), (Some((77, 88)), 0));
+    assert_eq!(user("sandbox.user = 'nobody'", 0), (Some(nobody), 0));
+    assert_eq!(user("", 77), (None, 0));
+    assert_eq!(user("sandbox.user = '77:88'", 77), (None, 0));
+    assert_eq!(user("sandbox.user = '77:88'", 78), (None, 1));
+}
+
+#[test]
+fn no_secret_is_shown() {
+    let folder = Folder::new();
+    let config = folder.good(
+        "sandbox.environment = { TOKEN = 'hush' }
+         download.proxy = 'http://user:hush@proxy'
+         download.additional_headers = { X-Key = 'hush' }
+         crypto.pickle_path = 'p'
+         crypto.pickle_key = 'hush'",
+    );
+    for shown in [format!("{config}"), format!("{config:?}"), format!("{config:#?}")] {
+        assert!(!shown.contains("hush"), "{shown}");
+        for line in [
+            r#"environment = { TOKEN = ".." }"#,
+            r#"proxy = "http://user:..@proxy""#,
+            r#"additional_headers = { x-key = ".." }"#,
+            r#"pickle_key = "..""#,
+        ] {
+            assert!(shown.contains(line), "{line} in {shown}");
+        }
+    }
+}
+
+#[test]
+fn what_is_shown_says_the_same_when_loaded() {
+    let folder = Folder::new();
+    for lines in [
+        "",
+        "web.socket = 's'",
+        "scan.script_args = ['\"', '\\', \"\\u001b\\t\", 'é']\nscan.removal_command = ['scan.sh', '-u']",
+        "scan.allowed_mimetypes = ['b/c', 'a/b']\nsandbox.limits = { cpu_time = '90s', open_files = 99 }",
+        "download.homeservers = { 'a.example' = 'http://b/c' }\ndownload.trusted_proxies = ['::1']",
+        "web.max_body_size = 1025\nscan.timeout = '1d 1ms'\nscan.deadline = '2d'",
+    ] {
+        // A user is shown even where none is written, and then only root may load it.
+        let config = Config {
+            sandbox: mcs_sandbox::Policy { user: None, ..folder.good(lines).sandbox },
+            ..folder.good(lines)
+        };
+        let shown = config.to_string();
+        let again = folder.load_with(&shown, &[]).unwrap_or_else(|e| panic!("{shown}\n{e}")).0;
+        let again = Config {
+            sandbox: mcs_sandbox::Policy { user: None, ..again.sandbox.clone() },
+            ..again
+        };
+        assert_eq!(again.to_string(), shown);
+    }
+}

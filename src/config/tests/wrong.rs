@@ -1,0 +1,222 @@
+//! What is refused, and in which words.
+
+use super::*;
+
+/// Each line is wrong by itself; what is told has to hold the words after `=>`.
+#[test]
+fn what_is_wrong_is_told_with_key_value_and_expectation() {
+    let folder = Folder::new();
+    folder.file("plain", "", 0o644);
+    fs::create_dir(folder.path().join("a b")).unwrap();
+    let long = "x".repeat(120);
+    let cases = [
+        ("web.port = 70000", "web.port: found 70000, expected an integer from 0 to 65535"),
+        ("web.port = \"8080\"", "web.port: found \"8080\", expected an integer"),
+        ("web.port = -1", "found -1"),
+        ("web.port = 99999999999999999999", "more than 64 bits"),
+        ("web.port = 80.5", "a number with a point"),
+        ("web.prot = 1", "web.prot: found an unknown key, expected web.port?"),
+        ("web.base_homeserver_url = 1", "expected download.base_homeserver_url?"),
+        ("web.zzz = 1", "web.zzz: found an unknown key, expected one of those in default.toml"),
+        (
+            "sandbox.limits.cputime = \"1s\"",
+            "sandbox.limits.cputime: found an unknown key, expected sandbox.limits.cpu_time?",
+        ),
+        ("sandbox.limits = 3", "sandbox.limits: found 3, expected a table"),
+        ("dowload.x = 1", "dowload: found an unknown section, expected download?"),
+        ("port = 1", "port: found outside any section"),
+        ("web.host = \"localhost:80\"", "web.host: found \"localhost:80\", expected an address"),
+        ("web.host = \"\"", "web.host: found \"\""),
+        ("web.socket = \"s\"\nweb.host = \"::\"", "web.host: found beside socket"),
+        ("web.max_connections = 0", "from 1 to"),
+        (
+            "web.header_timeout = 10",
+            "found 10, expected a duration from 1ms to 1h, written like \"500ms\", \"1h 30m\" or \"1d\", \"10s\" for instance",
+        ),
+        ("web.header_timeout = 0", "found 0, expected a duration from 1ms"),
+        ("web.header_timeout = \"10\"", "expected a duration"),
+        ("web.header_timeout = \"2h\"", "from 1ms to 1h"),
+        ("web.max_body_size = \"1 elephant\"", "expected a size from 1KiB to 64MiB, written like"),
+        (
+            "scan.script = \"absent.sh\"",
+            "absent.sh\", which does not exist, expected the path of an executable file",
+        ),
+        ("scan.script = \"plain\"", "plain\", which is not executable (chmod +x)"),
+        ("scan.script = \"/\"", "which is not a regular file"),
+        ("scan.script = \"\"", "scan.script: found \"\""),
+        ("scan.script = [\"scan.sh\"]", "scan.script: found a list"),
+        (
+            "scan.script_args = [\"a\", 2, \"b\\u0000\"]",
+            "scan.script_args[1]: found 2, expected a string",
+        ),
+        ("scan.script_args = [\"a\", 2, \"b\\u0000\"]", "scan.script_args[2]: found \"b\\u0000\""),
+        (
+            "scan.workers = 2\nscan.max_scripts = 3",
+            "scan.max_scripts: found 3, expected at most as many as scan.workers, 2",
+        ),
+        ("scan.workers = 1025", "from 1 to 1024"),
+        (
+            "scan.temp_directory = \"a b\"",
+            "which has other characters, expected only [A-Za-z0-9._/-]",
+        ),
+        (
+            "scan.temp_directory = \"absent\"",
+            "which does not exist, expected the path of a writable directory",
+        ),
+        ("scan.temp_directory = \"plain\"", "which is not a directory"),
+        ("scan.removal_command = \"rm\"", "scan.removal_command: found \"rm\", expected a list"),
+        ("scan.removal_command = []", "expected at least a program"),
+        ("scan.removal_command = [\"rm\"]", "rm\", which does not exist"),
+        (
+            "scan.allowed_mimetypes = []",
+            "found an empty list, expected at least one type; leave the key out",
+        ),
+        ("scan.blocked_mimetypes = []", "leave the key out to let every type pass"),
+        (
+            "scan.allowed_mimetypes = [\"image/*\"]",
+            "scan.allowed_mimetypes[0]: found \"image/*\", expected one type without wildcards",
+        ),
+        (
+            "scan.allowed_mimetypes = [\"a/b\"]\nscan.blocked_mimetypes = [\"a/b\"]",
+            "scan.blocked_mimetypes: found beside allowed_mimetypes",
+        ),
+        (
+            "scan.failure_exit_codes = [2, 0]",
+            "scan.failure_exit_codes[1]: found 0, expected an exit code from 1 to 255",
+        ),
+        ("scan.failure_exit_codes = [256]", "found 256"),
+        ("sandbox.user = \"no such user\"", "this system knows no such user"),
+        ("sandbox.user = \"root\"", "other than root's"),
+        ("sandbox.user = \"0:1\"", "other than root's"),
+        ("sandbox.user = \"1:-2\"", "sandbox.user: found \"1:-2\""),
+        (
+            "sandbox.environment = { \"A=B\" = \"hush\" }",
+            "sandbox.environment.\"A=B\": found a string, expected a name",
+        ),
+        ("sandbox.environment = { TMPDIR = \"hush\" }", "set for each job"),
+        (
+            "download.base_homeserver_url = \"matrix.org\"",
+            "found \"matrix.org\", expected an http or https URL",
+        ),
+        ("download.base_homeserver_url = \"ftp://matrix.org\"", "expected an http or https URL"),
+        ("download.base_homeserver_url = \"https:matrix.org\"", "expected an http or https URL"),
+        ("download.base_homeserver_url = \"https://matrix.org/?q\"", "without query, fragment"),
+        ("download.base_homeserver_url = \"https://matrix.org/#f\"", "without query, fragment"),
+        (
+            "download.base_homeserver_url = \"https://u:hush@matrix.org\"",
+            "found a string, expected an http",
+        ),
+        (
+            "download.homeservers = { \"a/b\" = \"https://x\" }",
+            "download.homeservers.\"a/b\": found \"a/b\", expected a host",
+        ),
+        ("download.homeservers = { a = \"https://x\", A = \"https://y\" }", "found a twice"),
+        (
+            "download.proxy = \"socks5://u:hush@p\"",
+            "download.proxy: found a string, expected an http or https URL without path",
+        ),
+        (
+            "download.additional_headers = { \"a b\" = \"hush\" }",
+            "download.additional_headers.\"a b\": found a string, expected a header's name",
+        ),
+        (
+            "download.additional_headers = { a = \"hush\\n\" }",
+            "download.additional_headers.a: found a string, expected a header's value",
+        ),
+        ("download.additional_headers = { Authorization = \"hush\" }", "each requester's own"),
+        (
+            "download.headers_to_forward = [\"Connection\"]",
+            "download.headers_to_forward[0]: found \"Connection\", expected another header",
+        ),
+        (
+            "download.headers_to_forward = [\"If-None-Match\", \"a b\"]",
+            "headers_to_forward[1]: found \"a b\", expected a header's name",
+        ),
+        (
+            "download.headers_to_forward = [\"X-Forwarded-For\"]\ndownload.forward_client_address = true",
+            "expected one of the two",
+        ),
+        (
+            "download.trusted_proxies = [\"10.0.0.0/33\"]",
+            "download.trusted_proxies[0]: found \"10.0.0.0/33\", expected a network",
+        ),
+        ("download.ca_certificates = \"absent\"", "expected the path of a readable file"),
+        ("download.forward_client_address = \"yes\"", "found \"yes\", expected true or false"),
+        (
+            "crypto.generate = true",
+            "crypto.request_secret_path: found nothing, expected the path of the request key",
+        ),
+        (
+            "crypto.request_secret_path = \"k\"\ncrypto.pickle_path = \"p\"\ncrypto.pickle_key = \"hush\"",
+            "crypto.pickle_path: found beside request_secret_path",
+        ),
+        ("crypto.pickle_path = \"p\"", "crypto.pickle_key: found nothing"),
+        ("crypto.pickle_key = \"hush\"", "crypto.pickle_path: found nothing"),
+        (
+            "crypto.pickle_path = \"p\"\ncrypto.pickle_key = 7",
+            "crypto.pickle_key: found an integer, expected a string",
+        ),
+        (
+            "crypto.pickle_path = \"p\"\ncrypto.pickle_key = \"hush\"\ncrypto.generate = true",
+            "crypto.generate: found true beside pickle_path",
+        ),
+        ("log.level = \"inof\"", "log.level: found \"inof\", expected one of off, error"),
+        ("log.level = \"a=b=c\"", "log.level"),
+        ("log.format = \"xml\"", "log.format: found \"xml\", expected \"human\" or \"json\""),
+        (&format!("log.format = \"{long}\""), "x…\", expected"),
+    ];
+    for (lines, expected) in cases {
+        let told = folder.told(lines);
+        assert!(told.contains(expected), "{lines}\n  {told}\n  {expected}");
+        assert!(!told.contains("hush"), "{lines}\n  {told}");
+        assert!(!told.contains(&long), "{lines}\n  {told}");
+    }
+}
+
+#[test]
+fn everything_is_told_at_once_with_its_line() {
+    let told = Folder::new().told("web.port = 'x'\n\n  scan.workers = 0\nlog.levle = 'info'");
+    let lines: Vec<_> = told.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "F:1:5: web.port: found \"x\", expected an integer from 0 to 65535",
+            "F:3:8: scan.workers: found 0, expected an integer from 1 to 1024",
+            "F:4:5: log.levle: found an unknown key, expected log.level?",
+        ]
+    );
+}
+
+#[test]
+fn all_slips_of_syntax_are_told_without_the_line_they_are_in() {
+    let told = Folder::new().told("crypto.pickle_key = \"hush\nweb.port = \n");
+    assert!(told.contains("F:1:") && told.contains("F:2:"), "{told}");
+    assert!(!told.contains("hush"), "{told}");
+}
+
+#[test]
+fn an_empty_configuration_is_told_what_it_lacks() {
+    let errors = Config::load(None, std::iter::empty()).unwrap_err();
+    assert_eq!(
+        errors.to_string(),
+        "no configuration file (see -c): scan.script: found nothing, expected the path of an \
+         executable file\nno configuration file (see -c): crypto.request_secret_path: found \
+         nothing, expected the path of the request key, or pickle_path and pickle_key"
+    );
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_told_alone() {
+    let folder = Folder::new();
+    for (path, reason) in
+        [(folder.path().join("absent"), "No such file"), (folder.path(), "not a regular file")]
+    {
+        let errors = Config::load(Some(&path), std::iter::empty()).unwrap_err();
+        assert_eq!(errors.problems().len(), 1);
+        let told = errors.to_string();
+        assert!(told.contains(path.to_str().unwrap()) && told.contains(reason), "{told}");
+    }
+    let binary = folder.path().join("binary");
+    fs::write(&binary, [0xff]).unwrap();
+    assert!(Config::load(Some(&binary), std::iter::empty()).is_err());
+}
