@@ -139,7 +139,7 @@ fn of_request(error: &RequestError) -> ApiError {
             let info = format!("{field} is not base64 of the right length");
             ApiError::new(StatusCode::BAD_REQUEST, Reason::FailedToDecrypt, info)
         }
-        E::BadDecryption => ApiError::new(
+        E::BadDecryption { .. } | E::Unopened(_) => ApiError::new(
             StatusCode::FORBIDDEN,
             Reason::BadDecryption,
             "The encrypted body cannot be opened with this server's key",

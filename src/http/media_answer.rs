@@ -49,7 +49,7 @@ const FIXED: [(HeaderName, HeaderValue); 6] = [
 
 /// Answers `request` with the media; `file_name` is the one that its path asks for.
 pub(super) fn answer(request: &Parts, media: &Media, file_name: Option<&str>) -> Response {
-    let length = length(&media.body);
+    let length = media.body.len();
     let etag = format!("\"{}\"", hex(&media.body_hash));
     let mut headers = describe(media, file_name);
     if let Ok(etag) = HeaderValue::from_str(&etag) {
@@ -124,13 +124,6 @@ fn requested(headers: &HeaderMap, etag: &str, length: u64) -> Requested {
         return Requested::Whole;
     }
     value.to_str().map_or(Requested::Whole, |value| range::requested(value, length))
-}
-
-fn length(body: &media::Body) -> u64 {
-    match body {
-        media::Body::Memory(bytes) => bytes.len() as u64,
-        media::Body::File(file) => file.len(),
-    }
 }
 
 fn body(body: &media::Body, part: Range<u64>) -> Body {
