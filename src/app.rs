@@ -112,10 +112,7 @@ pub fn local_scanner(config: &Config, grounds: &Grounds, detector: Detector) -> 
 ///
 /// # Errors
 /// [`StartError`]; once it listens, it serves.
-pub async fn serve(
-    config: Config,
-    shutdown: impl Future<Output = ()>,
-) -> Result<(), StartError> {
+pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
     let (key, notices) = RequestKey::load(&config.crypto)?;
     notices.iter().for_each(report);
     let detector = Arc::new(Detector::new()?);
@@ -221,4 +218,3 @@ fn report(notice: &KeyNotice) {
         notice => warn!("{notice}"),
     }
 }
-

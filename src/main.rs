@@ -64,7 +64,9 @@ async fn check_config(config: &Config, warnings: &[Warning]) -> ExitCode {
     // The key is looked at but never made: checking changes nothing.
     let (key, notices) = match RequestKey::load_existing(&config.crypto) {
         Ok(Some((_key, notices))) => ("", notices),
-        Ok(None) => ("\n# the request key is not there yet: it is made at the first start\n", vec![]),
+        Ok(None) => {
+            ("\n# the request key is not there yet: it is made at the first start\n", vec![])
+        }
         Err(error) => return failed(&StartError::from(error)),
     };
     let mut out = io::stdout().lock();

@@ -461,7 +461,13 @@ impl<'a> Window<'a> {
     }
 
     /// Up to `limit` bytes from here, to the first for which `end` holds, with `extra` bytes of it.
-    fn until(&mut self, limit: u64, extra: usize, end: impl Fn(&[u8]) -> bool, step: usize) -> &'a [u8] {
+    fn until(
+        &mut self,
+        limit: u64,
+        extra: usize,
+        end: impl Fn(&[u8]) -> bool,
+        step: usize,
+    ) -> &'a [u8] {
         let rest = self.from(self.at);
         let rest = usize::try_from(limit).ok().and_then(|len| rest.get(..len)).unwrap_or(rest);
         let len = rest.chunks(step).position(end).map_or(rest.len(), |n| n * step + extra);

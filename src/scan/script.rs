@@ -86,8 +86,7 @@ impl Script {
         let command = command(&self.program, &self.args, job.media_path());
         // More than is kept, so that a path at the cut is seen whole and cut out.
         let capture = self.max_output.saturating_add(job.media_path().as_os_str().len());
-        let exit =
-            job.run(&command, self.time_limit, capture).await.map_err(ScanError::Sandbox)?;
+        let exit = job.run(&command, self.time_limit, capture).await.map_err(ScanError::Sandbox)?;
         if !exit.stderr.is_empty() {
             debug!(stderr = ?String::from_utf8_lossy(&exit.stderr), "the script wrote to stderr");
         }
@@ -120,10 +119,9 @@ impl Script {
             Outcome::Exited(code) if self.failure_exit_codes.contains(&code) => {
                 Err(ScriptFailure::FailureExitCode(code))
             }
-            Outcome::Exited(0) => Ok(Judgement {
-                verdict: Verdict::Clean { at: SystemTime::now() },
-                exit_code: 0,
-            }),
+            Outcome::Exited(0) => {
+                Ok(Judgement { verdict: Verdict::Clean { at: SystemTime::now() }, exit_code: 0 })
+            }
             Outcome::Exited(exit_code) => {
                 Ok(Judgement { verdict: Verdict::NotClean { output: output.into() }, exit_code })
             }

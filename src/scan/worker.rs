@@ -22,7 +22,7 @@ use crate::media::{
     Body, FetchError,
     authorise::Authoriser,
     homeserver::Homeservers,
-    intake::{Intake, IntakeError, Plan, Plaintext, ScriptFile, Taken},
+    intake::{Intake, IntakeError, Plaintext, Plan, ScriptFile, Taken},
     spool::{Reservation, Spool},
 };
 
@@ -179,8 +179,7 @@ impl Workshop {
         }
         let detector = Arc::clone(&self.detector);
         let (content, file) = (plaintext.hash, plaintext.file);
-        let detected =
-            blocking(move || detector.detect(&file).map_err(IntakeError::Disk)).await?;
+        let detected = blocking(move || detector.detect(&file).map_err(IntakeError::Disk)).await?;
         let holding = HoldingParts {
             content,
             body_hash,
@@ -293,11 +292,7 @@ impl Workshop {
     }
 
     /// Keeps a clean body in memory, if it is small enough.
-    async fn keep(
-        &self,
-        holding: &Holding,
-        body: Option<Body>,
-    ) -> Result<Option<Body>, ScanError> {
+    async fn keep(&self, holding: &Holding, body: Option<Body>) -> Result<Option<Body>, ScanError> {
         let Some(body) = body else { return Ok(None) };
         if body.len() > self.cache.max_body_size() {
             return Ok(Some(body));

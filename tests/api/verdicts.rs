@@ -34,7 +34,11 @@ async fn an_infected_media_is_refused_and_its_verdict_told() {
     let info = "File not clean. Output: 'Eicar-Test-Signature'";
     assert_eq!(download.json()["info"], info);
     scanner.client.get(&format!("/scan/{media}")).await.is_not_clean(info);
-    scanner.client.get(&format!("/thumbnail/{media}?width=1")).await.is_error(403, "MCS_MEDIA_NOT_CLEAN");
+    scanner
+        .client
+        .get(&format!("/thumbnail/{media}?width=1"))
+        .await
+        .is_error(403, "MCS_MEDIA_NOT_CLEAN");
 
     // The thumbnail has the same bytes here: its verdict was known.
     assert_eq!(scanner.place.marks("runs"), 1);

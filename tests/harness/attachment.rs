@@ -2,7 +2,10 @@
 //! request bodies, plain or sealed with Olm's `PkEncryption`.
 
 use aes::Aes256;
-use base64::{Engine, engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD}};
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD},
+};
 use ctr::cipher::{KeyIvInit, StreamCipher};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};

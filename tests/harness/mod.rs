@@ -2,6 +2,9 @@
 //! what a test says, and requests written by hand where a client would not send them.
 #![allow(
     dead_code,
+    unused_imports,
+    unreachable_pub,
+    missing_docs,
     clippy::allow_attributes,
     reason = "each test binary uses a part of this, and which is not for this file to know"
 )]

@@ -155,7 +155,8 @@ impl Place {
     /// [`Place::let_go`].
     pub fn make_fifo(&self, name: &str) {
         let path = self.path("marks").join(name);
-        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::from_bits_truncate(0o666)).expect("a fifo");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::from_bits_truncate(0o666))
+            .expect("a fifo");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).expect("for scripts");
     }
 
