@@ -144,3 +144,30 @@ pub(crate) fn is_safe_path(path: &std::path::Path) -> bool {
             .iter()
             .all(|byte| byte.is_ascii_alphanumeric() || b"/._-".contains(byte))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_bytes_of_the_operating_system_arrive_as_they_were(bytes in any::<Vec<u8>>()) {
+            let text = Text(OsString::from_vec(bytes));
+            let packet = serde_json::to_vec(&text).unwrap();
+            prop_assert_eq!(decode::<Text>(&packet).unwrap(), text);
+        }
+
+        #[test]
+        fn no_packet_makes_decoding_panic(bytes in any::<Vec<u8>>()) {
+            let _ = decode::<Request>(&bytes);
+            let _ = decode::<Reply>(&bytes);
+        }
+    }
+
+    #[test]
+    fn a_message_that_fits_no_packet_is_refused() {
+        assert!(encode(&"a".repeat(MAX_PACKET - 2)).is_ok());
+        assert!(encode(&"a".repeat(MAX_PACKET - 1)).is_err());
+    }
+}

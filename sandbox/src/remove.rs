@@ -45,12 +45,15 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
 /// The same, for the entry `name` of a directory held open.
 pub(crate) fn remove_at(parent: BorrowedFd<'_>, name: impl AsRef<Path>) -> io::Result<()> {
     let name = name.as_ref();
-    match unlink(parent, name) {
+    let refused = match unlink(parent, name) {
         Ok(Removed::Yes) => return Ok(()),
-        Ok(Removed::NotEmpty) => {}
-        Err(errno) => return Err(errno.into()),
-    }
-    let Some(top) = open_unlocked(parent, name)? else { return Ok(()) };
+        Ok(Removed::NotEmpty) => None,
+        // What is below it may be removable nevertheless.
+        Err(errno) => Some(errno),
+    };
+    let Some(top) = open_unlocked(parent, name)? else {
+        return refused.map_or(Ok(()), |errno| Err(errno.into()));
+    };
     let mut sweep = Sweep { top, hoisted: 0, deadline: Instant::now() + TIME_LIMIT };
     loop {
         // readdir(3) leaves open whether entries that change meanwhile are seen: so pass after pass, until one finds

@@ -23,12 +23,25 @@ pub(crate) fn close_inherited() -> nix::Result<()> {
     Errno::result(result).map(drop)
 }
 
-/// Sets every signal to its default action: an ignored signal stays ignored over execve(2).
+/// Sets every signal to its default action: an ignored signal stays ignored over execve(2). `rt_sigaction(2)` itself, since the
+/// C library's function refuses the two signals that it keeps for its threads, which a server may have inherited ignored.
 pub(crate) fn reset_signals() {
-    for signal in 1..=64 {
-        // The two that cannot be set, and those that the C library keeps for itself, refuse: rightly.
-        // SAFETY: no handler is installed, so no code of ours runs in a signal's context.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // All zero: SIG_DFL, no flags, an empty mask. As large as the kernel's struct is on any architecture, and larger.
+    let default = [0_u64; 8];
+    for signal in 1..=64_i32 {
+        // SIGKILL and SIGSTOP refuse, rightly.
+        // SAFETY: the call reads a struct within `default`, writes nothing through the null pointer, and installs no
+        // handler, so no code of ours runs in a signal's context.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                std::ptr::null_mut::<u64>(),
+                // Bytes in the kernel's signal set: one bit for each of 64 signals.
+                8_usize,
+            )
+        };
     }
 }
 

@@ -17,8 +17,8 @@ pub(super) fn read(section: &mut Section<'_, '_>) -> MimeRules {
         section.conflict(BLOCKED, format!("found beside {ALLOWED}, expected one of the two"));
     }
     match (allowed, blocked) {
-        (Some(names), _) => MimeRules::Only(names.into_iter().collect()),
-        (None, Some(names)) => MimeRules::AllBut(names.into_iter().collect()),
+        (Some(names), _) => MimeRules::only(names),
+        (None, Some(names)) => MimeRules::all_but(names),
         (None, None) => MimeRules::All,
     }
 }

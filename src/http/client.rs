@@ -4,6 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use axum::http::{HeaderMap, HeaderName, Uri, header, request::Parts};
+use ipnet::IpNet;
 
 use super::{Network, connection::Peer};
 
@@ -94,18 +95,8 @@ impl Network {
     /// Whether the address lies in the network. An IPv4-mapped address is an IPv4 address.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
-        fn agree(a: u128, b: u128, width: u32, prefix: u8) -> bool {
-            let rest = width.saturating_sub(u32::from(prefix));
-            // A shift by the whole width leaves nothing to compare.
-            (a ^ b).checked_shr(rest).unwrap_or(0) == 0
-        }
-        match (self.address, address.to_canonical()) {
-            (IpAddr::V4(a), IpAddr::V4(b)) => {
-                agree(a.to_bits().into(), b.to_bits().into(), 32, self.prefix)
-            }
-            (IpAddr::V6(a), IpAddr::V6(b)) => agree(a.to_bits(), b.to_bits(), 128, self.prefix),
-            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
-        }
+        IpNet::new(self.address, self.prefix)
+            .is_ok_and(|network| network.contains(&address.to_canonical()))
     }
 }
 

@@ -246,3 +246,112 @@ fn unquote(text: &str) -> Option<(String, &str)> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn of_text(upstream: &[u8], essence: &str, name: Option<&str>) -> String {
+        let upstream = HeaderValue::from_bytes(upstream).unwrap();
+        let made = of(Some(&upstream), essence, name);
+        made.as_bytes().iter().map(|&byte| char::from(byte)).collect()
+    }
+
+    #[test]
+    fn a_harmless_value_passes_unchanged() {
+        for value in [
+            "inline",
+            "INLINE; Filename=a.png",
+            "inline; filename=\"a \\\"b\\\" c.png\"",
+            "inline;filename=\"a;b.png\" ; foo=bar",
+            "attachment; filename=\"x\"; filename*=utf-8''%e2%82%ac%20rates",
+            "attachment; filename*=iso-8859-1'en'%A3%20rates",
+        ] {
+            assert_eq!(of_text(value.as_bytes(), "image/png", None), value);
+        }
+        assert_eq!(
+            of_text(b"attachment; filename=a.svg", "image/svg+xml", None),
+            "attachment; filename=a.svg"
+        );
+    }
+
+    #[test]
+    fn nothing_that_can_act_in_a_page_is_inline() {
+        for essence in ["text/html", "image/svg+xml", "application/octet-stream", "application/pdf"]
+        {
+            assert_eq!(
+                of_text(b"inline; filename=x.html", essence, None),
+                "attachment; filename=\"x.html\"",
+                "{essence}"
+            );
+            assert_eq!(of(None, essence, None), "attachment");
+        }
+        assert_eq!(of(None, "image/png", None), "inline");
+        assert_eq!(
+            of_text(b"form-data; filename=x", "image/png", None),
+            "attachment; filename=\"x\""
+        );
+    }
+
+    #[test]
+    fn a_malformed_value_is_rebuilt_with_its_name() {
+        for (value, expected) in [
+            (&b"inline; filename=my cat.png"[..], "inline; filename=\"my cat.png\""),
+            (b"inline; filename=a.png;", "inline; filename=\"a.png\""),
+            (b"inline; filename=a; filename=b", "inline; filename=\"a\""),
+            (b"inline; filename=\"open", "inline; filename=\"_open\"; filename*=UTF-8''%22open"),
+            (b"inline, attachment; filename=a", "inline"),
+            (b"", "attachment"),
+            (b"; filename=a", "attachment; filename=\"a\""),
+            (
+                "inline; filename=na\u{ef}ve.png".as_bytes(),
+                "inline; filename=\"na_ve.png\"; filename*=UTF-8''na%C3%AFve.png",
+            ),
+            (b"inline; filename*=utf-8''%ff; filename=b", "inline; filename=\"b\""),
+            (b"inline; filename*=\"utf-8''a\"", "inline; filename=\"a\""),
+        ] {
+            let shown = String::from_utf8_lossy(value).into_owned();
+            assert_eq!(of_text(value, "image/png", None), expected, "{shown}");
+        }
+    }
+
+    #[test]
+    fn the_name_in_the_path_replaces_the_homeservers() {
+        assert_eq!(
+            of_text(b"inline; filename=a.png", "image/png", Some("b\r\nSet-Cookie: x.png")),
+            "inline; filename=\"bSet-Cookie: x.png\""
+        );
+        assert_eq!(of_text(b"attachment", "image/png", Some("b")), "attachment; filename=\"b\"");
+        assert_eq!(
+            of(None, "text/html", Some("\"; x=\"\\%41")),
+            "attachment; filename=\"_; x=___41\"; filename*=UTF-8''%22%3B%20x%3D%22%5C%2541"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_made_is_well_formed_and_keeps_the_name(
+            upstream in prop::collection::vec(any::<u8>(), 0..60), name in "\\PC{0,60}", safe: bool,
+        ) {
+            let essence = if safe { "image/png" } else { "text/html" };
+            let upstream = HeaderValue::from_bytes(&upstream).ok();
+            for name in [None, Some(&*name)] {
+                let made = of(upstream.as_ref(), essence, name);
+                let parsed = Parsed::of(made.as_bytes());
+                prop_assert!(parsed.well_formed, "{:?}", made);
+                prop_assert!(safe || parsed.kind == Kind::Attachment);
+                if let Some(name) = name {
+                    prop_assert_eq!(parsed.name.unwrap_or_default(), clean(name));
+                }
+            }
+        }
+
+        #[test]
+        fn a_parameter_that_looks_right_is_read(text in "[a-z]{1,8}(; ?[a-z*]{1,9}=[ -~]{0,12}){0,3}") {
+            let made = of(Some(&HeaderValue::from_str(&text).unwrap()), "image/png", None);
+            prop_assert!(Parsed::of(made.as_bytes()).well_formed, "{:?}", made);
+        }
+    }
+}

@@ -16,7 +16,10 @@ use serde_json::value::RawValue;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::request::RequestError;
-use crate::media::{MediaId, decrypt::Decryption};
+use crate::{
+    keys::OpenError,
+    media::{MediaId, decrypt::Decryption},
+};
 
 /// What a client wants to know about.
 #[derive(Debug)]
@@ -25,20 +28,18 @@ pub(super) struct EncryptedMedia {
     pub(super) decryption: Arc<Decryption>,
 }
 
-/// Parses a body. `open` decrypts an `encrypted_body` from ciphertext, mac and ephemeral key, or
-/// gives none where it cannot.
+/// Parses a body. `open` opens an `encrypted_body` from ciphertext, mac and ephemeral key.
 pub(super) fn parse(
     body: &[u8],
-    open: impl FnOnce(&str, &str, &str) -> Option<Zeroizing<Vec<u8>>>,
+    open: impl FnOnce(&str, &str, &str) -> Result<Zeroizing<Vec<u8>>, OpenError>,
 ) -> Result<EncryptedMedia, RequestError> {
     let text = str::from_utf8(body).map_err(|_| malformed("it is not UTF-8"))?;
     let Object(Outer { file, encrypted_body }) = json(text)?;
     match (encrypted_body, file) {
         (Some(sealed), _) => {
             let opened = unseal(sealed, open)?;
-            // The client sealed with a key that is not ours, or is not Unicode-minded: either way
-            // it should fetch the key anew.
-            let text = str::from_utf8(&opened).map_err(|_| RequestError::BadDecryption)?;
+            let text = str::from_utf8(&opened)
+                .map_err(|_| RequestError::BadDecryption { what: "what it holds is not UTF-8" })?;
             let Object(Inner { file }) = json(text)?;
             file.into_media()
         }
@@ -49,14 +50,16 @@ pub(super) fn parse(
 
 fn unseal(
     sealed: &RawValue,
-    open: impl FnOnce(&str, &str, &str) -> Option<Zeroizing<Vec<u8>>>,
+    open: impl FnOnce(&str, &str, &str) -> Result<Zeroizing<Vec<u8>>, OpenError>,
 ) -> Result<Zeroizing<Vec<u8>>, RequestError> {
     if !sealed.get().starts_with('{') {
         return Err(malformed("encrypted_body is not an object"));
     }
-    let Object(Sealed { ciphertext, mac, ephemeral }) =
-        serde_json::from_str(sealed.get()).map_err(|_| RequestError::BadDecryption)?;
-    open(&ciphertext, &mac, &ephemeral).ok_or(RequestError::BadDecryption)
+    let Object(Sealed { ciphertext, mac, ephemeral }) = serde_json::from_str(sealed.get())
+        .map_err(|_| RequestError::BadDecryption {
+            what: "ciphertext, mac or ephemeral is missing or not a string",
+        })?;
+    open(&ciphertext, &mac, &ephemeral).map_err(RequestError::Unopened)
 }
 
 /// serde's messages quote what they found: they would carry keys into the log.
@@ -202,5 +205,201 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
             }
         }
         deserializer.deserialize_map(MapOnly(std::marker::PhantomData)).map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const K: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8";
+
+    fn file() -> Value {
+        json!({
+            "v": "v2",
+            "key": {
+                "kty": "oct", "alg": "A256CTR", "ext": true,
+                "key_ops": ["encrypt", "decrypt"], "k": K,
+            },
+            "iv": "AAECAwQFBgcAAAAAAAAAAA",
+            "hashes": { "sha256": "//79/Pv6+fj39vX08/Lx8O/u7ezr6uno5+bl5OPi4eA" },
+            "url": "mxc://example.org/abc",
+        })
+    }
+
+    fn never(_: &str, _: &str, _: &str) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+        panic!("nothing is sealed here")
+    }
+
+    fn parse_file(file: &Value) -> Result<EncryptedMedia, RequestError> {
+        parse(json!({ "file": file }).to_string().as_bytes(), never)
+    }
+
+    fn with(pointer: &str, value: Value) -> Value {
+        let mut file = file();
+        *file.pointer_mut(pointer).unwrap() = value;
+        file
+    }
+
+    fn is_malformed<T>(outcome: &Result<T, RequestError>) -> bool {
+        matches!(outcome, Err(RequestError::MalformedJson { .. }))
+    }
+
+    #[test]
+    fn a_whole_file_is_taken_with_its_unknown_fields() {
+        let mut file = file();
+        file["mimetype"] = json!({ "any": ["thing"] });
+        file["key"]["use"] = json!(null);
+        file["hashes"]["md5"] = json!(7);
+        let parsed = parse_file(&file).unwrap();
+        assert_eq!(parsed.media.to_string(), "mxc://example.org/abc");
+        let sha256: [u8; 32] = std::array::from_fn(|i| 0xff - u8::try_from(i).unwrap());
+        assert_eq!(parsed.decryption.ciphertext_hash(), &sha256);
+        let k = std::array::from_fn(|i| u8::try_from(i).unwrap());
+        let iv = [0, 1, 2, 3, 4, 5, 6, 7, 0, 0, 0, 0, 0, 0, 0, 0];
+        assert!(*parsed.decryption == Decryption::new(k, iv, sha256));
+        assert!(!format!("{parsed:?}").contains(K));
+    }
+
+    #[test]
+    fn base64_of_either_alphabet_and_padding_is_the_same() {
+        let plain = parse_file(&file()).unwrap();
+        for sha256 in [
+            "//79/Pv6+fj39vX08/Lx8O/u7ezr6uno5+bl5OPi4eA=",
+            "__79_Pv6-fj39vX08_Lx8O_u7ezr6uno5-bl5OPi4eA",
+            "__79_Pv6-fj39vX08_Lx8O_u7ezr6uno5-bl5OPi4eA=",
+        ] {
+            let other = parse_file(&with("/hashes/sha256", json!(sha256))).unwrap();
+            assert!(*other.decryption == *plain.decryption, "{sha256}");
+        }
+    }
+
+    #[test]
+    fn every_missing_or_mistyped_field_is_malformed() {
+        for pointer in
+            ["/v", "/key", "/key/kty", "/key/alg", "/key/ext", "/key/key_ops", "/key/k", "/iv"]
+                .into_iter()
+                .chain(["/hashes", "/hashes/sha256", "/url"])
+        {
+            for wrong in [json!(null), json!(1), json!([]), json!({}), json!(false), json!(["x"])] {
+                let outcome = parse_file(&with(pointer, wrong.clone()));
+                assert!(is_malformed(&outcome), "{pointer} {wrong}");
+            }
+            let mut lacking = file();
+            let (parent, name) = pointer.rsplit_once('/').unwrap();
+            lacking.pointer_mut(parent).unwrap().as_object_mut().unwrap().remove(name);
+            assert!(is_malformed(&parse_file(&lacking)), "{pointer}");
+        }
+        for (pointer, wrong) in [
+            ("/v", json!("v1")),
+            ("/key/kty", json!("RSA")),
+            ("/key/alg", json!("A128CTR")),
+            ("/key/key_ops", json!(["decrypt"])),
+            ("/key/key_ops", json!(["encrypt", "decrypt", 7])),
+            ("/url", json!("https://example.org/abc")),
+            ("/url", json!("mxc://example.org/..")),
+            ("/url", json!("mxc://example.org/a/b")),
+        ] {
+            assert!(is_malformed(&parse_file(&with(pointer, wrong.clone()))), "{pointer} {wrong}");
+        }
+    }
+
+    #[test]
+    fn an_array_is_never_an_object() {
+        let file = file();
+        let fields = |names: &[&str], of: &Value| -> Value {
+            names.iter().map(|name| of[*name].clone()).collect()
+        };
+        let key = fields(&["kty", "alg", "ext", "key_ops", "k"], &file["key"]);
+        let listed = fields(&["v", "key", "iv", "hashes", "url"], &file);
+        assert!(is_malformed(&parse_file(&with("/key", key))));
+        assert!(is_malformed(&parse_file(&with("/hashes", json!([file["hashes"]["sha256"]])))));
+        assert!(is_malformed(&parse_file(&listed)));
+        assert!(is_malformed(&parse(json!([file, null]).to_string().as_bytes(), never)));
+        let sealed = json!({ "encrypted_body": ["c", "m", "e"] }).to_string();
+        assert!(is_malformed(&parse(sealed.as_bytes(), never)));
+    }
+
+    #[test]
+    fn an_undecodable_key_iv_or_hash_is_no_malformed_json() {
+        for pointer in ["/key/k", "/iv", "/hashes/sha256"] {
+            for wrong in ["", "!", "AAAA", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8gISIj"] {
+                let outcome = parse_file(&with(pointer, json!(wrong)));
+                assert!(
+                    matches!(outcome, Err(RequestError::Undecodable { .. })),
+                    "{pointer} {wrong}"
+                );
+            }
+        }
+        let both = {
+            let mut file = with("/iv", json!("!"));
+            file["url"] = json!("mxc://..//x");
+            file
+        };
+        assert!(is_malformed(&parse_file(&both)), "form comes before keys");
+    }
+
+    #[test]
+    fn what_is_not_json_is_malformed() {
+        let deep = format!(r#"{{"file":{}{}}}"#, "[".repeat(5000), "]".repeat(5000));
+        let twice = r#"{"file":{},"file":{}}"#;
+        for body in ["", "{", "null", "7", "\"\"", "[]", "{} x", "\u{feff}{}", &deep, twice] {
+            assert!(is_malformed(&parse(body.as_bytes(), never)), "{body:.40}");
+        }
+        assert!(is_malformed(&parse(b"{\"file\": \"\xff\"}", never)));
+    }
+
+    fn sealed(file: &Value) -> String {
+        let sealed = json!({ "ciphertext": "c", "mac": "m", "ephemeral": "e" });
+        json!({ "encrypted_body": sealed, "file": file }).to_string()
+    }
+
+    #[test]
+    fn a_sealed_body_counts_before_one_in_the_clear() {
+        let opened = parse(sealed(&json!([1])).as_bytes(), |ciphertext, mac, ephemeral| {
+            assert_eq!((ciphertext, mac, ephemeral), ("c", "m", "e"));
+            Ok(Zeroizing::new(json!({ "file": file() }).to_string().into_bytes()))
+        });
+        assert!(*opened.unwrap().decryption == *parse_file(&file()).unwrap().decryption);
+        let null = json!({ "encrypted_body": null, "file": file() }).to_string();
+        assert!(parse(null.as_bytes(), never).is_ok());
+    }
+
+    #[test]
+    fn a_sealed_body_that_cannot_be_opened_asks_for_a_new_key() {
+        for broken in [json!({}), json!({ "ciphertext": "c", "mac": 1, "ephemeral": "e" })] {
+            let body = json!({ "encrypted_body": broken }).to_string();
+            let outcome = parse(body.as_bytes(), never);
+            assert!(matches!(outcome, Err(RequestError::BadDecryption { .. })), "{body}");
+        }
+        let outcome = parse(sealed(&json!(null)).as_bytes(), |_, _, _| Err(OpenError::Mac));
+        assert!(matches!(outcome, Err(RequestError::Unopened(OpenError::Mac))));
+        let holds = |bytes: &'static [u8]| {
+            parse(sealed(&json!(null)).as_bytes(), move |_, _, _| {
+                Ok(Zeroizing::new(bytes.to_vec()))
+            })
+        };
+        assert!(matches!(holds(b"\xff"), Err(RequestError::BadDecryption { .. })));
+        assert!(is_malformed(&holds(b"{")));
+        assert!(is_malformed(&holds(b"[]")));
+        assert!(is_malformed(&holds(b"{}")));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_parsed_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = parse(&bytes, |_, _, _| Ok(Zeroizing::new(bytes.clone())));
+        }
+
+        #[test]
+        fn any_damage_to_a_body_is_parsed_or_refused(at in any::<prop::sample::Index>(), byte: u8) {
+            let mut bytes = json!({ "file": file() }).to_string().into_bytes();
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            let _ = parse(&bytes, |_, _, _| Err(OpenError::Mac));
+        }
     }
 }

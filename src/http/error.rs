@@ -5,7 +5,7 @@
 //! Clients of the Rust SDK retry a 5xx for 15 minutes, drop their key on `MCS_BAD_DECRYPTION`, and
 //! cannot parse an eleventh reason. A cause goes to the log, here and once; never to a client.
 
-use std::{borrow::Cow, error::Error};
+use std::{borrow::Cow, error::Error, fmt};
 
 use axum::{
     Json,
@@ -24,29 +24,38 @@ use crate::{
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("10");
 
 /// What clients tell errors apart by.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[expect(missing_docs, reason = "the names are the contract's")]
 pub enum Reason {
-    #[serde(rename = "MCS_MALFORMED_JSON")]
     MalformedJson,
-    #[serde(rename = "MCS_MEDIA_FAILED_TO_DECRYPT")]
     FailedToDecrypt,
-    #[serde(rename = "M_MISSING_TOKEN")]
     MissingToken,
-    #[serde(rename = "M_UNKNOWN_TOKEN")]
     UnknownToken,
-    #[serde(rename = "MCS_MEDIA_NOT_CLEAN")]
     NotClean,
-    #[serde(rename = "MCS_MIME_TYPE_FORBIDDEN")]
     MimeTypeForbidden,
-    #[serde(rename = "MCS_BAD_DECRYPTION")]
     BadDecryption,
-    #[serde(rename = "M_NOT_FOUND")]
     NotFound,
-    #[serde(rename = "M_UNKNOWN")]
     Unknown,
-    #[serde(rename = "MCS_MEDIA_REQUEST_FAILED")]
     RequestFailed,
+}
+
+impl Reason {
+    /// As clients and the log read it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::MalformedJson => "MCS_MALFORMED_JSON",
+            Self::FailedToDecrypt => "MCS_MEDIA_FAILED_TO_DECRYPT",
+            Self::MissingToken => "M_MISSING_TOKEN",
+            Self::UnknownToken => "M_UNKNOWN_TOKEN",
+            Self::NotClean => "MCS_MEDIA_NOT_CLEAN",
+            Self::MimeTypeForbidden => "MCS_MIME_TYPE_FORBIDDEN",
+            Self::BadDecryption => "MCS_BAD_DECRYPTION",
+            Self::NotFound => "M_NOT_FOUND",
+            Self::Unknown => "M_UNKNOWN",
+            Self::RequestFailed => "MCS_MEDIA_REQUEST_FAILED",
+        }
+    }
 }
 
 /// An answer that is an error.
@@ -81,7 +90,7 @@ impl ApiError {
 
     /// The operator's lists said no.
     pub(super) fn type_forbidden(detected: &MediaType) -> Self {
-        let info = format!("File type: {} not allowed", detected.as_str());
+        let info = format!("File type {} is not allowed", detected.as_str());
         Self::new(StatusCode::FORBIDDEN, Reason::MimeTypeForbidden, info)
     }
 
@@ -90,14 +99,30 @@ impl ApiError {
         Self::unfinished("Internal error")
     }
 
-    /// What a client is told when a handler's error is mapped; its cause goes to the log.
+    /// Tells the log what the client is not told.
     fn logged(self, cause: &(dyn Error + 'static)) -> Self {
+        let status = self.status.as_u16();
         if self.status.is_server_error() {
-            tracing::warn!(error = cause, status = self.status.as_u16(), "failed");
+            tracing::warn!(status, cause = %Chain(cause), "failed");
         } else {
-            tracing::debug!(error = cause, status = self.status.as_u16(), "refused");
+            tracing::debug!(status, cause = %Chain(cause), "refused");
         }
         self
+    }
+}
+
+/// An error and its causes in one line: the log's JSON format would keep the first alone.
+struct Chain<'a>(&'a (dyn Error + 'static));
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
     }
 }
 
@@ -139,7 +164,7 @@ fn of_request(error: &RequestError) -> ApiError {
             let info = format!("{field} is not base64 of the right length");
             ApiError::new(StatusCode::BAD_REQUEST, Reason::FailedToDecrypt, info)
         }
-        E::BadDecryption => ApiError::new(
+        E::BadDecryption { .. } | E::Unopened(_) => ApiError::new(
             StatusCode::FORBIDDEN,
             Reason::BadDecryption,
             "The encrypted body cannot be opened with this server's key",
@@ -268,13 +293,13 @@ fn disk() -> ApiError {
 
 #[derive(Serialize)]
 struct Wire<'a> {
-    reason: Reason,
+    reason: &'static str,
     info: &'a str,
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let wire = Wire { reason: self.reason, info: &self.info };
+        let wire = Wire { reason: self.reason.as_str(), info: &self.info };
         let mut response = (self.status, Json(wire)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -288,5 +313,159 @@ impl IntoResponse for ApiError {
         }
         response.extensions_mut().insert(self.reason);
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use http_body_util::BodyExt;
+
+    use super::*;
+    use crate::{keys::OpenError, scan::script::ScriptFailure};
+
+    fn secret() -> io::Error {
+        io::Error::other("/tmp/mcs-secret: syt_token")
+    }
+
+    fn fetch(error: FetchError) -> ApiError {
+        of_scan(&ScanError::Fetch(error))
+    }
+
+    fn refused(status: u16) -> ApiError {
+        let retry_after = Some(HeaderValue::from_static("7"));
+        fetch(FetchError::Refused { status, retry_after })
+    }
+
+    fn all() -> Vec<(&'static str, ApiError)> {
+        use FetchError as F;
+        use IntakeError as I;
+        use RequestError as R;
+        use ScanError as S;
+        let intake = |error| fetch(F::Intake(error));
+        let odd = || Box::new(secret());
+        vec![
+            ("MalformedJson", of_request(&R::MalformedJson { what: "it is not JSON" })),
+            ("BodyTooLarge", of_request(&R::BodyTooLarge { limit: 1 })),
+            ("BodyTimedOut", of_request(&R::BodyTimedOut)),
+            ("BodyBroken", of_request(&R::BodyBroken(axum::Error::new(secret())))),
+            ("Undecodable", of_request(&R::Undecodable { field: "iv" })),
+            ("BadDecryption", of_request(&R::BadDecryption { what: "x" })),
+            ("Unopened", of_request(&R::Unopened(OpenError::Mac))),
+            ("SeveralTokens", of_request(&R::SeveralTokens)),
+            ("ImpossibleName", of_request(&R::ImpossibleName)),
+            ("NoHomeserver", of_request(&R::NoHomeserver)),
+            ("RangeNotSatisfiable", of_request(&R::RangeNotSatisfiable { length: 9 })),
+            ("HashMismatch", of_scan(&S::HashMismatch)),
+            ("Overloaded", of_scan(&S::Overloaded)),
+            ("SpoolFull", of_scan(&S::SpoolFull)),
+            ("Deadline Queued", of_scan(&S::Deadline(Phase::Queued))),
+            ("Deadline Downloading", of_scan(&S::Deadline(Phase::Downloading))),
+            ("Deadline Scanning", of_scan(&S::Deadline(Phase::Scanning))),
+            ("Script", of_scan(&S::Script(ScriptFailure::Signaled(9)))),
+            ("Sandbox", of_scan(&S::Sandbox(mcs_sandbox::Error::Undispatched))),
+            ("Disk", of_scan(&S::Disk(secret()))),
+            ("Panicked", of_scan(&S::Panicked)),
+            ("Stopping", of_scan(&S::Stopping)),
+            ("MissingToken", fetch(F::MissingToken)),
+            ("UnknownToken", fetch(F::UnknownToken)),
+            ("NotFound", fetch(F::NotFound)),
+            ("Refused 403", refused(403)),
+            ("Refused 429", refused(429)),
+            ("Refused 302", refused(302)),
+            ("TooLarge", fetch(F::TooLarge { limit: 1 })),
+            ("Unreachable", fetch(F::Unreachable(odd()))),
+            ("ForbiddenAddress", fetch(F::ForbiddenAddress("10.0.0.1".to_owned()))),
+            ("Upstream", fetch(F::Upstream { status: 500 })),
+            ("BrokenOff", fetch(F::BrokenOff(odd()))),
+            ("NotMedia", fetch(F::NotMedia("syt_token".to_owned()))),
+            ("NotYetUploaded", fetch(F::NotYetUploaded)),
+            ("TimedOut", fetch(F::TimedOut("connect"))),
+            ("Intake TooLarge", intake(I::TooLarge { limit: 1 })),
+            ("Intake SpoolFull", intake(I::SpoolFull)),
+            ("Intake Disk", intake(I::Disk(secret()))),
+            ("Intake BadGzip", intake(I::BadGzip(secret()))),
+            ("Intake HashMismatch", intake(I::HashMismatch)),
+            ("not clean", ApiError::not_clean("File not clean (no output)".to_owned())),
+            ("internal", ApiError::internal()),
+        ]
+    }
+
+    const TABLE: &str = r#"
+MalformedJson: 400 {"reason":"MCS_MALFORMED_JSON","info":"Malformed body: it is not JSON"}
+BodyTooLarge: 413 {"reason":"MCS_MALFORMED_JSON","info":"The request's body is too large"}
+BodyTimedOut: 408 {"reason":"M_UNKNOWN","info":"The request's body took too long"}
+BodyBroken: 400 {"reason":"MCS_MALFORMED_JSON","info":"The request's body is not whole"}
+Undecodable: 400 {"reason":"MCS_MEDIA_FAILED_TO_DECRYPT","info":"iv is not base64 of the right length"}
+BadDecryption: 403 {"reason":"MCS_BAD_DECRYPTION","info":"The encrypted body cannot be opened with this server's key"}
+Unopened: 403 {"reason":"MCS_BAD_DECRYPTION","info":"The encrypted body cannot be opened with this server's key"}
+SeveralTokens: 401 {"reason":"M_UNKNOWN_TOKEN","info":"More than one Authorization header"}
+ImpossibleName: 404 {"reason":"M_NOT_FOUND","info":"Media not found"}
+NoHomeserver: 404 {"reason":"M_NOT_FOUND","info":"Media not found"}
+RangeNotSatisfiable: 416 {"reason":"M_UNKNOWN","info":"The range lies outside the media"} [content-range: bytes */9]
+HashMismatch: 400 {"reason":"MCS_MEDIA_FAILED_TO_DECRYPT","info":"The media's hash is not the one given"}
+Overloaded: 503 {"reason":"M_UNKNOWN","info":"The server is busy"} [retry-after: 10]
+SpoolFull: 503 {"reason":"M_UNKNOWN","info":"The server has no room at the moment"} [retry-after: 10]
+Deadline Queued: 503 {"reason":"M_UNKNOWN","info":"The server was busy for too long"} [retry-after: 10]
+Deadline Downloading: 504 {"reason":"MCS_MEDIA_REQUEST_FAILED","info":"The homeserver took too long"}
+Deadline Scanning: 500 {"reason":"M_UNKNOWN","info":"The scan took too long"}
+Script: 500 {"reason":"M_UNKNOWN","info":"The scan could not be finished"}
+Sandbox: 500 {"reason":"M_UNKNOWN","info":"The scan could not be finished"}
+Disk: 500 {"reason":"M_UNKNOWN","info":"The server cannot store the media"}
+Panicked: 500 {"reason":"M_UNKNOWN","info":"The scan could not be finished"}
+Stopping: 503 {"reason":"M_UNKNOWN","info":"The server is stopping"} [retry-after: 10]
+MissingToken: 401 {"reason":"M_MISSING_TOKEN","info":"The homeserver asks for an access token"}
+UnknownToken: 401 {"reason":"M_UNKNOWN_TOKEN","info":"The homeserver refused the access token"}
+NotFound: 404 {"reason":"M_NOT_FOUND","info":"Media not found"}
+Refused 403: 403 {"reason":"M_UNKNOWN","info":"The homeserver refused the request"}
+Refused 429: 429 {"reason":"M_UNKNOWN","info":"The homeserver refused the request"} [retry-after: 7]
+Refused 302: 502 {"reason":"MCS_MEDIA_REQUEST_FAILED","info":"The homeserver's answer makes no sense"}
+TooLarge: 413 {"reason":"MCS_MEDIA_REQUEST_FAILED","info":"The media is too large"}
+Unreachable: 502 {"reason":"MCS_MEDIA_REQUEST_FAILED","info":"The homeserver cannot be reached"}
+ForbiddenAddress: 502 {"reason":"MCS_MEDIA_REQUEST_FAILED","info":"The homeserver cannot be reached"}
+Upstream: 502 {"reason":"MCS_MEDIA_REQUEST_FAILED","info":"The homeserver failed"}
+BrokenOff: 502 {"reason":"MCS_MEDIA_REQUEST_FAILED","info":"The homeserver broke off"}
+NotMedia: 502 {"reason":"MCS_MEDIA_REQUEST_FAILED","info":"The homeserver sent what is not media"}
+NotYetUploaded: 504 {"reason":"MCS_MEDIA_REQUEST_FAILED","info":"The media is not yet uploaded"}
+TimedOut: 504 {"reason":"MCS_MEDIA_REQUEST_FAILED","info":"The homeserver took too long"}
+Intake TooLarge: 413 {"reason":"MCS_MEDIA_REQUEST_FAILED","info":"The media is too large"}
+Intake SpoolFull: 503 {"reason":"M_UNKNOWN","info":"The server has no room at the moment"} [retry-after: 10]
+Intake Disk: 500 {"reason":"M_UNKNOWN","info":"The server cannot store the media"}
+Intake BadGzip: 502 {"reason":"MCS_MEDIA_REQUEST_FAILED","info":"The homeserver sent a broken body"}
+Intake HashMismatch: 400 {"reason":"MCS_MEDIA_FAILED_TO_DECRYPT","info":"The media's hash is not the one given"}
+not clean: 403 {"reason":"MCS_MEDIA_NOT_CLEAN","info":"File not clean (no output)"}
+internal: 500 {"reason":"M_UNKNOWN","info":"Internal error"}
+"#;
+
+    #[test]
+    fn the_log_reads_the_whole_chain() {
+        let error = ScanError::Fetch(FetchError::Unreachable(Box::new(io::Error::other("reset"))));
+        assert_eq!(
+            Chain(&error).to_string(),
+            "the media could not be fetched: the homeserver could not be reached: reset"
+        );
+    }
+
+    #[tokio::test]
+    async fn every_way_to_fail_has_its_row() {
+        let mut table = "\n".to_owned();
+        for (name, error) in all() {
+            let response = error.into_response();
+            let status = response.status().as_u16();
+            let header = |name| {
+                let value = response.headers().get(name)?;
+                Some(format!(" [{name}: {}]", value.to_str().ok()?))
+            };
+            let headers = [header("retry-after"), header("content-range")];
+            let headers: String = headers.into_iter().flatten().collect();
+            assert_eq!(response.headers()["cache-control"], "no-store");
+            assert_eq!(response.headers()["content-type"], "application/json");
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            let body = str::from_utf8(&body).unwrap();
+            assert!(!body.contains("secret") && !body.contains("syt_"), "{body}");
+            table += &format!("{name}: {status} {body}{headers}\n");
+        }
+        assert_eq!(table, TABLE);
     }
 }

@@ -193,18 +193,22 @@ struct SocketPath {
 
 impl SocketPath {
     fn of(path: &Path) -> io::Result<Self> {
-        let metadata = fs::symlink_metadata(path)?;
-        Ok(Self { path: path.to_owned(), file: (metadata.dev(), metadata.ino()) })
+        Ok(Self { path: path.to_owned(), file: identity(path)? })
     }
 }
 
 impl Drop for SocketPath {
     fn drop(&mut self) {
-        let ours = Self::of(&self.path).is_ok_and(|now| now.file == self.file);
+        let ours = identity(&self.path).is_ok_and(|now| now == self.file);
         if ours && let Err(error) = fs::remove_file(&self.path) {
             tracing::debug!(%error, path = %self.path.display(), "the socket's file stays");
         }
     }
+}
+
+/// Device and inode.
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
 impl fmt::Display for LocalAddr {

@@ -102,7 +102,7 @@ fn write(response: &Response, total: Duration) {
                 status = response.status().as_u16(),
                 media = media.as_ref().map(tracing::field::display),
                 verdict,
-                reason = reason.map(tracing::field::debug),
+                reason = reason.map(|reason| reason.as_str()),
                 bytes,
                 queue_ms = timings.queue.map(millis),
                 download_ms = timings.download.map(millis),

@@ -49,7 +49,7 @@ const FIXED: [(HeaderName, HeaderValue); 6] = [
 
 /// Answers `request` with the media; `file_name` is the one that its path asks for.
 pub(super) fn answer(request: &Parts, media: &Media, file_name: Option<&str>) -> Response {
-    let length = length(&media.body);
+    let length = media.body.len();
     let etag = format!("\"{}\"", hex(&media.body_hash));
     let mut headers = describe(media, file_name);
     if let Ok(etag) = HeaderValue::from_str(&etag) {
@@ -126,13 +126,6 @@ fn requested(headers: &HeaderMap, etag: &str, length: u64) -> Requested {
     value.to_str().map_or(Requested::Whole, |value| range::requested(value, length))
 }
 
-fn length(body: &media::Body) -> u64 {
-    match body {
-        media::Body::Memory(bytes) => bytes.len() as u64,
-        media::Body::File(file) => file.len(),
-    }
-}
-
 fn body(body: &media::Body, part: Range<u64>) -> Body {
     match body {
         media::Body::Memory(bytes) => {
@@ -184,4 +177,178 @@ fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::Request;
+    use http_body_util::BodyExt;
+    use sha2::{Digest, Sha256};
+
+    use super::*;
+    use crate::{
+        media::{
+            intake::{Intake, Plan},
+            spool::Spool,
+        },
+        scan::filetype::Detector,
+    };
+
+    fn media(bytes: &'static [u8]) -> Media {
+        // What the detected type is, nothing here asks.
+        let empty = tempfile::tempfile().unwrap();
+        Media {
+            body: media::Body::Memory(Bytes::from_static(bytes)),
+            body_hash: Sha256::digest(bytes).into(),
+            content_type: Some(HeaderValue::from_static("image/png")),
+            disposition: None,
+            detected: Detector::new().unwrap().detect(&empty).unwrap(),
+            encrypted: false,
+        }
+    }
+
+    fn spooled(bytes: &[u8]) -> Media {
+        let spool = Spool::new(std::env::temp_dir(), u64::MAX);
+        let plan = Plan {
+            max_size: u64::MAX,
+            memory_limit: 0,
+            keep_large: true,
+            decryption: None,
+            script_file: None,
+        };
+        let mut intake = Intake::begin(&spool, plan, None).unwrap();
+        intake.write(bytes).unwrap();
+        let taken = intake.finish().unwrap();
+        let body = taken.body.unwrap();
+        assert!(matches!(body, media::Body::File(_)));
+        Media { body, body_hash: taken.body_hash, ..media(b"") }
+    }
+
+    fn ask(method: Method, headers: &[(&str, &str)], media: &Media) -> Response {
+        let mut request = Request::builder().method(method);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        answer(&request.body(()).unwrap().into_parts().0, media, None)
+    }
+
+    fn get(headers: &[(&str, &str)], media: &Media) -> Response {
+        ask(Method::GET, headers, media)
+    }
+
+    async fn body_of(response: Response) -> Bytes {
+        response.into_body().collect().await.unwrap().to_bytes()
+    }
+
+    #[tokio::test]
+    async fn a_media_comes_with_headers_of_our_own_making() {
+        let response = get(&[], &media(b"0123456789"));
+        assert_eq!(response.status(), StatusCode::OK);
+        let mut headers: Vec<_> = response
+            .headers()
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+            .collect();
+        headers.sort();
+        assert_eq!(
+            headers,
+            [
+                "accept-ranges: bytes",
+                "cache-control: private, max-age=86400",
+                "content-disposition: inline",
+                "content-length: 10",
+                "content-security-policy: sandbox; default-src 'none'; script-src 'none'; \
+                 plugin-types application/pdf; style-src 'unsafe-inline'; media-src 'self'; \
+                 object-src 'self';",
+                "content-type: image/png",
+                "cross-origin-resource-policy: cross-origin",
+                "etag: \"84d89877f0d4041efb6bf91a16f0248f2fd573e6af05c19f96bedb9f882f7882\"",
+                "referrer-policy: no-referrer",
+                "x-content-type-options: nosniff",
+            ]
+        );
+        assert_eq!(body_of(response).await, "0123456789");
+    }
+
+    #[test]
+    fn only_one_media_type_is_passed_on() {
+        for (declared, served) in [
+            (Some(&b"text/html; charset=utf-8"[..]), "text/html; charset=utf-8"),
+            (Some(b"image/png, text/html"), OCTET_STREAM),
+            (Some(b"*/*"), OCTET_STREAM),
+            (Some(b"image/*"), OCTET_STREAM),
+            (Some(b"png"), OCTET_STREAM),
+            (Some(b""), OCTET_STREAM),
+            (Some(b"image/\xff"), OCTET_STREAM),
+            (None, OCTET_STREAM),
+        ] {
+            let content_type = declared.map(|value| HeaderValue::from_bytes(value).unwrap());
+            let media = Media { content_type, ..media(b"") };
+            assert_eq!(get(&[], &media).headers()["content-type"], served, "{declared:?}");
+        }
+        let encrypted = Media { encrypted: true, ..media(b"") };
+        let response = get(&[], &encrypted);
+        assert_eq!(response.headers()["content-type"], OCTET_STREAM);
+        assert_eq!(response.headers()["content-disposition"], "attachment");
+    }
+
+    #[tokio::test]
+    async fn a_part_comes_where_one_is_asked_for() {
+        let media = media(b"0123456789");
+        let response = get(&[("range", "bytes=2-4")], &media);
+        assert_eq!(response.status(), StatusCode::PARTIAL_CONTENT);
+        assert_eq!(response.headers()["content-range"], "bytes 2-4/10");
+        assert_eq!(response.headers()["content-length"], "3");
+        assert_eq!(body_of(response).await, "234");
+
+        let response = get(&[("range", "bytes=10-")], &media);
+        assert_eq!(response.status(), StatusCode::RANGE_NOT_SATISFIABLE);
+        assert_eq!(response.headers()["content-range"], "bytes */10");
+
+        let etag = get(&[], &media).headers()["etag"].to_str().unwrap().to_owned();
+        for (headers, status) in [
+            (vec![("range", "bytes=0-1"), ("range", "bytes=2-3")], 200),
+            (vec![("range", "bytes=0-1,3-4")], 200),
+            (vec![("range", "bytes=0-1"), ("if-range", &etag)], 206),
+            (vec![("range", "bytes=0-1"), ("if-range", "\"other\"")], 200),
+            (vec![("range", "bytes=0-1"), ("if-range", "Wed, 21 Oct 2015 07:28:00 GMT")], 200),
+        ] {
+            assert_eq!(get(&headers, &media).status(), status, "{headers:?}");
+        }
+        for method in [Method::HEAD, Method::POST] {
+            let response = ask(method, &[("range", "bytes=0-1")], &media);
+            assert_eq!(response.status(), StatusCode::OK);
+            assert_eq!(response.headers()["content-length"], "10");
+        }
+    }
+
+    #[test]
+    fn a_client_that_has_the_media_is_told_so() {
+        let media = media(b"0123456789");
+        let etag = get(&[], &media).headers()["etag"].to_str().unwrap().to_owned();
+        let weak = format!("W/\"x\", W/{etag}");
+        for (known, status) in [
+            (&*etag, 304),
+            (&*weak, 304),
+            ("*", 304),
+            ("\"x\"", 200),
+            (etag.trim_matches('"'), 200),
+        ] {
+            assert_eq!(get(&[("if-none-match", known)], &media).status(), status, "{known}");
+        }
+        let both = [("if-none-match", &*etag), ("range", "bytes=99-")];
+        let response = get(&both, &media);
+        assert_eq!(response.status(), StatusCode::NOT_MODIFIED);
+        assert_eq!(response.headers()["etag"], etag);
+        assert_eq!(ask(Method::POST, &both, &media).status(), StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn a_body_on_the_spool_comes_in_pieces_and_whole() {
+        let bytes: Vec<u8> = (0..700_001_u32).map(|i| i.to_le_bytes()[(i % 4) as usize]).collect();
+        let media = spooled(&bytes);
+        assert!(body_of(get(&[], &media)).await == bytes);
+        let part = get(&[("range", "bytes=262143-524289")], &media);
+        assert!(body_of(part).await == bytes[262_143..=524_289]);
+    }
 }

@@ -59,3 +59,75 @@ impl Spec {
         if range.is_empty() { Requested::Outside } else { Requested::Part(range) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn part(range: Range<u64>) -> Requested {
+        Requested::Part(range)
+    }
+
+    #[test]
+    fn one_range_of_a_body() {
+        for (value, expected) in [
+            ("bytes=0-0", part(0..1)),
+            ("bytes=2-5", part(2..6)),
+            ("bytes=2-", part(2..10)),
+            ("bytes=-3", part(7..10)),
+            ("bytes=-99", part(0..10)),
+            ("bytes=5-99", part(5..10)),
+            ("Bytes=0-9", part(0..10)),
+            ("bytes= 1-2 ,", part(1..3)),
+            ("bytes=0-99999999999999999999999999", part(0..10)),
+            ("bytes=10-", Requested::Outside),
+            ("bytes=10-11", Requested::Outside),
+            ("bytes=99999999999999999999999999-", Requested::Outside),
+            ("bytes=-0", Requested::Outside),
+            ("bytes=0-1,3-4", Requested::Whole),
+            ("bytes=5-2", Requested::Whole),
+            ("bytes=-", Requested::Whole),
+            ("bytes=", Requested::Whole),
+            ("bytes=+1-2", Requested::Whole),
+            ("bytes=a-b", Requested::Whole),
+            ("bytes=1-2-3", Requested::Whole),
+            ("items=0-1", Requested::Whole),
+            ("0-1", Requested::Whole),
+        ] {
+            assert_eq!(requested(value, 10), expected, "{value}");
+        }
+        assert_eq!(requested("bytes=0-", 0), Requested::Outside);
+        assert_eq!(requested("bytes=-1", 0), Requested::Outside);
+    }
+
+    proptest! {
+        #[test]
+        fn a_range_is_the_bytes_whose_position_lies_in_it(
+            length in 0_u64..20, first in 0_u64..25, last in 0_u64..25, count in 0_u64..25,
+        ) {
+            let check = |value: String, is_in: &dyn Fn(u64) -> bool| {
+                let model: Vec<u64> = (0..length).filter(|at| is_in(*at)).collect();
+                match requested(&value, length) {
+                    Requested::Part(range) => prop_assert_eq!(range.collect::<Vec<_>>(), model),
+                    Requested::Outside => prop_assert!(model.is_empty()),
+                    Requested::Whole => prop_assert!(first > last),
+                }
+                Ok(())
+            };
+            check(format!("bytes={first}-{last}"), &|at| first <= at && at <= last)?;
+            check(format!("bytes={first}-"), &|at| first <= at)?;
+            check(format!("bytes=-{count}"), &|at| at + count >= length)?;
+        }
+
+        #[test]
+        fn any_text_is_read_or_ignored(value in "\\PC{0,30}", length: u64) {
+            for value in [value.clone(), format!("bytes={value}")] {
+                if let Requested::Part(range) = requested(&value, length) {
+                    prop_assert!(range.start < range.end && range.end <= length);
+                }
+            }
+        }
+    }
+}

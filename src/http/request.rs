@@ -10,6 +10,7 @@ use url::form_urlencoded;
 
 use super::{AppState, body, client::Client, encrypted_file, forward};
 use crate::{
+    keys::OpenError,
     media::{MediaId, MediaRequest, Thumbnail, Variant},
     scan::{ScanRequest, Wants},
 };
@@ -44,9 +45,15 @@ pub enum RequestError {
         /// Its name.
         field: &'static str,
     },
-    /// An `encrypted_body` that cannot be opened.
-    #[error("the encrypted body cannot be opened")]
-    BadDecryption,
+    /// An `encrypted_body` object that lacks a part, or that holds no text.
+    #[error("bad encrypted body: {what}")]
+    BadDecryption {
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// An `encrypted_body` that is not for our key, or damaged.
+    #[error("the encrypted body does not open")]
+    Unopened(#[source] OpenError),
     /// More than one `Authorization` header: it is not for us to choose whose request it is.
     #[error("several Authorization headers")]
     SeveralTokens,
@@ -112,7 +119,7 @@ pub(super) async fn encrypted(
         body::read(body, &parts.headers, settings.max_body_size, settings.body_timeout).await?;
     // Some 100 µs of curve arithmetic: less than handing it to another thread and back is worth.
     let parsed = encrypted_file::parse(&body, |ciphertext, mac, ephemeral| {
-        state.key.open(ciphertext, mac, ephemeral).ok()
+        state.key.open(ciphertext, mac, ephemeral)
     })?;
     let timeout_ms = Query::of(&parts.uri).timeout_ms;
     let fetch = media_request(state, parts, parsed.media, Variant::Original, timeout_ms)?;
@@ -185,5 +192,86 @@ impl Query {
             field.get_or_insert_with(|| value.into_owned());
         }
         query
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn below(path: &str) -> Result<Named, RequestError> {
+        named(&format!("{PREFIX}/{path}"))
+    }
+
+    #[test]
+    fn a_path_names_a_media_and_perhaps_a_file() {
+        let plain = below("download/example.org:8448/abc_-9").unwrap();
+        assert_eq!(plain.media.to_string(), "mxc://example.org:8448/abc_-9");
+        assert_eq!(plain.file_name, None);
+        let with_file = below("download/%65xample.org/abc/na%C3%AFve%20name.png/").unwrap();
+        assert_eq!(with_file.media.to_string(), "mxc://example.org/abc");
+        assert_eq!(with_file.file_name.as_deref(), Some("naïve name.png"));
+    }
+
+    #[test]
+    fn a_hostile_path_names_nothing() {
+        for path in [
+            "scan/../abc",
+            "scan/%2e%2e/abc",
+            "scan/example.org/..",
+            "scan/example.org/%2e%2e",
+            "scan/example.org/a%2fb",
+            "scan/example.org%2fa/b",
+            "scan/example.org/%00",
+            "scan/example.org/%ff",
+            "scan/%C3%28/abc",
+            "scan/user@example.org/abc",
+            "scan/example..org/abc",
+            "scan/example.org/a b",
+            "scan/example.org/a%20b",
+            "download/example.org/abc/a%2fb",
+            "download/example.org/abc/..",
+            "download/example.org/abc/%00",
+            "download/example.org/abc/%ff",
+            "download/example.org/abc/a/b",
+            "download/example.org",
+        ] {
+            assert!(matches!(below(path), Err(RequestError::ImpossibleName)), "{path}");
+        }
+    }
+
+    #[test]
+    fn of_a_repeated_parameter_the_first_counts_and_unknown_ones_are_ignored() {
+        let uri =
+            "/x?width=1&width=2&allow_redirect=true&method=sc%61le&timeout_ms=20&access_token=s";
+        let query = Query::of(&uri.parse().unwrap());
+        let thumbnail = Thumbnail {
+            width: Some("1".to_owned()),
+            method: Some("scale".to_owned()),
+            ..Thumbnail::default()
+        };
+        assert_eq!(query, Query { thumbnail, timeout_ms: Some("20".to_owned()) });
+        assert_eq!(
+            Query::of(&"/x?%ff=%ff&width=%zz".parse().unwrap()).thumbnail.width.as_deref(),
+            Some("%zz")
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_path_is_read_or_refused(path in "\\PC{0,60}") {
+            let _ = named(&path);
+            let _ = below(&path);
+        }
+
+        #[test]
+        fn any_bytes_in_a_name_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 1..20)) {
+            let encoded: String = bytes.iter().map(|byte| format!("%{byte:02X}")).collect();
+            if let Ok(named) = below(&format!("download/{encoded}/{encoded}")) {
+                prop_assert_eq!(named.media.media_id().as_bytes(), &*bytes);
+            }
+        }
     }
 }

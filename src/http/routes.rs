@@ -97,3 +97,73 @@ fn panicked(_: Box<dyn Any + Send>) -> Response {
     tracing::error!("a handler panicked");
     ApiError::internal().into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::{
+        body::Body,
+        http::{Method, Request, StatusCode},
+    };
+    use http_body_util::BodyExt;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    fn routes() -> Router {
+        async fn panics() {
+            panic!("of a test")
+        }
+        tolerant(surround(
+            Router::new()
+                .route("/a/{b}", get(|| async { "whole" }).options(handlers::preflight))
+                .route("/panics", get(panics)),
+        ))
+    }
+
+    async fn ask(method: Method, path: &str) -> (StatusCode, Response, String) {
+        let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+        let (parts, body) = routes().oneshot(request).await.unwrap().into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let body = String::from_utf8(body.to_vec()).unwrap();
+        (parts.status, Response::from_parts(parts, Body::empty()), body)
+    }
+
+    const UNRECOGNIZED: &str = r#"{"errcode":"M_UNRECOGNIZED","error":"Unrecognized request"}"#;
+
+    #[tokio::test]
+    async fn every_answer_carries_each_cors_header_once() {
+        for (method, path, expected, body) in [
+            (Method::GET, "/a/b", 200, "whole"),
+            (Method::GET, "/a/b/?x=1", 200, "whole"),
+            (Method::GET, "/a/%ff", 200, "whole"),
+            (Method::HEAD, "/a/b", 200, ""),
+            (Method::OPTIONS, "/a/b", 200, ""),
+            (Method::POST, "/a/b", 405, UNRECOGNIZED),
+            (Method::GET, "/a", 404, UNRECOGNIZED),
+            (Method::GET, "/a/", 404, UNRECOGNIZED),
+            (Method::GET, "/a//", 404, UNRECOGNIZED),
+            (Method::GET, "/", 404, UNRECOGNIZED),
+            (Method::OPTIONS, "*", 404, UNRECOGNIZED),
+            (Method::GET, "/panics", 500, r#"{"reason":"M_UNKNOWN","info":"Internal error"}"#),
+        ] {
+            let (status, response, found) = ask(method.clone(), path).await;
+            assert_eq!((status.as_u16(), &*found), (expected, body), "{method} {path}");
+            for (name, value) in CORS {
+                let values: Vec<_> = response.headers().get_all(&name).iter().collect();
+                assert_eq!(values, [&value], "{method} {path} {name}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_method_that_is_not_allowed_learns_which_are() {
+        let (_, response, _) = ask(Method::DELETE, "/a/b").await;
+        assert_eq!(response.headers()["allow"], "GET,HEAD,OPTIONS");
+    }
+
+    #[tokio::test]
+    async fn head_has_the_length_of_get() {
+        let (_, response, _) = ask(Method::HEAD, "/a/b").await;
+        assert_eq!(response.headers()["content-length"], "5");
+    }
+}

@@ -122,3 +122,312 @@ fn report(ended: Result<(), JoinError>) {
         tracing::error!(%error, "a connection's task failed");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+        os::unix::fs::PermissionsExt,
+        path::Path,
+    };
+
+    use axum::{body::Body, routing::get};
+    use bytes::Bytes;
+    use futures_util::stream;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::{TcpStream, UnixStream},
+        sync::{mpsc, oneshot},
+        task::JoinHandle,
+        time::timeout,
+    };
+
+    use super::*;
+    use crate::http::{
+        Listen,
+        listener::{BindError, LocalAddr},
+    };
+
+    const LONG: Duration = Duration::from_secs(3600);
+    const SHORT: Duration = Duration::from_millis(50);
+    /// Far beyond what a test waits for; only a failing one gets there.
+    const PATIENCE: Duration = Duration::from_secs(20);
+    const GET: &[u8] = b"GET /hello HTTP/1.1\r\nhost: x\r\n\r\n";
+
+    fn tcp(host: &str) -> Listen {
+        Listen::Tcp { host: host.to_owned(), port: 0 }
+    }
+
+    fn settings(header: Duration, idle: Duration, max_connections: usize) -> Settings {
+        Settings {
+            listen: tcp("127.0.0.1"),
+            max_body_size: 1024,
+            max_connections,
+            header_timeout: header,
+            idle_timeout: idle,
+            trusted_proxies: Vec::new(),
+        }
+    }
+
+    struct Served {
+        address: SocketAddr,
+        stop: oneshot::Sender<()>,
+        ended: JoinHandle<()>,
+    }
+
+    async fn start(router: Router, settings: Settings) -> Served {
+        let listener = Listener::bind(&settings.listen).await.unwrap();
+        let LocalAddr::Tcp(address) = listener.local_addr().unwrap() else { panic!("not TCP") };
+        let (stop, stopped) = oneshot::channel();
+        let ended = tokio::spawn(async move {
+            serve(listener, router, &settings, async { stopped.await.unwrap_or(()) }).await;
+        });
+        Served { address, stop, ended }
+    }
+
+    fn hello() -> Router {
+        Router::new().route("/hello", get(|| async { "hello" }))
+    }
+
+    async fn within<T>(work: impl Future<Output = T>) -> T {
+        timeout(PATIENCE, work).await.expect("it takes too long")
+    }
+
+    /// Reads until the body `hello` ends an answer.
+    async fn read_hello(client: &mut (impl AsyncReadExt + Unpin)) -> String {
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"hello") {
+            assert_ne!(within(client.read_buf(&mut answer)).await.unwrap(), 0, "{answer:?}");
+        }
+        String::from_utf8(answer).unwrap()
+    }
+
+    /// Reads until the server closes; what came.
+    async fn read_to_end(client: &mut (impl AsyncReadExt + Unpin)) -> usize {
+        let mut came = Vec::new();
+        // A reset is an end as well.
+        let _ = within(client.read_to_end(&mut came)).await;
+        came.len()
+    }
+
+    #[tokio::test]
+    async fn beyond_the_limit_a_connection_waits_for_another_to_end() {
+        let served = start(hello(), settings(LONG, LONG, 1)).await;
+        let mut first = TcpStream::connect(served.address).await.unwrap();
+        first.write_all(GET).await.unwrap();
+        read_hello(&mut first).await;
+        let mut second = TcpStream::connect(served.address).await.unwrap();
+        second.write_all(GET).await.unwrap();
+        let early = timeout(SHORT, second.read_u8()).await;
+        assert!(early.is_err(), "it was served beside the first");
+        drop(first);
+        read_hello(&mut second).await;
+    }
+
+    #[tokio::test]
+    async fn a_header_that_drips_is_cut_though_bytes_keep_coming() {
+        let served = start(hello(), settings(SHORT, LONG, 9)).await;
+        let mut client = TcpStream::connect(served.address).await.unwrap();
+        // A first request is answered; the second one's header never ends.
+        client.write_all(GET).await.unwrap();
+        read_hello(&mut client).await;
+        client.write_all(b"GET /hello HTTP/1.1\r\n").await.unwrap();
+        let (mut reader, mut writer) = client.split();
+        let drip = async {
+            while writer.write_all(b"x: y\r\n").await.is_ok() {
+                sleep(SHORT / 10).await;
+            }
+        };
+        tokio::select! {
+            () = drip => {}
+            _ = read_to_end(&mut reader) => {}
+            () = sleep(PATIENCE) => panic!("it was not cut"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_says_nothing_is_cut() {
+        let served = start(hello(), settings(SHORT, LONG, 9)).await;
+        let mut client = TcpStream::connect(served.address).await.unwrap();
+        assert_eq!(read_to_end(&mut client).await, 0);
+    }
+
+    #[tokio::test]
+    async fn an_idle_connection_is_cut_by_its_own_limit() {
+        let served = start(hello(), settings(LONG, SHORT, 9)).await;
+        let mut client = TcpStream::connect(served.address).await.unwrap();
+        client.write_all(GET).await.unwrap();
+        read_hello(&mut client).await;
+        assert_eq!(read_to_end(&mut client).await, 0);
+    }
+
+    #[tokio::test]
+    async fn a_connection_may_rest_longer_than_a_header_may_take() {
+        let served = start(hello(), settings(SHORT, LONG, 9)).await;
+        let mut client = TcpStream::connect(served.address).await.unwrap();
+        for _ in 0..2 {
+            client.write_all(GET).await.unwrap();
+            read_hello(&mut client).await;
+            assert!(timeout(SHORT * 4, client.read_u8()).await.is_err(), "it was cut");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_may_wait_for_its_answer_in_silence() {
+        let router = Router::new().route(
+            "/hello",
+            get(|| async {
+                sleep(SHORT * 4).await;
+                "hello"
+            }),
+        );
+        let served = start(router, settings(SHORT, SHORT, 9)).await;
+        let mut client = TcpStream::connect(served.address).await.unwrap();
+        client.write_all(GET).await.unwrap();
+        read_hello(&mut client).await;
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_stalls_is_cut() {
+        let (dropped, mut was_dropped) = mpsc::channel::<()>(1);
+        let router = Router::new().route(
+            "/hello",
+            get(move || async move {
+                let endless = stream::repeat_with(move || {
+                    let _held = &dropped;
+                    Ok::<_, io::Error>(Bytes::from_static(&[0; 65536]))
+                });
+                Body::from_stream(endless)
+            }),
+        );
+        let served = start(router, settings(LONG, SHORT, 9)).await;
+        let mut client = TcpStream::connect(served.address).await.unwrap();
+        client.write_all(GET).await.unwrap();
+        // The router's own copy keeps the channel open: it goes with the server.
+        drop(served.stop);
+        assert_eq!(within(was_dropped.recv()).await, None, "the body is still being written");
+        within(served.ended).await.unwrap();
+        drop(client);
+    }
+
+    #[tokio::test]
+    async fn a_request_under_way_is_answered_before_the_server_ends() {
+        let (entered, mut has_entered) = mpsc::channel(1);
+        let (release, released) = oneshot::channel::<()>();
+        let released = Arc::new(tokio::sync::Mutex::new(released));
+        let router = Router::new().route(
+            "/hello",
+            get(move || async move {
+                entered.send(()).await.unwrap();
+                (&mut *released.lock().await).await.unwrap();
+                "hello"
+            }),
+        );
+        let served = start(router, settings(LONG, LONG, 9)).await;
+        let mut idle = TcpStream::connect(served.address).await.unwrap();
+        let mut client = TcpStream::connect(served.address).await.unwrap();
+        client.write_all(GET).await.unwrap();
+        within(has_entered.recv()).await.unwrap();
+        served.stop.send(()).unwrap();
+        assert_eq!(read_to_end(&mut idle).await, 0);
+        let mut refused = false;
+        while !refused {
+            refused = TcpStream::connect(served.address).await.is_err();
+        }
+        assert!(!served.ended.is_finished());
+        release.send(()).unwrap();
+        let answer = read_hello(&mut client).await;
+        assert!(answer.contains("connection: close"), "{answer}");
+        within(served.ended).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn dropping_the_server_cuts_its_connections() {
+        let router = Router::new().route("/hello", get(std::future::pending::<&str>));
+        let served = start(router, settings(LONG, LONG, 9)).await;
+        let mut client = TcpStream::connect(served.address).await.unwrap();
+        client.write_all(GET).await.unwrap();
+        served.ended.abort();
+        assert_eq!(read_to_end(&mut client).await, 0);
+    }
+
+    #[tokio::test]
+    async fn ipv6_and_dual_addresses_listen() {
+        if Listener::bind(&tcp("::1")).await.is_err() {
+            return; // A machine without IPv6.
+        }
+        let on = |host: &str| Settings { listen: tcp(host), ..settings(LONG, LONG, 9) };
+        let served = start(hello(), on("[::1]")).await;
+        let mut client = TcpStream::connect(served.address).await.unwrap();
+        client.write_all(GET).await.unwrap();
+        read_hello(&mut client).await;
+
+        let served = start(hello(), on("::")).await;
+        for host in [Ipv6Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.into()] {
+            let address = SocketAddr::new(host, served.address.port());
+            let mut client = TcpStream::connect(address).await.unwrap();
+            client.write_all(GET).await.unwrap();
+            read_hello(&mut client).await;
+        }
+    }
+
+    async fn serve_on(path: &Path) -> Result<(oneshot::Sender<()>, JoinHandle<()>), BindError> {
+        let settings =
+            Settings { listen: Listen::Unix(path.to_owned()), ..settings(LONG, LONG, 9) };
+        let listener = Listener::bind(&settings.listen).await?;
+        let (stop, stopped) = oneshot::channel();
+        let ended = tokio::spawn(async move {
+            serve(listener, hello(), &settings, async { stopped.await.unwrap_or(()) }).await;
+        });
+        Ok((stop, ended))
+    }
+
+    #[tokio::test]
+    async fn a_unix_socket_replaces_a_stale_one_and_goes_at_the_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(path.exists(), "a stale socket");
+
+        let (stop, ended) = serve_on(&path).await.unwrap();
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o666);
+        let mut client = UnixStream::connect(&path).await.unwrap();
+        client.write_all(GET).await.unwrap();
+        read_hello(&mut client).await;
+
+        assert!(matches!(serve_on(&path).await, Err(BindError::Bind { .. })), "it is alive");
+        client.write_all(GET).await.unwrap();
+        read_hello(&mut client).await;
+
+        stop.send(()).unwrap();
+        within(ended).await.unwrap();
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_no_socket_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("precious");
+        std::fs::write(&path, "x").unwrap();
+        assert!(matches!(serve_on(&path).await, Err(BindError::NotASocket(_))));
+        assert_eq!(std::fs::read(&path).unwrap(), b"x");
+    }
+
+    #[tokio::test]
+    async fn a_listener_made_elsewhere_is_served() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let listener = Listener::from_std_tcp(listener).unwrap();
+        let settings = settings(LONG, LONG, 9);
+        let server = serve(listener, hello(), &settings, std::future::pending());
+        let client = async {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            client.write_all(GET).await.unwrap();
+            read_hello(&mut client).await
+        };
+        tokio::select! {
+            () = server => panic!("it ended"),
+            _ = client => {}
+        }
+    }
+}

@@ -11,7 +11,11 @@ use reqwest::{
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::{FetchError, exits::read_small, routes::Route};
+use super::{
+    FetchError,
+    exits::{read_small, within},
+    routes::Route,
+};
 
 /// An error body is a few dozen bytes; more than this is not one.
 const MAX_ERROR_BODY: usize = 64 * 1024;
@@ -34,7 +38,7 @@ impl Refusal {
     pub(super) async fn read(response: Response, deadline: Instant) -> Self {
         let status = response.status();
         let retry_after = response.headers().get(header::RETRY_AFTER).cloned();
-        let until = deadline.min(Instant::now() + ERROR_BODY_PATIENCE);
+        let until = within(ERROR_BODY_PATIENCE, deadline);
         let errcode = read_small(response, MAX_ERROR_BODY, until)
             .await
             .and_then(|body| serde_json::from_slice::<StandardError>(&body).ok())
@@ -49,7 +53,10 @@ impl Refusal {
     }
 
     /// The table's row. A gateway's 504 is a 5xx like the others: what timed out is not us.
-    pub(super) fn into_error(self, token_sent: bool) -> FetchError {
+    ///
+    /// `token`: whether the one who answers was sent a token, or none if it is nobody whose word on
+    /// tokens counts: a stranger must not make clients believe that they are logged out.
+    pub(super) fn into_error(self, token: Option<bool>) -> FetchError {
         if self.has("M_UNRECOGNIZED") {
             return FetchError::NotFound;
         }
@@ -57,9 +64,11 @@ impl Refusal {
             return FetchError::NotYetUploaded;
         }
         match self.status.as_u16() {
-            401 if self.has("M_MISSING_TOKEN") => FetchError::MissingToken,
-            401 if self.has("M_UNKNOWN_TOKEN") || token_sent => FetchError::UnknownToken,
-            401 => FetchError::MissingToken,
+            401 => match token {
+                Some(_) if self.has("M_UNKNOWN_TOKEN") => FetchError::UnknownToken,
+                Some(true) if !self.has("M_MISSING_TOKEN") => FetchError::UnknownToken,
+                _ => FetchError::MissingToken,
+            },
             404 => FetchError::NotFound,
             status @ 400..=499 => {
                 let retry_after = self.retry_after.filter(|_| status == 429);
@@ -89,8 +98,12 @@ mod tests {
     #[test]
     fn each_refusal_has_its_row() {
         let row = |status, errcode, token_sent| {
-            format!("{:?}", refusal(status, errcode).into_error(token_sent))
+            format!("{:?}", refusal(status, errcode).into_error(Some(token_sent)))
         };
+        for errcode in [None, Some("M_UNKNOWN_TOKEN"), Some("M_MISSING_TOKEN")] {
+            let stranger = refusal(401, errcode).into_error(None);
+            assert!(matches!(stranger, FetchError::MissingToken));
+        }
         assert_eq!(row(401, Some("M_MISSING_TOKEN"), true), "MissingToken");
         assert_eq!(row(401, Some("M_UNKNOWN_TOKEN"), false), "UnknownToken");
         assert_eq!(row(401, Some("M_OTHER"), true), "UnknownToken");

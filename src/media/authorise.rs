@@ -86,7 +86,7 @@ impl Authoriser {
         match self.homeservers.ask(request, etag, false, deadline).await? {
             // To give out another origin's address is to say yes.
             Reached::Elsewhere => Ok(()),
-            Reached::Answer(answer) => match answer.status().as_u16() {
+            Reached::Answer(answer, _) => match answer.status().as_u16() {
                 200..=299 | 304 => Ok(()),
                 status => Err(FetchError::NotMedia(format!("status {status}"))),
             },
@@ -105,3 +105,6 @@ fn key(request: &MediaRequest) -> Key {
     }
     hash.finalize().into()
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 //! threads, a batch at a time, so memory is two batches whatever the media's size. Contract: "What
 //! comes from a homeserver is hostile too".
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use reqwest::{Response, header};
 use tokio::{
@@ -13,7 +13,7 @@ use tokio::{
 
 use super::{
     FetchError, Head, Homeservers, MediaRequest,
-    exits::Reached,
+    exits::{Reached, within},
     homeserver::{Limits, single},
     intake::{Intake, IntakeError},
     pump::Pump,
@@ -37,7 +37,7 @@ impl Homeservers {
     pub async fn open(&self, request: &MediaRequest) -> Result<Opened, FetchError> {
         let deadline = self.deadline();
         match self.ask(request, None, true, deadline).await? {
-            Reached::Answer(response) => Opened::new(response, self.limits, deadline),
+            Reached::Answer(response, _) => Opened::new(response, self.limits, deadline),
             Reached::Elsewhere => Err(FetchError::NotMedia("a redirect".into())),
         }
     }
@@ -70,7 +70,7 @@ impl Opened {
         self.stream_into(intake, Intake::write).await
     }
 
-    async fn stream_into<T: Send + 'static>(
+    pub(super) async fn stream_into<T: Send + 'static>(
         mut self,
         target: T,
         write: fn(&mut T, &[u8]) -> Result<(), IntakeError>,
@@ -80,6 +80,9 @@ impl Opened {
         let mut batch = Vec::new();
         let mut pace = Pace::new(&self.limits);
         let mut received: u64 = 0;
+        // A small media needs no more than its length.
+        let needed = self.head.length.and_then(|length| usize::try_from(length).ok());
+        let needed = needed.map_or(BATCH, |length| length.min(BATCH));
 
         while let Some(chunk) = self.next_chunk(&mut pace).await? {
             received += chunk.len() as u64;
@@ -87,6 +90,9 @@ impl Opened {
                 return Err(FetchError::TooLarge { limit: self.limits.max_size });
             }
             let mut rest = &*chunk;
+            if batch.capacity() < needed {
+                batch.reserve_exact(needed);
+            }
             while !rest.is_empty() {
                 let (now, later) = rest.split_at(rest.len().min(BATCH - batch.len()));
                 batch.extend_from_slice(now);
@@ -107,7 +113,7 @@ impl Opened {
 
     async fn next_chunk(&mut self, pace: &mut Pace) -> Result<Option<bytes::Bytes>, FetchError> {
         let start = Instant::now();
-        let until = self.deadline.min(start + self.limits.idle_timeout);
+        let until = within(self.limits.idle_timeout, self.deadline);
         let chunk = match timeout_at(until, self.response.chunk()).await {
             Ok(chunk) => chunk.map_err(|e| FetchError::BrokenOff(e.without_url().into()))?,
             Err(_) if self.deadline <= Instant::now() => {
@@ -123,6 +129,13 @@ impl Opened {
             }
         }
         Ok(chunk)
+    }
+}
+
+impl fmt::Debug for Opened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the response: its URL has the client's parameters.
+        f.debug_struct("Opened").field("head", &self.head).finish_non_exhaustive()
     }
 }
 
@@ -147,10 +160,12 @@ fn is_gzip(response: &Response) -> Result<bool, FetchError> {
     Ok(gzip)
 }
 
+type Written<T> = Result<(Pump<T>, Vec<u8>), FetchError>;
+
 /// The pump and the buffer that is not being filled: here, or on a blocking thread.
 enum Writer<T> {
     Idle(Pump<T>, Vec<u8>),
-    Busy(JoinHandle<Result<(Pump<T>, Vec<u8>), FetchError>>),
+    Busy(JoinHandle<Written<T>>),
 }
 
 impl<T: Send + 'static> Writer<T> {
@@ -165,7 +180,7 @@ impl<T: Send + 'static> Writer<T> {
         Ok((Self::Busy(busy), spare))
     }
 
-    async fn idle(self) -> Result<(Pump<T>, Vec<u8>), FetchError> {
+    async fn idle(self) -> Written<T> {
         match self {
             Self::Idle(pump, spare) => Ok((pump, spare)),
             Self::Busy(busy) => joined(busy).await,
@@ -217,3 +232,6 @@ impl Pace {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@
 use std::{
     collections::HashSet,
     error::Error,
+    io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -17,6 +18,7 @@ use reqwest::{
     header::{self, HeaderMap, HeaderValue},
     redirect,
 };
+use rustls::RootCertStore;
 use tokio::time::{Instant, timeout_at};
 use url::{Host, Origin};
 
@@ -24,6 +26,9 @@ use super::{FetchError, Settings, address::is_global, homeserver::SetupError, tl
 
 /// Redirects followed for one question.
 const MAX_REDIRECTS: usize = 5;
+
+/// How long a connection to a host that is not configured waits for its next use.
+const STRANGERS_IDLE: Duration = Duration::from_secs(10);
 
 /// Both clients and what decides between them.
 pub(super) struct Exits {
@@ -51,10 +56,19 @@ pub(super) struct Question {
 
 /// How a walk ended.
 pub(super) enum Reached {
-    /// An answer that is no redirect to follow.
-    Answer(Response),
+    /// An answer that is no redirect to follow, and whether the first origin gave it.
+    Answer(Response, Giver),
     /// A redirect to another origin that was not followed.
     Elsewhere,
+}
+
+/// Who gave an answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Giver {
+    /// The origin that was asked, with its headers.
+    Asked,
+    /// Another, without them, after a redirect.
+    Stranger,
 }
 
 impl Exits {
@@ -63,7 +77,14 @@ impl Exits {
         settings: &Settings,
         configured: impl Iterator<Item = &'a Url> + Clone,
     ) -> Result<Self, SetupError> {
-        let roots = tls::roots(settings.ca_certificates.as_deref())?;
+        Self::with_roots(settings, configured, tls::roots(settings.ca_certificates.as_deref())?)
+    }
+
+    fn with_roots<'a>(
+        settings: &Settings,
+        configured: impl Iterator<Item = &'a Url> + Clone,
+        roots: RootCertStore,
+    ) -> Result<Self, SetupError> {
         let no_https = roots.is_empty().then_some(tls::NO_ROOTS);
         let proxy_is_https = settings.proxy.as_ref().is_some_and(|url| url.scheme() == "https");
         if let Some(why) = no_https
@@ -91,7 +112,9 @@ impl Exits {
         };
         // Behind a proxy the only name resolved here is the proxy's own, which is exempt.
         let filter = !settings.allow_private_addresses && settings.proxy.is_none();
-        let checked = if filter { builder()?.dns_resolver(GlobalOnly) } else { builder()? };
+        // Anybody may name a thousand hosts in a minute: connections to them are not kept for long.
+        let checked = builder()?.pool_max_idle_per_host(2).pool_idle_timeout(STRANGERS_IDLE);
+        let checked = if filter { checked.dns_resolver(GlobalOnly) } else { checked };
         Ok(Self {
             configured: builder()?.build().map_err(SetupError::client)?,
             checked: checked.build().map_err(SetupError::client)?,
@@ -105,14 +128,14 @@ impl Exits {
     /// GETs `url` and follows redirects.
     pub(super) async fn walk(&self, url: Url, question: Question) -> Result<Reached, FetchError> {
         let Question { mut headers, leave_origin, patience, deadline } = question;
-        let mut url = url;
+        let (mut url, mut giver) = (url, Giver::Asked);
         for _ in 0..=MAX_REDIRECTS {
-            let until = deadline.min(Instant::now() + patience);
+            let until = within(patience, deadline);
             let response = timeout_at(until, self.hop(url.clone(), headers.clone()))
                 .await
                 .map_err(|_| FetchError::TimedOut("no answer to the request"))??;
             if !is_redirect(response.status()) {
-                return Ok(Reached::Answer(response));
+                return Ok(Reached::Answer(response, giver));
             }
             let target = target(&url, &response)?;
             if target.origin() != url.origin() {
@@ -121,6 +144,7 @@ impl Exits {
                 }
                 // For good: a later redirect back cannot win them again.
                 headers.clear();
+                giver = Giver::Stranger;
             }
             if !matches!(target.scheme(), "http" | "https") {
                 return Err(FetchError::NotMedia("a redirect to another scheme than http".into()));
@@ -142,9 +166,19 @@ impl Exits {
             self.check_literal(&url)?;
             &self.checked
         };
-        let mut request = Request::new(Method::GET, url);
-        *request.headers_mut() = headers;
-        client.execute(request).await.map_err(send_error)
+        let request = || {
+            let mut request = Request::new(Method::GET, url.clone());
+            *request.headers_mut() = headers.clone();
+            request
+        };
+        match client.execute(request()).await {
+            // A kept connection that the other side closed just as it was used again: asking once
+            // more does no harm, and without it every server with a short keep-alive time would
+            // fail now and then.
+            Err(error) if closed_early(&error) => client.execute(request()).await,
+            done => done,
+        }
+        .map_err(send_error)
     }
 
     /// An address in the URL itself is never resolved, so the resolver would not see it. `url` has
@@ -188,15 +222,28 @@ pub(super) fn without_credentials(mut url: Url) -> Url {
     url
 }
 
+/// Whether the connection stood and ended before a byte of the answer.
+fn closed_early(error: &reqwest::Error) -> bool {
+    let reset = |cause: &(dyn Error + 'static)| {
+        cause
+            .downcast_ref()
+            .is_some_and(|io: &io::Error| io.kind() == io::ErrorKind::ConnectionReset)
+    };
+    let incomplete = |cause: &(dyn Error + 'static)| {
+        cause.downcast_ref().is_some_and(hyper::Error::is_incomplete_message)
+    };
+    !error.is_connect() && causes(error).any(|cause| incomplete(cause) || reset(cause))
+}
+
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
+}
+
 /// Before the headers. The URL may hold what a client wrote in a query, so it goes.
 fn send_error(error: reqwest::Error) -> FetchError {
     let error = error.without_url();
-    let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
-    while let Some(this) = cause {
-        if let Some(NotGlobal(name)) = this.downcast_ref() {
-            return FetchError::ForbiddenAddress(name.clone());
-        }
-        cause = this.source();
+    if let Some(NotGlobal(name)) = causes(&error).find_map(|cause| cause.downcast_ref()) {
+        return FetchError::ForbiddenAddress(name.clone());
     }
     if error.is_timeout() {
         FetchError::TimedOut("no connection")
@@ -225,6 +272,12 @@ impl Resolve for GlobalOnly {
             Ok(Box::new(global.into_iter()) as Addrs)
         })
     }
+}
+
+/// The end of a wait that begins now.
+pub(super) fn within(patience: Duration, deadline: Instant) -> Instant {
+    // A wait too long for the clock ends with all else.
+    Instant::now().checked_add(patience).map_or(deadline, |until| until.min(deadline))
 }
 
 /// Reads a small body to its end; none if it is larger than `limit`, broken or late.
@@ -256,3 +309,6 @@ pub(super) fn base_url(url: &Url) -> Arc<Url> {
     }
     Arc::new(base)
 }
+
+#[cfg(test)]
+mod tests;

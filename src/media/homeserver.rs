@@ -14,7 +14,7 @@ use super::{
     FetchError, MediaRequest, Origin, Settings,
     answer::Refusal,
     discovery::Discovery,
-    exits::{Exits, Question, Reached, base_url},
+    exits::{Exits, Giver, Question, Reached, base_url},
     id::split_port,
     routes::Route,
 };
@@ -149,14 +149,21 @@ impl Homeservers {
             }
             let question =
                 Question { headers, leave_origin, patience: self.limits.idle_timeout, deadline };
-            let response = match self.exits.walk(route.url(&base, request), question).await? {
-                Reached::Answer(response) if response.status().as_u16() >= 400 => response,
+            let reached = self.exits.walk(route.url(&base, request), question).await?;
+            let (response, giver) = match reached {
+                Reached::Answer(response, giver) if response.status().as_u16() >= 400 => {
+                    (response, giver)
+                }
                 reached => return Ok(reached),
             };
             let refusal = Refusal::read(response, deadline).await;
             match route.next() {
                 Some(next) if refusal.leads_on(route) => route = next,
-                _ => return Err(refusal.into_error(route == Route::Authenticated)),
+                _ => {
+                    let own = request.origin != Origin::Discovered && giver == Giver::Asked;
+                    let token = own.then_some(route == Route::Authenticated);
+                    return Err(refusal.into_error(token));
+                }
             }
         }
     }
@@ -175,3 +182,6 @@ pub(super) fn single(response: &Response, name: &header::HeaderName) -> Option<H
     let first = values.next()?;
     values.next().is_none().then(|| first.clone())
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,8 @@ pub mod intake;
 mod pump;
 mod routes;
 pub mod spool;
+#[cfg(test)]
+mod tests;
 mod tls;
 
 pub use authorise::Authoriser;

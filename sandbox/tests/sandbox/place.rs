@@ -1,0 +1,204 @@
+//! A directory of a test's own with a sandbox on it, and the few words that tests are written in.
+
+use std::ffi::OsString;
+use std::fs::{self, File, Permissions};
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use mcs_sandbox::{Command, Error, Exit, Job, Policy, Sandbox, User};
+use nix::sys::stat::Mode;
+use nix::unistd::{geteuid, mkfifo};
+use tokio::sync::oneshot;
+
+pub(crate) const HELPER: &str = env!("CARGO_BIN_EXE_mcs-sandbox");
+
+/// Nobody's on any machine, so that per-user limits count these tests alone.
+pub(crate) const USER: User = User { uid: 61_234, gid: 61_235 };
+
+/// What a test gives a script that is to end by itself.
+pub(crate) const AMPLE: Duration = Duration::from_secs(30);
+
+/// Within what is gone has to be gone.
+pub(crate) const SOON: Duration = Duration::from_secs(1);
+
+pub(crate) fn is_root() -> bool {
+    geteuid().is_root()
+}
+
+/// A policy that this process can enforce.
+pub(crate) fn policy() -> Policy {
+    Policy { user: is_root().then_some(USER), ..Policy::default() }
+}
+
+/// Ends a test that needs root, and says so. `return` where it is true.
+pub(crate) fn skipped_without_root(test: &str) -> bool {
+    if !is_root() {
+        eprintln!("SKIPPED {test}: needs root, to run scripts as another user");
+    }
+    !is_root()
+}
+
+pub(crate) struct Place {
+    pub(crate) root: PathBuf,
+    pub(crate) sandbox: Sandbox,
+}
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        Self::with(policy())
+    }
+
+    pub(crate) fn with(policy: Policy) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("mcs-sandbox-test-{}-{number}", std::process::id());
+        let root = std::env::temp_dir().join(name);
+        fs::create_dir(&root).unwrap();
+        // As the server's: let through, not listed.
+        fs::set_permissions(&root, Permissions::from_mode(0o711)).unwrap();
+        fs::create_dir(root.join("jobs")).unwrap();
+        fs::set_permissions(root.join("jobs"), Permissions::from_mode(0o711)).unwrap();
+        Self { root, sandbox: Sandbox::with_helper(Path::new(HELPER), policy).unwrap() }
+    }
+
+    /// Where the jobs are, and nothing else.
+    pub(crate) fn jobs(&self) -> PathBuf {
+        self.root.join("jobs")
+    }
+
+    pub(crate) async fn job(&self) -> Job {
+        self.sandbox.prepare(&self.jobs(), "media").await.unwrap()
+    }
+
+    /// A job from beginning to end.
+    pub(crate) async fn run(&self, command: &Command) -> Result<Exit, Error> {
+        let mut job = self.job().await;
+        let exit = job.run(command, AMPLE, 1 << 20).await;
+        job.close().await.unwrap();
+        assert!(self.is_empty(), "a job was left");
+        exit
+    }
+
+    /// The same with a shell's script; `$1` is the media.
+    pub(crate) async fn sh(&self, script: &str) -> Exit {
+        let mut job = self.job().await;
+        let exit = job.run(&sh(&job, script), AMPLE, 1 << 20).await.unwrap();
+        job.close().await.unwrap();
+        assert!(self.is_empty(), "a job was left");
+        exit
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        fs::read_dir(self.jobs()).unwrap().next().is_none()
+    }
+
+    /// For what happens in the background.
+    pub(crate) async fn becomes_empty(&self) {
+        eventually("the job's directory is removed", || self.is_empty()).await;
+    }
+
+    /// An executable file. Written by a child process: a descriptor open for writing here could be inherited by a process
+    /// that another test is starting, and executing would fail with ETXTBSY.
+    pub(crate) fn executable(&self, content: &str, mode: u32) -> PathBuf {
+        let path = self.root.join("program");
+        let status = outside("/bin/sh")
+            .args(["-c", r#"printf %s "$2" > "$1""#, "sh"])
+            .args([path.as_os_str(), content.as_ref()])
+            .status()
+            .unwrap();
+        assert!(status.success());
+        fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        path
+    }
+
+    pub(crate) fn witness(&self) -> Witness {
+        let path = self.root.join("witness");
+        mkfifo(&path, Mode::S_IRWXU).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o622)).unwrap();
+        Witness::new(path)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = mcs_sandbox::remove_tree(&self.root);
+    }
+}
+
+/// A shell's script on the media.
+pub(crate) fn sh(job: &Job, script: &str) -> Command {
+    sh_with(job, script, Path::new(""))
+}
+
+/// The same; `$2` is `path`.
+pub(crate) fn sh_with(job: &Job, script: &str, path: &Path) -> Command {
+    let args: [OsString; 5] =
+        ["-c".into(), script.into(), "sh".into(), job.media_path().into(), path.into()];
+    Command { program: "/bin/sh".into(), args: args.into() }
+}
+
+pub(crate) fn command(program: impl Into<PathBuf>) -> Command {
+    Command { program: program.into(), args: Vec::new() }
+}
+
+/// A program outside the sandbox.
+#[expect(clippy::disallowed_methods, reason = "tests start servers, helpers and controls")]
+pub(crate) fn outside(program: impl AsRef<std::ffi::OsStr>) -> std::process::Command {
+    std::process::Command::new(program)
+}
+
+pub(crate) fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+/// Waits for what has no event of its own, within [`SOON`].
+pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + SOON;
+    while !condition() {
+        assert!(Instant::now() < deadline, "not within {SOON:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// The reading end of a FIFO, on a thread that a failing test leaves behind.
+pub(crate) struct Witness {
+    pub(crate) path: PathBuf,
+    line: Option<oneshot::Receiver<String>>,
+    gone: Option<oneshot::Receiver<()>>,
+}
+
+impl Witness {
+    fn new(path: PathBuf) -> Self {
+        let (tell_line, line) = oneshot::channel();
+        let (tell_gone, gone) = oneshot::channel();
+        let fifo = path.clone();
+        std::thread::spawn(move || {
+            // Opening it waits for a writer.
+            let mut reader = BufReader::new(File::open(fifo).unwrap());
+            let mut line = String::new();
+            reader.read_line(&mut line).unwrap();
+            let _ = tell_line.send(line.trim_end().to_owned());
+            reader.read_to_end(&mut Vec::new()).unwrap();
+            let _ = tell_gone.send(());
+        });
+        Self { path, line: Some(line), gone: Some(gone) }
+    }
+
+    /// The first line that a script wrote.
+    pub(crate) async fn line(&mut self) -> String {
+        let line = self.line.take().expect("asked once");
+        tokio::time::timeout(AMPLE, line).await.expect("the script came so far").unwrap()
+    }
+
+    /// That no process has it open any more.
+    pub(crate) async fn is_gone(&mut self) {
+        let gone = self.gone.take().expect("asked once");
+        tokio::time::timeout(SOON, gone)
+            .await
+            .expect("every process of the script is gone")
+            .unwrap();
+    }
+}

@@ -1,0 +1,178 @@
+//! A server that is found by its name.
+
+use std::io::Write as _;
+
+use reqwest::header::HeaderValue;
+
+use super::*;
+use crate::media::{fake::*, tests::*, *};
+
+/// Behind a proxy that is every host, with an authority of the operator's.
+async fn behind_proxy(
+    answer: impl Fn(&str) -> Act + Send + Sync + 'static,
+) -> (Fake, Settings, tempfile::NamedTempFile) {
+    let (authority, acceptor) = tls(&["named.example", "hs.example"]);
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(authority.as_bytes()).unwrap();
+    let proxy = Fake::proxy(acceptor, answer).await;
+    let settings = Settings {
+        proxy: Some(proxy.url()),
+        ca_certificates: Some(file.path().to_owned()),
+        ..settings()
+    };
+    (proxy, settings, file)
+}
+
+fn discovered(server: &str) -> MediaRequest {
+    let nowhere = "http://unused.example".parse().unwrap();
+    MediaRequest {
+        media: MediaId::parse(server, "abc").unwrap(),
+        origin: Origin::Discovered,
+        ..with_secrets(&nowhere)
+    }
+}
+
+#[tokio::test]
+async fn without_a_homeserver_the_named_one_is_asked_at_global_addresses_only() {
+    let inside = Fake::start(|_| answer(200, "", "x")).await;
+    let port = inside.address.port();
+    for server in [
+        format!("127.0.0.1:{port}"),
+        format!("localhost:{port}"),
+        format!("2130706433:{port}"),
+        format!("[::1]:{port}"),
+    ] {
+        let request = MediaRequest {
+            media: MediaId::parse(&server, "abc").unwrap(),
+            origin: Origin::Discovered,
+            ..request(&inside.url(), Some(TOKEN))
+        };
+        assert_error!(fetch(&settings(), &request).await, FetchError::ForbiddenAddress(_));
+    }
+    assert_eq!(inside.asked().len(), 0);
+    let nobody = MediaRequest {
+        media: MediaId::parse("1.2.3.4.5", "abc").unwrap(),
+        origin: Origin::Discovered,
+        ..request(&inside.url(), None)
+    };
+    assert_error!(fetch(&settings(), &nobody).await, FetchError::NotFound);
+}
+
+#[tokio::test]
+async fn discovery_asks_the_host_without_its_port_and_is_remembered() {
+    let (proxy, mut settings, _file) = behind_proxy(|head| {
+        if head.contains("/.well-known/") {
+            answer(200, "", r#"{"m.homeserver":{"base_url":"https://hs.example:444/base/"}}"#)
+        } else {
+            answer(200, "", "x")
+        }
+    })
+    .await;
+    settings.additional_headers.insert("x-operator", HeaderValue::from_static("secret"));
+    let homeservers = Homeservers::new(&settings).unwrap();
+    for _ in 0..2 {
+        let opened = homeservers.open(&discovered("named.example:8448")).await.unwrap();
+        assert_eq!(opened.stream_into(Vec::new(), collect).await.unwrap(), b"x");
+    }
+    assert_eq!(
+        proxy.asked(),
+        [
+            "CONNECT named.example:443",
+            "GET /.well-known/matrix/client",
+            "CONNECT hs.example:444",
+            "GET /base/_matrix/media/v3/download/named.example:8448/abc",
+            "CONNECT hs.example:444",
+            "GET /base/_matrix/media/v3/download/named.example:8448/abc",
+        ]
+    );
+    assert!(proxy.seen().iter().all(|head| !head.contains("secret")), "{:?}", proxy.seen());
+}
+
+#[tokio::test]
+async fn without_a_usable_word_the_server_name_is_the_address() {
+    let large = format!(
+        r#"{{"m.homeserver":{{"base_url":"https://hs.example"}},"x":"{}"}}"#,
+        "x".repeat(70_000)
+    );
+    for (status, word) in [(404, "{}".to_owned()), (200, "<html>".to_owned()), (200, large)] {
+        let (proxy, settings, _file) = behind_proxy(move |head| {
+            if head.contains("/.well-known/") {
+                answer(status, "", &word)
+            } else {
+                answer(200, "", "x")
+            }
+        })
+        .await;
+        assert_eq!(fetch(&settings, &discovered("named.example:8448")).await.unwrap(), b"x");
+        assert_eq!(proxy.asked()[2], "CONNECT named.example:8448");
+    }
+}
+
+#[tokio::test]
+async fn discovery_is_asked_once_for_many() {
+    let (proxy, settings, _file) = behind_proxy(|_| answer(200, "", "{}")).await;
+    let homeservers = Homeservers::new(&settings).unwrap();
+    let requests: Vec<_> = (0..8).map(|_| discovered("named.example")).collect();
+    let all = requests.iter().map(|request| homeservers.open(request));
+    for opened in futures_util::future::join_all(all).await {
+        opened.unwrap();
+    }
+    assert_eq!(proxy.asked().iter().filter(|asked| asked.contains("well-known")).count(), 1);
+}
+
+#[tokio::test]
+async fn a_literal_address_is_checked_even_before_a_proxy() {
+    let (proxy, settings, _file) = behind_proxy(|head| {
+        if head.contains("/.well-known/") {
+            answer(200, "", r#"{"m.homeserver":{"base_url":"http://169.254.169.254/"}}"#)
+        } else {
+            answer(200, "", "x")
+        }
+    })
+    .await;
+    assert_error!(
+        fetch(&settings, &discovered("named.example")).await,
+        FetchError::ForbiddenAddress(_)
+    );
+    assert_eq!(proxy.asked().len(), 2);
+}
+
+#[tokio::test]
+async fn a_host_without_a_trusted_certificate_is_unreachable() {
+    let (_proxy, mut settings, _file) = behind_proxy(|_| answer(200, "", "x")).await;
+    let (authority, _) = tls(&["named.example"]);
+    let mut other = tempfile::NamedTempFile::new().unwrap();
+    other.write_all(authority.as_bytes()).unwrap();
+    settings.ca_certificates = Some(other.path().to_owned());
+    assert_error!(fetch(&settings, &discovered("named.example")).await, FetchError::Unreachable(_));
+}
+
+#[test]
+fn only_a_usable_base_url_is_taken() {
+    let parse = |text: &str| parse(text.as_bytes()).map(|url| base_url(&url).to_string());
+    assert_eq!(
+        parse(r#"{"m.homeserver":{"base_url":"https://hs.example/","x":1},"y":[]}"#).as_deref(),
+        Some("https://hs.example/")
+    );
+    assert_eq!(
+        parse(r#"{"m.homeserver":{"base_url":"https://u:p@hs.example/a/?q#f"}}"#).as_deref(),
+        Some("https://hs.example/a")
+    );
+    for bad in [
+        "",
+        "{}",
+        "[]",
+        "null",
+        r#"{"m.homeserver":null}"#,
+        r#"{"m.homeserver":{}}"#,
+        r#"{"m.homeserver":{"base_url":1}}"#,
+        r#"{"m.homeserver":{"base_url":""}}"#,
+        r#"{"m.homeserver":{"base_url":"hs.example"}}"#,
+        r#"{"m.homeserver":{"base_url":"//hs.example"}}"#,
+        r#"{"m.homeserver":{"base_url":"file:///etc/passwd"}}"#,
+        r#"{"m.homeserver":{"base_url":"ftp://hs.example"}}"#,
+        r#"{"m.homeserver":{"base_url":"data:text/plain,x"}}"#,
+    ] {
+        assert_eq!(parse(bad), None, "{bad}");
+    }
+}

@@ -1,0 +1,213 @@
+//! Which homeserver, over which routes, and what its answers mean.
+
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::media::{fake::*, tests::*, *};
+
+#[tokio::test]
+async fn the_older_routes_are_tried_without_the_token() {
+    let fake = Fake::start(|head| match head {
+        _ if head.contains("/client/v1/") => errcode(404, "M_UNRECOGNIZED"),
+        _ if head.contains("/media/v3/") => errcode(405, "M_UNRECOGNIZED"),
+        _ => answer(200, "", "x"),
+    })
+    .await;
+    fetch(&fake.settings(), &request(&fake.url(), Some(TOKEN))).await.unwrap();
+    assert_eq!(
+        fake.asked(),
+        [
+            "GET /_matrix/client/v1/media/download/example.org/abc",
+            "GET /_matrix/media/v3/download/example.org/abc",
+            "GET /_matrix/media/r0/download/example.org/abc",
+        ]
+    );
+    let with_token: Vec<_> = fake.seen().iter().map(|head| head.contains("secret")).collect();
+    assert_eq!(with_token, [true, false, false]);
+}
+
+#[tokio::test]
+async fn a_404_leads_on_without_a_token_only() {
+    let fake = Fake::start(|_| errcode(404, "M_NOT_FOUND")).await;
+    assert_error!(
+        fetch(&fake.settings(), &request(&fake.url(), Some(TOKEN))).await,
+        FetchError::NotFound
+    );
+    assert_eq!(fake.asked().len(), 1);
+    assert_error!(fetch(&fake.settings(), &request(&fake.url(), None)).await, FetchError::NotFound);
+    assert_eq!(fake.asked().len(), 3);
+}
+
+#[tokio::test]
+async fn only_known_parameters_pass_encoded_and_below_the_prefix() {
+    let fake = Fake::start(|_| answer(200, "", "x")).await;
+    let base = fake.url().join("/pre%20fix/hs/?q=1#f").unwrap();
+    let settings = Settings { base_homeserver_url: Some(base.clone()), ..settings() };
+    let thumbnail = Thumbnail {
+        width: Some("64".into()),
+        height: None,
+        method: Some("cr op&access_token=x".into()),
+        animated: Some("true".into()),
+    };
+    let request = MediaRequest {
+        media: MediaId::parse("[2001:db8::1]:8448", "a_b-C").unwrap(),
+        variant: Variant::Thumbnail(thumbnail),
+        timeout_ms: Some("20000".into()),
+        ..request(&base, Some(TOKEN))
+    };
+    fetch(&settings, &request).await.unwrap();
+    let original = MediaRequest { variant: Variant::Original, ..request.clone() };
+    fetch(&settings, &original).await.unwrap();
+    assert_eq!(
+        fake.asked(),
+        [
+            "GET /pre%20fix/hs/_matrix/client/v1/media/thumbnail/%5B2001:db8::1%5D:8448/a_b-C\
+             ?width=64&method=cr+op%26access_token%3Dx&animated=true&timeout_ms=20000",
+            "GET /pre%20fix/hs/_matrix/client/v1/media/download/%5B2001:db8::1%5D:8448/a_b-C?timeout_ms=20000",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn nothing_but_a_200_is_media() {
+    for status in [201, 202, 203, 204, 206, 300, 304, 305, 399] {
+        assert_error!(fetch_from(move |_| answer(status, "", "")).await, FetchError::NotMedia(_));
+    }
+    assert_error!(
+        fetch_from(|_| Act::Send(
+            b"HTTP/1.1 101 x\r\nupgrade: y\r\nconnection: upgrade\r\n\r\n".into()
+        ))
+        .await,
+        FetchError::NotMedia(_)
+    );
+}
+
+#[tokio::test]
+async fn refusals_keep_their_meaning() {
+    assert_error!(fetch_from(|_| errcode(401, "M_MISSING_TOKEN")).await, FetchError::MissingToken);
+    assert_error!(fetch_from(|_| answer(401, "", "")).await, FetchError::UnknownToken);
+    assert_error!(fetch_from(|_| errcode(404, "M_NOT_FOUND")).await, FetchError::NotFound);
+    assert_error!(
+        fetch_from(|_| errcode(403, "M_FORBIDDEN")).await,
+        FetchError::Refused { status: 403, .. }
+    );
+    assert_error!(
+        fetch_from(|_| answer(429, "retry-after: 17\r\n", "")).await,
+        FetchError::Refused { status: 429, retry_after: Some(after) } if after == "17"
+    );
+    assert_error!(
+        fetch_from(|_| errcode(504, "M_NOT_YET_UPLOADED")).await,
+        FetchError::NotYetUploaded
+    );
+    for status in [500, 502, 503, 504] {
+        assert_error!(
+            fetch_from(move |_| answer(status, "", "<html>secret")).await,
+            FetchError::Upstream { status: s } if s == status
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_error_body_without_end_is_not_waited_for() {
+    let endless = b"HTTP/1.1 404 x\r\n\r\n".to_vec();
+    let drip = move |_: &str| Act::Drip(endless.clone(), vec![b'{'; 16 * 1024], Duration::ZERO);
+    assert_error!(fetch_from(drip).await, FetchError::NotFound);
+}
+
+#[tokio::test]
+async fn a_homeserver_that_is_not_there_is_unreachable() {
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let base: Url = format!("http://{closed}").parse().unwrap();
+    let settings = Settings { base_homeserver_url: Some(base.clone()), ..settings() };
+    assert_error!(fetch(&settings, &request(&base, Some(TOKEN))).await, FetchError::Unreachable(_));
+}
+
+#[tokio::test]
+async fn garbage_is_no_answer() {
+    assert_error!(
+        fetch_from(|_| Act::Send(b"secret \0\xff\r\n\r\n".into())).await,
+        FetchError::Unreachable(_)
+    );
+    assert_error!(fetch_from(|_| Act::Send(Vec::new())).await, FetchError::Unreachable(_));
+    assert_error!(
+        fetch_from(|_| Act::Send(
+            b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab".into()
+        ))
+        .await,
+        FetchError::Unreachable(_)
+    );
+}
+
+#[tokio::test]
+async fn a_homeserver_that_hangs_before_its_headers_times_out() {
+    let fake = Fake::start(|_| Act::Hang(b"HTTP/1.1 200 OK\r\n".into())).await;
+    let settings = Settings { idle_timeout: Duration::from_millis(100), ..fake.settings() };
+    assert_error!(fetch(&settings, &request(&fake.url(), None)).await, FetchError::TimedOut(_));
+}
+
+fn homeservers(base: Option<&str>, map: &[(&str, &str)]) -> Homeservers {
+    Homeservers::new(&Settings {
+        base_homeserver_url: base.map(|url| url.parse().unwrap()),
+        homeservers: map.iter().map(|(h, url)| ((*h).to_owned(), url.parse().unwrap())).collect(),
+        ..settings()
+    })
+    .unwrap()
+}
+
+fn chosen(homeservers: &Homeservers, host: Option<&str>) -> String {
+    match homeservers.choose(host) {
+        None => "none".to_owned(),
+        Some(Origin::Discovered) => "discovered".to_owned(),
+        Some(Origin::Configured(url)) => url.to_string(),
+    }
+}
+
+#[test]
+fn the_requests_host_chooses() {
+    let map = &[
+        ("a.example", "http://a/"),
+        ("a.example:8448", "http://a-8448/x/"),
+        ("[::1]", "http://six"),
+    ];
+    let mapped = homeservers(None, map);
+    for (host, url) in [
+        (Some("a.example"), "http://a/"),
+        (Some("A.Example"), "http://a/"),
+        (Some("a.example:443"), "http://a/"),
+        (Some("a.example:8448"), "http://a-8448/x"),
+        (Some("[::1]"), "http://six/"),
+        (Some("[::1]:80"), "http://six/"),
+        (Some("b.example"), "none"),
+        (Some(""), "none"),
+        (Some(":"), "none"),
+        (None, "none"),
+    ] {
+        assert_eq!(chosen(&mapped, host), url, "{host:?}");
+    }
+    let both = homeservers(Some("http://base/"), map);
+    assert_eq!(chosen(&both, Some("a.example")), "http://a/");
+    assert_eq!(chosen(&both, Some("b.example")), "http://base/");
+    assert_eq!(chosen(&both, None), "http://base/");
+    assert_eq!(chosen(&homeservers(None, &[]), Some("a.example")), "discovered");
+}
+
+#[test]
+fn a_base_url_with_a_password_is_refused_without_repeating_it() {
+    let settings = Settings {
+        base_homeserver_url: Some("http://me:hidden@hs.example".parse().unwrap()),
+        ..settings()
+    };
+    let error = Homeservers::new(&settings).err().unwrap();
+    assert!(matches!(error, SetupError::Credentials(_)), "{error:?}");
+    assert!(!format!("{error} {error:?}").contains("hidden"));
+}
+
+#[test]
+fn a_file_without_certificates_is_refused() {
+    let empty = tempfile::NamedTempFile::new().unwrap();
+    for path in [empty.path(), std::path::Path::new("/nonexistent/ca.pem")] {
+        let settings = Settings { ca_certificates: Some(path.to_owned()), ..settings() };
+        let error = Homeservers::new(&settings).err().unwrap();
+        assert!(matches!(error, SetupError::Certificates { .. }), "{error:?}");
+    }
+}

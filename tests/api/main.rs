@@ -1,0 +1,6 @@
+//! The contract, held against the real program: a homeserver on loopback, real scripts, real files.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod verdicts;
