@@ -1,8 +1,8 @@
-//! The two MIME lists, of which one at most is written.
+//! The two MIME lists, of which one at most is written. Whether their names are ever found is
+//! `filetype`'s to say: names are only checked for their form here.
 
 use super::{
     kinds,
-    problem::Warning,
     reader::{Parsed, Section, Value},
 };
 use crate::scan::filetype::MimeRules;
@@ -15,12 +15,6 @@ pub(super) fn read(section: &mut Section<'_, '_>) -> MimeRules {
     let blocked = section.read(BLOCKED, names);
     if section.has(ALLOWED) && section.has(BLOCKED) {
         section.conflict(BLOCKED, format!("found beside {ALLOWED}, expected one of the two"));
-    }
-    for (key, names) in [("scan.allowed_mimetypes", &allowed), ("scan.blocked_mimetypes", &blocked)]
-    {
-        for name in names.iter().flatten().filter(|name| !is_known(name)) {
-            section.warn(Warning::UnknownMimeType { key, name: name.clone() });
-        }
     }
     match (allowed, blocked) {
         (Some(names), _) => MimeRules::only(names),
@@ -39,11 +33,6 @@ pub(super) fn written(rules: &MimeRules) -> Option<(&'static str, Vec<&str>)> {
     let mut names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
     names.sort_unstable();
     Some((key, names))
-}
-
-/// Whether any file is ever found to have this type. Waits for `filetype` to say.
-fn is_known(_name: &str) -> bool {
-    true
 }
 
 fn names(value: Value<'_>) -> Parsed<Vec<String>> {

@@ -77,7 +77,11 @@ impl Config {
     ) -> Result<(Self, Vec<Warning>), ConfigErrors> {
         let sources = Sources::gather(file, environment).map_err(ConfigErrors)?;
         let reader = sources.parse().map_err(ConfigErrors)?;
-        let (config, findings) = Self::read(reader, nix::unistd::geteuid().as_raw());
+        let server = mcs_sandbox::User {
+            uid: nix::unistd::geteuid().as_raw(),
+            gid: nix::unistd::getegid().as_raw(),
+        };
+        let (config, findings) = Self::read(reader, server);
         match config {
             Some(config) if findings.problems.is_empty() => Ok((config, findings.warnings)),
             _ => Err(ConfigErrors(findings.problems)),
@@ -85,10 +89,10 @@ impl Config {
     }
 
     /// `None` only where a problem was told.
-    fn read(mut reader: Reader<'_>, server_uid: u32) -> (Option<Self>, Findings) {
+    fn read(mut reader: Reader<'_>, server: mcs_sandbox::User) -> (Option<Self>, Findings) {
         let web = web::read(&mut reader);
         let scan = scan::read(&mut reader);
-        let sandbox = sandbox::read(&mut reader, server_uid);
+        let sandbox = sandbox::read(&mut reader, server);
         let download = download::read(&mut reader);
         let result_cache = result_cache::read(&mut reader);
         let crypto = crypto::read(&mut reader);

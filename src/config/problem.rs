@@ -49,13 +49,6 @@ pub enum Warning {
     DemoScript(PathBuf),
     /// The script runs as a user that other services may run as too.
     SharedUser(&'static str),
-    /// A name in a MIME list that no file is ever found to have.
-    UnknownMimeType {
-        /// The list's key.
-        key: &'static str,
-        /// The name.
-        name: String,
-    },
     /// A limit that another one always precedes.
     NeverReached {
         /// The limit that has no effect.
@@ -150,9 +143,6 @@ impl fmt::Display for Warning {
                 "sandbox.user: not set, so scripts run as {name}, which other services may run as \
                  too; a user of its own is safer"
             ),
-            Self::UnknownMimeType { key, name } => {
-                write!(f, "{key}: no file is ever found to be {name:?}")
-            }
             Self::NeverReached { key, because } => {
                 write!(f, "{key}: has no effect, since {because} is smaller")
             }

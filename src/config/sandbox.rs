@@ -15,12 +15,12 @@ const DEFAULT_USER: &str = "nobody";
 
 const USER_EXPECTED: &str = "the name of a user, or \"uid:gid\", other than root's";
 
-/// Made per job; a common one would let a job see another's files.
-const OWN_VARIABLES: [&str; 2] = ["TMPDIR", "HOME"];
+/// Made per job: a common one would let a job see another's files.
+const OWN_VARIABLE: &str = "TMPDIR";
 
-pub(super) fn read(reader: &mut Reader<'_>, server_uid: u32) -> Option<Policy> {
+pub(super) fn read(reader: &mut Reader<'_>, server: User) -> Option<Policy> {
     let mut sandbox = reader.section("sandbox");
-    let user = user(&mut sandbox, server_uid)?;
+    let user = user(&mut sandbox, server)?;
     let environment = sandbox.read("environment", kinds::table(variable)).unwrap_or_default();
     let limits = limits(&mut sandbox.subsection("limits", "sandbox.limits"));
     Some(Policy { user, limits, environment })
@@ -28,23 +28,23 @@ pub(super) fn read(reader: &mut Reader<'_>, server_uid: u32) -> Option<Policy> {
 
 /// The user to change to; `Some(None)` where scripts run as the server does.
 #[expect(clippy::option_option, reason = "the outer one is: told as a problem")]
-fn user(sandbox: &mut Section<'_, '_>, server_uid: u32) -> Option<Option<User>> {
+fn user(sandbox: &mut Section<'_, '_>, server: User) -> Option<Option<User>> {
     let written = sandbox.read("user", resolve);
     if sandbox.has("user") {
         let user = written?;
-        if server_uid != 0 && user.uid != server_uid {
+        if server.uid != 0 && user != server {
             sandbox.conflict(
                 "user",
                 format!(
-                    "found uid {}, expected none: the server runs as uid {server_uid}, and only \
-                     root can change to another user",
-                    user.uid
+                    "found {}:{}, expected none: the server runs as {}:{}, and only root can change \
+                     to another user",
+                    user.uid, user.gid, server.uid, server.gid
                 ),
             );
         }
-        return Some((server_uid == 0).then_some(user));
+        return Some((server.uid == 0).then_some(user));
     }
-    if server_uid != 0 {
+    if server.uid != 0 {
         return Some(None);
     }
     let Some(user) = by_name(DEFAULT_USER) else {
@@ -103,7 +103,7 @@ fn variable(name: &str, value: Value<'_>) -> Parsed<(OsString, OsString)> {
     if !valid {
         return value.wrong_secret("a name of [A-Za-z0-9_], no digit first");
     }
-    if OWN_VARIABLES.contains(&name) {
+    if name == OWN_VARIABLE {
         return value.wrong_secret("another name: this variable is set for each job");
     }
     Ok((name.into(), kinds::secret(value)?.into()))

@@ -38,7 +38,7 @@ fn it_has_every_key() {
     let folder = Folder::new();
     let file = folder.file("config.toml", TEXT, 0o644);
     let sources = Sources::gather(Some(&file), std::iter::empty()).unwrap();
-    let (_, findings) = Config::read(sources.parse().unwrap(), 0);
+    let (_, findings) = Config::read(sources.parse().unwrap(), ROOT);
     let mut section = "";
     let mut written = Vec::new();
     for line in TEXT.lines() {

@@ -11,6 +11,8 @@ use super::*;
 /// A folder with a configuration and what it refers to.
 struct Folder(tempfile::TempDir);
 
+const ROOT: mcs_sandbox::User = mcs_sandbox::User { uid: 0, gid: 0 };
+
 type Loaded = Result<(Config, Vec<Warning>), ConfigErrors>;
 
 impl Folder {
@@ -245,12 +247,13 @@ fn what_is_probably_not_meant_is_warned_of() {
 
 #[test]
 fn only_root_changes_the_user_and_it_always_does() {
-    let user = |text: &str, server_uid| {
+    let user = |text: &str, uid| {
+        let server = mcs_sandbox::User { uid, gid: uid };
         let folder = Folder::new();
         let file = folder.file("config.toml", text, 0o644);
         let sources = Sources::gather(Some(&file), std::iter::empty()).unwrap();
         let mut reader = sources.parse().unwrap();
-        let policy = sandbox::read(&mut reader, server_uid);
+        let policy = sandbox::read(&mut reader, server);
         let user = policy.and_then(|policy| policy.user).map(|user| (user.uid, user.gid));
         (user, reader.finish().problems.len())
     };
@@ -260,8 +263,9 @@ fn only_root_changes_the_user_and_it_always_does() {
     assert_eq!(user("sandbox.user = '77:88'", 0), (Some((77, 88)), 0));
     assert_eq!(user("sandbox.user = 'nobody'", 0), (Some(nobody), 0));
     assert_eq!(user("", 77), (None, 0));
-    assert_eq!(user("sandbox.user = '77:88'", 77), (None, 0));
-    assert_eq!(user("sandbox.user = '77:88'", 78), (None, 1));
+    assert_eq!(user("sandbox.user = '77:77'", 77), (None, 0));
+    assert_eq!(user("sandbox.user = '77:78'", 77).1, 1);
+    assert_eq!(user("sandbox.user = '77:77'", 78).1, 1);
 }
 
 #[test]

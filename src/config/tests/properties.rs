@@ -48,7 +48,7 @@ proptest! {
 
 fn known() -> Vec<(&'static str, &'static str)> {
     let reader = Reader::new(Place::Defaults);
-    Config::read(reader, 0).1.known
+    Config::read(reader, ROOT).1.known
 }
 
 #[test]
