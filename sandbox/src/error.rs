@@ -31,7 +31,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// There is no helper beside this program, and it is not its own helper: `main` does not call
-    /// [`dispatch`](crate::dispatch).
+    /// [`dispatch`](crate::dispatch()).
     #[error("there is no sandbox helper beside this program")]
     Undispatched,
     /// A step before the program's first instruction failed. The program did not run.

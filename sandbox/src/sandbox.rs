@@ -31,7 +31,7 @@ pub struct Sandbox {
 
 impl Sandbox {
     /// Takes as helper the file `mcs-sandbox` beside this program where it is of this very build, else this program itself,
-    /// whose `main` has to call [`dispatch`](crate::dispatch). To be called once, at start: it blocks while the helper is
+    /// whose `main` has to call [`dispatch`](crate::dispatch()). To be called once, at start: it blocks while the helper is
     /// asked for its build (milliseconds, at most 5 s).
     pub fn new(policy: Policy) -> Result<Self, Error> {
         let policy = Arc::new(policy.checked()?);
@@ -39,7 +39,7 @@ impl Sandbox {
         Ok(Self { helper, policy })
     }
 
-    /// The same with a named helper: `mcs-sandbox`, or a program whose `main` calls [`dispatch`](crate::dispatch).
+    /// The same with a named helper: `mcs-sandbox`, or a program whose `main` calls [`dispatch`](crate::dispatch()).
     pub fn with_helper(path: &Path, policy: Policy) -> Result<Self, Error> {
         let policy = Arc::new(policy.checked()?);
         let helper = Arc::new(Helper::open(path)?);
@@ -63,6 +63,7 @@ impl Sandbox {
     /// `parent` exists, is the caller's, has an absolute path of `[A-Za-z0-9._/-]`, and lets the job's user through (mode
     /// 0711) where the policy names one. `media_name` is of `[A-Za-z0-9._-]`, up to 255 bytes, begins with neither `.` nor
     /// `-` and is not `tmp`. The future may be dropped at any time; nothing is left then.
+    /// To be polled by a tokio runtime with input, output and time enabled, as everything of a [`Job`].
     pub async fn prepare(&self, parent: &Path, media_name: &str) -> Result<Job, Error> {
         Job::prepare(self, parent, media_name).await
     }

@@ -1,10 +1,11 @@
 //! Leaves behind what the helper has from the server: descriptors, signal dispositions, mask, umask. Steps 1 to 4.
 //! `close_range(2)`, signal(7), proc(5), `PR_SET_DUMPABLE(2const)`, `PR_SET_CHILD_SUBREAPER(2const)`.
 
-use std::fs::{self, File};
+use std::fs;
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -47,11 +48,14 @@ pub(super) fn leave_behind() -> Result<Outset, Refusal> {
     prctl::set_dumpable(false).map_err(Refusal::at(Step::Supervision))?;
     prctl::set_child_subreaper(true).map_err(Refusal::at(Step::Supervision))?;
 
-    // Standard error stays the server's: the dynamic linker and a panic write there. Programs get their own.
-    let null = File::options().read(true).write(true).open("/dev/null").map_err(|error| {
-        Refusal::at(Step::Streams)(Errno::try_from(error).unwrap_or(Errno::EIO))
-    })?;
-    dup2_stdin(&null).and_then(|()| dup2_stdout(&null)).map_err(Refusal::at(Step::Streams))?;
+    // Programs have the helper's standard input, and output and error of their own. Its own standard error stays the server's:
+    // the dynamic linker and a panic write there.
+    let null = |flags| nix::fcntl::open("/dev/null", flags | OFlag::O_CLOEXEC, Mode::empty());
+    null(OFlag::O_RDONLY)
+        .and_then(dup2_stdin)
+        .and_then(|()| null(OFlag::O_WRONLY))
+        .and_then(dup2_stdout)
+        .map_err(Refusal::at(Step::Streams))?;
     Ok(Outset { channel, children })
 }
 

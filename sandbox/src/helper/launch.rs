@@ -4,7 +4,6 @@
 
 use std::convert::Infallible;
 use std::ffi::{CString, OsStr, OsString};
-use std::fs::File;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
@@ -14,8 +13,8 @@ use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::unistd::{
-    Gid, Pid, Uid, close, dup2_stderr, dup2_stdin, dup2_stdout, execve, fchdir, geteuid, setgroups,
-    setresgid, setresuid, setsid,
+    Gid, Pid, Uid, close, dup2_stderr, dup2_stdout, execve, fchdir, geteuid, setgroups, setresgid,
+    setresuid, setsid,
 };
 
 use super::directory::Directory;
@@ -56,7 +55,6 @@ struct Plan<'a> {
     limits: &'a Limits,
     user: Option<User>,
     directory: BorrowedFd<'a>,
-    stdin: File,
     streams: &'a [OwnedFd; 2],
 }
 
@@ -118,9 +116,6 @@ fn plan<'a>(
         limits: &prepare.limits,
         user: prepare.user,
         directory: directory.fd.as_fd(),
-        stdin: File::open("/dev/null").map_err(|error| {
-            Refusal::at(Step::Streams)(Errno::try_from(error).unwrap_or(Errno::EIO))
-        })?,
         streams,
     })
 }
@@ -176,10 +171,8 @@ fn become_program(plan: &Plan<'_>) -> Result<Infallible, Refusal> {
     fchdir(plan.directory).map_err(Refusal::at(Step::WorkingDirectory))?;
     // (Landlock.)
     let [stdout, stderr] = plan.streams;
-    dup2_stdin(&plan.stdin)
-        .and_then(|()| dup2_stdout(stdout))
-        .and_then(|()| dup2_stderr(stderr))
-        .map_err(Refusal::at(Step::Streams))?;
+    // Standard input is the helper's own: /dev/null.
+    dup2_stdout(stdout).and_then(|()| dup2_stderr(stderr)).map_err(Refusal::at(Step::Streams))?;
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
         .map_err(Refusal::at(Step::Signals))?;
     // (seccomp.)

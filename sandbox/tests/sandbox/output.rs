@@ -89,3 +89,18 @@ async fn output_of_one_program_is_not_taken_for_the_next_ones() {
     assert_eq!(text(&second.stdout), "second");
     job.close().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_run_does_not_wait_for_output_that_nobody_can_write() {
+    let place = Place::new();
+    let mut job = place.job().await;
+    let mut quickest = Duration::MAX;
+    for _ in 0..20 {
+        let begin = Instant::now();
+        job.run(&sh(&job, "exit 0"), AMPLE, 100).await.unwrap();
+        quickest = quickest.min(begin.elapsed());
+    }
+    // As long as a survivor's output is waited for.
+    assert!(quickest < Duration::from_millis(100), "{quickest:?}");
+    job.close().await.unwrap();
+}

@@ -73,7 +73,8 @@ async fn descriptors_are_exactly_the_three_though_the_server_leaks_one() {
 #[tokio::test]
 async fn standard_input_is_at_its_end() {
     let place = Place::new();
-    let exit = place.sh("read -r line && exit 1; readlink /proc/$$/fd/0").await;
+    let exit =
+        place.sh("read -r line && exit 1; (echo x >&0) && exit 2; readlink /proc/$$/fd/0").await;
     assert_eq!((exit.outcome, text(&exit.stdout)), (Outcome::Exited(0), "/dev/null\n"));
 }
 
@@ -99,6 +100,10 @@ async fn user_group_and_groups_are_the_configured_ones() {
     if skipped_without_root("user_group_and_groups_are_the_configured_ones") {
         return;
     }
+    // Of the whole test program; harmless, and without it there may be no group to leave.
+    nix::unistd::setgroups(&[nix::unistd::Gid::from_raw(61_236)]).unwrap();
+    let own = std::fs::read_to_string("/proc/self/status").unwrap();
+    assert_eq!(field(&own, "Groups"), "61236", "the control");
     let status = status(&Place::new()).await;
     assert_eq!(field(&status, "Uid"), [USER.uid.to_string().as_str(); 4].join("\t"));
     assert_eq!(field(&status, "Gid"), [USER.gid.to_string().as_str(); 4].join("\t"));
