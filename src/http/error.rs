@@ -318,7 +318,7 @@ impl IntoResponse for ApiError {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
+    use std::{fmt::Write, io};
 
     use http_body_util::BodyExt;
 
@@ -464,7 +464,7 @@ internal: 500 {"reason":"M_UNKNOWN","info":"Internal error"}
             let body = response.into_body().collect().await.unwrap().to_bytes();
             let body = str::from_utf8(&body).unwrap();
             assert!(!body.contains("secret") && !body.contains("syt_"), "{body}");
-            table += &format!("{name}: {status} {body}{headers}\n");
+            writeln!(table, "{name}: {status} {body}{headers}").unwrap();
         }
         assert_eq!(table, TABLE);
     }
