@@ -319,9 +319,7 @@ impl From<IntakeError> for ScanError {
             IntakeError::HashMismatch => Self::HashMismatch,
             IntakeError::SpoolFull => Self::SpoolFull,
             IntakeError::Disk(error) => Self::Disk(error),
-            error @ (IntakeError::TooLarge { .. } | IntakeError::BadGzip(_)) => {
-                Self::Fetch(FetchError::Intake(error))
-            }
+            IntakeError::TooLarge { limit } => Self::Fetch(FetchError::TooLarge { limit }),
         }
     }
 }
