@@ -116,7 +116,9 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
     let (key, notices) = RequestKey::load(&config.crypto)?;
     notices.iter().for_each(report);
     let detector = Arc::new(Detector::new()?);
-    warn_of_unknown_types(&config, &detector);
+    for name in unknown_types(&config, &detector) {
+        warn!(name, "a MIME type in [scan] that is never detected: no file is called this");
+    }
     let homeservers = Arc::new(Homeservers::new(&config.download)?);
     let authoriser =
         Arc::new(Authoriser::new(Arc::clone(&homeservers), config.download.authorisation_ttl));
@@ -202,12 +204,14 @@ fn raise_descriptor_limit(max_connections: usize) {
     }
 }
 
-fn warn_of_unknown_types(config: &Config, detector: &Detector) {
-    for name in config.scan.mime.names() {
-        if !detector.knows(name) {
-            warn!(name, "a MIME type in [scan] that is never detected: no file is called this");
-        }
-    }
+/// Names in the MIME lists that no file is ever found to have.
+#[must_use]
+pub fn unknown_types(config: &Config, detector: &Detector) -> Vec<String> {
+    let names = config.scan.mime.names();
+    let mut unknown: Vec<_> =
+        names.filter(|name| !detector.knows(name)).map(str::to_owned).collect();
+    unknown.sort_unstable();
+    unknown
 }
 
 fn report(notice: &KeyNotice) {

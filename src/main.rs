@@ -76,6 +76,14 @@ async fn check_config(config: &Config, warnings: &[Warning]) -> ExitCode {
     if let Err(error) = printed {
         return failed(&error);
     }
+    match Detector::new() {
+        Ok(detector) => {
+            for name in app::unknown_types(config, &detector) {
+                println!("# note: {name}: no file is ever found to have this type");
+            }
+        }
+        Err(error) => return failed(&StartError::from(error)),
+    }
     match Grounds::prepare(config).await {
         Ok(grounds) => {
             println!("\n# the sandbox holds: {}", grounds.layers);

@@ -2,6 +2,7 @@
 //! environment. Checked once, against what this process is able to enforce. credentials(7), getrlimit(2).
 
 use std::ffi::OsString;
+use std::fmt;
 use std::os::unix::ffi::OsStrExt as _;
 use std::time::Duration;
 
@@ -53,7 +54,7 @@ impl Default for Limits {
 }
 
 /// What holds for every job.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Policy {
     /// Who the program is. A server that is root has to name a user, any other server cannot become one: it leaves this
     /// `None`, or names itself.
@@ -63,6 +64,18 @@ pub struct Policy {
     /// Added to `PATH`, `LANG`, `HOME` (the job's directory) and `TMPDIR` (`tmp` below it), or put in their place.
     /// Nothing else of the server's environment reaches a program.
     pub environment: Vec<(OsString, OsString)>,
+}
+
+impl fmt::Debug for Policy {
+    /// The environment's values may be secrets: its names are enough for a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.environment.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Policy")
+            .field("user", &self.user)
+            .field("limits", &self.limits)
+            .field("environment", &names)
+            .finish()
+    }
 }
 
 impl Policy {

@@ -204,8 +204,9 @@ pub enum FetchError {
     Intake(#[from] IntakeError),
 }
 
-/// `[download]`, checked: final types, nothing is checked again.
-#[derive(Clone, Debug)]
+/// `[download]`, checked: final types, nothing is checked again. No `Debug`: the proxy's URL and the
+/// operator's headers may be secrets.
+#[derive(Clone)]
 pub struct Settings {
     /// Where all media is fetched, unless `homeservers` names the request's Host.
     pub base_homeserver_url: Option<Url>,

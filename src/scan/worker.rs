@@ -76,10 +76,7 @@ impl Workshop {
     async fn work(&self, job: ScanJob) {
         job.progress.begun();
         let mut bench = None;
-        let outcome = AssertUnwindSafe(self.process(&job, &mut bench))
-            .catch_unwind()
-            .await
-            .unwrap_or(Err(ScanError::Panicked));
+        let outcome = caught(self.process(&job, &mut bench)).await;
         // The requester need not wait for the cleaning up.
         let _nobody_waits = job.reply.send(outcome);
         if let Some(Bench { job: mut sandboxed, reservation }) = bench {
@@ -303,6 +300,12 @@ impl Workshop {
     }
 }
 
+/// A panic is an answer too: an error, and the worker lives on. Nothing that it may have left half done
+/// is used again: the job's directory is only closed.
+async fn caught<T>(work: impl Future<Output = Result<T, ScanError>>) -> Result<T, ScanError> {
+    AssertUnwindSafe(work).catch_unwind().await.unwrap_or(Err(ScanError::Panicked))
+}
+
 /// Runs what blocks, or computes for long, off the async threads.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, IntakeError> + Send + 'static,
@@ -330,5 +333,19 @@ impl From<FetchError> for ScanError {
             FetchError::Intake(error) => error.into(),
             error => Self::Fetch(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_over_a_job_is_that_jobs_error_wherever_it_strikes() {
+        let here = caught::<()>(async { panic!("of a test") }).await;
+        assert!(matches!(here, Err(ScanError::Panicked)));
+        let there = caught(blocking::<()>(|| panic!("of a test"))).await;
+        assert!(matches!(there, Err(ScanError::Panicked)));
+        assert!(matches!(caught(async { Ok(1) }).await, Ok(1)));
     }
 }
