@@ -215,6 +215,6 @@ fn report(notice: &KeyNotice) {
         KeyNotice::Generated { path } => {
             warn!(path = %path.display(), "made a new request key; clients fetch it anew");
         }
-        notice => warn!("{notice}"),
+        notice @ KeyNotice::ReadableByOthers { .. } => warn!("{notice}"),
     }
 }

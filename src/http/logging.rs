@@ -11,7 +11,7 @@ use std::{
 
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::{StatusCode, header},
+    http::header,
     middleware::Next,
     response::Response,
 };
@@ -77,12 +77,11 @@ pub(super) async fn line(State(ids): State<RequestIds>, request: Request, next: 
         .unwrap_or("unknown")
         .to_owned();
     let span = info_span!("request", id, method = %request.method(), route);
-    let gone = HangUp { started: Instant::now(), answered: false };
     async move {
-        let mut gone = gone;
+        let mut unanswered = Unanswered { started: Instant::now(), answered: false };
         let response = next.run(request).await;
-        gone.answered = true;
-        write(&response, gone.started.elapsed());
+        unanswered.answered = true;
+        write(&response, unanswered.started.elapsed());
         response
     }
     .instrument(span)
@@ -112,24 +111,24 @@ fn write(response: &Response, total: Duration) {
             )
         };
     }
-    let routine = quiet || response.status() == StatusCode::NOT_MODIFIED;
-    if routine { line!(debug) } else { line!(info) }
+    if quiet { line!(debug) } else { line!(info) }
 }
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Says so when a client goes before its answer is there: hyper then drops the request.
-struct HangUp {
+/// Says so when a request is dropped before its answer is there: its client has gone, or the server's
+/// grace time is over.
+struct Unanswered {
     started: Instant,
     answered: bool,
 }
 
-impl Drop for HangUp {
+impl Drop for Unanswered {
     fn drop(&mut self) {
         if !self.answered {
-            tracing::info!(total_ms = millis(self.started.elapsed()), "the client hung up");
+            tracing::info!(total_ms = millis(self.started.elapsed()), "ended without an answer");
         }
     }
 }

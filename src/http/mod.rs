@@ -2,7 +2,7 @@
 //! the scanner's vocabulary and nothing of jobs, files or scripts.
 //!
 //! From the socket inwards: [`listener`] and [`server`] take connections, [`routes`] finds the
-//! handler, [`request`] makes a `ScanRequest`, [`handlers`] asks the scanner, [`media_answer`] and
+//! handler, [`request`] makes a `ScanRequest`, [`handlers`] asks the scanner, `media_answer` and
 //! [`error`] make the answer.
 
 mod body;

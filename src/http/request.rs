@@ -197,6 +197,7 @@ impl Query {
 
 #[cfg(test)]
 mod tests {
+    use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
     use proptest::prelude::*;
 
     use super::*;
@@ -268,7 +269,7 @@ mod tests {
 
         #[test]
         fn any_bytes_in_a_name_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 1..20)) {
-            let encoded: String = bytes.iter().map(|byte| format!("%{byte:02X}")).collect();
+            let encoded = percent_encode(&bytes, NON_ALPHANUMERIC);
             if let Ok(named) = below(&format!("download/{encoded}/{encoded}")) {
                 prop_assert_eq!(named.media.media_id().as_bytes(), &*bytes);
             }

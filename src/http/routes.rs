@@ -88,7 +88,9 @@ fn tolerant(routes: Router) -> Router {
 }
 
 async fn with_cors(mut response: Response) -> Response {
-    response.headers_mut().extend(CORS);
+    for (name, value) in CORS {
+        response.headers_mut().insert(name, value);
+    }
     response
 }
 

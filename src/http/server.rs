@@ -131,7 +131,7 @@ mod tests {
         path::Path,
     };
 
-    use axum::{body::Body, routing::get};
+    use axum::{body::Body, http::StatusCode, routing::get};
     use bytes::Bytes;
     use futures_util::stream;
     use tokio::{
@@ -153,6 +153,8 @@ mod tests {
     /// Far beyond what a test waits for; only a failing one gets there.
     const PATIENCE: Duration = Duration::from_secs(20);
     const GET: &[u8] = b"GET /hello HTTP/1.1\r\nhost: x\r\n\r\n";
+
+    static ZEROS: [u8; 65536] = [0; 65536];
 
     fn tcp(host: &str) -> Listen {
         Listen::Tcp { host: host.to_owned(), port: 0 }
@@ -295,7 +297,7 @@ mod tests {
             get(move || async move {
                 let endless = stream::repeat_with(move || {
                     let _held = &dropped;
-                    Ok::<_, io::Error>(Bytes::from_static(&[0; 65536]))
+                    Ok::<_, io::Error>(Bytes::from_static(&ZEROS))
                 });
                 Body::from_stream(endless)
             }),
@@ -339,6 +341,20 @@ mod tests {
         let answer = read_hello(&mut client).await;
         assert!(answer.contains("connection: close"), "{answer}");
         within(served.ended).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_304_tells_no_length_and_the_connection_goes_on() {
+        // axum says 0 for the empty body, which is not the length of what the client has.
+        let known = || async { StatusCode::NOT_MODIFIED };
+        let served = start(hello().route("/known", get(known)), settings(LONG, LONG, 9)).await;
+        let mut client = TcpStream::connect(served.address).await.unwrap();
+        client.write_all(b"GET /known HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        client.write_all(GET).await.unwrap();
+        let answers = read_hello(&mut client).await;
+        let (first, second) = answers.split_once("\r\n\r\n").unwrap();
+        assert!(!first.contains("content-length"), "{first}");
+        assert!(second.starts_with("HTTP/1.1 200"), "{second}");
     }
 
     #[tokio::test]

@@ -3,10 +3,11 @@
 //! threads, a batch at a time, so memory is two batches whatever the media's size. Contract: "What
 //! comes from a homeserver is hostile too".
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use reqwest::{Response, header};
 use tokio::{
+    sync::Semaphore,
     task::{JoinHandle, spawn_blocking},
     time::{Instant, timeout_at},
 };
@@ -29,6 +30,7 @@ pub struct Opened {
     response: Response,
     limits: Limits,
     deadline: Instant,
+    crunching: Arc<Semaphore>,
 }
 
 impl Homeservers {
@@ -37,14 +39,21 @@ impl Homeservers {
     pub async fn open(&self, request: &MediaRequest) -> Result<Opened, FetchError> {
         let deadline = self.deadline();
         match self.ask(request, None, true, deadline).await? {
-            Reached::Answer(response, _) => Opened::new(response, self.limits, deadline),
+            Reached::Answer(response, _) => {
+                Opened::new(response, self.limits, deadline, Arc::clone(&self.crunching))
+            }
             Reached::Elsewhere => Err(FetchError::NotMedia("a redirect".into())),
         }
     }
 }
 
 impl Opened {
-    fn new(response: Response, limits: Limits, deadline: Instant) -> Result<Self, FetchError> {
+    fn new(
+        response: Response,
+        limits: Limits,
+        deadline: Instant,
+        crunching: Arc<Semaphore>,
+    ) -> Result<Self, FetchError> {
         if response.status() != 200 {
             return Err(FetchError::NotMedia(format!("status {}", response.status().as_u16())));
         }
@@ -61,7 +70,7 @@ impl Opened {
             length,
             gzip,
         };
-        Ok(Self { head, response, limits, deadline })
+        Ok(Self { head, response, limits, deadline, crunching })
     }
 
     /// Moves the body through `intake` to its end and gives it back. Dropping the future closes the
@@ -98,7 +107,7 @@ impl Opened {
                 batch.extend_from_slice(now);
                 rest = later;
                 if batch.len() == BATCH {
-                    (writer, batch) = writer.write(batch).await?;
+                    (writer, batch) = writer.write(batch, &self.crunching).await?;
                 }
             }
         }
@@ -106,7 +115,7 @@ impl Opened {
         if self.head.length.is_some_and(|length| length != received) {
             return Err(FetchError::BrokenOff("the body has not its Content-Length".into()));
         }
-        (writer, _) = writer.write(batch).await?;
+        (writer, _) = writer.write(batch, &self.crunching).await?;
         let (pump, _) = writer.idle().await?;
         joined(spawn_blocking(move || pump.finish())).await
     }
@@ -170,10 +179,17 @@ enum Writer<T> {
 
 impl<T: Send + 'static> Writer<T> {
     /// Waits for the batch before, begins with this one, gives an empty buffer for the next.
-    async fn write(self, batch: Vec<u8>) -> Result<(Self, Vec<u8>), FetchError> {
+    async fn write(
+        self,
+        batch: Vec<u8>,
+        crunching: &Arc<Semaphore>,
+    ) -> Result<(Self, Vec<u8>), FetchError> {
         let (mut pump, mut spare) = self.idle().await?;
         spare.clear();
+        // None only once it is closed, which nobody does.
+        let turn = Arc::clone(crunching).acquire_owned().await.ok();
         let busy = spawn_blocking(move || {
+            let _turn = turn;
             pump.push(&batch)?;
             Ok((pump, batch))
         });

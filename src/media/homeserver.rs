@@ -8,7 +8,7 @@ use reqwest::{
     Response, Url,
     header::{self, HeaderMap, HeaderValue},
 };
-use tokio::time::Instant;
+use tokio::{sync::Semaphore, time::Instant};
 
 use super::{
     FetchError, MediaRequest, Origin, Settings,
@@ -59,6 +59,9 @@ pub struct Homeservers {
     exits: Exits,
     discovery: Discovery,
     pub(super) limits: Limits,
+    /// One for each processor: hashing and decrypting many bodies at once would be no quicker, and
+    /// would keep everything else waiting for a processor.
+    pub(super) crunching: Arc<Semaphore>,
 }
 
 /// How much and how long.
@@ -104,6 +107,9 @@ impl Homeservers {
                 min_rate: settings.min_rate,
                 rate_window: RATE_WINDOW,
             },
+            crunching: Arc::new(Semaphore::new(
+                std::thread::available_parallelism().map_or(1, usize::from),
+            )),
         })
     }
 

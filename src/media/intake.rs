@@ -41,9 +41,6 @@ pub enum IntakeError {
     /// Disk full, read-only, gone.
     #[error("the disk failed")]
     Disk(#[source] io::Error),
-    /// A gzip body that is none.
-    #[error("the body's gzip encoding is broken")]
-    BadGzip(#[source] io::Error),
     /// The ciphertext is not the one that the client's hash names.
     #[error("the ciphertext's SHA-256 is not the one given")]
     HashMismatch,
@@ -329,8 +326,8 @@ mod tests {
         }
     }
 
-    fn script_file(bench: &Bench, tamper_proof: bool) -> Option<ScriptFile> {
-        Some(ScriptFile { file: bench.spool.nameless_file().unwrap(), tamper_proof })
+    fn script_file(bench: &Bench, tamper_proof: bool) -> ScriptFile {
+        ScriptFile { file: bench.spool.nameless_file().unwrap(), tamper_proof }
     }
 
     fn content(body: &Body) -> Vec<u8> {
@@ -369,7 +366,7 @@ mod tests {
             let bench = bench(1 << 30);
             let plan = Plan {
                 decryption: Some(Arc::new(decryption)),
-                script_file: script_file(&bench, true),
+                script_file: Some(script_file(&bench, true)),
                 ..plan(memory_limit)
             };
             let mut intake = Intake::begin(&bench.spool, plan, None).unwrap();
@@ -397,7 +394,7 @@ mod tests {
         let bench = bench(1 << 20);
         let plan = Plan {
             decryption: Some(Arc::new(Decryption::new([1; 32], [2; 16], [3; 32]))),
-            script_file: script_file(&bench, false),
+            script_file: Some(script_file(&bench, false)),
             ..plan(0)
         };
         let mut intake = Intake::begin(&bench.spool, plan, Some(3)).unwrap();
@@ -421,7 +418,7 @@ mod tests {
     fn the_spools_budget_is_taken_before_the_body_comes_and_given_back_after_it_is_served() {
         let bench = bench(1000);
         let begin = |announced| {
-            let plan = Plan { script_file: script_file(&bench, false), ..plan(0) };
+            let plan = Plan { script_file: Some(script_file(&bench, false)), ..plan(0) };
             Intake::begin(&bench.spool, plan, announced)
         };
         assert!(matches!(begin(Some(501)), Err(IntakeError::SpoolFull)), "two copies of 501 bytes");
@@ -442,7 +439,7 @@ mod tests {
     #[test]
     fn a_file_out_of_the_scripts_reach_is_written_once_and_outlives_the_script() {
         let bench = bench(1000);
-        let plan = Plan { script_file: script_file(&bench, true), ..plan(0) };
+        let plan = Plan { script_file: Some(script_file(&bench, true)), ..plan(0) };
         let mut intake = Intake::begin(&bench.spool, plan, Some(1000)).unwrap();
         intake.write(&[7; 1000]).unwrap();
         let taken = intake.finish().unwrap();

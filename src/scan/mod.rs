@@ -147,7 +147,7 @@ pub enum ScanError {
     #[error("the sandbox failed")]
     Sandbox(#[source] mcs_sandbox::Error),
     /// The disk failed: full, read-only, gone.
-    #[error("the disk failed")]
+    #[error("a file could not be read or written")]
     Disk(#[source] std::io::Error),
     /// A worker panicked over this job.
     #[error("the worker panicked")]

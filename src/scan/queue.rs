@@ -127,7 +127,7 @@ impl Queue {
         loop {
             // Registered before looking, so that no easing is missed in between.
             let mut eased = std::pin::pin!(self.shared.eased.notified());
-            if let Some(admitted) = self.from_aside() {
+            if let Some(admitted) = self.next_set_aside() {
                 return Some(admitted);
             }
             tokio::select! {
@@ -176,7 +176,7 @@ impl Queue {
         self.len() == 0
     }
 
-    fn from_aside(&self) -> Option<Admitted> {
+    fn next_set_aside(&self) -> Option<Admitted> {
         let mut lanes = self.shared.lock();
         lanes.aside.retain(|job| !job.reply.is_closed());
         let place = lanes.aside.iter().position(|job| self.shared.may_begin(&lanes, job))?;

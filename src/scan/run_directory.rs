@@ -38,6 +38,7 @@ impl RunDirectory {
             let path = tempfile::Builder::new()
                 .prefix(PREFIX)
                 .rand_bytes(RANDOM_LENGTH)
+                .permissions(Permissions::from_mode(0o700))
                 .tempdir_in(temp_directory)?
                 .keep();
             if passable {

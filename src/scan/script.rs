@@ -92,7 +92,7 @@ impl Script {
         }
         let output =
             presentable(&exit.stdout, exit.stdout_truncated, job.directory(), self.max_output);
-        self.verdict(&exit.outcome, output).map_err(ScanError::Script)
+        self.verdict(exit.outcome, output).map_err(ScanError::Script)
     }
 
     /// Runs the removal command on the job's media, if there is one. What it says changes nothing:
@@ -114,8 +114,8 @@ impl Script {
         }
     }
 
-    fn verdict(&self, outcome: &Outcome, output: String) -> Result<Judgement, ScriptFailure> {
-        match *outcome {
+    fn verdict(&self, outcome: Outcome, output: String) -> Result<Judgement, ScriptFailure> {
+        match outcome {
             Outcome::Exited(code) if self.failure_exit_codes.contains(&code) => {
                 Err(ScriptFailure::FailureExitCode(code))
             }
@@ -133,10 +133,10 @@ impl Script {
     /// What judges at the moment; none if the script cannot be looked at, in which case nothing that
     /// is remembered counts.
     pub async fn fingerprint(self: &Arc<Self>) -> Option<Fingerprint> {
-        if let Some((looked, _, fingerprint)) = *self.known() {
-            if looked.elapsed() < FINGERPRINT_AGE {
-                return Some(fingerprint);
-            }
+        if let Some((looked, _, fingerprint)) = *self.known()
+            && looked.elapsed() < FINGERPRINT_AGE
+        {
+            return Some(fingerprint);
         }
         let script = Arc::clone(self);
         tokio::task::spawn_blocking(move || script.look()).await.ok().flatten()

@@ -138,7 +138,7 @@ impl Workshop {
 
         // Where its verdict is known, it is fetched for its bytes alone: no script, no decryption.
         let known = match &job.held {
-            Some(held) => self.word(held).await.is_some().then_some(held),
+            Some(before) => self.word(before).await.is_some().then_some(before),
             None => None,
         };
         let script_file = match known {
@@ -160,11 +160,11 @@ impl Workshop {
 
         let plaintext = match (plaintext, known) {
             (Some(plaintext), _) => plaintext,
-            (None, Some(held)) if held.body_hash == body_hash => {
+            (None, Some(before)) if before.body_hash == body_hash => {
                 let holding = HoldingParts {
-                    content: held.content,
+                    content: before.content,
                     body_hash,
-                    detected: held.detected.clone(),
+                    detected: before.detected.clone(),
                     content_type: head.content_type,
                     disposition: head.disposition,
                     etag: head.etag,
@@ -319,9 +319,7 @@ impl From<IntakeError> for ScanError {
             IntakeError::HashMismatch => Self::HashMismatch,
             IntakeError::SpoolFull => Self::SpoolFull,
             IntakeError::Disk(error) => Self::Disk(error),
-            error @ (IntakeError::TooLarge { .. } | IntakeError::BadGzip(_)) => {
-                Self::Fetch(FetchError::Intake(error))
-            }
+            IntakeError::TooLarge { limit } => Self::Fetch(FetchError::TooLarge { limit }),
         }
     }
 }

@@ -5,8 +5,15 @@
     unused_imports,
     unreachable_pub,
     missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::must_use_candidate,
+    clippy::missing_panics_doc,
+    clippy::return_self_not_must_use,
     clippy::allow_attributes,
-    reason = "each test binary uses a part of this, and which is not for this file to know"
+    reason = "code for tests: each test binary uses a part of it, and a panic is how it fails"
 )]
 
 pub mod attachment;
@@ -49,7 +56,7 @@ pub fn noise(seed: u64, length: usize) -> Vec<u8> {
             state ^= state << 13;
             state ^= state >> 7;
             state ^= state << 17;
-            (state >> 32) as u8
+            state.to_le_bytes()[4]
         })
         .collect()
 }

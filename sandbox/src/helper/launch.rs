@@ -9,12 +9,14 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
 use caps::CapSet;
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use nix::sys::stat::Mode;
 use nix::unistd::{
-    Gid, Pid, Uid, close, dup2_stderr, dup2_stdout, execve, fchdir, geteuid, setgroups, setresgid,
-    setresuid, setsid,
+    Gid, Pid, Uid, close, dup2_stderr, dup2_stdout, execve, fchdir, fexecve, geteuid, setgroups,
+    setresgid, setresuid, setsid,
 };
 
 use super::directory::Directory;
@@ -50,6 +52,8 @@ impl Launched {
 /// What the child needs, made before fork(2).
 struct Plan<'a> {
     candidates: Vec<CString>,
+    /// The program itself, opened with the server's rights.
+    opened: Option<OwnedFd>,
     arguments: Vec<CString>,
     environment: Vec<CString>,
     limits: &'a Limits,
@@ -102,6 +106,11 @@ fn plan<'a>(
     }
     let path = environment.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.clone());
 
+    // One that lies where the program's user cannot pass (a checkout below /root) is executed by descriptor. Opened now,
+    // while that can be done; what fails here is told when it is executed.
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+    let opened = open(run.program.0.as_os_str(), flags, Mode::empty()).ok();
+    let opened = opened.filter(|_| prepare.user.is_some());
     let candidates = candidates(&run.program.0, path.as_deref().unwrap_or_default());
     let arguments = [&run.program].into_iter().chain(&run.arguments).map(|text| text.0.clone());
     let environment = environment.into_iter().map(|(mut name, value)| {
@@ -111,6 +120,7 @@ fn plan<'a>(
     });
     Ok(Plan {
         candidates: c_strings(candidates).map_err(&unusable)?,
+        opened,
         arguments: c_strings(arguments).map_err(&unusable)?,
         environment: c_strings(environment).map_err(&unusable)?,
         limits: &prepare.limits,
@@ -191,7 +201,20 @@ fn execute(plan: &Plan<'_>) -> Errno {
             errno => return errno,
         }
     }
-    found
+    match &plan.opened {
+        Some(opened) if found == Errno::EACCES => execute_opened(plan, opened),
+        _ => found,
+    }
+}
+
+/// The right to execute is the file's own and is checked all the same; only the way to it is spared. A script's interpreter
+/// opens it as `/dev/fd/N`, see execveat(2), so this one descriptor stays: on the script itself, for reading.
+fn execute_opened(plan: &Plan<'_>, opened: &OwnedFd) -> Errno {
+    if let Err(errno) = fcntl(opened, FcntlArg::F_SETFD(FdFlag::empty())) {
+        return errno;
+    }
+    let Err(errno) = fexecve(opened, &plan.arguments, &plan.environment);
+    errno
 }
 
 fn limit(limits: &Limits) -> nix::Result<()> {

@@ -1,10 +1,12 @@
 //! How a program ended, or why it did not begin, arrives as it was.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use mcs_sandbox::{Error, Limits, Outcome, Policy, Step};
 
-use crate::place::{AMPLE, Place, command, policy, sh};
+use crate::place::{AMPLE, Place, command, policy, sh, skipped_without_root};
 
 #[tokio::test]
 async fn exit_codes_arrive_unchanged() {
@@ -150,4 +152,25 @@ async fn programs_run_one_after_another_in_the_same_directory() {
     assert!(!job.media_path().exists());
     job.close().await.unwrap();
     assert!(place.is_empty());
+}
+
+#[tokio::test]
+async fn a_program_that_only_the_server_can_reach_is_executed_all_the_same() {
+    if skipped_without_root("a_program_that_only_the_server_can_reach") {
+        return;
+    }
+    let place = Place::new();
+    let hidden = place.root.join("hidden");
+    fs::create_dir(&hidden).unwrap();
+    let script = hidden.join("script");
+    fs::write(&script, "#!/bin/sh\nexit 3\n").unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(&hidden, fs::Permissions::from_mode(0o700)).unwrap();
+
+    let exit = place.run(&command(&script)).await.unwrap();
+    assert_eq!(exit.outcome, Outcome::Exited(3));
+
+    // The right to execute is not spared.
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o744)).unwrap();
+    refused(&place, &script, "Permission denied").await;
 }
