@@ -1,10 +1,12 @@
-//! What a file is, told by its bytes, in the names of `file --mime-type`, and what of it the operator allows.
+//! What a file is, told by its bytes, in the names of `file --mime-type`, and what of it the
+//! operator allows.
 //!
-//! The rules are libmagic's own (file 5.46), compiled into the binary by `magic-db` and run by `pure-magic`, which is
-//! safe Rust. The bytes are hostile and are looked at inside the server, so an examination is bounded in three ways: it
-//! sees the first [`HEAD`] and the last [`TAIL`] bytes of a file, it may read [`WORK`] of them in all however the rules
-//! are led around, and a panic in the rule engine ends with `application/octet-stream`. A few corrections, each with its
-//! reason, bring the engine to what `file` prints.
+//! The rules are libmagic's own (file 5.46), compiled into the binary by `magic-db` and run by
+//! `pure-magic`, which is safe Rust. The bytes are hostile and are looked at inside the server, so
+//! an examination is bounded in three ways: it sees the first [`HEAD`] and the last [`TAIL`] bytes
+//! of a file, it may read [`WORK`] of them in all however the rules are led around, and a panic in
+//! the rule engine ends with `application/octet-stream`. A few corrections, each with its reason,
+//! bring the engine to what `file` prints.
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -22,18 +24,21 @@ use pure_magic::readers::DataRead;
 use pure_magic::{Magic, MagicDb};
 use serde::de::IgnoredAny;
 
-/// Bytes looked at from a file's beginning. Office documents keep what tells them apart behind their first entries;
-/// disk images, the farthest of what people send, at 32 KiB.
+/// Bytes looked at from a file's beginning. Office documents keep what tells them apart behind
+/// their first entries; disk images, the farthest of what people send, at 32 KiB.
 const HEAD: usize = 1 << 20;
-/// Bytes looked at from a file's end: some rules count from there, Apple disk images' from the last 512.
+/// Bytes looked at from a file's end: some rules count from there, so an archive is found behind
+/// whatever was put before it.
 const TAIL: usize = 4 << 10;
-/// As much of a text is looked at by the text rules, as in libmagic. The engine builds a tree of what begins like
-/// JSON, up to a hundred times its size, so this is what bounds its memory.
+/// So much of a text is looked at, as in libmagic: the rules of texts search all they are given.
+/// The engine also builds a tree of what begins like JSON, up to a hundred times its size, and this
+/// is what bounds its memory.
 const TEXT: usize = 64 << 10;
-/// What one examination may cost: a byte given to a rule costs one, and each reading [`READ`] besides. Ten times what
-/// the costliest ordinary file took. Nested archives and Mach-O headers that point at one another make the engine run
-/// all its rules again at each step, without end for practical purposes.
-const WORK: u64 = 256 << 20;
+/// What one examination may cost: a byte given to a rule costs one, and each reading [`READ`]
+/// besides. A rule may send the engine through all rules again at an offset that the file names: 3
+/// KiB of Mach-O headers that point at one another took it seconds. The costliest ordinary files of
+/// some four thousand took a third of this.
+const WORK: u64 = 64 << 20;
 /// The cost of a reading, however short: about what a rule costs that reads four bytes.
 const READ: u64 = 256;
 
@@ -42,20 +47,20 @@ const UNKNOWN: &str = "application/octet-stream";
 /// What only is known to be text.
 const PLAIN: &str = "text/plain";
 
-/// Names that the rules give and `file` does not print, with what it prints. The first two it gives other names; the
-/// others are rules of `magic-db`'s own, after which an allowed `image/png` would not let an animated one through.
-const PRINTED: [(&str, &str); 7] = [
+/// Names that the rules give to what `file` gives another.
+const PRINTED: [(&str, &str); 3] = [
     ("text/javascript", "application/javascript"),
-    ("image/x-bitmap", PLAIN),
+    // Who allows `image/png` allows an animated one.
     ("image/apng", "image/png"),
     ("application/x-rust-metadata", UNKNOWN),
-    ("text/x-rust", PLAIN),
-    ("text/x-raku", PLAIN),
-    ("text/vnd.typst", PLAIN),
 ];
 
-/// Names that changed between libmagic's releases, the older first. An operator whose `file` is older writes the older
-/// name; a block list with it must not silently stop blocking.
+/// What `magic-db` has rules of its own for. `file` has none and goes on: such a text may be HTML
+/// to it.
+const ADDED: [&str; 4] = ["text/x-rust", "text/x-raku", "text/vnd.typst", "image/x-bitmap"];
+
+/// Names that changed between libmagic's releases, the older first. An operator whose `file` is
+/// older writes the older name; a block list with it must not silently stop blocking.
 const RENAMED: [(&str, &str); 10] = [
     ("application/x-dosexec", "application/vnd.microsoft.portable-executable"),
     ("application/x-rar", "application/vnd.rar"),
@@ -129,10 +134,11 @@ impl Detector {
         Ok(Self { db, names })
     }
 
-    /// What the file is. Reads by offset: the file's own position stays where it is. Blocks on the disk.
+    /// What the file is. Reads by offset: the file's own position stays where it is. Blocks on the
+    /// disk.
     pub fn detect(&self, file: &File) -> io::Result<MediaType> {
         let size = file.metadata()?.len();
-        let head = read(file, 0, HEAD)?;
+        let head = read(file, 0, usize::try_from(size).unwrap_or(HEAD).min(HEAD))?;
         let tail = read(file, (head.len() as u64).max(size.saturating_sub(TAIL as u64)), TAIL)?;
         Ok(self.examine(&Window::new(&head, &tail, size), |at, len| read(file, at, len)))
     }
@@ -164,48 +170,62 @@ impl Detector {
         if window.head.is_empty() {
             return MediaType(UNKNOWN.into());
         }
-        // A document cut in the middle of a character would not be text any more.
-        let window = Window { head: whole_characters(window.head), ..*window };
+        // No rule wants a byte order mark, and many want to begin the file.
+        let head = window.head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(window.head);
+        let size = window.size.saturating_sub((window.head.len() - head.len()) as u64);
+        let window = Window { head, size, ..*window };
         if let Some(name) = large_json(&window) {
             return MediaType(name.into());
         }
 
-        let mut found = self.run(window);
-        // libmagic reads text of other encodings as UTF-8; the engine reads UTF-8 alone. What it found by bytes stays.
-        if found.as_ref().is_none_or(|(_, default)| *default) {
-            found = match decoded(window.head) {
-                Some(Cow::Borrowed(text)) if text.len() == window.head.len() => found,
-                Some(text) => self
-                    .run(Window::new(text.as_bytes(), &[], text.len() as u64))
-                    .or(Some((PLAIN.into(), true))),
-                None => None,
+        let text = decoded(head);
+        let end = if text.is_some() || begins_json(head) { TEXT } else { HEAD };
+        let window = window.cut(end);
+        let mut name = self.run(window);
+        if matches!(&*name, UNKNOWN | PLAIN) {
+            // libmagic asks the rules of texts about a text in another encoding than UTF-8 too; the
+            // engine does not.
+            name = match text {
+                Some(Cow::Borrowed(_)) => PLAIN.into(),
+                Some(Cow::Owned(text)) => {
+                    match self.run(Window::new(text.as_bytes(), &[], text.len() as u64)) {
+                        name if name == UNKNOWN => PLAIN.into(),
+                        name => name,
+                    }
+                }
+                None => UNKNOWN.into(),
             };
         }
-        let name = found.map_or(Cow::Borrowed(UNKNOWN), |(name, _)| Cow::Owned(name));
         corrected(&name, &window, read)
     }
 
-    /// The rules' answer, and whether it is what they answer when none of them matches; nothing where they could not
-    /// come to one.
-    fn run(&self, window: Window<'_>) -> Option<(String, bool)> {
-        let answer = |magic: &Magic<'_>| (magic.mime_type().to_owned(), magic.is_default());
-        // A panic in the engine must not take the request along. It has no unsafe code, and it borrows the rules, in
-        // which nothing but regular expressions' caches changes: those stay sound when left in the middle.
+    /// The rules' answer; [`UNKNOWN`] where they cannot come to one.
+    fn run(&self, window: Window<'_>) -> String {
+        // A panic in the engine must not take the request along. It has no unsafe code, and of the
+        // rules it borrows nothing changes but the regular expressions' caches, which are made for
+        // that.
         catch_unwind(AssertUnwindSafe(|| {
             let first = self.db.first_magic(&mut window.clone(), None).ok()?;
-            // Since 5.45 `file` wants three columns of a CSV file: with two, prose with a comma in each line is one.
-            // The engine asks this first, so the rules have still to be asked.
-            if first.mime_type() == "text/csv" && columns(window.head) < 3 {
-                let all = self.db.all_magics(&mut window.clone()).ok()?;
-                return all.iter().find(|magic| magic.mime_type() != "text/csv").map(answer);
+            // Since 5.45 `file` wants three columns of a CSV file: with two, prose with a comma in
+            // each line is one.
+            let narrow = columns(window.head) < 3;
+            let no = |name: &str| ADDED.contains(&name) || narrow && name == "text/csv";
+            if !no(first.mime_type()) {
+                return Some(first.mime_type().to_owned());
             }
-            Some(answer(&first))
+            let all = self.db.all_magics(&mut window.clone()).ok()?;
+            let mut names = all.iter().map(Magic::mime_type);
+            let next = names.find(|name| !no(name) && !matches!(*name, UNKNOWN | PLAIN));
+            Some(next.unwrap_or(PLAIN).to_owned())
         }))
-        .unwrap_or_default()
+        .ok()
+        .flatten()
+        .unwrap_or_else(|| UNKNOWN.to_owned())
     }
 }
 
-/// All names the rules can give. The engine does not list them but can be serialized, so they are taken from there.
+/// All names the rules can give. The engine does not list them but can be serialized, so they are
+/// taken from there.
 fn names(db: &MagicDb) -> serde_json::Result<HashSet<String>> {
     let rules = serde_json::to_string(db)?;
     let given = rules.split(r#""mimetype":""#).skip(1).filter_map(|rest| rest.split('"').next());
@@ -214,6 +234,7 @@ fn names(db: &MagicDb) -> serde_json::Result<HashSet<String>> {
     Ok(given
         .chain(built_in)
         .chain(["application/x-tar", "application/x-pie-executable", "font/sfnt"])
+        .filter(|name| !ADDED.contains(name))
         .map(|name| MediaType::printed(name).as_str().to_ascii_lowercase())
         .collect())
 }
@@ -242,8 +263,9 @@ fn corrected(
 ) -> MediaType {
     let head = window.head;
     MediaType::printed(match name {
-        // A Mach-O file for several machines leads the engine around until it gives up. A Java class has the same
-        // first bytes, and its version, above 43, where the other counts the machines.
+        // A Mach-O file for several machines leads the engine around until it gives up. A Java
+        // class has the same first bytes, and its version, above 43, where the other counts the
+        // machines.
         UNKNOWN if head.starts_with(b"\xca\xfe\xba\xbe") && be32(head, 4) < 43 => {
             "application/x-mach-binary"
         }
@@ -253,12 +275,41 @@ fn corrected(
         UNKNOWN if head.starts_with(b"\0\x01\0\0\0") && head.get(12..16).is_some_and(is_tag) => {
             "font/sfnt"
         }
+        UNKNOWN if head.starts_with(b"MSCF\0\0\0\0") => "application/vnd.ms-cab-compressed",
+        // The rules know these documents by a class that not every program writes; libmagic looks
+        // into them.
+        UNKNOWN | "application/x-ole-storage" if head.starts_with(OLE) => {
+            ole(head, read).unwrap_or("application/x-ole-storage")
+        }
         PLAIN if first_line(head).is_some_and(|line| interpreter(line) == b"perl") => "text/x-perl",
         // libmagic tells programs from libraries in code, not by rules.
         "application/x-sharedlib" if is_pie(head, read).unwrap_or(false) => {
             "application/x-pie-executable"
         }
         name => name,
+    })
+}
+
+/// How the older office documents begin.
+const OLE: &[u8] = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1";
+
+/// What an OLE document is by the streams that its directory names first.
+fn ole(head: &[u8], read: impl Fn(u64, usize) -> io::Result<Vec<u8>>) -> Option<&'static str> {
+    const ENTRY: usize = 128;
+    const STREAMS: [(&str, &str); 5] = [
+        ("WordDocument", "application/msword"),
+        ("Workbook", "application/vnd.ms-excel"),
+        ("Book", "application/vnd.ms-excel"),
+        ("PowerPoint Document", "application/vnd.ms-powerpoint"),
+        ("__properties_version1.0", "application/vnd.ms-outlook"),
+    ];
+    let sector = u64::from(u32::from_le_bytes(*head.get(48..)?.first_chunk()?)) + 1;
+    let shift = u32::from(u16::from_le_bytes(*head.get(30..)?.first_chunk()?));
+    let directory = read(sector.checked_mul(1_u64.checked_shl(shift)?)?, 32 * ENTRY).ok()?;
+    directory.chunks_exact(ENTRY).find_map(|entry| {
+        let units = entry.as_chunks().0.iter().map(|pair| u16::from_le_bytes(*pair));
+        let name = units.take_while(|unit| *unit != 0);
+        STREAMS.iter().find(|(of, _)| name.clone().eq(of.encode_utf16())).map(|(_, mime)| *mime)
     })
 }
 
@@ -289,8 +340,8 @@ fn be32(bytes: &[u8], at: usize) -> u32 {
         .map_or(u32::MAX, |bytes| u32::from_be_bytes(*bytes))
 }
 
-/// Whether an ELF object is a program that may be loaded anywhere: its dynamic section says so. Nothing where the
-/// headers cannot be read.
+/// Whether an ELF object is a program that may be loaded anywhere: its dynamic section says so.
+/// Nothing where the headers cannot be read.
 fn is_pie(head: &[u8], read: impl Fn(u64, usize) -> io::Result<Vec<u8>>) -> Option<bool> {
     const PT_DYNAMIC: u64 = 2;
     const DT_FLAGS_1: u64 = 0x6fff_fffb;
@@ -325,8 +376,8 @@ fn is_pie(head: &[u8], read: impl Fn(u64, usize) -> io::Result<Vec<u8>>) -> Opti
     }))
 }
 
-/// JSON larger than the engine is given of a text (it would need the end of it): whether it is JSON as far as it is
-/// known, read without building anything.
+/// JSON larger than the engine is given of a text (it would need the end of it): whether it is JSON
+/// as far as it is known, read without building anything.
 fn large_json(window: &Window<'_>) -> Option<&'static str> {
     if window.head.len() <= TEXT || !begins_json(window.head) {
         return None;
@@ -367,11 +418,11 @@ fn whole_characters(bytes: &[u8]) -> &[u8] {
     }
 }
 
-/// The beginning of a text as UTF-8 without a byte order mark, by libmagic's ideas of what a text is: one of the Unicode
-/// encodings, or bytes of which none is a control character that texts do not have. Whatever those mean, each becomes
-/// one character: no rule looks for letters beyond ASCII.
+/// The beginning of a text as UTF-8 without a byte order mark, by libmagic's ideas of what a text
+/// is: one of the Unicode encodings, or bytes of which none is a control character that texts do
+/// not have. Whatever those mean, each becomes one character: no rule looks for letters beyond
+/// ASCII.
 fn decoded(head: &[u8]) -> Option<Cow<'_, str>> {
-    let zeros = head.iter().rev().take_while(|b| **b == 0).count();
     let cut = head.get(..TEXT.min(head.len())).unwrap_or(head);
     let wide = |parse: fn(&[u8]) -> Option<char>, rest: &[u8]| {
         let text = rest.chunks_exact(4).map(parse).collect::<Option<String>>()?;
@@ -400,23 +451,18 @@ fn decoded(head: &[u8]) -> Option<Cow<'_, str>> {
     {
         return Some(text);
     }
-    // A tape archive's last block and the like: libmagic does not count zeros at the end.
-    let cut = cut.get(..head.len().saturating_sub(zeros)).unwrap_or(cut);
-    let bare = cut.strip_prefix(b"\xef\xbb\xbf").unwrap_or(cut);
-    if cut.is_empty() || !bare.iter().all(|b| is_text(char::from(*b))) {
+    if !cut.iter().all(|b| is_text(char::from(*b))) {
         return None;
     }
-    Some(match str::from_utf8(whole_characters(bare)) {
-        // Nothing was changed, so the rules have seen it.
-        Ok(_) if bare.len() == cut.len() && zeros == 0 => {
-            Cow::Borrowed(str::from_utf8(whole_characters(head)).unwrap_or_default())
-        }
+    // As UTF-8 the rules have seen it.
+    Some(match str::from_utf8(whole_characters(cut)) {
         Ok(text) => Cow::Borrowed(text),
-        Err(_) => Cow::Owned(bare.iter().map(|b| char::from(*b)).collect()),
+        Err(_) => Cow::Owned(cut.iter().map(|b| char::from(*b)).collect()),
     })
 }
 
-/// libmagic's table of what bytes occur in texts: bell to carriage return, escape, and all that is printed somewhere.
+/// libmagic's table of what bytes occur in texts: bell to carriage return, escape, and all that is
+/// printed somewhere.
 fn is_text(c: char) -> bool {
     matches!(u32::from(c), 7..=13 | 27 | 32..=126 | 128..=0xfffd | 0x1_0000..)
 }
@@ -436,8 +482,21 @@ impl<'a> Window<'a> {
         Self { head, tail, size, at: 0, work: WORK }
     }
 
-    /// What there is from `at` on. Nothing is between the beginning and the end, as if the file ended there.
-    fn from(&self, at: u64) -> &'a [u8] {
+    /// With no more than `len` bytes of the beginning; those at the end stay. A text that is cut in
+    /// the middle of a character would not be text any more.
+    fn cut(self, len: usize) -> Self {
+        let rest = self.head.get(len..).unwrap_or_default();
+        let end = rest.get(rest.len().saturating_sub(TAIL)..).unwrap_or_default();
+        Self {
+            head: whole_characters(self.head.get(..len).unwrap_or(self.head)),
+            tail: if self.tail.is_empty() { end } else { self.tail },
+            ..self
+        }
+    }
+
+    /// What there is from `at` on. Nothing is between the beginning and the end, as if the file
+    /// ended there.
+    fn rest(&self, at: u64) -> &'a [u8] {
         let tail_at = self.size.saturating_sub(self.tail.len() as u64);
         let (part, at) = if at < self.head.len() as u64 {
             (self.head, at)
@@ -448,13 +507,13 @@ impl<'a> Window<'a> {
     }
 
     fn take(&mut self, at: u64, len: u64) -> &'a [u8] {
-        let rest = self.from(at);
+        let rest = self.rest(at);
         let taken = usize::try_from(len).ok().and_then(|len| rest.get(..len)).unwrap_or(rest);
         self.at = at.saturating_add(taken.len() as u64);
         let cost = taken.len() as u64 + READ;
         self.work = self.work.checked_sub(cost).unwrap_or_else(|| {
-            // Not an error: the engine takes one for the data's end and goes on. This unwinds to `Detector::run`
-            // without a message.
+            // Not an error: the engine takes one for the data's end and goes on. This unwinds to
+            // `Detector::run` without a message.
             resume_unwind(Box::new("out of work") as Box<dyn Any + Send>)
         });
         taken
@@ -468,7 +527,7 @@ impl<'a> Window<'a> {
         end: impl Fn(&[u8]) -> bool,
         step: usize,
     ) -> &'a [u8] {
-        let rest = self.from(self.at);
+        let rest = self.rest(self.at);
         let rest = usize::try_from(limit).ok().and_then(|len| rest.get(..len)).unwrap_or(rest);
         let len = rest.chunks(step).position(end).map_or(rest.len(), |n| n * step + extra);
         self.take(self.at, (len - len % step) as u64)
@@ -536,17 +595,8 @@ impl MimeRules {
         Self::AllBut(normal(names))
     }
 
-    /// The types that are listed, in no order.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        let list = match self {
-            Self::All => None,
-            Self::Only(list) | Self::AllBut(list) => Some(list),
-        };
-        list.into_iter().flatten().map(String::as_str)
-    }
-
-    /// Whether a file of this type may pass. Case and parameters do not count, and a type is meant by its older names as
-    /// well.
+    /// Whether a file of this type may pass. Case and parameters do not count, and a type is meant
+    /// by its older names as well.
     #[must_use]
     pub fn allows(&self, name: &str) -> bool {
         let name = essence(name).to_ascii_lowercase();
@@ -560,8 +610,343 @@ impl MimeRules {
             Self::AllBut(list) => !in_list(list),
         }
     }
+
+    /// The types that are listed, in no order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let list = match self {
+            Self::All => None,
+            Self::Only(list) | Self::AllBut(list) => Some(list),
+        };
+        list.into_iter().flatten().map(String::as_str)
+    }
 }
 
 fn normal<S: AsRef<str>>(names: impl IntoIterator<Item = S>) -> HashSet<String> {
     names.into_iter().map(|name| essence(name.as_ref()).to_ascii_lowercase()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::io::{Seek, Write};
+    use std::sync::LazyLock;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    static DETECTOR: LazyLock<Detector> = LazyLock::new(|| Detector::new().unwrap());
+
+    fn detect(bytes: impl AsRef<[u8]>) -> String {
+        DETECTOR.detect_bytes(bytes.as_ref()).to_string()
+    }
+
+    fn on_disk(bytes: &[u8]) -> File {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        file
+    }
+
+    fn ole(stream: &str) -> Vec<u8> {
+        let mut file = [OLE, &[0; 22], &[9, 0], &[0; 16], &[0; 4]].concat();
+        file.resize(512, 0);
+        for name in ["Root Entry", stream] {
+            let mut entry: Vec<u8> = name.encode_utf16().flat_map(u16::to_le_bytes).collect();
+            entry.resize(128, 0);
+            file.extend(entry);
+        }
+        file
+    }
+
+    /// A 64-bit program with two program headers; its dynamic section lies at `dynamic`.
+    fn elf(dynamic: usize, flags: u64) -> Vec<u8> {
+        let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x03\0\x3e\0\x01\0\0\0".to_vec();
+        for word in [0_u64, 64, 0] {
+            file.extend(word.to_le_bytes());
+        }
+        for half in [0_u16, 0, 64, 56, 2, 0, 0, 0] {
+            file.extend(half.to_le_bytes());
+        }
+        for (kind, at, len) in [(1_u64, 0, 0), (2, dynamic as u64, 32)] {
+            for word in [kind, at, 0, 0, len, len, 8] {
+                file.extend(word.to_le_bytes());
+            }
+        }
+        file.resize(dynamic, 0);
+        for word in [1, 1, 0x6fff_fffb, flags] {
+            file.extend(word.to_le_bytes());
+        }
+        file
+    }
+
+    fn pe() -> Vec<u8> {
+        let mut file = b"MZ".to_vec();
+        file.resize(60, 0);
+        file.extend(b"\x80\0\0\0");
+        file.resize(128, 0);
+        file.extend(b"PE\0\0\x64\x86\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\xf0\0\x22\0\x0b\x02");
+        file.resize(600, 0);
+        file
+    }
+
+    fn tar() -> Vec<u8> {
+        let mut file = b"a.txt".to_vec();
+        file.resize(100, 0);
+        file.extend(b"0000644\x000000000\x000000000\x0000000000000\x0000000000000\0");
+        file.extend([b' '; 8]);
+        file.extend(b"0");
+        file.resize(257, 0);
+        file.extend(b"ustar\x0000");
+        file.resize(512, 0);
+        let sum: u32 = file.iter().map(|b| u32::from(*b)).sum();
+        file.splice(148..156, format!("{sum:06o}\0 ").into_bytes());
+        file.resize(2048, 0);
+        file
+    }
+
+    fn zip(name: &str, content: &str) -> Vec<u8> {
+        let mut file = b"PK\x03\x04\x0a\0\0\0\0\0\0\0\x21\0\0\0\0\0".to_vec();
+        for len in [content.len(), content.len()] {
+            file.extend(u32::try_from(len).unwrap().to_le_bytes());
+        }
+        file.extend(u16::try_from(name.len()).unwrap().to_le_bytes());
+        file.extend([0, 0]);
+        file.extend(name.bytes().chain(content.bytes()));
+        file
+    }
+
+    fn utf16(text: &str) -> Vec<u8> {
+        [b'\xff', b'\xfe']
+            .into_iter()
+            .chain(text.encode_utf16().flat_map(u16::to_le_bytes))
+            .collect()
+    }
+
+    /// Beginnings of files that people send, and what they are.
+    fn samples() -> BTreeMap<&'static str, Vec<(&'static str, Vec<u8>)>> {
+        let s = |bytes: &[u8]| bytes.to_vec();
+        let latin = s(b"Gr\xfc\xdfe aus K\xf6ln, und ein Caf\xe9\n");
+        let all = vec![
+            ("image/png", s(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01\x08\x02\0\0\0")),
+            ("image/jpeg", s(b"\xff\xd8\xff\xe0\0\x10JFIF\0\x01\x01\0\0\x01\0\x01\0\0")),
+            ("image/gif", s(b"GIF89a\x01\0\x01\0\x80\0\0\xff\xff\xff\0\0\0")),
+            ("image/webp", s(b"RIFF\x24\0\0\0WEBPVP8 \x18\0\0\0\x30\x01\0\x9d\x01\x2a\x01\0\x01\0")),
+            ("image/avif", s(b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf")),
+            ("image/heic", s(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")),
+            ("image/svg+xml", s(b"<svg xmlns=\"http://www.w3.org/2000/svg\"/>")),
+            ("video/mp4", s(b"\0\0\0\x20ftypisom\0\0\x02\0isomiso2avc1mp41")),
+            ("video/quicktime", s(b"\0\0\0\x14ftypqt  \0\0\x02\0qt  ")),
+            ("video/webm", s(b"\x1a\x45\xdf\xa3\x9f\x42\x86\x81\x01\x42\xf7\x81\x01\x42\xf2\x81\x04\x42\xf3\x81\x08\x42\x82\x84webm")),
+            ("video/x-matroska", s(b"\x1a\x45\xdf\xa3\xa3\x42\x86\x81\x01\x42\xf7\x81\x01\x42\xf2\x81\x04\x42\xf3\x81\x08\x42\x82\x88matroska")),
+            ("audio/mpeg", s(b"ID3\x04\0\0\0\0\0\x0aTSSE\0\0\0\0\0\0\xff\xfb\x90\x64\0\0\0\0\0\0\0\0")),
+            ("audio/flac", s(b"fLaC\0\0\0\x22\x12\0\x12\0\0\0\0\0\0\0\x0a\xc4\x42\xf0")),
+            ("audio/x-wav", s(b"RIFF\x24\0\0\0WAVEfmt \x10\0\0\0\x01\0\x01\0\x44\xac\0\0")),
+            ("audio/ogg", s(b"OggS\0\x02\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\x13OpusHead\x01\x02")),
+            ("application/pdf", s(b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj\n")),
+            ("application/msword", ole("WordDocument")),
+            ("application/vnd.ms-excel", ole("Workbook")),
+            ("application/vnd.oasis.opendocument.text", zip("mimetype", "application/vnd.oasis.opendocument.text")),
+            ("application/epub+zip", zip("mimetype", "application/epub+zip")),
+            ("application/zip", zip("a.txt", "hello")),
+            ("application/gzip", s(b"\x1f\x8b\x08\0\0\0\0\0\0\x03\xcbH\xcd\xc9\xc9\x07\0\x86\xa6\x106\x05\0\0\0")),
+            ("application/x-7z-compressed", s(b"7z\xbc\xaf\x27\x1c\0\x04\x8d\x9b\xd5\x0f\0\0\0\0")),
+            ("application/x-tar", tar()),
+            ("application/x-mach-binary", s(b"\xcf\xfa\xed\xfe\x07\0\0\x01\x03\0\0\0\x02\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0")),
+            ("application/vnd.microsoft.portable-executable", pe()),
+            ("application/x-pie-executable", elf(200, 0x0800_0001)),
+            ("application/x-sharedlib", elf(200, 1)),
+            ("application/wasm", s(b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0")),
+            ("text/x-shellscript", s(b"#!/bin/sh\necho hello\n")),
+            ("text/x-script.python", s(b"#!/usr/bin/env python3\nprint(1)\n")),
+            ("text/x-perl", s(b"#!/usr/bin/perl\nprint 1;\n")),
+            ("text/html", s(b"<!DOCTYPE html>\n<html><body>x</body></html>\n")),
+            ("text/html", utf16("<!DOCTYPE html>\n<html><body>x</body></html>\n")),
+            ("text/xml", s(b"<?xml version=\"1.0\"?>\n<a><b/></a>\n")),
+            ("application/json", s(b"{\"a\": [1, 2, {\"b\": null}]}\n")),
+            ("text/csv", s(b"a,b,c\n1,2,3\n4,5,6\n")),
+            ("text/plain", s(b"hello world\n")),
+            ("text/plain", s("Gr\u{fc}\u{df}e, \u{4e16}\u{754c}! \u{1f600}\n".as_bytes())),
+            ("text/plain", utf16("Gr\u{fc}\u{df}e\n")),
+            ("text/plain", latin),
+            // The EICAR test file, in two parts so that a virus scanner leaves this source alone.
+            ("text/plain", [&b"X5O!P%@AP[4\\PZX54(P^)7CC)7}$EICAR-STANDARD"[..], b"-ANTIVIRUS-TEST-FILE!$H+H*"].concat()),
+            ("application/octet-stream", s(&[0; 100])),
+            ("application/octet-stream", s(b"\x8a\x01\x9c\xf3\x02\xe7\x15\x06\xb0\x91\x1c\x80\xff\x03")),
+        ];
+        let mut by_type = BTreeMap::new();
+        for (mime, bytes) in all {
+            by_type.entry(mime).or_insert_with(Vec::new).push((mime, bytes));
+        }
+        by_type
+    }
+
+    #[test]
+    fn main_kinds() {
+        for (mime, bytes) in samples().into_values().flatten() {
+            assert_eq!(detect(&bytes), mime, "{:?}", bytes.escape_ascii().to_string());
+            assert!(DETECTOR.knows(mime), "{mime}");
+            assert_eq!(DETECTOR.detect(&on_disk(&bytes)).unwrap().as_str(), mime);
+        }
+    }
+
+    /// The installed `file` may be of another release: of these samples its names differ in two.
+    #[test]
+    fn agrees_with_file() {
+        let samples: Vec<_> = samples().into_values().flatten().collect();
+        #[expect(clippy::disallowed_methods, reason = "a test compares with the program itself")]
+        let file = || std::process::Command::new("file");
+        if file().arg("--version").output().is_err() {
+            println!("skipped: `file` is not installed");
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let mut wrong = Vec::new();
+        for (n, (mime, bytes)) in samples.iter().enumerate() {
+            let path = directory.path().join(n.to_string());
+            std::fs::write(&path, bytes).unwrap();
+            let out = file().args(["--brief", "--mime-type"]).arg(&path).output().unwrap();
+            let out = String::from_utf8(out.stdout).unwrap();
+            if out.trim() != *mime {
+                wrong.push((out.trim().to_owned(), *mime));
+            }
+        }
+        println!("`file` says otherwise of: {wrong:?}");
+        assert!(wrong.len() * 10 < samples.len(), "{wrong:?}");
+    }
+
+    #[test]
+    fn nothing_and_next_to_nothing() {
+        assert_eq!(detect(b""), UNKNOWN);
+        assert_eq!(DETECTOR.detect(&on_disk(b"")).unwrap().as_str(), UNKNOWN);
+        assert_eq!(detect(b"\0"), UNKNOWN);
+        assert_eq!(detect(b"a"), PLAIN);
+        assert_eq!(detect(b"\n"), PLAIN);
+    }
+
+    #[test]
+    fn reading_does_not_move_the_position() {
+        let mut file = on_disk(b"%PDF-1.7\n");
+        file.seek(SeekFrom::Start(3)).unwrap();
+        assert_eq!(DETECTOR.detect(&file).unwrap().as_str(), "application/pdf");
+        assert_eq!(file.stream_position().unwrap(), 3);
+    }
+
+    #[test]
+    fn byte_order_marks_hide_nothing() {
+        let mark = b"\xef\xbb\xbf";
+        assert_eq!(detect([&mark[..], b"#!/bin/sh\necho\n"].concat()), "text/x-shellscript");
+        assert_eq!(
+            detect([&mark[..], b"<svg xmlns=\"http://www.w3.org/2000/svg\">"].concat()),
+            "image/svg+xml"
+        );
+        assert_eq!(detect(mark), PLAIN);
+    }
+
+    #[test]
+    fn prose_is_no_csv() {
+        assert_eq!(detect("Hello, friend\nHow, are you\n"), PLAIN);
+        assert_eq!(detect("<html>,\n<body>,\n"), "text/html");
+        assert_ne!(detect("use std::io;\nfn main() {\n    println!(\"x\");\n}\n"), "text/x-rust");
+    }
+
+    #[test]
+    fn large_files() {
+        let text = "Привет, как дела? Все хорошо\n".repeat(60_000);
+        assert_eq!(detect(&text), PLAIN);
+        let json = format!("[{}0]", "{\"a\":1},".repeat(200_000));
+        assert_eq!(detect(&json), "application/json");
+        assert_eq!(detect(json.get(..HEAD / 2).unwrap()), PLAIN);
+        assert_eq!(detect("{\"a\":1}\n".repeat(10_000)), "application/x-ndjson");
+        // The dynamic section lies behind what the rules see, and the end of an archive that does not begin the file.
+        assert_eq!(detect(elf(2 * HEAD, 0x0800_0000)), "application/x-pie-executable");
+        let program = on_disk(&elf(2 * HEAD, 0x0800_0000));
+        assert_eq!(DETECTOR.detect(&program).unwrap().as_str(), "application/x-pie-executable");
+        let mut hidden = vec![1; 2 * HEAD];
+        hidden.extend(b"PK\x05\x06");
+        hidden.resize(2 * HEAD + 22, 0);
+        assert_eq!(detect(&hidden), "application/zip");
+        assert_eq!(detect(hidden.get(2 * HEAD - 9..).unwrap()), "application/zip");
+        assert_eq!(DETECTOR.detect(&on_disk(&hidden)).unwrap().as_str(), "application/zip");
+    }
+
+    /// The engine by itself takes seconds for these.
+    #[test]
+    fn headers_that_lead_in_circles_end_soon() {
+        for (levels, fan) in [(5_u32, 18), (50, 18), (50, 2)] {
+            let mut file = Vec::new();
+            for level in 1..=levels {
+                file.extend(0xcafe_babe_u32.to_be_bytes());
+                file.extend(u32::to_be_bytes(fan));
+                for _ in 0..fan {
+                    let words = [0x0100_0007, 3, level * 512, 100, 12];
+                    file.extend(words.into_iter().flat_map(u32::to_be_bytes));
+                }
+                file.resize(512 * level as usize, 0);
+            }
+            let start = std::time::Instant::now();
+            assert_eq!(detect(&file), "application/x-mach-binary");
+            assert!(start.elapsed().as_secs() < 10, "{:?}", start.elapsed());
+        }
+    }
+
+    #[test]
+    fn names() {
+        for name in [
+            "image/png",
+            "IMAGE/PNG",
+            "image/png; x=y",
+            "text/plain",
+            "application/json",
+            "application/CDFV2",
+            "application/x-dosexec",
+            "text/csv",
+            "video/mp4",
+        ] {
+            assert!(DETECTOR.knows(name), "{name}");
+        }
+        for name in ["", "image", "image/*", "audio/wav", "image/pgn", "text/x-rust"] {
+            assert!(!DETECTOR.knows(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn rules() {
+        assert!(MimeRules::All.allows("x/y"));
+        let only = MimeRules::only(["image/PNG", "text/plain; charset=utf-8"]);
+        assert!(only.allows("image/png") && only.allows("Text/Plain;charset=x"));
+        assert!(!only.allows("image/jpeg") && !only.allows(""));
+        let but = MimeRules::all_but(["application/x-dosexec", "application/vnd.rar"]);
+        assert!(but.allows("image/png"));
+        assert!(!but.allows("application/x-dosexec") && !but.allows("application/vnd.rar"));
+        assert!(!but.allows("application/vnd.microsoft.portable-executable"), "the newer name");
+        assert!(but.allows("application/x-rar"), "no file is of the older name");
+        assert!(!MimeRules::only::<&str>([]).allows("image/png"));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn any_bytes_have_a_type(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
+            let name = detect(&bytes);
+            prop_assert_eq!(name.split('/').filter(|part| !part.is_empty()).count(), 2);
+        }
+
+        #[test]
+        fn damaged_files_have_a_type(
+            pick in any::<prop::sample::Index>(),
+            damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let all: Vec<_> = samples().into_values().flatten().collect();
+            let mut bytes = pick.get(&all).1.clone();
+            for (at, byte) in damage {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            bytes.truncate(cut.index(bytes.len()) + 1);
+            let name = detect(&bytes);
+            prop_assert_eq!(name.split('/').filter(|part| !part.is_empty()).count(), 2);
+        }
+    }
 }
