@@ -55,7 +55,8 @@ pub fn start(workshop: &Arc<Workshop>, queue: &Queue) -> JoinSet<()> {
                     let span = job.span.clone();
                     // A panic is caught where there is still somebody to answer; what is caught here
                     // came after the answer.
-                    let work = AssertUnwindSafe(workshop.work(job)).catch_unwind().instrument(span);
+                    let work = Box::pin(workshop.work(job)).instrument(span);
+                    let work = AssertUnwindSafe(work).catch_unwind();
                     if work.await.is_err() {
                         error!("a worker panicked while it cleaned up");
                     }
