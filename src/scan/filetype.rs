@@ -3,8 +3,8 @@
 //!
 //! The rules are libmagic's own (file 5.46), compiled into the binary by `magic-db` and run by
 //! `pure-magic`, which is safe Rust. The bytes are hostile and are looked at inside the server, so
-//! an examination is bounded in three ways: it sees the first [`HEAD`] and the last [`TAIL`] bytes
-//! of a file, it may read [`WORK`] of them in all however the rules are led around, and a panic in
+//! an examination is bounded in three ways: it sees the first `HEAD` and the last `TAIL` bytes
+//! of a file, it may read `WORK` of them in all however the rules are led around, and a panic in
 //! the rule engine ends with `application/octet-stream`. A few corrections, each with its reason,
 //! bring the engine to what `file` prints.
 
