@@ -4,4 +4,5 @@
 mod harness;
 
 mod remembering;
+mod tokens;
 mod verdicts;
