@@ -3,6 +3,8 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod hostile_names;
 mod remembering;
 mod tokens;
 mod verdicts;
+mod wire;
