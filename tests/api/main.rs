@@ -4,4 +4,5 @@
 mod harness;
 
 mod faults_homeserver;
+mod faults_script;
 mod verdicts;
