@@ -3,6 +3,8 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod faults_homeserver;
+mod faults_script;
 mod hostile_names;
 mod remembering;
 mod tokens;

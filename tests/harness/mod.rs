@@ -19,11 +19,13 @@
 pub mod attachment;
 pub mod client;
 pub mod homeserver;
+pub mod raw;
 pub mod scanner;
 
 pub use attachment::Attachment;
 pub use client::{Client, Reply};
 pub use homeserver::{Homeserver, Media};
+pub use raw::{Caller, RawServer, Then};
 pub use scanner::{Builder, Scanner};
 
 use std::time::Duration;

@@ -49,6 +49,14 @@ pub struct Builder {
     place: Place,
     config: String,
     homeserver: Option<String>,
+    launch: Launch,
+}
+
+/// How a program is started.
+#[derive(Clone, Debug, Default)]
+pub struct Launch {
+    wrapper: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 impl Scanner {
@@ -85,9 +93,24 @@ impl Scanner {
         self.log.lock().unwrap().join("\n")
     }
 
-    /// Whether nothing of any job is left: no directory and no helper.
+    /// Waits until it has logged this so many times.
+    pub async fn logged(&self, text: &str, times: usize) {
+        super::until(text, || self.log().matches(text).count() >= times).await;
+    }
+
+    /// The most memory that it has held at a time, bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("alive");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+        let kibibytes = line.trim().strip_suffix(" kB").expect("kB");
+        kibibytes.parse::<u64>().expect("a number") * 1024
+    }
+
+    /// Whether nothing of any job is left: no directory, no helper, no process of a script.
     pub fn is_idle(&self) -> bool {
-        self.place.jobs().is_empty() && children(self.pid()).is_empty()
+        self.place.jobs().is_empty()
+            && children(self.pid()).is_empty()
+            && self.place.processes().is_empty()
     }
 
     /// Waits until nothing of any job is left.
@@ -146,9 +169,30 @@ impl Place {
         runs.iter().flat_map(|run| entries(run)).collect()
     }
 
+    /// The processes of scripts at the moment, of all runs of the program: each has its job's
+    /// directory in its environment.
+    pub fn processes(&self) -> Vec<Pid> {
+        let ours = format!("={}/mcs-", self.path("temp").display()).into_bytes();
+        let is_ours = |process: &PathBuf| {
+            let environment = fs::read(process.join("environ")).unwrap_or_default();
+            environment.windows(ours.len()).any(|part| part == ours)
+        };
+        entries(Path::new("/proc"))
+            .iter()
+            .filter(|process| is_ours(process))
+            .filter_map(|process| process.file_name()?.to_str()?.parse().ok())
+            .map(Pid::from_raw)
+            .collect()
+    }
+
     /// How many lines a script has written to this mark.
     pub fn marks(&self, name: &str) -> usize {
-        fs::read_to_string(self.path("marks").join(name)).map_or(0, |text| text.lines().count())
+        self.mark(name).lines().count()
+    }
+
+    /// What a script has written to this mark.
+    pub fn mark(&self, name: &str) -> String {
+        fs::read_to_string(self.path("marks").join(name)).unwrap_or_default()
     }
 
     /// Makes a FIFO in the directory of marks, for a script to wait at: it goes on when the test calls
@@ -179,7 +223,12 @@ impl Place {
 impl Builder {
     /// A program with this `sh` script.
     pub fn new(script: &str) -> Self {
-        Self { place: Place::new(script), config: String::new(), homeserver: None }
+        Self {
+            place: Place::new(script),
+            config: String::new(),
+            homeserver: None,
+            launch: Launch::default(),
+        }
     }
 
     /// In front of this homeserver.
@@ -198,6 +247,25 @@ impl Builder {
     /// tests begin with.
     pub fn config(mut self, lines: &str) -> Self {
         writeln!(self.config, "{lines}").expect("a String takes all");
+        self
+    }
+
+    /// In front of a server at this base URL.
+    pub fn base_url(mut self, url: &str) -> Self {
+        self.homeserver = Some(url.to_owned());
+        self
+    }
+
+    /// Started by this command, which gets the program and its arguments as its last ones and
+    /// becomes it.
+    pub fn inside(mut self, wrapper: &[&str]) -> Self {
+        self.launch.wrapper = wrapper.iter().map(ToString::to_string).collect();
+        self
+    }
+
+    /// With this variable in its environment.
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.launch.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -237,7 +305,7 @@ impl Builder {
     /// Starts it and waits until it listens.
     pub async fn start(self) -> Scanner {
         let config = self.write_config();
-        start(self.place, &config).await
+        start(self.place, &config, &self.launch).await
     }
 
     /// Starts it where it will not listen; gives its exit code and what it said.
@@ -251,7 +319,7 @@ impl Builder {
 /// Starts the program in a place that has been used before, as after a crash.
 pub async fn start_again(place: Place) -> Scanner {
     let config = place.path("config.toml");
-    start(place, &config).await
+    start(place, &config, &Launch::default()).await
 }
 
 impl Scanner {
@@ -264,8 +332,8 @@ impl Scanner {
     }
 }
 
-async fn start(place: Place, config: &Path) -> Scanner {
-    let mut child = command()
+async fn start(place: Place, config: &Path, launch: &Launch) -> Scanner {
+    let mut child = wrapped(launch)
         .arg("-c")
         .arg(config)
         .stdin(Stdio::null())
@@ -308,8 +376,15 @@ pub fn run(arguments: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, St
 
 /// The program with an environment of its own.
 pub fn command() -> Command {
-    let mut command = Command::new(PROGRAM);
+    wrapped(&Launch::default())
+}
+
+fn wrapped(launch: &Launch) -> Command {
+    let mut words = launch.wrapper.iter().map(String::as_str).chain([PROGRAM]);
+    let mut command = Command::new(words.next().unwrap_or(PROGRAM));
+    command.args(words);
     command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin");
+    command.envs(launch.environment.iter().map(|(name, value)| (name, value)));
     command
 }
 
@@ -326,7 +401,8 @@ pub fn children(pid: Pid) -> Vec<Pid> {
     all.split_whitespace().filter_map(|pid| pid.parse().ok()).map(Pid::from_raw).collect()
 }
 
-fn entries(directory: &Path) -> Vec<PathBuf> {
+/// What lies in a directory; nothing where it cannot be read.
+pub fn entries(directory: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
     entries.filter_map(|entry| Some(entry.ok()?.path())).collect()
 }
