@@ -72,3 +72,13 @@ pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
+
+/// Says that a test is skipped, and why; `./test` counts these.
+pub fn skipped(test: &str, why: &str) {
+    use std::io::Write as _;
+    eprintln!("SKIPPED {test}: {why}");
+    if let Some(list) = std::env::var_os("SKIPPED_TESTS") {
+        let mut list = std::fs::File::options().append(true).open(list).expect("the list");
+        writeln!(list, "{test}: {why}").expect("a line");
+    }
+}

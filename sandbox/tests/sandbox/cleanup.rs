@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use mcs_sandbox::{Outcome, remove_tree};
 use nix::sys::stat::{Mode, mkdirat};
 
-use crate::place::{AMPLE, Place, eventually, is_root, sh, sh_with, text};
+use crate::place::{AMPLE, Place, eventually, is_root, sh, sh_with, skipped, text};
 
 #[tokio::test]
 async fn a_child_that_forked_twice_and_left_the_session_is_gone_at_the_end() {
@@ -162,9 +162,8 @@ fn a_tree_that_is_not_there_is_removed_already() {
 fn what_cannot_be_removed_is_an_error_and_the_rest_is_gone() {
     let place = Place::new();
     if is_root() {
-        eprintln!(
-            "SKIPPED what_cannot_be_removed_is_an_error_and_the_rest_is_gone: root removes everything"
-        );
+        let test = "what_cannot_be_removed_is_an_error_and_the_rest_is_gone";
+        skipped(test, "root removes everything");
         return;
     }
     // Another user's directory cannot be made here; so the parent is one that cannot be written.

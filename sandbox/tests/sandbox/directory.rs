@@ -7,7 +7,7 @@ use std::path::Path;
 use mcs_sandbox::{Error, Outcome};
 use nix::unistd::geteuid;
 
-use crate::place::{AMPLE, Place, USER, is_root, sh, skipped_without_root, text};
+use crate::place::{AMPLE, Place, USER, is_root, sh, skipped, skipped_without_root, text};
 
 #[tokio::test]
 async fn the_media_lies_at_a_plain_path_in_a_private_directory() {
@@ -78,9 +78,8 @@ async fn a_program_of_another_user_cannot_change_the_media() {
 #[tokio::test]
 async fn a_program_of_the_servers_own_user_can_change_the_media_and_the_job_says_so() {
     if is_root() {
-        eprintln!(
-            "SKIPPED …_can_change_the_media_and_the_job_says_so: root always names another user"
-        );
+        let test = "a_program_of_the_servers_own_user_can_change_the_media";
+        skipped(test, "root always names another user");
         return;
     }
     let place = Place::new();

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, Permissions};
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -33,10 +33,19 @@ pub(crate) fn policy() -> Policy {
     Policy { user: is_root().then_some(USER), ..Policy::default() }
 }
 
+/// Says that a test, or a part of one, is skipped, and why; `./test` counts these.
+pub(crate) fn skipped(test: &str, why: &str) {
+    eprintln!("SKIPPED {test}: {why}");
+    if let Some(list) = std::env::var_os("SKIPPED_TESTS") {
+        let mut list = File::options().append(true).open(list).unwrap();
+        writeln!(list, "sandbox: {test}: {why}").unwrap();
+    }
+}
+
 /// Ends a test that needs root, and says so. `return` where it is true.
 pub(crate) fn skipped_without_root(test: &str) -> bool {
     if !is_root() {
-        eprintln!("SKIPPED {test}: needs root, to run scripts as another user");
+        skipped(test, "needs root, to run scripts as another user");
     }
     !is_root()
 }

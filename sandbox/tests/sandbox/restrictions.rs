@@ -9,7 +9,9 @@ use mcs_sandbox::{Command, Limits, Outcome, Policy};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::resource::{Resource, getrlimit};
 
-use crate::place::{AMPLE, Place, USER, is_root, outside, policy, sh, skipped_without_root, text};
+use crate::place::{
+    AMPLE, Place, USER, is_root, outside, policy, sh, skipped, skipped_without_root, text,
+};
 
 async fn environment(place: &Place) -> (Vec<Vec<u8>>, String) {
     let mut job = place.job().await;
@@ -91,7 +93,7 @@ async fn there_are_no_capabilities_and_none_to_be_had() {
         let own = std::fs::read_to_string("/proc/self/status").unwrap();
         assert_ne!(field(&own, "CapEff"), "0000000000000000", "the control");
     } else {
-        eprintln!("SKIPPED the bounding set: needs root");
+        skipped("the bounding set", "needs root");
     }
 }
 
@@ -200,7 +202,7 @@ async fn a_dump_of_memory_has_nothing_in_it_and_the_kernel_kills_jobs_first() {
 async fn a_setuid_program_gives_no_user() {
     let su = std::path::Path::new("/bin/su");
     if !su.exists() {
-        eprintln!("SKIPPED a_setuid_program_gives_no_user: there is no su");
+        skipped("a_setuid_program_gives_no_user", "there is no su");
         return;
     }
     let mut job = Place::new().job().await;
