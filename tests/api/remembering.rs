@@ -20,7 +20,9 @@ async fn fifty_who_ask_at_once_share_one_download_and_one_scan() {
     let all = futures_util::future::join_all(all);
     let (replies, ()) = tokio::join!(all, scanner.place.let_go("gate"));
 
-    replies.iter().for_each(|reply| reply.is_media(&png()));
+    for reply in &replies {
+        reply.is_media(&png());
+    }
     assert_eq!((homeserver.downloads(), scanner.place.marks("runs")), (1, 1));
     scanner.idle().await;
 }

@@ -1,7 +1,10 @@
 //! What goes over the wire: routes, methods, headers, ranges. Contract, "Routes" and "Headers".
 
+use std::fmt::Write;
+
 use reqwest::{Method, header};
 use serde_json::json;
+use sha2::Digest;
 
 use crate::harness::{
     Attachment, Homeserver, Media, Reply, Scanner, client::send, homeserver::TOKEN, noise, png,
@@ -125,11 +128,10 @@ async fn media_comes_with_headers_of_our_own_making() {
     let reply = scanner.client.get(&format!("/download/{media}")).await;
 
     has_cors(&reply);
-    let hash = sha2::Digest::finalize(sha2::Digest::chain_update(
-        <sha2::Sha256 as sha2::Digest>::new(),
-        png(),
-    ));
-    let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut hash = String::new();
+    for byte in sha2::Sha256::digest(png()) {
+        write!(hash, "{byte:02x}").unwrap();
+    }
     for (name, value) in [
         ("content-type", "image/png"),
         ("content-length", &*png().len().to_string()),

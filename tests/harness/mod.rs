@@ -10,6 +10,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::must_use_candidate,
+    clippy::unused_self,
     clippy::missing_panics_doc,
     clippy::return_self_not_must_use,
     clippy::allow_attributes,
