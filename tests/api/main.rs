@@ -3,6 +3,8 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod faults_disk;
 mod faults_homeserver;
+mod faults_load;
 mod faults_script;
 mod verdicts;
