@@ -12,7 +12,9 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod faults_disk;
 mod faults_homeserver;
+mod faults_load;
 mod faults_script;
 mod hostile_names;
 mod remembering;
