@@ -7,7 +7,7 @@ use crate::harness::{
     homeserver::{Gate, TOKEN},
     noise, png,
     scanner::{as_root, entries},
-    until,
+    skipped, until,
 };
 
 const CLEAN: &str = r#"echo run >> "$MARKS/runs""#;
@@ -34,7 +34,7 @@ fn jobs_inside(scanner: &Scanner) -> Vec<PathBuf> {
 #[tokio::test]
 async fn a_full_disk_is_a_failure_and_leaves_nothing() {
     if !as_root() {
-        eprintln!("SKIPPED a_full_disk_is_a_failure_and_leaves_nothing: only root mounts a disk");
+        skipped("a_full_disk_is_a_failure_and_leaves_nothing", "only root mounts a disk");
         return;
     }
     let homeserver = Homeserver::start().await;
