@@ -5,14 +5,17 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use reqwest::header::HeaderValue;
-use tokio::sync::{oneshot, watch};
+use tokio::{
+    sync::{oneshot, watch},
+    time::sleep,
+};
 
 use super::{
-    ScanError, ScanRequest, Timings,
+    Phase, ScanError, ScanRequest, Timings,
     cache::{Holding, MediaKey, Word},
     queue::{Queue, ScanJob},
 };
@@ -54,7 +57,14 @@ pub struct Progress(Arc<watch::Sender<Stage>>);
 impl Progress {
     /// A worker has taken the job.
     pub fn begun(&self) {
-        self.0.send_replace(Stage::Begun);
+        // A job that is taken at the end of its time may have been answered already.
+        self.0.send_if_modified(|stage| {
+            let waits = matches!(stage, Stage::Queued);
+            if waits {
+                *stage = Stage::Begun;
+            }
+            waits
+        });
     }
 
     /// The homeserver gives the media out.
@@ -64,9 +74,11 @@ impl Progress {
 }
 
 /// All flights under way.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Flights {
     flights: Arc<Mutex<HashMap<MediaKey, Flight>>>,
+    /// From acceptance to verdict: how long one may wait for a worker.
+    deadline: Duration,
 }
 
 #[derive(Debug)]
@@ -87,6 +99,12 @@ pub struct Seat {
 }
 
 impl Flights {
+    /// None yet; each may take as long as this.
+    #[must_use]
+    pub fn new(deadline: Duration) -> Self {
+        Self { flights: Arc::default(), deadline }
+    }
+
     #[cfg(test)]
     pub(super) fn progress_of_nobody() -> Progress {
         Progress(Arc::new(watch::channel(Stage::Queued).0))
@@ -139,6 +157,7 @@ impl Flights {
         tokio::select! {
             outcome = &mut answer => return self.land(key, &sender, outcome),
             () = self.abandoned(key, &sender) => {}
+            () = self.overdue(key, &sender) => return,
         }
         // Nobody waits. If no worker had taken it, dropping `answer` takes it out of the queue.
         if !matches!(*sender.borrow(), Stage::Queued) {
@@ -159,6 +178,24 @@ impl Flights {
                 }
                 return;
             }
+        }
+    }
+
+    /// Until this flight's time is over before a worker has taken it: all who wait are told so. Later
+    /// than that the worker keeps the time.
+    async fn overdue(&self, key: MediaKey, sender: &watch::Sender<Stage>) {
+        sleep(self.deadline).await;
+        let waited = sender.send_if_modified(|stage| {
+            let waits = matches!(stage, Stage::Queued);
+            if waits {
+                *stage = Stage::Ended(Err(Arc::new(ScanError::Deadline(Phase::Queued))));
+            }
+            waits
+        });
+        if waited {
+            self.lock().remove(&key);
+        } else {
+            std::future::pending().await
         }
     }
 

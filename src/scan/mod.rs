@@ -224,7 +224,8 @@ impl Scanner {
             scans: OncePerKey::new(),
         });
         let workers = worker::start(&workshop, &queue);
-        (Self { workshop, queue, flights: Flights::default() }, workers)
+        let flights = Flights::new(workshop.settings.deadline);
+        (Self { workshop, queue, flights }, workers)
     }
 
     /// Lets no more jobs in.
