@@ -19,7 +19,7 @@ const HOLDS: &str = r#"
     exit 0
 "#;
 
-const HUNG_UP: &str = "the client hung up";
+const HUNG_UP: &str = "ended without an answer";
 
 fn ask(client: &Client, path: String, token: &str) -> JoinHandle<Reply> {
     let request = client.request(Method::GET, &path).bearer_auth(token.to_owned());
