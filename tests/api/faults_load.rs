@@ -66,17 +66,35 @@ async fn a_job_whose_client_hangs_up_while_it_waits_is_never_begun() {
     let scanner = one_worker(&homeserver).start().await;
     scanner.place.make_fifo("go");
     let first = homeserver.has_bytes("first", "first HOLD\n");
-    let left = homeserver.has_bytes("left", "left\n");
     let next = homeserver.has_bytes("next", "next\n");
     let first = ask(&scanner.client, format!("/scan/{first}"), TOKEN);
     until("the first is scanned", || scanner.place.marks("runs") == 1).await;
 
-    for round in 1..=3 {
-        Caller::get(&scanner.address, &format!("/scan/{left}"), TOKEN).await.hang_up();
-        scanner.logged(HUNG_UP, round).await;
+    // One of two waits, and the other is turned away: so the one that waits is in the queue.
+    let mut left = Vec::new();
+    for id in ["left0", "left1"] {
+        let media = homeserver.has_bytes(id, format!("{id}\n"));
+        left.push(Caller::get(&scanner.address, &format!("/scan/{media}"), TOKEN).await);
     }
-    // It has left its place in the queue to another.
-    let next = ask(&scanner.client, format!("/scan/{next}"), TOKEN);
+    let answers = left.into_iter().map(|mut caller| {
+        Box::pin(async move {
+            let answer = caller.read(12).await;
+            assert!(answer.starts_with(b"HTTP/1.1 503"));
+        })
+    });
+    let (_, _, waiting) = futures_util::future::select_all(answers).await;
+    drop(waiting);
+    scanner.logged(HUNG_UP, 1).await;
+    // It leaves its place in the queue to another, as soon as everybody has heard of it.
+    let client = scanner.client.clone();
+    let next = tokio::spawn(async move {
+        loop {
+            let reply = client.get(&format!("/scan/{next}")).await;
+            if reply.status != 503 {
+                return reply;
+            }
+        }
+    });
     scanner.place.let_go("go").await;
     first.await.unwrap().is_clean();
     next.await.unwrap().is_clean();

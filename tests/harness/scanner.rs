@@ -274,6 +274,11 @@ impl Builder {
         &self.place
     }
 
+    /// Its place, for a configuration that the test writes itself.
+    pub fn into_place(self) -> Place {
+        self.place
+    }
+
     /// Writes the configuration; gives its path.
     pub fn write_config(&self) -> PathBuf {
         let mut table = toml::Table::new();
@@ -311,7 +316,10 @@ impl Builder {
     /// Starts it where it will not listen; gives its exit code and what it said.
     pub fn fails(self) -> (Option<i32>, String) {
         let config = self.write_config();
-        let (code, _, stderr) = run(&["-c", config.to_str().expect("text")], &[]);
+        let environment = self.launch.environment.iter();
+        let environment: Vec<_> =
+            environment.map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let (code, _, stderr) = run(&["-c", config.to_str().expect("text")], &environment);
         (code, stderr)
     }
 }
