@@ -195,7 +195,7 @@ impl Flights {
         if waited {
             self.lock().remove(&key);
         } else {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 

@@ -1,6 +1,6 @@
 //! The disk is full, its budget is used up, or it has gone: an answer, and nothing left behind.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, time::Duration};
 
 use crate::harness::{
     Builder, Caller, Homeserver, Media, Scanner,
@@ -44,8 +44,7 @@ async fn a_full_disk_is_a_failure_and_leaves_nothing() {
         format!("mount -t tmpfs -o size=1500k,mode=0755 small {} && exec \"$@\"", temp.display());
     let wrapper = ["unshare", "-m", "--propagation", "private", "sh", "-c", &mount, "sh"];
     let scanner = builder.inside(&wrapper).start().await;
-    let unannounced =
-        Media::new("image/png", "").dripping(vec![7; 100_000], 30, Default::default());
+    let unannounced = Media::new("image/png", "").dripping(vec![7; 100_000], 30, Duration::ZERO);
     let attachment = crate::harness::Attachment::encrypt(&noise(3, 3_000_000), 3);
     let encrypted = homeserver.has_bytes("encrypted", attachment.ciphertext.clone());
 
@@ -101,7 +100,7 @@ async fn a_spool_that_is_used_up_is_busy_until_a_job_gives_its_share_back() {
     scanner.place.make_fifo("go");
     let first = homeserver.has_bytes("first", held(900_000));
     let second = homeserver.has_bytes("second", noise(2, 900_000));
-    let pieces = Media::new("image/png", "").dripping(noise(3, 90_000), 10, Default::default());
+    let pieces = Media::new("image/png", "").dripping(noise(3, 90_000), 10, Duration::ZERO);
     let unannounced = homeserver.has("third", pieces);
     let client = scanner.client.clone();
     let path = format!("/scan/{first}");

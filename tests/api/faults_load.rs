@@ -21,8 +21,8 @@ const HOLDS: &str = r#"
 
 const HUNG_UP: &str = "ended without an answer";
 
-fn ask(client: &Client, path: String, token: &str) -> JoinHandle<Reply> {
-    let request = client.request(Method::GET, &path).bearer_auth(token.to_owned());
+fn ask(client: &Client, path: impl AsRef<str>, token: &str) -> JoinHandle<Reply> {
+    let request = client.request(Method::GET, path.as_ref()).bearer_auth(token.to_owned());
     tokio::spawn(send(request))
 }
 
@@ -82,7 +82,7 @@ async fn a_job_whose_client_hangs_up_while_it_waits_is_never_begun() {
             assert!(answer.starts_with(b"HTTP/1.1 503"));
         })
     });
-    let (_, _, waiting) = futures_util::future::select_all(answers).await;
+    let ((), _, waiting) = futures_util::future::select_all(answers).await;
     drop(waiting);
     scanner.logged(HUNG_UP, 1).await;
     // It leaves its place in the queue to another, as soon as everybody has heard of it.
