@@ -207,9 +207,11 @@ impl Place {
     /// Lets one script go on that reads from this FIFO, or will.
     pub async fn let_go(&self, name: &str) {
         let path = self.path("marks").join(name);
-        // Opening waits for the script to open its end.
-        let opened = tokio::task::spawn_blocking(move || fs::write(path, "go\n"));
-        let opened = tokio::time::timeout(PATIENCE, opened).await.expect("a script at the fifo");
+        // Opening waits for the script to open its end: on a thread of its own, since a runtime would
+        // wait for that thread even after the test has failed.
+        let (tell, told) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || tell.send(fs::write(path, "go\n")));
+        let opened = tokio::time::timeout(PATIENCE, told).await.expect("a script at the fifo");
         opened.expect("no panic").expect("written");
     }
 
