@@ -8,8 +8,9 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
@@ -152,9 +153,16 @@ impl Helper {
 /// A build's name is written at once.
 fn first_bytes(mut pipe: &File) -> io::Result<Vec<u8>> {
     let mut ready = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
-    let patience = PollTimeout::try_from(BUILD_TIME_LIMIT).unwrap_or(PollTimeout::MAX);
-    if poll(&mut ready, patience)? == 0 {
-        return Err(io::ErrorKind::TimedOut.into());
+    let end = Instant::now() + BUILD_TIME_LIMIT;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        match poll(&mut ready, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
+            Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
+            Ok(_) => break,
+            // signal(7): poll(2) is never restarted, and a server has handlers (SIGCHLD at the least).
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
     }
     let mut bytes = vec![0; 256];
     let length = pipe.read(&mut bytes)?;
