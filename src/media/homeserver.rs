@@ -182,11 +182,23 @@ impl Homeservers {
     }
 }
 
-/// The one value of a header; none if it is absent or doubled.
+/// A remembered header's value is this long at the most, bytes: far more than a type or a file name takes.
+const MAX_KEPT_HEADER: usize = 4096;
+
+/// The one value of a header; none if it is absent, doubled or too long to keep.
 pub(super) fn single(response: &Response, name: &header::HeaderName) -> Option<HeaderValue> {
-    let mut values = response.headers().get_all(name).iter();
-    let first = values.next()?;
-    values.next().is_none().then(|| first.clone())
+    single_of(response.headers(), name)
+}
+
+fn single_of(headers: &HeaderMap, name: &header::HeaderName) -> Option<HeaderValue> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next().filter(|value| value.len() <= MAX_KEPT_HEADER)?;
+    if values.next().is_some() {
+        return None;
+    }
+    // A copy: a clone would be a slice of hyper's read buffer, and keep all of it for as long as the
+    // media is remembered.
+    HeaderValue::from_bytes(value.as_bytes()).ok()
 }
 
 #[cfg(test)]

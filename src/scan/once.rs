@@ -25,7 +25,11 @@ impl<K: Eq + Hash + Copy, V: Clone> OncePerKey<K, V> {
     /// Does `work`, or waits for the same work that somebody else is doing.
     pub(super) async fn run(&self, key: K, work: impl Future<Output = V>) -> V {
         let seat = Seat::take(self, key);
-        seat.cell.get_or_init(|| work).await.clone()
+        match &seat.cell {
+            Some(cell) => cell.get_or_init(|| work).await.clone(),
+            // Only while it is being dropped.
+            None => work.await,
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<K, Arc<OnceCell<V>>>> {
@@ -37,12 +41,13 @@ impl<K: Eq + Hash + Copy, V: Clone> OncePerKey<K, V> {
 struct Seat<'a, K: Eq + Hash + Copy, V: Clone> {
     all: &'a OncePerKey<K, V>,
     key: K,
-    cell: Arc<OnceCell<V>>,
+    /// Taken when the seat is given up, under the lock.
+    cell: Option<Arc<OnceCell<V>>>,
 }
 
 impl<'a, K: Eq + Hash + Copy, V: Clone> Seat<'a, K, V> {
     fn take(all: &'a OncePerKey<K, V>, key: K) -> Self {
-        let cell = Arc::clone(all.lock().entry(key).or_default());
+        let cell = Some(Arc::clone(all.lock().entry(key).or_default()));
         Self { all, key, cell }
     }
 }
@@ -50,10 +55,10 @@ impl<'a, K: Eq + Hash + Copy, V: Clone> Seat<'a, K, V> {
 impl<K: Eq + Hash + Copy, V: Clone> Drop for Seat<'_, K, V> {
     fn drop(&mut self) {
         let mut cells = self.all.lock();
-        // The map's and ours: nobody else is in it, and nobody can come while the lock is held.
-        if Arc::strong_count(&self.cell) == 2
-            && cells.get(&self.key).is_some_and(|cell| Arc::ptr_eq(cell, &self.cell))
-        {
+        // Given up under the lock: of two who leave together, the second finds the map's alone. Given up
+        // after it, both would find the other's, and the finished work would stay for who comes next.
+        drop(self.cell.take());
+        if cells.get(&self.key).is_some_and(|cell| Arc::strong_count(cell) == 1) {
             cells.remove(&self.key);
         }
     }
@@ -112,5 +117,24 @@ mod tests {
         stuck.abort();
         assert_eq!(next.await.unwrap(), "mine");
         assert!(all.lock().is_empty());
+    }
+
+    #[test]
+    fn those_who_leave_together_leave_nothing() {
+        let all: OncePerKey<u8, u8> = OncePerKey::new();
+        for _ in 0..20_000 {
+            let seats = [Seat::take(&all, 1), Seat::take(&all, 1)];
+            let ready = std::sync::Barrier::new(2);
+            std::thread::scope(|scope| {
+                for seat in seats {
+                    let ready = &ready;
+                    scope.spawn(move || {
+                        ready.wait();
+                        drop(seat);
+                    });
+                }
+            });
+            assert!(all.lock().is_empty(), "a finished cell stays");
+        }
     }
 }

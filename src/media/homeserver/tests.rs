@@ -211,3 +211,20 @@ fn a_file_without_certificates_is_refused() {
         assert!(matches!(error, SetupError::Certificates { .. }), "{error:?}");
     }
 }
+
+#[test]
+fn a_kept_header_is_bounded_and_keeps_no_buffer_alive() {
+    let buffer = bytes::Bytes::from(vec![b'a'; 8192]);
+    let mut headers = HeaderMap::new();
+    let value = HeaderValue::from_maybe_shared(buffer.slice(..MAX_KEPT_HEADER)).unwrap();
+    headers.insert(header::ETAG, value);
+    let kept = single_of(&headers, &header::ETAG).unwrap();
+    assert_eq!(kept.len(), MAX_KEPT_HEADER);
+    drop(headers);
+    assert!(buffer.is_unique(), "the kept value holds the buffer");
+
+    let mut headers = HeaderMap::new();
+    let value = HeaderValue::from_bytes(&[b'a'; MAX_KEPT_HEADER + 1]).unwrap();
+    headers.insert(header::ETAG, value);
+    assert!(single_of(&headers, &header::ETAG).is_none());
+}
