@@ -120,7 +120,9 @@ impl Flights {
     ) -> Seat {
         let mut flights = self.lock();
         if let Some(flight) = flights.get(&key) {
-            let in_own_name = flight.pilot.is_same(&request.fetch.requester);
+            // Once the headers are in, the homeserver has spoken for those who had asked by then.
+            let unanswered = matches!(*flight.stage.borrow(), Stage::Queued | Stage::Begun);
+            let in_own_name = unanswered && flight.pilot.is_same(&request.fetch.requester);
             return Seat { stage: flight.stage.subscribe(), in_own_name };
         }
         let (sender, stage) = watch::channel(Stage::Queued);

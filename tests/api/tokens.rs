@@ -103,6 +103,31 @@ async fn who_joins_a_scan_under_way_is_asked_for_too() {
 }
 
 #[tokio::test]
+async fn who_joins_with_the_token_that_began_the_scan_is_asked_for_all_the_same() {
+    let homeserver = Homeserver::start().await;
+    let script = r#"echo run >> "$MARKS/runs"; read line < "$MARKS/gate""#;
+    let scanner = Builder::new(script)
+        .homeserver(&homeserver)
+        .config("download.authorisation_ttl = 0")
+        .start()
+        .await;
+    scanner.place.make_fifo("gate");
+    let path = format!("/download/{}", homeserver.has_bytes("one", png()));
+
+    let first = scanner.client.get(&path);
+    let rest = async {
+        until("the scan", || scanner.place.marks("runs") == 1).await;
+        homeserver.logs_out(TOKEN);
+        // Refused while the scan still waits for the test.
+        scanner.client.get(&path).await.is_error(401, "M_UNKNOWN_TOKEN");
+        scanner.place.let_go("gate").await;
+    };
+    let (first, ()) = tokio::join!(first, rest);
+    first.is_media(&png());
+    scanner.idle().await;
+}
+
+#[tokio::test]
 async fn a_refused_download_is_its_senders_alone() {
     let homeserver = Homeserver::start().await;
     let scanner = Scanner::start(&homeserver, CLEAN).await;

@@ -214,7 +214,7 @@ fn a_file_without_certificates_is_refused() {
 
 #[test]
 fn a_kept_header_is_bounded_and_keeps_no_buffer_alive() {
-    let buffer = bytes::Bytes::from(vec![b'a'; 8192]);
+    let buffer = Bytes::from(vec![b'a'; 8192]);
     let mut headers = HeaderMap::new();
     let value = HeaderValue::from_maybe_shared(buffer.slice(..MAX_KEPT_HEADER)).unwrap();
     headers.insert(header::ETAG, value);
