@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use mcs_sandbox::{Layers, Sandbox};
+use mcs_sandbox::{Candidate, Mode, Sandbox};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout_at},
@@ -61,8 +61,6 @@ pub enum StartError {
 pub struct Grounds {
     /// Ready to prepare jobs.
     pub sandbox: Sandbox,
-    /// What the probe found to hold.
-    pub layers: Layers,
     /// This process's own directory; removed with it.
     pub directory: RunDirectory,
 }
@@ -84,9 +82,12 @@ impl Grounds {
         }
         let passable = config.sandbox.user.is_some();
         let directory = RunDirectory::make(&temp_directory, passable).map_err(unusable)?;
-        let sandbox = Sandbox::new(config.sandbox.clone())?;
-        let layers = sandbox.probe(directory.path()).await?;
-        Ok(Self { sandbox, layers, directory })
+        let mut policy = config.sandbox.clone();
+        // The programs themselves, wherever they lie.
+        policy.paths.read_only.push(config.scan.script.clone());
+        policy.paths.read_only.extend(config.scan.removal_command.iter().map(|(it, _)| it.clone()));
+        let sandbox = Candidate::new(policy)?.settle(directory.path()).await?;
+        Ok(Self { sandbox, directory })
     }
 
     /// The spool of this process.
@@ -123,7 +124,11 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
     let authoriser =
         Arc::new(Authoriser::new(Arc::clone(&homeservers), config.download.authorisation_ttl));
     let grounds = Grounds::prepare(&config).await?;
-    info!(layers = %grounds.layers, helper = %grounds.sandbox.helper().display(), "the sandbox holds");
+    let (layers, helper) = (grounds.sandbox.layers(), grounds.sandbox.helper().display());
+    info!(%layers, %helper, "the sandbox holds");
+    if config.sandbox.mode == Mode::Degraded {
+        warn!("sandbox.mode is degraded: whatever holds is used, even if that is next to nothing");
+    }
     let spool = grounds.spool(&config);
     let (scanner, workers) = Scanner::start(scan::Parts {
         settings: config.scan,

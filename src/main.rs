@@ -86,7 +86,10 @@ async fn check_config(config: &Config, warnings: &[Warning]) -> ExitCode {
     }
     match Grounds::prepare(config).await {
         Ok(grounds) => {
-            println!("\n# the sandbox holds: {}", grounds.layers);
+            println!("\n# the sandbox, tried out:");
+            for (layer, state) in grounds.sandbox.layers().rows() {
+                println!("#   {layer}: {state}");
+            }
             ExitCode::SUCCESS
         }
         Err(error) => failed(&error),

@@ -7,6 +7,8 @@ use std::{fmt, io};
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::plan::Layer;
+
 /// Why a sandbox, a job or a run failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -54,9 +56,20 @@ pub enum Error {
     /// The helper, or the server, said what it must not.
     #[error("the sandbox's protocol was broken: {0}")]
     Protocol(&'static str),
+    /// Less holds here than the policy's [`Mode`](crate::Mode) demands.
+    #[error("the sandbox is too weak here: {lacks} ({layers})")]
+    TooWeak {
+        /// What is missing.
+        lacks: String,
+        /// What holds, and why the rest does not.
+        layers: Box<crate::Layers>,
+    },
     /// The trial run gave another result than a sandbox that holds.
     #[error("the sandbox's trial run failed: {0}")]
     Probe(String),
+    /// In the trial run a layer was found not to hold although each of its steps had succeeded.
+    #[error("{0} does not hold: {1}")]
+    Layer(Layer, &'static str),
     /// A system call failed in the server.
     #[error("{doing} failed")]
     Io {
@@ -88,12 +101,20 @@ pub enum Step {
     Supervision,
     /// Comparing the helper's build with the server's.
     Build,
+    /// Entering namespaces.
+    Namespaces,
+    /// Naming the ids of the user namespace.
+    IdMaps,
+    /// Building the minimal root.
+    Root,
     /// Making the job's directory.
     Directory,
     /// Making the media's file.
     Media,
     /// Forking.
     Fork,
+    /// Becoming the first process of a pid namespace.
+    Init,
     /// Leaving the server's session.
     Session,
     /// Setting the resource limits.
@@ -112,10 +133,26 @@ pub enum Step {
     NoNewPrivileges,
     /// Entering the job's directory.
     WorkingDirectory,
+    /// Restricting paths, ports and scopes.
+    Landlock,
     /// Setting standard input, output and error.
     Streams,
+    /// Filtering system calls.
+    Seccomp,
     /// Executing the program: it is missing, not executable, or its interpreter is.
     Execute,
+}
+
+impl Step {
+    /// The layer that fails with this step; none where it is the base or the program.
+    pub(crate) fn layer(self) -> Option<Layer> {
+        match self {
+            Self::Namespaces | Self::IdMaps | Self::Root | Self::Init => Some(Layer::Namespaces),
+            Self::Landlock => Some(Layer::Landlock),
+            Self::Seccomp => Some(Layer::Seccomp),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for Step {
@@ -125,9 +162,13 @@ impl fmt::Display for Step {
             Self::Signals => "resetting signals",
             Self::Supervision => "becoming the supervisor",
             Self::Build => "comparing builds",
+            Self::Namespaces => "entering namespaces",
+            Self::IdMaps => "mapping ids",
+            Self::Root => "building the minimal root",
             Self::Directory => "making the job's directory",
             Self::Media => "making the media's file",
             Self::Fork => "forking",
+            Self::Init => "becoming the first process",
             Self::Session => "leaving the session",
             Self::Limits => "setting resource limits",
             Self::BoundingSet => "emptying the capability bounding set",
@@ -137,7 +178,9 @@ impl fmt::Display for Step {
             Self::Capabilities => "dropping capabilities",
             Self::NoNewPrivileges => "setting no_new_privs",
             Self::WorkingDirectory => "entering the job's directory",
+            Self::Landlock => "restricting by Landlock",
             Self::Streams => "setting the standard streams",
+            Self::Seccomp => "filtering system calls",
             Self::Execute => "executing the program (or the interpreter it names)",
         })
     }

@@ -25,6 +25,7 @@ use crate::channel::Channel;
 use crate::dispatch::BUILD;
 use crate::output::Capture;
 use crate::protocol::{Prepare, Reply, Request, Run, Text, is_safe_name, is_safe_path};
+use crate::view::View;
 use crate::{Error, Sandbox, Usage, remove_tree, sys};
 
 /// For the helper to make a directory.
@@ -110,6 +111,8 @@ impl Job {
             parent: Text::from(parent.as_os_str()),
             directory: name,
             media: media_name.to_owned(),
+            plan: sandbox.plan(),
+            view: View { network: policy.network.clone(), paths: policy.paths.clone() },
             user: policy.user,
             limits: policy.limits.clone(),
             environment: policy
@@ -126,7 +129,7 @@ impl Job {
         let mut job = Self {
             media_path: directory.join(media_name),
             media: None,
-            tamper_proof: policy.user.is_some(),
+            tamper_proof: policy.user.is_some() || sandbox.plan().namespaces,
             channel: None,
             remains: Some(Remains { helper, directory: directory.clone(), program: None }),
             directory,
@@ -177,13 +180,13 @@ impl Job {
     }
 
     /// The media's file. Its content can be read from it after the job has been closed, and is what was written through it
-    /// if [`media_is_tamper_proof`](Self::media_is_tamper_proof).
+    /// if [`media_is_tamper_proof`](Self::media_is_tamper_proof). With namespaces it lies in memory.
     pub fn take_media(&mut self) -> Option<File> {
         self.media.take()
     }
 
-    /// Whether no program can have changed what [`media`](Self::media) reads: true where programs run as another user than
-    /// the server. What lies at [`media_path`](Self::media_path) may still be another file after a run.
+    /// Whether no program can have changed what [`media`](Self::media) reads: true with namespaces, and where programs run as
+    /// another user than the server. What lies at [`media_path`](Self::media_path) may still be another file after a run.
     #[must_use]
     pub fn media_is_tamper_proof(&self) -> bool {
         self.tamper_proof

@@ -15,6 +15,7 @@ mod error;
 mod helper;
 mod job;
 mod output;
+mod plan;
 mod policy;
 mod probe;
 mod protocol;
@@ -22,12 +23,13 @@ mod remove;
 mod sandbox;
 #[expect(unsafe_code, reason = "system calls without a safe wrapper, all in this one file")]
 mod sys;
+mod view;
 
 pub use dispatch::dispatch;
 pub use error::{Error, Step};
 pub use job::{Command, Exit, Job, Outcome};
-pub use policy::{Limits, Policy, User};
-pub use probe::Layers;
+pub use plan::{Layer, Layers, Mode};
+pub use policy::{Limits, Network, Paths, Policy, User};
 pub use protocol::Usage;
 pub use remove::remove_tree;
-pub use sandbox::Sandbox;
+pub use sandbox::{Candidate, Sandbox};

@@ -4,12 +4,14 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::unistd::{getegid, geteuid};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
+use crate::plan::Mode;
 
 /// The ids that a program runs under. Supplementary groups are left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,10 +40,13 @@ pub struct Limits {
     /// `RLIMIT_AS`, bytes of address space. Scanners map far more than they use: below 4 GiB a full signature database does
     /// not load.
     pub address_space: Option<u64>,
+    /// Bytes that a job may write in all, beside the media: the size of its tmpfs. Needs namespaces.
+    pub disk: u64,
 }
 
 impl Default for Limits {
-    /// 10 minutes of processor time, files of 1 GiB, 1024 descriptors, 4096 processes per uid, any address space.
+    /// 10 minutes of processor time, files of 1 GiB, 1024 descriptors, 4096 processes per uid, any address space, 512 MiB
+    /// of disk.
     fn default() -> Self {
         Self {
             cpu_time: Some(Duration::from_secs(600)),
@@ -49,13 +54,46 @@ impl Default for Limits {
             open_files: Some(1024),
             processes: Some(4096),
             address_space: None,
+            disk: 512 << 20,
         }
     }
+}
+
+/// Whom a program may reach by network. Unix sockets are [`Paths::unix_sockets`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Network {
+    /// Nobody.
+    #[default]
+    None,
+    /// TCP to these ports of any host; to port 53 too, and UDP, for names. UDP is not held to port 53 before Landlock
+    /// version 10.
+    Ports(Vec<u16>),
+    /// Whomever the server may.
+    Host,
+}
+
+/// What of the file system a program has besides the system's own programs and libraries. Absolute paths; one that is not
+/// there is left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paths {
+    /// Files and directories that may be read and executed: the programs themselves, their interpreters where these are not
+    /// below /usr, signatures, configuration.
+    pub read_only: Vec<PathBuf>,
+    /// Files and directories that may be written. What one job writes there the next one reads.
+    pub writable: Vec<PathBuf>,
+    /// Sockets that may be connected to.
+    pub unix_sockets: Vec<PathBuf>,
 }
 
 /// What holds for every job.
 #[derive(Clone, Default)]
 pub struct Policy {
+    /// What the machine has to give.
+    pub mode: Mode,
+    /// Whom a program may reach.
+    pub network: Network,
+    /// What it sees.
+    pub paths: Paths,
     /// Who the program is. A server that is root has to name a user, any other server cannot become one: it leaves this
     /// `None`, or names itself.
     pub user: Option<User>,
@@ -71,6 +109,9 @@ impl fmt::Debug for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<_> = self.environment.iter().map(|(name, _)| name).collect();
         f.debug_struct("Policy")
+            .field("mode", &self.mode)
+            .field("network", &self.network)
+            .field("paths", &self.paths)
             .field("user", &self.user)
             .field("limits", &self.limits)
             .field("environment", &names)
@@ -99,6 +140,16 @@ impl Policy {
                 self.user = None;
             }
             None | Some(_) => {}
+        }
+        let Paths { read_only, writable, unix_sockets } = &self.paths;
+        for path in read_only.iter().chain(writable).chain(unix_sockets) {
+            let plain = path.components().all(|part| {
+                matches!(part, std::path::Component::RootDir | std::path::Component::Normal(_))
+            });
+            // The whole root, or a path that means another one once a link on it changes, is nobody's wish.
+            if !path.is_absolute() || !plain || path.parent().is_none() {
+                return Err(Error::Policy("a path is not absolute, is /, or has .. in it"));
+            }
         }
         for (name, value) in &self.environment {
             let (name, value) = (name.as_bytes(), value.as_bytes());

@@ -2,11 +2,11 @@
 //! feature by feature, since a call that succeeds alone may be refused with the others.
 //! `proc_pid_status(5)`.
 
-use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::{Command, Error, Exit, Outcome, Sandbox};
+use crate::plan::Plan;
+use crate::{Command, Error, Exit, Layer, Layers, Outcome, Policy, Sandbox};
 
 const TIME_LIMIT: Duration = Duration::from_secs(10);
 const MAX_OUTPUT: usize = 4096;
@@ -16,23 +16,54 @@ const MAX_OUTPUT: usize = 4096;
 const LOOK_AROUND: &str = r#"
 test -r "$1" || { echo "the media cannot be read" >&2; exit 1; }
 : > "$TMPDIR/probe" || exit 1
-test -r /proc/self/status || exit 0
-while read -r line; do echo "$line"; done < /proc/self/status
+echo "Pid: $$"
+if test -e /proc/self; then echo "Proc: yes"; else echo "Proc: no"; fi
+{ while read -r line; do echo "$line"; done < /proc/self/status; } 2> /dev/null
+exit 0
 "#;
 
-/// What a trial run found to hold, in the order of the steps.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Layers {
-    base: String,
-}
+/// A pid that a process has in a namespace of its own, and no other process of a running machine.
+const LARGEST_INNER_PID: u32 = 9;
 
-impl fmt::Display for Layers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "base: {}", self.base)
+pub(crate) async fn settle(
+    policy: &Policy,
+    taken: impl Fn(Layers) -> Sandbox,
+    parent: &Path,
+) -> Result<Sandbox, Error> {
+    let mut layers = Layers { plan: Plan::best(policy), base: base(policy), off: Vec::new() };
+    loop {
+        let sandbox = taken(layers.clone());
+        let Err(error) = run(&sandbox, parent).await else {
+            layers.judged(policy)?;
+            return Ok(sandbox);
+        };
+        match failed_layer(&error).filter(|layer| layers.plan.has(*layer)) {
+            Some(layer) => {
+                layers.plan = layers.plan.without(layer, policy);
+                layers.off.push((layer, reason(&error)));
+            }
+            None => return Err(error),
+        }
     }
 }
 
-pub(crate) async fn probe(sandbox: &Sandbox, parent: &Path) -> Result<Layers, Error> {
+fn failed_layer(error: &Error) -> Option<Layer> {
+    match error {
+        Error::NotStarted { step, .. } => step.layer(),
+        Error::Layer(layer, _) => Some(*layer),
+        _ => None,
+    }
+}
+
+fn reason(error: &Error) -> String {
+    match error {
+        Error::NotStarted { step, source } => format!("{step}: {source}"),
+        Error::Layer(_, found) => (*found).to_owned(),
+        other => other.to_string(),
+    }
+}
+
+async fn run(sandbox: &Sandbox, parent: &Path) -> Result<(), Error> {
     let mut job = sandbox.prepare(parent, "probe").await?;
     let command = Command {
         program: "/bin/sh".into(),
@@ -48,56 +79,77 @@ pub(crate) async fn probe(sandbox: &Sandbox, parent: &Path) -> Result<Layers, Er
     {
         return Err(Error::Probe("the job's directory was not removed".to_owned()));
     }
-    base(sandbox, &exit)
+    judge(sandbox, &exit)
 }
 
-fn base(sandbox: &Sandbox, exit: &Exit) -> Result<Layers, Error> {
+/// Whether the shell has found itself as the plan has it.
+fn judge(sandbox: &Sandbox, exit: &Exit) -> Result<(), Error> {
     if exit.outcome != Outcome::Exited(0) {
         let said = String::from_utf8_lossy(&exit.stderr);
         return Err(Error::Probe(format!("{:?}, {}", exit.outcome, said.trim().escape_debug())));
     }
     let status = String::from_utf8_lossy(&exit.stdout);
-    // Without /proc in the sandbox the steps' own success has to do.
-    if !status.is_empty() {
-        for (field, expected) in [
+    if sandbox.plan().namespaces {
+        let pid = field(&status, "Pid").and_then(|pid| pid.parse::<u32>().ok());
+        if pid.is_none_or(|pid| pid > LARGEST_INNER_PID) {
+            return Err(Error::Layer(Layer::Namespaces, "the shell has a pid of the machine's"));
+        }
+        if field(&status, "Proc").as_deref() != Some("no") {
+            return Err(Error::Layer(Layer::Namespaces, "the shell sees the machine's /proc"));
+        }
+    }
+    let readable = field(&status, "NoNewPrivs").is_some();
+    if sandbox.plan().landlock > 0 && readable {
+        return Err(Error::Layer(Layer::Landlock, "the shell could read /proc"));
+    }
+    // Where /proc is out of reach the steps' own success has to do.
+    if readable {
+        for (name, expected) in [
             ("NoNewPrivs", "1"),
             ("CapPrm", NONE),
             ("CapEff", NONE),
             ("CapInh", NONE),
             ("CapAmb", NONE),
         ] {
-            expect(&status, field, expected)?;
+            expect(&status, name, expected)?;
         }
         if let Some(user) = sandbox.policy().user {
             expect(&status, "Uid", &[user.uid.to_string().as_str(); 4].join(" "))?;
             expect(&status, "Gid", &[user.gid.to_string().as_str(); 4].join(" "))?;
             expect(&status, "Groups", "")?;
         }
+        let seccomp = if sandbox.plan().seccomp { "2" } else { "0" };
+        if field(&status, "Seccomp").is_some_and(|found| found != seccomp && found != "2") {
+            return Err(Error::Layer(Layer::Seccomp, "the shell finds no filter"));
+        }
     }
-    let user = sandbox.policy().user.map_or_else(
-        || {
-            "the server's own user (any script can reach the server: base alone is no sandbox)"
-                .to_owned()
-        },
+    Ok(())
+}
+
+fn base(policy: &Policy) -> String {
+    let user = policy.user.map_or_else(
+        || "the server's own user".to_owned(),
         |user| format!("uid {} gid {}", user.uid, user.gid),
     );
-    Ok(Layers {
-        base: format!(
-            "{user}, no capabilities, no_new_privs, closed descriptors, clean environment, own session, \
-             umask, resource limits, time limit"
-        ),
-    })
+    format!(
+        "{user}, no capabilities, no_new_privs, closed descriptors, clean environment, own session, umask, \
+         resource limits, time limit"
+    )
 }
 
 const NONE: &str = "0000000000000000";
 
-fn expect(status: &str, field: &str, expected: &str) -> Result<(), Error> {
-    let found = status
-        .lines()
-        .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))
-        .map(|value| value.split_ascii_whitespace().collect::<Vec<_>>().join(" "));
+fn expect(status: &str, name: &str, expected: &str) -> Result<(), Error> {
+    let found = field(status, name);
     if found.as_deref() == Some(expected) {
         return Ok(());
     }
-    Err(Error::Probe(format!("{field} is {found:?} and not {expected:?}")))
+    Err(Error::Probe(format!("{name} is {found:?} and not {expected:?}")))
+}
+
+fn field(status: &str, name: &str) -> Option<String> {
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+        .map(|value| value.split_ascii_whitespace().collect::<Vec<_>>().join(" "))
 }

@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::error::Refusal;
+use crate::plan::Plan;
 use crate::policy::{Limits, User};
+use crate::view::View;
 
 /// Bytes. Far above any real command line, far below what a unix socket takes at once (`net.core.wmem_default`).
 pub(crate) const MAX_PACKET: usize = 64 * 1024;
@@ -35,6 +37,8 @@ pub(crate) struct Prepare {
     pub(crate) directory: String,
     /// The name of the media's file.
     pub(crate) media: String,
+    pub(crate) plan: Plan,
+    pub(crate) view: View,
     pub(crate) user: Option<User>,
     pub(crate) limits: Limits,
     /// Exactly what the programs get.
@@ -53,8 +57,8 @@ pub(crate) struct Run {
 pub(crate) enum Reply {
     /// With one descriptor: the media's file, empty, to read and write.
     Prepared,
-    /// With one descriptor: a pidfd of the program's process, which leads a session and process group of its own. It has
-    /// not executed the program yet.
+    /// With one descriptor: a pidfd of the program's process, or of the first process of its pid namespace, which dies last.
+    /// It leads a session and process group of its own. The program has not been executed yet.
     Started { pid: i32 },
     /// The program ran and is gone.
     Ended {

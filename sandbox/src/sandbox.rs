@@ -18,19 +18,20 @@ use tokio::process::Child;
 
 use crate::channel;
 use crate::dispatch::{ASK_BUILD, BUILD, HELPER_NAME, is_own_helper};
-use crate::{Error, Job, Layers, Policy, probe};
+use crate::plan::Plan;
+use crate::{Error, Job, Layer, Layers, Policy, probe};
 
 /// How long a helper may take to name its build.
 const BUILD_TIME_LIMIT: Duration = Duration::from_secs(5);
 
-/// The helper's program and what is to hold for every job. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Sandbox {
+/// A sandbox before its trial run: what is wanted is known, what holds here is not.
+#[derive(Debug)]
+pub struct Candidate {
     helper: Arc<Helper>,
     policy: Arc<Policy>,
 }
 
-impl Sandbox {
+impl Candidate {
     /// Takes as helper the file `mcs-sandbox` beside this program where it is of this very build, else this program itself,
     /// whose `main` has to call [`dispatch`](crate::dispatch()). To be called once, at start: it blocks while the helper is
     /// asked for its build (milliseconds, at most 5 s).
@@ -47,16 +48,50 @@ impl Sandbox {
         Ok(Self { helper, policy })
     }
 
+    /// Tries everything, end to end: a job in `parent`, a shell in it that looks at itself, and whether nothing is left. A
+    /// layer that fails is left out, with the reason, and the rest tried again. What has passed in the end is put in force
+    /// for every job, nothing less.
+    ///
+    /// # Errors
+    /// [`Error::TooWeak`] where less holds than the policy's mode demands; or the base layer's own.
+    pub async fn settle(self, parent: &Path) -> Result<Sandbox, Error> {
+        probe::settle(&self.policy, |layers| self.taken(layers), parent).await
+    }
+
+    /// Takes these layers and no others, untried: for tests of what a weaker machine would do.
+    #[must_use]
+    pub fn untried(self, layers: &[Layer]) -> Sandbox {
+        let plan = Plan::of(layers, &self.policy);
+        let left_out = Layer::ALL.into_iter().filter(|layer| !plan.has(*layer));
+        let off = left_out.map(|layer| (layer, "left out".to_owned())).collect();
+        self.taken(Layers { plan, base: "untried".to_owned(), off })
+    }
+
+    fn taken(&self, layers: Layers) -> Sandbox {
+        let (helper, policy) = (Arc::clone(&self.helper), Arc::clone(&self.policy));
+        Sandbox { helper, policy, layers: Arc::new(layers) }
+    }
+}
+
+/// The helper's program and what holds for every job. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Sandbox {
+    helper: Arc<Helper>,
+    policy: Arc<Policy>,
+    layers: Arc<Layers>,
+}
+
+impl Sandbox {
     /// Where the helper's program was when it was opened.
     #[must_use]
     pub fn helper(&self) -> &Path {
         &self.helper.path
     }
 
-    /// Tries everything once, end to end: a job in `parent`, a shell in it that looks at itself, and whether nothing is left.
-    /// What holds is told, what does not is an error.
-    pub async fn probe(&self, parent: &Path) -> Result<Layers, Error> {
-        probe::probe(self, parent).await
+    /// What holds for every job.
+    #[must_use]
+    pub fn layers(&self) -> &Layers {
+        &self.layers
     }
 
     /// Starts a helper and has it make a job's directory in `parent`, with an empty file `media_name` in it.
@@ -71,6 +106,10 @@ impl Sandbox {
 
     pub(crate) fn policy(&self) -> &Policy {
         &self.policy
+    }
+
+    pub(crate) fn plan(&self) -> Plan {
+        self.layers.plan
     }
 
     /// Starts the helper; beside it our end of its socket. It blocks for about a millisecond. In the context of a runtime.

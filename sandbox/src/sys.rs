@@ -8,7 +8,8 @@ use std::panic;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::libc::{self, c_int};
+use nix::libc::{self, c_int, c_long};
+use nix::sched::CloneFlags;
 use nix::sys::time::TimeVal;
 use nix::unistd::{ForkResult, Pid, fork};
 use tokio::io::unix::AsyncFd;
@@ -59,6 +60,61 @@ pub(crate) fn fork_child(work: impl FnOnce() -> c_int) -> nix::Result<Pid> {
     }
 }
 
+/// The same with new namespaces for the child, `CLONE_NEWPID` in particular. clone(2).
+pub(crate) fn fork_child_in(flags: CloneFlags, work: impl FnOnce() -> c_int) -> nix::Result<Pid> {
+    let flags = c_long::from(flags.bits() | libc::SIGCHLD);
+    // SAFETY: without CLONE_VM and with a null stack this is fork(2) with flags: the child goes on here, on a copy of
+    // everything. The process has one thread, so no lock can be held by a thread that the child lacks.
+    let result =
+        unsafe { libc::syscall(libc::SYS_clone, flags, 0_usize, 0_usize, 0_usize, 0_usize) };
+    let pid = Errno::result(result)?;
+    if pid != 0 {
+        return Ok(Pid::from_raw(c_int::try_from(pid).map_err(|_| Errno::EOVERFLOW)?));
+    }
+    let code = panic::catch_unwind(panic::AssertUnwindSafe(work)).unwrap_or(127);
+    // SAFETY: ends the process without running anything else of it.
+    unsafe { libc::_exit(code) }
+}
+
+/// Sets attributes of the mount that `mount` is the top of, and with `recursive` of all below it. `mount_setattr(2)`,
+/// Linux 5.12.
+pub(crate) fn set_mount_attributes(
+    mount: BorrowedFd<'_>,
+    attributes: u64,
+    recursive: bool,
+) -> nix::Result<()> {
+    let below = if recursive { libc::AT_RECURSIVE } else { 0 };
+    // `struct mount_attr`: what to set, what to clear, propagation, user namespace.
+    let attributes = [attributes, 0, 0, 0];
+    // SAFETY: the path is a NUL-terminated string, and pointer and length are those of `attributes`.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH | below,
+            attributes.as_ptr(),
+            size_of_val(&attributes),
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
+/// The version of Landlock that the kernel has; 0 if none, or if it is switched off. `landlock_create_ruleset(2)`.
+pub(crate) fn landlock_abi() -> u32 {
+    const LANDLOCK_CREATE_RULESET_VERSION: u32 = 1;
+    // SAFETY: with this flag the call takes a null pointer of length 0, reads no memory and makes no descriptor.
+    let version = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            std::ptr::null::<u8>(),
+            0_usize,
+            LANDLOCK_CREATE_RULESET_VERSION,
+        )
+    };
+    u32::try_from(version).unwrap_or(0)
+}
+
 /// A child that has ended, left to be reaped. waitid(2); the wrapper in `nix` knows no real-time signal as a cause of death.
 pub(crate) fn ended_child() -> nix::Result<Option<Pid>> {
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
@@ -73,16 +129,24 @@ pub(crate) fn ended_child() -> nix::Result<Option<Pid>> {
     Ok((pid != 0).then(|| Pid::from_raw(pid)))
 }
 
-/// Reaps `pid` if it has ended: its status as wait(2) gives it, and what it cost. wait4(2).
+/// Reaps `pid` if it has ended: its status as wait(2) gives it, and what it cost.
 pub(crate) fn wait_usage(pid: Pid) -> nix::Result<Option<(c_int, Usage)>> {
+    let (reaped, status, usage) = wait4(pid, libc::WNOHANG)?;
+    Ok((reaped.as_raw() != 0).then_some((status, usage)))
+}
+
+/// Waits for the end of any child, and reaps it.
+pub(crate) fn wait_any() -> nix::Result<(Pid, c_int, Usage)> {
+    wait4(Pid::from_raw(-1), 0)
+}
+
+/// wait4(2); the wrapper in `nix` knows neither what a child cost nor real-time signals.
+fn wait4(pid: Pid, options: c_int) -> nix::Result<(Pid, c_int, Usage)> {
     let mut status = 0;
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
     // SAFETY: both pointers are to live, writable values of the types that the call fills.
-    let result =
-        unsafe { libc::wait4(pid.as_raw(), &raw mut status, libc::WNOHANG, usage.as_mut_ptr()) };
-    if Errno::result(result)? == 0 {
-        return Ok(None);
-    }
+    let result = unsafe { libc::wait4(pid.as_raw(), &raw mut status, options, usage.as_mut_ptr()) };
+    let reaped = Errno::result(result)?;
     // SAFETY: a struct of integers, zeroed before the call: any content is a valid value.
     let usage = unsafe { usage.assume_init() };
     let usage = Usage {
@@ -91,7 +155,7 @@ pub(crate) fn wait_usage(pid: Pid) -> nix::Result<Option<(c_int, Usage)>> {
         // getrusage(2): in kilobytes.
         max_rss: u64::try_from(usage.ru_maxrss).unwrap_or(0).saturating_mul(1024),
     };
-    Ok(Some((status, usage)))
+    Ok((Pid::from_raw(reaped), status, usage))
 }
 
 fn duration(time: libc::timeval) -> Duration {
@@ -149,7 +213,7 @@ pub(crate) fn adopt_received(fds: &[RawFd]) -> Vec<OwnedFd> {
         .collect()
 }
 
-fn adopt(result: libc::c_long) -> nix::Result<OwnedFd> {
+fn adopt(result: c_long) -> nix::Result<OwnedFd> {
     let fd = RawFd::try_from(result).map_err(|_| Errno::EBADF)?;
     // SAFETY: the call that returned it made it for this process, and nothing else has seen it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })

@@ -103,6 +103,19 @@ impl Config {
             let (key, because) = ("download.max_size", "scan.max_spool_size");
             reader.section("download").warn(Warning::NeverReached { key, because });
         }
+        if let (Some(scan), Some(sandbox)) = (&scan, &sandbox) {
+            let shown = sandbox.paths.read_only.iter().chain(&sandbox.paths.writable);
+            if let Some(path) = shown.clone().find(|path| scan.temp_directory.starts_with(path)) {
+                reader.section("scan").conflict(
+                    "temp_directory",
+                    format!(
+                        "found {}, expected a directory outside what scripts are shown ({})",
+                        scan.temp_directory.display(),
+                        path.display()
+                    ),
+                );
+            }
+        }
         let config = scan.zip(sandbox).zip(crypto).map(|((scan, sandbox), crypto)| Self {
             web,
             scan,

@@ -49,6 +49,10 @@ pub enum Warning {
     DemoScript(PathBuf),
     /// The script runs as a user that other services may run as too.
     SharedUser(&'static str),
+    /// A path in `sandbox.writable_paths`.
+    Writable(PathBuf),
+    /// A path that scripts are to see, and that does not exist.
+    NotThere(PathBuf),
     /// A limit that another one always precedes.
     NeverReached {
         /// The limit that has no effect.
@@ -142,6 +146,17 @@ impl fmt::Display for Warning {
                 f,
                 "sandbox.user: not set, so scripts run as {name}, which other services may run as \
                  too; a user of its own is safer"
+            ),
+            Self::Writable(path) => write!(
+                f,
+                "sandbox.writable_paths: what one script writes to {} the next one reads, and whoever \
+                 else does",
+                path.display()
+            ),
+            Self::NotThere(path) => write!(
+                f,
+                "sandbox: {} does not exist; scripts do without it until it does",
+                path.display()
             ),
             Self::NeverReached { key, because } => {
                 write!(f, "{key}: has no effect, since {because} is smaller")

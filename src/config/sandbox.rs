@@ -1,11 +1,12 @@
 //! `[sandbox]`.
 
-use std::{ffi::OsString, time::Duration};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use mcs_sandbox::{Limits, Policy, User};
+use mcs_sandbox::{Layer, Limits, Mode, Network, Paths, Policy, User};
 
 use super::{
-    kinds::{self, LONGEST, duration, integer, size},
+    kinds::{self, LONGEST, choice, duration, integer, list, size},
+    paths::path,
     problem::Warning,
     reader::{Parsed, Reader, Section, Value},
 };
@@ -20,10 +21,83 @@ const OWN_VARIABLE: &str = "TMPDIR";
 
 pub(super) fn read(reader: &mut Reader<'_>, server: User) -> Option<Policy> {
     let mut sandbox = reader.section("sandbox");
+    let mode = mode(&mut sandbox);
+    let network = network(&mut sandbox);
+    let paths = paths(&mut sandbox);
     let user = user(&mut sandbox, server)?;
     let environment = sandbox.read("environment", kinds::table(variable)).unwrap_or_default();
     let limits = limits(&mut sandbox.subsection("limits", "sandbox.limits"));
-    Some(Policy { user, limits, environment })
+    Some(Policy { mode, network, paths, user, limits, environment })
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Strictness {
+    Enforce,
+    Strict,
+    Degraded,
+}
+
+fn mode(sandbox: &mut Section<'_, '_>) -> Mode {
+    use Strictness::{Degraded, Enforce, Strict};
+    let modes = [("enforce", Enforce), ("strict", Strict), ("degraded", Degraded)];
+    let written = sandbox.read("mode", choice(&modes)).unwrap_or(Enforce);
+    let layers = Layer::ALL.map(|layer| (layer.name(), layer));
+    let required = sandbox.read("require", list(choice(&layers))).unwrap_or_default();
+    if written != Strict && !required.is_empty() {
+        sandbox.conflict("require", "found layers, expected sandbox.mode = \"strict\" with them");
+    }
+    match written {
+        Enforce => Mode::Enforce,
+        Strict => Mode::Strict(required),
+        Degraded => Mode::Degraded,
+    }
+}
+
+fn network(sandbox: &mut Section<'_, '_>) -> Network {
+    let host = sandbox.read("network", choice(&[("none", false), ("host", true)])).unwrap_or(false);
+    let ports = sandbox.read("tcp_ports", list(integer(1..=u16::MAX))).unwrap_or_default();
+    match (host, ports.is_empty()) {
+        (true, false) => {
+            sandbox.conflict(
+                "tcp_ports",
+                "found ports beside sandbox.network = \"host\", which opens all; expected one of them",
+            );
+            Network::None
+        }
+        (true, true) => Network::Host,
+        (false, true) => Network::None,
+        (false, false) => Network::Ports(ports),
+    }
+}
+
+fn paths(sandbox: &mut Section<'_, '_>) -> Paths {
+    let read_only = shown(sandbox, "read_only_paths");
+    let writable = shown(sandbox, "writable_paths");
+    let unix_sockets = shown(sandbox, "unix_sockets");
+    for path in &writable {
+        sandbox.warn(Warning::Writable(path.clone()));
+    }
+    // A socket comes and goes with its service.
+    for path in read_only.iter().chain(&writable).filter(|path| !path.exists()) {
+        sandbox.warn(Warning::NotThere(path.clone()));
+    }
+    Paths { read_only, writable, unix_sockets }
+}
+
+fn shown(sandbox: &mut Section<'_, '_>, key: &'static str) -> Vec<PathBuf> {
+    sandbox.read(key, list(showable)).unwrap_or_default()
+}
+
+/// With these a script would see other processes, devices, or everything.
+const NEVER_SHOWN: [&str; 3] = ["/proc", "/sys", "/dev"];
+
+fn showable(value: Value<'_>) -> Parsed<PathBuf> {
+    let path = path(value)?;
+    let never = NEVER_SHOWN.iter().any(|never| path.starts_with(never));
+    if path.parent().is_none() || never {
+        return value.wrong("a path other than / and outside /proc, /sys and /dev");
+    }
+    Ok(path)
 }
 
 /// The user to change to; `Some(None)` where scripts run as the server does.
@@ -92,6 +166,7 @@ fn limits(table: &mut Section<'_, '_>) -> Limits {
         address_space: table
             .read("address_space", size(16 << 20..=1 << 50))
             .or(default.address_space),
+        disk: table.read("disk", size(0..=1 << 50)).unwrap_or(default.disk),
     }
 }
 

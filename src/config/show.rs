@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use mcs_sandbox::{self as scripts, Mode};
 use reqwest::Url;
 
 use super::{Config, LogFormat, mime};
@@ -87,6 +88,24 @@ impl Config {
     fn show_sandbox(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sandbox = &self.sandbox;
         let mut lines = Lines::new(f, "\n[sandbox]")?;
+        let (mode, required) = match &sandbox.mode {
+            Mode::Enforce => ("enforce", [].as_slice()),
+            Mode::Strict(required) => ("strict", required.as_slice()),
+            Mode::Degraded => ("degraded", [].as_slice()),
+        };
+        lines.line("mode", quoted(mode))?;
+        lines.line("require", list(required.iter().map(|layer| quoted(layer.name()))))?;
+        let (network, ports) = match &sandbox.network {
+            scripts::Network::None => ("none", [].as_slice()),
+            scripts::Network::Ports(ports) => ("none", ports.as_slice()),
+            scripts::Network::Host => ("host", [].as_slice()),
+        };
+        lines.line("network", quoted(network))?;
+        lines.line("tcp_ports", list(ports.iter()))?;
+        let shown = &sandbox.paths;
+        lines.line("unix_sockets", list(shown.unix_sockets.iter().map(|it| path(it))))?;
+        lines.line("read_only_paths", list(shown.read_only.iter().map(|it| path(it))))?;
+        lines.line("writable_paths", list(shown.writable.iter().map(|it| path(it))))?;
         if let Some(user) = sandbox.user {
             lines.line("user", quoted(&format!("{}:{}", user.uid, user.gid)))?;
         }
@@ -98,7 +117,8 @@ impl Config {
         lines.optional("file_size", limits.file_size.map(quoted_size))?;
         lines.optional("open_files", limits.open_files)?;
         lines.optional("processes", limits.processes)?;
-        lines.optional("address_space", limits.address_space.map(quoted_size))
+        lines.optional("address_space", limits.address_space.map(quoted_size))?;
+        lines.line("disk", quoted_size(limits.disk))
     }
 
     fn show_download(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,6 +1,7 @@
-//! The job's directory: made, given to the job's user, removed when dropped. The media's file stays the server's where that
-//! is another user, so that the program cannot write it; it can take the name away and put a file of its own there, which is
-//! why the server serves from its descriptor. open(2), chown(2).
+//! The job's directory: made, given to the job's user, removed when dropped. In a minimal root (`root`) it lies in memory and
+//! needs no removing. Else it lies where the server's jobs are; the media's file stays the server's where that is another user,
+//! so that the program cannot write it; it can take the name away and put a file of its own there, which is why the server
+//! serves from its descriptor. open(2), chown(2).
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -11,6 +12,7 @@ use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::{Mode, fchmod, mkdirat};
 use nix::unistd::{Gid, Uid, fchown, fchownat};
 
+use super::{namespaces, root};
 use crate::error::{Refusal, Step};
 use crate::policy::User;
 use crate::protocol::{Prepare, is_safe_name, is_safe_path};
@@ -22,8 +24,8 @@ const TMP: &str = "tmp";
 pub(super) struct Directory {
     pub(super) path: PathBuf,
     pub(super) fd: OwnedFd,
-    parent: OwnedFd,
-    name: String,
+    /// Where it is to be removed from.
+    outside: Option<(OwnedFd, String)>,
 }
 
 impl Directory {
@@ -35,6 +37,27 @@ impl Directory {
         {
             return Err(Refusal::at(Step::Directory)(Errno::EINVAL));
         }
+        if prepare.plan.namespaces { Self::inside(prepare) } else { Self::outside(prepare) }
+    }
+
+    /// In a root of the job's own.
+    fn inside(prepare: &Prepare) -> Result<(Self, OwnedFd), Refusal> {
+        namespaces::enter(prepare.plan)?;
+        let parent = Path::new(&prepare.parent.0);
+        let path = parent.join(&prepare.directory);
+        let Prepare { media, view, limits, user, .. } = prepare;
+        let ground = root::build(parent, &path, media, view, limits, *user).map_err(|error| {
+            Refusal::at(Step::Root)(Errno::try_from(error).unwrap_or(Errno::EINVAL))
+        })?;
+        let this = Self { path, fd: ground.directory, outside: None };
+        this.fill_and_give(*user).map_err(Refusal::at(Step::Directory))?;
+        Ok((this, ground.media))
+    }
+
+    /// Among the server's files.
+    fn outside(prepare: &Prepare) -> Result<(Self, OwnedFd), Refusal> {
+        let parent_path = Path::new(&prepare.parent.0);
+        let (name, media) = (prepare.directory.as_str(), prepare.media.as_str());
         let of_directory = Refusal::at(Step::Directory);
         let just_open = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let parent =
@@ -48,7 +71,8 @@ impl Directory {
             }
         };
         // From here on it is removed on every way out.
-        let this = Self { path: parent_path.join(name), fd, parent, name: name.to_owned() };
+        let path = parent_path.join(name);
+        let this = Self { path, fd, outside: Some((parent, name.to_owned())) };
         let media = this.make_media(media, prepare.user).map_err(Refusal::at(Step::Media))?;
         // Given away last: until then no other program of that user can be inside and meddle.
         this.fill_and_give(prepare.user).map_err(of_directory)?;
@@ -83,6 +107,8 @@ impl Directory {
 impl Drop for Directory {
     fn drop(&mut self) {
         // The server looks whether it has gone, and has more ways to say so.
-        let _ = remove_at(self.parent.as_fd(), &self.name);
+        if let Some((parent, name)) = &self.outside {
+            let _ = remove_at(parent.as_fd(), name);
+        }
     }
 }

@@ -1,15 +1,20 @@
 //! Forks the child that becomes the program. Steps 8 to 20 of the module above, in one function in their order. The child
-//! says which step failed over a socket of its own that execve(2) closes, so the program cannot speak in its name.
+//! says which step failed over a socket of its own that execve(2) closes, so the program cannot speak in its name; the first
+//! process of a pid namespace says over the same socket how the program ended.
 //! credentials(7), capabilities(7), `PR_SET_NO_NEW_PRIVS(2const)`, execve(2).
 
 use std::convert::Infallible;
 use std::ffi::{CString, OsStr, OsString};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::Path;
 
 use caps::CapSet;
+use landlock::RulesetCreated;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open};
+use nix::libc::c_int;
+use nix::sched::CloneFlags;
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
@@ -19,12 +24,16 @@ use nix::unistd::{
     setresgid, setresuid, setsid,
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::directory::Directory;
-use super::{next, reply};
+use super::seccomp::Filters;
+use super::{init, landlock as paths, next, reply};
 use crate::channel;
 use crate::error::{Refusal, Step};
+use crate::plan::Plan;
 use crate::policy::{Limits, User};
-use crate::protocol::{Prepare, Run};
+use crate::protocol::{Prepare, Run, Usage};
 use crate::sys;
 
 /// Where a program without a path is looked for, unless the policy sets `PATH`.
@@ -43,14 +52,26 @@ impl Launched {
         let _ = reply(self.child.as_fd(), &(), &[]);
     }
 
-    /// What kept an ended child from executing the program.
-    pub(super) fn failure(&mut self) -> Option<Refusal> {
-        next(self.child.as_fd()).ok().flatten().map(|(refusal, _)| refusal)
+    /// What an ended child has said, the first of it.
+    pub(super) fn report(&self) -> Option<Report> {
+        next(self.child.as_fd()).ok().flatten().map(|(report, _)| report)
     }
 }
 
+/// From the child, or from the first process of its pid namespace.
+#[derive(Serialize, Deserialize)]
+pub(super) enum Report {
+    /// The program was not executed.
+    Refused(Refusal),
+    /// The program ended; from a pid namespace only, where the helper cannot see it.
+    Ended { status: c_int, usage: Usage },
+}
+
 /// What the child needs, made before fork(2).
-struct Plan<'a> {
+struct Program<'a> {
+    plan: Plan,
+    rules: Option<RulesetCreated>,
+    filters: Option<Filters>,
     candidates: Vec<CString>,
     /// The program itself, opened with the server's rights.
     opened: Option<OwnedFd>,
@@ -68,14 +89,36 @@ pub(super) fn launch(
     run: &Run,
     streams: &[OwnedFd; 2],
 ) -> Result<Launched, Refusal> {
-    let plan = plan(directory, prepare, run, streams)?;
+    let program = program(directory, prepare, run, streams)?;
     let (ours, theirs) = channel::pair().map_err(Refusal::at(Step::Fork))?;
-    let pid = sys::fork_child(|| {
-        let Err(refusal) = wait_for_go(&ours, &theirs).and_then(|()| become_program(&plan));
-        let _ = reply(theirs.as_fd(), &refusal, &[]);
+    let say = |report| {
+        let _ = reply(theirs.as_fd(), &report, &[]);
+    };
+    let ready = || wait_for_go(&ours, &theirs);
+    let become_it = |program| {
+        let Err(refusal) = become_program(program);
+        say(Report::Refused(refusal));
         127
-    })
-    .map_err(Refusal::at(Step::Fork))?;
+    };
+    let pid = if prepare.plan.namespaces {
+        sys::fork_child_in(CloneFlags::CLONE_NEWPID, || {
+            say(match init::run(ready, || become_it(program)) {
+                Ok((status, usage)) => Report::Ended { status, usage },
+                Err(refusal) => Report::Refused(refusal),
+            });
+            0
+        })
+        .map_err(Refusal::at(Step::Init))?
+    } else {
+        sys::fork_child(|| match ready() {
+            Ok(()) => become_it(program),
+            Err(refusal) => {
+                say(Report::Refused(refusal));
+                127
+            }
+        })
+        .map_err(Refusal::at(Step::Fork))?
+    };
     match sys::pidfd_open(pid) {
         Ok(pidfd) => Ok(Launched { pid, pidfd, child: ours }),
         Err(errno) => {
@@ -87,12 +130,12 @@ pub(super) fn launch(
     }
 }
 
-fn plan<'a>(
+fn program<'a>(
     directory: &'a Directory,
     prepare: &'a Prepare,
     run: &'a Run,
     streams: &'a [OwnedFd; 2],
-) -> Result<Plan<'a>, Refusal> {
+) -> Result<Program<'a>, Refusal> {
     let unusable = Refusal::at(Step::Execute);
     let mut environment: Vec<(OsString, OsString)> = vec![
         ("PATH".into(), DEFAULT_PATH.into()),
@@ -106,11 +149,11 @@ fn plan<'a>(
     }
     let path = environment.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.clone());
 
-    // One that lies where the program's user cannot pass (a checkout below /root) is executed by descriptor. Opened now,
-    // while that can be done; what fails here is told when it is executed.
+    // One that lies where the program's user cannot pass (a checkout below /root) is executed by descriptor, unless a minimal
+    // root has laid its path bare. Opened now, while that can be done; what fails here is told when it is executed.
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
     let opened = open(run.program.0.as_os_str(), flags, Mode::empty()).ok();
-    let opened = opened.filter(|_| prepare.user.is_some());
+    let opened = opened.filter(|_| prepare.user.is_some() && !prepare.plan.namespaces);
     let candidates = candidates(&run.program.0, path.as_deref().unwrap_or_default());
     let arguments = [&run.program].into_iter().chain(&run.arguments).map(|text| text.0.clone());
     let environment = environment.into_iter().map(|(mut name, value)| {
@@ -118,7 +161,15 @@ fn plan<'a>(
         name.push(value);
         name
     });
-    Ok(Plan {
+    let (plan, view) = (prepare.plan, &prepare.view);
+    let rules = (plan.landlock > 0)
+        .then(|| paths::rules(view, &directory.path, Path::new(&run.program.0)))
+        .transpose()?;
+    let filters = plan.seccomp.then(|| Filters::new(plan, &view.network)).transpose()?;
+    Ok(Program {
+        plan,
+        rules,
+        filters,
         candidates: c_strings(candidates).map_err(&unusable)?,
         opened,
         arguments: c_strings(arguments).map_err(&unusable)?,
@@ -156,18 +207,18 @@ fn wait_for_go(ours: &OwnedFd, theirs: &OwnedFd) -> Result<(), Refusal> {
 }
 
 /// In the child.
-fn become_program(plan: &Plan<'_>) -> Result<Infallible, Refusal> {
+fn become_program(mut program: Program<'_>) -> Result<Infallible, Refusal> {
     setsid().map_err(Refusal::at(Step::Session))?;
-    limit(plan.limits).map_err(Refusal::at(Step::Limits))?;
+    limit(program.limits).map_err(Refusal::at(Step::Limits))?;
     // Without the right to, no_new_privs has to do, with which nothing of the set can be had.
     if caps::has_cap(None, CapSet::Effective, caps::Capability::CAP_SETPCAP).unwrap_or(false) {
         clear(CapSet::Bounding).map_err(Refusal::at(Step::BoundingSet))?;
     }
-    if plan.user.is_none() && geteuid().is_root() {
+    if program.user.is_none() && geteuid().is_root() {
         // A server of ours names a user, see `Policy`; should that check ever be passed by, nothing runs as root.
         return Err(Refusal::at(Step::Uid)(Errno::EPERM));
     }
-    if let Some(User { uid, gid }) = plan.user {
+    if let Some(User { uid, gid }) = program.user {
         let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
         setgroups(&[]).map_err(Refusal::at(Step::Groups))?;
         setresgid(gid, gid, gid).map_err(Refusal::at(Step::Gid))?;
@@ -178,42 +229,46 @@ fn become_program(plan: &Plan<'_>) -> Result<Infallible, Refusal> {
         clear(set).map_err(Refusal::at(Step::Capabilities))?;
     }
     prctl::set_no_new_privs().map_err(Refusal::at(Step::NoNewPrivileges))?;
-    fchdir(plan.directory).map_err(Refusal::at(Step::WorkingDirectory))?;
-    // (Landlock.)
-    let [stdout, stderr] = plan.streams;
+    fchdir(program.directory).map_err(Refusal::at(Step::WorkingDirectory))?;
+    if let Some(rules) = program.rules.take() {
+        paths::restrict(rules, program.plan)?;
+    }
+    let [stdout, stderr] = program.streams;
     // Standard input is the helper's own: /dev/null.
     dup2_stdout(stdout).and_then(|()| dup2_stderr(stderr)).map_err(Refusal::at(Step::Streams))?;
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
         .map_err(Refusal::at(Step::Signals))?;
-    // (seccomp.)
-    Err(Refusal::at(Step::Execute)(execute(plan)))
+    if let Some(filters) = &program.filters {
+        filters.apply()?;
+    }
+    Err(Refusal::at(Step::Execute)(execute(&program)))
 }
 
 /// Tries the candidates as execvp(3) does, but for its running of files without an interpreter by a shell: a script that
 /// names none is to be found out when it is tried first. Returns only on failure.
-fn execute(plan: &Plan<'_>) -> Errno {
+fn execute(program: &Program<'_>) -> Errno {
     let mut found = Errno::ENOENT;
-    for candidate in &plan.candidates {
-        let Err(errno) = execve(candidate, &plan.arguments, &plan.environment);
+    for candidate in &program.candidates {
+        let Err(errno) = execve(candidate, &program.arguments, &program.environment);
         match errno {
             Errno::ENOENT | Errno::ENOTDIR => {}
             Errno::EACCES => found = errno,
             errno => return errno,
         }
     }
-    match &plan.opened {
-        Some(opened) if found == Errno::EACCES => execute_opened(plan, opened),
+    match &program.opened {
+        Some(opened) if found == Errno::EACCES => execute_opened(program, opened),
         _ => found,
     }
 }
 
 /// The right to execute is the file's own and is checked all the same; only the way to it is spared. A script's interpreter
 /// opens it as `/dev/fd/N`, see execveat(2), so this one descriptor stays: on the script itself, for reading.
-fn execute_opened(plan: &Plan<'_>, opened: &OwnedFd) -> Errno {
+fn execute_opened(program: &Program<'_>, opened: &OwnedFd) -> Errno {
     if let Err(errno) = fcntl(opened, FcntlArg::F_SETFD(FdFlag::empty())) {
         return errno;
     }
-    let Err(errno) = fexecve(opened, &plan.arguments, &plan.environment);
+    let Err(errno) = fexecve(opened, &program.arguments, &program.environment);
     errno
 }
 

@@ -1,7 +1,8 @@
 //! The helper: a process of its own for each job, which restricts itself, then for each program forks a child that restricts
 //! itself further, executes the program, and is watched. It knows the server only as the other end of descriptor 0.
 //!
-//! The order of the steps, and why each cannot come later. The layers still to come have their places marked.
+//! The order of the steps, and why each cannot come later. Which of the layers among them are taken the server says, by the
+//! plan that its trial run settled; one that fails then ends the job. A layer still to come has its place marked.
 //!
 //! In the helper (`inherited`, then `directory`):
 //!  1. Inherited descriptors are closed, before any is opened: later nobody could tell which are ours.
@@ -10,13 +11,14 @@
 //!  4. Not dumpable, before the first message: from then on the helper holds what another job's program must not reach.
 //!     Child subreaper, before the first fork: orphans of earlier ones would go to init.
 //!  5. *(cgroup: entered before the first fork, so that nothing is ever outside it.)*
-//!  6. *(Namespaces and id maps, then mounts and the minimal root: before the job's directory, which lies on the job's own
-//!     tmpfs, and while there are capabilities.)*
+//!  6. Namespaces and id maps, then mounts and the minimal root (`namespaces`, `root`): before the job's directory, which lies
+//!     on the job's own tmpfs, and while there are capabilities.
 //!  7. The job's directory and the media's file, while the helper may still give them away with chown(2).
 //!
 //! In the child (`launch`), between fork(2) and execve(2):
 //!  8. It waits until the server knows of it: a helper killed in between must not leave a program that nobody knows.
-//!  9. *(In a pid namespace: it is pid 1 there.)*
+//!  9. In a pid namespace it is the first process there, which forks the child of the following steps (`init`): before the
+//!     child's session, since a namespace is entered by fork only.
 //! 10. Session, before anything can fail slowly: from here on its process group can be killed as one.
 //! 11. Resource limits, before the uid changes: a hard limit is lowered by anybody, but `RLIMIT_NPROC` is to count for the
 //!     new uid from its first moment.
@@ -25,14 +27,19 @@
 //! 14. All other capability sets: where no uid changes they are still there.
 //! 15. `no_new_privs`: Landlock and seccomp ask for it where there is no `CAP_SYS_ADMIN`; no execve(2) gives anything back.
 //! 16. Working directory, as the new uid, so that a directory it cannot enter is found here and not by the program.
-//! 17. *(Landlock: after the last path that only we need.)*
+//! 17. Landlock: after the last path that only we need.
 //! 18. Standard streams and signal mask: last of all that can be reported, then the socket is all that is left.
-//! 19. *(seccomp: after the last system call but execve(2) that its filter denies.)*
+//! 19. seccomp: after the last system call but execve(2) that its filter denies.
 //! 20. execve(2), which closes the rest.
 
 mod directory;
 mod inherited;
+mod init;
+mod landlock;
 mod launch;
+mod namespaces;
+mod root;
+mod seccomp;
 mod supervise;
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -44,6 +51,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use self::directory::Directory;
+use self::launch::Report;
 use self::supervise::End;
 use crate::channel::{self, Packet};
 use crate::dispatch::BUILD;
@@ -112,7 +120,7 @@ fn run_program(
     run: &Run,
     streams: [OwnedFd; 2],
 ) -> Result<Result<End, Refusal>, Gone> {
-    let mut launched = match launch::launch(directory, prepare, run, &streams) {
+    let launched = match launch::launch(directory, prepare, run, &streams) {
         Ok(launched) => launched,
         Err(refusal) => return Ok(Err(refusal)),
     };
@@ -125,8 +133,13 @@ fn run_program(
     }
     // Supervised even where the server has gone by now: then it ends at once, as it would a moment later.
     let end = supervise::supervise(channel, children, launched.pid, run.time_limit)?;
-    Ok(match launched.failure() {
-        Some(refusal) => Err(refusal),
+    Ok(match launched.report() {
+        Some(Report::Refused(refusal)) => Err(refusal),
+        Some(Report::Ended { status, usage }) => Ok(End { status, usage, ..end }),
+        // The namespace's first process was killed, and not by us: what it would have said is not known.
+        None if prepare.plan.namespaces && !end.timed_out => {
+            Err(Refusal::at(Step::Init)(Errno::ECHILD))
+        }
         None => Ok(end),
     })
 }

@@ -1,6 +1,7 @@
-//! Watches one program until it has ended, its time is over or the server has gone, and leaves no process of it: its process
-//! group first, then whatever was handed up to the helper as child subreaper. A program that forks faster than it is killed
-//! is not for this layer. wait(2), kill(2), `proc_tid_children(5)`.
+//! Watches one program until it has ended, its time is over or the server has gone, and leaves no process of it: where it has a
+//! pid namespace that is killed with its first process; else its process group first, then whatever was handed up to the
+//! helper as child subreaper. Where no layer above keeps a program in its group, one that forks faster than it is killed
+//! escapes. wait(2), kill(2), `proc_tid_children(5)`.
 
 use std::fs;
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -60,6 +61,7 @@ pub(super) fn supervise(
         // There is nothing to be said while a program runs: a message is as good as an end.
         if wait_for(channel, children, patience) {
             let _ = killpg(program, Signal::SIGKILL);
+            let _ = kill(program, Signal::SIGKILL);
             kill_children(children);
             return Err(Gone);
         }

@@ -116,28 +116,3 @@ async fn a_parent_that_is_not_there_is_an_error_of_that_step() {
         "{refused:?}"
     );
 }
-
-#[tokio::test]
-async fn a_trial_run_tells_what_holds() {
-    let place = Place::new();
-    let layers = place.sandbox.probe(&place.jobs()).await.unwrap().to_string();
-    assert!(layers.starts_with("base: "), "{layers}");
-    assert_eq!(layers.contains("uid 61234"), is_root(), "{layers}");
-    assert!(place.is_empty());
-}
-
-#[tokio::test]
-async fn a_trial_run_fails_where_programs_cannot_reach_their_directory() {
-    if skipped_without_root("a_trial_run_fails_where_programs_cannot_reach_their_directory") {
-        return;
-    }
-    let place = Place::new();
-    let closed = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-    std::fs::set_permissions(place.jobs(), closed).unwrap();
-    let failed = place.sandbox.probe(&place.jobs()).await;
-    assert!(
-        matches!(&failed, Err(Error::Probe(why)) if why.contains("cannot be read")),
-        "{failed:?}"
-    );
-    assert!(place.is_empty());
-}

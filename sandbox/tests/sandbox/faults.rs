@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use mcs_sandbox::{Error, Sandbox};
+use mcs_sandbox::{Candidate, Error};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -41,7 +41,7 @@ const SERVER_WITNESS: &str = "MCS_SANDBOX_TEST_WITNESS";
 async fn a_server_to_be_killed() {
     let Some(jobs) = std::env::var_os(SERVER_JOBS).map(PathBuf::from) else { return };
     let witness = std::env::var_os(SERVER_WITNESS).map(PathBuf::from).unwrap();
-    let sandbox = Sandbox::with_helper(Path::new(HELPER), policy()).unwrap();
+    let sandbox = Candidate::with_helper(Path::new(HELPER), policy()).unwrap().untried(&[]);
     let mut job = sandbox.prepare(&jobs, "media").await.unwrap();
     let _ = job.run(&sh_with(&job, STAY, &witness), AMPLE, 100).await;
 }
@@ -97,19 +97,19 @@ async fn a_helper_that_does_not_answer_is_killed_after_the_programs_time_and_lea
 
 #[test]
 fn a_helper_that_is_missing_or_another_program_is_refused() {
-    let missing = Sandbox::with_helper(Path::new("/nowhere/mcs-sandbox"), policy());
+    let missing = Candidate::with_helper(Path::new("/nowhere/mcs-sandbox"), policy());
     assert!(matches!(missing, Err(Error::NoHelper { .. })), "{missing:?}");
-    let other = Sandbox::with_helper(Path::new("/bin/true"), policy());
+    let other = Candidate::with_helper(Path::new("/bin/true"), policy());
     assert!(matches!(other, Err(Error::StaleHelper { .. })), "{other:?}");
     // It waits for its standard input, which is at its end, then prints nothing.
-    let other = Sandbox::with_helper(Path::new("/bin/cat"), policy());
+    let other = Candidate::with_helper(Path::new("/bin/cat"), policy());
     assert!(matches!(other, Err(Error::StaleHelper { .. })), "{other:?}");
 }
 
 #[test]
 fn a_program_that_does_not_dispatch_is_not_its_own_helper() {
     // This test program is one; executing it as helper would run the tests again.
-    let refused = Sandbox::new(policy());
+    let refused = Candidate::new(policy());
     assert!(matches!(refused, Err(Error::Undispatched)), "{refused:?}");
 }
 
@@ -123,7 +123,7 @@ fn a_helper_started_by_a_person_says_what_it_is() {
 #[test]
 fn a_policy_that_cannot_be_enforced_is_refused() {
     use mcs_sandbox::{Policy, User};
-    let with = |policy| Sandbox::with_helper(Path::new(HELPER), policy);
+    let with = |policy| Candidate::with_helper(Path::new(HELPER), policy);
     let refused = |policy| assert!(matches!(with(policy), Err(Error::Policy(_))));
     for user in [User { uid: 0, gid: 7 }, User { uid: 7, gid: 0 }] {
         refused(Policy { user: Some(user), ..policy() });

@@ -17,5 +17,6 @@ mod faults;
 mod output;
 mod packets;
 mod place;
+mod plans;
 mod restrictions;
 mod verdicts;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use mcs_sandbox::{Command, Error, Exit, Job, Policy, Sandbox, User};
+use mcs_sandbox::{Candidate, Command, Error, Exit, Job, Layer, Policy, Sandbox, User};
 use nix::sys::stat::Mode;
 use nix::unistd::{geteuid, mkfifo};
 use tokio::sync::oneshot;
@@ -60,7 +60,12 @@ impl Place {
         Self::with(policy())
     }
 
+    /// The base layer alone.
     pub(crate) fn with(policy: Policy) -> Self {
+        Self::with_layers(policy, &[])
+    }
+
+    pub(crate) fn with_layers(policy: Policy, layers: &[Layer]) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("mcs-sandbox-test-{}-{number}", std::process::id());
@@ -70,7 +75,8 @@ impl Place {
         fs::set_permissions(&root, Permissions::from_mode(0o711)).unwrap();
         fs::create_dir(root.join("jobs")).unwrap();
         fs::set_permissions(root.join("jobs"), Permissions::from_mode(0o711)).unwrap();
-        Self { root, sandbox: Sandbox::with_helper(Path::new(HELPER), policy).unwrap() }
+        let candidate = Candidate::with_helper(Path::new(HELPER), policy).unwrap();
+        Self { root, sandbox: candidate.untried(layers) }
     }
 
     /// Where the jobs are, and nothing else.

@@ -161,6 +161,7 @@ async fn resource_limits_are_those_of_the_policy() {
         open_files: Some(77),
         processes: Some(3000),
         address_space: Some(5 << 30),
+        ..Limits::default()
     };
     let place = Place::with(Policy { limits, ..policy() });
     let cat = Command { program: "cat".into(), args: vec!["/proc/self/limits".into()] };

@@ -1,0 +1,185 @@
+//! The minimal root: a tmpfs with what [`View`] lists, all of it read-only, and the job's directory, a tmpfs of its own, at the
+//! path that it would have outside. The media lies on a third one and is bound read-only into the job's directory, so a
+//! program can neither write nor replace it. Everything goes with the last process in here, whatever kills it: nothing of a
+//! job is on a disk. `mount(2)`, `pivot_root(2)`, tmpfs(5), `mount_setattr(2)`.
+//!
+//! No /proc: it would tell of the machine, and cannot be had everywhere. No /tmp but the job's `TMPDIR`.
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt as _, symlink};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{OFlag, open};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::{Mode, fchmod};
+use nix::unistd::{chdir, pivot_root};
+
+use crate::policy::{Limits, User};
+use crate::sys;
+use crate::view::{DEVICES, SYSTEM, View};
+
+const RDONLY: u64 = 0x1;
+const NOSUID: u64 = 0x2;
+const NODEV: u64 = 0x4;
+const NOEXEC: u64 = 0x8;
+
+/// Files that a job may make: with empty ones memory is spent as well.
+const MAX_FILES: u32 = 65_536;
+
+/// Above what directories, links and mount points take.
+const ROOT_SIZE: &str = "mode=0755,size=4m";
+
+/// Where the media's own tmpfs is mounted until it has been bound: not a name that a path of the list begins with.
+const NURSERY: &str = "/.media";
+
+/// The job's directory, open, and its media.
+pub(super) struct Ground {
+    pub(super) directory: OwnedFd,
+    pub(super) media: OwnedFd,
+}
+
+/// Builds the root and moves into it. `parent` is the directory that the jobs are in, `job` the one to be made there.
+pub(super) fn build(
+    parent: &Path,
+    job: &Path,
+    media: &str,
+    view: &View,
+    limits: &Limits,
+    user: Option<User>,
+) -> io::Result<Ground> {
+    // Any directory will do to build on; this one needs no other mount inside.
+    let root = Root(parent.to_owned());
+    tmpfs(&root.0, ROOT_SIZE, NOSUID | NODEV)?;
+
+    let ground = root.lay_ground(job, media, limits, user)?;
+    for path in SYSTEM {
+        root.show_system(Path::new(path))?;
+    }
+    let mut readable: Vec<PathBuf> = view.readable().collect();
+    // What lies in another of them comes after it, else it would be covered.
+    readable.sort();
+    for path in &readable {
+        root.show(path, RDONLY | NOSUID | NODEV)?;
+    }
+    for path in &view.paths.writable {
+        root.show(path, NOSUID | NODEV)?;
+    }
+    for path in &view.paths.unix_sockets {
+        root.show(path, RDONLY | NOSUID | NODEV | NOEXEC)?;
+    }
+    for path in DEVICES {
+        root.show(Path::new(path), RDONLY | NOSUID | NOEXEC)?;
+    }
+
+    chdir(&root.0)?;
+    // The old root is put on top of the new one, and taken away: no directory is needed for it.
+    pivot_root(".", ".")?;
+    umount2(".", MntFlags::MNT_DETACH)?;
+    chdir("/")?;
+    lock(Path::new("/"), RDONLY | NOSUID | NODEV, Below::Untouched)?;
+    Ok(ground)
+}
+
+struct Root(PathBuf);
+
+impl Root {
+    fn lay_ground(
+        &self,
+        job: &Path,
+        media: &str,
+        limits: &Limits,
+        user: Option<User>,
+    ) -> io::Result<Ground> {
+        let directory = self.inside(job);
+        make_directories(&directory)?;
+        let owner = user.map_or(String::new(), |User { uid, gid }| format!(",uid={uid},gid={gid}"));
+        let size = limits.disk;
+        let options = format!("mode=0700,size={size},nr_inodes={MAX_FILES}{owner}");
+        tmpfs(&directory, &options, NOSUID | NODEV)?;
+
+        // Only what the server has reserved is written here, so there is no second limit.
+        let nursery = self.inside(Path::new(NURSERY));
+        make_directories(&nursery)?;
+        tmpfs(&nursery, "mode=0755,size=0,nr_inodes=16", NOSUID | NODEV)?;
+        let born = nursery.join(media);
+        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+        let file = open(&born, flags, Mode::S_IRUSR)?;
+        // Whatever the umask.
+        fchmod(&file, Mode::S_IRUSR | Mode::S_IRGRP | Mode::S_IROTH)?;
+        let shown = directory.join(media);
+        File::create_new(&shown)?;
+        bind(&born, &shown, RDONLY | NOSUID | NODEV | NOEXEC)?;
+        umount2(&nursery, MntFlags::MNT_DETACH)?;
+        fs::remove_dir(&nursery)?;
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        Ok(Ground { directory: open(&directory, flags, Mode::empty())?, media: file })
+    }
+
+    /// A link stays a link, as on systems whose /bin leads into /usr.
+    fn show_system(&self, path: &Path) -> io::Result<()> {
+        match fs::read_link(path) {
+            Ok(target) => symlink(target, self.inside(path)),
+            Err(_) => self.show(path, RDONLY | NOSUID | NODEV),
+        }
+    }
+
+    /// Binds a file or directory of the old root at its own path. A link is followed: what it led to is there under its name.
+    fn show(&self, path: &Path, attributes: u64) -> io::Result<()> {
+        let Ok(metadata) = fs::metadata(path) else { return Ok(()) };
+        let target = self.inside(path);
+        if !target.exists() {
+            if metadata.is_dir() {
+                make_directories(&target)?;
+            } else {
+                target.parent().map_or(Ok(()), make_directories)?;
+                File::create_new(&target)?;
+            }
+        }
+        bind(path, &target, attributes)
+    }
+
+    fn inside(&self, path: &Path) -> PathBuf {
+        self.0.join(path.strip_prefix("/").unwrap_or(path))
+    }
+}
+
+/// Everybody's to pass, whatever the umask.
+fn make_directories(path: &Path) -> io::Result<()> {
+    let mut missing = Vec::new();
+    let mut reached = path;
+    while !reached.exists() {
+        missing.push(reached);
+        reached = reached.parent().ok_or(io::ErrorKind::NotFound)?;
+    }
+    for directory in missing.into_iter().rev() {
+        DirBuilder::new().mode(0o700).create(directory)?;
+        fs::set_permissions(directory, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    }
+    Ok(())
+}
+
+fn tmpfs(target: &Path, options: &str, attributes: u64) -> io::Result<()> {
+    mount(Some("tmpfs"), target, Some("tmpfs"), MsFlags::empty(), Some(options))?;
+    lock(target, attributes, Below::Untouched)
+}
+
+fn bind(source: &Path, target: &Path, attributes: u64) -> io::Result<()> {
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+    mount(Some(source), target, None::<&str>, flags, None::<&str>)?;
+    lock(target, attributes, Below::Same)
+}
+
+/// Whether what is mounted below gets the same attributes.
+enum Below {
+    Same,
+    Untouched,
+}
+
+fn lock(target: &Path, attributes: u64, below: Below) -> io::Result<()> {
+    let top = open(target, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+    let recursive = matches!(below, Below::Same);
+    sys::set_mount_attributes(top.as_fd(), attributes, recursive)?;
+    Ok(())
+}
