@@ -228,7 +228,7 @@ async fn no_more_scripts_run_at_a_time_than_the_configuration_says() {
         replies.push(tokio::spawn(send(request)));
     }
     homeserver.was_asked(6).await;
-    until("all six are downloaded", || scanner.place.jobs().len() == 6).await;
+    until("all six have a job", || scanner.helpers() == 6).await;
     let begun = || {
         let trace = scanner.place.mark("trace");
         let ids = trace.lines().filter_map(|line| line.strip_prefix("begin "));
@@ -327,7 +327,7 @@ async fn the_removal_command_gets_the_media_after_the_answer() {
     let media = homeserver.has_bytes("abc", "content");
 
     scanner.client.get(&format!("/download/{media}")).await.is_media(b"content");
-    assert_eq!(scanner.place.jobs().len(), 1, "it is still there to be removed");
+    assert_eq!(scanner.helpers(), 1, "it is still there to be removed");
     assert_eq!(scanner.place.marks("removed"), 0);
     scanner.place.let_go("go").await;
     scanner.idle().await;

@@ -106,10 +106,15 @@ impl Scanner {
         kibibytes.parse::<u64>().expect("a number") * 1024
     }
 
+    /// How many jobs there are: each has a helper.
+    pub fn helpers(&self) -> usize {
+        children(self.pid()).len()
+    }
+
     /// Whether nothing of any job is left: no directory, no helper, no process of a script.
     pub fn is_idle(&self) -> bool {
         self.place.jobs().is_empty()
-            && children(self.pid()).is_empty()
+            && self.helpers() == 0
             && self.place.processes().is_empty()
     }
 
@@ -294,6 +299,7 @@ impl Builder {
             web.port = 0
             scan.script = "script.sh"
             scan.temp_directory = "temp"
+            sandbox.writable_paths = ["marks"]
             crypto.request_secret_path = "request_secret"
             crypto.generate = true
             log.format = "json"

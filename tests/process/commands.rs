@@ -111,7 +111,9 @@ async fn variables_replace_keys_and_check_config_prints_what_is_in_force() {
         r#"max_size = "5MB""#,
         "[download]",
         "made at the first start",
-        "the sandbox holds",
+        "the sandbox, tried out",
+        "base: ",
+        "seccomp: filter",
     ] {
         assert!(stdout.contains(line), "{line} in {stdout}");
     }
