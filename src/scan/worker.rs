@@ -112,6 +112,7 @@ impl Workshop {
             return Ok(Outcome { holding, word: None, body: None, timings });
         }
         let scanning = Instant::now();
+        job.progress.scanning();
         let word = timeout_at(deadline.into(), self.judge(job, bench, &holding, body.as_ref()))
             .await
             .map_err(|_elapsed| ScanError::Deadline(Phase::Scanning))?;
@@ -134,9 +135,10 @@ impl Workshop {
         job.progress.headers_in(head.etag.clone());
         self.authoriser.grant(&job.request.fetch);
 
-        // Where its verdict is known, it is fetched for its bytes alone: no script, no decryption.
-        let known = match &job.held {
-            Some(before) => self.word(before).await.is_some().then_some(before),
+        // Where its verdict is known, it is fetched for its bytes alone: no script, no decryption. It may
+        // have become known while this job waited.
+        let known = match self.cache.holding(&job.key) {
+            Some(before) => self.word(&before).await.is_some().then_some(before),
             None => None,
         };
         let script_file = match known {
@@ -156,7 +158,7 @@ impl Workshop {
         let intake = opened.stream(intake).await?;
         let Taken { body, body_hash, plaintext, .. } = blocking(move || intake.finish()).await?;
 
-        let plaintext = match (plaintext, known) {
+        let plaintext = match (plaintext, &known) {
             (Some(plaintext), _) => plaintext,
             (None, Some(before)) if before.body_hash == body_hash => {
                 let holding = HoldingParts {
