@@ -1,4 +1,5 @@
-//! The bounded queue between requests and workers, and its fairness. One server, or one token, holds
+//! The bounded queue between requests and workers, and its fairness. A request puts its job on a bounded
+//! channel; the workers take the jobs off it into one list, and from that whoever may begin. One server, or one token, holds
 //! at most a quarter of the workers and a quarter of the places, so that a homeserver that drips or a
 //! client that floods stops nobody else. Within that, whoever has least goes first: a job of the token
 //! that holds the fewest workers begins first, and where there is no place left, the token with the
@@ -8,7 +9,7 @@ use std::{
     collections::VecDeque,
     hash::RandomState,
     pin::pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
@@ -45,7 +46,12 @@ pub struct Full;
 
 /// Jobs that wait. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Queue(Arc<Shared>);
+pub struct Queue {
+    shared: Arc<Shared>,
+    /// Where jobs come in. Emptied into the list whenever the list is looked at, under its lock.
+    door: async_channel::Sender<Waiting>,
+    inbox: async_channel::Receiver<Waiting>,
+}
 
 #[derive(Debug)]
 struct Shared {
@@ -56,9 +62,9 @@ struct Shared {
     workers: usize,
     hasher: RandomState,
     state: Mutex<State>,
-    /// There may be a job that may begin. One call wakes one worker, and who finds work while more
-    /// waits wakes the next: one event may let two begin.
-    stirred: Notify,
+    /// A job that had to wait may begin. One call wakes one worker, and who finds work while more
+    /// waits wakes the next: one end may let two begin, by its server and by its token.
+    eased: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -66,7 +72,6 @@ struct State {
     /// In the order in which they came.
     waiting: VecDeque<Waiting>,
     loads: Loads,
-    closed: bool,
 }
 
 #[derive(Debug)]
@@ -99,14 +104,17 @@ impl Queue {
     /// A queue of `capacity` jobs in front of `workers` workers.
     #[must_use]
     pub fn new(capacity: usize, workers: usize) -> Self {
-        Self(Arc::new(Shared {
-            capacity: capacity.max(1),
+        let capacity = capacity.max(1);
+        let (door, inbox) = async_channel::bounded(capacity);
+        let shared = Arc::new(Shared {
+            capacity,
             places: (capacity / 4).max(1),
             workers: (workers / 4).max(1),
             hasher: RandomState::new(),
             state: Mutex::default(),
-            stirred: Notify::new(),
-        }))
+            eased: Notify::new(),
+        });
+        Self { shared, door, inbox }
     }
 
     /// Takes a job in, at once or not at all. A job of another token may be turned away for it.
@@ -115,50 +123,58 @@ impl Queue {
     /// [`Full`], where neither those whom everybody has left nor those who have more make room; and
     /// once the queue is closed.
     pub fn submit(&self, job: ScanJob) -> Result<(), Full> {
-        let lanes = Lanes::of(&job.request.fetch, &self.0.hasher);
-        let mut state = self.0.lock();
-        if state.closed {
-            return Err(Full);
-        }
+        let lanes = Lanes::of(&job.request.fetch, &self.shared.hasher);
+        let mut state = self.whole();
         let mut turned_away = None;
-        if !self.0.has_room(&state, &lanes) {
+        if !self.shared.has_room(&state, &lanes) {
             state.drop_unwanted();
         }
-        if !self.0.has_room(&state, &lanes) {
-            turned_away = Some(self.0.turn_away(&mut state, &lanes).ok_or(Full)?);
+        if !self.shared.has_room(&state, &lanes) {
+            turned_away = Some(self.shared.turn_away(&mut state, &lanes).ok_or(Full)?);
         }
-        state.push(Waiting { job, lanes });
+        // The channel has just been emptied: it is full to nobody, and refuses only once it is closed.
+        let sent = self.door.try_send(Waiting { job, lanes: lanes.clone() });
+        if sent.is_ok() {
+            state.loads.change(&lanes, |load| load.waiting += 1);
+        }
         drop(state);
-        self.0.stirred.notify_one();
         if let Some(job) = turned_away {
             let _nobody_waits = job.reply.send(Err(ScanError::Overloaded));
         }
-        Ok(())
+        sent.map_err(|_closed| Full)
     }
 
     /// The next job that may begin; none once the queue is closed and empty.
     pub async fn next(&self) -> Option<Admitted> {
         loop {
-            // Made before looking, so that the end of the queue is not missed in between.
-            let stirred = pin!(self.0.stirred.notified());
+            // Made before looking, so that no easing is missed in between.
+            let mut eased = pin!(self.shared.eased.notified());
             match self.look() {
                 Next::Begin(admitted) => return Some(*admitted),
-                Next::Wait => stirred.await,
+                Next::Wait => {}
                 Next::End => return None,
+            }
+            tokio::select! {
+                came = self.inbox.recv() => match came {
+                    Ok(waiting) => self.shared.lock().waiting.push_back(waiting),
+                    // What is left waits for others of its lanes.
+                    Err(_closed) => eased.await,
+                },
+                () = &mut eased => {}
             }
         }
     }
 
     /// Lets nothing more in; what waits is still worked off.
     pub fn close(&self) {
-        self.0.lock().closed = true;
-        self.0.stirred.notify_waiters();
+        self.door.close();
+        self.shared.eased.notify_waiters();
     }
 
     /// Jobs that wait.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.lock().waiting.len()
+        self.whole().waiting.len()
     }
 
     /// Whether none waits.
@@ -173,39 +189,51 @@ impl Queue {
     /// and all together hardly more than the first.
     #[must_use]
     pub fn overtakes(&self, newcomer: &Requester, other: &Requester) -> bool {
-        let state = self.0.lock();
+        let state = self.whole();
         let jobs = |requester| {
-            let token = token_of(requester, &self.0.hasher);
+            let token = token_of(requester, &self.shared.hasher);
             let load = state.loads.of_token(token.as_ref());
             load.waiting + load.busy
         };
-        self.0.workers < jobs(other) && 2 * jobs(newcomer) < jobs(other)
+        self.shared.workers < jobs(other) && 2 * jobs(newcomer) < jobs(other)
     }
 
     fn look(&self) -> Next {
-        let mut state = self.0.lock();
+        let mut state = self.whole();
         state.drop_unwanted();
-        let found = self.0.first_to_begin(&state).and_then(|place| state.remove(place));
-        if state.waiting.is_empty() && state.closed {
+        let found = self.shared.first_to_begin(&state).and_then(|place| state.remove(place));
+        let over = state.waiting.is_empty() && self.door.is_closed();
+        if over {
             // Nothing will ever come: all who still wait may go.
-            self.0.stirred.notify_waiters();
+            self.shared.eased.notify_waiters();
         } else if found.is_some() && !state.waiting.is_empty() {
-            self.0.stirred.notify_one();
+            self.shared.eased.notify_one();
         }
         match found {
             Some(Waiting { job, lanes }) => {
                 state.loads.change(&lanes, |load| load.busy += 1);
-                let place = Place { shared: Arc::clone(&self.0), lanes };
+                let place = Place { shared: Arc::clone(&self.shared), lanes };
                 Next::Begin(Box::new(Admitted { job: Some(job), _place: place }))
             }
-            None if state.waiting.is_empty() && state.closed => Next::End,
+            None if over => Next::End,
             None => Next::Wait,
         }
+    }
+
+    /// The list, with all that has come in.
+    fn whole(&self) -> MutexGuard<'_, State> {
+        let mut state = self.shared.lock();
+        while let Ok(came) = self.inbox.try_recv() {
+            state.waiting.push_back(came);
+            // The channel has woken a worker for it, who will find nothing there.
+            self.shared.eased.notify_one();
+        }
+        state
     }
 }
 
 impl Shared {
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing that could panic runs between two halves of a change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -247,11 +275,6 @@ impl Shared {
 }
 
 impl State {
-    fn push(&mut self, waiting: Waiting) {
-        self.loads.change(&waiting.lanes, |load| load.waiting += 1);
-        self.waiting.push_back(waiting);
-    }
-
     fn remove(&mut self, place: usize) -> Option<Waiting> {
         let waiting = self.waiting.remove(place)?;
         self.loads.change(&waiting.lanes, |load| load.waiting -= 1);
@@ -283,7 +306,7 @@ impl Drop for Place {
         let mut state = self.shared.lock();
         state.loads.change(&self.lanes, |load| load.busy -= 1);
         if !state.waiting.is_empty() {
-            self.shared.stirred.notify_one();
+            self.shared.eased.notify_one();
         }
     }
 }
@@ -435,9 +458,9 @@ pub(super) mod tests {
         drop(answers);
         assert!(next_now(&queue).is_none());
         assert!(queue.is_empty());
-        assert!(!queue.0.lock().loads.is_empty(), "one is with a worker");
+        assert!(!queue.shared.lock().loads.is_empty(), "one is with a worker");
         drop(admitted);
-        assert!(queue.0.lock().loads.is_empty());
+        assert!(queue.shared.lock().loads.is_empty());
     }
 
     #[tokio::test]
@@ -460,6 +483,20 @@ pub(super) mod tests {
             let ended = tokio::time::timeout(std::time::Duration::from_secs(10), worker);
             assert!(ended.await.expect("a worker waits for what will never come").unwrap());
         }
+    }
+
+    #[tokio::test]
+    async fn a_job_that_somebody_counted_is_still_found_by_a_worker() {
+        let queue = Queue::new(16, 4);
+        let worker = {
+            let queue = queue.clone();
+            tokio::spawn(async move { server_of(&queue.next().await.unwrap()).to_owned() })
+        };
+        tokio::task::yield_now().await;
+        let _answer = submit(&queue, "a.example", None).unwrap();
+        assert_eq!(queue.len(), 1);
+        let begun = tokio::time::timeout(std::time::Duration::from_secs(10), worker);
+        assert_eq!(begun.await.expect("the worker is told").unwrap(), "a.example");
     }
 
     #[tokio::test]
