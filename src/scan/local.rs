@@ -75,7 +75,7 @@ impl LocalScanner {
         })
         .await?;
         let verdict = if self.settings.mime.allows(detected.as_str()) {
-            script.judge(&mut job).await.map(|judgement| judgement.verdict)
+            script.judge(&mut job).await.outcome.map(|judgement| judgement.verdict)
         } else {
             Ok(Verdict::TypeForbidden { detected })
         };

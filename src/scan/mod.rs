@@ -7,6 +7,7 @@
 pub mod cache;
 pub mod filetype;
 pub mod flight;
+mod lanes;
 pub mod local;
 mod once;
 pub mod queue;
@@ -20,7 +21,7 @@ use std::{
 };
 
 use reqwest::header::HeaderValue;
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::timeout};
 
 use crate::media::{
     Body, FetchError, MediaRequest, authorise::Authoriser, decrypt::Decryption,
@@ -28,7 +29,7 @@ use crate::media::{
 };
 use cache::{Holding, MediaKey, ResultCache};
 use filetype::{Detector, MediaType};
-use flight::{Flights, Outcome, Stage};
+use flight::{Flights, Outcome, Seat};
 use once::OncePerKey;
 use queue::Queue;
 use script::Script;
@@ -233,39 +234,54 @@ impl Scanner {
         self.queue.close();
     }
 
-    /// Answers one request. A requester who goes away cancels nothing that others wait for, and
-    /// nothing that a worker has begun.
+    /// Answers one request within `scan.deadline`. A requester who goes away, or whose time is over,
+    /// cancels nothing that others wait for, and nothing that a worker has begun.
     ///
     /// # Errors
     /// [`ScanError`], shared with all who waited for the same job.
     pub async fn scan(&self, request: ScanRequest) -> Result<Answer, Arc<ScanError>> {
-        let key = MediaKey::of(&request);
+        let mut seat = None;
+        let answered = timeout(self.workshop.settings.deadline, self.rounds(&request, &mut seat));
+        answered.await.unwrap_or_else(|_elapsed| {
+            // Without a seat it is the homeserver that has not said yet whether they may have it.
+            let phase = seat.as_ref().map_or(Phase::Downloading, Seat::phase);
+            Err(Arc::new(ScanError::Deadline(phase)))
+        })
+    }
+
+    /// Looks up, or waits for a job, until there is an answer. Each round but the last ends with what
+    /// was somebody else's alone, or with a verdict whose media the next one fetches.
+    async fn rounds(
+        &self,
+        request: &ScanRequest,
+        seat: &mut Option<Seat>,
+    ) -> Result<Answer, Arc<ScanError>> {
+        let key = MediaKey::of(request);
         loop {
-            let held = self.workshop.cache.holding(&key);
-            if let Some(holding) = &held
-                && let Some(known) = self.known(&request, holding).await
+            *seat = None;
+            if let Some(holding) = self.workshop.cache.holding(&key)
+                && let Some(known) = self.known(request, &holding).await
             {
-                self.authorise(&request, holding.etag.as_ref()).await?;
+                self.authorise(request, holding.etag.as_ref()).await?;
                 return known;
             }
-            let mut seat = self.flights.board(&self.queue, key, &request, held);
+            let seat = seat.insert(self.flights.board(&self.queue, key, request)?);
             if !seat.in_own_name {
-                let etag = match seat.headers_in().await {
-                    Stage::HeadersIn { etag } => etag,
-                    Stage::Ended(Ok(outcome)) => outcome.holding.etag.clone(),
-                    // The refusal is its sender's alone: the next token downloads.
-                    Stage::Ended(Err(error)) if error.is_refusal() => continue,
-                    Stage::Ended(Err(error)) => return Err(error),
-                    Stage::Queued | Stage::Begun => continue,
-                };
-                self.authorise(&request, etag.as_ref()).await?;
+                if let Some(given) = seat.given_out().await {
+                    self.authorise(request, given.etag.as_ref()).await?;
+                } else {
+                    match seat.ended().await {
+                        Err(error) if !error.is_its_senders_alone() => return Err(error),
+                        _ => continue,
+                    }
+                }
             }
             let Outcome { holding, word, body, timings } = seat.ended().await?;
             let verdict = match word {
                 Some(word) => word?,
                 None => Verdict::TypeForbidden { detected: holding.detected.clone() },
             };
-            if let Some(answer) = self.answer(&request, &holding, verdict, body, timings) {
+            if let Some(answer) = self.answer(request, &holding, verdict, body, timings) {
                 return Ok(answer);
             }
             // The job was for those who want a verdict alone, and the body too large to keep: the
@@ -347,17 +363,30 @@ impl Scanner {
 const UNDECLARED: &str = "application/octet-stream";
 
 impl ScanError {
-    /// Whether a homeserver said no to this requester, and might say yes to another.
-    fn is_refusal(&self) -> bool {
-        matches!(
-            self,
-            Self::Fetch(
-                FetchError::MissingToken
-                    | FetchError::UnknownToken
-                    | FetchError::NotFound
-                    | FetchError::Refused { status: 403, .. }
-            )
-        )
+    /// Whether a failure from before the homeserver gave a media out tells others nothing, so that
+    /// the next of them asks in their own name.
+    ///
+    /// What a homeserver answers may hang on the token, the forwarded headers and `timeout_ms` of the
+    /// one who asked: a 429 is theirs, so is the 500 for a token that is no text, and who waits one
+    /// millisecond for an upload hears that it is not there. A place in the queue, and the time spent
+    /// there, are their lane's. What is left is the same for all: nobody was there to ask, or the
+    /// fault is ours.
+    fn is_its_senders_alone(&self) -> bool {
+        match self {
+            // Not a connection that was closed on a request: the next may be more to the server's taste.
+            Self::Fetch(FetchError::Unreachable(cause)) => {
+                !cause.downcast_ref().is_some_and(reqwest::Error::is_connect)
+            }
+            Self::Fetch(FetchError::ForbiddenAddress(_))
+            | Self::HashMismatch
+            | Self::SpoolFull
+            | Self::Script(_)
+            | Self::Sandbox(_)
+            | Self::Disk(_)
+            | Self::Panicked
+            | Self::Stopping => false,
+            Self::Fetch(_) | Self::Overloaded | Self::Deadline(_) => true,
+        }
     }
 }
 
@@ -390,4 +419,72 @@ pub struct Settings {
     pub max_output_size: usize,
     /// Exit codes that are failures rather than verdicts; never contains 0.
     pub failure_exit_codes: Vec<i32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn alone(error: FetchError) -> bool {
+        ScanError::Fetch(error).is_its_senders_alone()
+    }
+
+    #[test]
+    fn what_a_requester_may_have_brought_about_is_theirs_alone() {
+        for status in [400, 403, 429] {
+            assert!(alone(FetchError::Refused { status, retry_after: None }));
+        }
+        assert!(alone(FetchError::MissingToken) && alone(FetchError::UnknownToken));
+        assert!(alone(FetchError::NotFound) && alone(FetchError::NotYetUploaded));
+        assert!(alone(FetchError::TimedOut("no answer")));
+        assert!(alone(FetchError::Upstream { status: 500 }));
+        // Told before who may have the media is.
+        assert!(alone(FetchError::TooLarge { limit: 1 }));
+        assert!(alone(FetchError::Unreachable("closed on the request".into())));
+        assert!(ScanError::Overloaded.is_its_senders_alone());
+        assert!(ScanError::Deadline(Phase::Queued).is_its_senders_alone());
+    }
+
+    #[tokio::test]
+    async fn what_would_befall_anybody_is_told_to_all() {
+        assert!(!alone(FetchError::ForbiddenAddress("10.0.0.1".to_owned())));
+        assert!(!ScanError::Stopping.is_its_senders_alone());
+
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let closing = tokio::spawn(async move {
+            loop {
+                drop(listener.accept().await.unwrap());
+            }
+        });
+        assert!(alone(unreachable(&base).await), "closed on the request");
+        closing.abort();
+        assert!(closing.await.unwrap_err().is_cancelled());
+        assert!(!alone(unreachable(&base).await), "nobody listens");
+    }
+
+    async fn unreachable(base: &str) -> FetchError {
+        let base: reqwest::Url = base.parse().unwrap();
+        let homeservers = Homeservers::new(&crate::media::Settings {
+            base_homeserver_url: Some(base.clone()),
+            homeservers: Vec::new(),
+            proxy: None,
+            additional_headers: reqwest::header::HeaderMap::new(),
+            headers_to_forward: Vec::new(),
+            forward_client_address: false,
+            max_size: 1,
+            connect_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(10),
+            total_timeout: Duration::from_secs(10),
+            min_rate: 0,
+            allow_private_addresses: false,
+            ca_certificates: None,
+            authorisation_ttl: Duration::ZERO,
+        });
+        let mut request = queue::tests::request("a.example", None).fetch;
+        request.origin = crate::media::Origin::Configured(Arc::new(base));
+        let error = homeservers.unwrap().open(&request).await.unwrap_err();
+        assert!(matches!(error, FetchError::Unreachable(_)), "{error}");
+        error
+    }
 }

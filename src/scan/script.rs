@@ -15,13 +15,13 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 use tracing::debug;
 
-use super::{ScanError, Settings, Verdict};
+use super::{ScanError, Settings, Verdict, worker::caught};
 
 /// How long the removal command may take.
 const REMOVAL_TIME_LIMIT: Duration = Duration::from_secs(30);
 
 /// A script's file is looked at again after this long.
-const FINGERPRINT_AGE: Duration = Duration::from_secs(1);
+const IDENTITY_AGE: Duration = Duration::from_secs(1);
 
 /// Why a script that was started gave no verdict.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -41,6 +41,14 @@ pub enum ScriptFailure {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Fingerprint([u8; 32]);
 
+/// A script as it was found: its fingerprint, and the state of the file that it was made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Identity {
+    /// For remembering by.
+    pub fingerprint: Fingerprint,
+    stamp: Stamp,
+}
+
 /// The configured script, ready to run.
 #[derive(Debug)]
 pub struct Script {
@@ -51,7 +59,33 @@ pub struct Script {
     failure_exit_codes: Vec<i32>,
     removal: Option<(PathBuf, Vec<OsString>)>,
     turns: Semaphore,
-    fingerprint: Mutex<Option<(Instant, Stamp, Fingerprint)>>,
+    /// As it was last found, and when.
+    found: Mutex<Option<(Instant, Identity)>>,
+}
+
+/// One run of the script.
+#[derive(Debug)]
+pub struct Run {
+    /// What came of it.
+    pub outcome: Result<Judgement, ScanError>,
+    /// The state of its file, before and after; none where it changed, so that nobody can say which
+    /// script it was.
+    stamp: Option<Stamp>,
+}
+
+impl Run {
+    /// A run that it never came to.
+    #[must_use]
+    pub fn prevented(error: ScanError) -> Self {
+        Self { outcome: Err(error), stamp: None }
+    }
+
+    /// Whether it was a run of the script that was found before. A file's time of change cannot be set
+    /// back, so a script that was there and gone again is seen too.
+    #[must_use]
+    pub fn is_of(&self, identity: &Identity) -> bool {
+        self.stamp == Some(identity.stamp)
+    }
 }
 
 /// A verdict and the exit code that gave it.
@@ -75,14 +109,23 @@ impl Script {
             failure_exit_codes: settings.failure_exit_codes.clone(),
             removal: settings.removal_command.clone(),
             turns: Semaphore::new(settings.max_scripts),
-            fingerprint: Mutex::new(None),
+            found: Mutex::new(None),
         }
     }
 
     /// Runs the script on the job's media, when its turn comes.
-    pub async fn judge(&self, job: &mut Job) -> Result<Judgement, ScanError> {
+    pub async fn judge(&self, job: &mut Job) -> Run {
         // The semaphore is never closed.
-        let _turn = self.turns.acquire().await.map_err(|_| ScanError::Stopping)?;
+        let Ok(_turn) = self.turns.acquire().await else {
+            return Run::prevented(ScanError::Stopping);
+        };
+        let before = self.stamp().await;
+        let outcome = caught(self.run(job)).await;
+        let after = self.stamp().await;
+        Run { outcome, stamp: before.filter(|_| before == after) }
+    }
+
+    async fn run(&self, job: &mut Job) -> Result<Judgement, ScanError> {
         let command = command(&self.program, &self.args, job.media_path());
         // More than is kept, so that a path at the cut is seen whole and cut out.
         let capture = self.max_output.saturating_add(job.media_path().as_os_str().len());
@@ -132,25 +175,31 @@ impl Script {
 
     /// What judges at the moment; none if the script cannot be looked at, in which case nothing that
     /// is remembered counts.
-    pub async fn fingerprint(self: &Arc<Self>) -> Option<Fingerprint> {
-        if let Some((looked, _, fingerprint)) = *self.known()
-            && looked.elapsed() < FINGERPRINT_AGE
+    pub async fn identity(self: &Arc<Self>) -> Option<Identity> {
+        if let Some((looked, identity)) = *self.found()
+            && looked.elapsed() < IDENTITY_AGE
         {
-            return Some(fingerprint);
+            return Some(identity);
         }
         let script = Arc::clone(self);
         tokio::task::spawn_blocking(move || script.look()).await.ok().flatten()
     }
 
-    fn look(&self) -> Option<Fingerprint> {
+    async fn stamp(&self) -> Option<Stamp> {
+        let program = self.program.clone();
+        tokio::task::spawn_blocking(move || Stamp::of(&program)).await.ok().flatten()
+    }
+
+    fn look(&self) -> Option<Identity> {
         let stamp = Stamp::of(&self.program)?;
-        let known = *self.known();
-        let fingerprint = match known {
-            Some((_, before, fingerprint)) if before == stamp => fingerprint,
+        let found = *self.found();
+        let fingerprint = match found {
+            Some((_, before)) if before.stamp == stamp => before.fingerprint,
             _ => self.read(stamp),
         };
-        *self.known() = Some((Instant::now(), stamp, fingerprint));
-        Some(fingerprint)
+        let identity = Identity { fingerprint, stamp };
+        *self.found() = Some((Instant::now(), identity));
+        Some(identity)
     }
 
     fn read(&self, stamp: Stamp) -> Fingerprint {
@@ -170,8 +219,8 @@ impl Script {
         Fingerprint(hash.finalize().into())
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, Option<(Instant, Stamp, Fingerprint)>> {
-        self.fingerprint.lock().unwrap_or_else(PoisonError::into_inner)
+    fn found(&self) -> std::sync::MutexGuard<'_, Option<(Instant, Identity)>> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -16,7 +16,7 @@ use super::{
     flight::Outcome,
     once::OncePerKey,
     queue::{Queue, ScanJob},
-    script::{Judgement, Script},
+    script::{Run, Script},
 };
 use crate::media::{
     Body, FetchError,
@@ -77,7 +77,7 @@ impl Workshop {
     async fn work(&self, job: ScanJob) {
         job.progress.begun();
         let mut bench = None;
-        let outcome = caught(self.process(&job, &mut bench)).await;
+        let outcome = caught(Box::pin(self.process(&job, &mut bench))).await;
         // The requester need not wait for the cleaning up.
         let _nobody_waits = job.reply.send(outcome);
         if let Some(Bench { job: mut sandboxed, reservation }) = bench {
@@ -112,9 +112,8 @@ impl Workshop {
             return Ok(Outcome { holding, word: None, body: None, timings });
         }
         let scanning = Instant::now();
-        let word = timeout_at(deadline.into(), self.judge(job, bench, &holding, body.as_ref()))
-            .await
-            .map_err(|_elapsed| ScanError::Deadline(Phase::Scanning))?;
+        job.progress.scanning();
+        let word = self.judge(job, bench, &holding, body.as_ref(), deadline).await;
         timings.scan = Some(scanning.elapsed());
         let body = match &word {
             Ok(Verdict::Clean { .. }) => self.keep(&holding, body).await?,
@@ -134,9 +133,10 @@ impl Workshop {
         job.progress.headers_in(head.etag.clone());
         self.authoriser.grant(&job.request.fetch);
 
-        // Where its verdict is known, it is fetched for its bytes alone: no script, no decryption.
-        let known = match &job.held {
-            Some(before) => self.word(before).await.is_some().then_some(before),
+        // Where its verdict is known, it is fetched for its bytes alone: no script, no decryption. It may
+        // have become known while this job waited.
+        let known = match self.cache.holding(&job.key) {
+            Some(before) => self.word(&before).await.is_some().then_some(before),
             None => None,
         };
         let script_file = match known {
@@ -156,7 +156,7 @@ impl Workshop {
         let intake = opened.stream(intake).await?;
         let Taken { body, body_hash, plaintext, .. } = blocking(move || intake.finish()).await?;
 
-        let plaintext = match (plaintext, known) {
+        let plaintext = match (plaintext, &known) {
             (Some(plaintext), _) => plaintext,
             (None, Some(before)) if before.body_hash == body_hash => {
                 let holding = HoldingParts {
@@ -197,31 +197,54 @@ impl Workshop {
         bench: &mut Option<Bench>,
         holding: &Holding,
         body: Option<&Body>,
+        deadline: Instant,
     ) -> Word {
-        let Some(script) = self.script.fingerprint().await else {
-            // The script cannot even be looked at. Running it says why, and nothing is remembered.
-            return self.run_script(job, bench, body).await.map(|it| it.verdict).map_err(Arc::new);
+        let late = || Arc::new(ScanError::Deadline(Phase::Scanning));
+        let Some(identity) = self.script.identity().await else {
+            // The script cannot even be looked at. Running it says why, and nothing is remembered: there
+            // is nothing to remember it by, and the next is right as soon as the script is.
+            let run = timeout_at(deadline.into(), self.run_script(job, bench, body)).await;
+            return run.map_err(|_elapsed| late())?.outcome.map(|it| it.verdict).map_err(Arc::new);
         };
-        let key = ContentKey { content: holding.content, script };
-        if let Some(word) = self.cache.word(&key) {
-            return word;
-        }
+        let key = ContentKey { content: holding.content, script: identity.fingerprint };
         let scan = async {
-            match self.run_script(job, bench, body).await {
+            // Another may have ended since it was looked for.
+            if let Some(word) = self.cache.word(&key) {
+                return word;
+            }
+            let run = self.run_script(job, bench, body).await;
+            // What came of a run is remembered, a failure too: it lies with the content, or would come
+            // again in a moment. What came before a run, a full disk above all, does not.
+            let remember = run.is_of(&identity);
+            match run.outcome {
                 Ok(judgement) => {
-                    self.cache.remember_verdict(key, &judgement.verdict, judgement.exit_code);
+                    if remember {
+                        self.cache.remember_verdict(key, &judgement.verdict, judgement.exit_code);
+                    }
                     Ok(judgement.verdict)
                 }
                 Err(error) => {
                     let error = Arc::new(error);
-                    if matches!(*error, ScanError::Script(_) | ScanError::Sandbox(_)) {
+                    if remember {
                         self.cache.remember_failure(key, Arc::clone(&error));
                     }
                     Err(error)
                 }
             }
         };
-        self.scans.run(key, scan).await
+        let begun = Instant::now();
+        match timeout_at(deadline.into(), self.scans.run(key, scan)).await {
+            Ok(word) => word,
+            Err(_elapsed) => {
+                let error = late();
+                // The next would be late again, unless this one's time went by elsewhere: a download that
+                // drips must not speak for all media with the same bytes.
+                if begun.elapsed() > self.settings.deadline / 2 {
+                    self.cache.remember_failure(key, Arc::clone(&error));
+                }
+                Err(error)
+            }
+        }
     }
 
     async fn run_script(
@@ -229,23 +252,27 @@ impl Workshop {
         job: &ScanJob,
         bench: &mut Option<Bench>,
         body: Option<&Body>,
-    ) -> Result<Judgement, ScanError> {
+    ) -> Run {
         if bench.is_none() {
             // It was fetched for its bytes alone, and its verdict has ended since.
-            let plaintext = self.lay_out(job, bench, body).await?;
-            if let Some(bench) = bench {
-                bench.reservation = plaintext.reservation;
+            match self.lay_out(job, bench, body).await {
+                Ok(plaintext) => {
+                    if let Some(bench) = bench {
+                        bench.reservation = plaintext.reservation;
+                    }
+                }
+                Err(error) => return Run::prevented(error),
             }
         }
         match bench {
             Some(Bench { job, .. }) => self.script.judge(job).await,
-            None => Err(ScanError::Stopping),
+            None => Run::prevented(ScanError::Stopping),
         }
     }
 
     /// What is remembered of a content.
     pub(super) async fn word(&self, holding: &Holding) -> Option<Word> {
-        let script = self.script.fingerprint().await?;
+        let script = self.script.identity().await?.fingerprint;
         self.cache.word(&ContentKey { content: holding.content, script })
     }
 
@@ -303,7 +330,9 @@ impl Workshop {
 
 /// A panic is an answer too: an error, and the worker lives on. Nothing that it may have left half done
 /// is used again: the job's directory is only closed.
-async fn caught<T>(work: impl Future<Output = Result<T, ScanError>>) -> Result<T, ScanError> {
+pub(super) async fn caught<T>(
+    work: impl Future<Output = Result<T, ScanError>>,
+) -> Result<T, ScanError> {
     AssertUnwindSafe(work).catch_unwind().await.unwrap_or(Err(ScanError::Panicked))
 }
 

@@ -203,6 +203,66 @@ async fn one_token_holds_no_more_than_a_quarter_of_the_workers() {
 }
 
 #[tokio::test]
+async fn a_flood_of_one_token_leaves_places_for_others_and_does_not_hold_up_who_wants_the_same() {
+    let homeserver = Homeserver::start().await;
+    let scanner = Builder::new(HOLDS)
+        .homeserver(&homeserver)
+        .config("scan.workers = 4\nscan.queue_capacity = 16\ndownload.idle_timeout = \"1h\"")
+        .start()
+        .await;
+    let gate = Gate::default();
+    homeserver.knows("flood");
+    let path = |index: usize| {
+        let id = format!("m{index}");
+        let media = Media::new("image/png", format!("{id}\n"));
+        // The first is all that the flood's one worker ever gets to.
+        homeserver.has(&id, if index == 0 { media.behind(&gate) } else { media });
+        format!("/scan/s{index}.example/{id}")
+    };
+    let first = ask(&scanner.client, path(0), "flood");
+    homeserver.was_asked(1).await;
+    let flood: Vec<_> = (1..10).map(|index| ask(&scanner.client, path(index), "flood")).collect();
+    // Four of these wait, and nobody else's place is taken.
+    scanner.logged("the queue is full", 5).await;
+    for index in 1..10 {
+        ask(&scanner.client, path(index), TOKEN).await.unwrap().is_clean();
+    }
+    gate.open();
+    first.await.unwrap().is_clean();
+    let mut refused = 0;
+    for reply in flood {
+        let reply = reply.await.unwrap();
+        if reply.status == 503 {
+            refused += 1;
+        } else {
+            reply.is_clean();
+        }
+    }
+    assert_eq!(refused, 5);
+    scanner.idle().await;
+}
+
+#[tokio::test]
+async fn no_request_takes_longer_than_the_deadline_whatever_it_waits_for() {
+    let homeserver = Homeserver::start().await;
+    homeserver.knows("another");
+    let scanner = Builder::new("exit 0")
+        .homeserver(&homeserver)
+        .config("scan.deadline = \"2s\"\ndownload.idle_timeout = \"1h\"")
+        .config("download.total_timeout = \"1h\"")
+        .start()
+        .await;
+    let media = homeserver.has_bytes("abc", png());
+    let path = format!("/scan/{media}");
+    scanner.client.get(&path).await.is_clean();
+
+    // The homeserver never says whether this one may have what is remembered.
+    homeserver.has("abc", Media::new("image/png", png()).behind(&Gate::default()));
+    let reply = timeout(PATIENCE / 2, ask(&scanner.client, &path, "another")).await;
+    reply.expect("an answer").unwrap().is_error(504, "MCS_MEDIA_REQUEST_FAILED");
+}
+
+#[tokio::test]
 async fn no_more_scripts_run_at_a_time_than_the_configuration_says() {
     let homeserver = Homeserver::start().await;
     // A gate for each: two readers of one pipe would share what is written.

@@ -102,6 +102,21 @@ async fn a_failure_is_remembered_for_a_while_and_not_tried_again_and_again() {
 }
 
 #[tokio::test]
+async fn a_scan_that_took_a_jobs_whole_time_is_not_tried_again_at_once() {
+    let homeserver = Homeserver::start().await;
+    let script = r#"echo run >> "$MARKS/runs"; read line < "$MARKS/gate""#;
+    let config = "scan.deadline = \"3s\"\nresult_cache.failure_ttl = \"1h\"";
+    let scanner = with(&homeserver, script, config).await;
+    scanner.place.make_fifo("gate");
+    let media = homeserver.has_bytes("abc", png());
+
+    for _ in 0..2 {
+        fails(&scanner, &media).await;
+    }
+    assert_eq!(scanner.place.marks("runs"), 1);
+}
+
+#[tokio::test]
 async fn an_exit_code_is_a_verdict_unless_it_is_a_failure_and_a_signal_never_is() {
     let homeserver = Homeserver::start().await;
     let config = format!("{FORGETFUL}\nscan.failure_exit_codes = [2, 126, 127]");

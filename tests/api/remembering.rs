@@ -130,6 +130,35 @@ async fn a_verdict_is_that_of_the_script_which_gave_it() {
 }
 
 #[tokio::test]
+async fn a_verdict_of_a_script_that_was_changed_meanwhile_is_given_and_not_remembered() {
+    let homeserver = Homeserver::start().await;
+    for after in ["exit 0", "exit 127"] {
+        let scanner = Scanner::start(&homeserver, "").await;
+        scanner.place.make_fifo("gate");
+        let script = format!("{WAITING}; {after}");
+        scanner.place.write_script("script.sh", &script);
+        let path = format!("/scan/{}", homeserver.has_bytes("one", png()));
+        let status = if after == "exit 0" { 200 } else { 500 };
+
+        let request = scanner.client.get(&path);
+        let change = async {
+            until("it runs", || scanner.place.marks("runs") == 1).await;
+            scanner.place.write_script("script.sh", "exit 1");
+            // Back again: nobody can say any more which of them ran.
+            scanner.place.write_script("script.sh", &script);
+            scanner.place.let_go("gate").await;
+        };
+        let (reply, ()) = tokio::join!(request, change);
+        assert_eq!(reply.status, status);
+
+        let (reply, ()) = tokio::join!(scanner.client.get(&path), scanner.place.let_go("gate"));
+        assert_eq!(reply.status, status);
+        assert_eq!(scanner.place.marks("runs"), 2);
+        scanner.idle().await;
+    }
+}
+
+#[tokio::test]
 async fn exit_codes_to_ignore_are_not_remembered() {
     let homeserver = Homeserver::start().await;
     let scanner = Builder::new(r#"echo run >> "$MARKS/runs"; exit 5"#)

@@ -5,7 +5,7 @@ use reqwest::Method;
 use crate::harness::{
     Attachment, Builder, Homeserver, Media, Scanner,
     client::send,
-    homeserver::{NAME, TOKEN},
+    homeserver::{Gate, NAME, TOKEN},
     png, until,
 };
 
@@ -143,6 +143,37 @@ async fn a_refused_download_is_its_senders_alone() {
         } else {
             reply.is_media(&png());
         }
+    }
+    scanner.idle().await;
+}
+
+#[tokio::test]
+async fn what_befalls_one_before_the_media_is_given_out_is_not_told_to_others() {
+    let homeserver = Homeserver::start().await;
+    homeserver.knows("second-token");
+    let scanner = Scanner::start(&homeserver, CLEAN).await;
+    let failures = [
+        (429, "M_LIMIT_EXCEEDED", 429, "M_UNKNOWN"),
+        (504, "M_NOT_YET_UPLOADED", 504, "MCS_MEDIA_REQUEST_FAILED"),
+        (500, "M_UNKNOWN", 502, "MCS_MEDIA_REQUEST_FAILED"),
+    ];
+    for (joined, (status, errcode, told, reason)) in (1..).zip(failures) {
+        let gate = Gate::default();
+        let id = format!("media{status}");
+        let media = homeserver.has(&id, Media::error(status, errcode).behind(&gate));
+        let path = format!("/download/{media}");
+        let asked = homeserver.asked().len();
+        let request = |token| scanner.client.request(Method::GET, &path).bearer_auth(token);
+
+        let first = tokio::spawn(send(request(TOKEN)));
+        homeserver.was_asked(asked + 1).await;
+        let second = tokio::spawn(send(request("second-token")));
+        scanner.logged("waits with others", joined).await;
+        homeserver.has_bytes(&id, png());
+        gate.open();
+
+        first.await.unwrap().is_error(told, reason);
+        second.await.unwrap().is_media(&png());
     }
     scanner.idle().await;
 }
