@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use mcs_sandbox::{Candidate, Mode, Sandbox};
 use tokio::{
+    sync::watch,
     task::JoinSet,
     time::{Instant, sleep, timeout_at},
 };
@@ -20,6 +21,7 @@ use crate::{
     media::{Authoriser, Homeservers, SetupError, spool::Spool},
     scan::{
         self, Scanner,
+        canary::Canary,
         filetype::{Detector, LoadError},
         local::LocalScanner,
         run_directory::{self, RunDirectory},
@@ -99,12 +101,12 @@ impl Grounds {
 
 /// Scans local files with these settings.
 #[must_use]
-pub fn local_scanner(config: &Config, grounds: &Grounds, detector: Detector) -> LocalScanner {
+pub fn local_scanner(config: &Config, grounds: &Grounds, detector: Arc<Detector>) -> LocalScanner {
     LocalScanner {
         settings: config.scan.clone(),
         sandbox: grounds.sandbox.clone(),
         spool: grounds.spool(config),
-        detector: Arc::new(detector),
+        detector,
         max_size: config.download.max_size,
     }
 }
@@ -130,6 +132,10 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
         warn!("sandbox.mode is degraded: whatever holds is used, even if that is next to nothing");
     }
     let spool = grounds.spool(&config);
+    let (tell_ready, ready) = watch::channel(config.scan.canary.is_none());
+    let canary = config.scan.canary.clone().map(|settings| {
+        Canary::new(local_scanner(&config, &grounds, Arc::clone(&detector)), settings)
+    });
     let (scanner, workers) = Scanner::start(scan::Parts {
         settings: config.scan,
         cache: config.result_cache,
@@ -139,6 +145,11 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
         sandbox: grounds.sandbox.clone(),
         spool,
         detector,
+        ready,
+    });
+    let canary = canary.map(|canary| {
+        let distrusted = scanner.clone();
+        tokio::spawn(canary.watch(tell_ready, move || distrusted.forget_verdicts()))
     });
     let router = http::routes::router(AppState {
         scanner: scanner.clone(),
@@ -152,7 +163,7 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
         Ok(address) => info!(%address, "listening"),
         Err(error) => warn!(%error, "listening, but the address cannot be told"),
     }
-    let stopping = tokio::sync::watch::Sender::new(None);
+    let stopping = watch::Sender::new(None);
     let told = async {
         shutdown.await;
         info!(grace_seconds = GRACE.as_secs(), "stopping; what runs may end");
@@ -170,6 +181,9 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
     }
     let end = stopping.borrow().unwrap_or_else(Instant::now);
     drain(&scanner, workers, end).await;
+    if let Some(canary) = canary {
+        canary.abort();
+    }
     cleaned(&grounds.directory).await;
     info!("stopped");
     Ok(())

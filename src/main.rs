@@ -10,6 +10,7 @@ use std::{
     io::{self, Write},
     path::PathBuf,
     process::ExitCode,
+    sync::Arc,
 };
 
 use cli::{Cli, Command, EXIT_CONFIG};
@@ -18,7 +19,7 @@ use matrix_content_scanner::{
     config::{Config, Warning},
     keys::RequestKey,
     logging,
-    scan::{Verdict, filetype::Detector},
+    scan::{Verdict, canary::Canary, filetype::Detector},
 };
 
 fn main() -> ExitCode {
@@ -76,20 +77,26 @@ async fn check_config(config: &Config, warnings: &[Warning]) -> ExitCode {
     if let Err(error) = printed {
         return failed(&error);
     }
-    match Detector::new() {
-        Ok(detector) => {
-            for name in app::unknown_types(config, &detector) {
-                println!("# note: {name}: no file is ever found to have this type");
-            }
-        }
+    let detector = match Detector::new() {
+        Ok(detector) => Arc::new(detector),
         Err(error) => return failed(&StartError::from(error)),
+    };
+    for name in app::unknown_types(config, &detector) {
+        println!("# note: {name}: no file is ever found to have this type");
     }
-    match Grounds::prepare(config).await {
-        Ok(grounds) => {
-            println!("\n# the sandbox, tried out:");
-            for (layer, state) in grounds.sandbox.layers().rows() {
-                println!("#   {layer}: {state}");
-            }
+    let grounds = match Grounds::prepare(config).await {
+        Ok(grounds) => grounds,
+        Err(error) => return failed(&error),
+    };
+    println!("\n# the sandbox, tried out:");
+    for (layer, state) in grounds.sandbox.layers().rows() {
+        println!("#   {layer}: {state}");
+    }
+    let Some(canary) = config.scan.canary.clone() else { return ExitCode::SUCCESS };
+    let scanner = app::local_scanner(config, &grounds, detector);
+    match Canary::new(scanner, canary).check().await {
+        Ok(()) => {
+            println!("# the canary: the script knows a bad file from a good one");
             ExitCode::SUCCESS
         }
         Err(error) => failed(&error),
@@ -100,7 +107,7 @@ async fn check_config(config: &Config, warnings: &[Warning]) -> ExitCode {
 async fn scan(config: &Config, files: &[PathBuf]) -> ExitCode {
     let scanner = Grounds::prepare(config).await.and_then(|grounds| {
         let detector = Detector::new()?;
-        Ok((app::local_scanner(config, &grounds, detector), grounds))
+        Ok((app::local_scanner(config, &grounds, Arc::new(detector)), grounds))
     });
     let (scanner, _grounds) = match scanner {
         Ok(ready) => ready,

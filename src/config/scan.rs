@@ -10,7 +10,10 @@ use super::{
     problem::Warning,
     reader::{Parsed, Reader, Section, Value},
 };
-use crate::scan::Settings;
+use crate::scan::{
+    Settings,
+    canary::{self, Samples},
+};
 
 /// The demonstration that `config/` ships.
 const DEMO_SCRIPT: &str = "scan-demo.sh";
@@ -53,6 +56,8 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Settings> {
         .read("failure_exit_codes", kinds::list(failure_exit_code))
         .unwrap_or_else(|| SHELL_FAILURES.into());
 
+    let canary = canary(&mut scan);
+
     Some(Settings {
         script: script?,
         script_args,
@@ -67,7 +72,37 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Settings> {
         mime,
         max_output_size,
         failure_exit_codes,
+        canary,
     })
+}
+
+fn canary(scan: &mut Section<'_, '_>) -> Option<canary::Settings> {
+    let samples = scan.read("canary", samples).unwrap_or(Some(Samples::Eicar));
+    let interval = scan
+        .read("canary_interval", duration(Duration::from_secs(1)..=LONGEST))
+        .unwrap_or(Duration::from_secs(10 * 60));
+    Some(canary::Settings { samples: samples?, interval })
+}
+
+/// None is off.
+fn samples(value: Value<'_>) -> Parsed<Option<Samples>> {
+    const EXPECTED: &str = "\"eicar\", \"off\" or { infected = \"PATH\", clean = \"PATH\" }";
+    match value.text() {
+        Some("eicar") => return Ok(Some(Samples::Eicar)),
+        Some("off") => return Ok(None),
+        _ => {}
+    }
+    let DeValue::Table(_) = value.toml else { return value.wrong(EXPECTED) };
+    let mut files = kinds::table(|_, value| paths::file(value).map(Some))(value)?;
+    let names = kinds::table(|name, _| Ok(name.to_owned()))(value)?;
+    let mut take = |wanted| {
+        let place = names.iter().position(|name| name == wanted)?;
+        files.get_mut(place)?.take()
+    };
+    match (take("infected"), take("clean"), names.len()) {
+        (Some(infected), Some(clean), 2) => Ok(Some(Samples::Files { infected, clean })),
+        _ => value.wrong(EXPECTED),
+    }
 }
 
 fn max_scripts(scan: &mut Section<'_, '_>, workers: usize) -> usize {

@@ -16,6 +16,7 @@ use super::{Config, LogFormat, mime};
 use crate::{
     http::{Listen, Network},
     keys,
+    scan::canary::Samples,
 };
 
 const SECRET: &str = "..";
@@ -82,7 +83,17 @@ impl Config {
             lines.line(key, list(names.into_iter().map(quoted)))?;
         }
         lines.line("max_output_size", quoted_size(scan.max_output_size as u64))?;
-        lines.line("failure_exit_codes", list(scan.failure_exit_codes.iter()))
+        lines.line("failure_exit_codes", list(scan.failure_exit_codes.iter()))?;
+        let Some(canary) = &scan.canary else { return lines.line("canary", quoted("off")) };
+        let samples = match &canary.samples {
+            Samples::Eicar => quoted("eicar"),
+            Samples::Files { infected, clean } => {
+                let files = [("infected", path(infected)), ("clean", path(clean))];
+                inline_table(files.into_iter())
+            }
+        };
+        lines.line("canary", samples)?;
+        lines.line("canary_interval", quoted_duration(canary.interval))
     }
 
     fn show_sandbox(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

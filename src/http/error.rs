@@ -191,6 +191,7 @@ fn of_scan(error: &ScanError) -> ApiError {
     match error {
         E::Fetch(error) => of_fetch(error),
         E::HashMismatch => hash_mismatch(),
+        E::NotReady => ApiError::overloaded("The scanner is not ready"),
         E::Overloaded => ApiError::overloaded("The server is busy"),
         E::SpoolFull => spool_full(),
         E::Deadline(Phase::Queued) => ApiError::overloaded("The server was busy for too long"),
@@ -357,6 +358,7 @@ mod tests {
             ("NoHomeserver", of_request(&R::NoHomeserver)),
             ("RangeNotSatisfiable", of_request(&R::RangeNotSatisfiable { length: 9 })),
             ("HashMismatch", of_scan(&S::HashMismatch)),
+            ("NotReady", of_scan(&S::NotReady)),
             ("Overloaded", of_scan(&S::Overloaded)),
             ("SpoolFull", of_scan(&S::SpoolFull)),
             ("Deadline Queued", of_scan(&S::Deadline(Phase::Queued))),
@@ -403,6 +405,7 @@ ImpossibleName: 404 {"reason":"M_NOT_FOUND","info":"Media not found"}
 NoHomeserver: 404 {"reason":"M_NOT_FOUND","info":"Media not found"}
 RangeNotSatisfiable: 416 {"reason":"M_UNKNOWN","info":"The range lies outside the media"} [content-range: bytes */9]
 HashMismatch: 400 {"reason":"MCS_MEDIA_FAILED_TO_DECRYPT","info":"The media's hash is not the one given"}
+NotReady: 503 {"reason":"M_UNKNOWN","info":"The scanner is not ready"} [retry-after: 10]
 Overloaded: 503 {"reason":"M_UNKNOWN","info":"The server is busy"} [retry-after: 10]
 SpoolFull: 503 {"reason":"M_UNKNOWN","info":"The server has no room at the moment"} [retry-after: 10]
 Deadline Queued: 503 {"reason":"M_UNKNOWN","info":"The server was busy for too long"} [retry-after: 10]

@@ -181,6 +181,11 @@ impl ResultCache {
         }
     }
 
+    /// Forgets what was said of any content.
+    pub fn forget_verdicts(&self) {
+        self.words.clear();
+    }
+
     /// Remembers for a few seconds that a scan failed.
     pub fn remember_failure(&self, key: ContentKey, failure: Arc<ScanError>) {
         let end = Instant::now() + self.settings.failure_ttl;

@@ -1,13 +1,18 @@
 //! Scans files of this machine exactly as the service would scan a media: the same sandbox, the same
-//! script, the same lists. For `scan FILE…`.
+//! script, the same lists. For `scan FILE…`, and for the canary.
 
-use std::{fs::File, io::Read, path::Path, sync::Arc};
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::Path,
+    sync::Arc,
+};
 
 use mcs_sandbox::Sandbox;
 
 use super::{
     ScanError, Settings, Verdict,
-    filetype::Detector,
+    filetype::{Detector, MimeRules},
     script::Script,
     worker::{MEDIA_NAME, blocking},
 };
@@ -37,12 +42,32 @@ impl LocalScanner {
     /// # Errors
     /// [`ScanError::Disk`] where the file cannot be read; else what can befall any scan.
     pub async fn scan(&self, path: &Path) -> Result<Verdict, ScanError> {
-        let disk = |error| ScanError::Disk(error);
-        let mut source = File::open(path).map_err(disk)?;
-        let metadata = source.metadata().map_err(disk)?;
+        let source = File::open(path).map_err(ScanError::Disk)?;
+        let metadata = source.metadata().map_err(ScanError::Disk)?;
         if !metadata.is_file() {
-            return Err(disk(std::io::Error::other("it is not a regular file")));
+            return Err(ScanError::Disk(io::Error::other("it is not a regular file")));
         }
+        self.run(source, metadata.len(), &self.settings.mime).await
+    }
+
+    /// The script's verdict on `length` bytes, whatever their type.
+    ///
+    /// # Errors
+    /// As [`LocalScanner::scan`].
+    pub async fn script_alone(
+        &self,
+        source: impl Read + Send + 'static,
+        length: u64,
+    ) -> Result<Verdict, ScanError> {
+        self.run(source, length, &MimeRules::All).await
+    }
+
+    async fn run(
+        &self,
+        mut source: impl Read + Send + 'static,
+        length: u64,
+        mime: &MimeRules,
+    ) -> Result<Verdict, ScanError> {
         let script = Script::new(&self.settings);
         let mut job = self
             .sandbox
@@ -60,7 +85,7 @@ impl LocalScanner {
         };
         let (spool, detector) = (self.spool.clone(), Arc::clone(&self.detector));
         let (detected, _plaintext) = blocking(move || {
-            let mut intake = Intake::begin(&spool, plan, Some(metadata.len()))?;
+            let mut intake = Intake::begin(&spool, plan, Some(length))?;
             let mut buffer = vec![0; 256 * 1024];
             loop {
                 match source.read(&mut buffer).map_err(IntakeError::Disk)? {
@@ -69,12 +94,12 @@ impl LocalScanner {
                 }
             }
             let plaintext = intake.finish()?.plaintext;
-            let nothing = || IntakeError::Disk(std::io::ErrorKind::NotFound.into());
+            let nothing = || IntakeError::Disk(io::ErrorKind::NotFound.into());
             let file = &plaintext.as_ref().ok_or_else(nothing)?.file;
             Ok((detector.detect(file).map_err(IntakeError::Disk)?, plaintext))
         })
         .await?;
-        let verdict = if self.settings.mime.allows(detected.as_str()) {
+        let verdict = if mime.allows(detected.as_str()) {
             script.judge(&mut job).await.outcome.map(|judgement| judgement.verdict)
         } else {
             Ok(Verdict::TypeForbidden { detected })

@@ -5,6 +5,7 @@
 //! clean. Whatever stops a scan is a [`ScanError`] and is never taken for a verdict.
 
 pub mod cache;
+pub mod canary;
 pub mod filetype;
 pub mod flight;
 mod lanes;
@@ -21,7 +22,7 @@ use std::{
 };
 
 use reqwest::header::HeaderValue;
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 use crate::media::{
     Body, FetchError, MediaRequest, authorise::Authoriser, decrypt::Decryption,
@@ -132,6 +133,9 @@ pub enum ScanError {
     /// The ciphertext is not the one that the client's hash names.
     #[error("the ciphertext's SHA-256 is not the one given")]
     HashMismatch,
+    /// The canary's last answer was wrong, or is awaited: nothing is scanned.
+    #[error("the canary's answer is wrong or awaited")]
+    NotReady,
     /// The queue is full.
     #[error("the queue is full")]
     Overloaded,
@@ -203,6 +207,8 @@ pub struct Parts {
     pub spool: Spool,
     /// Who names types.
     pub detector: Arc<Detector>,
+    /// Whether the canary lets anything be scanned.
+    pub ready: watch::Receiver<bool>,
 }
 
 impl Scanner {
@@ -220,6 +226,7 @@ impl Scanner {
             sandbox: parts.sandbox,
             spool: parts.spool,
             detector: parts.detector,
+            ready: parts.ready,
             script,
             cache: ResultCache::new(parts.cache),
             scans: OncePerKey::new(),
@@ -232,6 +239,11 @@ impl Scanner {
     /// Lets no more jobs in.
     pub fn close(&self) {
         self.queue.close();
+    }
+
+    /// Forgets every verdict: the script that gave them has been found to be wrong.
+    pub fn forget_verdicts(&self) {
+        self.workshop.cache.forget_verdicts();
     }
 
     /// Answers one request within `scan.deadline`. A requester who goes away, or whose time is over,
@@ -259,11 +271,15 @@ impl Scanner {
         let key = MediaKey::of(request);
         loop {
             *seat = None;
-            if let Some(holding) = self.workshop.cache.holding(&key)
-                && let Some(known) = self.known(request, &holding).await
+            let held = self.workshop.cache.holding(&key);
+            if let Some(holding) = &held
+                && let Some(known) = self.known(request, holding).await
             {
                 self.authorise(request, holding.etag.as_ref()).await?;
                 return known;
+            }
+            if !self.workshop.is_ready() && !self.is_judged(held.as_ref()).await {
+                return Err(Arc::new(ScanError::NotReady));
             }
             let seat = seat.insert(self.flights.board(&self.queue, key, request)?);
             if !seat.in_own_name {
@@ -286,6 +302,14 @@ impl Scanner {
             }
             // The job was for those who want a verdict alone, and the body too large to keep: the
             // next round fetches it, and need not scan it.
+        }
+    }
+
+    /// Whether a media needs no scan, to judge by what it held last time.
+    async fn is_judged(&self, held: Option<&Holding>) -> bool {
+        match held {
+            Some(holding) => self.workshop.word(holding).await.is_some(),
+            None => false,
         }
     }
 
@@ -378,6 +402,7 @@ impl ScanError {
                 !cause.downcast_ref().is_some_and(reqwest::Error::is_connect)
             }
             Self::Fetch(FetchError::ForbiddenAddress(_))
+            | Self::NotReady
             | Self::HashMismatch
             | Self::SpoolFull
             | Self::Script(_)
@@ -419,6 +444,8 @@ pub struct Settings {
     pub max_output_size: usize,
     /// Exit codes that are failures rather than verdicts; never contains 0.
     pub failure_exit_codes: Vec<i32>,
+    /// What the script is tried with, if it is.
+    pub canary: Option<canary::Settings>,
 }
 
 #[cfg(test)]

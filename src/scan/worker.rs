@@ -6,7 +6,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
 
 use futures_util::FutureExt;
 use mcs_sandbox::{Job, Sandbox};
-use tokio::{task::JoinSet, time::timeout_at};
+use tokio::{sync::watch, task::JoinSet, time::timeout_at};
 use tracing::{Instrument, error, warn};
 
 use super::{
@@ -38,6 +38,8 @@ pub struct Workshop {
     pub(super) sandbox: Sandbox,
     pub(super) spool: Spool,
     pub(super) detector: Arc<Detector>,
+    /// Whether the canary lets anything be scanned.
+    pub(super) ready: watch::Receiver<bool>,
     pub(super) script: Arc<Script>,
     pub(super) cache: ResultCache,
     /// Scans under way, by content: two media with the same bytes share one.
@@ -253,6 +255,9 @@ impl Workshop {
         bench: &mut Option<Bench>,
         body: Option<&Body>,
     ) -> Run {
+        if !self.is_ready() {
+            return Run::prevented(ScanError::NotReady);
+        }
         if bench.is_none() {
             // It was fetched for its bytes alone, and its verdict has ended since.
             match self.lay_out(job, bench, body).await {
@@ -268,6 +273,10 @@ impl Workshop {
             Some(Bench { job, .. }) => self.script.judge(job).await,
             None => Run::prevented(ScanError::Stopping),
         }
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        *self.ready.borrow()
     }
 
     /// What is remembered of a content.

@@ -12,6 +12,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod canary;
 mod faults_disk;
 mod faults_homeserver;
 mod faults_load;

@@ -113,9 +113,7 @@ impl Scanner {
 
     /// Whether nothing of any job is left: no directory, no helper, no process of a script.
     pub fn is_idle(&self) -> bool {
-        self.place.jobs().is_empty()
-            && self.helpers() == 0
-            && self.place.processes().is_empty()
+        self.place.jobs().is_empty() && self.helpers() == 0 && self.place.processes().is_empty()
     }
 
     /// Waits until nothing of any job is left.
@@ -299,6 +297,7 @@ impl Builder {
             web.port = 0
             scan.script = "script.sh"
             scan.temp_directory = "temp"
+            scan.canary = "off"
             sandbox.writable_paths = ["marks"]
             crypto.request_secret_path = "request_secret"
             crypto.generate = true

@@ -1,0 +1,183 @@
+//! The canary: a known-bad and a known-clean sample through the operator's script, in the real sandbox,
+//! at start and from time to time. A scanner whose signatures are missing, or one that a restriction
+//! keeps from its files, may say "clean" to everything; while the canary has another answer than the
+//! right ones, nothing is scanned.
+
+use std::{
+    fs::File,
+    io::{self, Cursor, Read},
+    path::PathBuf,
+    time::Duration,
+};
+
+use tokio::{sync::watch, time::sleep};
+use tracing::{error, info};
+
+use super::{ScanError, Verdict, local::LocalScanner};
+
+/// How long after a wrong answer the next one is asked for.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// The test file of the European Institute for Computer Antivirus Research, backwards: forwards, this
+/// program and its sources would be what scanners look for.
+const EICAR_BACKWARDS: &[u8] =
+    b"*H+H$!ELIF-TSET-SURIVITNA-DRADNATS-RACIE$}7)CC7)^P(45XZP\\4[PA@%P!O5X";
+
+const CLEAN_TEXT: &[u8] = b"A file without anything in it that a scanner could object to.\n";
+
+/// `scan.canary`, checked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Settings {
+    /// What is given to the script.
+    pub samples: Samples,
+    /// From a right answer to the next question.
+    pub interval: Duration,
+}
+
+/// A sample that the script has to refuse, and one that it has to let pass.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Samples {
+    /// The EICAR test file, and a line of text.
+    Eicar,
+    /// The operator's own, read anew each time.
+    #[expect(missing_docs, reason = "the names say it")]
+    Files { infected: PathBuf, clean: PathBuf },
+}
+
+/// The canary's word.
+#[derive(Debug, thiserror::Error)]
+pub enum CanaryError {
+    /// The worst there is: everything would pass.
+    #[error("the script calls the infected sample clean")]
+    InfectedPassed,
+    /// Nothing would pass.
+    #[error("the script calls the clean sample not clean: {0:?}")]
+    CleanRefused(String),
+    /// Nothing would be known.
+    #[error("the script gives no verdict on the {0} sample")]
+    NoVerdict(&'static str, #[source] ScanError),
+}
+
+/// Who asks.
+#[derive(Debug)]
+pub struct Canary {
+    scanner: LocalScanner,
+    settings: Settings,
+}
+
+impl Canary {
+    /// One that asks this scanner's script.
+    #[must_use]
+    pub fn new(scanner: LocalScanner, settings: Settings) -> Self {
+        Self { scanner, settings }
+    }
+
+    /// Asks about both samples, whatever the MIME lists say of them.
+    ///
+    /// # Errors
+    /// The first answer that is not the right one.
+    pub async fn check(&self) -> Result<(), CanaryError> {
+        match self.verdict(Kind::Infected).await? {
+            Verdict::NotClean { .. } => {}
+            _ => return Err(CanaryError::InfectedPassed),
+        }
+        match self.verdict(Kind::Clean).await? {
+            Verdict::Clean { .. } => Ok(()),
+            Verdict::NotClean { output } => Err(CanaryError::CleanRefused(output.to_string())),
+            Verdict::TypeForbidden { .. } => Err(CanaryError::CleanRefused(String::new())),
+        }
+    }
+
+    /// Asks again and again, and says in `ready` whether the last answers were right. Ends with
+    /// whoever listens there. After each wrong verdict, `distrust` is called: what the script has
+    /// said of late is as wrong as that.
+    pub async fn watch(self, ready: watch::Sender<bool>, distrust: impl Fn() + Send) {
+        let mut said = None;
+        while !ready.is_closed() {
+            let wrong = self.check().await.err();
+            ready.send_replace(wrong.is_none());
+            if !matches!(wrong, None | Some(CanaryError::NoVerdict(..))) {
+                distrust();
+            }
+            let wrong = wrong.map(|wrong| chain(&wrong));
+            // Told when it changes: what goes on for hours fills no log.
+            if said.as_ref() != Some(&wrong) {
+                match &wrong {
+                    Some(why) => error!(why, "not ready: the canary's answer is wrong"),
+                    None => info!("ready: the script knows a bad file from a good one"),
+                }
+                said = Some(wrong.clone());
+            }
+            let pause = if wrong.is_some() { RETRY } else { self.settings.interval };
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = ready.closed() => {}
+            }
+        }
+    }
+
+    async fn verdict(&self, kind: Kind) -> Result<Verdict, CanaryError> {
+        let no_verdict = |error| CanaryError::NoVerdict(kind.name(), error);
+        let (sample, length) =
+            self.settings.samples.open(kind).map_err(|error| no_verdict(ScanError::Disk(error)))?;
+        self.scanner.script_alone(sample, length).await.map_err(no_verdict)
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Infected,
+    Clean,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Infected => "infected",
+            Self::Clean => "clean",
+        }
+    }
+}
+
+impl Samples {
+    /// The sample, and its length in bytes.
+    fn open(&self, kind: Kind) -> io::Result<(Box<dyn Read + Send>, u64)> {
+        let path = match (self, kind) {
+            (Self::Eicar, Kind::Infected) => {
+                let eicar: Vec<u8> = EICAR_BACKWARDS.iter().rev().copied().collect();
+                return Ok((Box::new(Cursor::new(eicar)), EICAR_BACKWARDS.len() as u64));
+            }
+            (Self::Eicar, Kind::Clean) => {
+                return Ok((Box::new(CLEAN_TEXT), CLEAN_TEXT.len() as u64));
+            }
+            (Self::Files { infected, .. }, Kind::Infected) => infected,
+            (Self::Files { clean, .. }, Kind::Clean) => clean,
+        };
+        let file = File::open(path)?;
+        let length = file.metadata()?.len();
+        Ok((Box::new(file), length))
+    }
+}
+
+/// An error and its causes, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use sha2::{Digest, Sha256};
+
+    use super::*;
+
+    #[test]
+    fn the_infected_sample_is_the_eicar_test_file() {
+        let (mut sample, length) = Samples::Eicar.open(Kind::Infected).unwrap();
+        let mut bytes = Vec::new();
+        sample.read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes.len() as u64, length);
+        // As eicar.org gives it out.
+        assert_eq!(Sha256::digest(&bytes)[..8], [0x27, 0x5a, 0x02, 0x1b, 0xbf, 0xb6, 0x48, 0x9e]);
+    }
+}

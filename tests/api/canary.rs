@@ -1,0 +1,62 @@
+//! A script that has the wrong word on a known file is not believed about others.
+
+use crate::harness::{Builder, Homeserver, png};
+
+/// Knows the test file, until it is told to know nothing.
+const KNOWS: &str = r#"
+    [ -e "$MARKS/blind" ] && exit 0
+    echo run >> "$MARKS/runs"
+    if grep -q EICAR-STANDARD "$1"; then exit 1; fi
+"#;
+
+#[tokio::test]
+async fn a_script_that_lets_everything_pass_is_not_asked_until_it_is_mended() {
+    let homeserver = Homeserver::start().await;
+    let media = homeserver.has_bytes("abc", png());
+    let builder = Builder::new("exit 0").homeserver(&homeserver);
+    let scanner = builder.config("scan.canary = \"eicar\"").start().await;
+    scanner.logged("not ready", 1).await;
+    assert!(scanner.log().contains("calls the infected sample clean"), "{}", scanner.log());
+    for route in ["scan", "download"] {
+        let reply = scanner.client.get(&format!("/{route}/{media}")).await;
+        reply.is_error(503, "M_UNKNOWN");
+    }
+    assert_eq!(homeserver.downloads(), 0, "nothing is fetched that cannot be scanned");
+    scanner.client.public_key().await;
+
+    scanner.place.write_script("script.sh", KNOWS);
+    scanner.logged("ready: the script knows", 1).await;
+    scanner.client.get(&format!("/download/{media}")).await.is_media(&png());
+}
+
+#[tokio::test]
+async fn a_script_that_becomes_blind_takes_its_verdicts_with_it() {
+    let homeserver = Homeserver::start().await;
+    let media = homeserver.has_bytes("abc", png());
+    let builder = Builder::new(KNOWS).homeserver(&homeserver);
+    let config = "scan.canary = \"eicar\"\nscan.canary_interval = \"1s\"";
+    let scanner = builder.config(config).start().await;
+    scanner.logged("ready: the script knows", 1).await;
+    let path = format!("/scan/{media}");
+    scanner.client.get(&path).await.is_clean();
+    std::fs::write(scanner.place.path("marks").join("blind"), "").unwrap();
+    scanner.logged("not ready", 1).await;
+    scanner.client.get(&path).await.is_error(503, "M_UNKNOWN");
+    std::fs::remove_file(scanner.place.path("marks").join("blind")).unwrap();
+    scanner.logged("ready: the script knows", 2).await;
+    scanner.client.get(&path).await.is_clean();
+}
+
+#[tokio::test]
+async fn the_operators_samples_are_given_whatever_the_lists_say_of_their_types() {
+    let homeserver = Homeserver::start().await;
+    let media = homeserver.has_bytes("abc", png());
+    let builder = Builder::new(r#"if grep -q WRONG "$1"; then exit 1; fi"#).homeserver(&homeserver);
+    std::fs::write(builder.place().path("wrong.txt"), "a WRONG one").unwrap();
+    std::fs::write(builder.place().path("right.txt"), "a right one").unwrap();
+    let config = "scan.canary = { infected = \"wrong.txt\", clean = \"right.txt\" }\n\
+                  scan.allowed_mimetypes = [\"image/png\"]";
+    let scanner = builder.config(config).start().await;
+    scanner.logged("ready: the script knows", 1).await;
+    scanner.client.get(&format!("/download/{media}")).await.is_media(&png());
+}
