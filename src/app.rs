@@ -1,7 +1,7 @@
 //! Builds everything once, by hand, in the order in which it is needed; binds, serves, drains. What
 //! comes from outside (configuration, shutdown) is an argument.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use mcs_sandbox::{Candidate, Mode, Sandbox};
 use tokio::{
@@ -70,6 +70,11 @@ pub struct Grounds {
 impl Grounds {
     /// Sweeps what killed servers left, makes this one's directory, and tries the sandbox in it.
     pub async fn prepare(config: &Config) -> Result<Self, StartError> {
+        Self::prepare_for(config, None).await
+    }
+
+    /// The same, with another program to be run than those of the configuration.
+    pub async fn prepare_for(config: &Config, program: Option<&Path>) -> Result<Self, StartError> {
         let temp_directory = config.scan.temp_directory.clone();
         let unusable = |source| StartError::TempDirectory { path: temp_directory.clone(), source };
         for (path, removed) in run_directory::sweep(&temp_directory).map_err(unusable)? {
@@ -88,6 +93,7 @@ impl Grounds {
         // The programs themselves, wherever they lie.
         policy.paths.read_only.push(config.scan.script.clone());
         policy.paths.read_only.extend(config.scan.removal_command.iter().map(|(it, _)| it.clone()));
+        policy.paths.read_only.extend(program.map(Path::to_owned));
         let sandbox = Candidate::new(policy)?.settle(directory.path()).await?;
         Ok(Self { sandbox, directory })
     }

@@ -2,6 +2,7 @@
 //! Decides nothing: `main` does what it says.
 
 use std::{
+    ffi::OsString,
     fs,
     io::{self, Write},
     path::{Path, PathBuf},
@@ -12,6 +13,7 @@ use matrix_content_scanner::{
     config::{Config, Warning},
     keys::{KeyNotice, RequestKey},
 };
+use mcs_sandbox::{Exit, Layer, Layers, Outcome, Refused, Usage};
 
 /// Where packages put the configuration.
 const DEFAULT_CONFIG: &str = "/etc/matrix-content-scanner/config.toml";
@@ -26,9 +28,9 @@ Environment:
   SSL_CERT_FILE         trusted certificates in place of the system's
 
 Exit codes:
-  0   done; for `scan`: every file is clean
-  1   `scan`: a file is not clean; otherwise: failed
-  2   the command line is wrong; `scan`: a file could not be scanned
+  0   done; for `scan`: every file is clean; for `sandbox`: the command exited with 0
+  1   `scan`: a file is not clean; `sandbox`: it ended in another way; otherwise: failed
+  2   the command line is wrong; `scan`, `sandbox`: a file could not be scanned
   78  the configuration is wrong";
 
 /// Scans media on a Matrix content repository before people download it.
@@ -59,6 +61,12 @@ pub(crate) enum Command {
         /// The files
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
+    },
+    /// Run any command on a local file as a scan script would be run, and say what it was refused
+    Sandbox {
+        /// The command, and as its last word the file, of which it gets a copy
+        #[arg(last = true, num_args = 2.., required = true, value_name = "COMMAND… FILE")]
+        command: Vec<OsString>,
     },
     /// Print the public key that clients encrypt for
     PublicKey,
@@ -102,6 +110,76 @@ pub(crate) fn print_config(
     for (index, word) in words.enumerate() {
         let separator = if index == 0 { "\n" } else { "" };
         writeln!(out, "{separator}# note: {word}")?;
+    }
+    Ok(())
+}
+
+/// `sandbox`: what came of it, and what to do about it.
+pub(crate) fn print_trial(
+    out: &mut impl Write,
+    layers: &Layers,
+    exit: &Exit,
+    refused: &[Refused],
+) -> io::Result<()> {
+    for (name, stream) in [("standard output", &exit.stdout), ("standard error", &exit.stderr)] {
+        if !stream.is_empty() {
+            writeln!(out, "{name}:")?;
+            for line in String::from_utf8_lossy(stream).lines() {
+                // Terminals act on these.
+                writeln!(out, "  {}", line.replace(|c: char| c.is_control() && c != '\t', " "))?;
+            }
+        }
+    }
+    match exit.outcome {
+        Outcome::Exited(code) => writeln!(out, "ended: exit code {code}")?,
+        Outcome::Signaled(signal) => writeln!(out, "ended: by signal {signal}")?,
+        Outcome::TimedOut => writeln!(out, "ended: killed when scan.timeout was over")?,
+    }
+    let Usage { user_time, system_time, max_rss } = exit.usage;
+    writeln!(
+        out,
+        "took: {:.3} s of a processor, {} KiB of memory in its largest process",
+        (user_time + system_time).as_secs_f64(),
+        max_rss / 1024
+    )?;
+    writeln!(out, "layers:")?;
+    for (layer, state) in layers.rows() {
+        writeln!(out, "  {layer}: {state}")?;
+    }
+    if refused.is_empty() {
+        return writeln!(out, "refused: nothing that was noticed");
+    }
+    writeln!(out, "refused (it may do well without):")?;
+    let of_paths =
+        if layers.holds(Layer::Namespaces) { Layer::Namespaces } else { Layer::Landlock };
+    for refused in refused {
+        match refused {
+            Refused::Call(name) if name == "socket" => {
+                writeln!(
+                    out,
+                    "  {}: the network (sandbox.tcp_ports, sandbox.network)",
+                    Layer::Seccomp
+                )?;
+            }
+            Refused::Call(name) => {
+                writeln!(out, "  {}: the system call {name} (never allowed)", Layer::Seccomp)?;
+            }
+            Refused::Read(path) => {
+                writeln!(out, "  {of_paths}: {} (sandbox.read_only_paths)", path.display())?;
+            }
+            Refused::Write(path) => writeln!(
+                out,
+                "  {of_paths}: writing {} ($TMPDIR is for that; sandbox.writable_paths)",
+                path.display()
+            )?,
+            Refused::Connect(path) => {
+                writeln!(
+                    out,
+                    "  {of_paths}: the socket {} (sandbox.unix_sockets)",
+                    path.display()
+                )?;
+            }
+        }
     }
     Ok(())
 }

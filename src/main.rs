@@ -7,6 +7,7 @@ mod signals;
 
 use std::{
     error::Error,
+    ffi::OsString,
     io::{self, Write},
     path::PathBuf,
     process::ExitCode,
@@ -19,8 +20,9 @@ use matrix_content_scanner::{
     config::{Config, Warning},
     keys::RequestKey,
     logging,
-    scan::{Verdict, canary::Canary, filetype::Detector},
+    scan::{ScanError, Verdict, canary::Canary, filetype::Detector, trial::Trial},
 };
+use mcs_sandbox::{Outcome, Step};
 
 fn main() -> ExitCode {
     // Before anything else: this process may be the helper that a script runs in.
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Command::Serve => runtime.block_on(serve(config, &warnings)),
         Command::CheckConfig => runtime.block_on(check_config(&config, &warnings)),
         Command::Scan { files } => runtime.block_on(scan(&config, &files)),
+        Command::Sandbox { command } => runtime.block_on(sandbox(&config, &command)),
         Command::PublicKey => public_key(&config),
     }
 }
@@ -140,6 +143,50 @@ async fn scan(config: &Config, files: &[PathBuf]) -> ExitCode {
         }
     }
     ExitCode::from(worst)
+}
+
+/// The exit code says: 2 not run, 1 ended badly, 0 ended well.
+async fn sandbox(config: &Config, command: &[OsString]) -> ExitCode {
+    let not_run = |error: &dyn Error| {
+        failed(error);
+        ExitCode::from(2)
+    };
+    let ([program, args @ ..], Some(file)) =
+        (command.split_last().map_or(command, |(_, words)| words), command.last())
+    else {
+        return ExitCode::from(2);
+    };
+    // A bare name is looked for in the sandbox's own PATH.
+    let mut program = PathBuf::from(program);
+    let is_path = program.components().count() > 1;
+    if is_path && let Ok(absolute) = std::path::absolute(&program) {
+        program = absolute;
+    }
+    let grounds = match Grounds::prepare_for(config, is_path.then_some(&*program)).await {
+        Ok(grounds) => grounds,
+        Err(error) => return not_run(&error),
+    };
+    let trial = Trial { program, args: args.to_vec(), file: file.into() };
+    let run = trial.run(&grounds.sandbox, grounds.directory.path(), config.scan.timeout).await;
+    match run {
+        Ok((exit, refused)) => {
+            let mut out = io::stdout().lock();
+            match cli::print_trial(&mut out, grounds.sandbox.layers(), &exit, &refused) {
+                Ok(()) if exit.outcome == Outcome::Exited(0) => ExitCode::SUCCESS,
+                Ok(()) => ExitCode::FAILURE,
+                Err(error) => failed(&error),
+            }
+        }
+        Err(error) => {
+            let code = not_run(&error);
+            if let ScanError::Sandbox(mcs_sandbox::Error::NotStarted { step, .. }) = error
+                && step == Step::Execute
+            {
+                eprintln!("what lies outside /usr has to be in sandbox.read_only_paths");
+            }
+            code
+        }
+    }
 }
 
 fn public_key(config: &Config) -> ExitCode {

@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use crate::channel::Channel;
 use crate::dispatch::BUILD;
 use crate::output::Capture;
-use crate::protocol::{Prepare, Reply, Request, Run, Text, is_safe_name, is_safe_path};
+use crate::protocol::{Attempt, Prepare, Reply, Request, Run, Text, is_safe_name, is_safe_path};
 use crate::view::View;
 use crate::{Error, Sandbox, Usage, remove_tree, sys};
 
@@ -72,6 +72,35 @@ pub enum Outcome {
     Signaled(i32),
     /// Its time was over, and it was killed; also if it ended by itself at that very moment.
     TimedOut,
+}
+
+/// What a program was refused, or asked for in vain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// A system call, by name.
+    Call(String),
+    /// A path that exists on the machine and is not shown: see [`Paths::read_only`](crate::Paths).
+    Read(PathBuf),
+    /// A path that may not be written: see [`Paths::writable`](crate::Paths), or better, `TMPDIR`.
+    Write(PathBuf),
+    /// A unix socket that may not be connected to: see [`Paths::unix_sockets`](crate::Paths).
+    Connect(PathBuf),
+}
+
+impl Refused {
+    /// Paths that are nowhere are looked for by every library: they are no refusal.
+    fn of(attempt: Attempt) -> Option<Self> {
+        let there = |path: Text| {
+            let path = PathBuf::from(path.0);
+            path.symlink_metadata().is_ok().then_some(path)
+        };
+        Some(match attempt {
+            Attempt::Call(name) => Self::Call(name),
+            Attempt::Read(path) => Self::Read(there(path)?),
+            Attempt::Write(path) => Self::Write(path.0.into()),
+            Attempt::Connect(path) => Self::Connect(there(path)?),
+        })
+    }
 }
 
 /// A helper with a private directory. Made by [`Sandbox::prepare`], ended by [`close`](Self::close).
@@ -203,10 +232,32 @@ impl Job {
         time_limit: Duration,
         max_output: usize,
     ) -> Result<Exit, Error> {
+        self.run_and(command, time_limit, max_output, false).await.map(|(exit, _)| exit)
+    }
+
+    /// The same, and beside the exit what the program was refused: for a person who tries a script. What depends on the
+    /// filter of system calls is seen where that layer holds.
+    pub async fn run_watched(
+        &mut self,
+        command: &Command,
+        time_limit: Duration,
+        max_output: usize,
+    ) -> Result<(Exit, Vec<Refused>), Error> {
+        let (exit, attempts) = self.run_and(command, time_limit, max_output, true).await?;
+        Ok((exit, attempts.into_iter().filter_map(Refused::of).collect()))
+    }
+
+    async fn run_and(
+        &mut self,
+        command: &Command,
+        time_limit: Duration,
+        max_output: usize,
+        watched: bool,
+    ) -> Result<(Exit, Vec<Attempt>), Error> {
         check(command)?;
         // Only put back in the end: dropped on any other way, it tells the helper to kill and remove everything.
         let channel = self.channel.take().ok_or(Error::Over)?;
-        let outcome = self.run_on(&channel, command, time_limit, max_output).await;
+        let outcome = self.run_on(&channel, command, time_limit, max_output, watched).await;
         match &outcome {
             Ok(_) | Err(Error::NotStarted { .. } | Error::Argument(_)) => {
                 self.channel = Some(channel);
@@ -225,11 +276,13 @@ impl Job {
         command: &Command,
         time_limit: Duration,
         max_output: usize,
-    ) -> Result<Exit, Error> {
+        watched: bool,
+    ) -> Result<(Exit, Vec<Attempt>), Error> {
         let request = Request::Run(Run {
             program: Text::from(command.program.as_os_str()),
             arguments: command.args.iter().cloned().map(Text).collect(),
             time_limit,
+            watched,
         });
         let (mut stdout, stdout_end) = Capture::new(max_output)?;
         let (mut stderr, stderr_end) = Capture::new(max_output)?;
@@ -251,19 +304,20 @@ impl Job {
                 }
             }
         };
-        let (outcome, usage) = ended.unwrap_or(Err(Error::HelperStuck))?;
-        Ok(Exit {
+        let (outcome, usage, attempts) = ended.unwrap_or(Err(Error::HelperStuck))?;
+        let exit = Exit {
             outcome,
             stdout: stdout.kept,
             stderr: stderr.kept,
             stdout_truncated: stdout.truncated,
             stderr_truncated: stderr.truncated,
             usage,
-        })
+        };
+        Ok((exit, attempts))
     }
 
     /// Follows a program to its end.
-    async fn follow(&mut self, channel: &Channel) -> Result<(Outcome, Usage), Error> {
+    async fn follow(&mut self, channel: &Channel) -> Result<(Outcome, Usage, Vec<Attempt>), Error> {
         let remains = self.remains.as_mut().ok_or(Error::Over)?;
         loop {
             match channel.receive::<Reply>().await? {
@@ -272,14 +326,14 @@ impl Job {
                         .map_err(|_| Error::Protocol("the program's descriptor is missing"))?;
                     remains.program = Some(Program { pid: Pid::from_raw(pid), pidfd });
                 }
-                (Reply::Ended { status, timed_out, usage, survivors }, _) => {
+                (Reply::Ended { status, timed_out, usage, survivors, attempts }, _) => {
                     remains.program = None;
                     if survivors {
                         tracing::warn!(
                             "a scan script left processes that could not be killed in time"
                         );
                     }
-                    return Ok((Outcome::new(status, timed_out), usage));
+                    return Ok((Outcome::new(status, timed_out), usage, attempts));
                 }
                 (Reply::Refused(refusal), _) => {
                     remains.program = None;

@@ -27,7 +27,7 @@ mod view;
 
 pub use dispatch::dispatch;
 pub use error::{Error, Step};
-pub use job::{Command, Exit, Job, Outcome};
+pub use job::{Command, Exit, Job, Outcome, Refused};
 pub use plan::{Layer, Layers, Mode};
 pub use policy::{Limits, Network, Paths, Policy, User};
 pub use protocol::Usage;

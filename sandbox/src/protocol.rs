@@ -50,6 +50,8 @@ pub(crate) struct Run {
     pub(crate) program: Text,
     pub(crate) arguments: Vec<Text>,
     pub(crate) time_limit: Duration,
+    /// Whether what it is refused is noted.
+    pub(crate) watched: bool,
 }
 
 /// From the helper.
@@ -68,9 +70,31 @@ pub(crate) enum Reply {
         usage: Usage,
         /// Something that it left behind could not be killed in time.
         survivors: bool,
+        /// What a watched one was refused.
+        attempts: Vec<Attempt>,
     },
     /// The program did not run.
     Refused(Refusal),
+}
+
+/// What a watched program was refused.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) enum Attempt {
+    /// A system call, by name.
+    Call(String),
+    Read(Text),
+    Write(Text),
+    Connect(Text),
+}
+
+impl Attempt {
+    /// Bytes, as they are in a packet at the least.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Call(name) => name.len(),
+            Self::Read(path) | Self::Write(path) | Self::Connect(path) => path.0.len(),
+        }
+    }
 }
 
 /// What the program cost, with those of its children that it waited for. getrusage(2).
@@ -85,7 +109,7 @@ pub struct Usage {
 }
 
 /// A path or argument of the operating system: a string in JSON if it is one, else its bytes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(from = "Wire", into = "Wire")]
 pub(crate) struct Text(pub(crate) OsString);
 
@@ -111,6 +135,12 @@ impl From<Text> for Wire {
             Ok(text) => Self::Utf8(text),
             Err(bytes) => Self::Bytes(bytes.into_vec()),
         }
+    }
+}
+
+impl From<std::path::PathBuf> for Text {
+    fn from(path: std::path::PathBuf) -> Self {
+        Self(path.into())
     }
 }
 

@@ -115,6 +115,70 @@ pub(crate) fn landlock_abi() -> u32 {
     u32::try_from(version).unwrap_or(0)
 }
 
+/// Puts a filter in force for this thread whose `SECCOMP_RET_USER_NOTIF` asks whoever holds the descriptor. Wants
+/// `no_new_privs`. seccomp(2), Linux 5.0.
+pub(crate) fn listen_to_filter(filter: &[seccompiler::sock_filter]) -> nix::Result<OwnedFd> {
+    let program = libc::sock_fprog {
+        len: u16::try_from(filter.len()).map_err(|_| Errno::E2BIG)?,
+        filter: filter.as_ptr().cast_mut().cast(),
+    };
+    // SAFETY: the program points to as many instructions as it says, in the kernel's layout, and the kernel only reads them.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            libc::SECCOMP_FILTER_FLAG_NEW_LISTENER,
+            &raw const program,
+        )
+    };
+    Errno::result(result).and_then(adopt)
+}
+
+/// A call about which a filter asks.
+pub(crate) struct Notification {
+    pub(crate) id: u64,
+    pub(crate) pid: Pid,
+    pub(crate) call: c_long,
+    pub(crate) arguments: [u64; 6],
+}
+
+/// The next one; waits for it. `seccomp_unotify(2)`.
+pub(crate) fn notification(listener: BorrowedFd<'_>) -> nix::Result<Notification> {
+    let mut asked = MaybeUninit::<libc::seccomp_notif>::zeroed();
+    // SAFETY: the pointer is to a live, writable value of the type that the call fills, zeroed as it demands.
+    let result = unsafe {
+        libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV, asked.as_mut_ptr())
+    };
+    Errno::result(result)?;
+    // SAFETY: a struct of integers, zeroed before the call: any content is a valid value.
+    let asked = unsafe { asked.assume_init() };
+    Ok(Notification {
+        id: asked.id,
+        pid: Pid::from_raw(asked.pid.cast_signed()),
+        call: c_long::from(asked.data.nr),
+        arguments: asked.data.args,
+    })
+}
+
+/// Has the call fail, or go on as if there were no filter. `seccomp_unotify(2)`, Linux 5.5.
+pub(crate) fn answer_notification(
+    listener: BorrowedFd<'_>,
+    id: u64,
+    denial: Option<Errno>,
+) -> nix::Result<()> {
+    let answer = libc::seccomp_notif_resp {
+        id,
+        val: 0,
+        error: denial.map_or(0, |errno| -(errno as i32)),
+        flags: if denial.is_none() { libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32 } else { 0 },
+    };
+    // SAFETY: the pointer is to a live value of the type that the call reads.
+    let result = unsafe {
+        libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND, &raw const answer)
+    };
+    Errno::result(result).map(drop)
+}
+
 /// A child that has ended, left to be reaped. waitid(2); the wrapper in `nix` knows no real-time signal as a cause of death.
 pub(crate) fn ended_child() -> nix::Result<Option<Pid>> {
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();

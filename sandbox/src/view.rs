@@ -1,7 +1,7 @@
 //! What of the file system a program has: the one list by which the minimal root is built and Landlock's rules are made.
 //! What is not there is left out.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -62,5 +62,17 @@ impl View {
         let network = if self.network == Network::None { [].as_slice() } else { NETWORK };
         let own = self.paths.read_only.iter().cloned();
         ETC.iter().chain(network).map(PathBuf::from).chain(own)
+    }
+
+    /// Whether a program has this path. By its words: links are not looked at.
+    pub(crate) fn shows(&self, path: &Path, write: bool, job: &Path) -> bool {
+        let within = |shown: &Path| path.starts_with(shown);
+        let writable = within(job)
+            || DEVICES.iter().any(|device| within(Path::new(device)))
+            || self.paths.writable.iter().any(|shown| within(shown));
+        writable
+            || (!write
+                && (SYSTEM.iter().any(|shown| within(Path::new(shown)))
+                    || self.readable().any(|shown| within(&shown))))
     }
 }

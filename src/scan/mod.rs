@@ -14,6 +14,7 @@ mod once;
 pub mod queue;
 pub mod run_directory;
 pub mod script;
+pub mod trial;
 pub mod worker;
 
 use std::{

@@ -16,3 +16,4 @@ mod commands;
 mod listening;
 mod secrets;
 mod signals;
+mod trial;

@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use super::directory::Directory;
 use super::seccomp::Filters;
-use super::{init, landlock as paths, next, reply};
+use super::{Gone, init, landlock as paths, next, reply};
 use crate::channel;
 use crate::error::{Refusal, Step};
 use crate::plan::Plan;
@@ -42,6 +42,8 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 pub(super) struct Launched {
     pub(super) pid: Pid,
     pub(super) pidfd: OwnedFd,
+    /// Where a watched program's filter arrives.
+    pub(super) filter: Option<OwnedFd>,
     child: OwnedFd,
 }
 
@@ -70,6 +72,8 @@ pub(super) enum Report {
 /// What the child needs, made before fork(2).
 struct Program<'a> {
     plan: Plan,
+    /// Where its filter is sent, if it is watched.
+    watcher: Option<OwnedFd>,
     rules: Option<RulesetCreated>,
     filters: Option<Filters>,
     candidates: Vec<CString>,
@@ -89,7 +93,12 @@ pub(super) fn launch(
     run: &Run,
     streams: &[OwnedFd; 2],
 ) -> Result<Launched, Refusal> {
-    let program = program(directory, prepare, run, streams)?;
+    let mut program = program(directory, prepare, run, streams)?;
+    let mut filter = None;
+    if run.watched && prepare.plan.seccomp {
+        let (ours, theirs) = channel::pair().map_err(Refusal::at(Step::Fork))?;
+        (filter, program.watcher) = (Some(ours), Some(theirs));
+    }
     let (ours, theirs) = channel::pair().map_err(Refusal::at(Step::Fork))?;
     let say = |report| {
         let _ = reply(theirs.as_fd(), &report, &[]);
@@ -120,7 +129,7 @@ pub(super) fn launch(
         .map_err(Refusal::at(Step::Fork))?
     };
     match sys::pidfd_open(pid) {
-        Ok(pidfd) => Ok(Launched { pid, pidfd, child: ours }),
+        Ok(pidfd) => Ok(Launched { pid, pidfd, filter, child: ours }),
         Err(errno) => {
             // Its end of the socket closes unheard, and it exits.
             drop(ours);
@@ -165,9 +174,11 @@ fn program<'a>(
     let rules = (plan.landlock > 0)
         .then(|| paths::rules(view, &directory.path, Path::new(&run.program.0)))
         .transpose()?;
-    let filters = plan.seccomp.then(|| Filters::new(plan, &view.network)).transpose()?;
+    let watched = run.watched && plan.seccomp;
+    let filters = plan.seccomp.then(|| Filters::new(plan, &view.network, watched)).transpose()?;
     Ok(Program {
         plan,
+        watcher: None,
         rules,
         filters,
         candidates: c_strings(candidates).map_err(&unusable)?,
@@ -239,7 +250,14 @@ fn become_program(mut program: Program<'_>) -> Result<Infallible, Refusal> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
         .map_err(Refusal::at(Step::Signals))?;
     if let Some(filters) = &program.filters {
-        filters.apply()?;
+        match &program.watcher {
+            Some(watcher) => {
+                let filter = filters.apply_watched()?;
+                reply(watcher.as_fd(), &(), &[filter.as_fd()])
+                    .map_err(|Gone| Refusal::at(Step::Seccomp)(Errno::EPIPE))?;
+            }
+            None => filters.apply()?,
+        }
     }
     Err(Refusal::at(Step::Execute)(execute(&program)))
 }

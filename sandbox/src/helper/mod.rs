@@ -32,6 +32,7 @@
 //! 19. seccomp: after the last system call but execve(2) that its filter denies.
 //! 20. execve(2), which closes the rest.
 
+mod calls;
 mod directory;
 mod inherited;
 mod init;
@@ -41,6 +42,7 @@ mod namespaces;
 mod root;
 mod seccomp;
 mod supervise;
+mod watch;
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
@@ -53,6 +55,7 @@ use serde::de::DeserializeOwned;
 use self::directory::Directory;
 use self::launch::Report;
 use self::supervise::End;
+use self::watch::Watch;
 use crate::channel::{self, Packet};
 use crate::dispatch::BUILD;
 use crate::error::{Refusal, Step};
@@ -90,8 +93,9 @@ fn serve(channel: BorrowedFd<'_>, children: &SignalFd) -> Result<(), Gone> {
             return Err(Gone);
         };
         match run_program(channel, children, &directory, &prepare, &run, [stdout, stderr])? {
-            Ok(End { status, usage, timed_out, survivors }) => {
-                reply(channel, &Reply::Ended { status, timed_out, usage, survivors }, &[])?;
+            Ok(End { status, usage, timed_out, survivors, attempts }) => {
+                let ended = Reply::Ended { status, timed_out, usage, survivors, attempts };
+                reply(channel, &ended, &[])?;
             }
             Err(refusal) => reply(channel, &Reply::Refused(refusal), &[])?,
         }
@@ -132,15 +136,19 @@ fn run_program(
         launched.go();
     }
     // Supervised even where the server has gone by now: then it ends at once, as it would a moment later.
-    let end = supervise::supervise(channel, children, launched.pid, run.time_limit)?;
+    let filter = launched.filter.as_ref();
+    let mut watch = filter.map(|filter| Watch::new(&prepare.view, &directory.path, filter.as_fd()));
+    let watching = watch.as_mut();
+    let mut end = supervise::supervise(channel, children, launched.pid, watching, run.time_limit)?;
+    end.attempts = watch.map(Watch::noted).unwrap_or_default();
     Ok(match launched.report() {
         Some(Report::Refused(refusal)) => Err(refusal),
         Some(Report::Ended { status, usage }) => Ok(End { status, usage, ..end }),
         // The namespace's first process was killed, and not by us: what it would have said is not known.
-        None if prepare.plan.namespaces && !end.timed_out => {
+        _ if prepare.plan.namespaces && !end.timed_out => {
             Err(Refusal::at(Step::Init)(Errno::ECHILD))
         }
-        None => Ok(end),
+        _ => Ok(end),
     })
 }
 

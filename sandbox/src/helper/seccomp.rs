@@ -10,6 +10,7 @@
 //! seccomp(2), syscalls(2), `seccomp_unotify(2)`. The list is held against the whole table of calls by a test.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
 use nix::libc::{self, c_int, c_long};
@@ -19,128 +20,24 @@ use seccompiler::{
     SeccompRule, sock_filter,
 };
 
+use super::calls::{self, BY_KIND, LAST_KNOWN, NEW_NAMESPACES, OF_ANOTHER_PROCESS, TERMINAL_INPUT};
+use super::watch::WITH_PATH;
 use crate::error::{Refusal, Step};
 use crate::plan::Plan;
 use crate::policy::Network;
+use crate::sys;
 
-/// The last call that the list was made with: mseal(2), Linux 6.10.
-const LAST_KNOWN: c_long = libc::SYS_mseal;
-
-// Not in `libc` yet. From 424 on calls have the same number everywhere.
-const SYS_STATMOUNT: c_long = 457;
-const SYS_LISTMOUNT: c_long = 458;
-const SYS_LSM_SET_SELF_ATTR: c_long = 460;
-
-/// Denied whatever their arguments.
-const DENIED: &[c_long] = &[
-    // Into other processes.
-    libc::SYS_ptrace,
-    libc::SYS_process_vm_readv,
-    libc::SYS_process_vm_writev,
-    libc::SYS_process_madvise,
-    libc::SYS_process_mrelease,
-    libc::SYS_pidfd_getfd,
-    libc::SYS_kcmp,
-    libc::SYS_move_pages,
-    libc::SYS_migrate_pages,
-    // Other namespaces, other roots, mounts.
-    libc::SYS_unshare,
-    libc::SYS_setns,
-    libc::SYS_chroot,
-    libc::SYS_pivot_root,
-    libc::SYS_mount,
-    libc::SYS_umount2,
-    libc::SYS_mount_setattr,
-    libc::SYS_move_mount,
-    libc::SYS_open_tree,
-    libc::SYS_fsopen,
-    libc::SYS_fsconfig,
-    libc::SYS_fsmount,
-    libc::SYS_fspick,
-    SYS_STATMOUNT,
-    SYS_LISTMOUNT,
-    libc::SYS_name_to_handle_at,
-    libc::SYS_open_by_handle_at,
-    libc::SYS_quotactl,
-    libc::SYS_quotactl_fd,
-    libc::SYS_swapon,
-    libc::SYS_swapoff,
-    // Large parts of the kernel that a scanner has no use for, and most ways into it went through.
-    libc::SYS_bpf,
-    libc::SYS_perf_event_open,
-    libc::SYS_userfaultfd,
-    libc::SYS_io_uring_setup,
-    libc::SYS_io_uring_enter,
-    libc::SYS_io_uring_register,
-    libc::SYS_add_key,
-    libc::SYS_request_key,
-    libc::SYS_keyctl,
-    libc::SYS_fanotify_init,
-    libc::SYS_memfd_secret,
-    libc::SYS_vmsplice,
-    SYS_LSM_SET_SELF_ATTR,
-    // The machine's own.
-    libc::SYS_init_module,
-    libc::SYS_finit_module,
-    libc::SYS_delete_module,
-    libc::SYS_kexec_load,
-    libc::SYS_kexec_file_load,
-    libc::SYS_reboot,
-    libc::SYS_acct,
-    libc::SYS_syslog,
-    libc::SYS_settimeofday,
-    libc::SYS_clock_settime,
-    libc::SYS_clock_adjtime,
-    libc::SYS_adjtimex,
-    libc::SYS_sethostname,
-    libc::SYS_setdomainname,
-    libc::SYS_vhangup,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_iopl,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_ioperm,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_modify_ldt,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_uselib,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_ustat,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_sysfs,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS__sysctl,
-];
-
-/// Of a process that is named by its number, 0 being the caller: denied for any other.
-const OF_ANOTHER_PROCESS: &[(c_long, u8)] = &[
-    (libc::SYS_prlimit64, 0),
-    (libc::SYS_setpriority, 1),
-    (libc::SYS_ioprio_set, 1),
-    (libc::SYS_sched_setaffinity, 0),
-    (libc::SYS_sched_setparam, 0),
-    (libc::SYS_sched_setscheduler, 0),
-    (libc::SYS_sched_setattr, 0),
-];
-
-/// Flags of clone(2) that make namespaces.
-const NEW_NAMESPACES: c_int = libc::CLONE_NEWNS
-    | libc::CLONE_NEWCGROUP
-    | libc::CLONE_NEWUTS
-    | libc::CLONE_NEWIPC
-    | libc::CLONE_NEWUSER
-    | libc::CLONE_NEWPID
-    | libc::CLONE_NEWNET;
-
-/// What puts bytes into a terminal's input, as if typed there. ioctl_tty(2).
-const TERMINAL_INPUT: [u64; 2] = [libc::TIOCSTI, libc::TIOCLINUX];
+const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
 
 /// Filters ready to be put in force.
 pub(super) struct Filters([BpfProgram; 2]);
 
 impl Filters {
-    pub(super) fn new(plan: Plan, network: &Network) -> Result<Self, Refusal> {
+    /// With `watched`, the list has also what a watch asks about.
+    pub(super) fn new(plan: Plan, network: &Network, watched: bool) -> Result<Self, Refusal> {
+        let asked = if watched { WITH_PATH } else { &[] };
         let denied =
-            denied(plan, network).map_err(|_| Refusal::at(Step::Seccomp)(Errno::EINVAL))?;
+            denied(plan, network, asked).map_err(|_| Refusal::at(Step::Seccomp)(Errno::EINVAL))?;
         Ok(Self([numbers(), denied]))
     }
 
@@ -157,6 +54,24 @@ impl Filters {
                 Refusal::at(Step::Seccomp)(errno)
             })?;
         }
+        Self::check()
+    }
+
+    /// The same, but that the second asks whoever holds the descriptor which is returned; until that one listens, calls on
+    /// its list wait.
+    pub(super) fn apply_watched(&self) -> Result<OwnedFd, Refusal> {
+        let [numbers, denied] = &self.0;
+        let refused = Refusal::at(Step::Seccomp);
+        seccompiler::apply_filter(numbers).map_err(|_| refused(Errno::EINVAL))?;
+        let mut watched = denied.clone();
+        let is_denial = |it: &&mut sock_filter| {
+            it.code == RETURN && it.k == libc::SECCOMP_RET_ERRNO | Errno::EPERM as u32
+        };
+        watched.iter_mut().filter(is_denial).for_each(|it| it.k = libc::SECCOMP_RET_USER_NOTIF);
+        sys::listen_to_filter(&watched).map_err(refused)
+    }
+
+    fn check() -> Result<(), Refusal> {
         // That nothing was asked for would succeed, were the filter not in force.
         match unshare(CloneFlags::empty()) {
             Err(Errno::EPERM) => Ok(()),
@@ -165,16 +80,26 @@ impl Filters {
     }
 }
 
-fn denied(plan: Plan, network: &Network) -> Result<BpfProgram, seccompiler::Error> {
+fn denied(
+    plan: Plan,
+    network: &Network,
+    asked: &[c_long],
+) -> Result<BpfProgram, seccompiler::Error> {
     use SeccompCmpOp::{Eq, MaskedEq, Ne};
-    let mut rules: BTreeMap<c_long, Vec<SeccompRule>> =
-        DENIED.iter().map(|call| (*call, Vec::new())).collect();
+    let mut rules: BTreeMap<c_long, Vec<SeccompRule>> = calls::denied()
+        .map(|(call, _)| call)
+        .chain(asked.iter().copied())
+        .map(|call| (call, Vec::new()))
+        .collect();
     if !plan.kills_all() {
         // Then a program is killed with its process group, which nothing may leave.
         rules.extend([(libc::SYS_setsid, Vec::new()), (libc::SYS_setpgid, Vec::new())]);
     }
-    for (call, argument) in OF_ANOTHER_PROCESS {
+    for ((call, _), argument) in OF_ANOTHER_PROCESS {
         rules.insert(*call, vec![rule([condition(*argument, Ne, 0)?])?]);
+    }
+    for ((call, _), process) in BY_KIND {
+        rules.entry(*call).or_default().push(rule([condition(0, Ne, *process)?])?);
     }
     for namespace in bits(NEW_NAMESPACES) {
         let flags = condition(0, MaskedEq(namespace), namespace)?;
@@ -242,7 +167,6 @@ fn numbers() -> BpfProgram {
     #[cfg(target_arch = "aarch64")]
     const ARCHITECTURE: u32 = 0xc000_00b7;
     const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
     const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
     const GREATER: u16 = (libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K) as u16;
     let statement = |code, k| sock_filter { code, jt: 0, jf: 0, k };

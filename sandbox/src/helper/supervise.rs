@@ -16,7 +16,8 @@ use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::{Pid, getpid};
 
 use super::Gone;
-use crate::protocol::Usage;
+use super::watch::Watch;
+use crate::protocol::{Attempt, Usage};
 use crate::sys;
 
 /// How long what is left behind is hunted.
@@ -31,12 +32,15 @@ pub(super) struct End {
     pub(super) usage: Usage,
     pub(super) timed_out: bool,
     pub(super) survivors: bool,
+    /// Filled in by whoever watched.
+    pub(super) attempts: Vec<Attempt>,
 }
 
 pub(super) fn supervise(
     channel: BorrowedFd<'_>,
     children: &SignalFd,
     program: Pid,
+    mut watch: Option<&mut Watch<'_>>,
     time_limit: Duration,
 ) -> Result<End, Gone> {
     let deadline = Instant::now().checked_add(time_limit);
@@ -47,7 +51,8 @@ pub(super) fn supervise(
             let _ = killpg(program, Signal::SIGKILL);
             if let Ok(Some((status, usage))) = sys::wait_usage(program) {
                 let survivors = !kill_children(children);
-                return Ok(End { status, usage, timed_out, survivors });
+                let attempts = Vec::new();
+                return Ok(End { status, usage, timed_out, survivors, attempts });
             }
         }
         let remaining = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
@@ -59,7 +64,7 @@ pub(super) fn supervise(
         }
         let patience = if timed_out { None } else { remaining };
         // There is nothing to be said while a program runs: a message is as good as an end.
-        if wait_for(channel, children, patience) {
+        if wait_for(channel, children, watch.as_deref_mut(), patience) {
             let _ = killpg(program, Signal::SIGKILL);
             let _ = kill(program, Signal::SIGKILL);
             kill_children(children);
@@ -68,15 +73,32 @@ pub(super) fn supervise(
     }
 }
 
-/// Waits for the death of a child or until `patience` is over; whether something came from the server instead.
-fn wait_for(channel: BorrowedFd<'_>, children: &SignalFd, patience: Option<Duration>) -> bool {
-    let mut ready =
-        [PollFd::new(channel, PollFlags::POLLIN), PollFd::new(children.as_fd(), PollFlags::POLLIN)];
+/// Waits for the death of a child or until `patience` is over; whether something came from the server instead. What a watched
+/// program's filter asks is answered meanwhile.
+fn wait_for(
+    channel: BorrowedFd<'_>,
+    children: &SignalFd,
+    watch: Option<&mut Watch<'_>>,
+    patience: Option<Duration>,
+) -> bool {
+    let mut ready = vec![
+        PollFd::new(channel, PollFlags::POLLIN),
+        PollFd::new(children.as_fd(), PollFlags::POLLIN),
+    ];
+    if let Some(watch) = &watch {
+        ready.push(PollFd::new(watch.fd(), PollFlags::POLLIN));
+    }
     let polled = poll(&mut ready, timeout(patience));
-    let [server, _] = ready;
+    let came = |index: usize| ready.get(index).and_then(PollFd::any).unwrap_or(false);
+    let (server, asked) = (came(0), came(2));
     while let Ok(Some(_)) = children.read_signal() {}
     match polled {
-        Ok(_) => server.any().unwrap_or(true),
+        Ok(_) => {
+            if let (Some(watch), true) = (watch, asked) {
+                watch.attend();
+            }
+            server
+        }
         Err(Errno::EINTR) => false,
         Err(_) => true,
     }
