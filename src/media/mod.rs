@@ -241,6 +241,16 @@ pub struct Settings {
 }
 
 impl MediaRequest {
+    /// The account of this request's body: of its server, whatever the port, and of its token. A token
+    /// that no homeserver is shown is anybody's invention and counts for nothing.
+    pub(crate) fn account(&self, spool: &spool::Spool) -> spool::Account {
+        let token = match self.origin {
+            Origin::Configured(_) => self.requester.authorization.as_ref(),
+            Origin::Discovered => None,
+        };
+        spool.account(self.media.host(), token.map(HeaderValue::as_bytes))
+    }
+
     /// What distinguishes one media from another, for a digest: the homeserver, the forwarded Host
     /// (one base URL may serve several), the name and the variant. Each part is preceded by its
     /// length, so no two requests feed the same bytes. Neither the requester nor `timeout_ms` is in
