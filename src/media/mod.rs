@@ -14,6 +14,7 @@ mod fake;
 pub mod homeserver;
 pub mod id;
 pub mod intake;
+pub(crate) mod pace;
 mod pump;
 mod routes;
 pub mod spool;
