@@ -3,7 +3,7 @@
 //! threads, a batch at a time, so memory is two batches whatever the media's size. Contract: "What
 //! comes from a homeserver is hostile too".
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 
 use reqwest::{Response, header};
 use tokio::{

@@ -26,6 +26,7 @@ pub use authorise::Authoriser;
 pub use download::Opened;
 pub use homeserver::{Homeservers, SetupError};
 pub use id::{InvalidMediaId, MediaId};
+pub use routes::is_never_sent;
 
 use std::{fmt, sync::Arc, time::Duration};
 
