@@ -101,7 +101,8 @@ impl Grounds {
     /// The spool of this process.
     #[must_use]
     pub fn spool(&self, config: &Config) -> Spool {
-        Spool::new(self.directory.path().to_owned(), config.scan.max_spool_size)
+        let (limit, max_size) = (config.scan.max_spool_size, config.download.max_size);
+        Spool::new(self.directory.path().to_owned(), limit, max_size)
     }
 }
 

@@ -14,34 +14,10 @@ use super::{
     reader::{Parsed, Reader, Section, Value},
     show,
 };
-use crate::media::Settings;
+use crate::media::{Settings, is_never_sent};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const PEBIBYTE: u64 = 1 << 50;
-
-/// Of one connection, not of a request (RFC 9110, section 7.6.1), or this service's own business
-/// with the homeserver: framing, encodings, ranges and conditions.
-const NEVER_SENT: [&str; 19] = [
-    "accept-encoding",
-    "connection",
-    "content-length",
-    "expect",
-    "if-match",
-    "if-modified-since",
-    "if-none-match",
-    "if-range",
-    "if-unmodified-since",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "range",
-    "referer",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
 
 pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
     let mut download = reader.section("download");
@@ -162,7 +138,7 @@ fn request_host(host: &str) -> Parsed<String> {
 /// Values may be secrets: they are marked so, and never printed.
 fn header(name: &str, value: Value<'_>) -> Parsed<(HeaderName, HeaderValue)> {
     let name = match header_name(name) {
-        Some(name) if !NEVER_SENT.contains(&name.as_str()) => name,
+        Some(name) if !is_never_sent(&name) => name,
         Some(_) => return value.wrong_secret("another header: this one is the service's own"),
         None => return value.wrong_secret("a header's name"),
     };
@@ -190,7 +166,7 @@ fn headers_to_forward(download: &mut Section<'_, '_>) -> Vec<HeaderName> {
 
 fn forwarded(value: Value<'_>) -> Parsed<HeaderName> {
     match value.text().and_then(header_name) {
-        Some(name) if !NEVER_SENT.contains(&name.as_str()) => Ok(name),
+        Some(name) if !is_never_sent(&name) => Ok(name),
         Some(_) => value.wrong("another header: this one is never passed on"),
         None => value.wrong("a header's name"),
     }

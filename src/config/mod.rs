@@ -98,10 +98,13 @@ impl Config {
         let crypto = crypto::read(&mut reader);
         let log = log::read(&mut reader);
         if let Some(scan) = &scan
-            && download.max_size > scan.max_spool_size
+            && download.max_size.saturating_mul(2) > scan.max_spool_size
         {
             let (key, because) = ("download.max_size", "scan.max_spool_size");
-            reader.section("download").warn(Warning::NeverReached { key, because });
+            let never = download.max_size > scan.max_spool_size;
+            let warning =
+                if never { Warning::NeverReached { key, because } } else { Warning::TightSpool };
+            reader.section("download").warn(warning);
         }
         if let (Some(scan), Some(sandbox)) = (&scan, &sandbox) {
             let shown = sandbox.paths.read_only.iter().chain(&sandbox.paths.writable);

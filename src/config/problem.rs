@@ -60,6 +60,8 @@ pub enum Warning {
         /// The one that comes first.
         because: &'static str,
     },
+    /// The spool does not hold the largest media twice.
+    TightSpool,
     /// A header in `download.headers_to_forward` that passes anyway.
     AlwaysForwarded(&'static str),
 }
@@ -161,6 +163,10 @@ impl fmt::Display for Warning {
             Self::NeverReached { key, because } => {
                 write!(f, "{key}: has no effect, since {because} is smaller")
             }
+            Self::TightSpool => f.write_str(
+                "scan.max_spool_size: less than twice download.max_size; a large media may need its size \
+                 twice, and is then too large",
+            ),
             Self::AlwaysForwarded(name) => {
                 write!(f, "download.headers_to_forward: {name} is forwarded without being listed")
             }

@@ -60,7 +60,8 @@ impl Config {
         lines.line("max_body_size", quoted_size(web.max_body_size as u64))?;
         lines.line("max_connections", web.max_connections)?;
         lines.line("header_timeout", quoted_duration(web.header_timeout))?;
-        lines.line("idle_timeout", quoted_duration(web.idle_timeout))
+        lines.line("idle_timeout", quoted_duration(web.idle_timeout))?;
+        lines.line("min_rate", quoted_size(web.min_rate))
     }
 
     fn show_scan(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

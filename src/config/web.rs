@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 use ipnet::IpNet;
 
 use super::{
-    kinds::{self, duration, integer, memory_size},
+    kinds::{self, duration, integer, memory_size, size},
     paths,
     reader::{Parsed, Reader, Value},
 };
@@ -40,6 +40,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
             .read("header_timeout", duration(MILLISECOND..=HOUR))
             .unwrap_or(10 * SECOND),
         idle_timeout: web.read("idle_timeout", duration(MILLISECOND..=HOUR)).unwrap_or(60 * SECOND),
+        min_rate: web.read("min_rate", size(0..=1 << 30)).unwrap_or(4 << 10),
         trusted_proxies,
     }
 }

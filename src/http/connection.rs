@@ -8,7 +8,7 @@
 
 use std::{
     convert::Infallible,
-    io,
+    io, mem,
     net::IpAddr,
     pin::Pin,
     sync::{
@@ -33,6 +33,8 @@ use tokio::{
 };
 use tower::ServiceExt;
 
+use crate::media::pace::{Pace, TooSlow, WINDOW};
+
 /// Bytes of a request's header, and of an answer that hyper gathers before it writes. hyper's
 /// default is 400 KiB; tokens are a few KiB, and there may be thousands of connections.
 const MAX_BUFFER: usize = 64 * 1024;
@@ -53,6 +55,9 @@ pub(super) struct Limits {
     pub(super) header: Duration,
     /// Without a request, and without the client taking a byte of an answer.
     pub(super) idle: Duration,
+    /// Bytes a second of an answer that the client takes, judged over [`WINDOW`] of waiting for it; 0
+    /// judges nothing.
+    pub(super) min_rate: u64,
 }
 
 /// Serves one connection to its end.
@@ -142,8 +147,18 @@ struct TimedIo<I> {
     seen: u64,
     /// None while a request is under way.
     awaited: Option<Awaited>,
-    /// Runs while bytes wait to be written and the peer takes none.
-    stall: Option<Pin<Box<Sleep>>>,
+    /// While bytes wait to be written and the peer takes none.
+    stall: Option<Stall>,
+    pace: Pace,
+    /// The last wait for the peer, and the bytes that it has taken since.
+    waited: Duration,
+    taken: usize,
+}
+
+/// A wait for the peer to take bytes.
+struct Stall {
+    since: Instant,
+    until: Pin<Box<Sleep>>,
 }
 
 /// A request that is awaited from the peer.
@@ -155,7 +170,17 @@ struct Awaited {
 
 impl<I> TimedIo<I> {
     fn new(inner: I, limits: Limits, requests: Arc<Requests>) -> Self {
-        Self { inner, limits, requests, seen: 0, awaited: None, stall: None }
+        Self {
+            inner,
+            limits,
+            requests,
+            seen: 0,
+            awaited: None,
+            stall: None,
+            pace: Pace::new(limits.min_rate, WINDOW),
+            waited: Duration::ZERO,
+            taken: 0,
+        }
     }
 
     /// Fails once the peer is late with a request.
@@ -187,25 +212,39 @@ impl<I> TimedIo<I> {
         }))
     }
 
-    /// Passes a write's outcome on; fails once the peer has taken nothing for too long.
-    fn check_stall<T>(
+    /// Passes a write's outcome on; fails once the peer has taken nothing for too long, or little for
+    /// long.
+    fn check_stall(
         &mut self,
         cx: &mut Context<'_>,
-        outcome: Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
-        if outcome.is_ready() {
-            self.stall = None;
+        outcome: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(outcome) = outcome {
+            if let Some(Stall { since, .. }) = self.stall.take() {
+                self.waited = since.elapsed();
+            }
+            self.taken = self.taken.saturating_add(*outcome.as_ref().unwrap_or(&0));
             // The last bytes of an answer leave after its request has ended: as long as they move,
             // the connection is not idle.
             if let Some(Awaited { whole_header: false, by }) = &mut self.awaited {
                 by.as_mut().reset(Instant::now() + self.limits.idle);
                 let _ = by.as_mut().poll(cx);
             }
-            return outcome;
+            return Poll::Ready(outcome);
         }
-        let idle = self.limits.idle;
-        let timer = self.stall.get_or_insert_with(|| Box::pin(sleep(idle)));
-        match timer.as_mut().poll(cx) {
+        let stall = match &mut self.stall {
+            Some(stall) => stall,
+            none => {
+                // The kernel takes bytes in bursts, each after a wait: one is over only now.
+                let (waited, taken) = (mem::take(&mut self.waited), mem::take(&mut self.taken));
+                self.pace
+                    .count(waited, taken)
+                    .map_err(|TooSlow| late("the client takes too few bytes"))?;
+                let idle = self.limits.idle;
+                none.insert(Stall { since: Instant::now(), until: Box::pin(sleep(idle)) })
+            }
+        };
+        match stall.until.as_mut().poll(cx) {
             Poll::Ready(()) => Poll::Ready(Err(late("the client takes no bytes"))),
             Poll::Pending => Poll::Pending,
         }
@@ -257,11 +296,94 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for TimedIo<I> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let outcome = Pin::new(&mut self.inner).poll_flush(cx);
-        self.check_stall(cx, outcome)
+        self.check_stall(cx, outcome.map_ok(|()| 0)).map_ok(drop)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let outcome = Pin::new(&mut self.inner).poll_shutdown(cx);
-        self.check_stall(cx, outcome)
+        self.check_stall(cx, outcome.map_ok(|()| 0)).map_ok(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    const RATE: u64 = 1000;
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A peer that takes so many bytes after so long, again and again; nothing else.
+    struct Peer {
+        takes: VecDeque<(Duration, usize)>,
+        wait: Option<Pin<Box<Sleep>>>,
+        left: usize,
+    }
+
+    impl AsyncWrite for Peer {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buf: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            if self.left == 0 {
+                let Some(&(after, bytes)) = self.takes.front() else { return Poll::Pending };
+                let wait = self.wait.get_or_insert_with(|| Box::pin(sleep(after)));
+                std::task::ready!(wait.as_mut().poll(cx));
+                self.takes.pop_front();
+                (self.wait, self.left) = (None, bytes);
+            }
+            let taken = buf.len().min(self.left).min(1000);
+            self.left -= taken;
+            Poll::Ready(Ok(taken))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// Writes until the peer takes no more, or is given up: the error, and when.
+    async fn write_to(min_rate: u64, takes: Vec<(Duration, usize)>) -> (String, Duration) {
+        let limits = Limits { header: 60 * SECOND, idle: 60 * SECOND, min_rate };
+        let peer = Peer { takes: takes.into(), wait: None, left: 0 };
+        let mut io = TimedIo::new(peer, limits, Arc::default());
+        let begun = Instant::now();
+        let error = loop {
+            if let Err(error) = io.write_all(&[0; 4096]).await {
+                break error;
+            }
+        };
+        (error.to_string(), begun.elapsed())
+    }
+
+    const GAVE_UP: &str = "the client takes too few bytes";
+    const SILENT: &str = "the client takes no bytes";
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_a_byte_now_and_then_is_given_up() {
+        let (error, after) = write_to(RATE, vec![(5 * SECOND, 1); 1000]).await;
+        assert_eq!((&*error, after), (GAVE_UP, 30 * SECOND));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_what_is_due_in_rare_bursts_may_go_on() {
+        let takes = vec![(40 * SECOND, 40 * 1000); 20];
+        let all = 20 * 40 * SECOND;
+        assert_eq!(write_to(RATE, takes.clone()).await, (SILENT.to_owned(), all + 60 * SECOND));
+        assert_eq!(write_to(RATE + 1, takes).await, (GAVE_UP.to_owned(), 40 * SECOND));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rate_of_0_judges_nothing() {
+        let (error, after) = write_to(0, vec![(50 * SECOND, 1); 100]).await;
+        assert_eq!((&*error, after), (SILENT, (100 * 50 + 60) * SECOND));
     }
 }

@@ -6,47 +6,27 @@ use std::net::IpAddr;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::{client::X_FORWARDED_FOR, request::RequestError};
-use crate::media::Requester;
+use crate::media::{Requester, is_never_sent};
 
-/// Headers that never go along, whatever the operator lists: of the connection (RFC 9110, section
-/// 7.6.1), of our own request's framing and coding, and conditions on the client's own copy.
-const NEVER: [HeaderName; 22] = [
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::CONNECTION,
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    header::HOST,
-    header::CONTENT_LENGTH,
-    header::CONTENT_TYPE,
-    header::CONTENT_ENCODING,
-    header::EXPECT,
-    header::ACCEPT_ENCODING,
-    header::RANGE,
-    header::IF_MATCH,
-    header::IF_NONE_MATCH,
-    header::IF_MODIFIED_SINCE,
-    header::IF_UNMODIFIED_SINCE,
-    header::IF_RANGE,
-    // Travels apart, marked sensitive.
-    header::AUTHORIZATION,
-];
-
-/// `names` are the operator's `headers_to_forward`; `client` is given where it is to be told.
+/// `names` are the operator's `headers_to_forward`; `host` is the Host by which the client reached us;
+/// `client` is given where it is to be told.
 pub(super) fn requester(
     headers: &HeaderMap,
     names: &[HeaderName],
+    host: Option<&str>,
     client: Option<IpAddr>,
 ) -> Result<Requester, RequestError> {
     let mut forwarded = HeaderMap::new();
-    for name in names.iter().filter(|name| !is_of_this_hop(name, headers)) {
+    for name in names.iter().filter(|name| !stays_here(name, headers)) {
         for value in headers.get_all(name) {
             forwarded.append(name, value.clone());
         }
+    }
+    if forwarded.remove(header::HOST).is_some()
+        && let Some(host) = host.and_then(|host| HeaderValue::try_from(host).ok())
+    {
+        // The one that the homeserver was chosen by: a proxy in front may have put its own in place.
+        forwarded.insert(header::HOST, host);
     }
     if let Some(client) = client {
         // In place of what came: a homeserver takes the leftmost address, and anyone may have
@@ -71,8 +51,10 @@ fn authorization(headers: &HeaderMap) -> Result<Option<HeaderValue>, RequestErro
     }))
 }
 
-fn is_of_this_hop(name: &HeaderName, headers: &HeaderMap) -> bool {
-    NEVER.contains(name)
+fn stays_here(name: &HeaderName, headers: &HeaderMap) -> bool {
+    is_never_sent(name)
+        // Travels apart, marked sensitive.
+        || name == header::AUTHORIZATION
         || headers
             .get_all(header::CONNECTION)
             .iter()
@@ -101,7 +83,8 @@ mod tests {
 
     #[test]
     fn a_token_is_taken_as_it_came_and_never_printed() {
-        let requester = requester(&headers(&[("authorization", "Odd s3cret")]), &[], None).unwrap();
+        let requester =
+            requester(&headers(&[("authorization", "Odd s3cret")]), &[], None, None).unwrap();
         let token = requester.authorization.clone().unwrap();
         assert_eq!(token, "Odd s3cret");
         assert!(token.is_sensitive());
@@ -111,7 +94,7 @@ mod tests {
     #[test]
     fn two_tokens_are_refused() {
         let two = headers(&[("authorization", "Bearer a"), ("authorization", "Bearer a")]);
-        assert!(matches!(requester(&two, &[], None), Err(RequestError::SeveralTokens)));
+        assert!(matches!(requester(&two, &[], None, None), Err(RequestError::SeveralTokens)));
     }
 
     #[test]
@@ -133,7 +116,7 @@ mod tests {
             "if-none-match",
             "authorization",
         ]);
-        let requester = requester(&came, &names, None).unwrap();
+        let requester = requester(&came, &names, None, None).unwrap();
         let kept: Vec<_> = requester.forwarded.iter().map(|(n, v)| (n.as_str(), v)).collect();
         assert_eq!(
             kept,
@@ -148,8 +131,21 @@ mod tests {
     fn the_clients_address_replaces_what_the_client_claims() {
         let came = headers(&[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "2.2.2.2")]);
         let client = Some("203.0.113.9".parse().unwrap());
-        let requester = requester(&came, &names(&["x-forwarded-for"]), client).unwrap();
+        let requester = requester(&came, &names(&["x-forwarded-for"]), None, client).unwrap();
         let all: Vec<_> = requester.forwarded.get_all(X_FORWARDED_FOR).iter().collect();
         assert_eq!(all, ["203.0.113.9"]);
+    }
+
+    #[test]
+    fn the_host_that_goes_along_is_the_one_the_homeserver_was_chosen_by() {
+        let came = headers(&[("host", "scanner.internal")]);
+        let host = |names: &[HeaderName], effective| {
+            let requester = requester(&came, names, effective, None).unwrap();
+            requester.forwarded.get("host").map(|host| host.to_str().unwrap().to_owned())
+        };
+        let named = names(&["host"]);
+        assert_eq!(host(&named, Some("media.example")).as_deref(), Some("media.example"));
+        assert_eq!(host(&named, None), None);
+        assert_eq!(host(&[], Some("media.example")), None);
     }
 }

@@ -14,7 +14,7 @@ use super::{
     error::ApiError,
     logging::Outcome,
     media_answer,
-    request::{self, Plain},
+    request::{self, Plain, RequestError},
 };
 use crate::{
     media::MediaId,
@@ -81,6 +81,7 @@ async fn plain(state: &AppState, request: Request, what: Plain) -> Response {
     let (parts, _) = request.into_parts();
     let named = match request::named(parts.uri.path()) {
         Ok(named) => named,
+        Err(RequestError::MissingSegment) => return unknown_route().await,
         Err(error) => return ApiError::from(error).into_response(),
     };
     let media = named.media.clone();

@@ -212,8 +212,9 @@ mod tests {
     }
 
     fn spooled(bytes: &[u8]) -> Media {
-        let spool = Spool::new(std::env::temp_dir(), u64::MAX);
+        let spool = Spool::new(std::env::temp_dir(), u64::MAX, u64::MAX);
         let plan = Plan {
+            account: spool.own_account(),
             max_size: u64::MAX,
             memory_limit: 0,
             keep_large: true,

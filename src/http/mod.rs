@@ -43,9 +43,11 @@ pub struct Settings {
     /// For a request's header to arrive whole: from its first byte, or from the connection's start.
     pub header_timeout: Duration,
     /// For a request body to arrive whole, between two bytes of an answer that the client takes,
-    /// and for a connection between two
-    /// requests.
+    /// and for a connection between two requests.
     pub idle_timeout: Duration,
+    /// Bytes a second that a client has to take of an answer, judged over 30 s of waiting for it; 0
+    /// judges nothing.
+    pub min_rate: u64,
     /// Whose `X-Forwarded-For` and `X-Forwarded-Host` are believed: networks in CIDR notation.
     pub trusted_proxies: Vec<Network>,
 }

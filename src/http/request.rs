@@ -57,6 +57,9 @@ pub enum RequestError {
     /// More than one `Authorization` header: it is not for us to choose whose request it is.
     #[error("several Authorization headers")]
     SeveralTokens,
+    /// A segment of the path is empty: no route of ours.
+    #[error("a segment of the path is missing")]
+    MissingSegment,
     /// The name in the path cannot be a media's.
     #[error("the path names no possible media")]
     ImpossibleName,
@@ -136,7 +139,12 @@ fn media_request(
     let settings = &state.settings;
     let client = Client::of(parts, &settings.trusted_proxies);
     let told = client.address.filter(|_| settings.forward_client_address);
-    let requester = forward::requester(&parts.headers, &settings.headers_to_forward, told)?;
+    let requester = forward::requester(
+        &parts.headers,
+        &settings.headers_to_forward,
+        client.host.as_deref(),
+        told,
+    )?;
     let origin =
         state.homeservers.choose(client.host.as_deref()).ok_or(RequestError::NoHomeserver)?;
     Ok(MediaRequest { media, variant, timeout_ms, origin, requester })
@@ -160,10 +168,13 @@ pub(super) fn named(path: &str) -> Result<Named, RequestError> {
 }
 
 fn decode(segment: &str) -> Result<String, RequestError> {
+    if segment.is_empty() {
+        return Err(RequestError::MissingSegment);
+    }
     let decoded =
         percent_decode_str(segment).decode_utf8().map_err(|_| RequestError::ImpossibleName)?;
     let escapes = decoded == "." || decoded == "..";
-    if escapes || decoded.is_empty() || decoded.contains(['/', '\\', '\0']) {
+    if escapes || decoded.contains(['/', '\\', '\0']) {
         return Err(RequestError::ImpossibleName);
     }
     Ok(decoded.into_owned())

@@ -32,7 +32,11 @@ pub async fn serve(
     settings: &Settings,
     shutdown: impl Future<Output = ()>,
 ) {
-    let limits = Limits { header: settings.header_timeout, idle: settings.idle_timeout };
+    let limits = Limits {
+        header: settings.header_timeout,
+        idle: settings.idle_timeout,
+        min_rate: settings.min_rate,
+    };
     let places =
         Arc::new(Semaphore::new(settings.max_connections.clamp(1, Semaphore::MAX_PERMITS)));
     let graceful = GracefulShutdown::new();
@@ -167,6 +171,7 @@ mod tests {
             max_connections,
             header_timeout: header,
             idle_timeout: idle,
+            min_rate: 0,
             trusted_proxies: Vec::new(),
         }
     }

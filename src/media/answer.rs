@@ -70,6 +70,8 @@ impl Refusal {
                 _ => FetchError::MissingToken,
             },
             404 => FetchError::NotFound,
+            // A proxy's, about us: nothing that the client could do anything about.
+            407 => FetchError::Upstream { status: 407 },
             status @ 400..=499 => {
                 let retry_after = self.retry_after.filter(|_| status == 429);
                 FetchError::Refused { status, retry_after }
@@ -123,7 +125,7 @@ mod tests {
             "Refused { status: 413, retry_after: None }"
         );
         assert_eq!(row(429, None, true), r#"Refused { status: 429, retry_after: Some("7") }"#);
-        for status in [500, 502, 503, 504, 599, 600, 999] {
+        for status in [407, 500, 502, 503, 504, 599, 600, 999] {
             assert_eq!(row(status, None, true), format!("Upstream {{ status: {status} }}"));
         }
     }

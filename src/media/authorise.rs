@@ -7,9 +7,12 @@ use std::{sync::Arc, time::Duration};
 use quick_cache::sync::Cache;
 use reqwest::header::HeaderValue;
 use sha2::{Digest, Sha256};
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout_at},
+};
 
-use super::{FetchError, Homeservers, MediaRequest, exits::Reached};
+use super::{FetchError, Homeservers, MediaRequest, Origin, Requester, exits::Reached};
 
 /// Remembered answers: far more than homeservers give within a `ttl` of seconds, about 8 MiB.
 const CAPACITY: usize = 65_536;
@@ -21,7 +24,13 @@ pub struct Authoriser {
     /// Until when a "yes" holds, by a digest of homeserver, media and token. Past their time entries
     /// stay until others need the place.
     yes: Cache<Key, Instant>,
+    questions: Semaphore,
 }
+
+/// Questions at a time. Each is a connection, and anybody may ask for anything that is here.
+const MAX_QUESTIONS: usize = 64;
+
+const X_FORWARDED_FOR: &str = "x-forwarded-for";
 
 type Key = [u8; 32];
 
@@ -29,7 +38,12 @@ impl Authoriser {
     /// `ttl`: how long a "yes" holds; zero asks every time.
     #[must_use]
     pub fn new(homeservers: Arc<Homeservers>, ttl: Duration) -> Self {
-        Self { homeservers, ttl, yes: Cache::new(CAPACITY) }
+        Self {
+            homeservers,
+            ttl,
+            yes: Cache::new(CAPACITY),
+            questions: Semaphore::new(MAX_QUESTIONS),
+        }
     }
 
     /// Whether the homeserver lets this requester have this media now. `etag`: the homeserver's own,
@@ -83,6 +97,8 @@ impl Authoriser {
         etag: Option<&HeaderValue>,
         deadline: Instant,
     ) -> Result<(), FetchError> {
+        let turn = timeout_at(deadline, self.questions.acquire()).await;
+        let _turn = turn.map_err(|_| FetchError::TimedOut("no turn to ask for authorisation"))?;
         match self.homeservers.ask(request, etag, false, deadline).await? {
             // To give out another origin's address is to say yes.
             Reached::Elsewhere => Ok(()),
@@ -94,14 +110,23 @@ impl Authoriser {
     }
 }
 
-/// No token can be read back from it.
+/// All by which a homeserver may tell requesters apart: no token can be read back from it.
 fn key(request: &MediaRequest) -> Key {
     let mut hash = Sha256::new();
-    request.feed_key(|part| hash.update(part));
-    // Last and so unambiguous without its length.
-    if let Some(token) = &request.requester.authorization {
-        hash.update([1]);
-        hash.update(token.as_bytes());
+    let mut part = |bytes: &[u8]| {
+        hash.update((bytes.len() as u64).to_le_bytes());
+        hash.update(bytes);
+    };
+    request.feed_key(&mut part);
+    // A discovered homeserver is told of nobody, so its word is for everybody.
+    if let Origin::Configured(_) = request.origin {
+        let Requester { authorization, forwarded } = &request.requester;
+        part(authorization.as_ref().map_or(&[], HeaderValue::as_bytes));
+        // Where one walks about, the same token has the same rights.
+        for (name, value) in forwarded.iter().filter(|(name, _)| *name != X_FORWARDED_FOR) {
+            part(name.as_str().as_bytes());
+            part(value.as_bytes());
+        }
     }
     hash.finalize().into()
 }

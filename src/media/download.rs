@@ -3,7 +3,7 @@
 //! threads, a batch at a time, so memory is two batches whatever the media's size. Contract: "What
 //! comes from a homeserver is hostile too".
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 
 use reqwest::{Response, header};
 use tokio::{
@@ -17,6 +17,7 @@ use super::{
     exits::{Reached, within},
     homeserver::{Limits, single},
     intake::{Intake, IntakeError},
+    pace::{Pace, TooSlow},
     pump::Pump,
 };
 
@@ -87,7 +88,7 @@ impl Opened {
         let pump = Pump::new(target, write, self.limits.max_size, self.head.gzip);
         let mut writer = Writer::Idle(pump, Vec::new());
         let mut batch = Vec::new();
-        let mut pace = Pace::new(&self.limits);
+        let mut pace = Pace::new(self.limits.min_rate, self.limits.rate_window);
         let mut received: u64 = 0;
         // A small media needs no more than its length.
         let needed = self.head.length.and_then(|length| usize::try_from(length).ok());
@@ -131,7 +132,9 @@ impl Opened {
             Err(_) => return Err(FetchError::TimedOut("the body stopped coming")),
         };
         if let Some(chunk) = &chunk {
-            pace.count(start.elapsed(), chunk.len())?;
+            // A slow disk of ours is not the homeserver's fault: the wait for it is not counted.
+            pace.count(start.elapsed(), chunk.len())
+                .map_err(|TooSlow| FetchError::TimedOut("the body came too slowly"))?;
             // A body that always has one more byte never waits, so it would never be late.
             if self.deadline <= Instant::now() {
                 return Err(FetchError::TimedOut("the whole took too long"));
@@ -211,41 +214,6 @@ async fn joined<T>(handle: JoinHandle<Result<T, FetchError>>) -> Result<T, Fetch
         Err(Ok(panic)) => std::panic::resume_unwind(panic),
         // The runtime is going down.
         Err(Err(cancelled)) => Err(FetchError::BrokenOff(cancelled.into())),
-    }
-}
-
-/// Bytes against time, judged a window at a time. Only time spent waiting for the homeserver counts:
-/// a slow disk of ours is not its fault.
-struct Pace {
-    window: Duration,
-    min_rate: u64,
-    waited: Duration,
-    bytes: u64,
-}
-
-impl Pace {
-    fn new(limits: &Limits) -> Self {
-        Self {
-            window: limits.rate_window,
-            min_rate: limits.min_rate,
-            waited: Duration::ZERO,
-            bytes: 0,
-        }
-    }
-
-    fn count(&mut self, waited: Duration, bytes: usize) -> Result<(), FetchError> {
-        self.waited += waited;
-        self.bytes = self.bytes.saturating_add(bytes as u64);
-        if self.waited < self.window {
-            return Ok(());
-        }
-        let due = u128::from(self.min_rate) * self.waited.as_millis() / 1000;
-        if u128::from(self.bytes) < due {
-            return Err(FetchError::TimedOut("the body came too slowly"));
-        }
-        self.waited = Duration::ZERO;
-        self.bytes = 0;
-        Ok(())
     }
 }
 

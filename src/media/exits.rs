@@ -19,7 +19,10 @@ use reqwest::{
     redirect,
 };
 use rustls::RootCertStore;
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout_at},
+};
 use url::{Host, Origin};
 
 use super::{FetchError, Settings, address::is_global, homeserver::SetupError, tls};
@@ -114,7 +117,11 @@ impl Exits {
         let filter = !settings.allow_private_addresses && settings.proxy.is_none();
         // Anybody may name a thousand hosts in a minute: connections to them are not kept for long.
         let checked = builder()?.pool_max_idle_per_host(2).pool_idle_timeout(STRANGERS_IDLE);
-        let checked = if filter { checked.dns_resolver(GlobalOnly) } else { checked };
+        let checked = if filter {
+            checked.dns_resolver(GlobalOnly { turns: Arc::new(Semaphore::new(MAX_LOOKUPS)) })
+        } else {
+            checked
+        };
         Ok(Self {
             configured: builder()?.build().map_err(SetupError::client)?,
             checked: checked.build().map_err(SetupError::client)?,
@@ -254,7 +261,13 @@ fn send_error(error: reqwest::Error) -> FetchError {
 
 /// Resolves names and lets only globally reachable addresses through: a name is checked where it
 /// becomes an address, so there is no moment between check and use for it to change.
-struct GlobalOnly;
+struct GlobalOnly {
+    /// Lookups take a blocking thread each, for as long as a nameserver likes.
+    turns: Arc<Semaphore>,
+}
+
+/// Lookups at a time: far fewer than blocking threads, which have files to write too.
+const MAX_LOOKUPS: usize = 64;
 
 #[derive(Debug, thiserror::Error)]
 #[error("{0} has no globally reachable address")]
@@ -262,7 +275,10 @@ struct NotGlobal(String);
 
 impl Resolve for GlobalOnly {
     fn resolve(&self, name: Name) -> Resolving {
+        let turns = Arc::clone(&self.turns);
         Box::pin(async move {
+            // None only once it is closed, which nobody does.
+            let _turn = turns.acquire().await.ok();
             // Port 0: the connector puts in the URL's.
             let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
             let global: Vec<SocketAddr> = found.filter(|found| is_global(found.ip())).collect();

@@ -16,6 +16,7 @@ use super::{
     discovery::Discovery,
     exits::{Exits, Giver, Question, Reached, base_url},
     id::split_port,
+    pace,
     routes::Route,
 };
 
@@ -74,9 +75,6 @@ pub(super) struct Limits {
     pub(super) rate_window: Duration,
 }
 
-/// A rate is judged over this long, so that a pause is no reason.
-const RATE_WINDOW: Duration = Duration::from_secs(30);
-
 impl Homeservers {
     /// Sets up TLS and clients. Blocking (it reads the system's certificates); for the start.
     pub fn new(settings: &Settings) -> Result<Self, SetupError> {
@@ -105,7 +103,7 @@ impl Homeservers {
                 idle_timeout: settings.idle_timeout,
                 total_timeout: settings.total_timeout,
                 min_rate: settings.min_rate,
-                rate_window: RATE_WINDOW,
+                rate_window: pace::WINDOW,
             },
             crunching: Arc::new(Semaphore::new(
                 std::thread::available_parallelism().map_or(1, usize::from),

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use super::{
     Body,
     decrypt::{Cipher, Decryption},
-    spool::{Reservation, Spool, SpoolFull, SpooledFile},
+    spool::{Account, Reservation, Spool, SpoolFull, SpooledFile},
 };
 
 /// Bodies up to this size are held in memory while they come, if they are kept in memory afterwards;
@@ -29,13 +29,13 @@ const RESERVATION_STEP: u64 = 1 << 20;
 /// Why bytes could not be taken in.
 #[derive(Debug, thiserror::Error)]
 pub enum IntakeError {
-    /// Over `download.max_size`.
+    /// Over `download.max_size`, or more than the spool could ever hold: trying again is no use.
     #[error("the body is larger than {limit} bytes")]
     TooLarge {
         /// Bytes.
         limit: u64,
     },
-    /// The spool's budget is used up.
+    /// The spool's budget, or a share of it, is used up for now.
     #[error("the spool's budget is used up")]
     SpoolFull,
     /// Disk full, read-only, gone.
@@ -55,6 +55,8 @@ impl From<SpoolFull> for IntakeError {
 /// What becomes of a body.
 #[derive(Debug)]
 pub struct Plan {
+    /// For whom the spool's budget is used.
+    pub account: Account,
     /// Largest body, bytes.
     pub max_size: u64,
     /// Bodies up to this size are kept in memory, bytes.
@@ -80,6 +82,7 @@ pub struct ScriptFile {
 #[derive(Debug)]
 pub struct Intake {
     spool: Spool,
+    account: Account,
     max_size: u64,
     taken: u64,
     body_hash: Sha256,
@@ -94,12 +97,20 @@ enum Kept {
     Memory {
         bytes: Vec<u8>,
         limit: u64,
-        keep_large: bool,
+        beyond: Beyond,
     },
     File(File, Reservation),
     /// The script's file is the server's copy too.
     Shared,
     Nothing,
+}
+
+/// Where a body goes that memory does not hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Beyond {
+    OwnFile,
+    Shared,
+    Nowhere,
 }
 
 struct Deciphering {
@@ -112,7 +123,6 @@ struct Deciphering {
 #[derive(Debug)]
 struct PlaintextFile {
     file: File,
-    tamper_proof: bool,
     reservation: Reservation,
 }
 
@@ -147,14 +157,8 @@ impl Intake {
             return Err(IntakeError::TooLarge { limit: plan.max_size });
         }
         let announced = announced.unwrap_or(0);
-        let plaintext = plan
-            .script_file
-            .map(|ScriptFile { file, tamper_proof }| {
-                let mut reservation = spool.reservation();
-                reservation.grow_to(announced)?;
-                Ok::<_, SpoolFull>(PlaintextFile { file, tamper_proof, reservation })
-            })
-            .transpose()?;
+        let shared = plan.decryption.is_none()
+            && plan.script_file.as_ref().is_some_and(|script_file| script_file.tamper_proof);
         let limit = plan.memory_limit.min(LARGEST_IN_MEMORY);
         let mut intake = Self {
             spool: spool.clone(),
@@ -164,7 +168,11 @@ impl Intake {
             kept: Kept::Memory {
                 bytes: Vec::with_capacity(usize::try_from(announced.min(limit)).unwrap_or(0)),
                 limit,
-                keep_large: plan.keep_large,
+                beyond: match (plan.keep_large, shared) {
+                    (false, _) => Beyond::Nowhere,
+                    (true, true) => Beyond::Shared,
+                    (true, false) => Beyond::OwnFile,
+                },
             },
             decryption: plan.decryption.map(|decryption| Deciphering {
                 expected: *decryption.ciphertext_hash(),
@@ -172,10 +180,14 @@ impl Intake {
                 plaintext_hash: Sha256::new(),
                 buffer: Vec::new(),
             }),
-            plaintext,
+            plaintext: plan.script_file.map(|script_file| PlaintextFile {
+                file: script_file.file,
+                reservation: plan.account.reservation(),
+            }),
+            account: plan.account,
         };
-        // A body that won't fit into memory claims its place on the disk now, before it is downloaded.
-        intake.make_room(announced)?;
+        // The body claims its place on the disk now, before it is downloaded.
+        intake.make_room(announced, 0)?;
         Ok(intake)
     }
 
@@ -185,7 +197,7 @@ impl Intake {
         if total > self.max_size {
             return Err(IntakeError::TooLarge { limit: self.max_size });
         }
-        self.make_room(total)?;
+        self.make_room(total, RESERVATION_STEP)?;
         self.taken = total;
         self.body_hash.update(chunk);
         match &mut self.kept {
@@ -223,16 +235,19 @@ impl Intake {
             }
         };
         let body = match self.kept {
-            Kept::Memory { bytes, .. } => Some(Body::Memory(bytes.into())),
+            // Boxed, it has no more memory than bytes: it may be kept for long, and is counted by them.
+            Kept::Memory { bytes, .. } => Some(Body::Memory(bytes.into_boxed_slice().into())),
             Kept::File(file, mut reservation) => {
                 reservation.shrink_to(self.taken);
+                reservation.body_is_in();
                 Some(Body::File(Arc::new(SpooledFile::new(file, self.taken, reservation))))
             }
             Kept::Shared => match &mut plaintext {
                 // The body may outlive the job's directory: the share of the disk goes with it.
                 Some(Plaintext { file, reservation, .. }) => {
                     let file = file.try_clone().map_err(IntakeError::Disk)?;
-                    reservation.take().map(|reservation| {
+                    reservation.take().map(|mut reservation| {
+                        reservation.body_is_in();
                         Body::File(Arc::new(SpooledFile::new(file, self.taken, reservation)))
                     })
                 }
@@ -243,42 +258,61 @@ impl Intake {
         Ok(Taken { body, size: self.taken, body_hash, plaintext })
     }
 
-    /// Sees to it that a body of `total` bytes has its place, in memory or on the disk.
-    fn make_room(&mut self, total: u64) -> Result<(), IntakeError> {
-        if let Some(PlaintextFile { reservation, .. }) = &mut self.plaintext {
-            grow(reservation, total)?;
+    /// Sees to it that a body of `total` bytes has its place, in memory or on the disk, and if it can
+    /// be had, room for `spare` more.
+    fn make_room(&mut self, total: u64, spare: u64) -> Result<(), IntakeError> {
+        let (copies, capacity) = (self.copies(total), self.account.capacity());
+        if total.saturating_mul(copies) > capacity {
+            return Err(IntakeError::TooLarge { limit: capacity / copies });
         }
-        if let Kept::Memory { bytes, limit, keep_large } = &self.kept
+        if let Some(PlaintextFile { reservation, .. }) = &mut self.plaintext {
+            grow(reservation, total, spare)?;
+        }
+        if let Kept::Memory { bytes, limit, beyond } = &self.kept
             && total > *limit
         {
-            let shared = self.decryption.is_none()
-                && self.plaintext.as_ref().is_some_and(|plaintext| plaintext.tamper_proof);
-            self.kept = if !keep_large {
-                Kept::Nothing
-            } else if shared {
-                Kept::Shared
-            } else {
-                let mut reservation = self.spool.reservation();
-                reservation.grow_to(total)?;
-                let mut file = self.spool.nameless_file().map_err(IntakeError::Disk)?;
-                file.write_all(bytes).map_err(IntakeError::Disk)?;
-                Kept::File(file, reservation)
+            self.kept = match beyond {
+                Beyond::Nowhere => Kept::Nothing,
+                Beyond::Shared => {
+                    if let Some(PlaintextFile { reservation, .. }) = &mut self.plaintext {
+                        reservation.keep_to_serve()?;
+                    }
+                    Kept::Shared
+                }
+                Beyond::OwnFile => {
+                    let mut reservation = self.account.reservation();
+                    reservation.keep_to_serve()?;
+                    reservation.grow_to(total)?;
+                    let mut file = self.spool.nameless_file().map_err(IntakeError::Disk)?;
+                    file.write_all(bytes).map_err(IntakeError::Disk)?;
+                    Kept::File(file, reservation)
+                }
             };
         }
         if let Kept::File(_, reservation) = &mut self.kept {
-            grow(reservation, total)?;
+            grow(reservation, total, spare)?;
         }
         Ok(())
     }
+
+    /// How often a body of `total` bytes lies on the disk.
+    fn copies(&self, total: u64) -> u64 {
+        let of_its_own = match &self.kept {
+            Kept::Memory { limit, beyond: Beyond::OwnFile, .. } => total > *limit,
+            Kept::File(..) => true,
+            Kept::Memory { .. } | Kept::Shared | Kept::Nothing => false,
+        };
+        u64::from(of_its_own) + u64::from(self.plaintext.is_some())
+    }
 }
 
-/// Grows in steps, so that a body of unknown length does not ask for each chunk; the last step may be
-/// smaller than the budget's rest.
-fn grow(reservation: &mut Reservation, total: u64) -> Result<(), SpoolFull> {
+/// Grows by `spare` more than is needed, so that a body of unknown length does not ask for each
+/// chunk; the last step may be smaller than the budget's rest.
+fn grow(reservation: &mut Reservation, total: u64, spare: u64) -> Result<(), SpoolFull> {
     if reservation.holds(total) {
         return Ok(());
     }
-    reservation.grow_to(total + RESERVATION_STEP).or_else(|_| reservation.grow_to(total))
+    reservation.grow_to(total.saturating_add(spare)).or_else(|_| reservation.grow_to(total))
 }
 
 impl Deciphering {
@@ -298,163 +332,4 @@ impl std::fmt::Debug for Deciphering {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::{Read, Seek, SeekFrom};
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    struct Bench {
-        _directory: tempfile::TempDir,
-        spool: Spool,
-    }
-
-    fn bench(limit: u64) -> Bench {
-        let directory = tempfile::tempdir().unwrap();
-        let spool = Spool::new(directory.path().to_owned(), limit);
-        Bench { _directory: directory, spool }
-    }
-
-    fn plan(memory_limit: u64) -> Plan {
-        Plan {
-            max_size: 1 << 30,
-            memory_limit,
-            keep_large: true,
-            decryption: None,
-            script_file: None,
-        }
-    }
-
-    fn script_file(bench: &Bench, tamper_proof: bool) -> ScriptFile {
-        ScriptFile { file: bench.spool.nameless_file().unwrap(), tamper_proof }
-    }
-
-    fn content(body: &Body) -> Vec<u8> {
-        body.clone().into_memory().unwrap().to_vec()
-    }
-
-    fn written(plaintext: &Plaintext) -> Vec<u8> {
-        let mut file = &plaintext.file;
-        let mut bytes = Vec::new();
-        file.seek(SeekFrom::Start(0)).unwrap();
-        file.read_to_end(&mut bytes).unwrap();
-        bytes
-    }
-
-    fn sha256(bytes: &[u8]) -> [u8; 32] {
-        Sha256::digest(bytes).into()
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(200))]
-
-        /// Whatever the length, the pieces, and where the body is kept: what was encrypted comes back.
-        #[test]
-        fn decrypting_undoes_encrypting_in_pieces_of_any_size(
-            plaintext in proptest::collection::vec(any::<u8>(), 0..5000),
-            key in any::<[u8; 32]>(),
-            iv in any::<[u8; 8]>(),
-            pieces in proptest::collection::vec(1usize..700, 1..20),
-            memory_limit in 0u64..5000,
-        ) {
-            let mut counter = [0; 16];
-            counter[..8].copy_from_slice(&iv);
-            let mut ciphertext = plaintext.clone();
-            Decryption::new(key, counter, [0; 32]).cipher().apply(&mut ciphertext);
-            let decryption = Decryption::new(key, counter, sha256(&ciphertext));
-            let bench = bench(1 << 30);
-            let plan = Plan {
-                decryption: Some(Arc::new(decryption)),
-                script_file: Some(script_file(&bench, true)),
-                ..plan(memory_limit)
-            };
-            let mut intake = Intake::begin(&bench.spool, plan, None).unwrap();
-            let mut rest = &ciphertext[..];
-            for size in pieces.iter().cycle() {
-                if rest.is_empty() {
-                    break;
-                }
-                let (piece, remainder) = rest.split_at((*size).min(rest.len()));
-                intake.write(piece).unwrap();
-                rest = remainder;
-            }
-            let taken = intake.finish().unwrap();
-            let body = taken.body.unwrap();
-            let opened = taken.plaintext.unwrap();
-            prop_assert_eq!(content(&body), ciphertext);
-            prop_assert_eq!(written(&opened), plaintext.clone());
-            prop_assert_eq!(opened.hash, sha256(&plaintext));
-            prop_assert_eq!(matches!(body, Body::Memory(_)), taken.size <= memory_limit);
-        }
-    }
-
-    #[test]
-    fn a_hash_that_does_not_hold_gives_no_plaintext() {
-        let bench = bench(1 << 20);
-        let plan = Plan {
-            decryption: Some(Arc::new(Decryption::new([1; 32], [2; 16], [3; 32]))),
-            script_file: Some(script_file(&bench, false)),
-            ..plan(0)
-        };
-        let mut intake = Intake::begin(&bench.spool, plan, Some(3)).unwrap();
-        intake.write(b"abc").unwrap();
-        assert!(matches!(intake.finish(), Err(IntakeError::HashMismatch)));
-        assert_eq!(bench.spool.used(), 0);
-    }
-
-    #[test]
-    fn a_body_is_bounded_by_its_announced_and_by_its_counted_size() {
-        let bench = bench(1 << 20);
-        let small = || Plan { max_size: 10, ..plan(100) };
-        let announced = Intake::begin(&bench.spool, small(), Some(11));
-        assert!(matches!(announced, Err(IntakeError::TooLarge { limit: 10 })));
-        let mut intake = Intake::begin(&bench.spool, small(), None).unwrap();
-        intake.write(b"0123456789").unwrap();
-        assert!(matches!(intake.write(b"x"), Err(IntakeError::TooLarge { limit: 10 })));
-    }
-
-    #[test]
-    fn the_spools_budget_is_taken_before_the_body_comes_and_given_back_after_it_is_served() {
-        let bench = bench(1000);
-        let begin = |announced| {
-            let plan = Plan { script_file: Some(script_file(&bench, false)), ..plan(0) };
-            Intake::begin(&bench.spool, plan, announced)
-        };
-        assert!(matches!(begin(Some(501)), Err(IntakeError::SpoolFull)), "two copies of 501 bytes");
-        assert_eq!(bench.spool.used(), 0);
-        let mut intake = begin(Some(500)).unwrap();
-        assert_eq!(bench.spool.used(), 1000);
-        intake.write(&[7; 500]).unwrap();
-        let taken = intake.finish().unwrap();
-        drop(taken.plaintext);
-        assert_eq!(bench.spool.used(), 500, "the body is still to be served");
-        drop(taken.body);
-        assert_eq!(bench.spool.used(), 0);
-        let mut unannounced = begin(None).unwrap();
-        unannounced.write(&[7; 500]).unwrap();
-        assert!(matches!(unannounced.write(&[7]), Err(IntakeError::SpoolFull)));
-    }
-
-    #[test]
-    fn a_file_out_of_the_scripts_reach_is_written_once_and_outlives_the_script() {
-        let bench = bench(1000);
-        let plan = Plan { script_file: Some(script_file(&bench, true)), ..plan(0) };
-        let mut intake = Intake::begin(&bench.spool, plan, Some(1000)).unwrap();
-        intake.write(&[7; 1000]).unwrap();
-        let taken = intake.finish().unwrap();
-        drop(taken.plaintext);
-        assert_eq!(content(&taken.body.unwrap()), [7; 1000]);
-    }
-
-    #[test]
-    fn who_wants_only_a_verdict_keeps_no_large_body() {
-        let bench = bench(1000);
-        let plan = Plan { keep_large: false, ..plan(4) };
-        let mut intake = Intake::begin(&bench.spool, plan, None).unwrap();
-        intake.write(b"01234").unwrap();
-        let taken = intake.finish().unwrap();
-        assert!(taken.body.is_none());
-        assert_eq!(taken.body_hash, sha256(b"01234"));
-    }
-}
+mod tests;

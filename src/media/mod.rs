@@ -14,6 +14,7 @@ mod fake;
 pub mod homeserver;
 pub mod id;
 pub mod intake;
+pub(crate) mod pace;
 mod pump;
 mod routes;
 pub mod spool;
@@ -25,6 +26,7 @@ pub use authorise::Authoriser;
 pub use download::Opened;
 pub use homeserver::{Homeservers, SetupError};
 pub use id::{InvalidMediaId, MediaId};
+pub use routes::is_never_sent;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -241,6 +243,16 @@ pub struct Settings {
 }
 
 impl MediaRequest {
+    /// The account of this request's body: of its server, whatever the port, and of its token. A token
+    /// that no homeserver is shown is anybody's invention and counts for nothing.
+    pub(crate) fn account(&self, spool: &spool::Spool) -> spool::Account {
+        let token = match self.origin {
+            Origin::Configured(_) => self.requester.authorization.as_ref(),
+            Origin::Discovered => None,
+        };
+        spool.account(self.media.host(), token.map(HeaderValue::as_bytes))
+    }
+
     /// What distinguishes one media from another, for a digest: the homeserver, the forwarded Host
     /// (one base URL may serve several), the name and the variant. Each part is preceded by its
     /// length, so no two requests feed the same bytes. Neither the requester nor `timeout_ms` is in

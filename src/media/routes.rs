@@ -79,10 +79,10 @@ impl Route {
     /// operator's headers, the requester's, the token.
     pub(super) fn headers(self, additional: &HeaderMap, requester: &Requester) -> HeaderMap {
         let mut headers = HeaderMap::new();
-        lay_over(&mut headers, additional, |name| !is_ours(name));
+        lay_over(&mut headers, additional, |name| !is_never_sent(name));
         // The client's token travels in its own field, on its own route, or not at all.
         lay_over(&mut headers, &requester.forwarded, |name| {
-            !is_ours(name) && name != header::AUTHORIZATION
+            !is_never_sent(name) && name != header::AUTHORIZATION
         });
         if self == Self::Authenticated
             && let Some(token) = &requester.authorization
@@ -109,25 +109,33 @@ fn lay_over(headers: &mut HeaderMap, from: &HeaderMap, wanted: impl Fn(&HeaderNa
 const OUTSIDE_SEGMENTS: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b':');
 
-/// Headers that change which answer comes, or how a request ends: a copied one would make a 200
-/// into a 206 or 304, or announce a body that a GET does not have. A client's token is a field of
-/// its own.
-fn is_ours(name: &HeaderName) -> bool {
-    const OURS: [HeaderName; 14] = [
+/// Headers that never go to a homeserver, whatever the operator lists: of the connection (RFC 9110,
+/// section 7.6.1), of our own request's framing and coding, and what changes which answer comes: a
+/// copied condition or range would make a 200 into a 304 or 206. A client's token is a field of its own.
+#[must_use]
+pub fn is_never_sent(name: &HeaderName) -> bool {
+    const NEVER: [HeaderName; 21] = [
         header::ACCEPT_ENCODING,
         header::CONNECTION,
         header::CONTENT_ENCODING,
         header::CONTENT_LENGTH,
+        header::CONTENT_TYPE,
         header::EXPECT,
         header::IF_MATCH,
         header::IF_MODIFIED_SINCE,
         header::IF_NONE_MATCH,
         header::IF_RANGE,
         header::IF_UNMODIFIED_SINCE,
+        HeaderName::from_static("keep-alive"),
+        header::PROXY_AUTHENTICATE,
+        header::PROXY_AUTHORIZATION,
+        HeaderName::from_static("proxy-connection"),
         header::RANGE,
+        header::REFERER,
         header::TE,
+        header::TRAILER,
         header::TRANSFER_ENCODING,
         header::UPGRADE,
     ];
-    OURS.contains(name)
+    NEVER.contains(name)
 }

@@ -75,6 +75,7 @@ impl LocalScanner {
             .await
             .map_err(ScanError::Sandbox)?;
         let plan = Plan {
+            account: self.spool.own_account(),
             max_size: self.max_size,
             memory_limit: 0,
             keep_large: false,

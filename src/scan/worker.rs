@@ -146,6 +146,7 @@ impl Workshop {
             None => Some(self.prepare(bench).await?),
         };
         let plan = Plan {
+            account: job.request.fetch.account(&self.spool),
             max_size: self.max_media_size,
             memory_limit: self.cache.max_body_size(),
             keep_large: job.request.wants == Wants::Media || known.is_some(),
@@ -309,6 +310,7 @@ impl Workshop {
         let nothing = || ScanError::Disk(std::io::ErrorKind::NotFound.into());
         let body = body.cloned().ok_or_else(nothing)?;
         let plan = Plan {
+            account: job.request.fetch.account(&self.spool),
             max_size: self.max_media_size,
             memory_limit: 0,
             keep_large: false,

@@ -7,7 +7,8 @@ use serde_json::json;
 use sha2::Digest;
 
 use crate::harness::{
-    Attachment, Homeserver, Media, Reply, Scanner, client::send, homeserver::TOKEN, noise, png,
+    Attachment, Builder, Homeserver, Media, Reply, Scanner, client::send, homeserver::TOKEN, noise,
+    png,
 };
 
 const CLEAN: &str = "exit 0";
@@ -115,6 +116,44 @@ async fn only_what_the_homeserver_needs_is_passed_on() {
         assert_eq!(asked.headers["accept-encoding"], "identity");
     }
     assert_eq!(scanner.place.marks("runs"), 1);
+}
+
+#[tokio::test]
+async fn the_host_goes_along_where_the_operator_says_so() {
+    let homeserver = Homeserver::start().await;
+    let builder = Builder::new(CLEAN).homeserver(&homeserver);
+    let scanner = builder.config("download.headers_to_forward = [\"Host\"]").start().await;
+    let media = homeserver.has_bytes("one", png());
+    let path = format!("/download/{media}");
+    for host in ["Media.example", "other.example:8443"] {
+        let request = scanner.client.request(Method::GET, &path).header("host", host);
+        send(request.bearer_auth(TOKEN)).await.is_media(&png());
+    }
+    let hosts: Vec<_> = homeserver
+        .asked()
+        .iter()
+        .map(|asked| asked.headers["host"].to_str().unwrap().to_owned())
+        .collect();
+    // One base URL may serve several homeservers: each Host has its own media.
+    assert_eq!(hosts, ["media.example", "other.example:8443"]);
+}
+
+#[tokio::test]
+async fn a_path_that_lacks_a_segment_is_no_route() {
+    let homeserver = Homeserver::start().await;
+    let scanner = Scanner::start(&homeserver, CLEAN).await;
+    for path in [
+        "/download//abc",
+        "/download/hs.example//",
+        "/scan//abc",
+        "/thumbnail//abc",
+        "/download/a//b",
+    ] {
+        let reply = scanner.client.get(path).await;
+        assert_eq!(reply.status, 404, "{path}");
+        assert_eq!(reply.json()["errcode"], "M_UNRECOGNIZED", "{path}");
+    }
+    assert_eq!(homeserver.downloads(), 0);
 }
 
 #[tokio::test]

@@ -191,3 +191,41 @@ async fn a_discovered_homeserver_is_asked_too() {
     let answer = authoriser(&settings(), LONG).check(&request, None).await;
     assert!(matches!(answer, Err(FetchError::ForbiddenAddress(_))));
 }
+
+#[tokio::test]
+async fn who_is_told_apart_by_a_forwarded_header_is_asked_for_apart() {
+    let fake = Fake::start(|head| {
+        if head.contains("cookie: no") { errcode(403, "M_FORBIDDEN") } else { answer(200, "", "") }
+    })
+    .await;
+    let authoriser = authoriser(&fake.settings(), LONG);
+    let with = |name: &'static str, value: &'static str| {
+        let mut request = request(&fake.url(), Some(TOKEN));
+        request.requester.forwarded.insert(name, HeaderValue::from_static(value));
+        request
+    };
+    authoriser.check(&with("cookie", "yes"), None).await.unwrap();
+    authoriser.check(&with("cookie", "yes"), None).await.unwrap();
+    assert_eq!(fake.seen().len(), 1);
+    assert!(authoriser.check(&with("cookie", "no"), None).await.is_err());
+    // Who walks about is the same person.
+    authoriser.check(&with("x-forwarded-for", "192.0.2.1"), None).await.unwrap();
+    authoriser.check(&with("x-forwarded-for", "192.0.2.2"), None).await.unwrap();
+    assert_eq!(fake.seen().len(), 3);
+}
+
+#[test]
+fn a_discovered_homeserver_is_asked_once_whatever_tokens_are_made_up() {
+    let key_with = |origin: Origin, token| {
+        let mut request = request(&"https://example.org".parse().unwrap(), token);
+        request.origin = origin;
+        key(&request)
+    };
+    let discovered = |token| key_with(Origin::Discovered, token);
+    assert_eq!(discovered(Some("Bearer a")), discovered(Some("Bearer b")));
+    let configured = |token| {
+        key_with(Origin::Configured(Arc::new("https://example.org".parse().unwrap())), token)
+    };
+    assert_ne!(configured(Some("Bearer a")), configured(Some("Bearer b")));
+    assert_ne!(configured(None), configured(Some("Bearer b")));
+}

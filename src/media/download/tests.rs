@@ -87,22 +87,6 @@ async fn a_body_slower_than_the_least_rate_is_given_up() {
     );
 }
 
-#[test]
-fn a_rate_is_judged_by_windows_of_waiting() {
-    let limits = Limits {
-        max_size: 0,
-        idle_timeout: Duration::ZERO,
-        total_timeout: Duration::ZERO,
-        min_rate: 1024,
-        rate_window: Duration::from_secs(30),
-    };
-    let mut pace = Pace::new(&limits);
-    pace.count(Duration::from_secs(29), 0).unwrap();
-    pace.count(Duration::from_secs(1), 30 * 1024).unwrap();
-    pace.count(Duration::from_secs(29), 1).unwrap();
-    pace.count(Duration::from_secs(1), 1).unwrap_err();
-}
-
 #[tokio::test]
 async fn a_body_shorter_than_announced_is_broken_off() {
     for short in [
