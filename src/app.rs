@@ -7,7 +7,7 @@ use mcs_sandbox::{Candidate, Mode, Sandbox};
 use tokio::{
     sync::watch,
     task::JoinSet,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tracing::{info, warn};
 
@@ -30,6 +30,9 @@ use crate::{
 
 /// How long running jobs and requests may take after the first signal to stop.
 pub const GRACE: Duration = Duration::from_secs(30);
+
+/// How long the canary's first answer is waited for before the service listens.
+const FIRST_CANARY: Duration = Duration::from_secs(10);
 
 /// How long the sandbox's helpers may take to clean up once their jobs are given up.
 const CLEANING: Duration = Duration::from_secs(3);
@@ -140,6 +143,7 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
     }
     let spool = grounds.spool(&config);
     let (tell_ready, ready) = watch::channel(config.scan.canary.is_none());
+    let mut first_answer = ready.clone();
     let canary = config.scan.canary.clone().map(|settings| {
         Canary::new(local_scanner(&config, &grounds, Arc::clone(&detector)), settings)
     });
@@ -165,6 +169,10 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
         settings: Arc::new(RequestSettings::new(&config.web, &config.download)),
     });
     raise_descriptor_limit(config.web.max_connections);
+    if canary.is_some() {
+        // A good script's first answer is here in a moment: nobody needs to be turned away meanwhile.
+        let _told_or_late = timeout(FIRST_CANARY, first_answer.changed()).await;
+    }
     let listener = Listener::bind(&config.web.listen).await?;
     match listener.local_addr() {
         Ok(address) => info!(%address, "listening"),

@@ -1,5 +1,4 @@
-//! The calls that a program is denied, by number and name. Held against the kernel's whole table by a test of the filter.
-//! syscalls(2).
+//! The calls that a program is denied, by number and name. syscalls(2).
 
 use nix::libc::{self, c_int, c_long};
 

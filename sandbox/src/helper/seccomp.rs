@@ -7,7 +7,7 @@
 //!   since its flags lie in memory, which no filter reads. C libraries then fall back on clone(2).
 //! - `denied`: the list. `EPERM`, as for somebody without the right to.
 //!
-//! seccomp(2), syscalls(2), `seccomp_unotify(2)`. The list is held against the whole table of calls by a test.
+//! seccomp(2), syscalls(2).
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -181,4 +181,148 @@ fn numbers() -> BpfProgram {
         statement(RETURN, libc::SECCOMP_RET_ERRNO | Errno::ENOSYS as u32),
         statement(RETURN, libc::SECCOMP_RET_ALLOW),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
+    const DENY: u32 = libc::SECCOMP_RET_ERRNO | Errno::EPERM as u32;
+    const NONE: u32 = libc::SECCOMP_RET_ERRNO | Errno::ENOSYS as u32;
+    #[cfg(target_arch = "x86_64")]
+    const HERE: u32 = 0xc000_003e;
+    #[cfg(target_arch = "aarch64")]
+    const HERE: u32 = 0xc000_00b7;
+
+    /// What the kernel's machine does with a filter, of the instructions that ours are made of.
+    fn answer(filter: &BpfProgram, architecture: u32, call: u32, arguments: [u64; 6]) -> u32 {
+        let mut data = Vec::new();
+        data.extend(call.to_le_bytes());
+        data.extend(architecture.to_le_bytes());
+        data.extend([0; 8]);
+        arguments.iter().for_each(|argument| data.extend(argument.to_le_bytes()));
+        let (mut at, mut accumulator) = (0, 0_u32);
+        loop {
+            let sock_filter { code, jt, jf, k } = filter[at].clone();
+            at += 1;
+            let class = u32::from(code) & 0x07;
+            let operation = u32::from(code) & 0xf0;
+            let mut branch = |taken: bool| at += usize::from(if taken { jt } else { jf });
+            match (class, operation) {
+                (libc::BPF_LD, _) => {
+                    let offset = k as usize;
+                    accumulator = u32::from_le_bytes(data[offset..offset + 4].try_into().unwrap());
+                }
+                (libc::BPF_ALU, libc::BPF_AND) => accumulator &= k,
+                (libc::BPF_JMP, libc::BPF_JA) => at += k as usize,
+                (libc::BPF_JMP, libc::BPF_JEQ) => branch(accumulator == k),
+                (libc::BPF_JMP, libc::BPF_JGT) => branch(accumulator > k),
+                (libc::BPF_JMP, libc::BPF_JGE) => branch(accumulator >= k),
+                (libc::BPF_RET, _) => return k,
+                _ => panic!("an instruction that is not known: {code:#x}"),
+            }
+        }
+    }
+
+    fn plan(namespaces: bool) -> Plan {
+        Plan { seccomp: true, landlock: 0, namespaces, own_network: false }
+    }
+
+    /// The stricter answer of both, which is the smaller number for all that ours give.
+    fn decide(filters: &Filters, call: c_long, arguments: [u64; 6]) -> u32 {
+        let call = u32::try_from(call).unwrap();
+        filters.0.iter().map(|it| answer(it, HERE, call, arguments)).min().unwrap()
+    }
+
+    fn filters(network: &Network, namespaces: bool) -> Filters {
+        Filters::new(plan(namespaces), network, false).unwrap_or_else(|_| panic!("no filter"))
+    }
+
+    #[test]
+    fn of_all_numbers_the_listed_ones_are_denied_and_what_is_beyond_does_not_exist() {
+        let filters = filters(&Network::None, true);
+        let listed: BTreeSet<_> = calls::denied().map(|(call, _)| call).collect();
+        for call in 0..=LAST_KNOWN {
+            // Of the calling process, an ordinary file, a unix socket.
+            let arguments = if [libc::SYS_socket, libc::SYS_socketpair].contains(&call) {
+                [libc::AF_UNIX as u64, 1, 0, 0, 0, 0]
+            } else if call == libc::SYS_ioprio_set {
+                [1, 0, 0, 0, 0, 0]
+            } else {
+                [0; 6]
+            };
+            let expected = match call {
+                libc::SYS_clone3 => NONE,
+                call if listed.contains(&call) => DENY,
+                _ => ALLOW,
+            };
+            assert_eq!(decide(&filters, call, arguments), expected, "{call}");
+        }
+        // x32's numbers have this bit.
+        for call in [LAST_KNOWN + 1, 0x4000_0000, 0x4000_0000 + libc::SYS_getpid, 0xffff_ffff] {
+            assert_eq!(decide(&filters, call, [0; 6]), NONE, "{call:#x}");
+        }
+        for filter in &filters.0 {
+            // AUDIT_ARCH_I386, AUDIT_ARCH_ARM.
+            for other in [0x4000_0003, 0x4000_0028, 0] {
+                let answer = answer(filter, other, 1, [0; 6]);
+                assert_eq!(answer, libc::SECCOMP_RET_KILL_PROCESS, "{other:#x}");
+            }
+        }
+    }
+
+    #[test]
+    fn arguments_are_judged_where_the_call_itself_is_harmless() {
+        let filters = filters(&Network::None, true);
+        let decide =
+            |call, first: u64, second: u64| decide(&filters, call, [first, second, 0, 0, 0, 0]);
+        for namespace in bits(NEW_NAMESPACES) {
+            assert_eq!(decide(libc::SYS_clone, namespace | 17, 0), DENY, "{namespace:#x}");
+        }
+        assert_eq!(decide(libc::SYS_clone, (libc::CLONE_VM | libc::CLONE_THREAD) as u64, 0), ALLOW);
+        assert_eq!(decide(libc::SYS_ioctl, 0, libc::TIOCSTI), DENY);
+        // The kernel looks at the low half alone.
+        assert_eq!(decide(libc::SYS_ioctl, 0, libc::TIOCSTI | 1 << 32), DENY);
+        assert_eq!(decide(libc::SYS_ioctl, 0, libc::TCGETS), ALLOW);
+        assert_eq!(decide(libc::SYS_prlimit64, 1, 0), DENY);
+        assert_eq!(decide(libc::SYS_sched_setaffinity, 4711, 0), DENY);
+        assert_eq!(decide(libc::SYS_setpriority, 0, 4711), DENY);
+        // PRIO_USER: all of the server's, under the server's own uid.
+        assert_eq!(decide(libc::SYS_setpriority, 2, 0), DENY);
+        assert_eq!(decide(libc::SYS_personality, 0xffff_ffff, 0), ALLOW);
+        // ADDR_NO_RANDOMIZE.
+        assert_eq!(decide(libc::SYS_personality, 0x0040_0000, 0), DENY);
+    }
+
+    #[test]
+    fn sockets_are_of_the_families_that_the_network_needs() {
+        let decide = |network: &Network, family: i32, protocol: i32| {
+            let arguments = [family as u64, 1, protocol as u64, 0, 0, 0];
+            decide(&filters(network, true), libc::SYS_socket, arguments)
+        };
+        let ports = Network::Ports(vec![1344]);
+        for family in 0..50 {
+            let unix = family == libc::AF_UNIX;
+            let internet = [libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK].contains(&family);
+            let expected = |allowed| if allowed { ALLOW } else { DENY };
+            assert_eq!(decide(&Network::None, family, 0), expected(unix), "{family}");
+            for network in [&ports, &Network::Host] {
+                assert_eq!(decide(network, family, 0), expected(unix || internet), "{family}");
+            }
+        }
+        for protocol in 1..32 {
+            assert_eq!(decide(&ports, libc::AF_NETLINK, protocol), DENY, "{protocol}");
+        }
+    }
+
+    #[test]
+    fn a_process_group_is_left_only_where_something_else_kills_all() {
+        for call in [libc::SYS_setsid, libc::SYS_setpgid] {
+            assert_eq!(decide(&filters(&Network::None, true), call, [0; 6]), ALLOW);
+            assert_eq!(decide(&filters(&Network::None, false), call, [0; 6]), DENY);
+        }
+    }
 }

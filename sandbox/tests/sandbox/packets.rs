@@ -45,9 +45,11 @@ fn ended_by_itself(status: ExitStatus) -> bool {
 fn prepare(place: &Place, directory: &str, media: &str) -> Vec<u8> {
     let jobs = place.jobs();
     let user = if is_root() { r#"{"uid":61234,"gid":61235}"# } else { "null" };
-    let limits = r#"{"cpu_time":null,"file_size":null,"open_files":null,"processes":null,"address_space":null}"#;
+    let limits = r#"{"cpu_time":null,"file_size":null,"open_files":null,"processes":null,"address_space":null,"disk":1000000}"#;
+    let plan = r#"{"seccomp":false,"landlock":0,"namespaces":false,"own_network":false}"#;
+    let view = r#"{"network":"None","paths":{"read_only":[],"writable":[],"unix_sockets":[]}}"#;
     format!(
-        r#"{{"Prepare":{{"build":"{}","parent":"{}","directory":"{directory}","media":"{media}","user":{user},"limits":{limits},"environment":[]}}}}"#,
+        r#"{{"Prepare":{{"build":"{}","parent":"{}","directory":"{directory}","media":"{media}","plan":{plan},"view":{view},"user":{user},"limits":{limits},"environment":[]}}}}"#,
         build(),
         jobs.display()
     )
@@ -86,7 +88,7 @@ fn a_program_without_its_two_streams_is_not_run() {
     std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o777)).unwrap();
     let mark = open.join("mark");
     let run = format!(
-        r#"{{"Run":{{"program":"touch","arguments":["{}"],"time_limit":{{"secs":5,"nanos":0}}}}}}"#,
+        r#"{{"Run":{{"program":"touch","arguments":["{}"],"time_limit":{{"secs":5,"nanos":0}},"watched":false}}}}"#,
         mark.display()
     );
     // Prepared, Started and Ended; fewer where the helper closes its end.
