@@ -135,7 +135,7 @@ impl Job {
             format!("job-{:032x}", sys::random().map_err(Error::errno("getting random bytes"))?);
         let directory = parent.join(&name);
         let policy = sandbox.policy();
-        let request = Request::Prepare(Prepare {
+        let request = Request::Prepare(Box::new(Prepare {
             build: BUILD.to_owned(),
             parent: Text::from(parent.as_os_str()),
             directory: name,
@@ -149,7 +149,7 @@ impl Job {
                 .iter()
                 .map(|(name, value)| (Text(name.clone()), Text(value.clone())))
                 .collect(),
-        });
+        }));
 
         let starting = sandbox.clone();
         let (helper, socket) = spawn_blocking(move || starting.start_helper())

@@ -22,7 +22,7 @@ pub(crate) const MAX_PACKET: usize = 64 * 1024;
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Request {
     /// The first message, once. Answered by `Prepared` or `Refused`.
-    Prepare(Prepare),
+    Prepare(Box<Prepare>),
     /// Then any number of these, each with two descriptors (standard output and error), each answered by `Refused`, or by
     /// `Started` and then `Ended` or `Refused`.
     Run(Run),

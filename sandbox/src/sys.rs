@@ -166,11 +166,13 @@ pub(crate) fn answer_notification(
     id: u64,
     denial: Option<Errno>,
 ) -> nix::Result<()> {
+    // SECCOMP_USER_NOTIF_FLAG_CONTINUE, in the member's type.
+    const CONTINUE: u32 = 1;
     let answer = libc::seccomp_notif_resp {
         id,
         val: 0,
         error: denial.map_or(0, |errno| -(errno as i32)),
-        flags: if denial.is_none() { libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32 } else { 0 },
+        flags: if denial.is_none() { CONTINUE } else { 0 },
     };
     // SAFETY: the pointer is to a live value of the type that the call reads.
     let result = unsafe {

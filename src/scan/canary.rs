@@ -102,9 +102,10 @@ impl Canary {
             let wrong = wrong.map(|wrong| chain(&wrong));
             // Told when it changes: what goes on for hours fills no log.
             if said.as_ref() != Some(&wrong) {
-                match &wrong {
-                    Some(why) => error!(why, "not ready: the canary's answer is wrong"),
-                    None => info!("ready: the script knows a bad file from a good one"),
+                if let Some(why) = &wrong {
+                    error!(why, "not ready: the canary's answer is wrong");
+                } else {
+                    info!("ready: the script knows a bad file from a good one");
                 }
                 said = Some(wrong.clone());
             }

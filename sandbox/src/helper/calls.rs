@@ -112,7 +112,7 @@ pub(super) const NEW_NAMESPACES: c_int = libc::CLONE_NEWNS
     | libc::CLONE_NEWPID
     | libc::CLONE_NEWNET;
 
-/// What puts bytes into a terminal's input, as if typed there. ioctl_tty(2).
+/// What puts bytes into a terminal's input, as if typed there. `ioctl_tty(2)`.
 pub(super) const TERMINAL_INPUT: [u64; 2] = [libc::TIOCSTI, libc::TIOCLINUX];
 
 /// All that are denied whatever their arguments.

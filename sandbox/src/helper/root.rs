@@ -172,6 +172,7 @@ fn bind(source: &Path, target: &Path, attributes: u64) -> io::Result<()> {
 }
 
 /// Whether what is mounted below gets the same attributes.
+#[derive(Clone, Copy)]
 enum Below {
     Same,
     Untouched,

@@ -27,7 +27,7 @@ use crate::plan::Plan;
 use crate::policy::Network;
 use crate::sys;
 
-const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+const RETURN: u16 = code(libc::BPF_RET | libc::BPF_K);
 
 /// Filters ready to be put in force.
 pub(super) struct Filters([BpfProgram; 2]);
@@ -166,9 +166,9 @@ fn numbers() -> BpfProgram {
     const ARCHITECTURE: u32 = 0xc000_003e;
     #[cfg(target_arch = "aarch64")]
     const ARCHITECTURE: u32 = 0xc000_00b7;
-    const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-    const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
-    const GREATER: u16 = (libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K) as u16;
+    const LOAD: u16 = code(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS);
+    const EQUAL: u16 = code(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K);
+    const GREATER: u16 = code(libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K);
     let statement = |code, k| sock_filter { code, jt: 0, jf: 0, k };
     let jump = |code, k, jt, jf| sock_filter { code, jt, jf, k };
     vec![
@@ -176,11 +176,25 @@ fn numbers() -> BpfProgram {
         jump(EQUAL, ARCHITECTURE, 1, 0),
         statement(RETURN, libc::SECCOMP_RET_KILL_PROCESS),
         statement(LOAD, 0),
-        jump(GREATER, LAST_KNOWN as u32, 1, 0),
-        jump(EQUAL, libc::SYS_clone3 as u32, 0, 1),
+        jump(GREATER, number(LAST_KNOWN), 1, 0),
+        jump(EQUAL, number(libc::SYS_clone3), 0, 1),
         statement(RETURN, libc::SECCOMP_RET_ERRNO | Errno::ENOSYS as u32),
         statement(RETURN, libc::SECCOMP_RET_ALLOW),
     ]
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "operation codes are below 256")]
+const fn code(operation: u32) -> u16 {
+    operation as u16
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "numbers of calls are below 1000"
+)]
+const fn number(call: c_long) -> u32 {
+    call as u32
 }
 
 #[cfg(test)]
@@ -203,7 +217,7 @@ mod tests {
         data.extend(call.to_le_bytes());
         data.extend(architecture.to_le_bytes());
         data.extend([0; 8]);
-        arguments.iter().for_each(|argument| data.extend(argument.to_le_bytes()));
+        data.extend(arguments.iter().flat_map(|argument| argument.to_le_bytes()));
         let (mut at, mut accumulator) = (0, 0_u32);
         loop {
             let sock_filter { code, jt, jf, k } = filter[at].clone();
@@ -280,7 +294,7 @@ mod tests {
         let decide =
             |call, first: u64, second: u64| decide(&filters, call, [first, second, 0, 0, 0, 0]);
         for namespace in bits(NEW_NAMESPACES) {
-            assert_eq!(decide(libc::SYS_clone, namespace | 17, 0), DENY, "{namespace:#x}");
+            assert_eq!(decide(libc::SYS_clone, namespace | 0x11, 0), DENY, "{namespace:#x}");
         }
         assert_eq!(decide(libc::SYS_clone, (libc::CLONE_VM | libc::CLONE_THREAD) as u64, 0), ALLOW);
         assert_eq!(decide(libc::SYS_ioctl, 0, libc::TIOCSTI), DENY);
@@ -299,14 +313,15 @@ mod tests {
 
     #[test]
     fn sockets_are_of_the_families_that_the_network_needs() {
-        let decide = |network: &Network, family: i32, protocol: i32| {
-            let arguments = [family as u64, 1, protocol as u64, 0, 0, 0];
+        let decide = |network: &Network, family: u16, protocol: u16| {
+            let arguments = [family.into(), 1, protocol.into(), 0, 0, 0];
             decide(&filters(network, true), libc::SYS_socket, arguments)
         };
         let ports = Network::Ports(vec![1344]);
         for family in 0..50 {
-            let unix = family == libc::AF_UNIX;
-            let internet = [libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK].contains(&family);
+            let unix = i32::from(family) == libc::AF_UNIX;
+            let internet =
+                [libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK].contains(&family.into());
             let expected = |allowed| if allowed { ALLOW } else { DENY };
             assert_eq!(decide(&Network::None, family, 0), expected(unix), "{family}");
             for network in [&ports, &Network::Host] {
@@ -314,7 +329,7 @@ mod tests {
             }
         }
         for protocol in 1..32 {
-            assert_eq!(decide(&ports, libc::AF_NETLINK, protocol), DENY, "{protocol}");
+            assert_eq!(decide(&ports, 16, protocol), DENY, "{protocol}");
         }
     }
 

@@ -32,6 +32,9 @@ pub(super) const WITH_PATH: &[c_long] = &[
 const MAX_NOTED: usize = 400;
 const MAX_BYTES: usize = 24 * 1024;
 
+/// As `sa_family_t`.
+const AF_UNIX: u16 = 1;
+
 /// `PATH_MAX`, with its NUL.
 const MAX_PATH: usize = 4096;
 
@@ -57,12 +60,11 @@ impl<'a> Watch<'a> {
 
     /// Takes the listener, or answers one question of the filter's.
     pub(super) fn attend(&mut self) {
-        match &self.listener {
-            Some(_) => self.answer(),
-            None => {
-                let came = next::<()>(self.source).ok().flatten();
-                self.listener = came.and_then(|((), fds)| fds.into_iter().next());
-            }
+        if self.listener.is_some() {
+            self.answer();
+        } else {
+            let came = next::<()>(self.source).ok().flatten();
+            self.listener = came.and_then(|((), fds)| fds.into_iter().next());
         }
     }
 
@@ -72,16 +74,13 @@ impl<'a> Watch<'a> {
 
     fn answer(&mut self) {
         let Some(listener) = &self.listener else { return };
-        match sys::notification(listener.as_fd()) {
-            Ok(asked) => {
-                let watched = WITH_PATH.contains(&asked.call);
-                let attempt = if watched { self.path_of(&asked) } else { Some(call_of(&asked)) };
-                let denial = (!watched).then_some(Errno::EPERM);
-                let _ = sys::answer_notification(listener.as_fd(), asked.id, denial);
-                self.note(attempt);
-            }
-            // The process has died, or all have: then there is nothing to be asked any more.
-            Err(_) => {}
+        // Else the process has died, or all have: then there is nothing to be asked any more.
+        if let Ok(asked) = sys::notification(listener.as_fd()) {
+            let watched = WITH_PATH.contains(&asked.call);
+            let attempt = if watched { self.path_of(&asked) } else { Some(call_of(&asked)) };
+            let denial = (!watched).then_some(Errno::EPERM);
+            let _ = sys::answer_notification(listener.as_fd(), asked.id, denial);
+            self.note(attempt);
         }
     }
 
@@ -107,7 +106,7 @@ impl<'a> Watch<'a> {
             libc::SYS_connect => {
                 // struct sockaddr_un: the family, then the path; an abstract name begins with NUL.
                 let family = bytes(asked.pid, first, 2)?;
-                if family != (libc::AF_UNIX.unsigned_abs() as u16).to_ne_bytes() {
+                if family != AF_UNIX.to_ne_bytes() {
                     return None;
                 }
                 let socket = string(asked.pid, first.checked_add(2)?)?;
@@ -118,10 +117,8 @@ impl<'a> Watch<'a> {
             _ => (string(asked.pid, first)?, writes(second)),
         };
         let shown = self.view.shows(&path, write, self.job);
-        (path.is_absolute() && !shown).then(|| match write {
-            true => Attempt::Write(path.into()),
-            false => Attempt::Read(path.into()),
-        })
+        let attempt = if write { Attempt::Write } else { Attempt::Read };
+        (path.is_absolute() && !shown).then(|| attempt(path.into()))
     }
 }
 
