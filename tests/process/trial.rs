@@ -40,12 +40,12 @@ fn a_command_gets_a_copy_of_the_file_and_its_end_is_told() {
 
 #[test]
 fn what_it_was_refused_is_told_with_what_to_do_about_it() {
-    let script = r#"
+    let script = r"
         cat /etc/hostname
         cat /etc/nowhere-at-all
         echo x > /var/tmp/mcs-trial
         exec 3<>/dev/tcp/127.0.0.1/9
-    "#;
+    ";
     let (code, stdout, _) = on_trial("", &["bash", "-c", script, "bash"], "");
     assert_eq!(code, Some(1), "{stdout}");
     for said in [
