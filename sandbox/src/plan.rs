@@ -61,6 +61,7 @@ const LANDLOCK_TCP: u32 = 4;
 
 /// What is put in force for a job. Made for trial by [`Plan::best`], and final once the trial run has passed with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is on or off by itself")]
 pub(crate) struct Plan {
     pub(crate) seccomp: bool,
     /// The version in use; 0 is off.
@@ -69,12 +70,18 @@ pub(crate) struct Plan {
     /// A network namespace besides. By far the dearest of them, so only where nothing else keeps a program from the
     /// network and from abstract sockets.
     pub(crate) own_network: bool,
+    /// A user namespace for each program of a server that is root, in which nothing but the program's user is named. It is
+    /// there for `RLIMIT_NPROC`, which counts a user's processes in each namespace: without it one job's fork bomb leaves no
+    /// process to the scripts of the others, and a script that cannot fork exits with anything.
+    pub(crate) own_users: bool,
 }
 
 impl Plan {
     /// Everything that may hold here.
     pub(crate) fn best(policy: &Policy) -> Self {
-        Self { seccomp: true, landlock: sys::landlock_abi(), namespaces: true, own_network: false }
+        let landlock = sys::landlock_abi();
+        let own_users = policy.user.is_some();
+        Self { seccomp: true, landlock, namespaces: true, own_network: false, own_users }
             .settled_for(policy)
     }
 
@@ -114,6 +121,7 @@ impl Plan {
     fn settled_for(mut self, policy: &Policy) -> Self {
         let shut_out = self.seccomp && self.landlock >= LANDLOCK_SCOPES;
         self.own_network = self.namespaces && policy.network == Network::None && !shut_out;
+        self.own_users &= self.namespaces;
         self
     }
 
@@ -153,6 +161,8 @@ pub struct Layers {
     pub(crate) base: String,
     /// What was tried in vain, and why.
     pub(crate) off: Vec<(Layer, String)>,
+    /// Why a server that is root can give programs no user namespace.
+    pub(crate) no_users: Option<String>,
 }
 
 impl Layers {
@@ -178,10 +188,16 @@ impl Layers {
         }
         let Plan { landlock, own_network, .. } = self.plan;
         match layer {
-            Layer::Namespaces if own_network => {
-                "pid, mount (minimal root, files in memory), ipc, network".to_owned()
+            Layer::Namespaces => {
+                let network = if own_network { ", network" } else { "" };
+                let users = self.no_users.as_ref().map_or_else(
+                    || ", user".to_owned(),
+                    |why| {
+                        format!("; no user namespace ({why}): all jobs' processes count together")
+                    },
+                );
+                format!("pid, mount (minimal root, files in memory), ipc{network}{users}")
             }
-            Layer::Namespaces => "pid, mount (minimal root, files in memory), ipc".to_owned(),
             Layer::Landlock if landlock >= LANDLOCK_SCOPES => {
                 format!("version {landlock}, with scopes")
             }
@@ -216,7 +232,7 @@ mod tests {
     use crate::User;
 
     fn plan(seccomp: bool, landlock: u32, namespaces: bool) -> Plan {
-        Plan { seccomp, landlock, namespaces, own_network: false }
+        Plan { seccomp, landlock, namespaces, own_network: false, own_users: false }
     }
 
     fn policy(mode: Mode, user: bool) -> Policy {

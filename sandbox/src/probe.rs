@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::plan::Plan;
-use crate::{Command, Error, Exit, Layer, Layers, Outcome, Policy, Sandbox};
+use crate::{Command, Error, Exit, Layer, Layers, Outcome, Policy, Sandbox, Step};
 
 const TIME_LIMIT: Duration = Duration::from_secs(10);
 const MAX_OUTPUT: usize = 4096;
@@ -30,13 +30,19 @@ pub(crate) async fn settle(
     taken: impl Fn(Layers) -> Sandbox,
     parent: &Path,
 ) -> Result<Sandbox, Error> {
-    let mut layers = Layers { plan: Plan::best(policy), base: base(policy), off: Vec::new() };
+    let plan = Plan::best(policy);
+    let mut layers = Layers { plan, base: base(policy), off: Vec::new(), no_users: None };
     loop {
         let sandbox = taken(layers.clone());
         let Err(error) = run(&sandbox, parent).await else {
             layers.judged(policy)?;
             return Ok(sandbox);
         };
+        if layers.plan.own_users && matches!(error, Error::NotStarted { step: Step::IdMaps, .. }) {
+            layers.plan.own_users = false;
+            layers.no_users = Some(reason(&error));
+            continue;
+        }
         match failed_layer(&error).filter(|layer| layers.plan.has(*layer)) {
             Some(layer) => {
                 layers.plan = layers.plan.without(layer, policy);

@@ -64,7 +64,7 @@ impl Candidate {
         let plan = Plan::of(layers, &self.policy);
         let left_out = Layer::ALL.into_iter().filter(|layer| !plan.has(*layer));
         let off = left_out.map(|layer| (layer, "left out".to_owned())).collect();
-        self.taken(Layers { plan, base: "untried".to_owned(), off })
+        self.taken(Layers { plan, base: "untried".to_owned(), off, no_users: None })
     }
 
     fn taken(&self, layers: Layers) -> Sandbox {

@@ -12,7 +12,8 @@ use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::{Mode, fchmod, mkdirat};
 use nix::unistd::{Gid, Uid, fchown, fchownat};
 
-use super::{namespaces, root};
+use super::namespaces::{self, Proc};
+use super::root;
 use crate::error::{Refusal, Step};
 use crate::policy::User;
 use crate::protocol::{Prepare, is_safe_name, is_safe_path};
@@ -24,6 +25,8 @@ const TMP: &str = "tmp";
 pub(super) struct Directory {
     pub(super) path: PathBuf,
     pub(super) fd: OwnedFd,
+    /// For naming the ids of user namespaces.
+    pub(super) proc: Option<Proc>,
     /// Where it is to be removed from.
     outside: Option<(OwnedFd, String)>,
 }
@@ -42,14 +45,14 @@ impl Directory {
 
     /// In a root of the job's own.
     fn inside(prepare: &Prepare) -> Result<(Self, OwnedFd), Refusal> {
-        namespaces::enter(prepare.plan)?;
+        let proc = namespaces::enter(prepare.plan)?;
         let parent = Path::new(&prepare.parent.0);
         let path = parent.join(&prepare.directory);
         let Prepare { media, view, limits, user, .. } = prepare;
         let ground = root::build(parent, &path, media, view, limits, *user).map_err(|error| {
             Refusal::at(Step::Root)(Errno::try_from(error).unwrap_or(Errno::EINVAL))
         })?;
-        let this = Self { path, fd: ground.directory, outside: None };
+        let this = Self { path, fd: ground.directory, proc, outside: None };
         this.fill_and_give(*user).map_err(Refusal::at(Step::Directory))?;
         Ok((this, ground.media))
     }
@@ -72,7 +75,7 @@ impl Directory {
         };
         // From here on it is removed on every way out.
         let path = parent_path.join(name);
-        let this = Self { path, fd, outside: Some((parent, name.to_owned())) };
+        let this = Self { path, fd, proc: None, outside: Some((parent, name.to_owned())) };
         let media = this.make_media(media, prepare.user).map_err(Refusal::at(Step::Media))?;
         // Given away last: until then no other program of that user can be inside and meddle.
         this.fill_and_give(prepare.user).map_err(of_directory)?;

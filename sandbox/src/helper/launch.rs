@@ -109,15 +109,21 @@ pub(super) fn launch(
         say(Report::Refused(refusal));
         127
     };
+    // Where ids are to be named for it.
+    let users = prepare.user.zip(directory.proc.as_ref());
     let pid = if prepare.plan.namespaces {
-        sys::fork_child_in(CloneFlags::CLONE_NEWPID, || {
+        let (flags, step) = match users {
+            Some(_) => (CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWUSER, Step::IdMaps),
+            None => (CloneFlags::CLONE_NEWPID, Step::Init),
+        };
+        sys::fork_child_in(flags, || {
             say(match init::run(ready, || become_it(program)) {
                 Ok((status, usage)) => Report::Ended { status, usage },
                 Err(refusal) => Report::Refused(refusal),
             });
             0
         })
-        .map_err(Refusal::at(Step::Init))?
+        .map_err(Refusal::at(step))?
     } else {
         sys::fork_child(|| match ready() {
             Ok(()) => become_it(program),
@@ -128,13 +134,16 @@ pub(super) fn launch(
         })
         .map_err(Refusal::at(Step::Fork))?
     };
-    match sys::pidfd_open(pid) {
+    let named = users.map_or(Ok(()), |(user, proc)| proc.name_in(pid, user));
+    let named = named.map_err(Refusal::at(Step::IdMaps));
+    let opened = named.and_then(|()| sys::pidfd_open(pid).map_err(Refusal::at(Step::Fork)));
+    match opened {
         Ok(pidfd) => Ok(Launched { pid, pidfd, filter, child: ours }),
-        Err(errno) => {
+        Err(refusal) => {
             // Its end of the socket closes unheard, and it exits.
             drop(ours);
             let _ = nix::sys::wait::waitpid(pid, None);
-            Err(Refusal::at(Step::Fork)(errno))
+            Err(refusal)
         }
     }
 }

@@ -18,7 +18,8 @@
 //! In the child (`launch`), between fork(2) and execve(2):
 //!  8. It waits until the server knows of it: a helper killed in between must not leave a program that nobody knows.
 //!  9. In a pid namespace it is the first process there, which forks the child of the following steps (`init`): before the
-//!     child's session, since a namespace is entered by fork only.
+//!     child's session, since a namespace is entered by fork only. Where the helper is root it is in a user namespace too, in
+//!     which the helper has named the program's user during 8.
 //! 10. Session, before anything can fail slowly: from here on its process group can be killed as one.
 //! 11. Resource limits, before the uid changes: a hard limit is lowered by anybody, but `RLIMIT_NPROC` is to count for the
 //!     new uid from its first moment.

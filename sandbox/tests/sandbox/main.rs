@@ -14,6 +14,8 @@
 mod cleanup;
 mod directory;
 mod faults;
+mod hostile;
+mod hostile_table;
 mod output;
 mod packets;
 mod place;

@@ -53,6 +53,7 @@ pub(crate) fn skipped_without_root(test: &str) -> bool {
 pub(crate) struct Place {
     pub(crate) root: PathBuf,
     pub(crate) sandbox: Sandbox,
+    policy: Policy,
 }
 
 impl Place {
@@ -66,6 +67,11 @@ impl Place {
     }
 
     pub(crate) fn with_layers(policy: Policy, layers: &[Layer]) -> Self {
+        Self::at(Self::new_root(), policy, layers)
+    }
+
+    /// A directory of its own for a test, with one for jobs in it.
+    pub(crate) fn new_root() -> PathBuf {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("mcs-sandbox-test-{}-{number}", std::process::id());
@@ -75,8 +81,17 @@ impl Place {
         fs::set_permissions(&root, Permissions::from_mode(0o711)).unwrap();
         fs::create_dir(root.join("jobs")).unwrap();
         fs::set_permissions(root.join("jobs"), Permissions::from_mode(0o711)).unwrap();
-        let candidate = Candidate::with_helper(Path::new(HELPER), policy).unwrap();
-        Self { root, sandbox: candidate.untried(layers) }
+        root
+    }
+
+    pub(crate) fn at(root: PathBuf, policy: Policy, layers: &[Layer]) -> Self {
+        let candidate = Candidate::with_helper(Path::new(HELPER), policy.clone()).unwrap();
+        Self { root, sandbox: candidate.untried(layers), policy }
+    }
+
+    /// The same sandbox, to be tried.
+    pub(crate) fn candidate(&self) -> Candidate {
+        Candidate::with_helper(Path::new(HELPER), self.policy.clone()).unwrap()
     }
 
     /// Where the jobs are, and nothing else.
@@ -130,10 +145,7 @@ impl Place {
     }
 
     pub(crate) fn witness(&self) -> Witness {
-        let path = self.root.join("witness");
-        mkfifo(&path, Mode::S_IRWXU).unwrap();
-        fs::set_permissions(&path, Permissions::from_mode(0o622)).unwrap();
-        Witness::new(path)
+        Witness::at(&self.root)
     }
 }
 
@@ -186,7 +198,10 @@ pub(crate) struct Witness {
 }
 
 impl Witness {
-    fn new(path: PathBuf) -> Self {
+    pub(crate) fn at(directory: &Path) -> Self {
+        let path = directory.join("witness");
+        mkfifo(&path, Mode::S_IRWXU).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o622)).unwrap();
         let (tell_line, line) = oneshot::channel();
         let (tell_gone, gone) = oneshot::channel();
         let fifo = path.clone();

@@ -1,0 +1,455 @@
+//! The field on which the hostile program strikes: what it aims at, the plans it is held by, and one strike.
+
+use std::ffi::OsString;
+use std::fs::{self, File, Permissions};
+use std::io::Write as _;
+use std::net::{TcpListener, UdpSocket};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use mcs_sandbox::{Command, Error, Exit, Job, Layer, Limits, Outcome, Paths, Policy, User};
+
+use crate::place::{AMPLE, Place, Witness, is_root, outside, policy};
+
+/// A user of the hostile program's own, since what it uses up counts for all of a user's processes.
+const USER: User = User { uid: 61_237, gid: 61_238 };
+
+/// The control, what a container has, what an old kernel has, and everything.
+pub(crate) const PLANS: [(&str, &[Layer]); 4] = [
+    ("base alone", &[]),
+    ("Landlock, seccomp", &[Layer::Landlock, Layer::Seccomp]),
+    ("namespaces, seccomp", &[Layer::Namespaces, Layer::Seccomp]),
+    ("all", &Layer::ALL),
+];
+
+/// Where `cargo test` puts the example.
+pub(crate) fn program() -> PathBuf {
+    let own = std::env::current_exe().unwrap();
+    own.parent().and_then(Path::parent).unwrap().join("examples/hostile")
+}
+
+/// What there is to attack, all of it the test's own.
+pub(crate) struct Field {
+    pub(crate) place: Place,
+    pub(crate) secret: PathBuf,
+    /// For everybody to write, outside the sandbox.
+    pub(crate) closed: PathBuf,
+    /// The same, and in the policy.
+    pub(crate) open: PathBuf,
+    pub(crate) tcp: TcpListener,
+    pub(crate) udp: UdpSocket,
+    pub(crate) abstract_name: String,
+    pub(crate) socket: PathBuf,
+    pub(crate) configured: PathBuf,
+    /// A process of the script's own user, outside.
+    pub(crate) victim: Victim,
+    pub(crate) other: Job,
+    _listeners: Vec<UnixListener>,
+}
+
+impl Field {
+    pub(crate) async fn new(layers: &[Layer]) -> Self {
+        let root = Place::new_root();
+        let [closed, open] = ["closed", "open"].map(|name| {
+            let path = root.join(name);
+            fs::create_dir(&path).unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(0o777)).unwrap();
+            path
+        });
+        let secret = root.join("request_secret");
+        fs::write(&secret, "secret").unwrap();
+        fs::set_permissions(&secret, Permissions::from_mode(0o644)).unwrap();
+        let abstract_name = format!("mcs-{}", root.display());
+        let address = SocketAddr::from_abstract_name(&abstract_name).unwrap();
+        let mut listeners = vec![UnixListener::bind_addr(&address).unwrap()];
+        let [socket, configured] = ["socket", "configured"].map(|name| {
+            let path = root.join(name);
+            listeners.push(UnixListener::bind(&path).unwrap());
+            fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
+            path
+        });
+        let policy = Policy {
+            user: is_root().then_some(USER),
+            paths: Paths {
+                read_only: vec![program()],
+                writable: vec![open.clone()],
+                unix_sockets: vec![configured.clone()],
+            },
+            limits: Limits {
+                processes: Some(400),
+                address_space: Some(512 << 20),
+                open_files: Some(256),
+                disk: 8 << 20,
+                ..Limits::default()
+            },
+            ..policy()
+        };
+        let place = Place::at(root, policy, layers);
+        let other = place.job().await;
+        other.media().unwrap().write_all(b"plaintext").unwrap();
+        Self {
+            secret,
+            closed,
+            open,
+            tcp: TcpListener::bind("127.0.0.1:0").unwrap(),
+            udp: UdpSocket::bind("127.0.0.1:0").unwrap(),
+            abstract_name,
+            socket,
+            configured,
+            victim: Victim::new(),
+            other,
+            place,
+            _listeners: listeners,
+        }
+    }
+
+    /// One strike; how the program ended.
+    pub(crate) async fn strike(&self, words: &[String], limit: Duration) -> Result<Exit, Error> {
+        let mut job = self.place.job().await;
+        let mut args: Vec<OsString> = words.iter().map(OsString::from).collect();
+        for arg in &mut args {
+            if arg == "MEDIA" {
+                *arg = job.media_path().into();
+            }
+        }
+        let command = Command { program: program(), args };
+        let exit = job.run(&command, limit, 1 << 16).await;
+        job.close().await.unwrap();
+        exit
+    }
+
+    /// Whether the attack got through.
+    pub(crate) async fn gets_through(&self, words: &[String]) -> bool {
+        match self.strike(words, AMPLE).await {
+            Ok(Exit { outcome: Outcome::Exited(0), .. }) | Err(Error::HelperGone) => true,
+            // 31 is SIGSYS, the filter's word on another architecture.
+            Ok(Exit { outcome: Outcome::Exited(10) | Outcome::Signaled(31), .. }) => false,
+            Ok(exit) => {
+                panic!("{words:?}: {:?}: {}", exit.outcome, String::from_utf8_lossy(&exit.stderr))
+            }
+            Err(error) => panic!("{words:?}: {error:?}"),
+        }
+    }
+
+    pub(crate) async fn end(self) {
+        let Self { mut victim, other, place, .. } = self;
+        assert!(victim.0.try_wait().unwrap().is_none(), "the victim is dead");
+        other.close().await.unwrap();
+        assert!(place.is_empty(), "a job was left");
+    }
+}
+
+/// Dies with the test, whichever way that ends.
+pub(crate) struct Victim(Child);
+
+impl Victim {
+    fn new() -> Self {
+        let mut command = outside("/bin/sleep");
+        command.arg("1000").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        if is_root() {
+            command.uid(USER.uid).gid(USER.gid);
+        }
+        Self(command.spawn().unwrap())
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for Victim {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A shell's script on the field.
+async fn sh(field: &Field, script: &str, limit: Duration) -> Result<Exit, Error> {
+    let mut job = field.place.job().await;
+    let exit = job.run(&crate::place::sh(&job, script), limit, 1 << 16).await;
+    job.close().await.unwrap();
+    exit
+}
+
+#[tokio::test]
+async fn under_every_plan_an_end_is_told_as_it_was() {
+    for (plan, layers) in PLANS {
+        let field = Field::new(layers).await;
+        for code in [0, 1, 2, 125, 126, 127, 255] {
+            let exit = sh(&field, &format!("exit {code}"), AMPLE).await.unwrap();
+            assert_eq!(exit.outcome, Outcome::Exited(code), "{plan}");
+        }
+        // SEGV, KILL, XCPU, SYS.
+        for signal in [11, 9, 24, 31] {
+            let exit = sh(&field, &format!("kill -{signal} $$; sleep 60"), AMPLE).await.unwrap();
+            assert_eq!(exit.outcome, Outcome::Signaled(signal), "{plan}");
+        }
+        for endless in [
+            "while :; do :; done",
+            "trap '' TERM INT HUP; while :; do sleep 60; done",
+            "exec >&- 2>&-; sleep 60",
+            "kill -STOP $$",
+            "yes",
+            "yes $(printf '\\033[2J') >&2",
+        ] {
+            let exit = sh(&field, endless, Duration::from_millis(300)).await.unwrap();
+            assert_eq!(exit.outcome, Outcome::TimedOut, "{plan}: {endless}");
+            assert!(exit.stdout.len() <= 1 << 16 && exit.stderr.len() <= 1 << 16);
+        }
+        field.end().await;
+    }
+}
+
+#[tokio::test]
+async fn under_every_plan_a_program_that_cannot_be_executed_is_no_verdict() {
+    for (plan, layers) in PLANS {
+        let field = Field::new(layers).await;
+        let broken = field.open.join("broken");
+        fs::write(&broken, "#!/nowhere/sh\n").unwrap();
+        fs::set_permissions(&broken, Permissions::from_mode(0o755)).unwrap();
+        let plain = field.open.join("plain");
+        fs::write(&plain, "#!/bin/sh\n").unwrap();
+        for program in [Path::new("/nowhere/program"), &field.open, &broken, &plain] {
+            let mut job = field.place.job().await;
+            let command = Command { program: program.to_owned(), args: Vec::new() };
+            let refused = job.run(&command, AMPLE, 100).await;
+            assert!(
+                matches!(refused, Err(Error::NotStarted { .. })),
+                "{plan}: {} {refused:?}",
+                program.display()
+            );
+            job.close().await.unwrap();
+        }
+        field.end().await;
+    }
+}
+
+#[tokio::test]
+async fn under_every_plan_environment_and_input_are_the_listed_ones() {
+    for (plan, layers) in PLANS {
+        let field = Field::new(layers).await;
+        let mut job = field.place.job().await;
+        let env = Command { program: "env".into(), args: vec!["-0".into()] };
+        let exit = job.run(&env, AMPLE, 10_000).await.unwrap();
+        let mut names: Vec<_> = exit
+            .stdout
+            .split(|byte| *byte == 0)
+            .filter_map(|variable| variable.split(|byte| *byte == b'=').next())
+            .filter(|name| !name.is_empty())
+            .collect();
+        names.sort_unstable();
+        assert_eq!(names, [&b"HOME"[..], b"LANG", b"PATH", b"TMPDIR"], "{plan}");
+        job.close().await.unwrap();
+        let script = r#"read -r line && exit 1; [ -r "$1" ] && cd "$TMPDIR" && echo x > "$1-log""#;
+        let exit = sh(&field, script, AMPLE).await.unwrap();
+        assert_eq!(exit.outcome, Outcome::Exited(0), "{plan}: {exit:?}");
+        field.end().await;
+    }
+}
+
+#[tokio::test]
+async fn a_hundred_hostile_jobs_beside_clean_ones_change_no_clean_verdict() {
+    let field = std::sync::Arc::new(Field::new(&Layer::ALL).await);
+    if skipped_where_it_lacks(&Layer::ALL, "a_hundred_hostile_jobs_beside_clean_ones").await {
+        return;
+    }
+    let turns = std::sync::Arc::new(tokio::sync::Semaphore::new(8));
+    let mut jobs = tokio::task::JoinSet::new();
+    for index in 0..100 {
+        let (field, turns) = (std::sync::Arc::clone(&field), std::sync::Arc::clone(&turns));
+        jobs.spawn(async move {
+            let _turn = turns.acquire().await.unwrap();
+            let what = ["processes", "memory", "disk", "descriptors"][index % 4];
+            let words = ["limit".to_owned(), what.to_owned()];
+            let _ = field.strike(&words, Duration::from_secs(5)).await;
+        });
+    }
+    let mut clean = 0;
+    while !jobs.is_empty() {
+        tokio::select! {
+            _ = jobs.join_next() => {}
+            exit = sh(&field, r#"cat "$1"; exit 0"#, AMPLE) => {
+                // Where a user's processes are counted together, one may be refused; it is never turned about.
+                match exit {
+                    Ok(exit) => assert_eq!(exit.outcome, Outcome::Exited(0)),
+                    Err(error) => assert!(matches!(error, Error::NotStarted { .. }), "{error:?}"),
+                }
+                clean += 1;
+            }
+        }
+    }
+    assert!(clean > 0);
+    let Ok(field) = std::sync::Arc::try_unwrap(field) else { panic!("somebody holds the field") };
+    field.end().await;
+}
+
+/// Ends a test that needs layers which this machine has not, and says so.
+pub(crate) async fn skipped_where_it_lacks(layers: &[Layer], test: &str) -> bool {
+    let place = Place::new();
+    let found = place.candidate().settle(&place.jobs()).await.unwrap();
+    let lacking: Vec<_> = layers.iter().filter(|it| !found.layers().holds(**it)).collect();
+    if !lacking.is_empty() {
+        crate::place::skipped(test, &format!("no {lacking:?}: {}", found.layers()));
+    }
+    !lacking.is_empty()
+}
+
+const MARKER: &str = "plaintext-of-a-scan-that-is-killed";
+
+/// Whether a file below these directories has the marker in it.
+fn is_anywhere(directories: &[&Path]) -> bool {
+    let mut grep = outside("/bin/grep");
+    grep.args(["-rqsF", "--exclude-dir=proc", MARKER]).args(directories);
+    grep.stdout(Stdio::null()).status().unwrap().code() == Some(0)
+}
+
+#[tokio::test]
+async fn whoever_is_killed_no_process_and_no_plaintext_is_left() {
+    let field = Field::new(&Layer::ALL).await;
+    if skipped_where_it_lacks(&Layer::ALL, "whoever_is_killed_no_process_and_no_plaintext_is_left")
+        .await
+    {
+        return;
+    }
+    let mut witness = Witness::at(&field.open);
+    let mut job = field.place.job().await;
+    job.media().unwrap().write_all(MARKER.as_bytes()).unwrap();
+    let script = r#"exec 3> "$2"; cp "$1" copy; cp "$1" "$TMPDIR/copy"; echo on >&3; sleep 60"#;
+    let command = crate::place::sh_with(&job, script, &witness.path);
+    let searched = [field.place.root.as_path(), Path::new("/var/tmp"), Path::new("/dev/shm")];
+    // The control: it is found where it is.
+    let found = field.closed.join("found");
+    fs::write(&found, MARKER).unwrap();
+    assert!(is_anywhere(&searched));
+    fs::remove_file(&found).unwrap();
+
+    let helpers_before = children();
+    let (failed, ()) = tokio::join!(job.run(&command, AMPLE, 100), async {
+        assert_eq!(witness.line().await, "on");
+        assert!(!is_anywhere(&searched), "plaintext is on a disk");
+        // Of this test's helpers the one that is this job's: the media is open in it by name.
+        for helper in helpers_before.iter().filter(|pid| is_helper_of(**pid, job_name(&command))) {
+            nix::sys::signal::kill(*helper, nix::sys::signal::Signal::SIGKILL).unwrap();
+        }
+    });
+    assert!(matches!(failed, Err(Error::HelperGone)), "{failed:?}");
+    witness.is_gone().await;
+    job.close().await.unwrap();
+    assert!(!is_anywhere(&searched));
+    field.end().await;
+}
+
+fn job_name(command: &Command) -> &std::ffi::OsStr {
+    let media = command.args.iter().find(|arg| arg.to_string_lossy().ends_with("/media")).unwrap();
+    Path::new(media).parent().and_then(Path::file_name).unwrap()
+}
+
+fn children() -> Vec<nix::unistd::Pid> {
+    let own = std::process::id();
+    let mut all = Vec::new();
+    for task in fs::read_dir(format!("/proc/{own}/task")).unwrap() {
+        let listed = fs::read_to_string(task.unwrap().path().join("children")).unwrap_or_default();
+        all.extend(
+            listed.split_whitespace().map(|pid| nix::unistd::Pid::from_raw(pid.parse().unwrap())),
+        );
+    }
+    all
+}
+
+/// By the working directory of a process below it, which is the job's.
+fn is_helper_of(pid: nix::unistd::Pid, job: &std::ffi::OsStr) -> bool {
+    let listed = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    listed.split_whitespace().any(|child| {
+        let below = fs::read_to_string(format!("/proc/{child}/task/{child}/children"));
+        below.unwrap_or_default().split_whitespace().chain([child]).any(|pid| {
+            fs::read_link(format!("/proc/{pid}/cwd"))
+                .is_ok_and(|cwd| cwd.file_name().is_some_and(|name| name == job))
+        })
+    })
+}
+
+const ENVIRONMENT: &str = "MCS_SANDBOX_TEST_ENVIRONMENT";
+
+/// Runs [`in_another_environment`] in one that has less to give.
+fn again_within(environment: &str) {
+    let output = outside(program())
+        .args(["within", environment])
+        .arg(std::env::current_exe().unwrap())
+        .args(["hostile::in_another_environment", "--exact", "--ignored", "--nocapture"])
+        .env(ENVIRONMENT, environment)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("namespaces are off here"), "{said}");
+}
+
+#[test]
+fn with_dockers_limits_the_other_layers_hold() {
+    again_within("docker");
+}
+
+#[test]
+fn without_user_namespaces_the_other_layers_hold() {
+    if is_root() {
+        crate::place::skipped("without_user_namespaces_the_other_layers_hold", "root needs none");
+        return;
+    }
+    again_within("no-user-namespaces");
+}
+
+/// Not a test: a part of the two above.
+#[tokio::test]
+#[ignore = "a part of other tests"]
+async fn in_another_environment() {
+    if std::env::var_os(ENVIRONMENT).is_none() {
+        return;
+    }
+    let field = Field::new(&[Layer::Landlock, Layer::Seccomp]).await;
+    let settled = field.place.candidate().settle(&field.place.jobs()).await.unwrap();
+    assert!(!settled.layers().holds(Layer::Namespaces), "{}", settled.layers());
+    assert!(settled.layers().holds(Layer::Landlock) && settled.layers().holds(Layer::Seccomp));
+    let told = settled.layers().to_string();
+    assert!(told.contains("namespaces: OFF: entering namespaces: "), "{told}");
+    // A plan that had them is not run without.
+    let stronger = field.place.candidate().untried(&Layer::ALL);
+    let refused = stronger.prepare(&field.place.jobs(), "media").await;
+    assert!(
+        matches!(refused, Err(Error::NotStarted { step: mcs_sandbox::Step::Namespaces, .. })),
+        "{refused:?}"
+    );
+    let victim = field.victim.id().to_string();
+    for words in
+        [&["read", field.secret.to_str().unwrap()][..], &["kill", &victim], &["kill-everybody"]]
+    {
+        let words: Vec<_> = words.iter().map(ToString::to_string).collect();
+        assert!(!field.gets_through(&words).await, "{words:?}");
+    }
+    field.end().await;
+    println!("namespaces are off here");
+}
+
+/// A file's name that nobody else has, for attacks that would make it.
+pub(crate) fn fresh_name() -> String {
+    static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    format!("mcs-hostile-{}-{number}", std::process::id())
+}
+
+/// A descriptor that is inherited, as a careless server would have one.
+pub(crate) fn leak() -> impl Drop {
+    struct Leak(i32);
+    impl Drop for Leak {
+        fn drop(&mut self) {
+            let _ = nix::unistd::close(self.0);
+        }
+    }
+    let null = File::open("/dev/null").unwrap();
+    Leak(nix::fcntl::fcntl(&null, nix::fcntl::FcntlArg::F_DUPFD(800)).unwrap())
+}
