@@ -8,6 +8,7 @@
 #             The script's user must be able to read it, and to connect to the socket (LocalSocketMode 666, or its group).
 # Exit code   0 clean, 1 infected, 2 could not scan.  Configure failure_exit_codes = [2, 126, 127]:
 #             a stopped daemon is a failure, not an infection.
+# Sandbox     sandbox.unix_sockets = ["/run/clamav/clamd.ctl"], sandbox.read_only_paths = ["/etc/clamav"]
 # Prints      the signature's name, "clean", or a short line; details of a failure go to stderr.
 #
 # The daemon needs "AlertExceedsMax yes", and MaxFileSize and MaxScanSize not below the largest media:

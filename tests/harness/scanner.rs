@@ -320,13 +320,16 @@ impl Builder {
         start(self.place, &config, &self.launch).await
     }
 
+    /// Runs it to its end with these arguments: exit code, stdout, stderr.
+    pub fn run(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
+        let mut command = wrapped(&self.launch);
+        command.arg("-c").arg(self.write_config()).args(arguments);
+        ended(command)
+    }
+
     /// Starts it where it will not listen; gives its exit code and what it said.
     pub fn fails(self) -> (Option<i32>, String) {
-        let config = self.write_config();
-        let environment = self.launch.environment.iter();
-        let environment: Vec<_> =
-            environment.map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let (code, _, stderr) = run(&["-c", config.to_str().expect("text")], &environment);
+        let (code, _, stderr) = self.run(&[]);
         (code, stderr)
     }
 }
@@ -380,8 +383,12 @@ async fn start(place: Place, config: &Path, launch: &Launch) -> Scanner {
 /// Runs the program to its end with these arguments and variables: exit code, stdout, stderr.
 pub fn run(arguments: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, String, String) {
     let mut command = command();
-    command.args(arguments).envs(environment.iter().copied()).stdin(Stdio::null());
-    let output = command.output().expect("the program runs");
+    command.args(arguments).envs(environment.iter().copied());
+    ended(command)
+}
+
+fn ended(mut command: Command) -> (Option<i32>, String, String) {
+    let output = command.stdin(Stdio::null()).output().expect("the program runs");
     (
         output.status.code(),
         String::from_utf8(output.stdout).expect("text"),

@@ -1,0 +1,82 @@
+//! An ICAP server, c-icap with clamd behind it, asked by config/icap.sh over the one TCP port that is allowed.
+
+use std::{
+    fs,
+    net::{TcpListener, TcpStream},
+    path::Path,
+};
+
+use crate::{
+    Server, Setup,
+    clamav::{Clamd, FAILURES},
+    harness::scanner::as_root,
+    lacks, outside,
+};
+
+/// c-icap on a port of its own.
+struct Icap {
+    _server: Server,
+    port: u16,
+}
+
+impl Icap {
+    async fn start(clamd: &Clamd) -> Self {
+        let mut server = Server::new();
+        // The port may be taken by another before c-icap has it; then it ends, and so does the test.
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let modules = modules().display().to_string();
+        let here = server.directory.path().display().to_string();
+        let user = if as_root() { "User c-icap\nGroup c-icap\n" } else { "" };
+        let socket = clamd.socket();
+        let config = format!(
+            "PidFile {here}/pid\nCommandsSocket {here}/ctl\nPort 127.0.0.1:{port}\nTmpDir {here}\n{user}\
+             ModulesDir {modules}\nServicesDir {modules}\nLoadMagicFile /etc/c-icap/c-icap.magic\n\
+             ServerLog {here}/server.log\nAccessLog {here}/access.log\n\
+             StartServers 1\nMaxServers 1\nThreadsPerChild 4\n\
+             Module common clamd_mod.so\nclamd_mod.ClamdSocket {}\n\
+             Service antivirus virus_scan.so\n\
+             ServiceAlias avscan virus_scan?allow204=on&sizelimit=off&mode=simple\n\
+             virus_scan.ScanFileTypes TEXT DATA EXECUTABLE ARCHIVE\n\
+             virus_scan.MaxObjectSize 300M\nvirus_scan.DefaultEngine clamd\n",
+            socket.display(),
+        );
+        fs::write(server.path("c-icap.conf"), config).unwrap();
+        let mut c_icap = outside("c-icap");
+        c_icap.arg("-N").arg("-f").arg(server.path("c-icap.conf"));
+        server.start(c_icap);
+        server.is_ready(|| TcpStream::connect(("127.0.0.1", port)).is_ok()).await;
+        Self { _server: server, port }
+    }
+
+    fn settings(&self, allowed: u16) -> String {
+        let port = self.port;
+        format!(
+            "scan.script_args = [\"127.0.0.1\", \"{port}\", \"avscan\"]\n\
+             sandbox.tcp_ports = [{allowed}]\n{FAILURES}"
+        )
+    }
+}
+
+/// Below the directory that Debian names after the architecture.
+fn modules() -> std::path::PathBuf {
+    let of = |architecture: fs::DirEntry| architecture.path().join("c_icap");
+    let found = fs::read_dir("/usr/lib").unwrap().map(|entry| of(entry.unwrap()));
+    found.into_iter().find(|path| Path::new(path).exists()).expect("c-icap's modules")
+}
+
+#[tokio::test]
+async fn c_icap_client_as_shipped() {
+    let test = "c_icap_client_as_shipped";
+    if lacks(test, &["c-icap", "c-icap-client", "clamd", "python3"]) {
+        return;
+    }
+    let mut clamd = Clamd::start().await;
+    let icap = Icap::start(&clamd).await;
+    let script = include_str!("../../config/icap.sh");
+    Setup { script, config: &icap.settings(icap.port) }.judges_rightly();
+    // Another port than its own is allowed.
+    Setup { script, config: &icap.settings(icap.port ^ 1) }.fails();
+    // The server answers, and its engine has gone.
+    clamd.stop();
+    Setup { script, config: &icap.settings(icap.port) }.fails();
+}

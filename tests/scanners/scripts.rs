@@ -1,0 +1,90 @@
+//! Scripts as operators write them: in bash with all its carelessness, in Python, around yara.
+
+use std::fs;
+
+use crate::{Server, Setup, lacks};
+
+const BASH: &str = r#"#!/bin/bash
+# Notes beside the file, words unquoted, a here-document, a pipe, a variable.
+unpack() {
+python3 - $1 $TMPDIR <<'PYTHON'
+import sys, zipfile, os
+todo = [sys.argv[1]]
+while todo:
+    path = todo.pop()
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                todo.append(archive.extract(name, os.path.join(sys.argv[2], str(len(todo)) + os.path.basename(path))))
+PYTHON
+}
+unpack ${1} || exit 2
+grep -rac 'EICAR-STANDARD-''ANTIVIRUS' ${1} $TMPDIR > ${1}-log
+found=$(sed 's/.*://' < ${1}-log | sort -rn | head -n 1)
+echo "$WHO found $found"
+[[ $found == 0 ]]
+"#;
+
+const PYTHON: &str = r"#!/usr/bin/python3
+import io, sys, tempfile, zipfile
+
+def infected(data):
+    if b'EICAR-STANDARD-' b'ANTIVIRUS' in data:
+        return True
+    if zipfile.is_zipfile(io.BytesIO(data)):
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return any(infected(archive.read(name)) for name in archive.namelist())
+    return False
+
+with open(sys.argv[1], 'rb') as file, tempfile.TemporaryFile() as copy:
+    copy.write(file.read())
+    copy.seek(0)
+    sys.exit(1 if infected(copy.read()) else 0)
+";
+
+/// yara knows no archives: its script unpacks.
+const YARA: &str = r#"#!/bin/sh
+rules=$1 file=$2
+unpack() {
+	python3 -m zipfile -e "$1" "$2" 2>/dev/null || return 0
+	for inner in "$2"/*; do unpack "$inner" "$inner.d"; done
+}
+unpack "$file" "$TMPDIR/d"
+for target in "$file" "$TMPDIR"; do
+	found=$(yara -r "$rules" "$target") || exit 2
+	[ -z "$found" ] || { echo "${found%% *}"; exit 1; }
+done
+"#;
+
+#[test]
+fn a_bash_script_that_writes_beside_the_file() {
+    if lacks("a_bash_script_that_writes_beside_the_file", &["python3", "bash"]) {
+        return;
+    }
+    Setup { script: BASH, config: "sandbox.environment = { WHO = \"bash\" }" }.judges_rightly();
+}
+
+#[test]
+fn a_python_script() {
+    if lacks("a_python_script", &["python3"]) {
+        return;
+    }
+    Setup { script: PYTHON, config: "" }.judges_rightly();
+}
+
+#[test]
+fn yara() {
+    if lacks("yara", &["python3", "yara"]) {
+        return;
+    }
+    let server = Server::new();
+    let rules = server.path("test.yar");
+    let rule = "rule Test_EICAR { strings: $a = \"EICAR-STANDARD-\" \"ANTIVIRUS\" condition: $a }";
+    let rule = rule.replace("\" \"", "");
+    fs::write(&rules, rule).unwrap();
+    let config = format!(
+        "scan.script_args = [{rules:?}]\nsandbox.read_only_paths = [{rules:?}]\n\
+         scan.failure_exit_codes = [2, 126, 127]"
+    );
+    Setup { script: YARA, config: &config }.judges_rightly();
+}
