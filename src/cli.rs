@@ -10,7 +10,7 @@ use std::{
 
 use clap::{Parser, Subcommand};
 use matrix_content_scanner::{
-    config::{Config, Warning},
+    config::{Config, NEVER_SHOWN, Warning},
     keys::{KeyNotice, RequestKey},
 };
 use mcs_sandbox::{Exit, Layer, Layers, Outcome, Refused, Usage};
@@ -165,13 +165,18 @@ pub(crate) fn print_trial(
                 writeln!(out, "  {}: the system call {name} (never allowed)", Layer::Seccomp)?;
             }
             Refused::Read(path) => {
-                writeln!(out, "  {of_paths}: {} (sandbox.read_only_paths)", path.display())?;
+                let never = NEVER_SHOWN.iter().any(|never| path.starts_with(never));
+                let remedy = if never { "never shown" } else { "sandbox.read_only_paths" };
+                writeln!(out, "  {of_paths}: {} ({remedy})", path.display())?;
             }
             Refused::Write(path) => writeln!(
                 out,
                 "  {of_paths}: writing {} ($TMPDIR is for that; sandbox.writable_paths)",
                 path.display()
             )?,
+            Refused::Port(port) => {
+                writeln!(out, "  {}: TCP to port {port} (sandbox.tcp_ports)", Layer::Landlock)?;
+            }
             Refused::Connect(path) => {
                 writeln!(
                     out,

@@ -85,6 +85,8 @@ pub enum Refused {
     Write(PathBuf),
     /// A unix socket that may not be connected to: see [`Paths::unix_sockets`](crate::Paths).
     Connect(PathBuf),
+    /// A TCP port that may not be connected to: see [`Network::Ports`](crate::Network).
+    Port(u16),
 }
 
 impl Refused {
@@ -99,6 +101,7 @@ impl Refused {
             Attempt::Read(path) => Self::Read(there(path)?),
             Attempt::Write(path) => Self::Write(path.0.into()),
             Attempt::Connect(path) => Self::Connect(there(path)?),
+            Attempt::Port(port) => Self::Port(port),
         })
     }
 }

@@ -85,6 +85,8 @@ pub(crate) enum Attempt {
     Read(Text),
     Write(Text),
     Connect(Text),
+    /// TCP, by the port.
+    Port(u16),
 }
 
 impl Attempt {
@@ -92,6 +94,7 @@ impl Attempt {
     pub(crate) fn len(&self) -> usize {
         match self {
             Self::Call(name) => name.len(),
+            Self::Port(_) => 0,
             Self::Read(path) | Self::Write(path) | Self::Connect(path) => path.0.len(),
         }
     }

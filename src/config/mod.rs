@@ -23,6 +23,7 @@ mod web;
 use std::{ffi::OsString, path::Path};
 
 pub use problem::{ConfigErrors, Place, Problem, Warning};
+pub use sandbox::NEVER_SHOWN;
 
 use crate::{http, keys, media};
 use reader::{Findings, Reader};

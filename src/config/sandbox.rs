@@ -89,7 +89,7 @@ fn shown(sandbox: &mut Section<'_, '_>, key: &'static str) -> Vec<PathBuf> {
 }
 
 /// With these a script would see other processes, devices, or everything.
-const NEVER_SHOWN: [&str; 3] = ["/proc", "/sys", "/dev"];
+pub const NEVER_SHOWN: [&str; 3] = ["/proc", "/sys", "/dev"];
 
 fn showable(value: Value<'_>) -> Parsed<PathBuf> {
     let path = path(value)?;

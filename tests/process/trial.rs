@@ -5,6 +5,7 @@ use std::fs;
 use crate::harness::{
     Builder,
     scanner::{entries, run},
+    skipped,
 };
 
 /// Runs a command on a file of this content; gives exit code, standard output and error.
@@ -58,11 +59,49 @@ fn what_it_was_refused_is_told_with_what_to_do_about_it() {
     assert!(!stdout.contains("/etc/nowhere-at-all ("), "{stdout}");
     assert!(!std::path::Path::new("/var/tmp/mcs-trial").exists());
 
+    // Looked for only, where what is not shown is not there.
+    let (_, stdout, _) = on_trial("", &["test", "-e", "/etc/hostname", "-a", "-n"], "");
+    if stdout.contains("namespaces: pid") {
+        assert!(stdout.contains(": /etc/hostname (sandbox.read_only_paths)\n"), "{stdout}");
+    }
+    let (_, stdout, _) = on_trial("", &["cat", "/proc/self/status"], "");
+    assert!(stdout.contains(": /proc/self/status (never shown)\n"), "{stdout}");
+
     // As it says.
     let config = "sandbox.read_only_paths = [\"/etc/hostname\"]";
     let (code, stdout, _) = on_trial(config, &["cat", "/etc/hostname"], "");
     assert_eq!(code, Some(0), "{stdout}");
     assert!(stdout.ends_with("refused: nothing that was noticed\n"), "{stdout}");
+}
+
+#[test]
+fn an_address_that_it_was_refused_is_told() {
+    if skipped_without_python("an_address_that_it_was_refused_is_told") {
+        return;
+    }
+    let directory = tempfile::TempDir::new().unwrap();
+    let socket = directory.path().join("socket");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let connect = "import socket, sys\n\
+        for family, address in ((socket.AF_INET, ('127.0.0.1', 9)), (socket.AF_UNIX, sys.argv[1])):\n    \
+            try: socket.socket(family).connect(address)\n    \
+            except OSError: pass\n";
+    let command = ["python3", "-c", connect, socket.to_str().unwrap()];
+    let (_, stdout, stderr) = on_trial("sandbox.tcp_ports = [1344]", &command, "");
+    for said in [
+        "  landlock: TCP to port 9 (sandbox.tcp_ports)\n".to_owned(),
+        format!(": the socket {} (sandbox.unix_sockets)\n", socket.display()),
+    ] {
+        assert!(stdout.contains(&said), "{said:?} in {stdout}{stderr}");
+    }
+}
+
+fn skipped_without_python(test: &str) -> bool {
+    let missing = !std::path::Path::new("/usr/bin/python3").exists();
+    if missing {
+        skipped(test, "not installed: python3");
+    }
+    missing
 }
 
 #[test]

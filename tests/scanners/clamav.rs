@@ -1,4 +1,4 @@
-//! ClamAV, by itself and with its daemon, on signatures of our own: real ones cannot be had offline.
+//! `ClamAV`, by itself and with its daemon, on signatures of our own: real ones cannot be had offline.
 
 use std::{
     fs,
@@ -59,9 +59,10 @@ impl Clamd {
     /// What config/clamdscan.sh says that it needs.
     fn settings(&self) -> String {
         let (socket, config) = (self.socket(), self.config());
+        let (socket, config) = (socket.display(), config.display());
         format!(
-            "scan.script_args = [{config:?}]\nsandbox.unix_sockets = [{socket:?}]\n\
-             sandbox.read_only_paths = [{config:?}]\n{FAILURES}"
+            "scan.script_args = [\"{config}\"]\nsandbox.unix_sockets = [\"{socket}\"]\n\
+             sandbox.read_only_paths = [\"{config}\"]\n{FAILURES}"
         )
     }
 }
@@ -86,7 +87,7 @@ fn clamscan() {
         "#!/bin/sh\nexec clamscan --database={} --no-summary --infected \"$1\"\n",
         signatures.display()
     );
-    let config = format!("sandbox.read_only_paths = [{signatures:?}]\n{FAILURES}");
+    let config = format!("sandbox.read_only_paths = [\"{}\"]\n{FAILURES}", signatures.display());
     Setup { script: &script, config: &config }.judges_rightly();
 }
 

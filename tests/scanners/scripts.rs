@@ -82,8 +82,9 @@ fn yara() {
     let rule = "rule Test_EICAR { strings: $a = \"EICAR-STANDARD-\" \"ANTIVIRUS\" condition: $a }";
     let rule = rule.replace("\" \"", "");
     fs::write(&rules, rule).unwrap();
+    let rules = rules.display();
     let config = format!(
-        "scan.script_args = [{rules:?}]\nsandbox.read_only_paths = [{rules:?}]\n\
+        "scan.script_args = [\"{rules}\"]\nsandbox.read_only_paths = [\"{rules}\"]\n\
          scan.failure_exit_codes = [2, 126, 127]"
     );
     Setup { script: YARA, config: &config }.judges_rightly();

@@ -21,7 +21,7 @@ use seccompiler::{
 };
 
 use super::calls::{self, BY_KIND, LAST_KNOWN, NEW_NAMESPACES, OF_ANOTHER_PROCESS, TERMINAL_INPUT};
-use super::watch::WITH_PATH;
+use super::watch::asked_about;
 use crate::error::{Refusal, Step};
 use crate::plan::Plan;
 use crate::policy::Network;
@@ -35,9 +35,9 @@ pub(super) struct Filters([BpfProgram; 2]);
 impl Filters {
     /// With `watched`, the list has also what a watch asks about.
     pub(super) fn new(plan: Plan, network: &Network, watched: bool) -> Result<Self, Refusal> {
-        let asked = if watched { WITH_PATH } else { &[] };
+        let asked: Vec<_> = watched.then(|| asked_about(plan)).into_iter().flatten().collect();
         let denied =
-            denied(plan, network, asked).map_err(|_| Refusal::at(Step::Seccomp)(Errno::EINVAL))?;
+            denied(plan, network, &asked).map_err(|_| Refusal::at(Step::Seccomp)(Errno::EINVAL))?;
         Ok(Self([numbers(), denied]))
     }
 

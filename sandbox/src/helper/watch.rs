@@ -15,12 +15,14 @@ use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
 
 use super::{calls, next};
+use crate::plan::Plan;
+use crate::policy::Network;
 use crate::protocol::Attempt;
 use crate::sys::{self, Notification};
 use crate::view::View;
 
-/// Calls that are asked about for the path in them, and go on as they would.
-pub(super) const WITH_PATH: &[c_long] = &[
+/// Calls that are asked about for the path or the address in them, and go on as they would.
+const OPENING: &[c_long] = &[
     libc::SYS_openat,
     libc::SYS_execve,
     libc::SYS_connect,
@@ -28,12 +30,37 @@ pub(super) const WITH_PATH: &[c_long] = &[
     libc::SYS_open,
 ];
 
+/// The same, where what is not shown is not even seen.
+const LOOKING: &[c_long] = &[
+    libc::SYS_newfstatat,
+    libc::SYS_statx,
+    libc::SYS_faccessat,
+    libc::SYS_faccessat2,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_stat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_lstat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_access,
+];
+
+/// What a watched program's filter asks about beside what it denies.
+pub(super) fn asked_about(plan: Plan) -> impl Iterator<Item = c_long> {
+    let looking = if plan.namespaces { LOOKING } else { &[] };
+    OPENING.iter().chain(looking).copied()
+}
+
 /// Attempts that are noted, and bytes in them: what fits into one packet, many times more than a person reads.
 const MAX_NOTED: usize = 400;
 const MAX_BYTES: usize = 24 * 1024;
 
 /// As `sa_family_t`.
 const AF_UNIX: u16 = 1;
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+
+/// Connected to by libraries that look up names, over UDP, which no rule is for: DNS, and none at all.
+const OF_NAMES: [u16; 2] = [53, 0];
 
 /// `PATH_MAX`, with its NUL.
 const MAX_PATH: usize = 4096;
@@ -76,8 +103,12 @@ impl<'a> Watch<'a> {
         let Some(listener) = &self.listener else { return };
         // Else the process has died, or all have: then there is nothing to be asked any more.
         if let Ok(asked) = sys::notification(listener.as_fd()) {
-            let watched = WITH_PATH.contains(&asked.call);
-            let attempt = if watched { self.path_of(&asked) } else { Some(call_of(&asked)) };
+            let watched = OPENING.contains(&asked.call) || LOOKING.contains(&asked.call);
+            let attempt = match asked.call {
+                libc::SYS_connect => self.address_of(&asked),
+                _ if watched => self.path_of(&asked),
+                _ => Some(call_of(&asked)),
+            };
             let denial = (!watched).then_some(Errno::EPERM);
             let _ = sys::answer_notification(listener.as_fd(), asked.id, denial);
             self.note(attempt);
@@ -102,23 +133,38 @@ impl<'a> Watch<'a> {
         };
         let (path, write) = match asked.call {
             libc::SYS_openat => (string(asked.pid, second)?, writes(third)),
-            libc::SYS_execve => (string(asked.pid, first)?, false),
-            libc::SYS_connect => {
-                // struct sockaddr_un: the family, then the path; an abstract name begins with NUL.
-                let family = bytes(asked.pid, first, 2)?;
-                if family != AF_UNIX.to_ne_bytes() {
-                    return None;
-                }
-                let socket = string(asked.pid, first.checked_add(2)?)?;
-                let shown = self.view.paths.unix_sockets.contains(&socket);
-                return (socket.is_absolute() && !shown).then(|| Attempt::Connect(socket.into()));
+            libc::SYS_newfstatat | libc::SYS_statx | libc::SYS_faccessat | libc::SYS_faccessat2 => {
+                (string(asked.pid, second)?, false)
             }
-            // open(2).
-            _ => (string(asked.pid, first)?, writes(second)),
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_open => (string(asked.pid, first)?, writes(second)),
+            // The path alone, or first: execve(2), stat(2), lstat(2), access(2).
+            _ => (string(asked.pid, first)?, false),
         };
         let shown = self.view.shows(&path, write, self.job);
         let attempt = if write { Attempt::Write } else { Attempt::Read };
         (path.is_absolute() && !shown).then(|| attempt(path.into()))
+    }
+
+    /// The address, if the program may not connect to it: `struct sockaddr` of unix(7), ip(7), ipv6(7).
+    fn address_of(&self, asked: &Notification) -> Option<Attempt> {
+        let [_, address, ..] = asked.arguments;
+        let family: [u8; 2] = bytes(asked.pid, address, 2)?.try_into().ok()?;
+        let rest = address.checked_add(2)?;
+        match u16::from_ne_bytes(family) {
+            AF_UNIX => {
+                // An abstract name begins with NUL.
+                let socket = string(asked.pid, rest)?;
+                let shown = self.view.paths.unix_sockets.contains(&socket);
+                (socket.is_absolute() && !shown).then(|| Attempt::Connect(socket.into()))
+            }
+            AF_INET | AF_INET6 => {
+                let port = u16::from_be_bytes(bytes(asked.pid, rest, 2)?.try_into().ok()?);
+                let Network::Ports(open) = &self.view.network else { return None };
+                (!open.contains(&port) && !OF_NAMES.contains(&port)).then_some(Attempt::Port(port))
+            }
+            _ => None,
+        }
     }
 }
 
