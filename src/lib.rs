@@ -10,7 +10,7 @@
 //! | [`config`] | the file as written, checked once, in final types | the settings types of all below |
 //! | [`http`] | connections, routes, request parsing, answers, the table of errors | `scan`'s vocabulary, `media`'s types, `keys` |
 //! | [`keys`] | the server's request key, and opening what was encrypted for it | nothing of ours |
-//! | [`scan`] | one request from authorisation to verdict: cache, queue, workers, file type, script | `media`, the sandbox |
+//! | [`scan`] | one request from authorisation to verdict: cache, queue, workers, file type, script, canary; a script on trial | `media`, the sandbox |
 //! | [`logging`] | the log | `config` |
 //! | [`media`] | media ids, homeservers, authorisation, download, decryption, spool | nothing of ours |
 //! | `mcs-sandbox` | a crate of its own: one program on one file under restriction | nothing of ours |

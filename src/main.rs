@@ -27,6 +27,11 @@ use mcs_sandbox::{Outcome, Step};
 fn main() -> ExitCode {
     // Before anything else: this process may be the helper that a script runs in.
     mcs_sandbox::dispatch();
+    // Before there is a key or a token: nobody of the same user may trace this process or read its memory, and no core dump
+    // has them. PR_SET_DUMPABLE(2const).
+    if let Err(error) = nix::sys::prctl::set_dumpable(false) {
+        return failed(&io::Error::from(error));
+    }
     let cli = Cli::from_arguments();
     let file = cli.config_file();
     let (config, warnings) = match Config::load(file.as_deref(), std::env::vars_os()) {

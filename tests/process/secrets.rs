@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use reqwest::Method;
 
-use crate::harness::{Attachment, Builder, Homeserver, Media, attachment::seal, client::send};
+use crate::harness::{
+    Attachment, Builder, Homeserver, Media, attachment::seal, client::send, scanner::as_root,
+    skipped,
+};
 
 const CONTENT: &str = "plain text that somebody wrote to somebody\n";
 
@@ -119,4 +122,21 @@ async fn a_script_gets_the_environment_that_is_configured_and_nothing_else() {
     assert_eq!(environ["TMPDIR"], format!("{job}/tmp"));
     assert_eq!(environ["CLAMD"], "/run/clamd.sock");
     assert_eq!(scanner.place.mark("arguments"), format!("1 {job} {job}/media\n"));
+}
+
+#[tokio::test]
+async fn nobody_of_the_same_user_reads_the_memory_of_the_server() {
+    let test = "nobody_of_the_same_user_reads_the_memory_of_the_server";
+    if as_root() {
+        skipped(test, "root may read everybody's; the unprivileged run sees it");
+        return;
+    }
+    let homeserver = Homeserver::start().await;
+    let scanner = Builder::new("exit 0").homeserver(&homeserver).start().await;
+    for file in ["mem", "environ", "maps"] {
+        // The control: this test's own.
+        std::fs::File::open(format!("/proc/self/{file}")).unwrap();
+        let refused = std::fs::File::open(format!("/proc/{}/{file}", scanner.pid())).unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::PermissionDenied, "{file}");
+    }
 }
