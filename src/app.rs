@@ -3,7 +3,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use mcs_sandbox::{Candidate, Mode, Sandbox};
+use mcs_sandbox::{Candidate, Cgroup, Layer, Mode, Policy, Sandbox};
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -71,13 +71,28 @@ pub struct Grounds {
 }
 
 impl Grounds {
-    /// Sweeps what killed servers left, makes this one's directory, and tries the sandbox in it.
-    pub async fn prepare(config: &Config) -> Result<Self, StartError> {
-        Self::prepare_for(config, None).await
+    /// For the running service: sweeps what killed servers left, makes this one's directory, and tries the
+    /// sandbox in it.
+    pub async fn of_service(config: &Config) -> Result<Self, StartError> {
+        Self::prepare(config, config.sandbox.clone(), None).await
     }
 
-    /// The same, with another program to be run than those of the configuration.
-    pub async fn prepare_for(config: &Config, program: Option<&Path>) -> Result<Self, StartError> {
+    /// The same for a command, with another program to be run than those of the configuration.
+    pub async fn of_command(config: &Config, program: Option<&Path>) -> Result<Self, StartError> {
+        let mut policy = config.sandbox.clone();
+        // A command may be started beside the service, or before it by the same unit.
+        policy.cgroup = Cgroup::Off("only the running service enters the one delegated to it");
+        if let Mode::Strict(required) = &mut policy.mode {
+            required.retain(|layer| *layer != Layer::Cgroup);
+        }
+        Self::prepare(config, policy, program).await
+    }
+
+    async fn prepare(
+        config: &Config,
+        mut policy: Policy,
+        program: Option<&Path>,
+    ) -> Result<Self, StartError> {
         let temp_directory = config.scan.temp_directory.clone();
         let unusable = |source| StartError::TempDirectory { path: temp_directory.clone(), source };
         for (path, removed) in run_directory::sweep(&temp_directory).map_err(unusable)? {
@@ -92,7 +107,6 @@ impl Grounds {
         }
         let passable = config.sandbox.user.is_some();
         let directory = RunDirectory::make(&temp_directory, passable).map_err(unusable)?;
-        let mut policy = config.sandbox.clone();
         // The programs themselves, wherever they lie.
         policy.paths.read_only.push(config.scan.script.clone());
         policy.paths.read_only.extend(config.scan.removal_command.iter().map(|(it, _)| it.clone()));
@@ -135,7 +149,7 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
     let homeservers = Arc::new(Homeservers::new(&config.download)?);
     let authoriser =
         Arc::new(Authoriser::new(Arc::clone(&homeservers), config.download.authorisation_ttl));
-    let grounds = Grounds::prepare(&config).await?;
+    let grounds = Grounds::of_service(&config).await?;
     let (layers, helper) = (grounds.sandbox.layers(), grounds.sandbox.helper().display());
     info!(%layers, %helper, "the sandbox holds");
     if config.sandbox.mode == Mode::Degraded {

@@ -92,7 +92,7 @@ async fn check_config(config: &Config, warnings: &[Warning]) -> ExitCode {
     for name in app::unknown_types(config, &detector) {
         println!("# note: {name}: no file is ever found to have this type");
     }
-    let grounds = match Grounds::prepare(config).await {
+    let grounds = match Grounds::of_command(config, None).await {
         Ok(grounds) => grounds,
         Err(error) => return failed(&error),
     };
@@ -113,7 +113,7 @@ async fn check_config(config: &Config, warnings: &[Warning]) -> ExitCode {
 
 /// The exit code says the worst: 2 failed, 1 not clean, 0 clean.
 async fn scan(config: &Config, files: &[PathBuf]) -> ExitCode {
-    let scanner = Grounds::prepare(config).await.and_then(|grounds| {
+    let scanner = Grounds::of_command(config, None).await.and_then(|grounds| {
         let detector = Detector::new()?;
         Ok((app::local_scanner(config, &grounds, Arc::new(detector)), grounds))
     });
@@ -167,7 +167,7 @@ async fn sandbox(config: &Config, command: &[OsString]) -> ExitCode {
     if is_path && let Ok(absolute) = std::path::absolute(&program) {
         program = absolute;
     }
-    let grounds = match Grounds::prepare_for(config, is_path.then_some(&*program)).await {
+    let grounds = match Grounds::of_command(config, is_path.then_some(&*program)).await {
         Ok(grounds) => grounds,
         Err(error) => return not_run(&error),
     };

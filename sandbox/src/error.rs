@@ -101,6 +101,8 @@ pub enum Step {
     Supervision,
     /// Comparing the helper's build with the server's.
     Build,
+    /// Making the job's control group, or entering it.
+    Cgroup,
     /// Entering namespaces.
     Namespaces,
     /// Naming the ids of the user namespace.
@@ -148,6 +150,7 @@ impl Step {
     pub(crate) fn layer(self) -> Option<Layer> {
         match self {
             Self::Namespaces | Self::IdMaps | Self::Root | Self::Init => Some(Layer::Namespaces),
+            Self::Cgroup => Some(Layer::Cgroup),
             Self::Landlock => Some(Layer::Landlock),
             Self::Seccomp => Some(Layer::Seccomp),
             _ => None,
@@ -162,6 +165,7 @@ impl fmt::Display for Step {
             Self::Signals => "resetting signals",
             Self::Supervision => "becoming the supervisor",
             Self::Build => "comparing builds",
+            Self::Cgroup => "making the control group",
             Self::Namespaces => "entering namespaces",
             Self::IdMaps => "mapping ids",
             Self::Root => "building the minimal root",

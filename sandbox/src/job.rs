@@ -2,7 +2,7 @@
 //! helper or to a future that is dropped, this side leaves no process and no directory behind: closing the socket is the
 //! order to remove everything, and where the helper cannot any more, this side does.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
@@ -21,6 +21,7 @@ use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
+use crate::cgroup::Group;
 use crate::channel::Channel;
 use crate::dispatch::BUILD;
 use crate::output::Capture;
@@ -144,6 +145,7 @@ impl Job {
             directory: name,
             media: media_name.to_owned(),
             plan: sandbox.plan(),
+            cgroup: policy.cgroup.path().map(|path| Text::from(path.as_os_str())),
             view: View { network: policy.network.clone(), paths: policy.paths.clone() },
             user: policy.user,
             limits: policy.limits.clone(),
@@ -163,7 +165,16 @@ impl Job {
             media: None,
             tamper_proof: policy.user.is_some() || sandbox.plan().namespaces,
             channel: None,
-            remains: Some(Remains { helper, directory: directory.clone(), program: None }),
+            remains: Some(Remains {
+                helper,
+                directory: directory.clone(),
+                group: policy
+                    .cgroup
+                    .path()
+                    .filter(|_| sandbox.plan().cgroup.is_some())
+                    .map(Path::to_owned),
+                program: None,
+            }),
             directory,
         };
         let channel = Channel::new(socket)?;
@@ -394,6 +405,8 @@ impl Drop for Job {
 struct Remains {
     helper: Child,
     directory: PathBuf,
+    /// Where the job's control group is, under the directory's name.
+    group: Option<PathBuf>,
     /// While one runs.
     program: Option<Program>,
 }
@@ -407,14 +420,19 @@ impl Remains {
         if let Some(program) = self.program {
             program.kill();
         }
-        // For the helper that could not; else it finds nothing.
-        spawn_blocking(move || remove_tree(&self.directory))
-            .await
-            .map_err(|error| Error::Io {
-                doing: "removing a job's directory",
-                source: error.into(),
-            })?
-            .map_err(Error::io("removing a job's directory"))
+        // For the helper that could not; else there is nothing left to be found.
+        let remove = move || {
+            let name = self.directory.file_name().and_then(OsStr::to_str);
+            if let Some((group, name)) = self.group.zip(name) {
+                drop(Group::existing(&group, name));
+            }
+            remove_tree(&self.directory)
+        };
+        let removing = Error::io("removing a job's directory");
+        match spawn_blocking(remove).await {
+            Ok(removed) => removed.map_err(removing),
+            Err(error) => Err(removing(error.into())),
+        }
     }
 }
 

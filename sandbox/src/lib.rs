@@ -9,6 +9,7 @@
 
 #![deny(unsafe_code)]
 
+mod cgroup;
 mod channel;
 mod dispatch;
 mod error;
@@ -25,6 +26,7 @@ mod sandbox;
 mod sys;
 mod view;
 
+pub use cgroup::Cgroup;
 pub use dispatch::dispatch;
 pub use error::{Error, Step};
 pub use job::{Command, Exit, Job, Outcome, Refused};

@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup::Controllers;
 use crate::policy::{Network, Policy};
 use crate::{Error, sys};
 
@@ -18,11 +19,14 @@ pub enum Layer {
     /// Pid, mount and IPC namespaces with a minimal read-only root; a user namespace where the server is not root.
     /// namespaces(7), Linux 5.12.
     Namespaces,
+    /// A control group for each job: limits of what its processes use together, and killing all of them at once.
+    /// cgroups(7), Linux 5.14.
+    Cgroup,
 }
 
 impl Layer {
     /// All of them, in the order in which they are told.
-    pub const ALL: [Self; 3] = [Self::Namespaces, Self::Landlock, Self::Seccomp];
+    pub const ALL: [Self; 4] = [Self::Namespaces, Self::Cgroup, Self::Landlock, Self::Seccomp];
 
     /// Its name in configuration and log.
     #[must_use]
@@ -31,6 +35,7 @@ impl Layer {
             Self::Seccomp => "seccomp",
             Self::Landlock => "landlock",
             Self::Namespaces => "namespaces",
+            Self::Cgroup => "cgroup",
         }
     }
 }
@@ -74,6 +79,8 @@ pub(crate) struct Plan {
     /// there for `RLIMIT_NPROC`, which counts a user's processes in each namespace: without it one job's fork bomb leaves no
     /// process to the scripts of the others, and a script that cannot fork exits with anything.
     pub(crate) own_users: bool,
+    /// A control group for each job, and what it is limited in.
+    pub(crate) cgroup: Option<Controllers>,
 }
 
 impl Plan {
@@ -81,7 +88,8 @@ impl Plan {
     pub(crate) fn best(policy: &Policy) -> Self {
         let landlock = sys::landlock_abi();
         let own_users = policy.user.is_some();
-        Self { seccomp: true, landlock, namespaces: true, own_network: false, own_users }
+        let cgroup = policy.cgroup.controllers();
+        Self { seccomp: true, landlock, namespaces: true, own_network: false, own_users, cgroup }
             .settled_for(policy)
     }
 
@@ -101,6 +109,7 @@ impl Plan {
             Layer::Seccomp => self.seccomp = false,
             Layer::Landlock => self.landlock = 0,
             Layer::Namespaces => self.namespaces = false,
+            Layer::Cgroup => self.cgroup = None,
         }
         self.settled_for(policy)
     }
@@ -110,12 +119,18 @@ impl Plan {
             Layer::Seccomp => self.seccomp,
             Layer::Landlock => self.landlock > 0,
             Layer::Namespaces => self.namespaces,
+            Layer::Cgroup => self.cgroup.is_some(),
         }
     }
 
     /// Whether every process that a program started dies with it without being looked for.
     pub(crate) fn kills_all(self) -> bool {
-        self.namespaces
+        self.namespaces || self.cgroup.is_some()
+    }
+
+    /// Whether a job's processes are counted without those of others.
+    pub(crate) fn counts_processes(self) -> bool {
+        self.cgroup.is_some_and(|controllers| controllers.pids)
     }
 
     fn settled_for(mut self, policy: &Policy) -> Self {
@@ -163,6 +178,8 @@ pub struct Layers {
     pub(crate) off: Vec<(Layer, String)>,
     /// Why a server that is root can give programs no user namespace.
     pub(crate) no_users: Option<String>,
+    /// Why there was no control group to be tried.
+    pub(crate) no_cgroup: Option<&'static str>,
 }
 
 impl Layers {
@@ -184,9 +201,12 @@ impl Layers {
             return format!("OFF: {why}");
         }
         if !self.holds(layer) {
-            return "OFF: this kernel has none".to_owned();
+            return match (layer, self.no_cgroup) {
+                (Layer::Cgroup, Some(why)) => format!("OFF: {why}"),
+                _ => "OFF: this kernel has none".to_owned(),
+            };
         }
-        let Plan { landlock, own_network, .. } = self.plan;
+        let Plan { landlock, own_network, cgroup, .. } = self.plan;
         match layer {
             Layer::Namespaces => {
                 let network = if own_network { ", network" } else { "" };
@@ -197,6 +217,23 @@ impl Layers {
                     },
                 );
                 format!("pid, mount (minimal root, files in memory), ipc{network}{users}")
+            }
+            Layer::Cgroup => {
+                let has = |which: fn(Controllers) -> bool| cgroup.is_some_and(which);
+                let limits = [
+                    (has(|it| it.memory), "memory"),
+                    (has(|it| it.pids), "processes"),
+                    (has(|it| it.cpu), "processors"),
+                ];
+                let held = limits.iter().filter(|(held, _)| *held).map(|(_, name)| *name);
+                let lacking = limits.iter().filter(|(held, _)| !held).map(|(_, name)| *name);
+                let lacking: Vec<_> = lacking.collect();
+                let said = held.chain(["kill"]).collect::<Vec<_>>().join(", ");
+                if lacking.is_empty() {
+                    said
+                } else {
+                    format!("{said}; not delegated: {}", lacking.join(", "))
+                }
             }
             Layer::Landlock if landlock >= LANDLOCK_SCOPES => {
                 format!("version {landlock}, with scopes")
@@ -232,7 +269,7 @@ mod tests {
     use crate::User;
 
     fn plan(seccomp: bool, landlock: u32, namespaces: bool) -> Plan {
-        Plan { seccomp, landlock, namespaces, own_network: false, own_users: false }
+        Plan { seccomp, landlock, namespaces, own_network: false, own_users: false, cgroup: None }
     }
 
     fn policy(mode: Mode, user: bool) -> Policy {

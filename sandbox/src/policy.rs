@@ -11,6 +11,7 @@ use nix::unistd::{getegid, geteuid};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
+use crate::cgroup::Cgroup;
 use crate::plan::Mode;
 
 /// The ids that a program runs under. Supplementary groups are left.
@@ -35,18 +36,24 @@ pub struct Limits {
     pub open_files: Option<u64>,
     /// `RLIMIT_NPROC`: processes and threads. The kernel counts all that the *user id* has on the machine, not those of
     /// the job, and enforces it for nobody with uid 0, `CAP_SYS_ADMIN` or `CAP_SYS_RESOURCE`. So it has to leave room for
-    /// all jobs at once and, where the program runs under the server's own uid, for the server.
+    /// all jobs at once and, where the program runs under the server's own uid, for the server. With cgroups it is
+    /// `pids.max` instead, which counts the job's own.
     pub processes: Option<u64>,
     /// `RLIMIT_AS`, bytes of address space. Scanners map far more than they use: below 4 GiB a full signature database does
     /// not load.
     pub address_space: Option<u64>,
     /// Bytes that a job may write in all, beside the media: the size of its tmpfs. Needs namespaces.
     pub disk: u64,
+    /// `memory.max`, bytes: what all processes of a job use together, what they have written to its tmpfs and to caches
+    /// among it; no swap. One that needs more is killed as a whole. Needs cgroups.
+    pub memory: Option<u64>,
+    /// `cpu.max`: processor time of all processes of a job together, in percent of one processor. Needs cgroups.
+    pub cpu_percent: Option<u32>,
 }
 
 impl Default for Limits {
     /// 10 minutes of processor time, files of 1 GiB, 1024 descriptors, 4096 processes per uid, any address space, 512 MiB
-    /// of disk.
+    /// of disk, 4 GiB of memory, as many processors as there are.
     fn default() -> Self {
         Self {
             cpu_time: Some(Duration::from_secs(600)),
@@ -55,6 +62,8 @@ impl Default for Limits {
             processes: Some(4096),
             address_space: None,
             disk: 512 << 20,
+            memory: Some(4 << 30),
+            cpu_percent: None,
         }
     }
 }
@@ -99,6 +108,8 @@ pub struct Policy {
     pub user: Option<User>,
     /// Resource limits.
     pub limits: Limits,
+    /// Where each job has a control group of its own.
+    pub cgroup: Cgroup,
     /// Added to `PATH`, `LANG`, `HOME` (the job's directory) and `TMPDIR` (`tmp` below it), or put in their place.
     /// Nothing else of the server's environment reaches a program.
     pub environment: Vec<(OsString, OsString)>,
@@ -114,6 +125,7 @@ impl fmt::Debug for Policy {
             .field("paths", &self.paths)
             .field("user", &self.user)
             .field("limits", &self.limits)
+            .field("cgroup", &self.cgroup)
             .field("environment", &names)
             .finish()
     }
@@ -159,6 +171,7 @@ impl Policy {
                 ));
             }
         }
+        self.cgroup = self.cgroup.claimed();
         Ok(self)
     }
 }

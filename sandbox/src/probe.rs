@@ -5,6 +5,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use crate::cgroup::Cgroup;
 use crate::plan::Plan;
 use crate::{Command, Error, Exit, Layer, Layers, Outcome, Policy, Sandbox, Step};
 
@@ -31,7 +32,12 @@ pub(crate) async fn settle(
     parent: &Path,
 ) -> Result<Sandbox, Error> {
     let plan = Plan::best(policy);
-    let mut layers = Layers { plan, base: base(policy), off: Vec::new(), no_users: None };
+    let no_cgroup = match policy.cgroup {
+        Cgroup::Off(why) => Some(why),
+        Cgroup::In(_) | Cgroup::Delegated => None,
+    };
+    let (base, off) = (base(policy), Vec::new());
+    let mut layers = Layers { plan, base, off, no_users: None, no_cgroup };
     loop {
         let sandbox = taken(layers.clone());
         let Err(error) = run(&sandbox, parent).await else {

@@ -38,6 +38,8 @@ pub(crate) struct Prepare {
     /// The name of the media's file.
     pub(crate) media: String,
     pub(crate) plan: Plan,
+    /// Where the job's control group is made, if the plan has one.
+    pub(crate) cgroup: Option<Text>,
     pub(crate) view: View,
     pub(crate) user: Option<User>,
     pub(crate) limits: Limits,

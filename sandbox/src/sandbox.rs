@@ -64,7 +64,13 @@ impl Candidate {
         let plan = Plan::of(layers, &self.policy);
         let left_out = Layer::ALL.into_iter().filter(|layer| !plan.has(*layer));
         let off = left_out.map(|layer| (layer, "left out".to_owned())).collect();
-        self.taken(Layers { plan, base: "untried".to_owned(), off, no_users: None })
+        self.taken(Layers {
+            plan,
+            base: "untried".to_owned(),
+            off,
+            no_users: None,
+            no_cgroup: None,
+        })
     }
 
     fn taken(&self, layers: Layers) -> Sandbox {

@@ -1,6 +1,7 @@
 //! The system calls that have no safe wrapper elsewhere: all of the project's `unsafe`, one call a block.
 //! Each function here is safe to call; what it asks of its caller beyond types is checked or said.
 
+use std::ffi::CString;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
@@ -283,4 +284,19 @@ fn adopt(result: c_long) -> nix::Result<OwnedFd> {
     let fd = RawFd::try_from(result).map_err(|_| Errno::EBADF)?;
     // SAFETY: the call that returned it made it for this process, and nothing else has seen it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The value of an extended attribute, up to 255 bytes. xattr(7), getxattr(2).
+pub(crate) fn attribute(path: &std::path::Path, name: &str) -> nix::Result<Vec<u8>> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
+    let name = CString::new(name).map_err(|_| Errno::EINVAL)?;
+    let mut value = vec![0_u8; 255];
+    // SAFETY: both strings end with NUL, and the buffer is as long as the call is told.
+    let length = unsafe {
+        libc::getxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len())
+    };
+    let length = Errno::result(length)?;
+    value.truncate(usize::try_from(length).map_err(|_| Errno::EOVERFLOW)?);
+    Ok(value)
 }

@@ -107,17 +107,24 @@ impl Config {
                 if never { Warning::NeverReached { key, because } } else { Warning::TightSpool };
             reader.section("download").warn(warning);
         }
-        if let (Some(scan), Some(sandbox)) = (&scan, &sandbox) {
-            let shown = sandbox.paths.read_only.iter().chain(&sandbox.paths.writable);
-            if let Some(path) = shown.clone().find(|path| scan.temp_directory.starts_with(path)) {
-                reader.section("scan").conflict(
-                    "temp_directory",
-                    format!(
-                        "found {}, expected a directory outside what scripts are shown ({})",
-                        scan.temp_directory.display(),
-                        path.display()
-                    ),
-                );
+        if let Some(sandbox) = &sandbox {
+            let directory = scan.as_ref().map(|scan| scan.temp_directory.as_path());
+            let secret = crypto.as_ref().map(|crypto| match crypto {
+                keys::Settings::RequestSecret { path, .. } => ("request_secret_path", path),
+                keys::Settings::Pickle { path, .. } => ("pickle_path", path),
+            });
+            let kept = directory.map(|path| ("scan", "temp_directory", path));
+            let kept =
+                kept.into_iter().chain(secret.map(|(key, path)| ("crypto", key, path.as_path())));
+            for (section, key, own) in kept {
+                let mut shown = sandbox.paths.read_only.iter().chain(&sandbox.paths.writable);
+                if let Some(shown) = shown.find(|shown| own.starts_with(shown)) {
+                    let (own, shown) = (own.display(), shown.display());
+                    let message = format!(
+                        "found {own}, expected a path outside what scripts are shown ({shown})"
+                    );
+                    reader.section(section).conflict(key, message);
+                }
             }
         }
         let config = scan.zip(sandbox).zip(crypto).map(|((scan, sandbox), crypto)| Self {

@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use mcs_sandbox::{Layer, Limits, Mode, Network, Paths, Policy, User};
+use mcs_sandbox::{Cgroup, Layer, Limits, Mode, Network, Paths, Policy, User};
 
 use super::{
     kinds::{self, LONGEST, choice, duration, integer, list, size},
@@ -27,7 +27,8 @@ pub(super) fn read(reader: &mut Reader<'_>, server: User) -> Option<Policy> {
     let user = user(&mut sandbox, server)?;
     let environment = sandbox.read("environment", kinds::table(variable)).unwrap_or_default();
     let limits = limits(&mut sandbox.subsection("limits", "sandbox.limits"));
-    Some(Policy { mode, network, paths, user, limits, environment })
+    let cgroup = Cgroup::Delegated;
+    Some(Policy { mode, network, paths, user, limits, environment, cgroup })
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -167,6 +168,8 @@ fn limits(table: &mut Section<'_, '_>) -> Limits {
             .read("address_space", size(16 << 20..=1 << 50))
             .or(default.address_space),
         disk: table.read("disk", size(0..=1 << 50)).unwrap_or(default.disk),
+        memory: table.read("memory", size(16 << 20..=1 << 50)).or(default.memory),
+        cpu_percent: table.read("cpu_percent", integer(1..=100_000)).or(default.cpu_percent),
     }
 }
 

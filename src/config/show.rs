@@ -130,7 +130,9 @@ impl Config {
         lines.optional("open_files", limits.open_files)?;
         lines.optional("processes", limits.processes)?;
         lines.optional("address_space", limits.address_space.map(quoted_size))?;
-        lines.line("disk", quoted_size(limits.disk))
+        lines.line("disk", quoted_size(limits.disk))?;
+        lines.optional("memory", limits.memory.map(quoted_size))?;
+        lines.optional("cpu_percent", limits.cpu_percent)
     }
 
     fn show_download(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

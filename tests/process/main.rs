@@ -12,6 +12,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod cgroup;
 mod commands;
 mod listening;
 mod secrets;

@@ -14,6 +14,7 @@ use nix::unistd::{Gid, Uid, fchown, fchownat};
 
 use super::namespaces::{self, Proc};
 use super::root;
+use crate::cgroup::Group;
 use crate::error::{Refusal, Step};
 use crate::policy::User;
 use crate::protocol::{Prepare, is_safe_name, is_safe_path};
@@ -25,6 +26,8 @@ const TMP: &str = "tmp";
 pub(super) struct Directory {
     pub(super) path: PathBuf,
     pub(super) fd: OwnedFd,
+    /// The control group that programs run in.
+    pub(super) group: Option<Group>,
     /// For naming the ids of user namespaces.
     pub(super) proc: Option<Proc>,
     /// Where it is to be removed from.
@@ -40,7 +43,18 @@ impl Directory {
         {
             return Err(Refusal::at(Step::Directory)(Errno::EINVAL));
         }
-        if prepare.plan.namespaces { Self::inside(prepare) } else { Self::outside(prepare) }
+        let group = match (prepare.plan.cgroup, &prepare.cgroup) {
+            (Some(controllers), Some(parent)) => {
+                let made = Group::make(Path::new(&parent.0), name, controllers, &prepare.limits);
+                Some(made.map_err(Refusal::at(Step::Cgroup))?)
+            }
+            (Some(_), None) => return Err(Refusal::at(Step::Cgroup)(Errno::EINVAL)),
+            (None, _) => None,
+        };
+        let (mut this, media) =
+            if prepare.plan.namespaces { Self::inside(prepare) } else { Self::outside(prepare) }?;
+        this.group = group;
+        Ok((this, media))
     }
 
     /// In a root of the job's own.
@@ -52,7 +66,7 @@ impl Directory {
         let ground = root::build(parent, &path, media, view, limits, *user).map_err(|error| {
             Refusal::at(Step::Root)(Errno::try_from(error).unwrap_or(Errno::EINVAL))
         })?;
-        let this = Self { path, fd: ground.directory, proc, outside: None };
+        let this = Self { path, fd: ground.directory, group: None, proc, outside: None };
         this.fill_and_give(*user).map_err(Refusal::at(Step::Directory))?;
         Ok((this, ground.media))
     }
@@ -75,7 +89,8 @@ impl Directory {
         };
         // From here on it is removed on every way out.
         let path = parent_path.join(name);
-        let this = Self { path, fd, proc: None, outside: Some((parent, name.to_owned())) };
+        let outside = Some((parent, name.to_owned()));
+        let this = Self { path, fd, group: None, proc: None, outside };
         let media = this.make_media(media, prepare.user).map_err(Refusal::at(Step::Media))?;
         // Given away last: until then no other program of that user can be inside and meddle.
         this.fill_and_give(prepare.user).map_err(of_directory)?;

@@ -29,6 +29,7 @@ use serde::{Deserialize, Serialize};
 use super::directory::Directory;
 use super::seccomp::Filters;
 use super::{Gone, init, landlock as paths, next, reply};
+use crate::cgroup::Group;
 use crate::channel;
 use crate::error::{Refusal, Step};
 use crate::plan::Plan;
@@ -103,7 +104,12 @@ pub(super) fn launch(
     let say = |report| {
         let _ = reply(theirs.as_fd(), &report, &[]);
     };
-    let ready = || wait_for_go(&ours, &theirs);
+    let ready = || {
+        // Before it forks: nothing of the program is ever outside.
+        let entered = directory.group.as_ref().map_or(Ok(()), Group::enter);
+        entered.map_err(Refusal::at(Step::Cgroup))?;
+        wait_for_go(&ours, &theirs)
+    };
     let become_it = |program| {
         let Err(refusal) = become_program(program);
         say(Report::Refused(refusal));
@@ -229,7 +235,7 @@ fn wait_for_go(ours: &OwnedFd, theirs: &OwnedFd) -> Result<(), Refusal> {
 /// In the child.
 fn become_program(mut program: Program<'_>) -> Result<Infallible, Refusal> {
     setsid().map_err(Refusal::at(Step::Session))?;
-    limit(program.limits).map_err(Refusal::at(Step::Limits))?;
+    limit(program.limits, program.plan).map_err(Refusal::at(Step::Limits))?;
     // Without the right to, no_new_privs has to do, with which nothing of the set can be had.
     if caps::has_cap(None, CapSet::Effective, caps::Capability::CAP_SETPCAP).unwrap_or(false) {
         clear(CapSet::Bounding).map_err(Refusal::at(Step::BoundingSet))?;
@@ -299,20 +305,20 @@ fn execute_opened(program: &Program<'_>, opened: &OwnedFd) -> Errno {
     errno
 }
 
-fn limit(limits: &Limits) -> nix::Result<()> {
+fn limit(limits: &Limits, plan: Plan) -> nix::Result<()> {
     if let Some(time) = limits.cpu_time {
         let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
         lower(Resource::RLIMIT_CPU, seconds.max(1), 1)?;
     }
-    let plain = [
+    let values = [
         (Resource::RLIMIT_FSIZE, limits.file_size),
         (Resource::RLIMIT_NOFILE, limits.open_files),
-        (Resource::RLIMIT_NPROC, limits.processes),
+        (Resource::RLIMIT_NPROC, limits.processes.filter(|_| !plan.counts_processes())),
         (Resource::RLIMIT_AS, limits.address_space),
         // core(5): 0 is not applied where dumps are piped to a program, 1 is, and no dump fits into it.
         (Resource::RLIMIT_CORE, Some(1)),
     ];
-    for (resource, value) in plain {
+    for (resource, value) in values {
         if let Some(value) = value {
             lower(resource, value, 0)?;
         }

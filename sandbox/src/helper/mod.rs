@@ -2,7 +2,7 @@
 //! itself further, executes the program, and is watched. It knows the server only as the other end of descriptor 0.
 //!
 //! The order of the steps, and why each cannot come later. Which of the layers among them are taken the server says, by the
-//! plan that its trial run settled; one that fails then ends the job. A layer still to come has its place marked.
+//! plan that its trial run settled; one that fails then ends the job.
 //!
 //! In the helper (`inherited`, then `directory`):
 //!  1. Inherited descriptors are closed, before any is opened: later nobody could tell which are ours.
@@ -10,7 +10,7 @@
 //!  3. oom score and core dump filter, before 4: the files in `/proc` of a process that is not dumpable are root's.
 //!  4. Not dumpable, before the first message: from then on the helper holds what another job's program must not reach.
 //!     Child subreaper, before the first fork: orphans of earlier ones would go to init.
-//!  5. *(cgroup: entered before the first fork, so that nothing is ever outside it.)*
+//!  5. The job's control group, before 6: the tree is mounted outside.
 //!  6. Namespaces and id maps, then mounts and the minimal root (`namespaces`, `root`): before the job's directory, which lies
 //!     on the job's own tmpfs, and while there are capabilities.
 //!  7. The job's directory and the media's file, while the helper may still give them away with chown(2).
@@ -55,7 +55,7 @@ use serde::de::DeserializeOwned;
 
 use self::directory::Directory;
 use self::launch::Report;
-use self::supervise::End;
+use self::supervise::{End, Supervised};
 use self::watch::Watch;
 use crate::channel::{self, Packet};
 use crate::dispatch::BUILD;
@@ -140,7 +140,8 @@ fn run_program(
     let filter = launched.filter.as_ref();
     let mut watch = filter.map(|filter| Watch::new(&prepare.view, &directory.path, filter.as_fd()));
     let watching = watch.as_mut();
-    let mut end = supervise::supervise(channel, children, launched.pid, watching, run.time_limit)?;
+    let program = Supervised { pid: launched.pid, group: directory.group.as_ref() };
+    let mut end = supervise::supervise(channel, children, program, watching, run.time_limit)?;
     end.attempts = watch.map(Watch::noted).unwrap_or_default();
     Ok(match launched.report() {
         Some(Report::Refused(refusal)) => Err(refusal),

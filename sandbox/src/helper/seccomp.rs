@@ -242,7 +242,14 @@ mod tests {
     }
 
     fn plan(namespaces: bool) -> Plan {
-        Plan { seccomp: true, landlock: 0, namespaces, own_network: false, own_users: false }
+        Plan {
+            seccomp: true,
+            landlock: 0,
+            namespaces,
+            own_network: false,
+            own_users: false,
+            cgroup: None,
+        }
     }
 
     /// The stricter answer of both, which is the smaller number for all that ours give.

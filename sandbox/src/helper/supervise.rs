@@ -1,7 +1,7 @@
 //! Watches one program until it has ended, its time is over or the server has gone, and leaves no process of it: where it has a
-//! pid namespace that is killed with its first process; else its process group first, then whatever was handed up to the
-//! helper as child subreaper. Where no layer above keeps a program in its group, one that forks faster than it is killed
-//! escapes. wait(2), kill(2), `proc_tid_children(5)`.
+//! pid namespace that is killed with its first process; else its process group first, then its control group if it has one,
+//! then whatever was handed up to the helper as child subreaper. Where no layer above keeps a program in its group, one that
+//! forks faster than it is killed escapes. wait(2), kill(2), `proc_tid_children(5)`.
 
 use std::fs;
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -17,6 +17,7 @@ use nix::unistd::{Pid, getpid};
 
 use super::Gone;
 use super::watch::Watch;
+use crate::cgroup::Group;
 use crate::protocol::{Attempt, Usage};
 use crate::sys;
 
@@ -36,13 +37,38 @@ pub(super) struct End {
     pub(super) attempts: Vec<Attempt>,
 }
 
+/// What is watched.
+#[derive(Clone, Copy)]
+pub(super) struct Supervised<'a> {
+    /// The program, or the first process of its pid namespace.
+    pub(super) pid: Pid,
+    /// Where all its processes are, if there is one.
+    pub(super) group: Option<&'a Group>,
+}
+
+impl Supervised<'_> {
+    /// With all of its process group, or more.
+    fn kill(self) {
+        let _ = killpg(self.pid, Signal::SIGKILL);
+        // Before setsid(2) it has no group of its own.
+        let _ = kill(self.pid, Signal::SIGKILL);
+    }
+
+    /// Kills what is left of an ended program. Whether that was all.
+    fn kill_rest(self, children: &SignalFd) -> bool {
+        let in_group = self.group.is_none_or(Group::kill);
+        kill_children(children) && in_group
+    }
+}
+
 pub(super) fn supervise(
     channel: BorrowedFd<'_>,
     children: &SignalFd,
-    program: Pid,
+    supervised: Supervised<'_>,
     mut watch: Option<&mut Watch<'_>>,
     time_limit: Duration,
 ) -> Result<End, Gone> {
+    let program = supervised.pid;
     let deadline = Instant::now().checked_add(time_limit);
     let mut timed_out = false;
     loop {
@@ -50,7 +76,7 @@ pub(super) fn supervise(
         if has_ended(program) {
             let _ = killpg(program, Signal::SIGKILL);
             if let Ok(Some((status, usage))) = sys::wait_usage(program) {
-                let survivors = !kill_children(children);
+                let survivors = !supervised.kill_rest(children);
                 let attempts = Vec::new();
                 return Ok(End { status, usage, timed_out, survivors, attempts });
             }
@@ -58,16 +84,13 @@ pub(super) fn supervise(
         let remaining = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         if !timed_out && remaining.is_some_and(|remaining| remaining.is_zero()) {
             timed_out = true;
-            let _ = killpg(program, Signal::SIGKILL);
-            // Before setsid(2) it has no group of its own.
-            let _ = kill(program, Signal::SIGKILL);
+            supervised.kill();
         }
         let patience = if timed_out { None } else { remaining };
         // There is nothing to be said while a program runs: a message is as good as an end.
         if wait_for(channel, children, watch.as_deref_mut(), patience) {
-            let _ = killpg(program, Signal::SIGKILL);
-            let _ = kill(program, Signal::SIGKILL);
-            kill_children(children);
+            supervised.kill();
+            supervised.kill_rest(children);
             return Err(Gone);
         }
     }

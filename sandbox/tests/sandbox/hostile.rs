@@ -24,8 +24,11 @@ pub(crate) const PLANS: [(&str, &[Layer]); 4] = [
     ("base alone", &[]),
     ("Landlock, seccomp", &[Layer::Landlock, Layer::Seccomp]),
     ("namespaces, seccomp", &[Layer::Namespaces, Layer::Seccomp]),
-    ("all", &Layer::ALL),
+    ("all", &ALL),
 ];
+
+/// What every machine of today has: cgroups are tried by themselves, since few machines give one to a test.
+pub(crate) const ALL: [Layer; 3] = [Layer::Namespaces, Layer::Landlock, Layer::Seccomp];
 
 /// Where `cargo test` puts the example.
 pub(crate) fn program() -> PathBuf {
@@ -255,8 +258,8 @@ async fn under_every_plan_environment_and_input_are_the_listed_ones() {
 
 #[tokio::test]
 async fn a_hundred_hostile_jobs_beside_clean_ones_change_no_clean_verdict() {
-    let field = std::sync::Arc::new(Field::new(&Layer::ALL).await);
-    if skipped_where_it_lacks(&Layer::ALL, "a_hundred_hostile_jobs_beside_clean_ones").await {
+    let field = std::sync::Arc::new(Field::new(&ALL).await);
+    if skipped_where_it_lacks(&ALL, "a_hundred_hostile_jobs_beside_clean_ones").await {
         return;
     }
     let turns = std::sync::Arc::new(tokio::sync::Semaphore::new(8));
@@ -311,10 +314,8 @@ fn is_anywhere(directories: &[&Path]) -> bool {
 
 #[tokio::test]
 async fn whoever_is_killed_no_process_and_no_plaintext_is_left() {
-    let field = Field::new(&Layer::ALL).await;
-    if skipped_where_it_lacks(&Layer::ALL, "whoever_is_killed_no_process_and_no_plaintext_is_left")
-        .await
-    {
+    let field = Field::new(&ALL).await;
+    if skipped_where_it_lacks(&ALL, "whoever_is_killed_no_process_and_no_plaintext_is_left").await {
         return;
     }
     let mut witness = Witness::at(&field.open);
@@ -418,7 +419,7 @@ async fn in_another_environment() {
     let told = settled.layers().to_string();
     assert!(told.contains("namespaces: OFF: entering namespaces: "), "{told}");
     // A plan that had them is not run without.
-    let stronger = field.place.candidate().untried(&Layer::ALL);
+    let stronger = field.place.candidate().untried(&ALL);
     let refused = stronger.prepare(&field.place.jobs(), "media").await;
     assert!(
         matches!(refused, Err(Error::NotStarted { step: mcs_sandbox::Step::Namespaces, .. })),

@@ -11,6 +11,7 @@
     reason = "clippy.toml allows these in tests, but takes the functions that tests share for others"
 )]
 
+mod cgroups;
 mod cleanup;
 mod directory;
 mod faults;

@@ -7,7 +7,9 @@ use super::*;
 fn what_is_wrong_is_told_with_key_value_and_expectation() {
     let folder = Folder::new();
     folder.file("plain", "", 0o644);
-    fs::create_dir(folder.path().join("a b")).unwrap();
+    for directory in ["a b", "jobs"] {
+        fs::create_dir(folder.path().join(directory)).unwrap();
+    }
     let long = "x".repeat(120);
     let cases = [
         ("web.port = 70000", "web.port: found 70000, expected an integer from 0 to 65535"),
@@ -64,6 +66,14 @@ fn what_is_wrong_is_told_with_key_value_and_expectation() {
             "which does not exist, expected the path of a writable directory",
         ),
         ("scan.temp_directory = \"plain\"", "which is not a directory"),
+        (
+            "scan.temp_directory = \"jobs\"\nsandbox.writable_paths = [\"jobs\"]",
+            "jobs, expected a path outside what scripts are shown (",
+        ),
+        (
+            "crypto.request_secret_path = \"jobs/key\"\nsandbox.read_only_paths = [\"jobs\"]",
+            "crypto.request_secret_path: found ",
+        ),
         ("scan.removal_command = \"rm\"", "scan.removal_command: found \"rm\", expected a list"),
         ("scan.removal_command = []", "expected at least a program"),
         ("scan.removal_command = [\"rm\"]", "rm\", which does not exist"),
