@@ -20,9 +20,9 @@ use matrix_content_scanner::{
     config::{Config, Warning},
     keys::RequestKey,
     logging,
-    scan::{ScanError, Verdict, canary::Canary, filetype::Detector, trial::Trial},
+    scan::{Verdict, canary::Canary, filetype::Detector, trial::Trial},
 };
-use mcs_sandbox::{Outcome, Step};
+use mcs_sandbox::Outcome;
 
 fn main() -> ExitCode {
     // Before anything else: this process may be the helper that a script runs in.
@@ -182,15 +182,7 @@ async fn sandbox(config: &Config, command: &[OsString]) -> ExitCode {
                 Err(error) => failed(&error),
             }
         }
-        Err(error) => {
-            let code = not_run(&error);
-            if let ScanError::Sandbox(mcs_sandbox::Error::NotStarted { step, .. }) = error
-                && step == Step::Execute
-            {
-                eprintln!("what lies outside /usr has to be in sandbox.read_only_paths");
-            }
-            code
-        }
+        Err(error) => not_run(&error),
     }
 }
 

@@ -255,7 +255,9 @@ fn use_up(what: &str) -> Attack {
             for _ in 0..64 {
                 let mut piece: Vec<u8> = Vec::new();
                 piece.try_reserve_exact(16 << 20).map_err(|_| Errno::ENOMEM)?;
-                piece.resize(16 << 20, 1);
+                while piece.len() < 16 << 20 {
+                    piece.extend_from_slice(&[1; 4096]);
+                }
                 all.push(piece);
             }
             Ok(())

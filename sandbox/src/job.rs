@@ -23,11 +23,12 @@ use tokio::time::timeout;
 
 use crate::cgroup::Group;
 use crate::channel::Channel;
+use crate::diagnosis::explained;
 use crate::dispatch::BUILD;
 use crate::output::Capture;
 use crate::protocol::{Attempt, Prepare, Reply, Request, Run, Text, is_safe_name, is_safe_path};
 use crate::view::View;
-use crate::{Error, Sandbox, Usage, remove_tree, sys};
+use crate::{Error, Sandbox, Step, Usage, remove_tree, sys};
 
 /// For the helper to make a directory.
 const PREPARE_TIME_LIMIT: Duration = Duration::from_secs(10);
@@ -112,6 +113,7 @@ impl Refused {
 /// Dropped without `close` it ends as well, in the background.
 #[derive(Debug)]
 pub struct Job {
+    sandbox: Sandbox,
     directory: PathBuf,
     media_path: PathBuf,
     media: Option<File>,
@@ -161,6 +163,7 @@ impl Job {
             .await
             .map_err(|error| Error::Io { doing: "starting the helper", source: error.into() })??;
         let mut job = Self {
+            sandbox: sandbox.clone(),
             media_path: directory.join(media_name),
             media: None,
             tamper_proof: policy.user.is_some() || sandbox.plan().namespaces,
@@ -281,7 +284,16 @@ impl Job {
                 self.end_after(error).await;
             }
         }
-        outcome
+        match outcome {
+            Err(Error::NotStarted { step: Step::Execute, source }) => {
+                let (sandbox, program) = (self.sandbox.clone(), command.program.clone());
+                let directory = self.directory.clone();
+                let explain = move || explained(&program, sandbox.policy(), &directory, source);
+                let source = spawn_blocking(explain).await.unwrap_or_else(Into::into);
+                Err(Error::NotStarted { step: Step::Execute, source })
+            }
+            outcome => outcome,
+        }
     }
 
     async fn run_on(

@@ -11,6 +11,7 @@
 
 mod cgroup;
 mod channel;
+mod diagnosis;
 mod dispatch;
 mod error;
 mod helper;

@@ -13,12 +13,15 @@ use std::{
 use mcs_sandbox::{Command, Job, Outcome};
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::{ScanError, Settings, Verdict, worker::caught};
 
 /// How long the removal command may take.
 const REMOVAL_TIME_LIMIT: Duration = Duration::from_secs(30);
+
+/// Bytes of a script's standard error that are logged, its last ones.
+const MAX_STDERR: usize = 1000;
 
 /// A script's file is looked at again after this long.
 const IDENTITY_AGE: Duration = Duration::from_secs(1);
@@ -88,6 +91,23 @@ impl Run {
     }
 }
 
+/// What a script writes to standard error is for its operator: where there is no verdict, or a bad one without a word,
+/// it is most likely the reason.
+fn tell_stderr(stderr: &[u8], judged: &Result<Judgement, ScriptFailure>) {
+    if stderr.is_empty() {
+        return;
+    }
+    let last = stderr.split_at(stderr.len().saturating_sub(MAX_STDERR)).1;
+    let stderr = String::from_utf8_lossy(last);
+    match judged {
+        Err(why) => warn!(%why, ?stderr, "the script failed"),
+        Ok(Judgement { verdict: Verdict::NotClean { output }, exit_code }) if output.is_empty() => {
+            warn!(exit_code, ?stderr, "the script called a media not clean, and printed nothing");
+        }
+        Ok(_) => debug!(?stderr, "the script wrote to stderr"),
+    }
+}
+
 /// A verdict and the exit code that gave it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Judgement {
@@ -130,12 +150,11 @@ impl Script {
         // More than is kept, so that a path at the cut is seen whole and cut out.
         let capture = self.max_output.saturating_add(job.media_path().as_os_str().len());
         let exit = job.run(&command, self.time_limit, capture).await.map_err(ScanError::Sandbox)?;
-        if !exit.stderr.is_empty() {
-            debug!(stderr = ?String::from_utf8_lossy(&exit.stderr), "the script wrote to stderr");
-        }
         let output =
             presentable(&exit.stdout, exit.stdout_truncated, job.directory(), self.max_output);
-        self.verdict(exit.outcome, output).map_err(ScanError::Script)
+        let judged = self.verdict(exit.outcome, output);
+        tell_stderr(&exit.stderr, &judged);
+        judged.map_err(ScanError::Script)
     }
 
     /// Runs the removal command on the job's media, if there is one. What it says changes nothing:

@@ -42,18 +42,15 @@ with open(sys.argv[1], 'rb') as file, tempfile.TemporaryFile() as copy:
     sys.exit(1 if infected(copy.read()) else 0)
 ";
 
-/// yara knows no archives: its script unpacks.
-const YARA: &str = r#"#!/bin/sh
-rules=$1 file=$2
+/// yara knows no archives: so this unpacks for the script that is shipped.
+const UNPACKING: &str = r#"
 unpack() {
 	python3 -m zipfile -e "$1" "$2" 2>/dev/null || return 0
 	for inner in "$2"/*; do unpack "$inner" "$inner.d"; done
 }
-unpack "$file" "$TMPDIR/d"
-for target in "$file" "$TMPDIR"; do
-	found=$(yara -r "$rules" "$target") || exit 2
-	[ -z "$found" ] || { echo "${found%% *}"; exit 1; }
-done
+unpack "$2" "$TMPDIR/d"
+find "$TMPDIR" -type f | while read -r inner; do scan "$1" "$inner" || exit; done || exit
+scan "$1" "$2"
 "#;
 
 #[test]
@@ -87,5 +84,8 @@ fn yara() {
         "scan.script_args = [\"{rules}\"]\nsandbox.read_only_paths = [\"{rules}\"]\n\
          scan.failure_exit_codes = [2, 126, 127]"
     );
-    Setup { script: YARA, config: &config }.judges_rightly();
+    let shipped = include_str!("../../config/yara.sh");
+    let (head, body) = shipped.split_once("\nif ").unwrap();
+    let script = format!("{head}\nscan() (\nif {body})\n{UNPACKING}");
+    Setup { script: &script, config: &config }.judges_rightly();
 }

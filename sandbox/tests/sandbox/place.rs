@@ -38,7 +38,8 @@ pub(crate) fn skipped(test: &str, why: &str) {
     eprintln!("SKIPPED {test}: {why}");
     if let Some(list) = std::env::var_os("SKIPPED_TESTS") {
         let mut list = File::options().append(true).open(list).unwrap();
-        writeln!(list, "sandbox: {test}: {why}").unwrap();
+        // In one write(2): others write at the same time.
+        list.write_all(format!("sandbox: {test}: {why}\n").as_bytes()).unwrap();
     }
 }
 
