@@ -1,0 +1,58 @@
+"""Requests as they are written, and answers as they come: no redirect is followed, no header is added
+or merged, nothing is decoded."""
+
+import http.client
+import json
+import urllib.parse
+
+
+class Reply:
+    """An answer with its whole body."""
+
+    def __init__(self, status, headers, body):
+        self.status, self.headers, self.body = status, headers, body
+
+    def all(self, name):
+        """All values of a header."""
+        return [value for key, value in self.headers if key.lower() == name.lower()]
+
+    def header(self, name):
+        """The value of a header that comes once; None where it does not come."""
+        values = self.all(name)
+        assert len(values) <= 1, f"{name} came {len(values)} times: {values}"
+        return values[0] if values else None
+
+    def json(self):
+        return json.loads(self.body)
+
+    def __repr__(self):
+        return f"{self.status} {self.headers} {self.body[:300]!r} ({len(self.body)} bytes)"
+
+
+class Client:
+    """A client of one server; each request has a connection of its own."""
+
+    def __init__(self, base):
+        self.base = base
+        parts = urllib.parse.urlsplit(base)
+        self.host, self.port, self.prefix = parts.hostname, parts.port, parts.path
+
+    def request(self, method, path, token=None, headers=(), body=None, timeout=120):
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout)
+        try:
+            headers = dict(headers)
+            if token is not None:
+                headers["Authorization"] = f"Bearer {token}"
+            connection.request(method, self.prefix + path, body, headers)
+            answer = connection.getresponse()
+            return Reply(answer.status, answer.getheaders(), answer.read())
+        finally:
+            connection.close()
+
+    def get(self, path, token=None, headers=()):
+        return self.request("GET", path, token, headers)
+
+    def post(self, path, value, token=None, headers=()):
+        """Posts JSON."""
+        body = json.dumps(value).encode()
+        return self.request("POST", path, token, {"Content-Type": "application/json", **dict(headers)}, body)
