@@ -1,38 +1,42 @@
 //! Builds everything once, by hand, in the order in which it is needed; binds, serves, drains. What
 //! comes from outside (configuration, shutdown) is an argument.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use mcs_sandbox::{Candidate, Cgroup, Layer, Mode, Policy, Sandbox};
 use tokio::{
     sync::watch,
     task::JoinSet,
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 use tracing::{info, warn};
 
 use crate::{
     config::Config,
     http::{
-        self, AppState, RequestSettings,
+        self, AppState, Listen, RequestSettings,
         listener::{BindError, Listener},
     },
     keys::{KeyError, KeyNotice, RequestKey},
     media::{Authoriser, Homeservers, SetupError, spool::Spool},
     scan::{
         self, Scanner,
-        canary::Canary,
+        canary::{Canary, CanaryState},
         filetype::{Detector, LoadError},
         local::LocalScanner,
         run_directory::{self, RunDirectory},
     },
+    service_manager::{PassedSocket, ServiceManager},
+    supervision::{self, Supervised},
 };
 
 /// How long running jobs and requests may take after the first signal to stop.
 pub const GRACE: Duration = Duration::from_secs(30);
-
-/// How long the canary's first answer is waited for before the service listens.
-const FIRST_CANARY: Duration = Duration::from_secs(10);
 
 /// How long the sandbox's helpers may take to clean up once their jobs are given up.
 const CLEANING: Duration = Duration::from_secs(3);
@@ -55,10 +59,13 @@ pub enum StartError {
     /// `scan.temp_directory`.
     #[error("{} (scan.temp_directory) cannot be used", path.display())]
     #[expect(missing_docs, reason = "the message says it")]
-    TempDirectory { path: std::path::PathBuf, source: std::io::Error },
+    TempDirectory { path: PathBuf, source: io::Error },
     /// The address.
     #[error("cannot listen")]
     Listen(#[from] BindError),
+    /// The socket that was passed.
+    #[error("cannot listen on the socket that the service manager passed")]
+    PassedSocket(#[source] io::Error),
 }
 
 /// Where scripts run, tried out.
@@ -135,11 +142,26 @@ pub fn local_scanner(config: &Config, grounds: &Grounds, detector: Arc<Detector>
     }
 }
 
+/// Whom the service works under.
+#[derive(Debug)]
+pub struct Manager {
+    /// Whom to tell how it is.
+    pub told: ServiceManager,
+    /// What it is to listen on in place of `[web]`'s address.
+    pub socket: Option<PassedSocket>,
+}
+
 /// Serves until `shutdown` completes, then lets what runs end within [`GRACE`].
 ///
 /// # Errors
 /// [`StartError`]; once it listens, it serves.
-pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
+pub async fn serve(
+    config: Config,
+    manager: Manager,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), StartError> {
+    let Manager { told: manager, socket } = manager;
+    manager.status("Starting: the sandbox is being tried");
     let (key, notices) = RequestKey::load(&config.crypto)?;
     notices.iter().for_each(report);
     let detector = Arc::new(Detector::new()?);
@@ -156,8 +178,9 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
         warn!("sandbox.mode is degraded: whatever holds is used, even if that is next to nothing");
     }
     let spool = grounds.spool(&config);
-    let (tell_ready, ready) = watch::channel(config.scan.canary.is_none());
-    let mut first_answer = ready.clone();
+    let first =
+        if config.scan.canary.is_some() { CanaryState::Awaited } else { CanaryState::Passed };
+    let (tell_canary, canary_says) = watch::channel(first);
     let canary = config.scan.canary.clone().map(|settings| {
         Canary::new(local_scanner(&config, &grounds, Arc::clone(&detector)), settings)
     });
@@ -170,11 +193,11 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
         sandbox: grounds.sandbox.clone(),
         spool,
         detector,
-        ready,
+        canary: canary_says.clone(),
     });
     let canary = canary.map(|canary| {
         let distrusted = scanner.clone();
-        tokio::spawn(canary.watch(tell_ready, move || distrusted.forget_verdicts()))
+        tokio::spawn(canary.watch(tell_canary, move || distrusted.forget_verdicts()))
     });
     let router = http::routes::router(AppState {
         scanner: scanner.clone(),
@@ -183,18 +206,22 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
         settings: Arc::new(RequestSettings::new(&config.web, &config.download)),
     });
     raise_descriptor_limit(config.web.max_connections);
-    if canary.is_some() {
-        // A good script's first answer is here in a moment: nobody needs to be turned away meanwhile.
-        let _told_or_late = timeout(FIRST_CANARY, first_answer.changed()).await;
-    }
-    let listener = Listener::bind(&config.web.listen).await?;
+    let listener = listen(&config.web.listen, socket).await?;
     match listener.local_addr() {
         Ok(address) => info!(%address, "listening"),
         Err(error) => warn!(%error, "listening, but the address cannot be told"),
     }
     let stopping = watch::Sender::new(None);
+    let supervised = Supervised {
+        scanner: scanner.clone(),
+        canary: canary_says,
+        stopping: stopping.subscribe(),
+    };
+    let supervision =
+        manager.listens().then(|| tokio::spawn(supervision::tell(manager.clone(), supervised)));
     let told = async {
         shutdown.await;
+        manager.stopping();
         info!(grace_seconds = GRACE.as_secs(), "stopping; what runs may end");
         stopping.send_replace(Some(Instant::now() + GRACE));
     };
@@ -214,8 +241,24 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
         canary.abort();
     }
     cleaned(&grounds.directory).await;
+    if let Some(supervision) = supervision {
+        supervision.abort();
+    }
     info!("stopped");
     Ok(())
+}
+
+/// On what the service manager passed, or else where `[web]` says.
+async fn listen(address: &Listen, passed: Option<PassedSocket>) -> Result<Listener, StartError> {
+    let listener = match passed {
+        None => return Ok(Listener::bind(address).await?),
+        Some(PassedSocket::Tcp(socket)) => Listener::from_std_tcp(socket),
+        Some(PassedSocket::Unix(socket)) => Listener::from_std_unix(socket),
+    };
+    info!(
+        "the service manager has passed a socket: web.host, web.port and web.socket are not used"
+    );
+    listener.map_err(StartError::PassedSocket)
 }
 
 /// Lets the workers end what they have begun, until `end`; what is left then is killed.

@@ -11,6 +11,7 @@
 //! | [`http`] | connections, routes, request parsing, answers, the table of errors | `scan`'s vocabulary, `media`'s types, `keys` |
 //! | [`keys`] | the server's request key, and opening what was encrypted for it | nothing of ours |
 //! | [`scan`] | one request from authorisation to verdict: cache, queue, workers, file type, script, canary; a script on trial | `media`, the sandbox |
+//! | [`service_manager`], [`supervision`] | what systemd passes, and what it is told | `scan`'s vocabulary |
 //! | [`logging`] | the log | `config` |
 //! | [`media`] | media ids, homeservers, authorisation, download, decryption, spool | nothing of ours |
 //! | `mcs-sandbox` | a crate of its own: one program on one file under restriction | nothing of ours |
@@ -45,3 +46,5 @@ pub mod keys;
 pub mod logging;
 pub mod media;
 pub mod scan;
+pub mod service_manager;
+mod supervision;

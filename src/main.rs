@@ -16,11 +16,12 @@ use std::{
 
 use cli::{Cli, Command, EXIT_CONFIG};
 use matrix_content_scanner::{
-    app::{self, Grounds, StartError},
+    app::{self, Grounds, Manager, StartError},
     config::{Config, Warning},
     keys::RequestKey,
     logging,
     scan::{Verdict, canary::Canary, filetype::Detector, trial::Trial},
+    service_manager::{self, ServiceManager},
 };
 use mcs_sandbox::Outcome;
 
@@ -42,12 +43,25 @@ fn main() -> ExitCode {
         }
     };
     logging::set_up(&config.log);
+    let command = cli.command();
+    // While there is one thread: it takes variables out of the environment.
+    let socket = match command {
+        Command::Serve => service_manager::passed_socket(),
+        _ => Ok(None),
+    };
+    let socket = match socket {
+        Ok(socket) => socket,
+        Err(error) => return failed(&error),
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error),
     };
-    match cli.command() {
-        Command::Serve => runtime.block_on(serve(config, &warnings)),
+    match command {
+        Command::Serve => {
+            let told = ServiceManager::from_environment(std::env::vars_os());
+            runtime.block_on(serve(config, &warnings, Manager { told, socket }))
+        }
         Command::CheckConfig => runtime.block_on(check_config(&config, &warnings)),
         Command::Scan { files } => runtime.block_on(scan(&config, &files)),
         Command::Sandbox { command } => runtime.block_on(sandbox(&config, &command)),
@@ -55,7 +69,7 @@ fn main() -> ExitCode {
     }
 }
 
-async fn serve(config: Config, warnings: &[Warning]) -> ExitCode {
+async fn serve(config: Config, warnings: &[Warning], manager: Manager) -> ExitCode {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
@@ -63,7 +77,7 @@ async fn serve(config: Config, warnings: &[Warning]) -> ExitCode {
         Ok(stop) => stop,
         Err(error) => return failed(&error),
     };
-    match app::serve(config, stop.asked()).await {
+    match app::serve(config, manager, stop.asked()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&error),
     }

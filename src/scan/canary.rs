@@ -7,6 +7,7 @@ use std::{
     fs::File,
     io::{self, Cursor, Read},
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
@@ -24,6 +25,17 @@ const EICAR_BACKWARDS: &[u8] =
     b"*H+H$!ELIF-TSET-SURIVITNA-DRADNATS-RACIE$}7)CC7)^P(45XZP\\4[PA@%P!O5X";
 
 const CLEAN_TEXT: &[u8] = b"A file without anything in it that a scanner could object to.\n";
+
+/// What the canary says of the script.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum CanaryState {
+    /// Nothing yet: the first answer is awaited.
+    Awaited,
+    /// The last answers were the right ones, or nobody asks.
+    Passed,
+    /// One of them was not: why, on one line.
+    Failed(Arc<str>),
+}
 
 /// `scan.canary`, checked.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -88,31 +100,32 @@ impl Canary {
         }
     }
 
-    /// Asks again and again, and says in `ready` whether the last answers were right. Ends with
-    /// whoever listens there. After each wrong verdict, `distrust` is called: what the script has
-    /// said of late is as wrong as that.
-    pub async fn watch(self, ready: watch::Sender<bool>, distrust: impl Fn() + Send) {
-        let mut said = None;
-        while !ready.is_closed() {
+    /// Asks again and again, and says in `state` what the last answers were. Ends with whoever
+    /// listens there. After each wrong verdict, `distrust` is called: what the script has said of
+    /// late is as wrong as that.
+    pub async fn watch(self, state: watch::Sender<CanaryState>, distrust: impl Fn() + Send) {
+        while !state.is_closed() {
             let wrong = self.check().await.err();
-            ready.send_replace(wrong.is_none());
+            let now = match &wrong {
+                None => CanaryState::Passed,
+                Some(wrong) => CanaryState::Failed(chain(wrong).into()),
+            };
+            let before = state.send_replace(now.clone());
             if !matches!(wrong, None | Some(CanaryError::NoVerdict(..))) {
                 distrust();
             }
-            let wrong = wrong.map(|wrong| chain(&wrong));
-            // Told when it changes: what goes on for hours fills no log.
-            if said.as_ref() != Some(&wrong) {
-                if let Some(why) = &wrong {
-                    error!(why, "not ready: the canary's answer is wrong");
-                } else {
-                    info!("ready: the script knows a bad file from a good one");
+            match &now {
+                // Told when it changes: what goes on for hours fills no log.
+                now if *now == before => {}
+                CanaryState::Failed(why) => {
+                    error!(%why, "not ready: the canary's answer is wrong");
                 }
-                said = Some(wrong.clone());
+                _ => info!("ready: the script knows a bad file from a good one"),
             }
             let pause = if wrong.is_some() { RETRY } else { self.settings.interval };
             tokio::select! {
                 () = sleep(pause) => {}
-                () = ready.closed() => {}
+                () = state.closed() => {}
             }
         }
     }

@@ -11,6 +11,7 @@ pub mod flight;
 mod lanes;
 pub mod local;
 mod once;
+pub mod pulse;
 pub mod queue;
 pub mod run_directory;
 pub mod script;
@@ -19,7 +20,7 @@ pub mod worker;
 
 use std::{
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use reqwest::header::HeaderValue;
@@ -30,9 +31,11 @@ use crate::media::{
     homeserver::Homeservers, spool::Spool,
 };
 use cache::{Holding, MediaKey, ResultCache};
+use canary::CanaryState;
 use filetype::{Detector, MediaType};
 use flight::{Flights, Outcome, Seat};
 use once::OncePerKey;
+use pulse::Pulse;
 use queue::Queue;
 use script::Script;
 use worker::Workshop;
@@ -190,6 +193,19 @@ pub struct Scanner {
     flights: Flights,
 }
 
+/// What a scanner has to do at a moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Load {
+    /// Workers with a job.
+    pub busy: usize,
+    /// Of these, those that should have been done with it: they hang.
+    pub late: usize,
+    /// All workers.
+    pub workers: usize,
+    /// Jobs that wait for one.
+    pub waiting: usize,
+}
+
 /// What a scanner is made of.
 pub struct Parts {
     /// `[scan]`
@@ -208,8 +224,8 @@ pub struct Parts {
     pub spool: Spool,
     /// Who names types.
     pub detector: Arc<Detector>,
-    /// Whether the canary lets anything be scanned.
-    pub ready: watch::Receiver<bool>,
+    /// What the canary says: while that is nothing good, nothing is scanned.
+    pub canary: watch::Receiver<CanaryState>,
 }
 
 impl Scanner {
@@ -219,6 +235,7 @@ impl Scanner {
     pub fn start(parts: Parts) -> (Self, JoinSet<()>) {
         let queue = Queue::new(parts.settings.queue_capacity, parts.settings.workers);
         let script = Arc::new(Script::new(&parts.settings));
+        let workers = parts.settings.workers;
         let workshop = Arc::new(Workshop {
             settings: parts.settings,
             max_media_size: parts.max_media_size,
@@ -227,7 +244,8 @@ impl Scanner {
             sandbox: parts.sandbox,
             spool: parts.spool,
             detector: parts.detector,
-            ready: parts.ready,
+            canary: parts.canary,
+            pulse: Pulse::new(workers),
             script,
             cache: ResultCache::new(parts.cache),
             scans: OncePerKey::new(),
@@ -240,6 +258,18 @@ impl Scanner {
     /// Lets no more jobs in.
     pub fn close(&self) {
         self.queue.close();
+    }
+
+    /// How much there is to do.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        let pulse = &self.workshop.pulse;
+        Load {
+            busy: pulse.busy(),
+            late: pulse.late(Instant::now()),
+            workers: self.workshop.settings.workers,
+            waiting: self.queue.len(),
+        }
     }
 
     /// Forgets every verdict: the script that gave them has been found to be wrong.
@@ -279,7 +309,10 @@ impl Scanner {
                 self.authorise(request, holding.etag.as_ref()).await?;
                 return known;
             }
-            if !self.workshop.is_ready() && !self.is_judged(held.as_ref()).await {
+            if !self.workshop.is_ready()
+                && !self.is_judged(held.as_ref()).await
+                && !self.workshop.becomes_ready().await
+            {
                 return Err(Arc::new(ScanError::NotReady));
             }
             let seat = seat.insert(self.flights.board(&self.queue, key, request)?);

@@ -18,7 +18,7 @@ use tracing::{debug, warn};
 use super::{ScanError, Settings, Verdict, worker::caught};
 
 /// How long the removal command may take.
-const REMOVAL_TIME_LIMIT: Duration = Duration::from_secs(30);
+pub(super) const REMOVAL_TIME_LIMIT: Duration = Duration::from_secs(30);
 
 /// Bytes of a script's standard error that are logged, its last ones.
 const MAX_STDERR: usize = 1000;

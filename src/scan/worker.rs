@@ -2,21 +2,31 @@
 //! directory: open, prepare, take in, name the type, run the script; replies; and only then cleans up.
 //! A worker that panics answers its job with an error and lives on.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
+use std::{
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::FutureExt;
 use mcs_sandbox::{Job, Sandbox};
-use tokio::{sync::watch, task::JoinSet, time::timeout_at};
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{timeout, timeout_at},
+};
 use tracing::{Instrument, error, warn};
 
 use super::{
     Phase, ScanError, Settings, Timings, Verdict, Wants,
     cache::{ContentKey, Holding, HoldingParts, ResultCache, Word},
+    canary::CanaryState,
     filetype::Detector,
     flight::Outcome,
     once::OncePerKey,
+    pulse::Pulse,
     queue::{Queue, ScanJob},
-    script::{Run, Script},
+    script::{REMOVAL_TIME_LIMIT, Run, Script},
 };
 use crate::media::{
     Body, FetchError,
@@ -29,6 +39,12 @@ use crate::media::{
 /// The media's name in the job's directory: shell-safe, and the same for all.
 pub const MEDIA_NAME: &str = "media";
 
+/// What a worker may take for a job beyond `scan.deadline`: to keep a body, and to clean up.
+const SLACK: Duration = Duration::from_secs(60).saturating_add(REMOVAL_TIME_LIMIT);
+
+/// How long what needs a scan waits for the canary's first answer.
+const FIRST_ANSWER: Duration = Duration::from_secs(10);
+
 /// What all workers share.
 pub struct Workshop {
     pub(super) settings: Settings,
@@ -39,7 +55,8 @@ pub struct Workshop {
     pub(super) spool: Spool,
     pub(super) detector: Arc<Detector>,
     /// Whether the canary lets anything be scanned.
-    pub(super) ready: watch::Receiver<bool>,
+    pub(super) canary: watch::Receiver<CanaryState>,
+    pub(super) pulse: Pulse,
     pub(super) script: Arc<Script>,
     pub(super) cache: ResultCache,
     /// Scans under way, by content: two media with the same bytes share one.
@@ -49,12 +66,15 @@ pub struct Workshop {
 /// Starts the workers. They end when the queue is closed and empty.
 pub fn start(workshop: &Arc<Workshop>, queue: &Queue) -> JoinSet<()> {
     let mut workers = JoinSet::new();
-    for _ in 0..workshop.settings.workers {
+    for worker in 0..workshop.settings.workers {
         let (workshop, queue) = (Arc::clone(workshop), queue.clone());
         workers.spawn(async move {
             while let Some(mut admitted) = queue.next().await {
                 if let Some(job) = admitted.take() {
                     let span = job.span.clone();
+                    // One that has waited beyond its deadline takes no time.
+                    let due = Instant::now().max(job.accepted + workshop.settings.deadline) + SLACK;
+                    let _at_work = workshop.pulse.begin(worker, due);
                     // A panic is caught where there is still somebody to answer; what is caught here
                     // came after the answer.
                     let work = Box::pin(workshop.work(job)).instrument(span);
@@ -277,7 +297,15 @@ impl Workshop {
     }
 
     pub(super) fn is_ready(&self) -> bool {
-        *self.ready.borrow()
+        *self.canary.borrow() == CanaryState::Passed
+    }
+
+    /// [`Workshop::is_ready`], once there is a first answer: a good script's is here in a moment.
+    pub(super) async fn becomes_ready(&self) -> bool {
+        let mut canary = self.canary.clone();
+        let answered = canary.wait_for(|state| *state != CanaryState::Awaited);
+        let _told_or_late = timeout(FIRST_ANSWER, answered).await;
+        self.is_ready()
     }
 
     /// What is remembered of a content.
