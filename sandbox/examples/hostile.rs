@@ -17,7 +17,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpStream, UdpSocket};
 use std::os::fd::AsRawFd as _;
 use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::net::{SocketAddr, UnixStream};
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 use std::process::exit;
 
 use nix::errno::Errno;
@@ -36,6 +36,17 @@ fn main() {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     if let ["within", environment, command @ ..] = &words[..] {
         within(environment, command);
+    }
+    // What another of them aims at, made outside and removed there.
+    match &words[..] {
+        ["make-segment"] => {
+            println!("{}", raw(libc::SYS_shmget, [0, 4096, 0o1666, 0, 0, 0]).unwrap());
+            return;
+        }
+        ["remove-segment", id] => {
+            return call(libc::SYS_shmctl, [number(id), i64::from(libc::IPC_RMID), 0]).unwrap();
+        }
+        _ => {}
     }
     if geteuid().is_root() || !prctl::get_no_new_privs().unwrap() {
         exit(NOT_CONTAINED);
@@ -64,6 +75,12 @@ fn attack(words: &[&str]) -> Attack {
         ["udp", address] => {
             of(UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.send_to(b"x", address)))
         }
+        ["mptcp", address] => connect_by_mptcp(address),
+        ["fastopen", address] => connect_by_sending(address),
+        ["listen"] => {
+            let socket = raw(libc::SYS_socket, [2, 1, 0, 0, 0, 0])?;
+            call(libc::SYS_listen, [socket, 1, 0])
+        }
         ["socket", family, kind, protocol] => {
             call(libc::SYS_socket, [number(family), number(kind), number(protocol)])
         }
@@ -71,6 +88,19 @@ fn attack(words: &[&str]) -> Attack {
             of(SocketAddr::from_abstract_name(name).and_then(|it| UnixStream::connect_addr(&it)))
         }
         ["connect", path] => of(UnixStream::connect(path)),
+        ["datagram", path] => {
+            of(UnixDatagram::pair().and_then(|(socket, _other)| socket.send_to(b"x", path)))
+        }
+        ["link", path] => of(fs::hard_link(path, "link")),
+        ["stat", path] => of(fs::metadata(path)),
+        ["chmod", path] => {
+            of(fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o640)))
+        }
+        ["inotify", path] => {
+            let path = CString::new(*path).unwrap();
+            let watch = raw(libc::SYS_inotify_init1, [0; 6])?;
+            call(libc::SYS_inotify_add_watch, [watch, path.as_ptr() as i64, 0x20])
+        }
         ["descriptors"] => leaked_descriptor(),
         // kill(2) says yes whoever it reached.
         ["kill-everybody"] => {
@@ -162,6 +192,7 @@ fn of_the_kernel(words: &[&str]) -> Attack {
             let mode = i64::from(libc::S_IFCHR | 0o666);
             call6(libc::SYS_mknodat, [i64::from(libc::AT_FDCWD), text("zero"), mode, 0x105, 0, 0])
         }
+        ["shmat", id] => call(libc::SYS_shmat, [number(id), 0, 0]),
         ["raise-limits"] => {
             let more = [u64::MAX, u64::MAX];
             call6(libc::SYS_prlimit64, [0, 1, more.as_ptr() as i64, 0, 0, 0])
@@ -180,6 +211,33 @@ fn of_io<T>(done: std::io::Result<T>) -> nix::Result<T> {
 
 fn number(text: &str) -> i64 {
     text.parse().unwrap()
+}
+
+fn address(text: &str) -> libc::sockaddr_in {
+    let address: std::net::SocketAddrV4 = text.parse().unwrap();
+    libc::sockaddr_in {
+        sin_family: 2,
+        sin_port: address.port().to_be(),
+        sin_addr: libc::in_addr { s_addr: u32::from(*address.ip()).to_be() },
+        sin_zero: [0; 8],
+    }
+}
+
+/// Bytes of it.
+const ADDRESS_LENGTH: i64 = 16;
+
+/// TCP in all but its number, to a peer that knows TCP alone.
+fn connect_by_mptcp(text: &str) -> Attack {
+    let (socket, address) = (raw(libc::SYS_socket, [2, 1, 262, 0, 0, 0])?, address(text));
+    call(libc::SYS_connect, [socket, (&raw const address) as i64, ADDRESS_LENGTH])
+}
+
+/// Without connect(2).
+fn connect_by_sending(text: &str) -> Attack {
+    let (socket, address) = (raw(libc::SYS_socket, [2, 1, 0, 0, 0, 0])?, address(text));
+    let flags = i64::from(libc::MSG_FASTOPEN);
+    let (to, length) = ((&raw const address) as i64, ADDRESS_LENGTH);
+    call6(libc::SYS_sendto, [socket, c"x".as_ptr() as i64, 1, flags, to, length])
 }
 
 fn looked_at(done: Attack, sign: Errno) -> Attack {
@@ -265,6 +323,9 @@ fn use_up(what: &str) -> Attack {
         "disk" => {
             let mut file = File::create("large").unwrap();
             (0..64).try_for_each(|_| of(file.write_all(&vec![1; 1 << 20])))
+        }
+        "disk-by-many" => {
+            (0..64).try_for_each(|index| of(fs::write(format!("tmp/{index}"), vec![1; 1 << 20])))
         }
         "files" => (0..70_000).try_for_each(|index| of(File::create(format!("tmp/{index}")))),
         "descriptors" => {

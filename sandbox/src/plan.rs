@@ -63,6 +63,8 @@ pub enum Mode {
 const LANDLOCK_SCOPES: u32 = 6;
 /// The version that brought rules for TCP ports, in Linux 6.7.
 const LANDLOCK_TCP: u32 = 4;
+/// The version that brought a right to connect to unix sockets by their paths.
+pub(crate) const LANDLOCK_UNIX_SOCKETS: u32 = 9;
 
 /// What is put in force for a job. Made for trial by [`Plan::best`], and final once the trial run has passed with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -55,6 +55,8 @@ const DENIED: &[Call] = calls![
     SYS_request_key,
     SYS_keyctl,
     SYS_fanotify_init,
+    // Tells what others do with files, whatever Landlock says of these.
+    SYS_inotify_init1,
     SYS_memfd_secret,
     SYS_vmsplice,
     // The machine's own.
@@ -62,7 +64,6 @@ const DENIED: &[Call] = calls![
     SYS_finit_module,
     SYS_delete_module,
     SYS_kexec_load,
-    SYS_kexec_file_load,
     SYS_reboot,
     SYS_acct,
     SYS_syslog,
@@ -79,12 +80,61 @@ const DENIED: &[Call] = calls![
 const DENIED_NEW: &[Call] =
     &[(457, "SYS_statmount"), (458, "SYS_listmount"), (460, "SYS_lsm_set_self_attr")];
 
-/// The same, of calls that other architectures never had.
+/// The same, of calls that other architectures never had, or that `libc` names on this one alone.
 #[cfg(target_arch = "x86_64")]
-const DENIED_OLD: &[Call] =
-    calls![SYS_iopl, SYS_ioperm, SYS_modify_ldt, SYS_uselib, SYS_ustat, SYS_sysfs, SYS__sysctl];
+const DENIED_OLD: &[Call] = calls![
+    SYS_inotify_init,
+    SYS_iopl,
+    SYS_ioperm,
+    SYS_kexec_file_load,
+    SYS_modify_ldt,
+    SYS_uselib,
+    SYS_ustat,
+    SYS_sysfs,
+    SYS__sysctl,
+];
 #[cfg(not(target_arch = "x86_64"))]
-const DENIED_OLD: &[Call] = &[];
+const DENIED_OLD: &[Call] = &[(294, "SYS_kexec_file_load")];
+
+/// Denied where a program is killed with its process group.
+pub(super) const LEAVING_THE_GROUP: &[Call] = calls![SYS_setsid, SYS_setpgid];
+
+/// Denied without namespaces: what these make outlives its process, up to all of the machine's memory, and others of its user
+/// have theirs there. `sysvipc(7)`, `mq_overview(7)`.
+pub(super) const SHARED: &[Call] = calls![
+    SYS_shmget,
+    SYS_shmat,
+    SYS_shmctl,
+    SYS_msgget,
+    SYS_msgsnd,
+    SYS_msgrcv,
+    SYS_msgctl,
+    SYS_semget,
+    SYS_semop,
+    SYS_semtimedop,
+    SYS_semctl,
+    SYS_mq_open,
+    SYS_mq_unlink,
+];
+
+/// Denied without namespaces to the server's own user: Landlock has no right for modes, so a program could shut the server out
+/// of its own directory, or open its key to everybody. What is open already can still be changed: tools need that for what
+/// they write. The last is fchmodat2(2), Linux 6.6. inode(7), acl(5).
+pub(super) const MODES: &[Call] = &[
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_chmod, "SYS_chmod"),
+    (libc::SYS_fchmodat, "SYS_fchmodat"),
+    (libc::SYS_setxattr, "SYS_setxattr"),
+    (libc::SYS_lsetxattr, "SYS_lsetxattr"),
+    (452, "SYS_fchmodat2"),
+];
+
+/// Of calls that send, the argument with their flags.
+pub(super) const SENDING: &[(Call, u8)] = &[
+    ((libc::SYS_sendto, "SYS_sendto"), 3),
+    ((libc::SYS_sendmsg, "SYS_sendmsg"), 2),
+    ((libc::SYS_sendmmsg, "SYS_sendmmsg"), 3),
+];
 
 /// What takes a kind of target before its number: denied for all but this kind, which is a process.
 pub(super) const BY_KIND: &[(Call, u64)] = &[
@@ -122,19 +172,16 @@ pub(super) fn denied() -> impl Iterator<Item = Call> {
 
 /// The name of a call that is denied, with its arguments or without regard to them.
 pub(super) fn name(number: c_long) -> Option<&'static str> {
-    const WITH_ARGUMENTS: &[Call] = calls![
-        SYS_clone,
-        SYS_ioctl,
-        SYS_personality,
-        SYS_setpgid,
-        SYS_setsid,
-        SYS_socket,
-        SYS_socketpair,
-    ];
+    const WITH_ARGUMENTS: &[Call] =
+        calls![SYS_clone, SYS_ioctl, SYS_listen, SYS_personality, SYS_socket, SYS_socketpair,];
+    let by_plan = [LEAVING_THE_GROUP, SHARED, MODES].into_iter().flatten().copied();
+    let sending = SENDING.iter().map(|(call, _)| *call);
     let by_process = OF_ANOTHER_PROCESS.iter().map(|(call, _)| *call);
     let by_kind = BY_KIND.iter().map(|(call, _)| *call);
     denied()
         .chain(WITH_ARGUMENTS.iter().copied())
+        .chain(by_plan)
+        .chain(sending)
         .chain(by_process)
         .chain(by_kind)
         .find(|(call, _)| *call == number)

@@ -190,7 +190,9 @@ fn program<'a>(
         .then(|| paths::rules(view, &directory.path, Path::new(&run.program.0)))
         .transpose()?;
     let watched = run.watched && plan.seccomp;
-    let filters = plan.seccomp.then(|| Filters::new(plan, &view.network, watched)).transpose()?;
+    let servers_own = prepare.user.is_none();
+    let filters =
+        plan.seccomp.then(|| Filters::new(plan, view, servers_own, watched)).transpose()?;
     Ok(Program {
         plan,
         watcher: None,

@@ -20,12 +20,22 @@ use seccompiler::{
     SeccompRule, sock_filter,
 };
 
-use super::calls::{self, BY_KIND, LAST_KNOWN, NEW_NAMESPACES, OF_ANOTHER_PROCESS, TERMINAL_INPUT};
+use super::calls::{
+    self, BY_KIND, LAST_KNOWN, LEAVING_THE_GROUP, MODES, NEW_NAMESPACES, OF_ANOTHER_PROCESS,
+    SENDING, SHARED, TERMINAL_INPUT,
+};
 use super::watch::asked_about;
 use crate::error::{Refusal, Step};
-use crate::plan::Plan;
+use crate::plan::{LANDLOCK_UNIX_SOCKETS, Plan};
 use crate::policy::Network;
 use crate::sys;
+use crate::view::View;
+
+/// `SOCK_TYPE_MASK`: the rest of the argument is flags.
+const SOCKET_KIND: u64 = 0xf;
+
+/// Of `linux/socket.h`: a TCP socket connects with what it sends first.
+const MSG_FASTOPEN: u64 = 0x2000_0000;
 
 const RETURN: u16 = code(libc::BPF_RET | libc::BPF_K);
 
@@ -33,11 +43,17 @@ const RETURN: u16 = code(libc::BPF_RET | libc::BPF_K);
 pub(super) struct Filters([BpfProgram; 2]);
 
 impl Filters {
-    /// With `watched`, the list has also what a watch asks about.
-    pub(super) fn new(plan: Plan, network: &Network, watched: bool) -> Result<Self, Refusal> {
+    /// For a program of a user other than the server's, or of the `servers_own`. With `watched`, the list has also what a
+    /// watch asks about.
+    pub(super) fn new(
+        plan: Plan,
+        view: &View,
+        servers_own: bool,
+        watched: bool,
+    ) -> Result<Self, Refusal> {
         let asked: Vec<_> = watched.then(|| asked_about(plan)).into_iter().flatten().collect();
-        let denied =
-            denied(plan, network, &asked).map_err(|_| Refusal::at(Step::Seccomp)(Errno::EINVAL))?;
+        let denied = denied(plan, view, servers_own, &asked)
+            .map_err(|_| Refusal::at(Step::Seccomp)(Errno::EINVAL))?;
         Ok(Self([numbers(), denied]))
     }
 
@@ -82,19 +98,24 @@ impl Filters {
 
 fn denied(
     plan: Plan,
-    network: &Network,
+    view: &View,
+    servers_own: bool,
     asked: &[c_long],
 ) -> Result<BpfProgram, seccompiler::Error> {
     use SeccompCmpOp::{Eq, MaskedEq, Ne};
+    let beyond = [
+        // Then a program is killed with its process group, which nothing may leave.
+        (!plan.kills_all(), LEAVING_THE_GROUP),
+        (!plan.namespaces, SHARED),
+        (!plan.namespaces && servers_own, MODES),
+    ];
+    let beyond = beyond.into_iter().filter(|(denied, _)| *denied).flat_map(|(_, calls)| calls);
     let mut rules: BTreeMap<c_long, Vec<SeccompRule>> = calls::denied()
+        .chain(beyond.copied())
         .map(|(call, _)| call)
         .chain(asked.iter().copied())
         .map(|call| (call, Vec::new()))
         .collect();
-    if !plan.kills_all() {
-        // Then a program is killed with its process group, which nothing may leave.
-        rules.extend([(libc::SYS_setsid, Vec::new()), (libc::SYS_setpgid, Vec::new())]);
-    }
     for ((call, _), argument) in OF_ANOTHER_PROCESS {
         rules.insert(*call, vec![rule([condition(*argument, Ne, 0)?])?]);
     }
@@ -111,24 +132,7 @@ fn denied(
     // Another personality: only asking for one's own is let through, and the default one.
     let own = [condition(0, Ne, 0)?, condition(0, Ne, 0xffff_ffff)?];
     rules.insert(libc::SYS_personality, vec![rule(own)?]);
-    let families = match network {
-        Network::None => [libc::AF_UNIX].as_slice(),
-        Network::Ports(_) | Network::Host => {
-            &[libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK]
-        }
-    };
-    for call in [libc::SYS_socket, libc::SYS_socketpair] {
-        let other =
-            families.iter().map(|family| condition(0, Ne, u64::from(family.unsigned_abs())));
-        let other = other.collect::<Result<Vec<_>, _>>()?;
-        rules.insert(call, vec![SeccompRule::new(other)?]);
-    }
-    if let Network::Ports(_) | Network::Host = network {
-        // Raw sockets would take a capability; netlink, which libraries ask for addresses, is for routes alone.
-        let netlink = condition(0, Eq, u64::from(libc::AF_NETLINK.unsigned_abs()))?;
-        let other = condition(2, Ne, u64::from(libc::NETLINK_ROUTE.unsigned_abs()))?;
-        rules.entry(libc::SYS_socket).or_default().push(rule([netlink, other])?);
-    }
+    sockets(plan, view, &mut rules)?;
     let filter = SeccompFilter::new(
         rules,
         SeccompAction::Allow,
@@ -136,6 +140,71 @@ fn denied(
         std::env::consts::ARCH.try_into()?,
     )?;
     Ok(filter.try_into()?)
+}
+
+/// Which sockets there are, and what is done with them that Landlock does not see.
+fn sockets(
+    plan: Plan,
+    view: &View,
+    rules: &mut BTreeMap<c_long, Vec<SeccompRule>>,
+) -> Result<(), seccompiler::Error> {
+    use SeccompCmpOp::{Eq, MaskedEq, Ne};
+    let number = |number: c_int| u64::from(number.unsigned_abs());
+    let mut families = Vec::new();
+    // Those with a path are kept apart by the minimal root or by Landlock; where neither does it and none is wanted, there are
+    // none: at one of its user's, a session's D-Bus for instance, a program could have others work for it.
+    if plan.namespaces
+        || plan.landlock >= LANDLOCK_UNIX_SOCKETS
+        || !view.paths.unix_sockets.is_empty()
+    {
+        families.push(libc::AF_UNIX);
+    } else {
+        // A datagram socket of a pair can be sent from to any path. SOCK_DGRAM and SOCK_RAW have this bit, the others have not.
+        let datagram = condition(1, MaskedEq(2), 2)?;
+        rules.entry(libc::SYS_socketpair).or_default().push(rule([datagram])?);
+    }
+    let unix = condition(0, Ne, number(libc::AF_UNIX))?;
+    rules.entry(libc::SYS_socketpair).or_default().push(rule([unix])?);
+    if view.network != Network::None {
+        families.extend([libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK]);
+        // Raw sockets would take a capability; netlink, which libraries ask for addresses, is for routes alone.
+        let netlink = condition(0, Eq, number(libc::AF_NETLINK))?;
+        let other = condition(2, Ne, number(libc::NETLINK_ROUTE))?;
+        rules.entry(libc::SYS_socket).or_default().push(rule([netlink, other])?);
+        // TCP and UDP alone: of the others MPTCP connects wherever TCP does, and Landlock does not take it for TCP.
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            let family = || condition(0, Eq, number(family));
+            for (kind, protocol) in
+                [(libc::SOCK_STREAM, libc::IPPROTO_TCP), (libc::SOCK_DGRAM, libc::IPPROTO_UDP)]
+            {
+                let kind = condition(1, MaskedEq(SOCKET_KIND), number(kind))?;
+                let (unnamed, named) = (condition(2, Ne, 0)?, condition(2, Ne, number(protocol))?);
+                let other = rule([family()?, kind, unnamed, named])?;
+                rules.entry(libc::SYS_socket).or_default().push(other);
+            }
+            // The kinds but these two: 3, those from 4 on, those from 8 on.
+            for bits in [3, 4, 8] {
+                let kind = condition(1, MaskedEq(bits), bits)?;
+                rules.entry(libc::SYS_socket).or_default().push(rule([family()?, kind])?);
+            }
+        }
+    }
+    let other = families.iter().map(|family| condition(0, Ne, number(*family)));
+    let other = other.collect::<Result<Vec<_>, _>>()?;
+    if other.is_empty() {
+        rules.insert(libc::SYS_socket, Vec::new());
+    } else {
+        rules.entry(libc::SYS_socket).or_default().push(SeccompRule::new(other)?);
+    }
+    if let Network::Ports(_) = view.network {
+        // Landlock knows connect(2) and bind(2): sending can connect as well (before Linux 7.2), and listening binds to some port.
+        for (call, flags) in SENDING {
+            let connects = condition(*flags, MaskedEq(MSG_FASTOPEN), MSG_FASTOPEN)?;
+            rules.entry(call.0).or_default().push(rule([connects])?);
+        }
+        rules.insert(libc::SYS_listen, Vec::new());
+    }
+    Ok(())
 }
 
 fn rule<const N: usize>(
@@ -202,6 +271,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::policy::Paths;
 
     const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
     const DENY: u32 = libc::SECCOMP_RET_ERRNO | Errno::EPERM as u32;
@@ -258,8 +328,16 @@ mod tests {
         filters.0.iter().map(|it| answer(it, HERE, call, arguments)).min().unwrap()
     }
 
+    fn view(network: &Network) -> View {
+        View { network: network.clone(), paths: Paths::default() }
+    }
+
+    fn made(plan: Plan, view: &View, servers_own: bool) -> Filters {
+        Filters::new(plan, view, servers_own, false).unwrap_or_else(|_| panic!("no filter"))
+    }
+
     fn filters(network: &Network, namespaces: bool) -> Filters {
-        Filters::new(plan(namespaces), network, false).unwrap_or_else(|_| panic!("no filter"))
+        made(plan(namespaces), &view(network), false)
     }
 
     #[test]
@@ -337,6 +415,93 @@ mod tests {
         }
         for protocol in 1..32 {
             assert_eq!(decide(&ports, 16, protocol), DENY, "{protocol}");
+        }
+    }
+
+    #[test]
+    fn of_the_internets_protocols_there_are_tcp_and_udp() {
+        const NONBLOCK: u64 = libc::SOCK_NONBLOCK as u64 | libc::SOCK_CLOEXEC as u64;
+        for network in [Network::Ports(vec![1344]), Network::Host] {
+            let filters = filters(&network, true);
+            for family in [libc::AF_INET as u64, libc::AF_INET6 as u64] {
+                for kind in 0..16 {
+                    // 1 is ICMP, 132 SCTP, 256 SMC, 262 MPTCP.
+                    for protocol in [0, 1, 6, 17, 33, 132, 136, 256, 262] {
+                        let allowed = matches!((kind, protocol), (1, 0 | 6) | (2, 0 | 17));
+                        let arguments = [family, kind | NONBLOCK, protocol, 0, 0, 0];
+                        // There is no kind 0: the kernel says so itself.
+                        if kind > 0 {
+                            let expected = if allowed { ALLOW } else { DENY };
+                            let found = decide(&filters, libc::SYS_socket, arguments);
+                            assert_eq!(found, expected, "{family} {kind} {protocol}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_port_is_reached_by_connecting_alone() {
+        for (network, expected) in [(Network::Ports(vec![1344]), DENY), (Network::Host, ALLOW)] {
+            let filters = filters(&network, true);
+            for ((call, name), argument) in SENDING {
+                for flags in [0, libc::MSG_NOSIGNAL as u64] {
+                    let sends = |flags| {
+                        let mut arguments = [3, 0, 0, 0, 0, 0];
+                        arguments[usize::from(*argument)] = flags;
+                        decide(&filters, *call, arguments)
+                    };
+                    assert_eq!(sends(flags), ALLOW, "{name}");
+                    assert_eq!(sends(flags | libc::MSG_FASTOPEN as u64), expected, "{name}");
+                }
+            }
+            assert_eq!(decide(&filters, libc::SYS_listen, [3, 8, 0, 0, 0, 0]), expected);
+        }
+    }
+
+    #[test]
+    fn unix_sockets_with_paths_are_there_where_something_else_keeps_them_apart_or_one_is_wanted() {
+        let wanted = View {
+            paths: Paths { unix_sockets: vec!["/run/clamd.sock".into()], ..Paths::default() },
+            ..view(&Network::None)
+        };
+        for network in [Network::None, Network::Ports(vec![1344]), Network::Host] {
+            for (plan, view, expected) in [
+                (plan(false), view(&network), DENY),
+                (plan(false), wanted.clone(), ALLOW),
+                (plan(true), view(&network), ALLOW),
+                (Plan { landlock: 8, ..plan(false) }, view(&network), DENY),
+                (Plan { landlock: 9, ..plan(false) }, view(&network), ALLOW),
+            ] {
+                let filters = made(plan, &view, false);
+                for (kind, of_pair) in [(1, ALLOW), (2, expected), (3, expected), (5, ALLOW)] {
+                    let arguments = [libc::AF_UNIX as u64, kind | 0o2_000_000, 0, 0, 0, 0];
+                    assert_eq!(decide(&filters, libc::SYS_socket, arguments), expected);
+                    let found = decide(&filters, libc::SYS_socketpair, arguments);
+                    assert_eq!(found, of_pair, "{plan:?} {kind}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_processes_of_a_machine_share_is_denied_where_it_is_not_the_jobs_own() {
+        for (call, _) in SHARED {
+            assert_eq!(decide(&filters(&Network::None, true), *call, [0; 6]), ALLOW);
+            assert_eq!(decide(&filters(&Network::None, false), *call, [0; 6]), DENY);
+        }
+    }
+
+    #[test]
+    fn modes_are_not_changed_where_the_servers_files_are_in_reach_and_its_users_own() {
+        let view = view(&Network::None);
+        for (call, _) in MODES {
+            for (namespaces, servers_own) in [(false, false), (true, false), (true, true)] {
+                let filters = made(plan(namespaces), &view, servers_own);
+                assert_eq!(decide(&filters, *call, [0; 6]), ALLOW);
+            }
+            assert_eq!(decide(&made(plan(false), &view, true), *call, [0; 6]), DENY);
         }
     }
 

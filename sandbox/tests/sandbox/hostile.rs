@@ -6,13 +6,15 @@ use std::io::Write as _;
 use std::net::{TcpListener, UdpSocket};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::net::{SocketAddr, UnixListener};
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use mcs_sandbox::{Command, Error, Exit, Job, Layer, Limits, Mode, Outcome, Paths, Policy, User};
+use mcs_sandbox::{
+    Command, Error, Exit, Job, Layer, Limits, Mode, Network, Outcome, Paths, Policy, User,
+};
 
 use crate::place::{AMPLE, Place, Witness, is_root, outside, policy};
 
@@ -49,14 +51,23 @@ pub(crate) struct Field {
     pub(crate) abstract_name: String,
     pub(crate) socket: PathBuf,
     pub(crate) configured: PathBuf,
+    pub(crate) datagrams: PathBuf,
+    /// Shared memory, for everybody.
+    pub(crate) segment: Segment,
     /// A process of the script's own user, outside.
     pub(crate) victim: Victim,
     pub(crate) other: Job,
     _listeners: Vec<UnixListener>,
+    _receiver: UnixDatagram,
 }
 
 impl Field {
     pub(crate) async fn new(layers: &[Layer]) -> Self {
+        Self::with(layers, |policy| policy).await
+    }
+
+    /// The same with another policy.
+    async fn with(layers: &[Layer], changed: impl FnOnce(Policy) -> Policy) -> Self {
         let root = Place::new_root();
         let [closed, open] = ["closed", "open"].map(|name| {
             let path = root.join(name);
@@ -76,7 +87,10 @@ impl Field {
             fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
             path
         });
-        let policy = Policy {
+        let datagrams = root.join("datagrams");
+        let receiver = UnixDatagram::bind(&datagrams).unwrap();
+        fs::set_permissions(&datagrams, Permissions::from_mode(0o666)).unwrap();
+        let policy = changed(Policy {
             user: is_root().then_some(USER),
             paths: Paths {
                 read_only: vec![program()],
@@ -91,7 +105,7 @@ impl Field {
                 ..Limits::default()
             },
             ..policy()
-        };
+        });
         let place = Place::at(root, policy, layers);
         let other = place.job().await;
         other.media().unwrap().write_all(b"plaintext").unwrap();
@@ -104,10 +118,13 @@ impl Field {
             abstract_name,
             socket,
             configured,
+            datagrams,
+            segment: Segment::new(),
             victim: Victim::new(),
             other,
             place,
             _listeners: listeners,
+            _receiver: receiver,
         }
     }
 
@@ -169,6 +186,22 @@ impl Drop for Victim {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+pub(crate) struct Segment(pub(crate) String);
+
+impl Segment {
+    fn new() -> Self {
+        let output = outside(program()).arg("make-segment").output().unwrap();
+        Self(crate::place::text(&output.stdout).trim().parse().unwrap())
+    }
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        let removed = outside(program()).args(["remove-segment", &self.0]).status();
+        assert!(removed.is_ok_and(|it| it.success()) || std::thread::panicking());
     }
 }
 
@@ -252,6 +285,69 @@ async fn under_every_plan_environment_and_input_are_the_listed_ones() {
         let script = r#"read -r line && exit 1; [ -r "$1" ] && cd "$TMPDIR" && echo x > "$1-log""#;
         let exit = sh(&field, script, AMPLE).await.unwrap();
         assert_eq!(exit.outcome, Outcome::Exited(0), "{plan}: {exit:?}");
+        field.end().await;
+    }
+}
+
+/// What Landlock does not take for TCP, or for connecting, is the filter's: the control is Landlock alone.
+#[tokio::test]
+async fn of_ports_the_listed_ones_are_reached_by_connecting_and_no_other_in_any_way() {
+    let test = "of_ports_the_listed_ones_are_reached_by_connecting_and_no_other_in_any_way";
+    let ports = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listed = ports.local_addr().unwrap();
+    let policy = |policy: Policy| Policy { network: Network::Ports(vec![listed.port()]), ..policy };
+    let place = Place::with(policy(crate::place::policy()));
+    if let Err(error) = place.candidate().settle(&place.jobs()).await {
+        crate::place::skipped(test, &format!("ports: {error}"));
+        return;
+    }
+    for (layers, held) in [(&[Layer::Landlock][..], false), (PLANS[1].1, true), (&ALL, true)] {
+        if skipped_where_it_lacks(layers, test).await {
+            continue;
+        }
+        let field = Field::with(layers, policy).await;
+        let other = field.tcp.local_addr().unwrap().to_string();
+        let strike = async |words: &[&str]| {
+            let words: Vec<_> = words.iter().map(ToString::to_string).collect();
+            field.gets_through(&words).await
+        };
+        assert!(strike(&["tcp", &listed.to_string()]).await, "{layers:?}");
+        assert!(!strike(&["tcp", &other]).await, "{layers:?}");
+        let mptcp = fs::read_to_string("/proc/sys/net/mptcp/enabled");
+        for (attack, gets_through) in [
+            (["mptcp", &other], mptcp.is_ok_and(|enabled| enabled.trim() == "1")),
+            (["fastopen", &other], true),
+            (["listen", ""], true),
+        ] {
+            let attack: Vec<_> = attack.into_iter().filter(|word| !word.is_empty()).collect();
+            let through = strike(&attack).await;
+            // Some Landlock to come may hold them too.
+            assert!(!held || !through, "{layers:?}: {attack:?}");
+            if !held && through != gets_through {
+                crate::place::skipped(
+                    test,
+                    &format!("the control: Landlock alone holds {attack:?}"),
+                );
+            }
+        }
+        field.end().await;
+    }
+}
+
+#[tokio::test]
+async fn where_no_unix_socket_is_wanted_none_is_reached() {
+    for (plan, layers) in PLANS {
+        let field = Field::with(layers, |mut policy| {
+            policy.paths.unix_sockets.clear();
+            policy
+        })
+        .await;
+        for (word, path) in [("connect", &field.socket), ("datagram", &field.datagrams)] {
+            let words = [word.to_owned(), path.display().to_string()];
+            let through = field.gets_through(&words).await;
+            // The base alone is the control.
+            assert_eq!(through, layers.is_empty(), "{plan}: {word}");
+        }
         field.end().await;
     }
 }

@@ -41,6 +41,13 @@ fn rows() -> Vec<Row> {
             format!("/var/tmp/{}", fresh_name())
         ]),
         row!("write to /usr", "hhhh", "hhhh", |f| ["write", format!("/usr/{}", fresh_name())]),
+        row!("link to a file of its user's", "hhhh", "xhhh", |f| ["link", f.secret.display()]),
+        row!("change the mode of a file of its user's", "hhhh", "xhhh", |f| [
+            "chmod",
+            f.secret.display()
+        ]),
+        row!("ask for the size of a file", "xxhh", "xxhh", |f| ["stat", f.secret.display()]),
+        row!("watch what others do with files", "xhhh", "xhhh", |f| ["inotify", "/usr/bin"]),
         row!("write beside the server's files", "xhhh", "xhhh", |f| [
             "write",
             f.closed.join(fresh_name()).display()
@@ -52,6 +59,7 @@ fn rows() -> Vec<Row> {
         // The network.
         row!("TCP to this machine", "xhhh", "xhhh", |f| ["tcp", f.tcp.local_addr().unwrap()]),
         row!("UDP to this machine", "xhhh", "xhhh", |f| ["udp", f.udp.local_addr().unwrap()]),
+        row!("UDP to port 53, for names", "xhhh", "xhhh", |f| ["udp", "127.0.0.1:53"]),
         row!("TCP to 169.254.169.254", "-hhh", "-hhh", |f| ["tcp", "169.254.169.254:80"]),
         row!("a netlink socket", "xhhh", "xhhh", |f| ["socket", 16, 3, 0]),
         row!("a packet socket", "hhhh", "hhhh", |f| ["socket", 17, 3, 0]),
@@ -59,19 +67,29 @@ fn rows() -> Vec<Row> {
         row!("a kernel crypto socket", "vhhh", "vhhh", |f| ["socket", 38, 5, 0]),
         row!("an abstract socket outside", "xshh", "xshh", |f| ["abstract", f.abstract_name]),
         row!("a unix socket outside", "xvhh", "xvhh", |f| ["connect", f.socket.display()]),
+        row!("a datagram to a unix socket outside", "xvhh", "xvhh", |f| [
+            "datagram",
+            f.datagrams.display()
+        ]),
         row!("the configured socket (wanted)", "xxxx", "xxxx", |f| [
             "connect",
             f.configured.display()
         ]),
         // Other processes.
         row!("/proc/SERVER/environ", "hhhh", "xhhh", |f| ["read", of_server("environ")]),
+        row!("/proc/SERVER/fd", "hhhh", "xhhh", |f| ["list", of_server("fd")]),
         row!("/proc/SERVER/mem", "hhhh", "vhhh", |f| ["read", of_server("mem")]),
         row!("/proc/SERVER/root", "hhhh", "xhhh", |f| ["read", of_server("root/etc/passwd")]),
         row!("trace a process of its user", "vhhh", "vhhh", |f| ["ptrace", f.victim.id()]),
         row!("read the memory of one", "vhhh", "vhhh", |f| ["process_vm_readv", f.victim.id()]),
         row!("take a descriptor of one", "vhhh", "vhhh", |f| ["pidfd_getfd", f.victim.id()]),
+        row!("share memory with one", "xhhh", "xhhh", |f| ["shmat", f.segment.0]),
         row!("signal one", "xshh", "xshh", |f| ["kill", f.victim.id()]),
         row!("signal the server", "hhhh", "xshh", |f| ["kill", std::process::id()]),
+        row!("signal the server's process group", "xshh", "xshh", |f| [
+            "kill",
+            -nix::unistd::getpgrp().as_raw()
+        ]),
         // Of this the field's end is the proof, where the victim has to be alive.
         row!("kill everybody", "-shh", "-shh", |f| ["kill-everybody"]),
         row!("kill its parent", "hhhh", "xshh", |f| ["kill-parent"]),
@@ -101,12 +119,14 @@ fn rows() -> Vec<Row> {
         row!("x32", "vhhh", "vhhh", |f| ["x32"]),
         row!("an unknown system call", "hhhh", "hhhh", |f| ["unknown"]),
         row!("personality", "xhhh", "xhhh", |f| ["personality"]),
+        row!("/dev/tty", "hhhh", "hhhh", |f| ["read", "/dev/tty"]),
         row!("type into a terminal", "xhhh", "xhhh", |f| ["tiocsti"]),
         row!("raise its own limits", "hhhh", "hhhh", |f| ["raise-limits"]),
         // Using things up. The base layer is not given what is without end.
         row!("a fork bomb", "hhhh", "hhhh", |f| ["limit", "processes"]),
         row!("a memory bomb, in one process", "hhhh", "hhhh", |f| ["limit", "memory"]),
         row!("fill the disk", "xxhh", "xxhh", |f| ["limit", "disk"]),
+        row!("fill the disk, with many files", "xxhh", "xxhh", |f| ["limit", "disk-by-many"]),
         row!("70,000 files", "--hh", "--hh", |f| ["limit", "files"]),
         row!("all descriptors", "hhhh", "hhhh", |f| ["limit", "descriptors"]),
     ]
