@@ -1,6 +1,7 @@
 """Runs the parts that are named, or all: starts what they need, says what ran against which version,
 and stops everything again. A part is a file in parts/, with NEEDS (programs that it starts) and tests
-(functions marked with @test, each of which gets the machine)."""
+(functions marked with @test, each of which gets the machine). What tests and parts share is made by a
+function that is given to `machine.once`."""
 
 import importlib
 import os
@@ -12,11 +13,13 @@ import time
 from harness.machine import Machine
 from harness.run import run_part
 
-PARTS = ["synapse"]
+PARTS = ["synapse", "tokens"]
 
 
 def main(names):
-    unknown = [name for name in names if name not in PARTS]
+    # "tokens:limits" is those tests of a part whose names have this word.
+    chosen = [name.partition(":")[::2] for name in names] or [(name, "") for name in PARTS]
+    unknown = [name for name, _ in chosen if name not in PARTS]
     if unknown:
         sys.exit(f"there are no such parts: {' '.join(unknown)}; there are: {' '.join(PARTS)}")
     # Each of these ends the run the way that Ctrl-C does: everything is stopped first.
@@ -26,8 +29,8 @@ def main(names):
     begun = time.monotonic()
     counts = {"passed": 0, "failed": 0, "skipped": 0}
     with Machine(pathlib.Path(os.environ["SCANNER"])) as machine:
-        for name in names or PARTS:
-            run_part(name, importlib.import_module(f"parts.{name}"), machine, counts)
+        for name, word in chosen:
+            run_part(name, importlib.import_module(f"parts.{name}"), word, machine, counts)
         print("\nran against:")
         for line in sorted(machine.versions):
             print(f"  {line}")

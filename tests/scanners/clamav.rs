@@ -10,7 +10,7 @@ use std::{
 use crate::{Server, Setup, harness::scanner::as_root, lacks, outside};
 
 /// MD5 and size of the EICAR test file: of the whole file, so what is zipped is found only by who unpacks it.
-const SIGNATURES: &str = "44d88612fea8a8f36de82e1278abb02f:68:Test.EICAR\n";
+const SIGNATURES: &str = include_str!("eicar.hdb");
 
 pub(crate) const FAILURES: &str = "scan.failure_exit_codes = [2, 126, 127]\n";
 
@@ -26,14 +26,9 @@ impl Clamd {
     pub(crate) async fn start() -> Self {
         let server = Server::new();
         write_signatures(&server.path("db"));
-        let user = if as_root() { "User clamav" } else { "" };
-        let config = format!(
-            "Foreground yes\nDatabaseDirectory {}\nTemporaryDirectory {}\nLocalSocket {}\n\
-             LocalSocketMode 666\nAlertExceedsMax yes\n{user}\n",
-            server.path("db").display(),
-            server.directory.path().display(),
-            server.path("clamd.ctl").display(),
-        );
+        let user = if as_root() { "User clamav\n" } else { "" };
+        let here = server.directory.path().to_str().unwrap();
+        let config = include_str!("clamd.conf").replace("@HERE@", here) + user;
         fs::write(server.path("clamd.conf"), config).unwrap();
         let mut this = Self(server);
         let mut clamd = outside("clamd");

@@ -27,19 +27,12 @@ impl Icap {
         let modules = modules().display().to_string();
         let here = server.directory.path().display().to_string();
         let user = if as_root() { "User c-icap\nGroup c-icap\n" } else { "" };
-        let socket = clamd.socket();
-        let config = format!(
-            "PidFile {here}/pid\nCommandsSocket {here}/ctl\nPort 127.0.0.1:{port}\nTmpDir {here}\n{user}\
-             ModulesDir {modules}\nServicesDir {modules}\nLoadMagicFile /etc/c-icap/c-icap.magic\n\
-             ServerLog {here}/server.log\nAccessLog {here}/access.log\n\
-             StartServers 1\nMaxServers 1\nThreadsPerChild 4\n\
-             Module common clamd_mod.so\nclamd_mod.ClamdSocket {}\n\
-             Service antivirus virus_scan.so\n\
-             ServiceAlias avscan virus_scan?allow204=on&sizelimit=off&mode=simple\n\
-             virus_scan.ScanFileTypes TEXT DATA EXECUTABLE ARCHIVE\n\
-             virus_scan.MaxObjectSize 300M\nvirus_scan.DefaultEngine clamd\n",
-            socket.display(),
-        );
+        let config = include_str!("c-icap.conf")
+            .replace("@HERE@", &here)
+            .replace("@PORT@", &port.to_string())
+            .replace("@MODULES@", &modules)
+            .replace("@CLAMD@", clamd.socket().to_str().unwrap())
+            + user;
         fs::write(server.path("c-icap.conf"), config).unwrap();
         let mut c_icap = outside("c-icap");
         c_icap.arg("-N").arg("-f").arg(server.path("c-icap.conf"));

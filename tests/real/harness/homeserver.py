@@ -33,12 +33,12 @@ def federated(machine):
 
 
 def unauthenticated(machine):
-    """One that serves media by the old routes, and limits remote media to 100 KB for each address."""
+    """One that serves media by the old routes, and limits remote media to 2 MiB for each address."""
     return Homeserver(
         machine,
         "unauthenticated",
         enable_authenticated_media=False,
-        remote_media_download_burst_count="100K",
+        remote_media_download_burst_count="2M",
         remote_media_download_per_second="1",
     )
 

@@ -116,9 +116,9 @@ class Machine:
         """The ends of all logs, for a failed test."""
         ends = []
         for process in self.processes:
-            lines = process.said().splitlines()[-15:]
+            lines = process.said().splitlines()[-6:]
             state = f"ended with {process.child.returncode}" if process.has_ended() else "running"
-            ends.append("\n".join([f"--- {process.name} ({state})", *(line[:400] for line in lines)]))
+            ends.append("\n".join([f"--- {process.name} ({state})", *(line[:250] for line in lines)]))
         return "\n".join(ends)
 
 

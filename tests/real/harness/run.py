@@ -28,12 +28,13 @@ def shown(value):
     return text if len(text) <= 1000 else f"{text[:1000]}… ({len(text)} characters)"
 
 
-def run_part(name, module, machine, counts):
-    """Runs a part's tests, each once; a program that is missing skips them all, and fails them in CI."""
+def run_part(name, module, word, machine, counts):
+    """Runs those tests of a part whose names have this word. A program that is missing skips them all,
+    and fails them in CI."""
     print(f"\n== {name}", flush=True)
     missing = [program for program in module.NEEDS if not shutil.which(program)]
     for function in vars(module).values():
-        if not getattr(function, "is_test", False):
+        if not getattr(function, "is_test", False) or word not in function.__name__:
             continue
         what = f"{name}: {function.__name__.replace('_', ' ')}"
         begun = time.monotonic()
