@@ -1,4 +1,4 @@
-//! `[crypto]`: exactly one source of the request key.
+//! `[crypto]`: exactly one source of the request key, or else a credential of systemd's.
 
 use super::{
     kinds::{boolean, secret},
@@ -12,7 +12,11 @@ const PICKLE: &str = "pickle_path";
 const PICKLE_KEY: &str = "pickle_key";
 const GENERATE: &str = "generate";
 
+/// Of systemd's: counts where the configuration names no source.
+const CREDENTIAL: &str = "matrix-content-scanner.request_secret";
+
 pub(super) fn read(reader: &mut Reader<'_>) -> Option<Settings> {
+    let credential = reader.credential(CREDENTIAL);
     let mut crypto = reader.section("crypto");
     let secret_path = crypto.read(SECRET, paths::path);
     let pickle_path = crypto.read(PICKLE, paths::path);
@@ -27,7 +31,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Settings> {
         crypto.missing(PICKLE_KEY, "what the pickle is encrypted with, since pickle_path is set");
     } else if has_key && !has_pickle {
         crypto.missing(PICKLE, "the pickle's path, since pickle_key is set");
-    } else if !has_secret && !has_pickle {
+    } else if !has_secret && !has_pickle && credential.is_none() {
         crypto.missing(SECRET, "the path of the request key, or pickle_path and pickle_key");
     }
     if generate && has_pickle && !has_secret {
@@ -36,7 +40,15 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Settings> {
             format!("found true beside {PICKLE}, expected false: only {SECRET} is generated"),
         );
     }
+    if generate && !has_secret && !has_pickle && credential.is_some() {
+        let message =
+            format!("found true without {SECRET}, expected false: the key is a credential");
+        crypto.conflict(GENERATE, message);
+    }
     match (secret_path, pickle_path, pickle_key) {
+        (None, None, None) if !has_secret && !has_pickle && !has_key => {
+            credential.map(|path| Settings::RequestSecret { path, generate: false })
+        }
         (Some(path), ..) => Some(Settings::RequestSecret { path, generate }),
         (None, Some(path), Some(key)) => Some(Settings::Pickle { path, key }),
         _ => None,

@@ -1,7 +1,11 @@
 //! Reads keys one by one, remembers which ones exist, and collects problems instead of stopping at
 //! the first. What nobody asked for is unknown, and the nearest key that exists is suggested.
 
-use std::{borrow::Cow, collections::BTreeMap, path::Path};
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use toml::de::DeValue;
 
@@ -37,6 +41,8 @@ pub(super) type Parsed<T> = Result<T, Vec<Wrong>>;
 pub(super) struct Reader<'a> {
     /// The file as a whole: where absent keys are missed.
     place: Place,
+    /// What the service manager has handed over, by name.
+    credentials: Option<&'a Path>,
     entries: BTreeMap<(String, String), Entry<'a>>,
     /// The file's sections, empty ones too.
     sections: Vec<(String, Place)>,
@@ -66,9 +72,10 @@ pub(super) struct Findings {
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(place: Place) -> Self {
+    pub(super) fn new(place: Place, credentials: Option<&'a Path>) -> Self {
         Self {
             place,
+            credentials,
             entries: BTreeMap::new(),
             sections: Vec::new(),
             misnamed: Vec::new(),
@@ -97,6 +104,11 @@ impl<'a> Reader<'a> {
 
     pub(super) fn misnamed(&mut self, place: Place, name: &str) {
         self.misnamed.push((name.into(), place));
+    }
+
+    /// The path of a credential, if it was handed over.
+    pub(super) fn credential(&self, name: &str) -> Option<PathBuf> {
+        self.credentials.map(|directory| directory.join(name)).filter(|path| path.exists())
     }
 
     pub(super) fn section(&mut self, name: &'static str) -> Section<'_, 'a> {

@@ -19,6 +19,9 @@ use super::{
 
 const PREFIX: &str = "MCS_";
 
+/// Where systemd puts what `LoadCredential=` names. systemd.exec(5), "Credentials".
+const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
+
 /// A configuration is a page or two; this keeps a wrong path from being read into memory.
 const MAX_FILE_SIZE: u64 = 1024 * 1024;
 
@@ -30,6 +33,7 @@ const MAX_SYNTAX_ERRORS: usize = 10;
 pub(super) struct Sources {
     file: Option<File>,
     environment: Vec<Variable>,
+    credentials: Option<PathBuf>,
     current_directory: PathBuf,
 }
 
@@ -61,8 +65,12 @@ impl Sources {
                 None
             }
         });
-        let mut variables = Vec::new();
+        let (mut variables, mut credentials) = (Vec::new(), None);
         for (name, text) in environment {
+            if name == CREDENTIALS {
+                credentials = Some(text.into());
+                continue;
+            }
             let name = name.to_string_lossy();
             if !name.starts_with(PREFIX) {
                 continue;
@@ -78,7 +86,7 @@ impl Sources {
         variables.sort_by(|a, b| a.name.cmp(&b.name));
         if problems.is_empty() {
             let current_directory = std::env::current_dir().unwrap_or_else(|_| "/".into());
-            Ok(Self { file, environment: variables, current_directory })
+            Ok(Self { file, environment: variables, credentials, current_directory })
         } else {
             Err(problems)
         }
@@ -89,7 +97,7 @@ impl Sources {
     pub(super) fn parse(&self) -> Result<Reader<'_>, Vec<Problem>> {
         let place =
             self.file.as_ref().map_or(Place::Defaults, |file| Place::File(file.path.clone()));
-        let mut reader = Reader::new(place);
+        let mut reader = Reader::new(place, self.credentials.as_deref());
         if let Some(file) = &self.file {
             file.parse_into(&mut reader)?;
         }

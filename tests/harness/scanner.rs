@@ -8,7 +8,7 @@ use std::{
     fmt::Write as _,
     fs,
     io::{BufRead, BufReader},
-    os::unix::fs::PermissionsExt,
+    os::{fd::OwnedFd, unix::fs::PermissionsExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, mpsc},
@@ -57,6 +57,7 @@ pub struct Builder {
 pub struct Launch {
     wrapper: Vec<String>,
     environment: Vec<(String, String)>,
+    stdin: Option<Arc<OwnedFd>>,
 }
 
 impl Scanner {
@@ -268,6 +269,14 @@ impl Builder {
         self
     }
 
+    /// With a socket passed to it, as systemd does it: as descriptor 3.
+    pub fn passed(mut self, socket: impl Into<OwnedFd>) -> Self {
+        self.launch.stdin = Some(Arc::new(socket.into()));
+        let pass =
+            "exec 3<&0 </dev/null; export LISTEN_PID=$$ LISTEN_FDS=${LISTEN_FDS:-1}; exec \"$@\"";
+        self.inside(&["/bin/sh", "-c", pass, "sh"])
+    }
+
     /// With this variable in its environment.
     pub fn environment(mut self, name: &str, value: &str) -> Self {
         self.launch.environment.push((name.to_owned(), value.to_owned()));
@@ -354,7 +363,6 @@ async fn start(place: Place, config: &Path, launch: &Launch) -> Scanner {
     let mut child = wrapped(launch)
         .arg("-c")
         .arg(config)
-        .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
@@ -388,7 +396,7 @@ pub fn run(arguments: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, St
 }
 
 fn ended(mut command: Command) -> (Option<i32>, String, String) {
-    let output = command.stdin(Stdio::null()).output().expect("the program runs");
+    let output = command.output().expect("the program runs");
     (
         output.status.code(),
         String::from_utf8(output.stdout).expect("text"),
@@ -407,6 +415,10 @@ fn wrapped(launch: &Launch) -> Command {
     command.args(words);
     command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin");
     command.envs(launch.environment.iter().map(|(name, value)| (name, value)));
+    command.stdin(match &launch.stdin {
+        Some(socket) => socket.try_clone().expect("a descriptor").into(),
+        None => Stdio::null(),
+    });
     command
 }
 

@@ -16,5 +16,6 @@ mod cgroup;
 mod commands;
 mod listening;
 mod secrets;
+mod service_manager;
 mod signals;
 mod trial;

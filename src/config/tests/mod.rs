@@ -183,6 +183,30 @@ fn an_empty_variable_takes_its_key_out() {
 }
 
 #[test]
+fn a_credential_is_the_key_where_no_other_is_named() {
+    const NAME: &str = "matrix-content-scanner.request_secret";
+    let folder = Folder::new();
+    let directory = folder.path().to_str().unwrap().to_owned();
+    let load = |text: &str| folder.load_with(text, &[("CREDENTIALS_DIRECTORY", &directory)]);
+    let script = "scan.script = 'scan.sh'";
+    let path = |loaded: Loaded| match loaded.unwrap().0.crypto {
+        keys::Settings::RequestSecret { path, generate } => (path, generate),
+        keys::Settings::Pickle { .. } => unreachable!(),
+    };
+    assert!(load(script).is_err(), "there is none");
+    let credential = folder.file(NAME, "", 0o400);
+    assert_eq!(path(load(script)), (credential, false));
+    assert_eq!(path(load(&text(""))), (folder.path().join("key"), false));
+    let pickle = "crypto.pickle_path = 'p'\ncrypto.pickle_key = 'k'";
+    let loaded = load(&format!("{script}\n{pickle}")).unwrap().0;
+    assert!(matches!(loaded.crypto, keys::Settings::Pickle { .. }));
+    let told = load(&format!("{script}\ncrypto.generate = true")).unwrap_err().to_string();
+    assert!(told.contains("crypto.generate: found true without request_secret_path"), "{told}");
+    // Half a source is still a mistake, whatever was handed over.
+    assert!(load(&format!("{script}\ncrypto.pickle_path = 'p'")).is_err());
+}
+
+#[test]
 fn a_wrong_variable_is_told_by_its_name() {
     for (name, text, expected) in [
         ("MCS_WEB__PORT", "x", "MCS_WEB__PORT: web.port: found \"x\", expected an integer"),

@@ -47,7 +47,7 @@ proptest! {
 }
 
 fn known() -> Vec<(&'static str, &'static str)> {
-    let reader = Reader::new(Place::Defaults);
+    let reader = Reader::new(Place::Defaults, None);
     Config::read(reader, ROOT).1.known
 }
 
