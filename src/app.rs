@@ -9,6 +9,7 @@ use std::{
 };
 
 use mcs_sandbox::{Candidate, Cgroup, Layer, Mode, Policy, Sandbox};
+use prometheus_client::registry::Registry;
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -17,6 +18,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
+    audit::{Audit, AuditError},
     config::Config,
     http::{
         self, AppState, Listen, RequestSettings,
@@ -24,6 +26,8 @@ use crate::{
     },
     keys::{KeyError, KeyNotice, RequestKey},
     media::{Authoriser, Homeservers, SetupError, spool::Spool},
+    metrics::Metrics,
+    operations::{self, Gauges, Health},
     scan::{
         self, Scanner,
         canary::{Canary, CanaryState},
@@ -63,6 +67,12 @@ pub enum StartError {
     /// The address.
     #[error("cannot listen")]
     Listen(#[from] BindError),
+    /// `[operations]`
+    #[error("the operator's listener cannot be opened ([operations])")]
+    Operations(#[source] BindError),
+    /// `audit.path`
+    #[error("audit.path cannot be used")]
+    Audit(#[from] AuditError),
     /// The socket that was passed.
     #[error("cannot listen on the socket that the service manager passed")]
     PassedSocket(#[source] io::Error),
@@ -168,15 +178,15 @@ pub async fn serve(
     for name in unknown_types(&config, &detector) {
         warn!(name, "a MIME type in [scan] that is never detected: no file is called this");
     }
-    let homeservers = Arc::new(Homeservers::new(&config.download)?);
+    let mut registry = Registry::default();
+    let metrics = Arc::new(Metrics::new(&mut registry));
+    let homeservers = Arc::new(Homeservers::new(&config.download, Arc::clone(&metrics))?);
     let authoriser =
         Arc::new(Authoriser::new(Arc::clone(&homeservers), config.download.authorisation_ttl));
     let grounds = Grounds::of_service(&config).await?;
-    let (layers, helper) = (grounds.sandbox.layers(), grounds.sandbox.helper().display());
-    info!(%layers, %helper, "the sandbox holds");
-    if config.sandbox.mode == Mode::Degraded {
-        warn!("sandbox.mode is degraded: whatever holds is used, even if that is next to nothing");
-    }
+    describe(&grounds.sandbox, &config.sandbox.mode);
+    let audit = config.audit.clone().map(|to| Audit::start(to, Arc::clone(&metrics)));
+    let audit = audit.transpose()?;
     let spool = grounds.spool(&config);
     let first =
         if config.scan.canary.is_some() { CanaryState::Awaited } else { CanaryState::Passed };
@@ -194,6 +204,8 @@ pub async fn serve(
         spool,
         detector,
         canary: canary_says.clone(),
+        metrics: Arc::clone(&metrics),
+        audit: audit.clone(),
     });
     let canary = canary.map(|canary| {
         let distrusted = scanner.clone();
@@ -204,21 +216,31 @@ pub async fn serve(
         homeservers,
         key: Arc::new(key),
         settings: Arc::new(RequestSettings::new(&config.web, &config.download)),
+        metrics: Arc::clone(&metrics),
     });
     raise_descriptor_limit(config.web.max_connections);
     let listener = listen(&config.web.listen, socket).await?;
-    match listener.local_addr() {
-        Ok(address) => info!(%address, "listening"),
-        Err(error) => warn!(%error, "listening, but the address cannot be told"),
-    }
     let stopping = watch::Sender::new(None);
+    let gauges = Gauges {
+        scanner: scanner.clone(),
+        health: Health { canary: canary_says.clone(), stopping: stopping.subscribe() },
+        has_canary: canary.is_some(),
+        sandbox: grounds.sandbox.clone(),
+        max_connections: config.web.max_connections,
+    };
+    // They end with this function.
+    let mut companions = JoinSet::new();
+    if let Some(settings) = config.operations {
+        companions.spawn(operations(settings, registry, gauges).await?);
+    }
     let supervised = Supervised {
         scanner: scanner.clone(),
         canary: canary_says,
         stopping: stopping.subscribe(),
     };
-    let supervision =
-        manager.listens().then(|| tokio::spawn(supervision::tell(manager.clone(), supervised)));
+    if manager.listens() {
+        companions.spawn(supervision::tell(manager.clone(), supervised));
+    }
     let told = async {
         shutdown.await;
         manager.stopping();
@@ -232,7 +254,7 @@ pub async fn serve(
         }
     };
     tokio::select! {
-        () = http::server::serve(listener, router, &config.web, told) => {}
+        () = http::server::serve(listener, router, &config.web, &metrics, told) => {}
         () = grace_ends => warn!("the grace time is over: requests are cut off"),
     }
     let end = stopping.borrow().unwrap_or_else(Instant::now);
@@ -241,24 +263,56 @@ pub async fn serve(
         canary.abort();
     }
     cleaned(&grounds.directory).await;
-    if let Some(supervision) = supervision {
-        supervision.abort();
+    if let Some(audit) = audit {
+        audit.flush(CLEANING).await;
     }
     info!("stopped");
     Ok(())
 }
 
+fn describe(sandbox: &Sandbox, mode: &Mode) {
+    let (layers, helper) = (sandbox.layers(), sandbox.helper().display());
+    info!(%layers, %helper, "the sandbox holds");
+    if *mode == Mode::Degraded {
+        warn!("sandbox.mode is degraded: whatever holds is used, even if that is next to nothing");
+    }
+}
+
 /// On what the service manager passed, or else where `[web]` says.
 async fn listen(address: &Listen, passed: Option<PassedSocket>) -> Result<Listener, StartError> {
+    if passed.is_some() {
+        info!(
+            "the service manager has passed a socket: web.host, web.port and web.socket are not used"
+        );
+    }
     let listener = match passed {
-        None => return Ok(Listener::bind(address).await?),
-        Some(PassedSocket::Tcp(socket)) => Listener::from_std_tcp(socket),
-        Some(PassedSocket::Unix(socket)) => Listener::from_std_unix(socket),
+        None => Listener::bind(address).await?,
+        Some(PassedSocket::Tcp(socket)) => {
+            Listener::from_std_tcp(socket).map_err(StartError::PassedSocket)?
+        }
+        Some(PassedSocket::Unix(socket)) => {
+            Listener::from_std_unix(socket).map_err(StartError::PassedSocket)?
+        }
     };
-    info!(
-        "the service manager has passed a socket: web.host, web.port and web.socket are not used"
-    );
-    listener.map_err(StartError::PassedSocket)
+    match listener.local_addr() {
+        Ok(address) => info!(%address, "listening"),
+        Err(error) => warn!(%error, "listening, but the address cannot be told"),
+    }
+    Ok(listener)
+}
+
+/// Listens for the operator; what it gives serves them until it is dropped.
+async fn operations(
+    settings: operations::Settings,
+    registry: Registry,
+    gauges: Gauges,
+) -> Result<impl Future<Output = ()>, StartError> {
+    let listener = Listener::bind(&settings.listen).await.map_err(StartError::Operations)?;
+    match listener.local_addr() {
+        Ok(address) => info!(%address, "metrics and health are here"),
+        Err(error) => warn!(%error, "metrics and health are there, but the address cannot be told"),
+    }
+    Ok(operations::serve(listener, settings, registry, gauges))
 }
 
 /// Lets the workers end what they have begun, until `end`; what is left then is killed.

@@ -8,12 +8,15 @@
 //! |---|---|---|
 //! | [`app`] | builds everything once, binds, serves, drains | all below |
 //! | [`config`] | the file as written, checked once, in final types | the settings types of all below |
-//! | [`http`] | connections, routes, request parsing, answers, the table of errors | `scan`'s vocabulary, `media`'s types, `keys` |
+//! | [`http`] | connections, routes, request parsing, answers, the table of errors | `scan`'s vocabulary, `media`'s types, `keys`, `metrics` |
 //! | [`keys`] | the server's request key, and opening what was encrypted for it | nothing of ours |
-//! | [`scan`] | one request from authorisation to verdict: cache, queue, workers, file type, script, canary; a script on trial | `media`, the sandbox |
+//! | [`scan`] | one request from authorisation to verdict: cache, queue, workers, file type, script, canary; a script on trial | `media`, the sandbox, `metrics`, `audit` |
 //! | [`service_manager`], [`supervision`] | what systemd passes, and what it is told | `scan`'s vocabulary |
+//! | [`metrics`] | what is counted: names, meanings, labels | nothing of ours |
+//! | [`operations`] | the operator's listener: metrics, health | `http`'s listener and server, `metrics`, `scan`'s state |
+//! | [`audit`] | on request a line for each media that was judged | `media`'s types, `metrics` |
 //! | [`logging`] | the log | `config` |
-//! | [`media`] | media ids, homeservers, authorisation, download, decryption, spool | nothing of ours |
+//! | [`media`] | media ids, homeservers, authorisation, download, decryption, spool | `metrics` |
 //! | `mcs-sandbox` | a crate of its own: one program on one file under restriction | nothing of ours |
 //!
 //! # The walk of one request (`POST …/download_encrypted`)
@@ -40,11 +43,14 @@
 #![forbid(unsafe_code)]
 
 pub mod app;
+pub mod audit;
 pub mod config;
 pub mod http;
 pub mod keys;
 pub mod logging;
 pub mod media;
+pub mod metrics;
+pub mod operations;
 pub mod scan;
 pub mod service_manager;
 mod supervision;

@@ -5,11 +5,13 @@
 //! single values into their final types, and a module for each section knows that section's keys,
 //! defaults and impossible combinations. `config/default.toml` says what the keys mean.
 
+mod audit;
 mod crypto;
 mod download;
 mod kinds;
 mod log;
 mod mime;
+mod operations;
 mod paths;
 mod problem;
 mod reader;
@@ -47,6 +49,10 @@ pub struct Config {
     pub crypto: keys::Settings,
     /// `[log]`
     pub log: Log,
+    /// `[operations]`, unless it is off.
+    pub operations: Option<crate::operations::Settings>,
+    /// `[audit]`, if there is one.
+    pub audit: Option<crate::audit::Settings>,
 }
 
 /// `[log]`, checked.
@@ -98,6 +104,8 @@ impl Config {
         let result_cache = result_cache::read(&mut reader);
         let crypto = crypto::read(&mut reader);
         let log = log::read(&mut reader);
+        let operations = operations::read(&mut reader);
+        let audit = audit::read(&mut reader);
         if let Some(scan) = &scan
             && download.max_size.saturating_mul(2) > scan.max_spool_size
         {
@@ -107,6 +115,11 @@ impl Config {
                 if never { Warning::NeverReached { key, because } } else { Warning::TightSpool };
             reader.section("download").warn(warning);
         }
+        if operations.as_ref().is_some_and(|it| it.listen.is_same_place(&web.listen)) {
+            reader
+                .section("operations")
+                .conflict("port", "found where [web] listens, expected another place");
+        }
         if let Some(sandbox) = &sandbox {
             let directory = scan.as_ref().map(|scan| scan.temp_directory.as_path());
             let secret = crypto.as_ref().map(|crypto| match crypto {
@@ -114,8 +127,12 @@ impl Config {
                 keys::Settings::Pickle { path, .. } => ("pickle_path", path),
             });
             let kept = directory.map(|path| ("scan", "temp_directory", path));
-            let kept =
-                kept.into_iter().chain(secret.map(|(key, path)| ("crypto", key, path.as_path())));
+            let secret = secret.map(|(key, path)| ("crypto", key, path.as_path()));
+            let record = audit.as_ref().and_then(|audit| match audit {
+                crate::audit::Settings::File(path) => Some(("audit", "path", path.as_path())),
+                crate::audit::Settings::Stdout => None,
+            });
+            let kept = kept.into_iter().chain(secret).chain(record);
             for (section, key, own) in kept {
                 let mut shown = sandbox.paths.read_only.iter().chain(&sandbox.paths.writable);
                 if let Some(shown) = shown.find(|shown| own.starts_with(shown)) {
@@ -135,6 +152,8 @@ impl Config {
             result_cache,
             crypto,
             log,
+            operations,
+            audit,
         });
         (config, reader.finish())
     }

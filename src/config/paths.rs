@@ -63,6 +63,20 @@ pub(super) fn file(value: Value<'_>) -> Parsed<PathBuf> {
     }
 }
 
+/// A file that may be made: its folder is there, and it is nothing else.
+pub(super) fn file_to_write(value: Value<'_>) -> Parsed<PathBuf> {
+    const EXPECTED: &str = "the path of a file in a folder that exists";
+    let path = path(value).or_else(|_| value.wrong(EXPECTED))?;
+    match path.parent() {
+        Some(folder) if folder.is_dir() => {}
+        _ => return wrong(&path, "has no folder to lie in", EXPECTED),
+    }
+    if path.is_dir() {
+        return wrong(&path, "is a directory", EXPECTED);
+    }
+    Ok(path)
+}
+
 /// A directory that jobs can live in. Resolved to its end: this is the path that scripts see.
 pub(super) fn temp_directory(value: Value<'_>) -> Parsed<PathBuf> {
     const EXPECTED: &str = "the path of a writable directory";

@@ -14,6 +14,7 @@ use reqwest::Url;
 
 use super::{Config, LogFormat, mime};
 use crate::{
+    audit,
     http::{Listen, Network},
     keys,
     scan::canary::Samples,
@@ -35,7 +36,20 @@ impl Display for Config {
         };
         let mut log = Lines::new(f, "\n[log]")?;
         log.line("level", quoted(&self.log.level))?;
-        log.line("format", quoted(format))
+        log.line("format", quoted(format))?;
+        let mut operations = Lines::new(f, "\n[operations]")?;
+        operations.line("enabled", self.operations.is_some())?;
+        if let Some(settings) = &self.operations {
+            operations.listen(&settings.listen)?;
+        }
+        let mut audit = Lines::new(f, "\n[audit]")?;
+        audit.optional(
+            "path",
+            self.audit.as_ref().map(|to| match to {
+                audit::Settings::File(file) => path(file),
+                audit::Settings::Stdout => quoted("-"),
+            }),
+        )
     }
 }
 
@@ -50,13 +64,7 @@ impl Config {
     fn show_web(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let web = &self.web;
         let mut lines = Lines::new(f, "[web]")?;
-        match &web.listen {
-            Listen::Tcp { host, port } => {
-                lines.line("host", quoted(host))?;
-                lines.line("port", port)?;
-            }
-            Listen::Unix(socket) => lines.line("socket", path(socket))?,
-        }
+        lines.listen(&web.listen)?;
         lines.line("max_body_size", quoted_size(web.max_body_size as u64))?;
         lines.line("max_connections", web.max_connections)?;
         lines.line("header_timeout", quoted_duration(web.header_timeout))?;
@@ -195,6 +203,16 @@ impl<'w, 'f> Lines<'w, 'f> {
 
     fn line(&mut self, key: &str, value: impl Display) -> fmt::Result {
         writeln!(self.0, "{key} = {value}")
+    }
+
+    fn listen(&mut self, listen: &Listen) -> fmt::Result {
+        match listen {
+            Listen::Tcp { host, port } => {
+                self.line("host", quoted(host))?;
+                self.line("port", port)
+            }
+            Listen::Unix(socket) => self.line("socket", path(socket)),
+        }
     }
 
     fn optional(&mut self, key: &str, value: Option<impl Display>) -> fmt::Result {

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::{
     kinds::{self, duration, integer, memory_size, size},
     paths,
-    reader::{Parsed, Reader, Value},
+    reader::{Parsed, Reader, Section, Value},
 };
 use crate::http::{Listen, Network, Settings};
 
@@ -24,16 +24,8 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
         download.read("trusted_proxies", kinds::list(network)).unwrap_or_default();
 
     let mut web = reader.section("web");
-    let host = web.read("host", host).unwrap_or_else(|| "127.0.0.1".into());
-    let port = web.read("port", integer(0..=u16::MAX)).unwrap_or(8080);
-    let socket = web.read("socket", socket);
-    for key in ["host", "port"] {
-        if web.has("socket") && web.has(key) {
-            web.conflict(key, "found beside socket, expected one of the two");
-        }
-    }
     Settings {
-        listen: socket.map_or(Listen::Tcp { host, port }, Listen::Unix),
+        listen: listen(&mut web, 8080),
         max_body_size: web.read("max_body_size", memory_size(1024..=64 << 20)).unwrap_or(128 << 10),
         max_connections: web.read("max_connections", integer(1..=1_000_000)).unwrap_or(2048),
         header_timeout: web
@@ -43,6 +35,19 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
         min_rate: web.read("min_rate", size(0..=1 << 30)).unwrap_or(4 << 10),
         trusted_proxies,
     }
+}
+
+/// `host` and `port`, or `socket`.
+pub(super) fn listen(section: &mut Section<'_, '_>, default_port: u16) -> Listen {
+    let host = section.read("host", host).unwrap_or_else(|| "127.0.0.1".into());
+    let port = section.read("port", integer(0..=u16::MAX)).unwrap_or(default_port);
+    let socket = section.read("socket", socket);
+    for key in ["host", "port"] {
+        if section.has("socket") && section.has(key) {
+            section.conflict(key, "found beside socket, expected one of the two");
+        }
+    }
+    socket.map_or(Listen::Tcp { host, port }, Listen::Unix)
 }
 
 /// An address literal, in brackets or not, or a name to look up.

@@ -33,7 +33,10 @@ use tokio::{
 };
 use tower::ServiceExt;
 
-use crate::media::pace::{Pace, TooSlow, WINDOW};
+use crate::{
+    media::pace::{Pace, TooSlow, WINDOW},
+    metrics::Metrics,
+};
 
 /// Bytes of a request's header, and of an answer that hyper gathers before it writes. hyper's
 /// default is 400 KiB; tokens are a few KiB, and there may be thousands of connections.
@@ -61,8 +64,14 @@ pub(super) struct Limits {
 }
 
 /// Serves one connection to its end.
-pub(super) async fn serve<I>(io: I, peer: Peer, router: Router, limits: Limits, watcher: Watcher)
-where
+pub(super) async fn serve<I>(
+    io: I,
+    peer: Peer,
+    router: Router,
+    limits: Limits,
+    watcher: Watcher,
+    metrics: Arc<Metrics>,
+) where
     I: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let requests = Arc::new(Requests::default());
@@ -72,9 +81,14 @@ where
         let mut request: Request = request.map(Body::new);
         request.extensions_mut().insert(peer);
         let answer = router.clone().oneshot(request);
+        let metrics = Arc::clone(&metrics);
         async move {
             let Ok(response) = answer.await;
-            Ok::<_, Infallible>(response.map(|body| AnswerBody { body, _underway: underway }))
+            Ok::<_, Infallible>(response.map(|body| AnswerBody {
+                body,
+                metrics,
+                _underway: underway,
+            }))
         }
     });
     let connection = http1::Builder::new()
@@ -115,6 +129,7 @@ impl Drop for Underway {
 /// An answer's body, whose end ends the request.
 struct AnswerBody {
     body: Body,
+    metrics: Arc<Metrics>,
     _underway: Underway,
 }
 
@@ -126,7 +141,13 @@ impl http_body::Body for AnswerBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &polled
+            && let Some(bytes) = frame.data_ref()
+        {
+            self.metrics.sent(bytes.len());
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

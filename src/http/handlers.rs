@@ -117,7 +117,7 @@ async fn answer(
             };
             Outcome::of_answer(media, &answer, response)
         }
-        Err(error) => Outcome::of_media(media, ApiError::from(&*error).into_response()),
+        Err(error) => Outcome::of_error(media, &error, ApiError::from(&*error).into_response()),
     }
 }
 

@@ -50,7 +50,7 @@ const FIXED: [(HeaderName, HeaderValue); 6] = [
 /// Answers `request` with the media; `file_name` is the one that its path asks for.
 pub(super) fn answer(request: &Parts, media: &Media, file_name: Option<&str>) -> Response {
     let length = media.body.len();
-    let etag = format!("\"{}\"", hex(&media.body_hash));
+    let etag = format!("\"{}\"", media::hex(&media.body_hash));
     let mut headers = describe(media, file_name);
     if let Ok(etag) = HeaderValue::from_str(&etag) {
         headers.insert(header::ETAG, etag);
@@ -167,14 +167,6 @@ fn read_piece(file: &SpooledFile, part: &Range<u64>) -> io::Result<Bytes> {
     }
     buffer.truncate(length);
     Ok(buffer.into())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ use reqwest::header::HeaderName;
 use crate::{
     keys::RequestKey,
     media::{self, homeserver::Homeservers},
+    metrics::Metrics,
     scan::Scanner,
 };
 
@@ -66,6 +67,14 @@ pub enum Listen {
     Unix(PathBuf),
 }
 
+impl Listen {
+    /// Whether only one of the two can be listened on.
+    #[must_use]
+    pub fn is_same_place(&self, other: &Self) -> bool {
+        self == other && !matches!(self, Self::Tcp { port: 0, .. })
+    }
+}
+
 /// A network in CIDR notation; a lone address is a network of one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Network {
@@ -86,6 +95,8 @@ pub struct AppState {
     pub key: Arc<RequestKey>,
     /// How requests are read.
     pub settings: Arc<RequestSettings>,
+    /// Counts answers.
+    pub metrics: Arc<Metrics>,
 }
 
 /// How requests are read: the parts of `[web]` and `[download]` that handlers need.

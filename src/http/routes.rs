@@ -1,7 +1,7 @@
 //! The contract's routes and what surrounds all of them: CORS, one line in the log, a net for
 //! panics. Knows no request's content.
 
-use std::any::Any;
+use std::{any::Any, sync::Arc};
 
 use axum::{
     Router,
@@ -16,7 +16,7 @@ use super::{
     AppState,
     error::ApiError,
     handlers,
-    logging::{self, RequestIds},
+    logging::{self, Observer},
     request::PREFIX,
 };
 
@@ -69,17 +69,18 @@ pub fn router(state: AppState) -> Router {
             &format!("{PREFIX}/public_key"),
             get(handlers::public_key).options(handlers::preflight),
         );
-    tolerant(surround(routes).with_state(state))
+    let observer = Observer::new(Arc::clone(&state.metrics));
+    tolerant(surround(routes, observer).with_state(state))
 }
 
 /// Fallbacks and layers, apart from the routes so that tests can give their own.
-fn surround<S: Clone + Send + Sync + 'static>(routes: Router<S>) -> Router<S> {
+fn surround<S: Clone + Send + Sync + 'static>(routes: Router<S>, observer: Observer) -> Router<S> {
     routes
         .fallback(handlers::unknown_route)
         .method_not_allowed_fallback(handlers::unknown_method)
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::map_response(with_cors))
-        .layer(middleware::from_fn_with_state(RequestIds::default(), logging::line))
+        .layer(middleware::from_fn_with_state(observer, logging::line))
 }
 
 /// Takes a trailing slash away before the route is looked for.
@@ -115,11 +116,10 @@ mod tests {
         async fn panics() {
             panic!("of a test")
         }
-        tolerant(surround(
-            Router::new()
-                .route("/a/{b}", get(|| async { "whole" }).options(handlers::preflight))
-                .route("/panics", get(panics)),
-        ))
+        let routes = Router::new()
+            .route("/a/{b}", get(|| async { "whole" }).options(handlers::preflight))
+            .route("/panics", get(panics));
+        tolerant(surround(routes, Observer::default()))
     }
 
     async fn ask(method: Method, path: &str) -> (StatusCode, Response, String) {

@@ -16,6 +16,7 @@ use super::{
     connection::{self, Limits, Peer},
     listener::{Listener, Stream},
 };
+use crate::metrics::Metrics;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -30,6 +31,7 @@ pub async fn serve(
     listener: Listener,
     router: Router,
     settings: &Settings,
+    metrics: &Arc<Metrics>,
     shutdown: impl Future<Output = ()>,
 ) {
     let limits = Limits {
@@ -54,10 +56,16 @@ pub async fn serve(
         };
         let router = router.clone();
         let watcher = graceful.watcher();
+        let metrics = Arc::clone(metrics);
         connections.spawn(async move {
+            let _counted = metrics.connection_begins();
             match stream {
-                Stream::Tcp(io) => connection::serve(io, peer, router, limits, watcher).await,
-                Stream::Unix(io) => connection::serve(io, peer, router, limits, watcher).await,
+                Stream::Tcp(io) => {
+                    connection::serve(io, peer, router, limits, watcher, metrics).await;
+                }
+                Stream::Unix(io) => {
+                    connection::serve(io, peer, router, limits, watcher, metrics).await;
+                }
             }
             drop(place);
         });
@@ -187,7 +195,10 @@ mod tests {
         let LocalAddr::Tcp(address) = listener.local_addr().unwrap() else { panic!("not TCP") };
         let (stop, stopped) = oneshot::channel();
         let ended = tokio::spawn(async move {
-            serve(listener, router, &settings, async { stopped.await.unwrap_or(()) }).await;
+            serve(listener, router, &settings, &Arc::default(), async {
+                stopped.await.unwrap_or(());
+            })
+            .await;
         });
         Served { address, stop, ended }
     }
@@ -398,7 +409,10 @@ mod tests {
         let listener = Listener::bind(&settings.listen).await?;
         let (stop, stopped) = oneshot::channel();
         let ended = tokio::spawn(async move {
-            serve(listener, hello(), &settings, async { stopped.await.unwrap_or(()) }).await;
+            serve(listener, hello(), &settings, &Arc::default(), async {
+                stopped.await.unwrap_or(());
+            })
+            .await;
         });
         Ok((stop, ended))
     }
@@ -440,7 +454,8 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let listener = Listener::from_std_tcp(listener).unwrap();
         let settings = settings(LONG, LONG, 9);
-        let server = serve(listener, hello(), &settings, std::future::pending());
+        let metrics = Arc::default();
+        let server = serve(listener, hello(), &settings, &metrics, std::future::pending());
         let client = async {
             let mut client = TcpStream::connect(address).await.unwrap();
             client.write_all(GET).await.unwrap();

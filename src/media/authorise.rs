@@ -13,6 +13,7 @@ use tokio::{
 };
 
 use super::{FetchError, Homeservers, MediaRequest, Origin, Requester, exits::Reached};
+use crate::metrics::Authorisation;
 
 /// Remembered answers: far more than homeservers give within a `ttl` of seconds, about 8 MiB.
 const CAPACITY: usize = 65_536;
@@ -62,13 +63,22 @@ impl Authoriser {
                 .await
                 .map_err(|_| FetchError::TimedOut("no answer to the authorisation"))?;
             match known {
-                Ok(until) if Instant::now() < until => return Ok(()),
+                Ok(until) if Instant::now() < until => {
+                    self.homeservers.metrics.authorisation(Authorisation::Remembered);
+                    return Ok(());
+                }
                 Ok(_) => {
                     self.yes.remove_if(&key, |until| *until <= Instant::now());
                 }
                 // Dropped without a value (an error, a requester gone), it wakes the next in line.
                 Err(guard) => {
-                    self.ask(request, etag, deadline).await?;
+                    let asked = self.ask(request, etag, deadline).await;
+                    let result = match asked {
+                        Ok(()) => Authorisation::Granted,
+                        Err(_) => Authorisation::Refused,
+                    };
+                    self.homeservers.metrics.authorisation(result);
+                    asked?;
                     if let Some(until) = self.until() {
                         // Fails only if the place was taken meanwhile: then it is asked again.
                         let _ = guard.insert(until);

@@ -20,6 +20,7 @@ use super::{
     pace::{Pace, TooSlow},
     pump::Pump,
 };
+use crate::metrics::Metrics;
 
 /// Bytes that go to the blocking threads at once: one batch is written while the next is collected.
 const BATCH: usize = 256 * 1024;
@@ -32,6 +33,7 @@ pub struct Opened {
     limits: Limits,
     deadline: Instant,
     crunching: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
 }
 
 impl Homeservers {
@@ -40,9 +42,7 @@ impl Homeservers {
     pub async fn open(&self, request: &MediaRequest) -> Result<Opened, FetchError> {
         let deadline = self.deadline();
         match self.ask(request, None, true, deadline).await? {
-            Reached::Answer(response, _) => {
-                Opened::new(response, self.limits, deadline, Arc::clone(&self.crunching))
-            }
+            Reached::Answer(response, _) => Opened::new(response, self, deadline),
             Reached::Elsewhere => Err(FetchError::NotMedia("a redirect".into())),
         }
     }
@@ -51,10 +51,10 @@ impl Homeservers {
 impl Opened {
     fn new(
         response: Response,
-        limits: Limits,
+        homeservers: &Homeservers,
         deadline: Instant,
-        crunching: Arc<Semaphore>,
     ) -> Result<Self, FetchError> {
+        let limits = homeservers.limits;
         if response.status() != 200 {
             return Err(FetchError::NotMedia(format!("status {}", response.status().as_u16())));
         }
@@ -71,7 +71,14 @@ impl Opened {
             length,
             gzip,
         };
-        Ok(Self { head, response, limits, deadline, crunching })
+        Ok(Self {
+            head,
+            response,
+            limits,
+            deadline,
+            crunching: Arc::clone(&homeservers.crunching),
+            metrics: Arc::clone(&homeservers.metrics),
+        })
     }
 
     /// Moves the body through `intake` to its end and gives it back. Dropping the future closes the
@@ -96,6 +103,7 @@ impl Opened {
 
         while let Some(chunk) = self.next_chunk(&mut pace).await? {
             received += chunk.len() as u64;
+            self.metrics.fetched(chunk.len());
             if received > self.limits.max_size {
                 return Err(FetchError::TooLarge { limit: self.limits.max_size });
             }

@@ -26,6 +26,7 @@ use tokio::{
 use url::{Host, Origin};
 
 use super::{FetchError, Settings, address::is_global, homeserver::SetupError, tls};
+use crate::metrics::Metrics;
 
 /// Redirects followed for one question.
 const MAX_REDIRECTS: usize = 5;
@@ -43,6 +44,7 @@ pub(super) struct Exits {
     /// Why https cannot be had, if it cannot.
     no_https: Option<&'static str>,
     proxy_is_https: bool,
+    metrics: Arc<Metrics>,
 }
 
 /// What is asked, apart from the address.
@@ -79,14 +81,17 @@ impl Exits {
     pub(super) fn new<'a>(
         settings: &Settings,
         configured: impl Iterator<Item = &'a Url> + Clone,
+        metrics: Arc<Metrics>,
     ) -> Result<Self, SetupError> {
-        Self::with_roots(settings, configured, tls::roots(settings.ca_certificates.as_deref())?)
+        let roots = tls::roots(settings.ca_certificates.as_deref())?;
+        Self::with_roots(settings, configured, roots, metrics)
     }
 
     fn with_roots<'a>(
         settings: &Settings,
         configured: impl Iterator<Item = &'a Url> + Clone,
         roots: RootCertStore,
+        metrics: Arc<Metrics>,
     ) -> Result<Self, SetupError> {
         let no_https = roots.is_empty().then_some(tls::NO_ROOTS);
         let proxy_is_https = settings.proxy.as_ref().is_some_and(|url| url.scheme() == "https");
@@ -129,6 +134,7 @@ impl Exits {
             allow_private: settings.allow_private_addresses,
             no_https,
             proxy_is_https,
+            metrics,
         })
     }
 
@@ -138,9 +144,17 @@ impl Exits {
         let (mut url, mut giver) = (url, Giver::Asked);
         for _ in 0..=MAX_REDIRECTS {
             let until = within(patience, deadline);
-            let response = timeout_at(until, self.hop(url.clone(), headers.clone()))
+            let answered = timeout_at(until, self.hop(url.clone(), headers.clone()))
                 .await
-                .map_err(|_| FetchError::TimedOut("no answer to the request"))??;
+                .map_err(|_| FetchError::TimedOut("no answer to the request"))
+                .flatten();
+            match &answered {
+                Ok(response) => self.metrics.upstream(Some(response.status().as_u16())),
+                // Nobody was asked.
+                Err(FetchError::ForbiddenAddress(_)) => {}
+                Err(_) => self.metrics.upstream(None),
+            }
+            let response = answered?;
             if !is_redirect(response.status()) {
                 return Ok(Reached::Answer(response, giver));
             }

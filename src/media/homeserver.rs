@@ -19,6 +19,7 @@ use super::{
     pace,
     routes::Route,
 };
+use crate::metrics::Metrics;
 
 /// What cannot be set up as configured.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +61,7 @@ pub struct Homeservers {
     exits: Exits,
     discovery: Discovery,
     pub(super) limits: Limits,
+    pub(super) metrics: Arc<Metrics>,
     /// One for each processor: hashing and decrypting many bodies at once would be no quicker, and
     /// would keep everything else waiting for a processor.
     pub(super) crunching: Arc<Semaphore>,
@@ -77,7 +79,7 @@ pub(super) struct Limits {
 
 impl Homeservers {
     /// Sets up TLS and clients. Blocking (it reads the system's certificates); for the start.
-    pub fn new(settings: &Settings) -> Result<Self, SetupError> {
+    pub fn new(settings: &Settings, metrics: Arc<Metrics>) -> Result<Self, SetupError> {
         let configured = settings
             .base_homeserver_url
             .iter()
@@ -96,7 +98,7 @@ impl Homeservers {
                 .map(|(host, url)| (host.to_ascii_lowercase(), base_url(url)))
                 .collect(),
             additional_headers: settings.additional_headers.clone(),
-            exits: Exits::new(settings, configured)?,
+            exits: Exits::new(settings, configured, Arc::clone(&metrics))?,
             discovery: Discovery::new(),
             limits: Limits {
                 max_size: settings.max_size,
@@ -105,6 +107,7 @@ impl Homeservers {
                 min_rate: settings.min_rate,
                 rate_window: pace::WINDOW,
             },
+            metrics,
             crunching: Arc::new(Semaphore::new(
                 std::thread::available_parallelism().map_or(1, usize::from),
             )),

@@ -206,6 +206,30 @@ pub enum FetchError {
     Intake(#[from] IntakeError),
 }
 
+impl FetchError {
+    /// One word for it, of a fixed list; for metrics.
+    #[must_use]
+    pub fn cause(&self) -> &'static str {
+        match self {
+            Self::MissingToken => "missing_token",
+            Self::UnknownToken => "unknown_token",
+            Self::NotFound => "not_found",
+            Self::Refused { .. } => "refused",
+            Self::TooLarge { .. } | Self::Intake(IntakeError::TooLarge { .. }) => "too_large",
+            Self::Unreachable(_) => "unreachable",
+            Self::ForbiddenAddress(_) => "forbidden_address",
+            Self::Upstream { .. } => "upstream",
+            Self::BrokenOff(_) => "broken_off",
+            Self::NotMedia(_) => "not_media",
+            Self::NotYetUploaded => "not_yet_uploaded",
+            Self::TimedOut(_) => "timed_out",
+            Self::Intake(IntakeError::SpoolFull) => "spool_full",
+            Self::Intake(IntakeError::Disk(_)) => "disk",
+            Self::Intake(IntakeError::HashMismatch) => "hash_mismatch",
+        }
+    }
+}
+
 /// `[download]`, checked: final types, nothing is checked again. No `Debug`: the proxy's URL and the
 /// operator's headers may be secrets.
 #[derive(Clone)]
@@ -240,6 +264,15 @@ pub struct Settings {
     pub ca_certificates: Option<std::path::PathBuf>,
     /// How long a homeserver's "yes" to a requester holds; zero asks every time.
     pub authorisation_ttl: Duration,
+}
+
+/// A digest as people read it.
+pub(crate) fn hex(digest: &[u8; 32]) -> String {
+    use std::fmt::Write as _;
+    digest.iter().fold(String::with_capacity(64), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 impl MediaRequest {

@@ -55,6 +55,12 @@ impl Spool {
         self.budget.used()
     }
 
+    /// Bytes of the whole budget.
+    #[must_use]
+    pub fn capacity(&self) -> u64 {
+        self.budget.capacity()
+    }
+
     /// A file without a name: gone with its last descriptor, whatever becomes of the server.
     pub(super) fn nameless_file(&self) -> io::Result<File> {
         tempfile::tempfile_in(&self.directory)

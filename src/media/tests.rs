@@ -12,7 +12,7 @@ pub(super) async fn open(
     settings: &Settings,
     request: &MediaRequest,
 ) -> Result<Opened, FetchError> {
-    Homeservers::new(settings).unwrap().open(request).await
+    Homeservers::new(settings, Arc::default()).unwrap().open(request).await
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the signature of `Intake::write`")]

@@ -70,6 +70,8 @@ pub struct Holding(Arc<HoldingParts>);
 pub struct HoldingParts {
     /// SHA-256 of the plaintext.
     pub content: [u8; 32],
+    /// Bytes of the body, and of the plaintext.
+    pub size: u64,
     /// SHA-256 of the body.
     pub body_hash: [u8; 32],
     /// The plaintext's type, by content.
@@ -109,6 +111,19 @@ pub struct ResultCache {
     bodies: Cache<[u8; 32], Bytes, ByLength>,
 }
 
+/// Entries of each kind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sizes {
+    /// What media hold.
+    pub media: usize,
+    /// What was said of contents.
+    pub verdicts: usize,
+    /// Small clean bodies.
+    pub bodies: usize,
+    /// What the bodies count for, bytes.
+    pub body_bytes: u64,
+}
+
 #[derive(Clone, Debug)]
 struct Until<T> {
     value: T,
@@ -141,6 +156,17 @@ impl ResultCache {
             words: Cache::new(settings.max_size),
             bodies: Cache::with_weighter(items.max(1), settings.max_total_size, ByLength),
             settings,
+        }
+    }
+
+    /// How much is remembered, entries whose time is over included.
+    #[must_use]
+    pub fn sizes(&self) -> Sizes {
+        Sizes {
+            media: self.holdings.len(),
+            verdicts: self.words.len(),
+            bodies: self.bodies.len(),
+            body_bytes: self.bodies.weight(),
         }
     }
 

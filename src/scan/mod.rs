@@ -26,9 +26,13 @@ use std::{
 use reqwest::header::HeaderValue;
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 
-use crate::media::{
-    Body, FetchError, MediaRequest, authorise::Authoriser, decrypt::Decryption,
-    homeserver::Homeservers, spool::Spool,
+use crate::{
+    audit::Audit,
+    media::{
+        Body, FetchError, MediaRequest, authorise::Authoriser, decrypt::Decryption,
+        homeserver::Homeservers, spool::Spool,
+    },
+    metrics::Metrics,
 };
 use cache::{Holding, MediaKey, ResultCache};
 use canary::CanaryState;
@@ -67,8 +71,21 @@ pub struct Answer {
     pub verdict: Verdict,
     /// The media, where it was wanted and is clean.
     pub media: Option<Media>,
+    /// Where it comes from.
+    pub source: Source,
     /// How the answer came about, for the log.
     pub timings: Timings,
+}
+
+/// Where an answer comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Source {
+    /// Nothing was fetched or scanned for it.
+    Memory,
+    /// A job that was under way for somebody else.
+    Flight,
+    /// A job of its own.
+    Job,
 }
 
 /// The word on a content.
@@ -120,11 +137,15 @@ pub struct Timings {
     pub scan: Option<Duration>,
 }
 
-impl Timings {
-    /// Whether nothing was fetched or scanned for this answer.
+impl Verdict {
+    /// One word for it: for the log, metrics and the audit.
     #[must_use]
-    pub fn from_cache(&self) -> bool {
-        self.download.is_none() && self.scan.is_none()
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Clean { .. } => "clean",
+            Self::NotClean { .. } => "not_clean",
+            Self::TypeForbidden { .. } => "type_forbidden",
+        }
     }
 }
 
@@ -206,6 +227,17 @@ pub struct Load {
     pub waiting: usize,
 }
 
+/// What a scanner holds at a moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Held {
+    /// Bytes of the spool's budget that are used.
+    pub spool_used: u64,
+    /// Bytes of the spool's budget.
+    pub spool_capacity: u64,
+    /// What is remembered.
+    pub cache: cache::Sizes,
+}
+
 /// What a scanner is made of.
 pub struct Parts {
     /// `[scan]`
@@ -226,6 +258,10 @@ pub struct Parts {
     pub detector: Arc<Detector>,
     /// What the canary says: while that is nothing good, nothing is scanned.
     pub canary: watch::Receiver<CanaryState>,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// Where each job's verdict is written down, if it is.
+    pub audit: Option<Audit>,
 }
 
 impl Scanner {
@@ -246,6 +282,8 @@ impl Scanner {
             detector: parts.detector,
             canary: parts.canary,
             pulse: Pulse::new(workers),
+            metrics: parts.metrics,
+            audit: parts.audit,
             script,
             cache: ResultCache::new(parts.cache),
             scans: OncePerKey::new(),
@@ -270,6 +308,20 @@ impl Scanner {
             workers: self.workshop.settings.workers,
             waiting: self.queue.len(),
         }
+    }
+
+    /// Jobs that may wait.
+    #[must_use]
+    pub fn queue_capacity(&self) -> usize {
+        self.workshop.settings.queue_capacity
+    }
+
+    /// How much is held.
+    #[must_use]
+    pub fn held(&self) -> Held {
+        let Workshop { spool, cache, .. } = &*self.workshop;
+        let (spool_used, spool_capacity) = (spool.used(), spool.capacity());
+        Held { spool_used, spool_capacity, cache: cache.sizes() }
     }
 
     /// Forgets every verdict: the script that gave them has been found to be wrong.
@@ -326,13 +378,14 @@ impl Scanner {
                     }
                 }
             }
+            let source = if seat.in_own_name { Source::Job } else { Source::Flight };
             let Outcome { holding, word, body, timings } = seat.ended().await?;
             let verdict = match word {
                 Some(word) => word?,
                 None => Verdict::TypeForbidden { detected: holding.detected.clone() },
             };
-            if let Some(answer) = self.answer(request, &holding, verdict, body, timings) {
-                return Ok(answer);
+            if let Some((verdict, media)) = self.given(request, &holding, verdict, body) {
+                return Ok(Answer { verdict, media, source, timings });
             }
             // The job was for those who want a verdict alone, and the body too large to keep: the
             // next round fetches it, and need not scan it.
@@ -367,25 +420,25 @@ impl Scanner {
             }
             _ => None,
         };
-        self.answer(request, holding, verdict, body, Timings::default()).map(Ok)
+        let (verdict, media) = self.given(request, holding, verdict, body)?;
+        Some(Ok(Answer { verdict, media, source: Source::Memory, timings: Timings::default() }))
     }
 
     /// None where the media is wanted, may be had, and is not at hand.
-    fn answer(
+    fn given(
         &self,
         request: &ScanRequest,
         holding: &Holding,
         verdict: Verdict,
         body: Option<Body>,
-        timings: Timings,
-    ) -> Option<Answer> {
+    ) -> Option<(Verdict, Option<Media>)> {
         let media = match (&verdict, request.wants) {
             (Verdict::Clean { .. }, Wants::Media) => {
                 Some(self.media(holding, body?, request.decryption.is_some()))
             }
             _ => None,
         };
-        Some(Answer { verdict, media, timings })
+        Some((verdict, media))
     }
 
     fn media(&self, holding: &Holding, body: Body, encrypted: bool) -> Media {
@@ -421,6 +474,28 @@ impl Scanner {
 const UNDECLARED: &str = "application/octet-stream";
 
 impl ScanError {
+    /// One word for it, of a fixed list; for metrics.
+    #[must_use]
+    pub fn cause(&self) -> &'static str {
+        match self {
+            Self::Fetch(error) => error.cause(),
+            Self::HashMismatch => "hash_mismatch",
+            Self::NotReady => "not_ready",
+            Self::Overloaded => "overloaded",
+            Self::SpoolFull => "spool_full",
+            Self::Deadline(Phase::Queued) => "deadline_queued",
+            Self::Deadline(Phase::Downloading) => "deadline_downloading",
+            Self::Deadline(Phase::Scanning) => "deadline_scanning",
+            Self::Script(script::ScriptFailure::TimedOut) => "script_timeout",
+            Self::Script(script::ScriptFailure::Signaled(_)) => "script_signal",
+            Self::Script(script::ScriptFailure::FailureExitCode(_)) => "script_exit_code",
+            Self::Sandbox(_) => "sandbox",
+            Self::Disk(_) => "disk",
+            Self::Panicked => "panicked",
+            Self::Stopping => "stopping",
+        }
+    }
+
     /// Whether a failure from before the homeserver gave a media out tells others nothing, so that
     /// the next of them asks in their own name.
     ///
@@ -526,7 +601,7 @@ mod tests {
 
     async fn unreachable(base: &str) -> FetchError {
         let base: reqwest::Url = base.parse().unwrap();
-        let homeservers = Homeservers::new(&crate::media::Settings {
+        let settings = crate::media::Settings {
             base_homeserver_url: Some(base.clone()),
             homeservers: Vec::new(),
             proxy: None,
@@ -541,7 +616,8 @@ mod tests {
             allow_private_addresses: false,
             ca_certificates: None,
             authorisation_ttl: Duration::ZERO,
-        });
+        };
+        let homeservers = Homeservers::new(&settings, Arc::default());
         let mut request = queue::tests::request("a.example", None).fetch;
         request.origin = crate::media::Origin::Configured(Arc::new(base));
         let error = homeservers.unwrap().open(&request).await.unwrap_err();

@@ -23,6 +23,9 @@ pub(super) const REMOVAL_TIME_LIMIT: Duration = Duration::from_secs(30);
 /// Bytes of a script's standard error that are logged, its last ones.
 const MAX_STDERR: usize = 1000;
 
+/// Bytes of a first line that are kept.
+const MAX_FIRST_LINE: usize = 1000;
+
 /// A script's file is looked at again after this long.
 const IDENTITY_AGE: Duration = Duration::from_secs(1);
 
@@ -71,6 +74,8 @@ pub struct Script {
 pub struct Run {
     /// What came of it.
     pub outcome: Result<Judgement, ScanError>,
+    /// How long it ran; none where it did not.
+    pub took: Option<Duration>,
     /// The state of its file, before and after; none where it changed, so that nobody can say which
     /// script it was.
     stamp: Option<Stamp>,
@@ -80,7 +85,7 @@ impl Run {
     /// A run that it never came to.
     #[must_use]
     pub fn prevented(error: ScanError) -> Self {
-        Self { outcome: Err(error), stamp: None }
+        Self { outcome: Err(error), took: None, stamp: None }
     }
 
     /// Whether it was a run of the script that was found before. A file's time of change cannot be set
@@ -101,7 +106,9 @@ fn tell_stderr(stderr: &[u8], judged: &Result<Judgement, ScriptFailure>) {
     let stderr = String::from_utf8_lossy(last);
     match judged {
         Err(why) => warn!(%why, ?stderr, "the script failed"),
-        Ok(Judgement { verdict: Verdict::NotClean { output }, exit_code }) if output.is_empty() => {
+        Ok(Judgement { verdict: Verdict::NotClean { output }, exit_code, .. })
+            if output.is_empty() =>
+        {
             warn!(exit_code, ?stderr, "the script called a media not clean, and printed nothing");
         }
         Ok(_) => debug!(?stderr, "the script wrote to stderr"),
@@ -115,6 +122,8 @@ pub struct Judgement {
     pub verdict: Verdict,
     /// For `exit_codes_to_ignore`.
     pub exit_code: i32,
+    /// The first line that the script printed on stdout, as [`Verdict::NotClean`]'s output is.
+    pub first_line: String,
 }
 
 impl Script {
@@ -140,9 +149,11 @@ impl Script {
             return Run::prevented(ScanError::Stopping);
         };
         let before = self.stamp().await;
+        let begun = Instant::now();
         let outcome = caught(self.run(job)).await;
+        let took = Some(begun.elapsed());
         let after = self.stamp().await;
-        Run { outcome, stamp: before.filter(|_| before == after) }
+        Run { outcome, took, stamp: before.filter(|_| before == after) }
     }
 
     async fn run(&self, job: &mut Job) -> Result<Judgement, ScanError> {
@@ -152,7 +163,8 @@ impl Script {
         let exit = job.run(&command, self.time_limit, capture).await.map_err(ScanError::Sandbox)?;
         let output =
             presentable(&exit.stdout, exit.stdout_truncated, job.directory(), self.max_output);
-        let judged = self.verdict(exit.outcome, output);
+        let first_line = first_line(&exit.stdout, exit.stdout_truncated, job.directory());
+        let judged = self.verdict(exit.outcome, output, first_line);
         tell_stderr(&exit.stderr, &judged);
         judged.map_err(ScanError::Script)
     }
@@ -176,16 +188,23 @@ impl Script {
         }
     }
 
-    fn verdict(&self, outcome: Outcome, output: String) -> Result<Judgement, ScriptFailure> {
+    fn verdict(
+        &self,
+        outcome: Outcome,
+        output: String,
+        first_line: String,
+    ) -> Result<Judgement, ScriptFailure> {
         match outcome {
             Outcome::Exited(code) if self.failure_exit_codes.contains(&code) => {
                 Err(ScriptFailure::FailureExitCode(code))
             }
             Outcome::Exited(0) => {
-                Ok(Judgement { verdict: Verdict::Clean { at: SystemTime::now() }, exit_code: 0 })
+                let verdict = Verdict::Clean { at: SystemTime::now() };
+                Ok(Judgement { verdict, exit_code: 0, first_line })
             }
             Outcome::Exited(exit_code) => {
-                Ok(Judgement { verdict: Verdict::NotClean { output: output.into() }, exit_code })
+                let verdict = Verdict::NotClean { output: output.into() };
+                Ok(Judgement { verdict, exit_code, first_line })
             }
             Outcome::Signaled(signal) => Err(ScriptFailure::Signaled(signal)),
             Outcome::TimedOut => Err(ScriptFailure::TimedOut),
@@ -309,6 +328,14 @@ fn presentable(output: &[u8], truncated: bool, directory: &Path, max: usize) -> 
     shown
 }
 
+/// The first line that is not empty, presentable.
+fn first_line(output: &[u8], truncated: bool, directory: &Path) -> String {
+    let output = output.trim_ascii_start();
+    let end = output.iter().position(|byte| *byte == b'\n');
+    let line = end.and_then(|end| output.get(..end)).unwrap_or(output);
+    presentable(line, truncated && end.is_none(), directory, MAX_FIRST_LINE)
+}
+
 /// Control characters, and the invisible ones that turn the text around them about.
 fn shapes_text(character: char) -> bool {
     character.is_control()
@@ -337,6 +364,15 @@ mod tests {
         assert_eq!(shown("a\u{202e}b".as_bytes(), 100), "a b");
         assert_eq!(shown("äöü".as_bytes(), 3), "ä", "never half a character");
         assert_eq!(shown(b"", 100), "");
+    }
+
+    #[test]
+    fn the_first_line_is_the_first_with_something_in_it() {
+        let line = |output: &[u8]| first_line(output, false, Path::new(JOB));
+        assert_eq!(line(b"\n \n/tmp/mcs-a1b2c3/job-d4e5f6/media: Eicar\r\nmore\n"), "media: Eicar");
+        assert_eq!(line(b"alone"), "alone");
+        assert_eq!(line(b""), "");
+        assert_eq!(line(&[b'x'; 5000]).len(), MAX_FIRST_LINE);
     }
 
     #[test]

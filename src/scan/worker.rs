@@ -5,7 +5,7 @@
 use std::{
     panic::AssertUnwindSafe,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use futures_util::FutureExt;
@@ -26,14 +26,18 @@ use super::{
     once::OncePerKey,
     pulse::Pulse,
     queue::{Queue, ScanJob},
-    script::{REMOVAL_TIME_LIMIT, Run, Script},
+    script::{Judgement, REMOVAL_TIME_LIMIT, Run, Script},
 };
-use crate::media::{
-    Body, FetchError,
-    authorise::Authoriser,
-    homeserver::Homeservers,
-    intake::{Intake, IntakeError, Plaintext, Plan, ScriptFile, Taken},
-    spool::{Reservation, Spool},
+use crate::{
+    audit::{Audit, Entry},
+    media::{
+        Body, FetchError, Variant,
+        authorise::Authoriser,
+        homeserver::Homeservers,
+        intake::{Intake, IntakeError, Plaintext, Plan, ScriptFile, Taken},
+        spool::{Reservation, Spool},
+    },
+    metrics::{CacheHit, Metrics},
 };
 
 /// The media's name in the job's directory: shell-safe, and the same for all.
@@ -61,6 +65,8 @@ pub struct Workshop {
     pub(super) cache: ResultCache,
     /// Scans under way, by content: two media with the same bytes share one.
     pub(super) scans: OncePerKey<ContentKey, Word>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) audit: Option<Audit>,
 }
 
 /// Starts the workers. They end when the queue is closed and empty.
@@ -95,11 +101,39 @@ struct Bench {
     reservation: Option<Reservation>,
 }
 
+/// A job whose media is in, on its way to the script.
+struct Task<'a> {
+    job: &'a ScanJob,
+    bench: &'a mut Option<Bench>,
+    body: Option<&'a Body>,
+    run: &'a mut Option<RunNotes>,
+}
+
+/// What is seen of a job on its way, however it ends.
+#[derive(Default)]
+struct Notes {
+    timings: Timings,
+    /// The script's run for this job, if it came to one.
+    run: Option<RunNotes>,
+}
+
+/// What is seen of a run of the script.
+struct RunNotes {
+    took: Duration,
+    /// Where it gave a verdict: exit code, and the first line of its output.
+    judged: Option<(i32, String)>,
+}
+
 impl Workshop {
     async fn work(&self, job: ScanJob) {
         job.progress.begun();
+        let waited = job.accepted.elapsed();
+        self.metrics.job_begins(waited);
         let mut bench = None;
-        let outcome = caught(Box::pin(self.process(&job, &mut bench))).await;
+        let mut notes = Notes::default();
+        notes.timings.queue = Some(waited);
+        let outcome = caught(Box::pin(self.process(&job, &mut bench, &mut notes))).await;
+        self.note(&job, &notes, &outcome);
         // The requester need not wait for the cleaning up.
         let _nobody_waits = job.reply.send(outcome);
         if let Some(Bench { job: mut sandboxed, reservation }) = bench {
@@ -114,13 +148,48 @@ impl Workshop {
         }
     }
 
+    /// Counts the job, and writes its verdict down.
+    fn note(&self, job: &ScanJob, notes: &Notes, outcome: &Result<Outcome, ScanError>) {
+        let Notes { timings, run } = notes;
+        let verdict = match outcome {
+            Ok(Outcome { word: None, .. }) => Some("type_forbidden"),
+            Ok(Outcome { word: Some(Ok(verdict)), .. }) => Some(verdict.name()),
+            Ok(Outcome { word: Some(Err(_)), .. }) | Err(_) => None,
+        };
+        let result = verdict.unwrap_or("no_verdict");
+        let script = run.as_ref().map(|run| run.took);
+        self.metrics.job_ended(result, timings.download, timings.scan, script);
+        let (Some(verdict), Ok(Outcome { holding, word, .. })) = (verdict, outcome) else { return };
+        let judged = run.as_ref().and_then(|run| run.judged.as_ref());
+        if word.is_some() && judged.is_none() {
+            self.metrics.cache_hit(CacheHit::Verdict);
+        }
+        if let Some(audit) = &self.audit {
+            let fetch = &job.request.fetch;
+            audit.record(&Entry {
+                time: SystemTime::now(),
+                media: &fetch.media,
+                origin: &fetch.origin,
+                thumbnail: fetch.variant != Variant::Original,
+                encrypted: job.request.decryption.is_some(),
+                sha256: &holding.content,
+                size: holding.size,
+                detected: holding.detected.as_str(),
+                verdict,
+                exit_code: judged.map(|(code, _)| *code),
+                first_line: judged.map(|(_, line)| line.as_str()),
+                took: script,
+            });
+        }
+    }
+
     async fn process(
         &self,
         job: &ScanJob,
         bench: &mut Option<Bench>,
+        notes: &mut Notes,
     ) -> Result<Outcome, ScanError> {
         let begun = Instant::now();
-        let mut timings = Timings { queue: Some(begun - job.accepted), ..Timings::default() };
         let deadline = job.accepted + self.settings.deadline;
         if begun >= deadline {
             return Err(ScanError::Deadline(Phase::Queued));
@@ -129,19 +198,20 @@ impl Workshop {
             .await
             .map_err(|_elapsed| ScanError::Deadline(Phase::Downloading))??;
         self.cache.remember_holding(job.key, holding.clone());
-        timings.download = Some(begun.elapsed());
+        notes.timings.download = Some(begun.elapsed());
         if !self.settings.mime.allows(holding.detected.as_str()) {
-            return Ok(Outcome { holding, word: None, body: None, timings });
+            return Ok(Outcome { holding, word: None, body: None, timings: notes.timings });
         }
         let scanning = Instant::now();
         job.progress.scanning();
-        let word = self.judge(job, bench, &holding, body.as_ref(), deadline).await;
-        timings.scan = Some(scanning.elapsed());
+        let task = Task { job, bench, body: body.as_ref(), run: &mut notes.run };
+        let word = self.judge(task, &holding, deadline).await;
+        notes.timings.scan = Some(scanning.elapsed());
         let body = match &word {
             Ok(Verdict::Clean { .. }) => self.keep(&holding, body).await?,
             _ => None,
         };
-        Ok(Outcome { holding, word: Some(word), body, timings })
+        Ok(Outcome { holding, word: Some(word), body, timings: notes.timings })
     }
 
     /// From the first request to the homeserver until the body is in, whole, and its type known.
@@ -177,13 +247,14 @@ impl Workshop {
         let (spool, length) = (self.spool.clone(), head.length.filter(|_| !head.gzip));
         let intake = blocking(move || Intake::begin(&spool, plan, length)).await?;
         let intake = opened.stream(intake).await?;
-        let Taken { body, body_hash, plaintext, .. } = blocking(move || intake.finish()).await?;
+        let Taken { body, size, body_hash, plaintext } = blocking(move || intake.finish()).await?;
 
         let plaintext = match (plaintext, &known) {
             (Some(plaintext), _) => plaintext,
             (None, Some(before)) if before.body_hash == body_hash => {
                 let holding = HoldingParts {
                     content: before.content,
+                    size,
                     body_hash,
                     detected: before.detected.clone(),
                     content_type: head.content_type,
@@ -203,6 +274,7 @@ impl Workshop {
         let detected = blocking(move || detector.detect(&file).map_err(IntakeError::Disk)).await?;
         let holding = HoldingParts {
             content,
+            size,
             body_hash,
             detected,
             content_type: head.content_type,
@@ -214,19 +286,12 @@ impl Workshop {
 
     /// What is said of a content: known, or being found out for another media with the same bytes, or
     /// found out here.
-    async fn judge(
-        &self,
-        job: &ScanJob,
-        bench: &mut Option<Bench>,
-        holding: &Holding,
-        body: Option<&Body>,
-        deadline: Instant,
-    ) -> Word {
+    async fn judge(&self, mut task: Task<'_>, holding: &Holding, deadline: Instant) -> Word {
         let late = || Arc::new(ScanError::Deadline(Phase::Scanning));
         let Some(identity) = self.script.identity().await else {
             // The script cannot even be looked at. Running it says why, and nothing is remembered: there
             // is nothing to remember it by, and the next is right as soon as the script is.
-            let run = timeout_at(deadline.into(), self.run_script(job, bench, body)).await;
+            let run = timeout_at(deadline.into(), self.run_script(&mut task)).await;
             return run.map_err(|_elapsed| late())?.outcome.map(|it| it.verdict).map_err(Arc::new);
         };
         let key = ContentKey { content: holding.content, script: identity.fingerprint };
@@ -235,7 +300,7 @@ impl Workshop {
             if let Some(word) = self.cache.word(&key) {
                 return word;
             }
-            let run = self.run_script(job, bench, body).await;
+            let run = self.run_script(&mut task).await;
             // What came of a run is remembered, a failure too: it lies with the content, or would come
             // again in a moment. What came before a run, a full disk above all, does not.
             let remember = run.is_of(&identity);
@@ -270,30 +335,30 @@ impl Workshop {
         }
     }
 
-    async fn run_script(
-        &self,
-        job: &ScanJob,
-        bench: &mut Option<Bench>,
-        body: Option<&Body>,
-    ) -> Run {
+    async fn run_script(&self, task: &mut Task<'_>) -> Run {
+        let Task { job, bench, body, run: note } = task;
         if !self.is_ready() {
             return Run::prevented(ScanError::NotReady);
         }
         if bench.is_none() {
             // It was fetched for its bytes alone, and its verdict has ended since.
-            match self.lay_out(job, bench, body).await {
+            match self.lay_out(job, bench, *body).await {
                 Ok(plaintext) => {
-                    if let Some(bench) = bench {
+                    if let Some(bench) = &mut **bench {
                         bench.reservation = plaintext.reservation;
                     }
                 }
                 Err(error) => return Run::prevented(error),
             }
         }
-        match bench {
-            Some(Bench { job, .. }) => self.script.judge(job).await,
-            None => Run::prevented(ScanError::Stopping),
-        }
+        let Some(Bench { job, .. }) = &mut **bench else {
+            return Run::prevented(ScanError::Stopping);
+        };
+        let run = self.script.judge(job).await;
+        let judged = |it: &Judgement| (it.exit_code, it.first_line.clone());
+        let judged = run.outcome.as_ref().ok().map(judged);
+        **note = run.took.map(|took| RunNotes { took, judged });
+        run
     }
 
     pub(super) fn is_ready(&self) -> bool {

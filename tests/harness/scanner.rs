@@ -311,6 +311,7 @@ impl Builder {
             crypto.request_secret_path = "request_secret"
             crypto.generate = true
             log.format = "json"
+            operations.port = 0
             log.level = "debug,hyper=info,hyper_util=info,reqwest=info"
             "#,
         );

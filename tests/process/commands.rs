@@ -195,6 +195,7 @@ async fn the_shipped_configuration_serves() {
     let default = fs::read_to_string(builder.place().path("default.toml")).unwrap();
     let changed = default
         .replace("port = 8080", "port = 0")
+        .replace("port = 8081", "port = 0")
         .replace("temp_directory = \"/tmp\"", "temp_directory = \"temp\"")
         .replace("format = \"human\"", "format = \"json\"")
         .replace(

@@ -100,6 +100,8 @@ fn a_line_sets_its_key() {
         result_cache.exit_codes_to_ignore = [0, 3]
         log.level = "info,hyper=warn"
         log.format = "json"
+        operations.socket = "operations.sock"
+        audit.path = "audit.jsonl"
         "#,
     );
     assert_eq!(config.web.listen, http::Listen::Tcp { host: "::1".into(), port: 0 });
@@ -122,6 +124,13 @@ fn a_line_sets_its_key() {
     assert_eq!(networks, [32, 8, 8]);
     assert_eq!(config.web.trusted_proxies[1].address.to_string(), "10.0.0.0");
     assert_eq!(config.log.format, LogFormat::Json);
+    let socket = http::Listen::Unix(folder.path().join("operations.sock"));
+    assert_eq!(config.operations.unwrap().listen, socket);
+    let file = folder.path().join("audit.jsonl");
+    assert_eq!(config.audit, Some(crate::audit::Settings::File(file)));
+    assert!(folder.good("operations.enabled = false").operations.is_none());
+    let stdout = folder.good("audit.path = \"-\"").audit;
+    assert_eq!(stdout, Some(crate::audit::Settings::Stdout));
 }
 
 #[test]
@@ -324,6 +333,8 @@ fn what_is_shown_says_the_same_when_loaded() {
         "scan.script_args = ['\"', '\\', \"\\u001b\\t\", 'é']\nscan.removal_command = ['scan.sh', '-u']",
         "scan.allowed_mimetypes = ['b/c', 'a/b']\nsandbox.limits = { cpu_time = '90s', open_files = 99 }",
         "download.homeservers = { 'a.example' = 'http://b/c' }\ndownload.trusted_proxies = ['::1']",
+        "operations.enabled = false\naudit.path = '-'",
+        "operations.socket = 's'\naudit.path = 'audit'",
         "web.max_body_size = 1025\nscan.timeout = '1d 1ms'\nscan.deadline = '2d'",
     ] {
         // A user is shown even where none is written, and then only root may load it.

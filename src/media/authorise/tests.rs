@@ -15,7 +15,7 @@ const TOKEN: &str = "Bearer a";
 const LONG: Duration = Duration::from_secs(3600);
 
 fn authoriser(settings: &Settings, ttl: Duration) -> Authoriser {
-    Authoriser::new(Arc::new(Homeservers::new(settings).unwrap()), ttl)
+    Authoriser::new(Arc::new(Homeservers::new(settings, Arc::default()).unwrap()), ttl)
 }
 
 async fn asked_of(act: impl Fn(&str) -> Act + Send + Sync + 'static) -> Result<(), FetchError> {

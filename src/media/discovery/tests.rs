@@ -69,7 +69,7 @@ async fn discovery_asks_the_host_without_its_port_and_is_remembered() {
     })
     .await;
     settings.additional_headers.insert("x-operator", HeaderValue::from_static("secret"));
-    let homeservers = Homeservers::new(&settings).unwrap();
+    let homeservers = Homeservers::new(&settings, Arc::default()).unwrap();
     for _ in 0..2 {
         let opened = homeservers.open(&discovered("named.example:8448")).await.unwrap();
         assert_eq!(opened.stream_into(Vec::new(), collect).await.unwrap(), b"x");
@@ -111,7 +111,7 @@ async fn without_a_usable_word_the_server_name_is_the_address() {
 #[tokio::test]
 async fn discovery_is_asked_once_for_many() {
     let (proxy, settings, _file) = behind_proxy(|_| answer(200, "", "{}")).await;
-    let homeservers = Homeservers::new(&settings).unwrap();
+    let homeservers = Homeservers::new(&settings, Arc::default()).unwrap();
     let requests: Vec<_> = (0..8).map(|_| discovered("named.example")).collect();
     let all = requests.iter().map(|request| homeservers.open(request));
     for opened in futures_util::future::join_all(all).await {

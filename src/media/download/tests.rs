@@ -78,7 +78,8 @@ async fn a_body_that_drips_for_ever_ends_with_the_total_time() {
 async fn a_body_slower_than_the_least_rate_is_given_up() {
     let fake = Fake::start(dripping(Duration::from_millis(5))).await;
     let mut homeservers =
-        Homeservers::new(&Settings { min_rate: 100_000, ..fake.settings() }).unwrap();
+        Homeservers::new(&Settings { min_rate: 100_000, ..fake.settings() }, Arc::default())
+            .unwrap();
     homeservers.limits.rate_window = Duration::from_millis(100);
     let opened = homeservers.open(&request(&fake.url(), None)).await.unwrap();
     assert_error!(
@@ -183,7 +184,7 @@ async fn a_gzip_bomb_is_too_large() {
 #[tokio::test]
 async fn what_the_intake_says_ends_the_download() {
     let fake = Fake::start(|_| answer(200, "", vec![0; 600_000])).await;
-    let homeservers = Homeservers::new(&fake.settings()).unwrap();
+    let homeservers = Homeservers::new(&fake.settings(), Arc::default()).unwrap();
     let request = request(&fake.url(), None);
     let full = homeservers.open(&request).await.unwrap();
     assert_error!(
@@ -224,7 +225,7 @@ async fn a_download_that_is_dropped_closes_its_connection() {
         let _ = socket.read_to_end(&mut Vec::new()).await;
     });
     let settings = Settings { base_homeserver_url: Some(base.clone()), ..settings() };
-    let homeservers = Homeservers::new(&settings).unwrap();
+    let homeservers = Homeservers::new(&settings, Arc::default()).unwrap();
     let opened = homeservers.open(&request(&base, None)).await.unwrap();
     let mut stream = Box::pin(opened.stream_into(Vec::new(), collect));
     std::future::poll_fn(|context| {

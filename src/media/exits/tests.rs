@@ -171,7 +171,8 @@ async fn without_roots_http_works_and_https_names_the_package() {
     let fake = Fake::start(|_| answer(200, "", "x")).await;
     let base = fake.url();
     let exits =
-        Exits::with_roots(&settings(), [&base].into_iter(), RootCertStore::empty()).unwrap();
+        Exits::with_roots(&settings(), [&base].into_iter(), RootCertStore::empty(), Arc::default())
+            .unwrap();
     assert!(matches!(exits.walk(base, question()).await, Ok(Reached::Answer(..))));
     let https = "https://hs.example".parse().unwrap();
     match exits.walk(https, question()).await {
@@ -186,11 +187,12 @@ async fn without_roots_http_works_and_https_names_the_package() {
 fn without_roots_nothing_configured_may_be_https() {
     let base: Url = "https://hs.example".parse().unwrap();
     let refused = [
-        Exits::with_roots(&settings(), [&base].into_iter(), RootCertStore::empty()),
+        Exits::with_roots(&settings(), [&base].into_iter(), RootCertStore::empty(), Arc::default()),
         Exits::with_roots(
             &Settings { proxy: Some(base.clone()), ..settings() },
             [].into_iter(),
             RootCertStore::empty(),
+            Arc::default(),
         ),
     ];
     for refused in refused {
@@ -205,7 +207,9 @@ async fn the_proxys_own_name_is_exempt() {
     let mut url = proxy.url();
     url.set_host(Some("localhost")).unwrap();
     let settings = Settings { proxy: Some(url), ..settings() };
-    let exits = Exits::with_roots(&settings, [].into_iter(), RootCertStore::empty()).unwrap();
+    let exits =
+        Exits::with_roots(&settings, [].into_iter(), RootCertStore::empty(), Arc::default())
+            .unwrap();
     let reached = exits.walk("http://named.example/".parse().unwrap(), question()).await;
     assert!(matches!(reached, Ok(Reached::Answer(..))));
     assert_eq!(proxy.asked(), ["GET http://named.example/"]);
@@ -238,7 +242,7 @@ async fn a_kept_connection_that_closes_when_used_again_is_no_failure() {
         }
     });
     let settings = Settings { base_homeserver_url: Some(base.clone()), ..settings() };
-    let homeservers = Homeservers::new(&settings).unwrap();
+    let homeservers = Homeservers::new(&settings, Arc::default()).unwrap();
     for _ in 0..3 {
         let opened = homeservers.open(&request(&base, None)).await.unwrap();
         assert_eq!(opened.stream_into(Vec::new(), collect).await.unwrap(), b"x");

@@ -146,12 +146,12 @@ async fn a_homeserver_that_hangs_before_its_headers_times_out() {
 }
 
 fn homeservers(base: Option<&str>, map: &[(&str, &str)]) -> Homeservers {
-    Homeservers::new(&Settings {
+    let settings = Settings {
         base_homeserver_url: base.map(|url| url.parse().unwrap()),
         homeservers: map.iter().map(|(h, url)| ((*h).to_owned(), url.parse().unwrap())).collect(),
         ..settings()
-    })
-    .unwrap()
+    };
+    Homeservers::new(&settings, Arc::default()).unwrap()
 }
 
 fn chosen(homeservers: &Homeservers, host: Option<&str>) -> String {
@@ -197,7 +197,7 @@ fn a_base_url_with_a_password_is_refused_without_repeating_it() {
         base_homeserver_url: Some("http://me:hidden@hs.example".parse().unwrap()),
         ..settings()
     };
-    let error = Homeservers::new(&settings).err().unwrap();
+    let error = Homeservers::new(&settings, Arc::default()).err().unwrap();
     assert!(matches!(error, SetupError::Credentials(_)), "{error:?}");
     assert!(!format!("{error} {error:?}").contains("hidden"));
 }
@@ -207,7 +207,7 @@ fn a_file_without_certificates_is_refused() {
     let empty = tempfile::NamedTempFile::new().unwrap();
     for path in [empty.path(), std::path::Path::new("/nonexistent/ca.pem")] {
         let settings = Settings { ca_certificates: Some(path.to_owned()), ..settings() };
-        let error = Homeservers::new(&settings).err().unwrap();
+        let error = Homeservers::new(&settings, Arc::default()).err().unwrap();
         assert!(matches!(error, SetupError::Certificates { .. }), "{error:?}");
     }
 }

@@ -113,6 +113,10 @@ impl Budget {
         self.lock().all
     }
 
+    pub(super) fn capacity(&self) -> u64 {
+        self.whole.all
+    }
+
     fn lock(&self) -> MutexGuard<'_, Held> {
         // Nothing that could panic runs between two halves of a change.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
@@ -144,7 +148,7 @@ impl Held {
 impl Account {
     /// Bytes of the whole budget: what needs more never fits.
     pub(crate) fn capacity(&self) -> u64 {
-        self.budget.whole.all
+        self.budget.capacity()
     }
 
     /// A reservation of nothing, to be grown.

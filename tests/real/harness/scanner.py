@@ -24,6 +24,7 @@ class Scanner:
         self.config = {
             "web.host": "127.0.0.1",
             "web.port": 0,
+            "operations.port": 0,
             "scan.script": str(self.script),
             "scan.temp_directory": str(self.folder / "temp"),
             "scan.canary": canary,

@@ -1,0 +1,12 @@
+//! `[audit]`.
+
+use super::{paths, reader::Reader};
+use crate::audit::Settings;
+
+/// None is off.
+pub(super) fn read(reader: &mut Reader<'_>) -> Option<Settings> {
+    reader.section("audit").read("path", |value| match value.text() {
+        Some("-") => Ok(Settings::Stdout),
+        _ => paths::file_to_write(value).map(Settings::File),
+    })
+}

@@ -1,0 +1,68 @@
+//! What this process uses, as the kernel counts it: `proc_pid_stat(5)`, `proc_pid_fd(5)`.
+
+use std::fs;
+
+use nix::{
+    sys::resource::{Resource, getrlimit},
+    unistd::{SysconfVar, sysconf},
+};
+
+/// From `/proc/self/stat`.
+pub(super) struct Stat {
+    /// User and system.
+    pub(super) cpu_seconds: f64,
+    pub(super) resident_bytes: u64,
+    pub(super) threads: u64,
+}
+
+pub(super) fn stat() -> Option<Stat> {
+    let ticks = u32::try_from(sysconf(SysconfVar::CLK_TCK).ok()??).ok()?;
+    let page = u64::try_from(sysconf(SysconfVar::PAGE_SIZE).ok()??).ok()?;
+    parse(&fs::read_to_string("/proc/self/stat").ok()?, ticks, page)
+}
+
+pub(super) fn open_fds() -> Option<u64> {
+    // The one that reads the directory is among them.
+    let entries = fs::read_dir("/proc/self/fd").ok()?;
+    u64::try_from(entries.count()).ok()?.checked_sub(1)
+}
+
+pub(super) fn max_fds() -> Option<u64> {
+    getrlimit(Resource::RLIMIT_NOFILE).ok().map(|(soft, _)| soft)
+}
+
+fn parse(stat: &str, ticks: u32, page: u64) -> Option<Stat> {
+    // The name, field 2, may hold anything, a bracket too.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let field = |number: usize| fields.split_ascii_whitespace().nth(number - 3);
+    let (user, system): (u32, u32) = (field(14)?.parse().ok()?, field(15)?.parse().ok()?);
+    Some(Stat {
+        cpu_seconds: (f64::from(user) + f64::from(system)) / f64::from(ticks),
+        threads: field(20)?.parse().ok()?,
+        resident_bytes: field(24)?.parse::<u64>().ok()?.checked_mul(page)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_brackets_and_spaces_moves_no_field() {
+        let text =
+            "7 (a) b (c) S 1 7 7 0 -1 4194560 11 12 13 14 150 250 17 18 20 0 9 0 22 23 300 25";
+        let stat = parse(text, 100, 4096).unwrap();
+        assert!((stat.cpu_seconds - 4.0).abs() < f64::EPSILON);
+        assert_eq!((stat.threads, stat.resident_bytes), (9, 300 * 4096));
+        for cut in ["", "7", "7 (a) S 1", "7 (a) S 1 7 7 0 -1 4194560 11 12 13 14 x 250"] {
+            assert!(parse(cut, 100, 4096).is_none(), "{cut}");
+        }
+    }
+
+    #[test]
+    fn this_process_is_found() {
+        let stat = stat().unwrap();
+        assert!(stat.resident_bytes > 1 << 20 && stat.threads > 0);
+        assert!(open_fds().unwrap() >= 3 && open_fds() <= max_fds());
+    }
+}
