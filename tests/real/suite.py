@@ -13,7 +13,7 @@ import time
 from harness.machine import Machine
 from harness.run import run_part
 
-PARTS = ["synapse", "tokens"]
+PARTS = ["synapse", "tokens", "keys", "clamav"]
 
 
 def main(names):

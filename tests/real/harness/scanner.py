@@ -6,17 +6,40 @@ import pathlib
 import shutil
 
 from .http import Client
-from .machine import until
+from .machine import output_of, until
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[3]
 PREFIX = "/_matrix/media_proxy/unstable"
 
 
-class Scanner:
-    """A running service. `folder / "marks"` is a folder that its scripts may write to, when `writable`."""
+# Debian's "nobody" and "nogroup": whom the service runs as where it is not to be root.
+NOBODY = 65534
 
-    def __init__(self, machine, homeserver, config=None, script="config/scan-demo.sh", canary="eicar"):
+
+def program(machine):
+    """The program and its helper, where users other than the suite's can execute them."""
+    folder = machine.make_folder("bin")
+    for name in (machine.program, machine.program.with_name("mcs-sandbox")):
+        shutil.copy(name, folder)
+    machine.ran("matrix-content-scanner", output_of(machine.program, "--version").split()[-1])
+    return folder / machine.program.name
+
+
+class Scanner:
+    """A running service, in front of a homeserver or of none, with these keys of its configuration, and
+    a script of this repository or the text of one. `unprivileged`: not as root, even if the suite is."""
+
+    def __init__(
+        self,
+        machine,
+        homeserver,
+        config=None,
+        script="config/scan-demo.sh",
+        canary="eicar",
+        unprivileged=False,
+    ):
         self.machine = machine
+        self.as_nobody = unprivileged and os.geteuid() == 0
         self.folder = machine.make_folder("scanner")
         (self.folder / "temp").mkdir()
         self.script = self.folder / "script.sh"
@@ -38,6 +61,9 @@ class Scanner:
         # None takes a key out.
         self.config.update(config or {})
         self.config = {key: value for key, value in self.config.items() if value is not None}
+        if self.as_nobody:
+            for path in (self.folder, *self.folder.iterdir()):
+                os.chown(path, NOBODY, NOBODY)
         self.start()
 
     def start(self):
@@ -45,7 +71,11 @@ class Scanner:
         lines = [f"{key} = {toml(value)}" for key, value in self.config.items()]
         path = self.folder / "config.toml"
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        self.process = self.machine.start("scanner", [self.machine.program, "-c", path], self.folder)
+        command = [self.machine.once(program), "-c", path]
+        if self.as_nobody:
+            to = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all"]
+            command = ["setpriv", *to, *command]
+        self.process = self.machine.start("scanner", command, self.folder)
         listening = until("the scanner listens", lambda: self.logged("listening"), self.process)
         self.base = f"http://{listening[0]['address']}{PREFIX}"
         self.client = Client(self.base)
