@@ -3,8 +3,9 @@
 
 use std::{
     ffi::OsString,
-    fs,
+    fs::{self, OpenOptions},
     io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
@@ -31,7 +32,7 @@ Exit codes:
   0   done; for `scan`: every file is clean; for `sandbox`: the command exited with 0
   1   `scan`: a file is not clean; `sandbox`: it ended in another way; otherwise: failed
   2   the command line is wrong; `scan`, `sandbox`: a file could not be scanned
-  78  the configuration is wrong";
+  78  the configuration is wrong; `migrate`: written, but something has to be decided";
 
 /// Scans media on a Matrix content repository before people download it.
 #[derive(Debug, Parser)]
@@ -70,6 +71,23 @@ pub(crate) enum Command {
     },
     /// Print the public key that clients encrypt for
     PublicKey,
+    /// Translate the configuration of an earlier scanner (Python or Node.js, YAML) into this one's
+    ///
+    /// What has no counterpart and what has to be decided is told on standard error, and in comments of
+    /// the new file. Keys of theirs are named by the path that they have, and stay where they are.
+    Migrate {
+        /// The earlier scanner's configuration
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Where to write the new one, which must not exist yet (mode 0600, it may hold secrets); without
+        /// it, on standard output
+        #[arg(short, long, value_name = "OUT")]
+        output: Option<PathBuf>,
+        /// The directory that the earlier scanner was started in, from which relative paths start; without
+        /// it, FILE's
+        #[arg(long, value_name = "DIR")]
+        base: Option<PathBuf>,
+    },
 }
 
 impl Cli {
@@ -187,6 +205,13 @@ pub(crate) fn print_trial(
         }
     }
     Ok(())
+}
+
+/// `migrate`: into a file that was not there, readable for its owner alone, or on standard output.
+pub(crate) fn write_new(path: Option<&Path>, text: &str) -> io::Result<()> {
+    let Some(path) = path else { return io::stdout().lock().write_all(text.as_bytes()) };
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())
 }
 
 /// `public-key`: the key alone, for scripts.

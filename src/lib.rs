@@ -17,6 +17,7 @@
 //! | [`audit`] | on request a line for each media that was judged | `media`'s types, `metrics` |
 //! | [`logging`] | the log | `config` |
 //! | [`media`] | media ids, homeservers, authorisation, download, decryption, spool | `metrics` |
+//! | [`migrate`] | an earlier scanner's YAML as our TOML | `config`'s way of writing and judging |
 //! | `mcs-sandbox` | a crate of its own: one program on one file under restriction | nothing of ours |
 //!
 //! # The walk of one request (`POST …/download_encrypted`)
@@ -50,6 +51,7 @@ pub mod keys;
 pub mod logging;
 pub mod media;
 pub mod metrics;
+pub mod migrate;
 pub mod operations;
 pub mod scan;
 pub mod service_manager;

@@ -9,7 +9,7 @@ use std::{
     error::Error,
     ffi::OsString,
     io::{self, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
 };
@@ -20,6 +20,7 @@ use matrix_content_scanner::{
     config::{Config, Warning},
     keys::RequestKey,
     logging,
+    migrate::{self, RemarkKind},
     scan::{Verdict, canary::Canary, filetype::Detector, trial::Trial},
     service_manager::{self, ServiceManager},
 };
@@ -34,6 +35,9 @@ fn main() -> ExitCode {
         return failed(&io::Error::from(error));
     }
     let cli = Cli::from_arguments();
+    if let Command::Migrate { file, output, base } = cli.command() {
+        return migrate(&file, output.as_deref(), base.as_deref());
+    }
     let file = cli.config_file();
     let (config, warnings) = match Config::load(file.as_deref(), std::env::vars_os()) {
         Ok(loaded) => loaded,
@@ -66,6 +70,8 @@ fn main() -> ExitCode {
         Command::Scan { files } => runtime.block_on(scan(&config, &files)),
         Command::Sandbox { command } => runtime.block_on(sandbox(&config, &command)),
         Command::PublicKey => public_key(&config),
+        // Above: it needs no configuration.
+        Command::Migrate { .. } => ExitCode::SUCCESS,
     }
 }
 
@@ -198,6 +204,27 @@ async fn sandbox(config: &Config, command: &[OsString]) -> ExitCode {
         }
         Err(error) => not_run(&error),
     }
+}
+
+/// The exit code says: 1 nothing written, 78 something has to be decided, 0 neither.
+fn migrate(file: &Path, output: Option<&Path>, base: Option<&Path>) -> ExitCode {
+    let migrated = match migrate::migrate_file(file, base) {
+        Ok(migrated) => migrated,
+        Err(error) => {
+            eprintln!("error: {}: {}", file.display(), chain(&error));
+            return ExitCode::FAILURE;
+        }
+    };
+    if let Err(error) = cli::write_new(output, &migrated.toml) {
+        let place = output.map_or_else(|| "standard output".into(), Path::to_string_lossy);
+        eprintln!("error: {place} cannot be written: {error}");
+        return ExitCode::FAILURE;
+    }
+    for remark in &migrated.remarks {
+        eprintln!("{}: {remark}", file.display());
+    }
+    let open = migrated.remarks.iter().filter(|remark| remark.kind == RemarkKind::Mistake).count();
+    if open == 0 { ExitCode::SUCCESS } else { ExitCode::from(EXIT_CONFIG) }
 }
 
 fn public_key(config: &Config) -> ExitCode {

@@ -26,6 +26,7 @@ use std::{ffi::OsString, path::Path};
 
 pub use problem::{ConfigErrors, Place, Problem, Warning};
 pub use sandbox::NEVER_SHOWN;
+pub(crate) use show::{key as toml_key, quoted, size as written_size};
 
 use crate::{http, keys, media};
 use reader::{Findings, Reader};
@@ -84,11 +85,7 @@ impl Config {
     ) -> Result<(Self, Vec<Warning>), ConfigErrors> {
         let sources = Sources::gather(file, environment).map_err(ConfigErrors)?;
         let reader = sources.parse().map_err(ConfigErrors)?;
-        let server = mcs_sandbox::User {
-            uid: nix::unistd::geteuid().as_raw(),
-            gid: nix::unistd::getegid().as_raw(),
-        };
-        let (config, findings) = Self::read(reader, server);
+        let (config, findings) = Self::read(reader, own_user());
         match config {
             Some(config) if findings.problems.is_empty() => Ok((config, findings.warnings)),
             _ => Err(ConfigErrors(findings.problems)),
@@ -157,6 +154,18 @@ impl Config {
         });
         (config, reader.finish())
     }
+}
+
+/// What is wrong with a file of this text in this folder.
+pub(crate) fn problems(text: &str, folder: &Path) -> Vec<Problem> {
+    match Sources::of_text(text, folder).parse() {
+        Ok(reader) => Config::read(reader, own_user()).1.problems,
+        Err(problems) => problems,
+    }
+}
+
+fn own_user() -> mcs_sandbox::User {
+    mcs_sandbox::User { uid: nix::unistd::geteuid().as_raw(), gid: nix::unistd::getegid().as_raw() }
 }
 
 #[cfg(test)]

@@ -221,7 +221,7 @@ impl<'w, 'f> Lines<'w, 'f> {
 }
 
 /// A string of TOML.
-pub(super) fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');
     for character in text.chars() {
@@ -241,7 +241,7 @@ pub(super) fn quoted(text: &str) -> String {
 }
 
 /// A key of TOML, quoted where it has to be.
-pub(super) fn key(name: &str) -> String {
+pub(crate) fn key(name: &str) -> String {
     let is_bare = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     if !name.is_empty() && name.chars().all(is_bare) { name.into() } else { quoted(name) }
 }
@@ -256,7 +256,7 @@ pub(super) fn duration(duration: Duration) -> String {
 }
 
 /// In the largest unit that leaves no fraction: what is printed is what counts.
-pub(super) fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [(&str, u64); 10] = [
         ("PiB", 1 << 50),
         ("PB", 1_000_000_000_000_000),

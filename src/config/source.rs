@@ -92,6 +92,21 @@ impl Sources {
         }
     }
 
+    /// A file that is not written yet, and no environment.
+    pub(super) fn of_text(text: &str, folder: &Path) -> Self {
+        let file = File {
+            path: folder.into(),
+            directory: folder.into(),
+            text: Zeroizing::new(text.to_owned()),
+        };
+        Self {
+            file: Some(file),
+            environment: Vec::new(),
+            credentials: None,
+            current_directory: folder.into(),
+        }
+    }
+
     /// Parses what was gathered. Errors of syntax are all told, and nothing else is judged then:
     /// what follows one is seldom what was meant.
     pub(super) fn parse(&self) -> Result<Reader<'_>, Vec<Problem>> {

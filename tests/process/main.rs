@@ -15,6 +15,7 @@ mod harness;
 mod cgroup;
 mod commands;
 mod listening;
+mod migrate;
 mod secrets;
 mod service_manager;
 mod signals;
