@@ -35,3 +35,20 @@ def zipped(content, name):
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(name, content)
     return out.getvalue()
+
+
+def video(colours, seconds):
+    """A WebM: so many seconds of each colour, with noise in it, so that a player fetches it in pieces."""
+    import av  # Slow to load, and for one test alone.
+
+    out, size, rate = io.BytesIO(), (320, 240), 10
+    with av.open(out, "w", "webm") as container:
+        options = {"b": "20M", "crf": "4", "deadline": "realtime", "cpu-used": "8", "g": str(rate)}
+        stream = container.add_stream("libvpx", rate=rate, options=options)
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+        for number in range(len(colours) * seconds * rate):
+            plain = Image.new("RGB", size, colours[number // (seconds * rate)])
+            grain = Image.frombytes("RGB", size, noise(number, size[0] * size[1] * 3))
+            container.mux(stream.encode(av.VideoFrame.from_image(Image.blend(plain, grain, 0.3))))
+        container.mux(stream.encode())
+    return out.getvalue()
