@@ -8,10 +8,13 @@ mod signals;
 use std::{
     error::Error,
     ffi::OsString,
+    fmt,
     io::{self, Write},
+    num::NonZero,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
+    thread,
 };
 
 use cli::{Cli, Command, EXIT_CONFIG};
@@ -57,7 +60,10 @@ fn main() -> ExitCode {
         Ok(socket) => socket,
         Err(error) => return failed(&error),
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    // Said, so that no variable of the environment is asked: a wrong one would be a panic.
+    runtime.worker_threads(thread::available_parallelism().map_or(1, NonZero::get)).enable_all();
+    let runtime = match runtime.build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error),
     };
@@ -110,21 +116,21 @@ async fn check_config(config: &Config, warnings: &[Warning]) -> ExitCode {
         Err(error) => return failed(&StartError::from(error)),
     };
     for name in app::unknown_types(config, &detector) {
-        println!("# note: {name}: no file is ever found to have this type");
+        say(format_args!("# note: {name}: no file is ever found to have this type"));
     }
     let grounds = match Grounds::of_command(config, None).await {
         Ok(grounds) => grounds,
         Err(error) => return failed(&error),
     };
-    println!("\n# the sandbox, tried out:");
+    say(format_args!("\n# the sandbox, tried out:"));
     for (layer, state) in grounds.sandbox.layers().rows() {
-        println!("#   {layer}: {state}");
+        say(format_args!("#   {layer}: {state}"));
     }
     let Some(canary) = config.scan.canary.clone() else { return ExitCode::SUCCESS };
     let scanner = app::local_scanner(config, &grounds, detector);
     match Canary::new(scanner, canary).check().await {
         Ok(()) => {
-            println!("# the canary: the script knows a bad file from a good one");
+            say(format_args!("# the canary: the script knows a bad file from a good one"));
             ExitCode::SUCCESS
         }
         Err(error) => failed(&error),
@@ -148,21 +154,21 @@ async fn scan(config: &Config, files: &[PathBuf]) -> ExitCode {
     for file in files {
         let name = file.display();
         match scanner.scan(file).await {
-            Ok(Verdict::Clean { .. }) => println!("{name}: clean"),
+            Ok(Verdict::Clean { .. }) => say(format_args!("{name}: clean")),
             Ok(Verdict::NotClean { output }) if output.is_empty() => {
-                println!("{name}: not clean");
+                say(format_args!("{name}: not clean"));
                 worst = worst.max(1);
             }
             Ok(Verdict::NotClean { output }) => {
-                println!("{name}: not clean: {output}");
+                say(format_args!("{name}: not clean: {output}"));
                 worst = worst.max(1);
             }
             Ok(Verdict::TypeForbidden { detected }) => {
-                println!("{name}: not clean: its type, {detected}, is not allowed");
+                say(format_args!("{name}: not clean: its type, {detected}, is not allowed"));
                 worst = worst.max(1);
             }
             Err(error) => {
-                println!("{name}: failed: {}", chain(&error));
+                say(format_args!("{name}: failed: {}", chain(&error)));
                 worst = 2;
             }
         }
@@ -240,6 +246,11 @@ fn public_key(config: &Config) -> ExitCode {
         }
         Err(error) => failed(&StartError::from(error)),
     }
+}
+
+/// Prints a line. Who has closed the pipe has read enough: the exit code says the rest.
+fn say(line: fmt::Arguments<'_>) {
+    let _nobody_reads = writeln!(io::stdout(), "{line}");
 }
 
 fn failed(error: &dyn Error) -> ExitCode {

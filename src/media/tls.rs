@@ -17,7 +17,11 @@ pub(super) const NO_ROOTS: &str = "no root certificates were found: install the 
 /// The system's roots and those of `extra`, a PEM file. Blocking: for the start only.
 pub(super) fn roots(extra: Option<&Path>) -> Result<RootCertStore, SetupError> {
     let mut roots = RootCertStore::empty();
-    let system = rustls_native_certs::load_native_certs();
+    let system = match std::env::var_os("SSL_CERT_FILE").filter(|file| !file.is_empty()) {
+        // Alone: the library would take a SSL_CERT_DIR beside it for trusted too.
+        Some(file) => rustls_native_certs::load_certs_from_paths(Some(file.as_ref()), None),
+        None => rustls_native_certs::load_native_certs(),
+    };
     for error in &system.errors {
         tracing::warn!(%error, "some of the system's root certificates could not be read");
     }

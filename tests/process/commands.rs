@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 
 use crate::harness::{
     Builder, Homeserver, Scanner, eicar, png,
-    scanner::{Place, entries, run, start_again},
+    scanner::{Place, command, entries, run, start_again},
 };
 
 fn text(path: &Path) -> &str {
@@ -137,6 +137,24 @@ async fn variables_replace_keys_and_check_config_prints_what_is_in_force() {
     }
 }
 
+#[tokio::test]
+async fn variables_of_other_programs_change_nothing() {
+    let (builder, path) = written("download.base_homeserver_url = \"https://hs.example\"");
+    for (name, value) in [("TOKIO_WORKER_THREADS", "none"), ("RUST_LOG", "=="), ("TMPDIR", "/no")] {
+        let (code, _, stderr) = run(&["check-config", "-c", &path], &[(name, value)]);
+        assert_eq!(code, Some(0), "{name}={value} {stderr}");
+    }
+    // The file that is to be trusted in place of the system's is trusted alone.
+    let (file, directory) = (builder.place().path("none.pem"), builder.place().path("marks"));
+    fs::write(&file, "").unwrap();
+    let certificate = rcgen::generate_simple_self_signed(["other.example".to_owned()]).unwrap();
+    fs::write(directory.join("other.pem"), certificate.cert.pem()).unwrap();
+    let trust = [("SSL_CERT_FILE", text(&file)), ("SSL_CERT_DIR", text(&directory))];
+    let (code, _, stderr) = run(&["-c", &path], &trust);
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("the package ca-certificates"), "{stderr}");
+}
+
 /// The shipped configuration in a place of its own, as an operator would copy it.
 fn shipped(place: &Place) -> String {
     for file in ["default.toml", "scan-demo.sh"] {
@@ -184,6 +202,18 @@ async fn scan_tells_the_verdict_on_each_file_by_line_and_exit_code() {
     let (code, ..) = run(&["-c", &config, "scan"], &[]);
     assert_eq!(code, Some(2), "no file at all is a wrong command line");
     assert!(!place.path("request_secret.key").exists(), "scanning needs no key");
+}
+
+#[tokio::test]
+async fn a_reader_who_has_had_enough_changes_no_exit_code() {
+    let builder = Builder::new("exit 1");
+    let config = builder.write_config();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut program = command();
+    let program = program.arg("-c").arg(&config).args(["scan", "/etc/passwd"]).stdout(writer);
+    let output = program.output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[tokio::test]
