@@ -2,17 +2,20 @@
 //! of them, with their own token, and its "yes" is remembered for a moment. Knows no verdicts; keeps
 //! no token. Contract: "Cached media is authorised anew for each requester".
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::Arc,
+    time::Duration,
+};
 
 use quick_cache::sync::Cache;
 use reqwest::header::HeaderValue;
 use sha2::{Digest, Sha256};
-use tokio::{
-    sync::Semaphore,
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 
-use super::{FetchError, Homeservers, MediaRequest, Origin, Requester, exits::Reached};
+use super::{
+    FetchError, Homeservers, MediaRequest, Origin, Requester, exits::Reached, turns::Turns,
+};
 use crate::metrics::Authorisation;
 
 /// Remembered answers: far more than homeservers give within a `ttl` of seconds, about 8 MiB.
@@ -25,11 +28,16 @@ pub struct Authoriser {
     /// Until when a "yes" holds, by a digest of homeserver, media and token. Past their time entries
     /// stay until others need the place.
     yes: Cache<Key, Instant>,
-    questions: Semaphore,
+    questions: Turns,
+    hasher: RandomState,
 }
 
 /// Questions at a time. Each is a connection, and anybody may ask for anything that is here.
 const MAX_QUESTIONS: usize = 64;
+
+/// Of these, about the media of one server, and of one token: a server that takes its time to answer
+/// must not keep others from theirs.
+const MAX_OF_ONE: usize = MAX_QUESTIONS / 4;
 
 const X_FORWARDED_FOR: &str = "x-forwarded-for";
 
@@ -43,7 +51,8 @@ impl Authoriser {
             homeservers,
             ttl,
             yes: Cache::new(CAPACITY),
-            questions: Semaphore::new(MAX_QUESTIONS),
+            questions: Turns::new(MAX_QUESTIONS, MAX_OF_ONE),
+            hasher: RandomState::new(),
         }
     }
 
@@ -96,6 +105,18 @@ impl Authoriser {
         }
     }
 
+    /// The server that the media is named after, whatever its port, and the token, where it is shown to
+    /// somebody.
+    fn lanes(&self, request: &MediaRequest) -> impl Iterator<Item = u64> + use<> {
+        let server = ("server", request.media.host().to_ascii_lowercase());
+        let token = match request.origin {
+            Origin::Configured(_) => request.requester.authorization.as_ref(),
+            Origin::Discovered => None,
+        };
+        let token = token.map(|token| self.hasher.hash_one(("token", token)));
+        std::iter::once(self.hasher.hash_one(server)).chain(token)
+    }
+
     fn until(&self) -> Option<Instant> {
         Instant::now().checked_add(self.ttl).filter(|_| !self.ttl.is_zero())
     }
@@ -107,7 +128,7 @@ impl Authoriser {
         etag: Option<&HeaderValue>,
         deadline: Instant,
     ) -> Result<(), FetchError> {
-        let turn = timeout_at(deadline, self.questions.acquire()).await;
+        let turn = timeout_at(deadline, self.questions.take(self.lanes(request))).await;
         let _turn = turn.map_err(|_| FetchError::TimedOut("no turn to ask for authorisation"))?;
         match self.homeservers.ask(request, etag, false, deadline).await? {
             // To give out another origin's address is to say yes.

@@ -7,7 +7,7 @@ use std::{
     collections::HashSet,
     error::Error,
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, ToSocketAddrs},
     sync::Arc,
     time::Duration,
 };
@@ -21,6 +21,7 @@ use reqwest::{
 use rustls::RootCertStore;
 use tokio::{
     sync::Semaphore,
+    task::spawn_blocking,
     time::{Instant, timeout_at},
 };
 use url::{Host, Origin};
@@ -292,14 +293,19 @@ impl Resolve for GlobalOnly {
         let turns = Arc::clone(&self.turns);
         Box::pin(async move {
             // None only once it is closed, which nobody does.
-            let _turn = turns.acquire().await.ok();
-            // Port 0: the connector puts in the URL's.
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let global: Vec<SocketAddr> = found.filter(|found| is_global(found.ip())).collect();
-            if global.is_empty() {
-                return Err(NotGlobal(name.as_str().to_owned()).into());
-            }
-            Ok(Box::new(global.into_iter()) as Addrs)
+            let turn = turns.acquire_owned().await.ok();
+            let found = spawn_blocking(move || {
+                // Over when the thread is free again: whoever waits for it may have gone by then.
+                let _turn = turn;
+                // Port 0: the connector puts in the URL's.
+                let found = (name.as_str(), 0).to_socket_addrs()?;
+                let global: Vec<SocketAddr> = found.filter(|found| is_global(found.ip())).collect();
+                if global.is_empty() {
+                    return Err(NotGlobal(name.as_str().to_owned()).into());
+                }
+                Ok::<_, Box<dyn Error + Send + Sync>>(global)
+            });
+            Ok(Box::new(found.await??.into_iter()) as Addrs)
         })
     }
 }

@@ -21,6 +21,7 @@ pub mod spool;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod turns;
 
 pub use authorise::Authoriser;
 pub use download::Opened;

@@ -158,6 +158,34 @@ async fn many_at_once_ask_once_and_a_no_is_nobody_elses() {
 }
 
 #[tokio::test]
+async fn a_server_or_a_token_that_is_waited_for_leaves_turns_for_others() {
+    let fake = Fake::start(|head| {
+        if head.contains("slow") { Act::Hang(Vec::new()) } else { answer(304, "", "") }
+    })
+    .await;
+    let authoriser = Arc::new(authoriser(&fake.settings(), LONG));
+    let of = |server: &str, id: usize, token| MediaRequest {
+        media: MediaId::parse(server, &format!("m{id}")).unwrap(),
+        ..request(&fake.url(), token)
+    };
+    let ask = |request: MediaRequest| {
+        let authoriser = Arc::clone(&authoriser);
+        tokio::spawn(async move { authoriser.check(&request, None).await })
+    };
+    // Of one server whatever the port, and of one token whatever the server.
+    let mut waiting: Vec<_> =
+        (0..100).map(|n| ask(of(&format!("slow.example:{}", n + 1), n, None))).collect();
+    waiting.extend((0..100).map(|n| ask(of(&format!("slow{n}.example"), n, Some("Bearer flood")))));
+    while fake.asked().len() < 2 * MAX_OF_ONE {
+        tokio::task::yield_now().await;
+    }
+    authoriser.check(&of("quick.example", 0, Some(TOKEN)), None).await.unwrap();
+    authoriser.check(&of("quick.example", 0, None), None).await.unwrap();
+    assert_eq!(fake.asked().len(), 2 * MAX_OF_ONE + 2);
+    waiting.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test]
 async fn one_who_goes_away_lets_the_next_one_ask() {
     let asked = Arc::new(Semaphore::new(0));
     let told = Arc::clone(&asked);
