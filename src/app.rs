@@ -19,6 +19,7 @@ use tracing::{info, warn};
 
 use crate::{
     audit::{Audit, AuditError},
+    chain::Chain,
     config::Config,
     http::{
         self, AppState, Listen, RequestSettings,
@@ -117,7 +118,7 @@ impl Grounds {
                 Ok(()) => info!(path = %path.display(), "removed what a killed server left"),
                 Err(error) => warn!(
                     path = %path.display(),
-                    error = &error as &dyn std::error::Error,
+                    error = %Chain(&error),
                     "what a killed server left could not be removed"
                 ),
             }

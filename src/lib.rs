@@ -7,16 +7,17 @@
 //! | module | duty | may import |
 //! |---|---|---|
 //! | [`app`] | builds everything once, binds, serves, drains | all below |
+//! | [`chain`] | an error and its causes in one line | nothing of ours |
 //! | [`config`] | the file as written, checked once, in final types | the settings types of all below |
-//! | [`http`] | connections, routes, request parsing, answers, the table of errors | `scan`'s vocabulary, `media`'s types, `keys`, `metrics` |
+//! | [`http`] | connections, routes, request parsing, answers, the table of errors | `scan`'s vocabulary, `media`'s types, `keys`, `metrics`, `chain` |
 //! | [`keys`] | the server's request key, and opening what was encrypted for it | nothing of ours |
-//! | [`scan`] | one request from authorisation to verdict: cache, queue, workers, file type, script, canary; a script on trial | `media`, the sandbox, `metrics`, `audit` |
+//! | [`scan`] | one request from authorisation to verdict: cache, queue, workers, file type, script, canary; a script on trial | `media`, the sandbox, `metrics`, `audit`, `chain` |
 //! | [`service_manager`], [`supervision`] | what systemd passes, and what it is told | `scan`'s vocabulary |
 //! | [`metrics`] | what is counted: names, meanings, labels | nothing of ours |
 //! | [`operations`] | the operator's listener: metrics, health | `http`'s listener and server, `metrics`, `scan`'s state |
 //! | [`audit`] | on request a line for each media that was judged | `media`'s types, `metrics` |
 //! | [`logging`] | the log | `config` |
-//! | [`media`] | media ids, homeservers, authorisation, download, decryption, spool | `metrics` |
+//! | [`media`] | media ids, homeservers, authorisation, download, decryption, spool | `metrics`, `chain` |
 //! | [`migrate`] | an earlier scanner's YAML as our TOML | `config`'s way of writing and judging |
 //! | `mcs-sandbox` | a crate of its own: one program on one file under restriction | nothing of ours |
 //!
@@ -45,6 +46,7 @@
 
 pub mod app;
 pub mod audit;
+pub mod chain;
 pub mod config;
 pub mod http;
 pub mod keys;

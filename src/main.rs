@@ -20,6 +20,7 @@ use std::{
 use cli::{Cli, Command, EXIT_CONFIG};
 use matrix_content_scanner::{
     app::{self, Grounds, Manager, StartError},
+    chain::Chain,
     config::{Config, Warning},
     keys::RequestKey,
     logging,
@@ -168,7 +169,7 @@ async fn scan(config: &Config, files: &[PathBuf]) -> ExitCode {
                 worst = worst.max(1);
             }
             Err(error) => {
-                say(format_args!("{name}: failed: {}", chain(&error)));
+                say(format_args!("{name}: failed: {}", Chain(&error)));
                 worst = 2;
             }
         }
@@ -178,7 +179,7 @@ async fn scan(config: &Config, files: &[PathBuf]) -> ExitCode {
 
 /// The exit code says: 2 not run, 1 ended badly, 0 ended well.
 async fn sandbox(config: &Config, command: &[OsString]) -> ExitCode {
-    let not_run = |error: &dyn Error| {
+    let not_run = |error: &(dyn Error + 'static)| {
         failed(error);
         ExitCode::from(2)
     };
@@ -217,7 +218,7 @@ fn migrate(file: &Path, output: Option<&Path>, base: Option<&Path>) -> ExitCode 
     let migrated = match migrate::migrate_file(file, base) {
         Ok(migrated) => migrated,
         Err(error) => {
-            eprintln!("error: {}: {}", file.display(), chain(&error));
+            eprintln!("error: {}: {}", file.display(), Chain(&error));
             return ExitCode::FAILURE;
         }
     };
@@ -253,19 +254,7 @@ fn say(line: fmt::Arguments<'_>) {
     let _nobody_reads = writeln!(io::stdout(), "{line}");
 }
 
-fn failed(error: &dyn Error) -> ExitCode {
-    eprintln!("error: {}", chain(error));
+fn failed(error: &(dyn Error + 'static)) -> ExitCode {
+    eprintln!("error: {}", Chain(error));
     ExitCode::FAILURE
-}
-
-/// An error and its causes, on one line.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -34,6 +34,7 @@ use tokio::{
 use tower::ServiceExt;
 
 use crate::{
+    chain::Chain,
     media::pace::{Pace, TooSlow, WINDOW},
     metrics::Metrics,
 };
@@ -99,7 +100,7 @@ pub(super) async fn serve<I>(
         .max_buf_size(MAX_BUFFER)
         .serve_connection(TokioIo::new(io), service);
     if let Err(error) = watcher.watch(connection).await {
-        tracing::debug!(error = &error as &dyn std::error::Error, "the connection broke");
+        tracing::debug!(error = %Chain(&error), "the connection broke");
     }
 }
 

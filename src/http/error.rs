@@ -5,7 +5,7 @@
 //! Clients of the Rust SDK retry a 5xx for 15 minutes, drop their key on `MCS_BAD_DECRYPTION`, and
 //! cannot parse an eleventh reason. A cause goes to the log, here and once; never to a client.
 
-use std::{borrow::Cow, error::Error, fmt};
+use std::{borrow::Cow, error::Error};
 
 use axum::{
     Json,
@@ -16,6 +16,7 @@ use serde::Serialize;
 
 use super::request::RequestError;
 use crate::{
+    chain::Chain,
     media::{FetchError, intake::IntakeError},
     scan::{Phase, ScanError, filetype::MediaType},
 };
@@ -108,21 +109,6 @@ impl ApiError {
             tracing::debug!(status, cause = %Chain(cause), "refused");
         }
         self
-    }
-}
-
-/// An error and its causes in one line: the log's JSON format would keep the first alone.
-struct Chain<'a>(&'a (dyn Error + 'static));
-
-impl fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut cause = self.0.source();
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
     }
 }
 

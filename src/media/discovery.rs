@@ -13,6 +13,7 @@ use super::{
     FetchError, MediaId,
     exits::{Exits, Question, Reached, base_url, read_small, within, without_credentials},
 };
+use crate::chain::Chain;
 
 /// Server names remembered.
 const CAPACITY: usize = 1000;
@@ -97,7 +98,7 @@ async fn ask(host: &str, exits: &Exits, deadline: Instant) -> Option<Url> {
         Ok(Reached::Answer(response, _)) if response.status() == StatusCode::OK => response,
         Ok(_) => return None,
         Err(error) => {
-            tracing::debug!(host, error = &error as &dyn std::error::Error, "discovery failed");
+            tracing::debug!(host, error = %Chain(&error), "discovery failed");
             return None;
         }
     };

@@ -15,6 +15,7 @@ use tokio::{sync::watch, time::sleep};
 use tracing::{error, info};
 
 use super::{ScanError, Verdict, local::LocalScanner};
+use crate::chain::Chain;
 
 /// How long after a wrong answer the next one is asked for.
 const RETRY: Duration = Duration::from_secs(5);
@@ -108,7 +109,7 @@ impl Canary {
             let wrong = self.check().await.err();
             let now = match &wrong {
                 None => CanaryState::Passed,
-                Some(wrong) => CanaryState::Failed(chain(wrong).into()),
+                Some(wrong) => CanaryState::Failed(Chain(wrong).to_string().into()),
             };
             let before = state.send_replace(now.clone());
             if !matches!(wrong, None | Some(CanaryError::NoVerdict(..))) {
@@ -171,12 +172,6 @@ impl Samples {
         let length = file.metadata()?.len();
         Ok((Box::new(file), length))
     }
-}
-
-/// An error and its causes, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
 use super::{ScanError, Settings, Verdict, worker::caught};
+use crate::chain::Chain;
 
 /// How long the removal command may take.
 pub(super) const REMOVAL_TIME_LIMIT: Duration = Duration::from_secs(30);
@@ -182,7 +183,7 @@ impl Script {
                 "scan.removal_command failed; the directory is removed all the same"
             ),
             Err(error) => tracing::warn!(
-                error = &error as &dyn std::error::Error,
+                error = %Chain(&error),
                 "scan.removal_command could not be run; the directory is removed all the same"
             ),
         }

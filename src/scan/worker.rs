@@ -30,6 +30,7 @@ use super::{
 };
 use crate::{
     audit::{Audit, Entry},
+    chain::Chain,
     media::{
         Body, FetchError, Variant,
         authorise::Authoriser,
@@ -140,7 +141,7 @@ impl Workshop {
             self.script.remove(&mut sandboxed).await;
             if let Err(error) = sandboxed.close().await {
                 warn!(
-                    error = &error as &dyn std::error::Error,
+                    error = %Chain(&error),
                     "a job's directory could not be removed"
                 );
             }
