@@ -145,7 +145,8 @@ fn write(response: &Response, total: Duration) {
     let outcome = extensions.get::<Outcome>().cloned().unwrap_or_default();
     let Outcome { media, verdict, timings, quiet, .. } = outcome;
     let reason = extensions.get::<Reason>();
-    let bytes = response.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok());
+    let length = response.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok());
+    let bytes = length.and_then(|length| length.parse::<u64>().ok());
     // Of the same fields, one line at one of two levels: tracing's levels are constants.
     macro_rules! line {
         ($level:ident) => {

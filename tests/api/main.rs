@@ -18,6 +18,7 @@ mod faults_homeserver;
 mod faults_load;
 mod faults_script;
 mod hostile_names;
+mod log;
 mod remembering;
 mod tokens;
 mod verdicts;

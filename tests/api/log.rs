@@ -1,0 +1,57 @@
+//! What an operator reads: a line for each request. What must never be in it is in `process/secrets`.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Homeserver, Media, Scanner, client::send, homeserver::TOKEN, png};
+
+/// The lines that tell of a request's answer.
+fn answers(scanner: &Scanner) -> Vec<Value> {
+    let log = scanner.log();
+    let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    lines.filter(|line| line["message"] == "answered").collect()
+}
+
+#[tokio::test]
+async fn each_request_is_a_line_with_its_media_verdict_and_durations() {
+    let homeserver = Homeserver::start().await;
+    let scanner = Scanner::start(&homeserver, r#"! grep -q dirty "$1""#).await;
+    let clean = homeserver.has_bytes("clean", png());
+    let dirty = homeserver.has_bytes("dirty", "dirty");
+    let failing = homeserver.has("failing", Media::error(503, ""));
+    scanner.client.get(&format!("/download/{clean}")).await.is_media(&png());
+    scanner.client.get(&format!("/scan/{dirty}")).await;
+    scanner.client.get(&format!("/thumbnail/{failing}")).await;
+    scanner.client.get(&format!("/download/{clean}")).await.is_media(&png());
+    let head = scanner.client.request(reqwest::Method::HEAD, "/scan/a..b/abc");
+    send(head.bearer_auth(TOKEN)).await;
+    scanner.logged("\"answered\"", 5).await;
+
+    let lines = answers(&scanner);
+    let expected = [
+        ("INFO", "GET", "download", 200, json!(format!("mxc://{clean}")), json!("clean")),
+        ("INFO", "GET", "scan", 200, json!(format!("mxc://{dirty}")), json!("not_clean")),
+        ("INFO", "GET", "thumbnail", 502, json!(format!("mxc://{failing}")), json!(null)),
+        // Nothing was fetched or scanned for it.
+        ("DEBUG", "GET", "download", 200, json!(format!("mxc://{clean}")), json!("clean")),
+        ("INFO", "HEAD", "scan", 404, json!(null), json!(null)),
+    ];
+    assert_eq!(lines.len(), expected.len());
+    for (id, (line, (level, method, route, status, media, verdict))) in
+        lines.iter().zip(expected).enumerate()
+    {
+        assert_eq!(line["level"], level, "{line}");
+        let span = &line["span"];
+        assert_eq!((&span["id"], &span["method"]), (&json!(id), &json!(method)), "{line}");
+        assert_eq!(span["route"], route, "{line}");
+        assert_eq!((&line["status"], &line["media"]), (&json!(status), &media), "{line}");
+        assert_eq!(line["verdict"], verdict, "{line}");
+        assert!(line["total_ms"].is_u64(), "{line}");
+        let from_job = id < 2;
+        for duration in ["queue_ms", "download_ms", "scan_ms"] {
+            assert_eq!(line[duration].is_u64(), from_job, "{duration} in {line}");
+        }
+    }
+    assert_eq!(lines[0]["bytes"], png().len());
+    assert_eq!(lines[2]["reason"], "MCS_MEDIA_REQUEST_FAILED");
+    assert_eq!(lines[4]["reason"], "M_NOT_FOUND");
+}
