@@ -58,6 +58,8 @@ pub(super) fn answer(request: &Parts, media: &Media, file_name: Option<&str>) ->
 
     let is_get = request.method == Method::GET;
     if (is_get || request.method == Method::HEAD) && is_known(&request.headers, &etag) {
+        // The length of what the client has (RFC 9110, section 8.6): axum would say 0, that of this body.
+        headers.insert(header::CONTENT_LENGTH, length.into());
         return (StatusCode::NOT_MODIFIED, headers).into_response();
     }
 
@@ -337,6 +339,7 @@ mod tests {
         let response = get(&both, &media);
         assert_eq!(response.status(), StatusCode::NOT_MODIFIED);
         assert_eq!(response.headers()["etag"], etag);
+        assert_eq!(response.headers()["content-length"], "10");
         assert_eq!(ask(Method::POST, &both, &media).status(), StatusCode::OK);
     }
 

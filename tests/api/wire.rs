@@ -7,8 +7,10 @@ use serde_json::json;
 use sha2::Digest;
 
 use crate::harness::{
-    Attachment, Builder, Homeserver, Media, Reply, Scanner, client::send, homeserver::TOKEN, noise,
-    png,
+    Attachment, Builder, Caller, Homeserver, Media, Reply, Scanner,
+    client::{PREFIX, send},
+    homeserver::TOKEN,
+    noise, png,
 };
 
 const CLEAN: &str = "exit 0";
@@ -283,6 +285,120 @@ async fn conditions_and_ranges_count_after_the_verdict() {
     let request = scanner.client.request(Method::GET, &format!("/download/{dirty}"));
     let reply = send(request.bearer_auth(TOKEN).header(header::IF_NONE_MATCH, "*")).await;
     reply.is_error(403, "MCS_MEDIA_NOT_CLEAN");
+}
+
+#[tokio::test]
+async fn conditions_and_ranges_count_on_every_media_route_and_never_before_permission() {
+    let homeserver = Homeserver::start().await;
+    let builder = Builder::new(CLEAN).homeserver(&homeserver);
+    let scanner = builder.config("download.authorisation_ttl = 0").start().await;
+    let media = homeserver.has_bytes("one", png());
+    let every = [Method::GET, Method::HEAD];
+    let ask = |method: &Method, path: &str, token: &str, name: &str, value: &str| {
+        let request = scanner.client.request(method.clone(), path).bearer_auth(token);
+        send(request.header(name, value))
+    };
+    for path in [
+        format!("/download/{media}"),
+        format!("/download/{media}/n"),
+        format!("/thumbnail/{media}"),
+    ] {
+        let etag = scanner.client.get(&path).await.header("etag").to_owned();
+        for method in &every {
+            let known = ask(method, &path, TOKEN, "if-none-match", &etag).await;
+            assert_eq!((known.status.as_u16(), known.body.len()), (304, 0), "{method} {path}");
+            assert_eq!(known.header("etag"), etag);
+            assert_eq!(known.header("cache-control"), "private, max-age=86400");
+            // None, or that of the media.
+            let length = known.headers.get("content-length");
+            assert!(length.is_none_or(|length| *length == png().len().to_string()), "{method}");
+            has_cors(&known);
+            let partly = ask(method, &path, TOKEN, "range", "bytes=0-0").await;
+            // A range means something in a GET alone.
+            let status = if *method == Method::GET { 206 } else { 200 };
+            assert_eq!(partly.status, status, "{method} {path}");
+            for (name, value) in
+                [("if-none-match", "*"), ("range", "bytes=0-0"), ("range", "bytes=9999-")]
+            {
+                let refused = ask(method, &path, "nobodys", name, value).await;
+                assert_eq!(refused.status, 401, "{method} {path} {name}");
+                assert!(!refused.headers.contains_key("etag"));
+                assert!(!refused.headers.contains_key("content-range"));
+            }
+        }
+    }
+    // What is no media has no tag and no parts.
+    for path in [&*format!("/scan/{media}"), "/public_key"] {
+        for (name, value) in [("if-none-match", "*"), ("range", "bytes=0-0")] {
+            assert_eq!(ask(&Method::GET, path, TOKEN, name, value).await.status, 200, "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn another_spelling_of_a_name_is_the_same_media() {
+    let homeserver = Homeserver::start().await;
+    let scanner = Scanner::start(&homeserver, CLEAN).await;
+    homeserver.has_bytes("a-Z_9", png());
+    for path in ["hs.example/a-Z_9", "hs%2Eexample/%61%2DZ%5f9", "%68s.example/a-Z_9/"] {
+        scanner.client.get(&format!("/download/{path}")).await.is_media(&png());
+    }
+    assert_eq!(homeserver.downloads(), 1);
+    // Decoded once, and not read as a form.
+    for path in
+        ["hs.example/%2561-Z_9", "hs.example/a-Z_9%3Fx", "hs.example/a-Z_9+", "hs.example/%"]
+    {
+        let reply = scanner.client.get(&format!("/download/{path}")).await;
+        reply.is_error(404, "M_NOT_FOUND");
+    }
+    assert_eq!(homeserver.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn a_body_may_come_in_chunks_and_after_it_was_asked_for() {
+    let homeserver = Homeserver::start().await;
+    let scanner = Scanner::start(&homeserver, CLEAN).await;
+    let attachment = Attachment::encrypt(&png(), 1);
+    let media = homeserver.has_bytes("one", attachment.ciphertext.clone());
+    let body = attachment.body(&format!("mxc://{media}")).to_string();
+    let post = async |head: &str| {
+        let mut caller = Caller::connect(&scanner.address).await;
+        let head = format!(
+            "POST {PREFIX}/scan_encrypted HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+             authorization: Bearer {TOKEN}\r\n{head}\r\n\r\n"
+        );
+        caller.write(head.as_bytes()).await;
+        caller
+    };
+    let rest = async |mut caller: Caller| String::from_utf8(caller.read_to_end().await).unwrap();
+    let (first, second) = body.split_at(7);
+    let chunk = |text: &str| format!("{:x}\r\n{text}\r\n", text.len());
+
+    let mut caller = post("transfer-encoding: chunked").await;
+    caller.write((chunk(first) + &chunk(second) + &chunk("")).as_bytes()).await;
+    assert!(rest(caller).await.contains("\"clean\":true"));
+
+    let mut caller = post(&format!("expect: 100-continue\r\ncontent-length: {}", body.len())).await;
+    assert_eq!(caller.read(25).await, b"HTTP/1.1 100 Continue\r\n\r\n");
+    caller.write(body.as_bytes()).await;
+    assert!(rest(caller).await.contains("\"clean\":true"));
+
+    // What is too large is not even asked for.
+    let caller = post("expect: 100-continue\r\ncontent-length: 131073").await;
+    let mut refused = vec![("413", rest(caller).await)];
+    let mut caller = post("transfer-encoding: chunked").await;
+    caller.write(chunk(&" ".repeat(131_073)).as_bytes()).await;
+    caller.write(chunk("").as_bytes()).await;
+    refused.push(("413", rest(caller).await));
+    let mut caller = post("transfer-encoding: chunked").await;
+    caller.write(b"zz\r\n{}\r\n").await;
+    refused.push(("400", rest(caller).await));
+    for (status, answer) in refused {
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        assert!(answer.contains("MCS_MALFORMED_JSON"), "{answer}");
+        assert!(answer.contains("access-control-allow-origin: *"), "{answer}");
+    }
+    assert_eq!(homeserver.downloads(), 1);
 }
 
 /// Bodies that are refused, and how; `{good}` stands for a good `EncryptedFile`.
