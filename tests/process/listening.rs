@@ -14,7 +14,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::harness::{Builder, Homeserver, PATIENCE, client::PREFIX};
+use crate::harness::{Builder, Client, Homeserver, PATIENCE, client::PREFIX, skipped};
 
 /// On a unix socket, without host and port.
 fn on_socket(homeserver: &Homeserver) -> Builder {
@@ -71,10 +71,16 @@ async fn a_socket_that_is_in_use_or_none_at_all_is_left_alone() {
 #[tokio::test]
 async fn it_listens_on_ipv6() {
     if TcpListener::bind("[::1]:0").is_err() {
-        eprintln!("SKIPPED it_listens_on_ipv6: this machine has no ::1");
-        return;
+        return skipped("it_listens_on_ipv6", "this machine has no ::1");
     }
     let homeserver = Homeserver::start().await;
+    let config = "web.host = \"::\"";
+    let both = Builder::new("exit 0").homeserver(&homeserver).config(config).start().await;
+    let port = both.address.strip_prefix("[::]:").expect(&both.address);
+    for host in ["[::1]", "127.0.0.1"] {
+        let client = Client::new(&format!("{host}:{port}"));
+        assert_eq!(client.public_key().await.len(), 43, "{host}");
+    }
     for host in ["::1", "[::1]"] {
         let config = format!("web.host = \"{host}\"");
         let scanner = Builder::new("exit 0").homeserver(&homeserver).config(&config).start().await;
@@ -99,4 +105,16 @@ async fn an_address_that_cannot_be_had_is_a_clear_error() {
         assert!(said.contains(&words), "{said}");
     }
     drop(taken);
+}
+
+#[tokio::test]
+async fn as_many_files_may_be_open_as_the_hard_limit_lets() {
+    let homeserver = Homeserver::start().await;
+    let builder = Builder::new("exit 0").homeserver(&homeserver);
+    let scanner = builder.inside(&["prlimit", "--nofile=256:2000"]).start().await;
+    let limits = fs::read_to_string(format!("/proc/{}/limits", scanner.pid())).unwrap();
+    let of_files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let of_files: Vec<_> = of_files.split_whitespace().collect();
+    assert_eq!(of_files[3..5], ["2000", "2000"]);
+    assert!(scanner.log().contains("open files is below web.max_connections"));
 }

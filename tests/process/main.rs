@@ -14,6 +14,7 @@ mod harness;
 
 mod cgroup;
 mod commands;
+mod half_minutes;
 mod listening;
 mod migrate;
 mod secrets;

@@ -17,7 +17,7 @@ const HOLDS: &str = r#"
 "#;
 
 /// Runs for ever, with a child that does so too.
-const STAYS: &str = r#"
+pub(super) const STAYS: &str = r#"
     trap '' TERM INT HUP
     cp "$1" "$TMPDIR/copy"
     setsid sleep 1000 &
@@ -38,7 +38,7 @@ async fn at_work(homeserver: &Homeserver, script: &str) -> Scanner {
 }
 
 /// Asks for a media whose scan never ends, and waits until it is under way.
-async fn begin(scanner: &Scanner, homeserver: &Homeserver) {
+pub(super) async fn begin(scanner: &Scanner, homeserver: &Homeserver) {
     let media = homeserver.has_bytes("abc", "plaintext");
     let request = scanner.client.request(reqwest::Method::GET, &format!("/scan/{media}"));
     // Nobody is there to answer when the program has gone.
@@ -48,7 +48,7 @@ async fn begin(scanner: &Scanner, homeserver: &Homeserver) {
     assert_eq!(scanner.helpers(), 1);
 }
 
-async fn nothing_survives(place: &Place) {
+pub(super) async fn nothing_survives(place: &Place) {
     let died = Instant::now();
     until("the script is dead", || place.processes().is_empty()).await;
     until("its directory is gone", || place.jobs().is_empty()).await;
