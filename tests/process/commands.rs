@@ -138,6 +138,20 @@ async fn variables_replace_keys_and_check_config_prints_what_is_in_force() {
 }
 
 #[tokio::test]
+async fn a_type_that_no_file_has_is_warned_of_and_not_refused() {
+    let homeserver = Homeserver::start().await;
+    let types = r#"scan.blocked_mimetypes = ["image/x-no-such-type", "image/gif"]"#;
+    let builder = Builder::new("exit 0").homeserver(&homeserver).config(types);
+    let (code, stdout, stderr) = builder.run(&["check-config"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stdout.contains("# note: image/x-no-such-type: no file"), "{stdout}");
+    assert!(!stdout.contains("# note: image/gif"), "{stdout}");
+    let scanner = builder.start().await;
+    let log = scanner.log();
+    assert!(log.contains("never detected") && log.contains("image/x-no-such-type"), "{log}");
+}
+
+#[tokio::test]
 async fn variables_of_other_programs_change_nothing() {
     let (builder, path) = written("download.base_homeserver_url = \"https://hs.example\"");
     for (name, value) in [("TOKIO_WORKER_THREADS", "none"), ("RUST_LOG", "=="), ("TMPDIR", "/no")] {

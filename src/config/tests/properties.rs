@@ -46,7 +46,7 @@ proptest! {
     }
 }
 
-fn known() -> Vec<(&'static str, &'static str)> {
+pub(super) fn known() -> Vec<(&'static str, &'static str)> {
     let reader = Reader::new(Place::Defaults, None);
     Config::read(reader, ROOT).1.known
 }

@@ -183,6 +183,37 @@ fn what_is_wrong_is_told_with_key_value_and_expectation() {
             "crypto.pickle_path = \"p\"\ncrypto.pickle_key = \"hush\"\ncrypto.generate = true",
             "crypto.generate: found true beside pickle_path",
         ),
+        (
+            "web.idle_timeout = \"2h\"",
+            "web.idle_timeout: found \"2h\", expected a duration from 1ms to 1h",
+        ),
+        ("web.min_rate = \"2GiB\"", "web.min_rate: found \"2GiB\", expected a size from 0"),
+        ("scan.timeout = 0", "scan.timeout: found 0"),
+        ("scan.deadline = \"0s\"", "scan.deadline: found \"0s\""),
+        (
+            "scan.queue_capacity = 0",
+            "scan.queue_capacity: found 0, expected an integer from 1 to 65536",
+        ),
+        ("scan.max_spool_size = 0", "scan.max_spool_size: found 0"),
+        ("scan.max_output_size = \"2MiB\"", "scan.max_output_size: found \"2MiB\""),
+        (
+            "scan.canary = \"sometimes\"",
+            "scan.canary: found \"sometimes\", expected \"eicar\", \"off\"",
+        ),
+        ("scan.canary = { infected = \"plain\" }", "scan.canary: found"),
+        ("scan.canary_interval = \"10ms\"", "scan.canary_interval: found \"10ms\""),
+        ("download.max_size = 0", "download.max_size: found 0"),
+        ("download.connect_timeout = 0", "download.connect_timeout: found 0"),
+        ("download.idle_timeout = 0", "download.idle_timeout: found 0"),
+        ("download.total_timeout = \"1\"", "download.total_timeout: found \"1\""),
+        ("download.min_rate = -1", "download.min_rate: found -1"),
+        ("download.authorisation_ttl = \"-1s\"", "download.authorisation_ttl: found \"-1s\""),
+        ("result_cache.max_size = -1", "result_cache.max_size: found -1"),
+        ("result_cache.ttl = \"1\"", "result_cache.ttl: found \"1\""),
+        ("result_cache.max_file_size = \"x\"", "result_cache.max_file_size: found \"x\""),
+        ("result_cache.max_total_size = \"1 XB\"", "result_cache.max_total_size: found \"1 XB\""),
+        ("result_cache.exit_codes_to_ignore = [1, 256]", "exit_codes_to_ignore[1]: found 256"),
+        ("result_cache.failure_ttl = 5", "result_cache.failure_ttl: found 5, expected a duration"),
         ("log.level = \"inof\"", "log.level: found \"inof\", expected one of off, error"),
         ("log.level = \"a=b=c\"", "log.level"),
         ("log.format = \"xml\"", "log.format: found \"xml\", expected \"human\" or \"json\""),
@@ -193,6 +224,17 @@ fn what_is_wrong_is_told_with_key_value_and_expectation() {
         assert!(told.contains(expected), "{lines}\n  {told}\n  {expected}");
         assert!(!told.contains("hush"), "{lines}\n  {told}");
         assert!(!told.contains(&long), "{lines}\n  {told}");
+    }
+}
+
+#[test]
+fn every_key_refuses_a_value_of_another_type() {
+    let folder = Folder::new();
+    for (section, key) in super::properties::known() {
+        // A date is nobody's value.
+        let told = folder.told(&format!("{section}.{key} = 1979-05-27"));
+        let is_told = |line: &str| line.contains(&format!(": {section}.{key}: found "));
+        assert!(told.lines().any(is_told), "{section}.{key}\n  {told}");
     }
 }
 
