@@ -230,7 +230,7 @@ fn what_is_wrong_is_told_with_key_value_and_expectation() {
 #[test]
 fn every_key_refuses_a_value_of_another_type() {
     let folder = Folder::new();
-    for (section, key) in super::properties::known() {
+    for (section, key) in properties::known() {
         // A date is nobody's value.
         let told = folder.told(&format!("{section}.{key} = 1979-05-27"));
         let is_told = |line: &str| line.contains(&format!(": {section}.{key}: found "));
