@@ -14,7 +14,8 @@ use super::{
 use crate::config::{self, Problem, quoted, toml_key};
 
 /// Sections in the order of `default.toml`.
-const SECTIONS: [&str; 6] = ["web", "scan", "sandbox", "download", "result_cache", "crypto"];
+const SECTIONS: [&str; 7] =
+    ["web", "scan", "sandbox", "download", "result_cache", "crypto", "operations"];
 
 /// What is wrong with these is mostly that a file is not there yet: they stay.
 const FILES: [&str; 5] = [

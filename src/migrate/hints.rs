@@ -11,6 +11,9 @@ use super::{
 };
 use crate::config::quoted;
 
+/// The default of `operations.port`.
+const OPERATIONS_PORT: u16 = 8081;
+
 /// Enough of any script.
 const MAX_SCRIPT: u64 = 64 * 1024;
 
@@ -92,6 +95,30 @@ pub(super) fn sandbox(script: &Path, draft: &mut Draft) {
     }
     for (key, elements) in lists {
         draft.suggest("sandbox", format!("{key} = [{}]", elements.join(", ")));
+    }
+}
+
+/// Where clients came in; metrics and health have a listener beside it, on a port that may be this one.
+pub(super) fn port(port: &Found<String>, draft: &mut Draft) {
+    draft.set("web", "port", number(port), port);
+    if port.value.parse() == Ok(OPERATIONS_PORT) {
+        draft.why("For metrics and health; 8081 is taken by the scanner itself.");
+        draft.set_new("operations", "port", Value::One((OPERATIONS_PORT + 1).to_string()));
+    }
+}
+
+/// A number as TOML, or what was there as text: `config` then says what is expected.
+pub(super) fn number(found: &Found<String>) -> Value {
+    Value::One(integer(&found.value))
+}
+
+/// With a leading zero it was an octal number to one scanner and a decimal to the other: text.
+pub(super) fn integer(text: &str) -> String {
+    let digits = text.trim_start_matches(['-', '+']);
+    let is_decimal = digits == "0" || !digits.starts_with('0');
+    match text.parse::<i64>() {
+        Ok(number) if is_decimal => number.to_string(),
+        _ => quoted(text),
     }
 }
 

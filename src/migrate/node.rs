@@ -34,7 +34,7 @@ pub(super) fn translate(old: &Old, draft: &mut Draft) {
         draft.set("web", "host", Value::text(&host.value), &host);
     }
     if let Some(port) = old.text("server.port", &mut draft.remarks) {
-        draft.set("web", "port", python::number(&port), &port);
+        hints::port(&port, draft);
     }
     if let Some(script) = old.text("scan.script", &mut draft.remarks) {
         self::script(&script, draft);

@@ -44,7 +44,7 @@ fn web(old: &Old, draft: &mut Draft) {
         draft.set("web", "host", Value::text(&host.value), &host);
     }
     if let Some(port) = old.text("web.port", &mut draft.remarks) {
-        draft.set("web", "port", number(&port), &port);
+        hints::port(&port, draft);
     }
 }
 
@@ -152,7 +152,7 @@ fn result_cache(old: &Old, draft: &mut Draft) {
     match old.text("result_cache.max_size", &mut draft.remarks) {
         Some(size) => {
             draft.why("Results alone: memory for media has a bound of its own, max_total_size.");
-            draft.set("result_cache", "max_size", number(&size), &size);
+            draft.set("result_cache", "max_size", hints::number(&size), &size);
         }
         None => draft.comment("result_cache", "max_size was 1024 there, and is 100000 here."),
     }
@@ -201,7 +201,7 @@ pub(super) fn ignored_exit_codes(codes: Option<&Found<Vec<String>>>, draft: &mut
         )));
     }
     let numbers = codes.value.iter().filter(|code| !is_signal(code));
-    let numbers = numbers.map(|code| integer(code)).collect();
+    let numbers = numbers.map(|code| hints::integer(code)).collect();
     draft.set("result_cache", "exit_codes_to_ignore", Value::List(numbers), codes);
 }
 
@@ -221,20 +221,5 @@ fn crypto(old: &Old, draft: &mut Draft) {
         }
     } else {
         hints::pickle(pickle, pickle_key, draft, Predecessor::Python);
-    }
-}
-
-/// A number as TOML, or what was there as text: `config` then says what is expected.
-pub(super) fn number(found: &Found<String>) -> Value {
-    Value::One(integer(&found.value))
-}
-
-/// With a leading zero it was an octal number to one scanner and a decimal to the other: text.
-fn integer(text: &str) -> String {
-    let digits = text.trim_start_matches(['-', '+']);
-    let is_decimal = digits == "0" || !digits.starts_with('0');
-    match text.parse::<i64>() {
-        Ok(number) if is_decimal => number.to_string(),
-        _ => config::quoted(text),
     }
 }

@@ -109,6 +109,8 @@ fn all_keys_of_the_python_scanner_pass_over() {
     for line in [
         r#"host = "0.0.0.0""#.to_owned(),
         "port = 8081".into(),
+        // Where metrics would be.
+        "port = 8082".into(),
         format!("script = {:?}", old.path("scan.sh")),
         format!("temp_directory = {:?}", old.path("tmp")),
         r#"allowed_mimetypes = ["image/jpeg", "image/png"]"#.into(),
@@ -449,9 +451,30 @@ fn defaults_in_comments_are_those_of_the_default_file() {
         ("[result_cache]", "max_total_size = \"64MiB\""),
         ("[download]", "authorisation_ttl = \"5s\""),
         ("[scan]", "canary_interval = \"10m\""),
+        ("[operations]", "port = 8081"),
     ] {
         let section = default.split_once(section).unwrap().1.split("\n[").next().unwrap();
         assert!(section.lines().any(|line| line == words), "{words} in {section}");
+    }
+}
+
+/// The pages for operators show what comes of a file.
+#[test]
+fn the_pages_show_what_migrate_makes_of_their_files() {
+    let python = include_str!("../../docs/from-python.md");
+    let node = include_str!("../../docs/from-node.md");
+    let block = |page: &str, kind: &str| {
+        let (_, rest) = page.split_once(&format!("\n```{kind}\n")).unwrap();
+        rest.split_once("```\n").unwrap().0.to_owned()
+    };
+    for (page, script) in [(python, "#!/bin/sh\nclamdscan \"$1\"\n"), (node, "#!/bin/sh\n")] {
+        let old = Old::new();
+        old.script(script);
+        let here = old.path("");
+        let migrated = migrate(&block(page, "yaml"), Path::new("config.yaml"), &here).unwrap();
+        let toml = migrated.toml.replace(here.to_str().unwrap(), "/srv/scanner/");
+        assert_eq!(toml, block(page, "toml"), "the page should have:\n{toml}");
+        old.load(&migrated);
     }
 }
 
