@@ -12,7 +12,7 @@
 //! | [`http`] | connections, routes, request parsing, answers, the table of errors | `scan`'s vocabulary, `media`'s types, `keys`, `metrics`, `chain` |
 //! | [`keys`] | the server's request key, and opening what was encrypted for it | nothing of ours |
 //! | [`scan`] | one request from authorisation to verdict: cache, queue, workers, file type, script, canary; a script on trial | `media`, the sandbox, `metrics`, `audit`, `chain` |
-//! | [`service_manager`], [`supervision`] | what systemd passes, and what it is told | `scan`'s vocabulary |
+//! | [`service_manager`], `supervision` | what systemd passes, and what it is told | `scan`'s vocabulary |
 //! | [`metrics`] | what is counted: names, meanings, labels | nothing of ours |
 //! | [`operations`] | the operator's listener: metrics, health | `http`'s listener and server, `metrics`, `scan`'s state |
 //! | [`audit`] | on request a line for each media that was judged | `media`'s types, `metrics` |

@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use prometheus_client::{
+    encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
@@ -23,10 +24,25 @@ const SECONDS: [f64; 16] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
 ];
 
+/// Causes that an operator is alerted to, of [`crate::scan::ScanError::cause`].
+pub(crate) const OUR_CAUSES: [&str; 11] = [
+    "not_ready",
+    "overloaded",
+    "spool_full",
+    "deadline_queued",
+    "deadline_scanning",
+    "script_timeout",
+    "script_signal",
+    "script_exit_code",
+    "sandbox",
+    "disk",
+    "panicked",
+];
+
 /// Where events are counted; nanoseconds each.
 #[derive(Debug)]
 pub struct Metrics {
-    requests: Counters<4>,
+    requests: Family<Answer, Counter>,
     unanswered: Counters<1>,
     answer_seconds: Histograms<1>,
     requests_in_flight: Gauge,
@@ -44,6 +60,15 @@ pub struct Metrics {
     upstream: Counters<1>,
     authorisations: Counters<1>,
     audit_lines: Counters<1>,
+}
+
+/// The labels of an answer.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct Answer {
+    route: &'static str,
+    method: &'static str,
+    status: &'static str,
+    reason: &'static str,
 }
 
 /// What spared work.
@@ -107,7 +132,7 @@ impl Metrics {
             connections: Gauge::default(),
             sent_bytes: Counter::default(),
             verdicts: family("verdict", ["clean", "not_clean", "type_forbidden"]),
-            errors: Family::default(),
+            errors: family("cause", OUR_CAUSES),
             cache_hits: family(
                 "kind",
                 [CacheHit::Answer, CacheHit::Flight, CacheHit::Verdict].map(CacheHit::name),
@@ -238,13 +263,8 @@ impl Metrics {
         reason: &'static str,
         took: Duration,
     ) {
-        let labels = [
-            ("route", route),
-            ("method", method_label(method)),
-            ("status", status_label(status)),
-            ("reason", reason),
-        ];
-        self.requests.get_or_create(&labels).inc();
+        let (method, status) = (method_label(method), status_label(status));
+        self.requests.get_or_create(&Answer { route, method, status, reason }).inc();
         self.answer_seconds.get_or_create(&[("route", route)]).observe(took.as_secs_f64());
     }
 

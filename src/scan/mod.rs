@@ -581,6 +581,25 @@ mod tests {
         assert!(ScanError::Deadline(Phase::Queued).is_its_senders_alone());
     }
 
+    #[test]
+    fn what_metrics_count_from_the_start_are_causes() {
+        let disk = || std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let causes = [
+            ScanError::NotReady,
+            ScanError::Overloaded,
+            ScanError::SpoolFull,
+            ScanError::Deadline(Phase::Queued),
+            ScanError::Deadline(Phase::Scanning),
+            ScanError::Script(script::ScriptFailure::TimedOut),
+            ScanError::Script(script::ScriptFailure::Signaled(9)),
+            ScanError::Script(script::ScriptFailure::FailureExitCode(2)),
+            ScanError::Sandbox(mcs_sandbox::Error::Undispatched),
+            ScanError::Disk(disk()),
+            ScanError::Panicked,
+        ];
+        assert_eq!(causes.map(|error| error.cause()), crate::metrics::OUR_CAUSES);
+    }
+
     #[tokio::test]
     async fn what_would_befall_anybody_is_told_to_all() {
         assert!(!alone(FetchError::ForbiddenAddress("10.0.0.1".to_owned())));

@@ -99,6 +99,16 @@ impl Scanner {
         super::until(text, || self.log().matches(text).count() >= times).await;
     }
 
+    /// A client of the operator's listener.
+    pub async fn operations(&self) -> Client {
+        const OPEN: &str = "metrics and health are here";
+        self.logged(OPEN, 1).await;
+        let log = self.log();
+        let line = log.lines().find(|line| line.contains(OPEN)).expect("logged");
+        let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        Client::new(line["address"].as_str().expect("an address"))
+    }
+
     /// The most memory that it has held at a time, bytes.
     pub fn peak_memory(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("alive");

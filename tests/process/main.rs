@@ -12,11 +12,13 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod audit;
 mod cgroup;
 mod commands;
 mod half_minutes;
 mod listening;
 mod migrate;
+mod operations;
 mod secrets;
 mod service_manager;
 mod signals;
