@@ -2,7 +2,8 @@
 //! if the attack got through, with 10 if it was refused (and says how), with anything else if it could not be tried.
 //!
 //! It does nothing unless it is contained: `no_new_privs` set and not root. What it aims at is given by the tests, which own
-//! all of it. And it makes two environments in which tests are run again (`within`).
+//! all of it. It also makes environments in which tests are run again
+//! (`within`), and plays a helper that lies.
 
 #![expect(
     clippy::unwrap_used,
@@ -18,12 +19,14 @@ use std::net::{TcpStream, UdpSocket};
 use std::os::fd::AsRawFd as _;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
+use std::path::Path;
 use std::process::exit;
 
 use nix::errno::Errno;
 use nix::libc::{self, c_long};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
-use nix::unistd::{ForkResult, geteuid, getppid, pause, setsid};
+use nix::unistd::{ForkResult, Gid, Uid, geteuid, getppid, pause, setsid};
 
 /// `Ok` is what the sandbox is to prevent.
 type Attack = nix::Result<()>;
@@ -32,7 +35,11 @@ const REFUSED: i32 = 10;
 const NOT_CONTAINED: i32 = 99;
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut arguments = std::env::args();
+    if arguments.next().is_some_and(|name| name == "mcs-sandbox-helper") {
+        return play_helper(arguments.next().as_deref());
+    }
+    let arguments: Vec<String> = arguments.collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     if let ["within", environment, command @ ..] = &words[..] {
         within(environment, command);
@@ -365,16 +372,83 @@ fn leave(fifo: &str, how: &str) {
     std::thread::sleep(std::time::Duration::from_millis(100));
 }
 
+/// A helper that says what it finds in the file `lies` beside the jobs' directory: a packet, with descriptors, for each that it
+/// gets. Of itself it says that it is of the right build.
+fn play_helper(asked: Option<&str>) {
+    use std::io::IoSlice;
+    use std::os::unix::process::CommandExt as _;
+
+    use nix::sys::socket::{ControlMessage, MsgFlags, recv, sendmsg};
+    if let Some(asked) = asked {
+        let own = std::env::current_exe().unwrap();
+        let real = own.parent().and_then(Path::parent).unwrap().join("mcs-sandbox");
+        #[expect(clippy::disallowed_methods, reason = "the real helper, for its word")]
+        let mut real = std::process::Command::new(real);
+        panic!("{}", real.arg0("mcs-sandbox-helper").arg(asked).exec());
+    }
+    let mut packet = vec![0; 1 << 16];
+    let mut receive = || {
+        recv(0, &mut packet, MsgFlags::empty())
+            .map(|length| packet.iter().take(length).copied().collect::<Vec<_>>())
+    };
+    let prepare: serde_json::Value = serde_json::from_slice(&receive().unwrap()).unwrap();
+    let jobs =
+        Path::new(prepare.pointer("/Prepare/parent").and_then(serde_json::Value::as_str).unwrap());
+    let lies = fs::read(jobs.with_file_name("lies")).unwrap();
+    let lies: Vec<(Vec<u8>, usize)> = serde_json::from_slice(&lies).unwrap();
+    let null = File::open("/dev/null").unwrap();
+    for (index, (bytes, fds)) in lies.iter().enumerate() {
+        if index > 0 && receive().is_ok_and(|packet| packet.is_empty()) {
+            return;
+        }
+        let fds = vec![null.as_raw_fd(); *fds];
+        let beside = [ControlMessage::ScmRights(&fds)];
+        let beside = if fds.is_empty() { &[][..] } else { &beside[..] };
+        let _ = sendmsg::<()>(0, &[IoSlice::new(bytes)], beside, MsgFlags::MSG_NOSIGNAL, None);
+    }
+}
+
 /// Executes a command in an environment that has less to give.
 fn within(environment: &str, command: &[&str]) -> ! {
     match environment {
-        "docker" => deny_as_docker_does(),
+        "as-it-is" => {}
+        "docker" => {
+            keep_dockers_capabilities();
+            deny_as_dockers_profile_does();
+        }
+        "read-only" => {
+            let is_root = geteuid().is_root();
+            let mut flags = CloneFlags::CLONE_NEWNS;
+            if !is_root {
+                flags |= CloneFlags::CLONE_NEWUSER;
+            }
+            let (uid, gid) = (geteuid(), nix::unistd::getegid());
+            unshare(flags).unwrap();
+            if !is_root {
+                name_only(uid, gid);
+            }
+            let whole = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
+            mount("none", "/", "", whole, "");
+            let writable = std::env::temp_dir();
+            // `struct mount_attr`: what to set, what to clear. All that is mounted read-only, but for /proc, as in containers.
+            for (path, attributes) in [(c"/", [1_u64, 0, 0, 0]), (c"/proc", [0, 1, 0, 0])] {
+                const RECURSIVE: i64 = 0x8000;
+                let attributes = attributes.as_ptr() as i64;
+                let arguments = [-100, path.as_ptr() as i64, RECURSIVE, attributes, 32, 0];
+                call6(libc::SYS_mount_setattr, arguments).unwrap();
+            }
+            mount(
+                "none",
+                &writable.to_string_lossy(),
+                "tmpfs",
+                nix::mount::MsFlags::empty(),
+                "mode=1777",
+            );
+        }
         "no-user-namespaces" => {
             let (uid, gid) = (geteuid(), nix::unistd::getegid());
-            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER).unwrap();
-            fs::write("/proc/self/setgroups", "deny").unwrap();
-            fs::write("/proc/self/uid_map", format!("{uid} {uid} 1")).unwrap();
-            fs::write("/proc/self/gid_map", format!("{gid} {gid} 1")).unwrap();
+            unshare(CloneFlags::CLONE_NEWUSER).unwrap();
+            name_only(uid, gid);
             // Of the new namespace alone.
             fs::write("/proc/sys/user/max_user_namespaces", "0").unwrap();
         }
@@ -385,8 +459,50 @@ fn within(environment: &str, command: &[&str]) -> ! {
     panic!("{:?}", nix::unistd::execv(program, &command));
 }
 
-/// What Docker's default profile denies a container without further capabilities.
-fn deny_as_docker_does() {
+fn name_only(uid: Uid, gid: Gid) {
+    fs::write("/proc/self/setgroups", "deny").unwrap();
+    fs::write("/proc/self/uid_map", format!("{uid} {uid} 1")).unwrap();
+    fs::write("/proc/self/gid_map", format!("{gid} {gid} 1")).unwrap();
+}
+
+fn mount(source: &str, target: &str, kind: &str, flags: nix::mount::MsFlags, options: &str) {
+    nix::mount::mount(Some(source), target, Some(kind), flags, Some(options)).unwrap();
+}
+
+/// The capabilities that Docker leaves its root.
+fn keep_dockers_capabilities() {
+    use caps::{CapSet, Capability, CapsHashSet};
+    let kept: CapsHashSet = [
+        Capability::CAP_AUDIT_WRITE,
+        Capability::CAP_CHOWN,
+        Capability::CAP_DAC_OVERRIDE,
+        Capability::CAP_FOWNER,
+        Capability::CAP_FSETID,
+        Capability::CAP_KILL,
+        Capability::CAP_MKNOD,
+        Capability::CAP_NET_BIND_SERVICE,
+        Capability::CAP_NET_RAW,
+        Capability::CAP_SETFCAP,
+        Capability::CAP_SETGID,
+        Capability::CAP_SETPCAP,
+        Capability::CAP_SETUID,
+        Capability::CAP_SYS_CHROOT,
+    ]
+    .into();
+    if geteuid().is_root() {
+        for lost in caps::all().difference(&kept) {
+            caps::drop(None, CapSet::Bounding, *lost).unwrap();
+        }
+        for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
+            let had = caps::read(None, set).unwrap();
+            let left = had.intersection(&kept).copied().collect();
+            caps::set(None, set, &left).unwrap();
+        }
+    }
+}
+
+/// What Docker's default profile denies who has no others.
+fn deny_as_dockers_profile_does() {
     use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
     const CALLS: &[c_long] = &[
         libc::SYS_unshare,

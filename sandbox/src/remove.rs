@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use nix::NixPath;
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, openat, renameat};
-use nix::sys::stat::Mode;
+use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
+use nix::sys::stat::{Mode, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 /// A program that outlived its job could add files for ever.
@@ -52,7 +52,9 @@ pub(crate) fn remove_at(parent: BorrowedFd<'_>, name: impl AsRef<Path>) -> io::R
         Err(errno) => Some(errno),
     };
     let Some(top) = open_unlocked(parent, name)? else {
-        return refused.map_or(Ok(()), |errno| Err(errno.into()));
+        // On a read-only file system unlink(2) says so of what is not there as well.
+        let gone = fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW) == Err(Errno::ENOENT);
+        return refused.filter(|_| !gone).map_or(Ok(()), |errno| Err(errno.into()));
     };
     let mut sweep = Sweep { top, hoisted: 0, deadline: Instant::now() + TIME_LIMIT };
     loop {

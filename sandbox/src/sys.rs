@@ -5,7 +5,9 @@ use std::ffi::CString;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::panic;
+use std::path::Path;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -77,13 +79,14 @@ pub(crate) fn fork_child_in(flags: CloneFlags, work: impl FnOnce() -> c_int) -> 
     unsafe { libc::_exit(code) }
 }
 
-/// Sets attributes of the mount that `mount` is the top of, and with `recursive` of all below it. `mount_setattr(2)`,
-/// Linux 5.12.
+/// Sets attributes of the mount whose top is at `path`, and with `recursive` of all below it; follows no link.
+/// `mount_setattr(2)`, Linux 5.12.
 pub(crate) fn set_mount_attributes(
-    mount: BorrowedFd<'_>,
+    path: &Path,
     attributes: u64,
     recursive: bool,
 ) -> nix::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
     let below = if recursive { libc::AT_RECURSIVE } else { 0 };
     // `struct mount_attr`: what to set, what to clear, propagation, user namespace.
     let attributes = [attributes, 0, 0, 0];
@@ -91,9 +94,9 @@ pub(crate) fn set_mount_attributes(
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
-            mount.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH | below,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            libc::AT_SYMLINK_NOFOLLOW | below,
             attributes.as_ptr(),
             size_of_val(&attributes),
         )
@@ -256,6 +259,12 @@ pub(crate) fn pidfd_kill(pidfd: BorrowedFd<'_>, group: bool) -> nix::Result<()> 
     Errno::result(result).map(drop)
 }
 
+/// Lowers this process's priority by so many steps of nice(2), for it and its children. Anybody may.
+pub(crate) fn lower_priority(steps: c_int) {
+    // SAFETY: the call reads and writes no memory.
+    unsafe { libc::nice(steps) };
+}
+
 /// 128 bits nobody can guess. getrandom(2).
 pub(crate) fn random() -> nix::Result<u128> {
     let mut bytes = [0_u8; 16];
@@ -287,8 +296,7 @@ fn adopt(result: c_long) -> nix::Result<OwnedFd> {
 }
 
 /// The value of an extended attribute, up to 255 bytes. xattr(7), getxattr(2).
-pub(crate) fn attribute(path: &std::path::Path, name: &str) -> nix::Result<Vec<u8>> {
-    use std::os::unix::ffi::OsStrExt as _;
+pub(crate) fn attribute(path: &Path, name: &str) -> nix::Result<Vec<u8>> {
     let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
     let name = CString::new(name).map_err(|_| Errno::EINVAL)?;
     let mut value = vec![0_u8; 255];

@@ -22,11 +22,21 @@ const NEWEST: ABI = ABI::V10;
 const DNS: u16 = 53;
 
 /// The rules, ready for [`restrict`].
-pub(super) fn rules(view: &View, job: &Path, program: &Path) -> Result<RulesetCreated, Refusal> {
-    made(view, job, program).map_err(|_| Refusal::at(Step::Landlock)(Errno::EINVAL))
+pub(super) fn rules(
+    plan: Plan,
+    view: &View,
+    job: &Path,
+    program: &Path,
+) -> Result<RulesetCreated, Refusal> {
+    made(plan, view, job, program).map_err(|_| Refusal::at(Step::Landlock)(Errno::EINVAL))
 }
 
-fn made(view: &View, job: &Path, program: &Path) -> Result<RulesetCreated, RulesetError> {
+fn made(
+    plan: Plan,
+    view: &View,
+    job: &Path,
+    program: &Path,
+) -> Result<RulesetCreated, RulesetError> {
     let all = AccessFs::from_all(NEWEST);
     let read = AccessFs::from_read(NEWEST);
     // No devices, whoever might be able to make them, and no unix sockets but those of the list.
@@ -41,8 +51,13 @@ fn made(view: &View, job: &Path, program: &Path) -> Result<RulesetCreated, Rules
     if view.network != Network::Host {
         ruleset = ruleset.handle_access(AccessNet::from_all(NEWEST))?;
     }
+    // The minimal root shows what is listed and nothing else, so there one rule says the same, and is found sooner.
     let system = SYSTEM.iter().map(PathBuf::from);
-    let readable = system.chain(view.readable()).chain([program.to_owned()]);
+    let readable: Vec<_> = if plan.namespaces {
+        vec![PathBuf::from("/")]
+    } else {
+        system.chain(view.readable()).chain([program.to_owned()]).collect()
+    };
     let mut rules = ruleset
         .create()?
         .add_rules(path_beneath_rules(readable, read))?

@@ -20,7 +20,8 @@
 //!  9. In a pid namespace it is the first process there, which forks the child of the following steps (`init`): before the
 //!     child's session, since a namespace is entered by fork only. Where the helper is root it is in a user namespace too, in
 //!     which the helper has named the program's user during 8.
-//! 10. Session, before anything can fail slowly: from here on its process group can be killed as one.
+//! 10. Session, before anything can fail slowly: from here on its process group can be killed as one. Priority: not in the
+//!     helper, which has to be as quick as the server.
 //! 11. Resource limits, before the uid changes: a hard limit is lowered by anybody, but `RLIMIT_NPROC` is to count for the
 //!     new uid from its first moment.
 //! 12. Bounding set, before the uid: dropping from it takes `CAP_SETPCAP`, which goes with the uid.

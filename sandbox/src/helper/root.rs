@@ -1,19 +1,19 @@
 //! The minimal root: a tmpfs with what [`View`] lists, all of it read-only, and the job's directory, a tmpfs of its own, at the
-//! path that it would have outside. The media lies on a third one and is bound read-only into the job's directory, so a
-//! program can neither write nor replace it. Everything goes with the last process in here, whatever kills it: nothing of a
+//! path that it would have outside. The media lies on a third one, which that covers, and is bound read-only into the job's
+//! directory, so a program can neither write nor replace it. Everything goes with the last process in here, whatever kills it: nothing of a
 //! job is on a disk. `mount(2)`, `pivot_root(2)`, tmpfs(5), `mount_setattr(2)`.
 //!
 //! No /proc: it would tell of the machine, and cannot be had everywhere. No /tmp but the job's `TMPDIR`.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::stat::{Mode, fchmod};
+use nix::sys::stat::{Mode, umask};
 use nix::unistd::{chdir, pivot_root};
 
 use crate::policy::{Limits, User};
@@ -31,9 +31,6 @@ const MAX_FILES: u32 = 65_536;
 /// Above what directories, links and mount points take.
 const ROOT_SIZE: &str = "mode=0755,size=4m";
 
-/// Where the media's own tmpfs is mounted until it has been bound: not a name that a path of the list begins with.
-const NURSERY: &str = "/.media";
-
 /// The job's directory, open, and its media.
 pub(super) struct Ground {
     pub(super) directory: OwnedFd,
@@ -42,6 +39,21 @@ pub(super) struct Ground {
 
 /// Builds the root and moves into it. `parent` is the directory that the jobs are in, `job` the one to be made there.
 pub(super) fn build(
+    parent: &Path,
+    job: &Path,
+    media: &str,
+    view: &View,
+    limits: &Limits,
+    user: Option<User>,
+) -> io::Result<Ground> {
+    // The modes of what is made here are the ones that are written here; the programs' umask is another.
+    let programs = umask(Mode::empty());
+    let built = build_unmasked(parent, job, media, view, limits, user);
+    umask(programs);
+    built
+}
+
+fn build_unmasked(
     parent: &Path,
     job: &Path,
     media: &str,
@@ -94,25 +106,21 @@ impl Root {
     ) -> io::Result<Ground> {
         let directory = self.inside(job);
         make_directories(&directory)?;
+        let named = directory.join(media);
+        // Only what the server has reserved is written here, so there is no second limit.
+        tmpfs(&directory, "mode=0755,size=0,nr_inodes=16", NOSUID | NODEV)?;
+        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+        let file = open(&named, flags, Mode::S_IRUSR | Mode::S_IRGRP | Mode::S_IROTH)?;
+
+        // Over the first, to which nothing but the open file leads from here on. To unmount it would be dearer: it takes a
+        // grace period of the kernel's.
         let owner = user.map_or(String::new(), |User { uid, gid }| format!(",uid={uid},gid={gid}"));
         let size = limits.disk;
         let options = format!("mode=0700,size={size},nr_inodes={MAX_FILES}{owner}");
         tmpfs(&directory, &options, NOSUID | NODEV)?;
-
-        // Only what the server has reserved is written here, so there is no second limit.
-        let nursery = self.inside(Path::new(NURSERY));
-        make_directories(&nursery)?;
-        tmpfs(&nursery, "mode=0755,size=0,nr_inodes=16", NOSUID | NODEV)?;
-        let born = nursery.join(media);
-        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
-        let file = open(&born, flags, Mode::S_IRUSR)?;
-        // Whatever the umask.
-        fchmod(&file, Mode::S_IRUSR | Mode::S_IRGRP | Mode::S_IROTH)?;
-        let shown = directory.join(media);
-        File::create_new(&shown)?;
-        bind(&born, &shown, RDONLY | NOSUID | NODEV | NOEXEC)?;
-        umount2(&nursery, MntFlags::MNT_DETACH)?;
-        fs::remove_dir(&nursery)?;
+        File::create_new(&named)?;
+        let born = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        bind(&born, &named, RDONLY | NOSUID | NODEV | NOEXEC)?;
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         Ok(Ground { directory: open(&directory, flags, Mode::empty())?, media: file })
     }
@@ -129,13 +137,24 @@ impl Root {
     fn show(&self, path: &Path, attributes: u64) -> io::Result<()> {
         let Ok(metadata) = fs::metadata(path) else { return Ok(()) };
         let target = self.inside(path);
-        if !target.exists() {
+        let make = || {
             if metadata.is_dir() {
-                make_directories(&target)?;
+                DirBuilder::new().mode(0o755).create(&target)
             } else {
-                target.parent().map_or(Ok(()), make_directories)?;
-                File::create_new(&target)?;
+                File::create_new(&target).map(drop)
             }
+        };
+        let made = match make() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                target.parent().map_or(Ok(()), make_directories)?;
+                make()
+            }
+            made => made,
+        };
+        match made {
+            // It lies in another one of the list.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => made?,
         }
         bind(path, &target, attributes)
     }
@@ -145,19 +164,9 @@ impl Root {
     }
 }
 
-/// Everybody's to pass, whatever the umask.
+/// Everybody's to pass.
 fn make_directories(path: &Path) -> io::Result<()> {
-    let mut missing = Vec::new();
-    let mut reached = path;
-    while !reached.exists() {
-        missing.push(reached);
-        reached = reached.parent().ok_or(io::ErrorKind::NotFound)?;
-    }
-    for directory in missing.into_iter().rev() {
-        DirBuilder::new().mode(0o700).create(directory)?;
-        fs::set_permissions(directory, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
-    }
-    Ok(())
+    DirBuilder::new().mode(0o755).recursive(true).create(path)
 }
 
 fn tmpfs(target: &Path, options: &str, attributes: u64) -> io::Result<()> {
@@ -179,8 +188,6 @@ enum Below {
 }
 
 fn lock(target: &Path, attributes: u64, below: Below) -> io::Result<()> {
-    let top = open(target, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
-    let recursive = matches!(below, Below::Same);
-    sys::set_mount_attributes(top.as_fd(), attributes, recursive)?;
+    sys::set_mount_attributes(target, attributes, matches!(below, Below::Same))?;
     Ok(())
 }

@@ -17,6 +17,7 @@ mod directory;
 mod faults;
 mod hostile;
 mod hostile_table;
+mod lies;
 mod output;
 mod packets;
 mod place;

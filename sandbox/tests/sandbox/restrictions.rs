@@ -154,6 +154,17 @@ async fn the_program_leads_a_session_of_its_own_without_a_terminal() {
 }
 
 #[tokio::test]
+async fn a_program_gives_way_to_the_server() {
+    let exit = Place::new().sh("cat /proc/$$/stat").await;
+    let nice = |stat: &str| -> i64 {
+        let fields = stat.rsplit_once(") ").unwrap().1;
+        fields.split(' ').nth(16).unwrap().parse().unwrap()
+    };
+    let own = nice(&std::fs::read_to_string("/proc/self/stat").unwrap());
+    assert_eq!(nice(text(&exit.stdout)), (own + 5).min(19));
+}
+
+#[tokio::test]
 async fn resource_limits_are_those_of_the_policy() {
     let limits = Limits {
         cpu_time: Some(Duration::from_millis(6500)),
