@@ -106,11 +106,11 @@ impl Root {
     ) -> io::Result<Ground> {
         let directory = self.inside(job);
         make_directories(&directory)?;
-        let named = directory.join(media);
+        let shown = directory.join(media);
         // Only what the server has reserved is written here, so there is no second limit.
         tmpfs(&directory, "mode=0755,size=0,nr_inodes=16", NOSUID | NODEV)?;
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
-        let file = open(&named, flags, Mode::S_IRUSR | Mode::S_IRGRP | Mode::S_IROTH)?;
+        let file = open(&shown, flags, Mode::S_IRUSR | Mode::S_IRGRP | Mode::S_IROTH)?;
 
         // Over the first, to which nothing but the open file leads from here on. To unmount it would be dearer: it takes a
         // grace period of the kernel's.
@@ -118,9 +118,9 @@ impl Root {
         let size = limits.disk;
         let options = format!("mode=0700,size={size},nr_inodes={MAX_FILES}{owner}");
         tmpfs(&directory, &options, NOSUID | NODEV)?;
-        File::create_new(&named)?;
+        File::create_new(&shown)?;
         let born = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-        bind(&born, &named, RDONLY | NOSUID | NODEV | NOEXEC)?;
+        bind(&born, &shown, RDONLY | NOSUID | NODEV | NOEXEC)?;
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         Ok(Ground { directory: open(&directory, flags, Mode::empty())?, media: file })
     }
@@ -137,24 +137,24 @@ impl Root {
     fn show(&self, path: &Path, attributes: u64) -> io::Result<()> {
         let Ok(metadata) = fs::metadata(path) else { return Ok(()) };
         let target = self.inside(path);
-        let make = || {
+        let create = || {
             if metadata.is_dir() {
                 DirBuilder::new().mode(0o755).create(&target)
             } else {
                 File::create_new(&target).map(drop)
             }
         };
-        let made = match make() {
+        let created = match create() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 target.parent().map_or(Ok(()), make_directories)?;
-                make()
+                create()
             }
-            made => made,
+            created => created,
         };
-        match made {
+        match created {
             // It lies in another one of the list.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            made => made?,
+            created => created?,
         }
         bind(path, &target, attributes)
     }
