@@ -2,7 +2,11 @@
 //! prints the table; it takes a minute or two. Candidates take turns round by round, so that what else the machine does
 //! strikes all of them, and ratios are of the same round.
 
-#![expect(clippy::unwrap_used, reason = "a benchmark that cannot run is to say so and end")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a benchmark that cannot run is to say so and end"
+)]
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;

@@ -48,6 +48,33 @@ async fn a_script_that_becomes_blind_takes_its_verdicts_with_it() {
 }
 
 #[tokio::test]
+async fn a_script_that_refuses_everything_or_cannot_tell_is_not_asked_either() {
+    for (script, said) in [
+        ("echo broken; exit 1", "calls the clean sample not clean: \\\"broken\\\""),
+        ("exit 127", "gives no verdict on the infected sample"),
+        ("kill -SEGV $$", "gives no verdict on the infected sample"),
+    ] {
+        let homeserver = Homeserver::start().await;
+        let media = homeserver.has_bytes("abc", png());
+        let builder = Builder::new(script).homeserver(&homeserver);
+        let scanner = builder.config("scan.canary = \"eicar\"").start().await;
+        scanner.logged("not ready", 1).await;
+        assert!(scanner.log().contains(said), "{said}: {}", scanner.log());
+        scanner.client.get(&format!("/scan/{media}")).await.is_error(503, "M_UNKNOWN");
+    }
+}
+
+#[tokio::test]
+async fn without_a_canary_a_script_is_asked_at_once() {
+    let homeserver = Homeserver::start().await;
+    let media = homeserver.has_bytes("abc", png());
+    let builder = Builder::new("exit 0").homeserver(&homeserver);
+    let scanner = builder.config("scan.canary = \"off\"").start().await;
+    scanner.client.get(&format!("/scan/{media}")).await.is_clean();
+    assert!(!scanner.log().contains("canary"), "{}", scanner.log());
+}
+
+#[tokio::test]
 async fn the_operators_samples_are_given_whatever_the_lists_say_of_their_types() {
     let homeserver = Homeserver::start().await;
     let media = homeserver.has_bytes("abc", png());

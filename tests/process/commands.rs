@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 
 use crate::harness::{
     Builder, Homeserver, Scanner, eicar, png,
-    scanner::{Place, command, entries, run, start_again},
+    scanner::{Place, as_root, command, entries, run, start_again},
 };
 
 fn text(path: &Path) -> &str {
@@ -308,4 +308,51 @@ async fn a_missing_or_broken_key_is_an_error_that_names_its_path() {
     let (code, said) = builder.fails();
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("request_secret") && !said.contains("hush-hush"), "{said}");
+}
+
+#[test]
+fn check_config_tells_each_layer_with_its_reason_and_what_the_canary_says() {
+    let builder = Builder::new("exit 0").config("scan.canary = \"eicar\"");
+    let (code, stdout, stderr) = builder.run(&["check-config"]);
+    assert_eq!(code, Some(1), "{stdout}");
+    for layer in ["base", "namespaces", "cgroup", "landlock", "seccomp"] {
+        assert!(stdout.contains(&format!("\n#   {layer}: ")), "{layer}: {stdout}");
+    }
+    assert!(stdout.contains("cgroup: OFF: only the running service"), "{stdout}");
+    assert!(stderr.contains("the script calls the infected sample clean"), "{stderr}");
+}
+
+#[test]
+fn a_mode_asks_for_its_layers_or_warns() {
+    // A machine that lacks one: root without CAP_SYS_ADMIN, or no user namespaces.
+    let lacking: &[&str] = if as_root() {
+        &["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"]
+    } else {
+        const NO_MORE: &str = "echo 0 > /proc/sys/user/max_user_namespaces && \
+                               exec setpriv --inh-caps=-all --ambient-caps=-all \"$@\"";
+        &["unshare", "--user", "--map-current-user", "--keep-caps", "sh", "-c", NO_MORE, "sh"]
+    };
+    let strict = "sandbox.mode = \"strict\"\nsandbox.require = [\"namespaces\"]";
+    let here = Builder::new("exit 0").config(strict).run(&["check-config"]);
+    let there = Builder::new("exit 0").config(strict).inside(lacking).run(&["check-config"]);
+    if !here.1.contains("namespaces: OFF") {
+        assert_eq!(here.0, Some(0), "{}", here.2);
+    }
+    assert_eq!(there.0, Some(1), "{}", there.1);
+    let said = "required, and not to be had: namespaces";
+    assert!(there.2.contains(said) && there.2.contains("namespaces: OFF: entering"), "{}", there.2);
+
+    let degraded = "sandbox.mode = \"degraded\"";
+    let (code, stdout, _) =
+        Builder::new("exit 0").config(degraded).inside(lacking).run(&["check-config"]);
+    assert_eq!(code, Some(0));
+    assert!(stdout.contains("namespaces: OFF: entering namespaces: "), "{stdout}");
+}
+
+#[tokio::test]
+async fn a_degraded_sandbox_is_warned_of_at_each_start() {
+    let homeserver = Homeserver::start().await;
+    let builder = Builder::new("exit 0").homeserver(&homeserver);
+    let scanner = builder.config("sandbox.mode = \"degraded\"").start().await;
+    assert!(scanner.log().contains("sandbox.mode is degraded"), "{}", scanner.log());
 }

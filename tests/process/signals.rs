@@ -1,13 +1,13 @@
 //! How the program ends, and what is left when it does.
 
-use std::{fs, time::Instant};
+use std::{fs, path::Path, time::Instant};
 
 use nix::sys::signal::Signal;
 use tokio::task::JoinHandle;
 
 use crate::harness::{
-    Builder, Homeserver, Reply, Scanner,
-    scanner::{Place, entries, start_again},
+    Attachment, Builder, Homeserver, Reply, Scanner,
+    scanner::{Place, as_root, entries, start_again},
     until,
 };
 
@@ -167,6 +167,49 @@ async fn killed_it_leaves_nothing_but_a_directory_that_the_next_start_sweeps() {
     for other in ["mcs-mine", "mcs-abcdef12345-", "somebody", "mcs-abcdef1234567"] {
         assert_eq!(fs::read(temp.join(other).join("file")).unwrap(), b"theirs");
     }
+}
+
+#[tokio::test]
+async fn killed_in_a_scan_it_leaves_no_plaintext_anywhere() {
+    // With namespaces, and as in a container: root without CAP_SYS_ADMIN.
+    let without = ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"];
+    let plans = if as_root() { vec![&[][..], &without] } else { vec![&[][..]] };
+    for inside in plans {
+        let homeserver = Homeserver::start().await;
+        let scanner = Builder::new(STAYS).homeserver(&homeserver).inside(inside).start().await;
+        scanner.place.make_fifo("go");
+        // Put together only here, so that neither this program nor its sources have it.
+        let marker = ["plaintext", "of", "somebody", &std::process::id().to_string()].join("-");
+        let attachment = Attachment::encrypt(marker.as_bytes(), 7);
+        let media = homeserver.has_bytes("secret", attachment.ciphertext.clone());
+        let body = attachment.body(&format!("mxc://{media}")).to_string();
+        let request = scanner.client.request(reqwest::Method::POST, "/scan_encrypted");
+        tokio::spawn(request.bearer_auth("good-token").body(body).send());
+        until("the script runs", || scanner.place.marks("runs") == 1).await;
+
+        let place = scanner.place.path("");
+        let searched = [place.as_path(), "/var/tmp".as_ref(), "/dev/shm".as_ref()];
+        let in_memory = !scanner.log().contains("namespaces: OFF");
+        // Without namespaces this is the control.
+        assert_eq!(is_anywhere(&marker, &searched), !in_memory, "{inside:?}");
+        if in_memory {
+            let control = place.join("control");
+            fs::write(&control, &marker).unwrap();
+            assert!(is_anywhere(&marker, &searched));
+            fs::remove_file(control).unwrap();
+        }
+        let place = scanner.kill();
+        nothing_survives(&place).await;
+        assert!(!is_anywhere(&marker, &searched), "{inside:?}");
+    }
+}
+
+/// Whether a file below these directories has the marker in it.
+fn is_anywhere(marker: &str, directories: &[&Path]) -> bool {
+    #[expect(clippy::disallowed_methods, reason = "a program outside of what is tested")]
+    let mut grep = std::process::Command::new("/bin/grep");
+    grep.args(["-rqsF", "--devices=skip", marker]).args(directories);
+    grep.status().unwrap().success()
 }
 
 #[tokio::test]
