@@ -39,16 +39,9 @@ while :; do sleep 1000; done"""
 
 
 class Service:
-    """The service, installed in a container as a package would, in front of a homeserver of the test's there."""
+    """The service in a container, in front of a homeserver of the test's there. `binds` are what is installed in it."""
 
-    def __init__(self, machine):
-        folder = machine.make_folder("installed")
-        binds = {}
-        for program in [machine.program, machine.program.with_name("mcs-sandbox")]:
-            # A copy: what is built anew meanwhile does not count.
-            binds[f"/usr/bin/{program.name}"] = shutil.copy2(program, folder)
-        for suffix in ["service", "socket"]:
-            binds[f"{UNITS}/{UNIT}.{suffix}"] = REPOSITORY / f"systemd/{UNIT}.{suffix}"
+    def __init__(self, machine, binds):
         self.container = container.Container(machine, binds)
         self.run = self.container.run
         self.media = {"clean": b"nothing in it", "infected": EICAR}
@@ -187,7 +180,14 @@ def command(pid):
 
 
 def service(machine):
-    return Service(machine)
+    folder = machine.make_folder("installed")
+    binds = {}
+    for program in [machine.program, machine.program.with_name("mcs-sandbox")]:
+        # A copy: what is built anew meanwhile does not count.
+        binds[f"/usr/bin/{program.name}"] = shutil.copy2(program, folder)
+    for suffix in ["service", "socket"]:
+        binds[f"{UNITS}/{UNIT}.{suffix}"] = REPOSITORY / f"systemd/{UNIT}.{suffix}"
+    return Service(machine, binds)
 
 
 def kernel_since(version):
