@@ -13,7 +13,7 @@ import time
 from harness.machine import Machine
 from harness.run import run_part
 
-PARTS = ["synapse", "tokens", "keys", "clamav", "browser", "systemd", "package"]
+PARTS = ["synapse", "tokens", "keys", "clamav", "browser", "sdk", "systemd", "package"]
 
 
 def main(names):

@@ -75,8 +75,10 @@ class Scanner:
         if self.as_nobody:
             to = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all"]
             command = ["setpriv", *to, *command]
+        # Its log goes on in the same file.
+        earlier = len(self.logged("listening")) if hasattr(self, "process") else 0
         self.process = self.machine.start("scanner", command, self.folder)
-        listening = until("the scanner listens", lambda: self.logged("listening"), self.process)
+        listening = until("the scanner listens", lambda: self.logged("listening")[earlier:], self.process)
         self.base = f"http://{listening[0]['address']}{PREFIX}"
         self.client = Client(self.base)
         self.get, self.post, self.request = self.client.get, self.client.post, self.client.request
