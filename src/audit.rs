@@ -319,11 +319,10 @@ mod tests {
         (Audit::start(settings, Arc::clone(&metrics)).unwrap(), metrics)
     }
 
-    async fn record(audit: &Audit, media_id: &str) {
-        let media = MediaId::parse("a.example", media_id).unwrap();
-        audit.record(&Entry {
+    fn entry(media: &MediaId) -> Entry<'_> {
+        Entry {
             time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_500),
-            media: &media,
+            media,
             origin: &Origin::Discovered,
             thumbnail: false,
             encrypted: true,
@@ -334,7 +333,11 @@ mod tests {
             exit_code: Some(1),
             first_line: Some("a \"b\"\nc"),
             took: Some(Duration::from_millis(12)),
-        });
+        }
+    }
+
+    async fn record(audit: &Audit, media_id: &str) {
+        audit.record(&entry(&MediaId::parse("a.example", media_id).unwrap()));
         audit.flush(PATIENCE).await;
     }
 
@@ -442,20 +445,7 @@ mod tests {
         }));
         let media = MediaId::parse("a.example", "abc").unwrap();
         for _ in 0..5 {
-            audit.record(&Entry {
-                time: SystemTime::now(),
-                media: &media,
-                origin: &Origin::Discovered,
-                thumbnail: false,
-                encrypted: false,
-                sha256: &[0; 32],
-                size: 0,
-                detected: "text/plain",
-                verdict: "type_forbidden",
-                exit_code: None,
-                first_line: None,
-                took: None,
-            });
+            audit.record(&entry(&media));
         }
         assert_eq!(metrics.audit_lines(AuditLine::Lost), 3);
         audit.flush(Duration::from_millis(1)).await;
