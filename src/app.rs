@@ -1,6 +1,8 @@
 //! Builds everything once, by hand, in the order in which it is needed; binds, serves, drains. What
 //! comes from outside (configuration, shutdown) is an argument.
 
+mod reload;
+
 use std::{
     io,
     path::{Path, PathBuf},
@@ -22,10 +24,10 @@ use crate::{
     chain::Chain,
     config::Config,
     http::{
-        self, AppState, Listen, RequestSettings,
+        self, AppState, Listen, Live, RequestSettings,
         listener::{BindError, Listener},
     },
-    keys::{KeyError, KeyNotice, RequestKey},
+    keys::{KeyError, KeyNotice, Keyring, RequestKey},
     media::{Authoriser, Homeservers, SetupError, spool::Spool},
     metrics::Metrics,
     operations::{self, Gauges, Health},
@@ -39,6 +41,9 @@ use crate::{
     service_manager::{PassedSocket, ServiceManager},
     supervision::{self, Supervised},
 };
+
+pub use reload::{Read, Reload};
+use reload::{Reloader, Watch};
 
 /// How long running jobs and requests may take after the first signal to stop.
 pub const GRACE: Duration = Duration::from_secs(30);
@@ -80,12 +85,12 @@ pub enum StartError {
 }
 
 /// Where scripts run, tried out.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Grounds {
     /// Ready to prepare jobs.
     pub sandbox: Sandbox,
     /// This process's own directory; removed with it.
-    pub directory: RunDirectory,
+    pub directory: Arc<RunDirectory>,
 }
 
 impl Grounds {
@@ -125,12 +130,18 @@ impl Grounds {
         }
         let passable = config.sandbox.user.is_some();
         let directory = RunDirectory::make(&temp_directory, passable).map_err(unusable)?;
-        // The programs themselves, wherever they lie.
-        policy.paths.read_only.push(config.scan.script.clone());
-        policy.paths.read_only.extend(config.scan.removal_command.iter().map(|(it, _)| it.clone()));
+        show_programs(&mut policy, config);
         policy.paths.read_only.extend(program.map(Path::to_owned));
         let sandbox = Candidate::new(policy)?.settle(directory.path()).await?;
-        Ok(Self { sandbox, directory })
+        Ok(Self { sandbox, directory: Arc::new(directory) })
+    }
+
+    /// The same directory, with a sandbox by another configuration, tried out in it too.
+    async fn revised(&self, config: &Config) -> Result<Self, mcs_sandbox::Error> {
+        let mut policy = config.sandbox.clone();
+        show_programs(&mut policy, config);
+        let sandbox = self.sandbox.revised(policy)?.settle(self.directory.path()).await?;
+        Ok(Self { sandbox, directory: Arc::clone(&self.directory) })
     }
 
     /// The spool of this process.
@@ -139,6 +150,12 @@ impl Grounds {
         let (limit, max_size) = (config.scan.max_spool_size, config.download.max_size);
         Spool::new(self.directory.path().to_owned(), limit, max_size)
     }
+}
+
+/// The programs themselves, wherever they lie.
+fn show_programs(policy: &mut Policy, config: &Config) {
+    policy.paths.read_only.push(config.scan.script.clone());
+    policy.paths.read_only.extend(config.scan.removal_command.iter().map(|(it, _)| it.clone()));
 }
 
 /// Scans local files with these settings.
@@ -153,6 +170,11 @@ pub fn local_scanner(config: &Config, grounds: &Grounds, detector: Arc<Detector>
     }
 }
 
+fn canary(config: &Config, grounds: &Grounds, detector: &Arc<Detector>) -> Option<Canary> {
+    let settings = config.scan.canary.clone()?;
+    Some(Canary::new(local_scanner(config, grounds, Arc::clone(detector)), settings))
+}
+
 /// Whom the service works under.
 #[derive(Debug)]
 pub struct Manager {
@@ -162,13 +184,15 @@ pub struct Manager {
     pub socket: Option<PassedSocket>,
 }
 
-/// Serves until `shutdown` completes, then lets what runs end within [`GRACE`].
+/// Serves until `shutdown` completes, then lets what runs end within [`GRACE`]. Whenever `reload` asks for it,
+/// what can change is changed.
 ///
 /// # Errors
 /// [`StartError`]; once it listens, it serves.
 pub async fn serve(
     config: Config,
     manager: Manager,
+    reload: Reload,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), StartError> {
     let Manager { told: manager, socket } = manager;
@@ -182,60 +206,55 @@ pub async fn serve(
     let mut registry = Registry::default();
     let metrics = Arc::new(Metrics::new(&mut registry));
     let homeservers = Arc::new(Homeservers::new(&config.download, Arc::clone(&metrics))?);
-    let authoriser =
-        Arc::new(Authoriser::new(Arc::clone(&homeservers), config.download.authorisation_ttl));
     let grounds = Grounds::of_service(&config).await?;
     describe(&grounds.sandbox, &config.sandbox.mode);
     let audit = config.audit.clone().map(|to| Audit::start(to, Arc::clone(&metrics)));
     let audit = audit.transpose()?;
-    let spool = grounds.spool(&config);
     let first =
         if config.scan.canary.is_some() { CanaryState::Awaited } else { CanaryState::Passed };
     let (tell_canary, canary_says) = watch::channel(first);
-    let canary = config.scan.canary.clone().map(|settings| {
-        Canary::new(local_scanner(&config, &grounds, Arc::clone(&detector)), settings)
-    });
-    let (scanner, workers) = Scanner::start(scan::Parts {
-        settings: config.scan,
-        cache: config.result_cache,
-        max_media_size: config.download.max_size,
-        homeservers: Arc::clone(&homeservers),
-        authoriser,
-        sandbox: grounds.sandbox.clone(),
-        spool,
+    let canary = canary(&config, &grounds, &detector);
+    let lasting = Lasting {
+        spool: grounds.spool(&config),
         detector,
         canary: canary_says.clone(),
         metrics: Arc::clone(&metrics),
-        audit: audit.clone(),
-    });
-    let canary = canary.map(|canary| {
-        let distrusted = scanner.clone();
-        tokio::spawn(canary.watch(tell_canary, move || distrusted.forget_verdicts()))
-    });
-    let router = http::routes::router(AppState {
-        scanner: scanner.clone(),
-        homeservers,
-        key: Arc::new(key),
-        settings: Arc::new(RequestSettings::new(&config.web, &config.download)),
-        metrics: Arc::clone(&metrics),
-    });
-    raise_descriptor_limit(config.web.max_connections);
+        audit,
+    };
+    let (scanner, workers) = Scanner::start(lasting.parts(&config, &grounds.sandbox, &homeservers));
+    let mut watch = Watch { state: tell_canary, task: None };
+    watch.begin(canary, scanner.clone());
+    let keys = Keyring::new(key, config.previous_key_ttl);
+    let live = Live::new(lasting.state(&config, scanner.clone(), homeservers, keys));
+    let router = http::routes::router(live.clone());
+    let places = config.web.max_connections;
+    raise_descriptor_limit(places);
     let listener = listen(&config.web.listen, socket).await?;
+    let mut reloader = Reloader {
+        reload,
+        running: config,
+        live: live.clone(),
+        grounds,
+        lasting,
+        canary: watch,
+        manager: manager.clone(),
+    };
     let stopping = watch::Sender::new(None);
     let gauges = Gauges {
-        scanner: scanner.clone(),
+        live: live.clone(),
         health: Health { canary: canary_says.clone(), stopping: stopping.subscribe() },
-        has_canary: canary.is_some(),
-        sandbox: grounds.sandbox.clone(),
-        max_connections: config.web.max_connections,
+        max_connections: places,
     };
     // They end with this function.
     let mut companions = JoinSet::new();
-    if let Some(settings) = config.operations {
+    if let Some(settings) = reloader.running.operations.clone() {
         companions.spawn(operations(settings, registry, gauges).await?);
     }
     let supervised = Supervised {
-        scanner: scanner.clone(),
+        load: Box::new({
+            let live = live.clone();
+            move || live.now().scanner.load()
+        }),
         canary: canary_says,
         stopping: stopping.subscribe(),
     };
@@ -255,20 +274,71 @@ pub async fn serve(
         }
     };
     tokio::select! {
-        () = http::server::serve(listener, router, &config.web, &metrics, told) => {}
+        () = http::server::serve(listener, router, places, || live.now().limits, &metrics, told) => {}
+        () = reloader.run(stopping.subscribe()) => {}
         () = grace_ends => warn!("the grace time is over: requests are cut off"),
     }
     let end = stopping.borrow().unwrap_or_else(Instant::now);
     drain(&scanner, workers, end).await;
-    if let Some(canary) = canary {
-        canary.abort();
-    }
-    cleaned(&grounds.directory).await;
-    if let Some(audit) = audit {
+    reloader.canary.stop().await;
+    cleaned(&reloader.grounds.directory).await;
+    if let Some(audit) = &reloader.lasting.audit {
         audit.flush(CLEANING).await;
     }
     info!("stopped");
     Ok(())
+}
+
+/// What is made once, whatever is configured later.
+struct Lasting {
+    spool: Spool,
+    detector: Arc<Detector>,
+    canary: watch::Receiver<CanaryState>,
+    metrics: Arc<Metrics>,
+    audit: Option<Audit>,
+}
+
+impl Lasting {
+    /// What scanners by this configuration are made of.
+    fn parts(
+        &self,
+        config: &Config,
+        sandbox: &Sandbox,
+        homeservers: &Arc<Homeservers>,
+    ) -> scan::Parts {
+        let (max_size, ttl) = (config.download.max_size, config.download.authorisation_ttl);
+        scan::Parts {
+            settings: config.scan.clone(),
+            cache: config.result_cache.clone(),
+            max_media_size: max_size,
+            homeservers: Arc::clone(homeservers),
+            authoriser: Arc::new(Authoriser::new(Arc::clone(homeservers), ttl)),
+            sandbox: sandbox.clone(),
+            spool: self.spool.with_bounds(config.scan.max_spool_size, max_size),
+            detector: Arc::clone(&self.detector),
+            canary: self.canary.clone(),
+            metrics: Arc::clone(&self.metrics),
+            audit: self.audit.clone(),
+        }
+    }
+
+    /// What requests go by.
+    fn state(
+        &self,
+        config: &Config,
+        scanner: Scanner,
+        homeservers: Arc<Homeservers>,
+        keys: Keyring,
+    ) -> AppState {
+        AppState {
+            scanner,
+            homeservers,
+            keys: Arc::new(keys),
+            settings: Arc::new(RequestSettings::new(&config.web, &config.download)),
+            limits: config.web.limits(),
+            metrics: Arc::clone(&self.metrics),
+        }
+    }
 }
 
 fn describe(sandbox: &Sandbox, mode: &Mode) {
@@ -313,7 +383,7 @@ async fn operations(
         Ok(address) => info!(%address, "metrics and health are here"),
         Err(error) => warn!(%error, "metrics and health are there, but the address cannot be told"),
     }
-    Ok(operations::serve(listener, settings, registry, gauges))
+    Ok(operations::serve(listener, registry, gauges))
 }
 
 /// Lets the workers end what they have begun, until `end`; what is left then is killed.

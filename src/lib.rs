@@ -6,7 +6,7 @@
 //!
 //! | module | duty | may import |
 //! |---|---|---|
-//! | [`app`] | builds everything once, binds, serves, drains | all below |
+//! | [`app`] | builds everything once, binds, serves, drains; by another configuration at each reload | all below |
 //! | [`chain`] | an error and its causes in one line | nothing of ours |
 //! | [`config`] | the file as written, checked once, in final types | the settings types of all below |
 //! | [`http`] | connections, routes, request parsing, answers, the table of errors | `scan`'s vocabulary, `media`'s types, `keys`, `metrics`, `chain` |

@@ -19,11 +19,11 @@ use std::{
 
 use cli::{Cli, Command, EXIT_CONFIG};
 use matrix_content_scanner::{
-    app::{self, Grounds, Manager, StartError},
+    app::{self, Grounds, Manager, Read, Reload, StartError},
     chain::Chain,
     config::{Config, Warning},
     keys::RequestKey,
-    logging,
+    logging::{self, Level},
     migrate::{self, RemarkKind},
     scan::{Verdict, canary::Canary, filetype::Detector, trial::Trial},
     service_manager::{self, ServiceManager},
@@ -50,7 +50,7 @@ fn main() -> ExitCode {
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    logging::set_up(&config.log);
+    let level = logging::set_up(&config.log);
     let command = cli.command();
     // While there is one thread: it takes variables out of the environment.
     let socket = match command {
@@ -71,7 +71,9 @@ fn main() -> ExitCode {
     match command {
         Command::Serve => {
             let told = ServiceManager::from_environment(std::env::vars_os());
-            runtime.block_on(serve(config, &warnings, Manager { told, socket }))
+            let read = Arc::new(move || Config::load(file.as_deref(), std::env::vars_os()));
+            let serving = serve(config, &warnings, Manager { told, socket }, read, level);
+            runtime.block_on(serving)
         }
         Command::CheckConfig => runtime.block_on(check_config(&config, &warnings)),
         Command::Scan { files } => runtime.block_on(scan(&config, &files)),
@@ -82,15 +84,22 @@ fn main() -> ExitCode {
     }
 }
 
-async fn serve(config: Config, warnings: &[Warning], manager: Manager) -> ExitCode {
+async fn serve(
+    config: Config,
+    warnings: &[Warning],
+    manager: Manager,
+    read: Arc<Read>,
+    level: Level,
+) -> ExitCode {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    let stop = match signals::Stop::listen() {
-        Ok(stop) => stop,
+    let signals = signals::Stop::listen().and_then(|stop| Ok((stop, signals::reloads()?)));
+    let (stop, asked) = match signals {
+        Ok(signals) => signals,
         Err(error) => return failed(&error),
     };
-    match app::serve(config, manager, stop.asked()).await {
+    match app::serve(config, manager, Reload { asked, read, level }, stop.asked()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&error),
     }

@@ -60,6 +60,7 @@ pub struct Metrics {
     upstream: Counters<1>,
     authorisations: Counters<1>,
     audit_lines: Counters<1>,
+    reloads: Counters<1>,
 }
 
 /// The labels of an answer.
@@ -153,6 +154,7 @@ impl Metrics {
                 "result",
                 [AuditLine::Written, AuditLine::Lost].map(AuditLine::name),
             ),
+            reloads: family("result", [TAKEN_OVER, REFUSED]),
         };
         all.tell(registry);
         all
@@ -246,6 +248,11 @@ impl Metrics {
             "audit_lines",
             "Lines for the audit, and what became of them",
             self.audit_lines.clone(),
+        );
+        registry.register(
+            "reloads",
+            "Configurations that were read again, and what became of them",
+            self.reloads.clone(),
         );
     }
 
@@ -344,11 +351,21 @@ impl Metrics {
         self.audit_lines.get_or_create(&[("result", result.name())]).get()
     }
 
+    /// A configuration was read again, and taken over or refused.
+    pub fn reload(&self, taken_over: bool) {
+        let result = if taken_over { TAKEN_OVER } else { REFUSED };
+        self.reloads.get_or_create(&[("result", result)]).inc();
+    }
+
     /// A line for the audit was written, or could not be.
     pub fn audit_line(&self, result: AuditLine) {
         self.audit_lines.get_or_create(&[("result", result.name())]).inc();
     }
 }
+
+/// What becomes of a reload.
+const TAKEN_OVER: &str = "taken_over";
+const REFUSED: &str = "refused";
 
 /// Counted, and told to nobody.
 impl Default for Metrics {

@@ -14,7 +14,10 @@ use std::{
             net::{SocketAddr, UnixDatagram, UnixListener},
         },
     },
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -39,6 +42,8 @@ pub struct ServiceManager {
 struct Notify {
     socket: UnixDatagram,
     manager: SocketAddr,
+    /// Whether it has been told that the service is ready.
+    ready: AtomicBool,
 }
 
 impl ServiceManager {
@@ -85,7 +90,16 @@ impl ServiceManager {
 
     /// The service does what it is there for; also the end of a reload.
     pub fn ready(&self) {
+        if let Some(notify) = &self.notify {
+            notify.ready.store(true, Ordering::Relaxed);
+        }
         self.tell("READY=1");
+    }
+
+    /// Whether somebody listens who takes the start for over.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.notify.as_ref().is_some_and(|notify| notify.ready.load(Ordering::Relaxed))
     }
 
     /// The configuration is being read again; [`ServiceManager::ready`] says that this is over.
@@ -134,7 +148,7 @@ impl Notify {
         let socket = UnixDatagram::unbound()?;
         // A manager that hangs must not take the service with it.
         socket.set_write_timeout(Some(PATIENCE))?;
-        Ok(Self { socket, manager })
+        Ok(Self { socket, manager, ready: AtomicBool::new(false) })
     }
 }
 

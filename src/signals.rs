@@ -1,8 +1,25 @@
-//! SIGTERM and SIGINT: the first asks the service to stop, the second ends the process at once.
+//! SIGTERM and SIGINT: the first asks the service to stop, the second ends the process at once. SIGHUP asks it
+//! to reload.
 
-use std::io;
+use std::{io, sync::Arc};
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::Notify,
+};
+
+/// SIGHUP, listened for: each notifies, and from here on none ends the process.
+pub(crate) fn reloads() -> io::Result<Arc<Notify>> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    let asked = Arc::new(Notify::new());
+    let told = Arc::clone(&asked);
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            told.notify_one();
+        }
+    });
+    Ok(asked)
+}
 
 /// Both signals, listened for.
 pub(crate) struct Stop {

@@ -11,7 +11,7 @@ use tokio::{
 use tracing::error;
 
 use crate::{
-    scan::{Load, Scanner, canary::CanaryState},
+    scan::{Load, canary::CanaryState},
     service_manager::ServiceManager,
 };
 
@@ -23,7 +23,8 @@ const START: Duration = BEAT.saturating_mul(6);
 
 /// What is looked at.
 pub(crate) struct Supervised {
-    pub(crate) scanner: Scanner,
+    /// What there is to do.
+    pub(crate) load: Box<dyn Fn() -> Load + Send>,
     pub(crate) canary: watch::Receiver<CanaryState>,
     /// Set when the service stops.
     pub(crate) stopping: watch::Receiver<Option<Instant>>,
@@ -52,7 +53,7 @@ pub(crate) async fn tell(manager: ServiceManager, mut it: Supervised) {
             Ok(()) = it.canary.changed() => {}
             Ok(()) = it.stopping.changed() => {}
         }
-        let load = it.scanner.load();
+        let load = (it.load)();
         let before = std::mem::replace(&mut stuck, why_stuck(load, beat).await);
         if let Some(why) = stuck.filter(|_| before != stuck) {
             error!(%why, "the service hangs: the service manager's watchdog is not fed");

@@ -110,8 +110,18 @@ impl Sandbox {
         Job::prepare(self, parent, media_name).await
     }
 
-    pub(crate) fn policy(&self) -> &Policy {
+    /// What every job is held to.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
         &self.policy
+    }
+
+    /// A candidate with another policy, for a server that goes on: its helper is the one that is open, whatever has become of
+    /// the file since, and its jobs' groups are made where they are now.
+    pub fn revised(&self, mut policy: Policy) -> Result<Candidate, Error> {
+        policy.cgroup = self.policy.cgroup.clone();
+        let policy = Arc::new(policy.checked()?);
+        Ok(Candidate { helper: Arc::clone(&self.helper), policy })
     }
 
     pub(crate) fn plan(&self) -> Plan {

@@ -1,7 +1,10 @@
-//! `[crypto]`: exactly one source of the request key, or else a credential of systemd's.
+//! `[crypto]`: exactly one source of the request key, or else a credential of systemd's, and how long
+//! a replaced key is good.
+
+use std::time::Duration;
 
 use super::{
-    kinds::{boolean, secret},
+    kinds::{LONGEST, boolean, duration, secret},
     paths,
     reader::Reader,
 };
@@ -53,4 +56,10 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Settings> {
         (None, Some(path), Some(key)) => Some(Settings::Pickle { path, key }),
         _ => None,
     }
+}
+
+pub(super) fn previous_key_ttl(reader: &mut Reader<'_>) -> Duration {
+    let mut crypto = reader.section("crypto");
+    let written = crypto.read("previous_key_ttl", duration(Duration::ZERO..=LONGEST));
+    written.unwrap_or(Duration::from_secs(24 * 60 * 60))
 }

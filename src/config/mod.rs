@@ -6,6 +6,7 @@
 //! defaults and impossible combinations. `config/default.toml` says what the keys mean.
 
 mod audit;
+mod changes;
 mod crypto;
 mod download;
 mod kinds;
@@ -22,8 +23,9 @@ mod show;
 mod source;
 mod web;
 
-use std::{ffi::OsString, path::Path};
+use std::{ffi::OsString, path::Path, time::Duration};
 
+pub use changes::Changes;
 pub use problem::{ConfigErrors, Place, Problem, Warning};
 pub use sandbox::NEVER_SHOWN;
 pub(crate) use show::{key as toml_key, quoted, size as written_size};
@@ -48,6 +50,8 @@ pub struct Config {
     pub result_cache: crate::scan::cache::Settings,
     /// `[crypto]`
     pub crypto: keys::Settings,
+    /// How long a request key that was replaced still opens bodies.
+    pub previous_key_ttl: Duration,
     /// `[log]`
     pub log: Log,
     /// `[operations]`, unless it is off.
@@ -100,6 +104,7 @@ impl Config {
         let download = download::read(&mut reader);
         let result_cache = result_cache::read(&mut reader);
         let crypto = crypto::read(&mut reader);
+        let previous_key_ttl = crypto::previous_key_ttl(&mut reader);
         let log = log::read(&mut reader);
         let operations = operations::read(&mut reader);
         let audit = audit::read(&mut reader);
@@ -148,6 +153,7 @@ impl Config {
             download,
             result_cache,
             crypto,
+            previous_key_ttl,
             log,
             operations,
             audit,

@@ -182,13 +182,14 @@ impl Config {
         match &self.crypto {
             keys::Settings::RequestSecret { path: file, generate } => {
                 lines.line("request_secret_path", path(file))?;
-                lines.line("generate", generate)
+                lines.line("generate", generate)?;
             }
             keys::Settings::Pickle { path: file, key: _ } => {
                 lines.line("pickle_path", path(file))?;
-                lines.line("pickle_key", quoted(SECRET))
+                lines.line("pickle_key", quoted(SECRET))?;
             }
         }
+        lines.line("previous_key_ttl", quoted_duration(self.previous_key_ttl))
     }
 }
 

@@ -54,14 +54,14 @@ pub(super) enum Peer {
 
 /// How long a connection may take over what.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
+pub struct Limits {
     /// From a header's first byte (of the first one: from the connection's start) to its last.
-    pub(super) header: Duration,
+    pub header: Duration,
     /// Without a request, and without the client taking a byte of an answer.
-    pub(super) idle: Duration,
+    pub idle: Duration,
     /// Bytes a second of an answer that the client takes, judged over [`WINDOW`] of waiting for it; 0
     /// judges nothing.
-    pub(super) min_rate: u64,
+    pub min_rate: u64,
 }
 
 /// Serves one connection to its end.

@@ -49,7 +49,7 @@ pub(super) async fn public_key(State(state): State<AppState>) -> Response {
     struct PublicKey {
         public_key: String,
     }
-    Outcome::routine(json(&PublicKey { public_key: state.key.public_key() }))
+    Outcome::routine(json(&PublicKey { public_key: state.keys.public_key() }))
 }
 
 /// `OPTIONS`: the layer of [`super::routes`] adds what a preflight asks for.

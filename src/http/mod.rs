@@ -21,12 +21,16 @@ pub mod request;
 pub mod routes;
 pub mod server;
 
+pub use connection::Limits;
+
 use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
+use axum::extract::FromRef;
 use reqwest::header::HeaderName;
 
 use crate::{
-    keys::RequestKey,
+    keys::Keyring,
     media::{self, homeserver::Homeservers},
     metrics::Metrics,
     scan::Scanner,
@@ -51,6 +55,14 @@ pub struct Settings {
     pub min_rate: u64,
     /// Whose `X-Forwarded-For` and `X-Forwarded-Host` are believed: networks in CIDR notation.
     pub trusted_proxies: Vec<Network>,
+}
+
+impl Settings {
+    /// Those of one connection.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        Limits { header: self.header_timeout, idle: self.idle_timeout, min_rate: self.min_rate }
+    }
 }
 
 /// An address to listen on.
@@ -84,7 +96,7 @@ pub struct Network {
     pub prefix: u8,
 }
 
-/// What handlers hold: cheap to clone, built once by `app`.
+/// What handlers hold: cheap to clone, and never changed. A request takes it once, from [`Live`].
 #[derive(Clone)]
 pub struct AppState {
     /// Answers what handlers ask.
@@ -92,11 +104,44 @@ pub struct AppState {
     /// Chooses a homeserver by the request's Host.
     pub homeservers: Arc<Homeservers>,
     /// Opens `encrypted_body`.
-    pub key: Arc<RequestKey>,
+    pub keys: Arc<Keyring>,
     /// How requests are read.
     pub settings: Arc<RequestSettings>,
+    /// How long connections that come from now on may take over what.
+    pub limits: Limits,
     /// Counts answers.
     pub metrics: Arc<Metrics>,
+}
+
+/// What is in force. A reload replaces it as a whole: a request goes by what it found when it came, from
+/// its first byte that is looked at to its last, and so does the job that it began. Cheap to clone.
+#[derive(Clone)]
+pub struct Live(Arc<ArcSwap<AppState>>);
+
+impl Live {
+    /// This.
+    #[must_use]
+    pub fn new(state: AppState) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(state)))
+    }
+
+    /// What is in force now.
+    #[must_use]
+    pub fn now(&self) -> Arc<AppState> {
+        self.0.load_full()
+    }
+
+    /// This, from now on.
+    pub fn replace(&self, state: AppState) {
+        self.0.store(Arc::new(state));
+    }
+}
+
+/// By this an extractor `State<AppState>` is what is in force when the request comes.
+impl FromRef<Live> for AppState {
+    fn from_ref(live: &Live) -> Self {
+        Self::clone(&live.0.load())
+    }
 }
 
 /// How requests are read: the parts of `[web]` and `[download]` that handlers need.

@@ -122,7 +122,7 @@ pub(super) async fn encrypted(
         body::read(body, &parts.headers, settings.max_body_size, settings.body_timeout).await?;
     // Some 100 µs of curve arithmetic: less than handing it to another thread and back is worth.
     let parsed = encrypted_file::parse(&body, |ciphertext, mac, ephemeral| {
-        state.key.open(ciphertext, mac, ephemeral)
+        state.keys.open(ciphertext, mac, ephemeral)
     })?;
     let timeout_ms = Query::of(&parts.uri).timeout_ms;
     let fetch = media_request(state, parts, parsed.media, Variant::Original, timeout_ms)?;

@@ -13,7 +13,7 @@ use axum::{
 use tower_http::{catch_panic::CatchPanicLayer, normalize_path::NormalizePath};
 
 use super::{
-    AppState,
+    Live,
     error::ApiError,
     handlers,
     logging::{self, Observer},
@@ -38,7 +38,7 @@ const CORS: [(HeaderName, HeaderValue); 5] = [
 ];
 
 /// All routes.
-pub fn router(state: AppState) -> Router {
+pub fn router(live: Live) -> Router {
     let of_media = "{serverName}/{mediaId}";
     let routes = Router::new()
         .route(
@@ -69,8 +69,8 @@ pub fn router(state: AppState) -> Router {
             &format!("{PREFIX}/public_key"),
             get(handlers::public_key).options(handlers::preflight),
         );
-    let observer = Observer::new(Arc::clone(&state.metrics));
-    tolerant(surround(routes, observer).with_state(state))
+    let observer = Observer::new(Arc::clone(&live.now().metrics));
+    tolerant(surround(routes, observer).with_state(live))
 }
 
 /// Fallbacks and layers, apart from the routes so that tests can give their own.

@@ -12,7 +12,6 @@ use tokio::{
 };
 
 use super::{
-    Settings,
     connection::{self, Limits, Peer},
     listener::{Listener, Stream},
 };
@@ -25,22 +24,19 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// answered, idle connections end, and this returns. It waits as long as that takes: the caller
 /// bounds the time, and dropping the future cuts what is left.
 ///
+/// `limits` is asked for each connection anew.
+///
 /// While `max_connections` are open nothing is accepted: further clients wait in the kernel's
 /// backlog until one of the open connections ends, at the latest by its time limits.
 pub async fn serve(
     listener: Listener,
     router: Router,
-    settings: &Settings,
+    max_connections: usize,
+    limits: impl Fn() -> Limits,
     metrics: &Arc<Metrics>,
     shutdown: impl Future<Output = ()>,
 ) {
-    let limits = Limits {
-        header: settings.header_timeout,
-        idle: settings.idle_timeout,
-        min_rate: settings.min_rate,
-    };
-    let places =
-        Arc::new(Semaphore::new(settings.max_connections.clamp(1, Semaphore::MAX_PERMITS)));
+    let places = Arc::new(Semaphore::new(max_connections.clamp(1, Semaphore::MAX_PERMITS)));
     let graceful = GracefulShutdown::new();
     // Tasks in a set end with it: dropping this future leaves no connection behind.
     let mut connections = JoinSet::new();
@@ -54,7 +50,7 @@ pub async fn serve(
             }
             accepted = accept(&listener, &places) => accepted,
         };
-        let router = router.clone();
+        let (router, limits) = (router.clone(), limits());
         let watcher = graceful.watcher();
         let metrics = Arc::clone(metrics);
         connections.spawn(async move {
@@ -156,7 +152,7 @@ mod tests {
 
     use super::*;
     use crate::http::{
-        Listen,
+        Listen, Settings,
         listener::{BindError, LocalAddr},
     };
 
@@ -195,10 +191,10 @@ mod tests {
         let LocalAddr::Tcp(address) = listener.local_addr().unwrap() else { panic!("not TCP") };
         let (stop, stopped) = oneshot::channel();
         let ended = tokio::spawn(async move {
-            serve(listener, router, &settings, &Arc::default(), async {
-                stopped.await.unwrap_or(());
-            })
-            .await;
+            let (places, limits, metrics) =
+                (settings.max_connections, || settings.limits(), Arc::default());
+            let stopped = async { stopped.await.unwrap_or(()) };
+            serve(listener, router, places, limits, &metrics, stopped).await;
         });
         Served { address, stop, ended }
     }
@@ -409,10 +405,10 @@ mod tests {
         let listener = Listener::bind(&settings.listen).await?;
         let (stop, stopped) = oneshot::channel();
         let ended = tokio::spawn(async move {
-            serve(listener, hello(), &settings, &Arc::default(), async {
-                stopped.await.unwrap_or(());
-            })
-            .await;
+            let (places, limits, metrics) =
+                (settings.max_connections, || settings.limits(), Arc::default());
+            let stopped = async { stopped.await.unwrap_or(()) };
+            serve(listener, hello(), places, limits, &metrics, stopped).await;
         });
         Ok((stop, ended))
     }
@@ -453,9 +449,8 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let listener = Listener::from_std_tcp(listener).unwrap();
-        let settings = settings(LONG, LONG, 9);
-        let metrics = Arc::default();
-        let server = serve(listener, hello(), &settings, &metrics, std::future::pending());
+        let (limits, metrics) = (|| settings(LONG, LONG, 9).limits(), Arc::default());
+        let server = serve(listener, hello(), 9, limits, &metrics, std::future::pending());
         let client = async {
             let mut client = TcpStream::connect(address).await.unwrap();
             client.write_all(GET).await.unwrap();

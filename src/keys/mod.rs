@@ -4,6 +4,7 @@
 //! padding and by what parses the result), and the key files of the two earlier scanners.
 
 mod file;
+mod ring;
 
 use std::{
     fmt, io,
@@ -19,6 +20,8 @@ use vodozemac::{
     pk_encryption::{Message, PkDecryption},
 };
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+pub use ring::Keyring;
 
 /// `[crypto]`, checked: exactly one source of the key.
 #[derive(Clone, Debug)]
@@ -40,7 +43,7 @@ pub enum Settings {
 }
 
 /// A pickle key: zeroized, never printed.
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
 pub struct PickleKey(String);
 
 /// The server's key pair.
@@ -170,6 +173,15 @@ impl RequestKey {
         }
     }
 
+    /// Reads the key once more, for a service that has one. It makes none, whatever the settings say: a
+    /// file that is gone for a moment must not change the key.
+    pub fn load_again(settings: &Settings) -> Result<(Self, Vec<KeyNotice>), KeyError> {
+        let remedy = "put the key there; only a start makes a new one";
+        let Settings::RequestSecret { path, .. } = settings else { return Self::load(settings) };
+        let missing = || KeyError::Missing { path: path.clone(), remedy };
+        Self::load_existing(settings)?.ok_or_else(missing)
+    }
+
     /// Reads the key and makes nothing: `None` where [`RequestKey::load`] would make it.
     pub fn load_existing(settings: &Settings) -> Result<Option<(Self, Vec<KeyNotice>)>, KeyError> {
         let (path, generate) = match settings {
@@ -221,6 +233,10 @@ impl RequestKey {
                 Error::InvalidPadding(_) => OpenError::Padding,
             }
         })
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        self.decryption.public_key() == other.decryption.public_key()
     }
 
     /// What clients seal for: unpadded base64 of the Curve25519 public key.

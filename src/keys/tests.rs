@@ -41,6 +41,11 @@ impl Folder {
     }
 }
 
+/// The key whose secret is 32 of this byte.
+pub(super) fn new_key(byte: u8) -> RequestKey {
+    load(&Folder::new().secret(&STANDARD.encode([byte; 32])))
+}
+
 fn load(settings: &Settings) -> RequestKey {
     let (key, notices) = RequestKey::load(settings).unwrap();
     assert_eq!(notices, []);
@@ -57,7 +62,7 @@ fn libolm_key() -> RequestKey {
 }
 
 /// Ciphertext, mac and ephemeral key, unpadded base64.
-fn seal(key: &RequestKey, plaintext: &[u8]) -> [String; 3] {
+pub(super) fn seal(key: &RequestKey, plaintext: &[u8]) -> [String; 3] {
     let message = PkEncryption::from_key(key.decryption.public_key()).encrypt(plaintext).unwrap();
     [message.ciphertext, message.mac, message.ephemeral_key.to_vec()]
         .map(|part| STANDARD.encode(part))

@@ -30,6 +30,13 @@ impl Spool {
         Self { directory, budget: Arc::new(Budget::new(limit, max_size)) }
     }
 
+    /// The same spool with other bounds: what is held counts in both.
+    #[must_use]
+    pub fn with_bounds(&self, limit: u64, max_size: u64) -> Self {
+        let budget = Arc::new(self.budget.with_bounds(limit, max_size));
+        Self { directory: self.directory.clone(), budget }
+    }
+
     /// Where jobs' directories are made.
     #[must_use]
     pub fn directory(&self) -> &Path {

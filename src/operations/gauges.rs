@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use mcs_sandbox::{Layer, Sandbox};
+use mcs_sandbox::Layer;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric},
@@ -12,6 +12,7 @@ use prometheus_client::{
 
 use super::{Health, process};
 use crate::{
+    http::Live,
     metrics::Labels,
     scan::{Held, Load, Scanner, canary::CanaryState},
 };
@@ -19,13 +20,9 @@ use crate::{
 /// The service's state, as Prometheus reads it.
 pub struct Gauges {
     /// What holds the most of it.
-    pub scanner: Scanner,
+    pub live: Live,
     /// Whether requests may be sent here.
     pub health: Health,
-    /// Whether there is a canary.
-    pub has_canary: bool,
-    /// Its layers are fixed at start.
-    pub sandbox: Sandbox,
     /// `web.max_connections`
     pub max_connections: usize,
 }
@@ -39,39 +36,36 @@ impl fmt::Debug for Gauges {
 impl Collector for Gauges {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut page = Page(encoder);
-        self.service(&mut page)?;
-        self.load(&mut page)?;
+        let scanner = &self.live.now().scanner;
+        self.service(&mut page, scanner)?;
+        self.load(&mut page, scanner)?;
         process(&mut page)
     }
 }
 
 impl Gauges {
-    fn service(&self, page: &mut Page<'_>) -> fmt::Result {
+    fn service(&self, page: &mut Page<'_>, scanner: &Scanner) -> fmt::Result {
         let version = [("version", env!("CARGO_PKG_VERSION"))];
         page.gauges("mcs_build_info", "The version that runs", [(version, 1)])?;
         let ready = u64::from(self.health.refusal().is_none());
         page.gauge("mcs_ready", "Whether /health/ready says so", ready)?;
-        if self.has_canary {
+        if scanner.has_canary() {
             page.gauge(
                 "mcs_canary_passed",
                 "Whether the script knew a bad file from a good one when it was last tried",
                 u64::from(*self.health.canary.borrow() == CanaryState::Passed),
             )?;
         }
-        let held = self.sandbox.layers();
+        let held = scanner.sandbox().layers();
         let layers = Layer::ALL.map(|it| ([("layer", it.name())], u64::from(held.holds(it))));
         page.gauges("mcs_sandbox_layer", "Whether a layer of the sandbox holds", layers)
     }
 
-    fn load(&self, page: &mut Page<'_>) -> fmt::Result {
-        let Load { busy, late, workers, waiting } = self.scanner.load();
-        let Held { spool_used, spool_capacity, cache } = self.scanner.held();
+    fn load(&self, page: &mut Page<'_>, scanner: &Scanner) -> fmt::Result {
+        let Load { busy, late, workers, waiting } = scanner.load();
+        let Held { spool_used, spool_capacity, cache } = scanner.held();
         page.gauge("mcs_queue_jobs", "Media that wait for a worker", number(waiting))?;
-        page.gauge(
-            "mcs_queue_capacity",
-            "scan.queue_capacity",
-            number(self.scanner.queue_capacity()),
-        )?;
+        page.gauge("mcs_queue_capacity", "scan.queue_capacity", number(scanner.queue_capacity()))?;
         page.gauge("mcs_workers", "scan.workers", number(workers))?;
         page.gauge("mcs_workers_busy", "Workers with a job", number(busy))?;
         page.gauge(

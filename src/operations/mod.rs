@@ -23,12 +23,15 @@ use tokio::{sync::watch, time::Instant};
 pub use gauges::Gauges;
 
 use crate::{
-    http::{Listen, Settings as Http, listener::Listener, server},
+    http::{Limits, Listen, listener::Listener, server},
     scan::canary::CanaryState,
 };
 
 /// Far more than Prometheus and probes need, far fewer than would disturb the service.
 const MAX_CONNECTIONS: usize = 32;
+
+const LIMITS: Limits =
+    Limits { header: Duration::from_secs(10), idle: Duration::from_secs(60), min_rate: 4 << 10 };
 
 /// `[operations]`, checked.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -62,7 +65,7 @@ impl Health {
 }
 
 /// Serves until it is dropped.
-pub async fn serve(listener: Listener, settings: Settings, mut registry: Registry, gauges: Gauges) {
+pub async fn serve(listener: Listener, mut registry: Registry, gauges: Gauges) {
     let health = gauges.health.clone();
     registry.register_collector(Box::new(gauges));
     let state = Arc::new(Shared { registry, health });
@@ -71,17 +74,9 @@ pub async fn serve(listener: Listener, settings: Settings, mut registry: Registr
         .route("/health/live", get(|| async { "alive\n" }))
         .route("/health/ready", get(ready))
         .with_state(state);
-    let http = Http {
-        listen: settings.listen,
-        max_body_size: 0,
-        max_connections: MAX_CONNECTIONS,
-        header_timeout: Duration::from_secs(10),
-        idle_timeout: Duration::from_secs(60),
-        min_rate: 4 << 10,
-        trusted_proxies: Vec::new(),
-    };
     // What is asked here is counted for nobody.
-    server::serve(listener, routes, &http, &Arc::default(), std::future::pending()).await;
+    let (nobody, never) = (Arc::default(), std::future::pending());
+    server::serve(listener, routes, MAX_CONNECTIONS, || LIMITS, &nobody, never).await;
 }
 
 struct Shared {

@@ -2,8 +2,8 @@
 //! clean bodies. Bounded in entries and in bytes. Knows no requester: who may see what is remembered
 //! is asked of the homeserver before this is read.
 //!
-//! An entry's end is kept beside it and looked at when it is read; what nobody reads any more is
-//! pushed out by what is newer.
+//! An entry's age is looked at when it is read, by the settings that are in force then; what nobody
+//! reads any more is pushed out by what is newer.
 
 use std::{
     sync::Arc,
@@ -102,12 +102,17 @@ impl std::ops::Deref for Holding {
 /// share, so that retries don't run the script again and again.
 pub type Word = Result<Verdict, Arc<ScanError>>;
 
-/// All that is remembered. Cheap to share behind an [`Arc`].
-#[derive(Debug)]
+/// All that is remembered, as these settings see it. Cheap to clone.
+#[derive(Clone, Debug)]
 pub struct ResultCache {
-    settings: Settings,
-    holdings: Cache<MediaKey, Until<Holding>>,
-    words: Cache<ContentKey, Until<Word>>,
+    settings: Arc<Settings>,
+    store: Arc<Store>,
+}
+
+#[derive(Debug)]
+struct Store {
+    holdings: Cache<MediaKey, Since<Holding>>,
+    words: Cache<ContentKey, Since<Said>>,
     bodies: Cache<[u8; 32], Bytes, ByLength>,
 }
 
@@ -124,10 +129,19 @@ pub struct Sizes {
     pub body_bytes: u64,
 }
 
+/// An entry, and when it was made: how long it is valid is for who reads it to say.
 #[derive(Clone, Debug)]
-struct Until<T> {
+struct Since<T> {
     value: T,
-    end: Instant,
+    made: Instant,
+}
+
+/// What became of a scan.
+#[derive(Clone, Debug)]
+enum Said {
+    /// A verdict, and the exit code that gave it.
+    Verdict(Verdict, i32),
+    Failure(Arc<ScanError>),
 }
 
 #[derive(Clone, Debug)]
@@ -151,22 +165,29 @@ impl ResultCache {
         // largest size fits into its shard.
         let largest = settings.max_file_size.saturating_add(BODY_OVERHEAD);
         let items = usize::try_from(settings.max_total_size / largest).unwrap_or(usize::MAX);
-        Self {
+        let store = Arc::new(Store {
             holdings: Cache::new(settings.max_size),
             words: Cache::new(settings.max_size),
             bodies: Cache::with_weighter(items.max(1), settings.max_total_size, ByLength),
-            settings,
-        }
+        });
+        Self { settings: Arc::new(settings), store }
+    }
+
+    /// The same store under other settings, for what is in it already too. Its sizes stay as they
+    /// were made.
+    #[must_use]
+    pub fn under(&self, settings: Settings) -> Self {
+        Self { settings: Arc::new(settings), store: Arc::clone(&self.store) }
     }
 
     /// How much is remembered, entries whose time is over included.
     #[must_use]
     pub fn sizes(&self) -> Sizes {
         Sizes {
-            media: self.holdings.len(),
-            verdicts: self.words.len(),
-            bodies: self.bodies.len(),
-            body_bytes: self.bodies.weight(),
+            media: self.store.holdings.len(),
+            verdicts: self.store.words.len(),
+            bodies: self.store.bodies.len(),
+            body_bytes: self.store.bodies.weight(),
         }
     }
 
@@ -179,63 +200,82 @@ impl ResultCache {
     /// What a media held, if that is known.
     #[must_use]
     pub fn holding(&self, key: &MediaKey) -> Option<Holding> {
-        valid(&self.holdings, key)
+        valid(&self.store.holdings, key, |_| Some(self.settings.ttl))
     }
 
     /// What was said of a content.
     #[must_use]
     pub fn word(&self, key: &ContentKey) -> Option<Word> {
-        valid(&self.words, key)
+        let said = valid(&self.store.words, key, |said| self.is_good_for(said))?;
+        Some(match said {
+            Said::Verdict(verdict, _) => Ok(verdict),
+            Said::Failure(failure) => Err(failure),
+        })
+    }
+
+    fn is_good_for(&self, said: &Said) -> Option<Duration> {
+        match said {
+            Said::Verdict(_, code) if self.settings.exit_codes_to_ignore.contains(code) => None,
+            Said::Verdict(..) => Some(self.settings.ttl),
+            Said::Failure(_) => Some(self.settings.failure_ttl),
+        }
     }
 
     /// A body by its own hash.
     #[must_use]
     pub fn body(&self, body_hash: &[u8; 32]) -> Option<Bytes> {
-        self.bodies.get(body_hash)
+        self.store.bodies.get(body_hash)
     }
 
     /// Remembers what a media holds.
     pub fn remember_holding(&self, key: MediaKey, value: Holding) {
-        self.holdings.insert(key, Until { value, end: Instant::now() + self.settings.ttl });
+        self.store.holdings.insert(key, Since { value, made: Instant::now() });
     }
 
     /// Remembers a verdict, unless the exit code that gave it is one to ignore.
     pub fn remember_verdict(&self, key: ContentKey, verdict: &Verdict, exit_code: i32) {
-        if !self.settings.exit_codes_to_ignore.contains(&exit_code) {
-            let end = Instant::now() + self.settings.ttl;
-            self.words.insert(key, Until { value: Ok(verdict.clone()), end });
+        let said = Said::Verdict(verdict.clone(), exit_code);
+        if self.is_good_for(&said).is_some() {
+            self.store.words.insert(key, Since { value: said, made: Instant::now() });
         }
     }
 
     /// Forgets what was said of any content.
     pub fn forget_verdicts(&self) {
-        self.words.clear();
+        self.store.words.clear();
     }
 
     /// Remembers for a few seconds that a scan failed.
     pub fn remember_failure(&self, key: ContentKey, failure: Arc<ScanError>) {
-        let end = Instant::now() + self.settings.failure_ttl;
-        self.words.insert(key, Until { value: Err(failure), end });
+        let value = Said::Failure(failure);
+        self.store.words.insert(key, Since { value, made: Instant::now() });
     }
 
     /// Keeps a clean body, if it is small enough.
     pub fn remember_body(&self, body_hash: [u8; 32], body: &Bytes) {
         if body.len() as u64 <= self.settings.max_file_size {
-            self.bodies.insert(body_hash, body.clone());
+            self.store.bodies.insert(body_hash, body.clone());
         }
     }
 }
 
-fn valid<K, V>(cache: &Cache<K, Until<V>>, key: &K) -> Option<V>
+/// `good_for`: how long such an entry is valid, if at all.
+fn valid<K, V>(
+    cache: &Cache<K, Since<V>>,
+    key: &K,
+    good_for: impl Fn(&V) -> Option<Duration>,
+) -> Option<V>
 where
     K: Eq + std::hash::Hash,
     V: Clone,
 {
+    let holds =
+        |entry: &Since<V>| good_for(&entry.value).is_some_and(|it| entry.made.elapsed() < it);
     let entry = cache.get(key)?;
-    if Instant::now() < entry.end {
+    if holds(&entry) {
         return Some(entry.value);
     }
     // Another thread may have renewed it in between: only what has ended goes.
-    cache.remove_if(key, |entry| entry.end <= Instant::now());
+    cache.remove_if(key, |entry| !holds(entry));
     None
 }

@@ -21,7 +21,7 @@ use tracing::debug;
 use super::{
     Phase, ScanError, ScanRequest, Timings,
     cache::{Holding, MediaKey, Word},
-    queue::{Queue, ScanJob},
+    queue::{Queue, ScanJob, Work},
 };
 use crate::media::{Body, Requester};
 
@@ -115,13 +115,15 @@ impl Progress {
     }
 }
 
-/// All flights under way.
-#[derive(Clone, Debug)]
+/// All flights under way by the same settings.
+#[derive(Clone)]
 pub struct Flights {
     /// Of each key the newest: those that were overtaken go on for who is in them.
-    flights: Arc<Mutex<HashMap<MediaKey, Flight>>>,
+    by_key: Arc<Mutex<HashMap<MediaKey, Flight>>>,
     /// From acceptance to verdict: how long one may wait for a worker.
     deadline: Duration,
+    /// How their jobs are done.
+    work: Work,
 }
 
 #[derive(Debug)]
@@ -141,10 +143,10 @@ pub struct Seat {
 }
 
 impl Flights {
-    /// None yet; each may take as long as this.
+    /// None yet; each may take as long as this, and its job is done so.
     #[must_use]
-    pub fn new(deadline: Duration) -> Self {
-        Self { flights: Arc::default(), deadline }
+    pub fn new(deadline: Duration, work: Work) -> Self {
+        Self { by_key: Arc::default(), deadline, work }
     }
 
     #[cfg(test)]
@@ -179,13 +181,16 @@ impl Flights {
         let (sender, stage) = watch::channel(Stage::Queued);
         let sender = Arc::new(sender);
         let (reply, answer) = oneshot::channel();
+        let accepted = Instant::now();
         let submitted = queue.submit(ScanJob {
+            work: Arc::clone(&self.work),
             request: request.clone(),
             key,
             reply,
             progress: Progress(Arc::clone(&sender)),
             span: tracing::Span::current(),
-            accepted: Instant::now(),
+            accepted,
+            deadline: accepted + self.deadline,
         });
         if submitted.is_err() {
             // To wait behind a flood is better than to be turned away.
@@ -274,7 +279,7 @@ impl Flights {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<MediaKey, Flight>> {
         // Single inserts and removals: the map is whole at every point where a panic could strike.
-        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+        self.by_key.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -324,7 +329,10 @@ mod tests {
     use super::*;
     use crate::{
         media::FetchError,
-        scan::queue::{Admitted, tests::request},
+        scan::queue::{
+            Admitted,
+            tests::{idle, request},
+        },
     };
 
     const DAY: Duration = Duration::from_secs(86_400);
@@ -345,7 +353,7 @@ mod tests {
 
     impl Field {
         fn new() -> Self {
-            Self { flights: Flights::new(DAY), queue: Queue::new(16, 4) }
+            Self { flights: Flights::new(DAY, idle()), queue: Queue::new(16, 4) }
         }
 
         fn board(&self, server: &str, token: &'static str) -> Seat {
@@ -387,7 +395,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_overtaken_flight_leaves_the_newer_one_on_the_map() {
-        let field = Field { flights: Flights::new(DAY), queue: Queue::new(16, 8) };
+        let field = Field { flights: Flights::new(DAY, idle()), queue: Queue::new(16, 8) };
         let _flood = [field.board("a.example", "flood"), field.board("c.example", "flood")];
         let (busy, _first) = field.begin();
         let (_busy_too, _second) = field.begin();
@@ -419,7 +427,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_finds_no_place_joins_where_there_is_somebody_to_join() {
-        let field = Field { flights: Flights::new(DAY), queue: Queue::new(2, 4) };
+        let field = Field { flights: Flights::new(DAY, idle()), queue: Queue::new(2, 4) };
         let _flood = field.board("a.example", "flood");
         let (_busy, _first) = field.begin();
         let _flooded = field.board("b.example", "flood");

@@ -13,7 +13,7 @@ use mcs_sandbox::Sandbox;
 use super::{
     ScanError, Settings, Verdict,
     filetype::{Detector, MimeRules},
-    script::Script,
+    script::{Script, Turns},
     worker::{MEDIA_NAME, blocking},
 };
 use crate::media::{
@@ -68,7 +68,7 @@ impl LocalScanner {
         length: u64,
         mime: &MimeRules,
     ) -> Result<Verdict, ScanError> {
-        let script = Script::new(&self.settings);
+        let script = Script::new(&self.settings, &self.sandbox, Turns::new(1));
         let mut job = self
             .sandbox
             .prepare(self.spool.directory(), MEDIA_NAME)

@@ -23,6 +23,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use futures_util::future::BoxFuture;
 use reqwest::header::HeaderValue;
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 
@@ -41,7 +42,7 @@ use flight::{Flights, Outcome, Seat};
 use once::OncePerKey;
 use pulse::Pulse;
 use queue::Queue;
-use script::Script;
+use script::{Script, Turns};
 use worker::Workshop;
 
 /// One question: may this media be given out, and is it wanted too?
@@ -206,12 +207,22 @@ impl std::fmt::Display for Phase {
     }
 }
 
-/// The scanner: what handlers hold. Cheap to clone.
+/// The scanner: what handlers hold. Its settings do not change; after a reload there is another one, with
+/// the same workers and the same memory. Cheap to clone.
 #[derive(Clone)]
 pub struct Scanner {
     workshop: Arc<Workshop>,
     queue: Queue,
+    pulse: Arc<Pulse>,
     flights: Flights,
+}
+
+/// What outlives a scanner's settings.
+struct Kept {
+    queue: Queue,
+    pulse: Arc<Pulse>,
+    turns: Turns,
+    cache: ResultCache,
 }
 
 /// What a scanner has to do at a moment.
@@ -270,8 +281,34 @@ impl Scanner {
     #[must_use]
     pub fn start(parts: Parts) -> (Self, JoinSet<()>) {
         let queue = Queue::new(parts.settings.queue_capacity, parts.settings.workers);
-        let script = Arc::new(Script::new(&parts.settings));
-        let workers = parts.settings.workers;
+        let pulse = Arc::new(Pulse::new(parts.settings.workers));
+        let workers = worker::start(parts.settings.workers, &queue, &pulse);
+        let kept = Kept {
+            queue,
+            pulse,
+            turns: Turns::new(parts.settings.max_scripts),
+            cache: ResultCache::new(parts.cache.clone()),
+        };
+        (Self::open(parts, kept), workers)
+    }
+
+    /// A scanner by other settings in the place of this one: the same queue, workers and memory. What
+    /// this one has been asked, it ends. In the context of a runtime.
+    #[must_use]
+    pub fn renewed(&self, parts: Parts) -> Self {
+        let kept = Kept {
+            queue: self.queue.clone(),
+            pulse: Arc::clone(&self.pulse),
+            turns: self.workshop.script.turns().clone(),
+            cache: self.workshop.cache.under(parts.cache.clone()),
+        };
+        kept.turns.change(parts.settings.max_scripts);
+        Self::open(parts, kept)
+    }
+
+    fn open(parts: Parts, kept: Kept) -> Self {
+        let Kept { queue, pulse, turns, cache } = kept;
+        let script = Arc::new(Script::new(&parts.settings, &parts.sandbox, turns));
         let workshop = Arc::new(Workshop {
             settings: parts.settings,
             max_media_size: parts.max_media_size,
@@ -281,16 +318,19 @@ impl Scanner {
             spool: parts.spool,
             detector: parts.detector,
             canary: parts.canary,
-            pulse: Pulse::new(workers),
             metrics: parts.metrics,
             audit: parts.audit,
             script,
-            cache: ResultCache::new(parts.cache),
+            cache,
             scans: OncePerKey::new(),
         });
-        let workers = worker::start(&workshop, &queue);
-        let flights = Flights::new(workshop.settings.deadline);
-        (Self { workshop, queue, flights }, workers)
+        let in_workshop = Arc::clone(&workshop);
+        let work = move |job| -> BoxFuture<'static, ()> {
+            let workshop = Arc::clone(&in_workshop);
+            Box::pin(async move { workshop.work(job).await })
+        };
+        let flights = Flights::new(workshop.settings.deadline, Arc::new(work));
+        Self { workshop, queue, pulse, flights }
     }
 
     /// Lets no more jobs in.
@@ -301,10 +341,9 @@ impl Scanner {
     /// How much there is to do.
     #[must_use]
     pub fn load(&self) -> Load {
-        let pulse = &self.workshop.pulse;
         Load {
-            busy: pulse.busy(),
-            late: pulse.late(Instant::now()),
+            busy: self.pulse.busy(),
+            late: self.pulse.late(Instant::now()),
             workers: self.workshop.settings.workers,
             waiting: self.queue.len(),
         }
@@ -314,6 +353,18 @@ impl Scanner {
     #[must_use]
     pub fn queue_capacity(&self) -> usize {
         self.workshop.settings.queue_capacity
+    }
+
+    /// Where scripts run.
+    #[must_use]
+    pub fn sandbox(&self) -> &mcs_sandbox::Sandbox {
+        &self.workshop.sandbox
+    }
+
+    /// Whether there is a canary.
+    #[must_use]
+    pub fn has_canary(&self) -> bool {
+        self.workshop.settings.canary.is_some()
     }
 
     /// How much is held.

@@ -7,12 +7,14 @@
 
 use std::{
     collections::VecDeque,
+    fmt,
     hash::RandomState,
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
+use futures_util::future::BoxFuture;
 use tokio::sync::{Notify, oneshot};
 
 use super::{
@@ -23,9 +25,13 @@ use super::{
 };
 use crate::media::Requester;
 
+/// How a job is done: by the settings that were in force when it was asked for, whatever comes after.
+pub type Work = Arc<dyn Fn(ScanJob) -> BoxFuture<'static, ()> + Send + Sync>;
+
 /// One media on its way through a worker, with its answer's address, its span and its birth time.
-#[derive(Debug)]
 pub struct ScanJob {
+    /// What a worker does with it.
+    pub work: Work,
     /// What is to be fetched, and how it is opened.
     pub request: ScanRequest,
     /// The key of what it will hold.
@@ -36,8 +42,16 @@ pub struct ScanJob {
     pub progress: Progress,
     /// The span of the request that began it.
     pub span: tracing::Span,
-    /// When it was accepted; its deadline counts from here.
+    /// When it was accepted.
     pub accepted: Instant,
+    /// When its time is over: `scan.deadline` after that.
+    pub deadline: Instant,
+}
+
+impl fmt::Debug for ScanJob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ScanJob").field("request", &self.request).finish_non_exhaustive()
+    }
 }
 
 /// There is no place for this job: none at all, or none for its server or its token.
@@ -338,17 +352,24 @@ pub(super) mod tests {
         }
     }
 
+    /// Does nothing.
+    pub(in crate::scan) fn idle() -> Work {
+        Arc::new(|_| Box::pin(async {}))
+    }
+
     /// Submits a job; gives its requester's end.
     fn submit(queue: &Queue, server: &str, token: Option<&'static str>) -> Result<Answer, Full> {
         let request = request(server, token);
         let (reply, answer) = oneshot::channel();
         let submitted = queue.submit(ScanJob {
+            work: idle(),
             key: MediaKey::of(&request),
             request,
             reply,
             progress: Flights::progress_of_nobody(),
             span: tracing::Span::none(),
             accepted: Instant::now(),
+            deadline: Instant::now(),
         });
         submitted.map(|()| answer)
     }

@@ -10,9 +10,9 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use mcs_sandbox::{Command, Job, Outcome};
+use mcs_sandbox::{Command, Job, Outcome, Sandbox};
 use sha2::{Digest, Sha256};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tracing::{debug, warn};
 
 use super::{ScanError, Settings, Verdict, worker::caught};
@@ -44,7 +44,8 @@ pub enum ScriptFailure {
     FailureExitCode(i32),
 }
 
-/// What judges: the script's path, arguments and content. Verdicts of another judge don't count.
+/// What judges: the script's path, arguments and content, what its end means, and what it runs under.
+/// Verdicts of another judge don't count.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Fingerprint([u8; 32]);
 
@@ -65,9 +66,46 @@ pub struct Script {
     max_output: usize,
     failure_exit_codes: Vec<i32>,
     removal: Option<(PathBuf, Vec<OsString>)>,
-    turns: Semaphore,
+    turns: Turns,
+    /// A digest of all but the script's content that its verdicts hang on.
+    conditions: [u8; 32],
     /// As it was last found, and when.
     found: Mutex<Option<(Instant, Identity)>>,
+}
+
+/// Scripts at a time. Shared by those of before a reload and those of after it. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Turns {
+    semaphore: Arc<Semaphore>,
+    count: Arc<Mutex<usize>>,
+}
+
+impl Turns {
+    /// So many.
+    #[must_use]
+    pub fn new(count: usize) -> Self {
+        Self { semaphore: Arc::new(Semaphore::new(count)), count: Arc::new(Mutex::new(count)) }
+    }
+
+    /// So many from now on; what runs beyond that ends first. In the context of a runtime.
+    pub fn change(&self, count: usize) {
+        let mut before = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        self.semaphore.add_permits(count.saturating_sub(*before));
+        for _ in count..*before {
+            let semaphore = Arc::clone(&self.semaphore);
+            tokio::spawn(async move {
+                if let Ok(turn) = semaphore.acquire().await {
+                    turn.forget();
+                }
+            });
+        }
+        *before = count;
+    }
+
+    /// None is never: it is not closed.
+    async fn take(&self) -> Option<SemaphorePermit<'_>> {
+        self.semaphore.acquire().await.ok()
+    }
 }
 
 /// One run of the script.
@@ -128,25 +166,30 @@ pub struct Judgement {
 }
 
 impl Script {
-    /// The script of these settings.
+    /// The script of these settings, in this sandbox.
     #[must_use]
-    pub fn new(settings: &Settings) -> Self {
+    pub fn new(settings: &Settings, sandbox: &Sandbox, turns: Turns) -> Self {
         Self {
+            conditions: conditions(settings, sandbox),
             program: settings.script.clone(),
             args: settings.script_args.clone(),
             time_limit: settings.timeout,
             max_output: settings.max_output_size,
             failure_exit_codes: settings.failure_exit_codes.clone(),
             removal: settings.removal_command.clone(),
-            turns: Semaphore::new(settings.max_scripts),
+            turns,
             found: Mutex::new(None),
         }
     }
 
+    /// Whose turns it takes.
+    pub(super) fn turns(&self) -> &Turns {
+        &self.turns
+    }
+
     /// Runs the script on the job's media, when its turn comes.
     pub async fn judge(&self, job: &mut Job) -> Run {
-        // The semaphore is never closed.
-        let Ok(_turn) = self.turns.acquire().await else {
+        let Some(_turn) = self.turns.take().await else {
             return Run::prevented(ScanError::Stopping);
         };
         let before = self.stamp().await;
@@ -243,14 +286,7 @@ impl Script {
 
     fn read(&self, stamp: Stamp) -> Fingerprint {
         let mut hash = Sha256::new();
-        let mut feed = |part: &[u8]| {
-            hash.update((part.len() as u64).to_le_bytes());
-            hash.update(part);
-        };
-        feed(self.program.as_os_str().as_bytes());
-        for arg in &self.args {
-            feed(arg.as_bytes());
-        }
+        hash.update(self.conditions);
         if hash_file(&self.program, &mut hash).is_err() {
             // Executable but not readable: its stamp has to do.
             hash.update(format!("{stamp:?}"));
@@ -261,6 +297,26 @@ impl Script {
     fn found(&self) -> std::sync::MutexGuard<'_, Option<(Instant, Identity)>> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn conditions(settings: &Settings, sandbox: &Sandbox) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    let mut feed = |part: &[u8]| {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    };
+    feed(settings.script.as_os_str().as_bytes());
+    for arg in &settings.script_args {
+        feed(arg.as_bytes());
+    }
+    feed(format!("{:?} {}", settings.failure_exit_codes, settings.max_output_size).as_bytes());
+    // All of it but the values of variables, which are left out so that no log has them.
+    feed(format!("{:?} {:?}", sandbox.policy(), sandbox.layers()).as_bytes());
+    for (name, value) in &sandbox.policy().environment {
+        feed(name.as_bytes());
+        feed(value.as_bytes());
+    }
+    hash.finalize().into()
 }
 
 fn command(program: &Path, args: &[OsString], media: &Path) -> Command {

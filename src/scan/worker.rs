@@ -50,7 +50,8 @@ const SLACK: Duration = Duration::from_secs(60).saturating_add(REMOVAL_TIME_LIMI
 /// How long what needs a scan waits for the canary's first answer.
 const FIRST_ANSWER: Duration = Duration::from_secs(10);
 
-/// What all workers share.
+/// What jobs are done with. It does not change: a reload makes another, and jobs that were asked for
+/// before it end in the one that they were asked for in.
 pub struct Workshop {
     pub(super) settings: Settings,
     pub(super) max_media_size: u64,
@@ -61,7 +62,6 @@ pub struct Workshop {
     pub(super) detector: Arc<Detector>,
     /// Whether the canary lets anything be scanned.
     pub(super) canary: watch::Receiver<CanaryState>,
-    pub(super) pulse: Pulse,
     pub(super) script: Arc<Script>,
     pub(super) cache: ResultCache,
     /// Scans under way, by content: two media with the same bytes share one.
@@ -70,21 +70,22 @@ pub struct Workshop {
     pub(super) audit: Option<Audit>,
 }
 
-/// Starts the workers. They end when the queue is closed and empty.
-pub fn start(workshop: &Arc<Workshop>, queue: &Queue) -> JoinSet<()> {
+/// Starts `count` workers. They end when the queue is closed and empty.
+#[must_use]
+pub fn start(count: usize, queue: &Queue, pulse: &Arc<Pulse>) -> JoinSet<()> {
     let mut workers = JoinSet::new();
-    for worker in 0..workshop.settings.workers {
-        let (workshop, queue) = (Arc::clone(workshop), queue.clone());
+    for worker in 0..count {
+        let (queue, pulse) = (queue.clone(), Arc::clone(pulse));
         workers.spawn(async move {
             while let Some(mut admitted) = queue.next().await {
                 if let Some(job) = admitted.take() {
                     let span = job.span.clone();
                     // One that has waited beyond its deadline takes no time.
-                    let due = Instant::now().max(job.accepted + workshop.settings.deadline) + SLACK;
-                    let _at_work = workshop.pulse.begin(worker, due);
+                    let due = Instant::now().max(job.deadline) + SLACK;
+                    let _at_work = pulse.begin(worker, due);
                     // A panic is caught where there is still somebody to answer; what is caught here
                     // came after the answer.
-                    let work = Box::pin(workshop.work(job)).instrument(span);
+                    let work = Arc::clone(&job.work)(job).instrument(span);
                     let work = AssertUnwindSafe(work).catch_unwind();
                     if work.await.is_err() {
                         error!("a worker panicked while it cleaned up");
@@ -126,7 +127,7 @@ struct RunNotes {
 }
 
 impl Workshop {
-    async fn work(&self, job: ScanJob) {
+    pub(super) async fn work(&self, job: ScanJob) {
         job.progress.begun();
         let waited = job.accepted.elapsed();
         self.metrics.job_begins(waited);
@@ -191,7 +192,7 @@ impl Workshop {
         notes: &mut Notes,
     ) -> Result<Outcome, ScanError> {
         let begun = Instant::now();
-        let deadline = job.accepted + self.settings.deadline;
+        let deadline = job.deadline;
         if begun >= deadline {
             return Err(ScanError::Deadline(Phase::Queued));
         }

@@ -19,6 +19,7 @@ mod half_minutes;
 mod listening;
 mod migrate;
 mod operations;
+mod reload;
 mod secrets;
 mod service_manager;
 mod signals;

@@ -1,5 +1,6 @@
 //! Configurations as operators write them, right and wrong.
 
+mod changes;
 mod default_file;
 mod properties;
 mod wrong;

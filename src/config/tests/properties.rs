@@ -28,7 +28,7 @@ proptest! {
 
     #[test]
     fn durations_are_read_as_they_are_shown(millis in 0..=kinds::LONGEST.as_secs() * 1000) {
-        let duration = std::time::Duration::from_millis(millis);
+        let duration = Duration::from_millis(millis);
         let line = format!("result_cache.ttl = \"{}\"", show::duration(duration));
         prop_assert_eq!(Folder::new().good(&line).result_cache.ttl, duration);
     }

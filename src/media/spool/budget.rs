@@ -27,7 +27,8 @@ pub(super) struct Budget {
     /// For larger bodies that are kept to be served, bytes.
     served: u64,
     hasher: RandomState,
-    held: Mutex<Held>,
+    /// Shared with budgets that differ in their bounds alone.
+    held: Arc<Mutex<Held>>,
 }
 
 /// Bytes that may be held.
@@ -91,6 +92,15 @@ impl Bound {
 impl Budget {
     /// `limit` bytes in all, for bodies of at most `max_size` bytes.
     pub(super) fn new(limit: u64, max_size: u64) -> Self {
+        Self::of(limit, max_size, RandomState::new(), Arc::default())
+    }
+
+    /// The same with other bounds: what is held counts in both.
+    pub(super) fn with_bounds(&self, limit: u64, max_size: u64) -> Self {
+        Self::of(limit, max_size, self.hasher.clone(), Arc::clone(&self.held))
+    }
+
+    fn of(limit: u64, max_size: u64, hasher: RandomState, held: Arc<Mutex<Held>>) -> Self {
         // The script's copy and the server's.
         let largest = max_size.saturating_mul(2);
         Self {
@@ -98,8 +108,8 @@ impl Budget {
             server: Bound::share(limit, SERVERS_SHARE, largest),
             token: Bound::share(limit, TOKENS_SHARE, largest),
             served: (limit / 2).max(max_size).min(limit),
-            hasher: RandomState::new(),
-            held: Mutex::default(),
+            hasher,
+            held,
         }
     }
 
