@@ -63,7 +63,7 @@ class Container(Process):
         if allowed.returncode != 0:
             raise Skip("nothing may be mounted here")
         root = tree()
-        name = f"mcs-real-{os.getpid()}"
+        self.name_of_machine = name = f"mcs-real-{os.getpid()}"
         self.groups = [make_group(at, name) for at in hierarchies()]
         # nspawn's own filter is older than Landlock.
         landlock = "landlock_create_ruleset landlock_add_rule landlock_restrict_self"
@@ -146,7 +146,14 @@ class Container(Process):
         return found
 
     def stop(self, seconds=15):
-        code = super().stop(seconds)
+        # A second signal ends it without waiting for its services. In between nspawn has to see the first.
+        end = time.monotonic() + seconds
+        while not self.has_ended() and time.monotonic() < end:
+            self.child.terminate()
+            time.sleep(0.2)
+        code = super().stop(0.2)
+        # Left where nspawn was killed.
+        shutil.rmtree(f"/run/systemd/nspawn/propagate/{self.name_of_machine}", ignore_errors=True)
         for group in self.groups:
             remove_group(group)
         return code
