@@ -9,7 +9,7 @@ use std::{
 
 use nix::sys::signal::Signal;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::UnixStream,
     time::timeout,
 };
@@ -25,8 +25,12 @@ fn on_socket(homeserver: &Homeserver) -> Builder {
         .environment("MCS_WEB__PORT", "")
 }
 
-async fn public_key_over(path: &Path) -> String {
-    let mut stream = UnixStream::connect(path).await.expect("somebody listens");
+async fn public_key_at(path: &Path) -> String {
+    public_key_over(UnixStream::connect(path).await.expect("somebody listens")).await
+}
+
+/// The whole answer to one request for it.
+pub(crate) async fn public_key_over(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> String {
     let request =
         format!("GET {PREFIX}/public_key HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -44,7 +48,7 @@ async fn it_listens_on_a_unix_socket_and_replaces_a_stale_one() {
     assert!(fs::metadata(&path).unwrap().file_type().is_socket(), "a stale one is there");
 
     let mut scanner = builder.start().await;
-    let answer = public_key_over(&path).await;
+    let answer = public_key_at(&path).await;
     assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.contains("public_key"), "{answer}");
     scanner.signal(Signal::SIGTERM);
     assert_eq!(scanner.ended().await.code(), Some(0));

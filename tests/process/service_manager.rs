@@ -12,13 +12,12 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::UnixDatagram,
-    time::timeout,
-};
+use tokio::{net::UnixDatagram, time::timeout};
 
-use crate::harness::{Builder, Homeserver, PATIENCE, Scanner, client::PREFIX, png};
+use crate::{
+    harness::{Builder, Homeserver, PATIENCE, Scanner, png},
+    listening::public_key_over,
+};
 
 /// Knows the test file.
 const KNOWS: &str = r#"if grep -q EICAR-STANDARD "$1"; then exit 1; fi"#;
@@ -172,13 +171,7 @@ async fn nobody_is_refused_while_a_service_with_a_passed_socket_restarts() {
 }
 
 async fn public_key(address: SocketAddr) -> String {
-    let mut stream = tokio::net::TcpStream::connect(address).await.expect("the socket listens");
-    let request =
-        format!("GET {PREFIX}/public_key HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    timeout(PATIENCE, stream.read_to_string(&mut answer)).await.expect("an answer").unwrap();
-    answer
+    public_key_over(tokio::net::TcpStream::connect(address).await.expect("it listens")).await
 }
 
 #[tokio::test]
@@ -189,12 +182,8 @@ async fn a_passed_unix_socket_is_listened_on_and_left_where_it_is() {
     let listener = UnixListener::bind(&path).unwrap();
     let mut scanner: Scanner = builder.passed(listener).start().await;
     assert_eq!(Path::new(&scanner.address), path);
-    let mut stream = tokio::net::UnixStream::connect(&path).await.unwrap();
-    let request =
-        format!("GET {PREFIX}/public_key HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    timeout(PATIENCE, stream.read_to_string(&mut answer)).await.expect("an answer").unwrap();
+    let stream = tokio::net::UnixStream::connect(&path).await.unwrap();
+    let answer = public_key_over(stream).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     scanner.signal(Signal::SIGTERM);
     assert_eq!(scanner.ended().await.code(), Some(0));
