@@ -13,7 +13,7 @@ import time
 from harness.machine import Machine
 from harness.run import run_part
 
-PARTS = ["synapse", "tokens", "keys", "clamav", "browser", "sdk", "systemd", "package"]
+PARTS = ["synapse", "tokens", "keys", "clamav", "browser", "sdk", "systemd", "package", "image"]
 
 
 def main(names):
