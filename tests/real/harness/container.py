@@ -63,7 +63,8 @@ class Container(Process):
         if allowed.returncode != 0:
             raise Skip("nothing may be mounted here")
         root = tree()
-        self.name_of_machine = name = f"mcs-real-{os.getpid()}"
+        # Two may run at a time.
+        self.name_of_machine = name = f"mcs-real-{os.getpid()}-{len(machine.processes)}"
         self.groups = [make_group(at, name) for at in hierarchies()]
         # nspawn's own filter is older than Landlock.
         landlock = "landlock_create_ruleset landlock_add_rule landlock_restrict_self"

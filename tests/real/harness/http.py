@@ -2,6 +2,7 @@
 or merged, nothing is decoded."""
 
 import http.client
+import http.server
 import json
 import urllib.parse
 
@@ -56,3 +57,24 @@ class Client:
         """Posts JSON."""
         body = json.dumps(value).encode()
         return self.request("POST", path, token, {"Content-Type": "application/json", **dict(headers)}, body)
+
+
+def media_server(media):
+    """A homeserver that has these, by their media id, for everybody; on a port of its own, not serving yet."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            content = media.get(self.path.rpartition("/")[2].partition("?")[0])
+            body = content or b'{"errcode": "M_NOT_FOUND"}'
+            self.send_response(200 if content else 404)
+            self.send_header("Content-Type", "text/plain" if content else "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    return http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)

@@ -2,7 +2,6 @@
 directory tree, and what comes of it runs as the second one says: as any user, without capabilities, on a read-only root, with
 /tmp in memory, and without namespaces, as Docker's default profile has it."""
 
-import http.server
 import os
 import pathlib
 import re
@@ -16,7 +15,7 @@ import kubernetes_validate
 import yaml
 from harness import container
 from harness.container import run_here
-from harness.http import Client
+from harness.http import Client, media_server
 from harness.machine import free_port, until
 from harness.run import Skip, same, test
 from harness.samples import EICAR
@@ -139,7 +138,8 @@ def the_manifests_are_of_their_schemas_and_shut_what_can_be_shut(_machine):
 @test
 def the_image_runs_as_the_deployment_says(machine):
     made = machine.once(image)
-    homeserver = serve({"clean": b"nothing in it", "infected": EICAR})
+    homeserver = media_server({"clean": b"nothing in it", "infected": EICAR})
+    threading.Thread(target=homeserver.serve_forever, daemon=True).start()
     pod = manifest("Deployment")["spec"]["template"]["spec"]
     user = pod["securityContext"]["runAsUser"]
     assert f"\n{user}:" not in (container.tree() / "etc/passwd").read_text() and user < 65536
@@ -221,24 +221,3 @@ def answers(client, path):
         return client.get(path).status
     except OSError:
         return None
-
-
-def serve(media):
-    """A homeserver that has these."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            body = media.get(self.path.rpartition("/")[2].partition("?")[0])
-            self.send_response(200 if body else 404)
-            self.send_header("Content-Type", "text/plain" if body else "application/json")
-            body = body or b'{"errcode": "M_NOT_FOUND"}'
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    return server

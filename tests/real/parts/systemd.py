@@ -2,7 +2,6 @@
 that the shipped scripts work under all that the units take away."""
 
 import contextlib
-import http.server
 import json
 import os
 import pathlib
@@ -12,7 +11,7 @@ import threading
 import time
 
 from harness import container
-from harness.http import Client
+from harness.http import Client, media_server
 from harness.machine import until
 from harness.run import Skip, same, test
 from harness.samples import EICAR, noise
@@ -45,30 +44,10 @@ class Service:
         self.container = container.Container(machine, binds)
         self.run = self.container.run
         self.media = {"clean": b"nothing in it", "infected": EICAR}
-        self.homeserver = self.container.on_its_network(self.make_homeserver)
+        self.homeserver = self.container.on_its_network(lambda: media_server(self.media))
         threading.Thread(target=self.homeserver.serve_forever, daemon=True).start()
         client = Client(f"http://127.0.0.1:8080{PREFIX}")
         self.get = lambda path: self.container.on_its_network(lambda: client.get(path, "token"))
-
-    def make_homeserver(self):
-        media = self.media
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):
-                content = media.get(self.path.rpartition("/")[2].partition("?")[0])
-                body = content or b'{"errcode": "M_NOT_FOUND"}'
-                self.send_response(200 if content else 404)
-                self.send_header("Content-Type", "text/plain" if content else "application/json")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            do_HEAD = do_GET
-
-            def log_message(self, *_):
-                pass
-
-        return http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
 
     def configure(self, script, config=None):
         """Writes the configuration and the script; stops what runs, and takes drop-ins away."""
