@@ -59,7 +59,7 @@ pub struct Limits {
     pub header: Duration,
     /// Without a request, and without the client taking a byte of an answer.
     pub idle: Duration,
-    /// Bytes a second of an answer that the client takes, judged over [`WINDOW`] of waiting for it; 0
+    /// Bytes a second of an answer that the client takes, judged over 30 s of waiting for it; 0
     /// judges nothing.
     pub min_rate: u64,
 }
