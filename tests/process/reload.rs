@@ -361,23 +361,22 @@ async fn the_sandbox_is_another_one_and_one_that_holds_less_is_refused() {
 
 #[tokio::test]
 async fn a_sandbox_that_would_hold_less_than_the_one_in_force_is_refused() {
+    let test = "a_sandbox_that_would_hold_less_than_the_one_in_force_is_refused";
     if as_root() {
-        let test = "a_sandbox_that_would_hold_less_than_the_one_in_force_is_refused";
         return skipped(test, "root's namespaces cannot be taken away from within");
     }
     // In a user namespace of its own, whose owner lets nobody make another one when told to.
-    const TAKEN_AWAY: &str = r#"
+    let taken_away = r#"
         (read go < "$MARKS/take" && echo 0 > /proc/sys/user/max_user_namespaces && echo gone > "$MARKS/taken") &
         exec setpriv --inh-caps=-all --ambient-caps=-all "$@""#;
     let wrapper =
-        ["unshare", "--user", "--map-current-user", "--keep-caps", "sh", "-c", TAKEN_AWAY, "sh"];
+        ["unshare", "--user", "--map-current-user", "--keep-caps", "sh", "-c", taken_away, "sh"];
     let homeserver = Homeserver::start().await;
     let builder = Builder::new("exit 0").homeserver(&homeserver).inside(&wrapper);
     let marks = builder.place().path("marks").display().to_string();
     builder.place().make_fifo("take");
     let scanner = builder.environment("MARKS", &marks).start().await;
     if !scanner.log().contains("namespaces: ") || scanner.log().contains("namespaces: OFF") {
-        let test = "a_sandbox_that_would_hold_less_than_the_one_in_force_is_refused";
         return skipped(test, "there are no user namespaces");
     }
     scanner.place.let_go("take").await;
