@@ -13,7 +13,18 @@ import time
 from harness.machine import Machine
 from harness.run import run_part
 
-PARTS = ["synapse", "tokens", "keys", "clamav", "browser", "sdk", "systemd", "package", "image"]
+PARTS = [
+    "synapse",
+    "tokens",
+    "keys",
+    "clamav",
+    "load",
+    "browser",
+    "sdk",
+    "systemd",
+    "package",
+    "image",
+]
 
 
 def main(names):

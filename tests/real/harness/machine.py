@@ -138,6 +138,14 @@ def until(what, condition, process=None, seconds=PATIENCE):
         time.sleep(0.05)
 
 
+def until_same(what, look, expected, seconds=30):
+    """Waits until `look()` gives what is expected; fails with both."""
+    end = time.monotonic() + seconds
+    while (got := look()) != expected:
+        assert time.monotonic() < end, f"{what}: {got} is not {expected}"
+        time.sleep(0.05)
+
+
 def free_port():
     """A loopback port that nobody listens on now."""
     with socket.socket() as listener:

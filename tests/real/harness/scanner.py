@@ -39,6 +39,7 @@ class Scanner:
         unprivileged=False,
     ):
         self.machine = machine
+        self.homeserver_port = homeserver and homeserver.client.port
         self.as_nobody = unprivileged and os.geteuid() == 0
         self.folder = machine.make_folder("scanner")
         (self.folder / "temp").mkdir()
@@ -114,7 +115,17 @@ class Scanner:
         return [job for run in (self.folder / "temp").iterdir() if run.is_dir() for job in run.iterdir()]
 
     def descriptors(self):
-        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+        """What its descriptors are open on: without idle connections to the homeserver, which it keeps for
+        a while, and those that close meanwhile."""
+        open_on = []
+        for descriptor in pathlib.Path(f"/proc/{self.process.pid}/fd").iterdir():
+            try:
+                open_on.append(os.readlink(descriptor))
+            except FileNotFoundError:
+                pass
+        tcp = [line.split() for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        kept = {f"socket:[{line[9]}]" for line in tcp if int(line[2].split(":")[1], 16) == self.homeserver_port}
+        return sorted(what for what in open_on if what not in kept)
 
     def memory(self):
         """What it holds in memory, bytes."""
