@@ -34,6 +34,7 @@ use crate::{
     scan::{
         self, Scanner,
         canary::{Canary, CanaryState},
+        engines::{self, Network},
         filetype::{Detector, LoadError},
         local::LocalScanner,
         run_directory::{self, RunDirectory},
@@ -63,6 +64,9 @@ pub enum StartError {
     /// The file type database.
     #[error("the file types cannot be loaded")]
     FileTypes(#[from] LoadError),
+    /// Engines that are asked over a socket.
+    #[error("the engines cannot be used")]
+    Engines(#[from] engines::SetupError),
     /// The sandbox does not hold here.
     #[error("the sandbox cannot be used")]
     Sandbox(#[from] mcs_sandbox::Error),
@@ -154,14 +158,27 @@ impl Grounds {
 
 /// The programs themselves, wherever they lie.
 fn show_programs(policy: &mut Policy, config: &Config) {
-    policy.paths.read_only.push(config.scan.script.clone());
+    policy.paths.read_only.extend(config.scan.script.clone());
     policy.paths.read_only.extend(config.scan.removal_command.iter().map(|(it, _)| it.clone()));
+}
+
+/// The engines that are asked over a socket, with the versions of those that answer.
+pub async fn network(config: &Config) -> Result<Arc<Network>, engines::SetupError> {
+    let network = Network::new(&config.scan.engines)?;
+    network.read_versions().await;
+    Ok(Arc::new(network))
 }
 
 /// Scans local files with these settings.
 #[must_use]
-pub fn local_scanner(config: &Config, grounds: &Grounds, detector: Arc<Detector>) -> LocalScanner {
+pub fn local_scanner(
+    config: &Config,
+    grounds: &Grounds,
+    detector: Arc<Detector>,
+    network: &Arc<Network>,
+) -> LocalScanner {
     LocalScanner {
+        network: Arc::clone(network),
         settings: config.scan.clone(),
         sandbox: grounds.sandbox.clone(),
         spool: grounds.spool(config),
@@ -170,9 +187,14 @@ pub fn local_scanner(config: &Config, grounds: &Grounds, detector: Arc<Detector>
     }
 }
 
-fn canary(config: &Config, grounds: &Grounds, detector: &Arc<Detector>) -> Option<Canary> {
+fn canary(
+    config: &Config,
+    grounds: &Grounds,
+    detector: &Arc<Detector>,
+    network: &Arc<Network>,
+) -> Option<Canary> {
     let settings = config.scan.canary.clone()?;
-    Some(Canary::new(local_scanner(config, grounds, Arc::clone(detector)), settings))
+    Some(Canary::new(local_scanner(config, grounds, Arc::clone(detector), network), settings))
 }
 
 /// Whom the service works under.
@@ -206,6 +228,7 @@ pub async fn serve(
     let mut registry = Registry::default();
     let metrics = Arc::new(Metrics::new(&mut registry));
     let homeservers = Arc::new(Homeservers::new(&config.download, Arc::clone(&metrics))?);
+    let network = network(&config).await?;
     let grounds = Grounds::of_service(&config).await?;
     describe(&grounds.sandbox, &config.sandbox.mode);
     let audit = config.audit.clone().map(|to| Audit::start(to, Arc::clone(&metrics)));
@@ -213,7 +236,7 @@ pub async fn serve(
     let first =
         if config.scan.canary.is_some() { CanaryState::Awaited } else { CanaryState::Passed };
     let (tell_canary, canary_says) = watch::channel(first);
-    let canary = canary(&config, &grounds, &detector);
+    let canary = canary(&config, &grounds, &detector, &network);
     let lasting = Lasting {
         spool: grounds.spool(&config),
         detector,
@@ -221,7 +244,8 @@ pub async fn serve(
         metrics: Arc::clone(&metrics),
         audit,
     };
-    let (scanner, workers) = Scanner::start(lasting.parts(&config, &grounds.sandbox, &homeservers));
+    let (scanner, workers) =
+        Scanner::start(lasting.parts(&config, &grounds.sandbox, &homeservers, network));
     let mut watch = Watch { state: tell_canary, task: None };
     watch.begin(canary, scanner.clone());
     let keys = Keyring::new(key, config.previous_key_ttl);
@@ -305,6 +329,7 @@ impl Lasting {
         config: &Config,
         sandbox: &Sandbox,
         homeservers: &Arc<Homeservers>,
+        network: Arc<Network>,
     ) -> scan::Parts {
         let (max_size, ttl) = (config.download.max_size, config.download.authorisation_ttl);
         scan::Parts {
@@ -314,6 +339,7 @@ impl Lasting {
             homeservers: Arc::clone(homeservers),
             authoriser: Arc::new(Authoriser::new(Arc::clone(homeservers), ttl)),
             sandbox: sandbox.clone(),
+            network,
             spool: self.spool.with_bounds(config.scan.max_spool_size, max_size),
             detector: Arc::clone(&self.detector),
             canary: self.canary.clone(),

@@ -11,7 +11,7 @@
 //! | [`config`] | the file as written, checked once, in final types | the settings types of all below |
 //! | [`http`] | connections, routes, request parsing, answers, the table of errors | `scan`'s vocabulary, `media`'s types, `keys`, `metrics`, `chain` |
 //! | [`keys`] | the server's request key, and opening what was encrypted for it | nothing of ours |
-//! | [`scan`] | one request from authorisation to verdict: cache, queue, workers, file type, script, canary; a script on trial | `media`, the sandbox, `metrics`, `audit`, `chain` |
+//! | [`scan`] | one request from authorisation to verdict: cache, queue, workers, file type, engines, canary; a script on trial | `media`, the sandbox, `metrics`, `audit`, `chain` |
 //! | [`service_manager`], `supervision` | what systemd passes, and what it is told | `scan`'s vocabulary |
 //! | [`metrics`] | what is counted: names, meanings, labels | nothing of ours |
 //! | [`operations`] | the operator's listener: metrics, health | `http`'s listener and server, `metrics`, `scan`'s state |
@@ -31,7 +31,7 @@
 //! 6. [`scan::queue`] takes the [`scan::queue::ScanJob`], or says that it is full.
 //! 7. [`scan::worker`] takes it from top to bottom: the sandbox prepares the job's directory,
 //!    [`media::download`] streams, [`media::intake`] hashes and decrypts on the same pass,
-//!    [`scan::filetype`] names the type, [`scan::script`] runs the script.
+//!    [`scan::filetype`] names the type, [`scan::engines`] are asked, [`scan::script`] among them.
 //! 8. The worker replies; the cache remembers; the handler streams the bytes that were hashed.
 //! 9. [`http::error`], only on failure: a [`scan::ScanError`] becomes status, reason and info.
 //!
@@ -39,7 +39,7 @@
 //!
 //! *media*: what an mxc URI names, or a thumbnail of it. *body*: the bytes served for it (for an
 //! encrypted media the ciphertext). *plaintext*: the bytes that are scanned. *verdict*: what the
-//! script said of a plaintext. *job*: one media on its way through a worker. *flight*: a job and all
+//! engines said of a plaintext. *engine*: who has a word on it: the script, clamd, an ICAP server. *job*: one media on its way through a worker. *flight*: a job and all
 //! who wait for it. *requester*: the client's token and forwarded headers. *spool*: the disk that
 //! jobs and large bodies use.
 #![forbid(unsafe_code)]

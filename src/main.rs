@@ -136,11 +136,19 @@ async fn check_config(config: &Config, warnings: &[Warning]) -> ExitCode {
     for (layer, state) in grounds.sandbox.layers().rows() {
         say(format_args!("#   {layer}: {state}"));
     }
+    let network = match app::network(config).await {
+        Ok(network) => network,
+        Err(error) => return failed(&StartError::from(error)),
+    };
+    for (engine, version) in network.versions() {
+        let version = version.as_deref().unwrap_or("nobody tells a version");
+        say(format_args!("# {engine}: {version}"));
+    }
     let Some(canary) = config.scan.canary.clone() else { return ExitCode::SUCCESS };
-    let scanner = app::local_scanner(config, &grounds, detector);
+    let scanner = app::local_scanner(config, &grounds, detector, &network);
     match Canary::new(scanner, canary).check().await {
         Ok(()) => {
-            say(format_args!("# the canary: the script knows a bad file from a good one"));
+            say(format_args!("# the canary: each engine knows a bad file from a good one"));
             ExitCode::SUCCESS
         }
         Err(error) => failed(&error),
@@ -149,10 +157,14 @@ async fn check_config(config: &Config, warnings: &[Warning]) -> ExitCode {
 
 /// The exit code says the worst: 2 failed, 1 not clean, 0 clean.
 async fn scan(config: &Config, files: &[PathBuf]) -> ExitCode {
-    let scanner = Grounds::of_command(config, None).await.and_then(|grounds| {
+    let ready = async {
+        let network = app::network(config).await?;
+        let grounds = Grounds::of_command(config, None).await?;
         let detector = Detector::new()?;
-        Ok((app::local_scanner(config, &grounds, Arc::new(detector)), grounds))
-    });
+        let scanner = app::local_scanner(config, &grounds, Arc::new(detector), &network);
+        Ok::<_, StartError>((scanner, grounds))
+    };
+    let scanner = ready.await;
     let (scanner, _grounds) = match scanner {
         Ok(ready) => ready,
         Err(error) => {

@@ -56,6 +56,7 @@ pub struct Metrics {
     download_seconds: Histogram,
     scan_seconds: Histogram,
     script_seconds: Histogram,
+    engines: Counters<2>,
     fetched_bytes: Counter,
     upstream: Counters<1>,
     authorisations: Counters<1>,
@@ -143,6 +144,7 @@ impl Metrics {
             download_seconds: histogram(),
             scan_seconds: histogram(),
             script_seconds: histogram(),
+            engines: Family::default(),
             fetched_bytes: Counter::default(),
             upstream: Family::default(),
             authorisations: family(
@@ -221,13 +223,18 @@ impl Metrics {
         );
         registry.register(
             "job_scan_seconds",
-            "From a media's arrival to its verdict, waiting for the script's turn included",
+            "From a media's arrival to its verdict, waiting for a script's turn included",
             self.scan_seconds.clone(),
         );
         registry.register(
             "script_seconds",
             "One run of the scan script; its count is the number of runs",
             self.script_seconds.clone(),
+        );
+        registry.register(
+            "engine_scans",
+            "What each engine came to: clean, not_clean, failed, or skipped (by its size or its failure)",
+            self.engines.clone(),
         );
         registry.register(
             "fetched_bytes",
@@ -328,6 +335,11 @@ impl Metrics {
                 histogram.observe(took.as_secs_f64());
             }
         }
+    }
+
+    /// An engine was asked about a media, or would have been.
+    pub fn engine(&self, engine: &'static str, result: &'static str) {
+        self.engines.get_or_create(&[("engine", engine), ("result", result)]).inc();
     }
 
     /// Bytes of a media came in.

@@ -24,11 +24,12 @@ use crate::{
     scan::{
         Scanner,
         canary::{Canary, CanaryError, CanaryState},
+        engines::{self, Network},
     },
     service_manager::ServiceManager,
 };
 
-/// How much longer than the script a reload may take.
+/// How much longer than the engines a reload may take.
 const TRIALS: Duration = Duration::from_secs(60);
 
 /// Reads a configuration; blocking.
@@ -54,6 +55,8 @@ pub(super) enum ReloadError {
     Key(#[from] KeyError),
     #[error("[download] cannot be used")]
     Download(#[from] SetupError),
+    #[error("the engines cannot be used")]
+    Engines(#[from] engines::SetupError),
     #[error("the sandbox cannot be used")]
     Sandbox(#[from] mcs_sandbox::Error),
     #[error("the sandbox would hold less than it does: without {0}")]
@@ -90,6 +93,7 @@ struct Sound {
     key: RequestKey,
     notices: Vec<KeyNotice>,
     homeservers: Homeservers,
+    network: Network,
 }
 
 impl Reloader {
@@ -158,16 +162,19 @@ impl Reloader {
         let (read, running) = (Arc::clone(&self.reload.read), self.running.clone());
         let metrics = Arc::clone(&self.lasting.metrics);
         let read = spawn_blocking(move || Sound::read(&*read, &running, metrics));
-        let Sound { config, changes, warnings, key, notices, homeservers } =
+        let Sound { config, changes, warnings, key, notices, homeservers, network } =
             read.await.map_err(|_| ReloadError::Panicked)??;
         let grounds =
             if changes.sandbox() { self.revise(&config).await? } else { self.grounds.clone() };
-        let canary = canary(&config, &grounds, &self.lasting.detector);
+        // Before they are in force: what was called clean by these versions stays that.
+        network.read_versions().await;
+        let network = Arc::new(network);
+        let canary = canary(&config, &grounds, &self.lasting.detector, &network);
         if changes.judge()
             && let Some(canary) = &canary
         {
             // Both samples, one after the other.
-            self.manager.extend_timeout(config.scan.timeout.saturating_mul(2) + TRIALS);
+            self.manager.extend_timeout(config.scan.time_limits().saturating_mul(2) + TRIALS);
             canary.check().await?;
         }
         // From here on nothing fails.
@@ -178,7 +185,7 @@ impl Reloader {
         self.canary.stop().await;
         let now = self.live.now();
         let homeservers = Arc::new(homeservers);
-        let parts = self.lasting.parts(&config, &grounds.sandbox, &homeservers);
+        let parts = self.lasting.parts(&config, &grounds.sandbox, &homeservers, network);
         let scanner = now.scanner.renewed(parts);
         let keys = now.keys.rotated(key, config.previous_key_ttl);
         self.reload.level.change(&config.log);
@@ -214,7 +221,8 @@ impl Sound {
         let (key, notices) = RequestKey::load_again(&config.crypto)?;
         // Certificates are read again too.
         let homeservers = Homeservers::new(&config.download, metrics)?;
-        Ok(Self { config, changes, warnings, key, notices, homeservers })
+        let network = Network::new(&config.scan.engines)?;
+        Ok(Self { config, changes, warnings, key, notices, homeservers, network })
     }
 }
 

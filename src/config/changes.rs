@@ -44,9 +44,13 @@ fn listen(to: &mut Config, from: &Config) {
     to.web.listen = from.web.listen.clone();
 }
 
-/// Keys by which a script's word may become another one.
-const OF_THE_JUDGE: [&str; 6] = [
+/// Keys by which an engine's word may become another one, beside all of the engines' own sections.
+const OF_THE_JUDGE: [&str; 10] = [
+    "scan.engines",
     "scan.script",
+    "scan.script_max_size",
+    "scan.script_larger",
+    "scan.script_on_failure",
     "scan.script_args",
     "scan.timeout",
     "scan.failure_exit_codes",
@@ -88,7 +92,9 @@ impl Changes {
     /// Whether another word on the same file may come of it.
     #[must_use]
     pub fn judge(&self) -> bool {
-        self.sandbox() || self.taken.iter().any(|key| OF_THE_JUDGE.contains(&&**key))
+        let engine = |key: &str| key.starts_with("clamd.") || key.starts_with("icap.");
+        let judge = |key: &String| engine(key) || OF_THE_JUDGE.contains(&&**key);
+        self.sandbox() || self.taken.iter().any(judge)
     }
 }
 

@@ -9,6 +9,7 @@ mod audit;
 mod changes;
 mod crypto;
 mod download;
+mod engines;
 mod kinds;
 mod log;
 mod mime;
@@ -30,6 +31,7 @@ pub use problem::{ConfigErrors, Place, Problem, Warning};
 pub use sandbox::NEVER_SHOWN;
 pub(crate) use show::{key as toml_key, quoted, size as written_size};
 
+use crate::scan::engines::{Kind, Otherwise};
 use crate::{http, keys, media};
 use reader::{Findings, Reader};
 use source::Sources;
@@ -121,6 +123,18 @@ impl Config {
             reader
                 .section("operations")
                 .conflict("port", "found where [web] listens, expected another place");
+        }
+        for kind in scan.iter().flat_map(|scan| &scan.engines) {
+            let (bounds, because) = match kind {
+                Kind::Script(bounds) => (bounds, "scan.script_max_size"),
+                Kind::Clamd(clamd) => (&clamd.bounds, "clamd.max_size"),
+                Kind::Icap(icap) => (&icap.bounds, "icap.max_size"),
+            };
+            let smaller = bounds.max_size.is_some_and(|limit| limit < download.max_size);
+            if smaller && bounds.larger == Otherwise::Fail {
+                let key = "download.max_size";
+                reader.section("download").warn(Warning::NeverReached { key, because });
+            }
         }
         if let Some(sandbox) = &sandbox {
             let directory = scan.as_ref().map(|scan| scan.temp_directory.as_path());

@@ -5,6 +5,7 @@ use std::{ffi::OsString, num::NonZero, path::PathBuf, time::Duration};
 use toml::de::DeValue;
 
 use super::{
+    engines::{self, Name},
     kinds::{self, LONGEST, duration, integer, memory_size, size},
     mime, paths,
     problem::Warning,
@@ -26,12 +27,12 @@ const SHELL_FAILURES: [i32; 2] = [126, 127];
 
 pub(super) fn read(reader: &mut Reader<'_>) -> Option<Settings> {
     let mut scan = reader.section("scan");
-    let script = scan.require("script", "the path of an executable file", paths::program);
-    if let Some(path) = &script
-        && path.ends_with(DEMO_SCRIPT)
-    {
-        scan.warn(Warning::DemoScript(path.clone()));
-    }
+    let engines = engines::names(&mut scan);
+    let version_interval = scan
+        .read("version_interval", duration(Duration::from_secs(1)..=LONGEST))
+        .unwrap_or(Duration::from_secs(60));
+    let script = script(&mut scan, engines.contains(&Name::Script));
+    let script_bounds = engines::script_bounds(&mut scan);
     let script_args = scan.read("script_args", kinds::list(argument)).unwrap_or_default();
     let timeout =
         scan.read("timeout", duration(MILLISECOND..=LONGEST)).unwrap_or(Duration::from_secs(60));
@@ -57,8 +58,11 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Settings> {
         .unwrap_or_else(|| SHELL_FAILURES.into());
 
     let canary = canary(&mut scan);
+    let engines = engines::read(reader, &engines, &script_bounds);
 
     Some(Settings {
+        engines: engines?,
+        version_interval,
         script: script?,
         script_args,
         timeout,
@@ -74,6 +78,21 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Settings> {
         failure_exit_codes,
         canary,
     })
+}
+
+/// None outside where it is needed and not there.
+#[expect(clippy::option_option, reason = "outside, a problem was told; inside, there is no script")]
+fn script(scan: &mut Section<'_, '_>, listed: bool) -> Option<Option<PathBuf>> {
+    if !listed {
+        // Checked all the same: it may be listed tomorrow.
+        let _unused = scan.read("script", paths::program);
+        return Some(None);
+    }
+    let script = scan.require("script", "the path of an executable file", paths::program)?;
+    if script.ends_with(DEMO_SCRIPT) {
+        scan.warn(Warning::DemoScript(script.clone()));
+    }
+    Some(Some(script))
 }
 
 fn canary(scan: &mut Section<'_, '_>) -> Option<canary::Settings> {

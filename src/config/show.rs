@@ -12,12 +12,12 @@ use std::{
 use mcs_sandbox::{self as scripts, Mode};
 use reqwest::Url;
 
-use super::{Config, LogFormat, mime};
+use super::{Config, LogFormat, engines, mime};
 use crate::{
     audit,
     http::{Listen, Network},
     keys,
-    scan::canary::Samples,
+    scan::{canary::Samples, engines::Kind},
 };
 
 const SECRET: &str = "..";
@@ -26,6 +26,7 @@ impl Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.show_web(f)?;
         self.show_scan(f)?;
+        self.show_engines(f)?;
         self.show_sandbox(f)?;
         self.show_download(f)?;
         self.show_result_cache(f)?;
@@ -75,7 +76,21 @@ impl Config {
     fn show_scan(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scan = &self.scan;
         let mut lines = Lines::new(f, "\n[scan]")?;
-        lines.line("script", path(&scan.script))?;
+        let names = scan.engines.iter().map(|kind| match kind {
+            Kind::Script(_) => quoted("script"),
+            Kind::Clamd(_) => quoted("clamd"),
+            Kind::Icap(_) => quoted("icap"),
+        });
+        lines.line("engines", list(names))?;
+        lines.line("version_interval", quoted_duration(scan.version_interval))?;
+        lines.optional("script", scan.script.as_deref().map(path))?;
+        for kind in &scan.engines {
+            if let Kind::Script(bounds) = kind {
+                lines.optional("script_max_size", bounds.max_size.map(quoted_size))?;
+                lines.line("script_larger", word(&engines::OTHERWISE, bounds.larger))?;
+                lines.line("script_on_failure", word(&engines::OTHERWISE, bounds.on_failure))?;
+            }
+        }
         lines.line("script_args", list(scan.script_args.iter().map(os)))?;
         lines.line("timeout", quoted_duration(scan.timeout))?;
         lines.line("deadline", quoted_duration(scan.deadline))?;
@@ -103,6 +118,33 @@ impl Config {
         };
         lines.line("canary", samples)?;
         lines.line("canary_interval", quoted_duration(canary.interval))
+    }
+
+    fn show_engines(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for kind in &self.scan.engines {
+            let (mut lines, timeout, bounds) = match kind {
+                Kind::Script(_) => continue,
+                Kind::Clamd(clamd) => {
+                    let mut lines = Lines::new(f, "\n[clamd]")?;
+                    let addresses = clamd.addresses.iter().map(|it| quoted(&it.to_string()));
+                    lines.line("addresses", list(addresses))?;
+                    lines.line("encrypted", word(&engines::ENCRYPTED, clamd.encrypted))?;
+                    (lines, clamd.timeout, &clamd.bounds)
+                }
+                Kind::Icap(icap) => {
+                    let mut lines = Lines::new(f, "\n[icap]")?;
+                    lines.line("urls", list(icap.urls.iter().map(|it| quoted(it.as_str()))))?;
+                    lines.line("method", word(&engines::METHODS, icap.method))?;
+                    lines.optional("ca_certificates", icap.ca_certificates.as_deref().map(path))?;
+                    (lines, icap.timeout, &icap.bounds)
+                }
+            };
+            lines.line("timeout", quoted_duration(timeout))?;
+            lines.optional("max_size", bounds.max_size.map(quoted_size))?;
+            lines.line("larger", word(&engines::OTHERWISE, bounds.larger))?;
+            lines.line("on_failure", word(&engines::OTHERWISE, bounds.on_failure))?;
+        }
+        Ok(())
     }
 
     fn show_sandbox(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -191,6 +233,12 @@ impl Config {
         }
         lines.line("previous_key_ttl", quoted_duration(self.previous_key_ttl))
     }
+}
+
+/// How a choice is written.
+fn word<T: PartialEq + Copy>(choices: &[(&str, T)], chosen: T) -> String {
+    let word = choices.iter().find(|(_, choice)| *choice == chosen);
+    quoted(word.map_or("", |(word, _)| word))
 }
 
 /// The lines of a section.

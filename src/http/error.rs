@@ -18,7 +18,7 @@ use super::request::RequestError;
 use crate::{
     chain::Chain,
     media::{FetchError, intake::IntakeError},
-    scan::{Phase, ScanError, filetype::MediaType},
+    scan::{Phase, ScanError, engines::EngineFailure, filetype::MediaType},
 };
 
 /// Seconds after which a client may try again when we are full or stopping.
@@ -183,7 +183,9 @@ fn of_scan(error: &ScanError) -> ApiError {
         E::Deadline(Phase::Queued) => ApiError::overloaded("The server was busy for too long"),
         E::Deadline(Phase::Downloading) => timed_out(),
         E::Deadline(Phase::Scanning) => ApiError::unfinished("The scan took too long"),
-        E::Script(_) | E::Sandbox(_) | E::Panicked => {
+        // A permanent refusal must not look like a 5xx, which clients try again.
+        E::Engine(_, EngineFailure::TooLarge { .. }) => too_large(),
+        E::Engine(..) | E::NobodyAsked | E::Script(_) | E::Sandbox(_) | E::Panicked => {
             ApiError::unfinished("The scan could not be finished")
         }
         E::Disk(_) => disk(),

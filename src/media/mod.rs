@@ -20,7 +20,7 @@ mod routes;
 pub mod spool;
 #[cfg(test)]
 mod tests;
-mod tls;
+pub(crate) mod tls;
 mod turns;
 
 pub use authorise::Authoriser;

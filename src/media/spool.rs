@@ -69,7 +69,7 @@ impl Spool {
     }
 
     /// A file without a name: gone with its last descriptor, whatever becomes of the server.
-    pub(super) fn nameless_file(&self) -> io::Result<File> {
+    pub(crate) fn nameless_file(&self) -> io::Result<File> {
         tempfile::tempfile_in(&self.directory)
     }
 }

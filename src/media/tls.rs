@@ -12,10 +12,10 @@ use rustls::{
 use super::homeserver::SetupError;
 
 /// What to install where there is no root certificate at all.
-pub(super) const NO_ROOTS: &str = "no root certificates were found: install the package ca-certificates, or name a file in SSL_CERT_FILE or download.ca_certificates";
+pub(crate) const NO_ROOTS: &str = "no root certificates were found: install the package ca-certificates, or name a file in SSL_CERT_FILE or ca_certificates";
 
 /// The system's roots and those of `extra`, a PEM file. Blocking: for the start only.
-pub(super) fn roots(extra: Option<&Path>) -> Result<RootCertStore, SetupError> {
+pub(crate) fn roots(extra: Option<&Path>) -> Result<RootCertStore, SetupError> {
     let mut roots = RootCertStore::empty();
     let system = match std::env::var_os("SSL_CERT_FILE").filter(|file| !file.is_empty()) {
         // Alone: the library would take a SSL_CERT_DIR beside it for trusted too.
@@ -45,7 +45,7 @@ pub(super) fn roots(extra: Option<&Path>) -> Result<RootCertStore, SetupError> {
 }
 
 /// A client's side of TLS that trusts these roots.
-pub(super) fn client_config(roots: RootCertStore) -> Result<ClientConfig, SetupError> {
+pub(crate) fn client_config(roots: RootCertStore) -> Result<ClientConfig, SetupError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     Ok(ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

@@ -15,7 +15,11 @@ use quick_cache::{Weighter, sync::Cache};
 use reqwest::header::HeaderValue;
 use sha2::{Digest, Sha256};
 
-use super::{ScanError, ScanRequest, Verdict, filetype::MediaType, script::Fingerprint};
+use super::{
+    ScanError, ScanRequest, Verdict,
+    engines::{Fingerprint, Judgement, Versions},
+    filetype::MediaType,
+};
 
 /// `[result_cache]`, checked.
 #[derive(Clone, Debug)]
@@ -52,13 +56,13 @@ impl MediaKey {
     }
 }
 
-/// A content, and the script that judges it.
+/// A content, and the engines that judge it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct ContentKey {
     /// SHA-256 of the plaintext.
     pub content: [u8; 32],
-    /// What gave, or will give, the verdict.
-    pub script: Fingerprint,
+    /// Who gave, or will give, the verdict.
+    pub judges: Fingerprint,
 }
 
 /// What a media held when it was last fetched. Cheap to clone.
@@ -139,8 +143,8 @@ struct Since<T> {
 /// What became of a scan.
 #[derive(Clone, Debug)]
 enum Said {
-    /// A verdict, and the exit code that gave it.
-    Verdict(Verdict, i32),
+    /// A verdict, what it rests on, and the versions of those who gave it.
+    Verdict(Judgement, Versions),
     Failure(Arc<ScanError>),
 }
 
@@ -203,21 +207,29 @@ impl ResultCache {
         valid(&self.store.holdings, key, |_| Some(self.settings.ttl))
     }
 
-    /// What was said of a content.
+    /// What was said of a content, and holds now that the engines are of these versions.
     #[must_use]
-    pub fn word(&self, key: &ContentKey) -> Option<Word> {
-        let said = valid(&self.store.words, key, |said| self.is_good_for(said))?;
+    pub fn word(&self, key: &ContentKey, versions: &Versions) -> Option<Word> {
+        let said = valid(&self.store.words, key, |said| self.is_good_for(said, versions))?;
         Some(match said {
-            Said::Verdict(verdict, _) => Ok(verdict),
+            Said::Verdict(judgement, _) => Ok(judgement.verdict),
             Said::Failure(failure) => Err(failure),
         })
     }
 
-    fn is_good_for(&self, said: &Said) -> Option<Duration> {
-        match said {
-            Said::Verdict(_, code) if self.settings.exit_codes_to_ignore.contains(code) => None,
-            Said::Verdict(..) => Some(self.settings.ttl),
-            Said::Failure(_) => Some(self.settings.failure_ttl),
+    fn is_good_for(&self, said: &Said, versions: &Versions) -> Option<Duration> {
+        let Said::Verdict(judgement, given_by) = said else {
+            return Some(self.settings.failure_ttl);
+        };
+        let Judgement { verdict, exit_code, without_some, .. } = judgement;
+        if exit_code.is_some_and(|code| self.settings.exit_codes_to_ignore.contains(&code)) {
+            return None;
+        }
+        match verdict {
+            // New signatures may know more; what old ones knew stays known.
+            Verdict::Clean { .. } if given_by != versions => None,
+            _ if *without_some => Some(self.settings.failure_ttl.min(self.settings.ttl)),
+            _ => Some(self.settings.ttl),
         }
     }
 
@@ -232,10 +244,11 @@ impl ResultCache {
         self.store.holdings.insert(key, Since { value, made: Instant::now() });
     }
 
-    /// Remembers a verdict, unless the exit code that gave it is one to ignore.
-    pub fn remember_verdict(&self, key: ContentKey, verdict: &Verdict, exit_code: i32) {
-        let said = Said::Verdict(verdict.clone(), exit_code);
-        if self.is_good_for(&said).is_some() {
+    /// Remembers a verdict by engines that had these versions when they were asked, unless the exit
+    /// code that gave it is one to ignore.
+    pub fn remember_verdict(&self, key: ContentKey, judgement: &Judgement, versions: Versions) {
+        let said = Said::Verdict(judgement.clone(), versions);
+        if self.is_good_for(&said, &versions).is_some() {
             self.store.words.insert(key, Since { value: said, made: Instant::now() });
         }
     }

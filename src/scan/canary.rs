@@ -1,5 +1,5 @@
-//! The canary: a known-bad and a known-clean sample through the operator's script, in the real sandbox,
-//! at start and from time to time. A scanner whose signatures are missing, or one that a restriction
+//! The canary: a known-bad and a known-clean sample for each engine alone, the script in the real
+//! sandbox, at start and from time to time. A scanner whose signatures are missing, or one that a restriction
 //! keeps from its files, may say "clean" to everything; while the canary has another answer than the
 //! right ones, nothing is scanned.
 
@@ -14,7 +14,7 @@ use std::{
 use tokio::{sync::watch, time::sleep};
 use tracing::{error, info};
 
-use super::{ScanError, Verdict, local::LocalScanner};
+use super::{ScanError, Verdict, engines::Engines, local::LocalScanner};
 use crate::chain::Chain;
 
 /// How long after a wrong answer the next one is asked for.
@@ -27,7 +27,7 @@ const EICAR_BACKWARDS: &[u8] =
 
 const CLEAN_TEXT: &[u8] = b"A file without anything in it that a scanner could object to.\n";
 
-/// What the canary says of the script.
+/// What the canary says of the engines.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum CanaryState {
     /// Nothing yet: the first answer is awaited.
@@ -41,13 +41,13 @@ pub enum CanaryState {
 /// `scan.canary`, checked.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settings {
-    /// What is given to the script.
+    /// What is given to the engines.
     pub samples: Samples,
     /// From a right answer to the next question.
     pub interval: Duration,
 }
 
-/// A sample that the script has to refuse, and one that it has to let pass.
+/// A sample that each engine has to refuse, and one that it has to let pass.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Samples {
     /// The EICAR test file, and a line of text.
@@ -61,14 +61,14 @@ pub enum Samples {
 #[derive(Debug, thiserror::Error)]
 pub enum CanaryError {
     /// The worst there is: everything would pass.
-    #[error("the script calls the infected sample clean")]
-    InfectedPassed,
+    #[error("{0} calls the infected sample clean")]
+    InfectedPassed(&'static str),
     /// Nothing would pass.
-    #[error("the script calls the clean sample not clean: {0:?}")]
-    CleanRefused(String),
+    #[error("{0} calls the clean sample not clean: {1:?}")]
+    CleanRefused(&'static str, String),
     /// Nothing would be known.
-    #[error("the script gives no verdict on the {0} sample")]
-    NoVerdict(&'static str, #[source] ScanError),
+    #[error("{0} gives no verdict on the {1} sample")]
+    NoVerdict(&'static str, &'static str, #[source] ScanError),
 }
 
 /// Who asks.
@@ -79,30 +79,52 @@ pub struct Canary {
 }
 
 impl Canary {
-    /// One that asks this scanner's script.
+    /// One that asks this scanner's engines.
     #[must_use]
     pub fn new(scanner: LocalScanner, settings: Settings) -> Self {
         Self { scanner, settings }
     }
 
-    /// Asks about both samples, whatever the MIME lists say of them.
+    /// Asks each engine about both samples, whatever the MIME lists say of them. One whose failures are
+    /// passed over may have no word, as long as another has.
     ///
     /// # Errors
     /// The first answer that is not the right one.
     pub async fn check(&self) -> Result<(), CanaryError> {
-        match self.verdict(Kind::Infected).await? {
-            Verdict::NotClean { .. } => {}
-            _ => return Err(CanaryError::InfectedPassed),
+        let engines = self.scanner.engines();
+        let (mut silent, mut spoke) = (None, false);
+        for name in engines.names() {
+            match self.check_one(name, &engines.alone(name)).await {
+                Ok(()) => spoke = true,
+                Err(error @ CanaryError::NoVerdict(..)) if engines.may_fail(name) => {
+                    silent = silent.or(Some(error));
+                }
+                Err(error) => return Err(error),
+            }
         }
-        match self.verdict(Kind::Clean).await? {
+        match silent {
+            Some(error) if !spoke => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    async fn check_one(&self, name: &'static str, engine: &Engines) -> Result<(), CanaryError> {
+        let name = if name == "script" { "the script" } else { name };
+        match self.verdict(name, engine, Kind::Infected).await? {
+            Verdict::NotClean { .. } => {}
+            _ => return Err(CanaryError::InfectedPassed(name)),
+        }
+        match self.verdict(name, engine, Kind::Clean).await? {
             Verdict::Clean { .. } => Ok(()),
-            Verdict::NotClean { output } => Err(CanaryError::CleanRefused(output.to_string())),
-            Verdict::TypeForbidden { .. } => Err(CanaryError::CleanRefused(String::new())),
+            Verdict::NotClean { output } => {
+                Err(CanaryError::CleanRefused(name, output.to_string()))
+            }
+            Verdict::TypeForbidden { .. } => Err(CanaryError::CleanRefused(name, String::new())),
         }
     }
 
     /// Asks again and again, and says in `state` what the last answers were. Ends with whoever
-    /// listens there. After each wrong verdict, `distrust` is called: what the script has said of
+    /// listens there. After each wrong verdict, `distrust` is called: what was said of
     /// late is as wrong as that.
     pub async fn watch(self, state: watch::Sender<CanaryState>, distrust: impl Fn() + Send) {
         while !state.is_closed() {
@@ -121,7 +143,7 @@ impl Canary {
                 CanaryState::Failed(why) => {
                     error!(%why, "not ready: the canary's answer is wrong");
                 }
-                _ => info!("ready: the script knows a bad file from a good one"),
+                _ => info!("ready: each engine knows a bad file from a good one"),
             }
             let pause = if wrong.is_some() { RETRY } else { self.settings.interval };
             tokio::select! {
@@ -131,11 +153,16 @@ impl Canary {
         }
     }
 
-    async fn verdict(&self, kind: Kind) -> Result<Verdict, CanaryError> {
-        let no_verdict = |error| CanaryError::NoVerdict(kind.name(), error);
+    async fn verdict(
+        &self,
+        name: &'static str,
+        engine: &Engines,
+        kind: Kind,
+    ) -> Result<Verdict, CanaryError> {
+        let no_verdict = |error| CanaryError::NoVerdict(name, kind.name(), error);
         let (sample, length) =
             self.settings.samples.open(kind).map_err(|error| no_verdict(ScanError::Disk(error)))?;
-        self.scanner.script_alone(sample, length).await.map_err(no_verdict)
+        self.scanner.ask(engine, sample, length).await.map_err(no_verdict)
     }
 }
 

@@ -1,5 +1,5 @@
 //! Scans files of this machine exactly as the service would scan a media: the same sandbox, the same
-//! script, the same lists. For `scan FILE…`, and for the canary.
+//! engines, the same lists. For `scan FILE…`, and for the canary.
 
 use std::{
     fs::File,
@@ -12,12 +12,14 @@ use mcs_sandbox::Sandbox;
 
 use super::{
     ScanError, Settings, Verdict,
+    bench::Bench,
+    engines::{Engines, Network, Run},
     filetype::{Detector, MimeRules},
-    script::{Script, Turns},
-    worker::{MEDIA_NAME, blocking},
+    script::{Removal, Turns},
+    worker::blocking,
 };
 use crate::media::{
-    intake::{Intake, IntakeError, Plan, ScriptFile},
+    intake::{Intake, IntakeError, Plan},
     spool::Spool,
 };
 
@@ -28,6 +30,8 @@ pub struct LocalScanner {
     pub settings: Settings,
     /// Where the script runs.
     pub sandbox: Sandbox,
+    /// The engines that are asked over a socket.
+    pub network: Arc<Network>,
     /// Where the files' copies lie.
     pub spool: Spool,
     /// Who names types.
@@ -47,45 +51,49 @@ impl LocalScanner {
         if !metadata.is_file() {
             return Err(ScanError::Disk(io::Error::other("it is not a regular file")));
         }
-        self.run(source, metadata.len(), &self.settings.mime).await
+        self.run(&self.engines(), source, metadata.len(), &self.settings.mime).await
     }
 
-    /// The script's verdict on `length` bytes, whatever their type.
+    /// The engines of these settings.
+    #[must_use]
+    pub fn engines(&self) -> Engines {
+        Engines::new(&self.settings, &self.sandbox, &Turns::new(1), &self.network)
+    }
+
+    /// These engines' verdict on `length` bytes, whatever their type.
     ///
     /// # Errors
     /// As [`LocalScanner::scan`].
-    pub async fn script_alone(
+    pub async fn ask(
         &self,
+        engines: &Engines,
         source: impl Read + Send + 'static,
         length: u64,
     ) -> Result<Verdict, ScanError> {
-        self.run(source, length, &MimeRules::All).await
+        self.run(engines, source, length, &MimeRules::All).await
     }
 
     async fn run(
         &self,
+        engines: &Engines,
         mut source: impl Read + Send + 'static,
         length: u64,
         mime: &MimeRules,
     ) -> Result<Verdict, ScanError> {
-        let script = Script::new(&self.settings, &self.sandbox, Turns::new(1));
-        let mut job = self
-            .sandbox
-            .prepare(self.spool.directory(), MEDIA_NAME)
-            .await
-            .map_err(ScanError::Sandbox)?;
+        let removal = Removal::of(&self.settings);
+        let for_programs = engines.need_sandbox() || removal.is_some();
+        let sandbox = for_programs.then_some(&self.sandbox);
+        let (mut bench, file) = Bench::prepare(sandbox, &self.spool).await?;
         let plan = Plan {
             account: self.spool.own_account(),
             max_size: self.max_size,
             memory_limit: 0,
             keep_large: false,
             decryption: None,
-            script_file: job
-                .take_media()
-                .map(|file| ScriptFile { file, tamper_proof: job.media_is_tamper_proof() }),
+            script_file: Some(file),
         };
         let (spool, detector) = (self.spool.clone(), Arc::clone(&self.detector));
-        let (detected, _plaintext) = blocking(move || {
+        let (detected, plaintext) = blocking(move || {
             let mut intake = Intake::begin(&spool, plan, Some(length))?;
             let mut buffer = vec![0; 256 * 1024];
             loop {
@@ -94,19 +102,22 @@ impl LocalScanner {
                     n => intake.write(buffer.get(..n).unwrap_or_default())?,
                 }
             }
-            let plaintext = intake.finish()?.plaintext;
             let nothing = || IntakeError::Disk(io::ErrorKind::NotFound.into());
-            let file = &plaintext.as_ref().ok_or_else(nothing)?.file;
-            Ok((detector.detect(file).map_err(IntakeError::Disk)?, plaintext))
+            let plaintext = intake.finish()?.plaintext.ok_or_else(nothing)?;
+            Ok((detector.detect(&plaintext.file).map_err(IntakeError::Disk)?, plaintext))
         })
         .await?;
         let verdict = if mime.allows(detected.as_str()) {
-            script.judge(&mut job).await.outcome.map(|judgement| judgement.verdict)
+            bench.hold(plaintext)?;
+            let run = match bench.expose() {
+                Some(media) => Box::pin(engines.judge(media)).await,
+                None => Run::prevented(ScanError::Stopping),
+            };
+            run.outcome.map(|judgement| judgement.verdict)
         } else {
             Ok(Verdict::TypeForbidden { detected })
         };
-        script.remove(&mut job).await;
-        job.close().await.map_err(ScanError::Sandbox)?;
+        bench.clear(removal.as_ref()).await;
         verdict
     }
 }

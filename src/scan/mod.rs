@@ -4,8 +4,10 @@
 //! A verdict is a value, not an error, and only a finished script that exited with 0 makes one
 //! clean. Whatever stops a scan is a [`ScanError`] and is never taken for a verdict.
 
+mod bench;
 pub mod cache;
 pub mod canary;
+pub mod engines;
 pub mod filetype;
 pub mod flight;
 mod lanes;
@@ -37,12 +39,13 @@ use crate::{
 };
 use cache::{Holding, MediaKey, ResultCache};
 use canary::CanaryState;
+use engines::{Engines, Network};
 use filetype::{Detector, MediaType};
 use flight::{Flights, Outcome, Seat};
 use once::OncePerKey;
 use pulse::Pulse;
 use queue::Queue;
-use script::{Script, Turns};
+use script::{Removal, Turns};
 use worker::Workshop;
 
 /// One question: may this media be given out, and is it wanted too?
@@ -174,6 +177,12 @@ pub enum ScanError {
     /// The script ran and gave no verdict.
     #[error("the script failed")]
     Script(#[source] script::ScriptFailure),
+    /// Another engine gave none.
+    #[error("the engine {0} failed")]
+    Engine(&'static str, #[source] engines::EngineFailure),
+    /// Every engine was skipped.
+    #[error("no engine had a word on the media: each was skipped")]
+    NobodyAsked,
     /// The sandbox refused, or its helper died.
     #[error("the sandbox failed")]
     Sandbox(#[source] mcs_sandbox::Error),
@@ -263,6 +272,8 @@ pub struct Parts {
     pub authoriser: Arc<Authoriser>,
     /// Where scripts run.
     pub sandbox: mcs_sandbox::Sandbox,
+    /// The engines that are asked over a socket.
+    pub network: Arc<Network>,
     /// Where jobs' directories and large bodies lie.
     pub spool: Spool,
     /// Who names types.
@@ -299,7 +310,7 @@ impl Scanner {
         let kept = Kept {
             queue: self.queue.clone(),
             pulse: Arc::clone(&self.pulse),
-            turns: self.workshop.script.turns().clone(),
+            turns: self.workshop.engines.turns().clone(),
             cache: self.workshop.cache.under(parts.cache.clone()),
         };
         kept.turns.change(parts.settings.max_scripts);
@@ -308,7 +319,12 @@ impl Scanner {
 
     fn open(parts: Parts, kept: Kept) -> Self {
         let Kept { queue, pulse, turns, cache } = kept;
-        let script = Arc::new(Script::new(&parts.settings, &parts.sandbox, turns));
+        let engines = Engines::new(&parts.settings, &parts.sandbox, &turns, &parts.network);
+        tokio::spawn(Network::keep_versions(
+            Arc::downgrade(&parts.network),
+            parts.settings.version_interval,
+        ));
+        let removal = Removal::of(&parts.settings);
         let workshop = Arc::new(Workshop {
             settings: parts.settings,
             max_media_size: parts.max_media_size,
@@ -320,7 +336,9 @@ impl Scanner {
             canary: parts.canary,
             metrics: parts.metrics,
             audit: parts.audit,
-            script,
+            engines,
+            removal,
+            _network: parts.network,
             cache,
             scans: OncePerKey::new(),
         });
@@ -540,6 +558,8 @@ impl ScanError {
             Self::Script(script::ScriptFailure::TimedOut) => "script_timeout",
             Self::Script(script::ScriptFailure::Signaled(_)) => "script_signal",
             Self::Script(script::ScriptFailure::FailureExitCode(_)) => "script_exit_code",
+            Self::Engine(_, error) => error.cause(),
+            Self::NobodyAsked => "nobody_asked",
             Self::Sandbox(_) => "sandbox",
             Self::Disk(_) => "disk",
             Self::Panicked => "panicked",
@@ -566,6 +586,8 @@ impl ScanError {
             | Self::HashMismatch
             | Self::SpoolFull
             | Self::Script(_)
+            | Self::Engine(..)
+            | Self::NobodyAsked
             | Self::Sandbox(_)
             | Self::Disk(_)
             | Self::Panicked
@@ -578,8 +600,12 @@ impl ScanError {
 /// `[scan]`, checked.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The script and the arguments before the media's path.
-    pub script: std::path::PathBuf,
+    /// Who has to agree: at least one, each kind once.
+    pub engines: Vec<engines::Kind>,
+    /// How often engines are asked for their versions.
+    pub version_interval: Duration,
+    /// The script, where it is one of them, and the arguments before the media's path.
+    pub script: Option<std::path::PathBuf>,
     #[expect(missing_docs, reason = "see `script`")]
     pub script_args: Vec<std::ffi::OsString>,
     /// The script's time limit.
@@ -606,6 +632,19 @@ pub struct Settings {
     pub failure_exit_codes: Vec<i32>,
     /// What the script is tried with, if it is.
     pub canary: Option<canary::Settings>,
+}
+
+impl Settings {
+    /// What one media may take with all engines one after the other.
+    #[must_use]
+    pub fn time_limits(&self) -> Duration {
+        let limit = |kind: &engines::Kind| match kind {
+            engines::Kind::Script(_) => self.timeout,
+            engines::Kind::Clamd(clamd) => clamd.timeout,
+            engines::Kind::Icap(icap) => icap.timeout,
+        };
+        self.engines.iter().map(limit).fold(Duration::ZERO, Duration::saturating_add)
+    }
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ pub(super) const REMOVAL_TIME_LIMIT: Duration = Duration::from_secs(30);
 const MAX_STDERR: usize = 1000;
 
 /// Bytes of a first line that are kept.
-const MAX_FIRST_LINE: usize = 1000;
+pub(super) const MAX_FIRST_LINE: usize = 1000;
 
 /// A script's file is looked at again after this long.
 const IDENTITY_AGE: Duration = Duration::from_secs(1);
@@ -49,6 +49,13 @@ pub enum ScriptFailure {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Fingerprint([u8; 32]);
 
+impl Fingerprint {
+    /// To make a larger one of.
+    pub(super) fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
 /// A script as it was found: its fingerprint, and the state of the file that it was made of.
 #[derive(Clone, Copy, Debug)]
 pub struct Identity {
@@ -65,7 +72,6 @@ pub struct Script {
     time_limit: Duration,
     max_output: usize,
     failure_exit_codes: Vec<i32>,
-    removal: Option<(PathBuf, Vec<OsString>)>,
     turns: Turns,
     /// A digest of all but the script's content that its verdicts hang on.
     conditions: [u8; 32],
@@ -168,23 +174,17 @@ pub struct Judgement {
 impl Script {
     /// The script of these settings, in this sandbox.
     #[must_use]
-    pub fn new(settings: &Settings, sandbox: &Sandbox, turns: Turns) -> Self {
+    pub fn new(program: &Path, settings: &Settings, sandbox: &Sandbox, turns: Turns) -> Self {
         Self {
-            conditions: conditions(settings, sandbox),
-            program: settings.script.clone(),
+            conditions: conditions(program, settings, sandbox),
+            program: program.to_owned(),
             args: settings.script_args.clone(),
             time_limit: settings.timeout,
             max_output: settings.max_output_size,
             failure_exit_codes: settings.failure_exit_codes.clone(),
-            removal: settings.removal_command.clone(),
             turns,
             found: Mutex::new(None),
         }
-    }
-
-    /// Whose turns it takes.
-    pub(super) fn turns(&self) -> &Turns {
-        &self.turns
     }
 
     /// Runs the script on the job's media, when its turn comes.
@@ -211,25 +211,6 @@ impl Script {
         let judged = self.verdict(exit.outcome, output, first_line);
         tell_stderr(&exit.stderr, &judged);
         judged.map_err(ScanError::Script)
-    }
-
-    /// Runs the removal command on the job's media, if there is one. What it says changes nothing:
-    /// the job's directory is removed afterwards in any case.
-    pub async fn remove(&self, job: &mut Job) {
-        let Some((program, args)) = &self.removal else { return };
-        let command = command(program, args, job.media_path());
-        match job.run(&command, REMOVAL_TIME_LIMIT, 4096).await {
-            Ok(exit) if matches!(exit.outcome, Outcome::Exited(0)) => {}
-            Ok(exit) => tracing::warn!(
-                outcome = ?exit.outcome,
-                stderr = ?String::from_utf8_lossy(&exit.stderr),
-                "scan.removal_command failed; the directory is removed all the same"
-            ),
-            Err(error) => tracing::warn!(
-                error = %Chain(&error),
-                "scan.removal_command could not be run; the directory is removed all the same"
-            ),
-        }
     }
 
     fn verdict(
@@ -299,13 +280,47 @@ impl Script {
     }
 }
 
-fn conditions(settings: &Settings, sandbox: &Sandbox) -> [u8; 32] {
+/// `scan.removal_command`.
+#[derive(Debug)]
+pub struct Removal {
+    program: PathBuf,
+    args: Vec<OsString>,
+}
+
+impl Removal {
+    /// Where there is one.
+    #[must_use]
+    pub fn of(settings: &Settings) -> Option<Self> {
+        let (program, args) = settings.removal_command.clone()?;
+        Some(Self { program, args })
+    }
+
+    /// Runs the removal command on the job's media. What it says changes nothing: the job's directory
+    /// is removed afterwards in any case.
+    pub async fn run(&self, job: &mut Job) {
+        let command = command(&self.program, &self.args, job.media_path());
+        match job.run(&command, REMOVAL_TIME_LIMIT, 4096).await {
+            Ok(exit) if matches!(exit.outcome, Outcome::Exited(0)) => {}
+            Ok(exit) => tracing::warn!(
+                outcome = ?exit.outcome,
+                stderr = ?String::from_utf8_lossy(&exit.stderr),
+                "scan.removal_command failed; the directory is removed all the same"
+            ),
+            Err(error) => tracing::warn!(
+                error = %Chain(&error),
+                "scan.removal_command could not be run; the directory is removed all the same"
+            ),
+        }
+    }
+}
+
+fn conditions(program: &Path, settings: &Settings, sandbox: &Sandbox) -> [u8; 32] {
     let mut hash = Sha256::new();
     let mut feed = |part: &[u8]| {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     };
-    feed(settings.script.as_os_str().as_bytes());
+    feed(program.as_os_str().as_bytes());
     for arg in &settings.script_args {
         feed(arg.as_bytes());
     }
@@ -373,6 +388,11 @@ fn presentable(output: &[u8], truncated: bool, directory: &Path, max: usize) -> 
             .find_map(|head| text.strip_suffix(head).map(str::len));
         text.truncate(cut.unwrap_or(text.len()));
     }
+    one_line(&text, max)
+}
+
+/// Text as a client may see it: at most `max` bytes, and spaces in the place of control characters.
+pub(super) fn one_line(text: &str, max: usize) -> String {
     let mut shown = String::with_capacity(text.len().min(max));
     for character in text.trim().chars() {
         let character = if shapes_text(character) { ' ' } else { character };

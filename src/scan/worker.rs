@@ -1,5 +1,5 @@
 //! The fixed set of workers. A worker takes a job from top to bottom in the job's own private
-//! directory: open, prepare, take in, name the type, run the script; replies; and only then cleans up.
+//! directory: open, prepare, take in, name the type, ask the engines; replies; and only then cleans up.
 //! A worker that panics answers its job with an error and lives on.
 
 use std::{
@@ -9,34 +9,35 @@ use std::{
 };
 
 use futures_util::FutureExt;
-use mcs_sandbox::{Job, Sandbox};
+use mcs_sandbox::Sandbox;
 use tokio::{
     sync::watch,
     task::JoinSet,
     time::{timeout, timeout_at},
 };
-use tracing::{Instrument, error, warn};
+use tracing::{Instrument, error};
 
 use super::{
     Phase, ScanError, Settings, Timings, Verdict, Wants,
+    bench::Bench,
     cache::{ContentKey, Holding, HoldingParts, ResultCache, Word},
     canary::CanaryState,
+    engines::{Engines, Judgement, Network, Run, Versions},
     filetype::Detector,
     flight::Outcome,
     once::OncePerKey,
     pulse::Pulse,
     queue::{Queue, ScanJob},
-    script::{Judgement, REMOVAL_TIME_LIMIT, Run, Script},
+    script::{REMOVAL_TIME_LIMIT, Removal},
 };
 use crate::{
     audit::{Audit, Entry},
-    chain::Chain,
     media::{
         Body, FetchError, Variant,
         authorise::Authoriser,
         homeserver::Homeservers,
         intake::{Intake, IntakeError, Plaintext, Plan, ScriptFile, Taken},
-        spool::{Reservation, Spool},
+        spool::Spool,
     },
     metrics::{CacheHit, Metrics},
 };
@@ -62,10 +63,13 @@ pub struct Workshop {
     pub(super) detector: Arc<Detector>,
     /// Whether the canary lets anything be scanned.
     pub(super) canary: watch::Receiver<CanaryState>,
-    pub(super) script: Arc<Script>,
+    pub(super) engines: Engines,
+    /// Held, since their versions are read for as long as somebody does.
+    pub(super) _network: Arc<Network>,
+    pub(super) removal: Option<Removal>,
     pub(super) cache: ResultCache,
     /// Scans under way, by content: two media with the same bytes share one.
-    pub(super) scans: OncePerKey<ContentKey, Word>,
+    pub(super) scans: OncePerKey<(ContentKey, Versions), Word>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) audit: Option<Audit>,
 }
@@ -97,13 +101,7 @@ pub fn start(count: usize, queue: &Queue, pulse: &Arc<Pulse>) -> JoinSet<()> {
     workers
 }
 
-/// A job's private directory with the script's file in it, and its share of the disk.
-struct Bench {
-    job: Job,
-    reservation: Option<Reservation>,
-}
-
-/// A job whose media is in, on its way to the script.
+/// A job whose media is in, on its way to the engines.
 struct Task<'a> {
     job: &'a ScanJob,
     bench: &'a mut Option<Bench>,
@@ -115,15 +113,15 @@ struct Task<'a> {
 #[derive(Default)]
 struct Notes {
     timings: Timings,
-    /// The script's run for this job, if it came to one.
+    /// The engines' run for this job, if it came to one.
     run: Option<RunNotes>,
 }
 
-/// What is seen of a run of the script.
+/// What is seen of a run of the engines.
 struct RunNotes {
-    took: Duration,
-    /// Where it gave a verdict: exit code, and the first line of its output.
-    judged: Option<(i32, String)>,
+    script_took: Option<Duration>,
+    /// Where it gave a verdict: the script's exit code, and the first line of what was said.
+    judged: Option<(Option<i32>, String)>,
 }
 
 impl Workshop {
@@ -138,15 +136,8 @@ impl Workshop {
         self.note(&job, &notes, &outcome);
         // The requester need not wait for the cleaning up.
         let _nobody_waits = job.reply.send(outcome);
-        if let Some(Bench { job: mut sandboxed, reservation }) = bench {
-            self.script.remove(&mut sandboxed).await;
-            if let Err(error) = sandboxed.close().await {
-                warn!(
-                    error = %Chain(&error),
-                    "a job's directory could not be removed"
-                );
-            }
-            drop(reservation);
+        if let Some(bench) = bench {
+            bench.clear(self.removal.as_ref()).await;
         }
     }
 
@@ -159,7 +150,7 @@ impl Workshop {
             Ok(Outcome { word: Some(Err(_)), .. }) | Err(_) => None,
         };
         let result = verdict.unwrap_or("no_verdict");
-        let script = run.as_ref().map(|run| run.took);
+        let script = run.as_ref().and_then(|run| run.script_took);
         self.metrics.job_ended(result, timings.download, timings.scan, script);
         let (Some(verdict), Ok(Outcome { holding, word, .. })) = (verdict, outcome) else { return };
         let judged = run.as_ref().and_then(|run| run.judged.as_ref());
@@ -178,7 +169,7 @@ impl Workshop {
                 size: holding.size,
                 detected: holding.detected.as_str(),
                 verdict,
-                exit_code: judged.map(|(code, _)| *code),
+                exit_code: judged.and_then(|(code, _)| *code),
                 first_line: judged.map(|(_, line)| line.as_str()),
                 took: script,
             });
@@ -268,11 +259,12 @@ impl Workshop {
             // Not the bytes that the verdict was about.
             (None, _) => self.lay_out(job, bench, body.as_ref()).await?,
         };
-        if let Some(bench) = bench {
-            bench.reservation = plaintext.reservation;
-        }
         let detector = Arc::clone(&self.detector);
-        let (content, file) = (plaintext.hash, plaintext.file);
+        let content = plaintext.hash;
+        let file = match bench {
+            Some(bench) => bench.hold(plaintext)?,
+            None => plaintext.file,
+        };
         let detected = blocking(move || detector.detect(&file).map_err(IntakeError::Disk)).await?;
         let holding = HoldingParts {
             content,
@@ -290,26 +282,27 @@ impl Workshop {
     /// found out here.
     async fn judge(&self, mut task: Task<'_>, holding: &Holding, deadline: Instant) -> Word {
         let late = || Arc::new(ScanError::Deadline(Phase::Scanning));
-        let Some(identity) = self.script.identity().await else {
+        let Some(identity) = self.engines.identity().await else {
             // The script cannot even be looked at. Running it says why, and nothing is remembered: there
             // is nothing to remember it by, and the next is right as soon as the script is.
-            let run = timeout_at(deadline.into(), self.run_script(&mut task)).await;
+            let run = timeout_at(deadline.into(), self.run_engines(&mut task)).await;
             return run.map_err(|_elapsed| late())?.outcome.map(|it| it.verdict).map_err(Arc::new);
         };
-        let key = ContentKey { content: holding.content, script: identity.fingerprint };
+        let key = ContentKey { content: holding.content, judges: identity.judges };
+        let versions = identity.versions;
         let scan = async {
             // Another may have ended since it was looked for.
-            if let Some(word) = self.cache.word(&key) {
+            if let Some(word) = self.cache.word(&key, &versions) {
                 return word;
             }
-            let run = self.run_script(&mut task).await;
+            let run = self.run_engines(&mut task).await;
             // What came of a run is remembered, a failure too: it lies with the content, or would come
             // again in a moment. What came before a run, a full disk above all, does not.
             let remember = run.is_of(&identity);
             match run.outcome {
                 Ok(judgement) => {
                     if remember {
-                        self.cache.remember_verdict(key, &judgement.verdict, judgement.exit_code);
+                        self.cache.remember_verdict(key, &judgement, versions);
                     }
                     Ok(judgement.verdict)
                 }
@@ -323,7 +316,7 @@ impl Workshop {
             }
         };
         let begun = Instant::now();
-        match timeout_at(deadline.into(), self.scans.run(key, scan)).await {
+        match timeout_at(deadline.into(), self.scans.run((key, versions), scan)).await {
             Ok(word) => word,
             Err(_elapsed) => {
                 let error = late();
@@ -337,7 +330,7 @@ impl Workshop {
         }
     }
 
-    async fn run_script(&self, task: &mut Task<'_>) -> Run {
+    async fn run_engines(&self, task: &mut Task<'_>) -> Run {
         let Task { job, bench, body, run: note } = task;
         if !self.is_ready() {
             return Run::prevented(ScanError::NotReady);
@@ -346,20 +339,25 @@ impl Workshop {
             // It was fetched for its bytes alone, and its verdict has ended since.
             match self.lay_out(job, bench, *body).await {
                 Ok(plaintext) => {
-                    if let Some(bench) = &mut **bench {
-                        bench.reservation = plaintext.reservation;
+                    if let Some(bench) = &mut **bench
+                        && let Err(error) = bench.hold(plaintext)
+                    {
+                        return Run::prevented(error);
                     }
                 }
                 Err(error) => return Run::prevented(error),
             }
         }
-        let Some(Bench { job, .. }) = &mut **bench else {
+        let Some(media) = bench.as_mut().and_then(Bench::expose) else {
             return Run::prevented(ScanError::Stopping);
         };
-        let run = self.script.judge(job).await;
+        let run = Box::pin(self.engines.judge(media)).await;
+        for (engine, result) in &run.results {
+            self.metrics.engine(engine, result);
+        }
         let judged = |it: &Judgement| (it.exit_code, it.first_line.clone());
         let judged = run.outcome.as_ref().ok().map(judged);
-        **note = run.took.map(|took| RunNotes { took, judged });
+        **note = Some(RunNotes { script_took: run.script_took, judged });
         run
     }
 
@@ -377,22 +375,18 @@ impl Workshop {
 
     /// What is remembered of a content.
     pub(super) async fn word(&self, holding: &Holding) -> Option<Word> {
-        let script = self.script.identity().await?.fingerprint;
-        self.cache.word(&ContentKey { content: holding.content, script })
+        let identity = self.engines.identity().await?;
+        let key = ContentKey { content: holding.content, judges: identity.judges };
+        self.cache.word(&key, &identity.versions)
     }
 
-    /// The job's directory, with an empty file for the plaintext.
+    /// The media's place, with an empty file for the plaintext.
     async fn prepare(&self, bench: &mut Option<Bench>) -> Result<ScriptFile, ScanError> {
-        let mut job = self
-            .sandbox
-            .prepare(self.spool.directory(), MEDIA_NAME)
-            .await
-            .map_err(ScanError::Sandbox)?;
-        let tamper_proof = job.media_is_tamper_proof();
-        let file = job.take_media();
-        *bench = Some(Bench { job, reservation: None });
-        let file = file.ok_or_else(|| ScanError::Disk(std::io::ErrorKind::NotFound.into()))?;
-        Ok(ScriptFile { file, tamper_proof })
+        let for_programs = self.engines.need_sandbox() || self.removal.is_some();
+        let sandbox = for_programs.then_some(&self.sandbox);
+        let (made, file) = Bench::prepare(sandbox, &self.spool).await?;
+        *bench = Some(made);
+        Ok(file)
     }
 
     /// Takes a body that is on the spool, or in memory, in once more, for the script.

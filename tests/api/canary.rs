@@ -25,7 +25,7 @@ async fn a_script_that_lets_everything_pass_is_not_asked_until_it_is_mended() {
     scanner.client.public_key().await;
 
     scanner.place.write_script("script.sh", KNOWS);
-    scanner.logged("ready: the script knows", 1).await;
+    scanner.logged("ready: each engine knows", 1).await;
     scanner.client.get(&format!("/download/{media}")).await.is_media(&png());
 }
 
@@ -36,14 +36,14 @@ async fn a_script_that_becomes_blind_takes_its_verdicts_with_it() {
     let builder = Builder::new(KNOWS).homeserver(&homeserver);
     let config = "scan.canary = \"eicar\"\nscan.canary_interval = \"1s\"";
     let scanner = builder.config(config).start().await;
-    scanner.logged("ready: the script knows", 1).await;
+    scanner.logged("ready: each engine knows", 1).await;
     let path = format!("/scan/{media}");
     scanner.client.get(&path).await.is_clean();
     std::fs::write(scanner.place.path("marks").join("blind"), "").unwrap();
     scanner.logged("not ready", 1).await;
     scanner.client.get(&path).await.is_error(503, "M_UNKNOWN");
     std::fs::remove_file(scanner.place.path("marks").join("blind")).unwrap();
-    scanner.logged("ready: the script knows", 2).await;
+    scanner.logged("ready: each engine knows", 2).await;
     scanner.client.get(&path).await.is_clean();
 }
 
@@ -84,6 +84,6 @@ async fn the_operators_samples_are_given_whatever_the_lists_say_of_their_types()
     let config = "scan.canary = { infected = \"wrong.txt\", clean = \"right.txt\" }\n\
                   scan.allowed_mimetypes = [\"image/png\"]";
     let scanner = builder.config(config).start().await;
-    scanner.logged("ready: the script knows", 1).await;
+    scanner.logged("ready: each engine knows", 1).await;
     scanner.client.get(&format!("/download/{media}")).await.is_media(&png());
 }

@@ -67,7 +67,7 @@ fn a_migrated_scanner_checks_out_and_has_the_same_public_key() {
 
         let (code, stdout, stderr) = run(&["-c", &new, "check-config"], &[]);
         assert_eq!(code, Some(0), "{stdout}{stderr}");
-        assert!(stdout.contains("the script knows a bad file from a good one"), "{stdout}");
+        assert!(stdout.contains("each engine knows a bad file from a good one"), "{stdout}");
         let (code, stdout, stderr) = run(&["-c", &new, "public-key"], &[]);
         assert_eq!((code, stdout.as_str()), (Some(0), PUBLIC), "{stderr}");
     }

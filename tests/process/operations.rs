@@ -136,6 +136,9 @@ mcs_cache_entries{{kind="verdict"}} 4
 mcs_cache_hits_total{{kind="answer"}} 3
 mcs_cache_hits_total{{kind="flight"}} 1
 mcs_cache_hits_total{{kind="verdict"}} 1
+mcs_engine_scans_total{{engine="script",result="clean"}} 2
+mcs_engine_scans_total{{engine="script",result="failed"}} 1
+mcs_engine_scans_total{{engine="script",result="not_clean"}} 1
 mcs_fetched_bytes_total {fetched}
 mcs_http_connections_limit 2048
 mcs_http_request_duration_seconds_count{{route="download"}} 8
@@ -288,7 +291,7 @@ async fn it_is_ready_once_the_canary_has_passed_and_until_it_stops() {
     assert!(metrics.contains("\nmcs_ready 0\n") && metrics.contains("\nmcs_canary_passed 0\n"));
 
     scanner.place.write_script("script.sh", KNOWS);
-    scanner.logged("ready: the script knows", 1).await;
+    scanner.logged("ready: each engine knows", 1).await;
     assert_eq!(ask(&operations, "/health/ready").await.status, 200);
     let metrics = scrape(&operations).await;
     assert!(metrics.contains("\nmcs_ready 1\n") && metrics.contains("\nmcs_canary_passed 1\n"));

@@ -305,7 +305,7 @@ async fn a_script_that_the_canary_finds_wrong_is_refused_and_the_one_before_goes
     let homeserver = Homeserver::start().await;
     let builder = Builder::new(KNOWS).homeserver(&homeserver);
     let scanner = builder.config("scan.canary = \"eicar\"").start().await;
-    scanner.logged("ready: the script knows", 1).await;
+    scanner.logged("ready: each engine knows", 1).await;
     let media = homeserver.has_bytes("abc", png());
     scanner.client.get(&format!("/scan/{media}")).await.is_clean();
 
@@ -332,7 +332,7 @@ async fn a_script_that_the_canary_finds_wrong_is_refused_and_the_one_before_goes
     scanner.logged("not ready", 1).await;
     scanner.client.get(&format!("/scan/{other}")).await.is_error(503, "M_UNKNOWN");
     takes_over(&scanner, "scan.script = \"script.sh\"").await;
-    scanner.logged("ready: the script knows", 2).await;
+    scanner.logged("ready: each engine knows", 2).await;
     scanner.client.get(&format!("/scan/{other}")).await.is_clean();
 }
 
@@ -546,7 +546,7 @@ async fn a_stop_does_not_wait_for_a_reload_whose_canary_hangs() {
     let homeserver = Homeserver::start().await;
     let builder = Builder::new(KNOWS).homeserver(&homeserver);
     let mut scanner = builder.config("scan.canary = \"eicar\"").start().await;
-    scanner.logged("ready: the script knows", 1).await;
+    scanner.logged("ready: each engine knows", 1).await;
     scanner
         .place
         .write_script("hangs.sh", "echo run >> \"$MARKS/hangs\"\nwhile :; do sleep 1000; done");
@@ -560,4 +560,25 @@ async fn a_stop_does_not_wait_for_a_reload_whose_canary_hangs() {
     assert_eq!(scanner.ended().await.code(), Some(0));
     until("nothing is left", || scanner.place.processes().is_empty()).await;
     assert!(entries(&scanner.place.path("temp")).is_empty());
+}
+
+#[tokio::test]
+async fn engines_are_taken_over_with_their_settings_unless_one_does_not_know_the_samples() {
+    let homeserver = Homeserver::start().await;
+    let media = homeserver.has_bytes("abc", png());
+    let scanner = Scanner::start(&homeserver, KNOWS).await;
+    let path = format!("/scan/{media}");
+    scanner.client.get(&path).await.is_clean();
+    // Nobody is there: what the script said is not this one's word.
+    let absent = "scan.engines = [\"clamd\"]\nclamd.addresses = [\"./absent.ctl\"]";
+    takes_over(&scanner, absent).await;
+    scanner.client.get(&path).await.is_error(500, "M_UNKNOWN");
+    takes_over(&scanner, "scan.engines = [\"script\"]").await;
+    scanner.client.get(&path).await.is_clean();
+    takes_over(&scanner, "scan.canary = \"eicar\"").await;
+    rewrite(&scanner, absent);
+    let said = reload(&scanner).await;
+    assert!(said.contains("the reload is refused"), "{said}");
+    assert!(said.contains("clamd gives no verdict on the infected sample"), "{said}");
+    scanner.client.get(&path).await.is_clean();
 }

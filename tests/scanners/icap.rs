@@ -14,13 +14,13 @@ use crate::{
 };
 
 /// c-icap on a port of its own.
-struct Icap {
-    _server: Server,
-    port: u16,
+pub(crate) struct Icap {
+    server: Server,
+    pub(crate) port: u16,
 }
 
 impl Icap {
-    async fn start(clamd: &Clamd) -> Self {
+    pub(crate) async fn start(clamd: &Clamd) -> Self {
         let mut server = Server::new();
         // The port may be taken by another before c-icap has it; then it ends, and so does the test.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -38,7 +38,15 @@ impl Icap {
         c_icap.arg("-N").arg("-f").arg(server.path("c-icap.conf"));
         server.start(c_icap);
         server.is_ready(|| TcpStream::connect(("127.0.0.1", port)).is_ok()).await;
-        Self { _server: server, port }
+        Self { server, port }
+    }
+
+    pub(crate) fn stop(&mut self) {
+        self.server.stop();
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.server.kill();
     }
 
     fn settings(&self, allowed: u16) -> String {

@@ -13,6 +13,7 @@
 mod harness;
 
 mod clamav;
+mod engines;
 mod icap;
 mod scripts;
 
@@ -73,7 +74,7 @@ impl Setup<'_> {
             assert_eq!(!stdout.contains("namespaces: OFF"), plan.namespaces, "{about}");
             assert!(!stdout.contains("landlock: OFF"), "{about}");
             assert!(!stdout.contains("seccomp: OFF"), "{about}");
-            assert!(stdout.contains("the script knows a bad file from a good one"), "{about}");
+            assert!(stdout.contains("each engine knows a bad file from a good one"), "{about}");
 
             for (sample, path) in Samples::new().all() {
                 let (code, stdout, stderr) = builder.run(&["scan", path.to_str().unwrap()]);
@@ -182,6 +183,19 @@ impl Server {
             }
             let _ = child.kill();
             let _ = child.wait();
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().expect("a server that runs");
+        kill(nix::unistd::Pid::from_raw(child.id().cast_signed()), signal).unwrap();
+    }
+
+    /// As a crash does, whatever it is at.
+    fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
         }
     }
 

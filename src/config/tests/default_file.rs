@@ -15,7 +15,7 @@ fn load(text: &str) -> (Config, Vec<Warning>) {
 fn it_loads_from_the_checkout_and_says_that_it_is_a_demonstration() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/default.toml");
     let (config, warnings) = Config::load(Some(&file), std::iter::empty()).unwrap();
-    let script = config.scan.script;
+    let script = config.scan.script.unwrap();
     assert!(warnings.contains(&Warning::DemoScript(script)));
 }
 

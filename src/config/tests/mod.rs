@@ -2,6 +2,7 @@
 
 mod changes;
 mod default_file;
+mod engines;
 mod properties;
 mod wrong;
 
@@ -110,7 +111,7 @@ fn a_line_sets_its_key() {
     assert_eq!(config.scan.timeout.as_secs(), 5400);
     assert_eq!((config.scan.workers, config.scan.max_scripts), (3, 2));
     let script = folder.path().join("scan.sh");
-    assert_eq!(config.scan.script, script);
+    assert_eq!(config.scan.script.as_ref(), Some(&script));
     assert_eq!(config.scan.removal_command, Some((script, vec!["-x".into()])));
     assert_eq!(mime::written(&config.scan.mime), Some(("blocked_mimetypes", vec!["image/png"])));
     assert_eq!(config.sandbox.environment, [("TOKEN".into(), "hush".into())]);
@@ -246,7 +247,7 @@ fn a_relative_path_starts_from_its_file_and_keeps_its_last_link() {
     let file = folder.path().join("etc/config.toml");
     fs::write(&file, text("scan.script = 'link'\nscan.removal_command = ['../etc/../scan.sh']\nscan.temp_directory = '../etc/.'")).unwrap();
     let (config, _) = Config::load(Some(&file), std::iter::empty()).unwrap();
-    assert_eq!(config.scan.script, folder.path().join("etc/link"));
+    assert_eq!(config.scan.script.unwrap(), folder.path().join("etc/link"));
     assert_eq!(config.scan.removal_command.unwrap().0, folder.path().join("scan.sh"));
     assert_eq!(config.scan.temp_directory, folder.path().join("etc"));
 }

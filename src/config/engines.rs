@@ -1,0 +1,162 @@
+//! `scan.engines`, and the sections of those that are asked over a socket: `[clamd]`, `[icap]`.
+
+use std::time::Duration;
+
+use url::Url;
+
+use super::{
+    kinds::{self, LONGEST, choice, duration, list, size},
+    paths,
+    reader::{Parsed, Reader, Section, Value},
+};
+use crate::scan::engines::{
+    Bounds, Kind, Otherwise,
+    clamd::{self, Address, Encrypted},
+    icap::{self, Method},
+};
+
+const PEBIBYTE: u64 = 1 << 50;
+
+/// Debian's.
+const CLAMD_SOCKET: &str = "/run/clamav/clamd.ctl";
+
+/// What Debian's clamd looks into: it calls what is larger clean, unless it is told not to.
+const CLAMD_MAX_SIZE: u64 = 25 << 20;
+
+/// The same of Debian's c-icap.
+const ICAP_MAX_SIZE: u64 = 5 << 20;
+
+pub(super) const OTHERWISE: [(&str, Otherwise); 2] =
+    [("fail", Otherwise::Fail), ("skip", Otherwise::Skip)];
+
+pub(super) const ENCRYPTED: [(&str, Encrypted); 3] =
+    [("refuse", Encrypted::Refuse), ("fail", Encrypted::Fail), ("pass", Encrypted::Pass)];
+
+pub(super) const METHODS: [(&str, Method); 2] =
+    [("respmod", Method::Respmod), ("reqmod", Method::Reqmod)];
+
+/// As `scan.engines` lists them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Name {
+    Script,
+    Clamd,
+    Icap,
+}
+
+const NAMES: [(&str, Name); 3] =
+    [("script", Name::Script), ("clamd", Name::Clamd), ("icap", Name::Icap)];
+
+/// `scan.engines`.
+pub(super) fn names(scan: &mut Section<'_, '_>) -> Vec<Name> {
+    let names = scan.read("engines", |value| {
+        let names = list(choice(&NAMES))(value)?;
+        let twice = NAMES.iter().any(|(_, name)| names.iter().filter(|it| *it == name).count() > 1);
+        if names.is_empty() || twice {
+            value.wrong("at least one engine, each once")
+        } else {
+            Ok(names)
+        }
+    });
+    names.unwrap_or_else(|| vec![Name::Script])
+}
+
+/// The script's bounds, which stand among its own keys.
+pub(super) fn script_bounds(scan: &mut Section<'_, '_>) -> Bounds {
+    Bounds {
+        max_size: scan.read("script_max_size", size(1..=PEBIBYTE)),
+        larger: scan.read("script_larger", choice(&OTHERWISE)).unwrap_or(Otherwise::Fail),
+        on_failure: scan.read("script_on_failure", choice(&OTHERWISE)).unwrap_or(Otherwise::Fail),
+    }
+}
+
+/// What each of them is told. None only where a problem was told.
+pub(super) fn read(reader: &mut Reader<'_>, names: &[Name], script: &Bounds) -> Option<Vec<Kind>> {
+    let clamd = clamd(&mut reader.section("clamd"));
+    let icap = icap(&mut reader.section("icap"), names.contains(&Name::Icap));
+    let kind = |name: &Name| match name {
+        Name::Script => Some(Kind::Script(script.clone())),
+        Name::Clamd => Some(Kind::Clamd(clamd.clone())),
+        Name::Icap => icap.clone().map(Kind::Icap),
+    };
+    names.iter().map(kind).collect()
+}
+
+fn clamd(section: &mut Section<'_, '_>) -> clamd::Settings {
+    let addresses = section
+        .read("addresses", some(address))
+        .unwrap_or_else(|| vec![Address::Unix(CLAMD_SOCKET.into())]);
+    let encrypted = section.read("encrypted", choice(&ENCRYPTED)).unwrap_or(Encrypted::Refuse);
+    let (timeout, bounds) = (time_limit(section), bounds(section, CLAMD_MAX_SIZE));
+    clamd::Settings { addresses, encrypted, timeout, bounds }
+}
+
+fn icap(section: &mut Section<'_, '_>, listed: bool) -> Option<icap::Settings> {
+    const EXPECTED: &str = "a list of URLs like \"icap://127.0.0.1:1344/avscan\"";
+    if listed && !section.has("urls") {
+        section.missing("urls", EXPECTED);
+    }
+    let urls = section.read("urls", some(service));
+    let method = section.read("method", choice(&METHODS)).unwrap_or(Method::Respmod);
+    let ca_certificates = section.read("ca_certificates", paths::file);
+    let (timeout, bounds) = (time_limit(section), bounds(section, ICAP_MAX_SIZE));
+    Some(icap::Settings { urls: urls?, method, ca_certificates, timeout, bounds })
+}
+
+fn time_limit(section: &mut Section<'_, '_>) -> Duration {
+    let timeout = section.read("timeout", duration(Duration::from_millis(1)..=LONGEST));
+    timeout.unwrap_or(Duration::from_secs(60))
+}
+
+fn bounds(section: &mut Section<'_, '_>, max_size: u64) -> Bounds {
+    Bounds {
+        max_size: section.read("max_size", size(1..=PEBIBYTE)).or(Some(max_size)),
+        larger: section.read("larger", choice(&OTHERWISE)).unwrap_or(Otherwise::Fail),
+        on_failure: section.read("on_failure", choice(&OTHERWISE)).unwrap_or(Otherwise::Fail),
+    }
+}
+
+/// A list that is not empty.
+fn some<T>(kind: impl Fn(Value<'_>) -> Parsed<T>) -> impl Fn(Value<'_>) -> Parsed<Vec<T>> {
+    let list = list(kind);
+    move |value| match list(value)? {
+        elements if elements.is_empty() => value.wrong("at least one"),
+        elements => Ok(elements),
+    }
+}
+
+/// A path has a slash in it; everything else is a host and its port.
+fn address(value: Value<'_>) -> Parsed<Address> {
+    const EXPECTED: &str = "a socket's path, or HOST:PORT";
+    let text = kinds::text(value).or_else(|_| value.wrong(EXPECTED))?;
+    if text.contains('/') {
+        return paths::path(value).map(Address::Unix);
+    }
+    let Some((written, port)) = text.rsplit_once(':') else { return value.wrong(EXPECTED) };
+    let host = match written.strip_prefix('[').map(|rest| rest.strip_suffix(']')) {
+        Some(Some(inner)) if inner.parse::<std::net::Ipv6Addr>().is_ok() => inner,
+        None if !written.contains([':', '[', ']']) => written,
+        _ => return value.wrong(EXPECTED),
+    };
+    let is_name = |c: char| c.is_ascii_alphanumeric() || "-._:".contains(c);
+    match port.parse::<u16>() {
+        Ok(port) if port > 0 && !host.is_empty() && host.chars().all(is_name) => {
+            Ok(Address::Tcp { host: host.to_owned(), port })
+        }
+        _ => value.wrong(EXPECTED),
+    }
+}
+
+fn service(value: Value<'_>) -> Parsed<Url> {
+    const EXPECTED: &str =
+        "a URL like \"icap://127.0.0.1:1344/avscan\" or \"icaps://…\", with a service";
+    let url = value.text().and_then(|text| Url::parse(text).ok()).filter(|url| {
+        ["icap", "icaps"].contains(&url.scheme())
+            && url.host_str().is_some_and(|host| !host.is_empty())
+            && url.path().len() > 1
+            && url.fragment().is_none()
+            && url.username().is_empty()
+            && url.password().is_none()
+            && url.port() != Some(0)
+    });
+    url.map_or_else(|| value.wrong(EXPECTED), Ok)
+}

@@ -1,0 +1,599 @@
+//! The engines: whoever has a word on a media. Each gives `Clean`, `NotClean` or a failure, by a version
+//! of its own; together they are asked at once, and one "not clean" outweighs everything, as a failure
+//! outweighs "clean".
+//!
+//! The script runs in the sandbox; clamd and ICAP servers are asked by this process, which gives them a
+//! media to read and takes a line of text from them. Nothing waits here: that is what the queue is for.
+
+pub mod clamd;
+#[cfg(test)]
+mod fake;
+pub mod icap;
+mod servers;
+pub mod specimen;
+
+use std::{
+    io,
+    sync::{Arc, Weak},
+    time::{Duration, SystemTime},
+};
+
+use futures_util::future::join_all;
+use mcs_sandbox::{Job, Sandbox};
+use sha2::{Digest, Sha256};
+use tracing::warn;
+
+use super::{
+    ScanError, Settings, Verdict,
+    script::{self, Script, Turns, one_line},
+    worker::caught,
+};
+use crate::chain::Chain;
+
+pub use clamd::Clamd;
+pub use icap::Icap;
+pub use specimen::Specimen;
+
+/// An engine, as it is configured.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// The script of `[scan]`, with the bounds of the others.
+    Script(Bounds),
+    /// `[clamd]`
+    Clamd(clamd::Settings),
+    /// `[icap]`
+    Icap(icap::Settings),
+}
+
+/// Which media an engine is asked about, and what its silence means.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Bounds {
+    /// Largest media that it is asked about, bytes; none where there is no bound of its own.
+    pub max_size: Option<u64>,
+    /// What a larger one means.
+    pub larger: Otherwise,
+    /// What a failure means.
+    pub on_failure: Otherwise,
+}
+
+/// What it means that an engine says nothing of a media.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Otherwise {
+    /// There is no verdict.
+    Fail,
+    /// The other engines' words count.
+    Skip,
+}
+
+/// What an engine found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Finding {
+    /// Nothing.
+    Clean,
+    /// Something.
+    NotClean {
+        /// As the engine calls it: any text, not empty.
+        name: String,
+    },
+}
+
+/// Why an engine has no word on a media.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineFailure {
+    /// Beyond `max_size`, and `larger` is "fail".
+    #[error("the media is larger than the {limit} bytes that it may be asked about")]
+    TooLarge {
+        /// Bytes.
+        limit: u64,
+    },
+    /// No server took the connection.
+    #[error("it cannot be reached")]
+    Unreachable(#[source] io::Error),
+    /// `timeout` passed.
+    #[error("it took longer than its time limit")]
+    TimedOut,
+    /// The connection ended before the answer did.
+    #[error("its answer broke off")]
+    CutShort(#[source] Option<io::Error>),
+    /// A verdict on a part of the media.
+    #[error("it had a verdict before it had the media")]
+    Early,
+    /// It says itself that it could not tell.
+    #[error("it says: {0}")]
+    Said(String),
+    /// Nobody can look into the media, and that is a failure by `encrypted`.
+    #[error("the media is encrypted: {0}")]
+    Encrypted(String),
+    /// Not an answer.
+    #[error("its answer makes no sense: {0}")]
+    NoSense(String),
+    /// The media could not be read.
+    #[error("the media cannot be read")]
+    Media(#[source] io::Error),
+}
+
+/// The engines that are asked over a socket: connections, who of them is well, and what versions they
+/// told. Shared by all who ask by the same settings.
+#[derive(Default, Debug)]
+pub struct Network {
+    clamd: Option<Arc<Clamd>>,
+    icap: Option<Arc<Icap>>,
+}
+
+impl Network {
+    /// Asks nobody yet. Blocking where TLS is used.
+    ///
+    /// # Errors
+    /// Where TLS is used and cannot be.
+    pub fn new(kinds: &[Kind]) -> Result<Self, SetupError> {
+        let mut this = Self::default();
+        for kind in kinds {
+            match kind {
+                Kind::Script(_) => {}
+                Kind::Clamd(settings) => this.clamd = Some(Arc::new(Clamd::new(settings))),
+                Kind::Icap(settings) => this.icap = Some(Arc::new(Icap::new(settings)?)),
+            }
+        }
+        Ok(this)
+    }
+
+    /// Asks all of them for their versions; bounded by a few seconds.
+    pub async fn read_versions(&self) {
+        let clamd = async {
+            if let Some(clamd) = &self.clamd {
+                clamd.read_versions().await;
+            }
+        };
+        let icap = async {
+            if let Some(icap) = &self.icap {
+                icap.read_versions().await;
+            }
+        };
+        tokio::join!(clamd, icap);
+    }
+
+    /// What each of them told last, for people.
+    #[must_use]
+    pub fn versions(&self) -> Vec<(&'static str, Option<String>)> {
+        let clamd = self.clamd.iter().map(|clamd| (CLAMD, clamd.versions()));
+        clamd.chain(self.icap.iter().map(|icap| (ICAP, icap.versions()))).collect()
+    }
+
+    /// Reads versions each `interval`, as long as anybody uses these engines.
+    pub async fn keep_versions(this: Weak<Self>, interval: Duration) {
+        loop {
+            tokio::time::sleep(interval).await;
+            match this.upgrade() {
+                Some(network) => network.read_versions().await,
+                None => return,
+            }
+        }
+    }
+}
+
+/// Names, as they are configured, counted and told.
+const SCRIPT: &str = "script";
+const CLAMD: &str = "clamd";
+const ICAP: &str = "icap";
+
+/// All who have to agree.
+#[derive(Debug)]
+pub struct Engines {
+    all: Vec<Engine>,
+    turns: Turns,
+    /// A digest of all settings that verdicts hang on, the script's own apart.
+    conditions: [u8; 32],
+    max_output: usize,
+}
+
+#[derive(Clone, Debug)]
+enum Engine {
+    Script(Arc<Script>, Bounds),
+    Clamd(Arc<Clamd>, Bounds),
+    Icap(Arc<Icap>, Bounds),
+}
+
+/// A media that engines may look at.
+pub struct Exposed<'a> {
+    /// Its bytes.
+    pub specimen: &'a Specimen,
+    /// Where programs find it; none where none is run.
+    pub job: Option<&'a mut Job>,
+    /// Whether no program can change what the specimen reads.
+    pub tamper_proof: bool,
+}
+
+/// Who judges at a moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Identity {
+    /// Verdicts by others don't count.
+    pub judges: Fingerprint,
+    /// "Clean" by other versions doesn't.
+    pub versions: Versions,
+    script: Option<script::Identity>,
+}
+
+/// The engines with their settings, and the script with its content.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Fingerprint([u8; 32]);
+
+/// What the engines told of their versions.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Versions([u8; 32]);
+
+/// What came of asking all of them.
+#[derive(Debug)]
+pub struct Run {
+    /// What they say together.
+    pub outcome: Result<Judgement, ScanError>,
+    /// How long the script ran; none where it did not.
+    pub script_took: Option<Duration>,
+    /// What became of each: `clean`, `not_clean`, `failed` or `skipped`.
+    pub results: Vec<(&'static str, &'static str)>,
+    script: Option<script::Run>,
+    /// Whether anybody was asked.
+    begun: bool,
+}
+
+/// A verdict, and what it rests on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Judgement {
+    /// The word of all.
+    pub verdict: Verdict,
+    /// The script's, where the verdict hangs on it.
+    pub exit_code: Option<i32>,
+    /// The first line of what the script printed, or what another engine found.
+    pub first_line: String,
+    /// Whether an engine failed and was left out: good for a moment only.
+    pub without_some: bool,
+}
+
+/// One engine's word.
+enum Word {
+    Clean,
+    NotClean { output: Arc<str>, first_line: String },
+    Failed(ScanError),
+    LeftOut { failed: bool },
+}
+
+struct Opinion {
+    engine: &'static str,
+    word: Word,
+    exit_code: Option<i32>,
+    first_line: Option<String>,
+}
+
+impl Engines {
+    /// The engines of these settings; programs run in this sandbox.
+    #[must_use]
+    pub fn new(settings: &Settings, sandbox: &Sandbox, turns: &Turns, network: &Network) -> Self {
+        let engine = |kind: &Kind| match kind {
+            Kind::Script(bounds) => {
+                let program = settings.script.as_deref()?;
+                let script = Script::new(program, settings, sandbox, turns.clone());
+                Some(Engine::Script(Arc::new(script), bounds.clone()))
+            }
+            Kind::Clamd(clamd) => {
+                Some(Engine::Clamd(Arc::clone(network.clamd.as_ref()?), clamd.bounds.clone()))
+            }
+            Kind::Icap(icap) => {
+                Some(Engine::Icap(Arc::clone(network.icap.as_ref()?), icap.bounds.clone()))
+            }
+        };
+        let told = format!("{:?} {}", settings.engines, settings.max_output_size);
+        Self {
+            all: settings.engines.iter().filter_map(engine).collect(),
+            turns: turns.clone(),
+            conditions: Sha256::digest(told).into(),
+            max_output: settings.max_output_size,
+        }
+    }
+
+    /// The engines' names, in their order.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.all.iter().map(Engine::name)
+    }
+
+    /// Whether a failure of this one is passed over.
+    #[must_use]
+    pub fn may_fail(&self, name: &str) -> bool {
+        let named = |engine: &&Engine| engine.name() == name;
+        let engine = self.all.iter().find(named);
+        engine.is_some_and(|engine| engine.bounds().on_failure == Otherwise::Skip)
+    }
+
+    /// This one alone, whose failures are none to pass over.
+    #[must_use]
+    pub fn alone(&self, name: &str) -> Self {
+        let mut all: Vec<_> =
+            self.all.iter().filter(|engine| engine.name() == name).cloned().collect();
+        for engine in &mut all {
+            engine.bounds_mut().on_failure = Otherwise::Fail;
+        }
+        let (turns, conditions) = (self.turns.clone(), self.conditions);
+        Self { all, turns, conditions, max_output: self.max_output }
+    }
+
+    /// Whether any of them runs in the sandbox.
+    #[must_use]
+    pub fn need_sandbox(&self) -> bool {
+        self.all.iter().any(Engine::is_program)
+    }
+
+    /// Whose turns scripts take.
+    pub(super) fn turns(&self) -> &Turns {
+        &self.turns
+    }
+
+    /// Who judges now; none if the script cannot be looked at, in which case nothing that is
+    /// remembered counts.
+    pub async fn identity(&self) -> Option<Identity> {
+        let (mut judges, mut versions) = (Sha256::new(), Sha256::new());
+        judges.update(self.conditions);
+        let mut script = None;
+        for engine in &self.all {
+            let version = match engine {
+                Engine::Script(engine, _) => {
+                    let identity = engine.identity().await?;
+                    judges.update(identity.fingerprint.as_bytes());
+                    script = Some(identity);
+                    continue;
+                }
+                Engine::Clamd(clamd, _) => clamd.versions(),
+                Engine::Icap(icap, _) => icap.versions(),
+            };
+            versions.update(format!("{} {version:?}\n", engine.name()));
+        }
+        Some(Identity {
+            judges: Fingerprint(judges.finalize().into()),
+            versions: Versions(versions.finalize().into()),
+            script,
+        })
+    }
+
+    /// Asks all of them, those over sockets at once, and programs one after the other beside that.
+    pub async fn judge<'e>(&'e self, media: Exposed<'e>) -> Run {
+        let Exposed { specimen, job, tamper_proof } = media;
+        let asked = |(at, engine): (usize, &'e Engine)| async move {
+            engine.asked(specimen, self.max_output).await.map(|opinion| (at, opinion))
+        };
+        let over_sockets = join_all(self.all.iter().enumerate().map(asked));
+        let in_sandbox = async {
+            let (mut run, mut said) = (None, Vec::new());
+            if let Some(job) = job {
+                for (at, engine) in self.all.iter().enumerate() {
+                    if let Some((opinion, script)) = engine.run(specimen, job).await {
+                        said.push(Some((at, opinion)));
+                        run = run.or(script);
+                    }
+                }
+            }
+            (said, run)
+        };
+        let (mut said, (more, script)) = if tamper_proof {
+            tokio::join!(over_sockets, in_sandbox)
+        } else {
+            // A program could change what the others read: they read it first.
+            let said = over_sockets.await;
+            (said, in_sandbox.await)
+        };
+        said.extend(more);
+        let mut said: Vec<_> = said.into_iter().flatten().collect();
+        said.sort_by_key(|(at, _)| *at);
+        let opinions: Vec<_> = said.into_iter().map(|(_, opinion)| opinion).collect();
+        Run {
+            results: opinions.iter().map(|it| (it.engine, it.word.name())).collect(),
+            script_took: script.as_ref().and_then(|run| run.took),
+            outcome: weigh(opinions),
+            script,
+            begun: true,
+        }
+    }
+}
+
+impl Run {
+    /// A run that it never came to.
+    #[must_use]
+    pub fn prevented(error: ScanError) -> Self {
+        Self {
+            outcome: Err(error),
+            script_took: None,
+            results: Vec::new(),
+            script: None,
+            begun: false,
+        }
+    }
+
+    /// Whether it was those who were found before that judged.
+    #[must_use]
+    pub fn is_of(&self, identity: &Identity) -> bool {
+        match (&identity.script, &self.script) {
+            (Some(identity), Some(run)) => run.is_of(identity),
+            // A media that was too large for the script.
+            (_, None) => self.begun,
+            (None, Some(_)) => false,
+        }
+    }
+}
+
+/// One "not clean" outweighs all, a failure outweighs "clean", and nobody's word is no word.
+fn weigh(opinions: Vec<Opinion>) -> Result<Judgement, ScanError> {
+    let refusals = opinions.iter().filter(|it| matches!(it.word, Word::NotClean { .. })).count();
+    let without_some = opinions.iter().any(|it| matches!(it.word, Word::LeftOut { failed: true }));
+    let (mut failure, mut clean) = (None, None::<(Option<i32>, Option<String>)>);
+    for Opinion { word, exit_code, first_line, .. } in opinions {
+        match word {
+            Word::NotClean { output, first_line } => {
+                return Ok(Judgement {
+                    verdict: Verdict::NotClean { output },
+                    exit_code: exit_code.filter(|_| refusals == 1),
+                    first_line,
+                    without_some: false,
+                });
+            }
+            Word::Failed(error) => failure = failure.or(Some(error)),
+            Word::Clean => {
+                let (before, line) = clean.unwrap_or_default();
+                clean = Some((before.or(exit_code), first_line.or(line)));
+            }
+            Word::LeftOut { .. } => {}
+        }
+    }
+    match (failure, clean) {
+        (Some(error), _) => Err(error),
+        (None, Some((exit_code, first_line))) => Ok(Judgement {
+            verdict: Verdict::Clean { at: SystemTime::now() },
+            exit_code,
+            first_line: first_line.unwrap_or_default(),
+            without_some,
+        }),
+        (None, None) => Err(ScanError::NobodyAsked),
+    }
+}
+
+impl Word {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Clean => "clean",
+            Self::NotClean { .. } => "not_clean",
+            Self::Failed(_) => "failed",
+            Self::LeftOut { .. } => "skipped",
+        }
+    }
+}
+
+impl Engine {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Script(..) => SCRIPT,
+            Self::Clamd(..) => CLAMD,
+            Self::Icap(..) => ICAP,
+        }
+    }
+
+    fn bounds(&self) -> &Bounds {
+        match self {
+            Self::Script(_, bounds) | Self::Clamd(_, bounds) | Self::Icap(_, bounds) => bounds,
+        }
+    }
+
+    fn bounds_mut(&mut self) -> &mut Bounds {
+        match self {
+            Self::Script(_, bounds) | Self::Clamd(_, bounds) | Self::Icap(_, bounds) => bounds,
+        }
+    }
+
+    fn is_program(&self) -> bool {
+        matches!(self, Self::Script(..))
+    }
+
+    /// The word of an engine that is asked over a socket.
+    async fn asked(&self, specimen: &Specimen, max_output: usize) -> Option<Opinion> {
+        if self.is_program() {
+            return None;
+        }
+        if let Some(word) = self.too_large(specimen) {
+            return Some(self.opinion(word));
+        }
+        let found = match self {
+            Self::Script(..) => return None,
+            Self::Clamd(clamd, _) => caught(async { Ok(clamd.scan(specimen).await) }).await,
+            Self::Icap(icap, _) => caught(async { Ok(icap.scan(specimen).await) }).await,
+        };
+        let word = match found {
+            Ok(Ok(Finding::Clean)) => Word::Clean,
+            Ok(Ok(Finding::NotClean { name })) => Word::NotClean {
+                output: one_line(&name, max_output).into(),
+                first_line: one_line(&name, script::MAX_FIRST_LINE),
+            },
+            Ok(Err(failure)) => self.failed(ScanError::Engine(self.name(), failure)),
+            Err(error) => self.failed(error),
+        };
+        Some(self.opinion(word))
+    }
+
+    /// The word of an engine that runs in the sandbox.
+    async fn run(
+        &self,
+        specimen: &Specimen,
+        job: &mut Job,
+    ) -> Option<(Opinion, Option<script::Run>)> {
+        let Self::Script(script, _) = self else { return None };
+        if let Some(word) = self.too_large(specimen) {
+            return Some((self.opinion(word), None));
+        }
+        let mut run = script.judge(job).await;
+        let mut opinion = self.opinion(Word::Clean);
+        match std::mem::replace(&mut run.outcome, Err(ScanError::Stopping)) {
+            Ok(script::Judgement { verdict, exit_code, first_line }) => {
+                opinion.exit_code = Some(exit_code);
+                if let Verdict::NotClean { output } = verdict {
+                    opinion.word = Word::NotClean { output, first_line };
+                } else {
+                    opinion.first_line = Some(first_line);
+                }
+            }
+            Err(error) => opinion.word = self.failed(error),
+        }
+        Some((opinion, Some(run)))
+    }
+
+    fn opinion(&self, word: Word) -> Opinion {
+        Opinion { engine: self.name(), word, exit_code: None, first_line: None }
+    }
+
+    fn too_large(&self, specimen: &Specimen) -> Option<Word> {
+        let limit = self.bounds().max_size.filter(|limit| specimen.len() > *limit)?;
+        Some(match self.bounds().larger {
+            Otherwise::Fail => {
+                Word::Failed(ScanError::Engine(self.name(), EngineFailure::TooLarge { limit }))
+            }
+            Otherwise::Skip => {
+                let (engine, size) = (self.name(), specimen.len());
+                warn!(engine, size, limit, "not asked: the media is larger than its max_size");
+                Word::LeftOut { failed: false }
+            }
+        })
+    }
+
+    fn failed(&self, error: ScanError) -> Word {
+        // What is wrong with the media's file, or with this process, is no engine's silence.
+        let its_own = match &error {
+            ScanError::Engine(_, failure) => !matches!(failure, EngineFailure::Media(_)),
+            error => matches!(error, ScanError::Script(_) | ScanError::Sandbox(_)),
+        };
+        if its_own && self.bounds().on_failure == Otherwise::Skip {
+            warn!(engine = self.name(), cause = %Chain(&error), "failed, and is passed over");
+            return Word::LeftOut { failed: true };
+        }
+        Word::Failed(error)
+    }
+}
+
+impl EngineFailure {
+    /// One word for it, of a fixed list; for metrics.
+    #[must_use]
+    pub fn cause(&self) -> &'static str {
+        match self {
+            Self::TooLarge { .. } => "engine_too_large",
+            Self::Unreachable(_) => "engine_unreachable",
+            Self::TimedOut => "engine_timeout",
+            Self::CutShort(_) => "engine_cut_short",
+            Self::Early | Self::NoSense(_) => "engine_no_sense",
+            Self::Said(_) => "engine_error",
+            Self::Encrypted(_) => "engine_encrypted",
+            Self::Media(_) => "disk",
+        }
+    }
+}
+
+/// Why engines cannot be used at all.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// A URL of `icap.urls`.
+    #[error("icap.urls: {0} has no host that TLS can be spoken with")]
+    NoHost(String),
+    /// For `icaps`.
+    #[error("icap.urls: icaps cannot be spoken")]
+    Tls(#[from] crate::media::SetupError),
+}

@@ -1,0 +1,398 @@
+//! Engines that the service asks itself: clamd and an ICAP server, alone, together and beside a script,
+//! with everything that can be wrong with them.
+
+use std::{fs, net::TcpListener, path::PathBuf, time::Duration};
+
+use reqwest::Method;
+
+use crate::{
+    Samples,
+    clamav::Clamd,
+    harness::{Builder, Homeserver, client::send, eicar, until},
+    icap::Icap,
+    lacks, outside, plans,
+};
+
+const CLAMD: [&str; 2] = ["clamd", "python3"];
+const ICAP: [&str; 3] = ["c-icap", "clamd", "python3"];
+
+/// MD5 and size of the EICAR test file.
+const EICAR: &str = "44d88612fea8a8f36de82e1278abb02f:68:Test.EICAR\n";
+
+/// A program that knows nothing, by these lines.
+fn by(config: &str) -> Builder {
+    Builder::new("exit 0").config(config)
+}
+
+fn clamd_at(address: &str) -> Builder {
+    by(&format!("scan.engines = [\"clamd\"]\nclamd.addresses = [\"{address}\"]"))
+}
+
+fn clamd_by_socket(clamd: &Clamd) -> Builder {
+    clamd_at(clamd.socket().to_str().unwrap())
+}
+
+fn icap_at(icap: &Icap) -> Builder {
+    icap_of(&[icap.port], "avscan")
+}
+
+fn icap_of(ports: &[u16], service: &str) -> Builder {
+    let urls: Vec<_> =
+        ports.iter().map(|port| format!("icap://127.0.0.1:{port}/{service}")).collect();
+    by(&format!("scan.engines = [\"icap\"]\nicap.urls = {urls:?}"))
+}
+
+/// A port that nobody else is told.
+fn port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn file(builder: &Builder, name: &str, content: &[u8]) -> PathBuf {
+    let path = builder.place().path(name);
+    fs::write(&path, content).unwrap();
+    path
+}
+
+/// What `scan` says of one file: exit code and output.
+fn scan(builder: &Builder, path: &std::path::Path) -> (Option<i32>, String) {
+    let (code, stdout, stderr) = builder.run(&["scan", path.to_str().unwrap()]);
+    (code, stdout + &stderr)
+}
+
+/// Clean, infected, zipped and zipped twice, and the canary.
+fn judges_rightly(builder: &Builder) {
+    for (sample, path) in Samples::new().all() {
+        let (code, said) = scan(builder, &path);
+        let infected = sample != "clean.txt";
+        assert_eq!(code, Some(infected.into()), "{sample}: {said}");
+        assert_eq!(said.contains("not clean: Test.EICAR"), infected, "{sample}: {said}");
+    }
+    let (code, stdout, stderr) = builder.run(&["check-config"]);
+    assert_eq!(code, Some(0), "{stdout}{stderr}");
+    assert!(stdout.contains("each engine knows a bad file from a good one"), "{stdout}");
+}
+
+fn fails(builder: &Builder, why: &str) {
+    for (sample, path) in Samples::new().all() {
+        let (code, said) = scan(builder, &path);
+        assert_eq!(code, Some(2), "{sample}: {said}");
+        assert!(said.contains(why), "{sample}: {said}");
+    }
+}
+
+const CANARY: &str = "scan.canary = \"eicar\"";
+
+#[tokio::test]
+async fn clamd_by_descriptor() {
+    if lacks("clamd_by_descriptor", &CLAMD) {
+        return;
+    }
+    let mut clamd = Clamd::start().await;
+    let builder = clamd_by_socket(&clamd).config(CANARY);
+    judges_rightly(&builder);
+    let (_, stdout, _) = builder.run(&["check-config"]);
+    assert!(stdout.contains("# clamd: ClamAV "), "{stdout}");
+    clamd.stop();
+    fails(&builder, "clamd failed: it cannot be reached");
+    let (code, _, stderr) = builder.run(&["check-config"]);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("clamd gives no verdict on the infected sample"), "{stderr}");
+    clamd.run().await;
+    judges_rightly(&builder);
+}
+
+#[tokio::test]
+async fn clamd_by_stream_and_one_dead_of_two() {
+    if lacks("clamd_by_stream_and_one_dead_of_two", &CLAMD) {
+        return;
+    }
+    let port_of_clamd = port();
+    let lines = format!("TCPAddr 127.0.0.1\nTCPSocket {port_of_clamd}");
+    let _clamd = Clamd::start_with(&lines).await;
+    judges_rightly(&clamd_at(&format!("127.0.0.1:{port_of_clamd}")).config(CANARY));
+    let two = format!("[\"127.0.0.1:{}\", \"127.0.0.1:{port_of_clamd}\"]", port());
+    judges_rightly(&by(&format!("scan.engines = [\"clamd\"]\nclamd.addresses = {two}\n{CANARY}")));
+}
+
+#[tokio::test]
+async fn clamd_beside_a_script_under_every_plan() {
+    if lacks("clamd_beside_a_script_under_every_plan", &CLAMD) {
+        return;
+    }
+    let clamd = Clamd::start().await;
+    let socket = clamd.socket();
+    for plan in plans() {
+        let engines = |script: &str| {
+            Builder::new(script).inside(plan.inside).config(&format!(
+                "scan.engines = [\"script\", \"clamd\"]\nclamd.addresses = [{socket:?}]"
+            ))
+        };
+        // A script that rewrites what it can, and calls everything clean.
+        let rewrites = engines("echo nothing > \"$1\"; exit 0");
+        for (sample, path) in Samples::new().all() {
+            let (code, said) = scan(&rewrites, &path);
+            assert_eq!(
+                code,
+                Some((sample != "clean.txt").into()),
+                "{sample}, {}: {said}",
+                plan.name
+            );
+        }
+        let samples = Samples::new();
+        let clean = samples.all().next().unwrap().1;
+        let (code, said) = scan(&engines("echo mine; exit 1"), &clean);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains("not clean: mine"), "{said}");
+        let (code, said) = scan(&engines("exit 126"), &clean);
+        assert_eq!(code, Some(2), "{said}");
+        let infected = samples.all().nth(1).unwrap().1;
+        let (code, said) = scan(&engines("exit 126"), &infected);
+        assert_eq!(code, Some(1), "who says so outweighs who fails: {said}");
+    }
+}
+
+#[tokio::test]
+async fn each_engine_has_to_know_the_samples_by_itself() {
+    if lacks("each_engine_has_to_know_the_samples_by_itself", &CLAMD) {
+        return;
+    }
+    let clamd = Clamd::start().await;
+    let both = |script: &str| {
+        Builder::new(script).config(CANARY).config(&format!(
+            "scan.engines = [\"script\", \"clamd\"]\nclamd.addresses = [{:?}]",
+            clamd.socket()
+        ))
+    };
+    let (code, _, stderr) = both("exit 0").run(&["check-config"]);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("the script calls the infected sample clean"), "{stderr}");
+    let knows = "if grep -q EICAR-STANDARD \"$1\"; then exit 1; fi";
+    assert_eq!(both(knows).run(&["check-config"]).0, Some(0));
+    if lacks("each_engine_has_to_know_the_samples_by_itself", &["sigtool"]) {
+        return;
+    }
+    clamd.knows(2, &EICAR.replace("44d8", "0000")).await;
+    let (code, _, stderr) = both(knows).run(&["check-config"]);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("clamd calls the infected sample clean"), "{stderr}");
+}
+
+#[tokio::test]
+async fn what_is_over_a_limit_is_never_clean() {
+    if lacks("what_is_over_a_limit_is_never_clean", &CLAMD) {
+        return;
+    }
+    let tcp = port();
+    let lines = format!(
+        "MaxFileSize 1M\nMaxScanSize 1M\nStreamMaxLength 1M\nTCPAddr 127.0.0.1\nTCPSocket {tcp}"
+    );
+    let clamd = Clamd::start_with(&lines).await;
+    let large = vec![b'x'; 3 << 20];
+    // The daemon's own.
+    let builder = clamd_by_socket(&clamd);
+    let (code, said) = scan(&builder, &file(&builder, "large", &large));
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("Heuristics.Limits.Exceeded"), "{said}");
+    let builder = clamd_at(&format!("127.0.0.1:{tcp}"));
+    let (code, said) = scan(&builder, &file(&builder, "large", &large));
+    assert_eq!(code, Some(2), "{said}");
+    // Ours, told before anything is sent.
+    let builder = clamd_by_socket(&clamd).config("clamd.max_size = \"1MiB\"");
+    let (code, said) = scan(&builder, &file(&builder, "large", &large));
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("larger than the 1048576 bytes"), "{said}");
+    // Skipped by the only one, nobody has a word; beside a script, the script has.
+    let skips = "clamd.max_size = \"1MiB\"\nclamd.larger = \"skip\"";
+    let builder = clamd_by_socket(&clamd).config(skips);
+    let (code, said) = scan(&builder, &file(&builder, "large", &large));
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("each was skipped"), "{said}");
+    let socket = clamd.socket();
+    let builder = by(&format!(
+        "scan.engines = [\"script\", \"clamd\"]\nclamd.addresses = [{socket:?}]\n{skips}"
+    ));
+    let (code, said) = scan(&builder, &file(&builder, "large", &large));
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("not asked"), "it is logged: {said}");
+}
+
+#[tokio::test]
+async fn an_encrypted_archive_is_what_the_operator_says() {
+    if lacks("an_encrypted_archive_is_what_the_operator_says", &CLAMD) {
+        return;
+    }
+    let clamd = Clamd::start_with("AlertEncrypted yes").await;
+    for (encrypted, expected) in [("refuse", 1), ("fail", 2), ("pass", 0)] {
+        let builder = clamd_by_socket(&clamd).config(&format!("clamd.encrypted = {encrypted:?}"));
+        file(&builder, "in.txt", b"some text in an archive\n");
+        let mut python = outside("python3");
+        python
+            .current_dir(builder.place().path(""))
+            .args(["-m", "zipfile", "-c", "a.zip", "in.txt"]);
+        assert!(python.status().unwrap().success());
+        // The bit that says so, in both headers of its one file.
+        let mut zip = fs::read(builder.place().path("a.zip")).unwrap();
+        for (signature, at) in [(b"PK\x03\x04", 6), (b"PK\x01\x02", 8)] {
+            let header = zip.windows(4).position(|it| it == signature).unwrap();
+            zip[header + at] |= 1;
+        }
+        let (code, said) = scan(&builder, &file(&builder, "encrypted.zip", &zip));
+        assert_eq!(code, Some(expected), "{encrypted}: {said}");
+        assert_eq!(said.contains("Heuristics.Encrypted.Zip"), expected != 0, "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_daemon_that_is_killed_over_a_media_has_no_word_on_it() {
+    let test = "a_daemon_that_is_killed_over_a_media_has_no_word_on_it";
+    if lacks(test, &CLAMD) {
+        return;
+    }
+    let mut clamd = Clamd::start().await;
+    let socket = clamd.socket();
+    let homeserver = Homeserver::start().await;
+    let media = homeserver.has_bytes("abc", "some text");
+    let config = format!("scan.engines = [\"clamd\"]\nclamd.addresses = [{socket:?}]");
+    let scanner = by(&config).homeserver(&homeserver).start().await;
+    clamd.freeze();
+    let path = format!("/scan/{media}");
+    let reply = scanner.client.get(&path);
+    let killed = async {
+        // Its listener, and the service's connection.
+        until("a connection", || connections(&socket) >= 2).await;
+        clamd.kill();
+    };
+    let (reply, ()) = tokio::join!(reply, killed);
+    reply.is_error(500, "M_UNKNOWN");
+    assert!(scanner.log().contains("its answer broke off"), "{}", scanner.log());
+    // It is back, and the failure forgotten.
+    clamd.run().await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    scanner.client.get(&path).await.is_clean();
+}
+
+/// Sockets of this path, whoever's.
+fn connections(path: &std::path::Path) -> usize {
+    let all = fs::read_to_string("/proc/net/unix").unwrap();
+    all.lines().filter(|line| line.ends_with(path.to_str().unwrap())).count()
+}
+
+#[tokio::test]
+async fn a_failure_may_be_passed_over_where_another_has_a_word() {
+    let homeserver = Homeserver::start().await;
+    let media = homeserver.has_bytes("abc", "some text");
+    let config = "scan.engines = [\"script\", \"clamd\"]\nclamd.addresses = [\"./absent.ctl\"]\n\
+                  clamd.on_failure = \"skip\"\nresult_cache.failure_ttl = \"1ms\"";
+    let script = "echo run >> \"$MARKS/runs\"";
+    let scanner = Builder::new(script).config(config).homeserver(&homeserver).start().await;
+    for runs in 1..=2 {
+        scanner.client.get(&format!("/scan/{media}")).await.is_clean();
+        // Not for longer than a failure: the engine that was left out may be back.
+        assert_eq!(scanner.place.marks("runs"), runs);
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert!(scanner.log().contains("passed over"), "{}", scanner.log());
+    let operations = scanner.operations().await;
+    let metrics = send(operations.elsewhere(Method::GET, "/metrics")).await.body;
+    let metrics = String::from_utf8_lossy(&metrics);
+    for counted in ["engine=\"clamd\",result=\"skipped\"", "engine=\"script\",result=\"clean\""] {
+        assert!(metrics.contains(&format!("mcs_engine_scans_total{{{counted}}} 2\n")), "{metrics}");
+    }
+    let alone = by("scan.engines = [\"clamd\"]\nclamd.addresses = [\"./absent.ctl\"]\n\
+                    clamd.on_failure = \"skip\"");
+    let (code, said) = scan(&alone, &file(&alone, "a.txt", b"a"));
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("each was skipped"), "{said}");
+}
+
+#[tokio::test]
+async fn new_signatures_undo_clean_and_old_ones_are_not_forgotten() {
+    let test = "new_signatures_undo_clean_and_old_ones_are_not_forgotten";
+    if lacks(test, &["clamd", "sigtool", "python3"]) {
+        return;
+    }
+    let clamd = Clamd::start().await;
+    clamd.knows(1, EICAR).await;
+    let homeserver = Homeserver::start().await;
+    let infected = homeserver.has_bytes("eicar", eicar());
+    // MD5 6cd3556deb0da54bca060b4c39479839.
+    let worse = homeserver.has_bytes("worse", "Hello, world!");
+    let config = format!(
+        "scan.engines = [\"clamd\"]\nclamd.addresses = [{:?}]\nscan.version_interval = \"1s\"",
+        clamd.socket()
+    );
+    let scanner = by(&config).homeserver(&homeserver).start().await;
+    let name = "File not clean. Output: 'Test.EICAR.UNOFFICIAL'";
+    scanner.client.get(&format!("/scan/{infected}")).await.is_not_clean(name);
+    scanner.client.get(&format!("/scan/{worse}")).await.is_clean();
+    scanner.client.get(&format!("/download/{worse}")).await.is_media(b"Hello, world!");
+
+    clamd.knows(2, "6cd3556deb0da54bca060b4c39479839:13:Test.Worse\n").await;
+    // One line for each version.
+    scanner.logged("tells its version", 2).await;
+    let worse_name = "File not clean. Output: 'Test.Worse.UNOFFICIAL'";
+    scanner.client.get(&format!("/scan/{worse}")).await.is_not_clean(worse_name);
+    scanner.client.get(&format!("/download/{worse}")).await.is_error(403, "MCS_MEDIA_NOT_CLEAN");
+    // These signatures do not know it, and it stays what it was.
+    scanner.client.get(&format!("/scan/{infected}")).await.is_not_clean(name);
+}
+
+#[tokio::test]
+async fn c_icap_asked_as_a_proxy_would() {
+    if lacks("c_icap_asked_as_a_proxy_would", &ICAP) {
+        return;
+    }
+    let mut clamd = Clamd::start().await;
+    let mut icap = Icap::start(&clamd).await;
+    judges_icap(&icap_at(&icap).config(CANARY));
+    judges_icap(&icap_at(&icap).config(CANARY).config("icap.method = \"reqmod\""));
+    judges_icap(&icap_of(&[port(), icap.port], "avscan").config(CANARY));
+    let builder = icap_at(&icap).config("icap.max_size = \"1MiB\"");
+    let (code, said) = scan(&builder, &file(&builder, "large", &vec![b'x'; 2 << 20]));
+    assert_eq!(code, Some(2), "{said}");
+    // Below its limit, large ones too: longer than any buffer on the way.
+    let builder = icap_at(&icap).config("icap.max_size = \"32MiB\"");
+    let (code, said) = scan(&builder, &file(&builder, "large", &vec![b'x'; 20 << 20]));
+    assert_eq!(code, Some(0), "{said}");
+    fails(&icap_of(&[icap.port], "nothing"), "ICAP status 404");
+    let both = format!(
+        "scan.engines = [\"icap\", \"clamd\"]\nclamd.addresses = [{:?}]\n\
+         icap.urls = [\"icap://127.0.0.1:{}/avscan\"]",
+        clamd.socket(),
+        icap.port
+    );
+    judges_rightly(&by(&both).config(CANARY));
+    // The server answers, and its engine has gone.
+    clamd.stop();
+    fails(&icap_at(&icap), "icap failed");
+    icap.stop();
+    fails(&icap_at(&icap), "it cannot be reached");
+}
+
+fn judges_icap(builder: &Builder) {
+    judges_rightly(builder);
+    let (_, stdout, _) = builder.run(&["check-config"]);
+    assert!(stdout.contains("# icap: \""), "its ISTag: {stdout}");
+}
+
+#[tokio::test]
+async fn an_icap_server_that_is_killed_over_a_media_has_no_word_on_it() {
+    let test = "an_icap_server_that_is_killed_over_a_media_has_no_word_on_it";
+    if lacks(test, &ICAP) {
+        return;
+    }
+    let clamd = Clamd::start().await;
+    let mut icap = Icap::start(&clamd).await;
+    let homeserver = Homeserver::start().await;
+    let media = homeserver.has_bytes("abc", "some text");
+    let scanner = icap_at(&icap).homeserver(&homeserver).start().await;
+    // It waits for its engine, and is killed then.
+    clamd.freeze();
+    let path = format!("/scan/{media}");
+    let killed = async {
+        until("a connection to the engine", || connections(&clamd.socket()) >= 2).await;
+        icap.kill();
+    };
+    let (reply, ()) = tokio::join!(scanner.client.get(&path), killed);
+    reply.is_error(500, "M_UNKNOWN");
+}
