@@ -2,8 +2,10 @@
 //! Each function here is safe to call; what it asks of its caller beyond types is checked or said.
 
 use std::ffi::CString;
+use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
+use std::num::NonZero;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::panic;
@@ -13,6 +15,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::libc::{self, c_int, c_long};
 use nix::sched::CloneFlags;
+use nix::sys::mman::{MapFlags, ProtFlags, mmap};
 use nix::sys::time::TimeVal;
 use nix::unistd::{ForkResult, Pid, fork};
 use tokio::io::unix::AsyncFd;
@@ -307,4 +310,39 @@ pub(crate) fn attribute(path: &Path, name: &str) -> nix::Result<Vec<u8>> {
     let length = Errno::result(length)?;
     value.truncate(usize::try_from(length).map_err(|_| Errno::EOVERFLOW)?);
     Ok(value)
+}
+
+/// A file's bytes, mapped for reading until this process ends, whatever becomes of the descriptor. For a program in a job,
+/// and its media: nobody writes to that while a program runs. Where a file is cut short all the same, reading what is gone
+/// ends the process with SIGBUS. mmap(2).
+pub fn map_file(file: &File) -> io::Result<&'static [u8]> {
+    let length = usize::try_from(file.metadata()?.len())
+        .map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+    // Nothing cannot be mapped.
+    let Some(mapped) = NonZero::new(length) else { return Ok(&[]) };
+    let (rights, flags) = (ProtFlags::PROT_READ, MapFlags::MAP_PRIVATE);
+    // SAFETY: a new mapping at a place of the kernel's choice touches no memory that is in use.
+    let start = unsafe { mmap(None, mapped, rights, flags, file, 0) }?;
+    // SAFETY: `length` bytes from `start` on are mapped and are never unmapped; the sandbox leaves the media to its job's
+    // program alone, which only reads.
+    Ok(unsafe { std::slice::from_raw_parts(start.cast::<u8>().as_ptr(), length) })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[test]
+    fn a_mapped_file_is_its_bytes_and_an_empty_one_is_nothing() {
+        let path = std::env::temp_dir().join(format!("mcs-map-{}", std::process::id()));
+        let mut file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert!(map_file(&file).unwrap().is_empty());
+        file.write_all(&b"bytes".repeat(10_000)).unwrap();
+        let mapped = map_file(&file).unwrap();
+        drop(file);
+        assert_eq!(mapped, b"bytes".repeat(10_000));
+    }
 }

@@ -1,0 +1,187 @@
+/*
+  Documents that run code as soon as they are opened. What lies compressed in a document cannot be seen: of an Office
+  file in XML (docm, xlsm) it is known that macros are there, not what they do; of a PDF only what is not in
+  compressed objects.
+*/
+
+private rule Compound_File
+{
+    condition:
+        uint32be(0) == 0xD0CF11E0 and uint32be(4) == 0xA1B11AE1
+}
+
+private rule Zip
+{
+    condition:
+        uint32be(0) == 0x504B0304
+}
+
+private rule Rich_Text
+{
+    condition:
+        uint32be(0) == 0x7B5C7274
+}
+
+rule Office_Macros_That_Run_By_Themselves
+{
+    meta:
+        reason = "A Word, Excel or PowerPoint file (before 2007) with macros that run when it is opened, closed or printed"
+    strings:
+        $project = "_VBA_PROJECT" wide
+        // Names in [MS-OVBA]: written in full in the project's list of names; in sources, which are compressed, a byte of
+        // flags may lie between any two letters.
+        $auto_1 = "autoopen" nocase
+        $auto_2 = "autoexec" nocase
+        $auto_3 = "autoclose" nocase
+        $auto_4 = "auto_open" nocase
+        $auto_5 = "auto_close" nocase
+        $auto_6 = "autoexit" nocase
+        $auto_7 = "autonew" nocase
+        $auto_8 = /(A.uto|Au.to|Aut.o|Auto.)_?(Open|Exec|Close)/s
+        $auto_9 = /Auto_?(O.pen|Op.en|Ope.n|E.xec|Ex.ec|Exe.c|C.lose|Cl.ose|Clo.se|Clos.e)/s
+        $event_1 = "document_open" nocase
+        $event_2 = "document_close" nocase
+        $event_3 = "document_new" nocase
+        $event_4 = "workbook_open" nocase
+        $event_5 = "workbook_activate" nocase
+        $event_6 = "workbook_beforeclose" nocase
+        $event_7 = "contentcontrolonenter" nocase
+        $event_8 = /_(Open|O.pen|Op.en|Ope.n|Open.|Close|C.lose|Cl.ose|Clo.se|Clos.e|Close.)\(/s
+    condition:
+        Compound_File and $project and any of ($auto*, $event*)
+}
+
+rule Office_Macros
+{
+    meta:
+        reason = "A Word, Excel, PowerPoint or Visio file with macros (docm, xlsm, pptm); what they do cannot be seen"
+    strings:
+        $project = "/vbaProject" nocase
+        $sheet = "xl/macrosheets/" nocase
+    condition:
+        Zip and any of them
+}
+
+rule Office_ActiveX
+{
+    meta:
+        reason = "A Word, Excel or PowerPoint file with ActiveX controls, whose code runs when it is opened"
+    strings:
+        $control = "/activeX/activeX" nocase
+    condition:
+        Zip and $control
+}
+
+rule Excel4_Macros_That_Run_By_Themselves
+{
+    meta:
+        reason = "An Excel file (before 2007) with a macro of the old kind that runs when it is opened or closed"
+    strings:
+        // [MS-XLS] 2.4.150: a built-in name, 1 is Auto_Open and 2 Auto_Close.
+        $name = { 18 00 ?? 00 (20 | 21) 00 00 01 ?? ?? 00 00 ?? 00 00 00 00 00 00 (01 | 02) 3A }
+        // [MS-XLS] 2.4.28: a sheet of macros.
+        $sheet = { 85 00 ?? 00 ?? ?? ?? ?? (00 | 01 | 02) 01 ?? (00 | 01) }
+    condition:
+        Compound_File and all of them
+}
+
+rule OpenDocument_Macros
+{
+    meta:
+        reason = "An OpenDocument file with macros; what they do, and when, cannot be seen"
+    strings:
+        $type = "mimetypeapplication/vnd.oasis.opendocument"
+        $entry = "PK\x01\x02"
+        $scripts = /Scripts\/(python|javascript|java|beanshell)\/[!-~]/
+    condition:
+        Zip and $type at 30 and ($scripts or for any i in (1..#entry) : (
+            // "Basic/…", but for the lists of modules, "script-l….xml", which are there without any.
+            uint32be(@entry[i] + 46) == 0x42617369 and uint16be(@entry[i] + 50) == 0x632F
+            and uint32be(@entry[i] + 42 + uint16(@entry[i] + 28)) == 0x2E786D6C
+            and uint32be(@entry[i] + 37 + uint16(@entry[i] + 28)) != 0x70742D6C))
+}
+
+rule Document_Runs_Command
+{
+    meta:
+        reason = "A Word or RTF file with a field that starts a program (DDE)"
+    strings:
+        $field = /\x13[ \t]{0,8}"?[ \t]{0,8}DDE(AUTO)?[ \t]/ nocase
+        $field_wide = { 13 00 [0-16] 44 00 44 00 45 00 41 00 55 00 54 00 4F 00 20 00 }
+        $rtf = "\\fldinst" nocase
+        $command = /[ \t{}"]DDE(AUTO)?[ \t]/ nocase
+    condition:
+        (Compound_File and any of ($field, $field_wide)) or (Rich_Text and $rtf and $command)
+}
+
+rule RTF_Object_That_Loads_Itself
+{
+    meta:
+        reason = "An RTF file with an object that is loaded when the file is opened"
+    strings:
+        $object = "\\objdata"
+        $update = "\\objupdate"
+    condition:
+        Rich_Text and $object and $update
+}
+
+rule Document_Carries_Program_File
+{
+    meta:
+        reason = "A document with an attached file whose name is a program's, a script's or a shortcut's"
+    strings:
+        $native = "\x01Ole10Native" wide
+        $packaged = /\.(exe|scr|pif|com|bat|cmd|ps1|js|jse|vbs|vbe|wsf|hta|lnk|msi|cpl|jar|iso|vhd)\x00/ nocase
+        $embedded = "/EmbeddedFile"
+        $attached = /\/U?F[ \t\r\n]{0,4}\([^()\r\n]{1,48}\.(exe|scr|pif|bat|cmd|ps1|js|jse|vbs|vbe|wsf|hta|lnk|msi|cpl|jar|iso|vhd|docm|xlsm)\)/ nocase
+        $launcher = "exportDataObject"
+    condition:
+        (Compound_File and $native and $packaged)
+        or (uint32be(0) == 0x25504446 and $embedded and ($attached or $launcher))
+}
+
+rule PDF_Runs_Code
+{
+    meta:
+        reason = "A PDF whose script runs when it is opened"
+    strings:
+        $head = /%PDF-[0-9]\.[0-9]/
+        // Written out, in a script of the whole document, or behind an action on opening.
+        $direct = /\/OpenAction[ \t\r\n]{0,8}<<[^>]{0,48}\/S[ \t\r\n]{0,8}\/JavaScript/
+        $page = /\/AA[ \t\r\n]{0,4}<<[ \t\r\n]{0,4}\/O[ \t\r\n]{0,4}<<[^>]{0,48}\/S[ \t\r\n]{0,8}\/JavaScript/
+        $names = /\/JavaScript[ \t\r\n]{1,8}([0-9]{1,10}[ \t\r\n]{1,4}[0-9]{1,5}[ \t\r\n]{1,4}R|<<)/
+        $names_2 = /\/JavaScript<</
+        $opening = /\/OpenAction[ \t\r\n]{1,8}[0-9]{1,10}[ \t\r\n]{1,4}[0-9]{1,5}[ \t\r\n]{1,4}R/
+        $script = /\/S[ \t\r\n]{0,8}\/JavaScript/
+    condition:
+        $head in (0..1024) and (any of ($direct, $page, $names, $names_2) or ($opening and $script))
+}
+
+rule PDF_Starts_Program
+{
+    meta:
+        reason = "A PDF that starts a program, or anything outside of it as soon as it is opened"
+    strings:
+        $head = /%PDF-[0-9]\.[0-9]/
+        $launch = /\/S[ \t\r\n]{0,8}\/Launch[ \t\r\n\/>]/
+        // Forms have links that open another document: not those, unless nobody has to click.
+        $windows = /\/Win[ \t\r\n]{0,4}<</
+        $program = /\.(exe|com|scr|pif|bat|cmd|ps1|vbs|vbe|js|jse|wsf|hta|lnk|jar|msi|cpl|sh|app)\)/ nocase
+        $opening = /\/OpenAction[ \t\r\n]{0,8}(<<|[0-9])/
+    condition:
+        $head in (0..1024) and $launch and any of ($windows, $program, $opening)
+}
+
+rule PDF_Hides_Names
+{
+    meta:
+        reason = "A PDF that writes the names of what it does in a way that only hides them"
+    strings:
+        $head = /%PDF-[0-9]\.[0-9]/
+        // ISO 32000-1 7.3.5: #xx is any byte of a name; nobody needs it for letters.
+        $one = /\/[A-Za-z]{0,12}#(4[1-9a-f]|5[0-9a]|6[1-9a-f]|7[0-9a])[A-Za-z]{6,20}/ nocase
+        $late = /\/[A-Za-z]{6,12}#(4[1-9a-f]|5[0-9a]|6[1-9a-f]|7[0-9a])[A-Za-z]{0,20}[ \t\r\n\/<>()\[\]]/ nocase
+        $several = /\/[A-Za-z]{0,12}#(4[1-9a-f]|5[0-9a]|6[1-9a-f]|7[0-9a])[A-Za-z]{0,8}#(4[1-9a-f]|5[0-9a]|6[1-9a-f]|7[0-9a])/ nocase
+    condition:
+        $head in (0..1024) and any of ($one, $late, $several)
+}

@@ -1,0 +1,152 @@
+/*
+  Programs, under whatever name: a message is no place to install from, and who opens a picture that is a program has
+  been deceived. Content is all that is known of a media, so this is a policy on programs as such: where people do send
+  each other programs or scripts, leave this file out, or name single rules in rules.ignore.
+*/
+
+private rule Zip
+{
+    condition:
+        uint32be(0) == 0x504B0304
+}
+
+rule Windows_Program
+{
+    meta:
+        reason = "A program for Windows: EXE, DLL, SCR, CPL, SYS, XLL (PE/COFF)"
+    condition:
+        uint16be(0) == 0x4D5A and uint32be(uint32(0x3C)) == 0x50450000
+}
+
+rule DOS_Program
+{
+    meta:
+        reason = "A program for DOS or 16-bit Windows (MZ without PE)"
+    condition:
+        // Bytes on the last page of 512, header in paragraphs of 16: no text looks like this.
+        uint16be(0) == 0x4D5A and uint16(2) < 512 and uint16(8) >= 2 and uint16(8) * 16 <= filesize
+        and not Windows_Program
+}
+
+rule Linux_Program
+{
+    meta:
+        reason = "A program, library or AppImage for Linux and other Unix systems (ELF)"
+    condition:
+        uint32be(0) == 0x7F454C46 and (uint8(4) == 1 or uint8(4) == 2) and uint8(6) == 1
+}
+
+rule Mac_Program
+{
+    meta:
+        reason = "A program or library for macOS or iOS (Mach-O, for one processor or several)"
+    condition:
+        uint32be(0) == 0xFEEDFACE or uint32be(0) == 0xFEEDFACF or uint32be(0) == 0xCEFAEDFE or uint32be(0) == 0xCFFAEDFE
+        // Java's classes have the same first bytes and then a version, which is at least 45.
+        or ((uint32be(0) == 0xCAFEBABE or uint32be(0) == 0xCAFEBABF) and uint32be(4) >= 1 and uint32be(4) < 45)
+}
+
+rule Java_Program
+{
+    meta:
+        reason = "A Java class, or an archive of them (JAR)"
+    strings:
+        $manifest = "META-INF/MANIFEST.MF"
+        $entry = "PK\x01\x02"
+    condition:
+        (uint32be(0) == 0xCAFEBABE and uint16be(6) >= 45)
+        // A name begins 46 bytes after its entry's beginning and is as long as the entry says: it ends in ".class".
+        or (Zip and $manifest and for any i in (1..#entry) : (
+            uint32be(@entry[i] + 42 + uint16(@entry[i] + 28)) == 0x6C617373
+            and uint16be(@entry[i] + 40 + uint16(@entry[i] + 28)) == 0x2E63))
+}
+
+rule Android_Program
+{
+    meta:
+        reason = "A program for Android: an APK, or the code of one (DEX)"
+    strings:
+        $manifest = "AndroidManifest.xml"
+        $code = "classes.dex"
+        $dex = /dex\n0[0-9]{2}\x00/
+    condition:
+        (Zip and $manifest and $code) or $dex at 0
+}
+
+rule Script_With_Interpreter
+{
+    meta:
+        reason = "A script that names its interpreter in its first line, and so can be executed on Unix systems"
+    strings:
+        $line = /#![ \t]*\/[!-~]/
+    condition:
+        $line at 0
+}
+
+rule Windows_Batch_File
+{
+    meta:
+        reason = "A script for Windows' command line (BAT, CMD)"
+    strings:
+        $off = /(\xEF\xBB\xBF)?[ \t\r\n]{0,8}@echo[ \t]{1,4}off/ nocase
+    condition:
+        $off at 0
+}
+
+rule Encoded_Windows_Script
+{
+    meta:
+        reason = "A script for Windows that is encoded to be unreadable (JSE, VBE)"
+    condition:
+        uint32be(0) == 0x23407E5E
+}
+
+rule Windows_Installer
+{
+    meta:
+        reason = "A package, patch or transform for Windows Installer (MSI, MSP, MST)"
+    strings:
+        // The root of a compound file, and its class in [MS-CFB] 2.6.1.
+        $root = { 52 00 6F 00 6F 00 74 00 20 00 45 00 6E 00 74 00 72 00 79 00 [60] (82 | 84 | 86) 10 0C 00 00 00 00 00 C0 00 00 00 00 00 00 46 }
+    condition:
+        uint32be(0) == 0xD0CF11E0 and $root
+}
+
+rule Windows_App_Package
+{
+    meta:
+        reason = "An app for Windows (APPX, MSIX), or the file that installs one"
+    strings:
+        $map = "AppxBlockMap.xml"
+        $installer = "<AppInstaller"
+    condition:
+        (Zip and $map) or (uint8(0) < 0x80 and $installer in (0..1024)) or (uint32be(0) >> 8 == 0xEFBBBF and $installer in (0..1024))
+}
+
+rule Linux_Package
+{
+    meta:
+        reason = "A package for Linux (DEB, RPM, Snap)"
+    strings:
+        $deb = "!<arch>\ndebian-binary"
+    condition:
+        $deb at 0 or uint32be(0) == 0xEDABEEDB or (uint32be(0) == 0x68737173 and uint16(28) == 4)
+}
+
+rule Mac_Installer
+{
+    meta:
+        reason = "An installer for macOS (PKG), or a compiled AppleScript"
+    strings:
+        $script = "FasdUAS "
+    condition:
+        (uint32be(0) == 0x78617221 and uint16be(4) == 28) or $script at 0
+}
+
+rule Browser_Extension
+{
+    meta:
+        reason = "A packed extension for browsers of Chromium's family (CRX)"
+    condition:
+        uint32be(0) == 0x43723234 and (uint32(4) == 2 or uint32(4) == 3)
+}

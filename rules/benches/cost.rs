@@ -1,0 +1,88 @@
+//! What the rules cost: compiling, preparing, and in a fresh process loading and scanning. Prints a table.
+//! `cargo bench -p mcs-rules [-- RULES…]`, by default with the project's own.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "evaluators are started as they are, without a sandbox"
+)]
+
+use std::{
+    env, fs, hint,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use mcs_rules::{RuleSet, arguments};
+
+const MIB: usize = 1 << 20;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // Started by itself, as a server does.
+    mcs_rules::dispatch();
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/rules");
+    let given: Vec<_> =
+        env::args_os().skip(1).filter(|arg| arg != "--bench").map(PathBuf::from).collect();
+    let paths = if given.is_empty() { vec![own] } else { given };
+    let begun = Instant::now();
+    let rules = RuleSet::load(&paths)?;
+    let compiled = begun.elapsed();
+    println!("{} rules, compiled and prepared in {compiled:?}", rules.names().len());
+    println!("prepared: {} KiB", rules.prepared().len() / 1024);
+
+    let folder = tempfile::tempdir()?;
+    let prepared = folder.path().join("rules");
+    fs::write(&prepared, rules.prepared())?;
+    let program = env::current_exe()?;
+    let run = |media: &Path| -> Result<Duration, std::io::Error> {
+        let begun = Instant::now();
+        let status = Command::new(&program)
+            .args(arguments(&prepared, []))
+            .arg(media)
+            .stdout(Stdio::null())
+            .status()?;
+        hint::black_box(status);
+        Ok(begun.elapsed())
+    };
+    let shell = |media: &Path| -> Result<Duration, std::io::Error> {
+        let begun = Instant::now();
+        hint::black_box(Command::new("/bin/sh").args(["-c", "exit 0"]).arg(media).status()?);
+        Ok(begun.elapsed())
+    };
+    let empty = folder.path().join("empty");
+    fs::write(&empty, "x")?;
+    println!("fresh process, 1 byte: {:?} (median of 200)", median(200, || run(&empty))?);
+    println!("fresh shell, exit 0: {:?} (median of 200)", median(200, || shell(&empty))?);
+    for (name, fill) in [("zeros", 0_u8), ("noise", 1)] {
+        let media = folder.path().join(name);
+        fs::write(&media, content(50 * MIB, fill))?;
+        println!("50 MiB of {name}: {:?} (median of 5)", median(5, || run(&media))?);
+    }
+    let usage = fs::read_to_string("/proc/self/status")?;
+    println!("{}", usage.lines().find(|line| line.starts_with("VmHWM")).unwrap_or_default());
+    Ok(())
+}
+
+fn median(
+    times: usize,
+    run: impl Fn() -> Result<Duration, std::io::Error>,
+) -> Result<Duration, std::io::Error> {
+    let mut took = (0..times).map(|_| run()).collect::<Result<Vec<_>, _>>()?;
+    took.sort();
+    Ok(took.get(times / 2).copied().unwrap_or_default())
+}
+
+/// Zeros, or bytes that look random (xorshift).
+fn content(length: usize, fill: u8) -> Vec<u8> {
+    if fill == 0 {
+        return vec![0; length];
+    }
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut bytes = Vec::with_capacity(length);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes
+}
