@@ -104,7 +104,7 @@ fn the_digest_is_of_the_rules() {
     let file = folder.path().join("a.yar");
     let digest = |text: &str| {
         fs::write(&file, text).unwrap();
-        RuleSet::load(&[file.clone()]).unwrap().digest()
+        RuleSet::load(std::slice::from_ref(&file)).unwrap().digest()
     };
     let before = digest("rule A { strings: $a = \"one\" condition: $a }");
     assert_eq!(before, digest("rule A { strings: $a = \"one\" condition: $a }"));
