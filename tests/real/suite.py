@@ -21,6 +21,7 @@ PARTS = [
     "load",
     "browser",
     "sdk",
+    "proxies",
     "systemd",
     "package",
     "image",

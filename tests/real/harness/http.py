@@ -38,8 +38,11 @@ class Client:
         parts = urllib.parse.urlsplit(base)
         self.host, self.port, self.prefix = parts.hostname, parts.port, parts.path
 
+    def connect(self, timeout):
+        return http.client.HTTPConnection(self.host, self.port, timeout=timeout)
+
     def request(self, method, path, token=None, headers=(), body=None, timeout=120):
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout)
+        connection = self.connect(timeout)
         try:
             headers = dict(headers)
             if token is not None:

@@ -83,7 +83,7 @@ def what_is_installed_is_complete_and_does_not_start_by_itself(machine):
     same(here.run("bash", "-c", completion), "migrate")
     for file in ["default.toml", "strict.conf", "clamdscan.sh", "icap.sh", "yara.sh", "scan-demo.sh"]:
         here.run("test", "-s", f"/usr/share/{UNIT}/{file}")
-    for file in ["copyright", "README.md", "CHANGELOG.md", "from-python.md", "from-node.md"]:
+    for file in ["copyright", "README.md", "CHANGELOG.md", "docs/from-python.md", "docs/proxies/nginx.conf"]:
         here.run("test", "-s", f"/usr/share/doc/{UNIT}/{file}")
     # Nobody's command.
     same(here.run("ls", LIBRARY).split(), [UNIT, "mcs-sandbox"])
