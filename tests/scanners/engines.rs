@@ -252,7 +252,10 @@ async fn a_daemon_that_is_killed_over_a_media_has_no_word_on_it() {
     let socket = clamd.socket();
     let homeserver = Homeserver::start().await;
     let media = homeserver.has_bytes("abc", "some text");
-    let config = format!("scan.engines = [\"clamd\"]\nclamd.addresses = [{socket:?}]");
+    let config = format!(
+        "scan.engines = [\"clamd\"]\nclamd.addresses = [{socket:?}]\n\
+         result_cache.failure_ttl = \"1ms\""
+    );
     let scanner = by(&config).homeserver(&homeserver).start().await;
     clamd.freeze();
     let path = format!("/scan/{media}");
@@ -265,9 +268,8 @@ async fn a_daemon_that_is_killed_over_a_media_has_no_word_on_it() {
     let (reply, ()) = tokio::join!(reply, killed);
     reply.is_error(500, "M_UNKNOWN");
     assert!(scanner.log().contains("its answer broke off"), "{}", scanner.log());
-    // It is back, and the failure forgotten.
+    // It is back, and the failure long forgotten.
     clamd.run().await;
-    tokio::time::sleep(Duration::from_secs(5)).await;
     scanner.client.get(&path).await.is_clean();
 }
 

@@ -6,7 +6,6 @@ use std::{
     fmt, io,
     os::fd::{AsFd, AsRawFd},
     path::PathBuf,
-    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -19,7 +18,7 @@ use tokio::{
 
 use super::{
     Bounds, EngineFailure, Finding,
-    servers::{Server, Servers, connected},
+    servers::{Server, Servers, connected, said_and_sent},
     specimen::Specimen,
 };
 
@@ -184,28 +183,13 @@ async fn by_stream(
     specimen: &Specimen,
 ) -> Result<String, EngineFailure> {
     let (mut from, mut to) = tokio::io::split(stream);
-    let mut sending = pin!(stream_out(&mut to, specimen));
-    let mut answer = pin!(whole_answer(&mut from));
-    let mut sent = None;
-    loop {
-        tokio::select! {
-            biased;
-            sending = &mut sending, if sent.is_none() => sent = Some(match sending {
-                Ok(()) => true,
-                Err(failure @ EngineFailure::Media(_)) => return Err(failure),
-                // It closes when it has had enough, and has mostly said why.
-                Err(_) => false,
-            }),
-            answer = &mut answer => {
-                let answer = answer?;
-                // Errors come early; a verdict on the half of a media is none.
-                if sent != Some(true) && !answer.ends_with("ERROR") {
-                    return Err(EngineFailure::Early);
-                }
-                return Ok(answer);
-            }
-        }
+    let sending = stream_out(&mut to, specimen);
+    let (answer, sent) = said_and_sent(sending, whole_answer(&mut from)).await?;
+    // Errors come early; a verdict on the half of a media is none.
+    if !sent && !answer.ends_with("ERROR") {
+        return Err(EngineFailure::Early);
     }
+    Ok(answer)
 }
 
 async fn stream_out(

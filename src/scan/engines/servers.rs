@@ -3,6 +3,7 @@
 
 use std::{
     fmt, io,
+    pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -200,6 +201,27 @@ pub(super) async fn connected<T>(
     connected
         .unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into()))
         .map_err(EngineFailure::Unreachable)
+}
+
+/// Sends and listens at the same time. Gives the answer, and whether all had been sent when it was there.
+pub(super) async fn said_and_sent<T>(
+    sending: impl Future<Output = Result<(), EngineFailure>>,
+    answer: impl Future<Output = Result<T, EngineFailure>>,
+) -> Result<(T, bool), EngineFailure> {
+    let (mut sending, mut answer) = (pin!(sending), pin!(answer));
+    let mut sent = None;
+    loop {
+        tokio::select! {
+            biased;
+            ended = &mut sending, if sent.is_none() => sent = Some(match ended {
+                Ok(()) => true,
+                Err(failure @ EngineFailure::Media(_)) => return Err(failure),
+                // The other side closes when it has had enough, and has mostly said why.
+                Err(_) => false,
+            }),
+            answer = &mut answer => return Ok((answer?, sent == Some(true))),
+        }
+    }
 }
 
 #[cfg(test)]

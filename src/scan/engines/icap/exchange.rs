@@ -1,14 +1,14 @@
 //! One connection to an ICAP server, and what is said on it: the media goes out while the answer comes
 //! in, and what is sent back is held against the media as it comes. Nothing of either is kept.
 
-use std::{io, pin::pin};
+use std::io;
 
 use bytes::BytesMut;
 use futures_util::FutureExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 
 use super::{
-    super::{EngineFailure, Finding, specimen::Specimen},
+    super::{EngineFailure, Finding, servers::said_and_sent, specimen::Specimen},
     message::{Chunks, Encapsulated, Head, Malformed, Piece, put_chunk},
 };
 
@@ -156,30 +156,16 @@ impl Connection {
                 return self.incoming.answer(head, method, specimen).await;
             }
         }
-        let mut sending = pin!(send(&mut self.to, out, at, specimen));
-        let mut answer = pin!(async {
+        let sending = send(&mut self.to, out, at, specimen);
+        let answer = async {
             let head = self.incoming.head().await?;
             self.incoming.answer(head, method, specimen).await
-        });
-        let mut sent = None;
-        loop {
-            tokio::select! {
-                biased;
-                sending = &mut sending, if sent.is_none() => sent = Some(match sending {
-                    Ok(()) => true,
-                    Err(failure @ EngineFailure::Media(_)) => return Err(failure),
-                    // It closes when it has had enough, and may have said why.
-                    Err(_) => false,
-                }),
-                answer = &mut answer => {
-                    let answer = answer?;
-                    if answer.finding == Finding::Clean && sent != Some(true) {
-                        return Err(EngineFailure::Early);
-                    }
-                    return Ok(answer);
-                }
-            }
+        };
+        let (told, sent) = said_and_sent(sending, answer).await?;
+        if told.finding == Finding::Clean && !sent {
+            return Err(EngineFailure::Early);
         }
+        Ok(told)
     }
 }
 
