@@ -27,6 +27,7 @@ use crate::{
         self, AppState, Listen, Live, RequestSettings,
         listener::{BindError, Listener},
     },
+    identity::by,
     keys::{KeyError, KeyNotice, Keyring, RequestKey},
     media::{Authoriser, Homeservers, SetupError, spool::Spool},
     metrics::Metrics,
@@ -71,7 +72,7 @@ pub enum StartError {
     #[error("the sandbox cannot be used")]
     Sandbox(#[from] mcs_sandbox::Error),
     /// `scan.temp_directory`.
-    #[error("{} (scan.temp_directory) cannot be used", path.display())]
+    #[error("{} (scan.temp_directory) cannot be used{}", path.display(), by(source))]
     #[expect(missing_docs, reason = "the message says it")]
     TempDirectory { path: PathBuf, source: io::Error },
     /// The address.

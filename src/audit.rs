@@ -23,6 +23,7 @@ use tokio::{sync::oneshot, time::timeout};
 use tracing::{error, info, warn};
 
 use crate::{
+    identity::by,
     media::{self, MediaId, Origin},
     metrics::{AuditLine, Metrics},
 };
@@ -46,7 +47,7 @@ pub enum Settings {
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
     /// The file cannot be opened, or standard output is closed.
-    #[error("{at} cannot be opened")]
+    #[error("{at} cannot be opened{}", by(source))]
     Open {
         /// The file, or standard output.
         at: String,

@@ -11,13 +11,16 @@ use std::{
 
 use clap::{Parser, Subcommand};
 use matrix_content_scanner::{
+    chain::Chain,
     config::{Config, NEVER_SHOWN, Warning},
-    keys::{KeyNotice, RequestKey},
+    keys::{self, KeyNotice, RequestKey},
+    scan::{Verdict, local::LocalError},
+    terminal::{BAD, GOOD, HEADING, NOTE, Paint, Terminal, When, harmless},
 };
 use mcs_sandbox::{Exit, Layer, Layers, Outcome, Refused, Usage};
 
 /// Where packages put the configuration.
-const DEFAULT_CONFIG: &str = "/etc/matrix-content-scanner/config.toml";
+pub(crate) const DEFAULT_CONFIG: &str = "/etc/matrix-content-scanner/config.toml";
 
 /// `EX_CONFIG` of sysexits(3).
 pub(crate) const EXIT_CONFIG: u8 = 78;
@@ -36,7 +39,8 @@ Exit codes:
 
 /// Scans media on a Matrix content repository before people download it.
 #[derive(Debug, Parser)]
-#[command(version, after_help = ENVIRONMENT_AND_EXIT_CODES, args_override_self = true)]
+// The width is said: otherwise COLUMNS would be read.
+#[command(version, after_help = ENVIRONMENT_AND_EXIT_CODES, args_override_self = true, term_width = 100)]
 pub(crate) struct Cli {
     /// The configuration file; of several the last counts
     ///
@@ -44,6 +48,12 @@ pub(crate) struct Cli {
     /// environment alone.
     #[arg(short, long, value_name = "FILE", global = true, overrides_with = "config")]
     config: Option<PathBuf>,
+
+    /// When there is colour in what is printed and logged
+    ///
+    /// No variable is read for that. A progress line is shown on a terminal only, whatever this says.
+    #[arg(long, value_name = "WHEN", global = true, value_enum, default_value_t)]
+    color: When,
 
     #[command(subcommand)]
     command: Option<Command>,
@@ -64,6 +74,7 @@ pub(crate) enum Command {
         files: Vec<PathBuf>,
     },
     /// Run any command on a local file as a scan script would be run, and say what it was refused
+    #[command(override_usage = "matrix-content-scanner sandbox [OPTIONS] -- COMMAND [ARG]... FILE")]
     Sandbox {
         /// The command, and as its last word the file, of which it gets a copy
         #[arg(last = true, num_args = 2.., required = true, value_name = "COMMAND… FILE")]
@@ -101,6 +112,11 @@ impl Cli {
         self.command.clone().unwrap_or_default()
     }
 
+    /// Where there is colour.
+    pub(crate) fn terminal(&self) -> Terminal {
+        self.color.terminal()
+    }
+
     /// The configuration file, if any is to be read.
     pub(crate) fn config_file(&self) -> Option<PathBuf> {
         self.config_or(Path::new(DEFAULT_CONFIG))
@@ -118,18 +134,73 @@ impl Cli {
 /// `check-config`: what is in force as TOML, then as comments what is worth a word.
 pub(crate) fn print_config(
     out: &mut impl Write,
+    paint: Paint,
     config: &Config,
     warnings: &[Warning],
     notices: &[KeyNotice],
 ) -> io::Result<()> {
-    write!(out, "{config}")?;
+    for line in config.to_string().lines() {
+        let is_section = line.starts_with('[');
+        if is_section {
+            writeln!(out, "{}", paint.on(HEADING, line))
+        } else {
+            writeln!(out, "{line}")
+        }?;
+    }
     let words = warnings.iter().map(ToString::to_string);
     let words = words.chain(notices.iter().map(ToString::to_string));
     for (index, word) in words.enumerate() {
         let separator = if index == 0 { "\n" } else { "" };
-        writeln!(out, "{separator}# note: {word}")?;
+        writeln!(out, "{separator}{}", note(paint, &word))?;
     }
     Ok(())
+}
+
+/// `check-config`: a request key that is not there. systemd makes the folder of the state at the first start, so it may be
+/// missing too.
+pub(crate) fn key_to_be_made(paint: Paint, settings: &keys::Settings) -> String {
+    let mut told =
+        "\n# the request key is not there yet: it is made at the first start\n".to_owned();
+    if let keys::Settings::RequestSecret { path, .. } = settings
+        && let Some(folder) = path.parent().filter(|folder| !folder.exists())
+    {
+        let word = format!(
+            "crypto.request_secret_path: by then its folder {} has to be there",
+            folder.display()
+        );
+        told = format!("{told}{}\n", note(paint, &word));
+    }
+    told
+}
+
+/// `check-config`: a comment that is worth a word.
+pub(crate) fn note(paint: Paint, word: &str) -> String {
+    paint.on(NOTE, format_args!("# note: {}", harmless(word)))
+}
+
+/// `check-config`: a layer of the sandbox.
+pub(crate) fn layer_line(paint: Paint, layer: &str, state: &str) -> String {
+    let line = format!("#   {layer}: {}", harmless(state));
+    if state.starts_with("OFF") { paint.on(NOTE, line) } else { line }
+}
+
+/// `scan`: a line for each file, whatever is in its name and in what the script printed.
+pub(crate) fn verdict_line(
+    paint: Paint,
+    file: &Path,
+    verdict: &Result<Verdict, LocalError>,
+) -> String {
+    let (style, word, more) = match verdict {
+        Ok(Verdict::Clean { .. }) => (GOOD, "clean", String::new()),
+        Ok(Verdict::NotClean { output }) => (BAD, "not clean", output.to_string()),
+        Ok(Verdict::TypeForbidden { detected }) => {
+            (BAD, "not clean", format!("its type, {detected}, is not allowed"))
+        }
+        Err(error) => (NOTE, "failed", Chain(error).to_string()),
+    };
+    let separator = if more.is_empty() { "" } else { ": " };
+    let name = harmless(file.display());
+    format!("{name}: {}{separator}{}", paint.on(style, word), harmless(more))
 }
 
 /// `sandbox`: what came of it, and what to do about it.
@@ -185,12 +256,12 @@ pub(crate) fn print_trial(
             Refused::Read(path) => {
                 let never = NEVER_SHOWN.iter().any(|never| path.starts_with(never));
                 let remedy = if never { "never shown" } else { "sandbox.read_only_paths" };
-                writeln!(out, "  {of_paths}: {} ({remedy})", path.display())?;
+                writeln!(out, "  {of_paths}: {} ({remedy})", harmless(path.display()))?;
             }
             Refused::Write(path) => writeln!(
                 out,
                 "  {of_paths}: writing {} ($TMPDIR is for that; sandbox.writable_paths)",
-                path.display()
+                harmless(path.display())
             )?,
             Refused::Port(port) => {
                 writeln!(out, "  {}: TCP to port {port} (sandbox.tcp_ports)", Layer::Landlock)?;
@@ -199,7 +270,7 @@ pub(crate) fn print_trial(
                 writeln!(
                     out,
                     "  {of_paths}: the socket {} (sandbox.unix_sockets)",
-                    path.display()
+                    harmless(path.display())
                 )?;
             }
         }

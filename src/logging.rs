@@ -1,6 +1,6 @@
 //! The log: to standard error, for people or as JSON, a line an event. Set up once; its level may change.
 
-use std::io::{self, IsTerminal};
+use std::io;
 
 use tracing_subscriber::{
     EnvFilter, Registry, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt,
@@ -14,12 +14,12 @@ pub struct Level(reload::Handle<EnvFilter, Registry>);
 
 /// Sends all events of these levels to standard error. For the start of the process; a second call
 /// changes nothing.
-pub fn set_up(log: &Log) -> Level {
+pub fn set_up(log: &Log, colour: bool) -> Level {
     let (filter, handle) = reload::Layer::new(filter(log));
     let lines = fmt::layer().with_writer(io::stderr).with_target(false);
     let registry = tracing_subscriber::registry().with(filter);
     let set = match log.format {
-        LogFormat::Human => registry.with(lines.with_ansi(io::stderr().is_terminal())).try_init(),
+        LogFormat::Human => registry.with(lines.with_ansi(colour)).try_init(),
         LogFormat::Json => {
             registry.with(lines.json().flatten_event(true).with_current_span(true)).try_init()
         }

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod hint;
 mod signals;
 
 use std::{
@@ -27,6 +28,7 @@ use matrix_content_scanner::{
     migrate::{self, RemarkKind},
     scan::{Verdict, canary::Canary, filetype::Detector, trial::Trial},
     service_manager::{self, ServiceManager},
+    terminal::{BAD, GOOD, NOTE, Paint, Terminal, When, harmless, with_progress},
 };
 use mcs_sandbox::Outcome;
 
@@ -36,9 +38,10 @@ fn main() -> ExitCode {
     // Before there is a key or a token: nobody of the same user may trace this process or read its memory, and no core dump
     // has them. PR_SET_DUMPABLE(2const).
     if let Err(error) = nix::sys::prctl::set_dumpable(false) {
-        return failed(&io::Error::from(error));
+        return failed(When::default().terminal(), &io::Error::from(error));
     }
     let cli = Cli::from_arguments();
+    let terminal = cli.terminal();
     if let Command::Migrate { file, output, base } = cli.command() {
         return migrate(&file, output.as_deref(), base.as_deref());
     }
@@ -46,11 +49,14 @@ fn main() -> ExitCode {
     let (config, warnings) = match Config::load(file.as_deref(), std::env::vars_os()) {
         Ok(loaded) => loaded,
         Err(errors) => {
-            eprintln!("{errors}");
+            for problem in errors.problems() {
+                eprintln!("{}", harmless(problem));
+            }
+            hint(terminal.stderr, hint::of_configuration(file.as_deref()));
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    let level = logging::set_up(&config.log);
+    let level = logging::set_up(&config.log, terminal.stderr.is_on());
     let command = cli.command();
     // While there is one thread: it takes variables out of the environment.
     let socket = match command {
@@ -59,32 +65,33 @@ fn main() -> ExitCode {
     };
     let socket = match socket {
         Ok(socket) => socket,
-        Err(error) => return failed(&error),
+        Err(error) => return failed(terminal, &error),
     };
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     // Said, so that no variable of the environment is asked: a wrong one would be a panic.
     runtime.worker_threads(thread::available_parallelism().map_or(1, NonZero::get)).enable_all();
     let runtime = match runtime.build() {
         Ok(runtime) => runtime,
-        Err(error) => return failed(&error),
+        Err(error) => return failed(terminal, &error),
     };
     match command {
         Command::Serve => {
             let told = ServiceManager::from_environment(std::env::vars_os());
             let read = Arc::new(move || Config::load(file.as_deref(), std::env::vars_os()));
-            let serving = serve(config, &warnings, Manager { told, socket }, read, level);
+            let serving = serve(terminal, config, &warnings, Manager { told, socket }, read, level);
             runtime.block_on(serving)
         }
-        Command::CheckConfig => runtime.block_on(check_config(&config, &warnings)),
-        Command::Scan { files } => runtime.block_on(scan(&config, &files)),
-        Command::Sandbox { command } => runtime.block_on(sandbox(&config, &command)),
-        Command::PublicKey => public_key(&config),
+        Command::CheckConfig => runtime.block_on(check_config(terminal, &config, &warnings)),
+        Command::Scan { files } => runtime.block_on(scan(terminal, &config, &files)),
+        Command::Sandbox { command } => runtime.block_on(sandbox(terminal, &config, &command)),
+        Command::PublicKey => public_key(terminal, &config),
         // Above: it needs no configuration.
         Command::Migrate { .. } => ExitCode::SUCCESS,
     }
 }
 
 async fn serve(
+    terminal: Terminal,
     config: Config,
     warnings: &[Warning],
     manager: Manager,
@@ -97,66 +104,70 @@ async fn serve(
     let signals = signals::Stop::listen().and_then(|stop| Ok((stop, signals::reloads()?)));
     let (stop, asked) = match signals {
         Ok(signals) => signals,
-        Err(error) => return failed(&error),
+        Err(error) => return failed(terminal, &error),
     };
     match app::serve(config, manager, Reload { asked, read, level }, stop.asked()).await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failed(&error),
+        Err(error) => failed(terminal, &error),
     }
 }
 
-async fn check_config(config: &Config, warnings: &[Warning]) -> ExitCode {
+async fn check_config(terminal: Terminal, config: &Config, warnings: &[Warning]) -> ExitCode {
     // The key is looked at but never made: checking changes nothing.
     let (key, notices) = match RequestKey::load_existing(&config.crypto) {
-        Ok(Some((_key, notices))) => ("", notices),
-        Ok(None) => {
-            ("\n# the request key is not there yet: it is made at the first start\n", vec![])
-        }
-        Err(error) => return failed(&StartError::from(error)),
+        Ok(Some((_key, notices))) => (String::new(), notices),
+        Ok(None) => (cli::key_to_be_made(terminal.stdout, &config.crypto), vec![]),
+        Err(error) => return failed(terminal, &StartError::from(error)),
     };
     let mut out = io::stdout().lock();
-    let printed = cli::print_config(&mut out, config, warnings, &notices)
+    let printed = cli::print_config(&mut out, terminal.stdout, config, warnings, &notices)
         .and_then(|()| write!(out, "{key}"))
         .and_then(|()| out.flush());
     if let Err(error) = printed {
-        return failed(&error);
+        return failed(terminal, &error);
     }
     let detector = match Detector::new() {
         Ok(detector) => Arc::new(detector),
-        Err(error) => return failed(&StartError::from(error)),
+        Err(error) => return failed(terminal, &StartError::from(error)),
     };
     for name in app::unknown_types(config, &detector) {
-        say(format_args!("# note: {name}: no file is ever found to have this type"));
+        let word = format!("{name}: no file is ever found to have this type");
+        say(cli::note(terminal.stdout, &word));
     }
     let grounds = match Grounds::of_command(config, None).await {
         Ok(grounds) => grounds,
-        Err(error) => return failed(&error),
+        Err(error) => return failed(terminal, &error),
     };
-    say(format_args!("\n# the sandbox, tried out:"));
+    say("\n# the sandbox, tried out:");
     for (layer, state) in grounds.sandbox.layers().rows() {
-        say(format_args!("#   {layer}: {state}"));
+        say(cli::layer_line(terminal.stdout, layer, &state));
     }
     let network = match app::network(config).await {
         Ok(network) => network,
-        Err(error) => return failed(&StartError::from(error)),
+        Err(error) => return failed(terminal, &StartError::from(error)),
     };
     for (engine, version) in network.versions() {
         let version = version.as_deref().unwrap_or("nobody tells a version");
-        say(format_args!("# {engine}: {version}"));
+        say(harmless(format_args!("# {engine}: {version}")));
     }
     let Some(canary) = config.scan.canary.clone() else { return ExitCode::SUCCESS };
     let scanner = app::local_scanner(config, &grounds, detector, &network);
     match Canary::new(scanner, canary).check().await {
         Ok(()) => {
-            say(format_args!("# the canary: each engine knows a bad file from a good one"));
+            let word = "# the canary: each engine knows a bad file from a good one";
+            say(terminal.stdout.on(GOOD, word));
             ExitCode::SUCCESS
         }
-        Err(error) => failed(&error),
+        Err(error) => {
+            let code = failed(terminal, &error);
+            hint(terminal.stderr, Some(hint::of_canary(&error, config)));
+            code
+        }
     }
 }
 
 /// The exit code says the worst: 2 failed, 1 not clean, 0 clean.
-async fn scan(config: &Config, files: &[PathBuf]) -> ExitCode {
+async fn scan(terminal: Terminal, config: &Config, files: &[PathBuf]) -> ExitCode {
     let ready = async {
         let network = app::network(config).await?;
         let grounds = Grounds::of_command(config, None).await?;
@@ -168,40 +179,35 @@ async fn scan(config: &Config, files: &[PathBuf]) -> ExitCode {
     let (scanner, _grounds) = match scanner {
         Ok(ready) => ready,
         Err(error) => {
-            failed(&error);
+            failed(terminal, &error);
             return ExitCode::from(2);
         }
     };
     let mut worst = 0;
-    for file in files {
-        let name = file.display();
-        match scanner.scan(file).await {
-            Ok(Verdict::Clean { .. }) => say(format_args!("{name}: clean")),
-            Ok(Verdict::NotClean { output }) if output.is_empty() => {
-                say(format_args!("{name}: not clean"));
-                worst = worst.max(1);
-            }
-            Ok(Verdict::NotClean { output }) => {
-                say(format_args!("{name}: not clean: {output}"));
-                worst = worst.max(1);
-            }
-            Ok(Verdict::TypeForbidden { detected }) => {
-                say(format_args!("{name}: not clean: its type, {detected}, is not allowed"));
-                worst = worst.max(1);
-            }
-            Err(error) => {
-                say(format_args!("{name}: failed: {}", Chain(&error)));
-                worst = 2;
-            }
-        }
+    for (index, file) in files.iter().enumerate() {
+        let size = file.metadata().map_or(0, |metadata| metadata.len());
+        let what = format!(
+            "scanning {} of {}, {} ({})",
+            index.saturating_add(1),
+            files.len(),
+            harmless(file.display()),
+            bytesize::ByteSize(size)
+        );
+        let verdict = with_progress(&what, scanner.scan(file)).await;
+        say(cli::verdict_line(terminal.stdout, file, &verdict));
+        worst = worst.max(match verdict {
+            Ok(Verdict::Clean { .. }) => 0,
+            Ok(Verdict::NotClean { .. } | Verdict::TypeForbidden { .. }) => 1,
+            Err(_) => 2,
+        });
     }
     ExitCode::from(worst)
 }
 
 /// The exit code says: 2 not run, 1 ended badly, 0 ended well.
-async fn sandbox(config: &Config, command: &[OsString]) -> ExitCode {
+async fn sandbox(terminal: Terminal, config: &Config, command: &[OsString]) -> ExitCode {
     let not_run = |error: &(dyn Error + 'static)| {
-        failed(error);
+        failed(terminal, error);
         ExitCode::from(2)
     };
     let ([program, args @ ..], Some(file)) =
@@ -227,7 +233,7 @@ async fn sandbox(config: &Config, command: &[OsString]) -> ExitCode {
             match cli::print_trial(&mut out, grounds.sandbox.layers(), &exit, &refused) {
                 Ok(()) if exit.outcome == Outcome::Exited(0) => ExitCode::SUCCESS,
                 Ok(()) => ExitCode::FAILURE,
-                Err(error) => failed(&error),
+                Err(error) => failed(terminal, &error),
             }
         }
         Err(error) => not_run(&error),
@@ -255,7 +261,7 @@ fn migrate(file: &Path, output: Option<&Path>, base: Option<&Path>) -> ExitCode 
     if open == 0 { ExitCode::SUCCESS } else { ExitCode::from(EXIT_CONFIG) }
 }
 
-fn public_key(config: &Config) -> ExitCode {
+fn public_key(terminal: Terminal, config: &Config) -> ExitCode {
     match RequestKey::load(&config.crypto) {
         Ok((key, notices)) => {
             for notice in notices {
@@ -263,19 +269,27 @@ fn public_key(config: &Config) -> ExitCode {
             }
             match cli::print_public_key(&mut io::stdout().lock(), &key) {
                 Ok(()) => ExitCode::SUCCESS,
-                Err(error) => failed(&error),
+                Err(error) => failed(terminal, &error),
             }
         }
-        Err(error) => failed(&StartError::from(error)),
+        Err(error) => failed(terminal, &StartError::from(error)),
     }
 }
 
 /// Prints a line. Who has closed the pipe has read enough: the exit code says the rest.
-fn say(line: fmt::Arguments<'_>) {
+fn say(line: impl fmt::Display) {
     let _nobody_reads = writeln!(io::stdout(), "{line}");
 }
 
-fn failed(error: &(dyn Error + 'static)) -> ExitCode {
-    eprintln!("error: {}", Chain(error));
+fn failed(terminal: Terminal, error: &(dyn Error + 'static)) -> ExitCode {
+    eprintln!("{}: {}", terminal.stderr.on(BAD, "error"), harmless(Chain(error)));
+    hint(terminal.stderr, hint::of(error));
     ExitCode::FAILURE
+}
+
+/// What to do next, where the error alone leaves that open.
+fn hint(paint: Paint, text: Option<String>) {
+    if let Some(text) = text {
+        eprintln!("{}: {}", paint.on(NOTE, "hint"), harmless(text));
+    }
 }

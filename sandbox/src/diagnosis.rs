@@ -49,7 +49,14 @@ fn why(program: &Path, view: &View, job: &Path) -> Option<String> {
     };
     // One that the server cannot read either is told by the kernel alone.
     let first = first_line(program).ok()?;
-    let Some(interpreter) = first.strip_prefix(b"#!") else { return hidden(program) };
+    let Some(interpreter) = first.strip_prefix(b"#!") else {
+        let neither = || {
+            format!(
+                "{name} has no #! and interpreter in its first line, and is no compiled program"
+            )
+        };
+        return hidden(program).or_else(|| (!first.starts_with(b"\x7fELF")).then(neither));
+    };
     if interpreter.ends_with(b"\r") {
         return Some(format!("the first line of {name} ends in a carriage return, as on Windows"));
     }
@@ -104,6 +111,8 @@ mod tests {
             ("#!/bin/sh\r\nexit\r\n", 0o755, true, "ends in a carriage return"),
             ("#!/nowhere/python -u\n", 0o755, true, "/nowhere/python, the interpreter of "),
             ("#!  \n", 0o755, true, "names no interpreter"),
+            ("exit 0\n", 0o755, true, "has no #! and interpreter in its first line"),
+            ("", 0o755, true, "has no #! and interpreter in its first line"),
             ("#!/bin/sh\n", 0o755, false, "script is not in the sandbox (sandbox.read_only_paths)"),
             ("#!/etc/shadow\n", 0o755, true, "/etc/shadow is not in the sandbox"),
         ] {
@@ -111,7 +120,7 @@ mod tests {
             assert!(said.contains(expected), "{content:?} {mode:o}: {said:?}");
         }
         assert_eq!(told("#!/bin/sh\n", 0o755, true), "");
-        assert_eq!(told("", 0o755, true), "");
+        assert_eq!(told("\x7fELF", 0o755, true), "");
         fs::remove_dir_all(&directory).unwrap();
 
         let absent = |path: &str| why(Path::new(path), &view(true), Path::new("/job")).unwrap();

@@ -6,6 +6,7 @@
 
 use std::{
     fs::{self, Metadata},
+    io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
@@ -18,6 +19,7 @@ use super::{
     reader::{Parsed, Value},
     show,
 };
+use crate::identity::by;
 
 /// What scripts leave unquoted must be one word to a shell.
 const TEMP_DIRECTORY_CHARACTERS: &str = "[A-Za-z0-9._/-]";
@@ -40,6 +42,10 @@ pub(super) fn path(value: Value<'_>) -> Parsed<PathBuf> {
 pub(super) fn program(value: Value<'_>) -> Parsed<PathBuf> {
     const EXPECTED: &str = "the path of an executable file";
     let path = path(value).or_else(|_| value.wrong(EXPECTED))?;
+    if let Some(name) = program_of_a_command(&path) {
+        let found = format!("is no file, while {} is one", show::path(&name));
+        return wrong(&path, &found, "the program alone; its arguments have a key of their own");
+    }
     let metadata = stat(&path, EXPECTED)?;
     if !metadata.is_file() {
         return wrong(&path, "is not a regular file", EXPECTED);
@@ -48,6 +54,13 @@ pub(super) fn program(value: Value<'_>) -> Parsed<PathBuf> {
         return wrong(&path, "is not executable (chmod +x)", EXPECTED);
     }
     Ok(path)
+}
+
+/// The program, where a whole command was written.
+fn program_of_a_command(path: &Path) -> Option<PathBuf> {
+    let (name, _arguments) = path.to_str()?.split_once(' ')?;
+    let name = PathBuf::from(name);
+    (!path.exists() && name.is_file()).then_some(name)
 }
 
 /// A regular file that can be read.
@@ -59,7 +72,7 @@ pub(super) fn file(value: Value<'_>) -> Parsed<PathBuf> {
     }
     match fs::File::open(&path) {
         Ok(_) => Ok(path),
-        Err(error) => wrong(&path, &format!("cannot be read: {error}"), EXPECTED),
+        Err(error) => wrong(&path, &format!("cannot be read{}: {error}", by(&error)), EXPECTED),
     }
 }
 
@@ -97,7 +110,10 @@ pub(super) fn temp_directory(value: Value<'_>) -> Parsed<PathBuf> {
     }
     match access(&path, AccessFlags::W_OK | AccessFlags::X_OK) {
         Ok(()) => Ok(path),
-        Err(error) => wrong(&path, &format!("cannot be written: {}", error.desc()), EXPECTED),
+        Err(errno) => {
+            let error = io::Error::from(errno);
+            wrong(&path, &format!("cannot be written{}: {error}", by(&error)), EXPECTED)
+        }
     }
 }
 
@@ -110,8 +126,8 @@ fn is_one_word(path: &Path) -> bool {
 
 fn stat(path: &Path, expected: &str) -> Parsed<Metadata> {
     fs::metadata(path).or_else(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => wrong(path, "does not exist", expected),
-        _ => wrong(path, &error.to_string(), expected),
+        io::ErrorKind::NotFound => wrong(path, "does not exist", expected),
+        _ => wrong(path, &format!("cannot be looked at{}: {error}", by(&error)), expected),
     })
 }
 

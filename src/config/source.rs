@@ -16,6 +16,7 @@ use super::{
     problem::{Place, Problem},
     reader::{Entry, Reader},
 };
+use crate::identity::by;
 
 const PREFIX: &str = "MCS_";
 
@@ -61,7 +62,7 @@ impl Sources {
         let file = file.and_then(|path| match File::read(path) {
             Ok(file) => Some(file),
             Err(error) => {
-                problem(Place::File(path.into()), format!("cannot be read: {error}"));
+                problem(Place::File(path.into()), format!("cannot be read{}: {error}", by(&error)));
                 None
             }
         });

@@ -43,10 +43,15 @@ pub(super) fn create(path: &Path, content: &[u8]) -> io::Result<()> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
+    if !directory.exists() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "its folder does not exist"));
+    }
     let mut file = tempfile::Builder::new()
         .prefix(".request-key-")
         .permissions(std::fs::Permissions::from_mode(0o600))
-        .tempfile_in(directory)?;
+        .tempfile_in(directory)
+        // The library's words name the temporary file, which nobody has heard of.
+        .map_err(|error| io::Error::from(error.kind()))?;
     file.write_all(content)?;
     file.as_file().sync_all()?;
     file.persist_noclobber(path).map_err(|error| error.error)?;

@@ -23,6 +23,8 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 pub use ring::Keyring;
 
+use crate::identity::by;
+
 /// `[crypto]`, checked: exactly one source of the key.
 #[derive(Clone, Debug)]
 pub enum Settings {
@@ -82,7 +84,7 @@ pub enum KeyError {
         remedy: &'static str,
     },
     /// The file cannot be read.
-    #[error("{}: the key cannot be read", path.display())]
+    #[error("{}: the key cannot be read{}", path.display(), by(source))]
     Read {
         /// The key file.
         path: PathBuf,
@@ -91,7 +93,7 @@ pub enum KeyError {
         source: io::Error,
     },
     /// The file cannot be made.
-    #[error("{}: a new key cannot be written", path.display())]
+    #[error("{}: a new key cannot be written{}", path.display(), by(source))]
     Write {
         /// The key file.
         path: PathBuf,

@@ -8,6 +8,7 @@ use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, pem::PemObject},
 };
+use rustls_native_certs::{CertificateResult, load_certs_from_paths};
 
 use super::homeserver::SetupError;
 
@@ -18,9 +19,8 @@ pub(crate) const NO_ROOTS: &str = "no root certificates were found: install the 
 pub(crate) fn roots(extra: Option<&Path>) -> Result<RootCertStore, SetupError> {
     let mut roots = RootCertStore::empty();
     let system = match std::env::var_os("SSL_CERT_FILE").filter(|file| !file.is_empty()) {
-        // Alone: the library would take a SSL_CERT_DIR beside it for trusted too.
-        Some(file) => rustls_native_certs::load_certs_from_paths(Some(file.as_ref()), None),
-        None => rustls_native_certs::load_native_certs(),
+        Some(file) => load_certs_from_paths(Some(file.as_ref()), None),
+        None => of_the_system(),
     };
     for error in &system.errors {
         tracing::warn!(%error, "some of the system's root certificates could not be read");
@@ -42,6 +42,23 @@ pub(crate) fn roots(extra: Option<&Path>) -> Result<RootCertStore, SetupError> {
         }
     }
     Ok(roots)
+}
+
+/// From where systems keep them, and from nowhere else: the library's own way takes `SSL_CERT_DIR` into account.
+fn of_the_system() -> CertificateResult {
+    // SSL_CERT_FILE is not set here, so that this file is the system's.
+    let file = openssl_probe::probe().cert_file;
+    let mut directories = openssl_probe::candidate_cert_dirs();
+    let mut all = load_certs_from_paths(file.as_deref(), directories.next());
+    for directory in directories {
+        let more = load_certs_from_paths(None, Some(directory));
+        all.certs.extend(more.certs);
+        all.errors.extend(more.errors);
+    }
+    // Some of them are links to others.
+    all.certs.sort_unstable_by(|a, b| a.as_ref().cmp(b.as_ref()));
+    all.certs.dedup();
+    all
 }
 
 /// A client's side of TLS that trusts these roots.

@@ -27,6 +27,9 @@ const EICAR_BACKWARDS: &[u8] =
 
 const CLEAN_TEXT: &[u8] = b"A file without anything in it that a scanner could object to.\n";
 
+/// What the script is called where engines are named.
+pub const THE_SCRIPT: &str = "the script";
+
 /// What the canary says of the engines.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum CanaryState {
@@ -109,7 +112,7 @@ impl Canary {
     }
 
     async fn check_one(&self, name: &'static str, engine: &Engines) -> Result<(), CanaryError> {
-        let name = if name == "script" { "the script" } else { name };
+        let name = if name == "script" { THE_SCRIPT } else { name };
         match self.verdict(name, engine, Kind::Infected).await? {
             Verdict::NotClean { .. } => {}
             _ => return Err(CanaryError::InfectedPassed(name)),

@@ -4,6 +4,7 @@
 use std::{
     fs::File,
     io::{self, Read},
+    os::unix::fs::OpenOptionsExt,
     path::Path,
     sync::Arc,
 };
@@ -18,9 +19,13 @@ use super::{
     script::{Removal, Turns},
     worker::blocking,
 };
-use crate::media::{
-    intake::{Intake, IntakeError, Plan},
-    spool::Spool,
+use crate::{
+    identity::by,
+    media::{
+        FetchError,
+        intake::{Intake, IntakeError, Plan},
+        spool::Spool,
+    },
 };
 
 /// Scans local files.
@@ -40,18 +45,55 @@ pub struct LocalScanner {
     pub max_size: u64,
 }
 
+/// Why there is no verdict on a file.
+#[derive(Debug, thiserror::Error)]
+pub enum LocalError {
+    /// It is not there, or not for this user.
+    #[error("it cannot be opened{}", by(.0))]
+    Open(#[source] io::Error),
+    /// Nothing in it is looked for.
+    #[error("it is a directory: name the files in it")]
+    Directory,
+    /// A FIFO, a socket, a device.
+    #[error("it is not a regular file")]
+    NoFile,
+    /// A file larger than the service takes.
+    #[error(
+        "it is larger than {0} bytes (download.max_size, or what scan.max_spool_size leaves of it)"
+    )]
+    TooLarge(u64),
+    /// As in the service.
+    #[error(transparent)]
+    Scan(ScanError),
+}
+
+impl From<ScanError> for LocalError {
+    fn from(error: ScanError) -> Self {
+        match error {
+            // Nobody has fetched it.
+            ScanError::Fetch(FetchError::TooLarge { limit }) => Self::TooLarge(limit),
+            error => Self::Scan(error),
+        }
+    }
+}
+
 impl LocalScanner {
     /// The verdict on one file.
     ///
     /// # Errors
-    /// [`ScanError::Disk`] where the file cannot be read; else what can befall any scan.
-    pub async fn scan(&self, path: &Path) -> Result<Verdict, ScanError> {
-        let source = File::open(path).map_err(ScanError::Disk)?;
-        let metadata = source.metadata().map_err(ScanError::Disk)?;
-        if !metadata.is_file() {
-            return Err(ScanError::Disk(io::Error::other("it is not a regular file")));
+    /// The file's own, or what can befall any scan.
+    pub async fn scan(&self, path: &Path) -> Result<Verdict, LocalError> {
+        // Without O_NONBLOCK a FIFO would wait for somebody who writes.
+        let opened = File::options().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path);
+        let source = opened.map_err(LocalError::Open)?;
+        let metadata = source.metadata().map_err(LocalError::Open)?;
+        if metadata.is_dir() {
+            return Err(LocalError::Directory);
         }
-        self.run(&self.engines(), source, metadata.len(), &self.settings.mime).await
+        if !metadata.is_file() {
+            return Err(LocalError::NoFile);
+        }
+        Ok(self.run(&self.engines(), source, metadata.len(), &self.settings.mime).await?)
     }
 
     /// The engines of these settings.
@@ -63,7 +105,7 @@ impl LocalScanner {
     /// These engines' verdict on `length` bytes, whatever their type.
     ///
     /// # Errors
-    /// As [`LocalScanner::scan`].
+    /// What can befall any scan.
     pub async fn ask(
         &self,
         engines: &Engines,

@@ -16,7 +16,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tracing::{debug, warn};
 
 use super::{ScanError, Settings, Verdict, worker::caught};
-use crate::chain::Chain;
+use crate::{chain::Chain, terminal::shapes_text};
 
 /// How long the removal command may take.
 pub(super) const REMOVAL_TIME_LIMIT: Duration = Duration::from_secs(30);
@@ -411,12 +411,6 @@ fn first_line(output: &[u8], truncated: bool, directory: &Path) -> String {
     let end = output.iter().position(|byte| *byte == b'\n');
     let line = end.and_then(|end| output.get(..end)).unwrap_or(output);
     presentable(line, truncated && end.is_none(), directory, MAX_FIRST_LINE)
-}
-
-/// Control characters, and the invisible ones that turn the text around them about.
-fn shapes_text(character: char) -> bool {
-    character.is_control()
-        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]

@@ -156,6 +156,29 @@ async fn a_restart_appends() {
 }
 
 #[tokio::test]
+async fn a_file_that_is_moved_away_is_written_anew_from_a_reload_on() {
+    let homeserver = Homeserver::start().await;
+    let scanner = start(&homeserver, "audit.jsonl").await;
+    let (path, moved) = (scanner.place.path("audit.jsonl"), scanner.place.path("audit.jsonl.1"));
+    let (first, second) = (homeserver.has_bytes("abc", png()), homeserver.has_bytes("def", "text"));
+    scanner.client.get(&format!("/scan/{first}")).await.is_clean();
+    all_lines(&path, 1).await;
+    fs::rename(&path, &moved).unwrap();
+    // Even where the configuration is refused: whoever moved the file asks for that alone.
+    fs::write(scanner.place.path("config.toml"), "no TOML").unwrap();
+    scanner.signal(Signal::SIGHUP);
+    scanner.logged("the audit's file is open anew", 1).await;
+    scanner.logged("the reload is refused", 1).await;
+    scanner.client.get(&format!("/scan/{second}")).await.is_clean();
+    let lines_of = async |path| {
+        let lines = all_lines(path, 1).await;
+        lines.iter().map(|line| line["mxc"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(lines_of(&path).await, [format!("mxc://{second}")]);
+    assert_eq!(lines_of(&moved).await, [format!("mxc://{first}")]);
+}
+
+#[tokio::test]
 async fn a_full_disk_stops_nobody_and_is_told_once() {
     let homeserver = Homeserver::start().await;
     let scanner = start(&homeserver, "/dev/full").await;

@@ -167,6 +167,18 @@ async fn variables_of_other_programs_change_nothing() {
     let (code, _, stderr) = run(&["-c", &path], &trust);
     assert_eq!(code, Some(1), "{stderr}");
     assert!(stderr.contains("the package ca-certificates"), "{stderr}");
+
+    // Without it the system's are, whatever other programs take instead. The roots are read before it listens, which fails.
+    let nowhere = ("MCS_WEB__HOST", "192.0.2.1");
+    let lacks_roots = |variables: &[(&str, &str)]| {
+        let (code, _, stderr) = run(&["-c", &path], variables);
+        assert_eq!(code, Some(1), "{stderr}");
+        stderr.contains("the package ca-certificates")
+    };
+    let without = lacks_roots(&[nowhere]);
+    for other in [text(&directory), "/no/such/directory"] {
+        assert_eq!(lacks_roots(&[nowhere, ("SSL_CERT_DIR", other)]), without, "{other}");
+    }
 }
 
 /// The shipped configuration in a place of its own, as an operator would copy it.

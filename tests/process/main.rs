@@ -23,4 +23,5 @@ mod reload;
 mod secrets;
 mod service_manager;
 mod signals;
+mod terminal;
 mod trial;

@@ -10,15 +10,22 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use nix::sys::signal::Signal;
+use nix::{
+    sys::signal::Signal,
+    time::{ClockId, clock_gettime},
+};
 use tokio::task::JoinHandle;
 
-use crate::harness::{
-    Attachment, Builder, Client, Homeserver, Reply, Scanner,
-    attachment::seal,
-    png,
-    scanner::{as_root, entries, start_again},
-    skipped, until,
+use crate::{
+    harness::{
+        Attachment, Builder, Client, Homeserver, Reply, Scanner,
+        attachment::seal,
+        png,
+        scanner::{as_root, entries, start_again},
+        skipped, until,
+    },
+    operations::scraped,
+    service_manager::Manager,
 };
 
 const RUNS: &str = r#"
@@ -581,4 +588,77 @@ async fn engines_are_taken_over_with_their_settings_unless_one_does_not_know_the
     assert!(said.contains("the reload is refused"), "{said}");
     assert!(said.contains("clamd gives no verdict on the infected sample"), "{said}");
     scanner.client.get(&path).await.is_clean();
+}
+
+/// As systemd compares it, in microseconds.
+fn monotonic() -> u128 {
+    Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap()).as_micros()
+}
+
+#[tokio::test]
+async fn the_service_manager_is_told_when_a_reload_begins_and_ends() {
+    let homeserver = Homeserver::start().await;
+    let builder = Builder::new("exit 0").homeserver(&homeserver).config("scan.canary = \"eicar\"");
+    let (mut manager, builder) = Manager::of(builder);
+    let scanner = builder.start().await;
+    manager.hears("STATUS=Not ready").await;
+    // Who is still starting goes on starting.
+    reload(&scanner).await;
+    scanner.place.write_script("script.sh", KNOWS);
+    manager.hears("READY=1").await;
+    assert!(!manager.has_heard("RELOADING=1"), "a start is no reload");
+
+    scanner.place.write_script("better.sh", KNOWS);
+    for (lines, is_tried) in
+        [("scan.script = \"better.sh\"", true), ("scan.timeout = \"soon\"", false)]
+    {
+        rewrite(&scanner, lines);
+        let before = monotonic();
+        scanner.signal(Signal::SIGHUP);
+        let said = manager.hears("RELOADING=1\nMONOTONIC_USEC=").await;
+        let told: u128 = said.rsplit_once('=').unwrap().1.parse().unwrap();
+        assert!((before..=monotonic()).contains(&told), "{before} {told}");
+        if is_tried {
+            // Twice scan.timeout, and a minute.
+            manager.hears("EXTEND_TIMEOUT_USEC=180000000").await;
+        }
+        manager.hears("READY=1").await;
+    }
+}
+
+#[tokio::test]
+async fn reloads_are_counted_by_what_became_of_them() {
+    let homeserver = Homeserver::start().await;
+    let scanner = Builder::new(RUNS).homeserver(&homeserver).start().await;
+    let operations = scanner.operations().await;
+    let counted = async |taken_over: usize, refused: usize| {
+        let line = |result, count| format!("mcs_reloads_total{{result=\"{result}\"}} {count}");
+        let metrics = scraped(&operations, &line("taken_over", taken_over)).await;
+        assert!(metrics.lines().any(|it| it == line("refused", refused)), "{metrics}");
+    };
+    counted(0, 0).await;
+    takes_over(&scanner, "download.max_size = 1000").await;
+    counted(1, 0).await;
+    refuses(&scanner, "scan.timeout = \"soon\"").await;
+    counted(1, 1).await;
+    takes_over(&scanner, "-scan.timeout").await;
+    counted(2, 1).await;
+}
+
+#[tokio::test]
+async fn another_ttl_counts_for_what_is_remembered_already() {
+    let homeserver = Homeserver::start().await;
+    let scanner = Builder::new(RUNS).homeserver(&homeserver).start().await;
+    let media = homeserver.has_bytes("abc", png());
+    let runs_after_a_scan = async || {
+        scanner.client.get(&format!("/scan/{media}")).await.is_clean();
+        scanner.place.marks("runs")
+    };
+    assert_eq!(runs_after_a_scan().await, 1);
+    takes_over(&scanner, "download.max_size = 9000000").await;
+    assert_eq!(runs_after_a_scan().await, 1, "a reload forgets nothing");
+    takes_over(&scanner, "result_cache.ttl = \"1ms\"").await;
+    assert_eq!(runs_after_a_scan().await, 2, "a shorter ttl is over");
+    takes_over(&scanner, "result_cache.ttl = \"1h\"").await;
+    assert_eq!(runs_after_a_scan().await, 2, "a longer one is not");
 }
