@@ -23,5 +23,6 @@ mod reload;
 mod secrets;
 mod service_manager;
 mod signals;
+mod spool;
 mod terminal;
 mod trial;
