@@ -35,7 +35,7 @@ use crate::{
     scan::{
         self, Scanner,
         canary::{Canary, CanaryState},
-        engines::{self, Network},
+        engines::{self, Evaluator, Network},
         filetype::{Detector, LoadError},
         local::LocalScanner,
         run_directory::{self, RunDirectory},
@@ -68,6 +68,9 @@ pub enum StartError {
     /// Engines that are asked over a socket.
     #[error("the engines cannot be used")]
     Engines(#[from] engines::SetupError),
+    /// This program's file, or the prepared rules'.
+    #[error("the rules cannot be made ready for programs in the sandbox")]
+    Rules(#[from] RulesError),
     /// The sandbox does not hold here.
     #[error("the sandbox cannot be used")]
     Sandbox(#[from] mcs_sandbox::Error),
@@ -94,9 +97,16 @@ pub enum StartError {
 pub struct Grounds {
     /// Ready to prepare jobs.
     pub sandbox: Sandbox,
+    /// What looks at rules there, where they are asked.
+    pub evaluator: Option<Arc<Evaluator>>,
     /// This process's own directory; removed with it.
     pub directory: Arc<RunDirectory>,
 }
+
+/// Why there is no evaluator.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct RulesError(#[from] io::Error);
 
 impl Grounds {
     /// For the running service: sweeps what killed servers left, makes this one's directory, and tries the
@@ -135,18 +145,20 @@ impl Grounds {
         }
         let passable = config.sandbox.user.is_some();
         let directory = RunDirectory::make(&temp_directory, passable).map_err(unusable)?;
-        show_programs(&mut policy, config);
+        let evaluator = evaluator(config, None)?;
+        show_programs(&mut policy, config, evaluator.as_deref());
         policy.paths.read_only.extend(program.map(Path::to_owned));
         let sandbox = Candidate::new(policy)?.settle(directory.path()).await?;
-        Ok(Self { sandbox, directory: Arc::new(directory) })
+        Ok(Self { sandbox, evaluator, directory: Arc::new(directory) })
     }
 
     /// The same directory, with a sandbox by another configuration, tried out in it too.
-    async fn revised(&self, config: &Config) -> Result<Self, mcs_sandbox::Error> {
+    async fn revised(&self, config: &Config) -> Result<Self, StartError> {
         let mut policy = config.sandbox.clone();
-        show_programs(&mut policy, config);
+        let evaluator = evaluator(config, self.evaluator.as_deref())?;
+        show_programs(&mut policy, config, evaluator.as_deref());
         let sandbox = self.sandbox.revised(policy)?.settle(self.directory.path()).await?;
-        Ok(Self { sandbox, directory: Arc::clone(&self.directory) })
+        Ok(Self { sandbox, evaluator, directory: Arc::clone(&self.directory) })
     }
 
     /// The spool of this process.
@@ -158,9 +170,24 @@ impl Grounds {
 }
 
 /// The programs themselves, wherever they lie.
-fn show_programs(policy: &mut Policy, config: &Config) {
+fn show_programs(policy: &mut Policy, config: &Config, evaluator: Option<&Evaluator>) {
+    policy.paths.read_only.extend(evaluator.into_iter().flat_map(Evaluator::paths));
     policy.paths.read_only.extend(config.scan.script.clone());
     policy.paths.read_only.extend(config.scan.removal_command.iter().map(|(it, _)| it.clone()));
+}
+
+/// Made anew for each configuration; of this program as it was found first, since later its file may be gone.
+fn evaluator(
+    config: &Config,
+    before: Option<&Evaluator>,
+) -> Result<Option<Arc<Evaluator>>, RulesError> {
+    let Some(rules) = config.scan.rules() else { return Ok(None) };
+    let (directory, passable) = (&config.scan.temp_directory, config.sandbox.user.is_some());
+    let program = match before {
+        Some(before) => before.program().to_owned(),
+        None => std::env::current_exe()?,
+    };
+    Ok(Some(Arc::new(Evaluator::prepare(directory, passable, program, &rules.rules)?)))
 }
 
 /// The engines that are asked over a socket, with the versions of those that answer.
@@ -182,6 +209,7 @@ pub fn local_scanner(
         network: Arc::clone(network),
         settings: config.scan.clone(),
         sandbox: grounds.sandbox.clone(),
+        evaluator: grounds.evaluator.clone(),
         spool: grounds.spool(config),
         detector,
         max_size: config.download.max_size,
@@ -246,7 +274,7 @@ pub async fn serve(
         audit,
     };
     let (scanner, workers) =
-        Scanner::start(lasting.parts(&config, &grounds.sandbox, &homeservers, network));
+        Scanner::start(lasting.parts(&config, &grounds, &homeservers, network));
     let mut watch = Watch { state: tell_canary, task: None };
     watch.begin(canary, scanner.clone());
     let keys = Keyring::new(key, config.previous_key_ttl);
@@ -328,7 +356,7 @@ impl Lasting {
     fn parts(
         &self,
         config: &Config,
-        sandbox: &Sandbox,
+        grounds: &Grounds,
         homeservers: &Arc<Homeservers>,
         network: Arc<Network>,
     ) -> scan::Parts {
@@ -339,7 +367,8 @@ impl Lasting {
             max_media_size: max_size,
             homeservers: Arc::clone(homeservers),
             authoriser: Arc::new(Authoriser::new(Arc::clone(homeservers), ttl)),
-            sandbox: sandbox.clone(),
+            sandbox: grounds.sandbox.clone(),
+            evaluator: grounds.evaluator.clone(),
             network,
             spool: self.spool.with_bounds(config.scan.max_spool_size, max_size),
             detector: Arc::clone(&self.detector),

@@ -19,6 +19,7 @@
 //! | [`logging`] | the log | `config` |
 //! | [`media`] | media ids, homeservers, authorisation, download, decryption, spool | `metrics`, `chain` |
 //! | [`migrate`] | an earlier scanner's YAML as our TOML | `config`'s way of writing and judging |
+//! | `mcs-rules` | a crate of its own: YARA rules on one file, and the process that evaluates them | the sandbox, for mapping a file |
 //! | `mcs-sandbox` | a crate of its own: one program on one file under restriction | nothing of ours |
 //!
 //! # The walk of one request (`POST …/download_encrypted`)

@@ -35,6 +35,8 @@ use mcs_sandbox::Outcome;
 fn main() -> ExitCode {
     // Before anything else: this process may be the helper that a script runs in.
     mcs_sandbox::dispatch();
+    // Or the evaluator of rules, in such a helper's hands.
+    mcs_rules::dispatch();
     // Before there is a key or a token: nobody of the same user may trace this process or read its memory, and no core dump
     // has them. PR_SET_DUMPABLE(2const).
     if let Err(error) = nix::sys::prctl::set_dumpable(false) {
@@ -146,6 +148,10 @@ async fn check_config(terminal: Terminal, config: &Config, warnings: &[Warning])
         Ok(network) => network,
         Err(error) => return failed(terminal, &StartError::from(error)),
     };
+    if let Some(rules) = config.scan.rules() {
+        let (count, ignored) = (rules.rules.names().len(), rules.ignore.len());
+        say(format_args!("# rules: {count}, {ignored} of them ignored"));
+    }
     for (engine, version) in network.versions() {
         let version = version.as_deref().unwrap_or("nobody tells a version");
         say(harmless(format_args!("# {engine}: {version}")));

@@ -116,6 +116,14 @@ impl RuleSet {
     }
 }
 
+impl PartialEq for RuleSet {
+    fn eq(&self, other: &Self) -> bool {
+        self.digest == other.digest
+    }
+}
+
+impl Eq for RuleSet {}
+
 impl fmt::Debug for RuleSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "RuleSet({} rules, {:02x?})", self.names.len(), self.digest)

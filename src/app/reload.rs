@@ -12,7 +12,7 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use super::{Grounds, Lasting, canary, report, unknown_types};
+use super::{Grounds, Lasting, StartError, canary, report, unknown_types};
 use crate::{
     chain::Chain,
     config::{Changes, Config, ConfigErrors, Warning},
@@ -57,8 +57,8 @@ pub(super) enum ReloadError {
     Download(#[from] SetupError),
     #[error("the engines cannot be used")]
     Engines(#[from] engines::SetupError),
-    #[error("the sandbox cannot be used")]
-    Sandbox(#[from] mcs_sandbox::Error),
+    #[error(transparent)]
+    Grounds(#[from] StartError),
     #[error("the sandbox would hold less than it does: without {0}")]
     Weaker(String),
     #[error("the canary has another answer than the right one")]
@@ -185,7 +185,7 @@ impl Reloader {
         self.canary.stop().await;
         let now = self.live.now();
         let homeservers = Arc::new(homeservers);
-        let parts = self.lasting.parts(&config, &grounds.sandbox, &homeservers, network);
+        let parts = self.lasting.parts(&config, &grounds, &homeservers, network);
         let scanner = now.scanner.renewed(parts);
         let keys = now.keys.rotated(key, config.previous_key_ttl);
         self.reload.level.change(&config.log);

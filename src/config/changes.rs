@@ -85,14 +85,15 @@ impl Changes {
     /// Whether scripts run under something else than before, themselves included.
     #[must_use]
     pub fn sandbox(&self) -> bool {
-        let programs = ["scan.script", "scan.removal_command"];
+        let programs = ["scan.script", "scan.removal_command", "scan.engines", "rules.paths"];
         self.taken.iter().any(|key| key.starts_with("sandbox.") || programs.contains(&&**key))
     }
 
     /// Whether another word on the same file may come of it.
     #[must_use]
     pub fn judge(&self) -> bool {
-        let engine = |key: &str| key.starts_with("clamd.") || key.starts_with("icap.");
+        let sections = ["rules.", "clamd.", "icap."];
+        let engine = |key: &str| sections.iter().any(|section| key.starts_with(section));
         let judge = |key: &String| engine(key) || OF_THE_JUDGE.contains(&&**key);
         self.sandbox() || self.taken.iter().any(judge)
     }
@@ -115,11 +116,17 @@ fn changed(a: &Config, b: &Config) -> Vec<String> {
         ),
         ("download.proxy", a.download.proxy == b.download.proxy),
         ("crypto.pickle_key", pickle_key(a) == pickle_key(b)),
+        // What lies in the files.
+        ("rules.paths", rules(a) == rules(b)),
     ];
     changed.extend(hidden.into_iter().filter(|(_, same)| !same).map(|(key, _)| key.to_owned()));
     changed.sort_unstable();
     changed.dedup();
     changed
+}
+
+fn rules(config: &Config) -> Option<&mcs_rules::RuleSet> {
+    config.scan.rules().map(|rules| &rules.rules)
 }
 
 fn pickle_key(config: &Config) -> Option<&PickleKey> {

@@ -1,18 +1,21 @@
-//! `scan.engines`, and the sections of those that are asked over a socket: `[clamd]`, `[icap]`.
+//! `scan.engines`, and the sections of the engines: `[rules]`, `[clamd]`, `[icap]`.
 
-use std::time::Duration;
+use std::{error::Error, path::PathBuf, time::Duration};
 
+use mcs_rules::RuleSet;
 use url::Url;
 
 use super::{
     kinds::{self, LONGEST, choice, duration, list, size},
     paths,
+    problem::Wrong,
     reader::{Parsed, Reader, Section, Value},
 };
 use crate::scan::engines::{
     Bounds, Kind, Otherwise,
     clamd::{self, Address, Encrypted},
     icap::{self, Method},
+    rules,
 };
 
 const PEBIBYTE: u64 = 1 << 50;
@@ -39,12 +42,17 @@ pub(super) const METHODS: [(&str, Method); 2] =
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Name {
     Script,
+    Rules,
     Clamd,
     Icap,
 }
 
-const NAMES: [(&str, Name); 3] =
-    [("script", Name::Script), ("clamd", Name::Clamd), ("icap", Name::Icap)];
+const NAMES: [(&str, Name); 4] = [
+    ("script", Name::Script),
+    ("rules", Name::Rules),
+    ("clamd", Name::Clamd),
+    ("icap", Name::Icap),
+];
 
 /// `scan.engines`.
 pub(super) fn names(scan: &mut Section<'_, '_>) -> Vec<Name> {
@@ -57,7 +65,10 @@ pub(super) fn names(scan: &mut Section<'_, '_>) -> Vec<Name> {
             Ok(names)
         }
     });
-    names.unwrap_or_else(|| vec![Name::Script])
+    names.unwrap_or_else(|| {
+        // Who has a script and says no more wants that.
+        vec![if scan.has("script") { Name::Script } else { Name::Rules }]
+    })
 }
 
 /// The script's bounds, which stand among its own keys.
@@ -71,14 +82,47 @@ pub(super) fn script_bounds(scan: &mut Section<'_, '_>) -> Bounds {
 
 /// What each of them is told. None only where a problem was told.
 pub(super) fn read(reader: &mut Reader<'_>, names: &[Name], script: &Bounds) -> Option<Vec<Kind>> {
+    let rules = rules(&mut reader.section("rules"), names.contains(&Name::Rules));
     let clamd = clamd(&mut reader.section("clamd"));
     let icap = icap(&mut reader.section("icap"), names.contains(&Name::Icap));
     let kind = |name: &Name| match name {
         Name::Script => Some(Kind::Script(script.clone())),
+        Name::Rules => rules.clone().map(Kind::Rules),
         Name::Clamd => Some(Kind::Clamd(clamd.clone())),
         Name::Icap => icap.clone().map(Kind::Icap),
     };
     names.iter().map(kind).collect()
+}
+
+fn rules(section: &mut Section<'_, '_>, listed: bool) -> Option<rules::Settings> {
+    const EXPECTED: &str = "files or directories of YARA rules, unless scan.script is set or \
+                            scan.engines lists others";
+    if listed && !section.has("paths") {
+        section.missing("paths", EXPECTED);
+    }
+    let read = section.read("paths", |value| {
+        let paths = some(paths::path)(value)?;
+        match RuleSet::load(&paths) {
+            Ok(rules) => Ok((paths, rules)),
+            Err(error) => {
+                let because = error.source().map(|source| format!(": {source}"));
+                let found = format!("{error}{}", because.unwrap_or_default());
+                Err(Wrong::one(found, "YARA rules"))
+            }
+        }
+    });
+    let ignore = section.read("ignore", list(kinds::text)).unwrap_or_default();
+    if let Some((_, rules)) = &read
+        && let Some(unknown) = ignore.iter().find(|name| !rules.names().contains(*name))
+    {
+        section.conflict(
+            "ignore",
+            format!("found \"{unknown}\", expected names of rules in rules.paths"),
+        );
+    }
+    let (timeout, bounds) = (time_limit(section), bounds(section, None));
+    let (paths, rules): (Vec<PathBuf>, _) = read?;
+    Some(rules::Settings { paths, ignore, rules, timeout, bounds })
 }
 
 fn clamd(section: &mut Section<'_, '_>) -> clamd::Settings {
@@ -86,7 +130,7 @@ fn clamd(section: &mut Section<'_, '_>) -> clamd::Settings {
         .read("addresses", some(address))
         .unwrap_or_else(|| vec![Address::Unix(CLAMD_SOCKET.into())]);
     let encrypted = section.read("encrypted", choice(&ENCRYPTED)).unwrap_or(Encrypted::Refuse);
-    let (timeout, bounds) = (time_limit(section), bounds(section, CLAMD_MAX_SIZE));
+    let (timeout, bounds) = (time_limit(section), bounds(section, Some(CLAMD_MAX_SIZE)));
     clamd::Settings { addresses, encrypted, timeout, bounds }
 }
 
@@ -98,7 +142,7 @@ fn icap(section: &mut Section<'_, '_>, listed: bool) -> Option<icap::Settings> {
     let urls = section.read("urls", some(service));
     let method = section.read("method", choice(&METHODS)).unwrap_or(Method::Respmod);
     let ca_certificates = section.read("ca_certificates", paths::file);
-    let (timeout, bounds) = (time_limit(section), bounds(section, ICAP_MAX_SIZE));
+    let (timeout, bounds) = (time_limit(section), bounds(section, Some(ICAP_MAX_SIZE)));
     Some(icap::Settings { urls: urls?, method, ca_certificates, timeout, bounds })
 }
 
@@ -107,9 +151,9 @@ fn time_limit(section: &mut Section<'_, '_>) -> Duration {
     timeout.unwrap_or(Duration::from_secs(60))
 }
 
-fn bounds(section: &mut Section<'_, '_>, max_size: u64) -> Bounds {
+fn bounds(section: &mut Section<'_, '_>, max_size: Option<u64>) -> Bounds {
     Bounds {
-        max_size: section.read("max_size", size(1..=PEBIBYTE)).or(Some(max_size)),
+        max_size: section.read("max_size", size(1..=PEBIBYTE)).or(max_size),
         larger: section.read("larger", choice(&OTHERWISE)).unwrap_or(Otherwise::Fail),
         on_failure: section.read("on_failure", choice(&OTHERWISE)).unwrap_or(Otherwise::Fail),
     }

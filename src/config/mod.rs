@@ -127,6 +127,7 @@ impl Config {
         for kind in scan.iter().flat_map(|scan| &scan.engines) {
             let (bounds, because) = match kind {
                 Kind::Script(bounds) => (bounds, "scan.script_max_size"),
+                Kind::Rules(rules) => (&rules.bounds, "rules.max_size"),
                 Kind::Clamd(clamd) => (&clamd.bounds, "clamd.max_size"),
                 Kind::Icap(icap) => (&icap.bounds, "icap.max_size"),
             };

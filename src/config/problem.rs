@@ -45,8 +45,6 @@ pub struct ConfigErrors(pub(super) Vec<Problem>);
 /// What works and is probably not meant.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Warning {
-    /// `scan.script` is the one that the project ships to be tried out.
-    DemoScript(PathBuf),
     /// The script runs as a user that other services may run as too.
     SharedUser(&'static str),
     /// A path in `sandbox.writable_paths`.
@@ -139,11 +137,6 @@ impl fmt::Display for Place {
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::DemoScript(path) => write!(
-                f,
-                "scan.script: {} is a demonstration: it knows the EICAR test file and nothing else",
-                path.display()
-            ),
             Self::SharedUser(name) => write!(
                 f,
                 "sandbox.user: not set, so scripts run as {name}, which other services may run as \

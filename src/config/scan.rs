@@ -16,9 +16,6 @@ use crate::scan::{
     canary::{self, Samples},
 };
 
-/// The demonstration that `config/` ships.
-const DEMO_SCRIPT: &str = "scan-demo.sh";
-
 const MILLISECOND: Duration = Duration::from_millis(1);
 const PEBIBYTE: u64 = 1 << 50;
 
@@ -88,11 +85,7 @@ fn script(scan: &mut Section<'_, '_>, listed: bool) -> Option<Option<PathBuf>> {
         let _unused = scan.read("script", paths::program);
         return Some(None);
     }
-    let script = scan.require("script", "the path of an executable file", paths::program)?;
-    if script.ends_with(DEMO_SCRIPT) {
-        scan.warn(Warning::DemoScript(script.clone()));
-    }
-    Some(Some(script))
+    scan.require("script", "the path of an executable file", paths::program).map(Some)
 }
 
 fn canary(scan: &mut Section<'_, '_>) -> Option<canary::Settings> {

@@ -78,6 +78,7 @@ impl Config {
         let mut lines = Lines::new(f, "\n[scan]")?;
         let names = scan.engines.iter().map(|kind| match kind {
             Kind::Script(_) => quoted("script"),
+            Kind::Rules(_) => quoted("rules"),
             Kind::Clamd(_) => quoted("clamd"),
             Kind::Icap(_) => quoted("icap"),
         });
@@ -124,6 +125,12 @@ impl Config {
         for kind in &self.scan.engines {
             let (mut lines, timeout, bounds) = match kind {
                 Kind::Script(_) => continue,
+                Kind::Rules(rules) => {
+                    let mut lines = Lines::new(f, "\n[rules]")?;
+                    lines.line("paths", list(rules.paths.iter().map(|it| path(it))))?;
+                    lines.line("ignore", list(rules.ignore.iter().map(|it| quoted(it))))?;
+                    (lines, rules.timeout, &rules.bounds)
+                }
                 Kind::Clamd(clamd) => {
                     let mut lines = Lines::new(f, "\n[clamd]")?;
                     let addresses = clamd.addresses.iter().map(|it| quoted(&it.to_string()));

@@ -14,7 +14,7 @@ use mcs_sandbox::Sandbox;
 use super::{
     ScanError, Settings, Verdict,
     bench::Bench,
-    engines::{Engines, Network, Run},
+    engines::{Engines, Evaluator, Network, Run},
     filetype::{Detector, MimeRules},
     script::{Removal, Turns},
     worker::blocking,
@@ -35,6 +35,8 @@ pub struct LocalScanner {
     pub settings: Settings,
     /// Where the script runs.
     pub sandbox: Sandbox,
+    /// What looks at rules, where they are asked.
+    pub evaluator: Option<Arc<Evaluator>>,
     /// The engines that are asked over a socket.
     pub network: Arc<Network>,
     /// Where the files' copies lie.
@@ -99,7 +101,8 @@ impl LocalScanner {
     /// The engines of these settings.
     #[must_use]
     pub fn engines(&self) -> Engines {
-        Engines::new(&self.settings, &self.sandbox, &Turns::new(1), &self.network)
+        let evaluator = self.evaluator.as_ref();
+        Engines::new(&self.settings, &self.sandbox, evaluator, &Turns::new(1), &self.network)
     }
 
     /// These engines' verdict on `length` bytes, whatever their type.

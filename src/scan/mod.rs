@@ -39,7 +39,7 @@ use crate::{
 };
 use cache::{Holding, MediaKey, ResultCache};
 use canary::CanaryState;
-use engines::{Engines, Network};
+use engines::{Engines, Evaluator, Network};
 use filetype::{Detector, MediaType};
 use flight::{Flights, Outcome, Seat};
 use once::OncePerKey;
@@ -272,6 +272,8 @@ pub struct Parts {
     pub authoriser: Arc<Authoriser>,
     /// Where scripts run.
     pub sandbox: mcs_sandbox::Sandbox,
+    /// What looks at rules, where they are asked.
+    pub evaluator: Option<Arc<Evaluator>>,
     /// The engines that are asked over a socket.
     pub network: Arc<Network>,
     /// Where jobs' directories and large bodies lie.
@@ -319,7 +321,13 @@ impl Scanner {
 
     fn open(parts: Parts, kept: Kept) -> Self {
         let Kept { queue, pulse, turns, cache } = kept;
-        let engines = Engines::new(&parts.settings, &parts.sandbox, &turns, &parts.network);
+        let engines = Engines::new(
+            &parts.settings,
+            &parts.sandbox,
+            parts.evaluator.as_ref(),
+            &turns,
+            &parts.network,
+        );
         tokio::spawn(Network::keep_versions(
             Arc::downgrade(&parts.network),
             parts.settings.version_interval,
@@ -635,11 +643,21 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// `[rules]`, where they are asked.
+    #[must_use]
+    pub fn rules(&self) -> Option<&engines::rules::Settings> {
+        self.engines.iter().find_map(|kind| match kind {
+            engines::Kind::Rules(rules) => Some(rules),
+            _ => None,
+        })
+    }
+
     /// What one media may take with all engines one after the other.
     #[must_use]
     pub fn time_limits(&self) -> Duration {
         let limit = |kind: &engines::Kind| match kind {
             engines::Kind::Script(_) => self.timeout,
+            engines::Kind::Rules(rules) => rules.timeout,
             engines::Kind::Clamd(clamd) => clamd.timeout,
             engines::Kind::Icap(icap) => icap.timeout,
         };

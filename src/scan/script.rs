@@ -109,7 +109,7 @@ impl Turns {
     }
 
     /// None is never: it is not closed.
-    async fn take(&self) -> Option<SemaphorePermit<'_>> {
+    pub(super) async fn take(&self) -> Option<SemaphorePermit<'_>> {
         self.semaphore.acquire().await.ok()
     }
 }

@@ -180,7 +180,8 @@ impl Place {
     /// The directories of jobs at the moment, of all runs of the program.
     pub fn jobs(&self) -> Vec<PathBuf> {
         let runs = entries(&self.path("temp"));
-        runs.iter().flat_map(|run| entries(run)).collect()
+        let is_job = |path: &PathBuf| !path.ends_with("rules");
+        runs.iter().flat_map(|run| entries(run)).filter(is_job).collect()
     }
 
     /// The processes of scripts at the moment, of all runs of the program: each has its job's

@@ -20,6 +20,7 @@ mod listening;
 mod migrate;
 mod operations;
 mod reload;
+mod rules;
 mod secrets;
 mod service_manager;
 mod signals;

@@ -90,3 +90,18 @@ fn the_shipped_file_marks_the_keys_that_are_read_at_the_start_alone() {
     }
     assert_eq!(marked, crate::config::changes::AT_START.map(|(key, _)| key));
 }
+
+#[test]
+fn rules_with_another_content_are_another_judge_in_another_sandbox() {
+    let folder = Folder::new();
+    let lines = "scan.engines = ['rules']\nrules.paths = ['some.yar']";
+    let read = |rule: &str| {
+        folder.file("some.yar", rule, 0o644);
+        folder.good(lines)
+    };
+    let running = read("rule One { condition: true }");
+    assert_eq!(read("rule One { condition: true }").taken_over(&running).1, Changes::default());
+    let (_, told) = read("rule One { condition: false }").taken_over(&running);
+    assert_eq!(told.taken, ["rules.paths"]);
+    assert!(told.sandbox() && told.judge());
+}

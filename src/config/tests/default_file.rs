@@ -6,27 +6,28 @@ const TEXT: &str = include_str!("../../../config/default.toml");
 
 fn load(text: &str) -> (Config, Vec<Warning>) {
     let folder = Folder::new();
-    folder.file("scan-demo.sh", include_str!("../../../config/scan-demo.sh"), 0o755);
+    fs::create_dir(folder.path().join("rules")).unwrap();
+    folder.file("rules/some.yar", "rule Some { condition: true }", 0o644);
     let (config, warnings) = folder.load_with(text, &[]).unwrap();
     (config, warnings)
 }
 
 #[test]
-fn it_loads_from_the_checkout_and_says_that_it_is_a_demonstration() {
+fn it_loads_from_the_checkout_with_rules_that_know_the_test_file() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/default.toml");
-    let (config, warnings) = Config::load(Some(&file), std::iter::empty()).unwrap();
-    let script = config.scan.script.unwrap();
-    assert!(warnings.contains(&Warning::DemoScript(script)));
+    let (config, _) = Config::load(Some(&file), std::iter::empty()).unwrap();
+    assert!(config.scan.rules().unwrap().rules.names().contains("EICAR_Test_File"));
+    assert_eq!(config.scan.engines.len(), 1);
 }
 
 #[test]
 fn it_writes_the_defaults_that_are_built_in() {
     let without_paths = |text: String| {
-        let line = |line: &&str| !line.contains("_path = ") && !line.contains("script = ");
+        let line = |line: &&str| !line.contains("_path = ") && !line.contains("paths = [\"");
         text.lines().filter(line).map(str::to_owned).collect::<Vec<_>>()
     };
     let built_in =
-        "scan.script = 'scan-demo.sh'\ncrypto = { request_secret_path = 'k', generate = true }";
+        "rules.paths = ['rules']\ncrypto = { request_secret_path = 'k', generate = true }";
     assert_eq!(
         without_paths(load(TEXT).0.to_string()),
         without_paths(load(built_in).0.to_string())

@@ -92,7 +92,7 @@ fn what_is_wrong_with_an_engine_is_told() {
         ("scan.engines = ['script', 'script']", "each once"),
         (
             "scan.engines = ['clamav']",
-            "[0]: found \"clamav\", expected \"script\" or \"clamd\" or \"icap\"",
+            "[0]: found \"clamav\", expected \"script\" or \"rules\" or \"clamd\" or \"icap\"",
         ),
         ("scan.engines = 'clamd'", "expected a list"),
         ("scan.engines = ['icap']", "icap.urls: found nothing, expected a list of URLs"),
@@ -137,4 +137,58 @@ fn a_media_that_no_engine_may_be_asked_about_is_warned_of() {
     assert_eq!(warned("scan.script_max_size = '1MiB'"), never("scan.script_max_size"));
     assert_eq!(warned("scan.engines = ['clamd']\nclamd.larger = 'skip'"), []);
     assert_eq!(warned("scan.engines = ['clamd']\ndownload.max_size = '25MiB'"), []);
+}
+
+fn with_rules(rule: &str) -> Folder {
+    let folder = Folder::new();
+    folder.file("some.yar", rule, 0o644);
+    folder
+}
+
+#[test]
+fn rules_are_compiled_when_they_are_read() {
+    let folder = with_rules("rule One { condition: true } private rule Two { condition: true }");
+    let lines = "scan.engines = ['rules']\nrules.paths = ['some.yar']\nrules.ignore = ['One']";
+    let config = folder.good(lines);
+    let rules = config.scan.rules().unwrap();
+    assert_eq!(rules.paths, [folder.path().join("some.yar")]);
+    assert_eq!((rules.ignore.as_slice(), rules.timeout.as_secs()), (&["One".to_owned()][..], 60));
+    assert_eq!(rules.bounds.max_size, None);
+    let shown = config.to_string();
+    assert!(
+        shown.contains("[rules]\npaths = [") && shown.contains("ignore = [\"One\"]"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn who_sets_a_script_alone_has_that_asked_and_who_sets_none_the_rules() {
+    let folder = with_rules("rule One { condition: true }");
+    assert!(folder.good("rules.paths = ['.']").scan.rules().is_none(), "with a script");
+    let text = "rules.paths = ['.']\ncrypto.request_secret_path = 'key'";
+    assert!(folder.load_with(text, &[]).unwrap().0.scan.rules().is_some());
+}
+
+#[test]
+fn rules_that_cannot_be_used_are_told_with_their_place() {
+    let folder = with_rules("rule One {\n  condition: $nowhere\n}");
+    let place = folder.path().join("some.yar");
+    let told = folder.told("rules.paths = ['.']");
+    let expected = format!("F:1:7: rules.paths: found {}:2:14: error: ", place.display());
+    assert!(told.starts_with(&expected), "{told}");
+    let folder = with_rules("rule One { condition: true }");
+    for (lines, expected) in [
+        ("scan.engines = ['rules']", "rules.paths: found nothing, expected files or directories"),
+        ("rules.paths = []", "expected at least one"),
+        ("rules.paths = ['none']", "/none cannot be read: No such file"),
+        (
+            "rules.paths = ['.']\nrules.ignore = ['Oen']",
+            "rules.ignore: found \"Oen\", expected names",
+        ),
+        ("rules.timeout = 0", "rules.timeout: "),
+        ("rules.larger = 'pass'", "rules.larger: "),
+    ] {
+        let told = folder.told(lines);
+        assert!(told.contains(expected), "{lines}: {told}");
+    }
 }

@@ -264,8 +264,8 @@ fn an_empty_configuration_is_told_what_it_lacks() {
     let errors = Config::load(None, std::iter::empty()).unwrap_err();
     assert_eq!(
         errors.to_string(),
-        "no configuration file (see -c): scan.script: found nothing, expected the path of an \
-         executable file\nno configuration file (see -c): crypto.request_secret_path: found \
+        "no configuration file (see -c): rules.paths: found nothing, expected files or directories of YARA \
+         rules, unless scan.script is set or scan.engines lists others\nno configuration file (see -c): crypto.request_secret_path: found \
          nothing, expected the path of the request key, or pickle_path and pickle_key"
     );
 }

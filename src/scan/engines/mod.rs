@@ -9,6 +9,7 @@ pub mod clamd;
 #[cfg(test)]
 mod fake;
 pub mod icap;
+pub mod rules;
 mod servers;
 pub mod specimen;
 
@@ -32,6 +33,7 @@ use crate::chain::Chain;
 
 pub use clamd::Clamd;
 pub use icap::Icap;
+pub use rules::{Evaluator, Rules};
 pub use specimen::Specimen;
 
 /// An engine, as it is configured.
@@ -39,6 +41,8 @@ pub use specimen::Specimen;
 pub enum Kind {
     /// The script of `[scan]`, with the bounds of the others.
     Script(Bounds),
+    /// `[rules]`
+    Rules(rules::Settings),
     /// `[clamd]`
     Clamd(clamd::Settings),
     /// `[icap]`
@@ -129,7 +133,7 @@ impl Network {
         let mut this = Self::default();
         for kind in kinds {
             match kind {
-                Kind::Script(_) => {}
+                Kind::Script(_) | Kind::Rules(_) => {}
                 Kind::Clamd(settings) => this.clamd = Some(Arc::new(Clamd::new(settings))),
                 Kind::Icap(settings) => this.icap = Some(Arc::new(Icap::new(settings)?)),
             }
@@ -173,6 +177,7 @@ impl Network {
 
 /// Names, as they are configured, counted and told.
 const SCRIPT: &str = "script";
+const RULES: &str = "rules";
 const CLAMD: &str = "clamd";
 const ICAP: &str = "icap";
 
@@ -189,6 +194,7 @@ pub struct Engines {
 #[derive(Clone, Debug)]
 enum Engine {
     Script(Arc<Script>, Bounds),
+    Rules(Rules, Bounds),
     Clamd(Arc<Clamd>, Bounds),
     Icap(Arc<Icap>, Bounds),
 }
@@ -266,12 +272,22 @@ struct Opinion {
 impl Engines {
     /// The engines of these settings; programs run in this sandbox.
     #[must_use]
-    pub fn new(settings: &Settings, sandbox: &Sandbox, turns: &Turns, network: &Network) -> Self {
+    pub fn new(
+        settings: &Settings,
+        sandbox: &Sandbox,
+        evaluator: Option<&Arc<Evaluator>>,
+        turns: &Turns,
+        network: &Network,
+    ) -> Self {
         let engine = |kind: &Kind| match kind {
             Kind::Script(bounds) => {
                 let program = settings.script.as_deref()?;
                 let script = Script::new(program, settings, sandbox, turns.clone());
                 Some(Engine::Script(Arc::new(script), bounds.clone()))
+            }
+            Kind::Rules(rules) => {
+                let engine = Rules::new(rules, Arc::clone(evaluator?), turns.clone());
+                Some(Engine::Rules(engine, rules.bounds.clone()))
             }
             Kind::Clamd(clamd) => {
                 Some(Engine::Clamd(Arc::clone(network.clamd.as_ref()?), clamd.bounds.clone()))
@@ -339,6 +355,8 @@ impl Engines {
                     script = Some(identity);
                     continue;
                 }
+                // Among the conditions.
+                Engine::Rules(..) => continue,
                 Engine::Clamd(clamd, _) => clamd.versions(),
                 Engine::Icap(icap, _) => icap.versions(),
             };
@@ -362,7 +380,9 @@ impl Engines {
             let (mut run, mut said) = (None, Vec::new());
             if let Some(job) = job {
                 for (at, engine) in self.all.iter().enumerate() {
-                    if let Some((opinion, script)) = engine.run(specimen, job).await {
+                    if let Some((opinion, script)) =
+                        engine.run(specimen, job, self.max_output).await
+                    {
                         said.push(Some((at, opinion)));
                         run = run.or(script);
                     }
@@ -466,6 +486,7 @@ impl Engine {
     fn name(&self) -> &'static str {
         match self {
             Self::Script(..) => SCRIPT,
+            Self::Rules(..) => RULES,
             Self::Clamd(..) => CLAMD,
             Self::Icap(..) => ICAP,
         }
@@ -473,18 +494,24 @@ impl Engine {
 
     fn bounds(&self) -> &Bounds {
         match self {
-            Self::Script(_, bounds) | Self::Clamd(_, bounds) | Self::Icap(_, bounds) => bounds,
+            Self::Script(_, bounds)
+            | Self::Rules(_, bounds)
+            | Self::Clamd(_, bounds)
+            | Self::Icap(_, bounds) => bounds,
         }
     }
 
     fn bounds_mut(&mut self) -> &mut Bounds {
         match self {
-            Self::Script(_, bounds) | Self::Clamd(_, bounds) | Self::Icap(_, bounds) => bounds,
+            Self::Script(_, bounds)
+            | Self::Rules(_, bounds)
+            | Self::Clamd(_, bounds)
+            | Self::Icap(_, bounds) => bounds,
         }
     }
 
     fn is_program(&self) -> bool {
-        matches!(self, Self::Script(..))
+        matches!(self, Self::Script(..) | Self::Rules(..))
     }
 
     /// The word of an engine that is asked over a socket.
@@ -496,11 +523,19 @@ impl Engine {
             return Some(self.opinion(word));
         }
         let found = match self {
-            Self::Script(..) => return None,
+            Self::Script(..) | Self::Rules(..) => return None,
             Self::Clamd(clamd, _) => caught(async { Ok(clamd.scan(specimen).await) }).await,
             Self::Icap(icap, _) => caught(async { Ok(icap.scan(specimen).await) }).await,
         };
-        let word = match found {
+        Some(self.opinion(self.word(found, max_output)))
+    }
+
+    fn word(
+        &self,
+        found: Result<Result<Finding, EngineFailure>, ScanError>,
+        max_output: usize,
+    ) -> Word {
+        match found {
             Ok(Ok(Finding::Clean)) => Word::Clean,
             Ok(Ok(Finding::NotClean { name })) => Word::NotClean {
                 output: one_line(&name, max_output).into(),
@@ -508,8 +543,7 @@ impl Engine {
             },
             Ok(Err(failure)) => self.failed(ScanError::Engine(self.name(), failure)),
             Err(error) => self.failed(error),
-        };
-        Some(self.opinion(word))
+        }
     }
 
     /// The word of an engine that runs in the sandbox.
@@ -517,11 +551,22 @@ impl Engine {
         &self,
         specimen: &Specimen,
         job: &mut Job,
+        max_output: usize,
     ) -> Option<(Opinion, Option<script::Run>)> {
-        let Self::Script(script, _) = self else { return None };
+        if !self.is_program() {
+            return None;
+        }
         if let Some(word) = self.too_large(specimen) {
             return Some((self.opinion(word), None));
         }
+        let script = match self {
+            Self::Script(script, _) => script,
+            Self::Rules(rules, _) => {
+                let found = caught(rules.scan(job)).await;
+                return Some((self.opinion(self.word(found, max_output)), None));
+            }
+            Self::Clamd(..) | Self::Icap(..) => return None,
+        };
         let mut run = script.judge(job).await;
         let mut opinion = self.opinion(Word::Clean);
         match std::mem::replace(&mut run.outcome, Err(ScanError::Stopping)) {

@@ -34,7 +34,7 @@ class Scanner:
         machine,
         homeserver,
         config=None,
-        script="config/scan-demo.sh",
+        script="tests/real/harness/eicar.sh",
         canary="eicar",
         unprivileged=False,
     ):

@@ -43,10 +43,12 @@ class Packaged(Service):
         return self.run("dpkg", "--install", f"/mnt/{name}.deb")
 
     def edit(self):
-        """The one file, as an operator would edit it: a script that needs no daemon, and a homeserver."""
+        """The one file, as an operator would edit it: rules, which need no daemon, and a homeserver."""
         base = f"http://127.0.0.1:{self.homeserver.server_port}"
         self.run("sed", "-i", f's|^# base_homeserver_url = .*|base_homeserver_url = "{base}"|', CONFIG)
-        self.run("sed", "-i", "s|clamdscan.sh|scan-demo.sh|; s|^unix_sockets|# &|; s|^read_only|# &|", CONFIG)
+        self.run("sed", "-i", 's|^script = .*|engines = ["rules"]|; s|^failure_exit_codes|# &|', CONFIG)
+        self.run("sed", "-i", "s|^unix_sockets|# &|; s|^read_only|# &|", CONFIG)
+        self.run("sed", "-i", f'$a [rules]\\npaths = ["/usr/share/{UNIT}/rules"]', CONFIG)
 
     def public_key(self):
         got = self.get("/public_key")
@@ -81,7 +83,7 @@ def what_is_installed_is_complete_and_does_not_start_by_itself(machine):
         echo "${{COMPREPLY[*]}}"
     """
     same(here.run("bash", "-c", completion), "migrate")
-    for file in ["default.toml", "strict.conf", "clamdscan.sh", "icap.sh", "yara.sh", "scan-demo.sh"]:
+    for file in ["default.toml", "strict.conf", "clamdscan.sh", "icap.sh", "yara.sh", "rules/programs.yar"]:
         here.run("test", "-s", f"/usr/share/{UNIT}/{file}")
     for file in ["copyright", "README.md", "CHANGELOG.md", "docs/from-python.md", "docs/proxies/nginx.conf"]:
         here.run("test", "-s", f"/usr/share/doc/{UNIT}/{file}")

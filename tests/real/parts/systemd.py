@@ -440,7 +440,7 @@ def scanners(it):
     shipped = lambda name: (REPOSITORY / "config" / name).read_text()
     clamscan = f'exec clamscan --database={folder}/db --no-summary --infected "$1"'
     return {
-        "scan-demo.sh": (shipped("scan-demo.sh"), {}),
+        "eicar.sh": ((REPOSITORY / "tests/real/harness/eicar.sh").read_text(), {}),
         "clamdscan.sh": (shipped("clamdscan.sh"), {
             "scan.script_args": [f"{folder}/clamd.conf"],
             "sandbox.unix_sockets": [f"{folder}/clamd.ctl"],
