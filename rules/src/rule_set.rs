@@ -10,7 +10,7 @@ use std::{
 
 use boreal::{
     Compiler, Scanner,
-    compiler::CompilerBuilder,
+    compiler::{CompilerBuilder, CompilerParams},
     module::Console,
     scanner::{DeserializeParams, ScanParams},
 };
@@ -31,7 +31,13 @@ pub(crate) const PREPARED_BY: &[u8] = b"mcs-rules 0.1.0, boreal 1.4.0\n";
 
 /// How often one string may be found in one media, so that memory is bounded; beyond it there is no verdict, since a
 /// condition about places might miss the one that counts.
+///
+/// The engine tells of it for strings with fixed bytes to look for, and cuts the others off in silence: where a rule has
+/// one of these, the sandbox's limits alone bound all of them.
 const MAX_MATCHES: u32 = 250_000;
+
+/// What the engine calls a string without fixed bytes to look for.
+const WITHOUT_FIXED_BYTES: &str = "Raw";
 
 /// Compiled rules. Cheap to clone.
 #[derive(Clone)]
@@ -70,6 +76,7 @@ impl RuleSet {
     /// The first thing that is wrong.
     pub fn load(paths: &[PathBuf]) -> Result<Self, LoadError> {
         let mut compiler = compiler();
+        let mut max_matches = MAX_MATCHES;
         for path in paths {
             let mut files = Vec::new();
             collect(path, 0, &mut files)?;
@@ -77,14 +84,18 @@ impl RuleSet {
                 return Err(LoadError::Empty(path.clone()));
             }
             for file in files {
-                compiler
+                let added = compiler
                     .add_rules_file_in_namespace(&file, file.to_string_lossy())
                     .map_err(|error| LoadError::Broken(one_line(&error.to_string())))?;
+                let mut strings = added.statistics().flat_map(|rule| &rule.strings);
+                if strings.any(|string| string.matching_algo == WITHOUT_FIXED_BYTES) {
+                    max_matches = u32::MAX;
+                }
             }
         }
         let mut scanner = compiler.finalize();
         // Where a string was found is enough, what was found is not kept.
-        let params = ScanParams::default().match_max_length(0).string_max_nb_matches(MAX_MATCHES);
+        let params = ScanParams::default().match_max_length(0).string_max_nb_matches(max_matches);
         scanner.set_scan_params(params);
         let public = scanner.rules().filter(|rule| !rule.is_private);
         let names: BTreeSet<_> = public.map(|rule| rule.name.to_owned()).collect();
@@ -144,6 +155,7 @@ pub(crate) fn restored(prepared: &[u8]) -> io::Result<Scanner> {
 
 fn compiler() -> Compiler {
     let mut compiler = CompilerBuilder::new().add_module(console()).build();
+    compiler.set_params(CompilerParams::default().compute_statistics(true));
     for name in VARIABLES {
         compiler.define_symbol(name, "");
     }

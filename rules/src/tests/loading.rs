@@ -119,6 +119,14 @@ fn a_string_that_is_everywhere_makes_no_verdict() {
 }
 
 #[test]
+fn a_pattern_without_fixed_bytes_is_not_cut_off_in_silence() {
+    let rule = "rule Last { strings: $a = /.{1,3}/s condition: $a at filesize - 1 }";
+    let rules = load(&[("a.yar", rule)]).unwrap();
+    assert_eq!(judged(&rules, &b"a-".repeat(10), &[]), ["Last"]);
+    assert_eq!(judged(&rules, &b"a-".repeat(130_000), &[]), ["Last"]);
+}
+
+#[test]
 fn rules_that_another_version_prepared_are_not_used() {
     let mut prepared = OWN.prepared().to_vec();
     prepared[0] ^= 1;
