@@ -45,8 +45,14 @@ impl Icap {
         self.server.stop();
     }
 
+    /// As a crash does; what it shares with its children in memory has a name, which only an end in peace removes.
     pub(crate) fn kill(&mut self) {
+        let child = self.server.child.as_ref().expect("a server that runs");
+        let maps = fs::read_to_string(format!("/proc/{}/maps", child.id())).unwrap();
         self.server.kill();
+        for name in maps.lines().filter_map(|line| line.split_once("/dev/shm/")) {
+            let _ = fs::remove_file(Path::new("/dev/shm").join(name.1));
+        }
     }
 
     fn settings(&self, allowed: u16) -> String {

@@ -456,12 +456,15 @@ pub(crate) async fn skipped_where_it_lacks(layers: &[Layer], test: &str) -> bool
     !lacking.is_empty()
 }
 
-const MARKER: &str = "plaintext-of-a-scan-that-is-killed";
+/// Put together here: programs of these tests lie on disks, and have no marker in them.
+fn marker() -> String {
+    format!("plaintext-of-a-scan-killed-in-{}", std::process::id())
+}
 
 /// Whether a file below these directories has the marker in it.
 fn is_anywhere(directories: &[&Path]) -> bool {
     let mut grep = outside("/bin/grep");
-    grep.args(["-rqsF", "--exclude-dir=proc", MARKER]).args(directories);
+    grep.args(["-rqsF", "--exclude-dir=proc", &marker()]).args(directories);
     grep.stdout(Stdio::null()).status().unwrap().code() == Some(0)
 }
 
@@ -473,13 +476,13 @@ async fn whoever_is_killed_no_process_and_no_plaintext_is_left() {
     }
     let mut witness = Witness::at(&field.open);
     let mut job = field.place.job().await;
-    job.media().unwrap().write_all(MARKER.as_bytes()).unwrap();
+    job.media().unwrap().write_all(marker().as_bytes()).unwrap();
     let script = r#"exec 3> "$2"; cp "$1" copy; cp "$1" "$TMPDIR/copy"; echo on >&3; sleep 60"#;
     let command = crate::place::sh_with(&job, script, &witness.path);
     let searched = [field.place.root.as_path(), Path::new("/var/tmp"), Path::new("/dev/shm")];
     // The control: it is found where it is.
     let found = field.closed.join("found");
-    fs::write(&found, MARKER).unwrap();
+    fs::write(&found, marker()).unwrap();
     assert!(is_anywhere(&searched));
     fs::remove_file(&found).unwrap();
 
