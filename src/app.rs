@@ -250,15 +250,17 @@ pub async fn serve(
     manager.status("Starting: the sandbox is being tried");
     let (key, notices) = RequestKey::load(&config.crypto)?;
     notices.iter().for_each(report);
-    let detector = Arc::new(Detector::new()?);
-    for name in unknown_types(&config, &detector) {
-        warn!(name, "a MIME type in [scan] that is never detected: no file is called this");
-    }
     let mut registry = Registry::default();
     let metrics = Arc::new(Metrics::new(&mut registry));
     let homeservers = Arc::new(Homeservers::new(&config.download, Arc::clone(&metrics))?);
     let network = network(&config).await?;
-    let grounds = Grounds::of_service(&config).await?;
+    // Side by side: each takes most of the time until the service answers.
+    let detector = async { Detector::load().await.map_err(StartError::from) };
+    let (grounds, detector) = tokio::try_join!(Grounds::of_service(&config), detector)?;
+    let detector = Arc::new(detector);
+    for name in unknown_types(&config, &detector) {
+        warn!(name, "a MIME type in [scan] that is never detected: no file is called this");
+    }
     describe(&grounds.sandbox, &config.sandbox.mode);
     let audit = config.audit.clone().map(|to| Audit::start(to, Arc::clone(&metrics)));
     let audit = audit.transpose()?;

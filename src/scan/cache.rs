@@ -12,13 +12,12 @@ use std::{
 
 use bytes::Bytes;
 use quick_cache::{Weighter, sync::Cache};
-use reqwest::header::HeaderValue;
 use sha2::{Digest, Sha256};
 
 use super::{
     ScanError, ScanRequest, Verdict,
     engines::{Fingerprint, Judgement, Versions},
-    filetype::MediaType,
+    holding::Holding,
 };
 
 /// `[result_cache]`, checked.
@@ -65,43 +64,6 @@ pub struct ContentKey {
     pub judges: Fingerprint,
 }
 
-/// What a media held when it was last fetched. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Holding(Arc<HoldingParts>);
-
-/// See [`Holding`].
-#[derive(Debug)]
-pub struct HoldingParts {
-    /// SHA-256 of the plaintext.
-    pub content: [u8; 32],
-    /// Bytes of the body, and of the plaintext.
-    pub size: u64,
-    /// SHA-256 of the body.
-    pub body_hash: [u8; 32],
-    /// The plaintext's type, by content.
-    pub detected: MediaType,
-    /// The homeserver's header, for serving.
-    pub content_type: Option<HeaderValue>,
-    /// The homeserver's header, for serving.
-    pub disposition: Option<HeaderValue>,
-    /// The homeserver's header, for asking it again.
-    pub etag: Option<HeaderValue>,
-}
-
-impl From<HoldingParts> for Holding {
-    fn from(parts: HoldingParts) -> Self {
-        Self(Arc::new(parts))
-    }
-}
-
-impl std::ops::Deref for Holding {
-    type Target = HoldingParts;
-
-    fn deref(&self) -> &HoldingParts {
-        &self.0
-    }
-}
-
 /// What became of a content's scan: a verdict, or a failure that all who ask within a few seconds
 /// share, so that retries don't run the script again and again.
 pub type Word = Result<Verdict, Arc<ScanError>>;
@@ -144,7 +106,12 @@ struct Since<T> {
 #[derive(Clone, Debug)]
 enum Said {
     /// A verdict, what it rests on, and the versions of those who gave it.
-    Verdict(Judgement, Versions),
+    Verdict {
+        verdict: Verdict,
+        exit_code: Option<i32>,
+        without_some: bool,
+        by: Versions,
+    },
     Failure(Arc<ScanError>),
 }
 
@@ -212,22 +179,21 @@ impl ResultCache {
     pub fn word(&self, key: &ContentKey, versions: &Versions) -> Option<Word> {
         let said = valid(&self.store.words, key, |said| self.is_good_for(said, versions))?;
         Some(match said {
-            Said::Verdict(judgement, _) => Ok(judgement.verdict),
+            Said::Verdict { verdict, .. } => Ok(verdict),
             Said::Failure(failure) => Err(failure),
         })
     }
 
     fn is_good_for(&self, said: &Said, versions: &Versions) -> Option<Duration> {
-        let Said::Verdict(judgement, given_by) = said else {
+        let Said::Verdict { verdict, exit_code, without_some, by } = said else {
             return Some(self.settings.failure_ttl);
         };
-        let Judgement { verdict, exit_code, without_some, .. } = judgement;
         if exit_code.is_some_and(|code| self.settings.exit_codes_to_ignore.contains(&code)) {
             return None;
         }
         match verdict {
             // New signatures may know more; what old ones knew stays known.
-            Verdict::Clean { .. } if given_by != versions => None,
+            Verdict::Clean { .. } if by != versions => None,
             _ if *without_some => Some(self.settings.failure_ttl.min(self.settings.ttl)),
             _ => Some(self.settings.ttl),
         }
@@ -247,7 +213,8 @@ impl ResultCache {
     /// Remembers a verdict by engines that had these versions when they were asked, unless the exit
     /// code that gave it is one to ignore.
     pub fn remember_verdict(&self, key: ContentKey, judgement: &Judgement, versions: Versions) {
-        let said = Said::Verdict(judgement.clone(), versions);
+        let Judgement { verdict, exit_code, without_some, .. } = judgement.clone();
+        let said = Said::Verdict { verdict, exit_code, without_some, by: versions };
         if self.is_good_for(&said, &versions).is_some() {
             self.store.words.insert(key, Since { value: said, made: Instant::now() });
         }

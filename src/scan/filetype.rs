@@ -18,7 +18,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::str;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use pure_magic::readers::DataRead;
 use pure_magic::{Magic, MagicDb};
@@ -112,7 +112,11 @@ fn essence(name: &str) -> &str {
 /// The rules of file types, loaded once (about 30 ms and 15 MiB).
 pub struct Detector {
     db: MagicDb,
-    names: HashSet<String>,
+    /// All names the rules can give, once somebody asks for one.
+    names: OnceLock<HashSet<String>>,
+    /// Those found so far, which many media share for as long as they are remembered. No more than
+    /// there are names in the rules.
+    found: Mutex<HashSet<MediaType>>,
 }
 
 /// The rules compiled into this binary could not be read.
@@ -122,16 +126,21 @@ pub struct LoadError(String);
 
 impl fmt::Debug for Detector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Detector").field("names", &self.names.len()).finish_non_exhaustive()
+        f.debug_struct("Detector").finish_non_exhaustive()
     }
 }
 
 impl Detector {
-    /// Loads the rules.
+    /// Loads the rules. Blocks while it computes.
     pub fn new() -> Result<Self, LoadError> {
         let db = magic_db::load().map_err(|e| LoadError(e.to_string()))?;
-        let names = names(&db).map_err(|e| LoadError(e.to_string()))?;
-        Ok(Self { db, names })
+        Ok(Self { db, names: OnceLock::new(), found: Mutex::default() })
+    }
+
+    /// The same, on a thread of its own.
+    pub async fn load() -> Result<Self, LoadError> {
+        let loaded = tokio::task::spawn_blocking(Self::new).await;
+        loaded.map_err(|e| LoadError(e.to_string())).flatten()
     }
 
     /// What the file is. Reads by offset: the file's own position stays where it is. Blocks on the
@@ -140,7 +149,8 @@ impl Detector {
         let size = file.metadata()?.len();
         let head = read(file, 0, usize::try_from(size).unwrap_or(HEAD).min(HEAD))?;
         let tail = read(file, (head.len() as u64).max(size.saturating_sub(TAIL as u64)), TAIL)?;
-        Ok(self.examine(&Window::new(&head, &tail, size), |at, len| read(file, at, len)))
+        let window = Window::new(&head, &tail, size);
+        Ok(self.shared(self.examine(&window, |at, len| read(file, at, len))))
     }
 
     /// What a file of these bytes is.
@@ -149,17 +159,28 @@ impl Detector {
         let head = bytes.get(..HEAD).unwrap_or(bytes);
         let tail = bytes.get(head.len().max(bytes.len().saturating_sub(TAIL))..);
         let window = Window::new(head, tail.unwrap_or_default(), bytes.len() as u64);
-        self.examine(&window, |at, len| {
+        self.shared(self.examine(&window, |at, len| {
             let from = usize::try_from(at).ok().and_then(|at| bytes.get(at..)).unwrap_or_default();
             Ok(from.get(..len).unwrap_or(from).to_vec())
-        })
+        }))
+    }
+
+    /// The same, in memory that all who have it share.
+    fn shared(&self, found: MediaType) -> MediaType {
+        let mut before = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(shared) = before.get(&found) {
+            return shared.clone();
+        }
+        before.insert(found.clone());
+        found
     }
 
     /// Whether some file can have this type, so that naming it in a list means something.
     #[must_use]
     pub fn knows(&self, name: &str) -> bool {
         let name = essence(name).to_ascii_lowercase();
-        self.names.contains(&name) || RENAMED.iter().any(|(old, _)| *old == name)
+        let names = self.names.get_or_init(|| names(&self.db));
+        names.contains(&name) || RENAMED.iter().any(|(old, _)| *old == name)
     }
 
     fn examine(
@@ -226,17 +247,18 @@ impl Detector {
 
 /// All names the rules can give. The engine does not list them but can be serialized, so they are
 /// taken from there.
-fn names(db: &MagicDb) -> serde_json::Result<HashSet<String>> {
-    let rules = serde_json::to_string(db)?;
+fn names(db: &MagicDb) -> HashSet<String> {
+    // That cannot fail: it is plain data. Were it otherwise, a test of names would tell.
+    let rules = serde_json::to_string(db).unwrap_or_default();
     let given = rules.split(r#""mimetype":""#).skip(1).filter_map(|rest| rest.split('"').next());
     // What the engine knows without a rule.
     let built_in = [UNKNOWN, PLAIN, "application/json", "application/x-ndjson", "text/csv"];
-    Ok(given
+    given
         .chain(built_in)
         .chain(["application/x-tar", "application/x-pie-executable", "font/sfnt"])
         .filter(|name| !ADDED.contains(name))
         .map(|name| MediaType::printed(name).as_str().to_ascii_lowercase())
-        .collect())
+        .collect()
 }
 
 /// Up to `len` bytes from `at`; fewer at the file's end.

@@ -20,7 +20,8 @@ use tracing::debug;
 
 use super::{
     Phase, ScanError, ScanRequest, Timings,
-    cache::{Holding, MediaKey, Word},
+    cache::{MediaKey, Word},
+    holding::Holding,
     queue::{Queue, ScanJob, Work},
 };
 use crate::media::{Body, Requester};

@@ -10,6 +10,7 @@ pub mod canary;
 pub mod engines;
 pub mod filetype;
 pub mod flight;
+pub mod holding;
 mod lanes;
 pub mod local;
 mod once;
@@ -37,11 +38,12 @@ use crate::{
     },
     metrics::Metrics,
 };
-use cache::{Holding, MediaKey, ResultCache};
+use cache::{MediaKey, ResultCache};
 use canary::CanaryState;
 use engines::{Engines, Evaluator, Network};
 use filetype::{Detector, MediaType};
 use flight::{Flights, Outcome, Seat};
+use holding::Holding;
 use once::OncePerKey;
 use pulse::Pulse;
 use queue::Queue;
@@ -435,7 +437,7 @@ impl Scanner {
             if let Some(holding) = &held
                 && let Some(known) = self.known(request, holding).await
             {
-                self.authorise(request, holding.etag.as_ref()).await?;
+                self.authorise(request, holding.headers.etag().as_ref()).await?;
                 return known;
             }
             if !self.workshop.is_ready()
@@ -493,7 +495,7 @@ impl Scanner {
         };
         let body = match (&verdict, request.wants) {
             (Verdict::Clean { .. }, Wants::Media) => {
-                self.workshop.cache.body(&holding.body_hash).map(Body::Memory)
+                self.workshop.cache.body(&holding.body_hash(request)).map(Body::Memory)
             }
             _ => None,
         };
@@ -510,28 +512,27 @@ impl Scanner {
         body: Option<Body>,
     ) -> Option<(Verdict, Option<Media>)> {
         let media = match (&verdict, request.wants) {
-            (Verdict::Clean { .. }, Wants::Media) => {
-                Some(self.media(holding, body?, request.decryption.is_some()))
-            }
+            (Verdict::Clean { .. }, Wants::Media) => Some(self.media(request, holding, body?)),
             _ => None,
         };
         Some((verdict, media))
     }
 
-    fn media(&self, holding: &Holding, body: Body, encrypted: bool) -> Media {
-        let declared = holding.content_type.as_ref();
-        let essence = declared.and_then(|value| value.to_str().ok()).unwrap_or(UNDECLARED);
+    fn media(&self, request: &ScanRequest, holding: &Holding, body: Body) -> Media {
+        let encrypted = request.decryption.is_some();
+        let declared = holding.headers.content_type();
+        let essence = declared.as_ref().and_then(|value| value.to_str().ok()).unwrap_or(UNDECLARED);
         // Lists that look at the content would be blind to a type that is merely claimed.
         let content_type = if encrypted || self.workshop.settings.mime.allows(essence) {
-            declared.cloned()
+            declared
         } else {
             HeaderValue::from_str(holding.detected.as_str()).ok()
         };
         Media {
             body,
-            body_hash: holding.body_hash,
+            body_hash: holding.body_hash(request),
             content_type,
-            disposition: holding.disposition.clone(),
+            disposition: holding.headers.disposition(),
             detected: holding.detected.clone(),
             encrypted,
         }

@@ -20,11 +20,12 @@ use tracing::{Instrument, error};
 use super::{
     Phase, ScanError, Settings, Timings, Verdict, Wants,
     bench::Bench,
-    cache::{ContentKey, Holding, HoldingParts, ResultCache, Word},
+    cache::{ContentKey, ResultCache, Word},
     canary::CanaryState,
     engines::{Engines, Judgement, Network, Run, Versions},
     filetype::Detector,
     flight::Outcome,
+    holding::{Holding, HoldingParts, KeptHeaders},
     once::OncePerKey,
     pulse::Pulse,
     queue::{Queue, ScanJob},
@@ -201,7 +202,7 @@ impl Workshop {
         let word = self.judge(task, &holding, deadline).await;
         notes.timings.scan = Some(scanning.elapsed());
         let body = match &word {
-            Ok(Verdict::Clean { .. }) => self.keep(&holding, body).await?,
+            Ok(Verdict::Clean { .. }) => self.keep(job, &holding, body).await?,
             _ => None,
         };
         Ok(Outcome { holding, word: Some(word), body, timings: notes.timings })
@@ -244,15 +245,12 @@ impl Workshop {
 
         let plaintext = match (plaintext, &known) {
             (Some(plaintext), _) => plaintext,
-            (None, Some(before)) if before.body_hash == body_hash => {
+            (None, Some(before)) if before.body_hash(&job.request) == body_hash => {
                 let holding = HoldingParts {
                     content: before.content,
                     size,
-                    body_hash,
                     detected: before.detected.clone(),
-                    content_type: head.content_type,
-                    disposition: head.disposition,
-                    etag: head.etag,
+                    headers: KeptHeaders::of(&head),
                 };
                 return Ok((holding.into(), body));
             }
@@ -266,15 +264,7 @@ impl Workshop {
             None => plaintext.file,
         };
         let detected = blocking(move || detector.detect(&file).map_err(IntakeError::Disk)).await?;
-        let holding = HoldingParts {
-            content,
-            size,
-            body_hash,
-            detected,
-            content_type: head.content_type,
-            disposition: head.disposition,
-            etag: head.etag,
-        };
+        let holding = HoldingParts { content, size, detected, headers: KeptHeaders::of(&head) };
         Ok((holding.into(), body))
     }
 
@@ -417,13 +407,18 @@ impl Workshop {
     }
 
     /// Keeps a clean body in memory, if it is small enough.
-    async fn keep(&self, holding: &Holding, body: Option<Body>) -> Result<Option<Body>, ScanError> {
+    async fn keep(
+        &self,
+        job: &ScanJob,
+        holding: &Holding,
+        body: Option<Body>,
+    ) -> Result<Option<Body>, ScanError> {
         let Some(body) = body else { return Ok(None) };
         if body.len() > self.cache.max_body_size() {
             return Ok(Some(body));
         }
         let bytes = blocking(move || body.into_memory()).await?;
-        self.cache.remember_body(holding.body_hash, &bytes);
+        self.cache.remember_body(holding.body_hash(&job.request), &bytes);
         Ok(Some(Body::Memory(bytes)))
     }
 }

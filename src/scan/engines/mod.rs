@@ -221,11 +221,11 @@ pub struct Identity {
 
 /// The engines with their settings, and the script with its content.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Fingerprint([u8; 32]);
+pub struct Fingerprint(pub [u8; 32]);
 
 /// What the engines told of their versions.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Versions([u8; 32]);
+pub struct Versions(pub [u8; 32]);
 
 /// What came of asking all of them.
 #[derive(Debug)]

@@ -1,12 +1,5 @@
-//! What starting a program costs: bare, under each plan, and under bubblewrap as people use it. `cargo bench -p mcs-sandbox`
-//! prints the table; it takes a minute or two. Candidates take turns round by round, so that what else the machine does
-//! strikes all of them, and ratios are of the same round.
-
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a benchmark that cannot run is to say so and end"
-)]
+//! What starting a program costs: bare, under each plan of the sandbox, and under bubblewrap as people use it. Candidates
+//! take turns round by round, so that what else the machine does strikes all of them, and ratios are of the same round.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -14,13 +7,17 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use mcs_sandbox::{Candidate, Command, Layer, Outcome, Policy, Sandbox, User, remove_tree};
+use mcs_sandbox::{Candidate, Command, Layer, Outcome, Policy, Sandbox, remove_tree};
 use tokio::task::JoinSet;
+
+use crate::machine;
+use crate::programs::{PROGRAMS, USER};
+use crate::report::Spread;
 
 const ROUNDS: usize = 40;
 
 /// How many at a time, and starts a round.
-const LOADS: [(usize, usize); 3] = [(1, 8), (4, 16), (16, 32)];
+const LOADS: [(usize, u16); 3] = [(1, 8), (4, 16), (16, 32)];
 
 /// What is started, which does nothing.
 const PROGRAM: &str = "/bin/true";
@@ -37,20 +34,23 @@ const PLANS: [(&str, &[Layer]); 5] = [
 ];
 
 #[derive(Clone)]
-enum Way {
+pub(crate) enum Way {
     Bare,
     Bwrap,
     Ours(Sandbox),
 }
 
 impl Way {
-    async fn start(&self, jobs: &Path) {
+    async fn start(&self, program: &Path, jobs: &Path) {
         let exited = match self {
-            Self::Bare => outside(PROGRAM, &[]).await,
-            Self::Bwrap => outside("bwrap", &[BWRAP, &[PROGRAM]].concat()).await,
+            Self::Bare => outside(program, &[]).await,
+            Self::Bwrap => {
+                let program = program.to_str().unwrap();
+                outside(Path::new("bwrap"), &[BWRAP, &[program]].concat()).await
+            }
             Self::Ours(sandbox) => {
                 let mut job = sandbox.prepare(jobs, "media").await.unwrap();
-                let command = Command { program: PROGRAM.into(), args: Vec::new() };
+                let command = Command { program: program.to_owned(), args: Vec::new() };
                 let exit = job.run(&command, Duration::from_secs(60), 100).await.unwrap();
                 job.close().await.unwrap();
                 exit.outcome == Outcome::Exited(0)
@@ -60,48 +60,51 @@ impl Way {
     }
 
     /// Seconds for each of so many starts.
-    async fn round(&self, jobs: &Path, at_a_time: usize, starts: usize) -> f64 {
+    pub(crate) async fn round(
+        &self,
+        program: &Path,
+        jobs: &Path,
+        at_a_time: usize,
+        starts: u16,
+    ) -> f64 {
         let begin = Instant::now();
         let mut running = JoinSet::new();
         for _ in 0..starts {
             if running.len() == at_a_time {
                 running.join_next().await.unwrap().unwrap();
             }
-            let (way, jobs) = (self.clone(), jobs.to_owned());
-            running.spawn(async move { way.start(&jobs).await });
+            let (way, program, jobs) = (self.clone(), program.to_owned(), jobs.to_owned());
+            running.spawn(async move { way.start(&program, &jobs).await });
         }
         running.join_all().await;
-        begin.elapsed().as_secs_f64() / f64::from(u32::try_from(starts).unwrap())
+        begin.elapsed().as_secs_f64() / f64::from(starts)
     }
 }
 
 /// As a server would start it: with its output read.
-#[expect(clippy::disallowed_methods, reason = "what the sandbox is compared with")]
-async fn outside(program: &str, arguments: &[&str]) -> bool {
+async fn outside(program: &Path, arguments: &[&str]) -> bool {
     let mut command = tokio::process::Command::new(program);
     command.args(arguments).stdin(Stdio::null());
     command.output().await.unwrap().status.success()
 }
 
-#[tokio::main]
-async fn main() {
-    let root = std::env::temp_dir().join(format!("mcs-bench-{}", std::process::id()));
-    fs::create_dir(&root).unwrap();
-    fs::set_permissions(&root, Permissions::from_mode(0o711)).unwrap();
-    print(&root).await;
-    remove_tree(&root).unwrap();
+/// Prints the table.
+pub(crate) async fn table() {
+    let root = tempfile::Builder::new().prefix("mcs-benches-").tempdir().unwrap();
+    fs::set_permissions(root.path(), Permissions::from_mode(0o711)).unwrap();
+    print(root.path()).await;
+    remove_tree(root.path()).unwrap();
 }
 
 async fn print(jobs: &Path) {
     let is_root = nix::unistd::geteuid().is_root();
-    // Nobody's on any machine.
-    let user = is_root.then_some(User { uid: 61_234, gid: 61_235 });
+    let user = is_root.then_some(USER);
     let candidate = || {
-        let helper = Path::new(env!("CARGO_BIN_EXE_mcs-sandbox"));
-        Candidate::with_helper(helper, Policy { user, ..Policy::default() }).unwrap()
+        let helper = Path::new(PROGRAMS).join("mcs-sandbox");
+        Candidate::with_helper(&helper, Policy { user, ..Policy::default() }).unwrap()
     };
     let settled = candidate().settle(jobs).await.unwrap();
-    println!("{} (server: {})\n", kernel(), if is_root { "root" } else { "another user" });
+    println!("{} (server: {})\n", machine::name(), if is_root { "root" } else { "another user" });
     println!("{}\n", settled.layers());
     let mut ways = vec![("no sandbox", Way::Bare)];
     for (name, layers) in PLANS {
@@ -126,7 +129,8 @@ async fn print(jobs: &Path) {
             for turn in 0..ways.len() {
                 // Nobody is always the first.
                 let index = (turn + round) % ways.len();
-                let seconds = ways[index].1.round(jobs, at_a_time, starts).await;
+                let seconds =
+                    ways[index].1.round(Path::new(PROGRAM), jobs, at_a_time, starts).await;
                 // The first warms up.
                 if round > 0 {
                     found[index].push(seconds);
@@ -136,22 +140,12 @@ async fn print(jobs: &Path) {
         let compared = found.last().unwrap().clone();
         for ((name, _), seconds) in ways.iter().zip(&found) {
             let ratios = seconds.iter().zip(&compared).map(|(ours, theirs)| ours / theirs);
-            let [low, middle, high] = quartiles(seconds.iter().map(|it| it * 1000.0));
-            let [_, ratio, _] = quartiles(ratios);
-            println!("| {name} | {at_a_time} | {middle:.2} ({low:.2}–{high:.2}) | {ratio:.2} |");
+            let [each, ratio] =
+                [seconds.iter().map(|it| it * 1000.0).collect(), ratios.collect::<Vec<_>>()]
+                    .map(|it| Spread::of(&it));
+            println!("| {name} | {at_a_time} | {each} | {:.2} |", ratio.median);
         }
     }
-}
-
-fn quartiles(values: impl Iterator<Item = f64>) -> [f64; 3] {
-    let mut values: Vec<_> = values.collect();
-    values.sort_by(f64::total_cmp);
-    [1, 2, 3].map(|quarter| values[(values.len() * quarter / 4).min(values.len() - 1)])
-}
-
-fn kernel() -> String {
-    let version = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-    format!("Linux {}", version.trim())
 }
 
 fn there_is(program: &str) -> bool {

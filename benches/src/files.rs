@@ -1,0 +1,79 @@
+//! Media: files of bytes that nothing can guess or compress, and no two alike. As ciphertexts they are opened with any key.
+
+use std::{
+    fs::{self, File, Permissions},
+    io::Write,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+};
+
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD},
+};
+use sha2::{Digest, Sha256};
+
+pub(crate) const KIB: u64 = 1 << 10;
+pub(crate) const MIB: u64 = 1 << 20;
+
+/// One media on the homeserver.
+#[derive(Clone)]
+pub(crate) struct Media {
+    pub(crate) name: String,
+    sha256: [u8; 32],
+}
+
+impl Media {
+    /// Its mxc's server and id. Servers are many: one of them has a quarter of the workers.
+    pub(crate) fn place(&self) -> String {
+        let server = self.name.bytes().map(u64::from).sum::<u64>() % 32;
+        format!("s{server}.example/{}", self.name)
+    }
+
+    /// The request body of it as an encrypted media, with a key that `seed` names.
+    pub(crate) fn body(&self, seed: u8) -> String {
+        serde_json::json!({ "file": {
+            "v": "v2",
+            "url": format!("mxc://{}", self.place()),
+            "key": {
+                "kty": "oct", "alg": "A256CTR", "ext": true, "key_ops": ["encrypt", "decrypt"],
+                "k": URL_SAFE_NO_PAD.encode([seed; 32]),
+            },
+            "iv": STANDARD_NO_PAD.encode([1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0]),
+            "hashes": { "sha256": STANDARD_NO_PAD.encode(self.sha256) },
+        }})
+        .to_string()
+    }
+}
+
+/// Writes so many of this size, for everybody to read.
+pub(crate) fn write(directory: &Path, prefix: &str, count: u64, size: u64) -> Vec<Media> {
+    (0..count).map(|number| write_one(directory, format!("{prefix}-{number}"), size)).collect()
+}
+
+fn write_one(directory: &Path, name: String, size: u64) -> Media {
+    let path = directory.join(&name);
+    let mut file = File::create(&path).unwrap();
+    let mut hash = Sha256::new();
+    let mut state = name.bytes().fold(0x9e37_79b9_7f4a_7c15_u64, |state, byte| {
+        (state ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    let mut piece = vec![0; 64 * 1024];
+    let mut left = size;
+    while left > 0 {
+        for word in piece.chunks_exact_mut(8) {
+            // xorshift64
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            word.copy_from_slice(&state.to_le_bytes());
+        }
+        let now = left.min(piece.len() as u64);
+        let part = &piece[..usize::try_from(now).unwrap()];
+        file.write_all(part).unwrap();
+        hash.update(part);
+        left -= now;
+    }
+    fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+    Media { name, sha256: hash.finalize().into() }
+}

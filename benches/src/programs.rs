@@ -1,0 +1,175 @@
+//! The programs that are measured: the service itself, nginx as its homeserver and as its limit, a bare axum server.
+//! Each is killed when it is dropped, and leaves nothing outside the measurement's own directory.
+
+use std::{
+    fs::{self, File, Permissions},
+    net::{SocketAddr, TcpListener},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use mcs_sandbox::User;
+use nix::{
+    sys::signal::{Signal, kill},
+    time::{clock_getcpuclockid, clock_gettime},
+    unistd::{Pid, geteuid},
+};
+use tokio::{net::TcpStream, time::sleep};
+
+use crate::load::{Connection, Expect, get};
+
+/// Where `benches/run` has put the programs, built as they are packaged.
+pub(crate) const PROGRAMS: &str = "target/package";
+
+/// No program takes longer to listen.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Whom scripts run as where this is started as root: nobody's on any machine.
+pub(crate) const USER: User = User { uid: 61_234, gid: 61_235 };
+
+/// A process that listens.
+pub(crate) struct Program {
+    child: Child,
+    pub(crate) address: SocketAddr,
+}
+
+impl Program {
+    async fn start(command: &mut Command, port: u16) -> Self {
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let mut child = command.stdin(Stdio::null()).spawn().unwrap();
+        let end = Instant::now() + PATIENCE;
+        while TcpStream::connect(address).await.is_err() {
+            assert!(child.try_wait().unwrap().is_none(), "it has ended: {command:?}");
+            assert!(Instant::now() < end, "it does not listen: {command:?}");
+            sleep(Duration::from_micros(500)).await;
+        }
+        Self { child, address }
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().cast_signed())
+    }
+
+    /// Processor time that it has taken, its children's not included.
+    pub(crate) fn cpu(&self) -> Duration {
+        let clock = clock_getcpuclockid(self.pid()).unwrap();
+        clock_gettime(clock).unwrap().into()
+    }
+
+    /// Bytes of memory that it holds (`VmRSS`), or has held at most (`VmHWM`).
+    pub(crate) fn memory(&self, which: &str) -> f64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(which)?.strip_prefix(':'));
+        let kibibytes = line.unwrap().trim().strip_suffix(" kB").unwrap();
+        kibibytes.parse::<f64>().unwrap() * 1024.0
+    }
+
+    /// What it has held at most counts from now on. proc(5), `clear_refs`.
+    pub(crate) fn forget_peak(&self) {
+        fs::write(format!("/proc/{}/clear_refs", self.pid()), "5").unwrap();
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // By itself it ends its workers and its sandboxes.
+        let _gone = kill(self.pid(), Signal::SIGTERM);
+        for _ in 0..500 {
+            if self.child.try_wait().is_ok_and(|status| status.is_some()) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let _gone = self.child.kill();
+        let _status = self.child.wait();
+    }
+}
+
+/// Serves what lies in `files`: as a homeserver, and below `/static/`. `/small` is the smallest answer.
+pub(crate) async fn nginx(place: &Path) -> Program {
+    let port = free_port();
+    let here = place.display();
+    let user = if geteuid().is_root() { "user root;" } else { "" };
+    let config = format!(
+        "daemon off; worker_processes auto; {user} pid {here}/nginx.pid; error_log stderr warn;
+        events {{ worker_connections 4096; }}
+        http {{
+            access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000000;
+            open_file_cache max=100000 inactive=1h; open_file_cache_valid 1h;
+            client_body_temp_path {here}/t1; proxy_temp_path {here}/t2; fastcgi_temp_path {here}/t3;
+            uwsgi_temp_path {here}/t4; scgi_temp_path {here}/t5;
+            default_type image/png;
+            server {{
+                listen 127.0.0.1:{port};
+                location /static/ {{ alias {here}/files/; }}
+                location = /small {{ return 200 ok; }}
+                location ~ ^/_matrix/media/v3/download/[^/]+/(?<name>[^/]+)$ {{ alias {here}/files/$name; }}
+            }}
+        }}"
+    );
+    let path = place.join("nginx.conf");
+    fs::write(&path, config).unwrap();
+    let mut command = Command::new("nginx");
+    command.arg("-e").arg("stderr").arg("-p").arg(place).arg("-c").arg(&path);
+    Program::start(&mut command, port).await
+}
+
+/// See [`crate::bare`].
+pub(crate) async fn bare() -> Program {
+    let port = free_port();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.arg("bare").arg(port.to_string());
+    Program::start(&mut command, port).await
+}
+
+/// The service in front of this homeserver, by default settings but for `settings` (TOML, whole sections) and the canary,
+/// which is off.
+pub(crate) async fn service(place: &Path, homeserver: &Program, settings: &str) -> Program {
+    start_service(place, homeserver, settings).await.0
+}
+
+/// The same, and how long it took until it answered.
+pub(crate) async fn start_service(
+    place: &Path,
+    homeserver: &Program,
+    settings: &str,
+) -> (Program, Duration) {
+    let port = free_port();
+    let here = place.display();
+    let user = format!("[sandbox]\nuser = \"{}:{}\"\n", USER.uid, USER.gid);
+    let user = if geteuid().is_root() { &*user } else { "" };
+    let config = format!(
+        "[web]\nport = {port}\n[scan]\nscript = \"{here}/script.sh\"\ntemp_directory = \"{here}/temp\"\n\
+        canary = \"off\"\n[operations]\nport = 0\n[crypto]\nrequest_secret_path = \"{here}/secret\"\n\
+        generate = true\n[download]\nbase_homeserver_url = \"http://{}\"\n{user}{settings}",
+        homeserver.address
+    );
+    let path = place.join("config.toml");
+    fs::write(&path, config).unwrap();
+    let mut command = Command::new(Path::new(PROGRAMS).join("matrix-content-scanner"));
+    command.arg("-c").arg(&path).stderr(File::create(place.join("log")).unwrap());
+    let begin = Instant::now();
+    let program = Program::start(&mut command, port).await;
+    let mut connection = Connection::open(program.address).await;
+    let public_key = get("/_matrix/media_proxy/unstable/public_key");
+    connection.ask(&public_key, Expect::Text("public_key")).await;
+    (program, begin.elapsed())
+}
+
+/// Writes the scan script.
+pub(crate) fn script(place: &Path, content: &str) -> PathBuf {
+    let path = place.join("script.sh");
+    // Renamed into place: nothing that is being written can be run.
+    let fresh = place.join("fresh");
+    fs::write(&fresh, content).unwrap();
+    fs::set_permissions(&fresh, Permissions::from_mode(0o755)).unwrap();
+    fs::rename(&fresh, &path).unwrap();
+    path
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}

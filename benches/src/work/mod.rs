@@ -1,0 +1,71 @@
+//! The work that is measured, part by part: each kind beside its limit, round by round and in turn, so that what else the
+//! machine does strikes both.
+
+mod cold;
+mod large;
+mod still;
+mod warm;
+
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+};
+
+use tempfile::TempDir;
+
+use crate::{
+    files::{self, KIB, Media},
+    load::Expect,
+    programs,
+    report::Report,
+};
+
+/// In the order in which they are measured.
+pub(crate) const PARTS: [&str; 6] = ["start", "memory", "warm", "cold", "large", "many"];
+
+/// What most media are like.
+const SMALL: u64 = 100 * KIB;
+
+const EMPTY_SCRIPT: &str = "#!/bin/sh\nexit 0\n";
+const CLEAN: Expect = Expect::Text("\"clean\":true");
+const API: &str = "/_matrix/media_proxy/unstable";
+
+/// Where everything is measured: removed with it.
+pub(crate) struct Bench {
+    directory: TempDir,
+}
+
+impl Bench {
+    pub(crate) fn new() -> Self {
+        let directory = tempfile::Builder::new().prefix("mcs-benches-").tempdir().unwrap();
+        for part in ["", "temp", "files", "jobs"] {
+            let path = directory.path().join(part);
+            fs::create_dir_all(&path).unwrap();
+            // Scripts run as another user where this is root.
+            fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        }
+        Self { directory }
+    }
+
+    fn place(&self) -> &Path {
+        self.directory.path()
+    }
+
+    fn files(&self, prefix: &str, count: u64, size: u64) -> Vec<Media> {
+        files::write(&self.place().join("files"), prefix, count, size)
+    }
+
+    pub(crate) async fn measure(&self, part: &str, report: &mut Report) {
+        programs::script(self.place(), EMPTY_SCRIPT);
+        let nginx = programs::nginx(self.place()).await;
+        match part {
+            "start" => self.start(&nginx, report).await,
+            "memory" => self.memory(&nginx, report).await,
+            "warm" => self.warm(&nginx, report).await,
+            "cold" => self.cold(&nginx, report).await,
+            "large" => self.large(&nginx, report).await,
+            _ => self.many(&nginx, report).await,
+        }
+    }
+}
