@@ -34,6 +34,9 @@ const WAITING: usize = 1024;
 /// For the owner to write and the group to read; the process's umask may take more away.
 const MODE: u32 = 0o640;
 
+/// How long a reload waits for a writer that a disk holds up.
+const REOPENING: Duration = Duration::from_secs(5);
+
 /// `[audit]`, checked: where lines go.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Settings {
@@ -138,7 +141,9 @@ impl Audit {
     /// fails, the old one is written on.
     pub async fn reopen(&self) {
         // Fails only once the writer has panicked, whose message is in the log.
-        let _ended = self.0.writer.send(Message::Reopen).await;
+        if timeout(REOPENING, self.0.writer.send(Message::Reopen)).await.is_err() {
+            warn!("the audit's file is not opened anew: lines wait to be written to the old one");
+        }
     }
 
     /// Until all that has been recorded is written, for this long at the most.

@@ -53,7 +53,7 @@ pub(crate) fn measure(count: u64) {
             headers: KeptHeaders::of(&head),
         };
         cache.remember_holding(media_key(number), parts.into());
-        cache.remember_verdict(content_key(number), &judgement, versions);
+        cache.remember_verdict(content_key(number), &judgement, versions, cache.trust());
     }
     let sizes = cache.sizes();
     let bytes = (resident() - before) / sizes.media.min(sizes.verdicts) as f64;

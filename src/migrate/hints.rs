@@ -124,6 +124,10 @@ pub(super) fn integer(text: &str) -> String {
 
 /// `[scan]`: how verdicts and times differ.
 pub(super) fn scan(draft: &mut Draft) {
+    draft.why(
+        "As there, a script is asked, and nobody else. ClamAV's daemon and ICAP servers can be asked without one.",
+    );
+    draft.set_new("scan", "engines", Value::texts(["script"]));
     draft.comment(
         "scan",
         "There a script could run without end, and whatever was not exit code 0 was an infection, a killed or \

@@ -6,7 +6,10 @@
 //! reads any more is pushed out by what is newer.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -80,7 +83,13 @@ struct Store {
     holdings: Cache<MediaKey, Since<Holding>>,
     words: Cache<ContentKey, Since<Said>>,
     bodies: Cache<[u8; 32], Bytes, ByLength>,
+    /// How often verdicts were forgotten.
+    forgotten: AtomicU64,
 }
+
+/// What is believed of those who judge, from one moment on: until verdicts are forgotten.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Trust(u64);
 
 /// Entries of each kind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -140,6 +149,7 @@ impl ResultCache {
             holdings: Cache::new(settings.max_size),
             words: Cache::new(settings.max_size),
             bodies: Cache::with_weighter(items.max(1), settings.max_total_size, ByLength),
+            forgotten: AtomicU64::new(0),
         });
         Self { settings: Arc::new(settings), store }
     }
@@ -210,18 +220,36 @@ impl ResultCache {
         self.store.holdings.insert(key, Since { value, made: Instant::now() });
     }
 
+    /// What is believed from now on.
+    #[must_use]
+    pub fn trust(&self) -> Trust {
+        Trust(self.store.forgotten.load(Ordering::SeqCst))
+    }
+
     /// Remembers a verdict by engines that had these versions when they were asked, unless the exit
-    /// code that gave it is one to ignore.
-    pub fn remember_verdict(&self, key: ContentKey, judgement: &Judgement, versions: Versions) {
+    /// code that gave it is one to ignore, or verdicts have been forgotten since `trust`.
+    pub fn remember_verdict(
+        &self,
+        key: ContentKey,
+        judgement: &Judgement,
+        versions: Versions,
+        trust: Trust,
+    ) {
         let Judgement { verdict, exit_code, without_some, .. } = judgement.clone();
         let said = Said::Verdict { verdict, exit_code, without_some, by: versions };
-        if self.is_good_for(&said, &versions).is_some() {
-            self.store.words.insert(key, Since { value: said, made: Instant::now() });
+        if self.is_good_for(&said, &versions).is_none() {
+            return;
+        }
+        self.store.words.insert(key, Since { value: said, made: Instant::now() });
+        // It may have come in after the others were forgotten.
+        if self.trust() != trust {
+            self.store.words.remove(&key);
         }
     }
 
-    /// Forgets what was said of any content.
+    /// Forgets what was said of any content, by scans that are under way too.
     pub fn forget_verdicts(&self) {
+        self.store.forgotten.fetch_add(1, Ordering::SeqCst);
         self.store.words.clear();
     }
 

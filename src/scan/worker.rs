@@ -20,7 +20,7 @@ use tracing::{Instrument, error};
 use super::{
     Phase, ScanError, Settings, Timings, Verdict, Wants,
     bench::Bench,
-    cache::{ContentKey, ResultCache, Word},
+    cache::{ContentKey, ResultCache, Trust, Word},
     canary::CanaryState,
     engines::{Engines, Judgement, Network, Run, Versions},
     filetype::Detector,
@@ -108,6 +108,8 @@ struct Task<'a> {
     bench: &'a mut Option<Bench>,
     body: Option<&'a Body>,
     run: &'a mut Option<RunNotes>,
+    /// From before the job was begun: a canary that has failed since speaks against its verdict.
+    trust: Trust,
 }
 
 /// What is seen of a job on its way, however it ends.
@@ -184,6 +186,7 @@ impl Workshop {
         notes: &mut Notes,
     ) -> Result<Outcome, ScanError> {
         let begun = Instant::now();
+        let trust = self.cache.trust();
         let deadline = job.deadline;
         if begun >= deadline {
             return Err(ScanError::Deadline(Phase::Queued));
@@ -198,7 +201,7 @@ impl Workshop {
         }
         let scanning = Instant::now();
         job.progress.scanning();
-        let task = Task { job, bench, body: body.as_ref(), run: &mut notes.run };
+        let task = Task { job, bench, body: body.as_ref(), run: &mut notes.run, trust };
         let word = self.judge(task, &holding, deadline).await;
         notes.timings.scan = Some(scanning.elapsed());
         let body = match &word {
@@ -292,7 +295,7 @@ impl Workshop {
             match run.outcome {
                 Ok(judgement) => {
                     if remember {
-                        self.cache.remember_verdict(key, &judgement, versions);
+                        self.cache.remember_verdict(key, &judgement, versions, task.trust);
                     }
                     Ok(judgement.verdict)
                 }
@@ -321,8 +324,8 @@ impl Workshop {
     }
 
     async fn run_engines(&self, task: &mut Task<'_>) -> Run {
-        let Task { job, bench, body, run: note } = task;
-        if !self.is_ready() {
+        let Task { job, bench, body, run: note, trust } = task;
+        if !self.is_ready() || self.cache.trust() != *trust {
             return Run::prevented(ScanError::NotReady);
         }
         if bench.is_none() {
@@ -348,6 +351,9 @@ impl Workshop {
         let judged = |it: &Judgement| (it.exit_code, it.first_line.clone());
         let judged = run.outcome.as_ref().ok().map(judged);
         **note = Some(RunNotes { script_took: run.script_took, judged });
+        if self.cache.trust() != *trust {
+            return Run::prevented(ScanError::NotReady);
+        }
         run
     }
 

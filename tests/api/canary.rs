@@ -1,6 +1,6 @@
 //! A script that has the wrong word on a known file is not believed about others.
 
-use crate::harness::{Builder, Homeserver, png};
+use crate::harness::{Builder, Homeserver, png, until};
 
 /// Knows the test file, until it is told to know nothing.
 const KNOWS: &str = r#"
@@ -45,6 +45,34 @@ async fn a_script_that_becomes_blind_takes_its_verdicts_with_it() {
     std::fs::remove_file(scanner.place.path("marks").join("blind")).unwrap();
     scanner.logged("ready: each engine knows", 2).await;
     scanner.client.get(&path).await.is_clean();
+}
+
+#[tokio::test]
+async fn what_was_being_scanned_when_the_canary_failed_is_not_believed_either() {
+    let script = format!(
+        r#"grep -qE "EICAR|scanner could object" "$1" || {{ echo scanned >> "$MARKS/scanned"; read go < "$MARKS/go"; }}{KNOWS}"#
+    );
+    let homeserver = Homeserver::start().await;
+    let media = homeserver.has_bytes("abc", png());
+    let builder = Builder::new(&script).homeserver(&homeserver);
+    builder.place().make_fifo("go");
+    let config = "scan.canary = \"eicar\"\nscan.canary_interval = \"1s\"";
+    let scanner = builder.config(config).start().await;
+    scanner.logged("ready: each engine knows", 1).await;
+    let path = format!("/scan/{media}");
+    let (reply, ()) = tokio::join!(scanner.client.get(&path), async {
+        until("the scan", || scanner.place.marks("scanned") == 1).await;
+        std::fs::write(scanner.place.path("marks").join("blind"), "").unwrap();
+        scanner.logged("not ready", 1).await;
+        std::fs::remove_file(scanner.place.path("marks").join("blind")).unwrap();
+        scanner.logged("ready: each engine knows", 2).await;
+        scanner.place.let_go("go").await;
+    });
+    reply.is_error(503, "M_UNKNOWN");
+    // Nor is it remembered.
+    let (reply, ()) = tokio::join!(scanner.client.get(&path), scanner.place.let_go("go"));
+    reply.is_clean();
+    assert_eq!(scanner.place.marks("scanned"), 2);
 }
 
 #[tokio::test]

@@ -379,7 +379,10 @@ impl Engines {
         let in_sandbox = async {
             let (mut run, mut said) = (None, Vec::new());
             if let Some(job) = job {
-                for (at, engine) in self.all.iter().enumerate() {
+                // The rules before the script, which may change what it was given.
+                let mut programs: Vec<_> = self.all.iter().enumerate().collect();
+                programs.sort_by_key(|(_, engine)| matches!(engine, Engine::Script(..)));
+                for (at, engine) in programs {
                     if let Some((opinion, script)) =
                         engine.run(specimen, job, self.max_output).await
                     {
