@@ -11,7 +11,7 @@ use std::{
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     task::JoinHandle,
 };
 
@@ -61,11 +61,15 @@ impl Fake {
         self.connections.load(Ordering::Relaxed)
     }
 
-    /// Ends it, with all its connections; gives its address, where nobody listens then.
-    pub(super) async fn dies(mut self) -> SocketAddr {
+    /// Ends it, with all its connections; gives its address, where nobody listens then, nor anybody else
+    /// will as long as the socket is held.
+    pub(super) async fn dies(mut self) -> (SocketAddr, TcpSocket) {
         self.task.abort();
         let _ = (&mut self.task).await;
-        self.address
+        let held = TcpSocket::new_v4().unwrap();
+        held.set_reuseaddr(true).unwrap();
+        held.bind(self.address).unwrap();
+        (self.address, held)
     }
 }
 

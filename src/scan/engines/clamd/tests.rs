@@ -6,7 +6,7 @@ use nix::{
     cmsg_space,
     sys::socket::{ControlMessageOwned, recvmsg},
 };
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::UnixListener;
 
 use super::{
     super::{
@@ -209,22 +209,22 @@ async fn a_unix_socket_gets_a_descriptor_of_the_media_that_cannot_be_written_by(
 
 #[tokio::test]
 async fn a_dead_daemon_of_two_costs_nothing_and_one_that_is_back_is_asked_again() {
-    let dead = daemon(b"stream: OK\0", Fault::None).await.dies().await;
+    let (dead, held) = daemon(b"stream: OK\0", Fault::None).await.dies().await;
     let well = daemon(b"stream: OK\0", Fault::None).await;
     let clamd = asking(vec![tcp(dead), tcp(well.address)], PATIENCE, Encrypted::Refuse);
     for _ in 0..4 {
         assert_eq!(clamd.scan(&specimen(MEDIA)).await.unwrap(), Finding::Clean);
     }
     assert_eq!(well.connections(), 4);
-    let well = well.dies().await;
+    let (_, well) = well.dies().await;
     let failure = clamd.scan(&specimen(MEDIA)).await.unwrap_err();
     assert!(matches!(failure, EngineFailure::Unreachable(_)), "{failure}");
     // All rest; the next scan finds the one that is back all the same.
-    let back = Fake::on(TcpListener::bind(dead).await.unwrap(), |mut stream| async move {
+    let back = Fake::on(held.listen(16).unwrap(), |mut stream| async move {
         let _ = read_until(&mut stream, b"\0\0\0\0").await;
         answer(&mut stream, b"stream: OK\0", Fault::None).await;
     });
-    let _other = Fake::on(TcpListener::bind(well).await.unwrap(), |mut stream| async move {
+    let _other = Fake::on(well.listen(16).unwrap(), |mut stream| async move {
         let _ = read_until(&mut stream, b"\0\0\0\0").await;
         answer(&mut stream, b"stream: OK\0", Fault::None).await;
     });

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
 };
 
 use super::{
@@ -424,15 +424,15 @@ async fn connections_are_kept_and_one_that_has_been_closed_is_made_anew() {
         assert_eq!(icap.scan(&specimen(MEDIA)).await.unwrap(), Finding::Clean);
     }
     assert_eq!(server.fake.connections(), 1);
-    let address = server.fake.dies().await;
-    let again = server_on(address).await;
+    let (_, held) = server.fake.dies().await;
+    let again = server_on(held);
     assert_eq!(icap.scan(&specimen(MEDIA)).await.unwrap(), Finding::Clean);
     assert_eq!(again.connections(), 1);
 }
 
 /// A server where one has been.
-async fn server_on(address: std::net::SocketAddr) -> Fake {
-    Fake::on(TcpListener::bind(address).await.unwrap(), |mut stream| async move {
+fn server_on(held: TcpSocket) -> Fake {
+    Fake::on(held.listen(16).unwrap(), |mut stream| async move {
         while read_request(&mut stream).await.is_some() {
             answer(&mut stream, UNCHANGED.as_bytes(), Fault::None).await;
         }
@@ -486,7 +486,7 @@ async fn what_a_server_says_unasked_is_nobodys_answer() {
 
 #[tokio::test]
 async fn a_dead_server_of_two_is_passed_by_and_one_that_breaks_off_is_followed() {
-    let dead = Recording::start("", false).await.fake.dies().await;
+    let (dead, _held) = Recording::start("", false).await.fake.dies().await;
     let breaks = Fake::serving(|stream| async move { drop(stream) }).await;
     let well = Recording::start("", false).await;
     let urls = [format!("icap://{dead}/avscan"), url(&breaks), url(&well.fake)];
