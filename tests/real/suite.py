@@ -21,6 +21,7 @@ PARTS = [
     "load",
     "browser",
     "sdk",
+    "rules",
     "proxies",
     "systemd",
     "package",

@@ -267,7 +267,7 @@ async fn a_daemon_that_is_killed_over_a_media_has_no_word_on_it() {
     };
     let (reply, ()) = tokio::join!(reply, killed);
     reply.is_error(500, "M_UNKNOWN");
-    assert!(scanner.log().contains("its answer broke off"), "{}", scanner.log());
+    scanner.logged("its answer broke off", 1).await;
     // It is back, and the failure long forgotten.
     clamd.run().await;
     scanner.client.get(&path).await.is_clean();
@@ -293,7 +293,7 @@ async fn a_failure_may_be_passed_over_where_another_has_a_word() {
         assert_eq!(scanner.place.marks("runs"), runs);
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
-    assert!(scanner.log().contains("passed over"), "{}", scanner.log());
+    scanner.logged("passed over", 1).await;
     let operations = scanner.operations().await;
     let metrics = send(operations.elsewhere(Method::GET, "/metrics")).await.body;
     let metrics = String::from_utf8_lossy(&metrics);

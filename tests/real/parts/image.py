@@ -80,7 +80,12 @@ class Image:
             for source in sources:
                 built = source.startswith("/source/")
                 assert built == ("--from=build" in words), words
-                shutil.copy2(REPOSITORY / source.removeprefix("/source/"), to)
+                path = REPOSITORY / source.removeprefix("/source/")
+                # Of a folder it is what is in it.
+                if path.is_dir():
+                    shutil.copytree(path, to, dirs_exist_ok=True)
+                else:
+                    shutil.copy2(path, to)
         elif instruction == "USER":
             self.user = tuple(map(int, words.split(":")))
         elif instruction in ("ENTRYPOINT", "CMD"):

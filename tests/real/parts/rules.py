@@ -1,0 +1,65 @@
+"""The rules of config/rules on files that many programs have made: refused are those that the rules are
+about, and no others."""
+
+import hashlib
+import os
+import subprocess
+import sys
+
+from harness.run import same, test
+from harness.scanner import REPOSITORY, program
+
+NEEDS = []
+
+LIST = REPOSITORY / "tests/real/corpus.txt"
+
+# What is not harmless to the rules, by what it is: programs' sources that begin with an interpreter line, macros, and a
+# document that runs a program of its own when it is opened.
+REFUSED = {
+    "mutagen-1.48.1/docs/id3_frames_gen.py": "Script_With_Interpreter",
+    "mutagen-1.48.1/setup.py": "Script_With_Interpreter",
+    "pypdf-7.1.1/resources/issue-297.pdf": "PDF_Runs_Code",
+    "python_pptx-1.0.2/features/steps/test_files/act-props.pptm": "Office_Macros",
+    "xlrd-2.0.2/scripts/runxlrd.py": "Script_With_Interpreter",
+}
+
+
+def corpus(machine):
+    """The folder of the files, unpacked; kept, as long as the list is the same."""
+    folder = REPOSITORY / "target/real/corpus"
+    stamp = folder / hashlib.sha256(LIST.read_bytes()).hexdigest()
+    if not stamp.exists():
+        subprocess.run(["rm", "-rf", folder], check=True)
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "download"]
+        wanted = ["--no-deps", "--no-binary=:all:", "--require-hashes", "--requirement", LIST]
+        # Builds of theirs write where they like below HOME.
+        environment = {**os.environ, "HOME": str(machine.make_folder("home"))}
+        subprocess.run([*pip, *wanted, "--dest", folder], check=True, env=environment)
+        (folder / "files").mkdir()
+        for archive in folder.glob("*.tar.gz"):
+            command = ["tar", "--extract", "--no-same-owner", "--file", archive]
+            subprocess.run([*command, "--directory", folder / "files"], check=True)
+        stamp.touch()
+    return folder / "files"
+
+
+@test
+def of_harmless_files_none_is_refused(machine):
+    files = machine.once(corpus)
+    names = sorted(str(path.relative_to(files)) for path in files.rglob("*") if path.is_file())
+    folder = machine.make_folder("rules")
+    config = folder / "config.toml"
+    config.write_text(
+        f'[scan]\nengines = ["rules"]\ntemp_directory = "{folder}"\n'
+        f'[rules]\npaths = ["{REPOSITORY / "config/rules"}"]\n'
+        f'[crypto]\nrequest_secret_path = "{folder / "secret"}"\ngenerate = true\n'
+    )
+    command = [machine.once(program), "-c", config, "scan", *names]
+    done = subprocess.run(command, cwd=files, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    said = dict(line.rsplit(": ", 1) for line in done.stdout.splitlines() if ": not clean: " in line)
+    refused = {name.removesuffix(": not clean"): rule for name, rule in said.items()}
+    same(refused, REFUSED)
+    clean = [line for line in done.stdout.splitlines() if line.endswith(": clean")]
+    same((len(clean), done.returncode), (len(names) - len(REFUSED), 1), done.stderr[-2000:])
+    size = sum((files / name).stat().st_size for name in names)
+    return f"{len(names)} files, {size >> 20} MiB"
