@@ -9,7 +9,7 @@ use std::time::Duration;
 use mcs_sandbox::{Candidate, Cgroup, Command, Error, Exit, Layer, Limits, Outcome, Paths, Policy};
 
 use crate::hostile::program;
-use crate::place::{AMPLE, HELPER, Place, Witness, eventually, is_root, policy, sh, skipped};
+use crate::place::{AMPLE, HELPER, Place, Witness, is_root, policy, sh, skipped, within};
 
 /// A group for jobs, made for a test; removed with it.
 struct Groups(PathBuf);
@@ -127,7 +127,7 @@ async fn a_group_whose_helper_is_killed_is_removed_by_the_server() {
     let (failed, ()) = tokio::join!(job.run(&command, AMPLE, 1000), async {
         let group = groups.0.join(job_name(&command));
         let processes = || fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
-        eventually("its three processes are in the group", || processes().lines().count() == 3)
+        within(AMPLE, "its three processes are in the group", || processes().lines().count() == 3)
             .await;
         let script = processes().lines().next().unwrap().to_owned();
         let stat = fs::read_to_string(format!("/proc/{script}/stat")).unwrap();

@@ -183,10 +183,15 @@ pub(crate) fn text(bytes: &[u8]) -> &str {
 }
 
 /// Waits for what has no event of its own, within [`SOON`].
-pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + SOON;
+pub(crate) async fn eventually(what: &str, condition: impl FnMut() -> bool) {
+    within(SOON, what, condition).await;
+}
+
+/// Waits for what has no event of its own, for this long at the most.
+pub(crate) async fn within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + limit;
     while !condition() {
-        assert!(Instant::now() < deadline, "not within {SOON:?}: {what}");
+        assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
