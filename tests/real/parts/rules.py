@@ -6,11 +6,14 @@ import os
 import subprocess
 import sys
 
+from harness import homeserver
 from harness.run import same, test
-from harness.scanner import REPOSITORY, program
+from harness.samples import EICAR, picture
+from harness.scanner import REPOSITORY, Scanner, program
 
 NEEDS = []
 
+RULES = REPOSITORY / "config/rules"
 LIST = REPOSITORY / "tests/real/corpus.txt"
 
 # What is not harmless to the rules, by what it is: programs' sources that begin with an interpreter line, macros, and a
@@ -51,7 +54,7 @@ def of_harmless_files_none_is_refused(machine):
     config = folder / "config.toml"
     config.write_text(
         f'[scan]\nengines = ["rules"]\ntemp_directory = "{folder}"\n'
-        f'[rules]\npaths = ["{REPOSITORY / "config/rules"}"]\n'
+        f'[rules]\npaths = ["{RULES}"]\n'
         f'[crypto]\nrequest_secret_path = "{folder / "secret"}"\ngenerate = true\n'
     )
     command = [machine.once(program), "-c", config, "scan", *names]
@@ -63,3 +66,23 @@ def of_harmless_files_none_is_refused(machine):
     same((len(clean), done.returncode), (len(names) - len(REFUSED), 1), done.stderr[-2000:])
     size = sum((files / name).stat().st_size for name in names)
     return f"{len(names)} files, {size >> 20} MiB"
+
+
+@test
+def the_rules_alone_are_an_engine_in_front_of_a_homeserver(machine):
+    config = {"scan.script": None, "scan.engines": ["rules"], "rules.paths": [str(RULES)]}
+    service = Scanner(machine, machine.once(homeserver.authenticated), config)
+    user = machine.once(homeserver.authenticated).user()
+    clean = user.upload(picture("PNG", seed=30), "image/png", "cat.png")
+    same(service.get(f"/scan/{clean.path}", user.token).json()["clean"], True)
+    got = service.get(f"/download/{clean.path}", user.token)
+    same((got.status, got.body), (200, clean.content))
+    for encrypt in (False, True):
+        infected = user.upload(EICAR, "text/plain", "eicar.txt", encrypt)
+        if encrypt:
+            got = service.post("/download_encrypted", {"file": infected.file}, user.token)
+        else:
+            got = service.get(f"/download/{infected.path}", user.token)
+        expected = {"reason": "MCS_MEDIA_NOT_CLEAN", "info": "File not clean. Output: 'EICAR_Test_File'"}
+        same((got.status, got.json()), (403, expected))
+    service.stop()
