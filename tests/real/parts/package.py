@@ -109,6 +109,24 @@ def with_one_file_edited_it_starts_and_scans(machine):
 
 
 @test
+def a_reload_takes_over_what_was_edited_and_refuses_what_is_wrong(machine):
+    here = machine.once(packaged)
+    pid, config = here.shows("MainPID"), here.run("cat", CONFIG)
+    for added, said in [
+        ('[result_cache]\nttl = "2h"\n', "reloaded"),
+        ("[result_cache]\nttl = 2\n", "the reload is refused"),
+        ("", "reloaded"),
+    ]:
+        here.container.write(CONFIG, f"{config}\n{added}")
+        told = lambda: here.run("journalctl", "--output=cat", "--unit", UNIT).count(said)
+        before = told()
+        here.systemctl("reload", UNIT)
+        until("the reload's end", lambda: told() > before)
+        here.judges()
+    same(here.shows("MainPID"), pid)
+
+
+@test
 def an_upgrade_keeps_configuration_and_key_and_restarts_what_ran(machine):
     here = machine.once(packaged)
     key, pid, config = here.public_key(), here.shows("MainPID"), here.run("cat", CONFIG)
