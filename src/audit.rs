@@ -455,6 +455,9 @@ mod tests {
         }
         assert_eq!(metrics.audit_lines(AuditLine::Lost), 3);
         audit.flush(Duration::from_millis(1)).await;
+        // Nor by a reload, whose patience is the clock's here.
+        tokio::time::pause();
+        timeout(REOPENING * 2, audit.reopen()).await.expect("the reload goes on");
         drop(reader);
         drop(audit);
         thread.join().unwrap();
