@@ -30,7 +30,7 @@ use matrix_content_scanner::{
     config::Config,
     scan::{
         Verdict,
-        engines::{Engines, Exposed, Specimen},
+        engines::{Exposed, Specimen},
         filetype::Detector,
         local::LocalScanner,
     },
@@ -67,8 +67,7 @@ impl Way {
             Self::Engine(scanner) => {
                 let specimen = Specimen::of(&File::open(path).unwrap()).unwrap();
                 let media = Exposed { specimen: &specimen, job: None, tamper_proof: true };
-                let engines: Engines = scanner.engines();
-                let run = Box::pin(engines.judge(media)).await;
+                let run = Box::pin(scanner.engines.judge(media)).await;
                 assert!(matches!(run.outcome.unwrap().verdict, Verdict::Clean { .. }));
             }
             Self::Whole(scanner) => {
@@ -150,7 +149,7 @@ async fn scanner(here: &Path, name: &str, lines: &str) -> (Arc<LocalScanner>, Gr
     let grounds = Grounds::of_command(&config, None).await.unwrap();
     let network = app::network(&config).await.unwrap();
     let detector = Arc::new(Detector::new().unwrap());
-    (Arc::new(app::local_scanner(&config, &grounds, detector, &network)), grounds)
+    (Arc::new(app::local_scanner(&config, &grounds, detector, &network).unwrap()), grounds)
 }
 
 fn main() {

@@ -35,10 +35,11 @@ use crate::{
     scan::{
         self, Scanner,
         canary::{Canary, CanaryState},
-        engines::{self, Evaluator, Network},
+        engines::{self, Engines, Evaluator, Network},
         filetype::{Detector, LoadError},
         local::LocalScanner,
         run_directory::{self, RunDirectory},
+        script::Turns,
     },
     service_manager::{PassedSocket, ServiceManager},
     supervision::{self, Supervised},
@@ -161,6 +162,16 @@ impl Grounds {
         Ok(Self { sandbox, evaluator, directory: Arc::clone(&self.directory) })
     }
 
+    /// The engines of this configuration, with programs run here.
+    fn engines(
+        &self,
+        config: &Config,
+        turns: &Turns,
+        network: &Arc<Network>,
+    ) -> Result<Engines, engines::SetupError> {
+        Engines::new(&config.scan, &self.sandbox, self.evaluator.as_ref(), turns, network)
+    }
+
     /// The spool of this process.
     #[must_use]
     pub fn spool(&self, config: &Config) -> Spool {
@@ -197,23 +208,21 @@ pub async fn network(config: &Config) -> Result<Arc<Network>, engines::SetupErro
     Ok(Arc::new(network))
 }
 
-/// Scans local files with these settings.
-#[must_use]
+/// Scans local files with these settings, one program at a time.
 pub fn local_scanner(
     config: &Config,
     grounds: &Grounds,
     detector: Arc<Detector>,
     network: &Arc<Network>,
-) -> LocalScanner {
-    LocalScanner {
-        network: Arc::clone(network),
+) -> Result<LocalScanner, engines::SetupError> {
+    Ok(LocalScanner {
+        engines: grounds.engines(config, &Turns::new(1), network)?,
         settings: config.scan.clone(),
         sandbox: grounds.sandbox.clone(),
-        evaluator: grounds.evaluator.clone(),
         spool: grounds.spool(config),
         detector,
         max_size: config.download.max_size,
-    }
+    })
 }
 
 fn canary(
@@ -221,9 +230,10 @@ fn canary(
     grounds: &Grounds,
     detector: &Arc<Detector>,
     network: &Arc<Network>,
-) -> Option<Canary> {
-    let settings = config.scan.canary.clone()?;
-    Some(Canary::new(local_scanner(config, grounds, Arc::clone(detector), network), settings))
+) -> Result<Option<Canary>, engines::SetupError> {
+    let Some(settings) = config.scan.canary.clone() else { return Ok(None) };
+    let scanner = local_scanner(config, grounds, Arc::clone(detector), network)?;
+    Ok(Some(Canary::new(scanner, settings)))
 }
 
 /// Whom the service works under.
@@ -267,16 +277,17 @@ pub async fn serve(
     let first =
         if config.scan.canary.is_some() { CanaryState::Awaited } else { CanaryState::Passed };
     let (tell_canary, canary_says) = watch::channel(first);
-    let canary = canary(&config, &grounds, &detector, &network);
+    let canary = canary(&config, &grounds, &detector, &network)?;
     let lasting = Lasting {
         spool: grounds.spool(&config),
+        turns: Turns::new(config.scan.max_scripts),
         detector,
         canary: canary_says.clone(),
         metrics: Arc::clone(&metrics),
         audit,
     };
     let (scanner, workers) =
-        Scanner::start(lasting.parts(&config, &grounds, &homeservers, network));
+        Scanner::start(lasting.parts(&config, &grounds, &homeservers, &network)?);
     let mut watch = Watch { state: tell_canary, task: None };
     watch.begin(canary, scanner.clone());
     let keys = Keyring::new(key, config.previous_key_ttl);
@@ -347,6 +358,7 @@ pub async fn serve(
 /// What is made once, whatever is configured later.
 struct Lasting {
     spool: Spool,
+    turns: Turns,
     detector: Arc<Detector>,
     canary: watch::Receiver<CanaryState>,
     metrics: Arc<Metrics>,
@@ -360,24 +372,23 @@ impl Lasting {
         config: &Config,
         grounds: &Grounds,
         homeservers: &Arc<Homeservers>,
-        network: Arc<Network>,
-    ) -> scan::Parts {
+        network: &Arc<Network>,
+    ) -> Result<scan::Parts, engines::SetupError> {
         let (max_size, ttl) = (config.download.max_size, config.download.authorisation_ttl);
-        scan::Parts {
+        Ok(scan::Parts {
             settings: config.scan.clone(),
             cache: config.result_cache.clone(),
             max_media_size: max_size,
             homeservers: Arc::clone(homeservers),
             authoriser: Arc::new(Authoriser::new(Arc::clone(homeservers), ttl)),
             sandbox: grounds.sandbox.clone(),
-            evaluator: grounds.evaluator.clone(),
-            network,
+            engines: grounds.engines(config, &self.turns, network)?,
             spool: self.spool.with_bounds(config.scan.max_spool_size, max_size),
             detector: Arc::clone(&self.detector),
             canary: self.canary.clone(),
             metrics: Arc::clone(&self.metrics),
             audit: self.audit.clone(),
-        }
+        })
     }
 
     /// What requests go by.

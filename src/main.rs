@@ -157,7 +157,10 @@ async fn check_config(terminal: Terminal, config: &Config, warnings: &[Warning])
         say(harmless(format_args!("# {engine}: {version}")));
     }
     let Some(canary) = config.scan.canary.clone() else { return ExitCode::SUCCESS };
-    let scanner = app::local_scanner(config, &grounds, detector, &network);
+    let scanner = match app::local_scanner(config, &grounds, detector, &network) {
+        Ok(scanner) => scanner,
+        Err(error) => return failed(terminal, &StartError::from(error)),
+    };
     match Canary::new(scanner, canary).check().await {
         Ok(()) => {
             let word = "# the canary: each engine knows a bad file from a good one";
@@ -178,7 +181,7 @@ async fn scan(terminal: Terminal, config: &Config, files: &[PathBuf]) -> ExitCod
         let network = app::network(config).await?;
         let grounds = Grounds::of_command(config, None).await?;
         let detector = Detector::new()?;
-        let scanner = app::local_scanner(config, &grounds, Arc::new(detector), &network);
+        let scanner = app::local_scanner(config, &grounds, Arc::new(detector), &network)?;
         Ok::<_, StartError>((scanner, grounds))
     };
     let scanner = ready.await;

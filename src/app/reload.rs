@@ -169,7 +169,9 @@ impl Reloader {
         // Before they are in force: what was called clean by these versions stays that.
         network.read_versions().await;
         let network = Arc::new(network);
-        let canary = canary(&config, &grounds, &self.lasting.detector, &network);
+        let homeservers = Arc::new(homeservers);
+        let parts = self.lasting.parts(&config, &grounds, &homeservers, &network)?;
+        let canary = canary(&config, &grounds, &self.lasting.detector, &network)?;
         if changes.judge()
             && let Some(canary) = &canary
         {
@@ -184,8 +186,6 @@ impl Reloader {
         }
         self.canary.stop().await;
         let now = self.live.now();
-        let homeservers = Arc::new(homeservers);
-        let parts = self.lasting.parts(&config, &grounds, &homeservers, network);
         let scanner = now.scanner.renewed(parts);
         let keys = now.keys.rotated(key, config.previous_key_ttl);
         self.reload.level.change(&config.log);

@@ -94,7 +94,7 @@ impl Canary {
     /// # Errors
     /// The first answer that is not the right one.
     pub async fn check(&self) -> Result<(), CanaryError> {
-        let engines = self.scanner.engines();
+        let engines = &self.scanner.engines;
         let (mut silent, mut spoke) = (None, false);
         for name in engines.names() {
             match self.check_one(name, &engines.alone(name)).await {

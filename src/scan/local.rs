@@ -14,9 +14,9 @@ use mcs_sandbox::Sandbox;
 use super::{
     ScanError, Settings, Verdict,
     bench::Bench,
-    engines::{Engines, Evaluator, Network, Run},
+    engines::{Engines, Run},
     filetype::{Detector, MimeRules},
-    script::{Removal, Turns},
+    script::Removal,
     worker::blocking,
 };
 use crate::{
@@ -35,10 +35,8 @@ pub struct LocalScanner {
     pub settings: Settings,
     /// Where the script runs.
     pub sandbox: Sandbox,
-    /// What looks at rules, where they are asked.
-    pub evaluator: Option<Arc<Evaluator>>,
-    /// The engines that are asked over a socket.
-    pub network: Arc<Network>,
+    /// The engines of these settings.
+    pub engines: Engines,
     /// Where the files' copies lie.
     pub spool: Spool,
     /// Who names types.
@@ -95,14 +93,7 @@ impl LocalScanner {
         if !metadata.is_file() {
             return Err(LocalError::NoFile);
         }
-        Ok(self.run(&self.engines(), source, metadata.len(), &self.settings.mime).await?)
-    }
-
-    /// The engines of these settings.
-    #[must_use]
-    pub fn engines(&self) -> Engines {
-        let evaluator = self.evaluator.as_ref();
-        Engines::new(&self.settings, &self.sandbox, evaluator, &Turns::new(1), &self.network)
+        Ok(self.run(&self.engines, source, metadata.len(), &self.settings.mime).await?)
     }
 
     /// These engines' verdict on `length` bytes, whatever their type.

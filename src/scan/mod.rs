@@ -40,14 +40,14 @@ use crate::{
 };
 use cache::{MediaKey, ResultCache};
 use canary::CanaryState;
-use engines::{Engines, Evaluator, Network};
+use engines::{Engines, Network};
 use filetype::{Detector, MediaType};
 use flight::{Flights, Outcome, Seat};
 use holding::Holding;
 use once::OncePerKey;
 use pulse::Pulse;
 use queue::Queue;
-use script::{Removal, Turns};
+use script::Removal;
 use worker::Workshop;
 
 /// One question: may this media be given out, and is it wanted too?
@@ -232,7 +232,6 @@ pub struct Scanner {
 struct Kept {
     queue: Queue,
     pulse: Arc<Pulse>,
-    turns: Turns,
     cache: ResultCache,
 }
 
@@ -274,10 +273,8 @@ pub struct Parts {
     pub authoriser: Arc<Authoriser>,
     /// Where scripts run.
     pub sandbox: mcs_sandbox::Sandbox,
-    /// What looks at rules, where they are asked.
-    pub evaluator: Option<Arc<Evaluator>>,
-    /// The engines that are asked over a socket.
-    pub network: Arc<Network>,
+    /// Who judges.
+    pub engines: Engines,
     /// Where jobs' directories and large bodies lie.
     pub spool: Spool,
     /// Who names types.
@@ -298,12 +295,7 @@ impl Scanner {
         let queue = Queue::new(parts.settings.queue_capacity, parts.settings.workers);
         let pulse = Arc::new(Pulse::new(parts.settings.workers));
         let workers = worker::start(parts.settings.workers, &queue, &pulse);
-        let kept = Kept {
-            queue,
-            pulse,
-            turns: Turns::new(parts.settings.max_scripts),
-            cache: ResultCache::new(parts.cache.clone()),
-        };
+        let kept = Kept { queue, pulse, cache: ResultCache::new(parts.cache.clone()) };
         (Self::open(parts, kept), workers)
     }
 
@@ -314,24 +306,16 @@ impl Scanner {
         let kept = Kept {
             queue: self.queue.clone(),
             pulse: Arc::clone(&self.pulse),
-            turns: self.workshop.engines.turns().clone(),
             cache: self.workshop.cache.under(parts.cache.clone()),
         };
-        kept.turns.change(parts.settings.max_scripts);
+        parts.engines.turns().change(parts.settings.max_scripts);
         Self::open(parts, kept)
     }
 
     fn open(parts: Parts, kept: Kept) -> Self {
-        let Kept { queue, pulse, turns, cache } = kept;
-        let engines = Engines::new(
-            &parts.settings,
-            &parts.sandbox,
-            parts.evaluator.as_ref(),
-            &turns,
-            &parts.network,
-        );
+        let Kept { queue, pulse, cache } = kept;
         tokio::spawn(Network::keep_versions(
-            Arc::downgrade(&parts.network),
+            Arc::downgrade(parts.engines.network()),
             parts.settings.version_interval,
         ));
         let removal = Removal::of(&parts.settings);
@@ -346,9 +330,8 @@ impl Scanner {
             canary: parts.canary,
             metrics: parts.metrics,
             audit: parts.audit,
-            engines,
+            engines: parts.engines,
             removal,
-            _network: parts.network,
             cache,
             scans: OncePerKey::new(),
         });

@@ -22,7 +22,7 @@ use super::{
     bench::Bench,
     cache::{ContentKey, ResultCache, Trust, Word},
     canary::CanaryState,
-    engines::{Engines, Judgement, Network, Run, Versions},
+    engines::{Engines, Judgement, Run, Versions},
     filetype::Detector,
     flight::Outcome,
     holding::{Holding, HoldingParts, KeptHeaders},
@@ -65,8 +65,6 @@ pub struct Workshop {
     /// Whether the canary lets anything be scanned.
     pub(super) canary: watch::Receiver<CanaryState>,
     pub(super) engines: Engines,
-    /// Held, since their versions are read for as long as somebody does.
-    pub(super) _network: Arc<Network>,
     pub(super) removal: Option<Removal>,
     pub(super) cache: ResultCache,
     /// Scans under way, by content: two media with the same bytes share one.

@@ -1,14 +1,29 @@
 //! Engines that the service asks itself: clamd and an ICAP server, alone, together and beside a script,
 //! with everything that can be wrong with them.
 
-use std::{fs, net::TcpListener, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
+use matrix_content_scanner::{
+    config::Config,
+    scan::{
+        Settings,
+        engines::{Engines, Evaluator, Kind, Network, SetupError},
+        script::Turns,
+    },
+};
+use mcs_sandbox::{Candidate, Policy};
 use reqwest::Method;
 
 use crate::{
     Samples,
     clamav::Clamd,
-    harness::{Builder, Homeserver, client::send, eicar, until},
+    harness::{Builder, Homeserver, client::send, eicar, scanner::PROGRAM, until},
     icap::Icap,
     lacks, outside, plans,
 };
@@ -54,7 +69,7 @@ fn file(builder: &Builder, name: &str, content: &[u8]) -> PathBuf {
 }
 
 /// What `scan` says of one file: exit code and output.
-fn scan(builder: &Builder, path: &std::path::Path) -> (Option<i32>, String) {
+fn scan(builder: &Builder, path: &Path) -> (Option<i32>, String) {
     let (code, stdout, stderr) = builder.run(&["scan", path.to_str().unwrap()]);
     (code, stdout + &stderr)
 }
@@ -148,6 +163,59 @@ async fn clamd_beside_a_script_under_every_plan() {
         let infected = samples.all().nth(1).unwrap().1;
         let (code, said) = scan(&engines("exit 126"), &infected);
         assert_eq!(code, Some(1), "who says so outweighs who fails: {said}");
+    }
+}
+
+#[test]
+fn rules_read_a_media_before_a_script_does_whatever_is_listed_first() {
+    let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/rules");
+    for plan in plans() {
+        let script = "rm -f \"$1\"; echo nothing > \"$1\"; exit 0";
+        let builder = Builder::new(script)
+            .inside(plan.inside)
+            .config(&format!("scan.engines = [\"script\", \"rules\"]\nrules.paths = [{rules:?}]"));
+        let (code, said) = scan(&builder, &file(&builder, "eicar.txt", &eicar()));
+        assert_eq!(code, Some(1), "{}: {said}", plan.name);
+        assert!(said.contains("not clean: EICAR_Test_File"), "{}: {said}", plan.name);
+    }
+}
+
+#[test]
+fn an_engine_that_is_listed_is_there_or_nothing_is() {
+    let builder = by("");
+    let lines = "scan.engines = [\"script\", \"rules\", \"clamd\", \"icap\"]\nscan.script = \"/bin/true\"\n\
+                 clamd.addresses = [\"./absent.ctl\"]\nicap.urls = [\"icap://127.0.0.1/x\"]\n\
+                 rules.paths = [\"none.yar\"]\ncrypto.request_secret_path = \"key\"";
+    file(&builder, "none.yar", b"rule None { condition: false }");
+    let (config, _) =
+        Config::load(Some(&file(&builder, "whole.toml", lines.as_bytes())), std::iter::empty())
+            .unwrap();
+    let policy = Policy { user: config.sandbox.user, ..Policy::default() };
+    let sandbox = Candidate::with_helper(Path::new(PROGRAM), policy).unwrap().untried(&[]);
+    let settings = config.scan;
+    let rules = &settings.rules().unwrap().rules;
+    let program = PathBuf::from(PROGRAM);
+    let evaluator = Evaluator::prepare(&builder.place().path(""), false, program, rules).unwrap();
+    let evaluator = Some(Arc::new(evaluator));
+    let network = Arc::new(Network::new(&settings.engines).unwrap());
+    let made = |settings: &Settings, evaluator: &Option<Arc<Evaluator>>, network: &Arc<Network>| {
+        Engines::new(settings, &sandbox, evaluator.as_ref(), &Turns::new(1), network)
+    };
+    let all = made(&settings, &evaluator, &network).unwrap();
+    assert_eq!(all.names().collect::<Vec<_>>(), ["script", "rules", "clamd", "icap"]);
+    let without = |name: &str| {
+        let one = |engine: &&Kind| {
+            !matches!((name, engine), ("clamd", Kind::Clamd(_)) | ("icap", Kind::Icap(_)))
+        };
+        let others: Vec<_> = settings.engines.iter().filter(one).cloned().collect();
+        let network = Arc::new(Network::new(&others).unwrap());
+        let evaluator = evaluator.clone().filter(|_| name != "rules");
+        let script = settings.script.clone().filter(|_| name != "script");
+        made(&Settings { script, ..settings.clone() }, &evaluator, &network)
+    };
+    for name in ["script", "rules", "clamd", "icap"] {
+        let error = without(name).unwrap_err();
+        assert!(matches!(error, SetupError::Missing(it) if it == name), "{name}: {error}");
     }
 }
 
@@ -274,7 +342,7 @@ async fn a_daemon_that_is_killed_over_a_media_has_no_word_on_it() {
 }
 
 /// Sockets of this path, whoever's.
-fn connections(path: &std::path::Path) -> usize {
+fn connections(path: &Path) -> usize {
     let all = fs::read_to_string("/proc/net/unix").unwrap();
     all.lines().filter(|line| line.ends_with(path.to_str().unwrap())).count()
 }

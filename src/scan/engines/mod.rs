@@ -14,6 +14,7 @@ mod servers;
 pub mod specimen;
 
 use std::{
+    collections::HashMap,
     io,
     sync::{Arc, Weak},
     time::{Duration, SystemTime},
@@ -114,6 +115,9 @@ pub enum EngineFailure {
     /// The media could not be read.
     #[error("the media cannot be read")]
     Media(#[source] io::Error),
+    /// A program without a place to be run in.
+    #[error("it was not asked")]
+    NotAsked,
 }
 
 /// The engines that are asked over a socket: connections, who of them is well, and what versions they
@@ -186,6 +190,8 @@ const ICAP: &str = "icap";
 pub struct Engines {
     all: Vec<Engine>,
     turns: Turns,
+    /// Held, since versions are read for as long as somebody does.
+    network: Arc<Network>,
     /// A digest of all settings that verdicts hang on, the script's own apart.
     conditions: [u8; 32],
     max_output: usize,
@@ -271,38 +277,44 @@ struct Opinion {
 
 impl Engines {
     /// The engines of these settings; programs run in this sandbox.
-    #[must_use]
+    ///
+    /// # Errors
+    /// [`SetupError::Missing`], since media that nobody looks at are not clean.
     pub fn new(
         settings: &Settings,
         sandbox: &Sandbox,
         evaluator: Option<&Arc<Evaluator>>,
         turns: &Turns,
-        network: &Network,
-    ) -> Self {
+        network: &Arc<Network>,
+    ) -> Result<Self, SetupError> {
         let engine = |kind: &Kind| match kind {
             Kind::Script(bounds) => {
-                let program = settings.script.as_deref()?;
+                let program = there(SCRIPT, settings.script.as_deref())?;
                 let script = Script::new(program, settings, sandbox, turns.clone());
-                Some(Engine::Script(Arc::new(script), bounds.clone()))
+                Ok(Engine::Script(Arc::new(script), bounds.clone()))
             }
             Kind::Rules(rules) => {
-                let engine = Rules::new(rules, Arc::clone(evaluator?), turns.clone());
-                Some(Engine::Rules(engine, rules.bounds.clone()))
+                let evaluator = Arc::clone(there(RULES, evaluator)?);
+                let engine = Rules::new(rules, evaluator, turns.clone());
+                Ok(Engine::Rules(engine, rules.bounds.clone()))
             }
             Kind::Clamd(clamd) => {
-                Some(Engine::Clamd(Arc::clone(network.clamd.as_ref()?), clamd.bounds.clone()))
+                let engine = there(CLAMD, network.clamd.as_ref())?;
+                Ok(Engine::Clamd(Arc::clone(engine), clamd.bounds.clone()))
             }
             Kind::Icap(icap) => {
-                Some(Engine::Icap(Arc::clone(network.icap.as_ref()?), icap.bounds.clone()))
+                let engine = there(ICAP, network.icap.as_ref())?;
+                Ok(Engine::Icap(Arc::clone(engine), icap.bounds.clone()))
             }
         };
         let told = format!("{:?} {}", settings.engines, settings.max_output_size);
-        Self {
-            all: settings.engines.iter().filter_map(engine).collect(),
+        Ok(Self {
+            all: settings.engines.iter().map(engine).collect::<Result<_, SetupError>>()?,
             turns: turns.clone(),
+            network: Arc::clone(network),
             conditions: Sha256::digest(told).into(),
             max_output: settings.max_output_size,
-        }
+        })
     }
 
     /// The engines' names, in their order.
@@ -326,8 +338,8 @@ impl Engines {
         for engine in &mut all {
             engine.bounds_mut().on_failure = Otherwise::Fail;
         }
-        let (turns, conditions) = (self.turns.clone(), self.conditions);
-        Self { all, turns, conditions, max_output: self.max_output }
+        let (turns, network) = (self.turns.clone(), Arc::clone(&self.network));
+        Self { all, turns, network, conditions: self.conditions, max_output: self.max_output }
     }
 
     /// Whether any of them runs in the sandbox.
@@ -339,6 +351,11 @@ impl Engines {
     /// Whose turns scripts take.
     pub(super) fn turns(&self) -> &Turns {
         &self.turns
+    }
+
+    /// Those of them that are asked over a socket.
+    pub(super) fn network(&self) -> &Arc<Network> {
+        &self.network
     }
 
     /// Who judges now; none if the script cannot be looked at, in which case nothing that is
@@ -386,24 +403,26 @@ impl Engines {
                     if let Some((opinion, script)) =
                         engine.run(specimen, job, self.max_output).await
                     {
-                        said.push(Some((at, opinion)));
+                        said.push((at, opinion));
                         run = run.or(script);
                     }
                 }
             }
             (said, run)
         };
-        let (mut said, (more, script)) = if tamper_proof {
+        let (answered, (ran, script)) = if tamper_proof {
             tokio::join!(over_sockets, in_sandbox)
         } else {
             // A program could change what the others read: they read it first.
-            let said = over_sockets.await;
-            (said, in_sandbox.await)
+            let answered = over_sockets.await;
+            (answered, in_sandbox.await)
         };
-        said.extend(more);
-        let mut said: Vec<_> = said.into_iter().flatten().collect();
-        said.sort_by_key(|(at, _)| *at);
-        let opinions: Vec<_> = said.into_iter().map(|(_, opinion)| opinion).collect();
+        let mut said: HashMap<usize, Opinion> = answered.into_iter().flatten().chain(ran).collect();
+        // One of each: whoever was not asked has not called it clean.
+        let opinion = |(at, engine): (usize, &Engine)| {
+            said.remove(&at).unwrap_or_else(|| engine.opinion(engine.not_asked()))
+        };
+        let opinions: Vec<_> = self.all.iter().enumerate().map(opinion).collect();
         Run {
             results: opinions.iter().map(|it| (it.engine, it.word.name())).collect(),
             script_took: script.as_ref().and_then(|run| run.took),
@@ -590,6 +609,10 @@ impl Engine {
         Opinion { engine: self.name(), word, exit_code: None, first_line: None }
     }
 
+    fn not_asked(&self) -> Word {
+        Word::Failed(ScanError::Engine(self.name(), EngineFailure::NotAsked))
+    }
+
     fn too_large(&self, specimen: &Specimen) -> Option<Word> {
         let limit = self.bounds().max_size.filter(|limit| specimen.len() > *limit)?;
         Some(match self.bounds().larger {
@@ -631,17 +654,67 @@ impl EngineFailure {
             Self::Said(_) => "engine_error",
             Self::Encrypted(_) => "engine_encrypted",
             Self::Media(_) => "disk",
+            Self::NotAsked => "engine_not_asked",
         }
     }
+}
+
+/// A part of an engine.
+fn there<T>(engine: &'static str, part: Option<T>) -> Result<T, SetupError> {
+    part.ok_or(SetupError::Missing(engine))
 }
 
 /// Why engines cannot be used at all.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
+    /// Of an engine that is listed.
+    #[error("the engine {0} is listed, and what it is made of is not there")]
+    Missing(&'static str),
     /// A URL of `icap.urls`.
     #[error("icap.urls: {0} has no host that TLS can be spoken with")]
     NoHost(String),
     /// For `icaps`.
     #[error("icap.urls: icaps cannot be spoken")]
     Tls(#[from] crate::media::SetupError),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_engine_that_was_not_asked_has_not_called_a_media_clean() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("none.yar");
+        std::fs::write(&file, "rule None { condition: false }").unwrap();
+        let bounds =
+            Bounds { max_size: None, larger: Otherwise::Skip, on_failure: Otherwise::Skip };
+        let settings = rules::Settings {
+            rules: mcs_rules::RuleSet::load(std::slice::from_ref(&file)).unwrap(),
+            paths: vec![file],
+            ignore: Vec::new(),
+            timeout: Duration::from_secs(1),
+            bounds: bounds.clone(),
+        };
+        let program = Path::new("/absent").to_owned();
+        let evaluator = Evaluator::prepare(directory.path(), false, program, &settings.rules);
+        let turns = Turns::new(1);
+        let rules = Rules::new(&settings, Arc::new(evaluator.unwrap()), turns.clone());
+        let engines = Engines {
+            all: vec![Engine::Rules(rules, bounds)],
+            turns,
+            network: Arc::default(),
+            conditions: [0; 32],
+            max_output: 100,
+        };
+        let specimen = specimen::tests::specimen(b"media");
+        // A program, and no place to run it in.
+        let media = Exposed { specimen: &specimen, job: None, tamper_proof: true };
+        let run = engines.judge(media).await;
+        let outcome = run.outcome.unwrap_err();
+        assert!(matches!(outcome, ScanError::Engine(RULES, EngineFailure::NotAsked)), "{outcome}");
+        assert_eq!(run.results, [(RULES, "failed")]);
+    }
 }
