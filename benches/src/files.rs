@@ -47,8 +47,14 @@ impl Media {
 }
 
 /// Writes so many of this size, for everybody to read.
-pub(crate) fn write(directory: &Path, prefix: &str, count: u64, size: u64) -> Vec<Media> {
-    (0..count).map(|number| write_one(directory, format!("{prefix}-{number}"), size)).collect()
+pub(crate) async fn write(directory: &Path, prefix: &str, count: u64, size: u64) -> Vec<Media> {
+    let mut written = Vec::new();
+    for number in 0..count {
+        written.push(write_one(directory, format!("{prefix}-{number}"), size));
+        // It takes a while, and may be interrupted.
+        tokio::task::yield_now().await;
+    }
+    written
 }
 
 fn write_one(directory: &Path, name: String, size: u64) -> Media {

@@ -1,6 +1,8 @@
 //! What is measured on: its kernel, its processors, and how fast they hash and decrypt.
 
-use std::{fs, process::Command, thread};
+use std::{fs, path::Path, thread};
+
+use crate::programs;
 
 /// One line that names it.
 pub(crate) fn name() -> String {
@@ -20,11 +22,9 @@ pub(crate) fn load() -> f64 {
 }
 
 /// Bytes a second that OpenSSL gets through by this algorithm, on one core, in pieces of 16 KiB.
-pub(crate) fn openssl(algorithm: &str) -> f64 {
-    let mut command = Command::new("openssl");
-    command.args(["speed", "-mr", "-seconds", "1", "-bytes", "16384", "-evp", algorithm]);
-    let output = command.output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
+pub(crate) async fn openssl(algorithm: &str) -> f64 {
+    let arguments = ["speed", "-mr", "-seconds", "1", "-bytes", "16384", "-evp", algorithm];
+    let text = programs::output(Path::new("openssl"), &arguments).await;
     let line = text.lines().find(|line| line.starts_with("+F:"));
     let speed = line.and_then(|line| line.rsplit(':').next()).expect(&text);
     speed.parse().unwrap()

@@ -1,18 +1,21 @@
 //! The programs that are measured: the service itself, nginx as its homeserver and as its limit, a bare axum server.
-//! Each is killed when it is dropped, and leaves nothing outside the measurement's own directory.
+//! Each is ended when it is dropped, with all that it started, and leaves nothing outside the measurement's own directory.
 
 use std::{
     fs::{self, File, Permissions},
     net::{SocketAddr, TcpListener},
-    os::unix::fs::PermissionsExt,
+    os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
 use mcs_sandbox::User;
 use nix::{
-    sys::signal::{Signal, kill},
+    sys::{
+        signal::{Signal, kill, killpg},
+        wait::{Id, WaitPidFlag, WaitStatus, waitid},
+    },
     time::{clock_getcpuclockid, clock_gettime},
     unistd::{Pid, geteuid},
 };
@@ -38,14 +41,16 @@ pub(crate) struct Program {
 impl Program {
     async fn start(command: &mut Command, port: u16) -> Self {
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        let mut child = command.stdin(Stdio::null()).spawn().unwrap();
+        // A group of its own: Ctrl-C is this process's to answer, and all that is in it is killed in the end.
+        let child = command.stdin(Stdio::null()).process_group(0).spawn().unwrap();
+        let mut this = Self { child, address };
         let end = Instant::now() + PATIENCE;
         while TcpStream::connect(address).await.is_err() {
-            assert!(child.try_wait().unwrap().is_none(), "it has ended: {command:?}");
+            assert!(this.child.try_wait().unwrap().is_none(), "it has ended: {command:?}");
             assert!(Instant::now() < end, "it does not listen: {command:?}");
             sleep(Duration::from_micros(500)).await;
         }
-        Self { child, address }
+        this
     }
 
     fn pid(&self) -> Pid {
@@ -76,15 +81,31 @@ impl Drop for Program {
     fn drop(&mut self) {
         // By itself it ends its workers and its sandboxes.
         let _gone = kill(self.pid(), Signal::SIGTERM);
+        let ended = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
         for _ in 0..500 {
-            if self.child.try_wait().is_ok_and(|status| status.is_some()) {
-                return;
+            if waitid(Id::Pid(self.pid()), ended) != Ok(WaitStatus::StillAlive) {
+                break;
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        let _gone = self.child.kill();
+        // Workers of an nginx that was killed live on. Before it is waited for, while the group's number is nobody else's.
+        let _gone = killpg(self.pid(), Signal::SIGKILL);
         let _status = self.child.wait();
     }
+}
+
+/// Runs a program to its end; it does not outlive who waits for it.
+pub(crate) async fn run(program: &Path, arguments: &[&str]) -> Output {
+    let mut command = tokio::process::Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).process_group(0).kill_on_drop(true);
+    command.output().await.unwrap()
+}
+
+/// What a program prints that has to succeed.
+pub(crate) async fn output(program: &Path, arguments: &[&str]) -> String {
+    let output = run(program, arguments).await;
+    assert!(output.status.success(), "{}: {}", program.display(), output.status);
+    String::from_utf8(output.stdout).unwrap()
 }
 
 /// Serves what lies in `files`: as a homeserver, and below `/static/`. `/small` is the smallest answer.

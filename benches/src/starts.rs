@@ -1,17 +1,15 @@
 //! What starting a program costs: bare, under each plan of the sandbox, and under bubblewrap as people use it. Candidates
 //! take turns round by round, so that what else the machine does strikes all of them, and ratios are of the same round.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use mcs_sandbox::{Candidate, Command, Layer, Outcome, Policy, Sandbox, remove_tree};
+use mcs_sandbox::{Candidate, Command, Layer, Outcome, Policy, Sandbox};
 use tokio::task::JoinSet;
 
 use crate::machine;
-use crate::programs::{PROGRAMS, USER};
+use crate::place::Place;
+use crate::programs::{self, PROGRAMS, USER};
 use crate::report::Spread;
 
 const ROUNDS: usize = 40;
@@ -83,17 +81,13 @@ impl Way {
 
 /// As a server would start it: with its output read.
 async fn outside(program: &Path, arguments: &[&str]) -> bool {
-    let mut command = tokio::process::Command::new(program);
-    command.args(arguments).stdin(Stdio::null());
-    command.output().await.unwrap().status.success()
+    programs::run(program, arguments).await.status.success()
 }
 
 /// Prints the table.
 pub(crate) async fn table() {
-    let root = tempfile::Builder::new().prefix("mcs-benches-").tempdir().unwrap();
-    fs::set_permissions(root.path(), Permissions::from_mode(0o711)).unwrap();
-    print(root.path()).await;
-    remove_tree(root.path()).unwrap();
+    let place = Place::new();
+    print(place.path()).await;
 }
 
 async fn print(jobs: &Path) {

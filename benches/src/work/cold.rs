@@ -30,7 +30,7 @@ struct Served {
 
 impl Bench {
     pub(super) async fn cold(&self, nginx: &Program, report: &mut Report) {
-        let media = self.files("cold", FILES.into(), SMALL);
+        let media = self.files("cold", FILES.into(), SMALL).await;
         let plain = media.iter().map(|it| get(&format!("{API}/scan/{}", it.place())));
         let encrypted = media.iter().map(|it| post(&format!("{API}/scan_encrypted"), &it.body(1)));
         let asked: [Vec<_>; 2] = [plain.collect(), encrypted.collect()];

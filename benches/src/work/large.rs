@@ -23,14 +23,15 @@ const PAUSE: Duration = Duration::from_millis(2);
 
 impl Bench {
     pub(super) async fn large(&self, nginx: &Program, report: &mut Report) {
-        let media = &self.files("large", 1, SIZE)[0];
+        let media = &self.files("large", 1, SIZE).await[0];
         let service = programs::service(self.place(), nginx, "").await;
         service.forget_peak();
         let idle = service.memory("VmRSS");
         let (mut seconds, mut limits) = (Vec::new(), Vec::new());
         // Another key is another media.
         for seed in 0..u8::try_from(ROUNDS).unwrap() {
-            let (aes, sha256) = (machine::openssl("aes-256-ctr"), machine::openssl("sha256"));
+            let aes = machine::openssl("aes-256-ctr").await;
+            let sha256 = machine::openssl("sha256").await;
             limits.push(BYTES / aes + 2.0 * BYTES / sha256);
             let request = post(&format!("{API}/scan_encrypted"), &media.body(seed));
             let outcome =
@@ -45,7 +46,7 @@ impl Bench {
     }
 
     pub(super) async fn many(&self, nginx: &Program, report: &mut Report) {
-        let media = self.files("many", COUNT, SIZE);
+        let media = self.files("many", COUNT, SIZE).await;
         let ask = |path: &dyn Fn(&Media) -> String| {
             media.iter().map(|it| get(&path(it))).collect::<Vec<_>>()
         };

@@ -12,11 +12,10 @@ use std::{
     path::Path,
 };
 
-use tempfile::TempDir;
-
 use crate::{
     files::{self, KIB, Media},
     load::Expect,
+    place::Place,
     programs,
     report::Report,
 };
@@ -31,29 +30,28 @@ const EMPTY_SCRIPT: &str = "#!/bin/sh\nexit 0\n";
 const CLEAN: Expect = Expect::Text("\"clean\":true");
 const API: &str = "/_matrix/media_proxy/unstable";
 
-/// Where everything is measured: removed with it.
 pub(crate) struct Bench {
-    directory: TempDir,
+    place: Place,
 }
 
 impl Bench {
     pub(crate) fn new() -> Self {
-        let directory = tempfile::Builder::new().prefix("mcs-benches-").tempdir().unwrap();
-        for part in ["", "temp", "files", "jobs"] {
-            let path = directory.path().join(part);
-            fs::create_dir_all(&path).unwrap();
+        let place = Place::new();
+        for part in ["temp", "files", "jobs"] {
+            let path = place.path().join(part);
+            fs::create_dir(&path).unwrap();
             // Scripts run as another user where this is root.
             fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
         }
-        Self { directory }
+        Self { place }
     }
 
     fn place(&self) -> &Path {
-        self.directory.path()
+        self.place.path()
     }
 
-    fn files(&self, prefix: &str, count: u64, size: u64) -> Vec<Media> {
-        files::write(&self.place().join("files"), prefix, count, size)
+    async fn files(&self, prefix: &str, count: u64, size: u64) -> Vec<Media> {
+        files::write(&self.place().join("files"), prefix, count, size).await
     }
 
     pub(crate) async fn measure(&self, part: &str, report: &mut Report) {

@@ -1,6 +1,6 @@
 //! What the service costs while it does little: its start, its memory, what it remembers, who waits.
 
-use std::{fs, process::Command, time::Duration};
+use std::{fs, time::Duration};
 
 use tokio::time::sleep;
 
@@ -32,14 +32,14 @@ impl Bench {
     }
 
     pub(super) async fn memory(&self, nginx: &Program, report: &mut Report) {
-        remembered(report);
+        remembered(report).await;
         self.waiters(nginx, report).await;
     }
 
     /// Many who wait for one media.
     async fn waiters(&self, nginx: &Program, report: &mut Report) {
         programs::script(self.place(), &format!("#!/bin/sh\nsleep {SCAN_SECONDS}\n"));
-        let media = &self.files("awaited", 1, SMALL)[0];
+        let media = &self.files("awaited", 1, SMALL).await[0];
         let audit = self.place().join("audit");
         let settings = format!("[audit]\npath = \"{}\"\n", audit.display());
         let service = programs::service(self.place(), nginx, &settings).await;
@@ -70,12 +70,12 @@ impl Bench {
 }
 
 /// In a process of its own for each count.
-fn remembered(report: &mut Report) {
+async fn remembered(report: &mut Report) {
     let [mut bytes, mut many, mut few] = [const { Vec::new() }; 3];
     for _ in 0..5 {
-        let [_, lookup] = remember(1_000);
+        let [_, lookup] = remember(1_000).await;
         few.push(lookup);
-        let [each, lookup] = remember(100_000);
+        let [each, lookup] = remember(100_000).await;
         bytes.push(each);
         many.push(lookup);
     }
@@ -87,10 +87,9 @@ fn remembered(report: &mut Report) {
 }
 
 /// Bytes of each, and nanoseconds a lookup.
-fn remember(count: u32) -> [f64; 2] {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    let output = command.arg("remember").arg(count.to_string()).output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
+async fn remember(count: u32) -> [f64; 2] {
+    let this = std::env::current_exe().unwrap();
+    let text = programs::output(&this, &["remember", &count.to_string()]).await;
     let mut numbers = text.split_whitespace().map(|number| number.parse().unwrap());
     [numbers.next().unwrap(), numbers.next().unwrap()]
 }

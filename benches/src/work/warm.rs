@@ -16,7 +16,7 @@ const CONNECTIONS: usize = 32;
 
 impl Bench {
     pub(super) async fn warm(&self, nginx: &Program, report: &mut Report) {
-        let media = &self.files("warm", 1, SMALL)[0];
+        let media = &self.files("warm", 1, SMALL).await[0];
         let service = programs::service(self.place(), nginx, "").await;
         let bare = programs::bare().await;
         let body = Expect::Length(SMALL);
