@@ -2,6 +2,9 @@
 //! (FILDES), over TCP the media's bytes (INSTREAM). Only a whole answer that says OK is "clean"; what
 //! the daemon says of its own limits, of errors or of anything unknown is a failure. clamd(8).
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
+
 use std::{
     fmt, io,
     os::fd::{AsFd, AsRawFd},

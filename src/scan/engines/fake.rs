@@ -1,7 +1,9 @@
 //! Servers on loopback that do what a test says, and the faults that any server may have.
 
 use std::{
+    fs,
     net::SocketAddr,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -141,3 +143,17 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// For what never comes.
 pub(super) const IMPATIENCE: Duration = Duration::from_millis(200);
+
+/// Tries each input that is kept for this fuzz target.
+pub(super) fn each_of_corpus(target: &str, attempt: impl Fn(&[u8])) {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    let mut tried = 0;
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        // The test's output tells which it was that failed.
+        println!("{}", path.display());
+        attempt(&fs::read(path).unwrap());
+        tried += 1;
+    }
+    assert!(tried > 10, "{tried} inputs");
+}

@@ -152,8 +152,11 @@ impl Connection {
             out.clear();
             let head = self.incoming.head().await?;
             if whole || head.status != 100 {
-                sent?;
-                return self.incoming.answer(head, method, specimen).await;
+                let told = self.incoming.answer(head, method, specimen).await?;
+                if told.finding == Finding::Clean {
+                    sent?;
+                }
+                return Ok(told);
             }
         }
         let sending = send(&mut self.to, out, at, specimen);
@@ -331,6 +334,9 @@ impl Incoming {
     }
 }
 
+/// What is called by nothing that could be read.
+const NAMELESS: &str = "found, and not named";
+
 /// What a media is called that came back as another, without a word of why.
 const REPLACED: &str = "replaced by the ICAP server";
 
@@ -349,7 +355,9 @@ fn infection(head: &Head) -> Option<String> {
     });
     let violation = violations.as_ref().and_then(|it| it.lines().nth(2).map(str::to_owned));
     let named = [id, threat, violation, found, violations].into_iter().flatten();
-    named.map(|name| name.trim().to_owned()).find(|name| !name.is_empty())
+    let name = named.map(|name| name.trim().to_owned()).find(|name| !name.is_empty());
+    // Something was found, whatever it is called.
+    name.or_else(|| Some(NAMELESS.to_owned()))
 }
 
 fn stays_open(head: &Head) -> bool {

@@ -78,7 +78,7 @@ impl Head {
     /// A header's values, by its name in lower case.
     pub(super) fn all<'h>(&'h self, name: &'h str) -> impl Iterator<Item = String> + 'h {
         let named = self.headers.iter().filter(move |(header, _)| header == name);
-        named.map(|(_, value)| String::from_utf8_lossy(value).trim().to_owned())
+        named.map(|(_, value)| String::from_utf8_lossy(value.trim_ascii()).into_owned())
     }
 
     /// The first of them that is not empty.

@@ -7,6 +7,8 @@
 //! keeps one idle connection: media come back whole from servers that do not speak 204.
 
 mod exchange;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod message;
 
 use std::{

@@ -255,6 +255,8 @@ async fn what_was_found_has_a_name_whatever_else_is_said() {
             "Eicar.Folded",
         ),
         (head(200, "X-Violations-Found: 2"), "2"),
+        // A space that is none of ASCII's.
+        (head(204, "X-Virus-ID: \u{a0}"), "found, and not named"),
     ] {
         assert_eq!(name(of(said.clone(), Fault::None).await), called, "{said}");
     }

@@ -1,0 +1,6 @@
+//! clamd's answer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| {
+    matrix_content_scanner::scan::engines::clamd::fuzz::answer(input);
+});
