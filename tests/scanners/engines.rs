@@ -4,6 +4,7 @@
 use std::{
     fs,
     net::TcpListener,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -23,8 +24,8 @@ use reqwest::Method;
 use crate::{
     Samples,
     clamav::Clamd,
-    harness::{Builder, Homeserver, client::send, eicar, scanner::PROGRAM, until},
-    icap::Icap,
+    harness::{Builder, Homeserver, client::send, eicar, scanner::PROGRAM, skipped, until},
+    icap::{self, Icap},
     lacks, outside, plans,
 };
 
@@ -437,6 +438,103 @@ async fn c_icap_asked_as_a_proxy_would() {
     fails(&icap_at(&icap), "icap failed");
     icap.stop();
     fails(&icap_at(&icap), "it cannot be reached");
+}
+
+#[tokio::test]
+async fn c_icap_that_sends_a_media_back_has_called_it_clean_if_it_is_the_same() {
+    let test = "c_icap_that_sends_a_media_back_has_called_it_clean_if_it_is_the_same";
+    if lacks(test, &ICAP) {
+        return;
+    }
+    let clamd = Clamd::start().await;
+    // One that sends back what it gets, and one that scans it and does not speak 204.
+    let lines = "Service echo srv_echo.so\n\
+                 ServiceAlias whole virus_scan?allow204=off&sizelimit=off&mode=simple\n";
+    let icap = Icap::start_with(&clamd, lines).await;
+    let large: Vec<u8> = (0..=250).cycle().take(3_000_000).collect();
+    let text = b"some text".to_vec();
+    for method in ["respmod", "reqmod"] {
+        for (service, media) in [
+            // Of each second media it says that it is unchanged.
+            ("echo", vec![(&text, 0), (&text, 0), (&large, 0), (&large, 0)]),
+            ("whole", vec![(&text, 0), (&large, 0), (&eicar(), 1)]),
+        ] {
+            let way = format!("icap.method = {method:?}");
+            let builder = icap_of(&[icap.port], service).config(&way);
+            let count = if service == "echo" { media.len() / 2 } else { media.len() };
+            for (content, expected) in media {
+                let (code, said) = scan(&builder, &file(&builder, "media", content));
+                assert_eq!(code, Some(expected), "{service}, {} bytes: {said}", content.len());
+                assert_eq!(said.contains("not clean: Test.EICAR"), expected == 1, "{said}");
+            }
+            let method = method.to_uppercase();
+            until("answers", || icap.answered(&method, service, 200) >= count).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn c_icap_that_sends_a_page_in_a_medias_place_has_not_called_it_clean() {
+    let test = "c_icap_that_sends_a_page_in_a_medias_place_has_not_called_it_clean";
+    if lacks(test, &ICAP) {
+        return;
+    }
+    if !icap::modules().join("srv_url_check.so").exists() {
+        return skipped(test, "not installed: c-icap's url_check");
+    }
+    let clamd = Clamd::start().await;
+    // Without a word on infections: it blocks addresses, and the one that all media have.
+    let hosts = tempfile::NamedTempFile::new().unwrap();
+    fs::write(&hosts, "media.invalid\n").unwrap();
+    fs::set_permissions(&hosts, fs::Permissions::from_mode(0o644)).unwrap();
+    let lines = format!(
+        "Service url_check srv_url_check.so\n\
+         url_check.LookupTableDB blocked host hash:{}\n\
+         url_check.Profile default block blocked\n",
+        hosts.path().display()
+    );
+    let icap = Icap::start_with(&clamd, &lines).await;
+    let builder = icap_of(&[icap.port], "url_check").config("icap.method = \"reqmod\"");
+    for content in [b"some text".to_vec(), vec![b'x'; 2 << 20]] {
+        let (code, said) = scan(&builder, &file(&builder, "media", &content));
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains("not clean: replaced by the ICAP server"), "{said}");
+    }
+    until("the answers", || icap.answered("REQMOD", "url_check", 200) == 2).await;
+    // The other way is not offered.
+    let (code, said) = scan(&icap_of(&[icap.port], "url_check"), &file(&builder, "media", b"x"));
+    assert_eq!(code, Some(2), "{said}");
+}
+
+#[tokio::test]
+async fn another_istag_undoes_clean() {
+    let test = "another_istag_undoes_clean";
+    if lacks(test, &["c-icap", "clamd", "sigtool", "python3"]) {
+        return;
+    }
+    let clamd = Clamd::start().await;
+    clamd.knows(1, EICAR).await;
+    let mut icap = Icap::start(&clamd).await;
+    let homeserver = Homeserver::start().await;
+    // MD5 6cd3556deb0da54bca060b4c39479839.
+    let worse = homeserver.has_bytes("worse", "Hello, world!");
+    let scanner = icap_at(&icap)
+        .config("scan.version_interval = \"1s\"")
+        .homeserver(&homeserver)
+        .start()
+        .await;
+    let path = format!("/scan/{worse}");
+    scanner.client.get(&path).await.is_clean();
+    scanner.client.get(&path).await.is_clean();
+    until("an answer", || icap.answered("RESPMOD", "avscan", 204) == 1).await;
+
+    clamd.knows(2, "6cd3556deb0da54bca060b4c39479839:13:Test.Worse\n").await;
+    // It asks its daemon for the version when it starts.
+    icap.stop();
+    icap.run().await;
+    scanner.logged("tells its version", 2).await;
+    let name = "File not clean. Output: 'Test.Worse.UNOFFICIAL'";
+    scanner.client.get(&path).await.is_not_clean(name);
 }
 
 fn judges_icap(builder: &Builder) {

@@ -3,13 +3,13 @@
 use std::{
     fs,
     net::{TcpListener, TcpStream},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use crate::{
     Server, Setup,
     clamav::{Clamd, FAILURES},
-    harness::scanner::as_root,
+    harness::{self, scanner::as_root},
     lacks, outside,
 };
 
@@ -21,7 +21,12 @@ pub(crate) struct Icap {
 
 impl Icap {
     pub(crate) async fn start(clamd: &Clamd) -> Self {
-        let mut server = Server::new();
+        Self::start_with(clamd, "").await
+    }
+
+    /// With these lines of configuration too.
+    pub(crate) async fn start_with(clamd: &Clamd, lines: &str) -> Self {
+        let server = Server::new();
         // The port may be taken by another before c-icap has it; then it ends, and so does the test.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let modules = modules().display().to_string();
@@ -32,13 +37,41 @@ impl Icap {
             .replace("@PORT@", &port.to_string())
             .replace("@MODULES@", &modules)
             .replace("@CLAMD@", clamd.socket().to_str().unwrap())
-            + user;
+            + user
+            + lines;
         fs::write(server.path("c-icap.conf"), config).unwrap();
+        let mut this = Self { server, port };
+        this.run().await;
+        this
+    }
+
+    /// Starts it, for the first time or again.
+    pub(crate) async fn run(&mut self) {
+        let port = self.port;
+        // Children of one that was stopped may be listening still.
+        let is_free = || TcpStream::connect(("127.0.0.1", port)).is_err();
+        harness::until("a free port", is_free).await;
         let mut c_icap = outside("c-icap");
-        c_icap.arg("-N").arg("-f").arg(server.path("c-icap.conf"));
-        server.start(c_icap);
-        server.is_ready(|| TcpStream::connect(("127.0.0.1", port)).is_ok()).await;
-        Self { server, port }
+        c_icap.arg("-N").arg("-f").arg(self.path("c-icap.conf"));
+        self.server.start(c_icap);
+        self.server.is_ready(|| TcpStream::connect(("127.0.0.1", port)).is_ok()).await;
+    }
+
+    /// Of a file in its directory.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.server.path(name)
+    }
+
+    /// How often it has answered a request for this service with this ICAP status; it writes that down after the answer.
+    pub(crate) fn answered(&self, method: &str, service: &str, status: u16) -> usize {
+        let log = fs::read_to_string(self.path("access.log")).unwrap_or_default();
+        let is_one = |line: &&str| {
+            let words: Vec<_> = line.split(' ').rev().take(3).collect();
+            let name = words.get(1).map(|it| it.split('?').next().unwrap_or_default());
+            (words.first(), name) == (Some(&&*status.to_string()), Some(service))
+                && words.get(2) == Some(&method)
+        };
+        log.lines().filter(is_one).count()
     }
 
     pub(crate) fn stop(&mut self) {
@@ -65,7 +98,7 @@ impl Icap {
 }
 
 /// Below the directory that Debian names after the architecture.
-fn modules() -> std::path::PathBuf {
+pub(crate) fn modules() -> PathBuf {
     let of = |architecture: fs::DirEntry| architecture.path().join("c_icap");
     let found = fs::read_dir("/usr/lib").unwrap().map(|entry| of(entry.unwrap()));
     found.into_iter().find(|path| Path::new(path).exists()).expect("c-icap's modules")
