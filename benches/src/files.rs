@@ -11,10 +11,19 @@ use base64::{
     Engine,
     engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD},
 };
+use matrix_content_scanner::media::decrypt::Decryption;
 use sha2::{Digest, Sha256};
 
 pub(crate) const KIB: u64 = 1 << 10;
 pub(crate) const MIB: u64 = 1 << 20;
+pub(crate) const GIB: u64 = 1 << 30;
+
+const IV: [u8; 16] = [1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0];
+
+/// Encrypts with the key that `seed` names.
+pub(crate) fn encrypt(bytes: &mut [u8], seed: u8) {
+    Decryption::new([seed; 32], IV, [0; 32]).cipher().apply(bytes);
+}
 
 /// One media on the homeserver.
 #[derive(Clone)]
@@ -26,8 +35,16 @@ pub(crate) struct Media {
 impl Media {
     /// Its mxc's server and id. Servers are many: one of them has a quarter of the workers.
     pub(crate) fn place(&self) -> String {
-        let server = self.name.bytes().map(u64::from).sum::<u64>() % 32;
-        format!("s{server}.example/{}", self.name)
+        format!("s{}.example/{}", seed(&self.name) % 32, self.name)
+    }
+
+    /// Changes what is in it.
+    pub(crate) fn rewrite(&mut self, directory: &Path, change: impl FnOnce(&mut [u8])) {
+        let path = directory.join(&self.name);
+        let mut bytes = fs::read(&path).unwrap();
+        change(&mut bytes);
+        fs::write(&path, &bytes).unwrap();
+        self.sha256 = Sha256::digest(&bytes).into();
     }
 
     /// The request body of it as an encrypted media, with a key that `seed` names.
@@ -39,7 +56,7 @@ impl Media {
                 "kty": "oct", "alg": "A256CTR", "ext": true, "key_ops": ["encrypt", "decrypt"],
                 "k": URL_SAFE_NO_PAD.encode([seed; 32]),
             },
-            "iv": STANDARD_NO_PAD.encode([1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0]),
+            "iv": STANDARD_NO_PAD.encode(IV),
             "hashes": { "sha256": STANDARD_NO_PAD.encode(self.sha256) },
         }})
         .to_string()
@@ -61,9 +78,7 @@ fn write_one(directory: &Path, name: String, size: u64) -> Media {
     let path = directory.join(&name);
     let mut file = File::create(&path).unwrap();
     let mut hash = Sha256::new();
-    let mut state = name.bytes().fold(0x9e37_79b9_7f4a_7c15_u64, |state, byte| {
-        (state ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
+    let mut state = seed(&name);
     let mut piece = vec![0; 64 * 1024];
     let mut left = size;
     while left > 0 {
@@ -82,4 +97,11 @@ fn write_one(directory: &Path, name: String, size: u64) -> Media {
     }
     fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
     Media { name, sha256: hash.finalize().into() }
+}
+
+/// Another for each name (FNV-1a).
+fn seed(name: &str) -> u64 {
+    name.bytes().fold(0x9e37_79b9_7f4a_7c15, |state, byte| {
+        (state ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
 }

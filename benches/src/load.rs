@@ -3,6 +3,7 @@
 
 use std::{
     net::SocketAddr,
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -144,7 +145,26 @@ impl Connection {
         begin.elapsed().as_secs_f64()
     }
 
-    async fn exchange(&mut self, request: &[u8], expect: Expect) {
+    /// Sends a request, reads its answer whole, whatever it is.
+    pub(crate) async fn answer(&mut self, request: &[u8]) -> Answer {
+        let answered = tokio::time::timeout(PATIENCE, async {
+            let Head { text, length, begun } = self.head(request).await;
+            let mut body = self.buffer[begun].to_vec();
+            let have = body.len();
+            body.resize(usize::try_from(length).unwrap(), 0);
+            self.stream.read_exact(&mut body[have..]).await.unwrap();
+            Answer { head: text, body }
+        });
+        answered.await.expect("an answer in time")
+    }
+
+    /// Sends a request, waits until its answer begins.
+    pub(crate) async fn begin(&mut self, request: &[u8]) {
+        self.head(request).await;
+    }
+
+    /// Sends a request and reads the head of its answer.
+    async fn head(&mut self, request: &[u8]) -> Head {
         self.stream.write_all(request).await.unwrap();
         let mut filled = 0;
         let end = loop {
@@ -156,19 +176,23 @@ impl Connection {
                 break place + 4;
             }
         };
-        let (head, begun) = self.buffer[..filled].split_at(end);
-        let head = String::from_utf8_lossy(head);
-        assert!(head.starts_with("HTTP/1.1 200"), "{head}{}", String::from_utf8_lossy(begun));
-        let length = head.lines().find_map(|line| {
-            let (name, value) = line.split_once(':')?;
-            name.eq_ignore_ascii_case("content-length")
-                .then(|| value.trim().parse::<u64>().unwrap())
-        });
-        let length = length.expect("a length");
-        let mut left = length.checked_sub(begun.len() as u64).expect("one answer");
+        let text = String::from_utf8_lossy(&self.buffer[..end]).into_owned();
+        let length = header(&text, "content-length").expect("a length").parse().unwrap();
+        assert!((filled - end) as u64 <= length, "one answer");
+        Head { text, length, begun: end..filled }
+    }
+
+    async fn exchange(&mut self, request: &[u8], expect: Expect) {
+        let Head { text: head, length, begun } = self.head(request).await;
+        assert!(
+            head.starts_with("HTTP/1.1 200"),
+            "{head}{}",
+            String::from_utf8_lossy(&self.buffer[begun])
+        );
         match expect {
             Expect::Length(expected) => {
                 assert_eq!(length, expected);
+                let mut left = length - begun.len() as u64;
                 while left > 0 {
                     let read = self.stream.read(&mut self.buffer).await.unwrap() as u64;
                     assert!(read > 0, "the connection was closed");
@@ -176,11 +200,45 @@ impl Connection {
                 }
             }
             Expect::Text(text) => {
-                let whole = end + usize::try_from(length).unwrap();
-                self.stream.read_exact(&mut self.buffer[filled..whole]).await.unwrap();
-                let body = String::from_utf8_lossy(&self.buffer[end..whole]);
+                let whole = begun.start + usize::try_from(length).unwrap();
+                self.stream.read_exact(&mut self.buffer[begun.end..whole]).await.unwrap();
+                let body = String::from_utf8_lossy(&self.buffer[begun.start..whole]);
                 assert!(body.contains(text), "{body}");
             }
         }
     }
+}
+
+/// How an answer begins: its head, what it says of its length, and where in the buffer its first bytes are.
+struct Head {
+    text: String,
+    length: u64,
+    begun: Range<usize>,
+}
+
+/// A whole one.
+pub(crate) struct Answer {
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    pub(crate) fn status(&self) -> u16 {
+        self.head.split(' ').nth(1).and_then(|word| word.parse().ok()).expect("a status")
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        header(&self.head, name)
+    }
+
+    pub(crate) fn says(&self, text: &str) -> bool {
+        String::from_utf8_lossy(&self.body).contains(text)
+    }
+}
+
+fn header<'head>(head: &'head str, name: &str) -> Option<&'head str> {
+    head.lines().find_map(|line| {
+        let (found, value) = line.split_once(':')?;
+        found.eq_ignore_ascii_case(name).then(|| value.trim())
+    })
 }

@@ -15,17 +15,18 @@ mod interrupt;
 mod load;
 mod machine;
 mod place;
+mod plot;
 mod programs;
 mod remember;
 mod report;
 mod starts;
 mod work;
 
-use std::{env, process::ExitCode};
+use std::{env, path::Path, process::ExitCode, time::Duration};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use report::Report;
-use work::{Bench, PARTS};
+use work::{Bench, OTHERS, PARTS};
 
 fn main() -> ExitCode {
     // Thousands of connections.
@@ -59,14 +60,19 @@ fn main() -> ExitCode {
 async fn measure(words: &[&str]) -> ExitCode {
     match *words {
         ["starts"] => starts::table().await,
+        ["soak"] => return soak(words, "600").await,
+        ["soak", seconds] => return soak(words, seconds).await,
+        ["plot", file] => println!("{}", plot::draw(&report::panels(Path::new(file)))),
         ref parts => {
-            if let Some(unknown) = parts.iter().find(|part| !PARTS.contains(part)) {
-                eprintln!("no such part: {unknown}; there are: {}", PARTS.join(" "));
+            let known = [&PARTS[..], &OTHERS].concat();
+            if let Some(unknown) = parts.iter().find(|part| !known.contains(part)) {
+                eprintln!("no such part: {unknown}; there are: {}", known.join(" "));
                 return ExitCode::from(2);
             }
             let mut report = Report::new(words);
             let bench = Bench::new();
-            for part in PARTS.iter().filter(|part| parts.is_empty() || parts.contains(part)) {
+            let parts = if parts.is_empty() { &PARTS[..] } else { parts };
+            for part in known.iter().filter(|part| parts.contains(part)) {
                 eprintln!("measuring: {part}");
                 bench.measure(part, &mut report).await;
             }
@@ -74,4 +80,17 @@ async fn measure(words: &[&str]) -> ExitCode {
         }
     }
     ExitCode::SUCCESS
+}
+
+/// Where a bound was broken, it fails.
+async fn soak(words: &[&str], seconds: &str) -> ExitCode {
+    let Some(seconds) = seconds.parse().ok().filter(|seconds| *seconds >= 10) else {
+        eprintln!("soak: not a number of seconds, 10 or more: {seconds}");
+        return ExitCode::from(2);
+    };
+    let time = Duration::from_secs(seconds);
+    let mut report = Report::new(words);
+    Bench::new().soak(time, &mut report).await;
+    report.print();
+    if report.all_met() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

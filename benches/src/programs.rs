@@ -71,6 +71,19 @@ impl Program {
         kibibytes.parse::<f64>().unwrap() * 1024.0
     }
 
+    /// Descriptors that it has open; none where only root may know.
+    pub(crate) fn descriptors(&self) -> Option<usize> {
+        Some(fs::read_dir(format!("/proc/{}/fd", self.pid())).ok()?.count())
+    }
+
+    /// Processes that it has started and that are still there.
+    pub(crate) fn children(&self) -> usize {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        let of_thread =
+            |path: PathBuf| fs::read_to_string(path.join("children")).unwrap_or_default();
+        threads.map(|it| of_thread(it.unwrap().path()).split_whitespace().count()).sum()
+    }
+
     /// What it has held at most counts from now on. proc(5), `clear_refs`.
     pub(crate) fn forget_peak(&self) {
         fs::write(format!("/proc/{}/clear_refs", self.pid()), "5").unwrap();
@@ -145,8 +158,8 @@ pub(crate) async fn bare() -> Program {
     Program::start(&mut command, port).await
 }
 
-/// The service in front of this homeserver, by default settings but for `settings` (TOML, whole sections) and the canary,
-/// which is off.
+/// The service in front of this homeserver, by default settings but for `settings` (lines of TOML, `section.key = value`)
+/// and the canary, which is off.
 pub(crate) async fn service(place: &Path, homeserver: &Program, settings: &str) -> Program {
     start_service(place, homeserver, settings).await.0
 }
@@ -159,12 +172,12 @@ pub(crate) async fn start_service(
 ) -> (Program, Duration) {
     let port = free_port();
     let here = place.display();
-    let user = format!("[sandbox]\nuser = \"{}:{}\"\n", USER.uid, USER.gid);
+    let user = format!("sandbox.user = \"{}:{}\"\n", USER.uid, USER.gid);
     let user = if geteuid().is_root() { &*user } else { "" };
     let config = format!(
-        "[web]\nport = {port}\n[scan]\nscript = \"{here}/script.sh\"\ntemp_directory = \"{here}/temp\"\n\
-        canary = \"off\"\n[operations]\nport = 0\n[crypto]\nrequest_secret_path = \"{here}/secret\"\n\
-        generate = true\n[download]\nbase_homeserver_url = \"http://{}\"\n{user}{settings}",
+        "web.port = {port}\nscan.script = \"{here}/script.sh\"\nscan.temp_directory = \"{here}/temp\"\n\
+        scan.canary = \"off\"\noperations.port = 0\ncrypto.request_secret_path = \"{here}/secret\"\n\
+        crypto.generate = true\ndownload.base_homeserver_url = \"http://{}\"\n{user}{settings}",
         homeserver.address
     );
     let path = place.join("config.toml");

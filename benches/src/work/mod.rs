@@ -2,7 +2,9 @@
 //! machine does strikes both.
 
 mod cold;
+mod growth;
 mod large;
+mod soak;
 mod still;
 mod warm;
 
@@ -22,6 +24,8 @@ use crate::{
 
 /// In the order in which they are measured.
 pub(crate) const PARTS: [&str; 6] = ["start", "memory", "warm", "cold", "large", "many"];
+/// Measured on their own only.
+pub(crate) const OTHERS: [&str; 1] = ["growth"];
 
 /// What most media are like.
 const SMALL: u64 = 100 * KIB;
@@ -63,6 +67,7 @@ impl Bench {
             "warm" => self.warm(&nginx, report).await,
             "cold" => self.cold(&nginx, report).await,
             "large" => self.large(&nginx, report).await,
+            "growth" => self.growth(&nginx, report).await,
             _ => self.many(&nginx, report).await,
         }
     }

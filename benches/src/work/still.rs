@@ -41,7 +41,7 @@ impl Bench {
         programs::script(self.place(), &format!("#!/bin/sh\nsleep {SCAN_SECONDS}\n"));
         let media = &self.files("awaited", 1, SMALL).await[0];
         let audit = self.place().join("audit");
-        let settings = format!("[audit]\npath = \"{}\"\n", audit.display());
+        let settings = format!("audit.path = \"{}\"\n", audit.display());
         let service = programs::service(self.place(), nginx, &settings).await;
         // Each has a connection of its own, which is no part of what waiting costs.
         let request = get(&format!("{API}/public_key"));
@@ -87,7 +87,7 @@ async fn remembered(report: &mut Report) {
 }
 
 /// Bytes of each, and nanoseconds a lookup.
-async fn remember(count: u32) -> [f64; 2] {
+pub(super) async fn remember(count: u32) -> [f64; 2] {
     let this = std::env::current_exe().unwrap();
     let text = programs::output(&this, &["remember", &count.to_string()]).await;
     let mut numbers = text.split_whitespace().map(|number| number.parse().unwrap());
