@@ -452,12 +452,12 @@ async fn c_icap_that_sends_a_media_back_has_called_it_clean_if_it_is_the_same() 
                  ServiceAlias whole virus_scan?allow204=off&sizelimit=off&mode=simple\n";
     let icap = Icap::start_with(&clamd, lines).await;
     let large: Vec<u8> = (0..=250).cycle().take(3_000_000).collect();
-    let text = b"some text".to_vec();
+    let small = b"some text".to_vec();
     for method in ["respmod", "reqmod"] {
         for (service, media) in [
             // Of each second media it says that it is unchanged.
-            ("echo", vec![(&text, 0), (&text, 0), (&large, 0), (&large, 0)]),
-            ("whole", vec![(&text, 0), (&large, 0), (&eicar(), 1)]),
+            ("echo", vec![(&small, 0), (&small, 0), (&large, 0), (&large, 0)]),
+            ("whole", vec![(&small, 0), (&large, 0), (&eicar(), 1)]),
         ] {
             let way = format!("icap.method = {method:?}");
             let builder = icap_of(&[icap.port], service).config(&way);
