@@ -38,6 +38,8 @@ pub(super) const ENCRYPTED: [(&str, Encrypted); 3] =
 pub(super) const METHODS: [(&str, Method); 2] =
     [("respmod", Method::Respmod), ("reqmod", Method::Reqmod)];
 
+pub(super) const PREVIEWS: [(&str, bool); 2] = [("server", true), ("off", false)];
+
 /// As `scan.engines` lists them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Name {
@@ -141,9 +143,10 @@ fn icap(section: &mut Section<'_, '_>, listed: bool) -> Option<icap::Settings> {
     }
     let urls = section.read("urls", some(service));
     let method = section.read("method", choice(&METHODS)).unwrap_or(Method::Respmod);
+    let preview = section.read("preview", choice(&PREVIEWS)).unwrap_or(true);
     let ca_certificates = section.read("ca_certificates", paths::file);
     let (timeout, bounds) = (time_limit(section), bounds(section, Some(ICAP_MAX_SIZE)));
-    Some(icap::Settings { urls: urls?, method, ca_certificates, timeout, bounds })
+    Some(icap::Settings { urls: urls?, method, preview, ca_certificates, timeout, bounds })
 }
 
 fn time_limit(section: &mut Section<'_, '_>) -> Duration {

@@ -142,6 +142,7 @@ impl Config {
                     let mut lines = Lines::new(f, "\n[icap]")?;
                     lines.line("urls", list(icap.urls.iter().map(|it| quoted(it.as_str()))))?;
                     lines.line("method", word(&engines::METHODS, icap.method))?;
+                    lines.line("preview", word(&engines::PREVIEWS, icap.preview))?;
                     lines.optional("ca_certificates", icap.ca_certificates.as_deref().map(path))?;
                     (lines, icap.timeout, &icap.bounds)
                 }

@@ -134,6 +134,37 @@ fn the_program_may_lie_where_programs_in_the_sandbox_may_not_look() {
     assert!(said.contains("EICAR_Test_File"), "{said}");
 }
 
+#[test]
+fn they_are_evaluated_where_no_memory_may_be_written_and_executed() {
+    // prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN), which is what MemoryDenyWriteExecute= does where the kernel has it: what is
+    // executed from here on inherits it. Then whether that is so.
+    const DENIED: &str = "\
+        import ctypes, os, sys\n\
+        if ctypes.CDLL(None).prctl(65, 1, 0, 0, 0) != 0: sys.exit(77)\n\
+        if sys.argv[1:] != ['tried']: os.execv(sys.argv[1], sys.argv[1:])\n\
+        import mmap\n\
+        try: mmap.mmap(-1, 4096, prot=mmap.PROT_WRITE | mmap.PROT_EXEC)\n\
+        except PermissionError: sys.exit(0)\n\
+        sys.exit(1)\n";
+    let test = "they_are_evaluated_where_no_memory_may_be_written_and_executed";
+    #[expect(clippy::disallowed_methods, reason = "no part of what is tested")]
+    let mut python = std::process::Command::new("/usr/bin/python3");
+    let Ok(tried) = python.args(["-c", DENIED, "tried"]).status() else {
+        return skipped(test, "not installed: python3");
+    };
+    if tried.code() == Some(77) {
+        return skipped(test, "PR_SET_MDWE needs Linux 6.3");
+    }
+    assert_eq!(tried.code(), Some(0), "memory may be written and executed");
+    let denied = ["/usr/bin/python3", "-c", DENIED];
+    let builder = by_rules("scan.canary = \"eicar\"").inside(&denied);
+    let (code, said) = scan(&builder, &file(&builder, "bad", &eicar()));
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("EICAR_Test_File"), "{said}");
+    let (code, said) = scan(&builder, &file(&builder, "good", &png()));
+    assert_eq!(code, Some(0), "{said}");
+}
+
 #[tokio::test]
 async fn rules_that_have_changed_are_in_force_after_a_reload_and_broken_ones_are_not() {
     let homeserver = Homeserver::start().await;

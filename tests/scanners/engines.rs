@@ -299,16 +299,43 @@ async fn an_encrypted_archive_is_what_the_operator_says() {
             .current_dir(builder.place().path(""))
             .args(["-m", "zipfile", "-c", "a.zip", "in.txt"]);
         assert!(python.status().unwrap().success());
-        // The bit that says so, in both headers of its one file.
-        let mut zip = fs::read(builder.place().path("a.zip")).unwrap();
-        for (signature, at) in [(b"PK\x03\x04", 6), (b"PK\x01\x02", 8)] {
-            let header = zip.windows(4).position(|it| it == signature).unwrap();
-            zip[header + at] |= 1;
-        }
+        let zip = encrypted_by_name(fs::read(builder.place().path("a.zip")).unwrap());
         let (code, said) = scan(&builder, &file(&builder, "encrypted.zip", &zip));
         assert_eq!(code, Some(expected), "{encrypted}: {said}");
         assert_eq!(said.contains("Heuristics.Encrypted.Zip"), expected != 0, "{said}");
     }
+}
+
+#[tokio::test]
+async fn what_is_infected_beside_an_encrypted_file_is_found_unless_the_daemon_stops_there() {
+    let test = "what_is_infected_beside_an_encrypted_file_is_found_unless_the_daemon_stops_there";
+    if lacks(test, &CLAMD) {
+        return;
+    }
+    for (precedence, expected) in [("no", 1), ("yes", 0)] {
+        let lines = format!("AlertEncrypted yes\nHeuristicScanPrecedence {precedence}");
+        let clamd = Clamd::start_with(&lines).await;
+        let builder = clamd_by_socket(&clamd).config("clamd.encrypted = \"pass\"");
+        file(&builder, "in.txt", b"some text in an archive\n");
+        file(&builder, "eicar.txt", &eicar());
+        let mut python = outside("python3");
+        python.current_dir(builder.place().path(""));
+        python.args(["-m", "zipfile", "-c", "a.zip", "in.txt", "eicar.txt"]);
+        assert!(python.status().unwrap().success());
+        let zip = encrypted_by_name(fs::read(builder.place().path("a.zip")).unwrap());
+        let (code, said) = scan(&builder, &file(&builder, "encrypted.zip", &zip));
+        assert_eq!(code, Some(expected), "{precedence}: {said}");
+        assert_eq!(said.contains("Test.EICAR"), expected == 1, "{said}");
+    }
+}
+
+/// With the bit that says so, in both headers of its first file.
+fn encrypted_by_name(mut zip: Vec<u8>) -> Vec<u8> {
+    for (signature, at) in [(b"PK\x03\x04", 6), (b"PK\x01\x02", 8)] {
+        let header = zip.windows(4).position(|it| it == signature).unwrap();
+        zip[header + at] |= 1;
+    }
+    zip
 }
 
 #[tokio::test]

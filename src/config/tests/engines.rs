@@ -34,6 +34,7 @@ fn each_engine_is_told_its_own() {
         clamd.encrypted = "pass"
         icap.urls = ["icap://10.0.0.1:1345/avscan?a=b", "icaps://[::1]/x/y"]
         icap.method = "reqmod"
+        icap.preview = "off"
         icap.timeout = "7s"
         "#,
     );
@@ -61,6 +62,7 @@ fn each_engine_is_told_its_own() {
     let urls: Vec<_> = icap.urls.iter().map(url::Url::as_str).collect();
     assert_eq!(urls, ["icap://10.0.0.1:1345/avscan?a=b", "icaps://[::1]/x/y"]);
     assert_eq!((icap.timeout, icap.method), (Duration::from_secs(7), Method::Reqmod));
+    assert!(!icap.preview);
     assert_eq!(icap.bounds.max_size, Some(5 << 20));
     let shown = config.to_string();
     assert!(shown.contains("engines = [\"icap\", \"clamd\", \"script\"]"), "{shown}");
@@ -123,6 +125,7 @@ fn what_is_wrong_with_an_engine_is_told() {
         ("icap.urls = ['icap://a:0/b']", "expected a URL like"),
         ("icap.urls = ['icap://a/b#c']", "expected a URL like"),
         ("icap.method = 'options'", "expected \"respmod\" or \"reqmod\""),
+        ("icap.preview = 1024", "expected \"server\" or \"off\""),
         ("icap.ca_certificates = 'absent'", "does not exist"),
     ] {
         let told = folder.told(lines);

@@ -481,3 +481,22 @@ def every_shipped_script_works_under_the_strict_drop_in(machine):
         assert layers["namespaces"].startswith("OFF"), layers
         assert layers["landlock"].endswith("with scopes") and layers["cgroup"].startswith("kill"), layers
     return "; ".join(f"{layer}: {state}" for layer, state in layers.items() if layer != "base")
+
+
+@test
+def the_rules_are_evaluated_under_the_unit_and_under_the_strict_drop_in(machine):
+    it = machine.once(service)
+    config = {"scan.engines": ["rules"], "rules.paths": ["/usr/share/matrix-content-scanner/rules"]}
+    for file in (REPOSITORY / "config/rules").glob("*.yar"):
+        it.container.write(f"/usr/share/matrix-content-scanner/rules/{file.name}", file.read_text())
+    drop_ins = [None]
+    if kernel_since((6, 12)):
+        drop_ins.append(strict())
+    for drop_in in drop_ins:
+        # A script that calls everything clean, which nobody asks.
+        it.configure("exit 0", config)
+        if drop_in:
+            it.drop_in("strict.conf", drop_in)
+        it.start()
+        it.judges()
+        same(it.shows("MemoryDenyWriteExecute"), "yes" if drop_in else "no")

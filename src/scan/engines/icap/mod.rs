@@ -48,6 +48,8 @@ pub struct Settings {
     pub urls: Vec<Url>,
     /// How media are presented.
     pub method: Method,
+    /// Whether a server that wants to see the beginning first gets that; its word may be on that alone then.
+    pub preview: bool,
     /// Certificates (PEM) that are trusted beside the system's.
     pub ca_certificates: Option<PathBuf>,
     /// For one media, whatever number of servers is tried.
@@ -61,6 +63,7 @@ pub struct Settings {
 pub struct Icap {
     servers: Servers<Endpoint>,
     method: Method,
+    preview: bool,
     timeout: Duration,
 }
 
@@ -108,6 +111,7 @@ impl Icap {
         Ok(Self {
             servers: Servers::new("icap", endpoints),
             method: settings.method,
+            preview: settings.preview,
             timeout: settings.timeout,
         })
     }
@@ -118,7 +122,7 @@ impl Icap {
     /// [`EngineFailure`], whatever is neither "clean" nor "not clean".
     pub async fn scan<'s>(&'s self, specimen: &'s Specimen) -> Result<Finding, EngineFailure> {
         let exchange = |server: &'s Server<Endpoint>| async move {
-            let told = server.endpoint.scan(self.method, specimen).await?;
+            let told = server.endpoint.scan(self.method, self.preview, specimen).await?;
             // Each answer has one: new signatures are noticed at the first of them.
             if let Some(istag) = &told.istag {
                 server.told_version(istag);
@@ -161,8 +165,14 @@ impl Endpoint {
         Ok(Self { uri, authority, host, port, tls, idle, options })
     }
 
-    async fn scan(&self, method: Method, specimen: &Specimen) -> Result<Told, EngineFailure> {
-        let preview = lock(&self.options).as_ref().and_then(|options| options.preview);
+    async fn scan(
+        &self,
+        method: Method,
+        preview: bool,
+        specimen: &Specimen,
+    ) -> Result<Told, EngineFailure> {
+        let wanted = lock(&self.options).as_ref().and_then(|options| options.preview);
+        let preview = wanted.filter(|_| preview);
         if let Some(mut connection) = self.kept() {
             let told = connection.scan(&self.uri, &self.authority, method, preview, specimen).await;
             match told {

@@ -23,7 +23,11 @@ const UNCHANGED: &str = "ICAP/1.0 204 No Content\r\nISTag: \"one\"\r\n\r\n";
 
 fn asking(servers: &[String], method: Method, timeout: Duration) -> Icap {
     let urls = servers.iter().map(|url| url.parse().unwrap()).collect();
-    Icap::new(&Settings { urls, method, ca_certificates: None, timeout, bounds: BOUNDS }).unwrap()
+    Icap::new(&settings(urls, method, timeout)).unwrap()
+}
+
+fn settings(urls: Vec<Url>, method: Method, timeout: Duration) -> Settings {
+    Settings { urls, method, preview: true, ca_certificates: None, timeout, bounds: BOUNDS }
 }
 
 fn url(fake: &Fake) -> String {
@@ -378,6 +382,20 @@ async fn a_preview_is_sent_where_the_server_wants_one_and_the_rest_when_it_asks(
 }
 
 #[tokio::test]
+async fn where_previews_are_off_a_server_gets_the_whole_media_whatever_it_wants() {
+    let server = Recording::start("Preview: 4\r\n", true).await;
+    let urls = vec![url(&server.fake).parse().unwrap()];
+    let settings = settings(urls, Method::Respmod, PATIENCE);
+    let icap = Icap::new(&Settings { preview: false, ..settings }).unwrap();
+    icap.read_versions().await;
+    assert_eq!(icap.scan(&specimen(MEDIA)).await.unwrap(), Finding::Clean);
+    let asked = server.asked();
+    let scan = asked.last().unwrap();
+    assert!(!scan.head.contains("Preview"), "{scan:?}");
+    assert_eq!(scan.body, MEDIA);
+}
+
+#[tokio::test]
 async fn requests_are_what_the_specification_says() {
     for (method, http) in [
         (
@@ -567,6 +585,7 @@ async fn icaps_is_spoken_with_whom_the_certificates_name() {
     let settings = |trusted: Option<&std::path::Path>| Settings {
         urls: vec![format!("icaps://{}/avscan", server.address).parse().unwrap()],
         method: Method::Respmod,
+        preview: true,
         ca_certificates: trusted.map(std::path::Path::to_owned),
         timeout: PATIENCE,
         bounds: BOUNDS,
