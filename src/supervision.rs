@@ -1,5 +1,9 @@
 //! What the service manager is told while the service runs: when it is ready, what it is at, and that it lives. It lives if
-//! the runtime answers and no worker is late with its job; who hangs is not fed, and restarted.
+//! the runtime answers and most workers are in time with their jobs; who hangs is not fed, and restarted.
+//!
+//! A restart ends every scan that runs and forgets what is in memory, for all. One worker that hangs is less than that: it is
+//! told, and alerted of, and the others go on. Half of them are more than one server or one token, which has at most a quarter,
+//! can hold: nobody by themselves brings a restart about.
 
 use std::time::Duration;
 
@@ -33,7 +37,7 @@ pub(crate) struct Supervised {
 /// Why the watchdog is not fed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 enum Stuck {
-    #[error("{0} workers are not done with their jobs, long after scan.deadline")]
+    #[error("half of the workers or more hang: {0}")]
     Workers(usize),
     #[error("no thread is free for what blocks")]
     Threads,
@@ -45,7 +49,7 @@ pub(crate) async fn tell(manager: ServiceManager, mut it: Supervised) {
     let beat = manager.watchdog().map_or(BEAT, |watchdog| BEAT.min(watchdog / 3));
     let mut beats = interval(beat);
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut ready, mut said, mut stuck) = (false, String::new(), None);
+    let (mut ready, mut said, mut stuck, mut late) = (false, String::new(), None, 0);
     loop {
         tokio::select! {
             _ = beats.tick() => {}
@@ -54,6 +58,10 @@ pub(crate) async fn tell(manager: ServiceManager, mut it: Supervised) {
             Ok(()) = it.stopping.changed() => {}
         }
         let load = (it.load)();
+        if load.late > std::mem::replace(&mut late, load.late) {
+            let (late, workers) = (load.late, load.workers);
+            error!(late, workers, "workers are not done with their jobs, long after scan.deadline");
+        }
         let before = std::mem::replace(&mut stuck, why_stuck(load, beat).await);
         if let Some(why) = stuck.filter(|_| before != stuck) {
             error!(%why, "the service hangs: the service manager's watchdog is not fed");
@@ -79,7 +87,7 @@ pub(crate) async fn tell(manager: ServiceManager, mut it: Supervised) {
 }
 
 async fn why_stuck(load: Load, patience: Duration) -> Option<Stuck> {
-    if load.late > 0 {
+    if load.late > 0 && load.late >= load.workers.div_ceil(2) {
         return Some(Stuck::Workers(load.late));
     }
     let answered = timeout(patience, spawn_blocking(|| {})).await;
@@ -87,8 +95,11 @@ async fn why_stuck(load: Load, patience: Duration) -> Option<Stuck> {
 }
 
 fn status(load: Load, canary: &CanaryState, stopping: bool) -> String {
-    let Load { busy, workers, waiting, late: _ } = load;
-    let work = format!("{busy} of {workers} workers busy, {waiting} media waiting");
+    let Load { busy, workers, waiting, late } = load;
+    let mut work = format!("{busy} of {workers} workers busy, {waiting} media waiting");
+    if late > 0 {
+        work = format!("{work}, {late} workers hang");
+    }
     match canary {
         _ if stopping => format!("Stopping; {work}"),
         CanaryState::Awaited => "Starting: the canary's first answer is awaited".to_owned(),
@@ -104,12 +115,17 @@ mod tests {
     const IDLE: Load = Load { busy: 0, late: 0, workers: 4, waiting: 0 };
 
     #[tokio::test]
-    async fn a_late_worker_is_not_alive() {
+    async fn who_has_half_of_its_workers_late_is_not_alive() {
         let patience = Duration::from_secs(60);
         assert_eq!(why_stuck(IDLE, patience).await, None);
         assert_eq!(why_stuck(Load { busy: 4, ..IDLE }, patience).await, None);
-        let late = Load { busy: 4, late: 2, ..IDLE };
-        assert_eq!(why_stuck(late, patience).await, Some(Stuck::Workers(2)));
+        for (workers, late, stuck) in
+            [(4, 1, false), (4, 2, true), (5, 2, false), (5, 3, true), (1, 1, true), (32, 8, false)]
+        {
+            let load = Load { busy: workers, late, workers, waiting: 9 };
+            let expected = stuck.then_some(Stuck::Workers(late));
+            assert_eq!(why_stuck(load, patience).await, expected, "{late} of {workers}");
+        }
     }
 
     #[test]
@@ -132,6 +148,11 @@ mod tests {
     #[test]
     fn the_status_says_what_the_service_is_at() {
         let load = Load { busy: 2, waiting: 3, ..IDLE };
+        let late = Load { late: 1, ..load };
+        assert_eq!(
+            status(late, &CanaryState::Passed, false),
+            "Scanning; 2 of 4 workers busy, 3 media waiting, 1 workers hang"
+        );
         let failed = CanaryState::Failed("no signatures".into());
         for (canary, stopping, said) in [
             (CanaryState::Awaited, false, "Starting: the canary's first answer is awaited"),
