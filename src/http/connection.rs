@@ -1,8 +1,8 @@
 //! One connection: hyper's HTTP/1 on a socket that is bounded in time. Knows requests only as
 //! begun and ended.
 //!
-//! hyper's own header timer starts when the last answer ends, so it cannot tell a connection that
-//! rests between two requests (fine for `idle_timeout`) from a header that drips in
+//! hyper's own header timer, which is off, starts when the last answer ends, so it cannot tell a
+//! connection that rests between two requests (fine for `idle_timeout`) from a header that drips in
 //! (`header_timeout`). [`TimedIo`] sees the bytes and can. It lets a client wait in silence for as
 //! long as its request is being answered.
 
@@ -15,7 +15,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -23,13 +23,10 @@ use axum::{Router, body::Body, extract::Request};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::Watcher,
-};
+use hyper_util::{rt::TokioIo, server::graceful::Watcher};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Instant, Sleep, sleep},
+    time::{Instant, Sleep, sleep_until},
 };
 use tower::ServiceExt;
 
@@ -93,10 +90,7 @@ pub(super) async fn serve<I>(
         }
     });
     let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        // A second line behind `TimedIo`, for a header whose first bytes came with the last
-        // request: it runs from the end of the last answer, so it holds both limits.
-        .header_read_timeout(limits.idle.saturating_add(limits.header))
+        .header_read_timeout(None)
         .max_buf_size(MAX_BUFFER)
         .serve_connection(TokioIo::new(io), service);
     if let Err(error) = watcher.watch(connection).await {
@@ -171,6 +165,7 @@ struct TimedIo<I> {
     awaited: Option<Awaited>,
     /// While bytes wait to be written and the peer takes none.
     stall: Option<Stall>,
+    alarm: Alarm,
     pace: Pace,
     /// The last wait for the peer, and the bytes that it has taken since.
     waited: Duration,
@@ -180,14 +175,36 @@ struct TimedIo<I> {
 /// A wait for the peer to take bytes.
 struct Stall {
     since: Instant,
-    until: Pin<Box<Sleep>>,
+    until: Instant,
 }
 
 /// A request that is awaited from the peer.
 struct Awaited {
     /// Whether its header must be whole by then, or its first byte be here.
     whole_header: bool,
-    by: Pin<Box<Sleep>>,
+    by: Instant,
+}
+
+/// Wakes a task for limits that are moved with each request, and hardly ever reached. Its timer is set anew
+/// only where it would ring too late, or has rung too early: set with each request it would have all
+/// connections wait for the runtime's one list of timers.
+#[derive(Default)]
+struct Alarm(Option<Pin<Box<Sleep>>>);
+
+impl Alarm {
+    /// Ready once it is so late; wakes the task no later.
+    fn poll(&mut self, by: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(by)));
+        if sleep.deadline() > by {
+            sleep.as_mut().reset(by);
+        }
+        ready!(sleep.as_mut().poll(cx));
+        if sleep.deadline() == by {
+            return Poll::Ready(());
+        }
+        sleep.as_mut().reset(by);
+        sleep.as_mut().poll(cx)
+    }
 }
 
 impl<I> TimedIo<I> {
@@ -199,6 +216,7 @@ impl<I> TimedIo<I> {
             seen: 0,
             awaited: None,
             stall: None,
+            alarm: Alarm::default(),
             pace: Pace::new(limits.min_rate, WINDOW),
             waited: Duration::ZERO,
             taken: 0,
@@ -221,10 +239,16 @@ impl<I> TimedIo<I> {
             Some(awaited) if awaited.whole_header || !whole_header => awaited,
             stale => {
                 let time = if whole_header { self.limits.header } else { self.limits.idle };
-                stale.insert(Awaited { whole_header, by: Box::pin(sleep(time)) })
+                stale.insert(Awaited { whole_header, by: Instant::now() + time })
             }
         };
-        if awaited.by.as_mut().poll(cx).is_pending() {
+        // With the bytes that have come the header may be whole. If it is not, the next read has to wait.
+        let in_time = if got_bytes {
+            Instant::now() < awaited.by
+        } else {
+            self.alarm.poll(awaited.by, cx).is_pending()
+        };
+        if in_time {
             return Ok(());
         }
         Err(late(if awaited.whole_header {
@@ -245,12 +269,14 @@ impl<I> TimedIo<I> {
             if let Some(Stall { since, .. }) = self.stall.take() {
                 self.waited = since.elapsed();
             }
-            self.taken = self.taken.saturating_add(*outcome.as_ref().unwrap_or(&0));
+            let taken = *outcome.as_ref().unwrap_or(&0);
+            self.taken = self.taken.saturating_add(taken);
             // The last bytes of an answer leave after its request has ended: as long as they move,
             // the connection is not idle.
-            if let Some(Awaited { whole_header: false, by }) = &mut self.awaited {
-                by.as_mut().reset(Instant::now() + self.limits.idle);
-                let _ = by.as_mut().poll(cx);
+            if let Some(Awaited { whole_header: false, by }) = &mut self.awaited
+                && taken > 0
+            {
+                *by = Instant::now() + self.limits.idle;
             }
             return Poll::Ready(outcome);
         }
@@ -262,14 +288,11 @@ impl<I> TimedIo<I> {
                 self.pace
                     .count(waited, taken)
                     .map_err(|TooSlow| late("the client takes too few bytes"))?;
-                let idle = self.limits.idle;
-                none.insert(Stall { since: Instant::now(), until: Box::pin(sleep(idle)) })
+                let since = Instant::now();
+                none.insert(Stall { since, until: since + self.limits.idle })
             }
         };
-        match stall.until.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Err(late("the client takes no bytes"))),
-            Poll::Pending => Poll::Pending,
-        }
+        self.alarm.poll(stall.until, cx).map(|()| Err(late("the client takes no bytes")))
     }
 }
 
@@ -318,7 +341,10 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for TimedIo<I> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let outcome = Pin::new(&mut self.inner).poll_flush(cx);
-        self.check_stall(cx, outcome.map_ok(|()| 0)).map_ok(drop)
+        ready!(self.check_stall(cx, outcome.map_ok(|()| 0)))?;
+        // With an answer's last byte the wait for the next request begins: hyper, which waited for the peer while
+        // it answered, need not read again.
+        Poll::Ready(self.check_awaited(cx, false))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -331,7 +357,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for TimedIo<I> {
 mod tests {
     use std::collections::VecDeque;
 
-    use tokio::io::AsyncWriteExt;
+    use tokio::{io::AsyncWriteExt, time::sleep};
 
     use super::*;
 
@@ -354,7 +380,7 @@ mod tests {
             if self.left == 0 {
                 let Some(&(after, bytes)) = self.takes.front() else { return Poll::Pending };
                 let wait = self.wait.get_or_insert_with(|| Box::pin(sleep(after)));
-                std::task::ready!(wait.as_mut().poll(cx));
+                ready!(wait.as_mut().poll(cx));
                 self.takes.pop_front();
                 (self.wait, self.left) = (None, bytes);
             }

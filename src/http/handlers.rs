@@ -1,6 +1,8 @@
 //! One handler a route: a request becomes a [`ScanRequest`], the scanner's answer becomes a
 //! verdict, a media or an error. Knows no jobs and no homeserver.
 
+use std::sync::Arc;
+
 use axum::{
     Json,
     extract::{Request, State},
@@ -21,30 +23,33 @@ use crate::{
     scan::{Answer, ScanRequest, Verdict, Wants},
 };
 
-pub(super) async fn download(State(state): State<AppState>, request: Request) -> Response {
+pub(super) async fn download(State(state): State<Arc<AppState>>, request: Request) -> Response {
     plain(&state, request, Plain::Download).await
 }
 
-pub(super) async fn thumbnail(State(state): State<AppState>, request: Request) -> Response {
+pub(super) async fn thumbnail(State(state): State<Arc<AppState>>, request: Request) -> Response {
     plain(&state, request, Plain::Thumbnail).await
 }
 
-pub(super) async fn scan(State(state): State<AppState>, request: Request) -> Response {
+pub(super) async fn scan(State(state): State<Arc<AppState>>, request: Request) -> Response {
     plain(&state, request, Plain::Scan).await
 }
 
 pub(super) async fn download_encrypted(
-    State(state): State<AppState>,
+    State(state): State<Arc<AppState>>,
     request: Request,
 ) -> Response {
     encrypted(&state, request, Wants::Media).await
 }
 
-pub(super) async fn scan_encrypted(State(state): State<AppState>, request: Request) -> Response {
+pub(super) async fn scan_encrypted(
+    State(state): State<Arc<AppState>>,
+    request: Request,
+) -> Response {
     encrypted(&state, request, Wants::Verdict).await
 }
 
-pub(super) async fn public_key(State(state): State<AppState>) -> Response {
+pub(super) async fn public_key(State(state): State<Arc<AppState>>) -> Response {
     #[derive(Serialize)]
     struct PublicKey {
         public_key: String,

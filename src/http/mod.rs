@@ -96,7 +96,7 @@ pub struct Network {
     pub prefix: u8,
 }
 
-/// What handlers hold: cheap to clone, and never changed. A request takes it once, from [`Live`].
+/// What handlers hold: never changed. A request takes it once, from [`Live`].
 #[derive(Clone)]
 pub struct AppState {
     /// Answers what handlers ask.
@@ -137,10 +137,10 @@ impl Live {
     }
 }
 
-/// By this an extractor `State<AppState>` is what is in force when the request comes.
-impl FromRef<Live> for AppState {
+/// By this an extractor `State<Arc<AppState>>` is what is in force when the request comes.
+impl FromRef<Live> for Arc<AppState> {
     fn from_ref(live: &Live) -> Self {
-        Self::clone(&live.0.load())
+        live.now()
     }
 }
 

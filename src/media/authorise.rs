@@ -81,7 +81,8 @@ impl Authoriser {
                 }
                 // Dropped without a value (an error, a requester gone), it wakes the next in line.
                 Err(guard) => {
-                    let asked = self.ask(request, etag, deadline).await;
+                    // Boxed: every answer from memory would carry its place along, from layer to layer.
+                    let asked = Box::pin(self.ask(request, etag, deadline)).await;
                     let result = match asked {
                         Ok(()) => Authorisation::Granted,
                         Err(_) => Authorisation::Refused,
