@@ -7,8 +7,8 @@ use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
-    sendmsg, socketpair,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recv,
+    recvmsg, sendmsg, socketpair,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -45,7 +45,10 @@ pub(crate) fn send(
 
 /// `None` is end-of-file: the other end is closed.
 pub(crate) fn receive(socket: BorrowedFd<'_>) -> nix::Result<Option<Packet>> {
-    let mut bytes = vec![0; MAX_PACKET];
+    // Most are small, and each helper would have the largest one's pages made for it. recv(2), MSG_TRUNC.
+    let ahead = MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC | MsgFlags::MSG_DONTWAIT;
+    let length = recv(socket.as_raw_fd(), &mut [], ahead)?;
+    let mut bytes = vec![0; length.min(MAX_PACKET)];
     let mut space = cmsg_space!([RawFd; MAX_DESCRIPTORS]);
     let mut slices = [IoSliceMut::new(&mut bytes)];
     let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;

@@ -7,7 +7,7 @@ use std::{fmt, sync::Arc};
 
 use reqwest::{Response, header};
 use tokio::{
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     task::{JoinHandle, spawn_blocking},
     time::{Instant, timeout_at},
 };
@@ -81,17 +81,23 @@ impl Opened {
         })
     }
 
-    /// Moves the body through `intake` to its end and gives it back. Dropping the future closes the
-    /// connection; a batch that is being written is written to its end.
-    pub async fn stream(self, intake: Intake) -> Result<Intake, FetchError> {
-        self.stream_into(intake, Intake::write).await
+    /// Moves the body through `intake` to its end, which is left to `finish`, on the thread that wrote the
+    /// last of it. Dropping the future closes the connection; a batch that is being written is written to
+    /// its end.
+    pub async fn stream<R: Send + 'static>(
+        self,
+        intake: Intake,
+        finish: impl FnOnce(Intake) -> Result<R, IntakeError> + Send + 'static,
+    ) -> Result<R, FetchError> {
+        self.stream_into(intake, Intake::write, finish).await
     }
 
-    pub(super) async fn stream_into<T: Send + 'static>(
+    pub(super) async fn stream_into<T: Send + 'static, R: Send + 'static>(
         mut self,
         target: T,
         write: fn(&mut T, &[u8]) -> Result<(), IntakeError>,
-    ) -> Result<T, FetchError> {
+        finish: impl FnOnce(T) -> Result<R, IntakeError> + Send + 'static,
+    ) -> Result<R, FetchError> {
         let pump = Pump::new(target, write, self.limits.max_size, self.head.gzip);
         let mut writer = Writer::Idle(pump, Vec::new());
         let mut batch = Vec::new();
@@ -124,9 +130,15 @@ impl Opened {
         if self.head.length.is_some_and(|length| length != received) {
             return Err(FetchError::BrokenOff("the body has not its Content-Length".into()));
         }
-        (writer, _) = writer.write(batch, &self.crunching).await?;
-        let (pump, _) = writer.idle().await?;
-        joined(spawn_blocking(move || pump.finish())).await
+        let (mut pump, _) = writer.idle().await?;
+        let turn = turn(&self.crunching).await;
+        // One call: each takes a thread to be woken, which costs more than the rest of a small media.
+        joined(spawn_blocking(move || {
+            let _turn = turn;
+            pump.push(&batch)?;
+            Ok(finish(pump.finish()?)?)
+        }))
+        .await
     }
 
     async fn next_chunk(&mut self, pace: &mut Pace) -> Result<Option<bytes::Bytes>, FetchError> {
@@ -197,8 +209,7 @@ impl<T: Send + 'static> Writer<T> {
     ) -> Result<(Self, Vec<u8>), FetchError> {
         let (mut pump, mut spare) = self.idle().await?;
         spare.clear();
-        // None only once it is closed, which nobody does.
-        let turn = Arc::clone(crunching).acquire_owned().await.ok();
+        let turn = turn(crunching).await;
         let busy = spawn_blocking(move || {
             let _turn = turn;
             pump.push(&batch)?;
@@ -213,6 +224,11 @@ impl<T: Send + 'static> Writer<T> {
             Self::Busy(busy) => joined(busy).await,
         }
     }
+}
+
+/// A turn at the processors. None only once there are none to be had, which nobody sees to.
+async fn turn(crunching: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+    Arc::clone(crunching).acquire_owned().await.ok()
 }
 
 /// A panic over there is one here: whoever runs the job answers for it.

@@ -1,6 +1,6 @@
 //! Takes a body in, once, as it comes: bounds it, hashes it, decrypts it, writes the plaintext for the
-//! script and keeps the body for whoever wants it. Everything here blocks; nothing here knows where
-//! the bytes come from.
+//! script and keeps the body for whoever wants it. All of it but the beginning blocks; nothing here knows
+//! where the bytes come from.
 //!
 //! Two copies, because a script that runs as the server's own user can rewrite its file: what is
 //! served is the server's. Where the script's file is out of the script's reach, one file is both.
@@ -8,6 +8,7 @@
 use std::{
     fs::File,
     io::{self, Write},
+    mem,
     sync::Arc,
 };
 
@@ -100,6 +101,9 @@ enum Kept {
         beyond: Beyond,
     },
     File(File, Reservation),
+    /// A file's place on the spool, and what of the body came before it was known to need one. The file is
+    /// made with the next bytes.
+    Claimed(Vec<u8>, Reservation),
     /// The script's file is the server's copy too.
     Shared,
     Nothing,
@@ -151,7 +155,7 @@ pub struct Plaintext {
 }
 
 impl Intake {
-    /// Makes room for a body of `announced` bytes (as far as that is known) and begins.
+    /// Makes room for a body of `announced` bytes (as far as that is known) and begins. Does not block.
     pub fn begin(spool: &Spool, plan: Plan, announced: Option<u64>) -> Result<Self, IntakeError> {
         if announced.is_some_and(|length| length > plan.max_size) {
             return Err(IntakeError::TooLarge { limit: plan.max_size });
@@ -200,10 +204,11 @@ impl Intake {
         self.make_room(total, RESERVATION_STEP)?;
         self.taken = total;
         self.body_hash.update(chunk);
+        self.open_claimed().map_err(IntakeError::Disk)?;
         match &mut self.kept {
             Kept::Memory { bytes, .. } => bytes.extend_from_slice(chunk),
             Kept::File(file, _) => file.write_all(chunk).map_err(IntakeError::Disk)?,
-            Kept::Shared | Kept::Nothing => {}
+            Kept::Claimed(..) | Kept::Shared | Kept::Nothing => {}
         }
         let plaintext = match &mut self.decryption {
             Some(deciphering) if self.plaintext.is_some() => deciphering.decipher(chunk),
@@ -216,7 +221,8 @@ impl Intake {
     }
 
     /// Ends the body: the moment at which an encrypted one's hash has to hold.
-    pub fn finish(self) -> Result<Taken, IntakeError> {
+    pub fn finish(mut self) -> Result<Taken, IntakeError> {
+        self.open_claimed().map_err(IntakeError::Disk)?;
         let body_hash: [u8; 32] = self.body_hash.finalize().into();
         if let Some(deciphering) = &self.decryption
             && deciphering.expected != body_hash
@@ -253,7 +259,7 @@ impl Intake {
                 }
                 None => None,
             },
-            Kept::Nothing => None,
+            Kept::Claimed(..) | Kept::Nothing => None,
         };
         Ok(Taken { body, size: self.taken, body_hash, plaintext })
     }
@@ -268,7 +274,7 @@ impl Intake {
         if let Some(PlaintextFile { reservation, .. }) = &mut self.plaintext {
             grow(reservation, total, spare)?;
         }
-        if let Kept::Memory { bytes, limit, beyond } = &self.kept
+        if let Kept::Memory { bytes, limit, beyond } = &mut self.kept
             && total > *limit
         {
             self.kept = match beyond {
@@ -283,15 +289,25 @@ impl Intake {
                     let mut reservation = self.account.reservation();
                     reservation.keep_to_serve()?;
                     reservation.grow_to(total)?;
-                    let mut file = self.spool.nameless_file().map_err(IntakeError::Disk)?;
-                    file.write_all(bytes).map_err(IntakeError::Disk)?;
-                    Kept::File(file, reservation)
+                    Kept::Claimed(mem::take(bytes), reservation)
                 }
             };
         }
-        if let Kept::File(_, reservation) = &mut self.kept {
+        if let Kept::File(_, reservation) | Kept::Claimed(_, reservation) = &mut self.kept {
             grow(reservation, total, spare)?;
         }
+        Ok(())
+    }
+
+    fn open_claimed(&mut self) -> io::Result<()> {
+        self.kept = match mem::replace(&mut self.kept, Kept::Nothing) {
+            Kept::Claimed(bytes, reservation) => {
+                let mut file = self.spool.nameless_file()?;
+                file.write_all(&bytes)?;
+                Kept::File(file, reservation)
+            }
+            kept => kept,
+        };
         Ok(())
     }
 
@@ -299,7 +315,7 @@ impl Intake {
     fn copies(&self, total: u64) -> u64 {
         let of_its_own = match &self.kept {
             Kept::Memory { limit, beyond: Beyond::OwnFile, .. } => total > *limit,
-            Kept::File(..) => true,
+            Kept::File(..) | Kept::Claimed(..) => true,
             Kept::Memory { .. } | Kept::Shared | Kept::Nothing => false,
         };
         u64::from(of_its_own) + u64::from(self.plaintext.is_some())

@@ -25,7 +25,7 @@ pub(super) async fn fetch(
     settings: &Settings,
     request: &MediaRequest,
 ) -> Result<Vec<u8>, FetchError> {
-    open(settings, request).await?.stream_into(Vec::new(), collect).await
+    open(settings, request).await?.stream_into(Vec::new(), collect, Ok).await
 }
 
 /// Fetches `mxc://example.org/abc` with a token from a homeserver that always answers so.

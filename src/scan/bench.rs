@@ -53,11 +53,11 @@ impl Bench {
         (this, ScriptFile { file, tamper_proof })
     }
 
-    /// The media is in its file, whole. Gives that back, to be looked into.
-    pub(super) fn hold(&mut self, plaintext: Plaintext) -> Result<File, ScanError> {
+    /// The media is in its file, whole.
+    pub(super) fn hold(&mut self, plaintext: Plaintext) -> Result<(), ScanError> {
         self.reservation = plaintext.reservation;
         self.specimen = Some(Specimen::of(&plaintext.file).map_err(ScanError::Disk)?);
-        Ok(plaintext.file)
+        Ok(())
     }
 
     /// For the engines; none before the media is in.

@@ -17,7 +17,7 @@ use super::{
     engines::{Engines, Run},
     filetype::{Detector, MimeRules},
     script::Removal,
-    worker::blocking,
+    worker::{blocking, finish},
 };
 use crate::{
     identity::by,
@@ -139,8 +139,8 @@ impl LocalScanner {
                 }
             }
             let nothing = || IntakeError::Disk(io::ErrorKind::NotFound.into());
-            let plaintext = intake.finish()?.plaintext.ok_or_else(nothing)?;
-            Ok((detector.detect(&plaintext.file).map_err(IntakeError::Disk)?, plaintext))
+            let (taken, detected) = finish(intake, &detector)?;
+            detected.zip(taken.plaintext).ok_or_else(nothing)
         })
         .await?;
         let verdict = if mime.allows(detected.as_str()) {

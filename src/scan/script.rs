@@ -192,12 +192,10 @@ impl Script {
         let Some(_turn) = self.turns.take().await else {
             return Run::prevented(ScanError::Stopping);
         };
-        let before = self.stamp().await;
         let begun = Instant::now();
         let outcome = caught(self.run(job)).await;
         let took = Some(begun.elapsed());
-        let after = self.stamp().await;
-        Run { outcome, took, stamp: before.filter(|_| before == after) }
+        Run { outcome, took, stamp: self.stamp().await }
     }
 
     async fn run(&self, job: &mut Job) -> Result<Judgement, ScanError> {

@@ -23,7 +23,7 @@ use super::{
     cache::{ContentKey, ResultCache, Trust, Word},
     canary::CanaryState,
     engines::{Engines, Judgement, Run, Versions},
-    filetype::Detector,
+    filetype::{Detector, MediaType},
     flight::Outcome,
     holding::{Holding, HoldingParts, KeptHeaders},
     once::OncePerKey,
@@ -239,13 +239,14 @@ impl Workshop {
             script_file,
         };
         // A zipped body's length says nothing of what comes out of it.
-        let (spool, length) = (self.spool.clone(), head.length.filter(|_| !head.gzip));
-        let intake = blocking(move || Intake::begin(&spool, plan, length)).await?;
-        let intake = opened.stream(intake).await?;
-        let Taken { body, size, body_hash, plaintext } = blocking(move || intake.finish()).await?;
+        let length = head.length.filter(|_| !head.gzip);
+        let intake = Intake::begin(&self.spool, plan, length)?;
+        let detector = Arc::clone(&self.detector);
+        let taken = opened.stream(intake, move |intake| finish(intake, &detector)).await?;
+        let (Taken { body, size, body_hash, plaintext }, detected) = taken;
 
-        let plaintext = match (plaintext, &known) {
-            (Some(plaintext), _) => plaintext,
+        let (plaintext, detected) = match (plaintext.zip(detected), &known) {
+            (Some(told), _) => told,
             (None, Some(before)) if before.body_hash(&job.request) == body_hash => {
                 let holding = HoldingParts {
                     content: before.content,
@@ -258,13 +259,10 @@ impl Workshop {
             // Not the bytes that the verdict was about.
             (None, _) => self.lay_out(job, bench, body.as_ref()).await?,
         };
-        let detector = Arc::clone(&self.detector);
         let content = plaintext.hash;
-        let file = match bench {
-            Some(bench) => bench.hold(plaintext)?,
-            None => plaintext.file,
-        };
-        let detected = blocking(move || detector.detect(&file).map_err(IntakeError::Disk)).await?;
+        if let Some(bench) = bench {
+            bench.hold(plaintext)?;
+        }
         let holding = HoldingParts { content, size, detected, headers: KeptHeaders::of(&head) };
         Ok((holding.into(), body))
     }
@@ -329,7 +327,7 @@ impl Workshop {
         if bench.is_none() {
             // It was fetched for its bytes alone, and its verdict has ended since.
             match self.lay_out(job, bench, *body).await {
-                Ok(plaintext) => {
+                Ok((plaintext, _)) => {
                     if let Some(bench) = &mut **bench
                         && let Err(error) = bench.hold(plaintext)
                     {
@@ -389,7 +387,7 @@ impl Workshop {
         job: &ScanJob,
         bench: &mut Option<Bench>,
         body: Option<&Body>,
-    ) -> Result<Plaintext, ScanError> {
+    ) -> Result<(Plaintext, MediaType), ScanError> {
         let nothing = || ScanError::Disk(std::io::ErrorKind::NotFound.into());
         let body = body.cloned().ok_or_else(nothing)?;
         let plan = Plan {
@@ -400,14 +398,14 @@ impl Workshop {
             decryption: job.request.decryption.clone(),
             script_file: Some(self.prepare(bench).await?),
         };
-        let spool = self.spool.clone();
+        let mut intake = Intake::begin(&self.spool, plan, Some(body.len()))?;
+        let detector = Arc::clone(&self.detector);
         let taken = blocking(move || {
-            let mut intake = Intake::begin(&spool, plan, Some(body.len()))?;
             body.read_all(|piece| intake.write(piece))?;
-            intake.finish()
-        })
-        .await?;
-        taken.plaintext.ok_or_else(nothing)
+            finish(intake, &detector)
+        });
+        let (taken, detected) = taken.await?;
+        taken.plaintext.zip(detected).ok_or_else(nothing)
     }
 
     /// Keeps a clean body in memory, if it is small enough.
@@ -421,10 +419,23 @@ impl Workshop {
         if body.len() > self.cache.max_body_size() {
             return Ok(Some(body));
         }
-        let bytes = blocking(move || body.into_memory()).await?;
+        let bytes = match body {
+            Body::Memory(bytes) => bytes,
+            body @ Body::File(_) => blocking(move || body.into_memory()).await?,
+        };
         self.cache.remember_body(holding.body_hash(&job.request), &bytes);
         Ok(Some(Body::Memory(bytes)))
     }
+}
+
+/// Ends a media's way in, and looks into it: its type, where there is a plaintext. Blocking.
+pub(super) fn finish(
+    intake: Intake,
+    detector: &Detector,
+) -> Result<(Taken, Option<MediaType>), IntakeError> {
+    let taken = intake.finish()?;
+    let detected = taken.plaintext.as_ref().map(|it| detector.detect(&it.file)).transpose();
+    Ok((taken, detected.map_err(IntakeError::Disk)?))
 }
 
 /// A panic is an answer too: an error, and the worker lives on. Nothing that it may have left half done

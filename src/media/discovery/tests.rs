@@ -72,7 +72,7 @@ async fn discovery_asks_the_host_without_its_port_and_is_remembered() {
     let homeservers = Homeservers::new(&settings, Arc::default()).unwrap();
     for _ in 0..2 {
         let opened = homeservers.open(&discovered("named.example:8448")).await.unwrap();
-        assert_eq!(opened.stream_into(Vec::new(), collect).await.unwrap(), b"x");
+        assert_eq!(opened.stream_into(Vec::new(), collect, Ok).await.unwrap(), b"x");
     }
     assert_eq!(
         proxy.asked(),

@@ -28,7 +28,7 @@ async fn a_media_comes_with_its_headers_and_its_bytes() {
     assert_eq!(opened.head.etag, Some(HeaderValue::from_static("\"e\"")));
     assert_eq!(opened.head.disposition, Some(HeaderValue::from_static("inline")));
     assert_eq!(opened.head.length, Some(1_000_003));
-    assert_eq!(opened.stream_into(Vec::new(), collect).await.unwrap(), body);
+    assert_eq!(opened.stream_into(Vec::new(), collect, Ok).await.unwrap(), body);
     let head = fake.seen().remove(0).to_ascii_lowercase();
     assert!(head.starts_with("get /_matrix/client/v1/media/download/example.org/abc http/1.1\r\n"));
     assert!(head.contains("\r\nauthorization: bearer syt_secret\r\n"), "{head}");
@@ -83,7 +83,7 @@ async fn a_body_slower_than_the_least_rate_is_given_up() {
     homeservers.limits.rate_window = Duration::from_millis(100);
     let opened = homeservers.open(&request(&fake.url(), None)).await.unwrap();
     assert_error!(
-        opened.stream_into(Vec::new(), collect).await,
+        opened.stream_into(Vec::new(), collect, Ok).await,
         FetchError::TimedOut("the body came too slowly")
     );
 }
@@ -188,12 +188,12 @@ async fn what_the_intake_says_ends_the_download() {
     let request = request(&fake.url(), None);
     let full = homeservers.open(&request).await.unwrap();
     assert_error!(
-        full.stream_into((), |(), _| Err(IntakeError::SpoolFull)).await,
+        full.stream_into((), |(), _| Err(IntakeError::SpoolFull), Ok).await,
         FetchError::Intake(IntakeError::SpoolFull)
     );
     let large = homeservers.open(&request).await.unwrap();
     assert_error!(
-        large.stream_into((), |(), _| Err(IntakeError::TooLarge { limit: 5 })).await,
+        large.stream_into((), |(), _| Err(IntakeError::TooLarge { limit: 5 }), Ok).await,
         FetchError::TooLarge { limit: 5 }
     );
 }
@@ -203,10 +203,14 @@ async fn no_batch_is_larger_than_the_buffer() {
     let fake = Fake::start(|_| answer(200, "", vec![0; 3_000_000])).await;
     let opened = open(&fake.settings(), &request(&fake.url(), None)).await.unwrap();
     let sizes = opened
-        .stream_into(Vec::new(), |sizes, bytes| {
-            sizes.push(bytes.len());
-            Ok(())
-        })
+        .stream_into(
+            Vec::new(),
+            |sizes, bytes| {
+                sizes.push(bytes.len());
+                Ok(())
+            },
+            Ok,
+        )
         .await
         .unwrap();
     assert_eq!(sizes.iter().sum::<usize>(), 3_000_000);
@@ -227,7 +231,7 @@ async fn a_download_that_is_dropped_closes_its_connection() {
     let settings = Settings { base_homeserver_url: Some(base.clone()), ..settings() };
     let homeservers = Homeservers::new(&settings, Arc::default()).unwrap();
     let opened = homeservers.open(&request(&base, None)).await.unwrap();
-    let mut stream = Box::pin(opened.stream_into(Vec::new(), collect));
+    let mut stream = Box::pin(opened.stream_into(Vec::new(), collect, Ok));
     std::future::poll_fn(|context| {
         assert!(stream.as_mut().poll(context).is_pending());
         std::task::Poll::Ready(())

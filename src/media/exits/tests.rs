@@ -245,7 +245,7 @@ async fn a_kept_connection_that_closes_when_used_again_is_no_failure() {
     let homeservers = Homeservers::new(&settings, Arc::default()).unwrap();
     for _ in 0..3 {
         let opened = homeservers.open(&request(&base, None)).await.unwrap();
-        assert_eq!(opened.stream_into(Vec::new(), collect).await.unwrap(), b"x");
+        assert_eq!(opened.stream_into(Vec::new(), collect, Ok).await.unwrap(), b"x");
         // The connection goes back to where it is kept in a task of its own.
         for _ in 0..100 {
             tokio::task::yield_now().await;
