@@ -1,4 +1,4 @@
-//! Decrypting and parsing by themselves: `cargo bench -p mcs-benches --bench micro`, and with a word after `--` what has it
+//! Decrypting, finding a type and parsing by themselves: `cargo bench -p mcs-benches --bench micro`, and with a word after `--` what has it
 //! in its name. Each is beside what it is made of in the same run: ciphers and hashes alone over the same bytes.
 //!
 //! What answers of engines, bodies in the clear and dispositions take is not here: their parsers are nobody's outside of
@@ -118,6 +118,46 @@ mod decrypting {
             }
             hash.finalize()
         });
+    }
+}
+
+/// What a file is, by its bytes.
+#[divan::bench_group]
+mod detecting {
+    use std::hint::black_box;
+
+    use divan::{Bencher, counter::BytesCount};
+    use matrix_content_scanner::scan::filetype::Detector;
+
+    const SIZES: [usize; 4] = [4 << 10, 100 << 10, 1 << 20, 4 << 20];
+
+    fn detected(bencher: Bencher, size: usize, begin: &[u8]) {
+        let detector = Detector::new().unwrap();
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut bytes: Vec<u8> = (0..size)
+            .map(|_| {
+                // xorshift64
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                state.to_le_bytes()[0]
+            })
+            .collect();
+        bytes.splice(..begin.len(), begin.iter().copied());
+        bencher
+            .counter(BytesCount::new(size))
+            .bench_local(|| detector.detect_bytes(black_box(&bytes)));
+    }
+
+    /// Like nothing, so that every rule is tried.
+    #[divan::bench(args = SIZES, sample_count = 20)]
+    fn noise(bencher: Bencher, size: usize) {
+        detected(bencher, size, b"");
+    }
+
+    #[divan::bench(args = SIZES, sample_count = 20)]
+    fn png(bencher: Bencher, size: usize) {
+        detected(bencher, size, b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\x01\0\0\0\x01\0\x08\x06\0\0\0");
     }
 }
 

@@ -147,9 +147,10 @@ impl Scale {
         if round.len() <= 6 {
             return round;
         }
-        let tens: Vec<f64> =
-            round.into_iter().filter(|it| it.log10().fract().abs() < 1e-9).collect();
-        tens.iter().rev().step_by(tens.len().div_ceil(6)).copied().collect()
+        let mut few: Vec<f64> = round.into_iter().filter(|it| is_power_of_ten(*it)).rev().collect();
+        few = few.iter().step_by(few.len().div_ceil(6)).copied().collect();
+        few.reverse();
+        few
     }
 }
 
@@ -184,4 +185,29 @@ fn words(svg: &mut String, class: &str, x: f64, y: f64, anchor: &str, text: &str
     let class = if class.is_empty() { String::new() } else { format!(" class=\"{class}\"") };
     writeln!(svg, "<text{class} x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{text}</text>")
         .unwrap();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use super::*;
+    use crate::report::panels;
+
+    #[test]
+    fn the_picture_in_the_docs_is_of_the_figures_beside_it() {
+        let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+        let picture = draw(&panels(&docs.join("growth.json")));
+        assert_eq!(fs::read_to_string(docs.join("growth.svg")).unwrap().trim_end(), picture);
+    }
+
+    #[test]
+    fn scales_end_at_round_numbers_and_have_few_ticks() {
+        let ticks = |values: &[f64]| Scale::over(values.iter().copied()).to_round().ticks();
+        assert_eq!(ticks(&[370.0, 480.0]), [200.0, 500.0]);
+        assert_eq!(ticks(&[200.0, 500.0]), [200.0, 500.0]);
+        assert_eq!(ticks(&[7.0]), [5.0, 10.0]);
+        assert_eq!(ticks(&[0.02, 3.0]), [0.01, 0.1, 1.0, 10.0]);
+        assert_eq!(ticks(&[0.001, 1000.0]), [0.001, 0.1, 10.0, 1000.0]);
+    }
 }
