@@ -52,7 +52,7 @@ struct Rule {
     max_score: Same,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Node {
     root: Same,
@@ -65,7 +65,7 @@ struct Node {
     exts: Vec<Same>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry {
     line: Same,
@@ -86,15 +86,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let naming = naming(&all.dependencies);
     let named = all.dependencies.values_mut().map(|named| &mut named.rule);
     for rule in all.rules.iter_mut().chain(named) {
-        let mut seen = HashSet::new();
-        rule.entries.visit(&mut |node| {
-            if node.is("Default") {
-                seen.insert(node.entry.depth);
-            }
-        });
         rule.source = None;
         rule.extensions.clear();
-        rule.entries.lean(false, &seen, &naming);
+        rule.entries = leanest(&rule.entries, &naming);
     }
     let lean: MagicDb = serde_json::from_str(&serde_json::to_string(&all)?)?;
     let mut bytes = Vec::new();
@@ -115,6 +109,24 @@ fn naming(named: &BTreeMap<String, Named>) -> HashSet<String> {
         }
         if naming.len() == before {
             return naming;
+        }
+    }
+}
+
+/// A rule without what goes. A `default` that stays keeps others, which may be `default`s themselves.
+fn leanest(rule: &Node, naming: &HashSet<String>) -> Node {
+    let mut seen = HashSet::new();
+    loop {
+        let mut lean = rule.clone();
+        lean.lean(false, &seen, naming);
+        let before = seen.len();
+        lean.visit(&mut |node| {
+            if node.is("Default") {
+                seen.insert(node.entry.depth);
+            }
+        });
+        if seen.len() == before {
+            return lean;
         }
     }
 }
