@@ -42,6 +42,9 @@ fn main() -> ExitCode {
     if let Err(error) = nix::sys::prctl::set_dumpable(false) {
         return failed(When::default().terminal(), &io::Error::from(error));
     }
+    let processors = thread::available_parallelism().map_or(1, NonZero::get);
+    // No more threads than these can want memory at a time.
+    mcs_sandbox::keep_heaps(processors);
     let cli = Cli::from_arguments();
     let terminal = cli.terminal();
     if let Command::Migrate { file, output, base } = cli.command() {
@@ -71,7 +74,7 @@ fn main() -> ExitCode {
     };
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     // Said, so that no variable of the environment is asked: a wrong one would be a panic.
-    runtime.worker_threads(thread::available_parallelism().map_or(1, NonZero::get)).enable_all();
+    runtime.worker_threads(processors).enable_all();
     let runtime = match runtime.build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(terminal, &error),

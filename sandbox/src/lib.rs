@@ -36,4 +36,4 @@ pub use policy::{Limits, Network, Paths, Policy, User};
 pub use protocol::Usage;
 pub use remove::remove_tree;
 pub use sandbox::{Candidate, Sandbox};
-pub use sys::map_file;
+pub use sys::{keep_heaps, map_file};

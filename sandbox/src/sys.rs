@@ -312,6 +312,21 @@ pub(crate) fn attribute(path: &Path, name: &str) -> nix::Result<Vec<u8>> {
     Ok(value)
 }
 
+/// Has GNU's C library keep this many heaps for all threads together, where it would keep eight for each processor: what one
+/// thread gives back serves others within the same heap only, so that each heap holds on to the most that its threads ever
+/// had. Only while there is one thread. mallopt(3).
+pub fn keep_heaps(most: usize) {
+    #[cfg(target_env = "gnu")]
+    {
+        let most = c_int::try_from(most).unwrap_or(c_int::MAX);
+        // SAFETY: the call reads no memory of ours; it sets a number that the allocator looks at when a thread starts.
+        // Where it refuses, memory is used as before.
+        unsafe { libc::mallopt(libc::M_ARENA_MAX, most) };
+    }
+    #[cfg(not(target_env = "gnu"))]
+    let _one = most;
+}
+
 /// A file's bytes, mapped for reading until this process ends, whatever becomes of the descriptor. For a program in a job,
 /// and its media: nobody writes to that while a program runs. Where a file is cut short all the same, reading what is gone
 /// ends the process with SIGBUS. mmap(2).
