@@ -2,6 +2,7 @@
 //! that alone.
 
 use std::{
+    collections::HashMap,
     fs,
     hint::black_box,
     time::{Duration, Instant},
@@ -18,7 +19,8 @@ use matrix_content_scanner::{
     },
 };
 
-/// Prints bytes an entry and nanoseconds a lookup, of so many entries.
+/// Prints bytes an entry and nanoseconds a lookup, of so many entries; and nanoseconds of the same lookups in plain maps of
+/// entries as large, which know no age, no bound and no other thread.
 pub(crate) fn measure(count: u64) {
     // Kept: what it gave back would be filled first, and not be counted.
     let detector = Detector::new().unwrap();
@@ -38,7 +40,7 @@ pub(crate) fn measure(count: u64) {
         first_line: String::new(),
         without_some: false,
     };
-    let versions = Versions([1; 32]);
+    let versions = Versions(1);
     let before = resident();
     for number in 0..count {
         // As Synapse answers.
@@ -59,16 +61,29 @@ pub(crate) fn measure(count: u64) {
     }
     let sizes = cache.sizes();
     let bytes = (resident() - before) / sizes.media.min(sizes.verdicts) as f64;
+    let each = lookups(count, |number| {
+        let _found = black_box(cache.holding(&media_key(number)));
+        let _found = black_box(cache.word(&content_key(number), &versions));
+    });
+    let half = [0_u8; 150];
+    let holdings: HashMap<_, _> = (0..count).map(|number| (media_key(number), half)).collect();
+    let words: HashMap<_, _> = (0..count).map(|number| (content_key(number), half)).collect();
+    let plain = lookups(count, |number| {
+        let _found = black_box(holdings.get(&media_key(number)).copied());
+        let _found = black_box(words.get(&content_key(number)).copied());
+    });
+    println!("{bytes} {each} {plain}");
+}
+
+/// Nanoseconds of each.
+fn lookups(count: u64, look_up: impl Fn(u64)) -> f64 {
     let begin = Instant::now();
     let lookups = 1_000_000;
     for number in 0..lookups {
         // Scattered, so that no cache line is looked for twice in a row.
-        let number = number * 7_919 % count;
-        let _found = black_box(cache.holding(&media_key(number)));
-        let _found = black_box(cache.word(&content_key(number), &versions));
+        look_up(number * 7_919 % count);
     }
-    let each = begin.elapsed().as_nanos() as f64 / lookups as f64;
-    println!("{bytes} {each}");
+    begin.elapsed().as_nanos() as f64 / lookups as f64
 }
 
 fn media_key(number: u64) -> MediaKey {
@@ -86,7 +101,7 @@ fn media_key(number: u64) -> MediaKey {
 }
 
 fn content_key(number: u64) -> ContentKey {
-    ContentKey { content: hash(number), judges: Fingerprint([7; 32]) }
+    ContentKey { content: hash(number), judges: Fingerprint(7) }
 }
 
 /// As even as a hash, and cheaper.

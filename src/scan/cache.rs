@@ -10,7 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
@@ -85,6 +85,8 @@ struct Store {
     bodies: Cache<[u8; 32], Bytes, ByLength>,
     /// How often verdicts were forgotten.
     forgotten: AtomicU64,
+    /// What moments are counted from.
+    begun: Instant,
 }
 
 /// What is believed of those who judge, from one moment on: until verdicts are forgotten.
@@ -108,20 +110,73 @@ pub struct Sizes {
 #[derive(Clone, Debug)]
 struct Since<T> {
     value: T,
-    made: Instant,
+    made: Moment,
 }
 
-/// What became of a scan.
+/// Nanoseconds since the store was made, in half the memory of an [`Instant`]: enough for centuries. No clock that
+/// is set moves it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Moment(u64);
+
+impl Moment {
+    fn after(begun: Instant) -> Self {
+        Self(u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    fn until(self, now: Self) -> Duration {
+        Duration::from_nanos(now.0.saturating_sub(self.0))
+    }
+}
+
+/// What became of a scan: a verdict, what it rests on, and the versions of those who gave it. Small, since there may be
+/// a hundred thousand of them, and nearly all clean.
 #[derive(Clone, Debug)]
 enum Said {
-    /// A verdict, what it rests on, and the versions of those who gave it.
-    Verdict {
-        verdict: Verdict,
-        exit_code: Option<i32>,
+    Clean {
+        at: Second,
+        exit_code: Option<u8>,
         without_some: bool,
         by: Versions,
     },
+    /// Another verdict.
+    Verdict {
+        verdict: Arc<Verdict>,
+        exit_code: Option<u8>,
+        without_some: bool,
+    },
     Failure(Arc<ScanError>),
+}
+
+impl Said {
+    fn of(judgement: &Judgement, by: Versions) -> Self {
+        let Judgement { verdict, exit_code, without_some, .. } = judgement;
+        // There are no others: wait(2).
+        let exit_code = exit_code.and_then(|code| u8::try_from(code).ok());
+        let without_some = *without_some;
+        match verdict {
+            Verdict::Clean { at } => {
+                Self::Clean { at: Second::of(*at), exit_code, without_some, by }
+            }
+            verdict => {
+                Self::Verdict { verdict: Arc::new(verdict.clone()), exit_code, without_some }
+            }
+        }
+    }
+}
+
+/// A time of day, to the second as it is told, from 1970 to 2106; what is beyond counts as the nearer end.
+#[derive(Clone, Copy, Debug)]
+struct Second(u32);
+
+impl Second {
+    fn of(time: SystemTime) -> Self {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self(u32::try_from(since.as_secs()).unwrap_or(u32::MAX))
+    }
+
+    fn time(self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(self.0.into())
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -137,6 +192,9 @@ impl Weighter<[u8; 32], Bytes> for ByLength {
 /// What a kept body costs beyond its bytes, roughly.
 const BODY_OVERHEAD: u64 = 128;
 
+/// Entries that there is a place for from the start.
+const RESERVED: usize = 1 << 17;
+
 impl ResultCache {
     /// An empty cache.
     #[must_use]
@@ -145,11 +203,16 @@ impl ResultCache {
         // largest size fits into its shard.
         let largest = settings.max_file_size.saturating_add(BODY_OVERHEAD);
         let items = usize::try_from(settings.max_total_size / largest).unwrap_or(usize::MAX);
+        let (holdings, words) = (Cache::new(settings.max_size), Cache::new(settings.max_size));
+        // Growing, they would leave the smaller pieces behind. It is memory when there is something in it.
+        holdings.reserve(settings.max_size.min(RESERVED));
+        words.reserve(settings.max_size.min(RESERVED));
         let store = Arc::new(Store {
-            holdings: Cache::new(settings.max_size),
-            words: Cache::new(settings.max_size),
+            holdings,
+            words,
             bodies: Cache::with_weighter(items.max(1), settings.max_total_size, ByLength),
             forgotten: AtomicU64::new(0),
+            begun: Instant::now(),
         });
         Self { settings: Arc::new(settings), store }
     }
@@ -181,32 +244,33 @@ impl ResultCache {
     /// What a media held, if that is known.
     #[must_use]
     pub fn holding(&self, key: &MediaKey) -> Option<Holding> {
-        valid(&self.store.holdings, key, |_| Some(self.settings.ttl))
+        self.store.valid(&self.store.holdings, key, |_| Some(self.settings.ttl))
     }
 
     /// What was said of a content, and holds now that the engines are of these versions.
     #[must_use]
     pub fn word(&self, key: &ContentKey, versions: &Versions) -> Option<Word> {
-        let said = valid(&self.store.words, key, |said| self.is_good_for(said, versions))?;
-        Some(match said {
-            Said::Verdict { verdict, .. } => Ok(verdict),
+        let good_for = |said: &Said| self.is_good_for(said, *versions);
+        Some(match self.store.valid(&self.store.words, key, good_for)? {
+            Said::Clean { at, .. } => Ok(Verdict::Clean { at: at.time() }),
+            Said::Verdict { verdict, .. } => Ok(Verdict::clone(&verdict)),
             Said::Failure(failure) => Err(failure),
         })
     }
 
-    fn is_good_for(&self, said: &Said, versions: &Versions) -> Option<Duration> {
-        let Said::Verdict { verdict, exit_code, without_some, by } = said else {
-            return Some(self.settings.failure_ttl);
+    fn is_good_for(&self, said: &Said, versions: Versions) -> Option<Duration> {
+        let (exit_code, without_some) = match said {
+            // New signatures may know more; what old ones knew stays known.
+            Said::Clean { by, .. } if *by != versions => return None,
+            Said::Clean { exit_code, without_some, .. }
+            | Said::Verdict { exit_code, without_some, .. } => (exit_code, without_some),
+            Said::Failure(_) => return Some(self.settings.failure_ttl),
         };
-        if exit_code.is_some_and(|code| self.settings.exit_codes_to_ignore.contains(&code)) {
+        if exit_code.is_some_and(|code| self.settings.exit_codes_to_ignore.contains(&code.into())) {
             return None;
         }
-        match verdict {
-            // New signatures may know more; what old ones knew stays known.
-            Verdict::Clean { .. } if by != versions => None,
-            _ if *without_some => Some(self.settings.failure_ttl.min(self.settings.ttl)),
-            _ => Some(self.settings.ttl),
-        }
+        let ttl = self.settings.ttl;
+        Some(if *without_some { ttl.min(self.settings.failure_ttl) } else { ttl })
     }
 
     /// A body by its own hash.
@@ -217,7 +281,7 @@ impl ResultCache {
 
     /// Remembers what a media holds.
     pub fn remember_holding(&self, key: MediaKey, value: Holding) {
-        self.store.holdings.insert(key, Since { value, made: Instant::now() });
+        self.store.holdings.insert(key, self.store.since_now(value));
     }
 
     /// What is believed from now on.
@@ -235,12 +299,11 @@ impl ResultCache {
         versions: Versions,
         trust: Trust,
     ) {
-        let Judgement { verdict, exit_code, without_some, .. } = judgement.clone();
-        let said = Said::Verdict { verdict, exit_code, without_some, by: versions };
-        if self.is_good_for(&said, &versions).is_none() {
+        let said = Said::of(judgement, versions);
+        if self.is_good_for(&said, versions).is_none() {
             return;
         }
-        self.store.words.insert(key, Since { value: said, made: Instant::now() });
+        self.store.words.insert(key, self.store.since_now(said));
         // It may have come in after the others were forgotten.
         if self.trust() != trust {
             self.store.words.remove(&key);
@@ -255,8 +318,7 @@ impl ResultCache {
 
     /// Remembers for a few seconds that a scan failed.
     pub fn remember_failure(&self, key: ContentKey, failure: Arc<ScanError>) {
-        let value = Said::Failure(failure);
-        self.store.words.insert(key, Since { value, made: Instant::now() });
+        self.store.words.insert(key, self.store.since_now(Said::Failure(failure)));
     }
 
     /// Keeps a clean body, if it is small enough.
@@ -267,23 +329,121 @@ impl ResultCache {
     }
 }
 
-/// `good_for`: how long such an entry is valid, if at all.
-fn valid<K, V>(
-    cache: &Cache<K, Since<V>>,
-    key: &K,
-    good_for: impl Fn(&V) -> Option<Duration>,
-) -> Option<V>
-where
-    K: Eq + std::hash::Hash,
-    V: Clone,
-{
-    let holds =
-        |entry: &Since<V>| good_for(&entry.value).is_some_and(|it| entry.made.elapsed() < it);
-    let entry = cache.get(key)?;
-    if holds(&entry) {
-        return Some(entry.value);
+impl Store {
+    fn since_now<T>(&self, value: T) -> Since<T> {
+        Since { value, made: Moment::after(self.begun) }
     }
-    // Another thread may have renewed it in between: only what has ended goes.
-    cache.remove_if(key, |entry| !holds(entry));
-    None
+
+    /// `good_for`: how long such an entry is valid, if at all.
+    fn valid<K, V>(
+        &self,
+        cache: &Cache<K, Since<V>>,
+        key: &K,
+        good_for: impl Fn(&V) -> Option<Duration>,
+    ) -> Option<V>
+    where
+        K: Eq + std::hash::Hash,
+        V: Clone,
+    {
+        let holds = |entry: &Since<V>| {
+            let age = entry.made.until(Moment::after(self.begun));
+            good_for(&entry.value).is_some_and(|it| age < it)
+        };
+        let entry = cache.get(key)?;
+        if holds(&entry) {
+            return Some(entry.value);
+        }
+        // Another thread may have renewed it in between: only what has ended goes.
+        cache.remove_if(key, |entry| !holds(entry));
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scan::{engines::Fingerprint, filetype::Detector};
+
+    const KEY: ContentKey = ContentKey { content: [1; 32], judges: Fingerprint(2) };
+    const BY: Versions = Versions(3);
+
+    fn settings() -> Settings {
+        Settings {
+            max_size: 100,
+            ttl: Duration::from_secs(3600),
+            max_file_size: 0,
+            max_total_size: 0,
+            exit_codes_to_ignore: vec![],
+            failure_ttl: Duration::ZERO,
+        }
+    }
+
+    fn judgement(verdict: Verdict) -> Judgement {
+        Judgement { verdict, exit_code: Some(255), first_line: String::new(), without_some: false }
+    }
+
+    #[test]
+    fn entries_are_small() {
+        assert_eq!(size_of::<Since<Holding>>(), 16);
+        assert_eq!(size_of::<Since<Said>>(), 24);
+        assert_eq!(size_of::<ContentKey>(), 40);
+    }
+
+    #[test]
+    fn verdicts_come_back_as_they_were_given() {
+        let cache = ResultCache::new(settings());
+        let detected = Detector::new().unwrap().detect_bytes(b"text");
+        for verdict in [
+            Verdict::Clean { at: UNIX_EPOCH + Duration::from_secs(1_700_000_000) },
+            Verdict::NotClean { output: "Eicar".into() },
+            Verdict::TypeForbidden { detected },
+        ] {
+            cache.remember_verdict(KEY, &judgement(verdict.clone()), BY, cache.trust());
+            assert_eq!(cache.word(&KEY, &BY).unwrap().unwrap(), verdict);
+            let others = ContentKey { judges: Fingerprint(4), ..KEY };
+            assert!(cache.word(&others, &BY).is_none(), "others judge");
+            let newer = cache.word(&KEY, &Versions(4));
+            assert_eq!(newer.is_none(), matches!(verdict, Verdict::Clean { .. }), "{newer:?}");
+        }
+        let ignoring = cache.under(Settings { exit_codes_to_ignore: vec![255], ..settings() });
+        assert!(ignoring.word(&KEY, &BY).is_none());
+    }
+
+    #[test]
+    fn age_is_counted_from_when_an_entry_was_made() {
+        let second = |n: u64| Moment(n * 1_000_000_000);
+        assert_eq!(second(5).until(second(65)), Duration::from_secs(60));
+        assert_eq!(second(5).until(second(5)), Duration::ZERO);
+        // By another processor's clock it may have been a moment later.
+        assert_eq!(second(5).until(second(4)), Duration::ZERO);
+        assert_eq!(Moment(0).until(Moment(u64::MAX)), Duration::from_nanos(u64::MAX));
+
+        let cache = ResultCache::new(settings());
+        let clean = judgement(Verdict::Clean { at: SystemTime::now() });
+        cache.remember_verdict(KEY, &clean, BY, cache.trust());
+        assert!(cache.word(&KEY, &BY).is_some());
+        let made = Instant::now();
+        while made.elapsed() < Duration::from_millis(2) {
+            std::hint::spin_loop();
+        }
+        let shorter = Settings { ttl: Duration::from_millis(2), ..settings() };
+        assert!(cache.under(shorter).word(&KEY, &BY).is_none());
+        assert!(cache.word(&KEY, &BY).is_none(), "what has ended is gone");
+    }
+
+    #[test]
+    fn a_clock_that_is_set_changes_no_entrys_age() {
+        let cache = ResultCache::new(settings());
+        let (long_ago, far) = (Duration::from_secs(1 << 31), Duration::from_secs(1 << 33));
+        for (at, told) in [
+            (UNIX_EPOCH - long_ago, UNIX_EPOCH),
+            (UNIX_EPOCH, UNIX_EPOCH),
+            (UNIX_EPOCH + far, UNIX_EPOCH + Duration::from_secs(u32::MAX.into())),
+            (UNIX_EPOCH + Duration::from_millis(1999), UNIX_EPOCH + Duration::from_secs(1)),
+        ] {
+            let clean = judgement(Verdict::Clean { at });
+            cache.remember_verdict(KEY, &clean, BY, cache.trust());
+            assert_eq!(cache.word(&KEY, &BY).unwrap().unwrap(), Verdict::Clean { at: told });
+        }
+    }
 }

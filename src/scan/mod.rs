@@ -420,7 +420,7 @@ impl Scanner {
             if let Some(holding) = &held
                 && let Some(known) = self.known(request, holding).await
             {
-                self.authorise(request, holding.headers.etag().as_ref()).await?;
+                self.authorise(request, holding.etag().as_ref()).await?;
                 return known;
             }
             if !self.workshop.is_ready()
@@ -503,7 +503,7 @@ impl Scanner {
 
     fn media(&self, request: &ScanRequest, holding: &Holding, body: Body) -> Media {
         let encrypted = request.decryption.is_some();
-        let declared = holding.headers.content_type();
+        let declared = holding.content_type();
         let essence = declared.as_ref().and_then(|value| value.to_str().ok()).unwrap_or(UNDECLARED);
         // Lists that look at the content would be blind to a type that is merely claimed.
         let content_type = if encrypted || self.workshop.settings.mime.allows(essence) {
@@ -515,7 +515,7 @@ impl Scanner {
             body,
             body_hash: holding.body_hash(request),
             content_type,
-            disposition: holding.headers.disposition(),
+            disposition: holding.disposition(),
             detected: holding.detected.clone(),
             encrypted,
         }

@@ -170,7 +170,7 @@ async fn by_remembered(report: &mut Report) {
     for count in REMEMBERED {
         let [mut each, mut found] = [const { Vec::new() }; 2];
         for _ in 0..ROUNDS {
-            let [bytes, lookup] = remember(count).await;
+            let [bytes, lookup, _] = remember(count).await;
             each.push(bytes);
             found.push(lookup);
         }

@@ -225,13 +225,14 @@ pub struct Identity {
     script: Option<script::Identity>,
 }
 
-/// The engines with their settings, and the script with its content.
+/// The engines with their settings, and the script with its content: so much of a digest as tells a few of them apart. Nobody
+/// chooses one who would gain by its being taken for another, and each verdict that is remembered holds it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Fingerprint(pub [u8; 32]);
+pub struct Fingerprint(pub u64);
 
-/// What the engines told of their versions.
+/// What the engines told of their versions; a part of a digest too.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Versions(pub [u8; 32]);
+pub struct Versions(pub u64);
 
 /// What came of asking all of them.
 #[derive(Debug)]
@@ -380,8 +381,8 @@ impl Engines {
             versions.update(format!("{} {version:?}\n", engine.name()));
         }
         Some(Identity {
-            judges: Fingerprint(judges.finalize().into()),
-            versions: Versions(versions.finalize().into()),
+            judges: Fingerprint(part(judges)),
+            versions: Versions(part(versions)),
             script,
         })
     }
@@ -456,6 +457,10 @@ impl Run {
             (None, Some(_)) => false,
         }
     }
+}
+
+fn part(digest: Sha256) -> u64 {
+    digest.finalize().first_chunk().map_or(0, |part| u64::from_le_bytes(*part))
 }
 
 /// One "not clean" outweighs all, a failure outweighs "clean", and nobody's word is no word.
