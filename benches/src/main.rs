@@ -66,7 +66,10 @@ async fn measure(words: &[&str]) -> ExitCode {
         ref parts => {
             let known = [&PARTS[..], &OTHERS].concat();
             if let Some(unknown) = parts.iter().find(|part| !known.contains(part)) {
-                eprintln!("no such part: {unknown}; there are: {}", known.join(" "));
+                let known = known.join(" ");
+                eprintln!(
+                    "no such part: {unknown}; there are: {known}; and alone: starts soak plot"
+                );
                 return ExitCode::from(2);
             }
             let mut report = Report::new(words);
