@@ -139,7 +139,8 @@ pub(crate) async fn nginx(place: &Path) -> Program {
                 listen 127.0.0.1:{port};
                 location /static/ {{ alias {here}/files/; }}
                 location = /small {{ return 200 ok; }}
-                location ~ ^/_matrix/media/v3/download/[^/]+/(?<name>[^/]+)$ {{ alias {here}/files/$name; }}
+                # With it 1 MiB takes 40 ms more in nearly every other try.
+                location ~ ^/_matrix/media/v3/download/[^/]+/(?<name>[^/]+)$ {{ tcp_nopush off; alias {here}/files/$name; }}
             }}
         }}"
     );
