@@ -1,7 +1,8 @@
 //! Scans per second of 100 KiB files by each engine, beside clamd's own socket used as plainly as can be, and the
 //! whole way of a local file beside it. `cargo bench --bench engines` starts a clamd and a c-icap of its own and prints
 //! the table; it takes a minute. Candidates take turns round by round, so that what else the machine does strikes all
-//! of them, and ratios are of the same round. All files differ, and clamd remembers none.
+//! of them, and ratios are of the same round. All files differ, and clamd remembers none. Programs in the sandbox run
+//! one at a time.
 
 #![expect(
     clippy::unwrap_used,
@@ -33,8 +34,10 @@ use matrix_content_scanner::{
         engines::{Exposed, Specimen},
         filetype::Detector,
         local::LocalScanner,
+        trial::Trial,
     },
 };
+use mcs_sandbox::{Outcome, Usage};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use tokio::task::JoinSet;
 
@@ -154,6 +157,7 @@ async fn scanner(here: &Path, name: &str, lines: &str) -> (Arc<LocalScanner>, Gr
 
 fn main() {
     mcs_sandbox::dispatch();
+    mcs_rules::dispatch();
     tokio::runtime::Runtime::new().unwrap().block_on(measure());
 }
 
@@ -206,6 +210,14 @@ async fn measure() {
     let (stream, _grounds_too) = scanner(here, "stream", &by_stream).await;
     let (icap, _grounds_three) = scanner(here, "icap", &by_icap).await;
     let (script, _grounds_four) = scanner(here, "script", &by_script).await;
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/rules");
+    let by_rules = format!("scan.engines = [\"rules\"]\nrules.paths = [{own:?}]");
+    let (rules, rules_grounds) = scanner(here, "rules", &by_rules).await;
+    let nothing = here.join("nothing.sh");
+    fs::write(&nothing, "#!/bin/sh\n").unwrap();
+    fs::set_permissions(&nothing, Permissions::from_mode(0o755)).unwrap();
+    let (empty, _grounds_five) =
+        scanner(here, "empty", &format!("scan.script = {nothing:?}")).await;
     let ways = [
         ("FILDES on the socket, nothing else", Way::Raw(socket)),
         ("clamd, by descriptor", Way::Engine(Arc::clone(&clamd))),
@@ -213,6 +225,8 @@ async fn measure() {
         ("icap (c-icap with the same clamd)", Way::Engine(icap)),
         ("`scan` with clamd", Way::Whole(clamd)),
         ("`scan` with clamdscan.sh", Way::Whole(script)),
+        ("`scan` with the rules", Way::Whole(rules)),
+        ("`scan` with an empty script", Way::Whole(empty)),
     ];
 
     let mut random = File::open("/dev/urandom").unwrap();
@@ -245,6 +259,40 @@ async fn measure() {
         let [_, ratio, _] = quartiles(ratios.collect());
         println!("| {name} | {median:.0} ({low:.0}–{high:.0}) | {ratio:.2} |");
     }
+    measure_evaluator(here, &rules_grounds, random).await;
+}
+
+async fn measure_evaluator(here: &Path, grounds: &Grounds, mut random: File) {
+    println!(
+        "\n| the rules' evaluator | processor time, ms | largest resident set, MiB |\n|---|---|---|"
+    );
+    for (name, size) in [("1 byte", 1), ("100 KiB", SIZE), ("50 MiB", 50 << 20)] {
+        let path = here.join("large");
+        let mut bytes = vec![0; size];
+        random.read_exact(&mut bytes).unwrap();
+        fs::write(&path, bytes).unwrap();
+        let mut usages = Vec::new();
+        for _ in 0..ROUNDS {
+            usages.push(evaluated(grounds, &path).await);
+        }
+        let middle = |value: fn(&Usage) -> f64| quartiles(usages.iter().map(value).collect())[1];
+        let time = middle(|it| (it.user_time + it.system_time).as_secs_f64() * 1000.0);
+        let memory = middle(|it| it.max_rss as f64 / f64::from(1 << 20));
+        println!("| {name} of noise | {time:.1} | {memory:.1} |");
+    }
+}
+
+/// What it costs to look at a file by the rules.
+async fn evaluated(grounds: &Grounds, path: &Path) -> Usage {
+    let evaluator = grounds.evaluator.as_ref().unwrap();
+    let [program, prepared] = evaluator.paths().collect::<Vec<_>>().try_into().unwrap();
+    let args = mcs_rules::arguments(&prepared, []);
+    let trial = Trial { program, args, file: path.to_owned() };
+    let directory = grounds.directory.path();
+    let run = trial.run(&grounds.sandbox, directory, Duration::from_secs(60)).await;
+    let (exit, _) = run.unwrap();
+    assert_eq!(exit.outcome, Outcome::Exited(mcs_rules::CLEAN));
+    exit.usage
 }
 
 fn quartiles(mut values: Vec<f64>) -> [f64; 3] {
