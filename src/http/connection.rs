@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, body::Body, extract::Request};
+use axum::{body::Body, extract::Request, response::Response};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -28,7 +28,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, Sleep, sleep_until},
 };
-use tower::ServiceExt;
+use tower::{Service, ServiceExt};
 
 use crate::{
     chain::Chain,
@@ -62,15 +62,16 @@ pub struct Limits {
 }
 
 /// Serves one connection to its end.
-pub(super) async fn serve<I>(
+pub(super) async fn serve<I, S>(
     io: I,
     peer: Peer,
-    router: Router,
+    routes: S,
     limits: Limits,
     watcher: Watcher,
     metrics: Arc<Metrics>,
 ) where
     I: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: Service<Request, Response = Response, Error = Infallible> + Clone,
 {
     let requests = Arc::new(Requests::default());
     let io = TimedIo::new(io, limits, Arc::clone(&requests));
@@ -78,7 +79,7 @@ pub(super) async fn serve<I>(
         let underway = Underway::begin(&requests);
         let mut request: Request = request.map(Body::new);
         request.extensions_mut().insert(peer);
-        let answer = router.clone().oneshot(request);
+        let answer = routes.clone().oneshot(request);
         let metrics = Arc::clone(&metrics);
         async move {
             let Ok(response) = answer.await;

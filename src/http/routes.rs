@@ -37,8 +37,11 @@ const CORS: [(HeaderName, HeaderValue); 5] = [
     (header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400")),
 ];
 
+/// All routes, to be served.
+pub type Routes = NormalizePath<Router>;
+
 /// All routes.
-pub fn router(live: Live) -> Router {
+pub fn routes(live: Live) -> Routes {
     let of_media = "{serverName}/{mediaId}";
     let routes = Router::new()
         .route(
@@ -70,7 +73,8 @@ pub fn router(live: Live) -> Router {
             get(handlers::public_key).options(handlers::preflight),
         );
     let observer = Observer::new(Arc::clone(&live.now().metrics));
-    tolerant(surround(routes, observer).with_state(live))
+    // A trailing slash is taken away before the route is looked for.
+    NormalizePath::trim_trailing_slash(surround(routes, observer).with_state(live))
 }
 
 /// Fallbacks and layers, apart from the routes so that tests can give their own.
@@ -83,12 +87,8 @@ fn surround<S: Clone + Send + Sync + 'static>(routes: Router<S>, observer: Obser
         .layer(middleware::from_fn_with_state(observer, logging::line))
 }
 
-/// Takes a trailing slash away before the route is looked for.
-fn tolerant(routes: Router) -> Router {
-    Router::new().fallback_service(NormalizePath::trim_trailing_slash(routes))
-}
-
 async fn with_cors(mut response: Response) -> Response {
+    response.headers_mut().reserve(CORS.len());
     for (name, value) in CORS {
         response.headers_mut().insert(name, value);
     }
@@ -112,14 +112,14 @@ mod tests {
 
     use super::*;
 
-    fn routes() -> Router {
+    fn routes() -> Routes {
         async fn panics() {
             panic!("of a test")
         }
         let routes = Router::new()
             .route("/a/{b}", get(|| async { "whole" }).options(handlers::preflight))
             .route("/panics", get(panics));
-        tolerant(surround(routes, Observer::default()))
+        NormalizePath::trim_trailing_slash(surround(routes, Observer::default()))
     }
 
     async fn ask(method: Method, path: &str) -> (StatusCode, Response, String) {

@@ -1,15 +1,16 @@
 //! The accept loop. `axum::serve` has no limit of connections and no time limits, hence this one.
-//! Knows sockets and a router, and nothing of what the router does.
+//! Knows sockets and a service, and nothing of what that does.
 
-use std::{io, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, pin::pin, sync::Arc, time::Duration};
 
-use axum::Router;
+use axum::{extract::Request, response::Response};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task::{JoinError, JoinSet},
     time::sleep,
 };
+use tower::Service;
 
 use super::{
     connection::{self, Limits, Peer},
@@ -28,14 +29,19 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 ///
 /// While `max_connections` are open nothing is accepted: further clients wait in the kernel's
 /// backlog until one of the open connections ends, at the latest by its time limits.
-pub async fn serve(
+pub async fn serve<S>(
     listener: Listener,
-    router: Router,
+    routes: S,
     max_connections: usize,
     limits: impl Fn() -> Limits,
     metrics: &Arc<Metrics>,
     shutdown: impl Future<Output = ()>,
-) {
+) where
+    S: Service<Request, Response = Response, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + 'static,
+{
     let places = Arc::new(Semaphore::new(max_connections.clamp(1, Semaphore::MAX_PERMITS)));
     let graceful = GracefulShutdown::new();
     // Tasks in a set end with it: dropping this future leaves no connection behind.
@@ -50,17 +56,17 @@ pub async fn serve(
             }
             accepted = accept(&listener, &places) => accepted,
         };
-        let (router, limits) = (router.clone(), limits());
+        let (routes, limits) = (routes.clone(), limits());
         let watcher = graceful.watcher();
         let metrics = Arc::clone(metrics);
         connections.spawn(async move {
             let _counted = metrics.connection_begins();
             match stream {
                 Stream::Tcp(io) => {
-                    connection::serve(io, peer, router, limits, watcher, metrics).await;
+                    connection::serve(io, peer, routes, limits, watcher, metrics).await;
                 }
                 Stream::Unix(io) => {
-                    connection::serve(io, peer, router, limits, watcher, metrics).await;
+                    connection::serve(io, peer, routes, limits, watcher, metrics).await;
                 }
             }
             drop(place);
@@ -139,7 +145,7 @@ mod tests {
         path::Path,
     };
 
-    use axum::{body::Body, http::StatusCode, routing::get};
+    use axum::{Router, body::Body, http::StatusCode, routing::get};
     use bytes::Bytes;
     use futures_util::stream;
     use tokio::{
