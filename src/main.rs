@@ -43,8 +43,8 @@ fn main() -> ExitCode {
         return failed(When::default().terminal(), &io::Error::from(error));
     }
     let processors = thread::available_parallelism().map_or(1, NonZero::get);
-    // No more threads than these can want memory at a time.
-    mcs_sandbox::keep_heaps(processors);
+    // As many threads answer, and as many hash and write: no more of them want memory at a time.
+    mcs_sandbox::keep_heaps(2 * processors);
     let cli = Cli::from_arguments();
     let terminal = cli.terminal();
     if let Command::Migrate { file, output, base } = cli.command() {
