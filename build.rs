@@ -4,8 +4,9 @@
 //!
 //! What a rule finds stays the same. The engine takes the first rule that has anything to say, and the first type on
 //! its way; so a node goes if something has been said for certain before it is reached, no type can come of it, and
-//! no `default`, which is for when nothing at its depth held, can see whether it held. `scan::filetype` has tests that
-//! hold both forms against each other.
+//! no `default`, which is for when nothing at its depth held, can see whether it held. Rules of texts stay whole: where
+//! the first answer for a text is one that `file` does not give, `scan::filetype` takes the next by how much of each rule
+//! held. It has tests that hold both forms against each other.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -88,7 +89,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     for rule in all.rules.iter_mut().chain(named) {
         rule.source = None;
         rule.extensions.clear();
-        rule.entries = leanest(&rule.entries, &naming);
+        if rule.is_text.get() != "true" {
+            rule.entries = leanest(&rule.entries, &naming);
+        }
     }
     let lean: MagicDb = serde_json::from_str(&serde_json::to_string(&all)?)?;
     let mut bytes = Vec::new();

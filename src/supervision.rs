@@ -3,7 +3,7 @@
 //!
 //! A restart ends every scan that runs and forgets what is in memory, for all. One worker that hangs is less than that: it is
 //! told, and alerted of, and the others go on. Half of them are more than one server or one token, which has at most a quarter,
-//! can hold: nobody by themselves brings a restart about.
+//! can hold, from three workers on: nobody by themselves brings a restart about.
 
 use std::time::Duration;
 

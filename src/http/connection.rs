@@ -344,8 +344,10 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for TimedIo<I> {
         let outcome = Pin::new(&mut self.inner).poll_flush(cx);
         ready!(self.check_stall(cx, outcome.map_ok(|()| 0)))?;
         // With an answer's last byte the wait for the next request begins: hyper, which waited for the peer while
-        // it answered, need not read again.
-        Poll::Ready(self.check_awaited(cx, false))
+        // it answered, need not read again. A header that came meanwhile may be whole, and is looked at next.
+        let begun = self.requests.begun.load(Ordering::Relaxed);
+        let came = self.awaited.as_ref().is_some_and(|awaited| awaited.whole_header);
+        Poll::Ready(if came && begun == self.seen { Ok(()) } else { self.check_awaited(cx, false) })
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Bytes read from the spool at a time.
-const PIECE: u64 = 256 * 1024;
+const PIECE: u64 = 512 * 1024;
 
 const OCTET_STREAM: &str = "application/octet-stream";
 
@@ -90,7 +90,9 @@ fn describe(media: &Media, file_name: Option<&str>) -> HeaderMap {
         || (HeaderValue::from_static(OCTET_STREAM), OCTET_STREAM.to_owned()),
         |(value, mime)| (value.clone(), mime.essence_str().to_owned()),
     );
-    let mut headers: HeaderMap = FIXED.into_iter().collect();
+    // With what every answer gets after these.
+    let mut headers = HeaderMap::with_capacity(20);
+    headers.extend(FIXED.map(|(name, value)| (Some(name), value)));
     let disposition = disposition::of(media.disposition.as_ref(), &essence, file_name);
     headers.insert(header::CONTENT_DISPOSITION, disposition);
     headers.insert(header::CONTENT_TYPE, content_type);

@@ -266,6 +266,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_header_that_begins_behind_a_request_is_cut() {
+        for (header, idle) in [(SHORT, LONG), (LONG, SHORT)] {
+            let served = start(hello(), settings(header, idle, 9)).await;
+            let mut client = TcpStream::connect(served.address).await.unwrap();
+            client.write_all(&[GET, b"GET /hello HTTP/1.1\r\n"].concat()).await.unwrap();
+            read_hello(&mut client).await;
+            // hyper has its first bytes already: a wait between two requests, until there are more.
+            if idle == LONG {
+                client.write_all(b"x: y\r\n").await.unwrap();
+            }
+            assert_eq!(read_to_end(&mut client).await, 0);
+        }
+    }
+
+    #[tokio::test]
     async fn a_client_that_says_nothing_is_cut() {
         let served = start(hello(), settings(SHORT, LONG, 9)).await;
         let mut client = TcpStream::connect(served.address).await.unwrap();

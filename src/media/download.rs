@@ -23,7 +23,7 @@ use super::{
 use crate::metrics::Metrics;
 
 /// Bytes that go to the blocking threads at once: one batch is written while the next is collected.
-const BATCH: usize = 256 * 1024;
+const BATCH: usize = 512 * 1024;
 
 /// A media whose headers are in. Dropped, it closes its connection.
 pub struct Opened {

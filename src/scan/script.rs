@@ -192,10 +192,13 @@ impl Script {
         let Some(_turn) = self.turns.take().await else {
             return Run::prevented(ScanError::Stopping);
         };
+        // Not the one it is remembered by, which may be a second old: a link may lead elsewhere since, and back.
+        let before = self.stamp().await;
         let begun = Instant::now();
         let outcome = caught(self.run(job)).await;
         let took = Some(begun.elapsed());
-        Run { outcome, took, stamp: self.stamp().await }
+        let after = self.stamp().await;
+        Run { outcome, took, stamp: before.filter(|_| before == after) }
     }
 
     async fn run(&self, job: &mut Job) -> Result<Judgement, ScanError> {
