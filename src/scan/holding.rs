@@ -33,7 +33,7 @@ pub struct KeptHeaders {
     lengths: Lengths,
 }
 
-/// Of each value, or [`ABSENT`].
+/// Of each value, or `ABSENT`.
 #[derive(Debug)]
 pub struct Lengths([u16; 3]);
 
