@@ -281,6 +281,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_request_that_came_whole_behind_a_slow_answer_is_answered() {
+        // Beyond what the sockets hold of it.
+        let large = || async { Bytes::from(vec![b'.'; 32 << 20]) };
+        let served = start(hello().route("/large", get(large)), settings(SHORT, LONG, 9)).await;
+        let mut client = TcpStream::connect(served.address).await.unwrap();
+        client.write_all(b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        assert_eq!(within(client.read_u8()).await.unwrap(), b'H');
+        client.write_all(GET).await.unwrap();
+        sleep(SHORT * 4).await;
+        read_hello(&mut client).await;
+    }
+
+    #[tokio::test]
     async fn a_client_that_says_nothing_is_cut() {
         let served = start(hello(), settings(SHORT, LONG, 9)).await;
         let mut client = TcpStream::connect(served.address).await.unwrap();

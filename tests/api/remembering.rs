@@ -159,6 +159,42 @@ async fn a_verdict_of_a_script_that_was_changed_meanwhile_is_given_and_not_remem
 }
 
 #[tokio::test]
+async fn a_verdict_of_a_script_that_a_link_led_to_for_a_moment_is_not_remembered() {
+    let homeserver = Homeserver::start().await;
+    let scanner = Scanner::start(&homeserver, "").await;
+    let place = &scanner.place;
+    place.make_fifo("gate");
+    let strict = place.write_script("strict.sh", "exit 1");
+    let lax = place.write_script("lax.sh", WAITING);
+    let script = strict.with_file_name("script.sh");
+    let lead_to = |target: &std::path::Path| {
+        let link = script.with_extension("new");
+        std::os::unix::fs::symlink(target, &link).unwrap();
+        std::fs::rename(&link, &script).unwrap();
+    };
+    lead_to(&strict);
+    // The strict one is known now, and its file not looked at again for a second.
+    let known = homeserver.has_bytes("known", noise(1, 1000));
+    let end = std::time::Instant::now() + crate::harness::PATIENCE;
+    while scanner.client.get(&format!("/scan/{known}")).await.json()["clean"] == true {
+        assert!(std::time::Instant::now() < end, "the strict script is never asked");
+    }
+
+    lead_to(&lax);
+    let path = format!("/scan/{}", homeserver.has_bytes("one", png()));
+    let request = scanner.client.get(&path);
+    let change = async {
+        until("it runs", || place.marks("runs") == 1).await;
+        lead_to(&strict);
+        place.let_go("gate").await;
+    };
+    let (reply, ()) = tokio::join!(request, change);
+    reply.is_clean();
+    scanner.client.get(&path).await.is_not_clean("File not clean (no output)");
+    scanner.idle().await;
+}
+
+#[tokio::test]
 async fn exit_codes_to_ignore_are_not_remembered() {
     let homeserver = Homeserver::start().await;
     let scanner = Builder::new(r#"echo run >> "$MARKS/runs"; exit 5"#)
