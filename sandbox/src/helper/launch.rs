@@ -27,7 +27,7 @@ use nix::unistd::{
 use serde::{Deserialize, Serialize};
 
 use super::directory::Directory;
-use super::seccomp::Filters;
+use super::seccomp::Filter;
 use super::{Gone, init, landlock as paths, next, reply};
 use crate::cgroup::Group;
 use crate::channel;
@@ -79,7 +79,7 @@ struct Program<'a> {
     /// Where its filter is sent, if it is watched.
     watcher: Option<OwnedFd>,
     rules: Option<RulesetCreated>,
-    filters: Option<Filters>,
+    filter: Option<Filter>,
     candidates: Vec<CString>,
     /// The program itself, opened with the server's rights.
     opened: Option<OwnedFd>,
@@ -194,13 +194,12 @@ fn program<'a>(
         .transpose()?;
     let watched = run.watched && plan.seccomp;
     let servers_own = prepare.user.is_none();
-    let filters =
-        plan.seccomp.then(|| Filters::new(plan, view, servers_own, watched)).transpose()?;
+    let filter = plan.seccomp.then(|| Filter::new(plan, view, servers_own, watched)).transpose()?;
     Ok(Program {
         plan,
         watcher: None,
         rules,
-        filters,
+        filter,
         candidates: c_strings(candidates).map_err(&unusable)?,
         opened,
         arguments: c_strings(arguments).map_err(&unusable)?,
@@ -270,14 +269,14 @@ fn become_program(mut program: Program<'_>) -> Result<Infallible, Refusal> {
     dup2_stdout(stdout).and_then(|()| dup2_stderr(stderr)).map_err(Refusal::at(Step::Streams))?;
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
         .map_err(Refusal::at(Step::Signals))?;
-    if let Some(filters) = &program.filters {
+    if let Some(filter) = &program.filter {
         match &program.watcher {
             Some(watcher) => {
-                let filter = filters.apply_watched()?;
-                reply(watcher.as_fd(), &(), &[filter.as_fd()])
+                let listener = filter.apply_watched()?;
+                reply(watcher.as_fd(), &(), &[listener.as_fd()])
                     .map_err(|Gone| Refusal::at(Step::Seccomp)(Errno::EPIPE))?;
             }
-            None => filters.apply()?,
+            None => filter.apply()?,
         }
     }
     Err(Refusal::at(Step::Execute)(execute(&program)))

@@ -34,6 +34,7 @@
 //! 19. seccomp: after the last system call but execve(2) that its filter denies.
 //! 20. execve(2), which closes the rest.
 
+mod bpf;
 mod calls;
 mod directory;
 mod inherited;

@@ -1,11 +1,8 @@
 //! The filter of system calls: a deny-list, since a scan script may be anything from `sh` to a virus scanner, whose calls nobody
-//! can list; what is on it is what such programs have no need of and what reaches beyond the job. Two programs, of which the
-//! kernel takes the stricter answer:
-//!
-//! - `numbers`: another architecture's calls kill (they have numbers of their own, so a list of ours would not fit); numbers
-//!   above the last that this list was made with do not exist (`ENOSYS`), x32's among them; clone3(2) does not exist either,
-//!   since its flags lie in memory, which no filter reads. C libraries then fall back on clone(2).
-//! - `denied`: the list. `EPERM`, as for somebody without the right to.
+//! can list; what is on it is what such programs have no need of and what reaches beyond the job: `EPERM`, as for somebody
+//! without the right to. Another architecture's calls kill (they have numbers of their own, so a list of ours would not fit);
+//! numbers above the last that this list was made with do not exist (`ENOSYS`), x32's among them; clone3(2) does not exist
+//! either, since its flags lie in memory, which no filter reads. C libraries then fall back on clone(2).
 //!
 //! seccomp(2), syscalls(2).
 
@@ -15,11 +12,9 @@ use std::os::fd::OwnedFd;
 use nix::errno::Errno;
 use nix::libc::{self, c_int, c_long};
 use nix::sched::{CloneFlags, unshare};
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, sock_filter,
-};
+use seccompiler::{BpfProgram, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
 
+use super::bpf::{self, Decision};
 use super::calls::{
     self, BY_KIND, LAST_KNOWN, LEAVING_THE_GROUP, MODES, NEW_NAMESPACES, OF_ANOTHER_PROCESS,
     SENDING, SHARED, TERMINAL_INPUT,
@@ -37,12 +32,15 @@ const SOCKET_KIND: u64 = 0xf;
 /// Of `linux/socket.h`: a TCP socket connects with what it sends first.
 const MSG_FASTOPEN: u64 = 0x2000_0000;
 
-const RETURN: u16 = code(libc::BPF_RET | libc::BPF_K);
+/// `EPERM`.
+const DENIED: u32 = libc::SECCOMP_RET_ERRNO | Errno::EPERM as u32;
+/// `ENOSYS`.
+const UNKNOWN: u32 = libc::SECCOMP_RET_ERRNO | Errno::ENOSYS as u32;
 
-/// Filters ready to be put in force.
-pub(super) struct Filters([BpfProgram; 2]);
+/// A filter ready to be put in force.
+pub(super) struct Filter(BpfProgram);
 
-impl Filters {
+impl Filter {
     /// For a program of a user other than the server's, or of the `servers_own`. With `watched`, the list has also what a
     /// watch asks about.
     pub(super) fn new(
@@ -52,39 +50,31 @@ impl Filters {
         watched: bool,
     ) -> Result<Self, Refusal> {
         let asked: Vec<_> = watched.then(|| asked_about(plan)).into_iter().flatten().collect();
-        let denied = denied(plan, view, servers_own, &asked)
-            .map_err(|_| Refusal::at(Step::Seccomp)(Errno::EINVAL))?;
-        Ok(Self([numbers(), denied]))
+        let made = made(plan, view, servers_own, &asked);
+        made.map(Self).map_err(|_| Refusal::at(Step::Seccomp)(Errno::EINVAL))
     }
 
     /// For good, and for whatever this process executes. Wants `no_new_privs`.
     pub(super) fn apply(&self) -> Result<(), Refusal> {
-        for filter in &self.0 {
-            seccompiler::apply_filter(filter).map_err(|error| {
-                let errno = match error {
-                    seccompiler::Error::Prctl(error) | seccompiler::Error::Seccomp(error) => {
-                        Errno::try_from(error).unwrap_or(Errno::EINVAL)
-                    }
-                    _ => Errno::EINVAL,
-                };
-                Refusal::at(Step::Seccomp)(errno)
-            })?;
-        }
+        seccompiler::apply_filter(&self.0).map_err(|error| {
+            let errno = match error {
+                seccompiler::Error::Prctl(error) | seccompiler::Error::Seccomp(error) => {
+                    Errno::try_from(error).unwrap_or(Errno::EINVAL)
+                }
+                _ => Errno::EINVAL,
+            };
+            Refusal::at(Step::Seccomp)(errno)
+        })?;
         Self::check()
     }
 
-    /// The same, but that the second asks whoever holds the descriptor which is returned; until that one listens, calls on
-    /// its list wait.
+    /// The same, but that whoever holds the descriptor which is returned is asked about what is denied; until that one
+    /// listens, such calls wait. Wants `no_new_privs`.
     pub(super) fn apply_watched(&self) -> Result<OwnedFd, Refusal> {
-        let [numbers, denied] = &self.0;
-        let refused = Refusal::at(Step::Seccomp);
-        seccompiler::apply_filter(numbers).map_err(|_| refused(Errno::EINVAL))?;
-        let mut watched = denied.clone();
-        let is_denial = |it: &&mut sock_filter| {
-            it.code == RETURN && it.k == libc::SECCOMP_RET_ERRNO | Errno::EPERM as u32
-        };
-        watched.iter_mut().filter(is_denial).for_each(|it| it.k = libc::SECCOMP_RET_USER_NOTIF);
-        sys::listen_to_filter(&watched).map_err(refused)
+        let mut watched = self.0.clone();
+        let denials = watched.iter_mut().filter(|it| bpf::returns(it, DENIED));
+        denials.for_each(|it| it.k = libc::SECCOMP_RET_USER_NOTIF);
+        sys::listen_to_filter(&watched).map_err(Refusal::at(Step::Seccomp))
     }
 
     fn check() -> Result<(), Refusal> {
@@ -96,7 +86,7 @@ impl Filters {
     }
 }
 
-fn denied(
+fn made(
     plan: Plan,
     view: &View,
     servers_own: bool,
@@ -133,13 +123,13 @@ fn denied(
     let own = [condition(0, Ne, 0)?, condition(0, Ne, 0xffff_ffff)?];
     rules.insert(libc::SYS_personality, vec![rule(own)?]);
     sockets(plan, view, &mut rules)?;
-    let filter = SeccompFilter::new(
-        rules,
-        SeccompAction::Allow,
-        SeccompAction::Errno(Errno::EPERM as u32),
-        std::env::consts::ARCH.try_into()?,
-    )?;
-    Ok(filter.try_into()?)
+    let decision = |rules: Vec<_>| {
+        if rules.is_empty() { Decision::Always(DENIED) } else { Decision::Where(rules, DENIED) }
+    };
+    let mut decisions: BTreeMap<_, _> =
+        rules.into_iter().map(|(call, rules)| (call, decision(rules))).collect();
+    decisions.insert(libc::SYS_clone3, Decision::Always(UNKNOWN));
+    bpf::compile(decisions, LAST_KNOWN, UNKNOWN)
 }
 
 /// Which sockets there are, and what is done with them that Landlock does not see.
@@ -227,55 +217,18 @@ fn bits(flags: c_int) -> impl Iterator<Item = u64> {
     (0..32).map(|bit| 1 << bit).filter(move |bit| flags & bit != 0)
 }
 
-/// `seccompiler` compares numbers for equality only, so this one is written out. `struct seccomp_data`: number at 0,
-/// architecture at 4.
-fn numbers() -> BpfProgram {
-    // AUDIT_ARCH_X86_64 and AUDIT_ARCH_AARCH64 of linux/audit.h.
-    #[cfg(target_arch = "x86_64")]
-    const ARCHITECTURE: u32 = 0xc000_003e;
-    #[cfg(target_arch = "aarch64")]
-    const ARCHITECTURE: u32 = 0xc000_00b7;
-    const LOAD: u16 = code(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS);
-    const EQUAL: u16 = code(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K);
-    const GREATER: u16 = code(libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K);
-    let statement = |code, k| sock_filter { code, jt: 0, jf: 0, k };
-    let jump = |code, k, jt, jf| sock_filter { code, jt, jf, k };
-    vec![
-        statement(LOAD, 4),
-        jump(EQUAL, ARCHITECTURE, 1, 0),
-        statement(RETURN, libc::SECCOMP_RET_KILL_PROCESS),
-        statement(LOAD, 0),
-        jump(GREATER, number(LAST_KNOWN), 1, 0),
-        jump(EQUAL, number(libc::SYS_clone3), 0, 1),
-        statement(RETURN, libc::SECCOMP_RET_ERRNO | Errno::ENOSYS as u32),
-        statement(RETURN, libc::SECCOMP_RET_ALLOW),
-    ]
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "operation codes are below 256")]
-const fn code(operation: u32) -> u16 {
-    operation as u16
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "numbers of calls are below 1000"
-)]
-const fn number(call: c_long) -> u32 {
-    call as u32
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+
+    use seccompiler::sock_filter;
 
     use super::*;
     use crate::policy::Paths;
 
     const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
-    const DENY: u32 = libc::SECCOMP_RET_ERRNO | Errno::EPERM as u32;
-    const NONE: u32 = libc::SECCOMP_RET_ERRNO | Errno::ENOSYS as u32;
+    const DENY: u32 = DENIED;
+    const NONE: u32 = UNKNOWN;
     #[cfg(target_arch = "x86_64")]
     const HERE: u32 = 0xc000_003e;
     #[cfg(target_arch = "aarch64")]
@@ -322,27 +275,25 @@ mod tests {
         }
     }
 
-    /// The stricter answer of both, which is the smaller number for all that ours give.
-    fn decide(filters: &Filters, call: c_long, arguments: [u64; 6]) -> u32 {
-        let call = u32::try_from(call).unwrap();
-        filters.0.iter().map(|it| answer(it, HERE, call, arguments)).min().unwrap()
+    fn decide(filter: &Filter, call: c_long, arguments: [u64; 6]) -> u32 {
+        answer(&filter.0, HERE, u32::try_from(call).unwrap(), arguments)
     }
 
     fn view(network: &Network) -> View {
         View { network: network.clone(), paths: Paths::default() }
     }
 
-    fn made(plan: Plan, view: &View, servers_own: bool) -> Filters {
-        Filters::new(plan, view, servers_own, false).unwrap_or_else(|_| panic!("no filter"))
+    fn made(plan: Plan, view: &View, servers_own: bool) -> Filter {
+        Filter::new(plan, view, servers_own, false).unwrap_or_else(|_| panic!("no filter"))
     }
 
-    fn filters(network: &Network, namespaces: bool) -> Filters {
+    fn filter_for(network: &Network, namespaces: bool) -> Filter {
         made(plan(namespaces), &view(network), false)
     }
 
     #[test]
     fn of_all_numbers_the_listed_ones_are_denied_and_what_is_beyond_does_not_exist() {
-        let filters = filters(&Network::None, true);
+        let filter = filter_for(&Network::None, true);
         let listed: BTreeSet<_> = calls::denied().map(|(call, _)| call).collect();
         for call in 0..=LAST_KNOWN {
             // Of the calling process, an ordinary file, a unix socket.
@@ -358,26 +309,24 @@ mod tests {
                 call if listed.contains(&call) => DENY,
                 _ => ALLOW,
             };
-            assert_eq!(decide(&filters, call, arguments), expected, "{call}");
+            assert_eq!(decide(&filter, call, arguments), expected, "{call}");
         }
         // x32's numbers have this bit.
         for call in [LAST_KNOWN + 1, 0x4000_0000, 0x4000_0000 + libc::SYS_getpid, 0xffff_ffff] {
-            assert_eq!(decide(&filters, call, [0; 6]), NONE, "{call:#x}");
+            assert_eq!(decide(&filter, call, [0; 6]), NONE, "{call:#x}");
         }
-        for filter in &filters.0 {
-            // AUDIT_ARCH_I386, AUDIT_ARCH_ARM.
-            for other in [0x4000_0003, 0x4000_0028, 0] {
-                let answer = answer(filter, other, 1, [0; 6]);
-                assert_eq!(answer, libc::SECCOMP_RET_KILL_PROCESS, "{other:#x}");
-            }
+        // AUDIT_ARCH_I386, AUDIT_ARCH_ARM.
+        for other in [0x4000_0003, 0x4000_0028, 0] {
+            let answer = answer(&filter.0, other, 1, [0; 6]);
+            assert_eq!(answer, libc::SECCOMP_RET_KILL_PROCESS, "{other:#x}");
         }
     }
 
     #[test]
     fn arguments_are_judged_where_the_call_itself_is_harmless() {
-        let filters = filters(&Network::None, true);
+        let filter = filter_for(&Network::None, true);
         let decide =
-            |call, first: u64, second: u64| decide(&filters, call, [first, second, 0, 0, 0, 0]);
+            |call, first: u64, second: u64| decide(&filter, call, [first, second, 0, 0, 0, 0]);
         for namespace in bits(NEW_NAMESPACES) {
             assert_eq!(decide(libc::SYS_clone, namespace | 0x11, 0), DENY, "{namespace:#x}");
         }
@@ -400,7 +349,7 @@ mod tests {
     fn sockets_are_of_the_families_that_the_network_needs() {
         let decide = |network: &Network, family: u16, protocol: u16| {
             let arguments = [family.into(), 1, protocol.into(), 0, 0, 0];
-            decide(&filters(network, true), libc::SYS_socket, arguments)
+            decide(&filter_for(network, true), libc::SYS_socket, arguments)
         };
         let ports = Network::Ports(vec![1344]);
         for family in 0..50 {
@@ -422,7 +371,7 @@ mod tests {
     fn of_the_internets_protocols_there_are_tcp_and_udp() {
         const NONBLOCK: u64 = libc::SOCK_NONBLOCK as u64 | libc::SOCK_CLOEXEC as u64;
         for network in [Network::Ports(vec![1344]), Network::Host] {
-            let filters = filters(&network, true);
+            let filter = filter_for(&network, true);
             for family in [libc::AF_INET as u64, libc::AF_INET6 as u64] {
                 for kind in 0..16 {
                     // 1 is ICMP, 132 SCTP, 256 SMC, 262 MPTCP.
@@ -432,7 +381,7 @@ mod tests {
                         // There is no kind 0: the kernel says so itself.
                         if kind > 0 {
                             let expected = if allowed { ALLOW } else { DENY };
-                            let found = decide(&filters, libc::SYS_socket, arguments);
+                            let found = decide(&filter, libc::SYS_socket, arguments);
                             assert_eq!(found, expected, "{family} {kind} {protocol}");
                         }
                     }
@@ -444,19 +393,19 @@ mod tests {
     #[test]
     fn a_port_is_reached_by_connecting_alone() {
         for (network, expected) in [(Network::Ports(vec![1344]), DENY), (Network::Host, ALLOW)] {
-            let filters = filters(&network, true);
+            let filter = filter_for(&network, true);
             for ((call, name), argument) in SENDING {
                 for flags in [0, libc::MSG_NOSIGNAL as u64] {
                     let sends = |flags| {
                         let mut arguments = [3, 0, 0, 0, 0, 0];
                         arguments[usize::from(*argument)] = flags;
-                        decide(&filters, *call, arguments)
+                        decide(&filter, *call, arguments)
                     };
                     assert_eq!(sends(flags), ALLOW, "{name}");
                     assert_eq!(sends(flags | libc::MSG_FASTOPEN as u64), expected, "{name}");
                 }
             }
-            assert_eq!(decide(&filters, libc::SYS_listen, [3, 8, 0, 0, 0, 0]), expected);
+            assert_eq!(decide(&filter, libc::SYS_listen, [3, 8, 0, 0, 0, 0]), expected);
         }
     }
 
@@ -474,11 +423,11 @@ mod tests {
                 (Plan { landlock: 8, ..plan(false) }, view(&network), DENY),
                 (Plan { landlock: 9, ..plan(false) }, view(&network), ALLOW),
             ] {
-                let filters = made(plan, &view, false);
+                let filter = made(plan, &view, false);
                 for (kind, of_pair) in [(1, ALLOW), (2, expected), (3, expected), (5, ALLOW)] {
                     let arguments = [libc::AF_UNIX as u64, kind | 0o2_000_000, 0, 0, 0, 0];
-                    assert_eq!(decide(&filters, libc::SYS_socket, arguments), expected);
-                    let found = decide(&filters, libc::SYS_socketpair, arguments);
+                    assert_eq!(decide(&filter, libc::SYS_socket, arguments), expected);
+                    let found = decide(&filter, libc::SYS_socketpair, arguments);
                     assert_eq!(found, of_pair, "{plan:?} {kind}");
                 }
             }
@@ -488,8 +437,8 @@ mod tests {
     #[test]
     fn what_processes_of_a_machine_share_is_denied_where_it_is_not_the_jobs_own() {
         for (call, _) in SHARED {
-            assert_eq!(decide(&filters(&Network::None, true), *call, [0; 6]), ALLOW);
-            assert_eq!(decide(&filters(&Network::None, false), *call, [0; 6]), DENY);
+            assert_eq!(decide(&filter_for(&Network::None, true), *call, [0; 6]), ALLOW);
+            assert_eq!(decide(&filter_for(&Network::None, false), *call, [0; 6]), DENY);
         }
     }
 
@@ -498,8 +447,8 @@ mod tests {
         let view = view(&Network::None);
         for (call, _) in MODES {
             for (namespaces, servers_own) in [(false, false), (true, false), (true, true)] {
-                let filters = made(plan(namespaces), &view, servers_own);
-                assert_eq!(decide(&filters, *call, [0; 6]), ALLOW);
+                let filter = made(plan(namespaces), &view, servers_own);
+                assert_eq!(decide(&filter, *call, [0; 6]), ALLOW);
             }
             assert_eq!(decide(&made(plan(false), &view, true), *call, [0; 6]), DENY);
         }
@@ -508,8 +457,8 @@ mod tests {
     #[test]
     fn a_process_group_is_left_only_where_something_else_kills_all() {
         for call in [libc::SYS_setsid, libc::SYS_setpgid] {
-            assert_eq!(decide(&filters(&Network::None, true), call, [0; 6]), ALLOW);
-            assert_eq!(decide(&filters(&Network::None, false), call, [0; 6]), DENY);
+            assert_eq!(decide(&filter_for(&Network::None, true), call, [0; 6]), ALLOW);
+            assert_eq!(decide(&filter_for(&Network::None, false), call, [0; 6]), DENY);
         }
     }
 }
