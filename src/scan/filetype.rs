@@ -21,7 +21,7 @@ use std::str;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use pure_magic::readers::DataRead;
-use pure_magic::{Magic, MagicDb};
+use pure_magic::{Magic, MagicDb, MagicRule};
 use serde::de::IgnoredAny;
 
 /// Bytes looked at from a file's beginning. Office documents keep what tells them apart behind
@@ -44,6 +44,22 @@ const READ: u64 = 256;
 
 /// libmagic's rules, in the engine's own form.
 const RULES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/filetypes"));
+
+/// The same on shelves, see `build.rs`: those that want a certain first byte, by its lower half, and all others in two parts
+/// by their order.
+macro_rules! shelf {
+    ($($name:literal),*) => {
+        [$(include_bytes!(concat!(env!("OUT_DIR"), "/filetypes-", $name)).as_slice()),*]
+    };
+}
+const BY_FIRST_BYTE: [&[u8]; 16] = shelf![
+    "first-0", "first-1", "first-2", "first-3", "first-4", "first-5", "first-6", "first-7",
+    "first-8", "first-9", "first-10", "first-11", "first-12", "first-13", "first-14", "first-15"
+];
+const OTHERS: [&[u8]; 2] = shelf!["other-0", "other-1"];
+
+/// What a rule of a shelf says that would go on with all rules.
+const ELSEWHERE: &str = "(elsewhere)";
 
 /// What nothing is known of.
 const UNKNOWN: &str = "application/octet-stream";
@@ -114,12 +130,36 @@ fn essence(name: &str) -> &str {
 
 /// The rules of file types, loaded once (about 20 ms and 7 MiB).
 pub struct Detector {
-    db: MagicDb,
+    shelves: Vec<Shelf>,
+    /// All rules together, loaded when a file leads there: few do, music with a tag in front above all. They take what the
+    /// shelves take once more.
+    whole: OnceLock<Option<MagicDb>>,
     /// All names the rules can give, once somebody asks for one.
     names: OnceLock<HashSet<String>>,
     /// Those found so far, which many media share for as long as they are remembered. No more than
     /// there are names in the rules.
     found: Mutex<HashSet<MediaType>>,
+}
+
+struct Shelf {
+    /// The lower half of the first byte that its rules want; none if they want several, or none.
+    class: Option<u8>,
+    /// The first of its rules, in the order of all.
+    first: usize,
+    rules: MagicDb,
+}
+
+impl Shelf {
+    fn load(class: Option<u8>, bytes: &[u8]) -> Result<Self, LoadError> {
+        let rules = load(bytes)?;
+        let first =
+            rules.rules().first().and_then(MagicRule::source).and_then(|it| it.parse().ok());
+        Ok(Self { class, first: first.unwrap_or(0), rules })
+    }
+}
+
+fn load(mut bytes: &[u8]) -> Result<MagicDb, LoadError> {
+    MagicDb::deserialize(&mut bytes).map_err(|e| LoadError(e.to_string()))
 }
 
 /// The rules compiled into this binary could not be read.
@@ -136,12 +176,21 @@ impl fmt::Debug for Detector {
 impl Detector {
     /// Loads the rules. Blocks while it computes.
     pub fn new() -> Result<Self, LoadError> {
-        let db = MagicDb::deserialize(&mut { RULES }).map_err(|e| LoadError(e.to_string()))?;
-        Ok(Self::of(db))
+        let by_first_byte =
+            (0..).zip(BY_FIRST_BYTE).map(|(class, it)| Shelf::load(Some(class), it));
+        let others = OTHERS.map(|it| Shelf::load(None, it));
+        let shelves = by_first_byte.chain(others).collect::<Result<_, _>>()?;
+        Ok(Self {
+            shelves,
+            whole: OnceLock::new(),
+            names: OnceLock::new(),
+            found: Mutex::default(),
+        })
     }
 
-    fn of(db: MagicDb) -> Self {
-        Self { db, names: OnceLock::new(), found: Mutex::default() }
+    fn whole(&self) -> Option<&MagicDb> {
+        // Were they broken, no build would have passed its tests.
+        self.whole.get_or_init(|| load(RULES).ok()).as_ref()
     }
 
     /// The same, on a thread of its own.
@@ -186,7 +235,8 @@ impl Detector {
     #[must_use]
     pub fn knows(&self, name: &str) -> bool {
         let name = essence(name).to_ascii_lowercase();
-        let names = self.names.get_or_init(|| names(&self.db));
+        // Not to be kept for this alone.
+        let names = self.names.get_or_init(|| load(RULES).as_ref().map(names).unwrap_or_default());
         names.contains(&name) || RENAMED.iter().any(|(old, _)| *old == name)
     }
 
@@ -227,21 +277,50 @@ impl Detector {
         corrected(&name, &window, read)
     }
 
+    /// What the first rule says that has anything to say. None where the engine gives up.
+    fn first(&self, mut window: Window<'_>) -> Option<String> {
+        let class = window.head.first().map(|byte| byte & 0xf);
+        let mut found: Option<(usize, Magic<'_>)> = None;
+        let mut unknown = None;
+        for shelf in self.shelves.iter().filter(|it| it.class.is_none() || it.class == class) {
+            if found.as_ref().is_some_and(|(place, _)| *place < shelf.first) {
+                continue;
+            }
+            let magic = shelf.rules.first_magic(&mut window, None).ok()?;
+            match magic.source().and_then(|place| place.parse().ok()) {
+                Some(place) if found.as_ref().is_none_or(|(before, _)| place < *before) => {
+                    found = Some((place, magic));
+                }
+                Some(_) => {}
+                None if magic.is_default() => unknown = Some(magic),
+                // What the engine knows without a rule comes before all of them.
+                None => return Some(magic.mime_type().to_owned()),
+            }
+        }
+        let first = found.map(|(_, magic)| magic).or(unknown);
+        match first {
+            Some(magic) if magic.message_parts().all(|it| it != ELSEWHERE) => {
+                Some(magic.mime_type().to_owned())
+            }
+            _ => Some(self.whole()?.first_magic(&mut window, None).ok()?.mime_type().to_owned()),
+        }
+    }
+
     /// The rules' answer; [`UNKNOWN`] where they cannot come to one.
     fn run(&self, window: Window<'_>) -> String {
         // A panic in the engine must not take the request along. It has no unsafe code, and of the
         // rules it borrows nothing changes but the regular expressions' caches, which are made for
         // that.
         catch_unwind(AssertUnwindSafe(|| {
-            let first = self.db.first_magic(&mut window.clone(), None).ok()?;
+            let first = self.first(window)?;
             // Since 5.45 `file` wants three columns of a CSV file: with two, prose with a comma in
             // each line is one.
             let narrow = columns(window.head) < 3;
             let no = |name: &str| ADDED.contains(&name) || narrow && name == "text/csv";
-            if !no(first.mime_type()) {
-                return Some(first.mime_type().to_owned());
+            if !no(&first) {
+                return Some(first);
             }
-            let all = self.db.all_magics(&mut window.clone()).ok()?;
+            let all = self.whole()?.all_magics(&mut window.clone()).ok()?;
             let mut names = all.iter().map(Magic::mime_type);
             let next = names.find(|name| !no(name) && !matches!(*name, UNKNOWN | PLAIN));
             Some(next.unwrap_or(PLAIN).to_owned())
