@@ -292,7 +292,7 @@ pub async fn serve(
     watch.begin(canary, scanner.clone());
     let keys = Keyring::new(key, config.previous_key_ttl);
     let live = Live::new(lasting.state(&config, scanner.clone(), homeservers, keys));
-    let routes = http::routes::routes(live.clone());
+    let routes = http::routes::Routes::new(live.clone());
     let places = config.web.max_connections;
     raise_descriptor_limit(places);
     let listener = listen(&config.web.listen, socket).await?;
@@ -340,7 +340,7 @@ pub async fn serve(
         }
     };
     tokio::select! {
-        () = http::server::serve(listener, routes, places, || live.now().limits, &metrics, told) => {}
+        () = http::server::serve(listener, |client| routes.of(client), places, || live.now().limits, &metrics, told) => {}
         () = reloader.run(stopping.subscribe()) => {}
         () = grace_ends => warn!("the grace time is over: requests are cut off"),
     }

@@ -21,17 +21,15 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn of(request: &Parts, trusted: &[Network]) -> Self {
-        let peer = request.extensions.get::<Peer>().copied();
+    pub(super) fn of(request: &Parts, peer: Peer, trusted: &[Network]) -> Self {
         let peer_is_trusted = match peer {
-            Some(Peer::Address(address)) => is_trusted(address, trusted),
+            Peer::Address(address) => is_trusted(address, trusted),
             // Only a proxy on this machine is given a unix socket.
-            Some(Peer::Local) => true,
-            None => false,
+            Peer::Local => true,
         };
         let direct = match peer {
-            Some(Peer::Address(address)) => Some(address),
-            Some(Peer::Local) | None => None,
+            Peer::Address(address) => Some(address),
+            Peer::Local => None,
         };
         let mut address = direct;
         let mut host = None;
@@ -111,11 +109,11 @@ mod tests {
     }
 
     fn client(peer: Peer, trusted: &[Network], headers: &[(&str, &str)]) -> Client {
-        let mut request = Request::builder().uri("/").extension(peer);
+        let mut request = Request::builder().uri("/");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        Client::of(&request.body(()).unwrap().into_parts().0, trusted)
+        Client::of(&request.body(()).unwrap().into_parts().0, peer, trusted)
     }
 
     fn at(address: &str) -> Peer {

@@ -21,14 +21,18 @@ use std::{
 
 use axum::{body::Body, extract::Request, response::Response};
 use bytes::Bytes;
+use futures_util::TryFutureExt;
 use http_body::{Frame, SizeHint};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{
+    body::{Body as _, Incoming},
+    server::conn::http1,
+    service::{Service, service_fn},
+};
 use hyper_util::{rt::TokioIo, server::graceful::Watcher};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, Sleep, sleep_until},
 };
-use tower::{Service, ServiceExt};
 
 use crate::{
     chain::Chain,
@@ -40,9 +44,9 @@ use crate::{
 /// default is 400 KiB; tokens are a few KiB, and there may be thousands of connections.
 const MAX_BUFFER: usize = 64 * 1024;
 
-/// Who is at the other end; an extension of every request.
+/// Who is at the other end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Peer {
+pub enum Peer {
     /// An IPv4-mapped address as IPv4.
     Address(IpAddr),
     /// A process on this machine, through a unix socket.
@@ -64,31 +68,26 @@ pub struct Limits {
 /// Serves one connection to its end.
 pub(super) async fn serve<I, S>(
     io: I,
-    peer: Peer,
     routes: S,
     limits: Limits,
     watcher: Watcher,
     metrics: Arc<Metrics>,
 ) where
     I: AsyncRead + AsyncWrite + Unpin + 'static,
-    S: Service<Request, Response = Response, Error = Infallible> + Clone,
+    S: Service<Request, Response = Response, Error = Infallible>,
 {
     let requests = Arc::new(Requests::default());
     let io = TimedIo::new(io, limits, Arc::clone(&requests));
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let underway = Underway::begin(&requests);
-        let mut request: Request = request.map(Body::new);
-        request.extensions_mut().insert(peer);
-        let answer = routes.clone().oneshot(request);
+        let answer = routes.call(request.map(|body| {
+            // Nearly all requests: it need not be put into a box.
+            if body.is_end_stream() { Body::empty() } else { Body::new(body) }
+        }));
         let metrics = Arc::clone(&metrics);
-        async move {
-            let Ok(response) = answer.await;
-            Ok::<_, Infallible>(response.map(|body| AnswerBody {
-                body,
-                metrics,
-                _underway: underway,
-            }))
-        }
+        answer.map_ok(|response| {
+            response.map(|body| AnswerBody { body, metrics, _underway: underway })
+        })
     });
     let connection = http1::Builder::new()
         .header_read_timeout(None)

@@ -160,7 +160,7 @@ fn of_request(error: &RequestError) -> ApiError {
             Reason::UnknownToken,
             "More than one Authorization header",
         ),
-        E::MissingSegment | E::ImpossibleName | E::NoHomeserver => not_found(),
+        E::ImpossibleName | E::NoHomeserver => not_found(),
         E::RangeNotSatisfiable { length } => ApiError {
             outside: Some(*length),
             ..ApiError::new(

@@ -1,11 +1,9 @@
 //! One handler a route: a request becomes a [`ScanRequest`], the scanner's answer becomes a
 //! verdict, a media or an error. Knows no jobs and no homeserver.
 
-use std::sync::Arc;
-
 use axum::{
     Json,
-    extract::{Request, State},
+    body::Body,
     http::{HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
@@ -13,63 +11,72 @@ use serde::Serialize;
 
 use super::{
     AppState,
+    connection::Peer,
     error::ApiError,
     logging::Outcome,
     media_answer,
-    request::{self, Plain, RequestError},
+    request::{self, Path, Plain},
 };
 use crate::{
     media::MediaId,
     scan::{Answer, ScanRequest, Verdict, Wants},
 };
 
-pub(super) async fn download(State(state): State<Arc<AppState>>, request: Request) -> Response {
-    plain(&state, request, Plain::Download).await
+/// A GET route of a media.
+pub(super) async fn plain(
+    state: &AppState,
+    client: Peer,
+    parts: &Parts,
+    path: Path<'_>,
+    what: Plain,
+) -> (Response, Outcome) {
+    let (media, file_name) = match path.decode() {
+        Ok(named) => named,
+        Err(error) => return (ApiError::from(error).into_response(), Outcome::default()),
+    };
+    match request::plain(state, client, parts, media.clone(), what) {
+        Ok(request) => answer(state, parts, &request, file_name.as_deref()).await,
+        Err(error) => (ApiError::from(error).into_response(), Outcome::of_media(media)),
+    }
 }
 
-pub(super) async fn thumbnail(State(state): State<Arc<AppState>>, request: Request) -> Response {
-    plain(&state, request, Plain::Thumbnail).await
+/// A POST route.
+pub(super) async fn encrypted(
+    state: &AppState,
+    client: Peer,
+    parts: &Parts,
+    body: Body,
+    wants: Wants,
+) -> (Response, Outcome) {
+    match request::encrypted(state, client, parts, body, wants).await {
+        Ok(request) => answer(state, parts, &request, None).await,
+        Err(error) => (ApiError::from(error).into_response(), Outcome::default()),
+    }
 }
 
-pub(super) async fn scan(State(state): State<Arc<AppState>>, request: Request) -> Response {
-    plain(&state, request, Plain::Scan).await
-}
-
-pub(super) async fn download_encrypted(
-    State(state): State<Arc<AppState>>,
-    request: Request,
-) -> Response {
-    encrypted(&state, request, Wants::Media).await
-}
-
-pub(super) async fn scan_encrypted(
-    State(state): State<Arc<AppState>>,
-    request: Request,
-) -> Response {
-    encrypted(&state, request, Wants::Verdict).await
-}
-
-pub(super) async fn public_key(State(state): State<Arc<AppState>>) -> Response {
+pub(super) fn public_key(state: &AppState) -> (Response, Outcome) {
     #[derive(Serialize)]
     struct PublicKey {
         public_key: String,
     }
-    Outcome::routine(json(&PublicKey { public_key: state.keys.public_key() }))
+    (json(&PublicKey { public_key: state.keys.public_key() }), Outcome::routine())
 }
 
-/// `OPTIONS`: the layer of [`super::routes`] adds what a preflight asks for.
-pub(super) async fn preflight() -> Response {
-    Outcome::routine(StatusCode::OK.into_response())
+/// `OPTIONS`: what a preflight asks for is on every answer.
+pub(super) fn preflight() -> (Response, Outcome) {
+    (StatusCode::OK.into_response(), Outcome::routine())
 }
 
 /// An unknown route: an ordinary Matrix error, as other servers give it.
-pub(super) async fn unknown_route() -> Response {
-    unrecognized(StatusCode::NOT_FOUND)
+pub(super) fn unknown_route() -> (Response, Outcome) {
+    (unrecognized(StatusCode::NOT_FOUND), Outcome::default())
 }
 
-/// A known route with a method that it does not have.
-pub(super) async fn unknown_method() -> Response {
-    unrecognized(StatusCode::METHOD_NOT_ALLOWED)
+/// A known route with a method that is not among these, which it has.
+pub(super) fn unknown_method(allowed: &'static str) -> (Response, Outcome) {
+    let mut response = unrecognized(StatusCode::METHOD_NOT_ALLOWED);
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
+    (response, Outcome::default())
 }
 
 fn unrecognized(status: StatusCode) -> Response {
@@ -82,47 +89,25 @@ fn unrecognized(status: StatusCode) -> Response {
     (status, json(&body)).into_response()
 }
 
-async fn plain(state: &AppState, request: Request, what: Plain) -> Response {
-    let (parts, _) = request.into_parts();
-    let named = match request::named(parts.uri.path()) {
-        Ok(named) => named,
-        Err(RequestError::MissingSegment) => return unknown_route().await,
-        Err(error) => return ApiError::from(error).into_response(),
-    };
-    let media = named.media.clone();
-    let parsed = request::plain(state, &parts, named.media, what);
-    let file_name = named.file_name.as_deref();
-    match parsed {
-        Ok(request) => answer(state, &parts, request, file_name).await,
-        Err(error) => Outcome::of_media(media, ApiError::from(error).into_response()),
-    }
-}
-
-async fn encrypted(state: &AppState, request: Request, wants: Wants) -> Response {
-    let (parts, body) = request.into_parts();
-    match request::encrypted(state, &parts, body, wants).await {
-        Ok(request) => answer(state, &parts, request, None).await,
-        Err(error) => ApiError::from(error).into_response(),
-    }
-}
-
 async fn answer(
     state: &AppState,
     parts: &Parts,
-    request: ScanRequest,
+    request: &ScanRequest,
     file_name: Option<&str>,
-) -> Response {
-    let media = request.fetch.media.clone();
-    let wants = request.wants;
+) -> (Response, Outcome) {
+    let media = &request.fetch.media;
     match state.scanner.scan(request).await {
         Ok(answer) => {
-            let response = match wants {
+            let response = match request.wants {
                 Wants::Verdict => verdict(&answer.verdict),
-                Wants::Media => content(parts, &media, &answer, file_name),
+                Wants::Media => content(parts, media, &answer, file_name),
             };
-            Outcome::of_answer(media, &answer, response)
+            (response, Outcome::of_answer(media.clone(), &answer))
         }
-        Err(error) => Outcome::of_error(media, &error, ApiError::from(&*error).into_response()),
+        Err(error) => {
+            let response = ApiError::from(&*error).into_response();
+            (response, Outcome::of_error(media.clone(), &error))
+        }
     }
 }
 

@@ -1,5 +1,5 @@
 //! One line a request, in a span that whatever is logged on its behalf carries. Knows what handlers
-//! leave on an answer, and counts it; never sees a token, a key or a query string.
+//! say of an answer, and counts it; never sees a token, a key or a query string.
 
 use std::{
     sync::{
@@ -10,39 +10,33 @@ use std::{
 };
 
 use axum::{
-    extract::{MatchedPath, Request, State},
     http::{Method, header},
-    middleware::Next,
     response::Response,
 };
 use tracing::{Instrument, info_span};
 
-use super::{error::Reason, request::PREFIX};
+use super::error::Reason;
 use crate::{
     media::MediaId,
     metrics::{CacheHit, Metrics},
     scan::{Answer, ScanError, Source, Timings},
 };
 
-/// The contract's routes by their first segment, as the log and the metrics name them.
-const ROUTES: [&str; 6] =
-    ["download", "thumbnail", "scan", "download_encrypted", "scan_encrypted", "public_key"];
-
-/// Numbers the requests of a router, and counts their answers.
-#[derive(Clone, Default)]
+/// Numbers requests, and counts their answers.
+#[derive(Default)]
 pub(super) struct Observer {
-    ids: Arc<AtomicU64>,
+    ids: AtomicU64,
     metrics: Arc<Metrics>,
 }
 
 impl Observer {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        Self { ids: Arc::default(), metrics }
+        Self { ids: AtomicU64::default(), metrics }
     }
 }
 
-/// What a handler leaves on its answer for the log; an extension of the response.
-#[derive(Clone, Default)]
+/// What a handler has to say of its answer to the log.
+#[derive(Default)]
 pub(super) struct Outcome {
     media: Option<MediaId>,
     verdict: Option<&'static str>,
@@ -55,19 +49,19 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
-    pub(super) fn routine(response: Response) -> Response {
-        Self { quiet: true, ..Self::default() }.on(response)
+    pub(super) fn routine() -> Self {
+        Self { quiet: true, ..Self::default() }
     }
 
-    pub(super) fn of_media(media: MediaId, response: Response) -> Response {
-        Self { media: Some(media), ..Self::default() }.on(response)
+    pub(super) fn of_media(media: MediaId) -> Self {
+        Self { media: Some(media), ..Self::default() }
     }
 
-    pub(super) fn of_error(media: MediaId, error: &ScanError, response: Response) -> Response {
-        Self { media: Some(media), cause: Some(error.cause()), ..Self::default() }.on(response)
+    pub(super) fn of_error(media: MediaId, error: &ScanError) -> Self {
+        Self { media: Some(media), cause: Some(error.cause()), ..Self::default() }
     }
 
-    pub(super) fn of_answer(media: MediaId, answer: &Answer, response: Response) -> Response {
+    pub(super) fn of_answer(media: MediaId, answer: &Answer) -> Self {
         Self {
             media: Some(media),
             verdict: Some(answer.verdict.name()),
@@ -76,44 +70,34 @@ impl Outcome {
             timings: answer.timings,
             quiet: answer.source == Source::Memory,
         }
-        .on(response)
-    }
-
-    fn on(self, mut response: Response) -> Response {
-        response.extensions_mut().insert(self);
-        response
     }
 }
 
-/// The layer.
-pub(super) async fn line(
-    State(observer): State<Observer>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let id = observer.ids.fetch_add(1, Ordering::Relaxed);
-    let route = request
-        .extensions()
-        .get::<MatchedPath>()
-        .and_then(|path| path.as_str().strip_prefix(PREFIX)?.split('/').nth(1))
-        .and_then(|first| ROUTES.into_iter().find(|route| *route == first))
-        .unwrap_or("unknown");
-    let method = request.method().clone();
-    let span = info_span!("request", id, %method, route);
-    async move {
-        let Observer { metrics, .. } = observer;
-        let _counted = metrics.request_begins();
-        let mut unanswered =
-            Unanswered { started: Instant::now(), route, metrics: &metrics, answered: false };
-        let response = next.run(request).await;
-        unanswered.answered = true;
-        let total = unanswered.started.elapsed();
-        count(&metrics, route, &method, &response, total);
-        write(&response, total);
-        response
+impl Observer {
+    /// Waits for a request's answer in a span of its own, counts it and tells of it.
+    pub(super) async fn observe(
+        &self,
+        route: &'static str,
+        method: &Method,
+        answer: impl Future<Output = (Response, Outcome)>,
+    ) -> Response {
+        let id = self.ids.fetch_add(1, Ordering::Relaxed);
+        let span = info_span!("request", id, %method, route);
+        async {
+            let metrics = &*self.metrics;
+            let _counted = metrics.request_begins();
+            let mut unanswered =
+                Unanswered { started: Instant::now(), route, metrics, answered: false };
+            let (response, outcome) = answer.await;
+            unanswered.answered = true;
+            let total = unanswered.started.elapsed();
+            count(metrics, route, method, &response, &outcome, total);
+            write(&response, &outcome, total);
+            response
+        }
+        .instrument(span)
+        .await
     }
-    .instrument(span)
-    .await
 }
 
 fn count(
@@ -121,12 +105,12 @@ fn count(
     route: &'static str,
     method: &Method,
     response: &Response,
+    outcome: &Outcome,
     total: Duration,
 ) {
-    let extensions = response.extensions();
-    let reason = extensions.get::<Reason>().map_or("", |reason| reason.as_str());
+    let reason = response.extensions().get::<Reason>().map_or("", |reason| reason.as_str());
     metrics.answered(route, method.as_str(), response.status().as_u16(), reason, total);
-    let Some(Outcome { verdict, cause, source, .. }) = extensions.get() else { return };
+    let Outcome { verdict, cause, source, .. } = outcome;
     if let Some(verdict) = verdict {
         metrics.verdict(verdict);
     }
@@ -140,11 +124,9 @@ fn count(
     }
 }
 
-fn write(response: &Response, total: Duration) {
-    let extensions = response.extensions();
-    let outcome = extensions.get::<Outcome>().cloned().unwrap_or_default();
+fn write(response: &Response, outcome: &Outcome, total: Duration) {
     let Outcome { media, verdict, timings, quiet, .. } = outcome;
-    let reason = extensions.get::<Reason>();
+    let reason = response.extensions().get::<Reason>();
     let length = response.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok());
     let bytes = length.and_then(|length| length.parse::<u64>().ok());
     // Of the same fields, one line at one of two levels: tracing's levels are constants.
@@ -164,7 +146,7 @@ fn write(response: &Response, total: Duration) {
             )
         };
     }
-    if quiet { line!(debug) } else { line!(info) }
+    if *quiet { line!(debug) } else { line!(info) }
 }
 
 fn millis(duration: Duration) -> u64 {

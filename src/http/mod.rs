@@ -21,12 +21,11 @@ pub mod request;
 pub mod routes;
 pub mod server;
 
-pub use connection::Limits;
+pub use connection::{Limits, Peer};
 
 use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use axum::extract::FromRef;
 use reqwest::header::HeaderName;
 
 use crate::{
@@ -134,13 +133,6 @@ impl Live {
     /// This, from now on.
     pub fn replace(&self, state: AppState) {
         self.0.store(Arc::new(state));
-    }
-}
-
-/// By this an extractor `State<Arc<AppState>>` is what is in force when the request comes.
-impl FromRef<Live> for Arc<AppState> {
-    fn from_ref(live: &Live) -> Self {
-        live.now()
     }
 }
 

@@ -1,6 +1,8 @@
 //! From an HTTP request to a [`ScanRequest`]: path, query, token, forwarded headers and body, each
 //! parsed once. From here on nothing is judged again. Knows nothing of what becomes of a request.
 
+use std::borrow::Cow;
+
 use axum::{
     body::Body,
     http::{Uri, request::Parts},
@@ -8,15 +10,12 @@ use axum::{
 use percent_encoding::percent_decode_str;
 use url::form_urlencoded;
 
-use super::{AppState, body, client::Client, encrypted_file, forward};
+use super::{AppState, body, client::Client, connection::Peer, encrypted_file, forward};
 use crate::{
     keys::OpenError,
     media::{MediaId, MediaRequest, Thumbnail, Variant},
     scan::{ScanRequest, Wants},
 };
-
-/// Below it are all routes.
-pub(super) const PREFIX: &str = "/_matrix/media_proxy/unstable";
 
 /// Why a request is refused before the scanner hears of it. One row of the contract's table each.
 #[derive(Debug, thiserror::Error)]
@@ -57,9 +56,6 @@ pub enum RequestError {
     /// More than one `Authorization` header: it is not for us to choose whose request it is.
     #[error("several Authorization headers")]
     SeveralTokens,
-    /// A segment of the path is empty: no route of ours.
-    #[error("a segment of the path is missing")]
-    MissingSegment,
     /// The name in the path cannot be a media's.
     #[error("the path names no possible media")]
     ImpossibleName,
@@ -74,11 +70,12 @@ pub enum RequestError {
     },
 }
 
-/// The media that a path names, and the file name after it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Named {
-    pub(super) media: MediaId,
-    pub(super) file_name: Option<String>,
+/// `{serverName}/{mediaId}[/{fileName}]`, as it was sent, and none of them empty.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Path<'path> {
+    server_name: &'path str,
+    media_id: &'path str,
+    pub(super) file_name: Option<&'path str>,
 }
 
 /// What a GET route asks for.
@@ -92,6 +89,7 @@ pub(super) enum Plain {
 /// The request of a GET route.
 pub(super) fn plain(
     state: &AppState,
+    client: Peer,
     parts: &Parts,
     media: MediaId,
     what: Plain,
@@ -106,13 +104,14 @@ pub(super) fn plain(
         Plain::Download | Plain::Thumbnail => Wants::Media,
         Plain::Scan => Wants::Verdict,
     };
-    let fetch = media_request(state, parts, media, variant, timeout_ms)?;
+    let fetch = media_request(state, client, parts, media, variant, timeout_ms)?;
     Ok(ScanRequest { fetch, decryption: None, wants })
 }
 
 /// The request of a POST route.
 pub(super) async fn encrypted(
     state: &AppState,
+    client: Peer,
     parts: &Parts,
     body: Body,
     wants: Wants,
@@ -125,19 +124,20 @@ pub(super) async fn encrypted(
         state.keys.open(ciphertext, mac, ephemeral)
     })?;
     let timeout_ms = Query::of(&parts.uri).timeout_ms;
-    let fetch = media_request(state, parts, parsed.media, Variant::Original, timeout_ms)?;
+    let fetch = media_request(state, client, parts, parsed.media, Variant::Original, timeout_ms)?;
     Ok(ScanRequest { fetch, decryption: Some(parsed.decryption), wants })
 }
 
 fn media_request(
     state: &AppState,
+    client: Peer,
     parts: &Parts,
     media: MediaId,
     variant: Variant,
     timeout_ms: Option<String>,
 ) -> Result<MediaRequest, RequestError> {
     let settings = &state.settings;
-    let client = Client::of(parts, &settings.trusted_proxies);
+    let client = Client::of(parts, client, &settings.trusted_proxies);
     let told = client.address.filter(|_| settings.forward_client_address);
     let requester = forward::requester(
         &parts.headers,
@@ -150,34 +150,34 @@ fn media_request(
     Ok(MediaRequest { media, variant, timeout_ms, origin, requester })
 }
 
-/// Reads `/{route}/{serverName}/{mediaId}[/{fileName}]` below the prefix.
-///
-/// From the path as it was sent: decoding before splitting would turn `%2f` into a separator.
-pub(super) fn named(path: &str) -> Result<Named, RequestError> {
-    let below = path.strip_prefix(PREFIX).ok_or(RequestError::ImpossibleName)?;
-    let mut segments = below.trim_matches('/').split('/').skip(1).map(decode);
-    let mut segment = || segments.next().transpose();
-    let (Some(server_name), Some(media_id), file_name, None) =
-        (segment()?, segment()?, segment()?, segment()?)
-    else {
-        return Err(RequestError::ImpossibleName);
-    };
-    let media =
-        MediaId::parse(&server_name, &media_id).map_err(|_| RequestError::ImpossibleName)?;
-    Ok(Named { media, file_name })
+impl<'path> Path<'path> {
+    /// Before anything is decoded: that would turn `%2f` into a separator.
+    pub(super) fn of(path: &'path str) -> Option<Self> {
+        let mut segments = path.split('/');
+        let (server_name, media_id, file_name) =
+            (segments.next()?, segments.next()?, segments.next());
+        let all = [Some(server_name), Some(media_id), file_name];
+        let whole = segments.next().is_none() && all.into_iter().flatten().all(|it| !it.is_empty());
+        whole.then_some(Self { server_name, media_id, file_name })
+    }
+
+    /// The media that it names, and the file name after it.
+    pub(super) fn decode(self) -> Result<(MediaId, Option<String>), RequestError> {
+        let (server_name, media_id) = (decode(self.server_name)?, decode(self.media_id)?);
+        let media =
+            MediaId::parse(&server_name, &media_id).map_err(|_| RequestError::ImpossibleName)?;
+        Ok((media, self.file_name.map(|name| decode(name).map(Cow::into_owned)).transpose()?))
+    }
 }
 
-fn decode(segment: &str) -> Result<String, RequestError> {
-    if segment.is_empty() {
-        return Err(RequestError::MissingSegment);
-    }
+fn decode(segment: &str) -> Result<Cow<'_, str>, RequestError> {
     let decoded =
         percent_decode_str(segment).decode_utf8().map_err(|_| RequestError::ImpossibleName)?;
     let escapes = decoded == "." || decoded == "..";
     if escapes || decoded.contains(['/', '\\', '\0']) {
         return Err(RequestError::ImpossibleName);
     }
-    Ok(decoded.into_owned())
+    Ok(decoded)
 }
 
 /// The query parameters that are passed on; the others are ignored.
@@ -213,44 +213,46 @@ mod tests {
 
     use super::*;
 
-    fn below(path: &str) -> Result<Named, RequestError> {
-        named(&format!("{PREFIX}/{path}"))
+    fn named(path: &str) -> Result<(MediaId, Option<String>), RequestError> {
+        Path::of(path).unwrap().decode()
     }
 
     #[test]
     fn a_path_names_a_media_and_perhaps_a_file() {
-        let plain = below("download/example.org:8448/abc_-9").unwrap();
-        assert_eq!(plain.media.to_string(), "mxc://example.org:8448/abc_-9");
-        assert_eq!(plain.file_name, None);
-        let with_file = below("download/%65xample.org/abc/na%C3%AFve%20name.png/").unwrap();
-        assert_eq!(with_file.media.to_string(), "mxc://example.org/abc");
-        assert_eq!(with_file.file_name.as_deref(), Some("naïve name.png"));
+        let (media, file_name) = named("example.org:8448/abc_-9").unwrap();
+        assert_eq!((&*media.to_string(), file_name), ("mxc://example.org:8448/abc_-9", None));
+        let (media, file_name) = named("%65xample.org/abc/na%C3%AFve%20name.png").unwrap();
+        assert_eq!(media.to_string(), "mxc://example.org/abc");
+        assert_eq!(file_name.as_deref(), Some("naïve name.png"));
     }
 
     #[test]
     fn a_hostile_path_names_nothing() {
         for path in [
-            "scan/../abc",
-            "scan/%2e%2e/abc",
-            "scan/example.org/..",
-            "scan/example.org/%2e%2e",
-            "scan/example.org/a%2fb",
-            "scan/example.org%2fa/b",
-            "scan/example.org/%00",
-            "scan/example.org/%ff",
-            "scan/%C3%28/abc",
-            "scan/user@example.org/abc",
-            "scan/example..org/abc",
-            "scan/example.org/a b",
-            "scan/example.org/a%20b",
-            "download/example.org/abc/a%2fb",
-            "download/example.org/abc/..",
-            "download/example.org/abc/%00",
-            "download/example.org/abc/%ff",
-            "download/example.org/abc/a/b",
-            "download/example.org",
+            "../abc",
+            "%2e%2e/abc",
+            "example.org/..",
+            "example.org/%2e%2e",
+            "example.org/a%2fb",
+            "example.org%2fa/b",
+            "example.org/%00",
+            "example.org/%ff",
+            "%C3%28/abc",
+            "user@example.org/abc",
+            "example..org/abc",
+            "example.org/a b",
+            "example.org/a%20b",
+            "example.org/abc/a%2fb",
+            "example.org/abc/..",
+            "example.org/abc/%00",
+            "example.org/abc/%ff",
         ] {
-            assert!(matches!(below(path), Err(RequestError::ImpossibleName)), "{path}");
+            assert!(matches!(named(path), Err(RequestError::ImpossibleName)), "{path}");
+        }
+        for path in
+            ["", "/", "example.org", "example.org/", "/abc", "example.org//x", "a/b/", "a/b/c/d"]
+        {
+            assert_eq!(Path::of(path), None, "{path}");
         }
     }
 
@@ -274,15 +276,14 @@ mod tests {
     proptest! {
         #[test]
         fn any_path_is_read_or_refused(path in "\\PC{0,60}") {
-            let _ = named(&path);
-            let _ = below(&path);
+            let _ = Path::of(&path).map(Path::decode);
         }
 
         #[test]
         fn any_bytes_in_a_name_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 1..20)) {
             let encoded = percent_encode(&bytes, NON_ALPHANUMERIC);
-            if let Ok(named) = below(&format!("download/{encoded}/{encoded}")) {
-                prop_assert_eq!(named.media.media_id().as_bytes(), &*bytes);
+            if let Ok((media, _)) = named(&format!("{encoded}/{encoded}")) {
+                prop_assert_eq!(media.media_id().as_bytes(), &*bytes);
             }
         }
     }

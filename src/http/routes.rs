@@ -1,24 +1,32 @@
-//! The contract's routes and what surrounds all of them: CORS, one line in the log, a net for
-//! panics. Knows no request's content.
+//! The contract's routes: from a method and a path to a handler, and what surrounds all of them: CORS, one line in
+//! the log, a net for panics. Knows no request's content.
+//!
+//! A path is taken apart here, once, as it was sent: a router of axum's would do so for its own parameters, and each
+//! of its layers would put a request's future into another box, which took a third of an answer from memory.
 
-use std::{any::Any, sync::Arc};
+use std::{any::Any, convert::Infallible, panic::AssertUnwindSafe, pin::pin, sync::Arc};
 
 use axum::{
-    Router,
-    http::{HeaderName, HeaderValue, header},
-    middleware,
+    body::{Body, HttpBody},
+    extract::Request,
+    http::{HeaderName, HeaderValue, Method, header, request::Parts},
     response::{IntoResponse, Response},
-    routing::{get, post},
 };
-use tower_http::{catch_panic::CatchPanicLayer, normalize_path::NormalizePath};
+use futures_util::FutureExt;
+use hyper::service::{Service, service_fn};
 
 use super::{
     Live,
+    connection::Peer,
     error::ApiError,
     handlers,
-    logging::{self, Observer},
-    request::PREFIX,
+    logging::{Observer, Outcome},
+    request::{Path, Plain},
 };
+use crate::scan::Wants;
+
+/// Below it are all routes.
+const PREFIX: &str = "_matrix/media_proxy/unstable/";
 
 /// On every answer, not on preflights alone: browsers hide an error without them.
 const CORS: [(HeaderName, HeaderValue); 5] = [
@@ -37,94 +45,173 @@ const CORS: [(HeaderName, HeaderValue); 5] = [
     (header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400")),
 ];
 
+/// What a path leads to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Route<'path> {
+    Plain(Plain, Path<'path>),
+    Encrypted(Wants),
+    PublicKey,
+    Unknown,
+}
+
 /// All routes, to be served.
-pub type Routes = NormalizePath<Router>;
+pub struct Routes(Arc<Shared>);
 
-/// All routes.
-pub fn routes(live: Live) -> Routes {
-    let of_media = "{serverName}/{mediaId}";
-    let routes = Router::new()
-        .route(
-            &format!("{PREFIX}/download/{of_media}"),
-            get(handlers::download).options(handlers::preflight),
-        )
-        .route(
-            &format!("{PREFIX}/download/{of_media}/{{fileName}}"),
-            get(handlers::download).options(handlers::preflight),
-        )
-        .route(
-            &format!("{PREFIX}/thumbnail/{of_media}"),
-            get(handlers::thumbnail).options(handlers::preflight),
-        )
-        .route(
-            &format!("{PREFIX}/scan/{of_media}"),
-            get(handlers::scan).options(handlers::preflight),
-        )
-        .route(
-            &format!("{PREFIX}/download_encrypted"),
-            post(handlers::download_encrypted).options(handlers::preflight),
-        )
-        .route(
-            &format!("{PREFIX}/scan_encrypted"),
-            post(handlers::scan_encrypted).options(handlers::preflight),
-        )
-        .route(
-            &format!("{PREFIX}/public_key"),
-            get(handlers::public_key).options(handlers::preflight),
-        );
-    let observer = Observer::new(Arc::clone(&live.now().metrics));
-    // A trailing slash is taken away before the route is looked for.
-    NormalizePath::trim_trailing_slash(surround(routes, observer).with_state(live))
+struct Shared {
+    live: Live,
+    observer: Observer,
 }
 
-/// Fallbacks and layers, apart from the routes so that tests can give their own.
-fn surround<S: Clone + Send + Sync + 'static>(routes: Router<S>, observer: Observer) -> Router<S> {
-    routes
-        .fallback(handlers::unknown_route)
-        .method_not_allowed_fallback(handlers::unknown_method)
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(middleware::map_response(with_cors))
-        .layer(middleware::from_fn_with_state(observer, logging::line))
-}
-
-async fn with_cors(mut response: Response) -> Response {
-    response.headers_mut().reserve(CORS.len());
-    for (name, value) in CORS {
-        response.headers_mut().insert(name, value);
+impl Routes {
+    /// All routes, by what is in force when a request comes.
+    #[must_use]
+    pub fn new(live: Live) -> Self {
+        let observer = Observer::new(Arc::clone(&live.now().metrics));
+        Self(Arc::new(Shared { live, observer }))
     }
-    response
+
+    /// For the requests of one client.
+    #[must_use]
+    pub fn of(
+        &self,
+        client: Peer,
+    ) -> impl Service<Request, Response = Response, Error = Infallible, Future: Send> + Send + use<>
+    {
+        let shared = Arc::clone(&self.0);
+        service_fn(move |request| {
+            let shared = Arc::clone(&shared);
+            async move {
+                let Shared { live, observer } = &*shared;
+                let handle = async |route: Route<'_>, parts: &Parts, body| {
+                    handle(live, client, route, parts, body).await
+                };
+                Ok(surround(observer, request, handle).await)
+            }
+        })
+    }
+}
+
+impl<'path> Route<'path> {
+    /// A slash more at either end is one too many, and ignored.
+    fn of(path: &'path str) -> Self {
+        let Some(below) = path.trim_matches('/').strip_prefix(PREFIX) else { return Self::Unknown };
+        let (name, rest) =
+            below.split_once('/').map_or((below, None), |(name, rest)| (name, Some(rest)));
+        let named = rest.and_then(Path::of);
+        match (name, named) {
+            ("download", Some(path)) => Self::Plain(Plain::Download, path),
+            ("thumbnail", Some(path)) if path.file_name.is_none() => {
+                Self::Plain(Plain::Thumbnail, path)
+            }
+            ("scan", Some(path)) if path.file_name.is_none() => Self::Plain(Plain::Scan, path),
+            ("download_encrypted", _) if rest.is_none() => Self::Encrypted(Wants::Media),
+            ("scan_encrypted", _) if rest.is_none() => Self::Encrypted(Wants::Verdict),
+            ("public_key", _) if rest.is_none() => Self::PublicKey,
+            _ => Self::Unknown,
+        }
+    }
+
+    /// As the log and the metrics name it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Plain(Plain::Download, _) => "download",
+            Self::Plain(Plain::Thumbnail, _) => "thumbnail",
+            Self::Plain(Plain::Scan, _) => "scan",
+            Self::Encrypted(Wants::Media) => "download_encrypted",
+            Self::Encrypted(Wants::Verdict) => "scan_encrypted",
+            Self::PublicKey => "public_key",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+async fn handle(
+    live: &Live,
+    client: Peer,
+    route: Route<'_>,
+    parts: &Parts,
+    body: Body,
+) -> (Response, Outcome) {
+    const READ: &str = "GET,HEAD,OPTIONS";
+    let method = &parts.method;
+    let reads = method == Method::GET || method == Method::HEAD;
+    match route {
+        Route::Unknown => handlers::unknown_route(),
+        _ if method == Method::OPTIONS => handlers::preflight(),
+        Route::Plain(what, path) if reads => {
+            handlers::plain(&live.now(), client, parts, path, what).await
+        }
+        Route::PublicKey if reads => handlers::public_key(&live.now()),
+        Route::Plain(..) | Route::PublicKey => handlers::unknown_method(READ),
+        // Boxed: a connection would have the place for it from its start.
+        Route::Encrypted(wants) if method == Method::POST => {
+            Box::pin(handlers::encrypted(&live.now(), client, parts, body, wants)).await
+        }
+        Route::Encrypted(_) => handlers::unknown_method("POST,OPTIONS"),
+    }
+}
+
+/// An answer with all that every answer has, whoever gives it; apart, so that tests can give their own.
+async fn surround(
+    observer: &Observer,
+    request: Request,
+    handle: impl AsyncFnOnce(Route<'_>, &Parts, Body) -> (Response, Outcome),
+) -> Response {
+    let (parts, body) = request.into_parts();
+    let route = Route::of(parts.uri.path());
+    // Pinned here, as each future around it would have the place for it twice: to be given it, and to wait for it.
+    let answered = pin!(async {
+        let (mut response, outcome) = AssertUnwindSafe(handle(route, &parts, body))
+            .catch_unwind()
+            .await
+            .unwrap_or_else(panicked);
+        complete(&mut response);
+        if parts.method == Method::HEAD {
+            *response.body_mut() = Body::empty();
+        }
+        (response, outcome)
+    });
+    observer.observe(route.name(), &parts.method, answered).await
+}
+
+fn complete(response: &mut Response) {
+    let length = response.body().size_hint().exact();
+    let headers = response.headers_mut();
+    if let Some(length) = length
+        && !headers.contains_key(header::CONTENT_LENGTH)
+    {
+        headers.insert(header::CONTENT_LENGTH, length.into());
+    }
+    headers.reserve(CORS.len());
+    for (name, value) in CORS {
+        headers.insert(name, value);
+    }
 }
 
 /// The panic's own message is in the log already, by the hook that all panics run through.
-fn panicked(_: Box<dyn Any + Send>) -> Response {
+fn panicked(_: Box<dyn Any + Send>) -> (Response, Outcome) {
     tracing::error!("a handler panicked");
-    ApiError::internal().into_response()
+    (ApiError::internal().into_response(), Outcome::default())
 }
 
 #[cfg(test)]
 mod tests {
-    use axum::{
-        body::Body,
-        http::{Method, Request, StatusCode},
-    };
+    use axum::http::{Request, StatusCode};
     use http_body_util::BodyExt;
-    use tower::ServiceExt;
 
     use super::*;
 
-    fn routes() -> Routes {
-        async fn panics() {
-            panic!("of a test")
-        }
-        let routes = Router::new()
-            .route("/a/{b}", get(|| async { "whole" }).options(handlers::preflight))
-            .route("/panics", get(panics));
-        NormalizePath::trim_trailing_slash(surround(routes, Observer::default()))
-    }
-
     async fn ask(method: Method, path: &str) -> (StatusCode, Response, String) {
         let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
-        let (parts, body) = routes().oneshot(request).await.unwrap().into_parts();
+        let handle = async |route: Route<'_>, parts: &Parts, _body| match route {
+            Route::PublicKey => panic!("of a test"),
+            Route::Unknown => handlers::unknown_route(),
+            _ if parts.method == Method::OPTIONS => handlers::preflight(),
+            _ if parts.method == Method::POST => handlers::unknown_method("GET,HEAD,OPTIONS"),
+            _ => ("whole".into_response(), Outcome::default()),
+        };
+        let response = surround(&Observer::default(), request, handle).await;
+        let (parts, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         let body = String::from_utf8(body.to_vec()).unwrap();
         (parts.status, Response::from_parts(parts, Body::empty()), body)
@@ -134,21 +221,25 @@ mod tests {
 
     #[tokio::test]
     async fn every_answer_carries_each_cors_header_once() {
+        let scan = |media: &str| format!("/{PREFIX}scan/{media}");
         for (method, path, expected, body) in [
-            (Method::GET, "/a/b", 200, "whole"),
-            (Method::GET, "/a/b/?x=1", 200, "whole"),
-            (Method::GET, "/a/%ff", 200, "whole"),
-            (Method::HEAD, "/a/b", 200, ""),
-            (Method::OPTIONS, "/a/b", 200, ""),
-            (Method::POST, "/a/b", 405, UNRECOGNIZED),
-            (Method::GET, "/a", 404, UNRECOGNIZED),
-            (Method::GET, "/a/", 404, UNRECOGNIZED),
-            (Method::GET, "/a//", 404, UNRECOGNIZED),
-            (Method::GET, "/", 404, UNRECOGNIZED),
-            (Method::OPTIONS, "*", 404, UNRECOGNIZED),
-            (Method::GET, "/panics", 500, r#"{"reason":"M_UNKNOWN","info":"Internal error"}"#),
+            (Method::GET, scan("a/b"), 200, "whole"),
+            (Method::GET, scan("a/b/?x=1"), 200, "whole"),
+            (Method::GET, scan("a/%ff"), 200, "whole"),
+            (Method::HEAD, scan("a/b"), 200, ""),
+            (Method::OPTIONS, scan("a/b"), 200, ""),
+            (Method::POST, scan("a/b"), 405, UNRECOGNIZED),
+            (Method::GET, scan("a"), 404, UNRECOGNIZED),
+            (Method::GET, "/".to_owned(), 404, UNRECOGNIZED),
+            (Method::OPTIONS, "*".to_owned(), 404, UNRECOGNIZED),
+            (
+                Method::GET,
+                format!("/{PREFIX}public_key"),
+                500,
+                r#"{"reason":"M_UNKNOWN","info":"Internal error"}"#,
+            ),
         ] {
-            let (status, response, found) = ask(method.clone(), path).await;
+            let (status, response, found) = ask(method.clone(), &path).await;
             assert_eq!((status.as_u16(), &*found), (expected, body), "{method} {path}");
             for (name, value) in CORS {
                 let values: Vec<_> = response.headers().get_all(&name).iter().collect();
@@ -158,14 +249,41 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_method_that_is_not_allowed_learns_which_are() {
-        let (_, response, _) = ask(Method::DELETE, "/a/b").await;
-        assert_eq!(response.headers()["allow"], "GET,HEAD,OPTIONS");
+    async fn head_has_the_length_of_get() {
+        let (_, response, _) = ask(Method::HEAD, &format!("/{PREFIX}scan/a/b")).await;
+        assert_eq!(response.headers()["content-length"], "5");
     }
 
-    #[tokio::test]
-    async fn head_has_the_length_of_get() {
-        let (_, response, _) = ask(Method::HEAD, "/a/b").await;
-        assert_eq!(response.headers()["content-length"], "5");
+    #[test]
+    fn a_path_leads_to_its_route_or_to_none() {
+        for (path, name) in [
+            ("download/a/b", "download"),
+            ("download/a/b/c", "download"),
+            ("download/a/b/", "download"),
+            ("thumbnail/a/b", "thumbnail"),
+            ("scan/a/b//", "scan"),
+            ("scan/a/%2f", "scan"),
+            ("download_encrypted", "download_encrypted"),
+            ("scan_encrypted/", "scan_encrypted"),
+            ("public_key", "public_key"),
+            ("", "unknown"),
+            ("download", "unknown"),
+            ("download/a", "unknown"),
+            ("download//b", "unknown"),
+            ("download/a//c", "unknown"),
+            ("download/a/b/c/d", "unknown"),
+            ("thumbnail/a/b/c", "unknown"),
+            ("scan/a/b/c", "unknown"),
+            ("/scan/a/b", "unknown"),
+            ("Scan/a/b", "unknown"),
+            ("%73can/a/b", "unknown"),
+            ("scan_encrypted/a/b", "unknown"),
+            ("public_key/x", "unknown"),
+        ] {
+            assert_eq!(Route::of(&format!("/{PREFIX}{path}")).name(), name, "{path}");
+        }
+        assert_eq!(Route::of(&format!("//{PREFIX}public_key")), Route::PublicKey);
+        assert_eq!(Route::of("/other/scan/a/b"), Route::Unknown);
+        assert_eq!(Route::of(""), Route::Unknown);
     }
 }

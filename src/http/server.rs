@@ -4,13 +4,13 @@
 use std::{convert::Infallible, io, pin::pin, sync::Arc, time::Duration};
 
 use axum::{extract::Request, response::Response};
+use hyper::service::Service;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task::{JoinError, JoinSet},
     time::sleep,
 };
-use tower::Service;
 
 use super::{
     connection::{self, Limits, Peer},
@@ -25,22 +25,19 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// answered, idle connections end, and this returns. It waits as long as that takes: the caller
 /// bounds the time, and dropping the future cuts what is left.
 ///
-/// `limits` is asked for each connection anew.
+/// `routes` and `limits` are asked for each connection anew.
 ///
 /// While `max_connections` are open nothing is accepted: further clients wait in the kernel's
 /// backlog until one of the open connections ends, at the latest by its time limits.
 pub async fn serve<S>(
     listener: Listener,
-    routes: S,
+    routes: impl Fn(Peer) -> S,
     max_connections: usize,
     limits: impl Fn() -> Limits,
     metrics: &Arc<Metrics>,
     shutdown: impl Future<Output = ()>,
 ) where
-    S: Service<Request, Response = Response, Error = Infallible, Future: Send>
-        + Clone
-        + Send
-        + 'static,
+    S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Send + 'static,
 {
     let places = Arc::new(Semaphore::new(max_connections.clamp(1, Semaphore::MAX_PERMITS)));
     let graceful = GracefulShutdown::new();
@@ -56,17 +53,17 @@ pub async fn serve<S>(
             }
             accepted = accept(&listener, &places) => accepted,
         };
-        let (routes, limits) = (routes.clone(), limits());
+        let (routes, limits) = (routes(peer), limits());
         let watcher = graceful.watcher();
         let metrics = Arc::clone(metrics);
         connections.spawn(async move {
             let _counted = metrics.connection_begins();
             match stream {
                 Stream::Tcp(io) => {
-                    connection::serve(io, peer, routes, limits, watcher, metrics).await;
+                    connection::serve(io, routes, limits, watcher, metrics).await;
                 }
                 Stream::Unix(io) => {
-                    connection::serve(io, peer, routes, limits, watcher, metrics).await;
+                    connection::serve(io, routes, limits, watcher, metrics).await;
                 }
             }
             drop(place);
@@ -148,6 +145,7 @@ mod tests {
     use axum::{Router, body::Body, http::StatusCode, routing::get};
     use bytes::Bytes;
     use futures_util::stream;
+    use hyper_util::service::TowerToHyperService;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::{TcpStream, UnixStream},
@@ -200,7 +198,8 @@ mod tests {
             let (places, limits, metrics) =
                 (settings.max_connections, || settings.limits(), Arc::default());
             let stopped = async { stopped.await.unwrap_or(()) };
-            serve(listener, router, places, limits, &metrics, stopped).await;
+            let service = |_| TowerToHyperService::new(router.clone());
+            serve(listener, service, places, limits, &metrics, stopped).await;
         });
         Served { address, stop, ended }
     }
@@ -442,7 +441,8 @@ mod tests {
             let (places, limits, metrics) =
                 (settings.max_connections, || settings.limits(), Arc::default());
             let stopped = async { stopped.await.unwrap_or(()) };
-            serve(listener, hello(), places, limits, &metrics, stopped).await;
+            let routes = |_| TowerToHyperService::new(hello());
+            serve(listener, routes, places, limits, &metrics, stopped).await;
         });
         Ok((stop, ended))
     }
@@ -484,7 +484,8 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let listener = Listener::from_std_tcp(listener).unwrap();
         let (limits, metrics) = (|| settings(LONG, LONG, 9).limits(), Arc::default());
-        let server = serve(listener, hello(), 9, limits, &metrics, std::future::pending());
+        let routes = |_| TowerToHyperService::new(hello());
+        let server = serve(listener, routes, 9, limits, &metrics, std::future::pending());
         let client = async {
             let mut client = TcpStream::connect(address).await.unwrap();
             client.write_all(GET).await.unwrap();

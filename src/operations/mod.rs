@@ -14,6 +14,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use hyper_util::service::TowerToHyperService;
 use prometheus_client::{
     encoding::prometheus_text::{CONTENT_TYPE, encode},
     registry::Registry,
@@ -76,6 +77,7 @@ pub async fn serve(listener: Listener, mut registry: Registry, gauges: Gauges) {
         .with_state(state);
     // What is asked here is counted for nobody.
     let (nobody, never) = (Arc::default(), std::future::pending());
+    let routes = |_| TowerToHyperService::new(routes.clone());
     server::serve(listener, routes, MAX_CONNECTIONS, || LIMITS, &nobody, never).await;
 }
 

@@ -396,14 +396,17 @@ impl Scanner {
     ///
     /// # Errors
     /// [`ScanError`], shared with all who waited for the same job.
-    pub async fn scan(&self, request: ScanRequest) -> Result<Answer, Arc<ScanError>> {
+    pub async fn scan(&self, request: &ScanRequest) -> Result<Answer, Arc<ScanError>> {
         let mut seat = None;
-        let answered = timeout(self.workshop.settings.deadline, self.rounds(&request, &mut seat));
-        answered.await.unwrap_or_else(|_elapsed| {
-            // Without a seat it is the homeserver that has not said yet whether they may have it.
-            let phase = seat.as_ref().map_or(Phase::Downloading, Seat::phase);
-            Err(Arc::new(ScanError::Deadline(phase)))
-        })
+        // Awaited where it is made: from a variable it would be moved, and have its place twice.
+        match timeout(self.workshop.settings.deadline, self.rounds(request, &mut seat)).await {
+            Ok(answered) => answered,
+            Err(_elapsed) => {
+                // Without a seat it is the homeserver that has not said yet whether they may have it.
+                let phase = seat.as_ref().map_or(Phase::Downloading, Seat::phase);
+                Err(Arc::new(ScanError::Deadline(phase)))
+            }
+        }
     }
 
     /// Looks up, or waits for a job, until there is an answer. Each round but the last ends with what
