@@ -2,8 +2,10 @@
 //! status or length than expected ends the measurement.
 
 use std::{
+    borrow::Cow,
     net::SocketAddr,
     ops::Range,
+    slice::SliceIndex,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -11,11 +13,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use httparse::Status;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     task::JoinSet,
 };
+
+/// More than any answer has.
+const MAX_HEADERS: usize = 32;
 
 /// No answer takes longer.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -148,12 +154,13 @@ impl Connection {
     /// Sends a request, reads its answer whole, whatever it is.
     pub(crate) async fn answer(&mut self, request: &[u8]) -> Answer {
         let answered = tokio::time::timeout(PATIENCE, async {
-            let Head { text, length, begun } = self.head(request).await;
+            let Head { status, length, begun } = self.head(request).await;
+            let head = self.text(..begun.start).into_owned();
             let mut body = self.buffer[begun].to_vec();
             let have = body.len();
             body.resize(usize::try_from(length).unwrap(), 0);
             self.stream.read_exact(&mut body[have..]).await.unwrap();
-            Answer { head: text, body }
+            Answer { status, head, body }
         });
         answered.await.expect("an answer in time")
     }
@@ -167,28 +174,27 @@ impl Connection {
     async fn head(&mut self, request: &[u8]) -> Head {
         self.stream.write_all(request).await.unwrap();
         let mut filled = 0;
-        let end = loop {
+        loop {
             let read = self.stream.read(&mut self.buffer[filled..]).await.unwrap();
             assert!(read > 0, "the connection was closed");
             filled += read;
-            let head = self.buffer[..filled].windows(4).position(|part| part == b"\r\n\r\n");
-            if let Some(place) = head {
-                break place + 4;
+            let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+            let mut head = httparse::Response::new(&mut headers);
+            if let Status::Complete(end) = head.parse(&self.buffer[..filled]).unwrap() {
+                let status = head.code.unwrap();
+                let mut headers = head.headers.iter();
+                let length = headers.find(|it| it.name.eq_ignore_ascii_case("content-length"));
+                let length = str::from_utf8(length.expect("a length").value).unwrap();
+                let length = length.parse().unwrap();
+                assert!((filled - end) as u64 <= length, "one answer");
+                return Head { status, length, begun: end..filled };
             }
-        };
-        let text = String::from_utf8_lossy(&self.buffer[..end]).into_owned();
-        let length = header(&text, "content-length").expect("a length").parse().unwrap();
-        assert!((filled - end) as u64 <= length, "one answer");
-        Head { text, length, begun: end..filled }
+        }
     }
 
     async fn exchange(&mut self, request: &[u8], expect: Expect) {
-        let Head { text: head, length, begun } = self.head(request).await;
-        assert!(
-            head.starts_with("HTTP/1.1 200"),
-            "{head}{}",
-            String::from_utf8_lossy(&self.buffer[begun])
-        );
+        let Head { status, length, begun } = self.head(request).await;
+        assert_eq!(status, 200, "{}", self.text(..begun.end));
         match expect {
             Expect::Length(expected) => {
                 assert_eq!(length, expected);
@@ -202,43 +208,41 @@ impl Connection {
             Expect::Text(text) => {
                 let whole = begun.start + usize::try_from(length).unwrap();
                 self.stream.read_exact(&mut self.buffer[begun.end..whole]).await.unwrap();
-                let body = String::from_utf8_lossy(&self.buffer[begun.start..whole]);
+                let body = self.text(begun.start..whole);
                 assert!(body.contains(text), "{body}");
             }
         }
     }
+
+    /// What lies there in the buffer, to be shown.
+    fn text(&self, place: impl SliceIndex<[u8], Output = [u8]>) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.buffer[place])
+    }
 }
 
-/// How an answer begins: its head, what it says of its length, and where in the buffer its first bytes are.
+/// How an answer begins: what its head says, and where in the buffer, behind that, its first bytes are.
 struct Head {
-    text: String,
+    status: u16,
     length: u64,
     begun: Range<usize>,
 }
 
 /// A whole one.
 pub(crate) struct Answer {
+    pub(crate) status: u16,
     pub(crate) head: String,
     pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
-    pub(crate) fn status(&self) -> u16 {
-        self.head.split(' ').nth(1).and_then(|word| word.parse().ok()).expect("a status")
-    }
-
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        header(&self.head, name)
+        self.head.lines().find_map(|line| {
+            let (found, value) = line.split_once(':')?;
+            found.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
     }
 
     pub(crate) fn says(&self, text: &str) -> bool {
         String::from_utf8_lossy(&self.body).contains(text)
     }
-}
-
-fn header<'head>(head: &'head str, name: &str) -> Option<&'head str> {
-    head.lines().find_map(|line| {
-        let (found, value) = line.split_once(':')?;
-        found.eq_ignore_ascii_case(name).then(|| value.trim())
-    })
 }

@@ -40,8 +40,8 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    if let ["bare", port] = words[..] {
-        runtime.block_on(bare::serve(port.parse().unwrap()));
+    if let ["bare", port, body] = words[..] {
+        runtime.block_on(bare::serve(port.parse().unwrap(), body.parse().unwrap()));
         return ExitCode::SUCCESS;
     }
     runtime.block_on(async {

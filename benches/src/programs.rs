@@ -152,10 +152,10 @@ pub(crate) async fn nginx(place: &Path) -> Program {
 }
 
 /// See [`crate::bare`].
-pub(crate) async fn bare() -> Program {
+pub(crate) async fn bare(body: u64) -> Program {
     let port = free_port();
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.arg("bare").arg(port.to_string());
+    command.args(["bare", &port.to_string(), &body.to_string()]);
     Program::start(&mut command, port).await
 }
 

@@ -8,13 +8,12 @@
 use std::{borrow::Cow, error::Error};
 
 use axum::{
-    Json,
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
 
-use super::request::RequestError;
+use super::{answer, request::RequestError};
 use crate::{
     chain::Chain,
     media::{FetchError, intake::IntakeError},
@@ -288,9 +287,8 @@ struct Wire<'a> {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let wire = Wire { reason: self.reason.as_str(), info: &self.info };
-        let mut response = (self.status, Json(wire)).into_response();
+        let mut response = answer::json(self.status, &wire);
         let headers = response.headers_mut();
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(value) = self.retry_after {
             headers.insert(header::RETRY_AFTER, value);
         }

@@ -2,7 +2,6 @@
 //! verdict, a media or an error. Knows no jobs and no homeserver.
 
 use axum::{
-    Json,
     body::Body,
     http::{HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
@@ -10,7 +9,7 @@ use axum::{
 use serde::Serialize;
 
 use super::{
-    AppState,
+    AppState, answer,
     connection::Peer,
     error::ApiError,
     logging::Outcome,
@@ -35,7 +34,7 @@ pub(super) async fn plain(
         Err(error) => return (ApiError::from(error).into_response(), Outcome::default()),
     };
     match request::plain(state, client, parts, media.clone(), what) {
-        Ok(request) => answer(state, parts, &request, file_name.as_deref()).await,
+        Ok(request) => ask(state, parts, &request, file_name.as_deref()).await,
         Err(error) => (ApiError::from(error).into_response(), Outcome::of_media(media)),
     }
 }
@@ -49,7 +48,7 @@ pub(super) async fn encrypted(
     wants: Wants,
 ) -> (Response, Outcome) {
     match request::encrypted(state, client, parts, body, wants).await {
-        Ok(request) => answer(state, parts, &request, None).await,
+        Ok(request) => ask(state, parts, &request, None).await,
         Err(error) => (ApiError::from(error).into_response(), Outcome::default()),
     }
 }
@@ -59,7 +58,10 @@ pub(super) fn public_key(state: &AppState) -> (Response, Outcome) {
     struct PublicKey {
         public_key: String,
     }
-    (json(&PublicKey { public_key: state.keys.public_key() }), Outcome::routine())
+    (
+        answer::json(StatusCode::OK, &PublicKey { public_key: state.keys.public_key() }),
+        Outcome::routine(),
+    )
 }
 
 /// `OPTIONS`: what a preflight asks for is on every answer.
@@ -86,10 +88,10 @@ fn unrecognized(status: StatusCode) -> Response {
         error: &'static str,
     }
     let body = MatrixError { errcode: "M_UNRECOGNIZED", error: "Unrecognized request" };
-    (status, json(&body)).into_response()
+    answer::json(status, &body)
 }
 
-async fn answer(
+async fn ask(
     state: &AppState,
     parts: &Parts,
     request: &ScanRequest,
@@ -113,7 +115,7 @@ async fn answer(
 
 fn content(parts: &Parts, media: &MediaId, answer: &Answer, file_name: Option<&str>) -> Response {
     match (&answer.verdict, &answer.media) {
-        (Verdict::Clean { .. }, Some(media)) => media_answer::answer(parts, media, file_name),
+        (Verdict::Clean { .. }, Some(media)) => media_answer::of(parts, media, file_name),
         (Verdict::Clean { .. }, None) => {
             tracing::error!(%media, "a clean media came without its bytes");
             ApiError::internal().into_response()
@@ -136,9 +138,11 @@ fn verdict(verdict: &Verdict) -> Response {
     match verdict {
         Verdict::Clean { at } => {
             let at = humantime::format_rfc3339_seconds(*at);
-            json(&Wire { clean: true, info: format!("File clean at {at}") })
+            answer::json(StatusCode::OK, &Wire { clean: true, info: format!("File clean at {at}") })
         }
-        Verdict::NotClean { output } => json(&Wire { clean: false, info: not_clean_info(output) }),
+        Verdict::NotClean { output } => {
+            answer::json(StatusCode::OK, &Wire { clean: false, info: not_clean_info(output) })
+        }
         Verdict::TypeForbidden { detected } => ApiError::type_forbidden(detected).into_response(),
     }
 }
@@ -149,11 +153,6 @@ fn not_clean_info(output: &str) -> String {
     } else {
         format!("File not clean. Output: '{output}'")
     }
-}
-
-fn json(body: &impl Serialize) -> Response {
-    let no_store = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    ([no_store], Json(body)).into_response()
 }
 
 #[cfg(test)]

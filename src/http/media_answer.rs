@@ -12,7 +12,7 @@ use futures_util::{Stream, stream};
 use mime::Mime;
 
 use super::{
-    disposition,
+    answer, disposition,
     error::ApiError,
     range::{self, Requested},
     request::RequestError,
@@ -48,7 +48,7 @@ const FIXED: [(HeaderName, HeaderValue); 6] = [
 ];
 
 /// Answers `request` with the media; `file_name` is the one that its path asks for.
-pub(super) fn answer(request: &Parts, media: &Media, file_name: Option<&str>) -> Response {
+pub(super) fn of(request: &Parts, media: &Media, file_name: Option<&str>) -> Response {
     let length = media.body.len();
     let etag = format!("\"{}\"", media::hex(&media.body_hash));
     let mut headers = describe(media, file_name);
@@ -60,7 +60,7 @@ pub(super) fn answer(request: &Parts, media: &Media, file_name: Option<&str>) ->
     if (is_get || request.method == Method::HEAD) && is_known(&request.headers, &etag) {
         // The length of what the client has (RFC 9110, section 8.6): axum would say 0, that of this body.
         headers.insert(header::CONTENT_LENGTH, length.into());
-        return (StatusCode::NOT_MODIFIED, headers).into_response();
+        return answer::with(StatusCode::NOT_MODIFIED, headers, Body::empty());
     }
 
     // RFC 9110, section 14.2: a range means something in a GET alone.
@@ -81,7 +81,7 @@ pub(super) fn answer(request: &Parts, media: &Media, file_name: Option<&str>) ->
     };
     headers.insert(header::CONTENT_LENGTH, part.end.saturating_sub(part.start).into());
     let body = if request.method == Method::HEAD { Body::empty() } else { body(&media.body, part) };
-    (status, headers, body).into_response()
+    answer::with(status, headers, body)
 }
 
 fn describe(media: &Media, file_name: Option<&str>) -> HeaderMap {
@@ -230,7 +230,7 @@ mod tests {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        answer(&request.body(()).unwrap().into_parts().0, media, None)
+        of(&request.body(()).unwrap().into_parts().0, media, None)
     }
 
     fn get(headers: &[(&str, &str)], media: &Media) -> Response {

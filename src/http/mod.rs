@@ -5,6 +5,7 @@
 //! handler, [`request`] makes a `ScanRequest`, [`handlers`] asks the scanner, `media_answer` and
 //! [`error`] make the answer.
 
+mod answer;
 mod body;
 mod client;
 mod connection;

@@ -18,7 +18,7 @@ impl Bench {
     pub(super) async fn warm(&self, nginx: &Program, report: &mut Report) {
         let media = &self.files("warm", 1, SMALL).await[0];
         let service = programs::service(self.place(), nginx, "").await;
-        let bare = programs::bare().await;
+        let bare = programs::bare(SMALL).await;
         let body = Expect::Length(SMALL);
         let download = get(&format!("{API}/download/{}", media.place()));
         load::run(service.address, 1, &Requests::once(vec![download.clone()]), body).await;
@@ -28,9 +28,10 @@ impl Bench {
             (&service, get(&format!("{API}/scan/{}", media.place())), CLEAN),
             (&bare, get("/verdict"), CLEAN),
             (nginx, get("/small"), Expect::Length(2)),
+            (&bare, get("/body"), body),
         ];
-        let mut rates = [const { Vec::new() }; 5];
-        let mut slow = [const { Vec::new() }; 5];
+        let mut rates = [const { Vec::new() }; 6];
+        let mut slow = [const { Vec::new() }; 6];
         for round in 0..ROUNDS {
             for turn in 0..candidates.len() {
                 // Nobody is always the first.
@@ -42,10 +43,12 @@ impl Bench {
                 slow[index].push(outcome.percentile(99));
             }
         }
-        let [download, of_nginx, scan, of_bare, smallest] = &rates;
+        let [download, of_nginx, scan, of_bare, smallest, bare_body] = &rates;
         let limit = ("nginx, static", &**of_nginx);
         let what = "download of 100 KiB from memory, 32 connections";
         report.beside(what, "a second", download, limit, Some(Goal::AtLeast(0.9)));
+        let limit = ("a bare axum route", &**bare_body);
+        report.beside(what, "a second", download, limit, None);
         let [ours, limit, ..] = &slow;
         report.beside("its p99", "ms", ours, ("nginx, static", limit), Some(Goal::AtMost(1.0)));
         let what = "known verdict, 32 connections";

@@ -135,7 +135,7 @@ impl Log {
 
     /// Whether it is a refusal.
     fn take(&self, kind: Kind, begun: Instant, answer: &Answer, right: bool) -> bool {
-        let refused = answer.status() == 503
+        let refused = answer.status == 503
             && answer.header("retry-after").is_some_and(|it| it.parse::<u32>().is_ok())
             && answer.says("\"reason\":\"M_UNKNOWN\"");
         if right || refused {
@@ -176,11 +176,11 @@ async fn ask(to: SocketAddr, media: &SoakMedia, log: &Log, kind: Kind) {
         let right = match request.wants {
             Wants::Verdict => {
                 let verdict = if infected(index) { "\"clean\":false" } else { "\"clean\":true" };
-                answer.status() == 200 && answer.says(verdict)
+                answer.status == 200 && answer.says(verdict)
             }
-            Wants::Refusal => answer.status() == 403 && answer.says("MCS_MEDIA_NOT_CLEAN"),
+            Wants::Refusal => answer.status == 403 && answer.says("MCS_MEDIA_NOT_CLEAN"),
             Wants::Bytes => {
-                answer.status() == 200
+                answer.status == 200
                     && answer.body == fs::read(media.place.join(&file.name)).unwrap()
             }
         };
