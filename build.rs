@@ -100,14 +100,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let directory = env::var_os("OUT_DIR").ok_or("cargo tells no OUT_DIR")?;
     let file = |name: &str| Path::new(&directory).join(name);
     write(&file("filetypes"), &all)?;
-    let Shelves { by_first_byte, others } = shelves(&all)?;
+    let Shelves { by_first_byte, others, texts } = shelves(&all)?;
     for (class, rules) in by_first_byte.iter().enumerate() {
         write(&file(&format!("filetypes-first-{class}")), rules)?;
     }
     for (part, rules) in others.iter().enumerate() {
         write(&file(&format!("filetypes-other-{part}")), rules)?;
     }
-    Ok(())
+    write(&file("filetypes-texts"), &texts)
 }
 
 /// As the program reads them.
@@ -124,6 +124,8 @@ struct Shelves {
     by_first_byte: Vec<Database>,
     /// All others, in two parts: the first quarter of the order, in which most types that people send are found, and the rest.
     others: [Database; 2],
+    /// Of the others those that the engine passes by where a file is no text.
+    texts: Database,
 }
 
 /// As in `scan::filetype`.
@@ -132,13 +134,14 @@ const CLASSES: u8 = 16;
 fn shelves(all: &Database) -> Result<Shelves, Box<dyn Error>> {
     let mut by_first_byte: BTreeMap<u8, Vec<Rule>> =
         (0..CLASSES).map(|class| (class, Vec::new())).collect();
-    let (mut frequent, mut rest) = (Vec::new(), Vec::new());
+    let (mut frequent, mut rest, mut texts) = (Vec::new(), Vec::new(), Vec::new());
     for (place, rule) in all.rules.iter().enumerate() {
         let mut rule = rule.clone();
         rule.entries.settle(false, false)?;
         rule.source = Some(raw(&place.to_string())?);
         match rule.entries.entry.first_byte() {
             Some(byte) => by_first_byte.entry(byte % CLASSES).or_default().push(rule),
+            None if rule.entries.entry.stream_gate.get() == r#""SkipOnBinary""# => texts.push(rule),
             None if place < all.rules.len() / 4 => frequent.push(rule),
             None => rest.push(rule),
         }
@@ -166,6 +169,7 @@ fn shelves(all: &Database) -> Result<Shelves, Box<dyn Error>> {
     Ok(Shelves {
         by_first_byte: by_first_byte.into_values().map(database).collect(),
         others: [frequent, rest].map(database),
+        texts: database(texts),
     })
 }
 
@@ -202,7 +206,8 @@ impl Entry {
         let kinds: HashMap<String, Same> = serde_json::from_str(self.test.get()).ok()?;
         if let Some(text) = kinds.get("String") {
             let text: Text = serde_json::from_str(text.get()).ok()?;
-            let plain = text.cmp_op == "Eq" && text.length.is_none() && text.mods == 0;
+            // The first modifier is for the engine: to pass it by where a file is a text.
+            let plain = text.cmp_op == "Eq" && text.length.is_none() && text.mods <= 1;
             let wanted: Vec<u8> = serde_json::from_str(text.test_val.get("Value")?.get()).ok()?;
             return wanted.first().copied().filter(|_| plain);
         }
@@ -213,6 +218,7 @@ impl Entry {
             "belong" => ("be", 4),
             "bequad" => ("be", 8),
             "leshort" | "lelong" | "lequad" => ("le", 1),
+            "short" | "long" | "quad" if cfg!(target_endian = "little") => ("le", 1),
             _ => return None,
         };
         // Of a number as it is written here, the byte that comes first in a file.

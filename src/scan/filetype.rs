@@ -21,7 +21,7 @@ use std::str;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use pure_magic::readers::DataRead;
-use pure_magic::{Magic, MagicDb, MagicRule};
+use pure_magic::{Magic, MagicDb, MagicRule, StreamKind};
 use serde::de::IgnoredAny;
 
 /// Bytes looked at from a file's beginning. Office documents keep what tells them apart behind
@@ -45,8 +45,8 @@ const READ: u64 = 256;
 /// libmagic's rules, in the engine's own form.
 const RULES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/filetypes"));
 
-/// The same on shelves, see `build.rs`: those that want a certain first byte, by its lower half, and all others in two parts
-/// by their order.
+/// The same on shelves, see `build.rs`: those that want a certain first byte, by its lower half; others, in two parts by their
+/// order; and others for texts.
 macro_rules! shelf {
     ($($name:literal),*) => {
         [$(include_bytes!(concat!(env!("OUT_DIR"), "/filetypes-", $name)).as_slice()),*]
@@ -57,6 +57,7 @@ const BY_FIRST_BYTE: [&[u8]; 16] = shelf![
     "first-8", "first-9", "first-10", "first-11", "first-12", "first-13", "first-14", "first-15"
 ];
 const OTHERS: [&[u8]; 2] = shelf!["other-0", "other-1"];
+const TEXTS: [&[u8]; 1] = shelf!["texts"];
 
 /// What a rule of a shelf says that would go on with all rules.
 const ELSEWHERE: &str = "(elsewhere)";
@@ -142,19 +143,27 @@ pub struct Detector {
 }
 
 struct Shelf {
-    /// The lower half of the first byte that its rules want; none if they want several, or none.
-    class: Option<u8>,
+    files: Files,
     /// The first of its rules, in the order of all.
     first: usize,
     rules: MagicDb,
 }
 
+/// Which a shelf's rules are for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Files {
+    /// Those whose first byte has this lower half.
+    Class(u8),
+    All,
+    Texts,
+}
+
 impl Shelf {
-    fn load(class: Option<u8>, bytes: &[u8]) -> Result<Self, LoadError> {
+    fn load(files: Files, bytes: &[u8]) -> Result<Self, LoadError> {
         let rules = load(bytes)?;
         let first =
             rules.rules().first().and_then(MagicRule::source).and_then(|it| it.parse().ok());
-        Ok(Self { class, first: first.unwrap_or(0), rules })
+        Ok(Self { files, first: first.unwrap_or(0), rules })
     }
 }
 
@@ -176,10 +185,10 @@ impl fmt::Debug for Detector {
 impl Detector {
     /// Loads the rules. Blocks while it computes.
     pub fn new() -> Result<Self, LoadError> {
-        let by_first_byte =
-            (0..).zip(BY_FIRST_BYTE).map(|(class, it)| Shelf::load(Some(class), it));
-        let others = OTHERS.map(|it| Shelf::load(None, it));
-        let shelves = by_first_byte.chain(others).collect::<Result<_, _>>()?;
+        let by_first_byte = (0..).zip(BY_FIRST_BYTE).map(|(class, it)| (Files::Class(class), it));
+        let others = OTHERS.map(|it| (Files::All, it)).into_iter();
+        let all = by_first_byte.chain(others).chain(TEXTS.map(|it| (Files::Texts, it)));
+        let shelves = all.map(|(files, it)| Shelf::load(files, it)).collect::<Result<_, _>>()?;
         Ok(Self {
             shelves,
             whole: OnceLock::new(),
@@ -279,14 +288,21 @@ impl Detector {
 
     /// What the first rule says that has anything to say. None where the engine gives up.
     fn first(&self, mut window: Window<'_>) -> Option<String> {
-        let class = window.head.first().map(|byte| byte & 0xf);
+        let class = window.head.first().map(|byte| Files::Class(byte & 0xf));
         let mut found: Option<(usize, Magic<'_>)> = None;
         let mut unknown = None;
-        for shelf in self.shelves.iter().filter(|it| it.class.is_none() || it.class == class) {
-            if found.as_ref().is_some_and(|(place, _)| *place < shelf.first) {
+        let mut is_binary = false;
+        for shelf in &self.shelves {
+            let passed_by = match shelf.files {
+                Files::Class(_) => Some(shelf.files) != class,
+                Files::Texts => is_binary,
+                Files::All => false,
+            };
+            if passed_by || found.as_ref().is_some_and(|(place, _)| *place < shelf.first) {
                 continue;
             }
             let magic = shelf.rules.first_magic(&mut window, None).ok()?;
+            is_binary = magic.stream_kind() == Some(StreamKind::Binary);
             match magic.source().and_then(|place| place.parse().ok()) {
                 Some(place) if found.as_ref().is_none_or(|(before, _)| place < *before) => {
                     found = Some((place, magic));
