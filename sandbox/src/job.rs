@@ -26,7 +26,9 @@ use crate::channel::Channel;
 use crate::diagnosis::explained;
 use crate::dispatch::BUILD;
 use crate::output::Capture;
-use crate::protocol::{Attempt, Prepare, Reply, Request, Run, Text, is_safe_name, is_safe_path};
+use crate::protocol::{
+    Attempt, FileState, Prepare, Reply, Request, Run, Text, is_safe_name, is_safe_path,
+};
 use crate::view::View;
 use crate::{Error, Sandbox, Step, Usage, remove_tree, sys};
 
@@ -63,6 +65,8 @@ pub struct Exit {
     pub stderr_truncated: bool,
     /// What it cost.
     pub usage: Usage,
+    /// The state of its file, as it was shown to it; none where that was another afterwards than before, or cannot be told.
+    pub program: Option<FileState>,
 }
 
 /// How a program's process ended.
@@ -331,7 +335,7 @@ impl Job {
                 }
             }
         };
-        let (outcome, usage, attempts) = ended.unwrap_or(Err(Error::HelperStuck))?;
+        let (outcome, usage, program, attempts) = ended.unwrap_or(Err(Error::HelperStuck))?;
         let exit = Exit {
             outcome,
             stdout: stdout.kept,
@@ -339,12 +343,16 @@ impl Job {
             stdout_truncated: stdout.truncated,
             stderr_truncated: stderr.truncated,
             usage,
+            program,
         };
         Ok((exit, attempts))
     }
 
     /// Follows a program to its end.
-    async fn follow(&mut self, channel: &Channel) -> Result<(Outcome, Usage, Vec<Attempt>), Error> {
+    async fn follow(
+        &mut self,
+        channel: &Channel,
+    ) -> Result<(Outcome, Usage, Option<FileState>, Vec<Attempt>), Error> {
         let remains = self.remains.as_mut().ok_or(Error::Over)?;
         loop {
             match channel.receive::<Reply>().await? {
@@ -353,14 +361,14 @@ impl Job {
                         .map_err(|_| Error::Protocol("the program's descriptor is missing"))?;
                     remains.program = Some(Program { pid: Pid::from_raw(pid), pidfd });
                 }
-                (Reply::Ended { status, timed_out, usage, survivors, attempts }, _) => {
+                (Reply::Ended { status, timed_out, usage, program, survivors, attempts }, _) => {
                     remains.program = None;
                     if survivors {
                         tracing::warn!(
                             "a scan script left processes that could not be killed in time"
                         );
                     }
-                    return Ok((Outcome::new(status, timed_out), usage, attempts));
+                    return Ok((Outcome::new(status, timed_out), usage, program, attempts));
                 }
                 (Reply::Refused(refusal), _) => {
                     remains.program = None;

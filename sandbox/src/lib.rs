@@ -33,7 +33,7 @@ pub use error::{Error, Step};
 pub use job::{Command, Exit, Job, Outcome, Refused};
 pub use plan::{Layer, Layers, Mode};
 pub use policy::{Limits, Network, Paths, Policy, User};
-pub use protocol::Usage;
+pub use protocol::{FileState, Usage};
 pub use remove::remove_tree;
 pub use sandbox::{Candidate, Sandbox};
 pub use sys::{keep_heaps, map_file};

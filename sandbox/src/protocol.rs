@@ -4,6 +4,8 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -70,6 +72,8 @@ pub(crate) enum Reply {
         status: i32,
         timed_out: bool,
         usage: Usage,
+        /// The program's file, if it was the same before and after.
+        program: Option<FileState>,
         /// Something that it left behind could not be killed in time.
         survivors: bool,
         /// What a watched one was refused.
@@ -111,6 +115,32 @@ pub struct Usage {
     pub system_time: Duration,
     /// The largest resident set of one process, bytes.
     pub max_rss: u64,
+}
+
+/// What changes when a file does: cheap to read, and enough to know that its content need not be. The time of change cannot
+/// be set back, so what was there and gone again is seen too. stat(2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileState {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl FileState {
+    /// Of the file that this path leads to; none where it cannot be looked at. Blocks on the disk.
+    #[must_use]
+    pub fn of(path: &Path) -> Option<Self> {
+        let metadata = std::fs::metadata(path).ok()?;
+        Some(Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        })
+    }
 }
 
 /// A path or argument of the operating system: a string in JSON if it is one, else its bytes.
@@ -175,7 +205,7 @@ pub(crate) fn is_safe_name(name: &str) -> bool {
 }
 
 /// The same for an absolute path.
-pub(crate) fn is_safe_path(path: &std::path::Path) -> bool {
+pub(crate) fn is_safe_path(path: &Path) -> bool {
     path.is_absolute()
         && path
             .as_os_str()

@@ -4,13 +4,13 @@
 use std::{
     ffi::OsString,
     io::Read,
-    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
-use mcs_sandbox::{Command, Job, Outcome, Sandbox};
+use mcs_sandbox::{Command, FileState, Job, Outcome, Sandbox};
 use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tracing::{debug, warn};
@@ -61,7 +61,7 @@ impl Fingerprint {
 pub struct Identity {
     /// For remembering by.
     pub fingerprint: Fingerprint,
-    stamp: Stamp,
+    stamp: FileState,
 }
 
 /// The configured script, ready to run.
@@ -122,8 +122,8 @@ pub struct Run {
     /// How long it ran; none where it did not.
     pub took: Option<Duration>,
     /// The state of its file, before and after; none where it changed, so that nobody can say which
-    /// script it was.
-    stamp: Option<Stamp>,
+    /// script it was. Where nothing came of it, the state afterwards.
+    stamp: Option<FileState>,
 }
 
 impl Run {
@@ -133,8 +133,7 @@ impl Run {
         Self { outcome: Err(error), took: None, stamp: None }
     }
 
-    /// Whether it was a run of the script that was found before. A file's time of change cannot be set
-    /// back, so a script that was there and gone again is seen too.
+    /// Whether it was a run of the script that was found before.
     #[must_use]
     pub fn is_of(&self, identity: &Identity) -> bool {
         self.stamp == Some(identity.stamp)
@@ -192,16 +191,22 @@ impl Script {
         let Some(_turn) = self.turns.take().await else {
             return Run::prevented(ScanError::Stopping);
         };
-        // Not the one it is remembered by, which may be a second old: a link may lead elsewhere since, and back.
-        let before = self.stamp().await;
         let begun = Instant::now();
-        let outcome = caught(self.run(job)).await;
+        let run = caught(self.run(job)).await;
         let took = Some(begun.elapsed());
-        let after = self.stamp().await;
-        Run { outcome, took, stamp: before.filter(|_| before == after) }
+        // Not the one it is remembered by, which may be a second old: a link may lead elsewhere since, and back.
+        let (outcome, stamp) = match run {
+            Ok((judged, stamp)) => (judged.map_err(ScanError::Script), stamp),
+            Err(error) => (Err(error), self.stamp().await),
+        };
+        Run { outcome, took, stamp }
     }
 
-    async fn run(&self, job: &mut Job) -> Result<Judgement, ScanError> {
+    /// Beside what came of it, the state of the script that it was.
+    async fn run(
+        &self,
+        job: &mut Job,
+    ) -> Result<(Result<Judgement, ScriptFailure>, Option<FileState>), ScanError> {
         let command = command(&self.program, &self.args, job.media_path());
         // More than is kept, so that a path at the cut is seen whole and cut out.
         let capture = self.max_output.saturating_add(job.media_path().as_os_str().len());
@@ -211,7 +216,7 @@ impl Script {
         let first_line = first_line(&exit.stdout, exit.stdout_truncated, job.directory());
         let judged = self.verdict(exit.outcome, output, first_line);
         tell_stderr(&exit.stderr, &judged);
-        judged.map_err(ScanError::Script)
+        Ok((judged, exit.program))
     }
 
     fn verdict(
@@ -249,13 +254,13 @@ impl Script {
         tokio::task::spawn_blocking(move || script.look()).await.ok().flatten()
     }
 
-    async fn stamp(&self) -> Option<Stamp> {
+    async fn stamp(&self) -> Option<FileState> {
         let program = self.program.clone();
-        tokio::task::spawn_blocking(move || Stamp::of(&program)).await.ok().flatten()
+        tokio::task::spawn_blocking(move || FileState::of(&program)).await.ok().flatten()
     }
 
     fn look(&self) -> Option<Identity> {
-        let stamp = Stamp::of(&self.program)?;
+        let stamp = FileState::of(&self.program)?;
         let found = *self.found();
         let fingerprint = match found {
             Some((_, before)) if before.stamp == stamp => before.fingerprint,
@@ -266,7 +271,7 @@ impl Script {
         Some(identity)
     }
 
-    fn read(&self, stamp: Stamp) -> Fingerprint {
+    fn read(&self, stamp: FileState) -> Fingerprint {
         let mut hash = Sha256::new();
         hash.update(self.conditions);
         if hash_file(&self.program, &mut hash).is_err() {
@@ -339,29 +344,6 @@ fn command(program: &Path, args: &[OsString], media: &Path) -> Command {
     let mut args = args.to_vec();
     args.push(media.as_os_str().to_owned());
     Command { program: program.to_owned(), args }
-}
-
-/// What changes when a file does: cheap to read, and enough to know that its content need not be.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    fn of(path: &Path) -> Option<Self> {
-        let metadata = std::fs::metadata(path).ok()?;
-        Some(Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        })
-    }
 }
 
 fn hash_file(path: &Path, hash: &mut Sha256) -> std::io::Result<()> {

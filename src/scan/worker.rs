@@ -434,7 +434,14 @@ pub(super) fn finish(
     detector: &Detector,
 ) -> Result<(Taken, Option<MediaType>), IntakeError> {
     let taken = intake.finish()?;
-    let detected = taken.plaintext.as_ref().map(|it| detector.detect(&it.file)).transpose();
+    let detect = |plaintext: &Plaintext| match &taken.body {
+        // The plaintext itself: what is in memory need not be read back.
+        Some(Body::Memory(bytes)) if taken.body_hash == plaintext.hash => {
+            Ok(detector.detect_bytes(bytes))
+        }
+        _ => detector.detect(&plaintext.file),
+    };
+    let detected = taken.plaintext.as_ref().map(detect).transpose();
     Ok((taken, detected.map_err(IntakeError::Disk)?))
 }
 

@@ -48,6 +48,7 @@ mod supervise;
 mod watch;
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -62,7 +63,7 @@ use self::watch::Watch;
 use crate::channel::{self, Packet};
 use crate::dispatch::BUILD;
 use crate::error::{Refusal, Step};
-use crate::protocol::{Prepare, Reply, Request, Run, decode, encode};
+use crate::protocol::{FileState, Prepare, Reply, Request, Run, decode, encode};
 
 /// The server has gone, or speaks no protocol of ours: either way there is nobody left to work for.
 struct Gone;
@@ -95,9 +96,12 @@ fn serve(channel: BorrowedFd<'_>, children: &SignalFd) -> Result<(), Gone> {
         else {
             return Err(Gone);
         };
+        let program = Path::new(&run.program.0);
+        let before = FileState::of(program);
         match run_program(channel, children, &directory, &prepare, &run, [stdout, stderr])? {
             Ok(End { status, usage, timed_out, survivors, attempts }) => {
-                let ended = Reply::Ended { status, timed_out, usage, survivors, attempts };
+                let program = before.filter(|before| FileState::of(program) == Some(*before));
+                let ended = Reply::Ended { status, timed_out, usage, program, survivors, attempts };
                 reply(channel, &ended, &[])?;
             }
             Err(refusal) => reply(channel, &Reply::Refused(refusal), &[])?,

@@ -17,7 +17,7 @@ type Lie = (Vec<u8>, usize);
 const TRUTHS: [&str; 5] = [
     r#""Prepared""#,
     r#"{"Started":{"pid":1999999999}}"#,
-    r#"{"Ended":{"status":0,"timed_out":false,"usage":{"user_time":{"secs":0,"nanos":0},"system_time":{"secs":0,"nanos":0},"max_rss":1},"survivors":false,"attempts":[]}}"#,
+    r#"{"Ended":{"status":0,"timed_out":false,"usage":{"user_time":{"secs":0,"nanos":0},"system_time":{"secs":0,"nanos":0},"max_rss":1},"program":null,"survivors":false,"attempts":[]}}"#,
     r#"{"Refused":{"step":"Execute","errno":2}}"#,
     r#"{"Refused":{"step":"Namespaces","errno":1}}"#,
 ];

@@ -1,12 +1,12 @@
 //! How a program ended, or why it did not begin, arrives as it was.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
-use mcs_sandbox::{Error, Limits, Outcome, Policy, Step};
+use mcs_sandbox::{Error, FileState, Limits, Outcome, Policy, Step};
 
-use crate::place::{AMPLE, Place, command, policy, sh, skipped_without_root};
+use crate::place::{AMPLE, Place, command, eventually, policy, sh, skipped_without_root};
 
 #[tokio::test]
 async fn exit_codes_arrive_unchanged() {
@@ -89,6 +89,29 @@ async fn a_program_that_uses_up_its_processor_time_dies_of_it() {
 }
 
 #[tokio::test]
+async fn which_file_a_program_was_is_told_where_it_stayed_the_same() {
+    let place = Place::new();
+    let quick = place.executable("#!/bin/sh\n", 0o755);
+    let state = FileState::of(&quick);
+    assert!(state.is_some());
+    assert_eq!(place.run(&command(&quick)).await.unwrap().program, state);
+
+    let waiting = "#!/bin/sh\n: >begun; until test -e go; do :; done\n";
+    let waiting = place.executable(waiting, 0o755);
+    let mut job = place.job().await;
+    let directory = job.directory().to_owned();
+    let change = async {
+        eventually("it runs", || directory.join("begun").exists()).await;
+        fs::set_permissions(&waiting, Permissions::from_mode(0o555)).unwrap();
+        fs::write(directory.join("go"), "").unwrap();
+    };
+    let command = command(&waiting);
+    let (exit, ()) = tokio::join!(job.run(&command, AMPLE, 100), change);
+    assert_eq!(exit.unwrap().program, None);
+    job.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn what_a_program_cost_is_told() {
     let place = Place::new();
     let exit = place.sh("i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done").await;
@@ -164,13 +187,13 @@ async fn a_program_that_only_the_server_can_reach_is_executed_all_the_same() {
     fs::create_dir(&hidden).unwrap();
     let script = hidden.join("script");
     fs::write(&script, "#!/bin/sh\nexit 3\n").unwrap();
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
-    fs::set_permissions(&hidden, fs::Permissions::from_mode(0o700)).unwrap();
+    fs::set_permissions(&script, Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(&hidden, Permissions::from_mode(0o700)).unwrap();
 
     let exit = place.run(&command(&script)).await.unwrap();
     assert_eq!(exit.outcome, Outcome::Exited(3));
 
     // The right to execute is not spared.
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o744)).unwrap();
+    fs::set_permissions(&script, Permissions::from_mode(0o744)).unwrap();
     refused(&place, &script, "Permission denied").await;
 }
