@@ -159,12 +159,12 @@ async fn surround(
 ) -> Response {
     let (parts, body) = request.into_parts();
     let route = Route::of(parts.uri.path());
-    // Pinned here, as each future around it would have the place for it twice: to be given it, and to wait for it.
+    // Pinned where they are made: each future around them would have the place for them twice, to be given them and to
+    // wait for them.
     let answered = pin!(async {
-        let (mut response, outcome) = AssertUnwindSafe(handle(route, &parts, body))
-            .catch_unwind()
-            .await
-            .unwrap_or_else(panicked);
+        let handled = pin!(handle(route, &parts, body));
+        let caught = AssertUnwindSafe(handled).catch_unwind().await;
+        let (mut response, outcome) = caught.unwrap_or_else(panicked);
         complete(&mut response);
         if parts.method == Method::HEAD {
             *response.body_mut() = Body::empty();

@@ -22,6 +22,7 @@ pub mod trial;
 pub mod worker;
 
 use std::{
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -398,8 +399,12 @@ impl Scanner {
     /// [`ScanError`], shared with all who waited for the same job.
     pub async fn scan(&self, request: &ScanRequest) -> Result<Answer, Arc<ScanError>> {
         let mut seat = None;
-        // Awaited where it is made: from a variable it would be moved, and have its place twice.
-        match timeout(self.workshop.settings.deadline, self.rounds(request, &mut seat)).await {
+        let answered = {
+            // Pinned where it is made: to be handed on it would be copied from place to place.
+            let rounds = pin!(self.rounds(request, &mut seat));
+            timeout(self.workshop.settings.deadline, rounds).await
+        };
+        match answered {
             Ok(answered) => answered,
             Err(_elapsed) => {
                 // Without a seat it is the homeserver that has not said yet whether they may have it.
