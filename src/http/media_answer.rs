@@ -8,6 +8,7 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
+use bytes::BytesMut;
 use futures_util::{Stream, stream};
 use mime::Mime;
 
@@ -138,28 +139,30 @@ fn body(body: &media::Body, part: Range<u64>) -> Body {
     }
 }
 
-/// One piece at a time: the next is read when the connection has taken this one. A piece that
-/// cannot be read ends the stream with an error, which breaks the connection off: a client must
-/// never take a part for the whole.
+/// One piece at a time: the next is read when the connection has taken this one, and into the same
+/// memory. A piece that cannot be read ends the stream with an error, which breaks the connection
+/// off: a client must never take a part for the whole.
 fn pieces(file: Arc<SpooledFile>, part: Range<u64>) -> impl Stream<Item = io::Result<Bytes>> {
-    stream::try_unfold((file, part), |(file, part)| async move {
+    stream::try_unfold((file, part, Bytes::new()), |(file, part, last)| async move {
         if part.is_empty() {
             return Ok(None);
         }
         let read = tokio::task::spawn_blocking(move || {
-            let piece = read_piece(&file, &part);
+            // It is the connection's, still, where that has kept an end of it.
+            let piece = read_piece(&file, &part, last.try_into_mut().unwrap_or_default());
             (file, part, piece)
         });
         let (file, part, piece) = read.await.map_err(io::Error::other)?;
         let piece = piece.inspect_err(|error| tracing::warn!(%error, "a body broke off"))?;
         let next = part.start.saturating_add(piece.len() as u64)..part.end;
-        Ok(Some((piece, (file, next))))
+        Ok(Some((piece.clone(), (file, next, piece))))
     })
 }
 
-fn read_piece(file: &SpooledFile, part: &Range<u64>) -> io::Result<Bytes> {
+fn read_piece(file: &SpooledFile, part: &Range<u64>, mut buffer: BytesMut) -> io::Result<Bytes> {
     let wanted = part.end.saturating_sub(part.start).min(PIECE);
-    let mut buffer = vec![0; usize::try_from(wanted).map_err(io::Error::other)?];
+    // What is there already is not set to zero again.
+    buffer.resize(usize::try_from(wanted).map_err(io::Error::other)?, 0);
     let length = loop {
         match file.read_at(&mut buffer, part.start) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -170,7 +173,7 @@ fn read_piece(file: &SpooledFile, part: &Range<u64>) -> io::Result<Bytes> {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     buffer.truncate(length);
-    Ok(buffer.into())
+    Ok(buffer.freeze())
 }
 
 #[cfg(test)]
@@ -178,13 +181,14 @@ mod tests {
     use std::sync::LazyLock;
 
     use axum::http::Request;
+    use futures_util::TryStreamExt;
     use http_body_util::BodyExt;
     use sha2::{Digest, Sha256};
 
     use super::*;
     use crate::{
         media::{
-            intake::{Intake, Plan},
+            intake::{Intake, Plan, ScriptFile},
             spool::Spool,
         },
         scan::filetype::{Detector, MediaType},
@@ -208,6 +212,10 @@ mod tests {
     }
 
     fn spooled(bytes: &[u8]) -> Media {
+        taken_in(bytes, None)
+    }
+
+    fn taken_in(bytes: &[u8], script_file: Option<ScriptFile>) -> Media {
         let spool = Spool::new(std::env::temp_dir(), u64::MAX, u64::MAX);
         let plan = Plan {
             account: spool.own_account(),
@@ -215,7 +223,7 @@ mod tests {
             memory_limit: 0,
             keep_large: true,
             decryption: None,
-            script_file: None,
+            script_file,
         };
         let mut intake = Intake::begin(&spool, plan, None).unwrap();
         intake.write(bytes).unwrap();
@@ -343,6 +351,38 @@ mod tests {
         assert_eq!(response.headers()["etag"], etag);
         assert_eq!(response.headers()["content-length"], "10");
         assert_eq!(ask(Method::POST, &both, &media).status(), StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn a_piece_takes_the_memory_of_the_last_one_unless_that_is_still_held() {
+        let bytes: Vec<u8> = (0..4 * PIECE).map(|i| (i / PIECE).to_le_bytes()[0]).collect();
+        let media::Body::File(file) = spooled(&bytes).body else { panic!("in memory") };
+        let mut pieces = Box::pin(pieces(file, 0..4 * PIECE));
+        let mut next = async || pieces.try_next().await.unwrap().unwrap();
+        let first = next().await;
+        let place = first.as_ptr();
+        drop(first);
+        let second = next().await;
+        assert_eq!(second.as_ptr(), place);
+        let third = next().await;
+        assert_ne!(third.as_ptr(), place);
+        let fourth = next().await;
+        for (number, piece) in (1..).zip([second, third, fourth]) {
+            assert_eq!(piece.len() as u64, PIECE);
+            assert!(piece.iter().all(|byte| *byte == number), "{number}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_whose_file_is_cut_short_breaks_off() {
+        let file = tempfile::tempfile().unwrap();
+        let same = file.try_clone().unwrap();
+        let script_file = Some(ScriptFile { file, tamper_proof: true });
+        let media = taken_in(&vec![7; 700_001], script_file);
+        same.set_len(600_000).unwrap();
+        let answer = get(&[], &media);
+        assert_eq!(answer.headers()["content-length"], "700001");
+        answer.into_body().collect().await.unwrap_err();
     }
 
     #[tokio::test]

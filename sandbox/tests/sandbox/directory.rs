@@ -4,7 +4,7 @@ use std::io::{Read as _, Seek as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use mcs_sandbox::{Error, Outcome};
+use mcs_sandbox::{Error, Layer, Outcome};
 use nix::unistd::geteuid;
 
 use crate::place::{AMPLE, Place, USER, is_root, sh, skipped, skipped_without_root, text};
@@ -47,6 +47,28 @@ async fn a_program_reads_the_media_and_writes_beside_it() {
     assert_eq!((exit.outcome, text(&exit.stdout)), (Outcome::Exited(0), expected.as_str()));
     job.close().await.unwrap();
     assert!(place.is_empty());
+}
+
+#[tokio::test]
+async fn in_memory_a_media_takes_what_it_is_long_however_large_the_pages_are() {
+    const NAME: &str = "in_memory_a_media_takes_what_it_is_long_however_large_the_pages_are";
+    let place = Place::new();
+    let sandbox = place.candidate().settle(&place.jobs()).await.unwrap();
+    if !sandbox.layers().holds(Layer::Namespaces) {
+        skipped(NAME, "there are no namespaces");
+        return;
+    }
+    let job = sandbox.prepare(&place.jobs(), "media").await.unwrap();
+    let mut media = job.media().unwrap();
+    for length in [1, 100 << 10, 512 << 10, 3 << 20, 700_001] {
+        media.write_all(&vec![1; length]).unwrap();
+        let metadata = media.metadata().unwrap();
+        let taken = metadata.blocks() * 512;
+        // The smallest pages are of 64 KiB on some machines.
+        let allowed = metadata.len()..metadata.len() + (64 << 10);
+        assert!(allowed.contains(&taken), "{taken} bytes for {}", metadata.len());
+    }
+    job.close().await.unwrap();
 }
 
 const TAMPER: &str = r#"chmod 666 "$1"; echo changed > "$1"; cat "$1""#;
