@@ -24,8 +24,8 @@
 //!
 //! # The walk of one request (`POST …/download_encrypted`)
 //!
-//! 1. [`http::routes`] finds the route and bounds the body.
-//! 2. [`http::request`] turns JSON into a [`scan::ScanRequest`]; from here on everything is parsed.
+//! 1. [`http::routes`] finds the route.
+//! 2. [`http::request`] bounds the body and turns JSON into a [`scan::ScanRequest`]; from here on everything is parsed.
 //! 3. [`http::handlers`] calls [`scan::Scanner::scan`].
 //! 4. [`scan`] authorises the requester; a known verdict is answered from [`scan::cache`].
 //! 5. [`scan::flight`] joins a job for the same thing, or submits one.

@@ -3,6 +3,7 @@
 //! the other's bytes to be well-formed.
 
 use std::ffi::OsString;
+use std::fs::Metadata;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -118,7 +119,8 @@ pub struct Usage {
 }
 
 /// What changes when a file does: cheap to read, and enough to know that its content need not be. The time of change cannot
-/// be set back, so what was there and gone again is seen too. stat(2).
+/// be set back, so a file that was put in its place for a moment is seen too; a link that led elsewhere for a moment is not.
+/// stat(2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileState {
     device: u64,
@@ -132,14 +134,19 @@ impl FileState {
     /// Of the file that this path leads to; none where it cannot be looked at. Blocks on the disk.
     #[must_use]
     pub fn of(path: &Path) -> Option<Self> {
-        let metadata = std::fs::metadata(path).ok()?;
-        Some(Self {
+        std::fs::metadata(path).as_ref().map(Self::from).ok()
+    }
+}
+
+impl From<&Metadata> for FileState {
+    fn from(metadata: &Metadata) -> Self {
+        Self {
             device: metadata.dev(),
             inode: metadata.ino(),
             size: metadata.size(),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
-        })
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::{
     ffi::OsString,
+    fs::File,
     io::Read,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
@@ -264,21 +265,28 @@ impl Script {
         let found = *self.found();
         let fingerprint = match found {
             Some((_, before)) if before.stamp == stamp => before.fingerprint,
-            _ => self.read(stamp),
+            _ => self.read(stamp)?,
         };
         let identity = Identity { fingerprint, stamp };
         *self.found() = Some((Instant::now(), identity));
         Some(identity)
     }
 
-    fn read(&self, stamp: FileState) -> Fingerprint {
+    /// None if it is another by now.
+    fn read(&self, stamp: FileState) -> Option<Fingerprint> {
         let mut hash = Sha256::new();
         hash.update(self.conditions);
-        if hash_file(&self.program, &mut hash).is_err() {
-            // Executable but not readable: its stamp has to do.
-            hash.update(format!("{stamp:?}"));
+        let file = File::open(&self.program);
+        if let Ok(mut file) = file
+            && hash_file(&mut file, &mut hash).is_ok()
+        {
+            // What was hashed, though a link may lead elsewhere since it was looked at, and back.
+            let hashed = FileState::from(&file.metadata().ok()?);
+            return (hashed == stamp).then(|| Fingerprint(hash.finalize().into()));
         }
-        Fingerprint(hash.finalize().into())
+        // Executable but not readable: its stamp has to do.
+        hash.update(format!("{stamp:?}"));
+        Some(Fingerprint(hash.finalize().into()))
     }
 
     fn found(&self) -> std::sync::MutexGuard<'_, Option<(Instant, Identity)>> {
@@ -346,8 +354,7 @@ fn command(program: &Path, args: &[OsString], media: &Path) -> Command {
     Command { program: program.to_owned(), args }
 }
 
-fn hash_file(path: &Path, hash: &mut Sha256) -> std::io::Result<()> {
-    let mut file = std::fs::File::open(path)?;
+fn hash_file(file: &mut File, hash: &mut Sha256) -> std::io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
     loop {
         match file.read(&mut buffer)? {

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use nix::libc::{self, c_long};
-use seccompiler::{BackendError, BpfProgram, Error, SeccompRule, sock_filter};
+use seccompiler::{BpfProgram, SeccompRule, sock_filter};
 
 const LOAD: u16 = code(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS);
 const EQUAL: u16 = code(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K);
@@ -41,12 +41,15 @@ enum Outcome {
 }
 
 /// Allows what is not listed, up to `last`; beyond it numbers are answered by `beyond`. Calls of another architecture kill the
-/// process.
+/// process. None where a listed number lies beyond the last, or a jump would be too long for an instruction.
 pub(super) fn compile(
     decisions: BTreeMap<c_long, Decision>,
     last: c_long,
     beyond: u32,
-) -> Result<BpfProgram, Error> {
+) -> Option<BpfProgram> {
+    if decisions.last_key_value().is_some_and(|(call, _)| *call > last) {
+        return None;
+    }
     let mut chains = Vec::new();
     let mut outcomes = vec![(0, Outcome::Always(libc::SECCOMP_RET_ALLOW))];
     let mut from = |first: u32, outcome| {
@@ -86,15 +89,14 @@ pub(super) fn compile(
         program.push(match step {
             Step::Do(instruction) => instruction,
             Step::Follow(chain) => {
-                let place = places.get(chain).copied().unwrap_or(end);
-                statement(GO_ON_AT, u32::try_from(place - at - 1).unwrap_or(u32::MAX))
+                statement(GO_ON_AT, u32::try_from(places.get(chain)? - at - 1).ok()?)
             }
         });
     }
     program.extend(chains.into_iter().flatten());
     // The library's rules have a jump to what it puts behind them; it is never taken, but has to lead somewhere.
-    program.push(statement(RETURN, libc::SECCOMP_RET_ALLOW));
-    Ok(program)
+    program.push(statement(RETURN, libc::SECCOMP_RET_KILL_PROCESS));
+    Some(program)
 }
 
 enum Step {
@@ -103,22 +105,20 @@ enum Step {
     Follow(usize),
 }
 
-fn search(outcomes: &[(u32, Outcome)]) -> Result<Vec<Step>, Error> {
+fn search(outcomes: &[(u32, Outcome)]) -> Option<Vec<Step>> {
     match outcomes {
-        [] => Ok(Vec::new()),
-        [(_, Outcome::Always(answer))] => Ok(vec![Step::Do(statement(RETURN, *answer))]),
-        [(_, Outcome::Chain(chain))] => Ok(vec![Step::Follow(*chain)]),
+        [] => None,
+        [(_, Outcome::Always(answer))] => Some(vec![Step::Do(statement(RETURN, *answer))]),
+        [(_, Outcome::Chain(chain))] => Some(vec![Step::Follow(*chain)]),
         outcomes => {
             let (below, above) = outcomes.split_at(outcomes.len() / 2);
-            let middle = above.first().map_or(0, |(first, _)| *first);
+            let (middle, _) = *above.first()?;
             let (mut below, mut above) = (search(below)?, search(above)?);
-            // All that an instruction's jump can skip.
-            let skipped = u8::try_from(below.len())
-                .map_err(|_| Error::Backend(BackendError::FilterTooLarge(below.len())))?;
+            let skipped = u8::try_from(below.len()).ok()?;
             let mut all = vec![Step::Do(jump(AT_LEAST, middle, skipped, 0))];
             all.append(&mut below);
             all.append(&mut above);
-            Ok(all)
+            Some(all)
         }
     }
 }
@@ -159,4 +159,18 @@ const fn code(operation: u32) -> u16 {
 )]
 const fn number(call: c_long) -> u32 {
     call as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_beyond_the_last_number_makes_no_filter() {
+        let made = |call| {
+            let listed = BTreeMap::from([(call, Decision::Always(libc::SECCOMP_RET_TRAP))]);
+            compile(listed, 9, libc::SECCOMP_RET_TRAP).is_some()
+        };
+        assert!(made(0) && made(9) && !made(10));
+    }
 }

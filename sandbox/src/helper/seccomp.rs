@@ -50,8 +50,9 @@ impl Filter {
         watched: bool,
     ) -> Result<Self, Refusal> {
         let asked: Vec<_> = watched.then(|| asked_about(plan)).into_iter().flatten().collect();
-        let made = made(plan, view, servers_own, &asked);
-        made.map(Self).map_err(|_| Refusal::at(Step::Seccomp)(Errno::EINVAL))
+        let listed = listed(plan, view, servers_own, &asked).ok();
+        let program = listed.and_then(|listed| bpf::compile(listed, LAST_KNOWN, UNKNOWN));
+        program.map(Self).ok_or_else(|| Refusal::at(Step::Seccomp)(Errno::EINVAL))
     }
 
     /// For good, and for whatever this process executes. Wants `no_new_privs`.
@@ -86,12 +87,12 @@ impl Filter {
     }
 }
 
-fn made(
+fn listed(
     plan: Plan,
     view: &View,
     servers_own: bool,
     asked: &[c_long],
-) -> Result<BpfProgram, seccompiler::Error> {
+) -> Result<BTreeMap<c_long, Decision>, seccompiler::Error> {
     use SeccompCmpOp::{Eq, MaskedEq, Ne};
     let beyond = [
         // Then a program is killed with its process group, which nothing may leave.
@@ -126,10 +127,10 @@ fn made(
     let decision = |rules: Vec<_>| {
         if rules.is_empty() { Decision::Always(DENIED) } else { Decision::Where(rules, DENIED) }
     };
-    let mut decisions: BTreeMap<_, _> =
+    let mut listed: BTreeMap<_, _> =
         rules.into_iter().map(|(call, rules)| (call, decision(rules))).collect();
-    decisions.insert(libc::SYS_clone3, Decision::Always(UNKNOWN));
-    bpf::compile(decisions, LAST_KNOWN, UNKNOWN)
+    listed.insert(libc::SYS_clone3, Decision::Always(UNKNOWN));
+    Ok(listed)
 }
 
 /// Which sockets there are, and what is done with them that Landlock does not see.

@@ -348,6 +348,20 @@ fn rules() {
     assert!(!MimeRules::only::<&str>([]).allows("image/png"));
 }
 
+#[test]
+fn what_lies_behind_a_tag_has_its_type_however_large_it_is() {
+    // All that is looked at of a file: the shelves take half of the work that there may be.
+    let noise = |n: u32| n.wrapping_mul(0x9e37_79b1).rotate_left(9).to_le_bytes()[0];
+    for (content, name) in
+        [(b"\xff\xfb\x90\x64".to_vec(), "audio/mpeg"), (pe(), "application/x-dosexec")]
+    {
+        let mut file = [b"ID3\x04\0\0\0\0\0\0".to_vec(), content].concat();
+        file.extend((0..u32::try_from(HEAD).unwrap()).map(noise));
+        assert_eq!(detect(&file), name);
+        assert_eq!(UNTOUCHED.detect_bytes(&file).as_str(), name);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
