@@ -79,7 +79,7 @@ struct Entry {
     stream_gate: Same,
 }
 
-/// Said where all rules are to be asked. As in `scan::filetype`.
+/// Said where all rules are to be asked. As in `scan::filetype::shelves`.
 const ELSEWHERE: &str = r#"{"String":"(elsewhere)"}"#;
 
 /// What stays as it is. Some numbers have 128 bits, which a `Value` cannot hold.
@@ -128,7 +128,7 @@ struct Shelves {
     texts: Database,
 }
 
-/// As in `scan::filetype`.
+/// As in `scan::filetype::shelves`.
 const CLASSES: u8 = 16;
 
 fn shelves(all: &Database) -> Result<Shelves, Box<dyn Error>> {

@@ -33,6 +33,31 @@ impl Observer {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
         Self { ids: AtomicU64::default(), metrics }
     }
+
+    /// Waits for a request's answer in a span of its own, counts it and tells of it.
+    pub(super) async fn observe(
+        &self,
+        route: &'static str,
+        method: &Method,
+        answer: impl Future<Output = (Response, Outcome)>,
+    ) -> Response {
+        let id = self.ids.fetch_add(1, Ordering::Relaxed);
+        let span = info_span!("request", id, %method, route);
+        async {
+            let metrics = &*self.metrics;
+            let _counted = metrics.request_begins();
+            let mut unanswered =
+                Unanswered { started: Instant::now(), route, metrics, answered: false };
+            let (response, outcome) = answer.await;
+            unanswered.answered = true;
+            let total = unanswered.started.elapsed();
+            count(metrics, route, method, &response, &outcome, total);
+            write(&response, &outcome, total);
+            response
+        }
+        .instrument(span)
+        .await
+    }
 }
 
 /// What a handler has to say of its answer to the log.
@@ -70,33 +95,6 @@ impl Outcome {
             timings: answer.timings,
             quiet: answer.source == Source::Memory,
         }
-    }
-}
-
-impl Observer {
-    /// Waits for a request's answer in a span of its own, counts it and tells of it.
-    pub(super) async fn observe(
-        &self,
-        route: &'static str,
-        method: &Method,
-        answer: impl Future<Output = (Response, Outcome)>,
-    ) -> Response {
-        let id = self.ids.fetch_add(1, Ordering::Relaxed);
-        let span = info_span!("request", id, %method, route);
-        async {
-            let metrics = &*self.metrics;
-            let _counted = metrics.request_begins();
-            let mut unanswered =
-                Unanswered { started: Instant::now(), route, metrics, answered: false };
-            let (response, outcome) = answer.await;
-            unanswered.answered = true;
-            let total = unanswered.started.elapsed();
-            count(metrics, route, method, &response, &outcome, total);
-            write(&response, &outcome, total);
-            response
-        }
-        .instrument(span)
-        .await
     }
 }
 

@@ -8,6 +8,8 @@
 //! the rule engine ends with `application/octet-stream`. A few corrections, each with its reason,
 //! bring the engine to what `file` prints.
 
+mod shelves;
+
 use std::any::Any;
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -21,8 +23,9 @@ use std::str;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use pure_magic::readers::DataRead;
-use pure_magic::{Magic, MagicDb, MagicRule, StreamKind};
+use pure_magic::{Magic, MagicDb};
 use serde::de::IgnoredAny;
+use shelves::Shelves;
 
 /// Bytes looked at from a file's beginning. Office documents keep what tells them apart behind
 /// their first entries; disk images, the farthest of what people send, at 32 KiB.
@@ -44,23 +47,6 @@ const READ: u64 = 256;
 
 /// libmagic's rules, in the engine's own form.
 const RULES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/filetypes"));
-
-/// The same on shelves, see `build.rs`: those that want a certain first byte, by its lower half; others, in two parts by their
-/// order; and others for texts.
-macro_rules! shelf {
-    ($($name:literal),*) => {
-        [$(include_bytes!(concat!(env!("OUT_DIR"), "/filetypes-", $name)).as_slice()),*]
-    };
-}
-const BY_FIRST_BYTE: [&[u8]; 16] = shelf![
-    "first-0", "first-1", "first-2", "first-3", "first-4", "first-5", "first-6", "first-7",
-    "first-8", "first-9", "first-10", "first-11", "first-12", "first-13", "first-14", "first-15"
-];
-const OTHERS: [&[u8]; 2] = shelf!["other-0", "other-1"];
-const TEXTS: [&[u8]; 1] = shelf!["texts"];
-
-/// What a rule of a shelf says that would go on with all rules.
-const ELSEWHERE: &str = "(elsewhere)";
 
 /// What nothing is known of.
 const UNKNOWN: &str = "application/octet-stream";
@@ -131,7 +117,7 @@ fn essence(name: &str) -> &str {
 
 /// The rules of file types, loaded once (about 20 ms and 7 MiB each for the shelves and for the whole).
 pub struct Detector {
-    shelves: Vec<Shelf>,
+    shelves: Shelves,
     /// All rules together, loaded when a file leads there: few do, music with a tag in front above all, and what looks like a
     /// table of two columns. They take what the shelves take once more, from then on.
     whole: OnceLock<Option<MagicDb>>,
@@ -140,31 +126,6 @@ pub struct Detector {
     /// Those found so far, which many media share for as long as they are remembered. No more than
     /// there are names in the rules.
     found: Mutex<HashSet<MediaType>>,
-}
-
-struct Shelf {
-    files: Files,
-    /// The first of its rules, in the order of all.
-    first: usize,
-    rules: MagicDb,
-}
-
-/// Which a shelf's rules are for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Files {
-    /// Those whose first byte has this lower half.
-    Class(u8),
-    All,
-    Texts,
-}
-
-impl Shelf {
-    fn load(files: Files, bytes: &[u8]) -> Result<Self, LoadError> {
-        let rules = load(bytes)?;
-        let first =
-            rules.rules().first().and_then(MagicRule::source).and_then(|it| it.parse().ok());
-        Ok(Self { files, first: first.unwrap_or(0), rules })
-    }
 }
 
 fn load(mut bytes: &[u8]) -> Result<MagicDb, LoadError> {
@@ -185,10 +146,7 @@ impl fmt::Debug for Detector {
 impl Detector {
     /// Loads the rules. Blocks while it computes.
     pub fn new() -> Result<Self, LoadError> {
-        let by_first_byte = (0..).zip(BY_FIRST_BYTE).map(|(class, it)| (Files::Class(class), it));
-        let others = OTHERS.map(|it| (Files::All, it)).into_iter();
-        let all = by_first_byte.chain(others).chain(TEXTS.map(|it| (Files::Texts, it)));
-        let shelves = all.map(|(files, it)| Shelf::load(files, it)).collect::<Result<_, _>>()?;
+        let shelves = Shelves::load()?;
         Ok(Self {
             shelves,
             whole: OnceLock::new(),
@@ -290,43 +248,11 @@ impl Detector {
     fn first(&self, window: Window<'_>) -> Option<String> {
         // Shelves look at rules behind the first that holds as well, so they may be out of work where all rules in their order
         // are not; and all rules begin with all of it: what a file is must not hang on how its rules are laid out.
-        let shelved = catch_unwind(AssertUnwindSafe(|| self.first_on_shelves(window)));
+        let shelved = catch_unwind(AssertUnwindSafe(|| self.shelves.first(window)));
         shelved.ok().flatten().or_else(|| {
             let all = self.whole()?.first_magic(&mut window.clone(), None).ok()?;
             Some(all.mime_type().to_owned())
         })
-    }
-
-    /// The same by the shelves. None where they lead to all rules, too.
-    fn first_on_shelves(&self, mut window: Window<'_>) -> Option<String> {
-        let class = window.head.first().map(|byte| Files::Class(byte & 0xf));
-        let mut found: Option<(usize, Magic<'_>)> = None;
-        let mut unknown = None;
-        let mut is_binary = false;
-        for shelf in &self.shelves {
-            let passed_by = match shelf.files {
-                Files::Class(_) => Some(shelf.files) != class,
-                Files::Texts => is_binary,
-                Files::All => false,
-            };
-            if passed_by || found.as_ref().is_some_and(|(place, _)| *place < shelf.first) {
-                continue;
-            }
-            let magic = shelf.rules.first_magic(&mut window, None).ok()?;
-            is_binary = magic.stream_kind() == Some(StreamKind::Binary);
-            match magic.source().and_then(|place| place.parse().ok()) {
-                Some(place) if found.as_ref().is_none_or(|(before, _)| place < *before) => {
-                    found = Some((place, magic));
-                }
-                Some(_) => {}
-                None if magic.is_default() => unknown = Some(magic),
-                // What the engine knows without a rule comes before all of them.
-                None => return Some(magic.mime_type().to_owned()),
-            }
-        }
-        let first = found.map(|(_, magic)| magic).or(unknown)?;
-        let is_elsewhere = first.message_parts().any(|it| it == ELSEWHERE);
-        (!is_elsewhere).then(|| first.mime_type().to_owned())
     }
 
     /// The rules' answer; [`UNKNOWN`] where they cannot come to one.
