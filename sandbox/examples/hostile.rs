@@ -343,17 +343,20 @@ fn use_up(what: &str) -> Attack {
     }
 }
 
-/// Leaves processes behind that hold the FIFO open, and ends.
+/// Leaves processes behind that hold the FIFO open, and ends as soon as they are away.
 fn leave(fifo: &str, how: &str) {
     let mut held = File::options().write(true).open(fifo).unwrap();
+    let (mut told, tell) = std::io::pipe().unwrap();
     let fork = || {
         // SAFETY: there is one thread.
         unsafe { nix::unistd::fork() }.unwrap()
     };
     if let ForkResult::Child = fork() {
+        drop(told);
         let _ = setsid();
         if let ForkResult::Child = fork() {
             writeln!(held, "away").unwrap();
+            drop(tell);
             match how {
                 "asleep" => loop {
                     pause();
@@ -369,7 +372,9 @@ fn leave(fifo: &str, how: &str) {
         }
         exit(0);
     }
-    std::thread::sleep(std::time::Duration::from_millis(100));
+    drop(tell);
+    // The end-of-file comes when whoever stays has written its line.
+    told.read_to_end(&mut Vec::new()).unwrap();
 }
 
 /// A helper that says what it finds in the file `lies` beside the jobs' directory: a packet, with descriptors, for each that it
