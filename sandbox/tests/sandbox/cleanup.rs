@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use mcs_sandbox::{Outcome, remove_tree};
 use nix::sys::stat::{Mode, mkdirat};
 
-use crate::place::{AMPLE, Place, eventually, is_root, sh, sh_with, skipped, text};
+use crate::place::{AMPLE, Place, is_root, sh, sh_with, skipped, text, until};
 
 #[tokio::test]
 async fn a_child_that_forked_twice_and_left_the_session_is_gone_at_the_end() {
@@ -79,7 +79,7 @@ async fn a_job_that_is_dropped_ends_by_itself() {
     let exit = job.run(&sh(&job, "echo $PPID"), AMPLE, 100).await.unwrap();
     let helper = format!("/proc/{}", text(&exit.stdout).trim());
     drop(job);
-    eventually("the helper is reaped", || !fs::exists(&helper).unwrap()).await;
+    until("the helper is reaped", || !fs::exists(&helper).unwrap()).await;
     place.becomes_empty().await;
 }
 

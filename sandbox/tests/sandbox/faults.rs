@@ -84,12 +84,13 @@ async fn a_helper_that_does_not_answer_is_killed_after_the_programs_time_and_lea
     let mut job = place.job().await;
     let command = sh_with(&job, STAY, &witness.path);
     let begin = Instant::now();
-    let (failed, ()) = tokio::join!(job.run(&command, Duration::from_secs(1), 100), async {
+    // Ample for the program to begin, which has to be before the helper is stopped.
+    let (failed, ()) = tokio::join!(job.run(&command, Duration::from_secs(5), 100), async {
         let helper = witness.line().await.parse().unwrap();
         kill(Pid::from_raw(helper), Signal::SIGSTOP).unwrap();
     });
     assert!(matches!(failed, Err(Error::HelperStuck)), "{failed:?}");
-    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < AMPLE, "{:?}", begin.elapsed());
     assert!(place.is_empty());
     witness.is_gone().await;
     job.close().await.unwrap();

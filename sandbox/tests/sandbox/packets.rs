@@ -88,7 +88,7 @@ fn a_program_without_its_two_streams_is_not_run() {
     std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o777)).unwrap();
     let mark = open.join("mark");
     let run = format!(
-        r#"{{"Run":{{"program":"touch","arguments":["{}"],"time_limit":{{"secs":5,"nanos":0}},"watched":false}}}}"#,
+        r#"{{"Run":{{"program":"touch","arguments":["{}"],"time_limit":{{"secs":60,"nanos":0}},"watched":false}}}}"#,
         mark.display()
     );
     // Prepared, Started and Ended; fewer where the helper closes its end.

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, Permissions};
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use mcs_sandbox::{Candidate, Command, Error, Exit, Job, Layer, Policy, Sandbox, User};
 use nix::sys::stat::Mode;
 use nix::unistd::{geteuid, mkfifo};
-use tokio::sync::oneshot;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+use tokio::net::unix::pipe;
+use tokio::time::timeout;
 
 pub(crate) const HELPER: &str = env!("CARGO_BIN_EXE_mcs-sandbox");
 
@@ -21,7 +23,7 @@ pub(crate) const USER: User = User { uid: 61_234, gid: 61_235 };
 /// What a test gives a script that is to end by itself.
 pub(crate) const AMPLE: Duration = Duration::from_secs(30);
 
-/// Within what is gone has to be gone.
+/// Within this time every process of a script has to be gone.
 pub(crate) const SOON: Duration = Duration::from_secs(1);
 
 pub(crate) fn is_root() -> bool {
@@ -128,7 +130,7 @@ impl Place {
 
     /// For what happens in the background.
     pub(crate) async fn becomes_empty(&self) {
-        eventually("the job's directory is removed", || self.is_empty()).await;
+        until("the job's directory is removed", || self.is_empty()).await;
     }
 
     /// An executable file. Written by a child process: a descriptor open for writing here could be inherited by a process
@@ -182,25 +184,19 @@ pub(crate) fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()
 }
 
-/// Waits for what has no event of its own, within [`SOON`].
-pub(crate) async fn eventually(what: &str, condition: impl FnMut() -> bool) {
-    within(SOON, what, condition).await;
-}
-
-/// Waits for what has no event of its own, for this long at the most.
-pub(crate) async fn within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + limit;
+/// Waits for what has no event of its own.
+pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + AMPLE;
     while !condition() {
-        assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
+        assert!(Instant::now() < deadline, "it never came: {what}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 
-/// The reading end of a FIFO, on a thread that a failing test leaves behind.
+/// The reading end of a FIFO.
 pub(crate) struct Witness {
     pub(crate) path: PathBuf,
-    line: Option<oneshot::Receiver<String>>,
-    gone: Option<oneshot::Receiver<()>>,
+    reader: BufReader<pipe::Receiver>,
 }
 
 impl Witness {
@@ -208,33 +204,22 @@ impl Witness {
         let path = directory.join("witness");
         mkfifo(&path, Mode::S_IRWXU).unwrap();
         fs::set_permissions(&path, Permissions::from_mode(0o622)).unwrap();
-        let (tell_line, line) = oneshot::channel();
-        let (tell_gone, gone) = oneshot::channel();
-        let fifo = path.clone();
-        std::thread::spawn(move || {
-            // Opening it waits for a writer.
-            let mut reader = BufReader::new(File::open(fifo).unwrap());
-            let mut line = String::new();
-            reader.read_line(&mut line).unwrap();
-            let _ = tell_line.send(line.trim_end().to_owned());
-            reader.read_to_end(&mut Vec::new()).unwrap();
-            let _ = tell_gone.send(());
-        });
-        Self { path, line: Some(line), gone: Some(gone) }
+        let reader = BufReader::new(pipe::OpenOptions::new().open_receiver(&path).unwrap());
+        Self { path, reader }
     }
 
     /// The first line that a script wrote.
     pub(crate) async fn line(&mut self) -> String {
-        let line = self.line.take().expect("asked once");
-        tokio::time::timeout(AMPLE, line).await.expect("the script came so far").unwrap()
+        let mut line = String::new();
+        let read = timeout(AMPLE, self.reader.read_line(&mut line)).await;
+        assert_ne!(read.expect("the script came so far").unwrap(), 0, "it ended before");
+        line.trim_end().to_owned()
     }
 
     /// That no process has it open any more.
     pub(crate) async fn is_gone(&mut self) {
-        let gone = self.gone.take().expect("asked once");
-        tokio::time::timeout(SOON, gone)
-            .await
-            .expect("every process of the script is gone")
-            .unwrap();
+        let mut rest = Vec::new();
+        let gone = timeout(SOON, self.reader.read_to_end(&mut rest)).await;
+        gone.expect("every process of the script is gone").unwrap();
     }
 }

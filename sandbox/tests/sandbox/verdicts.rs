@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use mcs_sandbox::{Error, FileState, Limits, Outcome, Policy, Step};
 
-use crate::place::{AMPLE, Place, command, policy, sh, skipped_without_root, within};
+use crate::place::{AMPLE, Place, command, policy, sh, skipped_without_root, until};
 
 #[tokio::test]
 async fn exit_codes_arrive_unchanged() {
@@ -101,7 +101,7 @@ async fn which_file_a_program_was_is_told_where_it_stayed_the_same() {
     let mut job = place.job().await;
     let directory = job.directory().to_owned();
     let change = async {
-        within(AMPLE, "it runs", || directory.join("begun").exists()).await;
+        until("it runs", || directory.join("begun").exists()).await;
         fs::set_permissions(&waiting, Permissions::from_mode(0o555)).unwrap();
         fs::write(directory.join("go"), "").unwrap();
     };
