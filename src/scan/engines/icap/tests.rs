@@ -499,7 +499,7 @@ async fn what_a_server_says_unasked_is_nobodys_answer() {
     say.notify_one();
     said.notified().await;
     // For the runtime to look at its sockets once.
-    tokio::time::sleep(Duration::from_millis(1)).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
     assert_eq!(icap.scan(&specimen(MEDIA)).await.unwrap(), Finding::Clean);
     assert_eq!(server.connections(), 2, "the first connection is not used again");
 }
