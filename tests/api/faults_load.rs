@@ -21,6 +21,9 @@ const HOLDS: &str = r#"
 
 const HUNG_UP: &str = "ended without an answer";
 
+/// For what never ends. Ample for a whole job that is held up by nothing, on a slow machine.
+const DEADLINE: &str = r#"scan.deadline = "4s""#;
+
 fn ask(client: &Client, path: impl AsRef<str>, token: &str) -> JoinHandle<Reply> {
     let request = client.request(Method::GET, path.as_ref()).bearer_auth(token.to_owned());
     tokio::spawn(send(request))
@@ -248,8 +251,8 @@ async fn no_request_takes_longer_than_the_deadline_whatever_it_waits_for() {
     homeserver.knows("another");
     let scanner = Builder::new("exit 0")
         .homeserver(&homeserver)
-        .config("scan.deadline = \"2s\"\ndownload.idle_timeout = \"1h\"")
-        .config("download.total_timeout = \"1h\"")
+        .config(DEADLINE)
+        .config("download.idle_timeout = \"1h\"\ndownload.total_timeout = \"1h\"")
         .start()
         .await;
     let media = homeserver.has_bytes("abc", png());
@@ -318,7 +321,7 @@ async fn a_job_whose_time_is_over_while_it_waits_is_answered() {
     let removal = builder.place().write_script("removal.sh", r#"read go < "$MARKS/go""#);
     let scanner = builder
         .config(&format!("scan.removal_command = [\"{}\"]", removal.display()))
-        .config(r#"scan.deadline = "2s""#)
+        .config(DEADLINE)
         .start()
         .await;
     scanner.place.make_fifo("go");
@@ -346,7 +349,8 @@ async fn a_job_whose_time_is_over_while_it_downloads_or_is_scanned_is_answered()
     let homeserver = Homeserver::start().await;
     let scanner = Builder::new(HOLDS)
         .homeserver(&homeserver)
-        .config("scan.deadline = \"1s\"\nresult_cache.failure_ttl = \"0s\"")
+        .config(DEADLINE)
+        .config("result_cache.failure_ttl = \"0s\"")
         .start()
         .await;
     scanner.place.make_fifo("go");
@@ -417,7 +421,8 @@ async fn clients_that_dawdle_are_closed() {
     let homeserver = Homeserver::start().await;
     let scanner = Builder::new("exit 0")
         .homeserver(&homeserver)
-        .config("web.header_timeout = \"300ms\"\nweb.idle_timeout = \"600ms\"")
+        // The first is ample for a header that comes at once.
+        .config("web.header_timeout = \"2s\"\nweb.idle_timeout = \"300ms\"")
         .start()
         .await;
     let begun = Instant::now();
@@ -443,14 +448,14 @@ async fn a_client_that_waits_longer_than_the_time_limits_gets_its_answer() {
     let homeserver = Homeserver::start().await;
     let scanner = Builder::new(HOLDS)
         .homeserver(&homeserver)
-        .config("web.header_timeout = \"100ms\"\nweb.idle_timeout = \"100ms\"")
+        .config("web.header_timeout = \"2s\"\nweb.idle_timeout = \"2s\"")
         .start()
         .await;
     scanner.place.make_fifo("go");
     let media = homeserver.has_bytes("abc", "abc HOLD\n");
     let mut caller = Caller::get(&scanner.address, &format!("/scan/{media}"), TOKEN).await;
     until("it is scanned", || scanner.place.marks("runs") == 1).await;
-    assert!(caller.is_silent_for(Duration::from_millis(300)).await);
+    assert!(caller.is_silent_for(Duration::from_millis(2500)).await);
     scanner.place.let_go("go").await;
     let answer = caller.read_to_end().await;
     assert!(answer.starts_with(b"HTTP/1.1 200"), "{:?}", String::from_utf8_lossy(&answer));
@@ -480,9 +485,9 @@ async fn beyond_the_connection_limit_clients_wait_for_a_place() {
 #[tokio::test]
 async fn public_key_answers_while_every_worker_and_every_script_is_busy() {
     let homeserver = Homeserver::start().await;
-    let scanner = Builder::new("while :; do :; done")
+    let scanner = Builder::new(r#"until [ -e "$MARKS/end" ]; do :; done"#)
         .homeserver(&homeserver)
-        .config("scan.workers = 4\nscan.max_scripts = 4\nscan.timeout = \"3s\"")
+        .config("scan.workers = 4\nscan.max_scripts = 4")
         .start()
         .await;
     let mut busy = Vec::new();
@@ -493,14 +498,13 @@ async fn public_key_answers_while_every_worker_and_every_script_is_busy() {
         busy.push(ask(&scanner.client, format!("/scan/s{index}.example/{token}"), &token));
     }
     until("four scripts run", || scanner.place.processes().len() >= 4).await;
-    let asked = Instant::now();
     for _ in 0..20 {
         assert_eq!(scanner.client.public_key().await.len(), 43);
     }
-    let took = asked.elapsed();
-    assert!(took < Duration::from_secs(2), "{took:?} for twenty answers");
+    assert!(busy.iter().all(|scan| !scan.is_finished()), "they were not busy all the time");
+    std::fs::write(scanner.place.path("marks/end"), "").unwrap();
     for reply in busy {
-        reply.await.unwrap().is_error(500, "M_UNKNOWN");
+        reply.await.unwrap().is_clean();
     }
     scanner.idle().await;
 }

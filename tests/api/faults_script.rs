@@ -75,7 +75,8 @@ async fn a_script_that_hangs_is_killed_and_no_word_on_the_media() {
         if [ -e "$MARKS/quick" ]; then exit 0; fi
         sleep 1000; sleep 1000
     "#;
-    let config = format!("{FORGETFUL}\nscan.timeout = \"300ms\"");
+    // Ample for a script that ends by itself.
+    let config = format!("{FORGETFUL}\nscan.timeout = \"2s\"");
     let scanner = with(&homeserver, script, &config).await;
     let media = homeserver.has_bytes("abc", png());
 
@@ -105,7 +106,8 @@ async fn a_failure_is_remembered_for_a_while_and_not_tried_again_and_again() {
 async fn a_scan_that_took_a_jobs_whole_time_is_not_tried_again_at_once() {
     let homeserver = Homeserver::start().await;
     let script = r#"echo run >> "$MARKS/runs"; read line < "$MARKS/gate""#;
-    let config = "scan.deadline = \"3s\"\nresult_cache.failure_ttl = \"1h\"";
+    // Half of it is ample for all that comes before the scan.
+    let config = "scan.deadline = \"5s\"\nresult_cache.failure_ttl = \"1h\"";
     let scanner = with(&homeserver, script, config).await;
     scanner.place.make_fifo("gate");
     let media = homeserver.has_bytes("abc", png());

@@ -39,9 +39,9 @@ async fn a_removal_command_that_hangs_is_killed() {
     let scanner = builder.config(&config).start().await;
     let media = homeserver.has_bytes("abc", png());
 
+    let begun = Instant::now();
     scanner.client.get(&format!("/download/{media}")).await.is_media(&png());
     until("it hangs", || scanner.place.marks("removals") == 1).await;
-    let begun = Instant::now();
     scanner.idle().await;
     took_half_a_minute(begun);
     scanner.logged("scan.removal_command failed", 1).await;

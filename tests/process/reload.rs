@@ -227,16 +227,18 @@ async fn a_job_that_was_begun_ends_by_the_settings_that_it_began_with() {
     until("the script runs", || scanner.place.marks("runs") == 1).await;
 
     scanner.place.write_script("strict.sh", "echo no\nexit 1");
-    takes_over(&scanner, "scan.script = \"strict.sh\"\nscan.timeout = \"1s\"").await;
+    takes_over(&scanner, "scan.script = \"strict.sh\"").await;
     // The same media, asked for now, is no business of the job that is under way.
     scanner
         .client
         .get(&format!("/scan/{media}"))
         .await
         .is_not_clean("File not clean. Output: 'no'");
-    tokio::time::sleep(Duration::from_millis(1200)).await;
+    takes_over(&scanner, "scan.timeout = \"100ms\"").await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
     scanner.place.let_go("go").await;
     begun.await.unwrap().is_media(b"content");
+    takes_over(&scanner, "-scan.timeout").await;
     // And its verdict is not that of the script that is in force.
     scanner
         .client
