@@ -78,13 +78,20 @@ impl Icap {
         self.server.stop();
     }
 
-    /// As a crash does; what it shares with its children in memory has a name, which only an end in peace removes.
+    /// As a crash does; the memory and the locks that it shares with its children have names, which only an end in peace
+    /// removes.
     pub(crate) fn kill(&mut self) {
         let child = self.server.child.as_ref().expect("a server that runs");
-        let maps = fs::read_to_string(format!("/proc/{}/maps", child.id())).unwrap();
+        let open = fs::read_dir(format!("/proc/{}/fd", child.id())).unwrap();
+        let open: Vec<_> = open.filter_map(|it| fs::read_link(it.unwrap().path()).ok()).collect();
         self.server.kill();
-        for name in maps.lines().filter_map(|line| line.split_once("/dev/shm/")) {
-            let _ = fs::remove_file(Path::new("/dev/shm").join(name.1));
+        let shared = ["/dev/shm/c-icap-", "/tmp/icap_lock_"];
+        let is_shared =
+            |path: &&PathBuf| shared.iter().any(|it| path.to_string_lossy().starts_with(it));
+        let shared: Vec<_> = open.iter().filter(is_shared).collect();
+        assert_eq!(shared.len(), 3, "its memory, and two locks: {open:?}");
+        for path in shared {
+            fs::remove_file(path).unwrap();
         }
     }
 

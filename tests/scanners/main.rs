@@ -173,9 +173,11 @@ impl Server {
     fn stop(&mut self) {
         if let Some(mut child) = self.child.take() {
             let pid = nix::unistd::Pid::from_raw(child.id().try_into().unwrap());
-            // c-icap has children, which go when they are asked to.
+            // c-icap has children, which go when they are asked to; who was stopped hears of it when it goes on.
             let _ = kill(pid, Signal::SIGTERM);
-            for _ in 0..500 {
+            let _ = kill(pid, Signal::SIGCONT);
+            let end = std::time::Instant::now() + harness::PATIENCE;
+            while std::time::Instant::now() < end {
                 if child.try_wait().unwrap().is_some() {
                     return;
                 }
