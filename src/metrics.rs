@@ -5,7 +5,7 @@
 //! Labels are `&'static str`: what a client or a homeserver writes cannot become one, so nobody can
 //! make series without end. Names follow <https://prometheus.io/docs/practices/naming/>.
 
-use std::time::Duration;
+use std::{hash::Hash, time::Duration};
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -16,12 +16,22 @@ use prometheus_client::{
 /// Names and values of one series' labels.
 pub type Labels<const N: usize> = [(&'static str, &'static str); N];
 
-type Counters<const N: usize> = Family<Labels<N>, Counter>;
-type Histograms<const N: usize> = Family<Labels<N>, Histogram>;
+type Counters<const N: usize> = Series<Labels<N>, Counter>;
+type Histograms<const N: usize> = Series<Labels<N>, Histogram>;
 
 /// Upper bounds in seconds: from an answer out of memory to the longest of the default time limits.
 const SECONDS: [f64; 16] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
+];
+
+/// Routes, and a method of each that is no preflight; what leads to none is `unknown`.
+const ROUTES: [(&str, &str); 6] = [
+    ("download", "GET"),
+    ("thumbnail", "GET"),
+    ("scan", "GET"),
+    ("download_encrypted", "POST"),
+    ("scan_encrypted", "POST"),
+    ("public_key", "GET"),
 ];
 
 /// Causes that an operator is alerted to, of [`crate::scan::ScanError::cause`].
@@ -42,7 +52,7 @@ pub(crate) const OUR_CAUSES: [&str; 11] = [
 /// Where events are counted; nanoseconds each.
 #[derive(Debug)]
 pub struct Metrics {
-    requests: Family<Answer, Counter>,
+    requests: Series<Answer, Counter>,
     unanswered: Counters<1>,
     answer_seconds: Histograms<1>,
     requests_in_flight: Gauge,
@@ -106,16 +116,16 @@ pub enum AuditLine {
 /// Something that is under way until this is dropped.
 #[derive(Debug)]
 #[must_use]
-pub struct Underway(Gauge);
+pub struct Underway<'metrics>(&'metrics Gauge);
 
-impl Underway {
-    fn begin(gauge: &Gauge) -> Self {
+impl<'metrics> Underway<'metrics> {
+    fn begin(gauge: &'metrics Gauge) -> Self {
         gauge.inc();
-        Self(gauge.clone())
+        Self(gauge)
     }
 }
 
-impl Drop for Underway {
+impl Drop for Underway<'_> {
     fn drop(&mut self) {
         self.0.dec();
     }
@@ -127,36 +137,42 @@ impl Metrics {
     pub fn new(registry: &mut Registry) -> Self {
         let histogram = || Histogram::new(SECONDS);
         let all = Self {
-            requests: Family::default(),
-            unanswered: Family::default(),
-            answer_seconds: Family::new_with_constructor(histogram),
+            requests: Series::new(
+                Family::default(),
+                ROUTES.map(|(route, method)| Answer { route, method, status: "200", reason: "" }),
+            ),
+            unanswered: counters("route", []),
+            answer_seconds: Series::new(
+                Family::new_with_constructor(histogram),
+                ROUTES.map(|(route, _)| [("route", route)]),
+            ),
             requests_in_flight: Gauge::default(),
             connections: Gauge::default(),
             sent_bytes: Counter::default(),
-            verdicts: family("verdict", ["clean", "not_clean", "type_forbidden"]),
-            errors: family("cause", OUR_CAUSES),
-            cache_hits: family(
+            verdicts: counters("verdict", ["clean", "not_clean", "type_forbidden"]),
+            errors: counters("cause", OUR_CAUSES),
+            cache_hits: counters(
                 "kind",
                 [CacheHit::Answer, CacheHit::Flight, CacheHit::Verdict].map(CacheHit::name),
             ),
-            jobs: family("result", ["clean", "not_clean", "type_forbidden", "no_verdict"]),
+            jobs: counters("result", ["clean", "not_clean", "type_forbidden", "no_verdict"]),
             queue_seconds: histogram(),
             download_seconds: histogram(),
             scan_seconds: histogram(),
             script_seconds: histogram(),
-            engines: Family::default(),
+            engines: Series::new(Family::default(), []),
             fetched_bytes: Counter::default(),
-            upstream: Family::default(),
-            authorisations: family(
+            upstream: counters("status", []),
+            authorisations: counters(
                 "result",
                 [Authorisation::Remembered, Authorisation::Granted, Authorisation::Refused]
                     .map(Authorisation::name),
             ),
-            audit_lines: family(
+            audit_lines: counters(
                 "result",
                 [AuditLine::Written, AuditLine::Lost].map(AuditLine::name),
             ),
-            reloads: family("result", [TAKEN_OVER, REFUSED]),
+            reloads: counters("result", [TAKEN_OVER, REFUSED]),
         };
         all.tell(registry);
         all
@@ -167,17 +183,17 @@ impl Metrics {
         registry.register(
             "http_requests",
             "Answers by route, method, status (rare ones by class) and the reason in an error's body",
-            self.requests.clone(),
+            self.requests.family.clone(),
         );
         registry.register(
             "http_requests_unanswered",
             "Requests that ended without an answer: the client went away, or the grace time was over",
-            self.unanswered.clone(),
+            self.unanswered.family.clone(),
         );
         registry.register(
             "http_request_duration_seconds",
             "From a request's header to the header of its answer",
-            self.answer_seconds.clone(),
+            self.answer_seconds.family.clone(),
         );
         registry.register(
             "http_requests_in_flight",
@@ -193,23 +209,23 @@ impl Metrics {
         registry.register(
             "verdicts",
             "Verdicts given to requesters, remembered ones too",
-            self.verdicts.clone(),
+            self.verdicts.family.clone(),
         );
         registry.register(
             "scan_errors",
             "Requests for a media that ended without a verdict, by cause",
-            self.errors.clone(),
+            self.errors.family.clone(),
         );
         registry.register(
             "cache_hits",
             "Work that was spared: the whole answer was in memory, another's job for the same media was under way, \
              or the verdict on the content was known",
-            self.cache_hits.clone(),
+            self.cache_hits.family.clone(),
         );
         registry.register(
             "jobs",
             "Media that a worker has fetched, or tried to, by what came of it",
-            self.jobs.clone(),
+            self.jobs.family.clone(),
         );
         registry.register(
             "job_queue_seconds",
@@ -234,7 +250,7 @@ impl Metrics {
         registry.register(
             "engine_scans",
             "What each engine came to: clean, not_clean, failed, or skipped (by its size or its failure)",
-            self.engines.clone(),
+            self.engines.family.clone(),
         );
         registry.register(
             "fetched_bytes",
@@ -244,27 +260,27 @@ impl Metrics {
         registry.register(
             "upstream_requests",
             "Requests to homeservers by status (rare ones by class; none: no answer)",
-            self.upstream.clone(),
+            self.upstream.family.clone(),
         );
         registry.register(
             "authorisations",
             "Whether a requester may have what is here already: remembered for a moment, or asked of the homeserver",
-            self.authorisations.clone(),
+            self.authorisations.family.clone(),
         );
         registry.register(
             "audit_lines",
             "Lines for the audit, and what became of them",
-            self.audit_lines.clone(),
+            self.audit_lines.family.clone(),
         );
         registry.register(
             "reloads",
             "Configurations that were read again, and what became of them",
-            self.reloads.clone(),
+            self.reloads.family.clone(),
         );
     }
 
     /// A request's header is here.
-    pub fn request_begins(&self) -> Underway {
+    pub fn request_begins(&self) -> Underway<'_> {
         Underway::begin(&self.requests_in_flight)
     }
 
@@ -278,17 +294,18 @@ impl Metrics {
         took: Duration,
     ) {
         let (method, status) = (method_label(method), status_label(status));
-        self.requests.get_or_create(&Answer { route, method, status, reason }).inc();
-        self.answer_seconds.get_or_create(&[("route", route)]).observe(took.as_secs_f64());
+        self.requests.count(&Answer { route, method, status, reason });
+        let seconds = took.as_secs_f64();
+        self.answer_seconds.of(&[("route", route)], |all| all.observe(seconds));
     }
 
     /// A request ended before its answer.
     pub fn unanswered(&self, route: &'static str) {
-        self.unanswered.get_or_create(&[("route", route)]).inc();
+        self.unanswered.count(&[("route", route)]);
     }
 
     /// A connection was accepted.
-    pub fn connection_begins(&self) -> Underway {
+    pub fn connection_begins(&self) -> Underway<'_> {
         Underway::begin(&self.connections)
     }
 
@@ -299,17 +316,17 @@ impl Metrics {
 
     /// A requester was given this verdict.
     pub fn verdict(&self, verdict: &'static str) {
-        self.verdicts.get_or_create(&[("verdict", verdict)]).inc();
+        self.verdicts.count(&[("verdict", verdict)]);
     }
 
     /// A requester was given none, for this cause.
     pub fn scan_error(&self, cause: &'static str) {
-        self.errors.get_or_create(&[("cause", cause)]).inc();
+        self.errors.count(&[("cause", cause)]);
     }
 
     /// Something was remembered, or shared.
     pub fn cache_hit(&self, kind: CacheHit) {
-        self.cache_hits.get_or_create(&[("kind", kind.name())]).inc();
+        self.cache_hits.count(&[("kind", kind.name())]);
     }
 
     /// A worker has taken a job, which had waited for so long.
@@ -325,7 +342,7 @@ impl Metrics {
         scan: Option<Duration>,
         script: Option<Duration>,
     ) {
-        self.jobs.get_or_create(&[("result", result)]).inc();
+        self.jobs.count(&[("result", result)]);
         for (histogram, took) in [
             (&self.download_seconds, download),
             (&self.scan_seconds, scan),
@@ -339,7 +356,7 @@ impl Metrics {
 
     /// An engine was asked about a media, or would have been.
     pub fn engine(&self, engine: &'static str, result: &'static str) {
-        self.engines.get_or_create(&[("engine", engine), ("result", result)]).inc();
+        self.engines.count(&[("engine", engine), ("result", result)]);
     }
 
     /// Bytes of a media came in.
@@ -350,28 +367,28 @@ impl Metrics {
     /// A homeserver answered with this status, or not at all.
     pub fn upstream(&self, status: Option<u16>) {
         let status = status.map_or("none", status_label);
-        self.upstream.get_or_create(&[("status", status)]).inc();
+        self.upstream.count(&[("status", status)]);
     }
 
     /// A requester was found to be allowed, or not.
     pub fn authorisation(&self, result: Authorisation) {
-        self.authorisations.get_or_create(&[("result", result.name())]).inc();
+        self.authorisations.count(&[("result", result.name())]);
     }
 
     #[cfg(test)]
     pub(crate) fn audit_lines(&self, result: AuditLine) -> u64 {
-        self.audit_lines.get_or_create(&[("result", result.name())]).get()
+        self.audit_lines.of(&[("result", result.name())], Counter::get)
     }
 
     /// A configuration was read again, and taken over or refused.
     pub fn reload(&self, taken_over: bool) {
         let result = if taken_over { TAKEN_OVER } else { REFUSED };
-        self.reloads.get_or_create(&[("result", result)]).inc();
+        self.reloads.count(&[("result", result)]);
     }
 
     /// A line for the audit was written, or could not be.
     pub fn audit_line(&self, result: AuditLine) {
-        self.audit_lines.get_or_create(&[("result", result.name())]).inc();
+        self.audit_lines.count(&[("result", result.name())]);
     }
 }
 
@@ -386,13 +403,39 @@ impl Default for Metrics {
     }
 }
 
-/// Series that are there from the start: a rate of what appears only with its first event misses that.
-fn family<const N: usize>(label: &'static str, values: [&'static str; N]) -> Counters<1> {
-    let family = Counters::default();
-    for value in values {
-        drop(family.get_or_create(&[(label, value)]));
+/// Series of these labels. Some are there from the start: a rate of what appears only with its first event misses that.
+/// Those are at hand, so that to count takes no lock of the whole family.
+#[derive(Debug)]
+struct Series<L, M> {
+    family: Family<L, M>,
+    at_hand: Box<[(L, M)]>,
+}
+
+impl<L: Clone + Eq + Hash, M: Clone> Series<L, M> {
+    fn new<const N: usize>(family: Family<L, M>, from_the_start: [L; N]) -> Self {
+        let at_hand = from_the_start.map(|labels| {
+            let one = family.get_or_create(&labels).clone();
+            (labels, one)
+        });
+        Self { family, at_hand: at_hand.into() }
     }
-    family
+
+    fn of<R>(&self, labels: &L, tell: impl FnOnce(&M) -> R) -> R {
+        match self.at_hand.iter().find(|(known, _)| known == labels) {
+            Some((_, one)) => tell(one),
+            None => tell(&self.family.get_or_create(labels)),
+        }
+    }
+}
+
+impl<L: Clone + Eq + Hash> Series<L, Counter> {
+    fn count(&self, labels: &L) {
+        self.of(labels, Counter::inc);
+    }
+}
+
+fn counters<const N: usize>(label: &'static str, from_the_start: [&'static str; N]) -> Counters<1> {
+    Series::new(Family::default(), from_the_start.map(|value| [(label, value)]))
 }
 
 impl CacheHit {
@@ -495,7 +538,7 @@ mod tests {
         let after = text(&registry);
         assert_eq!(after.lines().count(), before);
         let of = |name: &str| after.lines().filter(|line| line.starts_with(name)).count();
-        assert_eq!(of("mcs_http_requests_total{"), 25);
+        assert_eq!(of("mcs_http_requests_total{"), 25 + ROUTES.len());
         assert_eq!(of("mcs_upstream_requests_total{"), 25);
     }
 
