@@ -76,7 +76,8 @@ pub(super) async fn serve<I, S>(
     I: AsyncRead + AsyncWrite + Unpin + 'static,
     S: Service<Request, Response = Response, Error = Infallible>,
 {
-    let requests = Arc::new(Requests::default());
+    let requests =
+        Arc::new(Requests { begun: AtomicU64::default(), ended: AtomicU64::default(), metrics });
     let io = TimedIo::new(io, limits, Arc::clone(&requests));
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let underway = Underway::begin(&requests);
@@ -84,10 +85,7 @@ pub(super) async fn serve<I, S>(
             // Nearly all requests: it need not be put into a box.
             if body.is_end_stream() { Body::empty() } else { Body::new(body) }
         }));
-        let metrics = Arc::clone(&metrics);
-        answer.map_ok(|response| {
-            response.map(|body| AnswerBody { body, metrics, _underway: underway })
-        })
+        answer.map_ok(|response| response.map(|body| AnswerBody { body, underway }))
     });
     let connection = http1::Builder::new()
         .header_read_timeout(None)
@@ -98,11 +96,12 @@ pub(super) async fn serve<I, S>(
     }
 }
 
-/// The requests of one connection, one at a time (HTTP/1).
+/// The requests of one connection, one at a time (HTTP/1), and where their bytes are counted.
 #[derive(Default)]
 struct Requests {
     begun: AtomicU64,
     ended: AtomicU64,
+    metrics: Arc<Metrics>,
 }
 
 /// A request from its whole header to its answer's last byte, or to its cancellation.
@@ -124,8 +123,7 @@ impl Drop for Underway {
 /// An answer's body, whose end ends the request.
 struct AnswerBody {
     body: Body,
-    metrics: Arc<Metrics>,
-    _underway: Underway,
+    underway: Underway,
 }
 
 impl http_body::Body for AnswerBody {
@@ -140,7 +138,7 @@ impl http_body::Body for AnswerBody {
         if let Poll::Ready(Some(Ok(frame))) = &polled
             && let Some(bytes) = frame.data_ref()
         {
-            self.metrics.sent(bytes.len());
+            self.underway.0.metrics.sent(bytes.len());
         }
         polled
     }

@@ -26,7 +26,7 @@ pub use connection::{Limits, Peer};
 
 use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use reqwest::header::HeaderName;
 
 use crate::{
@@ -127,8 +127,8 @@ impl Live {
 
     /// What is in force now.
     #[must_use]
-    pub fn now(&self) -> Arc<AppState> {
-        self.0.load_full()
+    pub fn now(&self) -> Guard<Arc<AppState>> {
+        self.0.load()
     }
 
     /// This, from now on.

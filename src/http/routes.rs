@@ -77,13 +77,15 @@ impl Routes {
         client: Peer,
     ) -> impl Service<Request, Response = Response, Error = Infallible, Future: Send> + Send + use<>
     {
-        let shared = Arc::clone(&self.0);
+        // Each connection counts who holds it by itself: a count that all processors change at each request is dear.
+        let connection = Arc::new((Arc::clone(&self.0), client));
         service_fn(move |request| {
-            let shared = Arc::clone(&shared);
+            let connection = Arc::clone(&connection);
             async move {
-                let Shared { live, observer } = &*shared;
+                let (shared, client) = &*connection;
+                let Shared { live, observer } = &**shared;
                 let handle = async |route: Route<'_>, parts: &Parts, body| {
-                    handle(live, client, route, parts, body).await
+                    handle(live, *client, route, parts, body).await
                 };
                 Ok(surround(observer, request, handle).await)
             }

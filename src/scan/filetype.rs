@@ -656,8 +656,8 @@ impl MimeRules {
     /// by its older names as well.
     #[must_use]
     pub fn allows(&self, name: &str) -> bool {
-        let name = essence(name).to_ascii_lowercase();
         let in_list = |list: &HashSet<String>| {
+            let name = essence(name).to_ascii_lowercase();
             list.contains(&name)
                 || RENAMED.iter().any(|(old, new)| *new == name && list.contains(*old))
         };

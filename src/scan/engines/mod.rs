@@ -15,6 +15,7 @@ pub mod specimen;
 
 use std::{
     collections::HashMap,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     io,
     sync::{Arc, Weak},
     time::{Duration, SystemTime},
@@ -225,12 +226,12 @@ pub struct Identity {
     script: Option<script::Identity>,
 }
 
-/// The engines with their settings, and the script with its content: so much of a digest as tells a few of them apart. Nobody
+/// The engines with their settings, and the script with its content: a hash that tells a few of them apart. Nobody
 /// chooses one who would gain by its being taken for another, and each verdict that is remembered holds it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Fingerprint(pub u64);
 
-/// What the engines told of their versions; a part of a digest too.
+/// What the engines told of their versions; such a hash too.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Versions(pub u64);
 
@@ -362,14 +363,14 @@ impl Engines {
     /// Who judges now; none if the script cannot be looked at, in which case nothing that is
     /// remembered counts.
     pub async fn identity(&self) -> Option<Identity> {
-        let (mut judges, mut versions) = (Sha256::new(), Sha256::new());
-        judges.update(self.conditions);
+        let (mut judges, mut versions) = (DefaultHasher::new(), DefaultHasher::new());
+        judges.write(&self.conditions);
         let mut script = None;
         for engine in &self.all {
             let version = match engine {
                 Engine::Script(engine, _) => {
                     let identity = engine.identity().await?;
-                    judges.update(identity.fingerprint.as_bytes());
+                    judges.write(identity.fingerprint.as_bytes());
                     script = Some(identity);
                     continue;
                 }
@@ -378,11 +379,11 @@ impl Engines {
                 Engine::Clamd(clamd, _) => clamd.versions(),
                 Engine::Icap(icap, _) => icap.versions(),
             };
-            versions.update(format!("{} {version:?}\n", engine.name()));
+            (engine.name(), version).hash(&mut versions);
         }
         Some(Identity {
-            judges: Fingerprint(part(judges)),
-            versions: Versions(part(versions)),
+            judges: Fingerprint(judges.finish()),
+            versions: Versions(versions.finish()),
             script,
         })
     }
@@ -457,10 +458,6 @@ impl Run {
             (None, Some(_)) => false,
         }
     }
-}
-
-fn part(digest: Sha256) -> u64 {
-    digest.finalize().first_chunk().map_or(0, |part| u64::from_le_bytes(*part))
 }
 
 /// One "not clean" outweighs all, a failure outweighs "clean", and nobody's word is no word.
