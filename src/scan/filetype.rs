@@ -8,24 +8,26 @@
 //! the rule engine ends with `application/octet-stream`. A few corrections, each with its reason,
 //! bring the engine to what `file` prints.
 
+mod mime_rules;
 mod shelves;
+mod window;
 
-use std::any::Any;
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, SeekFrom};
-use std::ops::Range;
+use std::io;
 use std::os::unix::fs::FileExt;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::str;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use pure_magic::readers::DataRead;
 use pure_magic::{Magic, MagicDb};
 use serde::de::IgnoredAny;
 use shelves::Shelves;
+use window::Window;
+
+pub use mime_rules::MimeRules;
 
 /// Bytes looked at from a file's beginning. Office documents keep what tells them apart behind
 /// their first entries; disk images, the farthest of what people send, at 32 KiB.
@@ -216,9 +218,8 @@ impl Detector {
             return MediaType(UNKNOWN.into());
         }
         // No rule wants a byte order mark, and many want to begin the file.
-        let head = window.head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(window.head);
-        let size = window.size.saturating_sub((window.head.len() - head.len()) as u64);
-        let window = Window { head, size, ..*window };
+        let window = window.without(b"\xef\xbb\xbf");
+        let head = window.head;
         if let Some(name) = large_json(&window) {
             return MediaType(name.into());
         }
@@ -522,164 +523,6 @@ fn decoded(head: &[u8]) -> Option<Cow<'_, str>> {
 /// printed somewhere.
 fn is_text(c: char) -> bool {
     matches!(u32::from(c), 7..=13 | 27 | 32..=126 | 128..=0xfffd | 0x1_0000..)
-}
-
-/// What the rules see of a file: its beginning and its end, for as long as [`WORK`] lasts.
-#[derive(Clone, Copy)]
-struct Window<'a> {
-    head: &'a [u8],
-    tail: &'a [u8],
-    size: u64,
-    at: u64,
-    work: u64,
-}
-
-impl<'a> Window<'a> {
-    fn new(head: &'a [u8], tail: &'a [u8], size: u64) -> Self {
-        Self { head, tail, size, at: 0, work: WORK }
-    }
-
-    /// With no more than `len` bytes of the beginning; those at the end stay. A text that is cut in
-    /// the middle of a character would not be text any more.
-    fn cut(self, len: usize) -> Self {
-        let rest = self.head.get(len..).unwrap_or_default();
-        let end = rest.get(rest.len().saturating_sub(TAIL)..).unwrap_or_default();
-        Self {
-            head: whole_characters(self.head.get(..len).unwrap_or(self.head)),
-            tail: if self.tail.is_empty() { end } else { self.tail },
-            ..self
-        }
-    }
-
-    /// What there is from `at` on. Nothing is between the beginning and the end, as if the file
-    /// ended there.
-    fn rest(&self, at: u64) -> &'a [u8] {
-        let tail_at = self.size.saturating_sub(self.tail.len() as u64);
-        let (part, at) = if at < self.head.len() as u64 {
-            (self.head, at)
-        } else {
-            (self.tail, at.checked_sub(tail_at).unwrap_or(u64::MAX))
-        };
-        usize::try_from(at).ok().and_then(|at| part.get(at..)).unwrap_or_default()
-    }
-
-    fn take(&mut self, at: u64, len: u64) -> &'a [u8] {
-        let rest = self.rest(at);
-        let taken = usize::try_from(len).ok().and_then(|len| rest.get(..len)).unwrap_or(rest);
-        self.at = at.saturating_add(taken.len() as u64);
-        let cost = taken.len() as u64 + READ;
-        self.work = self.work.checked_sub(cost).unwrap_or_else(|| {
-            // Not an error: the engine takes one for the data's end and goes on. This unwinds to
-            // `Detector::run` without a message.
-            resume_unwind(Box::new("out of work") as Box<dyn Any + Send>)
-        });
-        taken
-    }
-
-    /// Up to `limit` bytes from here, to the first for which `end` holds, with `extra` bytes of it.
-    fn until(
-        &mut self,
-        limit: u64,
-        extra: usize,
-        end: impl Fn(&[u8]) -> bool,
-        step: usize,
-    ) -> &'a [u8] {
-        let rest = self.rest(self.at);
-        let rest = usize::try_from(limit).ok().and_then(|len| rest.get(..len)).unwrap_or(rest);
-        let len = rest.chunks(step).position(end).map_or(rest.len(), |n| n * step + extra);
-        self.take(self.at, (len - len % step) as u64)
-    }
-}
-
-impl DataRead for Window<'_> {
-    fn stream_position(&self) -> u64 {
-        self.at
-    }
-
-    fn read_range(&mut self, range: Range<u64>) -> io::Result<&[u8]> {
-        Ok(self.take(range.start, range.end.saturating_sub(range.start)))
-    }
-
-    fn read_until_any_delim_or_limit(&mut self, delims: &[u8], limit: u64) -> io::Result<&[u8]> {
-        Ok(self.until(limit, 1, |b| b.iter().any(|b| delims.contains(b)), 1))
-    }
-
-    fn read_until_or_limit(&mut self, byte: u8, limit: u64) -> io::Result<&[u8]> {
-        Ok(self.until(limit, 1, |b| b.contains(&byte), 1))
-    }
-
-    fn read_while_or_limit<F>(&mut self, f: F, limit: u64) -> io::Result<&[u8]>
-    where
-        F: Fn(u8) -> bool,
-    {
-        Ok(self.until(limit, 0, |b| !b.iter().all(|b| f(*b)), 1))
-    }
-
-    fn read_until_utf16_or_limit(&mut self, char: &[u8; 2], limit: u64) -> io::Result<&[u8]> {
-        Ok(self.until(limit, 2, |b| b == char, 2))
-    }
-
-    fn data_size(&self) -> u64 {
-        self.size
-    }
-
-    fn seek(&mut self, pos: SeekFrom) -> io::Result<u64> {
-        self.at = self.offset_from_start(pos);
-        Ok(self.at)
-    }
-}
-
-/// What the operator allows.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum MimeRules {
-    /// Everything.
-    #[default]
-    All,
-    /// These types alone.
-    Only(HashSet<String>),
-    /// Every type but these.
-    AllBut(HashSet<String>),
-}
-
-impl MimeRules {
-    /// Allows these types alone.
-    pub fn only<S: AsRef<str>>(names: impl IntoIterator<Item = S>) -> Self {
-        Self::Only(normal(names))
-    }
-
-    /// Allows every type but these.
-    pub fn all_but<S: AsRef<str>>(names: impl IntoIterator<Item = S>) -> Self {
-        Self::AllBut(normal(names))
-    }
-
-    /// Whether a file of this type may pass. Case and parameters do not count, and a type is meant
-    /// by its older names as well.
-    #[must_use]
-    pub fn allows(&self, name: &str) -> bool {
-        let in_list = |list: &HashSet<String>| {
-            let name = essence(name).to_ascii_lowercase();
-            list.contains(&name)
-                || RENAMED.iter().any(|(old, new)| *new == name && list.contains(*old))
-        };
-        match self {
-            Self::All => true,
-            Self::Only(list) => in_list(list),
-            Self::AllBut(list) => !in_list(list),
-        }
-    }
-
-    /// The types that are listed, in no order.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        let list = match self {
-            Self::All => None,
-            Self::Only(list) | Self::AllBut(list) => Some(list),
-        };
-        list.into_iter().flatten().map(String::as_str)
-    }
-}
-
-fn normal<S: AsRef<str>>(names: impl IntoIterator<Item = S>) -> HashSet<String> {
-    names.into_iter().map(|name| essence(name.as_ref()).to_ascii_lowercase()).collect()
 }
 
 #[cfg(test)]

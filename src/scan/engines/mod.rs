@@ -6,6 +6,8 @@
 //! media to read and takes a line of text from them. Nothing waits here: that is what the queue is for.
 
 pub mod clamd;
+mod engine;
+pub mod error;
 #[cfg(test)]
 mod fake;
 pub mod icap;
@@ -16,7 +18,6 @@ pub mod specimen;
 use std::{
     collections::HashMap,
     hash::{DefaultHasher, Hash as _, Hasher as _},
-    io,
     sync::{Arc, Weak},
     time::{Duration, SystemTime},
 };
@@ -24,16 +25,15 @@ use std::{
 use futures_util::future::join_all;
 use mcs_sandbox::{Job, Sandbox};
 use sha2::{Digest, Sha256};
-use tracing::warn;
 
 use super::{
     ScanError, Settings, Verdict,
-    script::{self, Script, Turns, one_line},
-    worker::caught,
+    script::{self, Script, Turns},
 };
-use crate::chain::Chain;
+use engine::{CLAMD, Engine, ICAP, Opinion, RULES, SCRIPT, Word};
 
 pub use clamd::Clamd;
+pub use error::{EngineFailure, SetupError};
 pub use icap::Icap;
 pub use rules::{Evaluator, Rules};
 pub use specimen::Specimen;
@@ -81,44 +81,6 @@ pub enum Finding {
         /// As the engine calls it: any text, not empty.
         name: String,
     },
-}
-
-/// Why an engine has no word on a media.
-#[derive(Debug, thiserror::Error)]
-pub enum EngineFailure {
-    /// Beyond `max_size`, and `larger` is "fail".
-    #[error("the media is larger than the {limit} bytes that it may be asked about")]
-    TooLarge {
-        /// Bytes.
-        limit: u64,
-    },
-    /// No server took the connection.
-    #[error("it cannot be reached")]
-    Unreachable(#[source] io::Error),
-    /// `timeout` passed.
-    #[error("it took longer than its time limit")]
-    TimedOut,
-    /// The connection ended before the answer did.
-    #[error("its answer broke off")]
-    CutShort(#[source] Option<io::Error>),
-    /// A verdict on a part of the media.
-    #[error("it had a verdict before it had the media")]
-    Early,
-    /// It says itself that it could not tell.
-    #[error("it says: {0}")]
-    Said(String),
-    /// Nobody can look into the media, and that is a failure by `encrypted`.
-    #[error("the media is encrypted: {0}")]
-    Encrypted(String),
-    /// Not an answer.
-    #[error("its answer makes no sense: {0}")]
-    NoSense(String),
-    /// The media could not be read.
-    #[error("the media cannot be read")]
-    Media(#[source] io::Error),
-    /// A program without a place to be run in.
-    #[error("it was not asked")]
-    NotAsked,
 }
 
 /// The engines that are asked over a socket: connections, who of them is well, and what versions they
@@ -180,12 +142,6 @@ impl Network {
     }
 }
 
-/// Names, as they are configured, counted and told.
-const SCRIPT: &str = "script";
-const RULES: &str = "rules";
-const CLAMD: &str = "clamd";
-const ICAP: &str = "icap";
-
 /// All who have to agree.
 #[derive(Debug)]
 pub struct Engines {
@@ -196,14 +152,6 @@ pub struct Engines {
     /// A digest of all settings that verdicts hang on, the script's own apart.
     conditions: [u8; 32],
     max_output: usize,
-}
-
-#[derive(Clone, Debug)]
-enum Engine {
-    Script(Arc<Script>, Bounds),
-    Rules(Rules, Bounds),
-    Clamd(Arc<Clamd>, Bounds),
-    Icap(Arc<Icap>, Bounds),
 }
 
 /// A media that engines may look at.
@@ -260,21 +208,6 @@ pub struct Judgement {
     pub first_line: String,
     /// Whether an engine failed and was left out: good for a moment only.
     pub without_some: bool,
-}
-
-/// One engine's word.
-enum Word {
-    Clean,
-    NotClean { output: Arc<str>, first_line: String },
-    Failed(ScanError),
-    LeftOut { failed: bool },
-}
-
-struct Opinion {
-    engine: &'static str,
-    word: Word,
-    exit_code: Option<i32>,
-    first_line: Option<String>,
 }
 
 impl Engines {
@@ -495,189 +428,9 @@ fn weigh(opinions: Vec<Opinion>) -> Result<Judgement, ScanError> {
     }
 }
 
-impl Word {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Clean => "clean",
-            Self::NotClean { .. } => "not_clean",
-            Self::Failed(_) => "failed",
-            Self::LeftOut { .. } => "skipped",
-        }
-    }
-}
-
-impl Engine {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Script(..) => SCRIPT,
-            Self::Rules(..) => RULES,
-            Self::Clamd(..) => CLAMD,
-            Self::Icap(..) => ICAP,
-        }
-    }
-
-    fn bounds(&self) -> &Bounds {
-        match self {
-            Self::Script(_, bounds)
-            | Self::Rules(_, bounds)
-            | Self::Clamd(_, bounds)
-            | Self::Icap(_, bounds) => bounds,
-        }
-    }
-
-    fn bounds_mut(&mut self) -> &mut Bounds {
-        match self {
-            Self::Script(_, bounds)
-            | Self::Rules(_, bounds)
-            | Self::Clamd(_, bounds)
-            | Self::Icap(_, bounds) => bounds,
-        }
-    }
-
-    fn is_program(&self) -> bool {
-        matches!(self, Self::Script(..) | Self::Rules(..))
-    }
-
-    /// The word of an engine that is asked over a socket.
-    async fn asked(&self, specimen: &Specimen, max_output: usize) -> Option<Opinion> {
-        if self.is_program() {
-            return None;
-        }
-        if let Some(word) = self.too_large(specimen) {
-            return Some(self.opinion(word));
-        }
-        let found = match self {
-            Self::Script(..) | Self::Rules(..) => return None,
-            Self::Clamd(clamd, _) => caught(async { Ok(clamd.scan(specimen).await) }).await,
-            Self::Icap(icap, _) => caught(async { Ok(icap.scan(specimen).await) }).await,
-        };
-        Some(self.opinion(self.word(found, max_output)))
-    }
-
-    fn word(
-        &self,
-        found: Result<Result<Finding, EngineFailure>, ScanError>,
-        max_output: usize,
-    ) -> Word {
-        match found {
-            Ok(Ok(Finding::Clean)) => Word::Clean,
-            Ok(Ok(Finding::NotClean { name })) => Word::NotClean {
-                output: one_line(&name, max_output).into(),
-                first_line: one_line(&name, script::MAX_FIRST_LINE),
-            },
-            Ok(Err(failure)) => self.failed(ScanError::Engine(self.name(), failure)),
-            Err(error) => self.failed(error),
-        }
-    }
-
-    /// The word of an engine that runs in the sandbox.
-    async fn run(
-        &self,
-        specimen: &Specimen,
-        job: &mut Job,
-        max_output: usize,
-    ) -> Option<(Opinion, Option<script::Run>)> {
-        if !self.is_program() {
-            return None;
-        }
-        if let Some(word) = self.too_large(specimen) {
-            return Some((self.opinion(word), None));
-        }
-        let script = match self {
-            Self::Script(script, _) => script,
-            Self::Rules(rules, _) => {
-                let found = caught(rules.scan(job)).await;
-                return Some((self.opinion(self.word(found, max_output)), None));
-            }
-            Self::Clamd(..) | Self::Icap(..) => return None,
-        };
-        let mut run = script.judge(job).await;
-        let mut opinion = self.opinion(Word::Clean);
-        match std::mem::replace(&mut run.outcome, Err(ScanError::Stopping)) {
-            Ok(script::Judgement { verdict, exit_code, first_line }) => {
-                opinion.exit_code = Some(exit_code);
-                if let Verdict::NotClean { output } = verdict {
-                    opinion.word = Word::NotClean { output, first_line };
-                } else {
-                    opinion.first_line = Some(first_line);
-                }
-            }
-            Err(error) => opinion.word = self.failed(error),
-        }
-        Some((opinion, Some(run)))
-    }
-
-    fn opinion(&self, word: Word) -> Opinion {
-        Opinion { engine: self.name(), word, exit_code: None, first_line: None }
-    }
-
-    fn not_asked(&self) -> Word {
-        Word::Failed(ScanError::Engine(self.name(), EngineFailure::NotAsked))
-    }
-
-    fn too_large(&self, specimen: &Specimen) -> Option<Word> {
-        let limit = self.bounds().max_size.filter(|limit| specimen.len() > *limit)?;
-        Some(match self.bounds().larger {
-            Otherwise::Fail => {
-                Word::Failed(ScanError::Engine(self.name(), EngineFailure::TooLarge { limit }))
-            }
-            Otherwise::Skip => {
-                let (engine, size) = (self.name(), specimen.len());
-                warn!(engine, size, limit, "not asked: the media is larger than its max_size");
-                Word::LeftOut { failed: false }
-            }
-        })
-    }
-
-    fn failed(&self, error: ScanError) -> Word {
-        // What is wrong with the media's file, or with this process, is no engine's silence.
-        let its_own = match &error {
-            ScanError::Engine(_, failure) => !matches!(failure, EngineFailure::Media(_)),
-            error => matches!(error, ScanError::Script(_) | ScanError::Sandbox(_)),
-        };
-        if its_own && self.bounds().on_failure == Otherwise::Skip {
-            warn!(engine = self.name(), cause = %Chain(&error), "failed, and is passed over");
-            return Word::LeftOut { failed: true };
-        }
-        Word::Failed(error)
-    }
-}
-
-impl EngineFailure {
-    /// One word for it, of a fixed list; for metrics.
-    #[must_use]
-    pub fn cause(&self) -> &'static str {
-        match self {
-            Self::TooLarge { .. } => "engine_too_large",
-            Self::Unreachable(_) => "engine_unreachable",
-            Self::TimedOut => "engine_timeout",
-            Self::CutShort(_) => "engine_cut_short",
-            Self::Early | Self::NoSense(_) => "engine_no_sense",
-            Self::Said(_) => "engine_error",
-            Self::Encrypted(_) => "engine_encrypted",
-            Self::Media(_) => "disk",
-            Self::NotAsked => "engine_not_asked",
-        }
-    }
-}
-
 /// A part of an engine.
 fn there<T>(engine: &'static str, part: Option<T>) -> Result<T, SetupError> {
     part.ok_or(SetupError::Missing(engine))
-}
-
-/// Why engines cannot be used at all.
-#[derive(Debug, thiserror::Error)]
-pub enum SetupError {
-    /// Of an engine that is listed.
-    #[error("the engine {0} is listed, and what it is made of is not there")]
-    Missing(&'static str),
-    /// A URL of `icap.urls`.
-    #[error("icap.urls: {0} has no host that TLS can be spoken with")]
-    NoHost(String),
-    /// For `icaps`.
-    #[error("icap.urls: icaps cannot be spoken")]
-    Tls(#[from] crate::media::SetupError),
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 use std::collections::BTreeMap;
-use std::io::{Seek, Write};
+use std::io::{Seek, SeekFrom, Write};
 use std::sync::LazyLock;
 
 use proptest::prelude::*;
