@@ -1,6 +1,8 @@
 //! One handler a route: a request becomes a [`ScanRequest`], the scanner's answer becomes a
 //! verdict, a media or an error. Knows no jobs and no homeserver.
 
+use std::fmt;
+
 use axum::{
     body::Body,
     http::{HeaderValue, StatusCode, header, request::Parts},
@@ -131,18 +133,17 @@ fn content(parts: &Parts, media: &MediaId, answer: &Answer, file_name: Option<&s
 
 fn verdict(verdict: &Verdict) -> Response {
     #[derive(Serialize)]
-    struct Wire {
+    struct Wire<'a> {
         clean: bool,
-        info: String,
+        info: fmt::Arguments<'a>,
     }
+    let wire = |clean, info| answer::json(StatusCode::OK, &Wire { clean, info });
     match verdict {
         Verdict::Clean { at } => {
             let at = humantime::format_rfc3339_seconds(*at);
-            answer::json(StatusCode::OK, &Wire { clean: true, info: format!("File clean at {at}") })
+            wire(true, format_args!("File clean at {at}"))
         }
-        Verdict::NotClean { output } => {
-            answer::json(StatusCode::OK, &Wire { clean: false, info: not_clean_info(output) })
-        }
+        Verdict::NotClean { output } => wire(false, format_args!("{}", not_clean_info(output))),
         Verdict::TypeForbidden { detected } => ApiError::type_forbidden(detected).into_response(),
     }
 }

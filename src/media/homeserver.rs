@@ -119,8 +119,10 @@ impl Homeservers {
     /// discovery would make a relay for everybody of a service meant for some.
     #[must_use]
     pub fn choose(&self, host: Option<&str>) -> Option<Origin> {
-        let host = host.map(str::to_ascii_lowercase).unwrap_or_default();
-        let by_host = self.by_host.get(&host).or_else(|| self.by_host.get(split_port(&host).0));
+        let host = host.filter(|_| !self.by_host.is_empty()).map(str::to_ascii_lowercase);
+        let by_host = host.and_then(|host| {
+            self.by_host.get(&host).or_else(|| self.by_host.get(split_port(&host).0))
+        });
         match by_host.or(self.base.as_ref()) {
             Some(url) => Some(Origin::Configured(Arc::clone(url))),
             None if self.by_host.is_empty() => Some(Origin::Discovered),
