@@ -23,6 +23,7 @@ use tokio::{sync::oneshot, time::timeout};
 use tracing::{error, info, warn};
 
 use crate::{
+    chain::Chain,
     identity::by,
     media::{self, MediaId, Origin},
     metrics::{AuditLine, Metrics},
@@ -265,8 +266,7 @@ impl Writer {
                 info!(to = %self.settings, "the audit's file is open anew");
             }
             Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                error!(error, "the audit goes on in the file as it was");
+                error!(error = %Chain(&error), "the audit goes on in the file as it was");
             }
         }
     }

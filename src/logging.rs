@@ -1,14 +1,18 @@
 //! The log: to standard error, for people or as JSON, a line an event. Set up once; its level may change.
 
-use std::{fmt::Debug, io};
+use std::{
+    error::Error,
+    fmt::{self, Debug},
+    io,
+};
 
 use tracing::field::{Field, Visit};
 use tracing_subscriber::{
     EnvFilter, Registry,
-    field::{MakeExt, VisitOutput},
+    field::{RecordFields, VisitOutput},
     fmt::{
-        self,
-        format::{DefaultVisitor, FormatFields, Writer, debug_fn},
+        format::{DefaultVisitor, FormatFields, Writer},
+        layer,
     },
     layer::SubscriberExt,
     reload,
@@ -25,13 +29,11 @@ pub struct Level(reload::Handle<EnvFilter, Registry>);
 /// changes nothing.
 pub fn set_up(log: &Log, colour: bool) -> Level {
     let (filter, handle) = reload::Layer::new(filter(log));
-    let lines = fmt::layer().with_writer(io::stderr).with_target(false);
+    let lines = layer().with_writer(io::stderr).with_target(false);
     let registry = tracing_subscriber::registry().with(filter);
     let set = match log.format {
         LogFormat::Human if colour => registry.with(lines.with_ansi(true)).try_init(),
-        LogFormat::Human => {
-            registry.with(lines.with_ansi(false).fmt_fields(colourless())).try_init()
-        }
+        LogFormat::Human => registry.with(lines.with_ansi(false).fmt_fields(Colourless)).try_init(),
         LogFormat::Json => {
             registry.with(lines.json().flatten_event(true).with_current_span(true)).try_init()
         }
@@ -51,17 +53,58 @@ impl Level {
 
 /// Fields as the library writes them without colour. It asks for each part's style all the same, which for the three of a
 /// request's span was a tenth of what an answer from memory took outside the kernel.
-fn colourless() -> impl for<'w> FormatFields<'w> + Send + Sync + 'static {
-    debug_fn(|writer: &mut Writer<'_>, field: &Field, value: &dyn Debug| match field.name() {
-        "message" => {
-            // Among it may be what others wrote: the library's own escapes that.
-            let mut visitor = DefaultVisitor::new(writer.by_ref(), true);
-            visitor.record_debug(field, value);
-            visitor.finish()
+struct Colourless;
+
+impl<'writer> FormatFields<'writer> for Colourless {
+    fn format_fields<R: RecordFields>(&self, writer: Writer<'writer>, fields: R) -> fmt::Result {
+        let mut line = Line { writer, is_empty: true, result: Ok(()) };
+        fields.record(&mut line);
+        line.result
+    }
+}
+
+struct Line<'writer> {
+    writer: Writer<'writer>,
+    is_empty: bool,
+    result: fmt::Result,
+}
+
+impl Line<'_> {
+    /// What is rare, or may quote what others wrote: the library's visitor escapes that.
+    fn by_library(&mut self, record: impl FnOnce(&mut DefaultVisitor<'_>)) {
+        if self.result.is_ok() {
+            let mut visitor = DefaultVisitor::new(self.writer.by_ref(), self.is_empty);
+            record(&mut visitor);
+            self.result = visitor.finish();
+            self.is_empty = false;
         }
-        name => write!(writer, "{name}={value:?}"),
-    })
-    .delimited(" ")
+    }
+}
+
+impl Visit for Line<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        let name = field.name();
+        if name == "message" || name.starts_with("r#") {
+            return self.by_library(|visitor| visitor.record_debug(field, value));
+        }
+        if self.result.is_ok() {
+            let before = if self.is_empty { "" } else { " " };
+            self.result = write!(self.writer, "{before}{name}={value:?}");
+            self.is_empty = false;
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "message" {
+            self.by_library(|visitor| visitor.record_str(field, value));
+        } else {
+            self.record_debug(field, &value);
+        }
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
+        self.by_library(|visitor| visitor.record_error(field, value));
+    }
 }
 
 fn filter(log: &Log) -> EnvFilter {
@@ -104,6 +147,10 @@ mod tests {
             info!(nothing, some, yes = true, half = 0.5, debug = ?[1, 2], shown = %"a b", "answered");
             warn!("{}", "red \u{1b}[31m\u{7f} and more\n");
             info!(r#type = "x", "");
+            info!(message = "text", a = 1);
+            let cause = io::Error::other("its \u{1b}[31m cause");
+            let failed = crate::media::FetchError::BrokenOff(cause.into());
+            info!(error = &failed as &dyn Error, "failed");
         });
         let mut text = String::new();
         file.rewind().unwrap();
@@ -113,9 +160,9 @@ mod tests {
 
     #[test]
     fn lines_without_colour_are_those_of_the_library() {
-        let lines = |file| fmt::layer().with_writer(file).without_time().with_ansi(false);
+        let lines = |file| layer().with_writer(file).without_time().with_ansi(false);
         let ours = logged(|file| {
-            tracing_subscriber::registry().with(lines(file).fmt_fields(colourless())).into()
+            tracing_subscriber::registry().with(lines(file).fmt_fields(Colourless)).into()
         });
         assert_eq!(ours, logged(|file| tracing_subscriber::registry().with(lines(file)).into()));
         assert!(ours.contains("request{id=17 method=GET route=\"scan\"}: "), "{ours}");

@@ -24,8 +24,8 @@ const SECONDS: [f64; 16] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
 ];
 
-/// Routes, and a method of each that is no preflight; what leads to none is `unknown`.
-const ROUTES: [(&str, &str); 6] = [
+/// Routes, with the method that asks them; what leads to none is `unknown`.
+pub(crate) const ROUTES: [(&str, &str); 6] = [
     ("download", "GET"),
     ("thumbnail", "GET"),
     ("scan", "GET"),
@@ -296,7 +296,7 @@ impl Metrics {
         let (method, status) = (method_label(method), status_label(status));
         self.requests.count(&Answer { route, method, status, reason });
         let seconds = took.as_secs_f64();
-        self.answer_seconds.of(&[("route", route)], |all| all.observe(seconds));
+        self.answer_seconds.of(&[("route", route)], |one| one.observe(seconds));
     }
 
     /// A request ended before its answer.

@@ -71,13 +71,12 @@ pub(super) async fn serve<I, S>(
     routes: S,
     limits: Limits,
     watcher: Watcher,
-    metrics: Arc<Metrics>,
+    metrics: &Arc<Metrics>,
 ) where
     I: AsyncRead + AsyncWrite + Unpin + 'static,
     S: Service<Request, Response = Response, Error = Infallible>,
 {
-    let requests =
-        Arc::new(Requests { begun: AtomicU64::default(), ended: AtomicU64::default(), metrics });
+    let requests = Arc::new(Requests::new(metrics));
     let io = TimedIo::new(io, limits, Arc::clone(&requests));
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let underway = Underway::begin(&requests);
@@ -97,11 +96,17 @@ pub(super) async fn serve<I, S>(
 }
 
 /// The requests of one connection, one at a time (HTTP/1), and where their bytes are counted.
-#[derive(Default)]
 struct Requests {
     begun: AtomicU64,
     ended: AtomicU64,
     metrics: Arc<Metrics>,
+}
+
+impl Requests {
+    fn new(metrics: &Arc<Metrics>) -> Self {
+        let (begun, ended) = Default::default();
+        Self { begun, ended, metrics: Arc::clone(metrics) }
+    }
 }
 
 /// A request from its whole header to its answer's last byte, or to its cancellation.
@@ -402,7 +407,7 @@ mod tests {
     async fn write_to(min_rate: u64, takes: Vec<(Duration, usize)>) -> (String, Duration) {
         let limits = Limits { header: 60 * SECOND, idle: 60 * SECOND, min_rate };
         let peer = Peer { takes: takes.into(), wait: None, left: 0 };
-        let mut io = TimedIo::new(peer, limits, Arc::default());
+        let mut io = TimedIo::new(peer, limits, Arc::new(Requests::new(&Arc::default())));
         let begun = Instant::now();
         let error = loop {
             if let Err(error) = io.write_all(&[0; 4096]).await {

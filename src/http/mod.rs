@@ -125,7 +125,8 @@ impl Live {
         Self(Arc::new(ArcSwap::from_pointee(state)))
     }
 
-    /// What is in force now.
+    /// What is in force now. Borrowed: that costs no count which all processors share, for eight at a time
+    /// on a thread, and beyond that as much as such a count.
     #[must_use]
     pub fn now(&self) -> Guard<Arc<AppState>> {
         self.0.load()

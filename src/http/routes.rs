@@ -202,6 +202,7 @@ mod tests {
     use http_body_util::BodyExt;
 
     use super::*;
+    use crate::metrics::ROUTES;
 
     async fn ask(method: Method, path: &str) -> (StatusCode, Response, String) {
         let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
@@ -283,6 +284,10 @@ mod tests {
             ("public_key/x", "unknown"),
         ] {
             assert_eq!(Route::of(&format!("/{PREFIX}{path}")).name(), name, "{path}");
+        }
+        for (name, _) in ROUTES {
+            let path = [name, &format!("{name}/a/b")].map(|path| format!("/{PREFIX}{path}"));
+            assert!(path.iter().any(|path| Route::of(path).name() == name), "{name}");
         }
         assert_eq!(Route::of(&format!("//{PREFIX}public_key")), Route::PublicKey);
         assert_eq!(Route::of("/other/scan/a/b"), Route::Unknown);

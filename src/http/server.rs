@@ -60,10 +60,10 @@ pub async fn serve<S>(
             let _counted = metrics.connection_begins();
             match stream {
                 Stream::Tcp(io) => {
-                    connection::serve(io, routes, limits, watcher, Arc::clone(&metrics)).await;
+                    connection::serve(io, routes, limits, watcher, &metrics).await;
                 }
                 Stream::Unix(io) => {
-                    connection::serve(io, routes, limits, watcher, Arc::clone(&metrics)).await;
+                    connection::serve(io, routes, limits, watcher, &metrics).await;
                 }
             }
             drop(place);

@@ -65,7 +65,7 @@ impl Authoriser {
         etag: Option<&HeaderValue>,
     ) -> Result<(), FetchError> {
         let key = key(request);
-        // Nearly always: without a clock to wait by, and a place in a line.
+        // Nearly always: no timer is set, nobody stands in line.
         if self.yes.get(&key).is_some_and(|until| Instant::now() < until) {
             self.homeservers.metrics.authorisation(Authorisation::Remembered);
             return Ok(());

@@ -179,6 +179,21 @@ async fn a_file_that_is_moved_away_is_written_anew_from_a_reload_on() {
 }
 
 #[tokio::test]
+async fn a_file_that_cannot_be_had_anew_is_written_on_and_the_cause_is_told() {
+    let homeserver = Homeserver::start().await;
+    let scanner = start(&homeserver, "audit.jsonl").await;
+    let (path, moved) = (scanner.place.path("audit.jsonl"), scanner.place.path("audit.jsonl.1"));
+    fs::rename(&path, &moved).unwrap();
+    fs::create_dir(&path).unwrap();
+    scanner.signal(Signal::SIGHUP);
+    scanner.logged("the audit goes on in the file as it was", 1).await;
+    assert!(scanner.log().contains("Is a directory"), "{}", scanner.log());
+    let media = homeserver.has_bytes("abc", png());
+    scanner.client.get(&format!("/scan/{media}")).await.is_clean();
+    assert_eq!(all_lines(&moved, 1).await[0]["mxc"], format!("mxc://{media}"));
+}
+
+#[tokio::test]
 async fn a_full_disk_stops_nobody_and_is_told_once() {
     let homeserver = Homeserver::start().await;
     let scanner = start(&homeserver, "/dev/full").await;

@@ -204,7 +204,7 @@ async fn processor_time_is_limited_for_all_processes_together() {
         let used = exit.usage.user_time + exit.usage.system_time;
         // Two of them would have all the time of two processors, or of a machine that has only one; and on a slow one
         // their two seconds are longer.
-        assert!(used < took / 2, "{used:?} of {took:?}: {exit:?}");
+        assert!(used < took * 2 / 5, "{used:?} of {took:?}: {exit:?}");
     })
     .await;
 }

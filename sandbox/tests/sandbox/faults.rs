@@ -90,7 +90,7 @@ async fn a_helper_that_does_not_answer_is_killed_after_the_programs_time_and_lea
         kill(Pid::from_raw(helper), Signal::SIGSTOP).unwrap();
     });
     assert!(matches!(failed, Err(Error::HelperStuck)), "{failed:?}");
-    assert!(begin.elapsed() < AMPLE, "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
     assert!(place.is_empty());
     witness.is_gone().await;
     job.close().await.unwrap();

@@ -1,6 +1,9 @@
 //! What a program writes is kept up to a bound, and reading it neither ends the program nor waits for its leavings.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::mpsc::RecvTimeoutError,
+    time::{Duration, Instant},
+};
 
 use mcs_sandbox::Outcome;
 
@@ -66,7 +69,7 @@ async fn a_program_ends_when_its_process_does_though_a_child_holds_its_output() 
     let script = r#"exec 3> "$2"; sleep 60 & echo on >&3; echo done; exit 4"#;
     let begin = Instant::now();
     let exit = job.run(&sh_with(&job, script, &witness.path), AMPLE, 100).await.unwrap();
-    assert!(begin.elapsed() < AMPLE / 2, "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
     assert_eq!((exit.outcome, text(&exit.stdout)), (Outcome::Exited(4), "done\n"));
     assert_eq!(witness.line().await, "on");
     witness.is_gone().await;
@@ -104,5 +107,5 @@ async fn a_run_does_not_wait_for_output_that_nobody_can_write() {
     assert_eq!(begin.elapsed(), Duration::ZERO);
     job.close().await.unwrap();
     drop(end);
-    thread.await.unwrap().unwrap_err();
+    assert_eq!(thread.await.unwrap(), Err(RecvTimeoutError::Disconnected));
 }

@@ -174,8 +174,8 @@ pub struct Identity {
     script: Option<script::Identity>,
 }
 
-/// The engines with their settings, and the script with its content: a hash that tells a few of them apart. Nobody
-/// chooses one who would gain by its being taken for another, and each verdict that is remembered holds it.
+/// The engines with their settings, and the script with its content: a hash that tells a few of them apart, for as long as
+/// this process runs. Nobody chooses one who would gain by its being taken for another, and each verdict that is remembered holds it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Fingerprint(pub u64);
 
