@@ -176,6 +176,7 @@ fn of_scan(error: &ScanError) -> ApiError {
     match error {
         E::Fetch(error) => of_fetch(error),
         E::HashMismatch => hash_mismatch(),
+        E::CounterWraps { .. } => counter_wraps(),
         E::NotReady => ApiError::overloaded("The scanner is not ready"),
         E::Overloaded => ApiError::overloaded("The server is busy"),
         E::SpoolFull => spool_full(),
@@ -239,6 +240,7 @@ fn of_intake(error: &IntakeError) -> ApiError {
         E::SpoolFull => spool_full(),
         E::Disk(_) => disk(),
         E::HashMismatch => hash_mismatch(),
+        E::CounterWraps { .. } => counter_wraps(),
     }
 }
 
@@ -251,6 +253,14 @@ fn hash_mismatch() -> ApiError {
         StatusCode::BAD_REQUEST,
         Reason::FailedToDecrypt,
         "The media's hash is not the one given",
+    )
+}
+
+fn counter_wraps() -> ApiError {
+    ApiError::new(
+        StatusCode::BAD_REQUEST,
+        Reason::FailedToDecrypt,
+        "The low 64 bits of iv would wrap within the media",
     )
 }
 
@@ -344,6 +354,7 @@ mod tests {
             ("NoHomeserver", of_request(&R::NoHomeserver)),
             ("RangeNotSatisfiable", of_request(&R::RangeNotSatisfiable { length: 9 })),
             ("HashMismatch", of_scan(&S::HashMismatch)),
+            ("CounterWraps", of_scan(&S::CounterWraps { limit: 16 })),
             ("NotReady", of_scan(&S::NotReady)),
             ("Overloaded", of_scan(&S::Overloaded)),
             ("SpoolFull", of_scan(&S::SpoolFull)),
@@ -373,6 +384,7 @@ mod tests {
             ("Intake SpoolFull", intake(I::SpoolFull)),
             ("Intake Disk", intake(I::Disk(secret()))),
             ("Intake HashMismatch", intake(I::HashMismatch)),
+            ("Intake CounterWraps", intake(I::CounterWraps { limit: 16 })),
             ("not clean", ApiError::not_clean("File not clean (no output)".to_owned())),
             ("internal", ApiError::internal()),
         ]
@@ -391,6 +403,7 @@ ImpossibleName: 404 {"reason":"M_NOT_FOUND","info":"Media not found"}
 NoHomeserver: 404 {"reason":"M_NOT_FOUND","info":"Media not found"}
 RangeNotSatisfiable: 416 {"reason":"M_UNKNOWN","info":"The range lies outside the media"} [content-range: bytes */9]
 HashMismatch: 400 {"reason":"MCS_MEDIA_FAILED_TO_DECRYPT","info":"The media's hash is not the one given"}
+CounterWraps: 400 {"reason":"MCS_MEDIA_FAILED_TO_DECRYPT","info":"The low 64 bits of iv would wrap within the media"}
 NotReady: 503 {"reason":"M_UNKNOWN","info":"The scanner is not ready"} [retry-after: 10]
 Overloaded: 503 {"reason":"M_UNKNOWN","info":"The server is busy"} [retry-after: 10]
 SpoolFull: 503 {"reason":"M_UNKNOWN","info":"The server has no room at the moment"} [retry-after: 10]
@@ -420,6 +433,7 @@ Intake TooLarge: 413 {"reason":"MCS_MEDIA_REQUEST_FAILED","info":"The media is t
 Intake SpoolFull: 503 {"reason":"M_UNKNOWN","info":"The server has no room at the moment"} [retry-after: 10]
 Intake Disk: 500 {"reason":"M_UNKNOWN","info":"The server cannot store the media"}
 Intake HashMismatch: 400 {"reason":"MCS_MEDIA_FAILED_TO_DECRYPT","info":"The media's hash is not the one given"}
+Intake CounterWraps: 400 {"reason":"MCS_MEDIA_FAILED_TO_DECRYPT","info":"The low 64 bits of iv would wrap within the media"}
 not clean: 403 {"reason":"MCS_MEDIA_NOT_CLEAN","info":"File not clean (no output)"}
 internal: 500 {"reason":"M_UNKNOWN","info":"Internal error"}
 "#;

@@ -45,6 +45,13 @@ pub enum IntakeError {
     /// The ciphertext is not the one that the client's hash names.
     #[error("the ciphertext's SHA-256 is not the one given")]
     HashMismatch,
+    /// The low 64 bits of the IV would wrap within the body, so clients with a 64-bit counter and
+    /// clients with a 128-bit counter would decrypt it to two plaintexts. [`Decryption::max_size`]
+    #[error("the low 64 bits of iv would wrap within the media: more than {limit} bytes")]
+    CounterWraps {
+        /// Bytes before the wrap.
+        limit: u64,
+    },
 }
 
 impl From<SpoolFull> for IntakeError {
@@ -85,6 +92,8 @@ pub struct Intake {
     spool: Spool,
     account: Account,
     max_size: u64,
+    /// Bytes up to which all clients decrypt the body to the same plaintext.
+    max_decryptable_size: u64,
     taken: u64,
     body_hash: Sha256,
     kept: Kept,
@@ -157,9 +166,9 @@ pub struct Plaintext {
 impl Intake {
     /// Makes room for a body of `announced` bytes (as far as that is known) and begins. Does not block.
     pub fn begin(spool: &Spool, plan: Plan, announced: Option<u64>) -> Result<Self, IntakeError> {
-        if announced.is_some_and(|length| length > plan.max_size) {
-            return Err(IntakeError::TooLarge { limit: plan.max_size });
-        }
+        let max_decryptable_size =
+            plan.decryption.as_ref().map_or(u64::MAX, |decryption| decryption.max_size());
+        check_size(announced.unwrap_or(0), plan.max_size, max_decryptable_size)?;
         let announced = announced.unwrap_or(0);
         let shared = plan.decryption.is_none()
             && plan.script_file.as_ref().is_some_and(|script_file| script_file.tamper_proof);
@@ -167,6 +176,7 @@ impl Intake {
         let mut intake = Self {
             spool: spool.clone(),
             max_size: plan.max_size,
+            max_decryptable_size,
             taken: 0,
             body_hash: Sha256::new(),
             kept: Kept::Memory {
@@ -198,9 +208,7 @@ impl Intake {
     /// Takes the next bytes of the body.
     pub fn write(&mut self, chunk: &[u8]) -> Result<(), IntakeError> {
         let total = self.taken + chunk.len() as u64;
-        if total > self.max_size {
-            return Err(IntakeError::TooLarge { limit: self.max_size });
-        }
+        check_size(total, self.max_size, self.max_decryptable_size)?;
         self.make_room(total, RESERVATION_STEP)?;
         self.taken = total;
         self.body_hash.update(chunk);
@@ -320,6 +328,17 @@ impl Intake {
         };
         u64::from(of_its_own) + u64::from(self.plaintext.is_some())
     }
+}
+
+/// Checks the size of a body, announced or counted, before anything is stored for it.
+fn check_size(size: u64, max_size: u64, max_decryptable_size: u64) -> Result<(), IntakeError> {
+    if size > max_size {
+        return Err(IntakeError::TooLarge { limit: max_size });
+    }
+    if size > max_decryptable_size {
+        return Err(IntakeError::CounterWraps { limit: max_decryptable_size });
+    }
+    Ok(())
 }
 
 /// Grows by `spare` more than is needed, so that a body of unknown length does not ask for each

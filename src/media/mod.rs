@@ -227,6 +227,7 @@ impl FetchError {
             Self::Intake(IntakeError::SpoolFull) => "spool_full",
             Self::Intake(IntakeError::Disk(_)) => "disk",
             Self::Intake(IntakeError::HashMismatch) => "hash_mismatch",
+            Self::Intake(IntakeError::CounterWraps { .. }) => "counter_wraps",
         }
     }
 }

@@ -12,6 +12,13 @@ pub enum ScanError {
     /// The ciphertext is not the one that the client's hash names.
     #[error("the ciphertext's SHA-256 is not the one given")]
     HashMismatch,
+    /// Clients with a 64-bit counter and clients with a 128-bit counter would decrypt the media to two
+    /// plaintexts.
+    #[error("the low 64 bits of iv would wrap within the media: more than {limit} bytes")]
+    CounterWraps {
+        /// Bytes before the wrap.
+        limit: u64,
+    },
     /// The canary's last answer was wrong, or is awaited: nothing is scanned.
     #[error("the canary's answer is wrong or awaited")]
     NotReady,
@@ -73,6 +80,7 @@ impl ScanError {
         match self {
             Self::Fetch(error) => error.cause(),
             Self::HashMismatch => "hash_mismatch",
+            Self::CounterWraps { .. } => "counter_wraps",
             Self::NotReady => "not_ready",
             Self::Overloaded => "overloaded",
             Self::SpoolFull => "spool_full",
@@ -108,6 +116,7 @@ impl ScanError {
             Self::Fetch(FetchError::ForbiddenAddress(_))
             | Self::NotReady
             | Self::HashMismatch
+            | Self::CounterWraps { .. }
             | Self::SpoolFull
             | Self::Script(_)
             | Self::Engine(..)

@@ -467,6 +467,7 @@ impl From<IntakeError> for ScanError {
     fn from(error: IntakeError) -> Self {
         match error {
             IntakeError::HashMismatch => Self::HashMismatch,
+            IntakeError::CounterWraps { limit } => Self::CounterWraps { limit },
             IntakeError::SpoolFull => Self::SpoolFull,
             IntakeError::Disk(error) => Self::Disk(error),
             IntakeError::TooLarge { limit } => Self::Fetch(FetchError::TooLarge { limit }),

@@ -13,6 +13,7 @@
 mod harness;
 
 mod canary;
+mod counter_wrap;
 mod faults_disk;
 mod faults_homeserver;
 mod faults_load;

@@ -30,6 +30,24 @@ impl Attachment {
         Self { ciphertext, plaintext: plaintext.to_vec(), key, iv }
     }
 
+    /// Encrypts as a client with a 64-bit counter does, which starts `blocks` blocks before its wrap.
+    pub fn encrypt_before_wrap(plaintext: &[u8], seed: u8, blocks: u64) -> Self {
+        let mut attachment = Self::encrypt(plaintext, seed);
+        attachment.iv[8..].copy_from_slice(&(u64::MAX - blocks + 1).to_be_bytes());
+        let (key, iv) = (&attachment.key.into(), &attachment.iv.into());
+        attachment.ciphertext = plaintext.to_vec();
+        ctr::Ctr64BE::<Aes256>::new(key, iv).apply_keystream(&mut attachment.ciphertext);
+        attachment
+    }
+
+    /// An attachment with this ciphertext, whose counter starts `blocks` blocks before its wrap.
+    pub fn from_ciphertext(ciphertext: &[u8], seed: u8, blocks: u64) -> Self {
+        let keystream = Self::encrypt_before_wrap(&vec![0; ciphertext.len()], seed, blocks);
+        let pairs = ciphertext.iter().zip(&keystream.ciphertext);
+        let plaintext = pairs.map(|(byte, key)| byte ^ key).collect();
+        Self { ciphertext: ciphertext.to_vec(), plaintext, ..keystream }
+    }
+
     /// The same ciphertext with another key: what a wrong guess looks like. The hash holds, since it
     /// is the ciphertext's.
     pub fn with_another_key(&self) -> Self {

@@ -105,6 +105,75 @@ fn a_hash_that_does_not_hold_gives_no_plaintext() {
     assert_eq!(bench.spool.used(), 0);
 }
 
+/// An IV whose low 64 bits wrap after this many blocks.
+fn iv_wrapping_after(blocks: u64) -> [u8; 16] {
+    let mut iv = [0xa5; 16];
+    iv[8..].copy_from_slice(&(u64::MAX - blocks + 1).to_be_bytes());
+    iv
+}
+
+fn wrapping_plan(bench: &Bench, blocks: u64, ciphertext: &[u8]) -> Plan {
+    let decryption = Decryption::new([1; 32], iv_wrapping_after(blocks), sha256(ciphertext));
+    Plan {
+        decryption: Some(Arc::new(decryption)),
+        script_file: Some(script_file(bench, true)),
+        ..plan(bench, 0)
+    }
+}
+
+#[test]
+fn a_counter_that_would_wrap_is_refused_by_the_announced_size() {
+    let bench = bench(1 << 20);
+    let begin = |length| Intake::begin(&bench.spool, wrapping_plan(&bench, 2, b""), Some(length));
+    for length in [0, 1, 16, 17, 31, 32] {
+        assert!(begin(length).is_ok(), "{length}");
+    }
+    for length in [33, 48, 1 << 19] {
+        assert!(matches!(begin(length), Err(IntakeError::CounterWraps { limit: 32 })), "{length}");
+    }
+    // The configured limit comes first: the answer does not depend on the IV.
+    let small = Plan { max_size: 40, ..wrapping_plan(&bench, 2, b"") };
+    let outcome = Intake::begin(&bench.spool, small, Some(41));
+    assert!(matches!(outcome, Err(IntakeError::TooLarge { limit: 40 })));
+    assert_eq!(bench.spool.used(), 0);
+}
+
+#[test]
+fn a_counter_that_would_wrap_is_refused_by_the_counted_size() {
+    let bench = bench(1 << 20);
+    let ciphertext = [7; 32];
+    for announced in [None, Some(1), Some(32)] {
+        for piece in [1, 5, 32] {
+            let plan = wrapping_plan(&bench, 2, &ciphertext);
+            let mut intake = Intake::begin(&bench.spool, plan, announced).unwrap();
+            for bytes in ciphertext.chunks(piece) {
+                intake.write(bytes).unwrap();
+            }
+            let outcome = intake.write(&[7]);
+            assert!(matches!(outcome, Err(IntakeError::CounterWraps { limit: 32 })));
+        }
+        let plan = wrapping_plan(&bench, 2, &ciphertext);
+        let mut intake = Intake::begin(&bench.spool, plan, announced).unwrap();
+        intake.write(&ciphertext).unwrap();
+        assert_eq!(intake.finish().unwrap().size, 32);
+    }
+    let mut intake = Intake::begin(&bench.spool, wrapping_plan(&bench, 2, b""), None).unwrap();
+    assert!(matches!(intake.write(&[7; 33]), Err(IntakeError::CounterWraps { limit: 32 })));
+}
+
+#[test]
+fn a_counter_that_would_wrap_is_refused_without_a_file_for_the_script() {
+    // So is a media taken in whose verdict is known.
+    let bench = bench(1 << 20);
+    let begin = |length| {
+        let plan = Plan { script_file: None, ..wrapping_plan(&bench, 2, b"") };
+        Intake::begin(&bench.spool, plan, length)
+    };
+    assert!(matches!(begin(Some(33)), Err(IntakeError::CounterWraps { limit: 32 })));
+    let outcome = begin(None).unwrap().write(&[7; 33]);
+    assert!(matches!(outcome, Err(IntakeError::CounterWraps { limit: 32 })));
+}
+
 #[test]
 fn a_body_is_bounded_by_its_announced_and_by_its_counted_size() {
     let bench = bench(1 << 20);
