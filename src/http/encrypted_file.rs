@@ -167,7 +167,14 @@ const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
 const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
 const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
 
-/// Exactly `N` bytes from base64 of either alphabet, padded or not.
+/// Decodes exactly `N` bytes from base64 of the standard or the URL-safe alphabet, padded or not.
+///
+/// Decoders of clients differ, so only text is accepted that those which accept it decode alike:
+/// - A mixture of both alphabets is rejected, and so is every other character, whitespace included:
+///   some decoders skip it.
+/// - Padding is accepted at the end only, and not beyond the last group of four characters.
+/// - Unused bits of the last character are dropped, as `atob` does (WHATWG Infra, "forgiving-base64
+///   decode"). Stricter decoders reject them; none makes bytes of them.
 fn bytes<const N: usize>(text: &str) -> Option<[u8; N]> {
     let engine = if text.contains(['-', '_']) { &URL_SAFE } else { &STANDARD };
     let decoded = Zeroizing::new(engine.decode(text).ok()?);
@@ -209,6 +216,9 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
 }
 
 #[cfg(test)]
+mod interpretation_tests;
+
+#[cfg(test)]
 mod tests {
     use proptest::prelude::*;
     use serde_json::{Value, json};
@@ -217,7 +227,7 @@ mod tests {
 
     const K: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8";
 
-    fn file() -> Value {
+    pub(super) fn file() -> Value {
         json!({
             "v": "v2",
             "key": {
@@ -230,21 +240,21 @@ mod tests {
         })
     }
 
-    fn never(_: &str, _: &str, _: &str) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+    pub(super) fn never(_: &str, _: &str, _: &str) -> Result<Zeroizing<Vec<u8>>, OpenError> {
         panic!("nothing is sealed here")
     }
 
-    fn parse_file(file: &Value) -> Result<EncryptedMedia, RequestError> {
+    pub(super) fn parse_file(file: &Value) -> Result<EncryptedMedia, RequestError> {
         parse(json!({ "file": file }).to_string().as_bytes(), never)
     }
 
-    fn with(pointer: &str, value: Value) -> Value {
+    pub(super) fn with(pointer: &str, value: Value) -> Value {
         let mut file = file();
         *file.pointer_mut(pointer).unwrap() = value;
         file
     }
 
-    fn is_malformed<T>(outcome: &Result<T, RequestError>) -> bool {
+    pub(super) fn is_malformed<T>(outcome: &Result<T, RequestError>) -> bool {
         matches!(outcome, Err(RequestError::MalformedJson { .. }))
     }
 

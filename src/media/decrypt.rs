@@ -40,10 +40,10 @@ impl Decryption {
 
     /// Returns the largest size, in bytes, that every client decrypts to the same plaintext.
     ///
-    /// WebCrypto clients increment the low 64 bits of the counter block only; other clients increment
-    /// all 128 bits. The keystreams are equal up to the block whose low 64 bits are all ones, and
-    /// differ from the next block on. The specification keeps the low 64 bits of an IV zero, which
-    /// leaves 2^64 blocks. The result is at least one block, and saturates at `u64::MAX`.
+    /// Clients that use the Web Cryptography API increment the low 64 bits of the counter block only;
+    /// other clients increment all 128 bits. The keystreams are equal up to the block whose low 64 bits
+    /// are all ones, and differ from the next block on. The specification keeps the low 64 bits of an
+    /// IV zero, which leaves 2^64 blocks. The result is at least one block, and saturates at `u64::MAX`.
     #[must_use]
     pub fn max_size(&self) -> u64 {
         let [_, _, _, _, _, _, _, _, low @ ..] = self.iv;
