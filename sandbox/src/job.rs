@@ -2,9 +2,9 @@
 //! helper or to a future that is dropped, this side leaves no process and no directory behind: closing the socket is the
 //! order to remove everything, and where the helper cannot any more, this side does.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::File;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
@@ -12,16 +12,11 @@ use std::pin::pin;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use tokio::process::Child;
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use crate::cgroup::Group;
 use crate::channel::Channel;
 use crate::diagnosis::explained;
 use crate::dispatch::BUILD;
@@ -29,8 +24,9 @@ use crate::output::Capture;
 use crate::protocol::{
     Attempt, FileState, Prepare, Reply, Request, Run, Text, is_safe_name, is_safe_path,
 };
+use crate::remains::{Program, Remains};
 use crate::view::View;
-use crate::{Error, Sandbox, Step, Usage, remove_tree, sys};
+use crate::{Error, Sandbox, Step, Usage, sys};
 
 /// For the helper to make a directory.
 const PREPARE_TIME_LIMIT: Duration = Duration::from_secs(10);
@@ -48,6 +44,17 @@ pub struct Command {
     pub program: PathBuf,
     /// The arguments after the program's name; where the program wants the media's path, the caller puts it there.
     pub args: Vec<OsString>,
+}
+
+impl Run {
+    fn new(command: &Command, time_limit: Duration, watched: bool) -> Self {
+        Self {
+            program: Text::from(command.program.as_os_str()),
+            arguments: command.args.iter().cloned().map(Text).collect(),
+            time_limit,
+            watched,
+        }
+    }
 }
 
 /// How a program's run ended.
@@ -254,7 +261,21 @@ impl Job {
         time_limit: Duration,
         max_output: usize,
     ) -> Result<Exit, Error> {
-        self.run_and(command, time_limit, max_output, false).await.map(|(exit, _)| exit)
+        let run = Run::new(command, time_limit, false);
+        self.run_and(command, run, None, max_output).await.map(|(exit, _)| exit)
+    }
+
+    /// The same with a file as the program's standard input, which else is `/dev/null`. The program has the descriptor itself:
+    /// what may not be changed has to be sealed, see [`sealed`](crate::sealed), and its offset is shared.
+    pub async fn run_with_input(
+        &mut self,
+        command: &Command,
+        input: BorrowedFd<'_>,
+        time_limit: Duration,
+        max_output: usize,
+    ) -> Result<Exit, Error> {
+        let run = Run::new(command, time_limit, false);
+        self.run_and(command, run, Some(input), max_output).await.map(|(exit, _)| exit)
     }
 
     /// The same, and beside the exit what the program was refused: for a person who tries a script. What depends on the
@@ -265,21 +286,22 @@ impl Job {
         time_limit: Duration,
         max_output: usize,
     ) -> Result<(Exit, Vec<Refused>), Error> {
-        let (exit, attempts) = self.run_and(command, time_limit, max_output, true).await?;
+        let run = Run::new(command, time_limit, true);
+        let (exit, attempts) = self.run_and(command, run, None, max_output).await?;
         Ok((exit, attempts.into_iter().filter_map(Refused::of).collect()))
     }
 
     async fn run_and(
         &mut self,
         command: &Command,
-        time_limit: Duration,
+        run: Run,
+        input: Option<BorrowedFd<'_>>,
         max_output: usize,
-        watched: bool,
     ) -> Result<(Exit, Vec<Attempt>), Error> {
         check(command)?;
         // Only put back in the end: dropped on any other way, it tells the helper to kill and remove everything.
         let channel = self.channel.take().ok_or(Error::Over)?;
-        let outcome = self.run_on(&channel, command, time_limit, max_output, watched).await;
+        let outcome = self.run_on(&channel, run, input, max_output).await;
         match &outcome {
             Ok(_) | Err(Error::NotStarted { .. } | Error::Argument(_)) => {
                 self.channel = Some(channel);
@@ -304,25 +326,20 @@ impl Job {
     async fn run_on(
         &mut self,
         channel: &Channel,
-        command: &Command,
-        time_limit: Duration,
+        run: Run,
+        input: Option<BorrowedFd<'_>>,
         max_output: usize,
-        watched: bool,
     ) -> Result<(Exit, Vec<Attempt>), Error> {
-        let request = Request::Run(Run {
-            program: Text::from(command.program.as_os_str()),
-            arguments: command.args.iter().cloned().map(Text).collect(),
-            time_limit,
-            watched,
-        });
+        let limit = run.time_limit.saturating_add(RUN_GRACE);
         let (mut stdout, stdout_end) = Capture::new(max_output)?;
         let (mut stderr, stderr_end) = Capture::new(max_output)?;
-        channel.send(&request, &[stdout_end.as_fd(), stderr_end.as_fd()]).await?;
+        let streams = [Some(stdout_end.as_fd()), Some(stderr_end.as_fd()), input];
+        let streams: Vec<_> = streams.into_iter().flatten().collect();
+        channel.send(&Request::Run(run), &streams).await?;
         drop((stdout_end, stderr_end));
 
         let ended = {
             let mut reading = pin!(async { tokio::join!(stdout.fill(), stderr.fill()) });
-            let limit = time_limit.saturating_add(RUN_GRACE);
             let mut ended = pin!(timeout(limit, self.follow(channel)));
             tokio::select! {
                 // Output and end may be there at the same time; what the program wrote counts.
@@ -418,70 +435,6 @@ impl Drop for Job {
                 }
             });
         }
-    }
-}
-
-/// What a job's end has to see to.
-#[derive(Debug)]
-struct Remains {
-    helper: Child,
-    directory: PathBuf,
-    /// Where the job's control group is, under the directory's name.
-    group: Option<PathBuf>,
-    /// Whether the directory is in namespaces alone.
-    in_memory: bool,
-    /// While one runs.
-    program: Option<Program>,
-}
-
-impl Remains {
-    /// To be called with the helper's socket closed. The helper gets `patience` to do all of it.
-    async fn end(mut self, patience: Duration) -> Result<(), Error> {
-        match timeout(patience, self.helper.wait()).await {
-            // All of it was in the helper's memory and namespaces, and went with it: looking takes a thread.
-            Ok(Ok(ended)) if ended.success() && self.in_memory && self.group.is_none() => {
-                return Ok(());
-            }
-            Ok(_) => {}
-            Err(_) => self.helper.kill().await.map_err(Error::io("killing the helper"))?,
-        }
-        if let Some(program) = self.program {
-            program.kill();
-        }
-        // For the helper that could not; else there is nothing left to be found.
-        let remove = move || {
-            let name = self.directory.file_name().and_then(OsStr::to_str);
-            if let Some((group, name)) = self.group.zip(name) {
-                drop(Group::existing(&group, name));
-            }
-            remove_tree(&self.directory)
-        };
-        let removing = Error::io("removing a job's directory");
-        match spawn_blocking(remove).await {
-            Ok(removed) => removed.map_err(removing),
-            Err(error) => Err(removing(error.into())),
-        }
-    }
-}
-
-/// The process that leads a program's process group.
-#[derive(Debug)]
-struct Program {
-    pid: Pid,
-    pidfd: OwnedFd,
-}
-
-impl Program {
-    fn kill(self) {
-        if sys::pidfd_kill(self.pidfd.as_fd(), true) == Err(Errno::EINVAL) && self.is_alive() {
-            // Before Linux 6.9 by number, which is the group's as long as its leader lives.
-            let _ = killpg(self.pid, Signal::SIGKILL);
-        }
-    }
-
-    fn is_alive(&self) -> bool {
-        let mut ended = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
-        poll(&mut ended, PollTimeout::ZERO) == Ok(0)
     }
 }
 

@@ -26,8 +26,8 @@ pub(crate) const MAX_PACKET: usize = 64 * 1024;
 pub(crate) enum Request {
     /// The first message, once. Answered by `Prepared` or `Refused`.
     Prepare(Box<Prepare>),
-    /// Then any number of these, each with two descriptors (standard output and error), each answered by `Refused`, or by
-    /// `Started` and then `Ended` or `Refused`.
+    /// Then any number of these, each with two descriptors (standard output and error) or three (standard input as well), each
+    /// answered by `Refused`, or by `Started` and then `Ended` or `Refused`.
     Run(Run),
 }
 

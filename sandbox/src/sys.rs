@@ -328,7 +328,7 @@ pub fn keep_heaps(most: usize) {
 }
 
 /// A file's bytes, mapped for reading until this process ends, whatever becomes of the descriptor. For a program in a job,
-/// and its media: nobody writes to that while a program runs. Where a file is cut short all the same, reading what is gone
+/// and its media or a sealed file: nobody writes to either while a program runs. Where a file is cut short all the same, reading what is gone
 /// ends the process with SIGBUS. mmap(2).
 pub fn map_file(file: &File) -> io::Result<&'static [u8]> {
     let length = usize::try_from(file.metadata()?.len())

@@ -20,15 +20,15 @@ use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::sys::stat::Mode;
 use nix::unistd::{
-    Gid, Pid, Uid, close, dup2_stderr, dup2_stdout, execve, fchdir, fexecve, geteuid, setgroups,
-    setresgid, setresuid, setsid,
+    Gid, Pid, Uid, close, dup2_stderr, dup2_stdin, dup2_stdout, execve, fchdir, fexecve, geteuid,
+    setgroups, setresgid, setresuid, setsid,
 };
 
 use serde::{Deserialize, Serialize};
 
 use super::directory::Directory;
 use super::seccomp::Filter;
-use super::{Gone, init, landlock as paths, next, reply};
+use super::{Gone, Streams, init, landlock as paths, next, reply};
 use crate::cgroup::Group;
 use crate::channel;
 use crate::error::{Refusal, Step};
@@ -88,14 +88,14 @@ struct Program<'a> {
     limits: &'a Limits,
     user: Option<User>,
     directory: BorrowedFd<'a>,
-    streams: &'a [OwnedFd; 2],
+    streams: &'a Streams,
 }
 
 pub(super) fn launch(
     directory: &Directory,
     prepare: &Prepare,
     run: &Run,
-    streams: &[OwnedFd; 2],
+    streams: &Streams,
 ) -> Result<Launched, Refusal> {
     let mut program = program(directory, prepare, run, streams)?;
     let mut filter = None;
@@ -161,7 +161,7 @@ fn program<'a>(
     directory: &'a Directory,
     prepare: &'a Prepare,
     run: &'a Run,
-    streams: &'a [OwnedFd; 2],
+    streams: &'a Streams,
 ) -> Result<Program<'a>, Refusal> {
     let unusable = Refusal::at(Step::Execute);
     let mut environment: Vec<(OsString, OsString)> = vec![
@@ -264,9 +264,14 @@ fn become_program(mut program: Program<'_>) -> Result<Infallible, Refusal> {
     if let Some(rules) = program.rules.take() {
         paths::restrict(rules, program.plan)?;
     }
-    let [stdout, stderr] = program.streams;
-    // Standard input is the helper's own: /dev/null.
-    dup2_stdout(stdout).and_then(|()| dup2_stderr(stderr)).map_err(Refusal::at(Step::Streams))?;
+    let Streams { stdout, stderr, stdin } = program.streams;
+    // Without one of its own the program has the helper's standard input: /dev/null.
+    stdin
+        .as_ref()
+        .map_or(Ok(()), dup2_stdin)
+        .and_then(|()| dup2_stdout(stdout))
+        .and_then(|()| dup2_stderr(stderr))
+        .map_err(Refusal::at(Step::Streams))?;
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
         .map_err(Refusal::at(Step::Signals))?;
     if let Some(filter) = &program.filter {

@@ -84,6 +84,23 @@ pub(crate) fn run() -> i32 {
     }
 }
 
+/// A program's standard streams.
+struct Streams {
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+    /// `None`: the helper's own standard input, `/dev/null`.
+    stdin: Option<OwnedFd>,
+}
+
+impl Streams {
+    /// Takes the descriptors of [`Request::Run`] in their order.
+    fn new(fds: Vec<OwnedFd>) -> Option<Self> {
+        let mut fds = fds.into_iter();
+        let streams = Self { stdout: fds.next()?, stderr: fds.next()?, stdin: fds.next() };
+        fds.next().is_none().then_some(streams)
+    }
+}
+
 fn serve(channel: BorrowedFd<'_>, children: &SignalFd) -> Result<(), Gone> {
     let Some((Request::Prepare(prepare), _)) = next(channel)? else { return Err(Gone) };
     // Dropping the directory removes it, on whichever way this function is left.
@@ -92,13 +109,12 @@ fn serve(channel: BorrowedFd<'_>, children: &SignalFd) -> Result<(), Gone> {
         Err(refusal) => return reply(channel, &Reply::Refused(refusal), &[]),
     };
     while let Some((request, fds)) = next(channel)? {
-        let (Request::Run(run), Ok([stdout, stderr])) = (request, <[OwnedFd; 2]>::try_from(fds))
-        else {
+        let (Request::Run(run), Some(streams)) = (request, Streams::new(fds)) else {
             return Err(Gone);
         };
         let program = Path::new(&run.program.0);
         let before = FileState::of(program);
-        match run_program(channel, children, &directory, &prepare, &run, [stdout, stderr])? {
+        match run_program(channel, children, &directory, &prepare, &run, streams)? {
             Ok(End { status, usage, timed_out, survivors, attempts }) => {
                 let program = before.filter(|before| FileState::of(program) == Some(*before));
                 let ended = Reply::Ended { status, timed_out, usage, program, survivors, attempts };
@@ -129,7 +145,7 @@ fn run_program(
     directory: &Directory,
     prepare: &Prepare,
     run: &Run,
-    streams: [OwnedFd; 2],
+    streams: Streams,
 ) -> Result<Result<End, Refusal>, Gone> {
     let launched = match launch::launch(directory, prepare, run, &streams) {
         Ok(launched) => launched,

@@ -94,12 +94,16 @@ fn a_program_without_its_two_streams_is_not_run() {
     // Prepared, Started and Ended; fewer where the helper closes its end.
     let talk_of =
         |fds| talk(&[prepare(&place, "job-1", "media"), run.clone().into_bytes()], fds, 3);
-    for fds in [0, 1, 3, 200] {
+    for fds in [0, 1, 4, 200] {
         assert_eq!(talk_of(fds).code(), Some(1));
         assert!(!mark.exists(), "with {fds}");
     }
-    assert_eq!(talk_of(2).code(), Some(0));
-    assert!(mark.exists(), "the control");
+    // With and without a standard input.
+    for fds in [2, 3] {
+        assert_eq!(talk_of(fds).code(), Some(0));
+        assert!(mark.exists(), "the control, with {fds}");
+        std::fs::remove_file(&mark).unwrap();
+    }
     assert!(place.is_empty());
 }
 

@@ -2,10 +2,11 @@
 
 use std::ffi::OsString;
 use std::fs::File;
+use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStringExt as _;
 use std::time::Duration;
 
-use mcs_sandbox::{Command, Limits, Outcome, Policy};
+use mcs_sandbox::{Command, Layer, Limits, Outcome, Policy};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::resource::{Resource, getrlimit};
 
@@ -78,6 +79,38 @@ async fn standard_input_is_at_its_end() {
     let exit =
         place.sh("read -r line && exit 1; (echo x >&0) && exit 2; readlink /proc/$$/fd/0").await;
     assert_eq!((exit.outcome, text(&exit.stdout)), (Outcome::Exited(0), "/dev/null\n"));
+}
+
+#[tokio::test]
+async fn standard_input_may_be_a_file_in_memory_that_no_program_changes() {
+    const SCRIPT: &str = "cat; (echo x >&0) 2>/dev/null && exit 1; \
+        (echo x >>/proc/self/fd/0) 2>/dev/null && exit 2; exit 0";
+    let file = mcs_sandbox::sealed("test", b"sealed").unwrap();
+    let command = Command { program: "/bin/sh".into(), args: vec!["-c".into(), SCRIPT.into()] };
+    // By the base layer alone, with each layer beside it, and with all that the machine has.
+    let mut places: Vec<_> =
+        Layer::ALL.into_iter().map(|layer| Place::with_layers(policy(), &[layer])).collect();
+    places.push(Place::new());
+    let tried = Place::new();
+    let sandbox = tried.candidate().settle(&tried.jobs()).await.unwrap();
+    let held: Vec<_> =
+        Layer::ALL.into_iter().filter(|layer| sandbox.layers().holds(*layer)).collect();
+    places.retain(|place| {
+        Layer::ALL.into_iter().all(|it| !place.sandbox.layers().holds(it) || held.contains(&it))
+    });
+    places.push(Place::with_layers(policy(), &held));
+    for place in places {
+        // Each reads it from its beginning, though they share the offset.
+        std::io::Seek::rewind(&mut (&file)).unwrap();
+        let mut job = place.job().await;
+        let exit = job.run_with_input(&command, file.as_fd(), AMPLE, 1000).await.unwrap();
+        assert_eq!((exit.outcome, text(&exit.stdout)), (Outcome::Exited(0), "sealed"));
+        // Of the next program standard input is at its end again.
+        let cat = Command { program: "cat".into(), args: Vec::new() };
+        let exit = job.run(&cat, AMPLE, 1000).await.unwrap();
+        assert_eq!((exit.outcome, text(&exit.stdout)), (Outcome::Exited(0), ""));
+        job.close().await.unwrap();
+    }
 }
 
 #[tokio::test]
