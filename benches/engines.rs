@@ -19,7 +19,11 @@ use std::{
     fs::{self, File, Permissions},
     io::{IoSlice, Read as _, Write as _},
     net::{TcpListener, TcpStream},
-    os::{fd::AsRawFd as _, unix::fs::PermissionsExt as _, unix::net::UnixStream},
+    os::{
+        fd::{AsFd as _, AsRawFd as _},
+        unix::fs::PermissionsExt as _,
+        unix::net::UnixStream,
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Arc,
@@ -34,7 +38,6 @@ use matrix_content_scanner::{
         engines::{Exposed, Specimen},
         filetype::Detector,
         local::LocalScanner,
-        trial::Trial,
     },
 };
 use mcs_sandbox::{Outcome, Usage};
@@ -285,12 +288,15 @@ async fn measure_evaluator(here: &Path, grounds: &Grounds, mut random: File) {
 /// What it costs to look at a file by the rules.
 async fn evaluated(grounds: &Grounds, path: &Path) -> Usage {
     let evaluator = grounds.evaluator.as_ref().unwrap();
-    let [program, prepared] = evaluator.paths().collect::<Vec<_>>().try_into().unwrap();
-    let args = mcs_rules::arguments(&prepared, []);
-    let trial = Trial { program, args, file: path.to_owned() };
-    let directory = grounds.directory.path();
-    let run = trial.run(&grounds.sandbox, directory, Duration::from_secs(60)).await;
-    let (exit, _) = run.unwrap();
+    let mut job = grounds.sandbox.prepare(grounds.directory.path(), "media").await.unwrap();
+    std::io::copy(&mut File::open(path).unwrap(), &mut job.take_media().unwrap()).unwrap();
+    let mut args = mcs_rules::arguments([]);
+    args.push(job.media_path().into());
+    let command = mcs_sandbox::Command { program: evaluator.program().to_owned(), args };
+    let limit = Duration::from_secs(60);
+    let run = job.run_with_input(&command, evaluator.prepared().as_fd(), limit, 4096).await;
+    let exit = run.unwrap();
+    job.close().await.unwrap();
     assert_eq!(exit.outcome, Outcome::Exited(mcs_rules::CLEAN));
     exit.usage
 }

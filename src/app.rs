@@ -182,7 +182,7 @@ impl Grounds {
 
 /// The programs themselves, wherever they lie.
 fn show_programs(policy: &mut Policy, config: &Config, evaluator: Option<&Evaluator>) {
-    policy.paths.read_only.extend(evaluator.into_iter().flat_map(Evaluator::paths));
+    policy.paths.read_only.extend(evaluator.map(|it| it.program().to_owned()));
     policy.paths.read_only.extend(config.scan.script.clone());
     policy.paths.read_only.extend(config.scan.removal_command.iter().map(|(it, _)| it.clone()));
 }
@@ -193,12 +193,11 @@ fn evaluator(
     before: Option<&Evaluator>,
 ) -> Result<Option<Arc<Evaluator>>, RulesError> {
     let Some(rules) = config.scan.rules() else { return Ok(None) };
-    let (directory, passable) = (&config.scan.temp_directory, config.sandbox.user.is_some());
     let program = match before {
         Some(before) => before.program().to_owned(),
         None => std::env::current_exe()?,
     };
-    Ok(Some(Arc::new(Evaluator::prepare(directory, passable, program, &rules.rules)?)))
+    Ok(Some(Arc::new(Evaluator::prepare(program, &rules.rules)?)))
 }
 
 /// The engines that are asked over a socket, with the versions of those that answer.

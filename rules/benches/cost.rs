@@ -6,7 +6,9 @@
 )]
 
 use std::{
-    env, fs, hint,
+    env,
+    fs::{self, File},
+    hint,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -36,8 +38,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let run = |media: &Path| -> Result<Duration, std::io::Error> {
         let begun = Instant::now();
         let status = Command::new(&program)
-            .args(arguments(&prepared, []))
+            .args(arguments([]))
             .arg(media)
+            .stdin(File::open(&prepared)?)
             .stdout(Stdio::null())
             .status()?;
         hint::black_box(status);

@@ -4,9 +4,9 @@
 use std::{
     env,
     ffi::{OsStr, OsString},
-    fs::{self, File},
+    fs::File,
     io::{self, Write},
-    path::Path,
+    os::fd::AsFd,
     process,
 };
 
@@ -15,7 +15,7 @@ use boreal::{
     scanner::{CallbackEvents, ScanCallbackResult, ScanEvent},
 };
 
-use crate::rule_set::restored;
+use crate::prepared::restore;
 
 /// The exit code of an evaluator that found nothing.
 pub const CLEAN: i32 = 0;
@@ -30,12 +30,13 @@ const NAME: &str = "evaluate-rules";
 /// Names that are printed: a media that matches more is refused as well.
 const MAX_NAMES: usize = 16;
 
-/// The arguments that make a program whose `main` calls [`dispatch`] an evaluator of these prepared rules; the media's path
-/// comes after them. Rules with one of these names refuse nothing.
+/// Returns the arguments that make a program whose `main` calls [`dispatch`] an evaluator; the media's path comes after them.
+/// Standard input is a file with the prepared rules, see [`RuleSet::prepared`](crate::RuleSet::prepared): it is mapped, so that
+/// evaluators which share its descriptor share no offset. Rules with one of the `ignored` names refuse nothing.
 #[must_use]
-pub fn arguments<'a>(prepared: &Path, ignored: impl IntoIterator<Item = &'a str>) -> Vec<OsString> {
+pub fn arguments<'a>(ignored: impl IntoIterator<Item = &'a str>) -> Vec<OsString> {
     let ignored = ignored.into_iter().collect::<Vec<_>>().join(",");
-    vec![NAME.into(), prepared.into(), ignored.into()]
+    vec![NAME.into(), ignored.into()]
 }
 
 /// Evaluates and exits, if this process was started for that; else returns at once.
@@ -48,7 +49,7 @@ pub fn dispatch() {
     }
     let rest: Vec<_> = arguments.collect();
     let code = match rest.as_slice() {
-        [prepared, ignored, media] => evaluate(prepared, ignored, media).unwrap_or_else(|why| {
+        [ignored, media] => evaluate(ignored, media).unwrap_or_else(|why| {
             // Where nobody hears it the exit code is left.
             let _unheard = writeln!(io::stderr(), "{why}");
             FAILED
@@ -58,13 +59,14 @@ pub fn dispatch() {
     process::exit(code)
 }
 
-fn evaluate(prepared: &OsStr, ignored: &OsStr, media: &OsStr) -> Result<i32, Failure> {
-    let prepared = fs::read(prepared).map_err(Failure::Rules)?;
-    let scanner = restored(&prepared).map_err(Failure::Rules)?;
+fn evaluate(ignored: &OsStr, media: &OsStr) -> Result<i32, Failure> {
+    let prepared = io::stdin().as_fd().try_clone_to_owned().map(File::from);
+    let prepared =
+        prepared.and_then(|file| mcs_sandbox::map_file(&file)).map_err(Failure::Rules)?;
     let media = File::open(media).map_err(Failure::Media)?;
     let bytes = mcs_sandbox::map_file(&media).map_err(Failure::Media)?;
     let ignored = ignored.to_string_lossy();
-    let found = matches(&scanner, bytes, &ignored.split(',').collect::<Vec<_>>())?;
+    let found = matches(prepared, bytes, &ignored.split(',').collect::<Vec<_>>())?;
     if found.is_empty() {
         return Ok(CLEAN);
     }
@@ -73,16 +75,40 @@ fn evaluate(prepared: &OsStr, ignored: &OsStr, media: &OsStr) -> Result<i32, Fai
     Ok(NOT_CLEAN)
 }
 
-/// The names of the rules that match, each once.
+/// Returns the names of the prepared rules that match, each once.
+///
+/// # Errors
+/// A part that cannot be restored or evaluated, unless rules of other parts match.
 pub(crate) fn matches(
-    scanner: &Scanner,
+    prepared: &[u8],
     bytes: &[u8],
     ignored: &[&str],
 ) -> Result<Vec<String>, Failure> {
-    let mut scanner = scanner.clone();
+    let mut found = Vec::new();
+    let mut failure = None;
+    for part in restore(prepared).map_err(Failure::Rules)? {
+        let evaluated = part
+            .map_err(Failure::Rules)
+            .and_then(|part| matches_of_part(part, bytes, ignored, &mut found));
+        if found.len() >= MAX_NAMES {
+            break;
+        }
+        failure = failure.or(evaluated.err());
+    }
+    match failure {
+        Some(failure) if found.is_empty() => Err(failure),
+        _ => Ok(found),
+    }
+}
+
+fn matches_of_part(
+    mut scanner: Scanner,
+    bytes: &[u8],
+    ignored: &[&str],
+    found: &mut Vec<String>,
+) -> Result<(), Failure> {
     let events = CallbackEvents::RULE_MATCH | CallbackEvents::STRING_REACHED_MATCH_LIMIT;
     scanner.set_scan_params(scanner.scan_params().clone().callback_events(events));
-    let mut found: Vec<String> = Vec::new();
     let mut crowded = None;
     let ended = scanner.scan_mem_with_callback(bytes, |event| {
         match event {
@@ -103,8 +129,7 @@ pub(crate) fn matches(
         }
     });
     match (ended, crowded) {
-        _ if !found.is_empty() => Ok(found),
-        (Ok(()), None) => Ok(found),
+        (Ok(()), None) => Ok(()),
         (Ok(()), Some(string)) => Err(Failure::Crowded(string)),
         (Err(why), _) => Err(Failure::Scan(why.to_string())),
     }

@@ -10,11 +10,15 @@ use std::{
 
 use boreal::{
     Compiler, Scanner,
-    compiler::{CompilerBuilder, CompilerParams},
-    module::Console,
-    scanner::{DeserializeParams, ScanParams},
+    compiler::{AddRuleError, CompilerBuilder, CompilerParams},
+    scanner::ScanParams,
 };
 use sha2::{Digest, Sha256};
+
+use crate::{
+    prepared::{console, encode, survives},
+    split::{MAX_RULES, find_lost, fits, split},
+};
 
 /// What rule files are called.
 const EXTENSIONS: [&str; 2] = ["yar", "yara"];
@@ -24,10 +28,6 @@ const MAX_DEPTH: usize = 16;
 
 /// Variables that public rules ask for, and that a scanner of disks knows. Here a media has no name: they are empty.
 const VARIABLES: [&str; 5] = ["filename", "filepath", "extension", "filetype", "owner"];
-
-/// Who prepared the rules: the form is the engine's own, and another version of it would read something else. A test holds
-/// it against the lock file.
-pub(crate) const PREPARED_BY: &[u8] = b"mcs-rules 0.1.0, boreal 1.4.0\n";
 
 /// How often one string may be found in one media, so that memory is bounded; beyond it there is no verdict, since a
 /// condition about places might miss the one that counts.
@@ -66,6 +66,28 @@ pub enum LoadError {
     /// The compiled rules cannot be written down.
     #[error("the rules cannot be prepared")]
     Unprepared(#[source] io::Error),
+    /// A rule that evaluators would load in part only.
+    #[error(
+        "{}: rule {rule}: the engine cannot load it completely, since a list in its condition has more than {MAX_RULES} members; \
+         group operands of `and` and `or` in parentheses, as in (a or b) or (c or d), and divide other lists over several rules",
+        path.display()
+    )]
+    #[expect(missing_docs, reason = "the message says it")]
+    Lost { path: PathBuf, rule: String },
+    /// Rules of which evaluators would load another set than was compiled.
+    #[error("{}: the engine cannot load the rules of this file completely", .0.display())]
+    LostSomewhere(PathBuf),
+    /// A rule that cannot be in a part with all that it refers to.
+    #[error(
+        "{}: rule {rule}: its condition needs {needs} rules and imports of the file, global rules included, and the engine loads at \
+         most {MAX_RULES} rules together; let the condition refer to fewer rules",
+        path.display()
+    )]
+    #[expect(missing_docs, reason = "the message says it")]
+    Entangled { path: PathBuf, rule: String, needs: usize },
+    /// Files that were another text a moment later.
+    #[error("files of rules have changed while they were read: try again")]
+    Changed,
 }
 
 impl RuleSet {
@@ -76,39 +98,47 @@ impl RuleSet {
     /// The first thing that is wrong.
     pub fn load(paths: &[PathBuf]) -> Result<Self, LoadError> {
         let mut compiler = compiler();
+        compiler.set_params(CompilerParams::default().compute_statistics(true));
         let mut max_matches = MAX_MATCHES;
+        let mut all_files = Vec::new();
         for path in paths {
             let mut files = Vec::new();
             collect(path, 0, &mut files)?;
             if files.is_empty() {
                 return Err(LoadError::Empty(path.clone()));
             }
-            for file in files {
+            for file in &files {
                 let added = compiler
-                    .add_rules_file_in_namespace(&file, file.to_string_lossy())
-                    .map_err(|error| LoadError::Broken(one_line(&error.to_string())))?;
+                    .add_rules_file_in_namespace(file, file.to_string_lossy())
+                    .map_err(broken)?;
                 let mut strings = added.statistics().flat_map(|rule| &rule.strings);
                 if strings.any(|string| string.matching_algo == WITHOUT_FIXED_BYTES) {
                     max_matches = u32::MAX;
                 }
             }
+            all_files.extend(files);
         }
-        let mut scanner = compiler.finalize();
-        // Where a string was found is enough, what was found is not kept.
-        let params = ScanParams::default().match_max_length(0).string_max_nb_matches(max_matches);
-        scanner.set_scan_params(params);
-        let public = scanner.rules().filter(|rule| !rule.is_private);
+        let whole = compiler.finalize();
+        let public = whole.rules().filter(|rule| !rule.is_private);
         let names: BTreeSet<_> = public.map(|rule| rule.name.to_owned()).collect();
         if let (true, Some(path)) = (names.is_empty(), paths.first()) {
             return Err(LoadError::Empty(path.clone()));
         }
-        let mut prepared = PREPARED_BY.to_vec();
-        scanner.to_bytes(&mut prepared).map_err(LoadError::Unprepared)?;
+        let mut parts = if fits(&whole) { vec![whole] } else { split(&all_files, &whole)? };
+        // Where a string was found is enough, what was found is not kept.
+        let params = ScanParams::default().match_max_length(0).string_max_nb_matches(max_matches);
+        for part in &mut parts {
+            part.set_scan_params(params.clone());
+            if !survives(part).map_err(LoadError::Unprepared)? {
+                return Err(lost(&all_files, part));
+            }
+        }
+        let prepared = encode(&parts).map_err(LoadError::Unprepared)?;
         let digest = Sha256::digest(&prepared).into();
         Ok(Self { prepared: prepared.into(), names: Arc::new(names), digest })
     }
 
-    /// What an evaluator is to be given, as a file.
+    /// Returns the form of the rules that evaluators read from standard input.
     #[must_use]
     pub fn prepared(&self) -> &[u8] {
         &self.prepared
@@ -141,30 +171,32 @@ impl fmt::Debug for RuleSet {
     }
 }
 
-/// The rules of [`RuleSet::prepared`].
-pub(crate) fn restored(prepared: &[u8]) -> io::Result<Scanner> {
-    let Some(rules) = prepared.strip_prefix(PREPARED_BY) else {
-        return Err(io::Error::other(
-            "the rules were prepared by another version of this program: restart the service",
-        ));
-    };
-    let mut params = DeserializeParams::default();
-    params.add_module(console());
-    Scanner::from_bytes_unchecked(rules, params)
+/// Names the rule that the engine does not restore from this part.
+fn lost(files: &[PathBuf], part: &Scanner) -> LoadError {
+    let namespaces: BTreeSet<_> = part.rules().map(|rule| rule.namespace).collect();
+    let of_part = files.iter().filter(|file| namespaces.contains(&*file.to_string_lossy()));
+    let mut last = PathBuf::new();
+    for path in of_part {
+        match find_lost(path, |scanner| survives(scanner).unwrap_or(false)) {
+            Ok(Some(rule)) => return LoadError::Lost { path: path.clone(), rule },
+            Ok(None) => last.clone_from(path),
+            Err(error) => return error,
+        }
+    }
+    LoadError::LostSomewhere(last)
 }
 
-fn compiler() -> Compiler {
+pub(crate) fn compiler() -> Compiler {
     let mut compiler = CompilerBuilder::new().add_module(console()).build();
-    compiler.set_params(CompilerParams::default().compute_statistics(true));
     for name in VARIABLES {
         compiler.define_symbol(name, "");
     }
     compiler
 }
 
-/// Public rules that tell what they saw tell it to nobody.
-fn console() -> Console {
-    Console::with_callback(|_line| {})
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+pub(crate) fn broken(error: AddRuleError) -> LoadError {
+    LoadError::Broken(one_line(&error.to_string()))
 }
 
 fn collect(path: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), LoadError> {

@@ -107,6 +107,43 @@ fn an_evaluator_that_cannot_tell_never_says_clean() {
 }
 
 #[test]
+fn no_rule_of_a_set_that_is_larger_than_the_engine_loads_at_once_is_lost() {
+    for count in [1_515, 6_000] {
+        let builder =
+            by("scan.engines = [\"rules\"]\nrules.paths = [\"many.yar\"]\nscan.canary = \"off\"");
+        let numbered = |number| {
+            format!("rule Number_{number} {{ strings: $a = \"<{number}>\" condition: $a }}\n")
+        };
+        let mut text: String = (0..count).map(numbered).collect();
+        text.push_str("rule A { condition: filesize > 10000 and not Number_7 }\n");
+        file(&builder, "many.yar", text.as_bytes());
+        let (code, stdout, stderr) = builder.run(&["check-config"]);
+        assert_eq!(code, Some(0), "{stderr}");
+        assert!(stdout.contains(&format!("# rules: {},", count + 1)), "{stdout}");
+        let (code, said) = scan(&builder, &file(&builder, "large", &[0; 10_847]));
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains("not clean: A"), "{said}");
+        let last = format!("<{}>", count - 1);
+        let (code, said) = scan(&builder, &file(&builder, "last", last.as_bytes()));
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains(&format!("not clean: Number_{}", count - 1)), "{said}");
+        let (code, said) = scan(&builder, &file(&builder, "none", b"nothing"));
+        assert_eq!(code, Some(0), "{said}");
+    }
+}
+
+#[test]
+fn a_condition_that_evaluators_would_load_in_part_is_a_wrong_configuration() {
+    let builder = by("scan.engines = [\"rules\"]\nrules.paths = [\"long.yar\"]");
+    let sizes: Vec<_> = (0..1_100).map(|size| format!("filesize == {size}")).collect();
+    let rule = format!("rule Long {{ condition: {} }}", sizes.join(" or "));
+    file(&builder, "long.yar", rule.as_bytes());
+    let (code, said) = builder.fails();
+    assert_eq!(code, Some(78), "{said}");
+    assert!(said.contains("long.yar: rule Long: the engine cannot load it completely"), "{said}");
+}
+
+#[test]
 fn a_broken_rule_is_a_wrong_configuration_with_its_place() {
     let builder = by("scan.engines = [\"rules\"]\nrules.paths = [\"broken.yar\"]");
     file(&builder, "broken.yar", b"rule Broken\n{\n  condition: $nowhere\n}\n");

@@ -196,7 +196,7 @@ fn an_engine_that_is_listed_is_there_or_nothing_is() {
     let settings = config.scan;
     let rules = &settings.rules().unwrap().rules;
     let program = PathBuf::from(PROGRAM);
-    let evaluator = Evaluator::prepare(&builder.place().path(""), false, program, rules).unwrap();
+    let evaluator = Evaluator::prepare(program, rules).unwrap();
     let evaluator = Some(Arc::new(evaluator));
     let network = Arc::new(Network::new(&settings.engines).unwrap());
     let made = |settings: &Settings, evaluator: &Option<Arc<Evaluator>>, network: &Arc<Network>| {

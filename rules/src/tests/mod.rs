@@ -4,6 +4,7 @@ mod caught;
 mod harmless;
 mod loading;
 mod office;
+mod split;
 mod zip;
 
 use std::{
@@ -11,7 +12,7 @@ use std::{
     sync::LazyLock,
 };
 
-use crate::{RuleSet, evaluator::matches, rule_set::restored};
+use crate::{RuleSet, evaluator::matches};
 
 static OWN: LazyLock<RuleSet> = LazyLock::new(|| RuleSet::load(&[own()]).unwrap());
 
@@ -21,8 +22,7 @@ fn own() -> PathBuf {
 
 /// The names of the project's rules that match.
 fn found(bytes: &[u8]) -> Vec<String> {
-    let scanner = restored(OWN.prepared()).unwrap();
-    matches(&scanner, bytes, &[]).unwrap()
+    matches(OWN.prepared(), bytes, &[]).unwrap()
 }
 
 /// These rules match, and no others.

@@ -454,7 +454,7 @@ mod tests {
             bounds: bounds.clone(),
         };
         let program = Path::new("/absent").to_owned();
-        let evaluator = Evaluator::prepare(directory.path(), false, program, &settings.rules);
+        let evaluator = Evaluator::prepare(program, &settings.rules);
         let turns = Turns::new(1);
         let rules = Rules::new(&settings, Arc::new(evaluator.unwrap()), turns.clone());
         let engines = Engines {

@@ -4,9 +4,9 @@
 
 use std::{
     ffi::OsString,
-    fs::{self, Permissions},
+    fs::File,
     io,
-    os::unix::fs::PermissionsExt,
+    os::fd::AsFd,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -18,7 +18,6 @@ use mcs_sandbox::{Command, Job, Outcome};
 use super::{Bounds, EngineFailure, Finding};
 use crate::scan::{
     ScanError,
-    run_directory::RunDirectory,
     script::{MAX_FIRST_LINE, Turns, one_line},
 };
 
@@ -40,13 +39,12 @@ pub struct Settings {
     pub bounds: Bounds,
 }
 
-/// What evaluators are started from: this program, and a file of prepared rules. That lies in a directory
-/// of its own, which goes with this: in the sandbox the jobs' own is covered.
+/// What evaluators are started from: this program, and the prepared rules. No path leads to the rules, so no other user can put
+/// a file in their place: each evaluator reads them from its standard input, which is a file in memory that cannot be changed.
 #[derive(Debug)]
 pub struct Evaluator {
     program: PathBuf,
-    prepared: PathBuf,
-    _directory: RunDirectory,
+    prepared: File,
 }
 
 /// The engine.
@@ -59,24 +57,16 @@ pub struct Rules {
 }
 
 impl Evaluator {
-    /// Writes the rules to a file below `temp_directory`, `passable` where programs run as another user.
-    pub fn prepare(
-        temp_directory: &Path,
-        passable: bool,
-        program: PathBuf,
-        rules: &RuleSet,
-    ) -> io::Result<Self> {
-        let directory = RunDirectory::make(temp_directory, passable)?;
-        let prepared = directory.path().join("rules");
-        fs::write(&prepared, rules.prepared())?;
-        // Whatever the umask is.
-        fs::set_permissions(&prepared, Permissions::from_mode(0o644))?;
-        Ok(Self { program, prepared, _directory: directory })
+    /// Copies the rules to a sealed file in memory.
+    pub fn prepare(program: PathBuf, rules: &RuleSet) -> io::Result<Self> {
+        let prepared = mcs_sandbox::sealed("rules", rules.prepared())?;
+        Ok(Self { program, prepared })
     }
 
-    /// What programs in the sandbox have to see.
-    pub fn paths(&self) -> impl Iterator<Item = PathBuf> {
-        [&self.program, &self.prepared].into_iter().cloned()
+    /// Returns the file with the prepared rules.
+    #[must_use]
+    pub fn prepared(&self) -> &File {
+        &self.prepared
     }
 
     /// This program, as it was found at the start.
@@ -91,7 +81,7 @@ impl Rules {
     #[must_use]
     pub fn new(settings: &Settings, evaluator: Arc<Evaluator>, turns: Turns) -> Self {
         let ignored = settings.ignore.iter().map(String::as_str);
-        let args = mcs_rules::arguments(&evaluator.prepared, ignored);
+        let args = mcs_rules::arguments(ignored);
         Self { evaluator, args, timeout: settings.timeout, turns }
     }
 
@@ -104,7 +94,10 @@ impl Rules {
         let mut args = self.args.clone();
         args.push(job.media_path().into());
         let command = Command { program: self.evaluator.program.clone(), args };
-        let exit = job.run(&command, self.timeout, MAX_OUTPUT).await.map_err(ScanError::Sandbox)?;
+        let exit = job
+            .run_with_input(&command, self.evaluator.prepared.as_fd(), self.timeout, MAX_OUTPUT)
+            .await
+            .map_err(ScanError::Sandbox)?;
         let said = |output: &[u8]| one_line(&String::from_utf8_lossy(output), MAX_FIRST_LINE);
         Ok(match exit.outcome {
             Outcome::Exited(CLEAN) => Ok(Finding::Clean),
