@@ -4,12 +4,9 @@
 //! the log once.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::File,
     io::{self, Write},
-    os::{
-        fd::AsFd,
-        unix::fs::{FileTypeExt, OpenOptionsExt},
-    },
+    os::{fd::AsFd, unix::fs::FileTypeExt},
     path::PathBuf,
     sync::{
         Arc,
@@ -27,12 +24,13 @@ use crate::{
     identity::by,
     media::{self, MediaId, Origin},
     metrics::{AuditLine, Metrics},
+    ownership::open_to_append,
 };
 
 /// Lines that wait for the writer. Beyond that the disk is not slow but stuck.
 const WAITING: usize = 1024;
 
-/// For the owner to write and the group to read; the process's umask may take more away.
+/// For the owner to write and the group to read, whatever the umask is.
 const MODE: u32 = 0o640;
 
 /// How long a reload waits for a writer that a disk holds up.
@@ -164,14 +162,7 @@ impl Settings {
     fn open(&self) -> Result<File, AuditError> {
         let opened = match self {
             Self::Stdout => io::stdout().as_fd().try_clone_to_owned().map(File::from),
-            Self::File(path) => OpenOptions::new()
-                .append(true)
-                .create(true)
-                .mode(MODE)
-                // A FIFO without a reader would be waited for.
-                .custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits())
-                .open(path)
-                .and_then(only_a_file),
+            Self::File(path) => open_to_append(path, MODE).and_then(only_a_file),
         };
         opened.map_err(|source| AuditError::Open { at: self.to_string(), source })
     }

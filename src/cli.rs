@@ -3,9 +3,9 @@
 
 use std::{
     ffi::OsString,
-    fs::{self, OpenOptions},
+    fs::{self, OpenOptions, Permissions},
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -282,6 +282,8 @@ pub(crate) fn print_trial(
 pub(crate) fn write_new(path: Option<&Path>, text: &str) -> io::Result<()> {
     let Some(path) = path else { return io::stdout().lock().write_all(text.as_bytes()) };
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    // Whatever the umask is.
+    file.set_permissions(Permissions::from_mode(0o600))?;
     file.write_all(text.as_bytes())
 }
 

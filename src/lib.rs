@@ -17,6 +17,7 @@
 //! | [`operations`] | the operator's listener: metrics, health | `http`'s listener and server, `metrics`, `scan`'s state |
 //! | [`audit`] | on request a line for each media that was judged | `media`'s types, `metrics` |
 //! | [`logging`] | the log | `config` |
+//! | [`ownership`] | who can replace a file: owners and modes on the way to it | nothing of ours |
 //! | [`media`] | media ids, homeservers, authorisation, download, decryption, spool | `metrics`, `chain` |
 //! | [`migrate`] | an earlier scanner's YAML as our TOML | `config`'s way of writing and judging |
 //! | `mcs-rules` | a crate of its own: YARA rules on one file, and the process that evaluates them | the sandbox, for mapping a file |
@@ -57,6 +58,7 @@ pub mod media;
 pub mod metrics;
 pub mod migrate;
 pub mod operations;
+pub mod ownership;
 pub mod scan;
 pub mod service_manager;
 mod supervision;

@@ -90,6 +90,11 @@ pub(super) fn file_to_write(value: Value<'_>) -> Parsed<PathBuf> {
     Ok(path)
 }
 
+/// The path as it was written, links and all, and absolute where the file's folder is.
+pub(super) fn as_written(value: Value<'_>) -> Parsed<PathBuf> {
+    kinds::text(value).map(|text| value.base.join(text))
+}
+
 /// A directory that jobs can live in. Resolved to its end: this is the path that scripts see.
 pub(super) fn temp_directory(value: Value<'_>) -> Parsed<PathBuf> {
     const EXPECTED: &str = "the path of a writable directory";

@@ -7,6 +7,8 @@ use std::{
     sync::Arc,
 };
 
+use crate::ownership::Exposure;
+
 /// Where something was written.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Place {
@@ -47,6 +49,8 @@ pub struct ConfigErrors(pub(super) Vec<Problem>);
 pub enum Warning {
     /// The script runs as a user that other services may run as too.
     SharedUser(&'static str),
+    /// `scan.temp_directory_shared` accepts a directory that other users can replace.
+    SharedTempDirectory(Exposure),
     /// A path in `sandbox.writable_paths`.
     Writable(PathBuf),
     /// A path that scripts are to see, and that does not exist.
@@ -141,6 +145,11 @@ impl fmt::Display for Warning {
                 f,
                 "sandbox.user: not set, so scripts run as {name}, which other services may run as \
                  too; a user of its own is safer"
+            ),
+            Self::SharedTempDirectory(exposure) => write!(
+                f,
+                "scan.temp_directory: {exposure}; scan.temp_directory_shared accepts that: whoever shares \
+                 the directory can read and replace media while they are scanned"
             ),
             Self::Writable(path) => write!(
                 f,

@@ -10,12 +10,17 @@ use super::{
     mime, paths,
     problem::Warning,
     reader::{Parsed, Reader, Section, Value},
+    show,
 };
-use crate::scan::{
-    Settings,
-    canary::{self, Samples},
+use crate::{
+    ownership::find_exposure,
+    scan::{
+        Settings,
+        canary::{self, Samples},
+    },
 };
 
+const DEFAULT_TEMP_DIRECTORY: &str = "/tmp";
 const MILLISECOND: Duration = Duration::from_millis(1);
 const PEBIBYTE: u64 = 1 << 50;
 
@@ -42,10 +47,9 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Settings> {
     let workers = scan.read("workers", integer(1..=1024)).unwrap_or(32);
     let max_scripts = max_scripts(&mut scan, workers);
     let queue_capacity = scan.read("queue_capacity", integer(1..=65536)).unwrap_or(256);
-    let temp_directory = scan.read("temp_directory", paths::temp_directory).or_else(|| {
-        let absent = !scan.has("temp_directory");
-        absent.then(|| default_temp_directory(&mut scan)).flatten()
-    });
+    let temp_directory_shared =
+        scan.read("temp_directory_shared", kinds::boolean).unwrap_or_default();
+    let temp_directory = temp_directory(&mut scan, temp_directory_shared);
     let max_spool_size = scan.read("max_spool_size", size(1..=PEBIBYTE)).unwrap_or(4 << 30);
     let removal_command = scan.read("removal_command", command);
     let mime = mime::read(&mut scan);
@@ -68,6 +72,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Settings> {
         max_scripts,
         queue_capacity,
         temp_directory: temp_directory?,
+        temp_directory_shared,
         max_spool_size,
         removal_command,
         mime,
@@ -132,9 +137,39 @@ fn max_scripts(scan: &mut Section<'_, '_>, workers: usize) -> usize {
     })
 }
 
+/// Rejects a directory that another user can replace, with all jobs in it; warns of it where `shared`.
+fn temp_directory(scan: &mut Section<'_, '_>, shared: bool) -> Option<PathBuf> {
+    const KEY: &str = "temp_directory";
+    let written =
+        scan.read(KEY, |value| Ok((paths::temp_directory(value)?, paths::as_written(value)?)));
+    let (resolved, written) = match written {
+        Some(both) => both,
+        None if scan.has(KEY) => return None,
+        None => (default_temp_directory(scan)?, DEFAULT_TEMP_DIRECTORY.into()),
+    };
+    match find_exposure(&written) {
+        Ok(None) => {}
+        Ok(Some(exposure)) if shared => scan.warn(Warning::SharedTempDirectory(exposure)),
+        Ok(Some(exposure)) => scan.conflict(
+            KEY,
+            format!(
+                "found {}, expected a directory that only root and the service's user can replace: \
+                 {exposure}; scan.temp_directory_shared = true accepts it, for a volume that only the \
+                 containers of one pod share",
+                show::path(&written)
+            ),
+        ),
+        Err(error) => scan.conflict(
+            KEY,
+            format!("found {}, whose directories cannot be looked at: {error}", show::path(&written)),
+        ),
+    }
+    Some(resolved)
+}
+
 /// Checked like a written one: `/tmp` is a link, or read-only, on some systems.
 fn default_temp_directory(scan: &mut Section<'_, '_>) -> Option<PathBuf> {
-    let value = DeValue::String("/tmp".into());
+    let value = DeValue::String(DEFAULT_TEMP_DIRECTORY.into());
     let checked = paths::temp_directory(Value { toml: &value, raw: None, base: "/".as_ref() });
     if checked.is_err() {
         scan.missing("temp_directory", "a writable directory, since /tmp is none here");

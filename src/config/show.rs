@@ -99,6 +99,7 @@ impl Config {
         lines.line("max_scripts", scan.max_scripts)?;
         lines.line("queue_capacity", scan.queue_capacity)?;
         lines.line("temp_directory", path(&scan.temp_directory))?;
+        lines.line("temp_directory_shared", scan.temp_directory_shared)?;
         lines.line("max_spool_size", quoted_size(scan.max_spool_size))?;
         if let Some((program, arguments)) = &scan.removal_command {
             let words = [path(program)].into_iter().chain(arguments.iter().map(os));

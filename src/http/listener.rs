@@ -4,7 +4,10 @@
 use std::{
     fmt, fs, io,
     net::SocketAddr,
-    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+    os::{
+        fd::AsRawFd,
+        unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
 };
 
@@ -12,6 +15,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream, lookup_host};
 
 use super::{Listen, connection::Peer};
+use crate::ownership;
 
 /// Connections that the kernel keeps for us while `web.max_connections` are open.
 const BACKLOG: u32 = 1024;
@@ -165,8 +169,20 @@ async fn bind_unix(path: &Path) -> Result<Listener, BindError> {
     }
     .map_err(refused)?;
     let owned = SocketPath::of(path).map_err(refused)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o666)).map_err(refused)?;
+    let_all_connect(path).map_err(refused)?;
     Ok(Listener(Kind::Unix { listener, _path: Some(owned) }))
+}
+
+/// Lets all users connect, whatever the umask is. Never by what another user has put at the path: a symbolic link would give the
+/// mode to what it leads to.
+fn let_all_connect(path: &Path) -> io::Result<()> {
+    let socket = ownership::open_itself(path)?;
+    if !socket.metadata()?.file_type().is_socket() {
+        return Err(io::Error::other("another file has taken the socket's place"));
+    }
+    // fchmod(2) refuses O_PATH descriptors; this way is proc(5)'s.
+    let itself = format!("/proc/self/fd/{}", socket.as_raw_fd());
+    fs::set_permissions(itself, fs::Permissions::from_mode(0o666))
 }
 
 async fn remove_stale(path: &Path) -> Result<(), BindError> {

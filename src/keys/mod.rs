@@ -190,7 +190,7 @@ impl RequestKey {
             Settings::RequestSecret { path, generate } => (path, *generate),
             Settings::Pickle { path, .. } => (path, false),
         };
-        let file = match file::read(path) {
+        let file = match file::read(path, generate) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return if generate { Ok(None) } else { Err(missing(settings)) };

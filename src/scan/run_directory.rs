@@ -41,12 +41,14 @@ impl RunDirectory {
                 .permissions(Permissions::from_mode(0o700))
                 .tempdir_in(temp_directory)?
                 .keep();
-            if passable {
-                fs::set_permissions(&path, Permissions::from_mode(0o711))?;
-            }
             // Between its making and its locking, another server's start may have removed it.
             match lock(&path) {
-                Ok(Some(lock)) if is_still(&path, &lock) => return Ok(Self { path, _lock: lock }),
+                Ok(Some(lock)) if is_still(&path, &lock) => {
+                    // Whatever the umask is, and by descriptor: the path may lead elsewhere by now.
+                    let mode = if passable { 0o711 } else { 0o700 };
+                    lock.set_permissions(Permissions::from_mode(mode))?;
+                    return Ok(Self { path, _lock: lock });
+                }
                 Err(error) if attempts.next().is_none() => return Err(error),
                 _ if attempts.next().is_none() => return Err(io::ErrorKind::ResourceBusy.into()),
                 _ => {}
@@ -122,7 +124,11 @@ fn lock(path: &Path) -> io::Result<Option<Flock<File>>> {
 
 fn is_still(path: &Path, locked: &File) -> bool {
     match (fs::symlink_metadata(path), locked.metadata()) {
-        (Ok(named), Ok(locked)) => named.ino() == locked.ino() && named.dev() == locked.dev(),
+        (Ok(named), Ok(locked)) => {
+            named.ino() == locked.ino()
+                && named.dev() == locked.dev()
+                && locked.uid() == geteuid().as_raw()
+        }
         _ => false,
     }
 }

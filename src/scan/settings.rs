@@ -27,6 +27,8 @@ pub struct Settings {
     pub queue_capacity: usize,
     /// Absolute; matches `[A-Za-z0-9._/-]+`, since scripts leave `$1` unquoted.
     pub temp_directory: PathBuf,
+    /// Whether it may be a directory that other users can replace.
+    pub temp_directory_shared: bool,
     /// Bytes on the spool over all jobs and bodies being served.
     pub max_spool_size: u64,
     /// Program and arguments; the media's path is appended.

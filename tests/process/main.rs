@@ -19,6 +19,7 @@ mod half_minutes;
 mod listening;
 mod migrate;
 mod operations;
+mod ownership;
 mod reload;
 mod rules;
 mod secrets;

@@ -363,7 +363,7 @@ fn where_permission_is_denied_it_says_to_whom() {
         fs::write(builder.place().path("request_secret"), "x").unwrap();
         fs::set_permissions(&config, Permissions::from_mode(0o644)).unwrap();
         let temp = builder.place().path("temp");
-        fs::set_permissions(temp, Permissions::from_mode(0o777)).unwrap();
+        fs::set_permissions(temp, Permissions::from_mode(0o1777)).unwrap();
         let closed = builder.place().path(closed);
         fs::set_permissions(&closed, Permissions::from_mode(mode)).unwrap();
         // Not by `run`, which would write the configuration anew.
