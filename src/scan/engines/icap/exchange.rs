@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, Wr
 
 use super::{
     super::{EngineFailure, Finding, servers::said_and_sent, specimen::Specimen},
+    finding::finding,
     message::{Chunks, Encapsulated, Head, Malformed, Piece, put_chunk},
 };
 
@@ -151,7 +152,7 @@ impl Connection {
             let sent = sent.await.map_err(cut_short);
             out.clear();
             let head = self.incoming.head().await?;
-            if whole || head.status != 100 {
+            if whole || head.status != 100 || finding(&head).is_some() {
                 let told = self.incoming.answer(head, method, specimen).await?;
                 if told.finding == Finding::Clean {
                     sent?;
@@ -254,7 +255,8 @@ impl Incoming {
         specimen: &Specimen,
     ) -> Result<Told, EngineFailure> {
         let istag = head.first("istag");
-        if let Some(name) = infection(&head) {
+        // It outweighs the status: some servers send it with 204, or with the media unchanged.
+        if let Some(name) = finding(&head) {
             // Told without the rest, which is a page for people: the connection goes with it.
             return Ok(Told { finding: Finding::NotClean { name }, istag, reusable: false });
         }
@@ -284,12 +286,17 @@ impl Incoming {
             self.fill().await?;
         }
         let heads = self.buffer.split_to(encapsulated.heads);
-        let status = if encapsulated.is_response && encapsulated.heads > 0 {
-            Some(Head::parse_http(&heads)?.status)
-        } else {
-            None
+        let head = match (encapsulated.heads, encapsulated.is_response) {
+            (0, _) => None,
+            (_, true) => Some(Head::parse_http(&heads)?),
+            (_, false) => Some(Head::parse_request(&heads)?),
         };
-        let replaced = match (method, status) {
+        // Some servers say there what they found, whatever its status.
+        if let Some(name) = head.as_ref().and_then(finding) {
+            return Ok(Finding::NotClean { name });
+        }
+        let status = head.filter(|_| encapsulated.is_response).map(|head| head.status);
+        let is_replaced = match (method, status) {
             // To a download another answer, and to an upload any answer, is given in its place.
             (Method::Respmod, Some(200)) | (_, None) => false,
             // A page that says why, or the way to one.
@@ -298,33 +305,40 @@ impl Incoming {
                 return Err(EngineFailure::Said(format!("it answers with HTTP status {status}")));
             }
         };
-        if !replaced && self.is_the_media(encapsulated.has_body, specimen).await? {
-            Ok(Finding::Clean)
-        } else {
-            Ok(Finding::NotClean { name: REPLACED.into() })
+        let replaced = Finding::NotClean { name: REPLACED.into() };
+        if is_replaced {
+            return Ok(replaced);
+        }
+        match self.compare_body(encapsulated.has_body, specimen).await? {
+            Some(trailer) => {
+                Ok(finding(&trailer).map_or(Finding::Clean, |name| Finding::NotClean { name }))
+            }
+            None => Ok(replaced),
         }
     }
 
-    /// Holds a body against the media, to its end or to the first difference.
-    async fn is_the_media(
+    /// Compares a body with the media, to its end or to the first difference. Returns the body's trailer if the body
+    /// is the media.
+    async fn compare_body(
         &mut self,
         has_body: bool,
         specimen: &Specimen,
-    ) -> Result<bool, EngineFailure> {
+    ) -> Result<Option<Head>, EngineFailure> {
         if !has_body {
-            return Ok(specimen.is_empty());
+            return Ok(specimen.is_empty().then(Head::default));
         }
         let (mut chunks, mut at) = (Chunks::new(), 0);
         loop {
             match chunks.next(&mut self.buffer)? {
                 Piece::Incomplete => self.fill().await?,
-                Piece::End => return Ok(at == specimen.len()),
+                Piece::End if at < specimen.len() => return Ok(None),
+                Piece::End => return Ok(Some(chunks.trailer()?)),
                 Piece::Data(mut data) => {
                     while !data.is_empty() {
                         let piece = specimen.piece(at, data.len() as u64).await;
                         let piece = piece.map_err(EngineFailure::Media)?;
                         if piece.is_empty() || data.split_to(piece.len()) != piece {
-                            return Ok(false);
+                            return Ok(None);
                         }
                         at += piece.len() as u64;
                     }
@@ -334,31 +348,8 @@ impl Incoming {
     }
 }
 
-/// What is called by nothing that could be read.
-const NAMELESS: &str = "found, and not named";
-
 /// What a media is called that came back as another, without a word of why.
 const REPLACED: &str = "replaced by the ICAP server";
-
-/// What the server found, by the headers that servers tell it in.
-fn infection(head: &Head) -> Option<String> {
-    let id = head.first("x-virus-id");
-    let found = head.first("x-infection-found");
-    // How many, and then four lines for each: file, threat, and two numbers.
-    let violations = head.first("x-violations-found").filter(|it| it != "0");
-    if id.is_none() && found.is_none() && violations.is_none() {
-        return None;
-    }
-    let threat = found.as_ref().and_then(|found| {
-        let mut parts = found.split(';').filter_map(|part| part.trim().split_once('='));
-        parts.find_map(|(key, value)| key.eq_ignore_ascii_case("threat").then(|| value.to_owned()))
-    });
-    let violation = violations.as_ref().and_then(|it| it.lines().nth(2).map(str::to_owned));
-    let named = [id, threat, violation, found, violations].into_iter().flatten();
-    let name = named.map(|name| name.trim().to_owned()).find(|name| !name.is_empty());
-    // Something was found, whatever it is called.
-    name.or_else(|| Some(NAMELESS.to_owned()))
-}
 
 fn stays_open(head: &Head) -> bool {
     !head.lists("connection", "close")

@@ -52,12 +52,12 @@ pub fn answer(input: &[u8]) {
     let at_once = scanned(media, answer, Manner { pieces: usize::MAX, ..manner });
     for result in [&in_pieces, &at_once] {
         let unheard = matches!(result, Err(EngineFailure::CutShort(_)));
-        assert!(!unheard || !names_an_infection(answer), "what was found was said, and not heard");
+        assert!(!unheard || !names_a_finding(answer), "what was found was said, and not heard");
     }
     for told in [&in_pieces, &at_once].into_iter().flatten() {
         let is_clean = told.finding == Finding::Clean;
         assert!(!told.reusable || is_clean, "kept after an answer that was not read to its end");
-        assert!(!is_clean || !names_an_infection(answer), "clean, and what was found has a name");
+        assert!(!is_clean || !names_a_finding(answer), "clean, and what was found has a name");
         assert!(!is_clean || says_unchanged(answer) || is_within(media, answer), "clean unseen");
     }
     // How the network cuts an answer up decides nothing, but that more behind it may be seen or not.
@@ -107,22 +107,46 @@ fn specimen(bytes: &[u8]) -> Specimen {
     Specimen::of(&file).expect("a specimen")
 }
 
-/// Whether the answer's last head has a header that names what was found.
-fn names_an_infection(mut answer: &[u8]) -> bool {
+/// Headers that name a virus or a block.
+const NAMES: [&str; 9] = [
+    "x-virus-id",
+    "x-virus-name",
+    "x-infection-found",
+    "x-violations-found",
+    "x-block-reason",
+    "x-blocked-reason",
+    "x-blocked",
+    "x-fsecure-infection-name",
+    "x-fsecure-scan-result",
+];
+
+/// Values of these that say that nothing was found.
+const NOTHING: [&str; 8] = ["", "0", "no", "none", "false", "clean", "no threat", "no threats"];
+
+/// Whether a head up to the answer's own, that of "continue" among them, has a header that names what was found.
+fn names_a_finding(mut answer: &[u8]) -> bool {
     while let Some(end) = head_end(answer) {
         let (head, behind) = answer.split_at(end);
+        if head.split(|it| *it == b'\n').any(is_finding) {
+            return true;
+        }
         if !says_continue(head) {
-            let names = |line: &[u8]| {
-                [b"x-virus-id:".as_slice(), b"x-infection-found:"].into_iter().any(|name| {
-                    let (beginning, value) = line.split_at(name.len().min(line.len()));
-                    beginning.eq_ignore_ascii_case(name) && !value.trim_ascii().is_empty()
-                })
-            };
-            return head.split(|it| *it == b'\n').any(names);
+            break;
         }
         answer = behind;
     }
     false
+}
+
+fn is_finding(line: &[u8]) -> bool {
+    let Some(colon) = line.iter().position(|it| *it == b':') else { return false };
+    let (name, value) = line.split_at(colon);
+    let value = value.get(1..).unwrap_or_default().trim_ascii();
+    let is = |one: &&str, other: &[u8]| one.as_bytes().eq_ignore_ascii_case(other);
+    if is(&"x-response-info", name) {
+        return value.eq_ignore_ascii_case(b"blocked");
+    }
+    NAMES.iter().any(|it| is(it, name)) && !NOTHING.iter().any(|it| is(it, value))
 }
 
 fn head_end(answer: &[u8]) -> Option<usize> {

@@ -15,7 +15,7 @@ const MAX_CHUNK_LINE: usize = 1024;
 const MAX_TRAILER: usize = 16 * 1024;
 
 /// A head, parsed.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub(super) struct Head {
     pub(super) status: u16,
     headers: Vec<(String, Vec<u8>)>,
@@ -75,6 +75,18 @@ impl Head {
         Ok(Self { status, headers: headers.collect() })
     }
 
+    /// The head of an HTTP request. Its first line is of no interest, and is not checked.
+    pub(super) fn parse_request(bytes: &[u8]) -> Result<Self, Malformed> {
+        let line = bytes.windows(2).position(|end| end == b"\r\n");
+        let headers = line.and_then(|line| bytes.get(line + 2..));
+        Self::parse_headers(headers.ok_or(Malformed("a head that is none"))?)
+    }
+
+    /// Headers without a first line, and the empty line behind them.
+    fn parse_headers(bytes: &[u8]) -> Result<Self, Malformed> {
+        Self::parse_http(&[b"HTTP/1.1 200 OK\r\n", bytes].concat())
+    }
+
     /// A header's values, by its name in lower case.
     pub(super) fn all<'h>(&'h self, name: &'h str) -> impl Iterator<Item = String> + 'h {
         let named = self.headers.iter().filter(move |(header, _)| header == name);
@@ -130,7 +142,8 @@ impl Head {
 #[derive(Debug)]
 pub(super) struct Chunks {
     state: ChunkState,
-    trailer: usize,
+    /// The lines behind the last chunk.
+    trailer: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -153,7 +166,12 @@ pub(super) enum Piece {
 
 impl Chunks {
     pub(super) fn new() -> Self {
-        Self { state: ChunkState::Size, trailer: 0 }
+        Self { state: ChunkState::Size, trailer: Vec::new() }
+    }
+
+    /// The headers behind the last chunk, once the body has ended.
+    pub(super) fn trailer(&self) -> Result<Head, Malformed> {
+        Head::parse_headers(&self.trailer)
     }
 
     /// The next piece at the beginning of `buffer`, which it is taken out of.
@@ -188,8 +206,9 @@ impl Chunks {
                 }
                 ChunkState::Trailer => {
                     let Some(line) = take_line(buffer)? else { return Ok(Piece::Incomplete) };
-                    self.trailer += line.len();
-                    if self.trailer > MAX_TRAILER {
+                    self.trailer.extend_from_slice(&line);
+                    self.trailer.extend_from_slice(b"\r\n");
+                    if self.trailer.len() > MAX_TRAILER {
                         return Err(Malformed("a trailer without an end"));
                     }
                     if line.is_empty() {

@@ -7,6 +7,7 @@
 //! keeps one idle connection: media come back whole from servers that do not speak 204.
 
 mod exchange;
+mod finding;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod message;
