@@ -45,8 +45,9 @@ fn listen(to: &mut Config, from: &Config) {
 }
 
 /// Keys by which an engine's word may become another one, beside all of the engines' own sections.
-const OF_THE_JUDGE: [&str; 10] = [
+const OF_THE_JUDGE: [&str; 11] = [
     "scan.engines",
+    "scan.on_encrypted",
     "scan.script",
     "scan.script_max_size",
     "scan.script_larger",

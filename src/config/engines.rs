@@ -13,7 +13,7 @@ use super::{
 };
 use crate::scan::engines::{
     Bounds, Kind, Otherwise,
-    clamd::{self, Address, Encrypted},
+    clamd::{self, Address},
     icap::{self, Method},
     rules,
 };
@@ -31,9 +31,6 @@ const ICAP_MAX_SIZE: u64 = 5 << 20;
 
 pub(super) const OTHERWISE: [(&str, Otherwise); 2] =
     [("fail", Otherwise::Fail), ("skip", Otherwise::Skip)];
-
-pub(super) const ENCRYPTED: [(&str, Encrypted); 3] =
-    [("refuse", Encrypted::Refuse), ("fail", Encrypted::Fail), ("pass", Encrypted::Pass)];
 
 pub(super) const METHODS: [(&str, Method); 2] =
     [("respmod", Method::Respmod), ("reqmod", Method::Reqmod)];
@@ -131,9 +128,8 @@ fn clamd(section: &mut Section<'_, '_>) -> clamd::Settings {
     let addresses = section
         .read("addresses", some(address))
         .unwrap_or_else(|| vec![Address::Unix(CLAMD_SOCKET.into())]);
-    let encrypted = section.read("encrypted", choice(&ENCRYPTED)).unwrap_or(Encrypted::Refuse);
     let (timeout, bounds) = (time_limit(section), bounds(section, Some(CLAMD_MAX_SIZE)));
-    clamd::Settings { addresses, encrypted, timeout, bounds }
+    clamd::Settings { addresses, timeout, bounds }
 }
 
 fn icap(section: &mut Section<'_, '_>, listed: bool) -> Option<icap::Settings> {

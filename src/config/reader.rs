@@ -56,6 +56,10 @@ pub(super) struct Reader<'a> {
 /// A section's and a key's name.
 pub(super) type Key = (&'static str, &'static str);
 
+/// Keys that were renamed, and their names now. The value may have moved to another section, and means the same
+/// there.
+const RENAMED: [(Key, Key); 1] = [(("clamd", "encrypted"), ("scan", "on_encrypted"))];
+
 /// One section of it.
 pub(super) struct Section<'r, 'a> {
     reader: &'r mut Reader<'a>,
@@ -140,6 +144,17 @@ impl<'a> Reader<'a> {
             let in_unknown_section =
                 self.sections.iter().any(|(name, _)| name == section) && !is_section(section);
             if in_unknown_section || self.known.iter().any(|known| *known == (section, key)) {
+                continue;
+            }
+            let renamed = RENAMED.iter().find(|(old, _)| *old == (section, key));
+            if let Some((_, (section_now, key_now))) = renamed {
+                self.problems.push(Problem {
+                    place: entry.place.clone(),
+                    key: Some(format!("{section}.{key}")),
+                    message: format!(
+                        "found a key that was renamed, expected {section_now}.{key_now}"
+                    ),
+                });
                 continue;
             }
             let suggestion = self.suggest(section, key);

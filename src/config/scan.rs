@@ -6,7 +6,7 @@ use toml::de::DeValue;
 
 use super::{
     engines::{self, Name},
-    kinds::{self, LONGEST, duration, integer, memory_size, size},
+    kinds::{self, LONGEST, choice, duration, integer, memory_size, size},
     mime, paths,
     problem::Warning,
     reader::{Parsed, Reader, Section, Value},
@@ -17,6 +17,7 @@ use crate::{
     scan::{
         Settings,
         canary::{self, Samples},
+        encrypted::OnEncrypted,
     },
 };
 
@@ -27,9 +28,14 @@ const PEBIBYTE: u64 = 1 << 50;
 /// What a shell says where it cannot execute, or cannot find, what the script names.
 const SHELL_FAILURES: [i32; 2] = [126, 127];
 
+pub(super) const ON_ENCRYPTED: [(&str, OnEncrypted); 3] =
+    [("refuse", OnEncrypted::Refuse), ("fail", OnEncrypted::Fail), ("pass", OnEncrypted::Pass)];
+
 pub(super) fn read(reader: &mut Reader<'_>) -> Option<Settings> {
     let mut scan = reader.section("scan");
     let engines = engines::names(&mut scan);
+    let on_encrypted =
+        scan.read("on_encrypted", choice(&ON_ENCRYPTED)).unwrap_or(OnEncrypted::Refuse);
     let version_interval = scan
         .read("version_interval", duration(Duration::from_secs(1)..=LONGEST))
         .unwrap_or(Duration::from_secs(60));
@@ -63,6 +69,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Settings> {
 
     Some(Settings {
         engines: engines?,
+        on_encrypted,
         version_interval,
         script: script?,
         script_args,

@@ -12,7 +12,7 @@ use std::{
 use mcs_sandbox::{self as scripts, Mode};
 use reqwest::Url;
 
-use super::{Config, LogFormat, engines, mime};
+use super::{Config, LogFormat, engines, mime, scan::ON_ENCRYPTED};
 use crate::{
     audit,
     http::{Listen, Network},
@@ -83,6 +83,7 @@ impl Config {
             Kind::Icap(_) => quoted("icap"),
         });
         lines.line("engines", list(names))?;
+        lines.line("on_encrypted", word(&ON_ENCRYPTED, scan.on_encrypted))?;
         lines.line("version_interval", quoted_duration(scan.version_interval))?;
         lines.optional("script", scan.script.as_deref().map(path))?;
         for kind in &scan.engines {
@@ -136,7 +137,6 @@ impl Config {
                     let mut lines = Lines::new(f, "\n[clamd]")?;
                     let addresses = clamd.addresses.iter().map(|it| quoted(&it.to_string()));
                     lines.line("addresses", list(addresses))?;
-                    lines.line("encrypted", word(&engines::ENCRYPTED, clamd.encrypted))?;
                     (lines, clamd.timeout, &clamd.bounds)
                 }
                 Kind::Icap(icap) => {

@@ -185,6 +185,12 @@ fn of_scan(error: &ScanError) -> ApiError {
         E::Deadline(Phase::Scanning) => ApiError::unfinished("The scan took too long"),
         // A permanent refusal must not look like a 5xx, which clients try again.
         E::Engine(_, EngineFailure::TooLarge { .. }) => too_large(),
+        // Final: a retry changes nothing.
+        E::Encrypted(_) => ApiError::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            Reason::Unknown,
+            "The contents need a password and could not be examined",
+        ),
         E::Engine(..) | E::NobodyAsked | E::Script(_) | E::Sandbox(_) | E::Panicked => {
             ApiError::unfinished("The scan could not be finished")
         }
@@ -363,6 +369,7 @@ mod tests {
             ("Deadline Scanning", of_scan(&S::Deadline(Phase::Scanning))),
             ("Script", of_scan(&S::Script(ScriptFailure::Signaled(9)))),
             ("Sandbox", of_scan(&S::Sandbox(mcs_sandbox::Error::Undispatched))),
+            ("Encrypted", of_scan(&S::Encrypted("zip: syt_token".to_owned()))),
             ("Disk", of_scan(&S::Disk(secret()))),
             ("Panicked", of_scan(&S::Panicked)),
             ("Stopping", of_scan(&S::Stopping)),
@@ -412,6 +419,7 @@ Deadline Downloading: 504 {"reason":"MCS_MEDIA_REQUEST_FAILED","info":"The homes
 Deadline Scanning: 500 {"reason":"M_UNKNOWN","info":"The scan took too long"}
 Script: 500 {"reason":"M_UNKNOWN","info":"The scan could not be finished"}
 Sandbox: 500 {"reason":"M_UNKNOWN","info":"The scan could not be finished"}
+Encrypted: 422 {"reason":"M_UNKNOWN","info":"The contents need a password and could not be examined"}
 Disk: 500 {"reason":"M_UNKNOWN","info":"The server cannot store the media"}
 Panicked: 500 {"reason":"M_UNKNOWN","info":"The scan could not be finished"}
 Stopping: 503 {"reason":"M_UNKNOWN","info":"The server is stopping"} [retry-after: 10]

@@ -37,6 +37,9 @@ pub enum ScanError {
     /// Another engine gave none.
     #[error("the engine {0} failed")]
     Engine(&'static str, #[source] engines::EngineFailure),
+    /// The contents need a password, and `scan.on_encrypted` is "fail".
+    #[error("the contents need a password: {0}")]
+    Encrypted(String),
     /// Every engine was skipped.
     #[error("no engine had a word on the media: each was skipped")]
     NobodyAsked,
@@ -91,6 +94,7 @@ impl ScanError {
             Self::Script(script::ScriptFailure::Signaled(_)) => "script_signal",
             Self::Script(script::ScriptFailure::FailureExitCode(_)) => "script_exit_code",
             Self::Engine(_, error) => error.cause(),
+            Self::Encrypted(_) => "encrypted",
             Self::NobodyAsked => "nobody_asked",
             Self::Sandbox(_) => "sandbox",
             Self::Disk(_) => "disk",
@@ -120,6 +124,7 @@ impl ScanError {
             | Self::SpoolFull
             | Self::Script(_)
             | Self::Engine(..)
+            | Self::Encrypted(_)
             | Self::NobodyAsked
             | Self::Sandbox(_)
             | Self::Disk(_)

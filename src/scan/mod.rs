@@ -7,6 +7,7 @@
 mod bench;
 pub mod cache;
 pub mod canary;
+pub mod encrypted;
 pub mod engines;
 pub mod error;
 pub mod filetype;

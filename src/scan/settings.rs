@@ -2,13 +2,15 @@
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use super::{canary, engines, filetype};
+use super::{canary, encrypted::OnEncrypted, engines, filetype};
 
 /// `[scan]`, checked.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Who has to agree: at least one, each kind once.
     pub engines: Vec<engines::Kind>,
+    /// The outcome for contents that need a password, by their own headers or by an engine's word.
+    pub on_encrypted: OnEncrypted,
     /// How often engines are asked for their versions.
     pub version_interval: Duration,
     /// The script, where it is one of them, and the arguments before the media's path.

@@ -14,6 +14,7 @@ mod harness;
 
 mod canary;
 mod counter_wrap;
+mod encrypted_contents;
 mod faults_disk;
 mod faults_homeserver;
 mod faults_load;

@@ -15,6 +15,7 @@ mod harness;
 mod audit;
 mod cgroup;
 mod commands;
+mod encrypted_contents;
 mod half_minutes;
 mod listening;
 mod migrate;

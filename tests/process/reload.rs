@@ -79,7 +79,7 @@ async fn reload(scanner: &Scanner) -> String {
     scanner.log().split_off(before)
 }
 
-async fn takes_over(scanner: &Scanner, lines: &str) -> String {
+pub(crate) async fn takes_over(scanner: &Scanner, lines: &str) -> String {
     rewrite(scanner, lines);
     let said = reload(scanner).await;
     assert!(said.contains("\"message\":\"reloaded"), "{lines}: {said}");

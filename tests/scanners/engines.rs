@@ -286,23 +286,48 @@ async fn what_is_over_a_limit_is_never_clean() {
 }
 
 #[tokio::test]
-async fn an_encrypted_archive_is_what_the_operator_says() {
-    if lacks("an_encrypted_archive_is_what_the_operator_says", &CLAMD) {
+async fn encrypted_contents_have_the_outcome_of_the_setting() {
+    if lacks("encrypted_contents_have_the_outcome_of_the_setting", &CLAMD) {
         return;
     }
     let clamd = Clamd::start_with("AlertEncrypted yes").await;
-    for (encrypted, expected) in [("refuse", 1), ("fail", 2), ("pass", 0)] {
-        let builder = clamd_by_socket(&clamd).config(&format!("clamd.encrypted = {encrypted:?}"));
+    for (on_encrypted, expected) in [("refuse", 1), ("fail", 2), ("pass", 0)] {
+        let setting = format!("scan.on_encrypted = {on_encrypted:?}");
+        let builder = clamd_by_socket(&clamd).config(&setting);
         file(&builder, "in.txt", b"some text in an archive\n");
-        let mut python = outside("python3");
-        python
-            .current_dir(builder.place().path(""))
-            .args(["-m", "zipfile", "-c", "a.zip", "in.txt"]);
-        assert!(python.status().unwrap().success());
-        let zip = encrypted_by_name(fs::read(builder.place().path("a.zip")).unwrap());
-        let (code, said) = scan(&builder, &file(&builder, "encrypted.zip", &zip));
-        assert_eq!(code, Some(expected), "{encrypted}: {said}");
-        assert_eq!(said.contains("Heuristics.Encrypted.Zip"), expected != 0, "{said}");
+        let zip_of = |name: &str, content: &str| {
+            let mut python = outside("python3");
+            python.current_dir(builder.place().path(""));
+            assert!(
+                python.args(["-m", "zipfile", "-c", name, content]).status().unwrap().success()
+            );
+            fs::read(builder.place().path(name)).unwrap()
+        };
+        let zip = encrypted_by_name(zip_of("a.zip", "in.txt"));
+        let encrypted = file(&builder, "encrypted.zip", &zip);
+        // The daemon looks into archives in archives, which the service does not.
+        zip_of("outer.zip", "encrypted.zip");
+        let outer = builder.place().path("outer.zip");
+        for (path, what) in [(encrypted, "zip"), (outer, "Heuristics.Encrypted.Zip")] {
+            let (code, said) = scan(&builder, &path);
+            assert_eq!(code, Some(expected), "{on_encrypted}: {said}");
+            assert_eq!(said.contains(what), expected != 0 || what == "zip", "{said}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn encrypted_office_documents_are_refused_which_clamd_calls_clean() {
+    if lacks("encrypted_office_documents_are_refused_which_clamd_calls_clean", &CLAMD) {
+        return;
+    }
+    let clamd = Clamd::start_with("AlertEncrypted yes").await;
+    let document = include_bytes!("../../fuzz/corpus/encrypted/encrypted.docx");
+    for (on_encrypted, expected) in [("refuse", 1), ("pass", 0)] {
+        let setting = format!("scan.on_encrypted = {on_encrypted:?}");
+        let builder = clamd_by_socket(&clamd).config(&setting);
+        let (code, said) = scan(&builder, &file(&builder, "encrypted.docx", document));
+        assert_eq!(code, Some(expected), "{on_encrypted}: {said}");
     }
 }
 
@@ -315,7 +340,7 @@ async fn what_is_infected_beside_an_encrypted_file_is_found_unless_the_daemon_st
     for (precedence, expected) in [("no", 1), ("yes", 0)] {
         let lines = format!("AlertEncrypted yes\nHeuristicScanPrecedence {precedence}");
         let clamd = Clamd::start_with(&lines).await;
-        let builder = clamd_by_socket(&clamd).config("clamd.encrypted = \"pass\"");
+        let builder = clamd_by_socket(&clamd).config("scan.on_encrypted = \"pass\"");
         file(&builder, "in.txt", b"some text in an archive\n");
         file(&builder, "eicar.txt", &eicar());
         let mut python = outside("python3");

@@ -3,11 +3,8 @@
 use std::time::Duration;
 
 use super::*;
-use crate::scan::engines::{
-    Bounds, Kind, Otherwise,
-    clamd::{Address, Encrypted},
-    icap::Method,
-};
+use crate::scan::encrypted::OnEncrypted;
+use crate::scan::engines::{Bounds, Kind, Otherwise, clamd::Address, icap::Method};
 
 #[test]
 fn the_script_is_the_one_engine_where_none_is_named() {
@@ -31,7 +28,7 @@ fn each_engine_is_told_its_own() {
         clamd.max_size = "2GiB"
         clamd.larger = "skip"
         clamd.on_failure = "skip"
-        clamd.encrypted = "pass"
+        scan.on_encrypted = "pass"
         icap.urls = ["icap://10.0.0.1:1345/avscan?a=b", "icaps://[::1]/x/y"]
         icap.method = "reqmod"
         icap.preview = "off"
@@ -50,7 +47,10 @@ fn each_engine_is_told_its_own() {
     };
     assert_eq!(*script, skipped(1 << 20));
     assert_eq!(clamd.bounds, skipped(2 << 30));
-    assert_eq!((clamd.timeout, clamd.encrypted), (Duration::from_secs(5), Encrypted::Pass));
+    assert_eq!(
+        (clamd.timeout, config.scan.on_encrypted),
+        (Duration::from_secs(5), OnEncrypted::Pass)
+    );
     let [Address::Unix(relative), Address::Unix(absolute), name, ipv6] = &clamd.addresses[..]
     else {
         panic!("{config}");
@@ -114,7 +114,14 @@ fn what_is_wrong_with_an_engine_is_told() {
         ("clamd.max_size = 0", "from 1 to"),
         ("clamd.larger = 'clean'", "clamd.larger: found \"clean\", expected \"fail\" or \"skip\""),
         ("clamd.on_failure = true", "expected \"fail\" or \"skip\""),
-        ("clamd.encrypted = 'yes'", "expected \"refuse\" or \"fail\" or \"pass\""),
+        (
+            "scan.on_encrypted = 'yes'",
+            "scan.on_encrypted: found \"yes\", expected \"refuse\" or \"fail\" or \"pass\"",
+        ),
+        (
+            "clamd.encrypted = 'refuse'",
+            "clamd.encrypted: found a key that was renamed, expected scan.on_encrypted",
+        ),
         ("clamd.address = 'x'", "clamd.address: found an unknown key, expected clamd.addresses?"),
         ("icap.urls = []", "expected at least one"),
         ("icap.urls = ['http://a/b']", "[0]: found \"http://a/b\", expected a URL like"),

@@ -33,8 +33,6 @@ const MAX_ANSWER: u64 = 4096;
 pub struct Settings {
     /// Where daemons listen; at least one.
     pub addresses: Vec<Address>,
-    /// What becomes of archives and documents that nobody can look into without their password.
-    pub encrypted: Encrypted,
     /// For one media, whatever number of servers is tried.
     pub timeout: Duration,
     /// Which media, and what no answer means.
@@ -59,22 +57,10 @@ impl fmt::Display for Address {
     }
 }
 
-/// What `Heuristics.Encrypted.*` means. The daemon says it where it has `AlertEncrypted`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Encrypted {
-    /// Not clean.
-    Refuse,
-    /// No verdict.
-    Fail,
-    /// Clean: nothing was found in what can be read of it.
-    Pass,
-}
-
 /// The engine.
 #[derive(Debug)]
 pub struct Clamd {
     servers: Servers<Address>,
-    encrypted: Encrypted,
     timeout: Duration,
 }
 
@@ -84,7 +70,6 @@ impl Clamd {
     pub fn new(settings: &Settings) -> Self {
         Self {
             servers: Servers::new("clamd", settings.addresses.iter().cloned()),
-            encrypted: settings.encrypted,
             timeout: settings.timeout,
         }
     }
@@ -96,7 +81,7 @@ impl Clamd {
     pub async fn scan(&self, specimen: &Specimen) -> Result<Finding, EngineFailure> {
         let ask = |server| exchange(server, specimen);
         let answer = self.servers.ask(self.timeout, ask).await?;
-        self.finding(&answer)
+        finding(&answer)
     }
 
     /// Asks every daemon for its version.
@@ -107,33 +92,30 @@ impl Clamd {
     pub(super) fn versions(&self) -> Option<String> {
         self.servers.versions()
     }
+}
 
-    fn finding(&self, answer: &str) -> Result<Finding, EngineFailure> {
-        // "stream: " or "fd[12]: ".
-        let said = answer.split_once(": ").filter(|(of, _)| {
-            let number = of.strip_prefix("fd[").and_then(|rest| rest.strip_suffix(']'));
-            *of == "stream"
-                || number.is_some_and(|number| number.bytes().all(|it| it.is_ascii_digit()))
-        });
-        let Some((_, said)) = said else { return Err(not_understood(answer)) };
-        if said == "OK" {
-            return Ok(Finding::Clean);
-        }
-        let Some(name) = said.strip_suffix(" FOUND").filter(|name| !name.trim().is_empty()) else {
-            return Err(not_understood(said));
-        };
-        if name.starts_with("Heuristics.Limits.Exceeded") {
-            return Err(EngineFailure::Said(name.to_owned()));
-        }
-        if name.starts_with("Heuristics.Encrypted.") {
-            match self.encrypted {
-                Encrypted::Refuse => {}
-                Encrypted::Fail => return Err(EngineFailure::Encrypted(name.to_owned())),
-                Encrypted::Pass => return Ok(Finding::Clean),
-            }
-        }
-        Ok(Finding::NotClean { name: name.to_owned() })
+fn finding(answer: &str) -> Result<Finding, EngineFailure> {
+    // "stream: " or "fd[12]: ".
+    let said = answer.split_once(": ").filter(|(of, _)| {
+        let number = of.strip_prefix("fd[").and_then(|rest| rest.strip_suffix(']'));
+        *of == "stream" || number.is_some_and(|number| number.bytes().all(|it| it.is_ascii_digit()))
+    });
+    let Some((_, said)) = said else { return Err(not_understood(answer)) };
+    if said == "OK" {
+        return Ok(Finding::Clean);
     }
+    let Some(name) = said.strip_suffix(" FOUND").filter(|name| !name.trim().is_empty()) else {
+        return Err(not_understood(said));
+    };
+    if name.starts_with("Heuristics.Limits.Exceeded") {
+        return Err(EngineFailure::Said(name.to_owned()));
+    }
+    let name = name.to_owned();
+    // With `AlertEncrypted`; what it means is `scan.on_encrypted`.
+    if name.starts_with("Heuristics.Encrypted.") {
+        return Ok(Finding::Encrypted { name });
+    }
+    Ok(Finding::NotClean { name })
 }
 
 /// An error that the daemon tells, or what makes no sense.

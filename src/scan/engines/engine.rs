@@ -33,9 +33,18 @@ pub(super) enum Engine {
 /// One engine's word.
 pub(super) enum Word {
     Clean,
-    NotClean { output: Arc<str>, first_line: String },
+    NotClean {
+        output: Arc<str>,
+        first_line: String,
+    },
+    /// The contents need a password.
+    Encrypted {
+        name: String,
+    },
     Failed(ScanError),
-    LeftOut { failed: bool },
+    LeftOut {
+        failed: bool,
+    },
 }
 
 pub(super) struct Opinion {
@@ -50,6 +59,7 @@ impl Word {
         match self {
             Self::Clean => "clean",
             Self::NotClean { .. } => "not_clean",
+            Self::Encrypted { .. } => "encrypted",
             Self::Failed(_) => "failed",
             Self::LeftOut { .. } => "skipped",
         }
@@ -115,6 +125,9 @@ impl Engine {
                 output: one_line(&name, max_output).into(),
                 first_line: one_line(&name, script::MAX_FIRST_LINE),
             },
+            Ok(Ok(Finding::Encrypted { name })) => {
+                Word::Encrypted { name: one_line(&name, max_output) }
+            }
             Ok(Err(failure)) => self.failed(ScanError::Engine(self.name(), failure)),
             Err(error) => self.failed(error),
         }

@@ -26,9 +26,6 @@ pub enum EngineFailure {
     /// It says itself that it could not tell.
     #[error("it says: {0}")]
     Said(String),
-    /// Nobody can look into the media, and that is a failure by `encrypted`.
-    #[error("the media is encrypted: {0}")]
-    Encrypted(String),
     /// Not an answer.
     #[error("its answer makes no sense: {0}")]
     NoSense(String),
@@ -51,7 +48,6 @@ impl EngineFailure {
             Self::CutShort(_) => "engine_cut_short",
             Self::Early | Self::NoSense(_) => "engine_no_sense",
             Self::Said(_) => "engine_error",
-            Self::Encrypted(_) => "engine_encrypted",
             Self::Media(_) => "disk",
             Self::NotAsked => "engine_not_asked",
         }

@@ -145,7 +145,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 pub(super) const IMPATIENCE: Duration = Duration::from_millis(200);
 
 /// Tries each input that is kept for this fuzz target.
-pub(super) fn each_of_corpus(target: &str, attempt: impl Fn(&[u8])) {
+pub(in crate::scan) fn each_of_corpus(target: &str, attempt: impl Fn(&[u8])) {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
     let mut tried = 0;
     for entry in fs::read_dir(directory).unwrap() {

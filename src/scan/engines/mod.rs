@@ -6,10 +6,11 @@
 //! media to read and takes a line of text from them. Nothing waits here: that is what the queue is for.
 
 pub mod clamd;
+mod combine;
 mod engine;
 pub mod error;
 #[cfg(test)]
-mod fake;
+pub(super) mod fake;
 pub mod icap;
 pub mod rules;
 mod servers;
@@ -19,7 +20,7 @@ use std::{
     collections::HashMap,
     hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::{Arc, Weak},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use futures_util::future::join_all;
@@ -28,9 +29,13 @@ use sha2::{Digest, Sha256};
 
 use super::{
     ScanError, Settings, Verdict,
+    encrypted::OnEncrypted,
     script::{self, Script, Turns},
+    worker::blocking,
 };
-use engine::{CLAMD, Engine, ICAP, Opinion, RULES, SCRIPT, Word};
+use crate::media::intake::IntakeError;
+use combine::combine;
+use engine::{CLAMD, Engine, ICAP, Opinion, RULES, SCRIPT};
 
 pub use clamd::Clamd;
 pub use error::{EngineFailure, SetupError};
@@ -79,6 +84,11 @@ pub enum Finding {
     /// Something.
     NotClean {
         /// As the engine calls it: any text, not empty.
+        name: String,
+    },
+    /// Contents that need a password, and nothing in the rest.
+    Encrypted {
+        /// As the engine calls it.
         name: String,
     },
 }
@@ -152,6 +162,7 @@ pub struct Engines {
     /// A digest of all settings that verdicts hang on, the script's own apart.
     conditions: [u8; 32],
     max_output: usize,
+    on_encrypted: OnEncrypted,
 }
 
 /// A media that engines may look at.
@@ -242,13 +253,17 @@ impl Engines {
                 Ok(Engine::Icap(Arc::clone(engine), icap.bounds.clone()))
             }
         };
-        let told = format!("{:?} {}", settings.engines, settings.max_output_size);
+        let told = format!(
+            "{:?} {} {:?}",
+            settings.engines, settings.max_output_size, settings.on_encrypted
+        );
         Ok(Self {
             all: settings.engines.iter().map(engine).collect::<Result<_, SetupError>>()?,
             turns: turns.clone(),
             network: Arc::clone(network),
             conditions: Sha256::digest(told).into(),
             max_output: settings.max_output_size,
+            on_encrypted: settings.on_encrypted,
         })
     }
 
@@ -265,7 +280,8 @@ impl Engines {
         engine.is_some_and(|engine| engine.bounds().on_failure == Otherwise::Skip)
     }
 
-    /// This one alone, whose failures are none to pass over.
+    /// This one alone, whose failures are none to pass over. Encrypted contents are its own to judge: the canary
+    /// tests what the engine finds, and a sample in an encrypted archive must not hide that it finds nothing.
     #[must_use]
     pub fn alone(&self, name: &str) -> Self {
         let mut all: Vec<_> =
@@ -274,7 +290,8 @@ impl Engines {
             engine.bounds_mut().on_failure = Otherwise::Fail;
         }
         let (turns, network) = (self.turns.clone(), Arc::clone(&self.network));
-        Self { all, turns, network, conditions: self.conditions, max_output: self.max_output }
+        let (conditions, max_output) = (self.conditions, self.max_output);
+        Self { all, turns, network, conditions, max_output, on_encrypted: OnEncrypted::Pass }
     }
 
     /// Whether any of them runs in the sandbox.
@@ -321,9 +338,15 @@ impl Engines {
         })
     }
 
-    /// Asks all of them, those over sockets at once, and programs one after the other beside that.
+    /// Asks all of them, those over sockets at once, and programs one after the other beside that. Looks before
+    /// whether the contents need a password; the engines are asked all the same, since an infection that one of
+    /// them finds outweighs that.
     pub async fn judge<'e>(&'e self, media: Exposed<'e>) -> Run {
         let Exposed { specimen, job, tamper_proof } = media;
+        let encrypted = match self.encryption(specimen).await {
+            Ok(encrypted) => encrypted,
+            Err(error) => return Run::prevented(error),
+        };
         let asked = |(at, engine): (usize, &'e Engine)| async move {
             engine.asked(specimen, self.max_output).await.map(|opinion| (at, opinion))
         };
@@ -361,10 +384,20 @@ impl Engines {
         Run {
             results: opinions.iter().map(|it| (it.engine, it.word.name())).collect(),
             script_took: script.as_ref().and_then(|run| run.took),
-            outcome: weigh(opinions),
+            outcome: combine(opinions, encrypted, self.on_encrypted),
             script,
             begun: true,
         }
+    }
+
+    /// What is encrypted in a media by its own headers, where that matters.
+    async fn encryption(&self, specimen: &Specimen) -> Result<Option<String>, ScanError> {
+        if self.on_encrypted == OnEncrypted::Pass {
+            return Ok(None);
+        }
+        let specimen = specimen.clone();
+        let found = blocking(move || specimen.encryption().map_err(IntakeError::Disk)).await?;
+        Ok(found.map(|found| found.to_string()))
     }
 }
 
@@ -390,41 +423,6 @@ impl Run {
             (_, None) => self.begun,
             (None, Some(_)) => false,
         }
-    }
-}
-
-/// One "not clean" outweighs all, a failure outweighs "clean", and nobody's word is no word.
-fn weigh(opinions: Vec<Opinion>) -> Result<Judgement, ScanError> {
-    let refusals = opinions.iter().filter(|it| matches!(it.word, Word::NotClean { .. })).count();
-    let without_some = opinions.iter().any(|it| matches!(it.word, Word::LeftOut { failed: true }));
-    let (mut failure, mut clean) = (None, None::<(Option<i32>, Option<String>)>);
-    for Opinion { word, exit_code, first_line, .. } in opinions {
-        match word {
-            Word::NotClean { output, first_line } => {
-                return Ok(Judgement {
-                    verdict: Verdict::NotClean { output },
-                    exit_code: exit_code.filter(|_| refusals == 1),
-                    first_line,
-                    without_some: false,
-                });
-            }
-            Word::Failed(error) => failure = failure.or(Some(error)),
-            Word::Clean => {
-                let (before, line) = clean.unwrap_or_default();
-                clean = Some((before.or(exit_code), first_line.or(line)));
-            }
-            Word::LeftOut { .. } => {}
-        }
-    }
-    match (failure, clean) {
-        (Some(error), _) => Err(error),
-        (None, Some((exit_code, first_line))) => Ok(Judgement {
-            verdict: Verdict::Clean { at: SystemTime::now() },
-            exit_code,
-            first_line: first_line.unwrap_or_default(),
-            without_some,
-        }),
-        (None, None) => Err(ScanError::NobodyAsked),
     }
 }
 
@@ -463,6 +461,7 @@ mod tests {
             network: Arc::default(),
             conditions: [0; 32],
             max_output: 100,
+            on_encrypted: OnEncrypted::Refuse,
         };
         let specimen = specimen::tests::specimen(b"media");
         // A program, and no place to run it in.

@@ -9,6 +9,8 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 
+use crate::scan::encrypted::{self, Encryption};
+
 /// What is read at a time.
 pub(super) const PIECE: usize = 128 * 1024;
 
@@ -40,6 +42,11 @@ impl Specimen {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// What is encrypted, if headers show it. Blocking.
+    pub(super) fn encryption(&self) -> io::Result<Option<Encryption>> {
+        encrypted::detect(&*self.file, self.len)
     }
 
     /// A descriptor to be given away: nobody can write by it, and its position is its own.

@@ -22,8 +22,8 @@ fn tcp(address: std::net::SocketAddr) -> Address {
     Address::Tcp { host: address.ip().to_string(), port: address.port() }
 }
 
-fn asking(addresses: Vec<Address>, timeout: Duration, encrypted: Encrypted) -> Clamd {
-    Clamd::new(&Settings { addresses, encrypted, timeout, bounds: BOUNDS })
+fn asking(addresses: Vec<Address>, timeout: Duration) -> Clamd {
+    Clamd::new(&Settings { addresses, timeout, bounds: BOUNDS })
 }
 
 /// A daemon that says this when it has the media's end.
@@ -43,7 +43,7 @@ async fn of(
     timeout: Duration,
 ) -> Result<Finding, EngineFailure> {
     let daemon = daemon(said, fault).await;
-    asking(vec![tcp(daemon.address)], timeout, Encrypted::Refuse).scan(&specimen(MEDIA)).await
+    asking(vec![tcp(daemon.address)], timeout).scan(&specimen(MEDIA)).await
 }
 
 #[tokio::test]
@@ -88,7 +88,7 @@ async fn a_huge_answer_is_not_taken_in() {
         while stream.write_all(&[b'x'; 4096]).await.is_ok() {}
     })
     .await;
-    let clamd = asking(vec![tcp(daemon.address)], PATIENCE, Encrypted::Refuse);
+    let clamd = asking(vec![tcp(daemon.address)], PATIENCE);
     let failure = clamd.scan(&specimen(MEDIA)).await.unwrap_err();
     assert!(matches!(failure, EngineFailure::NoSense(_)), "{failure}");
 }
@@ -103,7 +103,7 @@ async fn a_verdict_before_the_end_of_the_media_is_none() {
             std::future::pending::<()>().await;
         })
         .await;
-        let clamd = asking(vec![tcp(daemon.address)], PATIENCE, Encrypted::Refuse);
+        let clamd = asking(vec![tcp(daemon.address)], PATIENCE);
         clamd.scan(&specimen(&vec![7; 64 << 20])).await.unwrap_err()
     };
     assert!(matches!(early(b"stream: OK\0").await, EngineFailure::Early));
@@ -121,15 +121,11 @@ async fn a_signature_has_a_name() {
 }
 
 #[tokio::test]
-async fn encrypted_archives_are_what_the_operator_says() {
-    let daemon = daemon(b"stream: Heuristics.Encrypted.Zip FOUND\0", Fault::None).await;
-    let by = async |encrypted| {
-        asking(vec![tcp(daemon.address)], PATIENCE, encrypted).scan(&specimen(MEDIA)).await
-    };
-    let name = "Heuristics.Encrypted.Zip".to_owned();
-    assert_eq!(by(Encrypted::Refuse).await.unwrap(), Finding::NotClean { name });
-    assert!(matches!(by(Encrypted::Fail).await, Err(EngineFailure::Encrypted(_))));
-    assert_eq!(by(Encrypted::Pass).await.unwrap(), Finding::Clean);
+async fn encrypted_contents_are_neither_clean_nor_an_infection() {
+    let zip = of(b"stream: Heuristics.Encrypted.Zip FOUND\0", Fault::None, PATIENCE).await;
+    assert_eq!(zip.unwrap(), Finding::Encrypted { name: "Heuristics.Encrypted.Zip".into() });
+    let other = of(b"stream: Heuristics.Encrypted FOUND\0", Fault::None, PATIENCE).await;
+    assert!(matches!(other, Ok(Finding::NotClean { .. })), "{other:?}");
 }
 
 #[tokio::test]
@@ -156,7 +152,7 @@ async fn the_stream_is_the_media_in_chunks() {
         }
     })
     .await;
-    let clamd = asking(vec![tcp(daemon.address)], PATIENCE, Encrypted::Refuse);
+    let clamd = asking(vec![tcp(daemon.address)], PATIENCE);
     for length in [0, 1, 128 * 1024 - 1, 128 * 1024, 128 * 1024 + 1, 1_000_000] {
         let media: Vec<u8> = (0..=250).cycle().take(length).collect();
         assert_eq!(clamd.scan(&specimen(&media)).await.unwrap(), Finding::Clean);
@@ -198,7 +194,7 @@ async fn a_unix_socket_gets_a_descriptor_of_the_media_that_cannot_be_written_by(
         stream.write_all(b"fd[12]: Eicar FOUND\0").await.unwrap();
         (media, info)
     });
-    let clamd = asking(vec![Address::Unix(path)], PATIENCE, Encrypted::Refuse);
+    let clamd = asking(vec![Address::Unix(path)], PATIENCE);
     let finding = clamd.scan(&specimen(MEDIA)).await.unwrap();
     assert_eq!(finding, Finding::NotClean { name: "Eicar".into() });
     let (media, info) = daemon.await.unwrap();
@@ -211,7 +207,7 @@ async fn a_unix_socket_gets_a_descriptor_of_the_media_that_cannot_be_written_by(
 async fn a_dead_daemon_of_two_costs_nothing_and_one_that_is_back_is_asked_again() {
     let (dead, held) = daemon(b"stream: OK\0", Fault::None).await.dies().await;
     let well = daemon(b"stream: OK\0", Fault::None).await;
-    let clamd = asking(vec![tcp(dead), tcp(well.address)], PATIENCE, Encrypted::Refuse);
+    let clamd = asking(vec![tcp(dead), tcp(well.address)], PATIENCE);
     for _ in 0..4 {
         assert_eq!(clamd.scan(&specimen(MEDIA)).await.unwrap(), Finding::Clean);
     }
@@ -237,11 +233,11 @@ async fn a_daemon_that_breaks_off_is_followed_by_another() {
     let breaks = Fake::serving(|stream| async move { drop(stream) }).await;
     let well = daemon(b"stream: OK\0", Fault::None).await;
     let both = vec![tcp(breaks.address), tcp(well.address)];
-    let clamd = asking(both, PATIENCE, Encrypted::Refuse);
+    let clamd = asking(both, PATIENCE);
     for _ in 0..4 {
         assert_eq!(clamd.scan(&specimen(MEDIA)).await.unwrap(), Finding::Clean);
     }
-    let alone = asking(vec![tcp(breaks.address)], PATIENCE, Encrypted::Refuse);
+    let alone = asking(vec![tcp(breaks.address)], PATIENCE);
     let failure = alone.scan(&specimen(MEDIA)).await.unwrap_err();
     assert!(matches!(failure, EngineFailure::CutShort(_)), "{failure}");
 }
@@ -255,7 +251,7 @@ async fn its_version_is_the_daemons_own_line() {
             answer(&mut stream, said, Fault::None).await;
         })
         .await;
-        let clamd = asking(vec![tcp(daemon.address)], PATIENCE, Encrypted::Refuse);
+        let clamd = asking(vec![tcp(daemon.address)], PATIENCE);
         clamd.read_versions().await;
         clamd.versions()
     };

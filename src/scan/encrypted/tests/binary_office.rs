@@ -1,0 +1,158 @@
+//! OLE containers, built here.
+
+use super::*;
+
+const END: u32 = 0xffff_fffe;
+
+/// A container with these streams. Its directory is scattered; streams below 4096 bytes are in the mini stream.
+fn container(shift: u16, streams: &[(&str, Vec<u8>)]) -> Vec<u8> {
+    let sector = 1 << shift;
+    let mut mini = Vec::new();
+    let mut sectors: Vec<Vec<u8>> = vec![vec![0xff; sector]];
+    let mut table: Vec<u32> = vec![0xffff_fffd];
+    let mut entries = vec![entry("Root Entry", 5, END, 0)];
+    for (name, bytes) in streams {
+        let size = u32::try_from(bytes.len()).unwrap();
+        if bytes.len() < 4096 {
+            let first = u32::try_from(mini.len() / 64).unwrap();
+            mini.extend_from_slice(bytes);
+            mini.resize(mini.len().next_multiple_of(64), 0);
+            entries.push(entry(name, 2, first, size));
+        } else {
+            let first = chain(&mut sectors, &mut table, bytes, sector);
+            entries.push(entry(name, 2, first, size));
+        }
+    }
+    let first = chain(&mut sectors, &mut table, &mini, sector);
+    entries[0] = entry("Root Entry", 5, first, u32::try_from(mini.len()).unwrap());
+    // Last sector first.
+    let directory = entries.concat();
+    let mut next = END;
+    for piece in directory.chunks(sector).rev() {
+        let at = u32::try_from(sectors.len()).unwrap();
+        let mut piece = piece.to_vec();
+        piece.resize(sector, 0);
+        sectors.push(piece);
+        table.push(next);
+        next = at;
+    }
+    for (at, value) in table.iter().enumerate() {
+        sectors[0][4 * at..4 * at + 4].copy_from_slice(&value.to_le_bytes());
+    }
+    let mut header = ole::SIGNATURE.to_vec();
+    header.resize(sector, 0);
+    header[30..32].copy_from_slice(&shift.to_le_bytes());
+    header[48..52].copy_from_slice(&next.to_le_bytes());
+    header[56..60].copy_from_slice(&4096_u32.to_le_bytes());
+    header[68..72].copy_from_slice(&END.to_le_bytes());
+    header[76..512].fill(0xff);
+    header[76..80].copy_from_slice(&0_u32.to_le_bytes());
+    [header, sectors.concat()].concat()
+}
+
+fn chain(sectors: &mut Vec<Vec<u8>>, table: &mut Vec<u32>, bytes: &[u8], sector: usize) -> u32 {
+    let first = u32::try_from(sectors.len()).unwrap();
+    let count = bytes.len().div_ceil(sector);
+    for (number, piece) in bytes.chunks(sector).enumerate() {
+        let mut piece = piece.to_vec();
+        piece.resize(sector, 0);
+        sectors.push(piece);
+        let next = first + u32::try_from(number).unwrap() + 1;
+        table.push(if number + 1 == count { END } else { next });
+    }
+    if count == 0 { END } else { first }
+}
+
+fn entry(name: &str, kind: u8, first: u32, size: u32) -> Vec<u8> {
+    let mut entry: Vec<u8> = name.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let length = u16::try_from(entry.len() + 2).unwrap();
+    entry.resize(128, 0);
+    entry[64..66].copy_from_slice(&length.to_le_bytes());
+    entry[66] = kind;
+    entry[68..80].fill(0xff);
+    entry[116..120].copy_from_slice(&first.to_le_bytes());
+    entry[120..124].copy_from_slice(&size.to_le_bytes());
+    entry
+}
+
+fn padded(mut bytes: Vec<u8>, length: usize) -> Vec<u8> {
+    bytes.resize(length, 0);
+    bytes
+}
+
+fn word(flags: u16) -> Vec<u8> {
+    [&0xa5ec_u16.to_le_bytes()[..], &[0; 8], &flags.to_le_bytes()].concat()
+}
+
+/// BOF, then records of these types.
+fn workbook(records: &[u16]) -> Vec<u8> {
+    let bof = [&0x0809_u16.to_le_bytes()[..], &16_u16.to_le_bytes(), &[0; 16]].concat();
+    let record = |kind: &u16| [kind.to_le_bytes(), [2, 0], [0, 0]].concat();
+    [bof, records.iter().flat_map(record).collect()].concat()
+}
+
+fn user(token: u32) -> Vec<u8> {
+    [&[0; 12][..], &token.to_le_bytes(), &[0; 20]].concat()
+}
+
+#[test]
+fn binary_documents_say_that_they_are_encrypted() {
+    for (name, encrypted, plain, expected) in [
+        ("WordDocument", word(0x0100), word(0x1200), Word),
+        ("Workbook", workbook(&[0x86, 0x2f]), workbook(&[0x86, 0xe1, 0xc1]), Excel),
+        ("Book", workbook(&[0x2f]), workbook(&[]), Excel),
+        ("Current User", user(0xf3d1_c4df), user(0xe391_c05f), PowerPoint),
+    ] {
+        for shift in [9, 12] {
+            for length in [100, 5000] {
+                let among = |bytes: Vec<u8>| {
+                    let other = |name| (name, vec![1; 200]);
+                    let mut streams: Vec<_> = ["1", "2", "3", "4", "5", "6"].map(other).into();
+                    streams.push((name, padded(bytes, length)));
+                    found(&container(shift, &streams))
+                };
+                assert_eq!(among(encrypted.clone()), Some(expected), "{name} {shift} {length}");
+                assert_eq!(among(plain.clone()), None, "{name} {shift} {length}");
+            }
+        }
+    }
+}
+
+#[test]
+fn plain_embedded_documents_hide_no_encrypted_one() {
+    let plain = (0..300).map(|_| ("WordDocument", padded(word(0), 64)));
+    let streams: Vec<_> = plain.chain([("WordDocument", padded(word(0x100), 64))]).collect();
+    assert_eq!(found(&container(12, &streams)), Some(Word));
+}
+
+#[test]
+fn streams_of_encrypted_packages_are_found_by_their_names() {
+    for (name, expected) in [
+        ("EncryptedPackage", Some(OlePackage)),
+        ("ENCRYPTEDpackage", Some(OlePackage)),
+        ("EncryptionInfo", Some(OlePackage)),
+        ("\tDRMContent", Some(OleRights)),
+        ("EncryptedPackage2", None),
+        ("Package", None),
+    ] {
+        for shift in [9, 12] {
+            let others = (0..40).map(|_| ("other", vec![1; 10]));
+            let streams: Vec<_> = others.chain([(name, vec![2; 10])]).collect();
+            assert_eq!(found(&container(shift, &streams)), expected, "{name} {shift}");
+        }
+    }
+}
+
+#[test]
+fn a_directory_without_an_end_ends() {
+    let mut bytes = container(9, &[("a", vec![1; 10]), ("b", vec![1; 10])]);
+    // Every sector follows itself.
+    for at in 0_u32..128 {
+        let place = 512 + 4 * at as usize;
+        bytes[place..place + 4].copy_from_slice(&at.to_le_bytes());
+    }
+    assert_eq!(found(&bytes), None);
+    // No sector of the table is in the file.
+    bytes[76..512].fill(0xff);
+    assert_eq!(found(&bytes), None);
+}
