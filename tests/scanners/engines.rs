@@ -550,7 +550,8 @@ async fn c_icap_that_sends_a_page_in_a_medias_place_has_not_called_it_clean() {
     for content in [b"some text".to_vec(), vec![b'x'; 2 << 20]] {
         let (code, said) = scan(&builder, &file(&builder, "media", &content));
         assert_eq!(code, Some(1), "{said}");
-        assert!(said.contains("not clean: replaced by the ICAP server"), "{said}");
+        // X-Response-Info: BLOCKED.
+        assert!(said.contains("not clean: blocked by the ICAP server"), "{said}");
     }
     until("the answers", || icap.answered("REQMOD", "url_check", 200) == 2).await;
     // The other way is not offered.

@@ -16,7 +16,7 @@
 
 use super::message::Head;
 
-/// What is called by nothing that could be read.
+/// Name of a finding without a readable name.
 const NAMELESS: &str = "found, and not named";
 
 /// Headers whose value is a name, in the order in which names are taken, and the values that name nothing.
@@ -33,15 +33,18 @@ const NAMES: [(&str, &[&str]); 7] = [
 const NO_VIRUS: &[&str] = &["", "none", "no threat", "no threats"];
 const NO_BLOCK: &[&str] = &["", "none", "no", "false", "0"];
 
+/// Name of a block that only `X-Response-Info` reports: its value is no name.
+const BLOCKED: &str = "blocked by the ICAP server";
+
 /// The name of what was found, if anything was.
 pub(super) fn finding(head: &Head) -> Option<String> {
     let [id, virus, secure, reasons @ ..] = NAMES.map(|(header, none)| named(head, header, none));
-    // These two are there because something was found: without a value too.
+    // Servers send these two for findings alone, so an empty value counts.
     let infection = head.all("x-infection-found").next();
     let violation = head.all("x-violations-found").find(|value| value != "0");
-    // "Blocked", "blocked", "BLOCK".
-    let blocked =
-        head.all("x-response-info").find(|value| value.to_ascii_lowercase().contains("block"));
+    // "Blocked", "blocked", "BLOCKED".
+    let blocks = |value: String| value.to_ascii_lowercase().contains("block");
+    let blocked = head.all("x-response-info").any(blocks).then(|| BLOCKED.to_owned());
     let threat = infection.as_deref().and_then(threat);
     let violated = violation.as_deref().and_then(first_violation);
     let found = [id, virus, secure, threat, violated].into_iter().chain(reasons);

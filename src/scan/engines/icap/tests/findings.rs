@@ -38,9 +38,9 @@ const FOUND: [(&str, &str); 13] = [
     ("X-Blocked: true", "true"),
     ("X-Blocked-Reason: Infected", "Infected"),
     ("X-FSecure-Scan-Result: infected\r\nX-FSecure-Infection-Name: \"W97M\"", "\"W97M\""),
-    ("X-Response-Info: Blocked", "Blocked"),
-    ("X-Response-Info: BLOCKED by policy", "BLOCKED by policy"),
-    ("X-Virus-ID: no threats\r\nX-Response-Info: blocked", "blocked"),
+    ("X-Response-Info: Blocked", "blocked by the ICAP server"),
+    ("X-Response-Info: BLOCKED", "blocked by the ICAP server"),
+    ("X-Virus-ID: no threats\r\nX-Response-Info: blocked", "blocked by the ICAP server"),
 ];
 
 /// Odd ones, and their names.
@@ -55,7 +55,7 @@ const ODD: [(&str, &str); 14] = [
     ("X-Violations-Found: 0\r\nX-Violations-Found: 1", "1"),
     ("X-Violations-Found: 0\r\n\tmedia\r\n\tEicar\r\n\t0\r\n\t0", "Eicar"),
     ("X-Blocked: no\r\nX-Blocked: yes", "yes"),
-    ("X-Response-Info: Allowed\r\nX-Response-Info: Blocked", "Blocked"),
+    ("X-Response-Info: Allowed\r\nX-Response-Info: Blocked", "blocked by the ICAP server"),
     // These are there because something was found.
     ("X-Infection-Found:", "found, and not named"),
     ("X-Violations-Found:", "found, and not named"),
