@@ -3,7 +3,7 @@
 //! The form begins with [`PREPARED_BY`] and the number of parts (32 bits, little endian). Each part is the engine's own
 //! serialization of one scanner behind a header: its length in bytes (64 bits), its number of rules (32 bits) and a digest of
 //! their names. The engine reads lists of at most 1 024 rules and silently ignores the rest, so a reader compares the rules
-//! that it has with the header, and the service compares its own output once more, byte for byte ([`verify`]).
+//! that it has with the header, and the service compares its own output once more, byte for byte ([`survives`]).
 
 use std::io;
 
