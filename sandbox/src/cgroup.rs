@@ -1,5 +1,6 @@
-//! Control groups: one for each job, where a part of the cgroup v2 tree is the server's own. They limit what all processes of a
-//! job use together, and kill them all at once. cgroups(7), and the kernel's own "Control Group v2".
+//! Control groups: one per job, created in the part of the cgroup v2 tree that is delegated to the server. A group
+//! limits the resources of all processes of a job together and kills them atomically. See cgroups(7) and the kernel's
+//! document "Control Group v2".
 
 use std::fs;
 use std::io;
@@ -11,63 +12,54 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, geteuid, unlinkat, write};
-use serde::{Deserialize, Serialize};
 
-use crate::policy::Limits;
+use crate::layers::Controllers;
+use crate::limits::ResourceLimits;
 use crate::sys;
 
-/// How long the end of what was killed is waited for.
-const HUNT: Duration = Duration::from_secs(1);
+/// Time limit for the processes of a killed group to exit.
+const KILL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How often.
-const ROUND: Duration = Duration::from_millis(2);
+/// Interval at which [`Group::kill`] checks whether the group is empty.
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// In the delegated group: the server itself, since a group with groups below it that are limited has no processes of its own;
-/// and the jobs.
+/// Child groups of the delegated group. The server moves into its own child group because a group with enabled
+/// controllers may not contain processes itself.
 const SERVER: &str = "server";
 const JOBS: &str = "jobs";
 
-/// Where the groups of jobs are.
+/// Location of the control groups of jobs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cgroup {
-    /// Nowhere, and why.
+    /// Control groups are not used, for the given reason.
     Off(&'static str),
-    /// In the group that this process is in, if systemd has delegated it (`Delegate=`, systemd.resource-control(5)). All
-    /// processes there, this one among them, are moved to a group below it.
+    /// The control group of this process, if systemd has delegated it (`Delegate=`, systemd.resource-control(5)). All
+    /// processes of the group, including this one, are moved to a child group.
     Delegated,
-    /// In this group, in which there are no processes.
+    /// The given group, which contains no processes.
     In(PathBuf),
 }
 
 impl Default for Cgroup {
     fn default() -> Self {
-        Self::Off("not asked for")
+        Self::Off("not configured")
     }
 }
 
-/// What can be limited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Controllers {
-    pub(crate) memory: bool,
-    pub(crate) pids: bool,
-    pub(crate) cpu: bool,
-}
-
 impl Controllers {
-    /// With their limits, as a group's files have them: whose it is, the file, its content. What a file is missing for is
-    /// refused, but for swap, which a kernel may not count.
-    fn settings(self, limits: &Limits) -> Vec<(&'static str, String)> {
+    /// Returns interface files and values that apply `limits`. Every file must be writable.
+    fn settings(self, limits: &ResourceLimits) -> Vec<(&'static str, String)> {
         let mut settings = Vec::new();
         if let (true, Some(memory)) = (self.memory, limits.memory) {
             settings.push(("memory.max", memory.to_string()));
-            // All or nobody: a script that goes on without the scanner it has started would say anything.
+            // Kills the whole group: a script whose scanner was killed could still exit with "clean".
             settings.push(("memory.oom.group", "1".to_owned()));
         }
         if let (true, Some(processes)) = (self.pids, limits.processes) {
             settings.push(("pids.max", processes.to_string()));
         }
         if let (true, Some(percent)) = (self.cpu, limits.cpu_percent) {
-            // Microseconds in each tenth of a second.
+            // Microseconds per period of 100 ms.
             settings.push(("cpu.max", format!("{} 100000", u64::from(percent) * 1000)));
         }
         settings
@@ -75,17 +67,17 @@ impl Controllers {
 }
 
 impl Cgroup {
-    /// With the delegated group taken possession of.
-    pub(crate) fn claimed(self) -> Self {
+    /// Resolves `Delegated` to the group for jobs, or to `Off` with the reason.
+    pub(crate) fn claim_delegated(self) -> Self {
         if self != Self::Delegated {
             return self;
         }
-        match own_group().filter(|group| is_delegated(group)) {
-            None => Self::Off("systemd has delegated none to this service (Delegate=yes)"),
+        match current_group().filter(|group| is_delegated(group)) {
+            None => Self::Off("not delegated by systemd (Delegate=yes)"),
             Some(group) => claim(&group).map_or_else(
                 |error| {
-                    tracing::warn!(%error, group = %group.display(), "the delegated cgroup cannot be used");
-                    Self::Off("the delegated one cannot be used")
+                    tracing::warn!(%error, group = %group.display(), "delegated cgroup unusable");
+                    Self::Off("the delegated group is unusable")
                 },
                 Self::In,
             ),
@@ -99,7 +91,7 @@ impl Cgroup {
         }
     }
 
-    /// What groups made there can be limited in.
+    /// Returns the controllers that are enabled for child groups.
     pub(crate) fn controllers(&self) -> Option<Controllers> {
         let enabled = fs::read_to_string(self.path()?.join("cgroup.subtree_control")).ok()?;
         let has = |name| enabled.split_ascii_whitespace().any(|found| found == name);
@@ -120,53 +112,55 @@ fn claim(group: &Path) -> io::Result<PathBuf> {
     }
     for group in [group, &jobs] {
         for controller in ["+memory", "+pids", "+cpu"] {
-            // One that is not delegated is told among the layers.
+            // The layers report a controller that is not delegated.
             let _ = fs::write(group.join("cgroup.subtree_control"), controller);
         }
     }
-    // What a killed server's jobs have left: the group is this server's alone.
+    // Removes groups of jobs of a killed server: the delegated group belongs to this server alone.
     for entry in fs::read_dir(&jobs)?.filter_map(Result::ok) {
         if let (Ok(true), Some(name)) =
             (entry.file_type().map(|kind| kind.is_dir()), entry.file_name().to_str())
         {
-            drop(Group::existing(&jobs, name));
+            drop(Group::open_existing(&jobs, name));
         }
     }
     Ok(jobs)
 }
 
-/// Where the cgroup v2 tree shows the group of this process.
-fn own_group() -> Option<PathBuf> {
+/// Returns the path of this process's group in the mounted cgroup v2 tree.
+fn current_group() -> Option<PathBuf> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     let own = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
     let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-    place_of(own, &mounts)
+    mounted_path(own, &mounts)
 }
 
-/// `proc_pid_mountinfo(5)`: the fourth field is what of the tree is mounted, the fifth where; the type comes after a dash.
-fn place_of(group: &str, mounts: &str) -> Option<PathBuf> {
+/// Parses `proc_pid_mountinfo(5)`: field 4 is the root of the mount, field 5 the mount point; the type follows " - ".
+fn mounted_path(group: &str, mounts: &str) -> Option<PathBuf> {
     mounts.lines().find_map(|line| {
         let (mount, kind) = line.split_once(" - ")?;
         let mut fields = mount.split(' ').skip(3);
-        let (root, place) = (fields.next()?, fields.next()?);
-        let below = Path::new(group).strip_prefix(root).ok()?;
-        let plain = below.components().all(|it| matches!(it, std::path::Component::Normal(_)));
-        (kind.starts_with("cgroup2 ") && plain).then(|| Path::new(place).join(below))
+        let (root, mount_point) = (fields.next()?, fields.next()?);
+        let relative = Path::new(group).strip_prefix(root).ok()?;
+        let plain =
+            relative.components().all(|part| matches!(part, std::path::Component::Normal(_)));
+        (kind.starts_with("cgroup2 ") && plain).then(|| Path::new(mount_point).join(relative))
     })
 }
 
-/// systemd says so in an attribute; before its version 251 it is seen by the owner, to whom it gives the group.
+/// Whether systemd has delegated `group`: by an extended attribute, or before systemd 251 by ownership.
 fn is_delegated(group: &Path) -> bool {
     use std::os::unix::fs::MetadataExt as _;
-    let said = ["user.delegate", "trusted.delegate"]
+    let marked = ["user.delegate", "trusted.delegate"]
         .into_iter()
-        .any(|name| sys::attribute(group, name).is_ok_and(|value| value == b"1"));
+        .any(|name| sys::get_xattr(group, name).is_ok_and(|value| value == b"1"));
     let user = geteuid();
-    let owned = !user.is_root() && group.metadata().is_ok_and(|it| it.uid() == user.as_raw());
-    said || owned
+    let owned =
+        !user.is_root() && group.metadata().is_ok_and(|metadata| metadata.uid() == user.as_raw());
+    marked || owned
 }
 
-/// A job's group; with it go all its processes.
+/// The control group of a job. Dropping it kills its processes and removes it.
 pub(crate) struct Group {
     parent: OwnedFd,
     directory: OwnedFd,
@@ -176,31 +170,31 @@ pub(crate) struct Group {
 const DIRECTORY: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
 impl Group {
-    /// A new one, with its limits.
-    pub(crate) fn make(
+    /// Creates the group and applies its limits.
+    pub(crate) fn create(
         parent: &Path,
         name: &str,
         controllers: Controllers,
-        limits: &Limits,
+        limits: &ResourceLimits,
     ) -> nix::Result<Self> {
         let parent = open(parent, DIRECTORY, Mode::empty())?;
         mkdirat(&parent, name, Mode::S_IRWXU)?;
-        let this = Self::open(parent, name)?;
+        let group = Self::open(parent, name)?;
         for (file, value) in controllers.settings(limits) {
-            this.write(file, &value)?;
+            group.write(file, &value)?;
         }
-        // Nothing of a job goes to a disk. Not every kernel counts swap.
-        match controllers.memory.then(|| this.write("memory.swap.max", "0")) {
+        // Keeps plaintext off the disk. The file is missing on kernels without swap accounting.
+        match controllers.memory.then(|| group.write("memory.swap.max", "0")) {
             Some(Err(errno)) if errno != Errno::ENOENT => return Err(errno),
             _ => {}
         }
-        // Found now, not when it is needed: Linux 5.14.
-        this.file("cgroup.kill")?;
-        Ok(this)
+        // Detects a missing `cgroup.kill` (before Linux 5.14) now instead of at the first kill.
+        group.file("cgroup.kill")?;
+        Ok(group)
     }
 
-    /// One that another process has made, if it is there.
-    pub(crate) fn existing(parent: &Path, name: &str) -> nix::Result<Self> {
+    /// Opens a group that another process created.
+    pub(crate) fn open_existing(parent: &Path, name: &str) -> nix::Result<Self> {
         Self::open(open(parent, DIRECTORY, Mode::empty())?, name)
     }
 
@@ -209,14 +203,14 @@ impl Group {
         Ok(Self { parent, directory, name: name.to_owned() })
     }
 
-    /// Moves the calling process into it.
+    /// Moves the calling process into the group.
     pub(crate) fn enter(&self) -> nix::Result<()> {
         self.write("cgroup.procs", "0")
     }
 
-    /// Kills all that is in it. Whether nothing is left within [`HUNT`].
+    /// Kills all processes of the group. Returns whether the group is empty within [`KILL_TIMEOUT`].
     pub(crate) fn kill(&self) -> bool {
-        let deadline = Instant::now() + HUNT;
+        let deadline = Instant::now() + KILL_TIMEOUT;
         loop {
             if self.write("cgroup.kill", "1").is_err() {
                 return false;
@@ -227,18 +221,18 @@ impl Group {
             if Instant::now() > deadline {
                 return false;
             }
-            std::thread::sleep(ROUND);
+            std::thread::sleep(POLL_INTERVAL);
         }
     }
 
     fn is_empty(&self) -> bool {
-        let mut said = [0; 256];
+        let mut events = [0; 256];
         let length = self
             .open_file("cgroup.events", OFlag::O_RDONLY)
-            .and_then(|file| nix::unistd::read(&file, &mut said))
+            .and_then(|file| nix::unistd::read(&file, &mut events))
             .unwrap_or(0);
-        let said = said.get(..length).unwrap_or_default();
-        said.split(|byte| *byte == b'\n').any(|line| line == b"populated 0")
+        let events = events.get(..length).unwrap_or_default();
+        events.split(|byte| *byte == b'\n').any(|line| line == b"populated 0")
     }
 
     fn write(&self, file: &str, value: &str) -> nix::Result<()> {
@@ -249,15 +243,15 @@ impl Group {
         self.open_file(name, OFlag::O_WRONLY)
     }
 
-    fn open_file(&self, name: &str, how: OFlag) -> nix::Result<OwnedFd> {
-        openat(self.directory.as_fd(), name, how | OFlag::O_CLOEXEC, Mode::empty())
+    fn open_file(&self, name: &str, flags: OFlag) -> nix::Result<OwnedFd> {
+        openat(self.directory.as_fd(), name, flags | OFlag::O_CLOEXEC, Mode::empty())
     }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
         self.kill();
-        // Where that was in vain it stays, and the next server to start tries again.
+        // If processes are left, the next server to start removes the group.
         let _ = unlinkat(&self.parent, self.name.as_str(), UnlinkatFlags::RemoveDir);
     }
 }
@@ -267,29 +261,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_group_is_found_where_the_tree_is_mounted() {
+    fn resolves_group_path_below_mount_point() {
         let mounts = "\
             24 1 0:20 / /proc rw - proc proc rw\n\
             32 24 0:28 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n";
         let group = "/system.slice/scanner.service";
         let expected = "/sys/fs/cgroup/system.slice/scanner.service";
-        assert_eq!(place_of(group, mounts), Some(expected.into()));
-        assert_eq!(place_of("/", mounts), Some("/sys/fs/cgroup/".into()));
-        // Outside of what is seen here.
-        assert_eq!(place_of("/../other", mounts), None);
-        assert_eq!(place_of(group, "24 1 0:20 / /proc rw - proc proc rw"), None);
+        assert_eq!(mounted_path(group, mounts), Some(expected.into()));
+        assert_eq!(mounted_path("/", mounts), Some("/sys/fs/cgroup/".into()));
+        // Outside the mounted part of the tree.
+        assert_eq!(mounted_path("/../other", mounts), None);
+        assert_eq!(mounted_path(group, "24 1 0:20 / /proc rw - proc proc rw"), None);
 
         let part = "32 24 0:28 /docker/abc /cgroup rw - cgroup2 cgroup2 rw\n";
-        assert_eq!(place_of("/docker/abc/server", part), Some("/cgroup/server".into()));
-        assert_eq!(place_of("/elsewhere", part), None);
+        assert_eq!(mounted_path("/docker/abc/server", part), Some("/cgroup/server".into()));
+        assert_eq!(mounted_path("/elsewhere", part), None);
     }
 
     #[test]
-    fn only_what_can_be_limited_is() {
-        let limits = Limits { cpu_percent: Some(150), memory: Some(1 << 20), ..Limits::default() };
-        let of = |memory, pids, cpu| Controllers { memory, pids, cpu }.settings(&limits);
-        assert!(of(false, false, false).is_empty());
-        let all = of(true, true, true);
+    fn sets_only_limits_of_available_controllers() {
+        let limits = ResourceLimits {
+            cpu_percent: Some(150),
+            memory: Some(1 << 20),
+            ..ResourceLimits::default()
+        };
+        let settings = |memory, pids, cpu| Controllers { memory, pids, cpu }.settings(&limits);
+        assert!(settings(false, false, false).is_empty());
+        let all = settings(true, true, true);
         assert!(all.contains(&("memory.max", "1048576".to_owned())));
         assert!(all.contains(&("pids.max", "4096".to_owned())));
         assert!(all.contains(&("cpu.max", "150000 100000".to_owned())));

@@ -1,5 +1,5 @@
-//! Packets with descriptors beside them, over a `SOCK_SEQPACKET` pair: a packet arrives whole or not at all, and an end that
-//! is closed is seen at once by the other. Both ends are used without blocking. unix(7), cmsg(3).
+//! Packets with attached descriptors over a `SOCK_SEQPACKET` socket pair: packets arrive whole or not at all, and each
+//! side detects immediately that the other has closed its end. Both ends are non-blocking. unix(7), cmsg(3).
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -14,11 +14,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::unix::AsyncFd;
 
-use crate::Error;
+use crate::error::Error;
 use crate::protocol::{MAX_PACKET, decode, encode};
 use crate::sys;
 
-/// `SCM_MAX_FD` of unix(7). With room for all that can come, none is ever cut off and left open.
+/// `SCM_MAX_FD` of unix(7). With space for the maximum, the kernel never truncates descriptors, which would leak them.
 const MAX_DESCRIPTORS: usize = 253;
 
 pub(crate) struct Packet {
@@ -37,17 +37,18 @@ pub(crate) fn send(
 ) -> nix::Result<()> {
     let fds: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&fds)];
-    let beside = if fds.is_empty() { [].as_slice() } else { rights.as_slice() };
-    // Without MSG_NOSIGNAL an end that has closed would kill us before we clean up.
+    let control = if fds.is_empty() { [].as_slice() } else { rights.as_slice() };
+    // Without MSG_NOSIGNAL a closed peer would kill this process before its cleanup.
     let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(bytes)], beside, flags, None).map(drop)
+    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(bytes)], control, flags, None).map(drop)
 }
 
-/// `None` is end-of-file: the other end is closed.
+/// Receives a packet; `None` at end-of-file, when the peer has closed its end.
 pub(crate) fn receive(socket: BorrowedFd<'_>) -> nix::Result<Option<Packet>> {
-    // Most are small, and each helper would have the largest one's pages made for it. recv(2), MSG_TRUNC.
-    let ahead = MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC | MsgFlags::MSG_DONTWAIT;
-    let length = recv(socket.as_raw_fd(), &mut [], ahead)?;
+    // Sizes the buffer by the pending packet: most packets are small, and a buffer of maximum size would cost each
+    // helper its page faults. recv(2), MSG_TRUNC.
+    let peek = MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC | MsgFlags::MSG_DONTWAIT;
+    let length = recv(socket.as_raw_fd(), &mut [], peek)?;
     let mut bytes = vec![0; length.min(MAX_PACKET)];
     let mut space = cmsg_space!([RawFd; MAX_DESCRIPTORS]);
     let mut slices = [IoSliceMut::new(&mut bytes)];
@@ -55,9 +56,9 @@ pub(crate) fn receive(socket: BorrowedFd<'_>) -> nix::Result<Option<Packet>> {
     let message = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut space), flags)?;
 
     let mut fds = Vec::new();
-    // Truncation (ENOBUFS here) is left for a table of descriptors that is full.
-    for beside in message.cmsgs()? {
-        if let ControlMessageOwned::ScmRights(received) = beside {
+    // Truncated control data (ENOBUFS here) can only result from a full descriptor table.
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(received) = control {
             fds.extend(sys::adopt_received(&received));
         }
     }
@@ -72,13 +73,13 @@ pub(crate) fn receive(socket: BorrowedFd<'_>) -> nix::Result<Option<Packet>> {
     Ok(Some(Packet { bytes, fds }))
 }
 
-/// The server's end.
+/// The server's end of the socket.
 #[derive(Debug)]
 pub(crate) struct Channel(AsyncFd<OwnedFd>);
 
 impl Channel {
     pub(crate) fn new(socket: OwnedFd) -> Result<Self, Error> {
-        sys::watch(socket).map(Self).map_err(Error::io("watching the helper's socket"))
+        sys::async_fd(socket).map(Self).map_err(Error::io("polling the helper's socket"))
     }
 
     pub(crate) async fn send(
@@ -89,14 +90,14 @@ impl Channel {
         let packet = encode(message)?;
         loop {
             let mut ready =
-                self.0.writable().await.map_err(Error::io("watching the helper's socket"))?;
+                self.0.writable().await.map_err(Error::io("polling the helper's socket"))?;
             let sent = ready.try_io(|socket| Ok(send(socket.get_ref().as_fd(), &packet, fds)?));
             match sent {
                 Err(_would_block) => {}
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(error)) => {
                     return Err(match Errno::try_from(error) {
-                        Ok(Errno::EPIPE | Errno::ECONNRESET) => Error::HelperGone,
+                        Ok(Errno::EPIPE | Errno::ECONNRESET) => Error::HelperExited,
                         Ok(errno) => Error::errno("writing to the helper")(errno),
                         Err(error) => Error::io("writing to the helper")(error),
                     });
@@ -105,19 +106,19 @@ impl Channel {
         }
     }
 
-    /// The next message and what came beside it.
+    /// Receives the next message and its attached descriptors. Cancellation safe.
     pub(crate) async fn receive<M: DeserializeOwned>(&self) -> Result<(M, Vec<OwnedFd>), Error> {
         loop {
             let mut ready =
-                self.0.readable().await.map_err(Error::io("watching the helper's socket"))?;
+                self.0.readable().await.map_err(Error::io("polling the helper's socket"))?;
             match ready.try_io(|socket| Ok(receive(socket.get_ref().as_fd())?)) {
                 Err(_would_block) => {}
                 Ok(Ok(Some(packet))) => return Ok((decode(&packet.bytes)?, packet.fds)),
-                // A reset: the helper ended before it had read everything.
-                Ok(Ok(None)) => return Err(Error::HelperGone),
+                // ECONNRESET below: the helper exited with unread data.
+                Ok(Ok(None)) => return Err(Error::HelperExited),
                 Ok(Err(error)) => {
                     return Err(match Errno::try_from(error) {
-                        Ok(Errno::ECONNRESET) => Error::HelperGone,
+                        Ok(Errno::ECONNRESET) => Error::HelperExited,
                         Ok(Errno::EMSGSIZE) => Error::Protocol("a message is too long"),
                         Ok(errno) => Error::errno("reading from the helper")(errno),
                         Err(error) => Error::io("reading from the helper")(error),

@@ -1,4 +1,5 @@
-//! Ends what a job leaves: its helper, its program, its directory and its control group. `pidfd_send_signal(2)`, killpg(3).
+//! Releases what remains of a job: its helper, its program, its directory and its control group.
+//! `pidfd_send_signal(2)`, killpg(3).
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -14,26 +15,28 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use crate::cgroup::Group;
-use crate::{Error, remove_tree, sys};
+use crate::error::Error;
+use crate::remove::remove_tree;
+use crate::sys;
 
-/// What a job's end has to see to.
+/// Resources of a job that must be released when it ends.
 #[derive(Debug)]
-pub(crate) struct Remains {
+pub(crate) struct Cleanup {
     pub(crate) helper: Child,
     pub(crate) directory: PathBuf,
-    /// Where the job's control group is, under the directory's name.
+    /// Parent of the job's control group, which has the directory's name.
     pub(crate) group: Option<PathBuf>,
-    /// Whether the directory is in namespaces alone.
+    /// Whether the directory exists only in the helper's mount namespace.
     pub(crate) in_memory: bool,
-    /// While one runs.
-    pub(crate) program: Option<Program>,
+    /// The running program's process.
+    pub(crate) program: Option<ProgramProcess>,
 }
 
-impl Remains {
-    /// To be called with the helper's socket closed. The helper gets `patience` to do all of it.
-    pub(crate) async fn end(mut self, patience: Duration) -> Result<(), Error> {
-        match timeout(patience, self.helper.wait()).await {
-            // All of it was in the helper's memory and namespaces, and went with it: looking takes a thread.
+impl Cleanup {
+    /// Waits up to `time_limit` for the helper to clean up, then completes the cleanup. The channel must be closed.
+    pub(crate) async fn finish(mut self, time_limit: Duration) -> Result<(), Error> {
+        match timeout(time_limit, self.helper.wait()).await {
+            // Everything was in the helper's namespaces and vanished with them. Saves a blocking task.
             Ok(Ok(ended)) if ended.success() && self.in_memory && self.group.is_none() => {
                 return Ok(());
             }
@@ -43,33 +46,33 @@ impl Remains {
         if let Some(program) = self.program {
             program.kill();
         }
-        // For the helper that could not; else there is nothing left to be found.
+        // Finds something only if the helper failed to clean up.
         let remove = move || {
             let name = self.directory.file_name().and_then(OsStr::to_str);
             if let Some((group, name)) = self.group.zip(name) {
-                drop(Group::existing(&group, name));
+                drop(Group::open_existing(&group, name));
             }
             remove_tree(&self.directory)
         };
-        let removing = Error::io("removing a job's directory");
+        let removal_error = Error::io("removing a job's directory");
         match spawn_blocking(remove).await {
-            Ok(removed) => removed.map_err(removing),
-            Err(error) => Err(removing(error.into())),
+            Ok(removed) => removed.map_err(removal_error),
+            Err(error) => Err(removal_error(error.into())),
         }
     }
 }
 
-/// The process that leads a program's process group.
+/// Leader of a program's process group.
 #[derive(Debug)]
-pub(crate) struct Program {
+pub(crate) struct ProgramProcess {
     pub(crate) pid: Pid,
     pub(crate) pidfd: OwnedFd,
 }
 
-impl Program {
+impl ProgramProcess {
     fn kill(self) {
         if sys::pidfd_kill(self.pidfd.as_fd(), true) == Err(Errno::EINVAL) && self.is_alive() {
-            // Before Linux 6.9 by number, which is the group's as long as its leader lives.
+            // Before Linux 6.9 by pid, which stays valid for the group while its leader lives.
             let _ = killpg(self.pid, Signal::SIGKILL);
         }
     }

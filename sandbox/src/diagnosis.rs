@@ -1,6 +1,6 @@
-//! Why a program could not be executed, in words that somebody can act on: execve(2) has one answer for a script that is not
-//! there, one whose interpreter is not, and one that ends its first line as Windows does. Looked at after it failed, by the
-//! server, so it may be wrong where files change meanwhile; the kernel's answer is told beside it.
+//! Explains why a program could not be executed. execve(2) reports the same error for a missing script, for a missing
+//! interpreter and for a first line that ends in a carriage return. The server inspects the files after the failure, so
+//! the explanation may be wrong if files change in between; the kernel's error is reported with it.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -12,27 +12,27 @@ use std::path::Path;
 use crate::policy::Policy;
 use crate::view::View;
 
-/// `BINPRM_BUF_SIZE`, of which the kernel reads the interpreter.
+/// `BINPRM_BUF_SIZE`: bytes of a script in which the kernel looks for the interpreter line.
 const FIRST_LINE: u64 = 256;
 
-/// The kernel's answer with what explains it.
-pub(crate) fn explained(
+/// Returns the kernel's error, with an explanation if one was found.
+pub(crate) fn explain_exec_error(
     program: &Path,
     policy: &Policy,
     job: &Path,
-    answer: io::Error,
+    error: io::Error,
 ) -> io::Error {
     let view = View { network: policy.network.clone(), paths: policy.paths.clone() };
-    match why(program, &view, job) {
-        Some(why) => io::Error::new(answer.kind(), format!("{why}: {answer}")),
-        None => answer,
+    match explanation(program, &view, job) {
+        Some(explanation) => io::Error::new(error.kind(), format!("{explanation}: {error}")),
+        None => error,
     }
 }
 
-fn why(program: &Path, view: &View, job: &Path) -> Option<String> {
+fn explanation(program: &Path, view: &View, job: &Path) -> Option<String> {
     let name = program.display();
     if !program.is_absolute() {
-        return Some(format!("no directory of PATH has {name}"));
+        return Some(format!("{name} was not found in PATH"));
     }
     let Ok(metadata) = program.metadata() else { return Some(format!("{name} does not exist")) };
     if !metadata.is_file() {
@@ -47,18 +47,18 @@ fn why(program: &Path, view: &View, job: &Path) -> Option<String> {
         (!shown)
             .then(|| format!("{} is not in the sandbox (sandbox.read_only_paths)", path.display()))
     };
-    // One that the server cannot read either is told by the kernel alone.
+    // If the server cannot read the file, the kernel's error stands alone.
     let first = first_line(program).ok()?;
     let Some(interpreter) = first.strip_prefix(b"#!") else {
-        let neither = || {
-            format!(
-                "{name} has no #! and interpreter in its first line, and is no compiled program"
-            )
+        let unrecognised = || {
+            format!("{name} is neither a compiled program nor starts with #! and an interpreter")
         };
-        return hidden(program).or_else(|| (!first.starts_with(b"\x7fELF")).then(neither));
+        return hidden(program).or_else(|| (!first.starts_with(b"\x7fELF")).then(unrecognised));
     };
     if interpreter.ends_with(b"\r") {
-        return Some(format!("the first line of {name} ends in a carriage return, as on Windows"));
+        return Some(format!(
+            "the first line of {name} ends in a carriage return (Windows line ending)"
+        ));
     }
     let words = interpreter.trim_ascii().split(u8::is_ascii_whitespace);
     let interpreter = words.into_iter().next().filter(|word| !word.is_empty());
@@ -87,45 +87,46 @@ mod tests {
     use std::fs::{self, Permissions};
 
     use super::*;
-    use crate::policy::{Network, Paths};
+    use crate::policy::{NetworkAccess, Paths};
 
     #[test]
-    fn what_keeps_a_program_from_being_executed_is_found() {
+    fn explains_why_program_cannot_be_executed() {
         let directory = std::env::temp_dir().join(format!("mcs-diagnosis-{}", std::process::id()));
         fs::create_dir(&directory).unwrap();
         let script = directory.join("script");
         let view = |shown: bool| View {
-            network: Network::None,
+            network: NetworkAccess::None,
             paths: Paths {
                 read_only: shown.then(|| directory.clone()).into_iter().collect(),
                 ..Paths::default()
             },
         };
-        let told = |content: &str, mode: u32, shown: bool| {
+        let explain = |content: &str, mode: u32, shown: bool| {
             fs::write(&script, content).unwrap();
             fs::set_permissions(&script, Permissions::from_mode(mode)).unwrap();
-            why(&script, &view(shown), Path::new("/job")).unwrap_or_default()
+            explanation(&script, &view(shown), Path::new("/job")).unwrap_or_default()
         };
         for (content, mode, shown, expected) in [
             ("#!/bin/sh\n", 0o644, true, "is not executable (chmod +x)"),
             ("#!/bin/sh\r\nexit\r\n", 0o755, true, "ends in a carriage return"),
             ("#!/nowhere/python -u\n", 0o755, true, "/nowhere/python, the interpreter of "),
             ("#!  \n", 0o755, true, "names no interpreter"),
-            ("exit 0\n", 0o755, true, "has no #! and interpreter in its first line"),
-            ("", 0o755, true, "has no #! and interpreter in its first line"),
+            ("exit 0\n", 0o755, true, "nor starts with #!"),
+            ("", 0o755, true, "nor starts with #!"),
             ("#!/bin/sh\n", 0o755, false, "script is not in the sandbox (sandbox.read_only_paths)"),
             ("#!/etc/shadow\n", 0o755, true, "/etc/shadow is not in the sandbox"),
         ] {
-            let said = told(content, mode, shown);
-            assert!(said.contains(expected), "{content:?} {mode:o}: {said:?}");
+            let found = explain(content, mode, shown);
+            assert!(found.contains(expected), "{content:?} {mode:o}: {found:?}");
         }
-        assert_eq!(told("#!/bin/sh\n", 0o755, true), "");
-        assert_eq!(told("\x7fELF", 0o755, true), "");
+        assert_eq!(explain("#!/bin/sh\n", 0o755, true), "");
+        assert_eq!(explain("\x7fELF", 0o755, true), "");
         fs::remove_dir_all(&directory).unwrap();
 
-        let absent = |path: &str| why(Path::new(path), &view(true), Path::new("/job")).unwrap();
-        assert!(absent("/nowhere/script").ends_with("does not exist"));
-        assert!(absent("/usr").ends_with("is not a file"));
-        assert!(absent("nowhere").starts_with("no directory of PATH"));
+        let explain_missing =
+            |path: &str| explanation(Path::new(path), &view(true), Path::new("/job")).unwrap();
+        assert!(explain_missing("/nowhere/script").ends_with("does not exist"));
+        assert!(explain_missing("/usr").ends_with("is not a file"));
+        assert!(explain_missing("nowhere").ends_with("was not found in PATH"));
     }
 }

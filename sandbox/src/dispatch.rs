@@ -1,35 +1,32 @@
-//! One program, two ways of starting it: as what it is, or as the sandbox's helper, told by `argv[0]`. And the name of the
-//! build, by which a server recognises a helper that was made from the same sources.
+//! Selects by `argv[0]` whether this executable runs as itself or as the sandbox helper.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::{env, process};
 
+use crate::build_id::BUILD;
 use crate::helper;
 
-/// `argv[0]` of a helper.
+/// `argv[0]` of a helper process.
 pub(crate) const HELPER_NAME: &str = "mcs-sandbox-helper";
 
-/// The argument that makes a helper print [`BUILD`] and exit.
-pub(crate) const ASK_BUILD: &str = "--build";
+/// Argument that makes a helper print [`BUILD`] and exit.
+pub(crate) const PRINT_BUILD: &str = "--build";
 
-/// Names the sources this was built from.
-pub(crate) const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), "-", env!("MCS_SANDBOX_BUILD"));
-
-/// Whether this program is able to be its own helper. A global, since it is a fact about the program: executing
-/// `/proc/self/exe` of a program whose `main` does not dispatch would start that program again, and again.
+/// Whether this executable can serve as its own helper. Global because it is a property of the executable: executing
+/// `/proc/self/exe` of a program whose `main` does not dispatch would start that program again, recursively.
 static DISPATCHED: AtomicBool = AtomicBool::new(false);
 
-/// Runs the helper and exits, if this process was started as one; else returns at once.
+/// Runs the helper and exits, if this process was started as a helper; else returns immediately.
 ///
-/// To be called first thing in `main`, before any thread, runtime or open file: the helper forks and has to be
-/// single-threaded, and it closes every descriptor that it inherits.
+/// Must be the first call in `main`, before any thread, runtime or open file exists: the helper forks, which requires a
+/// single thread, and it closes every inherited descriptor.
 pub fn dispatch() {
     let mut arguments = env::args_os();
     if arguments.next().is_none_or(|name| name != HELPER_NAME) {
         DISPATCHED.store(true, Ordering::Relaxed);
         return;
     }
-    if arguments.next().is_some_and(|argument| argument == ASK_BUILD) {
+    if arguments.next().is_some_and(|argument| argument == PRINT_BUILD) {
         print!("{BUILD}");
         process::exit(0);
     }

@@ -1,5 +1,4 @@
-//! What can go wrong, as the server's code tells it apart. A program's own end is never among it: that is an
-//! [`Outcome`](crate::Outcome).
+//! Errors of the sandbox. The exit of a program is not an error: see [`Termination`](crate::Termination).
 
 use std::path::PathBuf;
 use std::{fmt, io};
@@ -7,75 +6,78 @@ use std::{fmt, io};
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::plan::Layer;
+use crate::layers::{Layer, Layers};
 
-/// Why a sandbox, a job or a run failed.
+/// Error of building a sandbox, of a job or of a run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The policy cannot be put in force by this process.
-    #[error("the sandbox's policy is refused: {0}")]
+    /// The policy is invalid, or this process cannot enforce it.
+    #[error("invalid sandbox policy: {0}")]
     Policy(&'static str),
-    /// An argument of the call that failed breaks its documented bounds.
+    /// An argument violates its documented bounds.
     #[error("{0}")]
     Argument(&'static str),
-    /// The helper's program cannot be opened or started.
-    #[error("the sandbox's helper {} cannot be used", path.display())]
-    NoHelper {
-        /// Where it was looked for.
+    /// The helper executable cannot be opened or started.
+    #[error("cannot use the sandbox helper {}", path.display())]
+    HelperUnusable {
+        /// Path of the executable.
         path: PathBuf,
-        /// Why it cannot be used.
+        /// Cause reported by the kernel.
         source: io::Error,
     },
-    /// The helper's program is of another build than this one.
-    #[error("the sandbox's helper {} is of another build", path.display())]
-    StaleHelper {
-        /// Where it lies.
+    /// The helper executable was built from different sources.
+    #[error(
+        "the sandbox helper {} belongs to another build; reinstall the program and its helper together",
+        path.display()
+    )]
+    HelperBuildMismatch {
+        /// Path of the executable.
         path: PathBuf,
     },
-    /// There is no helper beside this program, and it is not its own helper: `main` does not call
-    /// [`dispatch`](crate::dispatch()).
-    #[error("there is no sandbox helper beside this program")]
-    Undispatched,
+    /// No helper executable exists beside this program, and this program cannot serve as its own helper because `main`
+    /// does not call [`dispatch`](crate::dispatch()).
+    #[error("no sandbox helper found beside this program")]
+    HelperNotFound,
     /// A step before the program's first instruction failed. The program did not run.
     #[error("not started: {step} failed")]
     NotStarted {
         /// The step.
         step: Step,
-        /// The kernel's answer.
+        /// Cause reported by the kernel.
         source: io::Error,
     },
-    /// The helper ended without being asked. What it watched over was killed and removed by the server's side.
-    #[error("the sandbox's helper ended unexpectedly")]
-    HelperGone,
-    /// The helper did not answer in time and was killed.
-    #[error("the sandbox's helper did not answer in time")]
-    HelperStuck,
-    /// An earlier call of this job failed or was abandoned: nothing runs in it any more.
-    #[error("the job is over")]
-    Over,
-    /// The helper, or the server, said what it must not.
-    #[error("the sandbox's protocol was broken: {0}")]
+    /// The helper exited unexpectedly. The server's side killed the program and removed the directory.
+    #[error("the sandbox helper exited unexpectedly")]
+    HelperExited,
+    /// The helper did not reply in time and was killed.
+    #[error("the sandbox helper did not reply in time")]
+    HelperTimedOut,
+    /// An earlier call on this job failed or was cancelled; the job cannot run programs any more.
+    #[error("the job has ended")]
+    JobEnded,
+    /// The helper or the server sent a message that violates the protocol.
+    #[error("sandbox protocol violation: {0}")]
     Protocol(&'static str),
-    /// Less holds here than the policy's [`Mode`](crate::Mode) demands.
-    #[error("the sandbox is too weak here: {lacks} ({layers})")]
-    TooWeak {
-        /// What is missing.
-        lacks: String,
-        /// What holds, and why the rest does not.
-        layers: Box<crate::Layers>,
+    /// The available layers do not satisfy the policy's [`Mode`](crate::Mode).
+    #[error("the sandbox is too weak here: {missing} ({layers})")]
+    InsufficientLayers {
+        /// Missing layers or features.
+        missing: String,
+        /// State of each layer, with the reason where a layer is off.
+        layers: Box<Layers>,
     },
-    /// The trial run gave another result than a sandbox that holds.
-    #[error("the sandbox's trial run failed: {0}")]
+    /// The probe run failed.
+    #[error("the probe run of the sandbox failed: {0}")]
     Probe(String),
-    /// In the trial run a layer was found not to hold although each of its steps had succeeded.
-    #[error("{0} does not hold: {1}")]
-    Layer(Layer, &'static str),
+    /// The probe run found a layer ineffective although each of its steps had succeeded.
+    #[error("{0} is ineffective: {1}")]
+    LayerIneffective(Layer, &'static str),
     /// A system call failed in the server.
     #[error("{doing} failed")]
     Io {
-        /// What the call was for.
+        /// Purpose of the call.
         doing: &'static str,
-        /// The kernel's answer.
+        /// Cause reported by the kernel.
         source: io::Error,
     },
 }
@@ -90,40 +92,40 @@ impl Error {
     }
 }
 
-/// A step on the way to the program's first instruction, in their order.
+/// A step before the program's first instruction, in order of execution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Step {
-    /// Closing the descriptors that the helper inherited.
+    /// Closing inherited descriptors.
     Descriptors,
-    /// Setting signals to their defaults.
+    /// Resetting signal dispositions and the signal mask.
     Signals,
-    /// Making the helper adopt orphans, and keeping others from tracing it.
+    /// Becoming child subreaper and preventing other processes from tracing the helper.
     Supervision,
-    /// Comparing the helper's build with the server's.
+    /// Comparing the builds of helper and server.
     Build,
-    /// Making the job's control group, or entering it.
+    /// Creating or entering the job's control group.
     Cgroup,
     /// Entering namespaces.
     Namespaces,
-    /// Naming the ids of the user namespace.
+    /// Writing the id maps of the user namespace.
     IdMaps,
     /// Building the minimal root.
     Root,
-    /// Making the job's directory.
+    /// Creating the job's directory.
     Directory,
-    /// Making the media's file.
+    /// Creating the media's file.
     Media,
     /// Forking.
     Fork,
-    /// Becoming the first process of a pid namespace.
+    /// Starting the first process of a pid namespace.
     Init,
-    /// Leaving the server's session.
+    /// Starting a new session.
     Session,
     /// Setting the resource limits.
     Limits,
     /// Emptying the capability bounding set.
     BoundingSet,
-    /// Leaving the supplementary groups.
+    /// Dropping supplementary groups.
     Groups,
     /// Changing the group id.
     Gid,
@@ -133,20 +135,20 @@ pub enum Step {
     Capabilities,
     /// Setting `no_new_privs`.
     NoNewPrivileges,
-    /// Entering the job's directory.
+    /// Changing to the job's directory.
     WorkingDirectory,
-    /// Restricting paths, ports and scopes.
+    /// Restricting paths, ports and scopes with Landlock.
     Landlock,
-    /// Setting standard input, output and error.
+    /// Redirecting standard input, output and error.
     Streams,
-    /// Filtering system calls.
+    /// Installing the system call filter.
     Seccomp,
-    /// Executing the program: it is missing, not executable, or its interpreter is.
+    /// Executing the program. Fails if the program or its interpreter is missing or not executable.
     Execute,
 }
 
 impl Step {
-    /// The layer that fails with this step; none where it is the base or the program.
+    /// Returns the layer that this step belongs to; `None` for the base layer and for the program.
     pub(crate) fn layer(self) -> Option<Layer> {
         match self {
             Self::Namespaces | Self::IdMaps | Self::Root | Self::Init => Some(Layer::Namespaces),
@@ -190,7 +192,7 @@ impl fmt::Display for Step {
     }
 }
 
-/// A failed step with the kernel's reason, as it travels from the program's process and from the helper.
+/// A failed step and its errno, as sent by the child and the helper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Refusal {
     pub(crate) step: Step,

@@ -1,6 +1,6 @@
-//! The server's side of one job: the helper it started, the media's file, the programs it runs. Whatever happens to the
-//! helper or to a future that is dropped, this side leaves no process and no directory behind: closing the socket is the
-//! order to remove everything, and where the helper cannot any more, this side does.
+//! The server's side of a job: the helper process, the media's file and the programs that run. Closing the socket tells
+//! the helper to kill and remove everything. If the helper is dead or unresponsive, this side kills the program and
+//! removes the directory itself, also after a future was dropped.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -17,111 +17,113 @@ use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
+use crate::build_id::BUILD;
 use crate::channel::Channel;
-use crate::diagnosis::explained;
-use crate::dispatch::BUILD;
+use crate::cleanup::{Cleanup, ProgramProcess};
+use crate::diagnosis::explain_exec_error;
+use crate::error::{Error, Step};
 use crate::output::Capture;
 use crate::protocol::{
-    Attempt, FileState, Prepare, Reply, Request, Run, Text, is_safe_name, is_safe_path,
+    Attempt, FileState, Prepare, Reply, Request, RunCommand, Text, is_safe_name, is_safe_path,
 };
-use crate::remains::{Program, Remains};
+use crate::sandbox::Sandbox;
+use crate::sys;
+use crate::usage::Usage;
 use crate::view::View;
-use crate::{Error, Sandbox, Step, Usage, sys};
 
-/// For the helper to make a directory.
+/// Time limit for the helper to create the job's directory.
 const PREPARE_TIME_LIMIT: Duration = Duration::from_secs(10);
-/// For the helper to notice that a program's time is over, and to kill what it left behind.
+/// Additional time for the helper to detect that a program exceeded its time limit and to kill its descendants.
 const RUN_GRACE: Duration = Duration::from_secs(5);
-/// For the helper to remove what a program left behind.
+/// Time limit for the helper to remove the job's directory and exit.
 const CLOSE_TIME_LIMIT: Duration = Duration::from_secs(30);
-/// For the last output, after all that could be killed is dead: a survivor may hold the pipe open.
+/// Time limit for reading the rest of the output after the program was killed: a survivor may hold the pipe open.
 const DRAIN: Duration = Duration::from_millis(100);
 
 /// A program and its arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
-    /// An absolute path, or a name that is looked for in the `PATH` of the program's environment.
+    /// Absolute path, or a name that is searched in the `PATH` of the program's environment.
     pub program: PathBuf,
-    /// The arguments after the program's name; where the program wants the media's path, the caller puts it there.
+    /// Arguments after the program's name, including the media's path if the program needs it.
     pub args: Vec<OsString>,
 }
 
-impl Run {
-    fn new(command: &Command, time_limit: Duration, watched: bool) -> Self {
+impl RunCommand {
+    fn new(command: &Command, time_limit: Duration, monitored: bool) -> Self {
         Self {
             program: Text::from(command.program.as_os_str()),
             arguments: command.args.iter().cloned().map(Text).collect(),
             time_limit,
-            watched,
+            monitored,
         }
     }
 }
 
-/// How a program's run ended.
+/// Result of a program's run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exit {
-    /// How the process itself ended.
-    pub outcome: Outcome,
-    /// The beginning of what it wrote to standard output.
+    /// How the program's process ended.
+    pub termination: Termination,
+    /// Beginning of standard output.
     pub stdout: Vec<u8>,
-    /// The beginning of what it wrote to standard error.
+    /// Beginning of standard error.
     pub stderr: Vec<u8>,
-    /// Whether there was more on standard output.
+    /// Whether standard output was longer.
     pub stdout_truncated: bool,
-    /// Whether there was more on standard error.
+    /// Whether standard error was longer.
     pub stderr_truncated: bool,
-    /// What it cost.
+    /// Resource usage.
     pub usage: Usage,
-    /// The state of its file, as it was shown to it; none where that was another afterwards than before, or cannot be told.
+    /// State of the program's file; `None` if it differed before and after the run, or was inaccessible.
     pub program: Option<FileState>,
 }
 
 /// How a program's process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// By itself, with this code, 0 to 255.
+pub enum Termination {
+    /// The process exited with this code, 0 to 255.
     Exited(i32),
-    /// By this signal.
+    /// The process was killed by this signal.
     Signaled(i32),
-    /// Its time was over, and it was killed; also if it ended by itself at that very moment.
+    /// The process exceeded its time limit and was killed, or exited at the same moment.
     TimedOut,
 }
 
-/// What a program was refused, or asked for in vain.
+/// An access that a program was denied, or a hidden path that it tried to use.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refused {
-    /// A system call, by name.
+pub enum Denial {
+    /// System call, by name.
     Call(String),
-    /// A path that exists on the machine and is not shown: see [`Paths::read_only`](crate::Paths).
+    /// Path that exists on the machine but is hidden, see [`Paths::read_only`](crate::Paths).
     Read(PathBuf),
-    /// A path that may not be written: see [`Paths::writable`](crate::Paths), or better, `TMPDIR`.
+    /// Path that is not writable, see [`Paths::writable`](crate::Paths). Programs should use `TMPDIR` instead.
     Write(PathBuf),
-    /// A unix socket that may not be connected to: see [`Paths::unix_sockets`](crate::Paths).
+    /// Unix socket that is not allowed, see [`Paths::unix_sockets`](crate::Paths).
     Connect(PathBuf),
-    /// A TCP port that may not be connected to: see [`Network::Ports`](crate::Network).
+    /// TCP port that is not allowed, see [`NetworkAccess::Ports`](crate::NetworkAccess).
     Port(u16),
 }
 
-impl Refused {
-    /// Paths that are nowhere are looked for by every library: they are no refusal.
-    fn of(attempt: Attempt) -> Option<Self> {
-        let there = |path: Text| {
+impl Denial {
+    /// Returns `None` for paths that do not exist on the machine: libraries probe for many optional files.
+    fn from_attempt(attempt: Attempt) -> Option<Self> {
+        let existing = |path: Text| {
             let path = PathBuf::from(path.0);
             path.symlink_metadata().is_ok().then_some(path)
         };
         Some(match attempt {
             Attempt::Call(name) => Self::Call(name),
-            Attempt::Read(path) => Self::Read(there(path)?),
+            Attempt::Read(path) => Self::Read(existing(path)?),
             Attempt::Write(path) => Self::Write(path.0.into()),
-            Attempt::Connect(path) => Self::Connect(there(path)?),
+            Attempt::Connect(path) => Self::Connect(existing(path)?),
             Attempt::Port(port) => Self::Port(port),
         })
     }
 }
 
-/// A helper with a private directory. Made by [`Sandbox::prepare`], ended by [`close`](Self::close).
-///
-/// Dropped without `close` it ends as well, in the background.
+/// A helper process with a private directory. Created by [`Sandbox::prepare`], ended by [`close`](Self::close).
+/// Dropping a job ends it in the background.
 #[derive(Debug)]
 pub struct Job {
     sandbox: Sandbox,
@@ -129,10 +131,22 @@ pub struct Job {
     media_path: PathBuf,
     media: Option<File>,
     tamper_proof: bool,
-    /// None while a program runs, and for ever once a call has failed or was abandoned: closing it is what ends the helper.
+    /// `None` while a program runs, and after a call failed or was cancelled. Dropping the channel ends the helper.
     channel: Option<Channel>,
-    /// None once it is taken to its end.
-    remains: Option<Remains>,
+    /// `None` after the cleanup has started.
+    cleanup: Option<Cleanup>,
+}
+
+impl Sandbox {
+    /// Starts a helper that creates a job's directory in `parent`, with an empty file `media_name` in it.
+    ///
+    /// `parent` must exist, be owned by the caller, have an absolute path of `[A-Za-z0-9._/-]`, and be searchable by
+    /// the policy's user (mode 0711) if one is set. `media_name` consists of `[A-Za-z0-9._-]`, at most 255 bytes, does
+    /// not start with `.` or `-` and is not `tmp`. Cancellation safe: dropping the future removes the job. Requires a
+    /// tokio runtime with I/O and time enabled, as do all methods of [`Job`].
+    pub async fn prepare(&self, parent: &Path, media_name: &str) -> Result<Job, Error> {
+        Job::prepare(self, parent, media_name).await
+    }
 }
 
 impl Job {
@@ -142,14 +156,18 @@ impl Job {
         media_name: &str,
     ) -> Result<Self, Error> {
         if !is_safe_path(parent) {
-            return Err(Error::Argument("a job's parent is no absolute path of [A-Za-z0-9._/-]"));
+            return Err(Error::Argument(
+                "a job's parent directory is not an absolute path of [A-Za-z0-9._/-]",
+            ));
         }
         if !is_safe_name(media_name) || media_name == "tmp" {
-            return Err(Error::Argument("the media's name is not one of [A-Za-z0-9._-]"));
+            return Err(Error::Argument("the media's file name is not of [A-Za-z0-9._-]"));
         }
-        // Named here, not by the helper, so that it can be removed whatever becomes of the helper.
-        let name =
-            format!("job-{:032x}", sys::random().map_err(Error::errno("getting random bytes"))?);
+        // The server chooses the name so that it can remove the directory even if the helper dies.
+        let name = format!(
+            "job-{:032x}",
+            sys::random_u128().map_err(Error::errno("getting random bytes"))?
+        );
         let directory = parent.join(&name);
         let policy = sandbox.policy();
         let request = Request::Prepare(Box::new(Prepare {
@@ -169,8 +187,8 @@ impl Job {
                 .collect(),
         }));
 
-        let starting = sandbox.clone();
-        let (helper, socket) = spawn_blocking(move || starting.start_helper())
+        let starting_sandbox = sandbox.clone();
+        let (helper, socket) = spawn_blocking(move || starting_sandbox.start_helper())
             .await
             .map_err(|error| Error::Io { doing: "starting the helper", source: error.into() })??;
         let mut job = Self {
@@ -179,7 +197,7 @@ impl Job {
             media: None,
             tamper_proof: policy.user.is_some() || sandbox.plan().namespaces,
             channel: None,
-            remains: Some(Remains {
+            cleanup: Some(Cleanup {
                 helper,
                 directory: directory.clone(),
                 group: policy
@@ -198,11 +216,11 @@ impl Job {
             channel.receive::<Reply>().await
         };
         let reply = timeout(PREPARE_TIME_LIMIT, prepared).await;
-        let media = match reply.unwrap_or(Err(Error::HelperStuck)) {
+        let media = match reply.unwrap_or(Err(Error::HelperTimedOut)) {
             Ok((Reply::Prepared, fds)) => <[OwnedFd; 1]>::try_from(fds)
                 .map_err(|_| Error::Protocol("the media's descriptor is missing")),
             Ok((Reply::Refused(refusal), _)) => Err(refusal.into()),
-            Ok(_) => Err(Error::Protocol("not an answer to Prepare")),
+            Ok(_) => Err(Error::Protocol("unexpected reply to Prepare")),
             Err(error) => Err(error),
         };
         match media {
@@ -213,60 +231,62 @@ impl Job {
             }
             Err(error) => {
                 drop(channel);
-                job.end_after(&error).await;
+                job.end_after_error(&error).await;
                 Err(error)
             }
         }
     }
 
-    /// The media's path, as a program is to be given it: absolute, of `[A-Za-z0-9._/-]`.
+    /// Returns the absolute path of the media's file for programs; it consists of `[A-Za-z0-9._/-]`.
     #[must_use]
     pub fn media_path(&self) -> &Path {
         &self.media_path
     }
 
-    /// The job's directory: the program's working directory and `HOME`; `tmp` in it is its `TMPDIR`.
+    /// Returns the job's directory: the program's working directory and `HOME`. Its subdirectory `tmp` is `TMPDIR`.
     #[must_use]
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// The media's file, to be written and read; `None` after [`take_media`](Self::take_media).
+    /// Returns the media's file, readable and writable; `None` after [`take_media`](Self::take_media).
     #[must_use]
     pub fn media(&self) -> Option<&File> {
         self.media.as_ref()
     }
 
-    /// The media's file. Its content can be read from it after the job has been closed, and is what was written through it
-    /// if [`media_is_tamper_proof`](Self::media_is_tamper_proof). With namespaces it lies in memory.
+    /// Takes the media's file. Its content stays readable after the job is closed and is unchanged by programs if
+    /// [`media_is_tamper_proof`](Self::media_is_tamper_proof). With namespaces the file is in memory.
     pub fn take_media(&mut self) -> Option<File> {
         self.media.take()
     }
 
-    /// Whether no program can have changed what [`media`](Self::media) reads: true with namespaces, and where programs run as
-    /// another user than the server. What lies at [`media_path`](Self::media_path) may still be another file after a run.
+    /// Whether programs cannot change the content of [`media`](Self::media): true with namespaces, and if programs run
+    /// as a user other than the server's. Even then, [`media_path`](Self::media_path) may name another file after a
+    /// run.
     #[must_use]
     pub fn media_is_tamper_proof(&self) -> bool {
         self.tamper_proof
     }
 
-    /// Runs a program to its end, or for `time_limit`, and kills all that it leaves behind. At most `max_output` bytes of
-    /// standard output are kept, and as many of standard error.
+    /// Runs a program until it ends or `time_limit` expires, then kills all of its descendants. Captures at most
+    /// `max_output` bytes each of standard output and standard error.
     ///
-    /// An error other than [`Error::NotStarted`] and [`Error::Argument`] ends the job, as does dropping the future: what
-    /// remains is [`close`](Self::close).
+    /// Errors other than [`Error::NotStarted`] and [`Error::Argument`] end the job, as does dropping the future; then
+    /// only [`close`](Self::close) is useful.
     pub async fn run(
         &mut self,
         command: &Command,
         time_limit: Duration,
         max_output: usize,
     ) -> Result<Exit, Error> {
-        let run = Run::new(command, time_limit, false);
-        self.run_and(command, run, None, max_output).await.map(|(exit, _)| exit)
+        let run = RunCommand::new(command, time_limit, false);
+        self.run_command(command, run, None, max_output).await.map(|(exit, _)| exit)
     }
 
-    /// The same with a file as the program's standard input, which else is `/dev/null`. The program has the descriptor itself:
-    /// what may not be changed has to be sealed, see [`sealed`](crate::sealed), and its offset is shared.
+    /// Runs a program like [`run`](Self::run), with a file as standard input instead of `/dev/null`. The program
+    /// receives the descriptor itself and shares its offset. Use [`sealed`](crate::sealed) for content that programs
+    /// must not change.
     pub async fn run_with_input(
         &mut self,
         command: &Command,
@@ -274,59 +294,60 @@ impl Job {
         time_limit: Duration,
         max_output: usize,
     ) -> Result<Exit, Error> {
-        let run = Run::new(command, time_limit, false);
-        self.run_and(command, run, Some(input), max_output).await.map(|(exit, _)| exit)
+        let run = RunCommand::new(command, time_limit, false);
+        self.run_command(command, run, Some(input), max_output).await.map(|(exit, _)| exit)
     }
 
-    /// The same, and beside the exit what the program was refused: for a person who tries a script. What depends on the
-    /// filter of system calls is seen where that layer holds.
-    pub async fn run_watched(
+    /// Runs a program like [`run`](Self::run) and also returns the accesses that it was denied, for testing a new
+    /// script. Denied system calls are reported only if the seccomp layer is active.
+    pub async fn run_monitored(
         &mut self,
         command: &Command,
         time_limit: Duration,
         max_output: usize,
-    ) -> Result<(Exit, Vec<Refused>), Error> {
-        let run = Run::new(command, time_limit, true);
-        let (exit, attempts) = self.run_and(command, run, None, max_output).await?;
-        Ok((exit, attempts.into_iter().filter_map(Refused::of).collect()))
+    ) -> Result<(Exit, Vec<Denial>), Error> {
+        let run = RunCommand::new(command, time_limit, true);
+        let (exit, attempts) = self.run_command(command, run, None, max_output).await?;
+        Ok((exit, attempts.into_iter().filter_map(Denial::from_attempt).collect()))
     }
 
-    async fn run_and(
+    async fn run_command(
         &mut self,
         command: &Command,
-        run: Run,
+        run: RunCommand,
         input: Option<BorrowedFd<'_>>,
         max_output: usize,
     ) -> Result<(Exit, Vec<Attempt>), Error> {
-        check(command)?;
-        // Only put back in the end: dropped on any other way, it tells the helper to kill and remove everything.
-        let channel = self.channel.take().ok_or(Error::Over)?;
-        let outcome = self.run_on(&channel, run, input, max_output).await;
-        match &outcome {
+        validate(command)?;
+        // Put back only after success: dropping the channel tells the helper to kill and remove everything.
+        let channel = self.channel.take().ok_or(Error::JobEnded)?;
+        let result = self.run_on_channel(&channel, run, input, max_output).await;
+        match &result {
             Ok(_) | Err(Error::NotStarted { .. } | Error::Argument(_)) => {
                 self.channel = Some(channel);
             }
             Err(error) => {
                 drop(channel);
-                self.end_after(error).await;
+                self.end_after_error(error).await;
             }
         }
-        match outcome {
+        match result {
             Err(Error::NotStarted { step: Step::Execute, source }) => {
                 let (sandbox, program) = (self.sandbox.clone(), command.program.clone());
                 let directory = self.directory.clone();
-                let explain = move || explained(&program, sandbox.policy(), &directory, source);
+                let explain =
+                    move || explain_exec_error(&program, sandbox.policy(), &directory, source);
                 let source = spawn_blocking(explain).await.unwrap_or_else(Into::into);
                 Err(Error::NotStarted { step: Step::Execute, source })
             }
-            outcome => outcome,
+            result => result,
         }
     }
 
-    async fn run_on(
+    async fn run_on_channel(
         &mut self,
         channel: &Channel,
-        run: Run,
+        run: RunCommand,
         input: Option<BorrowedFd<'_>>,
         max_output: usize,
     ) -> Result<(Exit, Vec<Attempt>), Error> {
@@ -340,11 +361,11 @@ impl Job {
 
         let ended = {
             let mut reading = pin!(async { tokio::join!(stdout.fill(), stderr.fill()) });
-            let mut ended = pin!(timeout(limit, self.follow(channel)));
+            let mut ended = pin!(timeout(limit, self.wait_for_end(channel)));
             tokio::select! {
-                // Output and end may be there at the same time; what the program wrote counts.
+                // Polls the output first: output that arrives together with the end of the program must not be lost.
                 biased;
-                // End-of-file is no end: a program may close its streams and go on.
+                // A program may close its output streams and continue to run.
                 _ = &mut reading => ended.await,
                 ended = &mut ended => {
                     let _ = timeout(DRAIN, reading).await;
@@ -352,11 +373,12 @@ impl Job {
                 }
             }
         };
-        let (outcome, usage, program, attempts) = ended.unwrap_or(Err(Error::HelperStuck))?;
+        let (termination, usage, program, attempts) =
+            ended.unwrap_or(Err(Error::HelperTimedOut))?;
         let exit = Exit {
-            outcome,
-            stdout: stdout.kept,
-            stderr: stderr.kept,
+            termination,
+            stdout: stdout.captured,
+            stderr: stderr.captured,
             stdout_truncated: stdout.truncated,
             stderr_truncated: stderr.truncated,
             usage,
@@ -365,57 +387,60 @@ impl Job {
         Ok((exit, attempts))
     }
 
-    /// Follows a program to its end.
-    async fn follow(
+    /// Receives the helper's replies until the program has ended.
+    async fn wait_for_end(
         &mut self,
         channel: &Channel,
-    ) -> Result<(Outcome, Usage, Option<FileState>, Vec<Attempt>), Error> {
-        let remains = self.remains.as_mut().ok_or(Error::Over)?;
+    ) -> Result<(Termination, Usage, Option<FileState>, Vec<Attempt>), Error> {
+        let cleanup = self.cleanup.as_mut().ok_or(Error::JobEnded)?;
         loop {
             match channel.receive::<Reply>().await? {
                 (Reply::Started { pid }, fds) => {
                     let [pidfd] = <[OwnedFd; 1]>::try_from(fds)
                         .map_err(|_| Error::Protocol("the program's descriptor is missing"))?;
-                    remains.program = Some(Program { pid: Pid::from_raw(pid), pidfd });
+                    cleanup.program = Some(ProgramProcess { pid: Pid::from_raw(pid), pidfd });
                 }
                 (Reply::Ended { status, timed_out, usage, program, survivors, attempts }, _) => {
-                    remains.program = None;
+                    cleanup.program = None;
                     if survivors {
-                        tracing::warn!(
-                            "a scan script left processes that could not be killed in time"
-                        );
+                        tracing::warn!("processes of a scan script could not be killed in time");
                     }
-                    return Ok((Outcome::new(status, timed_out), usage, program, attempts));
+                    return Ok((
+                        Termination::from_wait_status(status, timed_out),
+                        usage,
+                        program,
+                        attempts,
+                    ));
                 }
                 (Reply::Refused(refusal), _) => {
-                    remains.program = None;
+                    cleanup.program = None;
                     return Err(refusal.into());
                 }
-                (Reply::Prepared, _) => return Err(Error::Protocol("not an answer to Run")),
+                (Reply::Prepared, _) => return Err(Error::Protocol("unexpected reply to Run")),
             }
         }
     }
 
-    /// Kills what is left, removes the directory and makes sure that both have gone. A future that is dropped goes on in the
-    /// background.
+    /// Kills remaining processes, removes the directory and verifies both. Continues in the background if the future is
+    /// dropped.
     pub async fn close(mut self) -> Result<(), Error> {
-        self.end(CLOSE_TIME_LIMIT).await
+        self.end_within(CLOSE_TIME_LIMIT).await
     }
 
-    async fn end_after(&mut self, error: &Error) {
-        // One that does not answer will not clean up either.
-        let patience =
-            if matches!(error, Error::HelperStuck) { Duration::ZERO } else { CLOSE_TIME_LIMIT };
-        if let Err(error) = self.end(patience).await {
-            tracing::warn!(%error, directory = %self.directory.display(), "a job could not be removed");
+    async fn end_after_error(&mut self, error: &Error) {
+        // A helper that does not reply will not clean up either.
+        let time_limit =
+            if matches!(error, Error::HelperTimedOut) { Duration::ZERO } else { CLOSE_TIME_LIMIT };
+        if let Err(error) = self.end_within(time_limit).await {
+            tracing::warn!(%error, directory = %self.directory.display(), "failed to remove a job's directory");
         }
     }
 
-    async fn end(&mut self, patience: Duration) -> Result<(), Error> {
+    async fn end_within(&mut self, time_limit: Duration) -> Result<(), Error> {
         self.channel = None;
-        match self.remains.take() {
-            // A task of its own: an end that has begun is not to be dropped with the future that waits for it.
-            Some(remains) => tokio::spawn(remains.end(patience))
+        match self.cleanup.take() {
+            // A separate task, so that dropping this future does not cancel the cleanup.
+            Some(cleanup) => tokio::spawn(cleanup.finish(time_limit))
                 .await
                 .map_err(|error| Error::Io { doing: "ending a job", source: error.into() })?,
             None => Ok(()),
@@ -426,38 +451,39 @@ impl Job {
 impl Drop for Job {
     fn drop(&mut self) {
         self.channel = None;
-        // Without a runtime the helper does it alone.
-        if let (Some(remains), Ok(runtime)) = (self.remains.take(), Handle::try_current()) {
+        // Without a runtime the helper cleans up alone.
+        if let (Some(cleanup), Ok(runtime)) = (self.cleanup.take(), Handle::try_current()) {
             let directory = self.directory.clone();
             runtime.spawn(async move {
-                if let Err(error) = remains.end(CLOSE_TIME_LIMIT).await {
-                    tracing::warn!(%error, directory = %directory.display(), "a job could not be removed");
+                if let Err(error) = cleanup.finish(CLOSE_TIME_LIMIT).await {
+                    tracing::warn!(%error, directory = %directory.display(), "failed to remove a job's directory");
                 }
             });
         }
     }
 }
 
-impl Outcome {
-    fn new(status: i32, timed_out: bool) -> Self {
+impl Termination {
+    fn from_wait_status(status: i32, timed_out: bool) -> Self {
         let status = ExitStatus::from_raw(status);
         match (timed_out, status.code(), status.signal()) {
             (true, _, _) => Self::TimedOut,
             (false, Some(code), _) => Self::Exited(code),
-            // wait(2) tells of an end only: it is one or the other.
+            // A wait status of an ended process has either a code or a signal.
             (false, None, signal) => Self::Signaled(signal.unwrap_or_default()),
         }
     }
 }
 
-/// What execve(2) would not be able to be told, and what would mean another file in the job's directory.
-fn check(command: &Command) -> Result<(), Error> {
+/// Rejects NUL bytes, which execve(2) cannot transfer, and relative paths, which would name files of the job's
+/// directory.
+fn validate(command: &Command) -> Result<(), Error> {
     let program = command.program.as_os_str().as_bytes();
     if program.is_empty() || (program.contains(&b'/') && !command.program.is_absolute()) {
-        return Err(Error::Argument("a program is neither an absolute path nor a name"));
+        return Err(Error::Argument("a program is neither an absolute path nor a file name"));
     }
     if program.contains(&0) || command.args.iter().any(|arg| arg.as_bytes().contains(&0)) {
-        return Err(Error::Argument("a command line has a NUL in it"));
+        return Err(Error::Argument("a command line contains NUL"));
     }
     Ok(())
 }

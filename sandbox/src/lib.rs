@@ -1,42 +1,54 @@
-//! Runs one program on one file under restriction.
+//! Runs one program on one file in a sandbox.
 //!
-//! A [`Sandbox`] is built once. Each [`Job`] is a helper process with a private directory: the caller streams the media into
-//! the file that the helper made, runs programs on it, and closes the job, after which nothing is left of it.
-//! The helper (see `helper/mod.rs` for the order of its steps) restricts itself, executes the program and watches it; all
-//! they say to each other passes over one socket, so a failing sandbox is never taken for a program's exit code.
+//! A [`Sandbox`] is built once per service. Each [`Job`] consists of a helper process and a private directory. The
+//! caller writes the media to a file that the helper created, runs programs on that file and closes the job; closing
+//! removes every process and file of the job.
 //!
-//! This crate must not know HTTP, Matrix, queues or configuration files.
+//! The helper restricts itself, executes the program and supervises it; `helper/mod.rs` lists the steps in order.
+//! Server and helper communicate over one socket that no program inherits, so a failed sandbox cannot be mistaken for
+//! an exit code of a program.
+//!
+//! This crate does not depend on HTTP, Matrix, the scan queue or configuration files.
 
+#![warn(missing_docs)]
 #![deny(unsafe_code)]
 
+mod build_id;
+mod builder;
 mod cgroup;
 mod channel;
+mod cleanup;
 mod diagnosis;
 mod dispatch;
 mod error;
 mod helper;
 mod job;
+mod layers;
+mod limits;
 mod memory;
 mod output;
 mod plan;
 mod policy;
 mod probe;
 mod protocol;
-mod remains;
 mod remove;
 mod sandbox;
-#[expect(unsafe_code, reason = "system calls without a safe wrapper, all in this one file")]
+#[expect(unsafe_code, reason = "system calls without a safe wrapper are confined to this file")]
 mod sys;
+mod usage;
 mod view;
 
+pub use builder::SandboxBuilder;
 pub use cgroup::Cgroup;
 pub use dispatch::dispatch;
 pub use error::{Error, Step};
-pub use job::{Command, Exit, Job, Outcome, Refused};
+pub use job::{Command, Denial, Exit, Job, Termination};
+pub use layers::{Layer, Layers, Mode};
+pub use limits::ResourceLimits;
 pub use memory::sealed;
-pub use plan::{Layer, Layers, Mode};
-pub use policy::{Limits, Network, Paths, Policy, User};
-pub use protocol::{FileState, Usage};
+pub use policy::{NetworkAccess, Paths, Policy, User};
+pub use protocol::FileState;
 pub use remove::remove_tree;
-pub use sandbox::{Candidate, Sandbox};
-pub use sys::{keep_heaps, map_file};
+pub use sandbox::Sandbox;
+pub use sys::{limit_malloc_arenas, map_file};
+pub use usage::Usage;

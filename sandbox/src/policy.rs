@@ -1,122 +1,77 @@
-//! What holds for every job of a [`Sandbox`](crate::Sandbox): who the program is, what it may use, what it sees in its
-//! environment. Checked once, against what this process is able to enforce. credentials(7), getrlimit(2).
+//! Policy of a [`Sandbox`](crate::Sandbox): user, accessible resources and environment of all programs. Validated once
+//! against the privileges of this process. credentials(7), getrlimit(2).
 
 use std::ffi::OsString;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use nix::unistd::{getegid, geteuid};
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
 use crate::cgroup::Cgroup;
-use crate::plan::Mode;
+use crate::error::Error;
+use crate::layers::Mode;
+use crate::limits::ResourceLimits;
 
-/// The ids that a program runs under. Supplementary groups are left.
+/// User and group id of programs. Supplementary groups are dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {
-    /// User id, never 0.
+    /// User id; must not be 0.
     pub uid: u32,
-    /// Group id, never 0.
+    /// Group id; must not be 0.
     pub gid: u32,
 }
 
-/// Resource limits of each process of a program, as in getrlimit(2). `None` leaves what the server has; a value above the
-/// server's own hard limit counts as that limit. Core dumps are off whatever these say.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Limits {
-    /// `RLIMIT_CPU`, rounded up to seconds: processor time over all threads of one process, then SIGXCPU, and SIGKILL a
-    /// second later.
-    pub cpu_time: Option<Duration>,
-    /// `RLIMIT_FSIZE`, bytes: the largest file that can be written. It bounds each file, not their sum.
-    pub file_size: Option<u64>,
-    /// `RLIMIT_NOFILE`: the highest descriptor number plus one.
-    pub open_files: Option<u64>,
-    /// `RLIMIT_NPROC`: processes and threads. The kernel counts all that the *user id* has on the machine, not those of
-    /// the job, and enforces it for nobody with uid 0, `CAP_SYS_ADMIN` or `CAP_SYS_RESOURCE`. So it has to leave room for
-    /// all jobs at once and, where the program runs under the server's own uid, for the server. With cgroups it is
-    /// `pids.max` instead, which counts the job's own.
-    pub processes: Option<u64>,
-    /// `RLIMIT_AS`, bytes of address space. Scanners map far more than they use: below 4 GiB a full signature database does
-    /// not load.
-    pub address_space: Option<u64>,
-    /// Bytes that a job may write in all, beside the media: the size of its tmpfs. Needs namespaces.
-    pub disk: u64,
-    /// `memory.max`, bytes: what all processes of a job use together, what they have written to its tmpfs and to caches
-    /// among it; no swap. One that needs more is killed as a whole. Needs cgroups.
-    pub memory: Option<u64>,
-    /// `cpu.max`: processor time of all processes of a job together, in percent of one processor. Needs cgroups.
-    pub cpu_percent: Option<u32>,
-}
-
-impl Default for Limits {
-    /// 10 minutes of processor time, files of 1 GiB, 1024 descriptors, 4096 processes per uid, any address space, 512 MiB
-    /// of disk, 4 GiB of memory, as many processors as there are.
-    fn default() -> Self {
-        Self {
-            cpu_time: Some(Duration::from_secs(600)),
-            file_size: Some(1 << 30),
-            open_files: Some(1024),
-            processes: Some(4096),
-            address_space: None,
-            disk: 512 << 20,
-            memory: Some(4 << 30),
-            cpu_percent: None,
-        }
-    }
-}
-
-/// Whom a program may reach by network. Unix sockets are [`Paths::unix_sockets`].
+/// Network access of programs. Unix sockets are configured by [`Paths::unix_sockets`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Network {
-    /// Nobody.
+pub enum NetworkAccess {
+    /// No network.
     #[default]
     None,
-    /// TCP to these ports of any host; to port 53 too, and UDP, for names. UDP is not held to port 53 before Landlock
-    /// version 10.
+    /// TCP connections to these ports of any host, and TCP and UDP to port 53 for name resolution. Before Landlock
+    /// version 10 UDP is not limited to port 53.
     Ports(Vec<u16>),
-    /// Whomever the server may.
+    /// The server's network access.
     Host,
 }
 
-/// What of the file system a program has besides the system's own programs and libraries. Absolute paths; one that is not
-/// there is left out.
+/// Paths that programs may access in addition to the system's programs and libraries. Paths must be absolute; missing
+/// paths are skipped.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Paths {
-    /// Files and directories that may be read and executed: the programs themselves, their interpreters where these are not
-    /// below /usr, signatures, configuration.
+    /// Files and directories that may be read and executed: programs, interpreters outside /usr, signatures,
+    /// configuration.
     pub read_only: Vec<PathBuf>,
-    /// Files and directories that may be written. What one job writes there the next one reads.
+    /// Files and directories that may be written. Later jobs can read what a job wrote there.
     pub writable: Vec<PathBuf>,
-    /// Sockets that may be connected to.
+    /// Unix sockets that programs may connect to.
     pub unix_sockets: Vec<PathBuf>,
 }
 
-/// What holds for every job.
+/// Restrictions that apply to every job.
 #[derive(Clone, Default)]
 pub struct Policy {
-    /// What the machine has to give.
+    /// Layers that must be available.
     pub mode: Mode,
-    /// Whom a program may reach.
-    pub network: Network,
-    /// What it sees.
+    /// Network access of programs.
+    pub network: NetworkAccess,
+    /// Additional paths that programs may access.
     pub paths: Paths,
-    /// Who the program is. A server that is root has to name a user, any other server cannot become one: it leaves this
-    /// `None`, or names itself.
+    /// User that programs run as. A root server must set a user. Any other server cannot change the user and must use
+    /// `None` or its own ids.
     pub user: Option<User>,
     /// Resource limits.
-    pub limits: Limits,
-    /// Where each job has a control group of its own.
+    pub limits: ResourceLimits,
+    /// Location of the jobs' control groups.
     pub cgroup: Cgroup,
-    /// Added to `PATH`, `LANG`, `HOME` (the job's directory) and `TMPDIR` (`tmp` below it), or put in their place.
-    /// Nothing else of the server's environment reaches a program.
+    /// Variables added to `PATH`, `LANG`, `HOME` (the job's directory) and `TMPDIR` (`tmp` in it), or replacing them.
+    /// Programs inherit no other variable of the server.
     pub environment: Vec<(OsString, OsString)>,
 }
 
 impl fmt::Debug for Policy {
-    /// The environment's values may be secrets: its names are enough for a log.
+    /// Prints only the names of environment variables: values may be secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<_> = self.environment.iter().map(|(name, _)| name).collect();
         f.debug_struct("Policy")
@@ -132,18 +87,18 @@ impl fmt::Debug for Policy {
 }
 
 impl Policy {
-    /// Settles `user` (to `None` where nothing is to be changed) and checks the rest.
-    pub(crate) fn checked(mut self) -> Result<Self, Error> {
+    /// Validates the policy, sets `user` to `None` if the ids do not change, and resolves the control group.
+    pub(crate) fn validated(mut self) -> Result<Self, Error> {
         let (uid, gid) = (geteuid(), getegid());
         match self.user {
             None if uid.is_root() => {
-                // Without capabilities root still owns its files, the server's keys among them.
+                // Without capabilities root still owns its files, including the server's keys.
                 return Err(Error::Policy(
-                    "a server that is root has to name a user for the programs",
+                    "a server that runs as root must set a user for programs",
                 ));
             }
             Some(User { uid: 0, .. } | User { gid: 0, .. }) => {
-                return Err(Error::Policy("programs do not run as root or with its group"));
+                return Err(Error::Policy("programs must not run as root or with root's group"));
             }
             Some(user) if !uid.is_root() => {
                 if user.uid != uid.as_raw() || user.gid != gid.as_raw() {
@@ -158,20 +113,20 @@ impl Policy {
             let plain = path.components().all(|part| {
                 matches!(part, std::path::Component::RootDir | std::path::Component::Normal(_))
             });
-            // The whole root, or a path that means another one once a link on it changes, is nobody's wish.
+            // Rejects the root directory, and `..`, whose meaning changes with links on the path.
             if !path.is_absolute() || !plain || path.parent().is_none() {
-                return Err(Error::Policy("a path is not absolute, is /, or has .. in it"));
+                return Err(Error::Policy("a path is not absolute, is /, or contains .."));
             }
         }
         for (name, value) in &self.environment {
             let (name, value) = (name.as_bytes(), value.as_bytes());
             if name.is_empty() || name.contains(&b'=') || name.contains(&0) || value.contains(&0) {
                 return Err(Error::Policy(
-                    "a name in the environment is empty or has '=', or a NUL is in it",
+                    "a variable's name is empty or contains '=', or a variable contains NUL",
                 ));
             }
         }
-        self.cgroup = self.cgroup.claimed();
+        self.cgroup = self.cgroup.claim_delegated();
         Ok(self)
     }
 }

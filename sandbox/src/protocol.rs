@@ -1,6 +1,6 @@
-//! What server and helper say to each other: one packet a message, JSON, at most [`MAX_PACKET`] bytes. Descriptors travel
-//! beside a packet, see `channel`. Both ends are of the same build, so nothing here is kept compatible; but neither trusts
-//! the other's bytes to be well-formed.
+//! Messages between server and helper: one packet per message, JSON, at most [`MAX_PACKET`] bytes. Descriptors are
+//! attached to packets, see `channel`. Both sides come from the same build, so the format needs no compatibility
+//! between versions. Each side treats the other's bytes as untrusted.
 
 use std::ffi::OsString;
 use std::fs::Metadata;
@@ -12,92 +12,95 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
-use crate::error::Refusal;
-use crate::plan::Plan;
-use crate::policy::{Limits, User};
+use crate::error::{Error, Refusal};
+use crate::layers::Plan;
+use crate::limits::ResourceLimits;
+use crate::policy::User;
+use crate::usage::Usage;
 use crate::view::View;
 
-/// Bytes. Far above any real command line, far below what a unix socket takes at once (`net.core.wmem_default`).
+/// Maximum size of a packet, bytes: far above real command lines and below a unix socket's default send buffer
+/// (`net.core.wmem_default`).
 pub(crate) const MAX_PACKET: usize = 64 * 1024;
 
-/// From the server. End-of-file instead of a message: finish, remove everything, exit.
+/// Message from the server. End-of-file tells the helper to kill all programs, remove the directory and exit.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Request {
-    /// The first message, once. Answered by `Prepared` or `Refused`.
+    /// First message, sent once. The reply is `Prepared` or `Refused`.
     Prepare(Box<Prepare>),
-    /// Then any number of these, each with two descriptors (standard output and error) or three (standard input as well), each
-    /// answered by `Refused`, or by `Started` and then `Ended` or `Refused`.
-    Run(Run),
+    /// Any number of runs, each with two descriptors (standard output and error) or three (also standard input). The
+    /// reply is `Refused`, or `Started` followed by `Ended` or `Refused`.
+    Run(RunCommand),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Prepare {
     pub(crate) build: String,
-    /// Where the job's directory is to be made; it exists, its path is absolute.
+    /// Existing directory for the job's directory; absolute path.
     pub(crate) parent: Text,
-    /// The name of the job's directory, which does not exist.
+    /// Name of the job's directory, which must not exist.
     pub(crate) directory: String,
-    /// The name of the media's file.
+    /// Name of the media's file.
     pub(crate) media: String,
     pub(crate) plan: Plan,
-    /// Where the job's control group is made, if the plan has one.
+    /// Parent of the job's control group, if the plan uses one.
     pub(crate) cgroup: Option<Text>,
     pub(crate) view: View,
     pub(crate) user: Option<User>,
-    pub(crate) limits: Limits,
-    /// Exactly what the programs get.
+    pub(crate) limits: ResourceLimits,
+    /// Additional environment variables of programs.
     pub(crate) environment: Vec<(Text, Text)>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Run {
+pub(crate) struct RunCommand {
     pub(crate) program: Text,
     pub(crate) arguments: Vec<Text>,
     pub(crate) time_limit: Duration,
-    /// Whether what it is refused is noted.
-    pub(crate) watched: bool,
+    /// Whether denied accesses are recorded.
+    pub(crate) monitored: bool,
 }
 
-/// From the helper.
+/// Message from the helper.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Reply {
-    /// With one descriptor: the media's file, empty, to read and write.
+    /// Carries one descriptor: the empty media's file, readable and writable.
     Prepared,
-    /// With one descriptor: a pidfd of the program's process, or of the first process of its pid namespace, which dies last.
-    /// It leads a session and process group of its own. The program has not been executed yet.
+    /// Carries one descriptor: a pidfd of the program's process or, with a pid namespace, of that namespace's first
+    /// process, which dies last. This process leads its own session and process group. The program has not been
+    /// executed yet.
     Started { pid: i32 },
-    /// The program ran and is gone.
+    /// The program ran and has ended.
     Ended {
-        /// As wait(2) gives it.
+        /// Wait status, see wait(2).
         status: i32,
         timed_out: bool,
         usage: Usage,
-        /// The program's file, if it was the same before and after.
+        /// State of the program's file, if it was the same before and after the run.
         program: Option<FileState>,
-        /// Something that it left behind could not be killed in time.
+        /// Whether descendants of the program could not be killed in time.
         survivors: bool,
-        /// What a watched one was refused.
+        /// Denied accesses of a monitored program.
         attempts: Vec<Attempt>,
     },
     /// The program did not run.
     Refused(Refusal),
 }
 
-/// What a watched program was refused.
+/// A denied access of a monitored program.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum Attempt {
-    /// A system call, by name.
+    /// System call, by name.
     Call(String),
     Read(Text),
     Write(Text),
     Connect(Text),
-    /// TCP, by the port.
+    /// TCP connection, by port.
     Port(u16),
 }
 
 impl Attempt {
-    /// Bytes, as they are in a packet at the least.
+    /// Returns a lower bound of the size in a packet, bytes.
     pub(crate) fn len(&self) -> usize {
         match self {
             Self::Call(name) => name.len(),
@@ -107,20 +110,9 @@ impl Attempt {
     }
 }
 
-/// What the program cost, with those of its children that it waited for. getrusage(2).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Usage {
-    /// Processor time outside the kernel.
-    pub user_time: Duration,
-    /// Processor time in the kernel.
-    pub system_time: Duration,
-    /// The largest resident set of one process, bytes.
-    pub max_rss: u64,
-}
-
-/// What changes when a file does: cheap to read, and enough to know that its content need not be. The time of change cannot
-/// be set back, so a file that was put in its place for a moment is seen too; a link that led elsewhere for a moment is not.
-/// stat(2).
+/// Metadata that changes with a file's content: cheap to read, and sufficient to detect a changed file without reading
+/// it. The change time (ctime) cannot be set back, so a temporary replacement of the file is detected too. A temporary
+/// change of a link on the path is not. stat(2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileState {
     device: u64,
@@ -131,9 +123,9 @@ pub struct FileState {
 }
 
 impl FileState {
-    /// Of the file that this path leads to; none where it cannot be looked at. Blocks on the disk.
+    /// Reads the state of the file at `path`; `None` if its metadata is inaccessible. Blocks on file system access.
     #[must_use]
-    pub fn of(path: &Path) -> Option<Self> {
+    pub fn from_path(path: &Path) -> Option<Self> {
         std::fs::metadata(path).as_ref().map(Self::from).ok()
     }
 }
@@ -150,28 +142,28 @@ impl From<&Metadata> for FileState {
     }
 }
 
-/// A path or argument of the operating system: a string in JSON if it is one, else its bytes.
+/// A path or argument of the operating system: a JSON string if it is valid UTF-8, else an array of bytes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(from = "Wire", into = "Wire")]
+#[serde(from = "TextEncoding", into = "TextEncoding")]
 pub(crate) struct Text(pub(crate) OsString);
 
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
-enum Wire {
+enum TextEncoding {
     Utf8(String),
     Bytes(Vec<u8>),
 }
 
-impl From<Wire> for Text {
-    fn from(wire: Wire) -> Self {
-        Self(match wire {
-            Wire::Utf8(text) => text.into(),
-            Wire::Bytes(bytes) => OsString::from_vec(bytes),
+impl From<TextEncoding> for Text {
+    fn from(encoding: TextEncoding) -> Self {
+        Self(match encoding {
+            TextEncoding::Utf8(text) => text.into(),
+            TextEncoding::Bytes(bytes) => OsString::from_vec(bytes),
         })
     }
 }
 
-impl From<Text> for Wire {
+impl From<Text> for TextEncoding {
     fn from(text: Text) -> Self {
         match text.0.into_string() {
             Ok(text) => Self::Utf8(text),
@@ -193,7 +185,8 @@ impl From<&std::ffi::OsStr> for Text {
 }
 
 pub(crate) fn encode(message: &impl Serialize) -> Result<Vec<u8>, Error> {
-    let packet = serde_json::to_vec(message).map_err(|_| Error::Protocol("unspeakable message"))?;
+    let packet =
+        serde_json::to_vec(message).map_err(|_| Error::Protocol("message cannot be encoded"))?;
     if packet.len() > MAX_PACKET {
         return Err(Error::Argument("the command line and environment are too long"));
     }
@@ -204,14 +197,14 @@ pub(crate) fn decode<M: DeserializeOwned>(packet: &[u8]) -> Result<M, Error> {
     serde_json::from_slice(packet).map_err(|_| Error::Protocol("malformed message"))
 }
 
-/// Whether `name` is one component of a path that no shell reads as anything else.
+/// Whether `name` is a single path component without characters that a shell interprets.
 pub(crate) fn is_safe_name(name: &str) -> bool {
     (1..=255).contains(&name.len())
         && !name.starts_with(['.', '-'])
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
-/// The same for an absolute path.
+/// Whether `path` is absolute and free of characters that a shell interprets.
 pub(crate) fn is_safe_path(path: &Path) -> bool {
     path.is_absolute()
         && path
@@ -228,21 +221,21 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_of_the_operating_system_arrive_as_they_were(bytes in any::<Vec<u8>>()) {
+        fn text_round_trips_arbitrary_bytes(bytes in any::<Vec<u8>>()) {
             let text = Text(OsString::from_vec(bytes));
             let packet = serde_json::to_vec(&text).unwrap();
             prop_assert_eq!(decode::<Text>(&packet).unwrap(), text);
         }
 
         #[test]
-        fn no_packet_makes_decoding_panic(bytes in any::<Vec<u8>>()) {
+        fn decoding_arbitrary_bytes_does_not_panic(bytes in any::<Vec<u8>>()) {
             let _ = decode::<Request>(&bytes);
             let _ = decode::<Reply>(&bytes);
         }
     }
 
     #[test]
-    fn a_message_that_fits_no_packet_is_refused() {
+    fn rejects_message_above_packet_limit() {
         assert!(encode(&"a".repeat(MAX_PACKET - 2)).is_ok());
         assert!(encode(&"a".repeat(MAX_PACKET - 1)).is_err());
     }

@@ -1,7 +1,7 @@
-//! Removes a directory whatever a hostile program left in it: directories of mode 0, hundreds of levels, any number of
-//! files, links that lead out. No recursion and four descriptors, however deep it is: a sub-directory that is not empty is
-//! moved up beside its parent, and the list of what is left to do is the top directory itself.
-//! Every step names one component below a directory that is held open, so a link or a rename in between leads nowhere.
+//! Removes a directory with hostile content: directories of mode 0, hundreds of levels, any number of files, links to
+//! outside paths. Uses no recursion and four descriptors at any depth: a non-empty subdirectory is moved up into the
+//! top directory, which serves as the work list. Every system call resolves a single component relative to an open
+//! directory, so links and concurrent renames cannot redirect it.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -17,16 +17,16 @@ use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
 use nix::sys::stat::{Mode, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-/// A program that outlived its job could add files for ever.
+/// Time limit of one removal: a program that outlived its job could add files indefinitely.
 const TIME_LIMIT: Duration = Duration::from_secs(300);
 
-/// Removes `path` and everything below it, following no link, in at most 5 minutes. That there is nothing is no error.
+/// Removes `path` and everything below it within 5 minutes, without following links. A missing path is not an error.
 ///
-/// It blocks. The process has to own what it removes, or be root with `CAP_DAC_OVERRIDE` and `CAP_FOWNER`; `/proc` has to be
-/// mounted. The parts of `path` before the last one are resolved as usual, so these must be trusted.
+/// Blocks. The process must own the removed files, or be root with `CAP_DAC_OVERRIDE` and `CAP_FOWNER`; `/proc` must be
+/// mounted. All components of `path` but the last are resolved as usual and must be trusted.
 ///
 /// # Errors
-/// The first thing that could not be removed; everything else is removed nevertheless.
+/// Returns the first error; everything that can be removed is removed nevertheless.
 pub fn remove_tree(path: &Path) -> io::Result<()> {
     let parent = match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
@@ -42,24 +42,24 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
     remove_at(parent.as_fd(), name)
 }
 
-/// The same, for the entry `name` of a directory held open.
+/// Removes the entry `name` of an open directory, as [`remove_tree`] does.
 pub(crate) fn remove_at(parent: BorrowedFd<'_>, name: impl AsRef<Path>) -> io::Result<()> {
     let name = name.as_ref();
-    let refused = match unlink(parent, name) {
+    let unlink_error = match unlink(parent, name) {
         Ok(Removed::Yes) => return Ok(()),
         Ok(Removed::NotEmpty) => None,
-        // What is below it may be removable nevertheless.
+        // Entries below may be removable nevertheless.
         Err(errno) => Some(errno),
     };
-    let Some(top) = open_unlocked(parent, name)? else {
-        // On a read-only file system unlink(2) says so of what is not there as well.
+    let Some(top) = open_with_access(parent, name)? else {
+        // On a read-only file system unlink(2) fails with EROFS for missing entries as well.
         let gone = fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW) == Err(Errno::ENOENT);
-        return refused.filter(|_| !gone).map_or(Ok(()), |errno| Err(errno.into()));
+        return unlink_error.filter(|_| !gone).map_or(Ok(()), |errno| Err(errno.into()));
     };
     let mut sweep = Sweep { top, hoisted: 0, deadline: Instant::now() + TIME_LIMIT };
     loop {
-        // readdir(3) leaves open whether entries that change meanwhile are seen: so pass after pass, until one finds
-        // nothing, or nothing that it could remove.
+        // readdir(3) does not specify whether entries changed during iteration are returned. Repeats until a pass finds
+        // no entry, or none that it can remove.
         sweep.check_time()?;
         let pass = sweep.pass()?;
         match unlinkat(parent, name, UnlinkatFlags::RemoveDir) {
@@ -83,7 +83,7 @@ struct Pass {
 }
 
 impl Pass {
-    fn note(&mut self, result: nix::Result<()>) {
+    fn record(&mut self, result: nix::Result<()>) {
         match result {
             Ok(()) => self.progress = true,
             Err(errno) => {
@@ -94,7 +94,7 @@ impl Pass {
 }
 
 impl Sweep {
-    /// Removes every entry of the top directory, with those below it moved up.
+    /// Removes every entry of the top directory; contents of non-empty subdirectories are moved up.
     fn pass(&mut self) -> io::Result<Pass> {
         let mut pass = Pass::default();
         let mut entries = list(self.top.as_fd())?;
@@ -106,52 +106,52 @@ impl Sweep {
             }
             self.check_time()?;
             match unlink(self.top.as_fd(), name) {
-                Ok(Removed::Yes) => pass.note(Ok(())),
+                Ok(Removed::Yes) => pass.record(Ok(())),
                 Ok(Removed::NotEmpty) => self.empty(name, &mut pass)?,
-                Err(errno) => pass.note(Err(errno)),
+                Err(errno) => pass.record(Err(errno)),
             }
         }
         Ok(pass)
     }
 
-    /// Empties the sub-directory `name` of the top directory, moving up what is a filled directory itself, and removes it.
+    /// Removes the subdirectory `name` of the top directory after moving its non-empty subdirectories up.
     fn empty(&mut self, name: &std::ffi::CStr, pass: &mut Pass) -> io::Result<()> {
-        let directory = match open_unlocked(self.top.as_fd(), name) {
+        let directory = match open_with_access(self.top.as_fd(), name) {
             Ok(Some(directory)) => directory,
             Ok(None) => return Ok(()),
             Err(errno) => {
-                pass.note(Err(errno));
+                pass.record(Err(errno));
                 return Ok(());
             }
         };
         let mut entries = list(directory.as_fd())?;
         for entry in entries.iter() {
             let entry = entry?;
-            let below = entry.file_name();
-            if is_dots(below.to_bytes()) {
+            let child = entry.file_name();
+            if is_dots(child.to_bytes()) {
                 continue;
             }
             self.check_time()?;
-            let done = match unlink(directory.as_fd(), below) {
+            let result = match unlink(directory.as_fd(), child) {
                 Ok(Removed::Yes) => Ok(()),
-                Ok(Removed::NotEmpty) => self.hoist(directory.as_fd(), below),
+                Ok(Removed::NotEmpty) => self.hoist(directory.as_fd(), child),
                 Err(errno) => Err(errno),
             };
-            pass.note(done);
+            pass.record(result);
         }
-        // If it has become filled again meanwhile the next pass sees to it.
+        // If entries were added in the meantime, the next pass removes them.
         let _ = unlink(self.top.as_fd(), name);
         Ok(())
     }
 
     fn hoist(&mut self, from: BorrowedFd<'_>, name: &std::ffi::CStr) -> nix::Result<()> {
-        // rename(2): moving a directory writes its `..`, so it has to be writable itself.
-        drop(open_unlocked(from, name)?);
+        // rename(2): moving a directory changes its `..` entry, which requires write permission on the directory.
+        drop(open_with_access(from, name)?);
         loop {
             self.hoisted += 1;
             let new = format!(".{}", self.hoisted);
             match renameat(from, name, &self.top, new.as_str()) {
-                // Taken, by a name of the program's own.
+                // The hostile program created an entry of this name.
                 Err(Errno::EEXIST | Errno::ENOTEMPTY | Errno::ENOTDIR) => {}
                 Err(Errno::ENOENT) => return Ok(()),
                 result => return result,
@@ -169,7 +169,8 @@ enum Removed {
     NotEmpty,
 }
 
-/// Removes a file, link or empty directory. Tried rather than asked first: what an entry is may change in between.
+/// Removes a file, link or empty directory. Tries both removals instead of checking the type first, since the type may
+/// change in between.
 fn unlink(parent: BorrowedFd<'_>, name: &(impl NixPath + ?Sized)) -> nix::Result<Removed> {
     match unlinkat(parent, name, UnlinkatFlags::NoRemoveDir) {
         Ok(()) | Err(Errno::ENOENT) => return Ok(Removed::Yes),
@@ -183,8 +184,9 @@ fn unlink(parent: BorrowedFd<'_>, name: &(impl NixPath + ?Sized)) -> nix::Result
     }
 }
 
-/// Opens a directory, its mode first set so that its entries can be removed. `None`: it is gone, or no directory any more.
-fn open_unlocked(
+/// Opens a directory after setting a mode that permits removing its entries; `None` if `name` is missing or not a
+/// directory.
+fn open_with_access(
     parent: BorrowedFd<'_>,
     name: &(impl NixPath + ?Sized),
 ) -> nix::Result<Option<OwnedFd>> {
@@ -193,10 +195,10 @@ fn open_unlocked(
         Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => return Ok(None),
         directory => directory?,
     };
-    // fchmod(2) refuses an O_PATH descriptor, and chmod by name could follow a link: the descriptor's name in /proc leads to
-    // exactly what is open.
-    let unlocked = Permissions::from_mode(0o700);
-    fs::set_permissions(format!("/proc/self/fd/{}", directory.as_raw_fd()), unlocked)
+    // fchmod(2) rejects O_PATH descriptors, and chmod by name could follow a link. The descriptor's path in /proc
+    // refers to exactly the open directory.
+    let mode = Permissions::from_mode(0o700);
+    fs::set_permissions(format!("/proc/self/fd/{}", directory.as_raw_fd()), mode)
         .map_err(|error| Errno::try_from(error).unwrap_or(Errno::EIO))?;
     Ok(Some(directory))
 }

@@ -1,5 +1,5 @@
-//! The system calls that have no safe wrapper elsewhere: all of the project's `unsafe`, one call a block.
-//! Each function here is safe to call; what it asks of its caller beyond types is checked or said.
+//! System calls without a safe wrapper in a dependency. This module contains all of the project's `unsafe` code, one
+//! call per block. Each function is safe to call; requirements beyond types are checked or documented.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -20,25 +20,27 @@ use nix::sys::time::TimeVal;
 use nix::unistd::{ForkResult, Pid, fork};
 use tokio::io::unix::AsyncFd;
 
-use crate::protocol::Usage;
+use crate::usage::Usage;
 
-/// Closes every descriptor but 0, 1 and 2. Only for a process that has just started: nothing in it may own one yet.
+/// Closes every descriptor except 0, 1 and 2. Must be called at process start, before any value owns a descriptor.
 /// `close_range(2)`, Linux 5.9.
 pub(crate) fn close_inherited() -> nix::Result<()> {
-    // SAFETY: the call reads no memory; the descriptors it closes are inherited ones, which no value in this process owns.
+    // SAFETY: the call reads no memory; the descriptors it closes are inherited ones, which no value in this process
+    // owns.
     let result = unsafe { libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, 0_u32) };
     Errno::result(result).map(drop)
 }
 
-/// Sets every signal to its default action: an ignored signal stays ignored over execve(2). `rt_sigaction(2)` itself, since the
-/// C library's function refuses the two signals that it keeps for its threads, which a server may have inherited ignored.
+/// Resets every signal to its default action, because ignored signals stay ignored over execve(2). Calls
+/// `rt_sigaction(2)` directly: the C library's wrapper rejects the two signals that it reserves for its threads, which
+/// the server may have inherited as ignored.
 pub(crate) fn reset_signals() {
     // All zero: SIG_DFL, no flags, an empty mask. As large as the kernel's struct is on any architecture, and larger.
     let default = [0_u64; 8];
     for signal in 1..=64_i32 {
-        // SIGKILL and SIGSTOP refuse, rightly.
+        // The kernel rejects SIGKILL and SIGSTOP, whose action is always the default.
         // SAFETY: the call reads a struct within `default`, writes nothing through the null pointer, and installs no
-        // handler, so no code of ours runs in a signal's context.
+        // handler, so no code of this process runs in a signal's context.
         unsafe {
             libc::syscall(
                 libc::SYS_rt_sigaction,
@@ -52,8 +54,8 @@ pub(crate) fn reset_signals() {
     }
 }
 
-/// Forks; the child runs `work` and exits with its result, also if it panics: no destructor of the parent's values runs
-/// there. For single-threaded processes. fork(2).
+/// Forks. The child runs `work` and exits with its result, or with 127 if it panics; no destructor of the parent's
+/// values runs in the child. For single-threaded processes only. fork(2).
 pub(crate) fn fork_child(work: impl FnOnce() -> c_int) -> nix::Result<Pid> {
     // SAFETY: the helper has one thread, so no lock can be held by a thread that the child lacks.
     match unsafe { fork() }? {
@@ -66,7 +68,7 @@ pub(crate) fn fork_child(work: impl FnOnce() -> c_int) -> nix::Result<Pid> {
     }
 }
 
-/// The same with new namespaces for the child, `CLONE_NEWPID` in particular. clone(2).
+/// Forks like [`fork_child`], with new namespaces for the child, in particular `CLONE_NEWPID`. clone(2).
 pub(crate) fn fork_child_in(flags: CloneFlags, work: impl FnOnce() -> c_int) -> nix::Result<Pid> {
     let flags = c_long::from(flags.bits() | libc::SIGCHLD);
     // SAFETY: without CLONE_VM and with a null stack this is fork(2) with flags: the child goes on here, on a copy of
@@ -82,7 +84,7 @@ pub(crate) fn fork_child_in(flags: CloneFlags, work: impl FnOnce() -> c_int) -> 
     unsafe { libc::_exit(code) }
 }
 
-/// Sets attributes of the mount whose top is at `path`, and with `recursive` of all below it; follows no link.
+/// Sets attributes of the topmost mount at `path` and, if `recursive`, of all mounts below it. Does not follow links.
 /// `mount_setattr(2)`, Linux 5.12.
 pub(crate) fn set_mount_attributes(
     path: &Path,
@@ -107,7 +109,7 @@ pub(crate) fn set_mount_attributes(
     Errno::result(result).map(drop)
 }
 
-/// The version of Landlock that the kernel has; 0 if none, or if it is switched off. `landlock_create_ruleset(2)`.
+/// Returns the kernel's Landlock version; 0 if Landlock is missing or disabled. `landlock_create_ruleset(2)`.
 pub(crate) fn landlock_abi() -> u32 {
     const LANDLOCK_CREATE_RULESET_VERSION: u32 = 1;
     // SAFETY: with this flag the call takes a null pointer of length 0, reads no memory and makes no descriptor.
@@ -122,14 +124,16 @@ pub(crate) fn landlock_abi() -> u32 {
     u32::try_from(version).unwrap_or(0)
 }
 
-/// Puts a filter in force for this thread whose `SECCOMP_RET_USER_NOTIF` asks whoever holds the descriptor. Wants
-/// `no_new_privs`. seccomp(2), Linux 5.0.
-pub(crate) fn listen_to_filter(filter: &[seccompiler::sock_filter]) -> nix::Result<OwnedFd> {
+/// Installs a filter for this thread and returns its listener, which receives the calls that the filter answers with
+/// `SECCOMP_RET_USER_NOTIF`. Requires `no_new_privs`. seccomp(2), Linux 5.0.
+pub(crate) fn install_notifying_filter(
+    filter: &[seccompiler::sock_filter],
+) -> nix::Result<OwnedFd> {
     let program = libc::sock_fprog {
         len: u16::try_from(filter.len()).map_err(|_| Errno::E2BIG)?,
         filter: filter.as_ptr().cast_mut().cast(),
     };
-    // SAFETY: the program points to as many instructions as it says, in the kernel's layout, and the kernel only reads them.
+    // SAFETY: `program` points to `len` instructions in the kernel's layout, and the kernel only reads them.
     let result = unsafe {
         libc::syscall(
             libc::SYS_seccomp,
@@ -141,7 +145,7 @@ pub(crate) fn listen_to_filter(filter: &[seccompiler::sock_filter]) -> nix::Resu
     Errno::result(result).and_then(adopt)
 }
 
-/// A call about which a filter asks.
+/// A system call that waits for a decision of the listener.
 pub(crate) struct Notification {
     pub(crate) id: u64,
     pub(crate) pid: Pid,
@@ -149,31 +153,31 @@ pub(crate) struct Notification {
     pub(crate) arguments: [u64; 6],
 }
 
-/// The next one; waits for it. `seccomp_unotify(2)`.
-pub(crate) fn notification(listener: BorrowedFd<'_>) -> nix::Result<Notification> {
-    let mut asked = MaybeUninit::<libc::seccomp_notif>::zeroed();
+/// Receives the next notification; blocks until there is one. `seccomp_unotify(2)`.
+pub(crate) fn receive_notification(listener: BorrowedFd<'_>) -> nix::Result<Notification> {
+    let mut request = MaybeUninit::<libc::seccomp_notif>::zeroed();
     // SAFETY: the pointer is to a live, writable value of the type that the call fills, zeroed as it demands.
     let result = unsafe {
-        libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV, asked.as_mut_ptr())
+        libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV, request.as_mut_ptr())
     };
     Errno::result(result)?;
     // SAFETY: a struct of integers, zeroed before the call: any content is a valid value.
-    let asked = unsafe { asked.assume_init() };
+    let request = unsafe { request.assume_init() };
     Ok(Notification {
-        id: asked.id,
-        pid: Pid::from_raw(asked.pid.cast_signed()),
-        call: c_long::from(asked.data.nr),
-        arguments: asked.data.args,
+        id: request.id,
+        pid: Pid::from_raw(request.pid.cast_signed()),
+        call: c_long::from(request.data.nr),
+        arguments: request.data.args,
     })
 }
 
-/// Has the call fail, or go on as if there were no filter. `seccomp_unotify(2)`, Linux 5.5.
+/// Fails the call with `denial`, or lets it continue as if there were no filter. `seccomp_unotify(2)`, Linux 5.5.
 pub(crate) fn answer_notification(
     listener: BorrowedFd<'_>,
     id: u64,
     denial: Option<Errno>,
 ) -> nix::Result<()> {
-    // SECCOMP_USER_NOTIF_FLAG_CONTINUE, in the member's type.
+    // SECCOMP_USER_NOTIF_FLAG_CONTINUE, with the type of `flags`.
     const CONTINUE: u32 = 1;
     let answer = libc::seccomp_notif_resp {
         id,
@@ -188,7 +192,8 @@ pub(crate) fn answer_notification(
     Errno::result(result).map(drop)
 }
 
-/// A child that has ended, left to be reaped. waitid(2); the wrapper in `nix` knows no real-time signal as a cause of death.
+/// Returns a child that has ended, without reaping it. waitid(2); the wrapper in `nix` rejects termination by a
+/// real-time signal.
 pub(crate) fn ended_child() -> nix::Result<Option<Pid>> {
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
     let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
@@ -197,23 +202,23 @@ pub(crate) fn ended_child() -> nix::Result<Option<Pid>> {
     Errno::result(result)?;
     // SAFETY: zeroed before the call, and a zeroed `siginfo_t` is a valid one.
     let info = unsafe { info.assume_init() };
-    // SAFETY: waitid(2) fills this member, or leaves the zero it was given where no child has ended.
+    // SAFETY: waitid(2) fills this member, or leaves it zero if no child has ended.
     let pid = unsafe { info.si_pid() };
     Ok((pid != 0).then(|| Pid::from_raw(pid)))
 }
 
-/// Reaps `pid` if it has ended: its status as wait(2) gives it, and what it cost.
+/// Reaps `pid` if it has ended. Returns its wait status, as in wait(2), and its resource usage.
 pub(crate) fn wait_usage(pid: Pid) -> nix::Result<Option<(c_int, Usage)>> {
     let (reaped, status, usage) = wait4(pid, libc::WNOHANG)?;
     Ok((reaped.as_raw() != 0).then_some((status, usage)))
 }
 
-/// Waits for the end of any child, and reaps it.
+/// Waits until any child has ended and reaps it.
 pub(crate) fn wait_any() -> nix::Result<(Pid, c_int, Usage)> {
     wait4(Pid::from_raw(-1), 0)
 }
 
-/// wait4(2); the wrapper in `nix` knows neither what a child cost nor real-time signals.
+/// wait4(2); the wrapper in `nix` neither returns resource usage nor accepts real-time signals.
 fn wait4(pid: Pid, options: c_int) -> nix::Result<(Pid, c_int, Usage)> {
     let mut status = 0;
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
@@ -237,15 +242,15 @@ fn duration(time: libc::timeval) -> Duration {
         + Duration::from_micros(u64::try_from(time.tv_usec()).unwrap_or(0))
 }
 
-/// A descriptor of a process, which stays that process's when its number is used again. `pidfd_open(2)`, Linux 5.3.
+/// Opens a descriptor that keeps referring to this process after its pid is reused. `pidfd_open(2)`, Linux 5.3.
 pub(crate) fn pidfd_open(pid: Pid) -> nix::Result<OwnedFd> {
     // SAFETY: the call reads no memory.
     let result = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0_u32) };
     Errno::result(result).and_then(adopt)
 }
 
-/// `SIGKILL` to a process, or with `group` to the process group of that id, even if its leader has gone.
-/// `pidfd_send_signal(2)`; groups since Linux 6.9, else `EINVAL`.
+/// Sends `SIGKILL` to a process or, if `group`, to the process group of that id, even if its leader has exited.
+/// `pidfd_send_signal(2)`; groups require Linux 6.9, else the call fails with `EINVAL`.
 pub(crate) fn pidfd_kill(pidfd: BorrowedFd<'_>, group: bool) -> nix::Result<()> {
     const PIDFD_SIGNAL_PROCESS_GROUP: u32 = 1 << 2;
     let flags = if group { PIDFD_SIGNAL_PROCESS_GROUP } else { 0 };
@@ -262,14 +267,14 @@ pub(crate) fn pidfd_kill(pidfd: BorrowedFd<'_>, group: bool) -> nix::Result<()> 
     Errno::result(result).map(drop)
 }
 
-/// Lowers this process's priority by so many steps of nice(2), for it and its children. Anybody may.
+/// Increases the nice value of this process and its future children by `steps`. Requires no privilege. nice(2).
 pub(crate) fn lower_priority(steps: c_int) {
     // SAFETY: the call reads and writes no memory.
     unsafe { libc::nice(steps) };
 }
 
-/// 128 bits nobody can guess. getrandom(2).
-pub(crate) fn random() -> nix::Result<u128> {
+/// Returns 128 bits from the kernel's random number generator. getrandom(2).
+pub(crate) fn random_u128() -> nix::Result<u128> {
     let mut bytes = [0_u8; 16];
     // SAFETY: pointer and length are those of `bytes`.
     let result = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
@@ -277,17 +282,17 @@ pub(crate) fn random() -> nix::Result<u128> {
     Errno::result(result).map(|_| u128::from_ne_bytes(bytes))
 }
 
-/// Has the runtime say when `fd` is ready.
-pub(crate) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+/// Registers `fd` with the runtime's I/O driver.
+pub(crate) fn async_fd(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` keeps its descriptor open, and its number, until it is dropped.
     Ok(unsafe { AsyncFd::register(fd) }?)
 }
 
-/// Takes the descriptors that a message brought.
+/// Takes ownership of descriptors received with a message.
 pub(crate) fn adopt_received(fds: &[RawFd]) -> Vec<OwnedFd> {
     fds.iter()
-        // SAFETY: recvmsg(2) has just made these descriptors for this process; `channel::receive`, the only caller, hands
-        // each over once.
+        // SAFETY: recvmsg(2) has just made these descriptors for this process; `channel::receive`, the only caller,
+        // hands each over once.
         .map(|fd| unsafe { OwnedFd::from_raw_fd(*fd) })
         .collect()
 }
@@ -298,12 +303,12 @@ fn adopt(result: c_long) -> nix::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// The value of an extended attribute, up to 255 bytes. xattr(7), getxattr(2).
-pub(crate) fn attribute(path: &Path, name: &str) -> nix::Result<Vec<u8>> {
+/// Reads an extended attribute of up to 255 bytes. xattr(7), getxattr(2).
+pub(crate) fn get_xattr(path: &Path, name: &str) -> nix::Result<Vec<u8>> {
     let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
     let name = CString::new(name).map_err(|_| Errno::EINVAL)?;
     let mut value = vec![0_u8; 255];
-    // SAFETY: both strings end with NUL, and the buffer is as long as the call is told.
+    // SAFETY: both strings end with NUL, and the passed length is that of the buffer.
     let length = unsafe {
         libc::getxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len())
     };
@@ -312,34 +317,34 @@ pub(crate) fn attribute(path: &Path, name: &str) -> nix::Result<Vec<u8>> {
     Ok(value)
 }
 
-/// Has GNU's C library keep this many heaps for all threads together, where it would keep eight for each processor: what one
-/// thread gives back serves others within the same heap only, so that each heap holds on to the most that its threads ever
-/// had. Only while there is one thread. mallopt(3).
-pub fn keep_heaps(most: usize) {
+/// Limits the number of malloc arenas of the GNU C library to `max` for all threads; the default is eight per
+/// processor. Memory freed in one arena is reused only in that arena, so each arena retains the peak usage of its
+/// threads. Must be called while the process has a single thread. No effect with other C libraries. mallopt(3).
+pub fn limit_malloc_arenas(max: usize) {
     #[cfg(target_env = "gnu")]
     {
-        let most = c_int::try_from(most).unwrap_or(c_int::MAX);
-        // SAFETY: the call reads no memory of ours; it sets a number that the allocator looks at when a thread starts.
-        // Where it refuses, memory is used as before.
-        unsafe { libc::mallopt(libc::M_ARENA_MAX, most) };
+        let max = c_int::try_from(max).unwrap_or(c_int::MAX);
+        // SAFETY: the call reads no memory of this program; it sets a parameter that the allocator reads when a thread
+        // starts. If the call fails, the default number of arenas remains.
+        unsafe { libc::mallopt(libc::M_ARENA_MAX, max) };
     }
     #[cfg(not(target_env = "gnu"))]
-    let _one = most;
+    let _max = max;
 }
 
-/// A file's bytes, mapped for reading until this process ends, whatever becomes of the descriptor. For a program in a job,
-/// and its media or a sealed file: nobody writes to either while a program runs. Where a file is cut short all the same, reading what is gone
-/// ends the process with SIGBUS. mmap(2).
+/// Maps a file for reading until this process exits, independent of the descriptor's lifetime. For the media of a job
+/// or a sealed file, mapped by the job's program: neither is written while a program runs. If the file is truncated
+/// nevertheless, access beyond its end kills the process with SIGBUS. mmap(2).
 pub fn map_file(file: &File) -> io::Result<&'static [u8]> {
     let length = usize::try_from(file.metadata()?.len())
         .map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
-    // Nothing cannot be mapped.
+    // Mappings of length 0 are invalid.
     let Some(mapped) = NonZero::new(length) else { return Ok(&[]) };
     let (rights, flags) = (ProtFlags::PROT_READ, MapFlags::MAP_PRIVATE);
     // SAFETY: a new mapping at a place of the kernel's choice touches no memory that is in use.
     let start = unsafe { mmap(None, mapped, rights, flags, file, 0) }?;
-    // SAFETY: `length` bytes from `start` on are mapped and are never unmapped; the sandbox leaves the media to its job's
-    // program alone, which only reads.
+    // SAFETY: `length` bytes from `start` on are mapped and are never unmapped; the sandbox leaves the media to its
+    // job's program alone, which only reads.
     Ok(unsafe { std::slice::from_raw_parts(start.cast::<u8>().as_ptr(), length) })
 }
 
@@ -350,7 +355,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mapped_file_is_its_bytes_and_an_empty_one_is_nothing() {
+    fn maps_file_content_and_empty_file() {
         let path = std::env::temp_dir().join(format!("mcs-map-{}", std::process::id()));
         let mut file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
         std::fs::remove_file(&path).unwrap();

@@ -1,18 +1,18 @@
-//! What of the file system a program has: the one list by which the minimal root is built and Landlock's rules are made.
-//! What is not there is left out.
+//! Paths that programs can access. The minimal root and the Landlock rules are both built from this list. Missing paths
+//! are skipped.
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::policy::{Network, Paths};
+use crate::policy::{NetworkAccess, Paths};
 
-/// Programs and libraries. On merged systems all but the first are links.
+/// Programs and libraries. On systems with a merged /usr all but the first are links.
 pub(crate) const SYSTEM: &[&str] =
     &["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store"];
 
-/// What libraries and interpreters look up in /etc, all of it readable by everybody: no keys, no passwords, nothing of the
-/// services that run here.
+/// World-readable files in /etc that libraries and interpreters use. The list excludes keys, passwords and the
+/// configuration of services.
 const ETC: &[&str] = &[
     "/etc/alternatives",
     "/etc/bash.bashrc",
@@ -35,7 +35,7 @@ const ETC: &[&str] = &[
     "/etc/timezone",
 ];
 
-/// For names of hosts.
+/// Files for name resolution.
 const NETWORK: &[&str] = &[
     "/etc/gai.conf",
     "/etc/host.conf",
@@ -45,26 +45,26 @@ const NETWORK: &[&str] = &[
     "/etc/services",
 ];
 
-/// Devices that hold nothing.
+/// Devices without access to hardware or data.
 pub(crate) const DEVICES: &[&str] =
     &["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
 
-/// What is added for the policy of one sandbox.
+/// Paths and network access that one policy adds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct View {
-    pub(crate) network: Network,
+    pub(crate) network: NetworkAccess,
     pub(crate) paths: Paths,
 }
 
 impl View {
-    /// Files and directories to read and execute, beside [`SYSTEM`].
+    /// Returns files and directories that can be read and executed, in addition to [`SYSTEM`].
     pub(crate) fn readable(&self) -> impl Iterator<Item = PathBuf> + '_ {
-        let network = if self.network == Network::None { [].as_slice() } else { NETWORK };
+        let network = if self.network == NetworkAccess::None { [].as_slice() } else { NETWORK };
         let own = self.paths.read_only.iter().cloned();
         ETC.iter().chain(network).map(PathBuf::from).chain(own)
     }
 
-    /// Whether a program has this path. By its words: links are not looked at.
+    /// Whether a program can access `path`. Compares path components; links are not resolved.
     pub(crate) fn shows(&self, path: &Path, write: bool, job: &Path) -> bool {
         let within = |shown: &Path| path.starts_with(shown);
         let writable = within(job)

@@ -1,7 +1,7 @@
-//! Compiles what is decided about each system call to one program of the kernel's filter machine: a search in halves by the
-//! call's number, then the rules over its arguments, if it has any. Asking for one number after another would be shorter to
-//! write; but the kernel, when a filter is put in force, walks through it once for each number there is, to know which calls
-//! it need not be asked about, and a filter is put in force for each job. seccomp(2), `struct seccomp_data`.
+//! Compiles the decisions about system calls to one BPF program: a binary search by call number, followed by the rules
+//! over arguments. A linear search would be simpler, but when a filter is installed, the kernel evaluates it once for
+//! every call number to find calls that are always allowed, and a filter is installed for each job. seccomp(2), `struct
+//! seccomp_data`.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use seccompiler::{BpfProgram, SeccompRule, sock_filter};
 const LOAD: u16 = code(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS);
 const EQUAL: u16 = code(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K);
 const AT_LEAST: u16 = code(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K);
-const GO_ON_AT: u16 = code(libc::BPF_JMP | libc::BPF_JA);
+const JUMP: u16 = code(libc::BPF_JMP | libc::BPF_JA);
 const RETURN: u16 = code(libc::BPF_RET | libc::BPF_K);
 
 // AUDIT_ARCH_X86_64 and AUDIT_ARCH_AARCH64 of linux/audit.h.
@@ -20,28 +20,29 @@ const ARCHITECTURE: u32 = 0xc000_003e;
 #[cfg(target_arch = "aarch64")]
 const ARCHITECTURE: u32 = 0xc000_00b7;
 
-/// Offsets in `struct seccomp_data`.
-const CALL_AT: u32 = 0;
-const ARCHITECTURE_AT: u32 = 4;
+/// Offsets of fields in `struct seccomp_data`.
+const CALL_OFFSET: u32 = 0;
+const ARCHITECTURE_OFFSET: u32 = 4;
 
-/// What becomes of a call.
+/// Result of the filter for a system call.
 pub(super) enum Decision {
-    /// `SECCOMP_RET_…`.
+    /// Returns this `SECCOMP_RET_…` value.
     Always(u32),
-    /// This where one of the rules holds; else it is allowed.
+    /// Returns this value if one of the rules matches; else allows the call.
     Where(Vec<SeccompRule>, u32),
 }
 
-/// From a number on, until the next.
+/// Action for all call numbers from a start up to the next range.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Outcome {
+enum RangeAction {
     Always(u32),
-    /// By the rules of this place in the list of chains.
+    /// Evaluates the rules at this index of the list of chains.
     Chain(usize),
 }
 
-/// Allows what is not listed, up to `last`; beyond it numbers are answered by `beyond`. Calls of another architecture kill the
-/// process. None where a listed number lies beyond the last, or a jump would be too long for an instruction.
+/// Compiles a program that allows unlisted calls up to `last` and returns `beyond` for higher numbers. Calls of another
+/// architecture kill the process. Returns `None` if a listed number is above `last`, or if a jump is too long for an
+/// instruction.
 pub(super) fn compile(
     decisions: BTreeMap<c_long, Decision>,
     last: c_long,
@@ -51,92 +52,94 @@ pub(super) fn compile(
         return None;
     }
     let mut chains = Vec::new();
-    let mut outcomes = vec![(0, Outcome::Always(libc::SECCOMP_RET_ALLOW))];
-    let mut from = |first: u32, outcome| {
-        // Numbers come in their order.
-        outcomes.pop_if(|(before, _)| *before == first);
-        outcomes.push((first, outcome));
+    let mut ranges = vec![(0, RangeAction::Always(libc::SECCOMP_RET_ALLOW))];
+    let mut add_range = |first: u32, action| {
+        // Numbers are added in ascending order.
+        ranges.pop_if(|(start, _)| *start == first);
+        ranges.push((first, action));
     };
     for (call, decision) in decisions {
-        let outcome = match decision {
-            Decision::Always(answer) => Outcome::Always(answer),
+        let action = match decision {
+            Decision::Always(answer) => RangeAction::Always(answer),
             Decision::Where(rules, answer) => {
-                chains.push(chain(rules, answer));
-                Outcome::Chain(chains.len() - 1)
+                chains.push(compile_rules(rules, answer));
+                RangeAction::Chain(chains.len() - 1)
             }
         };
-        from(number(call), outcome);
-        from(number(call) + 1, Outcome::Always(libc::SECCOMP_RET_ALLOW));
+        add_range(number(call), action);
+        add_range(number(call) + 1, RangeAction::Always(libc::SECCOMP_RET_ALLOW));
     }
-    from(number(last) + 1, Outcome::Always(beyond));
-    outcomes.dedup_by(|next, before| next.1 == before.1);
+    add_range(number(last) + 1, RangeAction::Always(beyond));
+    ranges.dedup_by(|next, before| next.1 == before.1);
 
     let mut program = vec![
-        statement(LOAD, ARCHITECTURE_AT),
+        statement(LOAD, ARCHITECTURE_OFFSET),
         jump(EQUAL, ARCHITECTURE, 1, 0),
         statement(RETURN, libc::SECCOMP_RET_KILL_PROCESS),
-        statement(LOAD, CALL_AT),
+        statement(LOAD, CALL_OFFSET),
     ];
-    let search = search(&outcomes)?;
-    // A chain's place is known once all before it are.
-    let mut places = Vec::new();
+    let search = compile_search(&ranges)?;
+    // The offset of a chain depends on the length of all chains before it.
+    let mut chain_offsets = Vec::new();
     let mut end = search.len();
     for chain in &chains {
-        places.push(end);
+        chain_offsets.push(end);
         end += chain.len();
     }
-    for (at, step) in search.into_iter().enumerate() {
-        program.push(match step {
-            Step::Do(instruction) => instruction,
-            Step::Follow(chain) => {
-                statement(GO_ON_AT, u32::try_from(places.get(chain)? - at - 1).ok()?)
+    for (index, instruction) in search.into_iter().enumerate() {
+        program.push(match instruction {
+            Instruction::Do(instruction) => instruction,
+            Instruction::JumpToChain(chain) => {
+                statement(JUMP, u32::try_from(chain_offsets.get(chain)? - index - 1).ok()?)
             }
         });
     }
     program.extend(chains.into_iter().flatten());
-    // The library's rules have a jump to what it puts behind them; it is never taken, but has to lead somewhere.
+    // Rules of `seccompiler` contain a jump past their end. It is never taken but needs a valid target.
     program.push(statement(RETURN, libc::SECCOMP_RET_KILL_PROCESS));
     Some(program)
 }
 
-enum Step {
+enum Instruction {
     Do(sock_filter),
-    /// To be a jump to this chain.
-    Follow(usize),
+    /// Placeholder for a jump to this chain.
+    JumpToChain(usize),
 }
 
-fn search(outcomes: &[(u32, Outcome)]) -> Option<Vec<Step>> {
-    match outcomes {
+fn compile_search(ranges: &[(u32, RangeAction)]) -> Option<Vec<Instruction>> {
+    match ranges {
         [] => None,
-        [(_, Outcome::Always(answer))] => Some(vec![Step::Do(statement(RETURN, *answer))]),
-        [(_, Outcome::Chain(chain))] => Some(vec![Step::Follow(*chain)]),
-        outcomes => {
-            let (below, above) = outcomes.split_at(outcomes.len() / 2);
+        [(_, RangeAction::Always(answer))] => {
+            Some(vec![Instruction::Do(statement(RETURN, *answer))])
+        }
+        [(_, RangeAction::Chain(chain))] => Some(vec![Instruction::JumpToChain(*chain)]),
+        ranges => {
+            let (below, above) = ranges.split_at(ranges.len() / 2);
             let (middle, _) = *above.first()?;
-            let (mut below, mut above) = (search(below)?, search(above)?);
-            let skipped = u8::try_from(below.len()).ok()?;
-            let mut all = vec![Step::Do(jump(AT_LEAST, middle, skipped, 0))];
-            all.append(&mut below);
-            all.append(&mut above);
-            Some(all)
+            let (mut lower, mut upper) = (compile_search(below)?, compile_search(above)?);
+            let skipped = u8::try_from(lower.len()).ok()?;
+            let mut program = vec![Instruction::Do(jump(AT_LEAST, middle, skipped, 0))];
+            program.append(&mut lower);
+            program.append(&mut upper);
+            Some(program)
         }
     }
 }
 
-/// The rules one after another, each followed by the answer where it holds.
-fn chain(rules: Vec<SeccompRule>, answer: u32) -> BpfProgram {
-    let mut all = Vec::new();
+/// Concatenates the rules, each followed by the return instruction for a match.
+fn compile_rules(rules: Vec<SeccompRule>, action: u32) -> BpfProgram {
+    let mut program = Vec::new();
     for rule in rules {
-        all.append(&mut BpfProgram::from(rule));
-        all.push(statement(RETURN, answer));
+        program.append(&mut BpfProgram::from(rule));
+        program.push(statement(RETURN, action));
     }
-    all.push(statement(RETURN, libc::SECCOMP_RET_ALLOW));
-    all
+    program.push(statement(RETURN, libc::SECCOMP_RET_ALLOW));
+    program
 }
 
-/// Whether this is a program's answer, and this one.
-pub(super) fn returns(instruction: &sock_filter, answer: u32) -> bool {
-    instruction.code == RETURN && instruction.k == answer
+/// Whether `instruction` returns `value`.
+pub(super) fn returns(instruction: &sock_filter, value: u32) -> bool {
+    instruction.code == RETURN && instruction.k == value
 }
 
 fn statement(code: u16, k: u32) -> sock_filter {
@@ -166,11 +169,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_beyond_the_last_number_makes_no_filter() {
-        let made = |call| {
+    fn rejects_call_above_last_known_number() {
+        let compiles = |call| {
             let listed = BTreeMap::from([(call, Decision::Always(libc::SECCOMP_RET_TRAP))]);
             compile(listed, 9, libc::SECCOMP_RET_TRAP).is_some()
         };
-        assert!(made(0) && made(9) && !made(10));
+        assert!(compiles(0) && compiles(9) && !compiles(10));
     }
 }

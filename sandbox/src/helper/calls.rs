@@ -1,20 +1,20 @@
-//! The calls that a program is denied, by number and name. syscalls(2).
+//! System calls that programs are denied, by number and name. syscalls(2).
 
 use nix::libc::{self, c_int, c_long};
 
-/// The last call that the list was made with: mseal(2), Linux 6.10.
+/// Highest system call number known to this list: mseal(2), Linux 6.10.
 pub(super) const LAST_KNOWN: c_long = libc::SYS_mseal;
 
-/// A call and its name.
+/// Number and name of a system call.
 pub(super) type Call = (c_long, &'static str);
 
 macro_rules! calls {
     ($($call:ident),* $(,)?) => { &[$((libc::$call, stringify!($call))),*] };
 }
 
-/// Denied whatever their arguments.
+/// Denied regardless of arguments.
 const DENIED: &[Call] = calls![
-    // Into other processes.
+    // Access to other processes.
     SYS_ptrace,
     SYS_process_vm_readv,
     SYS_process_vm_writev,
@@ -24,7 +24,7 @@ const DENIED: &[Call] = calls![
     SYS_kcmp,
     SYS_move_pages,
     SYS_migrate_pages,
-    // Other namespaces, other roots, mounts.
+    // Namespaces, roots and mounts.
     SYS_unshare,
     SYS_setns,
     SYS_chroot,
@@ -44,7 +44,7 @@ const DENIED: &[Call] = calls![
     SYS_quotactl_fd,
     SYS_swapon,
     SYS_swapoff,
-    // Large parts of the kernel that a scanner has no use for, and most ways into it went through.
+    // Large kernel attack surface that scanners do not need; source of most past exploits.
     SYS_bpf,
     SYS_perf_event_open,
     SYS_userfaultfd,
@@ -55,11 +55,11 @@ const DENIED: &[Call] = calls![
     SYS_request_key,
     SYS_keyctl,
     SYS_fanotify_init,
-    // Tells what others do with files, whatever Landlock says of these.
+    // Reports file accesses of other processes, regardless of Landlock.
     SYS_inotify_init1,
     SYS_memfd_secret,
     SYS_vmsplice,
-    // The machine's own.
+    // Administration of the machine.
     SYS_init_module,
     SYS_finit_module,
     SYS_delete_module,
@@ -76,11 +76,11 @@ const DENIED: &[Call] = calls![
     SYS_vhangup,
 ];
 
-/// The same, of calls that `libc` does not name yet. From 424 on they have the same number everywhere.
+/// Denied regardless of arguments; not named by `libc` yet. Numbers from 424 on are equal on all architectures.
 const DENIED_NEW: &[Call] =
     &[(457, "SYS_statmount"), (458, "SYS_listmount"), (460, "SYS_lsm_set_self_attr")];
 
-/// The same, of calls that other architectures never had, or that `libc` names on this one alone.
+/// Denied regardless of arguments; missing on other architectures or named by `libc` on this one only.
 #[cfg(target_arch = "x86_64")]
 const DENIED_OLD: &[Call] = calls![
     SYS_inotify_init,
@@ -96,12 +96,12 @@ const DENIED_OLD: &[Call] = calls![
 #[cfg(not(target_arch = "x86_64"))]
 const DENIED_OLD: &[Call] = &[(294, "SYS_kexec_file_load")];
 
-/// Denied where a program is killed with its process group.
-pub(super) const LEAVING_THE_GROUP: &[Call] = calls![SYS_setsid, SYS_setpgid];
+/// Denied where descendants of a program are killed by process group.
+pub(super) const LEAVE_PROCESS_GROUP: &[Call] = calls![SYS_setsid, SYS_setpgid];
 
-/// Denied without namespaces: what these make outlives its process, up to all of the machine's memory, and others of its user
-/// have theirs there. `sysvipc(7)`, `mq_overview(7)`.
-pub(super) const SHARED: &[Call] = calls![
+/// Denied without namespaces: these objects outlive the process, can use all of the machine's memory, and belong to
+/// other processes of the same user. `sysvipc(7)`, `mq_overview(7)`.
+pub(super) const SHARED_IPC: &[Call] = calls![
     SYS_shmget,
     SYS_shmat,
     SYS_shmctl,
@@ -117,10 +117,10 @@ pub(super) const SHARED: &[Call] = calls![
     SYS_mq_unlink,
 ];
 
-/// Denied without namespaces to the server's own user: Landlock has no right for modes, so a program could shut the server out
-/// of its own directory, or open its key to everybody. What is open already can still be changed: tools need that for what
-/// they write. The last is fchmodat2(2), Linux 6.6. inode(7), acl(5).
-pub(super) const MODES: &[Call] = &[
+/// Denied without namespaces if programs run as the server's user. Landlock has no right for modes, so a program could
+/// make the server's directory inaccessible or its key world-readable. Modes of open files can still be changed, which
+/// tools need for their output files. The last entry is fchmodat2(2), Linux 6.6. inode(7), acl(5).
+pub(super) const CHANGE_MODE: &[Call] = &[
     #[cfg(target_arch = "x86_64")]
     (libc::SYS_chmod, "SYS_chmod"),
     (libc::SYS_fchmodat, "SYS_fchmodat"),
@@ -129,21 +129,21 @@ pub(super) const MODES: &[Call] = &[
     (452, "SYS_fchmodat2"),
 ];
 
-/// Of calls that send, the argument with their flags.
-pub(super) const SENDING: &[(Call, u8)] = &[
+/// Calls that send, with the index of their flags argument.
+pub(super) const SEND_FLAGS: &[(Call, u8)] = &[
     ((libc::SYS_sendto, "SYS_sendto"), 3),
     ((libc::SYS_sendmsg, "SYS_sendmsg"), 2),
     ((libc::SYS_sendmmsg, "SYS_sendmmsg"), 3),
 ];
 
-/// What takes a kind of target before its number: denied for all but this kind, which is a process.
-pub(super) const BY_KIND: &[(Call, u64)] = &[
+/// Calls whose first argument is the kind of target: denied unless the kind is this value, a process.
+pub(super) const TARGET_KIND: &[(Call, u64)] = &[
     ((libc::SYS_setpriority, "SYS_setpriority"), 0),
     ((libc::SYS_ioprio_set, "SYS_ioprio_set"), 1),
 ];
 
-/// Of a process that is named by its number, 0 being the caller: denied for any other.
-pub(super) const OF_ANOTHER_PROCESS: &[(Call, u8)] = &[
+/// Calls with a pid argument at this index: denied unless the pid is 0, the caller.
+pub(super) const OTHER_PROCESS: &[(Call, u8)] = &[
     ((libc::SYS_prlimit64, "SYS_prlimit64"), 0),
     ((libc::SYS_setpriority, "SYS_setpriority"), 1),
     ((libc::SYS_ioprio_set, "SYS_ioprio_set"), 1),
@@ -153,7 +153,7 @@ pub(super) const OF_ANOTHER_PROCESS: &[(Call, u8)] = &[
     ((libc::SYS_sched_setattr, "SYS_sched_setattr"), 0),
 ];
 
-/// Flags of clone(2) that make namespaces.
+/// Flags of clone(2) that create namespaces.
 pub(super) const NEW_NAMESPACES: c_int = libc::CLONE_NEWNS
     | libc::CLONE_NEWCGROUP
     | libc::CLONE_NEWUTS
@@ -162,22 +162,22 @@ pub(super) const NEW_NAMESPACES: c_int = libc::CLONE_NEWNS
     | libc::CLONE_NEWPID
     | libc::CLONE_NEWNET;
 
-/// What puts bytes into a terminal's input, as if typed there. `ioctl_tty(2)`.
+/// Requests that insert bytes into a terminal's input. `ioctl_tty(2)`.
 pub(super) const TERMINAL_INPUT: [u64; 2] = [libc::TIOCSTI, libc::TIOCLINUX];
 
-/// All that are denied whatever their arguments.
+/// Returns all calls that are denied regardless of arguments.
 pub(super) fn denied() -> impl Iterator<Item = Call> {
     DENIED.iter().chain(DENIED_NEW).chain(DENIED_OLD).copied()
 }
 
-/// The name of a call that is denied, with its arguments or without regard to them.
+/// Returns the name of a call that is denied always or for some arguments.
 pub(super) fn name(number: c_long) -> Option<&'static str> {
     const WITH_ARGUMENTS: &[Call] =
         calls![SYS_clone, SYS_ioctl, SYS_listen, SYS_personality, SYS_socket, SYS_socketpair,];
-    let by_plan = [LEAVING_THE_GROUP, SHARED, MODES].into_iter().flatten().copied();
-    let sending = SENDING.iter().map(|(call, _)| *call);
-    let by_process = OF_ANOTHER_PROCESS.iter().map(|(call, _)| *call);
-    let by_kind = BY_KIND.iter().map(|(call, _)| *call);
+    let by_plan = [LEAVE_PROCESS_GROUP, SHARED_IPC, CHANGE_MODE].into_iter().flatten().copied();
+    let sending = SEND_FLAGS.iter().map(|(call, _)| *call);
+    let by_process = OTHER_PROCESS.iter().map(|(call, _)| *call);
+    let by_kind = TARGET_KIND.iter().map(|(call, _)| *call);
     denied()
         .chain(WITH_ARGUMENTS.iter().copied())
         .chain(by_plan)

@@ -1,7 +1,7 @@
-//! The job's directory: made, given to the job's user, removed when dropped. In a minimal root (`root`) it lies in memory and
-//! needs no removing. Else it lies where the server's jobs are; the media's file stays the server's where that is another user,
-//! so that the program cannot write it; it can take the name away and put a file of its own there, which is why the server
-//! serves from its descriptor. open(2), chown(2).
+//! The job's directory: created, given to the job's user, removed on drop. In a minimal root (`root`) it is in memory
+//! and needs no removal. Otherwise it is among the server's jobs, and the media's file stays owned by the server if
+//! programs run as another user: they cannot write it, but they can replace the directory entry, so the server reads
+//! through its own descriptor. open(2), chown(2).
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -20,7 +20,7 @@ use crate::policy::User;
 use crate::protocol::{Prepare, is_safe_name, is_safe_path};
 use crate::remove::remove_at;
 
-/// What `TMPDIR` names, below the job's directory.
+/// Subdirectory of the job's directory that `TMPDIR` names.
 const TMP: &str = "tmp";
 
 pub(super) struct Directory {
@@ -28,15 +28,15 @@ pub(super) struct Directory {
     pub(super) fd: OwnedFd,
     /// The control group that programs run in.
     pub(super) group: Option<Group>,
-    /// For naming the ids of user namespaces.
+    /// Used to write the id maps of programs' user namespaces.
     pub(super) proc: Option<Proc>,
-    /// Where it is to be removed from.
-    outside: Option<(OwnedFd, String)>,
+    /// Parent and name for the removal; `None` if the directory is in memory.
+    removal: Option<(OwnedFd, String)>,
 }
 
 impl Directory {
-    /// The directory, and the media's empty file in it.
-    pub(super) fn make(prepare: &Prepare) -> Result<(Self, OwnedFd), Refusal> {
+    /// Creates the directory with the media's empty file in it. Returns the file's descriptor too.
+    pub(super) fn create(prepare: &Prepare) -> Result<(Self, OwnedFd), Refusal> {
         let parent_path = Path::new(&prepare.parent.0);
         let (name, media) = (prepare.directory.as_str(), prepare.media.as_str());
         if !is_safe_path(parent_path) || !is_safe_name(name) || !is_safe_name(media) || media == TMP
@@ -45,59 +45,64 @@ impl Directory {
         }
         let group = match (prepare.plan.cgroup, &prepare.cgroup) {
             (Some(controllers), Some(parent)) => {
-                let made = Group::make(Path::new(&parent.0), name, controllers, &prepare.limits);
-                Some(made.map_err(Refusal::at(Step::Cgroup))?)
+                let created =
+                    Group::create(Path::new(&parent.0), name, controllers, &prepare.limits);
+                Some(created.map_err(Refusal::at(Step::Cgroup))?)
             }
             (Some(_), None) => return Err(Refusal::at(Step::Cgroup)(Errno::EINVAL)),
             (None, _) => None,
         };
-        let (mut this, media) =
-            if prepare.plan.namespaces { Self::inside(prepare) } else { Self::outside(prepare) }?;
-        this.group = group;
-        Ok((this, media))
+        let (mut directory, media) = if prepare.plan.namespaces {
+            Self::in_namespaces(prepare)
+        } else {
+            Self::on_disk(prepare)
+        }?;
+        directory.group = group;
+        Ok((directory, media))
     }
 
-    /// In a root of the job's own.
-    fn inside(prepare: &Prepare) -> Result<(Self, OwnedFd), Refusal> {
+    /// Creates the directory in the job's minimal root.
+    fn in_namespaces(prepare: &Prepare) -> Result<(Self, OwnedFd), Refusal> {
         let proc = namespaces::enter(prepare.plan)?;
         let parent = Path::new(&prepare.parent.0);
         let path = parent.join(&prepare.directory);
         let Prepare { media, view, limits, user, .. } = prepare;
-        let ground = root::build(parent, &path, media, view, limits, *user).map_err(|error| {
+        let job_root = root::build(parent, &path, media, view, limits, *user).map_err(|error| {
             Refusal::at(Step::Root)(Errno::try_from(error).unwrap_or(Errno::EINVAL))
         })?;
-        let this = Self { path, fd: ground.directory, group: None, proc, outside: None };
-        this.fill_and_give(*user).map_err(Refusal::at(Step::Directory))?;
-        Ok((this, ground.media))
+        let directory = Self { path, fd: job_root.directory, group: None, proc, removal: None };
+        directory.create_tmp_and_chown(*user).map_err(Refusal::at(Step::Directory))?;
+        Ok((directory, job_root.media))
     }
 
-    /// Among the server's files.
-    fn outside(prepare: &Prepare) -> Result<(Self, OwnedFd), Refusal> {
+    /// Creates the directory in the server's file system.
+    fn on_disk(prepare: &Prepare) -> Result<(Self, OwnedFd), Refusal> {
         let parent_path = Path::new(&prepare.parent.0);
         let (name, media) = (prepare.directory.as_str(), prepare.media.as_str());
-        let of_directory = Refusal::at(Step::Directory);
-        let just_open = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let parent =
-            open(parent_path, OFlag::O_PATH | just_open, Mode::empty()).map_err(&of_directory)?;
-        mkdirat(&parent, name, Mode::S_IRWXU).map_err(&of_directory)?;
-        let fd = match openat(&parent, name, OFlag::O_RDONLY | just_open, Mode::empty()) {
+        let directory_error = Refusal::at(Step::Directory);
+        let open_flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let parent = open(parent_path, OFlag::O_PATH | open_flags, Mode::empty())
+            .map_err(&directory_error)?;
+        mkdirat(&parent, name, Mode::S_IRWXU).map_err(&directory_error)?;
+        let fd = match openat(&parent, name, OFlag::O_RDONLY | open_flags, Mode::empty()) {
             Ok(fd) => fd,
             Err(errno) => {
                 let _ = remove_at(parent.as_fd(), name);
-                return Err(of_directory(errno));
+                return Err(directory_error(errno));
             }
         };
-        // From here on it is removed on every way out.
+        // From here on dropping `directory` removes it on every return path.
         let path = parent_path.join(name);
-        let outside = Some((parent, name.to_owned()));
-        let this = Self { path, fd, group: None, proc: None, outside };
-        let media = this.make_media(media, prepare.user).map_err(Refusal::at(Step::Media))?;
-        // Given away last: until then no other program of that user can be inside and meddle.
-        this.fill_and_give(prepare.user).map_err(of_directory)?;
-        Ok((this, media))
+        let removal = Some((parent, name.to_owned()));
+        let directory = Self { path, fd, group: None, proc: None, removal };
+        let media =
+            directory.create_media(media, prepare.user).map_err(Refusal::at(Step::Media))?;
+        // Changes the owner last: until then other programs of that user cannot access the directory.
+        directory.create_tmp_and_chown(prepare.user).map_err(directory_error)?;
+        Ok((directory, media))
     }
 
-    fn make_media(&self, name: &str, user: Option<User>) -> nix::Result<OwnedFd> {
+    fn create_media(&self, name: &str, user: Option<User>) -> nix::Result<OwnedFd> {
         let flags =
             OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let media = openat(&self.fd, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)?;
@@ -107,7 +112,7 @@ impl Directory {
         Ok(media)
     }
 
-    fn fill_and_give(&self, user: Option<User>) -> nix::Result<()> {
+    fn create_tmp_and_chown(&self, user: Option<User>) -> nix::Result<()> {
         mkdirat(&self.fd, TMP, Mode::S_IRWXU)?;
         if let Some(User { uid, gid }) = user {
             let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
@@ -124,8 +129,8 @@ impl Directory {
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        // The server looks whether it has gone, and has more ways to say so.
-        if let Some((parent, name)) = &self.outside {
+        // The server checks that the directory is gone and can remove it as well.
+        if let Some((parent, name)) = &self.removal {
             let _ = remove_at(parent.as_fd(), name);
         }
     }

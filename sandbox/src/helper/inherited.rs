@@ -1,4 +1,4 @@
-//! Leaves behind what the helper has from the server: descriptors, signal dispositions, mask, umask. Steps 1 to 4.
+//! Resets state inherited from the server: descriptors, signal dispositions, signal mask, umask. Steps 1 to 4.
 //! `close_range(2)`, signal(7), proc(5), `PR_SET_DUMPABLE(2const)`, `PR_SET_CHILD_SUBREAPER(2const)`.
 
 use std::fs;
@@ -15,19 +15,20 @@ use nix::unistd::{dup2_stdin, dup2_stdout};
 use crate::error::{Refusal, Step};
 use crate::sys;
 
-/// Added to the server's own score, so that of all processes the job's are the kernel's first choice.
+/// Added to the server's oom score, so that the kernel kills processes of jobs first.
 const OOM_SCORE_RAISE: i32 = 500;
 
-pub(super) struct Outset {
-    /// The server.
+pub(super) struct Inherited {
+    /// Socket to the server.
     pub(super) channel: OwnedFd,
     /// Readable when a child has ended.
     pub(super) children: SignalFd,
 }
 
-pub(super) fn leave_behind() -> Result<Outset, Refusal> {
+pub(super) fn reset_inherited() -> Result<Inherited, Refusal> {
     sys::close_inherited().map_err(Refusal::at(Step::Descriptors))?;
-    // Off descriptor 0, which the programs have for themselves; only close-on-exec descriptors from here on.
+    // Moves the socket off descriptor 0, which becomes the programs' standard input. All later descriptors are
+    // close-on-exec.
     let channel = std::io::stdin().as_fd().try_clone_to_owned().map_err(|error| {
         Refusal::at(Step::Descriptors)(Errno::try_from(error).unwrap_or(Errno::EBADF))
     })?;
@@ -41,22 +42,22 @@ pub(super) fn leave_behind() -> Result<Outset, Refusal> {
     umask(Mode::from_bits_truncate(0o077));
 
     raise_oom_score();
-    // A piped core_pattern gets dumps whatever RLIMIT_CORE says, unless that is 1, which a hard limit of 0 forbids: so let
-    // there be nothing in them. Both are best effort: neither file has to be there.
+    // With a piped core_pattern the kernel ignores RLIMIT_CORE unless its value is 1, which a hard limit of 0 forbids.
+    // An empty filter keeps memory out of such dumps. Both writes are best effort: the files may be missing.
     let _ = fs::write("/proc/self/coredump_filter", "0");
 
     prctl::set_dumpable(false).map_err(Refusal::at(Step::Supervision))?;
     prctl::set_child_subreaper(true).map_err(Refusal::at(Step::Supervision))?;
 
-    // Programs have the helper's standard input, and output and error of their own. Its own standard error stays the server's:
-    // the dynamic linker and a panic write there.
+    // Programs inherit the helper's standard input and get their own output and error. The helper's standard error
+    // stays the server's: the dynamic linker and panics write to it.
     let null = |flags| nix::fcntl::open("/dev/null", flags | OFlag::O_CLOEXEC, Mode::empty());
     null(OFlag::O_RDONLY)
         .and_then(dup2_stdin)
         .and_then(|()| null(OFlag::O_WRONLY))
         .and_then(dup2_stdout)
         .map_err(Refusal::at(Step::Streams))?;
-    Ok(Outset { channel, children })
+    Ok(Inherited { channel, children })
 }
 
 fn raise_oom_score() {

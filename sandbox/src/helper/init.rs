@@ -1,6 +1,6 @@
-//! The first process of a program's pid namespace: it starts the program, reaps what is orphaned in there, tells how the program
-//! ended, and ends; with it the kernel ends all that is left in the namespace, however often it forks. No signal from inside
-//! reaches it, and nothing inside can trace it. `pid_namespaces(7)`, `PR_SET_PDEATHSIG(2const)`.
+//! The first process of a program's pid namespace: starts the program, reaps orphans, reports the program's status and
+//! exits. The kernel then kills all remaining processes of the namespace. Processes inside can neither signal nor trace
+//! the first process. `pid_namespaces(7)`, `PR_SET_PDEATHSIG(2const)`.
 
 use nix::errno::Errno;
 use nix::libc::c_int;
@@ -9,20 +9,20 @@ use nix::sys::signal::Signal;
 use nix::unistd::setsid;
 
 use crate::error::{Refusal, Step};
-use crate::protocol::Usage;
 use crate::sys;
+use crate::usage::Usage;
 
-/// Starts `program` in a child and waits for its end, as wait(2) gives it.
+/// Starts `program` in a child and returns its wait status, see wait(2), and its resource usage.
 ///
-/// `ready` waits for the word to go on; by then the helper's death is this process's.
+/// `ready` blocks until the helper releases the child. From then on this process dies with the helper.
 pub(super) fn run(
     ready: impl FnOnce() -> Result<(), Refusal>,
     program: impl FnOnce() -> c_int,
 ) -> Result<(c_int, Usage), Refusal> {
     let refused = Refusal::at(Step::Init);
-    // A helper that died before this is found in `ready`.
+    // If the helper died before this call, `ready` fails.
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(&refused)?;
-    // A process group that the server can name.
+    // Starts a process group that the server can kill by its id.
     setsid().map_err(&refused)?;
     ready()?;
     let program = sys::fork_child(program).map_err(Refusal::at(Step::Fork))?;

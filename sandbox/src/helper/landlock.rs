@@ -1,5 +1,5 @@
-//! Landlock: which paths and ports a program may use, and whom it may signal. Made by the helper, whose rights reach every
-//! path of the list; put in force by the child. landlock(7).
+//! Landlock: the paths and ports that a program may use, and the processes that it may signal. The helper builds the
+//! rules, because it can open every listed path; the child enforces them. landlock(7).
 
 use std::path::{Path, PathBuf};
 
@@ -11,35 +11,36 @@ use landlock::{
 use nix::errno::Errno;
 
 use crate::error::{Refusal, Step};
-use crate::plan::Plan;
-use crate::policy::Network;
+use crate::layers::Plan;
+use crate::policy::NetworkAccess;
 use crate::view::{DEVICES, SYSTEM, View};
 
-/// The newest version that this was made with. What a kernel lacks of it is left out, what it has more stays unrestricted.
-const NEWEST: ABI = ABI::V10;
+/// Newest Landlock version that this code supports. Rights that the kernel lacks are skipped; newer rights of the
+/// kernel are not restricted.
+const SUPPORTED_ABI: ABI = ABI::V10;
 
-/// Where names are looked up.
-const DNS: u16 = 53;
+/// Port for name resolution.
+const DNS_PORT: u16 = 53;
 
-/// The rules, ready for [`restrict`].
+/// Builds the rules for [`restrict`].
 pub(super) fn rules(
     plan: Plan,
     view: &View,
     job: &Path,
     program: &Path,
 ) -> Result<RulesetCreated, Refusal> {
-    made(plan, view, job, program).map_err(|_| Refusal::at(Step::Landlock)(Errno::EINVAL))
+    build_rules(plan, view, job, program).map_err(|_| Refusal::at(Step::Landlock)(Errno::EINVAL))
 }
 
-fn made(
+fn build_rules(
     plan: Plan,
     view: &View,
     job: &Path,
     program: &Path,
 ) -> Result<RulesetCreated, RulesetError> {
-    let all = AccessFs::from_all(NEWEST);
-    let read = AccessFs::from_read(NEWEST);
-    // No devices, whoever might be able to make them, and no unix sockets but those of the list.
+    let all = AccessFs::from_all(SUPPORTED_ABI);
+    let read = AccessFs::from_read(SUPPORTED_ABI);
+    // Excludes devices, also for programs able to create them, and unix sockets that are not listed.
     let write = all & !(AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::IoctlDev);
     let device = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate;
     let socket: BitFlags<AccessFs> = AccessFs::ResolveUnix.into();
@@ -47,11 +48,11 @@ fn made(
     let mut ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(all)?
-        .scope(Scope::from_all(NEWEST))?;
-    if view.network != Network::Host {
-        ruleset = ruleset.handle_access(AccessNet::from_all(NEWEST))?;
+        .scope(Scope::from_all(SUPPORTED_ABI))?;
+    if view.network != NetworkAccess::Host {
+        ruleset = ruleset.handle_access(AccessNet::from_all(SUPPORTED_ABI))?;
     }
-    // The minimal root shows what is listed and nothing else, so there one rule says the same, and is found sooner.
+    // The minimal root contains only the listed paths, so one rule for / is equivalent and faster to evaluate.
     let system = SYSTEM.iter().map(PathBuf::from);
     let readable: Vec<_> = if plan.namespaces {
         vec![PathBuf::from("/")]
@@ -65,19 +66,19 @@ fn made(
         .add_rules(path_beneath_rules(&view.paths.writable, write))?
         .add_rules(path_beneath_rules(&view.paths.unix_sockets, socket))?
         .add_rules(path_beneath_rules([job], write))?;
-    if let Network::Ports(ports) = &view.network {
-        for port in ports.iter().copied().chain([DNS]) {
+    if let NetworkAccess::Ports(ports) = &view.network {
+        for port in ports.iter().copied().chain([DNS_PORT]) {
             rules = rules.add_rule(NetPort::new(port, AccessNet::ConnectTcp))?;
         }
-        // A socket is bound to some port of the system's choice before it sends.
+        // A UDP socket is bound to an ephemeral port before it sends.
         rules = rules
-            .add_rule(NetPort::new(DNS, AccessNet::ConnectSendUdp))?
+            .add_rule(NetPort::new(DNS_PORT, AccessNet::ConnectSendUdp))?
             .add_rule(NetPort::new(0, AccessNet::BindUdp))?;
     }
     Ok(rules)
 }
 
-/// For good, and for whatever this process executes. Never less than the plan's version.
+/// Restricts this process and its descendants permanently. Fails if less than the plan's version is enforced.
 pub(super) fn restrict(rules: RulesetCreated, plan: Plan) -> Result<(), Refusal> {
     let refused = Refusal::at(Step::Landlock);
     let status = rules.restrict_self().map_err(|_| refused(Errno::EPERM))?;
@@ -85,7 +86,7 @@ pub(super) fn restrict(rules: RulesetCreated, plan: Plan) -> Result<(), Refusal>
         LandlockStatus::Available { effective_abi, .. } => effective_abi as u32,
         LandlockStatus::NotEnabled | LandlockStatus::NotImplemented => 0,
     };
-    let planned = plan.landlock.min(NEWEST as u32);
+    let planned = plan.landlock.min(SUPPORTED_ABI as u32);
     if status.ruleset == RulesetStatus::NotEnforced || version < planned {
         return Err(refused(Errno::EOPNOTSUPP));
     }

@@ -1,38 +1,44 @@
-//! The helper: a process of its own for each job, which restricts itself, then for each program forks a child that restricts
-//! itself further, executes the program, and is watched. It knows the server only as the other end of descriptor 0.
+//! The helper: one process per job that restricts itself and, for each program, forks a child that restricts itself
+//! further and executes the program under the helper's supervision. The helper communicates with the server over the
+//! socket on descriptor 0 only.
 //!
-//! The order of the steps, and why each cannot come later. Which of the layers among them are taken the server says, by the
-//! plan that its trial run settled; one that fails then ends the job.
+//! Steps in order of execution, each with the reason why it cannot run later. The server's plan, determined by the
+//! probe run, selects the layers. A failed step ends the run or the job.
 //!
 //! In the helper (`inherited`, then `directory`):
-//!  1. Inherited descriptors are closed, before any is opened: later nobody could tell which are ours.
-//!  2. Signals, mask and umask are reset, before the first fork and the first file: both inherit them.
-//!  3. oom score and core dump filter, before 4: the files in `/proc` of a process that is not dumpable are root's.
-//!  4. Not dumpable, before the first message: from then on the helper holds what another job's program must not reach.
-//!     Child subreaper, before the first fork: orphans of earlier ones would go to init.
-//!  5. The job's control group, before 6: the tree is mounted outside.
-//!  6. Namespaces and id maps, then mounts and the minimal root (`namespaces`, `root`): before the job's directory, which lies
-//!     on the job's own tmpfs, and while there are capabilities.
-//!  7. The job's directory and the media's file, while the helper may still give them away with chown(2).
+//!  1. Close inherited descriptors, before any is opened: afterwards inherited and own descriptors are
+//!     indistinguishable.
+//!  2. Reset signal dispositions, signal mask and umask, before the first fork and the first file: both inherit them.
+//!  3. Set oom score and core dump filter, before step 4: the `/proc` files of a non-dumpable process belong to root.
+//!  4. Become non-dumpable, before the first message: afterwards the helper holds data that programs of other jobs must
+//!     not reach. Become child subreaper, before the first fork: init would adopt orphans of earlier children.
+//!  5. Create the job's control group, before step 6: the cgroup tree is mounted outside the minimal root.
+//!  6. Enter namespaces and write id maps, then mount the minimal root (`namespaces`, `root`): before the job's
+//!     directory, which is on the job's own tmpfs, and while the helper has capabilities.
+//!  7. Create the job's directory and the media's file, while the helper can still change their owner with chown(2).
 //!
 //! In the child (`launch`), between fork(2) and execve(2):
-//!  8. It waits until the server knows of it: a helper killed in between must not leave a program that nobody knows.
-//!  9. In a pid namespace it is the first process there, which forks the child of the following steps (`init`): before the
-//!     child's session, since a namespace is entered by fork only. Where the helper is root it is in a user namespace too, in
-//!     which the helper has named the program's user during 8.
-//! 10. Session, before anything can fail slowly: from here on its process group can be killed as one. Priority: not in the
-//!     helper, which has to be as quick as the server.
-//! 11. Resource limits, before the uid changes: a hard limit is lowered by anybody, but `RLIMIT_NPROC` is to count for the
-//!     new uid from its first moment.
-//! 12. Bounding set, before the uid: dropping from it takes `CAP_SETPCAP`, which goes with the uid.
-//! 13. Supplementary groups, gid, uid: in this order, since the first two take capabilities that the third gives up.
-//! 14. All other capability sets: where no uid changes they are still there.
-//! 15. `no_new_privs`: Landlock and seccomp ask for it where there is no `CAP_SYS_ADMIN`; no execve(2) gives anything back.
-//! 16. Working directory, as the new uid, so that a directory it cannot enter is found here and not by the program.
-//! 17. Landlock: after the last path that only we need.
-//! 18. Standard streams and signal mask: last of all that can be reported, then the socket is all that is left.
-//! 19. seccomp: after the last system call but execve(2) that its filter denies.
-//! 20. execve(2), which closes the rest.
+//!  8. Wait until the server has received the child's pidfd: otherwise a helper killed in between would leave a program
+//!     that the server cannot find.
+//!  9. In a pid namespace, the first process forks the child for the following steps (`init`): before the child's
+//!     session, since a pid namespace is entered by fork only. If the helper is root, this process is in a user
+//!     namespace too, whose id maps the helper writes during step 8.
+//! 10. Start a session, before any slow step: from here on the process group can be killed as a whole. Lower the
+//!     priority: not in the helper, which must respond as fast as the server.
+//! 11. Set resource limits, before the uid changes: any process may lower a hard limit, but `RLIMIT_NPROC` must count
+//!     for the new uid from the start.
+//! 12. Empty the bounding set, before the uid changes: dropping from it requires `CAP_SETPCAP`, which is lost with the
+//!     uid.
+//! 13. Drop supplementary groups, then change gid, then uid: the first two require capabilities that the third drops.
+//! 14. Empty all other capability sets: if the uid does not change, they are still populated.
+//! 15. Set `no_new_privs`: Landlock and seccomp require it without `CAP_SYS_ADMIN`, and execve(2) then cannot restore
+//!     privileges.
+//! 16. Change the working directory, with the new uid: an inaccessible directory fails here, not in the program.
+//! 17. Enforce Landlock: after the last access to a path that only the helper needs.
+//! 18. Redirect the standard streams and reset the signal mask: after every other preparation, since from here on
+//!     failures can be reported over the socket only.
+//! 19. Install the seccomp filter: after the last system call, other than execve(2), that the filter denies.
+//! 20. Execute the program with execve(2), which closes all other descriptors.
 
 mod bpf;
 mod calls;
@@ -41,82 +47,64 @@ mod inherited;
 mod init;
 mod landlock;
 mod launch;
+mod messages;
+mod monitor;
 mod namespaces;
 mod root;
 mod seccomp;
 mod supervise;
-mod watch;
 
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::SignalFd;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use self::directory::Directory;
-use self::launch::Report;
-use self::supervise::{End, Supervised};
-use self::watch::Watch;
-use crate::channel::{self, Packet};
-use crate::dispatch::BUILD;
+use self::launch::{Report, Streams};
+use self::messages::{Disconnected, receive_message, reply};
+use self::monitor::DenialMonitor;
+use self::supervise::{End, SupervisedProgram};
+use crate::build_id::BUILD;
 use crate::error::{Refusal, Step};
-use crate::protocol::{FileState, Prepare, Reply, Request, Run, decode, encode};
+use crate::protocol::{FileState, Prepare, Reply, Request, RunCommand};
 
-/// The server has gone, or speaks no protocol of ours: either way there is nobody left to work for.
-struct Gone;
-
-/// One job from its first message to end-of-file. The exit code is for a person looking on; the server has been told all.
+/// Serves one job until end-of-file. Returns the process's exit code, which is informational: errors are reported over
+/// the socket.
 pub(crate) fn run() -> i32 {
-    let outset = match inherited::leave_behind() {
-        Ok(outset) => outset,
+    let inherited = match inherited::reset_inherited() {
+        Ok(inherited) => inherited,
         Err(refusal) => {
-            // Whatever failed, descriptor 0 is still the server's socket.
+            // Descriptor 0 is the server's socket even if a step failed.
             let _ = reply(std::io::stdin().as_fd(), &Reply::Refused(refusal), &[]);
             return 1;
         }
     };
-    match serve(outset.channel.as_fd(), &outset.children) {
+    match serve(inherited.channel.as_fd(), &inherited.children) {
         Ok(()) => 0,
-        Err(Gone) => 1,
+        Err(Disconnected) => 1,
     }
 }
 
-/// A program's standard streams.
-struct Streams {
-    stdout: OwnedFd,
-    stderr: OwnedFd,
-    /// `None`: the helper's own standard input, `/dev/null`.
-    stdin: Option<OwnedFd>,
-}
-
-impl Streams {
-    /// Takes the descriptors of [`Request::Run`] in their order.
-    fn new(fds: Vec<OwnedFd>) -> Option<Self> {
-        let mut fds = fds.into_iter();
-        let streams = Self { stdout: fds.next()?, stderr: fds.next()?, stdin: fds.next() };
-        fds.next().is_none().then_some(streams)
-    }
-}
-
-fn serve(channel: BorrowedFd<'_>, children: &SignalFd) -> Result<(), Gone> {
-    let Some((Request::Prepare(prepare), _)) = next(channel)? else { return Err(Gone) };
-    // Dropping the directory removes it, on whichever way this function is left.
-    let directory = match take_up(channel, &prepare)? {
+fn serve(channel: BorrowedFd<'_>, children: &SignalFd) -> Result<(), Disconnected> {
+    let Some((Request::Prepare(prepare), _)) = receive_message(channel)? else {
+        return Err(Disconnected);
+    };
+    // Dropping the directory removes it on every return path.
+    let directory = match create_directory(channel, &prepare)? {
         Ok(directory) => directory,
         Err(refusal) => return reply(channel, &Reply::Refused(refusal), &[]),
     };
-    while let Some((request, fds)) = next(channel)? {
-        let (Request::Run(run), Some(streams)) = (request, Streams::new(fds)) else {
-            return Err(Gone);
+    while let Some((request, fds)) = receive_message(channel)? {
+        let (Request::Run(run), Some(streams)) = (request, Streams::from_fds(fds)) else {
+            return Err(Disconnected);
         };
         let program = Path::new(&run.program.0);
-        let before = FileState::of(program);
+        let before = FileState::from_path(program);
         match run_program(channel, children, &directory, &prepare, &run, streams)? {
             Ok(End { status, usage, timed_out, survivors, attempts }) => {
-                let program = before.filter(|before| FileState::of(program) == Some(*before));
+                let program =
+                    before.filter(|before| FileState::from_path(program) == Some(*before));
                 let ended = Reply::Ended { status, timed_out, usage, program, survivors, attempts };
                 reply(channel, &ended, &[])?;
             }
@@ -126,11 +114,14 @@ fn serve(channel: BorrowedFd<'_>, children: &SignalFd) -> Result<(), Gone> {
     Ok(())
 }
 
-fn take_up(channel: BorrowedFd<'_>, prepare: &Prepare) -> Result<Result<Directory, Refusal>, Gone> {
+fn create_directory(
+    channel: BorrowedFd<'_>,
+    prepare: &Prepare,
+) -> Result<Result<Directory, Refusal>, Disconnected> {
     if prepare.build != BUILD {
         return Ok(Err(Refusal::at(Step::Build)(Errno::ENOEXEC)));
     }
-    match Directory::make(prepare) {
+    match Directory::create(prepare) {
         Ok((directory, media)) => {
             reply(channel, &Reply::Prepared, &[media.as_fd()])?;
             Ok(Ok(directory))
@@ -144,65 +135,35 @@ fn run_program(
     children: &SignalFd,
     directory: &Directory,
     prepare: &Prepare,
-    run: &Run,
+    run: &RunCommand,
     streams: Streams,
-) -> Result<Result<End, Refusal>, Gone> {
+) -> Result<Result<End, Refusal>, Disconnected> {
     let launched = match launch::launch(directory, prepare, run, &streams) {
         Ok(launched) => launched,
         Err(refusal) => return Ok(Err(refusal)),
     };
-    // The program's processes alone hold them now, so that the server sees end-of-file when the last of these has gone.
+    // Closes the helper's copies, so that the server receives end-of-file once the program's last process has exited.
     drop(streams);
-    let told =
+    let started =
         reply(channel, &Reply::Started { pid: launched.pid.as_raw() }, &[launched.pidfd.as_fd()]);
-    if told.is_ok() {
-        launched.go();
+    if started.is_ok() {
+        launched.release();
     }
-    // Supervised even where the server has gone by now: then it ends at once, as it would a moment later.
-    let filter = launched.filter.as_ref();
-    let mut watch = filter.map(|filter| Watch::new(&prepare.view, &directory.path, filter.as_fd()));
-    let watching = watch.as_mut();
-    let program = Supervised { pid: launched.pid, group: directory.group.as_ref() };
-    let mut end = supervise::supervise(channel, children, program, watching, run.time_limit)?;
-    end.attempts = watch.map(Watch::noted).unwrap_or_default();
+    // Supervises the child even if the server has disconnected: supervision then ends it at once.
+    let listener_socket = launched.listener_socket.as_ref();
+    let mut monitor = listener_socket
+        .map(|socket| DenialMonitor::new(&prepare.view, &directory.path, socket.as_fd()));
+    let active_monitor = monitor.as_mut();
+    let program = SupervisedProgram { pid: launched.pid, group: directory.group.as_ref() };
+    let mut end = supervise::supervise(channel, children, program, active_monitor, run.time_limit)?;
+    end.attempts = monitor.map(DenialMonitor::into_attempts).unwrap_or_default();
     Ok(match launched.report() {
         Some(Report::Refused(refusal)) => Err(refusal),
         Some(Report::Ended { status, usage }) => Ok(End { status, usage, ..end }),
-        // The namespace's first process was killed, and not by us: what it would have said is not known.
+        // The namespace's first process was killed from outside, so the program's status is unknown.
         _ if prepare.plan.namespaces && !end.timed_out => {
             Err(Refusal::at(Step::Init)(Errno::ECHILD))
         }
         _ => Ok(end),
     })
-}
-
-/// The next message; `None` at end-of-file.
-fn next<M: DeserializeOwned>(channel: BorrowedFd<'_>) -> Result<Option<(M, Vec<OwnedFd>)>, Gone> {
-    loop {
-        match channel::receive(channel) {
-            Ok(Some(Packet { bytes, fds })) => {
-                return decode(&bytes).map(|message| Some((message, fds))).map_err(|_| Gone);
-            }
-            Ok(None) => return Ok(None),
-            Err(Errno::EAGAIN) => {
-                let mut ready = [PollFd::new(channel, PollFlags::POLLIN)];
-                match poll(&mut ready, PollTimeout::NONE) {
-                    Ok(_) | Err(Errno::EINTR) => {}
-                    Err(_) => return Err(Gone),
-                }
-            }
-            Err(Errno::EINTR) => {}
-            Err(_) => return Err(Gone),
-        }
-    }
-}
-
-/// Never waits: the server reads every answer before it asks again, so the socket has room.
-fn reply(
-    channel: BorrowedFd<'_>,
-    message: &impl Serialize,
-    fds: &[BorrowedFd<'_>],
-) -> Result<(), Gone> {
-    let packet = encode(message).map_err(|_| Gone)?;
-    channel::send(channel, &packet, fds).map_err(|_| Gone)
 }

@@ -1,5 +1,5 @@
-//! Entering namespaces: the helper leaves the server's mounts and IPC for its own, in a user namespace of its own where it is
-//! not root. Pids come later, one namespace for each program, and with it a user namespace where the helper is root.
+//! Entering namespaces: the helper gets its own mount and IPC namespaces and, if it is not root, its own user
+//! namespace. Each program gets a pid namespace later, with a user namespace if the helper is root.
 //! `user_namespaces(7)`, `mount_namespaces(7)`.
 
 use std::fs;
@@ -14,10 +14,10 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Pid, getegid, geteuid, write};
 
 use crate::error::{Refusal, Step};
-use crate::plan::Plan;
+use crate::layers::Plan;
 use crate::policy::User;
 
-/// The machine's `/proc`, where ids are named. The minimal root has none, so it is opened before.
+/// The host's `/proc`, for writing id maps. Opened before the minimal root, which has no `/proc`, is entered.
 pub(super) struct Proc(OwnedFd);
 
 impl Proc {
@@ -26,8 +26,9 @@ impl Proc {
         open("/proc", flags, Mode::empty()).map(Self)
     }
 
-    /// Names one user and one group in the user namespace of `child`, each by its own number: nobody else is anybody there.
-    pub(super) fn name_in(&self, child: Pid, User { uid, gid }: User) -> nix::Result<()> {
+    /// Maps one user and one group in the user namespace of `child`, each to the same id outside. No other id is
+    /// mapped.
+    pub(super) fn write_id_maps(&self, child: Pid, User { uid, gid }: User) -> nix::Result<()> {
         for (file, id) in [("gid_map", gid), ("uid_map", uid)] {
             let map = openat(
                 &self.0,
@@ -35,7 +36,7 @@ impl Proc {
                 OFlag::O_WRONLY | OFlag::O_CLOEXEC,
                 Mode::empty(),
             )?;
-            // In one write(2), which takes all of it or nothing.
+            // A single write(2): the kernel accepts a map only as a whole.
             write(&map, format!("{id} {id} 1").as_bytes())?;
         }
         Ok(())
@@ -54,22 +55,23 @@ pub(super) fn enter(plan: Plan) -> Result<Option<Proc>, Refusal> {
     }
     unshare(flags).map_err(Refusal::at(Step::Namespaces))?;
     if !uid.is_root() {
-        // Each id is itself. Groups cannot be set in here, which is what naming the own group asks for.
-        named(&[
+        // Maps the own ids to themselves. Mapping the own group requires that setgroups(2) is denied.
+        write_own_proc_files(&[
             ("setgroups", "deny".to_owned()),
             ("uid_map", format!("{uid} {uid} 1")),
             ("gid_map", format!("{gid} {gid} 1")),
         ])
         .map_err(Refusal::at(Step::IdMaps))?;
     }
-    // Nothing that is mounted from here on shows outside.
+    // Prevents mounts from propagating to the host.
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
         .map_err(Refusal::at(Step::Namespaces))?;
     Ok(proc)
 }
 
-/// The files in `/proc` of a process that is not dumpable are root's: for this moment it is.
-fn named(maps: &[(&str, String)]) -> nix::Result<()> {
+/// Writes files in `/proc/self`. Makes the process dumpable for that time, because the `/proc` files of non-dumpable
+/// processes belong to root.
+fn write_own_proc_files(maps: &[(&str, String)]) -> nix::Result<()> {
     prctl::set_dumpable(true)?;
     let written = maps.iter().try_for_each(|(name, content)| {
         fs::write(format!("/proc/self/{name}"), content)

@@ -1,7 +1,8 @@
-//! Watches one program until it has ended, its time is over or the server has gone, and leaves no process of it: where it has a
-//! pid namespace that is killed with its first process; else its process group first, then its control group if it has one,
-//! then whatever was handed up to the helper as child subreaper. Where no layer above keeps a program in its group, one that
-//! forks faster than it is killed escapes. wait(2), kill(2), `proc_tid_children(5)`.
+//! Supervises a program until it has ended, its time limit expires or the server disconnects, then kills all of its
+//! descendants. With a pid namespace the kernel kills them with the namespace's first process. Otherwise the process
+//! group is killed, then the control group if there is one, then every orphan adopted by the helper as child subreaper.
+//! Without a layer that keeps a program in its process group, a program that forks faster than it is killed can escape.
+//! wait(2), kill(2), `proc_tid_children(5)`.
 
 use std::fs;
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -15,68 +16,69 @@ use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::{Pid, getpid};
 
-use super::Gone;
-use super::watch::Watch;
+use super::messages::Disconnected;
+use super::monitor::DenialMonitor;
 use crate::cgroup::Group;
-use crate::protocol::{Attempt, Usage};
+use crate::protocol::Attempt;
 use crate::sys;
+use crate::usage::Usage;
 
-/// How long what is left behind is hunted.
-const HUNT: Duration = Duration::from_secs(1);
+/// Time limit for killing the descendants of an ended program.
+const KILL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How often, where no death of a child wakes us sooner.
-const ROUND: Duration = Duration::from_millis(10);
+/// Maximum interval between two kill attempts; the exit of a child shortens it.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 pub(super) struct End {
-    /// As wait(2) gives it.
+    /// Wait status, see wait(2).
     pub(super) status: c_int,
     pub(super) usage: Usage,
     pub(super) timed_out: bool,
     pub(super) survivors: bool,
-    /// Filled in by whoever watched.
+    /// Denied accesses; filled in by the caller.
     pub(super) attempts: Vec<Attempt>,
 }
 
-/// What is watched.
+/// The processes of a running program.
 #[derive(Clone, Copy)]
-pub(super) struct Supervised<'a> {
+pub(super) struct SupervisedProgram<'a> {
     /// The program, or the first process of its pid namespace.
     pub(super) pid: Pid,
-    /// Where all its processes are, if there is one.
+    /// The control group of all processes, if there is one.
     pub(super) group: Option<&'a Group>,
 }
 
-impl Supervised<'_> {
-    /// With all of its process group, or more.
+impl SupervisedProgram<'_> {
+    /// Kills the leader and its process group.
     fn kill(self) {
         let _ = killpg(self.pid, Signal::SIGKILL);
-        // Before setsid(2) it has no group of its own.
+        // Before setsid(2) the child has no process group of its own.
         let _ = kill(self.pid, Signal::SIGKILL);
     }
 
-    /// Kills what is left of an ended program. Whether that was all.
-    fn kill_rest(self, children: &SignalFd) -> bool {
-        let in_group = self.group.is_none_or(Group::kill);
-        kill_children(children) && in_group
+    /// Kills the descendants of an ended program. Returns whether none are left.
+    fn kill_descendants(self, children: &SignalFd) -> bool {
+        let group_empty = self.group.is_none_or(Group::kill);
+        kill_children(children) && group_empty
     }
 }
 
 pub(super) fn supervise(
     channel: BorrowedFd<'_>,
     children: &SignalFd,
-    supervised: Supervised<'_>,
-    mut watch: Option<&mut Watch<'_>>,
+    supervised: SupervisedProgram<'_>,
+    mut monitor: Option<&mut DenialMonitor<'_>>,
     time_limit: Duration,
-) -> Result<End, Gone> {
+) -> Result<End, Disconnected> {
     let program = supervised.pid;
     let deadline = Instant::now().checked_add(time_limit);
     let mut timed_out = false;
     loop {
-        // Its number stays its own until it is reaped: so the group is killed before.
+        // The pid is valid until the process is reaped, so the process group is killed first.
         if has_ended(program) {
             let _ = killpg(program, Signal::SIGKILL);
             if let Ok(Some((status, usage))) = sys::wait_usage(program) {
-                let survivors = !supervised.kill_rest(children);
+                let survivors = !supervised.kill_descendants(children);
                 let attempts = Vec::new();
                 return Ok(End { status, usage, timed_out, survivors, attempts });
             }
@@ -86,57 +88,56 @@ pub(super) fn supervise(
             timed_out = true;
             supervised.kill();
         }
-        let patience = if timed_out { None } else { remaining };
-        // There is nothing to be said while a program runs: a message is as good as an end.
-        if wait_for(channel, children, watch.as_deref_mut(), patience) {
+        let timeout = if timed_out { None } else { remaining };
+        // The server sends nothing while a program runs: any message violates the protocol.
+        if wait_for(channel, children, monitor.as_deref_mut(), timeout) {
             supervised.kill();
-            supervised.kill_rest(children);
-            return Err(Gone);
+            supervised.kill_descendants(children);
+            return Err(Disconnected);
         }
     }
 }
 
-/// Waits for the death of a child or until `patience` is over; whether something came from the server instead. What a watched
-/// program's filter asks is answered meanwhile.
+/// Waits until a child has ended or `timeout` expires, and handles events of the monitor. Returns whether the server
+/// has sent something or disconnected.
 fn wait_for(
     channel: BorrowedFd<'_>,
     children: &SignalFd,
-    watch: Option<&mut Watch<'_>>,
-    patience: Option<Duration>,
+    monitor: Option<&mut DenialMonitor<'_>>,
+    timeout: Option<Duration>,
 ) -> bool {
     let mut ready = vec![
         PollFd::new(channel, PollFlags::POLLIN),
         PollFd::new(children.as_fd(), PollFlags::POLLIN),
     ];
-    if let Some(watch) = &watch {
-        ready.push(PollFd::new(watch.fd(), PollFlags::POLLIN));
+    if let Some(monitor) = &monitor {
+        ready.push(PollFd::new(monitor.fd(), PollFlags::POLLIN));
     }
-    let polled = poll(&mut ready, timeout(patience));
-    let came = |index: usize| ready.get(index).and_then(PollFd::any).unwrap_or(false);
-    let (server, asked) = (came(0), came(2));
+    let polled = poll(&mut ready, poll_timeout(timeout));
+    let has_event = |index: usize| ready.get(index).and_then(PollFd::any).unwrap_or(false);
+    let (server_event, monitor_event) = (has_event(0), has_event(2));
     while let Ok(Some(_)) = children.read_signal() {}
     match polled {
         Ok(_) => {
-            if let (Some(watch), true) = (watch, asked) {
-                watch.attend();
+            if let (Some(monitor), true) = (monitor, monitor_event) {
+                monitor.handle_event();
             }
-            server
+            server_event
         }
         Err(Errno::EINTR) => false,
         Err(_) => true,
     }
 }
 
-/// Rounded up: a timer that fires early would be polled for again and again.
-fn timeout(patience: Option<Duration>) -> PollTimeout {
-    patience.map_or(PollTimeout::NONE, |patience| {
-        let milliseconds = patience.as_micros().div_ceil(1000);
+/// Rounds up to milliseconds: a timeout rounded down would cause repeated early wake-ups.
+fn poll_timeout(timeout: Option<Duration>) -> PollTimeout {
+    timeout.map_or(PollTimeout::NONE, |timeout| {
+        let milliseconds = timeout.as_micros().div_ceil(1000);
         PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX)
     })
 }
 
-/// Whether `program` has ended, without reaping it. Orphans that ended are reaped on the way: zombies count against
-/// `RLIMIT_NPROC`.
+/// Whether `program` has ended, without reaping it. Reaps orphans, since zombies count against `RLIMIT_NPROC`.
 fn has_ended(program: Pid) -> bool {
     loop {
         match sys::ended_child() {
@@ -151,20 +152,20 @@ fn has_ended(program: Pid) -> bool {
     }
 }
 
-/// Kills and reaps every child until there is none, or for [`HUNT`]. Whether there is none. The children of a killed process
-/// become ours, so each round reaches one generation further.
+/// Kills and reaps children until none is left or [`KILL_TIMEOUT`] expires. Returns whether none is left. The helper
+/// adopts the children of killed processes, so each iteration reaches one generation further.
 fn kill_children(children: &SignalFd) -> bool {
-    let deadline = Instant::now() + HUNT;
+    let deadline = Instant::now() + KILL_TIMEOUT;
     loop {
         for child in list_children() {
-            // Ours and not reaped: the number can be no other's.
+            // The child is not reaped yet, so its pid cannot have been reused.
             let _ = kill(child, Signal::SIGKILL);
         }
         loop {
             match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
                 Err(Errno::ECHILD) => return true,
                 Ok(status) if status.pid().is_none() => break,
-                // An error is a status the wrapper does not know; the child is reaped nevertheless.
+                // On an error the wrapper does not support the status; the child is reaped nevertheless.
                 Ok(_) | Err(_) => {}
             }
         }
@@ -172,7 +173,7 @@ fn kill_children(children: &SignalFd) -> bool {
             return false;
         }
         let mut ready = [PollFd::new(children.as_fd(), PollFlags::POLLIN)];
-        let _ = poll(&mut ready, timeout(Some(ROUND)));
+        let _ = poll(&mut ready, poll_timeout(Some(POLL_INTERVAL)));
         while let Ok(Some(_)) = children.read_signal() {}
     }
 }
@@ -184,21 +185,21 @@ fn list_children() -> Vec<Pid> {
             .map(Pid::from_raw)
             .collect()
     };
-    // Not there without CONFIG_PROC_CHILDREN.
+    // The file is missing on kernels without CONFIG_PROC_CHILDREN.
     fs::read_to_string("/proc/thread-self/children").map_or_else(|_| search_children(), numbers)
 }
 
 fn search_children() -> Vec<Pid> {
-    let own = getpid();
+    let own_pid = getpid();
     let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
     processes
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .map(Pid::from_raw)
-        .filter(|pid| parent(*pid) == Some(own))
+        .filter(|pid| parent(*pid) == Some(own_pid))
         .collect()
 }
 
-/// `proc_pid_stat(5)`: the fourth field, after the name in parentheses, which may hold anything.
+/// Reads the parent from `proc_pid_stat(5)`: field 4. The command name in field 2 may contain any characters.
 fn parent(pid: Pid) -> Option<Pid> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, fields) = stat.rsplit_once(')')?;

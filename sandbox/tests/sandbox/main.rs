@@ -1,26 +1,26 @@
-//! The sandbox from outside: this test program is the server, its helper is the real one, the programs are a few lines of
-//! shell. Run it as root and as another user: each sees what the other cannot.
+//! End-to-end tests of the sandbox: this test program acts as server, the helper is the real one, and the programs are
+//! short shell scripts. Run the tests as root and as another user: some results depend on the user.
 //!
-//! A witness (`place`) is a FIFO that a script keeps open: a line from it says that the script has come so far, its
-//! end-of-file that the last process which had it open is gone. So nothing here waits by the clock, but for bounds.
+//! Tests synchronise with scripts over a FIFO ([`fixture::ProcessFifo`]) instead of by delays; delays are upper bounds
+//! only.
 
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "clippy.toml allows these in tests, but takes the functions that tests share for others"
+    reason = "clippy.toml allows these in tests, but not in functions shared by tests"
 )]
 
 mod cgroups;
 mod cleanup;
 mod directory;
 mod faults;
+mod faulty_helper;
+mod fixture;
 mod hostile;
 mod hostile_table;
-mod lies;
+mod malformed_packets;
 mod output;
-mod packets;
-mod place;
-mod plans;
+mod probe;
 mod restrictions;
-mod verdicts;
+mod termination;

@@ -1,4 +1,4 @@
-//! What a program is, sees and may use. Where it is harmless the same program outside shows that the test can fail.
+//! Restrictions of programs. Where possible, the same program outside the sandbox serves as control.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -6,18 +6,19 @@ use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStringExt as _;
 use std::time::Duration;
 
-use mcs_sandbox::{Command, Layer, Limits, Outcome, Policy};
+use mcs_sandbox::{Command, Layer, Policy, ResourceLimits, Termination};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::resource::{Resource, getrlimit};
 
-use crate::place::{
-    AMPLE, Place, USER, is_root, outside, policy, sh, skipped, skipped_without_root, text,
+use crate::fixture::{
+    Fixture, LONG_TIMEOUT, USER, is_root, policy, report_skipped, sh, skip_without_root, text,
+    unsandboxed,
 };
 
-async fn environment(place: &Place) -> (Vec<Vec<u8>>, String) {
-    let mut job = place.job().await;
+async fn program_environment(fixture: &Fixture) -> (Vec<Vec<u8>>, String) {
+    let mut job = fixture.job().await;
     let env = Command { program: "env".into(), args: vec!["-0".into()] };
-    let exit = job.run(&env, AMPLE, 10_000).await.unwrap();
+    let exit = job.run(&env, LONG_TIMEOUT, 10_000).await.unwrap();
     let directory = job.directory().to_str().unwrap().to_owned();
     job.close().await.unwrap();
     let mut variables: Vec<_> =
@@ -27,8 +28,8 @@ async fn environment(place: &Place) -> (Vec<Vec<u8>>, String) {
 }
 
 #[tokio::test]
-async fn the_environment_is_exactly_the_listed_one() {
-    let (found, directory) = environment(&Place::new()).await;
+async fn variables_contains_only_defaults() {
+    let (found, directory) = program_environment(&Fixture::new()).await;
     let expected = [
         format!("HOME={directory}\0"),
         "LANG=C.UTF-8\0".to_owned(),
@@ -39,11 +40,11 @@ async fn the_environment_is_exactly_the_listed_one() {
 }
 
 #[tokio::test]
-async fn the_operators_variables_are_added_or_take_the_place_of_others() {
+async fn policy_variables_adds_and_overrides_variables() {
     let strange = OsString::from_vec(b"\xff = \n".to_vec());
-    let environment_ = vec![("STRANGE".into(), strange), ("LANG".into(), "de_DE".into())];
+    let overrides = vec![("STRANGE".into(), strange), ("LANG".into(), "de_DE".into())];
     let (found, directory) =
-        environment(&Place::with(Policy { environment: environment_, ..policy() })).await;
+        program_environment(&Fixture::with(Policy { environment: overrides, ..policy() })).await;
     let expected = [
         format!("HOME={directory}\0").into_bytes(),
         b"LANG=de_DE\0".to_vec(),
@@ -55,68 +56,70 @@ async fn the_operators_variables_are_added_or_take_the_place_of_others() {
 }
 
 #[tokio::test]
-async fn descriptors_are_exactly_the_three_though_the_server_leaks_one() {
+async fn only_standard_descriptors_are_open() {
     const OPEN: &str =
         "i=0; while [ $i -lt 1024 ]; do [ -e /proc/$$/fd/$i ] && echo $i; i=$((i+1)); done; exit 0";
-    // By now the runtime and its helper have theirs; a test in parallel may add to them.
-    let place = Place::new();
+    // The runtime and its helper already have their descriptors; concurrent tests may open more.
+    let fixture = Fixture::new();
     let leak = File::open("/dev/null").unwrap();
-    // Up to where no test in parallel uses the number.
+    // A number that concurrent tests do not use.
     let leak = fcntl(&leak, FcntlArg::F_DUPFD(900)).unwrap();
     assert!((900..1024).contains(&leak), "{leak}");
 
-    let exit = place.sh(OPEN).await;
+    let exit = fixture.sh(OPEN).await;
     assert_eq!(text(&exit.stdout), "0\n1\n2\n");
 
-    let control = outside("/bin/sh").args(["-c", OPEN]).output().unwrap();
+    let control = unsandboxed("/bin/sh").args(["-c", OPEN]).output().unwrap();
     assert!(text(&control.stdout).lines().any(|line| line == leak.to_string()));
     nix::unistd::close(leak).unwrap();
 }
 
 #[tokio::test]
-async fn standard_input_is_at_its_end() {
-    let place = Place::new();
+async fn stdin_is_dev_null() {
+    let fixture = Fixture::new();
     let exit =
-        place.sh("read -r line && exit 1; (echo x >&0) && exit 2; readlink /proc/$$/fd/0").await;
-    assert_eq!((exit.outcome, text(&exit.stdout)), (Outcome::Exited(0), "/dev/null\n"));
+        fixture.sh("read -r line && exit 1; (echo x >&0) && exit 2; readlink /proc/$$/fd/0").await;
+    assert_eq!((exit.termination, text(&exit.stdout)), (Termination::Exited(0), "/dev/null\n"));
 }
 
 #[tokio::test]
-async fn standard_input_may_be_a_file_in_memory_that_no_program_changes() {
+async fn stdin_can_be_a_sealed_file() {
     const SCRIPT: &str = "cat; (echo x >&0) 2>/dev/null && exit 1; \
         (echo x >>/proc/self/fd/0) 2>/dev/null && exit 2; exit 0";
     let file = mcs_sandbox::sealed("test", b"sealed").unwrap();
     let command = Command { program: "/bin/sh".into(), args: vec!["-c".into(), SCRIPT.into()] };
-    // By the base layer alone, with each layer beside it, and with all that the machine has.
-    let mut places: Vec<_> =
-        Layer::ALL.into_iter().map(|layer| Place::with_layers(policy(), &[layer])).collect();
-    places.push(Place::new());
-    let tried = Place::new();
-    let sandbox = tried.candidate().settle(&tried.jobs()).await.unwrap();
-    let held: Vec<_> =
-        Layer::ALL.into_iter().filter(|layer| sandbox.layers().holds(*layer)).collect();
-    places.retain(|place| {
-        Layer::ALL.into_iter().all(|it| !place.sandbox.layers().holds(it) || held.contains(&it))
+    // The base layer alone, with each other layer, and with all available layers.
+    let mut fixtures: Vec<_> =
+        Layer::ALL.into_iter().map(|layer| Fixture::with_layers(policy(), &[layer])).collect();
+    fixtures.push(Fixture::new());
+    let probe_fixture = Fixture::new();
+    let sandbox = probe_fixture.builder().probe(&probe_fixture.jobs()).await.unwrap();
+    let active: Vec<_> =
+        Layer::ALL.into_iter().filter(|layer| sandbox.layers().is_active(*layer)).collect();
+    fixtures.retain(|fixture| {
+        Layer::ALL
+            .into_iter()
+            .all(|layer| !fixture.sandbox.layers().is_active(layer) || active.contains(&layer))
     });
-    places.push(Place::with_layers(policy(), &held));
-    for place in places {
-        // Each reads it from its beginning, though they share the offset.
+    fixtures.push(Fixture::with_layers(policy(), &active));
+    for fixture in fixtures {
+        // All programs share the offset.
         std::io::Seek::rewind(&mut (&file)).unwrap();
-        let mut job = place.job().await;
-        let exit = job.run_with_input(&command, file.as_fd(), AMPLE, 1000).await.unwrap();
-        assert_eq!((exit.outcome, text(&exit.stdout)), (Outcome::Exited(0), "sealed"));
-        // Of the next program standard input is at its end again.
+        let mut job = fixture.job().await;
+        let exit = job.run_with_input(&command, file.as_fd(), LONG_TIMEOUT, 1000).await.unwrap();
+        assert_eq!((exit.termination, text(&exit.stdout)), (Termination::Exited(0), "sealed"));
+        // The next program has an empty standard input.
         let cat = Command { program: "cat".into(), args: Vec::new() };
-        let exit = job.run(&cat, AMPLE, 1000).await.unwrap();
-        assert_eq!((exit.outcome, text(&exit.stdout)), (Outcome::Exited(0), ""));
+        let exit = job.run(&cat, LONG_TIMEOUT, 1000).await.unwrap();
+        assert_eq!((exit.termination, text(&exit.stdout)), (Termination::Exited(0), ""));
         job.close().await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn there_are_no_capabilities_and_none_to_be_had() {
-    let place = Place::new();
-    let status = status(&place).await;
+async fn has_no_capabilities() {
+    let fixture = Fixture::new();
+    let status = status(&fixture).await;
     assert_eq!(field(&status, "NoNewPrivs"), "1");
     for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
         assert_eq!(field(&status, set), "0000000000000000", "{set}");
@@ -124,42 +127,42 @@ async fn there_are_no_capabilities_and_none_to_be_had() {
     if is_root() {
         assert_eq!(field(&status, "CapBnd"), "0000000000000000");
         let own = std::fs::read_to_string("/proc/self/status").unwrap();
-        assert_ne!(field(&own, "CapEff"), "0000000000000000", "the control");
+        assert_ne!(field(&own, "CapEff"), "0000000000000000", "control");
     } else {
-        skipped("the bounding set", "needs root");
+        report_skipped("the bounding set", "needs root");
     }
 }
 
 #[tokio::test]
-async fn user_group_and_groups_are_the_configured_ones() {
-    if skipped_without_root("user_group_and_groups_are_the_configured_ones") {
+async fn runs_with_configured_ids() {
+    if skip_without_root("runs_with_configured_ids") {
         return;
     }
-    // Of the whole test program; harmless, and without it there may be no group to leave.
+    // Applies to the whole test program, which is harmless. Without it there may be no group to drop.
     nix::unistd::setgroups(&[nix::unistd::Gid::from_raw(61_236)]).unwrap();
     let own = std::fs::read_to_string("/proc/self/status").unwrap();
-    assert_eq!(field(&own, "Groups"), "61236", "the control");
-    let status = status(&Place::new()).await;
+    assert_eq!(field(&own, "Groups"), "61236", "control");
+    let status = status(&Fixture::new()).await;
     assert_eq!(field(&status, "Uid"), [USER.uid.to_string().as_str(); 4].join("\t"));
     assert_eq!(field(&status, "Gid"), [USER.gid.to_string().as_str(); 4].join("\t"));
     assert_eq!(field(&status, "Groups"), "");
 }
 
 #[tokio::test]
-async fn signals_mask_and_umask_are_reset() {
-    let status = status(&Place::new()).await;
+async fn resets_signals_and_umask() {
+    let status = status(&Fixture::new()).await;
     for set in ["SigBlk", "SigIgn", "SigCgt"] {
         assert_eq!(field(&status, set), "0000000000000000", "{set}");
     }
     assert_eq!(field(&status, "Umask"), "0077");
     let own = std::fs::read_to_string("/proc/self/status").unwrap();
-    assert_ne!(field(&own, "SigIgn"), "0000000000000000", "the control: Rust ignores SIGPIPE");
+    assert_ne!(field(&own, "SigIgn"), "0000000000000000", "control: Rust ignores SIGPIPE");
 }
 
-async fn status(place: &Place) -> String {
+async fn status(fixture: &Fixture) -> String {
     let cat = Command { program: "cat".into(), args: vec!["/proc/self/status".into()] };
-    let exit = place.run(&cat).await.unwrap();
-    assert_eq!(exit.outcome, Outcome::Exited(0));
+    let exit = fixture.run(&cat).await.unwrap();
+    assert_eq!(exit.termination, Termination::Exited(0));
     text(&exit.stdout).to_owned()
 }
 
@@ -169,8 +172,8 @@ fn field<'a>(status: &'a str, name: &str) -> &'a str {
 }
 
 #[tokio::test]
-async fn the_program_leads_a_session_of_its_own_without_a_terminal() {
-    let exit = Place::new().sh("cat /proc/$$/stat; exec 3< /dev/tty").await;
+async fn leads_session_without_terminal() {
+    let exit = Fixture::new().sh("cat /proc/$$/stat; exec 3< /dev/tty").await;
     let stat = text(&exit.stdout);
     let pid: u32 = stat.split(' ').next().unwrap().parse().unwrap();
     let fields: Vec<i64> = stat
@@ -183,12 +186,12 @@ async fn the_program_leads_a_session_of_its_own_without_a_terminal() {
         .map(|field| field.parse().unwrap())
         .collect();
     assert_eq!(fields, [i64::from(pid), i64::from(pid), 0], "process group, session, terminal");
-    assert_ne!(exit.outcome, Outcome::Exited(0));
+    assert_ne!(exit.termination, Termination::Exited(0));
 }
 
 #[tokio::test]
-async fn a_program_gives_way_to_the_server() {
-    let exit = Place::new().sh("cat /proc/$$/stat").await;
+async fn runs_with_lower_priority() {
+    let exit = Fixture::new().sh("cat /proc/$$/stat").await;
     let nice = |stat: &str| -> i64 {
         let fields = stat.rsplit_once(") ").unwrap().1;
         fields.split(' ').nth(16).unwrap().parse().unwrap()
@@ -198,18 +201,18 @@ async fn a_program_gives_way_to_the_server() {
 }
 
 #[tokio::test]
-async fn resource_limits_are_those_of_the_policy() {
-    let limits = Limits {
+async fn applies_resource_limits() {
+    let limits = ResourceLimits {
         cpu_time: Some(Duration::from_millis(6500)),
         file_size: Some(12_345),
         open_files: Some(77),
         processes: Some(3000),
         address_space: Some(5 << 30),
-        ..Limits::default()
+        ..ResourceLimits::default()
     };
-    let place = Place::with(Policy { limits, ..policy() });
+    let fixture = Fixture::with(Policy { limits, ..policy() });
     let cat = Command { program: "cat".into(), args: vec!["/proc/self/limits".into()] };
-    let found = text(&place.run(&cat).await.unwrap().stdout).to_owned();
+    let found = text(&fixture.run(&cat).await.unwrap().stdout).to_owned();
     let limit = |name: &str| {
         let line = found.lines().find_map(|line| line.strip_prefix(name)).unwrap();
         let mut fields = line.split_whitespace();
@@ -226,17 +229,17 @@ async fn resource_limits_are_those_of_the_policy() {
 }
 
 #[tokio::test]
-async fn a_file_grows_no_further_than_its_limit() {
-    let limits = Limits { file_size: Some(10_000), ..Limits::default() };
-    let place = Place::with(Policy { limits, ..policy() });
+async fn enforces_file_size_limit() {
+    let limits = ResourceLimits { file_size: Some(10_000), ..ResourceLimits::default() };
+    let fixture = Fixture::with(Policy { limits, ..policy() });
     // SIGXFSZ.
-    let exit = place.sh("exec head -c 20000 /dev/zero > tmp/file").await;
-    assert_eq!(exit.outcome, Outcome::Signaled(25));
+    let exit = fixture.sh("exec head -c 20000 /dev/zero > tmp/file").await;
+    assert_eq!(exit.termination, Termination::Signaled(25));
 }
 
 #[tokio::test]
-async fn a_dump_of_memory_has_nothing_in_it_and_the_kernel_kills_jobs_first() {
-    let exit = Place::new().sh("cat /proc/$$/coredump_filter /proc/$$/oom_score_adj").await;
+async fn core_dumps_are_empty_and_oom_score_is_raised() {
+    let exit = Fixture::new().sh("cat /proc/$$/coredump_filter /proc/$$/oom_score_adj").await;
     let own: i32 =
         std::fs::read_to_string("/proc/self/oom_score_adj").unwrap().trim().parse().unwrap();
     let expected = format!("00000000\n{}\n", (own + 500).min(1000));
@@ -244,22 +247,23 @@ async fn a_dump_of_memory_has_nothing_in_it_and_the_kernel_kills_jobs_first() {
 }
 
 #[tokio::test]
-async fn a_setuid_program_gives_no_user() {
+async fn setuid_program_gains_no_privileges() {
     let su = std::path::Path::new("/bin/su");
     if !su.exists() {
-        skipped("a_setuid_program_gives_no_user", "there is no su");
+        report_skipped("setuid_program_gains_no_privileges", "/bin/su is missing");
         return;
     }
-    let mut job = Place::new().job().await;
-    let exit = job.run(&sh(&job, "su -c id < /dev/null"), AMPLE, 1000).await.unwrap();
+    let mut job = Fixture::new().job().await;
+    let exit = job.run(&sh(&job, "su -c id < /dev/null"), LONG_TIMEOUT, 1000).await.unwrap();
     assert!(!text(&exit.stdout).contains("uid=0"), "{exit:?}");
-    assert_ne!(exit.outcome, Outcome::Exited(0));
+    assert_ne!(exit.termination, Termination::Exited(0));
     job.close().await.unwrap();
 }
 
 #[tokio::test]
-async fn the_helper_is_closed_to_its_programs() {
-    // Not dumpable: what it has in /proc is root's, whoever runs it.
-    let exit = Place::new().sh("head -c 1 /proc/$PPID/environ || exit 9; ls /proc/$PPID/fd").await;
-    assert_eq!(exit.outcome, Outcome::Exited(9), "{exit:?}");
+async fn program_cannot_inspect_helper() {
+    // The helper is not dumpable, so its /proc files belong to root.
+    let exit =
+        Fixture::new().sh("head -c 1 /proc/$PPID/environ || exit 9; ls /proc/$PPID/fd").await;
+    assert_eq!(exit.termination, Termination::Exited(9), "{exit:?}");
 }

@@ -1,0 +1,75 @@
+//! Builder of a sandbox.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::error::Error;
+use crate::layers::{Layer, Layers, Plan};
+use crate::policy::Policy;
+use crate::probe;
+use crate::sandbox::{Helper, Sandbox};
+
+/// A sandbox with a policy whose available layers are not determined yet.
+#[derive(Debug)]
+pub struct SandboxBuilder {
+    helper: Arc<Helper>,
+    policy: Arc<Policy>,
+}
+
+impl SandboxBuilder {
+    /// Uses as helper the file `mcs-sandbox` beside this executable if it has the same build, else this executable,
+    /// whose `main` must call [`dispatch`](crate::dispatch()). Blocks while the helper prints its build id
+    /// (milliseconds, at most 5 s).
+    pub fn new(policy: Policy) -> Result<Self, Error> {
+        let policy = Arc::new(policy.validated()?);
+        let helper = Arc::new(Helper::find()?);
+        Ok(Self { helper, policy })
+    }
+
+    /// Creates a builder with the given helper: `mcs-sandbox`, or a program whose `main` calls
+    /// [`dispatch`](crate::dispatch()).
+    pub fn with_helper(path: &Path, policy: Policy) -> Result<Self, Error> {
+        let policy = Arc::new(policy.validated()?);
+        let helper = Arc::new(Helper::open(path)?);
+        Ok(Self { helper, policy })
+    }
+
+    /// Determines the available layers by a complete job in `parent` whose shell inspects its own restrictions, and
+    /// verifies that nothing is left of the job. A layer that fails is turned off, with the reason, and the probe is
+    /// repeated. Every layer that passes is enforced for all jobs.
+    ///
+    /// # Errors
+    /// [`Error::InsufficientLayers`] if the policy's mode requires more layers, or the error of the base layer.
+    pub async fn probe(self, parent: &Path) -> Result<Sandbox, Error> {
+        probe::probe(&self.policy, |layers| self.build(layers), parent).await
+    }
+
+    /// Builds a sandbox with exactly these layers without probing them, for tests of machines with fewer layers.
+    #[must_use]
+    pub fn build_unprobed(self, layers: &[Layer]) -> Sandbox {
+        let plan = Plan::from_layers(layers, &self.policy);
+        let turned_off = Layer::ALL.into_iter().filter(|layer| !plan.has(*layer));
+        let off = turned_off.map(|layer| (layer, "turned off".to_owned())).collect();
+        self.build(Layers {
+            plan,
+            base: "not probed".to_owned(),
+            off,
+            no_users: None,
+            no_cgroup: None,
+        })
+    }
+
+    fn build(&self, layers: Layers) -> Sandbox {
+        Sandbox::new(&self.helper, &self.policy, layers)
+    }
+}
+
+impl Sandbox {
+    /// Returns a builder with another policy that keeps the open helper, even if its file has been replaced, and the
+    /// location of the jobs' control groups.
+    pub fn with_policy(&self, mut policy: Policy) -> Result<SandboxBuilder, Error> {
+        policy.cgroup = self.policy().cgroup.clone();
+        let policy = Arc::new(policy.validated()?);
+        Ok(SandboxBuilder { helper: Arc::clone(self.shared_helper()), policy })
+    }
+}
