@@ -1,9 +1,7 @@
-//! What the rules cost: compiling, preparing, and in a fresh process loading and scanning. Prints a table.
-//! `cargo bench -p mcs-rules [-- RULES…]`, by default with the project's own.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "evaluators are started as they are, without a sandbox"
-)]
+//! Measures compiling and preparing of rules, and loading and scanning in a new process. Prints a table.
+//!
+//! `cargo bench -p mcs-evaluator [-- RULES…]`, by default with the rules in `config/rules`.
+#![expect(clippy::disallowed_methods, reason = "evaluators are started without a sandbox")]
 
 use std::{
     env,
@@ -14,29 +12,29 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mcs_rules::{RuleSet, arguments};
+use mcs_evaluator::{RuleSet, arguments};
 
 const MIB: usize = 1 << 20;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // Started by itself, as a server does.
-    mcs_rules::dispatch();
-    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/rules");
-    let given: Vec<_> =
+    // The benchmark starts its own program as an evaluator, as the service does.
+    mcs_evaluator::dispatch();
+    let supplied = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/rules");
+    let rule_paths: Vec<_> =
         env::args_os().skip(1).filter(|arg| arg != "--bench").map(PathBuf::from).collect();
-    let paths = if given.is_empty() { vec![own] } else { given };
-    let begun = Instant::now();
+    let paths = if rule_paths.is_empty() { vec![supplied] } else { rule_paths };
+    let start = Instant::now();
     let rules = RuleSet::load(&paths)?;
-    let compiled = begun.elapsed();
-    println!("{} rules, compiled and prepared in {compiled:?}", rules.names().len());
+    let duration = start.elapsed();
+    println!("{} rules, compiled and prepared in {duration:?}", rules.names().len());
     println!("prepared: {} KiB", rules.prepared().len() / 1024);
 
-    let folder = tempfile::tempdir()?;
-    let prepared = folder.path().join("rules");
+    let directory = tempfile::tempdir()?;
+    let prepared = directory.path().join("rules");
     fs::write(&prepared, rules.prepared())?;
     let program = env::current_exe()?;
     let run = |media: &Path| -> Result<Duration, std::io::Error> {
-        let begun = Instant::now();
+        let start = Instant::now();
         let status = Command::new(&program)
             .args(arguments([]))
             .arg(media)
@@ -44,19 +42,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             .stdout(Stdio::null())
             .status()?;
         hint::black_box(status);
-        Ok(begun.elapsed())
+        Ok(start.elapsed())
     };
     let shell = |media: &Path| -> Result<Duration, std::io::Error> {
-        let begun = Instant::now();
+        let start = Instant::now();
         hint::black_box(Command::new("/bin/sh").args(["-c", "exit 0"]).arg(media).status()?);
-        Ok(begun.elapsed())
+        Ok(start.elapsed())
     };
-    let empty = folder.path().join("empty");
+    let empty = directory.path().join("empty");
     fs::write(&empty, "x")?;
-    println!("fresh process, 1 byte: {:?} (median of 200)", median(200, || run(&empty))?);
-    println!("fresh shell, exit 0: {:?} (median of 200)", median(200, || shell(&empty))?);
+    println!("new process, 1 byte: {:?} (median of 200)", median(200, || run(&empty))?);
+    println!("new shell, exit 0: {:?} (median of 200)", median(200, || shell(&empty))?);
     for (name, fill) in [("zeros", 0_u8), ("noise", 1)] {
-        let media = folder.path().join(name);
+        let media = directory.path().join(name);
         fs::write(&media, content(50 * MIB, fill))?;
         println!("50 MiB of {name}: {:?} (median of 5)", median(5, || run(&media))?);
     }
@@ -69,12 +67,12 @@ fn median(
     times: usize,
     run: impl Fn() -> Result<Duration, std::io::Error>,
 ) -> Result<Duration, std::io::Error> {
-    let mut took = (0..times).map(|_| run()).collect::<Result<Vec<_>, _>>()?;
-    took.sort();
-    Ok(took.get(times / 2).copied().unwrap_or_default())
+    let mut durations = (0..times).map(|_| run()).collect::<Result<Vec<_>, _>>()?;
+    durations.sort();
+    Ok(durations.get(times / 2).copied().unwrap_or_default())
 }
 
-/// Zeros, or bytes that look random (xorshift).
+/// Returns zeros, or pseudo-random bytes (xorshift).
 fn content(length: usize, fill: u8) -> Vec<u8> {
     if fill == 0 {
         return vec![0; length];

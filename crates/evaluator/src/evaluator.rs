@@ -1,5 +1,6 @@
-//! The evaluator: a process for one media, in the sandbox. It says by its exit code what it found, and prints the names of
-//! the rules that match; whatever else it does, a panic and a signal among it, is no verdict.
+//! The evaluator: a process that evaluates the rules on one file, in the sandbox. Its exit code is the result, and its
+//! standard output has the names of the rules that match. Any other termination, such as a panic or a signal, is a
+//! failure.
 
 use std::{
     env,
@@ -17,41 +18,44 @@ use boreal::{
 
 use crate::prepared::restore;
 
-/// The exit code of an evaluator that found nothing.
+/// Exit code of an evaluator when no rule matches.
 pub const CLEAN: i32 = 0;
-/// The exit code of one that found something, and printed it.
+/// Exit code of an evaluator when rules match. Their names are on standard output.
 pub const NOT_CLEAN: i32 = 1;
-/// The exit code of one that could not tell; the reason is on standard error.
+/// Exit code of an evaluator that failed. The reason is on standard error.
 const FAILED: i32 = 2;
 
-/// The first argument of an evaluator.
-const NAME: &str = "evaluate-rules";
+/// First argument of an evaluator.
+const COMMAND: &str = "evaluate-rules";
 
-/// Names that are printed: a media that matches more is refused as well.
-const MAX_NAMES: usize = 16;
+/// Maximum number of reported names. The evaluation stops there, because the file is already refused.
+pub(crate) const MAX_NAMES: usize = 16;
 
-/// Returns the arguments that make a program whose `main` calls [`dispatch`] an evaluator; the media's path comes after them.
-/// Standard input is a file with the prepared rules, see [`RuleSet::prepared`](crate::RuleSet::prepared): it is mapped, so that
-/// evaluators which share its descriptor share no offset. Rules with one of the `ignored` names refuse nothing.
+/// Returns the arguments that start a program whose `main` calls [`dispatch`] as an evaluator. The path of the file
+/// must follow them.
+///
+/// Standard input must be a file with the prepared rules, see [`RuleSet::prepared`](crate::RuleSet::prepared). It is
+/// mapped rather than read, because evaluators that share its descriptor also share its offset. Matches of rules with
+/// one of the `ignored` names are not reported.
 #[must_use]
 pub fn arguments<'a>(ignored: impl IntoIterator<Item = &'a str>) -> Vec<OsString> {
     let ignored = ignored.into_iter().collect::<Vec<_>>().join(",");
-    vec![NAME.into(), ignored.into()]
+    vec![COMMAND.into(), ignored.into()]
 }
 
-/// Evaluates and exits, if this process was started for that; else returns at once.
+/// Evaluates the rules and exits, if this process was started as an evaluator. Otherwise returns.
 ///
-/// To be called first thing in `main`, before any thread or runtime.
+/// Must be called first in `main`, before threads or a runtime are started.
 pub fn dispatch() {
     let mut arguments = env::args_os().skip(1);
-    if arguments.next().is_none_or(|name| name != NAME) {
+    if arguments.next().is_none_or(|argument| argument != COMMAND) {
         return;
     }
-    let rest: Vec<_> = arguments.collect();
-    let code = match rest.as_slice() {
-        [ignored, media] => evaluate(ignored, media).unwrap_or_else(|why| {
-            // Where nobody hears it the exit code is left.
-            let _unheard = writeln!(io::stderr(), "{why}");
+    let arguments: Vec<_> = arguments.collect();
+    let code = match arguments.as_slice() {
+        [ignored, media] => evaluate(ignored, media).unwrap_or_else(|error| {
+            // If standard error is closed, the exit code still reports the failure.
+            let _closed = writeln!(io::stderr(), "{error}");
             FAILED
         }),
         _ => FAILED,
@@ -59,93 +63,94 @@ pub fn dispatch() {
     process::exit(code)
 }
 
-fn evaluate(ignored: &OsStr, media: &OsStr) -> Result<i32, Failure> {
+fn evaluate(ignored: &OsStr, media: &OsStr) -> Result<i32, EvaluationError> {
     let prepared = io::stdin().as_fd().try_clone_to_owned().map(File::from);
     let prepared =
-        prepared.and_then(|file| mcs_sandbox::map_file(&file)).map_err(Failure::Rules)?;
-    let media = File::open(media).map_err(Failure::Media)?;
-    let bytes = mcs_sandbox::map_file(&media).map_err(Failure::Media)?;
+        prepared.and_then(|file| mcs_sandbox::map_file(&file)).map_err(EvaluationError::Rules)?;
+    let media = File::open(media).map_err(EvaluationError::Media)?;
+    let bytes = mcs_sandbox::map_file(&media).map_err(EvaluationError::Media)?;
     let ignored = ignored.to_string_lossy();
-    let found = matches(prepared, bytes, &ignored.split(',').collect::<Vec<_>>())?;
-    if found.is_empty() {
+    let names = matches(prepared, bytes, &ignored.split(',').collect::<Vec<_>>())?;
+    if names.is_empty() {
         return Ok(CLEAN);
     }
-    // Without a name it would be no finding: the server counts that as a failure.
-    writeln!(io::stdout(), "{}", found.join(", ")).map_err(Failure::Output)?;
+    // The service rejects this exit code without a name, so a failed write must not exit with it.
+    writeln!(io::stdout(), "{}", names.join(", ")).map_err(EvaluationError::Output)?;
     Ok(NOT_CLEAN)
 }
 
-/// Returns the names of the prepared rules that match, each once.
+/// Returns the distinct names of the prepared rules that match, at most [`MAX_NAMES`].
 ///
 /// # Errors
-/// A part that cannot be restored or evaluated, unless rules of other parts match.
+/// If a part cannot be restored or evaluated and no rule of another part matches.
 pub(crate) fn matches(
     prepared: &[u8],
     bytes: &[u8],
     ignored: &[&str],
-) -> Result<Vec<String>, Failure> {
-    let mut found = Vec::new();
-    let mut failure = None;
-    for part in restore(prepared).map_err(Failure::Rules)? {
-        let evaluated = part
-            .map_err(Failure::Rules)
-            .and_then(|part| matches_of_part(part, bytes, ignored, &mut found));
-        if found.len() >= MAX_NAMES {
+) -> Result<Vec<String>, EvaluationError> {
+    let mut names = Vec::new();
+    let mut first_error = None;
+    for part in restore(prepared).map_err(EvaluationError::Rules)? {
+        let result = part
+            .map_err(EvaluationError::Rules)
+            .and_then(|scanner| add_matches_of_part(scanner, bytes, ignored, &mut names));
+        if names.len() >= MAX_NAMES {
             break;
         }
-        failure = failure.or(evaluated.err());
+        first_error = first_error.or(result.err());
     }
-    match failure {
-        Some(failure) if found.is_empty() => Err(failure),
-        _ => Ok(found),
+    match first_error {
+        Some(error) if names.is_empty() => Err(error),
+        _ => Ok(names),
     }
 }
 
-fn matches_of_part(
+fn add_matches_of_part(
     mut scanner: Scanner,
     bytes: &[u8],
     ignored: &[&str],
-    found: &mut Vec<String>,
-) -> Result<(), Failure> {
+    names: &mut Vec<String>,
+) -> Result<(), EvaluationError> {
     let events = CallbackEvents::RULE_MATCH | CallbackEvents::STRING_REACHED_MATCH_LIMIT;
     scanner.set_scan_params(scanner.scan_params().clone().callback_events(events));
-    let mut crowded = None;
-    let ended = scanner.scan_mem_with_callback(bytes, |event| {
+    let mut limited_string = None;
+    let result = scanner.scan_mem_with_callback(bytes, |event| {
         match event {
             ScanEvent::RuleMatch(rule)
-                if !ignored.contains(&rule.name) && !found.iter().any(|name| name == rule.name) =>
+                if !ignored.contains(&rule.name) && !names.iter().any(|name| name == rule.name) =>
             {
-                found.push(rule.name.to_owned());
+                names.push(rule.name.to_owned());
             }
             ScanEvent::StringReachedMatchLimit(string) => {
-                crowded = Some(format!("{} of rule {}", string.string_name, string.rule_name));
+                limited_string =
+                    Some(format!("{} of rule {}", string.string_name, string.rule_name));
             }
             _ => {}
         }
-        if found.len() < MAX_NAMES {
+        if names.len() < MAX_NAMES {
             ScanCallbackResult::Continue
         } else {
             ScanCallbackResult::Abort
         }
     });
-    match (ended, crowded) {
+    match (result, limited_string) {
         (Ok(()), None) => Ok(()),
-        (Ok(()), Some(string)) => Err(Failure::Crowded(string)),
-        (Err(why), _) => Err(Failure::Scan(why.to_string())),
+        (Ok(()), Some(string)) => Err(EvaluationError::MatchLimit(string)),
+        (Err(error), _) => Err(EvaluationError::Engine(error.to_string())),
     }
 }
 
-/// Why there is no verdict.
+/// Reason why an evaluation has no result. The service reports the message to operators.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Failure {
-    #[error("the prepared rules cannot be used: {0}")]
+pub(crate) enum EvaluationError {
+    #[error("cannot load the prepared rules: {0}")]
     Rules(#[source] io::Error),
-    #[error("the media cannot be read: {0}")]
+    #[error("cannot read the media: {0}")]
     Media(#[source] io::Error),
-    #[error("what was found cannot be told: {0}")]
+    #[error("cannot write the names of matching rules: {0}")]
     Output(#[source] io::Error),
-    #[error("{0} is found more often than can be looked at")]
-    Crowded(String),
-    #[error("the scan broke off: {0}")]
-    Scan(String),
+    #[error("string {0} has too many matches in the file")]
+    MatchLimit(String),
+    #[error("the rule engine failed: {0}")]
+    Engine(String),
 }

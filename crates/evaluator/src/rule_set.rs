@@ -1,4 +1,6 @@
-//! The rules of an operator: found, read, compiled, and prepared for evaluators, which load them without compiling.
+//! Finds, reads and compiles rules, and prepares them for evaluators.
+//!
+//! Reference of the language:
 //! <https://yara.readthedocs.io/en/stable/writingrules.html>
 
 use std::{
@@ -8,35 +10,30 @@ use std::{
     sync::Arc,
 };
 
-use boreal::{
-    Compiler, Scanner,
-    compiler::{AddRuleError, CompilerBuilder, CompilerParams},
-    scanner::ScanParams,
-};
+use boreal::{Scanner, compiler::CompilerParams, scanner::ScanParams};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    prepared::{console, encode, survives},
-    split::{MAX_RULES, find_lost, fits, split},
+    compiler::{invalid, new_compiler},
+    error::RuleLoadError,
+    prepared::{encode, is_restorable},
+    split::{find_unrestorable, fits, split},
 };
 
-/// What rule files are called.
+/// File name extensions of rule files in directories.
 const EXTENSIONS: [&str; 2] = ["yar", "yara"];
 
-/// Directories in directories that are looked into.
+/// Maximum depth of nested directories.
 const MAX_DEPTH: usize = 16;
 
-/// Variables that public rules ask for, and that a scanner of disks knows. Here a media has no name: they are empty.
-const VARIABLES: [&str; 5] = ["filename", "filepath", "extension", "filetype", "owner"];
-
-/// How often one string may be found in one media, so that memory is bounded; beyond it there is no verdict, since a
-/// condition about places might miss the one that counts.
+/// Maximum number of matches of one string in one file, which bounds memory. The evaluation fails above this limit,
+/// because a condition on offsets could miss the relevant match.
 ///
-/// The engine tells of it for strings with fixed bytes to look for, and cuts the others off in silence: where a rule has
-/// one of these, the sandbox's limits alone bound all of them.
+/// The engine reports the limit only for strings with fixed bytes to search for, and silently truncates the matches of
+/// other strings. If a rule has such a string, only the limits of the sandbox apply.
 const MAX_MATCHES: u32 = 250_000;
 
-/// What the engine calls a string without fixed bytes to look for.
+/// The engine's name for the matching algorithm of strings without fixed bytes to search for.
 const WITHOUT_FIXED_BYTES: &str = "Raw";
 
 /// Compiled rules. Cheap to clone.
@@ -47,57 +44,14 @@ pub struct RuleSet {
     digest: [u8; 32],
 }
 
-/// Why rules cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// A file or a directory.
-    #[error("{} cannot be read", path.display())]
-    #[expect(missing_docs, reason = "the message says it")]
-    Unreadable { path: PathBuf, source: io::Error },
-    /// Deeper than any set of rules is.
-    #[error("{} lies too deep in other directories", .0.display())]
-    TooDeep(PathBuf),
-    /// A rule that is none: file, line, column and reason, on one line.
-    #[error("{0}")]
-    Broken(String),
-    /// No rule that could match.
-    #[error("{} has no rule in it", .0.display())]
-    Empty(PathBuf),
-    /// The compiled rules cannot be written down.
-    #[error("the rules cannot be prepared")]
-    Unprepared(#[source] io::Error),
-    /// A rule that evaluators would load in part only.
-    #[error(
-        "{}: rule {rule}: the engine cannot load it completely, since a list in its condition has more than {MAX_RULES} members; \
-         group operands of `and` and `or` in parentheses, as in (a or b) or (c or d), and divide other lists over several rules",
-        path.display()
-    )]
-    #[expect(missing_docs, reason = "the message says it")]
-    Lost { path: PathBuf, rule: String },
-    /// Rules of which evaluators would load another set than was compiled.
-    #[error("{}: the engine cannot load the rules of this file completely", .0.display())]
-    LostSomewhere(PathBuf),
-    /// A rule that cannot be in a part with all that it refers to.
-    #[error(
-        "{}: rule {rule}: its condition needs {needs} rules and imports of the file, global rules included, and the engine loads at \
-         most {MAX_RULES} rules together; let the condition refer to fewer rules",
-        path.display()
-    )]
-    #[expect(missing_docs, reason = "the message says it")]
-    Entangled { path: PathBuf, rule: String, needs: usize },
-    /// Files that were another text a moment later.
-    #[error("files of rules have changed while they were read: try again")]
-    Changed,
-}
-
 impl RuleSet {
-    /// Reads files of rules, and all `*.yar` and `*.yara` below directories, in the order of their names. Each file has a
-    /// name space of its own, so two may use the same names; what a file includes belongs to it.
+    /// Reads rule files, and all files `*.yar` and `*.yara` below directories, in the order of their names. Each file,
+    /// with its includes, has its own namespace, so several files may use the same names.
     ///
     /// # Errors
-    /// The first thing that is wrong.
-    pub fn load(paths: &[PathBuf]) -> Result<Self, LoadError> {
-        let mut compiler = compiler();
+    /// Returns the first error.
+    pub fn load(paths: &[PathBuf]) -> Result<Self, RuleLoadError> {
+        let mut compiler = new_compiler();
         compiler.set_params(CompilerParams::default().compute_statistics(true));
         let mut max_matches = MAX_MATCHES;
         let mut all_files = Vec::new();
@@ -105,12 +59,12 @@ impl RuleSet {
             let mut files = Vec::new();
             collect(path, 0, &mut files)?;
             if files.is_empty() {
-                return Err(LoadError::Empty(path.clone()));
+                return Err(RuleLoadError::Empty(path.clone()));
             }
             for file in &files {
                 let added = compiler
                     .add_rules_file_in_namespace(file, file.to_string_lossy())
-                    .map_err(broken)?;
+                    .map_err(invalid)?;
                 let mut strings = added.statistics().flat_map(|rule| &rule.strings);
                 if strings.any(|string| string.matching_algo == WITHOUT_FIXED_BYTES) {
                     max_matches = u32::MAX;
@@ -122,35 +76,35 @@ impl RuleSet {
         let public = whole.rules().filter(|rule| !rule.is_private);
         let names: BTreeSet<_> = public.map(|rule| rule.name.to_owned()).collect();
         if let (true, Some(path)) = (names.is_empty(), paths.first()) {
-            return Err(LoadError::Empty(path.clone()));
+            return Err(RuleLoadError::Empty(path.clone()));
         }
         let mut parts = if fits(&whole) { vec![whole] } else { split(&all_files, &whole)? };
-        // Where a string was found is enough, what was found is not kept.
+        // Conditions need the offsets of matches; matching bytes are not kept.
         let params = ScanParams::default().match_max_length(0).string_max_nb_matches(max_matches);
         for part in &mut parts {
             part.set_scan_params(params.clone());
-            if !survives(part).map_err(LoadError::Unprepared)? {
-                return Err(lost(&all_files, part));
+            if !is_restorable(part).map_err(RuleLoadError::Serialization)? {
+                return Err(unrestorable(&all_files, part));
             }
         }
-        let prepared = encode(&parts).map_err(LoadError::Unprepared)?;
+        let prepared = encode(&parts).map_err(RuleLoadError::Serialization)?;
         let digest = Sha256::digest(&prepared).into();
         Ok(Self { prepared: prepared.into(), names: Arc::new(names), digest })
     }
 
-    /// Returns the form of the rules that evaluators read from standard input.
+    /// Returns the prepared form of the rules, which evaluators read from standard input.
     #[must_use]
     pub fn prepared(&self) -> &[u8] {
         &self.prepared
     }
 
-    /// The names of all rules that can refuse a media.
+    /// Returns the names of all rules that can be reported, that is, of those that are not private.
     #[must_use]
     pub fn names(&self) -> &BTreeSet<String> {
         &self.names
     }
 
-    /// Changes when the rules do.
+    /// Returns the SHA-256 digest of the prepared form.
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {
         self.digest
@@ -171,46 +125,35 @@ impl fmt::Debug for RuleSet {
     }
 }
 
-/// Names the rule that the engine does not restore from this part.
-fn lost(files: &[PathBuf], part: &Scanner) -> LoadError {
+/// Returns an error that names the rule of this part that the engine does not restore.
+fn unrestorable(files: &[PathBuf], part: &Scanner) -> RuleLoadError {
     let namespaces: BTreeSet<_> = part.rules().map(|rule| rule.namespace).collect();
-    let of_part = files.iter().filter(|file| namespaces.contains(&*file.to_string_lossy()));
+    let files = files.iter().filter(|file| namespaces.contains(&*file.to_string_lossy()));
     let mut last = PathBuf::new();
-    for path in of_part {
-        match find_lost(path, |scanner| survives(scanner).unwrap_or(false)) {
-            Ok(Some(rule)) => return LoadError::Lost { path: path.clone(), rule },
+    for path in files {
+        match find_unrestorable(path, |scanner| is_restorable(scanner).unwrap_or(false)) {
+            Ok(Some(rule)) => return RuleLoadError::Unrestorable { path: path.clone(), rule },
             Ok(None) => last.clone_from(path),
             Err(error) => return error,
         }
     }
-    LoadError::LostSomewhere(last)
+    RuleLoadError::UnrestorableFile(last)
 }
 
-pub(crate) fn compiler() -> Compiler {
-    let mut compiler = CompilerBuilder::new().add_module(console()).build();
-    for name in VARIABLES {
-        compiler.define_symbol(name, "");
-    }
-    compiler
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-pub(crate) fn broken(error: AddRuleError) -> LoadError {
-    LoadError::Broken(one_line(&error.to_string()))
-}
-
-fn collect(path: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), LoadError> {
+fn collect(path: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), RuleLoadError> {
     if depth > MAX_DEPTH {
-        return Err(LoadError::TooDeep(path.to_owned()));
+        return Err(RuleLoadError::TooDeep(path.to_owned()));
     }
-    let unreadable = |source| LoadError::Unreadable { path: path.to_owned(), source };
-    let is_rules = || {
+    let unreadable = |source| RuleLoadError::Unreadable { path: path.to_owned(), source };
+    let is_rule_file = || {
         let extension = path.extension().and_then(|extension| extension.to_str());
-        extension.is_some_and(|it| EXTENSIONS.iter().any(|known| known.eq_ignore_ascii_case(it)))
+        extension.is_some_and(|extension| {
+            EXTENSIONS.iter().any(|known| known.eq_ignore_ascii_case(extension))
+        })
     };
     if !fs::metadata(path).map_err(unreadable)?.is_dir() {
-        // One that is named counts whatever it is called.
-        if depth == 0 || is_rules() {
+        // A file that is configured by its path may have any extension.
+        if depth == 0 || is_rule_file() {
             files.push(path.to_owned());
         }
         return Ok(());
@@ -227,8 +170,4 @@ fn collect(path: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), Lo
         }
     }
     Ok(())
-}
-
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -1,30 +1,30 @@
-//! Rules as operators have them: directories, public ones, broken ones.
+//! Loading of directories, public rules and invalid rules, and use of the prepared form.
 
 use std::{fs, path::Path};
 
-use super::OWN;
+use super::SUPPLIED;
 use crate::{
-    LoadError, RuleSet,
-    evaluator::{Failure, matches},
+    RuleLoadError, RuleSet,
+    evaluator::{EvaluationError, matches},
     prepared::{PREPARED_BY, restore},
 };
 
-pub(super) fn load(files: &[(&str, &str)]) -> Result<RuleSet, LoadError> {
-    let folder = tempfile::tempdir().unwrap();
+pub(super) fn load(files: &[(&str, &str)]) -> Result<RuleSet, RuleLoadError> {
+    let directory = tempfile::tempdir().unwrap();
     for (name, text) in files {
-        let path = folder.path().join(name);
+        let path = directory.path().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
-    RuleSet::load(&[folder.path().to_owned()])
+    RuleSet::load(&[directory.path().to_owned()])
 }
 
-pub(super) fn judged(rules: &RuleSet, bytes: &[u8], ignored: &[&str]) -> Vec<String> {
+pub(super) fn matching(rules: &RuleSet, bytes: &[u8], ignored: &[&str]) -> Vec<String> {
     matches(rules.prepared(), bytes, ignored).unwrap()
 }
 
 #[test]
-fn files_of_a_directory_and_below_it_are_found_and_others_are_not() {
+fn loads_rule_files_of_a_directory_tree() {
     let rules = load(&[
         ("a.yar", "rule A { condition: true }"),
         ("more/b.YARA", "rule B { condition: true }"),
@@ -35,17 +35,17 @@ fn files_of_a_directory_and_below_it_are_found_and_others_are_not() {
 }
 
 #[test]
-fn two_files_may_use_the_same_names() {
+fn files_have_separate_namespaces() {
     let rules = load(&[
         ("a.yar", "private rule Help { condition: true } rule Same { condition: Help }"),
         ("b.yar", "private rule Help { condition: false } rule Same { condition: Help }"),
     ])
     .unwrap();
-    assert_eq!(judged(&rules, b"x", &[]), ["Same"]);
+    assert_eq!(matching(&rules, b"x", &[]), ["Same"]);
 }
 
 #[test]
-fn public_rules_load_with_modules_and_variables() {
+fn supports_modules_and_variables_of_public_rules() {
     let rules = load(&[(
         "public.yar",
         r#"
@@ -60,48 +60,48 @@ fn public_rules_load_with_modules_and_variables() {
         }"#,
     )])
     .unwrap();
-    assert_eq!(judged(&rules, b"a MARKER here", &[]), ["Public"]);
-    assert!(judged(&rules, b"nothing", &[]).is_empty());
+    assert_eq!(matching(&rules, b"a MARKER here", &[]), ["Public"]);
+    assert!(matching(&rules, b"nothing", &[]).is_empty());
 }
 
 #[test]
-fn a_broken_rule_is_named_with_its_file_line_and_column() {
+fn error_of_an_invalid_rule_has_file_line_and_column() {
     let error = load(&[
         ("ok.yar", "rule A { condition: true }"),
-        ("z.yar", "rule B {\n condition:\n  $nowhere\n}"),
+        ("z.yar", "rule B {\n condition:\n  $undefined\n}"),
     ]);
-    let said = error.unwrap_err().to_string();
-    assert!(said.contains("/z.yar:3:3: error: ") && said.contains("nowhere"), "{said}");
+    let message = error.unwrap_err().to_string();
+    assert!(message.contains("/z.yar:3:3: error: ") && message.contains("undefined"), "{message}");
     let error = load(&[("z.yar", "import \"no_such\"\nrule B { condition: true }")]);
     assert!(error.unwrap_err().to_string().contains("/z.yar:1:"), "an unknown module");
 }
 
 #[test]
-fn what_has_no_rule_in_it_is_said() {
-    assert!(matches!(load(&[("notes.txt", "x")]), Err(LoadError::Empty(_))));
+fn rejects_directories_without_reportable_rules() {
+    assert!(matches!(load(&[("notes.txt", "x")]), Err(RuleLoadError::Empty(_))));
     assert!(matches!(
         load(&[("a.yar", "private rule A { condition: true }")]),
-        Err(LoadError::Empty(_))
+        Err(RuleLoadError::Empty(_))
     ));
-    let missing = RuleSet::load(&["/nowhere/at/all".into()]);
-    assert!(matches!(missing, Err(LoadError::Unreadable { .. })));
+    let missing = RuleSet::load(&["/missing/rules".into()]);
+    assert!(matches!(missing, Err(RuleLoadError::Unreadable { .. })));
 }
 
 #[test]
-fn private_and_ignored_rules_refuse_nothing() {
+fn private_and_ignored_rules_are_not_reported() {
     let rules = load(&[(
         "a.yar",
         "private rule A { condition: true } rule B { condition: A } rule C { condition: A }",
     )]);
     let rules = rules.unwrap();
-    assert_eq!(judged(&rules, b"x", &["B"]), ["C"]);
-    assert!(judged(&rules, b"x", &["B", "C"]).is_empty());
+    assert_eq!(matching(&rules, b"x", &["B"]), ["C"]);
+    assert!(matching(&rules, b"x", &["B", "C"]).is_empty());
 }
 
 #[test]
-fn the_digest_is_of_the_rules() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("a.yar");
+fn digest_depends_on_the_rules() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("a.yar");
     let digest = |text: &str| {
         fs::write(&file, text).unwrap();
         RuleSet::load(std::slice::from_ref(&file)).unwrap().digest()
@@ -112,34 +112,37 @@ fn the_digest_is_of_the_rules() {
 }
 
 #[test]
-fn a_string_that_is_everywhere_makes_no_verdict() {
+fn too_many_matches_of_a_string_are_an_error() {
     let rules = load(&[("a.yar", "rule A { strings: $a = \"ab\" condition: #a == 1 }")]).unwrap();
-    let failure = matches(rules.prepared(), &b"ab".repeat(260_000), &[]);
-    assert!(matches!(failure, Err(Failure::Crowded(_))));
+    let result = matches(rules.prepared(), &b"ab".repeat(260_000), &[]);
+    assert!(matches!(result, Err(EvaluationError::MatchLimit(_))));
 }
 
 #[test]
-fn a_pattern_without_fixed_bytes_is_not_cut_off_in_silence() {
+fn matches_of_a_pattern_without_fixed_bytes_are_not_truncated() {
     let rule = "rule Last { strings: $a = /.{1,3}/s condition: $a at filesize - 1 }";
     let rules = load(&[("a.yar", rule)]).unwrap();
-    assert_eq!(judged(&rules, &b"a-".repeat(10), &[]), ["Last"]);
-    assert_eq!(judged(&rules, &b"a-".repeat(130_000), &[]), ["Last"]);
+    assert_eq!(matching(&rules, &b"a-".repeat(10), &[]), ["Last"]);
+    assert_eq!(matching(&rules, &b"a-".repeat(130_000), &[]), ["Last"]);
 }
 
 #[test]
-fn rules_that_another_version_prepared_are_not_used() {
-    let mut prepared = OWN.prepared().to_vec();
+fn rejects_rules_prepared_by_another_version() {
+    let mut prepared = SUPPLIED.prepared().to_vec();
     prepared[0] ^= 1;
-    assert!(matches!(matches(&prepared, b"x", &[]), Err(Failure::Rules(_))));
+    assert!(matches!(matches(&prepared, b"x", &[]), Err(EvaluationError::Rules(_))));
     assert!(restore(&prepared).is_err());
 }
 
 #[test]
-fn the_version_that_prepares_is_the_one_in_the_lock_file() {
-    let lock = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.lock");
+fn version_marker_agrees_with_the_lock_file() {
+    let lock = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../Cargo.lock");
     let lock = fs::read_to_string(lock).unwrap();
     let (_, after) = lock.split_once("name = \"boreal\"\nversion = \"").unwrap();
     let boreal = after.split('"').next().unwrap();
-    let this = env!("CARGO_PKG_VERSION");
-    assert_eq!(PREPARED_BY, format!("mcs-rules {this}, form 2, boreal {boreal}\n").as_bytes());
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(
+        PREPARED_BY,
+        format!("mcs-evaluator {version}, form 3, boreal {boreal}\n").as_bytes()
+    );
 }

@@ -1,15 +1,16 @@
-//! What each rule is to catch, made from the specification of its format. A rule without a sample here fails a test.
+//! Files that the supplied rules must match, built from the specifications of their formats. Every rule needs a file
+//! here.
 
 use std::collections::BTreeSet;
 
 use super::{
-    OWN, assert_found,
+    SUPPLIED, assert_matches,
     office::{compound, entry},
     zip::zip,
 };
 
-/// Backwards: forwards, this source would be what scanners look for.
-const EICAR_BACKWARDS: &[u8] =
+/// Reversed, because scanners would report this source file otherwise.
+const EICAR_REVERSED: &[u8] =
     b"*H+H$!ELIF-TSET-SURIVITNA-DRADNATS-RACIE$}7)CC7)^P(45XZP\\4[PA@%P!O5X";
 
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01\x08\x02\0\0\0";
@@ -17,15 +18,15 @@ const JPEG: &[u8] = b"\xff\xd8\xff\xe0\0\x10JFIF\0\x01\x01\0\0\x01\0\x01\0\0";
 const GIF: &[u8] = b"GIF89a\x01\0\x01\0\x80\0\0";
 const MP4: &[u8] = b"\0\0\0\x18ftypmp42\0\0\0\0isommp42";
 
-/// What is caught, by which rules.
-type Sample = (&'static str, Vec<u8>, &'static [&'static str]);
+/// A description, the content of a file, and the rules that match.
+type MatchingFile = (&'static str, Vec<u8>, &'static [&'static str]);
 
 fn windows_program() -> Vec<u8> {
     let mut program = b"MZ\x90\0\x03\0\0\0\x04\0\0\0\xff\xff\0\0".to_vec();
     program.resize(0x3c, 0);
     program.extend(0x80_u32.to_le_bytes());
     program.resize(0x80, 0);
-    // Signature; COFF header for x86-64 with an optional header of 240 bytes, of the kind PE32+.
+    // Signature, and COFF header for x86-64 with an optional header of 240 bytes (PE32+).
     program.extend(b"PE\0\0\x64\x86\x06\0");
     program.extend([0; 12]);
     program.extend([0xf0, 0, 0x22, 0, 0x0b, 0x02]);
@@ -67,7 +68,7 @@ fn pdf(objects: &str) -> Vec<u8> {
     format!("%PDF-1.7\n1 0 obj\n<</Type /Catalog /Pages 2 0 R {objects}>>\nendobj\n").into_bytes()
 }
 
-fn programs() -> Vec<Sample> {
+fn programs() -> Vec<MatchingFile> {
     let mut dos = b"MZ\x10\0\x02\0\0\0\x02\0\0\0\xff\xff\0\0".to_vec();
     dos.resize(600, 0x90);
     let android = zip(&[("AndroidManifest.xml", b"\x03\0"), ("classes.dex", b"dex\n")]);
@@ -85,14 +86,14 @@ fn programs() -> Vec<Sample> {
         ("an ELF program", linux_program(), &["Linux_Program"]),
         ("a Mach-O program", mac_program(), &["Mac_Program"]),
         (
-            "one for several processors",
+            "a universal Mach-O program",
             b"\xca\xfe\xba\xbe\0\0\0\x02\x01\0\0\x07".to_vec(),
             &["Mac_Program"],
         ),
         ("a Java class", b"\xca\xfe\xba\xbe\0\0\0\x34\0\x10".to_vec(), &["Java_Program"]),
         ("a JAR", jar, &["Java_Program"]),
         ("an APK", android, &["Android_Program"]),
-        ("code for Android", b"dex\n035\0rest".to_vec(), &["Android_Program"]),
+        ("Dalvik bytecode", b"dex\n035\0rest".to_vec(), &["Android_Program"]),
         ("a shell script", b"#!/bin/sh\necho\n".to_vec(), &["Script_With_Interpreter"]),
         ("a Python script", b"#! /usr/bin/env python3\n".to_vec(), &["Script_With_Interpreter"]),
         ("a batch file", b"@Echo OFF\r\ndel *\r\n".to_vec(), &["Windows_Batch_File"]),
@@ -112,17 +113,17 @@ fn programs() -> Vec<Sample> {
         ("a CRX", b"Cr24\x03\0\0\0".to_vec(), &["Browser_Extension"]),
         (
             "the EICAR test file",
-            EICAR_BACKWARDS.iter().rev().copied().collect(),
+            EICAR_REVERSED.iter().rev().copied().collect(),
             &["EICAR_Test_File"],
         ),
     ]
 }
 
-fn disguised() -> Vec<Sample> {
+fn disguised() -> Vec<MatchingFile> {
     let archive = zip(&[("a.txt", b"text")]);
     let page = b"<script>alert(1)</script>";
-    let mut samples: Vec<Sample> = Vec::new();
-    for (what, start) in [
+    let mut files: Vec<MatchingFile> = Vec::new();
+    for (description, start) in [
         ("PNG", PNG),
         ("JPEG", JPEG),
         ("GIF", GIF),
@@ -131,51 +132,59 @@ fn disguised() -> Vec<Sample> {
         ("RTF", b"{\\rtf1 "),
     ] {
         for program in [windows_program(), linux_program(), mac_program()] {
-            samples.push((what, [start, &program].concat(), &["Disguised_Program"]));
+            files.push((description, [start, &program].concat(), &["Disguised_Program"]));
         }
     }
-    samples.push(("an OLE file", compound(&["Ole"], &windows_program()), &["Disguised_Program"]));
-    for (what, start) in [("PNG", PNG), ("JPEG", JPEG), ("GIF", GIF), ("MP4", MP4)] {
-        samples.push((what, [start, &archive].concat(), &["Disguised_Archive"]));
-        samples.push((what, [start, b"Rar!\x1a\x07\x01\0"].concat(), &["Disguised_Archive"]));
-        samples.push((what, [start, b"7z\xbc\xaf\x27\x1c\0\x04"].concat(), &["Disguised_Archive"]));
-        samples.push((what, [start, b"\xfd7zXZ\0\0\x04"].concat(), &["Disguised_Archive"]));
+    files.push(("an OLE file", compound(&["Ole"], &windows_program()), &["Disguised_Program"]));
+    for (description, start) in [("PNG", PNG), ("JPEG", JPEG), ("GIF", GIF), ("MP4", MP4)] {
+        files.push((description, [start, &archive].concat(), &["Disguised_Archive"]));
+        files.push((description, [start, b"Rar!\x1a\x07\x01\0"].concat(), &["Disguised_Archive"]));
+        files.push((
+            description,
+            [start, b"7z\xbc\xaf\x27\x1c\0\x04"].concat(),
+            &["Disguised_Archive"],
+        ));
+        files.push((description, [start, b"\xfd7zXZ\0\0\x04"].concat(), &["Disguised_Archive"]));
         let cabinet = b"MSCF\0\0\0\0\x10\0\0\0\0\0\0\0\x2c\0\0\0\0\0\0\0\x03\x01";
-        samples.push((what, [start, cabinet].concat(), &["Disguised_Archive"]));
-        samples.push((what, [start, b"%PDF-1.7\n"].concat(), &["Disguised_Document"]));
+        files.push((description, [start, cabinet].concat(), &["Disguised_Archive"]));
+        files.push((description, [start, b"%PDF-1.7\n"].concat(), &["Disguised_Document"]));
     }
-    samples.push(("PNG with a page", [PNG, page].concat(), &["Disguised_Page"]));
-    samples.push((
+    files.push(("PNG with a page", [PNG, page].concat(), &["Disguised_Page"]));
+    files.push((
         "a GIF that is a script",
         b"GIF89a/*\x01\0\x01\0*/ =1;alert(1)".to_vec(),
         &["Disguised_Script"],
     ));
-    samples.push((
+    files.push((
         "base64",
         b"var x = 'TVqQAAMAAAAEAAAA//8AALgAAAA'".to_vec(),
         &["Text_Carries_Program"],
     ));
-    samples.push((
+    files.push((
         "hexadecimal",
         b"4D5A90000300000004000000FFFF0000B8".to_vec(),
         &["Text_Carries_Program"],
     ));
-    samples
+    files
 }
 
-fn documents() -> Vec<Sample> {
+fn documents() -> Vec<MatchingFile> {
     const VBA: &[&str] = &["Macros", "VBA", "_VBA_PROJECT"];
-    let by_themselves: &[&str] = &["Office_Macros_That_Run_By_Themselves"];
+    let automatic: &[&str] = &["Office_Macros_That_Run_By_Themselves"];
     let docx = |name| zip(&[("[Content_Types].xml", b"<"), (name, b"x")]);
     let odt = |name| zip(&[("mimetype", b"application/vnd.oasis.opendocument.text"), (name, b"x")]);
     // [MS-XLS]: BOUNDSHEET8 of a macro sheet; Lbl with the built-in name Auto_Open.
     let sheet = b"\x85\0\x0e\0\x10\x20\0\0\0\x01\x06\0Macro1";
     let name = b"\x18\0\x17\0\x20\0\0\x01\x07\0\0\0\x01\0\0\0\0\0\0\x01\x3a\0\0\0\0";
     vec![
-        ("macros that open", compound(VBA, b"Sub AutoOpen()"), by_themselves),
-        ("in capitals", compound(VBA, b"SUB DOCUMENT_OPEN()"), by_themselves),
-        ("compressed", compound(VBA, b"Sub Auto\x08Open()"), by_themselves),
-        ("compressed, else cut", compound(VBA, b"Wor\x01kbook_Op\x02en()"), by_themselves),
+        ("a macro that runs when opened", compound(VBA, b"Sub AutoOpen()"), automatic),
+        ("an upper-case macro", compound(VBA, b"SUB DOCUMENT_OPEN()"), automatic),
+        ("a compressed macro", compound(VBA, b"Sub Auto\x08Open()"), automatic),
+        (
+            "a macro with other compression tokens",
+            compound(VBA, b"Wor\x01kbook_Op\x02en()"),
+            automatic,
+        ),
         ("docm", docx("word/vbaProject.bin"), &["Office_Macros"]),
         ("xlsm", docx("xl/vbaProject.bin"), &["Office_Macros"]),
         ("Excel 4 in XML", docx("xl/macrosheets/sheet1.xml"), &["Office_Macros"]),
@@ -193,12 +202,12 @@ fn documents() -> Vec<Sample> {
             &["Document_Runs_Command"],
         ),
         (
-            "a wide one",
+            "a UTF-16 DDE field",
             compound(&["WordDocument"], &wide("\x13 DDEAUTO c:\\\\")),
             &["Document_Runs_Command"],
         ),
         (
-            "one in RTF",
+            "a DDE field in RTF",
             b"{\\rtf1{\\field{\\*\\fldinst {\\rtlch DDEAUTO c:\\\\x}}}".to_vec(),
             &["Document_Runs_Command"],
         ),
@@ -218,7 +227,7 @@ fn documents() -> Vec<Sample> {
             &["Document_Carries_Program_File"],
         ),
         (
-            "a PDF that saves one",
+            "a PDF that exports a program",
             pdf("/Type/EmbeddedFile /x (this.exportDataObject({cName:1}))"),
             &["Document_Carries_Program_File"],
         ),
@@ -227,26 +236,38 @@ fn documents() -> Vec<Sample> {
             pdf("/OpenAction <</Type/Action/S /JavaScript /JS (x)>>"),
             &["PDF_Runs_Code"],
         ),
-        ("of a page", pdf("/AA <</O <</S /JavaScript /JS (x)>>>>"), &["PDF_Runs_Code"]),
         (
-            "behind a number",
+            "a PDF page with a script",
+            pdf("/AA <</O <</S /JavaScript /JS (x)>>>>"),
+            &["PDF_Runs_Code"],
+        ),
+        (
+            "a PDF with an indirect script",
             pdf("/OpenAction 4 0 R>> 4 0 obj <</S/JavaScript/JS(x)"),
             &["PDF_Runs_Code"],
         ),
-        ("of the whole document", pdf("/Names <</JavaScript 5 0 R>>"), &["PDF_Runs_Code"]),
-        ("written out", pdf("/Names<</JavaScript<</Names[]>>>>"), &["PDF_Runs_Code"]),
+        ("a PDF with a list of scripts", pdf("/Names <</JavaScript 5 0 R>>"), &["PDF_Runs_Code"]),
+        (
+            "a PDF with a direct list of scripts",
+            pdf("/Names<</JavaScript<</Names[]>>>>"),
+            &["PDF_Runs_Code"],
+        ),
         (
             "a PDF with a command",
             pdf("/OpenAction<</S/Launch/Win<</F(cmd)>>>>"),
             &["PDF_Starts_Program"],
         ),
-        ("one hidden name", pdf("/S /J#61vaScript"), &["PDF_Hides_Names"]),
-        ("at the end", pdf("/S /JavaScrip#74 /JS"), &["PDF_Hides_Names"]),
-        ("two of them", pdf("/#4a#53 (x)"), &["PDF_Hides_Names"]),
+        ("an escaped name", pdf("/S /J#61vaScript"), &["PDF_Hides_Names"]),
+        (
+            "a name with an escaped last character",
+            pdf("/S /JavaScrip#74 /JS"),
+            &["PDF_Hides_Names"],
+        ),
+        ("two escaped characters", pdf("/#4a#53 (x)"), &["PDF_Hides_Names"]),
     ]
 }
 
-fn delivered() -> Vec<Sample> {
+fn delivered() -> Vec<MatchingFile> {
     let shortcut = b"\x4c\0\0\0\x01\x14\x02\0\0\0\0\0\xc0\0\0\0\0\0\0\x46\x9b\0\x08\0";
     let archive = |name: &str| zip(&[("readme.txt", b"hello"), (name, b"x")]);
     let registry =
@@ -276,7 +297,7 @@ fn delivered() -> Vec<Sample> {
         ("SCF", b"[Shell]\r\nCommand=2\r\n".to_vec(), &["Windows_Shell_File"]),
         ("RDP", b"full address:s:192.0.2.1\r\n".to_vec(), &["Windows_Shell_File"]),
         ("REG", b"REGEDIT4\r\n\r\n".to_vec(), &["Windows_Registry_File"]),
-        ("a wide REG", registry, &["Windows_Registry_File"]),
+        ("a UTF-16 REG", registry, &["Windows_Registry_File"]),
         ("HTA", b"<html><HTA:APPLICATION id=x><body>".to_vec(), &["HTML_Application"]),
         (
             "WSF",
@@ -311,29 +332,33 @@ fn delivered() -> Vec<Sample> {
         ),
         ("ZIP of LNK", archive("photo.LNK"), &["Archive_With_Launcher"]),
         ("ZIP of VHDX", archive("disk.vhdx"), &["Archive_With_Launcher"]),
-        ("two endings", archive("invoice.pdf.exe"), &["Archive_With_Launcher"]),
-        ("two endings, longer", archive("invoice.DOCX.cmd"), &["Archive_With_Launcher"]),
-        ("backwards", archive("photo\u{202e}gpj.exe"), &["Archive_With_Launcher"]),
+        ("two extensions", archive("invoice.pdf.exe"), &["Archive_With_Launcher"]),
+        (
+            "two extensions, the first in capitals",
+            archive("invoice.DOCX.cmd"),
+            &["Archive_With_Launcher"],
+        ),
+        ("right-to-left override", archive("photo\u{202e}gpj.exe"), &["Archive_With_Launcher"]),
     ]
 }
 
-fn pages() -> Vec<Sample> {
+fn pages() -> Vec<MatchingFile> {
     let smuggler = b"<html><body><script>var b=new Blob([Uint8Array.from(atob(x))]);\
         var a=document.createElement('a');a.href=URL.createObjectURL(b);a.download='x.iso';a.click()</script>";
     vec![
-        ("a page that saves", smuggler.to_vec(), &["HTML_Smuggles_File"]),
+        ("a page that saves a file", smuggler.to_vec(), &["HTML_Smuggles_File"]),
         (
-            "an older one",
+            "a page that saves a file by msSaveOrOpenBlob",
             b"<html><script>navigator.msSaveOrOpenBlob(new Blob([atob(x)]),'x')</script>".to_vec(),
             &["HTML_Smuggles_File"],
         ),
         (
-            "a link with a file",
+            "a link that contains a file",
             b"<html><a href=\"data:application/zip;base64,UEsDBA==\" download=x>".to_vec(),
             &["HTML_Carries_Download"],
         ),
         (
-            "an address of a program",
+            "a page with a URL that starts a program",
             b"<html><script>location.href=\"ms-msdt:/id x\"</script>".to_vec(),
             &["HTML_Starts_Program"],
         ),
@@ -343,7 +368,7 @@ fn pages() -> Vec<Sample> {
             &["HTML_Starts_Program"],
         ),
         (
-            "an object of Windows'",
+            "a page with an ActiveX object",
             b"<html><script>new ActiveXObject('WScript.Shell')</script>".to_vec(),
             &["HTML_Starts_Program"],
         ),
@@ -360,30 +385,30 @@ fn pages() -> Vec<Sample> {
     ]
 }
 
-fn all() -> Vec<Sample> {
+fn all() -> Vec<MatchingFile> {
     [programs(), disguised(), documents(), delivered(), pages()].concat()
 }
 
 #[test]
-fn every_sample_is_caught_by_its_rule_and_by_no_other() {
-    for (what, sample, rules) in all() {
-        assert_found(what, &sample, rules);
+fn expected_rules_match() {
+    for (description, file, rules) in all() {
+        assert_matches(description, &file, rules);
     }
 }
 
 #[test]
-fn every_rule_catches_a_sample() {
-    let samples = all();
-    let caught: BTreeSet<_> = samples
+fn every_rule_matches_a_file() {
+    let files = all();
+    let matching: BTreeSet<_> = files
         .iter()
         .flat_map(|(_, _, rules)| rules.iter().map(|rule| (*rule).to_owned()))
         .collect();
-    assert_eq!(&caught, OWN.names());
+    assert_eq!(&matching, SUPPLIED.names());
 }
 
 #[test]
-fn more_behind_the_test_file_changes_nothing() {
-    let eicar: Vec<u8> = EICAR_BACKWARDS.iter().rev().copied().collect();
-    assert_found("with a line", &[&eicar[..], b"\r\n"].concat(), &["EICAR_Test_File"]);
-    assert_found("one short", &eicar[..67], &[]);
+fn test_file_may_end_with_a_line_break() {
+    let eicar: Vec<u8> = EICAR_REVERSED.iter().rev().copied().collect();
+    assert_matches("with a line break", &[&eicar[..], b"\r\n"].concat(), &["EICAR_Test_File"]);
+    assert_matches("one byte short", &eicar[..67], &[]);
 }

@@ -1,17 +1,16 @@
-//! More rules than the engine loads at once, and conditions with more members than it loads.
+//! Rule sets and conditions above the limits of the engine, and invalid prepared forms.
 
 use std::fmt::Write as _;
 
-use super::loading::{judged, load};
+use super::loading::{load, matching};
 use crate::{
-    LoadError,
-    evaluator::{Failure, matches},
-    prepared::{encode, restore},
-    rule_set::compiler,
-    split::MAX_RULES,
+    compiler::new_compiler,
+    error::{MAX_RULES, RuleLoadError},
+    evaluator::{EvaluationError, matches},
+    prepared::{PREPARED_BY, encode, is_restorable, restore},
 };
 
-/// `count` rules; rule N matches where `<N>` is found.
+/// Returns `count` rules. Rule N matches files that contain `<N>`.
 fn numbered(prefix: &str, count: usize) -> String {
     (0..count).fold(String::new(), |mut text, number| {
         let _infallible = writeln!(
@@ -22,24 +21,24 @@ fn numbered(prefix: &str, count: usize) -> String {
     })
 }
 
-fn parts(prepared: &[u8]) -> usize {
+fn number_of_parts(prepared: &[u8]) -> usize {
     restore(prepared).unwrap().map(Result::unwrap).count()
 }
 
 #[test]
-fn the_rule_behind_the_engines_maximum_is_effective() {
-    // 1 516 rules; the last one's name sorts before all others.
+fn rules_above_the_engine_limit_are_effective() {
+    // 1 516 rules. The name of the last one sorts before all others.
     let mut text = numbered("rule_", 1_515);
     text.push_str("rule A { condition: filesize > 10000 }");
     let rules = load(&[("a.yar", &text)]).unwrap();
     assert_eq!(rules.names().len(), 1_516);
-    assert_eq!(judged(&rules, &[0; 10_847], &[]), ["A"]);
-    assert_eq!(judged(&rules, b"<1514>", &[]), ["rule_1514"]);
-    assert!(judged(&rules, b"<1515>", &[]).is_empty());
+    assert_eq!(matching(&rules, &[0; 10_847], &[]), ["A"]);
+    assert_eq!(matching(&rules, b"<1514>", &[]), ["rule_1514"]);
+    assert!(matching(&rules, b"<1515>", &[]).is_empty());
 }
 
 #[test]
-fn each_of_6_000_rules_is_effective_in_one_file_and_in_many() {
+fn all_of_6_000_rules_are_effective_in_one_file_and_in_60_files() {
     let one = load(&[("all.yar", &numbered("r", 6_000))]).unwrap();
     let files: Vec<_> =
         (0..60).map(|file| (format!("{file}.yar"), numbered(&format!("f{file}_"), 100))).collect();
@@ -47,28 +46,32 @@ fn each_of_6_000_rules_is_effective_in_one_file_and_in_many() {
     let many = load(&files).unwrap();
     for rules in [&one, &many] {
         assert_eq!(rules.names().len(), 6_000);
-        assert_eq!(parts(rules.prepared()), 6);
+        assert_eq!(number_of_parts(rules.prepared()), 6);
         let restored = restore(rules.prepared()).unwrap().map(Result::unwrap);
         let names: Vec<_> = restored
-            .flat_map(|part| part.rules().map(|it| it.name.to_owned()).collect::<Vec<_>>())
+            .flat_map(|part| part.rules().map(|rule| rule.name.to_owned()).collect::<Vec<_>>())
             .collect();
-        assert_eq!(names.len(), 6_000, "no rule twice");
+        assert_eq!(names.len(), 6_000, "no rule is duplicated");
         assert!(rules.names().iter().eq(names.iter().collect::<std::collections::BTreeSet<_>>()));
     }
     for number in [0, 1_023, 1_024, 1_025, 2_048, 5_999] {
-        assert_eq!(judged(&one, format!("<{number}>").as_bytes(), &[]), [format!("r{number}")]);
+        assert_eq!(matching(&one, format!("<{number}>").as_bytes(), &[]), [format!("r{number}")]);
     }
-    assert_eq!(judged(&many, b"<99>", &[]).len(), 16, "one of each file, as many as are printed");
-    assert!(judged(&many, b"<100>", &[]).is_empty());
+    assert_eq!(
+        matching(&many, b"<99>", &[]).len(),
+        16,
+        "one per file, up to the maximum number of names"
+    );
+    assert!(matching(&many, b"<100>", &[]).is_empty());
 }
 
 #[test]
-fn references_private_and_global_rules_and_includes_hold_across_parts() {
+fn references_private_and_global_rules_and_includes_work_across_parts() {
     let before = "import \"math\" // }\n\
         private global rule Large { condition: filesize > 3 /* } */ }\n\
         private rule Help { strings: $a = \"help}\" condition: $a }\n\
         rule set_one { strings: $a = \"one\" condition: $a }\n\
-        rule set_three { strings: $a = \"three\" condition: $a } // only a wildcard refers to it\n\
+        rule set_three { strings: $a = \"three\" condition: $a } // referenced only by a wildcard\n\
         rule set_two { strings: $a = \"two\" condition: ( ( $a ) ) /* } */ // }\n }\n";
     let after = "rule Late { condition: Help and math.entropy(0, filesize) > 0 }\n\
         rule Chain { condition: Late and not set_one }\n\
@@ -90,38 +93,41 @@ fn references_private_and_global_rules_and_includes_hold_across_parts() {
     ])
     .unwrap();
     assert!(rules.names().len() > 8_900);
-    let found = |bytes: &str| {
-        let mut found = judged(&rules, bytes.as_bytes(), &["Other"]);
-        found.sort();
-        found
+    let matching_sorted = |bytes: &str| {
+        let mut names = matching(&rules, bytes.as_bytes(), &["Other"]);
+        names.sort();
+        names
     };
-    assert_eq!(found("help} one"), ["Late", "One", "set_one"]);
-    assert_eq!(found("help} two"), ["Chain", "Late", "One", "set_two"]);
-    assert_eq!(found("one two"), ["One", "set_one", "set_two"]);
-    assert_eq!(found("one two three"), ["All", "set_one", "set_three", "set_two"]);
-    assert_eq!(found("<70>"), ["Neither", "x70", "y70", "z70"]);
-    assert_eq!(found("<2999>"), ["x2999", "z2999"]);
-    // The global rule is of its file alone.
-    assert!(judged(&rules, b"one", &["Other"]).is_empty());
-    assert_eq!(judged(&rules, b"<2>", &["Other"]), ["z2"]);
-    assert_eq!(judged(&rules, b"any", &[]), ["Other"]);
+    assert_eq!(matching_sorted("help} one"), ["Late", "One", "set_one"]);
+    assert_eq!(matching_sorted("help} two"), ["Chain", "Late", "One", "set_two"]);
+    assert_eq!(matching_sorted("one two"), ["One", "set_one", "set_two"]);
+    assert_eq!(matching_sorted("one two three"), ["All", "set_one", "set_three", "set_two"]);
+    assert_eq!(matching_sorted("<70>"), ["Neither", "x70", "y70", "z70"]);
+    assert_eq!(matching_sorted("<2999>"), ["x2999", "z2999"]);
+    // The global rule applies only to its own file.
+    assert!(matching(&rules, b"one", &["Other"]).is_empty());
+    assert_eq!(matching(&rules, b"<2>", &["Other"]), ["z2"]);
+    assert_eq!(matching(&rules, b"any", &[]), ["Other"]);
 }
 
 #[test]
-fn a_rule_that_needs_too_many_others_is_an_error_that_names_it() {
+fn error_of_a_rule_with_too_many_references_names_the_rule() {
     let text = format!("{}rule Any {{ condition: any of (r*) }}", numbered("r", MAX_RULES));
     let error = load(&[("a.yar", &text)]).unwrap_err();
-    assert!(matches!(&error, LoadError::Entangled { rule, .. } if rule == "Any"), "{error}");
+    assert!(
+        matches!(&error, RuleLoadError::TooManyReferences { rule, .. } if rule == "Any"),
+        "{error}"
+    );
     let globals = numbered("g", MAX_RULES + 1).replace("rule g", "global rule g");
     let error = load(&[("a.yar", &globals)]).unwrap_err();
-    assert!(matches!(error, LoadError::Entangled { .. }), "{error}");
-    // Over several files they fit.
+    assert!(matches!(error, RuleLoadError::TooManyReferences { .. }), "{error}");
+    // The same rules in several files fit.
     let [one, two] = ["a", "b"].map(|prefix| numbered(prefix, 600).replace("rule", "global rule"));
-    assert_eq!(parts(load(&[("a.yar", &one), ("b.yar", &two)]).unwrap().prepared()), 2);
+    assert_eq!(number_of_parts(load(&[("a.yar", &one), ("b.yar", &two)]).unwrap().prepared()), 2);
 }
 
 #[test]
-fn a_list_in_a_condition_that_the_engine_cuts_off_is_an_error_that_names_the_rule() {
+fn error_of_a_condition_above_the_list_limit_names_the_rule() {
     let sizes = |range: std::ops::Range<usize>| {
         range.map(|size| format!("filesize == {size}")).collect::<Vec<_>>().join(" or ")
     };
@@ -132,37 +138,46 @@ fn a_list_in_a_condition_that_the_engine_cuts_off_is_an_error_that_names_the_rul
             format!("rule Before {{ condition: false }} rule Long {{ condition: {condition} }}");
         let error =
             load(&[("a.yar", &text), ("b.yar", "rule B { condition: false }")]).unwrap_err();
-        assert!(matches!(&error, LoadError::Lost { rule, .. } if rule == "Long"), "{error}");
+        assert!(
+            matches!(&error, RuleLoadError::Unrestorable { rule, .. } if rule == "Long"),
+            "{error}"
+        );
     }
-    // As the error advises.
+    // Grouping the operands, as the error message advises.
     let grouped = format!("({}) or ({})", sizes(0..1_000), sizes(1_000..2_000));
     let rules = load(&[("a.yar", &format!("rule Long {{ condition: {grouped} }}"))]).unwrap();
-    assert_eq!(judged(&rules, &[0; 1_999], &[]), ["Long"]);
-    assert!(judged(&rules, &[0; 2_000], &[]).is_empty());
+    assert_eq!(matching(&rules, &[0; 1_999], &[]), ["Long"]);
+    assert!(matching(&rules, &[0; 2_000], &[]).is_empty());
 }
 
 #[test]
-fn a_prepared_form_that_is_cut_short_or_forged_is_refused() {
+fn rejects_truncated_extended_and_changed_prepared_forms() {
     let rules = load(&[("a.yar", &numbered("r", 1_500))]).unwrap();
     let whole = rules.prepared();
-    let refused = |bytes: &[u8]| matches!(matches(bytes, b"nothing", &[]), Err(Failure::Rules(_)));
-    assert!(!refused(whole));
+    let is_rejected =
+        |bytes: &[u8]| matches!(matches(bytes, b"nothing", &[]), Err(EvaluationError::Rules(_)));
+    assert!(!is_rejected(whole));
     for length in (0..whole.len()).step_by(977).chain([whole.len() - 1]) {
-        assert!(refused(&whole[..length]), "{length} bytes");
+        assert!(is_rejected(&whole[..length]), "{length} bytes");
     }
-    assert!(refused(&[whole, b"x"].concat()), "more than the header names");
+    assert!(is_rejected(&[whole, b"x"].concat()), "bytes after the last part");
+    for offset in (0..whole.len()).step_by(977).chain([whole.len() - 1]) {
+        let mut changed = whole.to_vec();
+        changed[offset] ^= 1;
+        assert!(is_rejected(&changed), "byte {offset}");
+    }
 
-    // One part fewer, and none.
-    let version = crate::prepared::PREPARED_BY.len();
+    // A wrong number of parts.
+    let version = PREPARED_BY.len();
     for parts in [0_u32, 1, 3] {
         let mut forged = whole.to_vec();
         forged[version..version + 4].copy_from_slice(&parts.to_le_bytes());
-        assert!(refused(&forged), "{parts} parts");
+        assert!(is_rejected(&forged), "{parts} parts");
     }
 
-    // The header of one set before the rules of another: fewer rules, other names, not private any more.
+    // The header of other rules: private instead of public, more rules, another name.
     let scanner = |text: &str| {
-        let mut compiler = compiler();
+        let mut compiler = new_compiler();
         compiler.add_rules_str_in_namespace(text, "same").unwrap();
         encode(&[compiler.finalize()]).unwrap()
     };
@@ -174,24 +189,24 @@ fn a_prepared_form_that_is_cut_short_or_forged_is_refused() {
         "private rule A { condition: true } rule C { condition: A }",
     ]
     .map(scanner);
-    assert!(!refused(&first));
+    assert!(!is_rejected(&first));
     for other in others {
         let mut forged = other;
-        // The number of rules and their digest, behind the length.
+        // The number of rules and the digest of their names, after the length.
         forged[header + 8..header + 44].copy_from_slice(&first[header + 8..header + 44]);
-        assert!(refused(&forged));
+        assert!(is_rejected(&forged));
     }
 }
 
 #[test]
-fn more_rules_than_the_engine_reads_are_noticed_even_where_loading_succeeds() {
-    // The names behind the 1 024th rule are such that the engine takes what follows for something else without an error.
-    let mut compiler = compiler();
+fn rejects_incompletely_restored_rules_without_an_engine_error() {
+    // The names after the 1 024th rule make the engine interpret the following bytes as other data, without an error.
+    let mut compiler = new_compiler();
     compiler
         .add_rules_str(numbered("rule_", 1_515) + "rule A { condition: filesize > 10000 }")
         .unwrap();
     let scanner = compiler.finalize();
-    assert!(!crate::prepared::survives(&scanner).unwrap());
+    assert!(!is_restorable(&scanner).unwrap());
     let prepared = encode(&[scanner]).unwrap();
     assert!(restore(&prepared).unwrap().any(|part| part.is_err()));
 }

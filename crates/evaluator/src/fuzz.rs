@@ -1,0 +1,103 @@
+//! Fuzz target: loads any bytes as prepared rules, and evaluates the supplied rules on any bytes as a file. `cargo
+//! test` replays the kept corpus.
+
+#![expect(clippy::expect_used, reason = "a panic is how a failure is reported to the fuzzer")]
+
+use std::{path::Path, sync::LazyLock};
+
+use crate::{
+    RuleSet,
+    evaluator::{MAX_NAMES, matches},
+    prepared::{PREPARED_BY, restore},
+};
+
+/// The rules in `config/rules`.
+static SUPPLIED: LazyLock<RuleSet> = LazyLock::new(|| {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/rules");
+    RuleSet::load(&[directory]).expect("the supplied rules are valid")
+});
+
+/// Tests one input. Its first byte selects how the rest is used:
+///
+/// - `f`: a file,
+/// - `c`: changes to the prepared form of the supplied rules, three bytes each (an offset, little endian, and a value),
+/// - `v`: a prepared form without the version marker, which is prepended,
+/// - anything else: a prepared form.
+///
+/// # Panics
+/// If changed rules are loaded, or if the reported names are not those of distinct rules.
+pub fn input(bytes: &[u8]) {
+    let Some((selector, rest)) = bytes.split_first() else { return };
+    match selector {
+        b'f' => file(rest),
+        b'c' => changes(rest),
+        b'v' => _ = prepared(&[PREPARED_BY, rest].concat()),
+        _ => _ = prepared(rest),
+    }
+}
+
+/// Evaluates the supplied rules on a file.
+fn file(bytes: &[u8]) {
+    let supplied = SUPPLIED.prepared();
+    // Strings that are found too often are the only failure of complete rules.
+    let Ok(names) = matches(supplied, bytes, &[]) else { return };
+    assert!(names.len() <= MAX_NAMES, "{names:?}");
+    assert!(names.iter().all(|name| SUPPLIED.names().contains(name)), "{names:?}");
+    let Some((first, others)) = names.split_first() else { return };
+    assert!(!others.contains(first), "{names:?}");
+    // At the maximum, another rule takes the place of the ignored one.
+    if let Ok(remaining) = matches(supplied, bytes, &[first])
+        && names.len() < MAX_NAMES
+    {
+        assert_eq!(remaining, others, "without {first}");
+    }
+}
+
+/// Loads the supplied rules with some bytes changed.
+fn changes(edits: &[u8]) {
+    let mut form = SUPPLIED.prepared().to_vec();
+    for edit in edits.chunks_exact(3) {
+        if let [low, high, value] = *edit
+            && let Some(byte) = form.get_mut(usize::from(u16::from_le_bytes([low, high])))
+        {
+            *byte = value;
+        }
+    }
+    assert_eq!(prepared(&form), form == SUPPLIED.prepared());
+}
+
+/// Loads a prepared form and returns whether all parts of it were accepted.
+fn prepared(bytes: &[u8]) -> bool {
+    restore(bytes).is_ok_and(|mut parts| parts.all(|part| part.is_ok()))
+}
+
+#[cfg(test)]
+#[test]
+fn kept_corpus_passes() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/evaluator");
+    let mut inputs = 0;
+    for entry in std::fs::read_dir(directory).expect("the corpus") {
+        let path = entry.expect("an entry").path();
+        // The name of an input that fails is in the output of the test.
+        println!("{}", path.display());
+        input(&std::fs::read(path).expect("a readable input"));
+        inputs += 1;
+    }
+    assert!(inputs > 10, "{inputs} inputs");
+}
+
+#[cfg(test)]
+mod properties {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::input;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn accepts_any_bytes(selector in prop::sample::select(b"fcv ".as_slice()), bytes in vec(any::<u8>(), 0..300)) {
+            input(&[&[selector][..], &bytes].concat());
+        }
+    }
+}
