@@ -1,13 +1,14 @@
-//! Makes the rules of file types leaner than they come: this program asks for a file's media type alone, and two
-//! nodes in five can but describe a file whose type is decided. They cost memory for as long as the program runs,
-//! and time in each examination. And lays them out on shelves, so that of the three rules in four that want a certain first
-//! byte few are looked at for any one file.
+//! Prunes the file type rules and splits them into buckets.
 //!
-//! What a rule finds stays the same. The engine takes the first rule that has anything to say, and the first type on
-//! its way; so a node goes if something has been said for certain before it is reached, no type can come of it, and
-//! no `default`, which is for when nothing at its depth held, can see whether it held. Rules of texts stay whole: where
-//! the first answer for a text is one that `file` does not give, `scan::filetype` takes the next by how much of each rule
-//! held. It has tests that hold both forms against each other.
+//! The program needs only a file's media type. Two nodes in five can only add a description once the type is decided;
+//! they would cost memory permanently and time in each detection. Three rules in four test the first byte for a certain
+//! value; buckets by first byte leave few rules to evaluate for any one file.
+//!
+//! Pruning does not change the results. The engine returns the first rule with a non-empty message, and the first type
+//! on the path. A node is removed if a non-empty message is certain before the node is reached, no type can result from
+//! it, and no `default` (which matches if nothing else at its depth matched) depends on whether it matched. Rules for
+//! texts are not pruned: where the first result for a text is one that `file` does not return, `Detector` takes the
+//! next one, ordered by how much of each rule matched. Tests of this crate compare both forms.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -21,86 +22,86 @@ use pure_magic::MagicDb;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-/// The engine's rules, as it serializes them.
+/// Rules in the engine's JSON serialization.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Database {
-    rule_id: Same,
-    rules: Vec<Rule>,
-    /// What a node may `use`.
-    dependencies: BTreeMap<String, Named>,
-    finalized: Same,
+struct RuleDatabase {
+    rule_id: RawJson,
+    rules: Vec<RuleData>,
+    /// Named rules that nodes may `use`.
+    dependencies: BTreeMap<String, NamedRule>,
+    finalized: RawJson,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Named {
-    name: Same,
-    rule: Rule,
+struct NamedRule {
+    name: RawJson,
+    rule: RuleData,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Rule {
-    id: Same,
-    /// Where it was written.
-    source: Option<Same>,
-    entries: Node,
-    /// Names of files; nobody asks by them.
-    extensions: Vec<Same>,
-    score: Same,
-    is_text: Same,
-    finalized: Same,
-    max_score: Same,
+struct RuleData {
+    id: RawJson,
+    /// Source file of the rule. [`split_into_buckets`] stores the rule's position in the overall order here.
+    source: Option<RawJson>,
+    entries: RuleNode,
+    /// File name extensions; unused.
+    extensions: Vec<RawJson>,
+    score: RawJson,
+    is_text: RawJson,
+    finalized: RawJson,
+    max_score: RawJson,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Node {
-    root: Same,
-    entry: Entry,
-    /// Looked at where this one holds.
-    children: Vec<Node>,
-    mimetype: Option<Same>,
-    apple: Option<Same>,
-    strength_mod: Option<Same>,
-    exts: Vec<Same>,
+struct RuleNode {
+    root: RawJson,
+    entry: RuleEntry,
+    /// Evaluated if this node matches.
+    children: Vec<RuleNode>,
+    mimetype: Option<RawJson>,
+    apple: Option<RawJson>,
+    strength_mod: Option<RawJson>,
+    exts: Vec<RawJson>,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Entry {
-    line: Same,
+struct RuleEntry {
+    line: RawJson,
     depth: u8,
-    offset: Same,
-    test: Same,
-    test_strength: Same,
-    message: Option<Same>,
-    stream_gate: Same,
+    offset: RawJson,
+    test: RawJson,
+    test_strength: RawJson,
+    message: Option<RawJson>,
+    stream_gate: RawJson,
 }
 
-/// Said where all rules are to be asked. As in `scan::filetype::shelves`.
+/// Message of nodes that require all rules to be evaluated. Must match `ELSEWHERE` in `src/buckets.rs`.
 const ELSEWHERE: &str = r#"{"String":"(elsewhere)"}"#;
 
-/// What stays as it is. Some numbers have 128 bits, which a `Value` cannot hold.
-type Same = Box<RawValue>;
+/// JSON that is passed through unchanged. Some numbers have 128 bits, which `serde_json::Value` cannot represent.
+type RawJson = Box<RawValue>;
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
-    let mut all: Database = serde_json::from_str(&serde_json::to_string(&magic_db::load()?)?)?;
-    let naming = naming(&all.dependencies);
+    let mut all: RuleDatabase = serde_json::from_str(&serde_json::to_string(&magic_db::load()?)?)?;
+    let typed_names = find_typed_names(&all.dependencies);
     let named = all.dependencies.values_mut().map(|named| &mut named.rule);
     for rule in all.rules.iter_mut().chain(named) {
         rule.source = None;
         rule.extensions.clear();
         if rule.is_text.get() != "true" {
-            rule.entries = leanest(&rule.entries, &naming);
+            rule.entries = prune(&rule.entries, &typed_names);
         }
     }
-    let directory = env::var_os("OUT_DIR").ok_or("cargo tells no OUT_DIR")?;
+    let directory = env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?;
     let file = |name: &str| Path::new(&directory).join(name);
     write(&file("filetypes"), &all)?;
-    let Shelves { by_first_byte, others, texts } = shelves(&all)?;
+    let RuleBuckets { by_first_byte, others, texts } = split_into_buckets(&all)?;
     for (class, rules) in by_first_byte.iter().enumerate() {
         write(&file(&format!("filetypes-first-{class}")), rules)?;
     }
@@ -110,47 +111,48 @@ fn main() -> Result<(), Box<dyn Error>> {
     write(&file("filetypes-texts"), &texts)
 }
 
-/// As the program reads them.
-fn write(path: &Path, rules: &Database) -> Result<(), Box<dyn Error>> {
+/// Writes rules in the engine's binary format.
+fn write(path: &Path, rules: &RuleDatabase) -> Result<(), Box<dyn Error>> {
     let rules: MagicDb = serde_json::from_str(&serde_json::to_string(rules)?)?;
     let mut bytes = Vec::new();
     rules.serialize(&mut bytes)?;
     Ok(fs::write(path, bytes)?)
 }
 
-/// Rules by what they want of a file's first byte. All are numbered in the order of the whole, as their source.
-struct Shelves {
-    /// Those that want a certain one, by its lower half.
-    by_first_byte: Vec<Database>,
-    /// All others, in two parts: the first quarter of the order, in which most types that people send are found, and the rest.
-    others: [Database; 2],
-    /// Of the others those that the engine passes by where a file is no text.
-    texts: Database,
+/// Rules grouped by the first byte that they require. Each rule's `source` is its position in the overall order.
+struct RuleBuckets {
+    /// Rules that require a certain first byte, by its lower half.
+    by_first_byte: Vec<RuleDatabase>,
+    /// Rules without a required first byte: the first quarter of the overall order, which detects most types that
+    /// users send, and the rest.
+    others: [RuleDatabase; 2],
+    /// Rules without a required first byte that the engine skips for binary files.
+    texts: RuleDatabase,
 }
 
-/// As in `scan::filetype::shelves`.
+/// Number of buckets by first byte. Must match `BY_FIRST_BYTE` in `src/buckets.rs`.
 const CLASSES: u8 = 16;
 
-fn shelves(all: &Database) -> Result<Shelves, Box<dyn Error>> {
-    let mut by_first_byte: BTreeMap<u8, Vec<Rule>> =
+fn split_into_buckets(all: &RuleDatabase) -> Result<RuleBuckets, Box<dyn Error>> {
+    let mut by_first_byte: BTreeMap<u8, Vec<RuleData>> =
         (0..CLASSES).map(|class| (class, Vec::new())).collect();
     let (mut frequent, mut rest, mut texts) = (Vec::new(), Vec::new(), Vec::new());
-    for (place, rule) in all.rules.iter().enumerate() {
+    for (position, rule) in all.rules.iter().enumerate() {
         let mut rule = rule.clone();
-        rule.entries.settle(false, false)?;
-        rule.source = Some(raw(&place.to_string())?);
+        rule.entries.reduce_to_first_match(false, false)?;
+        rule.source = Some(raw_string(&position.to_string())?);
         match rule.entries.entry.first_byte() {
             Some(byte) => by_first_byte.entry(byte % CLASSES).or_default().push(rule),
             None if rule.entries.entry.stream_gate.get() == r#""SkipOnBinary""# => texts.push(rule),
-            None if place < all.rules.len() / 4 => frequent.push(rule),
+            None if position < all.rules.len() / 4 => frequent.push(rule),
             None => rest.push(rule),
         }
     }
     let mut named = all.dependencies.clone();
     for named in named.values_mut() {
-        named.rule.entries.settle(false, false)?;
+        named.rule.entries.reduce_to_first_match(false, false)?;
     }
-    let database = |rules: Vec<Rule>| {
+    let database = |rules: Vec<RuleData>| {
         let mut used = HashSet::new();
         for rule in &rules {
             rule.entries.collect_used(&named, &mut used);
@@ -159,59 +161,59 @@ fn shelves(all: &Database) -> Result<Shelves, Box<dyn Error>> {
             .iter()
             .filter(|(name, _)| used.contains(*name))
             .map(|(k, v)| (k.clone(), v.clone()));
-        Database {
+        RuleDatabase {
             rule_id: all.rule_id.clone(),
             dependencies: dependencies.collect(),
             rules,
             finalized: all.finalized.clone(),
         }
     };
-    Ok(Shelves {
+    Ok(RuleBuckets {
         by_first_byte: by_first_byte.into_values().map(database).collect(),
         others: [frequent, rest].map(database),
         texts: database(texts),
     })
 }
 
-/// A JSON string.
-fn raw(text: &str) -> Result<Same, serde_json::Error> {
+/// Returns a JSON string.
+fn raw_string(text: &str) -> Result<RawJson, serde_json::Error> {
     serde_json::value::to_raw_value(text)
 }
 
-impl Entry {
-    /// The byte that a file has to begin with, if its test wants a certain one there.
+impl RuleEntry {
+    /// Returns the first byte that a file must have to match, if the test requires a certain one.
     fn first_byte(&self) -> Option<u8> {
         #[derive(Deserialize)]
-        struct Text {
-            test_val: HashMap<String, Same>,
+        struct StringTest {
+            test_val: HashMap<String, RawJson>,
             cmp_op: String,
-            length: Option<Same>,
+            length: Option<RawJson>,
             mods: u64,
         }
         #[derive(Deserialize)]
-        struct Number {
+        struct ScalarTest {
             ty: String,
-            transform: Option<Transform>,
+            transform: Option<ScalarTransform>,
             cmp_op: String,
-            test_val: HashMap<String, Same>,
+            test_val: HashMap<String, RawJson>,
         }
         #[derive(Deserialize)]
-        struct Transform {
+        struct ScalarTransform {
             op: String,
-            num: HashMap<String, Same>,
+            num: HashMap<String, RawJson>,
         }
         if self.offset.get() != r#"{"Direct":{"Start":0}}"# {
             return None;
         }
-        let kinds: HashMap<String, Same> = serde_json::from_str(self.test.get()).ok()?;
-        if let Some(text) = kinds.get("String") {
-            let text: Text = serde_json::from_str(text.get()).ok()?;
-            // The first modifier is for the engine: to pass it by where a file is a text.
-            let plain = text.cmp_op == "Eq" && text.length.is_none() && text.mods <= 1;
-            let wanted: Vec<u8> = serde_json::from_str(text.test_val.get("Value")?.get()).ok()?;
-            return wanted.first().copied().filter(|_| plain);
+        let tests: HashMap<String, RawJson> = serde_json::from_str(self.test.get()).ok()?;
+        if let Some(text) = tests.get("String") {
+            let text: StringTest = serde_json::from_str(text.get()).ok()?;
+            // The first modifier does not affect the comparison: the engine skips such tests for texts.
+            let is_exact = text.cmp_op == "Eq" && text.length.is_none() && text.mods <= 1;
+            let expected: Vec<u8> = serde_json::from_str(text.test_val.get("Value")?.get()).ok()?;
+            return expected.first().copied().filter(|_| is_exact);
         }
-        let number: Number = serde_json::from_str(kinds.get("Scalar")?.get()).ok()?;
+        let number: ScalarTest = serde_json::from_str(tests.get("Scalar")?.get()).ok()?;
         let (order, size) = match number.ty.trim_start_matches('u') {
             "byte" => ("be", 1),
             "beshort" => ("be", 2),
@@ -221,98 +223,113 @@ impl Entry {
             "short" | "long" | "quad" if cfg!(target_endian = "little") => ("le", 1),
             _ => return None,
         };
-        // Of a number as it is written here, the byte that comes first in a file.
-        let first = |written: &HashMap<String, Same>| {
-            let value: i128 = serde_json::from_str(written.get(&number.ty)?.get()).ok()?;
+        // The byte of a number that comes first in a file.
+        let first = |value: &HashMap<String, RawJson>| {
+            let value: i128 = serde_json::from_str(value.get(&number.ty)?.get()).ok()?;
             let byte = if order == "be" { value >> (8 * (size - 1)) } else { value };
             u8::try_from(byte & 0xff).ok()
         };
-        let masked = match &number.transform {
+        let is_masked = match &number.transform {
             None => false,
-            Some(Transform { op, num }) => op != "And" || first(num) != Some(0xff),
+            Some(ScalarTransform { op, num }) => op != "And" || first(num) != Some(0xff),
         };
-        let wanted = serde_json::from_str(number.test_val.get("Value")?.get()).ok()?;
-        first(&wanted).filter(|_| number.cmp_op == "Eq" && !masked)
+        let expected = serde_json::from_str(number.test_val.get("Value")?.get()).ok()?;
+        first(&expected).filter(|_| number.cmp_op == "Eq" && !is_masked)
     }
 }
 
-/// Those of the named rules that a type can come of, themselves or by what they use.
-fn naming(named: &BTreeMap<String, Named>) -> HashSet<String> {
-    let mut naming = HashSet::new();
+/// Returns the named rules that can yield a type, directly or through the rules that they use.
+fn find_typed_names(named: &BTreeMap<String, NamedRule>) -> HashSet<String> {
+    let mut typed_names = HashSet::new();
     loop {
-        let before = naming.len();
+        let before = typed_names.len();
         for (name, named) in named {
-            if named.rule.entries.can_name(&naming) {
-                naming.insert(name.clone());
+            if named.rule.entries.can_yield_type(&typed_names) {
+                typed_names.insert(name.clone());
             }
         }
-        if naming.len() == before {
-            return naming;
+        if typed_names.len() == before {
+            return typed_names;
         }
     }
 }
 
-/// A rule without what goes. A `default` that stays keeps others, which may be `default`s themselves.
-fn leanest(rule: &Node, naming: &HashSet<String>) -> Node {
-    let mut seen = HashSet::new();
+/// Returns a rule without the nodes that cannot affect the type.
+///
+/// Repeats until stable: a remaining `default` keeps other nodes, which may be `default`s themselves.
+fn prune(rule: &RuleNode, typed_names: &HashSet<String>) -> RuleNode {
+    let mut default_depths = HashSet::new();
     loop {
-        let mut lean = rule.clone();
-        lean.lean(false, &seen, naming);
-        let before = seen.len();
-        lean.visit(&mut |node| {
-            if node.is("Default") {
-                seen.insert(node.entry.depth);
+        let mut pruned = rule.clone();
+        pruned.remove_descriptions(false, &default_depths, typed_names);
+        let before = default_depths.len();
+        pruned.visit(&mut |node| {
+            if node.is_test("Default") {
+                default_depths.insert(node.entry.depth);
             }
         });
-        if seen.len() == before {
-            return lean;
+        if default_depths.len() == before {
+            return pruned;
         }
     }
 }
 
-impl Node {
-    /// `said`: whether something has been said for certain where this node is reached. `seen`: the depths at which
-    /// it is seen whether a node held.
-    fn lean(&mut self, said: bool, seen: &HashSet<u8>, naming: &HashSet<String>) {
+impl RuleNode {
+    /// Removes nodes that can only describe the file.
+    ///
+    /// `has_message`: whether a message is certain when this node is reached. `default_depths`: the depths at which a
+    /// `default` depends on whether a node matched.
+    fn remove_descriptions(
+        &mut self,
+        has_message: bool,
+        default_depths: &HashSet<u8>,
+        typed_names: &HashSet<String>,
+    ) {
         self.exts.clear();
-        if said {
+        if has_message {
             self.entry.message = None;
         }
-        let said = said || self.says();
+        let has_message = has_message || self.has_fixed_message();
         self.children.retain(|child| {
-            let mut is_seen = false;
-            child.visit(&mut |node| is_seen |= seen.contains(&node.entry.depth));
-            !said || is_seen || child.can_name(naming)
+            let mut affects_default = false;
+            child.visit(&mut |node| affects_default |= default_depths.contains(&node.entry.depth));
+            !has_message || affects_default || child.can_yield_type(typed_names)
         });
         for child in &mut self.children {
-            child.lean(said, seen, naming);
+            child.remove_descriptions(has_message, default_depths, typed_names);
         }
     }
 
-    /// For the first rule that has anything to say, and no other use: leaves out what is looked at once a type is decided, and
-    /// has what leads to all rules, which are not on one shelf, say [`ELSEWHERE`].
-    fn settle(&mut self, said: bool, named: bool) -> Result<(), serde_json::Error> {
-        if self.is("Indirect") {
-            // Holds wherever it is reached.
-            self.entry.test = raw("Clear")?;
+    /// Reduces a rule to what finds the first match: removes nodes that are evaluated after the type is decided, and
+    /// replaces references to all rules, which no single bucket contains, with the message [`ELSEWHERE`].
+    fn reduce_to_first_match(
+        &mut self,
+        has_message: bool,
+        has_type: bool,
+    ) -> Result<(), serde_json::Error> {
+        if self.is_test("Indirect") {
+            // `Clear` always matches.
+            self.entry.test = raw_string("Clear")?;
             self.entry.message = Some(RawValue::from_string(ELSEWHERE.to_owned())?);
             self.children.clear();
             return Ok(());
         }
-        let said = said || self.says();
-        let named = named || self.mimetype.is_some();
-        if said && named {
+        let has_message = has_message || self.has_fixed_message();
+        let has_type = has_type || self.mimetype.is_some();
+        if has_message && has_type {
             self.children.clear();
         }
-        self.children.iter_mut().try_for_each(|child| child.settle(said, named))
+        self.children
+            .iter_mut()
+            .try_for_each(|child| child.reduce_to_first_match(has_message, has_type))
     }
 
-    /// The rules that it leads to, and those that these lead to.
-    fn collect_used(&self, named: &BTreeMap<String, Named>, used: &mut HashSet<String>) {
+    /// Collects the named rules that this node uses, directly and indirectly.
+    fn collect_used(&self, named: &BTreeMap<String, NamedRule>, used: &mut HashSet<String>) {
         self.visit(&mut |node| {
             for (name, rule) in named {
                 let name = HashSet::from([name.clone()]);
-                if node.is("Use") && node.uses_any(&name) && used.is_disjoint(&name) {
+                if node.is_test("Use") && node.uses_any(&name) && used.is_disjoint(&name) {
                     used.extend(name);
                     rule.rule.entries.collect_used(named, used);
                 }
@@ -320,45 +337,48 @@ impl Node {
         });
     }
 
-    /// Whether it says something wherever it holds: a text that is not made of what the file has. What leads to other
-    /// rules speaks through them.
-    fn says(&self) -> bool {
-        let text =
-            self.entry.message.as_ref().and_then(|it| it.get().strip_prefix(r#"{"String":"#));
-        !self.is("Use") && !self.is("Indirect") && text.is_some_and(|text| text != r#"""}"#)
+    /// Returns whether this node has a non-empty message whenever it matches. The message must not contain file
+    /// content. Nodes that refer to other rules have the messages of those rules.
+    fn has_fixed_message(&self) -> bool {
+        let message = self.entry.message.as_ref();
+        let text = message.and_then(|message| message.get().strip_prefix(r#"{"String":"#));
+        !self.is_test("Use")
+            && !self.is_test("Indirect")
+            && text.is_some_and(|text| text != r#"""}"#)
     }
 
-    /// Whether a type can come of it, or of what is looked at where it holds.
-    fn can_name(&self, naming: &HashSet<String>) -> bool {
-        let mut can = false;
+    /// Returns whether a type can result from this node or its descendants.
+    fn can_yield_type(&self, typed_names: &HashSet<String>) -> bool {
+        let mut can_yield = false;
         self.visit(&mut |node| {
-            // What is indirect leads to all rules.
-            can |= node.mimetype.is_some() || node.is("Indirect") || node.uses_any(naming);
+            // An indirect node refers to all rules.
+            can_yield |=
+                node.mimetype.is_some() || node.is_test("Indirect") || node.uses_any(typed_names);
         });
-        can
+        can_yield
     }
 
-    /// Whether it leads to one of these rules.
+    /// Returns whether this node uses one of these rules.
     fn uses_any(&self, names: &HashSet<String>) -> bool {
-        // Whether by the other byte order, and the rule's name.
+        // Whether the byte order is swapped, and the rule's name.
         let test: Result<HashMap<String, (bool, String)>, _> =
             serde_json::from_str(self.entry.test.get());
-        // What cannot be read may lead anywhere.
-        let leads = |test: HashMap<String, (bool, String)>| {
+        // A test that cannot be parsed may refer to any rule.
+        let uses = |test: HashMap<String, (bool, String)>| {
             test.values().any(|(_, name)| names.contains(name))
         };
-        self.is("Use") && test.map_or(true, leads)
+        self.is_test("Use") && test.map_or(true, uses)
     }
 
-    fn visit(&self, look: &mut impl FnMut(&Self)) {
-        look(self);
+    fn visit(&self, callback: &mut impl FnMut(&Self)) {
+        callback(self);
         for child in &self.children {
-            child.visit(look);
+            child.visit(callback);
         }
     }
 
-    /// Whether its test is of this kind.
-    fn is(&self, kind: &str) -> bool {
+    /// Returns whether this node's test is of this kind.
+    fn is_test(&self, kind: &str) -> bool {
         let test = self.entry.test.get();
         let name = test.trim_start_matches(['{', '"']).split('"').next();
         name == Some(kind)

@@ -1,49 +1,49 @@
-//! The operator's lists of types. Knows no file.
+//! The operator's lists of types.
 
 use std::collections::HashSet;
 
-use super::{RENAMED, essence};
+use crate::media_type::{normalize, older_names};
 
-/// What the operator allows.
+/// Types that the operator allows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum MimeRules {
-    /// Everything.
+    /// All types.
     #[default]
     All,
-    /// These types alone.
+    /// Only these types.
     Only(HashSet<String>),
-    /// Every type but these.
+    /// All types except these.
     AllBut(HashSet<String>),
 }
 
 impl MimeRules {
-    /// Allows these types alone.
+    /// Allows only these types.
     pub fn only<S: AsRef<str>>(names: impl IntoIterator<Item = S>) -> Self {
-        Self::Only(normal(names))
+        Self::Only(normalize_all(names))
     }
 
-    /// Allows every type but these.
+    /// Allows all types except these.
     pub fn all_but<S: AsRef<str>>(names: impl IntoIterator<Item = S>) -> Self {
-        Self::AllBut(normal(names))
+        Self::AllBut(normalize_all(names))
     }
 
-    /// Whether a file of this type may pass. Case and parameters do not count, and a type is meant
-    /// by its older names as well.
+    /// Returns whether files of this type are allowed.
+    ///
+    /// Ignores case and parameters. An older name in a list also applies to the type's current name.
     #[must_use]
     pub fn allows(&self, name: &str) -> bool {
-        let in_list = |list: &HashSet<String>| {
-            let name = essence(name).to_ascii_lowercase();
-            list.contains(&name)
-                || RENAMED.iter().any(|(old, new)| *new == name && list.contains(*old))
+        let is_listed = |list: &HashSet<String>| {
+            let name = normalize(name);
+            list.contains(&name) || older_names(&name).any(|older| list.contains(older))
         };
         match self {
             Self::All => true,
-            Self::Only(list) => in_list(list),
-            Self::AllBut(list) => !in_list(list),
+            Self::Only(list) => is_listed(list),
+            Self::AllBut(list) => !is_listed(list),
         }
     }
 
-    /// The types that are listed, in no order.
+    /// Returns the listed types in arbitrary order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         let list = match self {
             Self::All => None,
@@ -53,6 +53,6 @@ impl MimeRules {
     }
 }
 
-fn normal<S: AsRef<str>>(names: impl IntoIterator<Item = S>) -> HashSet<String> {
-    names.into_iter().map(|name| essence(name.as_ref()).to_ascii_lowercase()).collect()
+fn normalize_all<S: AsRef<str>>(names: impl IntoIterator<Item = S>) -> HashSet<String> {
+    names.into_iter().map(|name| normalize(name.as_ref())).collect()
 }

@@ -1,0 +1,83 @@
+//! Media types, and the names that differ between the rules, `file` and its releases.
+
+use std::{fmt, sync::Arc};
+
+/// Type of files of unknown format.
+pub(crate) const UNKNOWN: &str = "application/octet-stream";
+/// Type of texts without a more specific type.
+pub(crate) const PLAIN_TEXT: &str = "text/plain";
+
+/// Names in the rules, and the names that `file` prints for them.
+const REPLACEMENTS: [(&str, &str); 3] = [
+    ("text/javascript", "application/javascript"),
+    // A list that allows `image/png` allows animated images, too.
+    ("image/apng", "image/png"),
+    ("application/x-rust-metadata", UNKNOWN),
+];
+
+/// Types of the rules that `magic-db` adds to libmagic's. `file` does not report them: such a text may be HTML.
+pub(crate) const ADDED_BY_MAGIC_DB: [&str; 4] =
+    ["text/x-rust", "text/x-raku", "text/vnd.typst", "image/x-bitmap"];
+
+/// Names that changed between releases of libmagic: older and newer name. Lists written for an older `file` contain the
+/// older name, and a block list must still block the type.
+const RENAMED: [(&str, &str); 10] = [
+    ("application/x-dosexec", "application/vnd.microsoft.portable-executable"),
+    ("application/x-rar", "application/vnd.rar"),
+    ("application/x-gzip", "application/gzip"),
+    ("application/cdfv2", "application/x-ole-storage"),
+    ("text/javascript", "application/javascript"),
+    ("text/x-python", "text/x-script.python"),
+    ("image/x-ms-bmp", "image/bmp"),
+    ("image/x-icon", "image/vnd.microsoft.icon"),
+    ("image/x-pcx", "image/vnd.zbrush.pcx"),
+    ("font/ttf", "font/sfnt"),
+];
+
+/// Media type with the name that `file --mime-type` prints, e.g. `image/png`.
+#[derive(Clone, PartialEq, Eq, Debug, Hash)]
+pub struct MediaType(Arc<str>);
+
+impl MediaType {
+    /// Converts a type in the rules to the type that `file` prints.
+    pub(crate) fn from_rule(name: &str) -> Self {
+        // The name in one of libmagic's rules ends with a space.
+        let name = essence(name);
+        let printed = REPLACEMENTS.iter().find(|(rule, _)| *rule == name);
+        let name = printed.map_or(name, |(_, printed)| printed);
+        let is_complete = name.split('/').filter(|part| !part.is_empty()).count() == 2;
+        Self(if is_complete { name.into() } else { UNKNOWN.into() })
+    }
+
+    /// Returns the name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for MediaType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Returns the type without parameters and surrounding whitespace.
+fn essence(name: &str) -> &str {
+    name.split(';').next().unwrap_or_default().trim()
+}
+
+/// Returns a type in lower case, without parameters.
+pub(crate) fn normalize(name: &str) -> String {
+    essence(name).to_ascii_lowercase()
+}
+
+/// Returns whether a normalized name is the older name of a type.
+pub(crate) fn is_older_name(name: &str) -> bool {
+    RENAMED.iter().any(|(older, _)| *older == name)
+}
+
+/// Returns the older names of a type with this normalized name.
+pub(crate) fn older_names(name: &str) -> impl Iterator<Item = &'static str> {
+    RENAMED.iter().filter(move |(_, newer)| *newer == name).map(|(older, _)| *older)
+}
