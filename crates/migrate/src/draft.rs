@@ -1,5 +1,5 @@
-//! The file to be: sections with comments and keys. What `config` refuses of a value that was taken
-//! over is taken out again, element by element, and told by the line that it came from.
+//! The new file: sections with comments and keys. Converted values that the validation rejects are removed
+//! again, element by element, with a remark that names the line in the old file.
 
 use std::{
     collections::BTreeMap,
@@ -7,18 +7,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{
-    Remark, RemarkKind,
-    old::{Found, shown},
+use crate::{
+    Rejection, Validate, format,
+    format::quoted,
+    remark::{Remark, RemarkKind},
+    source::{Setting, printable},
 };
-use crate::config::{self, Problem, quoted, toml_key};
 
 /// Sections in the order of `default.toml`.
 const SECTIONS: [&str; 7] =
     ["web", "scan", "sandbox", "download", "result_cache", "crypto", "operations"];
 
-/// What is wrong with these is mostly that a file is not there yet: they stay.
-const FILES: [&str; 5] = [
+/// Keys that stay even if they are invalid, since usually only the file is missing.
+const FILE_KEYS: [&str; 5] = [
     "scan.script",
     "scan.temp_directory",
     "crypto.request_secret_path",
@@ -26,101 +27,108 @@ const FILES: [&str; 5] = [
     "crypto.pickle_key",
 ];
 
-/// Comments are broken before this column.
+/// Maximum width of comments, in columns.
 const WIDTH: usize = 100;
 
-pub(super) struct Draft {
-    /// The directory that the old scanner was started in.
-    pub(super) base: PathBuf,
-    pub(super) remarks: Vec<Remark>,
-    sections: BTreeMap<&'static str, Vec<Item>>,
-    /// What to say before the next key, and not without it.
-    why: Option<String>,
+pub(crate) struct Draft {
+    /// The directory in which the old scanner was started.
+    pub(crate) base: PathBuf,
+    pub(crate) remarks: Vec<Remark>,
+    sections: BTreeMap<&'static str, Vec<DraftItem>>,
+    /// Comment for the next key; discarded without one.
+    key_comment: Option<String>,
 }
 
-enum Item {
+enum DraftItem {
     Comment(String),
-    /// A line that someone may want, as a comment, whole.
+    /// A commented-out line, written without wrapping.
     Suggestion(String),
-    Key(Key),
+    Key(DraftKey),
 }
 
-struct Key {
+struct DraftKey {
     name: &'static str,
-    value: Value,
-    why: Option<String>,
-    /// The key and the line that it came from.
+    value: TomlValue,
+    comment: Option<String>,
+    /// The key and line in the old file.
     origin: Option<(&'static str, usize)>,
 }
 
-/// Each part in TOML.
-pub(super) enum Value {
-    One(String),
+/// A value whose parts are formatted as TOML.
+pub(crate) enum TomlValue {
+    Scalar(String),
     List(Vec<String>),
     Table(Vec<(String, String)>),
 }
 
 impl Draft {
-    pub(super) fn new(base: &Path) -> Self {
-        Self { base: base.into(), remarks: Vec::new(), sections: BTreeMap::new(), why: None }
+    pub(crate) fn new(base: &Path) -> Self {
+        Self {
+            base: base.into(),
+            remarks: Vec::new(),
+            sections: BTreeMap::new(),
+            key_comment: None,
+        }
     }
 
-    pub(super) fn comment(&mut self, section: &'static str, text: impl Into<String>) {
-        self.push(section, Item::Comment(text.into()));
+    pub(crate) fn comment(&mut self, section: &'static str, text: impl Into<String>) {
+        self.push(section, DraftItem::Comment(text.into()));
     }
 
-    /// A comment on the key that is set next.
-    pub(super) fn why(&mut self, text: impl Into<String>) {
-        self.why = Some(text.into());
+    /// Sets the comment of the next key.
+    pub(crate) fn comment_next_key(&mut self, text: impl Into<String>) {
+        self.key_comment = Some(text.into());
     }
 
-    pub(super) fn suggest(&mut self, section: &'static str, line: impl Into<String>) {
-        self.push(section, Item::Suggestion(line.into()));
+    pub(crate) fn suggest(&mut self, section: &'static str, line: impl Into<String>) {
+        self.push(section, DraftItem::Suggestion(line.into()));
     }
 
-    /// A key of ours, for a key of theirs.
-    pub(super) fn set<T>(
+    /// Adds a key converted from `origin`.
+    pub(crate) fn set<T>(
         &mut self,
         section: &'static str,
         name: &'static str,
-        value: Value,
-        from: &Found<T>,
+        value: TomlValue,
+        origin: &Setting<T>,
     ) {
-        let (why, origin) = (self.why.take(), Some((from.key, from.line)));
-        self.push(section, Item::Key(Key { name, value, why, origin }));
+        let comment = self.key_comment.take();
+        let origin = Some((origin.key, origin.line));
+        self.push(section, DraftItem::Key(DraftKey { name, value, comment, origin }));
     }
 
-    /// A key of ours that follows from what they did without one.
-    pub(super) fn set_new(&mut self, section: &'static str, name: &'static str, value: Value) {
-        let why = self.why.take();
-        self.push(section, Item::Key(Key { name, value, why, origin: None }));
+    /// Adds a key that keeps a behaviour for which the old scanner had no key.
+    pub(crate) fn set_new(&mut self, section: &'static str, name: &'static str, value: TomlValue) {
+        let comment = self.key_comment.take();
+        self.push(section, DraftItem::Key(DraftKey { name, value, comment, origin: None }));
     }
 
-    fn push(&mut self, section: &'static str, item: Item) {
+    fn push(&mut self, section: &'static str, item: DraftItem) {
         self.sections.entry(section).or_default().push(item);
     }
 
-    /// Until `config` has nothing to say about values any more; what is left then are files.
-    pub(super) fn settle(&mut self) {
-        let mut told = Vec::new();
+    /// Removes values until `validate` rejects only keys in [`FILE_KEYS`], or keys that are not in the draft.
+    pub(crate) fn remove_rejected_values(&mut self, validate: &Validate<'_>) {
+        let mut reported = Vec::new();
         loop {
-            let problems = config::problems(&self.render(""), &self.base);
-            if !self.take_out(problems, &mut told) {
+            let rejections = validate(&self.render(""), &self.base);
+            if !self.remove(rejections, &mut reported) {
                 break;
             }
         }
-        self.remarks.append(&mut told);
+        self.remarks.append(&mut reported);
     }
 
-    /// Whether anything was: then there may be less to say.
-    fn take_out(&mut self, problems: Vec<Problem>, told: &mut Vec<Remark>) -> bool {
-        let mut taken_out = false;
-        // Backwards, so that elements keep their positions.
-        for problem in problems.into_iter().rev() {
-            let Some(path) = problem.key else { continue };
+    /// Removes the rejected values. Returns whether any was removed, so that the rest must be validated
+    /// again.
+    fn remove(&mut self, rejections: Vec<Rejection>, reported: &mut Vec<Remark>) -> bool {
+        let mut removed = false;
+        // In reverse order, so that indices of list elements stay valid.
+        for rejection in rejections.into_iter().rev() {
+            let Some(path) = rejection.key else { continue };
             let found = self.sections.iter_mut().find_map(|(section, items)| {
                 items.iter_mut().enumerate().find_map(|(at, item)| match item {
-                    Item::Key(key) => {
+                    DraftItem::Key(key) => {
                         let name = format!("{section}.{}", key.name);
                         let part = path.strip_prefix(&name)?;
                         let is_whole = part.is_empty() || part.starts_with(['[', '.']);
@@ -133,48 +141,49 @@ impl Draft {
                 let remark = Remark {
                     kind: RemarkKind::Mistake,
                     line: None,
-                    key: shown(&path),
-                    message: problem.message,
+                    key: printable(&path),
+                    message: rejection.message,
                 };
-                // Each round says it again.
-                if !told.contains(&remark) {
-                    told.push(remark);
+                // The rejection recurs in each validation.
+                if !reported.contains(&remark) {
+                    reported.push(remark);
                 }
                 continue;
             };
-            let stays = FILES.contains(&name.as_str());
+            let stays = FILE_KEYS.contains(&name.as_str());
             let Some(items) = self.sections.get_mut(section) else { continue };
-            let Some(Item::Key(key)) = items.get_mut(at) else { continue };
-            let (old, line) = key.origin.map_or((name.as_str(), None), |(k, l)| (k, Some(l)));
-            let end = if stays { "" } else { "; left out" };
+            let Some(DraftItem::Key(key)) = items.get_mut(at) else { continue };
+            let (old_key, line) =
+                key.origin.map_or((name.as_str(), None), |(key, line)| (key, Some(line)));
+            let suffix = if stays { "" } else { "; omitted" };
             let remark = Remark {
                 kind: RemarkKind::Mistake,
                 line,
-                key: shown(&format!("{old}{part}")),
-                message: format!("{}{end}", problem.message),
+                key: printable(&format!("{old_key}{part}")),
+                message: format!("{}{suffix}", rejection.message),
             };
             if !stays {
                 if key.value.remove(&part) {
                     items.remove(at);
                 }
-                taken_out = true;
+                removed = true;
             }
-            if !stays || !told.contains(&remark) {
-                told.push(remark);
+            if !stays || !reported.contains(&remark) {
+                reported.push(remark);
             }
         }
-        taken_out
+        removed
     }
 
-    /// The file, below its first comment.
-    pub(super) fn render(&self, header: &str) -> String {
+    /// Formats the file, starting with `header` as a comment.
+    pub(crate) fn render(&self, header: &str) -> String {
         let mut out = String::new();
         comment(&mut out, "", header);
         let mut remarks: Vec<_> = self.remarks.iter().collect();
         remarks.sort_by_key(|remark| remark.line);
         for (kind, title) in [
-            (RemarkKind::Mistake, "To be decided by you:"),
-            (RemarkKind::NoCounterpart, "Without a counterpart here:"),
+            (RemarkKind::Mistake, "Action required:"),
+            (RemarkKind::NoCounterpart, "No counterpart in this scanner:"),
         ] {
             let mut of_kind = remarks.iter().filter(|remark| remark.kind == kind).peekable();
             if of_kind.peek().is_some() {
@@ -190,12 +199,12 @@ impl Draft {
             let _ = write!(out, "\n[{section}]\n");
             for item in items {
                 match item {
-                    Item::Comment(text) => comment(&mut out, "", text),
-                    Item::Suggestion(line) => {
+                    DraftItem::Comment(text) => comment(&mut out, "", text),
+                    DraftItem::Suggestion(line) => {
                         let _ = writeln!(out, "# {line}");
                     }
-                    Item::Key(key) => {
-                        comment(&mut out, "", key.why.as_deref().unwrap_or_default());
+                    DraftItem::Key(key) => {
+                        comment(&mut out, "", key.comment.as_deref().unwrap_or_default());
                         let _ = writeln!(out, "{} = {}", key.name, key.value.toml());
                     }
                 }
@@ -205,27 +214,27 @@ impl Draft {
     }
 }
 
-impl Value {
-    pub(super) fn text(text: impl AsRef<str>) -> Self {
-        Self::One(quoted(text.as_ref()))
+impl TomlValue {
+    pub(crate) fn text(text: impl AsRef<str>) -> Self {
+        Self::Scalar(quoted(text.as_ref()))
     }
 
-    pub(super) fn path(path: &Path) -> Self {
+    pub(crate) fn path(path: &Path) -> Self {
         Self::text(path.to_string_lossy())
     }
 
-    pub(super) fn texts<T: AsRef<str>>(texts: impl IntoIterator<Item = T>) -> Self {
+    pub(crate) fn texts<T: AsRef<str>>(texts: impl IntoIterator<Item = T>) -> Self {
         Self::List(texts.into_iter().map(|text| quoted(text.as_ref())).collect())
     }
 
-    pub(super) fn table(entries: &[(String, String)]) -> Self {
-        let entries = entries.iter().map(|(name, text)| (toml_key(name), quoted(text)));
+    pub(crate) fn table(entries: &[(String, String)]) -> Self {
+        let entries = entries.iter().map(|(name, text)| (format::key(name), quoted(text)));
         Self::Table(entries.collect())
     }
 
     fn toml(&self) -> String {
         match self {
-            Self::One(value) => value.clone(),
+            Self::Scalar(value) => value.clone(),
             Self::List(elements) => format!("[{}]", elements.join(", ")),
             Self::Table(entries) if entries.is_empty() => "{}".into(),
             Self::Table(entries) => {
@@ -235,8 +244,8 @@ impl Value {
         }
     }
 
-    /// Takes a part out, as `config` names it: `[2]`, `.name`, or nothing for the whole. Whether nothing
-    /// is left.
+    /// Removes a part as named by a [`Rejection`]: `[2]`, `.name`, or empty for the whole value. Returns whether
+    /// the value is empty then.
     fn remove(&mut self, part: &str) -> bool {
         match self {
             Self::List(elements) => {
@@ -250,20 +259,20 @@ impl Value {
                 }
             }
             Self::Table(entries) => {
-                let before = entries.len();
-                entries.retain(|(name, _)| part.strip_prefix('.') != Some(name));
-                entries.is_empty() || entries.len() == before
+                // From the end, since rejections are processed in reverse order.
+                let at = entries.iter().rposition(|(name, _)| part.strip_prefix('.') == Some(name));
+                at.map(|at| entries.remove(at)).is_none() || entries.is_empty()
             }
-            Self::One(_) => true,
+            Self::Scalar(_) => true,
         }
     }
 }
 
-/// Text as lines of a comment; a bullet's later lines are indented. What is in it comes from anybody's
-/// file: it can end no line.
+/// Appends `text` as wrapped comment lines, indented below a bullet. Control characters are replaced, so
+/// that untrusted text cannot end a line.
 fn comment(out: &mut String, bullet: &str, text: &str) {
     let (mut line, mut is_first) = (String::new(), true);
-    let mut end = |line: &mut String| {
+    let mut end_line = |line: &mut String| {
         let indent = if is_first { bullet.to_owned() } else { " ".repeat(bullet.len()) };
         is_first = false;
         let _ = writeln!(out, "# {indent}{line}");
@@ -273,7 +282,7 @@ fn comment(out: &mut String, bullet: &str, text: &str) {
         let word: String = word.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
         let length = line.chars().count() + word.chars().count() + bullet.len() + 3;
         if !line.is_empty() && length > WIDTH {
-            end(&mut line);
+            end_line(&mut line);
         }
         if !line.is_empty() {
             line.push(' ');
@@ -281,6 +290,6 @@ fn comment(out: &mut String, bullet: &str, text: &str) {
         line.push_str(&word);
     }
     if !line.is_empty() {
-        end(&mut line);
+        end_line(&mut line);
     }
 }

@@ -1,119 +1,130 @@
-//! What is said where both scanners differ from this one in the same way; and what a script seems to
-//! need of the sandbox, by the words in it. Guesses are comments: what they open is the operator's to say.
+//! Conversions and comments that apply to both scanners, and sandbox settings that a script probably
+//! needs, by the words in it. Guesses are written as comments, since the operator has to approve access.
 
 use std::{collections::BTreeMap, fs::File, io::Read, path::Path};
 
-use super::{
-    Predecessor,
-    draft::{Draft, Value},
-    old::Found,
-    places,
+use crate::{
+    draft::{Draft, TomlValue},
+    format::quoted,
+    paths,
+    source::{Predecessor, Setting},
 };
-use crate::config::quoted;
 
 /// The default of `operations.port`.
 const OPERATIONS_PORT: u16 = 8081;
 
-/// Enough of any script.
+/// Maximum number of bytes of a script that are searched.
 const MAX_SCRIPT: u64 = 64 * 1024;
 
-/// Words in a script, what they tell, and what would allow it: a key and an element of its list.
-type Sign = (&'static [&'static str], &'static str, &'static [(&'static str, &'static str)]);
+/// Words in a script, the comment they cause, and the settings that would allow it: a key and an element
+/// of its list.
+type ScriptHint = (&'static [&'static str], &'static str, &'static [(&'static str, &'static str)]);
 
-const SIGNS: [Sign; 8] = [
+const SCRIPT_HINTS: [ScriptHint; 8] = [
     (
         &["clamdscan", "clamd.ctl", "clamd.sock"],
-        "It names clamd, so it needs its socket and its configuration.",
+        "The script mentions clamd, so it needs the socket and configuration of clamd.",
         &[("unix_sockets", r#""/run/clamav/clamd.ctl""#), ("read_only_paths", r#""/etc/clamav""#)],
     ),
     (
         &["clamscan"],
-        "It names clamscan, so it needs the signatures.",
+        "The script mentions clamscan, so it needs the signatures.",
         &[("read_only_paths", r#""/var/lib/clamav""#)],
     ),
-    (&["icap"], "It names ICAP, so it needs that server's port.", &[("tcp_ports", "1344")]),
+    (
+        &["icap"],
+        "The script mentions ICAP, so it needs the port of the server.",
+        &[("tcp_ports", "1344")],
+    ),
     (
         &["curl", "wget", "https://", "http://", "/dev/tcp/", "nc ", "ssh "],
-        "It seems to use the network: list the ports, or allow all of it with network = \"host\".",
+        "The script seems to use the network: list the ports, or allow all access with network = \"host\".",
         &[("tcp_ports", "443")],
     ),
     (
         &["/tmp", "/var/tmp"],
-        "It names /tmp or /var/tmp: it may write in $TMPDIR and beside the file that it is given, which only \
-         this job has.",
+        "The script mentions /tmp or /var/tmp: it can write only to $TMPDIR and to the directory of the \
+         file, which are private to each run.",
         &[],
     ),
     (
         &["/proc", "/dev/stderr", "/dev/stdout", "/dev/fd"],
-        "It names /proc or /dev/stderr, which are not there: write >&2 in place of >/dev/stderr.",
+        "The script mentions /proc or /dev/stderr, which do not exist in the sandbox: use >&2 instead of \
+         >/dev/stderr.",
         &[],
     ),
     (
         &["setsid", "timeout "],
-        "It names timeout or setsid: without namespaces no script can start a session; write \
+        "The script mentions timeout or setsid: without namespaces, scripts cannot start a session; use \
          timeout --foreground.",
         &[],
     ),
     (
         &["sudo", "su -"],
-        "It names sudo or su: nothing in the sandbox can become another user.",
+        "The script mentions sudo or su: scripts cannot change the user in the sandbox.",
         &[],
     ),
 ];
 
-/// `[sandbox]`, for this script.
-pub(super) fn sandbox(script: &Path, draft: &mut Draft) {
+/// Adds comments and suggestions for `[sandbox]`, based on the script's text.
+pub(crate) fn sandbox(script: &Path, draft: &mut Draft) {
     draft.comment(
         "sandbox",
-        "There a script ran as the scanner itself. Here it runs in a sandbox: it sees /usr, itself, what \
-         libraries need of /etc, and read_only_paths; has no network but unix_sockets and tcp_ports, no /tmp (use \
-         $TMPDIR) and no /proc; gets no variables but PATH, LANG, HOME, TMPDIR and `environment`. What it is \
-         refused is told by: matrix-content-scanner -c THIS_FILE sandbox -- SCRIPT ANY_FILE",
+        "The old scanner ran the script with its own permissions. This scanner runs it in a sandbox: it can read \
+         /usr, the script, library configuration in /etc, and read_only_paths; it has no network except \
+         unix_sockets and tcp_ports, no /tmp (use $TMPDIR) and no /proc; its environment is PATH, LANG, HOME, \
+         TMPDIR and `environment`. To list denied accesses, run: matrix-content-scanner -c THIS_FILE sandbox -- \
+         SCRIPT ANY_FILE",
     );
+    // Opening a named pipe or terminal could block.
+    if !script.is_file() {
+        return;
+    }
     let mut text = Vec::new();
     let read = File::open(script).and_then(|file| file.take(MAX_SCRIPT).read_to_end(&mut text));
-    // A program or nothing at all tells nothing.
+    // Binary programs and unreadable files give no hints.
     let text = String::from_utf8(text).ok().filter(|text| read.is_ok() && text.starts_with("#!"));
     let Some(text) = text else { return };
     let interpreter = text.lines().next().unwrap_or_default().trim_start_matches("#!").trim();
     let interpreter = interpreter.split_whitespace().next().unwrap_or_default();
     let mut lists: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    if !["/bin/", "/usr/", "/sbin/"].iter().any(|shown| interpreter.starts_with(shown)) {
-        draft.comment("sandbox", "Its interpreter lies outside /usr, and has to be shown to it.");
+    if !["/bin/", "/usr/", "/sbin/"].iter().any(|visible| interpreter.starts_with(visible)) {
+        draft.comment("sandbox", "The interpreter is outside /usr, so the sandbox must allow it.");
         lists.entry("read_only_paths").or_default().push(quoted(interpreter));
     }
-    for (words, means, allowed_by) in SIGNS {
+    for (words, comment, settings) in SCRIPT_HINTS {
         if words.iter().any(|word| text.contains(word)) {
-            draft.comment("sandbox", means);
-            for (key, element) in allowed_by {
+            draft.comment("sandbox", comment);
+            for (key, element) in settings {
                 lists.entry(key).or_default().push((*element).into());
             }
         }
     }
     if !lists.is_empty() {
-        draft.comment("sandbox", "Look what is right of this, and uncomment it:");
+        draft.comment("sandbox", "Uncomment the lines that are correct:");
     }
     for (key, elements) in lists {
         draft.suggest("sandbox", format!("{key} = [{}]", elements.join(", ")));
     }
 }
 
-/// Where clients came in; metrics and health have a listener beside it, on a port that may be this one.
-pub(super) fn port(port: &Found<String>, draft: &mut Draft) {
+/// Converts the port, and moves the operations listener if its default port is the same.
+pub(crate) fn port(port: &Setting<String>, draft: &mut Draft) {
     draft.set("web", "port", number(port), port);
     if port.value.parse() == Ok(OPERATIONS_PORT) {
-        draft.why("For metrics and health; 8081 is taken by the scanner itself.");
-        draft.set_new("operations", "port", Value::One((OPERATIONS_PORT + 1).to_string()));
+        draft.comment_next_key("Port for metrics and health; the default, 8081, is used by [web].");
+        draft.set_new("operations", "port", TomlValue::Scalar((OPERATIONS_PORT + 1).to_string()));
     }
 }
 
-/// A number as TOML, or what was there as text: `config` then says what is expected.
-pub(super) fn number(found: &Found<String>) -> Value {
-    Value::One(integer(&found.value))
+/// Returns a number as TOML, or other text as a string, which the validation rejects with an explanation.
+pub(crate) fn number(found: &Setting<String>) -> TomlValue {
+    TomlValue::Scalar(integer(&found.value))
 }
 
-/// With a leading zero it was an octal number to one scanner and a decimal to the other: text.
-pub(super) fn integer(text: &str) -> String {
+/// Formats an integer as TOML. A number with a leading zero becomes a string: it was octal for one
+/// scanner and decimal for the other.
+pub(crate) fn integer(text: &str) -> String {
     let digits = text.trim_start_matches(['-', '+']);
     let is_decimal = digits == "0" || !digits.starts_with('0');
     match text.parse::<i64>() {
@@ -122,86 +133,86 @@ pub(super) fn integer(text: &str) -> String {
     }
 }
 
-/// `[scan]`: how verdicts and times differ.
-pub(super) fn scan(draft: &mut Draft) {
-    draft.why(
-        "As there, a script is asked, and nobody else. ClamAV's daemon and ICAP servers can be asked without one.",
+/// Adds comments to `[scan]` on differences in verdicts and time limits.
+pub(crate) fn scan(draft: &mut Draft) {
+    draft.comment_next_key(
+        "Only the script scans, as before. ClamAV's daemon and ICAP servers can be used without a script.",
     );
-    draft.set_new("scan", "engines", Value::texts(["script"]));
+    draft.set_new("scan", "engines", TomlValue::texts(["script"]));
     draft.comment(
         "scan",
-        "There a script could run without end, and whatever was not exit code 0 was an infection, a killed or \
-         missing program too. Here a script that is killed, runs into `timeout` or cannot start is a failure \
-         (500), as are these codes, which are a shell's for a program that it cannot find or execute; none of \
-         them is remembered as a verdict. clamdscan's 2, \"could not tell\", belongs here too.",
+        "The old scanner had no time limit, and took every exit code except 0 for an infection, even if the \
+         script was killed or missing. Here, a script that is killed, exceeds `timeout` or cannot start is a \
+         failure (500), as are these exit codes, which a shell returns if it cannot find or execute a program; \
+         failures are not cached as verdicts. Add 2 for clamdscan, which means that the scan failed.",
     );
     draft.suggest("scan", "failure_exit_codes = [126, 127]");
     draft.suggest("scan", r#"timeout = "60s""#);
     draft.comment(
         "scan",
-        "The script is tried with a known-bad and a known-clean file, at start and every ten minutes; while it is \
-         wrong about one, nothing is served. If it does not know the EICAR test file, name samples of your own, \
-         or \"off\".",
+        "At startup and every ten minutes, the script scans an infected and a clean test file; while a result is \
+         wrong, no media is served. If the script does not detect the EICAR test file, configure your own \
+         samples, or \"off\".",
     );
     draft.suggest("scan", r#"canary = "eicar""#);
 }
 
-pub(super) fn temp_directory(directory: Option<Found<String>>, draft: &mut Draft) {
+pub(crate) fn temp_directory(directory: Option<Setting<String>>, draft: &mut Draft) {
     let Some(directory) = directory else { return };
-    let path = places::path(&directory.value, &draft.base);
-    draft.set("scan", "temp_directory", Value::path(&path), &directory);
+    let path = paths::path(&directory.value, &draft.base);
+    draft.set("scan", "temp_directory", TomlValue::path(&path), &directory);
 }
 
-/// `[download]`: whose media, and who may have it.
-pub(super) fn homeserver(is_configured: bool, draft: &mut Draft) {
+/// Adds a comment to `[download]` on the homeserver and on authorisation.
+pub(crate) fn homeserver(is_configured: bool, draft: &mut Draft) {
     if is_configured {
         draft.comment(
             "download",
-            "There media in memory was given to anybody. Here the homeserver is asked for each requester, with \
-             the requester's own token; its yes is good for authorisation_ttl (5s).",
+            "The old scanner served cached media to everybody. This scanner checks each requester's access with \
+             the homeserver, using the requester's token; a permission is cached for authorisation_ttl (5s).",
         );
     } else {
         draft.comment(
             "download",
-            "Without a homeserver, media is fetched from the server that its name names, without tokens, and from \
-             globally reachable addresses only (allow_private_addresses). Current homeservers give out media \
-             to tokens alone: set base_homeserver_url.",
+            "Without a homeserver, media is fetched without token from the server in its mxc URI, and only from \
+             globally reachable addresses (allow_private_addresses). Current homeservers serve media only to \
+             authenticated requests: set base_homeserver_url.",
         );
     }
 }
 
-pub(super) fn download_limits(draft: &mut Draft) {
+pub(crate) fn download_limits(draft: &mut Draft) {
     draft.comment(
         "download",
-        "There media of any size was taken, and waited for without end. Here:",
+        "The old scanner had no limits on size and time. The limits here are:",
     );
     draft.suggest("download", r#"max_size = "256MiB""#);
     draft.suggest("download", r#"total_timeout = "5m""#);
 }
 
-pub(super) fn kept_key(draft: &mut Draft, from: Predecessor) {
+pub(crate) fn kept_key(draft: &mut Draft, from: Predecessor) {
     draft.comment(
         "crypto",
-        format!("The key of {from}, where it is: clients see the same public key. The service's user has to read it."),
+        format!("The key file of {from}; clients see the same public key. The service's user must be able to read it."),
     );
 }
 
-/// The key is kept, so it has to be there.
-pub(super) fn missing_key(key: &Found<String>, path: &Path, draft: &mut Draft) {
+/// Adds a remark if the key file does not exist.
+pub(crate) fn missing_key(key: &Setting<String>, path: &Path, draft: &mut Draft) {
     if !path.is_file() {
         let remark = key.mistake(format!(
-            "{} is no file that can be seen from here; a relative path starts from the directory that the scanner \
-             was started in (--base)",
+            "{} does not exist; relative paths are resolved against the directory in which the scanner was \
+             started (--base)",
             path.display()
         ));
         draft.remarks.push(remark);
     }
 }
 
-/// A libolm pickle and its key, of either scanner.
-pub(super) fn pickle(
-    path: Option<Found<String>>,
-    key: Option<Found<String>>,
+/// Converts a libolm pickle and its key, of either scanner.
+pub(crate) fn pickle(
+    path: Option<Setting<String>>,
+    key: Option<Setting<String>>,
     draft: &mut Draft,
     from: Predecessor,
 ) {
@@ -209,16 +220,16 @@ pub(super) fn pickle(
         kept_key(draft, from);
         draft.comment(
             "crypto",
-            "A pickle that is gone is an error, and never made anew. Its key is better given in the \
-             environment: MCS_CRYPTO__PICKLE_KEY.",
+            "A missing pickle is an error; none is generated. Better set its key in the environment: \
+             MCS_CRYPTO__PICKLE_KEY.",
         );
     }
     if let Some(pickle) = path {
-        let path = places::path(&pickle.value, &draft.base);
+        let path = paths::path(&pickle.value, &draft.base);
         missing_key(&pickle, &path, draft);
-        draft.set("crypto", "pickle_path", Value::path(&path), &pickle);
+        draft.set("crypto", "pickle_path", TomlValue::path(&path), &pickle);
     }
     if let Some(key) = key {
-        draft.set("crypto", "pickle_key", Value::text(&key.value), &key);
+        draft.set("crypto", "pickle_key", TomlValue::text(&key.value), &key);
     }
 }

@@ -1,22 +1,22 @@
-//! Paths and programs of the old file, as absolute paths. Both scanners took relative ones from the
-//! directory that they were started in, and looked for bare names of programs in `PATH`.
+//! Resolves paths and programs of the old file to absolute paths. Both scanners resolved relative paths
+//! against their working directory, and searched `PATH` for program names without a slash.
 
 use std::path::{Component, Path, PathBuf};
 
-/// Where programs are looked for: the environment is that of who types, not of the old service.
+/// Directories searched for programs. The `PATH` of this process may differ from the old service's.
 const PATH: [&str; 6] =
     ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
-/// A file or directory; nothing needs to be there.
-pub(super) fn path(text: &str, base: &Path) -> PathBuf {
-    // Not resolved further: a link may be there to be changed.
+/// Resolves a path, which need not exist.
+pub(crate) fn path(text: &str, base: &Path) -> PathBuf {
+    // Keeps symbolic links, whose targets may change.
     base.join(text).components().filter(|part| *part != Component::CurDir).collect()
 }
 
-/// A program: a bare name is the first of that name in `PATH`, if there is one.
-pub(super) fn program(text: &str, base: &Path) -> PathBuf {
+/// Resolves a program: a name without a slash is searched in `PATH`.
+pub(crate) fn program(text: &str, base: &Path) -> PathBuf {
     let in_path = (!text.contains('/'))
-        .then(|| PATH.iter().map(|folder| Path::new(folder).join(text)).find(|it| it.is_file()))
+        .then(|| PATH.iter().map(|dir| Path::new(dir).join(text)).find(|path| path.is_file()))
         .flatten();
     in_path.unwrap_or_else(|| path(text, base))
 }
@@ -26,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn relative_paths_start_where_the_scanner_was_started() {
+    fn resolves_relative_paths_against_base() {
         let base = Path::new("/srv/mcs");
         for (text, absolute) in [
             ("./example.sh", "/srv/mcs/example.sh"),

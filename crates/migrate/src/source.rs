@@ -1,14 +1,24 @@
-//! The old file's keys: the ones that its scanner knew, by their path, and a word on all others.
+//! Extracts the old scanner's keys from the file by path, and reports unknown keys.
 
-use std::{collections::BTreeMap, rc::Rc};
+use std::{collections::BTreeMap, fmt, rc::Rc};
 
-use super::{
-    Predecessor, Remark, RemarkKind,
-    yaml::{Entry, Node, Yaml},
+use crate::{
+    remark::{Remark, RemarkKind},
+    yaml::{MapEntry, Node, Yaml},
 };
 
-/// Whose file it is, by the sections that only one of them has; of a mixture, whose has more.
-pub(super) fn whose(root: &Node) -> Option<Predecessor> {
+/// The scanner that a configuration was written for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Predecessor {
+    /// The Node.js scanner.
+    Node,
+    /// The Python scanner.
+    Python,
+}
+
+/// Detects the scanner by the sections that only one of the two scanners has. If the file has sections of both, the
+/// scanner with more such sections is returned; none if the numbers are equal.
+pub(crate) fn detect(root: &Node) -> Option<Predecessor> {
     let Yaml::Map(sections) = &root.value else { return None };
     let count = |names: &[&str]| {
         sections.iter().filter(|section| names.contains(&section.key.as_str())).count()
@@ -23,37 +33,46 @@ pub(super) fn whose(root: &Node) -> Option<Predecessor> {
     }
 }
 
-/// What the file says, by path.
-pub(super) struct Old {
+impl fmt::Display for Predecessor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Node => "the Node.js scanner",
+            Self::Python => "the Python scanner",
+        })
+    }
+}
+
+/// The known settings of the file, by path.
+pub(crate) struct SourceConfig {
     values: BTreeMap<&'static str, (usize, Rc<Node>)>,
 }
 
-/// A value as it was written, and where.
-pub(super) struct Found<T> {
-    pub(super) key: &'static str,
-    pub(super) line: usize,
-    pub(super) value: T,
+/// A value in the old file, with its key and line.
+pub(crate) struct Setting<T> {
+    pub(crate) key: &'static str,
+    pub(crate) line: usize,
+    pub(crate) value: T,
 }
 
-impl Old {
-    /// Paths that are not in `known` are told.
-    pub(super) fn read(
+impl SourceConfig {
+    /// Reads the keys in `known`, and adds remarks on all others.
+    pub(crate) fn read(
         root: &Node,
         known: &'static [&'static str],
         remarks: &mut Vec<Remark>,
     ) -> Self {
-        let mut old = Self { values: BTreeMap::new() };
+        let mut config = Self { values: BTreeMap::new() };
         if let Yaml::Map(entries) = &root.value {
-            old.descend("", entries, known, remarks);
+            config.read_section("", entries, known, remarks);
         }
-        old
+        config
     }
 
-    /// Known paths are three deep at the most, and so is this.
-    fn descend(
+    /// Recurses at most three levels, the depth of the known paths.
+    fn read_section(
         &mut self,
         parent: &str,
-        entries: &[Entry],
+        entries: &[MapEntry],
         known: &'static [&'static str],
         remarks: &mut Vec<Remark>,
     ) {
@@ -64,8 +83,8 @@ impl Old {
             } else {
                 format!("{parent}.{}", entry.key)
             };
-            let mut tell = |message: String| {
-                let key = shown(&path);
+            let mut remark = |message: String| {
+                let key = printable(&path);
                 remarks.push(Remark {
                     kind: RemarkKind::Mistake,
                     line: Some(entry.line),
@@ -74,11 +93,11 @@ impl Old {
                 });
             };
             if let Some(first) = seen.insert(&entry.key, entry.line) {
-                tell(format!("written a second time, after line {first}; the last one counts"));
+                remark(format!("duplicate of line {first}; the last one counts"));
             }
             if let Some(key) = known.iter().find(|key| **key == path) {
                 if matches!(entry.node.value, Yaml::Null) {
-                    tell("without a value; taken as absent".into());
+                    remark("without a value; ignored".into());
                     self.values.remove(key);
                 } else {
                     self.values.insert(key, (entry.line, Rc::clone(&entry.node)));
@@ -92,48 +111,48 @@ impl Old {
                 } else {
                     "key"
                 };
-                let meant = nearest(&path, known)
-                    .map_or_else(String::new, |key| format!("; was {key} meant?"));
-                tell(format!("a {what} unknown to that scanner; left out{meant}"));
+                let suggestion = nearest(&path, known)
+                    .map_or_else(String::new, |key| format!("; did you mean {key}?"));
+                remark(format!("a {what} unknown to that scanner; omitted{suggestion}"));
                 continue;
             }
             match &entry.node.value {
-                Yaml::Map(entries) => self.descend(&path, entries, known, remarks),
-                Yaml::Null => tell("an empty section; taken as absent".into()),
-                _ => tell("found no keys in it, expected a section; left out".into()),
+                Yaml::Map(entries) => self.read_section(&path, entries, known, remarks),
+                Yaml::Null => remark("an empty section; ignored".into()),
+                _ => remark("found a value, expected a section; omitted".into()),
             }
         }
     }
 
-    /// A key's value, whatever it is.
-    fn take(&self, key: &'static str) -> Option<Found<&Node>> {
+    /// Returns the value of a key.
+    fn get(&self, key: &'static str) -> Option<Setting<&Node>> {
         let (line, node) = self.values.get(key)?;
-        Some(Found { key, line: *line, value: node })
+        Some(Setting { key, line: *line, value: node })
     }
 
-    /// A scalar's text.
-    pub(super) fn text(
+    /// Returns a scalar's text. Adds a remark on other values.
+    pub(crate) fn text(
         &self,
         key: &'static str,
         remarks: &mut Vec<Remark>,
-    ) -> Option<Found<String>> {
-        let found = self.take(key)?;
-        let Yaml::Text(text) = &found.value.value else {
-            remarks.push(found.mistake("found a list or a section, expected text; left out"));
+    ) -> Option<Setting<String>> {
+        let setting = self.get(key)?;
+        let Yaml::Text(text) = &setting.value.value else {
+            remarks.push(setting.mistake("found a list or a section, expected text; omitted"));
             return None;
         };
-        Some(found.with(text.clone()))
+        Some(setting.with_value(text.clone()))
     }
 
-    /// A list's texts, each with its line; other elements are told.
-    pub(super) fn list(
+    /// Returns the texts of a list. Adds remarks on other elements.
+    pub(crate) fn list(
         &self,
         key: &'static str,
         remarks: &mut Vec<Remark>,
-    ) -> Option<Found<Vec<String>>> {
-        let found = self.take(key)?;
-        let Yaml::List(elements) = &found.value.value else {
-            remarks.push(found.mistake("expected a list; left out"));
+    ) -> Option<Setting<Vec<String>>> {
+        let setting = self.get(key)?;
+        let Yaml::List(elements) = &setting.value.value else {
+            remarks.push(setting.mistake("expected a list; omitted"));
             return None;
         };
         let mut texts = Vec::new();
@@ -144,22 +163,22 @@ impl Old {
                     kind: RemarkKind::Mistake,
                     line: Some(element.line),
                     key: format!("{key}[{index}]"),
-                    message: "expected text; left out".into(),
+                    message: "expected text; omitted".into(),
                 }),
             }
         }
-        Some(found.with(texts))
+        Some(setting.with_value(texts))
     }
 
-    /// A mapping's names and texts; other values are told.
-    pub(super) fn table(
+    /// Returns the names and texts of a mapping. Adds remarks on other values.
+    pub(crate) fn table(
         &self,
         key: &'static str,
         remarks: &mut Vec<Remark>,
-    ) -> Option<Found<Vec<(String, String)>>> {
-        let found = self.take(key)?;
-        let Yaml::Map(entries) = &found.value.value else {
-            remarks.push(found.mistake("expected names and values; left out"));
+    ) -> Option<Setting<Vec<(String, String)>>> {
+        let setting = self.get(key)?;
+        let Yaml::Map(entries) = &setting.value.value else {
+            remarks.push(setting.mistake("expected names and values; omitted"));
             return None;
         };
         let mut texts = BTreeMap::new();
@@ -171,25 +190,25 @@ impl Old {
                 _ => remarks.push(Remark {
                     kind: RemarkKind::Mistake,
                     line: Some(entry.line),
-                    key: shown(&format!("{key}.{}", entry.key)),
-                    message: "expected text; left out".into(),
+                    key: printable(&format!("{key}.{}", entry.key)),
+                    message: "expected text; omitted".into(),
                 }),
             }
         }
-        Some(found.with(texts.into_iter().collect()))
+        Some(setting.with_value(texts.into_iter().collect()))
     }
 }
 
-impl<T> Found<T> {
-    pub(super) fn with<U>(&self, value: U) -> Found<U> {
-        Found { key: self.key, line: self.line, value }
+impl<T> Setting<T> {
+    pub(crate) fn with_value<U>(&self, value: U) -> Setting<U> {
+        Setting { key: self.key, line: self.line, value }
     }
 
-    pub(super) fn mistake(&self, message: impl Into<String>) -> Remark {
+    pub(crate) fn mistake(&self, message: impl Into<String>) -> Remark {
         self.remark(RemarkKind::Mistake, message)
     }
 
-    pub(super) fn no_counterpart(&self, message: impl Into<String>) -> Remark {
+    pub(crate) fn no_counterpart(&self, message: impl Into<String>) -> Remark {
         self.remark(RemarkKind::NoCounterpart, message)
     }
 
@@ -198,16 +217,17 @@ impl<T> Found<T> {
     }
 }
 
-/// A key of somebody's file in a line of ours: no line breaks, and not without end.
-pub(super) fn shown(path: &str) -> String {
-    let kept = path.chars().map(|c| if c.is_control() { '?' } else { c });
-    let short: String = kept.take(80).collect();
+/// Makes a key from the old file safe for a line of output: replaces control characters, and cuts it
+/// after 80 characters.
+pub(crate) fn printable(path: &str) -> String {
+    let characters = path.chars().map(|c| if c.is_control() { '?' } else { c });
+    let short: String = characters.take(80).collect();
     if short.chars().count() < path.chars().count() { format!("{short}…") } else { short }
 }
 
-/// Close enough to be a slip of the fingers, or the same name elsewhere.
+/// Returns the most similar known path, or one with the same last component.
 fn nearest(path: &str, known: &[&'static str]) -> Option<&'static str> {
-    // Distances take the product of both lengths.
+    // The distance takes time proportional to the product of both lengths.
     if path.len() > 80 {
         return None;
     }

@@ -1,11 +1,11 @@
-//! Times and sizes as the Python scanner writes them (its `humanfriendly` library), and how ours are
-//! written. <https://humanfriendly.readthedocs.io/en/latest/api.html>
+//! Parses times and sizes in the syntax of the Python scanner (its `humanfriendly` library), and formats
+//! times for the new file. <https://humanfriendly.readthedocs.io/en/latest/api.html>
 
 use std::time::Duration;
 
-/// A number and a unit; seconds where there is none. A year has 52 weeks there.
-pub(super) fn time(text: &str) -> Option<Duration> {
-    let (number, unit) = split(text)?;
+/// Parses a number with a unit, by default seconds. As in `humanfriendly`, a year has 52 weeks.
+pub(crate) fn parse_time(text: &str) -> Option<Duration> {
+    let (number, unit) = split_number(text)?;
     let seconds = match unit.to_ascii_lowercase().as_str() {
         "" | "s" | "sec" | "secs" | "second" | "seconds" => 1.0,
         "ns" | "nanosecond" | "nanoseconds" => 1e-9,
@@ -21,10 +21,10 @@ pub(super) fn time(text: &str) -> Option<Duration> {
     Duration::try_from_secs_f64(number * seconds).ok()
 }
 
-/// A number and a unit; bytes where there is none. `KB` is 1000 bytes, `KiB` is 1024; only the unit's
-/// first letter counts otherwise, as there. Beyond 64 bits it is the largest number.
-pub(super) fn size(text: &str) -> Option<u64> {
-    let (number, unit) = split(text)?;
+/// Parses a number with a unit, by default bytes. `KB` is 1000 bytes, `KiB` is 1024; apart from that,
+/// only the first letter of the unit counts, as in `humanfriendly`. Saturates at `u64::MAX`.
+pub(crate) fn parse_size(text: &str) -> Option<u64> {
+    let (number, unit) = split_number(text)?;
     let unit = unit.to_ascii_lowercase();
     let (first, rest) = (unit.chars().next().unwrap_or('b'), unit.get(1..).unwrap_or_default());
     let power = match first {
@@ -44,14 +44,14 @@ pub(super) fn size(text: &str) -> Option<u64> {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "`as` takes the nearest number, and there are no negative ones"
+        reason = "`as` saturates, and the number is not negative"
     )]
     let bytes = (number * base.powi(power)) as u64;
     Some(bytes)
 }
 
-/// Digits, maybe a point and digits, and what follows.
-fn split(text: &str) -> Option<(f64, &str)> {
+/// Splits off a leading decimal number; returns it and the rest.
+fn split_number(text: &str) -> Option<(f64, &str)> {
     let text = text.trim();
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at_checked(end)?;
@@ -61,9 +61,9 @@ fn split(text: &str) -> Option<(f64, &str)> {
     Some((number, unit.trim()))
 }
 
-/// In the largest unit that leaves no fraction; below milliseconds rounded up, so that "short" never
-/// becomes "never".
-pub(super) fn written(duration: Duration) -> String {
+/// Formats a duration in the largest unit that divides it. Rounds up to milliseconds, so that a short
+/// time does not become 0.
+pub(crate) fn format_time(duration: Duration) -> String {
     let milliseconds = duration.as_nanos().div_ceil(1_000_000);
     let units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)];
     let exact = units.into_iter().find(|(_, unit)| milliseconds.is_multiple_of(*unit));
@@ -79,8 +79,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_mean_what_they_meant() {
-        for (text, ours) in [
+    fn converts_times() {
+        for (text, converted) in [
             ("1d", "1d"),
             ("42", "42s"),
             ("1.5 h", "90m"),
@@ -93,16 +93,16 @@ mod tests {
             ("0", "0s"),
             (" 604800.0 ", "7d"),
         ] {
-            assert_eq!(time(text).map(written).as_deref(), Some(ours), "{text}");
+            assert_eq!(parse_time(text).map(format_time).as_deref(), Some(converted), "{text}");
         }
         for text in ["", "d", "1 parsec", "-1d", "1d 2h", "1.d", "1..2d", ".5d", "1e3s", "١d"] {
-            assert_eq!(time(text), None, "{text}");
+            assert_eq!(parse_time(text), None, "{text}");
         }
-        assert_eq!(time(&format!("{}y", "9".repeat(300))), None);
+        assert_eq!(parse_time(&format!("{}y", "9".repeat(300))), None);
     }
 
     #[test]
-    fn sizes_mean_what_they_meant() {
+    fn converts_sizes() {
         for (text, bytes) in [
             ("100MB", 100_000_000),
             ("100MiB", 100 << 20),
@@ -118,11 +118,11 @@ mod tests {
             ("1k", 1000),
             ("7 EiB", 7 << 60),
         ] {
-            assert_eq!(size(text), Some(bytes), "{text}");
+            assert_eq!(parse_size(text), Some(bytes), "{text}");
         }
-        assert_eq!(size("9999 YB"), Some(u64::MAX));
+        assert_eq!(parse_size("9999 YB"), Some(u64::MAX));
         for text in ["", "MB", "-1", "1 x", "1.KB", "5 Ω"] {
-            assert_eq!(size(text), None, "{text}");
+            assert_eq!(parse_size(text), None, "{text}");
         }
     }
 }

@@ -1,88 +1,98 @@
-//! YAML as far as a configuration needs it: a small tree in which every node knows its line.
+//! Parses the subset of YAML that a configuration needs into a tree of nodes with line numbers.
 //!
-//! The text may be anything: its size, its depth and its nodes are bounded, an alias shares its
-//! anchor's node instead of copying it, and nothing here recurses. <https://yaml.org/spec/1.2.2/>
+//! Safe for untrusted text: size, depth and what aliases expand to are limited, an alias shares the node
+//! of its anchor instead of copying it, and nothing here recurses. <https://yaml.org/spec/1.2.2/>
 
 use std::{collections::HashMap, rc::Rc};
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
 
-/// Larger text is no configuration of a page or two.
-pub(super) const MAX_SIZE: usize = 256 * 1024;
+/// Maximum size of the text, in bytes.
+pub(crate) const MAX_SIZE: usize = 256 * 1024;
 
-/// Both scanners' files are at most four deep.
+/// Maximum nesting depth; both scanners' files need four levels.
 const MAX_DEPTH: usize = 16;
 
-/// What the core schema's tags begin with; others would change what a value is.
-const CORE: &str = "tag:yaml.org,2002:";
+/// Maximum size of the nodes with aliases written out: bytes of scalars, plus one a node. Files without
+/// aliases are below, since escapes expand to at most 1.5 times their size.
+const MAX_EXPANDED_SIZE: usize = 2 * MAX_SIZE;
 
-/// Why a text is no YAML that can be read here; lines count from 1.
+/// Prefix of the core schema's tags; other tags would change the meaning of a value.
+const CORE_TAG_PREFIX: &str = "tag:yaml.org,2002:";
+
+/// Errors of the old file's text. Lines count from 1.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum YamlError {
-    /// The text is longer than a configuration.
-    #[error("it is larger than {} KiB, which is no configuration", MAX_SIZE / 1024)]
+    /// Larger than 256 KiB.
+    #[error("larger than {} KiB", MAX_SIZE / 1024)]
     TooLarge,
-    /// The parser says.
+    /// Not YAML.
     #[error("line {line}: not YAML: {message}")]
     Syntax {
-        /// Where.
+        /// Where parsing failed.
         line: usize,
-        /// In the parser's words.
+        /// Message of the parser.
         message: String,
     },
-    /// Lists and mappings within each other.
+    /// Nested deeper than 16 levels, aliases included; with the line.
     #[error("line {0}: nested deeper than {MAX_DEPTH} levels")]
     TooDeep(usize),
-    /// What YAML allows and no such file has.
-    #[error("line {line}: {what} is not read here; write the values out")]
+    /// Aliases repeat too much content; with the line.
+    #[error("line {0}: aliases repeat too much content; write the values out")]
+    TooManyAliases(usize),
+    /// Valid YAML that a configuration does not need.
+    #[error("line {line}: {feature} is not supported; write the values out")]
     Unsupported {
-        /// Where.
+        /// Where the feature is used.
         line: usize,
-        /// What it is.
-        what: &'static str,
+        /// The feature, e.g. "a merge key (<<)".
+        feature: &'static str,
     },
-    /// Comments alone, or nothing.
-    #[error("there is nothing in it")]
+    /// No content, or only comments.
+    #[error("the file is empty")]
     Empty,
 }
 
-/// A value and where it begins. No `Debug`: it may be a secret.
-pub(super) struct Node {
-    pub(super) line: usize,
-    pub(super) value: Yaml,
-    /// Levels below and with this one.
+/// A value and its line. Has no `Debug`, since the value may be a secret.
+pub(crate) struct Node {
+    pub(crate) line: usize,
+    pub(crate) value: Yaml,
+    /// Number of levels, including this one.
     height: usize,
+    /// Size with aliases written out, as limited by [`MAX_EXPANDED_SIZE`].
+    size: usize,
 }
 
-pub(super) enum Yaml {
+pub(crate) enum Yaml {
     Null,
     Text(String),
     List(Vec<Rc<Node>>),
-    Map(Vec<Entry>),
+    Map(Vec<MapEntry>),
 }
 
-pub(super) struct Entry {
-    pub(super) key: String,
-    pub(super) line: usize,
-    pub(super) node: Rc<Node>,
+pub(crate) struct MapEntry {
+    pub(crate) key: String,
+    pub(crate) line: usize,
+    pub(crate) node: Rc<Node>,
 }
 
-/// A list or mapping that has not ended yet.
-struct Open {
+/// A list or mapping that is not complete.
+struct OpenNode {
     line: usize,
     anchor: usize,
     height: usize,
+    size: usize,
     content: Content,
 }
 
 enum Content {
     List(Vec<Rc<Node>>),
-    /// With the key whose value comes next.
-    Map(Vec<Entry>, Option<(String, usize)>),
+    /// The entries, and the key whose value comes next.
+    Map(Vec<MapEntry>, Option<(String, usize)>),
 }
 
-/// The only document of the text.
-pub(super) fn parse(text: &str) -> Result<Rc<Node>, YamlError> {
+/// Parses a text with a single document.
+pub(crate) fn parse(text: &str) -> Result<Rc<Node>, YamlError> {
     if text.len() > MAX_SIZE {
         return Err(YamlError::TooLarge);
     }
@@ -99,8 +109,8 @@ pub(super) fn parse(text: &str) -> Result<Rc<Node>, YamlError> {
 
 #[derive(Default)]
 struct Builder {
-    open: Vec<Open>,
-    /// Finished nodes by their anchor, so that none can hold itself.
+    open: Vec<OpenNode>,
+    /// Complete nodes by anchor. Incomplete ones are missing, so that no node can contain itself.
     anchors: HashMap<usize, Rc<Node>>,
     root: Option<Rc<Node>>,
 }
@@ -110,14 +120,15 @@ impl Builder {
         let line = span.start.line();
         match event {
             Event::DocumentStart(_) if self.root.is_some() => {
-                return Err(YamlError::Unsupported { line, what: "a second document" });
+                return Err(YamlError::Unsupported { line, feature: "a second document" });
             }
             Event::Scalar(text, style, anchor, tag) => {
                 check_tag(tag.as_deref(), line)?;
                 let is_null = style == ScalarStyle::Plain
                     && matches!(&*text, "" | "~" | "null" | "Null" | "NULL");
+                let size = 1 + text.len();
                 let value = if is_null { Yaml::Null } else { Yaml::Text(text.into_owned()) };
-                self.close(Node { line, value, height: 1 }, anchor)?;
+                self.close(Node { line, value, height: 1, size }, anchor)?;
             }
             Event::SequenceStart(anchor, tag) => {
                 check_tag(tag.as_deref(), line)?;
@@ -128,18 +139,18 @@ impl Builder {
                 self.open(line, anchor, Content::Map(Vec::new(), None))?;
             }
             Event::SequenceEnd | Event::MappingEnd => {
-                if let Some(Open { line, anchor, height, content }) = self.open.pop() {
+                if let Some(OpenNode { line, anchor, height, size, content }) = self.open.pop() {
                     let value = match content {
                         Content::List(list) => Yaml::List(list),
                         Content::Map(entries, _) => Yaml::Map(entries),
                     };
-                    self.close(Node { line, value, height: height + 1 }, anchor)?;
+                    self.close(Node { line, value, height: height + 1, size }, anchor)?;
                 }
             }
             Event::Alias(anchor) => {
-                let what = "an alias of something that has not ended";
+                let feature = "an alias of an enclosing value";
                 let node = self.anchors.get(&anchor).cloned();
-                self.place(node.ok_or(YamlError::Unsupported { line, what })?, line)?;
+                self.attach(node.ok_or(YamlError::Unsupported { line, feature })?, line)?;
             }
             Event::DocumentStart(_)
             | Event::DocumentEnd
@@ -154,7 +165,7 @@ impl Builder {
         if self.open.len() >= MAX_DEPTH {
             return Err(YamlError::TooDeep(line));
         }
-        self.open.push(Open { line, anchor, height: 0, content });
+        self.open.push(OpenNode { line, anchor, height: 0, size: 1, content });
         Ok(())
     }
 
@@ -164,31 +175,35 @@ impl Builder {
         if anchor != 0 {
             self.anchors.insert(anchor, Rc::clone(&node));
         }
-        self.place(node, line)
+        self.attach(node, line)
     }
 
-    /// Where the node belongs: as a key, as a value, as an element, or as the whole document.
-    fn place(&mut self, node: Rc<Node>, line: usize) -> Result<(), YamlError> {
+    /// Attaches a node as a key, value, element, or the whole document.
+    fn attach(&mut self, node: Rc<Node>, line: usize) -> Result<(), YamlError> {
         let Some(parent) = self.open.last_mut() else {
             self.root = Some(node);
             return Ok(());
         };
-        // Aliases of aliases build towers that no nesting in the text shows.
+        // Aliases of aliases create depth that the nesting of the text does not show.
         parent.height = parent.height.max(node.height);
         if parent.height > MAX_DEPTH {
             return Err(YamlError::TooDeep(line));
         }
+        parent.size += node.size;
+        if parent.size > MAX_EXPANDED_SIZE {
+            return Err(YamlError::TooManyAliases(line));
+        }
         match &mut parent.content {
             Content::List(list) => list.push(node),
             Content::Map(entries, key) => match (key.take(), &node.value) {
-                (Some((key, line)), _) => entries.push(Entry { key, line, node }),
+                (Some((key, line)), _) => entries.push(MapEntry { key, line, node }),
                 (None, Yaml::Text(text)) if text == "<<" => {
-                    return Err(YamlError::Unsupported { line, what: "a merge key (<<)" });
+                    return Err(YamlError::Unsupported { line, feature: "a merge key (<<)" });
                 }
                 (None, Yaml::Text(text)) => *key = Some((text.clone(), line)),
                 (None, _) => {
-                    let what = "a key that is no text";
-                    return Err(YamlError::Unsupported { line, what });
+                    let feature = "a key that is not text";
+                    return Err(YamlError::Unsupported { line, feature });
                 }
             },
         }
@@ -198,14 +213,14 @@ impl Builder {
 
 fn check_tag(tag: Option<&Tag>, line: usize) -> Result<(), YamlError> {
     match tag {
-        Some(tag) if tag.handle != CORE && tag.handle != "!!" => {
-            Err(YamlError::Unsupported { line, what: "a tag (!)" })
+        Some(tag) if tag.handle != CORE_TAG_PREFIX && tag.handle != "!!" => {
+            Err(YamlError::Unsupported { line, feature: "a tag (!)" })
         }
         Some(tag)
             if !["str", "int", "float", "bool", "null", "seq", "map"]
                 .contains(&tag.suffix.as_str()) =>
         {
-            Err(YamlError::Unsupported { line, what: "a tag (!!)" })
+            Err(YamlError::Unsupported { line, feature: "a tag (!!)" })
         }
         _ => Ok(()),
     }
@@ -220,28 +235,28 @@ mod tests {
     fn error(text: &str) -> YamlError {
         match parse(text) {
             Err(error) => error,
-            Ok(_) => panic!("was read: {}", text.chars().take(40).collect::<String>()),
+            Ok(_) => panic!("accepted: {}", text.chars().take(40).collect::<String>()),
         }
     }
 
     #[test]
-    fn values_know_their_lines() {
+    fn records_lines() {
         let root = parse("# about\na:\n  b: [x, 'y']\n  c: ~\n").unwrap_or_else(|e| panic!("{e}"));
-        let Yaml::Map(sections) = &root.value else { panic!("no map") };
+        let Yaml::Map(sections) = &root.value else { panic!("not a map") };
         assert_eq!((sections[0].key.as_str(), sections[0].line), ("a", 2));
-        let Yaml::Map(keys) = &sections[0].node.value else { panic!("no map") };
-        let Yaml::List(list) = &keys[0].node.value else { panic!("no list") };
+        let Yaml::Map(keys) = &sections[0].node.value else { panic!("not a map") };
+        let Yaml::List(list) = &keys[0].node.value else { panic!("not a list") };
         assert!(matches!(&list[1].value, Yaml::Text(text) if text == "y"));
         assert!(matches!((&keys[1].node.value, keys[1].line), (Yaml::Null, 4)));
     }
 
     #[test]
-    fn what_is_no_configuration_is_told_with_its_line() {
+    fn rejects_unsupported_text_with_line() {
         assert_eq!(error(""), YamlError::Empty);
         assert_eq!(error("# nothing\n"), YamlError::Empty);
         assert!(matches!(error("a: 1\nb: [1, 2\n"), YamlError::Syntax { line: 2.., .. }));
         assert!(matches!(error("a: 'open"), YamlError::Syntax { .. }));
-        for (text, at) in [
+        for (text, expected_line) in [
             ("a: 1\n---\nb: 2\n", 2),
             ("a: !include x\n", 1),
             ("a: 1\nb: !!python/name:os.system\n", 2),
@@ -251,21 +266,24 @@ mod tests {
             ("[x]: 1\n", 1),
         ] {
             assert!(
-                matches!(error(text), YamlError::Unsupported { line, .. } if line == at),
+                matches!(error(text), YamlError::Unsupported { line, .. } if line == expected_line),
                 "{text}"
             );
         }
         assert_eq!(error(&"x".repeat(MAX_SIZE + 1)), YamlError::TooLarge);
     }
 
-    /// None takes long, whatever becomes of it: the bound is far above what a busy machine needs.
+    /// The time limit is far above the time needed on a busy machine.
     #[test]
-    fn hostile_text_is_read_or_refused_in_bounded_time() {
-        let laughs = (0..20).fold("a0: &a0 [x]\n".to_owned(), |text, n| {
-            let next = n + 1;
-            format!("{text}a{next}: &a{next} [{}]\n", vec![format!("*a{n}"); 9].join(","))
-        });
-        assert!(matches!(error(&laughs), YamlError::TooDeep(_)));
+    fn parses_hostile_text_in_bounded_time() {
+        let laughs = |repeats| {
+            (0..20).fold("a0: &a0 [x]\n".to_owned(), |text, n| {
+                let next = n + 1;
+                format!("{text}a{next}: &a{next} [{}]\n", vec![format!("*a{n}"); repeats].join(","))
+            })
+        };
+        assert!(matches!(error(&laughs(1)), YamlError::TooDeep(_)));
+        assert!(matches!(error(&laughs(9)), YamlError::TooManyAliases(_)));
         let size = MAX_SIZE - 16;
         for unit in [
             "[",
@@ -318,10 +336,10 @@ mod tests {
         ] {
             let text = unit.repeat(size / unit.len());
             let start = Instant::now();
-            let _read_or_refused = parse(&text);
+            let _result = parse(&text);
             assert!(start.elapsed() < Duration::from_secs(20), "{unit:?}: {:?}", start.elapsed());
         }
-        // Ever deeper, with lines of their own.
+        // Increasing depth, one level per line.
         let stairs: Vec<_> = (0..700).map(|n| format!("{}a:\n", " ".repeat(n))).collect();
         let stairs = stairs.concat();
         assert!(matches!(error(&stairs[..size.min(stairs.len())]), YamlError::TooDeep(_)));
