@@ -1,145 +1,153 @@
-//! Whether a requester may have a media that is here already: the homeserver is asked anew for each
-//! of them, with their own token, and its "yes" is remembered for a moment. Knows no verdicts; keeps
-//! no token. Contract: "Cached media is authorised anew for each requester".
+//! Asks the homeserver whether a requester may have media that is cached or being fetched: anew for each requester,
+//! with its own token. A grant is cached for a short time. Stores no token. Contract, section "Authorisation".
 
-use std::{
-    hash::{BuildHasher, RandomState},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use quick_cache::sync::Cache;
 use reqwest::header::HeaderValue;
 use sha2::{Digest, Sha256};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    FetchError, Homeservers, MediaRequest, Origin, Requester, exits::Reached, turns::Turns,
+    error::FetchError,
+    expiring_cache::ExpiringCache,
+    homeserver::Homeservers,
+    outbound::OutboundReply,
+    request::{MediaRequest, Origin, Requester},
 };
-use crate::metrics::Authorisation;
+use crate::{
+    metrics::Authorisation,
+    tenancy::{Tenant, TenantHasher, fair_semaphore::FairSemaphore},
+};
 
-/// Remembered answers: far more than homeservers give within a `ttl` of seconds, about 8 MiB.
+/// Maximum number of cached grants, about 8 MiB. Homeservers give far fewer within a `ttl` of seconds.
 const CAPACITY: usize = 65_536;
 
-/// Asks homeservers whether requesters may have media.
+/// Authorises requesters.
 pub struct Authoriser {
     homeservers: Arc<Homeservers>,
     ttl: Duration,
-    /// Until when a "yes" holds, by a digest of homeserver, media and token. Past their time entries
-    /// stay until others need the place.
-    yes: Cache<Key, Instant>,
-    questions: Turns,
-    hasher: RandomState,
+    /// Cached grants, by a digest of homeserver, media and token. Concurrent callers share the result of one request:
+    /// whether the homeserver granted access.
+    granted: ExpiringCache<GrantKey, (), Result<(), Arc<FetchError>>>,
+    in_flight: FairSemaphore,
+    hasher: TenantHasher,
 }
 
-/// Questions at a time. Each is a connection, and anybody may ask for anything that is here.
-const MAX_QUESTIONS: usize = 64;
+/// Maximum number of concurrent authorisation requests. Each needs a connection, and any client may request any cached
+/// media.
+const MAX_IN_FLIGHT: usize = 64;
 
-/// Of these, about the media of one server, and of one token: a server that takes its time to answer
-/// must not keep others from theirs.
-const MAX_OF_ONE: usize = MAX_QUESTIONS / 4;
+/// Share of one server name, and of one token: a server that answers slowly does not delay the media of others.
+const TENANT_SHARE: usize = MAX_IN_FLIGHT / 4;
 
 const X_FORWARDED_FOR: &str = "x-forwarded-for";
 
-type Key = [u8; 32];
+type GrantKey = [u8; 32];
 
 impl Authoriser {
-    /// `ttl`: how long a "yes" holds; zero asks every time.
+    /// Creates an authoriser whose grants are valid for `ttl`; with zero, only a request
+    /// that is sent after a caller arrived authorises it.
     #[must_use]
     pub fn new(homeservers: Arc<Homeservers>, ttl: Duration) -> Self {
         Self {
             homeservers,
             ttl,
-            yes: Cache::new(CAPACITY),
-            questions: Turns::new(MAX_QUESTIONS, MAX_OF_ONE),
-            hasher: RandomState::new(),
+            granted: ExpiringCache::new(CAPACITY),
+            in_flight: FairSemaphore::new(MAX_IN_FLIGHT, TENANT_SHARE),
+            hasher: TenantHasher::default(),
         }
     }
 
-    /// Whether the homeserver lets this requester have this media now. `etag`: the homeserver's own,
-    /// from when the media was fetched. One question at a time for each requester and media; those
-    /// who wait share a "yes", and after anything else ask for themselves.
+    /// Returns whether the homeserver lets this requester have this media now. `etag` is the homeserver's own, from
+    /// when the media was fetched.
+    ///
+    /// One request at a time is in progress for each requester and media. Its result answers all callers that arrived
+    /// before it was sent, so a caller waits for at most two requests. Callers that arrived later share a grant while
+    /// grants are cached. A 429 may concern the address of one client and answers its own caller alone.
+    ///
+    /// # Errors
+    /// The homeserver's refusal, or the reason why it could not be asked.
     pub async fn check(
         &self,
         request: &MediaRequest,
         etag: Option<&HeaderValue>,
-    ) -> Result<(), FetchError> {
+    ) -> Result<(), Arc<FetchError>> {
         let key = key(request);
-        // Nearly always: no timer is set, nobody stands in line.
-        if self.yes.get(&key).is_some_and(|until| Instant::now() < until) {
-            self.homeservers.metrics.authorisation(Authorisation::Remembered);
+        // The common case: sets no timer and waits for no other caller.
+        if self.granted.get(&key).is_some() {
+            self.homeservers.metrics.record_authorisation(Authorisation::Cached);
             return Ok(());
         }
         let deadline = self.homeservers.deadline();
+        let mut arrived_before = false;
         loop {
-            let waiting = timeout_at(deadline, self.yes.get_value_or_guard_async(&key));
-            let known = waiting
+            let (mut sent, mut expired) = (false, false);
+            let work = async {
+                if self.granted.get(&key).is_some() {
+                    return Ok(());
+                }
+                sent = true;
+                // Boxed: every answer from memory would otherwise copy this future's memory from layer to layer.
+                let result = Box::pin(self.request_grant(request, etag, deadline)).await;
+                if result.is_ok() {
+                    self.granted.insert(key, (), self.ttl);
+                }
+                result.map_err(Arc::new)
+            };
+            let result = timeout_at(deadline, self.granted.in_flight.run(key, work))
                 .await
-                .map_err(|_| FetchError::TimedOut("no answer to the authorisation"))?;
-            match known {
-                Ok(until) if Instant::now() < until => {
-                    self.homeservers.metrics.authorisation(Authorisation::Remembered);
-                    return Ok(());
-                }
-                Ok(_) => {
-                    self.yes.remove_if(&key, |until| *until <= Instant::now());
-                }
-                // Dropped without a value (an error, a requester gone), it wakes the next in line.
-                Err(guard) => {
-                    // Boxed: every answer from memory would carry its place along, from layer to layer.
-                    let asked = Box::pin(self.ask(request, etag, deadline)).await;
-                    let result = match asked {
-                        Ok(()) => Authorisation::Granted,
-                        Err(_) => Authorisation::Refused,
-                    };
-                    self.homeservers.metrics.authorisation(result);
-                    asked?;
-                    if let Some(until) = self.until() {
-                        // Fails only if the place was taken meanwhile: then it is asked again.
-                        let _ = guard.insert(until);
-                    }
-                    return Ok(());
-                }
+                .unwrap_or_else(|_| {
+                    expired = true;
+                    Err(Arc::new(FetchError::TimedOut("authorisation did not finish")))
+                });
+            let outcome = match &result {
+                Ok(()) if sent => Authorisation::Granted,
+                Ok(()) => Authorisation::Cached,
+                Err(_) => Authorisation::Refused,
+            };
+            let may_share = match &result {
+                Ok(()) => arrived_before || !self.ttl.is_zero(),
+                Err(error) => arrived_before && !error.is_rate_limit(),
+            };
+            if sent || may_share || expired {
+                self.homeservers.metrics.record_authorisation(outcome);
+                return result;
             }
+            arrived_before = true;
         }
     }
 
-    /// Remembers a "yes" that came as a download with this requester's token.
+    /// Caches the grant that a download with this requester's token implies.
     pub fn grant(&self, request: &MediaRequest) {
-        if let Some(until) = self.until() {
-            self.yes.insert(key(request), until);
-        }
+        self.granted.insert(key(request), (), self.ttl);
     }
 
-    /// The server that the media is named after, whatever its port, and the token, where it is shown to
-    /// somebody.
-    fn lanes(&self, request: &MediaRequest) -> impl Iterator<Item = u64> + use<> {
-        let server = ("server", request.media.host().to_ascii_lowercase());
+    /// Returns the tenants of a request: the token, if it is sent, and the server that the media is named after.
+    fn tenants(&self, request: &MediaRequest) -> impl Iterator<Item = Tenant> + use<> {
         let token = match request.origin {
             Origin::Configured(_) => request.requester.authorization.as_ref(),
             Origin::Discovered => None,
         };
-        let token = token.map(|token| self.hasher.hash_one(("token", token)));
-        std::iter::once(self.hasher.hash_one(server)).chain(token)
+        let token = token.map(|token| self.hasher.token(token.as_bytes()));
+        // The token first: a caller that waits for its token's share holds no permit of the server's.
+        token.into_iter().chain(std::iter::once(Tenant::from_host(request.media.host())))
     }
 
-    fn until(&self) -> Option<Instant> {
-        Instant::now().checked_add(self.ttl).filter(|_| !self.ttl.is_zero())
-    }
-
-    /// A whole media may follow the headers: returning closes the connection before it does.
-    async fn ask(
+    /// Sends the authorisation request. The headers decide: returning closes the connection, so that the body, which
+    /// may be the whole file, is not read.
+    async fn request_grant(
         &self,
         request: &MediaRequest,
         etag: Option<&HeaderValue>,
         deadline: Instant,
     ) -> Result<(), FetchError> {
-        let turn = timeout_at(deadline, self.questions.take(self.lanes(request))).await;
-        let _turn = turn.map_err(|_| FetchError::TimedOut("no turn to ask for authorisation"))?;
-        match self.homeservers.ask(request, etag, false, deadline).await? {
-            // To give out another origin's address is to say yes.
-            Reached::Elsewhere => Ok(()),
-            Reached::Answer(answer, _) => match answer.status().as_u16() {
+        let permit = timeout_at(deadline, self.in_flight.acquire(self.tenants(request))).await;
+        let _permit = permit
+            .map_err(|_| FetchError::TimedOut("too many concurrent authorisation requests"))?;
+        match self.homeservers.request_media(request, etag, false, deadline).await? {
+            // A homeserver that redirects to another origin has granted the request.
+            OutboundReply::CrossOriginRedirect => Ok(()),
+            OutboundReply::Response(response, _) => match response.status().as_u16() {
                 200..=299 | 304 => Ok(()),
                 status => Err(FetchError::NotMedia(format!("status {status}"))),
             },
@@ -147,19 +155,19 @@ impl Authoriser {
     }
 }
 
-/// All by which a homeserver may tell requesters apart: no token can be read back from it.
-fn key(request: &MediaRequest) -> Key {
+/// Returns a digest of everything by which a homeserver may distinguish requesters. No token can be recovered from it.
+fn key(request: &MediaRequest) -> GrantKey {
     let mut hash = Sha256::new();
     let mut part = |bytes: &[u8]| {
         hash.update((bytes.len() as u64).to_le_bytes());
         hash.update(bytes);
     };
     request.feed_key(&mut part);
-    // A discovered homeserver is told of nobody, so its word is for everybody.
+    // A discovered homeserver receives no token, so its answer holds for every requester.
     if let Origin::Configured(_) = request.origin {
         let Requester { authorization, forwarded } = &request.requester;
         part(authorization.as_ref().map_or(&[], HeaderValue::as_bytes));
-        // Where one walks about, the same token has the same rights.
+        // The client's address does not change what its token may access.
         for (name, value) in forwarded.iter().filter(|(name, _)| *name != X_FORWARDED_FOR) {
             part(name.as_str().as_bytes());
             part(value.as_bytes());

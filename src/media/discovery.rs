@@ -1,112 +1,114 @@
-//! Where the media of a server is, when no homeserver is configured: its own word in
-//! `.well-known/matrix/client`, else its name taken for an address. No token ever comes here.
-//! Matrix specification, client-server API, "Well-known URIs" (server discovery).
+//! Discovers where the media of a server is when no homeserver is configured: by the server's
+//! `.well-known/matrix/client`, else by its name taken as an address. No token is sent. Matrix specification,
+//! client-server API, section "Server discovery".
 
 use std::{sync::Arc, time::Duration};
 
-use quick_cache::sync::Cache;
 use reqwest::{StatusCode, Url, header::HeaderMap};
 use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    FetchError, MediaId,
-    exits::{Exits, Question, Reached, base_url, read_small, within, without_credentials},
+    error::FetchError,
+    expiring_cache::ExpiringCache,
+    http_util::{base_url, read_small, within, without_credentials},
+    id::MediaId,
+    outbound::{HttpClients, OutboundReply, OutboundRequest},
 };
 use crate::chain::Chain;
 
-/// Server names remembered.
+/// Maximum number of cached server names.
 const CAPACITY: usize = 1000;
-const REMEMBERED: Duration = Duration::from_secs(3600);
-/// Where there was no usable answer: it may only be down.
-const FAILURE_REMEMBERED: Duration = Duration::from_secs(300);
-/// From the question to the end of its answer.
-const PATIENCE: Duration = Duration::from_secs(10);
-const MAX_ANSWER: usize = 64 * 1024;
+const TTL: Duration = Duration::from_secs(3600);
+/// Time to live of the fallback address after `.well-known` gave no usable answer: the server may only be down.
+const FAILURE_TTL: Duration = Duration::from_secs(300);
+/// Time limit from the request to the end of its response.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Maximum size of a `.well-known` document, bytes.
+const MAX_DOCUMENT: usize = 64 * 1024;
 
-/// What was found, by server name.
+/// Discovered base URLs, by server name.
 pub(super) struct Discovery {
-    known: Cache<String, Known>,
-}
-
-#[derive(Clone)]
-struct Known {
-    base: Arc<Url>,
-    until: Instant,
+    known: ExpiringCache<String, Arc<Url>, Arc<Url>>,
 }
 
 #[derive(Deserialize)]
 struct WellKnown {
     #[serde(rename = "m.homeserver")]
-    homeserver: Homeserver,
+    homeserver: WellKnownHomeserver,
 }
 
 #[derive(Deserialize)]
-struct Homeserver {
+struct WellKnownHomeserver {
     base_url: String,
 }
 
 impl Discovery {
     pub(super) fn new() -> Self {
-        Self { known: Cache::new(CAPACITY) }
+        Self { known: ExpiringCache::new(CAPACITY) }
     }
 
-    /// The server's base URL. One question at a time for each server name; a name that no URL can
-    /// have (`1.2.3.4.5`) is nobody's.
+    /// Returns the server's base URL. One discovery at a time is in progress for each server name.
+    ///
+    /// # Errors
+    /// [`FetchError::NotFound`] for a name that no URL can have (`1.2.3.4.5`); [`FetchError::TimedOut`] at `deadline`.
     pub(super) async fn base_url(
         &self,
         media: &MediaId,
-        exits: &Exits,
+        http_clients: &HttpClients,
         deadline: Instant,
     ) -> Result<Arc<Url>, FetchError> {
         let name = media.server_name();
         let fallback = Url::parse(&format!("https://{name}")).map_err(|_| FetchError::NotFound)?;
-        loop {
-            let waiting = self.known.get_value_or_guard_async(name);
-            let found = timeout_at(deadline, waiting)
-                .await
-                .map_err(|_| FetchError::TimedOut("no answer to discovery"))?;
-            match found {
-                Ok(known) if Instant::now() < known.until => return Ok(known.base),
-                Ok(_) => {
-                    self.known.remove_if(name, |known| known.until <= Instant::now());
-                }
-                Err(guard) => {
-                    // An IP address is asked too: the rule makes no exception, and it is one request.
-                    let found = ask(media.host(), exits, deadline).await;
-                    let (base, lasts) = match found {
-                        Some(base) => (base_url(&base), REMEMBERED),
-                        None => (base_url(&fallback), FAILURE_REMEMBERED),
-                    };
-                    // Fails only if the entry was removed meanwhile: then it is asked again.
-                    let _ = guard
-                        .insert(Known { base: Arc::clone(&base), until: Instant::now() + lasts });
-                    return Ok(base);
-                }
-            }
+        if let Some(base) = self.known.get(name) {
+            return Ok(base);
         }
+        let discover = async {
+            // Another discovery may have ended since.
+            if let Some(base) = self.known.get(name) {
+                return base;
+            }
+            // `.well-known` is requested for IP addresses as well: the specification makes no exception.
+            let (base, ttl) = match request_well_known(media.host(), http_clients, deadline).await {
+                Some(base) => (base_url(&base), TTL),
+                None => (base_url(&fallback), FAILURE_TTL),
+            };
+            self.known.insert(name.to_owned(), Arc::clone(&base), ttl);
+            base
+        };
+        timeout_at(deadline, self.known.in_flight.run(name.to_owned(), discover))
+            .await
+            .map_err(|_| FetchError::TimedOut("discovery did not finish"))
     }
 }
 
-/// The base URL that the host's `.well-known` names, if it is a usable one.
-async fn ask(host: &str, exits: &Exits, deadline: Instant) -> Option<Url> {
-    let deadline = within(PATIENCE, deadline);
+/// Returns the base URL that the host's `.well-known` names, if it is usable.
+async fn request_well_known(
+    host: &str,
+    http_clients: &HttpClients,
+    deadline: Instant,
+) -> Option<Url> {
+    let deadline = within(TIMEOUT, deadline);
     let url = Url::parse(&format!("https://{host}/.well-known/matrix/client")).ok()?;
-    let question =
-        Question { headers: HeaderMap::new(), leave_origin: true, patience: PATIENCE, deadline };
-    let response = match exits.walk(url, question).await {
-        Ok(Reached::Answer(response, _)) if response.status() == StatusCode::OK => response,
+    let outbound_request = OutboundRequest {
+        headers: HeaderMap::new(),
+        leave_origin: true,
+        per_hop_timeout: TIMEOUT,
+        deadline,
+    };
+    let response = match http_clients.get_following_redirects(url, outbound_request).await {
+        Ok(OutboundReply::Response(response, _)) if response.status() == StatusCode::OK => response,
         Ok(_) => return None,
         Err(error) => {
             tracing::debug!(host, error = %Chain(&error), "discovery failed");
             return None;
         }
     };
-    let body = read_small(response, MAX_ANSWER, deadline).await?;
+    let body = read_small(response, MAX_DOCUMENT, deadline).await?;
     parse(&body)
 }
 
-/// Its address is judged when it is used, like any other.
+/// Parses a `.well-known` document. The address rules apply when the URL is used.
 fn parse(body: &[u8]) -> Option<Url> {
     let well_known: WellKnown = serde_json::from_slice(body).ok()?;
     let url = Url::parse(&well_known.homeserver.base_url).ok()?;

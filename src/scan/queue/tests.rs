@@ -1,43 +1,26 @@
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+
 use super::*;
-use crate::{
-    media::{MediaId, MediaRequest, Origin, Variant},
-    scan::{Wants, flight::Flights},
+use crate::scan::{
+    cache::MediaKey,
+    job::{JobOutcome, Progress, no_work},
+    request::ScanRequest,
 };
 
-type Answer = oneshot::Receiver<Result<Outcome, ScanError>>;
+type JobReply = oneshot::Receiver<Result<JobOutcome, ScanError>>;
 
-pub(in crate::scan) fn request(server: &str, token: Option<&'static str>) -> ScanRequest {
-    ScanRequest {
-        fetch: MediaRequest {
-            media: MediaId::parse(server, "abc").unwrap(),
-            variant: Variant::Original,
-            timeout_ms: None,
-            origin: Origin::Discovered,
-            requester: Requester {
-                authorization: token.map(reqwest::header::HeaderValue::from_static),
-                ..Requester::default()
-            },
-        },
-        decryption: None,
-        wants: Wants::Verdict,
-    }
-}
-
-/// Does nothing.
-pub(in crate::scan) fn idle() -> Work {
-    Arc::new(|_| Box::pin(async {}))
-}
-
-/// Submits a job; gives its requester's end.
-fn submit(queue: &Queue, server: &str, token: Option<&'static str>) -> Result<Answer, Full> {
-    let request = request(server, token);
+/// Submits a job and returns the receiver of its reply.
+fn submit(queue: &Queue, server: &str, token: Option<&'static str>) -> Result<JobReply, Full> {
+    let request = ScanRequest::for_test(server, token);
     let (reply, answer) = oneshot::channel();
     let submitted = queue.submit(ScanJob {
-        work: idle(),
-        key: MediaKey::of(&request),
+        work: no_work(),
+        key: MediaKey::from_request(&request),
         request,
         reply,
-        progress: Flights::progress_of_nobody(),
+        progress: Progress::detached(),
         span: tracing::Span::none(),
         accepted: Instant::now(),
         deadline: Instant::now(),
@@ -45,18 +28,18 @@ fn submit(queue: &Queue, server: &str, token: Option<&'static str>) -> Result<An
     submitted.map(|()| answer)
 }
 
-fn server_of(admitted: &Admitted) -> &str {
-    admitted.job.as_ref().unwrap().request.fetch.media.server_name()
+fn server_of(admitted: &AdmittedJob) -> &str {
+    admitted.job().unwrap().request.fetch.media.server_name()
 }
 
-/// What may begin now, without waiting.
-fn next_now(queue: &Queue) -> Option<Admitted> {
+/// Returns the job that may start now, without waiting.
+fn next_now(queue: &Queue) -> Option<AdmittedJob> {
     use futures_util::FutureExt;
     queue.next().now_or_never().flatten()
 }
 
 #[tokio::test]
-async fn a_full_queue_says_so_until_a_worker_or_a_requester_makes_room() {
+async fn full_queue_rejects_until_a_job_starts_or_is_abandoned() {
     let queue = Queue::new(3, 8);
     let _first = submit(&queue, "a.example", None).unwrap();
     let _second = submit(&queue, "b.example", None).unwrap();
@@ -64,24 +47,24 @@ async fn a_full_queue_says_so_until_a_worker_or_a_requester_makes_room() {
     assert_eq!(submit(&queue, "d.example", None).unwrap_err(), Full);
     assert_eq!(queue.len(), 3);
     drop(third);
-    let _kept = submit(&queue, "d.example", None).expect("one requester has gone");
+    let _kept = submit(&queue, "d.example", None).expect("one requester has left");
     assert_eq!(submit(&queue, "e.example", None).unwrap_err(), Full);
     assert_eq!(server_of(&next_now(&queue).unwrap()), "a.example");
-    let _last = submit(&queue, "e.example", None).expect("a worker has taken one");
+    let _last = submit(&queue, "e.example", None).expect("a worker has taken one job");
 }
 
 #[tokio::test]
-async fn the_smallest_queue_takes_one_job() {
+async fn queue_with_capacity_one_accepts_one_job() {
     let queue = Queue::new(1, 1);
     let answer = submit(&queue, "a.example", Some("one")).unwrap();
     assert_eq!(submit(&queue, "b.example", Some("two")).unwrap_err(), Full);
     drop(answer);
-    let _answer = submit(&queue, "b.example", Some("two")).expect("nobody wants the other");
+    let _answer = submit(&queue, "b.example", Some("two")).expect("the other job is abandoned");
     assert_eq!(server_of(&next_now(&queue).unwrap()), "b.example");
 }
 
 #[tokio::test]
-async fn one_server_and_one_token_fill_a_quarter_of_the_places() {
+async fn one_server_and_one_token_use_at_most_a_quarter_of_the_queue() {
     let queue = Queue::new(16, 4);
     let of_server: Vec<_> =
         (0..16).map_while(|_| submit(&queue, "flood.example", None).ok()).collect();
@@ -90,15 +73,16 @@ async fn one_server_and_one_token_fill_a_quarter_of_the_places() {
     let mut of_token: Vec<_> =
         servers.iter().map_while(|server| submit(&queue, server, Some("one")).ok()).collect();
     assert_eq!(of_token.len(), 4);
-    let _other = submit(&queue, "other.example", Some("two")).expect("a place for others");
-    // Whose requester has gone makes room in the lane, though there is room in the queue.
+    let _other = submit(&queue, "other.example", Some("two")).expect("other tenants have room");
+    // An abandoned job frees its tenant's quota, although the queue itself has room.
     of_token.pop();
-    let _again = submit(&queue, "e.example", Some("one")).expect("a place of its own");
+    let _again =
+        submit(&queue, "e.example", Some("one")).expect("the abandoned job's place is free");
     assert_eq!(queue.len(), 9);
 }
 
 #[tokio::test]
-async fn letters_and_ports_make_no_other_server() {
+async fn case_and_port_of_a_server_name_make_no_other_tenant() {
     let queue = Queue::new(4, 4);
     let _one = submit(&queue, "Flood.Example", None).unwrap();
     for spelling in ["flood.example", "flood.example:443", "FLOOD.example:8448"] {
@@ -108,30 +92,34 @@ async fn letters_and_ports_make_no_other_server() {
 }
 
 #[tokio::test]
-async fn who_has_most_gives_way_to_who_has_less() {
-    // Of one server, which is where all media of a flood may lie.
+async fn evicts_the_newest_job_of_the_token_with_the_most_jobs() {
+    // All jobs are for one server, as in a flood of requests for one homeserver's media.
     let queue = Queue::new(16, 4);
     let mut flood: Vec<_> =
         (0..4).map(|_| submit(&queue, "home.example", Some("flood")).unwrap()).collect();
     let _honest = submit(&queue, "home.example", Some("honest")).expect("a place");
-    let turned_away = flood.pop().unwrap().await.expect("an answer");
-    assert!(matches!(turned_away, Err(ScanError::Overloaded)));
-    assert!(flood.iter_mut().all(|answer| answer.try_recv().is_err()), "the youngest alone");
-    let _second = submit(&queue, "home.example", Some("honest")).expect("two and two");
+    let evicted = flood.pop().unwrap().await.expect("an answer");
+    assert!(matches!(evicted, Err(ScanError::Overloaded)));
+    assert!(
+        flood.iter_mut().all(|answer| answer.try_recv().is_err()),
+        "only the newest job is evicted"
+    );
+    let _second =
+        submit(&queue, "home.example", Some("honest")).expect("each token then has two jobs");
     assert_eq!(submit(&queue, "home.example", Some("honest")).unwrap_err(), Full);
     assert_eq!(submit(&queue, "home.example", Some("flood")).unwrap_err(), Full);
     assert_eq!(queue.len(), 4);
 }
 
 #[tokio::test]
-async fn who_holds_no_worker_goes_before_who_holds_one() {
+async fn token_without_a_worker_starts_before_a_token_with_one() {
     let queue = Queue::new(100, 8);
     let _flood: Vec<_> =
         (0..4).map(|_| submit(&queue, "home.example", Some("flood")).unwrap()).collect();
     let first = next_now(&queue).unwrap();
     let _second = next_now(&queue).unwrap();
     let _honest = submit(&queue, "home.example", Some("honest")).unwrap();
-    assert!(next_now(&queue).is_none(), "the server's workers are held");
+    assert!(next_now(&queue).is_none(), "the server's quota of workers is used up");
     drop(first);
     let mut next = next_now(&queue).unwrap();
     let job = next.take().unwrap();
@@ -139,7 +127,7 @@ async fn who_holds_no_worker_goes_before_who_holds_one() {
 }
 
 #[tokio::test]
-async fn every_way_out_is_counted() {
+async fn counts_return_to_zero_by_every_path() {
     let queue = Queue::new(4, 4);
     let answers = [
         submit(&queue, "a.example", Some("one")).unwrap(),
@@ -150,17 +138,17 @@ async fn every_way_out_is_counted() {
     drop(answers);
     assert!(next_now(&queue).is_none());
     assert!(queue.is_empty());
-    assert!(!queue.shared.lock().loads.is_empty(), "one is with a worker");
+    assert!(!queue.jobs.has_no_counts(), "a worker has one job");
     drop(admitted);
-    assert!(queue.shared.lock().loads.is_empty());
+    assert!(queue.jobs.has_no_counts());
 }
 
 #[tokio::test]
-async fn workers_of_a_closed_queue_end_when_the_last_requester_goes() {
+async fn workers_of_a_closed_queue_end_when_the_last_requester_leaves() {
     let queue = Queue::new(16, 4);
-    let _begun = submit(&queue, "a.example", None).unwrap();
+    let _started = submit(&queue, "a.example", None).unwrap();
     let admitted = next_now(&queue).unwrap();
-    let held_up = submit(&queue, "a.example", None).unwrap();
+    let queued = submit(&queue, "a.example", None).unwrap();
     let wait = || {
         let queue = queue.clone();
         tokio::spawn(async move { queue.next().await.is_none() })
@@ -169,16 +157,16 @@ async fn workers_of_a_closed_queue_end_when_the_last_requester_goes() {
     tokio::task::yield_now().await;
     queue.close();
     tokio::task::yield_now().await;
-    drop(held_up);
+    drop(queued);
     drop(admitted);
     for worker in workers {
         let ended = tokio::time::timeout(std::time::Duration::from_secs(10), worker);
-        assert!(ended.await.expect("a worker waits for what will never come").unwrap());
+        assert!(ended.await.expect("a worker still waits").unwrap());
     }
 }
 
 #[tokio::test]
-async fn a_job_that_somebody_counted_is_still_found_by_a_worker() {
+async fn len_does_not_hide_a_job_from_a_waiting_worker() {
     let queue = Queue::new(16, 4);
     let worker = {
         let queue = queue.clone();
@@ -187,12 +175,12 @@ async fn a_job_that_somebody_counted_is_still_found_by_a_worker() {
     tokio::task::yield_now().await;
     let _answer = submit(&queue, "a.example", None).unwrap();
     assert_eq!(queue.len(), 1);
-    let begun = tokio::time::timeout(std::time::Duration::from_secs(10), worker);
-    assert_eq!(begun.await.expect("the worker is told").unwrap(), "a.example");
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(10), worker);
+    assert_eq!(ended.await.expect("the worker is woken").unwrap(), "a.example");
 }
 
 #[tokio::test]
-async fn one_server_holds_a_quarter_of_the_workers_and_others_overtake_it() {
+async fn one_server_occupies_a_quarter_of_the_workers_and_others_start_before_it() {
     let queue = Queue::new(100, 8);
     let mut answers = Vec::new();
     for server in ["slow.example", "slow.example", "slow.example", "quick.example"] {
@@ -203,7 +191,7 @@ async fn one_server_holds_a_quarter_of_the_workers_and_others_overtake_it() {
     assert_eq!((server_of(&first), server_of(&second)), ("slow.example", "slow.example"));
     let third = next_now(&queue).unwrap();
     assert_eq!(server_of(&third), "quick.example");
-    assert!(next_now(&queue).is_none(), "the third of the slow one waits");
+    assert!(next_now(&queue).is_none(), "the third job of the slow server waits");
     assert_eq!(queue.len(), 1);
     let waiter = {
         let queue = queue.clone();
@@ -215,7 +203,7 @@ async fn one_server_holds_a_quarter_of_the_workers_and_others_overtake_it() {
 }
 
 #[tokio::test]
-async fn one_token_holds_a_quarter_of_the_workers_and_no_token_is_none() {
+async fn one_token_occupies_a_quarter_of_the_workers_and_absent_tokens_are_no_tenant() {
     let queue = Queue::new(100, 4);
     let mut answers = Vec::new();
     let jobs = [
@@ -227,15 +215,15 @@ async fn one_token_holds_a_quarter_of_the_workers_and_no_token_is_none() {
     for (server, token) in jobs {
         answers.push(submit(&queue, server, token).unwrap());
     }
-    let begun: Vec<_> = std::iter::from_fn(|| next_now(&queue)).collect();
-    let servers: Vec<_> = begun.iter().map(server_of).collect();
+    let started: Vec<_> = std::iter::from_fn(|| next_now(&queue)).collect();
+    let servers: Vec<_> = started.iter().map(server_of).collect();
     assert_eq!(servers, ["a.example", "c.example", "d.example"]);
-    drop(begun);
+    drop(started);
     assert_eq!(server_of(&next_now(&queue).unwrap()), "b.example");
 }
 
 #[tokio::test]
-async fn jobs_that_nobody_wants_any_more_are_not_begun() {
+async fn abandoned_jobs_are_not_started() {
     let queue = Queue::new(100, 4);
     drop(submit(&queue, "a.example", None).unwrap());
     let _wanted = submit(&queue, "b.example", None).unwrap();
@@ -244,7 +232,7 @@ async fn jobs_that_nobody_wants_any_more_are_not_begun() {
 }
 
 #[tokio::test]
-async fn a_closed_queue_is_worked_off_and_then_ends_for_every_worker() {
+async fn closed_queue_delivers_waiting_jobs_and_then_ends_for_every_worker() {
     let queue = Queue::new(100, 4);
     let mut answers = Vec::new();
     for _ in 0..5 {
@@ -268,7 +256,7 @@ async fn a_closed_queue_is_worked_off_and_then_ends_for_every_worker() {
     let mut done = 0;
     for worker in workers {
         let ended = tokio::time::timeout(std::time::Duration::from_secs(10), worker);
-        done += ended.await.expect("a worker waits for what will never come").unwrap();
+        done += ended.await.expect("a worker still waits").unwrap();
     }
     assert_eq!(done, 5);
     assert_eq!(submit(&queue, "a.example", None).unwrap_err(), Full);
