@@ -1,14 +1,14 @@
-//! Which addresses are globally reachable: what a name in an mxc URI may lead to. A pure function
-//! over IANA's special-purpose registries (RFC 6890 and its successors); knows no names.
+//! Decides which IP addresses are globally reachable, by IANA's special-purpose address registries (RFC 6890 and its
+//! successors).
 //!
-//! Refuses more than it must where nobody serves media from: anycast services inside the protocol
-//! assignments, and all IPv6 outside the space given to unicast.
+//! Stricter than the registries where no media servers are: rejects anycast services within the protocol assignments,
+//! and all IPv6 addresses outside the allocated unicast space.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
-/// Whether anybody on the Internet reaches the same machine under this address.
+/// Returns whether the address is globally reachable.
 pub(super) fn is_global(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => is_global_v4(v4),
@@ -21,7 +21,7 @@ fn is_global_v4(address: Ipv4Addr) -> bool {
 }
 
 fn is_global_v6(address: Ipv6Addr) -> bool {
-    // A translator or tunnel near us may take the packet to the IPv4 address inside.
+    // A translator or tunnel in the local network may deliver packets to the embedded IPv4 address.
     if V4_MAPPED.contains(&address) || V4_COMPATIBLE.contains(&address) || NAT64.contains(&address)
     {
         return is_global_v4(v4_at::<12>(address));
@@ -30,14 +30,14 @@ fn is_global_v6(address: Ipv6Addr) -> bool {
         return is_global_v4(v4_at::<2>(address));
     }
     if TEREDO.contains(&address) {
-        // RFC 4380, section 4: the server's address, and the client's with every bit inverted.
+        // RFC 4380, section 4: contains the server's address, and the client's with all bits inverted.
         let client = Ipv4Addr::from_bits(!v4_at::<12>(address).to_bits());
         return is_global_v4(v4_at::<4>(address)) && is_global_v4(client);
     }
     UNICAST_V6.contains(&address) && !SPECIAL_V6.iter().any(|net| net.contains(&address))
 }
 
-/// The four bytes from `OFFSET` on.
+/// Returns the IPv4 address at byte `OFFSET`.
 fn v4_at<const OFFSET: u32>(address: Ipv6Addr) -> Ipv4Addr {
     const { assert!(OFFSET <= 12) }
     #[expect(clippy::cast_possible_truncation, reason = "the shift leaves the four bytes last")]
@@ -48,7 +48,7 @@ const fn v4(a: u8, b: u8, c: u8, d: u8, prefix: u8) -> Ipv4Net {
     Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), prefix)
 }
 
-/// The first four groups; the rest is zero.
+/// Creates a network from the first four groups of its address; the other groups are zero.
 const fn v6(a: u16, b: u16, c: u16, d: u16, prefix: u8) -> Ipv6Net {
     Ipv6Net::new_assert(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0), prefix)
 }
@@ -58,11 +58,11 @@ const SPECIAL_V4: [Ipv4Net; 17] = [
     v4(10, 0, 0, 0, 8),      // private, RFC 1918
     v4(100, 64, 0, 0, 10),   // shared by carrier-grade NAT, RFC 6598
     v4(127, 0, 0, 0, 8),     // loopback, RFC 1122
-    v4(169, 254, 0, 0, 16),  // link-local, RFC 3927; clouds keep their metadata here
+    v4(169, 254, 0, 0, 16),  // link-local, RFC 3927; includes the metadata services of clouds
     v4(172, 16, 0, 0, 12),   // private, RFC 1918
     v4(192, 0, 0, 0, 24),    // protocol assignments, RFC 6890
     v4(192, 0, 2, 0, 24),    // documentation, RFC 5737
-    v4(192, 31, 196, 0, 24), // AS112, RFC 7535: a nameserver near whoever asks
+    v4(192, 31, 196, 0, 24), // AS112, RFC 7535: the nearest of many name servers
     v4(192, 52, 193, 0, 24), // automatic multicast tunneling, RFC 7450
     v4(192, 88, 99, 0, 24),  // 6to4 relays, RFC 7526
     v4(192, 168, 0, 0, 16),  // private, RFC 1918
@@ -79,12 +79,12 @@ const NAT64: Ipv6Net = v6(0x64, 0xff9b, 0, 0, 96);
 const SIX_TO_FOUR: Ipv6Net = v6(0x2002, 0, 0, 0, 16);
 const TEREDO: Ipv6Net = v6(0x2001, 0, 0, 0, 32);
 
-/// All that IANA has given to unicast. Loopback, NAT64 for local use (`64:ff9b:1::/48`), discard-only,
-/// segment routing, unique-local, link-local, site-local and multicast lie outside.
+/// Global unicast space allocated by IANA. Excludes loopback, local-use NAT64 (`64:ff9b:1::/48`), discard-only, segment
+/// routing, unique-local, link-local, site-local and multicast addresses.
 const UNICAST_V6: Ipv6Net = v6(0x2000, 0, 0, 0, 3);
 
 const SPECIAL_V6: [Ipv6Net; 4] = [
-    v6(0x2001, 0, 0, 0, 23), // protocol assignments, RFC 2928; Teredo is judged before
+    v6(0x2001, 0, 0, 0, 23), // protocol assignments, RFC 2928; Teredo is checked before
     v6(0x2001, 0xdb8, 0, 0, 32), // documentation, RFC 3849
     v6(0x2620, 0x4f, 0x8000, 0, 48), // AS112, RFC 7534
     v6(0x3fff, 0, 0, 0, 20), // documentation, RFC 9637
@@ -94,7 +94,7 @@ const SPECIAL_V6: [Ipv6Net; 4] = [
 mod tests {
     use super::*;
 
-    // Teredo's are: server, flags, port, inverted client.
+    // Parts of a Teredo address: server, flags, port, inverted client.
     const GLOBAL: &[&str] = &[
         "1.0.0.0",
         "1.1.1.1",
@@ -199,7 +199,7 @@ mod tests {
     ];
 
     #[test]
-    fn every_special_range_is_refused_and_its_neighbours_are_not() {
+    fn rejects_special_ranges_and_accepts_adjacent_addresses() {
         for address in GLOBAL {
             assert!(is_global(address.parse().unwrap()), "{address}");
         }

@@ -1,6 +1,5 @@
-//! What a homeserver's refusal means: the contract's table, read from status and errcode. Knows
-//! nothing of how the answer came. Matrix specification, client-server API, "Standard error
-//! response".
+//! Interprets error responses of homeservers: the contract's table, by status and `errcode`. Matrix specification,
+//! client-server API, section "Standard error response".
 
 use std::time::Duration;
 
@@ -12,17 +11,17 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::{
-    FetchError,
-    exits::{read_small, within},
-    routes::Route,
+    error::FetchError,
+    http_util::{read_small, within},
+    routes::UpstreamRoute,
 };
 
-/// An error body is a few dozen bytes; more than this is not one.
+/// Maximum size of an error body, in bytes. Valid ones have a few dozen.
 const MAX_ERROR_BODY: usize = 64 * 1024;
-const ERROR_BODY_PATIENCE: Duration = Duration::from_secs(10);
+const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// An answer with a status of 400 or more.
-pub(super) struct Refusal {
+/// Response with a status of 400 or more.
+pub(super) struct UpstreamRefusal {
     status: StatusCode,
     errcode: Option<String>,
     retry_after: Option<HeaderValue>,
@@ -33,12 +32,12 @@ struct StandardError {
     errcode: String,
 }
 
-impl Refusal {
-    /// Reads the errcode, if the body has one.
+impl UpstreamRefusal {
+    /// Reads the `errcode` from the body, if the body has one.
     pub(super) async fn read(response: Response, deadline: Instant) -> Self {
         let status = response.status();
         let retry_after = response.headers().get(header::RETRY_AFTER).cloned();
-        let until = within(ERROR_BODY_PATIENCE, deadline);
+        let until = within(ERROR_BODY_TIMEOUT, deadline);
         let errcode = read_small(response, MAX_ERROR_BODY, until)
             .await
             .and_then(|body| serde_json::from_slice::<StandardError>(&body).ok())
@@ -46,16 +45,18 @@ impl Refusal {
         Self { status, errcode, retry_after }
     }
 
-    /// Whether the next route is to be tried. From the authenticated one only where the homeserver
-    /// is too old to know it: a 404 there is the homeserver's word on the media.
-    pub(super) fn leads_on(&self, from: Route) -> bool {
-        self.has("M_UNRECOGNIZED") || (from == Route::V3 && self.status == StatusCode::NOT_FOUND)
+    /// Returns whether to try the next route. A 404 on the authenticated route means that the media is absent, unless
+    /// the homeserver is too old to support that route.
+    pub(super) fn should_try_next_route(&self, from: UpstreamRoute) -> bool {
+        self.has("M_UNRECOGNIZED")
+            || (from == UpstreamRoute::V3 && self.status == StatusCode::NOT_FOUND)
     }
 
-    /// The table's row. A gateway's 504 is a 5xx like the others: what timed out is not us.
+    /// Converts the response to the error of the contract's table. A gateway's 504 is treated like any other 5xx: this
+    /// service did not time out.
     ///
-    /// `token`: whether the one who answers was sent a token, or none if it is nobody whose word on
-    /// tokens counts: a stranger must not make clients believe that they are logged out.
+    /// `token`: whether the responder received a token. None if statements of the responder about tokens are not
+    /// trusted: after a redirect, another server must not be able to log clients out.
     pub(super) fn into_error(self, token: Option<bool>) -> FetchError {
         if self.has("M_UNRECOGNIZED") {
             return FetchError::NotFound;
@@ -70,7 +71,7 @@ impl Refusal {
                 _ => FetchError::MissingToken,
             },
             404 => FetchError::NotFound,
-            // A proxy's, about us: nothing that the client could do anything about.
+            // A proxy requires this service to authenticate; the client cannot fix that.
             407 => FetchError::Upstream { status: 407 },
             status @ 400..=499 => {
                 let retry_after = self.retry_after.filter(|_| status == 429);
@@ -89,8 +90,8 @@ impl Refusal {
 mod tests {
     use super::*;
 
-    fn refusal(status: u16, errcode: Option<&str>) -> Refusal {
-        Refusal {
+    fn refusal(status: u16, errcode: Option<&str>) -> UpstreamRefusal {
+        UpstreamRefusal {
             status: StatusCode::from_u16(status).unwrap(),
             errcode: errcode.map(str::to_owned),
             retry_after: Some(HeaderValue::from_static("7")),
@@ -98,13 +99,13 @@ mod tests {
     }
 
     #[test]
-    fn each_refusal_has_its_row() {
+    fn maps_status_and_errcode_to_error() {
         let row = |status, errcode, token_sent| {
             format!("{:?}", refusal(status, errcode).into_error(Some(token_sent)))
         };
         for errcode in [None, Some("M_UNKNOWN_TOKEN"), Some("M_MISSING_TOKEN")] {
-            let stranger = refusal(401, errcode).into_error(None);
-            assert!(matches!(stranger, FetchError::MissingToken));
+            let untrusted = refusal(401, errcode).into_error(None);
+            assert!(matches!(untrusted, FetchError::MissingToken));
         }
         assert_eq!(row(401, Some("M_MISSING_TOKEN"), true), "MissingToken");
         assert_eq!(row(401, Some("M_UNKNOWN_TOKEN"), false), "UnknownToken");
@@ -131,14 +132,22 @@ mod tests {
     }
 
     #[test]
-    fn only_a_route_that_is_not_known_leads_to_the_next() {
-        assert!(refusal(404, Some("M_UNRECOGNIZED")).leads_on(Route::Authenticated));
-        assert!(refusal(500, Some("M_UNRECOGNIZED")).leads_on(Route::Authenticated));
-        assert!(!refusal(404, Some("M_NOT_FOUND")).leads_on(Route::Authenticated));
-        assert!(!refusal(404, None).leads_on(Route::Authenticated));
-        assert!(refusal(404, None).leads_on(Route::V3));
-        assert!(refusal(405, Some("M_UNRECOGNIZED")).leads_on(Route::V3));
-        assert!(!refusal(405, None).leads_on(Route::V3));
-        assert!(!refusal(401, None).leads_on(Route::V3));
+    fn tries_next_route_only_if_route_is_unsupported() {
+        assert!(
+            refusal(404, Some("M_UNRECOGNIZED"))
+                .should_try_next_route(UpstreamRoute::Authenticated)
+        );
+        assert!(
+            refusal(500, Some("M_UNRECOGNIZED"))
+                .should_try_next_route(UpstreamRoute::Authenticated)
+        );
+        assert!(
+            !refusal(404, Some("M_NOT_FOUND")).should_try_next_route(UpstreamRoute::Authenticated)
+        );
+        assert!(!refusal(404, None).should_try_next_route(UpstreamRoute::Authenticated));
+        assert!(refusal(404, None).should_try_next_route(UpstreamRoute::V3));
+        assert!(refusal(405, Some("M_UNRECOGNIZED")).should_try_next_route(UpstreamRoute::V3));
+        assert!(!refusal(405, None).should_try_next_route(UpstreamRoute::V3));
+        assert!(!refusal(401, None).should_try_next_route(UpstreamRoute::V3));
     }
 }

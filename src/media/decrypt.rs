@@ -1,14 +1,14 @@
-//! Attachments of the Matrix specification, section "Sending encrypted attachments": AES-256-CTR
-//! with a 16-byte initial counter block, SHA-256 over the ciphertext. Streams; knows no files.
+//! Decryption of attachments: AES-256-CTR with a 16-byte initial counter block, SHA-256 of the ciphertext. Matrix
+//! specification, client-server API, section "Sending encrypted attachments".
 
 use aes::Aes256;
 use ctr::cipher::{KeyIvInit, StreamCipher};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-/// Bytes of an AES block.
+/// Size of an AES block, in bytes.
 const BLOCK_SIZE: u128 = 16;
 
-/// What opens an encrypted media.
+/// Key material and expected hash of an encrypted file.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
 pub struct Decryption {
     key: [u8; 32],
@@ -19,23 +19,23 @@ pub struct Decryption {
 }
 
 impl Decryption {
-    /// From the parts of an `EncryptedFile`.
+    /// Creates a decryption from the fields of an `EncryptedFile`.
     #[must_use]
     pub fn new(key: [u8; 32], iv: [u8; 16], sha256: [u8; 32]) -> Self {
         Self { key, iv, sha256 }
     }
 
-    /// What the ciphertext must hash to.
+    /// Returns the expected SHA-256 of the ciphertext.
     #[must_use]
     pub fn ciphertext_hash(&self) -> &[u8; 32] {
         &self.sha256
     }
 
-    /// The parts, in a fixed order, for a cache key: who has another key gets another answer.
-    pub(crate) fn feed(&self, mut take: impl FnMut(&[u8])) {
-        take(&self.key);
-        take(&self.iv);
-        take(&self.sha256);
+    /// Passes all fields to `write`, for a cache key: requests with different key material never share an entry.
+    pub(crate) fn feed(&self, mut write: impl FnMut(&[u8])) {
+        write(&self.key);
+        write(&self.iv);
+        write(&self.sha256);
     }
 
     /// Returns the largest size, in bytes, that every client decrypts to the same plaintext.
@@ -51,7 +51,7 @@ impl Decryption {
         u64::try_from(blocks * BLOCK_SIZE).unwrap_or(u64::MAX)
     }
 
-    /// A cipher at the stream's start.
+    /// Creates a cipher at the start of the stream.
     #[must_use]
     pub fn cipher(&self) -> Cipher {
         // Up to `max_size`, a 128-bit counter and a 64-bit counter are the same.
@@ -67,11 +67,11 @@ impl std::fmt::Debug for Decryption {
 
 type Ctr = ctr::Ctr128BE<Aes256>;
 
-/// The cipher's place in a stream.
+/// Decrypts a stream in consecutive pieces.
 pub struct Cipher(Ctr);
 
 impl Cipher {
-    /// Decrypts (or encrypts: it is the same) the next bytes in place.
+    /// Decrypts the next bytes in place. Encryption is the same operation.
     pub fn apply(&mut self, bytes: &mut [u8]) {
         self.0.apply_keystream(bytes);
     }
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn the_size_limit_ends_with_the_last_block_before_the_wrap() {
+    fn max_size_ends_with_last_block_before_wrap() {
         assert_eq!(max_size(u64::MAX), 16);
         assert_eq!(max_size(u64::MAX - 1), 32);
         assert_eq!(max_size(u64::MAX - 999), 16_000);
@@ -119,7 +119,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn within_the_limit_both_counter_widths_agree_and_beyond_it_they_do_not(
+        fn counter_widths_agree_up_to_max_size_only(
             key in any::<[u8; 32]>(),
             high in any::<u64>(),
             blocks_left in 1_u64..64,
@@ -131,14 +131,14 @@ mod tests {
             let limit = usize::try_from(limit).unwrap();
             let accepted = size.min(limit);
             prop_assert_eq!(keystream(key, iv, accepted), keystream_64(key, iv, accepted));
-            // Of one byte beyond the limit, every 256th is equal by chance: compare a whole block.
-            let (ours, theirs) = (keystream(key, iv, limit + 16), keystream_64(key, iv, limit + 16));
-            prop_assert_eq!(&ours[..limit], &theirs[..limit]);
-            prop_assert_ne!(&ours[limit..], &theirs[limit..]);
+            // Compares a whole block beyond the limit: single bytes would be equal by chance in 1 of 256 cases.
+            let (service, client) = (keystream(key, iv, limit + 16), keystream_64(key, iv, limit + 16));
+            prop_assert_eq!(&service[..limit], &client[..limit]);
+            prop_assert_ne!(&service[limit..], &client[limit..]);
         }
 
         #[test]
-        fn a_random_low_half_decrypts_alike_for_every_accepted_size(
+        fn counter_widths_agree_for_random_iv(
             key in any::<[u8; 32]>(),
             iv in any::<[u8; 16]>(),
             size in 0_usize..1100,

@@ -1,7 +1,6 @@
-//! A media on its way in. Opens it (only a 200 is media), then streams its body into an `Intake`
-//! under every limit there is: size, idle time, total time, rate. Writing is done off the async
-//! threads, a batch at a time, so memory is two batches whatever the media's size. Contract: "What
-//! comes from a homeserver is hostile too".
+//! Downloads: opens a response (only status 200 is media), then streams its body into an [`Ingest`], within limits on
+//! size, idle time, total time and rate. Batches are written on blocking threads, so the memory used is two batches
+//! regardless of the size. Contract, section "Homeserver responses are untrusted".
 
 use std::{fmt, sync::Arc};
 
@@ -13,42 +12,46 @@ use tokio::{
 };
 
 use super::{
-    FetchError, Head, Homeservers, MediaRequest,
-    exits::{Reached, within},
-    homeserver::{Limits, single},
-    intake::{Intake, IntakeError},
-    pace::{Pace, TooSlow},
-    pump::Pump,
+    decode::Decoder,
+    error::{FetchError, IngestError},
+    head::Head,
+    homeserver::{DownloadLimits, Homeservers, single_value},
+    http_util::within,
+    ingest::Ingest,
+    outbound::OutboundReply,
+    rate::{MinRate, TooSlow},
+    request::MediaRequest,
 };
 use crate::metrics::Metrics;
 
-/// Bytes that go to the blocking threads at once: one batch is written while the next is collected.
+/// Bytes written by one blocking task. One batch is written while the next is received.
 const BATCH: usize = 512 * 1024;
 
-/// A media whose headers are in. Dropped, it closes its connection.
-pub struct Opened {
-    /// What is kept of the answer.
+/// A download whose response headers have been received. Closes its connection on drop.
+pub struct Download {
     pub head: Head,
     response: Response,
-    limits: Limits,
+    limits: DownloadLimits,
     deadline: Instant,
-    crunching: Arc<Semaphore>,
+    cpu_slots: Arc<Semaphore>,
     metrics: Arc<Metrics>,
 }
 
 impl Homeservers {
-    /// Asks for a media, follows redirects, and stops once the headers are in. Each question may
-    /// take `idle_timeout`, all of them and the body `total_timeout`.
-    pub async fn open(&self, request: &MediaRequest) -> Result<Opened, FetchError> {
+    /// Requests media, follows redirects and returns when the response headers have been received. Each hop takes at
+    /// most `idle_timeout`, and all hops together with the body at most `total_timeout`.
+    pub async fn open(&self, request: &MediaRequest) -> Result<Download, FetchError> {
         let deadline = self.deadline();
-        match self.ask(request, None, true, deadline).await? {
-            Reached::Answer(response, _) => Opened::new(response, self, deadline),
-            Reached::Elsewhere => Err(FetchError::NotMedia("a redirect".into())),
+        match self.request_media(request, None, true, deadline).await? {
+            OutboundReply::Response(response, _) => Download::new(response, self, deadline),
+            OutboundReply::CrossOriginRedirect => {
+                Err(FetchError::NotMedia("redirect to another origin".into()))
+            }
         }
     }
 }
 
-impl Opened {
+impl Download {
     fn new(
         response: Response,
         homeservers: &Homeservers,
@@ -59,15 +62,15 @@ impl Opened {
             return Err(FetchError::NotMedia(format!("status {}", response.status().as_u16())));
         }
         let gzip = is_gzip(&response)?;
-        // What hyper goes by, which is none for a chunked body whatever its headers say.
+        // The length that hyper enforces: none for a chunked body, even if there is a Content-Length.
         let length = response.content_length();
         if length.is_some_and(|length| length > limits.max_size) {
             return Err(FetchError::TooLarge { limit: limits.max_size });
         }
         let head = Head {
-            content_type: single(&response, &header::CONTENT_TYPE),
-            disposition: single(&response, &header::CONTENT_DISPOSITION),
-            etag: single(&response, &header::ETAG),
+            content_type: single_value(&response, &header::CONTENT_TYPE),
+            disposition: single_value(&response, &header::CONTENT_DISPOSITION),
+            etag: single_value(&response, &header::ETAG),
             length,
             gzip,
         };
@@ -76,40 +79,40 @@ impl Opened {
             response,
             limits,
             deadline,
-            crunching: Arc::clone(&homeservers.crunching),
+            cpu_slots: Arc::clone(&homeservers.cpu_slots),
             metrics: Arc::clone(&homeservers.metrics),
         })
     }
 
-    /// Moves the body through `intake` to its end, which is left to `finish`, on the thread that wrote the
-    /// last of it. Dropping the future closes the connection; a batch that is being written is written to
-    /// its end.
+    /// Writes the whole body to `ingest`, then calls `finish` on the thread that wrote the last batch.
+    ///
+    /// Cancellation safe: dropping the future closes the connection. A batch that is being written is completed.
     pub async fn stream<R: Send + 'static>(
         self,
-        intake: Intake,
-        finish: impl FnOnce(Intake) -> Result<R, IntakeError> + Send + 'static,
+        ingest: Ingest,
+        finish: impl FnOnce(Ingest) -> Result<R, IngestError> + Send + 'static,
     ) -> Result<R, FetchError> {
-        self.stream_into(intake, Intake::write, finish).await
+        self.stream_into(ingest, Ingest::write, finish).await
     }
 
     pub(super) async fn stream_into<T: Send + 'static, R: Send + 'static>(
         mut self,
         target: T,
-        write: fn(&mut T, &[u8]) -> Result<(), IntakeError>,
-        finish: impl FnOnce(T) -> Result<R, IntakeError> + Send + 'static,
+        write: fn(&mut T, &[u8]) -> Result<(), IngestError>,
+        finish: impl FnOnce(T) -> Result<R, IngestError> + Send + 'static,
     ) -> Result<R, FetchError> {
-        let pump = Pump::new(target, write, self.limits.max_size, self.head.gzip);
-        let mut writer = Writer::Idle(pump, Vec::new());
+        let decoder = Decoder::new(target, write, self.limits.max_size, self.head.gzip);
+        let mut writer = Writer::Idle(decoder, Vec::new());
         let mut batch = Vec::new();
-        let mut pace = Pace::new(self.limits.min_rate, self.limits.rate_window);
+        let mut rate = MinRate::new(self.limits.min_rate, self.limits.rate_window);
         let mut received: u64 = 0;
-        // A small media needs no more than its length.
+        // A small file needs a buffer of its own length only.
         let needed = self.head.length.and_then(|length| usize::try_from(length).ok());
         let needed = needed.map_or(BATCH, |length| length.min(BATCH));
 
-        while let Some(chunk) = self.next_chunk(&mut pace).await? {
+        while let Some(chunk) = self.next_chunk(&mut rate).await? {
             received += chunk.len() as u64;
-            self.metrics.fetched(chunk.len());
+            self.metrics.add_fetched_bytes(chunk.len());
             if received > self.limits.max_size {
                 return Err(FetchError::TooLarge { limit: self.limits.max_size });
             }
@@ -118,73 +121,76 @@ impl Opened {
                 batch.reserve_exact(needed);
             }
             while !rest.is_empty() {
-                let (now, later) = rest.split_at(rest.len().min(BATCH - batch.len()));
-                batch.extend_from_slice(now);
-                rest = later;
+                let (head, tail) = rest.split_at(rest.len().min(BATCH - batch.len()));
+                batch.extend_from_slice(head);
+                rest = tail;
                 if batch.len() == BATCH {
-                    (writer, batch) = writer.write(batch, &self.crunching).await?;
+                    (writer, batch) = writer.write(batch, &self.cpu_slots).await?;
                 }
             }
         }
-        // hyper sees to this as well; a media cut short must never pass for whole.
+        // hyper checks the length as well. Checked again, since a truncated file must never be taken for a complete
+        // one.
         if self.head.length.is_some_and(|length| length != received) {
-            return Err(FetchError::BrokenOff("the body has not its Content-Length".into()));
+            return Err(FetchError::TruncatedBody(
+                "the body is shorter than its Content-Length".into(),
+            ));
         }
-        let (mut pump, _) = writer.idle().await?;
-        let turn = turn(&self.crunching).await;
-        // One call: each takes a thread to be woken, which costs more than the rest of a small media.
-        joined(spawn_blocking(move || {
-            let _turn = turn;
-            pump.push(&batch)?;
-            Ok(finish(pump.finish()?)?)
+        let (mut decoder, _) = writer.idle().await?;
+        let permit = acquire(&self.cpu_slots).await;
+        // A single task, since waking a blocking thread costs more than the remaining work for a small file.
+        join(spawn_blocking(move || {
+            let _permit = permit;
+            decoder.push(&batch)?;
+            Ok(finish(decoder.finish()?)?)
         }))
         .await
     }
 
-    async fn next_chunk(&mut self, pace: &mut Pace) -> Result<Option<bytes::Bytes>, FetchError> {
+    async fn next_chunk(&mut self, rate: &mut MinRate) -> Result<Option<bytes::Bytes>, FetchError> {
         let start = Instant::now();
         let until = within(self.limits.idle_timeout, self.deadline);
         let chunk = match timeout_at(until, self.response.chunk()).await {
-            Ok(chunk) => chunk.map_err(|e| FetchError::BrokenOff(e.without_url().into()))?,
+            Ok(chunk) => chunk.map_err(|e| FetchError::TruncatedBody(e.without_url().into()))?,
             Err(_) if self.deadline <= Instant::now() => {
-                return Err(FetchError::TimedOut("the whole took too long"));
+                return Err(FetchError::TimedOut("download.total_timeout is over"));
             }
-            Err(_) => return Err(FetchError::TimedOut("the body stopped coming")),
+            Err(_) => return Err(FetchError::TimedOut("no data within download.idle_timeout")),
         };
         if let Some(chunk) = &chunk {
-            // A slow disk of ours is not the homeserver's fault: the wait for it is not counted.
-            pace.count(start.elapsed(), chunk.len())
-                .map_err(|TooSlow| FetchError::TimedOut("the body came too slowly"))?;
-            // A body that always has one more byte never waits, so it would never be late.
+            // Counts the wait for the homeserver only, not the time for writing to disk.
+            rate.record(start.elapsed(), chunk.len())
+                .map_err(|TooSlow| FetchError::TimedOut("slower than download.min_rate"))?;
+            // A body whose next chunk is always available never reaches the timeout above.
             if self.deadline <= Instant::now() {
-                return Err(FetchError::TimedOut("the whole took too long"));
+                return Err(FetchError::TimedOut("download.total_timeout is over"));
             }
         }
         Ok(chunk)
     }
 }
 
-impl fmt::Debug for Opened {
+impl fmt::Debug for Download {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the response: its URL has the client's parameters.
-        f.debug_struct("Opened").field("head", &self.head).finish_non_exhaustive()
+        // Omits the response, whose URL contains the client's parameters.
+        f.debug_struct("Download").field("head", &self.head).finish_non_exhaustive()
     }
 }
 
-/// Whether the body is to be unzipped. `identity` was asked for, but some proxies zip all the same.
+/// Returns whether the body is gzip-encoded. Requests ask for `identity`, but some proxies compress regardless.
 fn is_gzip(response: &Response) -> Result<bool, FetchError> {
-    let not_ours = || FetchError::NotMedia("an encoding that was not asked for".into());
+    let unsupported = || FetchError::NotMedia("unsupported content encoding".into());
     let mut gzip = false;
     for value in response.headers().get_all(header::CONTENT_ENCODING) {
-        for coding in value.to_str().map_err(|_| not_ours())?.split(',').map(str::trim) {
+        for coding in value.to_str().map_err(|_| unsupported())?.split(',').map(str::trim) {
             if coding.is_empty() || coding.eq_ignore_ascii_case("identity") {
                 continue;
             }
-            let known =
+            let is_supported =
                 coding.eq_ignore_ascii_case("gzip") || coding.eq_ignore_ascii_case("x-gzip");
-            // Twice zipped is a bomb's shape, not a proxy's.
-            if gzip || !known {
-                return Err(not_ours());
+            // Rejects repeated gzip encoding: proxies do not apply it, decompression bombs do.
+            if gzip || !is_supported {
+                return Err(unsupported());
             }
             gzip = true;
         }
@@ -192,52 +198,52 @@ fn is_gzip(response: &Response) -> Result<bool, FetchError> {
     Ok(gzip)
 }
 
-type Written<T> = Result<(Pump<T>, Vec<u8>), FetchError>;
+type WriteResult<T> = Result<(Decoder<T>, Vec<u8>), FetchError>;
 
-/// The pump and the buffer that is not being filled: here, or on a blocking thread.
+/// The decoder and the buffer that is not being filled, either here or on a blocking thread.
 enum Writer<T> {
-    Idle(Pump<T>, Vec<u8>),
-    Busy(JoinHandle<Written<T>>),
+    Idle(Decoder<T>, Vec<u8>),
+    Busy(JoinHandle<WriteResult<T>>),
 }
 
 impl<T: Send + 'static> Writer<T> {
-    /// Waits for the batch before, begins with this one, gives an empty buffer for the next.
+    /// Waits for the previous batch, starts to write this one, and returns an empty buffer for the next.
     async fn write(
         self,
         batch: Vec<u8>,
-        crunching: &Arc<Semaphore>,
+        cpu_slots: &Arc<Semaphore>,
     ) -> Result<(Self, Vec<u8>), FetchError> {
-        let (mut pump, mut spare) = self.idle().await?;
+        let (mut decoder, mut spare) = self.idle().await?;
         spare.clear();
-        let turn = turn(crunching).await;
+        let permit = acquire(cpu_slots).await;
         let busy = spawn_blocking(move || {
-            let _turn = turn;
-            pump.push(&batch)?;
-            Ok((pump, batch))
+            let _permit = permit;
+            decoder.push(&batch)?;
+            Ok((decoder, batch))
         });
         Ok((Self::Busy(busy), spare))
     }
 
-    async fn idle(self) -> Written<T> {
+    async fn idle(self) -> WriteResult<T> {
         match self {
-            Self::Idle(pump, spare) => Ok((pump, spare)),
-            Self::Busy(busy) => joined(busy).await,
+            Self::Idle(decoder, spare) => Ok((decoder, spare)),
+            Self::Busy(busy) => join(busy).await,
         }
     }
 }
 
-/// A turn at the processors. None only once there are none to be had, which nobody sees to.
-async fn turn(crunching: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
-    Arc::clone(crunching).acquire_owned().await.ok()
+/// Waits for a permit. Returns none only for a closed semaphore; this one is never closed.
+async fn acquire(cpu_slots: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+    Arc::clone(cpu_slots).acquire_owned().await.ok()
 }
 
-/// A panic over there is one here: whoever runs the job answers for it.
-async fn joined<T>(handle: JoinHandle<Result<T, FetchError>>) -> Result<T, FetchError> {
+/// Waits for a blocking task. Resumes its panic, which the caller's job handles.
+async fn join<T>(handle: JoinHandle<Result<T, FetchError>>) -> Result<T, FetchError> {
     match handle.await.map_err(tokio::task::JoinError::try_into_panic) {
         Ok(result) => result,
         Err(Ok(panic)) => std::panic::resume_unwind(panic),
-        // The runtime is going down.
-        Err(Err(cancelled)) => Err(FetchError::BrokenOff(cancelled.into())),
+        // The runtime is shutting down.
+        Err(Err(cancelled)) => Err(FetchError::TruncatedBody(cancelled.into())),
     }
 }
 

@@ -1,6 +1,5 @@
-//! A homeserver for tests that may misbehave in any way: a socket on loopback that writes what it is
-//! told and remembers what it was asked. Knows as little HTTP as it can, since a server library would
-//! not let it lie.
+//! Fake homeserver for tests: a TCP socket on loopback that writes prepared bytes and records requests. Not based on an
+//! HTTP library, which would not send malformed responses.
 
 use std::{
     net::SocketAddr,
@@ -21,116 +20,117 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{MediaId, MediaRequest, Origin, Requester, Settings, Variant};
 
-/// What a connection does once a request's head is in.
+/// Action of a connection after a request head.
 pub(super) enum Act {
-    /// Write, then close.
+    /// Writes the bytes, then closes the connection.
     Send(Vec<u8>),
-    /// Write, then keep the connection open and say nothing more.
+    /// Writes the bytes, then keeps the connection open.
     Hang(Vec<u8>),
-    /// Write the first, then the second again and again at this pace.
+    /// Writes the first bytes, then repeatedly the second ones, with this delay.
     Drip(Vec<u8>, Vec<u8>, Duration),
 }
 
-pub(super) struct Fake {
+pub(super) struct FakeHomeserver {
     pub(super) address: SocketAddr,
-    seen: Arc<Mutex<Vec<String>>>,
+    heads: Arc<Mutex<Vec<String>>>,
     task: JoinHandle<()>,
 }
 
-impl Fake {
-    /// Answers every request's head by `answer`.
-    pub(super) async fn start(answer: impl Fn(&str) -> Act + Send + Sync + 'static) -> Self {
-        Self::listen(None, answer).await
+impl FakeHomeserver {
+    /// Starts a server that handles each request head with `respond`.
+    pub(super) async fn start(respond: impl Fn(&str) -> Act + Send + Sync + 'static) -> Self {
+        Self::listen(None, respond).await
     }
 
-    /// An HTTP proxy to everywhere, which is itself: behind any CONNECT it speaks TLS.
+    /// Starts an HTTP proxy that is also the target of every connection: it speaks TLS after any CONNECT.
     pub(super) async fn proxy(
         tls: TlsAcceptor,
-        answer: impl Fn(&str) -> Act + Send + Sync + 'static,
+        respond: impl Fn(&str) -> Act + Send + Sync + 'static,
     ) -> Self {
-        Self::listen(Some(tls), answer).await
+        Self::listen(Some(tls), respond).await
     }
 
     async fn listen(
         tls: Option<TlsAcceptor>,
-        answer: impl Fn(&str) -> Act + Send + Sync + 'static,
+        respond: impl Fn(&str) -> Act + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let answer = Arc::new(answer);
-        let remember = Arc::clone(&seen);
+        let heads = Arc::new(Mutex::new(Vec::new()));
+        let respond = Arc::new(respond);
+        let recorded = Arc::clone(&heads);
         let task = tokio::spawn(async move {
             loop {
                 let (mut socket, _) = listener.accept().await.unwrap();
-                let (seen, answer, tls) = (Arc::clone(&remember), Arc::clone(&answer), tls.clone());
+                let (heads, respond, tls) =
+                    (Arc::clone(&recorded), Arc::clone(&respond), tls.clone());
                 tokio::spawn(async move {
-                    let Some(tls) = tls else { return talk(socket, &seen, &*answer).await };
+                    let Some(tls) = tls else { return handle(socket, &heads, &*respond).await };
                     let head = read_head(&mut socket).await;
-                    seen.lock().unwrap().push(head);
+                    heads.lock().unwrap().push(head);
                     socket.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
-                    // A client that does not trust us goes away here.
-                    if let Ok(inside) = tls.accept(socket).await {
-                        talk(inside, &seen, &*answer).await;
+                    // Fails for a client that does not trust the certificate.
+                    if let Ok(stream) = tls.accept(socket).await {
+                        handle(stream, &heads, &*respond).await;
                     }
                 });
             }
         });
-        Self { address, seen, task }
+        Self { address, heads, task }
     }
 
     pub(super) fn url(&self) -> Url {
         format!("http://{}", self.address).parse().unwrap()
     }
 
-    /// The heads of all requests so far.
-    pub(super) fn seen(&self) -> Vec<String> {
-        self.seen.lock().unwrap().clone()
+    /// Returns the heads of all requests.
+    pub(super) fn request_heads(&self) -> Vec<String> {
+        self.heads.lock().unwrap().clone()
     }
 
-    /// Their first lines, without the version.
-    pub(super) fn asked(&self) -> Vec<String> {
+    /// Returns the method and target of all requests.
+    pub(super) fn requests(&self) -> Vec<String> {
         let line = |head: &String| head.split(" HTTP/1.1").next().unwrap().to_owned();
-        self.seen().iter().map(line).collect()
+        self.request_heads().iter().map(line).collect()
     }
 
-    /// Settings that know this homeserver alone.
+    /// Returns settings with this homeserver as the only one.
     pub(super) fn settings(&self) -> Settings {
         Settings { base_homeserver_url: Some(self.url()), ..settings() }
     }
 }
 
-impl Drop for Fake {
+impl Drop for FakeHomeserver {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-async fn talk(
+async fn handle(
     mut socket: impl AsyncRead + AsyncWrite + Unpin,
-    seen: &Mutex<Vec<String>>,
-    answer: &(dyn Fn(&str) -> Act + Sync),
+    heads: &Mutex<Vec<String>>,
+    respond: &(dyn Fn(&str) -> Act + Sync),
 ) {
     let head = read_head(&mut socket).await;
     if head.is_empty() {
         return;
     }
-    seen.lock().unwrap().push(head.clone());
-    // Write errors are the client's leaving, which is its right.
-    match answer(&head) {
+    heads.lock().unwrap().push(head.clone());
+    // Ignores write errors: clients may disconnect.
+    match respond(&head) {
         Act::Send(bytes) => {
             let _ = socket.write_all(&bytes).await;
             let _ = socket.shutdown().await;
         }
         Act::Hang(bytes) => {
             let _ = socket.write_all(&bytes).await;
-            // Until the client goes.
+            // Returns when the client disconnects.
             let _ = socket.read(&mut [0]).await;
         }
-        Act::Drip(head, piece, pace) => {
+        Act::Drip(head, piece, delay) => {
             let _ = socket.write_all(&head).await;
             while socket.write_all(&piece).await.is_ok() {
-                tokio::time::sleep(pace).await;
+                tokio::time::sleep(delay).await;
             }
         }
     }
@@ -147,7 +147,7 @@ async fn read_head(socket: &mut (impl AsyncRead + Unpin)) -> String {
     String::from_utf8(head).unwrap()
 }
 
-/// A whole answer that closes its connection; `headers` end with a line break each.
+/// Sends a complete response and closes the connection. Each line of `headers` ends with a line break.
 pub(super) fn answer(status: u16, headers: &str, body: impl AsRef<[u8]>) -> Act {
     Act::Send(bytes(status, headers, body))
 }
@@ -155,12 +155,12 @@ pub(super) fn answer(status: u16, headers: &str, body: impl AsRef<[u8]>) -> Act 
 pub(super) fn bytes(status: u16, headers: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
     let body = body.as_ref();
     let length = body.len();
-    let mut answer = format!(
+    let mut response = format!(
         "HTTP/1.1 {status} x\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n"
     )
     .into_bytes();
-    answer.extend_from_slice(body);
-    answer
+    response.extend_from_slice(body);
+    response
 }
 
 pub(super) fn redirect(to: impl std::fmt::Display) -> Act {
@@ -171,7 +171,7 @@ pub(super) fn errcode(status: u16, errcode: &str) -> Act {
     answer(status, "", format!(r#"{{"errcode":"{errcode}","error":"x"}}"#))
 }
 
-/// Long limits, no homeserver.
+/// Returns settings with long time limits and no homeserver.
 pub(super) fn settings() -> Settings {
     Settings {
         base_homeserver_url: None,
@@ -191,13 +191,13 @@ pub(super) fn settings() -> Settings {
     }
 }
 
-/// A download of `mxc://example.org/abc` through `base`, with or without a token.
+/// Returns a request for `mxc://example.org/abc` to `base`, with an optional access token.
 pub(super) fn request(base: &Url, token: Option<&'static str>) -> MediaRequest {
     MediaRequest {
         media: MediaId::parse("example.org", "abc").unwrap(),
         variant: Variant::Original,
         timeout_ms: None,
-        origin: Origin::Configured(super::exits::base_url(base)),
+        origin: Origin::Configured(super::http_util::base_url(base)),
         requester: Requester {
             authorization: token.map(HeaderValue::from_static),
             forwarded: HeaderMap::new(),
@@ -205,7 +205,7 @@ pub(super) fn request(base: &Url, token: Option<&'static str>) -> MediaRequest {
     }
 }
 
-/// An authority (PEM) and a TLS server with a certificate of that authority's for these names.
+/// Creates a certificate authority (PEM), and a TLS acceptor with a certificate of it for `names`.
 pub(super) fn tls(names: &[&str]) -> (String, TlsAcceptor) {
     use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
     use rustls::pki_types::PrivateKeyDer;

@@ -1,27 +1,25 @@
-//! A media's name, parsed once. What is refused here never becomes a URL, a file or a cache entry;
-//! knows no network. Matrix specification: appendices, "Server name"; client-server API, "Matrix
-//! content (`mxc://`) URIs".
+//! Media identifiers. Invalid names are rejected before they are used in URLs, files or cache keys. Matrix
+//! specification: appendices, section "Server name"; client-server API, section "Matrix content (`mxc://`) URIs".
 
 use std::{fmt, net::Ipv6Addr, sync::Arc};
 
-/// A media's name: a server name of the Matrix grammar and a media id of `[A-Za-z0-9_-]`, at most
-/// 255 bytes each.
+/// Server name (Matrix grammar) and media id (`[A-Za-z0-9_-]`) of a file, at most 255 bytes each.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct MediaId {
     server_name: Arc<str>,
     media_id: Arc<str>,
 }
 
-/// Why a name cannot be a media's. The name is not repeated: it may be anything.
+/// The name is not a valid media identifier. The message does not repeat the name, which may contain any characters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("not a media's name: {0}")]
+#[error("invalid media identifier: {0}")]
 pub struct InvalidMediaId(&'static str);
 
-/// Bytes, for a server name and a media id alike.
+/// Maximum length of a server name and of a media id, in bytes.
 const MAX_LEN: usize = 255;
 
 impl MediaId {
-    /// From the two segments of a path, percent-decoded.
+    /// Parses two percent-decoded segments of a path.
     pub fn parse(server_name: &str, media_id: &str) -> Result<Self, InvalidMediaId> {
         if server_name.len() > MAX_LEN {
             return Err(InvalidMediaId("the server name is too long"));
@@ -38,7 +36,7 @@ impl MediaId {
         Ok(Self { server_name: server_name.into(), media_id: media_id.into() })
     }
 
-    /// From exactly `mxc://serverName/mediaId`, as an `EncryptedFile` has it.
+    /// Parses `mxc://serverName/mediaId`, the form used in an `EncryptedFile`.
     pub fn from_mxc(uri: &str) -> Result<Self, InvalidMediaId> {
         let (server_name, media_id) = uri
             .strip_prefix("mxc://")
@@ -47,19 +45,18 @@ impl MediaId {
         Self::parse(server_name, media_id)
     }
 
-    /// The server name with its port, if it has one.
+    /// Returns the server name, including the port if it has one.
     #[must_use]
     pub fn server_name(&self) -> &str {
         &self.server_name
     }
 
-    /// The server name without its port; an IPv6 address keeps its brackets.
+    /// Returns the server name without the port. An IPv6 address keeps its brackets.
     #[must_use]
     pub fn host(&self) -> &str {
         split_port(&self.server_name).0
     }
 
-    /// The id on that server.
     #[must_use]
     pub fn media_id(&self) -> &str {
         &self.media_id
@@ -72,9 +69,9 @@ impl fmt::Display for MediaId {
     }
 }
 
-/// A Host or server name without its port, and the port where a colon announces one.
+/// Splits a `Host` or server name into host and port. The port is none if there is no colon.
 pub(super) fn split_port(name: &str) -> (&str, Option<&str>) {
-    // The last colon that is not inside an IPv6 address' brackets.
+    // The last colon, unless it is within the brackets of an IPv6 address.
     match name.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => (host, Some(port)),
         _ => (name, None),
@@ -92,7 +89,7 @@ fn is_port(port: &str) -> bool {
         && port.parse::<u16>().is_ok()
 }
 
-/// Covers IPv4 addresses too, which are made of the same characters.
+/// Also accepts IPv4 addresses, which consist of the same characters.
 fn is_dns_name(host: &str) -> bool {
     host.split('.').all(|label| {
         !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
@@ -112,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_the_grammar_are_accepted() {
+    fn accepts_names_of_the_grammar() {
         for server in [
             "a",
             "example.org",
@@ -137,7 +134,7 @@ mod tests {
         MediaId::parse("a", &"x".repeat(255)).unwrap();
     }
 
-    /// Each stands for a way to leave a directory, a URL, a header or a shell word.
+    /// Attempts to escape from a directory, a URL, a header or a shell word.
     const HOSTILE: &[&str] = &[
         "",
         ".",
@@ -334,23 +331,23 @@ mod tests {
     ];
 
     #[test]
-    fn two_hundred_hostile_names_are_refused() {
-        let mut refused = 0;
+    fn rejects_hostile_names() {
+        let mut rejected = 0;
         for server in HOSTILE.iter().chain(HOSTILE_SERVERS).copied().chain([&*"a".repeat(256)]) {
             assert!(MediaId::parse(server, "x").is_err(), "{server:?}");
             assert!(MediaId::from_mxc(&format!("mxc://{server}/x")).is_err(), "{server:?}");
-            refused += 1;
+            rejected += 1;
         }
         for id in HOSTILE.iter().chain(HOSTILE_MEDIA_IDS).copied().chain([&*"x".repeat(256)]) {
             assert!(MediaId::parse("example.org", id).is_err(), "{id:?}");
             assert!(MediaId::from_mxc(&format!("mxc://example.org/{id}")).is_err(), "{id:?}");
-            refused += 1;
+            rejected += 1;
         }
-        assert!(refused >= 200, "{refused}");
+        assert!(rejected >= 200, "{rejected}");
     }
 
     #[test]
-    fn only_the_exact_form_is_an_mxc_uri() {
+    fn rejects_other_forms_of_mxc_uris() {
         for uri in [
             "",
             "mxc",
@@ -378,7 +375,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_refused_or_survives_the_round_trip(
+        fn accepted_names_survive_round_trip(
             server in "[a-zA-Z0-9.:\\[\\]%/@-]{0,40}|\\PC{0,20}",
             media in "[a-zA-Z0-9_-]{1,20}|\\PC{0,20}",
         ) {
@@ -389,7 +386,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_taken_for_an_mxc_uri_without_panic(uri in "(mxc:/{0,3})?\\PC{0,40}") {
+        fn arbitrary_text_does_not_panic(uri in "(mxc:/{0,3})?\\PC{0,40}") {
             if let Ok(id) = MediaId::from_mxc(&uri) {
                 prop_assert_eq!(id.to_string(), uri);
             }

@@ -1,9 +1,8 @@
-//! Takes a body in, once, as it comes: bounds it, hashes it, decrypts it, writes the plaintext for the
-//! script and keeps the body for whoever wants it. All of it but the beginning blocks; nothing here knows
-//! where the bytes come from.
+//! Receives a body once, chunk by chunk: limits its size, hashes it, decrypts it, writes the plaintext for the script
+//! and stores the body for the requesters. Everything except [`Ingest::new`] blocks.
 //!
-//! Two copies, because a script that runs as the server's own user can rewrite its file: what is
-//! served is the server's. Where the script's file is out of the script's reach, one file is both.
+//! There are two copies on disk, because a script that runs as the server's own user can modify its file. The copy that
+//! is served is out of the script's reach. If the script's file is tamper-proof, it is the only copy.
 
 use std::{
     fs::File,
@@ -14,119 +13,87 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
+pub use super::error::IngestError;
 use super::{
-    Body,
+    body::Body,
     decrypt::{Cipher, Decryption},
     spool::{Account, Reservation, Spool, SpoolFull, SpooledFile},
 };
 
-/// Bodies up to this size are held in memory while they come, if they are kept in memory afterwards;
-/// larger ones always go by the disk, so that memory is bounded per job whatever the cache may hold.
-const LARGEST_IN_MEMORY: u64 = 1 << 20;
+/// Maximum size of a body that is held in memory, in bytes. Limits the memory per job regardless of the cache's
+/// settings.
+const MAX_IN_MEMORY: u64 = 1 << 20;
 
-/// Where a length was not announced, the budget is taken in steps of this size.
+/// Step in which the reservation for a body of unknown length grows, in bytes.
 const RESERVATION_STEP: u64 = 1 << 20;
 
-/// Why bytes could not be taken in.
-#[derive(Debug, thiserror::Error)]
-pub enum IntakeError {
-    /// Over `download.max_size`, or more than the spool could ever hold: trying again is no use.
-    #[error("the body is larger than {limit} bytes")]
-    TooLarge {
-        /// Bytes.
-        limit: u64,
-    },
-    /// The spool's budget, or a share of it, is used up for now.
-    #[error("the spool's budget is used up")]
-    SpoolFull,
-    /// Disk full, read-only, gone.
-    #[error("the disk failed")]
-    Disk(#[source] io::Error),
-    /// The ciphertext is not the one that the client's hash names.
-    #[error("the ciphertext's SHA-256 is not the one given")]
-    HashMismatch,
-    /// The low 64 bits of the IV would wrap within the body, so clients with a 64-bit counter and
-    /// clients with a 128-bit counter would decrypt it to two plaintexts. [`Decryption::max_size`]
-    #[error("the low 64 bits of iv would wrap within the media: more than {limit} bytes")]
-    CounterWraps {
-        /// Bytes before the wrap.
-        limit: u64,
-    },
-}
-
-impl From<SpoolFull> for IntakeError {
-    fn from(_: SpoolFull) -> Self {
-        Self::SpoolFull
-    }
-}
-
-/// What becomes of a body.
+/// Options for one body.
 #[derive(Debug)]
-pub struct Plan {
-    /// For whom the spool's budget is used.
+pub struct IngestOptions {
+    /// Account that the spool usage is counted against.
     pub account: Account,
-    /// Largest body, bytes.
+    /// Maximum size of the body, in bytes.
     pub max_size: u64,
-    /// Bodies up to this size are kept in memory, bytes.
+    /// Maximum size of a body stored in memory, in bytes.
     pub memory_limit: u64,
-    /// Whether a body beyond `memory_limit` is kept too, on the spool.
+    /// Whether a body larger than `memory_limit` is stored on the spool; otherwise it is discarded.
     pub keep_large: bool,
-    /// How the body is opened; none for a plain media.
+    /// Decrypts the body; none if it is not encrypted.
     pub decryption: Option<Arc<Decryption>>,
-    /// Where the plaintext goes; none where its verdict is known already.
+    /// Receives the plaintext; none if the verdict is already known.
     pub script_file: Option<ScriptFile>,
 }
 
-/// The file that the script gets.
+/// File for the script.
 #[derive(Debug)]
 pub struct ScriptFile {
-    /// Empty, open for reading and writing.
+    /// An empty file, open for reading and writing.
     pub file: File,
-    /// Whether the script can change what is in it.
+    /// Whether the script is unable to modify the file.
     pub tamper_proof: bool,
 }
 
-/// A body on its way in.
+/// A body that is being received.
 #[derive(Debug)]
-pub struct Intake {
+pub struct Ingest {
     spool: Spool,
     account: Account,
     max_size: u64,
-    /// Bytes up to which all clients decrypt the body to the same plaintext.
+    /// Size up to which all clients decrypt the body to the same plaintext, in bytes.
     max_decryptable_size: u64,
-    taken: u64,
+    received: u64,
     body_hash: Sha256,
-    kept: Kept,
-    decryption: Option<Deciphering>,
+    body_store: BodyStore,
+    decryption: Option<Decryptor>,
     plaintext: Option<PlaintextFile>,
 }
 
 /// The server's own copy of the body.
 #[derive(Debug)]
-enum Kept {
+enum BodyStore {
     Memory {
         bytes: Vec<u8>,
         limit: u64,
-        beyond: Beyond,
+        overflow: Overflow,
     },
     File(File, Reservation),
-    /// A file's place on the spool, and what of the body came before it was known to need one. The file is
-    /// made with the next bytes.
-    Claimed(Vec<u8>, Reservation),
-    /// The script's file is the server's copy too.
-    Shared,
-    Nothing,
+    /// A reservation for a file, and the bytes received before the body exceeded the memory limit. The file is created
+    /// with the next write.
+    Reserved(Vec<u8>, Reservation),
+    /// The script's file is also the server's copy.
+    ScriptFile,
+    Discarded,
 }
 
-/// Where a body goes that memory does not hold.
+/// Destination of a body that exceeds the memory limit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Beyond {
+enum Overflow {
     OwnFile,
-    Shared,
-    Nowhere,
+    ScriptFile,
+    Discard,
 }
 
-struct Deciphering {
+struct Decryptor {
     expected: [u8; 32],
     cipher: Cipher,
     plaintext_hash: Sha256,
@@ -139,219 +106,230 @@ struct PlaintextFile {
     reservation: Reservation,
 }
 
-/// A body that is in, whole.
+/// A completely received body.
 #[derive(Debug)]
-pub struct Taken {
-    /// The server's copy, unless it was too large to keep.
+pub struct Ingested {
+    /// The server's copy; none if it was discarded.
     pub body: Option<Body>,
-    /// Bytes of the body.
+    /// Size of the body, in bytes.
     pub size: u64,
     /// SHA-256 of the body.
     pub body_hash: [u8; 32],
-    /// What the script is given; none where none was asked for.
+    /// None if [`IngestOptions::script_file`] is none.
     pub plaintext: Option<Plaintext>,
 }
 
-/// A plaintext whose ciphertext's hash has held.
+/// The plaintext of a body whose ciphertext has the expected hash.
 #[derive(Debug)]
 pub struct Plaintext {
     /// SHA-256 of the plaintext.
     pub hash: [u8; 32],
-    /// For looking into it: the script's file, at no particular position.
+    /// The script's file, at an unspecified position.
     pub file: File,
-    /// The script's file's share of the disk; none where the body holds it.
+    /// Reservation of the script's file; none if the body holds it.
     pub reservation: Option<Reservation>,
 }
 
-impl Intake {
-    /// Makes room for a body of `announced` bytes (as far as that is known) and begins. Does not block.
-    pub fn begin(spool: &Spool, plan: Plan, announced: Option<u64>) -> Result<Self, IntakeError> {
+impl Ingest {
+    /// Reserves space for a body of `announced_size` bytes, if its size is known. Does not block.
+    ///
+    /// # Errors
+    /// [`IngestError::TooLarge`], [`IngestError::CounterWraps`] and [`IngestError::SpoolFull`].
+    pub fn new(
+        spool: &Spool,
+        options: IngestOptions,
+        announced_size: Option<u64>,
+    ) -> Result<Self, IngestError> {
         let max_decryptable_size =
-            plan.decryption.as_ref().map_or(u64::MAX, |decryption| decryption.max_size());
-        check_size(announced.unwrap_or(0), plan.max_size, max_decryptable_size)?;
-        let announced = announced.unwrap_or(0);
-        let shared = plan.decryption.is_none()
-            && plan.script_file.as_ref().is_some_and(|script_file| script_file.tamper_proof);
-        let limit = plan.memory_limit.min(LARGEST_IN_MEMORY);
-        let mut intake = Self {
+            options.decryption.as_ref().map_or(u64::MAX, |decryption| decryption.max_size());
+        let announced_size = announced_size.unwrap_or(0);
+        check_size(announced_size, options.max_size, max_decryptable_size)?;
+        let serves_script_file = options.decryption.is_none()
+            && options.script_file.as_ref().is_some_and(|script_file| script_file.tamper_proof);
+        let limit = options.memory_limit.min(MAX_IN_MEMORY);
+        let mut ingest = Self {
             spool: spool.clone(),
-            max_size: plan.max_size,
+            max_size: options.max_size,
             max_decryptable_size,
-            taken: 0,
+            received: 0,
             body_hash: Sha256::new(),
-            kept: Kept::Memory {
-                bytes: Vec::with_capacity(usize::try_from(announced.min(limit)).unwrap_or(0)),
+            body_store: BodyStore::Memory {
+                bytes: Vec::with_capacity(usize::try_from(announced_size.min(limit)).unwrap_or(0)),
                 limit,
-                beyond: match (plan.keep_large, shared) {
-                    (false, _) => Beyond::Nowhere,
-                    (true, true) => Beyond::Shared,
-                    (true, false) => Beyond::OwnFile,
+                overflow: match (options.keep_large, serves_script_file) {
+                    (false, _) => Overflow::Discard,
+                    (true, true) => Overflow::ScriptFile,
+                    (true, false) => Overflow::OwnFile,
                 },
             },
-            decryption: plan.decryption.map(|decryption| Deciphering {
+            decryption: options.decryption.map(|decryption| Decryptor {
                 expected: *decryption.ciphertext_hash(),
                 cipher: decryption.cipher(),
                 plaintext_hash: Sha256::new(),
                 buffer: Vec::new(),
             }),
-            plaintext: plan.script_file.map(|script_file| PlaintextFile {
+            plaintext: options.script_file.map(|script_file| PlaintextFile {
                 file: script_file.file,
-                reservation: plan.account.reservation(),
+                reservation: options.account.reservation(),
             }),
-            account: plan.account,
+            account: options.account,
         };
-        // The body claims its place on the disk now, before it is downloaded.
-        intake.make_room(announced, 0)?;
-        Ok(intake)
+        // Reserved before the download, so that no bytes are transferred for a body without space.
+        ingest.reserve(announced_size, 0)?;
+        Ok(ingest)
     }
 
-    /// Takes the next bytes of the body.
-    pub fn write(&mut self, chunk: &[u8]) -> Result<(), IntakeError> {
-        let total = self.taken + chunk.len() as u64;
+    /// Processes the next bytes of the body.
+    pub fn write(&mut self, chunk: &[u8]) -> Result<(), IngestError> {
+        let total = self.received + chunk.len() as u64;
         check_size(total, self.max_size, self.max_decryptable_size)?;
-        self.make_room(total, RESERVATION_STEP)?;
-        self.taken = total;
+        self.reserve(total, RESERVATION_STEP)?;
+        self.received = total;
         self.body_hash.update(chunk);
-        self.open_claimed().map_err(IntakeError::Disk)?;
-        match &mut self.kept {
-            Kept::Memory { bytes, .. } => bytes.extend_from_slice(chunk),
-            Kept::File(file, _) => file.write_all(chunk).map_err(IntakeError::Disk)?,
-            Kept::Claimed(..) | Kept::Shared | Kept::Nothing => {}
+        self.create_reserved_file().map_err(IngestError::Disk)?;
+        match &mut self.body_store {
+            BodyStore::Memory { bytes, .. } => bytes.extend_from_slice(chunk),
+            BodyStore::File(file, _) => file.write_all(chunk).map_err(IngestError::Disk)?,
+            BodyStore::Reserved(..) | BodyStore::ScriptFile | BodyStore::Discarded => {}
         }
         let plaintext = match &mut self.decryption {
-            Some(deciphering) if self.plaintext.is_some() => deciphering.decipher(chunk),
+            Some(decryptor) if self.plaintext.is_some() => decryptor.decrypt_chunk(chunk),
             _ => chunk,
         };
         if let Some(PlaintextFile { file, .. }) = &mut self.plaintext {
-            file.write_all(plaintext).map_err(IntakeError::Disk)?;
+            file.write_all(plaintext).map_err(IngestError::Disk)?;
         }
         Ok(())
     }
 
-    /// Ends the body: the moment at which an encrypted one's hash has to hold.
-    pub fn finish(mut self) -> Result<Taken, IntakeError> {
-        self.open_claimed().map_err(IntakeError::Disk)?;
+    /// Ends the body.
+    ///
+    /// # Errors
+    /// [`IngestError::HashMismatch`] if the body is encrypted and does not have the expected hash.
+    pub fn finish(mut self) -> Result<Ingested, IngestError> {
+        self.create_reserved_file().map_err(IngestError::Disk)?;
         let body_hash: [u8; 32] = self.body_hash.finalize().into();
-        if let Some(deciphering) = &self.decryption
-            && deciphering.expected != body_hash
+        if let Some(decryptor) = &self.decryption
+            && decryptor.expected != body_hash
         {
-            return Err(IntakeError::HashMismatch);
+            return Err(IngestError::HashMismatch);
         }
         let mut plaintext = match self.plaintext {
             None => None,
             Some(PlaintextFile { file, mut reservation, .. }) => {
-                reservation.shrink_to(self.taken);
+                reservation.shrink_to(self.received);
                 let hash = match self.decryption {
-                    Some(deciphering) => deciphering.plaintext_hash.finalize().into(),
+                    Some(decryptor) => decryptor.plaintext_hash.finalize().into(),
                     None => body_hash,
                 };
                 Some(Plaintext { hash, file, reservation: Some(reservation) })
             }
         };
-        let body = match self.kept {
-            // Boxed, it has no more memory than bytes: it may be kept for long, and is counted by them.
-            Kept::Memory { bytes, .. } => Some(Body::Memory(bytes.into_boxed_slice().into())),
-            Kept::File(file, mut reservation) => {
-                reservation.shrink_to(self.taken);
-                reservation.body_is_in();
-                Some(Body::File(Arc::new(SpooledFile::new(file, self.taken, reservation))))
+        let body = match self.body_store {
+            // Boxed to release spare capacity: the cache may keep the body for long, and counts its length only.
+            BodyStore::Memory { bytes, .. } => Some(Body::Memory(bytes.into_boxed_slice().into())),
+            BodyStore::File(file, mut reservation) => {
+                reservation.shrink_to(self.received);
+                reservation.release_server_share();
+                Some(Body::File(Arc::new(SpooledFile::new(file, self.received, reservation))))
             }
-            Kept::Shared => match &mut plaintext {
-                // The body may outlive the job's directory: the share of the disk goes with it.
+            BodyStore::ScriptFile => match &mut plaintext {
+                // The body may outlive the job's directory, so it takes the reservation.
                 Some(Plaintext { file, reservation, .. }) => {
-                    let file = file.try_clone().map_err(IntakeError::Disk)?;
+                    let file = file.try_clone().map_err(IngestError::Disk)?;
                     reservation.take().map(|mut reservation| {
-                        reservation.body_is_in();
-                        Body::File(Arc::new(SpooledFile::new(file, self.taken, reservation)))
+                        reservation.release_server_share();
+                        Body::File(Arc::new(SpooledFile::new(file, self.received, reservation)))
                     })
                 }
                 None => None,
             },
-            Kept::Claimed(..) | Kept::Nothing => None,
+            BodyStore::Reserved(..) | BodyStore::Discarded => None,
         };
-        Ok(Taken { body, size: self.taken, body_hash, plaintext })
+        Ok(Ingested { body, size: self.received, body_hash, plaintext })
     }
 
-    /// Sees to it that a body of `total` bytes has its place, in memory or on the disk, and if it can
-    /// be had, room for `spare` more.
-    fn make_room(&mut self, total: u64, spare: u64) -> Result<(), IntakeError> {
+    /// Reserves space for a body of `total` bytes, in memory or on disk, and for `spare` more bytes if available.
+    fn reserve(&mut self, total: u64, spare: u64) -> Result<(), IngestError> {
         let (copies, capacity) = (self.copies(total), self.account.capacity());
         if total.saturating_mul(copies) > capacity {
-            return Err(IntakeError::TooLarge { limit: capacity / copies });
+            return Err(IngestError::TooLarge { limit: capacity / copies });
         }
         if let Some(PlaintextFile { reservation, .. }) = &mut self.plaintext {
             grow(reservation, total, spare)?;
         }
-        if let Kept::Memory { bytes, limit, beyond } = &mut self.kept
+        if let BodyStore::Memory { bytes, limit, overflow } = &mut self.body_store
             && total > *limit
         {
-            self.kept = match beyond {
-                Beyond::Nowhere => Kept::Nothing,
-                Beyond::Shared => {
+            self.body_store = match overflow {
+                Overflow::Discard => BodyStore::Discarded,
+                Overflow::ScriptFile => {
                     if let Some(PlaintextFile { reservation, .. }) = &mut self.plaintext {
-                        reservation.keep_to_serve()?;
+                        reservation.mark_served()?;
                     }
-                    Kept::Shared
+                    BodyStore::ScriptFile
                 }
-                Beyond::OwnFile => {
+                Overflow::OwnFile => {
                     let mut reservation = self.account.reservation();
-                    reservation.keep_to_serve()?;
+                    reservation.mark_served()?;
                     reservation.grow_to(total)?;
-                    Kept::Claimed(mem::take(bytes), reservation)
+                    BodyStore::Reserved(mem::take(bytes), reservation)
                 }
             };
         }
-        if let Kept::File(_, reservation) | Kept::Claimed(_, reservation) = &mut self.kept {
+        if let BodyStore::File(_, reservation) | BodyStore::Reserved(_, reservation) =
+            &mut self.body_store
+        {
             grow(reservation, total, spare)?;
         }
         Ok(())
     }
 
-    fn open_claimed(&mut self) -> io::Result<()> {
-        self.kept = match mem::replace(&mut self.kept, Kept::Nothing) {
-            Kept::Claimed(bytes, reservation) => {
-                let mut file = self.spool.nameless_file()?;
+    fn create_reserved_file(&mut self) -> io::Result<()> {
+        self.body_store = match mem::replace(&mut self.body_store, BodyStore::Discarded) {
+            BodyStore::Reserved(bytes, reservation) => {
+                let mut file = self.spool.create_unnamed_file()?;
                 file.write_all(&bytes)?;
-                Kept::File(file, reservation)
+                BodyStore::File(file, reservation)
             }
-            kept => kept,
+            body_store => body_store,
         };
         Ok(())
     }
 
-    /// How often a body of `total` bytes lies on the disk.
+    /// Returns the number of copies of a body of `total` bytes on disk.
     fn copies(&self, total: u64) -> u64 {
-        let of_its_own = match &self.kept {
-            Kept::Memory { limit, beyond: Beyond::OwnFile, .. } => total > *limit,
-            Kept::File(..) | Kept::Claimed(..) => true,
-            Kept::Memory { .. } | Kept::Shared | Kept::Nothing => false,
+        let has_own_file = match &self.body_store {
+            BodyStore::Memory { limit, overflow: Overflow::OwnFile, .. } => total > *limit,
+            BodyStore::File(..) | BodyStore::Reserved(..) => true,
+            BodyStore::Memory { .. } | BodyStore::ScriptFile | BodyStore::Discarded => false,
         };
-        u64::from(of_its_own) + u64::from(self.plaintext.is_some())
+        u64::from(has_own_file) + u64::from(self.plaintext.is_some())
     }
 }
 
-/// Checks the size of a body, announced or counted, before anything is stored for it.
-fn check_size(size: u64, max_size: u64, max_decryptable_size: u64) -> Result<(), IntakeError> {
+/// Checks the announced or received size of a body before anything is stored for it.
+fn check_size(size: u64, max_size: u64, max_decryptable_size: u64) -> Result<(), IngestError> {
     if size > max_size {
-        return Err(IntakeError::TooLarge { limit: max_size });
+        return Err(IngestError::TooLarge { limit: max_size });
     }
     if size > max_decryptable_size {
-        return Err(IntakeError::CounterWraps { limit: max_decryptable_size });
+        return Err(IngestError::CounterWraps { limit: max_decryptable_size });
     }
     Ok(())
 }
 
-/// Grows by `spare` more than is needed, so that a body of unknown length does not ask for each
-/// chunk; the last step may be smaller than the budget's rest.
+/// Grows the reservation to `total + spare`, or to `total` if the budget has no more. The spare bytes avoid a
+/// reservation for each chunk of a body of unknown length.
 fn grow(reservation: &mut Reservation, total: u64, spare: u64) -> Result<(), SpoolFull> {
-    if reservation.holds(total) {
+    if reservation.covers(total) {
         return Ok(());
     }
     reservation.grow_to(total.saturating_add(spare)).or_else(|_| reservation.grow_to(total))
 }
 
-impl Deciphering {
-    fn decipher(&mut self, chunk: &[u8]) -> &[u8] {
+impl Decryptor {
+    fn decrypt_chunk(&mut self, chunk: &[u8]) -> &[u8] {
         self.buffer.clear();
         self.buffer.extend_from_slice(chunk);
         self.cipher.apply(&mut self.buffer);
@@ -360,9 +338,9 @@ impl Deciphering {
     }
 }
 
-impl std::fmt::Debug for Deciphering {
+impl std::fmt::Debug for Decryptor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Deciphering(..)")
+        f.write_str("Decryptor(..)")
     }
 }
 

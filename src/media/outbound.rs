@@ -1,7 +1,5 @@
-//! The two ways out of this service, and the rules at each: one to what the operator configured,
-//! one to everything else, which leads to globally reachable addresses only. Redirects are walked
-//! here by hand, because each hop is judged anew and no secret crosses to another origin. Knows URLs
-//! and headers; knows nothing of media or errcodes.
+//! Outbound HTTP clients: one for configured homeservers, one for all other hosts, which connects to globally reachable
+//! addresses only. Follows redirects itself, because each target is checked and no secret is sent to another origin.
 
 use std::{
     collections::HashSet,
@@ -26,64 +24,73 @@ use tokio::{
 };
 use url::{Host, Origin};
 
-use super::{FetchError, Settings, address::is_global, homeserver::SetupError, tls};
+use super::{
+    address::is_global,
+    error::FetchError,
+    http_util::{within, without_credentials},
+    settings::Settings,
+    setup_error::OutboundSetupError,
+    tls,
+};
 use crate::metrics::Metrics;
 
-/// Redirects followed for one question.
+/// Maximum number of redirects followed for one request.
 const MAX_REDIRECTS: usize = 5;
 
-/// How long a connection to a host that is not configured waits for its next use.
-const STRANGERS_IDLE: Duration = Duration::from_secs(10);
+/// Time that an idle connection to a host that is not configured is kept.
+const CHECKED_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Both clients and what decides between them.
-pub(super) struct Exits {
+/// The clients, and the rules that select one of them.
+pub(super) struct HttpClients {
+    /// Client for the origins in `exempt`.
     configured: Client,
+    /// Client for all other origins; resolves names to globally reachable addresses only.
     checked: Client,
-    /// Origins of configured base URLs: exempt from the address rules, as first hop and later.
+    /// Origins of configured base URLs: exempt from the address rules, also as redirect targets.
     exempt: HashSet<Origin>,
     allow_private: bool,
-    /// Why https cannot be had, if it cannot.
+    /// Reason why https is unavailable, if so.
     no_https: Option<&'static str>,
     proxy_is_https: bool,
     metrics: Arc<Metrics>,
 }
 
-/// What is asked, apart from the address.
-pub(super) struct Question {
-    /// For the first origin only: tokens, the operator's headers, forwarded ones.
+/// Parameters of a GET request.
+pub(super) struct OutboundRequest {
+    /// Sent to the first origin only: access token, the operator's headers, forwarded headers.
     pub(super) headers: HeaderMap,
-    /// Whether a redirect to another origin is followed (without `headers`).
+    /// Whether redirects to another origin are followed (without `headers`).
     pub(super) leave_origin: bool,
-    /// For each hop until its headers are in.
-    pub(super) patience: Duration,
-    /// For all hops together.
+    /// Time limit for each hop, until its response headers are received.
+    pub(super) per_hop_timeout: Duration,
+    /// End of the time limit for all hops together.
     pub(super) deadline: Instant,
 }
 
-/// How a walk ended.
-pub(super) enum Reached {
-    /// An answer that is no redirect to follow, and whether the first origin gave it.
-    Answer(Response, Giver),
-    /// A redirect to another origin that was not followed.
-    Elsewhere,
+/// Result of a request.
+pub(super) enum OutboundReply {
+    /// The response, which is not a redirect to follow, and its sender.
+    Response(Response, Responder),
+    /// A redirect to another origin, not followed.
+    CrossOriginRedirect,
 }
 
-/// Who gave an answer.
+/// Sender of a response.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Giver {
-    /// The origin that was asked, with its headers.
-    Asked,
-    /// Another, without them, after a redirect.
-    Stranger,
+pub(super) enum Responder {
+    /// The origin of the request, which received `headers`.
+    Requested,
+    /// An origin that received no `headers`, after a redirect.
+    Redirected,
 }
 
-impl Exits {
-    /// Blocking: reads the system's certificates.
+impl HttpClients {
+    /// Creates the clients. `configured` are the base URLs. Blocking: reads the system's certificates.
     pub(super) fn new<'a>(
         settings: &Settings,
         configured: impl Iterator<Item = &'a Url> + Clone,
         metrics: Arc<Metrics>,
-    ) -> Result<Self, SetupError> {
+    ) -> Result<Self, OutboundSetupError> {
         let roots = tls::roots(settings.ca_certificates.as_deref())?;
         Self::with_roots(settings, configured, roots, metrics)
     }
@@ -93,44 +100,46 @@ impl Exits {
         configured: impl Iterator<Item = &'a Url> + Clone,
         roots: RootCertStore,
         metrics: Arc<Metrics>,
-    ) -> Result<Self, SetupError> {
+    ) -> Result<Self, OutboundSetupError> {
         let no_https = roots.is_empty().then_some(tls::NO_ROOTS);
         let proxy_is_https = settings.proxy.as_ref().is_some_and(|url| url.scheme() == "https");
         if let Some(why) = no_https
             && (proxy_is_https || configured.clone().any(|url| url.scheme() == "https"))
         {
-            return Err(SetupError::NoRoots(why));
+            return Err(OutboundSetupError::NoRoots(why));
         }
 
         let tls = tls::client_config(roots)?;
-        let builder = || -> Result<reqwest::ClientBuilder, SetupError> {
+        let builder = || -> Result<reqwest::ClientBuilder, OutboundSetupError> {
             let identity = HeaderValue::from_static("identity");
             let builder = Client::builder()
                 .tls_backend_preconfigured(tls.clone())
                 .redirect(redirect::Policy::none())
                 .referer(false)
-                // The environment's variables; a configured proxy is added below.
+                // Ignores the proxy variables of the environment; a configured proxy is added below.
                 .no_proxy()
                 .connect_timeout(settings.connect_timeout)
                 .user_agent(concat!("matrix-content-scanner/", env!("CARGO_PKG_VERSION")))
                 .default_headers(HeaderMap::from_iter([(header::ACCEPT_ENCODING, identity)]));
             Ok(match &settings.proxy {
                 None => builder,
-                Some(url) => builder.proxy(Proxy::all(url.clone()).map_err(SetupError::client)?),
+                Some(url) => {
+                    builder.proxy(Proxy::all(url.clone()).map_err(OutboundSetupError::client)?)
+                }
             })
         };
-        // Behind a proxy the only name resolved here is the proxy's own, which is exempt.
+        // With a proxy, this process resolves the proxy's name only, which is exempt.
         let filter = !settings.allow_private_addresses && settings.proxy.is_none();
-        // Anybody may name a thousand hosts in a minute: connections to them are not kept for long.
-        let checked = builder()?.pool_max_idle_per_host(2).pool_idle_timeout(STRANGERS_IDLE);
+        // Clients may name thousands of hosts, so idle connections are closed early.
+        let checked = builder()?.pool_max_idle_per_host(2).pool_idle_timeout(CHECKED_IDLE_TIMEOUT);
         let checked = if filter {
-            checked.dns_resolver(GlobalOnly { turns: Arc::new(Semaphore::new(MAX_LOOKUPS)) })
+            checked.dns_resolver(GlobalResolver { permits: Arc::new(Semaphore::new(MAX_LOOKUPS)) })
         } else {
             checked
         };
         Ok(Self {
-            configured: builder()?.build().map_err(SetupError::client)?,
-            checked: checked.build().map_err(SetupError::client)?,
+            configured: builder()?.build().map_err(OutboundSetupError::client)?,
+            checked: checked.build().map_err(OutboundSetupError::client)?,
             exempt: configured.map(Url::origin).collect(),
             allow_private: settings.allow_private_addresses,
             no_https,
@@ -139,44 +148,52 @@ impl Exits {
         })
     }
 
-    /// GETs `url` and follows redirects.
-    pub(super) async fn walk(&self, url: Url, question: Question) -> Result<Reached, FetchError> {
-        let Question { mut headers, leave_origin, patience, deadline } = question;
-        let (mut url, mut giver) = (url, Giver::Asked);
+    /// Sends a GET request to `url` and follows redirects.
+    pub(super) async fn get_following_redirects(
+        &self,
+        url: Url,
+        request: OutboundRequest,
+    ) -> Result<OutboundReply, FetchError> {
+        let OutboundRequest { mut headers, leave_origin, per_hop_timeout, deadline } = request;
+        let (mut url, mut responder) = (url, Responder::Requested);
         for _ in 0..=MAX_REDIRECTS {
-            let until = within(patience, deadline);
-            let answered = timeout_at(until, self.hop(url.clone(), headers.clone()))
+            let until = within(per_hop_timeout, deadline);
+            let result = timeout_at(until, self.send(url.clone(), headers.clone()))
                 .await
-                .map_err(|_| FetchError::TimedOut("no answer to the request"))
+                .map_err(|_| FetchError::TimedOut("no response headers"))
                 .flatten();
-            match &answered {
-                Ok(response) => self.metrics.upstream(Some(response.status().as_u16())),
-                // Nobody was asked.
+            match &result {
+                Ok(response) => {
+                    self.metrics.record_upstream_response(Some(response.status().as_u16()));
+                }
+                // No request was sent.
                 Err(FetchError::ForbiddenAddress(_)) => {}
-                Err(_) => self.metrics.upstream(None),
+                Err(_) => self.metrics.record_upstream_response(None),
             }
-            let response = answered?;
+            let response = result?;
             if !is_redirect(response.status()) {
-                return Ok(Reached::Answer(response, giver));
+                return Ok(OutboundReply::Response(response, responder));
             }
-            let target = target(&url, &response)?;
+            let target = redirect_target(&url, &response)?;
             if target.origin() != url.origin() {
                 if !leave_origin {
-                    return Ok(Reached::Elsewhere);
+                    return Ok(OutboundReply::CrossOriginRedirect);
                 }
-                // For good: a later redirect back cannot win them again.
+                // Not restored by a later redirect back to the first origin.
                 headers.clear();
-                giver = Giver::Stranger;
+                responder = Responder::Redirected;
             }
             if !matches!(target.scheme(), "http" | "https") {
-                return Err(FetchError::NotMedia("a redirect to another scheme than http".into()));
+                return Err(FetchError::NotMedia(
+                    "redirect to a scheme other than http and https".into(),
+                ));
             }
             url = target;
         }
         Err(FetchError::NotMedia(format!("more than {MAX_REDIRECTS} redirects")))
     }
 
-    async fn hop(&self, url: Url, headers: HeaderMap) -> Result<Response, FetchError> {
+    async fn send(&self, url: Url, headers: HeaderMap) -> Result<Response, FetchError> {
         if let Some(why) = self.no_https
             && (url.scheme() == "https" || self.proxy_is_https)
         {
@@ -194,23 +211,22 @@ impl Exits {
             request
         };
         match client.execute(request()).await {
-            // A kept connection that the other side closed just as it was used again: asking once
-            // more does no harm, and without it every server with a short keep-alive time would
-            // fail now and then.
-            Err(error) if closed_early(&error) => client.execute(request()).await,
-            done => done,
+            // The server closed a pooled connection when it was reused. GET is safe to repeat, and without the retry
+            // servers with a short keep-alive timeout would cause sporadic failures.
+            Err(error) if is_closed_early(&error) => client.execute(request()).await,
+            result => result,
         }
         .map_err(send_error)
     }
 
-    /// An address in the URL itself is never resolved, so the resolver would not see it. `url` has
-    /// read every spelling of it (`2130706433`, `0x7f.1`) by now.
+    /// Applies the address rules to a literal address, which does not pass the resolver. The `url` crate has already
+    /// normalized alternative spellings (`2130706433`, `0x7f.1`).
     fn check_literal(&self, url: &Url) -> Result<(), FetchError> {
         let literal: IpAddr = match url.host() {
             Some(Host::Ipv4(v4)) => v4.into(),
             Some(Host::Ipv6(v6)) => v6.into(),
             Some(Host::Domain(_)) => return Ok(()),
-            None => return Err(FetchError::NotMedia("an address without a host".into())),
+            None => return Err(FetchError::NotMedia("URL without a host".into())),
         };
         if self.allow_private || is_global(literal) {
             Ok(())
@@ -221,31 +237,23 @@ impl Exits {
 }
 
 fn is_redirect(status: StatusCode) -> bool {
-    // 300 leaves the choice to a person, 304 answers a condition, 305 and 306 are withdrawn.
+    // 300 offers a choice, 304 answers a condition, 305 and 306 are deprecated.
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }
 
-/// Where a redirect leads, without credentials: reqwest would send them.
-fn target(from: &Url, response: &Response) -> Result<Url, FetchError> {
+/// Returns the target of a redirect, without credentials, which reqwest would send.
+fn redirect_target(from: &Url, response: &Response) -> Result<Url, FetchError> {
     let location = response
         .headers()
         .get(header::LOCATION)
         .and_then(|value| std::str::from_utf8(value.as_bytes()).ok())
         .and_then(|value| from.join(value).ok())
-        .ok_or_else(|| FetchError::NotMedia("a redirect that leads nowhere".into()))?;
+        .ok_or_else(|| FetchError::NotMedia("redirect without a valid Location".into()))?;
     Ok(without_credentials(location))
 }
 
-/// Takes `user:password@` out of a URL that somebody else wrote.
-pub(super) fn without_credentials(mut url: Url) -> Url {
-    // Fails for URLs without a host only, which have none.
-    let _ = url.set_username("");
-    let _ = url.set_password(None);
-    url
-}
-
-/// Whether the connection stood and ended before a byte of the answer.
-fn closed_early(error: &reqwest::Error) -> bool {
+/// Returns whether an established connection was closed before the first byte of the response.
+fn is_closed_early(error: &reqwest::Error) -> bool {
     let reset = |cause: &(dyn Error + 'static)| {
         cause
             .downcast_ref()
@@ -261,89 +269,54 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
     std::iter::successors(Some(error), |&error| error.source())
 }
 
-/// Before the headers. The URL may hold what a client wrote in a query, so it goes.
+/// Converts an error before the response headers. Removes the URL, whose query may contain client data.
 fn send_error(error: reqwest::Error) -> FetchError {
     let error = error.without_url();
     if let Some(NotGlobal(name)) = causes(&error).find_map(|cause| cause.downcast_ref()) {
         return FetchError::ForbiddenAddress(name.clone());
     }
     if error.is_timeout() {
-        FetchError::TimedOut("no connection")
+        FetchError::TimedOut("no connection within download.connect_timeout")
     } else {
         FetchError::Unreachable(error.into())
     }
 }
 
-/// Resolves names and lets only globally reachable addresses through: a name is checked where it
-/// becomes an address, so there is no moment between check and use for it to change.
-struct GlobalOnly {
-    /// Lookups take a blocking thread each, for as long as a nameserver likes.
-    turns: Arc<Semaphore>,
+/// Resolves names to globally reachable addresses only. The client connects to the addresses that were checked,
+/// so a name cannot change between check and use.
+struct GlobalResolver {
+    /// Limits concurrent lookups: each occupies a blocking thread for as long as the name server takes.
+    permits: Arc<Semaphore>,
 }
 
-/// Lookups at a time: far fewer than blocking threads, which have files to write too.
+/// Maximum number of concurrent lookups. Leaves most blocking threads to file operations.
 const MAX_LOOKUPS: usize = 64;
 
 #[derive(Debug, thiserror::Error)]
 #[error("{0} has no globally reachable address")]
 struct NotGlobal(String);
 
-impl Resolve for GlobalOnly {
+impl Resolve for GlobalResolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let turns = Arc::clone(&self.turns);
+        let permits = Arc::clone(&self.permits);
         Box::pin(async move {
-            // None only once it is closed, which nobody does.
-            let turn = turns.acquire_owned().await.ok();
-            let found = spawn_blocking(move || {
-                // Over when the thread is free again: whoever waits for it may have gone by then.
-                let _turn = turn;
-                // Port 0: the connector puts in the URL's.
-                let found = (name.as_str(), 0).to_socket_addrs()?;
-                let global: Vec<SocketAddr> = found.filter(|found| is_global(found.ip())).collect();
+            // Acquiring fails only for a closed semaphore; this one is never closed.
+            let permit = permits.acquire_owned().await.ok();
+            let lookup = spawn_blocking(move || {
+                // Released when the thread is free, even if the caller was cancelled before.
+                let _permit = permit;
+                // The connector replaces port 0 with the port of the URL.
+                let addresses = (name.as_str(), 0).to_socket_addrs()?;
+                let global: Vec<SocketAddr> =
+                    addresses.filter(|address| is_global(address.ip())).collect();
                 if global.is_empty() {
                     return Err(NotGlobal(name.as_str().to_owned()).into());
                 }
                 Ok::<_, Box<dyn Error + Send + Sync>>(global)
             });
-            Ok(Box::new(found.await??.into_iter()) as Addrs)
+            Ok(Box::new(lookup.await??.into_iter()) as Addrs)
         })
     }
-}
-
-/// The end of a wait that begins now.
-pub(super) fn within(patience: Duration, deadline: Instant) -> Instant {
-    // A wait too long for the clock ends with all else.
-    Instant::now().checked_add(patience).map_or(deadline, |until| until.min(deadline))
-}
-
-/// Reads a small body to its end; none if it is larger than `limit`, broken or late.
-pub(super) async fn read_small(
-    mut response: Response,
-    limit: usize,
-    until: Instant,
-) -> Option<Vec<u8>> {
-    let whole = async {
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.ok()? {
-            if body.len() + chunk.len() > limit {
-                return None;
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Some(body)
-    };
-    timeout_at(until, whole).await.ok().flatten()
-}
-
-/// Shared so that a clone of a URL is a count.
-pub(super) fn base_url(url: &Url) -> Arc<Url> {
-    let mut base = url.clone();
-    base.set_query(None);
-    base.set_fragment(None);
-    if let Ok(mut path) = base.path_segments_mut() {
-        path.pop_if_empty();
-    }
-    Arc::new(base)
 }
 
 #[cfg(test)]

@@ -1,39 +1,42 @@
-//! A least rate. Only time spent waiting for the other side counts, and it is judged a window at a
-//! time, so that a pause is no reason.
+//! Enforces a minimum transfer rate. Only the time spent waiting for the peer counts, and the rate is measured per
+//! window, so that a short pause is not an error.
 
 use std::time::Duration;
 
-/// A rate is judged over this much waiting.
+/// Waiting time over which the rate is measured.
 pub(crate) const WINDOW: Duration = Duration::from_secs(30);
 
-/// Bytes against time.
+/// Measures the rate of one transfer.
 #[derive(Debug)]
-pub(crate) struct Pace {
-    min_rate: u64,
+pub(crate) struct MinRate {
+    bytes_per_second: u64,
     window: Duration,
     waited: Duration,
     bytes: u64,
 }
 
-/// In the window that has just ended, fewer bytes came than were due.
+/// The rate of the last window was below the minimum.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct TooSlow;
 
-impl Pace {
-    /// `min_rate` in bytes a second; 0 judges nothing.
+impl MinRate {
+    /// Creates a measurement. `min_rate` is in bytes per second; 0 allows any rate.
     pub(crate) fn new(min_rate: u64, window: Duration) -> Self {
-        Self { min_rate, window, waited: Duration::ZERO, bytes: 0 }
+        Self { bytes_per_second: min_rate, window, waited: Duration::ZERO, bytes: 0 }
     }
 
-    /// A wait that has ended, and the bytes that it was for.
-    pub(crate) fn count(&mut self, waited: Duration, bytes: usize) -> Result<(), TooSlow> {
+    /// Adds a completed wait and the bytes transferred after it.
+    ///
+    /// # Errors
+    /// [`TooSlow`] at the end of a window with fewer bytes than the minimum rate requires.
+    pub(crate) fn record(&mut self, waited: Duration, bytes: usize) -> Result<(), TooSlow> {
         self.waited += waited;
         self.bytes = self.bytes.saturating_add(bytes as u64);
         if self.waited < self.window {
             return Ok(());
         }
-        let due = u128::from(self.min_rate) * self.waited.as_millis() / 1000;
-        if u128::from(self.bytes) < due {
+        let required = u128::from(self.bytes_per_second) * self.waited.as_millis() / 1000;
+        if u128::from(self.bytes) < required {
             return Err(TooSlow);
         }
         self.waited = Duration::ZERO;
@@ -47,11 +50,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rate_is_judged_by_windows_of_waiting() {
-        let mut pace = Pace::new(1024, Duration::from_secs(30));
-        pace.count(Duration::from_secs(29), 0).unwrap();
-        pace.count(Duration::from_secs(1), 30 * 1024).unwrap();
-        pace.count(Duration::from_secs(29), 1).unwrap();
-        pace.count(Duration::from_secs(1), 1).unwrap_err();
+    fn measures_rate_per_window() {
+        let mut rate = MinRate::new(1024, Duration::from_secs(30));
+        rate.record(Duration::from_secs(29), 0).unwrap();
+        rate.record(Duration::from_secs(1), 30 * 1024).unwrap();
+        rate.record(Duration::from_secs(29), 1).unwrap();
+        rate.record(Duration::from_secs(1), 1).unwrap_err();
     }
 }

@@ -1,6 +1,5 @@
-//! The homeserver's media routes and the order in which they are tried. Knows how a media's name
-//! becomes a URL and which headers of a requester go along; sends nothing. Matrix specification
-//! v1.11, client-server API, "Content repository".
+//! Routes of the homeserver's content repository: their order, the URL of a file and the headers of a request. Sends
+//! nothing. Matrix specification v1.11, client-server API, section "Content repository".
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{
@@ -8,21 +7,21 @@ use reqwest::{
     header::{self, HeaderMap, HeaderName},
 };
 
-use super::{MediaRequest, Origin, Requester, Variant};
+use super::request::{MediaRequest, Origin, Requester, Variant};
 
-/// One of the three ways to the same media.
+/// One of three routes to the same media.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Route {
-    /// `/_matrix/client/v1/media/…`, with the requester's token.
+pub(super) enum UpstreamRoute {
+    /// `/_matrix/client/v1/media/…`, with the requester's access token.
     Authenticated,
-    /// `/_matrix/media/v3/…`, without one.
+    /// `/_matrix/media/v3/…`, without an access token.
     V3,
-    /// `/_matrix/media/r0/…`, for homeservers older than v3.
+    /// `/_matrix/media/r0/…`, for homeservers that do not support v3.
     R0,
 }
 
-impl Route {
-    /// Where a request begins. A token goes to a configured homeserver or nowhere.
+impl UpstreamRoute {
+    /// Returns the route to try first. Only a configured homeserver receives the token.
     pub(super) fn first(request: &MediaRequest) -> Self {
         match (&request.origin, &request.requester.authorization) {
             (Origin::Configured(_), Some(_)) => Self::Authenticated,
@@ -30,7 +29,7 @@ impl Route {
         }
     }
 
-    /// Where it goes on when the homeserver does not know this route.
+    /// Returns the route to try if the homeserver does not support this one.
     pub(super) fn next(self) -> Option<Self> {
         match self {
             Self::Authenticated => Some(Self::V3),
@@ -39,7 +38,7 @@ impl Route {
         }
     }
 
-    /// The media's address below `base`, whose path may have a prefix.
+    /// Returns the URL of the media. The path of `base` is kept as a prefix.
     pub(super) fn url(self, base: &Url, request: &MediaRequest) -> Url {
         let prefix = base.path().trim_end_matches('/');
         let route = match self {
@@ -51,8 +50,8 @@ impl Route {
             Variant::Original => "download",
             Variant::Thumbnail(_) => "thumbnail",
         };
-        let server = utf8_percent_encode(request.media.server_name(), OUTSIDE_SEGMENTS);
-        let media = utf8_percent_encode(request.media.media_id(), OUTSIDE_SEGMENTS);
+        let server = utf8_percent_encode(request.media.server_name(), ENCODED_IN_SEGMENT);
+        let media = utf8_percent_encode(request.media.media_id(), ENCODED_IN_SEGMENT);
 
         let mut url = base.clone();
         url.set_path(&format!("{prefix}/{route}/{kind}/{server}/{media}"));
@@ -62,26 +61,26 @@ impl Route {
             Variant::Original => None,
             Variant::Thumbnail(thumbnail) => Some(thumbnail.parameters()),
         };
-        let given = thumbnail
+        let parameters = thumbnail
             .into_iter()
             .flatten()
             .chain([("timeout_ms", request.timeout_ms.as_deref())])
             .filter_map(|(name, value)| Some((name, value?)));
-        // Even an empty list would leave a question mark behind.
-        let mut given = given.peekable();
-        if given.peek().is_some() {
-            url.query_pairs_mut().extend_pairs(given);
+        // An empty list would append a question mark.
+        let mut parameters = parameters.peekable();
+        if parameters.peek().is_some() {
+            url.query_pairs_mut().extend_pairs(parameters);
         }
         url
     }
 
-    /// What goes along to a configured homeserver, later ones replacing earlier ones: the
-    /// operator's headers, the requester's, the token.
+    /// Returns the headers of a request to a configured homeserver: `additional`, the forwarded ones and the token.
+    /// Later ones replace earlier ones of the same name.
     pub(super) fn headers(self, additional: &HeaderMap, requester: &Requester) -> HeaderMap {
         let mut headers = HeaderMap::new();
-        lay_over(&mut headers, additional, |name| !is_never_sent(name));
-        // The client's token travels in its own field, on its own route, or not at all.
-        lay_over(&mut headers, &requester.forwarded, |name| {
+        replace_headers(&mut headers, additional, |name| !is_never_sent(name));
+        // The token is sent on the authenticated route only, from its own field.
+        replace_headers(&mut headers, &requester.forwarded, |name| {
             !is_never_sent(name) && name != header::AUTHORIZATION
         });
         if self == Self::Authenticated
@@ -95,9 +94,13 @@ impl Route {
     }
 }
 
-/// Copies what is wanted, all values of a name, in place of what was there.
-fn lay_over(headers: &mut HeaderMap, from: &HeaderMap, wanted: impl Fn(&HeaderName) -> bool) {
-    for name in from.keys().filter(|name| wanted(name)) {
+/// Copies all values of the headers whose name matches `filter`, replacing existing values.
+fn replace_headers(
+    headers: &mut HeaderMap,
+    from: &HeaderMap,
+    filter: impl Fn(&HeaderName) -> bool,
+) {
+    for name in from.keys().filter(|name| filter(name)) {
         headers.remove(name);
         for value in from.get_all(name) {
             headers.append(name, value.clone());
@@ -105,16 +108,17 @@ fn lay_over(headers: &mut HeaderMap, from: &HeaderMap, wanted: impl Fn(&HeaderNa
     }
 }
 
-/// RFC 3986's unreserved characters and the colon of a port stay as they are.
-const OUTSIDE_SEGMENTS: &AsciiSet =
+/// Characters to percent-encode in a path segment: all except the unreserved ones (RFC 3986, section 2.3) and the colon
+/// of a port.
+const ENCODED_IN_SEGMENT: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b':');
 
-/// Headers that never go to a homeserver, whatever the operator lists: of the connection (RFC 9110,
-/// section 7.6.1), of our own request's framing and coding, and what changes which answer comes: a
-/// copied condition or range would make a 200 into a 304 or 206. A client's token is a field of its own.
+/// Returns whether a header is never sent to a homeserver, even if the operator lists it: connection headers (RFC 9110,
+/// section 7.6.1), headers that describe the framing and coding of the outbound request, and conditions and ranges,
+/// which would change a 200 into a 304 or 206. A client's token has a field of its own.
 #[must_use]
 pub fn is_never_sent(name: &HeaderName) -> bool {
-    const NEVER: [HeaderName; 21] = [
+    const NEVER_SENT: [HeaderName; 21] = [
         header::ACCEPT_ENCODING,
         header::CONNECTION,
         header::CONTENT_ENCODING,
@@ -137,5 +141,5 @@ pub fn is_never_sent(name: &HeaderName) -> bool {
         header::TRANSFER_ENCODING,
         header::UPGRADE,
     ];
-    NEVER.contains(name)
+    NEVER_SENT.contains(name)
 }

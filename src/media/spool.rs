@@ -1,6 +1,5 @@
-//! The spool: the disk that media use on their way. Its budget is counted over all jobs and all
-//! bodies being served, and reserved before anything is written, so that a full disk is an answer
-//! (503) rather than an accident. Knows no media and no HTTP.
+//! The spool: disk space for media that is being scanned or served. Its budget covers all jobs and all bodies being
+//! served, and is reserved before anything is written, so that requests fail with 503 instead of filling the disk.
 
 mod budget;
 
@@ -15,7 +14,7 @@ use std::{
 use budget::Budget;
 pub use budget::{Account, Reservation, SpoolFull};
 
-/// Where bodies are spooled, and how much of the disk they may take.
+/// Directory for bodies, with a budget.
 #[derive(Clone, Debug)]
 pub struct Spool {
     directory: PathBuf,
@@ -23,58 +22,59 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// A spool of at most `limit` bytes, for bodies of at most `max_size` bytes; `directory` exists
-    /// and is the server's own.
+    /// Creates a spool of at most `limit` bytes, for bodies of at most `max_size` bytes. `directory` has to exist, and
+    /// only this process may write to it.
     #[must_use]
     pub fn new(directory: PathBuf, limit: u64, max_size: u64) -> Self {
         Self { directory, budget: Arc::new(Budget::new(limit, max_size)) }
     }
 
-    /// The same spool with other bounds: what is held counts in both.
+    /// Returns the same spool with other limits. The current usage counts in both.
     #[must_use]
     pub fn with_bounds(&self, limit: u64, max_size: u64) -> Self {
         let budget = Arc::new(self.budget.with_bounds(limit, max_size));
         Self { directory: self.directory.clone(), budget }
     }
 
-    /// Where jobs' directories are made.
+    /// Returns the directory in which the directories of jobs are created.
     #[must_use]
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// The account of what comes from `server` (a host without its port; case does not matter) for
-    /// the one with this token.
+    /// Returns the account of media from `server` for the requester with this access token. `server` has no port; its
+    /// case does not matter.
     #[must_use]
     pub fn account(&self, server: &str, token: Option<&[u8]>) -> Account {
         self.budget.account(Some(server), token)
     }
 
-    /// The account of what is nobody else's: it has the whole budget.
+    /// Returns an account without tenants, which may use the whole budget.
     #[must_use]
-    pub fn own_account(&self) -> Account {
+    pub fn unlimited_account(&self) -> Account {
         self.budget.account(None, None)
     }
 
-    /// Bytes reserved at the moment.
+    /// Returns the number of reserved bytes.
     #[must_use]
     pub fn used(&self) -> u64 {
         self.budget.used()
     }
 
-    /// Bytes of the whole budget.
+    /// Returns the size of the budget, in bytes.
     #[must_use]
     pub fn capacity(&self) -> u64 {
         self.budget.capacity()
     }
 
-    /// A file without a name: gone with its last descriptor, whatever becomes of the server.
-    pub(crate) fn nameless_file(&self) -> io::Result<File> {
+    /// Creates a file without a name, which the kernel deletes with its last descriptor, even if this process is
+    /// killed.
+    pub(crate) fn create_unnamed_file(&self) -> io::Result<File> {
         tempfile::tempfile_in(&self.directory)
     }
 }
 
-/// A body on disk that only the server can write, with its share of the budget.
+/// A body on disk, with its reservation. Only this process can write to the file.
 #[derive(Debug)]
 pub struct SpooledFile {
     file: File,
@@ -83,24 +83,23 @@ pub struct SpooledFile {
 }
 
 impl SpooledFile {
-    /// `file` holds `len` bytes that nobody else can change.
+    /// `file` contains `len` bytes, and no other process can modify it.
     pub(super) fn new(file: File, len: u64, reservation: Reservation) -> Self {
         Self { file, len, _reservation: reservation }
     }
 
-    /// Bytes.
+    /// Returns the length in bytes.
     #[must_use]
     pub fn len(&self) -> u64 {
         self.len
     }
 
-    /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Reads at `offset` without moving anything; blocking.
+    /// Reads from `offset`; the file position does not change. Blocking.
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         self.file.read_at(buffer, offset)
     }

@@ -1,8 +1,12 @@
-//! What the tests of this folder share, and the key of a request.
+//! Helpers for the tests of `media`, and tests of the cache key of a request.
+
+use std::sync::Arc;
+
+use reqwest::{Url, header::HeaderValue};
 
 use super::{
-    fake::{Act, Fake, request},
-    intake::IntakeError,
+    error::IngestError,
+    fake::{Act, FakeHomeserver, request},
     *,
 };
 
@@ -11,12 +15,12 @@ pub(super) const TOKEN: &str = "Bearer syt_secret";
 pub(super) async fn open(
     settings: &Settings,
     request: &MediaRequest,
-) -> Result<Opened, FetchError> {
+) -> Result<Download, FetchError> {
     Homeservers::new(settings, Arc::default()).unwrap().open(request).await
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "the signature of `Intake::write`")]
-pub(super) fn collect(all: &mut Vec<u8>, bytes: &[u8]) -> Result<(), IntakeError> {
+#[expect(clippy::unnecessary_wraps, reason = "the signature of `Ingest::write`")]
+pub(super) fn collect(all: &mut Vec<u8>, bytes: &[u8]) -> Result<(), IngestError> {
     all.extend_from_slice(bytes);
     Ok(())
 }
@@ -28,39 +32,39 @@ pub(super) async fn fetch(
     open(settings, request).await?.stream_into(Vec::new(), collect, Ok).await
 }
 
-/// Fetches `mxc://example.org/abc` with a token from a homeserver that always answers so.
+/// Fetches `mxc://example.org/abc` with a token from a homeserver that handles all requests with `act`.
 pub(super) async fn fetch_from(
     act: impl Fn(&str) -> Act + Send + Sync + 'static,
 ) -> Result<Vec<u8>, FetchError> {
-    let fake = Fake::start(act).await;
+    let fake = FakeHomeserver::start(act).await;
     fetch(&fake.settings(), &request(&fake.url(), Some(TOKEN))).await
 }
 
-/// All of an error that may be logged, without the token or its like.
-pub(super) fn told(error: &FetchError) -> String {
-    let mut told = format!("{error} {error:?}");
-    let mut cause = std::error::Error::source(error);
-    while let Some(this) = cause {
-        told.extend(["\n", &this.to_string()]);
-        cause = this.source();
+/// Formats everything of an error that may be logged, and asserts that it contains no secret.
+pub(super) fn full_text(error: &FetchError) -> String {
+    let mut text = format!("{error} {error:?}");
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text.extend(["\n", &cause.to_string()]);
+        source = cause.source();
     }
-    assert!(!told.contains("secret"), "{told}");
-    told
+    assert!(!text.contains("secret"), "{text}");
+    text
 }
 
 macro_rules! assert_error {
     ($result:expr, $pattern:pat $(if $guard:expr)?) => {
         match $result {
             Err(error) => {
-                let told = told(&error);
-                assert!(matches!(error, $pattern $(if $guard)?), "{told}");
+                let text = full_text(&error);
+                assert!(matches!(error, $pattern $(if $guard)?), "{text}");
             }
             Ok(_) => panic!("expected {}", stringify!($pattern)),
         }
     };
 }
 
-/// A request with every kind of header that must not leave its origin.
+/// Returns a request with every kind of header that must not be sent to another origin.
 pub(super) fn with_secrets(base: &Url) -> MediaRequest {
     let mut request = request(base, Some(TOKEN));
     for (name, value) in [
@@ -80,7 +84,7 @@ pub(super) fn with_secrets(base: &Url) -> MediaRequest {
 pub(super) use assert_error;
 
 #[test]
-fn a_requester_is_not_in_the_key_and_all_else_is() {
+fn key_contains_everything_except_requester() {
     let base: Url = "https://hs.example".parse().unwrap();
     let key = |request: &MediaRequest| {
         let mut key = Vec::new();

@@ -1,4 +1,4 @@
-//! Who may, for how long, and how often the homeserver is asked.
+//! Tests of authorisation, of cached grants and of the number of requests to the homeserver.
 
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -8,7 +8,7 @@ use tokio::{net::TcpListener, sync::Semaphore};
 use super::*;
 use crate::media::{
     MediaId, Origin, Settings,
-    fake::{Act, Fake, answer, errcode, redirect, request, settings},
+    fake::{Act, FakeHomeserver, answer, errcode, redirect, request, settings},
 };
 
 const TOKEN: &str = "Bearer a";
@@ -18,18 +18,21 @@ fn authoriser(settings: &Settings, ttl: Duration) -> Authoriser {
     Authoriser::new(Arc::new(Homeservers::new(settings, Arc::default()).unwrap()), ttl)
 }
 
-async fn asked_of(act: impl Fn(&str) -> Act + Send + Sync + 'static) -> Result<(), FetchError> {
-    let fake = Fake::start(act).await;
-    authoriser(&fake.settings(), LONG).check(&request(&fake.url(), Some(TOKEN)), None).await
+async fn check_with(act: impl Fn(&str) -> Act + Send + Sync + 'static) -> Result<(), FetchError> {
+    let fake = FakeHomeserver::start(act).await;
+    let result =
+        authoriser(&fake.settings(), LONG).check(&request(&fake.url(), Some(TOKEN)), None).await;
+    // The only caller.
+    result.map_err(|error| Arc::into_inner(error).unwrap())
 }
 
 #[tokio::test]
-async fn the_question_carries_the_requesters_token_and_the_homeservers_etag() {
-    let fake = Fake::start(|_| answer(304, "", "")).await;
+async fn request_has_token_and_etag() {
+    let fake = FakeHomeserver::start(|_| answer(304, "", "")).await;
     let etag = HeaderValue::from_static("W/\"e\"");
     let authoriser = authoriser(&fake.settings(), LONG);
     authoriser.check(&request(&fake.url(), Some(TOKEN)), Some(&etag)).await.unwrap();
-    let head = fake.seen().remove(0);
+    let head = fake.request_heads().remove(0);
     assert!(
         head.starts_with("GET /_matrix/client/v1/media/download/example.org/abc HTTP"),
         "{head}"
@@ -39,57 +42,60 @@ async fn the_question_carries_the_requesters_token_and_the_homeservers_etag() {
 }
 
 #[tokio::test]
-async fn a_media_or_an_address_elsewhere_is_a_yes() {
+async fn success_and_cross_origin_redirect_grant() {
     for status in [200, 204, 206, 304] {
-        asked_of(move |_| answer(status, "", "")).await.unwrap();
+        check_with(move |_| answer(status, "", "")).await.unwrap();
     }
-    asked_of(|_| redirect("https://cdn.example/x")).await.unwrap();
-    // A body without end is not waited for.
-    asked_of(|_| Act::Hang(b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\nx".into()))
+    check_with(|_| redirect("https://cdn.example/x")).await.unwrap();
+    // The body is not read.
+    check_with(|_| Act::Hang(b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\nx".into()))
         .await
         .unwrap();
 }
 
 #[tokio::test]
-async fn within_the_origin_a_redirect_is_not_yet_an_answer() {
-    let no = |head: &str| {
+async fn same_origin_redirect_is_followed() {
+    let respond = |head: &str| {
         if head.contains("/end") { errcode(403, "M_FORBIDDEN") } else { redirect("/end") }
     };
-    assert!(matches!(asked_of(no).await, Err(FetchError::Refused { status: 403, .. })));
+    assert!(matches!(check_with(respond).await, Err(FetchError::Refused { status: 403, .. })));
 }
 
 #[tokio::test]
-async fn everything_else_is_no() {
+async fn everything_else_refuses() {
     assert!(matches!(
-        asked_of(|_| errcode(401, "M_UNKNOWN_TOKEN")).await,
+        check_with(|_| errcode(401, "M_UNKNOWN_TOKEN")).await,
         Err(FetchError::UnknownToken)
     ));
-    assert!(matches!(asked_of(|_| errcode(404, "M_NOT_FOUND")).await, Err(FetchError::NotFound)));
+    assert!(matches!(check_with(|_| errcode(404, "M_NOT_FOUND")).await, Err(FetchError::NotFound)));
     assert!(matches!(
-        asked_of(|_| answer(429, "", "")).await,
+        check_with(|_| answer(429, "", "")).await,
         Err(FetchError::Refused { status: 429, .. })
     ));
     assert!(matches!(
-        asked_of(|_| answer(503, "", "")).await,
+        check_with(|_| answer(503, "", "")).await,
         Err(FetchError::Upstream { status: 503 })
     ));
-    assert!(matches!(asked_of(|_| answer(300, "", "")).await, Err(FetchError::NotMedia(_))));
-    assert!(matches!(asked_of(|_| Act::Send(Vec::new())).await, Err(FetchError::Unreachable(_))));
+    assert!(matches!(check_with(|_| answer(300, "", "")).await, Err(FetchError::NotMedia(_))));
+    assert!(matches!(check_with(|_| Act::Send(Vec::new())).await, Err(FetchError::Unreachable(_))));
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let base: Url = format!("http://{closed}").parse().unwrap();
     let settings = Settings { base_homeserver_url: Some(base.clone()), ..settings() };
-    let answer = authoriser(&settings, LONG).check(&request(&base, None), None).await;
-    assert!(matches!(answer, Err(FetchError::Unreachable(_))));
+    let result = authoriser(&settings, LONG).check(&request(&base, None), None).await;
+    assert!(matches!(
+        result.map_err(|error| Arc::into_inner(error).unwrap()),
+        Err(FetchError::Unreachable(_))
+    ));
 }
 
 #[tokio::test]
-async fn a_yes_holds_for_the_same_requester_and_media_only() {
-    let fake = Fake::start(|_| answer(304, "", "")).await;
+async fn grant_is_cached_per_requester_and_media() {
+    let fake = FakeHomeserver::start(|_| answer(304, "", "")).await;
     let authoriser = authoriser(&fake.settings(), LONG);
     let first = request(&fake.url(), Some(TOKEN));
     let mut hosted = first.clone();
     hosted.requester.forwarded.insert("host", HeaderValue::from_static("a.example"));
-    let others = [
+    let requests = [
         first.clone(),
         request(&fake.url(), Some("Bearer b")),
         request(&fake.url(), None),
@@ -97,132 +103,145 @@ async fn a_yes_holds_for_the_same_requester_and_media_only() {
         hosted,
     ];
     for _ in 0..2 {
-        for request in &others {
+        for request in &requests {
             authoriser.check(request, None).await.unwrap();
         }
     }
-    assert_eq!(fake.asked().len(), others.len());
+    assert_eq!(fake.requests().len(), requests.len());
 }
 
 #[tokio::test]
-async fn a_no_is_not_remembered() {
+async fn refusal_is_not_cached() {
     let status = Arc::new(AtomicU16::new(404));
-    let now = Arc::clone(&status);
-    let fake = Fake::start(move |_| answer(now.load(Ordering::SeqCst), "", "")).await;
+    let current = Arc::clone(&status);
+    let fake = FakeHomeserver::start(move |_| answer(current.load(Ordering::SeqCst), "", "")).await;
     let authoriser = authoriser(&fake.settings(), LONG);
     let request = request(&fake.url(), Some(TOKEN));
-    assert!(matches!(authoriser.check(&request, None).await, Err(FetchError::NotFound)));
+    let error = authoriser.check(&request, None).await.unwrap_err();
+    assert!(matches!(*error, FetchError::NotFound));
     status.store(200, Ordering::SeqCst);
     authoriser.check(&request, None).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_yes_ends() {
-    let fake = Fake::start(|_| answer(304, "", "")).await;
+async fn grant_expires() {
+    let fake = FakeHomeserver::start(|_| answer(304, "", "")).await;
     let request = request(&fake.url(), Some(TOKEN));
-    let brief = authoriser(&fake.settings(), Duration::from_nanos(1));
-    let none = authoriser(&fake.settings(), Duration::ZERO);
-    none.grant(&request);
+    let short = authoriser(&fake.settings(), Duration::from_nanos(1));
+    let uncached = authoriser(&fake.settings(), Duration::ZERO);
+    uncached.grant(&request);
     for _ in 0..2 {
-        brief.check(&request, None).await.unwrap();
-        none.check(&request, None).await.unwrap();
+        short.check(&request, None).await.unwrap();
+        uncached.check(&request, None).await.unwrap();
     }
-    assert_eq!(fake.asked().len(), 4);
+    assert_eq!(fake.requests().len(), 4);
 }
 
 #[tokio::test]
-async fn a_download_authorises_its_token() {
-    let fake = Fake::start(|_| answer(404, "", "")).await;
+async fn download_grants_its_token() {
+    let fake = FakeHomeserver::start(|_| answer(404, "", "")).await;
     let authoriser = authoriser(&fake.settings(), LONG);
     let request = request(&fake.url(), Some(TOKEN));
     authoriser.grant(&request);
     authoriser.check(&request, None).await.unwrap();
-    assert_eq!(fake.asked().len(), 0);
+    assert_eq!(fake.requests().len(), 0);
 }
 
-#[tokio::test]
-async fn many_at_once_ask_once_and_a_no_is_nobody_elses() {
-    let now = Arc::new(AtomicU16::new(0));
-    let status = Arc::clone(&now);
-    let fake = Fake::start(move |_| answer(status.load(Ordering::SeqCst), "", "")).await;
-    let authoriser = authoriser(&fake.settings(), LONG);
+/// Sends eight concurrent checks for one media; returns how many requests the homeserver got.
+async fn requests_for_concurrent_checks(status: u16, ttl: Duration) -> usize {
+    let fake = FakeHomeserver::start(move |_| answer(status, "", "")).await;
+    let authoriser = authoriser(&fake.settings(), ttl);
     let request = request(&fake.url(), Some(TOKEN));
-    for (status, asked) in [(403, 8), (200, 1)] {
-        let before = fake.asked().len();
-        now.store(status, Ordering::SeqCst);
-        let all = (0..8).map(|_| authoriser.check(&request, None));
-        let answers = futures_util::future::join_all(all).await;
-        assert!(answers.iter().all(|answer| answer.is_ok() == (status == 200)));
-        assert_eq!(fake.asked().len() - before, asked);
-    }
+    let checks = (0..8).map(|_| authoriser.check(&request, None));
+    let results = futures_util::future::join_all(checks).await;
+    assert!(results.iter().all(|result| result.is_ok() == (status == 200)), "{results:?}");
+    fake.requests().len()
 }
 
 #[tokio::test]
-async fn a_server_or_a_token_that_is_waited_for_leaves_turns_for_others() {
-    let fake = Fake::start(|head| {
+async fn concurrent_requests_share_results() {
+    assert_eq!(requests_for_concurrent_checks(200, LONG).await, 1);
+    // The first request may have been sent before the others arrived; the second one answers all of them.
+    for (status, ttl) in [(200, Duration::ZERO), (403, LONG), (401, LONG), (500, LONG)] {
+        assert_eq!(requests_for_concurrent_checks(status, ttl).await, 2, "{status}");
+    }
+    // A rate limit may concern one client's address.
+    assert_eq!(requests_for_concurrent_checks(429, LONG).await, 8);
+}
+
+#[tokio::test]
+async fn slow_server_or_token_leaves_permits_for_others() {
+    let fake = FakeHomeserver::start(|head| {
         if head.contains("slow") { Act::Hang(Vec::new()) } else { answer(304, "", "") }
     })
     .await;
     let authoriser = Arc::new(authoriser(&fake.settings(), LONG));
-    let of = |server: &str, id: usize, token| MediaRequest {
+    let request_to = |server: &str, id: usize, token| MediaRequest {
         media: MediaId::parse(server, &format!("m{id}")).unwrap(),
         ..request(&fake.url(), token)
     };
-    let ask = |request: MediaRequest| {
+    let spawn_check = |request: MediaRequest| {
         let authoriser = Arc::clone(&authoriser);
         tokio::spawn(async move { authoriser.check(&request, None).await })
     };
-    // Of one server whatever the port, and of one token whatever the server.
-    let mut waiting: Vec<_> =
-        (0..100).map(|n| ask(of(&format!("slow.example:{}", n + 1), n, None))).collect();
-    waiting.extend((0..100).map(|n| ask(of(&format!("slow{n}.example"), n, Some("Bearer flood")))));
-    while fake.asked().len() < 2 * MAX_OF_ONE {
+    // One server with different ports, and one token with different servers.
+    let mut waiting: Vec<_> = (0..100)
+        .map(|n| spawn_check(request_to(&format!("slow.example:{}", n + 1), n, None)))
+        .collect();
+    waiting
+        .extend((0..100).map(|n| {
+            spawn_check(request_to(&format!("slow{n}.example"), n, Some("Bearer flood")))
+        }));
+    while fake.requests().len() < 2 * TENANT_SHARE {
         tokio::task::yield_now().await;
     }
-    authoriser.check(&of("quick.example", 0, Some(TOKEN)), None).await.unwrap();
-    authoriser.check(&of("quick.example", 0, None), None).await.unwrap();
-    assert_eq!(fake.asked().len(), 2 * MAX_OF_ONE + 2);
+    authoriser.check(&request_to("quick.example", 0, Some(TOKEN)), None).await.unwrap();
+    authoriser.check(&request_to("quick.example", 0, None), None).await.unwrap();
+    assert_eq!(fake.requests().len(), 2 * TENANT_SHARE + 2);
     waiting.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 #[tokio::test]
-async fn one_who_goes_away_lets_the_next_one_ask() {
-    let asked = Arc::new(Semaphore::new(0));
-    let told = Arc::clone(&asked);
-    let fake = Fake::start(move |_| {
-        told.add_permits(1);
+async fn next_caller_sends_request_when_first_is_cancelled() {
+    let received = Arc::new(Semaphore::new(0));
+    let signal = Arc::clone(&received);
+    let fake = FakeHomeserver::start(move |_| {
+        signal.add_permits(1);
         Act::Hang(Vec::new())
     })
     .await;
     let authoriser = Arc::new(authoriser(&fake.settings(), LONG));
     let request = request(&fake.url(), Some(TOKEN));
-    let begin = || {
+    let spawn_check = || {
         let (authoriser, request) = (Arc::clone(&authoriser), request.clone());
         tokio::spawn(async move { authoriser.check(&request, None).await })
     };
-    let first = begin();
-    asked.acquire().await.unwrap().forget();
-    let second = begin();
+    let first = spawn_check();
+    received.acquire().await.unwrap().forget();
+    let second = spawn_check();
     first.abort();
-    asked.acquire().await.unwrap().forget();
+    received.acquire().await.unwrap().forget();
     second.abort();
-    assert_eq!(fake.asked().len(), 2);
+    assert_eq!(fake.requests().len(), 2);
 }
 
 #[tokio::test]
-async fn a_discovered_homeserver_is_asked_too() {
+async fn discovered_homeserver_is_asked() {
     let request = MediaRequest {
         media: MediaId::parse("127.0.0.1", "abc").unwrap(),
         origin: Origin::Discovered,
         ..request(&"http://unused.example".parse().unwrap(), Some(TOKEN))
     };
-    let answer = authoriser(&settings(), LONG).check(&request, None).await;
-    assert!(matches!(answer, Err(FetchError::ForbiddenAddress(_))));
+    let result = authoriser(&settings(), LONG).check(&request, None).await;
+    assert!(matches!(
+        result.map_err(|error| Arc::into_inner(error).unwrap()),
+        Err(FetchError::ForbiddenAddress(_))
+    ));
 }
 
 #[tokio::test]
-async fn who_is_told_apart_by_a_forwarded_header_is_asked_for_apart() {
-    let fake = Fake::start(|head| {
+async fn forwarded_headers_distinguish_requesters() {
+    let fake = FakeHomeserver::start(|head| {
         if head.contains("cookie: no") { errcode(403, "M_FORBIDDEN") } else { answer(200, "", "") }
     })
     .await;
@@ -234,16 +253,16 @@ async fn who_is_told_apart_by_a_forwarded_header_is_asked_for_apart() {
     };
     authoriser.check(&with("cookie", "yes"), None).await.unwrap();
     authoriser.check(&with("cookie", "yes"), None).await.unwrap();
-    assert_eq!(fake.seen().len(), 1);
+    assert_eq!(fake.request_heads().len(), 1);
     assert!(authoriser.check(&with("cookie", "no"), None).await.is_err());
-    // Who walks about is the same person.
+    // The address does not distinguish requesters.
     authoriser.check(&with("x-forwarded-for", "192.0.2.1"), None).await.unwrap();
     authoriser.check(&with("x-forwarded-for", "192.0.2.2"), None).await.unwrap();
-    assert_eq!(fake.seen().len(), 3);
+    assert_eq!(fake.request_heads().len(), 3);
 }
 
 #[test]
-fn a_discovered_homeserver_is_asked_once_whatever_tokens_are_made_up() {
+fn tokens_do_not_distinguish_requesters_of_discovered_homeserver() {
     let key_with = |origin: Origin, token| {
         let mut request = request(&"https://example.org".parse().unwrap(), token);
         request.origin = origin;

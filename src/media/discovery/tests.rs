@@ -1,4 +1,4 @@
-//! A server that is found by its name.
+//! Tests of server discovery.
 
 use std::io::Write as _;
 
@@ -7,14 +7,14 @@ use reqwest::header::HeaderValue;
 use super::*;
 use crate::media::{fake::*, tests::*, *};
 
-/// Behind a proxy that is every host, with an authority of the operator's.
+/// Starts a proxy that is the target of every connection. The settings trust its certificate authority.
 async fn behind_proxy(
-    answer: impl Fn(&str) -> Act + Send + Sync + 'static,
-) -> (Fake, Settings, tempfile::NamedTempFile) {
+    respond: impl Fn(&str) -> Act + Send + Sync + 'static,
+) -> (FakeHomeserver, Settings, tempfile::NamedTempFile) {
     let (authority, acceptor) = tls(&["named.example", "hs.example"]);
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(authority.as_bytes()).unwrap();
-    let proxy = Fake::proxy(acceptor, answer).await;
+    let proxy = FakeHomeserver::proxy(acceptor, respond).await;
     let settings = Settings {
         proxy: Some(proxy.url()),
         ca_certificates: Some(file.path().to_owned()),
@@ -24,18 +24,18 @@ async fn behind_proxy(
 }
 
 fn discovered(server: &str) -> MediaRequest {
-    let nowhere = "http://unused.example".parse().unwrap();
+    let unused = "http://unused.example".parse().unwrap();
     MediaRequest {
         media: MediaId::parse(server, "abc").unwrap(),
         origin: Origin::Discovered,
-        ..with_secrets(&nowhere)
+        ..with_secrets(&unused)
     }
 }
 
 #[tokio::test]
-async fn without_a_homeserver_the_named_one_is_asked_at_global_addresses_only() {
-    let inside = Fake::start(|_| answer(200, "", "x")).await;
-    let port = inside.address.port();
+async fn discovered_server_needs_global_address() {
+    let local = FakeHomeserver::start(|_| answer(200, "", "x")).await;
+    let port = local.address.port();
     for server in [
         format!("127.0.0.1:{port}"),
         format!("localhost:{port}"),
@@ -45,21 +45,21 @@ async fn without_a_homeserver_the_named_one_is_asked_at_global_addresses_only() 
         let request = MediaRequest {
             media: MediaId::parse(&server, "abc").unwrap(),
             origin: Origin::Discovered,
-            ..request(&inside.url(), Some(TOKEN))
+            ..request(&local.url(), Some(TOKEN))
         };
         assert_error!(fetch(&settings(), &request).await, FetchError::ForbiddenAddress(_));
     }
-    assert_eq!(inside.asked().len(), 0);
-    let nobody = MediaRequest {
+    assert_eq!(local.requests().len(), 0);
+    let invalid = MediaRequest {
         media: MediaId::parse("1.2.3.4.5", "abc").unwrap(),
         origin: Origin::Discovered,
-        ..request(&inside.url(), None)
+        ..request(&local.url(), None)
     };
-    assert_error!(fetch(&settings(), &nobody).await, FetchError::NotFound);
+    assert_error!(fetch(&settings(), &invalid).await, FetchError::NotFound);
 }
 
 #[tokio::test]
-async fn discovery_asks_the_host_without_its_port_and_is_remembered() {
+async fn discovery_omits_port_and_is_cached() {
     let (proxy, mut settings, _file) = behind_proxy(|head| {
         if head.contains("/.well-known/") {
             answer(200, "", r#"{"m.homeserver":{"base_url":"https://hs.example:444/base/"}}"#)
@@ -75,7 +75,7 @@ async fn discovery_asks_the_host_without_its_port_and_is_remembered() {
         assert_eq!(opened.stream_into(Vec::new(), collect, Ok).await.unwrap(), b"x");
     }
     assert_eq!(
-        proxy.asked(),
+        proxy.requests(),
         [
             "CONNECT named.example:443",
             "GET /.well-known/matrix/client",
@@ -85,31 +85,35 @@ async fn discovery_asks_the_host_without_its_port_and_is_remembered() {
             "GET /base/_matrix/media/v3/download/named.example:8448/abc",
         ]
     );
-    assert!(proxy.seen().iter().all(|head| !head.contains("secret")), "{:?}", proxy.seen());
+    assert!(
+        proxy.request_heads().iter().all(|head| !head.contains("secret")),
+        "{:?}",
+        proxy.request_heads()
+    );
 }
 
 #[tokio::test]
-async fn without_a_usable_word_the_server_name_is_the_address() {
+async fn unusable_well_known_falls_back_to_server_name() {
     let large = format!(
         r#"{{"m.homeserver":{{"base_url":"https://hs.example"}},"x":"{}"}}"#,
         "x".repeat(70_000)
     );
-    for (status, word) in [(404, "{}".to_owned()), (200, "<html>".to_owned()), (200, large)] {
+    for (status, body) in [(404, "{}".to_owned()), (200, "<html>".to_owned()), (200, large)] {
         let (proxy, settings, _file) = behind_proxy(move |head| {
             if head.contains("/.well-known/") {
-                answer(status, "", &word)
+                answer(status, "", &body)
             } else {
                 answer(200, "", "x")
             }
         })
         .await;
         assert_eq!(fetch(&settings, &discovered("named.example:8448")).await.unwrap(), b"x");
-        assert_eq!(proxy.asked()[2], "CONNECT named.example:8448");
+        assert_eq!(proxy.requests()[2], "CONNECT named.example:8448");
     }
 }
 
 #[tokio::test]
-async fn discovery_is_asked_once_for_many() {
+async fn concurrent_requests_share_one_discovery() {
     let (proxy, settings, _file) = behind_proxy(|_| answer(200, "", "{}")).await;
     let homeservers = Homeservers::new(&settings, Arc::default()).unwrap();
     let requests: Vec<_> = (0..8).map(|_| discovered("named.example")).collect();
@@ -117,11 +121,11 @@ async fn discovery_is_asked_once_for_many() {
     for opened in futures_util::future::join_all(all).await {
         opened.unwrap();
     }
-    assert_eq!(proxy.asked().iter().filter(|asked| asked.contains("well-known")).count(), 1);
+    assert_eq!(proxy.requests().iter().filter(|request| request.contains("well-known")).count(), 1);
 }
 
 #[tokio::test]
-async fn a_literal_address_is_checked_even_before_a_proxy() {
+async fn literal_address_is_checked_with_proxy() {
     let (proxy, settings, _file) = behind_proxy(|head| {
         if head.contains("/.well-known/") {
             answer(200, "", r#"{"m.homeserver":{"base_url":"http://169.254.169.254/"}}"#)
@@ -134,11 +138,11 @@ async fn a_literal_address_is_checked_even_before_a_proxy() {
         fetch(&settings, &discovered("named.example")).await,
         FetchError::ForbiddenAddress(_)
     );
-    assert_eq!(proxy.asked().len(), 2);
+    assert_eq!(proxy.requests().len(), 2);
 }
 
 #[tokio::test]
-async fn a_host_without_a_trusted_certificate_is_unreachable() {
+async fn host_without_trusted_certificate_is_unreachable() {
     let (_proxy, mut settings, _file) = behind_proxy(|_| answer(200, "", "x")).await;
     let (authority, _) = tls(&["named.example"]);
     let mut other = tempfile::NamedTempFile::new().unwrap();
@@ -148,7 +152,7 @@ async fn a_host_without_a_trusted_certificate_is_unreachable() {
 }
 
 #[test]
-fn only_a_usable_base_url_is_taken() {
+fn parses_valid_base_urls_only() {
     let parse = |text: &str| parse(text.as_bytes()).map(|url| base_url(&url).to_string());
     assert_eq!(
         parse(r#"{"m.homeserver":{"base_url":"https://hs.example/","x":1},"y":[]}"#).as_deref(),

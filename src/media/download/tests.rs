@@ -1,8 +1,8 @@
-//! One body, one fault, one error each.
+//! Tests of downloads: one fault each, and the error that it causes.
 
-use std::io::Write as _;
+use std::{io::Write as _, time::Duration};
 
-use reqwest::header::HeaderValue;
+use reqwest::{Url, header::HeaderValue};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpListener,
@@ -12,10 +12,10 @@ use super::*;
 use crate::media::{fake::*, tests::*, *};
 
 #[tokio::test]
-async fn a_media_comes_with_its_headers_and_its_bytes() {
+async fn returns_headers_and_body() {
     let body: Vec<u8> = (0..1_000_003_u32).map(|i| (i % 251) as u8).collect();
     let sent = body.clone();
-    let fake = Fake::start(move |_| {
+    let fake = FakeHomeserver::start(move |_| {
         answer(
             200,
             "content-type: image/png\r\netag: \"e\"\r\ncontent-disposition: inline\r\n",
@@ -29,7 +29,7 @@ async fn a_media_comes_with_its_headers_and_its_bytes() {
     assert_eq!(opened.head.disposition, Some(HeaderValue::from_static("inline")));
     assert_eq!(opened.head.length, Some(1_000_003));
     assert_eq!(opened.stream_into(Vec::new(), collect, Ok).await.unwrap(), body);
-    let head = fake.seen().remove(0).to_ascii_lowercase();
+    let head = fake.request_heads().remove(0).to_ascii_lowercase();
     assert!(head.starts_with("get /_matrix/client/v1/media/download/example.org/abc http/1.1\r\n"));
     assert!(head.contains("\r\nauthorization: bearer syt_secret\r\n"), "{head}");
     assert!(head.contains("\r\naccept-encoding: identity\r\n"), "{head}");
@@ -38,15 +38,15 @@ async fn a_media_comes_with_its_headers_and_its_bytes() {
 }
 
 #[tokio::test]
-async fn doubled_headers_are_as_good_as_none() {
+async fn ignores_repeated_headers() {
     let twice = "content-type: a/b\r\ncontent-type: a/b\r\netag: a\r\netag: b\r\n";
-    let fake = Fake::start(move |_| answer(200, twice, "x")).await;
+    let fake = FakeHomeserver::start(move |_| answer(200, twice, "x")).await;
     let opened = open(&fake.settings(), &request(&fake.url(), None)).await.unwrap();
     assert_eq!((opened.head.content_type, opened.head.etag), (None, None));
 }
 
 #[tokio::test]
-async fn chunked_and_empty_bodies_are_whole() {
+async fn accepts_chunked_and_empty_bodies() {
     let chunked =
         "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n1\r\nd\r\n0\r\n\r\n";
     assert_eq!(fetch_from(|_| Act::Send(chunked.into())).await.unwrap(), b"abcd");
@@ -54,29 +54,29 @@ async fn chunked_and_empty_bodies_are_whole() {
 }
 
 #[tokio::test]
-async fn a_homeserver_that_hangs_in_its_body_times_out() {
+async fn body_without_progress_times_out() {
     let mut half = bytes(200, "", "abcd");
     half.truncate(half.len() - 2);
-    let fake = Fake::start(move |_| Act::Hang(half.clone())).await;
+    let fake = FakeHomeserver::start(move |_| Act::Hang(half.clone())).await;
     let settings = Settings { idle_timeout: Duration::from_millis(200), ..fake.settings() };
     assert_error!(fetch(&settings, &request(&fake.url(), None)).await, FetchError::TimedOut(_));
 }
 
-fn dripping(pace: Duration) -> impl Fn(&str) -> Act + Send + Sync + 'static {
+fn dripping(delay: Duration) -> impl Fn(&str) -> Act + Send + Sync + 'static {
     let head = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n".to_vec();
-    move |_| Act::Drip(head.clone(), b"x".to_vec(), pace)
+    move |_| Act::Drip(head.clone(), b"x".to_vec(), delay)
 }
 
 #[tokio::test]
-async fn a_body_that_drips_for_ever_ends_with_the_total_time() {
-    let fake = Fake::start(dripping(Duration::from_millis(5))).await;
+async fn endless_body_ends_at_total_timeout() {
+    let fake = FakeHomeserver::start(dripping(Duration::from_millis(5))).await;
     let settings = Settings { total_timeout: Duration::from_millis(200), ..fake.settings() };
     assert_error!(fetch(&settings, &request(&fake.url(), None)).await, FetchError::TimedOut(_));
 }
 
 #[tokio::test]
-async fn a_body_slower_than_the_least_rate_is_given_up() {
-    let fake = Fake::start(dripping(Duration::from_millis(5))).await;
+async fn rejects_body_slower_than_min_rate() {
+    let fake = FakeHomeserver::start(dripping(Duration::from_millis(5))).await;
     let mut homeservers =
         Homeservers::new(&Settings { min_rate: 100_000, ..fake.settings() }, Arc::default())
             .unwrap();
@@ -84,12 +84,12 @@ async fn a_body_slower_than_the_least_rate_is_given_up() {
     let opened = homeservers.open(&request(&fake.url(), None)).await.unwrap();
     assert_error!(
         opened.stream_into(Vec::new(), collect, Ok).await,
-        FetchError::TimedOut("the body came too slowly")
+        FetchError::TimedOut("slower than download.min_rate")
     );
 }
 
 #[tokio::test]
-async fn a_body_shorter_than_announced_is_broken_off() {
+async fn rejects_truncated_body() {
     for short in [
         "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc",
         "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n",
@@ -97,19 +97,19 @@ async fn a_body_shorter_than_announced_is_broken_off() {
         "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n",
         "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\nabc",
     ] {
-        assert_error!(fetch_from(|_| Act::Send(short.into())).await, FetchError::BrokenOff(_));
+        assert_error!(fetch_from(|_| Act::Send(short.into())).await, FetchError::TruncatedBody(_));
     }
 }
 
 #[tokio::test]
-async fn what_follows_the_announced_length_is_not_the_body() {
+async fn ignores_bytes_after_content_length() {
     let long = "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nabcdef";
     assert_eq!(fetch_from(|_| Act::Send(long.into())).await.unwrap(), b"abc");
 }
 
 #[tokio::test]
-async fn too_large_is_said_before_the_body_and_counted_during_it() {
-    let fake = Fake::start(|head| {
+async fn rejects_announced_and_received_bytes_above_max_size() {
+    let fake = FakeHomeserver::start(|head| {
         let body = [b'x'; 100];
         if head.contains("abc") {
             Act::Hang(b"HTTP/1.1 200 OK\r\ncontent-length: 101\r\n\r\n".into())
@@ -135,7 +135,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn gzip_is_decoded_and_anything_else_refused() {
+async fn decodes_gzip_and_rejects_other_encodings() {
     let body = vec![b'a'; 700_000];
     for name in ["gzip", "x-gzip", "GZip", "identity, gzip"] {
         let zipped = gzip(&body);
@@ -158,7 +158,7 @@ async fn gzip_is_decoded_and_anything_else_refused() {
 }
 
 #[tokio::test]
-async fn broken_gzip_is_not_media() {
+async fn rejects_invalid_gzip() {
     let whole = gzip(b"some media");
     let cut = whole[..whole.len() - 1].to_vec();
     let trailing = [&whole[..], b"garbage after the end"].concat();
@@ -172,7 +172,7 @@ async fn broken_gzip_is_not_media() {
 }
 
 #[tokio::test]
-async fn a_gzip_bomb_is_too_large() {
+async fn rejects_gzip_bomb() {
     let bomb = gzip(&vec![0; 64 * 1024 * 1024]);
     assert!(bomb.len() < 100_000);
     assert_error!(
@@ -182,25 +182,25 @@ async fn a_gzip_bomb_is_too_large() {
 }
 
 #[tokio::test]
-async fn what_the_intake_says_ends_the_download() {
-    let fake = Fake::start(|_| answer(200, "", vec![0; 600_000])).await;
+async fn ingest_error_ends_download() {
+    let fake = FakeHomeserver::start(|_| answer(200, "", vec![0; 600_000])).await;
     let homeservers = Homeservers::new(&fake.settings(), Arc::default()).unwrap();
     let request = request(&fake.url(), None);
     let full = homeservers.open(&request).await.unwrap();
     assert_error!(
-        full.stream_into((), |(), _| Err(IntakeError::SpoolFull), Ok).await,
-        FetchError::Intake(IntakeError::SpoolFull)
+        full.stream_into((), |(), _| Err(IngestError::SpoolFull), Ok).await,
+        FetchError::Ingest(IngestError::SpoolFull)
     );
     let large = homeservers.open(&request).await.unwrap();
     assert_error!(
-        large.stream_into((), |(), _| Err(IntakeError::TooLarge { limit: 5 }), Ok).await,
+        large.stream_into((), |(), _| Err(IngestError::TooLarge { limit: 5 }), Ok).await,
         FetchError::TooLarge { limit: 5 }
     );
 }
 
 #[tokio::test]
-async fn no_batch_is_larger_than_the_buffer() {
-    let fake = Fake::start(|_| answer(200, "", vec![0; 3_000_000])).await;
+async fn batches_are_bounded() {
+    let fake = FakeHomeserver::start(|_| answer(200, "", vec![0; 3_000_000])).await;
     let opened = open(&fake.settings(), &request(&fake.url(), None)).await.unwrap();
     let sizes = opened
         .stream_into(
@@ -218,14 +218,14 @@ async fn no_batch_is_larger_than_the_buffer() {
 }
 
 #[tokio::test]
-async fn a_download_that_is_dropped_closes_its_connection() {
+async fn dropped_download_closes_connection() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base: Url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
     let homeserver = tokio::spawn(async move {
         let (mut socket, _) = listener.accept().await.unwrap();
         socket.read_exact(&mut [0; 100]).await.unwrap();
         socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc").await.unwrap();
-        // Ends when the connection does.
+        // Returns when the connection is closed.
         let _ = socket.read_to_end(&mut Vec::new()).await;
     });
     let settings = Settings { base_homeserver_url: Some(base.clone()), ..settings() };

@@ -1,13 +1,14 @@
-//! Which homeserver, over which routes, and what its answers mean.
+//! Tests of the selection of homeservers and routes, and of error responses.
 
+use bytes::Bytes;
 use tokio::net::TcpListener;
 
 use super::*;
 use crate::media::{fake::*, tests::*, *};
 
 #[tokio::test]
-async fn the_older_routes_are_tried_without_the_token() {
-    let fake = Fake::start(|head| match head {
+async fn tries_older_routes_without_token() {
+    let fake = FakeHomeserver::start(|head| match head {
         _ if head.contains("/client/v1/") => errcode(404, "M_UNRECOGNIZED"),
         _ if head.contains("/media/v3/") => errcode(405, "M_UNRECOGNIZED"),
         _ => answer(200, "", "x"),
@@ -15,32 +16,33 @@ async fn the_older_routes_are_tried_without_the_token() {
     .await;
     fetch(&fake.settings(), &request(&fake.url(), Some(TOKEN))).await.unwrap();
     assert_eq!(
-        fake.asked(),
+        fake.requests(),
         [
             "GET /_matrix/client/v1/media/download/example.org/abc",
             "GET /_matrix/media/v3/download/example.org/abc",
             "GET /_matrix/media/r0/download/example.org/abc",
         ]
     );
-    let with_token: Vec<_> = fake.seen().iter().map(|head| head.contains("secret")).collect();
+    let with_token: Vec<_> =
+        fake.request_heads().iter().map(|head| head.contains("secret")).collect();
     assert_eq!(with_token, [true, false, false]);
 }
 
 #[tokio::test]
-async fn a_404_leads_on_without_a_token_only() {
-    let fake = Fake::start(|_| errcode(404, "M_NOT_FOUND")).await;
+async fn status_404_tries_next_route_only_without_token() {
+    let fake = FakeHomeserver::start(|_| errcode(404, "M_NOT_FOUND")).await;
     assert_error!(
         fetch(&fake.settings(), &request(&fake.url(), Some(TOKEN))).await,
         FetchError::NotFound
     );
-    assert_eq!(fake.asked().len(), 1);
+    assert_eq!(fake.requests().len(), 1);
     assert_error!(fetch(&fake.settings(), &request(&fake.url(), None)).await, FetchError::NotFound);
-    assert_eq!(fake.asked().len(), 3);
+    assert_eq!(fake.requests().len(), 3);
 }
 
 #[tokio::test]
-async fn only_known_parameters_pass_encoded_and_below_the_prefix() {
-    let fake = Fake::start(|_| answer(200, "", "x")).await;
+async fn url_has_prefix_and_encoded_parameters() {
+    let fake = FakeHomeserver::start(|_| answer(200, "", "x")).await;
     let base = fake.url().join("/pre%20fix/hs/?q=1#f").unwrap();
     let settings = Settings { base_homeserver_url: Some(base.clone()), ..settings() };
     let thumbnail = Thumbnail {
@@ -59,7 +61,7 @@ async fn only_known_parameters_pass_encoded_and_below_the_prefix() {
     let original = MediaRequest { variant: Variant::Original, ..request.clone() };
     fetch(&settings, &original).await.unwrap();
     assert_eq!(
-        fake.asked(),
+        fake.requests(),
         [
             "GET /pre%20fix/hs/_matrix/client/v1/media/thumbnail/%5B2001:db8::1%5D:8448/a_b-C\
              ?width=64&method=cr+op%26access_token%3Dx&animated=true&timeout_ms=20000",
@@ -69,7 +71,7 @@ async fn only_known_parameters_pass_encoded_and_below_the_prefix() {
 }
 
 #[tokio::test]
-async fn nothing_but_a_200_is_media() {
+async fn rejects_status_other_than_200() {
     for status in [201, 202, 203, 204, 206, 300, 304, 305, 399] {
         assert_error!(fetch_from(move |_| answer(status, "", "")).await, FetchError::NotMedia(_));
     }
@@ -83,7 +85,7 @@ async fn nothing_but_a_200_is_media() {
 }
 
 #[tokio::test]
-async fn refusals_keep_their_meaning() {
+async fn maps_error_responses() {
     assert_error!(fetch_from(|_| errcode(401, "M_MISSING_TOKEN")).await, FetchError::MissingToken);
     assert_error!(fetch_from(|_| answer(401, "", "")).await, FetchError::UnknownToken);
     assert_error!(fetch_from(|_| errcode(404, "M_NOT_FOUND")).await, FetchError::NotFound);
@@ -108,14 +110,14 @@ async fn refusals_keep_their_meaning() {
 }
 
 #[tokio::test]
-async fn an_error_body_without_end_is_not_waited_for() {
+async fn endless_error_body_is_cut_off() {
     let endless = b"HTTP/1.1 404 x\r\n\r\n".to_vec();
     let drip = move |_: &str| Act::Drip(endless.clone(), vec![b'{'; 16 * 1024], Duration::ZERO);
     assert_error!(fetch_from(drip).await, FetchError::NotFound);
 }
 
 #[tokio::test]
-async fn a_homeserver_that_is_not_there_is_unreachable() {
+async fn closed_port_is_unreachable() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let base: Url = format!("http://{closed}").parse().unwrap();
     let settings = Settings { base_homeserver_url: Some(base.clone()), ..settings() };
@@ -123,7 +125,7 @@ async fn a_homeserver_that_is_not_there_is_unreachable() {
 }
 
 #[tokio::test]
-async fn garbage_is_no_answer() {
+async fn rejects_invalid_http() {
     assert_error!(
         fetch_from(|_| Act::Send(b"secret \0\xff\r\n\r\n".into())).await,
         FetchError::Unreachable(_)
@@ -139,8 +141,8 @@ async fn garbage_is_no_answer() {
 }
 
 #[tokio::test]
-async fn a_homeserver_that_hangs_before_its_headers_times_out() {
-    let fake = Fake::start(|_| Act::Hang(b"HTTP/1.1 200 OK\r\n".into())).await;
+async fn missing_headers_time_out() {
+    let fake = FakeHomeserver::start(|_| Act::Hang(b"HTTP/1.1 200 OK\r\n".into())).await;
     let settings = Settings { idle_timeout: Duration::from_millis(100), ..fake.settings() };
     assert_error!(fetch(&settings, &request(&fake.url(), None)).await, FetchError::TimedOut(_));
 }
@@ -154,8 +156,8 @@ fn homeservers(base: Option<&str>, map: &[(&str, &str)]) -> Homeservers {
     Homeservers::new(&settings, Arc::default()).unwrap()
 }
 
-fn chosen(homeservers: &Homeservers, host: Option<&str>) -> String {
-    match homeservers.choose(host) {
+fn selected(homeservers: &Homeservers, host: Option<&str>) -> String {
+    match homeservers.origin_for_host(host) {
         None => "none".to_owned(),
         Some(Origin::Discovered) => "discovered".to_owned(),
         Some(Origin::Configured(url)) => url.to_string(),
@@ -163,7 +165,7 @@ fn chosen(homeservers: &Homeservers, host: Option<&str>) -> String {
 }
 
 #[test]
-fn the_requests_host_chooses() {
+fn selects_homeserver_by_host() {
     let map = &[
         ("a.example", "http://a/"),
         ("a.example:8448", "http://a-8448/x/"),
@@ -182,49 +184,49 @@ fn the_requests_host_chooses() {
         (Some(":"), "none"),
         (None, "none"),
     ] {
-        assert_eq!(chosen(&mapped, host), url, "{host:?}");
+        assert_eq!(selected(&mapped, host), url, "{host:?}");
     }
     let both = homeservers(Some("http://base/"), map);
-    assert_eq!(chosen(&both, Some("a.example")), "http://a/");
-    assert_eq!(chosen(&both, Some("b.example")), "http://base/");
-    assert_eq!(chosen(&both, None), "http://base/");
-    assert_eq!(chosen(&homeservers(None, &[]), Some("a.example")), "discovered");
+    assert_eq!(selected(&both, Some("a.example")), "http://a/");
+    assert_eq!(selected(&both, Some("b.example")), "http://base/");
+    assert_eq!(selected(&both, None), "http://base/");
+    assert_eq!(selected(&homeservers(None, &[]), Some("a.example")), "discovered");
 }
 
 #[test]
-fn a_base_url_with_a_password_is_refused_without_repeating_it() {
+fn rejects_base_url_with_password_and_hides_it() {
     let settings = Settings {
         base_homeserver_url: Some("http://me:hidden@hs.example".parse().unwrap()),
         ..settings()
     };
     let error = Homeservers::new(&settings, Arc::default()).err().unwrap();
-    assert!(matches!(error, SetupError::Credentials(_)), "{error:?}");
+    assert!(matches!(error, OutboundSetupError::Credentials(_)), "{error:?}");
     assert!(!format!("{error} {error:?}").contains("hidden"));
 }
 
 #[test]
-fn a_file_without_certificates_is_refused() {
+fn rejects_file_without_certificates() {
     let empty = tempfile::NamedTempFile::new().unwrap();
     for path in [empty.path(), std::path::Path::new("/nonexistent/ca.pem")] {
         let settings = Settings { ca_certificates: Some(path.to_owned()), ..settings() };
         let error = Homeservers::new(&settings, Arc::default()).err().unwrap();
-        assert!(matches!(error, SetupError::Certificates { .. }), "{error:?}");
+        assert!(matches!(error, OutboundSetupError::Certificates { .. }), "{error:?}");
     }
 }
 
 #[test]
-fn a_kept_header_is_bounded_and_keeps_no_buffer_alive() {
+fn stored_header_is_bounded_and_copied() {
     let buffer = Bytes::from(vec![b'a'; 8192]);
     let mut headers = HeaderMap::new();
-    let value = HeaderValue::from_maybe_shared(buffer.slice(..MAX_KEPT_HEADER)).unwrap();
+    let value = HeaderValue::from_maybe_shared(buffer.slice(..MAX_HEADER_VALUE)).unwrap();
     headers.insert(header::ETAG, value);
-    let kept = single_of(&headers, &header::ETAG).unwrap();
-    assert_eq!(kept.len(), MAX_KEPT_HEADER);
+    let stored = single_value_of(&headers, &header::ETAG).unwrap();
+    assert_eq!(stored.len(), MAX_HEADER_VALUE);
     drop(headers);
-    assert!(buffer.is_unique(), "the kept value holds the buffer");
+    assert!(buffer.is_unique(), "the stored value keeps the buffer");
 
     let mut headers = HeaderMap::new();
-    let value = HeaderValue::from_bytes(&[b'a'; MAX_KEPT_HEADER + 1]).unwrap();
+    let value = HeaderValue::from_bytes(&[b'a'; MAX_HEADER_VALUE + 1]).unwrap();
     headers.insert(header::ETAG, value);
-    assert!(single_of(&headers, &header::ETAG).is_none());
+    assert!(single_value_of(&headers, &header::ETAG).is_none());
 }

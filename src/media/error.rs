@@ -1,0 +1,106 @@
+//! Errors of downloads and of storing bodies.
+
+use std::io;
+
+use reqwest::header::HeaderValue;
+
+use super::spool::SpoolFull;
+
+/// Reason why a body could not be stored.
+#[derive(Debug, thiserror::Error)]
+pub enum IngestError {
+    /// Larger than `download.max_size`, or than the whole spool. Permanent.
+    #[error("the body is larger than {limit} bytes")]
+    TooLarge {
+        /// Maximum size, in bytes.
+        limit: u64,
+    },
+    /// The spool's budget, or the account's share of it, is used up. Temporary.
+    #[error("the spool's budget is used up")]
+    SpoolFull,
+    #[error("spool file I/O failed")]
+    Disk(#[source] io::Error),
+    /// The ciphertext does not match the hash in the client's request.
+    #[error("the ciphertext does not match its SHA-256")]
+    HashMismatch,
+    /// The low 64 bits of the IV would wrap within the body, so clients with a 64-bit counter and clients with a
+    /// 128-bit counter would decrypt it to different plaintexts. See [`max_size`](super::decrypt::Decryption::max_size).
+    #[error("the low 64 bits of iv would wrap within the media: more than {limit} bytes")]
+    CounterWraps {
+        /// Size before the wrap, in bytes.
+        limit: u64,
+    },
+}
+
+impl From<SpoolFull> for IngestError {
+    fn from(_: SpoolFull) -> Self {
+        Self::SpoolFull
+    }
+}
+
+/// Reason why media could not be downloaded. Each variant is one row of the contract's table of errors.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    #[error("the homeserver requires an access token")]
+    MissingToken,
+    #[error("the homeserver rejected the access token")]
+    UnknownToken,
+    #[error("the homeserver does not have the media")]
+    NotFound,
+    #[error("the homeserver rejected the request with status {status}")]
+    Refused {
+        /// 400 to 499, except 401 and 404.
+        status: u16,
+        /// `Retry-After` of a response with status 429.
+        retry_after: Option<HeaderValue>,
+    },
+    #[error("the media is larger than {limit} bytes")]
+    TooLarge { limit: u64 },
+    #[error("the homeserver could not be reached")]
+    Unreachable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("media is not fetched from this address: {0}")]
+    ForbiddenAddress(String),
+    #[error("the homeserver answered with status {status}")]
+    Upstream { status: u16 },
+    #[error("the homeserver's response body is incomplete")]
+    TruncatedBody(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("the homeserver did not send media: {0}")]
+    NotMedia(String),
+    #[error("the media is not yet uploaded")]
+    NotYetUploaded,
+    #[error("timeout while fetching media: {0}")]
+    TimedOut(&'static str),
+    #[error("the media could not be stored")]
+    Ingest(#[from] IngestError),
+}
+
+impl FetchError {
+    /// Returns whether the homeserver answered 429: it may limit one client's address.
+    #[must_use]
+    pub fn is_rate_limit(&self) -> bool {
+        matches!(self, Self::Refused { status: 429, .. })
+    }
+
+    /// Returns the value of the metric label `cause`.
+    #[must_use]
+    pub fn cause(&self) -> &'static str {
+        match self {
+            Self::MissingToken => "missing_token",
+            Self::UnknownToken => "unknown_token",
+            Self::NotFound => "not_found",
+            Self::Refused { .. } => "refused",
+            Self::TooLarge { .. } | Self::Ingest(IngestError::TooLarge { .. }) => "too_large",
+            Self::Unreachable(_) => "unreachable",
+            Self::ForbiddenAddress(_) => "forbidden_address",
+            Self::Upstream { .. } => "upstream",
+            Self::TruncatedBody(_) => "broken_off",
+            Self::NotMedia(_) => "not_media",
+            Self::NotYetUploaded => "not_yet_uploaded",
+            Self::TimedOut(_) => "timed_out",
+            Self::Ingest(IngestError::SpoolFull) => "spool_full",
+            Self::Ingest(IngestError::Disk(_)) => "disk",
+            Self::Ingest(IngestError::HashMismatch) => "hash_mismatch",
+            Self::Ingest(IngestError::CounterWraps { .. }) => "counter_wraps",
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Requests for media.
+
+use std::{fmt, sync::Arc};
+
+use reqwest::{
+    Url,
+    header::{self, HeaderMap, HeaderValue},
+};
+
+use super::{id::MediaId, spool};
+
+/// The original or a thumbnail. Different thumbnail parameters denote different media.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Variant {
+    /// The media as uploaded.
+    Original,
+    /// A thumbnail that the homeserver generates.
+    Thumbnail(Thumbnail),
+}
+
+/// Thumbnail parameters as the client sent them. The homeserver validates the values. Absent parameters are not sent.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Thumbnail {
+    pub width: Option<String>,
+    pub height: Option<String>,
+    pub method: Option<String>,
+    pub animated: Option<String>,
+}
+
+/// Server that a request's media is downloaded from. Selected by the request's `Host`, never by the media's name.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Origin {
+    /// A homeserver from the configuration. Access tokens are sent to these homeservers only. The path of the URL has
+    /// no trailing slash.
+    Configured(Arc<Url>),
+    /// The server in the media's name, since none is configured. Receives no access token.
+    Discovered,
+}
+
+/// Parts of the client's request that are sent to a configured homeserver.
+#[derive(Clone, Default)]
+pub struct Requester {
+    /// The `Authorization` header, unchanged and marked as sensitive. Absent unless the request has exactly one.
+    pub authorization: Option<HeaderValue>,
+    /// The headers of `headers_to_forward`, and `X-Forwarded-For` if configured.
+    pub forwarded: HeaderMap,
+}
+
+/// A request for one file, from one homeserver, with the credentials of one requester.
+#[derive(Clone, Debug)]
+pub struct MediaRequest {
+    pub media: MediaId,
+    pub variant: Variant,
+    /// `timeout_ms` as the client sent it. Forwarded, but not part of any cache key.
+    pub timeout_ms: Option<String>,
+    pub origin: Origin,
+    pub requester: Requester,
+}
+
+impl MediaRequest {
+    /// Returns the spool account of the body: its server, regardless of the port, and the access token. A token that is
+    /// not sent to a homeserver is not verified, so it is not counted.
+    pub(crate) fn account(&self, spool: &spool::Spool) -> spool::Account {
+        let token = match self.origin {
+            Origin::Configured(_) => self.requester.authorization.as_ref(),
+            Origin::Discovered => None,
+        };
+        spool.account(self.media.host(), token.map(HeaderValue::as_bytes))
+    }
+
+    /// Passes everything that identifies the media to `write`, for a digest: the homeserver, the forwarded `Host` (one
+    /// base URL may serve several homeservers), the name and the variant. The credentials and `timeout_ms` are not
+    /// included.
+    ///
+    /// Each part is preceded by its length, so different requests never produce the same bytes. Server names are
+    /// written unchanged, since Matrix compares them case-sensitively.
+    pub(crate) fn feed_key(&self, mut write: impl FnMut(&[u8])) {
+        let mut part = |bytes: Option<&[u8]>| match bytes {
+            None => write(&[0]),
+            Some(bytes) => {
+                write(&[1]);
+                write(&(bytes.len() as u64).to_le_bytes());
+                write(bytes);
+            }
+        };
+        match &self.origin {
+            // A discovered homeserver never receives the client's `Host`.
+            Origin::Discovered => {
+                part(None);
+                part(None);
+            }
+            Origin::Configured(url) => {
+                part(Some(url.as_str().as_bytes()));
+                part(self.requester.forwarded.get(header::HOST).map(HeaderValue::as_bytes));
+            }
+        }
+        part(Some(self.media.server_name().as_bytes()));
+        part(Some(self.media.media_id().as_bytes()));
+        match &self.variant {
+            Variant::Original => part(None),
+            Variant::Thumbnail(thumbnail) => {
+                part(Some(b"thumbnail"));
+                for (_, value) in thumbnail.parameters() {
+                    part(value.map(str::as_bytes));
+                }
+            }
+        }
+    }
+}
+
+impl Thumbnail {
+    /// Returns all query parameters in a fixed order.
+    pub(crate) fn parameters(&self) -> [(&'static str, Option<&str>); 4] {
+        [
+            ("width", self.width.as_deref()),
+            ("height", self.height.as_deref()),
+            ("method", self.method.as_deref()),
+            ("animated", self.animated.as_deref()),
+        ]
+    }
+}
+
+impl fmt::Debug for Requester {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Forwarded headers may be cookies, so only their names are logged.
+        let names: Vec<_> = self.forwarded.keys().collect();
+        let token = if self.authorization.is_some() { ".." } else { "none" };
+        f.debug_struct("Requester")
+            .field("authorization", &token)
+            .field("forwarded", &names)
+            .finish()
+    }
+}
+
+impl Requester {
+    /// Returns whether a homeserver cannot distinguish the two requesters, so that it answers both alike.
+    #[must_use]
+    pub fn is_equivalent(&self, other: &Self) -> bool {
+        self.authorization == other.authorization && self.forwarded == other.forwarded
+    }
+}
