@@ -1,9 +1,8 @@
-//! What is remembered, and for how long: what an mxc holds, what was said of a content, and small
-//! clean bodies. Bounded in entries and in bytes. Knows no requester: who may see what is remembered
-//! is asked of the homeserver before this is read.
+//! The cache: the content of an mxc URI, verdicts by content, and small clean bodies. Bounded in entries and in bytes.
+//! Requesters are authorised before anything from the cache is returned to them; the cache itself has no requesters.
 //!
-//! An entry's age is looked at when it is read, by the settings that are in force then; what nobody
-//! reads any more is pushed out by what is newer.
+//! The age of an entry is checked when it is read, under the settings in force at that time. Newer entries evict
+//! entries that are not read.
 
 use std::{
     sync::{
@@ -18,37 +17,39 @@ use quick_cache::{Weighter, sync::Cache};
 use sha2::{Digest, Sha256};
 
 use super::{
-    ScanError, ScanRequest, Verdict,
-    engines::{Fingerprint, Judgement, Versions},
-    holding::Holding,
+    cached_media::CachedMedia,
+    engines::{EngineFingerprint, ScanResult, Versions},
+    error::ScanError,
+    request::ScanRequest,
+    verdict::Verdict,
 };
 
 /// `[result_cache]`, checked.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Entries: verdicts, and what media hold, each.
+    /// Maximum number of verdicts, and of media entries.
     pub max_size: usize,
-    /// How long an entry is valid.
+    /// Time to live of an entry.
     pub ttl: Duration,
-    /// Largest body kept in memory, bytes; 0 keeps none.
+    /// Maximum size of a body kept in memory, bytes; 0 keeps none.
     pub max_file_size: u64,
-    /// All bodies kept in memory, bytes.
+    /// Maximum total size of the bodies kept in memory, bytes.
     pub max_total_size: u64,
-    /// Verdicts by these exit codes are not remembered; may contain 0.
+    /// Verdicts from these exit codes of the script are not cached. May contain 0.
     pub exit_codes_to_ignore: Vec<i32>,
-    /// How long a failure of the script is remembered.
+    /// Time to live of a failure.
     pub failure_ttl: Duration,
 }
 
-/// One media, by all that makes it one and nothing else: homeserver, mxc, thumbnail parameters,
-/// decryption data. A digest, so that neither keys nor long names are held.
+/// Digest of everything that distinguishes media: homeserver, mxc URI, thumbnail parameters, decryption data. A digest,
+/// so that the cache stores neither decryption keys nor long names.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct MediaKey([u8; 32]);
 
 impl MediaKey {
-    /// The key of a request's media.
+    /// Returns the key of the media that a request names.
     #[must_use]
-    pub fn of(request: &ScanRequest) -> Self {
+    pub fn from_request(request: &ScanRequest) -> Self {
         let mut hash = Sha256::new();
         request.fetch.feed_key(|part| hash.update(part));
         if let Some(decryption) = &request.decryption {
@@ -58,20 +59,20 @@ impl MediaKey {
     }
 }
 
-/// A content, and the engines that judge it.
+/// A content and the engines that scan it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct ContentKey {
     /// SHA-256 of the plaintext.
     pub content: [u8; 32],
-    /// Who gave, or will give, the verdict.
-    pub judges: Fingerprint,
+    /// The engines and their settings.
+    pub engines_fingerprint: EngineFingerprint,
 }
 
-/// What became of a content's scan: a verdict, or a failure that all who ask within a few seconds
-/// share, so that retries don't run the script again and again.
-pub type Word = Result<Verdict, Arc<ScanError>>;
+/// Result of the scan of a content: a verdict, or a failure. A failure is shared by all requests within a few seconds,
+/// so that the retries of clients do not run the engines again and again.
+pub type CachedVerdict = Result<Verdict, Arc<ScanError>>;
 
-/// All that is remembered, as these settings see it. Cheap to clone.
+/// The cached entries, under certain settings. Cheap to clone; clones share the entries.
 #[derive(Clone, Debug)]
 pub struct ResultCache {
     settings: Arc<Settings>,
@@ -80,47 +81,46 @@ pub struct ResultCache {
 
 #[derive(Debug)]
 struct Store {
-    holdings: Cache<MediaKey, Since<Holding>>,
-    words: Cache<ContentKey, Since<Said>>,
-    bodies: Cache<[u8; 32], Bytes, ByLength>,
-    /// How often verdicts were forgotten.
-    forgotten: AtomicU64,
-    /// What moments are counted from.
-    begun: Instant,
+    media: Cache<MediaKey, Timed<CachedMedia>>,
+    verdicts: Cache<ContentKey, Timed<VerdictEntry>>,
+    bodies: Cache<[u8; 32], Bytes, WeighByLength>,
+    /// Incremented when all verdicts are invalidated.
+    generation: AtomicU64,
+    /// Origin of [`StoreTime`].
+    created: Instant,
 }
 
-/// What is believed of those who judge, from one moment on: until verdicts are forgotten.
+/// Cache generation; incremented when all verdicts are invalidated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Trust(u64);
+pub struct CacheGeneration(u64);
 
-/// Entries of each kind.
+/// Numbers of entries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Sizes {
-    /// What media hold.
+pub struct CacheSizes {
+    /// Media entries.
     pub media: usize,
-    /// What was said of contents.
+    /// Verdicts and failures.
     pub verdicts: usize,
     /// Small clean bodies.
     pub bodies: usize,
-    /// What the bodies count for, bytes.
+    /// Weight of the bodies, bytes.
     pub body_bytes: u64,
 }
 
-/// An entry, and when it was made: how long it is valid is for who reads it to say.
+/// A value and the time at which it was stored. The reader's settings determine how long it is valid.
 #[derive(Clone, Debug)]
-struct Since<T> {
+struct Timed<T> {
     value: T,
-    made: Moment,
+    stored: StoreTime,
 }
 
-/// Nanoseconds since the store was made, in half the memory of an [`Instant`]: enough for centuries. No clock that
-/// is set moves it.
+/// Nanoseconds since the store was created; monotonic. Half the size of an [`Instant`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Moment(u64);
+struct StoreTime(u64);
 
-impl Moment {
-    fn after(begun: Instant) -> Self {
-        Self(u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX))
+impl StoreTime {
+    fn after(created: Instant) -> Self {
+        Self(u64::try_from(created.elapsed().as_nanos()).unwrap_or(u64::MAX))
     }
 
     fn until(self, now: Self) -> Duration {
@@ -128,48 +128,47 @@ impl Moment {
     }
 }
 
-/// What became of a scan: a verdict, what it rests on, and the versions of those who gave it. Small, since there may be
-/// a hundred thousand of them, and nearly all clean.
+/// Result of a scan, with the facts that its validity depends on. Small, because there may be 100 000 entries, nearly
+/// all clean.
 #[derive(Clone, Debug)]
-enum Said {
+enum VerdictEntry {
     Clean {
-        at: Second,
+        at: UnixSeconds,
         exit_code: Option<u8>,
-        without_some: bool,
-        by: Versions,
+        is_partial: bool,
+        versions: Versions,
     },
-    /// Another verdict.
+    /// A verdict other than clean.
     Verdict {
         verdict: Arc<Verdict>,
         exit_code: Option<u8>,
-        without_some: bool,
+        is_partial: bool,
     },
     Failure(Arc<ScanError>),
 }
 
-impl Said {
-    fn of(judgement: &Judgement, by: Versions) -> Self {
-        let Judgement { verdict, exit_code, without_some, .. } = judgement;
-        // There are no others: wait(2).
+impl VerdictEntry {
+    fn new(result: &ScanResult, versions: Versions) -> Self {
+        let ScanResult { verdict, exit_code, is_partial, .. } = result;
+        // An exit code has 8 bits: wait(2).
         let exit_code = exit_code.and_then(|code| u8::try_from(code).ok());
-        let without_some = *without_some;
+        let is_partial = *is_partial;
         match verdict {
             Verdict::Clean { at } => {
-                Self::Clean { at: Second::of(*at), exit_code, without_some, by }
+                let at = UnixSeconds::from_time(*at);
+                Self::Clean { at, exit_code, is_partial, versions }
             }
-            verdict => {
-                Self::Verdict { verdict: Arc::new(verdict.clone()), exit_code, without_some }
-            }
+            verdict => Self::Verdict { verdict: Arc::new(verdict.clone()), exit_code, is_partial },
         }
     }
 }
 
-/// A time of day, to the second as it is told, from 1970 to 2106; what is beyond counts as the nearer end.
+/// Seconds since 1970, up to the year 2106; times outside that range are clamped.
 #[derive(Clone, Copy, Debug)]
-struct Second(u32);
+struct UnixSeconds(u32);
 
-impl Second {
-    fn of(time: SystemTime) -> Self {
+impl UnixSeconds {
+    fn from_time(time: SystemTime) -> Self {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
         Self(u32::try_from(since.as_secs()).unwrap_or(u32::MAX))
     }
@@ -180,149 +179,150 @@ impl Second {
 }
 
 #[derive(Clone, Debug)]
-struct ByLength;
+struct WeighByLength;
 
-impl Weighter<[u8; 32], Bytes> for ByLength {
+impl Weighter<[u8; 32], Bytes> for WeighByLength {
     fn weight(&self, _: &[u8; 32], body: &Bytes) -> u64 {
-        // An empty body takes its entry's place all the same; weight 0 would be held for ever.
+        // The cache never evicts an entry of weight 0, so an empty body has a weight as well.
         body.len() as u64 + BODY_OVERHEAD
     }
 }
 
-/// What a kept body costs beyond its bytes, roughly.
+/// Approximate memory of a body's entry, bytes.
 const BODY_OVERHEAD: u64 = 128;
 
-/// Entries that there is a place for from the start.
+/// Maximum number of entries to reserve room for at the start.
 const RESERVED: usize = 1 << 17;
 
 impl ResultCache {
     /// An empty cache.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        // The crate makes as many shards as leave 32 of these items in each, so that a body of the
-        // largest size fits into its shard.
+        // The crate chooses the number of shards such that each holds 32 of these items, so a body of the maximum size
+        // fits into its shard.
         let largest = settings.max_file_size.saturating_add(BODY_OVERHEAD);
         let items = usize::try_from(settings.max_total_size / largest).unwrap_or(usize::MAX);
-        let (holdings, words) = (Cache::new(settings.max_size), Cache::new(settings.max_size));
-        // Growing, they would leave the smaller pieces behind. It is memory when there is something in it.
-        holdings.reserve(settings.max_size.min(RESERVED));
-        words.reserve(settings.max_size.min(RESERVED));
+        let (media, verdicts) = (Cache::new(settings.max_size), Cache::new(settings.max_size));
+        // Reserved, because growing tables would fragment the heap. Untouched pages take no memory.
+        media.reserve(settings.max_size.min(RESERVED));
+        verdicts.reserve(settings.max_size.min(RESERVED));
         let store = Arc::new(Store {
-            holdings,
-            words,
-            bodies: Cache::with_weighter(items.max(1), settings.max_total_size, ByLength),
-            forgotten: AtomicU64::new(0),
-            begun: Instant::now(),
+            media,
+            verdicts,
+            bodies: Cache::with_weighter(items.max(1), settings.max_total_size, WeighByLength),
+            generation: AtomicU64::new(0),
+            created: Instant::now(),
         });
         Self { settings: Arc::new(settings), store }
     }
 
-    /// The same store under other settings, for what is in it already too. Its sizes stay as they
-    /// were made.
+    /// Returns the same store under other settings, which apply to existing entries as well. The store's capacities do
+    /// not change.
     #[must_use]
-    pub fn under(&self, settings: Settings) -> Self {
+    pub fn with_settings(&self, settings: Settings) -> Self {
         Self { settings: Arc::new(settings), store: Arc::clone(&self.store) }
     }
 
-    /// How much is remembered, entries whose time is over included.
+    /// Returns the numbers of entries, expired ones included.
     #[must_use]
-    pub fn sizes(&self) -> Sizes {
-        Sizes {
-            media: self.store.holdings.len(),
-            verdicts: self.store.words.len(),
+    pub fn sizes(&self) -> CacheSizes {
+        CacheSizes {
+            media: self.store.media.len(),
+            verdicts: self.store.verdicts.len(),
             bodies: self.store.bodies.len(),
             body_bytes: self.store.bodies.weight(),
         }
     }
 
-    /// Bodies up to this size are kept, bytes.
+    /// Returns the maximum size of a kept body, bytes.
     #[must_use]
     pub fn max_body_size(&self) -> u64 {
         self.settings.max_file_size
     }
 
-    /// What a media held, if that is known.
+    /// Returns the content of an mxc URI at its latest download.
     #[must_use]
-    pub fn holding(&self, key: &MediaKey) -> Option<Holding> {
-        self.store.valid(&self.store.holdings, key, |_| Some(self.settings.ttl))
+    pub fn cached_media(&self, key: &MediaKey) -> Option<CachedMedia> {
+        self.store.valid(&self.store.media, key, |_| Some(self.settings.ttl))
     }
 
-    /// What was said of a content, and holds now that the engines are of these versions.
+    /// Returns the result for a content, if it is valid for these versions of the engines.
     #[must_use]
-    pub fn word(&self, key: &ContentKey, versions: &Versions) -> Option<Word> {
-        let good_for = |said: &Said| self.is_good_for(said, *versions);
-        Some(match self.store.valid(&self.store.words, key, good_for)? {
-            Said::Clean { at, .. } => Ok(Verdict::Clean { at: at.time() }),
-            Said::Verdict { verdict, .. } => Ok(Verdict::clone(&verdict)),
-            Said::Failure(failure) => Err(failure),
+    pub fn verdict(&self, key: &ContentKey, versions: &Versions) -> Option<CachedVerdict> {
+        let time_to_live = |entry: &VerdictEntry| self.time_to_live(entry, *versions);
+        Some(match self.store.valid(&self.store.verdicts, key, time_to_live)? {
+            VerdictEntry::Clean { at, .. } => Ok(Verdict::Clean { at: at.time() }),
+            VerdictEntry::Verdict { verdict, .. } => Ok(Verdict::clone(&verdict)),
+            VerdictEntry::Failure(failure) => Err(failure),
         })
     }
 
-    fn is_good_for(&self, said: &Said, versions: Versions) -> Option<Duration> {
-        let (exit_code, without_some) = match said {
-            // New signatures may know more; what old ones knew stays known.
-            Said::Clean { by, .. } if *by != versions => return None,
-            Said::Clean { exit_code, without_some, .. }
-            | Said::Verdict { exit_code, without_some, .. } => (exit_code, without_some),
-            Said::Failure(_) => return Some(self.settings.failure_ttl),
+    /// Returns the time to live of an entry; none if the entry is invalid under the current settings and versions.
+    fn time_to_live(&self, entry: &VerdictEntry, versions: Versions) -> Option<Duration> {
+        let (exit_code, is_partial) = match entry {
+            // Newer signatures may detect more than older ones. Findings of older ones remain valid.
+            VerdictEntry::Clean { versions: stored, .. } if *stored != versions => return None,
+            VerdictEntry::Clean { exit_code, is_partial, .. }
+            | VerdictEntry::Verdict { exit_code, is_partial, .. } => (exit_code, is_partial),
+            VerdictEntry::Failure(_) => return Some(self.settings.failure_ttl),
         };
         if exit_code.is_some_and(|code| self.settings.exit_codes_to_ignore.contains(&code.into())) {
             return None;
         }
         let ttl = self.settings.ttl;
-        Some(if *without_some { ttl.min(self.settings.failure_ttl) } else { ttl })
+        Some(if *is_partial { ttl.min(self.settings.failure_ttl) } else { ttl })
     }
 
-    /// A body by its own hash.
+    /// Returns the body with this SHA-256.
     #[must_use]
     pub fn body(&self, body_hash: &[u8; 32]) -> Option<Bytes> {
         self.store.bodies.get(body_hash)
     }
 
-    /// Remembers what a media holds.
-    pub fn remember_holding(&self, key: MediaKey, value: Holding) {
-        self.store.holdings.insert(key, self.store.since_now(value));
+    /// Stores the content of an mxc URI.
+    pub fn store_media(&self, key: MediaKey, value: CachedMedia) {
+        self.store.media.insert(key, self.store.timed(value));
     }
 
-    /// What is believed from now on.
+    /// Returns the current generation.
     #[must_use]
-    pub fn trust(&self) -> Trust {
-        Trust(self.store.forgotten.load(Ordering::SeqCst))
+    pub fn generation(&self) -> CacheGeneration {
+        CacheGeneration(self.store.generation.load(Ordering::SeqCst))
     }
 
-    /// Remembers a verdict by engines that had these versions when they were asked, unless the exit
-    /// code that gave it is one to ignore, or verdicts have been forgotten since `trust`.
-    pub fn remember_verdict(
+    /// Stores the verdict of engines that had these versions at the start of the scan. Stores nothing for an exit code
+    /// that is to be ignored, or when verdicts have been invalidated since `generation`.
+    pub fn store_verdict(
         &self,
         key: ContentKey,
-        judgement: &Judgement,
+        result: &ScanResult,
         versions: Versions,
-        trust: Trust,
+        generation: CacheGeneration,
     ) {
-        let said = Said::of(judgement, versions);
-        if self.is_good_for(&said, versions).is_none() {
+        let entry = VerdictEntry::new(result, versions);
+        if self.time_to_live(&entry, versions).is_none() {
             return;
         }
-        self.store.words.insert(key, self.store.since_now(said));
-        // It may have come in after the others were forgotten.
-        if self.trust() != trust {
-            self.store.words.remove(&key);
+        self.store.verdicts.insert(key, self.store.timed(entry));
+        // The entry may have been inserted after the invalidation.
+        if self.generation() != generation {
+            self.store.verdicts.remove(&key);
         }
     }
 
-    /// Forgets what was said of any content, by scans that are under way too.
-    pub fn forget_verdicts(&self) {
-        self.store.forgotten.fetch_add(1, Ordering::SeqCst);
-        self.store.words.clear();
+    /// Invalidates all verdicts, those of scans in progress included.
+    pub fn invalidate_verdicts(&self) {
+        self.store.generation.fetch_add(1, Ordering::SeqCst);
+        self.store.verdicts.clear();
     }
 
-    /// Remembers for a few seconds that a scan failed.
-    pub fn remember_failure(&self, key: ContentKey, failure: Arc<ScanError>) {
-        self.store.words.insert(key, self.store.since_now(Said::Failure(failure)));
+    /// Stores the failure of a scan for `failure_ttl`.
+    pub fn store_failure(&self, key: ContentKey, failure: Arc<ScanError>) {
+        self.store.verdicts.insert(key, self.store.timed(VerdictEntry::Failure(failure)));
     }
 
-    /// Keeps a clean body, if it is small enough.
-    pub fn remember_body(&self, body_hash: [u8; 32], body: &Bytes) {
+    /// Stores a clean body, if it is small enough.
+    pub fn store_body(&self, body_hash: [u8; 32], body: &Bytes) {
         if body.len() as u64 <= self.settings.max_file_size {
             self.store.bodies.insert(body_hash, body.clone());
         }
@@ -330,42 +330,44 @@ impl ResultCache {
 }
 
 impl Store {
-    fn since_now<T>(&self, value: T) -> Since<T> {
-        Since { value, made: Moment::after(self.begun) }
+    fn timed<T>(&self, value: T) -> Timed<T> {
+        Timed { value, stored: StoreTime::after(self.created) }
     }
 
-    /// `good_for`: how long such an entry is valid, if at all.
+    /// Returns a valid entry. `time_to_live` returns none for an invalid value.
     fn valid<K, V>(
         &self,
-        cache: &Cache<K, Since<V>>,
+        cache: &Cache<K, Timed<V>>,
         key: &K,
-        good_for: impl Fn(&V) -> Option<Duration>,
+        time_to_live: impl Fn(&V) -> Option<Duration>,
     ) -> Option<V>
     where
         K: Eq + std::hash::Hash,
         V: Clone,
     {
-        let holds = |entry: &Since<V>| {
-            let age = entry.made.until(Moment::after(self.begun));
-            good_for(&entry.value).is_some_and(|it| age < it)
+        let is_valid = |entry: &Timed<V>| {
+            let age = entry.stored.until(StoreTime::after(self.created));
+            time_to_live(&entry.value).is_some_and(|ttl| age < ttl)
         };
         let entry = cache.get(key)?;
-        if holds(&entry) {
+        if is_valid(&entry) {
             return Some(entry.value);
         }
-        // Another thread may have renewed it in between: only what has ended goes.
-        cache.remove_if(key, |entry| !holds(entry));
+        // Another thread may have renewed the entry in between: removes it only if it is invalid.
+        cache.remove_if(key, |entry| !is_valid(entry));
         None
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::scan::{engines::Fingerprint, filetype::Detector};
+    use mcs_filetype::Detector;
 
-    const KEY: ContentKey = ContentKey { content: [1; 32], judges: Fingerprint(2) };
-    const BY: Versions = Versions(3);
+    use super::*;
+
+    const KEY: ContentKey =
+        ContentKey { content: [1; 32], engines_fingerprint: EngineFingerprint(2) };
+    const VERSIONS: Versions = Versions(3);
 
     fn settings() -> Settings {
         Settings {
@@ -378,19 +380,19 @@ mod tests {
         }
     }
 
-    fn judgement(verdict: Verdict) -> Judgement {
-        Judgement { verdict, exit_code: Some(255), first_line: String::new(), without_some: false }
+    fn result(verdict: Verdict) -> ScanResult {
+        ScanResult { verdict, exit_code: Some(255), first_line: String::new(), is_partial: false }
     }
 
     #[test]
     fn entries_are_small() {
-        assert_eq!(size_of::<Since<Holding>>(), 16);
-        assert_eq!(size_of::<Since<Said>>(), 24);
+        assert_eq!(size_of::<Timed<CachedMedia>>(), 16);
+        assert_eq!(size_of::<Timed<VerdictEntry>>(), 24);
         assert_eq!(size_of::<ContentKey>(), 40);
     }
 
     #[test]
-    fn verdicts_come_back_as_they_were_given() {
+    fn returns_verdicts_as_stored() {
         let cache = ResultCache::new(settings());
         let detected = Detector::new().unwrap().detect_bytes(b"text");
         for verdict in [
@@ -398,52 +400,56 @@ mod tests {
             Verdict::NotClean { output: "Eicar".into() },
             Verdict::TypeForbidden { detected },
         ] {
-            cache.remember_verdict(KEY, &judgement(verdict.clone()), BY, cache.trust());
-            assert_eq!(cache.word(&KEY, &BY).unwrap().unwrap(), verdict);
-            let others = ContentKey { judges: Fingerprint(4), ..KEY };
-            assert!(cache.word(&others, &BY).is_none(), "others judge");
-            let newer = cache.word(&KEY, &Versions(4));
+            cache.store_verdict(KEY, &result(verdict.clone()), VERSIONS, cache.generation());
+            assert_eq!(cache.verdict(&KEY, &VERSIONS).unwrap().unwrap(), verdict);
+            let others = ContentKey { engines_fingerprint: EngineFingerprint(4), ..KEY };
+            assert!(cache.verdict(&others, &VERSIONS).is_none(), "other engines");
+            let newer = cache.verdict(&KEY, &Versions(4));
             assert_eq!(newer.is_none(), matches!(verdict, Verdict::Clean { .. }), "{newer:?}");
         }
-        let ignoring = cache.under(Settings { exit_codes_to_ignore: vec![255], ..settings() });
-        assert!(ignoring.word(&KEY, &BY).is_none());
+        let ignoring =
+            cache.with_settings(Settings { exit_codes_to_ignore: vec![255], ..settings() });
+        assert!(ignoring.verdict(&KEY, &VERSIONS).is_none());
     }
 
     #[test]
-    fn age_is_counted_from_when_an_entry_was_made() {
-        let second = |n: u64| Moment(n * 1_000_000_000);
+    fn age_counts_from_the_time_of_storing() {
+        let second = |n: u64| StoreTime(n * 1_000_000_000);
         assert_eq!(second(5).until(second(65)), Duration::from_secs(60));
         assert_eq!(second(5).until(second(5)), Duration::ZERO);
-        // By another processor's clock it may have been a moment later.
+        // Clocks of two processors may differ slightly.
         assert_eq!(second(5).until(second(4)), Duration::ZERO);
-        assert_eq!(Moment(0).until(Moment(u64::MAX)), Duration::from_nanos(u64::MAX));
+        assert_eq!(StoreTime(0).until(StoreTime(u64::MAX)), Duration::from_nanos(u64::MAX));
 
         let cache = ResultCache::new(settings());
-        let clean = judgement(Verdict::Clean { at: SystemTime::now() });
-        cache.remember_verdict(KEY, &clean, BY, cache.trust());
-        assert!(cache.word(&KEY, &BY).is_some());
-        let made = Instant::now();
-        while made.elapsed() < Duration::from_millis(2) {
+        let clean = result(Verdict::Clean { at: SystemTime::now() });
+        cache.store_verdict(KEY, &clean, VERSIONS, cache.generation());
+        assert!(cache.verdict(&KEY, &VERSIONS).is_some());
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_millis(2) {
             std::hint::spin_loop();
         }
         let shorter = Settings { ttl: Duration::from_millis(2), ..settings() };
-        assert!(cache.under(shorter).word(&KEY, &BY).is_none());
-        assert!(cache.word(&KEY, &BY).is_none(), "what has ended is gone");
+        assert!(cache.with_settings(shorter).verdict(&KEY, &VERSIONS).is_none());
+        assert!(cache.verdict(&KEY, &VERSIONS).is_none(), "expired entries are removed");
     }
 
     #[test]
-    fn a_clock_that_is_set_changes_no_entrys_age() {
+    fn stored_time_is_clamped_to_unix_seconds() {
         let cache = ResultCache::new(settings());
         let (long_ago, far) = (Duration::from_secs(1 << 31), Duration::from_secs(1 << 33));
-        for (at, told) in [
+        for (at, stored) in [
             (UNIX_EPOCH - long_ago, UNIX_EPOCH),
             (UNIX_EPOCH, UNIX_EPOCH),
             (UNIX_EPOCH + far, UNIX_EPOCH + Duration::from_secs(u32::MAX.into())),
             (UNIX_EPOCH + Duration::from_millis(1999), UNIX_EPOCH + Duration::from_secs(1)),
         ] {
-            let clean = judgement(Verdict::Clean { at });
-            cache.remember_verdict(KEY, &clean, BY, cache.trust());
-            assert_eq!(cache.word(&KEY, &BY).unwrap().unwrap(), Verdict::Clean { at: told });
+            let clean = result(Verdict::Clean { at });
+            cache.store_verdict(KEY, &clean, VERSIONS, cache.generation());
+            assert_eq!(
+                cache.verdict(&KEY, &VERSIONS).unwrap().unwrap(),
+                Verdict::Clean { at: stored }
+            );
         }
     }
 }

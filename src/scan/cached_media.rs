@@ -1,75 +1,75 @@
-//! What a media held when it was last fetched, as it is remembered: small, since there may be a
-//! hundred thousand of them. Knows no cache and no requester.
+//! Cache entry of an mxc URI: its content at the latest download. Small, because there may be 100 000 entries.
 
 use std::ops::Deref;
 
+use mcs_filetype::MediaType;
 use reqwest::header::HeaderValue;
 use triomphe::ThinArc;
 
-use super::{ScanRequest, filetype::MediaType};
+use super::request::ScanRequest;
 use crate::media::Head;
 
-/// What a media held, in one piece of memory with the values of its headers at the end. Cheap to clone.
+/// Content of an mxc URI. One allocation, with the header values at its end. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Holding(ThinArc<HoldingParts<Lengths>, u8>);
+pub struct CachedMedia(ThinArc<CachedMediaParts<Lengths>, u8>);
 
-/// What a media held. `H`: the homeserver's headers, for serving and for asking it again.
+/// Content of an mxc URI. `H` represents the homeserver's headers.
 #[derive(Debug)]
-pub struct HoldingParts<H = KeptHeaders> {
+pub struct CachedMediaParts<H = MediaHeaders> {
     /// SHA-256 of the plaintext.
     pub content: [u8; 32],
-    /// Bytes of the body, and of the plaintext.
+    /// Size of the body and of the plaintext, bytes.
     pub size: u64,
-    /// The plaintext's type, by content.
+    /// Type of the plaintext, by content.
     pub detected: MediaType,
-    #[expect(missing_docs, reason = "see the struct")]
+    /// Headers for serving the media and for asking the homeserver again.
     pub headers: H,
 }
 
-/// Values of headers, one after the other.
+/// Header values, concatenated.
 #[derive(Debug)]
-pub struct KeptHeaders {
+pub struct MediaHeaders {
     bytes: Vec<u8>,
     lengths: Lengths,
 }
 
-/// Of each value, or `ABSENT`.
+/// Length of each value, or `ABSENT`.
 #[derive(Debug)]
 pub struct Lengths([u16; 3]);
 
-/// No value is so long.
+/// Marks an absent value; larger than the length of any stored value.
 const ABSENT: u16 = u16::MAX;
 
-impl From<HoldingParts> for Holding {
-    fn from(parts: HoldingParts) -> Self {
-        let HoldingParts { content, size, detected, headers: KeptHeaders { bytes, lengths } } =
-            parts;
-        let parts = HoldingParts { content, size, detected, headers: lengths };
+impl From<CachedMediaParts> for CachedMedia {
+    fn from(parts: CachedMediaParts) -> Self {
+        let CachedMediaParts { content, size, detected, headers } = parts;
+        let MediaHeaders { bytes, lengths } = headers;
+        let parts = CachedMediaParts { content, size, detected, headers: lengths };
         Self(ThinArc::from_header_and_slice(parts, &bytes))
     }
 }
 
-impl Deref for Holding {
-    type Target = HoldingParts<Lengths>;
+impl Deref for CachedMedia {
+    type Target = CachedMediaParts<Lengths>;
 
     fn deref(&self) -> &Self::Target {
         &self.0.header.header
     }
 }
 
-impl<H> HoldingParts<H> {
-    /// SHA-256 of the body, for a request that this is held for. It is not kept: a plain media's is its
-    /// content, and an encrypted one has been taken in only because it is what the request names.
+impl<H> CachedMediaParts<H> {
+    /// Returns the SHA-256 of the body. It is not stored: for plain media it is the content's; for encrypted media the
+    /// request names it, and media with another hash is rejected.
     #[must_use]
     pub fn body_hash(&self, request: &ScanRequest) -> [u8; 32] {
-        request.decryption.as_ref().map_or(self.content, |it| *it.ciphertext_hash())
+        request.decryption.as_ref().map_or(self.content, |decryption| *decryption.ciphertext_hash())
     }
 }
 
-impl KeptHeaders {
-    /// Those of an answer. Each is [at most 4 KiB long](crate::media::homeserver).
+impl MediaHeaders {
+    /// Copies the headers of a response. Each value has [at most 4 KiB](crate::media::homeserver).
     #[must_use]
-    pub fn of(head: &Head) -> Self {
+    pub fn from_head(head: &Head) -> Self {
         let mut bytes = Vec::new();
         let lengths = [&head.content_type, &head.disposition, &head.etag].map(|value| {
             let value = value.as_ref().map(HeaderValue::as_bytes);
@@ -83,20 +83,20 @@ impl KeptHeaders {
     }
 }
 
-impl Holding {
-    /// `Content-Type`, as the homeserver gave it.
+impl CachedMedia {
+    /// Returns the homeserver's `Content-Type`.
     #[must_use]
     pub fn content_type(&self) -> Option<HeaderValue> {
         self.value(0)
     }
 
-    /// `Content-Disposition`, as the homeserver gave it.
+    /// Returns the homeserver's `Content-Disposition`.
     #[must_use]
     pub fn disposition(&self) -> Option<HeaderValue> {
         self.value(1)
     }
 
-    /// `ETag`, as the homeserver gave it.
+    /// Returns the homeserver's `ETag`.
     #[must_use]
     pub fn etag(&self) -> Option<HeaderValue> {
         self.value(2)
@@ -104,22 +104,23 @@ impl Holding {
 
     fn value(&self, index: usize) -> Option<HeaderValue> {
         let Lengths(lengths) = &self.headers;
-        let there = |length: &&u16| **length != ABSENT;
-        let length = lengths.get(index).filter(there)?;
-        let start = lengths.iter().take(index).filter(there).copied().map(usize::from).sum();
+        let is_present = |length: &&u16| **length != ABSENT;
+        let length = lengths.get(index).filter(is_present)?;
+        let start = lengths.iter().take(index).filter(is_present).copied().map(usize::from).sum();
         let bytes = self.0.slice.get(start..)?.get(..usize::from(*length))?;
-        // It was one.
+        // Cannot fail: the bytes are those of a header value.
         HeaderValue::from_bytes(bytes).ok()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use mcs_filetype::Detector;
+
     use super::*;
-    use crate::scan::filetype::Detector;
 
     #[test]
-    fn headers_come_back_as_they_were_and_absent_ones_stay_absent() {
+    fn keeps_header_values_and_their_absence() {
         let value = |text: &'static [u8]| Some(HeaderValue::from_bytes(text).unwrap());
         let values = [
             (value(b"image/png"), value(b"inline; filename=\"\xe4\""), value(b"\"1\"")),
@@ -136,17 +137,17 @@ mod tests {
                 etag: etag.clone(),
                 ..Head::default()
             };
-            let holding = Holding::from(HoldingParts {
+            let cached_media = CachedMedia::from(CachedMediaParts {
                 content: [7; 32],
                 size: 9,
                 detected: Detector::new().unwrap().detect_bytes(b"text"),
-                headers: KeptHeaders::of(&head),
+                headers: MediaHeaders::from_head(&head),
             });
-            assert_eq!(holding.content_type(), content_type);
-            assert_eq!(holding.disposition(), disposition);
-            assert_eq!(holding.etag(), etag);
-            assert_eq!((holding.content, holding.size), ([7; 32], 9));
-            assert_eq!(holding.detected.as_str(), "text/plain");
+            assert_eq!(cached_media.content_type(), content_type);
+            assert_eq!(cached_media.disposition(), disposition);
+            assert_eq!(cached_media.etag(), etag);
+            assert_eq!((cached_media.content, cached_media.size), ([7; 32], 9));
+            assert_eq!(cached_media.detected.as_str(), "text/plain");
         }
     }
 }

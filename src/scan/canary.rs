@@ -1,12 +1,10 @@
-//! The canary: a known-bad and a known-clean sample for each engine alone, the script in the real
-//! sandbox, at start and from time to time. A scanner whose signatures are missing, or one that a restriction
-//! keeps from its files, may say "clean" to everything; while the canary has another answer than the
-//! right ones, nothing is scanned.
+//! The canary: scans a known-infected and a known-clean sample with each engine alone, the script in the real sandbox,
+//! at start and at an interval. A scanner without signatures, or one that the sandbox keeps from its files, may report
+//! every file clean. While a result is wrong, no file is scanned.
 
 use std::{
     fs::File,
     io::{self, Cursor, Read},
-    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -14,99 +12,86 @@ use std::{
 use tokio::{sync::watch, time::sleep};
 use tracing::{error, info};
 
-use super::{ScanError, Verdict, engines::Engines, local::LocalScanner};
+use super::{
+    engines::Engines,
+    error::ScanError,
+    local::LocalScanner,
+    settings::{CanarySamples, CanarySettings},
+    verdict::Verdict,
+};
 use crate::chain::Chain;
 
-/// How long after a wrong answer the next one is asked for.
+/// Interval after a wrong result.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// The test file of the European Institute for Computer Antivirus Research, backwards: forwards, this
-/// program and its sources would be what scanners look for.
+/// The EICAR test file, reversed, so that scanners do not detect this program and its source.
 const EICAR_BACKWARDS: &[u8] =
     b"*H+H$!ELIF-TSET-SURIVITNA-DRADNATS-RACIE$}7)CC7)^P(45XZP\\4[PA@%P!O5X";
 
+/// The clean sample.
 const CLEAN_TEXT: &[u8] = b"A file without anything in it that a scanner could object to.\n";
 
-/// What the script is called where engines are named.
+/// Name of the script engine in messages.
 pub const THE_SCRIPT: &str = "the script";
 
-/// What the canary says of the engines.
+/// The canary's latest result.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum CanaryState {
-    /// Nothing yet: the first answer is awaited.
-    Awaited,
-    /// The last answers were the right ones, or nobody asks.
+    /// The first run has not finished.
+    Pending,
+    /// The latest results were right, or the canary is disabled.
     Passed,
-    /// One of them was not: why, on one line.
+    /// A result was wrong. The reason, on one line.
     Failed(Arc<str>),
 }
 
-/// `scan.canary`, checked.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Settings {
-    /// What is given to the engines.
-    pub samples: Samples,
-    /// From a right answer to the next question.
-    pub interval: Duration,
-}
-
-/// A sample that each engine has to refuse, and one that it has to let pass.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Samples {
-    /// The EICAR test file, and a line of text.
-    Eicar,
-    /// The operator's own, read anew each time.
-    #[expect(missing_docs, reason = "the names say it")]
-    Files { infected: PathBuf, clean: PathBuf },
-}
-
-/// The canary's word.
+/// A wrong result of the canary.
 #[derive(Debug, thiserror::Error)]
 pub enum CanaryError {
-    /// The worst there is: everything would pass.
-    #[error("{0} calls the infected sample clean")]
+    /// The engine may report every file clean.
+    #[error("{0} reports the infected sample as clean")]
     InfectedPassed(&'static str),
-    /// Nothing would pass.
-    #[error("{0} calls the clean sample not clean: {1:?}")]
+    /// The engine may report every file as not clean.
+    #[error("{0} reports the clean sample as not clean: {1:?}")]
     CleanRefused(&'static str, String),
-    /// Nothing would be known.
+    /// The engine failed.
     #[error("{0} gives no verdict on the {1} sample")]
     NoVerdict(&'static str, &'static str, #[source] ScanError),
 }
 
-/// Who asks.
+/// Runs the canary.
 #[derive(Debug)]
 pub struct Canary {
     scanner: LocalScanner,
-    settings: Settings,
+    settings: CanarySettings,
 }
 
 impl Canary {
-    /// One that asks this scanner's engines.
+    /// Creates a canary for the engines of this scanner.
     #[must_use]
-    pub fn new(scanner: LocalScanner, settings: Settings) -> Self {
+    pub fn new(scanner: LocalScanner, settings: CanarySettings) -> Self {
         Self { scanner, settings }
     }
 
-    /// Asks each engine about both samples, whatever the MIME lists say of them. One whose failures are
-    /// passed over may have no word, as long as another has.
+    /// Scans both samples with each engine; the MIME lists do not apply. An engine with `on_failure = "skip"` may fail,
+    /// as long as another engine has given right results.
     ///
     /// # Errors
-    /// The first answer that is not the right one.
+    /// The first wrong result.
     pub async fn check(&self) -> Result<(), CanaryError> {
         let engines = &self.scanner.engines;
-        let (mut silent, mut spoke) = (None, false);
+        let (mut failure, mut succeeded) = (None, false);
         for name in engines.names() {
-            match self.check_one(name, &engines.alone(name)).await {
-                Ok(()) => spoke = true,
+            match self.check_one(name, &engines.with_only(name)).await {
+                Ok(()) => succeeded = true,
                 Err(error @ CanaryError::NoVerdict(..)) if engines.may_fail(name) => {
-                    silent = silent.or(Some(error));
+                    failure = failure.or(Some(error));
                 }
                 Err(error) => return Err(error),
             }
         }
-        match silent {
-            Some(error) if !spoke => Err(error),
+        match failure {
+            Some(error) if !succeeded => Err(error),
             _ => Ok(()),
         }
     }
@@ -126,29 +111,32 @@ impl Canary {
         }
     }
 
-    /// Asks again and again, and says in `state` what the last answers were. Ends with whoever
-    /// listens there. After each wrong verdict, `distrust` is called: what was said of
-    /// late is as wrong as that.
-    pub async fn watch(self, state: watch::Sender<CanaryState>, distrust: impl Fn() + Send) {
+    /// Runs the canary periodically and publishes the latest result in `state`, until `state` has no receiver. Calls
+    /// `invalidate` after each wrong verdict, because recent verdicts may be wrong as well.
+    pub async fn run_periodically(
+        self,
+        state: watch::Sender<CanaryState>,
+        invalidate: impl Fn() + Send,
+    ) {
         while !state.is_closed() {
-            let wrong = self.check().await.err();
-            let now = match &wrong {
+            let error = self.check().await.err();
+            let current = match &error {
                 None => CanaryState::Passed,
-                Some(wrong) => CanaryState::Failed(Chain(wrong).to_string().into()),
+                Some(error) => CanaryState::Failed(Chain(error).to_string().into()),
             };
-            let before = state.send_replace(now.clone());
-            if !matches!(wrong, None | Some(CanaryError::NoVerdict(..))) {
-                distrust();
+            let previous = state.send_replace(current.clone());
+            if !matches!(error, None | Some(CanaryError::NoVerdict(..))) {
+                invalidate();
             }
-            match &now {
-                // Told when it changes: what goes on for hours fills no log.
-                now if *now == before => {}
-                CanaryState::Failed(why) => {
-                    error!(%why, "not ready: the canary's answer is wrong");
+            match &current {
+                // Only changes are logged, so that a lasting failure does not fill the log.
+                current if *current == previous => {}
+                CanaryState::Failed(cause) => {
+                    error!(%cause, "not ready: the canary failed");
                 }
-                _ => info!("ready: each engine knows a bad file from a good one"),
+                _ => info!("ready: the canary passed"),
             }
-            let pause = if wrong.is_some() { RETRY } else { self.settings.interval };
+            let pause = if error.is_some() { RETRY } else { self.settings.interval };
             tokio::select! {
                 () = sleep(pause) => {}
                 () = state.closed() => {}
@@ -165,7 +153,7 @@ impl Canary {
         let no_verdict = |error| CanaryError::NoVerdict(name, kind.name(), error);
         let (sample, length) =
             self.settings.samples.open(kind).map_err(|error| no_verdict(ScanError::Disk(error)))?;
-        self.scanner.ask(engine, sample, length).await.map_err(no_verdict)
+        self.scanner.scan_with(engine, sample, length).await.map_err(no_verdict)
     }
 }
 
@@ -184,8 +172,8 @@ impl Kind {
     }
 }
 
-impl Samples {
-    /// The sample, and its length in bytes.
+impl CanarySamples {
+    /// Opens a sample. Returns its content and its length in bytes.
     fn open(&self, kind: Kind) -> io::Result<(Box<dyn Read + Send>, u64)> {
         let path = match (self, kind) {
             (Self::Eicar, Kind::Infected) => {
@@ -211,12 +199,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_infected_sample_is_the_eicar_test_file() {
-        let (mut sample, length) = Samples::Eicar.open(Kind::Infected).unwrap();
+    fn infected_sample_is_the_eicar_test_file() {
+        let (mut sample, length) = CanarySamples::Eicar.open(Kind::Infected).unwrap();
         let mut bytes = Vec::new();
         sample.read_to_end(&mut bytes).unwrap();
         assert_eq!(bytes.len() as u64, length);
-        // As eicar.org gives it out.
+        // Start of the SHA-256 of the file at eicar.org.
         assert_eq!(Sha256::digest(&bytes)[..8], [0x27, 0x5a, 0x02, 0x1b, 0xbf, 0xb6, 0x48, 0x9e]);
     }
 }

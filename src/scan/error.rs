@@ -1,65 +1,66 @@
-//! Why a scan comes to no verdict, and whose affair that is. Knows nothing of how it is told to clients.
+//! Errors of scans. The HTTP module maps them to responses.
 
-use super::{engines, script};
-use crate::media::FetchError;
+use std::sync::Arc;
 
-/// Why there is no verdict. Shared by all who waited for it.
+use super::engines::error::{EngineFailure, ScriptFailure};
+use crate::media::{FetchError, ingest::IngestError};
+
+/// Reason why there is no verdict. Shared by all requests that waited for the same job.
 #[derive(Debug, thiserror::Error)]
 pub enum ScanError {
-    /// The media could not be fetched, or the homeserver does not let this requester have it.
+    /// The download failed, or the homeserver denied the requester access.
     #[error("the media could not be fetched")]
     Fetch(#[source] FetchError),
-    /// The ciphertext is not the one that the client's hash names.
-    #[error("the ciphertext's SHA-256 is not the one given")]
+    /// The homeserver denied access to cached media, or could not be asked.
+    #[error("the requester could not be authorised")]
+    Authorisation(#[source] Arc<FetchError>),
+    /// The ciphertext does not match the hash in the client's request.
+    #[error("the ciphertext does not match its SHA-256")]
     HashMismatch,
-    /// Clients with a 64-bit counter and clients with a 128-bit counter would decrypt the media to two
+    /// Clients with a 64-bit counter and clients with a 128-bit counter would decrypt the media to different
     /// plaintexts.
     #[error("the low 64 bits of iv would wrap within the media: more than {limit} bytes")]
     CounterWraps {
-        /// Bytes before the wrap.
+        /// Size before the wrap, bytes.
         limit: u64,
     },
-    /// The canary's last answer was wrong, or is awaited: nothing is scanned.
-    #[error("the canary's answer is wrong or awaited")]
+    /// The latest run of the canary failed, or the first has not finished. No file is scanned.
+    #[error("the canary has not passed")]
     NotReady,
-    /// The queue is full.
     #[error("the queue is full")]
     Overloaded,
     /// `scan.max_spool_size` is used up.
     #[error("the spool's budget is used up")]
     SpoolFull,
-    /// `scan.deadline` passed.
+    /// `scan.deadline` expired.
     #[error("the deadline passed while the job was {0}")]
     Deadline(Phase),
     /// The script ran and gave no verdict.
     #[error("the script failed")]
-    Script(#[source] script::ScriptFailure),
-    /// Another engine gave none.
+    Script(#[source] ScriptFailure),
+    /// An engine other than the script gave no verdict.
     #[error("the engine {0} failed")]
-    Engine(&'static str, #[source] engines::EngineFailure),
-    /// The contents need a password, and `scan.on_encrypted` is "fail".
+    Engine(&'static str, #[source] EngineFailure),
+    /// The contents need a password, and `scan.on_encrypted` is "fail". Contains what is encrypted.
     #[error("the contents need a password: {0}")]
     Encrypted(String),
-    /// Every engine was skipped.
-    #[error("no engine had a word on the media: each was skipped")]
-    NobodyAsked,
-    /// The sandbox refused, or its helper died.
+    #[error("no engine gave a verdict: all were skipped")]
+    NoEngine,
+    /// The sandbox could not prepare or run a job, or its helper ended.
     #[error("the sandbox failed")]
     Sandbox(#[source] mcs_sandbox::Error),
-    /// The disk failed: full, read-only, gone.
+    /// A disk that is full or read-only, for example.
     #[error("a file could not be read or written")]
     Disk(#[source] std::io::Error),
-    /// A worker panicked over this job.
+    /// The job panicked.
     #[error("the worker panicked")]
     Panicked,
-    /// The service is stopping.
     #[error("the service is stopping")]
     Stopping,
 }
 
-/// Where a job was.
+/// Phase of a job when its deadline expired.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[expect(missing_docs, reason = "the names say it")]
 pub enum Phase {
     Queued,
     Downloading,
@@ -77,11 +78,12 @@ impl std::fmt::Display for Phase {
 }
 
 impl ScanError {
-    /// One word for it, of a fixed list; for metrics.
+    /// Returns the value of the metrics label `cause`, from a fixed list.
     #[must_use]
     pub fn cause(&self) -> &'static str {
         match self {
             Self::Fetch(error) => error.cause(),
+            Self::Authorisation(error) => error.cause(),
             Self::HashMismatch => "hash_mismatch",
             Self::CounterWraps { .. } => "counter_wraps",
             Self::NotReady => "not_ready",
@@ -90,12 +92,12 @@ impl ScanError {
             Self::Deadline(Phase::Queued) => "deadline_queued",
             Self::Deadline(Phase::Downloading) => "deadline_downloading",
             Self::Deadline(Phase::Scanning) => "deadline_scanning",
-            Self::Script(script::ScriptFailure::TimedOut) => "script_timeout",
-            Self::Script(script::ScriptFailure::Signaled(_)) => "script_signal",
-            Self::Script(script::ScriptFailure::FailureExitCode(_)) => "script_exit_code",
+            Self::Script(ScriptFailure::TimedOut) => "script_timeout",
+            Self::Script(ScriptFailure::Signaled(_)) => "script_signal",
+            Self::Script(ScriptFailure::FailureExitCode(_)) => "script_exit_code",
             Self::Engine(_, error) => error.cause(),
             Self::Encrypted(_) => "encrypted",
-            Self::NobodyAsked => "nobody_asked",
+            Self::NoEngine => "no_engine",
             Self::Sandbox(_) => "sandbox",
             Self::Disk(_) => "disk",
             Self::Panicked => "panicked",
@@ -103,17 +105,16 @@ impl ScanError {
         }
     }
 
-    /// Whether a failure from before the homeserver gave a media out tells others nothing, so that
-    /// the next of them asks in their own name.
+    /// Returns whether a failure before the homeserver granted the media may be specific to the initiator of the job,
+    /// so that another waiting request retries with its own token.
     ///
-    /// What a homeserver answers may hang on the token, the forwarded headers and `timeout_ms` of the
-    /// one who asked: a 429 is theirs, so is the 500 for a token that is no text, and who waits one
-    /// millisecond for an upload hears that it is not there. A place in the queue, and the time spent
-    /// there, are their lane's. What is left is the same for all: nobody was there to ask, or the
-    /// fault is ours.
-    pub(super) fn is_its_senders_alone(&self) -> bool {
+    /// The homeserver's response may depend on the token, the forwarded headers and `timeout_ms` of the request: a 429
+    /// is for one user, a malformed token may cause a 500, and a request that waits one millisecond for an upload gets
+    /// "not yet uploaded". The wait in the queue depends on the tenant. All other failures are the same for all
+    /// requests: the homeserver cannot be reached, or the fault is in this service.
+    pub(super) fn is_requester_specific(&self) -> bool {
         match self {
-            // Not a connection that was closed on a request: the next may be more to the server's taste.
+            // A server that closed the connection after it received the request may accept the next request.
             Self::Fetch(FetchError::Unreachable(cause)) => {
                 !cause.downcast_ref().is_some_and(reqwest::Error::is_connect)
             }
@@ -125,12 +126,33 @@ impl ScanError {
             | Self::Script(_)
             | Self::Engine(..)
             | Self::Encrypted(_)
-            | Self::NobodyAsked
+            | Self::NoEngine
             | Self::Sandbox(_)
             | Self::Disk(_)
             | Self::Panicked
             | Self::Stopping => false,
-            Self::Fetch(_) | Self::Overloaded | Self::Deadline(_) => true,
+            Self::Fetch(_) | Self::Authorisation(_) | Self::Overloaded | Self::Deadline(_) => true,
+        }
+    }
+}
+
+impl From<IngestError> for ScanError {
+    fn from(error: IngestError) -> Self {
+        match error {
+            IngestError::HashMismatch => Self::HashMismatch,
+            IngestError::CounterWraps { limit } => Self::CounterWraps { limit },
+            IngestError::SpoolFull => Self::SpoolFull,
+            IngestError::Disk(error) => Self::Disk(error),
+            IngestError::TooLarge { limit } => Self::Fetch(FetchError::TooLarge { limit }),
+        }
+    }
+}
+
+impl From<FetchError> for ScanError {
+    fn from(error: FetchError) -> Self {
+        match error {
+            FetchError::Ingest(error) => error.into(),
+            error => Self::Fetch(error),
         }
     }
 }
@@ -140,30 +162,36 @@ mod tests {
     use std::{sync::Arc, time::Duration};
 
     use super::*;
-    use crate::{media::homeserver::Homeservers, scan::queue};
+    use crate::{media::homeserver::Homeservers, scan::request::ScanRequest};
 
-    fn alone(error: FetchError) -> bool {
-        ScanError::Fetch(error).is_its_senders_alone()
+    fn is_requester_specific(error: FetchError) -> bool {
+        ScanError::Fetch(error).is_requester_specific()
     }
 
     #[test]
-    fn what_a_requester_may_have_brought_about_is_theirs_alone() {
+    fn failures_that_depend_on_the_request_are_requester_specific() {
         for status in [400, 403, 429] {
-            assert!(alone(FetchError::Refused { status, retry_after: None }));
+            assert!(is_requester_specific(FetchError::Refused { status, retry_after: None }));
         }
-        assert!(alone(FetchError::MissingToken) && alone(FetchError::UnknownToken));
-        assert!(alone(FetchError::NotFound) && alone(FetchError::NotYetUploaded));
-        assert!(alone(FetchError::TimedOut("no answer")));
-        assert!(alone(FetchError::Upstream { status: 500 }));
-        // Told before who may have the media is.
-        assert!(alone(FetchError::TooLarge { limit: 1 }));
-        assert!(alone(FetchError::Unreachable("closed on the request".into())));
-        assert!(ScanError::Overloaded.is_its_senders_alone());
-        assert!(ScanError::Deadline(Phase::Queued).is_its_senders_alone());
+        assert!(
+            is_requester_specific(FetchError::MissingToken)
+                && is_requester_specific(FetchError::UnknownToken)
+        );
+        assert!(
+            is_requester_specific(FetchError::NotFound)
+                && is_requester_specific(FetchError::NotYetUploaded)
+        );
+        assert!(is_requester_specific(FetchError::TimedOut("no answer")));
+        assert!(is_requester_specific(FetchError::Upstream { status: 500 }));
+        // Occurs before the homeserver grants the media.
+        assert!(is_requester_specific(FetchError::TooLarge { limit: 1 }));
+        assert!(is_requester_specific(FetchError::Unreachable("closed after the request".into())));
+        assert!(ScanError::Overloaded.is_requester_specific());
+        assert!(ScanError::Deadline(Phase::Queued).is_requester_specific());
     }
 
     #[test]
-    fn what_metrics_count_from_the_start_are_causes() {
+    fn metrics_list_the_causes_of_server_faults() {
         let disk = || std::io::Error::from(std::io::ErrorKind::StorageFull);
         let causes = [
             ScanError::NotReady,
@@ -171,20 +199,20 @@ mod tests {
             ScanError::SpoolFull,
             ScanError::Deadline(Phase::Queued),
             ScanError::Deadline(Phase::Scanning),
-            ScanError::Script(script::ScriptFailure::TimedOut),
-            ScanError::Script(script::ScriptFailure::Signaled(9)),
-            ScanError::Script(script::ScriptFailure::FailureExitCode(2)),
-            ScanError::Sandbox(mcs_sandbox::Error::Undispatched),
+            ScanError::Script(ScriptFailure::TimedOut),
+            ScanError::Script(ScriptFailure::Signaled(9)),
+            ScanError::Script(ScriptFailure::FailureExitCode(2)),
+            ScanError::Sandbox(mcs_sandbox::Error::HelperNotFound),
             ScanError::Disk(disk()),
             ScanError::Panicked,
         ];
-        assert_eq!(causes.map(|error| error.cause()), crate::metrics::OUR_CAUSES);
+        assert_eq!(causes.map(|error| error.cause()), crate::metrics::SERVER_FAULT_CAUSES);
     }
 
     #[tokio::test]
-    async fn what_would_befall_anybody_is_told_to_all() {
-        assert!(!alone(FetchError::ForbiddenAddress("10.0.0.1".to_owned())));
-        assert!(!ScanError::Stopping.is_its_senders_alone());
+    async fn other_failures_are_shared() {
+        assert!(!is_requester_specific(FetchError::ForbiddenAddress("10.0.0.1".to_owned())));
+        assert!(!ScanError::Stopping.is_requester_specific());
 
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
@@ -193,10 +221,10 @@ mod tests {
                 drop(listener.accept().await.unwrap());
             }
         });
-        assert!(alone(unreachable(&base).await), "closed on the request");
+        assert!(is_requester_specific(unreachable(&base).await), "closed after the request");
         closing.abort();
         assert!(closing.await.unwrap_err().is_cancelled());
-        assert!(!alone(unreachable(&base).await), "nobody listens");
+        assert!(!is_requester_specific(unreachable(&base).await), "connection refused");
     }
 
     async fn unreachable(base: &str) -> FetchError {
@@ -218,7 +246,7 @@ mod tests {
             authorisation_ttl: Duration::ZERO,
         };
         let homeservers = Homeservers::new(&settings, Arc::default());
-        let mut request = queue::tests::request("a.example", None).fetch;
+        let mut request = ScanRequest::for_test("a.example", None).fetch;
         request.origin = crate::media::Origin::Configured(Arc::new(base));
         let error = homeservers.unwrap().open(&request).await.unwrap_err();
         assert!(matches!(error, FetchError::Unreachable(_)), "{error}");

@@ -1,5 +1,5 @@
-//! Scans files of this machine exactly as the service would scan a media: the same sandbox, the same
-//! engines, the same lists. For `scan FILE…`, and for the canary.
+//! Scans local files as the service scans media: the same sandbox, engines and lists. For `scan FILE…` and for the
+//! canary.
 
 use std::{
     fs::File,
@@ -9,60 +9,64 @@ use std::{
     sync::Arc,
 };
 
+use mcs_filetype::{Detector, MimeRules};
 use mcs_sandbox::Sandbox;
 
 use super::{
-    ScanError, Settings, Verdict,
-    bench::Bench,
-    engines::{Engines, Run},
-    filetype::{Detector, MimeRules},
-    script::Removal,
-    worker::{blocking, finish},
+    detection::finish_and_detect,
+    engines::{EngineRun, Engines},
+    error::ScanError,
+    removal::RemovalCommand,
+    settings::Settings,
+    task::blocking,
+    verdict::Verdict,
+    work_dir::WorkDir,
 };
 use crate::{
-    identity::by,
+    identity::denied_user,
     media::{
         FetchError,
-        intake::{Intake, IntakeError, Plan},
+        ingest::{Ingest, IngestError, IngestOptions},
         spool::Spool,
     },
 };
+
+/// Size of the buffer for copying a file, bytes.
+const COPY_BUFFER: usize = 256 * 1024;
 
 /// Scans local files.
 #[derive(Debug)]
 pub struct LocalScanner {
     /// `[scan]`
     pub settings: Settings,
-    /// Where the script runs.
+    /// Runs programs.
     pub sandbox: Sandbox,
-    /// The engines of these settings.
+    /// The engines that these settings configure.
     pub engines: Engines,
-    /// Where the files' copies lie.
+    /// Stores the copies of the files.
     pub spool: Spool,
-    /// Who names types.
+    /// Detects types.
     pub detector: Arc<Detector>,
-    /// Largest file, bytes: `download.max_size`.
+    /// `download.max_size`, bytes.
     pub max_size: u64,
 }
 
-/// Why there is no verdict on a file.
+/// Reason why a local file has no verdict.
 #[derive(Debug, thiserror::Error)]
 pub enum LocalError {
-    /// It is not there, or not for this user.
-    #[error("it cannot be opened{}", by(.0))]
+    #[error("the file cannot be opened{}", denied_user(.0))]
     Open(#[source] io::Error),
-    /// Nothing in it is looked for.
-    #[error("it is a directory: name the files in it")]
+    /// Directories are not searched for files.
+    #[error("the path is a directory; pass the paths of its files")]
     Directory,
-    /// A FIFO, a socket, a device.
-    #[error("it is not a regular file")]
-    NoFile,
-    /// A file larger than the service takes.
+    /// A FIFO, a socket or a device.
+    #[error("not a regular file")]
+    NotRegularFile,
+    /// The service would reject media of this size as well.
     #[error(
-        "it is larger than {0} bytes (download.max_size, or what scan.max_spool_size leaves of it)"
+        "the file is larger than {0} bytes (download.max_size, or less if scan.max_spool_size requires it)"
     )]
     TooLarge(u64),
-    /// As in the service.
     #[error(transparent)]
     Scan(ScanError),
 }
@@ -70,7 +74,7 @@ pub enum LocalError {
 impl From<ScanError> for LocalError {
     fn from(error: ScanError) -> Self {
         match error {
-            // Nobody has fetched it.
+            // Has a message of its own, because nothing was downloaded.
             ScanError::Fetch(FetchError::TooLarge { limit }) => Self::TooLarge(limit),
             error => Self::Scan(error),
         }
@@ -78,12 +82,12 @@ impl From<ScanError> for LocalError {
 }
 
 impl LocalScanner {
-    /// The verdict on one file.
+    /// Scans one file.
     ///
     /// # Errors
-    /// The file's own, or what can befall any scan.
+    /// [`LocalError`]
     pub async fn scan(&self, path: &Path) -> Result<Verdict, LocalError> {
-        // Without O_NONBLOCK a FIFO would wait for somebody who writes.
+        // Without O_NONBLOCK, opening a FIFO would wait for a writer.
         let opened = File::options().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path);
         let source = opened.map_err(LocalError::Open)?;
         let metadata = source.metadata().map_err(LocalError::Open)?;
@@ -91,16 +95,16 @@ impl LocalScanner {
             return Err(LocalError::Directory);
         }
         if !metadata.is_file() {
-            return Err(LocalError::NoFile);
+            return Err(LocalError::NotRegularFile);
         }
         Ok(self.run(&self.engines, source, metadata.len(), &self.settings.mime).await?)
     }
 
-    /// These engines' verdict on `length` bytes, whatever their type.
+    /// Scans `length` bytes of `source` with these engines; the MIME lists do not apply.
     ///
     /// # Errors
-    /// What can befall any scan.
-    pub async fn ask(
+    /// [`ScanError`]
+    pub async fn scan_with(
         &self,
         engines: &Engines,
         source: impl Read + Send + 'static,
@@ -116,12 +120,12 @@ impl LocalScanner {
         length: u64,
         mime: &MimeRules,
     ) -> Result<Verdict, ScanError> {
-        let removal = Removal::of(&self.settings);
-        let for_programs = engines.need_sandbox() || removal.is_some();
-        let sandbox = for_programs.then_some(&self.sandbox);
-        let (mut bench, file) = Bench::prepare(sandbox, &self.spool).await?;
-        let plan = Plan {
-            account: self.spool.own_account(),
+        let removal_command = RemovalCommand::from_settings(&self.settings);
+        let needs_sandbox = engines.needs_sandbox() || removal_command.is_some();
+        let sandbox = needs_sandbox.then_some(&self.sandbox);
+        let (mut work_dir, file) = WorkDir::prepare(sandbox, &self.spool).await?;
+        let options = IngestOptions {
+            account: self.spool.unlimited_account(),
             max_size: self.max_size,
             memory_limit: 0,
             keep_large: false,
@@ -130,30 +134,30 @@ impl LocalScanner {
         };
         let (spool, detector) = (self.spool.clone(), Arc::clone(&self.detector));
         let (detected, plaintext) = blocking(move || {
-            let mut intake = Intake::begin(&spool, plan, Some(length))?;
-            let mut buffer = vec![0; 256 * 1024];
+            let mut ingest = Ingest::new(&spool, options, Some(length))?;
+            let mut buffer = vec![0; COPY_BUFFER];
             loop {
-                match source.read(&mut buffer).map_err(IntakeError::Disk)? {
+                match source.read(&mut buffer).map_err(IngestError::Disk)? {
                     0 => break,
-                    n => intake.write(buffer.get(..n).unwrap_or_default())?,
+                    n => ingest.write(buffer.get(..n).unwrap_or_default())?,
                 }
             }
-            let nothing = || IntakeError::Disk(io::ErrorKind::NotFound.into());
-            let (taken, detected) = finish(intake, &detector)?;
-            detected.zip(taken.plaintext).ok_or_else(nothing)
+            let not_found = || IngestError::Disk(io::ErrorKind::NotFound.into());
+            let (ingested, detected) = finish_and_detect(ingest, &detector)?;
+            detected.zip(ingested.plaintext).ok_or_else(not_found)
         })
         .await?;
         let verdict = if mime.allows(detected.as_str()) {
-            bench.hold(plaintext)?;
-            let run = match bench.expose() {
-                Some(media) => Box::pin(engines.judge(media)).await,
-                None => Run::prevented(ScanError::Stopping),
+            work_dir.set_plaintext(plaintext)?;
+            let run = match work_dir.sample_access() {
+                Some(sample) => Box::pin(engines.scan(sample)).await,
+                None => EngineRun::prevented(ScanError::Stopping),
             };
-            run.outcome.map(|judgement| judgement.verdict)
+            run.outcome.map(|result| result.verdict)
         } else {
             Ok(Verdict::TypeForbidden { detected })
         };
-        bench.clear(removal.as_ref()).await;
+        work_dir.clean_up(removal_command.as_ref()).await;
         verdict
     }
 }

@@ -1,69 +1,89 @@
-//! `[scan]` and what belongs to it, checked. Knows nothing of the file that it comes from.
+//! The validated settings of `[scan]`.
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use super::{canary, encrypted::OnEncrypted, engines, filetype};
+use mcs_filetype::MimeRules;
 
-/// `[scan]`, checked.
+use super::{encrypted::OnEncrypted, engines};
+
+/// `[scan]`, validated.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Who has to agree: at least one, each kind once.
-    pub engines: Vec<engines::Kind>,
-    /// The outcome for contents that need a password, by their own headers or by an engine's word.
+    /// The engines, at least one, each kind at most once. All must report a file clean.
+    pub engines: Vec<engines::EngineSettings>,
+    /// Outcome for contents that need a password, detected by the service or by an engine.
     pub on_encrypted: OnEncrypted,
-    /// How often engines are asked for their versions.
+    /// Interval at which remote engines are asked for their versions.
     pub version_interval: Duration,
-    /// The script, where it is one of them, and the arguments before the media's path.
+    /// The script, if it is one of the engines.
     pub script: Option<PathBuf>,
-    #[expect(missing_docs, reason = "see `script`")]
+    /// The script's arguments; the path of the file is appended.
     pub script_args: Vec<OsString>,
-    /// The script's time limit.
+    /// Time limit of one run of the script.
     pub timeout: Duration,
-    /// From acceptance to verdict.
+    /// Time limit from acceptance of a request to its verdict.
     pub deadline: Duration,
-    /// Jobs in progress at a time, 1..=1024.
+    /// Number of concurrent jobs, 1..=1024.
     pub workers: usize,
-    /// Scripts at a time, 1..=workers.
+    /// Number of concurrent programs in the sandbox, 1..=workers.
     pub max_scripts: usize,
-    /// Jobs waiting, 1..=65536.
+    /// Maximum number of waiting jobs, 1..=65536.
     pub queue_capacity: usize,
-    /// Absolute; matches `[A-Za-z0-9._/-]+`, since scripts leave `$1` unquoted.
+    /// Absolute path, of `[A-Za-z0-9._/-]+`, because scripts leave `$1` unquoted.
     pub temp_directory: PathBuf,
-    /// Whether it may be a directory that other users can replace.
+    /// Whether other users may be able to replace the directory.
     pub temp_directory_shared: bool,
-    /// Bytes on the spool over all jobs and bodies being served.
+    /// Disk limit of all jobs and of all bodies being served, bytes.
     pub max_spool_size: u64,
-    /// Program and arguments; the media's path is appended.
+    /// Program and arguments; the path of the file is appended.
     pub removal_command: Option<(PathBuf, Vec<OsString>)>,
-    /// By content.
-    pub mime: filetype::MimeRules,
-    /// Bytes of the script's stdout that are kept.
+    /// The allowed types, by content.
+    pub mime: MimeRules,
+    /// Maximum length of a finding, bytes.
     pub max_output_size: usize,
-    /// Exit codes that are failures rather than verdicts; never contains 0.
+    /// Exit codes of the script that are failures rather than verdicts; never contains 0.
     pub failure_exit_codes: Vec<i32>,
-    /// What the script is tried with, if it is.
-    pub canary: Option<canary::Settings>,
+    /// The canary, if there is one.
+    pub canary: Option<CanarySettings>,
 }
 
 impl Settings {
-    /// `[rules]`, where they are asked.
+    /// Returns `[rules]`, if the rules are one of the engines.
     #[must_use]
     pub fn rules(&self) -> Option<&engines::rules::Settings> {
-        self.engines.iter().find_map(|kind| match kind {
-            engines::Kind::Rules(rules) => Some(rules),
+        self.engines.iter().find_map(|engine| match engine {
+            engines::EngineSettings::Rules(rules) => Some(rules),
             _ => None,
         })
     }
 
-    /// What one media may take with all engines one after the other.
+    /// Returns the sum of all engines' time limits.
     #[must_use]
     pub fn time_limits(&self) -> Duration {
-        let limit = |kind: &engines::Kind| match kind {
-            engines::Kind::Script(_) => self.timeout,
-            engines::Kind::Rules(rules) => rules.timeout,
-            engines::Kind::Clamd(clamd) => clamd.timeout,
-            engines::Kind::Icap(icap) => icap.timeout,
+        let limit = |engine: &engines::EngineSettings| match engine {
+            engines::EngineSettings::Script(_) => self.timeout,
+            engines::EngineSettings::Rules(rules) => rules.timeout,
+            engines::EngineSettings::Clamd(clamd) => clamd.timeout,
+            engines::EngineSettings::Icap(icap) => icap.timeout,
         };
         self.engines.iter().map(limit).fold(Duration::ZERO, Duration::saturating_add)
     }
+}
+
+/// `scan.canary`, validated.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CanarySettings {
+    /// The samples.
+    pub samples: CanarySamples,
+    /// Interval after a right result.
+    pub interval: Duration,
+}
+
+/// A sample that every engine must report as not clean, and one that it must report as clean.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum CanarySamples {
+    /// The EICAR test file, and a line of text.
+    Eicar,
+    /// The operator's own files, read for each run.
+    Files { infected: PathBuf, clean: PathBuf },
 }

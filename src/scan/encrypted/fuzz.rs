@@ -4,50 +4,52 @@
 
 use std::{cell::Cell, io};
 
-use super::{Encryption, ReadAt, detect};
+use super::{detect::detect, encryption::Encryption, reader::ReadAt};
 
-/// A file that counts reads and their bytes. A read returns at most `most` bytes.
-struct Counted<'a> {
+/// A file that counts reads and their bytes.
+struct CountingFile<'a> {
     bytes: &'a [u8],
-    most: usize,
-    read: Cell<u64>,
+    /// Maximum number of bytes per read.
+    read_size: usize,
+    read_bytes: Cell<u64>,
     reads: Cell<u64>,
 }
 
-impl ReadAt for Counted<'_> {
+impl ReadAt for CountingFile<'_> {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let most = buffer.len().min(self.most);
-        let read = self.bytes.read_at(buffer.get_mut(..most).unwrap_or_default(), offset)?;
+        let length = buffer.len().min(self.read_size);
+        let count = self.bytes.read_at(buffer.get_mut(..length).unwrap_or_default(), offset)?;
         self.reads.set(self.reads.get() + 1);
-        self.read.set(self.read.get() + read as u64);
-        Ok(read)
+        self.read_bytes.set(self.read_bytes.get() + count as u64);
+        Ok(count)
     }
 }
 
-/// Examines these bytes as a file.
+/// Checks one input: the bytes of a file.
 ///
 /// # Panics
-/// Where the bound on reads is broken, or where the result depends on how the file is read.
-pub fn file(bytes: &[u8]) {
-    let whole = examined(bytes, usize::MAX, bytes.len() as u64);
-    let piecewise = examined(bytes, 1021, bytes.len() as u64);
-    let bounded = [whole, piecewise].contains(&Some(Encryption::Unbounded));
-    assert!(whole == piecewise || bounded, "{whole:?} {piecewise:?}");
-    // Covers a file that is truncated while it is read.
-    let _cut = examined(bytes, usize::MAX, bytes.len() as u64 + 4096);
+/// If the bound on reads is exceeded, or if the result depends on the lengths of reads.
+pub fn check(bytes: &[u8]) {
+    let whole = examine(bytes, usize::MAX, bytes.len() as u64);
+    let piecewise = examine(bytes, 1021, bytes.len() as u64);
+    let is_unbounded = [whole, piecewise].contains(&Some(Encryption::Unbounded));
+    assert!(whole == piecewise || is_unbounded, "{whole:?} {piecewise:?}");
+    // A file that is truncated while it is examined.
+    let _truncated = examine(bytes, usize::MAX, bytes.len() as u64 + 4096);
 }
 
-pub(super) fn examined(bytes: &[u8], most: usize, length: u64) -> Option<Encryption> {
-    let file = Counted { bytes, most, read: Cell::new(0), reads: Cell::new(0) };
-    let found = detect(&file, length).expect("bytes in memory are read");
+/// Examines a file and checks the cost of its reads.
+pub(super) fn examine(bytes: &[u8], read_size: usize, length: u64) -> Option<Encryption> {
+    let file = CountingFile { bytes, read_size, read_bytes: Cell::new(0), reads: Cell::new(0) };
+    let encryption = detect(&file, length).expect("reads from memory cannot fail");
     let bound = length * 8 + (16 << 20);
-    let cost = file.read.get() + 128 * file.reads.get();
+    let cost = file.read_bytes.get() + 128 * file.reads.get();
     assert!(cost <= bound, "{cost} of {bound} for {length} bytes");
-    found
+    encryption
 }
 
 #[cfg(test)]
 #[test]
-fn inputs_kept_by_the_fuzzer_hold() {
-    crate::scan::engines::fake::each_of_corpus("encrypted", file);
+fn kept_inputs_satisfy_invariants() {
+    crate::scan::engines::fake::replay_corpus("encrypted", check);
 }

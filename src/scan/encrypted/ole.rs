@@ -1,47 +1,47 @@
-//! OLE containers ([MS-CFB]): the names of the streams in the directory, and for the binary formats of Office what
-//! the first bytes of a stream say ([MS-DOC] 2.5.2, [MS-XLS] 2.4.117, [MS-PPT] 2.3.2).
+//! OLE containers ([MS-CFB]): the names of streams in the directory, and the first bytes of streams of the binary
+//! Office formats ([MS-DOC] 2.5.2, [MS-XLS] 2.4.117, [MS-PPT] 2.3.2).
 
 use super::{
-    Encryption, ReadAt,
-    reader::{Reader, Stop, u16_at, u32_at},
+    encryption::Encryption,
+    reader::{BoundedReader, ReadAt, Stop, u16_at, u32_at},
 };
 
 pub(super) const SIGNATURE: [u8; 8] = [0xd0, 0xcf, 0x11, 0xe0, 0xa1, 0xb1, 0x1a, 0xe1];
 
-/// The greatest number of a sector; greater ones have other meanings.
+/// Highest sector number. Higher values have special meanings.
 const MAX_SECTOR: u32 = 0xffff_fffa;
 
-/// Sectors of the allocation table that are listed in the header.
-const IN_HEADER: usize = 109;
+/// Number of allocation table sectors that the header lists.
+const HEADER_TABLE_SECTORS: usize = 109;
 
 const ENTRY: usize = 128;
 const MINI_SECTOR: u64 = 64;
 
-/// Bytes of a stream that are looked at: the first records of a workbook.
-const BEGINNING: usize = 64;
+/// Number of bytes of a stream that are examined. They contain the first records of a workbook.
+const STREAM_START: usize = 64;
 
-/// Returns what is encrypted in the container.
+/// Returns the encrypted contents of the container.
 pub(super) fn examine<S: ReadAt + ?Sized>(
-    reader: &mut Reader<'_, S>,
+    reader: &mut BoundedReader<'_, S>,
 ) -> Result<Option<Encryption>, Stop> {
     let Some(mut container) = Container::new(reader)? else { return Ok(None) };
     let mut directory = container.chain(container.directory);
     while let Some(sector) = directory.next(&mut container)? {
-        let from = container.offset(sector);
-        for at in (from..from + container.sector).step_by(ENTRY) {
-            let Some(bytes) = container.reader.ahead(at, ENTRY)? else { break };
-            let Some(entry) = Entry::parse(bytes) else { continue };
-            let found = match entry.name.as_str() {
-                _ if entry.kind == Entry::ROOT => {
-                    container.read_mini_stream(entry.first)?;
+        let start = container.offset(sector);
+        for offset in (start..start + container.sector_size).step_by(ENTRY) {
+            let Some(bytes) = container.reader.ahead(offset, ENTRY)? else { break };
+            let Some(entry) = DirectoryEntry::parse(bytes) else { continue };
+            let encryption = match entry.name.as_str() {
+                _ if entry.kind == DirectoryEntry::ROOT => {
+                    container.read_mini_stream(entry.first_sector)?;
                     None
                 }
                 "ENCRYPTEDPACKAGE" | "ENCRYPTIONINFO" => Some(Encryption::OlePackage),
                 "\tDRMCONTENT" => Some(Encryption::OleRights),
                 name => container.binary_format(name, &entry)?,
             };
-            if found.is_some() {
-                return Ok(found);
+            if encryption.is_some() {
+                return Ok(encryption);
             }
         }
     }
@@ -56,7 +56,7 @@ enum BinaryFormat {
 }
 
 impl BinaryFormat {
-    fn of_stream(name: &str) -> Option<Self> {
+    fn from_stream_name(name: &str) -> Option<Self> {
         match name {
             "WORDDOCUMENT" => Some(Self::Word),
             "WORKBOOK" | "BOOK" => Some(Self::Excel),
@@ -73,25 +73,26 @@ impl BinaryFormat {
         }
     }
 
-    /// By the first [`BEGINNING`] bytes of the stream, or fewer.
+    /// Returns whether a document is encrypted. `bytes` are at most [`STREAM_START`] bytes from the start of the
+    /// stream.
     fn is_encrypted(self, bytes: &[u8]) -> bool {
         match self {
-            // FibBase: wIdent, and fEncrypted.
+            // wIdent and fEncrypted of FibBase.
             Self::Word => {
                 matches!(u16_at(bytes, 0), 0xa5dc | 0xa5ec) && u16_at(bytes, 10) & 0x100 != 0
             }
             Self::PowerPoint => u32_at(bytes, 12) == 0xf3d1_c4df,
             Self::Excel => {
-                // BOF of BIFF 5 or 8, or an older one; then WriteProtect at most; then FilePass.
-                let mut at = match u16_at(bytes, 0) {
+                // BOF of any BIFF version, optionally WriteProtect, then FilePass.
+                let mut offset = match u16_at(bytes, 0) {
                     0x0009 | 0x0209 | 0x0409 | 0x0809 => 4 + usize::from(u16_at(bytes, 2)),
                     _ => return false,
                 };
                 for _ in 0..4 {
-                    if u16_at(bytes, at) == 0x2f {
+                    if u16_at(bytes, offset) == 0x2f {
                         return true;
                     }
-                    at += 4 + usize::from(u16_at(bytes, at + 2));
+                    offset += 4 + usize::from(u16_at(bytes, offset + 2));
                 }
                 false
             }
@@ -99,164 +100,176 @@ impl BinaryFormat {
     }
 }
 
-/// A stream or the root of the directory.
-struct Entry {
-    /// In upper case, as names are compared.
+/// A directory entry of a stream or of the root.
+struct DirectoryEntry {
+    /// In upper case, because names are compared without case.
     name: String,
     kind: u8,
-    first: u32,
+    first_sector: u32,
     size: u32,
 }
 
-impl Entry {
+impl DirectoryEntry {
     const STREAM: u8 = 2;
     const ROOT: u8 = 5;
 
     fn parse(bytes: &[u8]) -> Option<Self> {
         let length = usize::from(u16_at(bytes, 64)).min(64);
         let name = bytes.get(..length)?;
-        let units = name.chunks_exact(2).map(|pair| u16_at(pair, 0)).take_while(|it| *it != 0);
-        let name = char::decode_utf16(units).map(|it| it.unwrap_or(char::REPLACEMENT_CHARACTER));
+        let units = name.chunks_exact(2).map(|pair| u16_at(pair, 0)).take_while(|unit| *unit != 0);
+        let name =
+            char::decode_utf16(units).map(|result| result.unwrap_or(char::REPLACEMENT_CHARACTER));
         let name = name.collect::<String>().to_ascii_uppercase();
         let kind = *bytes.get(66)?;
         let is_used = matches!(kind, Self::STREAM | Self::ROOT);
-        // The upper half of the size is no size in containers of version 3.
-        is_used.then(|| Self { name, kind, first: u32_at(bytes, 116), size: u32_at(bytes, 120) })
+        // The upper half of the size field is undefined in containers of version 3.
+        let (first_sector, size) = (u32_at(bytes, 116), u32_at(bytes, 120));
+        is_used.then_some(Self { name, kind, first_sector, size })
     }
 }
 
 struct Container<'r, 's, S: ?Sized> {
-    reader: &'r mut Reader<'s, S>,
-    /// Bytes of a sector.
-    sector: u64,
+    reader: &'r mut BoundedReader<'s, S>,
+    /// Size of a sector, bytes.
+    sector_size: u64,
     /// Sectors of the allocation table.
     table: Vec<u32>,
+    /// First sector of the directory.
     directory: u32,
     /// Sectors of the mini stream.
-    mini: Vec<u32>,
-    /// Smaller streams are in the mini stream.
+    mini_stream: Vec<u32>,
+    /// Minimum size of a stream outside the mini stream, bytes.
     cutoff: u32,
-    /// No chain is longer than all sectors of the file.
-    sectors: u64,
+    /// Number of sectors of the file, which limits the length of a chain.
+    sector_count: u64,
 }
 
 impl<'r, 's, S: ReadAt + ?Sized> Container<'r, 's, S> {
-    fn new(reader: &'r mut Reader<'s, S>) -> Result<Option<Self>, Stop> {
+    fn new(reader: &'r mut BoundedReader<'s, S>) -> Result<Option<Self>, Stop> {
         let Some(header) = reader.exact::<512>(0)? else { return Ok(None) };
         let shift = u16_at(&header, 30);
         if !(7..=16).contains(&shift) {
             return Ok(None);
         }
-        let sectors = (reader.length >> shift) + 1;
-        // Places that are not used stay, since the others count by their number.
-        let table = (0..IN_HEADER).map(|at| u32_at(&header, 76 + 4 * at)).collect();
+        let sector_count = (reader.length >> shift) + 1;
+        // Unused entries are kept, because the index of an entry matters.
+        let table =
+            (0..HEADER_TABLE_SECTORS).map(|index| u32_at(&header, 76 + 4 * index)).collect();
         let mut container = Self {
             reader,
-            sector: 1 << shift,
+            sector_size: 1 << shift,
             table,
             directory: u32_at(&header, 48),
-            mini: Vec::new(),
+            mini_stream: Vec::new(),
             cutoff: u32_at(&header, 56),
-            sectors,
+            sector_count,
         };
         container.read_table(u32_at(&header, 68))?;
         Ok(Some(container))
     }
 
-    /// Reads the numbers of the table's sectors that do not fit into the header: a list of sectors whose last
-    /// number is the next sector of the list.
+    /// Reads the list of allocation table sectors that do not fit into the header. The list is a chain of sectors;
+    /// the last number in a sector is the next sector of the list.
     fn read_table(&mut self, mut list: u32) -> Result<(), Stop> {
-        let each = self.sector / 4 - 1;
-        let most = self.sectors / each + 1;
-        for _ in 0..most {
+        let per_sector = self.sector_size / 4 - 1;
+        let max_length = self.sector_count / per_sector + 1;
+        for _ in 0..max_length {
             if list > MAX_SECTOR {
                 break;
             }
-            let from = self.offset(list);
-            for place in 0..each {
-                match self.number(from + 4 * place)? {
+            let start = self.offset(list);
+            for index in 0..per_sector {
+                match self.number(start + 4 * index)? {
                     Some(sector) => self.table.push(sector),
                     None => break,
                 }
             }
-            list = self.number(from + 4 * each)?.unwrap_or(u32::MAX);
+            list = self.number(start + 4 * per_sector)?.unwrap_or(u32::MAX);
         }
         Ok(())
     }
 
-    fn number(&mut self, at: u64) -> Result<Option<u32>, Stop> {
-        Ok(self.reader.ahead(at, 4)?.map(|it| u32_at(it, 0)))
+    fn number(&mut self, offset: u64) -> Result<Option<u32>, Stop> {
+        Ok(self.reader.ahead(offset, 4)?.map(|bytes| u32_at(bytes, 0)))
     }
 
     fn offset(&self, sector: u32) -> u64 {
-        (u64::from(sector) + 1) * self.sector
+        (u64::from(sector) + 1) * self.sector_size
     }
 
-    /// The sector that follows this one in its chain.
+    /// Returns the sector that follows this one in its chain.
     fn next(&mut self, sector: u32) -> Result<Option<u32>, Stop> {
-        let at = u64::from(sector) * 4;
-        let place = usize::try_from(at / self.sector).ok().and_then(|it| self.table.get(it));
-        let Some(place) = place.copied() else { return Ok(None) };
-        let at = self.offset(place) + at % self.sector;
-        // Not ahead: the directory is read beside the table.
-        let next = self.reader.exact::<4>(at)?.map(u32::from_le_bytes);
-        Ok(next.filter(|it| *it <= MAX_SECTOR))
+        let position = u64::from(sector) * 4;
+        let index = usize::try_from(position / self.sector_size).ok();
+        let table_sector = index.and_then(|index| self.table.get(index));
+        let Some(table_sector) = table_sector.copied() else { return Ok(None) };
+        let offset = self.offset(table_sector) + position % self.sector_size;
+        // Without read-ahead, which would alternate between the directory and the table.
+        let next = self.reader.exact::<4>(offset)?.map(u32::from_le_bytes);
+        Ok(next.filter(|sector| *sector <= MAX_SECTOR))
     }
 
-    fn chain(&self, first: u32) -> Chain {
-        Chain { next: Some(first).filter(|it| *it <= MAX_SECTOR), left: self.sectors }
+    fn chain(&self, first: u32) -> SectorChain {
+        let next = Some(first).filter(|sector| *sector <= MAX_SECTOR);
+        SectorChain { next, remaining: self.sector_count }
     }
 
-    /// Reads the chain of the mini stream, which begins in the first entry of the directory.
+    /// Reads the sector numbers of the mini stream, whose first sector the root entry contains.
     fn read_mini_stream(&mut self, first: u32) -> Result<(), Stop> {
-        if self.mini.is_empty() {
+        if self.mini_stream.is_empty() {
             let mut chain = self.chain(first);
             while let Some(sector) = chain.next(self)? {
-                self.mini.push(sector);
+                self.mini_stream.push(sector);
             }
         }
         Ok(())
     }
 
-    /// Returns the format of an encrypted document, by one of its streams.
-    fn binary_format(&mut self, name: &str, entry: &Entry) -> Result<Option<Encryption>, Stop> {
-        let Some(format) = BinaryFormat::of_stream(name) else { return Ok(None) };
-        let bytes = self.beginning(entry)?;
-        let encrypted = bytes.is_some_and(|bytes| format.is_encrypted(&bytes));
-        Ok(encrypted.then(|| format.encryption()))
+    /// Returns the kind of an encrypted document in a binary format, by one of its streams.
+    fn binary_format(
+        &mut self,
+        name: &str,
+        entry: &DirectoryEntry,
+    ) -> Result<Option<Encryption>, Stop> {
+        let Some(format) = BinaryFormat::from_stream_name(name) else { return Ok(None) };
+        let bytes = self.read_start(entry)?;
+        let is_encrypted = bytes.is_some_and(|bytes| format.is_encrypted(&bytes));
+        Ok(is_encrypted.then(|| format.encryption()))
     }
 
-    /// Returns the first bytes of a stream, all of which are in its first sector.
-    fn beginning(&mut self, entry: &Entry) -> Result<Option<Vec<u8>>, Stop> {
-        let at = if entry.size < self.cutoff {
-            let place = u64::from(entry.first) * MINI_SECTOR;
-            let sector = usize::try_from(place / self.sector).ok().and_then(|it| self.mini.get(it));
+    /// Reads the first [`STREAM_START`] bytes of a stream, all of which are in its first sector.
+    fn read_start(&mut self, entry: &DirectoryEntry) -> Result<Option<Vec<u8>>, Stop> {
+        let offset = if entry.size < self.cutoff {
+            let position = u64::from(entry.first_sector) * MINI_SECTOR;
+            let index = usize::try_from(position / self.sector_size).ok();
+            let sector = index.and_then(|index| self.mini_stream.get(index));
             let Some(sector) = sector else { return Ok(None) };
-            self.offset(*sector) + place % self.sector
+            self.offset(*sector) + position % self.sector_size
         } else {
-            self.offset(entry.first)
+            self.offset(entry.first_sector)
         };
         let size = usize::try_from(entry.size).unwrap_or(usize::MAX);
-        let mut bytes = vec![0; size.min(BEGINNING)];
-        let filled = self.reader.fill(&mut bytes, at)?;
+        let mut bytes = vec![0; size.min(STREAM_START)];
+        let filled = self.reader.fill(&mut bytes, offset)?;
         bytes.truncate(filled);
         Ok(Some(bytes))
     }
 }
 
 /// Position in a chain of sectors.
-struct Chain {
+struct SectorChain {
     next: Option<u32>,
-    left: u64,
+    /// Number of sectors that may follow.
+    remaining: u64,
 }
 
-impl Chain {
+impl SectorChain {
     fn next<S: ReadAt + ?Sized>(
         &mut self,
         container: &mut Container<'_, '_, S>,
     ) -> Result<Option<u32>, Stop> {
-        let Some(sector) = self.next.filter(|_| self.left > 0) else { return Ok(None) };
-        self.left -= 1;
+        let Some(sector) = self.next.filter(|_| self.remaining > 0) else { return Ok(None) };
+        self.remaining -= 1;
         self.next = container.next(sector)?;
         Ok(Some(sector))
     }

@@ -1,15 +1,12 @@
-//! RAR 4 (technote.txt of RAR 4.20) and 5 (<https://www.rarlab.com/technote.htm>): headers are followed one after
-//! the other, each by its size and that of the data behind it.
+//! RAR 4 (technote.txt of RAR 4.20) and RAR 5 (<https://www.rarlab.com/technote.htm>). Headers are followed
+//! sequentially, by their size and the size of the data after them.
 
-use super::{
-    ReadAt,
-    reader::{Reader, Stop, u32_at},
-};
+use super::reader::{BoundedReader, ReadAt, Stop, u32_at};
 
-/// Whether the RAR 4 archive at `at` has an encrypted file, or encrypted headers.
-pub(super) fn version_4<S: ReadAt + ?Sized>(
-    reader: &mut Reader<'_, S>,
-    at: u64,
+/// Returns whether the RAR 4 archive at `offset` has encrypted headers or an encrypted file.
+pub(super) fn examine_4<S: ReadAt + ?Sized>(
+    reader: &mut BoundedReader<'_, S>,
+    offset: u64,
 ) -> Result<bool, Stop> {
     const MARKER: u64 = 7;
     const MAIN: u8 = 0x73;
@@ -21,10 +18,10 @@ pub(super) fn version_4<S: ReadAt + ?Sized>(
     const LARGE: u16 = 0x100;
     const HAS_DATA: u16 = 0x8000;
 
-    let mut at = at + MARKER;
+    let mut offset = offset + MARKER;
     loop {
         let Some(&[_, _, kind, flags_low, flags_high, size_low, size_high]) =
-            reader.ahead(at, 7)?.and_then(|it| it.first_chunk())
+            reader.ahead(offset, 7)?.and_then(|bytes| bytes.first_chunk())
         else {
             return Ok(false);
         };
@@ -41,24 +38,24 @@ pub(super) fn version_4<S: ReadAt + ?Sized>(
         let is_file = matches!(kind, FILE | SERVICE);
         let mut data = 0;
         if is_file || flags & HAS_DATA != 0 {
-            let low = reader.ahead(at + 7, 4)?.map_or(0, |it| u32_at(it, 0));
+            let low = reader.ahead(offset + 7, 4)?.map_or(0, |bytes| u32_at(bytes, 0));
             data = u64::from(low);
         }
         if is_file && flags & LARGE != 0 {
-            let high = reader.ahead(at + 32, 4)?.map_or(0, |it| u32_at(it, 0));
+            let high = reader.ahead(offset + 32, 4)?.map_or(0, |bytes| u32_at(bytes, 0));
             data |= u64::from(high) << 32;
         }
-        let Some(next) = at.checked_add(size).and_then(|it| it.checked_add(data)) else {
+        let Some(next) = offset.checked_add(size).and_then(|end| end.checked_add(data)) else {
             return Ok(false);
         };
-        at = next;
+        offset = next;
     }
 }
 
-/// Whether the RAR 5 archive at `at` has an encrypted file, or encrypted headers.
-pub(super) fn version_5<S: ReadAt + ?Sized>(
-    reader: &mut Reader<'_, S>,
-    at: u64,
+/// Returns whether the RAR 5 archive at `offset` has encrypted headers or an encrypted file.
+pub(super) fn examine_5<S: ReadAt + ?Sized>(
+    reader: &mut BoundedReader<'_, S>,
+    offset: u64,
 ) -> Result<bool, Stop> {
     const MARKER: u64 = 8;
     const CHECKSUM: u64 = 4;
@@ -69,12 +66,14 @@ pub(super) fn version_5<S: ReadAt + ?Sized>(
     const HAS_EXTRA: u64 = 1;
     const HAS_DATA: u64 = 2;
 
-    let mut at = at + MARKER;
+    let mut offset = offset + MARKER;
     loop {
-        // A checksum, then the size of what follows the size.
-        let mut cursor = Cursor { at: at + CHECKSUM, end: u64::MAX };
+        // A checksum, then the size of the header after the size field.
+        let mut cursor = Cursor { offset: offset + CHECKSUM, end: u64::MAX };
         let Some(size) = cursor.number(reader)? else { return Ok(false) };
-        let Some(end) = cursor.at.checked_add(size).filter(|_| size > 0) else { return Ok(false) };
+        let Some(end) = cursor.offset.checked_add(size).filter(|_| size > 0) else {
+            return Ok(false);
+        };
         cursor.end = end;
         let (Some(kind), Some(flags)) = (cursor.number(reader)?, cursor.number(reader)?) else {
             return Ok(false);
@@ -89,58 +88,59 @@ pub(super) fn version_5<S: ReadAt + ?Sized>(
         let data = if flags & HAS_DATA == 0 { Some(0) } else { cursor.number(reader)? };
         let (Some(extra), Some(data)) = (extra, data) else { return Ok(false) };
         if matches!(kind, FILE | SERVICE)
-            && let Some(from) = end.checked_sub(extra).filter(|from| *from >= cursor.at)
-            && has_encryption_record(reader, Cursor { at: from, end })?
+            && let Some(start) = end.checked_sub(extra).filter(|start| *start >= cursor.offset)
+            && has_encryption_record(reader, Cursor { offset: start, end })?
         {
             return Ok(true);
         }
         let Some(next) = end.checked_add(data) else { return Ok(false) };
-        at = next;
+        offset = next;
     }
 }
 
-/// Whether one of a file's extra records is that of its encryption.
+/// Returns whether a file's extra area contains an encryption record.
 fn has_encryption_record<S: ReadAt + ?Sized>(
-    reader: &mut Reader<'_, S>,
+    reader: &mut BoundedReader<'_, S>,
     mut cursor: Cursor,
 ) -> Result<bool, Stop> {
     const ENCRYPTION: u64 = 1;
     loop {
         let Some(size) = cursor.number(reader)? else { return Ok(false) };
-        let begin = cursor.at;
+        let start = cursor.offset;
         match cursor.number(reader)? {
             Some(ENCRYPTION) => return Ok(true),
             Some(_) => {}
             None => return Ok(false),
         }
-        match begin.checked_add(size).filter(|next| *next > begin && *next <= cursor.end) {
-            Some(next) => cursor.at = next,
+        match start.checked_add(size).filter(|next| *next > start && *next <= cursor.end) {
+            Some(next) => cursor.offset = next,
             None => return Ok(false),
         }
     }
 }
 
-/// A place in a header, and the header's end.
+/// Position in a header, and the header's end.
 struct Cursor {
-    at: u64,
+    offset: u64,
     end: u64,
 }
 
 impl Cursor {
-    /// A number of variable length: seven bits a byte, least significant first, up to ten bytes.
+    /// Reads a number of variable length: seven bits per byte, least significant first, up to ten bytes.
     fn number<S: ReadAt + ?Sized>(
         &mut self,
-        reader: &mut Reader<'_, S>,
+        reader: &mut BoundedReader<'_, S>,
     ) -> Result<Option<u64>, Stop> {
         let mut value = 0_u64;
         for shift in (0..70).step_by(7) {
-            if self.at >= self.end {
+            if self.offset >= self.end {
                 return Ok(None);
             }
-            let Some(&[byte]) = reader.ahead(self.at, 1)?.and_then(|it| it.first_chunk()) else {
+            let Some(&[byte]) = reader.ahead(self.offset, 1)?.and_then(|bytes| bytes.first_chunk())
+            else {
                 return Ok(None);
             };
-            self.at += 1;
+            self.offset += 1;
             value |= u64::from(byte & 0x7f).checked_shl(shift).unwrap_or(0);
             if byte & 0x80 == 0 {
                 return Ok(Some(value));

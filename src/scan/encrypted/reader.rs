@@ -1,26 +1,48 @@
-//! Bounded positional reading, and the search for archives behind other bytes.
+//! Positional reads within a bound, and the search for archives after other data.
 
-use std::io;
+use std::{fs::File, io, os::unix::fs::FileExt};
 
-use super::ReadAt;
-
-/// Cost of a read beside its bytes.
+/// Cost of a read in addition to its length.
 const READ_COST: u64 = 128;
 
-/// Bytes that are read at a time where a structure is read from beginning to end.
+/// Read-ahead for structures that are read sequentially, bytes.
 pub(super) const WINDOW: usize = 4096;
 
-/// Archives begin within so many bytes in what programs for RAR and 7z open: unrar's `MAXSFXSIZE`, 7-Zip's
+/// Range in which extractors search for the start of an archive, bytes: unrar's `MAXSFXSIZE`, 7-Zip's
 /// `kMaxCheckStartPosition`.
 const MAX_PREFIX: u64 = 4 << 20;
 
-/// Signatures of archives in one file: honest files have a few at most.
+/// Maximum number of archive signatures in one file. Ordinary files contain a few.
 const MAX_ARCHIVES: usize = 4096;
 
-/// Why an examination stops.
+/// Positional reading of a file.
+pub trait ReadAt {
+    /// Reads bytes at an offset. Returns their number, which may be smaller than the buffer; 0 at the end of the file.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+}
+
+impl ReadAt for File {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        FileExt::read_at(self, buffer, offset)
+    }
+}
+
+impl ReadAt for [u8] {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let start = usize::try_from(offset).ok();
+        let rest = start.and_then(|start| self.get(start..)).unwrap_or_default();
+        let length = rest.len().min(buffer.len());
+        for (target, byte) in buffer.iter_mut().zip(rest) {
+            *target = *byte;
+        }
+        Ok(length)
+    }
+}
+
+/// Reason why an examination stopped early.
 #[derive(Debug)]
 pub(super) enum Stop {
-    /// The bound on the cost of all reads is reached.
+    /// The bound on the cost of reads was exceeded.
     Bound,
     Io(io::Error),
 }
@@ -32,29 +54,29 @@ pub(super) enum Signature {
     SevenZip,
 }
 
-pub(super) struct Reader<'s, S: ?Sized> {
+pub(super) struct BoundedReader<'s, S: ?Sized> {
     source: &'s S,
     pub(super) length: u64,
-    /// What may still be spent on reads.
+    /// Remaining cost of reads.
     budget: u64,
     window: Vec<u8>,
-    window_at: u64,
+    window_offset: u64,
 }
 
-impl<'s, S: ReadAt + ?Sized> Reader<'s, S> {
+impl<'s, S: ReadAt + ?Sized> BoundedReader<'s, S> {
     pub(super) fn new(source: &'s S, length: u64) -> Self {
         let budget = length.saturating_mul(8).saturating_add(16 << 20);
-        Self { source, length, budget, window: Vec::new(), window_at: 0 }
+        Self { source, length, budget, window: Vec::new(), window_offset: 0 }
     }
 
-    /// Fills the buffer as far as the file goes; returns the number of bytes.
+    /// Fills the buffer, or reads to the end of the file. Returns the number of bytes.
     pub(super) fn fill(&mut self, buffer: &mut [u8], offset: u64) -> Result<usize, Stop> {
         let left = self.length.saturating_sub(offset);
         let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
         let mut filled = 0;
         while let Some(rest) = buffer.get_mut(filled..wanted).filter(|rest| !rest.is_empty()) {
-            let most = rest.len() as u64 + READ_COST;
-            if self.budget < most {
+            let max_cost = rest.len() as u64 + READ_COST;
+            if self.budget < max_cost {
                 return Err(Stop::Bound);
             }
             self.budget -= READ_COST;
@@ -71,62 +93,61 @@ impl<'s, S: ReadAt + ?Sized> Reader<'s, S> {
         Ok(filled)
     }
 
-    /// Reads exactly these bytes; `None` where the file ends before.
+    /// Reads exactly `N` bytes. Returns none if the file ends before.
     pub(super) fn exact<const N: usize>(&mut self, offset: u64) -> Result<Option<[u8; N]>, Stop> {
         let mut bytes = [0; N];
         Ok((self.fill(&mut bytes, offset)? == N).then_some(bytes))
     }
 
-    /// Like [`Self::exact`], out of a window that is read ahead: for structures that are read from beginning to
-    /// end. `length` is at most [`WINDOW`].
+    /// Like [`Self::exact`], but reads ahead, for structures that are read sequentially. `length` is at most
+    /// [`WINDOW`].
     pub(super) fn ahead(&mut self, offset: u64, length: usize) -> Result<Option<&[u8]>, Stop> {
         let end = offset.saturating_add(length as u64);
-        if offset < self.window_at || end > self.window_at + self.window.len() as u64 {
+        if offset < self.window_offset || end > self.window_offset + self.window.len() as u64 {
             let mut window = std::mem::take(&mut self.window);
             window.resize(WINDOW, 0);
             let filled = self.fill(&mut window, offset)?;
             window.truncate(filled);
-            (self.window, self.window_at) = (window, offset);
+            (self.window, self.window_offset) = (window, offset);
         }
-        let from = usize::try_from(offset - self.window_at).unwrap_or(usize::MAX);
-        Ok(self.window.get(from..from.saturating_add(length)))
+        let start = usize::try_from(offset - self.window_offset).unwrap_or(usize::MAX);
+        Ok(self.window.get(start..start.saturating_add(length)))
     }
 
     pub(super) fn starts_with(&mut self, signature: &[u8]) -> Result<bool, Stop> {
         Ok(self.ahead(0, signature.len())? == Some(signature))
     }
 
-    /// The archives of RAR and 7-Zip within the first [`MAX_PREFIX`] bytes.
+    /// Returns the offsets of RAR and 7z archives within the first [`MAX_PREFIX`] bytes.
     pub(super) fn archives(&mut self) -> Result<Vec<(u64, Signature)>, Stop> {
-        const PIECE: usize = 256 * 1024;
-        const LONGEST: usize = 8;
-        let mut found = Vec::new();
+        const CHUNK_SIZE: usize = 256 * 1024;
+        const MAX_SIGNATURE: usize = 8;
+        let mut archives = Vec::new();
         let end = self.length.min(MAX_PREFIX);
-        let mut buffer = vec![0; usize::try_from(end).unwrap_or(PIECE).min(PIECE)];
-        let mut at = 0;
-        while at < end {
-            let filled = self.fill(&mut buffer, at)?;
-            let piece = buffer.get(..filled).unwrap_or_default();
-            // A signature across the end is found in the next piece.
-            let last = at + filled as u64 >= end || filled <= LONGEST;
-            let kept = if last { filled } else { filled - LONGEST };
-            let first_byte = |byte: &u8| matches!(byte, b'R' | b'7');
-            let starts = piece.iter().take(kept).enumerate().filter(|(_, it)| first_byte(it));
-            for (start, _) in starts {
-                let here = piece.get(start..).unwrap_or_default();
-                if let Some(signature) = signature(here) {
-                    if found.len() == MAX_ARCHIVES {
+        let mut buffer = vec![0; usize::try_from(end).unwrap_or(CHUNK_SIZE).min(CHUNK_SIZE)];
+        let mut offset = 0;
+        while offset < end {
+            let filled = self.fill(&mut buffer, offset)?;
+            let chunk = buffer.get(..filled).unwrap_or_default();
+            // A signature across the end of the chunk is found in the next one.
+            let is_last = offset + filled as u64 >= end || filled <= MAX_SIGNATURE;
+            let searched = if is_last { filled } else { filled - MAX_SIGNATURE };
+            let starts = chunk.iter().take(searched).enumerate();
+            for (start, _) in starts.filter(|(_, byte)| matches!(byte, b'R' | b'7')) {
+                let bytes = chunk.get(start..).unwrap_or_default();
+                if let Some(signature) = signature(bytes) {
+                    if archives.len() == MAX_ARCHIVES {
                         return Err(Stop::Bound);
                     }
-                    found.push((at + start as u64, signature));
+                    archives.push((offset + start as u64, signature));
                 }
             }
-            if last {
+            if is_last {
                 break;
             }
-            at += kept as u64;
+            offset += searched as u64;
         }
-        Ok(found)
+        Ok(archives)
     }
 }
 
@@ -137,23 +158,23 @@ fn signature(bytes: &[u8]) -> Option<Signature> {
         (b"7z\xbc\xaf\x27\x1c", Signature::SevenZip),
     ]
     .into_iter()
-    .find_map(|(signature, kind)| bytes.starts_with(signature).then_some(kind))
+    .find_map(|(prefix, signature)| bytes.starts_with(prefix).then_some(signature))
 }
 
-/// The little-endian number at `at`; 0 where there is none.
-pub(super) fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    let bytes = bytes.get(at..).and_then(|it| it.first_chunk());
-    bytes.map_or(0, |it| u16::from_le_bytes(*it))
+/// Returns the little-endian number at `offset`; 0 beyond the end.
+pub(super) fn u16_at(bytes: &[u8], offset: usize) -> u16 {
+    let bytes = bytes.get(offset..).and_then(|rest| rest.first_chunk());
+    bytes.map_or(0, |bytes| u16::from_le_bytes(*bytes))
 }
 
-/// See [`u16_at`].
-pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    let bytes = bytes.get(at..).and_then(|it| it.first_chunk());
-    bytes.map_or(0, |it| u32::from_le_bytes(*it))
+/// Like [`u16_at`].
+pub(super) fn u32_at(bytes: &[u8], offset: usize) -> u32 {
+    let bytes = bytes.get(offset..).and_then(|rest| rest.first_chunk());
+    bytes.map_or(0, |bytes| u32::from_le_bytes(*bytes))
 }
 
-/// See [`u16_at`].
-pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    let bytes = bytes.get(at..).and_then(|it| it.first_chunk());
-    bytes.map_or(0, |it| u64::from_le_bytes(*it))
+/// Like [`u16_at`].
+pub(super) fn u64_at(bytes: &[u8], offset: usize) -> u64 {
+    let bytes = bytes.get(offset..).and_then(|rest| rest.first_chunk());
+    bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }

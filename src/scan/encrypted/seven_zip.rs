@@ -1,10 +1,7 @@
-//! 7z, by 7zFormat.txt of the LZMA SDK: the coders of all folders are in the header, and those of a compressed or
-//! encrypted header in front of it.
+//! 7z, 7zFormat.txt of the LZMA SDK. The header lists the coders of all folders. The coders of a compressed or
+//! encrypted header are listed in front of it.
 
-use super::{
-    ReadAt,
-    reader::{Reader, Stop, u64_at},
-};
+use super::reader::{BoundedReader, ReadAt, Stop, u64_at};
 
 const START_HEADER: usize = 32;
 
@@ -23,23 +20,24 @@ mod id {
     pub(super) const ENCODED_HEADER: u64 = 0x17;
 }
 
-/// Whether the archive at `at` has a folder with an AES coder, or a header that is behind one.
+/// Returns whether the archive at `offset` has a folder or a header with an AES coder.
 pub(super) fn examine<S: ReadAt + ?Sized>(
-    reader: &mut Reader<'_, S>,
-    at: u64,
+    reader: &mut BoundedReader<'_, S>,
+    offset: u64,
 ) -> Result<bool, Stop> {
-    let Some(start) = reader.exact::<START_HEADER>(at)? else { return Ok(false) };
-    let (offset, size) = (u64_at(&start, 12), u64_at(&start, 20));
-    let Some(begin) = (at + START_HEADER as u64).checked_add(offset) else { return Ok(false) };
-    let end = begin.saturating_add(size).min(reader.length);
-    let mut header = Header { reader, at: begin, end };
+    let Some(start_header) = reader.exact::<START_HEADER>(offset)? else { return Ok(false) };
+    let (header_offset, size) = (u64_at(&start_header, 12), u64_at(&start_header, 20));
+    let base = offset + START_HEADER as u64;
+    let Some(start) = base.checked_add(header_offset) else { return Ok(false) };
+    let end = start.saturating_add(size).min(reader.length);
+    let mut header = Header { reader, offset: start, end };
     Ok(header.is_encrypted()?.unwrap_or(false))
 }
 
-/// Position in a header. Functions return `None` where the bytes do not follow the format.
+/// Position in a header. Methods return none if the data does not follow the format.
 struct Header<'r, 's, S: ?Sized> {
-    reader: &'r mut Reader<'s, S>,
-    at: u64,
+    reader: &'r mut BoundedReader<'s, S>,
+    offset: u64,
     end: u64,
 }
 
@@ -128,7 +126,7 @@ impl<S: ReadAt + ?Sized> Header<'_, '_, S> {
         Ok(self.skip(defined.saturating_mul(4)))
     }
 
-    /// Skips what follows the folders of additional streams. No known program writes such streams.
+    /// Skips the properties after the folders of additional streams. No known program writes such streams.
     fn skip_sub_streams(&mut self) -> Parsed<()> {
         loop {
             match some!(self.number()) {
@@ -144,7 +142,7 @@ impl<S: ReadAt + ?Sized> Header<'_, '_, S> {
             return Ok(None);
         }
         let folders = some!(self.number());
-        // Folders in another stream: no known program writes them.
+        // Folders in an external stream. No known program writes them.
         if some!(self.byte()) != 0 {
             return Ok(None);
         }
@@ -165,19 +163,19 @@ impl<S: ReadAt + ?Sized> Header<'_, '_, S> {
         for _ in 0..coders {
             let flags = some!(self.byte());
             let mut method = [0; 2];
-            for place in 0..flags & ID_SIZE {
+            for index in 0..flags & ID_SIZE {
                 let byte = some!(self.byte());
-                if let Some(to) = method.get_mut(usize::from(place)) {
-                    *to = byte;
+                if let Some(target) = method.get_mut(usize::from(index)) {
+                    *target = byte;
                 }
             }
-            // Ciphers, without and with their key's derivation: Methods.txt of the SDK. 7zAES is 06 F1 07 01.
+            // Ciphers without and with key derivation, Methods.txt of the SDK. 7zAES is 06 F1 07 01.
             if matches!(method, [0x06, 0xf0 | 0xf1]) {
                 return Ok(Some(true));
             }
-            let complex = flags & IS_COMPLEX != 0;
-            inputs = inputs.saturating_add(if complex { some!(self.number()) } else { 1 });
-            outputs = outputs.saturating_add(if complex { some!(self.number()) } else { 1 });
+            let is_complex = flags & IS_COMPLEX != 0;
+            inputs = inputs.saturating_add(if is_complex { some!(self.number()) } else { 1 });
+            outputs = outputs.saturating_add(if is_complex { some!(self.number()) } else { 1 });
             if flags & HAS_PROPERTIES != 0 {
                 let size = some!(self.number());
                 if self.skip(size).is_none() {
@@ -197,28 +195,28 @@ impl<S: ReadAt + ?Sized> Header<'_, '_, S> {
     }
 
     fn skip(&mut self, bytes: u64) -> Option<()> {
-        let next = self.at.checked_add(bytes).filter(|next| *next <= self.end);
-        self.at = next.unwrap_or(self.end);
+        let next = self.offset.checked_add(bytes).filter(|next| *next <= self.end);
+        self.offset = next.unwrap_or(self.end);
         next.map(drop)
     }
 
     fn byte(&mut self) -> Parsed<u8> {
-        if self.at >= self.end {
+        if self.offset >= self.end {
             return Ok(None);
         }
-        let byte = self.reader.ahead(self.at, 1)?.and_then(|it| it.first().copied());
-        self.at += 1;
+        let byte = self.reader.ahead(self.offset, 1)?.and_then(|bytes| bytes.first().copied());
+        self.offset += 1;
         Ok(byte)
     }
 
-    /// As many ones as the first byte begins with, so many bytes follow, least significant first; its other bits
-    /// are the most significant.
+    /// Reads a number of variable length. The number of leading ones of the first byte is the number of further
+    /// bytes, least significant first. The remaining bits of the first byte are the most significant.
     fn number(&mut self) -> Parsed<u64> {
         let first = some!(self.byte());
         let following = first.leading_ones();
         let mut value = 0;
-        for place in 0..following {
-            value |= u64::from(some!(self.byte())) << (8 * place);
+        for index in 0..following {
+            value |= u64::from(some!(self.byte())) << (8 * index);
         }
         if following < 7 {
             let high = first & (0x7f >> following);

@@ -1,6 +1,6 @@
-//! `ClamAV`'s daemon, asked over its own protocol: by a unix socket it gets the media's descriptor
-//! (FILDES), over TCP the media's bytes (INSTREAM). Only a whole answer that says OK is "clean"; what
-//! the daemon says of its own limits, of errors or of anything unknown is a failure. clamd(8).
+//! clamd, the `ClamAV` daemon, over its own protocol, clamd(8). Over a unix socket it receives the file's
+//! descriptor (FILDES), over TCP the file's bytes (INSTREAM). Only a complete response "OK" is "clean". Errors,
+//! exceeded limits of the daemon and unknown responses are failures.
 
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
@@ -20,28 +20,29 @@ use tokio::{
 };
 
 use super::{
-    Bounds, EngineFailure, Finding,
-    servers::{Server, Servers, connected, said_and_sent},
-    specimen::Specimen,
+    bounds::Bounds,
+    error::EngineFailure,
+    outcome::Finding,
+    pool::{Pool, PoolMember, connect_with_timeout, send_and_receive},
+    sample::Sample,
 };
 
-/// Bytes of an answer. Real ones are a line.
-const MAX_ANSWER: u64 = 4096;
+/// Maximum length of a response, bytes. A response is one line.
+const MAX_RESPONSE: u64 = 4096;
 
-/// `[clamd]`, checked.
+/// `[clamd]`, validated.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settings {
-    /// Where daemons listen; at least one.
+    /// Addresses of the daemons, at least one.
     pub addresses: Vec<Address>,
-    /// For one media, whatever number of servers is tried.
+    /// Time limit for one file, over all daemons that are tried.
     pub timeout: Duration,
-    /// Which media, and what no answer means.
+    /// Size bound, and effect of failures.
     pub bounds: Bounds,
 }
 
-/// Where a daemon listens.
+/// Address of a daemon.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[expect(missing_docs, reason = "the names say it")]
 pub enum Address {
     Unix(PathBuf),
     Tcp { host: String, port: u16 },
@@ -57,184 +58,188 @@ impl fmt::Display for Address {
     }
 }
 
-/// The engine.
+/// The clamd engine.
 #[derive(Debug)]
 pub struct Clamd {
-    servers: Servers<Address>,
+    pool: Pool<Address>,
     timeout: Duration,
 }
 
 impl Clamd {
-    /// Asks nobody yet.
+    /// Creates the engine without connecting.
     #[must_use]
     pub fn new(settings: &Settings) -> Self {
         Self {
-            servers: Servers::new("clamd", settings.addresses.iter().cloned()),
+            pool: Pool::new("clamd", settings.addresses.iter().cloned()),
             timeout: settings.timeout,
         }
     }
 
-    /// What the first daemon that can be reached says of a media.
+    /// Scans a file with the first available daemon.
     ///
     /// # Errors
-    /// [`EngineFailure`], whatever is not a whole and known answer.
-    pub async fn scan(&self, specimen: &Specimen) -> Result<Finding, EngineFailure> {
-        let ask = |server| exchange(server, specimen);
-        let answer = self.servers.ask(self.timeout, ask).await?;
-        finding(&answer)
+    /// Everything other than a complete response with a verdict.
+    pub async fn scan(&self, sample: &Sample) -> Result<Finding, EngineFailure> {
+        let exchange = |member| exchange(member, sample);
+        let response = self.pool.request(self.timeout, exchange).await?;
+        parse_finding(&response)
     }
 
-    /// Asks every daemon for its version.
+    /// Reads the versions of all daemons.
     pub(super) async fn read_versions(&self) {
-        self.servers.read_versions(version_of).await;
+        self.pool.read_versions(read_member_version).await;
     }
 
     pub(super) fn versions(&self) -> Option<String> {
-        self.servers.versions()
+        self.pool.versions()
     }
 }
 
-fn finding(answer: &str) -> Result<Finding, EngineFailure> {
-    // "stream: " or "fd[12]: ".
-    let said = answer.split_once(": ").filter(|(of, _)| {
-        let number = of.strip_prefix("fd[").and_then(|rest| rest.strip_suffix(']'));
-        *of == "stream" || number.is_some_and(|number| number.bytes().all(|it| it.is_ascii_digit()))
+fn parse_finding(response: &str) -> Result<Finding, EngineFailure> {
+    // "stream: OK" or "fd[12]: OK".
+    let parts = response.split_once(": ").filter(|(subject, _)| {
+        let number = subject.strip_prefix("fd[").and_then(|rest| rest.strip_suffix(']'));
+        *subject == "stream"
+            || number.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
     });
-    let Some((_, said)) = said else { return Err(not_understood(answer)) };
-    if said == "OK" {
+    let Some((_, result)) = parts else { return Err(unexpected_response(response)) };
+    if result == "OK" {
         return Ok(Finding::Clean);
     }
-    let Some(name) = said.strip_suffix(" FOUND").filter(|name| !name.trim().is_empty()) else {
-        return Err(not_understood(said));
+    let Some(name) = result.strip_suffix(" FOUND").filter(|name| !name.trim().is_empty()) else {
+        return Err(unexpected_response(result));
     };
     if name.starts_with("Heuristics.Limits.Exceeded") {
-        return Err(EngineFailure::Said(name.to_owned()));
+        return Err(EngineFailure::Reported(name.to_owned()));
     }
     let name = name.to_owned();
-    // With `AlertEncrypted`; what it means is `scan.on_encrypted`.
+    // Reported with `AlertEncrypted`. `scan.on_encrypted` determines the effect.
     if name.starts_with("Heuristics.Encrypted.") {
         return Ok(Finding::Encrypted { name });
     }
     Ok(Finding::NotClean { name })
 }
 
-/// An error that the daemon tells, or what makes no sense.
-fn not_understood(answer: &str) -> EngineFailure {
-    if answer.trim_end().ends_with("ERROR") {
-        EngineFailure::Said(answer.to_owned())
+/// Returns the failure for a response without a verdict: an error of the daemon, or an unknown response.
+fn unexpected_response(response: &str) -> EngineFailure {
+    if response.trim_end().ends_with("ERROR") {
+        EngineFailure::Reported(response.to_owned())
     } else {
-        EngineFailure::NoSense(format!("{answer:?}"))
+        EngineFailure::BadResponse(format!("{response:?}"))
     }
 }
 
-async fn exchange(server: &Server<Address>, specimen: &Specimen) -> Result<String, EngineFailure> {
-    match &server.endpoint {
+async fn exchange(member: &PoolMember<Address>, sample: &Sample) -> Result<String, EngineFailure> {
+    match &member.endpoint {
         Address::Unix(path) => {
-            let mut stream = connected(UnixStream::connect(path)).await?;
-            by_descriptor(&mut stream, specimen).await
+            let mut stream = connect_with_timeout(UnixStream::connect(path)).await?;
+            scan_by_descriptor(&mut stream, sample).await
         }
         Address::Tcp { host, port } => {
-            let stream = connected(TcpStream::connect((host.as_str(), *port))).await?;
-            by_stream(stream, specimen).await
+            let stream = connect_with_timeout(TcpStream::connect((host.as_str(), *port))).await?;
+            scan_by_stream(stream, sample).await
         }
     }
 }
 
-async fn by_descriptor(
+async fn scan_by_descriptor(
     stream: &mut UnixStream,
-    specimen: &Specimen,
+    sample: &Sample,
 ) -> Result<String, EngineFailure> {
-    let file = specimen.descriptor().map_err(EngineFailure::Media)?;
-    let give = async {
+    let file = sample.descriptor().map_err(EngineFailure::Media)?;
+    let sending = async {
         stream.write_all(b"zFILDES\0").await?;
         let stream = &*stream;
         stream
             .async_io(Interest::WRITABLE, || {
                 let descriptors = [file.as_fd().as_raw_fd()];
                 let rights = [ControlMessage::ScmRights(&descriptors)];
-                // Rights travel beside a byte, which means nothing.
+                // Descriptors need at least one byte of data, which clamd ignores.
                 let byte = [io::IoSlice::new(b"\0")];
                 sendmsg::<()>(stream.as_raw_fd(), &byte, &rights, MsgFlags::MSG_NOSIGNAL, None)
                     .map_err(io::Error::from)
             })
             .await
     };
-    give.await.map_err(cut_short)?;
-    whole_answer(stream).await
+    sending.await.map_err(connection_lost)?;
+    read_response(stream).await
 }
 
-async fn by_stream(
+async fn scan_by_stream(
     stream: impl AsyncRead + AsyncWrite,
-    specimen: &Specimen,
+    sample: &Sample,
 ) -> Result<String, EngineFailure> {
-    let (mut from, mut to) = tokio::io::split(stream);
-    let sending = stream_out(&mut to, specimen);
-    let (answer, sent) = said_and_sent(sending, whole_answer(&mut from)).await?;
-    // Errors come early; a verdict on the half of a media is none.
-    if !sent && !answer.ends_with("ERROR") {
-        return Err(EngineFailure::Early);
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let sending = send_stream(&mut writer, sample);
+    let (response, sent) = send_and_receive(sending, read_response(&mut reader)).await?;
+    // Errors may arrive early. A verdict on a part of the file is invalid.
+    if !sent && !response.ends_with("ERROR") {
+        return Err(EngineFailure::PrematureVerdict);
     }
-    Ok(answer)
+    Ok(response)
 }
 
-async fn stream_out(
-    to: &mut (impl AsyncWrite + Unpin),
-    specimen: &Specimen,
+async fn send_stream(
+    writer: &mut (impl AsyncWrite + Unpin),
+    sample: &Sample,
 ) -> Result<(), EngineFailure> {
-    let mut out = b"zINSTREAM\0".to_vec();
-    let mut at = 0;
-    while at < specimen.len() {
-        let piece = specimen.piece(at, u64::MAX).await.map_err(EngineFailure::Media)?;
-        let length = u32::try_from(piece.len()).unwrap_or(u32::MAX);
-        out.extend_from_slice(&length.to_be_bytes());
-        out.extend_from_slice(&piece);
-        at += u64::from(length);
-        // The last one goes together with the end.
-        if at < specimen.len() {
-            to.write_all(&out).await.map_err(cut_short)?;
-            out.clear();
+    let mut buffer = b"zINSTREAM\0".to_vec();
+    let mut offset = 0;
+    while offset < sample.len() {
+        let chunk = sample.read_chunk(offset, u64::MAX).await.map_err(EngineFailure::Media)?;
+        let length = u32::try_from(chunk.len()).unwrap_or(u32::MAX);
+        buffer.extend_from_slice(&length.to_be_bytes());
+        buffer.extend_from_slice(&chunk);
+        offset += u64::from(length);
+        // The last chunk is sent together with the end marker.
+        if offset < sample.len() {
+            writer.write_all(&buffer).await.map_err(connection_lost)?;
+            buffer.clear();
         }
     }
-    out.extend_from_slice(&0_u32.to_be_bytes());
-    to.write_all(&out).await.map_err(cut_short)
+    buffer.extend_from_slice(&0_u32.to_be_bytes());
+    writer.write_all(&buffer).await.map_err(connection_lost)
 }
 
-async fn version_of(server: &Server<Address>) -> Result<Arc<str>, EngineFailure> {
-    match &server.endpoint {
-        Address::Unix(path) => version(connected(UnixStream::connect(path)).await?).await,
+async fn read_member_version(member: &PoolMember<Address>) -> Result<Arc<str>, EngineFailure> {
+    match &member.endpoint {
+        Address::Unix(path) => {
+            read_version(connect_with_timeout(UnixStream::connect(path)).await?).await
+        }
         Address::Tcp { host, port } => {
-            version(connected(TcpStream::connect((host.as_str(), *port))).await?).await
+            let connect = TcpStream::connect((host.as_str(), *port));
+            read_version(connect_with_timeout(connect).await?).await
         }
     }
 }
 
-async fn version(
+async fn read_version(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
 ) -> Result<Arc<str>, EngineFailure> {
-    stream.write_all(b"zVERSION\0").await.map_err(cut_short)?;
-    let version = whole_answer(&mut stream).await?;
+    stream.write_all(b"zVERSION\0").await.map_err(connection_lost)?;
+    let version = read_response(&mut stream).await?;
     if !version.starts_with("ClamAV ") {
-        return Err(not_understood(&version));
+        return Err(unexpected_response(&version));
     }
     Ok(version.into())
 }
 
-/// One answer, which ends with a NUL and the connection.
-async fn whole_answer(from: &mut (impl AsyncRead + Unpin)) -> Result<String, EngineFailure> {
-    let mut answer = Vec::new();
-    from.take(MAX_ANSWER + 1).read_to_end(&mut answer).await.map_err(cut_short)?;
-    if answer.len() as u64 > MAX_ANSWER {
-        return Err(EngineFailure::NoSense("an answer without an end".into()));
+/// Reads one response, which ends with a NUL byte followed by the end of the connection.
+async fn read_response(reader: &mut (impl AsyncRead + Unpin)) -> Result<String, EngineFailure> {
+    let mut response = Vec::new();
+    reader.take(MAX_RESPONSE + 1).read_to_end(&mut response).await.map_err(connection_lost)?;
+    if response.len() as u64 > MAX_RESPONSE {
+        return Err(EngineFailure::BadResponse("response too long".into()));
     }
-    match answer.split_last() {
+    match response.split_last() {
         Some((0, line)) if !line.contains(&0) => Ok(String::from_utf8_lossy(line).into_owned()),
-        Some((0, _)) => Err(EngineFailure::NoSense("more than one answer".into())),
-        _ => Err(EngineFailure::CutShort(None)),
+        Some((0, _)) => Err(EngineFailure::BadResponse("more than one response".into())),
+        _ => Err(EngineFailure::ConnectionLost(None)),
     }
 }
 
-fn cut_short(error: io::Error) -> EngineFailure {
-    EngineFailure::CutShort(Some(error))
+fn connection_lost(error: io::Error) -> EngineFailure {
+    EngineFailure::ConnectionLost(Some(error))
 }
 
 #[cfg(test)]

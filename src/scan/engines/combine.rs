@@ -1,144 +1,151 @@
-//! One verdict of all the engines' words.
+//! Combination of the engines' verdicts.
 
 use std::time::SystemTime;
 
 use super::{
-    Judgement,
-    engine::{Opinion, Word},
+    engine::{EngineResult, EngineVerdict},
+    outcome::{MAX_FIRST_LINE, ScanResult},
 };
-use crate::scan::{
-    ScanError, Verdict,
-    encrypted::OnEncrypted,
-    script::{MAX_FIRST_LINE, one_line},
+use crate::{
+    scan::{encrypted::OnEncrypted, error::ScanError, verdict::Verdict},
+    text::single_line,
 };
 
-/// Combines the engines' words. An infection outweighs everything, then contents that need a password (as `policy`
-/// says; none of them is a failure to repeat), then a failure outweighs "clean". Without any word there is no verdict.
+/// Combines the engines' verdicts and the encrypted contents that the service detected itself. "Not clean" overrides
+/// everything. Encrypted contents, handled by `policy`, override failures, because repeating the scan cannot succeed.
+/// A failure overrides "clean".
+///
+/// # Errors
+/// The first failure; [`ScanError::Encrypted`] by `policy`; [`ScanError::NoEngine`] if all engines were skipped.
 pub(super) fn combine(
-    opinions: Vec<Opinion>,
+    results: Vec<EngineResult>,
     encrypted: Option<String>,
     policy: OnEncrypted,
-) -> Result<Judgement, ScanError> {
+) -> Result<ScanResult, ScanError> {
     let passes = policy == OnEncrypted::Pass;
     let mut encrypted = encrypted.filter(|_| !passes);
-    let refusals = opinions.iter().filter(|it| matches!(it.word, Word::NotClean { .. })).count();
-    let without_some = opinions.iter().any(|it| matches!(it.word, Word::LeftOut { failed: true }));
+    let is_not_clean =
+        |result: &&EngineResult| matches!(result.verdict, EngineVerdict::NotClean { .. });
+    let not_clean_count = results.iter().filter(is_not_clean).count();
+    let is_partial = results
+        .iter()
+        .any(|result| matches!(result.verdict, EngineVerdict::Skipped { failed: true }));
     let (mut failure, mut clean) = (None, None::<(Option<i32>, Option<String>)>);
-    for Opinion { word, exit_code, first_line, .. } in opinions {
-        match word {
-            Word::NotClean { output, first_line } => {
-                return Ok(Judgement {
+    for EngineResult { verdict, exit_code, first_line, .. } in results {
+        match verdict {
+            EngineVerdict::NotClean { output, first_line } => {
+                return Ok(ScanResult {
                     verdict: Verdict::NotClean { output },
-                    exit_code: exit_code.filter(|_| refusals == 1),
+                    exit_code: exit_code.filter(|_| not_clean_count == 1),
                     first_line,
-                    without_some: false,
+                    is_partial: false,
                 });
             }
-            Word::Failed(error) => failure = failure.or(Some(error)),
-            Word::Encrypted { name } if !passes => {
+            EngineVerdict::Failed(error) => failure = failure.or(Some(error)),
+            EngineVerdict::Encrypted { name } if !passes => {
                 encrypted = encrypted.or(Some(name));
             }
-            Word::Clean | Word::Encrypted { .. } => {
-                let (before, line) = clean.unwrap_or_default();
-                clean = Some((before.or(exit_code), first_line.or(line)));
+            EngineVerdict::Clean | EngineVerdict::Encrypted { .. } => {
+                let (earlier_code, earlier_line) = clean.unwrap_or_default();
+                clean = Some((earlier_code.or(exit_code), first_line.or(earlier_line)));
             }
-            Word::LeftOut { .. } => {}
+            EngineVerdict::Skipped { .. } => {}
         }
     }
     match (encrypted, failure, clean) {
-        (Some(what), ..) => without_password(what, policy),
+        (Some(name), ..) => encrypted_result(name, policy),
         (None, Some(error), _) => Err(error),
-        (None, None, Some((exit_code, first_line))) => Ok(Judgement {
+        (None, None, Some((exit_code, first_line))) => Ok(ScanResult {
             verdict: Verdict::Clean { at: SystemTime::now() },
             exit_code,
             first_line: first_line.unwrap_or_default(),
-            without_some,
+            is_partial,
         }),
-        (None, None, None) => Err(ScanError::NobodyAsked),
+        (None, None, None) => Err(ScanError::NoEngine),
     }
 }
 
-/// The outcome for contents that need a password, where they are not the engines' to judge.
-fn without_password(what: String, policy: OnEncrypted) -> Result<Judgement, ScanError> {
+/// Returns the result for encrypted contents where `policy` is not [`OnEncrypted::Pass`].
+fn encrypted_result(name: String, policy: OnEncrypted) -> Result<ScanResult, ScanError> {
     if policy == OnEncrypted::Fail {
-        return Err(ScanError::Encrypted(what));
+        return Err(ScanError::Encrypted(name));
     }
-    let finding = format!("encrypted contents ({what})");
-    let first_line = one_line(&finding, MAX_FIRST_LINE);
-    let verdict = Verdict::NotClean { output: finding.into() };
-    Ok(Judgement { verdict, exit_code: None, first_line, without_some: false })
+    let output = format!("encrypted contents ({name})");
+    let first_line = single_line(&output, MAX_FIRST_LINE);
+    let verdict = Verdict::NotClean { output: output.into() };
+    Ok(ScanResult { verdict, exit_code: None, first_line, is_partial: false })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scan::engines::EngineFailure;
+    use crate::scan::engines::error::EngineFailure;
 
-    fn opinion(word: Word) -> Opinion {
-        Opinion { engine: "one", word, exit_code: None, first_line: None }
+    fn result(verdict: EngineVerdict) -> EngineResult {
+        EngineResult { engine: "one", verdict, exit_code: None, first_line: None }
     }
 
-    fn clean() -> Opinion {
-        opinion(Word::Clean)
+    fn clean() -> EngineResult {
+        result(EngineVerdict::Clean)
     }
 
-    fn infected() -> Opinion {
-        opinion(Word::NotClean { output: "Eicar".into(), first_line: "Eicar".into() })
+    fn infected() -> EngineResult {
+        result(EngineVerdict::NotClean { output: "Eicar".into(), first_line: "Eicar".into() })
     }
 
-    fn failed() -> Opinion {
-        opinion(Word::Failed(ScanError::Engine("one", EngineFailure::TimedOut)))
+    fn failed() -> EngineResult {
+        result(EngineVerdict::Failed(ScanError::Engine("one", EngineFailure::TimedOut)))
     }
 
-    fn encrypted() -> Opinion {
-        opinion(Word::Encrypted { name: "Heuristics.Encrypted.PDF".into() })
+    fn encrypted() -> EngineResult {
+        result(EngineVerdict::Encrypted { name: "Heuristics.Encrypted.PDF".into() })
     }
 
-    /// The outcome in a word.
-    fn outcome(words: Vec<Opinion>, header: Option<&str>, policy: OnEncrypted) -> String {
-        match combine(words, header.map(str::to_owned), policy) {
-            Ok(Judgement { verdict: Verdict::NotClean { output }, .. }) => output.to_string(),
-            Ok(judgement) => judgement.verdict.name().into(),
+    /// Returns the finding, the verdict or the cause of the error.
+    fn outcome(results: Vec<EngineResult>, detected: Option<&str>, policy: OnEncrypted) -> String {
+        match combine(results, detected.map(str::to_owned), policy) {
+            Ok(ScanResult { verdict: Verdict::NotClean { output }, .. }) => output.to_string(),
+            Ok(result) => result.verdict.name().into(),
             Err(error) => error.cause().into(),
         }
     }
 
     #[test]
-    fn encrypted_contents_have_the_outcome_of_the_policy() {
+    fn precedence_of_verdicts_under_each_policy() {
         use OnEncrypted::{Fail, Pass, Refuse};
-        let by_header = "encrypted contents (zip)";
+        let by_service = "encrypted contents (zip)";
         let by_engine = "encrypted contents (Heuristics.Encrypted.PDF)";
-        for (words, header, [refuse, fail, pass]) in [
-            (vec![clean()], Some("zip"), [by_header, "encrypted", "clean"]),
+        for (results, detected, [refuse, fail, pass]) in [
+            (vec![clean()], Some("zip"), [by_service, "encrypted", "clean"]),
             (vec![clean(), encrypted()], None, [by_engine, "encrypted", "clean"]),
-            (vec![encrypted()], Some("zip"), [by_header, "encrypted", "clean"]),
-            // An infection outweighs them, wherever it stands.
+            (vec![encrypted()], Some("zip"), [by_service, "encrypted", "clean"]),
+            // "Not clean" overrides everything, in any order.
             (vec![encrypted(), infected()], Some("zip"), ["Eicar"; 3]),
             (vec![infected(), failed()], None, ["Eicar"; 3]),
-            // They outweigh a failure, which clients would repeat.
-            (vec![failed(), clean()], Some("zip"), [by_header, "encrypted", "engine_timeout"]),
+            // Encrypted contents override failures.
+            (vec![failed(), clean()], Some("zip"), [by_service, "encrypted", "engine_timeout"]),
             (vec![failed(), encrypted()], None, [by_engine, "encrypted", "engine_timeout"]),
             (
-                vec![opinion(Word::LeftOut { failed: true })],
+                vec![result(EngineVerdict::Skipped { failed: true })],
                 Some("zip"),
-                [by_header, "encrypted", "nobody_asked"],
+                [by_service, "encrypted", "no_engine"],
             ),
-            (vec![], None, ["nobody_asked"; 3]),
+            (vec![], None, ["no_engine"; 3]),
         ] {
             for (policy, expected) in [(Refuse, refuse), (Fail, fail), (Pass, pass)] {
-                let words = words.iter().map(again).collect();
-                assert_eq!(outcome(words, header, policy), expected, "{policy:?}");
+                let results = results.iter().map(copy).collect();
+                assert_eq!(outcome(results, detected, policy), expected, "{policy:?}");
             }
         }
     }
 
-    fn again(one: &Opinion) -> Opinion {
-        match &one.word {
-            Word::Clean => clean(),
-            Word::NotClean { .. } => infected(),
-            Word::Encrypted { .. } => encrypted(),
-            Word::Failed(_) => failed(),
-            Word::LeftOut { failed } => opinion(Word::LeftOut { failed: *failed }),
+    fn copy(original: &EngineResult) -> EngineResult {
+        match &original.verdict {
+            EngineVerdict::Clean => clean(),
+            EngineVerdict::NotClean { .. } => infected(),
+            EngineVerdict::Encrypted { .. } => encrypted(),
+            EngineVerdict::Failed(_) => failed(),
+            EngineVerdict::Skipped { failed } => result(EngineVerdict::Skipped { failed: *failed }),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! One of the engines, whichever it is, and its word on a media: with its bounds, and with what its failure means.
-//! Knows nothing of the others.
+//! One engine of any kind: its verdict on a file, its size bound, and the effect of its failures. Independent of the
+//! other engines.
 
 use std::sync::Arc;
 
@@ -7,16 +7,22 @@ use mcs_sandbox::Job;
 use tracing::warn;
 
 use super::{
-    super::{
-        ScanError, Verdict,
-        script::{self, Script, one_line},
-        worker::caught,
-    },
-    Bounds, Clamd, EngineFailure, Finding, Icap, Otherwise, Rules, Specimen,
+    bounds::{Bounds, SkipPolicy},
+    clamd::Clamd,
+    error::EngineFailure,
+    icap::Icap,
+    outcome::{Finding, MAX_FIRST_LINE},
+    rules::Rules,
+    sample::Sample,
+    script::{Script, ScriptRun, ScriptVerdict},
 };
-use crate::chain::Chain;
+use crate::{
+    chain::Chain,
+    scan::{error::ScanError, task::caught, verdict::Verdict},
+    text::single_line,
+};
 
-/// Names, as they are configured, counted and told.
+/// Names of the engines in the configuration, metrics and messages.
 pub(super) const SCRIPT: &str = "script";
 pub(super) const RULES: &str = "rules";
 pub(super) const CLAMD: &str = "clamd";
@@ -30,8 +36,8 @@ pub(super) enum Engine {
     Icap(Arc<Icap>, Bounds),
 }
 
-/// One engine's word.
-pub(super) enum Word {
+/// The verdict of one engine, or the reason why there is none.
+pub(super) enum EngineVerdict {
     Clean,
     NotClean {
         output: Arc<str>,
@@ -42,26 +48,28 @@ pub(super) enum Word {
         name: String,
     },
     Failed(ScanError),
-    LeftOut {
+    Skipped {
+        /// Whether a failure led to the skip, rather than the file's size.
         failed: bool,
     },
 }
 
-pub(super) struct Opinion {
+/// The verdict of one engine, with details for the cache and the audit log.
+pub(super) struct EngineResult {
     pub(super) engine: &'static str,
-    pub(super) word: Word,
+    pub(super) verdict: EngineVerdict,
     pub(super) exit_code: Option<i32>,
     pub(super) first_line: Option<String>,
 }
 
-impl Word {
+impl EngineVerdict {
     pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Clean => "clean",
             Self::NotClean { .. } => "not_clean",
             Self::Encrypted { .. } => "encrypted",
             Self::Failed(_) => "failed",
-            Self::LeftOut { .. } => "skipped",
+            Self::Skipped { .. } => "skipped",
         }
     }
 }
@@ -94,114 +102,122 @@ impl Engine {
         }
     }
 
+    /// Returns whether the engine is a program in the sandbox, rather than a remote engine.
     pub(super) fn is_program(&self) -> bool {
         matches!(self, Self::Script(..) | Self::Rules(..))
     }
 
-    /// The word of an engine that is asked over a socket.
-    pub(super) async fn asked(&self, specimen: &Specimen, max_output: usize) -> Option<Opinion> {
+    /// Scans with a remote engine. Returns none for a program.
+    pub(super) async fn scan_remote(
+        &self,
+        sample: &Sample,
+        max_output: usize,
+    ) -> Option<EngineResult> {
         if self.is_program() {
             return None;
         }
-        if let Some(word) = self.too_large(specimen) {
-            return Some(self.opinion(word));
+        if let Some(verdict) = self.check_size(sample) {
+            return Some(self.result(verdict));
         }
-        let found = match self {
+        let finding = match self {
             Self::Script(..) | Self::Rules(..) => return None,
-            Self::Clamd(clamd, _) => caught(async { Ok(clamd.scan(specimen).await) }).await,
-            Self::Icap(icap, _) => caught(async { Ok(icap.scan(specimen).await) }).await,
+            Self::Clamd(clamd, _) => caught(async { Ok(clamd.scan(sample).await) }).await,
+            Self::Icap(icap, _) => caught(async { Ok(icap.scan(sample).await) }).await,
         };
-        Some(self.opinion(self.word(found, max_output)))
+        Some(self.result(self.verdict_from(finding, max_output)))
     }
 
-    fn word(
+    fn verdict_from(
         &self,
-        found: Result<Result<Finding, EngineFailure>, ScanError>,
+        finding: Result<Result<Finding, EngineFailure>, ScanError>,
         max_output: usize,
-    ) -> Word {
-        match found {
-            Ok(Ok(Finding::Clean)) => Word::Clean,
-            Ok(Ok(Finding::NotClean { name })) => Word::NotClean {
-                output: one_line(&name, max_output).into(),
-                first_line: one_line(&name, script::MAX_FIRST_LINE),
+    ) -> EngineVerdict {
+        match finding {
+            Ok(Ok(Finding::Clean)) => EngineVerdict::Clean,
+            Ok(Ok(Finding::NotClean { name })) => EngineVerdict::NotClean {
+                output: single_line(&name, max_output).into(),
+                first_line: single_line(&name, MAX_FIRST_LINE),
             },
             Ok(Ok(Finding::Encrypted { name })) => {
-                Word::Encrypted { name: one_line(&name, max_output) }
+                EngineVerdict::Encrypted { name: single_line(&name, max_output) }
             }
-            Ok(Err(failure)) => self.failed(ScanError::Engine(self.name(), failure)),
-            Err(error) => self.failed(error),
+            Ok(Err(failure)) => self.failure_verdict(ScanError::Engine(self.name(), failure)),
+            Err(error) => self.failure_verdict(error),
         }
     }
 
-    /// The word of an engine that runs in the sandbox.
-    pub(super) async fn run(
+    /// Scans with a program in the sandbox. Returns none for a remote engine.
+    pub(super) async fn scan_in_sandbox(
         &self,
-        specimen: &Specimen,
+        sample: &Sample,
         job: &mut Job,
         max_output: usize,
-    ) -> Option<(Opinion, Option<script::Run>)> {
+    ) -> Option<(EngineResult, Option<ScriptRun>)> {
         if !self.is_program() {
             return None;
         }
-        if let Some(word) = self.too_large(specimen) {
-            return Some((self.opinion(word), None));
+        if let Some(verdict) = self.check_size(sample) {
+            return Some((self.result(verdict), None));
         }
         let script = match self {
             Self::Script(script, _) => script,
             Self::Rules(rules, _) => {
-                let found = caught(rules.scan(job)).await;
-                return Some((self.opinion(self.word(found, max_output)), None));
+                let finding = caught(rules.scan(job)).await;
+                return Some((self.result(self.verdict_from(finding, max_output)), None));
             }
             Self::Clamd(..) | Self::Icap(..) => return None,
         };
-        let mut run = script.judge(job).await;
-        let mut opinion = self.opinion(Word::Clean);
+        let mut run = script.run_when_slot_free(job).await;
+        let mut result = self.result(EngineVerdict::Clean);
         match std::mem::replace(&mut run.outcome, Err(ScanError::Stopping)) {
-            Ok(script::Judgement { verdict, exit_code, first_line }) => {
-                opinion.exit_code = Some(exit_code);
+            Ok(ScriptVerdict { verdict, exit_code, first_line }) => {
+                result.exit_code = Some(exit_code);
                 if let Verdict::NotClean { output } = verdict {
-                    opinion.word = Word::NotClean { output, first_line };
+                    result.verdict = EngineVerdict::NotClean { output, first_line };
                 } else {
-                    opinion.first_line = Some(first_line);
+                    result.first_line = Some(first_line);
                 }
             }
-            Err(error) => opinion.word = self.failed(error),
+            Err(error) => result.verdict = self.failure_verdict(error),
         }
-        Some((opinion, Some(run)))
+        Some((result, Some(run)))
     }
 
-    pub(super) fn opinion(&self, word: Word) -> Opinion {
-        Opinion { engine: self.name(), word, exit_code: None, first_line: None }
+    pub(super) fn result(&self, verdict: EngineVerdict) -> EngineResult {
+        EngineResult { engine: self.name(), verdict, exit_code: None, first_line: None }
     }
 
-    pub(super) fn not_asked(&self) -> Word {
-        Word::Failed(ScanError::Engine(self.name(), EngineFailure::NotAsked))
+    /// Returns the verdict of an engine that was not run.
+    pub(super) fn not_run(&self) -> EngineVerdict {
+        EngineVerdict::Failed(ScanError::Engine(self.name(), EngineFailure::NotRun))
     }
 
-    fn too_large(&self, specimen: &Specimen) -> Option<Word> {
-        let limit = self.bounds().max_size.filter(|limit| specimen.len() > *limit)?;
-        Some(match self.bounds().larger {
-            Otherwise::Fail => {
-                Word::Failed(ScanError::Engine(self.name(), EngineFailure::TooLarge { limit }))
+    /// Returns the verdict for a file that exceeds `max_size`; none for smaller files.
+    fn check_size(&self, sample: &Sample) -> Option<EngineVerdict> {
+        let limit = self.bounds().max_size.filter(|limit| sample.len() > *limit)?;
+        Some(match self.bounds().on_oversize {
+            SkipPolicy::Fail => {
+                let failure = EngineFailure::TooLarge { limit };
+                EngineVerdict::Failed(ScanError::Engine(self.name(), failure))
             }
-            Otherwise::Skip => {
-                let (engine, size) = (self.name(), specimen.len());
-                warn!(engine, size, limit, "not asked: the media is larger than its max_size");
-                Word::LeftOut { failed: false }
+            SkipPolicy::Skip => {
+                let (engine, size) = (self.name(), sample.len());
+                warn!(engine, size, limit, "file exceeds max_size, engine skipped");
+                EngineVerdict::Skipped { failed: false }
             }
         })
     }
 
-    fn failed(&self, error: ScanError) -> Word {
-        // What is wrong with the media's file, or with this process, is no engine's silence.
-        let its_own = match &error {
+    /// Applies `on_failure`. It covers failures of the engine itself, not of this process or of the disk.
+    fn failure_verdict(&self, error: ScanError) -> EngineVerdict {
+        let is_engine_failure = match &error {
             ScanError::Engine(_, failure) => !matches!(failure, EngineFailure::Media(_)),
             error => matches!(error, ScanError::Script(_) | ScanError::Sandbox(_)),
         };
-        if its_own && self.bounds().on_failure == Otherwise::Skip {
-            warn!(engine = self.name(), cause = %Chain(&error), "failed, and is passed over");
-            return Word::LeftOut { failed: true };
+        if is_engine_failure && self.bounds().on_failure == SkipPolicy::Skip {
+            warn!(engine = self.name(), cause = %Chain(&error), "engine failed and was skipped");
+            return EngineVerdict::Skipped { failed: true };
         }
-        Word::Failed(error)
+        EngineVerdict::Failed(error)
     }
 }

@@ -1,69 +1,83 @@
-//! Why an engine says nothing, of one media or of any.
+//! Failures of engines, of the script, and of their setup.
 
 use std::io;
 
-/// Why an engine has no word on a media.
+/// Reason why an engine gave no verdict on a file.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineFailure {
-    /// Beyond `max_size`, and `larger` is "fail".
-    #[error("the media is larger than the {limit} bytes that it may be asked about")]
+    /// The file exceeds `max_size`, and `on_oversize` is "fail".
+    #[error("the file exceeds the engine's max_size of {limit} bytes")]
     TooLarge {
-        /// Bytes.
+        /// `max_size`, bytes.
         limit: u64,
     },
-    /// No server took the connection.
-    #[error("it cannot be reached")]
+    /// No server accepted a connection.
+    #[error("cannot connect")]
     Unreachable(#[source] io::Error),
-    /// `timeout` passed.
-    #[error("it took longer than its time limit")]
+    /// The engine's `timeout` expired.
+    #[error("the time limit expired")]
     TimedOut,
-    /// The connection ended before the answer did.
-    #[error("its answer broke off")]
-    CutShort(#[source] Option<io::Error>),
-    /// A verdict on a part of the media.
-    #[error("it had a verdict before it had the media")]
-    Early,
-    /// It says itself that it could not tell.
-    #[error("it says: {0}")]
-    Said(String),
-    /// Not an answer.
-    #[error("its answer makes no sense: {0}")]
-    NoSense(String),
-    /// The media could not be read.
-    #[error("the media cannot be read")]
+    /// The connection ended before the response did.
+    #[error("connection lost before the response was complete")]
+    ConnectionLost(#[source] Option<io::Error>),
+    /// A verdict on a part of the file.
+    #[error("verdict sent before the whole file was received")]
+    PrematureVerdict,
+    /// The engine reported a failure.
+    #[error("engine reported: {0}")]
+    Reported(String),
+    /// The response does not follow the protocol.
+    #[error("invalid response: {0}")]
+    BadResponse(String),
+    /// The file could not be read.
+    #[error("cannot read the file")]
     Media(#[source] io::Error),
-    /// A program without a place to be run in.
-    #[error("it was not asked")]
-    NotAsked,
+    /// An engine that needs a sandbox job was called without one.
+    #[error("the engine was not run")]
+    NotRun,
 }
 
 impl EngineFailure {
-    /// One word for it, of a fixed list; for metrics.
+    /// Returns the value of the metric label `cause`, from a fixed list.
     #[must_use]
     pub fn cause(&self) -> &'static str {
         match self {
             Self::TooLarge { .. } => "engine_too_large",
             Self::Unreachable(_) => "engine_unreachable",
             Self::TimedOut => "engine_timeout",
-            Self::CutShort(_) => "engine_cut_short",
-            Self::Early | Self::NoSense(_) => "engine_no_sense",
-            Self::Said(_) => "engine_error",
+            Self::ConnectionLost(_) => "engine_connection_lost",
+            Self::PrematureVerdict | Self::BadResponse(_) => "engine_bad_response",
+            Self::Reported(_) => "engine_error",
             Self::Media(_) => "disk",
-            Self::NotAsked => "engine_not_asked",
+            Self::NotRun => "engine_not_asked",
         }
     }
 }
 
-/// Why engines cannot be used at all.
+/// Reason why a script that ran gave no verdict.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ScriptFailure {
+    /// `scan.timeout` expired.
+    #[error("the time limit expired")]
+    TimedOut,
+    /// A signal terminated the script.
+    #[error("terminated by signal {0}")]
+    Signaled(i32),
+    /// An exit code in `scan.failure_exit_codes`.
+    #[error("exit code {0}, which scan.failure_exit_codes lists")]
+    FailureExitCode(i32),
+}
+
+/// Reason why engines could not be set up.
 #[derive(Debug, thiserror::Error)]
-pub enum SetupError {
-    /// Of an engine that is listed.
-    #[error("the engine {0} is listed, and what it is made of is not there")]
+pub enum EngineSetupError {
+    /// A configured engine lacks its settings or its program.
+    #[error("the engine {0} is configured, but its settings or its program are missing")]
     Missing(&'static str),
-    /// A URL of `icap.urls`.
-    #[error("icap.urls: {0} has no host that TLS can be spoken with")]
+    /// A URL of `icap.urls` without a host name that TLS can verify.
+    #[error("icap.urls: {0} has no host name or address that is valid for TLS")]
     NoHost(String),
-    /// For `icaps`.
-    #[error("icap.urls: icaps cannot be spoken")]
-    Tls(#[from] crate::media::SetupError),
+    /// TLS for `icaps` URLs could not be set up.
+    #[error("icap.urls: cannot set up TLS for icaps")]
+    Tls(#[from] crate::media::OutboundSetupError),
 }

@@ -1,4 +1,4 @@
-//! Servers on loopback that do what a test says, and the faults that any server may have.
+//! Fake servers on loopback, and faults that any server may have.
 
 use std::{
     fs,
@@ -17,30 +17,30 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{Bounds, Otherwise};
+use super::bounds::{Bounds, SkipPolicy};
 
-/// What is far less than a time limit, and still long for loopback.
-pub(super) const MOMENT: Duration = Duration::from_millis(5);
+/// Interval between the bytes of [`Fault::Drip`]: long for loopback, far below every time limit.
+const DRIP_INTERVAL: Duration = Duration::from_millis(5);
 
-/// A server; gone when dropped.
-pub(super) struct Fake {
+/// A server. Stops when dropped.
+pub(super) struct FakeServer {
     pub(super) address: SocketAddr,
     connections: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
-impl Fake {
-    /// Serves each connection so.
-    pub(super) async fn serving<T>(serve: impl Fn(TcpStream) -> T + Send + 'static) -> Self
+impl FakeServer {
+    /// Starts a server on a free port that handles each connection with `handle`.
+    pub(super) async fn start<T>(handle: impl Fn(TcpStream) -> T + Send + 'static) -> Self
     where
         T: Future<Output = ()> + Send + 'static,
     {
-        Self::on(TcpListener::bind("127.0.0.1:0").await.unwrap(), serve)
+        Self::from_listener(TcpListener::bind("127.0.0.1:0").await.unwrap(), handle)
     }
 
-    pub(super) fn on<T>(
+    pub(super) fn from_listener<T>(
         listener: TcpListener,
-        serve: impl Fn(TcpStream) -> T + Send + 'static,
+        handle: impl Fn(TcpStream) -> T + Send + 'static,
     ) -> Self
     where
         T: Future<Output = ()> + Send + 'static,
@@ -49,111 +49,112 @@ impl Fake {
         let connections = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&connections);
         let task = tokio::spawn(async move {
-            let mut serving = tokio::task::JoinSet::new();
+            let mut handlers = tokio::task::JoinSet::new();
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 count.fetch_add(1, Ordering::Relaxed);
-                serving.spawn(serve(stream));
+                handlers.spawn(handle(stream));
             }
         });
         Self { address, connections, task }
     }
 
+    /// Returns the number of accepted connections.
     pub(super) fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
     }
 
-    /// Ends it, with all its connections; gives its address, where nobody listens then, nor anybody else
-    /// will as long as the socket is held.
-    pub(super) async fn dies(mut self) -> (SocketAddr, TcpSocket) {
+    /// Stops the server and closes its connections. Returns its address and a bound socket, which keeps the port
+    /// reserved and refuses connections until it listens.
+    pub(super) async fn stop(mut self) -> (SocketAddr, TcpSocket) {
         self.task.abort();
         let _ = (&mut self.task).await;
-        let held = TcpSocket::new_v4().unwrap();
-        held.set_reuseaddr(true).unwrap();
-        held.bind(self.address).unwrap();
-        (self.address, held)
+        let reserved = TcpSocket::new_v4().unwrap();
+        reserved.set_reuseaddr(true).unwrap();
+        reserved.bind(self.address).unwrap();
+        (self.address, reserved)
     }
 }
 
-impl Drop for Fake {
+impl Drop for FakeServer {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-/// How an answer comes.
+/// How a server sends a response.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Fault {
-    /// As it is, and the connection ends.
+    /// Sends the whole response.
     None,
-    /// Half of it.
+    /// Sends the first half.
     Cut,
-    /// Byte by byte, each as late as loopback is quick; for ever.
+    /// Sends the first byte again and again, slowly, without end.
     Drip,
-    /// Never.
+    /// Sends nothing.
     Silent,
-    /// Twice.
+    /// Sends the response twice.
     Twice,
 }
 
-/// Answers with these bytes, in this way.
-pub(super) async fn answer(stream: &mut TcpStream, bytes: &[u8], fault: Fault) {
-    let said = match fault {
+/// Sends a response with a fault.
+pub(super) async fn respond(stream: &mut TcpStream, bytes: &[u8], fault: Fault) {
+    let result = match fault {
         Fault::None => stream.write_all(bytes).await,
         Fault::Cut => stream.write_all(&bytes[..bytes.len() / 2]).await,
         Fault::Drip => loop {
             if stream.write_all(&bytes[..1]).await.is_err() {
                 return;
             }
-            tokio::time::sleep(MOMENT).await;
+            tokio::time::sleep(DRIP_INTERVAL).await;
         },
         Fault::Silent => std::future::pending().await,
         Fault::Twice => stream.write_all(&[bytes, bytes].concat()).await,
     };
-    // Who has hung up needs no answer.
-    let _ = said;
+    // The client may have closed the connection.
+    let _ = result;
 }
 
-/// Reads until these bytes have come, or the connection ended; gives all that came.
+/// Reads until the data ends with `end`, or to the end of the connection. Returns all data.
 pub(super) async fn read_until(stream: &mut TcpStream, end: &[u8]) -> Vec<u8> {
-    let mut came = Vec::new();
-    while !came.ends_with(end) {
-        match stream.read_buf(&mut came).await {
+    let mut received = Vec::new();
+    while !received.ends_with(end) {
+        match stream.read_buf(&mut received).await {
             Ok(n) if n > 0 => {}
             _ => break,
         }
     }
-    came
+    received
 }
 
-/// Closes only when the other side has: what was not read would make a reset of it, which may overtake
-/// the answer.
+/// Closes the connection after the client has. Unread data would turn the close into a reset, which may overtake the
+/// response.
 pub(super) async fn linger(mut stream: TcpStream) {
     let _ = stream.shutdown().await;
     let mut rest = [0; 4096];
     while matches!(stream.read(&mut rest).await, Ok(n) if n > 0) {}
 }
 
-/// None that matter.
+/// Bounds without effect.
 pub(super) const BOUNDS: Bounds =
-    Bounds { max_size: None, larger: Otherwise::Fail, on_failure: Otherwise::Fail };
+    Bounds { max_size: None, on_oversize: SkipPolicy::Fail, on_failure: SkipPolicy::Fail };
 
-/// Long enough for anything that works.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+/// Time limit that working servers never exceed.
+pub(super) const LONG_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// For what never comes.
-pub(super) const IMPATIENCE: Duration = Duration::from_millis(200);
+/// Time limit for tests in which it expires.
+pub(super) const SHORT_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// Tries each input that is kept for this fuzz target.
-pub(in crate::scan) fn each_of_corpus(target: &str, attempt: impl Fn(&[u8])) {
+/// Runs `check` on each kept input of a fuzz target.
+pub(in crate::scan) fn replay_corpus(target: &str, check: impl Fn(&[u8])) {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
-    let mut tried = 0;
+    let mut count = 0;
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
-        // The test's output tells which it was that failed.
+        // A failed test prints its output: the last path is the failing input.
         println!("{}", path.display());
-        attempt(&fs::read(path).unwrap());
-        tried += 1;
+        check(&fs::read(path).unwrap());
+        count += 1;
     }
-    assert!(tried > 10, "{tried} inputs");
+    assert!(count > 10, "{count} inputs");
 }

@@ -1,6 +1,6 @@
-//! The embedded engine: YARA rules on what a media is. They are compiled once; each media is looked at by
-//! this program again, as an evaluator in the sandbox, since it reads hostile bytes. What is not one of
-//! its two answers, a crash or a signal among it, is a failure.
+//! The embedded engine: YARA rules. The rules are compiled once. An evaluator, a second process of this program,
+//! scans each file in the sandbox, because it parses untrusted data. Every exit other than the two verdicts,
+//! including a crash or a signal, is a failure.
 
 use std::{
     ffi::OsString,
@@ -12,52 +12,54 @@ use std::{
     time::Duration,
 };
 
-use mcs_rules::{CLEAN, NOT_CLEAN, RuleSet};
-use mcs_sandbox::{Command, Job, Outcome};
+use mcs_evaluator::{CLEAN, NOT_CLEAN, RuleSet};
+use mcs_sandbox::{Command, Job, Termination};
 
-use super::{Bounds, EngineFailure, Finding};
-use crate::scan::{
-    ScanError,
-    script::{MAX_FIRST_LINE, Turns, one_line},
+use super::{
+    bounds::Bounds,
+    error::EngineFailure,
+    outcome::{Finding, MAX_FIRST_LINE},
+    slots::ScanSlots,
 };
+use crate::{scan::error::ScanError, text::single_line};
 
-/// Bytes of names, and of reasons, that are kept.
+/// Maximum length of the evaluator's captured output, bytes.
 const MAX_OUTPUT: usize = 4096;
 
-/// `[rules]`, checked.
+/// `[rules]`, validated.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settings {
-    /// Files and directories of rules.
+    /// Files and directories with rules.
     pub paths: Vec<PathBuf>,
-    /// Names of rules that refuse nothing.
+    /// Names of rules whose matches are ignored.
     pub ignore: Vec<String>,
-    /// What was read there.
+    /// The rules loaded from `paths`.
     pub rules: RuleSet,
-    /// For one media.
+    /// Time limit for one file.
     pub timeout: Duration,
-    /// Which media, and what a failure means.
+    /// Size bound, and effect of failures.
     pub bounds: Bounds,
 }
 
-/// What evaluators are started from: this program, and the prepared rules. No path leads to the rules, so no other user can put
-/// a file in their place: each evaluator reads them from its standard input, which is a file in memory that cannot be changed.
+/// The program and the prepared rules that evaluators are started with. Evaluators read the rules from standard
+/// input, a sealed memory file. It has no path, so that no other user can replace it.
 #[derive(Debug)]
 pub struct Evaluator {
     program: PathBuf,
     prepared: File,
 }
 
-/// The engine.
+/// The rules engine.
 #[derive(Clone, Debug)]
 pub struct Rules {
     evaluator: Arc<Evaluator>,
     args: Vec<OsString>,
     timeout: Duration,
-    turns: Turns,
+    scan_slots: ScanSlots,
 }
 
 impl Evaluator {
-    /// Copies the rules to a sealed file in memory.
+    /// Copies the rules to a sealed memory file.
     pub fn prepare(program: PathBuf, rules: &RuleSet) -> io::Result<Self> {
         let prepared = mcs_sandbox::sealed("rules", rules.prepared())?;
         Ok(Self { program, prepared })
@@ -69,7 +71,7 @@ impl Evaluator {
         &self.prepared
     }
 
-    /// This program, as it was found at the start.
+    /// Returns the path of this program, determined at startup.
     #[must_use]
     pub fn program(&self) -> &Path {
         &self.program
@@ -77,20 +79,20 @@ impl Evaluator {
 }
 
 impl Rules {
-    /// The engine of these settings, whose rules this evaluator has.
+    /// Creates the engine. `evaluator` must have been prepared from the rules of `settings`.
     #[must_use]
-    pub fn new(settings: &Settings, evaluator: Arc<Evaluator>, turns: Turns) -> Self {
+    pub fn new(settings: &Settings, evaluator: Arc<Evaluator>, scan_slots: ScanSlots) -> Self {
         let ignored = settings.ignore.iter().map(String::as_str);
-        let args = mcs_rules::arguments(ignored);
-        Self { evaluator, args, timeout: settings.timeout, turns }
+        let args = mcs_evaluator::arguments(ignored);
+        Self { evaluator, args, timeout: settings.timeout, scan_slots }
     }
 
-    /// Evaluates the rules on the job's media, when a script's turn comes.
+    /// Waits for a scan slot and evaluates the rules on the job's file.
     pub(super) async fn scan(
         &self,
         job: &mut Job,
     ) -> Result<Result<Finding, EngineFailure>, ScanError> {
-        let Some(_turn) = self.turns.take().await else { return Err(ScanError::Stopping) };
+        let Some(_slot) = self.scan_slots.acquire().await else { return Err(ScanError::Stopping) };
         let mut args = self.args.clone();
         args.push(job.media_path().into());
         let command = Command { program: self.evaluator.program.clone(), args };
@@ -98,17 +100,19 @@ impl Rules {
             .run_with_input(&command, self.evaluator.prepared.as_fd(), self.timeout, MAX_OUTPUT)
             .await
             .map_err(ScanError::Sandbox)?;
-        let said = |output: &[u8]| one_line(&String::from_utf8_lossy(output), MAX_FIRST_LINE);
-        Ok(match exit.outcome {
-            Outcome::Exited(CLEAN) => Ok(Finding::Clean),
-            Outcome::Exited(NOT_CLEAN) if !said(&exit.stdout).is_empty() => {
-                Ok(Finding::NotClean { name: said(&exit.stdout) })
+        let line = |output: &[u8]| single_line(&String::from_utf8_lossy(output), MAX_FIRST_LINE);
+        Ok(match exit.termination {
+            Termination::Exited(CLEAN) => Ok(Finding::Clean),
+            Termination::Exited(NOT_CLEAN) if !line(&exit.stdout).is_empty() => {
+                Ok(Finding::NotClean { name: line(&exit.stdout) })
             }
-            Outcome::Exited(code) => {
-                Err(EngineFailure::Said(format!("exit code {code}: {}", said(&exit.stderr))))
+            Termination::Exited(code) => {
+                Err(EngineFailure::Reported(format!("exit code {code}: {}", line(&exit.stderr))))
             }
-            Outcome::Signaled(signal) => Err(EngineFailure::Said(format!("signal {signal}"))),
-            Outcome::TimedOut => Err(EngineFailure::TimedOut),
+            Termination::Signaled(signal) => {
+                Err(EngineFailure::Reported(format!("signal {signal}")))
+            }
+            Termination::TimedOut => Err(EngineFailure::TimedOut),
         })
     }
 }

@@ -1,10 +1,10 @@
-//! OLE containers, built here.
+//! Generated OLE containers.
 
 use super::*;
 
 const END: u32 = 0xffff_fffe;
 
-/// A container with these streams. Its directory is scattered; streams below 4096 bytes are in the mini stream.
+/// Builds a container with these streams. The directory is fragmented. Streams below 4096 bytes are in the mini stream.
 fn container(shift: u16, streams: &[(&str, Vec<u8>)]) -> Vec<u8> {
     let sector = 1 << shift;
     let mut mini = Vec::new();
@@ -25,19 +25,19 @@ fn container(shift: u16, streams: &[(&str, Vec<u8>)]) -> Vec<u8> {
     }
     let first = chain(&mut sectors, &mut table, &mini, sector);
     entries[0] = entry("Root Entry", 5, first, u32::try_from(mini.len()).unwrap());
-    // Last sector first.
+    // Written in reverse order.
     let directory = entries.concat();
     let mut next = END;
     for piece in directory.chunks(sector).rev() {
-        let at = u32::try_from(sectors.len()).unwrap();
+        let index = u32::try_from(sectors.len()).unwrap();
         let mut piece = piece.to_vec();
         piece.resize(sector, 0);
         sectors.push(piece);
         table.push(next);
-        next = at;
+        next = index;
     }
-    for (at, value) in table.iter().enumerate() {
-        sectors[0][4 * at..4 * at + 4].copy_from_slice(&value.to_le_bytes());
+    for (index, value) in table.iter().enumerate() {
+        sectors[0][4 * index..4 * index + 4].copy_from_slice(&value.to_le_bytes());
     }
     let mut header = ole::SIGNATURE.to_vec();
     header.resize(sector, 0);
@@ -80,53 +80,58 @@ fn padded(mut bytes: Vec<u8>, length: usize) -> Vec<u8> {
     bytes
 }
 
-fn word(flags: u16) -> Vec<u8> {
+fn word_document(flags: u16) -> Vec<u8> {
     [&0xa5ec_u16.to_le_bytes()[..], &[0; 8], &flags.to_le_bytes()].concat()
 }
 
-/// BOF, then records of these types.
+/// Builds a BOF record, followed by records of these types.
 fn workbook(records: &[u16]) -> Vec<u8> {
     let bof = [&0x0809_u16.to_le_bytes()[..], &16_u16.to_le_bytes(), &[0; 16]].concat();
     let record = |kind: &u16| [kind.to_le_bytes(), [2, 0], [0, 0]].concat();
     [bof, records.iter().flat_map(record).collect()].concat()
 }
 
-fn user(token: u32) -> Vec<u8> {
+fn current_user(token: u32) -> Vec<u8> {
     [&[0; 12][..], &token.to_le_bytes(), &[0; 20]].concat()
 }
 
 #[test]
-fn binary_documents_say_that_they_are_encrypted() {
+fn detects_encrypted_binary_documents() {
     for (name, encrypted, plain, expected) in [
-        ("WordDocument", word(0x0100), word(0x1200), Word),
+        ("WordDocument", word_document(0x0100), word_document(0x1200), Word),
         ("Workbook", workbook(&[0x86, 0x2f]), workbook(&[0x86, 0xe1, 0xc1]), Excel),
         ("Book", workbook(&[0x2f]), workbook(&[]), Excel),
-        ("Current User", user(0xf3d1_c4df), user(0xe391_c05f), PowerPoint),
+        ("Current User", current_user(0xf3d1_c4df), current_user(0xe391_c05f), PowerPoint),
     ] {
         for shift in [9, 12] {
             for length in [100, 5000] {
-                let among = |bytes: Vec<u8>| {
+                let examine_with_others = |bytes: Vec<u8>| {
                     let other = |name| (name, vec![1; 200]);
                     let mut streams: Vec<_> = ["1", "2", "3", "4", "5", "6"].map(other).into();
                     streams.push((name, padded(bytes, length)));
-                    found(&container(shift, &streams))
+                    examine(&container(shift, &streams))
                 };
-                assert_eq!(among(encrypted.clone()), Some(expected), "{name} {shift} {length}");
-                assert_eq!(among(plain.clone()), None, "{name} {shift} {length}");
+                assert_eq!(
+                    examine_with_others(encrypted.clone()),
+                    Some(expected),
+                    "{name} {shift} {length}"
+                );
+                assert_eq!(examine_with_others(plain.clone()), None, "{name} {shift} {length}");
             }
         }
     }
 }
 
 #[test]
-fn plain_embedded_documents_hide_no_encrypted_one() {
-    let plain = (0..300).map(|_| ("WordDocument", padded(word(0), 64)));
-    let streams: Vec<_> = plain.chain([("WordDocument", padded(word(0x100), 64))]).collect();
-    assert_eq!(found(&container(12, &streams)), Some(Word));
+fn detects_encrypted_document_among_many_plain_ones() {
+    let plain = (0..300).map(|_| ("WordDocument", padded(word_document(0), 64)));
+    let streams: Vec<_> =
+        plain.chain([("WordDocument", padded(word_document(0x100), 64))]).collect();
+    assert_eq!(examine(&container(12, &streams)), Some(Word));
 }
 
 #[test]
-fn streams_of_encrypted_packages_are_found_by_their_names() {
+fn detects_encrypted_packages_by_stream_name() {
     for (name, expected) in [
         ("EncryptedPackage", Some(OlePackage)),
         ("ENCRYPTEDpackage", Some(OlePackage)),
@@ -138,21 +143,21 @@ fn streams_of_encrypted_packages_are_found_by_their_names() {
         for shift in [9, 12] {
             let others = (0..40).map(|_| ("other", vec![1; 10]));
             let streams: Vec<_> = others.chain([(name, vec![2; 10])]).collect();
-            assert_eq!(found(&container(shift, &streams)), expected, "{name} {shift}");
+            assert_eq!(examine(&container(shift, &streams)), expected, "{name} {shift}");
         }
     }
 }
 
 #[test]
-fn a_directory_without_an_end_ends() {
+fn cyclic_sector_chain_terminates() {
     let mut bytes = container(9, &[("a", vec![1; 10]), ("b", vec![1; 10])]);
-    // Every sector follows itself.
-    for at in 0_u32..128 {
-        let place = 512 + 4 * at as usize;
-        bytes[place..place + 4].copy_from_slice(&at.to_le_bytes());
+    // Every sector is its own successor.
+    for index in 0_u32..128 {
+        let place = 512 + 4 * index as usize;
+        bytes[place..place + 4].copy_from_slice(&index.to_le_bytes());
     }
-    assert_eq!(found(&bytes), None);
-    // No sector of the table is in the file.
+    assert_eq!(examine(&bytes), None);
+    // The header lists no sectors of the table.
     bytes[76..512].fill(0xff);
-    assert_eq!(found(&bytes), None);
+    assert_eq!(examine(&bytes), None);
 }

@@ -1,41 +1,42 @@
-//! Any bytes as a daemon's answer, and what holds whatever they are; see the ICAP server's.
+//! Fuzz target: parses any bytes as a daemon's response and checks invariants. `cargo test` replays the kept corpus.
 
-#![expect(clippy::expect_used, reason = "a panic is how an input is told to break something")]
+#![expect(clippy::expect_used, reason = "a panic is how a failure is reported to the fuzzer")]
 
 use futures_util::FutureExt;
 
-use super::{finding, version, whole_answer};
-use crate::scan::engines::Finding;
+use super::{parse_finding, read_response, read_version};
+use crate::scan::engines::outcome::Finding;
 
-/// Tries an input: a byte that once chose a setting, and a daemon's answer.
+/// Checks one input: an unused byte, kept for compatibility with the corpus, and a daemon's response.
 ///
 /// # Panics
-/// Where something does not hold.
-pub fn answer(input: &[u8]) {
-    let Some((_, answer)) = input.split_first() else { return };
-    let whole = whole_answer(&mut &*answer).now_or_never().expect("what is there is read at once");
-    let found = whole.and_then(|answer| finding(&answer));
-    if let Ok(found @ (Finding::Clean | Finding::Encrypted { .. })) = found {
-        let said = answer.strip_suffix(b"\0").and_then(|it| {
-            it.strip_prefix(b"stream: ").or_else(|| {
-                let rest = it.strip_prefix(b"fd[")?;
-                let end = rest.iter().position(|it| !it.is_ascii_digit())?;
+/// If an invariant is violated.
+pub fn check(input: &[u8]) {
+    let Some((_, bytes)) = input.split_first() else { return };
+    let response = read_response(&mut &*bytes).now_or_never().expect("a slice is always ready");
+    let finding = response.and_then(|response| parse_finding(&response));
+    if let Ok(finding @ (Finding::Clean | Finding::Encrypted { .. })) = finding {
+        let result = bytes.strip_suffix(b"\0").and_then(|line| {
+            line.strip_prefix(b"stream: ").or_else(|| {
+                let rest = line.strip_prefix(b"fd[")?;
+                let end = rest.iter().position(|byte| !byte.is_ascii_digit())?;
                 rest.get(end..)?.strip_prefix(b"]: ")
             })
         });
-        let said = said.expect("clean, by an answer that is not whole");
-        let encrypted = said.starts_with(b"Heuristics.Encrypted.") && said.ends_with(b" FOUND");
-        let expected = if found == Finding::Clean { said == b"OK" } else { encrypted };
-        assert!(expected, "{found:?}, and that is not what was said");
+        let result = result.expect("accepted an incomplete response");
+        let is_encrypted =
+            result.starts_with(b"Heuristics.Encrypted.") && result.ends_with(b" FOUND");
+        let is_correct = if finding == Finding::Clean { result == b"OK" } else { is_encrypted };
+        assert!(is_correct, "{finding:?} does not match the response");
     }
-    let told = version(tokio::io::join(answer, tokio::io::sink())).now_or_never();
-    if let Ok(told) = told.expect("what is there is read at once") {
-        assert!(told.starts_with("ClamAV "));
+    let version = read_version(tokio::io::join(bytes, tokio::io::sink())).now_or_never();
+    if let Ok(version) = version.expect("a slice is always ready") {
+        assert!(version.starts_with("ClamAV "));
     }
 }
 
 #[cfg(test)]
 #[test]
-fn what_was_found_by_fuzzing_is_answered_as_it_should_be() {
-    super::super::fake::each_of_corpus("clamd", answer);
+fn kept_inputs_satisfy_invariants() {
+    super::super::fake::replay_corpus("clamd", check);
 }

@@ -1,5 +1,5 @@
-//! One connection to an ICAP server, and what is said on it: the media goes out while the answer comes
-//! in, and what is sent back is held against the media as it comes. Nothing of either is kept.
+//! Exchanges on one connection to an ICAP server. The file is sent while the response is received. A file that is
+//! sent back is compared with the sample as it arrives; neither is buffered as a whole.
 
 use std::io;
 
@@ -8,34 +8,34 @@ use futures_util::FutureExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 
 use super::{
-    super::{EngineFailure, Finding, servers::said_and_sent, specimen::Specimen},
+    super::{error::EngineFailure, outcome::Finding, pool::send_and_receive, sample::Sample},
     finding::finding,
-    message::{Chunks, Encapsulated, Head, Malformed, Piece, put_chunk},
+    message::{ChunkDecoder, Decoded, Encapsulated, IcapHead, Malformed, put_chunk},
 };
 
-/// A larger preview than this is not sent, whatever a server asks for.
+/// Maximum length of a preview, bytes. If a server requests a larger preview, this size is used.
 const MAX_PREVIEW: u64 = 64 * 1024;
 
-/// What is read at a time, bytes.
-const READ: usize = 64 * 1024;
+/// Free space in the buffer before each read, bytes.
+const READ_SIZE: usize = 64 * 1024;
 
-/// The media's address, as the server gets it: the real one is nobody's business.
+/// URL and host sent to servers in place of the real ones, which would disclose what users share.
 const URL: &str = "http://media.invalid/media";
 const HOST: &str = "media.invalid";
 
 const USER_AGENT: &str = concat!("matrix-content-scanner/", env!("CARGO_PKG_VERSION"));
 
-/// What a media is presented as.
+/// How a file is presented to the server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Method {
-    /// A request that someone sends: an upload.
+    /// As the body of an HTTP request: an upload.
     Reqmod,
-    /// An answer that someone gets: a download.
+    /// As the body of an HTTP response: a download.
     Respmod,
 }
 
 impl Method {
-    /// As it is on the wire.
+    /// Returns the method name of the protocol.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -45,150 +45,161 @@ impl Method {
     }
 }
 
-/// What a connection is made of: TCP, or TLS on it.
+/// A TCP connection, or TLS over one.
 pub(super) trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
 
-/// A connection between two exchanges.
+/// A connection for one or more exchanges in sequence.
 pub(super) struct Connection {
     incoming: Incoming,
-    to: WriteHalf<Box<dyn Transport>>,
+    writer: WriteHalf<Box<dyn Transport>>,
 }
 
 struct Incoming {
-    from: ReadHalf<Box<dyn Transport>>,
+    reader: ReadHalf<Box<dyn Transport>>,
     buffer: BytesMut,
-    /// Whether anything has come since the exchange began.
-    heard: bool,
+    /// Whether any byte of the response to the current request was received.
+    has_received: bool,
 }
 
-/// What a server says of its service.
+/// Options of a service, from its response to OPTIONS.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Options {
-    /// Bytes of a media that it wants to see first; none where it wants all at once.
+pub(super) struct ServiceOptions {
+    /// Length of the requested preview, bytes; none if the server requests no preview.
     pub(super) preview: Option<u64>,
     pub(super) istag: String,
 }
 
-/// What came of an exchange.
-pub(super) struct Told {
+/// Result of a scan on a connection.
+pub(super) struct ScanExchange {
     pub(super) finding: Finding,
     pub(super) istag: Option<String>,
-    /// Whether the connection is good for another.
+    /// Whether the connection can be used again.
     pub(super) reusable: bool,
 }
 
 impl Connection {
     pub(super) fn new(transport: Box<dyn Transport>) -> Self {
-        let (from, to) = tokio::io::split(transport);
-        Self { incoming: Incoming { from, buffer: BytesMut::new(), heard: false }, to }
+        let (reader, writer) = tokio::io::split(transport);
+        let incoming = Incoming { reader, buffer: BytesMut::new(), has_received: false };
+        Self { incoming, writer }
     }
 
-    /// Whether the other side has said nothing unasked, nor closed.
+    /// Returns whether the server has neither sent unsolicited data nor closed the connection.
     pub(super) fn is_quiet(&mut self) -> bool {
         self.incoming.fill().now_or_never().is_none()
     }
 
-    /// Whether an exchange that failed may be tried on another connection: this one was of before, and
-    /// the server may have closed it before it heard anything.
-    pub(super) fn heard_nothing(&self) -> bool {
-        !self.incoming.heard
+    /// Returns whether the server sent any byte in the latest exchange. If not, it may have closed the idle
+    /// connection before it received the request.
+    pub(super) fn has_received(&self) -> bool {
+        self.incoming.has_received
     }
 
-    /// Asks for the service's options; also whether the connection is good for more.
+    /// Reads the service's options. Also returns whether the connection can be used again.
     pub(super) async fn options(
         &mut self,
         uri: &str,
         host: &str,
         method: Method,
-    ) -> Result<(Options, bool), EngineFailure> {
-        self.incoming.heard = false;
+    ) -> Result<(ServiceOptions, bool), EngineFailure> {
+        self.incoming.has_received = false;
         let request =
             format!("OPTIONS {uri} ICAP/1.0\r\nHost: {host}\r\nUser-Agent: {USER_AGENT}\r\n\r\n");
-        self.to.write_all(request.as_bytes()).await.map_err(cut_short)?;
-        self.to.flush().await.map_err(cut_short)?;
-        let head = self.incoming.head().await?;
+        self.writer.write_all(request.as_bytes()).await.map_err(connection_lost)?;
+        self.writer.flush().await.map_err(connection_lost)?;
+        let head = self.incoming.read_head().await?;
         if head.status != 200 {
-            return Err(said(&head));
+            return Err(unexpected_status(&head));
         }
         let methods: Vec<_> = head.all("methods").collect();
         if !methods.is_empty() && !head.lists("methods", method.as_str()) {
             let methods = methods.join(", ");
-            return Err(EngineFailure::Said(format!("its methods are {methods}")));
+            return Err(EngineFailure::Reported(format!("supported methods: {methods}")));
         }
         let preview = head.first("preview").and_then(|preview| preview.parse::<u64>().ok());
-        let istag = head.first("istag").ok_or_else(|| no_sense("options without an ISTag"))?;
+        let istag =
+            head.first("istag").ok_or_else(|| bad_response("OPTIONS response without an ISTag"))?;
         let body = head.all("encapsulated").any(|value| !value.contains("null-body"));
         let reusable = !body && self.incoming.buffer.is_empty() && stays_open(&head);
-        Ok((Options { preview: preview.map(|it| it.min(MAX_PREVIEW)), istag }, reusable))
+        Ok((
+            ServiceOptions { preview: preview.map(|preview| preview.min(MAX_PREVIEW)), istag },
+            reusable,
+        ))
     }
 
-    /// Has a media looked at.
+    /// Scans a file.
+    ///
+    /// # Errors
+    /// Everything other than a complete response with a verdict. The connection cannot be used again then.
     pub(super) async fn scan(
         &mut self,
         uri: &str,
         host: &str,
         method: Method,
         preview: Option<u64>,
-        specimen: &Specimen,
-    ) -> Result<Told, EngineFailure> {
-        self.incoming.heard = false;
-        let mut out = request(uri, host, method, preview, specimen.len());
-        let mut at = 0;
+        sample: &Sample,
+    ) -> Result<ScanExchange, EngineFailure> {
+        self.incoming.has_received = false;
+        let mut buffer = request(uri, host, method, preview, sample.len());
+        let mut offset = 0;
         if let Some(preview) = preview {
-            while at < preview.min(specimen.len()) {
-                let piece = specimen.piece(at, preview - at).await.map_err(EngineFailure::Media)?;
-                at += piece.len() as u64;
-                put_chunk(&mut out, &piece);
+            while offset < preview.min(sample.len()) {
+                let chunk = sample.read_chunk(offset, preview - offset).await;
+                let chunk = chunk.map_err(EngineFailure::Media)?;
+                offset += chunk.len() as u64;
+                put_chunk(&mut buffer, &chunk);
             }
-            let whole = at == specimen.len();
-            out.extend_from_slice(if whole { b"0; ieof\r\n\r\n" } else { b"0\r\n\r\n" });
-            // A refusal may come before the preview is out; then writing fails, and reading does not.
-            let sent = async {
-                self.to.write_all(&out).await?;
-                self.to.flush().await
+            let is_whole = offset == sample.len();
+            let end = if is_whole { b"0; ieof\r\n\r\n".as_slice() } else { b"0\r\n\r\n" };
+            buffer.extend_from_slice(end);
+            // A server may respond and close before it has read the preview: writing fails then, but the response
+            // is readable.
+            let sending = async {
+                self.writer.write_all(&buffer).await?;
+                self.writer.flush().await
             };
-            let sent = sent.await.map_err(cut_short);
-            out.clear();
-            let head = self.incoming.head().await?;
-            if whole || head.status != 100 || finding(&head).is_some() {
-                let told = self.incoming.answer(head, method, specimen).await?;
-                if told.finding == Finding::Clean {
+            let sent = sending.await.map_err(connection_lost);
+            buffer.clear();
+            let head = self.incoming.read_head().await?;
+            if is_whole || head.status != 100 || finding(&head).is_some() {
+                let result = self.incoming.read_result(head, method, sample).await?;
+                if result.finding == Finding::Clean {
                     sent?;
                 }
-                return Ok(told);
+                return Ok(result);
             }
         }
-        let sending = send(&mut self.to, out, at, specimen);
-        let answer = async {
-            let head = self.incoming.head().await?;
-            self.incoming.answer(head, method, specimen).await
+        let sending = send_rest(&mut self.writer, buffer, offset, sample);
+        let receiving = async {
+            let head = self.incoming.read_head().await?;
+            self.incoming.read_result(head, method, sample).await
         };
-        let (told, sent) = said_and_sent(sending, answer).await?;
-        if told.finding == Finding::Clean && !sent {
-            return Err(EngineFailure::Early);
+        let (result, sent) = send_and_receive(sending, receiving).await?;
+        if result.finding == Finding::Clean && !sent {
+            return Err(EngineFailure::PrematureVerdict);
         }
-        Ok(told)
+        Ok(result)
     }
 }
 
-/// The request's heads.
+/// Returns the ICAP head and the HTTP heads of a request.
 fn request(uri: &str, host: &str, method: Method, preview: Option<u64>, length: u64) -> Vec<u8> {
-    let asked = match method {
+    let http_request = match method {
         Method::Respmod => format!("GET {URL} HTTP/1.1\r\nHost: {HOST}\r\n\r\n"),
         Method::Reqmod => format!("POST {URL} HTTP/1.1\r\nHost: {HOST}\r\n"),
     };
-    let described =
+    let entity_headers =
         format!("Content-Type: application/octet-stream\r\nContent-Length: {length}\r\n\r\n");
     let (heads, encapsulated) = match method {
         Method::Respmod => {
-            let heads = format!("{asked}HTTP/1.1 200 OK\r\n{described}");
-            let (answer, body) = (asked.len(), heads.len());
-            (heads, format!("req-hdr=0, res-hdr={answer}, res-body={body}"))
+            let heads = format!("{http_request}HTTP/1.1 200 OK\r\n{entity_headers}");
+            let (response, body) = (http_request.len(), heads.len());
+            (heads, format!("req-hdr=0, res-hdr={response}, res-body={body}"))
         }
         Method::Reqmod => {
-            let heads = asked + &described;
+            let heads = http_request + &entity_headers;
             let body = heads.len();
             (heads, format!("req-hdr=0, req-body={body}"))
         }
@@ -202,85 +213,89 @@ fn request(uri: &str, host: &str, method: Method, preview: Option<u64>, length: 
     .into()
 }
 
-/// The media from `at` on, and its end, behind what `out` holds already.
-async fn send(
-    to: &mut (impl AsyncWrite + Unpin),
-    mut out: Vec<u8>,
-    mut at: u64,
-    specimen: &Specimen,
+/// Sends the contents of `buffer`, the file from `offset`, and the end marker.
+async fn send_rest(
+    writer: &mut (impl AsyncWrite + Unpin),
+    mut buffer: Vec<u8>,
+    mut offset: u64,
+    sample: &Sample,
 ) -> Result<(), EngineFailure> {
-    while at < specimen.len() {
-        let piece = specimen.piece(at, u64::MAX).await.map_err(EngineFailure::Media)?;
-        at += piece.len() as u64;
-        put_chunk(&mut out, &piece);
-        // The last one goes together with the end.
-        if at < specimen.len() {
-            to.write_all(&out).await.map_err(cut_short)?;
-            out.clear();
+    while offset < sample.len() {
+        let chunk = sample.read_chunk(offset, u64::MAX).await.map_err(EngineFailure::Media)?;
+        offset += chunk.len() as u64;
+        put_chunk(&mut buffer, &chunk);
+        // The last chunk is sent together with the end marker.
+        if offset < sample.len() {
+            writer.write_all(&buffer).await.map_err(connection_lost)?;
+            buffer.clear();
         }
     }
-    out.extend_from_slice(b"0\r\n\r\n");
-    to.write_all(&out).await.map_err(cut_short)?;
-    to.flush().await.map_err(cut_short)
+    buffer.extend_from_slice(b"0\r\n\r\n");
+    writer.write_all(&buffer).await.map_err(connection_lost)?;
+    writer.flush().await.map_err(connection_lost)
 }
 
 impl Incoming {
     async fn fill(&mut self) -> Result<(), EngineFailure> {
-        // By itself it would grow by a few bytes each time.
-        self.buffer.reserve(READ);
-        match self.from.read_buf(&mut self.buffer).await {
-            Ok(0) => Err(EngineFailure::CutShort(None)),
+        // Without this, the buffer would grow by a few bytes with each read.
+        self.buffer.reserve(READ_SIZE);
+        match self.reader.read_buf(&mut self.buffer).await {
+            Ok(0) => Err(EngineFailure::ConnectionLost(None)),
             Ok(_) => {
-                self.heard = true;
+                self.has_received = true;
                 Ok(())
             }
-            Err(error) => Err(cut_short(error)),
+            Err(error) => Err(connection_lost(error)),
         }
     }
 
-    async fn head(&mut self) -> Result<Head, EngineFailure> {
+    async fn read_head(&mut self) -> Result<IcapHead, EngineFailure> {
         loop {
-            if let Some(head) = Head::take(&mut self.buffer)? {
+            if let Some(head) = IcapHead::take(&mut self.buffer)? {
                 return Ok(head);
             }
             self.fill().await?;
         }
     }
 
-    /// What an answer comes to, to the end of its body where that matters.
-    async fn answer(
+    /// Reads the result of a scan from a response. Reads the body to its end only if the result depends on it.
+    async fn read_result(
         &mut self,
-        head: Head,
+        head: IcapHead,
         method: Method,
-        specimen: &Specimen,
-    ) -> Result<Told, EngineFailure> {
+        sample: &Sample,
+    ) -> Result<ScanExchange, EngineFailure> {
         let istag = head.first("istag");
-        // It outweighs the status: some servers send it with 204, or with the media unchanged.
+        // Headers override the status: some servers report findings with 204, or send the file back.
         if let Some(name) = finding(&head) {
-            // Told without the rest, which is a page for people: the connection goes with it.
-            return Ok(Told { finding: Finding::NotClean { name }, istag, reusable: false });
+            // The body, a page for users, is not read; therefore the connection cannot be used again.
+            return Ok(ScanExchange {
+                finding: Finding::NotClean { name },
+                istag,
+                reusable: false,
+            });
         }
         let finding = match head.status {
             204 => Finding::Clean,
             200 => {
                 let encapsulated = head.encapsulated()?;
-                self.sent_back(encapsulated, method, specimen).await?
+                self.read_modified(encapsulated, method, sample).await?
             }
-            _ => return Err(said(&head)),
+            _ => return Err(unexpected_status(&head)),
         };
         if finding == Finding::Clean && !self.buffer.is_empty() {
-            return Err(no_sense("more than one answer"));
+            return Err(bad_response("more than one response"));
         }
         let reusable = finding == Finding::Clean && stays_open(&head);
-        Ok(Told { finding, istag, reusable })
+        Ok(ScanExchange { finding, istag, reusable })
     }
 
-    /// What was sent back in the media's place: clean if it is the media.
-    async fn sent_back(
+    /// Reads the message that the server sent in place of the file. The result is "clean" if it contains the file.
+    async fn read_modified(
         &mut self,
         encapsulated: Encapsulated,
         method: Method,
-        specimen: &Specimen,
+        sample: &Sample,
     ) -> Result<Finding, EngineFailure> {
         while self.buffer.len() < encapsulated.heads {
             self.fill().await?;
@@ -288,28 +303,28 @@ impl Incoming {
         let heads = self.buffer.split_to(encapsulated.heads);
         let head = match (encapsulated.heads, encapsulated.is_response) {
             (0, _) => None,
-            (_, true) => Some(Head::parse_http(&heads)?),
-            (_, false) => Some(Head::parse_request(&heads)?),
+            (_, true) => Some(IcapHead::parse_http(&heads)?),
+            (_, false) => Some(IcapHead::parse_request(&heads)?),
         };
-        // Some servers say there what they found, whatever its status.
+        // Some servers report findings in these headers, with any status.
         if let Some(name) = head.as_ref().and_then(finding) {
             return Ok(Finding::NotClean { name });
         }
         let status = head.filter(|_| encapsulated.is_response).map(|head| head.status);
         let is_replaced = match (method, status) {
-            // To a download another answer, and to an upload any answer, is given in its place.
+            // The original response, or a request: the result depends on the body.
             (Method::Respmod, Some(200)) | (_, None) => false,
-            // A page that says why, or the way to one.
+            // A block page, a redirect to one, or any response to an upload.
             (_, Some(200..=399 | 403)) => true,
             (_, Some(status)) => {
-                return Err(EngineFailure::Said(format!("it answers with HTTP status {status}")));
+                return Err(EngineFailure::Reported(format!("HTTP status {status}")));
             }
         };
         let replaced = Finding::NotClean { name: REPLACED.into() };
         if is_replaced {
             return Ok(replaced);
         }
-        match self.compare_body(encapsulated.has_body, specimen).await? {
+        match self.compare_body(encapsulated.has_body, sample).await? {
             Some(trailer) => {
                 Ok(finding(&trailer).map_or(Finding::Clean, |name| Finding::NotClean { name }))
             }
@@ -317,30 +332,29 @@ impl Incoming {
         }
     }
 
-    /// Compares a body with the media, to its end or to the first difference. Returns the body's trailer if the body
-    /// is the media.
+    /// Compares a body with the file, up to the first difference. Returns the body's trailer if both are equal.
     async fn compare_body(
         &mut self,
         has_body: bool,
-        specimen: &Specimen,
-    ) -> Result<Option<Head>, EngineFailure> {
+        sample: &Sample,
+    ) -> Result<Option<IcapHead>, EngineFailure> {
         if !has_body {
-            return Ok(specimen.is_empty().then(Head::default));
+            return Ok(sample.is_empty().then(IcapHead::default));
         }
-        let (mut chunks, mut at) = (Chunks::new(), 0);
+        let (mut decoder, mut offset) = (ChunkDecoder::new(), 0);
         loop {
-            match chunks.next(&mut self.buffer)? {
-                Piece::Incomplete => self.fill().await?,
-                Piece::End if at < specimen.len() => return Ok(None),
-                Piece::End => return Ok(Some(chunks.trailer()?)),
-                Piece::Data(mut data) => {
+            match decoder.next(&mut self.buffer)? {
+                Decoded::Incomplete => self.fill().await?,
+                Decoded::End if offset < sample.len() => return Ok(None),
+                Decoded::End => return Ok(Some(decoder.trailer()?)),
+                Decoded::Data(mut data) => {
                     while !data.is_empty() {
-                        let piece = specimen.piece(at, data.len() as u64).await;
-                        let piece = piece.map_err(EngineFailure::Media)?;
-                        if piece.is_empty() || data.split_to(piece.len()) != piece {
+                        let expected = sample.read_chunk(offset, data.len() as u64).await;
+                        let expected = expected.map_err(EngineFailure::Media)?;
+                        if expected.is_empty() || data.split_to(expected.len()) != expected {
                             return Ok(None);
                         }
-                        at += piece.len() as u64;
+                        offset += expected.len() as u64;
                     }
                 }
             }
@@ -348,27 +362,27 @@ impl Incoming {
     }
 }
 
-/// What a media is called that came back as another, without a word of why.
+/// Name of the finding when the server replaced the file and gave no reason.
 const REPLACED: &str = "replaced by the ICAP server";
 
-fn stays_open(head: &Head) -> bool {
+fn stays_open(head: &IcapHead) -> bool {
     !head.lists("connection", "close")
 }
 
-fn said(head: &Head) -> EngineFailure {
-    EngineFailure::Said(format!("ICAP status {}", head.status))
+fn unexpected_status(head: &IcapHead) -> EngineFailure {
+    EngineFailure::Reported(format!("ICAP status {}", head.status))
 }
 
-fn no_sense(what: &str) -> EngineFailure {
-    EngineFailure::NoSense(what.to_owned())
+fn bad_response(reason: &str) -> EngineFailure {
+    EngineFailure::BadResponse(reason.to_owned())
 }
 
-fn cut_short(error: io::Error) -> EngineFailure {
-    EngineFailure::CutShort(Some(error))
+fn connection_lost(error: io::Error) -> EngineFailure {
+    EngineFailure::ConnectionLost(Some(error))
 }
 
 impl From<Malformed> for EngineFailure {
-    fn from(Malformed(what): Malformed) -> Self {
-        no_sense(what)
+    fn from(Malformed(reason): Malformed) -> Self {
+        bad_response(reason)
     }
 }

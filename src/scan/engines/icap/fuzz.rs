@@ -1,7 +1,6 @@
-//! Any bytes as a server's answer, and what holds whatever they are. `fuzz/` looks for bytes that break it;
-//! those that it has kept are tried by each run of the tests.
+//! Fuzz target: parses any bytes as a server's response and checks invariants. `cargo test` replays the kept corpus.
 
-#![expect(clippy::expect_used, reason = "a panic is how an input is told to break something")]
+#![expect(clippy::expect_used, reason = "a panic is how a failure is reported to the fuzzer")]
 
 use std::{
     io,
@@ -16,95 +15,102 @@ use tokio::{
 };
 
 use super::{
-    super::{EngineFailure, Finding, specimen::Specimen},
-    exchange::{Connection, Method, Told},
+    super::{error::EngineFailure, outcome::Finding, sample::Sample},
+    exchange::{Connection, Method, ScanExchange},
 };
 
 const MEDIA: &[u8] = b"some media, not small and not large";
 
-/// How a server behaves, beside what it says.
+/// Behaviour of a server, except its response.
 #[derive(Clone, Copy)]
-struct Manner {
+struct Behaviour {
     method: Method,
     preview: Option<u64>,
-    /// Bytes that come at a time.
-    pieces: usize,
-    /// Bytes of the request that it takes before it closes that direction.
-    takes: usize,
+    /// Maximum number of bytes per read of the client.
+    read_size: usize,
+    /// Number of request bytes that the server accepts before it closes that direction.
+    write_limit: usize,
 }
 
-/// Tries an input: what its first four bytes say of a server, and that server's answer.
+/// Checks one input: four bytes that determine a server's behaviour, and the server's response.
 ///
 /// # Panics
-/// Where something does not hold.
-pub fn answer(input: &[u8]) {
-    let Some(([flags, preview, pieces, takes], answer)) = input.split_first_chunk::<4>() else {
+/// If an invariant is violated.
+pub fn check(input: &[u8]) {
+    let Some(([flags, preview, read_size, write_limit], response)) = input.split_first_chunk::<4>()
+    else {
         return;
     };
     let media = if flags & 1 == 0 { MEDIA } else { b"" };
-    let manner = Manner {
+    let behaviour = Behaviour {
         method: if flags & 2 == 0 { Method::Respmod } else { Method::Reqmod },
         preview: (flags & 4 != 0).then_some((*preview).into()),
-        pieces: usize::from(*pieces).max(1),
-        takes: if flags & 8 == 0 { usize::MAX } else { 4 * usize::from(*takes) },
+        read_size: usize::from(*read_size).max(1),
+        write_limit: if flags & 8 == 0 { usize::MAX } else { 4 * usize::from(*write_limit) },
     };
-    let in_pieces = scanned(media, answer, manner);
-    let at_once = scanned(media, answer, Manner { pieces: usize::MAX, ..manner });
+    let in_pieces = scan(media, response, behaviour);
+    let at_once = scan(media, response, Behaviour { read_size: usize::MAX, ..behaviour });
     for result in [&in_pieces, &at_once] {
-        let unheard = matches!(result, Err(EngineFailure::CutShort(_)));
-        assert!(!unheard || !names_a_finding(answer), "what was found was said, and not heard");
+        let is_lost = matches!(result, Err(EngineFailure::ConnectionLost(_)));
+        assert!(!is_lost || !names_finding(response), "missed a finding that was received");
     }
-    for told in [&in_pieces, &at_once].into_iter().flatten() {
-        let is_clean = told.finding == Finding::Clean;
-        assert!(!told.reusable || is_clean, "kept after an answer that was not read to its end");
-        assert!(!is_clean || !names_a_finding(answer), "clean, and what was found has a name");
-        assert!(!is_clean || says_unchanged(answer) || is_within(media, answer), "clean unseen");
+    for result in [&in_pieces, &at_once].into_iter().flatten() {
+        let is_clean = result.finding == Finding::Clean;
+        assert!(!result.reusable || is_clean, "reused a connection with unread data");
+        assert!(!is_clean || !names_finding(response), "clean despite a named finding");
+        let is_justified = is_unmodified(response) || contains_in_order(response, media);
+        assert!(!is_clean || is_justified, "clean without 204 and without the file");
     }
-    // How the network cuts an answer up decides nothing, but that more behind it may be seen or not.
+    // Read boundaries may only determine whether data after a clean response is detected.
     match (in_pieces, at_once) {
-        (Ok(one), Ok(other)) => assert_eq!(one.finding, other.finding),
+        (Ok(first), Ok(second)) => assert_eq!(first.finding, second.finding),
         (Err(_), Err(_)) => {}
-        (Ok(told), Err(failure)) | (Err(failure), Ok(told)) => {
-            let of_more = matches!(failure, EngineFailure::NoSense(_));
-            assert!(told.finding == Finding::Clean && of_more, "{:?}, {failure}", told.finding);
+        (Ok(result), Err(failure)) | (Err(failure), Ok(result)) => {
+            let is_excess = matches!(failure, EngineFailure::BadResponse(_));
+            let finding = result.finding;
+            assert!(finding == Finding::Clean && is_excess, "{finding:?}, {failure}");
         }
     }
-    let options = asked(media, answer, manner, async |connection, _| {
-        connection.options("icap://a/b", "a", manner.method).await
+    let options = connect(media, response, behaviour, async |connection, _| {
+        connection.options("icap://a/b", "a", behaviour.method).await
     });
     let preview = options.ok().and_then(|(options, _)| options.preview);
-    assert!(preview.is_none_or(|it| it <= 64 * 1024), "a preview of {preview:?} bytes");
+    assert!(preview.is_none_or(|length| length <= 64 * 1024), "a preview of {preview:?} bytes");
 }
 
-fn scanned(media: &'static [u8], answer: &[u8], manner: Manner) -> Result<Told, EngineFailure> {
-    let Manner { method, preview, .. } = manner;
-    asked(media, answer, manner, async |connection, specimen| {
-        connection.scan("icap://a/b", "a", method, preview, specimen).await
+fn scan(
+    media: &'static [u8],
+    response: &[u8],
+    behaviour: Behaviour,
+) -> Result<ScanExchange, EngineFailure> {
+    let Behaviour { method, preview, .. } = behaviour;
+    connect(media, response, behaviour, async |connection, sample| {
+        connection.scan("icap://a/b", "a", method, preview, sample).await
     })
 }
 
-/// What comes of asking a server of this manner.
-fn asked<T>(
+/// Runs `exchange` on a connection to a server with this response and behaviour.
+fn connect<T>(
     media: &'static [u8],
-    answer: &[u8],
-    manner: Manner,
-    ask: impl AsyncFnOnce(&mut Connection, &Specimen) -> T,
+    response: &[u8],
+    behaviour: Behaviour,
+    exchange: impl AsyncFnOnce(&mut Connection, &Sample) -> T,
 ) -> T {
-    static MADE: OnceLock<(Runtime, [Specimen; 2])> = OnceLock::new();
-    let (runtime, [empty, whole]) = MADE.get_or_init(|| {
+    static SHARED: OnceLock<(Runtime, [Sample; 2])> = OnceLock::new();
+    let (runtime, [empty, whole]) = SHARED.get_or_init(|| {
         let runtime = Builder::new_current_thread().build().expect("a runtime");
-        (runtime, [b"".as_slice(), MEDIA].map(specimen))
+        (runtime, [b"".as_slice(), MEDIA].map(sample))
     });
-    let script = Scripted::of(answer, manner, media);
-    let mut connection = Connection::new(Box::new(script));
-    let specimen = if media.is_empty() { empty } else { whole };
-    runtime.block_on(ask(&mut connection, specimen))
+    let server = ScriptedServer::new(response, behaviour, media);
+    let mut connection = Connection::new(Box::new(server));
+    let sample = if media.is_empty() { empty } else { whole };
+    runtime.block_on(exchange(&mut connection, sample))
 }
 
-fn specimen(bytes: &[u8]) -> Specimen {
+fn sample(bytes: &[u8]) -> Sample {
     let mut file = tempfile::tempfile().expect("a file");
     io::Write::write_all(&mut file, bytes).expect("written");
-    Specimen::of(&file).expect("a specimen")
+    Sample::from_file(&file).expect("a sample")
 }
 
 /// Headers that name a virus or a block.
@@ -120,90 +126,92 @@ const NAMES: [&str; 9] = [
     "x-fsecure-scan-result",
 ];
 
-/// Values of these that say that nothing was found.
+/// Values of these headers that report no finding.
 const NOTHING: [&str; 8] = ["", "0", "no", "none", "false", "clean", "no threat", "no threats"];
 
-/// Whether a head up to the answer's own, that of "continue" among them, has a header that names what was found.
-fn names_a_finding(mut answer: &[u8]) -> bool {
-    while let Some(end) = head_end(answer) {
-        let (head, behind) = answer.split_at(end);
-        if head.split(|it| *it == b'\n').any(is_finding) {
+/// Returns whether a head, up to the final one after "100 Continue", has a header that names a finding.
+fn names_finding(mut response: &[u8]) -> bool {
+    while let Some(end) = head_end(response) {
+        let (head, rest) = response.split_at(end);
+        if head.split(|byte| *byte == b'\n').any(is_finding) {
             return true;
         }
-        if !says_continue(head) {
+        if !is_continue(head) {
             break;
         }
-        answer = behind;
+        response = rest;
     }
     false
 }
 
 fn is_finding(line: &[u8]) -> bool {
-    let Some(colon) = line.iter().position(|it| *it == b':') else { return false };
+    let Some(colon) = line.iter().position(|byte| *byte == b':') else { return false };
     let (name, value) = line.split_at(colon);
     let value = value.get(1..).unwrap_or_default().trim_ascii();
-    let is = |one: &&str, other: &[u8]| one.as_bytes().eq_ignore_ascii_case(other);
-    if is(&"x-response-info", name) {
+    let is_equal = |word: &&str, bytes: &[u8]| word.as_bytes().eq_ignore_ascii_case(bytes);
+    if is_equal(&"x-response-info", name) {
         return value.eq_ignore_ascii_case(b"blocked");
     }
-    NAMES.iter().any(|it| is(it, name)) && !NOTHING.iter().any(|it| is(it, value))
+    NAMES.iter().any(|word| is_equal(word, name))
+        && !NOTHING.iter().any(|word| is_equal(word, value))
 }
 
-fn head_end(answer: &[u8]) -> Option<usize> {
-    answer.windows(4).position(|it| it == b"\r\n\r\n").map(|at| at + 4)
+fn head_end(response: &[u8]) -> Option<usize> {
+    response.windows(4).position(|end| end == b"\r\n\r\n").map(|start| start + 4)
 }
 
-fn says_continue(head: &[u8]) -> bool {
+fn is_continue(head: &[u8]) -> bool {
     head.starts_with(b"ICAP/1.") && head.get(8..12) == Some(b" 100")
 }
 
-fn says_unchanged(answer: &[u8]) -> bool {
-    answer.windows(12).any(|it| it.starts_with(b"ICAP/1.") && it.ends_with(b" 204"))
+fn is_unmodified(response: &[u8]) -> bool {
+    response.windows(12).any(|line| line.starts_with(b"ICAP/1.") && line.ends_with(b" 204"))
 }
 
-/// Whether the media's bytes are in the answer, in their order.
-fn is_within(media: &[u8], answer: &[u8]) -> bool {
-    let mut answer = answer.iter();
-    media.iter().all(|byte| answer.any(|it| it == byte))
+/// Returns whether the response contains the bytes of the file in order, possibly with others in between.
+fn contains_in_order(response: &[u8], media: &[u8]) -> bool {
+    let mut response = response.iter();
+    media.iter().all(|byte| response.any(|other| other == byte))
 }
 
-/// A server's side of one connection. It says nothing before it has what it is asked about, or the preview of it; and
-/// after "continue" nothing before it has the rest.
-struct Scripted {
-    answer: Vec<u8>,
-    said: usize,
-    /// Where it waits for the rest.
-    pause: usize,
-    pieces: usize,
-    takes: usize,
+/// The server's side of one connection. It sends its response after it has received the request, or the preview. After
+/// "100 Continue" it sends the rest after it has received the rest of the file.
+struct ScriptedServer {
+    response: Vec<u8>,
+    sent: usize,
+    /// Length of the part that is sent before the rest of the file is received.
+    pause_at: usize,
+    read_size: usize,
+    write_limit: usize,
     flushes: usize,
-    waiting: Option<Waker>,
+    waker: Option<Waker>,
 }
 
-impl Scripted {
-    fn of(answer: &[u8], manner: Manner, media: &[u8]) -> Self {
-        let in_part = manner.preview.is_some_and(|preview| preview < media.len() as u64);
-        let pause = head_end(answer).filter(|_| in_part && says_continue(answer));
+impl ScriptedServer {
+    fn new(response: &[u8], behaviour: Behaviour, media: &[u8]) -> Self {
+        let has_rest = behaviour.preview.is_some_and(|preview| preview < media.len() as u64);
+        let pause_at = head_end(response).filter(|_| has_rest && is_continue(response));
         Self {
-            answer: answer.to_vec(),
-            said: 0,
-            pause: pause.unwrap_or(answer.len()),
-            pieces: manner.pieces,
-            takes: manner.takes,
+            response: response.to_vec(),
+            sent: 0,
+            pause_at: pause_at.unwrap_or(response.len()),
+            read_size: behaviour.read_size,
+            write_limit: behaviour.write_limit,
             flushes: 0,
-            waiting: None,
+            waker: None,
         }
     }
 
-    fn goes_on(&mut self, flushes: usize) {
+    /// Counts flushes of the client and wakes its reader.
+    fn advance(&mut self, flushes: usize) {
         self.flushes = self.flushes.saturating_add(flushes);
-        if let Some(waiting) = self.waiting.take() {
-            waiting.wake();
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
         }
     }
 }
 
-impl AsyncRead for Scripted {
+impl AsyncRead for ScriptedServer {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -211,38 +219,38 @@ impl AsyncRead for Scripted {
     ) -> Poll<io::Result<()>> {
         let end = match self.flushes {
             0 => 0,
-            1 => self.pause,
-            _ => self.answer.len(),
+            1 => self.pause_at,
+            _ => self.response.len(),
         };
-        if self.said == end && end < self.answer.len() {
-            self.waiting = Some(context.waker().clone());
+        if self.sent == end && end < self.response.len() {
+            self.waker = Some(context.waker().clone());
             return Poll::Pending;
         }
-        let length = self.pieces.min(buffer.remaining()).min(end - self.said);
-        let piece = self.answer.get(self.said..self.said + length).unwrap_or_default();
-        buffer.put_slice(piece);
-        self.said += length;
+        let length = self.read_size.min(buffer.remaining()).min(end - self.sent);
+        let bytes = self.response.get(self.sent..self.sent + length).unwrap_or_default();
+        buffer.put_slice(bytes);
+        self.sent += length;
         Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for Scripted {
+impl AsyncWrite for ScriptedServer {
     fn poll_write(
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let length = bytes.len().min(self.takes);
-        self.takes -= length;
+        let length = bytes.len().min(self.write_limit);
+        self.write_limit -= length;
         if length == 0 {
-            self.goes_on(2);
+            self.advance(2);
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         Poll::Ready(Ok(length))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.goes_on(1);
+        self.advance(1);
         Poll::Ready(Ok(()))
     }
 
@@ -253,6 +261,6 @@ impl AsyncWrite for Scripted {
 
 #[cfg(test)]
 #[test]
-fn what_was_found_by_fuzzing_is_answered_as_it_should_be() {
-    super::super::fake::each_of_corpus("icap", answer);
+fn kept_inputs_satisfy_invariants() {
+    super::super::fake::replay_corpus("icap", check);
 }

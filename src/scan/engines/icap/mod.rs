@@ -1,10 +1,9 @@
-//! An ICAP server, asked as a proxy would ask it: the media is presented as a download (RESPMOD) or an
-//! upload (REQMOD), with a preview where the server wants one. "Unchanged" (204) is clean, and so is
-//! the whole media sent back; whatever else comes is not clean where the server says so or sends
-//! another thing in the media's place, and a failure in all other cases. RFC 3507.
+//! ICAP client, RFC 3507. It presents the file as a download (RESPMOD) or an upload (REQMOD), with a preview if the
+//! server requests one. An unmodified response (204), or the whole file sent back, is "clean". A response that
+//! names a finding, or replaces the file, is "not clean". Everything else is a failure.
 //!
-//! Ours, since what there is (`icap-rs` 0.3) collects the answer's body in memory without a bound and
-//! keeps one idle connection: media come back whole from servers that do not speak 204.
+//! This is an own implementation because `icap-rs` 0.3 buffers response bodies in memory without a limit, and keeps
+//! one idle connection only. Servers without 204 support send back whole files.
 
 mod exchange;
 mod finding;
@@ -15,69 +14,72 @@ mod message;
 use std::{
     fmt,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use url::Url;
 
 use super::{
-    Bounds, EngineFailure, Finding, SetupError,
-    servers::{Server, Servers, connected},
-    specimen::Specimen,
+    bounds::Bounds,
+    error::{EngineFailure, EngineSetupError},
+    outcome::Finding,
+    pool::{Pool, PoolMember, connect_with_timeout},
+    sample::Sample,
 };
 use crate::media::{self, tls};
-use exchange::{Connection, Options, Told};
+use exchange::{Connection, ScanExchange, ServiceOptions};
 
 pub use exchange::Method;
 
-/// Ports where none is written: RFC 3507's, and what servers use for TLS.
+/// Default ports: of RFC 3507, and the usual one for TLS.
 const PORT: u16 = 1344;
 const TLS_PORT: u16 = 11344;
 
-/// How long a connection is kept for its next use, and how many of them for each server.
-const IDLE: Duration = Duration::from_secs(30);
+/// Maximum idle time of a connection before reuse, and maximum number of idle connections for each server.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_IDLE: usize = 32;
 
-/// `[icap]`, checked.
+/// `[icap]`, validated.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settings {
-    /// `icap://` or `icaps://`, with the service's path; at least one.
+    /// URLs of services, `icap://` or `icaps://`; at least one.
     pub urls: Vec<Url>,
-    /// How media are presented.
+    /// How files are presented.
     pub method: Method,
-    /// Whether a server that wants to see the beginning first gets that; its word may be on that alone then.
+    /// Whether servers that request a preview get one. A server may give its verdict on the preview alone.
     pub preview: bool,
-    /// Certificates (PEM) that are trusted beside the system's.
+    /// PEM file with additional root certificates.
     pub ca_certificates: Option<PathBuf>,
-    /// For one media, whatever number of servers is tried.
+    /// Time limit for one file, over all servers that are tried.
     pub timeout: Duration,
-    /// Which media, and what no answer means.
+    /// Size bound, and effect of failures.
     pub bounds: Bounds,
 }
 
-/// The engine.
+/// The ICAP engine.
 #[derive(Debug)]
 pub struct Icap {
-    servers: Servers<Endpoint>,
+    pool: Pool<Endpoint>,
     method: Method,
     preview: bool,
     timeout: Duration,
 }
 
-/// A service on a server.
+/// A service of a server.
 struct Endpoint {
     uri: String,
-    /// As the `Host` header has it.
+    /// Value of the `Host` header.
     authority: String,
     host: String,
     port: u16,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     idle: Mutex<Vec<(Connection, Instant)>>,
-    options: Mutex<Option<Options>>,
+    options: Mutex<Option<ServiceOptions>>,
 }
 
 impl fmt::Display for Endpoint {
@@ -93,16 +95,16 @@ impl fmt::Debug for Endpoint {
 }
 
 impl Icap {
-    /// Asks nobody yet. Blocking where TLS is used: reads the system's certificates.
+    /// Creates the engine without connecting. Blocking with `icaps` URLs: reads certificates.
     ///
     /// # Errors
     /// Certificates that cannot be read, or a URL without a host.
-    pub fn new(settings: &Settings) -> Result<Self, SetupError> {
-        let secure = settings.urls.iter().any(|url| url.scheme() == "icaps");
-        let connector = secure.then(|| -> Result<_, SetupError> {
+    pub fn new(settings: &Settings) -> Result<Self, EngineSetupError> {
+        let uses_tls = settings.urls.iter().any(|url| url.scheme() == "icaps");
+        let connector = uses_tls.then(|| -> Result<_, EngineSetupError> {
             let roots = tls::roots(settings.ca_certificates.as_deref())?;
             if roots.is_empty() {
-                return Err(media::SetupError::NoRoots(tls::NO_ROOTS).into());
+                return Err(media::OutboundSetupError::NoRoots(tls::NO_ROOTS).into());
             }
             Ok(TlsConnector::from(Arc::new(tls::client_config(roots)?)))
         });
@@ -110,57 +112,57 @@ impl Icap {
         let endpoint = |url: &Url| Endpoint::new(url, connector.as_ref());
         let endpoints = settings.urls.iter().map(endpoint).collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
-            servers: Servers::new("icap", endpoints),
+            pool: Pool::new("icap", endpoints),
             method: settings.method,
             preview: settings.preview,
             timeout: settings.timeout,
         })
     }
 
-    /// What the first server that can be reached says of a media.
+    /// Scans a file with the first available server.
     ///
     /// # Errors
-    /// [`EngineFailure`], whatever is neither "clean" nor "not clean".
-    pub async fn scan<'s>(&'s self, specimen: &'s Specimen) -> Result<Finding, EngineFailure> {
-        let exchange = |server: &'s Server<Endpoint>| async move {
-            let told = server.endpoint.scan(self.method, self.preview, specimen).await?;
-            // Each answer has one: new signatures are noticed at the first of them.
-            if let Some(istag) = &told.istag {
-                server.told_version(istag);
+    /// Everything other than a complete response with a verdict.
+    pub async fn scan<'s>(&'s self, sample: &'s Sample) -> Result<Finding, EngineFailure> {
+        let exchange = |member: &'s PoolMember<Endpoint>| async move {
+            let result = member.endpoint.scan(self.method, self.preview, sample).await?;
+            // Every response has an ISTag, so that the first response after a signature update reveals it.
+            if let Some(istag) = &result.istag {
+                member.set_version(istag);
             }
-            Ok(told.finding)
+            Ok(result.finding)
         };
-        self.servers.ask(self.timeout, exchange).await
+        self.pool.request(self.timeout, exchange).await
     }
 
-    /// Asks every server for its options.
+    /// Reads the options of all servers, which include their versions.
     pub(super) async fn read_versions<'s>(&'s self) {
-        let read = |server: &'s Server<Endpoint>| server.endpoint.read_options(self.method);
-        self.servers.read_versions(read).await;
+        let read = |member: &'s PoolMember<Endpoint>| member.endpoint.read_options(self.method);
+        self.pool.read_versions(read).await;
     }
 
     pub(super) fn versions(&self) -> Option<String> {
-        self.servers.versions()
+        self.pool.versions()
     }
 }
 
 impl Endpoint {
-    fn new(url: &Url, connector: Option<&TlsConnector>) -> Result<Self, SetupError> {
-        let no_host = || SetupError::NoHost(url.to_string());
-        let written = url.host_str().ok_or_else(no_host)?;
-        let host = written.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let secure = url.scheme() == "icaps";
-        let port = url.port().unwrap_or(if secure { TLS_PORT } else { PORT });
+    fn new(url: &Url, connector: Option<&TlsConnector>) -> Result<Self, EngineSetupError> {
+        let no_host = || EngineSetupError::NoHost(url.to_string());
+        let url_host = url.host_str().ok_or_else(no_host)?;
+        let host = url_host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let uses_tls = url.scheme() == "icaps";
+        let port = url.port().unwrap_or(if uses_tls { TLS_PORT } else { PORT });
         let tls = match connector {
-            Some(connector) if secure => {
+            Some(connector) if uses_tls => {
                 let name = ServerName::try_from(host.clone()).map_err(|_| no_host())?;
                 Some((connector.clone(), name))
             }
             _ => None,
         };
-        let authority = format!("{written}:{port}");
+        let authority = format!("{url_host}:{port}");
         let query = url.query().map_or_else(String::new, |query| format!("?{query}"));
-        // Servers know the scheme of the specification alone.
+        // RFC 3507 defines the scheme `icap` only; servers do not accept `icaps` in requests.
         let uri = format!("icap://{authority}{}{query}", url.path());
         let (idle, options) = (Mutex::default(), Mutex::default());
         Ok(Self { uri, authority, host, port, tls, idle, options })
@@ -170,63 +172,64 @@ impl Endpoint {
         &self,
         method: Method,
         preview: bool,
-        specimen: &Specimen,
-    ) -> Result<Told, EngineFailure> {
-        let wanted = lock(&self.options).as_ref().and_then(|options| options.preview);
-        let preview = wanted.filter(|_| preview);
-        if let Some(mut connection) = self.kept() {
-            let told = connection.scan(&self.uri, &self.authority, method, preview, specimen).await;
-            match told {
-                // It was closed at the moment when it was used.
-                Err(EngineFailure::CutShort(_)) if connection.heard_nothing() => {}
-                told => return self.done(connection, told),
+        sample: &Sample,
+    ) -> Result<ScanExchange, EngineFailure> {
+        let requested = self.options.lock().as_ref().and_then(|options| options.preview);
+        let preview = requested.filter(|_| preview);
+        if let Some(mut connection) = self.take_idle() {
+            let result = connection.scan(&self.uri, &self.authority, method, preview, sample).await;
+            match result {
+                // The server closed the idle connection at the same time: a new connection is tried.
+                Err(EngineFailure::ConnectionLost(_)) if !connection.has_received() => {}
+                result => return self.finish(connection, result),
             }
         }
         let mut connection = self.connect().await?;
-        let told = connection.scan(&self.uri, &self.authority, method, preview, specimen).await;
-        self.done(connection, told)
+        let result = connection.scan(&self.uri, &self.authority, method, preview, sample).await;
+        self.finish(connection, result)
     }
 
-    fn done(
+    /// Keeps the connection if it is reusable. Returns `result`.
+    fn finish(
         &self,
         connection: Connection,
-        told: Result<Told, EngineFailure>,
-    ) -> Result<Told, EngineFailure> {
-        if told.as_ref().is_ok_and(|told| told.reusable) {
-            self.keep(connection);
+        result: Result<ScanExchange, EngineFailure>,
+    ) -> Result<ScanExchange, EngineFailure> {
+        if result.as_ref().is_ok_and(|result| result.reusable) {
+            self.put_idle(connection);
         }
-        told
+        result
     }
 
     async fn read_options(&self, method: Method) -> Result<Arc<str>, EngineFailure> {
         let mut connection = self.connect().await?;
         let (options, reusable) = connection.options(&self.uri, &self.authority, method).await?;
         if reusable {
-            self.keep(connection);
+            self.put_idle(connection);
         }
         let istag = options.istag.as_str().into();
-        *lock(&self.options) = Some(options);
+        *self.options.lock() = Some(options);
         Ok(istag)
     }
 
     async fn connect(&self) -> Result<Connection, EngineFailure> {
         let tcp = async {
             let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
-            // The end of a media waits for nothing.
+            // Sends the end of a file without delay.
             stream.set_nodelay(true)?;
             Ok(stream)
         };
         let Some((connector, name)) = &self.tls else {
-            return Ok(Connection::new(Box::new(connected(tcp).await?)));
+            return Ok(Connection::new(Box::new(connect_with_timeout(tcp).await?)));
         };
-        let stream = connected(async { connector.connect(name.clone(), tcp.await?).await }).await?;
-        Ok(Connection::new(Box::new(stream)))
+        let tls = async { connector.connect(name.clone(), tcp.await?).await };
+        Ok(Connection::new(Box::new(connect_with_timeout(tls).await?)))
     }
 
-    /// A connection of before that is still good, as far as can be seen.
-    fn kept(&self) -> Option<Connection> {
-        let mut idle = lock(&self.idle);
-        idle.retain(|(_, since)| since.elapsed() < IDLE);
+    /// Takes an idle connection that the server has not closed, as far as known.
+    fn take_idle(&self) -> Option<Connection> {
+        let mut idle = self.idle.lock();
+        idle.retain(|(_, since)| since.elapsed() < IDLE_TIMEOUT);
         while let Some((mut connection, _)) = idle.pop() {
             if connection.is_quiet() {
                 return Some(connection);
@@ -235,18 +238,13 @@ impl Endpoint {
         None
     }
 
-    fn keep(&self, connection: Connection) {
-        let mut idle = lock(&self.idle);
-        idle.retain(|(_, since)| since.elapsed() < IDLE);
+    fn put_idle(&self, connection: Connection) {
+        let mut idle = self.idle.lock();
+        idle.retain(|(_, since)| since.elapsed() < IDLE_TIMEOUT);
         if idle.len() < MAX_IDLE {
             idle.push((connection, Instant::now()));
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Whole at every point where a panic could strike.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
-//! Headers that name a virus or a block: on every status, wherever they stand, whatever is in them.
+//! Headers that name a virus or a block, with every status, in every head and with unusual values.
 
 use super::*;
 
 #[tokio::test]
-async fn what_was_found_has_a_name_whatever_else_is_said() {
+async fn names_finding_with_any_status() {
     let head = |status: u16, header: &str| format!("ICAP/1.0 {status} x\r\n{header}\r\n\r\n");
     let infection = "X-Infection-Found: Type=0; Resolution=2; Threat=Eicar-Test;";
-    for (said, called) in [
+    for (response, expected) in [
         (head(204, infection), "Eicar-Test"),
         (head(200, infection), "Eicar-Test"),
         (head(403, infection), "Eicar-Test"),
@@ -19,14 +19,14 @@ async fn what_was_found_has_a_name_whatever_else_is_said() {
             "Eicar.Folded",
         ),
         (head(200, "X-Violations-Found: 2"), "2"),
-        // A space that is none of ASCII's.
-        (head(204, "X-Virus-ID: \u{a0}"), "found, and not named"),
+        // A space outside ASCII.
+        (head(204, "X-Virus-ID: \u{a0}"), "unnamed finding"),
     ] {
-        assert_eq!(name(of(said.clone(), Fault::None).await), called, "{said}");
+        assert_eq!(name(scan(response.clone(), Fault::None).await), expected, "{response}");
     }
 }
 
-/// Headers by which one of the known servers says that it found something, and the name in them.
+/// Headers with which known servers report a finding, and its name.
 const FOUND: [(&str, &str); 13] = [
     ("X-Infection-Found: Type=0; Resolution=2; Threat=Eicar-Test;", "Eicar-Test"),
     ("X-Virus-ID: Eicar", "Eicar"),
@@ -43,12 +43,12 @@ const FOUND: [(&str, &str); 13] = [
     ("X-Virus-ID: no threats\r\nX-Response-Info: blocked", "blocked by the ICAP server"),
 ];
 
-/// Odd ones, and their names.
-const ODD: [(&str, &str); 14] = [
+/// Unusual headers that report a finding, and its name.
+const UNUSUAL: [(&str, &str); 14] = [
     ("x-vIrUs-nAmE: Lab file", "Lab file"),
     ("X-Virus-Name:Lab file  ", "Lab file"),
     ("X-Virus-Name:\r\n\tLab file", "Lab file"),
-    ("X-Virus-Name: \u{a0}", "found, and not named"),
+    ("X-Virus-Name: \u{a0}", "unnamed finding"),
     ("X-Virus-Name: \u{444}\u{430}\u{439}\u{43b}", "\u{444}\u{430}\u{439}\u{43b}"),
     ("X-Virus-Name:\r\nX-Virus-Name: Lab file", "Lab file"),
     ("X-Virus-ID: no threats\r\nX-Virus-ID: Eicar", "Eicar"),
@@ -56,13 +56,13 @@ const ODD: [(&str, &str); 14] = [
     ("X-Violations-Found: 0\r\n\tmedia\r\n\tEicar\r\n\t0\r\n\t0", "Eicar"),
     ("X-Blocked: no\r\nX-Blocked: yes", "yes"),
     ("X-Response-Info: Allowed\r\nX-Response-Info: Blocked", "blocked by the ICAP server"),
-    // These are there because something was found.
-    ("X-Infection-Found:", "found, and not named"),
-    ("X-Violations-Found:", "found, and not named"),
+    // Servers send these headers only with findings.
+    ("X-Infection-Found:", "unnamed finding"),
+    ("X-Violations-Found:", "unnamed finding"),
     ("X-Infection-Found: Type=0; Resolution=0; Threat=;", "Type=0; Resolution=0; Threat=;"),
 ];
 
-/// Headers that known servers send about clean files, or that say nothing.
+/// Headers that known servers send with clean files, or that report no finding.
 const NOTHING: [&str; 12] = [
     "X-Virus-ID: no threats\r\nX-Response-Info: passed",
     "X-Virus-ID: No Threat",
@@ -78,101 +78,107 @@ const NOTHING: [&str; 12] = [
     "X-Virus-Names: x\r\nX-Not-Blocked: y\r\nX-Blocked-By: z",
 ];
 
-/// 200 with the media unchanged, and these headers in the head of the HTTP message.
-fn media_with(header: &str) -> Vec<u8> {
-    sent_back("res", &format!("HTTP/1.1 200 OK\r\n{header}"), MEDIA)
+/// Builds a response that sends the file back, with additional headers in the HTTP head.
+fn sent_back_with(header: &str) -> Vec<u8> {
+    modified("res", &format!("HTTP/1.1 200 OK\r\n{header}"), MEDIA)
 }
 
-/// The same answer with these headers in the head of ICAP.
-fn with(header: &str, answer: &[u8]) -> Vec<u8> {
-    let line = answer.windows(2).position(|it| it == b"\r\n").unwrap();
-    [&answer[..line], b"\r\n", header.as_bytes(), &answer[line..]].concat()
+/// Adds headers to the ICAP head of a response.
+fn with_header(header: &str, response: &[u8]) -> Vec<u8> {
+    let line = response.windows(2).position(|end| end == b"\r\n").unwrap();
+    [&response[..line], b"\r\n", header.as_bytes(), &response[line..]].concat()
 }
 
 #[tokio::test]
-async fn a_header_that_names_something_outweighs_the_status() {
+async fn icap_header_overrides_status() {
     let other = |status: &str| format!("ICAP/1.0 {status}\r\n\r\n").into_bytes();
-    let answers = [
-        UNCHANGED.into(),
-        media_back(MEDIA),
-        sent_back("res", "HTTP/1.1 403 Forbidden", b"<html>Blocked</html>"),
+    let responses = [
+        UNMODIFIED.into(),
+        sent_back(MEDIA),
+        modified("res", "HTTP/1.1 403 Forbidden", b"<html>Blocked</html>"),
         other("206 Partial Content"),
         other("404 Service not found"),
         other("500 Server error"),
         other("100 Continue"),
     ];
-    for (header, called) in FOUND.iter().chain(&ODD) {
-        for answer in &answers {
-            let said = with(header, answer);
-            let shown = String::from_utf8_lossy(&said).into_owned();
-            assert_eq!(name(of(said, Fault::None).await), *called, "{shown}");
+    for (header, expected) in FOUND.iter().chain(&UNUSUAL) {
+        for response in &responses {
+            let response = with_header(header, response);
+            let shown = String::from_utf8_lossy(&response).into_owned();
+            assert_eq!(name(scan(response, Fault::None).await), *expected, "{shown}");
         }
     }
 }
 
 #[tokio::test]
-async fn the_http_message_and_the_trailer_may_name_it_too() {
-    for (header, called) in FOUND.iter().chain(&ODD) {
-        assert_eq!(name(of(media_with(header), Fault::None).await), *called, "{header}");
+async fn http_head_and_trailer_report_findings() {
+    for (header, expected) in FOUND.iter().chain(&UNUSUAL) {
+        assert_eq!(name(scan(sent_back_with(header), Fault::None).await), *expected, "{header}");
         let blocked = format!("HTTP/1.1 403 Forbidden\r\n{header}");
-        let blocked = sent_back("res", &blocked, b"<html>Blocked</html>");
-        assert_eq!(name(of(blocked, Fault::None).await), *called, "{header}");
-        let failed = sent_back("res", &format!("HTTP/1.1 500 Error\r\n{header}"), b"");
-        assert_eq!(name(of(failed, Fault::None).await), *called, "{header}");
+        let blocked = modified("res", &blocked, b"<html>Blocked</html>");
+        assert_eq!(name(scan(blocked, Fault::None).await), *expected, "{header}");
+        let failed = modified("res", &format!("HTTP/1.1 500 Error\r\n{header}"), b"");
+        assert_eq!(name(scan(failed, Fault::None).await), *expected, "{header}");
         let request = format!("POST http://x/ HTTP/1.1\r\n{header}");
-        let request = sent_back("req", &request, MEDIA);
-        let finding = of_method(Method::Reqmod, request, Fault::None, PATIENCE).await;
-        assert_eq!(name(finding), *called, "{header}");
-        let mut trailer = media_back(MEDIA);
+        let request = modified("req", &request, MEDIA);
+        let finding = scan_by_method(Method::Reqmod, request, Fault::None, LONG_TIMEOUT).await;
+        assert_eq!(name(finding), *expected, "{header}");
+        let mut trailer = sent_back(MEDIA);
         trailer.truncate(trailer.len() - 2);
         trailer.extend_from_slice(format!("{header}\r\n\r\n").as_bytes());
-        assert_eq!(name(of(trailer, Fault::None).await), *called, "{header}");
+        assert_eq!(name(scan(trailer, Fault::None).await), *expected, "{header}");
     }
 }
 
 #[tokio::test]
-async fn a_preview_is_answered_with_a_finding_like_the_whole() {
+async fn header_in_response_to_preview_is_a_finding() {
     for status in ["100 Continue", "204 No Content", "200 OK", "403 Forbidden"] {
-        let said: Arc<str> = format!("ICAP/1.0 {status}\r\nX-Virus-Name: Lab file\r\n\r\n").into();
-        let server = Fake::serving(move |mut stream| {
-            let said = Arc::clone(&said);
+        let response: Arc<str> =
+            format!("ICAP/1.0 {status}\r\nX-Virus-Name: Lab file\r\n\r\n").into();
+        let server = FakeServer::start(move |mut stream| {
+            let response = Arc::clone(&response);
             async move {
-                let asked = read_request(&mut stream).await;
-                let options = asked.is_some_and(|asked| asked.head.starts_with("OPTIONS"));
-                // What an answer to OPTIONS names is no media's.
-                let preview = "ICAP/1.0 200 OK\r\nISTag: \"o\"\r\nPreview: 4\r\nX-Virus-Name: Lab file\r\n\
-                               X-Response-Info: Options\r\nEncapsulated: null-body=0\r\n\r\n";
-                answer(&mut stream, if options { preview } else { &said }.as_bytes(), Fault::None)
-                    .await;
+                let request = read_request(&mut stream).await;
+                let is_options = request.is_some_and(|request| request.head.starts_with("OPTIONS"));
+                // Names in a response to OPTIONS do not concern a file.
+                let options =
+                    "ICAP/1.0 200 OK\r\nISTag: \"o\"\r\nPreview: 4\r\nX-Virus-Name: Lab file\r\n\
+                     X-Response-Info: Options\r\nEncapsulated: null-body=0\r\n\r\n";
+                let response = if is_options { options } else { &response };
+                respond(&mut stream, response.as_bytes(), Fault::None).await;
                 linger(stream).await;
             }
         })
         .await;
-        let icap = asking(&[url(&server)], Method::Respmod, PATIENCE);
+        let icap = engine(&[url(&server)], Method::Respmod, LONG_TIMEOUT);
         icap.read_versions().await;
         assert_eq!(icap.versions().unwrap(), "\"o\"");
-        assert_eq!(name(icap.scan(&specimen(MEDIA)).await), "Lab file", "{status}");
+        assert_eq!(name(icap.scan(&sample(MEDIA)).await), "Lab file", "{status}");
     }
 }
 
 #[tokio::test]
-async fn what_servers_say_of_clean_files_is_clean() {
+async fn headers_without_finding_are_clean() {
     for header in NOTHING {
-        for said in [with(header, UNCHANGED.as_bytes()), with(header, &media_back(MEDIA))] {
-            let shown = String::from_utf8_lossy(&said).into_owned();
-            assert_eq!(of(said, Fault::None).await.unwrap(), Finding::Clean, "{shown}");
+        let responses =
+            [with_header(header, UNMODIFIED.as_bytes()), with_header(header, &sent_back(MEDIA))];
+        for response in responses {
+            let shown = String::from_utf8_lossy(&response).into_owned();
+            assert_eq!(scan(response, Fault::None).await.unwrap(), Finding::Clean, "{shown}");
         }
-        assert_eq!(of(media_with(header), Fault::None).await.unwrap(), Finding::Clean, "{header}");
+        let finding = scan(sent_back_with(header), Fault::None).await;
+        assert_eq!(finding.unwrap(), Finding::Clean, "{header}");
     }
 }
 
 #[tokio::test]
-async fn a_trailer_or_a_request_that_is_no_list_of_headers_is_a_failure() {
-    let mut trailer = media_back(MEDIA);
-    trailer.truncate(trailer.len() - 2);
-    trailer.extend_from_slice(b"no header\r\n\r\n");
-    assert!(matches!(of(trailer, Fault::None).await, Err(EngineFailure::NoSense(_))));
-    let request = sent_back("req", "POST http://x/ HTTP/1.1\r\nno header", MEDIA);
-    let finding = of_method(Method::Reqmod, request, Fault::None, PATIENCE).await;
-    assert!(matches!(finding, Err(EngineFailure::NoSense(_))), "{finding:?}");
+async fn rejects_invalid_trailer_and_invalid_request_headers() {
+    let mut response = sent_back(MEDIA);
+    response.truncate(response.len() - 2);
+    response.extend_from_slice(b"no header\r\n\r\n");
+    let finding = scan(response, Fault::None).await;
+    assert!(matches!(finding, Err(EngineFailure::BadResponse(_))), "{finding:?}");
+    let response = modified("req", "POST http://x/ HTTP/1.1\r\nno header", MEDIA);
+    let finding = scan_by_method(Method::Reqmod, response, Fault::None, LONG_TIMEOUT).await;
+    assert!(matches!(finding, Err(EngineFailure::BadResponse(_))), "{finding:?}");
 }

@@ -1,0 +1,22 @@
+//! Identity of the engines in cache keys.
+
+use super::script::ScriptIdentity;
+
+/// Identity of the engines at one point in time, for cache keys.
+#[derive(Clone, Copy, Debug)]
+pub struct EngineIdentity {
+    /// Cached verdicts are valid only for an equal fingerprint.
+    pub engines_fingerprint: EngineFingerprint,
+    /// Cached "clean" verdicts are valid only for equal versions.
+    pub versions: Versions,
+    pub(super) script: Option<ScriptIdentity>,
+}
+
+/// Hash of the engines, their settings and the script's content. Valid within this process. A 64-bit hash suffices:
+/// there are few distinct values, no attacker chooses them, and every cache entry contains one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct EngineFingerprint(pub u64);
+
+/// Hash of the versions that remote engines reported. Valid within this process, like [`EngineFingerprint`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Versions(pub u64);

@@ -1,0 +1,73 @@
+//! The remote engines.
+
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use super::{
+    clamd::Clamd,
+    engine::{CLAMD, ICAP},
+    error::EngineSetupError,
+    icap::Icap,
+    settings::EngineSettings,
+};
+
+/// The remote engines, with their connections, server states and versions. Shared by all [`super::Engines`] with
+/// the same settings.
+#[derive(Default, Debug)]
+pub struct RemoteEngines {
+    pub(super) clamd: Option<Arc<Clamd>>,
+    pub(super) icap: Option<Arc<Icap>>,
+}
+
+impl RemoteEngines {
+    /// Creates the remote engines without connecting. Blocking with `icaps` URLs: reads certificates.
+    ///
+    /// # Errors
+    /// TLS is configured and cannot be set up.
+    pub fn new(settings: &[EngineSettings]) -> Result<Self, EngineSetupError> {
+        let mut engines = Self::default();
+        for engine in settings {
+            match engine {
+                EngineSettings::Script(_) | EngineSettings::Rules(_) => {}
+                EngineSettings::Clamd(clamd) => engines.clamd = Some(Arc::new(Clamd::new(clamd))),
+                EngineSettings::Icap(icap) => engines.icap = Some(Arc::new(Icap::new(icap)?)),
+            }
+        }
+        Ok(engines)
+    }
+
+    /// Reads the versions of all servers. Takes a few seconds at most.
+    pub async fn read_versions(&self) {
+        let clamd = async {
+            if let Some(clamd) = &self.clamd {
+                clamd.read_versions().await;
+            }
+        };
+        let icap = async {
+            if let Some(icap) = &self.icap {
+                icap.read_versions().await;
+            }
+        };
+        tokio::join!(clamd, icap);
+    }
+
+    /// Returns each engine's name and its last known versions, for display.
+    #[must_use]
+    pub fn versions(&self) -> Vec<(&'static str, Option<String>)> {
+        let clamd = self.clamd.iter().map(|clamd| (CLAMD, clamd.versions()));
+        clamd.chain(self.icap.iter().map(|icap| (ICAP, icap.versions()))).collect()
+    }
+
+    /// Reads versions every `interval` until the engines are dropped.
+    pub async fn poll_versions(engines: Weak<Self>, interval: Duration) {
+        loop {
+            tokio::time::sleep(interval).await;
+            match engines.upgrade() {
+                Some(engines) => engines.read_versions().await,
+                None => return,
+            }
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Response of the scanner.
+
+use std::time::Duration;
+
+use mcs_filetype::MediaType;
+use reqwest::header::HeaderValue;
+
+use super::verdict::Verdict;
+use crate::media::Body;
+
+/// Result of a request.
+#[derive(Clone, Debug)]
+pub struct ScanResponse {
+    /// The verdict on the content.
+    pub verdict: Verdict,
+    /// The media, if it was requested and is clean.
+    pub media: Option<Media>,
+    /// How the response was obtained.
+    pub source: ResponseSource,
+    /// Durations, for the log.
+    pub timings: Timings,
+}
+
+/// How a response was obtained.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ResponseSource {
+    /// From the cache, without a download or a scan.
+    Cache,
+    /// From a job that another request had started.
+    SharedJob,
+    /// From a job that this request started.
+    OwnJob,
+}
+
+/// Clean media, ready to be served.
+#[derive(Clone, Debug)]
+pub struct Media {
+    /// The bytes as downloaded: for encrypted media the ciphertext.
+    pub body: Body,
+    /// SHA-256 of `body`.
+    pub body_hash: [u8; 32],
+    /// The homeserver's `Content-Type`, if there was exactly one.
+    pub content_type: Option<HeaderValue>,
+    /// The homeserver's `Content-Disposition`, if there was exactly one.
+    pub disposition: Option<HeaderValue>,
+    /// The type of the plaintext, by content.
+    pub detected: MediaType,
+    /// Whether the body is the ciphertext of end-to-end encrypted media.
+    pub encrypted: bool,
+}
+
+/// Duration of each part; none for a part that was not done for this response.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timings {
+    /// From acceptance until a worker took the job.
+    pub queue: Option<Duration>,
+    /// Downloading, hashing and decrypting.
+    pub download: Option<Duration>,
+    /// Running the engines, including the wait for a scan slot.
+    pub scan: Option<Duration>,
+}

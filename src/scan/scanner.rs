@@ -1,0 +1,372 @@
+//! The scanner: authorises a request, answers from the cache, or waits for a job.
+
+use std::{pin::pin, sync::Arc, time::Instant};
+
+use futures_util::future::BoxFuture;
+use mcs_filetype::Detector;
+use mcs_sandbox::Sandbox;
+use reqwest::header::HeaderValue;
+use tokio::{sync::watch, task::JoinSet, time::timeout};
+
+use super::{
+    cache::{self, MediaKey, ResultCache},
+    cached_media::CachedMedia,
+    canary::CanaryState,
+    context::ScanContext,
+    engines::{Engines, RemoteEngines},
+    error::{Phase, ScanError},
+    in_flight::{InFlightScans, Waiter},
+    job::JobOutcome,
+    queue::Queue,
+    removal::RemovalCommand,
+    request::{ScanRequest, Wants},
+    response::{Media, ResponseSource, ScanResponse, Timings},
+    settings::Settings,
+    verdict::Verdict,
+    worker,
+    worker_activity::WorkerActivity,
+};
+use crate::{
+    audit::AuditLog,
+    media::{Authoriser, Body, Homeservers, spool::Spool},
+    metrics::Metrics,
+    single_flight::SingleFlight,
+};
+
+/// `Content-Type` of media that the homeserver serves without one.
+const DEFAULT_CONTENT_TYPE: &str = "application/octet-stream";
+
+/// The scanner that the HTTP handlers call. Its settings do not change; a reload creates another scanner with the same
+/// workers and the same cache. Cheap to clone.
+#[derive(Clone)]
+pub struct Scanner {
+    context: Arc<ScanContext>,
+    queue: Queue,
+    activity: Arc<WorkerActivity>,
+    in_flight: InFlightScans,
+}
+
+/// The parts of a scanner that are kept across reloads.
+struct Carried {
+    queue: Queue,
+    activity: Arc<WorkerActivity>,
+    cache: ResultCache,
+}
+
+/// Current load of the workers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WorkerLoad {
+    /// Workers with a job.
+    pub busy: usize,
+    /// Busy workers whose job should have been finished already: they are stuck.
+    pub overdue: usize,
+    /// All workers.
+    pub workers: usize,
+    /// Jobs in the queue.
+    pub waiting: usize,
+}
+
+/// Current use of disk and memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ScannerUsage {
+    /// Used part of the spool's budget, bytes.
+    pub spool_used: u64,
+    /// The spool's budget, bytes.
+    pub spool_capacity: u64,
+    /// Sizes of the cache.
+    pub cache: cache::CacheSizes,
+}
+
+/// The parts that a scanner is built from.
+pub struct ScannerParts {
+    /// `[scan]`
+    pub settings: Settings,
+    /// `[result_cache]`
+    pub cache: cache::Settings,
+    /// `download.max_size`, bytes.
+    pub max_media_size: u64,
+    /// Downloads media.
+    pub homeservers: Arc<Homeservers>,
+    /// Asks homeservers whether a requester may access media.
+    pub authoriser: Arc<Authoriser>,
+    /// Runs programs.
+    pub sandbox: Sandbox,
+    /// Scan the media.
+    pub engines: Engines,
+    /// Stores the jobs' directories and large bodies.
+    pub spool: Spool,
+    /// Detects types.
+    pub detector: Arc<Detector>,
+    /// Latest result of the canary; nothing is scanned unless the canary has passed.
+    pub canary: watch::Receiver<CanaryState>,
+    /// Metrics of the service.
+    pub metrics: Arc<Metrics>,
+    /// Records each job's verdict, if enabled.
+    pub audit: Option<AuditLog>,
+}
+
+impl Scanner {
+    /// Creates a scanner and starts its workers. The workers end after [`Scanner::close`], when all queued jobs are
+    /// done. Dropping them ends them at once; the sandbox then kills the programs that they run.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
+    #[must_use]
+    pub fn start(parts: ScannerParts) -> (Self, JoinSet<()>) {
+        let queue = Queue::new(parts.settings.queue_capacity, parts.settings.workers);
+        let activity = Arc::new(WorkerActivity::new(parts.settings.workers));
+        let workers = worker::start(parts.settings.workers, &queue, &activity);
+        let carried = Carried { queue, activity, cache: ResultCache::new(parts.cache.clone()) };
+        (Self::from_parts(parts, carried), workers)
+    }
+
+    /// Creates the scanner that replaces this one after a reload: other settings, same queue, workers and cache. This
+    /// scanner finishes the requests that it has accepted.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
+    #[must_use]
+    pub fn with_parts(&self, parts: ScannerParts) -> Self {
+        let carried = Carried {
+            queue: self.queue.clone(),
+            activity: Arc::clone(&self.activity),
+            cache: self.context.cache.with_settings(parts.cache.clone()),
+        };
+        parts.engines.scan_slots().change(parts.settings.max_scripts);
+        Self::from_parts(parts, carried)
+    }
+
+    fn from_parts(parts: ScannerParts, carried: Carried) -> Self {
+        let Carried { queue, activity, cache } = carried;
+        tokio::spawn(RemoteEngines::poll_versions(
+            Arc::downgrade(parts.engines.remote_engines()),
+            parts.settings.version_interval,
+        ));
+        let removal_command = RemovalCommand::from_settings(&parts.settings);
+        let context = Arc::new(ScanContext {
+            settings: parts.settings,
+            max_media_size: parts.max_media_size,
+            homeservers: parts.homeservers,
+            authoriser: parts.authoriser,
+            sandbox: parts.sandbox,
+            spool: parts.spool,
+            detector: parts.detector,
+            canary: parts.canary,
+            metrics: parts.metrics,
+            audit: parts.audit,
+            engines: parts.engines,
+            removal_command,
+            cache,
+            scans: SingleFlight::new(),
+        });
+        let worker_context = Arc::clone(&context);
+        let work = move |job| -> BoxFuture<'static, ()> {
+            let context = Arc::clone(&worker_context);
+            Box::pin(async move { context.run_job(job).await })
+        };
+        let in_flight = InFlightScans::new(context.settings.deadline, Arc::new(work));
+        Self { context, queue, activity, in_flight }
+    }
+
+    /// Rejects further jobs.
+    pub fn close(&self) {
+        self.queue.close();
+    }
+
+    /// Returns the current load of the workers.
+    #[must_use]
+    pub fn load(&self) -> WorkerLoad {
+        WorkerLoad {
+            busy: self.activity.busy(),
+            overdue: self.activity.overdue(Instant::now()),
+            workers: self.context.settings.workers,
+            waiting: self.queue.len(),
+        }
+    }
+
+    /// Returns the maximum number of waiting jobs.
+    #[must_use]
+    pub fn queue_capacity(&self) -> usize {
+        self.context.settings.queue_capacity
+    }
+
+    /// Returns the sandbox that programs run in.
+    #[must_use]
+    pub fn sandbox(&self) -> &Sandbox {
+        &self.context.sandbox
+    }
+
+    /// Returns whether a canary is configured.
+    #[must_use]
+    pub fn has_canary(&self) -> bool {
+        self.context.settings.canary.is_some()
+    }
+
+    /// Returns the current use of disk and memory.
+    #[must_use]
+    pub fn usage(&self) -> ScannerUsage {
+        let ScanContext { spool, cache, .. } = &*self.context;
+        let (spool_used, spool_capacity) = (spool.used(), spool.capacity());
+        ScannerUsage { spool_used, spool_capacity, cache: cache.sizes() }
+    }
+
+    /// Invalidates all cached verdicts, because an engine gave a wrong result to the canary.
+    pub fn invalidate_verdicts(&self) {
+        self.context.cache.invalidate_verdicts();
+    }
+
+    /// Answers one request within `scan.deadline`.
+    ///
+    /// Cancellation safe: a request that is dropped, or that exceeds the deadline, cancels neither a job that other
+    /// requests wait for nor one that a worker has taken.
+    ///
+    /// # Errors
+    /// [`ScanError`], shared by all requests that waited for the same job.
+    pub async fn scan(&self, request: &ScanRequest) -> Result<ScanResponse, Arc<ScanError>> {
+        let mut waiter = None;
+        let result = {
+            // Pinned here because moving this large future would copy it.
+            let respond = pin!(self.respond(request, &mut waiter));
+            timeout(self.context.settings.deadline, respond).await
+        };
+        match result {
+            Ok(result) => result,
+            Err(_elapsed) => {
+                // Without a waiter the request was waiting for the homeserver's authorisation.
+                let phase = waiter.as_ref().map_or(Phase::Downloading, Waiter::phase);
+                Err(Arc::new(ScanError::Deadline(phase)))
+            }
+        }
+    }
+
+    /// Answers from the cache, or waits for a job. Retries when the shared job failed for a reason specific to its
+    /// initiator, or returned a verdict without the body that this request needs.
+    async fn respond(
+        &self,
+        request: &ScanRequest,
+        waiter: &mut Option<Waiter>,
+    ) -> Result<ScanResponse, Arc<ScanError>> {
+        let key = MediaKey::from_request(request);
+        loop {
+            *waiter = None;
+            let cached_media = self.context.cache.cached_media(&key);
+            if let Some(cached_media) = &cached_media
+                && let Some(result) = self.respond_from_cache(request, cached_media).await
+            {
+                self.authorise(request, cached_media.etag().as_ref()).await?;
+                return result;
+            }
+            if !self.context.is_ready()
+                && !self.has_verdict(cached_media.as_ref()).await
+                && !self.context.wait_until_ready().await
+            {
+                return Err(Arc::new(ScanError::NotReady));
+            }
+            let waiter = waiter.insert(self.in_flight.join_or_start(&self.queue, key, request)?);
+            if !waiter.is_initiator {
+                if let Some(granted) = waiter.media_granted().await {
+                    self.authorise(request, granted.etag.as_ref()).await?;
+                } else {
+                    match waiter.ended().await {
+                        Err(error) if !error.is_requester_specific() => return Err(error),
+                        _ => continue,
+                    }
+                }
+            }
+            let source = if waiter.is_initiator {
+                ResponseSource::OwnJob
+            } else {
+                ResponseSource::SharedJob
+            };
+            let JobOutcome { media, verdict, body, timings } = waiter.ended().await?;
+            let verdict = match verdict {
+                Some(result) => result?,
+                None => Verdict::TypeForbidden { detected: media.detected.clone() },
+            };
+            if let Some((verdict, media)) = self.select_media(request, &media, verdict, body) {
+                return Ok(ScanResponse { verdict, media, source, timings });
+            }
+            // The job served requests for the verdict alone, and its body was too large to keep. The next job downloads
+            // the body again and uses the cached verdict.
+        }
+    }
+
+    /// Returns whether the verdict on this media is cached, so that it can be served without a scan.
+    async fn has_verdict(&self, cached_media: Option<&CachedMedia>) -> bool {
+        match cached_media {
+            Some(cached_media) => self.context.cached_verdict(cached_media).await.is_some(),
+            None => false,
+        }
+    }
+
+    /// Returns the response from the cache; none if a part of it is not cached.
+    async fn respond_from_cache(
+        &self,
+        request: &ScanRequest,
+        cached_media: &CachedMedia,
+    ) -> Option<Result<ScanResponse, Arc<ScanError>>> {
+        let verdict = if self.context.settings.mime.allows(cached_media.detected.as_str()) {
+            match self.context.cached_verdict(cached_media).await? {
+                Ok(verdict) => verdict,
+                Err(failure) => return Some(Err(failure)),
+            }
+        } else {
+            Verdict::TypeForbidden { detected: cached_media.detected.clone() }
+        };
+        let body = match (&verdict, request.wants) {
+            (Verdict::Clean { .. }, Wants::Media) => {
+                self.context.cache.body(&cached_media.body_hash(request)).map(Body::Memory)
+            }
+            _ => None,
+        };
+        let (verdict, media) = self.select_media(request, cached_media, verdict, body)?;
+        let (source, timings) = (ResponseSource::Cache, Timings::default());
+        Some(Ok(ScanResponse { verdict, media, source, timings }))
+    }
+
+    /// Returns the verdict, and the media if it was requested and is clean; none if that media's body is not available.
+    fn select_media(
+        &self,
+        request: &ScanRequest,
+        cached_media: &CachedMedia,
+        verdict: Verdict,
+        body: Option<Body>,
+    ) -> Option<(Verdict, Option<Media>)> {
+        let media = match (&verdict, request.wants) {
+            (Verdict::Clean { .. }, Wants::Media) => Some(self.media(request, cached_media, body?)),
+            _ => None,
+        };
+        Some((verdict, media))
+    }
+
+    fn media(&self, request: &ScanRequest, cached_media: &CachedMedia, body: Body) -> Media {
+        let encrypted = request.decryption.is_some();
+        let declared = cached_media.content_type();
+        let essence = declared.as_ref().and_then(|value| value.to_str().ok());
+        let essence = essence.unwrap_or(DEFAULT_CONTENT_TYPE);
+        // The declared type of plain media must be allowed as well. Otherwise a client would handle the media as a type
+        // that the lists forbid.
+        let content_type = if encrypted || self.context.settings.mime.allows(essence) {
+            declared
+        } else {
+            HeaderValue::from_str(cached_media.detected.as_str()).ok()
+        };
+        Media {
+            body,
+            body_hash: cached_media.body_hash(request),
+            content_type,
+            disposition: cached_media.disposition(),
+            detected: cached_media.detected.clone(),
+            encrypted,
+        }
+    }
+
+    async fn authorise(
+        &self,
+        request: &ScanRequest,
+        etag: Option<&HeaderValue>,
+    ) -> Result<(), Arc<ScanError>> {
+        let result = self.context.authoriser.check(&request.fetch, etag).await;
+        result.map_err(|error| Arc::new(ScanError::Authorisation(error)))
+    }
+}
