@@ -1,4 +1,4 @@
-//! A request's body, bounded in bytes and in time. Knows nothing of what is in it.
+//! Reads a request body, bounded in size and in time.
 
 use std::time::Duration;
 
@@ -10,40 +10,41 @@ use http_body_util::BodyExt;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use super::request::RequestError;
+use super::request_error::RequestError;
 
-/// Bytes beyond the limit that are read and thrown away. A client that is still sending when the
-/// connection closes may lose the answer that says why.
+/// Maximum number of bytes beyond the limit that are read and discarded. A client that is still sending when
+/// the connection closes may not receive the error response.
 const MAX_DISCARDED: usize = 1024 * 1024;
 
-/// The whole body: it may hold keys, hence the zeroizing memory.
+/// Reads the whole body of at most `limit` bytes into zeroizing memory, since it may contain keys.
 ///
-/// `limit` in bytes; `time` for all of it, so that dripping bytes gains nothing.
+/// `time` bounds the whole body, so that sending it slowly does not extend the time.
 pub(super) async fn read(
     body: Body,
     headers: &HeaderMap,
     limit: usize,
     time: Duration,
 ) -> Result<Zeroizing<Vec<u8>>, RequestError> {
-    // Such a client sends nothing until it is told to.
-    let waits = headers.contains_key(header::EXPECT);
+    // A client that sends `Expect: 100-continue` sends no body before it receives "100 Continue".
+    let expects_continue = headers.contains_key(header::EXPECT);
     let announced = body.size_hint().lower();
-    if announced > limit as u64 && (waits || announced > (limit + MAX_DISCARDED) as u64) {
+    if announced > limit as u64 && (expects_continue || announced > (limit + MAX_DISCARDED) as u64)
+    {
         return Err(RequestError::BodyTooLarge { limit });
     }
     match timeout(time, collect(body, limit)).await {
-        Ok(outcome) => outcome,
+        Ok(result) => result,
         Err(_) => Err(RequestError::BodyTimedOut),
     }
 }
 
 async fn collect(mut body: Body, limit: usize) -> Result<Zeroizing<Vec<u8>>, RequestError> {
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(limit);
-    // With the announced room, no half-filled buffer is left behind in memory that is not zeroed.
+    // Sufficient capacity from the start: growing would leave copies in memory that is not zeroed.
     let mut bytes = Zeroizing::new(Vec::with_capacity(announced.min(limit)));
     let mut discarded = 0_usize;
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(RequestError::BodyBroken)?;
+        let frame = frame.map_err(RequestError::IncompleteBody)?;
         let Some(data) = frame.data_ref() else { continue };
         if discarded == 0 && bytes.len() + data.len() <= limit {
             bytes.extend_from_slice(data);
@@ -71,23 +72,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_of_the_limit_passes_and_one_byte_more_does_not() {
+    async fn rejects_body_above_limit() {
         assert_eq!(read_all(Body::from("1234"), 4).await.unwrap(), b"1234");
-        let refused = read_all(Body::from("12345"), 4).await;
-        assert!(matches!(refused, Err(RequestError::BodyTooLarge { limit: 4 })));
+        let rejected = read_all(Body::from("12345"), 4).await;
+        assert!(matches!(rejected, Err(RequestError::BodyTooLarge { limit: 4 })));
     }
 
     #[tokio::test]
-    async fn a_body_without_length_is_counted() {
-        let pieces = stream::repeat_with(|| Ok::<_, std::io::Error>(Bytes::from_static(b"123")));
-        let refused = read_all(Body::from_stream(pieces), 4).await;
-        assert!(matches!(refused, Err(RequestError::BodyTooLarge { limit: 4 })));
+    async fn rejects_streamed_body_above_limit() {
+        let chunks = stream::repeat_with(|| Ok::<_, std::io::Error>(Bytes::from_static(b"123")));
+        let rejected = read_all(Body::from_stream(chunks), 4).await;
+        assert!(matches!(rejected, Err(RequestError::BodyTooLarge { limit: 4 })));
     }
 
     #[tokio::test]
-    async fn a_body_that_does_not_come_is_given_up() {
+    async fn times_out_when_body_does_not_arrive() {
         let never = Body::from_stream(stream::pending::<Result<Bytes, std::io::Error>>());
-        let outcome = read(never, &HeaderMap::new(), 4, Duration::from_millis(1)).await;
-        assert!(matches!(outcome, Err(RequestError::BodyTimedOut)));
+        let result = read(never, &HeaderMap::new(), 4, Duration::from_millis(1)).await;
+        assert!(matches!(result, Err(RequestError::BodyTimedOut)));
     }
 }

@@ -1,30 +1,30 @@
-//! Who asks, and under which name they reached us: the client's address and the effective Host,
-//! with what trusted proxies say of both. Knows no routes and no homeservers.
+//! Determines the client's address and the effective host of a request, honouring the forwarding headers of
+//! trusted proxies.
 
 use std::net::{IpAddr, SocketAddr};
 
 use axum::http::{HeaderMap, HeaderName, Uri, header, request::Parts};
 use ipnet::IpNet;
 
-use super::{Network, connection::Peer};
+use super::{TrustedNetwork, connection::Peer};
 
 pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// The client of one request.
+/// Client of one request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Client {
-    /// None for a client of a unix socket of whom no proxy says more.
+    /// `None` for a Unix socket connection without a usable `X-Forwarded-For`.
     pub(super) address: Option<IpAddr>,
-    /// Lower case; with the port if the client wrote one.
+    /// Lower case; includes the port if the client sent one.
     pub(super) host: Option<String>,
 }
 
 impl Client {
-    pub(super) fn of(request: &Parts, peer: Peer, trusted: &[Network]) -> Self {
+    pub(super) fn from_request(request: &Parts, peer: Peer, trusted: &[TrustedNetwork]) -> Self {
         let peer_is_trusted = match peer {
             Peer::Address(address) => is_trusted(address, trusted),
-            // Only a proxy on this machine is given a unix socket.
+            // Only a proxy on this machine can reach the Unix socket.
             Peer::Local => true,
         };
         let direct = match peer {
@@ -37,14 +37,14 @@ impl Client {
             address = forwarded_address(&request.headers, trusted).or(direct);
             host = forwarded_host(&request.headers);
         }
-        let host = host.or_else(|| own_host(&request.uri, &request.headers));
+        let host = host.or_else(|| direct_host(&request.uri, &request.headers));
         Self { address, host: host.map(str::to_ascii_lowercase) }
     }
 }
 
-/// From the right, each proxy names whom it served: the first who is no trusted proxy is the
-/// client. What stands left of that, or of an entry that is no address, anyone may have written.
-fn forwarded_address(headers: &HeaderMap, trusted: &[Network]) -> Option<IpAddr> {
+/// Returns the client's address from `X-Forwarded-For`: the rightmost entry that is not a trusted proxy.
+/// Entries to the left of that entry, or of one that is not an address, can be forged.
+fn forwarded_address(headers: &HeaderMap, trusted: &[TrustedNetwork]) -> Option<IpAddr> {
     let mut nearest = None;
     for value in headers.get_all(X_FORWARDED_FOR).iter().rev() {
         for entry in value.to_str().ok()?.rsplit(',') {
@@ -58,7 +58,7 @@ fn forwarded_address(headers: &HeaderMap, trusted: &[Network]) -> Option<IpAddr>
     nearest
 }
 
-/// Some proxies add the port, and then brackets around IPv6.
+/// Accepts an address with an optional port; some proxies add one, with brackets around IPv6.
 fn parse_address(entry: &str) -> Option<IpAddr> {
     let bare = entry.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(entry);
     bare.parse::<IpAddr>()
@@ -72,25 +72,26 @@ fn forwarded_host(headers: &HeaderMap) -> Option<&str> {
     value.split(',').next().map(str::trim).filter(|host| !host.is_empty())
 }
 
-/// RFC 9112, section 3.2.2: an absolute request target outdoes the Host header.
-fn own_host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a str> {
+/// Returns the host that the client sent. An absolute request target takes precedence over the `Host` header
+/// (RFC 9112, section 3.2.2).
+fn direct_host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a str> {
     if let Some(authority) = uri.authority() {
         return authority.as_str().rsplit('@').next();
     }
     let mut values = headers.get_all(header::HOST).iter();
     match (values.next(), values.next()) {
         (Some(host), None) => host.to_str().ok(),
-        // Of two, a proxy in front may have judged the other.
+        // With two values, a proxy in front may have checked the other one.
         _ => None,
     }
 }
 
-fn is_trusted(address: IpAddr, trusted: &[Network]) -> bool {
+fn is_trusted(address: IpAddr, trusted: &[TrustedNetwork]) -> bool {
     trusted.iter().any(|network| network.contains(address))
 }
 
-impl Network {
-    /// Whether the address lies in the network. An IPv4-mapped address is an IPv4 address.
+impl TrustedNetwork {
+    /// Returns whether the network contains the address. An IPv4-mapped address counts as IPv4.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         IpNet::new(self.address, self.prefix)
@@ -104,19 +105,19 @@ mod tests {
 
     use super::*;
 
-    fn network(address: &str, prefix: u8) -> Network {
-        Network { address: address.parse().unwrap(), prefix }
+    fn network(address: &str, prefix: u8) -> TrustedNetwork {
+        TrustedNetwork { address: address.parse().unwrap(), prefix }
     }
 
-    fn client(peer: Peer, trusted: &[Network], headers: &[(&str, &str)]) -> Client {
+    fn client(peer: Peer, trusted: &[TrustedNetwork], headers: &[(&str, &str)]) -> Client {
         let mut request = Request::builder().uri("/");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        Client::of(&request.body(()).unwrap().into_parts().0, peer, trusted)
+        Client::from_request(&request.body(()).unwrap().into_parts().0, peer, trusted)
     }
 
-    fn at(address: &str) -> Peer {
+    fn peer(address: &str) -> Peer {
         Peer::Address(address.parse().unwrap())
     }
 
@@ -125,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_holds_its_addresses_and_no_others() {
+    fn network_contains_only_its_addresses() {
         let ten = network("10.0.0.0", 8);
         assert!(ten.contains("10.255.0.1".parse().unwrap()));
         assert!(ten.contains("::ffff:10.1.2.3".parse().unwrap()));
@@ -138,35 +139,35 @@ mod tests {
     }
 
     #[test]
-    fn strangers_forwarding_headers_are_not_believed() {
+    fn ignores_forwarding_headers_of_untrusted_peers() {
         let headers = [
             ("x-forwarded-for", "203.0.113.9"),
             ("x-forwarded-host", "evil.example"),
             ("host", "Scan.Example:8080"),
         ];
-        let client = client(at("198.51.100.1"), &[network("10.0.0.0", 8)], &headers);
+        let client = client(peer("198.51.100.1"), &[network("10.0.0.0", 8)], &headers);
         assert_eq!(client.address, Some(address("198.51.100.1")));
         assert_eq!(client.host.as_deref(), Some("scan.example:8080"));
     }
 
     #[test]
-    fn the_client_is_the_first_from_the_right_who_is_no_trusted_proxy() {
+    fn client_is_rightmost_untrusted_forwarded_address() {
         let trusted = [network("10.0.0.0", 8)];
-        let of =
-            |value: &str| client(at("10.0.0.1"), &trusted, &[("x-forwarded-for", value)]).address;
-        assert_eq!(of("1.1.1.1, 203.0.113.9, 10.0.0.2"), Some(address("203.0.113.9")));
-        assert_eq!(of("10.0.0.3,10.0.0.2"), Some(address("10.0.0.3")));
-        assert_eq!(of("unknown, 10.0.0.2"), Some(address("10.0.0.2")));
-        assert_eq!(of("garbage"), Some(address("10.0.0.1")));
-        assert_eq!(of("203.0.113.9:4711"), Some(address("203.0.113.9")));
-        assert_eq!(of("[2001:db8::7]:4711"), Some(address("2001:db8::7")));
-        assert_eq!(of("2001:db8::7"), Some(address("2001:db8::7")));
+        let forwarded =
+            |value: &str| client(peer("10.0.0.1"), &trusted, &[("x-forwarded-for", value)]).address;
+        assert_eq!(forwarded("1.1.1.1, 203.0.113.9, 10.0.0.2"), Some(address("203.0.113.9")));
+        assert_eq!(forwarded("10.0.0.3,10.0.0.2"), Some(address("10.0.0.3")));
+        assert_eq!(forwarded("unknown, 10.0.0.2"), Some(address("10.0.0.2")));
+        assert_eq!(forwarded("garbage"), Some(address("10.0.0.1")));
+        assert_eq!(forwarded("203.0.113.9:4711"), Some(address("203.0.113.9")));
+        assert_eq!(forwarded("[2001:db8::7]:4711"), Some(address("2001:db8::7")));
+        assert_eq!(forwarded("2001:db8::7"), Some(address("2001:db8::7")));
         let two = [("x-forwarded-for", "203.0.113.1"), ("x-forwarded-for", "203.0.113.2")];
-        assert_eq!(client(at("10.0.0.1"), &trusted, &two).address, Some(address("203.0.113.2")));
+        assert_eq!(client(peer("10.0.0.1"), &trusted, &two).address, Some(address("203.0.113.2")));
     }
 
     #[test]
-    fn a_proxy_on_a_unix_socket_is_trusted() {
+    fn trusts_proxy_on_unix_socket() {
         let headers = [("x-forwarded-for", "203.0.113.9"), ("x-forwarded-host", "a.example, b")];
         let client = client(Peer::Local, &[], &headers);
         assert_eq!(client.address, Some(address("203.0.113.9")));
@@ -174,8 +175,8 @@ mod tests {
     }
 
     #[test]
-    fn two_host_headers_are_none() {
+    fn rejects_repeated_host_header() {
         let headers = [("host", "a.example"), ("host", "b.example")];
-        assert_eq!(client(at("192.0.2.1"), &[], &headers).host, None);
+        assert_eq!(client(peer("192.0.2.1"), &[], &headers).host, None);
     }
 }

@@ -1,10 +1,8 @@
-//! One connection: hyper's HTTP/1 on a socket that is bounded in time. Knows requests only as
-//! begun and ended.
+//! Serves one connection: hyper's HTTP/1 on a socket with time limits.
 //!
-//! hyper's own header timer, which is off, starts when the last answer ends, so it cannot tell a
-//! connection that rests between two requests (fine for `idle_timeout`) from a header that drips in
-//! (`header_timeout`). [`TimedIo`] sees the bytes and can. It lets a client wait in silence for as
-//! long as its request is being answered.
+//! hyper's header timer is disabled. It starts when the previous response ends, so it cannot distinguish an
+//! idle connection (`idle_timeout`) from a header that arrives slowly (`header_timeout`). [`TimedIo`]
+//! observes the bytes and applies both limits. Neither limit runs while a request is being processed.
 
 use std::{
     convert::Infallible,
@@ -36,40 +34,41 @@ use tokio::{
 
 use crate::{
     chain::Chain,
-    media::pace::{Pace, TooSlow, WINDOW},
+    media::rate::{MinRate, TooSlow, WINDOW},
     metrics::Metrics,
 };
 
-/// Bytes of a request's header, and of an answer that hyper gathers before it writes. hyper's
-/// default is 400 KiB; tokens are a few KiB, and there may be thousands of connections.
+/// Maximum size of a request header and of hyper's write buffer, in bytes. hyper's default is 400 KiB;
+/// tokens are a few KiB, and there may be thousands of connections.
 const MAX_BUFFER: usize = 64 * 1024;
 
-/// Who is at the other end.
+/// Remote end of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Peer {
-    /// An IPv4-mapped address as IPv4.
+    /// Address; an IPv4-mapped one is converted to IPv4.
     Address(IpAddr),
-    /// A process on this machine, through a unix socket.
+    /// Process on this machine, connected through a Unix socket.
     Local,
 }
 
-/// How long a connection may take over what.
+/// Time and rate limits of a connection.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// From a header's first byte (of the first one: from the connection's start) to its last.
+pub struct ConnectionLimits {
+    /// Maximum time to receive a header, from its first byte; for the first header from the start of the
+    /// connection.
     pub header: Duration,
-    /// Without a request, and without the client taking a byte of an answer.
+    /// Maximum time without a request, and maximum time for which a write may block.
     pub idle: Duration,
-    /// Bytes a second of an answer that the client takes, judged over 30 s of waiting for it; 0
-    /// judges nothing.
+    /// Minimum rate at which the client must read a response, in bytes per second, measured over 30 s of
+    /// blocked writes. 0 disables the check.
     pub min_rate: u64,
 }
 
-/// Serves one connection to its end.
+/// Serves one connection until it closes.
 pub(super) async fn serve<I, S>(
     io: I,
     routes: S,
-    limits: Limits,
+    limits: ConnectionLimits,
     watcher: Watcher,
     metrics: &Arc<Metrics>,
 ) where
@@ -79,59 +78,59 @@ pub(super) async fn serve<I, S>(
     let requests = Arc::new(Requests::new(metrics));
     let io = TimedIo::new(io, limits, Arc::clone(&requests));
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let underway = Underway::begin(&requests);
-        let answer = routes.call(request.map(|body| {
-            // Nearly all requests: it need not be put into a box.
+        let in_flight = RequestInFlight::start(&requests);
+        let response = routes.call(request.map(|body| {
+            // Most requests have no body: this avoids boxing it.
             if body.is_end_stream() { Body::empty() } else { Body::new(body) }
         }));
-        answer.map_ok(|response| response.map(|body| AnswerBody { body, underway }))
+        response.map_ok(|response| response.map(|body| ResponseBody { body, in_flight }))
     });
     let connection = http1::Builder::new()
         .header_read_timeout(None)
         .max_buf_size(MAX_BUFFER)
         .serve_connection(TokioIo::new(io), service);
     if let Err(error) = watcher.watch(connection).await {
-        tracing::debug!(error = %Chain(&error), "the connection broke");
+        tracing::debug!(error = %Chain(&error), "connection failed");
     }
 }
 
-/// The requests of one connection, one at a time (HTTP/1), and where their bytes are counted.
+/// Counts of the requests of one connection; at most one is in flight (HTTP/1).
 struct Requests {
-    begun: AtomicU64,
-    ended: AtomicU64,
+    started: AtomicU64,
+    finished: AtomicU64,
     metrics: Arc<Metrics>,
 }
 
 impl Requests {
     fn new(metrics: &Arc<Metrics>) -> Self {
-        let (begun, ended) = Default::default();
-        Self { begun, ended, metrics: Arc::clone(metrics) }
+        let (started, finished) = Default::default();
+        Self { started, finished, metrics: Arc::clone(metrics) }
     }
 }
 
-/// A request from its whole header to its answer's last byte, or to its cancellation.
-struct Underway(Arc<Requests>);
+/// Guard of a request, from its complete header to the last byte of its response or its cancellation.
+struct RequestInFlight(Arc<Requests>);
 
-impl Underway {
-    fn begin(requests: &Arc<Requests>) -> Self {
-        requests.begun.fetch_add(1, Ordering::Relaxed);
+impl RequestInFlight {
+    fn start(requests: &Arc<Requests>) -> Self {
+        requests.started.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(requests))
     }
 }
 
-impl Drop for Underway {
+impl Drop for RequestInFlight {
     fn drop(&mut self) {
-        self.0.ended.fetch_add(1, Ordering::Relaxed);
+        self.0.finished.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// An answer's body, whose end ends the request.
-struct AnswerBody {
+/// Response body; dropping it finishes the request.
+struct ResponseBody {
     body: Body,
-    underway: Underway,
+    in_flight: RequestInFlight,
 }
 
-impl http_body::Body for AnswerBody {
+impl http_body::Body for ResponseBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -143,7 +142,7 @@ impl http_body::Body for AnswerBody {
         if let Poll::Ready(Some(Ok(frame))) = &polled
             && let Some(bytes) = frame.data_ref()
         {
-            self.underway.0.metrics.sent(bytes.len());
+            self.in_flight.0.metrics.add_sent_bytes(bytes.len());
         }
         polled
     }
@@ -157,149 +156,150 @@ impl http_body::Body for AnswerBody {
     }
 }
 
-/// A socket that fails with [`io::ErrorKind::TimedOut`] when its peer takes too long.
+/// Socket that fails with [`io::ErrorKind::TimedOut`] when the peer exceeds a limit.
 struct TimedIo<I> {
     inner: I,
-    limits: Limits,
+    limits: ConnectionLimits,
     requests: Arc<Requests>,
-    /// How many requests had begun when `awaited` was last brought up to date.
+    /// Value of [`Requests::started`] when `read_deadline` was last updated.
     seen: u64,
-    /// None while a request is under way.
-    awaited: Option<Awaited>,
-    /// While bytes wait to be written and the peer takes none.
+    /// `None` while a request is in flight.
+    read_deadline: Option<ReadDeadline>,
+    /// Set while a write is blocked.
     stall: Option<Stall>,
-    alarm: Alarm,
-    pace: Pace,
-    /// The last wait for the peer, and the bytes that it has taken since.
-    waited: Duration,
-    taken: usize,
+    timer: Timer,
+    rate: MinRate,
+    /// Duration of the last blocked write, and the bytes written since.
+    blocked: Duration,
+    written: usize,
 }
 
-/// A wait for the peer to take bytes.
+/// Blocked write.
 struct Stall {
     since: Instant,
-    until: Instant,
+    deadline: Instant,
 }
 
-/// A request that is awaited from the peer.
-struct Awaited {
-    /// Whether its header must be whole by then, or its first byte be here.
+/// Deadline for the next request.
+struct ReadDeadline {
+    /// Whether the complete header must arrive by the deadline, or only its first byte.
     whole_header: bool,
-    by: Instant,
+    deadline: Instant,
 }
 
-/// Wakes a task for limits that are moved with each request, and hardly ever reached. Its timer is set anew
-/// only where it would ring too late, or has rung too early: set with each request it would have all
-/// connections wait for the runtime's one list of timers.
+/// Timer for deadlines that move with each request and rarely expire. The underlying sleep is reset only if
+/// it would fire too late or has fired too early: a reset for each request would contend for the runtime's
+/// timer lock, which all connections share.
 #[derive(Default)]
-struct Alarm(Option<Pin<Box<Sleep>>>);
+struct Timer(Option<Pin<Box<Sleep>>>);
 
-impl Alarm {
-    /// Ready once it is so late; wakes the task no later.
-    fn poll(&mut self, by: Instant, cx: &mut Context<'_>) -> Poll<()> {
-        let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(by)));
-        if sleep.deadline() > by {
-            sleep.as_mut().reset(by);
+impl Timer {
+    /// Completes at the deadline; wakes the task no later than that.
+    fn poll(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        if sleep.deadline() > deadline {
+            sleep.as_mut().reset(deadline);
         }
         ready!(sleep.as_mut().poll(cx));
-        if sleep.deadline() == by {
+        if sleep.deadline() == deadline {
             return Poll::Ready(());
         }
-        sleep.as_mut().reset(by);
+        sleep.as_mut().reset(deadline);
         sleep.as_mut().poll(cx)
     }
 }
 
 impl<I> TimedIo<I> {
-    fn new(inner: I, limits: Limits, requests: Arc<Requests>) -> Self {
+    fn new(inner: I, limits: ConnectionLimits, requests: Arc<Requests>) -> Self {
         Self {
             inner,
             limits,
             requests,
             seen: 0,
-            awaited: None,
+            read_deadline: None,
             stall: None,
-            alarm: Alarm::default(),
-            pace: Pace::new(limits.min_rate, WINDOW),
-            waited: Duration::ZERO,
-            taken: 0,
+            timer: Timer::default(),
+            rate: MinRate::new(limits.min_rate, WINDOW),
+            blocked: Duration::ZERO,
+            written: 0,
         }
     }
 
-    /// Fails once the peer is late with a request.
-    fn check_awaited(&mut self, cx: &mut Context<'_>, got_bytes: bool) -> io::Result<()> {
-        let begun = self.requests.begun.load(Ordering::Relaxed);
-        if begun != self.seen {
-            self.seen = begun;
-            self.awaited = None;
+    /// Fails once the deadline for the next request has passed.
+    fn check_read_deadline(&mut self, cx: &mut Context<'_>, got_bytes: bool) -> io::Result<()> {
+        let started = self.requests.started.load(Ordering::Relaxed);
+        if started != self.seen {
+            self.seen = started;
+            self.read_deadline = None;
         }
-        if begun != self.requests.ended.load(Ordering::Relaxed) {
+        if started != self.requests.finished.load(Ordering::Relaxed) {
             return Ok(());
         }
-        // Who has just connected has something to ask: the first header is awaited from the start.
-        let whole_header = got_bytes || begun == 0;
-        let awaited = match &mut self.awaited {
-            Some(awaited) if awaited.whole_header || !whole_header => awaited,
+        // The first header is due from the start of the connection.
+        let whole_header = got_bytes || started == 0;
+        let read_deadline = match &mut self.read_deadline {
+            Some(read_deadline) if read_deadline.whole_header || !whole_header => read_deadline,
             stale => {
                 let time = if whole_header { self.limits.header } else { self.limits.idle };
-                stale.insert(Awaited { whole_header, by: Instant::now() + time })
+                stale.insert(ReadDeadline { whole_header, deadline: Instant::now() + time })
             }
         };
-        // With the bytes that have come the header may be whole. If it is not, the next read has to wait.
+        // The received bytes may complete the header. If they do not, the next read blocks and sets the timer.
         let in_time = if got_bytes {
-            Instant::now() < awaited.by
+            Instant::now() < read_deadline.deadline
         } else {
-            self.alarm.poll(awaited.by, cx).is_pending()
+            self.timer.poll(read_deadline.deadline, cx).is_pending()
         };
         if in_time {
             return Ok(());
         }
-        Err(late(if awaited.whole_header {
-            "the request's header took too long"
+        Err(timed_out(if read_deadline.whole_header {
+            "timed out receiving the request header"
         } else {
-            "the connection was idle for too long"
+            "connection was idle for too long"
         }))
     }
 
-    /// Passes a write's outcome on; fails once the peer has taken nothing for too long, or little for
-    /// long.
+    /// Passes the result of a write on. Fails once the write has been blocked for too long, or the peer reads
+    /// too slowly.
     fn check_stall(
         &mut self,
         cx: &mut Context<'_>,
-        outcome: Poll<io::Result<usize>>,
+        result: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(outcome) = outcome {
+        if let Poll::Ready(result) = result {
             if let Some(Stall { since, .. }) = self.stall.take() {
-                self.waited = since.elapsed();
+                self.blocked = since.elapsed();
             }
-            let taken = *outcome.as_ref().unwrap_or(&0);
-            self.taken = self.taken.saturating_add(taken);
-            // The last bytes of an answer leave after its request has ended: as long as they move,
-            // the connection is not idle.
-            if let Some(Awaited { whole_header: false, by }) = &mut self.awaited
-                && taken > 0
+            let written = *result.as_ref().unwrap_or(&0);
+            self.written = self.written.saturating_add(written);
+            // The last bytes of a response are written after its request has finished: the connection is not
+            // idle while they make progress.
+            if let Some(ReadDeadline { whole_header: false, deadline }) = &mut self.read_deadline
+                && written > 0
             {
-                *by = Instant::now() + self.limits.idle;
+                *deadline = Instant::now() + self.limits.idle;
             }
-            return Poll::Ready(outcome);
+            return Poll::Ready(result);
         }
         let stall = match &mut self.stall {
             Some(stall) => stall,
             none => {
-                // The kernel takes bytes in bursts, each after a wait: one is over only now.
-                let (waited, taken) = (mem::take(&mut self.waited), mem::take(&mut self.taken));
-                self.pace
-                    .count(waited, taken)
-                    .map_err(|TooSlow| late("the client takes too few bytes"))?;
+                // The kernel accepts bytes in bursts, each after a blocked write: a burst ends here.
+                let (blocked, written) =
+                    (mem::take(&mut self.blocked), mem::take(&mut self.written));
+                self.rate
+                    .record(blocked, written)
+                    .map_err(|TooSlow| timed_out("client reads too slowly"))?;
                 let since = Instant::now();
-                none.insert(Stall { since, until: since + self.limits.idle })
+                none.insert(Stall { since, deadline: since + self.limits.idle })
             }
         };
-        self.alarm.poll(stall.until, cx).map(|()| Err(late("the client takes no bytes")))
+        self.timer.poll(stall.deadline, cx).map(|()| Err(timed_out("client stopped reading")))
     }
 }
 
-fn late(what: &'static str) -> io::Error {
+fn timed_out(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, what)
 }
 
@@ -310,12 +310,12 @@ impl<I: AsyncRead + Unpin> AsyncRead for TimedIo<I> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let outcome = Pin::new(&mut self.inner).poll_read(cx, buf);
+        let result = Pin::new(&mut self.inner).poll_read(cx, buf);
         let got_bytes = buf.filled().len() > before;
-        if outcome.is_pending() || got_bytes {
-            self.check_awaited(cx, got_bytes)?;
+        if result.is_pending() || got_bytes {
+            self.check_read_deadline(cx, got_bytes)?;
         }
-        outcome
+        result
     }
 }
 
@@ -325,8 +325,8 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for TimedIo<I> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.inner).poll_write(cx, buf);
-        self.check_stall(cx, outcome)
+        let result = Pin::new(&mut self.inner).poll_write(cx, buf);
+        self.check_stall(cx, result)
     }
 
     fn poll_write_vectored(
@@ -334,8 +334,8 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for TimedIo<I> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
-        self.check_stall(cx, outcome)
+        let result = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
+        self.check_stall(cx, result)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -343,18 +343,24 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for TimedIo<I> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let outcome = Pin::new(&mut self.inner).poll_flush(cx);
-        ready!(self.check_stall(cx, outcome.map_ok(|()| 0)))?;
-        // With an answer's last byte the wait for the next request begins: hyper, which waited for the peer while
-        // it answered, need not read again. A header that came meanwhile may be whole, and is looked at next.
-        let begun = self.requests.begun.load(Ordering::Relaxed);
-        let came = self.awaited.as_ref().is_some_and(|awaited| awaited.whole_header);
-        Poll::Ready(if came && begun == self.seen { Ok(()) } else { self.check_awaited(cx, false) })
+        let result = Pin::new(&mut self.inner).poll_flush(cx);
+        ready!(self.check_stall(cx, result.map_ok(|()| 0)))?;
+        // The deadline for the next request starts with the last byte of a response: hyper has a read pending
+        // since the request and need not poll it again. A header that arrived meanwhile may be complete; hyper
+        // parses it next.
+        let started = self.requests.started.load(Ordering::Relaxed);
+        let got_header_bytes =
+            self.read_deadline.as_ref().is_some_and(|deadline| deadline.whole_header);
+        Poll::Ready(if got_header_bytes && started == self.seen {
+            Ok(())
+        } else {
+            self.check_read_deadline(cx, false)
+        })
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let outcome = Pin::new(&mut self.inner).poll_shutdown(cx);
-        self.check_stall(cx, outcome.map_ok(|()| 0)).map_ok(drop)
+        let result = Pin::new(&mut self.inner).poll_shutdown(cx);
+        self.check_stall(cx, result.map_ok(|()| 0)).map_ok(drop)
     }
 }
 
@@ -369,29 +375,29 @@ mod tests {
     const RATE: u64 = 1000;
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// A peer that takes so many bytes after so long, again and again; nothing else.
-    struct Peer {
-        takes: VecDeque<(Duration, usize)>,
-        wait: Option<Pin<Box<Sleep>>>,
+    /// Peer that reads the given numbers of bytes, each after the given delay.
+    struct ScriptedPeer {
+        reads: VecDeque<(Duration, usize)>,
+        delay: Option<Pin<Box<Sleep>>>,
         left: usize,
     }
 
-    impl AsyncWrite for Peer {
+    impl AsyncWrite for ScriptedPeer {
         fn poll_write(
             mut self: Pin<&mut Self>,
             cx: &mut Context<'_>,
             buf: &[u8],
         ) -> Poll<io::Result<usize>> {
             if self.left == 0 {
-                let Some(&(after, bytes)) = self.takes.front() else { return Poll::Pending };
-                let wait = self.wait.get_or_insert_with(|| Box::pin(sleep(after)));
-                ready!(wait.as_mut().poll(cx));
-                self.takes.pop_front();
-                (self.wait, self.left) = (None, bytes);
+                let Some(&(after, bytes)) = self.reads.front() else { return Poll::Pending };
+                let delay = self.delay.get_or_insert_with(|| Box::pin(sleep(after)));
+                ready!(delay.as_mut().poll(cx));
+                self.reads.pop_front();
+                (self.delay, self.left) = (None, bytes);
             }
-            let taken = buf.len().min(self.left).min(1000);
-            self.left -= taken;
-            Poll::Ready(Ok(taken))
+            let accepted = buf.len().min(self.left).min(1000);
+            self.left -= accepted;
+            Poll::Ready(Ok(accepted))
         }
 
         fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -403,40 +409,40 @@ mod tests {
         }
     }
 
-    /// Writes until the peer takes no more, or is given up: the error, and when.
-    async fn write_to(min_rate: u64, takes: Vec<(Duration, usize)>) -> (String, Duration) {
-        let limits = Limits { header: 60 * SECOND, idle: 60 * SECOND, min_rate };
-        let peer = Peer { takes: takes.into(), wait: None, left: 0 };
+    /// Writes until a write fails; returns the error and the time until then.
+    async fn write_to(min_rate: u64, reads: Vec<(Duration, usize)>) -> (String, Duration) {
+        let limits = ConnectionLimits { header: 60 * SECOND, idle: 60 * SECOND, min_rate };
+        let peer = ScriptedPeer { reads: reads.into(), delay: None, left: 0 };
         let mut io = TimedIo::new(peer, limits, Arc::new(Requests::new(&Arc::default())));
-        let begun = Instant::now();
+        let start = Instant::now();
         let error = loop {
             if let Err(error) = io.write_all(&[0; 4096]).await {
                 break error;
             }
         };
-        (error.to_string(), begun.elapsed())
+        (error.to_string(), start.elapsed())
     }
 
-    const GAVE_UP: &str = "the client takes too few bytes";
-    const SILENT: &str = "the client takes no bytes";
+    const TOO_SLOW: &str = "client reads too slowly";
+    const STOPPED: &str = "client stopped reading";
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_takes_a_byte_now_and_then_is_given_up() {
+    async fn closes_connection_of_slow_reader() {
         let (error, after) = write_to(RATE, vec![(5 * SECOND, 1); 1000]).await;
-        assert_eq!((&*error, after), (GAVE_UP, 30 * SECOND));
+        assert_eq!((&*error, after), (TOO_SLOW, 30 * SECOND));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_takes_what_is_due_in_rare_bursts_may_go_on() {
-        let takes = vec![(40 * SECOND, 40 * 1000); 20];
+    async fn accepts_reader_with_rare_bursts_at_the_minimum_rate() {
+        let reads = vec![(40 * SECOND, 40 * 1000); 20];
         let all = 20 * 40 * SECOND;
-        assert_eq!(write_to(RATE, takes.clone()).await, (SILENT.to_owned(), all + 60 * SECOND));
-        assert_eq!(write_to(RATE + 1, takes).await, (GAVE_UP.to_owned(), 40 * SECOND));
+        assert_eq!(write_to(RATE, reads.clone()).await, (STOPPED.to_owned(), all + 60 * SECOND));
+        assert_eq!(write_to(RATE + 1, reads).await, (TOO_SLOW.to_owned(), 40 * SECOND));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_rate_of_0_judges_nothing() {
+    async fn rate_of_0_disables_the_check() {
         let (error, after) = write_to(0, vec![(50 * SECOND, 1); 100]).await;
-        assert_eq!((&*error, after), (SILENT, (100 * 50 + 60) * SECOND));
+        assert_eq!((&*error, after), (STOPPED, (100 * 50 + 60) * SECOND));
     }
 }

@@ -1,13 +1,8 @@
-//! The body of a POST: an `EncryptedFile` of the Matrix specification (client-server API, "Sending
-//! encrypted attachments"), in the clear or encrypted for the server's key. Text in, a media's name
-//! and its decryption out; knows no HTTP and fetches nothing.
+//! Parses the body of a POST request: an `EncryptedFile` (Matrix specification, client-server API, "Sending encrypted
+//! attachments"), in plaintext or encrypted for the server's key.
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
-use base64::{
-    Engine, alphabet,
-    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
-};
 use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, Visitor, value::MapAccessDeserializer},
@@ -15,32 +10,33 @@ use serde::{
 use serde_json::value::RawValue;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::request::RequestError;
+use super::request_error::RequestError;
 use crate::{
     keys::OpenError,
+    lenient_base64,
     media::{MediaId, decrypt::Decryption},
 };
 
-/// What a client wants to know about.
+/// Encrypted media that a client requests.
 #[derive(Debug)]
 pub(super) struct EncryptedMedia {
     pub(super) media: MediaId,
     pub(super) decryption: Arc<Decryption>,
 }
 
-/// Parses a body. `open` opens an `encrypted_body` from ciphertext, mac and ephemeral key.
+/// Parses a body. `open` decrypts an `encrypted_body` from ciphertext, MAC and ephemeral key.
 pub(super) fn parse(
     body: &[u8],
     open: impl FnOnce(&str, &str, &str) -> Result<Zeroizing<Vec<u8>>, OpenError>,
 ) -> Result<EncryptedMedia, RequestError> {
     let text = str::from_utf8(body).map_err(|_| malformed("it is not UTF-8"))?;
-    let Object(Outer { file, encrypted_body }) = json(text)?;
+    let Object(RequestBody { file, encrypted_body }) = json(text)?;
     match (encrypted_body, file) {
         (Some(sealed), _) => {
-            let opened = unseal(sealed, open)?;
+            let opened = decrypt_body(sealed, open)?;
             let text = str::from_utf8(&opened)
                 .map_err(|_| RequestError::BadDecryption { what: "what it holds is not UTF-8" })?;
-            let Object(Inner { file }) = json(text)?;
+            let Object(DecryptedBody { file }) = json(text)?;
             file.into_media()
         }
         (None, Some(file)) => json::<EncryptedFile>(file.get())?.into_media(),
@@ -48,21 +44,21 @@ pub(super) fn parse(
     }
 }
 
-fn unseal(
+fn decrypt_body(
     sealed: &RawValue,
     open: impl FnOnce(&str, &str, &str) -> Result<Zeroizing<Vec<u8>>, OpenError>,
 ) -> Result<Zeroizing<Vec<u8>>, RequestError> {
     if !sealed.get().starts_with('{') {
         return Err(malformed("encrypted_body is not an object"));
     }
-    let Object(Sealed { ciphertext, mac, ephemeral }) = serde_json::from_str(sealed.get())
-        .map_err(|_| RequestError::BadDecryption {
+    let Object(EncryptedBody { ciphertext, mac, ephemeral }) =
+        serde_json::from_str(sealed.get()).map_err(|_| RequestError::BadDecryption {
             what: "ciphertext, mac or ephemeral is missing or not a string",
         })?;
-    open(&ciphertext, &mac, &ephemeral).map_err(RequestError::Unopened)
+    open(&ciphertext, &mac, &ephemeral).map_err(RequestError::DecryptionFailed)
 }
 
-/// serde's messages quote what they found: they would carry keys into the log.
+/// Parses JSON. The messages of serde are dropped, since they quote the input, which contains keys.
 fn json<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T, RequestError> {
     serde_json::from_str(text).map_err(|error| RequestError::MalformedJson {
         what: match error.classify() {
@@ -76,24 +72,24 @@ fn malformed(what: &'static str) -> RequestError {
     RequestError::MalformedJson { what }
 }
 
-/// The body as it comes. What is not used is not judged: each half is parsed when its turn comes.
+/// Body as received. The two parts stay unparsed, so that errors in an unused part are ignored.
 #[derive(Deserialize)]
-struct Outer<'a> {
+struct RequestBody<'a> {
     #[serde(borrow, default)]
     file: Option<&'a RawValue>,
     #[serde(borrow, default)]
     encrypted_body: Option<&'a RawValue>,
 }
 
-/// What an `encrypted_body` holds.
+/// Plaintext of an `encrypted_body`.
 #[derive(Deserialize)]
-struct Inner<'a> {
+struct DecryptedBody<'a> {
     #[serde(borrow)]
     file: EncryptedFile<'a>,
 }
 
 #[derive(Deserialize)]
-struct Sealed<'a> {
+struct EncryptedBody<'a> {
     #[serde(borrow)]
     ciphertext: Cow<'a, str>,
     #[serde(borrow)]
@@ -138,8 +134,8 @@ struct Hashes<'a> {
 }
 
 impl EncryptedFile<'_> {
-    /// Form first, then the name, then the key: what no client can mend by another key is said
-    /// before what one can.
+    /// Validates the form first, then the media ID, then the key, so that errors that another key cannot fix are
+    /// reported first.
     fn into_media(self) -> Result<EncryptedMedia, RequestError> {
         let FileFields { v, key: Object(key), iv, hashes: Object(hashes), url } = self.0;
         let has = |operation: &str| key.key_ops.iter().any(|found| found == operation);
@@ -153,35 +149,21 @@ impl EncryptedFile<'_> {
             return Err(malformed("key_ops lacks encrypt or decrypt"));
         }
         let media = MediaId::from_mxc(&url).map_err(|_| malformed("url cannot be a media's"))?;
-        let undecodable = |field| RequestError::Undecodable { field };
-        let k = Zeroizing::new(bytes::<32>(&key.k.0).ok_or(undecodable("k"))?);
-        let iv = bytes::<16>(&iv).ok_or(undecodable("iv"))?;
-        let sha256 = bytes::<32>(&hashes.sha256).ok_or(undecodable("sha256"))?;
+        let invalid = |field| RequestError::InvalidKeyField { field };
+        let k = Zeroizing::new(bytes::<32>(&key.k.0).ok_or(invalid("k"))?);
+        let iv = bytes::<16>(&iv).ok_or(invalid("iv"))?;
+        let sha256 = bytes::<32>(&hashes.sha256).ok_or(invalid("sha256"))?;
         Ok(EncryptedMedia { media, decryption: Arc::new(Decryption::new(*k, iv, sha256)) })
     }
 }
 
-const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
-    .with_decode_padding_mode(DecodePaddingMode::Indifferent)
-    .with_decode_allow_trailing_bits(true);
-const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
-const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
-
-/// Decodes exactly `N` bytes from base64 of the standard or the URL-safe alphabet, padded or not.
-///
-/// Decoders of clients differ, so only text is accepted that those which accept it decode alike:
-/// - A mixture of both alphabets is rejected, and so is every other character, whitespace included:
-///   some decoders skip it.
-/// - Padding is accepted at the end only, and not beyond the last group of four characters.
-/// - Unused bits of the last character are dropped, as `atob` does (WHATWG Infra, "forgiving-base64
-///   decode"). Stricter decoders reject them; none makes bytes of them.
+/// Decodes exactly `N` bytes of base64.
 fn bytes<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let engine = if text.contains(['-', '_']) { &URL_SAFE } else { &STANDARD };
-    let decoded = Zeroizing::new(engine.decode(text).ok()?);
+    let decoded = Zeroizing::new(lenient_base64::decode(text).ok()?);
     decoded.as_slice().try_into().ok()
 }
 
-/// A string that is wiped where it had to be copied out of the body (for its escapes).
+/// String that is zeroized if it was copied out of the body because of escapes.
 #[derive(Deserialize)]
 struct Secret<'a>(#[serde(borrow)] Cow<'a, str>);
 
@@ -193,8 +175,7 @@ impl Drop for Secret<'_> {
     }
 }
 
-/// A JSON object, and never an array, which serde's derive would take for a struct's fields in
-/// order.
+/// JSON object. Rejects arrays, which serde's derive accepts as a struct's fields in order.
 struct Object<T>(T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
@@ -240,12 +221,16 @@ mod tests {
         })
     }
 
-    pub(super) fn never(_: &str, _: &str, _: &str) -> Result<Zeroizing<Vec<u8>>, OpenError> {
-        panic!("nothing is sealed here")
+    pub(super) fn no_decryption(
+        _: &str,
+        _: &str,
+        _: &str,
+    ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+        panic!("unexpected encrypted body")
     }
 
     pub(super) fn parse_file(file: &Value) -> Result<EncryptedMedia, RequestError> {
-        parse(json!({ "file": file }).to_string().as_bytes(), never)
+        parse(json!({ "file": file }).to_string().as_bytes(), no_decryption)
     }
 
     pub(super) fn with(pointer: &str, value: Value) -> Value {
@@ -259,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_file_is_taken_with_its_unknown_fields() {
+    fn accepts_file_with_unknown_fields() {
         let mut file = file();
         file["mimetype"] = json!({ "any": ["thing"] });
         file["key"]["use"] = json!(null);
@@ -275,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn base64_of_either_alphabet_and_padding_is_the_same() {
+    fn accepts_both_base64_alphabets_and_paddings() {
         let plain = parse_file(&file()).unwrap();
         for sha256 in [
             "//79/Pv6+fj39vX08/Lx8O/u7ezr6uno5+bl5OPi4eA=",
@@ -288,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn every_missing_or_mistyped_field_is_malformed() {
+    fn rejects_missing_and_mistyped_fields() {
         for pointer in
             ["/v", "/key", "/key/kty", "/key/alg", "/key/ext", "/key/key_ops", "/key/k", "/iv"]
                 .into_iter()
@@ -318,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn an_array_is_never_an_object() {
+    fn rejects_arrays_as_objects() {
         let file = file();
         let fields = |names: &[&str], of: &Value| -> Value {
             names.iter().map(|name| of[*name].clone()).collect()
@@ -328,18 +313,18 @@ mod tests {
         assert!(is_malformed(&parse_file(&with("/key", key))));
         assert!(is_malformed(&parse_file(&with("/hashes", json!([file["hashes"]["sha256"]])))));
         assert!(is_malformed(&parse_file(&listed)));
-        assert!(is_malformed(&parse(json!([file, null]).to_string().as_bytes(), never)));
+        assert!(is_malformed(&parse(json!([file, null]).to_string().as_bytes(), no_decryption)));
         let sealed = json!({ "encrypted_body": ["c", "m", "e"] }).to_string();
-        assert!(is_malformed(&parse(sealed.as_bytes(), never)));
+        assert!(is_malformed(&parse(sealed.as_bytes(), no_decryption)));
     }
 
     #[test]
-    fn an_undecodable_key_iv_or_hash_is_no_malformed_json() {
+    fn invalid_key_iv_or_hash_has_its_own_error() {
         for pointer in ["/key/k", "/iv", "/hashes/sha256"] {
             for wrong in ["", "!", "AAAA", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8gISIj"] {
                 let outcome = parse_file(&with(pointer, json!(wrong)));
                 assert!(
-                    matches!(outcome, Err(RequestError::Undecodable { .. })),
+                    matches!(outcome, Err(RequestError::InvalidKeyField { .. })),
                     "{pointer} {wrong}"
                 );
             }
@@ -353,13 +338,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_json_is_malformed() {
+    fn rejects_invalid_json() {
         let deep = format!(r#"{{"file":{}{}}}"#, "[".repeat(5000), "]".repeat(5000));
         let twice = r#"{"file":{},"file":{}}"#;
         for body in ["", "{", "null", "7", "\"\"", "[]", "{} x", "\u{feff}{}", &deep, twice] {
-            assert!(is_malformed(&parse(body.as_bytes(), never)), "{body:.40}");
+            assert!(is_malformed(&parse(body.as_bytes(), no_decryption)), "{body:.40}");
         }
-        assert!(is_malformed(&parse(b"{\"file\": \"\xff\"}", never)));
+        assert!(is_malformed(&parse(b"{\"file\": \"\xff\"}", no_decryption)));
     }
 
     fn sealed(file: &Value) -> String {
@@ -368,25 +353,25 @@ mod tests {
     }
 
     #[test]
-    fn a_sealed_body_counts_before_one_in_the_clear() {
+    fn encrypted_body_takes_precedence_over_file() {
         let opened = parse(sealed(&json!([1])).as_bytes(), |ciphertext, mac, ephemeral| {
             assert_eq!((ciphertext, mac, ephemeral), ("c", "m", "e"));
             Ok(Zeroizing::new(json!({ "file": file() }).to_string().into_bytes()))
         });
         assert!(*opened.unwrap().decryption == *parse_file(&file()).unwrap().decryption);
         let null = json!({ "encrypted_body": null, "file": file() }).to_string();
-        assert!(parse(null.as_bytes(), never).is_ok());
+        assert!(parse(null.as_bytes(), no_decryption).is_ok());
     }
 
     #[test]
-    fn a_sealed_body_that_cannot_be_opened_asks_for_a_new_key() {
+    fn rejects_encrypted_body_that_cannot_be_decrypted() {
         for broken in [json!({}), json!({ "ciphertext": "c", "mac": 1, "ephemeral": "e" })] {
             let body = json!({ "encrypted_body": broken }).to_string();
-            let outcome = parse(body.as_bytes(), never);
+            let outcome = parse(body.as_bytes(), no_decryption);
             assert!(matches!(outcome, Err(RequestError::BadDecryption { .. })), "{body}");
         }
         let outcome = parse(sealed(&json!(null)).as_bytes(), |_, _, _| Err(OpenError::Mac));
-        assert!(matches!(outcome, Err(RequestError::Unopened(OpenError::Mac))));
+        assert!(matches!(outcome, Err(RequestError::DecryptionFailed(OpenError::Mac))));
         let holds = |bytes: &'static [u8]| {
             parse(sealed(&json!(null)).as_bytes(), move |_, _, _| {
                 Ok(Zeroizing::new(bytes.to_vec()))
@@ -400,12 +385,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_parsed_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn arbitrary_bytes_are_parsed_or_rejected(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = parse(&bytes, |_, _, _| Ok(Zeroizing::new(bytes.clone())));
         }
 
         #[test]
-        fn any_damage_to_a_body_is_parsed_or_refused(at in any::<prop::sample::Index>(), byte: u8) {
+        fn damaged_body_is_parsed_or_rejected(at in any::<prop::sample::Index>(), byte: u8) {
             let mut bytes = json!({ "file": file() }).to_string().into_bytes();
             let at = at.index(bytes.len());
             bytes[at] = byte;

@@ -1,9 +1,8 @@
-//! The contract's table of errors: what goes wrong in a request, at the homeserver and in a scan
-//! becomes a status, one of ten reasons and a fixed text. Exhaustive matches without `_`: a new way
-//! to fail does not compile until it has its row.
+//! Maps errors of requests, homeservers and scans to responses: status, one of ten reasons and a fixed text. The
+//! matches are exhaustive, so that every new error variant needs an explicit response.
 //!
-//! Clients of the Rust SDK retry a 5xx for 15 minutes, drop their key on `MCS_BAD_DECRYPTION`, and
-//! cannot parse an eleventh reason. A cause goes to the log, here and once; never to a client.
+//! Clients based on the Rust SDK retry 5xx for 15 minutes, discard the public key on `MCS_BAD_DECRYPTION`, and cannot
+//! parse other reasons. The cause is logged here, once, and never sent to clients.
 
 use std::{borrow::Cow, error::Error};
 
@@ -11,21 +10,21 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use mcs_filetype::MediaType;
 use serde::Serialize;
 
-use super::{answer, request::RequestError};
+use super::{request_error::RequestError, response};
 use crate::{
     chain::Chain,
-    media::{FetchError, intake::IntakeError},
-    scan::{Phase, ScanError, engines::EngineFailure, filetype::MediaType},
+    media::{FetchError, ingest::IngestError},
+    scan::{Phase, ScanError, engines::EngineFailure},
 };
 
-/// Seconds after which a client may try again when we are full or stopping.
+/// Seconds after which a client may retry when the service is overloaded or stopping.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("10");
 
-/// What clients tell errors apart by.
+/// Machine-readable reason in an error response.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[expect(missing_docs, reason = "the names are the contract's")]
 pub enum Reason {
     MalformedJson,
     FailedToDecrypt,
@@ -40,7 +39,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// As clients and the log read it.
+    /// Returns the reason as sent to clients.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -58,20 +57,20 @@ impl Reason {
     }
 }
 
-/// An answer that is an error.
+/// Error response.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ApiError {
     status: StatusCode,
     reason: Reason,
     info: Cow<'static, str>,
     retry_after: Option<HeaderValue>,
-    /// Bytes of the media that a range lies outside of.
-    outside: Option<u64>,
+    /// Size of the media in bytes, if the requested range is not satisfiable.
+    unsatisfiable_length: Option<u64>,
 }
 
 impl ApiError {
     fn new(status: StatusCode, reason: Reason, info: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, reason, info: info.into(), retry_after: None, outside: None }
+        Self { status, reason, info: info.into(), retry_after: None, unsatisfiable_length: None }
     }
 
     fn overloaded(info: &'static str) -> Self {
@@ -79,27 +78,27 @@ impl ApiError {
         Self { retry_after, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, Reason::Unknown, info) }
     }
 
-    fn unfinished(info: &'static str) -> Self {
+    fn internal_error(info: &'static str) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, Reason::Unknown, info)
     }
 
-    /// The script said no; `info` as in the verdict.
+    /// Returns the error for media that is not clean; `info` is the same as in the verdict response.
     pub(super) fn not_clean(info: String) -> Self {
         Self::new(StatusCode::FORBIDDEN, Reason::NotClean, info)
     }
 
-    /// The operator's lists said no.
+    /// Returns the error for a file type that the configuration does not allow.
     pub(super) fn type_forbidden(detected: &MediaType) -> Self {
         let info = format!("File type {} is not allowed", detected.as_str());
         Self::new(StatusCode::FORBIDDEN, Reason::MimeTypeForbidden, info)
     }
 
-    /// A bug of ours, told as a failure.
+    /// Returns the error for a bug in the service.
     pub(super) fn internal() -> Self {
-        Self::unfinished("Internal error")
+        Self::internal_error("Internal error")
     }
 
-    /// Tells the log what the client is not told.
+    /// Logs the cause, which is not sent to the client.
     fn logged(self, cause: &(dyn Error + 'static)) -> Self {
         let status = self.status.as_u16();
         if self.status.is_server_error() {
@@ -113,17 +112,17 @@ impl ApiError {
 
 impl From<RequestError> for ApiError {
     fn from(error: RequestError) -> Self {
-        of_request(&error).logged(&error)
+        from_request_error(&error).logged(&error)
     }
 }
 
 impl From<&ScanError> for ApiError {
     fn from(error: &ScanError) -> Self {
-        of_scan(error).logged(error)
+        from_scan_error(error).logged(error)
     }
 }
 
-fn of_request(error: &RequestError) -> ApiError {
+fn from_request_error(error: &RequestError) -> ApiError {
     use RequestError as E;
     match error {
         E::MalformedJson { what } => {
@@ -140,28 +139,28 @@ fn of_request(error: &RequestError) -> ApiError {
             Reason::Unknown,
             "The request's body took too long",
         ),
-        E::BodyBroken(_) => ApiError::new(
+        E::IncompleteBody(_) => ApiError::new(
             StatusCode::BAD_REQUEST,
             Reason::MalformedJson,
-            "The request's body is not whole",
+            "The request's body is incomplete",
         ),
-        E::Undecodable { field } => {
+        E::InvalidKeyField { field } => {
             let info = format!("{field} is not base64 of the right length");
             ApiError::new(StatusCode::BAD_REQUEST, Reason::FailedToDecrypt, info)
         }
-        E::BadDecryption { .. } | E::Unopened(_) => ApiError::new(
+        E::BadDecryption { .. } | E::DecryptionFailed(_) => ApiError::new(
             StatusCode::FORBIDDEN,
             Reason::BadDecryption,
             "The encrypted body cannot be opened with this server's key",
         ),
-        E::SeveralTokens => ApiError::new(
+        E::MultipleTokens => ApiError::new(
             StatusCode::UNAUTHORIZED,
             Reason::UnknownToken,
             "More than one Authorization header",
         ),
-        E::ImpossibleName | E::NoHomeserver => not_found(),
+        E::InvalidMediaId | E::NoHomeserver => not_found(),
         E::RangeNotSatisfiable { length } => ApiError {
-            outside: Some(*length),
+            unsatisfiable_length: Some(*length),
             ..ApiError::new(
                 StatusCode::RANGE_NOT_SATISFIABLE,
                 Reason::Unknown,
@@ -171,10 +170,11 @@ fn of_request(error: &RequestError) -> ApiError {
     }
 }
 
-fn of_scan(error: &ScanError) -> ApiError {
+fn from_scan_error(error: &ScanError) -> ApiError {
     use ScanError as E;
     match error {
-        E::Fetch(error) => of_fetch(error),
+        E::Fetch(error) => from_fetch_error(error),
+        E::Authorisation(error) => from_fetch_error(error),
         E::HashMismatch => hash_mismatch(),
         E::CounterWraps { .. } => counter_wraps(),
         E::NotReady => ApiError::overloaded("The scanner is not ready"),
@@ -182,8 +182,8 @@ fn of_scan(error: &ScanError) -> ApiError {
         E::SpoolFull => spool_full(),
         E::Deadline(Phase::Queued) => ApiError::overloaded("The server was busy for too long"),
         E::Deadline(Phase::Downloading) => timed_out(),
-        E::Deadline(Phase::Scanning) => ApiError::unfinished("The scan took too long"),
-        // A permanent refusal must not look like a 5xx, which clients try again.
+        E::Deadline(Phase::Scanning) => ApiError::internal_error("The scan took too long"),
+        // A permanent error must not be a 5xx, since clients retry those.
         E::Engine(_, EngineFailure::TooLarge { .. }) => too_large(),
         // Final: a retry changes nothing.
         E::Encrypted(_) => ApiError::new(
@@ -191,15 +191,15 @@ fn of_scan(error: &ScanError) -> ApiError {
             Reason::Unknown,
             "The contents need a password and could not be examined",
         ),
-        E::Engine(..) | E::NobodyAsked | E::Script(_) | E::Sandbox(_) | E::Panicked => {
-            ApiError::unfinished("The scan could not be finished")
+        E::Engine(..) | E::NoEngine | E::Script(_) | E::Sandbox(_) | E::Panicked => {
+            ApiError::internal_error("The scan could not be finished")
         }
         E::Disk(_) => disk(),
         E::Stopping => ApiError::overloaded("The server is stopping"),
     }
 }
 
-fn of_fetch(error: &FetchError) -> ApiError {
+fn from_fetch_error(error: &FetchError) -> ApiError {
     use FetchError as E;
     match error {
         E::MissingToken => ApiError::new(
@@ -220,27 +220,27 @@ fn of_fetch(error: &FetchError) -> ApiError {
                     .filter(|_| status == StatusCode::TOO_MANY_REQUESTS),
                 ..ApiError::new(status, Reason::Unknown, "The homeserver refused the request")
             },
-            _ => request_failed("The homeserver's answer makes no sense"),
+            _ => request_failed("Invalid response from homeserver"),
         },
         E::TooLarge { .. } => too_large(),
         E::Unreachable(_) | E::ForbiddenAddress(_) => {
             request_failed("The homeserver cannot be reached")
         }
         E::Upstream { .. } => request_failed("The homeserver failed"),
-        E::BrokenOff(_) => request_failed("The homeserver broke off"),
-        E::NotMedia(_) => request_failed("The homeserver sent what is not media"),
+        E::TruncatedBody(_) => request_failed("The homeserver broke off"),
+        E::NotMedia(_) => request_failed("The homeserver did not send media"),
         E::NotYetUploaded => ApiError::new(
             StatusCode::GATEWAY_TIMEOUT,
             Reason::RequestFailed,
             "The media is not yet uploaded",
         ),
         E::TimedOut(_) => timed_out(),
-        E::Intake(error) => of_intake(error),
+        E::Ingest(error) => from_ingest_error(error),
     }
 }
 
-fn of_intake(error: &IntakeError) -> ApiError {
-    use IntakeError as E;
+fn from_ingest_error(error: &IngestError) -> ApiError {
+    use IngestError as E;
     match error {
         E::TooLarge { .. } => too_large(),
         E::SpoolFull => spool_full(),
@@ -258,7 +258,7 @@ fn hash_mismatch() -> ApiError {
     ApiError::new(
         StatusCode::BAD_REQUEST,
         Reason::FailedToDecrypt,
-        "The media's hash is not the one given",
+        "The media does not match the given hash",
     )
 }
 
@@ -291,24 +291,24 @@ fn spool_full() -> ApiError {
 }
 
 fn disk() -> ApiError {
-    ApiError::unfinished("The server cannot store the media")
+    ApiError::internal_error("The server cannot store the media")
 }
 
 #[derive(Serialize)]
-struct Wire<'a> {
+struct ErrorBody<'a> {
     reason: &'static str,
     info: &'a str,
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let wire = Wire { reason: self.reason.as_str(), info: &self.info };
-        let mut response = answer::json(self.status, &wire);
+        let body = ErrorBody { reason: self.reason.as_str(), info: &self.info };
+        let mut response = response::json(self.status, &body);
         let headers = response.headers_mut();
         if let Some(value) = self.retry_after {
             headers.insert(header::RETRY_AFTER, value);
         }
-        if let Some(length) = self.outside
+        if let Some(length) = self.unsatisfiable_length
             && let Ok(value) = HeaderValue::try_from(format!("bytes */{length}"))
         {
             headers.insert(header::CONTENT_RANGE, value);
@@ -325,14 +325,14 @@ mod tests {
     use http_body_util::BodyExt;
 
     use super::*;
-    use crate::{keys::OpenError, scan::script::ScriptFailure};
+    use crate::{keys::OpenError, scan::engines::error::ScriptFailure};
 
     fn secret() -> io::Error {
         io::Error::other("/tmp/mcs-secret: syt_token")
     }
 
     fn fetch(error: FetchError) -> ApiError {
-        of_scan(&ScanError::Fetch(error))
+        from_scan_error(&ScanError::Fetch(error))
     }
 
     fn refused(status: u16) -> ApiError {
@@ -340,39 +340,39 @@ mod tests {
         fetch(FetchError::Refused { status, retry_after })
     }
 
-    fn all() -> Vec<(&'static str, ApiError)> {
+    fn all_errors() -> Vec<(&'static str, ApiError)> {
         use FetchError as F;
-        use IntakeError as I;
+        use IngestError as I;
         use RequestError as R;
         use ScanError as S;
-        let intake = |error| fetch(F::Intake(error));
-        let odd = || Box::new(secret());
+        let ingest = |error| fetch(F::Ingest(error));
+        let boxed = || Box::new(secret());
         vec![
-            ("MalformedJson", of_request(&R::MalformedJson { what: "it is not JSON" })),
-            ("BodyTooLarge", of_request(&R::BodyTooLarge { limit: 1 })),
-            ("BodyTimedOut", of_request(&R::BodyTimedOut)),
-            ("BodyBroken", of_request(&R::BodyBroken(axum::Error::new(secret())))),
-            ("Undecodable", of_request(&R::Undecodable { field: "iv" })),
-            ("BadDecryption", of_request(&R::BadDecryption { what: "x" })),
-            ("Unopened", of_request(&R::Unopened(OpenError::Mac))),
-            ("SeveralTokens", of_request(&R::SeveralTokens)),
-            ("ImpossibleName", of_request(&R::ImpossibleName)),
-            ("NoHomeserver", of_request(&R::NoHomeserver)),
-            ("RangeNotSatisfiable", of_request(&R::RangeNotSatisfiable { length: 9 })),
-            ("HashMismatch", of_scan(&S::HashMismatch)),
-            ("CounterWraps", of_scan(&S::CounterWraps { limit: 16 })),
-            ("NotReady", of_scan(&S::NotReady)),
-            ("Overloaded", of_scan(&S::Overloaded)),
-            ("SpoolFull", of_scan(&S::SpoolFull)),
-            ("Deadline Queued", of_scan(&S::Deadline(Phase::Queued))),
-            ("Deadline Downloading", of_scan(&S::Deadline(Phase::Downloading))),
-            ("Deadline Scanning", of_scan(&S::Deadline(Phase::Scanning))),
-            ("Script", of_scan(&S::Script(ScriptFailure::Signaled(9)))),
-            ("Sandbox", of_scan(&S::Sandbox(mcs_sandbox::Error::Undispatched))),
-            ("Encrypted", of_scan(&S::Encrypted("zip: syt_token".to_owned()))),
-            ("Disk", of_scan(&S::Disk(secret()))),
-            ("Panicked", of_scan(&S::Panicked)),
-            ("Stopping", of_scan(&S::Stopping)),
+            ("MalformedJson", from_request_error(&R::MalformedJson { what: "it is not JSON" })),
+            ("BodyTooLarge", from_request_error(&R::BodyTooLarge { limit: 1 })),
+            ("BodyTimedOut", from_request_error(&R::BodyTimedOut)),
+            ("IncompleteBody", from_request_error(&R::IncompleteBody(axum::Error::new(secret())))),
+            ("InvalidKeyField", from_request_error(&R::InvalidKeyField { field: "iv" })),
+            ("BadDecryption", from_request_error(&R::BadDecryption { what: "x" })),
+            ("DecryptionFailed", from_request_error(&R::DecryptionFailed(OpenError::Mac))),
+            ("MultipleTokens", from_request_error(&R::MultipleTokens)),
+            ("InvalidMediaId", from_request_error(&R::InvalidMediaId)),
+            ("NoHomeserver", from_request_error(&R::NoHomeserver)),
+            ("RangeNotSatisfiable", from_request_error(&R::RangeNotSatisfiable { length: 9 })),
+            ("HashMismatch", from_scan_error(&S::HashMismatch)),
+            ("CounterWraps", from_scan_error(&S::CounterWraps { limit: 16 })),
+            ("NotReady", from_scan_error(&S::NotReady)),
+            ("Overloaded", from_scan_error(&S::Overloaded)),
+            ("SpoolFull", from_scan_error(&S::SpoolFull)),
+            ("Deadline Queued", from_scan_error(&S::Deadline(Phase::Queued))),
+            ("Deadline Downloading", from_scan_error(&S::Deadline(Phase::Downloading))),
+            ("Deadline Scanning", from_scan_error(&S::Deadline(Phase::Scanning))),
+            ("Script", from_scan_error(&S::Script(ScriptFailure::Signaled(9)))),
+            ("Sandbox", from_scan_error(&S::Sandbox(mcs_sandbox::Error::HelperNotFound))),
+            ("Encrypted", from_scan_error(&S::Encrypted("zip: syt_token".to_owned()))),
+            ("Disk", from_scan_error(&S::Disk(secret()))),
+            ("Panicked", from_scan_error(&S::Panicked)),
+            ("Stopping", from_scan_error(&S::Stopping)),
             ("MissingToken", fetch(F::MissingToken)),
             ("UnknownToken", fetch(F::UnknownToken)),
             ("NotFound", fetch(F::NotFound)),
@@ -380,18 +380,18 @@ mod tests {
             ("Refused 429", refused(429)),
             ("Refused 302", refused(302)),
             ("TooLarge", fetch(F::TooLarge { limit: 1 })),
-            ("Unreachable", fetch(F::Unreachable(odd()))),
+            ("Unreachable", fetch(F::Unreachable(boxed()))),
             ("ForbiddenAddress", fetch(F::ForbiddenAddress("10.0.0.1".to_owned()))),
             ("Upstream", fetch(F::Upstream { status: 500 })),
-            ("BrokenOff", fetch(F::BrokenOff(odd()))),
+            ("TruncatedBody", fetch(F::TruncatedBody(boxed()))),
             ("NotMedia", fetch(F::NotMedia("syt_token".to_owned()))),
             ("NotYetUploaded", fetch(F::NotYetUploaded)),
             ("TimedOut", fetch(F::TimedOut("connect"))),
-            ("Intake TooLarge", intake(I::TooLarge { limit: 1 })),
-            ("Intake SpoolFull", intake(I::SpoolFull)),
-            ("Intake Disk", intake(I::Disk(secret()))),
-            ("Intake HashMismatch", intake(I::HashMismatch)),
-            ("Intake CounterWraps", intake(I::CounterWraps { limit: 16 })),
+            ("Ingest TooLarge", ingest(I::TooLarge { limit: 1 })),
+            ("Ingest SpoolFull", ingest(I::SpoolFull)),
+            ("Ingest Disk", ingest(I::Disk(secret()))),
+            ("Ingest HashMismatch", ingest(I::HashMismatch)),
+            ("Ingest CounterWraps", ingest(I::CounterWraps { limit: 16 })),
             ("not clean", ApiError::not_clean("File not clean (no output)".to_owned())),
             ("internal", ApiError::internal()),
         ]
@@ -401,15 +401,15 @@ mod tests {
 MalformedJson: 400 {"reason":"MCS_MALFORMED_JSON","info":"Malformed body: it is not JSON"}
 BodyTooLarge: 413 {"reason":"MCS_MALFORMED_JSON","info":"The request's body is too large"}
 BodyTimedOut: 408 {"reason":"M_UNKNOWN","info":"The request's body took too long"}
-BodyBroken: 400 {"reason":"MCS_MALFORMED_JSON","info":"The request's body is not whole"}
-Undecodable: 400 {"reason":"MCS_MEDIA_FAILED_TO_DECRYPT","info":"iv is not base64 of the right length"}
+IncompleteBody: 400 {"reason":"MCS_MALFORMED_JSON","info":"The request's body is incomplete"}
+InvalidKeyField: 400 {"reason":"MCS_MEDIA_FAILED_TO_DECRYPT","info":"iv is not base64 of the right length"}
 BadDecryption: 403 {"reason":"MCS_BAD_DECRYPTION","info":"The encrypted body cannot be opened with this server's key"}
-Unopened: 403 {"reason":"MCS_BAD_DECRYPTION","info":"The encrypted body cannot be opened with this server's key"}
-SeveralTokens: 401 {"reason":"M_UNKNOWN_TOKEN","info":"More than one Authorization header"}
-ImpossibleName: 404 {"reason":"M_NOT_FOUND","info":"Media not found"}
+DecryptionFailed: 403 {"reason":"MCS_BAD_DECRYPTION","info":"The encrypted body cannot be opened with this server's key"}
+MultipleTokens: 401 {"reason":"M_UNKNOWN_TOKEN","info":"More than one Authorization header"}
+InvalidMediaId: 404 {"reason":"M_NOT_FOUND","info":"Media not found"}
 NoHomeserver: 404 {"reason":"M_NOT_FOUND","info":"Media not found"}
 RangeNotSatisfiable: 416 {"reason":"M_UNKNOWN","info":"The range lies outside the media"} [content-range: bytes */9]
-HashMismatch: 400 {"reason":"MCS_MEDIA_FAILED_TO_DECRYPT","info":"The media's hash is not the one given"}
+HashMismatch: 400 {"reason":"MCS_MEDIA_FAILED_TO_DECRYPT","info":"The media does not match the given hash"}
 CounterWraps: 400 {"reason":"MCS_MEDIA_FAILED_TO_DECRYPT","info":"The low 64 bits of iv would wrap within the media"}
 NotReady: 503 {"reason":"M_UNKNOWN","info":"The scanner is not ready"} [retry-after: 10]
 Overloaded: 503 {"reason":"M_UNKNOWN","info":"The server is busy"} [retry-after: 10]
@@ -428,26 +428,26 @@ UnknownToken: 401 {"reason":"M_UNKNOWN_TOKEN","info":"The homeserver refused the
 NotFound: 404 {"reason":"M_NOT_FOUND","info":"Media not found"}
 Refused 403: 403 {"reason":"M_UNKNOWN","info":"The homeserver refused the request"}
 Refused 429: 429 {"reason":"M_UNKNOWN","info":"The homeserver refused the request"} [retry-after: 7]
-Refused 302: 502 {"reason":"MCS_MEDIA_REQUEST_FAILED","info":"The homeserver's answer makes no sense"}
+Refused 302: 502 {"reason":"MCS_MEDIA_REQUEST_FAILED","info":"Invalid response from homeserver"}
 TooLarge: 413 {"reason":"MCS_MEDIA_REQUEST_FAILED","info":"The media is too large"}
 Unreachable: 502 {"reason":"MCS_MEDIA_REQUEST_FAILED","info":"The homeserver cannot be reached"}
 ForbiddenAddress: 502 {"reason":"MCS_MEDIA_REQUEST_FAILED","info":"The homeserver cannot be reached"}
 Upstream: 502 {"reason":"MCS_MEDIA_REQUEST_FAILED","info":"The homeserver failed"}
-BrokenOff: 502 {"reason":"MCS_MEDIA_REQUEST_FAILED","info":"The homeserver broke off"}
-NotMedia: 502 {"reason":"MCS_MEDIA_REQUEST_FAILED","info":"The homeserver sent what is not media"}
+TruncatedBody: 502 {"reason":"MCS_MEDIA_REQUEST_FAILED","info":"The homeserver broke off"}
+NotMedia: 502 {"reason":"MCS_MEDIA_REQUEST_FAILED","info":"The homeserver did not send media"}
 NotYetUploaded: 504 {"reason":"MCS_MEDIA_REQUEST_FAILED","info":"The media is not yet uploaded"}
 TimedOut: 504 {"reason":"MCS_MEDIA_REQUEST_FAILED","info":"The homeserver took too long"}
-Intake TooLarge: 413 {"reason":"MCS_MEDIA_REQUEST_FAILED","info":"The media is too large"}
-Intake SpoolFull: 503 {"reason":"M_UNKNOWN","info":"The server has no room at the moment"} [retry-after: 10]
-Intake Disk: 500 {"reason":"M_UNKNOWN","info":"The server cannot store the media"}
-Intake HashMismatch: 400 {"reason":"MCS_MEDIA_FAILED_TO_DECRYPT","info":"The media's hash is not the one given"}
-Intake CounterWraps: 400 {"reason":"MCS_MEDIA_FAILED_TO_DECRYPT","info":"The low 64 bits of iv would wrap within the media"}
+Ingest TooLarge: 413 {"reason":"MCS_MEDIA_REQUEST_FAILED","info":"The media is too large"}
+Ingest SpoolFull: 503 {"reason":"M_UNKNOWN","info":"The server has no room at the moment"} [retry-after: 10]
+Ingest Disk: 500 {"reason":"M_UNKNOWN","info":"The server cannot store the media"}
+Ingest HashMismatch: 400 {"reason":"MCS_MEDIA_FAILED_TO_DECRYPT","info":"The media does not match the given hash"}
+Ingest CounterWraps: 400 {"reason":"MCS_MEDIA_FAILED_TO_DECRYPT","info":"The low 64 bits of iv would wrap within the media"}
 not clean: 403 {"reason":"MCS_MEDIA_NOT_CLEAN","info":"File not clean (no output)"}
 internal: 500 {"reason":"M_UNKNOWN","info":"Internal error"}
 "#;
 
     #[test]
-    fn the_log_reads_the_whole_chain() {
+    fn error_chain_contains_all_causes() {
         let error = ScanError::Fetch(FetchError::Unreachable(Box::new(io::Error::other("reset"))));
         assert_eq!(
             Chain(&error).to_string(),
@@ -456,9 +456,9 @@ internal: 500 {"reason":"M_UNKNOWN","info":"Internal error"}
     }
 
     #[tokio::test]
-    async fn every_way_to_fail_has_its_row() {
+    async fn every_error_has_its_response() {
         let mut table = "\n".to_owned();
-        for (name, error) in all() {
+        for (name, error) in all_errors() {
             let response = error.into_response();
             let status = response.status().as_u16();
             let header = |name| {

@@ -1,15 +1,18 @@
-//! What of a client's request goes along to the homeserver: its token, and the headers that the
-//! operator names. Knows nothing of who receives them; `media` keeps them from other origins.
+//! Selects what is forwarded from a client's request to the homeserver: the access token and the headers that
+//! the operator lists. `media` keeps them from other origins.
 
 use std::net::IpAddr;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use super::{client::X_FORWARDED_FOR, request::RequestError};
+use super::{client::X_FORWARDED_FOR, request_error::RequestError};
 use crate::media::{Requester, is_never_sent};
 
-/// `names` are the operator's `headers_to_forward`; `host` is the Host by which the client reached us;
-/// `client` is given where it is to be told.
+/// Collects the token and the headers to forward. `names` are the operator's `headers_to_forward`, `host` is
+/// the effective host, `client` is the client's address if it is to be forwarded.
+///
+/// # Errors
+/// [`RequestError::MultipleTokens`] if the request has more than one `Authorization` header.
 pub(super) fn requester(
     headers: &HeaderMap,
     names: &[HeaderName],
@@ -17,7 +20,7 @@ pub(super) fn requester(
     client: Option<IpAddr>,
 ) -> Result<Requester, RequestError> {
     let mut forwarded = HeaderMap::new();
-    for name in names.iter().filter(|name| !stays_here(name, headers)) {
+    for name in names.iter().filter(|name| !is_excluded(name, headers)) {
         for value in headers.get_all(name) {
             forwarded.append(name, value.clone());
         }
@@ -25,12 +28,11 @@ pub(super) fn requester(
     if forwarded.remove(header::HOST).is_some()
         && let Some(host) = host.and_then(|host| HeaderValue::try_from(host).ok())
     {
-        // The one that the homeserver was chosen by: a proxy in front may have put its own in place.
+        // Forwards the host that selected the homeserver: a proxy in front may have replaced the `Host` header.
         forwarded.insert(header::HOST, host);
     }
     if let Some(client) = client {
-        // In place of what came: a homeserver takes the leftmost address, and anyone may have
-        // written that one.
+        // Replaces the received value: homeservers use the leftmost address, which a client can forge.
         forwarded.remove(X_FORWARDED_FOR);
         if let Ok(value) = HeaderValue::try_from(client.to_string()) {
             forwarded.insert(X_FORWARDED_FOR, value);
@@ -43,7 +45,7 @@ fn authorization(headers: &HeaderMap) -> Result<Option<HeaderValue>, RequestErro
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let first = values.next().cloned();
     if values.next().is_some() {
-        return Err(RequestError::SeveralTokens);
+        return Err(RequestError::MultipleTokens);
     }
     Ok(first.map(|mut token| {
         token.set_sensitive(true);
@@ -51,9 +53,9 @@ fn authorization(headers: &HeaderMap) -> Result<Option<HeaderValue>, RequestErro
     }))
 }
 
-fn stays_here(name: &HeaderName, headers: &HeaderMap) -> bool {
+fn is_excluded(name: &HeaderName, headers: &HeaderMap) -> bool {
     is_never_sent(name)
-        // Travels apart, marked sensitive.
+        // Forwarded separately, marked sensitive.
         || name == header::AUTHORIZATION
         || headers
             .get_all(header::CONNECTION)
@@ -82,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_taken_as_it_came_and_never_printed() {
+    fn keeps_token_verbatim_and_out_of_debug_output() {
         let requester =
             requester(&headers(&[("authorization", "Odd s3cret")]), &[], None, None).unwrap();
         let token = requester.authorization.clone().unwrap();
@@ -92,14 +94,14 @@ mod tests {
     }
 
     #[test]
-    fn two_tokens_are_refused() {
+    fn rejects_two_tokens() {
         let two = headers(&[("authorization", "Bearer a"), ("authorization", "Bearer a")]);
-        assert!(matches!(requester(&two, &[], None, None), Err(RequestError::SeveralTokens)));
+        assert!(matches!(requester(&two, &[], None, None), Err(RequestError::MultipleTokens)));
     }
 
     #[test]
-    fn only_named_headers_go_along_and_never_those_of_the_connection() {
-        let came = headers(&[
+    fn forwards_only_listed_headers_without_hop_by_hop_ones() {
+        let received = headers(&[
             ("x-kept", "1"),
             ("x-kept", "2"),
             ("x-other", "3"),
@@ -116,10 +118,10 @@ mod tests {
             "if-none-match",
             "authorization",
         ]);
-        let requester = requester(&came, &names, None, None).unwrap();
-        let kept: Vec<_> = requester.forwarded.iter().map(|(n, v)| (n.as_str(), v)).collect();
+        let requester = requester(&received, &names, None, None).unwrap();
+        let forwarded: Vec<_> = requester.forwarded.iter().map(|(n, v)| (n.as_str(), v)).collect();
         assert_eq!(
-            kept,
+            forwarded,
             [
                 ("x-kept", &HeaderValue::from_static("1")),
                 ("x-kept", &HeaderValue::from_static("2"))
@@ -128,19 +130,19 @@ mod tests {
     }
 
     #[test]
-    fn the_clients_address_replaces_what_the_client_claims() {
-        let came = headers(&[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "2.2.2.2")]);
+    fn client_address_replaces_received_x_forwarded_for() {
+        let received = headers(&[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "2.2.2.2")]);
         let client = Some("203.0.113.9".parse().unwrap());
-        let requester = requester(&came, &names(&["x-forwarded-for"]), None, client).unwrap();
+        let requester = requester(&received, &names(&["x-forwarded-for"]), None, client).unwrap();
         let all: Vec<_> = requester.forwarded.get_all(X_FORWARDED_FOR).iter().collect();
         assert_eq!(all, ["203.0.113.9"]);
     }
 
     #[test]
-    fn the_host_that_goes_along_is_the_one_the_homeserver_was_chosen_by() {
-        let came = headers(&[("host", "scanner.internal")]);
+    fn forwards_effective_host() {
+        let received = headers(&[("host", "scanner.internal")]);
         let host = |names: &[HeaderName], effective| {
-            let requester = requester(&came, names, effective, None).unwrap();
+            let requester = requester(&received, names, effective, None).unwrap();
             requester.forwarded.get("host").map(|host| host.to_str().unwrap().to_owned())
         };
         let named = names(&["host"]);

@@ -1,5 +1,5 @@
-//! One handler a route: a request becomes a [`ScanRequest`], the scanner's answer becomes a
-//! verdict, a media or an error. Knows no jobs and no homeserver.
+//! Request handlers: each converts a request to a [`ScanRequest`] and the scanner's result to a verdict, the
+//! media or an error.
 
 use std::fmt;
 
@@ -11,76 +11,77 @@ use axum::{
 use serde::Serialize;
 
 use super::{
-    AppState, answer,
+    AppState,
     connection::Peer,
     error::ApiError,
-    logging::Outcome,
-    media_answer,
-    request::{self, Path, Plain},
+    logging::ResponseSummary,
+    media_response,
+    request::{self, MediaPath, MediaRoute},
+    response,
 };
 use crate::{
     media::MediaId,
-    scan::{Answer, ScanRequest, Verdict, Wants},
+    scan::{ScanRequest, ScanResponse, Verdict, Wants},
 };
 
-/// A GET route of a media.
-pub(super) async fn plain(
+/// Handles the GET routes that name media in the path.
+pub(super) async fn unencrypted(
     state: &AppState,
-    client: Peer,
+    peer: Peer,
     parts: &Parts,
-    path: Path<'_>,
-    what: Plain,
-) -> (Response, Outcome) {
+    path: MediaPath<'_>,
+    route: MediaRoute,
+) -> (Response, ResponseSummary) {
     let (media, file_name) = match path.decode() {
-        Ok(named) => named,
-        Err(error) => return (ApiError::from(error).into_response(), Outcome::default()),
+        Ok(decoded) => decoded,
+        Err(error) => return (ApiError::from(error).into_response(), ResponseSummary::default()),
     };
-    match request::plain(state, client, parts, media.clone(), what) {
-        Ok(request) => ask(state, parts, &request, file_name.as_deref()).await,
-        Err(error) => (ApiError::from(error).into_response(), Outcome::of_media(media)),
+    match request::parse_unencrypted(state, peer, parts, media.clone(), route) {
+        Ok(request) => scan(state, parts, &request, file_name.as_deref()).await,
+        Err(error) => (ApiError::from(error).into_response(), ResponseSummary::for_media(media)),
     }
 }
 
-/// A POST route.
+/// Handles the POST routes.
 pub(super) async fn encrypted(
     state: &AppState,
-    client: Peer,
+    peer: Peer,
     parts: &Parts,
     body: Body,
     wants: Wants,
-) -> (Response, Outcome) {
-    match request::encrypted(state, client, parts, body, wants).await {
-        Ok(request) => ask(state, parts, &request, None).await,
-        Err(error) => (ApiError::from(error).into_response(), Outcome::default()),
+) -> (Response, ResponseSummary) {
+    match request::parse_encrypted(state, peer, parts, body, wants).await {
+        Ok(request) => scan(state, parts, &request, None).await,
+        Err(error) => (ApiError::from(error).into_response(), ResponseSummary::default()),
     }
 }
 
-pub(super) fn public_key(state: &AppState) -> (Response, Outcome) {
+pub(super) fn public_key(state: &AppState) -> (Response, ResponseSummary) {
     #[derive(Serialize)]
     struct PublicKey {
         public_key: String,
     }
     (
-        answer::json(StatusCode::OK, &PublicKey { public_key: state.keys.public_key() }),
-        Outcome::routine(),
+        response::json(StatusCode::OK, &PublicKey { public_key: state.keys.public_key() }),
+        ResponseSummary::quiet(),
     )
 }
 
-/// `OPTIONS`: what a preflight asks for is on every answer.
-pub(super) fn preflight() -> (Response, Outcome) {
-    (StatusCode::OK.into_response(), Outcome::routine())
+/// Handles `OPTIONS`. The CORS headers are added to every response.
+pub(super) fn preflight() -> (Response, ResponseSummary) {
+    (StatusCode::OK.into_response(), ResponseSummary::quiet())
 }
 
-/// An unknown route: an ordinary Matrix error, as other servers give it.
-pub(super) fn unknown_route() -> (Response, Outcome) {
-    (unrecognized(StatusCode::NOT_FOUND), Outcome::default())
+/// Handles unknown routes with the standard Matrix error.
+pub(super) fn unknown_route() -> (Response, ResponseSummary) {
+    (unrecognized(StatusCode::NOT_FOUND), ResponseSummary::default())
 }
 
-/// A known route with a method that is not among these, which it has.
-pub(super) fn unknown_method(allowed: &'static str) -> (Response, Outcome) {
+/// Handles a known route with an unsupported method; `allowed` is the value of the `Allow` header.
+pub(super) fn unknown_method(allowed: &'static str) -> (Response, ResponseSummary) {
     let mut response = unrecognized(StatusCode::METHOD_NOT_ALLOWED);
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
-    (response, Outcome::default())
+    (response, ResponseSummary::default())
 }
 
 fn unrecognized(status: StatusCode) -> Response {
@@ -90,36 +91,41 @@ fn unrecognized(status: StatusCode) -> Response {
         error: &'static str,
     }
     let body = MatrixError { errcode: "M_UNRECOGNIZED", error: "Unrecognized request" };
-    answer::json(status, &body)
+    response::json(status, &body)
 }
 
-async fn ask(
+async fn scan(
     state: &AppState,
     parts: &Parts,
     request: &ScanRequest,
     file_name: Option<&str>,
-) -> (Response, Outcome) {
+) -> (Response, ResponseSummary) {
     let media = &request.fetch.media;
     match state.scanner.scan(request).await {
-        Ok(answer) => {
+        Ok(result) => {
             let response = match request.wants {
-                Wants::Verdict => verdict(&answer.verdict),
-                Wants::Media => content(parts, media, &answer, file_name),
+                Wants::Verdict => verdict_response(&result.verdict),
+                Wants::Media => media_or_error(parts, media, &result, file_name),
             };
-            (response, Outcome::of_answer(media.clone(), &answer))
+            (response, ResponseSummary::from_response(media.clone(), &result))
         }
         Err(error) => {
             let response = ApiError::from(&*error).into_response();
-            (response, Outcome::of_error(media.clone(), &error))
+            (response, ResponseSummary::for_error(media.clone(), &error))
         }
     }
 }
 
-fn content(parts: &Parts, media: &MediaId, answer: &Answer, file_name: Option<&str>) -> Response {
-    match (&answer.verdict, &answer.media) {
-        (Verdict::Clean { .. }, Some(media)) => media_answer::of(parts, media, file_name),
+fn media_or_error(
+    parts: &Parts,
+    media: &MediaId,
+    result: &ScanResponse,
+    file_name: Option<&str>,
+) -> Response {
+    match (&result.verdict, &result.media) {
+        (Verdict::Clean { .. }, Some(media)) => media_response::build(parts, media, file_name),
         (Verdict::Clean { .. }, None) => {
-            tracing::error!(%media, "a clean media came without its bytes");
+            tracing::error!(%media, "clean verdict without a media body");
             ApiError::internal().into_response()
         }
         (Verdict::NotClean { output }, _) => {
@@ -131,19 +137,19 @@ fn content(parts: &Parts, media: &MediaId, answer: &Answer, file_name: Option<&s
     }
 }
 
-fn verdict(verdict: &Verdict) -> Response {
+fn verdict_response(verdict: &Verdict) -> Response {
     #[derive(Serialize)]
-    struct Wire<'a> {
+    struct VerdictBody<'a> {
         clean: bool,
         info: fmt::Arguments<'a>,
     }
-    let wire = |clean, info| answer::json(StatusCode::OK, &Wire { clean, info });
+    let json = |clean, info| response::json(StatusCode::OK, &VerdictBody { clean, info });
     match verdict {
         Verdict::Clean { at } => {
             let at = humantime::format_rfc3339_seconds(*at);
-            wire(true, format_args!("File clean at {at}"))
+            json(true, format_args!("File clean at {at}"))
         }
-        Verdict::NotClean { output } => wire(false, format_args!("{}", not_clean_info(output))),
+        Verdict::NotClean { output } => json(false, format_args!("{}", not_clean_info(output))),
         Verdict::TypeForbidden { detected } => ApiError::type_forbidden(detected).into_response(),
     }
 }
@@ -164,24 +170,24 @@ mod tests {
 
     use super::*;
 
-    async fn body_of(response: Response) -> String {
+    async fn body_text(response: Response) -> String {
         let bytes = response.into_body().collect().await.unwrap().to_bytes();
         String::from_utf8(bytes.to_vec()).unwrap()
     }
 
     #[tokio::test]
-    async fn verdicts_are_told_in_the_contracts_words() {
+    async fn verdict_response_has_documented_json() {
         let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_500);
         assert_eq!(
-            body_of(verdict(&Verdict::Clean { at })).await,
+            body_text(verdict_response(&Verdict::Clean { at })).await,
             r#"{"clean":true,"info":"File clean at 2023-11-14T22:13:20Z"}"#,
         );
         assert_eq!(
-            body_of(verdict(&Verdict::NotClean { output: "Eicar \"x\"".into() })).await,
+            body_text(verdict_response(&Verdict::NotClean { output: "Eicar \"x\"".into() })).await,
             r#"{"clean":false,"info":"File not clean. Output: 'Eicar \"x\"'"}"#,
         );
         assert_eq!(
-            body_of(verdict(&Verdict::NotClean { output: "".into() })).await,
+            body_text(verdict_response(&Verdict::NotClean { output: "".into() })).await,
             r#"{"clean":false,"info":"File not clean (no output)"}"#,
         );
     }

@@ -1,5 +1,4 @@
-//! Where connections come from: a TCP address, a unix socket's path, or a listener that somebody
-//! else has made (systemd, a test). Knows nothing of HTTP.
+//! Listening sockets: a TCP address, the path of a Unix socket, or a listener passed by systemd or a test.
 
 use std::{
     fmt, fs, io,
@@ -17,68 +16,65 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream, lo
 use super::{Listen, connection::Peer};
 use crate::ownership;
 
-/// Connections that the kernel keeps for us while `web.max_connections` are open.
+/// Length of the kernel's queue of connections that wait while `web.max_connections` are open.
 const BACKLOG: u32 = 1024;
 
-/// A socket that listens.
+/// Listening socket.
 #[derive(Debug)]
-pub struct Listener(Kind);
+pub struct Listener(Socket);
 
 #[derive(Debug)]
-enum Kind {
+enum Socket {
     Tcp(TcpListener),
     Unix {
         listener: UnixListener,
-        /// Absent where somebody else made the socket, whose it is to remove.
+        /// `None` for a passed socket, whose file the creator removes.
         _path: Option<SocketPath>,
     },
 }
 
-/// Where a [`Listener`] listens.
+/// Local address of a [`Listener`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum LocalAddr {
-    /// An address with its real port.
+    /// Address with the actual port.
     Tcp(SocketAddr),
-    /// A path; none for a socket without a name.
+    /// Path; `None` for an unnamed socket.
     Unix(Option<PathBuf>),
 }
 
-/// Why nothing listens.
+/// Reason why a listener could not be created.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// The host is no address, and no name that resolves.
-    #[error("cannot find the address of {host}")]
+    /// The host is neither an address nor a name that resolves.
+    #[error("cannot resolve the host {host}")]
     Resolve {
-        /// As configured.
+        /// Host as configured.
         host: String,
-        #[expect(missing_docs, reason = "the name says it")]
         source: io::Error,
     },
-    /// The system refused.
-    #[error("cannot listen on {at}")]
+    /// A system call failed.
+    #[error("cannot listen on {address}")]
     Bind {
-        /// Address or path.
-        at: String,
-        #[expect(missing_docs, reason = "the name says it")]
+        /// TCP address or path.
+        address: String,
         source: io::Error,
     },
-    /// Something that is no socket lies at the path; it is left alone.
-    #[error("cannot listen on {}: a file that is no socket is there", .0.display())]
+    /// The path exists and is not a socket; the file is left unchanged.
+    #[error("cannot listen on {}: the file exists and is not a socket", .0.display())]
     NotASocket(PathBuf),
 }
 
-/// An accepted connection.
+/// Accepted connection.
 pub(super) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
 impl Listener {
-    /// Listens.
+    /// Binds the address and starts to listen.
     ///
-    /// A unix socket gets mode 0666: it is as open as the loopback port it stands for, and its
-    /// directory's mode says who reaches it. A socket that is already at the path is replaced if
-    /// nobody listens there any more.
+    /// A Unix socket gets mode 0666, which makes it as accessible as a loopback port; the mode of its directory
+    /// restricts access. An existing socket at the path is replaced if no process listens on it.
     pub async fn bind(listen: &Listen) -> Result<Self, BindError> {
         match listen {
             Listen::Tcp { host, port } => bind_tcp(host, *port).await,
@@ -86,40 +82,40 @@ impl Listener {
         }
     }
 
-    /// Takes a listening TCP socket over.
+    /// Wraps a listening TCP socket.
     pub fn from_std_tcp(listener: std::net::TcpListener) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        Ok(Self(Kind::Tcp(TcpListener::from_std(listener)?)))
+        Ok(Self(Socket::Tcp(TcpListener::from_std(listener)?)))
     }
 
-    /// Takes a listening unix socket over; its path stays when the listener goes.
+    /// Wraps a listening Unix socket. Dropping the listener does not remove the path.
     pub fn from_std_unix(listener: std::os::unix::net::UnixListener) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        Ok(Self(Kind::Unix { listener: UnixListener::from_std(listener)?, _path: None }))
+        Ok(Self(Socket::Unix { listener: UnixListener::from_std(listener)?, _path: None }))
     }
 
-    /// Where it listens; with the port that the system chose for port 0.
+    /// Returns the local address, with the port that the system selected for port 0.
     pub fn local_addr(&self) -> io::Result<LocalAddr> {
         match &self.0 {
-            Kind::Tcp(listener) => listener.local_addr().map(LocalAddr::Tcp),
-            Kind::Unix { listener, .. } => listener
+            Socket::Tcp(listener) => listener.local_addr().map(LocalAddr::Tcp),
+            Socket::Unix { listener, .. } => listener
                 .local_addr()
                 .map(|address| LocalAddr::Unix(address.as_pathname().map(Path::to_owned))),
         }
     }
 
-    /// The next connection. Cancel-safe.
+    /// Accepts the next connection. Cancel-safe.
     pub(super) async fn accept(&self) -> io::Result<(Stream, Peer)> {
         match &self.0 {
-            Kind::Tcp(listener) => {
+            Socket::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
-                // Answers are written whole: waiting for more to send only delays their end.
+                // Responses are written in large pieces; Nagle's algorithm would only delay the last one.
                 if let Err(error) = stream.set_nodelay(true) {
-                    tracing::debug!(%error, "TCP_NODELAY");
+                    tracing::debug!(%error, "cannot set TCP_NODELAY");
                 }
                 Ok((Stream::Tcp(stream), Peer::Address(address.ip().to_canonical())))
             }
-            Kind::Unix { listener, .. } => {
+            Socket::Unix { listener, .. } => {
                 let (stream, _) = listener.accept().await?;
                 Ok((Stream::Unix(stream), Peer::Local))
             }
@@ -128,30 +124,32 @@ impl Listener {
 }
 
 async fn bind_tcp(host: &str, port: u16) -> Result<Listener, BindError> {
-    // An IPv6 literal may be written as in a URL.
+    // An IPv6 literal may have brackets, as in a URL.
     let name = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
     let resolve = |source| BindError::Resolve { host: host.to_owned(), source };
-    let mut refused = resolve(io::Error::from(io::ErrorKind::NotFound));
+    let mut last_error = resolve(io::Error::from(io::ErrorKind::NotFound));
     for address in lookup_host((name, port)).await.map_err(resolve)? {
-        match listen_on(address) {
-            Ok(listener) => return Ok(Listener(Kind::Tcp(listener))),
-            Err(source) => refused = BindError::Bind { at: address.to_string(), source },
+        match listen_tcp(address) {
+            Ok(listener) => return Ok(Listener(Socket::Tcp(listener))),
+            Err(source) => {
+                last_error = BindError::Bind { address: address.to_string(), source };
+            }
         }
     }
-    Err(refused)
+    Err(last_error)
 }
 
-fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
+fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4(),
         SocketAddr::V6(_) => TcpSocket::new_v6(),
     }?;
-    // A restart must not wait for old connections in TIME_WAIT.
+    // Otherwise a restart would fail while old connections are in TIME_WAIT.
     socket.set_reuseaddr(true)?;
     if address.ip().is_unspecified() && address.is_ipv6() {
-        // Otherwise `net.ipv6.bindv6only` decides. A kernel without IPv4 refuses: then it is IPv6.
+        // Overrides `net.ipv6.bindv6only`. The call fails on a kernel without IPv4, where IPv6 alone is correct.
         if let Err(error) = setsockopt(&socket, sockopt::Ipv6V6Only, &false) {
-            tracing::debug!(%error, "IPV6_V6ONLY");
+            tracing::debug!(%error, "cannot clear IPV6_V6ONLY");
         }
     }
     socket.bind(address)?;
@@ -159,24 +157,24 @@ fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 async fn bind_unix(path: &Path) -> Result<Listener, BindError> {
-    let refused = |source| BindError::Bind { at: path.display().to_string(), source };
+    let bind_error = |source| BindError::Bind { address: path.display().to_string(), source };
     let listener = match UnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             remove_stale(path).await?;
             UnixListener::bind(path)
         }
-        other => other,
+        result => result,
     }
-    .map_err(refused)?;
-    let owned = SocketPath::of(path).map_err(refused)?;
-    let_all_connect(path).map_err(refused)?;
-    Ok(Listener(Kind::Unix { listener, _path: Some(owned) }))
+    .map_err(bind_error)?;
+    let socket_path = SocketPath::new(path).map_err(bind_error)?;
+    let_all_connect(path).map_err(bind_error)?;
+    Ok(Listener(Socket::Unix { listener, _path: Some(socket_path) }))
 }
 
-/// Lets all users connect, whatever the umask is. Never by what another user has put at the path: a symbolic link would give the
-/// mode to what it leads to.
+/// Lets all users connect, independent of the umask. Changes the mode only if the path is a socket: another user may
+/// have placed a symbolic link there, and the mode of the link's target would change.
 fn let_all_connect(path: &Path) -> io::Result<()> {
-    let socket = ownership::open_itself(path)?;
+    let socket = ownership::open_path_only(path)?;
     if !socket.metadata()?.file_type().is_socket() {
         return Err(io::Error::other("another file has taken the socket's place"));
     }
@@ -186,44 +184,44 @@ fn let_all_connect(path: &Path) -> io::Result<()> {
 }
 
 async fn remove_stale(path: &Path) -> Result<(), BindError> {
-    let refused = |source| BindError::Bind { at: path.display().to_string(), source };
-    if !fs::symlink_metadata(path).map_err(refused)?.file_type().is_socket() {
+    let bind_error = |source| BindError::Bind { address: path.display().to_string(), source };
+    if !fs::symlink_metadata(path).map_err(bind_error)?.file_type().is_socket() {
         return Err(BindError::NotASocket(path.to_owned()));
     }
-    // Only a refused connection proves that nobody listens: one that is not let in, or that finds
-    // a full backlog, may have met a living server.
+    // Only ECONNREFUSED proves that no process listens. Other errors, such as a denied permission or a full
+    // backlog, can come from a running server.
     match UnixStream::connect(path).await {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            fs::remove_file(path).map_err(refused)
+            fs::remove_file(path).map_err(bind_error)
         }
-        _ => Err(refused(io::Error::from(io::ErrorKind::AddrInUse))),
+        _ => Err(bind_error(io::Error::from(io::ErrorKind::AddrInUse))),
     }
 }
 
-/// A socket file that goes with its listener, unless another has taken its place.
+/// Socket file that is removed on drop, unless another file has replaced it.
 #[derive(Debug)]
 struct SocketPath {
     path: PathBuf,
-    file: (u64, u64),
+    file_id: (u64, u64),
 }
 
 impl SocketPath {
-    fn of(path: &Path) -> io::Result<Self> {
-        Ok(Self { path: path.to_owned(), file: identity(path)? })
+    fn new(path: &Path) -> io::Result<Self> {
+        Ok(Self { path: path.to_owned(), file_id: file_id(path)? })
     }
 }
 
 impl Drop for SocketPath {
     fn drop(&mut self) {
-        let ours = identity(&self.path).is_ok_and(|now| now == self.file);
-        if ours && let Err(error) = fs::remove_file(&self.path) {
-            tracing::debug!(%error, path = %self.path.display(), "the socket's file stays");
+        let is_unchanged = file_id(&self.path).is_ok_and(|current| current == self.file_id);
+        if is_unchanged && let Err(error) = fs::remove_file(&self.path) {
+            tracing::debug!(%error, path = %self.path.display(), "cannot remove the socket file");
         }
     }
 }
 
-/// Device and inode.
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
+/// Returns device and inode.
+fn file_id(path: &Path) -> io::Result<(u64, u64)> {
     fs::symlink_metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
@@ -232,7 +230,7 @@ impl fmt::Display for LocalAddr {
         match self {
             Self::Tcp(address) => address.fmt(f),
             Self::Unix(Some(path)) => path.display().fmt(f),
-            Self::Unix(None) => f.write_str("a unix socket without a name"),
+            Self::Unix(None) => f.write_str("unnamed Unix socket"),
         }
     }
 }

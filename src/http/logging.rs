@@ -1,5 +1,5 @@
-//! One line a request, in a span that whatever is logged on its behalf carries. Knows what handlers
-//! say of an answer, and counts it; never sees a token, a key or a query string.
+//! Request log: one line for each request, in a span that all log events of the request share. Also records the
+//! metrics of requests. Tokens, keys and query strings never reach this module.
 
 use std::{
     sync::{
@@ -19,40 +19,40 @@ use super::error::Reason;
 use crate::{
     media::MediaId,
     metrics::{CacheHit, Metrics},
-    scan::{Answer, ScanError, Source, Timings},
+    scan::{ResponseSource, ScanError, ScanResponse, Timings},
 };
 
-/// Numbers requests, and counts their answers.
+/// Assigns request IDs, logs requests and records their metrics.
 #[derive(Default)]
-pub(super) struct Observer {
+pub(super) struct RequestLog {
     ids: AtomicU64,
     metrics: Arc<Metrics>,
 }
 
-impl Observer {
+impl RequestLog {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
         Self { ids: AtomicU64::default(), metrics }
     }
 
-    /// Waits for a request's answer in a span of its own, counts it and tells of it.
-    pub(super) async fn observe(
+    /// Awaits the response in a span of the request, then logs it and records its metrics.
+    pub(super) async fn record(
         &self,
         route: &'static str,
         method: &Method,
-        answer: impl Future<Output = (Response, Outcome)>,
+        response: impl Future<Output = (Response, ResponseSummary)>,
     ) -> Response {
         let id = self.ids.fetch_add(1, Ordering::Relaxed);
         let span = info_span!("request", id, %method, route);
         async {
             let metrics = &*self.metrics;
-            let _counted = metrics.request_begins();
-            let mut unanswered =
-                Unanswered { started: Instant::now(), route, metrics, answered: false };
-            let (response, outcome) = answer.await;
-            unanswered.answered = true;
-            let total = unanswered.started.elapsed();
-            count(metrics, route, method, &response, &outcome, total);
-            write(&response, &outcome, total);
+            let _in_flight = metrics.track_request();
+            let mut guard =
+                CancellationGuard { start: Instant::now(), route, metrics, completed: false };
+            let (response, summary) = response.await;
+            guard.completed = true;
+            let total = guard.start.elapsed();
+            record_metrics(metrics, route, method, &response, &summary, total);
+            log_response(&response, &summary, total);
             response
         }
         .instrument(span)
@@ -60,75 +60,76 @@ impl Observer {
     }
 }
 
-/// What a handler has to say of its answer to the log.
+/// Facts about a response for the log and the metrics.
 #[derive(Default)]
-pub(super) struct Outcome {
+pub(super) struct ResponseSummary {
     media: Option<MediaId>,
     verdict: Option<&'static str>,
-    /// Why there is no verdict.
+    /// Label of the error that prevented a verdict.
     cause: Option<&'static str>,
-    source: Option<Source>,
+    source: Option<ResponseSource>,
     timings: Timings,
-    /// Not worth a line among those that an operator reads.
+    /// Whether to log at `debug` instead of `info`.
     quiet: bool,
 }
 
-impl Outcome {
-    pub(super) fn routine() -> Self {
+impl ResponseSummary {
+    /// Creates the summary of a request that is logged at `debug` only.
+    pub(super) fn quiet() -> Self {
         Self { quiet: true, ..Self::default() }
     }
 
-    pub(super) fn of_media(media: MediaId) -> Self {
+    pub(super) fn for_media(media: MediaId) -> Self {
         Self { media: Some(media), ..Self::default() }
     }
 
-    pub(super) fn of_error(media: MediaId, error: &ScanError) -> Self {
+    pub(super) fn for_error(media: MediaId, error: &ScanError) -> Self {
         Self { media: Some(media), cause: Some(error.cause()), ..Self::default() }
     }
 
-    pub(super) fn of_answer(media: MediaId, answer: &Answer) -> Self {
+    pub(super) fn from_response(media: MediaId, response: &ScanResponse) -> Self {
         Self {
             media: Some(media),
-            verdict: Some(answer.verdict.name()),
+            verdict: Some(response.verdict.name()),
             cause: None,
-            source: Some(answer.source),
-            timings: answer.timings,
-            quiet: answer.source == Source::Memory,
+            source: Some(response.source),
+            timings: response.timings,
+            quiet: response.source == ResponseSource::Cache,
         }
     }
 }
 
-fn count(
+fn record_metrics(
     metrics: &Metrics,
     route: &'static str,
     method: &Method,
     response: &Response,
-    outcome: &Outcome,
+    summary: &ResponseSummary,
     total: Duration,
 ) {
     let reason = response.extensions().get::<Reason>().map_or("", |reason| reason.as_str());
-    metrics.answered(route, method.as_str(), response.status().as_u16(), reason, total);
-    let Outcome { verdict, cause, source, .. } = outcome;
+    metrics.record_response(route, method.as_str(), response.status().as_u16(), reason, total);
+    let ResponseSummary { verdict, cause, source, .. } = summary;
     if let Some(verdict) = verdict {
-        metrics.verdict(verdict);
+        metrics.record_verdict(verdict);
     }
     if let Some(cause) = cause {
-        metrics.scan_error(cause);
+        metrics.record_scan_error(cause);
     }
     match source {
-        Some(Source::Memory) => metrics.cache_hit(CacheHit::Answer),
-        Some(Source::Flight) => metrics.cache_hit(CacheHit::Flight),
-        Some(Source::Job) | None => {}
+        Some(ResponseSource::Cache) => metrics.record_cache_hit(CacheHit::Response),
+        Some(ResponseSource::SharedJob) => metrics.record_cache_hit(CacheHit::InFlightScan),
+        Some(ResponseSource::OwnJob) | None => {}
     }
 }
 
-fn write(response: &Response, outcome: &Outcome, total: Duration) {
-    let Outcome { media, verdict, timings, quiet, .. } = outcome;
+fn log_response(response: &Response, summary: &ResponseSummary, total: Duration) {
+    let ResponseSummary { media, verdict, timings, quiet, .. } = summary;
     let reason = response.extensions().get::<Reason>();
     let length = response.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok());
     let bytes = length.and_then(|length| length.parse::<u64>().ok());
-    // Of the same fields, one line at one of two levels: tracing's levels are constants.
-    macro_rules! line {
+    // A macro, since the level of a tracing event must be a constant.
+    macro_rules! log {
         ($level:ident) => {
             tracing::$level!(
                 status = response.status().as_u16(),
@@ -144,27 +145,27 @@ fn write(response: &Response, outcome: &Outcome, total: Duration) {
             )
         };
     }
-    if *quiet { line!(debug) } else { line!(info) }
+    if *quiet { log!(debug) } else { log!(info) }
 }
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Says so when a request is dropped before its answer is there: its client has gone, or the server's
-/// grace time is over.
-struct Unanswered<'a> {
-    started: Instant,
+/// Logs and counts a request that is dropped before its response: the client disconnected, or the grace period
+/// of a shutdown ended.
+struct CancellationGuard<'a> {
+    start: Instant,
     route: &'static str,
     metrics: &'a Metrics,
-    answered: bool,
+    completed: bool,
 }
 
-impl Drop for Unanswered<'_> {
+impl Drop for CancellationGuard<'_> {
     fn drop(&mut self) {
-        if !self.answered {
-            self.metrics.unanswered(self.route);
-            tracing::info!(total_ms = millis(self.started.elapsed()), "ended without an answer");
+        if !self.completed {
+            self.metrics.record_unanswered_request(self.route);
+            tracing::info!(total_ms = millis(self.start.elapsed()), "request cancelled");
         }
     }
 }

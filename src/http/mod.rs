@@ -1,11 +1,10 @@
-//! The contract's HTTP side: connections, routes, requests, answers. Parses everything once; knows
-//! the scanner's vocabulary and nothing of jobs, files or scripts.
+//! HTTP interface of the media proxy API: connections, routes, requests and responses. Parses each request
+//! once into the types of `scan`; has no access to jobs, files or scripts.
 //!
-//! From the socket inwards: [`listener`] and [`server`] take connections, [`routes`] finds the
-//! handler, [`request`] makes a `ScanRequest`, [`handlers`] asks the scanner, `media_answer` and
-//! [`error`] make the answer.
+//! From the socket inwards: [`listener`] and [`server`] accept connections, [`routes`] selects the
+//! handler, [`request`] builds a `ScanRequest`, [`handlers`] calls the scanner, `media_response` and
+//! [`error`] build the response.
 
-mod answer;
 mod body;
 mod client;
 mod connection;
@@ -16,13 +15,15 @@ mod forward;
 pub mod handlers;
 pub mod listener;
 mod logging;
-mod media_answer;
+mod media_response;
 mod range;
 pub mod request;
+pub mod request_error;
+mod response;
 pub mod routes;
 pub mod server;
 
-pub use connection::{Limits, Peer};
+pub use connection::{ConnectionLimits, Peer};
 
 use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -36,125 +37,129 @@ use crate::{
     scan::Scanner,
 };
 
-/// `[web]`, and of `[download]` what concerns incoming requests; checked.
+/// Validated `[web]` section.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where to listen.
+    /// Address to listen on.
     pub listen: Listen,
-    /// Bytes of a request body.
+    /// Maximum size of a request body, in bytes.
     pub max_body_size: usize,
-    /// Connections at a time, at least 1; those beyond wait in the kernel's backlog.
+    /// Maximum number of open connections, at least 1. Further connections wait in the kernel's backlog.
     pub max_connections: usize,
-    /// For a request's header to arrive whole: from its first byte, or from the connection's start.
+    /// Maximum time to receive a request header, from its first byte or from the start of the connection.
     pub header_timeout: Duration,
-    /// For a request body to arrive whole, between two bytes of an answer that the client takes,
-    /// and for a connection between two requests.
+    /// Maximum time to receive a request body, between two successful writes of a response, and between
+    /// two requests on a connection.
     pub idle_timeout: Duration,
-    /// Bytes a second that a client has to take of an answer, judged over 30 s of waiting for it; 0
-    /// judges nothing.
+    /// Minimum rate at which a client must read a response, in bytes per second, measured over 30 s of
+    /// blocked writes. 0 disables the check.
     pub min_rate: u64,
-    /// Whose `X-Forwarded-For` and `X-Forwarded-Host` are believed: networks in CIDR notation.
-    pub trusted_proxies: Vec<Network>,
+    /// Proxies whose `X-Forwarded-For` and `X-Forwarded-Host` are honoured.
+    pub trusted_proxies: Vec<TrustedNetwork>,
 }
 
 impl Settings {
-    /// Those of one connection.
+    /// Returns the limits of a single connection.
     #[must_use]
-    pub fn limits(&self) -> Limits {
-        Limits { header: self.header_timeout, idle: self.idle_timeout, min_rate: self.min_rate }
+    pub fn connection_limits(&self) -> ConnectionLimits {
+        ConnectionLimits {
+            header: self.header_timeout,
+            idle: self.idle_timeout,
+            min_rate: self.min_rate,
+        }
     }
 }
 
 /// An address to listen on.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Listen {
-    /// Host (an address literal or a name) and port; port 0 takes a free one.
+    /// TCP host and port.
     Tcp {
-        /// `::` takes IPv4 too where the system allows.
+        /// Address literal or host name. `::` accepts IPv4 connections too where the system supports it.
         host: String,
-        /// 0..=65535
+        /// Port; 0 selects a free one.
         port: u16,
     },
-    /// A unix socket's path; a stale socket there is replaced.
+    /// Path of a Unix socket. A stale socket at the path is replaced.
     Unix(PathBuf),
 }
 
 impl Listen {
-    /// Whether only one of the two can be listened on.
+    /// Returns whether both addresses are the same, so that only one of them can be bound. TCP port 0 never
+    /// conflicts.
     #[must_use]
-    pub fn is_same_place(&self, other: &Self) -> bool {
+    pub fn conflicts_with(&self, other: &Self) -> bool {
         self == other && !matches!(self, Self::Tcp { port: 0, .. })
     }
 }
 
-/// A network in CIDR notation; a lone address is a network of one.
+/// Network in CIDR notation; a single address has the longest prefix.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Network {
-    /// Its lowest address.
+pub struct TrustedNetwork {
+    /// Network address, host bits zero.
     pub address: IpAddr,
-    /// 0..=32 or 0..=128
+    /// Prefix length, 0..=32 for IPv4 or 0..=128 for IPv6.
     pub prefix: u8,
 }
 
-/// What handlers hold: never changed. A request takes it once, from [`Live`].
+/// Immutable state that handlers use. A request loads it once from [`CurrentState`].
 #[derive(Clone)]
 pub struct AppState {
-    /// Answers what handlers ask.
     pub scanner: Scanner,
-    /// Chooses a homeserver by the request's Host.
+    /// Selects a homeserver by the request's host.
     pub homeservers: Arc<Homeservers>,
-    /// Opens `encrypted_body`.
+    /// Decrypts `encrypted_body`.
     pub keys: Arc<Keyring>,
-    /// How requests are read.
+    /// Settings for parsing requests.
     pub settings: Arc<RequestSettings>,
-    /// How long connections that come from now on may take over what.
-    pub limits: Limits,
-    /// Counts answers.
+    /// Limits of connections accepted from now on.
+    pub limits: ConnectionLimits,
+    /// Counters of requests and responses.
     pub metrics: Arc<Metrics>,
 }
 
-/// What is in force. A reload replaces it as a whole: a request goes by what it found when it came, from
-/// its first byte that is looked at to its last, and so does the job that it began. Cheap to clone.
+/// Current [`AppState`], replaced as a whole by a reload. A request and the job it starts use the state
+/// that was current when the request arrived. Cheap to clone.
 #[derive(Clone)]
-pub struct Live(Arc<ArcSwap<AppState>>);
+pub struct CurrentState(Arc<ArcSwap<AppState>>);
 
-impl Live {
-    /// This.
+impl CurrentState {
+    /// Creates the holder with its initial state.
     #[must_use]
     pub fn new(state: AppState) -> Self {
         Self(Arc::new(ArcSwap::from_pointee(state)))
     }
 
-    /// What is in force now. Borrowed: that costs no count which all processors share, for eight at a time
-    /// on a thread, and beyond that as much as such a count.
+    /// Returns the current state. The guard avoids a shared reference count; beyond eight live guards in a
+    /// thread it falls back to one.
     #[must_use]
-    pub fn now(&self) -> Guard<Arc<AppState>> {
+    pub fn load(&self) -> Guard<Arc<AppState>> {
         self.0.load()
     }
 
-    /// This, from now on.
+    /// Replaces the state for all later calls of [`CurrentState::load`].
     pub fn replace(&self, state: AppState) {
         self.0.store(Arc::new(state));
     }
 }
 
-/// How requests are read: the parts of `[web]` and `[download]` that handlers need.
+/// Parts of `[web]` and `[download]` that request parsing needs.
 #[derive(Clone, Debug)]
 pub struct RequestSettings {
-    /// Bytes of a request body.
+    /// Maximum size of a request body, in bytes.
     pub max_body_size: usize,
-    /// For a request body to arrive whole.
+    /// Maximum time to receive a request body.
     pub body_timeout: Duration,
-    /// Whose forwarding headers are believed.
-    pub trusted_proxies: Vec<Network>,
-    /// Request headers that go along to a configured homeserver.
+    /// Proxies whose forwarding headers are honoured.
+    pub trusted_proxies: Vec<TrustedNetwork>,
+    /// Request headers that are forwarded to a configured homeserver.
     pub headers_to_forward: Vec<HeaderName>,
-    /// Whether the client's address goes along as `X-Forwarded-For`.
+    /// Whether the client's address is forwarded as `X-Forwarded-For`.
     pub forward_client_address: bool,
 }
 
 impl RequestSettings {
-    /// From the checked configuration.
+    /// Combines the two validated sections.
     #[must_use]
     pub fn new(web: &Settings, download: &media::Settings) -> Self {
         Self {

@@ -1,5 +1,5 @@
-//! From an HTTP request to a [`ScanRequest`]: path, query, token, forwarded headers and body, each
-//! parsed once. From here on nothing is judged again. Knows nothing of what becomes of a request.
+//! Converts an HTTP request to a [`ScanRequest`]: path, query, token, forwarded headers and body are each
+//! validated here, once.
 
 use std::borrow::Cow;
 
@@ -10,108 +10,57 @@ use axum::{
 use percent_encoding::percent_decode_str;
 use url::form_urlencoded;
 
-use super::{AppState, body, client::Client, connection::Peer, encrypted_file, forward};
+use super::{
+    AppState, body, client::Client, connection::Peer, encrypted_file, forward,
+    request_error::RequestError,
+};
 use crate::{
-    keys::OpenError,
     media::{MediaId, MediaRequest, Thumbnail, Variant},
     scan::{ScanRequest, Wants},
 };
 
-/// Why a request is refused before the scanner hears of it. One row of the contract's table each.
-#[derive(Debug, thiserror::Error)]
-pub enum RequestError {
-    /// The body, or what was sealed in it, is not what it should be. Never quotes it.
-    #[error("malformed body: {what}")]
-    MalformedJson {
-        /// What is wrong with it.
-        what: &'static str,
-    },
-    /// The body is over `web.max_body_size`.
-    #[error("the body is larger than {limit} bytes")]
-    BodyTooLarge {
-        /// Bytes.
-        limit: usize,
-    },
-    /// The body was not whole in time.
-    #[error("the body took too long")]
-    BodyTimedOut,
-    /// The client broke off, or framed its body wrongly.
-    #[error("the body broke off")]
-    BodyBroken(#[source] axum::Error),
-    /// A field of the key is a string that is not base64, or has a wrong length.
-    #[error("{field} is not base64 of the right length")]
-    Undecodable {
-        /// Its name.
-        field: &'static str,
-    },
-    /// An `encrypted_body` object that lacks a part, or that holds no text.
-    #[error("bad encrypted body: {what}")]
-    BadDecryption {
-        /// What is wrong with it.
-        what: &'static str,
-    },
-    /// An `encrypted_body` that is not for our key, or damaged.
-    #[error("the encrypted body does not open")]
-    Unopened(#[source] OpenError),
-    /// More than one `Authorization` header: it is not for us to choose whose request it is.
-    #[error("several Authorization headers")]
-    SeveralTokens,
-    /// The name in the path cannot be a media's.
-    #[error("the path names no possible media")]
-    ImpossibleName,
-    /// No homeserver is configured for the request's Host.
-    #[error("no homeserver for the request's Host")]
-    NoHomeserver,
-    /// A range that lies outside the media.
-    #[error("the range lies outside the media's {length} bytes")]
-    RangeNotSatisfiable {
-        /// Bytes of the media.
-        length: u64,
-    },
-}
-
-/// `{serverName}/{mediaId}[/{fileName}]`, as it was sent, and none of them empty.
+/// `{serverName}/{mediaId}[/{fileName}]`, still percent-encoded; no segment is empty.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Path<'path> {
+pub(super) struct MediaPath<'path> {
     server_name: &'path str,
     media_id: &'path str,
     pub(super) file_name: Option<&'path str>,
 }
 
-/// What a GET route asks for.
+/// GET routes that name media in the path.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Plain {
+pub(super) enum MediaRoute {
     Download,
     Thumbnail,
     Scan,
 }
 
-/// The request of a GET route.
-pub(super) fn plain(
+/// Builds the scan request of a GET route.
+pub(super) fn parse_unencrypted(
     state: &AppState,
-    client: Peer,
+    peer: Peer,
     parts: &Parts,
     media: MediaId,
-    what: Plain,
+    route: MediaRoute,
 ) -> Result<ScanRequest, RequestError> {
-    let mut query = Query::of(&parts.uri);
+    let mut query = Query::parse(&parts.uri);
     let timeout_ms = query.timeout_ms.take();
-    let variant = match what {
-        Plain::Thumbnail => Variant::Thumbnail(query.thumbnail),
-        Plain::Download | Plain::Scan => Variant::Original,
+    let variant = match route {
+        MediaRoute::Thumbnail => Variant::Thumbnail(query.thumbnail),
+        MediaRoute::Download | MediaRoute::Scan => Variant::Original,
     };
-    let wants = match what {
-        Plain::Download | Plain::Thumbnail => Wants::Media,
-        Plain::Scan => Wants::Verdict,
+    let wants = match route {
+        MediaRoute::Download | MediaRoute::Thumbnail => Wants::Media,
+        MediaRoute::Scan => Wants::Verdict,
     };
-    let fetch = media_request(state, client, parts, media, variant, timeout_ms)?;
+    let fetch = media_request(state, peer, parts, media, variant, timeout_ms)?;
     Ok(ScanRequest { fetch, decryption: None, wants })
 }
 
-/// The request of a POST route.
-pub(super) async fn encrypted(
+/// Reads the body and builds the scan request of a POST route.
+pub(super) async fn parse_encrypted(
     state: &AppState,
-    client: Peer,
+    peer: Peer,
     parts: &Parts,
     body: Body,
     wants: Wants,
@@ -119,68 +68,71 @@ pub(super) async fn encrypted(
     let settings = &state.settings;
     let body =
         body::read(body, &parts.headers, settings.max_body_size, settings.body_timeout).await?;
-    // Some 100 µs of curve arithmetic: less than handing it to another thread and back is worth.
+    // Decryption takes about 100 µs: too short to be worth a transfer to another thread.
     let parsed = encrypted_file::parse(&body, |ciphertext, mac, ephemeral| {
         state.keys.open(ciphertext, mac, ephemeral)
     })?;
-    let timeout_ms = Query::of(&parts.uri).timeout_ms;
-    let fetch = media_request(state, client, parts, parsed.media, Variant::Original, timeout_ms)?;
+    let timeout_ms = Query::parse(&parts.uri).timeout_ms;
+    let fetch = media_request(state, peer, parts, parsed.media, Variant::Original, timeout_ms)?;
     Ok(ScanRequest { fetch, decryption: Some(parsed.decryption), wants })
 }
 
 fn media_request(
     state: &AppState,
-    client: Peer,
+    peer: Peer,
     parts: &Parts,
     media: MediaId,
     variant: Variant,
     timeout_ms: Option<String>,
 ) -> Result<MediaRequest, RequestError> {
     let settings = &state.settings;
-    let client = Client::of(parts, client, &settings.trusted_proxies);
-    let told = client.address.filter(|_| settings.forward_client_address);
+    let client = Client::from_request(parts, peer, &settings.trusted_proxies);
+    let forwarded_address = client.address.filter(|_| settings.forward_client_address);
     let requester = forward::requester(
         &parts.headers,
         &settings.headers_to_forward,
         client.host.as_deref(),
-        told,
+        forwarded_address,
     )?;
-    let origin =
-        state.homeservers.choose(client.host.as_deref()).ok_or(RequestError::NoHomeserver)?;
+    let origin = state
+        .homeservers
+        .origin_for_host(client.host.as_deref())
+        .ok_or(RequestError::NoHomeserver)?;
     Ok(MediaRequest { media, variant, timeout_ms, origin, requester })
 }
 
-impl<'path> Path<'path> {
-    /// Before anything is decoded: that would turn `%2f` into a separator.
-    pub(super) fn of(path: &'path str) -> Option<Self> {
+impl<'path> MediaPath<'path> {
+    /// Splits the path before decoding, which would turn `%2f` into a separator.
+    pub(super) fn parse(path: &'path str) -> Option<Self> {
         let mut segments = path.split('/');
         let (server_name, media_id, file_name) =
             (segments.next()?, segments.next()?, segments.next());
         let all = [Some(server_name), Some(media_id), file_name];
-        let whole = segments.next().is_none() && all.into_iter().flatten().all(|it| !it.is_empty());
-        whole.then_some(Self { server_name, media_id, file_name })
+        let complete = segments.next().is_none()
+            && all.into_iter().flatten().all(|segment| !segment.is_empty());
+        complete.then_some(Self { server_name, media_id, file_name })
     }
 
-    /// The media that it names, and the file name after it.
+    /// Percent-decodes and validates the media ID and the file name.
     pub(super) fn decode(self) -> Result<(MediaId, Option<String>), RequestError> {
         let (server_name, media_id) = (decode(self.server_name)?, decode(self.media_id)?);
         let media =
-            MediaId::parse(&server_name, &media_id).map_err(|_| RequestError::ImpossibleName)?;
+            MediaId::parse(&server_name, &media_id).map_err(|_| RequestError::InvalidMediaId)?;
         Ok((media, self.file_name.map(|name| decode(name).map(Cow::into_owned)).transpose()?))
     }
 }
 
 fn decode(segment: &str) -> Result<Cow<'_, str>, RequestError> {
     let decoded =
-        percent_decode_str(segment).decode_utf8().map_err(|_| RequestError::ImpossibleName)?;
-    let escapes = decoded == "." || decoded == "..";
-    if escapes || decoded.contains(['/', '\\', '\0']) {
-        return Err(RequestError::ImpossibleName);
+        percent_decode_str(segment).decode_utf8().map_err(|_| RequestError::InvalidMediaId)?;
+    let is_dot_segment = decoded == "." || decoded == "..";
+    if is_dot_segment || decoded.contains(['/', '\\', '\0']) {
+        return Err(RequestError::InvalidMediaId);
     }
     Ok(decoded)
 }
 
-/// The query parameters that are passed on; the others are ignored.
+/// Query parameters that are passed on to the homeserver; all others are ignored.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 struct Query {
     thumbnail: Thumbnail,
@@ -188,8 +140,8 @@ struct Query {
 }
 
 impl Query {
-    /// Of a repeated parameter the first counts.
-    fn of(uri: &Uri) -> Self {
+    /// Parses the query; the first occurrence of a repeated parameter wins.
+    fn parse(uri: &Uri) -> Self {
         let mut query = Self::default();
         for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
             let field = match &*name {
@@ -213,21 +165,21 @@ mod tests {
 
     use super::*;
 
-    fn named(path: &str) -> Result<(MediaId, Option<String>), RequestError> {
-        Path::of(path).unwrap().decode()
+    fn parse_path(path: &str) -> Result<(MediaId, Option<String>), RequestError> {
+        MediaPath::parse(path).unwrap().decode()
     }
 
     #[test]
-    fn a_path_names_a_media_and_perhaps_a_file() {
-        let (media, file_name) = named("example.org:8448/abc_-9").unwrap();
+    fn parses_path_with_and_without_file_name() {
+        let (media, file_name) = parse_path("example.org:8448/abc_-9").unwrap();
         assert_eq!((&*media.to_string(), file_name), ("mxc://example.org:8448/abc_-9", None));
-        let (media, file_name) = named("%65xample.org/abc/na%C3%AFve%20name.png").unwrap();
+        let (media, file_name) = parse_path("%65xample.org/abc/na%C3%AFve%20name.png").unwrap();
         assert_eq!(media.to_string(), "mxc://example.org/abc");
         assert_eq!(file_name.as_deref(), Some("naïve name.png"));
     }
 
     #[test]
-    fn a_hostile_path_names_nothing() {
+    fn rejects_hostile_paths() {
         for path in [
             "../abc",
             "%2e%2e/abc",
@@ -247,20 +199,20 @@ mod tests {
             "example.org/abc/%00",
             "example.org/abc/%ff",
         ] {
-            assert!(matches!(named(path), Err(RequestError::ImpossibleName)), "{path}");
+            assert!(matches!(parse_path(path), Err(RequestError::InvalidMediaId)), "{path}");
         }
         for path in
             ["", "/", "example.org", "example.org/", "/abc", "example.org//x", "a/b/", "a/b/c/d"]
         {
-            assert_eq!(Path::of(path), None, "{path}");
+            assert_eq!(MediaPath::parse(path), None, "{path}");
         }
     }
 
     #[test]
-    fn of_a_repeated_parameter_the_first_counts_and_unknown_ones_are_ignored() {
+    fn query_keeps_first_value_and_ignores_unknown_parameters() {
         let uri =
             "/x?width=1&width=2&allow_redirect=true&method=sc%61le&timeout_ms=20&access_token=s";
-        let query = Query::of(&uri.parse().unwrap());
+        let query = Query::parse(&uri.parse().unwrap());
         let thumbnail = Thumbnail {
             width: Some("1".to_owned()),
             method: Some("scale".to_owned()),
@@ -268,21 +220,21 @@ mod tests {
         };
         assert_eq!(query, Query { thumbnail, timeout_ms: Some("20".to_owned()) });
         assert_eq!(
-            Query::of(&"/x?%ff=%ff&width=%zz".parse().unwrap()).thumbnail.width.as_deref(),
+            Query::parse(&"/x?%ff=%ff&width=%zz".parse().unwrap()).thumbnail.width.as_deref(),
             Some("%zz")
         );
     }
 
     proptest! {
         #[test]
-        fn any_path_is_read_or_refused(path in "\\PC{0,60}") {
-            let _ = Path::of(&path).map(Path::decode);
+        fn arbitrary_path_is_parsed_or_rejected(path in "\\PC{0,60}") {
+            let _ = MediaPath::parse(&path).map(MediaPath::decode);
         }
 
         #[test]
-        fn any_bytes_in_a_name_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 1..20)) {
+        fn arbitrary_bytes_in_path_are_parsed_or_rejected(bytes in prop::collection::vec(any::<u8>(), 1..20)) {
             let encoded = percent_encode(&bytes, NON_ALPHANUMERIC);
-            if let Ok((media, _)) = named(&format!("{encoded}/{encoded}")) {
+            if let Ok((media, _)) = parse_path(&format!("{encoded}/{encoded}")) {
                 prop_assert_eq!(media.media_id().as_bytes(), &*bytes);
             }
         }

@@ -1,4 +1,4 @@
-//! An answer of these headers and no others. Knows nothing of what it says.
+//! Builds responses from status, headers and body.
 
 use axum::{
     body::Body,
@@ -7,18 +7,18 @@ use axum::{
 };
 use serde::Serialize;
 
-/// `body` in JSON, which nobody is to keep.
+/// Builds a JSON response with `Cache-Control: no-store`.
 pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response {
-    // It fails for maps whose keys are no text: nothing here is one.
+    // Serialization fails only for maps with non-string keys; no response body contains a map.
     let body = serde_json::to_vec(body).unwrap_or_default();
-    // With what every answer gets after these: a map that has to grow is made anew.
+    // Capacity for the headers that every response gets later: growing would reallocate the map.
     let mut headers = HeaderMap::with_capacity(10);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    with(status, headers, body.into())
+    build(status, headers, body.into())
 }
 
-pub(super) fn with(status: StatusCode, headers: HeaderMap, body: Body) -> Response {
+pub(super) fn build(status: StatusCode, headers: HeaderMap, body: Body) -> Response {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     *response.headers_mut() = headers;

@@ -1,8 +1,8 @@
-//! The contract's routes: from a method and a path to a handler, and what surrounds all of them: CORS, one line in
-//! the log, a net for panics. Knows no request's content.
+//! Routing from method and path to a handler, and the common layers of all handlers: CORS, request log, panic
+//! handling.
 //!
-//! A path is taken apart here, once, as it was sent: a router of axum's would do so for its own parameters, and each
-//! of its layers would put a request's future into another box: a fifth of what an answer from memory took outside the kernel.
+//! The path is split here, once, before decoding. axum's router is not used: each of its layers boxes the future
+//! of a request, which took a fifth of the user-space time of a response served from memory.
 
 use std::{any::Any, convert::Infallible, panic::AssertUnwindSafe, pin::pin, sync::Arc};
 
@@ -16,19 +16,19 @@ use futures_util::FutureExt;
 use hyper::service::{Service, service_fn};
 
 use super::{
-    Live,
+    CurrentState,
     connection::Peer,
     error::ApiError,
     handlers,
-    logging::{Observer, Outcome},
-    request::{Path, Plain},
+    logging::{RequestLog, ResponseSummary},
+    request::{MediaPath, MediaRoute},
 };
 use crate::scan::Wants;
 
-/// Below it are all routes.
+/// Common prefix of all routes.
 const PREFIX: &str = "_matrix/media_proxy/unstable/";
 
-/// On every answer, not on preflights alone: browsers hide an error without them.
+/// Headers of every response, not only of preflights: browsers hide error responses without them.
 const CORS: [(HeaderName, HeaderValue); 5] = [
     (header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*")),
     (header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, HEAD, POST, OPTIONS")),
@@ -45,67 +45,72 @@ const CORS: [(HeaderName, HeaderValue); 5] = [
     (header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400")),
 ];
 
-/// What a path leads to.
+/// Route that a path matches.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Route<'path> {
-    Plain(Plain, Path<'path>),
+    Unencrypted(MediaRoute, MediaPath<'path>),
     Encrypted(Wants),
     PublicKey,
     Unknown,
 }
 
-/// All routes, to be served.
-pub struct Routes(Arc<Shared>);
+/// All routes as a service.
+pub struct Routes(Arc<RouteState>);
 
-struct Shared {
-    live: Live,
-    observer: Observer,
+struct RouteState {
+    current: CurrentState,
+    request_log: RequestLog,
 }
 
 impl Routes {
-    /// All routes, by what is in force when a request comes.
+    /// Creates the routes. Each request uses the state that is current when it arrives.
     #[must_use]
-    pub fn new(live: Live) -> Self {
-        let observer = Observer::new(Arc::clone(&live.now().metrics));
-        Self(Arc::new(Shared { live, observer }))
+    pub fn new(current: CurrentState) -> Self {
+        let request_log = RequestLog::new(Arc::clone(&current.load().metrics));
+        Self(Arc::new(RouteState { current, request_log }))
     }
 
-    /// For the requests of one client.
+    /// Returns the service for the connection of one peer.
     #[must_use]
-    pub fn of(
+    pub fn for_peer(
         &self,
-        client: Peer,
+        peer: Peer,
     ) -> impl Service<Request, Response = Response, Error = Infallible, Future: Send> + Send + use<>
     {
-        // Each connection counts who holds it by itself: a count that all processors change at each request is dear.
-        let connection = Arc::new((Arc::clone(&self.0), client));
+        // One reference count for each connection: a global count, changed by all processors for each request, would
+        // be contended.
+        let connection = Arc::new((Arc::clone(&self.0), peer));
         service_fn(move |request| {
             let connection = Arc::clone(&connection);
             async move {
-                let (shared, client) = &*connection;
-                let Shared { live, observer } = &**shared;
+                let (state, peer) = &*connection;
+                let RouteState { current, request_log } = &**state;
                 let handle = async |route: Route<'_>, parts: &Parts, body| {
-                    handle(live, *client, route, parts, body).await
+                    handle(current, *peer, route, parts, body).await
                 };
-                Ok(surround(observer, request, handle).await)
+                Ok(with_common_layers(request_log, request, handle).await)
             }
         })
     }
 }
 
 impl<'path> Route<'path> {
-    /// A slash more at either end is one too many, and ignored.
-    fn of(path: &'path str) -> Self {
-        let Some(below) = path.trim_matches('/').strip_prefix(PREFIX) else { return Self::Unknown };
+    /// Matches a path; additional slashes at either end are ignored.
+    fn parse(path: &'path str) -> Self {
+        let Some(suffix) = path.trim_matches('/').strip_prefix(PREFIX) else {
+            return Self::Unknown;
+        };
         let (name, rest) =
-            below.split_once('/').map_or((below, None), |(name, rest)| (name, Some(rest)));
-        let named = rest.and_then(Path::of);
-        match (name, named) {
-            ("download", Some(path)) => Self::Plain(Plain::Download, path),
+            suffix.split_once('/').map_or((suffix, None), |(name, rest)| (name, Some(rest)));
+        let media_path = rest.and_then(MediaPath::parse);
+        match (name, media_path) {
+            ("download", Some(path)) => Self::Unencrypted(MediaRoute::Download, path),
             ("thumbnail", Some(path)) if path.file_name.is_none() => {
-                Self::Plain(Plain::Thumbnail, path)
+                Self::Unencrypted(MediaRoute::Thumbnail, path)
             }
-            ("scan", Some(path)) if path.file_name.is_none() => Self::Plain(Plain::Scan, path),
+            ("scan", Some(path)) if path.file_name.is_none() => {
+                Self::Unencrypted(MediaRoute::Scan, path)
+            }
             ("download_encrypted", _) if rest.is_none() => Self::Encrypted(Wants::Media),
             ("scan_encrypted", _) if rest.is_none() => Self::Encrypted(Wants::Verdict),
             ("public_key", _) if rest.is_none() => Self::PublicKey,
@@ -113,12 +118,12 @@ impl<'path> Route<'path> {
         }
     }
 
-    /// As the log and the metrics name it.
+    /// Name in the log and in metric labels.
     fn name(self) -> &'static str {
         match self {
-            Self::Plain(Plain::Download, _) => "download",
-            Self::Plain(Plain::Thumbnail, _) => "thumbnail",
-            Self::Plain(Plain::Scan, _) => "scan",
+            Self::Unencrypted(MediaRoute::Download, _) => "download",
+            Self::Unencrypted(MediaRoute::Thumbnail, _) => "thumbnail",
+            Self::Unencrypted(MediaRoute::Scan, _) => "scan",
             Self::Encrypted(Wants::Media) => "download_encrypted",
             Self::Encrypted(Wants::Verdict) => "scan_encrypted",
             Self::PublicKey => "public_key",
@@ -128,55 +133,54 @@ impl<'path> Route<'path> {
 }
 
 async fn handle(
-    live: &Live,
-    client: Peer,
+    current: &CurrentState,
+    peer: Peer,
     route: Route<'_>,
     parts: &Parts,
     body: Body,
-) -> (Response, Outcome) {
-    const READ: &str = "GET,HEAD,OPTIONS";
+) -> (Response, ResponseSummary) {
+    const READ_METHODS: &str = "GET,HEAD,OPTIONS";
     let method = &parts.method;
-    let reads = method == Method::GET || method == Method::HEAD;
+    let is_read = method == Method::GET || method == Method::HEAD;
     match route {
         Route::Unknown => handlers::unknown_route(),
         _ if method == Method::OPTIONS => handlers::preflight(),
-        Route::Plain(what, path) if reads => {
-            handlers::plain(&live.now(), client, parts, path, what).await
+        Route::Unencrypted(route, path) if is_read => {
+            handlers::unencrypted(&current.load(), peer, parts, path, route).await
         }
-        Route::PublicKey if reads => handlers::public_key(&live.now()),
-        Route::Plain(..) | Route::PublicKey => handlers::unknown_method(READ),
-        // Boxed: a connection would have the place for it from its start.
+        Route::PublicKey if is_read => handlers::public_key(&current.load()),
+        Route::Unencrypted(..) | Route::PublicKey => handlers::unknown_method(READ_METHODS),
+        // Boxed: otherwise every connection would reserve memory for this future.
         Route::Encrypted(wants) if method == Method::POST => {
-            Box::pin(handlers::encrypted(&live.now(), client, parts, body, wants)).await
+            Box::pin(handlers::encrypted(&current.load(), peer, parts, body, wants)).await
         }
         Route::Encrypted(_) => handlers::unknown_method("POST,OPTIONS"),
     }
 }
 
-/// An answer with all that every answer has, whoever gives it; apart, so that tests can give their own.
-async fn surround(
-    observer: &Observer,
+/// Calls `handle` within the common layers. Generic, so that tests can supply a handler.
+async fn with_common_layers(
+    request_log: &RequestLog,
     request: Request,
-    handle: impl AsyncFnOnce(Route<'_>, &Parts, Body) -> (Response, Outcome),
+    handle: impl AsyncFnOnce(Route<'_>, &Parts, Body) -> (Response, ResponseSummary),
 ) -> Response {
     let (parts, body) = request.into_parts();
-    let route = Route::of(parts.uri.path());
-    // Pinned where they are made: each future around them would have the place for them twice, to be given them and to
-    // wait for them.
-    let answered = pin!(async {
-        let handled = pin!(handle(route, &parts, body));
-        let caught = AssertUnwindSafe(handled).catch_unwind().await;
-        let (mut response, outcome) = caught.unwrap_or_else(panicked);
-        complete(&mut response);
+    let route = Route::parse(parts.uri.path());
+    // Pinned in place: passing the futures by value would reserve their memory twice in each enclosing future.
+    let response = pin!(async {
+        let handler = pin!(handle(route, &parts, body));
+        let result = AssertUnwindSafe(handler).catch_unwind().await;
+        let (mut response, summary) = result.unwrap_or_else(internal_error);
+        add_common_headers(&mut response);
         if parts.method == Method::HEAD {
             *response.body_mut() = Body::empty();
         }
-        (response, outcome)
+        (response, summary)
     });
-    observer.observe(route.name(), &parts.method, answered).await
+    request_log.record(route.name(), &parts.method, response).await
 }
 
-fn complete(response: &mut Response) {
+fn add_common_headers(response: &mut Response) {
     let length = response.body().size_hint().exact();
     let headers = response.headers_mut();
     if let Some(length) = length
@@ -190,10 +194,10 @@ fn complete(response: &mut Response) {
     }
 }
 
-/// The panic's own message is in the log already, by the hook that all panics run through.
-fn panicked(_: Box<dyn Any + Send>) -> (Response, Outcome) {
-    tracing::error!("a handler panicked");
-    (ApiError::internal().into_response(), Outcome::default())
+/// Builds the response after a panic, whose message the panic hook has already logged.
+fn internal_error(_: Box<dyn Any + Send>) -> (Response, ResponseSummary) {
+    tracing::error!("request handler panicked");
+    (ApiError::internal().into_response(), ResponseSummary::default())
 }
 
 #[cfg(test)]
@@ -204,16 +208,16 @@ mod tests {
     use super::*;
     use crate::metrics::ROUTES;
 
-    async fn ask(method: Method, path: &str) -> (StatusCode, Response, String) {
+    async fn call(method: Method, path: &str) -> (StatusCode, Response, String) {
         let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
         let handle = async |route: Route<'_>, parts: &Parts, _body| match route {
-            Route::PublicKey => panic!("of a test"),
+            Route::PublicKey => panic!("panic in a test"),
             Route::Unknown => handlers::unknown_route(),
             _ if parts.method == Method::OPTIONS => handlers::preflight(),
             _ if parts.method == Method::POST => handlers::unknown_method("GET,HEAD,OPTIONS"),
-            _ => ("whole".into_response(), Outcome::default()),
+            _ => ("body".into_response(), ResponseSummary::default()),
         };
-        let response = surround(&Observer::default(), request, handle).await;
+        let response = with_common_layers(&RequestLog::default(), request, handle).await;
         let (parts, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         let body = String::from_utf8(body.to_vec()).unwrap();
@@ -223,12 +227,12 @@ mod tests {
     const UNRECOGNIZED: &str = r#"{"errcode":"M_UNRECOGNIZED","error":"Unrecognized request"}"#;
 
     #[tokio::test]
-    async fn every_answer_carries_each_cors_header_once() {
+    async fn every_response_has_each_cors_header_once() {
         let scan = |media: &str| format!("/{PREFIX}scan/{media}");
         for (method, path, expected, body) in [
-            (Method::GET, scan("a/b"), 200, "whole"),
-            (Method::GET, scan("a/b/?x=1"), 200, "whole"),
-            (Method::GET, scan("a/%ff"), 200, "whole"),
+            (Method::GET, scan("a/b"), 200, "body"),
+            (Method::GET, scan("a/b/?x=1"), 200, "body"),
+            (Method::GET, scan("a/%ff"), 200, "body"),
             (Method::HEAD, scan("a/b"), 200, ""),
             (Method::OPTIONS, scan("a/b"), 200, ""),
             (Method::POST, scan("a/b"), 405, UNRECOGNIZED),
@@ -242,7 +246,7 @@ mod tests {
                 r#"{"reason":"M_UNKNOWN","info":"Internal error"}"#,
             ),
         ] {
-            let (status, response, found) = ask(method.clone(), &path).await;
+            let (status, response, found) = call(method.clone(), &path).await;
             assert_eq!((status.as_u16(), &*found), (expected, body), "{method} {path}");
             for (name, value) in CORS {
                 let values: Vec<_> = response.headers().get_all(&name).iter().collect();
@@ -252,13 +256,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn head_has_the_length_of_get() {
-        let (_, response, _) = ask(Method::HEAD, &format!("/{PREFIX}scan/a/b")).await;
-        assert_eq!(response.headers()["content-length"], "5");
+    async fn head_has_content_length_of_get() {
+        let (_, response, _) = call(Method::HEAD, &format!("/{PREFIX}scan/a/b")).await;
+        assert_eq!(response.headers()["content-length"], "4");
     }
 
     #[test]
-    fn a_path_leads_to_its_route_or_to_none() {
+    fn matches_paths_to_routes() {
         for (path, name) in [
             ("download/a/b", "download"),
             ("download/a/b/c", "download"),
@@ -283,14 +287,14 @@ mod tests {
             ("scan_encrypted/a/b", "unknown"),
             ("public_key/x", "unknown"),
         ] {
-            assert_eq!(Route::of(&format!("/{PREFIX}{path}")).name(), name, "{path}");
+            assert_eq!(Route::parse(&format!("/{PREFIX}{path}")).name(), name, "{path}");
         }
         for (name, _) in ROUTES {
             let path = [name, &format!("{name}/a/b")].map(|path| format!("/{PREFIX}{path}"));
-            assert!(path.iter().any(|path| Route::of(path).name() == name), "{name}");
+            assert!(path.iter().any(|path| Route::parse(path).name() == name), "{name}");
         }
-        assert_eq!(Route::of(&format!("//{PREFIX}public_key")), Route::PublicKey);
-        assert_eq!(Route::of("/other/scan/a/b"), Route::Unknown);
-        assert_eq!(Route::of(""), Route::Unknown);
+        assert_eq!(Route::parse(&format!("//{PREFIX}public_key")), Route::PublicKey);
+        assert_eq!(Route::parse("/other/scan/a/b"), Route::Unknown);
+        assert_eq!(Route::parse(""), Route::Unknown);
     }
 }

@@ -1,21 +1,21 @@
-//! Input that two parsers could read differently: the service has one interpretation of it, or
-//! rejects it. The table in `docs/encrypted-files.md` lists these cases.
+//! Tests of input that parsers interpret differently: the service has a single interpretation of it or rejects it.
+//! `docs/encrypted-files.md` lists these cases.
 
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::{
     EncryptedMedia, parse,
-    tests::{file, is_malformed, never, parse_file, with},
+    tests::{file, is_malformed, no_decryption, parse_file, with},
 };
-use crate::http::request::RequestError;
+use crate::http::request_error::RequestError;
 
-/// Parses text as a body in the clear, and as the contents of an `encrypted_body`.
+/// Parses text as a plaintext body, and as the plaintext of an `encrypted_body`.
 fn parse_both(text: &str) -> [Result<EncryptedMedia, RequestError>; 2] {
     let sealed = r#"{"encrypted_body":{"ciphertext":"c","mac":"m","ephemeral":"e"}}"#;
     let contents = text.as_bytes().to_vec();
     [
-        parse(text.as_bytes(), never),
+        parse(text.as_bytes(), no_decryption),
         parse(sealed.as_bytes(), |_, _, _| Ok(Zeroizing::new(contents))),
     ]
 }
@@ -39,7 +39,7 @@ fn body(file: &Value) -> String {
     json!({ "file": file }).to_string()
 }
 
-/// The body with `fragment` as the first or the last member of an object in it.
+/// Returns the body with `fragment` as the first or the last member of the given object.
 fn with_member(object: &str, fragment: &str, first: bool) -> String {
     let mut parent = file();
     let child = parent.pointer_mut(object).unwrap();
@@ -60,7 +60,7 @@ fn escaped(name: &str) -> String {
 }
 
 #[test]
-fn a_repeated_field_is_malformed_in_every_object() {
+fn rejects_repeated_field_in_every_object() {
     for (object, names) in [
         ("", &["v", "key", "iv", "hashes", "url"][..]),
         ("/key", &["kty", "alg", "ext", "key_ops", "k"]),
@@ -85,22 +85,22 @@ fn a_repeated_field_is_malformed_in_every_object() {
 }
 
 #[test]
-fn a_repeated_encrypted_body_or_part_of_one_is_rejected() {
+fn rejects_repeated_encrypted_body_and_repeated_part() {
     let sealed = r#"{"ciphertext":"c","mac":"m","ephemeral":"e"}"#;
     for (first, second) in [(sealed, sealed), ("null", sealed), (sealed, "null")] {
         let text = format!(r#"{{"encrypted_body":{first},"encrypted_\u0062ody":{second}}}"#);
-        assert!(is_malformed(&parse(text.as_bytes(), never)), "{text}");
+        assert!(is_malformed(&parse(text.as_bytes(), no_decryption)), "{text}");
     }
     for part in ["ciphertext", "mac", "ephemeral", "\\u006dac"] {
         let sealed = sealed.replacen('{', &format!("{{\"{part}\":\"x\","), 1);
         let text = format!(r#"{{"encrypted_body":{sealed}}}"#);
-        let outcome = parse(text.as_bytes(), never);
+        let outcome = parse(text.as_bytes(), no_decryption);
         assert!(matches!(outcome, Err(RequestError::BadDecryption { .. })), "{text}");
     }
 }
 
 #[test]
-fn unknown_fields_are_ignored_whatever_they_hold() {
+fn ignores_unknown_fields_with_any_value() {
     let deep = format!("{}1{}", "[".repeat(1000), "]".repeat(1000));
     let values = ["1", "null", "1e999", "-0", r#""\ud800""#, r#"{"k":1,"k":2}"#, &deep];
     for object in ["", "/key", "/hashes"] {
@@ -120,7 +120,7 @@ fn unknown_fields_are_ignored_whatever_they_hold() {
 }
 
 #[test]
-fn a_known_field_is_the_text_that_its_escapes_mean() {
+fn decodes_escapes_in_names_and_values() {
     let text = body(&file());
     assert_same(&text.replace("A256CTR", "\\u0041256CTR"));
     assert_same(&text.replace("mxc://", "mxc:\\/\\/"));
@@ -131,12 +131,12 @@ fn a_known_field_is_the_text_that_its_escapes_mean() {
             assert_malformed(&text.replace(name, &format!("{name}{broken}")));
         }
     }
-    // A name with half a surrogate pair has no text.
+    // A name with a lone surrogate is not valid text.
     assert_malformed(&with_member("", r#""\ud800":1"#, true));
 }
 
 #[test]
-fn text_that_is_not_json_is_malformed_as_a_whole() {
+fn rejects_text_with_any_invalid_json() {
     let text = body(&file());
     let fields = text.strip_suffix('}').unwrap();
     for text in [
@@ -154,14 +154,14 @@ fn text_that_is_not_json_is_malformed_as_a_whole() {
         assert_malformed(&text);
     }
     let utf16: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
-    assert!(is_malformed(&parse(&utf16, never)));
+    assert!(is_malformed(&parse(&utf16, no_decryption)));
     assert_same(&format!(" \t\r\n{text}\n"));
 }
 
 #[test]
-fn base64_has_one_reading() {
-    // The field and the bytes that precede its last, partly used character.
-    let last = |pointer: &str, replacement: &str| {
+fn base64_has_a_single_interpretation() {
+    // Returns the file with the last, partly used character of a field replaced.
+    let with_last = |pointer: &str, replacement: &str| {
         let text = file().pointer(pointer).unwrap().as_str().unwrap().to_owned();
         with(pointer, json!(format!("{}{replacement}", &text[..text.len() - 1])))
     };
@@ -172,10 +172,10 @@ fn base64_has_one_reading() {
         ("/hashes/sha256", ["A", "B", "D", "A=", "B=", "D="]),
     ] {
         for end in ends {
-            assert_same(&body(&last(pointer, end)));
+            assert_same(&body(&with_last(pointer, end)));
         }
     }
-    // Nothing is skipped: whitespace, padding within or beyond the text, the other alphabet.
+    // Whitespace, padding within or beyond the text, and the other alphabet are not skipped.
     for pointer in ["/iv", "/key/k", "/hashes/sha256"] {
         let text = file().pointer(pointer).unwrap().as_str().unwrap().to_owned();
         let (start, rest) = text.split_at(4);
@@ -199,16 +199,16 @@ fn base64_has_one_reading() {
             text.replace('A', "Ａ") + "Ａ",
         ] {
             for outcome in parse_both(&body(&with(pointer, json!(wrong)))) {
-                let refused = matches!(outcome, Err(RequestError::Undecodable { .. }));
-                assert!(refused, "{pointer} {wrong:?}");
+                let rejected = matches!(outcome, Err(RequestError::InvalidKeyField { .. }));
+                assert!(rejected, "{pointer} {wrong:?}");
             }
         }
     }
 }
 
 #[test]
-fn a_key_has_one_algorithm() {
-    // Other operations and a repeated operation change nothing in how a file is decrypted.
+fn accepts_only_the_specified_key_algorithm() {
+    // Additional and repeated operations do not affect decryption.
     for key_ops in [
         json!(["decrypt", "encrypt"]),
         json!(["encrypt", "decrypt", "decrypt"]),
@@ -238,7 +238,7 @@ fn a_key_has_one_algorithm() {
 }
 
 #[test]
-fn an_mxc_uri_is_taken_as_it_is_or_refused() {
+fn accepts_mxc_uri_verbatim_or_rejects_it() {
     for uri in [
         "MXC://example.org/abc",
         "mxc:example.org/abc",
@@ -261,7 +261,7 @@ fn an_mxc_uri_is_taken_as_it_is_or_refused() {
     ] {
         assert_malformed(&body(&with("/url", json!(uri))));
     }
-    // No case folding, no default port, no leading zeros removed: another name is another media.
+    // No normalization of case, default port or leading zeros: a different name identifies different media.
     for uri in ["mxc://EXAMPLE.org/abc", "mxc://example.org:08448/abc"] {
         let parsed = parse_file(&with("/url", json!(uri))).unwrap();
         assert_eq!(parsed.media.to_string(), uri);
