@@ -1,12 +1,12 @@
 /*
-  Kinds of files that are hardly ever sent to be read, and often to have somebody start what is in them: shortcuts,
-  pages that are programs, images of disks (which arrive without the mark that files from elsewhere have).
+  Kinds of files that are rarely sent as documents, but often used to make the recipient start a program: shortcuts,
+  HTML applications, disk images (the files in which lack the mark of the web).
 */
 
 private rule Markup
 {
     condition:
-        // "<", or the mark of UTF-8, or white space before it.
+        // "<", a UTF-8 byte order mark before it, or leading white space.
         uint8(0) == 0x3C or uint32be(0) == 0xEFBBBF3C
         or ((uint8(0) == 0x20 or uint8(0) == 0x09 or uint8(0) == 0x0A or uint8(0) == 0x0D) and filesize < 4MB)
 }
@@ -14,7 +14,7 @@ private rule Markup
 rule Windows_Shortcut
 {
     meta:
-        reason = "A shortcut for Windows (LNK): it starts any program with any arguments"
+        reason = "A Windows shortcut (LNK), which can start any program"
     condition:
         // [MS-SHLLINK] 2.1: size and class.
         uint32be(0) == 0x4C000000 and uint32be(4) == 0x01140200 and uint32be(12) == 0xC0000000
@@ -23,7 +23,7 @@ rule Windows_Shortcut
 rule Internet_Shortcut
 {
     meta:
-        reason = "A shortcut to an address (URL), which may be a program on another machine"
+        reason = "An Internet shortcut (URL), which can start a program on another machine"
     strings:
         $head = /(\xEF\xBB\xBF)?\s{0,8}\[InternetShortcut\]/ nocase
         $guid = "[{000214A0-0000-0000-C000-000000000046}]" nocase
@@ -35,7 +35,7 @@ rule Internet_Shortcut
 rule Desktop_Shortcut
 {
     meta:
-        reason = "A shortcut for Linux desktops (DESKTOP): it starts any command"
+        reason = "A shortcut for Linux desktops (DESKTOP), which can run any command"
     strings:
         $head = "[Desktop Entry]"
         $command = /\n(Try)?Exec[ \t]*=/
@@ -46,7 +46,7 @@ rule Desktop_Shortcut
 rule Windows_Shell_File
 {
     meta:
-        reason = "A file that Windows' Explorer acts on: settings, a library, a search, a console, a theme, a command"
+        reason = "A file that Windows Explorer executes: settings, a library, a search, a console, a theme, a command"
     strings:
         $library = /<(libraryDescription|searchConnectorDescription|persistedQuery|MMC_ConsoleFile)[ \t\r\n>]/
         $settings = /<SettingContent[ \t\r\n>]|<PCSettings>/
@@ -59,7 +59,7 @@ rule Windows_Shell_File
 rule Windows_Registry_File
 {
     meta:
-        reason = "Entries for Windows' registry (REG)"
+        reason = "Entries for the Windows registry (REG)"
     strings:
         $head = /(\xEF\xBB\xBF)?(Windows Registry Editor Version [45]\.00|REGEDIT4)[\r\n]/
         $head_wide = { FF FE 57 00 69 00 6E 00 64 00 6F 00 77 00 73 00 20 00 52 00 65 00 67 00 69 00 73 00 74 00 72 00 79 00 20 00 45 00 64 00 69 00 74 00 6F 00 72 00 }
@@ -70,7 +70,7 @@ rule Windows_Registry_File
 rule HTML_Application
 {
     meta:
-        reason = "A page that Windows runs as a program, without a browser's limits (HTA)"
+        reason = "An HTML application (HTA), which Windows runs without a browser's restrictions"
     strings:
         $tag = /<hta:application[ \t\r\n\/>]/ nocase
     condition:
@@ -80,7 +80,7 @@ rule HTML_Application
 rule Windows_Script_File
 {
     meta:
-        reason = "A script for Windows' script host (WSF, WSC, SCT)"
+        reason = "A script for Windows Script Host (WSF, WSC, SCT)"
     strings:
         $job = /<(job|package|component|scriptlet|registration)[ \t\r\n>]/ nocase
         $script = /<script[ \t\r\n]{1,8}language[ \t]{0,4}=[ \t]{0,4}["']?(vbs|vbscript|js|jscript)/ nocase
@@ -91,15 +91,15 @@ rule Windows_Script_File
 rule Disk_Image
 {
     meta:
-        reason = "The image of a disk, CD or DVD (ISO, UDF, VHD, VHDX, DMG, WIM, FAT, NTFS)"
+        reason = "An image of a disk, CD or DVD (ISO, UDF, VHD, VHDX, DMG, WIM, FAT, NTFS)"
     strings:
         $vhdx = "vhdxfile"
         $wim = "MSWIM\x00\x00\x00"
     condition:
-        // ECMA-119: volume descriptors from sector 16 of 2048 bytes on. ECMA-167: the same place.
+        // ECMA-119, ECMA-167: volume descriptors start at sector 16 of 2048 bytes.
         (uint32be(0x8001) == 0x43443030 and uint8(0x8005) == 0x31)
         or (uint32be(0x8001) == 0x42454130 and uint8(0x8005) == 0x31)
-        // Sectors as on the disc, with 16 or 24 bytes before the data.
+        // Raw sectors, with 16 or 24 bytes before the data.
         or (uint32be(0) == 0x00FFFFFF and (uint32be(0x9311) == 0x43443030 or uint32be(0x9319) == 0x43443030))
         // VHD: a copy of the footer at the start, or the footer alone.
         or (uint32be(0) == 0x636F6E65 and uint32be(4) == 0x63746978)
@@ -107,7 +107,7 @@ rule Disk_Image
         // DMG: the trailer.
         or (filesize >= 512 and uint32be(filesize - 512) == 0x6B6F6C79 and uint32be(filesize - 508) == 4)
         or $vhdx at 0 or $wim at 0
-        // A boot sector: jump, name of the file system, signature.
+        // Boot sector: jump instruction, name of the file system, signature.
         or (uint8(0) == 0xEB and uint16be(510) == 0x55AA
             and (uint32be(54) == 0x46415431 or uint32be(82) == 0x46415433 or uint32be(3) == 0x4E544653 or uint32be(3) == 0x45584641))
 }
@@ -115,16 +115,16 @@ rule Disk_Image
 rule OneNote_Section
 {
     meta:
-        reason = "A section of OneNote, in which any file can lie behind a picture"
+        reason = "A OneNote section, which can hide any file behind a picture"
     condition:
-        // [MS-ONESTORE] 2.3.1: the kind of file; the second is a table of contents.
+        // [MS-ONESTORE] 2.3.1: file type; the second is a table of contents.
         (uint32be(0) == 0xE4525C7B and uint32be(4) == 0x8CD8A74D) or (uint32be(0) == 0xA12FFF43 and uint32be(4) == 0xD9EF764C)
 }
 
 rule OneNote_Package
 {
     meta:
-        reason = "A packed notebook of OneNote: a cabinet with sections in it"
+        reason = "A OneNote package: a cabinet file with sections"
     strings:
         $section = ".one\x00" nocase
     condition:
@@ -134,7 +134,7 @@ rule OneNote_Package
 rule Windows_Help
 {
     meta:
-        reason = "A compiled help file for Windows (CHM), whose pages may start programs"
+        reason = "A compiled help file for Windows (CHM), whose pages can start programs"
     condition:
         uint32be(0) == 0x49545346 and (uint32(4) == 2 or uint32(4) == 3)
 }
@@ -142,7 +142,7 @@ rule Windows_Help
 rule Excel_Query
 {
     meta:
-        reason = "A query for Excel (IQY), or a sheet in its exchange format (SLK) with a macro or command in it"
+        reason = "An Excel query (IQY), or a sheet in the exchange format SLK with a macro or command"
     strings:
         $query = /WEB[ \t]*\r?\n1[ \t]*\r?\n[ \t]*(https?|ftp|file|\\\\)/ nocase
         $sylk = "ID;P"
@@ -156,7 +156,7 @@ rule Excel_Query
 rule Java_Web_Start
 {
     meta:
-        reason = "A file that has a program loaded and started (JNLP, ClickOnce)"
+        reason = "A file that downloads and starts a program (JNLP, ClickOnce)"
     strings:
         $jnlp = /<jnlp[ \t\r\n>]/
         $click_once = /<deployment[ \t\r\n]/
@@ -168,7 +168,7 @@ rule Java_Web_Start
 rule Apple_Configuration_Profile
 {
     meta:
-        reason = "Settings for iPhones and Macs, which may hand the device to somebody else (MOBILECONFIG)"
+        reason = "Settings for iPhones and Macs, which can give control of the device to others (MOBILECONFIG)"
     strings:
         $list = "<plist"
         $payload = /<key>PayloadType<\/key>\s{0,16}<string>Configuration<\/string>/
@@ -179,25 +179,27 @@ rule Apple_Configuration_Profile
 rule Archive_With_Launcher
 {
     meta:
-        reason = "An archive with a shortcut, script or screen saver in it, by the names that can be seen"
+        reason = "An archive that contains a shortcut, script or screen saver, according to its file names"
     strings:
         $entry = "PK\x01\x02"
         $backwards = "\xE2\x80\xAE"
     condition:
-        // A name begins 46 bytes after its entry's beginning and is as long as the entry says. Its last four bytes as a
-        // number, in small letters: .lnk .hta .scr .pif .vbs .vbe .jse .wsf .wsh .cpl .chm .scf .url .iqy .one .iso .img .vhd vhdx
+        // A name starts at offset 46 of its entry; the entry contains the length. The numbers are the last four bytes
+        // of names, in lower case: .lnk .hta .scr .pif .vbs .vbe .jse .wsf .wsh .cpl .chm .scf .url .iqy .one .iso .img
+        // .vhd vhdx
         uint32be(0) == 0x504B0304 and for any i in (1..#entry) : (
             for any ending in (0x2E6C6E6B, 0x2E687461, 0x2E736372, 0x2E706966, 0x2E766273, 0x2E766265, 0x2E6A7365, 0x2E777366,
                 0x2E777368, 0x2E63706C, 0x2E63686D, 0x2E736366, 0x2E75726C, 0x2E697179, 0x2E6F6E65, 0x2E69736F, 0x2E696D67,
                 0x2E766864, 0x76686478) : (
                 (uint32be(@entry[i] + 42 + uint16(@entry[i] + 28)) | 0x00202020) == ending)
-            // .exe .com .bat .cmd .ps1 .jar .msi, and before it .pdf .doc .xls .ppt docx xlsx pptx .odt .rtf .txt .jpg jpeg .png .gif .mp3 .mp4
+            // .exe .com .bat .cmd .ps1 .jar .msi, preceded by .pdf .doc .xls .ppt docx xlsx pptx .odt .rtf .txt .jpg jpeg
+            // .png .gif .mp3 .mp4
             or (for any ending in (0x2E657865, 0x2E636F6D, 0x2E626174, 0x2E636D64, 0x2E707331, 0x2E6A6172, 0x2E6D7369) : (
                 (uint32be(@entry[i] + 42 + uint16(@entry[i] + 28)) | 0x00202020) == ending)
                 and for any before in (0x2E706466, 0x2E646F63, 0x2E786C73, 0x2E707074, 0x646F6378, 0x786C7378, 0x70707478,
                     0x2E6F6474, 0x2E727466, 0x2E747874, 0x2E6A7067, 0x6A706567, 0x2E706E67, 0x2E676966, 0x2E6D7033, 0x2E6D7034) : (
                     (uint32be(@entry[i] + 38 + uint16(@entry[i] + 28)) | 0x00202020) == before
                     or (uint32be(@entry[i] + 38 + uint16(@entry[i] + 28)) | 0x20202020) == before))
-            // A mark from which on letters run backwards, so that "gpj.exe" reads "exe.jpg".
+            // Right-to-left override: displays "gpj.exe" as "exe.jpg".
             or $backwards in (@entry[i] + 46..@entry[i] + 46 + uint16(@entry[i] + 28)))
 }

@@ -1,6 +1,6 @@
 /*
-  Files that are two things at once: what a viewer shows, and what somebody else takes out or runs. A media has no name
-  here, so "posing" is what content can tell: it begins as a picture, sound, video or document and carries another kind.
+  Files of two types at once: one that a viewer displays, and another that a program extracts or runs. The rules see no
+  file name, only the content: it starts as a picture, sound, video or document, and contains another type.
 */
 
 private rule Picture
@@ -41,11 +41,11 @@ private rule Document
 rule Disguised_Program
 {
     meta:
-        reason = "Begins as a picture, sound, video or document and carries a program for Windows, Linux or macOS"
+        reason = "Starts as a picture, sound, video or document, but contains a program for Windows, Linux or macOS"
     strings:
-        // Signature, processor, 14 bytes, size of the optional header, 2 bytes, its kind: PE/COFF.
+        // PE/COFF: signature, machine, 14 bytes, size of the optional header, 2 bytes, magic number.
         $windows = { 50 45 00 00 (4C 01 | 64 86 | 64 AA | C0 01 | C2 01 | C4 01) [14] (E0 | F0) 00 [2] 0B (01 | 02) }
-        // Class, byte order, version, system, padding; kind and processor in either byte order.
+        // Class, byte order, version, OS ABI, padding; type and machine in either byte order.
         $linux_le = { 7F 45 4C 46 (01 | 02) 01 01 ?? ?? 00 00 00 00 00 00 00 (02 | 03) 00 ?? 00 01 00 00 00 }
         $linux_be = { 7F 45 4C 46 (01 | 02) 02 01 ?? ?? 00 00 00 00 00 00 00 00 (02 | 03) 00 ?? 00 00 00 01 }
         $mac = { (CE | CF) FA ED FE (07 | 0C) 00 00 (00 | 01) [4] (02 | 06 | 08) 00 00 00 }
@@ -56,7 +56,7 @@ rule Disguised_Program
 rule Disguised_Archive
 {
     meta:
-        reason = "Begins as a picture, sound or video and has an archive in it, which other programs unpack"
+        reason = "Starts as a picture, sound or video, but contains an archive that other programs unpack"
     strings:
         $zip_entry = { 50 4B 01 02 [6] (00 | 08 | 09 | 0C | 0E | 5D | 5F | 63) 00 }
         $zip_end = { 50 4B 05 06 00 00 00 00 }
@@ -71,7 +71,7 @@ rule Disguised_Archive
 rule Disguised_Document
 {
     meta:
-        reason = "Begins as a picture or sound and is a PDF for readers that look for its beginning further on"
+        reason = "Starts as a picture or sound, but is a PDF for readers that search for its header"
     strings:
         $pdf = /%PDF-[12]\.[0-9]/
     condition:
@@ -81,7 +81,7 @@ rule Disguised_Document
 rule Disguised_Page
 {
     meta:
-        reason = "Begins as a picture or sound and carries a web page's script, for programs that guess what a file is"
+        reason = "Starts as a picture or sound, but contains an HTML script, for programs that guess the type"
     strings:
         $script = /<script[ \t\r\n>]/ nocase
     condition:
@@ -91,7 +91,7 @@ rule Disguised_Page
 rule Disguised_Script
 {
     meta:
-        reason = "A picture whose first bytes are a script as well: its size opens a comment, or an assignment"
+        reason = "A picture whose first bytes are also a script: its size starts a comment or an assignment"
     strings:
         $head = /(GIF8[79]a|BM)(\/\*|=)/
         $assignment = /\*\/[ \t\r\n]{0,16}=/
@@ -102,9 +102,9 @@ rule Disguised_Script
 rule Text_Carries_Program
 {
     meta:
-        reason = "A text with a program in it, written as base64 or hexadecimal digits, as scripts and pages unpack it"
+        reason = "A text that contains a program in base64 or hexadecimal digits"
     strings:
-        // The beginnings that linkers write: MZ, 144 or 80, 3 or 2, 4; and ELF for 64 bits.
+        // Headers written by linkers: MZ, 144 or 80, 3 or 2, 4; and ELF for 64 bits.
         $base64_windows = "TVqQAAMAAAAEAAAA//8A"
         $base64_windows_2 = "TVpQAAIAAAAEAA8A//8A"
         $base64_linux = /f0VMRgIBAQ[AM]AAAAAAAAAAA[IM]APgAB/

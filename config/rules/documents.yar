@@ -1,7 +1,6 @@
 /*
-  Documents that run code as soon as they are opened. What lies compressed in a document cannot be seen: of an Office
-  file in XML (docm, xlsm) it is known that macros are there, not what they do; of a PDF only what is not in
-  compressed objects.
+  Documents that run code when they are opened. Compressed content is not visible to the rules: in an Office Open XML
+  file (docm, xlsm), only the presence of macros is detected; in a PDF, only what is outside compressed objects.
 */
 
 private rule Compound_File
@@ -25,11 +24,11 @@ private rule Rich_Text
 rule Office_Macros_That_Run_By_Themselves
 {
     meta:
-        reason = "A Word, Excel or PowerPoint file (before 2007) with macros that run when it is opened, closed or printed"
+        reason = "A Word, Excel or PowerPoint file (before 2007) with macros that run when it is opened or closed"
     strings:
         $project = "_VBA_PROJECT" wide
-        // Names in [MS-OVBA]: written in full in the project's list of names; in sources, which are compressed, a byte of
-        // flags may lie between any two letters.
+        // Names in [MS-OVBA]: complete in the project's list of names; in compressed source text, a flag byte can
+        // separate any two letters.
         $auto_1 = "autoopen" nocase
         $auto_2 = "autoexec" nocase
         $auto_3 = "autoclose" nocase
@@ -54,7 +53,7 @@ rule Office_Macros_That_Run_By_Themselves
 rule Office_Macros
 {
     meta:
-        reason = "A Word, Excel, PowerPoint or Visio file with macros (docm, xlsm, pptm); what they do cannot be seen"
+        reason = "A Word, Excel, PowerPoint or Visio file with macros (docm, xlsm, pptm), whose effect is unknown"
     strings:
         $project = "/vbaProject" nocase
         $sheet = "xl/macrosheets/" nocase
@@ -75,11 +74,11 @@ rule Office_ActiveX
 rule Excel4_Macros_That_Run_By_Themselves
 {
     meta:
-        reason = "An Excel file (before 2007) with a macro of the old kind that runs when it is opened or closed"
+        reason = "An Excel file (before 2007) with an Excel 4.0 macro that runs when it is opened or closed"
     strings:
-        // [MS-XLS] 2.4.150: a built-in name, 1 is Auto_Open and 2 Auto_Close.
+        // [MS-XLS] 2.4.150: built-in name; 1 is Auto_Open, 2 is Auto_Close.
         $name = { 18 00 ?? 00 (20 | 21) 00 00 01 ?? ?? 00 00 ?? 00 00 00 00 00 00 (01 | 02) 3A }
-        // [MS-XLS] 2.4.28: a sheet of macros.
+        // [MS-XLS] 2.4.28: macro sheet.
         $sheet = { 85 00 ?? 00 ?? ?? ?? ?? (00 | 01 | 02) 01 ?? (00 | 01) }
     condition:
         Compound_File and all of them
@@ -88,14 +87,14 @@ rule Excel4_Macros_That_Run_By_Themselves
 rule OpenDocument_Macros
 {
     meta:
-        reason = "An OpenDocument file with macros; what they do, and when, cannot be seen"
+        reason = "An OpenDocument file with macros, whose effect is unknown"
     strings:
         $type = "mimetypeapplication/vnd.oasis.opendocument"
         $entry = "PK\x01\x02"
         $scripts = /Scripts\/(python|javascript|java|beanshell)\/[!-~]/
     condition:
         Zip and $type at 30 and ($scripts or for any i in (1..#entry) : (
-            // "Basic/…", but for the lists of modules, "script-l….xml", which are there without any.
+            // "Basic/…", except the lists of modules, "script-l….xml", which exist without modules.
             uint32be(@entry[i] + 46) == 0x42617369 and uint16be(@entry[i] + 50) == 0x632F
             and uint32be(@entry[i] + 42 + uint16(@entry[i] + 28)) == 0x2E786D6C
             and uint32be(@entry[i] + 37 + uint16(@entry[i] + 28)) != 0x70742D6C))
@@ -128,7 +127,7 @@ rule RTF_Object_That_Loads_Itself
 rule Document_Carries_Program_File
 {
     meta:
-        reason = "A document with an attached file whose name is a program's, a script's or a shortcut's"
+        reason = "A document with an attached program, script or shortcut, according to its file name"
     strings:
         $native = "\x01Ole10Native" wide
         $packaged = /\.(exe|scr|pif|com|bat|cmd|ps1|js|jse|vbs|vbe|wsf|hta|lnk|msi|cpl|jar|iso|vhd)\x00/ nocase
@@ -146,7 +145,7 @@ rule PDF_Runs_Code
         reason = "A PDF whose script runs when it is opened"
     strings:
         $head = /%PDF-[0-9]\.[0-9]/
-        // Written out, in a script of the whole document, or behind an action on opening.
+        // Inline, as a document-level script, or referenced by an open action.
         $direct = /\/OpenAction[ \t\r\n]{0,8}<<[^>]{0,48}\/S[ \t\r\n]{0,8}\/JavaScript/
         $page = /\/AA[ \t\r\n]{0,4}<<[ \t\r\n]{0,4}\/O[ \t\r\n]{0,4}<<[^>]{0,48}\/S[ \t\r\n]{0,8}\/JavaScript/
         $names = /\/JavaScript[ \t\r\n]{1,8}([0-9]{1,10}[ \t\r\n]{1,4}[0-9]{1,5}[ \t\r\n]{1,4}R|<<)/
@@ -160,11 +159,11 @@ rule PDF_Runs_Code
 rule PDF_Starts_Program
 {
     meta:
-        reason = "A PDF that starts a program, or anything outside of it as soon as it is opened"
+        reason = "A PDF that starts a program, or opens another file when it is opened"
     strings:
         $head = /%PDF-[0-9]\.[0-9]/
         $launch = /\/S[ \t\r\n]{0,8}\/Launch[ \t\r\n\/>]/
-        // Forms have links that open another document: not those, unless nobody has to click.
+        // Forms contain links that launch another document; those match only if no click is needed.
         $windows = /\/Win[ \t\r\n]{0,4}<</
         $program = /\.(exe|com|scr|pif|bat|cmd|ps1|vbs|vbe|js|jse|wsf|hta|lnk|jar|msi|cpl|sh|app)\)/ nocase
         $opening = /\/OpenAction[ \t\r\n]{0,8}(<<|[0-9])/
@@ -175,10 +174,10 @@ rule PDF_Starts_Program
 rule PDF_Hides_Names
 {
     meta:
-        reason = "A PDF that writes the names of what it does in a way that only hides them"
+        reason = "A PDF that obfuscates the names of its actions"
     strings:
         $head = /%PDF-[0-9]\.[0-9]/
-        // ISO 32000-1 7.3.5: #xx is any byte of a name; nobody needs it for letters.
+        // ISO 32000-1 7.3.5: #xx encodes a byte of a name; letters do not need it.
         $one = /\/[A-Za-z]{0,12}#(4[1-9a-f]|5[0-9a]|6[1-9a-f]|7[0-9a])[A-Za-z]{6,20}/ nocase
         $late = /\/[A-Za-z]{6,12}#(4[1-9a-f]|5[0-9a]|6[1-9a-f]|7[0-9a])[A-Za-z]{0,20}[ \t\r\n\/<>()\[\]]/ nocase
         $several = /\/[A-Za-z]{0,12}#(4[1-9a-f]|5[0-9a]|6[1-9a-f]|7[0-9a])[A-Za-z]{0,8}#(4[1-9a-f]|5[0-9a]|6[1-9a-f]|7[0-9a])/ nocase

@@ -1,6 +1,6 @@
 /*
-  Pages that bring a file with them and put it on the reader's disk by a script: so it passes whoever looks at
-  downloads. And pages that start programs.
+  HTML pages whose script saves an embedded file to the disk, which bypasses scanners of downloads, and pages that start
+  programs.
 */
 
 private rule Page
@@ -14,7 +14,7 @@ private rule Page
 rule HTML_Smuggles_File
 {
     meta:
-        reason = "A page whose script makes a file out of text in it, and saves it without being asked"
+        reason = "An HTML page whose script creates a file from embedded text and saves it unasked"
     strings:
         $script = /<script[ \t\r\n>\/]/ nocase
         $handler = /[ \t\r\n"'](onload|onerror|onclick)[ \t]{0,4}=/ nocase
@@ -32,7 +32,7 @@ rule HTML_Smuggles_File
 rule HTML_Carries_Download
 {
     meta:
-        reason = "A page with a link that saves a file lying in the link itself"
+        reason = "An HTML page with a link that saves a file embedded in the link"
     strings:
         $script = /<script[ \t\r\n>\/]/ nocase
         $link = /href[ \t]{0,2}=[ \t]{0,2}["'`]?data:(application|binary)\/[a-z0-9.+-]{1,24};base64,/ nocase
@@ -45,7 +45,7 @@ rule HTML_Carries_Download
 rule HTML_Starts_Program
 {
     meta:
-        reason = "A page that calls a program of the machine by its address, or has a script that only Windows' own runs"
+        reason = "An HTML page that starts a local program by a URL scheme, or contains a script for Windows"
     strings:
         $address = /["'`=(](ms-msdt|search-ms|ms-officecmd|ms-appinstaller|ms-search|ms-excel|ms-word|ms-powerpoint|ms-cxh):/ nocase
         $basic = /(language|type)[ \t]{0,2}=[ \t]{0,2}["']?(text\/)?(vbs|vbscript)/ nocase
@@ -58,7 +58,7 @@ rule HTML_Starts_Program
 rule Picture_With_Script
 {
     meta:
-        reason = "A drawing (SVG) with a script in it, which runs where the drawing is opened as a page"
+        reason = "An SVG drawing with a script, which runs if the drawing is opened as a page"
     strings:
         $svg = /<svg[ \t\r\n>:]/ nocase
         $script = /<(svg:)?script[ \t\r\n>\/]/ nocase

@@ -1,7 +1,7 @@
 /*
-  Programs, under whatever name: a message is no place to install from, and who opens a picture that is a program has
-  been deceived. Content is all that is known of a media, so this is a policy on programs as such: where people do send
-  each other programs or scripts, leave this file out, or name single rules in rules.ignore.
+  Programs, whatever their file name: software should not be installed from messages, and a program sent as a picture
+  is deception. The rules see only the content, so they reject all programs. Where users exchange programs or scripts,
+  omit this file, or list single rules in rules.ignore.
 */
 
 private rule Zip
@@ -23,7 +23,7 @@ rule DOS_Program
     meta:
         reason = "A program for DOS or 16-bit Windows (MZ without PE)"
     condition:
-        // Bytes on the last page of 512, header in paragraphs of 16: no text looks like this.
+        // Bytes in the last page of 512, header size in paragraphs of 16; text does not match.
         uint16be(0) == 0x4D5A and uint16(2) < 512 and uint16(8) >= 2 and uint16(8) * 16 <= filesize
         and not Windows_Program
 }
@@ -42,7 +42,7 @@ rule Mac_Program
         reason = "A program or library for macOS or iOS (Mach-O, for one processor or several)"
     condition:
         uint32be(0) == 0xFEEDFACE or uint32be(0) == 0xFEEDFACF or uint32be(0) == 0xCEFAEDFE or uint32be(0) == 0xCFFAEDFE
-        // Java's classes have the same first bytes and then a version, which is at least 45.
+        // Java classes have the same magic number, followed by a version of at least 45.
         or ((uint32be(0) == 0xCAFEBABE or uint32be(0) == 0xCAFEBABF) and uint32be(4) >= 1 and uint32be(4) < 45)
 }
 
@@ -55,7 +55,7 @@ rule Java_Program
         $entry = "PK\x01\x02"
     condition:
         (uint32be(0) == 0xCAFEBABE and uint16be(6) >= 45)
-        // A name begins 46 bytes after its entry's beginning and is as long as the entry says: it ends in ".class".
+        // A name starts at offset 46 of its entry; the entry contains the length. The name ends in ".class".
         or (Zip and $manifest and for any i in (1..#entry) : (
             uint32be(@entry[i] + 42 + uint16(@entry[i] + 28)) == 0x6C617373
             and uint16be(@entry[i] + 40 + uint16(@entry[i] + 28)) == 0x2E63))
@@ -76,7 +76,7 @@ rule Android_Program
 rule Script_With_Interpreter
 {
     meta:
-        reason = "A script that names its interpreter in its first line, and so can be executed on Unix systems"
+        reason = "A script with an interpreter line, which can be executed on Unix systems"
     strings:
         $line = /#![ \t]*\/[!-~]/
     condition:
@@ -86,7 +86,7 @@ rule Script_With_Interpreter
 rule Windows_Batch_File
 {
     meta:
-        reason = "A script for Windows' command line (BAT, CMD)"
+        reason = "A script for the Windows command line (BAT, CMD)"
     strings:
         $off = /(\xEF\xBB\xBF)?[ \t\r\n]{0,8}@echo[ \t]{1,4}off/ nocase
     condition:
@@ -96,7 +96,7 @@ rule Windows_Batch_File
 rule Encoded_Windows_Script
 {
     meta:
-        reason = "A script for Windows that is encoded to be unreadable (JSE, VBE)"
+        reason = "An encoded script for Windows (JSE, VBE)"
     condition:
         uint32be(0) == 0x23407E5E
 }
@@ -106,7 +106,7 @@ rule Windows_Installer
     meta:
         reason = "A package, patch or transform for Windows Installer (MSI, MSP, MST)"
     strings:
-        // The root of a compound file, and its class in [MS-CFB] 2.6.1.
+        // Root entry of a compound file with its class identifier, [MS-CFB] 2.6.1.
         $root = { 52 00 6F 00 6F 00 74 00 20 00 45 00 6E 00 74 00 72 00 79 00 [60] (82 | 84 | 86) 10 0C 00 00 00 00 00 C0 00 00 00 00 00 00 46 }
     condition:
         uint32be(0) == 0xD0CF11E0 and $root
@@ -146,7 +146,7 @@ rule Mac_Installer
 rule Browser_Extension
 {
     meta:
-        reason = "A packed extension for browsers of Chromium's family (CRX)"
+        reason = "A packed extension for Chromium-based browsers (CRX)"
     condition:
         uint32be(0) == 0x43723234 and (uint32(4) == 2 or uint32(4) == 3)
 }

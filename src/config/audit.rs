@@ -3,7 +3,7 @@
 use super::{paths, reader::Reader};
 use crate::audit::Settings;
 
-/// None is off.
+/// Returns `None` if the audit log is disabled.
 pub(super) fn read(reader: &mut Reader<'_>) -> Option<Settings> {
     reader.section("audit").read("path", |value| match value.text() {
         Some("-") => Ok(Settings::Stdout),

@@ -1,17 +1,17 @@
-//! From the configuration in force to one that was read later: which keys differ, which of these a
-//! running service takes over, and which wait for the next start. Knows no file.
+//! Compares the running configuration with a newly loaded one: which keys differ, which of them a
+//! reload applies, and which need a restart. Does not access the file system.
 
 use std::collections::BTreeMap;
 
-use super::Config;
+use super::settings::Config;
 use crate::keys::{self, PickleKey};
 
-type Keep = fn(&mut Config, &Config);
+type CopyKey = fn(&mut Config, &Config);
 
-/// Keys that are read at the start alone, and how one configuration takes them from another. What hangs
-/// on them (a listener, worker tasks, allocated tables, a directory in use) stays for as long as the
-/// process.
-pub(super) const AT_START: [(&str, Keep); 16] = [
+/// Keys that only a start reads, each with a function that copies its value from another configuration.
+/// The resources that depend on them (listeners, worker tasks, allocated tables, the directory in use)
+/// exist for the lifetime of the process.
+pub(super) const STARTUP_KEYS: [(&str, CopyKey); 16] = [
     ("web.host", listen),
     ("web.port", listen),
     ("web.socket", listen),
@@ -44,13 +44,13 @@ fn listen(to: &mut Config, from: &Config) {
     to.web.listen = from.web.listen.clone();
 }
 
-/// Keys by which an engine's word may become another one, beside all of the engines' own sections.
-const OF_THE_JUDGE: [&str; 11] = [
+/// Keys that can change an engine's verdict, in addition to all keys in the engines' sections.
+const VERDICT_KEYS: [&str; 11] = [
     "scan.engines",
     "scan.on_encrypted",
     "scan.script",
     "scan.script_max_size",
-    "scan.script_larger",
+    "scan.script_on_oversize",
     "scan.script_on_failure",
     "scan.script_args",
     "scan.timeout",
@@ -59,54 +59,55 @@ const OF_THE_JUDGE: [&str; 11] = [
     "download.max_size",
 ];
 
-/// What differs between two configurations, by the keys' paths, in order.
+/// Paths of the keys that differ between two configurations, sorted.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Changes {
-    /// Taken over.
-    pub taken: Vec<String>,
-    /// Left as they are until the next start.
-    pub at_start: Vec<String>,
+    /// Changed keys that the reload applies.
+    pub applied: Vec<String>,
+    /// Changed keys that keep their running value until the next start.
+    pub needs_restart: Vec<String>,
 }
 
 impl Config {
-    /// What a service that runs by `running` makes of this configuration: with the keys that are read at
-    /// the start alone as they are there.
+    /// Returns this configuration with the values of `running` for the keys that only a start reads, and
+    /// the keys that changed.
     #[must_use]
-    pub fn taken_over(mut self, running: &Self) -> (Self, Changes) {
-        let is_at_start = |key: &String| AT_START.iter().any(|(name, _)| name == key);
-        let (at_start, taken) = changed(running, &self).into_iter().partition(is_at_start);
-        for (_, keep) in AT_START {
-            keep(&mut self, running);
+    pub fn keep_startup_keys(mut self, running: &Self) -> (Self, Changes) {
+        let is_startup_key = |key: &String| STARTUP_KEYS.iter().any(|(name, _)| name == key);
+        let (needs_restart, applied) =
+            changed_keys(running, &self).into_iter().partition(is_startup_key);
+        for (_, copy) in STARTUP_KEYS {
+            copy(&mut self, running);
         }
-        (self, Changes { taken, at_start })
+        (self, Changes { applied, needs_restart })
     }
 }
 
 impl Changes {
-    /// Whether scripts run under something else than before, themselves included.
+    /// Whether the sandbox, or a program that runs in it, changed.
     #[must_use]
-    pub fn sandbox(&self) -> bool {
+    pub fn affects_sandbox(&self) -> bool {
         let programs = ["scan.script", "scan.removal_command", "scan.engines", "rules.paths"];
-        self.taken.iter().any(|key| key.starts_with("sandbox.") || programs.contains(&&**key))
+        self.applied.iter().any(|key| key.starts_with("sandbox.") || programs.contains(&&**key))
     }
 
-    /// Whether another word on the same file may come of it.
+    /// Whether the changes can alter the verdict on a file.
     #[must_use]
-    pub fn judge(&self) -> bool {
+    pub fn affects_verdicts(&self) -> bool {
         let sections = ["rules.", "clamd.", "icap."];
         let engine = |key: &str| sections.iter().any(|section| key.starts_with(section));
-        let judge = |key: &String| engine(key) || OF_THE_JUDGE.contains(&&**key);
-        self.sandbox() || self.taken.iter().any(judge)
+        let verdict = |key: &String| engine(key) || VERDICT_KEYS.contains(&&**key);
+        self.affects_sandbox() || self.applied.iter().any(verdict)
     }
 }
 
-/// As they are shown, and for what is not shown, as they are.
-fn changed(a: &Config, b: &Config) -> Vec<String> {
-    let (shown, other) = (lines(a), lines(b));
-    let mut changed: Vec<String> = shown
+/// Compares the displayed keys, and the values that are not displayed.
+fn changed_keys(a: &Config, b: &Config) -> Vec<String> {
+    let (lines_a, lines_b) = (displayed_keys(a), displayed_keys(b));
+    let mut changed: Vec<String> = lines_a
         .keys()
-        .chain(other.keys())
-        .filter(|key| shown.get(*key) != other.get(*key))
+        .chain(lines_b.keys())
+        .filter(|key| lines_a.get(*key) != lines_b.get(*key))
         .cloned()
         .collect();
     let hidden = [
@@ -117,7 +118,7 @@ fn changed(a: &Config, b: &Config) -> Vec<String> {
         ),
         ("download.proxy", a.download.proxy == b.download.proxy),
         ("crypto.pickle_key", pickle_key(a) == pickle_key(b)),
-        // What lies in the files.
+        // The content of the files.
         ("rules.paths", rules(a) == rules(b)),
     ];
     changed.extend(hidden.into_iter().filter(|(_, same)| !same).map(|(key, _)| key.to_owned()));
@@ -126,7 +127,7 @@ fn changed(a: &Config, b: &Config) -> Vec<String> {
     changed
 }
 
-fn rules(config: &Config) -> Option<&mcs_rules::RuleSet> {
+fn rules(config: &Config) -> Option<&mcs_evaluator::RuleSet> {
     config.scan.rules().map(|rules| &rules.rules)
 }
 
@@ -137,8 +138,8 @@ fn pickle_key(config: &Config) -> Option<&PickleKey> {
     }
 }
 
-/// What is shown of a configuration, by the keys' paths.
-fn lines(config: &Config) -> BTreeMap<String, String> {
+/// Returns the displayed values by key path.
+fn displayed_keys(config: &Config) -> BTreeMap<String, String> {
     let mut lines = BTreeMap::new();
     let mut section = String::new();
     for line in config.to_string().lines() {

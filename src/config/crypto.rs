@@ -1,12 +1,12 @@
-//! `[crypto]`: exactly one source of the request key, or else a credential of systemd's, and how long
-//! a replaced key is good.
+//! `[crypto]`: exactly one source of the request key, by default a systemd credential, and how long a
+//! replaced key stays valid.
 
 use std::time::Duration;
 
 use super::{
-    kinds::{LONGEST, boolean, duration, secret},
     paths,
     reader::Reader,
+    types::{MAX_DURATION, boolean, duration, secret},
 };
 use crate::keys::{PickleKey, Settings};
 
@@ -15,7 +15,7 @@ const PICKLE: &str = "pickle_path";
 const PICKLE_KEY: &str = "pickle_key";
 const GENERATE: &str = "generate";
 
-/// Of systemd's: counts where the configuration names no source.
+/// systemd credential that is used if the configuration names no source.
 const CREDENTIAL: &str = "matrix-content-scanner.request_secret";
 
 pub(super) fn read(reader: &mut Reader<'_>) -> Option<Settings> {
@@ -31,9 +31,9 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Settings> {
         let key = if has_pickle { PICKLE } else { PICKLE_KEY };
         crypto.conflict(key, format!("found beside {SECRET}, expected one source of the key"));
     } else if has_pickle && !has_key {
-        crypto.missing(PICKLE_KEY, "what the pickle is encrypted with, since pickle_path is set");
+        crypto.missing(PICKLE_KEY, "the passphrase of the pickle, since pickle_path is set");
     } else if has_key && !has_pickle {
-        crypto.missing(PICKLE, "the pickle's path, since pickle_key is set");
+        crypto.missing(PICKLE, "the path of the pickle, since pickle_key is set");
     } else if !has_secret && !has_pickle && credential.is_none() {
         crypto.missing(SECRET, "the path of the request key, or pickle_path and pickle_key");
     }
@@ -60,6 +60,6 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Settings> {
 
 pub(super) fn previous_key_ttl(reader: &mut Reader<'_>) -> Duration {
     let mut crypto = reader.section("crypto");
-    let written = crypto.read("previous_key_ttl", duration(Duration::ZERO..=LONGEST));
-    written.unwrap_or(Duration::from_secs(24 * 60 * 60))
+    let ttl = crypto.read("previous_key_ttl", duration(Duration::ZERO..=MAX_DURATION));
+    ttl.unwrap_or(Duration::from_secs(24 * 60 * 60))
 }

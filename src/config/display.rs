@@ -1,49 +1,51 @@
-//! What is in force, as the TOML that would say the same; and how single values are written.
-//! Secrets are `..`: values of headers and of the script's environment, a proxy's password, the
-//! pickle key.
+//! Writes the configuration in force as equivalent TOML. Secrets are written as `..`: header values,
+//! values of the scripts' environment, the proxy password and the pickle key.
 
 use std::{
-    ffi::OsStr,
-    fmt::{self, Display, Write as _},
-    path::Path,
+    fmt::{self, Display},
     time::Duration,
 };
 
 use mcs_sandbox::{self as scripts, Mode};
 use reqwest::Url;
 
-use super::{Config, LogFormat, engines, mime, scan::ON_ENCRYPTED};
+use super::{
+    choices,
+    format::{self, os_string, path, quoted},
+    mime,
+    settings::{Config, LogFormat},
+};
 use crate::{
     audit,
-    http::{Listen, Network},
+    http::{Listen, TrustedNetwork},
     keys,
-    scan::{canary::Samples, engines::Kind},
+    scan::{engines::EngineSettings, settings::CanarySamples},
 };
 
 const SECRET: &str = "..";
 
 impl Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.show_web(f)?;
-        self.show_scan(f)?;
-        self.show_engines(f)?;
-        self.show_sandbox(f)?;
-        self.show_download(f)?;
+        self.write_web(f)?;
+        self.write_scan(f)?;
+        self.write_engines(f)?;
+        self.write_sandbox(f)?;
+        self.write_download(f)?;
         self.show_result_cache(f)?;
-        self.show_crypto(f)?;
+        self.write_crypto(f)?;
         let format = match self.log.format {
             LogFormat::Human => "human",
             LogFormat::Json => "json",
         };
-        let mut log = Lines::new(f, "\n[log]")?;
+        let mut log = SectionWriter::new(f, "\n[log]")?;
         log.line("level", quoted(&self.log.level))?;
         log.line("format", quoted(format))?;
-        let mut operations = Lines::new(f, "\n[operations]")?;
+        let mut operations = SectionWriter::new(f, "\n[operations]")?;
         operations.line("enabled", self.operations.is_some())?;
         if let Some(settings) = &self.operations {
             operations.listen(&settings.listen)?;
         }
-        let mut audit = Lines::new(f, "\n[audit]")?;
+        let mut audit = SectionWriter::new(f, "\n[audit]")?;
         audit.optional(
             "path",
             self.audit.as_ref().map(|to| match to {
@@ -54,7 +56,7 @@ impl Display for Config {
     }
 }
 
-/// The same as Display: a derived one would print what the sections' types hold.
+/// Like `Display`; a derived implementation would print secrets.
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Display::fmt(self, f)
@@ -62,9 +64,9 @@ impl fmt::Debug for Config {
 }
 
 impl Config {
-    fn show_web(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn write_web(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let web = &self.web;
-        let mut lines = Lines::new(f, "[web]")?;
+        let mut lines = SectionWriter::new(f, "[web]")?;
         lines.listen(&web.listen)?;
         lines.line("max_body_size", quoted_size(web.max_body_size as u64))?;
         lines.line("max_connections", web.max_connections)?;
@@ -73,27 +75,33 @@ impl Config {
         lines.line("min_rate", quoted_size(web.min_rate))
     }
 
-    fn show_scan(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn write_scan(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scan = &self.scan;
-        let mut lines = Lines::new(f, "\n[scan]")?;
+        let mut lines = SectionWriter::new(f, "\n[scan]")?;
         let names = scan.engines.iter().map(|kind| match kind {
-            Kind::Script(_) => quoted("script"),
-            Kind::Rules(_) => quoted("rules"),
-            Kind::Clamd(_) => quoted("clamd"),
-            Kind::Icap(_) => quoted("icap"),
+            EngineSettings::Script(_) => quoted("script"),
+            EngineSettings::Rules(_) => quoted("rules"),
+            EngineSettings::Clamd(_) => quoted("clamd"),
+            EngineSettings::Icap(_) => quoted("icap"),
         });
         lines.line("engines", list(names))?;
-        lines.line("on_encrypted", word(&ON_ENCRYPTED, scan.on_encrypted))?;
+        lines.line("on_encrypted", choice(&choices::ON_ENCRYPTED, scan.on_encrypted))?;
         lines.line("version_interval", quoted_duration(scan.version_interval))?;
         lines.optional("script", scan.script.as_deref().map(path))?;
         for kind in &scan.engines {
-            if let Kind::Script(bounds) = kind {
+            if let EngineSettings::Script(bounds) = kind {
                 lines.optional("script_max_size", bounds.max_size.map(quoted_size))?;
-                lines.line("script_larger", word(&engines::OTHERWISE, bounds.larger))?;
-                lines.line("script_on_failure", word(&engines::OTHERWISE, bounds.on_failure))?;
+                lines.line(
+                    "script_on_oversize",
+                    choice(&choices::SKIP_POLICIES, bounds.on_oversize),
+                )?;
+                lines.line(
+                    "script_on_failure",
+                    choice(&choices::SKIP_POLICIES, bounds.on_failure),
+                )?;
             }
         }
-        lines.line("script_args", list(scan.script_args.iter().map(os)))?;
+        lines.line("script_args", list(scan.script_args.iter().map(os_string)))?;
         lines.line("timeout", quoted_duration(scan.timeout))?;
         lines.line("deadline", quoted_duration(scan.deadline))?;
         lines.line("workers", scan.workers)?;
@@ -103,18 +111,18 @@ impl Config {
         lines.line("temp_directory_shared", scan.temp_directory_shared)?;
         lines.line("max_spool_size", quoted_size(scan.max_spool_size))?;
         if let Some((program, arguments)) = &scan.removal_command {
-            let words = [path(program)].into_iter().chain(arguments.iter().map(os));
+            let words = [path(program)].into_iter().chain(arguments.iter().map(os_string));
             lines.line("removal_command", list(words))?;
         }
-        if let Some((key, names)) = mime::written(&scan.mime) {
+        if let Some((key, names)) = mime::configured_list(&scan.mime) {
             lines.line(key, list(names.into_iter().map(quoted)))?;
         }
         lines.line("max_output_size", quoted_size(scan.max_output_size as u64))?;
         lines.line("failure_exit_codes", list(scan.failure_exit_codes.iter()))?;
         let Some(canary) = &scan.canary else { return lines.line("canary", quoted("off")) };
         let samples = match &canary.samples {
-            Samples::Eicar => quoted("eicar"),
-            Samples::Files { infected, clean } => {
+            CanarySamples::Eicar => quoted("eicar"),
+            CanarySamples::Files { infected, clean } => {
                 let files = [("infected", path(infected)), ("clean", path(clean))];
                 inline_table(files.into_iter())
             }
@@ -123,42 +131,43 @@ impl Config {
         lines.line("canary_interval", quoted_duration(canary.interval))
     }
 
-    fn show_engines(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn write_engines(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for kind in &self.scan.engines {
             let (mut lines, timeout, bounds) = match kind {
-                Kind::Script(_) => continue,
-                Kind::Rules(rules) => {
-                    let mut lines = Lines::new(f, "\n[rules]")?;
-                    lines.line("paths", list(rules.paths.iter().map(|it| path(it))))?;
-                    lines.line("ignore", list(rules.ignore.iter().map(|it| quoted(it))))?;
+                EngineSettings::Script(_) => continue,
+                EngineSettings::Rules(rules) => {
+                    let mut lines = SectionWriter::new(f, "\n[rules]")?;
+                    lines.line("paths", list(rules.paths.iter().map(|file| path(file))))?;
+                    lines.line("ignore", list(rules.ignore.iter().map(|name| quoted(name))))?;
                     (lines, rules.timeout, &rules.bounds)
                 }
-                Kind::Clamd(clamd) => {
-                    let mut lines = Lines::new(f, "\n[clamd]")?;
-                    let addresses = clamd.addresses.iter().map(|it| quoted(&it.to_string()));
+                EngineSettings::Clamd(clamd) => {
+                    let mut lines = SectionWriter::new(f, "\n[clamd]")?;
+                    let addresses =
+                        clamd.addresses.iter().map(|address| quoted(&address.to_string()));
                     lines.line("addresses", list(addresses))?;
                     (lines, clamd.timeout, &clamd.bounds)
                 }
-                Kind::Icap(icap) => {
-                    let mut lines = Lines::new(f, "\n[icap]")?;
-                    lines.line("urls", list(icap.urls.iter().map(|it| quoted(it.as_str()))))?;
-                    lines.line("method", word(&engines::METHODS, icap.method))?;
-                    lines.line("preview", word(&engines::PREVIEWS, icap.preview))?;
+                EngineSettings::Icap(icap) => {
+                    let mut lines = SectionWriter::new(f, "\n[icap]")?;
+                    lines.line("urls", list(icap.urls.iter().map(|url| quoted(url.as_str()))))?;
+                    lines.line("method", choice(&choices::METHODS, icap.method))?;
+                    lines.line("preview", choice(&choices::PREVIEWS, icap.preview))?;
                     lines.optional("ca_certificates", icap.ca_certificates.as_deref().map(path))?;
                     (lines, icap.timeout, &icap.bounds)
                 }
             };
             lines.line("timeout", quoted_duration(timeout))?;
             lines.optional("max_size", bounds.max_size.map(quoted_size))?;
-            lines.line("larger", word(&engines::OTHERWISE, bounds.larger))?;
-            lines.line("on_failure", word(&engines::OTHERWISE, bounds.on_failure))?;
+            lines.line("on_oversize", choice(&choices::SKIP_POLICIES, bounds.on_oversize))?;
+            lines.line("on_failure", choice(&choices::SKIP_POLICIES, bounds.on_failure))?;
         }
         Ok(())
     }
 
-    fn show_sandbox(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn write_sandbox(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sandbox = &self.sandbox;
-        let mut lines = Lines::new(f, "\n[sandbox]")?;
+        let mut lines = SectionWriter::new(f, "\n[sandbox]")?;
         let (mode, required) = match &sandbox.mode {
             Mode::Enforce => ("enforce", [].as_slice()),
             Mode::Strict(required) => ("strict", required.as_slice()),
@@ -167,23 +176,23 @@ impl Config {
         lines.line("mode", quoted(mode))?;
         lines.line("require", list(required.iter().map(|layer| quoted(layer.name()))))?;
         let (network, ports) = match &sandbox.network {
-            scripts::Network::None => ("none", [].as_slice()),
-            scripts::Network::Ports(ports) => ("none", ports.as_slice()),
-            scripts::Network::Host => ("host", [].as_slice()),
+            scripts::NetworkAccess::None => ("none", [].as_slice()),
+            scripts::NetworkAccess::Ports(ports) => ("none", ports.as_slice()),
+            scripts::NetworkAccess::Host => ("host", [].as_slice()),
         };
         lines.line("network", quoted(network))?;
         lines.line("tcp_ports", list(ports.iter()))?;
-        let shown = &sandbox.paths;
-        lines.line("unix_sockets", list(shown.unix_sockets.iter().map(|it| path(it))))?;
-        lines.line("read_only_paths", list(shown.read_only.iter().map(|it| path(it))))?;
-        lines.line("writable_paths", list(shown.writable.iter().map(|it| path(it))))?;
+        let paths = &sandbox.paths;
+        lines.line("unix_sockets", list(paths.unix_sockets.iter().map(|file| path(file))))?;
+        lines.line("read_only_paths", list(paths.read_only.iter().map(|file| path(file))))?;
+        lines.line("writable_paths", list(paths.writable.iter().map(|file| path(file))))?;
         if let Some(user) = sandbox.user {
             lines.line("user", quoted(&format!("{}:{}", user.uid, user.gid)))?;
         }
         let names = sandbox.environment.iter().map(|(name, _)| name.to_string_lossy());
         lines.line("environment", inline_table(names.map(|name| (name, quoted(SECRET)))))?;
         let limits = &sandbox.limits;
-        let mut lines = Lines::new(f, "\n[sandbox.limits]")?;
+        let mut lines = SectionWriter::new(f, "\n[sandbox.limits]")?;
         lines.optional("cpu_time", limits.cpu_time.map(quoted_duration))?;
         lines.optional("file_size", limits.file_size.map(quoted_size))?;
         lines.optional("open_files", limits.open_files)?;
@@ -194,9 +203,9 @@ impl Config {
         lines.optional("cpu_percent", limits.cpu_percent)
     }
 
-    fn show_download(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn write_download(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let download = &self.download;
-        let mut lines = Lines::new(f, "\n[download]")?;
+        let mut lines = SectionWriter::new(f, "\n[download]")?;
         lines.optional("base_homeserver_url", download.base_homeserver_url.as_ref().map(url))?;
         let homeservers = download.homeservers.iter().map(|(host, base)| (host, url(base)));
         lines.line("homeservers", inline_table(homeservers))?;
@@ -219,7 +228,7 @@ impl Config {
 
     fn show_result_cache(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let cache = &self.result_cache;
-        let mut lines = Lines::new(f, "\n[result_cache]")?;
+        let mut lines = SectionWriter::new(f, "\n[result_cache]")?;
         lines.line("max_size", cache.max_size)?;
         lines.line("ttl", quoted_duration(cache.ttl))?;
         lines.line("max_file_size", quoted_size(cache.max_file_size))?;
@@ -228,8 +237,8 @@ impl Config {
         lines.line("failure_ttl", quoted_duration(cache.failure_ttl))
     }
 
-    fn show_crypto(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut lines = Lines::new(f, "\n[crypto]")?;
+    fn write_crypto(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut lines = SectionWriter::new(f, "\n[crypto]")?;
         match &self.crypto {
             keys::Settings::RequestSecret { path: file, generate } => {
                 lines.line("request_secret_path", path(file))?;
@@ -244,16 +253,16 @@ impl Config {
     }
 }
 
-/// How a choice is written.
-fn word<T: PartialEq + Copy>(choices: &[(&str, T)], chosen: T) -> String {
-    let word = choices.iter().find(|(_, choice)| *choice == chosen);
-    quoted(word.map_or("", |(word, _)| word))
+/// Returns the quoted name of a choice.
+fn choice<T: PartialEq + Copy>(choices: &[(&str, T)], chosen: T) -> String {
+    let found = choices.iter().find(|(_, choice)| *choice == chosen);
+    quoted(found.map_or("", |(name, _)| name))
 }
 
-/// The lines of a section.
-struct Lines<'w, 'f>(&'w mut fmt::Formatter<'f>);
+/// Writes the lines of a section.
+struct SectionWriter<'w, 'f>(&'w mut fmt::Formatter<'f>);
 
-impl<'w, 'f> Lines<'w, 'f> {
+impl<'w, 'f> SectionWriter<'w, 'f> {
     fn new(f: &'w mut fmt::Formatter<'f>, header: &str) -> Result<Self, fmt::Error> {
         writeln!(f, "{header}")?;
         Ok(Self(f))
@@ -278,72 +287,15 @@ impl<'w, 'f> Lines<'w, 'f> {
     }
 }
 
-/// A string of TOML.
-pub(crate) fn quoted(text: &str) -> String {
-    let mut quoted = String::with_capacity(text.len() + 2);
-    quoted.push('"');
-    for character in text.chars() {
-        match character {
-            '"' | '\\' => quoted.extend(['\\', character]),
-            '\n' => quoted.push_str("\\n"),
-            '\t' => quoted.push_str("\\t"),
-            // Terminals act on these; TOML wants most of them escaped too.
-            control if control.is_control() => {
-                let _ = write!(quoted, "\\u{:04X}", u32::from(control));
-            }
-            other => quoted.push(other),
-        }
-    }
-    quoted.push('"');
-    quoted
-}
-
-/// A key of TOML, quoted where it has to be.
-pub(crate) fn key(name: &str) -> String {
-    let is_bare = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    if !name.is_empty() && name.chars().all(is_bare) { name.into() } else { quoted(name) }
-}
-
-pub(super) fn path(path: &Path) -> String {
-    os(path)
-}
-
-/// As people write it, e.g. `1h 30m`.
-pub(super) fn duration(duration: Duration) -> String {
-    humantime::format_duration(duration).to_string()
-}
-
-/// In the largest unit that leaves no fraction: what is printed is what counts.
-pub(crate) fn size(bytes: u64) -> String {
-    const UNITS: [(&str, u64); 10] = [
-        ("PiB", 1 << 50),
-        ("PB", 1_000_000_000_000_000),
-        ("TiB", 1 << 40),
-        ("TB", 1_000_000_000_000),
-        ("GiB", 1 << 30),
-        ("GB", 1_000_000_000),
-        ("MiB", 1 << 20),
-        ("MB", 1_000_000),
-        ("KiB", 1 << 10),
-        ("kB", 1_000),
-    ];
-    let exact = UNITS.iter().find(|(_, unit)| bytes != 0 && bytes.is_multiple_of(*unit));
-    exact.map_or_else(|| bytes.to_string(), |(name, unit)| format!("{}{name}", bytes / unit))
-}
-
 fn quoted_duration(value: Duration) -> String {
-    quoted(&duration(value))
+    quoted(&format::duration(value))
 }
 
 fn quoted_size(bytes: u64) -> String {
-    quoted(&size(bytes))
+    quoted(&format::size(bytes))
 }
 
-fn os(text: impl AsRef<OsStr>) -> String {
-    quoted(&text.as_ref().to_string_lossy())
-}
-
-/// Without the slash that the URL standard puts after a lone host, and without a password.
+/// Formats a URL without a trailing slash and without the password.
 fn url(url: &Url) -> String {
     let mut url = url.clone();
     if url.password().is_some() && url.set_password(Some(SECRET)).is_err() {
@@ -352,7 +304,7 @@ fn url(url: &Url) -> String {
     quoted(url.as_str().trim_end_matches('/'))
 }
 
-fn network(network: &Network) -> String {
+fn network(network: &TrustedNetwork) -> String {
     quoted(&format!("{}/{}", network.address, network.prefix))
 }
 
@@ -363,6 +315,6 @@ fn list(elements: impl Iterator<Item = impl Display>) -> String {
 
 fn inline_table(entries: impl Iterator<Item = (impl AsRef<str>, String)>) -> String {
     let entries: Vec<_> =
-        entries.map(|(name, value)| format!("{} = {value}", key(name.as_ref()))).collect();
+        entries.map(|(name, value)| format!("{} = {value}", format::key(name.as_ref()))).collect();
     if entries.is_empty() { "{}".into() } else { format!("{{ {} }}", entries.join(", ")) }
 }

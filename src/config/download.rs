@@ -1,4 +1,4 @@
-//! `[download]`, but for what concerns requests that come in.
+//! `[download]`, except for the keys about incoming requests (see `web`).
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use reqwest::{
 };
 
 use super::{
-    kinds::{self, LONGEST, boolean, duration, size},
-    paths,
-    problem::{Warning, Wrong},
-    reader::{Parsed, Reader, Section, Value},
-    show,
+    format, paths,
+    problem::{InvalidValue, Warning},
+    reader::{Reader, Section},
+    types::{self, MAX_DURATION, boolean, duration, size},
+    value::{ParseResult, RawValue},
 };
 use crate::media::{Settings, is_never_sent};
 
@@ -21,10 +21,10 @@ const PEBIBYTE: u64 = 1 << 50;
 
 pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
     let mut download = reader.section("download");
-    let connect_timeout = download.read("connect_timeout", duration(MILLISECOND..=LONGEST));
-    let idle_timeout = download.read("idle_timeout", duration(MILLISECOND..=LONGEST));
-    let total_timeout = download.read("total_timeout", duration(MILLISECOND..=LONGEST));
-    let ttl = download.read("authorisation_ttl", duration(Duration::ZERO..=LONGEST));
+    let connect_timeout = download.read("connect_timeout", duration(MILLISECOND..=MAX_DURATION));
+    let idle_timeout = download.read("idle_timeout", duration(MILLISECOND..=MAX_DURATION));
+    let total_timeout = download.read("total_timeout", duration(MILLISECOND..=MAX_DURATION));
+    let ttl = download.read("authorisation_ttl", duration(Duration::ZERO..=MAX_DURATION));
     let headers_to_forward = headers_to_forward(&mut download);
     let forward_client_address =
         download.read("forward_client_address", boolean).unwrap_or_default();
@@ -39,7 +39,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
         homeservers: homeservers(&mut download),
         proxy: download.read("proxy", proxy),
         additional_headers: download
-            .read("additional_headers", kinds::table(header))
+            .read("additional_headers", types::table(header))
             .map(HeaderMap::from_iter)
             .unwrap_or_default(),
         headers_to_forward,
@@ -57,44 +57,44 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
     }
 }
 
-/// Any path in front of `/_matrix`, written without its last slash: routes are appended.
-fn base_url(value: Value<'_>) -> Parsed<Url> {
+/// Parses a base URL, with any path, and removes trailing slashes: routes are appended to it.
+fn base_url(value: RawValue<'_>) -> ParseResult<Url> {
     const EXPECTED: &str = "an http or https URL without query, fragment or password, like \
                             \"https://matrix.example.org\"";
-    let mut url = http_url(value).or_else(|()| value.wrong(EXPECTED))?;
-    if has_extras(&url) || has_login(&url) {
-        // Not the value: it may hold a password.
-        return value.wrong_secret(EXPECTED);
+    let mut url = http_url(value).or_else(|()| value.invalid(EXPECTED))?;
+    if has_query_or_fragment(&url) || has_credentials(&url) {
+        // Hides the value, since it may contain a password.
+        return value.invalid_secret(EXPECTED);
     }
     let path = url.path().trim_end_matches('/').to_owned();
     url.set_path(&path);
     Ok(url)
 }
 
-/// A name and a password may stand in it, so that it is never printed whole.
-fn proxy(value: Value<'_>) -> Parsed<Url> {
+/// Parses a proxy URL. Errors hide the value, since it may contain a password.
+fn proxy(value: RawValue<'_>) -> ParseResult<Url> {
     const EXPECTED: &str = "an http or https URL without path, like \"http://proxy:3128\"";
     match http_url(value) {
-        Ok(url) if !has_extras(&url) && url.path() == "/" => Ok(url),
-        _ => value.wrong_secret(EXPECTED),
+        Ok(url) if !has_query_or_fragment(&url) && url.path() == "/" => Ok(url),
+        _ => value.invalid_secret(EXPECTED),
     }
 }
 
-fn http_url(value: Value<'_>) -> Result<Url, ()> {
+fn http_url(value: RawValue<'_>) -> Result<Url, ()> {
     let text = value.text().ok_or(())?;
-    // The URL standard mends `https:example.org` and blanks; here they are slips.
-    let scheme_stands = text.starts_with("http://") || text.starts_with("https://");
-    if !scheme_stands || text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '\\') {
+    // `Url` corrects `https:example.org` and whitespace; here both are rejected as typing errors.
+    let has_scheme = text.starts_with("http://") || text.starts_with("https://");
+    if !has_scheme || text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '\\') {
         return Err(());
     }
     Url::parse(text).ok().filter(Url::has_host).ok_or(())
 }
 
-fn has_extras(url: &Url) -> bool {
+fn has_query_or_fragment(url: &Url) -> bool {
     url.query().is_some() || url.fragment().is_some()
 }
 
-fn has_login(url: &Url) -> bool {
+fn has_credentials(url: &Url) -> bool {
     !url.username().is_empty() || url.password().is_some()
 }
 
@@ -102,7 +102,7 @@ fn homeservers(download: &mut Section<'_, '_>) -> Vec<(String, Url)> {
     let mut homeservers = download
         .read(
             "homeservers",
-            kinds::table(|host, value| Ok((request_host(host)?, base_url(value)?))),
+            types::table(|host, value| Ok((request_host(host)?, base_url(value)?))),
         )
         .unwrap_or_default();
     homeservers.sort_by(|(a, _), (b, _)| a.cmp(b));
@@ -116,45 +116,46 @@ fn homeservers(download: &mut Section<'_, '_>) -> Vec<(String, Url)> {
     homeservers
 }
 
-/// As a request's Host names it: in lower case, with a port only where one is written.
-fn request_host(host: &str) -> Parsed<String> {
+/// Parses the value of a `Host` header: lower case, with an optional port.
+fn request_host(host: &str) -> ParseResult<String> {
     let lower = host.to_ascii_lowercase();
     let url = Url::parse(&format!("http://{lower}/")).ok().filter(|url| {
-        // Whatever the URL standard took for something else, or mended, is no Host.
+        // Rejects text that `Url` parsed as another component, or corrected.
         url.path() == "/"
-            && !has_extras(url)
-            && !has_login(url)
+            && !has_query_or_fragment(url)
+            && !has_credentials(url)
             && !lower.contains(['/', '?', '#', '@', '\\'])
     });
     match url {
         Some(_) if !lower.contains(|c: char| c.is_whitespace() || c.is_control()) => Ok(lower),
-        _ => Err(Wrong::one(
-            show::quoted(host),
-            "a host as in a request's Host, like \"media.example.org\" or \"[::1]:8080\"",
+        _ => Err(InvalidValue::single(
+            format::quoted(host),
+            "a host as in a Host header, like \"media.example.org\" or \"[::1]:8080\"",
         )),
     }
 }
 
-/// Values may be secrets: they are marked so, and never printed.
-fn header(name: &str, value: Value<'_>) -> Parsed<(HeaderName, HeaderValue)> {
+/// Parses a header. The value is marked sensitive and is never printed.
+fn header(name: &str, value: RawValue<'_>) -> ParseResult<(HeaderName, HeaderValue)> {
     let name = match header_name(name) {
         Some(name) if !is_never_sent(&name) => name,
-        Some(_) => return value.wrong_secret("another header: this one is the service's own"),
-        None => return value.wrong_secret("a header's name"),
+        Some(_) => return value.invalid_secret("another header: the service sets this one"),
+        None => return value.invalid_secret("a header name"),
     };
     if name == reqwest::header::AUTHORIZATION {
-        return value.wrong_secret("another header: this one is each requester's own");
+        return value.invalid_secret("another header: this one is the requester's");
     }
-    let text = kinds::secret(value)?;
+    let text = types::secret(value)?;
     let Ok(mut header) = HeaderValue::try_from(text) else {
-        return value.wrong_secret("a header's value, without line breaks");
+        return value.invalid_secret("a header value without line breaks");
     };
     header.set_sensitive(true);
     Ok((name, header))
 }
 
 fn headers_to_forward(download: &mut Section<'_, '_>) -> Vec<HeaderName> {
-    let mut names = download.read("headers_to_forward", kinds::list(forwarded)).unwrap_or_default();
+    let mut names =
+        download.read("headers_to_forward", types::list(header_to_forward)).unwrap_or_default();
     if names.contains(&reqwest::header::AUTHORIZATION) {
         download.warn(Warning::AlwaysForwarded("Authorization"));
         names.retain(|name| name != reqwest::header::AUTHORIZATION);
@@ -164,11 +165,11 @@ fn headers_to_forward(download: &mut Section<'_, '_>) -> Vec<HeaderName> {
     names
 }
 
-fn forwarded(value: Value<'_>) -> Parsed<HeaderName> {
+fn header_to_forward(value: RawValue<'_>) -> ParseResult<HeaderName> {
     match value.text().and_then(header_name) {
         Some(name) if !is_never_sent(&name) => Ok(name),
-        Some(_) => value.wrong("another header: this one is never passed on"),
-        None => value.wrong("a header's name"),
+        Some(_) => value.invalid("another header: this one is never forwarded"),
+        None => value.invalid("a header name"),
     }
 }
 

@@ -3,8 +3,10 @@
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    Log, LogFormat, kinds,
-    reader::{Parsed, Reader, Value},
+    reader::Reader,
+    settings::{Log, LogFormat},
+    types,
+    value::{ParseResult, RawValue},
 };
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
@@ -14,23 +16,22 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Log {
     let formats = [("human", LogFormat::Human), ("json", LogFormat::Json)];
     Log {
         level: log.read("level", level).unwrap_or_else(|| "info".into()),
-        format: log.read("format", kinds::choice(&formats)).unwrap_or(LogFormat::Human),
+        format: log.read("format", types::choice(&formats)).unwrap_or(LogFormat::Human),
     }
 }
 
-/// A filter of tracing-subscriber. It reads a lone `inof` as the name of a module, and would then
-/// print nothing: a lone word has to be a level.
-fn level(value: Value<'_>) -> Parsed<String> {
-    let is_sound = |directive: &str| {
+/// Parses a `tracing_subscriber` filter. A word without `=` or `[` must be a level: `EnvFilter` takes a
+/// misspelled level such as `inof` for the name of a module, and would log nothing.
+fn level(value: RawValue<'_>) -> ParseResult<String> {
+    let is_valid = |directive: &str| {
         let directive = directive.trim();
         directive.contains(['=', '[']) || LEVELS.contains(&directive.to_lowercase().as_str())
     };
     match value.text() {
-        Some(text) if text.split(',').all(is_sound) && EnvFilter::try_new(text).is_ok() => {
+        Some(text) if text.split(',').all(is_valid) && EnvFilter::try_new(text).is_ok() => {
             Ok(text.into())
         }
-        _ => {
-            value.wrong(format!("one of {}, or a list like \"info,hyper=warn\"", LEVELS.join(", ")))
-        }
+        _ => value
+            .invalid(format!("one of {}, or a list like \"info,hyper=warn\"", LEVELS.join(", "))),
     }
 }

@@ -1,11 +1,13 @@
-//! The two MIME lists, of which one at most is written. Whether their names are ever found is
-//! `filetype`'s to say: names are only checked for their form here.
+//! `allowed_mimetypes` and `blocked_mimetypes`, at most one of which is set. Only the syntax of the
+//! names is checked here; `filetype` reports names that are never detected.
+
+use mcs_filetype::MimeRules;
 
 use super::{
-    kinds,
-    reader::{Parsed, Section, Value},
+    reader::Section,
+    types,
+    value::{ParseResult, RawValue},
 };
-use crate::scan::filetype::MimeRules;
 
 const ALLOWED: &str = "allowed_mimetypes";
 const BLOCKED: &str = "blocked_mimetypes";
@@ -23,8 +25,8 @@ pub(super) fn read(section: &mut Section<'_, '_>) -> MimeRules {
     }
 }
 
-/// For the listing of what is in force: the key of the list, and its names in order.
-pub(super) fn written(rules: &MimeRules) -> Option<(&'static str, Vec<&str>)> {
+/// Returns the key of the list in force and its names, sorted.
+pub(super) fn configured_list(rules: &MimeRules) -> Option<(&'static str, Vec<&str>)> {
     let (key, names) = match rules {
         MimeRules::All => return None,
         MimeRules::Only(names) => (ALLOWED, names),
@@ -35,15 +37,15 @@ pub(super) fn written(rules: &MimeRules) -> Option<(&'static str, Vec<&str>)> {
     Some((key, names))
 }
 
-fn names(value: Value<'_>) -> Parsed<Vec<String>> {
-    let names = kinds::list(name)(value)?;
+fn names(value: RawValue<'_>) -> ParseResult<Vec<String>> {
+    let names = types::list(name)(value)?;
     if names.is_empty() {
-        return value.wrong("at least one type; leave the key out to let every type pass");
+        return value.invalid("at least one type; remove the key to allow every type");
     }
     Ok(names)
 }
 
-fn name(value: Value<'_>) -> Parsed<String> {
+fn name(value: RawValue<'_>) -> ParseResult<String> {
     let is_token = |part: &str| {
         !part.is_empty()
             && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&b))
@@ -53,6 +55,6 @@ fn name(value: Value<'_>) -> Parsed<String> {
         Some((kind, subtype)) if is_token(kind) && is_token(subtype) => {
             Ok(format!("{kind}/{subtype}").to_ascii_lowercase())
         }
-        _ => value.wrong("one type without wildcards or parameters, like \"image/png\""),
+        _ => value.invalid("one type without wildcards or parameters, like \"image/png\""),
     }
 }

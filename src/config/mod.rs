@@ -1,16 +1,22 @@
-//! The configuration: one TOML file and variables that replace keys of it, checked once, in final
-//! types; nothing downstream checks again. Whatever is wrong is told at once, each with its place.
+//! The configuration: one TOML file, and environment variables that override single keys.
 //!
-//! `source` finds what is written, `reader` hands it out key by key, `kinds` and `paths` turn
-//! single values into their final types, and a module for each section knows that section's keys,
-//! defaults and impossible combinations. `config/default.toml` says what the keys mean.
+//! All values are validated here and converted to their final types; other modules do not validate
+//! them again. Loading reports all errors at once, each with its location.
+//!
+//! `source` reads the file and the variables, `reader` provides single keys as a `value`, `types` and
+//! `paths` convert it, and one module per section defines that section's keys, defaults and
+//! conflicts. `config/default.toml` documents the keys.
 
 mod audit;
 mod changes;
+mod choices;
 mod crypto;
+mod display;
 mod download;
 mod engines;
-mod kinds;
+mod format;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod log;
 mod mime;
 mod operations;
@@ -20,86 +26,45 @@ mod reader;
 mod result_cache;
 mod sandbox;
 mod scan;
-mod show;
+mod settings;
 mod source;
+mod types;
+mod value;
 mod web;
 
-use std::{ffi::OsString, path::Path, time::Duration};
+use std::{ffi::OsString, path::Path};
 
 pub use changes::Changes;
-pub use problem::{ConfigErrors, Place, Problem, Warning};
-pub use sandbox::NEVER_SHOWN;
-pub(crate) use show::{key as toml_key, quoted, size as written_size};
+pub use problem::{ConfigErrors, Location, Problem, Warning};
+pub use sandbox::FORBIDDEN_PATHS;
+pub use settings::{Config, Log, LogFormat};
 
-use crate::scan::engines::{Kind, Otherwise};
-use crate::{http, keys, media};
-use reader::{Findings, Reader};
+use crate::keys;
+use crate::scan::engines::{EngineSettings, SkipPolicy};
+use reader::{Diagnostics, Reader};
 use source::Sources;
 
-/// All that the service is told, checked. Displayed, it is the file that would say the same, with
-/// every key that has a value; secrets are shown as `..`.
-#[derive(Clone)]
-pub struct Config {
-    /// `[web]`
-    pub web: http::Settings,
-    /// `[scan]`
-    pub scan: crate::scan::Settings,
-    /// `[sandbox]`
-    pub sandbox: mcs_sandbox::Policy,
-    /// `[download]`
-    pub download: media::Settings,
-    /// `[result_cache]`
-    pub result_cache: crate::scan::cache::Settings,
-    /// `[crypto]`
-    pub crypto: keys::Settings,
-    /// How long a request key that was replaced still opens bodies.
-    pub previous_key_ttl: Duration,
-    /// `[log]`
-    pub log: Log,
-    /// `[operations]`, unless it is off.
-    pub operations: Option<crate::operations::Settings>,
-    /// `[audit]`, if there is one.
-    pub audit: Option<crate::audit::Settings>,
-}
-
-/// `[log]`, checked.
-#[derive(Clone, Debug)]
-pub struct Log {
-    /// A `tracing_subscriber` filter, e.g. `info`.
-    pub level: String,
-    /// How lines look.
-    pub format: LogFormat,
-}
-
-/// How log lines look.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum LogFormat {
-    Human,
-    Json,
-}
-
 impl Config {
-    /// Reads the file, if there is one, and of the environment the variables named
-    /// `MCS_<SECTION>__<KEY>`: each replaces that key of the file, an empty one takes it out.
+    /// Loads `file`, if any, and the variables named `MCS_<SECTION>__<KEY>` in `environment`. A
+    /// variable overrides its key in the file; an empty variable unsets the key.
     ///
     /// # Errors
-    /// Everything that is wrong.
+    /// Returns all problems found in the file and in the variables.
     pub fn load(
         file: Option<&Path>,
         environment: impl Iterator<Item = (OsString, OsString)>,
     ) -> Result<(Self, Vec<Warning>), ConfigErrors> {
-        let sources = Sources::gather(file, environment).map_err(ConfigErrors)?;
+        let sources = Sources::collect(file, environment).map_err(ConfigErrors)?;
         let reader = sources.parse().map_err(ConfigErrors)?;
-        let (config, findings) = Self::read(reader, own_user());
+        let (config, diagnostics) = Self::read(reader, own_user());
         match config {
-            Some(config) if findings.problems.is_empty() => Ok((config, findings.warnings)),
-            _ => Err(ConfigErrors(findings.problems)),
+            Some(config) if diagnostics.problems.is_empty() => Ok((config, diagnostics.warnings)),
+            _ => Err(ConfigErrors(diagnostics.problems)),
         }
     }
 
-    /// `None` only where a problem was told.
-    fn read(mut reader: Reader<'_>, server: mcs_sandbox::User) -> (Option<Self>, Findings) {
+    /// Returns `None` only if the diagnostics contain a problem.
+    fn read(mut reader: Reader<'_>, server: mcs_sandbox::User) -> (Option<Self>, Diagnostics) {
         let web = web::read(&mut reader);
         let scan = scan::read(&mut reader);
         let sandbox = sandbox::read(&mut reader, server);
@@ -114,25 +79,31 @@ impl Config {
             && download.max_size.saturating_mul(2) > scan.max_spool_size
         {
             let (key, because) = ("download.max_size", "scan.max_spool_size");
-            let never = download.max_size > scan.max_spool_size;
-            let warning =
-                if never { Warning::NeverReached { key, because } } else { Warning::TightSpool };
+            let unreachable = download.max_size > scan.max_spool_size;
+            let warning = if unreachable {
+                Warning::NeverReached { key, because }
+            } else {
+                Warning::TightSpool
+            };
             reader.section("download").warn(warning);
         }
-        if operations.as_ref().is_some_and(|it| it.listen.is_same_place(&web.listen)) {
+        if operations
+            .as_ref()
+            .is_some_and(|operations| operations.listen.conflicts_with(&web.listen))
+        {
             reader
                 .section("operations")
-                .conflict("port", "found where [web] listens, expected another place");
+                .conflict("port", "found the address of [web], expected another address");
         }
         for kind in scan.iter().flat_map(|scan| &scan.engines) {
             let (bounds, because) = match kind {
-                Kind::Script(bounds) => (bounds, "scan.script_max_size"),
-                Kind::Rules(rules) => (&rules.bounds, "rules.max_size"),
-                Kind::Clamd(clamd) => (&clamd.bounds, "clamd.max_size"),
-                Kind::Icap(icap) => (&icap.bounds, "icap.max_size"),
+                EngineSettings::Script(bounds) => (bounds, "scan.script_max_size"),
+                EngineSettings::Rules(rules) => (&rules.bounds, "rules.max_size"),
+                EngineSettings::Clamd(clamd) => (&clamd.bounds, "clamd.max_size"),
+                EngineSettings::Icap(icap) => (&icap.bounds, "icap.max_size"),
             };
             let smaller = bounds.max_size.is_some_and(|limit| limit < download.max_size);
-            if smaller && bounds.larger == Otherwise::Fail {
+            if smaller && bounds.on_oversize == SkipPolicy::Fail {
                 let key = "download.max_size";
                 reader.section("download").warn(Warning::NeverReached { key, because });
             }
@@ -143,19 +114,19 @@ impl Config {
                 keys::Settings::RequestSecret { path, .. } => ("request_secret_path", path),
                 keys::Settings::Pickle { path, .. } => ("pickle_path", path),
             });
-            let kept = directory.map(|path| ("scan", "temp_directory", path));
+            let directory = directory.map(|path| ("scan", "temp_directory", path));
             let secret = secret.map(|(key, path)| ("crypto", key, path.as_path()));
-            let record = audit.as_ref().and_then(|audit| match audit {
+            let audit = audit.as_ref().and_then(|audit| match audit {
                 crate::audit::Settings::File(path) => Some(("audit", "path", path.as_path())),
                 crate::audit::Settings::Stdout => None,
             });
-            let kept = kept.into_iter().chain(secret).chain(record);
-            for (section, key, own) in kept {
-                let mut shown = sandbox.paths.read_only.iter().chain(&sandbox.paths.writable);
-                if let Some(shown) = shown.find(|shown| own.starts_with(shown)) {
-                    let (own, shown) = (own.display(), shown.display());
+            let private = directory.into_iter().chain(secret).chain(audit);
+            for (section, key, path) in private {
+                let mut visible = sandbox.paths.read_only.iter().chain(&sandbox.paths.writable);
+                if let Some(visible) = visible.find(|visible| path.starts_with(visible)) {
+                    let (path, visible) = (path.display(), visible.display());
                     let message = format!(
-                        "found {own}, expected a path outside what scripts are shown ({shown})"
+                        "found {path}, expected a path outside {visible}, which scripts can read"
                     );
                     reader.section(section).conflict(key, message);
                 }
@@ -177,9 +148,10 @@ impl Config {
     }
 }
 
-/// What is wrong with a file of this text in this folder.
-pub(crate) fn problems(text: &str, folder: &Path) -> Vec<Problem> {
-    match Sources::of_text(text, folder).parse() {
+/// Validates `text` as a configuration file in `folder`, and returns the problems.
+#[must_use]
+pub fn problems(text: &str, folder: &Path) -> Vec<Problem> {
+    match Sources::from_text(text, folder).parse() {
         Ok(reader) => Config::read(reader, own_user()).1.problems,
         Err(problems) => problems,
     }

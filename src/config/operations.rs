@@ -1,15 +1,14 @@
 //! `[operations]`.
 
-use super::{kinds, reader::Reader, web::listen};
+use super::{reader::Reader, types, web::listen};
 use crate::operations::Settings;
 
-/// Beside the 8080 of `[web]`.
-const PORT: u16 = 8081;
+const DEFAULT_PORT: u16 = 8081;
 
-/// None is off.
+/// Returns `None` if the listener is disabled.
 pub(super) fn read(reader: &mut Reader<'_>) -> Option<Settings> {
     let mut operations = reader.section("operations");
-    let enabled = operations.read("enabled", kinds::boolean).unwrap_or(true);
-    let listen = listen(&mut operations, PORT);
+    let enabled = operations.read("enabled", types::boolean).unwrap_or(true);
+    let listen = listen(&mut operations, DEFAULT_PORT);
     enabled.then_some(Settings { listen })
 }

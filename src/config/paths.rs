@@ -1,8 +1,8 @@
-//! Paths: relative ones start from the folder of the file that names them (from the current folder
-//! in a variable), and final ones are absolute.
+//! Parsers for paths. Relative paths are resolved against the directory of the configuration file (in a
+//! variable, against the current directory); the results are absolute.
 //!
-//! A path's folder is resolved, its last name is not: `/bin/grep` may be a link to busybox, which
-//! looks at its name, and a mounted `ConfigMap` swaps what its links lead to.
+//! Symbolic links are resolved in the parent directory, but not in the last component: `/bin/grep` may
+//! link to busybox, which depends on the name, and a mounted `ConfigMap` changes its links' targets.
 
 use std::{
     fs::{self, Metadata},
@@ -14,110 +14,113 @@ use std::{
 use nix::unistd::{AccessFlags, access};
 
 use super::{
-    kinds,
-    problem::Wrong,
-    reader::{Parsed, Value},
-    show,
+    format,
+    problem::InvalidValue,
+    types,
+    value::{ParseResult, RawValue},
 };
-use crate::identity::by;
+use crate::identity::denied_user;
 
-/// What scripts leave unquoted must be one word to a shell.
+/// Scripts may use the path unquoted, so a shell must parse it as one word.
 const TEMP_DIRECTORY_CHARACTERS: &str = "[A-Za-z0-9._/-]";
 
-/// Any path; nothing needs to be there.
-pub(super) fn path(value: Value<'_>) -> Parsed<PathBuf> {
-    let text = kinds::text(value).or_else(|_| value.wrong("a path"))?;
+/// Parses a path, which need not exist.
+pub(super) fn path(value: RawValue<'_>) -> ParseResult<PathBuf> {
+    let text = types::text(value).or_else(|_| value.invalid("a path"))?;
     if text.is_empty() {
-        return value.wrong("a path");
+        return value.invalid("a path");
     }
     let path = value.base.join(text);
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        // `/` and `..` have no last name of their own.
+        // `/` and `..` have no file name.
         return Ok(path.canonicalize().unwrap_or(path));
     };
     Ok(parent.canonicalize().map_or_else(|_| path.clone(), |parent| parent.join(name)))
 }
 
-/// A program: a regular file that someone may execute.
-pub(super) fn program(value: Value<'_>) -> Parsed<PathBuf> {
+/// Parses the path of a program: a regular file with an execute permission bit.
+pub(super) fn program(value: RawValue<'_>) -> ParseResult<PathBuf> {
     const EXPECTED: &str = "the path of an executable file";
-    let path = path(value).or_else(|_| value.wrong(EXPECTED))?;
-    if let Some(name) = program_of_a_command(&path) {
-        let found = format!("is no file, while {} is one", show::path(&name));
-        return wrong(&path, &found, "the program alone; its arguments have a key of their own");
+    let path = path(value).or_else(|_| value.invalid(EXPECTED))?;
+    if let Some(name) = program_of_command(&path) {
+        let found = format!("is not a file, while {} is", format::path(&name));
+        return invalid(&path, &found, "the program alone; its arguments belong in a separate key");
     }
     let metadata = stat(&path, EXPECTED)?;
     if !metadata.is_file() {
-        return wrong(&path, "is not a regular file", EXPECTED);
+        return invalid(&path, "is not a regular file", EXPECTED);
     }
     if metadata.permissions().mode() & 0o111 == 0 {
-        return wrong(&path, "is not executable (chmod +x)", EXPECTED);
+        return invalid(&path, "is not executable (chmod +x)", EXPECTED);
     }
     Ok(path)
 }
 
-/// The program, where a whole command was written.
-fn program_of_a_command(path: &Path) -> Option<PathBuf> {
+/// Returns the program if the path is a command line with arguments.
+fn program_of_command(path: &Path) -> Option<PathBuf> {
     let (name, _arguments) = path.to_str()?.split_once(' ')?;
     let name = PathBuf::from(name);
     (!path.exists() && name.is_file()).then_some(name)
 }
 
-/// A regular file that can be read.
-pub(super) fn file(value: Value<'_>) -> Parsed<PathBuf> {
+/// Parses the path of a readable regular file.
+pub(super) fn file(value: RawValue<'_>) -> ParseResult<PathBuf> {
     const EXPECTED: &str = "the path of a readable file";
-    let path = path(value).or_else(|_| value.wrong(EXPECTED))?;
+    let path = path(value).or_else(|_| value.invalid(EXPECTED))?;
     if !stat(&path, EXPECTED)?.is_file() {
-        return wrong(&path, "is not a regular file", EXPECTED);
+        return invalid(&path, "is not a regular file", EXPECTED);
     }
     match fs::File::open(&path) {
         Ok(_) => Ok(path),
-        Err(error) => wrong(&path, &format!("cannot be read{}: {error}", by(&error)), EXPECTED),
+        Err(error) => {
+            invalid(&path, &format!("is not readable{}: {error}", denied_user(&error)), EXPECTED)
+        }
     }
 }
 
-/// A file that may be made: its folder is there, and it is nothing else.
-pub(super) fn file_to_write(value: Value<'_>) -> Parsed<PathBuf> {
-    const EXPECTED: &str = "the path of a file in a folder that exists";
-    let path = path(value).or_else(|_| value.wrong(EXPECTED))?;
+/// Parses the path of a file that exists or can be created: its parent directory exists.
+pub(super) fn file_to_write(value: RawValue<'_>) -> ParseResult<PathBuf> {
+    const EXPECTED: &str = "the path of a file in an existing directory";
+    let path = path(value).or_else(|_| value.invalid(EXPECTED))?;
     match path.parent() {
         Some(folder) if folder.is_dir() => {}
-        _ => return wrong(&path, "has no folder to lie in", EXPECTED),
+        _ => return invalid(&path, "has no existing parent directory", EXPECTED),
     }
     if path.is_dir() {
-        return wrong(&path, "is a directory", EXPECTED);
+        return invalid(&path, "is a directory", EXPECTED);
     }
     Ok(path)
 }
 
-/// The path as it was written, links and all, and absolute where the file's folder is.
-pub(super) fn as_written(value: Value<'_>) -> Parsed<PathBuf> {
-    kinds::text(value).map(|text| value.base.join(text))
+/// Returns the path as written, with its symbolic links, absolute where the configuration file's directory is.
+pub(super) fn as_written(value: RawValue<'_>) -> ParseResult<PathBuf> {
+    types::text(value).map(|text| value.base.join(text))
 }
 
-/// A directory that jobs can live in. Resolved to its end: this is the path that scripts see.
-pub(super) fn temp_directory(value: Value<'_>) -> Parsed<PathBuf> {
+/// Parses the path of a writable directory for jobs, with all symbolic links resolved: scripts see this
+/// path.
+pub(super) fn temp_directory(value: RawValue<'_>) -> ParseResult<PathBuf> {
     const EXPECTED: &str = "the path of a writable directory";
-    let path = path(value).or_else(|_| value.wrong(EXPECTED))?;
+    let path = path(value).or_else(|_| value.invalid(EXPECTED))?;
     if !stat(&path, EXPECTED)?.is_dir() {
-        return wrong(&path, "is not a directory", EXPECTED);
+        return invalid(&path, "is not a directory", EXPECTED);
     }
     let path = match path.canonicalize() {
         Ok(path) => path,
-        Err(error) => return wrong(&path, &error.to_string(), EXPECTED),
+        Err(error) => return invalid(&path, &error.to_string(), EXPECTED),
     };
     if !is_one_word(&path) {
-        return wrong(
+        return invalid(
             &path,
-            "has other characters",
-            &format!("only {TEMP_DIRECTORY_CHARACTERS} in it, since scripts may leave it unquoted"),
+            "contains other characters",
+            &format!("only {TEMP_DIRECTORY_CHARACTERS}, since scripts may use the path unquoted"),
         );
     }
     match access(&path, AccessFlags::W_OK | AccessFlags::X_OK) {
         Ok(()) => Ok(path),
         Err(errno) => {
             let error = io::Error::from(errno);
-            wrong(&path, &format!("cannot be written{}: {error}", by(&error)), EXPECTED)
+            invalid(&path, &format!("is not writable{}: {error}", denied_user(&error)), EXPECTED)
         }
     }
 }
@@ -129,14 +132,16 @@ fn is_one_word(path: &Path) -> bool {
         .all(|byte| byte.is_ascii_alphanumeric() || b"._/-".contains(byte))
 }
 
-fn stat(path: &Path, expected: &str) -> Parsed<Metadata> {
+fn stat(path: &Path, expected: &str) -> ParseResult<Metadata> {
     fs::metadata(path).or_else(|error| match error.kind() {
-        io::ErrorKind::NotFound => wrong(path, "does not exist", expected),
-        _ => wrong(path, &format!("cannot be looked at{}: {error}", by(&error)), expected),
+        io::ErrorKind::NotFound => invalid(path, "does not exist", expected),
+        _ => {
+            invalid(path, &format!("cannot be accessed{}: {error}", denied_user(&error)), expected)
+        }
     })
 }
 
-/// With the path in full: what a relative one came to is often the mistake.
-fn wrong<T>(path: &Path, what: &str, expected: &str) -> Parsed<T> {
-    Err(Wrong::one(format!("{}, which {what}", show::path(path)), expected))
+/// Returns an error with the absolute path, since a relative path may resolve to an unexpected one.
+fn invalid<T>(path: &Path, reason: &str, expected: &str) -> ParseResult<T> {
+    Err(InvalidValue::single(format!("{}, which {reason}", format::path(path)), expected))
 }

@@ -1,5 +1,5 @@
-//! What can be wrong with a configuration, and what is merely worth a word. A problem names its
-//! place and key, what was found and what was expected; secrets are named by their type alone.
+//! Problems, which make a configuration invalid, and warnings. A problem names its location, the key,
+//! what was found and what was expected; of a secret, only the type.
 
 use std::{
     fmt,
@@ -9,88 +9,85 @@ use std::{
 
 use crate::ownership::Exposure;
 
-/// Where something was written.
+/// Where a value was set.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Place {
-    /// In the configuration file, as a whole.
+pub enum Location {
+    /// The configuration file as a whole.
     File(Arc<Path>),
-    /// In a line of it; both count from 1, columns in characters.
     Line {
-        /// The configuration file.
         file: Arc<Path>,
-        /// Its line.
+        /// From 1.
         line: usize,
-        /// The line's column.
+        /// From 1, in characters.
         column: usize,
     },
-    /// In this variable of the environment.
+    /// The environment variable of this name.
     Environment(String),
-    /// Nowhere: there is no configuration file.
+    /// No location: there is no configuration file.
     Defaults,
 }
 
-/// One thing that is wrong.
+/// An error in the configuration.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Problem {
-    /// Where it was written.
-    pub place: Place,
-    /// The key's path, e.g. `web.port`; none where the file itself is at fault.
+    pub location: Location,
+    /// Path of the key, e.g. `web.port`; `None` if the file itself is invalid.
     pub key: Option<String>,
-    /// What was found, and what was expected.
+    /// What was found and what was expected.
     pub message: String,
 }
 
-/// All that is wrong; never empty.
+/// All problems of a configuration; never empty.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub struct ConfigErrors(pub(super) Vec<Problem>);
 
-/// What works and is probably not meant.
+/// A valid setting that is probably unintended.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Warning {
-    /// The script runs as a user that other services may run as too.
+    /// The script runs as this user, which other services may use too.
     SharedUser(&'static str),
     /// `scan.temp_directory_shared` accepts a directory that other users can replace.
     SharedTempDirectory(Exposure),
     /// A path in `sandbox.writable_paths`.
     Writable(PathBuf),
-    /// A path that scripts are to see, and that does not exist.
-    NotThere(PathBuf),
-    /// A limit that another one always precedes.
+    /// A path made visible to scripts that does not exist.
+    MissingPath(PathBuf),
+    /// A limit without effect, because a smaller one applies first.
     NeverReached {
-        /// The limit that has no effect.
+        /// The limit without effect.
         key: &'static str,
-        /// The one that comes first.
+        /// The smaller limit.
         because: &'static str,
     },
-    /// The spool does not hold the largest media twice.
+    /// `scan.max_spool_size` is less than twice `download.max_size`.
     TightSpool,
-    /// A header in `download.headers_to_forward` that passes anyway.
+    /// A header in `download.headers_to_forward` that is always forwarded.
     AlwaysForwarded(&'static str),
 }
 
-/// A value that its key cannot have.
-pub(super) struct Wrong {
-    /// Which part of the key's value: `[2]`, `.name`, or nothing.
+/// An invalid value of a key.
+pub(super) struct InvalidValue {
+    /// The invalid part of the value: `[2]`, `.name`, or empty for the whole value.
     part: String,
     found: String,
     expected: String,
 }
 
-impl Wrong {
-    /// As a list: tables and lists may have several.
-    pub(super) fn one(found: impl Into<String>, expected: impl Into<String>) -> Vec<Self> {
+impl InvalidValue {
+    /// Creates a list of one error; parsers of lists and tables return several.
+    pub(super) fn single(found: impl Into<String>, expected: impl Into<String>) -> Vec<Self> {
         vec![Self { part: String::new(), found: found.into(), expected: expected.into() }]
     }
 
-    /// The same, inside a list or a table.
-    pub(super) fn within(mut self, part: &str) -> Self {
+    /// Prefixes the part with an enclosing list index or table key.
+    pub(super) fn nested_in(mut self, part: &str) -> Self {
         self.part.insert_str(0, part);
         self
     }
 
-    pub(super) fn at(self, place: Place, key: &str) -> Problem {
+    pub(super) fn into_problem(self, location: Location, key: &str) -> Problem {
         Problem {
-            place,
+            location,
             key: Some(format!("{key}{}", self.part)),
             message: format!("found {}, expected {}", self.found, self.expected),
         }
@@ -98,7 +95,7 @@ impl Wrong {
 }
 
 impl ConfigErrors {
-    /// In the order of sections and keys.
+    /// Returns the problems in the order of sections and keys.
     #[must_use]
     pub fn problems(&self) -> &[Problem] {
         &self.0
@@ -117,7 +114,7 @@ impl fmt::Display for ConfigErrors {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.place)?;
+        write!(f, "{}: ", self.location)?;
         if let Some(key) = &self.key {
             write!(f, "{key}: ")?;
         }
@@ -125,7 +122,7 @@ impl fmt::Display for Problem {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(file) => write!(f, "{}", file.display()),
@@ -143,34 +140,34 @@ impl fmt::Display for Warning {
         match self {
             Self::SharedUser(name) => write!(
                 f,
-                "sandbox.user: not set, so scripts run as {name}, which other services may run as \
-                 too; a user of its own is safer"
+                "sandbox.user: not set, so scripts run as {name}, which other services may use too; a \
+                 dedicated user is safer"
             ),
             Self::SharedTempDirectory(exposure) => write!(
                 f,
-                "scan.temp_directory: {exposure}; scan.temp_directory_shared accepts that: whoever shares \
-                 the directory can read and replace media while they are scanned"
+                "scan.temp_directory: {exposure}; scan.temp_directory_shared accepts that: users with \
+                 access to it can read and replace media during a scan"
             ),
             Self::Writable(path) => write!(
                 f,
-                "sandbox.writable_paths: what one script writes to {} the next one reads, and whoever \
-                 else does",
+                "sandbox.writable_paths: files in {} persist between scripts and are readable by \
+                 later ones",
                 path.display()
             ),
-            Self::NotThere(path) => write!(
+            Self::MissingPath(path) => write!(
                 f,
-                "sandbox: {} does not exist; scripts do without it until it does",
+                "sandbox: {} does not exist; scripts cannot access it until it is created",
                 path.display()
             ),
             Self::NeverReached { key, because } => {
                 write!(f, "{key}: has no effect, since {because} is smaller")
             }
             Self::TightSpool => f.write_str(
-                "scan.max_spool_size: less than twice download.max_size; a large media may need its size \
-                 twice, and is then too large",
+                "scan.max_spool_size: less than twice download.max_size; a file may need twice its size \
+                 in the spool, so the largest files are rejected as too large",
             ),
             Self::AlwaysForwarded(name) => {
-                write!(f, "download.headers_to_forward: {name} is forwarded without being listed")
+                write!(f, "download.headers_to_forward: {name} is always forwarded and need not be listed")
             }
         }
     }

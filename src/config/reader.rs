@@ -1,5 +1,5 @@
-//! Reads keys one by one, remembers which ones exist, and collects problems instead of stopping at
-//! the first. What nobody asked for is unknown, and the nearest key that exists is suggested.
+//! Reads single keys, records which keys exist, and collects all problems instead of stopping at the
+//! first. Keys that no section reads are unknown; the problem suggests the most similar known key.
 
 use std::{
     borrow::Cow,
@@ -10,75 +10,69 @@ use std::{
 use toml::de::DeValue;
 
 use super::{
-    kinds::describe,
-    problem::{Place, Problem, Warning, Wrong},
+    problem::{InvalidValue, Location, Problem, Warning},
+    value::{ParseResult, RawValue, describe},
 };
 
-/// A key as written.
-pub(super) struct Entry<'a> {
-    /// `None`: taken out by an empty variable, as if it stood in no file.
+/// A key's value as written.
+pub(super) struct RawEntry<'a> {
+    /// `None` if an empty variable unset the key.
     pub(super) value: Option<DeValue<'a>>,
-    /// The text of a variable: `12` is a fine string there without quotes.
+    /// The text of a variable, which is a valid string without quotes.
     pub(super) raw: Option<&'a str>,
-    /// What relative paths start from.
+    /// Directory that relative paths are resolved against.
     pub(super) base: &'a Path,
-    /// Where it was written.
-    pub(super) place: Place,
+    pub(super) location: Location,
 }
 
-/// A value on its way into its final type.
-#[derive(Clone, Copy)]
-pub(super) struct Value<'v> {
-    pub(super) toml: &'v DeValue<'v>,
-    pub(super) raw: Option<&'v str>,
-    pub(super) base: &'v Path,
-}
-
-/// What a kind makes of a value.
-pub(super) type Parsed<T> = Result<T, Vec<Wrong>>;
-
-/// The whole configuration while it is read.
+/// All entries of a configuration, and the diagnostics collected while reading them.
 pub(super) struct Reader<'a> {
-    /// The file as a whole: where absent keys are missed.
-    place: Place,
-    /// What the service manager has handed over, by name.
+    /// Location of missing keys: the file as a whole.
+    location: Location,
+    /// Directory with the credentials that the service manager passed, by name.
     credentials: Option<&'a Path>,
-    entries: BTreeMap<(String, String), Entry<'a>>,
-    /// The file's sections, empty ones too.
-    sections: Vec<(String, Place)>,
-    /// Variables without `__` in their name.
-    misnamed: Vec<(String, Place)>,
-    known: Vec<Key>,
+    entries: BTreeMap<(String, String), RawEntry<'a>>,
+    /// The sections in the file, including empty ones.
+    sections: Vec<(String, Location)>,
+    /// Variables without `__` in the name.
+    misnamed: Vec<(String, Location)>,
+    known: Vec<KeyPath>,
     problems: Vec<Problem>,
     warnings: Vec<Warning>,
 }
 
-/// A section's and a key's name.
-pub(super) type Key = (&'static str, &'static str);
+/// Names of a section and a key.
+pub(super) type KeyPath = (&'static str, &'static str);
 
-/// Keys that were renamed, and their names now. The value may have moved to another section, and means the same
-/// there.
-const RENAMED: [(Key, Key); 1] = [(("clamd", "encrypted"), ("scan", "on_encrypted"))];
+/// Renamed keys: former and current name, whose values have the same meaning. A former name is an error that
+/// names the current one.
+const RENAMED: [(KeyPath, KeyPath); 5] = [
+    (("scan", "script_larger"), ("scan", "script_on_oversize")),
+    (("rules", "larger"), ("rules", "on_oversize")),
+    (("clamd", "larger"), ("clamd", "on_oversize")),
+    (("icap", "larger"), ("icap", "on_oversize")),
+    (("clamd", "encrypted"), ("scan", "on_encrypted")),
+];
 
-/// One section of it.
+/// One section of the configuration.
 pub(super) struct Section<'r, 'a> {
     reader: &'r mut Reader<'a>,
     name: &'static str,
 }
 
-/// All that reading told.
-pub(super) struct Findings {
+/// The problems and warnings found by reading.
+pub(super) struct Diagnostics {
     pub(super) problems: Vec<Problem>,
     pub(super) warnings: Vec<Warning>,
-    /// Every key that was asked for.
-    #[cfg_attr(not(test), expect(dead_code, reason = "a test holds default.toml against it"))]
-    pub(super) known: Vec<Key>,
+    /// Every key that a section reads.
+    #[cfg_attr(not(test), expect(dead_code, reason = "a test compares it with default.toml"))]
+    pub(super) known: Vec<KeyPath>,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(place: Place, credentials: Option<&'a Path>) -> Self {
+    pub(super) fn new(location: Location, credentials: Option<&'a Path>) -> Self {
         Self {
-            place,
+            location,
             credentials,
             entries: BTreeMap::new(),
             sections: Vec::new(),
@@ -89,28 +83,28 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(super) fn open(&mut self, section: &str, place: Place) {
-        self.sections.push((section.into(), place));
+    pub(super) fn open(&mut self, section: &str, location: Location) {
+        self.sections.push((section.into(), location));
     }
 
-    /// A later one replaces an earlier one.
-    pub(super) fn insert(&mut self, section: &str, key: &str, entry: Entry<'a>) {
+    /// Inserts a key; a later entry replaces an earlier one.
+    pub(super) fn insert(&mut self, section: &str, key: &str, entry: RawEntry<'a>) {
         self.entries.insert((section.into(), key.into()), entry);
     }
 
-    pub(super) fn outside_any_section(&mut self, place: Place, key: &str) {
+    pub(super) fn outside_any_section(&mut self, location: Location, key: &str) {
         self.problems.push(Problem {
-            place,
+            location,
             key: Some(key.into()),
             message: "found outside any section, expected below a line like [web]".into(),
         });
     }
 
-    pub(super) fn misnamed(&mut self, place: Place, name: &str) {
-        self.misnamed.push((name.into(), place));
+    pub(super) fn misnamed(&mut self, location: Location, name: &str) {
+        self.misnamed.push((name.into(), location));
     }
 
-    /// The path of a credential, if it was handed over.
+    /// Returns the path of a credential, if the service manager passed it.
     pub(super) fn credential(&self, name: &str) -> Option<PathBuf> {
         self.credentials.map(|directory| directory.join(name)).filter(|path| path.exists())
     }
@@ -119,26 +113,27 @@ impl<'a> Reader<'a> {
         Section { reader: self, name }
     }
 
-    pub(super) fn finish(mut self) -> Findings {
-        self.tell_unknown();
-        Findings { problems: self.problems, warnings: self.warnings, known: self.known }
+    pub(super) fn finish(mut self) -> Diagnostics {
+        self.report_unknown();
+        Diagnostics { problems: self.problems, warnings: self.warnings, known: self.known }
     }
 
-    fn tell_unknown(&mut self) {
-        let unknown = |place: &Place, key: String, what: &str, expected: String| Problem {
-            place: place.clone(),
+    fn report_unknown(&mut self) {
+        let unknown = |location: &Location, key: String, what: &str, expected: String| Problem {
+            location: location.clone(),
             key: Some(key),
             message: format!("found an unknown {what}, expected {expected}"),
         };
         let is_section = |name: &str| self.known.iter().any(|(section, _)| *section == name);
-        for (section, place) in self.sections.iter().filter(|(section, _)| !is_section(section)) {
+        for (section, location) in self.sections.iter().filter(|(section, _)| !is_section(section))
+        {
             let expected =
                 nearest(section, self.known.iter().map(|(section, _)| (*section).into()))
                     .map_or_else(
                         || "one of those in default.toml".into(),
                         |name| format!("{name}?"),
                     );
-            self.problems.push(unknown(place, section.clone(), "section", expected));
+            self.problems.push(unknown(location, section.clone(), "section", expected));
         }
         for ((section, key), entry) in &self.entries {
             let in_unknown_section =
@@ -146,25 +141,24 @@ impl<'a> Reader<'a> {
             if in_unknown_section || self.known.iter().any(|known| *known == (section, key)) {
                 continue;
             }
-            let renamed = RENAMED.iter().find(|(old, _)| *old == (section, key));
-            if let Some((_, (section_now, key_now))) = renamed {
-                self.problems.push(Problem {
-                    place: entry.place.clone(),
-                    key: Some(format!("{section}.{key}")),
-                    message: format!(
-                        "found a key that was renamed, expected {section_now}.{key_now}"
-                    ),
-                });
-                continue;
-            }
-            let suggestion = self.suggest(section, key);
-            let expected = suggestion.map_or_else(
-                || "one of those in default.toml".into(),
-                |(s, k)| format!("{s}.{k}?"),
-            );
-            self.problems.push(unknown(&entry.place, format!("{section}.{key}"), "key", expected));
+            let path = format!("{section}.{key}");
+            let renamed = RENAMED.iter().find(|(former, _)| *former == (section, key));
+            let problem = if let Some((_, (section, key))) = renamed {
+                Problem {
+                    location: entry.location.clone(),
+                    key: Some(path),
+                    message: format!("found a key that was renamed, expected {section}.{key}"),
+                }
+            } else {
+                let expected = self.suggest(section, key).map_or_else(
+                    || "one of those in default.toml".into(),
+                    |(section, key)| format!("{section}.{key}?"),
+                );
+                unknown(&entry.location, path, "key", expected)
+            };
+            self.problems.push(problem);
         }
-        for (name, place) in &self.misnamed {
+        for (name, location) in &self.misnamed {
             let names = self.known.iter().map(|(section, key)| format!("{section}_{key}").into());
             let suggestion = nearest(name, names)
                 .and_then(|near| self.known.iter().find(|(s, k)| format!("{s}_{k}") == near));
@@ -173,15 +167,15 @@ impl<'a> Reader<'a> {
                 |(section, key)| format!("MCS_{section}__{key}?").to_uppercase(),
             );
             self.problems.push(Problem {
-                place: place.clone(),
+                location: location.clone(),
                 key: None,
                 message: format!("found an unknown name, expected {expected}"),
             });
         }
     }
 
-    /// A key of the same section that looks alike, or the same key of another section.
-    fn suggest(&self, section: &str, key: &str) -> Option<Key> {
+    /// Returns a similar key of the same section, or the same key of another section.
+    fn suggest(&self, section: &str, key: &str) -> Option<KeyPath> {
         let siblings = self.known.iter().filter(|(name, _)| *name == section);
         let near = nearest(key, siblings.map(|(_, key)| (*key).into()));
         self.known
@@ -192,7 +186,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Close enough to be a slip of the fingers.
+/// Returns the most similar known name, if it is similar enough for a typing error.
 fn nearest<'k>(name: &str, known: impl Iterator<Item = Cow<'k, str>>) -> Option<Cow<'k, str>> {
     let limit = (name.len() / 3).max(1);
     known
@@ -203,66 +197,67 @@ fn nearest<'k>(name: &str, known: impl Iterator<Item = Cow<'k, str>>) -> Option<
 }
 
 impl<'a> Section<'_, 'a> {
-    /// `None` where the key is absent or wrong; if wrong, that is told.
+    /// Reads and parses a key. Returns `None` if the key is absent, or invalid, which is recorded as a
+    /// problem.
     pub(super) fn read<T>(
         &mut self,
         key: &'static str,
-        kind: impl FnOnce(Value<'_>) -> Parsed<T>,
+        parse: impl FnOnce(RawValue<'_>) -> ParseResult<T>,
     ) -> Option<T> {
-        self.know(key);
+        self.register(key);
         let entry = self.entry(key)?;
-        let value = Value { toml: entry.value.as_ref()?, raw: entry.raw, base: entry.base };
-        match kind(value) {
+        let value = RawValue { toml: entry.value.as_ref()?, raw: entry.raw, base: entry.base };
+        match parse(value) {
             Ok(parsed) => Some(parsed),
-            Err(wrongs) => {
-                let (place, path) = (entry.place.clone(), format!("{}.{key}", self.name));
-                self.reader
-                    .problems
-                    .extend(wrongs.into_iter().map(|wrong| wrong.at(place.clone(), &path)));
+            Err(errors) => {
+                let (location, path) = (entry.location.clone(), format!("{}.{key}", self.name));
+                self.reader.problems.extend(
+                    errors.into_iter().map(|error| error.into_problem(location.clone(), &path)),
+                );
                 None
             }
         }
     }
 
-    /// [`Section::read`], with the absence told too.
+    /// Like [`Section::read`], but records an absent key as a problem.
     pub(super) fn require<T>(
         &mut self,
         key: &'static str,
         expected: &str,
-        kind: impl FnOnce(Value<'_>) -> Parsed<T>,
+        parse: impl FnOnce(RawValue<'_>) -> ParseResult<T>,
     ) -> Option<T> {
         if !self.has(key) {
             self.missing(key, expected);
         }
-        self.read(key, kind)
+        self.read(key, parse)
     }
 
-    /// Whether the key is written somewhere, right or wrong.
+    /// Whether the key is set, to a valid or an invalid value.
     pub(super) fn has(&self, key: &str) -> bool {
         self.entry(key).is_some_and(|entry| entry.value.is_some())
     }
 
-    /// A table with keys of its own, read as a section of that name.
+    /// Returns the table `key` as a section called `name`.
     pub(super) fn subsection(&mut self, key: &'static str, name: &'static str) -> Section<'_, 'a> {
-        self.know(key);
+        self.register(key);
         let path = (self.name.to_owned(), key.to_owned());
         if let Some(mut entry) = self.reader.entries.remove(&path) {
             match entry.value.take() {
                 Some(DeValue::Table(table)) => {
                     for (key, value) in table {
-                        let inner = Entry {
+                        let inner = RawEntry {
                             value: Some(value.into_inner()),
                             raw: None,
                             base: entry.base,
-                            place: entry.place.clone(),
+                            location: entry.location.clone(),
                         };
                         self.reader.insert(name, &key.into_inner(), inner);
                     }
                 }
                 Some(other) => self.reader.problems.extend(
-                    Wrong::one(describe(&other), "a table")
+                    InvalidValue::single(describe(&other), "a table")
                         .into_iter()
-                        .map(|wrong| wrong.at(entry.place.clone(), name)),
+                        .map(|error| error.into_problem(entry.location.clone(), name)),
                 ),
                 None => {}
             }
@@ -272,29 +267,30 @@ impl<'a> Section<'_, 'a> {
 
     pub(super) fn missing(&mut self, key: &str, expected: &str) {
         self.reader.problems.push(Problem {
-            place: self.reader.place.clone(),
+            location: self.reader.location.clone(),
             key: Some(format!("{}.{key}", self.name)),
-            message: format!("found nothing, expected {expected}"),
+            message: format!("missing, expected {expected}"),
         });
     }
 
-    /// A value that is right by itself and wrong beside another.
+    /// Records a value that is valid by itself but conflicts with another key.
     pub(super) fn conflict(&mut self, key: &str, message: impl Into<String>) {
-        let place = self.entry(key).map_or(self.reader.place.clone(), |entry| entry.place.clone());
+        let location =
+            self.entry(key).map_or(self.reader.location.clone(), |entry| entry.location.clone());
         let key = Some(format!("{}.{key}", self.name));
-        self.reader.problems.push(Problem { place, key, message: message.into() });
+        self.reader.problems.push(Problem { location, key, message: message.into() });
     }
 
     pub(super) fn warn(&mut self, warning: Warning) {
         self.reader.warnings.push(warning);
     }
 
-    fn entry(&self, key: &str) -> Option<&Entry<'a>> {
-        // A map by pairs of `String` cannot be asked with a pair of `&str`.
+    fn entry(&self, key: &str) -> Option<&RawEntry<'a>> {
+        // `(&str, &str)` is not a borrowed form of the key type.
         self.reader.entries.get(&(self.name.to_owned(), key.to_owned()))
     }
 
-    fn know(&mut self, key: &'static str) {
+    fn register(&mut self, key: &'static str) {
         self.reader.known.push((self.name, key));
     }
 }

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::{
-    kinds::{self, LONGEST, duration, integer, size},
     problem::Warning,
     reader::Reader,
+    types::{self, MAX_DURATION, duration, integer, size},
 };
 use crate::scan::cache::Settings;
 
@@ -22,15 +22,15 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
     Settings {
         max_size: cache.read("max_size", integer(1..=100_000_000)).unwrap_or(100_000),
         ttl: cache
-            .read("ttl", duration(Duration::ZERO..=LONGEST))
+            .read("ttl", duration(Duration::ZERO..=MAX_DURATION))
             .unwrap_or(Duration::from_secs(24 * 60 * 60)),
         max_file_size,
         max_total_size,
         exit_codes_to_ignore: cache
-            .read("exit_codes_to_ignore", kinds::list(integer(0..=255)))
+            .read("exit_codes_to_ignore", types::list(integer(0..=255)))
             .unwrap_or_default(),
         failure_ttl: cache
-            .read("failure_ttl", duration(Duration::ZERO..=LONGEST))
+            .read("failure_ttl", duration(Duration::ZERO..=MAX_DURATION))
             .unwrap_or(Duration::from_secs(5)),
     }
 }

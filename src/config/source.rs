@@ -1,5 +1,5 @@
-//! Where the configuration is written: one TOML file, and variables named `MCS_<SECTION>__<KEY>`
-//! that replace single keys of it. Knows no key; what it finds goes to the [`Reader`].
+//! The sources of the configuration: one TOML file, and variables named `MCS_<SECTION>__<KEY>` that
+//! override single keys. Passes the entries to the [`Reader`] without interpreting them.
 
 use std::{
     ffi::OsString,
@@ -13,24 +13,24 @@ use toml::de::{DeTable, DeValue};
 use zeroize::Zeroizing;
 
 use super::{
-    problem::{Place, Problem},
-    reader::{Entry, Reader},
+    problem::{Location, Problem},
+    reader::{RawEntry, Reader},
 };
-use crate::identity::by;
+use crate::identity::denied_user;
 
 const PREFIX: &str = "MCS_";
 
-/// Where systemd puts what `LoadCredential=` names. systemd.exec(5), "Credentials".
+/// Variable with the directory of the credentials set by `LoadCredential=`. systemd.exec(5), "Credentials".
 const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 
-/// A configuration is a page or two; this keeps a wrong path from being read into memory.
+/// Maximum size of the file, in bytes, so that a wrong path does not fill the memory.
 const MAX_FILE_SIZE: u64 = 1024 * 1024;
 
-/// A file with much wrong is mostly not the file that was meant.
+/// Maximum number of reported syntax errors; a file with more is usually the wrong file.
 const MAX_SYNTAX_ERRORS: usize = 10;
 
-/// All that was written, as text. Values borrow from it, so that secrets are held once, in memory
-/// that is wiped.
+/// The text of all sources. Parsed values borrow from it, so that secrets exist once, in memory that is
+/// zeroed on drop.
 pub(super) struct Sources {
     file: Option<File>,
     environment: Vec<Variable>,
@@ -40,7 +40,7 @@ pub(super) struct Sources {
 
 struct File {
     path: Arc<Path>,
-    /// The folder that relative paths in it start from.
+    /// Directory that relative paths in the file are resolved against.
     directory: PathBuf,
     text: Zeroizing<String>,
 }
@@ -51,18 +51,25 @@ struct Variable {
 }
 
 impl Sources {
-    /// Reads everything; what cannot be read is a problem.
-    pub(super) fn gather(
+    /// Reads the file and the variables.
+    ///
+    /// # Errors
+    /// Returns a problem for each source that cannot be read.
+    pub(super) fn collect(
         file: Option<&Path>,
         environment: impl Iterator<Item = (OsString, OsString)>,
     ) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
-        let mut problem = |place, message| problems.push(Problem { place, key: None, message });
+        let mut problem =
+            |location, message| problems.push(Problem { location, key: None, message });
 
         let file = file.and_then(|path| match File::read(path) {
             Ok(file) => Some(file),
             Err(error) => {
-                problem(Place::File(path.into()), format!("cannot be read{}: {error}", by(&error)));
+                problem(
+                    Location::File(path.into()),
+                    format!("cannot be read{}: {error}", denied_user(&error)),
+                );
                 None
             }
         });
@@ -80,10 +87,10 @@ impl Sources {
             if let Ok(text) = text.into_string() {
                 variables.push(Variable { name, text: Zeroizing::new(text) });
             } else {
-                problem(Place::Environment(name), "found other bytes, expected UTF-8".into());
+                problem(Location::Environment(name), "not valid UTF-8".into());
             }
         }
-        // Problems come out in the same order on every start.
+        // Gives problems the same order on every start.
         variables.sort_by(|a, b| a.name.cmp(&b.name));
         if problems.is_empty() {
             let current_directory = std::env::current_dir().unwrap_or_else(|_| "/".into());
@@ -93,27 +100,30 @@ impl Sources {
         }
     }
 
-    /// A file that is not written yet, and no environment.
-    pub(super) fn of_text(text: &str, folder: &Path) -> Self {
+    /// Creates sources from the text of a file in `directory`, without variables.
+    pub(super) fn from_text(text: &str, directory: &Path) -> Self {
         let file = File {
-            path: folder.into(),
-            directory: folder.into(),
+            path: directory.into(),
+            directory: directory.into(),
             text: Zeroizing::new(text.to_owned()),
         };
         Self {
             file: Some(file),
             environment: Vec::new(),
             credentials: None,
-            current_directory: folder.into(),
+            current_directory: directory.into(),
         }
     }
 
-    /// Parses what was gathered. Errors of syntax are all told, and nothing else is judged then:
-    /// what follows one is seldom what was meant.
+    /// Parses the sources.
+    ///
+    /// # Errors
+    /// Returns the syntax errors of the file. Nothing else is validated in that case, since the rest of the
+    /// file is often misparsed.
     pub(super) fn parse(&self) -> Result<Reader<'_>, Vec<Problem>> {
-        let place =
-            self.file.as_ref().map_or(Place::Defaults, |file| Place::File(file.path.clone()));
-        let mut reader = Reader::new(place, self.credentials.as_deref());
+        let location =
+            self.file.as_ref().map_or(Location::Defaults, |file| Location::File(file.path.clone()));
+        let mut reader = Reader::new(location, self.credentials.as_deref());
         if let Some(file) = &self.file {
             file.parse_into(&mut reader)?;
         }
@@ -128,13 +138,14 @@ impl File {
     fn read(path: &Path) -> io::Result<Self> {
         let metadata = fs::metadata(path)?;
         if !metadata.is_file() {
-            return Err(io::Error::other("it is not a regular file"));
+            return Err(io::Error::other("not a regular file"));
         }
         if metadata.len() > MAX_FILE_SIZE {
-            return Err(io::Error::other("it is too large for a configuration"));
+            return Err(io::Error::other("too large for a configuration file"));
         }
         let text = Zeroizing::new(fs::read_to_string(path)?);
-        // The folder as named: a mounted `ConfigMap`'s files are links into folders that come and go.
+        // The parent of the path as given: the files of a mounted `ConfigMap` are links into directories
+        // that are replaced.
         let directory = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
@@ -146,27 +157,27 @@ impl File {
         let (table, errors) = DeTable::parse_recoverable(&self.text);
         if !errors.is_empty() {
             let problem = |error: &toml::de::Error| Problem {
-                place: self.place(&error.span().unwrap_or(0..0)),
+                location: self.location(&error.span().unwrap_or(0..0)),
                 key: None,
-                // Not its Display, which shows the line, and that may hold a secret.
+                // `Display` would print the line, which may contain a secret.
                 message: format!("not valid TOML: {}", error.message()),
             };
             return Err(errors.iter().take(MAX_SYNTAX_ERRORS).map(problem).collect());
         }
         for (section, value) in table.into_inner() {
-            let place = self.place(&section.span());
+            let location = self.location(&section.span());
             let section = section.into_inner();
             let DeValue::Table(entries) = value.into_inner() else {
-                reader.outside_any_section(place, &section);
+                reader.outside_any_section(location, &section);
                 continue;
             };
-            reader.open(&section, place);
+            reader.open(&section, location);
             for (key, value) in entries {
-                let entry = Entry {
+                let entry = RawEntry {
                     value: Some(value.into_inner()),
                     raw: None,
                     base: &self.directory,
-                    place: self.place(&key.span()),
+                    location: self.location(&key.span()),
                 };
                 reader.insert(&section, &key.into_inner(), entry);
             }
@@ -174,10 +185,10 @@ impl File {
         Ok(())
     }
 
-    fn place(&self, span: &Range<usize>) -> Place {
+    fn location(&self, span: &Range<usize>) -> Location {
         let before = self.text.get(..span.start).unwrap_or_default();
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        Place::Line {
+        Location::Line {
             file: self.path.clone(),
             line: before.matches('\n').count() + 1,
             column: before.get(line_start..).unwrap_or_default().chars().count() + 1,
@@ -187,18 +198,18 @@ impl File {
 
 impl Variable {
     fn parse_into<'a>(&'a self, reader: &mut Reader<'a>, base: &'a Path) {
-        let place = Place::Environment(self.name.clone());
+        let location = Location::Environment(self.name.clone());
         let path = self.name.strip_prefix(PREFIX).unwrap_or_default().to_lowercase();
         let Some((section, key)) = path.split_once("__") else {
-            reader.misnamed(place, &path);
+            reader.misnamed(location, &path);
             return;
         };
-        // `MCS_WEB__PORT=8081` is a number, `MCS_SCAN__SCRIPT=/opt/scan.sh` is no TOML: a string.
+        // `MCS_WEB__PORT=8081` is a number. `MCS_SCAN__SCRIPT=/opt/scan.sh` is not valid TOML, hence a string.
         let value = match DeValue::parse(&self.text) {
             Ok(value) => value.into_inner(),
             Err(_) => DeValue::String(self.text.as_str().into()),
         };
         let value = (!self.text.is_empty()).then_some(value);
-        reader.insert(section, key, Entry { value, raw: Some(&self.text), base, place });
+        reader.insert(section, key, RawEntry { value, raw: Some(&self.text), base, location });
     }
 }

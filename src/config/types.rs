@@ -1,5 +1,5 @@
-//! What a value can be: each kind takes a value as written and gives its final type, or says what
-//! it found and what it expected, in the words of the file.
+//! Parsers for single values: each converts a raw value to its final type, or reports what was found
+//! and what was expected.
 
 use std::{fmt::Display, ops::RangeInclusive, time::Duration};
 
@@ -7,226 +7,181 @@ use bytesize::ByteSize;
 use toml::de::DeValue;
 
 use super::{
-    problem::Wrong,
-    reader::{Parsed, Value},
-    show,
+    format,
+    value::{ParseResult, RawValue, to_i64},
 };
 
-/// Above any sense, far below what would overflow a clock.
-pub(super) const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+/// Upper bound of all durations; far below the limits of `Instant`.
+pub(super) const MAX_DURATION: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
-/// Longer text than this is no number with a unit.
-const MAX_MEASURE: usize = 40;
+/// Maximum length of a number with a unit, in bytes.
+const MAX_QUANTITY_LEN: usize = 40;
 
-impl Value<'_> {
-    /// A variable's text counts as a string whatever it looks like.
-    pub(super) fn text(&self) -> Option<&str> {
-        match self.toml {
-            DeValue::String(text) => Some(text),
-            _ => self.raw,
-        }
-    }
-
-    /// "found …, expected …"
-    pub(super) fn wrong<T>(&self, expected: impl Into<String>) -> Parsed<T> {
-        Err(Wrong::one(describe(self.toml), expected))
-    }
-
-    /// The same, with the type in place of the value.
-    pub(super) fn wrong_secret<T>(&self, expected: impl Into<String>) -> Parsed<T> {
-        Err(Wrong::one(type_of(self.toml), expected))
-    }
-}
-
-/// A value as an operator would quote it, long ones cut.
-pub(super) fn describe(value: &DeValue<'_>) -> String {
-    match value {
-        DeValue::String(text) if text.chars().count() > 60 => {
-            show::quoted(&text.chars().take(60).chain(['…']).collect::<String>())
-        }
-        DeValue::String(text) => show::quoted(text),
-        DeValue::Integer(number) => integer_of(number)
-            .map_or_else(|| "an integer of more than 64 bits".into(), |number| number.to_string()),
-        DeValue::Boolean(value) => value.to_string(),
-        DeValue::Array(list) if list.is_empty() => "an empty list".into(),
-        other => type_of(other).into(),
-    }
-}
-
-fn type_of(value: &DeValue<'_>) -> &'static str {
-    match value {
-        DeValue::String(_) => "a string",
-        DeValue::Integer(_) => "an integer",
-        DeValue::Float(_) => "a number with a point",
-        DeValue::Boolean(_) => "a boolean",
-        DeValue::Datetime(_) => "a date",
-        DeValue::Array(_) => "a list",
-        DeValue::Table(_) => "a table",
-    }
-}
-
-fn integer_of(number: &toml::de::DeInteger<'_>) -> Option<i64> {
-    i64::from_str_radix(number.as_str(), number.radix()).ok()
-}
-
-/// `true` or `false`.
-pub(super) fn boolean(value: Value<'_>) -> Parsed<bool> {
+pub(super) fn boolean(value: RawValue<'_>) -> ParseResult<bool> {
     match value.toml {
         DeValue::Boolean(boolean) => Ok(*boolean),
-        _ => value.wrong("true or false"),
+        _ => value.invalid("true or false"),
     }
 }
 
-/// Any string without NUL: none of them reaches a program or a system call otherwise.
-pub(super) fn text(value: Value<'_>) -> Parsed<String> {
+/// Parses a string without NUL bytes, which arguments and system calls cannot contain.
+pub(super) fn text(value: RawValue<'_>) -> ParseResult<String> {
     match value.text() {
         Some(text) if !text.contains('\0') => Ok(text.into()),
-        _ => value.wrong("a string"),
+        _ => value.invalid("a string"),
     }
 }
 
-/// [`text`], never printed.
-pub(super) fn secret(value: Value<'_>) -> Parsed<String> {
+/// Like [`text`], but errors hide the value.
+pub(super) fn secret(value: RawValue<'_>) -> ParseResult<String> {
     match value.text() {
         Some(text) if !text.contains('\0') => Ok(text.into()),
-        _ => value.wrong_secret("a string"),
+        _ => value.invalid_secret("a string"),
     }
 }
 
-/// One of a few words.
-pub(super) fn choice<T: Copy>(choices: &[(&'static str, T)]) -> impl Fn(Value<'_>) -> Parsed<T> {
+/// Parses one of the names in `choices`.
+pub(super) fn choice<T: Copy>(
+    choices: &[(&'static str, T)],
+) -> impl Fn(RawValue<'_>) -> ParseResult<T> {
     move |value| {
         let chosen = choices.iter().find(|(name, _)| value.text() == Some(name));
         chosen.map(|(_, choice)| *choice).ok_or(()).or_else(|()| {
-            let names: Vec<_> = choices.iter().map(|(name, _)| show::quoted(name)).collect();
-            value.wrong(names.join(" or "))
+            let names: Vec<_> = choices.iter().map(|(name, _)| format::quoted(name)).collect();
+            value.invalid(names.join(" or "))
         })
     }
 }
 
-/// An integer within bounds.
+/// Parses an integer in `range`.
 pub(super) fn integer<T: TryFrom<i64> + PartialOrd + Display>(
     range: RangeInclusive<T>,
-) -> impl Fn(Value<'_>) -> Parsed<T> {
+) -> impl Fn(RawValue<'_>) -> ParseResult<T> {
     move |value| {
         let number = match value.toml {
-            DeValue::Integer(number) => integer_of(number),
+            DeValue::Integer(number) => to_i64(number),
             _ => None,
         };
         match number.and_then(|number| T::try_from(number).ok()) {
             Some(number) if range.contains(&number) => Ok(number),
-            _ => value.wrong(format!("an integer from {} to {}", range.start(), range.end())),
+            _ => value.invalid(format!("an integer from {} to {}", range.start(), range.end())),
         }
     }
 }
 
-/// A duration of at least this, e.g. `"1h 30m"`. A bare number has no unit; 0 needs none.
-pub(super) fn duration(range: RangeInclusive<Duration>) -> impl Fn(Value<'_>) -> Parsed<Duration> {
+/// Parses a duration in `range`, e.g. `"1h 30m"`. Rejects a number without unit, except 0.
+pub(super) fn duration(
+    range: RangeInclusive<Duration>,
+) -> impl Fn(RawValue<'_>) -> ParseResult<Duration> {
     move |value| {
         let parsed = match value.toml {
-            DeValue::Integer(number) if integer_of(number) == Some(0) => Some(Duration::ZERO),
+            DeValue::Integer(number) if to_i64(number) == Some(0) => Some(Duration::ZERO),
             _ => value.text().and_then(parse_duration),
         };
         if let Some(duration) = parsed.filter(|duration| range.contains(duration)) {
             return Ok(duration);
         }
         let hint = match value.toml {
-            DeValue::Integer(number) if parsed.is_none() => integer_of(number)
-                .map_or_else(String::new, |number| format!(", \"{number}s\" for instance")),
+            DeValue::Integer(number) if parsed.is_none() => to_i64(number)
+                .map_or_else(String::new, |number| format!(", for instance \"{number}s\"")),
             _ => String::new(),
         };
-        value.wrong(format!(
+        value.invalid(format!(
             "a duration from {} to {}, written like \"500ms\", \"1h 30m\" or \"1d\"{hint}",
-            show::duration(*range.start()),
-            show::duration(*range.end()),
+            format::duration(*range.start()),
+            format::duration(*range.end()),
         ))
     }
 }
 
 fn parse_duration(text: &str) -> Option<Duration> {
-    // humantime panics where seconds overflow by a carry ("18446744073709551615s 1000ms"): numbers
-    // this short cannot add up to that.
+    // humantime panics if the sum of the parts overflows ("18446744073709551615s 1000ms"). Numbers of
+    // at most 9 digits cannot overflow.
     let longest = text.split(|c: char| !c.is_ascii_digit()).map(str::len).max();
-    if text.len() > MAX_MEASURE || longest > Some(9) {
+    if text.len() > MAX_QUANTITY_LEN || longest > Some(9) {
         return None;
     }
     humantime::parse_duration(text).ok()
 }
 
-/// A number of bytes: `"100MB"` is decimal, `"100MiB"` binary, a bare integer bytes.
-pub(super) fn size(range: RangeInclusive<u64>) -> impl Fn(Value<'_>) -> Parsed<u64> {
+/// Parses a size in `range`: `"100MB"` (decimal), `"100MiB"` (binary), or a number of bytes.
+pub(super) fn size(range: RangeInclusive<u64>) -> impl Fn(RawValue<'_>) -> ParseResult<u64> {
     move |value| {
         let bytes = match value.toml {
-            DeValue::Integer(number) => integer_of(number).and_then(|n| u64::try_from(n).ok()),
+            DeValue::Integer(number) => to_i64(number).and_then(|n| u64::try_from(n).ok()),
             _ => value.text().and_then(parse_size),
         };
         match bytes {
             Some(bytes) if range.contains(&bytes) => Ok(bytes),
-            _ => value.wrong(format!(
+            _ => value.invalid(format!(
                 "a size from {} to {}, written like \"100MB\" (decimal), \"100MiB\" or a number of \
                  bytes",
-                show::size(*range.start()),
-                show::size(*range.end()),
+                format::size(*range.start()),
+                format::size(*range.end()),
             )),
         }
     }
 }
 
 fn parse_size(text: &str) -> Option<u64> {
-    if text.len() > MAX_MEASURE {
+    if text.len() > MAX_QUANTITY_LEN {
         return None;
     }
     text.parse::<ByteSize>().ok().map(|size| size.as_u64())
 }
 
-/// [`size`] of something held in memory.
-pub(super) fn memory_size(range: RangeInclusive<u64>) -> impl Fn(Value<'_>) -> Parsed<usize> {
+/// Like [`size`], for data that is kept in memory.
+pub(super) fn memory_size(
+    range: RangeInclusive<u64>,
+) -> impl Fn(RawValue<'_>) -> ParseResult<usize> {
     let size = size(range);
     move |value| {
         let bytes = size(value)?;
-        usize::try_from(bytes).or_else(|_| value.wrong("a size that this machine can address"))
+        usize::try_from(bytes).or_else(|_| value.invalid("a size that fits the address space"))
     }
 }
 
-/// A list of something; the wrong ones are told by their position, counted from 0.
+/// Parses a list. Errors name the index of the element, from 0.
 pub(super) fn list<T>(
-    kind: impl Fn(Value<'_>) -> Parsed<T>,
-) -> impl Fn(Value<'_>) -> Parsed<Vec<T>> {
+    parse: impl Fn(RawValue<'_>) -> ParseResult<T>,
+) -> impl Fn(RawValue<'_>) -> ParseResult<Vec<T>> {
     move |value| {
         let DeValue::Array(elements) = value.toml else {
-            return value.wrong("a list, written like [\"one\", \"two\"]");
+            return value.invalid("a list, written like [\"one\", \"two\"]");
         };
         let element = |(index, element): (usize, &toml::Spanned<DeValue<'_>>)| {
-            let element = Value { toml: element.get_ref(), raw: None, base: value.base };
-            (format!("[{index}]"), kind(element))
+            let element = RawValue { toml: element.get_ref(), raw: None, base: value.base };
+            (format!("[{index}]"), parse(element))
         };
-        gather(elements.iter().enumerate().map(element))
+        collect(elements.iter().enumerate().map(element))
     }
 }
 
-/// A table of names to something.
+/// Parses a table of names and values.
 pub(super) fn table<T>(
-    kind: impl Fn(&str, Value<'_>) -> Parsed<T>,
-) -> impl Fn(Value<'_>) -> Parsed<Vec<T>> {
+    parse: impl Fn(&str, RawValue<'_>) -> ParseResult<T>,
+) -> impl Fn(RawValue<'_>) -> ParseResult<Vec<T>> {
     move |value| {
         let DeValue::Table(entries) = value.toml else {
-            return value.wrong("a table, written like { name = \"value\" }");
+            return value.invalid("a table, written like { name = \"value\" }");
         };
-        gather(entries.iter().map(|(name, inner)| {
-            let inner = Value { toml: inner.get_ref(), raw: None, base: value.base };
-            (format!(".{}", show::key(name.get_ref())), kind(name.get_ref(), inner))
+        collect(entries.iter().map(|(name, inner)| {
+            let inner = RawValue { toml: inner.get_ref(), raw: None, base: value.base };
+            (format!(".{}", format::key(name.get_ref())), parse(name.get_ref(), inner))
         }))
     }
 }
 
-/// All parts, or all that is wrong with them.
-fn gather<T>(parts: impl Iterator<Item = (String, Parsed<T>)>) -> Parsed<Vec<T>> {
-    let (mut good, mut wrong) = (Vec::new(), Vec::new());
+/// Collects the parsed parts, or the errors of all parts.
+fn collect<T>(parts: impl Iterator<Item = (String, ParseResult<T>)>) -> ParseResult<Vec<T>> {
+    let (mut values, mut errors) = (Vec::new(), Vec::new());
     for (part, parsed) in parts {
         match parsed {
-            Ok(parsed) => good.push(parsed),
-            Err(wrongs) => wrong.extend(wrongs.into_iter().map(|inner| inner.within(&part))),
+            Ok(value) => values.push(value),
+            Err(part_errors) => {
+                errors.extend(part_errors.into_iter().map(|error| error.nested_in(&part)));
+            }
         }
     }
-    if wrong.is_empty() { Ok(good) } else { Err(wrong) }
+    if errors.is_empty() { Ok(values) } else { Err(errors) }
 }

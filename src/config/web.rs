@@ -1,17 +1,18 @@
-//! `[web]`, and of `[download]` what concerns requests that come in.
+//! `[web]`, and the keys of `[download]` about incoming requests.
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 
 use super::{
-    kinds::{self, duration, integer, memory_size, size},
     paths,
-    reader::{Parsed, Reader, Section, Value},
+    reader::{Reader, Section},
+    types::{self, duration, integer, memory_size, size},
+    value::{ParseResult, RawValue},
 };
-use crate::http::{Listen, Network, Settings};
+use crate::http::{Listen, Settings, TrustedNetwork};
 
-/// `sun_path` of `sockaddr_un(7)` holds 108 bytes with the NUL.
+/// Maximum length of a socket path, in bytes: `sun_path` has 108 bytes including the NUL. unix(7).
 const MAX_SOCKET_PATH: usize = 107;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -21,7 +22,7 @@ const HOUR: Duration = Duration::from_secs(60 * 60);
 pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
     let mut download = reader.section("download");
     let trusted_proxies =
-        download.read("trusted_proxies", kinds::list(network)).unwrap_or_default();
+        download.read("trusted_proxies", types::list(network)).unwrap_or_default();
 
     let mut web = reader.section("web");
     Settings {
@@ -37,7 +38,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
     }
 }
 
-/// `host` and `port`, or `socket`.
+/// Reads `host` and `port`, or `socket`.
 pub(super) fn listen(section: &mut Section<'_, '_>, default_port: u16) -> Listen {
     let host = section.read("host", host).unwrap_or_else(|| "127.0.0.1".into());
     let port = section.read("port", integer(0..=u16::MAX)).unwrap_or(default_port);
@@ -50,34 +51,34 @@ pub(super) fn listen(section: &mut Section<'_, '_>, default_port: u16) -> Listen
     socket.map_or(Listen::Tcp { host, port }, Listen::Unix)
 }
 
-/// An address literal, in brackets or not, or a name to look up.
-fn host(value: Value<'_>) -> Parsed<String> {
+/// Parses an IP address, with or without brackets, or a host name.
+fn host(value: RawValue<'_>) -> ParseResult<String> {
     const EXPECTED: &str = "an address or a name without port, like \"127.0.0.1\" or \"::\"";
-    let Some(text) = value.text() else { return value.wrong(EXPECTED) };
+    let Some(text) = value.text() else { return value.invalid(EXPECTED) };
     let literal = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     if literal.parse::<IpAddr>().is_ok() {
         return Ok(literal.into());
     }
     match url::Host::parse(text) {
-        // The URL standard reads `1` as an address; an operator who writes it means something else.
+        // `Host::parse` takes `1` for an IPv4 address; that is probably a mistake.
         Ok(url::Host::Domain(name)) => Ok(name),
-        _ => value.wrong(EXPECTED),
+        _ => value.invalid(EXPECTED),
     }
 }
 
-fn socket(value: Value<'_>) -> Parsed<PathBuf> {
+fn socket(value: RawValue<'_>) -> ParseResult<PathBuf> {
     let path = paths::path(value)?;
     if path.as_os_str().len() > MAX_SOCKET_PATH {
-        return value.wrong(format!("a path of at most {MAX_SOCKET_PATH} bytes"));
+        return value.invalid(format!("a path of at most {MAX_SOCKET_PATH} bytes"));
     }
     Ok(path)
 }
 
-fn network(value: Value<'_>) -> Parsed<Network> {
+fn network(value: RawValue<'_>) -> ParseResult<TrustedNetwork> {
     let parse =
         |text: &str| text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
     match value.text().and_then(parse) {
-        Some(net) => Ok(Network { address: net.network(), prefix: net.prefix_len() }),
-        None => value.wrong("a network like \"10.0.0.0/8\", or an address"),
+        Some(net) => Ok(TrustedNetwork { address: net.network(), prefix: net.prefix_len() }),
+        None => value.invalid("a network like \"10.0.0.0/8\", or an address"),
     }
 }

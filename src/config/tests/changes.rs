@@ -1,36 +1,36 @@
-//! What a running service makes of a configuration that has changed.
+//! Comparison of the running configuration with a reloaded one.
 
 use super::*;
 
-/// A service that runs by `before` and reads `after`.
+/// Reloads `after` in a service that runs with `before`.
 fn changes(before: &str, after: &str) -> (Config, Changes) {
-    let folder = Folder::new();
-    let running = folder.good(before);
-    folder.good(after).taken_over(&running)
+    let dir = ConfigDir::new();
+    let running = dir.load_valid(before);
+    dir.load_valid(after).keep_startup_keys(&running)
 }
 
 #[test]
-fn nothing_changed_is_nothing_to_tell() {
+fn identical_configurations_have_no_changes() {
     let text = "download.additional_headers = { X-A = \"1\" }\nscan.canary = \"off\"";
     assert_eq!(changes(text, text).1, Changes::default());
 }
 
 #[test]
-fn what_can_be_taken_over_is_and_what_cannot_stays_as_it_runs() {
-    let (config, told) = changes(
+fn applies_reloadable_keys_and_keeps_startup_keys() {
+    let (config, changed) = changes(
         "web.port = 8080\nscan.timeout = \"60s\"\nscan.max_scripts = 1",
         "web.port = 8090\nscan.timeout = \"61s\"\nscan.workers = 3\nscan.max_scripts = 2",
     );
-    assert_eq!(told.at_start, ["scan.workers", "web.port"]);
-    assert_eq!(told.taken, ["scan.max_scripts", "scan.timeout"]);
-    assert!(told.judge() && !told.sandbox());
+    assert_eq!(changed.needs_restart, ["scan.workers", "web.port"]);
+    assert_eq!(changed.applied, ["scan.max_scripts", "scan.timeout"]);
+    assert!(changed.affects_verdicts() && !changed.affects_sandbox());
     assert_eq!((config.scan.timeout.as_secs(), config.scan.workers), (61, 32));
     assert!(config.to_string().contains("port = 8080"));
 }
 
 #[test]
-fn what_judges_and_what_scripts_run_under_are_known_as_such() {
-    for (after, sandbox, judge) in [
+fn classifies_keys_by_effect_on_sandbox_and_verdicts() {
+    for (after, sandbox, verdicts) in [
         ("scan.script_args = [\"-x\"]", false, true),
         ("scan.failure_exit_codes = [3]", false, true),
         ("scan.canary = \"off\"", false, true),
@@ -41,34 +41,38 @@ fn what_judges_and_what_scripts_run_under_are_known_as_such() {
         ("log.level = \"debug\"", false, false),
         ("scan.temp_directory = \"/var/tmp\"", false, false),
     ] {
-        let (_, told) = changes("", after);
-        assert_eq!((told.sandbox(), told.judge()), (sandbox, judge), "{after} {told:?}");
+        let (_, changed) = changes("", after);
+        assert_eq!(
+            (changed.affects_sandbox(), changed.affects_verdicts()),
+            (sandbox, verdicts),
+            "{after} {changed:?}"
+        );
     }
 }
 
 #[test]
-fn secrets_that_are_not_shown_are_compared_all_the_same() {
+fn compares_hidden_secrets() {
     for (key, before, after) in [
         ("download.additional_headers", "{ X-A = \"1\" }", "{ X-A = \"2\" }"),
         ("sandbox.environment", "{ LICENCE = \"1\" }", "{ LICENCE = \"2\" }"),
         ("download.proxy", "\"http://u:a@proxy:1\"", "\"http://u:b@proxy:1\""),
     ] {
-        let (_, told) = changes(&format!("{key} = {before}"), &format!("{key} = {after}"));
-        assert_eq!(told.taken, [key]);
+        let (_, changed) = changes(&format!("{key} = {before}"), &format!("{key} = {after}"));
+        assert_eq!(changed.applied, [key]);
     }
     let pickle = |key| format!("crypto.pickle_path = \"p\"\ncrypto.pickle_key = \"{key}\"");
-    assert_eq!(changes(&pickle("a"), &pickle("b")).1.taken, ["crypto.pickle_key"]);
+    assert_eq!(changes(&pickle("a"), &pickle("b")).1.applied, ["crypto.pickle_key"]);
 }
 
 #[test]
-fn a_socket_in_place_of_an_address_waits_for_the_next_start() {
-    let (config, told) = changes("web.port = 1", "web.socket = \"/run/x\"");
-    assert_eq!(told.at_start, ["web.host", "web.port", "web.socket"]);
-    assert!(told.taken.is_empty() && config.to_string().contains("port = 1"));
+fn changing_address_to_socket_needs_restart() {
+    let (config, changed) = changes("web.port = 1", "web.socket = \"/run/x\"");
+    assert_eq!(changed.needs_restart, ["web.host", "web.port", "web.socket"]);
+    assert!(changed.applied.is_empty() && config.to_string().contains("port = 1"));
 }
 
 #[test]
-fn the_shipped_file_marks_the_keys_that_are_read_at_the_start_alone() {
+fn default_file_marks_startup_keys() {
     let text = include_str!("../../../config/default.toml");
     let mut section = "";
     let (mut comment, mut marked) = (String::new(), Vec::new());
@@ -88,20 +92,23 @@ fn the_shipped_file_marks_the_keys_that_are_read_at_the_start_alone() {
             comment.push_str(line);
         }
     }
-    assert_eq!(marked, crate::config::changes::AT_START.map(|(key, _)| key));
+    assert_eq!(marked, crate::config::changes::STARTUP_KEYS.map(|(key, _)| key));
 }
 
 #[test]
-fn rules_with_another_content_are_another_judge_in_another_sandbox() {
-    let folder = Folder::new();
+fn changed_rule_content_affects_sandbox_and_verdicts() {
+    let dir = ConfigDir::new();
     let lines = "scan.engines = ['rules']\nrules.paths = ['some.yar']";
     let read = |rule: &str| {
-        folder.file("some.yar", rule, 0o644);
-        folder.good(lines)
+        dir.file("some.yar", rule, 0o644);
+        dir.load_valid(lines)
     };
     let running = read("rule One { condition: true }");
-    assert_eq!(read("rule One { condition: true }").taken_over(&running).1, Changes::default());
-    let (_, told) = read("rule One { condition: false }").taken_over(&running);
-    assert_eq!(told.taken, ["rules.paths"]);
-    assert!(told.sandbox() && told.judge());
+    assert_eq!(
+        read("rule One { condition: true }").keep_startup_keys(&running).1,
+        Changes::default()
+    );
+    let (_, changed) = read("rule One { condition: false }").keep_startup_keys(&running);
+    assert_eq!(changed.applied, ["rules.paths"]);
+    assert!(changed.affects_sandbox() && changed.affects_verdicts());
 }

@@ -1,19 +1,19 @@
-//! `config/default.toml`: complete, true, and good to start from.
+//! `config/default.toml` is complete, correct and loadable.
 
 use super::*;
 
 const TEXT: &str = include_str!("../../../config/default.toml");
 
 fn load(text: &str) -> (Config, Vec<Warning>) {
-    let folder = Folder::new();
-    fs::create_dir(folder.path().join("rules")).unwrap();
-    folder.file("rules/some.yar", "rule Some { condition: true }", 0o644);
-    let (config, warnings) = folder.load_with(text, &[]).unwrap();
+    let dir = ConfigDir::new();
+    fs::create_dir(dir.path().join("rules")).unwrap();
+    dir.file("rules/some.yar", "rule Some { condition: true }", 0o644);
+    let (config, warnings) = dir.load_with(text, &[]).unwrap();
     (config, warnings)
 }
 
 #[test]
-fn it_loads_from_the_checkout_with_rules_that_know_the_test_file() {
+fn loads_from_checkout_with_eicar_rule() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/default.toml");
     let (config, _) = Config::load(Some(&file), std::iter::empty()).unwrap();
     assert!(config.scan.rules().unwrap().rules.names().contains("EICAR_Test_File"));
@@ -21,7 +21,7 @@ fn it_loads_from_the_checkout_with_rules_that_know_the_test_file() {
 }
 
 #[test]
-fn it_writes_the_defaults_that_are_built_in() {
+fn states_builtin_defaults() {
     let without_paths = |text: String| {
         let line = |line: &&str| !line.contains("_path = ") && !line.contains("paths = [\"");
         text.lines().filter(line).map(str::to_owned).collect::<Vec<_>>()
@@ -35,11 +35,11 @@ fn it_writes_the_defaults_that_are_built_in() {
 }
 
 #[test]
-fn it_has_every_key() {
-    let folder = Folder::new();
-    let file = folder.file("config.toml", TEXT, 0o644);
-    let sources = Sources::gather(Some(&file), std::iter::empty()).unwrap();
-    let (_, findings) = Config::read(sources.parse().unwrap(), ROOT);
+fn lists_every_key() {
+    let dir = ConfigDir::new();
+    let file = dir.file("config.toml", TEXT, 0o644);
+    let sources = Sources::collect(Some(&file), std::iter::empty()).unwrap();
+    let (_, diagnostics) = Config::read(sources.parse().unwrap(), ROOT);
     let mut section = "";
     let mut written = Vec::new();
     for line in TEXT.lines() {
@@ -51,7 +51,7 @@ fn it_has_every_key() {
             written.push((section, key));
         }
     }
-    let mut known = findings.known;
+    let mut known = diagnostics.known;
     known.retain(|key| *key != ("sandbox", "limits"));
     known.sort_unstable();
     known.dedup();

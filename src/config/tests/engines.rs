@@ -1,32 +1,33 @@
-//! `scan.engines` and what each of them is told.
+//! `scan.engines` and the sections of the engines.
 
 use std::time::Duration;
 
 use super::*;
 use crate::scan::encrypted::OnEncrypted;
-use crate::scan::engines::{Bounds, Kind, Otherwise, clamd::Address, icap::Method};
+use crate::scan::engines::{Bounds, EngineSettings, SkipPolicy, clamd::Address, icap::Method};
 
 #[test]
-fn the_script_is_the_one_engine_where_none_is_named() {
-    let config = Folder::new().good("");
-    let bounds = Bounds { max_size: None, larger: Otherwise::Fail, on_failure: Otherwise::Fail };
-    assert_eq!(config.scan.engines, [Kind::Script(bounds)]);
+fn script_is_default_engine() {
+    let config = ConfigDir::new().load_valid("");
+    let bounds =
+        Bounds { max_size: None, on_oversize: SkipPolicy::Fail, on_failure: SkipPolicy::Fail };
+    assert_eq!(config.scan.engines, [EngineSettings::Script(bounds)]);
 }
 
 #[test]
-fn each_engine_is_told_its_own() {
-    let folder = Folder::new();
-    let config = folder.good(
+fn reads_settings_of_each_engine() {
+    let dir = ConfigDir::new();
+    let config = dir.load_valid(
         r#"
         scan.engines = ["icap", "clamd", "script"]
         scan.version_interval = "5s"
         scan.script_max_size = "1MiB"
-        scan.script_larger = "skip"
+        scan.script_on_oversize = "skip"
         scan.script_on_failure = "skip"
         clamd.addresses = ["run/clamd.ctl", "/run/other.ctl", "clamd.internal:3310", "[::1]:3310"]
         clamd.timeout = "5s"
         clamd.max_size = "2GiB"
-        clamd.larger = "skip"
+        clamd.on_oversize = "skip"
         clamd.on_failure = "skip"
         scan.on_encrypted = "pass"
         icap.urls = ["icap://10.0.0.1:1345/avscan?a=b", "icaps://[::1]/x/y"]
@@ -36,14 +37,15 @@ fn each_engine_is_told_its_own() {
         "#,
     );
     assert_eq!(config.scan.version_interval, Duration::from_secs(5));
-    let [Kind::Icap(icap), Kind::Clamd(clamd), Kind::Script(script)] = &config.scan.engines[..]
+    let [EngineSettings::Icap(icap), EngineSettings::Clamd(clamd), EngineSettings::Script(script)] =
+        &config.scan.engines[..]
     else {
         panic!("{config}");
     };
     let skipped = |max_size| Bounds {
         max_size: Some(max_size),
-        larger: Otherwise::Skip,
-        on_failure: Otherwise::Skip,
+        on_oversize: SkipPolicy::Skip,
+        on_failure: SkipPolicy::Skip,
     };
     assert_eq!(*script, skipped(1 << 20));
     assert_eq!(clamd.bounds, skipped(2 << 30));
@@ -64,31 +66,29 @@ fn each_engine_is_told_its_own() {
     assert_eq!((icap.timeout, icap.method), (Duration::from_secs(7), Method::Reqmod));
     assert!(!icap.preview);
     assert_eq!(icap.bounds.max_size, Some(5 << 20));
-    let shown = config.to_string();
-    assert!(shown.contains("engines = [\"icap\", \"clamd\", \"script\"]"), "{shown}");
-    // What is shown is what was meant.
-    let again = folder.load_with(&shown, &[]).unwrap().0;
-    assert_eq!(again.scan.engines, config.scan.engines, "{shown}");
+    let displayed = config.to_string();
+    assert!(displayed.contains("engines = [\"icap\", \"clamd\", \"script\"]"), "{displayed}");
+    // The displayed configuration is equivalent.
+    let again = dir.load_with(&displayed, &[]).unwrap().0;
+    assert_eq!(again.scan.engines, config.scan.engines, "{displayed}");
 }
 
 #[test]
-fn without_the_script_among_them_none_is_needed() {
-    let folder = Folder::new();
+fn script_is_optional_without_script_engine() {
+    let dir = ConfigDir::new();
     let text = "scan.engines = ['clamd']\ncrypto.request_secret_path = 'key'";
-    let config = folder.load_with(text, &[]).unwrap().0;
+    let config = dir.load_with(text, &[]).unwrap().0;
     assert_eq!(config.scan.script, None);
-    let Kind::Clamd(clamd) = &config.scan.engines[0] else { panic!("{config}") };
+    let EngineSettings::Clamd(clamd) = &config.scan.engines[0] else { panic!("{config}") };
     assert_eq!(clamd.addresses, [Address::Unix("/run/clamav/clamd.ctl".into())]);
     assert_eq!(clamd.bounds.max_size, Some(25 << 20));
-    // One that is written is right all the same.
-    assert!(
-        folder.told("scan.engines = ['clamd']\nscan.script = 'absent'").contains("scan.script")
-    );
+    // A configured script is validated even if it is unused.
+    assert!(dir.errors("scan.engines = ['clamd']\nscan.script = 'absent'").contains("scan.script"));
 }
 
 #[test]
-fn what_is_wrong_with_an_engine_is_told() {
-    let folder = Folder::new();
+fn rejects_invalid_engine_settings() {
+    let dir = ConfigDir::new();
     for (lines, expected) in [
         ("scan.engines = []", "scan.engines: found an empty list, expected at least one engine"),
         ("scan.engines = ['script', 'script']", "each once"),
@@ -97,12 +97,12 @@ fn what_is_wrong_with_an_engine_is_told() {
             "[0]: found \"clamav\", expected \"script\" or \"rules\" or \"clamd\" or \"icap\"",
         ),
         ("scan.engines = 'clamd'", "expected a list"),
-        ("scan.engines = ['icap']", "icap.urls: found nothing, expected a list of URLs"),
+        ("scan.engines = ['icap']", "icap.urls: missing, expected a list of URLs"),
         ("scan.version_interval = 0", "from 1s"),
-        ("scan.script_larger = 'pass'", "expected \"fail\" or \"skip\""),
+        ("scan.script_on_oversize = 'pass'", "expected \"fail\" or \"skip\""),
         ("scan.script_max_size = 0", "from 1 to"),
         ("clamd.addresses = []", "expected at least one"),
-        ("clamd.addresses = ['localhost']", "expected a socket's path, or HOST:PORT"),
+        ("clamd.addresses = ['localhost']", "expected a socket path or HOST:PORT"),
         ("clamd.addresses = ['localhost:0']", "HOST:PORT"),
         ("clamd.addresses = ['localhost:70000']", "HOST:PORT"),
         ("clamd.addresses = [':3310']", "HOST:PORT"),
@@ -112,7 +112,10 @@ fn what_is_wrong_with_an_engine_is_told() {
         ("clamd.addresses = ['a b:3310']", "HOST:PORT"),
         ("clamd.timeout = 0", "from 1ms"),
         ("clamd.max_size = 0", "from 1 to"),
-        ("clamd.larger = 'clean'", "clamd.larger: found \"clean\", expected \"fail\" or \"skip\""),
+        (
+            "clamd.on_oversize = 'clean'",
+            "clamd.on_oversize: found \"clean\", expected \"fail\" or \"skip\"",
+        ),
         ("clamd.on_failure = true", "expected \"fail\" or \"skip\""),
         (
             "scan.on_encrypted = 'yes'",
@@ -135,60 +138,60 @@ fn what_is_wrong_with_an_engine_is_told() {
         ("icap.preview = 1024", "expected \"server\" or \"off\""),
         ("icap.ca_certificates = 'absent'", "does not exist"),
     ] {
-        let told = folder.told(lines);
-        assert!(told.contains(expected), "{lines}\n{told}\n{expected}");
+        let errors = dir.errors(lines);
+        assert!(errors.contains(expected), "{lines}\n{errors}\n{expected}");
     }
 }
 
 #[test]
-fn a_media_that_no_engine_may_be_asked_about_is_warned_of() {
-    let never = |because| vec![Warning::NeverReached { key: "download.max_size", because }];
-    assert_eq!(warned("scan.engines = ['clamd']"), never("clamd.max_size"));
-    assert_eq!(warned("scan.script_max_size = '1MiB'"), never("scan.script_max_size"));
-    assert_eq!(warned("scan.engines = ['clamd']\nclamd.larger = 'skip'"), []);
-    assert_eq!(warned("scan.engines = ['clamd']\ndownload.max_size = '25MiB'"), []);
+fn warns_of_media_above_engine_limit() {
+    let unreachable = |because| vec![Warning::NeverReached { key: "download.max_size", because }];
+    assert_eq!(warnings_for("scan.engines = ['clamd']"), unreachable("clamd.max_size"));
+    assert_eq!(warnings_for("scan.script_max_size = '1MiB'"), unreachable("scan.script_max_size"));
+    assert_eq!(warnings_for("scan.engines = ['clamd']\nclamd.on_oversize = 'skip'"), []);
+    assert_eq!(warnings_for("scan.engines = ['clamd']\ndownload.max_size = '25MiB'"), []);
 }
 
-fn with_rules(rule: &str) -> Folder {
-    let folder = Folder::new();
-    folder.file("some.yar", rule, 0o644);
-    folder
+fn with_rules(rule: &str) -> ConfigDir {
+    let dir = ConfigDir::new();
+    dir.file("some.yar", rule, 0o644);
+    dir
 }
 
 #[test]
-fn rules_are_compiled_when_they_are_read() {
-    let folder = with_rules("rule One { condition: true } private rule Two { condition: true }");
+fn compiles_rules_on_load() {
+    let dir = with_rules("rule One { condition: true } private rule Two { condition: true }");
     let lines = "scan.engines = ['rules']\nrules.paths = ['some.yar']\nrules.ignore = ['One']";
-    let config = folder.good(lines);
+    let config = dir.load_valid(lines);
     let rules = config.scan.rules().unwrap();
-    assert_eq!(rules.paths, [folder.path().join("some.yar")]);
+    assert_eq!(rules.paths, [dir.path().join("some.yar")]);
     assert_eq!((rules.ignore.as_slice(), rules.timeout.as_secs()), (&["One".to_owned()][..], 60));
     assert_eq!(rules.bounds.max_size, None);
-    let shown = config.to_string();
+    let displayed = config.to_string();
     assert!(
-        shown.contains("[rules]\npaths = [") && shown.contains("ignore = [\"One\"]"),
-        "{shown}"
+        displayed.contains("[rules]\npaths = [") && displayed.contains("ignore = [\"One\"]"),
+        "{displayed}"
     );
 }
 
 #[test]
-fn who_sets_a_script_alone_has_that_asked_and_who_sets_none_the_rules() {
-    let folder = with_rules("rule One { condition: true }");
-    assert!(folder.good("rules.paths = ['.']").scan.rules().is_none(), "with a script");
+fn default_engine_is_script_if_configured_else_rules() {
+    let dir = with_rules("rule One { condition: true }");
+    assert!(dir.load_valid("rules.paths = ['.']").scan.rules().is_none(), "with a script");
     let text = "rules.paths = ['.']\ncrypto.request_secret_path = 'key'";
-    assert!(folder.load_with(text, &[]).unwrap().0.scan.rules().is_some());
+    assert!(dir.load_with(text, &[]).unwrap().0.scan.rules().is_some());
 }
 
 #[test]
-fn rules_that_cannot_be_used_are_told_with_their_place() {
-    let folder = with_rules("rule One {\n  condition: $nowhere\n}");
-    let place = folder.path().join("some.yar");
-    let told = folder.told("rules.paths = ['.']");
-    let expected = format!("F:1:7: rules.paths: found {}:2:14: error: ", place.display());
-    assert!(told.starts_with(&expected), "{told}");
-    let folder = with_rules("rule One { condition: true }");
+fn reports_unusable_rules_with_location() {
+    let dir = with_rules("rule One {\n  condition: $nowhere\n}");
+    let location = dir.path().join("some.yar");
+    let errors = dir.errors("rules.paths = ['.']");
+    let expected = format!("F:1:7: rules.paths: found {}:2:14: error: ", location.display());
+    assert!(errors.starts_with(&expected), "{errors}");
+    let dir = with_rules("rule One { condition: true }");
     for (lines, expected) in [
-        ("scan.engines = ['rules']", "rules.paths: found nothing, expected files or directories"),
+        ("scan.engines = ['rules']", "rules.paths: missing, expected files or directories"),
         ("rules.paths = []", "expected at least one"),
         ("rules.paths = ['none']", "/none cannot be read: No such file"),
         (
@@ -196,9 +199,9 @@ fn rules_that_cannot_be_used_are_told_with_their_place() {
             "rules.ignore: found \"Oen\", expected names",
         ),
         ("rules.timeout = 0", "rules.timeout: "),
-        ("rules.larger = 'pass'", "rules.larger: "),
+        ("rules.on_oversize = 'pass'", "rules.on_oversize: "),
     ] {
-        let told = folder.told(lines);
-        assert!(told.contains(expected), "{lines}: {told}");
+        let errors = dir.errors(lines);
+        assert!(errors.contains(expected), "{lines}: {errors}");
     }
 }

@@ -1,27 +1,29 @@
-//! Configurations as operators write them, right and wrong.
+//! Loading of valid and invalid configurations.
 
 mod changes;
 mod default_file;
 mod engines;
+mod migrate;
 mod properties;
-mod wrong;
+mod rejected;
 
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
 use super::*;
+use crate::http;
 
-/// A folder with a configuration and what it refers to.
-struct Folder(tempfile::TempDir);
+/// A temporary directory with a configuration and the files that it refers to.
+struct ConfigDir(tempfile::TempDir);
 
 const ROOT: mcs_sandbox::User = mcs_sandbox::User { uid: 0, gid: 0 };
 
 type Loaded = Result<(Config, Vec<Warning>), ConfigErrors>;
 
-impl Folder {
+impl ConfigDir {
     fn new() -> Self {
-        let folder = Self(tempfile::tempdir().unwrap());
-        folder.file("scan.sh", "#!/bin/sh\n", 0o755);
-        folder
+        let dir = Self(tempfile::tempdir().unwrap());
+        dir.file("scan.sh", "#!/bin/sh\n", 0o755);
+        dir
     }
 
     fn path(&self) -> PathBuf {
@@ -40,24 +42,24 @@ impl Folder {
         Config::load(Some(&file), variables.iter().map(|(k, v)| (k.into(), v.into())))
     }
 
-    /// A configuration that has what it must have, and these lines: `section.key = value`.
+    /// Loads `lines` of the form `section.key = value`, plus the required keys that they lack.
     fn load(&self, lines: &str) -> Loaded {
         self.load_with(&text(lines), &[])
     }
 
-    fn good(&self, lines: &str) -> Config {
+    fn load_valid(&self, lines: &str) -> Config {
         self.load(lines).unwrap_or_else(|errors| panic!("{lines}: {errors}")).0
     }
 
-    /// What is told, without the file's name.
-    fn told(&self, lines: &str) -> String {
-        let errors = self.load(lines).err().unwrap_or_else(|| panic!("{lines} is taken"));
+    /// Returns the error text with the file's path replaced by `F`.
+    fn errors(&self, lines: &str) -> String {
+        let errors = self.load(lines).err().unwrap_or_else(|| panic!("{lines} is accepted"));
         let file = self.path().join("config.toml");
         errors.to_string().replace(file.to_str().unwrap(), "F")
     }
 }
 
-/// Dotted keys, and those that have to be there.
+/// Adds the required keys that `lines` lack.
 fn text(lines: &str) -> String {
     let sets = |key: &str| lines.lines().any(|line| line.trim_start().starts_with(key));
     let mut text = lines.to_owned();
@@ -71,13 +73,13 @@ fn text(lines: &str) -> String {
 }
 
 fn environment(variables: &[(&str, &str)]) -> Loaded {
-    Folder::new().load_with(&text(""), variables)
+    ConfigDir::new().load_with(&text(""), variables)
 }
 
 #[test]
-fn a_line_sets_its_key() {
-    let folder = Folder::new();
-    let config = folder.good(
+fn reads_each_key() {
+    let dir = ConfigDir::new();
+    let config = dir.load_valid(
         r#"
         web.host = "[::1]"
         web.port = 0
@@ -110,10 +112,13 @@ fn a_line_sets_its_key() {
     assert_eq!(config.web.max_body_size, 1_000_000);
     assert_eq!(config.scan.timeout.as_secs(), 5400);
     assert_eq!((config.scan.workers, config.scan.max_scripts), (3, 2));
-    let script = folder.path().join("scan.sh");
+    let script = dir.path().join("scan.sh");
     assert_eq!(config.scan.script.as_ref(), Some(&script));
     assert_eq!(config.scan.removal_command, Some((script, vec!["-x".into()])));
-    assert_eq!(mime::written(&config.scan.mime), Some(("blocked_mimetypes", vec!["image/png"])));
+    assert_eq!(
+        mime::configured_list(&config.scan.mime),
+        Some(("blocked_mimetypes", vec!["image/png"]))
+    );
     assert_eq!(config.sandbox.environment, [("TOKEN".into(), "hush".into())]);
     assert_eq!(config.sandbox.limits.address_space, Some(8 << 30));
     let download = &config.download;
@@ -126,17 +131,17 @@ fn a_line_sets_its_key() {
     assert_eq!(networks, [32, 8, 8]);
     assert_eq!(config.web.trusted_proxies[1].address.to_string(), "10.0.0.0");
     assert_eq!(config.log.format, LogFormat::Json);
-    let socket = http::Listen::Unix(folder.path().join("operations.sock"));
+    let socket = http::Listen::Unix(dir.path().join("operations.sock"));
     assert_eq!(config.operations.unwrap().listen, socket);
-    let file = folder.path().join("audit.jsonl");
+    let file = dir.path().join("audit.jsonl");
     assert_eq!(config.audit, Some(crate::audit::Settings::File(file)));
-    assert!(folder.good("operations.enabled = false").operations.is_none());
-    let stdout = folder.good("audit.path = \"-\"").audit;
+    assert!(dir.load_valid("operations.enabled = false").operations.is_none());
+    let stdout = dir.load_valid("audit.path = \"-\"").audit;
     assert_eq!(stdout, Some(crate::audit::Settings::Stdout));
 }
 
 #[test]
-fn a_variable_replaces_its_key() {
+fn variable_overrides_key() {
     let (config, _) = environment(&[
         ("MCS_WEB__PORT", "8081"),
         ("MCS_WEB__HOST", "::"),
@@ -162,9 +167,9 @@ fn a_variable_replaces_its_key() {
 }
 
 #[test]
-fn a_string_in_a_variable_needs_no_quotes_whatever_it_looks_like() {
+fn variable_string_needs_no_quotes() {
     for key in ["12345", "true", "2024-01-01", "[x]", "a # b", "\"open", "1\nweb.port=2"] {
-        let (config, _) = Folder::new()
+        let (config, _) = ConfigDir::new()
             .load_with(
                 "scan.script = 'scan.sh'\ncrypto.pickle_path = 'p'",
                 &[("MCS_CRYPTO__PICKLE_KEY", key)],
@@ -176,11 +181,11 @@ fn a_string_in_a_variable_needs_no_quotes_whatever_it_looks_like() {
 }
 
 #[test]
-fn an_empty_variable_takes_its_key_out() {
-    let folder = Folder::new();
-    let (config, _) = folder
+fn empty_variable_unsets_key() {
+    let dir = ConfigDir::new();
+    let (config, _) = dir
         .load_with(
-            &text("web.port = 'wrong'"),
+            &text("web.port = 'invalid'"),
             &[
                 ("MCS_WEB__PORT", ""),
                 ("MCS_CRYPTO__REQUEST_SECRET_PATH", ""),
@@ -194,31 +199,31 @@ fn an_empty_variable_takes_its_key_out() {
 }
 
 #[test]
-fn a_credential_is_the_key_where_no_other_is_named() {
+fn credential_is_default_request_key() {
     const NAME: &str = "matrix-content-scanner.request_secret";
-    let folder = Folder::new();
-    let directory = folder.path().to_str().unwrap().to_owned();
-    let load = |text: &str| folder.load_with(text, &[("CREDENTIALS_DIRECTORY", &directory)]);
+    let dir = ConfigDir::new();
+    let directory = dir.path().to_str().unwrap().to_owned();
+    let load = |text: &str| dir.load_with(text, &[("CREDENTIALS_DIRECTORY", &directory)]);
     let script = "scan.script = 'scan.sh'";
     let path = |loaded: Loaded| match loaded.unwrap().0.crypto {
         keys::Settings::RequestSecret { path, generate } => (path, generate),
         keys::Settings::Pickle { .. } => unreachable!(),
     };
-    assert!(load(script).is_err(), "there is none");
-    let credential = folder.file(NAME, "", 0o400);
+    assert!(load(script).is_err(), "no credential exists");
+    let credential = dir.file(NAME, "", 0o400);
     assert_eq!(path(load(script)), (credential, false));
-    assert_eq!(path(load(&text(""))), (folder.path().join("key"), false));
+    assert_eq!(path(load(&text(""))), (dir.path().join("key"), false));
     let pickle = "crypto.pickle_path = 'p'\ncrypto.pickle_key = 'k'";
     let loaded = load(&format!("{script}\n{pickle}")).unwrap().0;
     assert!(matches!(loaded.crypto, keys::Settings::Pickle { .. }));
-    let told = load(&format!("{script}\ncrypto.generate = true")).unwrap_err().to_string();
-    assert!(told.contains("crypto.generate: found true without request_secret_path"), "{told}");
-    // Half a source is still a mistake, whatever was handed over.
+    let errors = load(&format!("{script}\ncrypto.generate = true")).unwrap_err().to_string();
+    assert!(errors.contains("crypto.generate: found true without request_secret_path"), "{errors}");
+    // An incomplete source is an error even if there is a credential.
     assert!(load(&format!("{script}\ncrypto.pickle_path = 'p'")).is_err());
 }
 
 #[test]
-fn a_wrong_variable_is_told_by_its_name() {
+fn reports_invalid_variable_by_name() {
     for (name, text, expected) in [
         ("MCS_WEB__PORT", "x", "MCS_WEB__PORT: web.port: found \"x\", expected an integer"),
         ("MCS_WEB__PROT", "1", "MCS_WEB__PROT: web.prot: found an unknown key, expected web.port?"),
@@ -229,64 +234,63 @@ fn a_wrong_variable_is_told_by_its_name() {
         ("MCS_WBE__PORT", "1", "MCS_WBE__PORT: wbe.port: found an unknown key, expected web.port?"),
         ("MCS_DOWNLOAD__HEADERS_TO_FORWARD", "Cookie", "found \"Cookie\", expected a list"),
     ] {
-        let told = environment(&[(name, text)]).unwrap_err().to_string();
-        assert!(told.contains(expected), "{told}\n{expected}");
-        assert!(!told.contains("hush"), "{told}");
+        let errors = environment(&[(name, text)]).unwrap_err().to_string();
+        assert!(errors.contains(expected), "{errors}\n{expected}");
+        assert!(!errors.contains("hush"), "{errors}");
     }
     let other = std::os::unix::ffi::OsStringExt::from_vec(vec![0xff]);
     let errors = Config::load(None, std::iter::once(("MCS_WEB__HOST".into(), other))).unwrap_err();
-    assert_eq!(errors.to_string(), "MCS_WEB__HOST: found other bytes, expected UTF-8");
+    assert_eq!(errors.to_string(), "MCS_WEB__HOST: not valid UTF-8");
 }
 
 #[test]
-fn a_relative_path_starts_from_its_file_and_keeps_its_last_link() {
-    let folder = Folder::new();
-    fs::create_dir(folder.path().join("etc")).unwrap();
-    std::os::unix::fs::symlink(folder.path().join("scan.sh"), folder.path().join("etc/link"))
-        .unwrap();
-    let file = folder.path().join("etc/config.toml");
+fn resolves_relative_path_against_file_and_keeps_last_link() {
+    let dir = ConfigDir::new();
+    fs::create_dir(dir.path().join("etc")).unwrap();
+    std::os::unix::fs::symlink(dir.path().join("scan.sh"), dir.path().join("etc/link")).unwrap();
+    let file = dir.path().join("etc/config.toml");
     fs::write(&file, text("scan.script = 'link'\nscan.removal_command = ['../etc/../scan.sh']\nscan.temp_directory = '../etc/.'")).unwrap();
     let (config, _) = Config::load(Some(&file), std::iter::empty()).unwrap();
-    assert_eq!(config.scan.script.unwrap(), folder.path().join("etc/link"));
-    assert_eq!(config.scan.removal_command.unwrap().0, folder.path().join("scan.sh"));
-    assert_eq!(config.scan.temp_directory, folder.path().join("etc"));
+    assert_eq!(config.scan.script.unwrap(), dir.path().join("etc/link"));
+    assert_eq!(config.scan.removal_command.unwrap().0, dir.path().join("scan.sh"));
+    assert_eq!(config.scan.temp_directory, dir.path().join("etc"));
 }
 
-fn warned(lines: &str) -> Vec<Warning> {
-    let mut warnings = Folder::new().load(lines).unwrap().1;
+fn warnings_for(lines: &str) -> Vec<Warning> {
+    let mut warnings = ConfigDir::new().load(lines).unwrap().1;
     warnings.retain(|warning| !matches!(warning, Warning::SharedUser(_)));
     warnings
 }
 
 #[test]
-fn what_is_probably_not_meant_is_warned_of() {
-    let never = |key, because| vec![Warning::NeverReached { key, because }];
-    assert_eq!(warned(""), []);
+fn warns_of_settings_without_effect() {
+    let unreachable = |key, because| vec![Warning::NeverReached { key, because }];
+    assert_eq!(warnings_for(""), []);
     assert_eq!(
-        warned("scan.timeout = '2m'\nscan.deadline = '1m'"),
-        never("scan.timeout", "scan.deadline")
+        warnings_for("scan.timeout = '2m'\nscan.deadline = '1m'"),
+        unreachable("scan.timeout", "scan.deadline")
     );
     assert_eq!(
-        warned("scan.max_spool_size = '1MiB'"),
-        never("download.max_size", "scan.max_spool_size")
+        warnings_for("scan.max_spool_size = '1MiB'"),
+        unreachable("download.max_size", "scan.max_spool_size")
     );
     assert_eq!(
-        warned("result_cache.max_file_size = '1GiB'"),
-        never("result_cache.max_file_size", "result_cache.max_total_size")
+        warnings_for("result_cache.max_file_size = '1GiB'"),
+        unreachable("result_cache.max_file_size", "result_cache.max_total_size")
     );
     assert_eq!(
-        warned("download.headers_to_forward = ['Authorization']"),
+        warnings_for("download.headers_to_forward = ['Authorization']"),
         [Warning::AlwaysForwarded("Authorization")]
     );
 }
 
 #[test]
-fn only_root_changes_the_user_and_it_always_does() {
+fn only_root_switches_user_and_always_does() {
     let user = |text: &str, uid| {
         let server = mcs_sandbox::User { uid, gid: uid };
-        let folder = Folder::new();
-        let file = folder.file("config.toml", text, 0o644);
-        let sources = Sources::gather(Some(&file), std::iter::empty()).unwrap();
+        let dir = ConfigDir::new();
+        let file = dir.file("config.toml", text, 0o644);
+        let sources = Sources::collect(Some(&file), std::iter::empty()).unwrap();
         let mut reader = sources.parse().unwrap();
         let policy = sandbox::read(&mut reader, server);
         let user = policy.and_then(|policy| policy.user).map(|user| (user.uid, user.gid));
@@ -304,31 +308,31 @@ fn only_root_changes_the_user_and_it_always_does() {
 }
 
 #[test]
-fn no_secret_is_shown() {
-    let folder = Folder::new();
-    let config = folder.good(
+fn hides_secrets() {
+    let dir = ConfigDir::new();
+    let config = dir.load_valid(
         "sandbox.environment = { TOKEN = 'hush' }
          download.proxy = 'http://user:hush@proxy'
          download.additional_headers = { X-Key = 'hush' }
          crypto.pickle_path = 'p'
          crypto.pickle_key = 'hush'",
     );
-    for shown in [format!("{config}"), format!("{config:?}"), format!("{config:#?}")] {
-        assert!(!shown.contains("hush"), "{shown}");
+    for displayed in [format!("{config}"), format!("{config:?}"), format!("{config:#?}")] {
+        assert!(!displayed.contains("hush"), "{displayed}");
         for line in [
             r#"environment = { TOKEN = ".." }"#,
             r#"proxy = "http://user:..@proxy""#,
             r#"additional_headers = { x-key = ".." }"#,
             r#"pickle_key = "..""#,
         ] {
-            assert!(shown.contains(line), "{line} in {shown}");
+            assert!(displayed.contains(line), "{line} in {displayed}");
         }
     }
 }
 
 #[test]
-fn what_is_shown_says_the_same_when_loaded() {
-    let folder = Folder::new();
+fn displayed_configuration_loads_to_same_configuration() {
+    let dir = ConfigDir::new();
     for lines in [
         "",
         "web.socket = 's'",
@@ -339,17 +343,17 @@ fn what_is_shown_says_the_same_when_loaded() {
         "operations.socket = 's'\naudit.path = 'audit'",
         "web.max_body_size = 1025\nscan.timeout = '1d 1ms'\nscan.deadline = '2d'",
     ] {
-        // A user is shown even where none is written, and then only root may load it.
+        // The user is displayed even if it is not configured, and then only root can load it.
         let config = Config {
-            sandbox: mcs_sandbox::Policy { user: None, ..folder.good(lines).sandbox },
-            ..folder.good(lines)
+            sandbox: mcs_sandbox::Policy { user: None, ..dir.load_valid(lines).sandbox },
+            ..dir.load_valid(lines)
         };
-        let shown = config.to_string();
-        let again = folder.load_with(&shown, &[]).unwrap_or_else(|e| panic!("{shown}\n{e}")).0;
+        let displayed = config.to_string();
+        let again = dir.load_with(&displayed, &[]).unwrap_or_else(|e| panic!("{displayed}\n{e}")).0;
         let again = Config {
             sandbox: mcs_sandbox::Policy { user: None, ..again.sandbox.clone() },
             ..again
         };
-        assert_eq!(again.to_string(), shown);
+        assert_eq!(again.to_string(), displayed);
     }
 }

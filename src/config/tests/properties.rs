@@ -1,4 +1,6 @@
-//! No text makes it panic, and what is shown is what was meant.
+//! Loading never panics, and displayed values parse to the same value.
+
+use std::time::Duration;
 
 use proptest::prelude::*;
 
@@ -6,13 +8,13 @@ use super::*;
 
 proptest! {
     #[test]
-    fn no_text_makes_it_panic(text in ".{0,200}", value in ".{0,60}") {
-        let folder = Folder::new();
-        let _ = folder.load_with(&text, &[("MCS_SCAN__TIMEOUT", &value)]);
+    fn arbitrary_text_does_not_panic(text in ".{0,200}", value in ".{0,60}") {
+        let dir = ConfigDir::new();
+        let _ = dir.load_with(&text, &[("MCS_SCAN__TIMEOUT", &value)]);
     }
 
     #[test]
-    fn no_value_makes_it_panic(
+    fn arbitrary_value_does_not_panic(
         key in prop::sample::select(known()),
         value in prop_oneof![
             ".{0,60}",
@@ -27,44 +29,44 @@ proptest! {
     }
 
     #[test]
-    fn durations_are_read_as_they_are_shown(millis in 0..=kinds::LONGEST.as_secs() * 1000) {
+    fn displayed_durations_parse_to_same_value(millis in 0..=types::MAX_DURATION.as_secs() * 1000) {
         let duration = Duration::from_millis(millis);
-        let line = format!("result_cache.ttl = \"{}\"", show::duration(duration));
-        prop_assert_eq!(Folder::new().good(&line).result_cache.ttl, duration);
+        let line = format!("result_cache.ttl = \"{}\"", format::duration(duration));
+        prop_assert_eq!(ConfigDir::new().load_valid(&line).result_cache.ttl, duration);
     }
 
     #[test]
-    fn sizes_are_read_as_they_are_shown(
+    fn displayed_sizes_parse_to_same_value(
         mantissa in 0_u64..=1000,
         unit in prop::sample::select(vec![1, 1000, 1024, 1_000_000, 1 << 20, 1 << 30]),
     ) {
         let bytes = mantissa * unit;
-        for line in [show::size(bytes), bytes.to_string()] {
+        for line in [format::size(bytes), bytes.to_string()] {
             let line = format!("result_cache.max_file_size = \"{line}\"");
-            prop_assert_eq!(Folder::new().good(&line).result_cache.max_file_size, bytes);
+            prop_assert_eq!(ConfigDir::new().load_valid(&line).result_cache.max_file_size, bytes);
         }
     }
 }
 
 pub(super) fn known() -> Vec<(&'static str, &'static str)> {
-    let reader = Reader::new(Place::Defaults, None);
+    let reader = Reader::new(Location::Defaults, None);
     Config::read(reader, ROOT).1.known
 }
 
 #[test]
-fn a_sum_beyond_the_clock_is_refused() {
-    let folder = Folder::new();
+fn rejects_overflowing_durations_and_sizes() {
+    let dir = ConfigDir::new();
     for text in ["18446744073709551615s 1000ms", "584542046090y", "99999999999999999999d"] {
-        assert!(folder.load(&format!("scan.timeout = \"{text}\"")).is_err());
+        assert!(dir.load(&format!("scan.timeout = \"{text}\"")).is_err());
     }
     for text in ["1.2.3MB", "99999999999999999999999EB", "-1", "1e3", "MB"] {
-        assert!(folder.load(&format!("download.max_size = \"{text}\"")).is_err(), "{text}");
+        assert!(dir.load(&format!("download.max_size = \"{text}\"")).is_err(), "{text}");
     }
 }
 
 #[test]
-fn deep_nesting_is_refused() {
+fn rejects_deep_nesting() {
     let deep = format!("web.port = {}", "[".repeat(100_000));
-    assert!(Folder::new().load(&deep).is_err());
+    assert!(ConfigDir::new().load(&deep).is_err());
     assert!(environment(&[("MCS_WEB__PORT", &"{a=".repeat(100_000))]).is_err());
 }

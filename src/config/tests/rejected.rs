@@ -1,14 +1,14 @@
-//! What is refused, and in which words.
+//! Rejected configurations and their error texts.
 
 use super::*;
 
-/// Each line is wrong by itself; what is told has to hold the words after `=>`.
+/// Each entry is an invalid configuration and a part of its error text.
 #[test]
-fn what_is_wrong_is_told_with_key_value_and_expectation() {
-    let folder = Folder::new();
-    folder.file("plain", "", 0o644);
+fn errors_name_key_value_and_expectation() {
+    let dir = ConfigDir::new();
+    dir.file("plain", "", 0o644);
     for directory in ["a b", "jobs"] {
-        fs::create_dir(folder.path().join(directory)).unwrap();
+        fs::create_dir(dir.path().join(directory)).unwrap();
     }
     let long = "x".repeat(120);
     let cases = [
@@ -16,7 +16,7 @@ fn what_is_wrong_is_told_with_key_value_and_expectation() {
         ("web.port = \"8080\"", "web.port: found \"8080\", expected an integer"),
         ("web.port = -1", "found -1"),
         ("web.port = 99999999999999999999", "more than 64 bits"),
-        ("web.port = 80.5", "a number with a point"),
+        ("web.port = 80.5", "a number with a decimal point"),
         ("web.prot = 1", "web.prot: found an unknown key, expected web.port?"),
         ("web.base_homeserver_url = 1", "expected download.base_homeserver_url?"),
         ("web.zzz = 1", "web.zzz: found an unknown key, expected one of those in default.toml"),
@@ -35,18 +35,18 @@ fn what_is_wrong_is_told_with_key_value_and_expectation() {
         ("operations.port = 70000", "operations.port: found 70000, expected an integer from 0 to"),
         ("operations.host = \"a b\"", "operations.host: found \"a b\", expected an address"),
         ("operations.socket = \"s\"\noperations.port = 1", "operations.port: found beside socket"),
-        ("web.port = 9\noperations.port = 9", "operations.port: found where [web] listens"),
-        ("web.socket = \"s\"\noperations.socket = \"s\"", "found where [web] listens"),
+        ("web.port = 9\noperations.port = 9", "operations.port: found the address of [web]"),
+        ("web.socket = \"s\"\noperations.socket = \"s\"", "found the address of [web]"),
         ("operation.port = 1", "operation: found an unknown section, expected operations?"),
         ("audit.path = 1", "audit.path: found 1, expected the path of a file"),
         ("audit.path = \"\"", "audit.path: found \"\", expected the path of a file"),
-        ("audit.path = \"absent/audit\"", "absent/audit\", which has no folder to lie in"),
+        ("audit.path = \"absent/audit\"", "absent/audit\", which has no existing parent directory"),
         ("audit.path = \"jobs\"", "jobs\", which is a directory"),
         ("audit.file = \"x\"", "audit.file: found an unknown key"),
         ("audit.path = \"jobs/audit\"\nsandbox.read_only_paths = [\"jobs\"]", "audit.path: found "),
         (
             "web.header_timeout = 10",
-            "found 10, expected a duration from 1ms to 1h, written like \"500ms\", \"1h 30m\" or \"1d\", \"10s\" for instance",
+            "found 10, expected a duration from 1ms to 1h, written like \"500ms\", \"1h 30m\" or \"1d\", for instance \"10s\"",
         ),
         ("web.header_timeout = 0", "found 0, expected a duration from 1ms"),
         ("web.header_timeout = \"10\"", "expected a duration"),
@@ -67,12 +67,12 @@ fn what_is_wrong_is_told_with_key_value_and_expectation() {
         ("scan.script_args = [\"a\", 2, \"b\\u0000\"]", "scan.script_args[2]: found \"b\\u0000\""),
         (
             "scan.workers = 2\nscan.max_scripts = 3",
-            "scan.max_scripts: found 3, expected at most as many as scan.workers, 2",
+            "scan.max_scripts: found 3, expected at most scan.workers, 2",
         ),
         ("scan.workers = 1025", "from 1 to 1024"),
         (
             "scan.temp_directory = \"a b\"",
-            "which has other characters, expected only [A-Za-z0-9._/-]",
+            "which contains other characters, expected only [A-Za-z0-9._/-]",
         ),
         (
             "scan.temp_directory = \"absent\"",
@@ -81,7 +81,7 @@ fn what_is_wrong_is_told_with_key_value_and_expectation() {
         ("scan.temp_directory = \"plain\"", "which is not a directory"),
         (
             "scan.temp_directory = \"jobs\"\nsandbox.writable_paths = [\"jobs\"]",
-            "jobs, expected a path outside what scripts are shown (",
+            "jobs, which scripts can read",
         ),
         (
             "crypto.request_secret_path = \"jobs/key\"\nsandbox.read_only_paths = [\"jobs\"]",
@@ -92,9 +92,9 @@ fn what_is_wrong_is_told_with_key_value_and_expectation() {
         ("scan.removal_command = [\"rm\"]", "rm\", which does not exist"),
         (
             "scan.allowed_mimetypes = []",
-            "found an empty list, expected at least one type; leave the key out",
+            "found an empty list, expected at least one type; remove the key",
         ),
-        ("scan.blocked_mimetypes = []", "leave the key out to let every type pass"),
+        ("scan.blocked_mimetypes = []", "remove the key to allow every type"),
         (
             "scan.allowed_mimetypes = [\"image/*\"]",
             "scan.allowed_mimetypes[0]: found \"image/*\", expected one type without wildcards",
@@ -108,15 +108,15 @@ fn what_is_wrong_is_told_with_key_value_and_expectation() {
             "scan.failure_exit_codes[1]: found 0, expected an exit code from 1 to 255",
         ),
         ("scan.failure_exit_codes = [256]", "found 256"),
-        ("sandbox.user = \"no such user\"", "this system knows no such user"),
-        ("sandbox.user = \"root\"", "other than root's"),
-        ("sandbox.user = \"0:1\"", "other than root's"),
+        ("sandbox.user = \"no such user\"", "no such user exists"),
+        ("sandbox.user = \"root\"", ", not root"),
+        ("sandbox.user = \"0:1\"", ", not root"),
         ("sandbox.user = \"1:-2\"", "sandbox.user: found \"1:-2\""),
         (
             "sandbox.environment = { \"A=B\" = \"hush\" }",
             "sandbox.environment.\"A=B\": found a string, expected a name",
         ),
-        ("sandbox.environment = { TMPDIR = \"hush\" }", "set for each job"),
+        ("sandbox.environment = { TMPDIR = \"hush\" }", "sets this variable for each job"),
         (
             "download.base_homeserver_url = \"matrix.org\"",
             "found \"matrix.org\", expected an http or https URL",
@@ -140,20 +140,23 @@ fn what_is_wrong_is_told_with_key_value_and_expectation() {
         ),
         (
             "download.additional_headers = { \"a b\" = \"hush\" }",
-            "download.additional_headers.\"a b\": found a string, expected a header's name",
+            "download.additional_headers.\"a b\": found a string, expected a header name",
         ),
         (
             "download.additional_headers = { a = \"hush\\n\" }",
-            "download.additional_headers.a: found a string, expected a header's value",
+            "download.additional_headers.a: found a string, expected a header value",
         ),
-        ("download.additional_headers = { Authorization = \"hush\" }", "each requester's own"),
+        (
+            "download.additional_headers = { Authorization = \"hush\" }",
+            "this one is the requester's",
+        ),
         (
             "download.headers_to_forward = [\"Connection\"]",
             "download.headers_to_forward[0]: found \"Connection\", expected another header",
         ),
         (
             "download.headers_to_forward = [\"If-None-Match\", \"a b\"]",
-            "headers_to_forward[1]: found \"a b\", expected a header's name",
+            "headers_to_forward[1]: found \"a b\", expected a header name",
         ),
         (
             "download.headers_to_forward = [\"X-Forwarded-For\"]\ndownload.forward_client_address = true",
@@ -167,14 +170,14 @@ fn what_is_wrong_is_told_with_key_value_and_expectation() {
         ("download.forward_client_address = \"yes\"", "found \"yes\", expected true or false"),
         (
             "crypto.generate = true",
-            "crypto.request_secret_path: found nothing, expected the path of the request key",
+            "crypto.request_secret_path: missing, expected the path of the request key",
         ),
         (
             "crypto.request_secret_path = \"k\"\ncrypto.pickle_path = \"p\"\ncrypto.pickle_key = \"hush\"",
             "crypto.pickle_path: found beside request_secret_path",
         ),
-        ("crypto.pickle_path = \"p\"", "crypto.pickle_key: found nothing"),
-        ("crypto.pickle_key = \"hush\"", "crypto.pickle_path: found nothing"),
+        ("crypto.pickle_path = \"p\"", "crypto.pickle_key: missing"),
+        ("crypto.pickle_key = \"hush\"", "crypto.pickle_path: missing"),
         (
             "crypto.pickle_path = \"p\"\ncrypto.pickle_key = 7",
             "crypto.pickle_key: found an integer, expected a string",
@@ -220,28 +223,47 @@ fn what_is_wrong_is_told_with_key_value_and_expectation() {
         (&format!("log.format = \"{long}\""), "x…\", expected"),
     ];
     for (lines, expected) in cases {
-        let told = folder.told(lines);
-        assert!(told.contains(expected), "{lines}\n  {told}\n  {expected}");
-        assert!(!told.contains("hush"), "{lines}\n  {told}");
-        assert!(!told.contains(&long), "{lines}\n  {told}");
+        let errors = dir.errors(lines);
+        assert!(errors.contains(expected), "{lines}\n  {errors}\n  {expected}");
+        assert!(!errors.contains("hush"), "{lines}\n  {errors}");
+        assert!(!errors.contains(&long), "{lines}\n  {errors}");
     }
 }
 
 #[test]
-fn every_key_refuses_a_value_of_another_type() {
-    let folder = Folder::new();
+fn every_key_rejects_value_of_wrong_type() {
+    let dir = ConfigDir::new();
     for (section, key) in properties::known() {
-        // A date is nobody's value.
-        let told = folder.told(&format!("{section}.{key} = 1979-05-27"));
-        let is_told = |line: &str| line.contains(&format!(": {section}.{key}: found "));
-        assert!(told.lines().any(is_told), "{section}.{key}\n  {told}");
+        // No key takes a date.
+        let errors = dir.errors(&format!("{section}.{key} = 1979-05-27"));
+        let is_reported = |line: &str| line.contains(&format!(": {section}.{key}: found "));
+        assert!(errors.lines().any(is_reported), "{section}.{key}\n  {errors}");
     }
 }
 
 #[test]
-fn everything_is_told_at_once_with_its_line() {
-    let told = Folder::new().told("web.port = 'x'\n\n  scan.workers = 0\nlog.levle = 'info'");
-    let lines: Vec<_> = told.lines().collect();
+fn former_key_names_report_current_name() {
+    let dir = ConfigDir::new();
+    for (former, current) in [
+        ("scan.script_larger", "scan.script_on_oversize"),
+        ("rules.larger", "rules.on_oversize"),
+        ("clamd.larger", "clamd.on_oversize"),
+        ("icap.larger", "icap.on_oversize"),
+    ] {
+        let expected = format!("{former}: found a key that was renamed, expected {current}");
+        let errors = dir.errors(&format!("{former} = 'skip'"));
+        assert_eq!(errors, format!("F:1:{}: {expected}", former.find('.').unwrap() + 2));
+        let variable = format!("MCS_{}", former.replace('.', "__").to_uppercase());
+        let errors = environment(&[(&variable, "skip")]).unwrap_err().to_string();
+        assert_eq!(errors, format!("{variable}: {expected}"));
+    }
+}
+
+#[test]
+fn reports_all_errors_with_line() {
+    let errors =
+        ConfigDir::new().errors("web.port = 'x'\n\n  scan.workers = 0\nlog.levle = 'info'");
+    let lines: Vec<_> = errors.lines().collect();
     assert_eq!(
         lines,
         [
@@ -253,35 +275,35 @@ fn everything_is_told_at_once_with_its_line() {
 }
 
 #[test]
-fn all_slips_of_syntax_are_told_without_the_line_they_are_in() {
-    let told = Folder::new().told("crypto.pickle_key = \"hush\nweb.port = \n");
-    assert!(told.contains("F:1:") && told.contains("F:2:"), "{told}");
-    assert!(!told.contains("hush"), "{told}");
+fn reports_syntax_errors_without_line_content() {
+    let errors = ConfigDir::new().errors("crypto.pickle_key = \"hush\nweb.port = \n");
+    assert!(errors.contains("F:1:") && errors.contains("F:2:"), "{errors}");
+    assert!(!errors.contains("hush"), "{errors}");
 }
 
 #[test]
-fn an_empty_configuration_is_told_what_it_lacks() {
+fn empty_configuration_lists_required_keys() {
     let errors = Config::load(None, std::iter::empty()).unwrap_err();
     assert_eq!(
         errors.to_string(),
-        "no configuration file (see -c): rules.paths: found nothing, expected files or directories of YARA \
-         rules, unless scan.script is set or scan.engines lists others\nno configuration file (see -c): crypto.request_secret_path: found \
-         nothing, expected the path of the request key, or pickle_path and pickle_key"
+        "no configuration file (see -c): rules.paths: missing, expected files or directories of YARA \
+         rules, unless scan.script is set or scan.engines lists others\nno configuration file (see -c): crypto.request_secret_path: missing, \
+         expected the path of the request key, or pickle_path and pickle_key"
     );
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_told_alone() {
-    let folder = Folder::new();
+fn unreadable_file_is_only_error() {
+    let dir = ConfigDir::new();
     for (path, reason) in
-        [(folder.path().join("absent"), "No such file"), (folder.path(), "not a regular file")]
+        [(dir.path().join("absent"), "No such file"), (dir.path(), "not a regular file")]
     {
         let errors = Config::load(Some(&path), std::iter::empty()).unwrap_err();
         assert_eq!(errors.problems().len(), 1);
-        let told = errors.to_string();
-        assert!(told.contains(path.to_str().unwrap()) && told.contains(reason), "{told}");
+        let errors = errors.to_string();
+        assert!(errors.contains(path.to_str().unwrap()) && errors.contains(reason), "{errors}");
     }
-    let binary = folder.path().join("binary");
+    let binary = dir.path().join("binary");
     fs::write(&binary, [0xff]).unwrap();
     assert!(Config::load(Some(&binary), std::iter::empty()).is_err());
 }
