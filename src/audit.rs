@@ -1,7 +1,6 @@
-//! The audit: on request one line of JSON for each media that was fetched and judged, appended to a
-//! file or written to standard output. No token, no key, no file name. A thread of its own writes, so
-//! that a disk that is full, or hangs, stops no scan: what cannot be written is counted, and told to
-//! the log once.
+//! Optional audit log: one line of JSON for each scanned file, appended to a file or written to standard output.
+//! Contains no tokens, keys or file names. A dedicated thread writes the lines, so that a full or blocked disk does not
+//! stop scans; lost lines are counted and reported in the log once.
 
 use std::{
     fs::File,
@@ -21,139 +20,139 @@ use tracing::{error, info, warn};
 
 use crate::{
     chain::Chain,
-    identity::by,
+    identity::denied_user,
     media::{self, MediaId, Origin},
-    metrics::{AuditLine, Metrics},
+    metrics::{AuditLineResult, Metrics},
     ownership::open_to_append,
 };
 
-/// Lines that wait for the writer. Beyond that the disk is not slow but stuck.
-const WAITING: usize = 1024;
+/// Maximum number of lines that wait for the writer; more are lost.
+const QUEUE_CAPACITY: usize = 1024;
 
-/// For the owner to write and the group to read, whatever the umask is.
-const MODE: u32 = 0o640;
+/// Mode of the file, whatever the umask.
+const FILE_MODE: u32 = 0o640;
 
-/// How long a reload waits for a writer that a disk holds up.
-const REOPENING: Duration = Duration::from_secs(5);
+/// Maximum time that a reload waits for a blocked writer.
+const REOPEN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// `[audit]`, checked: where lines go.
+/// Validated `[audit]` section: destination of the lines.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Settings {
-    /// Appended to a file, made where it is not there.
+    /// File to append to; created if missing.
     File(PathBuf),
-    /// Standard output, which is the journal under systemd.
+    /// Standard output; the journal under systemd.
     Stdout,
 }
 
-/// Why there can be no audit.
+/// Reason why the audit log could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
     /// The file cannot be opened, or standard output is closed.
-    #[error("{at} cannot be opened{}", by(source))]
+    #[error("{target} cannot be opened{}", denied_user(source))]
     Open {
         /// The file, or standard output.
-        at: String,
-        #[expect(missing_docs, reason = "the name says it")]
+        target: String,
         source: io::Error,
     },
-    /// The system refused.
-    #[error("no thread can be started")]
+    /// The writer thread could not be started.
+    #[error("cannot start the writer thread")]
     Thread(#[source] io::Error),
 }
 
-/// One media that was fetched and judged.
+/// Scan of one file.
 #[derive(Clone, Debug)]
-pub struct Entry<'a> {
-    /// When.
+pub struct AuditRecord<'a> {
+    /// Time of the verdict.
     pub time: SystemTime,
-    /// The media.
+    /// Media ID.
     pub media: &'a MediaId,
-    /// Where it was fetched.
+    /// Homeserver that the file was fetched from.
     pub origin: &'a Origin,
-    /// Whether it is a thumbnail of the media.
+    /// Whether the file is a thumbnail of the media.
     pub thumbnail: bool,
-    /// Whether it came end-to-end encrypted.
+    /// Whether the file was end-to-end encrypted.
     pub encrypted: bool,
-    /// Of the plaintext.
+    /// SHA-256 of the plaintext.
     pub sha256: &'a [u8; 32],
-    /// Bytes of the plaintext.
+    /// Size of the plaintext in bytes.
     pub size: u64,
-    /// Its type, by content.
+    /// Type detected from the content.
     pub detected: &'a str,
     /// [`crate::scan::Verdict::name`]
     pub verdict: &'static str,
-    /// The script's, where it ran for this media.
+    /// Exit code of the script, if it ran.
     pub exit_code: Option<i32>,
-    /// The first line of its output, where it ran for this media.
+    /// First line of the script's output, if it ran.
     pub first_line: Option<&'a str>,
-    /// How long it ran, where it did.
+    /// Run time of the script, if it ran.
     pub took: Option<Duration>,
 }
 
-/// Takes lines. Cheap to clone.
+/// Sends lines to the writer thread. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Audit(Arc<Shared>);
+pub struct AuditLog(Arc<AuditSender>);
 
 #[derive(Debug)]
-struct Shared {
+struct AuditSender {
     writer: async_channel::Sender<Message>,
     metrics: Arc<Metrics>,
-    /// Whether the log has been told that the writer does not keep up.
-    told: AtomicBool,
+    /// Whether the current overflow of the queue has been logged.
+    overflow_logged: AtomicBool,
 }
 
 enum Message {
     Line(Vec<u8>),
     Reopen,
-    /// Answered when all before it is written.
+    /// Acknowledged when all earlier messages have been processed.
     Flush(oneshot::Sender<()>),
 }
 
-impl Audit {
-    /// Opens what is configured and starts the writer, which ends with the last clone of this.
+impl AuditLog {
+    /// Opens the destination and starts the writer thread, which ends when the last clone is dropped.
     ///
     /// # Errors
-    /// What the system says.
+    /// [`AuditError`] if the destination cannot be opened or the thread cannot be started.
     pub fn start(settings: Settings, metrics: Arc<Metrics>) -> Result<Self, AuditError> {
         let file = settings.open()?;
-        let (sender, messages) = async_channel::bounded(WAITING);
-        let writer = Writer { settings, file, torn: false, lost: 0, metrics: Arc::clone(&metrics) };
+        let (sender, messages) = async_channel::bounded(QUEUE_CAPACITY);
+        let writer =
+            AuditWriter { settings, file, torn: false, lost: 0, metrics: Arc::clone(&metrics) };
         let thread = std::thread::Builder::new().name("audit".to_owned());
         thread.spawn(move || writer.run(&messages)).map_err(AuditError::Thread)?;
-        Ok(Self(Arc::new(Shared { writer: sender, metrics, told: AtomicBool::new(false) })))
+        let overflow_logged = AtomicBool::new(false);
+        Ok(Self(Arc::new(AuditSender { writer: sender, metrics, overflow_logged })))
     }
 
-    /// Has a line written; waits for nothing.
-    pub fn record(&self, entry: &Entry<'_>) {
-        let Shared { writer, metrics, told } = &*self.0;
-        if writer.try_send(Message::Line(line(entry))).is_ok() {
-            told.store(false, Ordering::Relaxed);
+    /// Queues a line without waiting; the line is lost if the queue is full.
+    pub fn record(&self, record: &AuditRecord<'_>) {
+        let AuditSender { writer, metrics, overflow_logged } = &*self.0;
+        if writer.try_send(Message::Line(format_line(record))).is_ok() {
+            overflow_logged.store(false, Ordering::Relaxed);
             return;
         }
-        metrics.audit_line(AuditLine::Lost);
-        if !told.swap(true, Ordering::Relaxed) {
-            error!("audit lines are lost: {WAITING} of them wait to be written");
+        metrics.record_audit_line(AuditLineResult::Lost);
+        if !overflow_logged.swap(true, Ordering::Relaxed) {
+            error!(waiting = QUEUE_CAPACITY, "audit lines are lost, the queue is full");
         }
     }
 
-    /// Opens the file anew, after what has been recorded so far: somebody has moved it away. Where that
-    /// fails, the old one is written on.
+    /// Reopens the file after the lines queued so far, for log rotation. If that fails, the old file stays in use.
     pub async fn reopen(&self) {
-        // Fails only once the writer has panicked, whose message is in the log.
-        if timeout(REOPENING, self.0.writer.send(Message::Reopen)).await.is_err() {
-            warn!("the audit's file is not opened anew: lines wait to be written to the old one");
+        // The send fails only if the writer has panicked; the panic message is in the log.
+        if timeout(REOPEN_TIMEOUT, self.0.writer.send(Message::Reopen)).await.is_err() {
+            warn!("cannot reopen the audit file, the writer is blocked");
         }
     }
 
-    /// Until all that has been recorded is written, for this long at the most.
-    pub async fn flush(&self, time: Duration) {
-        let (tell, told) = oneshot::channel();
-        let written = async {
-            let _ended = self.0.writer.send(Message::Flush(tell)).await;
-            let _ended = told.await;
+    /// Waits until all queued lines are written, at most for `limit`.
+    pub async fn flush(&self, limit: Duration) {
+        let (sender, receiver) = oneshot::channel();
+        let flushed = async {
+            let _closed = self.0.writer.send(Message::Flush(sender)).await;
+            let _closed = receiver.await;
         };
-        if timeout(time, written).await.is_err() {
-            warn!("the last audit lines may be lost: they are not written yet");
+        if timeout(limit, flushed).await.is_err() {
+            warn!("timed out writing the last audit lines");
         }
     }
 }
@@ -162,20 +161,20 @@ impl Settings {
     fn open(&self) -> Result<File, AuditError> {
         let opened = match self {
             Self::Stdout => io::stdout().as_fd().try_clone_to_owned().map(File::from),
-            Self::File(path) => open_to_append(path, MODE).and_then(only_a_file),
+            Self::File(path) => open_to_append(path, FILE_MODE).and_then(require_file),
         };
-        opened.map_err(|source| AuditError::Open { at: self.to_string(), source })
+        opened.map_err(|source| AuditError::Open { target: self.to_string(), source })
     }
 }
 
-/// Lines are whole in a file alone, and there they wait for nobody; `/dev/null` and the like may be
-/// meant.
-fn only_a_file(file: File) -> io::Result<File> {
-    let kind = file.metadata()?.file_type();
-    if kind.is_file() || kind.is_char_device() {
+/// Accepts regular files, where writes are complete and do not wait for a reader, and character devices such as
+/// `/dev/null`.
+fn require_file(file: File) -> io::Result<File> {
+    let file_type = file.metadata()?.file_type();
+    if file_type.is_file() || file_type.is_char_device() {
         return Ok(file);
     }
-    Err(io::Error::other("it is not a regular file"))
+    Err(io::Error::other("not a regular file"))
 }
 
 impl std::fmt::Display for Settings {
@@ -187,53 +186,53 @@ impl std::fmt::Display for Settings {
     }
 }
 
-/// The thread that writes.
-struct Writer {
+/// State of the writer thread.
+struct AuditWriter {
     settings: Settings,
     file: File,
-    /// Whether the last line broke off.
+    /// Whether the last line was written partially.
     torn: bool,
-    /// Lines since the last one that was written.
+    /// Number of lines lost since the last successful write.
     lost: u64,
     metrics: Arc<Metrics>,
 }
 
-impl Writer {
+impl AuditWriter {
     fn run(mut self, messages: &async_channel::Receiver<Message>) {
         while let Ok(message) = messages.recv_blocking() {
             match message {
-                Message::Line(line) => self.line(line),
+                Message::Line(line) => self.write_line(line),
                 Message::Reopen => self.reopen(),
-                Message::Flush(told) => {
-                    let _nobody_waits = told.send(());
+                Message::Flush(flushed) => {
+                    let _closed = flushed.send(());
                 }
             }
         }
     }
 
-    fn line(&mut self, mut line: Vec<u8>) {
+    fn write_line(&mut self, mut line: Vec<u8>) {
         if self.torn {
             line.insert(0, b'\n');
         }
         match self.write(&line) {
             Ok(()) => {
-                self.metrics.audit_line(AuditLine::Written);
+                self.metrics.record_audit_line(AuditLineResult::Written);
                 if self.lost > 0 {
-                    warn!(lost = self.lost, "audit lines are written again");
+                    warn!(lost = self.lost, "writing audit lines again");
                     self.lost = 0;
                 }
             }
             Err(error) => {
-                self.metrics.audit_line(AuditLine::Lost);
+                self.metrics.record_audit_line(AuditLineResult::Lost);
                 if self.lost == 0 {
-                    error!(%error, to = %self.settings, "audit lines are lost");
+                    error!(%error, file = %self.settings, "audit lines are lost");
                 }
                 self.lost = self.lost.saturating_add(1);
             }
         }
     }
 
-    /// In one write(2), as long as there is room: a file that others append to gets whole lines.
+    /// Writes with a single write(2) if possible, so that lines of several appending processes do not mix.
     fn write(&mut self, mut rest: &[u8]) -> io::Result<()> {
         while !rest.is_empty() {
             match self.file.write(rest) {
@@ -254,18 +253,18 @@ impl Writer {
             Ok(file) => {
                 self.file = file;
                 self.torn = false;
-                info!(to = %self.settings, "the audit's file is open anew");
+                info!(file = %self.settings, "audit file reopened");
             }
             Err(error) => {
-                error!(error = %Chain(&error), "the audit goes on in the file as it was");
+                error!(error = %Chain(&error), "cannot reopen the audit file, writing to the old one");
             }
         }
     }
 }
 
-fn line(entry: &Entry<'_>) -> Vec<u8> {
+fn format_line(record: &AuditRecord<'_>) -> Vec<u8> {
     #[derive(Serialize)]
-    struct Line<'a> {
+    struct AuditJson<'a> {
         time: String,
         mxc: String,
         homeserver: &'a str,
@@ -279,24 +278,24 @@ fn line(entry: &Entry<'_>) -> Vec<u8> {
         output: Option<&'a str>,
         duration_ms: Option<u64>,
     }
-    let line = Line {
-        time: humantime::format_rfc3339_millis(entry.time).to_string(),
-        mxc: entry.media.to_string(),
-        homeserver: match entry.origin {
+    let line = AuditJson {
+        time: humantime::format_rfc3339_millis(record.time).to_string(),
+        mxc: record.media.to_string(),
+        homeserver: match record.origin {
             Origin::Configured(url) => url.as_str(),
-            Origin::Discovered => entry.media.server_name(),
+            Origin::Discovered => record.media.server_name(),
         },
-        thumbnail: entry.thumbnail,
-        encrypted: entry.encrypted,
-        sha256: media::hex(entry.sha256),
-        size: entry.size,
-        r#type: entry.detected,
-        verdict: entry.verdict,
-        exit_code: entry.exit_code,
-        output: entry.first_line,
-        duration_ms: entry.took.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX)),
+        thumbnail: record.thumbnail,
+        encrypted: record.encrypted,
+        sha256: media::hex(record.sha256),
+        size: record.size,
+        r#type: record.detected,
+        verdict: record.verdict,
+        exit_code: record.exit_code,
+        output: record.first_line,
+        duration_ms: record.took.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX)),
     };
-    // Text, numbers and no map: this cannot fail.
+    // Cannot fail: serialization fails only for maps with non-string keys.
     let mut line = serde_json::to_vec(&line).unwrap_or_default();
     line.push(b'\n');
     line
@@ -308,16 +307,16 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(20);
+    const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
-    fn start(path: &Path) -> (Audit, Arc<Metrics>) {
+    fn start(path: &Path) -> (AuditLog, Arc<Metrics>) {
         let metrics = Arc::new(Metrics::default());
         let settings = Settings::File(path.to_owned());
-        (Audit::start(settings, Arc::clone(&metrics)).unwrap(), metrics)
+        (AuditLog::start(settings, Arc::clone(&metrics)).unwrap(), metrics)
     }
 
-    fn entry(media: &MediaId) -> Entry<'_> {
-        Entry {
+    fn audit_record(media: &MediaId) -> AuditRecord<'_> {
+        AuditRecord {
             time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_500),
             media,
             origin: &Origin::Discovered,
@@ -333,12 +332,12 @@ mod tests {
         }
     }
 
-    async fn record(audit: &Audit, media_id: &str) {
-        audit.record(&entry(&MediaId::parse("a.example", media_id).unwrap()));
-        audit.flush(PATIENCE).await;
+    async fn record(audit: &AuditLog, media_id: &str) {
+        audit.record(&audit_record(&MediaId::parse("a.example", media_id).unwrap()));
+        audit.flush(TEST_TIMEOUT).await;
     }
 
-    fn line_of(media_id: &str) -> String {
+    fn expected_line(media_id: &str) -> String {
         format!(
             "{{\"time\":\"2023-11-14T22:13:20.500Z\",\"mxc\":\"mxc://a.example/{media_id}\",\
              \"homeserver\":\"a.example\",\"thumbnail\":false,\"encrypted\":true,\"sha256\":\"{}\",\
@@ -353,21 +352,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_line_is_appended_whole_to_a_file_that_others_cannot_read() {
+    async fn appends_lines_to_file_with_restricted_mode() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("audit");
         let (audit, _) = start(&path);
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o007, 0);
         record(&audit, "one").await;
-        assert_eq!(read(&path), line_of("one"));
-        let (again, _) = start(&path);
-        record(&again, "two").await;
+        assert_eq!(read(&path), expected_line("one"));
+        let (second, _) = start(&path);
+        record(&second, "two").await;
         record(&audit, "three").await;
-        assert_eq!(read(&path), line_of("one") + &line_of("two") + &line_of("three"));
+        assert_eq!(
+            read(&path),
+            expected_line("one") + &expected_line("two") + &expected_line("three")
+        );
     }
 
     #[tokio::test]
-    async fn a_file_that_was_moved_away_is_left_for_a_new_one() {
+    async fn reopen_creates_new_file_after_rename() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("audit");
         let moved = directory.path().join("audit.1");
@@ -377,12 +379,12 @@ mod tests {
         record(&audit, "two").await;
         audit.reopen().await;
         record(&audit, "three").await;
-        assert_eq!(read(&moved), line_of("one") + &line_of("two"));
-        assert_eq!(read(&path), line_of("three"));
+        assert_eq!(read(&moved), expected_line("one") + &expected_line("two"));
+        assert_eq!(read(&path), expected_line("three"));
     }
 
     #[tokio::test]
-    async fn where_no_new_one_can_be_had_the_old_one_is_written_on() {
+    async fn failed_reopen_keeps_old_file() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("audit");
         let moved = directory.path().join("audit.1");
@@ -391,40 +393,41 @@ mod tests {
         fs::create_dir(&path).unwrap();
         audit.reopen().await;
         record(&audit, "one").await;
-        assert_eq!(read(&moved), line_of("one"));
+        assert_eq!(read(&moved), expected_line("one"));
     }
 
     #[tokio::test]
-    async fn what_cannot_be_written_is_counted_and_stops_nobody() {
+    async fn counts_lines_that_cannot_be_written() {
         let (audit, metrics) = start(Path::new("/dev/full"));
         record(&audit, "one").await;
         record(&audit, "two").await;
-        assert_eq!(metrics.audit_lines(AuditLine::Lost), 2);
-        assert_eq!(metrics.audit_lines(AuditLine::Written), 0);
+        assert_eq!(metrics.audit_line_count(AuditLineResult::Lost), 2);
+        assert_eq!(metrics.audit_line_count(AuditLineResult::Written), 0);
     }
 
     #[tokio::test]
-    async fn a_line_that_broke_off_spoils_no_other() {
+    async fn starts_new_line_after_partial_write() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("audit");
         let settings = Settings::File(path.clone());
         let file = settings.open().unwrap();
-        let mut writer = Writer { settings, file, torn: false, lost: 0, metrics: Arc::default() };
+        let metrics = Arc::default();
+        let mut writer = AuditWriter { settings, file, torn: false, lost: 0, metrics };
         writer.write(b"{\"ha").unwrap();
         writer.torn = true;
-        writer.line(b"{}\n".to_vec());
-        writer.line(b"{}\n".to_vec());
+        writer.write_line(b"{}\n".to_vec());
+        writer.write_line(b"{}\n".to_vec());
         assert_eq!(read(&path), "{\"ha\n{}\n{}\n");
     }
 
     #[tokio::test]
-    async fn a_writer_that_hangs_is_not_waited_for() {
-        // A pipe that nobody reads, full: its writer waits.
+    async fn does_not_wait_for_blocked_writer() {
+        // The writer blocks on a full pipe without a reader.
         let (reader, pipe) = io::pipe().unwrap();
         let metrics = Arc::new(Metrics::default());
         let (sender, messages) = async_channel::bounded(2);
         let file = File::from(std::os::fd::OwnedFd::from(pipe));
-        let mut writer = Writer {
+        let mut writer = AuditWriter {
             settings: Settings::Stdout,
             file,
             torn: false,
@@ -432,30 +435,30 @@ mod tests {
             metrics: Arc::clone(&metrics),
         };
         let thread = std::thread::spawn(move || {
-            writer.line(vec![b'x'; 1 << 20]);
+            writer.write_line(vec![b'x'; 1 << 20]);
             writer.run(&messages);
         });
-        let audit = Audit(Arc::new(Shared {
+        let audit = AuditLog(Arc::new(AuditSender {
             writer: sender,
             metrics: Arc::clone(&metrics),
-            told: AtomicBool::new(false),
+            overflow_logged: AtomicBool::new(false),
         }));
         let media = MediaId::parse("a.example", "abc").unwrap();
         for _ in 0..5 {
-            audit.record(&entry(&media));
+            audit.record(&audit_record(&media));
         }
-        assert_eq!(metrics.audit_lines(AuditLine::Lost), 3);
+        assert_eq!(metrics.audit_line_count(AuditLineResult::Lost), 3);
         audit.flush(Duration::from_millis(1)).await;
-        // Nor by a reload, whose patience is the clock's here.
+        // A reload does not wait either; its timeout runs on the paused clock.
         tokio::time::pause();
-        timeout(REOPENING * 2, audit.reopen()).await.expect("the reload goes on");
+        timeout(REOPEN_TIMEOUT * 2, audit.reopen()).await.expect("reopen does not return");
         drop(reader);
         drop(audit);
         thread.join().unwrap();
     }
 
     #[test]
-    fn what_is_no_file_is_refused() {
+    fn rejects_directory_fifo_and_missing_folder() {
         let directory = tempfile::tempdir().unwrap();
         let fifo = directory.path().join("fifo");
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();

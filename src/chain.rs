@@ -1,9 +1,9 @@
-//! An error and its causes in one line, for the log and the terminal. Knows no error in particular.
+//! Formats an error and its causes in one line, for the log and the terminal.
 
 use std::{error::Error, fmt};
 
-/// Shows an error, and after it each of its causes. An error handed to the log as a value would lose
-/// them in its JSON format.
+/// Displays an error followed by each of its causes. The JSON log format omits the causes of an error that is
+/// logged as a value.
 #[derive(Clone, Copy, Debug)]
 pub struct Chain<'a>(pub &'a (dyn Error + 'static));
 

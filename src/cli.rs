@@ -1,5 +1,4 @@
-//! The command line: what can be asked for, and printing what `check-config` and `public-key` ask.
-//! Decides nothing: `main` does what it says.
+//! Command-line definition, and formatting of the output of the subcommands. `main` executes them.
 
 use std::{
     ffi::OsString,
@@ -12,14 +11,15 @@ use std::{
 use clap::{Parser, Subcommand};
 use matrix_content_scanner::{
     chain::Chain,
-    config::{Config, NEVER_SHOWN, Warning},
+    config::{Config, FORBIDDEN_PATHS, Warning},
     keys::{self, KeyNotice, RequestKey},
     scan::{Verdict, local::LocalError},
-    terminal::{BAD, GOOD, HEADING, NOTE, Paint, Terminal, When, harmless},
+    terminal::{BAD, ColorMode, GOOD, HEADING, NOTE, Painter, Terminal},
+    text::escape_untrusted,
 };
-use mcs_sandbox::{Exit, Layer, Layers, Outcome, Refused, Usage};
+use mcs_sandbox::{Denial, Exit, Layer, Layers, Termination, Usage};
 
-/// Where packages put the configuration.
+/// Path of the configuration file in packages.
 pub(crate) const DEFAULT_CONFIG: &str = "/etc/matrix-content-scanner/config.toml";
 
 /// `EX_CONFIG` of sysexits(3).
@@ -27,114 +27,112 @@ pub(crate) const EXIT_CONFIG: u8 = 78;
 
 const ENVIRONMENT_AND_EXIT_CODES: &str = "\
 Environment:
-  MCS_<SECTION>__<KEY>  replaces that key of the configuration, e.g. MCS_WEB__PORT=8081 or
-                        MCS_SCAN__FAILURE_EXIT_CODES='[2, 126, 127]'; an empty one takes it out
-  SSL_CERT_FILE         trusted certificates in place of the system's
+  MCS_<SECTION>__<KEY>  overrides that key of the configuration, e.g. MCS_WEB__PORT=8081 or
+                        MCS_SCAN__FAILURE_EXIT_CODES='[2, 126, 127]'; an empty value unsets it
+  SSL_CERT_FILE         file with trusted certificates, instead of the system's
 
 Exit codes:
-  0   done; for `scan`: every file is clean; for `sandbox`: the command exited with 0
-  1   `scan`: a file is not clean; `sandbox`: it ended in another way; otherwise: failed
-  2   the command line is wrong; `scan`, `sandbox`: a file could not be scanned
-  78  the configuration is wrong; `migrate`: written, but something has to be decided";
+  0   success; `scan`: every file is clean; `sandbox`: the command exited with 0
+  1   failure; `scan`: a file is not clean; `sandbox`: the command ended in another way
+  2   invalid command line; `scan`, `sandbox`: a file could not be scanned
+  78  invalid configuration; `migrate`: written, but it needs a decision by the operator";
 
 /// Scans media on a Matrix content repository before people download it.
 #[derive(Debug, Parser)]
-// The width is said: otherwise COLUMNS would be read.
+// A fixed width: otherwise clap reads the environment variable COLUMNS.
 #[command(version, after_help = ENVIRONMENT_AND_EXIT_CODES, args_override_self = true, term_width = 100)]
 pub(crate) struct Cli {
-    /// The configuration file; of several the last counts
+    /// Configuration file; the last one wins if the option is repeated
     ///
-    /// Without it, /etc/matrix-content-scanner/config.toml is read if it is there, and otherwise the
-    /// environment alone.
+    /// Without this option, /etc/matrix-content-scanner/config.toml is read if it exists; otherwise only the
+    /// environment is used.
     #[arg(short, long, value_name = "FILE", global = true, overrides_with = "config")]
     config: Option<PathBuf>,
 
-    /// When there is colour in what is printed and logged
+    /// When to use colour in output and log
     ///
-    /// No variable is read for that. A progress line is shown on a terminal only, whatever this says.
+    /// No environment variable affects this. A progress line is shown on a terminal only, regardless of this option.
     #[arg(long, value_name = "WHEN", global = true, value_enum, default_value_t)]
-    color: When,
+    color: ColorMode,
 
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<CliCommand>,
 }
 
-/// What to do.
+/// Subcommands.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Subcommand)]
-pub(crate) enum Command {
+pub(crate) enum CliCommand {
     /// Run the service (the default)
     #[default]
     Serve,
-    /// Check the configuration, print what is in force, and try the sandbox
+    /// Check and print the effective configuration, and test the sandbox
     CheckConfig,
-    /// Scan local files as the service would; prints a verdict a line
+    /// Scan local files as the service would, and print one verdict per line
     Scan {
-        /// The files
+        /// Files to scan
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
-    /// Run any command on a local file as a scan script would be run, and say what it was refused
+    /// Run a command on a local file like a scan script, and report which accesses were refused
     #[command(override_usage = "matrix-content-scanner sandbox [OPTIONS] -- COMMAND [ARG]... FILE")]
     Sandbox {
-        /// The command, and as its last word the file, of which it gets a copy
+        /// Command and, as the last argument, the file; the command gets a copy of the file
         #[arg(last = true, num_args = 2.., required = true, value_name = "COMMAND… FILE")]
         command: Vec<OsString>,
     },
-    /// Print the public key that clients encrypt for
+    /// Print the public key that clients encrypt requests for
     PublicKey,
-    /// Translate the configuration of an earlier scanner (Python or Node.js, YAML) into this one's
+    /// Convert the configuration of an earlier scanner (Python or Node.js, YAML)
     ///
-    /// What has no counterpart and what has to be decided is told on standard error, and in comments of
-    /// the new file. Keys of theirs are named by the path that they have, and stay where they are.
+    /// Settings without a counterpart and settings that need a decision are reported on standard error and in
+    /// comments of the new file. Key files are not copied; the new file refers to their paths.
     Migrate {
-        /// The earlier scanner's configuration
+        /// Configuration file of the earlier scanner
         #[arg(value_name = "FILE")]
         file: PathBuf,
-        /// Where to write the new one, which must not exist yet (mode 0600, it may hold secrets); without
-        /// it, on standard output
+        /// Output file, which must not exist yet (mode 0600, since it may contain secrets); default: standard
+        /// output
         #[arg(short, long, value_name = "OUT")]
         output: Option<PathBuf>,
-        /// The directory that the earlier scanner was started in, from which relative paths start; without
-        /// it, FILE's
+        /// Working directory of the earlier scanner, to which relative paths refer; default: the directory of
+        /// FILE
         #[arg(long, value_name = "DIR")]
         base: Option<PathBuf>,
     },
 }
 
 impl Cli {
-    /// Parses the program's arguments; on a mistake, or for `--help`, prints and exits.
+    /// Parses the program's arguments. On an error, and for `--help`, prints a message and exits.
     pub(crate) fn from_arguments() -> Self {
         Self::parse()
     }
 
-    /// What to do.
-    pub(crate) fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> CliCommand {
         self.command.clone().unwrap_or_default()
     }
 
-    /// Where there is colour.
     pub(crate) fn terminal(&self) -> Terminal {
         self.color.terminal()
     }
 
-    /// The configuration file, if any is to be read.
+    /// Returns the configuration file to read, or `None` if none was given and the default one does not exist.
     pub(crate) fn config_file(&self) -> Option<PathBuf> {
-        self.config_or(Path::new(DEFAULT_CONFIG))
+        self.config_file_or(Path::new(DEFAULT_CONFIG))
     }
 
-    fn config_or(&self, default: &Path) -> Option<PathBuf> {
+    fn config_file_or(&self, default: &Path) -> Option<PathBuf> {
         self.config.clone().or_else(|| match fs::symlink_metadata(default) {
-            // One that is there and cannot be looked at is named too: reading it tells why.
+            // After other errors the path is returned too; reading the file then reports the cause.
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             _ => Some(default.into()),
         })
     }
 }
 
-/// `check-config`: what is in force as TOML, then as comments what is worth a word.
+/// `check-config`: prints the effective configuration as TOML, followed by warnings and notices as comments.
 pub(crate) fn print_config(
     out: &mut impl Write,
-    paint: Paint,
+    painter: Painter,
     config: &Config,
     warnings: &[Warning],
     notices: &[KeyNotice],
@@ -142,135 +140,136 @@ pub(crate) fn print_config(
     for line in config.to_string().lines() {
         let is_section = line.starts_with('[');
         if is_section {
-            writeln!(out, "{}", paint.on(HEADING, line))
+            writeln!(out, "{}", painter.paint(HEADING, line))
         } else {
             writeln!(out, "{line}")
         }?;
     }
-    let words = warnings.iter().map(ToString::to_string);
-    let words = words.chain(notices.iter().map(ToString::to_string));
-    for (index, word) in words.enumerate() {
+    let notes = warnings.iter().map(ToString::to_string);
+    let notes = notes.chain(notices.iter().map(ToString::to_string));
+    for (index, text) in notes.enumerate() {
         let separator = if index == 0 { "\n" } else { "" };
-        writeln!(out, "{separator}{}", note(paint, &word))?;
+        writeln!(out, "{separator}{}", note(painter, &text))?;
     }
     Ok(())
 }
 
-/// `check-config`: a request key that is not there. systemd makes the folder of the state at the first start, so it may be
-/// missing too.
-pub(crate) fn key_to_be_made(paint: Paint, settings: &keys::Settings) -> String {
-    let mut told =
-        "\n# the request key is not there yet: it is made at the first start\n".to_owned();
+/// `check-config`: describes a request key that does not exist yet. Its folder may be missing too, since systemd
+/// creates the state directory at the first start.
+pub(crate) fn missing_key_notice(painter: Painter, settings: &keys::Settings) -> String {
+    let mut notice =
+        "\n# the request key does not exist yet: it is generated at the first start\n".to_owned();
     if let keys::Settings::RequestSecret { path, .. } = settings
         && let Some(folder) = path.parent().filter(|folder| !folder.exists())
     {
-        let word = format!(
-            "crypto.request_secret_path: by then its folder {} has to be there",
+        let text = format!(
+            "crypto.request_secret_path: create the folder {} before that",
             folder.display()
         );
-        told = format!("{told}{}\n", note(paint, &word));
+        notice = format!("{notice}{}\n", note(painter, &text));
     }
-    told
+    notice
 }
 
-/// `check-config`: a comment that is worth a word.
-pub(crate) fn note(paint: Paint, word: &str) -> String {
-    paint.on(NOTE, format_args!("# note: {}", harmless(word)))
+/// `check-config`: formats a note as a comment.
+pub(crate) fn note(painter: Painter, text: &str) -> String {
+    painter.paint(NOTE, format_args!("# note: {}", escape_untrusted(text)))
 }
 
-/// `check-config`: a layer of the sandbox.
-pub(crate) fn layer_line(paint: Paint, layer: &str, state: &str) -> String {
-    let line = format!("#   {layer}: {}", harmless(state));
-    if state.starts_with("OFF") { paint.on(NOTE, line) } else { line }
+/// `check-config`: formats the state of a sandbox layer as a comment.
+pub(crate) fn layer_line(painter: Painter, layer: &str, state: &str) -> String {
+    let line = format!("#   {layer}: {}", escape_untrusted(state));
+    if state.starts_with("OFF") { painter.paint(NOTE, line) } else { line }
 }
 
-/// `scan`: a line for each file, whatever is in its name and in what the script printed.
+/// `scan`: formats the verdict on a file as a single line. File name and script output are escaped.
 pub(crate) fn verdict_line(
-    paint: Paint,
+    painter: Painter,
     file: &Path,
     verdict: &Result<Verdict, LocalError>,
 ) -> String {
-    let (style, word, more) = match verdict {
+    let (style, result, details) = match verdict {
         Ok(Verdict::Clean { .. }) => (GOOD, "clean", String::new()),
         Ok(Verdict::NotClean { output }) => (BAD, "not clean", output.to_string()),
         Ok(Verdict::TypeForbidden { detected }) => {
-            (BAD, "not clean", format!("its type, {detected}, is not allowed"))
+            (BAD, "not clean", format!("file type {detected} is not allowed"))
         }
         Err(error) => (NOTE, "failed", Chain(error).to_string()),
     };
-    let separator = if more.is_empty() { "" } else { ": " };
-    let name = harmless(file.display());
-    format!("{name}: {}{separator}{}", paint.on(style, word), harmless(more))
+    let separator = if details.is_empty() { "" } else { ": " };
+    let name = escape_untrusted(file.display());
+    format!("{name}: {}{separator}{}", painter.paint(style, result), escape_untrusted(details))
 }
 
-/// `sandbox`: what came of it, and what to do about it.
+/// `sandbox`: prints output, exit status, resource usage and refused accesses, with the setting that would allow each.
 pub(crate) fn print_trial(
     out: &mut impl Write,
     layers: &Layers,
     exit: &Exit,
-    refused: &[Refused],
+    refused: &[Denial],
 ) -> io::Result<()> {
     for (name, stream) in [("standard output", &exit.stdout), ("standard error", &exit.stderr)] {
         if !stream.is_empty() {
             writeln!(out, "{name}:")?;
             for line in String::from_utf8_lossy(stream).lines() {
-                // Terminals act on these.
+                // Replaces control characters, which could be terminal sequences.
                 writeln!(out, "  {}", line.replace(|c: char| c.is_control() && c != '\t', " "))?;
             }
         }
     }
-    match exit.outcome {
-        Outcome::Exited(code) => writeln!(out, "ended: exit code {code}")?,
-        Outcome::Signaled(signal) => writeln!(out, "ended: by signal {signal}")?,
-        Outcome::TimedOut => writeln!(out, "ended: killed when scan.timeout was over")?,
+    match exit.termination {
+        Termination::Exited(code) => writeln!(out, "ended: exit code {code}")?,
+        Termination::Signaled(signal) => writeln!(out, "ended: signal {signal}")?,
+        Termination::TimedOut => writeln!(out, "ended: killed after scan.timeout")?,
     }
     let Usage { user_time, system_time, max_rss } = exit.usage;
     writeln!(
         out,
-        "took: {:.3} s of a processor, {} KiB of memory in its largest process",
+        "took: {:.3} s CPU time, {} KiB peak memory of the largest process",
         (user_time + system_time).as_secs_f64(),
         max_rss / 1024
     )?;
     writeln!(out, "layers:")?;
-    for (layer, state) in layers.rows() {
+    for (layer, state) in layers.states() {
         writeln!(out, "  {layer}: {state}")?;
     }
     if refused.is_empty() {
-        return writeln!(out, "refused: nothing that was noticed");
+        return writeln!(out, "refused: nothing observed");
     }
-    writeln!(out, "refused (it may do well without):")?;
-    let of_paths =
-        if layers.holds(Layer::Namespaces) { Layer::Namespaces } else { Layer::Landlock };
+    writeln!(out, "refused (the command may work without):")?;
+    let path_layer =
+        if layers.is_active(Layer::Namespaces) { Layer::Namespaces } else { Layer::Landlock };
     for refused in refused {
         match refused {
-            Refused::Call(name) if name == "socket" => {
+            Denial::Call(name) if name == "socket" => {
                 writeln!(
                     out,
                     "  {}: the network (sandbox.tcp_ports, sandbox.network)",
                     Layer::Seccomp
                 )?;
             }
-            Refused::Call(name) => {
+            Denial::Call(name) => {
                 writeln!(out, "  {}: the system call {name} (never allowed)", Layer::Seccomp)?;
             }
-            Refused::Read(path) => {
-                let never = NEVER_SHOWN.iter().any(|never| path.starts_with(never));
-                let remedy = if never { "never shown" } else { "sandbox.read_only_paths" };
-                writeln!(out, "  {of_paths}: {} ({remedy})", harmless(path.display()))?;
+            Denial::Read(path) => {
+                let is_forbidden =
+                    FORBIDDEN_PATHS.iter().any(|forbidden| path.starts_with(forbidden));
+                let remedy = if is_forbidden { "never shown" } else { "sandbox.read_only_paths" };
+                writeln!(out, "  {path_layer}: {} ({remedy})", escape_untrusted(path.display()))?;
             }
-            Refused::Write(path) => writeln!(
+            Denial::Write(path) => writeln!(
                 out,
-                "  {of_paths}: writing {} ($TMPDIR is for that; sandbox.writable_paths)",
-                harmless(path.display())
+                "  {path_layer}: writing {} (use $TMPDIR; sandbox.writable_paths)",
+                escape_untrusted(path.display())
             )?,
-            Refused::Port(port) => {
+            Denial::Port(port) => {
                 writeln!(out, "  {}: TCP to port {port} (sandbox.tcp_ports)", Layer::Landlock)?;
             }
-            Refused::Connect(path) => {
+            Denial::Connect(path) => {
                 writeln!(
                     out,
-                    "  {of_paths}: the socket {} (sandbox.unix_sockets)",
-                    harmless(path.display())
+                    "  {path_layer}: the socket {} (sandbox.unix_sockets)",
+                    escape_untrusted(path.display())
                 )?;
             }
         }
@@ -278,7 +277,7 @@ pub(crate) fn print_trial(
     Ok(())
 }
 
-/// `migrate`: into a file that was not there, readable for its owner alone, or on standard output.
+/// `migrate`: writes to a new file with mode 0600, or to standard output.
 pub(crate) fn write_new(path: Option<&Path>, text: &str) -> io::Result<()> {
     let Some(path) = path else { return io::stdout().lock().write_all(text.as_bytes()) };
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
@@ -287,7 +286,7 @@ pub(crate) fn write_new(path: Option<&Path>, text: &str) -> io::Result<()> {
     file.write_all(text.as_bytes())
 }
 
-/// `public-key`: the key alone, for scripts.
+/// `public-key`: prints the key alone, so that scripts can use the output.
 pub(crate) fn print_public_key(out: &mut impl Write, key: &RequestKey) -> io::Result<()> {
     writeln!(out, "{}", key.public_key())
 }
@@ -306,21 +305,21 @@ mod tests {
     }
 
     #[test]
-    fn clap_finds_the_definition_sound() {
+    fn clap_definition_is_valid() {
         <Cli as clap::CommandFactory>::command().debug_assert();
     }
 
     #[test]
-    fn without_a_subcommand_it_serves() {
-        assert_eq!(parse("").command(), Command::Serve);
-        assert_eq!(parse("-c a").command(), Command::Serve);
-        assert_eq!(parse("serve").command(), Command::Serve);
-        assert_eq!(parse("check-config").command(), Command::CheckConfig);
-        assert_eq!(parse("public-key").command(), Command::PublicKey);
+    fn default_subcommand_is_serve() {
+        assert_eq!(parse("").command(), CliCommand::Serve);
+        assert_eq!(parse("-c a").command(), CliCommand::Serve);
+        assert_eq!(parse("serve").command(), CliCommand::Serve);
+        assert_eq!(parse("check-config").command(), CliCommand::CheckConfig);
+        assert_eq!(parse("public-key").command(), CliCommand::PublicKey);
     }
 
     #[test]
-    fn the_last_configuration_file_on_the_line_counts() {
+    fn last_configuration_file_wins() {
         for (arguments, last) in [
             ("-c a", "a"),
             ("--config a", "a"),
@@ -348,9 +347,9 @@ mod tests {
     }
 
     #[test]
-    fn scan_takes_files_around_its_options() {
+    fn scan_accepts_files_around_options() {
         let files = |arguments| match parse(arguments).command() {
-            Command::Scan { files } => files,
+            CliCommand::Scan { files } => files,
             other => panic!("{other:?}"),
         };
         assert_eq!(files("scan x -c a y"), ["x", "y"].map(PathBuf::from));
@@ -360,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_refused() {
+    fn rejects_unknown_arguments() {
         for arguments in [["mcs", "srve"], ["mcs", "--prot"], ["mcs", "-c"]] {
             let error = Cli::try_parse_from(arguments).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{arguments:?}");
@@ -368,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn help_tells_the_environment_and_the_exit_codes() {
+    fn help_lists_environment_and_exit_codes() {
         for flag in ["-h", "--help"] {
             let help = Cli::try_parse_from(["mcs", flag]).unwrap_err();
             assert_eq!(help.exit_code(), 0);
@@ -382,13 +381,13 @@ mod tests {
     }
 
     #[test]
-    fn the_default_file_is_read_only_where_it_is() {
+    fn uses_default_file_only_if_it_exists() {
         let folder = tempfile::tempdir().unwrap();
         let default = folder.path().join("config.toml");
-        assert_eq!(parse("").config_or(&default), None);
-        assert_eq!(parse("-c a").config_or(&default), Some("a".into()));
+        assert_eq!(parse("").config_file_or(&default), None);
+        assert_eq!(parse("-c a").config_file_or(&default), Some("a".into()));
         fs::write(&default, "").unwrap();
-        assert_eq!(parse("").config_or(&default), Some(default.clone()));
-        assert_eq!(parse("-c a").config_or(&default), Some("a".into()));
+        assert_eq!(parse("").config_file_or(&default), Some(default.clone()));
+        assert_eq!(parse("-c a").config_file_or(&default), Some("a".into()));
     }
 }

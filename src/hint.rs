@@ -1,4 +1,4 @@
-//! What to do next: a line after an error whose message alone leaves that open.
+//! Hints: a line after an error that says what the operator can do.
 
 use std::{error::Error, io, path::Path};
 
@@ -11,81 +11,88 @@ use matrix_content_scanner::{
 
 use crate::cli::DEFAULT_CONFIG;
 
-/// After an error of the start.
-pub(crate) fn of(error: &(dyn Error + 'static)) -> Option<String> {
+/// Returns the hint for an error at startup.
+pub(crate) fn for_error(error: &(dyn Error + 'static)) -> Option<String> {
     match error.downcast_ref()? {
-        StartError::Listen(error) => of_listener("web", error),
-        StartError::Operations(error) => of_listener("operations", error),
+        StartError::Listen(error) => for_listener("web", error),
+        StartError::Operations(error) => for_listener("operations", error),
         _ => None,
     }
 }
 
-fn of_listener(section: &str, error: &BindError) -> Option<String> {
-    let (at, source) = match error {
-        BindError::Bind { at, source } => (at, source),
+fn for_listener(section: &str, error: &BindError) -> Option<String> {
+    let (address, source) = match error {
+        BindError::Bind { address, source } => (address, source),
         BindError::Resolve { .. } => {
-            return Some(format!("{section}.host is an address of this machine, or a name of one"));
+            return Some(format!(
+                "set {section}.host to an address of this machine, or to a name that resolves to one"
+            ));
         }
         BindError::NotASocket(_) => {
             return Some(format!("remove that file, or change {section}.socket"));
         }
     };
-    let (key, is_tcp) = if at.starts_with('/') { ("socket", false) } else { ("port", true) };
+    let (key, is_tcp) = if address.starts_with('/') { ("socket", false) } else { ("port", true) };
     Some(match source.kind() {
         io::ErrorKind::AddrInUse => format!(
-            "another program listens there (`ss -l{} -p` tells which): stop it, or change {section}.{key}",
+            "another program listens there (`ss -l{} -p` shows it): stop it, or change {section}.{key}",
             if is_tcp { "tn" } else { "x" }
         ),
         io::ErrorKind::AddrNotAvailable => {
-            format!("{section}.host is no address of this machine (`ip address` lists them)")
+            format!("set {section}.host to an address of this machine (`ip address` lists them)")
         }
         io::ErrorKind::PermissionDenied if is_tcp => format!(
-            "ports below 1024 are root's, or take CAP_NET_BIND_SERVICE: change {section}.port, and let the reverse proxy \
-             have that one"
+            "ports below 1024 require root or CAP_NET_BIND_SERVICE: set {section}.port to a higher one, and let the \
+             reverse proxy use the lower one"
         ),
         io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound => {
-            format!("{section}.socket lies in a folder that exists and that this user may write")
+            format!(
+                "set {section}.socket to a path in an existing folder that this user may write to"
+            )
         }
         _ => return None,
     })
 }
 
-/// After the canary's wrong answer.
-pub(crate) fn of_canary(error: &CanaryError, config: &Config) -> String {
+/// Returns the hint for a failed canary.
+pub(crate) fn for_canary(error: &CanaryError, config: &Config) -> String {
     let (CanaryError::InfectedPassed(engine)
     | CanaryError::CleanRefused(engine, _)
     | CanaryError::NoVerdict(engine, ..)) = error;
-    let look = match &config.scan.script {
+    let check = match &config.scan.script {
         Some(script) if *engine == THE_SCRIPT => {
-            format!("look with `matrix-content-scanner sandbox -- {} FILE`", script.display())
+            format!("check with `matrix-content-scanner sandbox -- {} FILE`", script.display())
         }
-        _ => format!("look whether {engine} runs where the configuration says, and what it logs"),
+        _ => format!("check that {engine} runs at the configured address, and its log"),
     };
     match error {
         CanaryError::InfectedPassed(_) => format!(
-            "everything would pass. Signatures may be missing, or out of the sandbox's sight: {look}. Who does not know the \
-             EICAR test file needs samples of its own in scan.canary"
+            "all files would pass. Signatures may be missing, or not visible in the sandbox: {check}. An engine that does not \
+             detect the EICAR test file needs its own samples in scan.canary"
         ),
         CanaryError::CleanRefused(..) => {
-            format!("nothing would pass: {look}; the samples are set in scan.canary")
+            format!("no file would pass: {check}; the samples are set in scan.canary")
         }
         CanaryError::NoVerdict(..) => {
-            format!("{look}, with any file; the samples are set in scan.canary")
+            format!("{check}, with any file; the samples are set in scan.canary")
         }
     }
 }
 
-/// After a wrong configuration, of this file.
-pub(crate) fn of_configuration(file: Option<&Path>) -> Option<String> {
+/// Returns the hint for an invalid configuration in `file`, or for none if no file was found.
+pub(crate) fn for_config(file: Option<&Path>) -> Option<String> {
     let Some(file) = file else {
         return Some(format!(
-            "there is no {DEFAULT_CONFIG}, and no other file was named (-c FILE). config/default.toml has every key to begin with; \
-             packages put it into /usr/share/matrix-content-scanner"
+            "{DEFAULT_CONFIG} does not exist, and no other file was given (-c FILE). config/default.toml lists every key; \
+             packages install it in /usr/share/matrix-content-scanner"
         ));
     };
-    let is_yaml = file.extension().is_some_and(|it| it == "yaml" || it == "yml");
+    let is_yaml =
+        file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
     is_yaml.then(|| {
         let file = file.display();
-        format!("an earlier scanner's configuration? `matrix-content-scanner migrate {file} -o config.toml` translates it")
+        format!(
+            "to convert the configuration of an earlier scanner, run `matrix-content-scanner migrate {file} -o config.toml`"
+        )
     })
 }

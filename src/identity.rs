@@ -1,19 +1,19 @@
-//! As whom this process runs: the question that "Permission denied" leaves open. Knows no file in particular.
+//! Name of the user this process runs as, for "permission denied" errors.
 
 use std::io;
 
 use nix::unistd::{User, geteuid};
 
-/// ` by nobody (uid 65534)` where this user may not do it; nothing where another reason stands in the way.
+/// Returns the suffix ` by USER (uid N)` for a permission error, and an empty string for other errors.
 #[must_use]
-pub fn by(error: &io::Error) -> String {
+pub fn denied_user(error: &io::Error) -> String {
     if error.kind() != io::ErrorKind::PermissionDenied {
         return String::new();
     }
     let uid = geteuid();
     match User::from_uid(uid) {
         Ok(Some(user)) => format!(" by {} (uid {uid})", user.name),
-        // Containers run as users whom no file names.
+        // In containers the user often has no entry in the user database.
         _ => format!(" by uid {uid}"),
     }
 }
@@ -23,9 +23,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_user_is_named_where_that_is_the_question() {
-        let told = by(&io::ErrorKind::PermissionDenied.into());
-        assert!(told.contains(&format!("uid {}", geteuid())), "{told}");
-        assert_eq!(by(&io::ErrorKind::NotFound.into()), "");
+    fn names_user_of_permission_errors_only() {
+        let suffix = denied_user(&io::ErrorKind::PermissionDenied.into());
+        assert!(suffix.contains(&format!("uid {}", geteuid())), "{suffix}");
+        assert_eq!(denied_user(&io::ErrorKind::NotFound.into()), "");
     }
 }

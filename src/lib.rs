@@ -1,49 +1,73 @@
-//! A web service that stands between Matrix clients and a content repository: it fetches a media,
-//! opens it if it is end-to-end encrypted, runs the operator's scan script on the plaintext in a
-//! restricted process, and returns the media only if that script exits with 0.
+//! Matrix Content Scanner: a web service between Matrix clients and a content repository. For each request it downloads
+//! the media, decrypts it if necessary, scans the plaintext, and returns the media only if it is clean.
 //!
-//! # The map
+//! # Modules
 //!
-//! | module | duty | may import |
+//! Each module imports only modules that its row lists, in addition to other crates.
+//!
+//! | module | purpose | imports |
 //! |---|---|---|
-//! | [`app`] | builds everything once, binds, serves, drains; by another configuration at each reload | all below |
-//! | [`chain`] | an error and its causes in one line | nothing of ours |
-//! | [`config`] | the file as written, checked once, in final types | the settings types of all below |
-//! | [`http`] | connections, routes, request parsing, answers, the table of errors | `scan`'s vocabulary, `media`'s types, `keys`, `metrics`, `chain` |
-//! | [`keys`] | the server's request key, and opening what was encrypted for it | nothing of ours |
-//! | [`scan`] | one request from authorisation to verdict: cache, queue, workers, file type, engines, canary; a script on trial | `media`, the sandbox, `metrics`, `audit`, `chain` |
-//! | [`service_manager`], `supervision` | what systemd passes, and what it is told | `scan`'s vocabulary |
-//! | [`metrics`] | what is counted: names, meanings, labels | nothing of ours |
-//! | [`operations`] | the operator's listener: metrics, health | `http`'s listener and server, `metrics`, `scan`'s state |
-//! | [`audit`] | on request a line for each media that was judged | `media`'s types, `metrics` |
-//! | [`logging`] | the log | `config` |
-//! | [`ownership`] | who can replace a file: owners and modes on the way to it | nothing of ours |
-//! | [`media`] | media ids, homeservers, authorisation, download, decryption, spool | `metrics`, `chain` |
-//! | [`migrate`] | an earlier scanner's YAML as our TOML | `config`'s way of writing and judging |
-//! | `mcs-rules` | a crate of its own: YARA rules on one file, and the process that evaluates them | the sandbox, for mapping a file |
-//! | `mcs-sandbox` | a crate of its own: one program on one file under restriction | nothing of ours |
+//! | [`app`] | builds everything once, serves, reloads, shuts down | all modules below |
+//! | [`config`] | reads and validates the configuration file and the environment | the settings types of all modules below |
+//! | [`logging`] | log as text or JSON | `config` |
+//! | `supervision` | reports readiness, status and liveness to the service manager | `scan`'s state, `service_manager` |
+//! | [`http`] | connections, routes, parsing of requests, responses, the table of errors | `scan`'s requests, responses and errors, `media`'s types, `keys`, `metrics`, `ownership`, `lenient_base64`, `chain` |
+//! | [`operations`] | listener for operators: metrics, health | `http`'s listener and server, `scan`'s state, `metrics` |
+//! | [`scan`] | one request from authorisation to verdict: cache, queue, workers, engines, canary | `media`, `audit`, `metrics`, `tenancy`, `single_flight`, `identity`, `text`, `chain` |
+//! | [`audit`] | optional audit log: one line for each scanned file | `media`'s types, `metrics`, `ownership`, `identity`, `chain` |
+//! | [`media`] | media ids, homeservers, authorisation, download, decryption, spool | `metrics`, `tenancy`, `single_flight`, `chain` |
+//! | [`keys`] | the server's request key, and decryption with it | `ownership`, `identity`, `lenient_base64` |
+//! | [`metrics`] | counters and histograms | none |
+//! | `tenancy` | fair sharing of the queue, the workers and the spool between tenants | `sync` |
+//! | `single_flight` | runs one computation at a time for each key | `sync` |
+//! | [`service_manager`] | protocol with systemd: notifications, watchdog, sockets | `text` |
+//! | [`ownership`] | checks whether other users can replace a file | none |
+//! | [`identity`] | name of this process's user, for error messages | none |
+//! | `lenient_base64` | decodes base64 as clients write it | none |
+//! | [`terminal`] | colour, progress, escaping of untrusted text | none |
+//! | [`text`] | sanitizes untrusted text | none |
+//! | [`chain`] | an error and its causes in one line | none |
+//! | `sync` | the mutex, replaced in model tests | none |
 //!
-//! # The walk of one request (`POST …/download_encrypted`)
+//! The other crates of the workspace:
 //!
-//! 1. [`http::routes`] finds the route.
-//! 2. [`http::request`] bounds the body and turns JSON into a [`scan::ScanRequest`]; from here on everything is parsed.
+//! | crate | purpose |
+//! |---|---|
+//! | `mcs-sandbox` | runs one program on one file in a sandbox; all unsafe code of the workspace |
+//! | `mcs-evaluator` | evaluates YARA rules on one file, in a process of its own |
+//! | `mcs-filetype` | detects file types |
+//! | `mcs-migrate` | converts the configurations of the two earlier scanners to TOML |
+//!
+//! # One request (`POST …/download_encrypted`)
+//!
+//! 1. [`http::routes`] selects the handler.
+//! 2. [`http::request`] reads the bounded body and parses it into a [`scan::ScanRequest`]. All later code uses parsed
+//!    types.
 //! 3. [`http::handlers`] calls [`scan::Scanner::scan`].
-//! 4. [`scan`] authorises the requester; a known verdict is answered from [`scan::cache`].
-//! 5. [`scan::flight`] joins a job for the same thing, or submits one.
-//! 6. [`scan::queue`] takes the [`scan::queue::ScanJob`], or says that it is full.
-//! 7. [`scan::worker`] takes it from top to bottom: the sandbox prepares the job's directory,
-//!    [`media::download`] streams, [`media::intake`] hashes and decrypts on the same pass,
-//!    [`scan::filetype`] names the type, [`scan::engines`] are asked, [`scan::script`] among them.
-//! 8. The worker replies; the cache remembers; the handler streams the bytes that were hashed.
-//! 9. [`http::error`], only on failure: a [`scan::ScanError`] becomes status, reason and info.
+//! 4. [`scan::scanner`] looks the media up in [`scan::cache`]. A cached response is returned after the homeserver has
+//!    authorised the requester.
+//! 5. [`scan::in_flight`] joins a job in progress for the same media, or starts one.
+//! 6. [`scan::queue`] accepts the [`scan::job::ScanJob`], or rejects it when it is full.
+//! 7. [`scan::worker`] takes the job, and `scan::context` processes it: it creates a working directory,
+//!    [`media::download`] receives the body, [`media::ingest`] hashes and decrypts it in the same pass,
+//!    [`mcs_filetype`] detects the type of the plaintext, and [`scan::engines`] scan it.
+//! 8. The worker stores the result in the cache and replies. The handler sends the body that was hashed in step 7.
+//! 9. On failure, [`http::error`] maps the [`scan::ScanError`] to a status, a reason and an info text.
 //!
 //! # Glossary
 //!
-//! *media*: what an mxc URI names, or a thumbnail of it. *body*: the bytes served for it (for an
-//! encrypted media the ciphertext). *plaintext*: the bytes that are scanned. *verdict*: what the
-//! engines said of a plaintext. *engine*: who has a word on it: the script, clamd, an ICAP server. *job*: one media on its way through a worker. *flight*: a job and all
-//! who wait for it. *requester*: the client's token and forwarded headers. *spool*: the disk that
-//! jobs and large bodies use.
+//! - *media*: the file that an mxc URI names, or a thumbnail of it.
+//! - *body*: the bytes that the homeserver serves for it; for encrypted media the ciphertext.
+//! - *plaintext*: the bytes that are scanned.
+//! - *content*: the plaintext, identified by its SHA-256.
+//! - *engine*: a scanner: the script, the rules, clamd or an ICAP server.
+//! - *verdict*: the combined result of the engines on a content: clean, not clean, or type forbidden.
+//! - *job*: download and scan of one media file by one worker. Concurrent requests for the same media share a job.
+//! - *initiator*: the request that started a job, and whose token the download uses. All other requests of the job are
+//!   waiters, which the homeserver authorises separately.
+//! - *requester*: access token and forwarded headers of a request.
+//! - *tenant*: a server name or an access token, for fair sharing.
+//! - *spool*: the disk space for jobs and large bodies.
 #![forbid(unsafe_code)]
 
 pub mod app;
@@ -53,13 +77,17 @@ pub mod config;
 pub mod http;
 pub mod identity;
 pub mod keys;
+mod lenient_base64;
 pub mod logging;
 pub mod media;
 pub mod metrics;
-pub mod migrate;
 pub mod operations;
 pub mod ownership;
 pub mod scan;
 pub mod service_manager;
+mod single_flight;
 mod supervision;
+mod sync;
+mod tenancy;
 pub mod terminal;
+pub mod text;

@@ -1,4 +1,4 @@
-//! The log: to standard error, for people or as JSON, a line an event. Set up once; its level may change.
+//! Logging to standard error as text or JSON, one line per event. Initialized once; the level can be changed.
 
 use std::{
     error::Error,
@@ -21,57 +21,58 @@ use tracing_subscriber::{
 
 use crate::config::{Log, LogFormat};
 
-/// What is logged, to be changed.
+/// Handle for changing the log level.
 #[derive(Clone, Debug)]
-pub struct Level(reload::Handle<EnvFilter, Registry>);
+pub struct LevelHandle(reload::Handle<EnvFilter, Registry>);
 
-/// Sends all events of these levels to standard error. For the start of the process; a second call
-/// changes nothing.
-pub fn set_up(log: &Log, colour: bool) -> Level {
+/// Installs the global subscriber. A second call in the same process has no effect on the log.
+pub fn init(log: &Log, colour: bool) -> LevelHandle {
     let (filter, handle) = reload::Layer::new(filter(log));
     let lines = layer().with_writer(io::stderr).with_target(false);
     let registry = tracing_subscriber::registry().with(filter);
-    let set = match log.format {
+    let result = match log.format {
         LogFormat::Human if colour => registry.with(lines.with_ansi(true)).try_init(),
-        LogFormat::Human => registry.with(lines.with_ansi(false).fmt_fields(Colourless)).try_init(),
+        LogFormat::Human => {
+            registry.with(lines.with_ansi(false).fmt_fields(PlainFields)).try_init()
+        }
         LogFormat::Json => {
             registry.with(lines.json().flatten_event(true).with_current_span(true)).try_init()
         }
     };
-    // Somebody has set one up already: it stays.
-    drop(set);
-    Level(handle)
+    // Fails if a subscriber is already installed, which then stays in place.
+    drop(result);
+    LevelHandle(handle)
 }
 
-impl Level {
-    /// These levels from now on.
-    pub fn change(&self, log: &Log) {
-        // Fails only where the log itself is gone.
+impl LevelHandle {
+    /// Replaces the level filter.
+    pub fn set_level(&self, log: &Log) {
+        // Fails only if the subscriber no longer exists.
         let _ = self.0.reload(filter(log));
     }
 }
 
-/// Fields as the library writes them without colour. It asks for each part's style all the same, which for the three of a
-/// request's span was a tenth of what an answer from memory took outside the kernel.
-struct Colourless;
+/// Formats fields like the library without colour. The library evaluates the style of each part even without colour,
+/// which for the three fields of a request span took a tenth of the user-space time of a response from memory.
+struct PlainFields;
 
-impl<'writer> FormatFields<'writer> for Colourless {
+impl<'writer> FormatFields<'writer> for PlainFields {
     fn format_fields<R: RecordFields>(&self, writer: Writer<'writer>, fields: R) -> fmt::Result {
-        let mut line = Line { writer, is_empty: true, result: Ok(()) };
-        fields.record(&mut line);
-        line.result
+        let mut visitor = PlainVisitor { writer, is_empty: true, result: Ok(()) };
+        fields.record(&mut visitor);
+        visitor.result
     }
 }
 
-struct Line<'writer> {
+struct PlainVisitor<'writer> {
     writer: Writer<'writer>,
     is_empty: bool,
     result: fmt::Result,
 }
 
-impl Line<'_> {
-    /// What is rare, or may quote what others wrote: the library's visitor escapes that.
-    fn by_library(&mut self, record: impl FnOnce(&mut DefaultVisitor<'_>)) {
+impl PlainVisitor<'_> {
+    /// Delegates to the library's visitor, which escapes untrusted text. Used for rare kinds of fields.
+    fn delegate(&mut self, record: impl FnOnce(&mut DefaultVisitor<'_>)) {
         if self.result.is_ok() {
             let mut visitor = DefaultVisitor::new(self.writer.by_ref(), self.is_empty);
             record(&mut visitor);
@@ -81,11 +82,11 @@ impl Line<'_> {
     }
 }
 
-impl Visit for Line<'_> {
+impl Visit for PlainVisitor<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         let name = field.name();
         if name == "message" || name.starts_with("r#") {
-            return self.by_library(|visitor| visitor.record_debug(field, value));
+            return self.delegate(|visitor| visitor.record_debug(field, value));
         }
         if self.result.is_ok() {
             let before = if self.is_empty { "" } else { " " };
@@ -96,24 +97,24 @@ impl Visit for Line<'_> {
 
     fn record_str(&mut self, field: &Field, value: &str) {
         if field.name() == "message" {
-            self.by_library(|visitor| visitor.record_str(field, value));
+            self.delegate(|visitor| visitor.record_str(field, value));
         } else {
             self.record_debug(field, &value);
         }
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
-        self.by_library(|visitor| visitor.record_error(field, value));
+        self.delegate(|visitor| visitor.record_error(field, value));
     }
 }
 
 fn filter(log: &Log) -> EnvFilter {
-    // The configuration has been parsed by the same rules.
-    without_contents(EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info")))
+    // Cannot fail: the configuration has validated the filter.
+    without_file_contents(EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info")))
 }
 
-/// The crate that names types logs, at debug, pieces of what it looks into: people's decrypted media.
-fn without_contents(filter: EnvFilter) -> EnvFilter {
+/// Disables the log of the type detection crate, which at `debug` contains parts of decrypted media.
+fn without_file_contents(filter: EnvFilter) -> EnvFilter {
     match "pure_magic=off".parse() {
         Ok(directive) => filter.add_directive(directive),
         Err(_) => filter,
@@ -132,24 +133,24 @@ mod tests {
 
     use super::*;
 
-    /// What is logged of some of everything: values of each kind, an event without fields, spans within spans, and what
-    /// a terminal would act on.
-    fn logged(by: impl FnOnce(Arc<File>) -> Dispatch) -> String {
+    /// Logs values of each kind, events with and without fields, nested spans and terminal sequences, and returns the
+    /// output.
+    fn log_output(subscriber: impl FnOnce(Arc<File>) -> Dispatch) -> String {
         let mut file = tempfile::tempfile().unwrap();
-        dispatcher::with_default(&by(Arc::new(file.try_clone().unwrap())), || {
+        dispatcher::with_default(&subscriber(Arc::new(file.try_clone().unwrap())), || {
             let outer = info_span!("request", id = 17_u64, method = %"GET", route = "scan");
             let _in_outer = outer.enter();
             info!("alone");
-            let late = info_span!("inner", late = tracing::field::Empty);
-            late.record("late", -1_i64);
-            let _in_inner = late.enter();
+            let inner = info_span!("inner", late = tracing::field::Empty);
+            inner.record("late", -1_i64);
+            let _in_inner = inner.enter();
             let (nothing, some) = (None::<&str>, Some("a \"b\" \u{1b}[31m"));
             info!(nothing, some, yes = true, half = 0.5, debug = ?[1, 2], shown = %"a b", "answered");
             warn!("{}", "red \u{1b}[31m\u{7f} and more\n");
             info!(r#type = "x", "");
             info!(message = "text", a = 1);
             let cause = io::Error::other("its \u{1b}[31m cause");
-            let failed = crate::media::FetchError::BrokenOff(cause.into());
+            let failed = crate::media::FetchError::TruncatedBody(cause.into());
             info!(error = &failed as &dyn Error, "failed");
         });
         let mut text = String::new();
@@ -159,13 +160,16 @@ mod tests {
     }
 
     #[test]
-    fn lines_without_colour_are_those_of_the_library() {
+    fn plain_output_equals_library_output() {
         let lines = |file| layer().with_writer(file).without_time().with_ansi(false);
-        let ours = logged(|file| {
-            tracing_subscriber::registry().with(lines(file).fmt_fields(Colourless)).into()
+        let plain = log_output(|file| {
+            tracing_subscriber::registry().with(lines(file).fmt_fields(PlainFields)).into()
         });
-        assert_eq!(ours, logged(|file| tracing_subscriber::registry().with(lines(file)).into()));
-        assert!(ours.contains("request{id=17 method=GET route=\"scan\"}: "), "{ours}");
-        assert!(!ours.contains('\u{1b}'), "{ours}");
+        assert_eq!(
+            plain,
+            log_output(|file| tracing_subscriber::registry().with(lines(file)).into())
+        );
+        assert!(plain.contains("request{id=17 method=GET route=\"scan\"}: "), "{plain}");
+        assert!(!plain.contains('\u{1b}'), "{plain}");
     }
 }

@@ -1,5 +1,5 @@
-//! The program: a table of contents. The sandbox's helper first, then arguments, configuration, and
-//! what was asked for.
+//! Program entry point: dispatches to the sandbox helper, parses arguments and configuration, and runs the
+//! subcommand.
 #![forbid(unsafe_code)]
 
 mod cli;
@@ -18,36 +18,38 @@ use std::{
     thread,
 };
 
-use cli::{Cli, Command, EXIT_CONFIG};
+use cli::{Cli, CliCommand, EXIT_CONFIG};
 use matrix_content_scanner::{
-    app::{self, Grounds, Manager, Read, Reload, StartError},
+    app::{self, ReadConfig, Reload, SandboxEnv, ServiceContext, StartError},
     chain::Chain,
-    config::{Config, Warning},
+    config::{self, Config, Warning},
     keys::RequestKey,
-    logging::{self, Level},
-    migrate::{self, RemarkKind},
-    scan::{Verdict, canary::Canary, filetype::Detector, trial::Trial},
+    logging::{self, LevelHandle},
+    scan::{Verdict, canary::Canary, trial::Trial},
     service_manager::{self, ServiceManager},
-    terminal::{BAD, GOOD, NOTE, Paint, Terminal, When, harmless, with_progress},
+    terminal::{BAD, ColorMode, GOOD, NOTE, Painter, Terminal, with_progress},
+    text::escape_untrusted,
 };
-use mcs_sandbox::Outcome;
+use mcs_filetype::Detector;
+use mcs_migrate::{Rejection, RemarkKind};
+use mcs_sandbox::Termination;
 
 fn main() -> ExitCode {
-    // Before anything else: this process may be the helper that a script runs in.
+    // First, since this process may be a sandbox helper.
     mcs_sandbox::dispatch();
-    // Or the evaluator of rules, in such a helper's hands.
-    mcs_rules::dispatch();
-    // Before there is a key or a token: nobody of the same user may trace this process or read its memory, and no core dump
-    // has them. PR_SET_DUMPABLE(2const).
+    // Or the rule evaluator, started by such a helper.
+    mcs_evaluator::dispatch();
+    // Before keys or tokens are in memory: prevents core dumps, and tracing by other processes of the same user.
+    // PR_SET_DUMPABLE(2const).
     if let Err(error) = nix::sys::prctl::set_dumpable(false) {
-        return failed(When::default().terminal(), &io::Error::from(error));
+        return failed(ColorMode::default().terminal(), &io::Error::from(error));
     }
     let processors = thread::available_parallelism().map_or(1, NonZero::get);
-    // As many threads answer, and as many hash and write: no more of them want memory at a time.
-    mcs_sandbox::keep_heaps(2 * processors);
+    // One arena for each runtime thread and each busy blocking thread; more would not reduce contention.
+    mcs_sandbox::limit_malloc_arenas(2 * processors);
     let cli = Cli::from_arguments();
     let terminal = cli.terminal();
-    if let Command::Migrate { file, output, base } = cli.command() {
+    if let CliCommand::Migrate { file, output, base } = cli.command() {
         return migrate(&file, output.as_deref(), base.as_deref());
     }
     let file = cli.config_file();
@@ -55,17 +57,17 @@ fn main() -> ExitCode {
         Ok(loaded) => loaded,
         Err(errors) => {
             for problem in errors.problems() {
-                eprintln!("{}", harmless(problem));
+                eprintln!("{}", escape_untrusted(problem));
             }
-            hint(terminal.stderr, hint::of_configuration(file.as_deref()));
+            print_hint(terminal.stderr, hint::for_config(file.as_deref()));
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    let level = logging::set_up(&config.log, terminal.stderr.is_on());
+    let level = logging::init(&config.log, terminal.stderr.is_enabled());
     let command = cli.command();
-    // While there is one thread: it takes variables out of the environment.
+    // While the process is single-threaded, since this removes environment variables.
     let socket = match command {
-        Command::Serve => service_manager::passed_socket(),
+        CliCommand::Serve => service_manager::take_passed_socket(),
         _ => Ok(None),
     };
     let socket = match socket {
@@ -73,25 +75,26 @@ fn main() -> ExitCode {
         Err(error) => return failed(terminal, &error),
     };
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    // Said, so that no variable of the environment is asked: a wrong one would be a panic.
+    // Set explicitly: otherwise Tokio reads TOKIO_WORKER_THREADS and panics if it is invalid.
     runtime.worker_threads(processors).enable_all();
     let runtime = match runtime.build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(terminal, &error),
     };
     match command {
-        Command::Serve => {
-            let told = ServiceManager::from_environment(std::env::vars_os());
+        CliCommand::Serve => {
+            let manager = ServiceManager::from_environment(std::env::vars_os());
             let read = Arc::new(move || Config::load(file.as_deref(), std::env::vars_os()));
-            let serving = serve(terminal, config, &warnings, Manager { told, socket }, read, level);
+            let serving =
+                serve(terminal, config, &warnings, ServiceContext { manager, socket }, read, level);
             runtime.block_on(serving)
         }
-        Command::CheckConfig => runtime.block_on(check_config(terminal, &config, &warnings)),
-        Command::Scan { files } => runtime.block_on(scan(terminal, &config, &files)),
-        Command::Sandbox { command } => runtime.block_on(sandbox(terminal, &config, &command)),
-        Command::PublicKey => public_key(terminal, &config),
-        // Above: it needs no configuration.
-        Command::Migrate { .. } => ExitCode::SUCCESS,
+        CliCommand::CheckConfig => runtime.block_on(check_config(terminal, &config, &warnings)),
+        CliCommand::Scan { files } => runtime.block_on(scan(terminal, &config, &files)),
+        CliCommand::Sandbox { command } => runtime.block_on(sandbox(terminal, &config, &command)),
+        CliCommand::PublicKey => public_key(terminal, &config),
+        // Handled above, since it needs no configuration.
+        CliCommand::Migrate { .. } => ExitCode::SUCCESS,
     }
 }
 
@@ -99,36 +102,39 @@ async fn serve(
     terminal: Terminal,
     config: Config,
     warnings: &[Warning],
-    manager: Manager,
-    read: Arc<Read>,
-    level: Level,
+    context: ServiceContext,
+    read: Arc<ReadConfig>,
+    level: LevelHandle,
 ) -> ExitCode {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    let signals = signals::Stop::listen().and_then(|stop| Ok((stop, signals::reloads()?)));
-    let (stop, asked) = match signals {
+    let signals =
+        signals::StopSignals::new().and_then(|stop| Ok((stop, signals::reload_signal()?)));
+    let (stop, reload) = match signals {
         Ok(signals) => signals,
         Err(error) => return failed(terminal, &error),
     };
-    match app::serve(config, manager, Reload { asked, read, level }, stop.asked()).await {
+    match app::serve(config, context, Reload { requested: reload, read, level }, stop.received())
+        .await
+    {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(terminal, &error),
     }
 }
 
 async fn check_config(terminal: Terminal, config: &Config, warnings: &[Warning]) -> ExitCode {
-    // The key is looked at but never made: checking changes nothing.
+    // Does not generate a missing key: the check has no side effects.
     let (key, notices) = match RequestKey::load_existing(&config.crypto) {
         Ok(Some((_key, notices))) => (String::new(), notices),
-        Ok(None) => (cli::key_to_be_made(terminal.stdout, &config.crypto), vec![]),
+        Ok(None) => (cli::missing_key_notice(terminal.stdout, &config.crypto), vec![]),
         Err(error) => return failed(terminal, &StartError::from(error)),
     };
     let mut out = io::stdout().lock();
-    let printed = cli::print_config(&mut out, terminal.stdout, config, warnings, &notices)
+    let result = cli::print_config(&mut out, terminal.stdout, config, warnings, &notices)
         .and_then(|()| write!(out, "{key}"))
         .and_then(|()| out.flush());
-    if let Err(error) = printed {
+    if let Err(error) = result {
         return failed(terminal, &error);
     }
     let detector = match Detector::new() {
@@ -136,59 +142,60 @@ async fn check_config(terminal: Terminal, config: &Config, warnings: &[Warning])
         Err(error) => return failed(terminal, &StartError::from(error)),
     };
     for name in app::unknown_types(config, &detector) {
-        let word = format!("{name}: no file is ever found to have this type");
-        say(cli::note(terminal.stdout, &word));
+        let text = format!("{name}: no file is ever detected as this type");
+        print_line(cli::note(terminal.stdout, &text));
     }
-    let grounds = match Grounds::of_command(config, None).await {
-        Ok(grounds) => grounds,
+    let sandbox_env = match SandboxEnv::for_command(config, None).await {
+        Ok(sandbox_env) => sandbox_env,
         Err(error) => return failed(terminal, &error),
     };
-    say("\n# the sandbox, tried out:");
-    for (layer, state) in grounds.sandbox.layers().rows() {
-        say(cli::layer_line(terminal.stdout, layer, &state));
+    print_line("\n# sandbox:");
+    for (layer, state) in sandbox_env.sandbox.layers().states() {
+        print_line(cli::layer_line(terminal.stdout, layer, &state));
     }
-    let network = match app::network(config).await {
-        Ok(network) => network,
+    let engines = match app::remote_engines(config).await {
+        Ok(engines) => engines,
         Err(error) => return failed(terminal, &StartError::from(error)),
     };
     if let Some(rules) = config.scan.rules() {
         let (count, ignored) = (rules.rules.names().len(), rules.ignore.len());
-        say(format_args!("# rules: {count}, {ignored} of them ignored"));
+        print_line(format_args!("# rules: {count}, {ignored} of them ignored"));
     }
-    for (engine, version) in network.versions() {
-        let version = version.as_deref().unwrap_or("nobody tells a version");
-        say(harmless(format_args!("# {engine}: {version}")));
+    for (engine, version) in engines.versions() {
+        let version = version.as_deref().unwrap_or("unknown version");
+        print_line(escape_untrusted(format_args!("# {engine}: {version}")));
     }
     let Some(canary) = config.scan.canary.clone() else { return ExitCode::SUCCESS };
-    let scanner = match app::local_scanner(config, &grounds, detector, &network) {
+    let scanner = match app::local_scanner(config, &sandbox_env, detector, &engines) {
         Ok(scanner) => scanner,
         Err(error) => return failed(terminal, &StartError::from(error)),
     };
     match Canary::new(scanner, canary).check().await {
         Ok(()) => {
-            let word = "# the canary: each engine knows a bad file from a good one";
-            say(terminal.stdout.on(GOOD, word));
+            let text =
+                "# canary: every engine detects the infected sample and passes the clean one";
+            print_line(terminal.stdout.paint(GOOD, text));
             ExitCode::SUCCESS
         }
         Err(error) => {
             let code = failed(terminal, &error);
-            hint(terminal.stderr, Some(hint::of_canary(&error, config)));
+            print_hint(terminal.stderr, Some(hint::for_canary(&error, config)));
             code
         }
     }
 }
 
-/// The exit code says the worst: 2 failed, 1 not clean, 0 clean.
+/// Exit code by the worst result: 2 failed, 1 not clean, 0 clean.
 async fn scan(terminal: Terminal, config: &Config, files: &[PathBuf]) -> ExitCode {
     let ready = async {
-        let network = app::network(config).await?;
-        let grounds = Grounds::of_command(config, None).await?;
+        let engines = app::remote_engines(config).await?;
+        let sandbox_env = SandboxEnv::for_command(config, None).await?;
         let detector = Detector::new()?;
-        let scanner = app::local_scanner(config, &grounds, Arc::new(detector), &network)?;
-        Ok::<_, StartError>((scanner, grounds))
+        let scanner = app::local_scanner(config, &sandbox_env, Arc::new(detector), &engines)?;
+        Ok::<_, StartError>((scanner, sandbox_env))
     };
     let scanner = ready.await;
-    let (scanner, _grounds) = match scanner {
+    let (scanner, _sandbox_env) = match scanner {
         Ok(ready) => ready,
         Err(error) => {
             failed(terminal, &error);
@@ -198,15 +205,15 @@ async fn scan(terminal: Terminal, config: &Config, files: &[PathBuf]) -> ExitCod
     let mut worst = 0;
     for (index, file) in files.iter().enumerate() {
         let size = file.metadata().map_or(0, |metadata| metadata.len());
-        let what = format!(
+        let description = format!(
             "scanning {} of {}, {} ({})",
             index.saturating_add(1),
             files.len(),
-            harmless(file.display()),
+            escape_untrusted(file.display()),
             bytesize::ByteSize(size)
         );
-        let verdict = with_progress(&what, scanner.scan(file)).await;
-        say(cli::verdict_line(terminal.stdout, file, &verdict));
+        let verdict = with_progress(&description, scanner.scan(file)).await;
+        print_line(cli::verdict_line(terminal.stdout, file, &verdict));
         worst = worst.max(match verdict {
             Ok(Verdict::Clean { .. }) => 0,
             Ok(Verdict::NotClean { .. } | Verdict::TypeForbidden { .. }) => 1,
@@ -216,7 +223,7 @@ async fn scan(terminal: Terminal, config: &Config, files: &[PathBuf]) -> ExitCod
     ExitCode::from(worst)
 }
 
-/// The exit code says: 2 not run, 1 ended badly, 0 ended well.
+/// Exit code: 2 if the command did not run, 1 if it failed, 0 if it succeeded.
 async fn sandbox(terminal: Terminal, config: &Config, command: &[OsString]) -> ExitCode {
     let not_run = |error: &(dyn Error + 'static)| {
         failed(terminal, error);
@@ -227,23 +234,24 @@ async fn sandbox(terminal: Terminal, config: &Config, command: &[OsString]) -> E
     else {
         return ExitCode::from(2);
     };
-    // A bare name is looked for in the sandbox's own PATH.
+    // A bare name is searched for in the PATH of the sandbox.
     let mut program = PathBuf::from(program);
     let is_path = program.components().count() > 1;
     if is_path && let Ok(absolute) = std::path::absolute(&program) {
         program = absolute;
     }
-    let grounds = match Grounds::of_command(config, is_path.then_some(&*program)).await {
-        Ok(grounds) => grounds,
+    let sandbox_env = match SandboxEnv::for_command(config, is_path.then_some(&*program)).await {
+        Ok(sandbox_env) => sandbox_env,
         Err(error) => return not_run(&error),
     };
     let trial = Trial { program, args: args.to_vec(), file: file.into() };
-    let run = trial.run(&grounds.sandbox, grounds.directory.path(), config.scan.timeout).await;
+    let run =
+        trial.run(&sandbox_env.sandbox, sandbox_env.directory.path(), config.scan.timeout).await;
     match run {
         Ok((exit, refused)) => {
             let mut out = io::stdout().lock();
-            match cli::print_trial(&mut out, grounds.sandbox.layers(), &exit, &refused) {
-                Ok(()) if exit.outcome == Outcome::Exited(0) => ExitCode::SUCCESS,
+            match cli::print_trial(&mut out, sandbox_env.sandbox.layers(), &exit, &refused) {
+                Ok(()) if exit.termination == Termination::Exited(0) => ExitCode::SUCCESS,
                 Ok(()) => ExitCode::FAILURE,
                 Err(error) => failed(terminal, &error),
             }
@@ -252,22 +260,27 @@ async fn sandbox(terminal: Terminal, config: &Config, command: &[OsString]) -> E
     }
 }
 
-/// The exit code says: 1 nothing written, 78 something has to be decided, 0 neither.
+/// Exit code: 1 if nothing was written, 78 if a setting needs a decision, 0 otherwise.
 fn migrate(file: &Path, output: Option<&Path>, base: Option<&Path>) -> ExitCode {
-    let migrated = match migrate::migrate_file(file, base) {
+    let validate = |toml: &str, base: &Path| {
+        let problems = config::problems(toml, base).into_iter();
+        problems.map(|problem| Rejection { key: problem.key, message: problem.message }).collect()
+    };
+    let migrated = match mcs_migrate::migrate_file(file, base, &validate) {
         Ok(migrated) => migrated,
         Err(error) => {
-            eprintln!("error: {}: {}", file.display(), Chain(&error));
+            let line = format_args!("error: {}: {}", file.display(), Chain(&error));
+            eprintln!("{}", escape_untrusted(line));
             return ExitCode::FAILURE;
         }
     };
     if let Err(error) = cli::write_new(output, &migrated.toml) {
-        let place = output.map_or_else(|| "standard output".into(), Path::to_string_lossy);
-        eprintln!("error: {place} cannot be written: {error}");
+        let target = output.map_or_else(|| "standard output".into(), Path::to_string_lossy);
+        eprintln!("error: cannot write {target}: {error}");
         return ExitCode::FAILURE;
     }
     for remark in &migrated.remarks {
-        eprintln!("{}: {remark}", file.display());
+        eprintln!("{}", escape_untrusted(format_args!("{}: {remark}", file.display())));
     }
     let open = migrated.remarks.iter().filter(|remark| remark.kind == RemarkKind::Mistake).count();
     if open == 0 { ExitCode::SUCCESS } else { ExitCode::from(EXIT_CONFIG) }
@@ -288,20 +301,20 @@ fn public_key(terminal: Terminal, config: &Config) -> ExitCode {
     }
 }
 
-/// Prints a line. Who has closed the pipe has read enough: the exit code says the rest.
-fn say(line: impl fmt::Display) {
-    let _nobody_reads = writeln!(io::stdout(), "{line}");
+/// Prints a line. Errors such as a closed pipe are ignored; the exit code still reports the result.
+fn print_line(line: impl fmt::Display) {
+    let _ignored = writeln!(io::stdout(), "{line}");
 }
 
 fn failed(terminal: Terminal, error: &(dyn Error + 'static)) -> ExitCode {
-    eprintln!("{}: {}", terminal.stderr.on(BAD, "error"), harmless(Chain(error)));
-    hint(terminal.stderr, hint::of(error));
+    eprintln!("{}: {}", terminal.stderr.paint(BAD, "error"), escape_untrusted(Chain(error)));
+    print_hint(terminal.stderr, hint::for_error(error));
     ExitCode::FAILURE
 }
 
-/// What to do next, where the error alone leaves that open.
-fn hint(paint: Paint, text: Option<String>) {
+/// Prints the hint, if any.
+fn print_hint(painter: Painter, text: Option<String>) {
     if let Some(text) = text {
-        eprintln!("{}: {}", paint.on(NOTE, "hint"), harmless(text));
+        eprintln!("{}: {}", painter.paint(NOTE, "hint"), escape_untrusted(text));
     }
 }

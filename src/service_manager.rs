@@ -1,6 +1,5 @@
-//! The service manager that started this process, systemd as a rule: what it is told, how often it wants to see that the
-//! service lives, and the socket that it may pass. Knows nothing of what the service does. `sd_notify(3)`,
-//! `sd_listen_fds(3)`, `sd_watchdog_enabled(3)`.
+//! Protocol with the service manager, usually systemd: notifications (`sd_notify(3)`), the watchdog
+//! (`sd_watchdog_enabled(3)`) and socket activation (`sd_listen_fds(3)`).
 
 use std::{
     ffi::{OsStr, OsString},
@@ -28,126 +27,132 @@ use nix::{
 };
 use tracing::warn;
 
-/// How long a message may wait for room in the manager's socket.
-const PATIENCE: Duration = Duration::from_secs(1);
+use crate::text::single_line;
 
-/// Whom to tell; nobody, where no manager listens. Cheap to clone.
+/// Maximum length of a status line, bytes.
+const MAX_STATUS: usize = 1000;
+
+/// Maximum time to send a message to the manager's socket.
+const SEND_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Connection to the service manager, if there is one. All notifications are no-ops without it. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct ServiceManager {
-    notify: Option<Arc<Notify>>,
+    notify: Option<Arc<NotifySocket>>,
     watchdog: Option<Duration>,
 }
 
 #[derive(Debug)]
-struct Notify {
+struct NotifySocket {
     socket: UnixDatagram,
     manager: SocketAddr,
-    /// Whether it has been told that the service is ready.
+    /// Whether `READY=1` has been sent.
     ready: AtomicBool,
 }
 
 impl ServiceManager {
-    /// As the variables say that it passes: `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `WATCHDOG_PID`. What cannot be used is logged,
-    /// and does without: a person's shell may have got such variables from somewhere.
+    /// Reads `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `WATCHDOG_PID`. Invalid values are logged and ignored, since an
+    /// interactive shell may have inherited such variables.
     pub fn from_environment(variables: impl Iterator<Item = (OsString, OsString)>) -> Self {
-        let mut this = Self::default();
-        let mut of_another = false;
+        let mut manager = Self::default();
+        let mut is_for_other_process = false;
         for (name, value) in variables {
             match name.to_str() {
-                Some("NOTIFY_SOCKET") => match Notify::to(&value) {
-                    Ok(notify) => this.notify = Some(Arc::new(notify)),
-                    Err(error) => warn!(%error, ?value, "NOTIFY_SOCKET cannot be used"),
+                Some("NOTIFY_SOCKET") => match NotifySocket::connect(&value) {
+                    Ok(notify) => manager.notify = Some(Arc::new(notify)),
+                    Err(error) => warn!(%error, ?value, "invalid NOTIFY_SOCKET"),
                 },
                 Some("WATCHDOG_USEC") => {
-                    this.watchdog = number(&value).filter(|it| *it > 0).map(Duration::from_micros);
-                    if this.watchdog.is_none() {
-                        warn!(?value, "WATCHDOG_USEC is not a number of microseconds");
+                    manager.watchdog =
+                        number(&value).filter(|micros| *micros > 0).map(Duration::from_micros);
+                    if manager.watchdog.is_none() {
+                        warn!(?value, "invalid WATCHDOG_USEC, expected a number of microseconds");
                     }
                 }
                 Some("WATCHDOG_PID") => {
-                    of_another = number(&value) != Some(std::process::id().into());
+                    is_for_other_process = number(&value) != Some(std::process::id().into());
                 }
                 _ => {}
             }
         }
-        if of_another {
-            this.watchdog = None;
+        if is_for_other_process {
+            manager.watchdog = None;
         }
-        this
+        manager
     }
 
-    /// Whether anybody listens.
+    /// Returns whether a manager accepts notifications.
     #[must_use]
-    pub fn listens(&self) -> bool {
+    pub fn is_connected(&self) -> bool {
         self.notify.is_some()
     }
 
-    /// The manager restarts the service if it hears nothing of [`ServiceManager::alive`] for so long.
+    /// Returns the time after which the manager restarts the service unless [`ServiceManager::ping_watchdog`] is
+    /// called.
     #[must_use]
-    pub fn watchdog(&self) -> Option<Duration> {
-        self.watchdog.filter(|_| self.listens())
+    pub fn watchdog_timeout(&self) -> Option<Duration> {
+        self.watchdog.filter(|_| self.is_connected())
     }
 
-    /// The service does what it is there for; also the end of a reload.
-    pub fn ready(&self) {
+    /// Reports that the service is ready, or that a reload is complete.
+    pub fn notify_ready(&self) {
         if let Some(notify) = &self.notify {
             notify.ready.store(true, Ordering::Relaxed);
         }
-        self.tell("READY=1");
+        self.send("READY=1");
     }
 
-    /// Whether somebody listens who takes the start for over.
+    /// Returns whether [`ServiceManager::notify_ready`] has been called with a manager present.
     #[must_use]
-    pub fn is_ready(&self) -> bool {
+    pub fn has_notified_ready(&self) -> bool {
         self.notify.as_ref().is_some_and(|notify| notify.ready.load(Ordering::Relaxed))
     }
 
-    /// The configuration is being read again; [`ServiceManager::ready`] says that this is over.
-    pub fn reloading(&self) {
+    /// Reports the start of a reload; [`ServiceManager::notify_ready`] reports its end.
+    pub fn notify_reloading(&self) {
         let Ok(now) = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from) else { return };
-        self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={}", now.as_micros()));
+        self.send(&format!("RELOADING=1\nMONOTONIC_USEC={}", now.as_micros()));
     }
 
-    /// The service has been asked to stop, and does.
-    pub fn stopping(&self) {
-        self.tell("STOPPING=1");
+    /// Reports that the service is stopping.
+    pub fn notify_stopping(&self) {
+        self.send("STOPPING=1");
     }
 
-    /// A line for people, in `systemctl status`.
-    pub fn status(&self, text: &str) {
-        let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        self.tell(&format!("STATUS={line}"));
+    /// Sets the status line of `systemctl status`. Control characters are replaced by spaces.
+    pub fn set_status(&self, text: &str) {
+        self.send(&format!("STATUS={}", single_line(text, MAX_STATUS)));
     }
 
-    /// Starting, reloading or stopping takes this much longer, from now on.
+    /// Extends the timeout for starting, reloading or stopping to `by` from now.
     pub fn extend_timeout(&self, by: Duration) {
-        self.tell(&format!("EXTEND_TIMEOUT_USEC={}", by.as_micros()));
+        self.send(&format!("EXTEND_TIMEOUT_USEC={}", by.as_micros()));
     }
 
-    /// The watchdog's food.
-    pub fn alive(&self) {
-        self.tell("WATCHDOG=1");
+    /// Resets the watchdog.
+    pub fn ping_watchdog(&self) {
+        self.send("WATCHDOG=1");
     }
 
-    fn tell(&self, message: &str) {
+    fn send(&self, message: &str) {
         let Some(notify) = &self.notify else { return };
         if let Err(error) = notify.socket.send_to_addr(message.as_bytes(), &notify.manager) {
-            warn!(%error, message, "the service manager could not be told");
+            warn!(%error, message, "cannot notify the service manager");
         }
     }
 }
 
-impl Notify {
-    /// A path, or `@` and the name of an abstract socket.
-    fn to(address: &OsStr) -> io::Result<Self> {
+impl NotifySocket {
+    /// Connects to a path, or to an abstract socket whose name follows `@`.
+    fn connect(address: &OsStr) -> io::Result<Self> {
         let manager = match address.as_bytes() {
             [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
             [b'/', ..] => SocketAddr::from_pathname(address)?,
             _ => return Err(io::ErrorKind::Unsupported.into()),
         };
         let socket = UnixDatagram::unbound()?;
-        // A manager that hangs must not take the service with it.
-        socket.set_write_timeout(Some(PATIENCE))?;
+        // A manager that hangs must not block the service.
+        socket.set_write_timeout(Some(SEND_TIMEOUT))?;
         Ok(Self { socket, manager, ready: AtomicBool::new(false) })
     }
 }
@@ -156,34 +161,34 @@ fn number(value: &OsStr) -> Option<u64> {
     value.to_str()?.parse().ok()
 }
 
-/// A listening socket that the manager keeps while the service restarts, so that nobody is refused meanwhile.
+/// Listening socket that the manager keeps open while the service restarts, so that no connection is refused.
 #[derive(Debug)]
-#[expect(missing_docs, reason = "the names say it")]
 pub enum PassedSocket {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
-/// Why what was passed cannot be listened on.
+/// Reason why the passed sockets cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum PassedSocketError {
-    /// There is one address that clients ask.
+    /// The service listens on a single address for clients.
     #[error("LISTEN_FDS passes {0} sockets, expected one (ListenStream= once in the socket unit)")]
     Several(usize),
-    /// A datagram socket, a FIFO, a closed descriptor.
+    /// Datagram socket, FIFO or closed descriptor.
     #[error("LISTEN_FDS passes no TCP or unix stream socket (ListenStream=)")]
     NoStreamSocket(#[source] io::Error),
-    /// A connection, as `Accept=yes` passes them.
+    /// Connected socket, as passed with `Accept=yes`.
     #[error("LISTEN_FDS passes a socket that does not listen (Accept=no)")]
     NotListening,
 }
 
-/// The socket that was passed to this process, if there is one. To be asked once, before anything else opens a descriptor and
-/// before there is a second thread: it takes `LISTEN_FDS` and `LISTEN_PID` out of the environment.
+/// Returns the socket passed to this process, if any, and removes `LISTEN_FDS` and `LISTEN_PID` from the environment.
+/// Call this once, before other descriptors are opened and before a second thread exists.
 ///
 /// # Errors
-/// [`PassedSocketError`]: listening elsewhere would look as if all were well.
-pub fn passed_socket() -> Result<Option<PassedSocket>, PassedSocketError> {
+/// [`PassedSocketError`] if the passed sockets are unusable; listening on the configured address instead would hide
+/// the mistake.
+pub fn take_passed_socket() -> Result<Option<PassedSocket>, PassedSocketError> {
     let mut passed = ListenFd::from_env();
     match passed.len() {
         0 => return Ok(None),
@@ -198,11 +203,11 @@ pub fn passed_socket() -> Result<Option<PassedSocket>, PassedSocketError> {
             None => return Ok(None),
         },
     };
-    let listens = match &socket {
+    let is_listening = match &socket {
         PassedSocket::Tcp(socket) => getsockopt(&socket.as_fd(), sockopt::AcceptConn),
         PassedSocket::Unix(socket) => getsockopt(&socket.as_fd(), sockopt::AcceptConn),
     };
-    if listens == Ok(true) { Ok(Some(socket)) } else { Err(PassedSocketError::NotListening) }
+    if is_listening == Ok(true) { Ok(Some(socket)) } else { Err(PassedSocketError::NotListening) }
 }
 
 #[cfg(test)]
@@ -222,36 +227,36 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_arrives_at_a_path_and_at_an_abstract_socket() {
+    fn sends_notifications_to_path_and_abstract_socket() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notify");
         let name = format!("mcs-test-{}", std::process::id());
-        let of_name = SocketAddr::from_abstract_name(&name).unwrap();
+        let abstract_address = SocketAddr::from_abstract_name(&name).unwrap();
         for (socket, address) in [
             (UnixDatagram::bind(&path).unwrap(), path.to_str().unwrap().to_owned()),
-            (UnixDatagram::bind_addr(&of_name).unwrap(), format!("@{name}")),
+            (UnixDatagram::bind_addr(&abstract_address).unwrap(), format!("@{name}")),
         ] {
             let manager = manager(&[("NOTIFY_SOCKET", &address)]);
-            assert!(manager.listens());
-            manager.ready();
+            assert!(manager.is_connected());
+            manager.notify_ready();
             assert_eq!(received(&socket), "READY=1");
-            manager.status("two\nREADY=1");
+            manager.set_status("two\nREADY=1");
             assert_eq!(received(&socket), "STATUS=two READY=1", "one line");
             manager.extend_timeout(Duration::from_secs(30));
             assert_eq!(received(&socket), "EXTEND_TIMEOUT_USEC=30000000");
-            manager.reloading();
-            let said = received(&socket);
-            let time = said.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap();
+            manager.notify_reloading();
+            let message = received(&socket);
+            let time = message.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap();
             assert!(time.parse::<u64>().unwrap() > 0);
-            manager.stopping();
+            manager.notify_stopping();
             assert_eq!(received(&socket), "STOPPING=1");
-            manager.alive();
+            manager.ping_watchdog();
             assert_eq!(received(&socket), "WATCHDOG=1");
         }
     }
 
     #[test]
-    fn without_a_manager_nobody_is_told_and_nothing_is_asked() {
+    fn ignores_invalid_notify_socket() {
         for variables in [
             &[][..],
             &[("NOTIFY_SOCKET", "")],
@@ -260,16 +265,16 @@ mod tests {
             &[("WATCHDOG_USEC", "5000000")],
         ] {
             let manager = manager(variables);
-            assert!(!manager.listens(), "{variables:?}");
-            assert_eq!(manager.watchdog(), None, "{variables:?}");
-            manager.ready();
+            assert!(!manager.is_connected(), "{variables:?}");
+            assert_eq!(manager.watchdog_timeout(), None, "{variables:?}");
+            manager.notify_ready();
         }
-        // A manager that has gone is told to nobody's harm.
-        manager(&[("NOTIFY_SOCKET", "/nowhere/notify")]).ready();
+        // A notification to a missing socket has no effect.
+        manager(&[("NOTIFY_SOCKET", "/nowhere/notify")]).notify_ready();
     }
 
     #[test]
-    fn the_watchdog_is_this_processs_and_a_number() {
+    fn watchdog_requires_own_pid_and_positive_number() {
         let own = std::process::id().to_string();
         let second = Some(Duration::from_secs(1));
         for (microseconds, pid, expected) in [
@@ -284,7 +289,7 @@ mod tests {
             let mut variables =
                 vec![("NOTIFY_SOCKET", "/run/notify"), ("WATCHDOG_USEC", microseconds)];
             variables.extend(pid.map(|pid| ("WATCHDOG_PID", pid)));
-            assert_eq!(manager(&variables).watchdog(), expected, "{variables:?}");
+            assert_eq!(manager(&variables).watchdog_timeout(), expected, "{variables:?}");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! SIGTERM and SIGINT: the first asks the service to stop, the second ends the process at once. SIGHUP asks it
-//! to reload.
+//! Signals: the first SIGTERM or SIGINT stops the service, a second one ends the process immediately. SIGHUP
+//! triggers a reload.
 
 use std::{io, sync::Arc};
 
@@ -8,56 +8,60 @@ use tokio::{
     sync::Notify,
 };
 
-/// SIGHUP, listened for: each notifies, and from here on none ends the process.
-pub(crate) fn reloads() -> io::Result<Arc<Notify>> {
+/// Installs a handler for SIGHUP that notifies the returned [`Notify`].
+pub(crate) fn reload_signal() -> io::Result<Arc<Notify>> {
     let mut hangup = signal(SignalKind::hangup())?;
-    let asked = Arc::new(Notify::new());
-    let told = Arc::clone(&asked);
+    let reload = Arc::new(Notify::new());
+    let notify = Arc::clone(&reload);
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
-            told.notify_one();
+            notify.notify_one();
         }
     });
-    Ok(asked)
+    Ok(reload)
 }
 
-/// Both signals, listened for.
-pub(crate) struct Stop {
+/// Handlers for SIGTERM and SIGINT.
+pub(crate) struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
 }
 
-impl Stop {
-    /// From here on neither signal ends the process by itself.
-    pub(crate) fn listen() -> io::Result<Self> {
+impl StopSignals {
+    /// Installs the handlers. They replace the default action, so neither signal terminates the process any more.
+    pub(crate) fn new() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
         })
     }
 
-    /// Until the service is asked to stop. A second signal is then seen to by a task of its own.
-    pub(crate) async fn asked(mut self) {
+    /// Waits for the first signal. A task then waits for a second one and ends the process.
+    pub(crate) async fn received(mut self) {
         let first = self.next().await;
-        tracing::info!(signal = first.name, "asked to stop; a second signal ends at once");
+        tracing::info!(
+            signal = first.name,
+            "stopping; a second signal ends the process immediately"
+        );
         tokio::spawn(async move {
             let second = self.next().await;
-            tracing::warn!(signal = second.name, "ended by a second signal");
-            // The sandbox's helpers see their sockets close: they kill what runs and clean up.
+            tracing::warn!(signal = second.name, "second signal received, exiting");
+            // The sandbox helpers notice that their sockets close, kill running jobs and clean up.
             std::process::exit(second.exit_code);
         });
     }
 
-    async fn next(&mut self) -> Received {
+    async fn next(&mut self) -> ReceivedSignal {
         tokio::select! {
-            _ = self.terminate.recv() => Received { name: "SIGTERM", exit_code: 128 + 15 },
-            _ = self.interrupt.recv() => Received { name: "SIGINT", exit_code: 128 + 2 },
+            _ = self.terminate.recv() => ReceivedSignal { name: "SIGTERM", exit_code: 128 + 15 },
+            _ = self.interrupt.recv() => ReceivedSignal { name: "SIGINT", exit_code: 128 + 2 },
         }
     }
 }
 
-struct Received {
+/// Received signal.
+struct ReceivedSignal {
     name: &'static str,
-    /// As a shell shows a death by this signal.
+    /// Exit code by shell convention: 128 plus the signal number.
     exit_code: i32,
 }

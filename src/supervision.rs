@@ -1,9 +1,9 @@
-//! What the service manager is told while the service runs: when it is ready, what it is at, and that it lives. It lives if
-//! the runtime answers and most workers are in time with their jobs; who hangs is not fed, and restarted.
+//! Reports readiness, status and liveness to the service manager. The service is live while the runtime responds and
+//! fewer than half of the workers are overdue; otherwise watchdog pings stop, and the service manager restarts it.
 //!
-//! A restart ends every scan that runs and forgets what is in memory, for all. One worker that hangs is less than that: it is
-//! told, and alerted of, and the others go on. Half of them are more than one server or one token, which has at most a quarter,
-//! can hold, from three workers on: nobody by themselves brings a restart about.
+//! A restart aborts all running scans and clears all caches, so a single stuck worker causes only a log entry and a
+//! metric. With three or more workers, half of them exceed the quota of one server or token (a quarter), so that one
+//! tenant cannot cause a restart.
 
 use std::time::Duration;
 
@@ -15,96 +15,98 @@ use tokio::{
 use tracing::error;
 
 use crate::{
-    scan::{Load, canary::CanaryState},
+    scan::{WorkerLoad, canary::CanaryState},
     service_manager::ServiceManager,
 };
 
-/// How often, where no watchdog asks for more.
-const BEAT: Duration = Duration::from_secs(10);
+/// Interval between reports, unless the watchdog requires a shorter one.
+const HEARTBEAT: Duration = Duration::from_secs(10);
 
-/// How much longer the start may take each time that it is asked for.
-const START: Duration = BEAT.saturating_mul(6);
+/// Extension of the start timeout with each report.
+const START_EXTENSION: Duration = HEARTBEAT.saturating_mul(6);
 
-/// What is looked at.
-pub(crate) struct Supervised {
-    /// What there is to do.
-    pub(crate) load: Box<dyn Fn() -> Load + Send>,
+/// State that the supervision observes.
+pub(crate) struct ObservedState {
+    /// Returns the current load of the workers.
+    pub(crate) load: Box<dyn Fn() -> WorkerLoad + Send>,
     pub(crate) canary: watch::Receiver<CanaryState>,
-    /// Set when the service stops.
+    /// End of the grace period, set when the service stops.
     pub(crate) stopping: watch::Receiver<Option<Instant>>,
 }
 
-/// Why the watchdog is not fed.
+/// Reason for withholding watchdog pings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-enum Stuck {
-    #[error("half of the workers or more hang: {0}")]
+enum StuckReason {
+    #[error("{0} workers are overdue, at least half of them")]
     Workers(usize),
-    #[error("no thread is free for what blocks")]
+    #[error("no free blocking thread")]
     Threads,
 }
 
-/// Tells `manager` until this is dropped. A canary that fails keeps the service starting, for as long as it takes; where it
-/// fails later, the status says so.
-pub(crate) async fn tell(manager: ServiceManager, mut it: Supervised) {
-    let beat = manager.watchdog().map_or(BEAT, |watchdog| BEAT.min(watchdog / 3));
-    let mut beats = interval(beat);
-    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut ready, mut said, mut stuck, mut late) = (false, String::new(), None, 0);
+/// Reports to `manager` until dropped. The service counts as starting until the canary first passes, without a time
+/// limit; later failures of the canary appear in the status.
+pub(crate) async fn run(manager: ServiceManager, mut observed: ObservedState) {
+    let period =
+        manager.watchdog_timeout().map_or(HEARTBEAT, |watchdog| HEARTBEAT.min(watchdog / 3));
+    let mut heartbeat = interval(period);
+    heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut ready, mut last_status, mut stuck, mut overdue) = (false, String::new(), None, 0);
     loop {
         tokio::select! {
-            _ = beats.tick() => {}
-            // Each ends with its sender: then the beats are left.
-            Ok(()) = it.canary.changed() => {}
-            Ok(()) = it.stopping.changed() => {}
+            _ = heartbeat.tick() => {}
+            // A branch is disabled when its sender is dropped; the heartbeat remains.
+            Ok(()) = observed.canary.changed() => {}
+            Ok(()) = observed.stopping.changed() => {}
         }
-        let load = (it.load)();
-        if load.late > std::mem::replace(&mut late, load.late) {
-            let (late, workers) = (load.late, load.workers);
-            error!(late, workers, "workers are not done with their jobs, long after scan.deadline");
+        let load = (observed.load)();
+        if load.overdue > std::mem::replace(&mut overdue, load.overdue) {
+            let (overdue, workers) = (load.overdue, load.workers);
+            error!(overdue, workers, "workers are still busy long after scan.deadline");
         }
-        let before = std::mem::replace(&mut stuck, why_stuck(load, beat).await);
-        if let Some(why) = stuck.filter(|_| before != stuck) {
-            error!(%why, "the service hangs: the service manager's watchdog is not fed");
+        let before = std::mem::replace(&mut stuck, stuck_reason(load, period).await);
+        if let Some(reason) = stuck.filter(|_| before != stuck) {
+            error!(%reason, "service is stuck, watchdog ping withheld");
         }
-        let passed = *it.canary.borrow_and_update() == CanaryState::Passed;
+        let passed = *observed.canary.borrow_and_update() == CanaryState::Passed;
         if passed && !ready {
             ready = true;
-            manager.ready();
+            manager.notify_ready();
         }
         if stuck.is_none() {
-            manager.alive();
+            manager.ping_watchdog();
             if !ready {
-                manager.extend_timeout(START);
+                manager.extend_timeout(START_EXTENSION);
             }
         }
-        let is_stopping = it.stopping.borrow_and_update().is_some();
-        let status = status(load, &it.canary.borrow(), is_stopping);
-        if said != status {
-            manager.status(&status);
-            said = status;
+        let is_stopping = observed.stopping.borrow_and_update().is_some();
+        let status = status(load, &observed.canary.borrow(), is_stopping);
+        if last_status != status {
+            manager.set_status(&status);
+            last_status = status;
         }
     }
 }
 
-async fn why_stuck(load: Load, patience: Duration) -> Option<Stuck> {
-    if load.late > 0 && load.late >= load.workers.div_ceil(2) {
-        return Some(Stuck::Workers(load.late));
+/// Checks the workers, and that a blocking thread starts within `limit`.
+async fn stuck_reason(load: WorkerLoad, limit: Duration) -> Option<StuckReason> {
+    if load.overdue > 0 && load.overdue >= load.workers.div_ceil(2) {
+        return Some(StuckReason::Workers(load.overdue));
     }
-    let answered = timeout(patience, spawn_blocking(|| {})).await;
-    answered.is_err().then_some(Stuck::Threads)
+    let result = timeout(limit, spawn_blocking(|| {})).await;
+    result.is_err().then_some(StuckReason::Threads)
 }
 
-fn status(load: Load, canary: &CanaryState, stopping: bool) -> String {
-    let Load { busy, workers, waiting, late } = load;
+fn status(load: WorkerLoad, canary: &CanaryState, stopping: bool) -> String {
+    let WorkerLoad { busy, workers, waiting, overdue } = load;
     let mut work = format!("{busy} of {workers} workers busy, {waiting} media waiting");
-    if late > 0 {
-        work = format!("{work}, {late} workers hang");
+    if overdue > 0 {
+        work = format!("{work}, {overdue} workers overdue");
     }
     match canary {
         _ if stopping => format!("Stopping; {work}"),
-        CanaryState::Awaited => "Starting: the canary's first answer is awaited".to_owned(),
+        CanaryState::Pending => "Starting: waiting for the first canary result".to_owned(),
         CanaryState::Passed => format!("Scanning; {work}"),
-        CanaryState::Failed(why) => format!("Not ready, nothing is scanned: {why}"),
+        CanaryState::Failed(reason) => format!("Not ready, scans are rejected: {reason}"),
     }
 }
 
@@ -112,24 +114,24 @@ fn status(load: Load, canary: &CanaryState, stopping: bool) -> String {
 mod tests {
     use super::*;
 
-    const IDLE: Load = Load { busy: 0, late: 0, workers: 4, waiting: 0 };
+    const IDLE: WorkerLoad = WorkerLoad { busy: 0, overdue: 0, workers: 4, waiting: 0 };
 
     #[tokio::test]
-    async fn who_has_half_of_its_workers_late_is_not_alive() {
-        let patience = Duration::from_secs(60);
-        assert_eq!(why_stuck(IDLE, patience).await, None);
-        assert_eq!(why_stuck(Load { busy: 4, ..IDLE }, patience).await, None);
-        for (workers, late, stuck) in
+    async fn is_stuck_when_half_of_the_workers_are_overdue() {
+        let limit = Duration::from_secs(60);
+        assert_eq!(stuck_reason(IDLE, limit).await, None);
+        assert_eq!(stuck_reason(WorkerLoad { busy: 4, ..IDLE }, limit).await, None);
+        for (workers, overdue, stuck) in
             [(4, 1, false), (4, 2, true), (5, 2, false), (5, 3, true), (1, 1, true), (32, 8, false)]
         {
-            let load = Load { busy: workers, late, workers, waiting: 9 };
-            let expected = stuck.then_some(Stuck::Workers(late));
-            assert_eq!(why_stuck(load, patience).await, expected, "{late} of {workers}");
+            let load = WorkerLoad { busy: workers, overdue, workers, waiting: 9 };
+            let expected = stuck.then_some(StuckReason::Workers(overdue));
+            assert_eq!(stuck_reason(load, limit).await, expected, "{overdue} of {workers}");
         }
     }
 
     #[test]
-    fn a_runtime_whose_threads_all_hang_is_not_alive() {
+    fn is_stuck_when_no_blocking_thread_is_free() {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(1)
@@ -137,31 +139,34 @@ mod tests {
             .unwrap();
         let (release, released) = std::sync::mpsc::channel::<()>();
         runtime.block_on(async {
-            let hangs = spawn_blocking(move || released.recv());
-            assert_eq!(why_stuck(IDLE, Duration::from_millis(50)).await, Some(Stuck::Threads));
+            let blocked = spawn_blocking(move || released.recv());
+            assert_eq!(
+                stuck_reason(IDLE, Duration::from_millis(50)).await,
+                Some(StuckReason::Threads)
+            );
             drop(release);
-            assert!(hangs.await.unwrap().is_err());
-            assert_eq!(why_stuck(IDLE, Duration::from_secs(60)).await, None);
+            assert!(blocked.await.unwrap().is_err());
+            assert_eq!(stuck_reason(IDLE, Duration::from_secs(60)).await, None);
         });
     }
 
     #[test]
-    fn the_status_says_what_the_service_is_at() {
-        let load = Load { busy: 2, waiting: 3, ..IDLE };
-        let late = Load { late: 1, ..load };
+    fn status_describes_state_and_load() {
+        let load = WorkerLoad { busy: 2, waiting: 3, ..IDLE };
+        let overdue = WorkerLoad { overdue: 1, ..load };
         assert_eq!(
-            status(late, &CanaryState::Passed, false),
-            "Scanning; 2 of 4 workers busy, 3 media waiting, 1 workers hang"
+            status(overdue, &CanaryState::Passed, false),
+            "Scanning; 2 of 4 workers busy, 3 media waiting, 1 workers overdue"
         );
         let failed = CanaryState::Failed("no signatures".into());
-        for (canary, stopping, said) in [
-            (CanaryState::Awaited, false, "Starting: the canary's first answer is awaited"),
+        for (canary, stopping, expected) in [
+            (CanaryState::Pending, false, "Starting: waiting for the first canary result"),
             (CanaryState::Passed, false, "Scanning; 2 of 4 workers busy, 3 media waiting"),
             (CanaryState::Passed, true, "Stopping; 2 of 4 workers busy, 3 media waiting"),
-            (failed.clone(), false, "Not ready, nothing is scanned: no signatures"),
+            (failed.clone(), false, "Not ready, scans are rejected: no signatures"),
             (failed, true, "Stopping; 2 of 4 workers busy, 3 media waiting"),
         ] {
-            assert_eq!(status(load, &canary, stopping), said);
+            assert_eq!(status(load, &canary, stopping), expected);
         }
     }
 }

@@ -1,6 +1,6 @@
-//! A reload: the configuration is read again, what hangs on it is made anew beside what runs and tried
-//! out, and then put in force all at once. Whatever goes wrong before that changes nothing. Requests and
-//! jobs that have begun end by what was in force when they came.
+//! Reloads the configuration: reads it, builds and checks everything that depends on it while the service continues to
+//! run, and then replaces the state of the service atomically. An error before that changes nothing. Requests and jobs
+//! that have already started use the previous state.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,244 +12,269 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use super::{Grounds, Lasting, StartError, canary, report, unknown_types};
+use super::{
+    build::{SandboxEnv, Shared, canary, log_key_notice, unknown_types},
+    error::StartError,
+};
 use crate::{
     chain::Chain,
     config::{Changes, Config, ConfigErrors, Warning},
-    http::{AppState, Live},
+    http::{AppState, CurrentState},
     keys::{KeyError, KeyNotice, RequestKey},
-    logging::Level,
-    media::{Homeservers, SetupError},
+    logging::LevelHandle,
+    media::{Homeservers, OutboundSetupError},
     metrics::Metrics,
     scan::{
         Scanner,
         canary::{Canary, CanaryError, CanaryState},
-        engines::{self, Network},
+        engines::{self, RemoteEngines},
     },
     service_manager::ServiceManager,
 };
 
-/// How much longer than the engines a reload may take.
-const TRIALS: Duration = Duration::from_secs(60);
+/// Time allowed for a reload in addition to the time limits of the engines.
+const RELOAD_ALLOWANCE: Duration = Duration::from_secs(60);
 
-/// Reads a configuration; blocking.
-pub type Read = dyn Fn() -> Result<(Config, Vec<Warning>), ConfigErrors> + Send + Sync;
+/// Reads the configuration. Blocking.
+pub type ReadConfig = dyn Fn() -> Result<(Config, Vec<Warning>), ConfigErrors> + Send + Sync;
 
-/// How a running service comes by another configuration.
+/// Reload requests, and the means to apply them.
 pub struct Reload {
-    /// Notified when one is to be read. Who is notified more than once meanwhile reads once more.
-    pub asked: Arc<Notify>,
-    /// Reads what was read at the start, again.
-    pub read: Arc<Read>,
-    /// The log's.
-    pub level: Level,
+    /// Notified for each request. Several notifications during a reload cause one more reload.
+    pub requested: Arc<Notify>,
+    /// Reads the same sources as at the start.
+    pub read: Arc<ReadConfig>,
+    /// Sets the log level.
+    pub level: LevelHandle,
 }
 
-/// Why everything stays as it was.
+/// Reason why a reload is rejected.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReloadError {
-    /// Told one by one.
-    #[error("the configuration is wrong")]
+    /// Each problem is logged separately.
+    #[error("the configuration is invalid")]
     Config(ConfigErrors),
     #[error("the request key cannot be used")]
     Key(#[from] KeyError),
     #[error("[download] cannot be used")]
-    Download(#[from] SetupError),
+    Download(#[from] OutboundSetupError),
     #[error("the engines cannot be used")]
-    Engines(#[from] engines::SetupError),
+    Engines(#[from] engines::EngineSetupError),
     #[error(transparent)]
-    Grounds(#[from] StartError),
-    #[error("the sandbox would hold less than it does: without {0}")]
+    SandboxEnv(#[from] StartError),
+    #[error("the new sandbox would lack active layers: {0}")]
     Weaker(String),
-    #[error("the canary has another answer than the right one")]
+    #[error("the canary failed")]
     Canary(#[from] CanaryError),
-    #[error("reading it panicked")]
+    #[error("reading the configuration panicked")]
     Panicked,
 }
 
-/// Sees to reloads, and keeps what they begin from.
+/// Executes reloads.
 pub(super) struct Reloader {
     pub(super) reload: Reload,
-    /// What is in force: as read, but for what only a start changes.
+    /// The active configuration: the last one read, except for keys that need a restart.
     pub(super) running: Config,
-    pub(super) live: Live,
-    pub(super) grounds: Grounds,
-    pub(super) lasting: Lasting,
-    pub(super) canary: Watch,
+    pub(super) current: CurrentState,
+    pub(super) sandbox_env: SandboxEnv,
+    pub(super) shared: Shared,
+    pub(super) canary: CanaryTask,
     pub(super) manager: ServiceManager,
 }
 
-/// The canary of what is in force.
-pub(super) struct Watch {
+/// Background task that runs the canary of the active configuration.
+pub(super) struct CanaryTask {
     pub(super) state: watch::Sender<CanaryState>,
     pub(super) task: Option<JoinHandle<()>>,
 }
 
-/// Read, and sound as far as that can be told without running anything.
-struct Sound {
+/// A configuration that passed all checks that run no program, and the objects created from it.
+struct ValidatedConfig {
     config: Config,
     changes: Changes,
     warnings: Vec<Warning>,
     key: RequestKey,
     notices: Vec<KeyNotice>,
     homeservers: Homeservers,
-    network: Network,
+    remote_engines: RemoteEngines,
 }
 
 impl Reloader {
-    /// Reloads whenever that is asked for, until the service stops. Never completes.
+    /// Executes reloads until the service stops. Never completes.
     pub(super) async fn run(&mut self, mut stopping: watch::Receiver<Option<Instant>>) {
         tokio::select! {
             _ = stopping.wait_for(Option::is_some) => {}
-            () = self.follow() => {}
+            () = self.handle_events() => {}
         }
         std::future::pending::<()>().await;
     }
 
-    async fn follow(&mut self) {
+    async fn handle_events(&mut self) {
         loop {
-            let asked = Arc::clone(&self.reload.asked);
-            let key_ends = self.live.now().keys.next_end();
+            let requested = Arc::clone(&self.reload.requested);
+            let key_expiry = self.current.load().keys.next_expiry();
             tokio::select! {
-                () = asked.notified() => self.answer().await,
-                () = until(key_ends) => self.forget_keys(),
+                () = requested.notified() => self.handle_reload_request().await,
+                () = sleep_until_some(key_expiry) => self.remove_expired_keys(),
             }
         }
     }
 
-    async fn answer(&mut self) {
-        info!("asked to reload");
-        // A service that is still starting goes on starting.
-        let tells = self.manager.is_ready();
-        if tells {
-            self.manager.reloading();
+    async fn handle_reload_request(&mut self) {
+        info!("reload requested");
+        // While the service starts, a reload notification would end the "activating" state.
+        let notifies = self.manager.has_notified_ready();
+        if notifies {
+            self.manager.notify_reloading();
         }
-        if let Some(audit) = &self.lasting.audit {
-            // Whoever moves the file away asks for this, whatever has become of the configuration.
+        if let Some(audit) = &self.shared.audit {
+            // Log rotation depends on this, even if the configuration is invalid.
             audit.reopen().await;
         }
-        let result = self.take_over().await;
-        self.lasting.metrics.reload(result.is_ok());
+        let result = self.apply().await;
+        self.shared.metrics.record_reload(result.is_ok());
         match result {
             Ok((changes, warnings)) => {
                 for warning in warnings {
                     warn!("{warning}");
                 }
-                for key in &changes.at_start {
-                    warn!(key, "changed, and not taken over: that takes a restart");
+                for key in &changes.needs_restart {
+                    warn!(key, "setting changed, restart required");
                 }
-                if changes.taken.is_empty() {
-                    info!("reloaded; the configuration is the same");
+                if changes.applied.is_empty() {
+                    info!("reloaded, no changes");
                 } else {
-                    info!(changed = changes.taken.join(", "), "reloaded");
+                    info!(changed = changes.applied.join(", "), "reloaded");
                 }
             }
-            Err(why) => {
-                if let ReloadError::Config(errors) = &why {
+            Err(error) => {
+                if let ReloadError::Config(errors) = &error {
                     for problem in errors.problems() {
                         error!("{problem}");
                     }
                 }
-                error!(why = %Chain(&why), "the reload is refused: everything stays as it was");
+                error!(error = %Chain(&error), "reload rejected, configuration unchanged");
             }
         }
-        if tells {
-            self.manager.ready();
+        if notifies {
+            self.manager.notify_ready();
         }
     }
 
-    async fn take_over(&mut self) -> Result<(Changes, Vec<Warning>), ReloadError> {
+    async fn apply(&mut self) -> Result<(Changes, Vec<Warning>), ReloadError> {
         let (read, running) = (Arc::clone(&self.reload.read), self.running.clone());
-        let metrics = Arc::clone(&self.lasting.metrics);
-        let read = spawn_blocking(move || Sound::read(&*read, &running, metrics));
-        let Sound { config, changes, warnings, key, notices, homeservers, network } =
-            read.await.map_err(|_| ReloadError::Panicked)??;
-        let grounds =
-            if changes.sandbox() { self.revise(&config).await? } else { self.grounds.clone() };
-        // Before they are in force: what was called clean by these versions stays that.
-        network.read_versions().await;
-        let network = Arc::new(network);
+        let metrics = Arc::clone(&self.shared.metrics);
+        let read = spawn_blocking(move || ValidatedConfig::read(&*read, &running, metrics));
+        let ValidatedConfig {
+            config,
+            changes,
+            warnings,
+            key,
+            notices,
+            homeservers,
+            remote_engines,
+        } = read.await.map_err(|_| ReloadError::Panicked)??;
+        let sandbox_env = if changes.affects_sandbox() {
+            self.update_sandbox(&config).await?
+        } else {
+            self.sandbox_env.clone()
+        };
+        // Before the engines are used, so that verdicts of the same versions remain valid.
+        remote_engines.read_versions().await;
+        let remote_engines = Arc::new(remote_engines);
         let homeservers = Arc::new(homeservers);
-        let parts = self.lasting.parts(&config, &grounds, &homeservers, &network)?;
-        let canary = canary(&config, &grounds, &self.lasting.detector, &network)?;
-        if changes.judge()
+        let scanner_parts =
+            self.shared.scanner_parts(&config, &sandbox_env, &homeservers, &remote_engines)?;
+        let canary = canary(&config, &sandbox_env, &self.shared.detector, &remote_engines)?;
+        if changes.affects_verdicts()
             && let Some(canary) = &canary
         {
-            // Both samples, one after the other.
-            self.manager.extend_timeout(config.scan.time_limits().saturating_mul(2) + TRIALS);
+            // The two samples are scanned one after the other.
+            self.manager
+                .extend_timeout(config.scan.time_limits().saturating_mul(2) + RELOAD_ALLOWANCE);
             canary.check().await?;
         }
-        // From here on nothing fails.
-        notices.iter().for_each(report);
-        for name in unknown_types(&config, &self.lasting.detector) {
-            warn!(name, "a MIME type in [scan] that is never detected: no file is called this");
+        // Nothing below fails.
+        notices.iter().for_each(log_key_notice);
+        for name in unknown_types(&config, &self.shared.detector) {
+            warn!(name, "MIME type in [scan] is never detected");
         }
         self.canary.stop().await;
-        let now = self.live.now();
-        let scanner = now.scanner.renewed(parts);
-        let keys = now.keys.rotated(key, config.previous_key_ttl);
-        self.reload.level.change(&config.log);
-        self.live.replace(self.lasting.state(&config, scanner.clone(), homeservers, keys));
-        self.canary.begin(canary, scanner);
-        self.grounds = grounds;
+        let state = self.current.load();
+        let scanner = state.scanner.with_parts(scanner_parts);
+        let keys = state.keys.with_current_key(key, config.previous_key_ttl);
+        self.reload.level.set_level(&config.log);
+        self.current.replace(self.shared.state(&config, scanner.clone(), homeservers, keys));
+        self.canary.start(canary, scanner);
+        self.sandbox_env = sandbox_env;
         self.running = config;
         Ok((changes, warnings))
     }
 
-    /// Another sandbox, tried as the first was, that holds no less.
-    async fn revise(&self, config: &Config) -> Result<Grounds, ReloadError> {
-        let grounds = self.grounds.revised(config).await?;
-        let (before, after) = (self.grounds.sandbox.layers(), grounds.sandbox.layers());
-        let lost = Layer::ALL.into_iter().filter(|it| before.holds(*it) && !after.holds(*it));
+    /// Builds and probes the sandbox of another configuration.
+    ///
+    /// # Errors
+    /// [`ReloadError::Weaker`] if the sandbox lacks a layer that the current one has.
+    async fn update_sandbox(&self, config: &Config) -> Result<SandboxEnv, ReloadError> {
+        let sandbox_env = self.sandbox_env.with_policy(config).await?;
+        let (before, after) = (self.sandbox_env.sandbox.layers(), sandbox_env.sandbox.layers());
+        let lost = Layer::ALL
+            .into_iter()
+            .filter(|layer| before.is_active(*layer) && !after.is_active(*layer));
         let lost: Vec<_> = lost.map(Layer::name).collect();
-        if lost.is_empty() { Ok(grounds) } else { Err(ReloadError::Weaker(lost.join(", "))) }
+        if lost.is_empty() { Ok(sandbox_env) } else { Err(ReloadError::Weaker(lost.join(", "))) }
     }
 
-    /// Out of memory too.
-    fn forget_keys(&self) {
-        let now = self.live.now();
-        let keys = Arc::new(now.keys.without_ended());
-        self.live.replace(AppState { keys, ..AppState::clone(&now) });
-        info!("the time of a replaced request key is over");
+    /// Also erases the keys from memory.
+    fn remove_expired_keys(&self) {
+        let state = self.current.load();
+        let keys = Arc::new(state.keys.without_expired());
+        self.current.replace(AppState { keys, ..AppState::clone(&state) });
+        info!("replaced request key expired");
     }
 }
 
-impl Sound {
-    fn read(read: &Read, running: &Config, metrics: Arc<Metrics>) -> Result<Self, ReloadError> {
+impl ValidatedConfig {
+    fn read(
+        read: &ReadConfig,
+        running: &Config,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, ReloadError> {
         let (config, warnings) = read().map_err(ReloadError::Config)?;
-        let (config, changes) = config.taken_over(running);
-        let (key, notices) = RequestKey::load_again(&config.crypto)?;
-        // Certificates are read again too.
+        let (config, changes) = config.keep_startup_keys(running);
+        let (key, notices) = RequestKey::reload(&config.crypto)?;
+        // Also reads the certificates again.
         let homeservers = Homeservers::new(&config.download, metrics)?;
-        let network = Network::new(&config.scan.engines)?;
-        Ok(Self { config, changes, warnings, key, notices, homeservers, network })
+        let remote_engines = RemoteEngines::new(&config.scan.engines)?;
+        Ok(Self { config, changes, warnings, key, notices, homeservers, remote_engines })
     }
 }
 
-impl Watch {
-    /// Begins to ask this one, at once and then from time to time; without one all is well.
-    pub(super) fn begin(&mut self, canary: Option<Canary>, distrusted: Scanner) {
+impl CanaryTask {
+    /// Starts to run a canary, immediately and then periodically. Without a canary, the state is set to passed.
+    pub(super) fn start(&mut self, canary: Option<Canary>, scanner: Scanner) {
         if canary.is_none() {
             self.state.send_replace(CanaryState::Passed);
         }
         let state = self.state.clone();
-        self.task = canary
-            .map(|canary| tokio::spawn(canary.watch(state, move || distrusted.forget_verdicts())));
+        self.task = canary.map(|canary| {
+            tokio::spawn(canary.run_periodically(state, move || scanner.invalidate_verdicts()))
+        });
     }
 
-    /// Asks no more. What was said last stays.
+    /// Stops the canary. The last state remains.
     pub(super) async fn stop(&mut self) {
         if let Some(task) = self.task.take() {
             task.abort();
-            // Until it is gone, it might say something still.
+            // Waits for the end of the task, which may change the state until then.
             let _cancelled = task.await;
         }
     }
 }
 
-async fn until(end: Option<Instant>) {
-    match end {
-        Some(end) => sleep_until(end).await,
+async fn sleep_until_some(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
         None => std::future::pending().await,
     }
 }

@@ -1,5 +1,4 @@
-//! What is a state rather than an event: read when Prometheus asks for it, so that it costs nothing
-//! in between and is never out of step with what it describes.
+//! Gauges, computed when Prometheus scrapes them: they cost nothing in between and are never stale.
 
 use std::fmt;
 
@@ -10,20 +9,20 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
 };
 
-use super::{Health, process};
+use super::{health::Health, process};
 use crate::{
-    http::Live,
+    http::CurrentState,
     metrics::Labels,
-    scan::{Held, Load, Scanner, canary::CanaryState},
+    scan::{Scanner, ScannerUsage, WorkerLoad, canary::CanaryState},
 };
 
-/// The service's state, as Prometheus reads it.
+/// Collector of the service's gauges.
 pub struct Gauges {
-    /// What holds the most of it.
-    pub live: Live,
-    /// Whether requests may be sent here.
+    /// Source of most of the values.
+    pub current: CurrentState,
+    /// Readiness of the service.
     pub health: Health,
-    /// `web.max_connections`
+    /// Value of `web.max_connections`.
     pub max_connections: usize,
 }
 
@@ -36,7 +35,7 @@ impl fmt::Debug for Gauges {
 impl Collector for Gauges {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut page = Page(encoder);
-        let scanner = &self.live.now().scanner;
+        let scanner = &self.current.load().scanner;
         self.service(&mut page, scanner)?;
         self.load(&mut page, scanner)?;
         process(&mut page)
@@ -46,95 +45,96 @@ impl Collector for Gauges {
 impl Gauges {
     fn service(&self, page: &mut Page<'_>, scanner: &Scanner) -> fmt::Result {
         let version = [("version", env!("CARGO_PKG_VERSION"))];
-        page.gauges("mcs_build_info", "The version that runs", [(version, 1)])?;
-        let ready = u64::from(self.health.refusal().is_none());
-        page.gauge("mcs_ready", "Whether /health/ready says so", ready)?;
+        page.gauges("mcs_build_info", "Version of the running service", [(version, 1)])?;
+        let ready = u64::from(self.health.not_ready_reason().is_none());
+        page.gauge("mcs_ready", "Whether /health/ready reports the service as ready", ready)?;
         if scanner.has_canary() {
             page.gauge(
                 "mcs_canary_passed",
-                "Whether the script knew a bad file from a good one when it was last tried",
+                "Whether the last canary check passed",
                 u64::from(*self.health.canary.borrow() == CanaryState::Passed),
             )?;
         }
-        let held = scanner.sandbox().layers();
-        let layers = Layer::ALL.map(|it| ([("layer", it.name())], u64::from(held.holds(it))));
-        page.gauges("mcs_sandbox_layer", "Whether a layer of the sandbox holds", layers)
+        let layers = scanner.sandbox().layers();
+        let layers =
+            Layer::ALL.map(|layer| ([("layer", layer.name())], u64::from(layers.is_active(layer))));
+        page.gauges("mcs_sandbox_layer", "Whether a layer of the sandbox is active", layers)
     }
 
     fn load(&self, page: &mut Page<'_>, scanner: &Scanner) -> fmt::Result {
-        let Load { busy, late, workers, waiting } = scanner.load();
-        let Held { spool_used, spool_capacity, cache } = scanner.held();
-        page.gauge("mcs_queue_jobs", "Media that wait for a worker", number(waiting))?;
+        let WorkerLoad { busy, overdue, workers, waiting } = scanner.load();
+        let ScannerUsage { spool_used, spool_capacity, cache } = scanner.usage();
+        page.gauge("mcs_queue_jobs", "Jobs waiting for a worker", number(waiting))?;
         page.gauge("mcs_queue_capacity", "scan.queue_capacity", number(scanner.queue_capacity()))?;
         page.gauge("mcs_workers", "scan.workers", number(workers))?;
         page.gauge("mcs_workers_busy", "Workers with a job", number(busy))?;
         page.gauge(
             "mcs_workers_late",
-            "Workers that should have been done with their job: they hang",
-            number(late),
+            "Workers that are still busy long after scan.deadline",
+            number(overdue),
         )?;
         page.gauge(
             "mcs_http_connections_limit",
             "web.max_connections",
             number(self.max_connections),
         )?;
-        page.gauge("mcs_spool_bytes", "What scan.max_spool_size is used for", spool_used)?;
+        page.gauge("mcs_spool_bytes", "Bytes of scan.max_spool_size in use", spool_used)?;
         page.gauge("mcs_spool_limit_bytes", "scan.max_spool_size", spool_capacity)?;
         let entries = [
             ([("kind", "media")], number(cache.media)),
             ([("kind", "verdict")], number(cache.verdicts)),
             ([("kind", "body")], number(cache.bodies)),
         ];
-        let meaning = "What is remembered, entries whose time is over included";
-        page.gauges("mcs_cache_entries", meaning, entries)?;
-        let meaning = "Memory that remembered bodies take";
-        page.gauge("mcs_cache_body_bytes", meaning, cache.body_bytes)
+        let help = "Cache entries, including expired ones";
+        page.gauges("mcs_cache_entries", help, entries)?;
+        let help = "Memory used by cached bodies";
+        page.gauge("mcs_cache_body_bytes", help, cache.body_bytes)
     }
 }
 
-/// What cannot be read (another system, a locked-down `/proc`) is left out.
+/// Encodes the process metrics; omits those that cannot be read (other systems, restricted `/proc`).
 fn process(page: &mut Page<'_>) -> fmt::Result {
     if let Some(stat) = process::stat() {
         page.counter(
             "process_cpu_seconds",
-            "Processor time, user and system, in seconds",
+            "User and system CPU time in seconds",
             stat.cpu_seconds,
         )?;
-        page.gauge("process_resident_memory_bytes", "Memory in use", stat.resident_bytes)?;
-        page.gauge("process_threads", "Threads", stat.threads)?;
+        page.gauge("process_resident_memory_bytes", "Resident memory", stat.resident_bytes)?;
+        page.gauge("process_threads", "Number of threads", stat.threads)?;
     }
     if let Some(open) = process::open_fds() {
-        page.gauge("process_open_fds", "Open file descriptors", open)?;
+        page.gauge("process_open_fds", "Number of open file descriptors", open)?;
     }
-    if let Some(most) = process::max_fds() {
-        page.gauge("process_max_fds", "How many there may be", most)?;
+    if let Some(limit) = process::max_fds() {
+        page.gauge("process_max_fds", "Maximum number of open file descriptors", limit)?;
     }
     Ok(())
 }
 
-/// What is being written.
+/// Encoder of one scrape.
 struct Page<'a>(DescriptorEncoder<'a>);
 
 impl Page<'_> {
-    fn gauge(&mut self, name: &str, meaning: &str, value: u64) -> fmt::Result {
-        self.gauges(name, meaning, [([], value)])
+    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        self.gauges(name, help, [([], value)])
     }
 
     fn gauges<const N: usize>(
         &mut self,
         name: &str,
-        meaning: &str,
+        help: &str,
         values: impl IntoIterator<Item = (Labels<N>, u64)>,
     ) -> fmt::Result {
-        let mut metric = self.0.encode_descriptor(name, meaning, None, MetricType::Gauge)?;
+        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
         for (labels, value) in values {
             ConstGauge::new(value).encode(metric.encode_family(&labels)?)?;
         }
         Ok(())
     }
 
-    fn counter(&mut self, name: &str, meaning: &str, value: f64) -> fmt::Result {
-        let metric = self.0.encode_descriptor(name, meaning, None, MetricType::Counter)?;
+    fn counter(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
+        let metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
         ConstCounter::new(value).encode(metric)
     }
 }

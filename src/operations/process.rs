@@ -1,4 +1,4 @@
-//! What this process uses, as the kernel counts it: `proc_pid_stat(5)`, `proc_pid_fd(5)`.
+//! Resource usage of this process: `proc_pid_stat(5)`, `proc_pid_fd(5)`.
 
 use std::fs;
 
@@ -7,9 +7,9 @@ use nix::{
     unistd::{SysconfVar, sysconf},
 };
 
-/// From `/proc/self/stat`.
+/// Values from `/proc/self/stat`.
 pub(super) struct Stat {
-    /// User and system.
+    /// User and system CPU time.
     pub(super) cpu_seconds: f64,
     pub(super) resident_bytes: u64,
     pub(super) threads: u64,
@@ -22,7 +22,7 @@ pub(super) fn stat() -> Option<Stat> {
 }
 
 pub(super) fn open_fds() -> Option<u64> {
-    // The one that reads the directory is among them.
+    // Subtracts the descriptor that reads the directory.
     let entries = fs::read_dir("/proc/self/fd").ok()?;
     u64::try_from(entries.count()).ok()?.checked_sub(1)
 }
@@ -32,7 +32,7 @@ pub(super) fn max_fds() -> Option<u64> {
 }
 
 fn parse(stat: &str, ticks: u32, page: u64) -> Option<Stat> {
-    // The name, field 2, may hold anything, a bracket too.
+    // The process name (field 2) may contain any character, including parentheses.
     let (_, fields) = stat.rsplit_once(')')?;
     let field = |number: usize| fields.split_ascii_whitespace().nth(number - 3);
     let (user, system): (u32, u32) = (field(14)?.parse().ok()?, field(15)?.parse().ok()?);
@@ -48,19 +48,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_with_brackets_and_spaces_moves_no_field() {
+    fn parses_process_name_with_parentheses_and_spaces() {
         let text =
             "7 (a) b (c) S 1 7 7 0 -1 4194560 11 12 13 14 150 250 17 18 20 0 9 0 22 23 300 25";
         let stat = parse(text, 100, 4096).unwrap();
         assert!((stat.cpu_seconds - 4.0).abs() < f64::EPSILON);
         assert_eq!((stat.threads, stat.resident_bytes), (9, 300 * 4096));
-        for cut in ["", "7", "7 (a) S 1", "7 (a) S 1 7 7 0 -1 4194560 11 12 13 14 x 250"] {
-            assert!(parse(cut, 100, 4096).is_none(), "{cut}");
+        for truncated in ["", "7", "7 (a) S 1", "7 (a) S 1 7 7 0 -1 4194560 11 12 13 14 x 250"] {
+            assert!(parse(truncated, 100, 4096).is_none(), "{truncated}");
         }
     }
 
     #[test]
-    fn this_process_is_found() {
+    fn reads_own_process() {
         let stat = stat().unwrap();
         assert!(stat.resident_bytes > 1 << 20 && stat.threads > 0);
         assert!(open_fds().unwrap() >= 3 && open_fds() <= max_fds());

@@ -1,0 +1,253 @@
+//! Builds the objects of the service from its configuration.
+
+use std::{path::Path, sync::Arc};
+
+use mcs_filetype::Detector;
+use mcs_sandbox::{Cgroup, Layer, Mode, Policy, Sandbox, SandboxBuilder};
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use super::error::{RulesError, StartError};
+use crate::{
+    audit::AuditLog,
+    chain::Chain,
+    config::Config,
+    http::{AppState, RequestSettings},
+    keys::{KeyNotice, Keyring},
+    media::{Authoriser, Homeservers, spool::Spool},
+    metrics::Metrics,
+    scan::{
+        self, Scanner,
+        canary::{Canary, CanaryState},
+        engines::slots::ScanSlots,
+        engines::{self, Engines, Evaluator, RemoteEngines},
+        local::LocalScanner,
+        run_directory::{self, RunDirectory},
+    },
+};
+
+/// Environment for programs: the probed sandbox and the directory of this process.
+#[derive(Clone, Debug)]
+pub struct SandboxEnv {
+    /// Prepares jobs.
+    pub sandbox: Sandbox,
+    /// Evaluates rules in the sandbox; none if the rules engine is not configured.
+    pub evaluator: Option<Arc<Evaluator>>,
+    /// Directory of this process, removed on exit.
+    pub directory: Arc<RunDirectory>,
+}
+
+impl SandboxEnv {
+    /// Prepares the environment of the running service: removes the directories of killed servers, creates the
+    /// directory of this process, and probes the sandbox.
+    pub async fn for_service(config: &Config) -> Result<Self, StartError> {
+        Self::prepare(config, config.sandbox.clone(), None).await
+    }
+
+    /// Prepares the environment of a command. The sandbox also has access to `program`.
+    pub async fn for_command(config: &Config, program: Option<&Path>) -> Result<Self, StartError> {
+        let mut policy = config.sandbox.clone();
+        // The command may run while the service runs, or before it in the same unit.
+        policy.cgroup = Cgroup::Off("only the running service enters the one delegated to it");
+        if let Mode::Strict(required) = &mut policy.mode {
+            required.retain(|layer| *layer != Layer::Cgroup);
+        }
+        Self::prepare(config, policy, program).await
+    }
+
+    async fn prepare(
+        config: &Config,
+        mut policy: Policy,
+        program: Option<&Path>,
+    ) -> Result<Self, StartError> {
+        let temp_directory = config.scan.temp_directory.clone();
+        let temp_directory_error =
+            |source| StartError::TempDirectory { path: temp_directory.clone(), source };
+        for (path, result) in run_directory::sweep(&temp_directory).map_err(temp_directory_error)? {
+            match result {
+                Ok(()) => info!(path = %path.display(), "removed directory of a killed server"),
+                Err(error) => warn!(
+                    path = %path.display(),
+                    error = %Chain(&error),
+                    "cannot remove directory of a killed server"
+                ),
+            }
+        }
+        let passable = config.sandbox.user.is_some();
+        let directory =
+            RunDirectory::create(&temp_directory, passable).map_err(temp_directory_error)?;
+        let evaluator = evaluator(config, None)?;
+        allow_programs(&mut policy, config, evaluator.as_deref());
+        policy.paths.read_only.extend(program.map(Path::to_owned));
+        let sandbox = SandboxBuilder::new(policy)?.probe(directory.path()).await?;
+        Ok(Self { sandbox, evaluator, directory: Arc::new(directory) })
+    }
+
+    /// Returns an environment with the same directory and a sandbox for another configuration, and probes that sandbox.
+    pub(super) async fn with_policy(&self, config: &Config) -> Result<Self, StartError> {
+        let mut policy = config.sandbox.clone();
+        let evaluator = evaluator(config, self.evaluator.as_deref())?;
+        allow_programs(&mut policy, config, evaluator.as_deref());
+        let sandbox = self.sandbox.with_policy(policy)?.probe(self.directory.path()).await?;
+        Ok(Self { sandbox, evaluator, directory: Arc::clone(&self.directory) })
+    }
+
+    /// Creates the engines of a configuration. Programs run in this sandbox.
+    pub(super) fn engines(
+        &self,
+        config: &Config,
+        scan_slots: &ScanSlots,
+        remote_engines: &Arc<RemoteEngines>,
+    ) -> Result<Engines, engines::EngineSetupError> {
+        Engines::new(
+            &config.scan,
+            &self.sandbox,
+            self.evaluator.as_ref(),
+            scan_slots,
+            remote_engines,
+        )
+    }
+
+    /// Creates the spool in the directory of this process.
+    #[must_use]
+    pub fn spool(&self, config: &Config) -> Spool {
+        let (limit, max_size) = (config.scan.max_spool_size, config.download.max_size);
+        Spool::new(self.directory.path().to_owned(), limit, max_size)
+    }
+}
+
+/// Allows read access to all configured programs, wherever they are installed.
+fn allow_programs(policy: &mut Policy, config: &Config, evaluator: Option<&Evaluator>) {
+    policy.paths.read_only.extend(evaluator.map(|evaluator| evaluator.program().to_owned()));
+    policy.paths.read_only.extend(config.scan.script.clone());
+    policy
+        .paths
+        .read_only
+        .extend(config.scan.removal_command.iter().map(|(program, _)| program.clone()));
+}
+
+/// Creates the evaluator for a configuration. Uses the program of `previous` if present: the file of the running
+/// program may have been replaced or removed since the start.
+fn evaluator(
+    config: &Config,
+    previous: Option<&Evaluator>,
+) -> Result<Option<Arc<Evaluator>>, RulesError> {
+    let Some(rules) = config.scan.rules() else { return Ok(None) };
+    let program = match previous {
+        Some(previous) => previous.program().to_owned(),
+        None => std::env::current_exe()?,
+    };
+    Ok(Some(Arc::new(Evaluator::prepare(program, &rules.rules)?)))
+}
+
+/// Creates the clients of engines on sockets, and requests their versions. Engines that do not answer have no version
+/// yet.
+pub async fn remote_engines(
+    config: &Config,
+) -> Result<Arc<RemoteEngines>, engines::EngineSetupError> {
+    let remote_engines = RemoteEngines::new(&config.scan.engines)?;
+    remote_engines.read_versions().await;
+    Ok(Arc::new(remote_engines))
+}
+
+/// Creates a scanner for local files, which runs one program at a time.
+pub fn local_scanner(
+    config: &Config,
+    sandbox_env: &SandboxEnv,
+    detector: Arc<Detector>,
+    remote_engines: &Arc<RemoteEngines>,
+) -> Result<LocalScanner, engines::EngineSetupError> {
+    Ok(LocalScanner {
+        engines: sandbox_env.engines(config, &ScanSlots::new(1), remote_engines)?,
+        settings: config.scan.clone(),
+        sandbox: sandbox_env.sandbox.clone(),
+        spool: sandbox_env.spool(config),
+        detector,
+        max_size: config.download.max_size,
+    })
+}
+
+pub(super) fn canary(
+    config: &Config,
+    sandbox_env: &SandboxEnv,
+    detector: &Arc<Detector>,
+    remote_engines: &Arc<RemoteEngines>,
+) -> Result<Option<Canary>, engines::EngineSetupError> {
+    let Some(settings) = config.scan.canary.clone() else { return Ok(None) };
+    let scanner = local_scanner(config, sandbox_env, Arc::clone(detector), remote_engines)?;
+    Ok(Some(Canary::new(scanner, settings)))
+}
+
+/// Objects that are created once and survive reloads.
+pub(super) struct Shared {
+    pub(super) spool: Spool,
+    pub(super) scan_slots: ScanSlots,
+    pub(super) detector: Arc<Detector>,
+    pub(super) canary: watch::Receiver<CanaryState>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) audit: Option<AuditLog>,
+}
+
+impl Shared {
+    /// Returns the parts of a scanner for a configuration.
+    pub(super) fn scanner_parts(
+        &self,
+        config: &Config,
+        sandbox_env: &SandboxEnv,
+        homeservers: &Arc<Homeservers>,
+        remote_engines: &Arc<RemoteEngines>,
+    ) -> Result<scan::ScannerParts, engines::EngineSetupError> {
+        let (max_size, ttl) = (config.download.max_size, config.download.authorisation_ttl);
+        Ok(scan::ScannerParts {
+            settings: config.scan.clone(),
+            cache: config.result_cache.clone(),
+            max_media_size: max_size,
+            homeservers: Arc::clone(homeservers),
+            authoriser: Arc::new(Authoriser::new(Arc::clone(homeservers), ttl)),
+            sandbox: sandbox_env.sandbox.clone(),
+            engines: sandbox_env.engines(config, &self.scan_slots, remote_engines)?,
+            spool: self.spool.with_bounds(config.scan.max_spool_size, max_size),
+            detector: Arc::clone(&self.detector),
+            canary: self.canary.clone(),
+            metrics: Arc::clone(&self.metrics),
+            audit: self.audit.clone(),
+        })
+    }
+
+    /// Returns the state for requests.
+    pub(super) fn state(
+        &self,
+        config: &Config,
+        scanner: Scanner,
+        homeservers: Arc<Homeservers>,
+        keys: Keyring,
+    ) -> AppState {
+        AppState {
+            scanner,
+            homeservers,
+            keys: Arc::new(keys),
+            settings: Arc::new(RequestSettings::new(&config.web, &config.download)),
+            limits: config.web.connection_limits(),
+            metrics: Arc::clone(&self.metrics),
+        }
+    }
+}
+
+/// Returns the names in the MIME lists of `[scan]` that the detector never reports.
+#[must_use]
+pub fn unknown_types(config: &Config, detector: &Detector) -> Vec<String> {
+    let names = config.scan.mime.names();
+    let mut unknown: Vec<_> =
+        names.filter(|name| !detector.can_detect(name)).map(str::to_owned).collect();
+    unknown.sort_unstable();
+    unknown
+}
+
+pub(super) fn log_key_notice(notice: &KeyNotice) {
+    match notice {
+        KeyNotice::Generated { path } => {
+            warn!(path = %path.display(), "generated a new request key, clients have to fetch it");
+        }
+        notice @ KeyNotice::ReadableByOthers { .. } => warn!("{notice}"),
+    }
+}

@@ -1,0 +1,42 @@
+//! Errors of starting the service.
+
+use std::{io, path::PathBuf};
+
+use mcs_filetype::LoadError;
+
+use crate::{
+    audit::AuditError, http::listener::BindError, identity::denied_user, keys::KeyError,
+    media::OutboundSetupError, scan::engines,
+};
+
+/// Reason why the service did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the request key cannot be used")]
+    Key(#[from] KeyError),
+    #[error("[download] cannot be used")]
+    Download(#[from] OutboundSetupError),
+    #[error("the file type database cannot be loaded")]
+    FileTypes(#[from] LoadError),
+    #[error("the engines cannot be used")]
+    Engines(#[from] engines::EngineSetupError),
+    #[error("the rules engine cannot be prepared")]
+    Rules(#[from] RulesError),
+    #[error("the sandbox cannot be used")]
+    Sandbox(#[from] mcs_sandbox::Error),
+    #[error("{} (scan.temp_directory) cannot be used{}", path.display(), denied_user(source))]
+    TempDirectory { path: PathBuf, source: io::Error },
+    #[error("cannot listen")]
+    Listen(#[from] BindError),
+    #[error("cannot listen for operators ([operations])")]
+    Operations(#[source] BindError),
+    #[error("audit.path cannot be used")]
+    Audit(#[from] AuditError),
+    #[error("cannot listen on the socket that the service manager passed")]
+    PassedSocket(#[source] io::Error),
+}
+
+/// The evaluator of the rules cannot be created.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct RulesError(#[from] io::Error);

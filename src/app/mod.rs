@@ -1,0 +1,13 @@
+//! Builds the service from its configuration, runs it, and shuts it down. Does not read configuration files or signals:
+//! both are arguments.
+
+mod build;
+mod drain;
+mod error;
+mod reload;
+mod run;
+
+pub use build::{SandboxEnv, local_scanner, remote_engines, unknown_types};
+pub use error::{RulesError, StartError};
+pub use reload::{ReadConfig, Reload};
+pub use run::{GRACE_PERIOD, ServiceContext, serve};
