@@ -1,12 +1,12 @@
-//! The pages for operators say what is there: links lead somewhere, keys are keys, lines of the log are written
-//! by the program, and what was reckoned comes out of the defaults.
+//! Checks the documentation against the code: links, configuration keys, log lines, metrics, and
+//! figures computed from the defaults.
 #![allow(
     clippy::allow_attributes,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "a panic is how a test fails, in its helpers too"
+    reason = "tests and their helpers fail by panicking"
 )]
 
 use std::{
@@ -17,7 +17,8 @@ use std::{
 
 use toml::{Table, Value};
 
-fn at(path: &str) -> PathBuf {
+/// Returns an absolute path from a path relative to the repository.
+fn repo_path(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
@@ -25,28 +26,29 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// All files below a folder whose names end so.
-fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).expect("a folder") {
-        let path = entry.expect("an entry").path();
+/// Returns all files below a directory whose names end with `suffix`.
+fn files(directory: &Path, suffix: &str) -> Vec<PathBuf> {
+    let mut matching = Vec::new();
+    for entry in fs::read_dir(directory).expect("read directory") {
+        let path = entry.expect("directory entry").path();
         if path.is_dir() {
-            found.extend(files(&path, ending));
-        } else if path.to_str().is_some_and(|name| name.ends_with(ending)) {
-            found.push(path);
+            matching.extend(files(&path, suffix));
+        } else if path.to_str().is_some_and(|name| name.ends_with(suffix)) {
+            matching.push(path);
         }
     }
-    found
+    matching
 }
 
 fn pages() -> Vec<(PathBuf, String)> {
-    let mut pages = files(&at("docs"), ".md");
+    let mut pages = files(&repo_path("docs"), ".md");
     assert!(pages.len() > 5);
-    pages.extend(["README.md", "CHANGELOG.md", "sandbox/README.md"].map(at));
+    pages.extend(["README.md", "CHANGELOG.md", "sandbox/README.md"].map(repo_path));
+    pages.extend(files(&repo_path("crates"), "README.md"));
     pages.into_iter().map(|page| (page.clone(), read(&page))).collect()
 }
 
-/// A page's lines that are in no block of code.
+/// Returns a page's lines outside of code blocks.
 fn prose(text: &str) -> impl Iterator<Item = &str> {
     let mut in_block = false;
     text.lines().filter(move |line| {
@@ -56,19 +58,21 @@ fn prose(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Blocks of code in this language.
+/// Returns the code blocks of a page in this language.
 fn blocks(text: &str, language: &str) -> Vec<String> {
     let mut blocks = Vec::new();
     let mut open: Option<(String, usize)> = None;
     for line in text.lines() {
-        let bare = line.trim_start();
+        let trimmed = line.trim_start();
         match &mut open {
-            None if bare.strip_prefix("```") == Some(language) => {
-                open = Some((String::new(), line.len() - bare.len()));
+            None if trimmed.strip_prefix("```") == Some(language) => {
+                open = Some((String::new(), line.len() - trimmed.len()));
             }
-            Some(_) if bare.starts_with("```") => blocks.extend(open.take().map(|(text, _)| text)),
+            Some(_) if trimmed.starts_with("```") => {
+                blocks.extend(open.take().map(|(text, _)| text));
+            }
             Some((block, indent)) => {
-                block.push_str(line.get(*indent..).unwrap_or(bare));
+                block.push_str(line.get(*indent..).unwrap_or(trimmed));
                 block.push('\n');
             }
             None => {}
@@ -77,20 +81,20 @@ fn blocks(text: &str, language: &str) -> Vec<String> {
     blocks
 }
 
-/// What stands between backticks in a line.
-fn spans(line: &str) -> impl Iterator<Item = &str> {
+/// Returns the code spans (text between backticks) of a line.
+fn code_spans(line: &str) -> impl Iterator<Item = &str> {
     line.split('`').skip(1).step_by(2)
 }
 
-/// A heading's name in links.
+/// Returns a heading's anchor, by GitHub's rules.
 fn slug(heading: &str) -> String {
-    let kept = heading.trim().to_lowercase();
-    let kept = kept.chars().filter(|&c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
-    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+    let heading = heading.trim().to_lowercase();
+    let allowed = heading.chars().filter(|&c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    allowed.map(|c| if c == ' ' { '-' } else { c }).collect()
 }
 
 #[test]
-fn links_lead_to_files_and_headings_that_are_there() {
+fn links_point_to_existing_files_and_headings() {
     let mut count = 0;
     for (page, text) in pages() {
         for line in prose(&text) {
@@ -105,13 +109,13 @@ fn links_lead_to_files_and_headings_that_are_there() {
                     "" => page.clone(),
                     path => page.parent().unwrap().join(path),
                 };
-                assert!(target.exists(), "{}: {link} leads nowhere", page.display());
+                assert!(target.exists(), "{}: {link} points to a missing file", page.display());
                 if !anchor.is_empty() {
                     let target = read(&target);
                     let mut headings = prose(&target).filter(|line| line.starts_with('#'));
                     assert!(
                         headings.any(|line| slug(line.trim_start_matches('#')) == anchor),
-                        "{}: {link} names no heading",
+                        "{}: {link} points to a missing heading",
                         page.display()
                     );
                 }
@@ -121,10 +125,10 @@ fn links_lead_to_files_and_headings_that_are_there() {
     assert!(count > 40, "{count}");
 }
 
-/// Keys of `default.toml`, those that are commented out too; and its sections.
+/// Returns the keys (including commented-out keys) and sections of `default.toml`.
 fn keys() -> (BTreeSet<String>, BTreeSet<String>) {
     let (mut keys, mut sections, mut section) = (BTreeSet::new(), BTreeSet::new(), String::new());
-    for line in read(&at("config/default.toml")).lines() {
+    for line in read(&repo_path("config/default.toml")).lines() {
         if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             name.clone_into(&mut section);
             sections.insert(section.clone());
@@ -142,75 +146,84 @@ fn keys() -> (BTreeSet<String>, BTreeSet<String>) {
 }
 
 #[test]
-fn keys_that_are_named_are_those_of_the_default_configuration() {
+fn documented_keys_exist_in_default_configuration() {
     let (keys, sections) = keys();
     let mut count = 0;
     for (page, text) in pages() {
-        for word in prose(&text).flat_map(spans).flat_map(|span| span.split([' ', ',', '=', '/'])) {
-            let words = |word: &str| {
+        for word in
+            prose(&text).flat_map(code_spans).flat_map(|span| span.split([' ', ',', '=', '/']))
+        {
+            let is_key_path = |word: &str| {
                 let is_name = |name: &str| {
                     !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
                 };
                 word.split('.').all(is_name)
             };
-            // A script's or another file's name is no key.
-            let is_file = [".sh", ".toml", ".md", ".rs", ".yar", ".so", ".conf"];
+            // File names are not keys.
+            let file_suffixes = [".sh", ".toml", ".md", ".rs", ".yar", ".so", ".conf"];
             if let Some((section, _)) = word.rsplit_once('.')
-                && words(word)
+                && is_key_path(word)
                 && sections.contains(section)
-                && !is_file.iter().any(|ending| word.ends_with(ending))
+                && !file_suffixes.iter().any(|suffix| word.ends_with(suffix))
             {
                 count += 1;
                 let is_known = keys.contains(word) || sections.contains(word);
-                assert!(is_known, "{}: {word} is no key", page.display());
+                assert!(is_known, "{}: {word} is not a key", page.display());
             }
             if let Some(variable) = word.strip_prefix("MCS_")
                 && let Some((section, key)) = variable.to_lowercase().split_once("__")
-                && words(key)
+                && is_key_path(key)
             {
                 count += 1;
                 let key = format!("{section}.{key}");
-                assert!(keys.contains(&key), "{}: {word} is no variable", page.display());
+                assert!(
+                    keys.contains(&key),
+                    "{}: {word} is not an environment variable",
+                    page.display()
+                );
             }
         }
         for block in blocks(&text, "toml") {
             let table: Table =
                 block.parse().unwrap_or_else(|error| panic!("{}: {error}", page.display()));
-            for key in leaves("", &table, &keys) {
+            for key in leaf_paths("", &table, &keys) {
                 count += 1;
-                assert!(keys.contains(&key), "{}: {key} is no key", page.display());
+                assert!(keys.contains(&key), "{}: {key} is not a key", page.display());
             }
         }
     }
-    let shown = read(&at("docs/proxies/scanner.toml")).parse().expect("TOML");
-    for key in leaves("", &shown, &keys) {
-        assert!(keys.contains(&key), "scanner.toml: {key} is no key");
+    let example = read(&repo_path("docs/proxies/scanner.toml")).parse().expect("TOML");
+    for key in leaf_paths("", &example, &keys) {
+        assert!(keys.contains(&key), "scanner.toml: {key} is not a key");
     }
     assert!(count > 100, "{count}");
 }
 
-/// The paths of a table's values; a table that is a key's value counts as one.
-fn leaves(path: &str, table: &Table, keys: &BTreeSet<String>) -> Vec<String> {
-    let full = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
-    let of = |(key, value): (&String, &Value)| match (full(key), value) {
-        (path, Value::Table(inner)) if !keys.contains(&path) => leaves(&path, inner, keys),
+/// Returns the key paths of a table's values. A table that is itself the value of a key is not descended into.
+fn leaf_paths(path: &str, table: &Table, keys: &BTreeSet<String>) -> Vec<String> {
+    let join = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+    let descend = |(key, value): (&String, &Value)| match (join(key), value) {
+        (path, Value::Table(inner)) if !keys.contains(&path) => leaf_paths(&path, inner, keys),
         (path, _) => vec![path],
     };
-    table.iter().flat_map(of).collect()
+    table.iter().flat_map(descend).collect()
 }
 
 #[test]
-fn every_section_has_its_line_in_the_page_on_configuration() {
-    let page = read(&at("docs/configuration.md"));
+fn configuration_page_lists_every_section() {
+    let page = read(&repo_path("docs/configuration.md"));
     for section in keys().1 {
         assert!(page.contains(&format!("`[{section}]`")), "{section}");
     }
 }
 
-/// What the program itself may say: its sources without their tests, each on one line, with `…` for what is filled in.
+/// Returns the program's sources without tests and comments, with continued strings joined to one line and
+/// format arguments replaced by `…`.
 fn sources() -> String {
     let mut sources = String::new();
-    for file in files(&at("src"), ".rs").into_iter().chain(files(&at("sandbox/src"), ".rs")) {
+    for file in
+        files(&repo_path("src"), ".rs").into_iter().chain(files(&repo_path("sandbox/src"), ".rs"))
+    {
         if file.components().any(|part| part.as_os_str() == "tests") || file.ends_with("tests.rs") {
             continue;
         }
@@ -219,9 +232,9 @@ fn sources() -> String {
         let mut lines = program.lines();
         while let Some(line) = lines.next() {
             let mut line = line.trim_start();
-            // A string that goes on in the next line, or a comment, which says nothing.
-            while let Some(begun) = line.strip_suffix('\\') {
-                sources.push_str(begun);
+            // Joins strings that continue on the next line.
+            while let Some(start) = line.strip_suffix('\\') {
+                sources.push_str(start);
                 line = lines.next().unwrap_or("").trim_start();
             }
             if !line.starts_with("//") {
@@ -230,39 +243,39 @@ fn sources() -> String {
             sources.push('\n');
         }
     }
-    let mut filled = String::new();
+    let mut with_placeholders = String::new();
     let mut rest = sources.as_str();
     while let Some((before, after)) = rest.split_once('{') {
-        filled.push_str(before);
+        with_placeholders.push_str(before);
         match after.split_once('}') {
             Some((inner, after)) if inner.len() < 20 && !inner.contains(['\n', ' ', '"', '{']) => {
-                filled.push('…');
+                with_placeholders.push('…');
                 rest = after;
             }
             _ => {
-                filled.push('{');
+                with_placeholders.push('{');
                 rest = after;
             }
         }
     }
-    filled + rest
+    with_placeholders + rest
 }
 
 #[test]
-fn lines_of_the_log_that_are_explained_are_written_by_the_program() {
-    let (sources, page) = (sources(), read(&at("docs/troubleshooting.md")));
+fn documented_log_lines_exist_in_sources() {
+    let (sources, page) = (sources(), read(&repo_path("docs/troubleshooting.md")));
     let (symptoms, lines) = page.split_once("## By line in the log").expect("two tables");
     let mut count = 0;
     let mut check = |message: &str| {
         count += 1;
-        assert!(sources.contains(message), "nothing says {message:?}");
+        assert!(sources.contains(message), "no source contains {message:?}");
     };
     for row in lines.lines().filter(|line| line.starts_with("| `")) {
         let cell = row.split(" | ").next().unwrap();
-        spans(cell).for_each(&mut check);
+        code_spans(cell).for_each(&mut check);
         quoted(row).for_each(&mut check);
     }
-    // Of the symptoms, what clients are told, and lines of the log. Quotation marks are for nothing else there.
+    // In the table of symptoms, quotation marks are used only for client responses and log lines.
     let rows = symptoms.lines().filter(|line| line.starts_with("| "));
     rows.flat_map(quoted).for_each(&mut check);
     for level in ["answered", "failed", "refused"] {
@@ -271,31 +284,32 @@ fn lines_of_the_log_that_are_explained_are_written_by_the_program() {
     assert!(count > 50, "{count}");
 }
 
-/// What stands in quotation marks in a line, if it is more than a word.
+/// Returns the quoted texts of a line that have more than two words.
 fn quoted(line: &str) -> impl Iterator<Item = &str> {
     line.split('"').skip(1).step_by(2).filter(|text| text.split(' ').count() > 2)
 }
 
 #[test]
-fn metrics_that_are_named_are_those_that_are_exported() {
-    let sources = read(&at("src/metrics.rs")) + &read(&at("src/operations/gauges.rs"));
+fn documented_metrics_are_exported() {
+    let sources =
+        read(&repo_path("src/metrics.rs")) + &read(&repo_path("src/operations/gauges.rs"));
     let mut count = 0;
     for (page, text) in pages() {
-        for name in prose(&text).flat_map(spans) {
+        for name in prose(&text).flat_map(code_spans) {
             if !name.starts_with("mcs_") && !name.starts_with("process_") {
                 continue;
             }
             count += 1;
             let bare = name.strip_prefix("mcs_").unwrap_or(name).trim_end_matches("_total");
-            let is_there = sources.contains(&format!("\"{bare}\""))
+            let is_exported = sources.contains(&format!("\"{bare}\""))
                 || sources.contains(&format!("\"{name}\""));
-            assert!(is_there, "{}: {name} is no metric", page.display());
+            assert!(is_exported, "{}: {name} is not a metric", page.display());
         }
     }
     assert!(count > 4, "{count}");
 }
 
-/// A size as `default.toml` writes it, in MiB.
+/// Returns a size from `default.toml` in MiB.
 fn mebibytes(default: &Table, path: &str) -> u64 {
     let (section, key) = path.rsplit_once('.').unwrap();
     let table = section.split('.').fold(default, |table, name| table[name].as_table().unwrap());
@@ -308,25 +322,27 @@ fn mebibytes(default: &Table, path: &str) -> u64 {
 }
 
 #[test]
-fn the_figures_of_the_page_on_sizing_come_out_of_the_defaults() {
-    const BASE: u64 = 256;
-    const SCRIPT: u64 = 10;
-    let page = read(&at("docs/sizing.md"));
-    let default: Table = read(&at("config/default.toml")).parse().expect("TOML");
-    let of = |path| mebibytes(&default, path);
+fn sizing_page_figures_match_defaults() {
+    // Both in MiB, as stated on the page.
+    const BASE_MEMORY: u64 = 256;
+    const SCRIPT_MEMORY: u64 = 10;
+    let page = read(&repo_path("docs/sizing.md"));
+    let default: Table = read(&repo_path("config/default.toml")).parse().expect("TOML");
+    let default_size = |path| mebibytes(&default, path);
     let workers = u64::try_from(default["scan"]["workers"].as_integer().unwrap()).unwrap();
-    let spool = of("scan.max_spool_size");
-    let with = |spool, disk| {
-        BASE + of("result_cache.max_total_size") + workers + spool + 4 * (disk + SCRIPT)
+    let spool = default_size("scan.max_spool_size");
+    let total = |spool, disk| {
+        let cache = default_size("result_cache.max_total_size");
+        BASE_MEMORY + cache + workers + spool + 4 * (disk + SCRIPT_MEMORY)
     };
     let gibibytes = |mebibytes: u64| {
         let tenths = (mebibytes * 10 + 512) / 1024;
         format!("{}.{} GiB", tenths / 10, tenths % 10)
     };
-    let all = gibibytes(with(spool, of("sandbox.limits.disk")));
-    assert!(page.contains(&format!("= {all}\nat the very worst")), "{all}");
-    let less = gibibytes(with(1024, 128));
-    assert!(page.contains(&format!("which makes {less}.")), "{less}");
-    let fit = spool * 95 / 100 / (2 * of("download.max_size"));
+    let worst_case = gibibytes(total(spool, default_size("sandbox.limits.disk")));
+    assert!(page.contains(&format!("= {worst_case}\nat the very worst")), "{worst_case}");
+    let reduced = gibibytes(total(1024, 128));
+    assert!(page.contains(&format!("which makes {reduced}.")), "{reduced}");
+    let fit = spool * 95 / 100 / (2 * default_size("download.max_size"));
     assert!(page.contains(&format!("; {fit} with the defaults")), "{fit}");
 }

@@ -1,94 +1,102 @@
-//! Contents that need a password, by each value of `scan.on_encrypted`.
+//! Handling of contents that need a password, for each value of `scan.on_encrypted`.
 
-use crate::harness::{Attachment, Builder, Homeserver, Scanner, eicar};
+use crate::harness::{Attachment, MockHomeserver, ScannerBuilder, ScannerProcess, eicar};
 
-const ZIP: &[u8] = include_bytes!("../../fuzz/corpus/encrypted/encrypted.zip");
-const DOCUMENT: &[u8] = include_bytes!("../../fuzz/corpus/encrypted/encrypted.docx");
-const PLAIN: &[u8] = include_bytes!("../../fuzz/corpus/encrypted/plain.zip");
+const ENCRYPTED_ZIP: &[u8] = include_bytes!("../../fuzz/corpus/encrypted/encrypted.zip");
+const ENCRYPTED_DOCUMENT: &[u8] = include_bytes!("../../fuzz/corpus/encrypted/encrypted.docx");
+const PLAIN_ZIP: &[u8] = include_bytes!("../../fuzz/corpus/encrypted/plain.zip");
 
-/// Refuses what has the EICAR test file in it, and fails where it is told to.
+/// Counts its runs, rejects files that contain the EICAR test string, and fails on files that contain `fail here`.
 const SCRIPT: &str = r#"
 echo run >> "$MARKS/runs"
 if grep -q EICAR-STANDARD "$1"; then echo Eicar; exit 1; fi
 if grep -q "fail here" "$1"; then exit 127; fi
 "#;
 
-async fn scanner(homeserver: &Homeserver, config: &str) -> Scanner {
-    Builder::new(SCRIPT).homeserver(homeserver).config(config).start().await
+async fn start_scanner(homeserver: &MockHomeserver, config: &str) -> ScannerProcess {
+    ScannerBuilder::new(SCRIPT).homeserver(homeserver).config(config).start().await
 }
 
-fn with(zip: &[u8], more: &[u8]) -> Vec<u8> {
-    // Before the archive: it is found behind other bytes.
-    [more, zip].concat()
+/// Puts `prefix` before an archive. A ZIP archive may start after other bytes.
+fn with_prefix(zip: &[u8], prefix: &[u8]) -> Vec<u8> {
+    [prefix, zip].concat()
 }
 
 #[tokio::test]
-async fn by_default_they_are_refused() {
-    let homeserver = Homeserver::start().await;
-    let scanner = scanner(&homeserver, "").await;
-    for (id, bytes, what) in [("zip", ZIP, "zip"), ("docx", DOCUMENT, "OLE EncryptedPackage")] {
-        let media = homeserver.has_bytes(id, bytes);
-        let info = format!("File not clean. Output: 'encrypted contents ({what})'");
-        scanner.client.get(&format!("/scan/{media}")).await.is_not_clean(&info);
+async fn rejects_encrypted_contents_by_default() {
+    let homeserver = MockHomeserver::start().await;
+    let scanner = start_scanner(&homeserver, "").await;
+    for (id, bytes, format) in
+        [("zip", ENCRYPTED_ZIP, "zip"), ("docx", ENCRYPTED_DOCUMENT, "OLE EncryptedPackage")]
+    {
+        let media = homeserver.add_bytes(id, bytes);
+        let info = format!("File not clean. Output: 'encrypted contents ({format})'");
+        scanner.client.get(&format!("/scan/{media}")).await.assert_not_clean(&info);
         let download = scanner.client.get(&format!("/download/{media}")).await;
-        download.is_error(403, "MCS_MEDIA_NOT_CLEAN");
+        download.assert_error(403, "MCS_MEDIA_NOT_CLEAN");
         assert_eq!(download.json()["info"], info);
     }
-    assert_eq!(scanner.place.marks("runs"), 2, "the verdicts are remembered");
-    let media = homeserver.has_bytes("plain", PLAIN);
-    scanner.client.get(&format!("/download/{media}")).await.is_media(PLAIN);
+    assert_eq!(
+        scanner.dir.mark_count("runs"),
+        2,
+        "expected one scan per file, with cached verdicts"
+    );
+    let media = homeserver.add_bytes("plain", PLAIN_ZIP);
+    scanner.client.get(&format!("/download/{media}")).await.assert_media(PLAIN_ZIP);
 }
 
 #[tokio::test]
-async fn by_fail_the_answer_is_a_final_error_on_every_route() {
-    let homeserver = Homeserver::start().await;
-    let scanner =
-        scanner(&homeserver, "scan.on_encrypted = \"fail\"\nresult_cache.failure_ttl = \"1h\"")
-            .await;
-    let media = homeserver.has_bytes("zip", ZIP);
+async fn on_encrypted_fail_returns_422_on_every_route() {
+    let homeserver = MockHomeserver::start().await;
+    let scanner = start_scanner(
+        &homeserver,
+        "scan.on_encrypted = \"fail\"\nresult_cache.failure_ttl = \"1h\"",
+    )
+    .await;
+    let media = homeserver.add_bytes("zip", ENCRYPTED_ZIP);
     for route in ["scan", "download", "thumbnail"] {
         let query = if route == "thumbnail" { "?width=1" } else { "" };
-        let reply = scanner.client.get(&format!("/{route}/{media}{query}")).await;
-        reply.is_error(422, "M_UNKNOWN");
+        let response = scanner.client.get(&format!("/{route}/{media}{query}")).await;
+        response.assert_error(422, "M_UNKNOWN");
         let info = "The contents need a password and could not be examined";
-        assert_eq!(reply.json()["info"], info);
+        assert_eq!(response.json()["info"], info);
     }
-    let attachment = Attachment::encrypt(ZIP, 1);
-    let sealed = homeserver.has_bytes("sealed", attachment.ciphertext.clone());
+    let attachment = Attachment::encrypt(ENCRYPTED_ZIP, 1);
+    let sealed = homeserver.add_bytes("sealed", attachment.ciphertext.clone());
     let body = attachment.body(&format!("mxc://{sealed}"));
     for route in ["/scan_encrypted", "/download_encrypted"] {
-        scanner.client.post(route, &body).await.is_error(422, "M_UNKNOWN");
+        scanner.client.post(route, &body).await.assert_error(422, "M_UNKNOWN");
     }
-    assert_eq!(scanner.place.marks("runs"), 1, "failures are remembered by content");
+    assert_eq!(scanner.dir.mark_count("runs"), 1, "failures must be cached by content");
 }
 
 #[tokio::test]
-async fn by_pass_the_engines_decide() {
-    let homeserver = Homeserver::start().await;
-    let scanner = scanner(&homeserver, "scan.on_encrypted = \"pass\"").await;
-    let media = homeserver.has_bytes("zip", ZIP);
-    scanner.client.get(&format!("/scan/{media}")).await.is_clean();
-    scanner.client.get(&format!("/download/{media}")).await.is_media(ZIP);
-    let media = homeserver.has_bytes("failing", with(ZIP, b"fail here"));
-    scanner.client.get(&format!("/scan/{media}")).await.is_error(500, "M_UNKNOWN");
+async fn on_encrypted_pass_returns_verdict_of_engines() {
+    let homeserver = MockHomeserver::start().await;
+    let scanner = start_scanner(&homeserver, "scan.on_encrypted = \"pass\"").await;
+    let media = homeserver.add_bytes("zip", ENCRYPTED_ZIP);
+    scanner.client.get(&format!("/scan/{media}")).await.assert_clean();
+    scanner.client.get(&format!("/download/{media}")).await.assert_media(ENCRYPTED_ZIP);
+    let media = homeserver.add_bytes("failing", with_prefix(ENCRYPTED_ZIP, b"fail here"));
+    scanner.client.get(&format!("/scan/{media}")).await.assert_error(500, "M_UNKNOWN");
 }
 
 #[tokio::test]
-async fn an_infection_outweighs_them_and_they_outweigh_a_failure() {
-    let homeserver = Homeserver::start().await;
-    let refused = "File not clean. Output: 'encrypted contents (zip)'";
+async fn infection_takes_precedence_over_encryption_and_encryption_over_failure() {
+    let homeserver = MockHomeserver::start().await;
+    let encrypted = "File not clean. Output: 'encrypted contents (zip)'";
     for setting in ["refuse", "fail", "pass"] {
         let config = format!("scan.on_encrypted = {setting:?}");
-        let scanner = scanner(&homeserver, &config).await;
-        let media = homeserver.has_bytes("infected", with(ZIP, &eicar()));
-        let found = "File not clean. Output: 'Eicar'";
-        scanner.client.get(&format!("/scan/{media}")).await.is_not_clean(found);
-        let media = homeserver.has_bytes("failing", with(ZIP, b"fail here"));
-        let reply = scanner.client.get(&format!("/scan/{media}")).await;
+        let scanner = start_scanner(&homeserver, &config).await;
+        let media = homeserver.add_bytes("infected", with_prefix(ENCRYPTED_ZIP, &eicar()));
+        let infected = "File not clean. Output: 'Eicar'";
+        scanner.client.get(&format!("/scan/{media}")).await.assert_not_clean(infected);
+        let media = homeserver.add_bytes("failing", with_prefix(ENCRYPTED_ZIP, b"fail here"));
+        let response = scanner.client.get(&format!("/scan/{media}")).await;
         match setting {
-            "refuse" => reply.is_not_clean(refused),
-            "fail" => reply.is_error(422, "M_UNKNOWN"),
-            _ => reply.is_error(500, "M_UNKNOWN"),
+            "refuse" => response.assert_not_clean(encrypted),
+            "fail" => response.assert_error(422, "M_UNKNOWN"),
+            _ => response.assert_error(500, "M_UNKNOWN"),
         }
     }
 }

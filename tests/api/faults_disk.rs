@@ -1,201 +1,210 @@
-//! The disk is full, its budget is used up, or it has gone: an answer, and nothing left behind.
+//! Disk faults: full disk, exhausted spool budget, missing temporary directory. Each request gets a
+//! response, and no files remain.
 
 use std::{fs, path::PathBuf, time::Duration};
 
 use crate::harness::{
-    Builder, Caller, Homeserver, Media, Scanner,
+    MockHomeserver, MockMedia, RawClient, ScannerBuilder, ScannerProcess,
     homeserver::{Gate, TOKEN},
-    noise, png,
-    scanner::{as_root, entries},
-    skipped, until,
+    noise, png, report_skipped,
+    scanner::{is_root, list_dir},
+    wait_until,
 };
 
 const CLEAN: &str = r#"echo run >> "$MARKS/runs""#;
 
-/// Holds a job for as long as a test likes: its media says so.
-const HOLDS: &str = r#"
+/// Blocks on a FIFO if the file contains `HOLD`.
+const BLOCKS_ON_HOLD: &str = r#"
     echo run >> "$MARKS/runs"
     if grep -q HOLD "$1"; then read go < "$MARKS/go"; fi
 "#;
 
-fn held(length: usize) -> Vec<u8> {
+/// Content on which [`BLOCKS_ON_HOLD`] blocks.
+fn blocking_content(length: usize) -> Vec<u8> {
     [b"HOLD", noise(1, length - 4).as_slice()].concat()
 }
 
-/// The jobs of a scanner that has a temporary directory of its own, which this process cannot see.
-fn jobs_inside(scanner: &Scanner) -> Vec<PathBuf> {
-    let temp = scanner.place.path("temp");
-    let seen = format!("/proc/{}/root{}", scanner.pid(), temp.display());
-    let runs = entries(seen.as_ref());
-    assert_eq!(runs.len(), 1, "the server's own directory: {runs:?}");
-    runs.iter().flat_map(|run| entries(run)).collect()
+/// Lists job directories of a scanner whose temporary directory is mounted in its own mount namespace.
+fn jobs_in_mount_namespace(scanner: &ScannerProcess) -> Vec<PathBuf> {
+    let temp = scanner.dir.path("temp");
+    let path = format!("/proc/{}/root{}", scanner.pid(), temp.display());
+    let runs = list_dir(path.as_ref());
+    assert_eq!(runs.len(), 1, "expected only this server's directory: {runs:?}");
+    runs.iter().flat_map(|run| list_dir(run)).collect()
 }
 
 #[tokio::test]
-async fn a_full_disk_is_a_failure_and_leaves_nothing() {
-    if !as_root() {
-        skipped("a_full_disk_is_a_failure_and_leaves_nothing", "only root mounts a disk");
+async fn returns_500_on_full_disk_and_removes_files() {
+    if !is_root() {
+        report_skipped("returns_500_on_full_disk_and_removes_files", "only root mounts a disk");
         return;
     }
-    let homeserver = Homeserver::start().await;
-    let builder = Builder::new(CLEAN).homeserver(&homeserver);
-    let temp = builder.place().path("temp");
-    // Without CAP_SYS_ADMIN there are no namespaces, in which a media would lie in memory instead.
+    let homeserver = MockHomeserver::start().await;
+    let builder = ScannerBuilder::new(CLEAN).homeserver(&homeserver);
+    let temp = builder.dir().path("temp");
+    // Without CAP_SYS_ADMIN there are no namespaces. With namespaces, the job's files would be in memory instead.
     let mount = format!(
         "mount -t tmpfs -o size=1500k,mode=0755 small {} && \
          exec setpriv --bounding-set=-sys_admin --inh-caps=-sys_admin \"$@\"",
         temp.display()
     );
     let wrapper = ["unshare", "-m", "--propagation", "private", "sh", "-c", &mount, "sh"];
-    let scanner = builder.inside(&wrapper).start().await;
-    let unannounced = Media::new("image/png", "").dripping(vec![7; 100_000], 30, Duration::ZERO);
+    let scanner = builder.wrapped_by(&wrapper).start().await;
+    let without_length =
+        MockMedia::new("image/png", "").dripping(vec![7; 100_000], 30, Duration::ZERO);
     let attachment = crate::harness::Attachment::encrypt(&noise(3, 3_000_000), 3);
-    let encrypted = homeserver.has_bytes("encrypted", attachment.ciphertext.clone());
+    let encrypted = homeserver.add_bytes("encrypted", attachment.ciphertext.clone());
 
     for media in [
-        homeserver.has_bytes("large", noise(1, 3_000_000)),
-        homeserver.has("unannounced", unannounced),
+        homeserver.add_bytes("large", noise(1, 3_000_000)),
+        homeserver.add_media("without_length", without_length),
     ] {
         for route in ["scan", "download"] {
-            let reply = scanner.client.get(&format!("/{route}/{media}")).await;
-            reply.is_error(500, "M_UNKNOWN");
-            until("the disk is empty again", || jobs_inside(&scanner).is_empty()).await;
+            let response = scanner.client.get(&format!("/{route}/{media}")).await;
+            response.assert_error(500, "M_UNKNOWN");
+            wait_until("job directories are removed", || {
+                jobs_in_mount_namespace(&scanner).is_empty()
+            })
+            .await;
         }
     }
     let body = attachment.body(&format!("mxc://{encrypted}"));
-    scanner.client.post("/download_encrypted", &body).await.is_error(500, "M_UNKNOWN");
-    assert_eq!(scanner.place.marks("runs"), 0, "half a file was scanned");
-    // What fits passes, since nothing of the others is left.
+    scanner.client.post("/download_encrypted", &body).await.assert_error(500, "M_UNKNOWN");
+    assert_eq!(scanner.dir.mark_count("runs"), 0, "a partial file was scanned");
+    // Media that fits is accepted, because the disk space of the failed jobs has been freed.
     let small = noise(2, 1_200_000);
-    let media = homeserver.has_bytes("small", small.clone());
-    scanner.client.get(&format!("/download/{media}")).await.is_media(&small);
-    until("the disk is empty again", || jobs_inside(&scanner).is_empty()).await;
-    scanner.idle().await;
+    let media = homeserver.add_bytes("small", small.clone());
+    scanner.client.get(&format!("/download/{media}")).await.assert_media(&small);
+    wait_until("job directories are removed", || jobs_in_mount_namespace(&scanner).is_empty())
+        .await;
+    scanner.wait_until_idle().await;
 }
 
 #[tokio::test]
-async fn a_temporary_directory_that_has_gone_is_a_failure() {
-    let homeserver = Homeserver::start().await;
-    let scanner = Scanner::start(&homeserver, CLEAN).await;
-    // As somebody's cleaning up of old files would.
-    for run in entries(&scanner.place.path("temp")) {
+async fn returns_500_when_temporary_directory_is_missing() {
+    let homeserver = MockHomeserver::start().await;
+    let scanner = ScannerProcess::start(&homeserver, CLEAN).await;
+    // Simulates a cleanup job that deletes old temporary files.
+    for run in list_dir(&scanner.dir.path("temp")) {
         fs::remove_dir_all(run).unwrap();
     }
     for (index, bytes) in [png(), noise(1, 3_000_000)].into_iter().enumerate() {
-        let media = homeserver.has_bytes(&format!("m{index}"), bytes);
+        let media = homeserver.add_bytes(&format!("m{index}"), bytes);
         for route in ["scan", "download"] {
-            let reply = scanner.client.get(&format!("/{route}/{media}")).await;
-            reply.is_error(500, "M_UNKNOWN");
+            let response = scanner.client.get(&format!("/{route}/{media}")).await;
+            response.assert_error(500, "M_UNKNOWN");
         }
     }
-    assert_eq!(scanner.place.marks("runs"), 0);
-    scanner.idle().await;
+    assert_eq!(scanner.dir.mark_count("runs"), 0);
+    scanner.wait_until_idle().await;
 }
 
 #[tokio::test]
-async fn a_spool_that_is_used_up_is_busy_until_a_job_gives_its_share_back() {
-    let homeserver = Homeserver::start().await;
-    let scanner = Builder::new(HOLDS)
+async fn returns_503_when_spool_is_exhausted_until_space_is_freed() {
+    let homeserver = MockHomeserver::start().await;
+    let scanner = ScannerBuilder::new(BLOCKS_ON_HOLD)
         .homeserver(&homeserver)
         .config("download.max_size = 1000000\nscan.max_spool_size = 1500000")
         .config("scan.workers = 8")
         .start()
         .await;
-    scanner.place.make_fifo("go");
-    let first = homeserver.has_bytes("first", held(900_000));
-    let second = homeserver.has_bytes("second", noise(2, 900_000));
-    let pieces = Media::new("image/png", "").dripping(noise(3, 90_000), 10, Duration::ZERO);
-    let unannounced = homeserver.has("third", pieces);
+    scanner.dir.make_fifo("go");
+    let first = homeserver.add_bytes("first", blocking_content(900_000));
+    let second = homeserver.add_bytes("second", noise(2, 900_000));
+    let chunked = MockMedia::new("image/png", "").dripping(noise(3, 90_000), 10, Duration::ZERO);
+    let without_length = homeserver.add_media("third", chunked);
     let client = scanner.client.clone();
     let path = format!("/scan/{first}");
     let waiting = tokio::spawn(async move { client.get(&path).await });
-    until("the first is scanned", || scanner.place.marks("runs") == 1).await;
+    wait_until("first scan has started", || scanner.dir.mark_count("runs") == 1).await;
 
-    for media in [&second, &unannounced] {
-        let reply = scanner.client.get(&format!("/scan/{media}")).await;
-        reply.is_error(503, "M_UNKNOWN");
-        assert!(reply.header("retry-after").parse::<u32>().unwrap() > 0);
+    for media in [&second, &without_length] {
+        let response = scanner.client.get(&format!("/scan/{media}")).await;
+        response.assert_error(503, "M_UNKNOWN");
+        assert!(response.header("retry-after").parse::<u32>().unwrap() > 0);
     }
-    assert_eq!(scanner.place.marks("runs"), 1);
-    scanner.place.let_go("go").await;
-    waiting.await.unwrap().is_clean();
-    scanner.idle().await;
-    for media in [&second, &unannounced] {
-        scanner.client.get(&format!("/scan/{media}")).await.is_clean();
-        scanner.idle().await;
+    assert_eq!(scanner.dir.mark_count("runs"), 1);
+    scanner.dir.release_fifo("go").await;
+    waiting.await.unwrap().assert_clean();
+    scanner.wait_until_idle().await;
+    for media in [&second, &without_length] {
+        scanner.client.get(&format!("/scan/{media}")).await.assert_clean();
+        scanner.wait_until_idle().await;
     }
 }
 
 #[tokio::test]
-async fn a_client_that_hangs_up_while_it_receives_gives_its_share_of_the_disk_back() {
-    let homeserver = Homeserver::start().await;
-    // Of two copies of the largest media, where the script could rewrite its own.
-    let scanner = Builder::new(CLEAN)
+async fn disconnect_during_download_frees_spool_space() {
+    let homeserver = MockHomeserver::start().await;
+    // Room for two copies of the largest file, which a job needs where the script can modify its copy.
+    let scanner = ScannerBuilder::new(CLEAN)
         .homeserver(&homeserver)
         .config("download.max_size = 20000000\nscan.max_spool_size = 40000000")
         .start()
         .await;
-    // More than sockets hold on their way.
+    // More than the socket buffers hold.
     let large = noise(1, 19_000_000);
-    // With a share lost each time, there would be none left; it may come back after the next one has asked.
-    let end = tokio::time::Instant::now() + crate::harness::PATIENCE;
+    // If a disconnect leaked its share, no space would be left. The share may be freed only after the
+    // next request has been refused.
+    let end = tokio::time::Instant::now() + crate::harness::TEST_TIMEOUT;
     let mut round = 0;
     while round < 4 {
-        assert!(tokio::time::Instant::now() < end, "the disk's budget never comes back");
-        let media = homeserver.has_bytes(&format!("m{round}"), large.clone());
+        assert!(tokio::time::Instant::now() < end, "spool space is not freed");
+        let media = homeserver.add_bytes(&format!("m{round}"), large.clone());
         let path = format!("/download/{media}");
-        let mut caller = Caller::get(&scanner.address, &path, TOKEN).await;
-        if !caller.read(12).await.starts_with(b"HTTP/1.1 503") {
-            caller.read(100_000).await;
+        let mut client = RawClient::get(&scanner.address, &path, TOKEN).await;
+        if !client.read(12).await.starts_with(b"HTTP/1.1 503") {
+            client.read(100_000).await;
             round += 1;
         }
-        caller.hang_up();
+        client.disconnect();
     }
     loop {
-        let reply = scanner.client.get("/download/hs.example/m0").await;
-        if reply.status == 200 {
-            reply.is_media(&large);
+        let response = scanner.client.get("/download/hs.example/m0").await;
+        if response.status == 200 {
+            response.assert_media(&large);
             break;
         }
-        reply.is_error(503, "M_UNKNOWN");
-        assert!(tokio::time::Instant::now() < end, "the disk's budget never comes back");
+        response.assert_error(503, "M_UNKNOWN");
+        assert!(tokio::time::Instant::now() < end, "spool space is not freed");
     }
-    scanner.idle().await;
+    scanner.wait_until_idle().await;
 }
 
 #[tokio::test]
-async fn a_download_that_fails_halfway_gives_its_share_of_the_disk_back() {
-    let homeserver = Homeserver::start().await;
-    let scanner = Builder::new(CLEAN)
+async fn failed_download_frees_spool_space() {
+    let homeserver = MockHomeserver::start().await;
+    let scanner = ScannerBuilder::new(CLEAN)
         .homeserver(&homeserver)
         .config("download.max_size = 1000000\nscan.max_spool_size = 1000000")
         .start()
         .await;
     for round in 0..5 {
-        let cut = Media::new("image/png", "").cut_short(900_000, noise(round, 400_000));
-        let media = homeserver.has(&format!("cut{round}"), cut);
-        let reply = scanner.client.get(&format!("/scan/{media}")).await;
-        reply.is_error(502, "MCS_MEDIA_REQUEST_FAILED");
-        scanner.idle().await;
+        let truncated = MockMedia::new("image/png", "").truncated(900_000, noise(round, 400_000));
+        let media = homeserver.add_media(&format!("cut{round}"), truncated);
+        let response = scanner.client.get(&format!("/scan/{media}")).await;
+        response.assert_error(502, "MCS_MEDIA_REQUEST_FAILED");
+        scanner.wait_until_idle().await;
     }
-    let media = homeserver.has_bytes("whole", noise(9, 1_000_000));
-    scanner.client.get(&format!("/scan/{media}")).await.is_clean();
-    scanner.idle().await;
+    let media = homeserver.add_bytes("whole", noise(9, 1_000_000));
+    scanner.client.get(&format!("/scan/{media}")).await.assert_clean();
+    scanner.wait_until_idle().await;
 }
 
 #[tokio::test]
-async fn nothing_of_a_media_is_on_the_disk_once_it_is_answered() {
-    let homeserver = Homeserver::start().await;
+async fn creates_job_on_first_data_and_removes_it_before_response_ends() {
+    let homeserver = MockHomeserver::start().await;
     let gate = Gate::default();
-    let scanner = Scanner::start(&homeserver, CLEAN).await;
-    let media = homeserver.has("m", Media::new("image/png", noise(1, 2_000_000)).behind(&gate));
+    let scanner = ScannerProcess::start(&homeserver, CLEAN).await;
+    let media =
+        homeserver.add_media("m", MockMedia::new("image/png", noise(1, 2_000_000)).gated_by(&gate));
     let path = format!("/download/{media}");
-    let mut caller = Caller::get(&scanner.address, &path, TOKEN).await;
-    homeserver.was_asked(1).await;
-    assert_eq!(scanner.helpers(), 0, "a job before there is anything to put in it");
+    let mut client = RawClient::get(&scanner.address, &path, TOKEN).await;
+    homeserver.wait_for_requests(1).await;
+    assert_eq!(scanner.helper_count(), 0, "created a job before any data arrived");
     gate.open();
-    caller.read(1000).await;
-    // The rest is still being served, from a file without a name.
-    scanner.idle().await;
-    caller.read(2_000_000 - 1000).await;
+    client.read(1000).await;
+    // The rest of the body is served from an unlinked file.
+    scanner.wait_until_idle().await;
+    client.read(2_000_000 - 1000).await;
 }

@@ -1,33 +1,33 @@
-//! What a scan script can do wrong, by accident or because it was taken over: only exit code 0 of a
-//! finished script makes media clean, a failure is no verdict, and nothing is left behind.
+//! Faulty and compromised scan scripts. Media is clean only if the script exits with code 0, a failure
+//! is no verdict, and no files or processes remain.
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
-use crate::harness::{Builder, Homeserver, Scanner, eicar, noise, png};
+use crate::harness::{MockHomeserver, ScannerBuilder, ScannerProcess, eicar, noise, png};
 
-/// Failures are forgotten at once, so that each request runs the script.
-const FORGETFUL: &str = r#"result_cache.failure_ttl = "0s""#;
+/// Does not cache failures, so that each request runs the script.
+const NO_FAILURE_CACHE: &str = r#"result_cache.failure_ttl = "0s""#;
 
-async fn with(homeserver: &Homeserver, script: &str, config: &str) -> Scanner {
-    Builder::new(script).homeserver(homeserver).config(config).start().await
+async fn start_scanner(homeserver: &MockHomeserver, script: &str, config: &str) -> ScannerProcess {
+    ScannerBuilder::new(script).homeserver(homeserver).config(config).start().await
 }
 
-/// Media are given out neither as clean nor as infected.
-async fn fails(scanner: &Scanner, media: &str) {
+/// Asserts that the media is reported neither as clean nor as infected, and that the error exposes no paths.
+async fn assert_scan_fails(scanner: &ScannerProcess, media: &str) {
     for route in ["scan", "download"] {
-        let reply = scanner.client.get(&format!("/{route}/{media}")).await;
-        reply.is_error(500, "M_UNKNOWN");
-        let info = reply.json()["info"].as_str().unwrap().to_owned();
+        let response = scanner.client.get(&format!("/{route}/{media}")).await;
+        response.assert_error(500, "M_UNKNOWN");
+        let info = response.json()["info"].as_str().unwrap().to_owned();
         assert!(!info.contains('/') && !info.contains("script.sh"), "{info}");
     }
-    scanner.idle().await;
+    scanner.wait_until_idle().await;
 }
 
 #[tokio::test]
-async fn a_script_that_cannot_be_started_is_a_failure_until_it_can() {
-    let homeserver = Homeserver::start().await;
-    let scanner = with(&homeserver, "exit 0", FORGETFUL).await;
-    let script = scanner.place.path("script.sh");
+async fn returns_500_while_script_cannot_be_started() {
+    let homeserver = MockHomeserver::start().await;
+    let scanner = start_scanner(&homeserver, "exit 0", NO_FAILURE_CACHE).await;
+    let script = scanner.dir.path("script.sh");
 
     let breakages: [(&str, &dyn Fn()); 7] = [
         ("deleted", &|| fs::remove_file(&script).unwrap()),
@@ -39,93 +39,94 @@ async fn a_script_that_cannot_be_started_is_a_failure_until_it_can() {
             fs::set_permissions(&script, fs::Permissions::from_mode(0o644)).unwrap();
         }),
         ("without its interpreter", &|| {
-            scanner.place.write_executable("script.sh", "#!/nonexistent/sh\nexit 0\n");
+            scanner.dir.write_executable("script.sh", "#!/nonexistent/sh\nexit 0\n");
         }),
         ("without any interpreter", &|| {
-            scanner.place.write_executable("script.sh", "exit 0\n");
+            scanner.dir.write_executable("script.sh", "exit 0\n");
         }),
-        // A shell would run it, and end with 0.
+        // A shell would run this successfully.
         ("empty", &|| {
-            scanner.place.write_executable("script.sh", "");
+            scanner.dir.write_executable("script.sh", "");
         }),
         ("a link to itself", &|| {
             fs::remove_file(&script).unwrap();
             std::os::unix::fs::symlink(&script, &script).unwrap();
         }),
     ];
-    for (what, break_it) in breakages {
-        eprintln!("{what}");
-        let media = homeserver.has_bytes(&what.replace(' ', "_"), what);
-        break_it();
-        fails(&scanner, &media).await;
+    for (name, break_script) in breakages {
+        eprintln!("{name}");
+        let media = homeserver.add_bytes(&name.replace(' ', "_"), name);
+        break_script();
+        assert_scan_fails(&scanner, &media).await;
         if script.is_dir() {
             fs::remove_dir(&script).unwrap();
         }
-        scanner.place.write_script("script.sh", "exit 0");
-        scanner.client.get(&format!("/scan/{media}")).await.is_clean();
+        scanner.dir.write_script("script.sh", "exit 0");
+        scanner.client.get(&format!("/scan/{media}")).await.assert_clean();
     }
 }
 
 #[tokio::test]
-async fn a_script_that_hangs_is_killed_and_no_word_on_the_media() {
-    let homeserver = Homeserver::start().await;
+async fn kills_hanging_script_and_returns_500() {
+    let homeserver = MockHomeserver::start().await;
     let script = r#"
         echo run >> "$MARKS/runs"
         trap '' TERM INT HUP
         if [ -e "$MARKS/quick" ]; then exit 0; fi
         sleep 1000; sleep 1000
     "#;
-    // Ample for a script that ends by itself.
-    let config = format!("{FORGETFUL}\nscan.timeout = \"2s\"");
-    let scanner = with(&homeserver, script, &config).await;
-    let media = homeserver.has_bytes("abc", png());
+    // Long enough for a script that exits by itself.
+    let config = format!("{NO_FAILURE_CACHE}\nscan.timeout = \"2s\"");
+    let scanner = start_scanner(&homeserver, script, &config).await;
+    let media = homeserver.add_bytes("abc", png());
 
-    fails(&scanner, &media).await;
-    assert_eq!(scanner.place.marks("runs"), 2, "each of two requests tried it");
-    fs::write(scanner.place.path("marks/quick"), "").unwrap();
-    scanner.client.get(&format!("/download/{media}")).await.is_media(&png());
-    scanner.idle().await;
+    assert_scan_fails(&scanner, &media).await;
+    assert_eq!(scanner.dir.mark_count("runs"), 2, "expected one run for each of two requests");
+    fs::write(scanner.dir.path("marks/quick"), "").unwrap();
+    scanner.client.get(&format!("/download/{media}")).await.assert_media(&png());
+    scanner.wait_until_idle().await;
 }
 
 #[tokio::test]
-async fn a_failure_is_remembered_for_a_while_and_not_tried_again_and_again() {
-    let homeserver = Homeserver::start().await;
+async fn caches_failure_for_failure_ttl() {
+    let homeserver = MockHomeserver::start().await;
     let script = r#"echo run >> "$MARKS/runs"; kill -9 $$"#;
     let config = r#"result_cache.failure_ttl = "1h""#;
-    let scanner = with(&homeserver, script, config).await;
-    let media = homeserver.has_bytes("abc", png());
-    let same_bytes = homeserver.has_bytes("def", png());
+    let scanner = start_scanner(&homeserver, script, config).await;
+    let media = homeserver.add_bytes("abc", png());
+    let same_bytes = homeserver.add_bytes("def", png());
 
     for media in [&media, &media, &same_bytes] {
-        fails(&scanner, media).await;
+        assert_scan_fails(&scanner, media).await;
     }
-    assert_eq!(scanner.place.marks("runs"), 1);
+    assert_eq!(scanner.dir.mark_count("runs"), 1);
 }
 
 #[tokio::test]
-async fn a_scan_that_took_a_jobs_whole_time_is_not_tried_again_at_once() {
-    let homeserver = Homeserver::start().await;
+async fn caches_scan_that_exceeded_deadline() {
+    let homeserver = MockHomeserver::start().await;
     let script = r#"echo run >> "$MARKS/runs"; read line < "$MARKS/gate""#;
-    // Half of it is ample for all that comes before the scan.
+    // Half of the deadline is long enough for everything that precedes the scan.
     let config = "scan.deadline = \"5s\"\nresult_cache.failure_ttl = \"1h\"";
-    let scanner = with(&homeserver, script, config).await;
-    scanner.place.make_fifo("gate");
-    let media = homeserver.has_bytes("abc", png());
+    let scanner = start_scanner(&homeserver, script, config).await;
+    scanner.dir.make_fifo("gate");
+    let media = homeserver.add_bytes("abc", png());
 
     for _ in 0..2 {
-        fails(&scanner, &media).await;
+        assert_scan_fails(&scanner, &media).await;
     }
-    assert_eq!(scanner.place.marks("runs"), 1);
+    assert_eq!(scanner.dir.mark_count("runs"), 1);
 }
 
 #[tokio::test]
-async fn an_exit_code_is_a_verdict_unless_it_is_a_failure_and_a_signal_never_is() {
-    let homeserver = Homeserver::start().await;
-    let config = format!("{FORGETFUL}\nscan.failure_exit_codes = [2, 126, 127]");
-    // What the script does lies in the media.
-    let scanner = with(&homeserver, r#". "$1""#, &config).await;
-    let does =
-        |index: usize, what: &str| homeserver.has_bytes(&format!("do{index}"), what.to_owned());
+async fn exit_codes_are_verdicts_except_failure_codes_and_signals() {
+    let homeserver = MockHomeserver::start().await;
+    let config = format!("{NO_FAILURE_CACHE}\nscan.failure_exit_codes = [2, 126, 127]");
+    // The script executes the media as shell code.
+    let scanner = start_scanner(&homeserver, r#". "$1""#, &config).await;
+    let add_script = |index: usize, content: &str| {
+        homeserver.add_bytes(&format!("do{index}"), content.to_owned())
+    };
 
     let failures = [
         "exit 2",
@@ -138,64 +139,64 @@ async fn an_exit_code_is_a_verdict_unless_it_is_a_failure_and_a_signal_never_is(
         "no-such-program-at-all",
         "exec /nonexistent/scanner",
         "/etc/passwd",
-        // Though somebody else of its group says 0.
+        // Another process of the group exits with 0.
         "(exit 0) & kill -9 $$",
     ];
     for (index, failure) in failures.into_iter().enumerate() {
         eprintln!("{failure}");
-        fails(&scanner, &does(index, failure)).await;
+        assert_scan_fails(&scanner, &add_script(index, failure)).await;
     }
-    for (index, refusal) in ["exit 1", "exit 3", "exit 128", "exit 255"].iter().enumerate() {
-        let media = does(100 + index, refusal);
-        let reply = scanner.client.get(&format!("/scan/{media}")).await;
-        reply.is_not_clean("File not clean (no output)");
-        let reply = scanner.client.get(&format!("/download/{media}")).await;
-        reply.is_error(403, "MCS_MEDIA_NOT_CLEAN");
+    for (index, not_clean) in ["exit 1", "exit 3", "exit 128", "exit 255"].iter().enumerate() {
+        let media = add_script(100 + index, not_clean);
+        let response = scanner.client.get(&format!("/scan/{media}")).await;
+        response.assert_not_clean("File not clean (no output)");
+        let response = scanner.client.get(&format!("/download/{media}")).await;
+        response.assert_error(403, "MCS_MEDIA_NOT_CLEAN");
     }
-    // Its streams are its own to close, and its input is at its end.
+    // A script may close its standard streams, and its standard input is empty.
     for (index, clean) in
         ["exit 0", "exec >&- 2>&- <&-; exit 0", "cat; read x; exit 0"].iter().enumerate()
     {
-        let media = does(200 + index, clean);
-        scanner.client.get(&format!("/scan/{media}")).await.is_clean();
+        let media = add_script(200 + index, clean);
+        scanner.client.get(&format!("/scan/{media}")).await.assert_clean();
     }
-    scanner.idle().await;
+    scanner.wait_until_idle().await;
 }
 
 #[tokio::test]
-async fn a_gigabyte_of_output_takes_no_memory_and_changes_no_verdict() {
-    let homeserver = Homeserver::start().await;
+async fn discards_output_above_limit_without_buffering_it() {
+    let homeserver = MockHomeserver::start().await;
     let script = r#"
         head -c 1000000000 /dev/zero | tr '\0' x
         head -c 100000000 /dev/zero >&2
         ! grep -q EICAR "$1"
     "#;
-    let scanner = with(&homeserver, script, r#"scan.max_output_size = "100B""#).await;
-    let clean = homeserver.has_bytes("clean", png());
-    let bad = homeserver.has_bytes("bad", eicar());
+    let scanner = start_scanner(&homeserver, script, r#"scan.max_output_size = "100B""#).await;
+    let clean = homeserver.add_bytes("clean", png());
+    let bad = homeserver.add_bytes("bad", eicar());
     let before = scanner.peak_memory();
 
-    scanner.client.get(&format!("/scan/{clean}")).await.is_clean();
+    scanner.client.get(&format!("/scan/{clean}")).await.assert_clean();
     let info = format!("File not clean. Output: '{}'", "x".repeat(100));
-    scanner.client.get(&format!("/scan/{bad}")).await.is_not_clean(&info);
-    let more = scanner.peak_memory() - before;
-    assert!(more < 20_000_000, "{more} bytes of memory for output");
-    scanner.idle().await;
+    scanner.client.get(&format!("/scan/{bad}")).await.assert_not_clean(&info);
+    let growth = scanner.peak_memory() - before;
+    assert!(growth < 20_000_000, "peak memory grew by {growth} bytes");
+    scanner.wait_until_idle().await;
 }
 
 #[tokio::test]
-async fn output_is_shown_as_plain_text_without_the_jobs_path() {
-    let homeserver = Homeserver::start().await;
+async fn returns_output_as_plain_text_without_job_path() {
+    let homeserver = MockHomeserver::start().await;
     let script = r#"
         printf '\033[31mred\033[0m \007\000\177 \377\376 \302\205 \303\251\n'
         printf '"\\ %s: FOUND in %s\n' "$1" "$PWD"
         exit 1
     "#;
-    let scanner = with(&homeserver, script, "").await;
-    let media = homeserver.has_bytes("bad", eicar());
+    let scanner = start_scanner(&homeserver, script, "").await;
+    let media = homeserver.add_bytes("bad", eicar());
 
-    let reply = scanner.client.get(&format!("/scan/{media}")).await;
-    let json = reply.json();
+    let response = scanner.client.get(&format!("/scan/{media}")).await;
+    let json = response.json();
     let info = json["info"].as_str().unwrap();
     assert_eq!(json["clean"], false);
     assert!(!info.contains(char::is_control), "{info:?}");
@@ -204,16 +205,16 @@ async fn output_is_shown_as_plain_text_without_the_jobs_path() {
         assert!(info.contains(part), "{part:?} in {info:?}");
     }
     let download = scanner.client.get(&format!("/download/{media}")).await;
-    download.is_error(403, "MCS_MEDIA_NOT_CLEAN");
+    download.assert_error(403, "MCS_MEDIA_NOT_CLEAN");
     assert_eq!(download.json()["info"], info);
-    scanner.idle().await;
+    scanner.wait_until_idle().await;
 }
 
 #[tokio::test]
-async fn children_that_a_script_leaves_behind_are_not_waited_for_and_not_left() {
-    let homeserver = Homeserver::start().await;
-    // With the script's output in hand; in the background; away in a session of its own, forked
-    // twice, deaf to signals.
+async fn kills_background_processes_of_script_without_waiting() {
+    let homeserver = MockHomeserver::start().await;
+    // Processes that inherit the script's output, run in the background or in their own session, are
+    // double-forked, or ignore signals.
     let script = r#"
         sleep 1000 &
         setsid sh -c 'trap "" TERM HUP INT; sleep 1000 & sleep 1000' &
@@ -223,17 +224,17 @@ async fn children_that_a_script_leaves_behind_are_not_waited_for_and_not_left() 
         echo printed
         exit 1
     "#;
-    let scanner = with(&homeserver, script, "").await;
-    let media = homeserver.has_bytes("abc", png());
+    let scanner = start_scanner(&homeserver, script, "").await;
+    let media = homeserver.add_bytes("abc", png());
 
-    let reply = scanner.client.get(&format!("/scan/{media}")).await;
-    reply.is_not_clean("File not clean. Output: 'printed'");
-    scanner.idle().await;
+    let response = scanner.client.get(&format!("/scan/{media}")).await;
+    response.assert_not_clean("File not clean. Output: 'printed'");
+    scanner.wait_until_idle().await;
 }
 
 #[tokio::test]
-async fn whatever_a_script_leaves_in_its_directory_is_removed() {
-    let homeserver = Homeserver::start().await;
+async fn removes_all_files_that_script_creates_in_job_directory() {
+    let homeserver = MockHomeserver::start().await;
     let script = r#"
         mkdir -p locked/deep/er "$TMPDIR/a/b"
         : > locked/deep/er/file; chmod 0 locked/deep/er locked/deep locked
@@ -242,18 +243,18 @@ async fn whatever_a_script_leaves_in_its_directory_is_removed() {
         chmod 0 "$TMPDIR" .
         exit 0
     "#;
-    let scanner = with(&homeserver, script, "").await;
-    let media = homeserver.has_bytes("abc", png());
+    let scanner = start_scanner(&homeserver, script, "").await;
+    let media = homeserver.add_bytes("abc", png());
 
-    scanner.client.get(&format!("/download/{media}")).await.is_media(&png());
-    scanner.idle().await;
-    assert!(scanner.place.path("marks").exists(), "nothing else went with it");
+    scanner.client.get(&format!("/download/{media}")).await.assert_media(&png());
+    scanner.wait_until_idle().await;
+    assert!(scanner.dir.path("marks").exists(), "removed a directory outside of the job");
 }
 
 #[tokio::test]
-async fn a_script_that_meddles_with_the_media_changes_nothing_that_is_served() {
-    let homeserver = Homeserver::start().await;
-    for (index, meddling) in [
+async fn serves_original_bytes_when_script_modifies_file() {
+    let homeserver = MockHomeserver::start().await;
+    for (index, modification) in [
         r#"rm -f "$1""#,
         r#"rm -f "$1"; echo other > "$1""#,
         r#"echo other > "$1""#,
@@ -266,12 +267,13 @@ async fn a_script_that_meddles_with_the_media_changes_nothing_that_is_served() {
     .into_iter()
     .enumerate()
     {
-        eprintln!("{meddling}");
-        let scanner = with(&homeserver, &format!("{meddling} 2>/dev/null\nexit 0"), "").await;
+        eprintln!("{modification}");
+        let scanner =
+            start_scanner(&homeserver, &format!("{modification} 2>/dev/null\nexit 0"), "").await;
         for (id, bytes) in [("small", png()), ("large", noise(index as u64, 2_000_000))] {
-            let media = homeserver.has_bytes(&format!("{id}{index}"), bytes.clone());
-            scanner.client.get(&format!("/download/{media}")).await.is_media(&bytes);
+            let media = homeserver.add_bytes(&format!("{id}{index}"), bytes.clone());
+            scanner.client.get(&format!("/download/{media}")).await.assert_media(&bytes);
         }
-        scanner.idle().await;
+        scanner.wait_until_idle().await;
     }
 }

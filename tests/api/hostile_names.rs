@@ -1,14 +1,16 @@
-//! Names that no media can have: none leaves this program, makes a file, or is remembered.
+//! Invalid and malicious media names: none is requested from a homeserver, creates a file, or is cached.
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 
-use crate::harness::{Homeserver, PATIENCE, Scanner, client::PREFIX, homeserver::TOKEN};
+use crate::harness::{
+    MockHomeserver, ScannerProcess, TEST_TIMEOUT, client::PREFIX, homeserver::TOKEN,
+};
 
-/// Sends a path as it is, which no client library would; gives status and body.
-async fn ask(scanner: &Scanner, path: &[u8]) -> (u16, String) {
+/// Sends GET with this unescaped path, which client libraries would reject. Returns status and body.
+async fn get_raw_path(scanner: &ScannerProcess, path: &[u8]) -> (u16, String) {
     let mut stream = TcpStream::connect(&scanner.address).await.unwrap();
     let mut request = [b"GET ", PREFIX.as_bytes(), path].concat();
     request.extend_from_slice(
@@ -18,19 +20,19 @@ async fn ask(scanner: &Scanner, path: &[u8]) -> (u16, String) {
         .as_bytes(),
     );
     stream.write_all(&request).await.unwrap();
-    let mut answer = Vec::new();
-    let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
-    read.expect("an answer in time").unwrap();
-    let answer = String::from_utf8(answer).unwrap();
-    let status = answer.split(' ').nth(1).expect("a status").parse().unwrap();
-    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    let mut response = Vec::new();
+    let read = tokio::time::timeout(TEST_TIMEOUT, stream.read_to_end(&mut response)).await;
+    read.expect("response in time").unwrap();
+    let response = String::from_utf8(response).unwrap();
+    let status = response.split(' ').nth(1).expect("status").parse().unwrap();
+    let body = response.split_once("\r\n\r\n").map_or("", |(_, body)| body);
     (status, body.to_owned())
 }
 
 #[tokio::test]
-async fn a_walk_over_two_hundred_hostile_paths_goes_nowhere() {
-    let homeserver = Homeserver::start().await;
-    let scanner = Scanner::start(&homeserver, r#"echo run >> "$MARKS/runs""#).await;
+async fn rejects_invalid_media_names_without_upstream_request() {
+    let homeserver = MockHomeserver::start().await;
+    let scanner = ScannerProcess::start(&homeserver, r#"echo run >> "$MARKS/runs""#).await;
     let long = "a".repeat(256);
     let servers = [
         "..",
@@ -128,18 +130,18 @@ async fn a_walk_over_two_hundred_hostile_paths_goes_nowhere() {
     }
     assert!(paths.len() >= 200, "{}", paths.len());
     for path in &paths {
-        let (status, body) = ask(&scanner, path.as_bytes()).await;
+        let (status, body) = get_raw_path(&scanner, path.as_bytes()).await;
         if status == 400 && body.is_empty() {
-            // Characters that no request line may have: the HTTP parser's own refusal.
+            // Characters that are invalid in a request line: rejected by the HTTP parser.
             assert!(path.contains(['`', '"', '|']), "{path}");
             continue;
         }
         assert_eq!(status, 404, "{path}: {body}");
         let not_found = body.contains(r#""reason":"M_NOT_FOUND""#);
-        // `.` and `..` are segments to a URL, and so another route.
+        // `.` and `..` are dot segments of the URL path, so the request matches another route.
         assert!(not_found || body.contains("M_UNRECOGNIZED"), "{path}: {body}");
     }
-    // More segments, or fewer, and what is no path at all.
+    // Additional or missing segments, and invalid paths.
     for path in [
         &b"/download/../../../../etc/passwd"[..],
         b"/download//abc",
@@ -149,11 +151,11 @@ async fn a_walk_over_two_hundred_hostile_paths_goes_nowhere() {
         b"/download/\xff/abc",
         b"/..%2f..%2fetc",
     ] {
-        let (status, body) = ask(&scanner, path).await;
-        let shown = String::from_utf8_lossy(path);
-        assert!(matches!(status, 400 | 404), "{shown}: {status} {body}");
+        let (status, body) = get_raw_path(&scanner, path).await;
+        let path = String::from_utf8_lossy(path);
+        assert!(matches!(status, 400 | 404), "{path}: {status} {body}");
     }
-    assert!(homeserver.asked().is_empty(), "{:?}", homeserver.asked());
-    assert_eq!(scanner.place.marks("runs"), 0);
+    assert!(homeserver.requests().is_empty(), "{:?}", homeserver.requests());
+    assert_eq!(scanner.dir.mark_count("runs"), 0);
     assert!(scanner.is_idle());
 }

@@ -1,37 +1,39 @@
-//! What an operator reads: a line for each request. What must never be in it is in `process/secrets`.
+//! Log line for each request. `process/secrets` tests what must never appear in it.
 
 use serde_json::{Value, json};
 
-use crate::harness::{Homeserver, Media, Scanner, client::send, homeserver::TOKEN, png};
+use crate::harness::{
+    MockHomeserver, MockMedia, ScannerProcess, client::send, homeserver::TOKEN, png,
+};
 
-/// The lines that tell of a request's answer.
-fn answers(scanner: &Scanner) -> Vec<Value> {
+/// Log entries of answered requests.
+fn answered_entries(scanner: &ScannerProcess) -> Vec<Value> {
     let log = scanner.log();
     let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
     lines.filter(|line| line["message"] == "answered").collect()
 }
 
 #[tokio::test]
-async fn each_request_is_a_line_with_its_media_verdict_and_durations() {
-    let homeserver = Homeserver::start().await;
-    let scanner = Scanner::start(&homeserver, r#"! grep -q dirty "$1""#).await;
-    let clean = homeserver.has_bytes("clean", png());
-    let dirty = homeserver.has_bytes("dirty", "dirty");
-    let failing = homeserver.has("failing", Media::error(503, ""));
-    scanner.client.get(&format!("/download/{clean}")).await.is_media(&png());
+async fn logs_media_verdict_and_durations_for_each_request() {
+    let homeserver = MockHomeserver::start().await;
+    let scanner = ScannerProcess::start(&homeserver, r#"! grep -q dirty "$1""#).await;
+    let clean = homeserver.add_bytes("clean", png());
+    let dirty = homeserver.add_bytes("dirty", "dirty");
+    let failing = homeserver.add_media("failing", MockMedia::error(503, ""));
+    scanner.client.get(&format!("/download/{clean}")).await.assert_media(&png());
     scanner.client.get(&format!("/scan/{dirty}")).await;
     scanner.client.get(&format!("/thumbnail/{failing}")).await;
-    scanner.client.get(&format!("/download/{clean}")).await.is_media(&png());
+    scanner.client.get(&format!("/download/{clean}")).await.assert_media(&png());
     let head = scanner.client.request(reqwest::Method::HEAD, "/scan/a..b/abc");
     send(head.bearer_auth(TOKEN)).await;
-    scanner.logged("\"answered\"", 5).await;
+    scanner.wait_for_log("\"answered\"", 5).await;
 
-    let lines = answers(&scanner);
+    let lines = answered_entries(&scanner);
     let expected = [
         ("INFO", "GET", "download", 200, json!(format!("mxc://{clean}")), json!("clean")),
         ("INFO", "GET", "scan", 200, json!(format!("mxc://{dirty}")), json!("not_clean")),
         ("INFO", "GET", "thumbnail", 502, json!(format!("mxc://{failing}")), json!(null)),
-        // Nothing was fetched or scanned for it.
+        // Served from the cache.
         ("DEBUG", "GET", "download", 200, json!(format!("mxc://{clean}")), json!("clean")),
         ("INFO", "HEAD", "scan", 404, json!(null), json!(null)),
     ];

@@ -1,4 +1,4 @@
-//! The contract, held against the real program: a homeserver on loopback, real scripts, real files.
+//! Tests the HTTP contract of the real program with a mock homeserver on loopback, real scripts and real files.
 #![allow(
     clippy::allow_attributes,
     clippy::unwrap_used,
@@ -6,22 +6,27 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::too_many_lines,
-    reason = "a panic is how a test fails, in its helpers too; and tables are long"
+    reason = "tests and their helpers fail by panicking, and test tables are long"
 )]
 
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod bodies;
+mod caching;
 mod canary;
+mod conditions;
 mod counter_wrap;
 mod encrypted_contents;
+mod faults_connections;
+mod faults_deadline;
 mod faults_disk;
 mod faults_homeserver;
 mod faults_load;
 mod faults_script;
 mod hostile_names;
 mod log;
-mod remembering;
+mod removal_command;
 mod tokens;
 mod verdicts;
 mod wire;

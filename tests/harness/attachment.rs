@@ -1,5 +1,5 @@
-//! Attachments as clients encrypt them (Matrix specification, "Sending encrypted attachments"), and
-//! request bodies, plain or sealed with Olm's `PkEncryption`.
+//! Encrypted attachments (Matrix specification, "Sending encrypted attachments") and request bodies,
+//! plain or sealed with Olm's `PkEncryption`.
 
 use aes::Aes256;
 use base64::{
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use vodozemac::{Curve25519PublicKey, pk_encryption::PkEncryption};
 
-/// An encrypted media and what opens it.
+/// Encrypted media with its plaintext and key.
 #[derive(Clone, Debug)]
 pub struct Attachment {
     pub ciphertext: Vec<u8>,
@@ -21,7 +21,7 @@ pub struct Attachment {
 }
 
 impl Attachment {
-    /// Encrypts with a key that `seed` names.
+    /// Encrypts with a key derived from `seed`.
     pub fn encrypt(plaintext: &[u8], seed: u8) -> Self {
         let (key, mut iv) = ([seed; 32], [0; 16]);
         iv[..8].fill(seed ^ 0xa5);
@@ -30,7 +30,7 @@ impl Attachment {
         Self { ciphertext, plaintext: plaintext.to_vec(), key, iv }
     }
 
-    /// Encrypts as a client with a 64-bit counter does, which starts `blocks` blocks before its wrap.
+    /// Encrypts like a client with a 64-bit counter. The counter starts `blocks` blocks before it wraps.
     pub fn encrypt_before_wrap(plaintext: &[u8], seed: u8, blocks: u64) -> Self {
         let mut attachment = Self::encrypt(plaintext, seed);
         attachment.iv[8..].copy_from_slice(&(u64::MAX - blocks + 1).to_be_bytes());
@@ -40,7 +40,7 @@ impl Attachment {
         attachment
     }
 
-    /// An attachment with this ciphertext, whose counter starts `blocks` blocks before its wrap.
+    /// Creates an attachment with this ciphertext, whose counter starts `blocks` blocks before it wraps.
     pub fn from_ciphertext(ciphertext: &[u8], seed: u8, blocks: u64) -> Self {
         let keystream = Self::encrypt_before_wrap(&vec![0; ciphertext.len()], seed, blocks);
         let pairs = ciphertext.iter().zip(&keystream.ciphertext);
@@ -48,15 +48,14 @@ impl Attachment {
         Self { ciphertext: ciphertext.to_vec(), plaintext, ..keystream }
     }
 
-    /// The same ciphertext with another key: what a wrong guess looks like. The hash holds, since it
-    /// is the ciphertext's.
+    /// Returns the same ciphertext with a wrong key. The hash still matches because it covers the ciphertext.
     pub fn with_another_key(&self) -> Self {
         let mut other = self.clone();
         other.key[0] ^= 1;
         other
     }
 
-    /// The `EncryptedFile` of a media at `mxc`.
+    /// Returns the `EncryptedFile` object for this attachment at `mxc`.
     pub fn file(&self, mxc: &str) -> Value {
         json!({
             "v": "v2",
@@ -71,13 +70,13 @@ impl Attachment {
         })
     }
 
-    /// A request body in the clear.
+    /// Returns a plain (unsealed) request body.
     pub fn body(&self, mxc: &str) -> Value {
         json!({ "file": self.file(mxc) })
     }
 }
 
-/// Seals a request body for the server's public key.
+/// Seals a request body with the server's public key.
 pub fn seal(public_key: &str, content: &[u8]) -> Value {
     let key = Curve25519PublicKey::from_base64(public_key).expect("a Curve25519 key in base64");
     let sealed = PkEncryption::from_key(key).encrypt(content).expect("sealing works");

@@ -1,5 +1,5 @@
-//! A homeserver on loopback that behaves like Synapse with authenticated media, unless a test says
-//! otherwise, and remembers what it was asked.
+//! Mock homeserver on loopback. Behaves like Synapse with authenticated media by default, and records
+//! the requests that it receives.
 
 use std::{
     collections::HashMap,
@@ -19,231 +19,234 @@ use futures_util::{StreamExt, stream};
 use serde_json::json;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
-/// The token that it knows.
+/// Token that the homeserver accepts.
 pub const TOKEN: &str = "good-token";
 
-/// The name that its media bear.
+/// Server name in the MXC URIs of its media.
 pub const NAME: &str = "hs.example";
 
-/// One homeserver; it stops when dropped.
+/// Running homeserver; stops when dropped.
 #[derive(Debug)]
-pub struct Homeserver {
+pub struct MockHomeserver {
     pub address: SocketAddr,
-    shared: Arc<Shared>,
+    state: Arc<HomeserverState>,
     task: JoinHandle<()>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    media: Mutex<HashMap<String, Media>>,
+struct HomeserverState {
+    media: Mutex<HashMap<String, MockMedia>>,
     tokens: Mutex<Vec<String>>,
-    asked: watch::Sender<Vec<Asked>>,
+    requests: watch::Sender<Vec<RecordedRequest>>,
 }
 
-/// A request that came.
+/// Request that the homeserver received.
 #[derive(Clone, Debug)]
-pub struct Asked {
+pub struct RecordedRequest {
     pub method: Method,
     /// Path and query.
     pub uri: String,
     pub headers: HeaderMap,
 }
 
-/// What it answers for one media.
+/// Response to requests for one media ID.
 #[derive(Clone, Debug)]
-pub struct Media {
+pub struct MockMedia {
     status: StatusCode,
     headers: HeaderMap,
-    content: Content,
+    body: MockBody,
     gate: Option<Gate>,
-    open: bool,
+    without_token: bool,
 }
 
-/// The body of an answer.
+/// Body of a response.
 #[derive(Clone, Debug)]
-enum Content {
-    Whole(Bytes),
-    /// Announces a length, sends these bytes, then closes the connection.
-    CutShort(u64, Bytes),
-    /// Sends these bytes, and then nothing more, for ever.
-    Stalled(Bytes),
-    /// Without a length: this piece, so many times, at this interval.
+enum MockBody {
+    Complete(Bytes),
+    /// Declares a length, sends these bytes, then closes the connection.
+    Truncated(u64, Bytes),
+    /// Sends these bytes, then nothing more, and keeps the connection open.
+    Stalling(Bytes),
+    /// Sends without a declared length: the chunk, the number of chunks, and the interval.
     Dripping(Bytes, usize, Duration),
 }
 
-/// Holds answers back until it is opened.
+/// Delays responses until it is opened.
 #[derive(Clone, Debug)]
 pub struct Gate(Arc<watch::Sender<bool>>);
 
-impl Homeserver {
-    /// One that listens.
+impl MockHomeserver {
+    /// Starts a homeserver on a free port.
     pub async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("an address");
-        let shared = Arc::new(Shared {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let address = listener.local_addr().expect("local address");
+        let state = Arc::new(HomeserverState {
             media: Mutex::default(),
             tokens: Mutex::new(vec![TOKEN.to_owned()]),
-            asked: watch::Sender::default(),
+            requests: watch::Sender::default(),
         });
-        let router = Router::new().fallback(answer).with_state(Arc::clone(&shared));
+        let router = Router::new().fallback(respond).with_state(Arc::clone(&state));
         let task = tokio::spawn(async move {
-            axum::serve(listener, router).await.expect("serving");
+            axum::serve(listener, router).await.expect("serve");
         });
-        Self { address, shared, task }
+        Self { address, state, task }
     }
 
-    /// Its base URL.
+    /// Returns the base URL.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Has a media from now on; gives its name as `server/id`.
-    pub fn has(&self, id: &str, media: Media) -> String {
-        self.shared.media.lock().unwrap().insert(id.to_owned(), media);
+    /// Adds or replaces media. Returns the name as `server/id`.
+    pub fn add_media(&self, id: &str, media: MockMedia) -> String {
+        self.state.media.lock().unwrap().insert(id.to_owned(), media);
         format!("{NAME}/{id}")
     }
 
-    /// Has a media with these bytes, a PNG by its Content-Type.
-    pub fn has_bytes(&self, id: &str, bytes: impl Into<Bytes>) -> String {
-        self.has(id, Media::new("image/png", bytes))
+    /// Adds or replaces media with these bytes and Content-Type `image/png`. Returns the name as `server/id`.
+    pub fn add_bytes(&self, id: &str, bytes: impl Into<Bytes>) -> String {
+        self.add_media(id, MockMedia::new("image/png", bytes))
     }
 
-    /// Deletes, or quarantines, a media.
-    pub fn forgets(&self, id: &str) {
-        self.shared.media.lock().unwrap().remove(id);
+    /// Removes media, like deletion or quarantine.
+    pub fn remove_media(&self, id: &str) {
+        self.state.media.lock().unwrap().remove(id);
     }
 
-    /// Knows another token.
-    pub fn knows(&self, token: &str) {
-        self.shared.tokens.lock().unwrap().push(token.to_owned());
+    /// Accepts an additional token.
+    pub fn add_token(&self, token: &str) {
+        self.state.tokens.lock().unwrap().push(token.to_owned());
     }
 
-    /// A token is logged out.
-    pub fn logs_out(&self, token: &str) {
-        self.shared.tokens.lock().unwrap().retain(|known| known != token);
+    /// Stops accepting a token, like a logout.
+    pub fn revoke_token(&self, token: &str) {
+        self.state.tokens.lock().unwrap().retain(|valid| valid != token);
     }
 
-    /// All requests so far.
-    pub fn asked(&self) -> Vec<Asked> {
-        self.shared.asked.borrow().clone()
+    /// Returns all requests received so far.
+    pub fn requests(&self) -> Vec<RecordedRequest> {
+        self.state.requests.borrow().clone()
     }
 
-    /// How many requests were downloads rather than questions: without `If-None-Match`.
-    pub fn downloads(&self) -> usize {
-        let asked = self.asked();
-        asked.iter().filter(|it| !it.headers.contains_key(header::IF_NONE_MATCH)).count()
+    /// Number of downloads: requests without `If-None-Match`. Requests with it are authorisation checks.
+    pub fn download_count(&self) -> usize {
+        let requests = self.requests();
+        let is_download =
+            |request: &&RecordedRequest| !request.headers.contains_key(header::IF_NONE_MATCH);
+        requests.iter().filter(is_download).count()
     }
 
-    /// Waits until so many requests have come.
-    pub async fn was_asked(&self, times: usize) {
-        let mut asked = self.shared.asked.subscribe();
-        let came = asked.wait_for(|asked| asked.len() >= times);
-        tokio::time::timeout(super::PATIENCE, came).await.expect("a request").expect("alive");
+    /// Waits until at least `count` requests have arrived.
+    pub async fn wait_for_requests(&self, count: usize) {
+        let mut requests = self.state.requests.subscribe();
+        let arrived = requests.wait_for(|requests| requests.len() >= count);
+        let arrived = tokio::time::timeout(super::TEST_TIMEOUT, arrived).await;
+        arrived.expect("timed out waiting for requests").expect("homeserver is running");
     }
 }
 
-impl Drop for Homeserver {
+impl Drop for MockHomeserver {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-impl Media {
-    /// A media as Synapse gives it.
+impl MockMedia {
+    /// Creates media with the response headers that Synapse sends.
     pub fn new(content_type: &str, body: impl Into<Bytes>) -> Self {
         let media = Self {
             status: StatusCode::OK,
             headers: HeaderMap::new(),
-            content: Content::Whole(body.into()),
+            body: MockBody::Complete(body.into()),
             gate: None,
-            open: false,
+            without_token: false,
         };
         media
-            .with("content-type", content_type)
-            .with("etag", "1")
-            .with("set-cookie", "from=upstream")
-            .with("access-control-allow-origin", "https://upstream.example")
+            .with_header("content-type", content_type)
+            .with_header("etag", "1")
+            .with_header("set-cookie", "from=upstream")
+            .with_header("access-control-allow-origin", "https://upstream.example")
     }
 
-    /// An error as Synapse gives it; an empty errcode leaves the body without one.
+    /// Creates an error response in Synapse's format. With an empty `errcode`, the body is an HTML page.
     pub fn error(status: u16, errcode: &str) -> Self {
         let body = match errcode {
             "" => "<html>an error page</html>".to_owned(),
             errcode => json!({ "errcode": errcode, "error": "no" }).to_string(),
         };
-        let media = Self::new("application/json", body).without("etag");
+        let media = Self::new("application/json", body).without_header("etag");
         Self { status: StatusCode::from_u16(status).unwrap(), ..media }
     }
 
-    /// With this header, in place of one of that name.
-    pub fn with(mut self, name: &str, value: &str) -> Self {
+    /// Sets a header, replacing headers of the same name.
+    pub fn with_header(mut self, name: &str, value: &str) -> Self {
         let name: HeaderName = name.parse().unwrap();
         self.headers.insert(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         self
     }
 
-    /// With this header beside others of that name.
-    pub fn with_another(mut self, name: &str, value: &str) -> Self {
+    /// Adds a header and keeps headers of the same name.
+    pub fn with_extra_header(mut self, name: &str, value: &str) -> Self {
         let name: HeaderName = name.parse().unwrap();
         self.headers.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         self
     }
 
-    /// Without this header.
-    pub fn without(mut self, name: &str) -> Self {
+    /// Removes a header.
+    pub fn without_header(mut self, name: &str) -> Self {
         self.headers.remove(name);
         self
     }
 
-    /// Another status.
-    pub fn status(self, status: u16) -> Self {
+    /// Sets the status.
+    pub fn with_status(self, status: u16) -> Self {
         Self { status: StatusCode::from_u16(status).unwrap(), ..self }
     }
 
-    /// Answers once the gate is open.
-    pub fn behind(self, gate: &Gate) -> Self {
+    /// Responds only after the gate has been opened.
+    pub fn gated_by(self, gate: &Gate) -> Self {
         Self { gate: Some(gate.clone()), ..self }
     }
 
-    /// Given by the old routes too, to everybody.
-    pub fn open(self) -> Self {
-        Self { open: true, ..self }
+    /// Also serves this media on the legacy routes, without authentication.
+    pub fn served_without_token(self) -> Self {
+        Self { without_token: true, ..self }
     }
 
-    /// Announces `length` bytes, sends these and breaks off.
-    pub fn cut_short(self, length: u64, sent: impl Into<Bytes>) -> Self {
-        Self { content: Content::CutShort(length, sent.into()), ..self }
+    /// Declares `length` bytes, sends `sent` and closes the connection.
+    pub fn truncated(self, length: u64, sent: impl Into<Bytes>) -> Self {
+        Self { body: MockBody::Truncated(length, sent.into()), ..self }
     }
 
-    /// Sends these bytes and then nothing more.
-    pub fn stalled(self, sent: impl Into<Bytes>) -> Self {
-        Self { content: Content::Stalled(sent.into()), ..self }
+    /// Sends `sent` and then nothing more, without closing the connection.
+    pub fn stalling_after(self, sent: impl Into<Bytes>) -> Self {
+        Self { body: MockBody::Stalling(sent.into()), ..self }
     }
 
-    /// Sends, without a length, this piece again and again.
-    pub fn dripping(self, piece: impl Into<Bytes>, pieces: usize, interval: Duration) -> Self {
-        Self { content: Content::Dripping(piece.into(), pieces, interval), ..self }
+    /// Sends `chunk` `count` times at this interval, without a declared length.
+    pub fn dripping(self, chunk: impl Into<Bytes>, count: usize, interval: Duration) -> Self {
+        Self { body: MockBody::Dripping(chunk.into(), count, interval), ..self }
     }
 
     fn into_response(self) -> Response {
         let mut headers = self.headers;
-        let body = match self.content {
-            Content::Whole(bytes) => Body::from(bytes),
-            Content::CutShort(length, sent) => {
+        let body = match self.body {
+            MockBody::Complete(bytes) => Body::from(bytes),
+            MockBody::Truncated(length, sent) => {
                 headers.insert(header::CONTENT_LENGTH, length.into());
-                let broken = Err(std::io::Error::other("broken off"));
-                Body::from_stream(stream::iter([Ok(sent), broken]))
+                let error = Err(std::io::Error::other("truncated"));
+                Body::from_stream(stream::iter([Ok(sent), error]))
             }
-            Content::Stalled(sent) => {
+            MockBody::Stalling(sent) => {
                 let sent = stream::iter([Ok::<_, std::io::Error>(sent)]);
                 Body::from_stream(sent.chain(stream::pending()))
             }
-            Content::Dripping(piece, pieces, interval) => {
-                Body::from_stream(stream::iter(0..pieces).then(move |_| {
-                    let piece = piece.clone();
+            MockBody::Dripping(chunk, count, interval) => {
+                Body::from_stream(stream::iter(0..count).then(move |_| {
+                    let chunk = chunk.clone();
                     async move {
                         tokio::time::sleep(interval).await;
-                        Ok::<_, std::io::Error>(piece)
+                        Ok::<_, std::io::Error>(chunk)
                     }
                 }))
             }
@@ -259,7 +262,7 @@ impl Default for Gate {
 }
 
 impl Gate {
-    /// Lets everything through, now and later.
+    /// Releases all current and future responses.
     pub fn open(&self) {
         self.0.send_replace(true);
     }
@@ -269,39 +272,39 @@ impl Gate {
     }
 }
 
-async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    let asked = Asked {
+async fn respond(State(state): State<Arc<HomeserverState>>, request: Request) -> Response {
+    let received = RecordedRequest {
         method: request.method().clone(),
         uri: request.uri().to_string(),
         headers: request.headers().clone(),
     };
-    shared.asked.send_modify(|all| all.push(asked.clone()));
+    state.requests.send_modify(|all| all.push(received.clone()));
     let path = request.uri().path();
     let authenticated = path.starts_with("/_matrix/client/v1/media/");
-    let token = asked
+    let token = received
         .headers
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
     if authenticated {
         match token {
-            None => return Media::error(401, "M_MISSING_TOKEN").into_response(),
-            Some(token) if !shared.tokens.lock().unwrap().iter().any(|known| known == token) => {
-                return Media::error(401, "M_UNKNOWN_TOKEN").into_response();
+            None => return MockMedia::error(401, "M_MISSING_TOKEN").into_response(),
+            Some(token) if !state.tokens.lock().unwrap().iter().any(|valid| valid == token) => {
+                return MockMedia::error(401, "M_UNKNOWN_TOKEN").into_response();
             }
             Some(_) => {}
         }
     } else if !path.starts_with("/_matrix/media/") {
-        return Media::error(404, "M_UNRECOGNIZED").into_response();
+        return MockMedia::error(404, "M_UNRECOGNIZED").into_response();
     }
     let id = path.rsplit('/').next().unwrap_or_default();
-    let media = shared.media.lock().unwrap().get(id).cloned();
-    let Some(media) = media.filter(|media| authenticated || media.open) else {
-        return Media::error(404, "M_NOT_FOUND").into_response();
+    let media = state.media.lock().unwrap().get(id).cloned();
+    let Some(media) = media.filter(|media| authenticated || media.without_token) else {
+        return MockMedia::error(404, "M_NOT_FOUND").into_response();
     };
     if let Some(gate) = &media.gate {
         gate.pass().await;
     }
-    let condition = asked.headers.get(header::IF_NONE_MATCH);
+    let condition = received.headers.get(header::IF_NONE_MATCH);
     if media.status == 200 && condition.is_some() && condition == media.headers.get(header::ETAG) {
         return StatusCode::NOT_MODIFIED.into_response();
     }

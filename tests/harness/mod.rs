@@ -1,5 +1,5 @@
-//! What tests need: the real program in a directory of its own, a homeserver on loopback that does
-//! what a test says, and requests written by hand where a client would not send them.
+//! Test harness: the real program in its own directory, a scripted homeserver on loopback, and raw
+//! sockets for requests that no client library sends.
 #![allow(
     dead_code,
     unused_imports,
@@ -14,7 +14,7 @@
     clippy::missing_panics_doc,
     clippy::return_self_not_must_use,
     clippy::allow_attributes,
-    reason = "code for tests: each test binary uses a part of it, and a panic is how it fails"
+    reason = "test code: each test binary uses a part of it, and tests fail by panicking"
 )]
 
 pub mod attachment;
@@ -24,22 +24,22 @@ pub mod raw;
 pub mod scanner;
 
 pub use attachment::Attachment;
-pub use client::{Client, Reply};
-pub use homeserver::{Homeserver, Media};
-pub use raw::{Caller, RawServer, Then};
-pub use scanner::{Builder, Scanner};
+pub use client::{TestClient, TestResponse};
+pub use homeserver::{MockHomeserver, MockMedia};
+pub use raw::{AfterResponse, RawClient, RawServer};
+pub use scanner::{ScannerBuilder, ScannerProcess};
 
 use std::time::Duration;
 
-/// Longer than anything takes that works, on a busy machine. What hangs fails after it.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Time after which a test considers an operation hung. Longer than any working operation takes, even on a busy machine.
+pub const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The EICAR test string, put together here so that no scanner finds it in this checkout.
+/// Returns the EICAR test string, assembled at run time so that no scanner finds it in this checkout.
 pub fn eicar() -> Vec<u8> {
     [r"X5O!P%@AP[4\PZX54(P^)7CC)7}$", "EICAR-STANDARD-ANTIVIRUS-TEST-FILE!$H+H*"].concat().into()
 }
 
-/// A PNG of one pixel.
+/// Returns a PNG of one pixel.
 pub fn png() -> Vec<u8> {
     let parts: [&[u8]; 4] = [
         b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01\x08\x06\0\0\0\x1f\x15\xc4\x89",
@@ -50,12 +50,12 @@ pub fn png() -> Vec<u8> {
     parts.concat()
 }
 
-/// Bytes that look like nothing and are the same at each run; another seed gives other bytes.
+/// Returns pseudo-random bytes that match no file type. Deterministic for a seed.
 pub fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     (0..length)
         .map(|_| {
-            // xorshift64: quick, and a compressor makes nothing of it.
+            // xorshift64: fast, and incompressible.
             state ^= state << 13;
             state ^= state >> 7;
             state ^= state << 17;
@@ -64,23 +64,24 @@ pub fn noise(seed: u64, length: usize) -> Vec<u8> {
         .collect()
 }
 
-/// Waits until `condition` holds, and fails with `what` if it never does. For what can only be looked
-/// at from outside (a process, a directory); what the test takes part in is awaited.
-pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let end = std::time::Instant::now() + PATIENCE;
+/// Polls until `condition` holds. Panics with `what` after [`TEST_TIMEOUT`].
+///
+/// For state that can only be observed by polling, such as processes and directories.
+pub async fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let end = std::time::Instant::now() + TEST_TIMEOUT;
     while !condition() {
-        assert!(std::time::Instant::now() < end, "it never came: {what}");
+        assert!(std::time::Instant::now() < end, "timed out waiting for: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
-/// Says that a test is skipped, and why; `./test` counts these.
-pub fn skipped(test: &str, why: &str) {
+/// Reports a skipped test and the reason. `./test` counts these reports.
+pub fn report_skipped(test: &str, reason: &str) {
     use std::io::Write as _;
-    eprintln!("SKIPPED {test}: {why}");
+    eprintln!("SKIPPED {test}: {reason}");
     if let Some(list) = std::env::var_os("SKIPPED_TESTS") {
-        let mut list = std::fs::File::options().append(true).open(list).expect("the list");
-        // In one write(2): others write at the same time.
-        list.write_all(format!("{test}: {why}\n").as_bytes()).expect("a line");
+        let mut list = std::fs::File::options().append(true).open(list).expect("open list");
+        // A single write(2), because other tests append concurrently.
+        list.write_all(format!("{test}: {reason}\n").as_bytes()).expect("append to list");
     }
 }

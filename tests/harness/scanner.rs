@@ -1,7 +1,7 @@
-//! The real program, in a directory of its own, with a script that a test writes.
+//! Runs the real program in its own directory with a scan script written by the test.
 #![expect(
     clippy::disallowed_methods,
-    reason = "the program under test is started as a person would start it"
+    reason = "the program under test is started like an operator would start it"
 )]
 
 use std::{
@@ -21,141 +21,141 @@ use nix::{
 };
 use tempfile::TempDir;
 
-use super::{Client, Homeserver, PATIENCE};
+use super::{MockHomeserver, TEST_TIMEOUT, TestClient};
 
-/// The program, as built for these tests.
+/// Path of the program built for these tests.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_matrix-content-scanner");
 
-/// A running program; killed when dropped, and its directory removed.
+/// Running program. Killed when dropped, and its directory removed.
 #[derive(Debug)]
-pub struct Scanner {
-    pub client: Client,
+pub struct ScannerProcess {
+    pub client: TestClient,
     /// Host and port.
     pub address: String,
-    pub place: Place,
+    pub dir: ScannerDir,
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
 }
 
-/// Where a program runs: its configuration, its script, and a directory that scripts can write to.
+/// Working directory of a program: configuration, scan script, and a directory that scripts can write to.
 #[derive(Debug)]
-pub struct Place {
+pub struct ScannerDir {
     directory: TempDir,
 }
 
-/// A program to be started.
+/// Configures and starts the program.
 #[derive(Debug)]
-pub struct Builder {
-    place: Place,
+pub struct ScannerBuilder {
+    dir: ScannerDir,
     config: String,
     homeserver: Option<String>,
-    launch: Launch,
+    launch: LaunchOptions,
 }
 
-/// How a program is started.
+/// Wrapper command, environment and standard input of the program.
 #[derive(Clone, Debug, Default)]
-pub struct Launch {
+pub struct LaunchOptions {
     wrapper: Vec<String>,
     environment: Vec<(String, String)>,
     stdin: Option<Arc<OwnedFd>>,
 }
 
-impl Scanner {
-    /// A program in front of this homeserver, with this `sh` script as scan script. In it, `$1` is
-    /// the file, and `$MARKS` a directory that it may write to.
-    pub async fn start(homeserver: &Homeserver, script: &str) -> Self {
-        Builder::new(script).homeserver(homeserver).start().await
+impl ScannerProcess {
+    /// Starts the program for this homeserver with this `sh` scan script. In the script, `$1` is the
+    /// file to scan, and `$MARKS` a directory that it may write to.
+    pub async fn start(homeserver: &MockHomeserver, script: &str) -> Self {
+        ScannerBuilder::new(script).homeserver(homeserver).start().await
     }
 
-    /// The program's process id.
+    /// Returns the program's process ID.
     pub fn pid(&self) -> Pid {
         Pid::from_raw(self.child.id().cast_signed())
     }
 
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
-        kill(self.pid(), signal).expect("the program is alive");
+        kill(self.pid(), signal).expect("program is running");
     }
 
-    /// Waits for the program's end.
-    pub async fn ended(&mut self) -> ExitStatus {
-        let end = Instant::now() + PATIENCE;
+    /// Waits until the program has exited.
+    pub async fn wait_for_exit(&mut self) -> ExitStatus {
+        let end = Instant::now() + TEST_TIMEOUT;
         loop {
-            if let Some(status) = self.child.try_wait().expect("a child") {
+            if let Some(status) = self.child.try_wait().expect("wait for child") {
                 return status;
             }
-            assert!(Instant::now() < end, "the program does not end");
+            assert!(Instant::now() < end, "program does not exit");
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
     }
 
-    /// What it has logged so far, a JSON object a line.
+    /// Returns the log so far, one JSON object a line.
     pub fn log(&self) -> String {
         self.log.lock().unwrap().join("\n")
     }
 
-    /// Waits until it has logged this so many times.
-    pub async fn logged(&self, text: &str, times: usize) {
-        super::until(text, || self.log().matches(text).count() >= times).await;
+    /// Waits until `text` occurs at least `times` times in the log.
+    pub async fn wait_for_log(&self, text: &str, times: usize) {
+        super::wait_until(text, || self.log().matches(text).count() >= times).await;
     }
 
-    /// A client of the operator's listener.
-    pub async fn operations(&self) -> Client {
-        const OPEN: &str = "metrics and health are here";
-        self.logged(OPEN, 1).await;
+    /// Returns a client of the operations listener.
+    pub async fn operations_client(&self) -> TestClient {
+        const LISTENING: &str = "serving metrics and health";
+        self.wait_for_log(LISTENING, 1).await;
         let log = self.log();
-        let line = log.lines().find(|line| line.contains(OPEN)).expect("logged");
+        let line = log.lines().find(|line| line.contains(LISTENING)).expect("logged");
         let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
-        Client::new(line["address"].as_str().expect("an address"))
+        TestClient::new(line["address"].as_str().expect("address is a string"))
     }
 
-    /// The most memory that it has held at a time, bytes.
+    /// Peak resident memory in bytes.
     pub fn peak_memory(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("alive");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("running");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
         let kibibytes = line.trim().strip_suffix(" kB").expect("kB");
-        kibibytes.parse::<u64>().expect("a number") * 1024
+        kibibytes.parse::<u64>().expect("number") * 1024
     }
 
-    /// How many jobs there are: each has a helper.
-    pub fn helpers(&self) -> usize {
+    /// Number of sandbox helper processes. Each job has one.
+    pub fn helper_count(&self) -> usize {
         children(self.pid()).len()
     }
 
-    /// Whether nothing of any job is left: no directory, no helper, no process of a script.
+    /// Returns whether no job has a directory, a helper or a script process left.
     pub fn is_idle(&self) -> bool {
-        self.place.jobs().is_empty() && self.helpers() == 0 && self.place.processes().is_empty()
+        self.dir.jobs().is_empty() && self.helper_count() == 0 && self.dir.processes().is_empty()
     }
 
-    /// Waits until nothing of any job is left.
-    pub async fn idle(&self) {
-        super::until("nothing of a job is left", || self.is_idle()).await;
+    /// Waits until [`Self::is_idle`] holds.
+    pub async fn wait_until_idle(&self) {
+        super::wait_until("all jobs are cleaned up", || self.is_idle()).await;
     }
 }
 
-impl Drop for Scanner {
+impl Drop for ScannerProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("--- the program's log ---\n{}", self.log());
+            eprintln!("--- program log ---\n{}", self.log());
         }
     }
 }
 
-impl Place {
+impl ScannerDir {
     fn new(script: &str) -> Self {
-        let directory = tempfile::Builder::new().prefix("mcstest-").tempdir().expect("a directory");
-        let place = Self { directory };
-        // Passable: when the tests run as root, scripts run as another user.
-        place.make_directory("", 0o755);
-        place.make_directory("temp", 0o755);
-        place.make_directory("marks", 0o777);
-        place.write_script("script.sh", script);
-        place
+        let directory = tempfile::Builder::new().prefix("mcstest-").tempdir();
+        let dir = Self { directory: directory.expect("create directory") };
+        // Searchable by others: when the tests run as root, scripts run as another user.
+        dir.make_directory("", 0o755);
+        dir.make_directory("temp", 0o755);
+        dir.make_directory("marks", 0o777);
+        dir.write_script("script.sh", script);
+        dir
     }
 
-    /// A path in it.
+    /// Returns the path of `name` in this directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
@@ -169,139 +169,138 @@ impl Place {
     /// Writes an executable file.
     pub fn write_executable(&self, name: &str, content: &str) -> PathBuf {
         let path = self.path(name);
-        // Renamed into place, so that no program is ever run while it is being written.
-        let fresh = self.path("fresh");
-        fs::write(&fresh, content).expect("a script");
-        fs::set_permissions(&fresh, fs::Permissions::from_mode(0o755)).expect("executable");
-        fs::rename(&fresh, &path).expect("renamed");
+        // Written elsewhere and renamed, so that a partly written file is never executed.
+        let temporary = self.path("fresh");
+        fs::write(&temporary, content).expect("write script");
+        fs::set_permissions(&temporary, fs::Permissions::from_mode(0o755)).expect("chmod");
+        fs::rename(&temporary, &path).expect("rename");
         path
     }
 
-    /// The directories of jobs at the moment, of all runs of the program.
+    /// Returns the current job directories, of all runs of the program.
     pub fn jobs(&self) -> Vec<PathBuf> {
-        let runs = entries(&self.path("temp"));
+        let runs = list_dir(&self.path("temp"));
         let is_job = |path: &PathBuf| !path.ends_with("rules");
-        runs.iter().flat_map(|run| entries(run)).filter(is_job).collect()
+        runs.iter().flat_map(|run| list_dir(run)).filter(is_job).collect()
     }
 
-    /// The processes of scripts at the moment, of all runs of the program: each has its job's
-    /// directory in its environment.
+    /// Returns the current script processes, of all runs of the program. They are found by the job
+    /// directory in their environment.
     pub fn processes(&self) -> Vec<Pid> {
-        let ours = format!("={}/mcs-", self.path("temp").display()).into_bytes();
-        let is_ours = |process: &PathBuf| {
+        let job_path = format!("={}/mcs-", self.path("temp").display()).into_bytes();
+        let is_script = |process: &PathBuf| {
             let environment = fs::read(process.join("environ")).unwrap_or_default();
-            environment.windows(ours.len()).any(|part| part == ours)
+            environment.windows(job_path.len()).any(|part| part == job_path)
         };
-        entries(Path::new("/proc"))
+        list_dir(Path::new("/proc"))
             .iter()
-            .filter(|process| is_ours(process))
+            .filter(|process| is_script(process))
             .filter_map(|process| process.file_name()?.to_str()?.parse().ok())
             .map(Pid::from_raw)
             .collect()
     }
 
-    /// How many lines a script has written to this mark.
-    pub fn marks(&self, name: &str) -> usize {
-        self.mark(name).lines().count()
+    /// Number of lines that scripts have written to a file in `$MARKS`.
+    pub fn mark_count(&self, name: &str) -> usize {
+        self.read_mark(name).lines().count()
     }
 
-    /// What a script has written to this mark.
-    pub fn mark(&self, name: &str) -> String {
+    /// Content of a file in `$MARKS`; empty if it does not exist.
+    pub fn read_mark(&self, name: &str) -> String {
         fs::read_to_string(self.path("marks").join(name)).unwrap_or_default()
     }
 
-    /// Makes a FIFO in the directory of marks, for a script to wait at: it goes on when the test calls
-    /// [`Place::let_go`].
+    /// Creates a FIFO in `$MARKS` on which a script can block until the test calls
+    /// [`ScannerDir::release_fifo`].
     pub fn make_fifo(&self, name: &str) {
         let path = self.path("marks").join(name);
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::from_bits_truncate(0o666))
-            .expect("a fifo");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).expect("for scripts");
+            .expect("create FIFO");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).expect("chmod");
     }
 
-    /// Lets one script go on that reads from this FIFO, or will.
-    pub async fn let_go(&self, name: &str) {
+    /// Unblocks one script that reads, or will read, from this FIFO.
+    pub async fn release_fifo(&self, name: &str) {
         let path = self.path("marks").join(name);
-        // Opening waits for the script to open its end: on a thread of its own, since a runtime would
-        // wait for that thread even after the test has failed.
-        let (tell, told) = tokio::sync::oneshot::channel();
-        std::thread::spawn(move || tell.send(fs::write(path, "go\n")));
-        let opened = tokio::time::timeout(PATIENCE, told).await.expect("a script at the fifo");
-        opened.expect("no panic").expect("written");
+        // Opening a FIFO blocks until a script opens the other end. This uses a separate thread
+        // because a runtime would wait for its blocking threads even after the test has failed.
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || sender.send(fs::write(path, "go\n")));
+        let written = tokio::time::timeout(TEST_TIMEOUT, receiver).await;
+        written.expect("no script reads the FIFO").expect("no panic").expect("write to FIFO");
     }
 
     fn make_directory(&self, name: &str, mode: u32) {
         let path = self.path(name);
-        fs::create_dir_all(&path).expect("a directory");
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("its mode");
+        fs::create_dir_all(&path).expect("create directory");
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("chmod");
     }
 }
 
-impl Builder {
-    /// A program with this `sh` script.
+impl ScannerBuilder {
+    /// Creates a builder with this `sh` scan script.
     pub fn new(script: &str) -> Self {
         Self {
-            place: Place::new(script),
+            dir: ScannerDir::new(script),
             config: String::new(),
             homeserver: None,
-            launch: Launch::default(),
+            launch: LaunchOptions::default(),
         }
     }
 
-    /// In front of this homeserver.
-    pub fn homeserver(mut self, homeserver: &Homeserver) -> Self {
+    /// Uses this homeserver.
+    pub fn homeserver(mut self, homeserver: &MockHomeserver) -> Self {
         self.homeserver = Some(homeserver.url());
         self
     }
 
-    /// Without a homeserver: media is fetched from where its name says.
-    pub fn discovering(mut self) -> Self {
+    /// Configures no homeserver, so that the program discovers it from the media's server name.
+    pub fn without_homeserver(mut self) -> Self {
         self.homeserver = None;
         self
     }
 
-    /// With these lines of configuration, `section.key = value` each, in TOML. They replace what
-    /// tests begin with.
+    /// Adds TOML lines of the form `section.key = value`. They override the defaults of the tests.
     pub fn config(mut self, lines: &str) -> Self {
-        writeln!(self.config, "{lines}").expect("a String takes all");
+        writeln!(self.config, "{lines}").expect("writing to a String cannot fail");
         self
     }
 
-    /// In front of a server at this base URL.
+    /// Uses a homeserver at this base URL.
     pub fn base_url(mut self, url: &str) -> Self {
         self.homeserver = Some(url.to_owned());
         self
     }
 
-    /// Started by this command, which gets the program and its arguments as its last ones and
-    /// becomes it.
-    pub fn inside(mut self, wrapper: &[&str]) -> Self {
+    /// Starts the program through this command, which receives the program and its arguments as its
+    /// last arguments and must `exec` it.
+    pub fn wrapped_by(mut self, wrapper: &[&str]) -> Self {
         self.launch.wrapper = wrapper.iter().map(ToString::to_string).collect();
         self
     }
 
-    /// With a socket passed to it, as systemd does it: as descriptor 3.
-    pub fn passed(mut self, socket: impl Into<OwnedFd>) -> Self {
+    /// Passes a socket as descriptor 3, like systemd socket activation.
+    pub fn with_socket(mut self, socket: impl Into<OwnedFd>) -> Self {
         self.launch.stdin = Some(Arc::new(socket.into()));
         let pass =
             "exec 3<&0 </dev/null; export LISTEN_PID=$$ LISTEN_FDS=${LISTEN_FDS:-1}; exec \"$@\"";
-        self.inside(&["/bin/sh", "-c", pass, "sh"])
+        self.wrapped_by(&["/bin/sh", "-c", pass, "sh"])
     }
 
-    /// With this variable in its environment.
-    pub fn environment(mut self, name: &str, value: &str) -> Self {
+    /// Sets an environment variable.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
         self.launch.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// Its place, to put something there first.
-    pub fn place(&self) -> &Place {
-        &self.place
+    /// Returns the directory, for files that must exist before the start.
+    pub fn dir(&self) -> &ScannerDir {
+        &self.dir
     }
 
-    /// Its place, for a configuration that the test writes itself.
-    pub fn into_place(self) -> Place {
-        self.place
+    /// Returns the directory, for tests that write the configuration themselves.
+    pub fn into_dir(self) -> ScannerDir {
+        self.dir
     }
 
     /// Writes the configuration; gives its path.
@@ -330,133 +329,133 @@ impl Builder {
             merge(&format!("download.base_homeserver_url = \"{url}\""));
         }
         merge(&self.config);
-        let path = self.place.path("config.toml");
-        fs::write(&path, table.to_string()).expect("a configuration");
+        let path = self.dir.path("config.toml");
+        fs::write(&path, table.to_string()).expect("write configuration");
         path
     }
 
-    /// Starts it and waits until it listens.
-    pub async fn start(self) -> Scanner {
+    /// Starts the program and waits until it listens.
+    pub async fn start(self) -> ScannerProcess {
         let config = self.write_config();
-        start(self.place, &config, &self.launch).await
+        start(self.dir, &config, &self.launch).await
     }
 
-    /// Runs it to its end with these arguments: exit code, stdout, stderr.
+    /// Runs the program to completion with these arguments. Returns exit code, stdout and stderr.
     pub fn run(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
         let mut command = wrapped(&self.launch);
         command.arg("-c").arg(self.write_config()).args(arguments);
-        ended(command)
+        run_command(command)
     }
 
-    /// Starts it where it will not listen; gives its exit code and what it said.
-    pub fn fails(self) -> (Option<i32>, String) {
+    /// Starts the server, expecting it to exit by itself. Returns exit code and stderr.
+    pub fn run_to_exit(self) -> (Option<i32>, String) {
         let (code, _, stderr) = self.run(&[]);
         (code, stderr)
     }
 }
 
-/// Starts the program in a place that has been used before, as after a crash.
-pub async fn start_again(place: Place) -> Scanner {
-    let config = place.path("config.toml");
-    start(place, &config, &Launch::default()).await
+/// Starts the program in a directory that was used before, like after a crash.
+pub async fn restart(dir: ScannerDir) -> ScannerProcess {
+    let config = dir.path("config.toml");
+    start(dir, &config, &LaunchOptions::default()).await
 }
 
-impl Scanner {
-    /// Kills the program as `kill -9` does; its place stays.
-    pub fn kill(mut self) -> Place {
-        self.child.kill().expect("killed");
-        self.child.wait().expect("reaped");
-        let nowhere = Place { directory: TempDir::new().expect("a directory") };
-        std::mem::replace(&mut self.place, nowhere)
+impl ScannerProcess {
+    /// Kills the program with SIGKILL. Returns its directory.
+    pub fn kill(mut self) -> ScannerDir {
+        self.child.kill().expect("kill");
+        self.child.wait().expect("wait for child");
+        let empty = ScannerDir { directory: TempDir::new().expect("create directory") };
+        std::mem::replace(&mut self.dir, empty)
     }
 }
 
-async fn start(place: Place, config: &Path, launch: &Launch) -> Scanner {
+async fn start(dir: ScannerDir, config: &Path, launch: &LaunchOptions) -> ScannerProcess {
     let mut child = wrapped(launch)
         .arg("-c")
         .arg(config)
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("the program starts");
+        .expect("start program");
     let log = Arc::new(Mutex::new(Vec::new()));
-    let (tell, told) = mpsc::channel();
+    let (sender, receiver) = mpsc::channel();
     let lines = BufReader::new(child.stderr.take().expect("piped"));
-    let kept = Arc::clone(&log);
+    let shared_log = Arc::clone(&log);
     std::thread::spawn(move || {
         for line in lines.lines().map_while(Result::ok) {
             if let Some(address) = address_in(&line) {
-                let _ = tell.send(address);
+                let _ = sender.send(address);
             }
-            kept.lock().unwrap().push(line);
+            shared_log.lock().unwrap().push(line);
         }
     });
-    let address = tokio::task::spawn_blocking(move || told.recv_timeout(PATIENCE)).await;
+    let address = tokio::task::spawn_blocking(move || receiver.recv_timeout(TEST_TIMEOUT)).await;
     let Ok(Ok(address)) = address else {
         let _ = child.kill();
         let _ = child.wait();
-        panic!("the program does not listen:\n{}", log.lock().unwrap().join("\n"));
+        panic!("program does not listen:\n{}", log.lock().unwrap().join("\n"));
     };
-    Scanner { client: Client::new(&address), address, place, child, log }
+    ScannerProcess { client: TestClient::new(&address), address, dir, child, log }
 }
 
-/// Runs the program to its end with these arguments and variables: exit code, stdout, stderr.
+/// Runs the program to completion with these arguments and variables. Returns exit code, stdout and stderr.
 pub fn run(arguments: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, String, String) {
     let mut command = command();
     command.args(arguments).envs(environment.iter().copied());
-    ended(command)
+    run_command(command)
 }
 
-fn ended(mut command: Command) -> (Option<i32>, String, String) {
-    let output = command.output().expect("the program runs");
+fn run_command(mut command: Command) -> (Option<i32>, String, String) {
+    let output = command.output().expect("run program");
     (
         output.status.code(),
-        String::from_utf8(output.stdout).expect("text"),
-        String::from_utf8(output.stderr).expect("text"),
+        String::from_utf8(output.stdout).expect("UTF-8"),
+        String::from_utf8(output.stderr).expect("UTF-8"),
     )
 }
 
-/// The program with an environment of its own.
+/// Returns a command for the program with a clean environment.
 pub fn command() -> Command {
-    wrapped(&Launch::default())
+    wrapped(&LaunchOptions::default())
 }
 
-fn wrapped(launch: &Launch) -> Command {
-    let mut words = launch.wrapper.iter().map(String::as_str).chain([PROGRAM]);
-    let mut command = Command::new(words.next().unwrap_or(PROGRAM));
-    command.args(words);
+fn wrapped(launch: &LaunchOptions) -> Command {
+    let mut command_line = launch.wrapper.iter().map(String::as_str).chain([PROGRAM]);
+    let mut command = Command::new(command_line.next().unwrap_or(PROGRAM));
+    command.args(command_line);
     command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin");
     command.envs(launch.environment.iter().map(|(name, value)| (name, value)));
     command.stdin(match &launch.stdin {
-        Some(socket) => socket.try_clone().expect("a descriptor").into(),
+        Some(socket) => socket.try_clone().expect("duplicate descriptor").into(),
         None => Stdio::null(),
     });
     command
 }
 
-/// Whether the tests run as root, so that scripts run as another user.
-pub fn as_root() -> bool {
+/// Returns whether the tests run as root. Scripts then run as another user.
+pub fn is_root() -> bool {
     geteuid().is_root()
 }
 
-/// The direct children of a process.
+/// Returns the direct children of a process.
 pub fn children(pid: Pid) -> Vec<Pid> {
-    let tasks = entries(Path::new(&format!("/proc/{pid}/task")));
+    let tasks = list_dir(Path::new(&format!("/proc/{pid}/task")));
     let of_task = |task: &PathBuf| fs::read_to_string(task.join("children")).unwrap_or_default();
     let all = tasks.iter().map(of_task).collect::<Vec<_>>().join(" ");
     all.split_whitespace().filter_map(|pid| pid.parse().ok()).map(Pid::from_raw).collect()
 }
 
-/// What lies in a directory; nothing where it cannot be read.
-pub fn entries(directory: &Path) -> Vec<PathBuf> {
+/// Lists a directory. Returns an empty list if the directory cannot be read.
+pub fn list_dir(directory: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
     entries.filter_map(|entry| Some(entry.ok()?.path())).collect()
 }
 
 fn address_in(line: &str) -> Option<String> {
     let json: serde_json::Value = serde_json::from_str(line).ok()?;
-    let listening = json["message"] == "listening";
-    listening.then(|| json["address"].as_str().unwrap_or_default().to_owned())
+    let is_listening = json["message"] == "listening";
+    is_listening.then(|| json["address"].as_str().unwrap_or_default().to_owned())
 }
 
 fn overlay(table: &mut toml::Table, over: toml::Table) {

@@ -1,4 +1,4 @@
-//! A control group that is delegated, as systemd does it: an attribute says so.
+//! Tests with a delegated control group, marked by an extended attribute as systemd does.
 
 use std::{
     fs,
@@ -8,15 +8,14 @@ use std::{
 use nix::sys::signal::Signal;
 
 use crate::harness::{
-    Builder, Homeserver,
-    scanner::{as_root, entries},
-    skipped,
+    MockHomeserver, ScannerBuilder, report_skipped,
+    scanner::{is_root, list_dir},
 };
 
-/// A group of the machine's tree; removed with what the server has made in it.
-struct Group(PathBuf);
+/// Control group in the tree of the machine; removed on drop together with the groups that the server created.
+struct TestCgroup(PathBuf);
 
-impl Drop for Group {
+impl Drop for TestCgroup {
     fn drop(&mut self) {
         for name in ["server", "jobs", ""] {
             let removed = fs::remove_dir(self.0.join(name));
@@ -25,16 +24,16 @@ impl Drop for Group {
     }
 }
 
-fn delegated(test: &str) -> Option<Group> {
+fn create_delegated_cgroup(test: &str) -> Option<TestCgroup> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let tree = mounts.lines().find(|line| line.contains(" - cgroup2 "));
-    let tree = tree.and_then(|line| line.split(' ').nth(4)).filter(|_| as_root());
+    let tree = tree.and_then(|line| line.split(' ').nth(4)).filter(|_| is_root());
     let python = Path::new("/usr/bin/python3").exists();
     let Some(tree) = tree.filter(|_| python) else {
-        skipped(test, "needs root, a cgroup v2 tree and python3");
+        report_skipped(test, "needs root, a cgroup v2 tree and python3");
         return None;
     };
-    let group = Group(Path::new(tree).join(format!("mcs-test-{}", std::process::id())));
+    let group = TestCgroup(Path::new(tree).join(format!("mcs-test-{}", std::process::id())));
     for name in ["", "server", "jobs", "jobs/job-of-a-killed-server"] {
         fs::create_dir(group.0.join(name)).unwrap();
     }
@@ -42,39 +41,39 @@ fn delegated(test: &str) -> Option<Group> {
 }
 
 #[tokio::test]
-async fn a_service_takes_possession_of_the_group_that_is_delegated_to_it() {
-    let test = "a_service_takes_possession_of_the_group_that_is_delegated_to_it";
-    let Some(group) = delegated(test) else { return };
+async fn service_uses_delegated_cgroup() {
+    let test = "service_uses_delegated_cgroup";
+    let Some(group) = create_delegated_cgroup(test) else { return };
     let path = group.0.to_str().unwrap();
-    // Into the group, which is then marked as systemd would: the server finds itself there.
+    // Enters the group and marks it as systemd would. The server then detects the delegation.
     let enter = "import os, sys\n\
         open(sys.argv[1] + '/cgroup.procs', 'w').write('0')\n\
         os.setxattr(sys.argv[1], 'trusted.delegate', b'1')\n\
         os.execv(sys.argv[2], sys.argv[2:])";
-    let homeserver = Homeserver::start().await;
-    let media = homeserver.has_bytes("clean", "clean");
-    let mut scanner = Builder::new("cat /proc/self/cgroup 2>/dev/null; exit 0")
+    let homeserver = MockHomeserver::start().await;
+    let media = homeserver.add_bytes("clean", "clean");
+    let mut scanner = ScannerBuilder::new("cat /proc/self/cgroup 2>/dev/null; exit 0")
         .homeserver(&homeserver)
         .config("sandbox.mode = \"strict\"\nsandbox.require = [\"cgroup\"]")
-        .inside(&["/usr/bin/python3", "-c", enter, path])
+        .wrapped_by(&["/usr/bin/python3", "-c", enter, path])
         .start()
         .await;
     let server = fs::read_to_string(group.0.join("server/cgroup.procs")).unwrap();
     assert_eq!(server.trim(), scanner.pid().to_string());
     assert!(scanner.log().contains("; cgroup: kill; not delegated: "), "{}", scanner.log());
-    scanner.client.get(&format!("/scan/{media}")).await.is_clean();
-    scanner.idle().await;
-    let is_group = |path: &PathBuf| path.is_dir();
-    let left = || entries(&group.0.join("jobs")).into_iter().filter(is_group).count();
-    assert_eq!(left(), 0, "of the killed server, or of this one");
+    scanner.client.get(&format!("/scan/{media}")).await.assert_clean();
+    scanner.wait_until_idle().await;
+    let is_dir = |path: &PathBuf| path.is_dir();
+    let remaining = || list_dir(&group.0.join("jobs")).into_iter().filter(is_dir).count();
+    assert_eq!(remaining(), 0, "a job group of the killed or of this server remains");
     scanner.signal(Signal::SIGTERM);
-    assert!(scanner.ended().await.success());
+    assert!(scanner.wait_for_exit().await.success());
 }
 
 #[test]
-fn a_command_leaves_the_group_alone() {
-    let builder =
-        Builder::new("exit 0").config("sandbox.mode = \"strict\"\nsandbox.require = [\"cgroup\"]");
+fn commands_do_not_enter_delegated_cgroup() {
+    let builder = ScannerBuilder::new("exit 0")
+        .config("sandbox.mode = \"strict\"\nsandbox.require = [\"cgroup\"]");
     let (code, stdout, stderr) = builder.run(&["check-config"]);
     assert_eq!(code, Some(0), "{stderr}");
     assert!(

@@ -1,29 +1,29 @@
-//! The command line and the configuration, as an operator meets them.
+//! Tests of the command line and the configuration.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use nix::sys::signal::Signal;
 
 use crate::harness::{
-    Builder, Homeserver, Scanner, eicar, png,
-    scanner::{Place, as_root, command, entries, run, start_again},
+    MockHomeserver, ScannerBuilder, ScannerProcess, eicar, png,
+    scanner::{ScannerDir, command, is_root, list_dir, restart, run},
 };
 
 fn text(path: &Path) -> &str {
     path.to_str().expect("text")
 }
 
-/// A builder whose configuration is written, and where.
-fn written(config: &str) -> (Builder, String) {
-    let builder = Builder::new("exit 0").config(config);
+/// Returns a builder with a written configuration file, and the path of that file.
+fn with_config(config: &str) -> (ScannerBuilder, String) {
+    let builder = ScannerBuilder::new("exit 0").config(config);
     let path = builder.write_config();
     let path = text(&path).to_owned();
     (builder, path)
 }
 
 #[tokio::test]
-async fn everything_wrong_with_a_configuration_is_told_at_once() {
-    let builder = Builder::new("exit 0").config(
+async fn reports_all_configuration_errors_at_once() {
+    let builder = ScannerBuilder::new("exit 0").config(
         r#"
         web.prot = 8080
         web.max_connections = "many"
@@ -35,9 +35,9 @@ async fn everything_wrong_with_a_configuration_is_told_at_once() {
         download.additional_headers = { "not a header" = "hush-hush" }
         "#,
     );
-    let (code, said) = builder.fails();
-    assert_eq!(code, Some(78), "{said}");
-    for words in [
+    let (code, stderr) = builder.run_to_exit();
+    assert_eq!(code, Some(78), "{stderr}");
+    for expected in [
         "web.prot",
         "web.port",
         "web.max_connections",
@@ -50,15 +50,15 @@ async fn everything_wrong_with_a_configuration_is_told_at_once() {
         "download.additional_headers",
         "config.toml:",
     ] {
-        assert!(said.contains(words), "{words} in {said}");
+        assert!(stderr.contains(expected), "{expected} in {stderr}");
     }
-    assert!(!said.contains("hush-hush"), "{said}");
-    assert!(said.lines().count() >= 7, "a line each: {said}");
+    assert!(!stderr.contains("hush-hush"), "{stderr}");
+    assert!(stderr.lines().count() >= 7, "less than one line per error: {stderr}");
 }
 
 #[tokio::test]
-async fn every_command_refuses_a_wrong_configuration() {
-    let (_builder, path) = written("scan.workers = 0");
+async fn every_command_rejects_invalid_configuration() {
+    let (_builder, path) = with_config("scan.workers = 0");
     for command in
         [&["serve"][..], &["check-config"], &["public-key"], &["scan", "/etc/passwd"], &[]]
     {
@@ -73,9 +73,9 @@ async fn every_command_refuses_a_wrong_configuration() {
 }
 
 #[tokio::test]
-async fn of_several_configuration_files_the_last_counts_wherever_it_stands() {
-    let (_a, right) = written("scan.workers = 7");
-    let (_b, wrong) = written("scan.workers = 0");
+async fn last_configuration_file_wins_at_any_position() {
+    let (_a, right) = with_config("scan.workers = 7");
+    let (_b, wrong) = with_config("scan.workers = 0");
     for arguments in [
         &["-c", &wrong, "check-config", "-c", &right][..],
         &["-c", &wrong, "-c", &right, "check-config"],
@@ -90,8 +90,8 @@ async fn of_several_configuration_files_the_last_counts_wherever_it_stands() {
 }
 
 #[tokio::test]
-async fn variables_replace_keys_and_check_config_prints_what_is_in_force() {
-    let (builder, path) = written("scan.workers = 7\nscan.max_scripts = 3");
+async fn variables_override_keys_and_check_config_prints_effective_values() {
+    let (builder, path) = with_config("scan.workers = 7\nscan.max_scripts = 3");
     let (code, stdout, stderr) = run(
         &["check-config", "-c", &path],
         &[
@@ -110,8 +110,8 @@ async fn variables_replace_keys_and_check_config_prints_what_is_in_force() {
         "failure_exit_codes = [2, 40]",
         r#"max_size = "5MB""#,
         "[download]",
-        "made at the first start",
-        "the sandbox, tried out",
+        "generated at the first start",
+        "# sandbox:",
         "base: ",
         "seccomp: filter",
     ] {
@@ -119,13 +119,13 @@ async fn variables_replace_keys_and_check_config_prints_what_is_in_force() {
     }
     assert!(!stdout.contains("max_scripts = 3"), "{stdout}");
     assert!(!stdout.contains("hush-hush"), "{stdout}");
-    assert!(!builder.place().path("request_secret").exists(), "checking makes no key");
-    assert!(entries(&builder.place().path("temp")).is_empty());
-    // What it prints is a configuration itself.
-    fs::write(builder.place().path("again.toml"), &stdout).unwrap();
-    let again = builder.place().path("again.toml");
-    let (code, reprinted, stderr) = run(&["check-config", "-c", text(&again)], &[]);
-    // Secrets cannot be told, so this one has none.
+    assert!(!builder.dir().path("request_secret").exists(), "check-config created a key");
+    assert!(list_dir(&builder.dir().path("temp")).is_empty());
+    // The output is a valid configuration.
+    fs::write(builder.dir().path("again.toml"), &stdout).unwrap();
+    let printed = builder.dir().path("again.toml");
+    let (code, reprinted, stderr) = run(&["check-config", "-c", text(&printed)], &[]);
+    // Secrets are not printed, so this configuration has none.
     assert_eq!(code, Some(0), "{stderr}");
     assert!(reprinted.contains("workers = 9"), "{reprinted}");
 
@@ -138,10 +138,10 @@ async fn variables_replace_keys_and_check_config_prints_what_is_in_force() {
 }
 
 #[tokio::test]
-async fn a_type_that_no_file_has_is_warned_of_and_not_refused() {
-    let homeserver = Homeserver::start().await;
+async fn warns_about_undetectable_mime_type() {
+    let homeserver = MockHomeserver::start().await;
     let types = r#"scan.blocked_mimetypes = ["image/x-no-such-type", "image/gif"]"#;
-    let builder = Builder::new("exit 0").homeserver(&homeserver).config(types);
+    let builder = ScannerBuilder::new("exit 0").homeserver(&homeserver).config(types);
     let (code, stdout, stderr) = builder.run(&["check-config"]);
     assert_eq!(code, Some(0), "{stderr}");
     assert!(stdout.contains("# note: image/x-no-such-type: no file"), "{stdout}");
@@ -152,14 +152,14 @@ async fn a_type_that_no_file_has_is_warned_of_and_not_refused() {
 }
 
 #[tokio::test]
-async fn variables_of_other_programs_change_nothing() {
-    let (builder, path) = written("download.base_homeserver_url = \"https://hs.example\"");
+async fn ignores_environment_variables_of_other_programs() {
+    let (builder, path) = with_config("download.base_homeserver_url = \"https://hs.example\"");
     for (name, value) in [("TOKIO_WORKER_THREADS", "none"), ("RUST_LOG", "=="), ("TMPDIR", "/no")] {
         let (code, _, stderr) = run(&["check-config", "-c", &path], &[(name, value)]);
         assert_eq!(code, Some(0), "{name}={value} {stderr}");
     }
-    // The file that is to be trusted in place of the system's is trusted alone.
-    let (file, directory) = (builder.place().path("none.pem"), builder.place().path("marks"));
+    // SSL_CERT_FILE replaces the roots of the system; SSL_CERT_DIR is ignored.
+    let (file, directory) = (builder.dir().path("none.pem"), builder.dir().path("marks"));
     fs::write(&file, "").unwrap();
     let certificate = rcgen::generate_simple_self_signed(["other.example".to_owned()]).unwrap();
     fs::write(directory.join("other.pem"), certificate.cert.pem()).unwrap();
@@ -168,21 +168,26 @@ async fn variables_of_other_programs_change_nothing() {
     assert_eq!(code, Some(1), "{stderr}");
     assert!(stderr.contains("the package ca-certificates"), "{stderr}");
 
-    // Without it the system's are, whatever other programs take instead. The roots are read before it listens, which fails.
-    let nowhere = ("MCS_WEB__HOST", "192.0.2.1");
+    // Without SSL_CERT_FILE the roots of the system are used, whatever SSL_CERT_DIR is. The roots are loaded before the
+    // server listens; listening fails here.
+    let unusable_host = ("MCS_WEB__HOST", "192.0.2.1");
     let lacks_roots = |variables: &[(&str, &str)]| {
         let (code, _, stderr) = run(&["-c", &path], variables);
         assert_eq!(code, Some(1), "{stderr}");
         stderr.contains("the package ca-certificates")
     };
-    let without = lacks_roots(&[nowhere]);
+    let without_variable = lacks_roots(&[unusable_host]);
     for other in [text(&directory), "/no/such/directory"] {
-        assert_eq!(lacks_roots(&[nowhere, ("SSL_CERT_DIR", other)]), without, "{other}");
+        assert_eq!(
+            lacks_roots(&[unusable_host, ("SSL_CERT_DIR", other)]),
+            without_variable,
+            "{other}"
+        );
     }
 }
 
-/// The shipped configuration in a place of its own, as an operator would copy it.
-fn shipped(place: &Place) -> String {
+/// Copies the shipped configuration and rules into a directory, as an operator would; returns the path of the file.
+fn copy_shipped_config(place: &ScannerDir) -> String {
     let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
     fs::copy(config.join("default.toml"), place.path("default.toml")).expect("a copy");
     fs::create_dir(place.path("rules")).expect("a directory");
@@ -195,15 +200,15 @@ fn shipped(place: &Place) -> String {
 }
 
 #[tokio::test]
-async fn scan_tells_the_verdict_on_each_file_by_line_and_exit_code() {
-    let builder = Builder::new("exit 0");
-    let place = builder.place();
-    let config = shipped(place);
+async fn scan_reports_verdict_per_file_and_by_exit_code() {
+    let builder = ScannerBuilder::new("exit 0");
+    let place = builder.dir();
+    let config = copy_shipped_config(place);
     let temp = place.path("temp");
     let (clean, bad, none) = (place.path("clean file.png"), place.path("bad"), place.path("none"));
     fs::write(&clean, png()).unwrap();
     fs::write(&bad, eicar()).unwrap();
-    // The service's own business, whoever else may read it.
+    // Scanned although only its owner can read the file.
     fs::set_permissions(&clean, fs::Permissions::from_mode(0o600)).unwrap();
     let directory = place.path("marks");
 
@@ -224,19 +229,19 @@ async fn scan_tells_the_verdict_on_each_file_by_line_and_exit_code() {
         let (exit, stdout, stderr) = run(&arguments, &[("MCS_SCAN__TEMP_DIRECTORY", text(&temp))]);
         assert_eq!(exit, Some(code), "{stdout}{stderr}");
         assert_eq!(stdout.lines().count(), lines.len(), "{stdout}{stderr}");
-        for (line, words) in stdout.lines().zip(lines) {
-            assert!(line.contains(words), "{words:?} in {line:?}");
+        for (line, expected) in stdout.lines().zip(lines) {
+            assert!(line.contains(expected), "{expected:?} in {line:?}");
         }
-        assert!(entries(&temp).is_empty(), "{:?}", entries(&temp));
+        assert!(list_dir(&temp).is_empty(), "{:?}", list_dir(&temp));
     }
     let (code, ..) = run(&["-c", &config, "scan"], &[]);
-    assert_eq!(code, Some(2), "no file at all is a wrong command line");
-    assert!(!place.path("request_secret.key").exists(), "scanning needs no key");
+    assert_eq!(code, Some(2), "scan without a file is a usage error");
+    assert!(!place.path("request_secret.key").exists(), "scan created a key");
 }
 
 #[tokio::test]
-async fn a_reader_who_has_had_enough_changes_no_exit_code() {
-    let builder = Builder::new("exit 1");
+async fn closed_stdout_does_not_change_exit_code() {
+    let builder = ScannerBuilder::new("exit 1");
     let config = builder.write_config();
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
@@ -247,12 +252,12 @@ async fn a_reader_who_has_had_enough_changes_no_exit_code() {
 }
 
 #[tokio::test]
-async fn the_shipped_configuration_serves() {
-    let homeserver = Homeserver::start().await;
-    let builder = Builder::new("exit 0");
-    shipped(builder.place());
-    // `start_again` reads `config.toml`.
-    let default = fs::read_to_string(builder.place().path("default.toml")).unwrap();
+async fn serves_with_shipped_configuration() {
+    let homeserver = MockHomeserver::start().await;
+    let builder = ScannerBuilder::new("exit 0");
+    copy_shipped_config(builder.dir());
+    // `restart` reads `config.toml`.
+    let default = fs::read_to_string(builder.dir().path("default.toml")).unwrap();
     let changed = default
         .replace("port = 8080", "port = 0")
         .replace("port = 8081", "port = 0")
@@ -262,112 +267,130 @@ async fn the_shipped_configuration_serves() {
             "# base_homeserver_url = \"https://matrix.example.org\"",
             &format!("base_homeserver_url = \"{}\"", homeserver.url()),
         );
-    let place = builder.into_place();
+    let place = builder.into_dir();
     fs::write(place.path("config.toml"), changed).unwrap();
-    let scanner = start_again(place).await;
-    let (good, bad) = (homeserver.has_bytes("good", png()), homeserver.has_bytes("bad", eicar()));
-    scanner.client.get(&format!("/download/{good}")).await.is_media(&png());
+    let scanner = restart(place).await;
+    let (good, bad) = (homeserver.add_bytes("good", png()), homeserver.add_bytes("bad", eicar()));
+    scanner.client.get(&format!("/download/{good}")).await.assert_media(&png());
     let verdict = scanner.client.get(&format!("/scan/{bad}")).await;
-    verdict.is_not_clean("File not clean. Output: 'EICAR_Test_File'");
-    scanner.idle().await;
+    verdict.assert_not_clean("File not clean. Output: 'EICAR_Test_File'");
+    scanner.wait_until_idle().await;
 }
 
 #[tokio::test]
-async fn the_request_key_is_made_once_private_and_kept() {
-    let homeserver = Homeserver::start().await;
-    let mut scanner = Scanner::start(&homeserver, "exit 0").await;
-    let key = scanner.place.path("request_secret");
+async fn generates_private_request_key_once() {
+    let homeserver = MockHomeserver::start().await;
+    let mut scanner = ScannerProcess::start(&homeserver, "exit 0").await;
+    let key = scanner.dir.path("request_secret");
     assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o7777, 0o600);
-    assert!(scanner.log().contains("made a new request key"));
+    assert!(scanner.log().contains("generated a new request key"));
     let secret = fs::read_to_string(&key).unwrap();
-    assert!(!scanner.log().contains(secret.trim()), "the key itself is in the log");
+    assert!(!scanner.log().contains(secret.trim()), "the log contains the key");
 
     let served = scanner.client.public_key().await;
-    let config = scanner.place.path("config.toml");
+    let config = scanner.dir.path("config.toml");
     let (code, printed, stderr) = run(&["public-key", "-c", text(&config)], &[]);
     assert_eq!((code, printed.trim_end()), (Some(0), served.as_str()), "{stderr}");
 
     scanner.signal(Signal::SIGTERM);
-    scanner.ended().await;
-    let again = start_again(scanner.kill()).await;
-    assert_eq!(again.client.public_key().await, served);
-    assert!(!again.log().contains("made a new request key"));
+    scanner.wait_for_exit().await;
+    let restarted = restart(scanner.kill()).await;
+    assert_eq!(restarted.client.public_key().await, served);
+    assert!(!restarted.log().contains("generated a new request key"));
 }
 
 #[tokio::test]
-async fn a_key_that_others_can_read_is_warned_of() {
-    let homeserver = Homeserver::start().await;
-    let scanner = Scanner::start(&homeserver, "exit 0").await;
+async fn warns_about_key_readable_by_others() {
+    let homeserver = MockHomeserver::start().await;
+    let scanner = ScannerProcess::start(&homeserver, "exit 0").await;
     let served = scanner.client.public_key().await;
     let place = scanner.kill();
     let key = place.path("request_secret");
     fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
-    let scanner = start_again(place).await;
-    assert!(scanner.log().contains("mode 0644 lets others at the key"), "{}", scanner.log());
+    let scanner = restart(place).await;
+    assert!(
+        scanner.log().contains("mode 0644 allows other users to read the key"),
+        "{}",
+        scanner.log()
+    );
     assert_eq!(scanner.client.public_key().await, served);
-    let config = scanner.place.path("config.toml");
+    let config = scanner.dir.path("config.toml");
     let (_, stdout, stderr) = run(&["public-key", "-c", text(&config)], &[]);
-    assert_eq!(stdout.trim_end(), served, "nothing but the key");
+    assert_eq!(stdout.trim_end(), served, "stdout contains only the key");
     assert!(stderr.contains("0644"), "{stderr}");
 }
 
 #[tokio::test]
-async fn a_missing_or_broken_key_is_an_error_that_names_its_path() {
-    let builder = Builder::new("exit 0").config("crypto.generate = false");
-    let (code, said) = builder.fails();
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("request_secret"), "{said}");
+async fn missing_or_invalid_key_error_names_path() {
+    let builder = ScannerBuilder::new("exit 0").config("crypto.generate = false");
+    let (code, stderr) = builder.run_to_exit();
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("request_secret"), "{stderr}");
 
-    let builder = Builder::new("exit 0");
-    fs::write(builder.place().path("request_secret"), "hush-hush, no base64").unwrap();
-    let (code, said) = builder.fails();
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("request_secret") && !said.contains("hush-hush"), "{said}");
+    let builder = ScannerBuilder::new("exit 0");
+    fs::write(builder.dir().path("request_secret"), "hush-hush, no base64").unwrap();
+    let (code, stderr) = builder.run_to_exit();
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("request_secret") && !stderr.contains("hush-hush"), "{stderr}");
 }
 
 #[test]
-fn check_config_tells_each_layer_with_its_reason_and_what_the_canary_says() {
-    let builder = Builder::new("exit 0").config("scan.canary = \"eicar\"");
+fn check_config_reports_sandbox_layers_and_canary_result() {
+    let builder = ScannerBuilder::new("exit 0").config("scan.canary = \"eicar\"");
     let (code, stdout, stderr) = builder.run(&["check-config"]);
     assert_eq!(code, Some(1), "{stdout}");
     for layer in ["base", "namespaces", "cgroup", "landlock", "seccomp"] {
         assert!(stdout.contains(&format!("\n#   {layer}: ")), "{layer}: {stdout}");
     }
     assert!(stdout.contains("cgroup: OFF: only the running service"), "{stdout}");
-    assert!(stderr.contains("the script calls the infected sample clean"), "{stderr}");
+    assert!(stderr.contains("the script reports the infected sample as clean"), "{stderr}");
 }
 
 #[test]
-fn a_mode_asks_for_its_layers_or_warns() {
-    // A machine that lacks one: root without CAP_SYS_ADMIN, or no user namespaces.
-    let lacking: &[&str] = if as_root() {
+fn strict_mode_requires_layers_and_degraded_mode_does_not() {
+    // Simulates a machine without namespaces: root without CAP_SYS_ADMIN, or no user namespaces.
+    let wrapper: &[&str] = if is_root() {
         &["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"]
     } else {
-        const NO_MORE: &str = "echo 0 > /proc/sys/user/max_user_namespaces && \
+        const DISABLE_USER_NAMESPACES: &str = "echo 0 > /proc/sys/user/max_user_namespaces && \
                                exec setpriv --inh-caps=-all --ambient-caps=-all \"$@\"";
-        &["unshare", "--user", "--map-current-user", "--keep-caps", "sh", "-c", NO_MORE, "sh"]
+        &[
+            "unshare",
+            "--user",
+            "--map-current-user",
+            "--keep-caps",
+            "sh",
+            "-c",
+            DISABLE_USER_NAMESPACES,
+            "sh",
+        ]
     };
     let strict = "sandbox.mode = \"strict\"\nsandbox.require = [\"namespaces\"]";
-    let here = Builder::new("exit 0").config(strict).run(&["check-config"]);
-    let there = Builder::new("exit 0").config(strict).inside(lacking).run(&["check-config"]);
-    if !here.1.contains("namespaces: OFF") {
-        assert_eq!(here.0, Some(0), "{}", here.2);
+    let unrestricted = ScannerBuilder::new("exit 0").config(strict).run(&["check-config"]);
+    let restricted =
+        ScannerBuilder::new("exit 0").config(strict).wrapped_by(wrapper).run(&["check-config"]);
+    if !unrestricted.1.contains("namespaces: OFF") {
+        assert_eq!(unrestricted.0, Some(0), "{}", unrestricted.2);
     }
-    assert_eq!(there.0, Some(1), "{}", there.1);
-    let said = "required, and not to be had: namespaces";
-    assert!(there.2.contains(said) && there.2.contains("namespaces: OFF: entering"), "{}", there.2);
+    assert_eq!(restricted.0, Some(1), "{}", restricted.1);
+    let message = "required but unavailable: namespaces";
+    assert!(
+        restricted.2.contains(message) && restricted.2.contains("namespaces: OFF: entering"),
+        "{}",
+        restricted.2
+    );
 
     let degraded = "sandbox.mode = \"degraded\"";
     let (code, stdout, _) =
-        Builder::new("exit 0").config(degraded).inside(lacking).run(&["check-config"]);
+        ScannerBuilder::new("exit 0").config(degraded).wrapped_by(wrapper).run(&["check-config"]);
     assert_eq!(code, Some(0));
     assert!(stdout.contains("namespaces: OFF: entering namespaces: "), "{stdout}");
 }
 
 #[tokio::test]
-async fn a_degraded_sandbox_is_warned_of_at_each_start() {
-    let homeserver = Homeserver::start().await;
-    let builder = Builder::new("exit 0").homeserver(&homeserver);
+async fn warns_about_degraded_sandbox_at_start() {
+    let homeserver = MockHomeserver::start().await;
+    let builder = ScannerBuilder::new("exit 0").homeserver(&homeserver);
     let scanner = builder.config("sandbox.mode = \"degraded\"").start().await;
     assert!(scanner.log().contains("sandbox.mode is degraded"), "{}", scanner.log());
 }

@@ -1,4 +1,4 @@
-//! The program as a process: its commands, its signals, what it listens on and what it leaves.
+//! Tests of the program as a process: commands, signals, listeners and cleanup.
 #![allow(
     clippy::allow_attributes,
     clippy::unwrap_used,
@@ -6,7 +6,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::too_many_lines,
-    reason = "a panic is how a test fails, in its helpers too; and tables are long"
+    reason = "tests and their helpers fail by panicking; tables of cases are long"
 )]
 
 #[path = "../harness/mod.rs"]
@@ -16,16 +16,16 @@ mod audit;
 mod cgroup;
 mod commands;
 mod encrypted_contents;
-mod half_minutes;
 mod listening;
 mod migrate;
 mod operations;
 mod ownership;
 mod reload;
 mod rules;
+mod sandbox_command;
 mod secrets;
 mod service_manager;
 mod signals;
 mod spool;
 mod terminal;
-mod trial;
+mod thirty_second_limits;

@@ -1,4 +1,4 @@
-//! `migrate`: from an earlier scanner's files to a service that has its public key.
+//! Tests of `migrate`: converts the files of an earlier scanner and keeps the public key.
 
 use std::{
     fs,
@@ -8,24 +8,24 @@ use std::{
 
 use crate::harness::scanner::run;
 
-/// Made by libolm 3.2.15: a `PkDecryption`'s pickle, its key, and the public key in it.
+/// Pickle of a `PkDecryption` made by libolm 3.2.15. [`PICKLE_KEY`] encrypts it; [`PUBLIC`] is its public key.
 const PICKLE: &str = "/YmZju2bJEJsurL8UsOvwk5NZlH8iebYom30Y1Y/GTpvdVSglwvQHv2a0EggOvbRu\
                       7cX+fH4lGjqIM7/XdxJuECvtTWevflF96vufoFUFFQo7Ht8Kf2TnA";
 const PICKLE_KEY: &str = "a pickle key of the Node scanner";
-/// The same key as the Python scanner keeps it.
+/// The same key in the format of the Python scanner.
 const SECRET: &str = "FjA38iRQh4mH6ED7wa1Ba7O0tv4x+AtX2tVPgireeic=\n";
 const PUBLIC: &str = "jLVWQUTEEkeqHPMAkPsDyj7Wh6jKUAw5rkp6h4VPqBA\n";
 
-/// The directory of an earlier scanner.
-struct Old(tempfile::TempDir);
+/// Directory of an earlier scanner.
+struct OldScannerDir(tempfile::TempDir);
 
-impl Old {
+impl OldScannerDir {
     fn new() -> Self {
         let folder = tempfile::Builder::new().prefix("mcstest-").tempdir().unwrap();
         let mode = |path: &Path, mode| {
             fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
         };
-        // Passable: when the tests run as root, scripts run as another user.
+        // Searchable by others: when the tests run as root, scripts run as another user.
         mode(folder.path(), 0o755);
         let old = Self(folder);
         fs::create_dir(old.path("tmp")).unwrap();
@@ -50,63 +50,63 @@ const PYTHON: &str = "web: {host: 127.0.0.1, port: 8080}\n\
                       crypto: {request_secret_path: request_secret}\n";
 
 #[test]
-fn a_migrated_scanner_checks_out_and_has_the_same_public_key() {
+fn migrated_configuration_is_valid_and_keeps_public_key() {
     let node = format!(
         "server: {{host: 127.0.0.1, port: 9000}}\n\
          scan: {{script: ./scan.sh, tempDirectory: tmp, baseUrl: 'https://matrix.example.org'}}\n\
          middleware: {{encryptedBody: {{picklePath: pickle, pickleKey: {PICKLE_KEY}}}}}\n"
     );
     for yaml in [PYTHON, &node] {
-        let old = Old::new();
+        let old = OldScannerDir::new();
         let new = old.text("new.toml");
         fs::write(old.path("old.yaml"), yaml).unwrap();
         let (code, stdout, stderr) = run(&["migrate", &old.text("old.yaml"), "-o", &new], &[]);
         assert_eq!((code, stdout.as_str(), stderr.as_str()), (Some(0), "", ""), "{yaml}");
-        // It may hold the pickle's key.
+        // The file may contain the key of the pickle.
         assert_eq!(fs::metadata(&new).unwrap().permissions().mode() & 0o777, 0o600);
 
         let (code, stdout, stderr) = run(&["-c", &new, "check-config"], &[]);
         assert_eq!(code, Some(0), "{stdout}{stderr}");
-        assert!(stdout.contains("each engine knows a bad file from a good one"), "{stdout}");
+        assert!(stdout.contains("every engine detects the infected sample"), "{stdout}");
         let (code, stdout, stderr) = run(&["-c", &new, "public-key"], &[]);
         assert_eq!((code, stdout.as_str()), (Some(0), PUBLIC), "{stderr}");
     }
 }
 
 #[test]
-fn a_file_that_is_there_is_not_overwritten() {
-    let old = Old::new();
+fn does_not_overwrite_existing_file() {
+    let old = OldScannerDir::new();
     fs::write(old.path("old.yaml"), PYTHON).unwrap();
     fs::write(old.path("new.toml"), "mine").unwrap();
     let (code, stdout, stderr) =
         run(&["migrate", &old.text("old.yaml"), "-o", &old.text("new.toml")], &[]);
     assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
-    assert!(stderr.contains("new.toml cannot be written"), "{stderr}");
+    assert!(stderr.contains("error: cannot write ") && stderr.contains("new.toml: "), "{stderr}");
     assert_eq!(fs::read_to_string(old.path("new.toml")).unwrap(), "mine");
 }
 
 #[test]
-fn what_has_to_be_decided_is_said_and_ends_with_78() {
-    let old = Old::new();
+fn reports_settings_that_need_a_decision_and_exits_with_78() {
+    let old = OldScannerDir::new();
     let yaml = PYTHON.replace("temp_directory: tmp", "temp_directory: gone, allowed_mimetypes: []");
     fs::write(old.path("old.yaml"), format!("{yaml}sentry: {{dsn: x}}\n")).unwrap();
     let (code, stdout, stderr) = run(&["migrate", &old.text("old.yaml")], &[]);
     assert_eq!(code, Some(78), "{stderr}");
-    for words in [
+    for message in [
         "old.yaml: line 2: scan.temp_directory: found",
         "old.yaml: line 2: scan.allowed_mimetypes: an empty list",
         "old.yaml: line 4: sentry: a section unknown",
     ] {
-        assert!(stderr.contains(words), "{words}: {stderr}");
+        assert!(stderr.contains(message), "{message}: {stderr}");
     }
     assert_eq!(stderr.lines().count(), 3, "{stderr}");
     assert!(stdout.contains("\n[scan]\n") && !stdout.contains("\nallowed_mimetypes"), "{stdout}");
 }
 
 #[test]
-fn what_is_no_scanners_configuration_ends_with_1_and_nothing_written() {
-    let old = Old::new();
-    for (yaml, words) in [
+fn rejects_unknown_input_format_and_exits_with_1() {
+    let old = OldScannerDir::new();
+    for (yaml, message) in [
         ("[web]\nport = 8080\n", "not YAML"),
         ("version: '3'\nservices: {}\n", "neither scanner's"),
     ] {
@@ -114,10 +114,22 @@ fn what_is_no_scanners_configuration_ends_with_1_and_nothing_written() {
         let (code, stdout, stderr) =
             run(&["migrate", &old.text("old.yaml"), "-o", &old.text("new.toml")], &[]);
         assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
-        assert!(stderr.contains("old.yaml: ") && stderr.contains(words), "{stderr}");
+        assert!(stderr.contains("old.yaml: ") && stderr.contains(message), "{stderr}");
         assert!(!old.path("new.toml").exists());
     }
     let (code, _, stderr) = run(&["migrate", "/no/such/file"], &[]);
     assert_eq!(code, Some(1), "{stderr}");
-    assert!(stderr.contains("/no/such/file: it cannot be read: No such file"), "{stderr}");
+    assert!(stderr.contains("/no/such/file: cannot be read: No such file"), "{stderr}");
+}
+
+#[test]
+fn escapes_control_characters_of_old_file() {
+    let old = OldScannerDir::new();
+    fs::write(old.path("old.yaml"), PYTHON.replace("request_secret}", "\"a\\e[1mb\\nc\"}"))
+        .unwrap();
+    let (code, stdout, stderr) = run(&["migrate", &old.text("old.yaml")], &[]);
+    assert_eq!(code, Some(78), "{stderr}");
+    assert!(stderr.contains(r"/a\u{1b}[1mb\nc does not exist"), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(!stdout.contains('\u{1b}'), "{stdout}");
 }

@@ -1,6 +1,6 @@
-//! The operator's listener: what it counts, what it says of the service's health, and that nobody else
-//! is told. Alerts and dashboard are held against what it gives.
-#![expect(clippy::disallowed_methods, reason = "promtool is started as an operator would start it")]
+//! Tests of the operator's listener: metrics, health and separation from the public listener. Alerts and dashboard are
+//! checked against the metrics.
+#![expect(clippy::disallowed_methods, reason = "promtool is not the program under test")]
 
 use std::{
     collections::BTreeSet,
@@ -21,66 +21,67 @@ use tokio::{
 };
 
 use crate::harness::{
-    Builder, Client, Homeserver, Media, PATIENCE, Reply, Scanner,
+    MockHomeserver, MockMedia, ScannerBuilder, ScannerProcess, TEST_TIMEOUT, TestClient,
+    TestResponse,
     client::{PREFIX, send},
     homeserver::Gate,
-    png, skipped, until,
+    png, report_skipped, wait_until,
 };
 
-/// Knows a bad file, and one that it cannot judge.
+/// Finds `DIRTY` and fails on `BROKEN`.
 const SCRIPT: &str = r#"
     if grep -q DIRTY "$1"; then echo found; exit 1; fi
     if grep -q BROKEN "$1"; then exit 126; fi
 "#;
 
-async fn ask(operations: &Client, path: &str) -> Reply {
-    send(operations.elsewhere(Method::GET, path)).await
+async fn get(operations: &TestClient, path: &str) -> TestResponse {
+    send(operations.request_outside_prefix(Method::GET, path)).await
 }
 
-async fn scrape(operations: &Client) -> String {
-    let reply = ask(operations, "/metrics").await;
+async fn scrape(operations: &TestClient) -> String {
+    let reply = get(operations, "/metrics").await;
     assert_eq!(reply.status, 200);
     assert_eq!(reply.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
     String::from_utf8(reply.body.to_vec()).expect("text")
 }
 
-/// The metrics, once they have this line.
-pub(crate) async fn scraped(operations: &Client, line: &str) -> String {
-    let end = Instant::now() + PATIENCE;
+/// Waits until the metrics contain `line`; returns the metrics.
+pub(crate) async fn scrape_until(operations: &TestClient, line: &str) -> String {
+    let deadline = Instant::now() + TEST_TIMEOUT;
     loop {
         let metrics = scrape(operations).await;
         if metrics.lines().any(|found| found == line) {
             return metrics;
         }
-        assert!(Instant::now() < end, "{line} never came:\n{metrics}");
+        assert!(Instant::now() < deadline, "no line {line}:\n{metrics}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
-fn text(reply: &Reply) -> &str {
+fn text(reply: &TestResponse) -> &str {
     str::from_utf8(&reply.body).expect("text")
 }
 
-/// A service with every kind of answer behind it, and how many bytes it has sent.
-async fn with_traffic() -> (Homeserver, Scanner, usize) {
-    let homeserver = Homeserver::start().await;
-    homeserver.knows("other-token");
-    let builder = Builder::new(SCRIPT).homeserver(&homeserver);
+/// Starts a service and requests every kind of response; also returns the number of body bytes sent.
+async fn generate_traffic() -> (MockHomeserver, ScannerProcess, usize) {
+    let homeserver = MockHomeserver::start().await;
+    homeserver.add_token("other-token");
+    let builder = ScannerBuilder::new(SCRIPT).homeserver(&homeserver);
     let scanner = builder.config("download.authorisation_ttl = \"1h\"").start().await;
     let client = &scanner.client;
-    let (clean, copy) = (homeserver.has_bytes("clean", png()), homeserver.has_bytes("copy", png()));
-    let dirty = homeserver.has_bytes("dirty", "DIRTY");
-    let broken = homeserver.has_bytes("broken", "BROKEN");
+    let (clean, copy) = (homeserver.add_bytes("clean", png()), homeserver.add_bytes("copy", png()));
+    let dirty = homeserver.add_bytes("dirty", "DIRTY");
+    let broken = homeserver.add_bytes("broken", "BROKEN");
     let by_other = |media: &str| {
         client.request(Method::GET, &format!("/download/{media}")).bearer_auth("other-token")
     };
     let mut replies = vec![
         client.get(&format!("/download/{clean}")).await,
-        // From memory: for the same token, for another one, for none.
+        // Answered from the cache: for the same token, another token, and no token.
         client.get(&format!("/download/{clean}")).await,
         send(by_other(&clean)).await,
         client.get_without_token(&format!("/download/{clean}")).await,
-        // Fetched, and its content is known.
+        // Fetched; the verdict on its content is cached.
         client.get(&format!("/scan/{copy}")).await,
         client.get(&format!("/scan/{dirty}")).await,
         client.get(&format!("/download/{dirty}")).await,
@@ -88,39 +89,40 @@ async fn with_traffic() -> (Homeserver, Scanner, usize) {
         client.get("/scan/hs.example/missing").await,
         client.get_without_token("/public_key").await,
         client.post_bytes("/scan_encrypted", "no JSON").await,
-        send(client.elsewhere(Method::GET, "/elsewhere")).await,
+        send(client.request_outside_prefix(Method::GET, "/elsewhere")).await,
         send(client.request(Method::OPTIONS, "/download/a/b")).await,
     ];
-    // Two who want the same at the same time.
+    // Two concurrent requests for the same file.
     let gate = Gate::default();
-    let shared = homeserver.has("shared", Media::new("image/png", "shared").behind(&gate));
-    let asked = homeserver.asked().len();
+    let shared =
+        homeserver.add_media("shared", MockMedia::new("image/png", "shared").gated_by(&gate));
+    let requests_before = homeserver.requests().len();
     let first = tokio::spawn(send(
         client.request(Method::GET, &format!("/download/{shared}")).bearer_auth("good-token"),
     ));
-    homeserver.was_asked(asked + 1).await;
+    homeserver.wait_for_requests(requests_before + 1).await;
     let second = tokio::spawn(send(by_other(&shared)));
-    scanner.logged("waits with others for the same media", 1).await;
+    scanner.wait_for_log("joined a job in progress for the same media", 1).await;
     gate.open();
     replies.extend([first.await.unwrap(), second.await.unwrap()]);
     let sent = replies.iter().map(|reply| reply.body.len()).sum();
-    scanner.idle().await;
+    scanner.wait_until_idle().await;
     (homeserver, scanner, sent)
 }
 
 #[tokio::test]
-async fn known_traffic_gives_the_expected_numbers() {
-    // Times, the machine's sandbox, and how many connections a client keeps open.
-    const UNKNOWN: [&str; 5] =
+async fn metrics_match_known_traffic() {
+    // Durations, properties of the machine, and the number of idle connections.
+    const VARIABLE: [&str; 5] =
         ["_sum", "_bucket{", "mcs_build_info", "mcs_sandbox_layer", "mcs_http_connections "];
-    let (_homeserver, scanner, sent) = with_traffic().await;
-    let operations = scanner.operations().await;
+    let (_homeserver, scanner, sent) = generate_traffic().await;
+    let operations = scanner.operations_client().await;
     let metrics = scrape(&operations).await;
-    let known = |line: &&str| {
-        let is_unknown = UNKNOWN.iter().any(|part| line.contains(part));
-        line.starts_with("mcs_") && !line.ends_with(" 0") && !is_unknown
+    let is_predictable = |line: &&str| {
+        let is_variable = VARIABLE.iter().any(|part| line.contains(part));
+        line.starts_with("mcs_") && !line.ends_with(" 0") && !is_variable
     };
-    let mut found: Vec<_> = metrics.lines().filter(known).collect();
+    let mut found: Vec<_> = metrics.lines().filter(is_predictable).collect();
     found.sort_unstable();
     let fetched = 2 * png().len() + "DIRTY".len() + "BROKEN".len() + "shared".len();
     let bodies = png().len() + "shared".len() + 2 * 128;
@@ -184,7 +186,7 @@ mcs_workers 32
             .contains(&format!("mcs_build_info{{version=\"{}\"}} 1\n", env!("CARGO_PKG_VERSION")))
     );
     assert!(metrics.contains("mcs_sandbox_layer{layer=\"seccomp\"} 1\n"), "{metrics}");
-    assert!(!metrics.contains("mcs_canary_passed"), "there is no canary here");
+    assert!(!metrics.contains("mcs_canary_passed"), "metric of a canary that is off");
     for name in ["process_cpu_seconds_total", "process_resident_memory_bytes", "process_open_fds"] {
         let line = metrics.lines().find(|line| line.starts_with(name)).expect(name);
         let value: f64 = line.rsplit(' ').next().unwrap().parse().unwrap();
@@ -193,23 +195,23 @@ mcs_workers 32
 }
 
 #[tokio::test]
-async fn a_client_that_goes_away_is_counted() {
-    let homeserver = Homeserver::start().await;
+async fn counts_requests_aborted_by_client() {
+    let homeserver = MockHomeserver::start().await;
     let gate = Gate::default();
-    let media = homeserver.has("abc", Media::new("image/png", png()).behind(&gate));
-    let scanner = Scanner::start(&homeserver, "exit 0").await;
-    let operations = scanner.operations().await;
+    let media = homeserver.add_media("abc", MockMedia::new("image/png", png()).gated_by(&gate));
+    let scanner = ScannerProcess::start(&homeserver, "exit 0").await;
+    let operations = scanner.operations_client().await;
     let request = scanner.client.request(Method::GET, &format!("/scan/{media}"));
-    let leaving = tokio::spawn(request.bearer_auth("good-token").send());
-    homeserver.was_asked(1).await;
+    let aborted = tokio::spawn(request.bearer_auth("good-token").send());
+    homeserver.wait_for_requests(1).await;
     let metrics = scrape(&operations).await;
     assert!(metrics.contains("mcs_http_requests_in_flight 1\n"), "{metrics}");
     assert!(metrics.contains("mcs_workers_busy 1\n"), "{metrics}");
-    leaving.abort();
-    scanner.logged("ended without an answer", 1).await;
+    aborted.abort();
+    scanner.wait_for_log("request cancelled", 1).await;
     gate.open();
-    // What it had begun was of use all the same.
-    let metrics = scraped(&operations, "mcs_jobs_total{result=\"clean\"} 1").await;
+    // The job continues and its result is cached.
+    let metrics = scrape_until(&operations, "mcs_jobs_total{result=\"clean\"} 1").await;
     assert!(metrics.contains("mcs_http_requests_in_flight 0\n"), "{metrics}");
     assert!(
         metrics.contains("mcs_http_requests_unanswered_total{route=\"scan\"} 1\n"),
@@ -218,17 +220,17 @@ async fn a_client_that_goes_away_is_counted() {
 }
 
 #[tokio::test]
-async fn nothing_that_a_client_or_a_homeserver_writes_becomes_a_label() {
-    let homeserver = Homeserver::start().await;
-    let scanner = Scanner::start(&homeserver, "echo needle; exit 1").await;
-    let operations = scanner.operations().await;
+async fn metric_labels_contain_no_external_input() {
+    let homeserver = MockHomeserver::start().await;
+    let scanner = ScannerProcess::start(&homeserver, "echo needle; exit 1").await;
+    let operations = scanner.operations_client().await;
     let series = |metrics: &str| metrics.lines().filter(|line| !line.starts_with('#')).count();
     let mut before = 0;
     for round in 0..12 {
         let word = format!("needle{round}");
-        homeserver.has(&word, Media::new(&format!("image/{word}"), word.clone()));
-        let odd = Media::error(460 + round, &format!("M_{word}"));
-        let refused = homeserver.has(&format!("odd{word}"), odd);
+        homeserver.add_media(&word, MockMedia::new(&format!("image/{word}"), word.clone()));
+        let error = MockMedia::error(460 + round, &format!("M_{word}"));
+        let refused = homeserver.add_media(&format!("error{word}"), error);
         let client = &scanner.client;
         for path in [
             format!("/scan/hs.example/{word}?{word}={word}"),
@@ -251,14 +253,14 @@ async fn nothing_that_a_client_or_a_homeserver_writes_becomes_a_label() {
 }
 
 #[tokio::test]
-async fn the_public_listener_gives_none_of_it_and_the_operators_none_of_the_contract() {
-    let homeserver = Homeserver::start().await;
-    let media = homeserver.has_bytes("abc", png());
-    let scanner = Scanner::start(&homeserver, "exit 0").await;
-    let operations = scanner.operations().await;
+async fn each_listener_serves_only_its_own_routes() {
+    let homeserver = MockHomeserver::start().await;
+    let media = homeserver.add_bytes("abc", png());
+    let scanner = ScannerProcess::start(&homeserver, "exit 0").await;
+    let operations = scanner.operations_client().await;
     for path in ["/metrics", "/health/live", "/health/ready", "/health"] {
         for path in [path.to_owned(), format!("{PREFIX}{path}")] {
-            let reply = send(scanner.client.elsewhere(Method::GET, &path)).await;
+            let reply = send(scanner.client.request_outside_prefix(Method::GET, &path)).await;
             assert_eq!(reply.status, 404, "{path}");
             assert_eq!(reply.json()["errcode"], "M_UNRECOGNIZED", "{path}");
         }
@@ -266,60 +268,60 @@ async fn the_public_listener_gives_none_of_it_and_the_operators_none_of_the_cont
     for path in ["/public_key".to_owned(), format!("/scan/{media}")] {
         assert_eq!(operations.get(&path).await.status, 404, "{path}");
     }
-    assert_eq!(send(operations.elsewhere(Method::POST, "/metrics")).await.status, 405);
-    assert_eq!(homeserver.asked().len(), 0);
+    assert_eq!(send(operations.request_outside_prefix(Method::POST, "/metrics")).await.status, 405);
+    assert_eq!(homeserver.requests().len(), 0);
 }
 
 #[tokio::test]
-async fn it_is_ready_once_the_canary_has_passed_and_until_it_stops() {
-    const KNOWS: &str = r#"
+async fn ready_from_canary_success_until_shutdown() {
+    const EICAR_SCRIPT: &str = r#"
         if grep -q EICAR-STANDARD "$1"; then exit 1; fi
         if grep -q waits "$1"; then echo run >> "$MARKS/runs"; read go < "$MARKS/go"; fi
     "#;
-    let homeserver = Homeserver::start().await;
-    let media = homeserver.has_bytes("abc", "waits");
-    let builder = Builder::new("exit 0").homeserver(&homeserver);
+    let homeserver = MockHomeserver::start().await;
+    let media = homeserver.add_bytes("abc", "waits");
+    let builder = ScannerBuilder::new("exit 0").homeserver(&homeserver);
     let mut scanner = builder.config("scan.canary = \"eicar\"").start().await;
-    scanner.place.make_fifo("go");
-    let operations = scanner.operations().await;
-    scanner.logged("not ready", 1).await;
-    let reply = ask(&operations, "/health/ready").await;
+    scanner.dir.make_fifo("go");
+    let operations = scanner.operations_client().await;
+    scanner.wait_for_log("not ready", 1).await;
+    let reply = get(&operations, "/health/ready").await;
     assert_eq!(reply.status, 503);
-    assert!(text(&reply).contains("calls the infected sample clean"), "{}", text(&reply));
-    assert_eq!(ask(&operations, "/health/live").await.status, 200);
+    assert!(text(&reply).contains("reports the infected sample as clean"), "{}", text(&reply));
+    assert_eq!(get(&operations, "/health/live").await.status, 200);
     let metrics = scrape(&operations).await;
     assert!(metrics.contains("\nmcs_ready 0\n") && metrics.contains("\nmcs_canary_passed 0\n"));
 
-    scanner.place.write_script("script.sh", KNOWS);
-    scanner.logged("ready: each engine knows", 1).await;
-    assert_eq!(ask(&operations, "/health/ready").await.status, 200);
+    scanner.dir.write_script("script.sh", EICAR_SCRIPT);
+    scanner.wait_for_log("ready: the canary passed", 1).await;
+    assert_eq!(get(&operations, "/health/ready").await.status, 200);
     let metrics = scrape(&operations).await;
     assert!(metrics.contains("\nmcs_ready 1\n") && metrics.contains("\nmcs_canary_passed 1\n"));
 
     let request = scanner.client.request(Method::GET, &format!("/scan/{media}"));
     let waiting = tokio::spawn(send(request.bearer_auth("good-token")));
-    until("the script runs", || scanner.place.marks("runs") == 1).await;
+    wait_until("the script runs", || scanner.dir.mark_count("runs") == 1).await;
     scanner.signal(Signal::SIGTERM);
-    scanner.logged("stopping; what runs may end", 1).await;
-    let reply = ask(&operations, "/health/ready").await;
+    scanner.wait_for_log("stopping, waiting for running requests and scans", 1).await;
+    let reply = get(&operations, "/health/ready").await;
     assert_eq!((reply.status.as_u16(), text(&reply)), (503, "the service is stopping\n"));
-    assert_eq!(ask(&operations, "/health/live").await.status, 200);
-    scanner.place.let_go("go").await;
-    waiting.await.unwrap().is_clean();
-    assert_eq!(scanner.ended().await.code(), Some(0));
+    assert_eq!(get(&operations, "/health/live").await.status, 200);
+    scanner.dir.release_fifo("go").await;
+    waiting.await.unwrap().assert_clean();
+    assert_eq!(scanner.wait_for_exit().await.code(), Some(0));
 }
 
 #[tokio::test]
-async fn an_address_that_is_taken_is_a_clear_error_unless_it_is_not_wanted() {
-    let homeserver = Homeserver::start().await;
+async fn reports_operations_address_in_use_unless_disabled() {
+    let homeserver = MockHomeserver::start().await;
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     let config = format!("operations.port = {port}");
-    let builder = || Builder::new("exit 0").homeserver(&homeserver).config(&config);
-    let (code, said) = builder().fails();
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("[operations]"), "{said}");
-    assert!(said.contains(&format!("cannot listen on 127.0.0.1:{port}")), "{said}");
+    let builder = || ScannerBuilder::new("exit 0").homeserver(&homeserver).config(&config);
+    let (code, stderr) = builder().run_to_exit();
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("[operations]"), "{stderr}");
+    assert!(stderr.contains(&format!("cannot listen on 127.0.0.1:{port}")), "{stderr}");
 
     let scanner = builder().config("operations.enabled = false").start().await;
     scanner.client.public_key().await;
@@ -327,78 +329,81 @@ async fn an_address_that_is_taken_is_a_clear_error_unless_it_is_not_wanted() {
 }
 
 #[tokio::test]
-async fn it_listens_on_a_unix_socket() {
-    let homeserver = Homeserver::start().await;
-    let builder = Builder::new("exit 0")
+async fn operations_listener_accepts_on_unix_socket() {
+    let homeserver = MockHomeserver::start().await;
+    let builder = ScannerBuilder::new("exit 0")
         .homeserver(&homeserver)
         .config("operations.socket = \"operations.sock\"")
-        .environment("MCS_OPERATIONS__PORT", "");
-    let path = builder.place().path("operations.sock");
+        .env("MCS_OPERATIONS__PORT", "");
+    let path = builder.dir().path("operations.sock");
     let mut scanner = builder.start().await;
-    scanner.logged("metrics and health are here", 1).await;
-    let mut stream = UnixStream::connect(&path).await.expect("somebody listens");
+    scanner.wait_for_log("serving metrics and health", 1).await;
+    let mut stream = UnixStream::connect(&path).await.expect("connection to the socket");
     let request = b"GET /health/ready HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
     stream.write_all(request).await.unwrap();
-    let mut answer = String::new();
-    timeout(PATIENCE, stream.read_to_string(&mut answer)).await.expect("an answer").unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("ready\n"), "{answer}");
+    let mut response = String::new();
+    timeout(TEST_TIMEOUT, stream.read_to_string(&mut response)).await.expect("a response").unwrap();
+    assert!(response.starts_with("HTTP/1.1 200 OK") && response.ends_with("ready\n"), "{response}");
     scanner.signal(Signal::SIGTERM);
-    assert_eq!(scanner.ended().await.code(), Some(0));
-    assert!(!path.exists(), "it goes with its server");
+    assert_eq!(scanner.wait_for_exit().await.code(), Some(0));
+    assert!(!path.exists(), "the socket remains after the exit");
 }
 
-/// A file of those that operators give to Prometheus and Grafana.
-fn shipped(name: &str) -> PathBuf {
+/// Returns the path of a shipped file for Prometheus or Grafana.
+fn monitoring_file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("config/monitoring").join(name)
 }
 
-/// Runs promtool on this input; what it says if it finds fault. Says that a test is skipped where there is
-/// none.
+/// Runs promtool on `input`; returns its output on failure. Reports the test as skipped if promtool is not installed.
 fn promtool(test: &str, arguments: &[&str], input: &str) -> Result<(), String> {
     let mut command = Command::new("promtool");
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let Ok(mut child) = command.spawn() else {
-        skipped(test, "there is no promtool (Debian: prometheus)");
+        report_skipped(test, "promtool is not installed (Debian: prometheus)");
         return Ok(());
     };
-    // Fails only where promtool does not read it; then it says why.
+    // Fails only if promtool does not read its input; promtool then reports the reason.
     let _ = child.stdin.take().expect("piped").write_all(input.as_bytes());
-    let output = child.wait_with_output().expect("it ends");
-    let said = [output.stdout, output.stderr].concat();
-    if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&said).into_owned()) }
+    let output = child.wait_with_output().expect("promtool exits");
+    let printed = [output.stdout, output.stderr].concat();
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(String::from_utf8_lossy(&printed).into_owned())
+    }
 }
 
 #[tokio::test]
-async fn promtool_finds_no_fault_with_the_metrics() {
-    const TEST: &str = "promtool_finds_no_fault_with_the_metrics";
-    let (_homeserver, scanner, _) = with_traffic().await;
-    let metrics = scrape(&scanner.operations().await).await;
-    promtool(TEST, &["check", "metrics"], &metrics).unwrap_or_else(|said| panic!("{said}"));
+async fn promtool_accepts_metrics() {
+    const TEST: &str = "promtool_accepts_metrics";
+    let (_homeserver, scanner, _) = generate_traffic().await;
+    let metrics = scrape(&scanner.operations_client().await).await;
+    promtool(TEST, &["check", "metrics"], &metrics).unwrap_or_else(|output| panic!("{output}"));
 }
 
 #[test]
-fn every_alert_fires_where_it_should_and_nowhere_else() {
-    const TEST: &str = "every_alert_fires_where_it_should_and_nowhere_else";
+fn alert_rules_pass_their_promtool_tests() {
+    const TEST: &str = "alert_rules_pass_their_promtool_tests";
     for (what, file) in [("check", "alerts.yml"), ("test", "alerts.test.yml")] {
-        let file = shipped(file);
+        let file = monitoring_file(file);
         promtool(TEST, &[what, "rules", file.to_str().unwrap()], "")
-            .unwrap_or_else(|said| panic!("{said}"));
+            .unwrap_or_else(|output| panic!("{output}"));
     }
-    let rules = fs::read_to_string(shipped("alerts.yml")).unwrap();
-    let tests = fs::read_to_string(shipped("alerts.test.yml")).unwrap();
+    let rules = fs::read_to_string(monitoring_file("alerts.yml")).unwrap();
+    let tests = fs::read_to_string(monitoring_file("alerts.test.yml")).unwrap();
     let alerts: Vec<_> =
-        rules.lines().filter_map(|it| it.trim().strip_prefix("- alert: ")).collect();
+        rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
     assert!(alerts.len() > 10, "{alerts:?}");
     for alert in alerts {
-        for says in ["fires", "is silent"] {
-            assert!(tests.contains(&format!("- name: {alert} {says}\n")), "{alert} {says}");
+        for outcome in ["fires", "is silent"] {
+            assert!(tests.contains(&format!("- name: {alert} {outcome}\n")), "{alert} {outcome}");
         }
     }
 }
 
-/// The queries of the dashboard's panels, with its variables filled in as Grafana would.
-fn queries() -> Vec<String> {
-    let dashboard = fs::read_to_string(shipped("dashboard.json")).unwrap();
+/// Returns the queries of the dashboard panels, with the dashboard variables replaced as Grafana does.
+fn dashboard_queries() -> Vec<String> {
+    let dashboard = fs::read_to_string(monitoring_file("dashboard.json")).unwrap();
     let dashboard: serde_json::Value = serde_json::from_str(&dashboard).expect("JSON");
     let panels = dashboard["panels"].as_array().expect("panels");
     let targets = panels.iter().filter_map(|panel| panel["targets"].as_array()).flatten();
@@ -410,12 +415,12 @@ fn queries() -> Vec<String> {
 }
 
 #[test]
-fn every_query_of_the_dashboard_is_one() {
-    const TEST: &str = "every_query_of_the_dashboard_is_one";
-    let queries = queries();
+fn dashboard_queries_are_valid() {
+    const TEST: &str = "dashboard_queries_are_valid";
+    let queries = dashboard_queries();
     assert!(queries.len() > 20);
     let rule = |(number, query): (usize, &String)| {
-        // A string of JSON is one of YAML.
+        // A JSON string is a valid YAML string.
         let query = serde_json::Value::from(query.as_str());
         format!("      - {{ record: 'panel{number}', expr: {query} }}\n")
     };
@@ -425,33 +430,37 @@ fn every_query_of_the_dashboard_is_one() {
     let file = directory.path().join("panels.yml");
     fs::write(&file, rules).unwrap();
     promtool(TEST, &["check", "rules", file.to_str().unwrap()], "")
-        .unwrap_or_else(|said| panic!("{said}"));
+        .unwrap_or_else(|output| panic!("{output}"));
 }
 
-/// Names of our metrics in a text.
-fn names(text: &str) -> BTreeSet<&str> {
-    let is_of_name = |it: char| it.is_ascii_alphanumeric() || it == '_';
-    let words = text.split(|it| !is_of_name(it));
+/// Returns the names of this program's metrics in `text`.
+fn metric_names(text: &str) -> BTreeSet<&str> {
+    let is_name_char = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let words = text.split(|c| !is_name_char(c));
     words.filter(|word| word.starts_with("mcs_") || word.starts_with("process_")).collect()
 }
 
 #[tokio::test]
-async fn every_metric_in_alerts_and_dashboard_is_one_and_each_is_on_the_dashboard() {
-    let (homeserver, scanner, _) = with_traffic().await;
-    let operations = scanner.operations().await;
-    // The canary's is there where one is.
-    let builder = Builder::new("exit 0").homeserver(&homeserver).config("scan.canary = \"eicar\"");
+async fn alerts_and_dashboard_use_existing_metrics_and_dashboard_shows_all() {
+    let (homeserver, scanner, _) = generate_traffic().await;
+    let operations = scanner.operations_client().await;
+    // The canary metric exists only with a canary.
+    let builder =
+        ScannerBuilder::new("exit 0").homeserver(&homeserver).config("scan.canary = \"eicar\"");
     let with_canary = builder.start().await;
-    let mut metrics = scrape(&with_canary.operations().await).await;
-    // One that a client gave up.
+    let mut metrics = scrape(&with_canary.operations_client().await).await;
+    // A request aborted by the client.
     let gate = Gate::default();
-    let media = homeserver.has("slow", Media::new("image/png", "slow").behind(&gate));
+    let media = homeserver.add_media("slow", MockMedia::new("image/png", "slow").gated_by(&gate));
     let request = scanner.client.request(Method::GET, &format!("/scan/{media}"));
-    let leaving = tokio::spawn(request.bearer_auth("good-token").send());
-    scanner.logged("\"route\":\"scan\"", 1).await;
-    until("it is asked for", || homeserver.asked().iter().any(|it| it.uri.contains("slow"))).await;
-    leaving.abort();
-    scanner.logged("ended without an answer", 1).await;
+    let aborted = tokio::spawn(request.bearer_auth("good-token").send());
+    scanner.wait_for_log("\"route\":\"scan\"", 1).await;
+    wait_until("the homeserver receives the request", || {
+        homeserver.requests().iter().any(|request| request.uri.contains("slow"))
+    })
+    .await;
+    aborted.abort();
+    scanner.wait_for_log("request cancelled", 1).await;
     gate.open();
     metrics += &scrape(&operations).await;
     let series: BTreeSet<_> = metrics
@@ -460,17 +469,17 @@ async fn every_metric_in_alerts_and_dashboard_is_one_and_each_is_on_the_dashboar
         .filter_map(|line| line.split(['{', ' ']).next())
         .collect();
 
-    let alerts = fs::read_to_string(shipped("alerts.yml")).unwrap();
-    let panels = queries().join("\n");
-    let (alerts, panels) = (names(&alerts), names(&panels));
+    let alerts = fs::read_to_string(monitoring_file("alerts.yml")).unwrap();
+    let panels = dashboard_queries().join("\n");
+    let (alerts, panels) = (metric_names(&alerts), metric_names(&panels));
     for name in alerts.union(&panels) {
-        assert!(series.contains(name), "{name} is no series of\n{metrics}");
+        assert!(series.contains(name), "no series {name} in\n{metrics}");
     }
     let families =
         metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
     for family in families {
-        let shown =
+        let is_shown =
             panels.iter().any(|name| *name == family || *name == format!("{family}_bucket"));
-        assert!(shown, "{family} is not on the dashboard");
+        assert!(is_shown, "{family} is not on the dashboard");
     }
 }

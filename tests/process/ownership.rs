@@ -1,4 +1,4 @@
-//! Who may replace what the service writes and trusts: the temporary directory, the rules, the request key, the audit's file.
+//! Tests of owners and modes of files that the service trusts: temporary directory, rules, request key, audit log.
 
 use std::{
     fs::{self, File, Permissions},
@@ -6,10 +6,10 @@ use std::{
     path::Path,
 };
 
-use mcs_rules::RuleSet;
+use mcs_evaluator::RuleSet;
 use nix::sys::signal::Signal;
 
-use crate::harness::{Builder, Homeserver, scanner::as_root, skipped};
+use crate::harness::{MockHomeserver, ScannerBuilder, report_skipped, scanner::is_root};
 
 const OTHER_USER: u32 = 61_234;
 
@@ -17,17 +17,17 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
-/// The mode of a file or directory.
+/// Returns the permission bits of a file or directory.
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().mode() & 0o7777
 }
 
-/// A configuration whose temporary directory is `volume/temp`, unless the lines name another one.
-fn builder(lines: &str) -> Builder {
+/// Returns a builder whose temporary directory is `volume/temp`, unless `lines` set another one.
+fn builder(lines: &str) -> ScannerBuilder {
     let temp = "scan.temp_directory = \"volume/temp\"\n";
     let temp = if lines.contains("scan.temp_directory =") { "" } else { temp };
-    let builder = Builder::new("exit 0").config(&format!("{temp}{lines}"));
-    let volume = builder.place().path("volume");
+    let builder = ScannerBuilder::new("exit 0").config(&format!("{temp}{lines}"));
+    let volume = builder.dir().path("volume");
     fs::create_dir(&volume).unwrap();
     fs::create_dir(volume.join("temp")).unwrap();
     set_mode(&volume, 0o755);
@@ -36,8 +36,8 @@ fn builder(lines: &str) -> Builder {
 }
 
 #[test]
-fn a_temporary_directory_that_others_can_replace_is_a_wrong_configuration() {
-    for (path, mode, refused) in [
+fn rejects_temporary_directory_writable_by_others() {
+    for (path, mode, is_rejected) in [
         ("volume/temp", 0o777, true),
         ("volume/temp", 0o775, true),
         ("volume", 0o777, true),
@@ -47,49 +47,49 @@ fn a_temporary_directory_that_others_can_replace_is_a_wrong_configuration() {
         ("volume/temp", 0o700, false),
     ] {
         let builder = builder("");
-        let exposed = builder.place().path(path);
+        let exposed = builder.dir().path(path);
         set_mode(&exposed, mode);
         let (code, stdout, stderr) = builder.run(&["check-config"]);
-        if !refused {
+        if !is_rejected {
             assert_eq!(code, Some(0), "{path} {mode:o}: {stderr}");
             assert!(!stdout.contains("so other users may"), "{stdout}");
             continue;
         }
-        let (started, log) = builder.fails();
+        let (started, log) = builder.run_to_exit();
         assert_eq!((code, started), (Some(78), Some(78)), "{path} {mode:o}: {stderr}{log}");
-        for said in [stderr, log] {
-            for words in [
+        for output in [stderr, log] {
+            for expected in [
                 format!("{} has mode {mode:04o}, so other users may", exposed.display()),
                 "scan.temp_directory: found".to_owned(),
                 "scan.temp_directory_shared = true".to_owned(),
             ] {
-                assert!(said.contains(&words), "{words} in {said}");
+                assert!(output.contains(&expected), "{expected} in {output}");
             }
         }
     }
 }
 
 #[test]
-fn a_temporary_directory_of_another_user_is_a_wrong_configuration() {
-    let test = "a_temporary_directory_of_another_user_is_a_wrong_configuration";
-    if !as_root() {
-        return skipped(test, "only root gives files away");
+fn rejects_temporary_directory_owned_by_another_user() {
+    let test = "rejects_temporary_directory_owned_by_another_user";
+    if !is_root() {
+        return report_skipped(test, "needs root to change the owner of files");
     }
     for path in ["volume", "volume/temp"] {
         let builder = builder("");
-        let exposed = builder.place().path(path);
+        let exposed = builder.dir().path(path);
         chown(&exposed, Some(OTHER_USER), None).unwrap();
-        let (code, said) = builder.fails();
-        assert_eq!(code, Some(78), "{said}");
-        let words = format!("{} belongs to uid {OTHER_USER}", exposed.display());
-        assert!(said.contains(&words), "{said}");
+        let (code, output) = builder.run_to_exit();
+        assert_eq!(code, Some(78), "{output}");
+        let expected = format!("{} belongs to uid {OTHER_USER}", exposed.display());
+        assert!(output.contains(&expected), "{output}");
     }
 }
 
 #[test]
-fn a_link_to_a_temporary_directory_is_as_safe_as_the_directory_that_the_link_is_in() {
+fn checks_directory_of_link_to_temporary_directory() {
     let builder = builder("scan.temp_directory = \"links/temp\"");
-    let links = builder.place().path("links");
+    let links = builder.dir().path("links");
     fs::create_dir(&links).unwrap();
     symlink("../volume/temp", links.join("temp")).unwrap();
     for (mode, expected) in [(0o755, 0), (0o777, 78)] {
@@ -101,9 +101,9 @@ fn a_link_to_a_temporary_directory_is_as_safe_as_the_directory_that_the_link_is_
 }
 
 #[tokio::test]
-async fn a_shared_temporary_directory_is_a_warning_where_that_is_set() {
+async fn warns_about_explicitly_shared_temporary_directory() {
     let builder = builder("scan.temp_directory_shared = true");
-    set_mode(&builder.place().path("volume/temp"), 0o777);
+    set_mode(&builder.dir().path("volume/temp"), 0o777);
     let (code, stdout, stderr) = builder.run(&["check-config"]);
     assert_eq!(code, Some(0), "{stderr}");
     assert!(stdout.contains("temp has mode 0777, so other users may"), "{stdout}");
@@ -112,37 +112,37 @@ async fn a_shared_temporary_directory_is_a_warning_where_that_is_set() {
 }
 
 #[tokio::test]
-async fn a_directory_that_becomes_unsafe_is_refused_by_the_next_reload() {
+async fn reload_rejects_directory_that_became_unsafe() {
     let scanner = builder("").start().await;
-    set_mode(&scanner.place.path("volume/temp"), 0o777);
+    set_mode(&scanner.dir.path("volume/temp"), 0o777);
     scanner.signal(Signal::SIGHUP);
-    scanner.logged("the reload is refused", 1).await;
+    scanner.wait_for_log("reload rejected", 1).await;
     assert!(scanner.log().contains("temp has mode 0777, so other users may"), "{}", scanner.log());
 }
 
 #[tokio::test]
-async fn another_user_cannot_put_rules_in_the_place_of_those_that_were_loaded() {
-    let homeserver = Homeserver::start().await;
-    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/rules");
+async fn other_user_cannot_replace_loaded_rules() {
+    let homeserver = MockHomeserver::start().await;
+    let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/rules");
     let lines = format!(
         "scan.temp_directory_shared = true\nscan.engines = [\"rules\"]\nrules.paths = [\"{}\"]",
-        own.display()
+        rules.display()
     );
     let builder = builder(&lines).homeserver(&homeserver);
-    let temp = builder.place().path("volume/temp");
+    let temp = builder.dir().path("volume/temp");
     set_mode(&temp, 0o777);
-    let harmless = builder.place().path("harmless.yar");
+    let harmless = builder.dir().path("harmless.yar");
     fs::write(&harmless, "rule Never { condition: false }").unwrap();
     let prepared = RuleSet::load(&[harmless]).unwrap().prepared().to_vec();
     let scanner = builder.start().await;
     let program = fs::read("/bin/true").unwrap();
     for attack in ["at first", "after the replacement", "after a reload"] {
         let media =
-            homeserver.has_bytes(&attack.replace(' ', ""), [&program, attack.as_bytes()].concat());
+            homeserver.add_bytes(&attack.replace(' ', ""), [&program, attack.as_bytes()].concat());
         let verdict = scanner.client.get(&format!("/scan/{media}")).await;
-        verdict.is_not_clean("File not clean. Output: 'Linux_Program'");
+        verdict.assert_not_clean("File not clean. Output: 'Linux_Program'");
         if attack == "at first" {
-            // Each directory of the service's is renamed; another one, with rules that match nothing, gets its name.
+            // Renames each directory of the service and replaces it by a directory with rules that never match.
             for entry in fs::read_dir(&temp).unwrap().map(Result::unwrap) {
                 let path = entry.path();
                 assert!(!path.join("rules").exists(), "rules are at {}", path.display());
@@ -153,54 +153,54 @@ async fn another_user_cannot_put_rules_in_the_place_of_those_that_were_loaded() 
             }
         } else if attack == "after the replacement" {
             scanner.signal(Signal::SIGHUP);
-            scanner.logged("\"reloaded", 1).await;
+            scanner.wait_for_log("\"reloaded", 1).await;
         }
     }
 }
 
 #[test]
-fn a_key_that_the_service_makes_has_its_mode_whatever_the_umask_is_and_is_no_link() {
+fn generated_key_is_never_written_through_a_link() {
     let builder = builder("");
-    let key = builder.place().path("request_secret");
-    let (code, said) = with_umask(&builder, "0777", &["check-config"]);
-    assert_eq!(code, Some(0), "{said}");
+    let key = builder.dir().path("request_secret");
+    let (code, output) = with_umask(&builder, "0777", &["check-config"]);
+    assert_eq!(code, Some(0), "{output}");
     assert!(!key.exists());
 
-    fs::write(builder.place().path("elsewhere"), "").unwrap();
+    fs::write(builder.dir().path("elsewhere"), "").unwrap();
     symlink("elsewhere", &key).unwrap();
-    let (code, said) = with_umask(&builder, "0022", &["public-key"]);
+    let (code, output) = with_umask(&builder, "0022", &["public-key"]);
     assert_ne!(code, Some(0));
-    assert!(said.contains("it is a symbolic link"), "{said}");
-    // A mounted secret of the operator's is one.
-    fs::write(builder.place().path("elsewhere"), [b'A'; 43]).unwrap();
-    let operators = builder.config("crypto.generate = false");
-    let (code, said) = with_umask(&operators, "0022", &["public-key"]);
-    assert_eq!(code, Some(0), "{said}");
+    assert!(output.contains("it is a symbolic link"), "{output}");
+    // A key provided by the operator may be a link, as mounted secrets are.
+    fs::write(builder.dir().path("elsewhere"), [b'A'; 43]).unwrap();
+    let with_provided_key = builder.config("crypto.generate = false");
+    let (code, output) = with_umask(&with_provided_key, "0022", &["public-key"]);
+    assert_eq!(code, Some(0), "{output}");
 }
 
 #[tokio::test]
-async fn a_new_key_and_a_new_audit_file_have_their_modes_whatever_the_umask_is() {
+async fn new_key_and_audit_file_modes_ignore_umask() {
     for umask in ["0000", "0777"] {
-        let builder = builder("audit.path = \"audit.log\"").inside(&[
+        let builder = builder("audit.path = \"audit.log\"").wrapped_by(&[
             "sh",
             "-c",
             &format!("umask {umask}; exec \"$@\""),
             "sh",
         ]);
         let scanner = builder.start().await;
-        assert_eq!(mode(&scanner.place.path("request_secret")), 0o600, "{umask}");
-        assert_eq!(mode(&scanner.place.path("audit.log")), 0o640, "{umask}");
-        let temp = fs::read_dir(scanner.place.path("volume/temp")).unwrap();
+        assert_eq!(mode(&scanner.dir.path("request_secret")), 0o600, "{umask}");
+        assert_eq!(mode(&scanner.dir.path("audit.log")), 0o640, "{umask}");
+        let temp = fs::read_dir(scanner.dir.path("volume/temp")).unwrap();
         for entry in temp.map(Result::unwrap) {
-            assert_eq!(mode(&entry.path()), if as_root() { 0o711 } else { 0o700 }, "{umask}");
+            assert_eq!(mode(&entry.path()), if is_root() { 0o711 } else { 0o700 }, "{umask}");
         }
     }
 }
 
 #[test]
-fn a_key_and_an_audit_file_that_others_may_write_are_refused() {
+fn rejects_key_and_audit_file_writable_by_others() {
     let builder = builder("audit.path = \"audit.log\"");
-    let [key, audit] = ["request_secret", "audit.log"].map(|name| builder.place().path(name));
+    let [key, audit] = ["request_secret", "audit.log"].map(|name| builder.dir().path(name));
     fs::write(&key, [b'A'; 43]).unwrap();
     fs::write(&audit, "").unwrap();
     for (file, name) in [(&key, "request_secret"), (&audit, "audit.log")] {
@@ -213,7 +213,7 @@ fn a_key_and_an_audit_file_that_others_may_write_are_refused() {
             stderr.contains(&format!("{name} has mode 0602, so every user may write")),
             "{stderr}"
         );
-        if as_root() {
+        if is_root() {
             set_mode(file, 0o600);
             chown(file, Some(OTHER_USER), None).unwrap();
             let (code, _, stderr) = builder.run(&[]);
@@ -227,13 +227,13 @@ fn a_key_and_an_audit_file_that_others_may_write_are_refused() {
     symlink("audit.target", &audit).unwrap();
     let (code, _, stderr) = builder.run(&[]);
     assert_eq!(code, Some(1), "{stderr}");
-    assert!(stderr.contains("it is a symbolic link"), "{stderr}");
+    assert!(stderr.contains("the path is a symbolic link"), "{stderr}");
 }
 
 #[test]
-fn a_prepared_configuration_of_migrate_has_its_mode_whatever_the_umask_is() {
+fn migrated_configuration_mode_ignores_umask() {
     let builder = builder("");
-    let (old, new) = (builder.place().path("old.yaml"), builder.place().path("new.toml"));
+    let (old, new) = (builder.dir().path("old.yaml"), builder.dir().path("new.toml"));
     fs::write(&old, "web:\n  port: 80\nscan:\n  script: ./script.sh\n  temp_directory: tmp\n")
         .unwrap();
     let arguments = ["migrate", old.to_str().unwrap(), "-o", new.to_str().unwrap()];
@@ -242,14 +242,14 @@ fn a_prepared_configuration_of_migrate_has_its_mode_whatever_the_umask_is() {
     assert!(File::open(&new).unwrap().metadata().unwrap().len() > 0);
 }
 
-/// Runs a command with this umask: exit code and output.
-fn with_umask(builder: &Builder, umask: &str, arguments: &[&str]) -> (Option<i32>, String) {
+/// Runs the program with `umask`; returns the exit code and the output.
+fn with_umask(builder: &ScannerBuilder, umask: &str, arguments: &[&str]) -> (Option<i32>, String) {
     let program = crate::harness::scanner::PROGRAM;
     let line = format!("umask {umask}; exec \"$@\"");
     let config = builder.write_config();
     #[expect(
         clippy::disallowed_methods,
-        reason = "the program itself is started with another umask"
+        reason = "the program under test, started with another umask"
     )]
     let mut command = std::process::Command::new("/bin/sh");
     command.args(["-c", &line, "sh", program]);
@@ -257,6 +257,6 @@ fn with_umask(builder: &Builder, umask: &str, arguments: &[&str]) -> (Option<i32
         command.arg("-c").arg(config);
     }
     let output = command.args(arguments).output().unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&text).into_owned())
 }

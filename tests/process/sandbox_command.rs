@@ -1,82 +1,81 @@
-//! `sandbox -- COMMAND FILE`: a new script is made to work in minutes.
+//! Tests of `sandbox -- COMMAND FILE`, which runs a command in the sandbox and reports denied accesses.
 
 use std::fs;
 
 use crate::harness::{
-    Builder,
-    scanner::{entries, run},
-    skipped,
+    ScannerBuilder, report_skipped,
+    scanner::{list_dir, run},
 };
 
-/// Runs a command on a file of this content; gives exit code, standard output and error.
-fn on_trial(config: &str, command: &[&str], content: &str) -> (Option<i32>, String, String) {
-    let builder = Builder::new("exit 0").config(config);
+/// Runs `command` in the sandbox on a file with this content; returns exit code, stdout and stderr.
+fn run_in_sandbox(config: &str, command: &[&str], content: &str) -> (Option<i32>, String, String) {
+    let builder = ScannerBuilder::new("exit 0").config(config);
     let path = builder.write_config();
-    let file = builder.place().path("file");
+    let file = builder.dir().path("file");
     fs::write(&file, content).unwrap();
     let mut arguments = vec!["-c", path.to_str().unwrap(), "sandbox", "--"];
     arguments.extend(command);
     arguments.push(file.to_str().unwrap());
-    let ended = run(&arguments, &[]);
-    assert!(entries(&builder.place().path("temp")).is_empty(), "something is left");
-    ended
+    let result = run(&arguments, &[]);
+    assert!(list_dir(&builder.dir().path("temp")).is_empty(), "a job directory remains");
+    result
 }
 
 #[test]
-fn a_command_gets_a_copy_of_the_file_and_its_end_is_told() {
-    let (code, stdout, stderr) = on_trial("", &["cat", "-v"], "content of the file");
+fn command_gets_copy_of_file_and_exit_is_reported() {
+    let (code, stdout, stderr) = run_in_sandbox("", &["cat", "-v"], "content of the file");
     assert_eq!(code, Some(0), "{stderr}");
-    for said in ["  content of the file\n", "ended: exit code 0\n", "took: ", "  seccomp: "] {
-        assert!(stdout.contains(said), "{said:?} in {stdout}");
+    for expected in ["  content of the file\n", "ended: exit code 0\n", "took: ", "  seccomp: "] {
+        assert!(stdout.contains(expected), "{expected:?} in {stdout}");
     }
-    assert!(stdout.ends_with("refused: nothing that was noticed\n"), "{stdout}");
+    assert!(stdout.ends_with("refused: nothing observed\n"), "{stdout}");
 
-    let (code, stdout, _) = on_trial("", &["sh", "-c", "kill -9 $$"], "");
+    let (code, stdout, _) = run_in_sandbox("", &["sh", "-c", "kill -9 $$"], "");
     assert_eq!(code, Some(1));
-    assert!(stdout.contains("ended: by signal 9\n"), "{stdout}");
-    let (code, stdout, _) = on_trial("scan.timeout = \"1s\"", &["sh", "-c", "sleep 100"], "");
+    assert!(stdout.contains("ended: signal 9\n"), "{stdout}");
+    let (code, stdout, _) = run_in_sandbox("scan.timeout = \"1s\"", &["sh", "-c", "sleep 100"], "");
     assert_eq!(code, Some(1));
-    assert!(stdout.contains("killed when scan.timeout was over"), "{stdout}");
+    assert!(stdout.contains("killed after scan.timeout"), "{stdout}");
 }
 
 #[test]
-fn what_it_was_refused_is_told_with_what_to_do_about_it() {
+fn reports_denied_accesses_with_configuration_key() {
     let script = r"
         cat /etc/hostname
         cat /etc/nowhere-at-all
         echo x > /var/tmp/mcs-trial
         exec 3<>/dev/tcp/127.0.0.1/9
     ";
-    let (code, stdout, _) = on_trial("", &["bash", "-c", script, "bash"], "");
+    let (code, stdout, _) = run_in_sandbox("", &["bash", "-c", script, "bash"], "");
     assert_eq!(code, Some(1), "{stdout}");
-    for said in [
+    for expected in [
         ": /etc/hostname (sandbox.read_only_paths)\n",
         ": writing /var/tmp/mcs-trial (",
         "  seccomp: the network (sandbox.tcp_ports, sandbox.network)\n",
     ] {
-        assert!(stdout.contains(said), "{said:?} in {stdout}");
+        assert!(stdout.contains(expected), "{expected:?} in {stdout}");
     }
     assert!(!stdout.contains("/etc/nowhere-at-all ("), "{stdout}");
     assert!(!std::path::Path::new("/var/tmp/mcs-trial").exists());
 
-    // Looked for only, where what is not shown is not there.
-    let (_, stdout, _) = on_trial("", &["test", "-e", "/etc/hostname", "-a", "-n"], "");
+    // Only looked up. With namespaces, hidden files do not exist in the sandbox.
+    let (_, stdout, _) = run_in_sandbox("", &["test", "-e", "/etc/hostname", "-a", "-n"], "");
     if stdout.contains("namespaces: pid") {
         assert!(stdout.contains(": /etc/hostname (sandbox.read_only_paths)\n"), "{stdout}");
     }
-    let (_, stdout, _) = on_trial("", &["cat", "/proc/self/status"], "");
+    let (_, stdout, _) = run_in_sandbox("", &["cat", "/proc/self/status"], "");
     assert!(stdout.contains(": /proc/self/status (never shown)\n"), "{stdout}");
 
-    // As it says.
+    // The suggested key makes the file readable.
     let config = "sandbox.read_only_paths = [\"/etc/hostname\"]";
-    let (code, stdout, _) = on_trial(config, &["cat", "/etc/hostname"], "");
+    let (code, stdout, _) = run_in_sandbox(config, &["cat", "/etc/hostname"], "");
     assert_eq!(code, Some(0), "{stdout}");
-    assert!(stdout.ends_with("refused: nothing that was noticed\n"), "{stdout}");
+    assert!(stdout.ends_with("refused: nothing observed\n"), "{stdout}");
 }
 
 #[test]
-fn an_address_that_it_was_refused_is_told() {
-    if skipped_without_python("an_address_that_it_was_refused_is_told") {
+fn reports_denied_addresses() {
+    if skipped_without_python("reports_denied_addresses") {
         return;
     }
     let directory = tempfile::TempDir::new().unwrap();
@@ -87,28 +86,29 @@ fn an_address_that_it_was_refused_is_told() {
             try: socket.socket(family).connect(address)\n    \
             except OSError: pass\n";
     let command = ["python3", "-c", connect, socket.to_str().unwrap()];
-    let (_, stdout, stderr) = on_trial("sandbox.tcp_ports = [1344]", &command, "");
-    for said in [
+    let (_, stdout, stderr) = run_in_sandbox("sandbox.tcp_ports = [1344]", &command, "");
+    for expected in [
         "  landlock: TCP to port 9 (sandbox.tcp_ports)\n".to_owned(),
         format!(": the socket {} (sandbox.unix_sockets)\n", socket.display()),
     ] {
-        assert!(stdout.contains(&said), "{said:?} in {stdout}{stderr}");
+        assert!(stdout.contains(&expected), "{expected:?} in {stdout}{stderr}");
     }
 }
 
+/// Reports `test` as skipped and returns `true` if python3 is not installed.
 fn skipped_without_python(test: &str) -> bool {
     let missing = !std::path::Path::new("/usr/bin/python3").exists();
     if missing {
-        skipped(test, "not installed: python3");
+        report_skipped(test, "not installed: python3");
     }
     missing
 }
 
 #[test]
-fn a_command_that_is_not_there_is_told_where_to_look() {
-    let (code, _, stderr) = on_trial("", &["/nowhere/scanner"], "");
+fn reports_missing_command() {
+    let (code, _, stderr) = run_in_sandbox("", &["/nowhere/scanner"], "");
     assert_eq!(code, Some(2));
     assert!(stderr.contains("/nowhere/scanner does not exist: No such file"), "{stderr}");
-    let (code, ..) = on_trial("", &[], "");
-    assert_eq!(code, Some(2), "a file alone is no command");
+    let (code, ..) = run_in_sandbox("", &[], "");
+    assert_eq!(code, Some(2), "a file without a command is a usage error");
 }

@@ -1,4 +1,4 @@
-//! What is printed where a person looks, and where a file or a pipe is; and errors that say what to do next.
+//! Tests of output on a terminal, in a file and in a pipe, and of hints in error messages.
 
 use std::{
     fs::{self, File, Permissions},
@@ -11,151 +11,150 @@ use std::{
 use nix::pty::{Winsize, openpty};
 
 use crate::harness::{
-    Builder, eicar,
-    scanner::{as_root, command, run},
-    skipped,
+    ScannerBuilder, eicar, report_skipped,
+    scanner::{command, is_root, run},
 };
 
-/// A terminal of this many columns.
+/// Opens a terminal with the given number of columns.
 fn terminal(columns: u16) -> (File, OwnedFd) {
     let size = Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     let pair = openpty(&size, None).expect("a terminal");
     (pair.master.into(), pair.slave)
 }
 
-/// Runs it to its end with both streams on a terminal; gives what that was sent.
-fn on_a_terminal(mut command: Command) -> (ExitStatus, String) {
+/// Runs `command` with stdout and stderr on a terminal; returns the exit status and the output.
+fn run_on_terminal(mut command: Command) -> (ExitStatus, String) {
     let (mut master, slave) = terminal(60);
     command.stdout(slave.try_clone().unwrap()).stderr(slave);
     let mut child = command.spawn().expect("the program starts");
-    // Its copies of the terminal's end go with it, these with the command.
+    // Closes this process's copies of the terminal, so that reading ends with the child.
     drop(command);
-    let seen = all_of(&mut master);
-    (child.wait().unwrap(), seen)
+    let output = read_to_end(&mut master);
+    (child.wait().unwrap(), output)
 }
 
-/// What a terminal was sent, until nobody has its other end any more.
-fn all_of(master: &mut File) -> String {
-    let mut seen = Vec::new();
-    let mut piece = [0; 4096];
-    // Ends with EIO.
-    while let Ok(length @ 1..) = master.read(&mut piece) {
-        seen.extend_from_slice(&piece[..length]);
+/// Reads the output of a terminal until its other end is closed.
+fn read_to_end(master: &mut File) -> String {
+    let mut output = Vec::new();
+    let mut buffer = [0; 4096];
+    // A closed terminal returns EIO.
+    while let Ok(length @ 1..) = master.read(&mut buffer) {
+        output.extend_from_slice(&buffer[..length]);
     }
-    String::from_utf8(seen).expect("text")
+    String::from_utf8(output).expect("text")
 }
 
-/// The program with this configuration and these arguments.
-fn program(builder: &Builder, arguments: &[&str]) -> Command {
+/// Returns the command of the program with the configuration of `builder` and these arguments.
+fn command_with_config(builder: &ScannerBuilder, arguments: &[&str]) -> Command {
     let mut command = command();
     command.arg("-c").arg(builder.write_config()).args(arguments);
     command
 }
 
 #[test]
-fn there_is_colour_on_a_terminal_and_nowhere_else() {
-    let builder = Builder::new("exit 0");
-    let bad = builder.place().path("bad");
+fn colours_output_only_on_terminal() {
+    let builder = ScannerBuilder::new("exit 0");
+    let bad = builder.dir().path("bad");
     fs::write(&bad, "bytes").unwrap();
     let scan = ["scan", bad.to_str().unwrap()];
-    for (arguments, coloured) in [
+    for (arguments, expected) in [
         (&["check-config"][..], "\u{1b}[1m[web]\u{1b}[0m"),
         (&scan, ": \u{1b}[32mclean\u{1b}[0m"),
         (&["scan", "/no/such/file"], ": \u{1b}[33mfailed\u{1b}[0m: "),
     ] {
-        let (_, seen) = on_a_terminal(program(&builder, arguments));
-        assert!(seen.contains(coloured), "{arguments:?} {seen:?}");
-        // Variables that other programs go by are not read.
-        let mut it = program(&builder, arguments);
-        it.envs([("NO_COLOR", "1"), ("TERM", "dumb"), ("CLICOLOR", "0")]);
-        let (_, seen) = on_a_terminal(it);
-        assert!(seen.contains(coloured), "{arguments:?} {seen:?}");
+        let (_, output) = run_on_terminal(command_with_config(&builder, arguments));
+        assert!(output.contains(expected), "{arguments:?} {output:?}");
+        // Environment variables of other programs are ignored.
+        let mut command = command_with_config(&builder, arguments);
+        command.envs([("NO_COLOR", "1"), ("TERM", "dumb"), ("CLICOLOR", "0")]);
+        let (_, output) = run_on_terminal(command);
+        assert!(output.contains(expected), "{arguments:?} {output:?}");
         let never = [arguments, &["--color=never"]].concat();
-        let (_, seen) = on_a_terminal(program(&builder, &never));
-        assert!(!seen.contains('\u{1b}'), "{arguments:?} {seen:?}");
+        let (_, output) = run_on_terminal(command_with_config(&builder, &never));
+        assert!(!output.contains('\u{1b}'), "{arguments:?} {output:?}");
 
         let config = builder.write_config();
-        let through_a_pipe = [&["-c", config.to_str().unwrap()], arguments].concat();
+        let piped = [&["-c", config.to_str().unwrap()], arguments].concat();
         let forced = [("CLICOLOR_FORCE", "1"), ("FORCE_COLOR", "1"), ("TERM", "xterm-256color")];
-        let (_, stdout, stderr) = run(&through_a_pipe, &forced);
+        let (_, stdout, stderr) = run(&piped, &forced);
         assert!(!stdout.contains('\u{1b}') && !stderr.contains('\u{1b}'), "{stdout}{stderr}");
-        let always = [&through_a_pipe[..], &["--color", "always"]].concat();
+        let always = [&piped[..], &["--color", "always"]].concat();
         let (_, stdout, _) = run(&always, &[("NO_COLOR", "1")]);
-        assert!(stdout.contains(coloured), "{stdout:?}");
+        assert!(stdout.contains(expected), "{stdout:?}");
     }
 }
 
 #[test]
-fn each_stream_has_colour_by_itself() {
-    let builder = Builder::new("exit 0").config("scan.canary = \"eicar\"");
+fn colours_each_stream_independently() {
+    let builder = ScannerBuilder::new("exit 0").config("scan.canary = \"eicar\"");
     let (mut master, slave) = terminal(60);
-    let mut it = program(&builder, &["check-config"]);
-    it.stderr(slave);
-    let output = it.output().unwrap();
-    drop(it);
-    let seen = all_of(&mut master);
-    assert!(seen.contains("\u{1b}[1m\u{1b}[31merror\u{1b}[0m: the script calls"), "{seen:?}");
-    assert!(!output.stdout.contains(&0x1b), "a pipe");
+    let mut command = command_with_config(&builder, &["check-config"]);
+    command.stderr(slave);
+    let piped = command.output().unwrap();
+    drop(command);
+    let output = read_to_end(&mut master);
+    assert!(output.contains("\u{1b}[1m\u{1b}[31merror\u{1b}[0m: the script reports"), "{output:?}");
+    assert!(!piped.stdout.contains(&0x1b), "colour in a pipe");
 }
 
-/// In the line on what takes long, behind the seconds that it has taken.
+/// Text behind the elapsed seconds in the progress line.
 const SCANNING: &str = " s: scanning ";
 
-/// Those seconds, each time that they were told.
-fn seconds(seen: &str) -> Vec<u64> {
-    let mut before: Vec<_> = seen.split(SCANNING).collect();
+/// Returns the elapsed seconds of each progress line.
+fn seconds(output: &str) -> Vec<u64> {
+    let mut before: Vec<_> = output.split(SCANNING).collect();
     before.pop();
-    let number = |text: &str| text.rsplit(|it: char| !it.is_ascii_digit()).next()?.parse().ok();
+    let number = |text: &str| text.rsplit(|c: char| !c.is_ascii_digit()).next()?.parse().ok();
     before.into_iter().map(|text| number(text).unwrap()).collect()
 }
 
 #[test]
-fn a_scan_that_takes_long_has_a_line_on_a_terminal_that_is_gone_in_the_end() {
-    // Until somebody lets it go.
-    let builder = Builder::new(r#"read go < "$MARKS/go""#);
-    builder.place().make_fifo("go");
+fn shows_and_clears_progress_line_on_terminal() {
+    // Blocks until the FIFO is written.
+    let builder = ScannerBuilder::new(r#"read go < "$MARKS/go""#);
+    builder.dir().make_fifo("go");
     let name = format!("{}.png", "long-name-".repeat(12));
-    let file = builder.place().path(&name);
+    let file = builder.dir().path(&name);
     fs::write(&file, [0; 3000]).unwrap();
     let (mut master, slave) = terminal(60);
-    let mut it = program(&builder, &["scan"]);
-    it.current_dir(builder.place().path("")).arg(&name).stderr(slave);
-    it.stdout(File::create(builder.place().path("verdicts")).unwrap());
-    let mut child = it.spawn().unwrap();
-    drop(it);
-    let mut seen = String::new();
-    let mut piece = [0; 4096];
+    let mut command = command_with_config(&builder, &["scan"]);
+    command.current_dir(builder.dir().path("")).arg(&name).stderr(slave);
+    command.stdout(File::create(builder.dir().path("verdicts")).unwrap());
+    let mut child = command.spawn().unwrap();
+    drop(command);
+    let mut output = String::new();
+    let mut buffer = [0; 4096];
     let mut opened = false;
-    while let Ok(length @ 1..) = master.read(&mut piece) {
-        seen.push_str(std::str::from_utf8(&piece[..length]).unwrap());
-        // Once it has told that more time has gone by: on a slow machine these are no 0 and 1 s.
-        let told = seconds(&seen);
-        assert!(told.is_sorted(), "{seen:?}");
-        if !opened && told.last() > told.first() {
+    while let Ok(length @ 1..) = master.read(&mut buffer) {
+        output.push_str(std::str::from_utf8(&buffer[..length]).unwrap());
+        // Releases the script after the first increase. On a slow machine the values may be other than 0 and 1 s.
+        let elapsed = seconds(&output);
+        assert!(elapsed.is_sorted(), "{output:?}");
+        if !opened && elapsed.last() > elapsed.first() {
             opened = true;
             let mut fifo =
-                File::options().write(true).open(builder.place().path("marks/go")).unwrap();
+                File::options().write(true).open(builder.dir().path("marks/go")).unwrap();
             fifo.write_all(b"go\n").unwrap();
         }
     }
     assert!(child.wait().unwrap().success());
-    assert!(opened, "{seen:?}");
-    let (before, after) = seen.split_once(SCANNING).unwrap();
-    assert!(before.ends_with(|last: char| last.is_ascii_digit()), "{seen:?}");
-    assert!(after.starts_with("1 of 1, long-name-"), "{seen:?}");
-    let seen = &seen[before.rfind('\r').unwrap()..];
-    let mut widths = seen.split('\r').map(str::len);
-    assert!(widths.all(|width| width < 60), "a line wraps: {seen:?}");
-    // Spaces over all of it, and the cursor where it was.
-    assert!(seen.ends_with(&format!("\r{}\r", " ".repeat(59))), "{seen:?}");
-    assert!(!seen.contains('\n') && !seen.contains('\u{1b}'), "{seen:?}");
-    let verdicts = fs::read_to_string(builder.place().path("verdicts")).unwrap();
+    assert!(opened, "{output:?}");
+    let (before, after) = output.split_once(SCANNING).unwrap();
+    assert!(before.ends_with(|last: char| last.is_ascii_digit()), "{output:?}");
+    assert!(after.starts_with("1 of 1, long-name-"), "{output:?}");
+    let line = &output[before.rfind('\r').unwrap()..];
+    let mut widths = line.split('\r').map(str::len);
+    assert!(widths.all(|width| width < 60), "a line wraps: {line:?}");
+    // The line is overwritten with spaces, and the cursor returns to its start.
+    assert!(line.ends_with(&format!("\r{}\r", " ".repeat(59))), "{line:?}");
+    assert!(!line.contains('\n') && !line.contains('\u{1b}'), "{line:?}");
+    let verdicts = fs::read_to_string(builder.dir().path("verdicts")).unwrap();
     assert_eq!(verdicts, format!("{name}: clean\n"));
 }
 
 #[test]
-fn without_a_terminal_there_is_no_progress_line() {
-    let builder = Builder::new("sleep 1.2");
+fn shows_no_progress_line_without_terminal() {
+    let builder = ScannerBuilder::new("sleep 1.2");
     let (code, stdout, stderr) = builder.run(&["--color=always", "scan", "/etc/passwd"]);
     assert_eq!(code, Some(0));
     assert!(stdout.starts_with("/etc/passwd: "), "{stdout}");
@@ -163,9 +162,10 @@ fn without_a_terminal_there_is_no_progress_line() {
 }
 
 #[test]
-fn whatever_is_in_a_name_or_printed_there_is_one_line_a_file() {
-    let builder = Builder::new(r"printf 'red \033[31m\nclean: not\302\233 \342\200\256'; exit 1");
-    let name = builder.place().path("a\nb: clean\u{1b}]0;title\u{7}\u{202e}");
+fn prints_one_escaped_line_per_file() {
+    let builder =
+        ScannerBuilder::new(r"printf 'red \033[31m\nclean: not\302\233 \342\200\256'; exit 1");
+    let name = builder.dir().path("a\nb: clean\u{1b}]0;title\u{7}\u{202e}");
     fs::write(&name, "bytes").unwrap();
     let gone = format!("{}x", name.display());
     let (code, stdout, _) = builder.run(&["scan", name.to_str().unwrap(), &gone]);
@@ -184,16 +184,16 @@ fn whatever_is_in_a_name_or_printed_there_is_one_line_a_file() {
     assert!(stderr.contains(r"\nb: clean\u{1b}]0;title"), "{stderr:?}");
 }
 
-/// Output with the directory and the port of this run taken out.
-fn told(builder: &Builder, text: &str) -> String {
-    let place = builder.place().path("");
-    text.replace(place.to_str().unwrap().trim_end_matches('/'), "DIR")
+/// Replaces the directory of the test in `text` with `DIR`.
+fn normalized(builder: &ScannerBuilder, text: &str) -> String {
+    let directory = builder.dir().path("");
+    text.replace(directory.to_str().unwrap().trim_end_matches('/'), "DIR")
 }
 
 #[test]
-fn a_file_that_cannot_be_scanned_says_why() {
-    let builder = Builder::new("exit 0").config("download.max_size = 1000");
-    let place = builder.place();
+fn reports_why_file_cannot_be_scanned() {
+    let builder = ScannerBuilder::new("exit 0").config("download.max_size = 1000");
+    let place = builder.dir();
     place.make_fifo("fifo");
     fs::write(place.path("large"), [0; 1001]).unwrap();
     let names =
@@ -203,75 +203,80 @@ fn a_file_that_cannot_be_scanned_says_why() {
     let (code, stdout, _) = builder.run(&arguments);
     assert_eq!(code, Some(2));
     assert_eq!(
-        told(&builder, &stdout),
-        "DIR/none: failed: it cannot be opened: No such file or directory (os error 2)\n\
-         DIR/marks: failed: it is a directory: name the files in it\n\
-         DIR/marks/fifo: failed: it is not a regular file\n\
-         DIR/large: failed: it is larger than 1000 bytes (download.max_size, or what \
-         scan.max_spool_size leaves of it)\n"
+        normalized(&builder, &stdout),
+        "DIR/none: failed: the file cannot be opened: No such file or directory (os error 2)\n\
+         DIR/marks: failed: the path is a directory; pass the paths of its files\n\
+         DIR/marks/fifo: failed: not a regular file\n\
+         DIR/large: failed: the file is larger than 1000 bytes (download.max_size, or less if \
+         scan.max_spool_size requires it)\n"
     );
 }
 
 #[test]
-fn a_wrong_canary_says_how_to_look() {
+fn failing_canary_prints_hint() {
     for (script, error, hint) in [
         (
             "exit 0",
-            "error: the script calls the infected sample clean\n",
-            "hint: everything would pass. Signatures may be missing, or out of the sandbox's sight: look with \
-             `matrix-content-scanner sandbox -- DIR/script.sh FILE`. Who does not know the EICAR \
-             test file needs samples of its own in scan.canary\n",
+            "error: the script reports the infected sample as clean\n",
+            "hint: all files would pass. Signatures may be missing, or not visible in the sandbox: check with \
+             `matrix-content-scanner sandbox -- DIR/script.sh FILE`. An engine that does not detect the \
+             EICAR test file needs its own samples in scan.canary\n",
         ),
         (
             "exit 1",
-            "error: the script calls the clean sample not clean: \"\"\n",
-            "hint: nothing would pass: look with `matrix-content-scanner sandbox -- DIR/script.sh FILE`; the \
+            "error: the script reports the clean sample as not clean: \"\"\n",
+            "hint: no file would pass: check with `matrix-content-scanner sandbox -- DIR/script.sh FILE`; the \
              samples are set in scan.canary\n",
         ),
         (
             "no-such-scanner",
-            "error: the script gives no verdict on the infected sample: the script failed: it exited with 127, \
-             which scan.failure_exit_codes names as a failure\n",
-            "hint: look with `matrix-content-scanner sandbox -- DIR/script.sh FILE`, with any file; the samples \
+            "error: the script gives no verdict on the infected sample: the script failed: exit code 127, \
+             which scan.failure_exit_codes lists\n",
+            "hint: check with `matrix-content-scanner sandbox -- DIR/script.sh FILE`, with any file; the samples \
              are set in scan.canary\n",
         ),
     ] {
-        let builder = Builder::new(script).config("scan.canary = \"eicar\"");
+        let builder = ScannerBuilder::new(script).config("scan.canary = \"eicar\"");
         let (code, _, stderr) = builder.run(&["check-config"]);
         assert_eq!(code, Some(1), "{stderr}");
-        let told = told(&builder, &stderr);
-        assert!(told.ends_with(&format!("{error}{hint}")), "{told}");
+        let stderr = normalized(&builder, &stderr);
+        assert!(stderr.ends_with(&format!("{error}{hint}")), "{stderr}");
     }
-    // Something that knows it.
-    let builder = Builder::new(r#"if grep -q EICAR-STANDARD "$1"; then exit 1; fi"#);
-    fs::write(builder.place().path("bad"), eicar()).unwrap();
+    // A script that detects the test file.
+    let builder = ScannerBuilder::new(r#"if grep -q EICAR-STANDARD "$1"; then exit 1; fi"#);
+    fs::write(builder.dir().path("bad"), eicar()).unwrap();
     let (code, stdout, _) = builder.config("scan.canary = \"eicar\"").run(&["check-config"]);
     assert_eq!(code, Some(0));
     assert!(
-        stdout.ends_with("# the canary: each engine knows a bad file from a good one\n"),
+        stdout.ends_with(
+            "# canary: every engine detects the infected sample and passes the clean one\n"
+        ),
         "{stdout}"
     );
 }
 
 #[test]
-fn a_script_without_an_interpreter_is_told_apart() {
-    let builder = Builder::new("exit 0").config("scan.canary = \"eicar\"");
-    builder.place().write_executable("script.sh", "exit 0\n");
+fn reports_script_without_interpreter() {
+    let builder = ScannerBuilder::new("exit 0").config("scan.canary = \"eicar\"");
+    builder.dir().write_executable("script.sh", "exit 0\n");
     let (_, _, stderr) = builder.run(&["check-config"]);
-    assert!(stderr.contains("has no #! and interpreter in its first line"), "{stderr}");
+    assert!(stderr.contains("nor starts with #! and an interpreter"), "{stderr}");
 }
 
 #[test]
-fn without_any_configuration_it_says_where_to_begin() {
+fn hints_at_default_configuration_when_none_exists() {
     if std::path::Path::new("/etc/matrix-content-scanner/config.toml").exists() {
-        return skipped("without_any_configuration_it_says_where_to_begin", "there is one here");
+        return report_skipped(
+            "hints_at_default_configuration_when_none_exists",
+            "there is one here",
+        );
     }
     let (code, _, stderr) = run(&["check-config"], &[]);
     assert_eq!(code, Some(78));
     assert!(
         stderr.ends_with(
-            "\nhint: there is no /etc/matrix-content-scanner/config.toml, and no other file was named (-c FILE). \
-             config/default.toml has every key to begin with; packages put it into \
+            "\nhint: /etc/matrix-content-scanner/config.toml does not exist, and no other file was given (-c FILE). \
+             config/default.toml lists every key; packages install it in \
              /usr/share/matrix-content-scanner\n"
         ),
         "{stderr}"
@@ -279,111 +284,111 @@ fn without_any_configuration_it_says_where_to_begin() {
 }
 
 #[test]
-fn an_earlier_scanners_configuration_leads_to_migrate() {
-    let builder = Builder::new("exit 0");
-    let old = builder.place().path("old.yaml");
+fn hints_at_migrate_for_configuration_of_earlier_scanner() {
+    let builder = ScannerBuilder::new("exit 0");
+    let old = builder.dir().path("old.yaml");
     fs::write(&old, "scan:\n  script: ./x.sh\n").unwrap();
     let (code, _, stderr) = run(&["-c", old.to_str().unwrap(), "check-config"], &[]);
     assert_eq!(code, Some(78));
-    let hint = "\nhint: an earlier scanner's configuration? `matrix-content-scanner migrate DIR/old.yaml -o \
-                config.toml` translates it\n";
-    assert!(told(&builder, &stderr).ends_with(hint), "{stderr}");
+    let hint = "\nhint: to convert the configuration of an earlier scanner, run `matrix-content-scanner \
+                migrate DIR/old.yaml -o config.toml`\n";
+    assert!(normalized(&builder, &stderr).ends_with(hint), "{stderr}");
 }
 
 #[test]
-fn a_place_to_listen_that_cannot_be_had_names_its_key() {
+fn listen_error_names_configuration_key() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     for (config, hint) in [
         (
             format!("web.port = {port}"),
-            "hint: another program listens there (`ss -ltn -p` tells which): stop it, or change web.port\n",
+            "hint: another program listens there (`ss -ltn -p` shows it): stop it, or change web.port\n",
         ),
         (
             format!("operations.port = {port}"),
-            "hint: another program listens there (`ss -ltn -p` tells which): stop it, or change operations.port\n",
+            "hint: another program listens there (`ss -ltn -p` shows it): stop it, or change operations.port\n",
         ),
         (
             "web.host = \"192.0.2.1\"".to_owned(),
-            "hint: web.host is no address of this machine (`ip address` lists them)\n",
+            "hint: set web.host to an address of this machine (`ip address` lists them)\n",
         ),
         ("web.socket = \"script.sh\"".to_owned(), "hint: remove that file, or change web.socket\n"),
     ] {
         let config = format!("download.base_homeserver_url = \"http://127.0.0.1:1\"\n{config}");
-        let mut builder = Builder::new("exit 0").config(&config);
+        let mut builder = ScannerBuilder::new("exit 0").config(&config);
         if config.contains("socket") {
-            // In place of these two.
-            builder = builder.environment("MCS_WEB__HOST", "").environment("MCS_WEB__PORT", "");
+            // web.socket replaces the two keys that tests set.
+            builder = builder.env("MCS_WEB__HOST", "").env("MCS_WEB__PORT", "");
         }
-        let (code, said) = builder.fails();
-        assert_eq!(code, Some(1), "{said}");
-        assert!(said.ends_with(hint), "{said}");
+        let (code, stderr) = builder.run_to_exit();
+        assert_eq!(code, Some(1), "{stderr}");
+        assert!(stderr.ends_with(hint), "{stderr}");
     }
     drop(taken);
 }
 
 #[test]
-fn a_script_with_arguments_is_told_apart_from_one_that_is_not_there() {
-    let builder = Builder::new("exit 0").config("scan.script = \"script.sh --fast\"");
+fn reports_arguments_in_script_path() {
+    let builder = ScannerBuilder::new("exit 0").config("scan.script = \"script.sh --fast\"");
     let (code, _, stderr) = builder.run(&["check-config"]);
     assert_eq!(code, Some(78));
-    let words = "scan.script: found \"DIR/script.sh --fast\", which is no file, while \"DIR/script.sh\" is one, \
-                 expected the program alone; its arguments have a key of their own\n";
-    assert!(told(&builder, &stderr).contains(words), "{stderr}");
+    let message = "scan.script: found \"DIR/script.sh --fast\", which is not a file, while \"DIR/script.sh\" is, \
+                 expected the program alone; its arguments belong in a separate key\n";
+    assert!(normalized(&builder, &stderr).contains(message), "{stderr}");
 }
 
 #[test]
-fn a_key_without_a_folder_is_a_note_and_then_an_error() {
+fn missing_key_directory_is_note_in_check_and_error_in_serve() {
     let config = "crypto.request_secret_path = \"keys/secret\"";
-    let builder = Builder::new("exit 0").config(config);
+    let builder = ScannerBuilder::new("exit 0").config(config);
     let (code, stdout, stderr) = builder.run(&["check-config"]);
-    // It may be made until then.
+    // The directory may be created before the service starts.
     assert_eq!(code, Some(0), "{stderr}");
-    let note =
-        "\n# note: crypto.request_secret_path: by then its folder DIR/keys has to be there\n";
-    assert!(told(&builder, &stdout).contains(note), "{stdout}");
+    let note = "\n# note: crypto.request_secret_path: create the folder DIR/keys before that\n";
+    assert!(normalized(&builder, &stdout).contains(note), "{stdout}");
     let (code, _, stderr) = builder.run(&["serve"]);
     assert_eq!(code, Some(1));
-    let words = "error: the request key cannot be used: DIR/keys/secret: a new key cannot be written: its folder does not exist\n";
-    assert!(told(&builder, &stderr).ends_with(words), "{stderr}");
+    let message = "error: the request key cannot be used: DIR/keys/secret: a new key cannot be written: its folder does not exist\n";
+    assert!(normalized(&builder, &stderr).ends_with(message), "{stderr}");
 }
 
 #[test]
-fn where_permission_is_denied_it_says_to_whom() {
-    // Root may do everything.
-    let as_nobody: &[&str] = if as_root() {
+fn permission_error_names_user() {
+    // Root is denied nothing, so the program runs as another user.
+    let as_nobody: &[&str] = if is_root() {
         &["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
     } else {
         &[]
     };
     let start = |config: &str, closed: &str, mode: u32| {
         let url = "download.base_homeserver_url = \"http://127.0.0.1:1\"";
-        let builder = Builder::new("exit 0").inside(as_nobody).config(url).config(config);
+        let builder =
+            ScannerBuilder::new("exit 0").wrapped_by(as_nobody).config(url).config(config);
         let config = builder.write_config();
-        fs::write(builder.place().path("request_secret"), "x").unwrap();
+        fs::write(builder.dir().path("request_secret"), "x").unwrap();
         fs::set_permissions(&config, Permissions::from_mode(0o644)).unwrap();
-        let temp = builder.place().path("temp");
+        let temp = builder.dir().path("temp");
         fs::set_permissions(temp, Permissions::from_mode(0o1777)).unwrap();
-        let closed = builder.place().path(closed);
+        let closed = builder.dir().path(closed);
         fs::set_permissions(&closed, Permissions::from_mode(mode)).unwrap();
-        // Not by `run`, which would write the configuration anew.
+        // Not `run`, which would rewrite the configuration.
         let mut words = as_nobody.iter().copied().chain([crate::harness::scanner::PROGRAM]);
-        let mut it = command_of(words.next().unwrap());
-        let output = it.args(words).arg("-c").arg(&config).output().unwrap();
+        let mut command = external_command(words.next().unwrap());
+        let output = command.args(words).arg("-c").arg(&config).output().unwrap();
         fs::set_permissions(&closed, Permissions::from_mode(0o755)).unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
-        (output.status.code(), told(&builder, &stderr))
+        (output.status.code(), normalized(&builder, &stderr))
     };
-    let uid = if as_root() { 65534 } else { nix::unistd::geteuid().as_raw() };
-    for (closed, mode, code, before) in [
+    let uid = if is_root() { 65534 } else { nix::unistd::geteuid().as_raw() };
+    for (closed, mode, code, prefix) in [
         ("request_secret", 0o000, 1, "DIR/request_secret: the key cannot be read by "),
-        ("temp", 0o555, 78, "scan.temp_directory: found \"DIR/temp\", which cannot be written by "),
+        ("temp", 0o555, 78, "scan.temp_directory: found \"DIR/temp\", which is not writable by "),
         ("config.toml", 0o000, 78, "DIR/config.toml: cannot be read by "),
     ] {
-        let (exit, said) = start("", closed, mode);
-        assert_eq!(exit, Some(code), "{said}");
+        let (exit, stderr) = start("", closed, mode);
+        assert_eq!(exit, Some(code), "{stderr}");
         let line =
-            said.lines().find(|line| line.contains(before)).unwrap_or_else(|| panic!("{said}"));
+            stderr.lines().find(|line| line.contains(prefix)).unwrap_or_else(|| panic!("{stderr}"));
         assert!(
             line.contains(&format!("uid {uid}")) && line.contains("Permission denied"),
             "{line}"
@@ -392,6 +397,6 @@ fn where_permission_is_denied_it_says_to_whom() {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the program under test, as another user")]
-fn command_of(program: &str) -> Command {
+fn external_command(program: &str) -> Command {
     Command::new(program)
 }

@@ -1,7 +1,7 @@
-"""Runs the parts that are named, or all: starts what they need, says what ran against which version,
-and stops everything again. A part is a file in parts/, with NEEDS (programs that it starts) and tests
-(functions marked with @test, each of which gets the machine). What tests and parts share is made by a
-function that is given to `machine.once`."""
+"""Runs all parts or the named ones, prints the versions of the systems used, and stops all started programs.
+
+A part is a file in parts/ with NEEDS (required programs) and tests (functions marked with @test; each gets the
+machine). Objects shared by tests and parts are created by functions passed to `machine.shared`."""
 
 import importlib
 import os
@@ -30,16 +30,16 @@ PARTS = [
 
 
 def main(names):
-    # "tokens:limits" is those tests of a part whose names have this word.
+    # "tokens:limits" selects the tests of the part "tokens" whose names contain "limits".
     chosen = [name.partition(":")[::2] for name in names] or [(name, "") for name in PARTS]
     unknown = [name for name, _ in chosen if name not in PARTS]
     if unknown:
-        sys.exit(f"there are no such parts: {' '.join(unknown)}; there are: {' '.join(PARTS)}")
-    # Each of these ends the run the way that Ctrl-C does: everything is stopped first.
-    for ending in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ending, signal.default_int_handler)
+        sys.exit(f"unknown parts: {' '.join(unknown)}; known parts: {' '.join(PARTS)}")
+    # These signals end the run as Ctrl-C does: all started programs are stopped first.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     os.umask(0o022)
-    begun = time.monotonic()
+    start = time.monotonic()
     counts = {"passed": 0, "failed": 0, "skipped": 0}
     with Machine(pathlib.Path(os.environ["SCANNER"])) as machine:
         for name, word in chosen:
@@ -47,8 +47,8 @@ def main(names):
         print("\nran against:")
         for line in sorted(machine.versions):
             print(f"  {line}")
-    print(f"in {time.monotonic() - begun:.0f} s")
-    print(", ".join(f"{count} {what}" for what, count in counts.items()))
+    print(f"in {time.monotonic() - start:.0f} s")
+    print(", ".join(f"{count} {result}" for result, count in counts.items()))
     return 1 if counts["failed"] or not counts["passed"] else 0
 
 

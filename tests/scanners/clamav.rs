@@ -1,4 +1,5 @@
-//! `ClamAV`, by itself and with its daemon, on signatures of our own: real ones cannot be had offline.
+//! `ClamAV` as a program and as a daemon, with test signatures because the official ones cannot be
+//! downloaded offline.
 
 use std::{
     fs,
@@ -7,9 +8,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Server, Setup, harness::scanner::as_root, lacks, outside};
+use crate::{ScriptSetup, TestDaemon, harness::scanner::is_root, host_command, skip_without};
 
-/// MD5 and size of the EICAR test file: of the whole file, so what is zipped is found only by who unpacks it.
+/// MD5 and size of the EICAR test file. The hash covers the whole file, so a zipped copy is found only
+/// by unpacking it.
 const SIGNATURES: &str = include_str!("eicar.hdb");
 
 pub(crate) const FAILURES: &str = "scan.failure_exit_codes = [2, 126, 127]\n";
@@ -19,63 +21,65 @@ fn write_signatures(directory: &Path) {
     fs::write(directory.join("test.hdb"), SIGNATURES).unwrap();
 }
 
-/// clamd on a socket of its own.
-pub(crate) struct Clamd(Server);
+/// clamd with its own socket and signatures.
+pub(crate) struct ClamdDaemon(TestDaemon);
 
-impl Clamd {
+impl ClamdDaemon {
     pub(crate) async fn start() -> Self {
         Self::start_with("").await
     }
 
-    /// With these lines of configuration too.
+    /// Starts clamd with additional lines of configuration.
     pub(crate) async fn start_with(lines: &str) -> Self {
-        let server = Server::new();
-        write_signatures(&server.path("db"));
-        let mut this = Self(server);
-        this.write_config(lines);
-        this.run().await;
-        this
+        let daemon = TestDaemon::new();
+        write_signatures(&daemon.path("db"));
+        let mut clamd = Self(daemon);
+        clamd.write_config(lines);
+        clamd.run().await;
+        clamd
     }
 
     fn write_config(&self, lines: &str) {
-        let server = &self.0;
-        let user = if as_root() { "User clamav\n" } else { "" };
-        let here = server.directory.path().to_str().unwrap();
-        let config = include_str!("clamd.conf").replace("@HERE@", here) + user + lines + "\n";
-        fs::write(server.path("clamd.conf"), config).unwrap();
+        let daemon = &self.0;
+        let user = if is_root() { "User clamav\n" } else { "" };
+        let directory = daemon.directory.path().to_str().unwrap();
+        let config = include_str!("clamd.conf").replace("@HERE@", directory) + user + lines + "\n";
+        fs::write(daemon.path("clamd.conf"), config).unwrap();
     }
 
-    /// Starts it, for the first time or again.
+    /// Starts or restarts the daemon and waits until it answers.
     pub(crate) async fn run(&mut self) {
-        let mut clamd = outside("clamd");
+        let mut clamd = host_command("clamd");
         clamd.arg("--config-file").arg(self.config());
         self.0.start(clamd);
         let socket = self.socket();
-        self.0.is_ready(|| said(&socket, "PING").is_ok_and(|it| it.starts_with(b"PONG"))).await;
+        let is_ready =
+            || send_command(&socket, "PING").is_ok_and(|response| response.starts_with(b"PONG"));
+        self.0.wait_until_ready(is_ready).await;
     }
 
-    /// Replaces all signatures by these, of this version, and waits until they are in force.
-    pub(crate) async fn knows(&self, version: u32, signatures: &str) {
-        self.lay_out(version, signatures);
-        assert_eq!(said(&self.socket(), "RELOAD").unwrap(), b"RELOADING\0");
-        let is_new = format!("/{version}/");
-        crate::harness::until("the new signatures", || {
-            let version = said(&self.socket(), "VERSION").unwrap_or_default();
-            String::from_utf8_lossy(&version).contains(&is_new)
+    /// Replaces all signatures with these, of this version, and waits until the daemon has loaded them.
+    pub(crate) async fn replace_signatures(&self, version: u32, signatures: &str) {
+        self.build_signatures(version, signatures);
+        assert_eq!(send_command(&self.socket(), "RELOAD").unwrap(), b"RELOADING\0");
+        let new_version = format!("/{version}/");
+        crate::harness::wait_until("new signatures", || {
+            let response = send_command(&self.socket(), "VERSION").unwrap_or_default();
+            String::from_utf8_lossy(&response).contains(&new_version)
         })
         .await;
     }
 
-    fn lay_out(&self, version: u32, signatures: &str) {
+    fn build_signatures(&self, version: u32, signatures: &str) {
         let directory = self.0.path(&format!("build-{version}"));
         fs::create_dir(&directory).unwrap();
         fs::write(directory.join("daily.hdb"), signatures).unwrap();
         fs::write(directory.join("COPYING"), "").unwrap();
-        let mut sigtool = outside("sigtool");
+        let mut sigtool = host_command("sigtool");
         sigtool.current_dir(&directory).arg("--build=daily.cud").arg("--unsigned");
         sigtool.arg(format!("--cvd-version={version}")).stdin(std::process::Stdio::piped());
         let mut sigtool = sigtool.stdout(std::process::Stdio::null()).spawn().unwrap();
-        // Who builds it.
+        // sigtool asks for the builder's name.
         sigtool.stdin.take().unwrap().write_all(b"test\n").unwrap();
         assert!(sigtool.wait().unwrap().success());
         let _ = fs::remove_file(self.0.path("db").join("test.hdb"));
@@ -84,7 +88,7 @@ impl Clamd {
         fs::rename(built, self.0.path("db").join("daily.cud")).unwrap();
     }
 
-    /// Stops it where it is; who connects is taken and not answered.
+    /// Suspends the daemon with SIGSTOP. The kernel still accepts connections, but they get no response.
     pub(crate) fn freeze(&self) {
         self.0.signal(nix::sys::signal::Signal::SIGSTOP);
     }
@@ -105,7 +109,7 @@ impl Clamd {
         self.0.stop();
     }
 
-    /// What config/clamdscan.sh says that it needs.
+    /// Configuration that `config/clamdscan.sh` documents as required.
     fn settings(&self) -> String {
         let (socket, config) = (self.socket(), self.config());
         let (socket, config) = (socket.display(), config.display());
@@ -116,50 +120,53 @@ impl Clamd {
     }
 }
 
-fn said(socket: &Path, command: &str) -> std::io::Result<Vec<u8>> {
+/// Sends a command to clamd and returns its response.
+fn send_command(socket: &Path, command: &str) -> std::io::Result<Vec<u8>> {
     let mut stream = UnixStream::connect(socket)?;
     stream.write_all(format!("z{command}\0").as_bytes())?;
-    let mut said = Vec::new();
-    stream.read_to_end(&mut said)?;
-    Ok(said)
+    let mut response = Vec::new();
+    stream.read_to_end(&mut response)?;
+    Ok(response)
 }
 
 #[test]
-fn clamscan() {
-    if lacks("clamscan", &["clamscan", "python3"]) {
+fn clamscan_returns_correct_verdicts() {
+    if skip_without("clamscan_returns_correct_verdicts", &["clamscan", "python3"]) {
         return;
     }
-    let server = Server::new();
-    let signatures = server.path("db");
+    let directory = TestDaemon::new();
+    let signatures = directory.path("db");
     write_signatures(&signatures);
     let script = format!(
         "#!/bin/sh\nexec clamscan --database={} --no-summary --infected \"$1\"\n",
         signatures.display()
     );
     let config = format!("sandbox.read_only_paths = [\"{}\"]\n{FAILURES}", signatures.display());
-    Setup { script: &script, config: &config }.judges_rightly();
+    ScriptSetup { script: &script, config: &config }.assert_verdicts();
 }
 
 #[tokio::test]
-async fn clamdscan_by_descriptor_as_shipped() {
-    let test = "clamdscan_by_descriptor_as_shipped";
-    if lacks(test, &["clamd", "clamdscan", "python3"]) {
+async fn shipped_clamdscan_script_returns_correct_verdicts() {
+    let test = "shipped_clamdscan_script_returns_correct_verdicts";
+    if skip_without(test, &["clamd", "clamdscan", "python3"]) {
         return;
     }
-    let mut clamd = Clamd::start().await;
+    let mut clamd = ClamdDaemon::start().await;
     let settings = clamd.settings();
-    let setup = Setup { script: include_str!("../../config/clamdscan.sh"), config: &settings };
-    setup.judges_rightly();
+    let setup =
+        ScriptSetup { script: include_str!("../../config/clamdscan.sh"), config: &settings };
+    setup.assert_verdicts();
     clamd.stop();
-    setup.fails();
+    setup.assert_scan_errors();
 }
 
 #[tokio::test]
-async fn clamdscan_by_stream() {
-    if lacks("clamdscan_by_stream", &["clamd", "clamdscan", "python3"]) {
+async fn clamdscan_stream_returns_correct_verdicts() {
+    let test = "clamdscan_stream_returns_correct_verdicts";
+    if skip_without(test, &["clamd", "clamdscan", "python3"]) {
         return;
     }
-    let clamd = Clamd::start().await;
+    let clamd = ClamdDaemon::start().await;
     let script = "#!/bin/sh\nexec clamdscan --stream --no-summary --config-file=\"$1\" -- \"$2\"\n";
-    Setup { script, config: &clamd.settings() }.judges_rightly();
+    ScriptSetup { script, config: &clamd.settings() }.assert_verdicts();
 }

@@ -1,12 +1,12 @@
-//! Scanners that people use, under every plan that this machine can be made to give. What the sandbox
-//! takes away from them must never make one of them call an infected file clean.
+//! Real scanners under every sandbox configuration that can be simulated on this machine. Sandbox
+//! restrictions must never make a scanner report an infected file as clean.
 #![allow(
     clippy::allow_attributes,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "a panic is how a test fails, in its helpers too"
+    reason = "tests and their helpers fail by panicking"
 )]
 
 #[path = "../harness/mod.rs"]
@@ -27,93 +27,106 @@ use std::{
 use nix::sys::signal::{Signal, kill};
 use tempfile::TempDir;
 
-use crate::harness::{Builder, eicar, scanner::as_root, skipped};
+use crate::harness::{ScannerBuilder, eicar, report_skipped, scanner::is_root};
 
-/// What a machine gives, simulated by a command that the program is started by.
-struct Plan {
+/// Sandbox features of a machine, simulated by a command that wraps the program.
+struct MachineProfile {
     name: &'static str,
-    inside: &'static [&'static str],
+    wrapper: &'static [&'static str],
     namespaces: bool,
 }
 
-fn plans() -> [Plan; 2] {
-    // As in a container: root without CAP_SYS_ADMIN, or a user where nobody may make user namespaces.
-    let without: &[&str] = if as_root() {
+fn machine_profiles() -> [MachineProfile; 2] {
+    // Like a container: root without CAP_SYS_ADMIN, or a user where user namespaces are disabled.
+    let without_namespaces: &[&str] = if is_root() {
         &["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"]
     } else {
-        const NO_MORE: &str = "echo 0 > /proc/sys/user/max_user_namespaces && \
+        const DISABLE_NAMESPACES: &str = "echo 0 > /proc/sys/user/max_user_namespaces && \
                                exec setpriv --inh-caps=-all --ambient-caps=-all \"$@\"";
-        &["unshare", "--user", "--map-current-user", "--keep-caps", "sh", "-c", NO_MORE, "sh"]
+        &[
+            "unshare",
+            "--user",
+            "--map-current-user",
+            "--keep-caps",
+            "sh",
+            "-c",
+            DISABLE_NAMESPACES,
+            "sh",
+        ]
     };
     [
-        Plan { name: "all layers", inside: &[], namespaces: true },
-        Plan { name: "without namespaces", inside: without, namespaces: false },
+        MachineProfile { name: "all layers", wrapper: &[], namespaces: true },
+        MachineProfile {
+            name: "without namespaces",
+            wrapper: without_namespaces,
+            namespaces: false,
+        },
     ]
 }
 
-/// An operator's script with the settings that it needs.
-struct Setup<'a> {
+/// Scan script with the configuration that it requires.
+struct ScriptSetup<'a> {
     script: &'a str,
     config: &'a str,
 }
 
-impl Setup<'_> {
-    fn under(&self, plan: &Plan) -> Builder {
-        let builder = Builder::new("exit 1").inside(plan.inside).config(self.config);
-        builder.place().write_executable("script.sh", self.script);
+impl ScriptSetup<'_> {
+    fn builder(&self, profile: &MachineProfile) -> ScannerBuilder {
+        let builder = ScannerBuilder::new("exit 1").wrapped_by(profile.wrapper).config(self.config);
+        builder.dir().write_executable("script.sh", self.script);
         builder
     }
 
-    /// Clean, infected and zipped under every plan, and the canary.
-    fn judges_rightly(&self) {
-        for plan in plans() {
-            let builder = self.under(&plan).config("scan.canary = \"eicar\"");
+    /// Asserts correct verdicts on all samples and a passing canary, under every profile.
+    fn assert_verdicts(&self) {
+        for profile in machine_profiles() {
+            let builder = self.builder(&profile).config("scan.canary = \"eicar\"");
             let (code, stdout, stderr) = builder.run(&["check-config"]);
-            let about = format!("{}:\n{stdout}\n{stderr}", plan.name);
-            assert_eq!(code, Some(0), "{about}");
-            assert_eq!(!stdout.contains("namespaces: OFF"), plan.namespaces, "{about}");
-            assert!(!stdout.contains("landlock: OFF"), "{about}");
-            assert!(!stdout.contains("seccomp: OFF"), "{about}");
-            assert!(stdout.contains("each engine knows a bad file from a good one"), "{about}");
+            let context = format!("{}:\n{stdout}\n{stderr}", profile.name);
+            assert_eq!(code, Some(0), "{context}");
+            assert_eq!(!stdout.contains("namespaces: OFF"), profile.namespaces, "{context}");
+            assert!(!stdout.contains("landlock: OFF"), "{context}");
+            assert!(!stdout.contains("seccomp: OFF"), "{context}");
+            assert!(stdout.contains("every engine detects the infected sample"), "{context}");
 
-            for (sample, path) in Samples::new().all() {
+            for (sample, path) in SampleFiles::new().all() {
                 let (code, stdout, stderr) = builder.run(&["scan", path.to_str().unwrap()]);
                 let infected = sample != "clean.txt";
                 assert_eq!(
                     code,
                     Some(infected.into()),
                     "{sample}, {}: {stdout}{stderr}",
-                    plan.name
+                    profile.name
                 );
                 assert_eq!(stdout.contains("not clean"), infected, "{sample}: {stdout}");
             }
         }
     }
 
-    /// A failure under every plan, for what is clean and what is not.
-    fn fails(&self) {
-        for plan in plans() {
-            let builder = self.under(&plan);
-            for (sample, path) in Samples::new().all() {
+    /// Asserts a scan error for every sample, under every profile.
+    fn assert_scan_errors(&self) {
+        for profile in machine_profiles() {
+            let builder = self.builder(&profile);
+            for (sample, path) in SampleFiles::new().all() {
                 let (code, stdout, stderr) = builder.run(&["scan", path.to_str().unwrap()]);
-                assert_eq!(code, Some(2), "{sample}, {}: {stdout}{stderr}", plan.name);
+                assert_eq!(code, Some(2), "{sample}, {}: {stdout}{stderr}", profile.name);
             }
         }
     }
 }
 
-/// Files to be judged, made when they are needed so that no scanner finds them in the checkout.
-struct Samples(TempDir);
+/// Files to scan. Created at run time so that no scanner finds them in the checkout.
+struct SampleFiles(TempDir);
 
-impl Samples {
+impl SampleFiles {
     fn new() -> Self {
         let directory = TempDir::new().unwrap();
         let path = |name: &str| directory.path().join(name);
         fs::write(path("clean.txt"), "nothing in here\n").unwrap();
         fs::write(path("eicar.txt"), eicar()).unwrap();
-        // Deflated: whoever finds it has unpacked it.
+        // Compressed, so that a scanner must unpack it.
         for (zip, content) in [("eicar.zip", "eicar.txt"), ("twice.zip", "eicar.zip")] {
-            let mut python = outside("python3");
+            let mut python = host_command("python3");
             python.current_dir(&directory).args(["-m", "zipfile", "-c", zip, content]);
             assert!(python.status().unwrap().success());
         }
@@ -127,9 +140,9 @@ impl Samples {
     }
 }
 
-/// A program that is no part of what is tested.
-#[expect(clippy::disallowed_methods, reason = "servers that scripts speak to, and zip files")]
-fn outside(program: &str) -> Command {
+/// Returns a command for a program of the host that is not under test.
+#[expect(clippy::disallowed_methods, reason = "starts servers for scripts and creates zip files")]
+fn host_command(program: &str) -> Command {
     let mut command = Command::new(program);
     command.env_clear().env("PATH", PATH.join(":")).stdin(Stdio::null());
     command
@@ -137,23 +150,24 @@ fn outside(program: &str) -> Command {
 
 const PATH: [&str; 4] = ["/usr/bin", "/bin", "/usr/sbin", "/sbin"];
 
-/// Ends a test whose programs are not installed, and says so.
-fn lacks(test: &str, programs: &[&str]) -> bool {
-    let there = |program: &&str| PATH.iter().any(|path| Path::new(path).join(program).exists());
-    let missing: Vec<_> = programs.iter().filter(|program| !there(program)).collect();
+/// Reports the test as skipped if programs are not installed. Returns whether the test must return.
+fn skip_without(test: &str, programs: &[&str]) -> bool {
+    let is_installed =
+        |program: &&str| PATH.iter().any(|path| Path::new(path).join(program).exists());
+    let missing: Vec<_> = programs.iter().filter(|program| !is_installed(program)).collect();
     if !missing.is_empty() {
-        skipped(test, &format!("not installed: {missing:?}"));
+        report_skipped(test, &format!("not installed: {missing:?}"));
     }
     !missing.is_empty()
 }
 
-/// A server that a script speaks to, with a directory of its own that its user can write to.
-struct Server {
+/// Daemon that scripts and engines connect to, with its own directory that the daemon's user can write to.
+struct TestDaemon {
     directory: TempDir,
     child: Option<Child>,
 }
 
-impl Server {
+impl TestDaemon {
     fn new() -> Self {
         let directory = TempDir::new().unwrap();
         fs::set_permissions(&directory, fs::Permissions::from_mode(0o777)).unwrap();
@@ -173,10 +187,10 @@ impl Server {
     fn stop(&mut self) {
         if let Some(mut child) = self.child.take() {
             let pid = nix::unistd::Pid::from_raw(child.id().try_into().unwrap());
-            // c-icap has children, which go when they are asked to; who was stopped hears of it when it goes on.
+            // SIGTERM lets c-icap terminate its children. SIGCONT lets a suspended daemon handle SIGTERM.
             let _ = kill(pid, Signal::SIGTERM);
             let _ = kill(pid, Signal::SIGCONT);
-            let end = std::time::Instant::now() + harness::PATIENCE;
+            let end = std::time::Instant::now() + harness::TEST_TIMEOUT;
             while std::time::Instant::now() < end {
                 if child.try_wait().unwrap().is_some() {
                     return;
@@ -189,11 +203,11 @@ impl Server {
     }
 
     fn signal(&self, signal: Signal) {
-        let child = self.child.as_ref().expect("a server that runs");
+        let child = self.child.as_ref().expect("daemon is running");
         kill(nix::unistd::Pid::from_raw(child.id().cast_signed()), signal).unwrap();
     }
 
-    /// As a crash does, whatever it is at.
+    /// Kills the daemon with SIGKILL, like a crash.
     fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();
@@ -201,21 +215,21 @@ impl Server {
         }
     }
 
-    /// Waits until it answers.
-    async fn is_ready(&mut self, mut answers: impl FnMut() -> bool) {
+    /// Waits until `is_ready` returns true. Panics if the daemon exits.
+    async fn wait_until_ready(&mut self, mut is_ready: impl FnMut() -> bool) {
         let log = self.path("log");
         let child = self.child.as_mut().unwrap();
-        harness::until("the server's readiness", || {
-            let ended = child.try_wait().unwrap();
-            let said = || fs::read_to_string(&log).unwrap_or_default();
-            assert!(ended.is_none(), "the server ended: {ended:?}\n{}", said());
-            answers()
+        harness::wait_until("daemon is ready", || {
+            let status = child.try_wait().unwrap();
+            let output = || fs::read_to_string(&log).unwrap_or_default();
+            assert!(status.is_none(), "daemon exited: {status:?}\n{}", output());
+            is_ready()
         })
         .await;
     }
 }
 
-impl Drop for Server {
+impl Drop for TestDaemon {
     fn drop(&mut self) {
         self.stop();
     }

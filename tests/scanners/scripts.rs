@@ -1,11 +1,11 @@
-//! Scripts as operators write them: in bash with all its carelessness, in Python, around yara.
+//! Scripts as operators write them: in careless bash, in Python, and around yara.
 
 use std::fs;
 
-use crate::{Server, Setup, lacks};
+use crate::{ScriptSetup, TestDaemon, skip_without};
 
 const BASH: &str = r#"#!/bin/bash
-# Notes beside the file, words unquoted, a here-document, a pipe, a variable.
+# Files written beside the input, unquoted words, a here-document, a pipe, a variable.
 unpack() {
 python3 - $1 $TMPDIR <<'PYTHON'
 import sys, zipfile, os
@@ -42,7 +42,7 @@ with open(sys.argv[1], 'rb') as file, tempfile.TemporaryFile() as copy:
     sys.exit(1 if infected(copy.read()) else 0)
 ";
 
-/// yara knows no archives: so this unpacks for the script that is shipped.
+/// Unpacks archives for the shipped script, because yara does not.
 const UNPACKING: &str = r#"
 unpack() {
 	python3 -m zipfile -e "$1" "$2" 2>/dev/null || return 0
@@ -54,28 +54,29 @@ scan "$1" "$2"
 "#;
 
 #[test]
-fn a_bash_script_that_writes_beside_the_file() {
-    if lacks("a_bash_script_that_writes_beside_the_file", &["python3", "bash"]) {
+fn bash_script_can_write_beside_the_file() {
+    if skip_without("bash_script_can_write_beside_the_file", &["python3", "bash"]) {
         return;
     }
-    Setup { script: BASH, config: "sandbox.environment = { WHO = \"bash\" }" }.judges_rightly();
+    ScriptSetup { script: BASH, config: "sandbox.environment = { WHO = \"bash\" }" }
+        .assert_verdicts();
 }
 
 #[test]
-fn a_python_script() {
-    if lacks("a_python_script", &["python3"]) {
+fn python_script_returns_correct_verdicts() {
+    if skip_without("python_script_returns_correct_verdicts", &["python3"]) {
         return;
     }
-    Setup { script: PYTHON, config: "" }.judges_rightly();
+    ScriptSetup { script: PYTHON, config: "" }.assert_verdicts();
 }
 
 #[test]
-fn yara() {
-    if lacks("yara", &["python3", "yara"]) {
+fn shipped_yara_script_returns_correct_verdicts() {
+    if skip_without("shipped_yara_script_returns_correct_verdicts", &["python3", "yara"]) {
         return;
     }
-    let server = Server::new();
-    let rules = server.path("test.yar");
+    let directory = TestDaemon::new();
+    let rules = directory.path("test.yar");
     let rule = "rule Test_EICAR { strings: $a = \"EICAR-STANDARD-\" \"ANTIVIRUS\" condition: $a }";
     let rule = rule.replace("\" \"", "");
     fs::write(&rules, rule).unwrap();
@@ -87,5 +88,5 @@ fn yara() {
     let shipped = include_str!("../../config/yara.sh");
     let (head, body) = shipped.split_once("\nif ").unwrap();
     let script = format!("{head}\nscan() (\nif {body})\n{UNPACKING}");
-    Setup { script: &script, config: &config }.judges_rightly();
+    ScriptSetup { script: &script, config: &config }.assert_verdicts();
 }

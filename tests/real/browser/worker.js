@@ -1,15 +1,15 @@
-// As web clients do it: elements of a page cannot send a token, so a service worker sends it for them.
-let known = null;
+// Page elements cannot send a token. As in web clients, a service worker adds the token to their requests.
+let settings = null;
 
 addEventListener("install", () => skipWaiting());
 addEventListener("activate", (event) => event.waitUntil(clients.claim()));
 addEventListener("message", (event) => {
-    known = event.data;
-    event.ports[0].postMessage("known");
+    settings = event.data;
+    event.ports[0].postMessage("ready");
 });
 addEventListener("fetch", (event) => {
     const { method, url, headers } = event.request;
-    if (known === null || method !== "GET" || !url.startsWith(`${known.scanner}/`) || headers.has("Authorization")) return;
+    if (settings === null || method !== "GET" || !url.startsWith(`${settings.scanner}/`) || headers.has("Authorization")) return;
     const range = headers.get("Range");
-    event.respondWith(fetch(url, { headers: { ...known.headers, ...(range && { Range: range }) } }));
+    event.respondWith(fetch(url, { headers: { ...settings.headers, ...(range && { Range: range }) } }));
 });

@@ -1,5 +1,5 @@
-"""Debian's Chromium, headless, and a page that is a web client (browser/page.js), on an origin of its own
-that is isolated from others: what a client sees that takes its browser's rules as they are."""
+"""Debian's headless Chromium with a page that is a web client (browser/page.js), on its own, cross-origin isolated
+origin. The security rules of the browser apply unchanged."""
 
 import base64
 import contextlib
@@ -19,7 +19,7 @@ from .machine import output_of
 SOURCES = pathlib.Path(__file__).resolve().parents[1] / "browser"
 LOCK = SOURCES.parent / "package-lock.json"
 PACKAGES = pathlib.Path(os.environ["NODE_PATH"])
-# No sandbox of its own where the suite is root; no word to anybody but whom the page names.
+# Chromium has no sandbox for root. Requests in the background are disabled.
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -32,8 +32,8 @@ FLAGS = [
 ]
 
 
-def pages(machine):
-    """The folder that the page is served from."""
+def build_pages(machine):
+    """Builds the page; returns the folder from which it is served."""
     folder = machine.make_folder("pages")
     (folder / "index.html").write_text('<!doctype html><meta charset="utf-8"><script src="page.js"></script>')
     (folder / "worker.js").write_bytes((SOURCES / "worker.js").read_bytes())
@@ -50,15 +50,14 @@ def pages(machine):
         stdin=subprocess.DEVNULL,
     )
     found = re.search(r'"node_modules/matrix-js-sdk": \{\s*"version": "([^"]+)"', LOCK.read_text())
-    machine.ran("matrix-js-sdk", found[1])
-    machine.ran("Chromium", output_of("chromium", "--version").split()[1])
-    machine.ran("Playwright", version("playwright"))
+    machine.record_version("matrix-js-sdk", found[1])
+    machine.record_version("Chromium", output_of("chromium", "--version").split()[1])
+    machine.record_version("Playwright", version("playwright"))
     return folder
 
 
-
-class Pages(http.server.SimpleHTTPRequestHandler):
-    """Files, in an isolated origin: what it embeds of others has to allow that (CORP)."""
+class PageHandler(http.server.SimpleHTTPRequestHandler):
+    """Serves files of a cross-origin isolated page: embedded resources of other origins need a CORP header."""
 
     def end_headers(self):
         self.send_header("Cross-Origin-Opener-Policy", "same-origin")
@@ -70,32 +69,32 @@ class Pages(http.server.SimpleHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def browsing(machine):
-    """A fresh browser, and the client's page in it."""
-    folder = machine.once(pages)
+def open_page(machine):
+    """Starts a browser and opens the page of the client."""
+    folder = machine.shared(build_pages)
     server = http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), functools.partial(Pages, directory=folder)
+        ("127.0.0.1", 0), functools.partial(PageHandler, directory=folder)
     )
-    serving = threading.Thread(target=server.serve_forever)
-    serving.start()
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
     try:
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
             try:
                 page = browser.new_context().new_page()
-                # Another site than the scanner's, which is named by its address.
+                # "localhost" is not the same site as the scanner, which is addressed as 127.0.0.1.
                 page.goto(f"http://localhost:{server.server_port}/")
                 yield page
             finally:
                 browser.close()
     finally:
         server.shutdown()
-        serving.join()
+        thread.join()
         server.server_close()
 
 
-class Web:
-    """The client on the page, logged in: its functions by their names in page.js."""
+class WebClient:
+    """The logged-in client on the page. Calls the functions of page.js by name."""
 
     def __init__(self, page, user, scanner):
         self.page = page
@@ -103,8 +102,8 @@ class Web:
         self.logIn(user.homeserver.base, user.name, "a password", base)
 
     def __getattr__(self, name):
-        # Its arguments are JSON.
-        return lambda *arguments: self.page.evaluate(f"given => web.{name}(...given)", list(arguments))
+        # Arguments are passed as JSON.
+        return lambda *arguments: self.page.evaluate(f"arguments_ => web.{name}(...arguments_)", list(arguments))
 
 
 def encode(content):

@@ -1,23 +1,23 @@
-"""ClamAV's daemon, and an ICAP server with it behind: what config/clamdscan.sh and config/icap.sh speak
-to, on signatures of our own. The real ones cannot be had offline."""
+"""clamd, and an ICAP server in front of it, for config/clamdscan.sh and config/icap.sh. The signatures are those of
+this repository, since the real ones cannot be downloaded offline."""
 
 import glob
 import os
 import signal
 import socket
 
-from .machine import free_port, output_of, until
+from .machine import free_port, output_of, wait_until
 from .scanner import REPOSITORY, Scanner
 
 HERE = REPOSITORY / "tests/scanners"
-# "Could not tell" of the shipped scripts, and a shell's.
+# Exit codes for "no verdict" of the shipped scripts and of a shell.
 FAILURES = [2, 126, 127]
-# The largest file that this clamd looks into.
+# MaxFileSize of this clamd, bytes.
 LIMIT = 2 << 20
 
 
 def signatures(machine):
-    """A folder that knows the EICAR test file, and it alone."""
+    """Creates a database folder whose only signature is the EICAR test file."""
     folder = machine.make_folder("signatures")
     (folder / "eicar.hdb").write_text((HERE / "eicar.hdb").read_text())
     return folder
@@ -28,22 +28,22 @@ class Clamd:
 
     def __init__(self, machine):
         self.machine, self.folder = machine, machine.make_folder("clamd", 0o777)
-        (self.folder / "db").symlink_to(machine.once(signatures))
+        (self.folder / "db").symlink_to(machine.shared(signatures))
         self.socket, self.config = self.folder / "clamd.ctl", self.folder / "clamd.conf"
         text = (HERE / "clamd.conf").read_text().replace("@HERE@", str(self.folder))
         text += f"MaxFileSize {LIMIT}\nMaxScanSize {2 * LIMIT}\n"
         if os.geteuid() == 0:
             text += "User clamav\n"
         self.config.write_text(text)
-        machine.ran("ClamAV", output_of("clamd", "--version").removeprefix("ClamAV "))
+        machine.record_version("ClamAV", output_of("clamd", "--version").removeprefix("ClamAV "))
         self.start()
 
     def start(self):
         command = ["clamd", "--config-file", self.config]
         self.process = self.machine.start("clamd", command, self.folder)
-        until("clamd answers", self.answers, self.process)
+        wait_until("clamd answers", self.is_up, self.process)
 
-    def answers(self):
+    def is_up(self):
         try:
             with socket.socket(socket.AF_UNIX) as connection:
                 connection.settimeout(5)
@@ -61,13 +61,13 @@ class Clamd:
         self.stop()
 
     def pause(self):
-        """It takes connections, since the kernel does, and says nothing."""
+        """Suspends clamd: the kernel still accepts connections, but clamd does not respond."""
         self.process.signal(signal.SIGSTOP)
 
-    def scanner(self, homeserver, config=None, **more):
-        """The service with config/clamdscan.sh and what that script asks for."""
+    def start_scanner(self, homeserver, config=None, **options):
+        """Starts the service with config/clamdscan.sh and the settings of that script."""
         config = {**self.settings(), **(config or {})}
-        return Scanner(self.machine, homeserver, config, "config/clamdscan.sh", **more)
+        return Scanner(self.machine, homeserver, config, "config/clamdscan.sh", **options)
 
     def settings(self):
         return {
@@ -85,7 +85,7 @@ class Icap:
         self.machine = machine
         folder = machine.make_folder("c-icap", 0o777)
         self.port = free_port()
-        # Below the folder that Debian names after the architecture.
+        # Debian names the parent folder after the architecture.
         modules = glob.glob("/usr/lib/*/c_icap")[0]
         text = (HERE / "c-icap.conf").read_text()
         for mark, value in {
@@ -100,19 +100,19 @@ class Icap:
         path = folder / "c-icap.conf"
         path.write_text(text)
         self.process = machine.start("c-icap", ["c-icap", "-N", "-f", path], folder)
-        until("c-icap listens", self.listens, self.process)
-        machine.ran("c-icap", output_of("c-icap", "-V"))
+        wait_until("c-icap listens", self.is_listening, self.process)
+        machine.record_version("c-icap", output_of("c-icap", "-V"))
 
-    def listens(self):
+    def is_listening(self):
         with socket.socket() as connection:
             return connection.connect_ex(("127.0.0.1", self.port)) == 0
 
-    def scanner(self, homeserver, config=None, **more):
-        """The service with config/icap.sh and what that script asks for."""
+    def start_scanner(self, homeserver, config=None, **options):
+        """Starts the service with config/icap.sh and the settings of that script."""
         config = {
             "scan.script_args": ["127.0.0.1", str(self.port), "avscan"],
             "scan.failure_exit_codes": FAILURES,
             "sandbox.tcp_ports": [self.port],
             **(config or {}),
         }
-        return Scanner(self.machine, homeserver, config, "config/icap.sh", **more)
+        return Scanner(self.machine, homeserver, config, "config/icap.sh", **options)

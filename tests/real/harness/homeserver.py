@@ -1,5 +1,5 @@
-"""Synapse, and its users: three of them that federate with each other over self-signed TLS. Media is
-uploaded by matrix-nio, a client library."""
+"""Three Synapse instances that federate over self-signed TLS, and their users. Media is uploaded by matrix-nio, a
+client library."""
 
 import asyncio
 import datetime
@@ -17,23 +17,24 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from .http import Client
-from .machine import free_port, until
+from .machine import free_port, wait_until
 
-REGISTRATION_SECRET = "for this suite alone"
+REGISTRATION_SECRET = "secret of this test suite"
 
 
 def authenticated(machine):
-    """The homeserver that most tests use: as Synapse is by default, with an address told by a proxy."""
+    """The homeserver of most tests: default settings of Synapse; it takes the client address from the proxy."""
     return Homeserver(machine, "authenticated")
 
 
 def federated(machine):
-    """Another one, whose media is remote to the others."""
+    """A homeserver whose media is remote to the others."""
     return Homeserver(machine, "federated")
 
 
 def unauthenticated(machine):
-    """One that serves media by the old routes, and limits remote media to 2 MiB for each address."""
+    """A homeserver that serves media by the unauthenticated routes, and limits remote media to 2 MiB per client
+    address."""
     return Homeserver(
         machine,
         "unauthenticated",
@@ -44,13 +45,13 @@ def unauthenticated(machine):
 
 
 class Media:
-    """A media that was uploaded."""
+    """An uploaded file."""
 
     def __init__(self, mxc, content, keys):
         self.mxc, self.content = mxc, content
         # Server name and media id, as in paths.
         self.path = mxc.removeprefix("mxc://")
-        # What opens it, where it is encrypted.
+        # EncryptedFile object, or None for a plain file.
         self.file = keys and {**keys, "url": mxc}
 
 
@@ -61,24 +62,24 @@ class User:
         self.homeserver, self.name, self.token = homeserver, name, token
 
     def upload(self, content, content_type="application/octet-stream", filename=None, encrypt=False):
-        """Uploads a media as a client does."""
+        """Uploads a file as a client does."""
         return asyncio.run(self._upload(content, content_type, filename, encrypt))
 
     async def _upload(self, content, content_type, filename, encrypt):
         client = nio.AsyncClient(self.homeserver.base, self.name)
         client.access_token = self.token
         try:
-            answer, keys = await client.upload(
+            response, keys = await client.upload(
                 lambda *_: io.BytesIO(content), content_type, filename, encrypt, filesize=len(content)
             )
         finally:
             await client.close()
-        assert isinstance(answer, nio.UploadResponse), answer
-        return Media(answer.content_uri, content, keys)
+        assert isinstance(response, nio.UploadResponse), response
+        return Media(response.content_uri, content, keys)
 
     def log_out(self):
-        answer = self.homeserver.client.post("/_matrix/client/v3/logout", {}, self.token)
-        assert answer.status == 200, answer
+        response = self.homeserver.client.post("/_matrix/client/v3/logout", {}, self.token)
+        assert response.status == 200, response
 
 
 class Homeserver:
@@ -86,7 +87,7 @@ class Homeserver:
 
     def __init__(self, machine, kind, **settings):
         self.folder = folder = machine.make_folder(f"synapse-{kind}")
-        # Other homeservers reach it by its name.
+        # The server name contains the port, so that other homeservers can reach it.
         client_port, federation_port = free_port(), free_port()
         self.name = f"127.0.0.1:{federation_port}"
         self.base = f"http://127.0.0.1:{client_port}"
@@ -102,8 +103,8 @@ class Homeserver:
             "media_store_path": str(folder / "media"),
             "signing_key_path": str(folder / "signing.key"),
             "registration_shared_secret": REGISTRATION_SECRET,
-            "macaroon_secret_key": "for this suite alone",
-            "form_secret": "for this suite alone",
+            "macaroon_secret_key": "secret of this test suite",
+            "form_secret": "secret of this test suite",
             "report_stats": False,
             "trusted_key_servers": [],
             "max_upload_size": "120M",
@@ -117,8 +118,8 @@ class Homeserver:
                 listener(federation_port, "federation", tls=True),
             ],
             **{
-                f"rc_{what}": unlimited
-                for what in ("message", "registration", "media_create", "federation_media_download")
+                f"rc_{limit}": unlimited
+                for limit in ("message", "registration", "media_create", "federation_media_download")
             },
             "rc_login": {"address": unlimited, "account": unlimited, "failed_attempts": unlimited},
             "remote_media_download_burst_count": "10G",
@@ -136,34 +137,34 @@ class Homeserver:
         path.write_text(json.dumps(config))
         command = [sys.executable, "-m", "synapse.app.homeserver", "-c", path]
         keys = machine.start("synapse-keys", [*command, "--generate-keys"], folder)
-        until("the homeserver's keys are made", keys.has_ended)
-        assert machine.stop(keys) == 0, keys.said()
+        wait_until("the homeserver keys are generated", keys.has_exited)
+        assert machine.stop(keys) == 0, keys.output()
         self.process = machine.start(f"synapse-{kind}", command, folder)
-        until("Synapse answers", self.answers, self.process)
-        machine.ran("Synapse", version("matrix-synapse"))
-        machine.ran("matrix-nio", version("matrix-nio"))
+        wait_until("Synapse answers", self.is_up, self.process)
+        machine.record_version("Synapse", version("matrix-synapse"))
+        machine.record_version("matrix-nio", version("matrix-nio"))
 
-    def answers(self):
+    def is_up(self):
         try:
             return self.client.get("/_matrix/client/versions").status == 200
         except OSError:
             return False
 
     def register(self, name, admin=False):
-        """A new user, with a token."""
+        """Registers a user; returns it with a token."""
         path = "/_synapse/admin/v1/register"
         nonce = self.client.get(path).json()["nonce"]
-        words = [nonce, name, "a password", "admin" if admin else "notadmin"]
-        mac = hmac.new(REGISTRATION_SECRET.encode(), "\0".join(words).encode(), hashlib.sha1)
-        answer = self.client.post(
+        fields = [nonce, name, "a password", "admin" if admin else "notadmin"]
+        mac = hmac.new(REGISTRATION_SECRET.encode(), "\0".join(fields).encode(), hashlib.sha1)
+        response = self.client.post(
             path,
-            {"nonce": nonce, "username": name, "password": words[2], "admin": admin, "mac": mac.hexdigest()},
+            {"nonce": nonce, "username": name, "password": fields[2], "admin": admin, "mac": mac.hexdigest()},
         )
-        assert answer.status == 200, answer
-        return User(self, answer.json()["user_id"], answer.json()["access_token"])
+        assert response.status == 200, response
+        return User(self, response.json()["user_id"], response.json()["access_token"])
 
     def user(self, name="alice", admin=False):
-        """The user of this name, registered when first asked for."""
+        """Returns the user of this name; registers it at the first call."""
         users = self.__dict__.setdefault("users", {})
         if name not in users:
             users[name] = self.register(name, admin)
@@ -171,27 +172,27 @@ class Homeserver:
 
     def quarantine(self, media):
         path = f"/_synapse/admin/v1/media/quarantine/{media.path}"
-        answer = self.client.post(path, {}, self.user("admin", admin=True).token)
-        assert answer.status == 200, answer
+        response = self.client.post(path, {}, self.user("admin", admin=True).token)
+        assert response.status == 200, response
 
     def delete(self, media):
         path = f"/_synapse/admin/v1/media/{media.path}"
-        answer = self.client.request("DELETE", path, self.user("admin", admin=True).token)
-        assert answer.status == 200, answer
+        response = self.client.request("DELETE", path, self.user("admin", admin=True).token)
+        assert response.status == 200, response
 
 
-def listener(port, names, **more):
+def listener(port, names, **options):
     return {
         "port": port,
         "bind_addresses": ["127.0.0.1"],
         "type": "http",
         "resources": [{"names": [names], "compress": False}],
-        **more,
+        **options,
     }
 
 
 def write_certificate(folder):
-    """A self-signed certificate for 127.0.0.1, and its key."""
+    """Writes a self-signed certificate for 127.0.0.1 and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
     now = datetime.datetime.now(datetime.timezone.utc)

@@ -1,5 +1,4 @@
-"""Requests as they are written, and answers as they come: no redirect is followed, no header is added
-or merged, nothing is decoded."""
+"""HTTP client without conveniences: follows no redirects, adds and merges no headers, decodes nothing."""
 
 import http.client
 import http.server
@@ -7,20 +6,20 @@ import json
 import urllib.parse
 
 
-class Reply:
-    """An answer with its whole body."""
+class Response:
+    """A response with its complete body."""
 
     def __init__(self, status, headers, body):
         self.status, self.headers, self.body = status, headers, body
 
     def all(self, name):
-        """All values of a header."""
+        """Returns all values of a header."""
         return [value for key, value in self.headers if key.lower() == name.lower()]
 
     def header(self, name):
-        """The value of a header that comes once; None where it does not come."""
+        """Returns the value of a header that must not be repeated, or None."""
         values = self.all(name)
-        assert len(values) <= 1, f"{name} came {len(values)} times: {values}"
+        assert len(values) <= 1, f"{name} is present {len(values)} times: {values}"
         return values[0] if values else None
 
     def json(self):
@@ -31,7 +30,7 @@ class Reply:
 
 
 class Client:
-    """A client of one server; each request has a connection of its own."""
+    """A client of one server. Each request opens a connection."""
 
     def __init__(self, base):
         self.base = base
@@ -48,8 +47,8 @@ class Client:
             if token is not None:
                 headers["Authorization"] = f"Bearer {token}"
             connection.request(method, self.prefix + path, body, headers)
-            answer = connection.getresponse()
-            return Reply(answer.status, answer.getheaders(), answer.read())
+            response = connection.getresponse()
+            return Response(response.status, response.getheaders(), response.read())
         finally:
             connection.close()
 
@@ -57,13 +56,14 @@ class Client:
         return self.request("GET", path, token, headers)
 
     def post(self, path, value, token=None, headers=()):
-        """Posts JSON."""
+        """Sends `value` as JSON."""
         body = json.dumps(value).encode()
         return self.request("POST", path, token, {"Content-Type": "application/json", **dict(headers)}, body)
 
 
 def media_server(media):
-    """A homeserver that has these, by their media id, for everybody; on a port of its own, not serving yet."""
+    """Returns a minimal homeserver for `media`, a dict of contents by media id. It ignores tokens, is bound to a free
+    port, and does not serve yet."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):

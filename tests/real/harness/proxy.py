@@ -1,6 +1,5 @@
-"""The reverse proxies of docs/proxies, started with the very files that operators are shown: only addresses,
-names of files and the public name's port are put in place. And what stands behind them where a test has to
-see a request as it was sent: a server that records."""
+"""The reverse proxies of docs/proxies, started with the documented files; only addresses, file names and the public
+port are replaced. Recorder is a server behind a proxy that records requests."""
 
 import collections
 import contextlib
@@ -13,60 +12,60 @@ import threading
 
 from .homeserver import write_certificate
 from .http import Client
-from .machine import free_port, output_of, until
+from .machine import free_port, output_of, wait_until
 from .scanner import REPOSITORY
 
-SHOWN = REPOSITORY / "docs/proxies"
+PROXY_DOCS = REPOSITORY / "docs/proxies"
 NAME = "matrix.example.org"
-# Whom the proxy believes to be a client: none of this machine's own addresses that anybody trusts.
+# Source address of test clients; not the address of a trusted proxy.
 CLIENT = "127.0.0.2"
 
 
 class Proxy:
-    """One that runs in front of these two ports."""
+    """A running proxy in front of a scanner and a homeserver on these ports."""
 
     def __init__(self, machine, scanner, homeserver):
         self.folder, self.port = machine.make_folder(self.kind, 0o777), free_port()
         write_certificate(self.folder)
         self.certificate, self.key = self.folder / "certificate.pem", self.folder / "key.pem"
-        text = (SHOWN / self.file).read_text()
-        for shown, here in (
+        text = (PROXY_DOCS / self.file).read_text()
+        for documented, actual in (
             ("127.0.0.1:8080", f"127.0.0.1:{scanner}"),
             ("127.0.0.1:8008", f"127.0.0.1:{homeserver}"),
-            *self.in_place(),
+            *self.substitutions(),
         ):
-            assert text.count(shown) == 1, f"{self.file} has {shown} {text.count(shown)} times"
-            text = text.replace(shown, here)
+            assert text.count(documented) == 1, f"{self.file} contains {documented} {text.count(documented)} times"
+            text = text.replace(documented, actual)
         path = self.folder / self.file
-        path.write_text(self.whole(text))
+        path.write_text(self.full_config(text))
         self.process = machine.start(self.kind, self.command(path), self.folder, {"HOME": str(self.folder)})
-        until(f"{self.kind} listens", self.listens, self.process)
-        machine.ran(self.kind, re.search(r"\d+(\.\d+)+\S*", output_of(*self.version_of))[0])
-        self.client = ThroughTls(self.port)
+        wait_until(f"{self.kind} listens", self.is_listening, self.process)
+        machine.record_version(self.kind, re.search(r"\d+(\.\d+)+\S*", output_of(*self.version_command))[0])
+        self.client = TlsClient(self.port)
 
-    def listens(self):
+    def is_listening(self):
         with socket.socket() as connection:
             return connection.connect_ex(("127.0.0.1", self.port)) == 0
 
-    def whole(self, text):
-        """What is shown, within what a distribution brings."""
+    def full_config(self, text):
+        """Returns the documented text within the default configuration of the distribution."""
         return text
 
 
 class Nginx(Proxy):
     kind, file = "nginx", "nginx.conf"
-    # It says so on standard error.
-    version_of = ("sh", "-c", "nginx -v 2>&1")
+    # Printed on stderr.
+    version_command = ("sh", "-c", "nginx -v 2>&1")
 
-    def in_place(self):
+    def substitutions(self):
         return (
             ("listen [::]:443 ssl ipv6only=off;", f"listen 127.0.0.1:{self.port} ssl;"),
             ("/etc/ssl/matrix/fullchain.pem", str(self.certificate)),
             ("/etc/ssl/matrix/privkey.pem", str(self.key)),
         )
 
-    def whole(self, text):
-        # As Debian has it, but for where it writes.
+    def full_config(self, text):
+        # The default of Debian with other paths for files that nginx writes.
         return f"""
             pid {self.folder}/pid;
             error_log stderr;
@@ -90,14 +89,14 @@ class Nginx(Proxy):
 
 class Caddy(Proxy):
     kind, file = "caddy", "Caddyfile"
-    version_of = ("caddy", "version")
+    version_command = ("caddy", "version")
 
-    def in_place(self):
-        # A certificate from an authority of the world's cannot be had here.
+    def substitutions(self):
+        # Replaces the automatic certificate, which needs access to a public certificate authority.
         site = f"https://{NAME}:{self.port} {{\n\tbind 127.0.0.1\n\ttls {self.certificate} {self.key}\n"
         return ((f"{NAME} {{\n", site),)
 
-    def whole(self, text):
+    def full_config(self, text):
         return f"{{\n\tadmin off\n\tauto_https disable_redirects\n}}\n{text}"
 
     def command(self, path):
@@ -106,18 +105,18 @@ class Caddy(Proxy):
 
 class Haproxy(Proxy):
     kind, file = "haproxy", "haproxy.cfg"
-    version_of = ("haproxy", "-v")
+    version_command = ("haproxy", "-v")
 
-    def in_place(self):
-        both = self.folder / "both.pem"
-        both.write_bytes(self.certificate.read_bytes() + self.key.read_bytes())
+    def substitutions(self):
+        bundle = self.folder / "bundle.pem"
+        bundle.write_bytes(self.certificate.read_bytes() + self.key.read_bytes())
         return (
             ("bind :::443 v4v6 ssl", f"bind 127.0.0.1:{self.port} ssl"),
-            ("/etc/ssl/private/matrix.example.org.pem", str(both)),
+            ("/etc/ssl/private/matrix.example.org.pem", str(bundle)),
         )
 
-    def whole(self, text):
-        # Debian's own, without what takes root and a log daemon.
+    def full_config(self, text):
+        # The default of Debian without the settings that need root and a log daemon.
         return f"""global
     log stderr format raw local0
     ssl-default-bind-options ssl-min-ver TLSv1.2 no-tls-tickets
@@ -138,8 +137,8 @@ defaults
 PROXIES = (Nginx, Caddy, Haproxy)
 
 
-class ThroughTls(Client):
-    """A client of the public name. It comes from an address that nobody trusts, and takes any certificate."""
+class TlsClient(Client):
+    """A client of the public name. It connects from an untrusted address and accepts any certificate."""
 
     def __init__(self, port):
         super().__init__(f"https://127.0.0.1:{port}")
@@ -156,15 +155,16 @@ class ThroughTls(Client):
         return super().request(method, path, token, {"Host": NAME, **dict(headers)}, body, timeout)
 
 
-Seen = collections.namedtuple("Seen", "line headers length digest")
+RecordedRequest = collections.namedtuple("RecordedRequest", "line headers length digest")
 
 
 class Recorder:
-    """A server of one port: keeps each request as it came (its body as a digest), and answers it with `answer`,
-    pieces of a whole HTTP answer; a piece that is an event is waited for."""
+    """A server that records each request, with a digest instead of the body.
 
-    def __init__(self, answer=(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",)):
-        self.answer, self.seen = answer, []
+    `response` is a sequence of parts of the raw HTTP response. A part that is an event is awaited."""
+
+    def __init__(self, response=(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",)):
+        self.response, self.requests = response, []
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         threading.Thread(target=self.serve, daemon=True).start()
@@ -175,10 +175,10 @@ class Recorder:
                 connection, _ = self.listener.accept()
             except OSError:
                 return
-            threading.Thread(target=self.converse, args=(connection,), daemon=True).start()
+            threading.Thread(target=self.handle, args=(connection,), daemon=True).start()
 
-    def converse(self, connection):
-        # A connection that a proxy kept is reset when it is stopped.
+    def handle(self, connection):
+        # A stopping proxy resets its pooled connections.
         with contextlib.suppress(OSError), connection, connection.makefile("rb") as stream:
             connection.settimeout(60)
             while (line := stream.readline()).strip():
@@ -186,19 +186,19 @@ class Recorder:
                 while (header := stream.readline().strip()):
                     name, _, value = header.decode("latin-1").partition(":")
                     headers.append((name.lower(), value.strip()))
-                length, digest = self.take_body(stream, dict(headers))
-                self.seen.append(Seen(line.decode("latin-1").strip(), headers, length, digest))
-                for piece in self.answer:
+                length, digest = self.read_body(stream, dict(headers))
+                self.requests.append(RecordedRequest(line.decode("latin-1").strip(), headers, length, digest))
+                for piece in self.response:
                     if isinstance(piece, threading.Event):
                         piece.wait(60)
                     else:
                         connection.sendall(piece)
 
     @staticmethod
-    def take_body(stream, headers):
+    def read_body(stream, headers):
         length, digest = 0, hashlib.sha256()
 
-        def take(size):
+        def consume(size):
             nonlocal length
             while size and (piece := stream.read(min(size, 1 << 16))):
                 digest.update(piece)
@@ -206,14 +206,14 @@ class Recorder:
 
         if "chunked" in headers.get("transfer-encoding", ""):
             while size := int(stream.readline(), 16):
-                take(size)
+                consume(size)
                 stream.readline()
             stream.readline()
         else:
-            take(int(headers.get("content-length", 0)))
+            consume(int(headers.get("content-length", 0)))
         return length, digest.hexdigest()
 
     def close(self):
-        # A thread in accept would not see a mere close.
+        # close() alone does not wake a thread in accept().
         self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()

@@ -1,5 +1,5 @@
-"""Tests, and running a part's. A test is a function marked with @test whose name is a sentence; it gets
-the machine, and fails by any exception but Skip."""
+"""Runs the tests of a part. A test is a function marked with @test. It gets the machine, and fails by any exception
+except Skip."""
 
 import os
 import shutil
@@ -8,36 +8,36 @@ import traceback
 
 
 class Skip(Exception):
-    """Why a test cannot run here."""
+    """Raised with the reason why a test cannot run on this machine."""
 
 
 def test(function):
-    """Marks a test. They run in the order of their file."""
+    """Marks a test. Tests run in file order."""
     function.is_test = True
     return function
 
 
-def same(got, expected, about=""):
-    """Fails where the two differ, with both of them in short."""
+def assert_equal(got, expected, about=""):
+    """Raises AssertionError with both values, shortened, if they differ."""
     if got != expected:
-        raise AssertionError(f"{about}\n  got      {shown(got)}\n  expected {shown(expected)}")
+        raise AssertionError(f"{about}\n  got      {shorten(got)}\n  expected {shorten(expected)}")
 
 
-def shown(value):
+def shorten(value):
     text = repr(value)
     return text if len(text) <= 1000 else f"{text[:1000]}… ({len(text)} characters)"
 
 
 def run_part(name, module, word, machine, counts):
-    """Runs those tests of a part whose names have this word. A program that is missing skips them all,
-    and fails them in CI."""
+    """Runs the tests of a part whose names contain `word`. If a required program is missing, all tests are skipped;
+    in CI they fail."""
     print(f"\n== {name}", flush=True)
     missing = [program for program in module.NEEDS if not shutil.which(program)]
     for function in vars(module).values():
         if not getattr(function, "is_test", False) or word not in function.__name__:
             continue
-        what = f"{name}: {function.__name__.replace('_', ' ')}"
-        begun = time.monotonic()
+        title = f"{name}: {function.__name__.replace('_', ' ')}"
+        start = time.monotonic()
         try:
             if missing and os.environ.get("CI"):
                 raise AssertionError(f"not installed: {' '.join(missing)}")
@@ -47,15 +47,15 @@ def run_part(name, module, word, machine, counts):
             result, detail = "passed", f" ({note})" if note else ""
         except Skip as reason:
             result, detail = "skipped", f": {reason}"
-            write_skipped(f"{what}: {reason}")
+            record_skipped(f"{title}: {reason}")
         except Exception:
-            result, detail = "failed", f"\n{traceback.format_exc()}{machine.what_was_said()}"
+            result, detail = "failed", f"\n{traceback.format_exc()}{machine.log_excerpts()}"
         counts[result] += 1
-        print(f"{result:7} {what} [{time.monotonic() - begun:.1f} s]{detail}", flush=True)
+        print(f"{result:7} {title} [{time.monotonic() - start:.1f} s]{detail}", flush=True)
 
 
-def write_skipped(line):
-    """`./test` counts these."""
+def record_skipped(line):
+    """Appends a line to $SKIPPED_TESTS, which `./test` counts."""
     path = os.environ.get("SKIPPED_TESTS")
     if path:
         with open(path, "a", encoding="utf-8") as skipped:

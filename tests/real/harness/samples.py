@@ -1,5 +1,5 @@
-"""Files as people send them, made by real programs' libraries; and the EICAR test file, put together
-here so that no scanner finds it in a checkout."""
+"""Sample files made by common libraries, and the EICAR test file, assembled at run time so that no scanner finds it in
+a checkout."""
 
 import io
 import random
@@ -11,12 +11,12 @@ EICAR = ("X5O!P%@AP[4\\PZX54(P^)7CC)7}$" + "EICAR-STANDARD-ANTIVIRUS-TEST-FILE!$
 
 
 def noise(seed, length):
-    """Bytes that look like nothing; another seed gives other bytes."""
+    """Returns reproducible random bytes."""
     return random.Random(seed).randbytes(length)
 
 
 def picture(kind, size=(640, 480), seed=0):
-    """A picture that is worth a thumbnail: PNG, JPEG, GIF or WEBP."""
+    """Returns a picture that is large enough for thumbnails, as PNG, JPEG, GIF or WEBP."""
     coarse = Image.frombytes("RGB", (16, 12), noise(seed, 16 * 12 * 3))
     out = io.BytesIO()
     coarse.resize(size, Image.Resampling.BICUBIC).save(out, kind)
@@ -30,7 +30,7 @@ def pdf():
 
 
 def zipped(content, name):
-    """A zip, deflated: who finds something in it has unpacked it."""
+    """Returns a deflated zip archive: a scanner has to unpack it to find `content`."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(name, content)
@@ -38,8 +38,9 @@ def zipped(content, name):
 
 
 def video(colours, seconds):
-    """A WebM: so many seconds of each colour, with noise in it, so that a player fetches it in pieces."""
-    import av  # Slow to load, and for one test alone.
+    """Returns a WebM video with `seconds` of each colour. Noise makes it so large that a player fetches it in
+    ranges."""
+    import av  # Imported here because it loads slowly and only one test needs it.
 
     out, size, rate = io.BytesIO(), (320, 240), 10
     with av.open(out, "w", "webm") as container:

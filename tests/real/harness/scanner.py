@@ -1,4 +1,4 @@
-"""The service under test, in a folder of its own, in front of a homeserver."""
+"""The service under test, in its own folder, in front of a homeserver."""
 
 import json
 import os
@@ -6,28 +6,30 @@ import pathlib
 import shutil
 
 from .http import Client
-from .machine import output_of, until
+from .machine import output_of, wait_until
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[3]
 PREFIX = "/_matrix/media_proxy/unstable"
 
-
-# Debian's "nobody" and "nogroup": whom the service runs as where it is not to be root.
+# Debian's "nobody" and "nogroup": user and group of an unprivileged service.
 NOBODY = 65534
 
 
-def program(machine):
-    """The program and its helper, where users other than the suite's can execute them."""
+def installed_program(machine):
+    """Copies the program and its helper to a folder in which all users can execute them; returns the path."""
     folder = machine.make_folder("bin")
     for name in (machine.program, machine.program.with_name("mcs-sandbox")):
         shutil.copy(name, folder)
-    machine.ran("matrix-content-scanner", output_of(machine.program, "--version").split()[-1])
+    machine.record_version("matrix-content-scanner", output_of(machine.program, "--version").split()[-1])
     return folder / machine.program.name
 
 
 class Scanner:
-    """A running service, in front of a homeserver or of none, with these keys of its configuration, and
-    a script of this repository or the text of one. `unprivileged`: not as root, even if the suite is."""
+    """A running service.
+
+    `homeserver` may be None. `config` overrides configuration keys; None removes a key. `script` is the path of a
+    script in this repository, or its text. `unprivileged` runs the service as another user if the suite runs as
+    root."""
 
     def __init__(
         self,
@@ -40,7 +42,7 @@ class Scanner:
     ):
         self.machine = machine
         self.homeserver_port = homeserver and homeserver.client.port
-        self.as_nobody = unprivileged and os.geteuid() == 0
+        self.is_unprivileged = unprivileged and os.geteuid() == 0
         self.folder = machine.make_folder("scanner")
         (self.folder / "temp").mkdir()
         self.script = self.folder / "script.sh"
@@ -59,87 +61,86 @@ class Scanner:
         }
         if homeserver is not None:
             self.config["download.base_homeserver_url"] = homeserver.base
-        # None takes a key out.
         self.config.update(config or {})
         self.config = {key: value for key, value in self.config.items() if value is not None}
-        if self.as_nobody:
+        if self.is_unprivileged:
             for path in (self.folder, *self.folder.iterdir()):
                 os.chown(path, NOBODY, NOBODY)
         self.start()
 
     def start(self):
-        """Starts it and waits until it listens."""
+        """Starts the service and waits until it listens."""
         lines = [f"{key} = {toml(value)}" for key, value in self.config.items()]
         path = self.folder / "config.toml"
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        command = [self.machine.once(program), "-c", path]
-        if self.as_nobody:
-            to = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all"]
-            command = ["setpriv", *to, *command]
-        # Its log goes on in the same file.
-        earlier = len(self.logged("listening")) if hasattr(self, "process") else 0
+        command = [self.machine.shared(installed_program), "-c", path]
+        if self.is_unprivileged:
+            options = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all"]
+            command = ["setpriv", *options, *command]
+        # A restart appends to the same log.
+        earlier = len(self.log_entries("listening")) if hasattr(self, "process") else 0
         self.process = self.machine.start("scanner", command, self.folder)
-        listening = until("the scanner listens", lambda: self.logged("listening")[earlier:], self.process)
+        listening = wait_until("the scanner listens", lambda: self.log_entries("listening")[earlier:], self.process)
         self.base = f"http://{listening[0]['address']}{PREFIX}"
         self.client = Client(self.base)
         self.get, self.post, self.request = self.client.get, self.client.post, self.client.request
 
     def stop(self):
-        """Stops it as an operator does; its exit code."""
+        """Stops the service by SIGTERM; returns its exit code."""
         return self.machine.stop(self.process)
 
     def set_script(self, text):
-        """Puts another script in place, whole at once."""
+        """Replaces the script atomically."""
         fresh = self.folder / "fresh"
         fresh.write_text(text if text.startswith("#!") else f"#!/bin/sh\n{text}\n", encoding="utf-8")
         fresh.chmod(0o755)
         fresh.rename(self.script)
 
     def log(self):
-        return self.process.said()
+        return self.process.output()
 
-    def logged(self, message):
-        """The lines of the log with this message."""
+    def log_entries(self, message):
+        """Returns the log entries with this message."""
         lines = [line for line in self.log().splitlines() if line.endswith("}")]
         return [line for line in map(json.loads, lines) if line.get("message") == message]
 
     def helpers(self):
-        """The processes that it has started and that are still there: each job has a helper."""
+        """Returns the child processes of the service. Each job has a helper."""
         children = []
         for task in pathlib.Path(f"/proc/{self.process.pid}/task").iterdir():
             children += (task / "children").read_text().split()
         return children
 
     def jobs(self):
-        """The folders of jobs at the moment."""
+        """Returns the folders of current jobs."""
         return [job for run in (self.folder / "temp").iterdir() if run.is_dir() for job in run.iterdir()]
 
     def descriptors(self):
-        """What its descriptors are open on: without idle connections to the homeserver, which it keeps for
-        a while, and those that close meanwhile."""
-        open_on = []
+        """Returns the targets of the open file descriptors, without pooled connections to the homeserver and
+        descriptors that are closed meanwhile."""
+        targets = []
         for descriptor in pathlib.Path(f"/proc/{self.process.pid}/fd").iterdir():
             try:
-                open_on.append(os.readlink(descriptor))
+                targets.append(os.readlink(descriptor))
             except FileNotFoundError:
                 pass
         tcp = [line.split() for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]]
-        kept = {f"socket:[{line[9]}]" for line in tcp if int(line[2].split(":")[1], 16) == self.homeserver_port}
-        return sorted(what for what in open_on if what not in kept)
+        pooled = {f"socket:[{line[9]}]" for line in tcp if int(line[2].split(":")[1], 16) == self.homeserver_port}
+        return sorted(target for target in targets if target not in pooled)
 
     def memory(self):
-        """What it holds in memory, bytes."""
+        """Returns the resident memory in bytes."""
         status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
         line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
         return int(line.split()[1]) * 1024
 
-    def idle(self):
-        """Waits until nothing of any job is left."""
-        until("nothing of a job is left", lambda: not self.helpers() and not self.jobs(), self.process)
+    def wait_until_idle(self):
+        """Waits until no helper process and no job folder is left."""
+        wait_until("all jobs are cleaned up", lambda: not self.helpers() and not self.jobs(), self.process)
 
 
 def toml(value):
-    """A value in TOML; strings are JSON's there, but for a few that nobody writes in a test."""
+    """Formats a value as TOML. The strings used in tests have the same syntax in JSON and TOML."""
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{toml(key)} = {toml(held)}" for key, held in value.items()) + " }"
+        return "{ " + ", ".join(f"{toml(key)} = {toml(item)}" for key, item in value.items()) + " }"
     return json.dumps(value, ensure_ascii=False)

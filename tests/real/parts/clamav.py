@@ -1,16 +1,16 @@
-"""ClamAV between a real homeserver and a client: by the shipped scripts, while all goes well, when its
-daemon goes away in the middle of a scan and comes back, and beyond its limits."""
+"""ClamAV between a real homeserver and a client, with the shipped scripts: normal operation, a crash and restart of
+clamd during a scan, and files above its limits."""
 
 import concurrent.futures
 import pathlib
 
 from harness import homeserver
 from harness.clamav import FAILURES, LIMIT, Clamd, Icap, signatures
-from harness.machine import until
-from harness.run import same, test
+from harness.machine import wait_until
+from harness.run import assert_equal, test
 from harness.samples import EICAR, noise, picture, zipped
 from harness.scanner import Scanner
-from parts.synapse import alice, is_refused, is_verdict
+from parts.synapse import alice, assert_error, assert_verdict
 
 NEEDS = ["clamd", "clamdscan", "clamscan", "c-icap", "c-icap-client"]
 
@@ -18,8 +18,8 @@ CLAMSCAN = 'exec clamscan --database={} --no-summary --infected "$1"'
 
 
 def samples(machine):
-    """Name, whether it is clean, and the media: as it is and encrypted."""
-    user = machine.once(alice)
+    """Returns (name, whether the file is clean, plain media, encrypted media) per sample."""
+    user = machine.shared(alice)
     zip_ = zipped(EICAR, "eicar.txt")
     files = [
         ("picture", True, picture("PNG", seed=40)),
@@ -33,174 +33,174 @@ def samples(machine):
     return [(name, clean, user.upload(content), user.upload(content, encrypt=True)) for name, clean, content in files]
 
 
-def judges_rightly(machine, service):
-    """All samples by all routes, each with its right answer."""
-    token = machine.once(alice).token
-    for name, clean, plain, sealed in machine.once(samples):
+def assert_samples_detected(machine, service):
+    """Requests all samples on all routes and asserts the responses."""
+    token = machine.shared(alice).token
+    for name, clean, plain, sealed in machine.shared(samples):
         body = {"file": sealed.file}
-        is_verdict(service.get(f"/scan/{plain.path}", token), clean, name)
-        is_verdict(service.post("/scan_encrypted", body, token), clean, name)
+        assert_verdict(service.get(f"/scan/{plain.path}", token), clean, name)
+        assert_verdict(service.post("/scan_encrypted", body, token), clean, name)
         for got, content in (
             (service.get(f"/download/{plain.path}", token), plain.content),
             (service.post("/download_encrypted", body, token), None),
         ):
             if clean:
-                same(got.status, 200, f"{name}: {got}")
+                assert_equal(got.status, 200, f"{name}: {got}")
                 assert content in (None, got.body), name
             else:
-                is_refused(got, 403, "MCS_MEDIA_NOT_CLEAN", name)
+                assert_error(got, 403, "MCS_MEDIA_NOT_CLEAN", name)
                 assert "EICAR" in got.json()["info"], got
-    service.idle()
+    service.wait_until_idle()
 
 
-def is_failure(got, about=""):
-    """A scan that was not finished: no verdict, and nothing of why."""
-    is_refused(got, 500, "M_UNKNOWN", about)
+def assert_failed(got, about=""):
+    """Asserts the response for an unfinished scan: no verdict and no cause."""
+    assert_error(got, 500, "M_UNKNOWN", about)
     assert "clean" not in got.json()["info"], got
 
 
-def front(machine):
-    return machine.once(homeserver.authenticated)
+def authenticated_homeserver(machine):
+    return machine.shared(homeserver.authenticated)
 
 
 @test
-def clamdscan_as_shipped_judges_rightly(machine):
+def shipped_clamdscan_script_detects_samples(machine):
     for unprivileged in (False, True):
-        service = machine.once(Clamd).scanner(front(machine), unprivileged=unprivileged)
-        judges_rightly(machine, service)
+        service = machine.shared(Clamd).start_scanner(authenticated_homeserver(machine), unprivileged=unprivileged)
+        assert_samples_detected(machine, service)
         service.stop()
 
 
 @test
-def clamscan_judges_rightly(machine):
-    database = machine.once(signatures)
+def clamscan_detects_samples(machine):
+    database = machine.shared(signatures)
     config = {"sandbox.read_only_paths": [str(database)], "scan.failure_exit_codes": FAILURES}
-    service = Scanner(machine, front(machine), config, CLAMSCAN.format(database))
-    judges_rightly(machine, service)
+    service = Scanner(machine, authenticated_homeserver(machine), config, CLAMSCAN.format(database))
+    assert_samples_detected(machine, service)
     service.stop()
 
 
 @test
-def an_icap_server_as_shipped_judges_rightly(machine):
+def shipped_icap_script_detects_samples(machine):
     for unprivileged in (False, True):
-        icap = Icap(machine, machine.once(Clamd))
-        service = icap.scanner(front(machine), unprivileged=unprivileged)
-        judges_rightly(machine, service)
+        icap = Icap(machine, machine.shared(Clamd))
+        service = icap.start_scanner(authenticated_homeserver(machine), unprivileged=unprivileged)
+        assert_samples_detected(machine, service)
         service.stop()
         machine.stop(icap.process)
 
 
-def goes_away_and_comes_back(machine, clamd, service, asks):
-    """`asks` is the program that is waiting for the daemon when that is killed."""
-    user = machine.once(alice)
+def check_daemon_outage(machine, clamd, service, waiting_program):
+    """Kills and restarts clamd during scans. `waiting_program` is the program that waits for clamd meanwhile."""
+    user = machine.shared(alice)
     token = user.token
-    seen, seen_bad = user.upload(noise(50, 5000)), user.upload(EICAR)
+    cached, cached_infected = user.upload(noise(50, 5000)), user.upload(EICAR)
     clean, other = user.upload(noise(51, 5000)), user.upload(noise(52, 5000), encrypt=True)
     zip_ = user.upload(zipped(EICAR, "eicar.txt"))
     body = {"file": other.file}
 
-    same(service.get(f"/download/{seen.path}", token).status, 200)
-    same(service.get(f"/download/{seen_bad.path}", token).status, 403)
+    assert_equal(service.get(f"/download/{cached.path}", token).status, 200)
+    assert_equal(service.get(f"/download/{cached_infected.path}", token).status, 403)
     clamd.pause()
     with concurrent.futures.ThreadPoolExecutor() as pool:
         waiting = [
             pool.submit(service.get, f"/download/{clean.path}", token),
             pool.submit(service.get, f"/scan/{zip_.path}", token),
         ]
-        until("both are asked about", lambda: len(running(service, asks)) == 2, service.process)
+        wait_until("both scans wait for clamd", lambda: len(running_processes(service, waiting_program)) == 2, service.process)
         clamd.kill()
-        for answer in waiting:
-            is_failure(answer.result(), "killed in the middle")
-    is_failure(service.post("/scan_encrypted", body, token), "while it is away")
-    # What was known stays known.
-    same(service.get(f"/download/{seen.path}", token).status, 200)
-    is_refused(service.get(f"/download/{seen_bad.path}", token), 403, "MCS_MEDIA_NOT_CLEAN")
+        for response in waiting:
+            assert_failed(response.result(), "clamd was killed during the scan")
+    assert_failed(service.post("/scan_encrypted", body, token), "clamd is not running")
+    # Cached verdicts remain valid.
+    assert_equal(service.get(f"/download/{cached.path}", token).status, 200)
+    assert_error(service.get(f"/download/{cached_infected.path}", token), 403, "MCS_MEDIA_NOT_CLEAN")
 
     clamd.start()
 
-    def back(ask):
-        """The first answer that is not the failure, which is remembered for a second."""
-        return until("it is back", lambda: (got := ask()).status != 500 and got, service.process, 30)
+    def first_success(send):
+        """Returns the first response that is not the cached failure. Failures are cached for a second."""
+        return wait_until("scans succeed again", lambda: (got := send()).status != 500 and got, service.process, 30)
 
-    got = back(lambda: service.get(f"/download/{clean.path}", token))
-    same((got.status, got.body == clean.content), (200, True), got)
-    is_verdict(back(lambda: service.get(f"/scan/{zip_.path}", token)), False)
-    is_verdict(back(lambda: service.post("/scan_encrypted", body, token)), True)
-    service.idle()
+    got = first_success(lambda: service.get(f"/download/{clean.path}", token))
+    assert_equal((got.status, got.body == clean.content), (200, True), got)
+    assert_verdict(first_success(lambda: service.get(f"/scan/{zip_.path}", token)), False)
+    assert_verdict(first_success(lambda: service.post("/scan_encrypted", body, token)), True)
+    service.wait_until_idle()
 
 
-def running(service, name):
-    """The processes of this name that the service's helpers have started, at any depth."""
-    found, look = [], [str(service.process.pid)]
-    while look:
-        for task in pathlib.Path("/proc", look.pop()).glob("task/*/children"):
+def running_processes(service, name):
+    """Returns the processes of this name among all descendants of the service."""
+    found, pending = [], [str(service.process.pid)]
+    while pending:
+        for task in pathlib.Path("/proc", pending.pop()).glob("task/*/children"):
             try:
                 children = task.read_text().split()
-                named = [pid for pid in children if pathlib.Path("/proc", pid, "comm").read_text().strip() == name]
+                matching = [pid for pid in children if pathlib.Path("/proc", pid, "comm").read_text().strip() == name]
             except OSError:
                 continue
-            look += children
-            found += named
+            pending += children
+            found += matching
     return found
 
 
 @test
-def a_daemon_that_goes_away_in_the_middle_is_a_failure_and_not_remembered(machine):
+def clamd_crash_during_scan_is_an_uncached_failure(machine):
     clamd = Clamd(machine)
-    service = clamd.scanner(front(machine), {"result_cache.failure_ttl": "1s"})
-    goes_away_and_comes_back(machine, clamd, service, "clamdscan")
+    service = clamd.start_scanner(authenticated_homeserver(machine), {"result_cache.failure_ttl": "1s"})
+    check_daemon_outage(machine, clamd, service, "clamdscan")
     service.stop()
     clamd.stop()
 
 
 @test
-def an_icap_server_whose_daemon_goes_away_in_the_middle_is_a_failure_too(machine):
+def clamd_crash_behind_icap_is_an_uncached_failure(machine):
     clamd = Clamd(machine)
     icap = Icap(machine, clamd)
-    service = icap.scanner(front(machine), {"result_cache.failure_ttl": "1s"})
-    goes_away_and_comes_back(machine, clamd, service, "c-icap-client")
-    # And the ICAP server itself.
-    user = machine.once(alice)
+    service = icap.start_scanner(authenticated_homeserver(machine), {"result_cache.failure_ttl": "1s"})
+    check_daemon_outage(machine, clamd, service, "c-icap-client")
+    # The ICAP server itself is stopped.
+    user = machine.shared(alice)
     machine.stop(icap.process)
-    is_failure(service.get(f"/scan/{user.upload(noise(60, 500)).path}", user.token), "no ICAP server")
+    assert_failed(service.get(f"/scan/{user.upload(noise(60, 500)).path}", user.token), "no ICAP server")
     service.stop()
     clamd.stop()
 
 
 @test
-def while_the_daemon_is_away_the_canary_takes_the_service_out(machine):
-    clamd, user = Clamd(machine), machine.once(alice)
-    service = clamd.scanner(front(machine), {"scan.canary_interval": "1s", "result_cache.failure_ttl": "1s"})
-    seen, fresh = user.upload(picture("PNG", seed=70)), user.upload(picture("PNG", seed=71))
-    same(service.get(f"/download/{seen.path}", user.token).status, 200)
+def failing_canary_makes_service_unavailable(machine):
+    clamd, user = Clamd(machine), machine.shared(alice)
+    service = clamd.start_scanner(authenticated_homeserver(machine), {"scan.canary_interval": "1s", "result_cache.failure_ttl": "1s"})
+    cached, fresh = user.upload(picture("PNG", seed=70)), user.upload(picture("PNG", seed=71))
+    assert_equal(service.get(f"/download/{cached.path}", user.token).status, 200)
     clamd.stop()
 
     def status():
         return service.get(f"/download/{fresh.path}", user.token).status
 
-    until("it is not ready", lambda: status() == 503, service.process)
+    wait_until("the service is not ready", lambda: status() == 503, service.process)
     got = service.get(f"/download/{fresh.path}", user.token)
-    is_refused(got, 503, "M_UNKNOWN")
+    assert_error(got, 503, "M_UNKNOWN")
     assert int(got.header("retry-after")) > 0, got
-    same(service.get(f"/download/{seen.path}", user.token).status, 200)
+    assert_equal(service.get(f"/download/{cached.path}", user.token).status, 200)
     clamd.start()
-    until("it is ready again", lambda: status() == 200, service.process)
+    wait_until("the service is ready again", lambda: status() == 200, service.process)
     service.stop()
 
 
 @test
-def what_exceeds_the_daemons_limits_is_not_clean(machine):
-    clamd, user = machine.once(Clamd), machine.once(alice)
+def files_above_clamd_limits_are_not_clean(machine):
+    clamd, user = machine.shared(Clamd), machine.shared(alice)
     icap = Icap(machine, clamd)
     below, above = user.upload(noise(80, LIMIT // 2)), user.upload(noise(81, LIMIT + 1))
     sealed = user.upload(noise(82, LIMIT + 1), encrypt=True)
-    for service in (clamd.scanner(front(machine)), icap.scanner(front(machine))):
-        same(service.get(f"/download/{below.path}", user.token).status, 200)
+    for service in (clamd.start_scanner(authenticated_homeserver(machine)), icap.start_scanner(authenticated_homeserver(machine))):
+        assert_equal(service.get(f"/download/{below.path}", user.token).status, 200)
         for got in (
             service.get(f"/download/{above.path}", user.token),
             service.post("/download_encrypted", {"file": sealed.file}, user.token),
         ):
-            is_refused(got, 403, "MCS_MEDIA_NOT_CLEAN")
+            assert_error(got, 403, "MCS_MEDIA_NOT_CLEAN")
             assert "Heuristics.Limits.Exceeded" in got.json()["info"], got
         service.stop()
     machine.stop(icap.process)

@@ -1,5 +1,5 @@
-"""A hundred clients at once, with everything real: a homeserver, ClamAV's daemon by the shipped script,
-and media of all sorts, the same and different ones. Every answer has to be right, and nothing may be left."""
+"""Load test with a hundred concurrent clients, a real homeserver, clamd with the shipped script, and equal and
+different files of all kinds. Every response must be correct, and the service must leak nothing."""
 
 import collections
 import concurrent.futures
@@ -12,8 +12,8 @@ from nio.crypto import encrypt_attachment
 
 from harness import homeserver
 from harness.clamav import Clamd
-from harness.machine import until_same
-from harness.run import same, test
+from harness.machine import wait_until_equal
+from harness.run import assert_equal, test
 from harness.samples import EICAR, noise, picture, zipped
 from parts.synapse import alice, from_homeserver
 
@@ -24,14 +24,14 @@ SECONDS = int(os.environ.get("LOAD_SECONDS", "60"))
 CROP = "?width=96&height=96&method=crop"
 
 
-class Question:
-    """A request and its one right answer: status, and body or reason."""
+class ExpectedResponse:
+    """A request and its expected response: status, and body, verdict or reason."""
 
     def __init__(self, kind, path, post, status, expected):
         self.kind, self.path, self.post = kind, path, post
         self.status, self.expected = status, expected
 
-    def is_answered_by(self, got):
+    def matches(self, got):
         if got.status != self.status:
             return False
         if self.status == 403:
@@ -41,137 +41,137 @@ class Question:
         return got.body == self.expected
 
 
-def of_media(kind, media, clean, body):
-    """Questions about a media as it is."""
-    yield Question(f"{kind}, scan", f"/scan/{media.path}", None, 200, clean)
-    answer = (200, body) if clean else (403, "MCS_MEDIA_NOT_CLEAN")
-    yield Question(f"{kind}, download", f"/download/{media.path}", None, *answer)
+def for_media(kind, media, clean, body):
+    """Yields requests for a plain file."""
+    yield ExpectedResponse(f"{kind}, scan", f"/scan/{media.path}", None, 200, clean)
+    response = (200, body) if clean else (403, "MCS_MEDIA_NOT_CLEAN")
+    yield ExpectedResponse(f"{kind}, download", f"/download/{media.path}", None, *response)
 
 
-def of_file(kind, file, clean, ciphertext):
-    """Questions about an encrypted one."""
+def for_encrypted_file(kind, file, clean, ciphertext):
+    """Yields requests for an encrypted file."""
     body = {"file": file}
-    yield Question(f"{kind}, scan_encrypted", "/scan_encrypted", body, 200, clean)
-    answer = (200, ciphertext) if clean else (403, "MCS_MEDIA_NOT_CLEAN")
-    yield Question(f"{kind}, download_encrypted", "/download_encrypted", body, *answer)
+    yield ExpectedResponse(f"{kind}, scan_encrypted", "/scan_encrypted", body, 200, clean)
+    response = (200, ciphertext) if clean else (403, "MCS_MEDIA_NOT_CLEAN")
+    yield ExpectedResponse(f"{kind}, download_encrypted", "/download_encrypted", body, *response)
 
 
-def questions(machine):
-    """All that the clients ask: each of these at once."""
-    user = machine.once(alice)
-    all_, at_once = [], []
+def expected_responses(machine):
+    """Returns groups of requests. The requests of a group are sent concurrently."""
+    user = machine.shared(alice)
+    single, parallel = [], []
     for seed in range(8):
-        # The same bytes by two names each, and all infected ones the same or not.
+        # Equal content under two media ids, and equal and different infected files.
         for _ in range(2):
             media = user.upload(picture("JPEG", seed=200 + seed), "image/jpeg")
-            all_ += of_media("clean", media, True, media.content)
+            single += for_media("clean", media, True, media.content)
             thumbnail = from_homeserver(machine, media, "thumbnail", CROP).body
-            all_.append(Question("thumbnail", f"/thumbnail/{media.path}{CROP}", None, 200, thumbnail))
+            single.append(ExpectedResponse("thumbnail", f"/thumbnail/{media.path}{CROP}", None, 200, thumbnail))
             same_bytes = user.upload(EICAR)
-            all_ += of_media("infected", same_bytes, False, None)
+            single += for_media("infected", same_bytes, False, None)
         other_bytes = user.upload(zipped(EICAR, f"{seed}.txt"))
-        all_ += of_media("infected zip", other_bytes, False, None)
+        single += for_media("infected zip", other_bytes, False, None)
         clean = user.upload(noise(300 + seed, 20_000 * (seed + 1)), encrypt=True)
-        all_ += of_file("encrypted", clean.file, True, from_homeserver(machine, clean).body)
+        single += for_encrypted_file("encrypted", clean.file, True, from_homeserver(machine, clean).body)
         infected = user.upload(zipped(EICAR, f"{seed}.exe"), encrypt=True)
-        all_ += of_file("infected encrypted", infected.file, False, None)
-        # One mxc and two keys: with one it is EICAR, with the other it is noise.
+        single += for_encrypted_file("infected encrypted", infected.file, False, None)
+        # One media id with two keys: one decrypts it to EICAR, the other one to noise.
         ciphertext, keys = encrypt_attachment(EICAR)
         media = user.upload(ciphertext)
         right = {**keys, "url": media.mxc}
         wrong = {**right, "key": {**keys["key"], "k": encrypt_attachment(b"")[1]["key"]["k"]}}
-        with_right = of_file("two keys, infected", right, False, None)
-        with_wrong = of_file("two keys, clean", wrong, True, ciphertext)
-        at_once += zip(with_right, with_wrong)
+        with_right = for_encrypted_file("two keys, infected", right, False, None)
+        with_wrong = for_encrypted_file("two keys, clean", wrong, True, ciphertext)
+        parallel += zip(with_right, with_wrong)
     big = user.upload(noise(400, 1_500_000))
-    all_ += of_media("large", big, True, big.content)
-    return [(question,) for question in all_] + at_once
+    single += for_media("large", big, True, big.content)
+    return [(expected_response,) for expected_response in single] + parallel
 
 
 class Clients:
-    """Those who ask, until they are told to end."""
+    """Clients that send requests until they are stopped."""
 
-    def __init__(self, service, token, asked):
-        self.service, self.token, self.asked = service, token, asked
-        self.ending = threading.Event()
-        self.wrong, self.counts, self.waits = [], collections.Counter(), []
+    def __init__(self, service, token, groups):
+        self.service, self.token, self.groups = service, token, groups
+        self.stopping = threading.Event()
+        self.wrong, self.counts, self.latencies = [], collections.Counter(), []
         self.pool = concurrent.futures.ThreadPoolExecutor(2 * CLIENTS)
-        self.threads = [threading.Thread(target=self.ask, args=(n,), daemon=True) for n in range(CLIENTS)]
+        self.threads = [threading.Thread(target=self.run, args=(n,), daemon=True) for n in range(CLIENTS)]
         for thread in self.threads:
             thread.start()
 
-    def ask(self, number):
-        choice = random.Random(number)
-        while not self.ending.is_set():
-            list(self.pool.map(self.ask_one, choice.choice(self.asked)))
+    def run(self, number):
+        rng = random.Random(number)
+        while not self.stopping.is_set():
+            list(self.pool.map(self.send_one, rng.choice(self.groups)))
 
-    def ask_one(self, question):
-        begun = time.monotonic()
+    def send_one(self, expected_response):
+        start = time.monotonic()
         try:
-            if question.post is None:
-                got = self.service.get(question.path, self.token)
+            if expected_response.post is None:
+                got = self.service.get(expected_response.path, self.token)
             else:
-                got = self.service.post(question.path, question.post, self.token)
-            right = question.is_answered_by(got)
+                got = self.service.post(expected_response.path, expected_response.post, self.token)
+            right = expected_response.matches(got)
         except Exception as error:
             right, got = False, error
-        self.waits.append(time.monotonic() - begun)
-        self.counts[question.kind] += 1
+        self.latencies.append(time.monotonic() - start)
+        self.counts[expected_response.kind] += 1
         if not right:
-            self.wrong.append(f"{question.kind}: {question.path}: {got!r}"[:500])
+            self.wrong.append(f"{expected_response.kind}: {expected_response.path}: {got!r}"[:500])
 
-    def end(self):
-        self.ending.set()
+    def stop(self):
+        self.stopping.set()
         for thread in self.threads:
             thread.join(120)
-            assert not thread.is_alive(), "a client has no answer"
+            assert not thread.is_alive(), "a client is still waiting for a response"
         self.pool.shutdown()
 
 
 @test
-def a_hundred_clients_get_right_answers_and_nothing_is_left(machine):
-    user, asked = machine.once(alice), machine.once(questions)
+def hundred_clients_get_correct_responses_without_leaks(machine):
+    user, groups = machine.shared(alice), machine.shared(expected_responses)
     for unprivileged in (False, True):
-        print(f"        {load(machine, user, asked, unprivileged)}", flush=True)
+        print(f"        {load(machine, user, groups, unprivileged)}", flush=True)
 
 
-def load(machine, user, asked, unprivileged):
+def load(machine, user, groups, unprivileged):
     config = {
-        # So that most of what is asked is fetched and scanned again and again.
+        # With these limits most requests cause a new download and scan.
         "result_cache.ttl": "1s",
         "result_cache.max_file_size": "100KB",
         "download.authorisation_ttl": "1s",
-        # One token is all clients' here: nobody else's share is to be kept.
+        # All clients share one token, so that one tenant uses the whole queue.
         "scan.queue_capacity": 4 * CLIENTS,
         "scan.workers": 32,
         "log.level": "info",
     }
-    front = machine.once(homeserver.authenticated)
-    service = machine.once(Clamd).scanner(front, config, unprivileged=unprivileged)
-    # What starts takes some: the canary among it.
-    service.idle()
+    server = machine.shared(homeserver.authenticated)
+    service = machine.shared(Clamd).start_scanner(server, config, unprivileged=unprivileged)
+    # The canary has finished, so its descriptors are closed.
+    service.wait_until_idle()
     before, at_start = service.descriptors(), service.memory()
-    clients = Clients(service, user.token, asked)
-    memory, end = [], time.monotonic() + SECONDS
-    while time.monotonic() < end:
+    clients = Clients(service, user.token, groups)
+    memory, deadline = [], time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
         time.sleep(0.5)
         memory.append(service.memory())
-    clients.end()
-    same(clients.wrong[:5], [], f"{len(clients.wrong)} of {len(clients.waits)} answers were wrong")
-    missing = {question.kind for group in asked for question in group} - set(clients.counts)
-    same(missing, set(), "all sorts were asked for")
-    service.idle()
-    # Clients' connections are closed a moment after them.
-    until_same("the descriptors of before", service.descriptors, before)
+    clients.stop()
+    assert_equal(clients.wrong[:5], [], f"{len(clients.wrong)} of {len(clients.latencies)} responses were wrong")
+    missing = {expected_response.kind for group in groups for expected_response in group} - set(clients.counts)
+    assert_equal(missing, set(), "kinds that were not requested")
+    service.wait_until_idle()
+    # Connections of clients are closed shortly after the clients have ended.
+    wait_until_equal("open descriptors", service.descriptors, before)
     third = len(memory) // 3
     early, late = (max(part) for part in (memory[third : 2 * third], memory[2 * third :]))
     assert late < early * 1.2 + (8 << 20), f"memory grows: {memory}"
-    waits = sorted(clients.waits)
-    fetched = sum("download_ms" in line for line in service.logged("answered"))
-    same((service.stop(), list((service.folder / "temp").iterdir())), (0, []), "it leaves nothing")
+    latencies = sorted(clients.latencies)
+    fetched = sum("download_ms" in line for line in service.log_entries("answered"))
+    assert_equal((service.stop(), list((service.folder / "temp").iterdir())), (0, []), "exit code and remaining files")
     return (
-        f"{'unprivileged' if unprivileged else 'root'}: {len(waits)} answers in {SECONDS} s ({fetched} not from memory), "
-        f"median {waits[len(waits) // 2]:.2f} s, longest {waits[-1]:.2f} s; "
+        f"{'unprivileged' if unprivileged else 'root'}: {len(latencies)} responses in {SECONDS} s ({fetched} not from the cache), "
+        f"median {latencies[len(latencies) // 2]:.2f} s, longest {latencies[-1]:.2f} s; "
         f"memory {at_start >> 20} MiB at start, at most {early >> 20} in the second third, "
         f"{late >> 20} in the last; descriptors {len(before)}, as before"
     )

@@ -1,5 +1,4 @@
-"""The rules of config/rules on files that many programs have made: refused are those that the rules are
-about, and no others."""
+"""The rules of config/rules on files of many producers: exactly the files that the rules target are refused."""
 
 import hashlib
 import os
@@ -8,17 +7,17 @@ import subprocess
 import sys
 
 from harness import homeserver
-from harness.run import same, test
+from harness.run import assert_equal, test
 from harness.samples import EICAR, picture
-from harness.scanner import REPOSITORY, Scanner, program
+from harness.scanner import REPOSITORY, Scanner, installed_program
 
 NEEDS = []
 
 RULES = REPOSITORY / "config/rules"
 LIST = REPOSITORY / "tests/real/corpus.txt"
 
-# What is not harmless to the rules, by what it is: macros, a document that runs a program of its own when it is opened,
-# programs, packages, shortcuts, disk images. Beside these all that begin with an interpreter line.
+# Files that the rules target: macros, a document that runs a program when opened, programs, packages, shortcuts, disk
+# images. Files that begin with an interpreter line are refused too.
 REFUSED = {
     "hachoir-3.4.0/doc/make.bat": "Windows_Batch_File",
     "hachoir-3.4.0/tests/files/7zip.chm": "Windows_Help",
@@ -45,16 +44,16 @@ REFUSED = {
 
 
 def corpus(machine):
-    """The folder of the files, unpacked; kept, as long as the list is the same."""
+    """Returns the folder of the unpacked files. The folder is kept until the list changes."""
     folder = REPOSITORY / "target/real/corpus"
     stamp = folder / hashlib.sha256(LIST.read_bytes()).hexdigest()
     if not stamp.exists():
         shutil.rmtree(folder, ignore_errors=True)
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "download"]
-        wanted = ["--no-deps", "--no-binary=:all:", "--require-hashes", "--requirement", LIST]
-        # Builds of theirs write where they like below HOME.
+        options = ["--no-deps", "--no-binary=:all:", "--require-hashes", "--requirement", LIST]
+        # Package builds may write below HOME.
         environment = {**os.environ, "HOME": str(machine.make_folder("home"))}
-        subprocess.run([*pip, *wanted, "--dest", folder], check=True, env=environment)
+        subprocess.run([*pip, *options, "--dest", folder], check=True, env=environment)
         (folder / "files").mkdir()
         for archive in folder.glob("*.tar.gz"):
             command = ["tar", "--extract", "--no-same-owner", "--file", archive]
@@ -64,8 +63,8 @@ def corpus(machine):
 
 
 @test
-def of_harmless_files_none_is_refused(machine):
-    files = machine.once(corpus)
+def harmless_files_are_not_refused(machine):
+    files = machine.shared(corpus)
     names = sorted(str(path.relative_to(files)) for path in files.rglob("*") if path.is_file())
     folder = machine.make_folder("rules")
     config = folder / "config.toml"
@@ -74,27 +73,27 @@ def of_harmless_files_none_is_refused(machine):
         f'[rules]\npaths = ["{RULES}"]\n'
         f'[crypto]\nrequest_secret_path = "{folder / "secret"}"\ngenerate = true\n'
     )
-    command = [machine.once(program), "-c", config, "scan", *names]
+    command = [machine.shared(installed_program), "-c", config, "scan", *names]
     done = subprocess.run(command, cwd=files, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    said = dict(line.rsplit(": ", 1) for line in done.stdout.splitlines() if ": not clean: " in line)
-    refused = {name.removesuffix(": not clean"): rule for name, rule in said.items()}
+    verdicts = dict(line.rsplit(": ", 1) for line in done.stdout.splitlines() if ": not clean: " in line)
+    refused = {name.removesuffix(": not clean"): rule for name, rule in verdicts.items()}
     scripts = [name for name in names if (files / name).read_bytes()[:2] == b"#!"]
-    same(refused, {**REFUSED, **dict.fromkeys(scripts, "Script_With_Interpreter")})
+    assert_equal(refused, {**REFUSED, **dict.fromkeys(scripts, "Script_With_Interpreter")})
     clean = [line for line in done.stdout.splitlines() if line.endswith(": clean")]
-    same((len(clean), done.returncode), (len(names) - len(refused), 1), done.stderr[-2000:])
+    assert_equal((len(clean), done.returncode), (len(names) - len(refused), 1), done.stderr[-2000:])
     size = sum((files / name).stat().st_size for name in names)
     return f"{len(names)} files, {size >> 20} MiB, {len(refused)} refused, of these {len(scripts)} scripts"
 
 
 @test
-def the_rules_alone_are_an_engine_in_front_of_a_homeserver(machine):
+def rules_engine_scans_homeserver_media(machine):
     config = {"scan.script": None, "scan.engines": ["rules"], "rules.paths": [str(RULES)]}
-    service = Scanner(machine, machine.once(homeserver.authenticated), config)
-    user = machine.once(homeserver.authenticated).user()
+    service = Scanner(machine, machine.shared(homeserver.authenticated), config)
+    user = machine.shared(homeserver.authenticated).user()
     clean = user.upload(picture("PNG", seed=30), "image/png", "cat.png")
-    same(service.get(f"/scan/{clean.path}", user.token).json()["clean"], True)
+    assert_equal(service.get(f"/scan/{clean.path}", user.token).json()["clean"], True)
     got = service.get(f"/download/{clean.path}", user.token)
-    same((got.status, got.body), (200, clean.content))
+    assert_equal((got.status, got.body), (200, clean.content))
     for encrypt in (False, True):
         infected = user.upload(EICAR, "text/plain", "eicar.txt", encrypt)
         if encrypt:
@@ -102,5 +101,5 @@ def the_rules_alone_are_an_engine_in_front_of_a_homeserver(machine):
         else:
             got = service.get(f"/download/{infected.path}", user.token)
         expected = {"reason": "MCS_MEDIA_NOT_CLEAN", "info": "File not clean. Output: 'EICAR_Test_File'"}
-        same((got.status, got.json()), (403, expected))
+        assert_equal((got.status, got.json()), (403, expected))
     service.stop()

@@ -1,5 +1,5 @@
-"""The units of systemd/ in a real systemd: when the service is ready, what its sandbox is left, how it ends and comes back, and
-that the shipped scripts work under all that the units take away."""
+"""The units of systemd/ under a real systemd: readiness, sandbox layers, stop and restart, and the shipped scripts
+under the restrictions of the units."""
 
 import contextlib
 import json
@@ -12,8 +12,8 @@ import time
 
 from harness import container
 from harness.http import Client, media_server
-from harness.machine import until
-from harness.run import Skip, same, test
+from harness.machine import wait_until
+from harness.run import Skip, assert_equal, test
 from harness.samples import EICAR, noise
 from harness.scanner import PREFIX, REPOSITORY, toml
 
@@ -23,13 +23,13 @@ UNIT = "matrix-content-scanner"
 UNITS = "/usr/lib/systemd/system"
 DROP_INS = f"/run/systemd/system/{UNIT}.service.d"
 CONFIG = "/etc/matrix-content-scanner"
-# What no other file has.
-MARKER = b"PLAINTEXT-OF-SOMEBODY"
-SCANNERS = REPOSITORY / "tests/scanners"
-KNOWS = 'if grep -q EICAR-STANDARD "$1"; then echo Eicar; exit 1; fi'
-# With these the script of a marked media waits until /run/gate/open is there, or for ever.
-WAITS = f'{KNOWS}\nif grep -q {MARKER.decode()} "$1"; then while [ ! -e /run/gate/open ]; do sleep 0.05; done; fi'
-STAYS = f"""{KNOWS}
+# Content that no other file has.
+MARKER = b"PLAINTEXT-MARKER-OF-TEST"
+SCANNER_CONFIGS = REPOSITORY / "tests/scanners"
+EICAR_SCRIPT = 'if grep -q EICAR-STANDARD "$1"; then echo Eicar; exit 1; fi'
+# On a marked file these scripts wait until /run/gate/open exists, or never end.
+WAITING_SCRIPT = f'{EICAR_SCRIPT}\nif grep -q {MARKER.decode()} "$1"; then while [ ! -e /run/gate/open ]; do sleep 0.05; done; fi'
+HANGING_SCRIPT = f"""{EICAR_SCRIPT}
 grep -q {MARKER.decode()} "$1" || exit 0
 trap '' TERM INT HUP
 cp "$1" "$TMPDIR/copy"
@@ -38,20 +38,20 @@ while :; do sleep 1000; done"""
 
 
 class Service:
-    """The service in a container, in front of a homeserver of the test's there. `binds` are what is installed in it."""
+    """The service in a container, in front of a minimal homeserver. `binds` are the installed files."""
 
     def __init__(self, machine, binds):
         self.container = container.Container(machine, binds)
         self.run = self.container.run
         self.media = {"clean": b"nothing in it", "infected": EICAR}
-        self.homeserver = self.container.on_its_network(lambda: media_server(self.media))
+        self.homeserver = self.container.in_network(lambda: media_server(self.media))
         threading.Thread(target=self.homeserver.serve_forever, daemon=True).start()
         client = Client(f"http://127.0.0.1:8080{PREFIX}")
-        self.get = lambda path: self.container.on_its_network(lambda: client.get(path, "token"))
+        self.get = lambda path: self.container.in_network(lambda: client.get(path, "token"))
 
     def configure(self, script, config=None):
-        """Writes the configuration and the script; stops what runs, and takes drop-ins away."""
-        # Whatever it is at: a stop in good order would wait for what never ends.
+        """Stops the service, removes drop-ins, and writes the configuration and the script."""
+        # Killed, since an orderly stop would wait for scans that never end.
         self.systemctl("stop", "--no-block", f"{UNIT}.socket", f"{UNIT}.service")
         self.run("systemctl", "kill", "--signal=KILL", UNIT, code=None)
         self.systemctl("stop", f"{UNIT}.socket", f"{UNIT}.service")
@@ -81,38 +81,38 @@ class Service:
         self.container.write(f"{DROP_INS}/{name}", text)
         self.systemctl("daemon-reload")
 
-    def systemctl(self, *words):
-        return self.run("systemctl", *words)
+    def systemctl(self, *arguments):
+        return self.run("systemctl", *arguments)
 
     def start(self):
         self.systemctl("start", UNIT)
 
-    def shows(self, key):
-        """A property of the unit, as `systemctl show` has it."""
+    def get_property(self, key):
+        """Returns a property of the unit from `systemctl show`."""
         return self.systemctl("show", "--value", "--property", key, UNIT)
 
     def main_pid(self):
-        """The server's process, as this machine counts it; None where there is none."""
-        group = self.shows("ControlGroup")
+        """Returns the process id of the server in the PID namespace of this machine, or None."""
+        group = self.get_property("ControlGroup")
         server = self.container.root / f"sys/fs/cgroup{group}/server/cgroup.procs"
-        # Read from outside, the numbers are this machine's.
+        # Read from outside the container, the ids are those of this machine.
         pids = server.read_text().split() if group and server.exists() else []
         return int(pids[0]) if pids else None
 
     def log(self):
-        """The messages of this start, as they were logged."""
-        invocation = self.shows("InvocationID")
+        """Returns the log entries since the last start."""
+        invocation = self.get_property("InvocationID")
         lines = self.run("journalctl", "--output=cat", f"_SYSTEMD_INVOCATION_ID={invocation}").splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
 
     def layers(self):
-        """What the service has found its sandbox to be made of: {layer: state}."""
-        said = [line["layers"] for line in self.log() if line.get("message") == "the sandbox holds"][-1]
-        parts = [part.partition(": ") for part in said.split("; ")]
+        """Returns the sandbox layers reported by the service: {layer: state}."""
+        layers = [line["layers"] for line in self.log() if line.get("message") == "the sandbox is active"][-1]
+        parts = [part.partition(": ") for part in layers.split("; ")]
         return {name: state for name, _, state in parts if state}
 
-    def scripts(self):
-        """The processes of jobs: helpers, scripts, and what these have started."""
+    def job_processes(self):
+        """Returns the processes of jobs: helpers, scripts and their children."""
         found = []
         for pid in self.container.processes():
             with contextlib.suppress(OSError):
@@ -121,48 +121,48 @@ class Service:
         return found
 
     def is_scanning(self):
-        return any(command(pid) == "script.sh" for pid in self.scripts())
+        return any(process_name(pid) == "script.sh" for pid in self.job_processes())
 
-    def asks(self, name, route="scan"):
-        """A request under way; calling it waits for the reply, or the error."""
+    def start_request(self, name, route="scan"):
+        """Sends a request in a thread; returns a function that waits for and returns the response or the error."""
         result = {}
 
-        def ask():
+        def send():
             try:
-                result["reply"] = self.get(f"/{route}/example.org/{name}")
+                result["response"] = self.get(f"/{route}/example.org/{name}")
             except OSError as error:
                 result["error"] = error
 
-        thread = threading.Thread(target=ask, daemon=True)
+        thread = threading.Thread(target=send, daemon=True)
         thread.start()
 
-        def reply():
+        def wait():
             thread.join()
-            return result.get("reply") or result["error"]
+            return result.get("response") or result["error"]
 
-        return reply
+        return wait
 
-    def judges(self):
-        """A clean and an infected file go through."""
+    def assert_scans(self):
+        """Asserts the responses for a clean and an infected file."""
         got = self.get("/download/example.org/clean")
-        same((got.status, got.body), (200, self.media["clean"]), got)
+        assert_equal((got.status, got.body), (200, self.media["clean"]), got)
         got = self.get("/download/example.org/infected")
-        same((got.status, got.json()["reason"]), (403, "MCS_MEDIA_NOT_CLEAN"), got)
+        assert_equal((got.status, got.json()["reason"]), (403, "MCS_MEDIA_NOT_CLEAN"), got)
 
 
-def command(pid):
-    """The name of a process; nothing where it has gone."""
+def process_name(pid):
+    """Returns the name of a process, or an empty string if the process has exited."""
     try:
         return pathlib.Path(f"/proc/{pid}/comm").read_text().strip()
     except OSError:
         return ""
 
 
-def service(machine):
+def systemd_service(machine):
     folder = machine.make_folder("installed")
     binds = {}
     for program in [machine.program, machine.program.with_name("mcs-sandbox")]:
-        # A copy: what is built anew meanwhile does not count.
+        # Copied, so that a concurrent build does not affect the test.
         binds[f"/usr/bin/{program.name}"] = shutil.copy2(program, folder)
     for suffix in ["service", "socket"]:
         binds[f"{UNITS}/{UNIT}.{suffix}"] = REPOSITORY / f"systemd/{UNIT}.{suffix}"
@@ -173,200 +173,200 @@ def kernel_since(version):
     return tuple(map(int, os.uname().release.split(".")[:2])) >= version
 
 
-def strict():
+def strict_drop_in():
     return (REPOSITORY / "systemd/strict.conf").read_text()
 
 
 @test
-def the_units_are_as_systemd_wants_them_and_leave_little_exposed(machine):
-    it = machine.once(service)
-    it.configure(KNOWS)
+def units_pass_verification_and_exposure_threshold(machine):
+    service = machine.shared(systemd_service)
+    service.configure(EICAR_SCRIPT)
     scores = []
-    for drop_in, most in [(None, 20), (strict(), 12)]:
+    for drop_in, threshold in [(None, 20), (strict_drop_in(), 12)]:
         if drop_in:
-            it.drop_in("strict.conf", drop_in)
-        same(it.run("systemd-analyze", "verify", f"{UNIT}.service", f"{UNIT}.socket"), "")
-        # Fails above the threshold, which is in tenths.
-        said = it.run("systemd-analyze", "security", "--no-pager", f"--threshold={most}", f"{UNIT}.service")
-        same(f"# {DROP_INS}/strict.conf" in it.systemctl("cat", UNIT), bool(drop_in), "the drop-in counts")
-        scores.append(said.rpartition("service: ")[2].split()[0])
-        # The same of the files alone.
+            service.drop_in("strict.conf", drop_in)
+        assert_equal(service.run("systemd-analyze", "verify", f"{UNIT}.service", f"{UNIT}.socket"), "")
+        # Fails above the threshold, given in tenths.
+        output = service.run("systemd-analyze", "security", "--no-pager", f"--threshold={threshold}", f"{UNIT}.service")
+        assert_equal(f"# {DROP_INS}/strict.conf" in service.systemctl("cat", UNIT), bool(drop_in), "the drop-in is in use")
+        scores.append(output.rpartition("service: ")[2].split()[0])
+        # The same check on the unit files only.
         folder = machine.make_folder("offline")
         shutil.copy(REPOSITORY / f"systemd/{UNIT}.service", folder)
         if drop_in:
             with open(folder / f"{UNIT}.service", "a", encoding="utf-8") as unit:
                 unit.write(drop_in)
-        container.run_here("systemd-analyze", "security", "--no-pager", "--offline=true", f"--threshold={most}", folder / f"{UNIT}.service")
+        container.run_here("systemd-analyze", "security", "--no-pager", "--offline=true", f"--threshold={threshold}", folder / f"{UNIT}.service")
     return f"exposure {scores[0]}, strict {scores[1]}"
 
 
 @test
-def it_is_ready_only_when_the_canary_has_passed(machine):
-    it = machine.once(service)
-    it.configure("exit 0")
-    # The start's own time is soon over: what goes on is what the service has asked for.
-    it.drop_in("short.conf", "[Service]\nTimeoutStartSec=15s\n")
-    it.systemctl("start", "--no-block", UNIT)
-    begun = time.monotonic()
-    until("the status says why", lambda: "calls the infected sample clean" in it.shows("StatusText"))
-    same(it.get("/scan/example.org/clean").status, 503, "it listens, and scans nothing")
-    until("the start's own time is over", lambda: time.monotonic() > begun + 17)
-    same((it.shows("ActiveState"), it.shows("NRestarts")), ("activating", "0"))
-    it.set_script(KNOWS)
-    until("it is ready", lambda: it.shows("ActiveState") == "active")
-    until("the status says so", lambda: it.shows("StatusText").startswith("Scanning; 0 of "))
-    it.judges()
-    # Idle, it stops at once.
-    begun = time.monotonic()
-    it.systemctl("stop", UNIT)
-    same((it.shows("ActiveState"), it.shows("Result")), ("inactive", "success"))
-    assert time.monotonic() - begun < 20, "it stops at once"
+def ready_only_after_canary_success(machine):
+    service = machine.shared(systemd_service)
+    service.configure("exit 0")
+    # A short start timeout, which the service has to extend.
+    service.drop_in("short.conf", "[Service]\nTimeoutStartSec=15s\n")
+    service.systemctl("start", "--no-block", UNIT)
+    start = time.monotonic()
+    wait_until("the status contains the reason", lambda: "reports the infected sample as clean" in service.get_property("StatusText"))
+    assert_equal(service.get("/scan/example.org/clean").status, 503, "the service listens but does not scan")
+    wait_until("the start timeout has passed", lambda: time.monotonic() > start + 17)
+    assert_equal((service.get_property("ActiveState"), service.get_property("NRestarts")), ("activating", "0"))
+    service.set_script(EICAR_SCRIPT)
+    wait_until("the service is ready", lambda: service.get_property("ActiveState") == "active")
+    wait_until("the status is updated", lambda: service.get_property("StatusText").startswith("Scanning; 0 of "))
+    service.assert_scans()
+    # An idle service stops immediately.
+    start = time.monotonic()
+    service.systemctl("stop", UNIT)
+    assert_equal((service.get_property("ActiveState"), service.get_property("Result")), ("inactive", "success"))
+    assert time.monotonic() - start < 20, "the stop took too long"
 
 
 @test
-def the_unit_leaves_its_sandbox_every_layer(machine):
-    it = machine.once(service)
-    it.configure(STAYS)
-    it.start()
-    it.judges()
-    layers = it.layers()
+def unit_allows_every_sandbox_layer(machine):
+    service = machine.shared(systemd_service)
+    service.configure(HANGING_SCRIPT)
+    service.start()
+    service.assert_scans()
+    layers = service.layers()
     assert layers["namespaces"].startswith("pid, mount (minimal root, files in memory), ipc"), layers
     assert layers["cgroup"].startswith("kill"), layers
     assert layers["seccomp"].startswith("filter"), layers
     if pathlib.Path("/sys/kernel/security/lsm").exists() or kernel_since((6, 12)):
         assert layers["landlock"].startswith("version"), layers
-    # And a script that runs is in them.
-    it.media["stays"] = MARKER
-    it.asks("stays")
-    sleeper = until("the script runs", lambda: next((pid for pid in it.scripts() if command(pid) == "sleep"), None))
+    # A running script is inside the layers.
+    service.media["stays"] = MARKER
+    service.start_request("stays")
+    sleeper = wait_until("the script runs", lambda: next((pid for pid in service.job_processes() if process_name(pid) == "sleep"), None))
     status = pathlib.Path(f"/proc/{sleeper}/status").read_text()
     for line in ["CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"]:
         assert line in status, f"{line}\n{status}"
-    server = it.main_pid()
+    server = service.main_pid()
     for kind in ["pid", "mnt", "ipc", "user"]:
-        own, servers = (os.readlink(f"/proc/{pid}/ns/{kind}") for pid in (sleeper, server))
-        assert own != servers, f"the script is in the server's {kind} namespace"
+        script_ns, server_ns = (os.readlink(f"/proc/{pid}/ns/{kind}") for pid in (sleeper, server))
+        assert script_ns != server_ns, f"the script is in the {kind} namespace of the server"
     assert f"{UNIT}.service/jobs/" in pathlib.Path(f"/proc/{sleeper}/cgroup").read_text()
     return "; ".join(f"{layer}: {state}" for layer, state in layers.items() if layer != "base")
 
 
 @test
-def it_writes_where_the_configuration_suggests(machine):
-    it = machine.once(service)
+def writes_socket_and_audit_log_to_suggested_paths(machine):
+    service = machine.shared(systemd_service)
     path, audit = "run/matrix-content-scanner/http.sock", "var/log/matrix-content-scanner/audit.jsonl"
-    it.configure(KNOWS, {"web.socket": f"/{path}", "audit.path": f"/{audit}"})
-    it.start()
+    service.configure(EICAR_SCRIPT, {"web.socket": f"/{path}", "audit.path": f"/{audit}"})
+    service.start()
     with socket.socket(socket.AF_UNIX) as client:
-        client.connect(str(it.container.root / path))
+        client.connect(str(service.container.root / path))
         client.sendall(f"GET {PREFIX}/scan/example.org/clean HTTP/1.0\r\nAuthorization: Bearer t\r\n\r\n".encode())
-        answer = b"".join(iter(lambda: client.recv(4096), b""))
-    assert b'"clean":true' in answer, answer
-    line = json.loads((it.container.root / "var/log/private/matrix-content-scanner/audit.jsonl").read_text())
-    same(line["mxc"], "mxc://example.org/clean")
+        response = b"".join(iter(lambda: client.recv(4096), b""))
+    assert b'"clean":true' in response, response
+    line = json.loads((service.container.root / "var/log/private/matrix-content-scanner/audit.jsonl").read_text())
+    assert_equal(line["mxc"], "mxc://example.org/clean")
 
 
 @test
-def killed_it_leaves_nothing_and_comes_back(machine):
-    it = machine.once(service)
-    it.configure(STAYS)
-    it.start()
-    # So large that it is on the spool, not in memory.
-    it.media["large"] = MARKER + noise(1, 3 << 20) + MARKER
-    reply = it.asks("large", "download")
-    until("the script runs", it.is_scanning)
-    before = it.main_pid()
-    old = {*it.scripts(), before}
-    it.systemctl("kill", "--signal=KILL", UNIT)
-    assert isinstance(reply(), OSError), "there was an answer"
-    until("it is back", lambda: it.shows("ActiveState") == "active" and it.main_pid() not in (None, before))
-    same(it.shows("NRestarts"), "1")
-    same([pid for pid in old if pathlib.Path(f"/proc/{pid}").exists()], [], "processes of before")
+def kill_leaves_nothing_and_service_restarts(machine):
+    service = machine.shared(systemd_service)
+    service.configure(HANGING_SCRIPT)
+    service.start()
+    # Above the size that is kept in memory.
+    service.media["large"] = MARKER + noise(1, 3 << 20) + MARKER
+    wait_for_response = service.start_request("large", "download")
+    wait_until("the script runs", service.is_scanning)
+    before = service.main_pid()
+    old = {*service.job_processes(), before}
+    service.systemctl("kill", "--signal=KILL", UNIT)
+    assert isinstance(wait_for_response(), OSError), "the request was answered"
+    wait_until("the service has restarted", lambda: service.get_property("ActiveState") == "active" and service.main_pid() not in (None, before))
+    assert_equal(service.get_property("NRestarts"), "1")
+    assert_equal([pid for pid in old if pathlib.Path(f"/proc/{pid}").exists()], [], "processes of the killed service")
     found = []
     for top in ["tmp", "var", "run", "etc", "root", "home", "dev/shm"]:
-        for directory, _, files in os.walk(it.container.root / top):
+        for directory, _, files in os.walk(service.container.root / top):
             for name in files:
                 path = pathlib.Path(directory, name)
-                # The scripts name it, and so may a journal.
+                # The script contains the marker, and the journal may.
                 if path.is_file() and not path.is_symlink() and "journal" not in str(path) and path.name != "script.sh":
                     with contextlib.suppress(OSError):
                         if MARKER in path.read_bytes():
                             found.append(path)
-    same(found, [], "plaintext")
-    it.judges()
+    assert_equal(found, [], "plaintext")
+    service.assert_scans()
 
 
 @test
-def it_stops_within_its_time_and_what_can_end_does(machine):
-    it = machine.once(service)
-    it.configure(WAITS, {"sandbox.read_only_paths": ["/run/gate"]})
-    gate = it.container.root / "run/gate"
+def stop_finishes_running_scans_within_timeout(machine):
+    service = machine.shared(systemd_service)
+    service.configure(WAITING_SCRIPT, {"sandbox.read_only_paths": ["/run/gate"]})
+    gate = service.container.root / "run/gate"
     gate.mkdir(exist_ok=True)
-    it.start()
-    it.media["waits"] = MARKER
-    reply = it.asks("waits", "download")
-    until("the script runs", it.is_scanning)
-    it.systemctl("stop", "--no-block", UNIT)
-    until("it stops", lambda: it.shows("StatusText").startswith("Stopping; 1 of "))
-    same(it.shows("ActiveState"), "deactivating")
+    service.start()
+    service.media["waits"] = MARKER
+    wait_for_response = service.start_request("waits", "download")
+    wait_until("the script runs", service.is_scanning)
+    service.systemctl("stop", "--no-block", UNIT)
+    wait_until("the service is stopping", lambda: service.get_property("StatusText").startswith("Stopping; 1 of "))
+    assert_equal(service.get_property("ActiveState"), "deactivating")
     (gate / "open").touch()
-    got = reply()
-    same((got.status, got.body), (200, MARKER), "a scan under way ends")
-    until("it has stopped", lambda: it.shows("ActiveState") == "inactive")
-    same(it.shows("Result"), "success")
+    got = wait_for_response()
+    assert_equal((got.status, got.body), (200, MARKER), "response of a running scan")
+    wait_until("the service has stopped", lambda: service.get_property("ActiveState") == "inactive")
+    assert_equal(service.get_property("Result"), "success")
 
-    it.configure(STAYS)
-    it.start()
-    reply = it.asks("waits")
-    until("the script runs", it.is_scanning)
-    begun = time.monotonic()
-    it.systemctl("stop", UNIT)
-    took = time.monotonic() - begun
-    # "success": systemd had nobody to kill.
-    same((it.shows("ActiveState"), it.shows("Result")), ("inactive", "success"))
+    service.configure(HANGING_SCRIPT)
+    service.start()
+    service.start_request("waits")
+    wait_until("the script runs", service.is_scanning)
+    start = time.monotonic()
+    service.systemctl("stop", UNIT)
+    took = time.monotonic() - start
+    # "success": systemd did not have to kill any process.
+    assert_equal((service.get_property("ActiveState"), service.get_property("Result")), ("inactive", "success"))
     assert took < 45, f"{took} s"
-    same(it.scripts(), [])
+    assert_equal(service.job_processes(), [])
     return f"with a scan that never ends: {took:.0f} s"
 
 
 @test
-def the_watchdog_restarts_a_server_that_hangs(machine):
-    it = machine.once(service)
-    it.configure(KNOWS)
-    it.drop_in("watchdog.conf", "[Service]\nWatchdogSec=10s\n")
-    it.start()
-    before = it.main_pid()
-    it.systemctl("kill", "--kill-who=main", "--signal=STOP", UNIT)
-    until("it is back", lambda: it.main_pid() not in (None, before) and it.shows("ActiveState") == "active")
-    same(it.shows("NRestarts"), "1")
-    assert "Watchdog timeout" in it.run("journalctl", "--output=cat", "--unit", UNIT)
-    it.judges()
+def watchdog_restarts_hanging_server(machine):
+    service = machine.shared(systemd_service)
+    service.configure(EICAR_SCRIPT)
+    service.drop_in("watchdog.conf", "[Service]\nWatchdogSec=10s\n")
+    service.start()
+    before = service.main_pid()
+    service.systemctl("kill", "--kill-who=main", "--signal=STOP", UNIT)
+    wait_until("the service has restarted", lambda: service.main_pid() not in (None, before) and service.get_property("ActiveState") == "active")
+    assert_equal(service.get_property("NRestarts"), "1")
+    assert "Watchdog timeout" in service.run("journalctl", "--output=cat", "--unit", UNIT)
+    service.assert_scans()
 
 
 @test
-def a_wrong_configuration_is_not_tried_again(machine):
-    it = machine.once(service)
-    it.configure(KNOWS, {"scan.timeout": "soon"})
-    it.run("systemctl", "start", UNIT, code=1)
-    same((it.shows("ActiveState"), it.shows("ExecMainStatus"), it.shows("NRestarts")), ("failed", "78", "0"))
-    assert "scan.timeout: found" in it.run("journalctl", "--output=cat", "--unit", UNIT)
+def invalid_configuration_is_not_restarted(machine):
+    service = machine.shared(systemd_service)
+    service.configure(EICAR_SCRIPT, {"scan.timeout": "soon"})
+    service.run("systemctl", "start", UNIT, code=1)
+    assert_equal((service.get_property("ActiveState"), service.get_property("ExecMainStatus"), service.get_property("NRestarts")), ("failed", "78", "0"))
+    assert "scan.timeout: found" in service.run("journalctl", "--output=cat", "--unit", UNIT)
 
 
 @test
-def with_the_socket_unit_nobody_is_refused_during_a_restart(machine):
-    it = machine.once(service)
-    # An address that nobody has: it is not used.
-    it.configure(KNOWS, {"web.host": "192.0.2.1"})
-    it.systemctl("start", f"{UNIT}.socket")
-    same(it.shows("ActiveState"), "inactive")
-    it.judges()
-    same(it.shows("ActiveState"), "active", "the first request starts it")
-    said = [line["message"] for line in it.log()]
-    assert any("web.host, web.port and web.socket are not used" in line for line in said), said
+def restart_with_socket_unit_refuses_no_connection(machine):
+    service = machine.shared(systemd_service)
+    # Not an address of this machine: it is not used.
+    service.configure(EICAR_SCRIPT, {"web.host": "192.0.2.1"})
+    service.systemctl("start", f"{UNIT}.socket")
+    assert_equal(service.get_property("ActiveState"), "inactive")
+    service.assert_scans()
+    assert_equal(service.get_property("ActiveState"), "active", "the first request starts the service")
+    messages = [line["message"] for line in service.log()]
+    assert any("ignoring web.host, web.port and web.socket" in line for line in messages), messages
 
-    over, refused, connected = threading.Event(), [], []
+    stop, refused, connected = threading.Event(), [], []
 
-    def knock():
-        while not over.is_set():
+    def connect_repeatedly():
+        while not stop.is_set():
             try:
                 with socket.create_connection(("127.0.0.1", 8080), timeout=30):
                     connected.append(1)
@@ -374,69 +374,70 @@ def with_the_socket_unit_nobody_is_refused_during_a_restart(machine):
                 refused.append(error)
             time.sleep(0.002)
 
-    thread = threading.Thread(target=lambda: it.container.on_its_network(knock), daemon=True)
+    thread = threading.Thread(target=lambda: service.container.in_network(connect_repeatedly), daemon=True)
     thread.start()
     answered = 0
     for _ in range(3):
-        before = it.main_pid()
-        it.systemctl("restart", "--no-block", UNIT)
-        while it.main_pid() in (None, before) or it.shows("ActiveState") != "active":
-            same(it.get("/public_key").status, 200)
+        before = service.main_pid()
+        service.systemctl("restart", "--no-block", UNIT)
+        while service.main_pid() in (None, before) or service.get_property("ActiveState") != "active":
+            assert_equal(service.get("/public_key").status, 200)
             answered += 1
-    over.set()
+    stop.set()
     thread.join()
-    same(refused, [])
-    assert connected and answered, "somebody knocked"
-    it.judges()
+    assert_equal(refused, [])
+    assert connected and answered, "no connection was made"
+    service.assert_scans()
     return f"{len(connected)} connections and {answered} requests during three restarts"
 
 
 @test
-def a_key_that_systemd_hands_over_is_the_request_key(machine):
-    it = machine.once(service)
-    it.configure(KNOWS)
-    it.start()
-    made = it.get("/public_key").json()
-    key = (it.container.root / "var/lib/matrix-content-scanner/request_secret").read_text()
-    it.configure(KNOWS, {"crypto.request_secret_path": None, "crypto.generate": None})
-    it.run("systemctl", "start", UNIT, code=1)
-    assert "crypto.request_secret_path: found nothing" in it.run("journalctl", "--output=cat", "--unit", UNIT)
-    it.container.write("/etc/credstore/matrix-content-scanner.request_secret", key, 0o600)
-    shutil.rmtree(it.container.root / "var/lib/private/matrix-content-scanner")
-    it.start()
-    same(it.get("/public_key").json(), made)
-    (it.container.root / "etc/credstore/matrix-content-scanner.request_secret").unlink()
+def uses_credential_as_request_key(machine):
+    service = machine.shared(systemd_service)
+    service.configure(EICAR_SCRIPT)
+    service.start()
+    public_key = service.get("/public_key").json()
+    key = (service.container.root / "var/lib/matrix-content-scanner/request_secret").read_text()
+    service.configure(EICAR_SCRIPT, {"crypto.request_secret_path": None, "crypto.generate": None})
+    service.run("systemctl", "start", UNIT, code=1)
+    assert "crypto.request_secret_path: found nothing" in service.run("journalctl", "--output=cat", "--unit", UNIT)
+    service.container.write("/etc/credstore/matrix-content-scanner.request_secret", key, 0o600)
+    shutil.rmtree(service.container.root / "var/lib/private/matrix-content-scanner")
+    service.start()
+    assert_equal(service.get("/public_key").json(), public_key)
+    (service.container.root / "etc/credstore/matrix-content-scanner.request_secret").unlink()
 
 
-def scanners(it):
-    """Starts the scanners in the container, once; the shipped scripts, each with its settings."""
+def start_scanners(service):
+    """Starts clamd and c-icap in the container at the first call; returns {name: (script, settings)} of the shipped
+    scripts."""
     folder = "/run/scanners"
-    at = it.container.root / folder.lstrip("/")
+    host_folder = service.container.root / folder.lstrip("/")
     failures = {"scan.failure_exit_codes": [2, 126, 127]}
-    if not at.exists():
-        (at / "db").mkdir(parents=True)
-        at.chmod(0o777)
-        shutil.copy(SCANNERS / "eicar.hdb", at / "db/test.hdb")
-        it.container.write(f"{folder}/eicar.yar", 'rule Eicar { strings: $a = "EICAR-STANDARD" condition: $a }\n')
-        clamd = (SCANNERS / "clamd.conf").read_text().replace("@HERE@", folder)
-        it.container.write(f"{folder}/clamd.conf", f"{clamd}User clamav\n")
-        modules = next(pathlib.Path(it.container.root, "usr/lib").glob("*/c_icap"))
-        icap = (SCANNERS / "c-icap.conf").read_text()
+    if not host_folder.exists():
+        (host_folder / "db").mkdir(parents=True)
+        host_folder.chmod(0o777)
+        shutil.copy(SCANNER_CONFIGS / "eicar.hdb", host_folder / "db/test.hdb")
+        service.container.write(f"{folder}/eicar.yar", 'rule Eicar { strings: $a = "EICAR-STANDARD" condition: $a }\n')
+        clamd = (SCANNER_CONFIGS / "clamd.conf").read_text().replace("@HERE@", folder)
+        service.container.write(f"{folder}/clamd.conf", f"{clamd}User clamav\n")
+        modules = next(pathlib.Path(service.container.root, "usr/lib").glob("*/c_icap"))
+        icap = (SCANNER_CONFIGS / "c-icap.conf").read_text()
         for name, value in [
             ("HERE", folder), ("PORT", "1344"), ("MODULES", f"/usr/lib/{modules.parent.name}/c_icap"),
             ("CLAMD", f"{folder}/clamd.ctl"),
         ]:
             icap = icap.replace(f"@{name}@", value)
-        it.container.write(f"{folder}/c-icap.conf", f"{icap}User c-icap\nGroup c-icap\n")
-        it.run("systemd-run", "--unit=clamd", "clamd", "--config-file", f"{folder}/clamd.conf")
-        until("clamd listens", lambda: (at / "clamd.ctl").exists())
-        it.run("systemd-run", "--unit=icap", "c-icap", "-N", "-f", f"{folder}/c-icap.conf")
+        service.container.write(f"{folder}/c-icap.conf", f"{icap}User c-icap\nGroup c-icap\n")
+        service.run("systemd-run", "--unit=clamd", "clamd", "--config-file", f"{folder}/clamd.conf")
+        wait_until("clamd listens", lambda: (host_folder / "clamd.ctl").exists())
+        service.run("systemd-run", "--unit=icap", "c-icap", "-N", "-f", f"{folder}/c-icap.conf")
 
         def icap_listens():
             with socket.socket() as client:
                 return client.connect_ex(("127.0.0.1", 1344)) == 0
 
-        until("c-icap listens", lambda: it.container.on_its_network(icap_listens))
+        wait_until("c-icap listens", lambda: service.container.in_network(icap_listens))
     shipped = lambda name: (REPOSITORY / "config" / name).read_text()
     clamscan = f'exec clamscan --database={folder}/db --no-summary --infected "$1"'
     return {
@@ -458,45 +459,45 @@ def scanners(it):
 
 
 @test
-def every_shipped_script_works_under_the_unit(machine):
-    it = machine.once(service)
-    for name, (script, config) in scanners(it).items():
-        it.configure(script, config)
-        it.start()
-        it.judges()
-        assert it.layers()["namespaces"].startswith("pid, "), name
+def shipped_scripts_work_under_unit(machine):
+    service = machine.shared(systemd_service)
+    for name, (script, config) in start_scanners(service).items():
+        service.configure(script, config)
+        service.start()
+        service.assert_scans()
+        assert service.layers()["namespaces"].startswith("pid, "), name
 
 
 @test
-def every_shipped_script_works_under_the_strict_drop_in(machine):
+def shipped_scripts_work_under_strict_drop_in(machine):
     if not kernel_since((6, 12)):
         raise Skip("without namespaces the sandbox needs Linux 6.12")
-    it = machine.once(service)
-    for script, config in scanners(it).values():
-        it.configure(script, config)
-        it.drop_in("strict.conf", strict())
-        it.start()
-        it.judges()
-        layers = it.layers()
+    service = machine.shared(systemd_service)
+    for script, config in start_scanners(service).values():
+        service.configure(script, config)
+        service.drop_in("strict.conf", strict_drop_in())
+        service.start()
+        service.assert_scans()
+        layers = service.layers()
         assert layers["namespaces"].startswith("OFF"), layers
         assert layers["landlock"].endswith("with scopes") and layers["cgroup"].startswith("kill"), layers
     return "; ".join(f"{layer}: {state}" for layer, state in layers.items() if layer != "base")
 
 
 @test
-def the_rules_are_evaluated_under_the_unit_and_under_the_strict_drop_in(machine):
-    it = machine.once(service)
+def rules_engine_works_under_unit_and_strict_drop_in(machine):
+    service = machine.shared(systemd_service)
     config = {"scan.engines": ["rules"], "rules.paths": ["/usr/share/matrix-content-scanner/rules"]}
     for file in (REPOSITORY / "config/rules").glob("*.yar"):
-        it.container.write(f"/usr/share/matrix-content-scanner/rules/{file.name}", file.read_text())
+        service.container.write(f"/usr/share/matrix-content-scanner/rules/{file.name}", file.read_text())
     drop_ins = [None]
     if kernel_since((6, 12)):
-        drop_ins.append(strict())
+        drop_ins.append(strict_drop_in())
     for drop_in in drop_ins:
-        # A script that calls everything clean, which nobody asks.
-        it.configure("exit 0", config)
+        # The script is not a configured engine; it would accept every file.
+        service.configure("exit 0", config)
         if drop_in:
-            it.drop_in("strict.conf", drop_in)
-        it.start()
-        it.judges()
-        same(it.shows("MemoryDenyWriteExecute"), "yes" if drop_in else "no")
+            service.drop_in("strict.conf", drop_in)
+        service.start()
+        service.assert_scans()
+        assert_equal(service.get_property("MemoryDenyWriteExecute"), "yes" if drop_in else "no")

@@ -1,7 +1,8 @@
-//! The Rust SDK's client, as apps use it: logs in, then answers each line of standard input with a line.
+//! Test client on the Rust SDK, as apps use it: logs in, then reads one command per line from stdin and writes one
+//! response per line to stdout.
 //!
-//! In: `{"do": "scan" | "media", "source": …}` with a media source as events hold it. Out: what the SDK
-//! gave, or its error as an app sees it, read by the SDK's own types.
+//! Command: `{"command": "scan" | "media", "source": …}` with a media source as in events. Response: the result of the
+//! SDK, or its error, parsed by the types of the SDK.
 
 use std::{
     error::Error,
@@ -20,14 +21,14 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 #[derive(Deserialize)]
-struct Question {
-    r#do: What,
+struct Request {
+    command: Command,
     source: MediaSource,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum What {
+enum Command {
     Scan,
     Media,
 }
@@ -39,7 +40,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         return Err("expected HOMESERVER USER PASSWORD SCANNER".into());
     };
     if rustls::crypto::ring::default_provider().install_default().is_err() {
-        return Err("there is a TLS provider already".into());
+        return Err("a TLS provider is already installed".into());
     }
     let scanner = Arc::new(ContentScanner::new(scanner));
     let fetcher = ContentScannerMediaFetcher::with_content_scanner(Arc::clone(&scanner));
@@ -51,39 +52,39 @@ async fn main() -> Result<(), Box<dyn Error>> {
     client.matrix_auth().login_username(user, password).send().await?;
     let mut out = std::io::stdout();
     for line in std::io::stdin().lock().lines() {
-        let Question { r#do, source } = serde_json::from_str(&line?)?;
-        let answer = match r#do {
-            What::Scan => match scanner.scan(&client, &source).await {
-                Ok(answer) => json!({ "clean": answer.clean, "info": answer.info }),
-                Err(error) => refused(&error),
+        let Request { command, source } = serde_json::from_str(&line?)?;
+        let response = match command {
+            Command::Scan => match scanner.scan(&client, &source).await {
+                Ok(verdict) => json!({ "clean": verdict.clean, "info": verdict.info }),
+                Err(error) => error_response(&error),
             },
-            What::Media => {
+            Command::Media => {
                 let request = MediaRequestParameters { source, format: MediaFormat::File };
                 match client.media().get_media_content(&request, false).await {
                     Ok(bytes) => {
                         json!({ "length": bytes.len(), "sha256": hex(&Sha256::digest(&bytes)) })
                     }
-                    Err(error) => refused(&error),
+                    Err(error) => error_response(&error),
                 }
             }
         };
-        writeln!(out, "{answer}")?;
+        writeln!(out, "{response}")?;
         out.flush()?;
     }
     Ok(())
 }
 
-fn refused(error: &matrix_sdk::Error) -> Value {
+fn error_response(error: &matrix_sdk::Error) -> Value {
     let Some(error) = error.as_client_api_error() else {
         return json!({ "unreadable": error.to_string() });
     };
     let status = error.status_code.as_u16();
     match &error.body {
         ErrorBody::Json(body) => match ContentScannerError::deserialize(body) {
-            Ok(said) => {
-                json!({ "status": status, "reason": format!("{:?}", said.reason), "info": said.info })
+            Ok(body) => {
+                json!({ "status": status, "reason": format!("{:?}", body.reason), "info": body.info })
             }
-            Err(why) => json!({ "status": status, "unreadable": why.to_string() }),
+            Err(error) => json!({ "status": status, "unreadable": error.to_string() }),
         },
         body => json!({ "status": status, "unreadable": format!("{body:?}") }),
     }
