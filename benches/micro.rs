@@ -1,18 +1,20 @@
-//! Decrypting, finding a type and parsing by themselves: `cargo bench -p mcs-benches --bench micro`, and with a word after `--` what has it
-//! in its name. Each is beside what it is made of in the same run: ciphers and hashes alone over the same bytes.
+//! Microbenchmarks of decryption, file type detection and parsing.
 //!
-//! What answers of engines, bodies in the clear and dispositions take is not here: their parsers are nobody's outside of
+//! Run with `cargo bench -p mcs-benches --bench micro`; a word after `--` selects benchmarks by name. Each benchmark is
+//! accompanied by its components in the same run, such as ciphers and hashes over the same bytes.
+//!
+//! Parsers of engine responses, plain request bodies and dispositions are not included, because they are private to
 //! their modules.
 
-#![expect(clippy::unwrap_used, reason = "a benchmark that cannot run is to say so and end")]
+#![expect(clippy::unwrap_used, reason = "a benchmark that cannot run must abort")]
 
 fn main() {
     divan::main();
 }
 
-/// An encrypted media's way in: both hashes, the cipher, and the file for the script.
+/// Ingestion of a body: both hashes, the cipher, and the file for the script.
 #[divan::bench_group]
-mod decrypting {
+mod decryption {
     use std::{hint::black_box, sync::Arc};
 
     use aes::{
@@ -22,25 +24,25 @@ mod decrypting {
     use divan::{Bencher, counter::BytesCount};
     use matrix_content_scanner::media::{
         decrypt::Decryption,
-        intake::{Intake, Plan, ScriptFile},
+        ingest::{Ingest, IngestOptions, ScriptFile},
         spool::Spool,
     };
     use sha2::{Digest, Sha256};
 
     const SIZES: [usize; 3] = [4 << 10, 100 << 10, 16 << 20];
-    /// About as they come from a connection.
-    const PIECE: usize = 16 << 10;
+    /// Typical size of chunks from a connection, bytes.
+    const CHUNK: usize = 16 << 10;
 
     fn body(size: usize) -> Vec<u8> {
-        (0..size).map(|place| ((place * 131) >> 3).to_le_bytes()[0]).collect()
+        (0..size).map(|index| ((index * 131) >> 3).to_le_bytes()[0]).collect()
     }
 
     fn cipher() -> ctr::Ctr128BE<Aes256> {
         ctr::Ctr128BE::new(&[7; 32].into(), &[9; 16].into())
     }
 
-    /// What `media::intake` does of a whole body, encrypted or not.
-    fn taken_in(bencher: Bencher, size: usize, encrypted: bool) {
+    /// Ingests a complete body with `media::ingest`.
+    fn bench_ingest(bencher: Bencher, size: usize, encrypted: bool) {
         let directory = tempfile::tempdir().unwrap();
         let spool = Spool::new(directory.path().to_owned(), 1 << 30, 1 << 28);
         let body = body(size);
@@ -48,48 +50,48 @@ mod decrypting {
         let decryption = encrypted.then(|| Arc::new(Decryption::new([7; 32], [9; 16], hash)));
         let begin = || {
             let file = tempfile::tempfile_in(directory.path()).unwrap();
-            let plan = Plan {
-                account: spool.own_account(),
+            let options = IngestOptions {
+                account: spool.unlimited_account(),
                 max_size: 1 << 28,
                 memory_limit: 1 << 20,
                 keep_large: false,
                 decryption: decryption.clone(),
                 script_file: Some(ScriptFile { file, tamper_proof: true }),
             };
-            Intake::begin(&spool, plan, Some(size as u64)).unwrap()
+            Ingest::new(&spool, options, Some(size as u64)).unwrap()
         };
         bencher.counter(BytesCount::new(size)).with_inputs(begin).bench_local_values(
-            |mut intake| {
-                for piece in body.chunks(PIECE) {
-                    intake.write(piece).unwrap();
+            |mut ingest| {
+                for chunk in body.chunks(CHUNK) {
+                    ingest.write(chunk).unwrap();
                 }
-                intake.finish().unwrap()
+                ingest.finish().unwrap()
             },
         );
     }
 
     #[divan::bench(args = SIZES)]
-    fn taken_in_encrypted(bencher: Bencher, size: usize) {
-        taken_in(bencher, size, true);
+    fn ingest_encrypted(bencher: Bencher, size: usize) {
+        bench_ingest(bencher, size, true);
     }
 
     #[divan::bench(args = SIZES)]
-    fn taken_in_plain(bencher: Bencher, size: usize) {
-        taken_in(bencher, size, false);
+    fn ingest_plain(bencher: Bencher, size: usize) {
+        bench_ingest(bencher, size, false);
     }
 
-    /// The limit: no file, no copy but the cipher's.
+    /// Limit: no file, and no copy except the cipher's.
     #[divan::bench(args = SIZES)]
     fn aes_and_two_sha256(bencher: Bencher, size: usize) {
         let body = body(size);
         bencher.counter(BytesCount::new(size)).bench_local(|| {
             let mut cipher = cipher();
             let [mut outer, mut inner] = [Sha256::new(), Sha256::new()];
-            let mut buffer = Vec::with_capacity(PIECE);
-            for piece in body.chunks(PIECE) {
-                outer.update(piece);
+            let mut buffer = Vec::with_capacity(CHUNK);
+            for chunk in body.chunks(CHUNK) {
+                outer.update(chunk);
                 buffer.clear();
-                buffer.extend_from_slice(piece);
+                buffer.extend_from_slice(chunk);
                 cipher.apply_keystream(&mut buffer);
                 inner.update(&buffer);
             }
@@ -102,8 +104,8 @@ mod decrypting {
         let mut body = body(size);
         bencher.counter(BytesCount::new(size)).bench_local(|| {
             let mut cipher = cipher();
-            for piece in body.chunks_mut(PIECE) {
-                cipher.apply_keystream(black_box(piece));
+            for chunk in body.chunks_mut(CHUNK) {
+                cipher.apply_keystream(black_box(chunk));
             }
         });
     }
@@ -113,25 +115,26 @@ mod decrypting {
         let body = body(size);
         bencher.counter(BytesCount::new(size)).bench_local(|| {
             let mut hash = Sha256::new();
-            for piece in body.chunks(PIECE) {
-                hash.update(black_box(piece));
+            for chunk in body.chunks(CHUNK) {
+                hash.update(black_box(chunk));
             }
             hash.finalize()
         });
     }
 }
 
-/// What a file is, by its bytes.
+/// File type detection by content.
 #[divan::bench_group]
-mod detecting {
+mod detection {
     use std::hint::black_box;
 
     use divan::{Bencher, counter::BytesCount};
-    use matrix_content_scanner::scan::filetype::Detector;
+    use mcs_filetype::Detector;
 
     const SIZES: [usize; 4] = [4 << 10, 100 << 10, 1 << 20, 4 << 20];
 
-    fn detected(bencher: Bencher, size: usize, begin: &[u8]) {
+    /// Detects `size` pseudo-random bytes that begin with `prefix`.
+    fn bench_detect(bencher: Bencher, size: usize, prefix: &[u8]) {
         let detector = Detector::new().unwrap();
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;
         let mut bytes: Vec<u8> = (0..size)
@@ -143,25 +146,29 @@ mod detecting {
                 state.to_le_bytes()[0]
             })
             .collect();
-        bytes.splice(..begin.len(), begin.iter().copied());
+        bytes.splice(..prefix.len(), prefix.iter().copied());
         bencher
             .counter(BytesCount::new(size))
             .bench_local(|| detector.detect_bytes(black_box(&bytes)));
     }
 
-    /// Like nothing, so that every rule is tried.
+    /// Matches no rule, so that every rule is evaluated.
     #[divan::bench(args = SIZES, sample_count = 20)]
     fn noise(bencher: Bencher, size: usize) {
-        detected(bencher, size, b"");
+        bench_detect(bencher, size, b"");
     }
 
     #[divan::bench(args = SIZES, sample_count = 20)]
     fn png(bencher: Bencher, size: usize) {
-        detected(bencher, size, b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\x01\0\0\0\x01\0\x08\x06\0\0\0");
+        bench_detect(
+            bencher,
+            size,
+            b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\x01\0\0\0\x01\0\x08\x06\0\0\0",
+        );
     }
 }
 
-/// What clients name and send.
+/// Media names and sealed request bodies.
 #[divan::bench_group]
 mod parsing {
     use std::{hint::black_box, time::Duration};
@@ -178,18 +185,19 @@ mod parsing {
     const MEDIA: &str = "JwJdProuzbhQGJrYHfuWLBJx";
 
     #[divan::bench]
-    fn media_of_a_path() -> MediaId {
+    fn parse_media_path() -> MediaId {
         MediaId::parse(black_box(SERVER), black_box(MEDIA)).unwrap()
     }
 
     #[divan::bench]
-    fn media_of_an_mxc(bencher: Bencher) {
+    fn parse_mxc_uri(bencher: Bencher) {
         let mxc = format!("mxc://{SERVER}/{MEDIA}");
         bencher.bench_local(|| MediaId::from_mxc(black_box(&mxc)).unwrap());
     }
 
-    /// Ciphertext, mac and ephemeral key of a body of 600 bytes, as an encrypted file's is, and who opens it.
-    fn sealed() -> (Keyring, [String; 3]) {
+    /// Returns a key ring and the ciphertext, MAC and ephemeral key of a sealed body of 600 bytes, the typical size of
+    /// a body for encrypted media.
+    fn sealed_body() -> (Keyring, [String; 3]) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("key");
         let (key, _) = RequestKey::load(&Settings::RequestSecret { path, generate: true }).unwrap();
@@ -200,12 +208,12 @@ mod parsing {
     }
 
     #[divan::bench]
-    fn opening_a_sealed_body(bencher: Bencher) {
-        let (keys, [ciphertext, mac, ephemeral]) = sealed();
+    fn open_sealed_body(bencher: Bencher) {
+        let (keys, [ciphertext, mac, ephemeral]) = sealed_body();
         bencher.bench_local(|| keys.open(black_box(&ciphertext), &mac, &ephemeral).unwrap());
     }
 
-    /// The limit: the agreement on a key, and nothing else.
+    /// Limit: key agreement only.
     #[divan::bench]
     fn curve25519_alone(bencher: Bencher) {
         let secret = Curve25519SecretKey::new();

@@ -1,4 +1,4 @@
-//! The directory of one measurement: everything is in it, and it is gone in the end.
+//! Directory for all files of one measurement. Removed at the end.
 
 use std::{
     fs::{self, Permissions},
@@ -11,17 +11,17 @@ use std::{
 use mcs_sandbox::remove_tree;
 use tempfile::TempDir;
 
-/// What was killed a moment ago may still write.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Time for killed processes to stop writing.
+const REMOVE_TIMEOUT: Duration = Duration::from_secs(5);
 
-pub(crate) struct Place {
+pub(crate) struct BenchDir {
     directory: TempDir,
 }
 
-impl Place {
+impl BenchDir {
     pub(crate) fn new() -> Self {
         let directory = tempfile::Builder::new().prefix("mcs-benches-").tempdir().unwrap();
-        // Scripts run as another user where this is root.
+        // Scripts run as another user if this process is root.
         fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
         Self { directory }
     }
@@ -31,12 +31,12 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for BenchDir {
     fn drop(&mut self) {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + REMOVE_TIMEOUT;
         while let Err(error) = remove_tree(self.path()) {
             if Instant::now() > end {
-                eprintln!("{} stays: {error}", self.path().display());
+                eprintln!("failed to remove {}: {error}", self.path().display());
                 return;
             }
             sleep(Duration::from_millis(20));

@@ -1,5 +1,4 @@
-//! What one remembered media takes, and how long it is looked for. In a process that does nothing else: its memory grows by
-//! that alone.
+//! Memory and lookup time of cache entries. Runs in a separate process so that only the cache's memory is measured.
 
 use std::{
     collections::HashMap,
@@ -13,18 +12,18 @@ use matrix_content_scanner::{
     scan::{
         ScanRequest, Verdict, Wants,
         cache::{ContentKey, MediaKey, ResultCache, Settings},
-        engines::{Fingerprint, Judgement, Versions},
-        filetype::Detector,
-        holding::{HoldingParts, KeptHeaders},
+        cached_media::{CachedMediaParts, MediaHeaders},
+        engines::{EngineFingerprint, ScanResult, Versions},
     },
 };
+use mcs_filetype::Detector;
 
-/// Prints bytes an entry and nanoseconds a lookup, of so many entries; and nanoseconds of the same lookups in plain maps of
-/// entries as large, which know no age, no bound and no other thread.
+/// Prints, for a cache of `count` entries: bytes per entry, nanoseconds per lookup, and nanoseconds per lookup in plain
+/// maps with entries of the same size, without expiry, size limit or locking.
 pub(crate) fn measure(count: u64) {
-    // Kept: what it gave back would be filled first, and not be counted.
+    // Kept alive, because the cache would reuse its freed memory, which would not be counted.
     let detector = Detector::new().unwrap();
-    // Shared by all that are of it.
+    // Shared by all entries of this type.
     let detected = detector.detect_bytes(b"\x89PNG\r\n\x1a\n");
     let cache = ResultCache::new(Settings {
         max_size: usize::try_from(count).unwrap(),
@@ -34,60 +33,61 @@ pub(crate) fn measure(count: u64) {
         exit_codes_to_ignore: vec![],
         failure_ttl: Duration::from_secs(5),
     });
-    let judgement = Judgement {
+    let result = ScanResult {
         verdict: Verdict::Clean { at: std::time::SystemTime::now() },
         exit_code: Some(0),
         first_line: String::new(),
-        without_some: false,
+        is_partial: false,
     };
     let versions = Versions(1);
     let before = resident();
     for number in 0..count {
-        // As Synapse answers.
+        // Headers as sent by Synapse.
         let head = Head {
             content_type: Some("image/png".parse().unwrap()),
             disposition: Some(format!("inline; filename=\"{number}.png\"").parse().unwrap()),
             etag: Some("1".parse().unwrap()),
             ..Head::default()
         };
-        let parts = HoldingParts {
+        let parts = CachedMediaParts {
             content: hash(number),
             size: number,
             detected: detected.clone(),
-            headers: KeptHeaders::of(&head),
+            headers: MediaHeaders::from_head(&head),
         };
-        cache.remember_holding(media_key(number), parts.into());
-        cache.remember_verdict(content_key(number), &judgement, versions, cache.trust());
+        cache.store_media(media_key(number), parts.into());
+        cache.store_verdict(content_key(number), &result, versions, cache.generation());
     }
     let sizes = cache.sizes();
     let bytes = (resident() - before) / sizes.media.min(sizes.verdicts) as f64;
-    let each = lookups(count, |number| {
-        let _found = black_box(cache.holding(&media_key(number)));
-        let _found = black_box(cache.word(&content_key(number), &versions));
+    let lookup = measure_lookups(count, |number| {
+        let _found = black_box(cache.cached_media(&media_key(number)));
+        let _found = black_box(cache.verdict(&content_key(number), &versions));
     });
+    // Half of an entry's size: each entry is in both maps.
     let half = [0_u8; 150];
-    let holdings: HashMap<_, _> = (0..count).map(|number| (media_key(number), half)).collect();
-    let words: HashMap<_, _> = (0..count).map(|number| (content_key(number), half)).collect();
-    let plain = lookups(count, |number| {
-        let _found = black_box(holdings.get(&media_key(number)).copied());
-        let _found = black_box(words.get(&content_key(number)).copied());
+    let media: HashMap<_, _> = (0..count).map(|number| (media_key(number), half)).collect();
+    let verdicts: HashMap<_, _> = (0..count).map(|number| (content_key(number), half)).collect();
+    let plain = measure_lookups(count, |number| {
+        let _found = black_box(media.get(&media_key(number)).copied());
+        let _found = black_box(verdicts.get(&content_key(number)).copied());
     });
-    println!("{bytes} {each} {plain}");
+    println!("{bytes} {lookup} {plain}");
 }
 
-/// Nanoseconds of each.
-fn lookups(count: u64, look_up: impl Fn(u64)) -> f64 {
+/// Returns nanoseconds per lookup.
+fn measure_lookups(count: u64, look_up: impl Fn(u64)) -> f64 {
     let begin = Instant::now();
     let lookups = 1_000_000;
     for number in 0..lookups {
-        // Scattered, so that no cache line is looked for twice in a row.
+        // Scattered, so that consecutive lookups use different cache lines.
         look_up(number * 7_919 % count);
     }
     begin.elapsed().as_nanos() as f64 / lookups as f64
 }
 
 fn media_key(number: u64) -> MediaKey {
-    MediaKey::of(&ScanRequest {
+    MediaKey::from_request(&ScanRequest {
         fetch: MediaRequest {
             media: MediaId::parse("example.org", &number.to_string()).unwrap(),
             variant: Variant::Original,
@@ -101,14 +101,14 @@ fn media_key(number: u64) -> MediaKey {
 }
 
 fn content_key(number: u64) -> ContentKey {
-    ContentKey { content: hash(number), judges: Fingerprint(7) }
+    ContentKey { content: hash(number), engines_fingerprint: EngineFingerprint(7) }
 }
 
-/// As even as a hash, and cheaper.
+/// Returns pseudo-random bytes; cheaper than a cryptographic hash.
 fn hash(number: u64) -> [u8; 32] {
     let mut hash = [0; 32];
-    for (place, part) in hash.chunks_exact_mut(8).enumerate() {
-        let mixed = (number ^ (place as u64) << 56).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    for (index, part) in hash.chunks_exact_mut(8).enumerate() {
+        let mixed = (number ^ (index as u64) << 56).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         part.copy_from_slice(
             &(mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9).to_le_bytes(),
         );
@@ -116,6 +116,7 @@ fn hash(number: u64) -> [u8; 32] {
     hash
 }
 
+/// Resident memory in bytes.
 fn resident() -> f64 {
     let pages = fs::read_to_string("/proc/self/statm").unwrap();
     pages.split(' ').nth(1).unwrap().parse::<f64>().unwrap() * 4096.0

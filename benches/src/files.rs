@@ -1,4 +1,4 @@
-//! Media: files of bytes that nothing can guess or compress, and no two alike. As ciphertexts they are opened with any key.
+//! Files with distinct, incompressible, pseudo-random content. As ciphertexts they can be decrypted with any key.
 
 use std::{
     fs::{self, File, Permissions},
@@ -20,26 +20,26 @@ pub(crate) const GIB: u64 = 1 << 30;
 
 const IV: [u8; 16] = [1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0];
 
-/// Encrypts with the key that `seed` names.
+/// Encrypts in place with a key derived from `seed`.
 pub(crate) fn encrypt(bytes: &mut [u8], seed: u8) {
     Decryption::new([seed; 32], IV, [0; 32]).cipher().apply(bytes);
 }
 
-/// One media on the homeserver.
+/// A file on the homeserver.
 #[derive(Clone)]
-pub(crate) struct Media {
+pub(crate) struct MediaFile {
     pub(crate) name: String,
     sha256: [u8; 32],
 }
 
-impl Media {
-    /// Its mxc's server and id. Servers are many: one of them has a quarter of the workers.
-    pub(crate) fn place(&self) -> String {
+impl MediaFile {
+    /// Returns server name and media ID. Uses many server names, because one may use only a quarter of the workers.
+    pub(crate) fn mxc_path(&self) -> String {
         format!("s{}.example/{}", seed(&self.name) % 32, self.name)
     }
 
-    /// Changes what is in it.
-    pub(crate) fn rewrite(&mut self, directory: &Path, change: impl FnOnce(&mut [u8])) {
+    /// Modifies the file's content.
+    pub(crate) fn modify(&mut self, directory: &Path, change: impl FnOnce(&mut [u8])) {
         let path = directory.join(&self.name);
         let mut bytes = fs::read(&path).unwrap();
         change(&mut bytes);
@@ -47,11 +47,11 @@ impl Media {
         self.sha256 = Sha256::digest(&bytes).into();
     }
 
-    /// The request body of it as an encrypted media, with a key that `seed` names.
-    pub(crate) fn body(&self, seed: u8) -> String {
+    /// Returns the request body for this file as encrypted media, with a key derived from `seed`.
+    pub(crate) fn encrypted_body(&self, seed: u8) -> String {
         serde_json::json!({ "file": {
             "v": "v2",
-            "url": format!("mxc://{}", self.place()),
+            "url": format!("mxc://{}", self.mxc_path()),
             "key": {
                 "kty": "oct", "alg": "A256CTR", "ext": true, "key_ops": ["encrypt", "decrypt"],
                 "k": URL_SAFE_NO_PAD.encode([seed; 32]),
@@ -63,43 +63,43 @@ impl Media {
     }
 }
 
-/// Writes so many of this size, for everybody to read.
-pub(crate) async fn write(directory: &Path, prefix: &str, count: u64, size: u64) -> Vec<Media> {
+/// Writes `count` files of `size` bytes, readable for all users.
+pub(crate) async fn write(directory: &Path, prefix: &str, count: u64, size: u64) -> Vec<MediaFile> {
     let mut written = Vec::new();
     for number in 0..count {
         written.push(write_one(directory, format!("{prefix}-{number}"), size));
-        // It takes a while, and may be interrupted.
+        // Writing takes a while. Yields so that an interrupt is handled.
         tokio::task::yield_now().await;
     }
     written
 }
 
-fn write_one(directory: &Path, name: String, size: u64) -> Media {
+fn write_one(directory: &Path, name: String, size: u64) -> MediaFile {
     let path = directory.join(&name);
     let mut file = File::create(&path).unwrap();
     let mut hash = Sha256::new();
     let mut state = seed(&name);
-    let mut piece = vec![0; 64 * 1024];
-    let mut left = size;
-    while left > 0 {
-        for word in piece.chunks_exact_mut(8) {
+    let mut chunk = vec![0; 64 * 1024];
+    let mut remaining = size;
+    while remaining > 0 {
+        for word in chunk.chunks_exact_mut(8) {
             // xorshift64
             state ^= state << 13;
             state ^= state >> 7;
             state ^= state << 17;
             word.copy_from_slice(&state.to_le_bytes());
         }
-        let now = left.min(piece.len() as u64);
-        let part = &piece[..usize::try_from(now).unwrap()];
+        let length = remaining.min(chunk.len() as u64);
+        let part = &chunk[..usize::try_from(length).unwrap()];
         file.write_all(part).unwrap();
         hash.update(part);
-        left -= now;
+        remaining -= length;
     }
     fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
-    Media { name, sha256: hash.finalize().into() }
+    MediaFile { name, sha256: hash.finalize().into() }
 }
 
-/// Another for each name (FNV-1a).
+/// Returns a seed derived from the name (FNV-1a).
 fn seed(name: &str) -> u64 {
     name.bytes().fold(0x9e37_79b9_7f4a_7c15, |state, byte| {
         (state ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)

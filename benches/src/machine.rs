@@ -1,11 +1,11 @@
-//! What is measured on: its kernel, its processors, and how fast they hash and decrypt.
+//! The machine: kernel, processors, and OpenSSL's hash and cipher speed.
 
 use std::{fs, path::Path, thread};
 
 use crate::programs;
 
-/// One line that names it.
-pub(crate) fn name() -> String {
+/// Returns a one-line description of the machine.
+pub(crate) fn description() -> String {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let cores = thread::available_parallelism().unwrap();
     let processors = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -15,14 +15,14 @@ pub(crate) fn name() -> String {
     format!("Linux {}, {cores} cores ({model})", kernel.trim())
 }
 
-/// Processes that wanted a processor in the last minute, on average.
-pub(crate) fn load() -> f64 {
+/// Returns the load average of the last minute.
+pub(crate) fn load_average() -> f64 {
     let load = fs::read_to_string("/proc/loadavg").unwrap();
     load.split(' ').next().unwrap().parse().unwrap()
 }
 
-/// Bytes a second that OpenSSL gets through by this algorithm, on one core, in pieces of 16 KiB.
-pub(crate) async fn openssl(algorithm: &str) -> f64 {
+/// Returns OpenSSL's speed for an algorithm in bytes per second, on one core, with blocks of 16 KiB.
+pub(crate) async fn openssl_speed(algorithm: &str) -> f64 {
     let arguments = ["speed", "-mr", "-seconds", "1", "-bytes", "16384", "-evp", algorithm];
     let text = programs::output(Path::new("openssl"), &arguments).await;
     let line = text.lines().find(|line| line.starts_with("+F:"));

@@ -1,5 +1,7 @@
-//! The programs that are measured: the service itself, nginx as its homeserver and as its limit, a bare axum server.
-//! Each is ended when it is dropped, with all that it started, and leaves nothing outside the measurement's own directory.
+//! Programs under measurement: the service, nginx as homeserver and as limit, and the axum baseline.
+//!
+//! Each program is terminated with all its children when dropped, and leaves no files outside of the benchmark's
+//! directory.
 
 use std::{
     fs::{self, File, Permissions},
@@ -21,190 +23,195 @@ use nix::{
 };
 use tokio::{net::TcpStream, time::sleep};
 
-use crate::load::{Connection, Expect, get};
+use crate::load::{ExpectedBody, LoadConnection, get};
 
-/// Where `benches/run` has put the programs, built as they are packaged.
+/// Directory of the release programs, built by `benches/run` like the packages.
 pub(crate) const PROGRAMS: &str = "target/package";
 
-/// No program takes longer to listen.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Time for a program to start listening.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Whom scripts run as where this is started as root: nobody's on any machine.
+/// User that scripts run as if this process is root. IDs that are unlikely to be in use.
 pub(crate) const USER: User = User { uid: 61_234, gid: 61_235 };
 
-/// A process that listens.
-pub(crate) struct Program {
+/// Running server process.
+pub(crate) struct ServerProcess {
     child: Child,
     pub(crate) address: SocketAddr,
 }
 
-impl Program {
+impl ServerProcess {
     async fn start(command: &mut Command, port: u16) -> Self {
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        // A group of its own: Ctrl-C is this process's to answer, and all that is in it is killed in the end.
+        // Its own process group: Ctrl-C reaches only this process, and the whole group is killed at the end.
         let child = command.stdin(Stdio::null()).process_group(0).spawn().unwrap();
-        let mut this = Self { child, address };
-        let end = Instant::now() + PATIENCE;
+        let mut process = Self { child, address };
+        let end = Instant::now() + START_TIMEOUT;
         while TcpStream::connect(address).await.is_err() {
-            assert!(this.child.try_wait().unwrap().is_none(), "it has ended: {command:?}");
-            assert!(Instant::now() < end, "it does not listen: {command:?}");
+            assert!(process.child.try_wait().unwrap().is_none(), "exited: {command:?}");
+            assert!(Instant::now() < end, "does not listen: {command:?}");
             sleep(Duration::from_micros(500)).await;
         }
-        this
+        process
     }
 
     fn pid(&self) -> Pid {
         Pid::from_raw(self.child.id().cast_signed())
     }
 
-    /// Processor time that it has taken, its children's not included.
-    pub(crate) fn cpu(&self) -> Duration {
+    /// Processor time of the process without its children.
+    pub(crate) fn cpu_time(&self) -> Duration {
         let clock = clock_getcpuclockid(self.pid()).unwrap();
         clock_gettime(clock).unwrap().into()
     }
 
-    /// Bytes of memory that it holds (`VmRSS`), or has held at most (`VmHWM`).
-    pub(crate) fn memory(&self, which: &str) -> f64 {
+    /// Resident memory in bytes: current (`VmRSS`) or peak (`VmHWM`).
+    pub(crate) fn memory(&self, field: &str) -> f64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix(which)?.strip_prefix(':'));
+        let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
         let kibibytes = line.unwrap().trim().strip_suffix(" kB").unwrap();
         kibibytes.parse::<f64>().unwrap() * 1024.0
     }
 
-    /// Descriptors that it has open; none where only root may know.
+    /// Number of open descriptors. `None` if reading them requires root.
     pub(crate) fn descriptors(&self) -> Option<usize> {
         Some(fs::read_dir(format!("/proc/{}/fd", self.pid())).ok()?.count())
     }
 
-    /// Processes that it has started and that are still there.
+    /// Number of running child processes.
     pub(crate) fn children(&self) -> usize {
         let threads = fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
-        let of_thread =
+        let children_of =
             |path: PathBuf| fs::read_to_string(path.join("children")).unwrap_or_default();
-        threads.map(|it| of_thread(it.unwrap().path()).split_whitespace().count()).sum()
+        threads.map(|thread| children_of(thread.unwrap().path()).split_whitespace().count()).sum()
     }
 
-    /// What it has held at most counts from now on. proc(5), `clear_refs`.
-    pub(crate) fn forget_peak(&self) {
+    /// Resets the peak of resident memory: proc(5), `clear_refs`.
+    pub(crate) fn reset_peak_memory(&self) {
         fs::write(format!("/proc/{}/clear_refs", self.pid()), "5").unwrap();
     }
 }
 
-impl Drop for Program {
+impl Drop for ServerProcess {
     fn drop(&mut self) {
-        // By itself it ends its workers and its sandboxes.
+        // On SIGTERM, the program terminates its workers and sandboxes.
         let _gone = kill(self.pid(), Signal::SIGTERM);
-        let ended = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
         for _ in 0..500 {
-            if waitid(Id::Pid(self.pid()), ended) != Ok(WaitStatus::StillAlive) {
+            if waitid(Id::Pid(self.pid()), flags) != Ok(WaitStatus::StillAlive) {
                 break;
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        // Workers of an nginx that was killed live on. Before it is waited for, while the group's number is nobody else's.
+        // Workers survive a killed nginx. Kills the group before the process is reaped, because its ID may be reused then.
         let _gone = killpg(self.pid(), Signal::SIGKILL);
         let _status = self.child.wait();
     }
 }
 
-/// Runs a program to its end; it does not outlive who waits for it.
+/// Runs a program to completion. Kills it if the future is dropped.
 pub(crate) async fn run(program: &Path, arguments: &[&str]) -> Output {
     let mut command = tokio::process::Command::new(program);
     command.args(arguments).stdin(Stdio::null()).process_group(0).kill_on_drop(true);
     command.output().await.unwrap()
 }
 
-/// What a program prints that has to succeed.
+/// Runs a program and returns its standard output. Panics if the program fails.
 pub(crate) async fn output(program: &Path, arguments: &[&str]) -> String {
     let output = run(program, arguments).await;
     assert!(output.status.success(), "{}: {}", program.display(), output.status);
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Serves what lies in `files`: as a homeserver, and below `/static/`. `/small` is the smallest answer.
-pub(crate) async fn nginx(place: &Path) -> Program {
+/// Starts nginx, which serves the directory `files` as a homeserver and below `/static/`, and a minimal response at
+/// `/small`.
+pub(crate) async fn nginx(dir: &Path) -> ServerProcess {
     let port = free_port();
-    let here = place.display();
+    let root = dir.display();
     let user = if geteuid().is_root() { "user root;" } else { "" };
     let config = format!(
-        "daemon off; worker_processes auto; {user} pid {here}/nginx.pid; error_log stderr warn;
+        "daemon off; worker_processes auto; {user} pid {root}/nginx.pid; error_log stderr warn;
         events {{ worker_connections 4096; }}
         http {{
             access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000000;
             open_file_cache max=100000 inactive=1h; open_file_cache_valid 1h;
-            client_body_temp_path {here}/t1; proxy_temp_path {here}/t2; fastcgi_temp_path {here}/t3;
-            uwsgi_temp_path {here}/t4; scgi_temp_path {here}/t5;
+            client_body_temp_path {root}/t1; proxy_temp_path {root}/t2; fastcgi_temp_path {root}/t3;
+            uwsgi_temp_path {root}/t4; scgi_temp_path {root}/t5;
             default_type image/png;
             server {{
                 listen 127.0.0.1:{port};
-                location /static/ {{ alias {here}/files/; }}
+                location /static/ {{ alias {root}/files/; }}
                 location = /small {{ return 200 ok; }}
-                # With it 1 MiB takes 40 ms more in nearly every other try.
-                location ~ ^/_matrix/media/v3/download/[^/]+/(?<name>[^/]+)$ {{ tcp_nopush off; alias {here}/files/$name; }}
+                # tcp_nopush delays responses of 1 MiB by 40 ms in nearly half of the cases.
+                location ~ ^/_matrix/media/v3/download/[^/]+/(?<name>[^/]+)$ {{ tcp_nopush off; alias {root}/files/$name; }}
             }}
         }}"
     );
-    let path = place.join("nginx.conf");
+    let path = dir.join("nginx.conf");
     fs::write(&path, config).unwrap();
     let mut command = Command::new("nginx");
-    command.arg("-e").arg("stderr").arg("-p").arg(place).arg("-c").arg(&path);
-    Program::start(&mut command, port).await
+    command.arg("-e").arg("stderr").arg("-p").arg(dir).arg("-c").arg(&path);
+    ServerProcess::start(&mut command, port).await
 }
 
-/// See [`crate::bare`].
-pub(crate) async fn bare(body: u64) -> Program {
+/// Starts the axum baseline, see [`crate::baseline`]. `body_size`: bytes.
+pub(crate) async fn baseline(body_size: u64) -> ServerProcess {
     let port = free_port();
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["bare", &port.to_string(), &body.to_string()]);
-    Program::start(&mut command, port).await
+    command.args(["baseline", &port.to_string(), &body_size.to_string()]);
+    ServerProcess::start(&mut command, port).await
 }
 
-/// The service in front of this homeserver, by default settings but for `settings` (lines of TOML, `section.key = value`)
-/// and the canary, which is off.
-pub(crate) async fn service(place: &Path, homeserver: &Program, settings: &str) -> Program {
-    start_service(place, homeserver, settings).await.0
-}
-
-/// The same, and how long it took until it answered.
-pub(crate) async fn start_service(
-    place: &Path,
-    homeserver: &Program,
+/// Starts the service for this homeserver with default settings, the canary off, and `settings` (TOML lines,
+/// `section.key = value`).
+pub(crate) async fn service(
+    dir: &Path,
+    homeserver: &ServerProcess,
     settings: &str,
-) -> (Program, Duration) {
+) -> ServerProcess {
+    start_service(dir, homeserver, settings).await.0
+}
+
+/// Like [`service`]; also returns the time from the start to the first response.
+pub(crate) async fn start_service(
+    dir: &Path,
+    homeserver: &ServerProcess,
+    settings: &str,
+) -> (ServerProcess, Duration) {
     let port = free_port();
-    let here = place.display();
+    let root = dir.display();
     let user = format!("sandbox.user = \"{}:{}\"\n", USER.uid, USER.gid);
     let user = if geteuid().is_root() { &*user } else { "" };
     let config = format!(
-        "web.port = {port}\nscan.script = \"{here}/script.sh\"\nscan.temp_directory = \"{here}/temp\"\n\
-        scan.canary = \"off\"\noperations.port = 0\ncrypto.request_secret_path = \"{here}/secret\"\n\
+        "web.port = {port}\nscan.script = \"{root}/script.sh\"\nscan.temp_directory = \"{root}/temp\"\n\
+        scan.canary = \"off\"\noperations.port = 0\ncrypto.request_secret_path = \"{root}/secret\"\n\
         crypto.generate = true\ndownload.base_homeserver_url = \"http://{}\"\n{user}{settings}",
         homeserver.address
     );
-    let path = place.join("config.toml");
+    let path = dir.join("config.toml");
     fs::write(&path, config).unwrap();
     let mut command = Command::new(Path::new(PROGRAMS).join("matrix-content-scanner"));
-    command.arg("-c").arg(&path).stderr(File::create(place.join("log")).unwrap());
+    command.arg("-c").arg(&path).stderr(File::create(dir.join("log")).unwrap());
     let begin = Instant::now();
-    let program = Program::start(&mut command, port).await;
-    let mut connection = Connection::open(program.address).await;
+    let program = ServerProcess::start(&mut command, port).await;
+    let mut connection = LoadConnection::open(program.address).await;
     let public_key = get("/_matrix/media_proxy/unstable/public_key");
-    connection.ask(&public_key, Expect::Text("public_key")).await;
+    connection.measure(&public_key, ExpectedBody::Text("public_key")).await;
     (program, begin.elapsed())
 }
 
-/// Writes the scan script.
-pub(crate) fn script(place: &Path, content: &str) -> PathBuf {
-    let path = place.join("script.sh");
-    // Renamed into place: nothing that is being written can be run.
-    let fresh = place.join("fresh");
-    fs::write(&fresh, content).unwrap();
-    fs::set_permissions(&fresh, Permissions::from_mode(0o755)).unwrap();
-    fs::rename(&fresh, &path).unwrap();
+/// Writes the scan script and returns its path.
+pub(crate) fn write_script(dir: &Path, content: &str) -> PathBuf {
+    let path = dir.join("script.sh");
+    // Written elsewhere and renamed, so that a partly written file is never executed.
+    let temporary = dir.join("fresh");
+    fs::write(&temporary, content).unwrap();
+    fs::set_permissions(&temporary, Permissions::from_mode(0o755)).unwrap();
+    fs::rename(&temporary, &path).unwrap();
     path
 }
 
-/// A port that was free a moment ago.
+/// Returns a port that was free at the time of the call.
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

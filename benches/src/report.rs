@@ -1,4 +1,4 @@
-//! What was found: figures, each beside its limit of the same run and its goal; as a table and as JSON.
+//! Results: figures with their limits from the same run and their goals, as a table and as JSON.
 
 use std::{
     fmt::{self, Write as _},
@@ -14,28 +14,28 @@ use crate::{
     machine,
 };
 
-/// Median, and the middle half.
+/// Median with lower and upper quartile.
 #[derive(Clone, Copy, Serialize, Deserialize)]
-pub(crate) struct Spread {
+pub(crate) struct Quartiles {
     pub(crate) low: f64,
     pub(crate) median: f64,
     pub(crate) high: f64,
 }
 
-impl Spread {
-    pub(crate) fn of(values: &[f64]) -> Self {
+impl Quartiles {
+    pub(crate) fn from_values(values: &[f64]) -> Self {
         let mut values = values.to_vec();
         values.sort_by(f64::total_cmp);
-        let at = |quarter: usize| values[(values.len() * quarter / 4).min(values.len() - 1)];
-        Self { low: at(1), median: at(2), high: at(3) }
+        let quartile = |n: usize| values[(values.len() * n / 4).min(values.len() - 1)];
+        Self { low: quartile(1), median: quartile(2), high: quartile(3) }
     }
 }
 
-impl fmt::Display for Spread {
+impl fmt::Display for Quartiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { low, median, high } = self;
         let digits = match *median {
-            _ if [low, median, high].iter().all(|it| it.fract() == 0.0) => 0,
+            _ if [low, median, high].iter().all(|value| value.fract() == 0.0) => 0,
             100.0.. => 0,
             10.0.. => 1,
             0.1.. => 2,
@@ -47,7 +47,7 @@ impl fmt::Display for Spread {
     }
 }
 
-/// What a figure is held to.
+/// Required range of a figure or ratio.
 #[derive(Clone, Copy, Serialize)]
 pub(crate) enum Goal {
     AtLeast(f64),
@@ -56,36 +56,36 @@ pub(crate) enum Goal {
 }
 
 #[derive(Serialize)]
-struct Row {
-    what: String,
+struct FigureRow {
+    name: String,
     unit: &'static str,
-    found: Spread,
-    limit: Option<(String, Spread)>,
-    /// Of each round, ours by the limit's.
-    ratio: Option<Spread>,
-    /// For the ratio where there is one, else for the figure.
+    value: Quartiles,
+    limit: Option<(String, Quartiles)>,
+    /// Value divided by limit, for each round.
+    ratio: Option<Quartiles>,
+    /// Goal for the ratio if there is a limit, else for the value.
     goal: Option<Goal>,
     met: Option<bool>,
 }
 
-/// How figures grow with something.
+/// Figures as functions of a parameter.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Panel {
     pub(crate) title: String,
-    /// With what.
+    /// Parameter on the x axis.
     pub(crate) by: Axis,
     pub(crate) unit: String,
-    /// Or in the table alone.
+    /// Whether the panel is plotted as well as printed.
     pub(crate) drawn: bool,
     pub(crate) curves: Vec<Curve>,
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
 pub(crate) enum Axis {
-    /// Bytes of a file.
+    /// File size in bytes.
     Size,
     Connections,
-    Remembered,
+    CachedMedia,
     Workers,
     Seconds,
 }
@@ -93,9 +93,9 @@ pub(crate) enum Axis {
 impl Axis {
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Size => "size of the file",
-            Self::Connections => "connections, each with a request under way",
-            Self::Remembered => "media that are remembered",
+            Self::Size => "file size",
+            Self::Connections => "connections, each with one request in flight",
+            Self::CachedMedia => "cached media",
             Self::Workers => "scan.workers",
             Self::Seconds => "seconds",
         }
@@ -115,9 +115,9 @@ impl Axis {
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Curve {
     pub(crate) name: String,
-    /// What is at best, not ours.
+    /// Whether this is a limit (the best that the machine can do) instead of a figure of the service.
     pub(crate) limit: bool,
-    pub(crate) points: Vec<(f64, Spread)>,
+    pub(crate) points: Vec<(f64, Quartiles)>,
 }
 
 impl Curve {
@@ -125,135 +125,135 @@ impl Curve {
         Self { name: name.to_owned(), limit: false, points: Vec::new() }
     }
 
-    pub(crate) fn limit(name: &str) -> Self {
+    pub(crate) fn new_limit(name: &str) -> Self {
         Self { limit: true, ..Self::new(name) }
     }
 
-    pub(crate) fn add(&mut self, at: f64, found: &[f64]) {
-        self.points.push((at, Spread::of(found)));
+    pub(crate) fn add(&mut self, x: f64, values: &[f64]) {
+        self.points.push((x, Quartiles::from_values(values)));
     }
 }
 
-/// Of a report that was kept.
-pub(crate) fn panels(file: &Path) -> Vec<Panel> {
+/// Reads the panels of a saved report.
+pub(crate) fn load_panels(file: &Path) -> Vec<Panel> {
     let report: serde_json::Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
     serde_json::from_value(report["panels"].clone()).expect("panels")
 }
 
 #[derive(Serialize)]
-pub(crate) struct Report {
+pub(crate) struct BenchReport {
     machine: String,
     command: String,
     /// Seconds since 1970.
     begun: u64,
-    /// Before, and after, as the kernel counts it: this run's own is among it.
+    /// Load average before and after the run, which includes the run itself.
     load: (f64, f64),
-    rows: Vec<Row>,
+    rows: Vec<FigureRow>,
     panels: Vec<Panel>,
 }
 
-impl Report {
+impl BenchReport {
     pub(crate) fn new(parts: &[&str]) -> Self {
         let begun = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         let command = ["benches/run"].iter().chain(parts).copied().collect::<Vec<_>>().join(" ");
-        let load = machine::load();
+        let load = machine::load_average();
         let (rows, panels) = (Vec::new(), Vec::new());
-        Self { machine: machine::name(), command, begun, load: (load, load), rows, panels }
+        Self { machine: machine::description(), command, begun, load: (load, load), rows, panels }
     }
 
-    /// Figures that grow with something.
-    pub(crate) fn table(&mut self, title: &str, unit: &str, by: Axis, curves: Vec<Curve>) {
+    /// Adds a panel that is printed only.
+    pub(crate) fn add_table(&mut self, title: &str, unit: &str, by: Axis, curves: Vec<Curve>) {
         let (title, unit) = (title.to_owned(), unit.to_owned());
         let panel = Panel { title, by, unit, drawn: false, curves };
-        eprintln!("{}\n", table(&panel));
+        eprintln!("{}\n", format_table(&panel));
         self.panels.push(panel);
     }
 
-    /// The same, which is drawn as well.
-    pub(crate) fn panel(&mut self, title: &str, unit: &str, by: Axis, curves: Vec<Curve>) {
-        self.table(title, unit, by, curves);
+    /// Adds a panel that is printed and plotted.
+    pub(crate) fn add_panel(&mut self, title: &str, unit: &str, by: Axis, curves: Vec<Curve>) {
+        self.add_table(title, unit, by, curves);
         self.panels.last_mut().unwrap().drawn = true;
     }
 
-    /// A figure by itself.
-    pub(crate) fn figure(
+    /// Adds a figure without a limit. `values`: one value for each round.
+    pub(crate) fn add_figure(
         &mut self,
-        what: &str,
+        name: &str,
         unit: &'static str,
-        found: &[f64],
+        values: &[f64],
         goal: Option<Goal>,
     ) {
-        self.add(what, unit, found, None, goal);
+        self.add(name, unit, values, None, goal);
     }
 
-    /// A figure beside its limit, round by round.
-    pub(crate) fn beside(
+    /// Adds a figure with its limit. `values` and the limit's values: one value for each round.
+    pub(crate) fn add_comparison(
         &mut self,
-        what: &str,
+        name: &str,
         unit: &'static str,
-        found: &[f64],
+        values: &[f64],
         limit: (&str, &[f64]),
         goal: Option<Goal>,
     ) {
-        self.add(what, unit, found, Some(limit), goal);
+        self.add(name, unit, values, Some(limit), goal);
     }
 
     fn add(
         &mut self,
-        what: &str,
+        name: &str,
         unit: &'static str,
-        found: &[f64],
+        values: &[f64],
         limit: Option<(&str, &[f64])>,
         goal: Option<Goal>,
     ) {
         let ratio = limit.map(|(_, limits)| {
             let ratios: Vec<f64> =
-                found.iter().zip(limits).map(|(ours, limit)| ours / limit).collect();
-            Spread::of(&ratios)
+                values.iter().zip(limits).map(|(value, limit)| value / limit).collect();
+            Quartiles::from_values(&ratios)
         });
-        let found = Spread::of(found);
-        let held = ratio.unwrap_or(found).median;
+        let value = Quartiles::from_values(values);
+        let compared = ratio.unwrap_or(value).median;
         let met = goal.map(|goal| match goal {
-            Goal::AtLeast(least) => held >= least,
-            Goal::AtMost(most) => held <= most,
-            Goal::Within(least, most) => (least..=most).contains(&held),
+            Goal::AtLeast(least) => compared >= least,
+            Goal::AtMost(most) => compared <= most,
+            Goal::Within(least, most) => (least..=most).contains(&compared),
         });
-        let limit = limit.map(|(name, values)| (name.to_owned(), Spread::of(values)));
-        let row = Row { what: what.to_owned(), unit, found, limit, ratio, goal, met };
-        eprintln!("  {}", line(&row));
+        let limit = limit.map(|(name, values)| (name.to_owned(), Quartiles::from_values(values)));
+        let row = FigureRow { name: name.to_owned(), unit, value, limit, ratio, goal, met };
+        eprintln!("  {}", format_row(&row));
         self.rows.push(row);
     }
 
-    /// Whether each goal is met.
+    /// Returns whether all goals are met.
     pub(crate) fn all_met(&self) -> bool {
         self.rows.iter().all(|row| row.met != Some(false))
     }
 
-    /// Prints the table, and keeps the JSON.
+    /// Prints the tables and saves the JSON.
     pub(crate) fn print(&mut self) {
-        self.load.1 = machine::load();
+        self.load.1 = machine::load_average();
         let directory = Path::new("target/benches");
         fs::create_dir_all(directory).unwrap();
         let path = directory.join(format!("{}.json", self.begun));
         fs::write(&path, serde_json::to_string_pretty(self).unwrap()).unwrap();
         println!(
-            "{}; `{}`; load {} before, {} after\n",
+            "{}; `{}`; load average {} before, {} after\n",
             self.machine, self.command, self.load.0, self.load.1
         );
         if !self.rows.is_empty() {
-            println!("| | found | limit | ratio | goal | |\n|---|---|---|---|---|---|");
+            println!("| | value | limit | ratio | goal | |\n|---|---|---|---|---|---|");
         }
         for row in &self.rows {
-            println!("{}", line(row));
+            println!("{}", format_row(row));
         }
         for panel in &self.panels {
-            println!("\n{}", table(panel));
+            println!("\n{}", format_table(panel));
         }
-        println!("\nMedians, with the middle half of the rounds. JSON: {}", path.display());
+        println!("\nMedians (quartiles of the rounds). JSON: {}", path.display());
     }
 }
 
-fn table(panel: &Panel) -> String {
+fn format_table(panel: &Panel) -> String {
     let Panel { title, by, unit, curves, .. } = panel;
     let names: Vec<&str> = curves.iter().map(|curve| &*curve.name).collect();
     let mut text = format!(
@@ -262,14 +262,14 @@ fn table(panel: &Panel) -> String {
         names.join(" | "),
         "---|".repeat(names.len())
     );
-    for (place, (at, _)) in curves[0].points.iter().enumerate() {
-        let found = curves.iter().map(|curve| format!(" {} |", curve.points[place].1));
-        write!(text, "\n| {} |{}", by.value(*at), found.collect::<String>()).unwrap();
+    for (index, (x, _)) in curves[0].points.iter().enumerate() {
+        let cells = curves.iter().map(|curve| format!(" {} |", curve.points[index].1));
+        write!(text, "\n| {} |{}", by.value(*x), cells.collect::<String>()).unwrap();
     }
     text
 }
 
-/// Digits in groups of three.
+/// Formats an integer with digits in groups of three.
 pub(crate) fn thousands(value: f64) -> String {
     let digits = format!("{value:.0}");
     let groups: Vec<&str> =
@@ -277,10 +277,11 @@ pub(crate) fn thousands(value: f64) -> String {
     groups.join(" ")
 }
 
-fn line(row: &Row) -> String {
-    let Row { what, unit, found, limit, ratio, goal, met } = row;
-    let limit = limit.as_ref().map_or(String::new(), |(name, spread)| format!("{name}: {spread}"));
-    let ratio = ratio.map_or(String::new(), |spread| spread.to_string());
+fn format_row(row: &FigureRow) -> String {
+    let FigureRow { name, unit, value, limit, ratio, goal, met } = row;
+    let limit =
+        limit.as_ref().map_or(String::new(), |(name, quartiles)| format!("{name}: {quartiles}"));
+    let ratio = ratio.map_or(String::new(), |quartiles| quartiles.to_string());
     let goal = match goal {
         None => String::new(),
         Some(Goal::AtLeast(least)) => format!("≥ {least}"),
@@ -293,5 +294,5 @@ fn line(row: &Row) -> String {
         Some(false) => "missed",
     };
     let comma = if unit.is_empty() { "" } else { ", " };
-    format!("| {what}{comma}{unit} | {found} | {limit} | {ratio} | {goal} | {met} |")
+    format!("| {name}{comma}{unit} | {value} | {limit} | {ratio} | {goal} | {met} |")
 }

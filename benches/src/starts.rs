@@ -1,29 +1,31 @@
-//! What starting a program costs: bare, under each plan of the sandbox, and under bubblewrap as people use it. Candidates
-//! take turns round by round, so that what else the machine does strikes all of them, and ratios are of the same round.
+//! Cost of starting a program: without a sandbox, under each sandbox configuration, and under bubblewrap.
+//!
+//! The launchers alternate within each round, so that other activity on the machine affects all of them, and ratios are
+//! computed within a round.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use mcs_sandbox::{Candidate, Command, Layer, Outcome, Policy, Sandbox};
+use mcs_sandbox::{Command, Layer, Policy, Sandbox, SandboxBuilder, Termination};
 use tokio::task::JoinSet;
 
+use crate::bench_dir::BenchDir;
 use crate::machine;
-use crate::place::Place;
 use crate::programs::{self, PROGRAMS, USER};
-use crate::report::Spread;
+use crate::report::Quartiles;
 
 const ROUNDS: usize = 40;
 
-/// How many at a time, and starts a round.
+/// Concurrent starts, and starts per round.
 const LOADS: [(usize, u16); 3] = [(1, 8), (4, 16), (16, 32)];
 
-/// What is started, which does nothing.
+/// Program to start; does nothing.
 const PROGRAM: &str = "/bin/true";
 
 const BWRAP: &[&str] =
     &["--unshare-all", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev"];
 
-const PLANS: [(&str, &[Layer]); 5] = [
+const LAYER_SETS: [(&str, &[Layer]); 5] = [
     ("base", &[]),
     ("base, seccomp", &[Layer::Seccomp]),
     ("base, seccomp, Landlock", &[Layer::Seccomp, Layer::Landlock]),
@@ -32,117 +34,118 @@ const PLANS: [(&str, &[Layer]); 5] = [
 ];
 
 #[derive(Clone)]
-pub(crate) enum Way {
+pub(crate) enum Launcher {
     Bare,
     Bwrap,
-    Ours(Sandbox),
+    Sandbox(Sandbox),
 }
 
-impl Way {
+impl Launcher {
     async fn start(&self, program: &Path, jobs: &Path) {
-        let exited = match self {
-            Self::Bare => outside(program, &[]).await,
+        let succeeded = match self {
+            Self::Bare => run_program(program, &[]).await,
             Self::Bwrap => {
                 let program = program.to_str().unwrap();
-                outside(Path::new("bwrap"), &[BWRAP, &[program]].concat()).await
+                run_program(Path::new("bwrap"), &[BWRAP, &[program]].concat()).await
             }
-            Self::Ours(sandbox) => {
+            Self::Sandbox(sandbox) => {
                 let mut job = sandbox.prepare(jobs, "media").await.unwrap();
                 let command = Command { program: program.to_owned(), args: Vec::new() };
                 let exit = job.run(&command, Duration::from_secs(60), 100).await.unwrap();
                 job.close().await.unwrap();
-                exit.outcome == Outcome::Exited(0)
+                exit.termination == Termination::Exited(0)
             }
         };
-        assert!(exited, "it did not run");
+        assert!(succeeded, "program failed");
     }
 
-    /// Seconds for each of so many starts.
+    /// Returns the average seconds per start.
     pub(crate) async fn round(
         &self,
         program: &Path,
         jobs: &Path,
-        at_a_time: usize,
+        concurrency: usize,
         starts: u16,
     ) -> f64 {
         let begin = Instant::now();
         let mut running = JoinSet::new();
         for _ in 0..starts {
-            if running.len() == at_a_time {
+            if running.len() == concurrency {
                 running.join_next().await.unwrap().unwrap();
             }
-            let (way, program, jobs) = (self.clone(), program.to_owned(), jobs.to_owned());
-            running.spawn(async move { way.start(&program, &jobs).await });
+            let (launcher, program, jobs) = (self.clone(), program.to_owned(), jobs.to_owned());
+            running.spawn(async move { launcher.start(&program, &jobs).await });
         }
         running.join_all().await;
         begin.elapsed().as_secs_f64() / f64::from(starts)
     }
 }
 
-/// As a server would start it: with its output read.
-async fn outside(program: &Path, arguments: &[&str]) -> bool {
+/// Runs a program with its output captured, like a server would. Returns whether it succeeded.
+async fn run_program(program: &Path, arguments: &[&str]) -> bool {
     programs::run(program, arguments).await.status.success()
 }
 
-/// Prints the table.
-pub(crate) async fn table() {
-    let place = Place::new();
-    print(place.path()).await;
+/// Measures all launchers and prints the table.
+pub(crate) async fn print_table() {
+    let dir = BenchDir::new();
+    measure(dir.path()).await;
 }
 
-async fn print(jobs: &Path) {
+async fn measure(jobs: &Path) {
     let is_root = nix::unistd::geteuid().is_root();
     let user = is_root.then_some(USER);
-    let candidate = || {
+    let builder = || {
         let helper = Path::new(PROGRAMS).join("mcs-sandbox");
-        Candidate::with_helper(&helper, Policy { user, ..Policy::default() }).unwrap()
+        SandboxBuilder::with_helper(&helper, Policy { user, ..Policy::default() }).unwrap()
     };
-    let settled = candidate().settle(jobs).await.unwrap();
-    println!("{} (server: {})\n", machine::name(), if is_root { "root" } else { "another user" });
-    println!("{}\n", settled.layers());
-    let mut ways = vec![("no sandbox", Way::Bare)];
-    for (name, layers) in PLANS {
-        if layers.iter().all(|layer| settled.layers().holds(*layer)) {
-            ways.push((name, Way::Ours(candidate().untried(layers))));
+    let probed = builder().probe(jobs).await.unwrap();
+    let user_name = if is_root { "root" } else { "unprivileged user" };
+    println!("{} (run as: {user_name})\n", machine::description());
+    println!("{}\n", probed.layers());
+    let mut launchers = vec![("no sandbox", Launcher::Bare)];
+    for (name, layers) in LAYER_SETS {
+        if layers.iter().all(|layer| probed.layers().is_active(*layer)) {
+            launchers.push((name, Launcher::Sandbox(builder().build_unprobed(layers))));
         } else {
-            println!("{name}: not here");
+            println!("{name}: not supported on this machine");
         }
     }
-    // Last, and what the others are compared with.
-    if there_is("bwrap") {
-        ways.push(("bwrap", Way::Bwrap));
+    // Last, because the ratios are relative to the last one.
+    if is_installed("bwrap") {
+        launchers.push(("bwrap", Launcher::Bwrap));
     } else {
-        println!("bwrap is not installed: ratios are to the last plan");
+        println!("bwrap is not installed: ratios are relative to the last row");
     }
     println!(
-        "| | at a time | ms a start (middle half of {ROUNDS} rounds) | of bwrap's time |\n|---|---|---|---|"
+        "| | concurrent | ms per start (quartiles of {ROUNDS} rounds) | ratio to bwrap |\n|---|---|---|---|"
     );
-    for (at_a_time, starts) in LOADS {
-        let mut found: Vec<Vec<f64>> = vec![Vec::new(); ways.len()];
+    for (concurrency, starts) in LOADS {
+        let mut times: Vec<Vec<f64>> = vec![Vec::new(); launchers.len()];
         for round in 0..=ROUNDS {
-            for turn in 0..ways.len() {
-                // Nobody is always the first.
-                let index = (turn + round) % ways.len();
+            for turn in 0..launchers.len() {
+                // Rotates the order, so that no launcher is always first.
+                let index = (turn + round) % launchers.len();
                 let seconds =
-                    ways[index].1.round(Path::new(PROGRAM), jobs, at_a_time, starts).await;
-                // The first warms up.
+                    launchers[index].1.round(Path::new(PROGRAM), jobs, concurrency, starts).await;
+                // The first round is a warm-up.
                 if round > 0 {
-                    found[index].push(seconds);
+                    times[index].push(seconds);
                 }
             }
         }
-        let compared = found.last().unwrap().clone();
-        for ((name, _), seconds) in ways.iter().zip(&found) {
-            let ratios = seconds.iter().zip(&compared).map(|(ours, theirs)| ours / theirs);
-            let [each, ratio] =
-                [seconds.iter().map(|it| it * 1000.0).collect(), ratios.collect::<Vec<_>>()]
-                    .map(|it| Spread::of(&it));
-            println!("| {name} | {at_a_time} | {each} | {:.2} |", ratio.median);
+        let reference = times.last().unwrap().clone();
+        for ((name, _), seconds) in launchers.iter().zip(&times) {
+            let ratios = seconds.iter().zip(&reference).map(|(time, reference)| time / reference);
+            let milliseconds = seconds.iter().map(|seconds| seconds * 1000.0).collect();
+            let [time, ratio] = [milliseconds, ratios.collect::<Vec<_>>()]
+                .map(|values| Quartiles::from_values(&values));
+            println!("| {name} | {concurrency} | {time} | {:.2} |", ratio.median);
         }
     }
 }
 
-fn there_is(program: &str) -> bool {
+fn is_installed(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|directory: PathBuf| directory.join(program).exists())
 }

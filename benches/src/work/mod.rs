@@ -1,11 +1,11 @@
-//! The work that is measured, part by part: each kind beside its limit, round by round and in turn, so that what else the
-//! machine does strikes both.
+//! Benchmark parts. Each workload and its limit alternate within a round, so that other activity on the machine affects
+//! both.
 
 mod cold;
 mod growth;
+mod idle;
 mod large;
 mod soak;
-mod still;
 mod warm;
 
 use std::{
@@ -15,52 +15,52 @@ use std::{
 };
 
 use crate::{
-    files::{self, KIB, Media},
-    load::Expect,
-    place::Place,
+    bench_dir::BenchDir,
+    files::{self, KIB, MediaFile},
+    load::ExpectedBody,
     programs,
-    report::Report,
+    report::BenchReport,
 };
 
-/// In the order in which they are measured.
-pub(crate) const PARTS: [&str; 6] = ["start", "memory", "warm", "cold", "large", "many"];
-/// Measured on their own only.
-pub(crate) const OTHERS: [&str; 1] = ["growth"];
+/// Parts of the default run, in order.
+pub(crate) const DEFAULT_PARTS: [&str; 6] = ["start", "memory", "warm", "cold", "large", "many"];
+/// Parts that run only if requested.
+pub(crate) const EXTRA_PARTS: [&str; 1] = ["growth"];
 
-/// What most media are like.
+/// Typical file size, bytes.
 const SMALL: u64 = 100 * KIB;
 
 const EMPTY_SCRIPT: &str = "#!/bin/sh\nexit 0\n";
-const CLEAN: Expect = Expect::Text("\"clean\":true");
+const CLEAN_VERDICT: ExpectedBody = ExpectedBody::Text("\"clean\":true");
 const API: &str = "/_matrix/media_proxy/unstable";
 
-pub(crate) struct Bench {
-    place: Place,
+pub(crate) struct BenchSuite {
+    dir: BenchDir,
 }
 
-impl Bench {
+impl BenchSuite {
     pub(crate) fn new() -> Self {
-        let place = Place::new();
-        for part in ["temp", "files", "jobs"] {
-            let path = place.path().join(part);
+        let dir = BenchDir::new();
+        for name in ["temp", "files", "jobs"] {
+            let path = dir.path().join(name);
             fs::create_dir(&path).unwrap();
-            // Scripts run as another user where this is root.
+            // Scripts run as another user if this process is root.
             fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
         }
-        Self { place }
+        Self { dir }
     }
 
-    fn place(&self) -> &Path {
-        self.place.path()
+    fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
-    async fn files(&self, prefix: &str, count: u64, size: u64) -> Vec<Media> {
-        files::write(&self.place().join("files"), prefix, count, size).await
+    async fn write_files(&self, prefix: &str, count: u64, size: u64) -> Vec<MediaFile> {
+        files::write(&self.dir().join("files"), prefix, count, size).await
     }
 
-    pub(crate) async fn measure(&self, part: &str, report: &mut Report) {
-        programs::script(self.place(), EMPTY_SCRIPT);
-        let nginx = programs::nginx(self.place()).await;
+    pub(crate) async fn measure(&self, part: &str, report: &mut BenchReport) {
+        programs::write_script(self.dir(), EMPTY_SCRIPT);
+        let nginx = programs::nginx(self.dir()).await;
         match part {
             "start" => self.start(&nginx, report).await,
             "memory" => self.memory(&nginx, report).await,

@@ -1,5 +1,5 @@
-//! Who asks: for what nobody has seen, plain, encrypted and large; for what is known; and who hangs up. Each looks at what it
-//! gets: the right bytes, the right verdict, or a 503 that says when to come back.
+//! Clients of the soak test: they request new media (plain, encrypted and large) and cached media, or disconnect early.
+//! Each checks its responses: the expected bytes, the expected verdict, or a 503 with `Retry-After`.
 
 use std::{
     fs,
@@ -17,237 +17,278 @@ use tokio::time::{sleep, timeout};
 
 use super::super::API;
 use crate::{
-    files::Media,
-    load::{Answer, Connection, get, post},
+    files::MediaFile,
+    load::{FullResponse, LoadConnection, get, post},
 };
 
 const PLAIN: usize = 288;
 const ENCRYPTED: usize = 64;
 const LARGE: usize = 8;
-/// Who want what nobody has seen, each one thing at a time.
+/// Number of clients that request new media, each with one request at a time.
 pub(super) const ASKING: usize = PLAIN + ENCRYPTED + LARGE;
-/// While they wait, or while a large media is being sent to them.
-const HANGING_UP: usize = 8;
-const PATIENCE: Duration = Duration::from_millis(100);
-const KNOWN: usize = 16;
-const KNOWN_PAUSE: Duration = Duration::from_millis(20);
-/// Until who was refused comes back: far sooner than told.
+/// Number of clients that disconnect while they wait or during a large download.
+const DISCONNECTING: usize = 8;
+const DISCONNECT_AFTER: Duration = Duration::from_millis(100);
+/// Number of clients that request cached media.
+const CACHED: usize = 16;
+const CACHED_PAUSE: Duration = Duration::from_millis(20);
+/// Pause before a rejected request is retried. Much shorter than `Retry-After`.
 pub(super) const PAUSE: Duration = Duration::from_millis(250);
 
-/// What they ask for.
+/// Media that the clients request.
 pub(super) struct SoakMedia {
-    /// Where the files lie.
-    pub(super) place: PathBuf,
-    pub(super) plain: Vec<Media>,
-    pub(super) encrypted: Vec<Media>,
-    pub(super) large: Vec<Media>,
-    pub(super) known: Vec<Media>,
+    /// Directory of the files.
+    pub(super) directory: PathBuf,
+    pub(super) plain: Vec<MediaFile>,
+    pub(super) encrypted: Vec<MediaFile>,
+    pub(super) large: Vec<MediaFile>,
+    pub(super) cached: Vec<MediaFile>,
 }
 
-/// Whether the one at this place is: one in ten.
-pub(super) fn infected(index: usize) -> bool {
+/// Returns whether the file with this index is infected. One in ten is.
+pub(super) fn is_infected(index: usize) -> bool {
     index % 20 < 2
 }
 
-/// Of the key that the one at this place is encrypted with.
+/// Returns the seed of the encryption key for the file with this index.
 pub(super) fn seed(index: usize) -> u8 {
     u8::try_from(index % 251).unwrap()
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Kind {
+pub(super) enum RequestKind {
     Plain,
     Encrypted,
     Large,
-    Known,
+    Cached,
 }
 
-/// An answer, right as such.
+/// A correct response.
 #[derive(Clone, Copy)]
-pub(super) struct Seen {
-    /// Seconds since it began.
+pub(super) struct ObservedResponse {
+    /// Time of the response in seconds since the start.
     pub(super) at: f64,
-    pub(super) kind: Kind,
-    pub(super) refused: bool,
-    pub(super) seconds: f64,
+    pub(super) kind: RequestKind,
+    /// Whether the response is a 503.
+    pub(super) rejected: bool,
+    /// Seconds.
+    pub(super) latency: f64,
 }
 
-impl Seen {
-    pub(super) fn is_within(&self, begin: f64, seconds: f64) -> bool {
-        (begin..begin + seconds).contains(&self.at)
+impl ObservedResponse {
+    pub(super) fn is_within(&self, begin: f64, duration: f64) -> bool {
+        (begin..begin + duration).contains(&self.at)
     }
 }
 
 #[derive(Clone, Default)]
-pub(super) struct Wrong {
+pub(super) struct FailureLog {
     pub(super) count: usize,
     pub(super) examples: Vec<String>,
 }
 
-/// What has come.
-pub(super) struct Log {
+/// Responses that all clients have received.
+pub(super) struct ResponseLog {
     begin: Instant,
-    time: Duration,
-    seen: Mutex<Vec<Seen>>,
-    wrong: Mutex<Wrong>,
-    hung_up: AtomicUsize,
-    turns: [AtomicUsize; 4],
+    duration: Duration,
+    responses: Mutex<Vec<ObservedResponse>>,
+    failures: Mutex<FailureLog>,
+    disconnects: AtomicUsize,
+    /// Number of requests of each [`RequestKind`].
+    requests: [AtomicUsize; 4],
 }
 
-impl Log {
-    /// Of a load for so long, from now on.
-    pub(super) fn new(time: Duration) -> Self {
-        let begin = Instant::now();
-        let (seen, wrong) = (Mutex::default(), Mutex::default());
-        Self { begin, time, seen, wrong, hung_up: AtomicUsize::new(0), turns: Default::default() }
+impl ResponseLog {
+    /// Creates the log of a load that runs for `duration` from now on.
+    pub(super) fn new(duration: Duration) -> Self {
+        Self {
+            begin: Instant::now(),
+            duration,
+            responses: Mutex::default(),
+            failures: Mutex::default(),
+            disconnects: AtomicUsize::new(0),
+            requests: Default::default(),
+        }
     }
 
-    pub(super) fn seen(&self) -> Vec<Seen> {
-        self.seen.lock().unwrap().clone()
+    pub(super) fn responses(&self) -> Vec<ObservedResponse> {
+        self.responses.lock().unwrap().clone()
     }
 
-    pub(super) fn wrong(&self) -> Wrong {
-        self.wrong.lock().unwrap().clone()
+    pub(super) fn failures(&self) -> FailureLog {
+        self.failures.lock().unwrap().clone()
     }
 
-    pub(super) fn hung_up(&self) -> usize {
-        self.hung_up.load(Ordering::Relaxed)
+    pub(super) fn disconnects(&self) -> usize {
+        self.disconnects.load(Ordering::Relaxed)
     }
 
-    /// Seconds of those that had a place, within this time.
-    pub(super) fn accepted(&self, begin: f64, seconds: f64) -> Vec<f64> {
-        let seen = self.seen.lock().unwrap();
-        let within = seen
-            .iter()
-            .filter(|it| !it.refused && it.kind != Kind::Known && it.is_within(begin, seconds));
-        within.map(|it| it.seconds).collect()
+    /// Returns the latencies of accepted requests for new media within a time span, in seconds.
+    pub(super) fn accepted(&self, begin: f64, duration: f64) -> Vec<f64> {
+        let responses = self.responses.lock().unwrap();
+        let matching = responses.iter().filter(|response| {
+            !response.rejected
+                && response.kind != RequestKind::Cached
+                && response.is_within(begin, duration)
+        });
+        matching.map(|response| response.latency).collect()
     }
 
-    fn over(&self) -> bool {
-        self.begin.elapsed() >= self.time
+    fn is_over(&self) -> bool {
+        self.begin.elapsed() >= self.duration
     }
 
-    /// The next of this kind; round and round.
-    fn turn<'media>(&self, kind: Kind, media: &'media [Media]) -> (usize, &'media Media) {
-        let index = self.turns[kind as usize].fetch_add(1, Ordering::Relaxed) % media.len();
+    /// Returns the next file of this kind, cyclically, and its index.
+    fn next_file<'media>(
+        &self,
+        kind: RequestKind,
+        media: &'media [MediaFile],
+    ) -> (usize, &'media MediaFile) {
+        let index = self.requests[kind as usize].fetch_add(1, Ordering::Relaxed) % media.len();
         (index, &media[index])
     }
 
-    /// Whether it is a refusal.
-    fn take(&self, kind: Kind, begun: Instant, answer: &Answer, right: bool) -> bool {
-        let refused = answer.status == 503
-            && answer.header("retry-after").is_some_and(|it| it.parse::<u32>().is_ok())
-            && answer.says("\"reason\":\"M_UNKNOWN\"");
-        if right || refused {
+    /// Records a response. Returns whether it is a rejection.
+    fn record(
+        &self,
+        kind: RequestKind,
+        begin: Instant,
+        response: &FullResponse,
+        is_correct: bool,
+    ) -> bool {
+        let retry_after = response.header("retry-after");
+        let rejected = response.status == 503
+            && retry_after.is_some_and(|value| value.parse::<u32>().is_ok())
+            && response.body_contains("\"reason\":\"M_UNKNOWN\"");
+        if is_correct || rejected {
             let at = self.begin.elapsed().as_secs_f64();
-            let seconds = begun.elapsed().as_secs_f64();
-            self.seen.lock().unwrap().push(Seen { at, kind, refused, seconds });
+            let latency = begin.elapsed().as_secs_f64();
+            let observed = ObservedResponse { at, kind, rejected, latency };
+            self.responses.lock().unwrap().push(observed);
         } else {
-            let mut wrong = self.wrong.lock().unwrap();
-            wrong.count += 1;
-            if wrong.examples.len() < 10 {
-                let body = String::from_utf8_lossy(&answer.body[..answer.body.len().min(200)]);
-                wrong.examples.push(format!("{kind:?}: {}{body}", answer.head));
+            let mut failures = self.failures.lock().unwrap();
+            failures.count += 1;
+            if failures.examples.len() < 10 {
+                let body = &response.body[..response.body.len().min(200)];
+                let body = String::from_utf8_lossy(body);
+                failures.examples.push(format!("{kind:?}: {}{body}", response.head));
             }
         }
-        refused
+        rejected
     }
 }
 
-/// All of them, until the time is over and each has its answer.
-pub(super) async fn run(to: SocketAddr, media: &SoakMedia, log: &Log) {
+/// Runs all clients until the time is over and each has its response.
+pub(super) async fn run(to: SocketAddr, media: &SoakMedia, log: &ResponseLog) {
     let all = (0..ASKING).map(|number| match number {
-        0..PLAIN => Kind::Plain,
-        number if number < PLAIN + ENCRYPTED => Kind::Encrypted,
-        _ => Kind::Large,
+        0..PLAIN => RequestKind::Plain,
+        number if number < PLAIN + ENCRYPTED => RequestKind::Encrypted,
+        _ => RequestKind::Large,
     });
-    let asking = join_all(all.map(|kind| ask(to, media, log, kind)));
-    let knowing = join_all((0..KNOWN).map(|_| ask(to, media, log, Kind::Known)));
-    let hanging_up = join_all((0..HANGING_UP).map(|number| hang_up(to, media, log, number)));
-    tokio::join!(asking, knowing, hanging_up);
+    let new = join_all(all.map(|kind| request_repeatedly(to, media, log, kind)));
+    let cached = (0..CACHED).map(|_| request_repeatedly(to, media, log, RequestKind::Cached));
+    let cached = join_all(cached);
+    let disconnecting = (0..DISCONNECTING).map(|number| disconnect(to, media, log, number));
+    let disconnecting = join_all(disconnecting);
+    tokio::join!(new, cached, disconnecting);
 }
 
-async fn ask(to: SocketAddr, media: &SoakMedia, log: &Log, kind: Kind) {
-    let mut connection = Connection::open(to).await;
+async fn request_repeatedly(
+    to: SocketAddr,
+    media: &SoakMedia,
+    log: &ResponseLog,
+    kind: RequestKind,
+) {
+    let mut connection = LoadConnection::open(to).await;
     let (mut request, mut index, mut file) = next(media, log, kind);
-    while !log.over() {
-        let begun = Instant::now();
-        let answer = connection.answer(&request.text).await;
-        let right = match request.wants {
-            Wants::Verdict => {
-                let verdict = if infected(index) { "\"clean\":false" } else { "\"clean\":true" };
-                answer.status == 200 && answer.says(verdict)
+    while !log.is_over() {
+        let begin = Instant::now();
+        let response = connection.fetch(&request.text).await;
+        let is_correct = match request.expected {
+            ExpectedResponse::Verdict => {
+                let verdict = if is_infected(index) { "\"clean\":false" } else { "\"clean\":true" };
+                response.status == 200 && response.body_contains(verdict)
             }
-            Wants::Refusal => answer.status == 403 && answer.says("MCS_MEDIA_NOT_CLEAN"),
-            Wants::Bytes => {
-                answer.status == 200
-                    && answer.body == fs::read(media.place.join(&file.name)).unwrap()
+            ExpectedResponse::NotClean => {
+                response.status == 403 && response.body_contains("MCS_MEDIA_NOT_CLEAN")
+            }
+            ExpectedResponse::Bytes => {
+                response.status == 200
+                    && response.body == fs::read(media.directory.join(&file.name)).unwrap()
             }
         };
-        if log.take(kind, begun, &answer, right) {
-            // For the same again.
+        if log.record(kind, begin, &response, is_correct) {
+            // Retries the same request.
             sleep(PAUSE).await;
             continue;
         }
-        if kind == Kind::Known {
-            sleep(KNOWN_PAUSE).await;
+        if kind == RequestKind::Cached {
+            sleep(CACHED_PAUSE).await;
         }
         (request, index, file) = next(media, log, kind);
     }
 }
 
-enum Wants {
+enum ExpectedResponse {
     Verdict,
     Bytes,
-    /// In place of the bytes.
-    Refusal,
+    /// An error instead of the bytes.
+    NotClean,
 }
 
-struct Request {
+struct SoakRequest {
     text: Vec<u8>,
-    wants: Wants,
+    expected: ExpectedResponse,
 }
 
 fn next<'media>(
     media: &'media SoakMedia,
-    log: &Log,
-    kind: Kind,
-) -> (Request, usize, &'media Media) {
+    log: &ResponseLog,
+    kind: RequestKind,
+) -> (SoakRequest, usize, &'media MediaFile) {
     let files = match kind {
-        Kind::Plain => &media.plain,
-        Kind::Encrypted => &media.encrypted,
-        Kind::Large => &media.large,
-        Kind::Known => &media.known,
+        RequestKind::Plain => &media.plain,
+        RequestKind::Encrypted => &media.encrypted,
+        RequestKind::Large => &media.large,
+        RequestKind::Cached => &media.cached,
     };
-    let (index, file) = log.turn(kind, files);
-    let place = file.place();
-    let (text, wants) = match kind {
-        Kind::Plain => (get(&format!("{API}/scan/{place}")), Wants::Verdict),
-        Kind::Encrypted if index.is_multiple_of(2) => {
-            (post(&format!("{API}/scan_encrypted"), &file.body(seed(index))), Wants::Verdict)
+    let (index, file) = log.next_file(kind, files);
+    let path = file.mxc_path();
+    let (text, expected) = match kind {
+        RequestKind::Plain => (get(&format!("{API}/scan/{path}")), ExpectedResponse::Verdict),
+        RequestKind::Encrypted if index.is_multiple_of(2) => {
+            let body = file.encrypted_body(seed(index));
+            (post(&format!("{API}/scan_encrypted"), &body), ExpectedResponse::Verdict)
         }
-        Kind::Encrypted => {
-            let wants = if infected(index) { Wants::Refusal } else { Wants::Bytes };
-            (post(&format!("{API}/download_encrypted"), &file.body(seed(index))), wants)
+        RequestKind::Encrypted => {
+            let expected = if is_infected(index) {
+                ExpectedResponse::NotClean
+            } else {
+                ExpectedResponse::Bytes
+            };
+            let body = file.encrypted_body(seed(index));
+            (post(&format!("{API}/download_encrypted"), &body), expected)
         }
-        Kind::Large | Kind::Known => (get(&format!("{API}/download/{place}")), Wants::Bytes),
+        RequestKind::Large | RequestKind::Cached => {
+            (get(&format!("{API}/download/{path}")), ExpectedResponse::Bytes)
+        }
     };
-    (Request { text, wants }, index, file)
+    (SoakRequest { text, expected }, index, file)
 }
 
-/// Some while they wait, some at the first bytes of a large media.
-async fn hang_up(to: SocketAddr, media: &SoakMedia, log: &Log, number: usize) {
-    while !log.over() {
-        let mut connection = Connection::open(to).await;
+/// Disconnects while waiting (even numbers) or at the first bytes of a large file (odd numbers).
+async fn disconnect(to: SocketAddr, media: &SoakMedia, log: &ResponseLog, number: usize) {
+    while !log.is_over() {
+        let mut connection = LoadConnection::open(to).await;
         if number.is_multiple_of(2) {
-            let (request, ..) = next(media, log, Kind::Plain);
-            let _answered = timeout(PATIENCE, connection.begin(&request.text)).await;
+            let (request, ..) = next(media, log, RequestKind::Plain);
+            let _timed_out = timeout(DISCONNECT_AFTER, connection.begin(&request.text)).await;
         } else {
-            let (request, ..) = next(media, log, Kind::Large);
+            let (request, ..) = next(media, log, RequestKind::Large);
             connection.begin(&request.text).await;
         }
         drop(connection);
-        log.hung_up.fetch_add(1, Ordering::Relaxed);
+        log.disconnects.fetch_add(1, Ordering::Relaxed);
         sleep(PAUSE).await;
     }
 }
