@@ -1,5 +1,6 @@
-//! Writes the man pages and shell completions into a directory, from the command line's own definition.
-//! An example of the package and not a part of the program: what it needs is linked to nothing else.
+//! Generates man pages and shell completions from the definition of the command line.
+//!
+//! This is a Cargo example, so that its dependencies are not linked into the program.
 //!
 //! `cargo run --example manual -- DIRECTORY`
 
@@ -8,7 +9,7 @@ use std::{env, fs, io, path::PathBuf};
 use clap::CommandFactory;
 use clap_complete::{Shell, generate_to};
 
-#[expect(dead_code, reason = "the definition alone is used here")]
+#[expect(dead_code, reason = "only the definition is used here")]
 #[path = "../src/cli.rs"]
 mod cli;
 
@@ -18,7 +19,7 @@ fn main() -> io::Result<()> {
     let directory = PathBuf::from(env::args_os().nth(1).unwrap_or_else(|| "target/manual".into()));
     fs::create_dir_all(&directory)?;
     let command = <cli::Cli as CommandFactory>::command().name(NAME);
-    // Its pages would repeat the others.
+    // The pages of `help` would repeat the others.
     let mut command = command.disable_help_subcommand(true);
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
         generate_to(shell, &mut command, NAME, &directory)?;
