@@ -369,3 +369,4 @@ proptest! {
 }
 
 mod binary_office;
+mod zip_disguise;

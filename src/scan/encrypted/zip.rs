@@ -1,13 +1,22 @@
 //! zip, PKWARE's APPNOTE.TXT 6.3.10.
 //!
 //! Extractors disagree about which of several directories is valid, whether offsets count from the start of the
-//! file or of the archive in it, and whether the directory or the local header of an entry is right. Therefore all
-//! of them are examined: every end record that an extractor may find, the directory at both positions, and both
-//! headers of each entry. In addition, local headers are followed from the start of the file, as streaming
-//! extractors do. After an entry whose size is only in a data descriptor, the next header is searched for, within 1
-//! MiB per file. Later entries are found through the directory only.
+//! file or of the archive in it, and whether the directory or the local header of an entry is right. Some search for
+//! local headers when they find no directory. Therefore the examination does not rely on one chain of headers:
+//!
+//! - It examines the directories of all end records in the last 128 KiB, at both positions, and both headers of each
+//!   entry. `unzip` and 7-Zip accept 64 to 80 KiB after an end record.
+//! - It examines every signature of a local header or a directory entry in the file, if the file is a candidate: it
+//!   starts like a zip archive, has an end record in the last 128 KiB, or has a local header's signature in the first
+//!   8 MiB.
+//!
+//! The second step also finds entries of archives that are stored without compression in other files. An archive
+//! counts as encrypted if such an inner archive is. Entries of compressed inner archives are not found.
+//!
+//! Signatures also occur by chance, and in programs that compare data with them. [`Header::is_plausible`] excludes
+//! these. In 4 GiB of random bytes, 2 signatures are expected, of which about 1 in 10 000 counts as encrypted.
 
-use super::reader::{BoundedReader, ReadAt, Stop, WINDOW, u16_at, u32_at, u64_at};
+use super::reader::{BoundedReader, ReadAt, Stop, u16_at, u32_at, u64_at};
 
 const LOCAL: [u8; 4] = *b"PK\x03\x04";
 const ENTRY: [u8; 4] = *b"PK\x01\x02";
@@ -20,22 +29,33 @@ const ENTRY_LENGTH: usize = 46;
 const END_LENGTH: usize = 22;
 const LOCATOR_LENGTH: usize = 20;
 
-/// Flags for encryption, strong encryption and masked headers. APPNOTE, section 4.4.4.
-const ENCRYPTED: u16 = 1 | 1 << 6 | 1 << 13;
+/// Flag of an encrypted entry. APPNOTE, section 4.4.4. Extractors decrypt entries only if this flag is set.
+const ENCRYPTED: u16 = 1;
+
+/// Flags for strong encryption and masked headers. They have no effect without [`ENCRYPTED`].
+const STRONG_OR_MASKED: u16 = 1 << 6 | 1 << 13;
+
+/// Flags without a meaning. Extractors ignore them.
+const RESERVED: u16 = 0xf << 7 | 1 << 12 | 1 << 14 | 1 << 15;
 
 /// Compression method of AES encryption by `WinZip`.
 const AES: u16 = 99;
 
-/// Flag for sizes in a data descriptor after the data.
-const DESCRIPTOR: u16 = 1 << 3;
+/// Range at the end of the file in which end records are searched for, bytes.
+const MAX_TAIL: u64 = 128 << 10;
 
-/// Maximum number of bytes searched for local headers after data descriptors.
-const MAX_SEARCH: u64 = 1 << 20;
+/// Range at the start of a file in which a local header makes it a candidate, bytes. 7-Zip searches 4 MiB.
+const MAX_PREFIX: u64 = 8 << 20;
+
+/// Number of bytes of a name that are examined.
+const NAME_LENGTH: usize = 256;
 
 /// Returns whether any entry is encrypted. Returns false for files in other formats.
 pub(super) fn examine<S: ReadAt + ?Sized>(reader: &mut BoundedReader<'_, S>) -> Result<bool, Stop> {
+    let ends = end_records(reader)?;
+    let mut is_candidate = !ends.is_empty();
     let mut directories = Vec::new();
-    for end in end_records(reader)? {
+    for end in ends {
         directories.extend(directories_for(reader, end)?);
     }
     directories.sort_unstable();
@@ -45,7 +65,11 @@ pub(super) fn examine<S: ReadAt + ?Sized>(reader: &mut BoundedReader<'_, S>) -> 
             return Ok(true);
         }
     }
-    examine_local_headers(reader)
+    // The last two mark archives that were created for several volumes.
+    for signature in [LOCAL, END, *b"PK\x07\x08", *b"PK00"] {
+        is_candidate |= reader.starts_with(&signature)?;
+    }
+    examine_signatures(reader, is_candidate)
 }
 
 /// Position of a central directory.
@@ -56,10 +80,10 @@ struct CentralDirectory {
     prefix: u64,
 }
 
-/// Returns the offsets of end records in the last 64 KiB. A comment, and with some programs other data, may follow
-/// each.
+/// Returns the offsets of end records in the last [`MAX_TAIL`] bytes. A comment, and with some programs other data,
+/// may follow each.
 fn end_records<S: ReadAt + ?Sized>(reader: &mut BoundedReader<'_, S>) -> Result<Vec<u64>, Stop> {
-    let length = reader.length.min(END_LENGTH as u64 + u64::from(u16::MAX));
+    let length = reader.length.min(MAX_TAIL);
     let mut tail = vec![0; usize::try_from(length).unwrap_or(0)];
     let start = reader.length - length;
     let filled = reader.fill(&mut tail, start)?;
@@ -151,107 +175,115 @@ fn examine_directory<S: ReadAt + ?Sized>(
     }
 }
 
-/// Returns the local header's offset in an entry's zip64 extra field.
+/// Returns the local header's offset in the zip64 field of an entry's extra area.
 fn zip64_offset<S: ReadAt + ?Sized>(
-    reader: &mut BoundedReader<'_, S>,
-    start: u64,
-    length: u64,
-) -> Result<Option<u64>, Stop> {
-    let Some((field, size)) = zip64_field(reader, start, length)? else { return Ok(None) };
-    // The offset follows up to two sizes and precedes the disk number.
-    let offset = field + size.saturating_sub(8).min(16) / 8 * 8;
-    Ok(reader.exact::<8>(offset)?.map(u64::from_le_bytes))
-}
-
-/// Returns offset and size of the zip64 field in an extra area.
-fn zip64_field<S: ReadAt + ?Sized>(
     reader: &mut BoundedReader<'_, S>,
     mut offset: u64,
     length: u64,
-) -> Result<Option<(u64, u64)>, Stop> {
+) -> Result<Option<u64>, Stop> {
     let end = offset.saturating_add(length);
     while offset + 4 <= end {
         let Some(field) = reader.exact::<4>(offset)? else { break };
         let size = u64::from(u16_at(&field, 2));
         if u16_at(&field, 0) == 1 {
-            return Ok(Some((offset + 4, size)));
+            // The local header's offset follows up to two sizes and precedes the disk number.
+            let value = offset + 4 + size.saturating_sub(8).min(16) / 8 * 8;
+            return Ok(reader.exact::<8>(value)?.map(u64::from_le_bytes));
         }
         offset += 4 + size;
     }
     Ok(None)
 }
 
-/// Follows local headers from the start of the file.
-fn examine_local_headers<S: ReadAt + ?Sized>(
+/// Examines every signature in one sequential pass. Unless `is_candidate` is set, entries count from the first local
+/// header's signature on, and the pass ends after [`MAX_PREFIX`] bytes without one.
+fn examine_signatures<S: ReadAt + ?Sized>(
     reader: &mut BoundedReader<'_, S>,
+    mut is_candidate: bool,
 ) -> Result<bool, Stop> {
-    let mut search = MAX_SEARCH;
-    let Some(first) = reader.exact::<8>(0)? else { return Ok(false) };
-    // Markers of archives that were created for several volumes.
-    let has_marker = first.starts_with(b"PK00") || first.starts_with(b"PK\x07\x08");
-    let mut offset = if has_marker { 4 } else { 0 };
-    loop {
-        let header = reader.ahead(offset, LOCAL_LENGTH)?;
-        let Some(header) = header.filter(|bytes| bytes.starts_with(&LOCAL)) else {
-            return Ok(false);
-        };
-        let (flags, method) = (u16_at(header, 6), u16_at(header, 8));
-        if is_encrypted(flags, method) {
-            return Ok(true);
-        }
-        let packed = u32_at(header, 18);
-        let (name, extra) = (u64::from(u16_at(header, 26)), u64::from(u16_at(header, 28)));
-        let data = offset + LOCAL_LENGTH as u64 + name + extra;
-        offset = if packed == u32::MAX {
-            let field = zip64_field(reader, data - extra, extra)?;
-            let size = match field {
-                Some((field, size)) if size >= 16 => reader.exact::<8>(field + 8)?,
-                _ => None,
-            };
-            match size.map(u64::from_le_bytes).and_then(|size| data.checked_add(size)) {
-                Some(next) => next,
-                None => return Ok(false),
-            }
-        } else {
-            data + u64::from(packed)
-        };
-        if flags & DESCRIPTOR != 0 {
-            match next_local_header(reader, offset, &mut search)? {
-                Some(next) => offset = next,
-                None => return Ok(false),
+    const CHUNK_SIZE: usize = 256 * 1024;
+    const OVERLAP: usize = ENTRY_LENGTH + NAME_LENGTH;
+    let length = reader.length;
+    let mut buffer = vec![0; usize::try_from(length).unwrap_or(CHUNK_SIZE).min(CHUNK_SIZE)];
+    let mut offset = 0;
+    while offset < length && (is_candidate || offset < MAX_PREFIX) {
+        let filled = reader.fill(&mut buffer, offset)?;
+        let chunk = buffer.get(..filled).unwrap_or_default();
+        // Headers that may extend beyond the chunk are examined in the next one.
+        let is_last = offset + filled as u64 >= length || filled <= OVERLAP;
+        let searched = if is_last { filled } else { filled - OVERLAP };
+        for (start, _) in chunk.windows(2).take(searched).enumerate().filter(|(_, b)| b == b"PK") {
+            let bytes = chunk.get(start..).unwrap_or_default();
+            is_candidate |= bytes.starts_with(&LOCAL);
+            let left = length - offset - start as u64;
+            if is_candidate && Header::parse(bytes).is_some_and(|header| header.is_encrypted(left))
+            {
+                return Ok(true);
             }
         }
-    }
-}
-
-/// Returns the offset of the next plausible local header. Compressed data may contain its signature by chance.
-fn next_local_header<S: ReadAt + ?Sized>(
-    reader: &mut BoundedReader<'_, S>,
-    mut offset: u64,
-    search: &mut u64,
-) -> Result<Option<u64>, Stop> {
-    let is_plausible = |header: &[u8]| {
-        header.starts_with(&LOCAL)
-            && u16_at(header, 4) < 256
-            && matches!(u16_at(header, 8), 0..=20 | 93..=99)
-            && u16_at(header, 26) > 0
-    };
-    while *search > 0 && offset < reader.length {
-        let length = usize::try_from(reader.length - offset).unwrap_or(WINDOW).min(WINDOW);
-        let Some(bytes) = reader.ahead(offset, length)? else { break };
-        if let Some(index) = bytes.windows(LOCAL_LENGTH).position(is_plausible) {
-            return Ok(Some(offset + index as u64));
-        }
-        if length < WINDOW {
+        if is_last {
             break;
         }
-        let searched = (length - LOCAL_LENGTH) as u64;
-        offset += searched;
-        *search = search.saturating_sub(searched);
+        offset += searched as u64;
     }
-    Ok(None)
+    Ok(false)
+}
+
+/// A local header or directory entry, found by its signature.
+struct Header<'a> {
+    flags: u16,
+    method: u16,
+    /// Total length of the header with its variable fields, bytes.
+    length: u64,
+    name_length: usize,
+    /// The first [`NAME_LENGTH`] bytes of the name.
+    name: &'a [u8],
+}
+
+impl<'a> Header<'a> {
+    fn parse(bytes: &'a [u8]) -> Option<Self> {
+        let (flags, lengths, fixed) = match bytes.first_chunk() {
+            Some(&LOCAL) => (6, [26, 28].as_slice(), LOCAL_LENGTH),
+            Some(&ENTRY) => (8, [28, 30, 32].as_slice(), ENTRY_LENGTH),
+            _ => return None,
+        };
+        let rest = bytes.get(fixed..)?;
+        let name_length = usize::from(u16_at(bytes, *lengths.first()?));
+        let variable: u64 = lengths.iter().map(|field| u64::from(u16_at(bytes, *field))).sum();
+        Some(Self {
+            flags: u16_at(bytes, flags),
+            method: u16_at(bytes, flags + 2),
+            length: fixed as u64 + variable,
+            name_length,
+            name: rest.get(..name_length.min(NAME_LENGTH)).unwrap_or(rest),
+        })
+    }
+
+    fn is_encrypted(&self, left: u64) -> bool {
+        is_encrypted(self.flags, self.method) && self.is_plausible(left)
+    }
+
+    /// Returns whether this is the header of an entry that an extractor may decrypt, rather than other data. `left`
+    /// is the number of bytes to the end of the file.
+    ///
+    /// Extractors accept any version, reserved flags (7-Zip, unzip), empty names (7-Zip) and names with NUL (7-Zip:
+    /// at the end; unzip). In programs, the signature is the operand of a comparison: the following conditional jump
+    /// yields reserved flags, and the code after the jump yields a name with NUL. Therefore one of the two is accepted,
+    /// and none of them without the flag that makes extractors decrypt.
+    fn is_plausible(&self, left: u64) -> bool {
+        let has_reserved_flags = self.flags & RESERVED != 0;
+        let is_regular = match self.name.iter().position(|byte| *byte == 0) {
+            Some(index) => index > 0 && index + 1 == self.name_length,
+            None => self.name_length > 0,
+        };
+        let irregularities = u8::from(has_reserved_flags) + u8::from(!is_regular);
+        let accepted = u8::from(self.flags & ENCRYPTED != 0);
+        // The methods that the specification assigns.
+        let is_known = matches!(self.method, 0..=20 | 93..=99);
+        is_known && self.length <= left && irregularities <= accepted
+    }
 }
 
 fn is_encrypted(flags: u16, method: u16) -> bool {
-    flags & ENCRYPTED != 0 || method == AES
+    flags & (ENCRYPTED | STRONG_OR_MASKED) != 0 || method == AES
 }
