@@ -7,11 +7,16 @@
 //! - RAR 4 and 5: the flags of the archive and of its files.
 //! - 7z: an AES coder in an uncompressed header, or around an encrypted one.
 //!
-//! Not detected: formats that need decompression (7z with a compressed header, PDF, ODF), and archives in archives.
+//! A RAR or 7z archive whose headers cannot be followed counts as encrypted. RAR archives that the end of the file cuts
+//! off do not.
+//!
+//! Not detected: RAR 1.4, ARJ, ACE, encrypted DMG, formats that need decompression (7z with a compressed header, PDF,
+//! ODF), and archives in archives.
 //!
 //! Reads are positional and bounded: their total cost for a file (128 plus the length of each read) is at most 8
-//! times the file's size plus 16 MiB. Ordinary files stay far below. A file that exceeds the bound counts as
-//! encrypted, because engines may fail to examine it too.
+//! times the file's size plus 16 MiB. At most 64 MiB of RAR and 7z headers are parsed, counting each time that a
+//! header is parsed. Ordinary files stay far below. A file that exceeds a bound counts as encrypted, because engines
+//! may fail to examine it too.
 
 mod detect;
 mod encryption;
@@ -25,7 +30,7 @@ mod zip;
 
 pub use detect::detect;
 pub use encryption::{Encryption, OnEncrypted};
-pub use reader::ReadAt;
+pub use reader::{CancellableReads, ReadAt};
 
 #[cfg(test)]
 mod tests;

@@ -35,13 +35,13 @@ fn examine<S: ReadAt + ?Sized>(
     }
     // In self-extracting programs and polyglot files, the archive follows other data.
     for (offset, signature) in reader.archives()? {
-        let (is_encrypted, encryption) = match signature {
-            Signature::Rar4 => (rar::examine_4(reader, offset)?, Encryption::Rar),
-            Signature::Rar5 => (rar::examine_5(reader, offset)?, Encryption::Rar),
-            Signature::SevenZip => (seven_zip::examine(reader, offset)?, Encryption::SevenZip),
+        let encryption = match signature {
+            Signature::Rar4 => rar::examine_4(reader, offset)?,
+            Signature::Rar5 => rar::examine_5(reader, offset)?,
+            Signature::SevenZip => seven_zip::examine(reader, offset)?,
         };
-        if is_encrypted {
-            return Ok(Some(encryption));
+        if encryption.is_some() {
+            return Ok(encryption);
         }
     }
     Ok(None)

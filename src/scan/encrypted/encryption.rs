@@ -34,6 +34,8 @@ pub enum Encryption {
     SevenZip,
     /// A file that could not be examined completely within the bound on reads.
     Unbounded,
+    /// A RAR or 7z archive whose headers cannot be followed.
+    Unreadable,
 }
 
 impl fmt::Display for Encryption {
@@ -48,6 +50,7 @@ impl fmt::Display for Encryption {
             Self::Rar => "RAR",
             Self::SevenZip => "7z",
             Self::Unbounded => "headers too many to examine",
+            Self::Unreadable => "unreadable archive headers",
         })
     }
 }

@@ -17,7 +17,11 @@ const HEADER_TABLE_SECTORS: usize = 109;
 const ENTRY: usize = 128;
 const MINI_SECTOR: u64 = 64;
 
-/// Number of bytes of a stream that are examined. They contain the first records of a workbook.
+/// Number of bytes of a workbook that are examined. `FilePass` is one of the first records, but records of up to 8 KiB
+/// may precede it.
+const WORKBOOK_START: usize = 64 * 1024;
+
+/// Number of bytes of other streams that are examined.
 const STREAM_START: usize = 64;
 
 /// Returns the encrypted contents of the container.
@@ -73,8 +77,15 @@ impl BinaryFormat {
         }
     }
 
-    /// Returns whether a document is encrypted. `bytes` are at most [`STREAM_START`] bytes from the start of the
-    /// stream.
+    /// Returns the number of bytes from the start of the stream that are examined.
+    fn examined_length(self) -> usize {
+        match self {
+            Self::Excel => WORKBOOK_START,
+            Self::Word | Self::PowerPoint => STREAM_START,
+        }
+    }
+
+    /// Returns whether a document is encrypted. `bytes` are from the start of the stream.
     fn is_encrypted(self, bytes: &[u8]) -> bool {
         match self {
             // wIdent and fEncrypted of FibBase.
@@ -82,22 +93,30 @@ impl BinaryFormat {
                 matches!(u16_at(bytes, 0), 0xa5dc | 0xa5ec) && u16_at(bytes, 10) & 0x100 != 0
             }
             Self::PowerPoint => u32_at(bytes, 12) == 0xf3d1_c4df,
-            Self::Excel => {
-                // BOF of any BIFF version, optionally WriteProtect, then FilePass.
-                let mut offset = match u16_at(bytes, 0) {
-                    0x0009 | 0x0209 | 0x0409 | 0x0809 => 4 + usize::from(u16_at(bytes, 2)),
-                    _ => return false,
-                };
-                for _ in 0..4 {
-                    if u16_at(bytes, offset) == 0x2f {
-                        return true;
-                    }
-                    offset += 4 + usize::from(u16_at(bytes, offset + 2));
-                }
-                false
-            }
+            Self::Excel => has_file_pass(bytes),
         }
     }
+}
+
+/// Returns whether a `FilePass` record is among the records of a workbook, up to the first sheet.
+fn has_file_pass(bytes: &[u8]) -> bool {
+    const EOF: u16 = 0x0a;
+    const FILE_PASS: u16 = 0x2f;
+    const BOUND_SHEET: u16 = 0x85;
+    const HEADER: usize = 4;
+    // BOF of any BIFF version.
+    if !matches!(u16_at(bytes, 0), 0x0009 | 0x0209 | 0x0409 | 0x0809) {
+        return false;
+    }
+    let mut offset = HEADER + usize::from(u16_at(bytes, 2));
+    while offset < bytes.len() {
+        match u16_at(bytes, offset) {
+            FILE_PASS => return true,
+            BOUND_SHEET | EOF => return false,
+            _ => offset += HEADER + usize::from(u16_at(bytes, offset + 2)),
+        }
+    }
+    false
 }
 
 /// A directory entry of a stream or of the root.
@@ -136,6 +155,8 @@ struct Container<'r, 's, S: ?Sized> {
     table: Vec<u32>,
     /// First sector of the directory.
     directory: u32,
+    /// First sector of the allocation table of the mini stream.
+    mini_table: u32,
     /// Sectors of the mini stream.
     mini_stream: Vec<u32>,
     /// Minimum size of a stream outside the mini stream, bytes.
@@ -160,6 +181,7 @@ impl<'r, 's, S: ReadAt + ?Sized> Container<'r, 's, S> {
             sector_size: 1 << shift,
             table,
             directory: u32_at(&header, 48),
+            mini_table: u32_at(&header, 60),
             mini_stream: Vec::new(),
             cutoff: u32_at(&header, 56),
             sector_count,
@@ -232,27 +254,59 @@ impl<'r, 's, S: ReadAt + ?Sized> Container<'r, 's, S> {
         entry: &DirectoryEntry,
     ) -> Result<Option<Encryption>, Stop> {
         let Some(format) = BinaryFormat::from_stream_name(name) else { return Ok(None) };
-        let bytes = self.read_start(entry)?;
-        let is_encrypted = bytes.is_some_and(|bytes| format.is_encrypted(&bytes));
-        Ok(is_encrypted.then(|| format.encryption()))
+        let bytes = self.read_start(entry, format.examined_length())?;
+        Ok(format.is_encrypted(&bytes).then(|| format.encryption()))
     }
 
-    /// Reads the first [`STREAM_START`] bytes of a stream, all of which are in its first sector.
-    fn read_start(&mut self, entry: &DirectoryEntry) -> Result<Option<Vec<u8>>, Stop> {
-        let offset = if entry.size < self.cutoff {
-            let position = u64::from(entry.first_sector) * MINI_SECTOR;
-            let index = usize::try_from(position / self.sector_size).ok();
-            let sector = index.and_then(|index| self.mini_stream.get(index));
-            let Some(sector) = sector else { return Ok(None) };
-            self.offset(*sector) + position % self.sector_size
-        } else {
-            self.offset(entry.first_sector)
-        };
-        let size = usize::try_from(entry.size).unwrap_or(usize::MAX);
-        let mut bytes = vec![0; size.min(STREAM_START)];
-        let filled = self.reader.fill(&mut bytes, offset)?;
-        bytes.truncate(filled);
-        Ok(Some(bytes))
+    /// Reads the first bytes of a stream, at most `length`. Returns fewer if the chain of sectors ends before.
+    fn read_start(&mut self, entry: &DirectoryEntry, length: usize) -> Result<Vec<u8>, Stop> {
+        let size = usize::try_from(entry.size).unwrap_or(usize::MAX).min(length);
+        let is_mini = entry.size < self.cutoff;
+        let mut bytes = Vec::new();
+        let mut sector = Some(entry.first_sector).filter(|sector| *sector <= MAX_SECTOR);
+        while let Some(current) = sector.filter(|_| bytes.len() < size) {
+            let (offset, sector_size) = if is_mini {
+                let Some(offset) = self.mini_offset(current) else { break };
+                (offset, MINI_SECTOR)
+            } else {
+                (self.offset(current), self.sector_size)
+            };
+            let start = bytes.len();
+            let sector_size = usize::try_from(sector_size).unwrap_or(usize::MAX);
+            bytes.resize(start.saturating_add(sector_size).min(size), 0);
+            let filled = self.reader.fill(bytes.get_mut(start..).unwrap_or_default(), offset)?;
+            bytes.truncate(start + filled);
+            if filled == 0 {
+                break;
+            }
+            sector = match bytes.len() < size {
+                true if is_mini => self.next_mini(current)?,
+                true => self.next(current)?,
+                false => None,
+            };
+        }
+        Ok(bytes)
+    }
+
+    /// Returns the offset of a sector of the mini stream in the file.
+    fn mini_offset(&self, sector: u32) -> Option<u64> {
+        let position = u64::from(sector) * MINI_SECTOR;
+        let index = usize::try_from(position / self.sector_size).ok();
+        let container_sector = index.and_then(|index| self.mini_stream.get(index))?;
+        Some(self.offset(*container_sector) + position % self.sector_size)
+    }
+
+    /// Like [`Self::next`], for the mini stream.
+    fn next_mini(&mut self, sector: u32) -> Result<Option<u32>, Stop> {
+        let position = u64::from(sector) * 4;
+        let mut chain = self.chain(self.mini_table);
+        for _ in 0..position / self.sector_size {
+            chain.next(self)?;
+        }
+        let Some(table_sector) = chain.next(self)? else { return Ok(None) };
+        let offset = self.offset(table_sector) + position % self.sector_size;
+        let next = self.reader.exact::<4>(offset)?.map(u32::from_le_bytes);
+        Ok(next.filter(|sector| *sector <= MAX_SECTOR))
     }
 }
 

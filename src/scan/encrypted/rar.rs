@@ -1,122 +1,314 @@
 //! RAR 4 (technote.txt of RAR 4.20) and RAR 5 (<https://www.rarlab.com/technote.htm>). Headers are followed
 //! sequentially, by their size and the size of the data after them.
+//!
+//! An archive counts as encrypted if its headers cannot be followed: after a main header with a valid checksum, or
+//! after a signature at the start of the file. Headers and data that the end of the file cuts off do not count,
+//! because extractors stop there too.
 
-use super::reader::{BoundedReader, ReadAt, Stop, u32_at};
+use super::{
+    encryption::Encryption,
+    reader::{BoundedReader, ReadAt, Stop, WINDOW, crc32, u16_at, u32_at},
+};
 
-/// Returns whether the RAR 4 archive at `offset` has encrypted headers or an encrypted file.
+/// Headers of RAR 4.
+mod block {
+    pub(super) const MAIN: u8 = 0x73;
+    pub(super) const FILE: u8 = 0x74;
+    pub(super) const COMMENT: u8 = 0x75;
+    pub(super) const AUTHENTICITY: u8 = 0x76;
+    pub(super) const OLD_SERVICE: u8 = 0x77;
+    pub(super) const RECOVERY: u8 = 0x78;
+    pub(super) const SIGNATURE: u8 = 0x79;
+    pub(super) const SERVICE: u8 = 0x7a;
+    pub(super) const END: u8 = 0x7b;
+}
+
+/// Length of the common fields of a RAR 4 block.
+const BLOCK: usize = 7;
+
+struct Block {
+    kind: u8,
+    flags: u16,
+    /// Size of the header, bytes.
+    size: u64,
+    /// Whether all common fields are zero.
+    is_zero: bool,
+}
+
+impl Block {
+    /// Returns none at the end of the file.
+    fn read<S: ReadAt + ?Sized>(
+        reader: &mut BoundedReader<'_, S>,
+        offset: u64,
+    ) -> Result<Option<Self>, Stop> {
+        let bytes = reader.ahead(offset, BLOCK)?;
+        Ok(bytes.map(|bytes| Self {
+            kind: bytes.get(2).copied().unwrap_or_default(),
+            flags: u16_at(bytes, 3),
+            size: u16_at(bytes, 5).into(),
+            is_zero: bytes.iter().all(|byte| *byte == 0),
+        }))
+    }
+
+    fn is_file(&self) -> bool {
+        matches!(self.kind, block::FILE | block::SERVICE)
+    }
+
+    fn is_encrypted(&self) -> bool {
+        const HEADERS_ENCRYPTED: u16 = 0x80;
+        const FILE_ENCRYPTED: u16 = 0x04;
+        (self.kind == block::MAIN && self.flags & HEADERS_ENCRYPTED != 0)
+            || (self.is_file() && self.flags & FILE_ENCRYPTED != 0)
+    }
+
+    /// Returns the size of the data by type, as unrar reads it, and by flag, as 7-Zip does.
+    fn data<S: ReadAt + ?Sized>(
+        &self,
+        reader: &mut BoundedReader<'_, S>,
+        offset: u64,
+    ) -> Result<(u64, u64), Stop> {
+        const LARGE: u16 = 0x100;
+        const HAS_DATA: u16 = 0x8000;
+        // Fields beyond the header count as zero.
+        let mut field = |start: u64| {
+            let is_present = start + 4 <= self.size;
+            let bytes = if is_present { reader.ahead(offset + start, 4)? } else { None };
+            Ok(bytes.map_or(0, |bytes| u64::from(u32_at(bytes, 0))))
+        };
+        let low = field(7)?;
+        if self.is_file() {
+            let high = if self.flags & LARGE == 0 { 0 } else { field(32)? };
+            let size = low | high << 32;
+            return Ok((size, size));
+        }
+        let by_flag = if self.flags & HAS_DATA == 0 { 0 } else { low };
+        let by_type = match self.kind {
+            block::OLD_SERVICE | block::RECOVERY => low,
+            block::MAIN | block::COMMENT | block::AUTHENTICITY | block::SIGNATURE | block::END => 0,
+            _ => by_flag,
+        };
+        Ok((by_type, by_flag))
+    }
+
+    /// Returns whether this is a main header with a valid checksum.
+    fn is_valid_main<S: ReadAt + ?Sized>(
+        &self,
+        reader: &mut BoundedReader<'_, S>,
+        offset: u64,
+    ) -> Result<bool, Stop> {
+        /// Length of a main header without an embedded comment, which the checksum does not cover.
+        const MAIN_LENGTH: usize = 13;
+        let size = usize::try_from(self.size).unwrap_or(usize::MAX);
+        if self.kind != block::MAIN || size < MAIN_LENGTH {
+            return Ok(false);
+        }
+        for length in [MAIN_LENGTH, size.min(WINDOW)] {
+            reader.charge_parsing(length as u64)?;
+            let Some(bytes) = reader.ahead(offset, length)? else { continue };
+            let crc = crc32(bytes.get(2..).unwrap_or_default());
+            if crc & 0xffff == u32::from(u16_at(bytes, 0)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Returns whether the RAR 4 archive at `offset` has encrypted headers, an encrypted file, or headers that cannot be
+/// followed.
 pub(super) fn examine_4<S: ReadAt + ?Sized>(
     reader: &mut BoundedReader<'_, S>,
     offset: u64,
-) -> Result<bool, Stop> {
+) -> Result<Option<Encryption>, Stop> {
     const MARKER: u64 = 7;
-    const MAIN: u8 = 0x73;
-    const FILE: u8 = 0x74;
-    const SERVICE: u8 = 0x7a;
-    const END: u8 = 0x7b;
-    const HEADERS_ENCRYPTED: u16 = 0x80;
-    const FILE_ENCRYPTED: u16 = 0x04;
-    const LARGE: u16 = 0x100;
-    const HAS_DATA: u16 = 0x8000;
+    /// Maximum number of blocks after which extractors may continue at different offsets. No known program writes
+    /// such blocks.
+    const MAX_BRANCHES: usize = 64;
 
-    let mut offset = offset + MARKER;
-    loop {
-        let Some(&[_, _, kind, flags_low, flags_high, size_low, size_high]) =
-            reader.ahead(offset, 7)?.and_then(|bytes| bytes.first_chunk())
-        else {
-            return Ok(false);
-        };
-        let flags = u16::from_le_bytes([flags_low, flags_high]);
-        let size = u64::from(u16::from_le_bytes([size_low, size_high]));
-        if (kind == MAIN && flags & HEADERS_ENCRYPTED != 0)
-            || (matches!(kind, FILE | SERVICE) && flags & FILE_ENCRYPTED != 0)
-        {
-            return Ok(true);
+    let mut is_archive = offset == 0;
+    let mut branches = vec![offset + MARKER];
+    let mut known_branches = Vec::new();
+    while let Some(mut offset) = branches.pop() {
+        while let Some(block) = Block::read(reader, offset)? {
+            reader.charge_parsing(BLOCK as u64)?;
+            if block.is_encrypted() {
+                return Ok(Some(Encryption::Rar));
+            }
+            is_archive = is_archive || block.is_valid_main(reader, offset)?;
+            if block.size < BLOCK as u64 {
+                // Zeros pad an archive without an end block.
+                if is_archive && !block.is_zero {
+                    return Ok(Some(Encryption::Unreadable));
+                }
+                break;
+            }
+            if block.kind == block::END {
+                break;
+            }
+            let end = offset + block.size;
+            let (by_type, by_flag) = block.data(reader, offset)?;
+            let branch = end.saturating_add(by_flag);
+            if by_type != by_flag && !known_branches.contains(&branch) {
+                if known_branches.len() == MAX_BRANCHES {
+                    return Err(Stop::Bound);
+                }
+                known_branches.push(branch);
+                branches.push(branch);
+            }
+            offset = end.saturating_add(by_type);
         }
-        if size < 7 || kind == END {
-            return Ok(false);
-        }
-        let is_file = matches!(kind, FILE | SERVICE);
-        let mut data = 0;
-        if is_file || flags & HAS_DATA != 0 {
-            let low = reader.ahead(offset + 7, 4)?.map_or(0, |bytes| u32_at(bytes, 0));
-            data = u64::from(low);
-        }
-        if is_file && flags & LARGE != 0 {
-            let high = reader.ahead(offset + 32, 4)?.map_or(0, |bytes| u32_at(bytes, 0));
-            data |= u64::from(high) << 32;
-        }
-        let Some(next) = offset.checked_add(size).and_then(|end| end.checked_add(data)) else {
-            return Ok(false);
-        };
-        offset = next;
     }
+    Ok(None)
 }
 
-/// Returns whether the RAR 5 archive at `offset` has encrypted headers or an encrypted file.
+/// Types and flags of RAR 5 headers.
+mod header {
+    pub(super) const MAIN: u32 = 1;
+    pub(super) const FILE: u32 = 2;
+    pub(super) const SERVICE: u32 = 3;
+    pub(super) const ENCRYPTION: u32 = 4;
+    pub(super) const END: u32 = 5;
+    pub(super) const HAS_EXTRA: u64 = 1;
+    pub(super) const HAS_DATA: u64 = 2;
+}
+
+/// Result of the examination of a RAR 5 header.
+enum Header {
+    Encrypted,
+    /// The last header, or one that the end of the file cuts off.
+    Last,
+    /// The header does not follow the format.
+    Malformed,
+    /// Offset of the next header.
+    Next(u64),
+}
+
+/// Returns whether the RAR 5 archive at `offset` has encrypted headers, an encrypted file, or headers that cannot be
+/// followed.
 pub(super) fn examine_5<S: ReadAt + ?Sized>(
     reader: &mut BoundedReader<'_, S>,
     offset: u64,
-) -> Result<bool, Stop> {
+) -> Result<Option<Encryption>, Stop> {
     const MARKER: u64 = 8;
-    const CHECKSUM: u64 = 4;
-    const FILE: u64 = 2;
-    const SERVICE: u64 = 3;
-    const ENCRYPTION: u64 = 4;
-    const END: u64 = 5;
-    const HAS_EXTRA: u64 = 1;
-    const HAS_DATA: u64 = 2;
-
-    let mut offset = offset + MARKER;
+    let first = offset + MARKER;
+    let is_archive = offset == 0 || is_valid_main(reader, first)?;
+    let mut offset = first;
     loop {
-        // A checksum, then the size of the header after the size field.
-        let mut cursor = Cursor { offset: offset + CHECKSUM, end: u64::MAX };
-        let Some(size) = cursor.number(reader)? else { return Ok(false) };
-        let Some(end) = cursor.offset.checked_add(size).filter(|_| size > 0) else {
-            return Ok(false);
-        };
-        cursor.end = end;
-        let (Some(kind), Some(flags)) = (cursor.number(reader)?, cursor.number(reader)?) else {
-            return Ok(false);
-        };
-        if kind == ENCRYPTION {
-            return Ok(true);
+        match examine_header(reader, offset)? {
+            Header::Encrypted => return Ok(Some(Encryption::Rar)),
+            Header::Last => return Ok(None),
+            Header::Malformed => return Ok(is_archive.then_some(Encryption::Unreadable)),
+            Header::Next(next) => offset = next,
         }
-        if kind == END {
-            return Ok(false);
-        }
-        let extra = if flags & HAS_EXTRA == 0 { Some(0) } else { cursor.number(reader)? };
-        let data = if flags & HAS_DATA == 0 { Some(0) } else { cursor.number(reader)? };
-        let (Some(extra), Some(data)) = (extra, data) else { return Ok(false) };
-        if matches!(kind, FILE | SERVICE)
-            && let Some(start) = end.checked_sub(extra).filter(|start| *start >= cursor.offset)
-            && has_encryption_record(reader, Cursor { offset: start, end })?
-        {
-            return Ok(true);
-        }
-        let Some(next) = end.checked_add(data) else { return Ok(false) };
-        offset = next;
     }
 }
 
-/// Returns whether a file's extra area contains an encryption record.
+/// Reads the checksum and the size of a header. Returns the position after them and the header's end; none if the
+/// size does not follow the format.
+fn header_cursor<S: ReadAt + ?Sized>(
+    reader: &mut BoundedReader<'_, S>,
+    offset: u64,
+) -> Result<Option<Cursor>, Stop> {
+    const CHECKSUM: u64 = 4;
+    const MAX_SIZE_LENGTH: u64 = 3;
+    let start = offset.saturating_add(CHECKSUM);
+    let mut cursor = Cursor { offset: start, end: start.saturating_add(MAX_SIZE_LENGTH) };
+    let Some(size) = cursor.number(reader)?.filter(|size| *size > 0) else { return Ok(None) };
+    cursor.end = cursor.offset + size;
+    Ok(Some(cursor))
+}
+
+/// Returns whether a main header with a valid checksum is at `offset`. Does not check a header above [`WINDOW`]
+/// bytes.
+fn is_valid_main<S: ReadAt + ?Sized>(
+    reader: &mut BoundedReader<'_, S>,
+    offset: u64,
+) -> Result<bool, Stop> {
+    let Some(mut cursor) = header_cursor(reader, offset)? else { return Ok(false) };
+    let (size_start, end) = (offset + 4, cursor.end);
+    if cursor.number(reader)?.map(truncated) != Some(header::MAIN) {
+        return Ok(false);
+    }
+    let length = usize::try_from(end - size_start).unwrap_or(usize::MAX);
+    if length > WINDOW {
+        return Ok(true);
+    }
+    let Some(crc) = reader.exact::<4>(offset)?.map(u32::from_le_bytes) else { return Ok(false) };
+    reader.charge_parsing(length as u64)?;
+    Ok(reader.ahead(size_start, length)?.is_some_and(|bytes| crc32(bytes) == crc))
+}
+
+/// Returns the type of a header as unrar reads it.
+#[expect(clippy::cast_possible_truncation, reason = "unrar truncates types in the same way")]
+fn truncated(kind: u64) -> u32 {
+    kind as u32
+}
+
+fn examine_header<S: ReadAt + ?Sized>(
+    reader: &mut BoundedReader<'_, S>,
+    offset: u64,
+) -> Result<Header, Stop> {
+    /// Length of the shortest header.
+    const SHORTEST: u64 = 7;
+    if offset.saturating_add(SHORTEST) > reader.length {
+        return Ok(Header::Last);
+    }
+    let Some(mut cursor) = header_cursor(reader, offset)? else { return Ok(Header::Malformed) };
+    let end = cursor.end;
+    if end > reader.length {
+        return Ok(Header::Last);
+    }
+    let (Some(full_kind), Some(flags)) = (cursor.number(reader)?, cursor.number(reader)?) else {
+        return Ok(Header::Malformed);
+    };
+    let kind = truncated(full_kind);
+    if kind == header::ENCRYPTION {
+        return Ok(Header::Encrypted);
+    }
+    // Extractors disagree about the type.
+    if u64::from(kind) != full_kind {
+        return Ok(Header::Malformed);
+    }
+    if kind == header::END {
+        return Ok(Header::Last);
+    }
+    let extra = if flags & header::HAS_EXTRA == 0 { Some(0) } else { cursor.number(reader)? };
+    let data = if flags & header::HAS_DATA == 0 { Some(0) } else { cursor.number(reader)? };
+    let (Some(extra), Some(data)) = (extra, data) else { return Ok(Header::Malformed) };
+    let extra_start = end.checked_sub(extra).filter(|start| *start >= cursor.offset);
+    let Some(offset) = extra_start else { return Ok(Header::Malformed) };
+    if matches!(kind, header::FILE | header::SERVICE) {
+        match has_encryption_record(reader, Cursor { offset, end })? {
+            Some(true) => return Ok(Header::Encrypted),
+            Some(false) => {}
+            None => return Ok(Header::Malformed),
+        }
+    }
+    // Data beyond the end of the file is cut off.
+    Ok(Header::Next(end.saturating_add(data)))
+}
+
+/// Returns whether a file's extra area contains an encryption record; none if the area does not follow the format.
 fn has_encryption_record<S: ReadAt + ?Sized>(
     reader: &mut BoundedReader<'_, S>,
     mut cursor: Cursor,
-) -> Result<bool, Stop> {
+) -> Result<Option<bool>, Stop> {
     const ENCRYPTION: u64 = 1;
-    loop {
-        let Some(size) = cursor.number(reader)? else { return Ok(false) };
+    // RAR up to 5.21 leaves one byte after the last record of some headers.
+    while cursor.end.saturating_sub(cursor.offset) >= 2 {
+        let Some(size) = cursor.number(reader)? else { return Ok(None) };
         let start = cursor.offset;
         match cursor.number(reader)? {
-            Some(ENCRYPTION) => return Ok(true),
+            Some(ENCRYPTION) => return Ok(Some(true)),
             Some(_) => {}
-            None => return Ok(false),
+            None => return Ok(None),
         }
         match start.checked_add(size).filter(|next| *next > start && *next <= cursor.end) {
             Some(next) => cursor.offset = next,
-            None => return Ok(false),
+            None => return Ok(None),
         }
     }
+    Ok(Some(false))
 }
 
 /// Position in a header, and the header's end.
@@ -126,7 +318,9 @@ struct Cursor {
 }
 
 impl Cursor {
-    /// Reads a number of variable length: seven bits per byte, least significant first, up to ten bytes.
+    /// Reads a number of variable length: seven bits per byte, least significant first, up to ten bytes. Returns
+    /// none for a longer number, and for one that the end of the header cuts off. unrar reads both as zero, and
+    /// 7-Zip rejects them.
     fn number<S: ReadAt + ?Sized>(
         &mut self,
         reader: &mut BoundedReader<'_, S>,
@@ -136,6 +330,7 @@ impl Cursor {
             if self.offset >= self.end {
                 return Ok(None);
             }
+            reader.charge_parsing(1)?;
             let Some(&[byte]) = reader.ahead(self.offset, 1)?.and_then(|bytes| bytes.first_chunk())
             else {
                 return Ok(None);

@@ -1,6 +1,11 @@
 //! Positional reads within a bound, and the search for archives after other data.
 
-use std::{fs::File, io, os::unix::fs::FileExt};
+use std::{
+    fs::File,
+    io,
+    os::unix::fs::FileExt,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 /// Cost of a read in addition to its length.
 const READ_COST: u64 = 128;
@@ -8,9 +13,16 @@ const READ_COST: u64 = 128;
 /// Read-ahead for structures that are read sequentially, bytes.
 pub(super) const WINDOW: usize = 4096;
 
-/// Range in which extractors search for the start of an archive, bytes: unrar's `MAXSFXSIZE`, 7-Zip's
-/// `kMaxCheckStartPosition`.
-const MAX_PREFIX: u64 = 4 << 20;
+/// Length of the longest signature, bytes.
+const MAX_SIGNATURE: usize = 8;
+
+/// Range in which extractors search for the signature of an archive, bytes. 7-Zip accepts 8 MiB before the signature
+/// (`kMaxCheckStartPosition`), unrar 4 MiB (`MAXSFXSIZE`).
+const SEARCH_RANGE: u64 = (8 << 20) + MAX_SIGNATURE as u64;
+
+/// Maximum number of bytes of RAR and 7z headers that are parsed in one file. Bounds the time for headers that many
+/// signatures share.
+const MAX_PARSED: u64 = 64 << 20;
 
 /// Maximum number of archive signatures in one file. Ordinary files contain a few.
 const MAX_ARCHIVES: usize = 4096;
@@ -39,6 +51,21 @@ impl ReadAt for [u8] {
     }
 }
 
+/// A source whose reads fail after `cancelled` is set.
+pub struct CancellableReads<'a, S: ?Sized> {
+    pub source: &'a S,
+    pub cancelled: &'a AtomicBool,
+}
+
+impl<S: ReadAt + ?Sized> ReadAt for CancellableReads<'_, S> {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        if self.cancelled.load(Ordering::Relaxed) {
+            return Err(io::Error::other("examination cancelled"));
+        }
+        self.source.read_at(buffer, offset)
+    }
+}
+
 /// Reason why an examination stopped early.
 #[derive(Debug)]
 pub(super) enum Stop {
@@ -59,6 +86,8 @@ pub(super) struct BoundedReader<'s, S: ?Sized> {
     pub(super) length: u64,
     /// Remaining cost of reads.
     budget: u64,
+    /// Remaining bytes of RAR and 7z headers.
+    parsing_budget: u64,
     window: Vec<u8>,
     window_offset: u64,
 }
@@ -66,7 +95,14 @@ pub(super) struct BoundedReader<'s, S: ?Sized> {
 impl<'s, S: ReadAt + ?Sized> BoundedReader<'s, S> {
     pub(super) fn new(source: &'s S, length: u64) -> Self {
         let budget = length.saturating_mul(8).saturating_add(16 << 20);
-        Self { source, length, budget, window: Vec::new(), window_offset: 0 }
+        let (window, window_offset) = (Vec::new(), 0);
+        Self { source, length, budget, parsing_budget: MAX_PARSED, window, window_offset }
+    }
+
+    /// Counts bytes of RAR and 7z headers. Fails above [`MAX_PARSED`].
+    pub(super) fn charge_parsing(&mut self, bytes: u64) -> Result<(), Stop> {
+        self.parsing_budget = self.parsing_budget.checked_sub(bytes).ok_or(Stop::Bound)?;
+        Ok(())
     }
 
     /// Fills the buffer, or reads to the end of the file. Returns the number of bytes.
@@ -118,12 +154,11 @@ impl<'s, S: ReadAt + ?Sized> BoundedReader<'s, S> {
         Ok(self.ahead(0, signature.len())? == Some(signature))
     }
 
-    /// Returns the offsets of RAR and 7z archives within the first [`MAX_PREFIX`] bytes.
+    /// Returns the offsets of RAR and 7z archives within the first [`SEARCH_RANGE`] bytes.
     pub(super) fn archives(&mut self) -> Result<Vec<(u64, Signature)>, Stop> {
         const CHUNK_SIZE: usize = 256 * 1024;
-        const MAX_SIGNATURE: usize = 8;
         let mut archives = Vec::new();
-        let end = self.length.min(MAX_PREFIX);
+        let end = self.length.min(SEARCH_RANGE);
         let mut buffer = vec![0; usize::try_from(end).unwrap_or(CHUNK_SIZE).min(CHUNK_SIZE)];
         let mut offset = 0;
         while offset < end {
@@ -177,4 +212,14 @@ pub(super) fn u32_at(bytes: &[u8], offset: usize) -> u32 {
 pub(super) fn u64_at(bytes: &[u8], offset: usize) -> u64 {
     let bytes = bytes.get(offset..).and_then(|rest| rest.first_chunk());
     bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
+
+/// Returns the CRC-32 of zip, RAR and 7z, for a few bytes.
+pub(super) fn crc32(bytes: &[u8]) -> u32 {
+    const POLYNOMIAL: u32 = 0xedb8_8320;
+    !bytes.iter().fold(u32::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            if crc & 1 == 0 { crc >> 1 } else { crc >> 1 ^ POLYNOMIAL }
+        })
+    })
 }

@@ -369,4 +369,6 @@ proptest! {
 }
 
 mod binary_office;
+mod malformed_rar;
+mod seven_zip;
 mod zip_disguise;

@@ -4,13 +4,13 @@ use std::{
     fs::File,
     io,
     os::{fd::AsRawFd, unix::fs::FileExt},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
 };
 
 use bytes::{Bytes, BytesMut};
 use mcs_sandbox::Job;
 
-use crate::scan::encrypted::{Encryption, detect};
+use crate::scan::encrypted::{CancellableReads, Encryption, detect};
 
 /// Maximum length of a chunk, bytes.
 pub(super) const CHUNK_SIZE: usize = 128 * 1024;
@@ -54,9 +54,9 @@ impl Sample {
         self.len == 0
     }
 
-    /// Returns what is encrypted, if the headers show it. Blocking.
-    pub(super) fn encryption(&self) -> io::Result<Option<Encryption>> {
-        detect(&*self.file, self.len)
+    /// Returns what is encrypted, if the headers show it. Blocking; reads fail after `cancelled` is set.
+    pub(super) fn encryption(&self, cancelled: &AtomicBool) -> io::Result<Option<Encryption>> {
+        detect(&CancellableReads { source: &*self.file, cancelled }, self.len)
     }
 
     /// Opens a descriptor for another process: read-only, with a position of its own.

@@ -3,7 +3,10 @@
 use std::{
     collections::HashMap,
     hash::{DefaultHasher, Hash as _, Hasher as _},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use futures_util::future::join_all;
@@ -222,8 +225,20 @@ impl Engines {
             return Ok(None);
         }
         let sample = sample.clone();
-        let encryption = blocking(move || sample.encryption().map_err(IngestError::Disk)).await?;
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let _cancel = SetOnDrop(Arc::clone(&cancelled));
+        let detect = move || sample.encryption(&cancelled).map_err(IngestError::Disk);
+        let encryption = blocking(detect).await?;
         Ok(encryption.map(|encryption| encryption.to_string()))
+    }
+}
+
+/// Sets the flag when dropped, so that a blocking thread stops with the future that waits for the thread.
+struct SetOnDrop(Arc<AtomicBool>);
+
+impl Drop for SetOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

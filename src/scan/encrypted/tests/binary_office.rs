@@ -7,7 +7,7 @@ const END: u32 = 0xffff_fffe;
 /// Builds a container with these streams. The directory is fragmented. Streams below 4096 bytes are in the mini stream.
 fn container(shift: u16, streams: &[(&str, Vec<u8>)]) -> Vec<u8> {
     let sector = 1 << shift;
-    let mut mini = Vec::new();
+    let (mut mini, mut mini_table) = (Vec::new(), Vec::<u32>::new());
     let mut sectors: Vec<Vec<u8>> = vec![vec![0xff; sector]];
     let mut table: Vec<u32> = vec![0xffff_fffd];
     let mut entries = vec![entry("Root Entry", 5, END, 0)];
@@ -17,12 +17,16 @@ fn container(shift: u16, streams: &[(&str, Vec<u8>)]) -> Vec<u8> {
             let first = u32::try_from(mini.len() / 64).unwrap();
             mini.extend_from_slice(bytes);
             mini.resize(mini.len().next_multiple_of(64), 0);
+            let last = u32::try_from(mini.len() / 64).unwrap();
+            mini_table.extend((first + 1..last).chain([END]));
             entries.push(entry(name, 2, first, size));
         } else {
             let first = chain(&mut sectors, &mut table, bytes, sector);
             entries.push(entry(name, 2, first, size));
         }
     }
+    let mini_table: Vec<u8> = mini_table.into_iter().flat_map(u32::to_le_bytes).collect();
+    let mini_table = chain(&mut sectors, &mut table, &mini_table, sector);
     let first = chain(&mut sectors, &mut table, &mini, sector);
     entries[0] = entry("Root Entry", 5, first, u32::try_from(mini.len()).unwrap());
     // Written in reverse order.
@@ -44,6 +48,7 @@ fn container(shift: u16, streams: &[(&str, Vec<u8>)]) -> Vec<u8> {
     header[30..32].copy_from_slice(&shift.to_le_bytes());
     header[48..52].copy_from_slice(&next.to_le_bytes());
     header[56..60].copy_from_slice(&4096_u32.to_le_bytes());
+    header[60..64].copy_from_slice(&mini_table.to_le_bytes());
     header[68..72].copy_from_slice(&END.to_le_bytes());
     header[76..512].fill(0xff);
     header[76..80].copy_from_slice(&0_u32.to_le_bytes());
@@ -117,6 +122,31 @@ fn detects_encrypted_binary_documents() {
                     "{name} {shift} {length}"
                 );
                 assert_eq!(examine_with_others(plain.clone()), None, "{name} {shift} {length}");
+            }
+        }
+    }
+}
+
+/// Builds a BOF record, a record of `length` bytes, and records of these types.
+fn workbook_with_gap(length: u16, records: &[u16]) -> Vec<u8> {
+    let gap = [0x5c_u16, length].map(u16::to_le_bytes).concat();
+    let gap = padded(gap, 4 + usize::from(length));
+    let mut workbook = workbook(records);
+    workbook.splice(20..20, gap);
+    workbook
+}
+
+#[test]
+fn follows_workbook_records_to_first_sheet() {
+    for shift in [9, 12] {
+        for length in [0, 60, 112, 500, 3000, 8224, 30_000] {
+            let examine_workbook = |records: &[u16]| {
+                let workbook = workbook_with_gap(length, records);
+                examine(&container(shift, &[("other", vec![1; 200]), ("Workbook", workbook)]))
+            };
+            assert_eq!(examine_workbook(&[0xe1, 0x2f]), Some(Excel), "{shift} {length}");
+            for end in [0x85, 0x0a] {
+                assert_eq!(examine_workbook(&[0xe1, end, 0x2f]), None, "{shift} {length}");
             }
         }
     }

@@ -43,9 +43,8 @@ pub(super) fn finding(head: &IcapHead) -> Option<String> {
     // Servers send these headers only with findings, therefore empty values count.
     let infection = head.all("x-infection-found").next();
     let violation = head.all("x-violations-found").find(|value| value != "0");
-    // "Blocked", "blocked", "BLOCKED".
-    let is_block = |value: String| value.to_ascii_lowercase().contains("block");
-    let blocked = head.all("x-response-info").any(is_block).then(|| BLOCKED.to_owned());
+    let blocked = head.all("x-response-info").any(|value| is_block(&value));
+    let blocked = blocked.then(|| BLOCKED.to_owned());
     let threat = infection.as_deref().and_then(threat);
     let violation_name = violation.as_deref().and_then(first_violation);
     let names = [id, virus, secure, threat, violation_name].into_iter().chain(reasons);
@@ -59,6 +58,20 @@ pub(super) fn finding(head: &IcapHead) -> Option<String> {
 /// Returns the first value of a header that is not one of `none`, ignoring case.
 fn first_name(head: &IcapHead, header: &str, none: &[&str]) -> Option<String> {
     head.all(header).find(|value| !none.iter().any(|word| word.eq_ignore_ascii_case(value)))
+}
+
+/// Returns whether one of the words is "block" or "blocked", ignoring case, and not negated.
+fn is_block(info: &str) -> bool {
+    let is_word =
+        |word: &str, words: &[&str]| words.iter().any(|other| other.eq_ignore_ascii_case(word));
+    let mut previous = "";
+    for word in info.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()) {
+        if is_word(word, &["block", "blocked"]) && !is_word(previous, &["no", "not", "un"]) {
+            return true;
+        }
+        previous = word;
+    }
+    false
 }
 
 /// Returns NAME of `Type=0; Resolution=2; Threat=NAME;`.

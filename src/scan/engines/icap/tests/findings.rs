@@ -44,7 +44,7 @@ const FOUND: [(&str, &str); 13] = [
 ];
 
 /// Unusual headers that report a finding, and its name.
-const UNUSUAL: [(&str, &str); 14] = [
+const UNUSUAL: [(&str, &str); 17] = [
     ("x-vIrUs-nAmE: Lab file", "Lab file"),
     ("X-Virus-Name:Lab file  ", "Lab file"),
     ("X-Virus-Name:\r\n\tLab file", "Lab file"),
@@ -56,6 +56,9 @@ const UNUSUAL: [(&str, &str); 14] = [
     ("X-Violations-Found: 0\r\n\tmedia\r\n\tEicar\r\n\t0\r\n\t0", "Eicar"),
     ("X-Blocked: no\r\nX-Blocked: yes", "yes"),
     ("X-Response-Info: Allowed\r\nX-Response-Info: Blocked", "blocked by the ICAP server"),
+    ("X-Response-Info: Request blocked: virus", "blocked by the ICAP server"),
+    ("X-Response-Info: action=BLOCK", "blocked by the ICAP server"),
+    ("X-Response-Info: not blocked\r\nX-Response-Info: blocked", "blocked by the ICAP server"),
     // Servers send these headers only with findings.
     ("X-Infection-Found:", "unnamed finding"),
     ("X-Violations-Found:", "unnamed finding"),
@@ -63,7 +66,7 @@ const UNUSUAL: [(&str, &str); 14] = [
 ];
 
 /// Headers that known servers send with clean files, or that report no finding.
-const NOTHING: [&str; 12] = [
+const NOTHING: [&str; 15] = [
     "X-Virus-ID: no threats\r\nX-Response-Info: passed",
     "X-Virus-ID: No Threat",
     "X-Virus-ID:\r\nX-Virus-Name: \t ",
@@ -74,6 +77,9 @@ const NOTHING: [&str; 12] = [
     "X-Blocked-Reason:",
     "X-FSecure-Scan-Result: clean",
     "X-Response-Info: Allowed\r\nX-ICAP-Profile: Proxy",
+    "X-Response-Info: unblocked",
+    "X-Response-Info: Not Blocked",
+    "X-Response-Info: blocklist checked",
     "X-Response-Desc: FILE: No risk",
     "X-Virus-Names: x\r\nX-Not-Blocked: y\r\nX-Blocked-By: z",
 ];
