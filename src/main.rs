@@ -44,6 +44,9 @@ fn main() -> ExitCode {
     if let Err(error) = nix::sys::prctl::set_dumpable(false) {
         return failed(ColorMode::default().terminal(), &io::Error::from(error));
     }
+    // Files of the service are private unless it sets their mode explicitly. Without this, a umask that denies access to
+    // the owner would lock an unprivileged service out of its own directories. umask(2).
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     let processors = thread::available_parallelism().map_or(1, NonZero::get);
     // One arena for each runtime thread and each busy blocking thread; more would not reduce contention.
     mcs_sandbox::limit_malloc_arenas(2 * processors);
