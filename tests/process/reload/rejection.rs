@@ -185,7 +185,7 @@ async fn reload_rejects_weaker_sandbox() {
     scanner.dir.release_fifo("disable").await;
     wait_until("namespaces are disabled", || scanner.dir.mark_count("disabled") == 1).await;
     let log = reload_fails(&scanner, "sandbox.environment = { ANOTHER = \"one\" }").await;
-    assert!(log.contains("without namespaces"), "{log}");
+    assert!(log.contains("lack active layers: namespaces"), "{log}");
     // The current sandbox is not weakened either: the job fails.
     let media = homeserver.add_bytes("abc", "content");
     scanner.client.get(&format!("/scan/{media}")).await.assert_error(500, "M_UNKNOWN");

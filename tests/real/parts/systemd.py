@@ -400,7 +400,7 @@ def uses_credential_as_request_key(machine):
     key = (service.container.root / "var/lib/matrix-content-scanner/request_secret").read_text()
     service.configure(EICAR_SCRIPT, {"crypto.request_secret_path": None, "crypto.generate": None})
     service.run("systemctl", "start", UNIT, code=1)
-    assert "crypto.request_secret_path: found nothing" in service.run("journalctl", "--output=cat", "--unit", UNIT)
+    assert "crypto.request_secret_path: missing" in service.run("journalctl", "--output=cat", "--unit", UNIT)
     service.container.write("/etc/credstore/matrix-content-scanner.request_secret", key, 0o600)
     shutil.rmtree(service.container.root / "var/lib/private/matrix-content-scanner")
     service.start()
