@@ -189,16 +189,20 @@ fn rejects_announced_and_received_size_above_limit() {
     assert!(matches!(ingest.write(b"x"), Err(IngestError::TooLarge { limit: 10 })));
 }
 
+/// Starts an ingest with a script file that the script can change.
+fn ingest_for_script(
+    fixture: &SpoolFixture,
+    announced: Option<u64>,
+) -> Result<Ingest, IngestError> {
+    let options =
+        IngestOptions { script_file: Some(script_file(fixture, false)), ..options(fixture, 0) };
+    Ingest::new(&fixture.spool, options, announced)
+}
+
 #[test]
 fn reserves_before_first_byte_and_releases_after_serving() {
     let fixture = fixture(1000);
-    let ingest_with = |announced| {
-        let options = IngestOptions {
-            script_file: Some(script_file(&fixture, false)),
-            ..options(&fixture, 0)
-        };
-        Ingest::new(&fixture.spool, options, announced)
-    };
+    let ingest_with = |announced| ingest_for_script(&fixture, announced);
     let mut ingest = ingest_with(Some(500)).unwrap();
     assert_eq!(fixture.spool.used(), 1000, "two copies");
     assert!(matches!(ingest_with(Some(1)), Err(IngestError::SpoolFull)));
@@ -213,13 +217,7 @@ fn reserves_before_first_byte_and_releases_after_serving() {
 #[test]
 fn distinguishes_too_large_from_spool_full() {
     let fixture = fixture(1000);
-    let ingest_with = |announced| {
-        let options = IngestOptions {
-            script_file: Some(script_file(&fixture, false)),
-            ..options(&fixture, 0)
-        };
-        Ingest::new(&fixture.spool, options, announced)
-    };
+    let ingest_with = |announced| ingest_for_script(&fixture, announced);
     assert!(matches!(ingest_with(Some(501)), Err(IngestError::TooLarge { limit: 500 })));
     let mut unannounced = ingest_with(None).unwrap();
     unannounced.write(&[7; 500]).unwrap();

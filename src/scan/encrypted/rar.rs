@@ -173,7 +173,7 @@ mod header {
 }
 
 /// Result of the examination of a RAR 5 header.
-enum Header {
+enum BlockHeader {
     Encrypted,
     /// The last header, or one that the end of the file cuts off.
     Last,
@@ -195,10 +195,10 @@ pub(super) fn examine_5<S: ReadAt + ?Sized>(
     let mut offset = first;
     loop {
         match examine_header(reader, offset)? {
-            Header::Encrypted => return Ok(Some(Encryption::Rar)),
-            Header::Last => return Ok(None),
-            Header::Malformed => return Ok(is_archive.then_some(Encryption::Unreadable)),
-            Header::Next(next) => offset = next,
+            BlockHeader::Encrypted => return Ok(Some(Encryption::Rar)),
+            BlockHeader::Last => return Ok(None),
+            BlockHeader::Malformed => return Ok(is_archive.then_some(Encryption::Unreadable)),
+            BlockHeader::Next(next) => offset = next,
         }
     }
 }
@@ -247,45 +247,47 @@ fn truncated(kind: u64) -> u32 {
 fn examine_header<S: ReadAt + ?Sized>(
     reader: &mut BoundedReader<'_, S>,
     offset: u64,
-) -> Result<Header, Stop> {
+) -> Result<BlockHeader, Stop> {
     /// Length of the shortest header.
     const SHORTEST: u64 = 7;
     if offset.saturating_add(SHORTEST) > reader.length {
-        return Ok(Header::Last);
+        return Ok(BlockHeader::Last);
     }
-    let Some(mut cursor) = header_cursor(reader, offset)? else { return Ok(Header::Malformed) };
+    let Some(mut cursor) = header_cursor(reader, offset)? else {
+        return Ok(BlockHeader::Malformed);
+    };
     let end = cursor.end;
     if end > reader.length {
-        return Ok(Header::Last);
+        return Ok(BlockHeader::Last);
     }
     let (Some(full_kind), Some(flags)) = (cursor.number(reader)?, cursor.number(reader)?) else {
-        return Ok(Header::Malformed);
+        return Ok(BlockHeader::Malformed);
     };
     let kind = truncated(full_kind);
     if kind == header::ENCRYPTION {
-        return Ok(Header::Encrypted);
+        return Ok(BlockHeader::Encrypted);
     }
     // Extractors disagree about the type.
     if u64::from(kind) != full_kind {
-        return Ok(Header::Malformed);
+        return Ok(BlockHeader::Malformed);
     }
     if kind == header::END {
-        return Ok(Header::Last);
+        return Ok(BlockHeader::Last);
     }
     let extra = if flags & header::HAS_EXTRA == 0 { Some(0) } else { cursor.number(reader)? };
     let data = if flags & header::HAS_DATA == 0 { Some(0) } else { cursor.number(reader)? };
-    let (Some(extra), Some(data)) = (extra, data) else { return Ok(Header::Malformed) };
+    let (Some(extra), Some(data)) = (extra, data) else { return Ok(BlockHeader::Malformed) };
     let extra_start = end.checked_sub(extra).filter(|start| *start >= cursor.offset);
-    let Some(offset) = extra_start else { return Ok(Header::Malformed) };
+    let Some(offset) = extra_start else { return Ok(BlockHeader::Malformed) };
     if matches!(kind, header::FILE | header::SERVICE) {
         match has_encryption_record(reader, Cursor { offset, end })? {
-            Some(true) => return Ok(Header::Encrypted),
+            Some(true) => return Ok(BlockHeader::Encrypted),
             Some(false) => {}
-            None => return Ok(Header::Malformed),
+            None => return Ok(BlockHeader::Malformed),
         }
     }
     // Data beyond the end of the file is cut off.
-    Ok(Header::Next(end.saturating_add(data)))
+    Ok(BlockHeader::Next(end.saturating_add(data)))
 }
 
 /// Returns whether a file's extra area contains an encryption record; none if the area does not follow the format.

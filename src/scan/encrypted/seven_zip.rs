@@ -55,7 +55,7 @@ pub(super) fn examine<S: ReadAt + ?Sized>(
     let start = base.checked_add(header_offset);
     let end = start.and_then(|start| start.checked_add(size)).filter(|end| *end <= reader.length);
     let (Some(start), Some(end)) = (start, end) else { return Ok(Some(Encryption::Unreadable)) };
-    let mut header = Header { reader, offset: start, end };
+    let mut header = HeaderParser { reader, offset: start, end };
     Ok(match header.is_encrypted()? {
         Some(is_encrypted) => is_encrypted.then_some(Encryption::SevenZip),
         None => Some(Encryption::Unreadable),
@@ -63,7 +63,7 @@ pub(super) fn examine<S: ReadAt + ?Sized>(
 }
 
 /// Position in a header. Methods return none if the data does not follow the format.
-struct Header<'r, 's, S: ?Sized> {
+struct HeaderParser<'r, 's, S: ?Sized> {
     reader: &'r mut BoundedReader<'s, S>,
     offset: u64,
     end: u64,
@@ -81,7 +81,7 @@ macro_rules! some {
     };
 }
 
-impl<S: ReadAt + ?Sized> Header<'_, '_, S> {
+impl<S: ReadAt + ?Sized> HeaderParser<'_, '_, S> {
     fn is_encrypted(&mut self) -> Parsed<bool> {
         match some!(self.number()) {
             id::ENCODED_HEADER => self.streams_are_encrypted(),

@@ -13,7 +13,7 @@
 //! The second step also finds entries of archives that are stored without compression in other files. An archive
 //! counts as encrypted if such an inner archive is. Entries of compressed inner archives are not found.
 //!
-//! Signatures also occur by chance, and in programs that compare data with them. [`Header::is_plausible`] excludes
+//! Signatures also occur by chance, and in programs that compare data with them. [`EntryHeader::is_plausible`] excludes
 //! these. In 4 GiB of random bytes, 2 signatures are expected, of which about 1 in 10 000 counts as encrypted.
 
 use super::reader::{BoundedReader, ReadAt, Stop, u16_at, u32_at, u64_at};
@@ -216,7 +216,8 @@ fn examine_signatures<S: ReadAt + ?Sized>(
             let bytes = chunk.get(start..).unwrap_or_default();
             is_candidate |= bytes.starts_with(&LOCAL);
             let left = length - offset - start as u64;
-            if is_candidate && Header::parse(bytes).is_some_and(|header| header.is_encrypted(left))
+            if is_candidate
+                && EntryHeader::parse(bytes).is_some_and(|header| header.is_encrypted(left))
             {
                 return Ok(true);
             }
@@ -230,7 +231,7 @@ fn examine_signatures<S: ReadAt + ?Sized>(
 }
 
 /// A local header or directory entry, found by its signature.
-struct Header<'a> {
+struct EntryHeader<'a> {
     flags: u16,
     method: u16,
     /// Total length of the header with its variable fields, bytes.
@@ -240,7 +241,7 @@ struct Header<'a> {
     name: &'a [u8],
 }
 
-impl<'a> Header<'a> {
+impl<'a> EntryHeader<'a> {
     fn parse(bytes: &'a [u8]) -> Option<Self> {
         let (flags, lengths, fixed) = match bytes.first_chunk() {
             Some(&LOCAL) => (6, [26, 28].as_slice(), LOCAL_LENGTH),
