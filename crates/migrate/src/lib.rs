@@ -4,7 +4,7 @@
 //! `yaml` parses text within bounds, `source` extracts the scanner's keys, `python` and `node` translate
 //! them, `units` converts times and sizes, `paths` converts paths and programs, `hints` inspects the
 //! script, and `draft` builds the new file without the values that the validation of the new program
-//! rejects. The meaning of the old keys follows the documentation of those scanners.
+//! (`validation`) rejects. The meaning of the old keys follows the documentation of those scanners.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
@@ -17,6 +17,7 @@ mod python;
 mod remark;
 mod source;
 mod units;
+mod validation;
 mod yaml;
 
 use std::{
@@ -29,6 +30,7 @@ use draft::Draft;
 pub use remark::{Remark, RemarkKind};
 pub use source::Predecessor;
 use source::SourceConfig;
+pub use validation::{Rejection, Validate};
 pub use yaml::YamlError;
 use zeroize::Zeroizing;
 
@@ -41,20 +43,6 @@ pub struct Migrated {
     /// Sorted by line.
     pub remarks: Vec<Remark>,
 }
-
-/// A value of the new file that its validation rejects.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Rejection {
-    /// Path of the key, e.g. `web.port`, and of the part of its value: `scan.engines[2]`,
-    /// `download.additional_headers.x-name`. `None`, if the file as a whole is rejected, has no effect.
-    pub key: Option<String>,
-    /// What was found and what was expected. Contains no secrets.
-    pub message: String,
-}
-
-/// Validates the text of a new file against the new program's configuration. Relative paths in it are
-/// resolved against the directory. Called several times for one migration.
-pub type Validate<'a> = dyn Fn(&str, &Path) -> Vec<Rejection> + 'a;
 
 /// Errors that prevent a migration.
 #[derive(Debug, thiserror::Error)]
