@@ -36,7 +36,9 @@
 //! | `mcs-sandbox` | runs one program on one file in a sandbox; all unsafe code of the workspace |
 //! | `mcs-evaluator` | evaluates YARA rules on one file, in a process of its own |
 //! | `mcs-filetype` | detects file types |
+//! | `mcs-icap` | ICAP client |
 //! | `mcs-migrate` | converts the configurations of the two earlier scanners to TOML |
+//! | `mcs-testing` | parts of the tests of several crates |
 //!
 //! # One request (`POST …/download_encrypted`)
 //!

@@ -2,5 +2,5 @@
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {
-    matrix_content_scanner::scan::engines::icap::fuzz::check(input);
+    mcs_icap::fuzz::check(input);
 });

@@ -51,5 +51,5 @@ pub(super) fn examine(bytes: &[u8], read_size: usize, length: u64) -> Option<Enc
 #[cfg(test)]
 #[test]
 fn kept_inputs_satisfy_invariants() {
-    crate::scan::engines::fake::replay_corpus("encrypted", check);
+    mcs_testing::replay_corpus("encrypted", check);
 }

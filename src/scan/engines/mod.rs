@@ -10,7 +10,7 @@ mod combine;
 mod engine;
 pub mod error;
 #[cfg(test)]
-pub(super) mod fake;
+mod fake;
 pub mod icap;
 pub mod identity;
 pub mod outcome;

@@ -214,10 +214,15 @@ impl<E: fmt::Display> PoolMember<E> {
 pub(super) async fn connect_with_timeout<T>(
     connect: impl Future<Output = io::Result<T>>,
 ) -> Result<T, EngineFailure> {
+    within_connect_timeout(connect).await.map_err(EngineFailure::Unreachable)
+}
+
+/// Waits for a connection within [`CONNECT_TIMEOUT`].
+pub(super) async fn within_connect_timeout<T>(
+    connect: impl Future<Output = io::Result<T>>,
+) -> io::Result<T> {
     let result = timeout(CONNECT_TIMEOUT, connect).await;
-    result
-        .unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into()))
-        .map_err(EngineFailure::Unreachable)
+    result.unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// Sends a request and receives its response concurrently. Returns the response and whether the request was sent

@@ -38,5 +38,5 @@ pub fn check(input: &[u8]) {
 #[cfg(test)]
 #[test]
 fn kept_inputs_satisfy_invariants() {
-    super::super::fake::replay_corpus("clamd", check);
+    mcs_testing::replay_corpus("clamd", check);
 }

@@ -2,6 +2,7 @@
 
 use std::{io::Read, time::Duration};
 
+use mcs_testing::{FakeServer, Fault, LONG_TIMEOUT, SHORT_TIMEOUT, linger, read_until, respond};
 use nix::{
     cmsg_space,
     sys::socket::{ControlMessageOwned, recvmsg},
@@ -9,12 +10,7 @@ use nix::{
 use tokio::net::UnixListener;
 
 use super::{
-    super::{
-        fake::{
-            BOUNDS, FakeServer, Fault, LONG_TIMEOUT, SHORT_TIMEOUT, linger, read_until, respond,
-        },
-        sample::tests::sample,
-    },
+    super::{fake::BOUNDS, sample::tests::sample},
     *,
 };
 

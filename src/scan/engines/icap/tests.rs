@@ -1,36 +1,30 @@
-//! Scans against fake ICAP servers on loopback, correct and faulty.
+//! Scans with fake ICAP servers on loopback: selection of servers, time limits, versions, and TLS.
 
-mod connections;
-mod findings;
-mod requests;
-
-use std::sync::Arc;
-
-use bytes::BytesMut;
+use mcs_testing::{FakeServer, Fault, LONG_TIMEOUT, SHORT_TIMEOUT, linger, read_until, respond};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 
 use super::{
-    super::{
-        fake::{BOUNDS, FakeServer, Fault, LONG_TIMEOUT, SHORT_TIMEOUT, linger, respond},
-        sample::tests::sample,
-    },
-    message::{ChunkDecoder, Decoded},
+    super::{fake::BOUNDS, sample::tests::sample},
     *,
 };
 
 const MEDIA: &[u8] = b"some media, not small and not large";
 
+const OPTIONS: &str = "ICAP/1.0 200 OK\r\nMethods: RESPMOD, REQMOD\r\nISTag: \"zero\"\r\n\
+                       Allow: 204\r\nEncapsulated: null-body=0\r\n\r\n";
+
 const UNMODIFIED: &str = "ICAP/1.0 204 No Content\r\nISTag: \"one\"\r\n\r\n";
 
-fn engine(urls: &[String], method: Method, timeout: Duration) -> Icap {
+fn engine(urls: &[String], timeout: Duration) -> Icap {
     let urls = urls.iter().map(|url| url.parse().unwrap()).collect();
-    Icap::new(&settings(urls, method, timeout)).unwrap()
+    Icap::new(&settings(urls, timeout)).unwrap()
 }
 
-fn settings(urls: Vec<Url>, method: Method, timeout: Duration) -> Settings {
+fn settings(urls: Vec<Url>, timeout: Duration) -> Settings {
+    let method = Method::Respmod;
     Settings { urls, method, preview: true, ca_certificates: None, timeout, bounds: BOUNDS }
 }
 
@@ -38,311 +32,148 @@ fn url(server: &FakeServer) -> String {
     format!("icap://{}/avscan?x=y", server.address)
 }
 
-/// A request as a server receives it.
-#[derive(Debug)]
-struct ReceivedRequest {
-    head: String,
-    http: String,
-    body: Vec<u8>,
-    /// Whether the body is complete, according to the client.
-    is_whole: bool,
-}
-
-/// Reads a request, up to the end of its preview if it has one.
-async fn read_request(stream: &mut TcpStream) -> Option<ReceivedRequest> {
-    let head = read_head(stream).await?;
-    let mut request =
-        ReceivedRequest { head, http: String::new(), body: Vec::new(), is_whole: true };
-    if request.head.starts_with("OPTIONS") {
-        return Some(request);
-    }
-    request.http = read_head(stream).await?;
-    if request.head.starts_with("RESPMOD") {
-        request.http += &read_head(stream).await?;
-    }
-    let has_preview = request.head.contains("\r\nPreview: ");
-    let raw = read_chunks(stream).await;
-    request.is_whole = !has_preview || raw.ends_with(b"0; ieof\r\n\r\n");
-    request.body = decode_chunks(&raw);
-    Some(request)
-}
-
-/// Requests and reads the rest of the body after a preview.
-async fn read_rest(stream: &mut TcpStream, request: &mut ReceivedRequest) {
-    if !request.is_whole {
-        stream.write_all(b"ICAP/1.0 100 Continue\r\n\r\n").await.unwrap();
-        request.body.extend(decode_chunks(&read_chunks(stream).await));
-    }
-}
-
-/// Reads a head byte by byte, so that no data after it is consumed.
-async fn read_head(stream: &mut TcpStream) -> Option<String> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(stream.read_u8().await.ok()?);
-    }
-    Some(String::from_utf8(head).unwrap())
-}
-
-async fn read_chunks(stream: &mut TcpStream) -> Vec<u8> {
-    let mut raw = Vec::new();
-    loop {
-        let start = raw.len();
-        while !raw[start..].ends_with(b"\r\n") {
-            raw.push(stream.read_u8().await.unwrap());
+/// Starts a server that responds to requests, without previews, until the client closes the connection.
+async fn server(response: &'static str, fault: Fault) -> FakeServer {
+    FakeServer::start(move |mut stream| async move {
+        while let Some(is_options) = read_request(&mut stream).await {
+            let response = if is_options { OPTIONS } else { response };
+            respond(&mut stream, response.as_bytes(), fault).await;
         }
-        let size = raw[start..].split(|byte| *byte == b';').next().unwrap().trim_ascii();
-        let size = usize::from_str_radix(std::str::from_utf8(size).unwrap(), 16).unwrap();
-        let mut data = vec![0; size + 2];
-        stream.read_exact(&mut data).await.unwrap();
-        raw.extend_from_slice(&data);
-        if size == 0 {
-            return raw;
-        }
-    }
-}
-
-fn decode_chunks(raw: &[u8]) -> Vec<u8> {
-    let (mut decoder, mut raw, mut body) = (ChunkDecoder::new(), BytesMut::from(raw), Vec::new());
-    loop {
-        match decoder.next(&mut raw).unwrap() {
-            Decoded::Data(data) => body.extend_from_slice(&data),
-            Decoded::End => return body,
-            Decoded::Incomplete => panic!("incomplete chunks"),
-        }
-    }
-}
-
-/// Builds a 200 response with this HTTP head and this body in two chunks.
-fn modified(kind: &str, http: &str, body: &[u8]) -> Vec<u8> {
-    let http = format!("{http}\r\nX: y\r\n\r\n");
-    let mut response = format!(
-        "ICAP/1.0 200 OK\r\nISTag: \"one\"\r\nEncapsulated: {kind}-hdr=0, {kind}-body={}\r\n\r\n{http}",
-        http.len()
-    )
-    .into_bytes();
-    let (first, second) = body.split_at(body.len() / 2);
-    message::put_chunk(&mut response, first);
-    message::put_chunk(&mut response, second);
-    response.extend_from_slice(b"0\r\n\r\n");
-    response
-}
-
-/// Builds a response that sends a file back as a download.
-fn sent_back(body: &[u8]) -> Vec<u8> {
-    modified("res", "HTTP/1.1 200 OK", body)
-}
-
-/// Starts a server that responds after the end of the file, once per connection.
-async fn server(response: impl Into<Vec<u8>>, fault: Fault) -> FakeServer {
-    let response: Arc<[u8]> = response.into().into();
-    FakeServer::start(move |mut stream| {
-        let response = Arc::clone(&response);
-        async move {
-            if let Some(mut request) = read_request(&mut stream).await {
-                read_rest(&mut stream, &mut request).await;
-                respond(&mut stream, &response, fault).await;
-            }
-            linger(stream).await;
-        }
+        linger(stream).await;
     })
     .await
 }
 
-/// Scans with a server that sends this response.
-async fn scan_by_method(
-    method: Method,
-    response: impl Into<Vec<u8>>,
-    fault: Fault,
-    timeout: Duration,
-) -> Result<Finding, EngineFailure> {
-    let server = server(response, fault).await;
-    engine(&[url(&server)], method, timeout).scan(&sample(MEDIA)).await
-}
-
-/// Scans by RESPMOD with a server that sends this response.
-async fn scan(response: impl Into<Vec<u8>>, fault: Fault) -> Result<Finding, EngineFailure> {
-    scan_by_method(Method::Respmod, response, fault, LONG_TIMEOUT).await
-}
-
-fn name(finding: Result<Finding, EngineFailure>) -> String {
-    match finding.unwrap() {
-        Finding::NotClean { name } => name,
-        other => panic!("{other:?}"),
+/// Reads a request. Returns whether it is for the options; none at the end of the connection.
+async fn read_request(stream: &mut TcpStream) -> Option<bool> {
+    let mut request = read_until(stream, b"\r\n\r\n").await;
+    let is_options = request.starts_with(b"OPTIONS");
+    while !request.is_empty() && !is_options && !request.ends_with(b"\r\n0\r\n\r\n") {
+        request.extend(read_until(stream, b"\r\n\r\n").await);
     }
+    (!request.is_empty()).then_some(is_options)
 }
 
 #[tokio::test]
-async fn unmodified_or_identical_file_is_clean() {
-    assert_eq!(scan(UNMODIFIED, Fault::None).await.unwrap(), Finding::Clean);
-    assert_eq!(scan(sent_back(MEDIA), Fault::None).await.unwrap(), Finding::Clean);
-    let response = modified("req", "POST http://x/ HTTP/1.1", MEDIA);
-    let finding = scan_by_method(Method::Reqmod, response, Fault::None, LONG_TIMEOUT).await;
-    assert_eq!(finding.unwrap(), Finding::Clean);
-}
-
-#[tokio::test]
-async fn incomplete_or_invalid_response_is_a_failure() {
-    let response = sent_back(MEDIA);
-    let length = response.len();
-    for end in [10, 40, 100, length - 30, length - 5, length - 1] {
-        let finding = scan(&response[..end], Fault::None).await;
-        assert!(matches!(finding, Err(EngineFailure::ConnectionLost(_))), "{end}: {finding:?}");
-    }
-    for (response, fault) in [
-        (UNMODIFIED, Fault::Cut),
-        (UNMODIFIED, Fault::Twice),
-        ("", Fault::None),
-        ("HTTP/1.1 204 No Content\r\n\r\n", Fault::None),
-        ("stream: OK\0\r\n\r\n", Fault::None),
-        ("ICAP/1.0 200 OK\r\n\r\n", Fault::None),
-        ("ICAP/1.0 206 Partial\r\nEncapsulated: null-body=0\r\n\r\n", Fault::None),
-        ("ICAP/1.0 100 Continue\r\n\r\n", Fault::None),
-        ("ICAP/1.0 404 Service not found\r\n\r\n", Fault::None),
-        ("ICAP/1.0 408 Timeout\r\n\r\n", Fault::None),
-        ("ICAP/1.0 500 Server error\r\n\r\n", Fault::None),
-        ("ICAP/1.0 503 Overloaded\r\n\r\n", Fault::None),
-        ("ICAP/1.0 204 No Content\r\n\r\nICAP/1.0 200 OK\r\nX-Virus-ID: a\r\n\r\n", Fault::None),
+async fn answers_of_servers_are_findings_or_failures() {
+    for (response, expected) in [
+        (UNMODIFIED, Finding::Clean),
+        (
+            "ICAP/1.0 200 OK\r\nX-Virus-ID: Eicar\r\n\r\n",
+            Finding::NotClean { name: "Eicar".into() },
+        ),
     ] {
-        let finding = scan(response, fault).await;
-        assert!(finding.is_err(), "{response:?} {fault:?}: {finding:?}");
+        let server = server(response, Fault::None).await;
+        let icap = engine(&[url(&server)], LONG_TIMEOUT);
+        assert_eq!(icap.scan(&sample(MEDIA)).await.unwrap(), expected);
     }
-    let error = modified("res", "HTTP/1.1 500 Scan error", b"an error page");
-    assert!(matches!(scan(error, Fault::None).await, Err(EngineFailure::Reported(_))));
+    for (response, cause) in [
+        ("", "engine_connection_lost"),
+        ("ICAP/1.0 500 Server error\r\n\r\n", "engine_error"),
+        ("ICAP/1.0 200 OK\r\n\r\n", "engine_bad_response"),
+    ] {
+        let server = FakeServer::start(move |mut stream| async move {
+            let _ = read_request(&mut stream).await;
+            respond(&mut stream, response.as_bytes(), Fault::None).await;
+            linger(stream).await;
+        })
+        .await;
+        let icap = engine(&[url(&server)], LONG_TIMEOUT);
+        let failure = icap.scan(&sample(MEDIA)).await.unwrap_err();
+        assert_eq!(failure.cause(), cause, "{failure}");
+    }
+}
+
+#[tokio::test]
+async fn unresponsive_server_fails_at_time_limit() {
     for fault in [Fault::Silent, Fault::Drip] {
-        let finding = scan_by_method(Method::Respmod, UNMODIFIED, fault, SHORT_TIMEOUT).await;
+        let server = server(UNMODIFIED, fault).await;
+        let finding = engine(&[url(&server)], SHORT_TIMEOUT).scan(&sample(MEDIA)).await;
         assert!(matches!(finding, Err(EngineFailure::TimedOut)), "{fault:?}: {finding:?}");
     }
 }
 
 #[tokio::test]
-async fn rejects_head_above_limit() {
-    let server = FakeServer::start(|mut stream| async move {
-        let _ = read_request(&mut stream).await;
-        let _ = stream.write_all(b"ICAP/1.0 204 No Content\r\n").await;
-        while stream.write_all(b"X: some header line\r\n").await.is_ok() {}
-    })
-    .await;
-    let icap = engine(&[url(&server)], Method::Respmod, LONG_TIMEOUT);
+async fn tries_other_servers_after_failed_or_lost_connection() {
+    let (stopped, _reserved) = server(UNMODIFIED, Fault::None).await.stop().await;
+    let closing = FakeServer::start(|stream| async move { drop(stream) }).await;
+    let running = server(UNMODIFIED, Fault::None).await;
+    let urls = [format!("icap://{stopped}/avscan"), url(&closing), url(&running)];
+    let icap = engine(&urls, LONG_TIMEOUT);
+    for _ in 0..6 {
+        assert_eq!(icap.scan(&sample(MEDIA)).await.unwrap(), Finding::Clean);
+    }
+    let icap = engine(&urls[..1], LONG_TIMEOUT);
     let failure = icap.scan(&sample(MEDIA)).await.unwrap_err();
-    assert!(matches!(failure, EngineFailure::BadResponse(_)), "{failure}");
+    assert!(matches!(failure, EngineFailure::Unreachable(_)), "{failure}");
 }
 
 #[tokio::test]
-async fn replaced_file_is_not_clean() {
-    let page = b"<html>Blocked</html>";
-    for response in [
-        modified("res", "HTTP/1.1 403 Forbidden", page),
-        modified("res", "HTTP/1.1 403 Forbidden", MEDIA),
-        modified("res", "HTTP/1.1 302 Found", b""),
-        sent_back(page),
-        sent_back(&MEDIA[1..]),
-        sent_back(&MEDIA[..MEDIA.len() - 1]),
-        sent_back(&[MEDIA, b"x"].concat()),
-        sent_back(b""),
-        "ICAP/1.0 200 OK\r\nEncapsulated: res-hdr=0, null-body=19\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"
-            .into(),
-    ] {
-        let shown = String::from_utf8_lossy(&response).into_owned();
-        let name = name(scan(response, Fault::None).await);
-        assert_eq!(name, "replaced by the ICAP server", "{shown}");
-    }
-    // A response to an upload replaces it, whatever its body.
-    let finding = scan_by_method(Method::Reqmod, sent_back(MEDIA), Fault::None, LONG_TIMEOUT).await;
-    assert_eq!(name(finding), "replaced by the ICAP server");
-}
-
-#[tokio::test]
-async fn scans_empty_file() {
-    for response in [UNMODIFIED.as_bytes().to_vec(), sent_back(b"")] {
-        let server = server(response, Fault::None).await;
-        let icap = engine(&[url(&server)], Method::Respmod, LONG_TIMEOUT);
-        assert_eq!(icap.scan(&sample(b"")).await.unwrap(), Finding::Clean);
-    }
-}
-
-#[tokio::test]
-async fn rejects_clean_verdict_before_end_of_file() {
-    let scan_with_early_response = |response: Vec<u8>| async move {
-        let response: Arc<[u8]> = response.into();
-        let server = FakeServer::start(move |mut stream| {
-            let response = Arc::clone(&response);
-            async move {
-                let _ = read_head(&mut stream).await;
-                respond(&mut stream, &response, Fault::None).await;
-                // The rest is never read, so that the client cannot send all of it.
-                std::future::pending::<()>().await;
-            }
-        })
-        .await;
-        let icap = engine(&[url(&server)], Method::Respmod, LONG_TIMEOUT);
-        icap.scan(&sample(&vec![7; 64 << 20])).await
-    };
-    let finding = scan_with_early_response(UNMODIFIED.into()).await;
-    assert!(matches!(finding, Err(EngineFailure::PrematureVerdict)), "{finding:?}");
-    let infected = b"ICAP/1.0 200 OK\r\nX-Virus-ID: Eicar\r\n\r\n".to_vec();
-    assert_eq!(name(scan_with_early_response(infected).await), "Eicar");
-}
-
-#[tokio::test]
-async fn receives_large_file_while_sending_it() {
-    let server = FakeServer::start(|mut stream| async move {
-        for _ in 0..2 {
-            read_head(&mut stream).await.unwrap();
-        }
-        let http = read_head(&mut stream).await.unwrap();
-        let length = http.len();
-        let head =
-            format!("ICAP/1.0 200 OK\r\nEncapsulated: res-hdr=0, res-body={length}\r\n\r\n{http}");
-        stream.write_all(head.as_bytes()).await.unwrap();
-        let (mut reader, mut writer) = stream.split();
-        // Sends the chunks back without decoding.
-        let _ = tokio::io::copy(&mut reader, &mut writer).await;
+async fn istag_of_options_and_responses_is_the_version() {
+    let server = server(UNMODIFIED, Fault::None).await;
+    let icap = engine(&[url(&server)], LONG_TIMEOUT);
+    assert_eq!(icap.versions(), None);
+    icap.read_versions().await;
+    assert_eq!(icap.versions().unwrap(), "\"zero\"");
+    let _ = icap.scan(&sample(MEDIA)).await.unwrap();
+    assert_eq!(icap.versions().unwrap(), "\"one\"");
+    let invalid = FakeServer::start(|mut stream| async move {
+        let _ = read_request(&mut stream).await;
+        respond(&mut stream, b"ICAP/1.0 404 Not found\r\n\r\n", Fault::None).await;
     })
     .await;
-    let icap = engine(&[url(&server)], Method::Respmod, LONG_TIMEOUT);
-    let media: Vec<u8> = (0..=250).cycle().take(20_000_000).collect();
-    assert_eq!(icap.scan(&sample(&media)).await.unwrap(), Finding::Clean);
+    let icap = engine(&[url(&invalid)], LONG_TIMEOUT);
+    icap.read_versions().await;
+    assert_eq!(icap.versions(), None);
 }
 
-/// A server that records requests. It keeps connections open. Its OPTIONS response contains the header line
-/// `preview`. With `accepts_previews`, it responds "unmodified" to a preview without requesting the rest.
-struct RecordingServer {
-    server: FakeServer,
-    requests: Arc<Mutex<Vec<ReceivedRequest>>>,
-}
+#[tokio::test]
+async fn icaps_verifies_server_certificate() {
+    use rcgen::{CertifiedKey, generate_simple_self_signed};
+    use rustls::pki_types::PrivateKeyDer;
+    use tokio_rustls::TlsAcceptor;
 
-impl RecordingServer {
-    async fn start(preview: &'static str, accepts_previews: bool) -> Self {
-        let requests = Arc::new(Mutex::new(Vec::new()));
-        let record = Arc::clone(&requests);
-        let server = FakeServer::start(move |mut stream| {
-            let record = Arc::clone(&record);
-            async move {
-                while let Some(mut request) = read_request(&mut stream).await {
-                    let is_options = request.head.starts_with("OPTIONS");
-                    if !accepts_previews {
-                        read_rest(&mut stream, &mut request).await;
-                    }
-                    record.lock().push(request);
-                    let response = if is_options {
-                        format!(
-                            "ICAP/1.0 200 OK\r\nMethods: RESPMOD, REQMOD\r\nISTag: \"zero\"\r\n\
-                             {preview}Allow: 204\r\nEncapsulated: null-body=0\r\n\r\n"
-                        )
-                    } else {
-                        UNMODIFIED.to_owned()
-                    };
-                    respond(&mut stream, response.as_bytes(), Fault::None).await;
+    let CertifiedKey { cert, signing_key } =
+        generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![cert.der().clone()], key)
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let server = FakeServer::start(move |stream| {
+        let acceptor = acceptor.clone();
+        async move {
+            let Ok(mut stream) = acceptor.accept(stream).await else { return };
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n0\r\n\r\n") {
+                if !matches!(stream.read_buf(&mut request).await, Ok(n) if n > 0) {
+                    return;
                 }
             }
-        })
-        .await;
-        Self { server, requests }
-    }
-
-    /// Removes and returns the recorded requests.
-    fn take_requests(&self) -> Vec<ReceivedRequest> {
-        std::mem::take(&mut self.requests.lock())
+            let _ = stream.write_all(UNMODIFIED.as_bytes()).await;
+            let _ = stream.shutdown().await;
+        }
+    })
+    .await;
+    let trusted = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&trusted, cert.pem()).unwrap();
+    let settings = |trusted: Option<&std::path::Path>| Settings {
+        urls: vec![format!("icaps://{}/avscan", server.address).parse().unwrap()],
+        method: Method::Respmod,
+        preview: true,
+        ca_certificates: trusted.map(std::path::Path::to_owned),
+        timeout: LONG_TIMEOUT,
+        bounds: BOUNDS,
+    };
+    let icap = Icap::new(&settings(Some(trusted.path()))).unwrap();
+    assert_eq!(icap.scan(&sample(MEDIA)).await.unwrap(), Finding::Clean);
+    // On a machine without any root certificate, the setup fails already.
+    if let Ok(icap) = Icap::new(&settings(None)) {
+        let failure = icap.scan(&sample(MEDIA)).await.unwrap_err();
+        assert!(matches!(failure, EngineFailure::Unreachable(_)), "{failure}");
     }
 }

@@ -8,9 +8,9 @@ async fn sends_requested_preview_and_the_rest_on_continue() {
         let header = format!("Preview: {preview}\r\n").leak();
         for accepts_previews in [false, true] {
             let recording = RecordingServer::start(header, accepts_previews).await;
-            let icap = engine(&[url(&recording.server)], Method::Respmod, LONG_TIMEOUT);
-            icap.read_versions().await;
-            assert_eq!(icap.scan(&sample(media)).await.unwrap(), Finding::Clean);
+            let icap = client(&recording.server);
+            icap.read_options().await.unwrap();
+            assert_eq!(answer(&icap, media).await.unwrap(), Answer::Clean);
             let requests = recording.take_requests();
             let [options, scan] = requests.as_slice() else { panic!("{requests:?}") };
             assert!(options.head.starts_with("OPTIONS icap://127.0.0.1:"), "{options:?}");
@@ -25,11 +25,10 @@ async fn sends_requested_preview_and_the_rest_on_continue() {
 #[tokio::test]
 async fn sends_no_preview_when_disabled() {
     let recording = RecordingServer::start("Preview: 4\r\n", true).await;
-    let urls = vec![url(&recording.server).parse().unwrap()];
-    let settings = settings(urls, Method::Respmod, LONG_TIMEOUT);
-    let icap = Icap::new(&Settings { preview: false, ..settings }).unwrap();
-    icap.read_versions().await;
-    assert_eq!(icap.scan(&sample(MEDIA)).await.unwrap(), Finding::Clean);
+    let address = recording.server.address;
+    let icap = IcapClient::new(service(address, Method::Respmod), false, Loopback(address));
+    icap.read_options().await.unwrap();
+    assert_eq!(answer(&icap, MEDIA).await.unwrap(), Answer::Clean);
     let requests = recording.take_requests();
     let scan = requests.last().unwrap();
     assert!(!scan.head.contains("Preview"), "{scan:?}");
@@ -51,8 +50,8 @@ async fn requests_follow_rfc_3507() {
         ),
     ] {
         let recording = RecordingServer::start("", false).await;
-        let icap = engine(&[url(&recording.server)], method, LONG_TIMEOUT);
-        assert_eq!(icap.scan(&sample(MEDIA)).await.unwrap(), Finding::Clean);
+        let icap = client_by_method(&recording.server, method);
+        assert_eq!(answer(&icap, MEDIA).await.unwrap(), Answer::Clean);
         let requests = recording.take_requests();
         let [scan] = requests.as_slice() else { panic!("{requests:?}") };
         assert_eq!(scan.http, http);

@@ -127,8 +127,8 @@ async fn http_head_and_trailer_report_findings() {
         assert_eq!(name(scan(failed, Fault::None).await), *expected, "{header}");
         let request = format!("POST http://x/ HTTP/1.1\r\n{header}");
         let request = modified("req", &request, MEDIA);
-        let finding = scan_by_method(Method::Reqmod, request, Fault::None, LONG_TIMEOUT).await;
-        assert_eq!(name(finding), *expected, "{header}");
+        let answer = scan_by_method(Method::Reqmod, request, Fault::None).await;
+        assert_eq!(name(answer), *expected, "{header}");
         let mut trailer = sent_back(MEDIA);
         trailer.truncate(trailer.len() - 2);
         trailer.extend_from_slice(format!("{header}\r\n\r\n").as_bytes());
@@ -156,10 +156,9 @@ async fn header_in_response_to_preview_is_a_finding() {
             }
         })
         .await;
-        let icap = engine(&[url(&server)], Method::Respmod, LONG_TIMEOUT);
-        icap.read_versions().await;
-        assert_eq!(icap.versions().unwrap(), "\"o\"");
-        assert_eq!(name(icap.scan(&sample(MEDIA)).await), "Lab file", "{status}");
+        let icap = client(&server);
+        assert_eq!(icap.read_options().await.unwrap().istag, "\"o\"");
+        assert_eq!(name(answer(&icap, MEDIA).await), "Lab file", "{status}");
     }
 }
 
@@ -170,10 +169,10 @@ async fn headers_without_finding_are_clean() {
             [with_header(header, UNMODIFIED.as_bytes()), with_header(header, &sent_back(MEDIA))];
         for response in responses {
             let shown = String::from_utf8_lossy(&response).into_owned();
-            assert_eq!(scan(response, Fault::None).await.unwrap(), Finding::Clean, "{shown}");
+            assert_eq!(scan(response, Fault::None).await.unwrap(), Answer::Clean, "{shown}");
         }
-        let finding = scan(sent_back_with(header), Fault::None).await;
-        assert_eq!(finding.unwrap(), Finding::Clean, "{header}");
+        let answer = scan(sent_back_with(header), Fault::None).await;
+        assert_eq!(answer.unwrap(), Answer::Clean, "{header}");
     }
 }
 
@@ -182,9 +181,9 @@ async fn rejects_invalid_trailer_and_invalid_request_headers() {
     let mut response = sent_back(MEDIA);
     response.truncate(response.len() - 2);
     response.extend_from_slice(b"no header\r\n\r\n");
-    let finding = scan(response, Fault::None).await;
-    assert!(matches!(finding, Err(EngineFailure::BadResponse(_))), "{finding:?}");
+    let answer = scan(response, Fault::None).await;
+    assert!(matches!(answer, Err(IcapError::BadResponse(_))), "{answer:?}");
     let response = modified("req", "POST http://x/ HTTP/1.1\r\nno header", MEDIA);
-    let finding = scan_by_method(Method::Reqmod, response, Fault::None, LONG_TIMEOUT).await;
-    assert!(matches!(finding, Err(EngineFailure::BadResponse(_))), "{finding:?}");
+    let answer = scan_by_method(Method::Reqmod, response, Fault::None).await;
+    assert!(matches!(answer, Err(IcapError::BadResponse(_))), "{answer:?}");
 }

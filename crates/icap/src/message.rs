@@ -4,7 +4,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 
 /// Maximum length of an ICAP head, and of the encapsulated HTTP heads, bytes.
-pub(super) const MAX_HEAD: usize = 64 * 1024;
+pub(crate) const MAX_HEAD: usize = 64 * 1024;
 
 /// Maximum number of headers in a head.
 const MAX_HEADERS: usize = 128;
@@ -15,29 +15,29 @@ const MAX_TRAILER: usize = 16 * 1024;
 
 /// A parsed head.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub(super) struct IcapHead {
-    pub(super) status: u16,
+pub(crate) struct IcapHead {
+    pub(crate) status: u16,
     headers: Vec<(String, Vec<u8>)>,
 }
 
 /// Description of what makes a message invalid.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Malformed(pub(super) &'static str);
+pub(crate) struct Malformed(pub(super) &'static str);
 
 /// The encapsulated parts of an ICAP message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Encapsulated {
+pub(crate) struct Encapsulated {
     /// Length of the HTTP heads, bytes.
-    pub(super) heads: usize,
+    pub(crate) heads: usize,
     /// Whether the encapsulated message is an HTTP response.
-    pub(super) is_response: bool,
+    pub(crate) is_response: bool,
     /// Whether a body follows.
-    pub(super) has_body: bool,
+    pub(crate) has_body: bool,
 }
 
 impl IcapHead {
     /// Removes a head from the beginning of `buffer` and parses it. Returns none if the head is incomplete.
-    pub(super) fn take(buffer: &mut BytesMut) -> Result<Option<Self>, Malformed> {
+    pub(crate) fn take(buffer: &mut BytesMut) -> Result<Option<Self>, Malformed> {
         let end = buffer.windows(4).position(|end| end == b"\r\n\r\n");
         match end.map(|end| end + 4) {
             Some(end) if end <= MAX_HEAD => Self::parse(&buffer.split_to(end)).map(Some),
@@ -57,7 +57,7 @@ impl IcapHead {
     }
 
     /// Parses the head of an HTTP response.
-    pub(super) fn parse_http(bytes: &[u8]) -> Result<Self, Malformed> {
+    pub(crate) fn parse_http(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut response = httparse::Response::new(&mut headers);
         let mut parser = httparse::ParserConfig::default();
@@ -75,7 +75,7 @@ impl IcapHead {
     }
 
     /// Parses the head of an HTTP request, except the request line.
-    pub(super) fn parse_request(bytes: &[u8]) -> Result<Self, Malformed> {
+    pub(crate) fn parse_request(bytes: &[u8]) -> Result<Self, Malformed> {
         let line = bytes.windows(2).position(|end| end == b"\r\n");
         let headers = line.and_then(|line| bytes.get(line + 2..));
         Self::parse_headers(headers.ok_or(Malformed("invalid head"))?)
@@ -87,24 +87,24 @@ impl IcapHead {
     }
 
     /// Returns all values of a header. `name` is in lower case.
-    pub(super) fn all<'h>(&'h self, name: &'h str) -> impl Iterator<Item = String> + 'h {
+    pub(crate) fn all<'h>(&'h self, name: &'h str) -> impl Iterator<Item = String> + 'h {
         let headers = self.headers.iter().filter(move |(header, _)| header == name);
         headers.map(|(_, value)| String::from_utf8_lossy(value.trim_ascii()).into_owned())
     }
 
     /// Returns the first value of a header that is not empty.
-    pub(super) fn first(&self, name: &str) -> Option<String> {
+    pub(crate) fn first(&self, name: &str) -> Option<String> {
         self.all(name).find(|value| !value.is_empty())
     }
 
     /// Returns whether a header's comma-separated list contains `wanted`, ignoring case.
-    pub(super) fn lists(&self, name: &str, wanted: &str) -> bool {
+    pub(crate) fn lists(&self, name: &str, wanted: &str) -> bool {
         self.all(name)
             .any(|value| value.split(',').any(|item| item.trim().eq_ignore_ascii_case(wanted)))
     }
 
     /// Parses the `Encapsulated` header of a response to REQMOD or RESPMOD: at most one HTTP head, and its body.
-    pub(super) fn encapsulated(&self) -> Result<Encapsulated, Malformed> {
+    pub(crate) fn encapsulated(&self) -> Result<Encapsulated, Malformed> {
         const INVALID: Malformed = Malformed("invalid Encapsulated header");
         let mut values = self.all("encapsulated");
         let value = values.next().ok_or(Malformed("no Encapsulated header"))?;
@@ -139,7 +139,7 @@ impl IcapHead {
 
 /// Incremental decoder of a chunked body.
 #[derive(Debug)]
-pub(super) struct ChunkDecoder {
+pub(crate) struct ChunkDecoder {
     state: ChunkState,
     /// The lines after the last chunk.
     trailer: Vec<u8>,
@@ -156,7 +156,7 @@ enum ChunkState {
 
 /// Next step of decoding.
 #[derive(PartialEq, Eq, Debug)]
-pub(super) enum Decoded {
+pub(crate) enum Decoded {
     Data(Bytes),
     End,
     /// More input is needed.
@@ -164,17 +164,17 @@ pub(super) enum Decoded {
 }
 
 impl ChunkDecoder {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { state: ChunkState::Size, trailer: Vec::new() }
     }
 
     /// Parses the headers after the last chunk. Call this after [`Decoded::End`].
-    pub(super) fn trailer(&self) -> Result<IcapHead, Malformed> {
+    pub(crate) fn trailer(&self) -> Result<IcapHead, Malformed> {
         IcapHead::parse_headers(&self.trailer)
     }
 
     /// Decodes and removes the next piece of the body from the beginning of `buffer`.
-    pub(super) fn next(&mut self, buffer: &mut BytesMut) -> Result<Decoded, Malformed> {
+    pub(crate) fn next(&mut self, buffer: &mut BytesMut) -> Result<Decoded, Malformed> {
         loop {
             match self.state {
                 ChunkState::Size => {
@@ -250,7 +250,7 @@ fn chunk_size(line: &[u8]) -> Result<u64, Malformed> {
 }
 
 /// Appends a chunk to `out`. Empty input appends nothing, because an empty chunk would end the body.
-pub(super) fn put_chunk(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(crate) fn put_chunk(out: &mut Vec<u8>, bytes: &[u8]) {
     if !bytes.is_empty() {
         out.extend_from_slice(format!("{:x}\r\n", bytes.len()).as_bytes());
         out.extend_from_slice(bytes);

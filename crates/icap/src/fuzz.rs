@@ -5,18 +5,23 @@
 use std::{
     io,
     pin::Pin,
-    sync::OnceLock,
+    sync::LazyLock,
     task::{Context, Poll, Waker},
 };
 
+use bytes::Bytes;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     runtime::{Builder, Runtime},
 };
 
-use super::{
-    super::{error::EngineFailure, outcome::Finding, sample::Sample},
-    exchange::{Connection, Method, ScanExchange},
+use crate::{
+    answer::{Answer, Reply},
+    connection::Connection,
+    content::Content,
+    error::IcapError,
+    request::{IcapService, Method},
+    response::Exchange,
 };
 
 const MEDIA: &[u8] = b"some media, not small and not large";
@@ -51,11 +56,11 @@ pub fn check(input: &[u8]) {
     let in_pieces = scan(media, response, behaviour);
     let at_once = scan(media, response, Behaviour { read_size: usize::MAX, ..behaviour });
     for result in [&in_pieces, &at_once] {
-        let is_lost = matches!(result, Err(EngineFailure::ConnectionLost(_)));
+        let is_lost = matches!(result, Err(IcapError::ConnectionLost(_)));
         assert!(!is_lost || !names_finding(response), "missed a finding that was received");
     }
     for result in [&in_pieces, &at_once].into_iter().flatten() {
-        let is_clean = result.finding == Finding::Clean;
+        let is_clean = result.result.answer == Answer::Clean;
         assert!(!result.reusable || is_clean, "reused a connection with unread data");
         assert!(!is_clean || !names_finding(response), "clean despite a named finding");
         let is_justified = is_unmodified(response) || contains_in_order(response, media);
@@ -63,18 +68,18 @@ pub fn check(input: &[u8]) {
     }
     // Read boundaries may only determine whether data after a clean response is detected.
     match (in_pieces, at_once) {
-        (Ok(first), Ok(second)) => assert_eq!(first.finding, second.finding),
+        (Ok(first), Ok(second)) => assert_eq!(first.result.answer, second.result.answer),
         (Err(_), Err(_)) => {}
         (Ok(result), Err(failure)) | (Err(failure), Ok(result)) => {
-            let is_excess = matches!(failure, EngineFailure::BadResponse(_));
-            let finding = result.finding;
-            assert!(finding == Finding::Clean && is_excess, "{finding:?}, {failure}");
+            let is_excess = matches!(failure, IcapError::BadResponse(_));
+            let finding = result.result.answer;
+            assert!(finding == Answer::Clean && is_excess, "{finding:?}, {failure}");
         }
     }
-    let options = connect(media, response, behaviour, async |connection, _| {
-        connection.options("icap://a/b", "a", behaviour.method).await
+    let options = connect(media, response, behaviour, async |connection| {
+        connection.options(&service(behaviour.method)).await
     });
-    let preview = options.ok().and_then(|(options, _)| options.preview);
+    let preview = options.ok().and_then(|options| options.result.preview);
     assert!(preview.is_none_or(|length| length <= 64 * 1024), "a preview of {preview:?} bytes");
 }
 
@@ -82,10 +87,10 @@ fn scan(
     media: &'static [u8],
     response: &[u8],
     behaviour: Behaviour,
-) -> Result<ScanExchange, EngineFailure> {
+) -> Result<Exchange<Reply>, IcapError> {
     let Behaviour { method, preview, .. } = behaviour;
-    connect(media, response, behaviour, async |connection, sample| {
-        connection.scan("icap://a/b", "a", method, preview, sample).await
+    connect(media, response, behaviour, async |connection| {
+        connection.scan(&service(method), preview, &media).await
     })
 }
 
@@ -94,23 +99,31 @@ fn connect<T>(
     media: &'static [u8],
     response: &[u8],
     behaviour: Behaviour,
-    exchange: impl AsyncFnOnce(&mut Connection, &Sample) -> T,
+    exchange: impl AsyncFnOnce(&mut Connection) -> T,
 ) -> T {
-    static SHARED: OnceLock<(Runtime, [Sample; 2])> = OnceLock::new();
-    let (runtime, [empty, whole]) = SHARED.get_or_init(|| {
-        let runtime = Builder::new_current_thread().build().expect("a runtime");
-        (runtime, [b"".as_slice(), MEDIA].map(sample))
-    });
+    static RUNTIME: LazyLock<Runtime> =
+        LazyLock::new(|| Builder::new_current_thread().build().expect("a runtime"));
     let server = ScriptedServer::new(response, behaviour, media);
     let mut connection = Connection::new(Box::new(server));
-    let sample = if media.is_empty() { empty } else { whole };
-    runtime.block_on(exchange(&mut connection, sample))
+    RUNTIME.block_on(exchange(&mut connection))
 }
 
-fn sample(bytes: &[u8]) -> Sample {
-    let mut file = tempfile::tempfile().expect("a file");
-    io::Write::write_all(&mut file, bytes).expect("written");
-    Sample::from_file(&file).expect("a sample")
+fn service(method: Method) -> IcapService {
+    let (uri, authority) = ("icap://a/b".to_owned(), "a".to_owned());
+    IcapService { uri, authority, method, user_agent: "fuzz" }
+}
+
+impl Content for &'static [u8] {
+    fn len(&self) -> u64 {
+        <[u8]>::len(self) as u64
+    }
+
+    async fn read_chunk(&self, offset: u64, max: u64) -> io::Result<Bytes> {
+        let rest = usize::try_from(offset).ok().and_then(|offset| self.get(offset..));
+        let rest = rest.unwrap_or_default();
+        let length = usize::try_from(max).unwrap_or(usize::MAX).min(rest.len());
+        Ok(Bytes::from_static(rest.get(..length).unwrap_or_default()))
+    }
 }
 
 /// Headers that name a virus or a block.
@@ -262,5 +275,5 @@ impl AsyncWrite for ScriptedServer {
 #[cfg(test)]
 #[test]
 fn kept_inputs_satisfy_invariants() {
-    super::super::fake::replay_corpus("icap", check);
+    mcs_testing::replay_corpus("icap", check);
 }

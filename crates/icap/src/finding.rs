@@ -14,7 +14,7 @@
 //!
 //! Each value of a repeated header counts, so that a harmless value cannot hide a finding.
 
-use super::message::IcapHead;
+use crate::message::IcapHead;
 
 /// Name of a finding without a readable name.
 const NAMELESS: &str = "unnamed finding";
@@ -37,7 +37,7 @@ const NO_BLOCK: &[&str] = &["", "none", "no", "false", "0"];
 const BLOCKED: &str = "blocked by the ICAP server";
 
 /// Returns the name of the finding, if the head contains one.
-pub(super) fn finding(head: &IcapHead) -> Option<String> {
+pub(crate) fn finding(head: &IcapHead) -> Option<String> {
     let [id, virus, secure, reasons @ ..] =
         NAMES.map(|(header, none)| first_name(head, header, none));
     // Servers send these headers only with findings, therefore empty values count.

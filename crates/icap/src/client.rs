@@ -1,0 +1,122 @@
+//! Client of one server: its options, and idle connections.
+
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+
+use crate::{
+    answer::Reply,
+    connection::{Connection, ServiceOptions},
+    content::Content,
+    error::IcapError,
+    request::IcapService,
+    response::Exchange,
+    transport::Connect,
+};
+
+/// Maximum idle time of a connection before reuse, and maximum number of idle connections for each server.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+const MAX_IDLE: usize = 32;
+
+/// Client of a service of one server.
+pub struct IcapClient<C> {
+    service: IcapService,
+    preview: bool,
+    connector: C,
+    idle: Mutex<Vec<(Connection, Instant)>>,
+    options: Mutex<Option<ServiceOptions>>,
+}
+
+impl<C> fmt::Display for IcapClient<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.service.uri)
+    }
+}
+
+impl<C> fmt::Debug for IcapClient<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl<C: Connect> IcapClient<C> {
+    /// Creates a client without connecting. With `preview`, a server that requests a preview gets one, and may answer
+    /// after the preview alone.
+    pub fn new(service: IcapService, preview: bool, connector: C) -> Self {
+        Self { service, preview, connector, idle: Mutex::default(), options: Mutex::default() }
+    }
+
+    /// Scans a file.
+    ///
+    /// # Errors
+    /// Everything other than a complete response with an answer.
+    pub async fn scan(&self, content: &impl Content) -> Result<Reply, IcapError> {
+        let requested = self.options.lock().as_ref().and_then(|options| options.preview);
+        let preview = requested.filter(|_| self.preview);
+        if let Some(mut connection) = self.take_idle() {
+            let result = connection.scan(&self.service, preview, content).await;
+            match result {
+                // The server closed the idle connection at the same time: a new connection is tried.
+                Err(IcapError::ConnectionLost(_)) if !connection.has_received() => {}
+                result => return self.finish(connection, result),
+            }
+        }
+        let mut connection = self.connect().await?;
+        let result = connection.scan(&self.service, preview, content).await;
+        self.finish(connection, result)
+    }
+
+    /// Keeps the connection if it is reusable. Returns the reply.
+    fn finish(
+        &self,
+        connection: Connection,
+        result: Result<Exchange<Reply>, IcapError>,
+    ) -> Result<Reply, IcapError> {
+        let Exchange { result, reusable } = result?;
+        if reusable {
+            self.put_idle(connection);
+        }
+        Ok(result)
+    }
+
+    /// Reads the options of the service, which apply to later scans.
+    ///
+    /// # Errors
+    /// No options, or options without the configured method.
+    pub async fn read_options(&self) -> Result<ServiceOptions, IcapError> {
+        let mut connection = self.connect().await?;
+        let Exchange { result: options, reusable } = connection.options(&self.service).await?;
+        if reusable {
+            self.put_idle(connection);
+        }
+        *self.options.lock() = Some(options.clone());
+        Ok(options)
+    }
+
+    async fn connect(&self) -> Result<Connection, IcapError> {
+        self.connector.connect().await.map(Connection::new).map_err(IcapError::Unreachable)
+    }
+
+    /// Takes an idle connection that the server has not closed, as far as known.
+    fn take_idle(&self) -> Option<Connection> {
+        let mut idle = self.idle.lock();
+        idle.retain(|(_, since)| since.elapsed() < IDLE_TIMEOUT);
+        while let Some((mut connection, _)) = idle.pop() {
+            if connection.is_quiet() {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    fn put_idle(&self, connection: Connection) {
+        let mut idle = self.idle.lock();
+        idle.retain(|(_, since)| since.elapsed() < IDLE_TIMEOUT);
+        if idle.len() < MAX_IDLE {
+            idle.push((connection, Instant::now()));
+        }
+    }
+}

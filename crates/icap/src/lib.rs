@@ -1,0 +1,29 @@
+//! ICAP client, RFC 3507. It presents the file as a download (RESPMOD) or an upload (REQMOD), with a preview if the
+//! server requests one. An unmodified response (204), or the whole file sent back, is "clean". A response that
+//! names a finding, or replaces the file, is "not clean". Everything else is an error.
+//!
+//! This is an own implementation because `icap-rs` 0.3 buffers response bodies in memory without a limit, and keeps
+//! one idle connection only. Servers without 204 support send back whole files.
+
+mod answer;
+mod client;
+mod connection;
+mod content;
+mod error;
+mod finding;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
+mod message;
+mod request;
+mod response;
+#[cfg(test)]
+mod tests;
+mod transport;
+
+pub use answer::{Answer, Reply};
+pub use client::IcapClient;
+pub use connection::ServiceOptions;
+pub use content::Content;
+pub use error::IcapError;
+pub use request::{IcapService, Method};
+pub use transport::{Connect, Transport};

@@ -1,0 +1,170 @@
+//! Responses about a file. A file that is sent back is compared with the content as it arrives; neither is buffered as
+//! a whole.
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+use crate::{
+    answer::{Answer, Reply},
+    content::Content,
+    error::IcapError,
+    finding::finding,
+    message::{ChunkDecoder, Decoded, Encapsulated, IcapHead},
+    request::{Method, read_chunk},
+};
+
+/// Free space in the buffer before each read, bytes.
+const READ_SIZE: usize = 64 * 1024;
+
+/// The receiving side of a connection.
+pub(crate) struct Incoming<R> {
+    pub(crate) reader: R,
+    pub(crate) buffer: BytesMut,
+    /// Whether any byte of the response to the current request was received.
+    pub(crate) has_received: bool,
+}
+
+/// Result of an exchange.
+#[derive(Debug)]
+pub(crate) struct Exchange<T> {
+    pub(crate) result: T,
+    /// Whether the connection can be used again.
+    pub(crate) reusable: bool,
+}
+
+impl<R: AsyncRead + Unpin> Incoming<R> {
+    pub(crate) async fn fill(&mut self) -> Result<(), IcapError> {
+        // Without this, the buffer would grow by a few bytes with each read.
+        self.buffer.reserve(READ_SIZE);
+        match self.reader.read_buf(&mut self.buffer).await {
+            Ok(0) => Err(IcapError::ConnectionLost(None)),
+            Ok(_) => {
+                self.has_received = true;
+                Ok(())
+            }
+            Err(error) => Err(IcapError::connection_lost(error)),
+        }
+    }
+
+    pub(crate) async fn read_head(&mut self) -> Result<IcapHead, IcapError> {
+        loop {
+            if let Some(head) = IcapHead::take(&mut self.buffer)? {
+                return Ok(head);
+            }
+            self.fill().await?;
+        }
+    }
+
+    /// Reads the result of a scan from a response. Reads the body to its end only if the result depends on it.
+    pub(crate) async fn read_reply(
+        &mut self,
+        head: IcapHead,
+        method: Method,
+        content: &impl Content,
+    ) -> Result<Exchange<Reply>, IcapError> {
+        let istag = head.first("istag");
+        // Headers override the status: some servers report findings with 204, or send the file back.
+        if let Some(name) = finding(&head) {
+            // The body, a page for users, is not read; therefore the connection cannot be used again.
+            let result = Reply { answer: Answer::NotClean { name }, istag };
+            return Ok(Exchange { result, reusable: false });
+        }
+        let answer = match head.status {
+            204 => Answer::Clean,
+            200 => {
+                let encapsulated = head.encapsulated()?;
+                self.read_modified(encapsulated, method, content).await?
+            }
+            _ => return Err(unexpected_status(&head)),
+        };
+        if answer == Answer::Clean && !self.buffer.is_empty() {
+            return Err(IcapError::bad_response("more than one response"));
+        }
+        let reusable = answer == Answer::Clean && stays_open(&head);
+        Ok(Exchange { result: Reply { answer, istag }, reusable })
+    }
+
+    /// Reads the message that the server sent in place of the file. The result is "clean" if it contains the file.
+    async fn read_modified(
+        &mut self,
+        encapsulated: Encapsulated,
+        method: Method,
+        content: &impl Content,
+    ) -> Result<Answer, IcapError> {
+        while self.buffer.len() < encapsulated.heads {
+            self.fill().await?;
+        }
+        let heads = self.buffer.split_to(encapsulated.heads);
+        let head = match (encapsulated.heads, encapsulated.is_response) {
+            (0, _) => None,
+            (_, true) => Some(IcapHead::parse_http(&heads)?),
+            (_, false) => Some(IcapHead::parse_request(&heads)?),
+        };
+        // Some servers report findings in these headers, with any status.
+        if let Some(name) = head.as_ref().and_then(finding) {
+            return Ok(Answer::NotClean { name });
+        }
+        let status = head.filter(|_| encapsulated.is_response).map(|head| head.status);
+        let is_replaced = match (method, status) {
+            // The original response, or a request: the result depends on the body.
+            (Method::Respmod, Some(200)) | (_, None) => false,
+            // A block page, a redirect to one, or any response to an upload.
+            (_, Some(200..=399 | 403)) => true,
+            (_, Some(status)) => {
+                return Err(IcapError::Reported(format!("HTTP status {status}")));
+            }
+        };
+        let replaced = Answer::NotClean { name: REPLACED.into() };
+        if is_replaced {
+            return Ok(replaced);
+        }
+        match self.compare_body(encapsulated.has_body, content).await? {
+            Some(trailer) => {
+                Ok(finding(&trailer).map_or(Answer::Clean, |name| Answer::NotClean { name }))
+            }
+            None => Ok(replaced),
+        }
+    }
+
+    /// Compares a body with the file, up to the first difference. Returns the body's trailer if both are equal.
+    async fn compare_body(
+        &mut self,
+        has_body: bool,
+        content: &impl Content,
+    ) -> Result<Option<IcapHead>, IcapError> {
+        if !has_body {
+            return Ok(content.is_empty().then(IcapHead::default));
+        }
+        let (mut decoder, mut offset) = (ChunkDecoder::new(), 0);
+        loop {
+            match decoder.next(&mut self.buffer)? {
+                Decoded::Incomplete => self.fill().await?,
+                Decoded::End if offset < content.len() => return Ok(None),
+                Decoded::End => return Ok(Some(decoder.trailer()?)),
+                Decoded::Data(mut data) => {
+                    while !data.is_empty() {
+                        if offset >= content.len() {
+                            return Ok(None);
+                        }
+                        let expected = read_chunk(content, offset, data.len() as u64).await?;
+                        if data.split_to(expected.len()) != expected {
+                            return Ok(None);
+                        }
+                        offset += expected.len() as u64;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Name of the finding when the server replaced the file and gave no reason.
+const REPLACED: &str = "replaced by the ICAP server";
+
+pub(crate) fn stays_open(head: &IcapHead) -> bool {
+    !head.lists("connection", "close")
+}
+
+pub(crate) fn unexpected_status(head: &IcapHead) -> IcapError {
+    IcapError::Reported(format!("ICAP status {}", head.status))
+}

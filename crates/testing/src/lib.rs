@@ -1,0 +1,14 @@
+//! Parts of the tests of several crates.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::missing_panics_doc,
+    reason = "a panic is how a test fails"
+)]
+
+mod corpus;
+mod server;
+
+pub use corpus::replay_corpus;
+pub use server::{FakeServer, Fault, LONG_TIMEOUT, SHORT_TIMEOUT, linger, read_until, respond};

@@ -1,0 +1,184 @@
+//! The ICAP engine: settings, servers, and the meaning of their answers. `mcs-icap` implements the protocol.
+
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use mcs_icap::{Answer, Connect, Content, IcapClient, IcapError, IcapService, Transport};
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use url::Url;
+
+use super::{
+    bounds::Bounds,
+    error::{EngineFailure, EngineSetupError},
+    outcome::Finding,
+    pool::{Pool, PoolMember, within_connect_timeout},
+    sample::Sample,
+};
+use crate::media::{self, tls};
+
+pub use mcs_icap::Method;
+
+const USER_AGENT: &str = concat!("matrix-content-scanner/", env!("CARGO_PKG_VERSION"));
+
+/// Default ports: of RFC 3507, and the usual one for TLS.
+const PORT: u16 = 1344;
+const TLS_PORT: u16 = 11344;
+
+/// `[icap]`, validated.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Settings {
+    /// URLs of services, `icap://` or `icaps://`; at least one.
+    pub urls: Vec<Url>,
+    /// How files are presented.
+    pub method: Method,
+    /// Whether servers that request a preview get one. A server may give its verdict on the preview alone.
+    pub preview: bool,
+    /// PEM file with additional root certificates.
+    pub ca_certificates: Option<PathBuf>,
+    /// Time limit for one file, over all servers that are tried.
+    pub timeout: Duration,
+    /// Size bound, and effect of failures.
+    pub bounds: Bounds,
+}
+
+/// The ICAP engine.
+#[derive(Debug)]
+pub struct Icap {
+    pool: Pool<IcapClient<Connector>>,
+    timeout: Duration,
+}
+
+/// Opens connections to a server.
+struct Connector {
+    host: String,
+    port: u16,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+}
+
+impl Icap {
+    /// Creates the engine without connecting. Blocking with `icaps` URLs: reads certificates.
+    ///
+    /// # Errors
+    /// Certificates that cannot be read, or a URL without a host.
+    pub fn new(settings: &Settings) -> Result<Self, EngineSetupError> {
+        let uses_tls = settings.urls.iter().any(|url| url.scheme() == "icaps");
+        let connector = uses_tls.then(|| -> Result<_, EngineSetupError> {
+            let roots = tls::roots(settings.ca_certificates.as_deref())?;
+            if roots.is_empty() {
+                return Err(media::OutboundSetupError::NoRoots(tls::NO_ROOTS).into());
+            }
+            Ok(TlsConnector::from(Arc::new(tls::client_config(roots)?)))
+        });
+        let connector = connector.transpose()?;
+        let client = |url: &Url| client(url, settings, connector.as_ref());
+        let clients = settings.urls.iter().map(client).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { pool: Pool::new("icap", clients), timeout: settings.timeout })
+    }
+
+    /// Scans a file with the first available server.
+    ///
+    /// # Errors
+    /// Everything other than a complete response with a verdict.
+    pub async fn scan<'s>(&'s self, sample: &'s Sample) -> Result<Finding, EngineFailure> {
+        let exchange = |member: &'s PoolMember<IcapClient<Connector>>| async move {
+            let reply = member.endpoint.scan(sample).await?;
+            // Every response has an ISTag, so that the first response after a signature update reveals it.
+            if let Some(istag) = &reply.istag {
+                member.set_version(istag);
+            }
+            Ok(finding(reply.answer))
+        };
+        self.pool.request(self.timeout, exchange).await
+    }
+
+    /// Reads the options of all servers, which include their versions.
+    pub(super) async fn read_versions<'s>(&'s self) {
+        let read = |member: &'s PoolMember<IcapClient<Connector>>| async move {
+            let options = member.endpoint.read_options().await?;
+            Ok(options.istag.into())
+        };
+        self.pool.read_versions(read).await;
+    }
+
+    pub(super) fn versions(&self) -> Option<String> {
+        self.pool.versions()
+    }
+}
+
+/// Creates the client of one server.
+fn client(
+    url: &Url,
+    settings: &Settings,
+    connector: Option<&TlsConnector>,
+) -> Result<IcapClient<Connector>, EngineSetupError> {
+    let no_host = || EngineSetupError::NoHost(url.to_string());
+    let url_host = url.host_str().ok_or_else(no_host)?;
+    let host = url_host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let uses_tls = url.scheme() == "icaps";
+    let port = url.port().unwrap_or(if uses_tls { TLS_PORT } else { PORT });
+    let tls = match connector {
+        Some(connector) if uses_tls => {
+            let name = ServerName::try_from(host.clone()).map_err(|_| no_host())?;
+            Some((connector.clone(), name))
+        }
+        _ => None,
+    };
+    let authority = format!("{url_host}:{port}");
+    let query = url.query().map_or_else(String::new, |query| format!("?{query}"));
+    // RFC 3507 defines the scheme `icap` only; servers do not accept `icaps` in requests.
+    let uri = format!("icap://{authority}{}{query}", url.path());
+    let service = IcapService { uri, authority, method: settings.method, user_agent: USER_AGENT };
+    Ok(IcapClient::new(service, settings.preview, Connector { host, port, tls }))
+}
+
+impl Connect for Connector {
+    async fn connect(&self) -> io::Result<Box<dyn Transport>> {
+        let tcp = async {
+            let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
+            // Sends the end of a file without delay.
+            stream.set_nodelay(true)?;
+            Ok(stream)
+        };
+        let Some((connector, name)) = &self.tls else {
+            return Ok(Box::new(within_connect_timeout(tcp).await?));
+        };
+        let tls = async { connector.connect(name.clone(), tcp.await?).await };
+        Ok(Box::new(within_connect_timeout(tls).await?))
+    }
+}
+
+impl Content for Sample {
+    fn len(&self) -> u64 {
+        self.len()
+    }
+
+    async fn read_chunk(&self, offset: u64, max: u64) -> io::Result<Bytes> {
+        self.read_chunk(offset, max).await
+    }
+}
+
+/// Returns the finding for a server's answer.
+fn finding(answer: Answer) -> Finding {
+    match answer {
+        Answer::Clean => Finding::Clean,
+        Answer::NotClean { name } => Finding::NotClean { name },
+    }
+}
+
+impl From<IcapError> for EngineFailure {
+    fn from(error: IcapError) -> Self {
+        match error {
+            IcapError::Unreachable(cause) => Self::Unreachable(cause),
+            IcapError::ConnectionLost(cause) => Self::ConnectionLost(cause),
+            IcapError::PrematureAnswer => Self::PrematureVerdict,
+            IcapError::Reported(reason) => Self::Reported(reason),
+            IcapError::BadResponse(reason) => Self::BadResponse(reason),
+            IcapError::Content(cause) => Self::Media(cause),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
