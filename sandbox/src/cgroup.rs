@@ -208,6 +208,12 @@ impl Group {
         self.write("cgroup.procs", "0")
     }
 
+    /// Lets the group's processes run only when no other group beside it has work, or gives them the lowest weight
+    /// (before Linux 5.15). Requires the CPU controller.
+    pub(crate) fn demote(&self) -> nix::Result<()> {
+        self.write("cpu.idle", "1").or_else(|_| self.write("cpu.weight", "1"))
+    }
+
     /// Kills all processes of the group. Returns whether the group is empty within [`KILL_TIMEOUT`].
     pub(crate) fn kill(&self) -> bool {
         let deadline = Instant::now() + KILL_TIMEOUT;

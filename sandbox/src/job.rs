@@ -23,6 +23,7 @@ use crate::cleanup::{Cleanup, ProgramProcess};
 use crate::diagnosis::explain_exec_error;
 use crate::error::{Error, Step};
 use crate::output::Capture;
+use crate::priority::JobPriority;
 use crate::protocol::{
     Attempt, FileState, Prepare, Reply, Request, RunCommand, Text, is_safe_name, is_safe_path,
 };
@@ -131,6 +132,7 @@ pub struct Job {
     media_path: PathBuf,
     media: Option<File>,
     tamper_proof: bool,
+    priority: JobPriority,
     /// `None` while a program runs, and after a call failed or was cancelled. Dropping the channel ends the helper.
     channel: Option<Channel>,
     /// `None` after the cleanup has started.
@@ -196,6 +198,7 @@ impl Job {
             media_path: directory.join(media_name),
             media: None,
             tamper_proof: policy.user.is_some() || sandbox.plan().namespaces,
+            priority: JobPriority::new(),
             channel: None,
             cleanup: Some(Cleanup {
                 helper,
@@ -259,6 +262,12 @@ impl Job {
     /// [`media_is_tamper_proof`](Self::media_is_tamper_proof). With namespaces the file is in memory.
     pub fn take_media(&mut self) -> Option<File> {
         self.media.take()
+    }
+
+    /// Returns the control over the priority of this job's programs, to be used while one runs.
+    #[must_use]
+    pub fn priority(&self) -> JobPriority {
+        self.priority.clone()
     }
 
     /// Whether programs cannot change the content of [`media`](Self::media): true with namespaces, and if programs run
@@ -393,8 +402,18 @@ impl Job {
         channel: &Channel,
     ) -> Result<(Termination, Usage, Option<FileState>, Vec<Attempt>), Error> {
         let cleanup = self.cleanup.as_mut().ok_or(Error::JobEnded)?;
+        let mut demotion_sent = false;
         loop {
-            match channel.receive::<Reply>().await? {
+            let reply = tokio::select! {
+                biased;
+                reply = channel.receive::<Reply>() => reply?,
+                () = self.priority.demotion(), if !demotion_sent => {
+                    channel.send(&Request::Demote, &[]).await?;
+                    demotion_sent = true;
+                    continue;
+                }
+            };
+            match reply {
                 (Reply::Started { pid }, fds) => {
                     let [pidfd] = <[OwnedFd; 1]>::try_from(fds)
                         .map_err(|_| Error::Protocol("the program's descriptor is missing"))?;

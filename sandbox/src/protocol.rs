@@ -31,6 +31,8 @@ pub(crate) enum Request {
     /// Any number of runs, each with two descriptors (standard output and error) or three (also standard input). The
     /// reply is `Refused`, or `Started` followed by `Ended` or `Refused`.
     Run(RunCommand),
+    /// Lowers the priority of the running program; ignored between runs. There is no reply.
+    Demote,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

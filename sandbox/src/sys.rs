@@ -273,6 +273,32 @@ pub(crate) fn lower_priority(steps: c_int) {
     unsafe { libc::nice(steps) };
 }
 
+/// Gives a thread the policy `SCHED_IDLE`. Requires the effective user id of the thread's process, and no privilege.
+/// Calls the kernel directly: musl's wrapper always fails. `sched_setscheduler(2)`.
+pub(crate) fn set_idle_policy(thread: Pid) -> nix::Result<()> {
+    let parameters = MaybeUninit::<libc::sched_param>::zeroed();
+    // SAFETY: the call reads the struct of integers, zero, behind the pointer and writes no memory.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_sched_setscheduler,
+            thread.as_raw(),
+            libc::SCHED_IDLE,
+            parameters.as_ptr(),
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
+/// Gives a thread the nice value 19. Requires the effective user id of the thread's process, and no privilege.
+/// setpriority(2).
+pub(crate) fn set_lowest_nice(thread: Pid) -> nix::Result<()> {
+    // SAFETY: the call reads and writes no memory.
+    let result = unsafe {
+        libc::syscall(libc::SYS_setpriority, libc::PRIO_PROCESS, thread.as_raw(), 19_i32)
+    };
+    Errno::result(result).map(drop)
+}
+
 /// Returns 128 bits from the kernel's random number generator. getrandom(2).
 pub(crate) fn random_u128() -> nix::Result<u128> {
     let mut bytes = [0_u8; 16];
@@ -353,6 +379,33 @@ mod tests {
     use std::io::Write as _;
 
     use super::*;
+
+    /// Reads a field of `proc_pid_stat(5)`, counted from 1, of a thread of this process.
+    fn stat_field(thread: Pid, field: usize) -> i32 {
+        let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat")).unwrap();
+        let fields = stat.rsplit_once(')').unwrap().1;
+        fields.split_ascii_whitespace().nth(field - 3).unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn lowers_priority_of_one_thread() {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let (end, wait) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            sender.send(nix::unistd::gettid()).unwrap();
+            wait.recv().unwrap_err();
+        });
+        let id = receiver.recv().unwrap();
+        set_idle_policy(id).unwrap();
+        assert_eq!(stat_field(id, 41), libc::SCHED_IDLE);
+        set_lowest_nice(id).unwrap();
+        assert_eq!(stat_field(id, 19), 19);
+        let own = nix::unistd::gettid();
+        assert_eq!((stat_field(own, 41), stat_field(own, 19) < 19), (libc::SCHED_OTHER, true));
+        drop(end);
+        thread.join().unwrap();
+        assert_eq!(set_idle_policy(id), Err(Errno::ESRCH));
+    }
 
     #[test]
     fn maps_file_content_and_empty_file() {

@@ -17,6 +17,7 @@ mod environments;
 mod faulty_helper;
 mod kernel;
 mod network;
+mod priority;
 mod resources;
 
 use std::ffi::CString;
@@ -37,6 +38,7 @@ use environments::exec_within;
 use faulty_helper::act_as_helper;
 use kernel::{attack_kernel, int80};
 use network::{connect_by_mptcp, connect_by_sending};
+use priority::await_demotion;
 use resources::{exhaust, leave_processes};
 
 /// `Ok` means that the sandbox failed to prevent the attack.
@@ -133,6 +135,10 @@ fn attack(words: &[&str]) -> Attack {
         ["limit", what] => exhaust(what),
         ["leave", fifo, how] => {
             leave_processes(fifo, how);
+            Ok(())
+        }
+        ["await-demotion", fifo] => {
+            await_demotion(fifo);
             Ok(())
         }
         ["int80"] => int80(),

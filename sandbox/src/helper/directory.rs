@@ -28,7 +28,7 @@ pub(super) struct Directory {
     pub(super) fd: OwnedFd,
     /// The control group that programs run in.
     pub(super) group: Option<Group>,
-    /// Used to write the id maps of programs' user namespaces.
+    /// The host's `/proc`, if the machine has one.
     pub(super) proc: Option<Proc>,
     /// Parent and name for the removal; `None` if the directory is in memory.
     removal: Option<(OwnedFd, String)>,
@@ -52,25 +52,30 @@ impl Directory {
             (Some(_), None) => return Err(Refusal::at(Step::Cgroup)(Errno::EINVAL)),
             (None, _) => None,
         };
+        let proc = match Proc::open() {
+            Err(errno) if prepare.plan.own_users => return Err(Refusal::at(Step::IdMaps)(errno)),
+            opened => opened.ok(),
+        };
         let (mut directory, media) = if prepare.plan.namespaces {
             Self::in_namespaces(prepare)
         } else {
             Self::on_disk(prepare)
         }?;
-        directory.group = group;
+        (directory.group, directory.proc) = (group, proc);
         Ok((directory, media))
     }
 
     /// Creates the directory in the job's minimal root.
     fn in_namespaces(prepare: &Prepare) -> Result<(Self, OwnedFd), Refusal> {
-        let proc = namespaces::enter(prepare.plan)?;
+        namespaces::enter(prepare.plan)?;
         let parent = Path::new(&prepare.parent.0);
         let path = parent.join(&prepare.directory);
         let Prepare { media, view, limits, user, .. } = prepare;
         let job_root = root::build(parent, &path, media, view, limits, *user).map_err(|error| {
             Refusal::at(Step::Root)(Errno::try_from(error).unwrap_or(Errno::EINVAL))
         })?;
-        let directory = Self { path, fd: job_root.directory, group: None, proc, removal: None };
+        let directory =
+            Self { path, fd: job_root.directory, group: None, proc: None, removal: None };
         directory.create_tmp_and_chown(*user).map_err(Refusal::at(Step::Directory))?;
         Ok((directory, job_root.media))
     }

@@ -140,7 +140,7 @@ pub(super) fn launch(
         127
     };
     // The ids to map if the program gets its own user namespace.
-    let mapped_user = prepare.user.zip(directory.proc.as_ref());
+    let mapped_user = prepare.user.zip(directory.proc.as_ref()).filter(|_| prepare.plan.own_users);
     let pid = if prepare.plan.namespaces {
         let (flags, step) = match mapped_user {
             Some(_) => (CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWUSER, Step::IdMaps),

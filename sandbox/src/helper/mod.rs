@@ -42,6 +42,7 @@
 
 mod bpf;
 mod calls;
+mod demotion;
 mod directory;
 mod inherited;
 mod init;
@@ -60,6 +61,7 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::sys::signalfd::SignalFd;
 
+use self::demotion::{Demotion, Leader};
 use self::directory::Directory;
 use self::launch::{Report, Streams};
 use self::messages::{Disconnected, receive_message, reply};
@@ -96,6 +98,10 @@ fn serve(channel: BorrowedFd<'_>, children: &SignalFd) -> Result<(), Disconnecte
         Err(refusal) => return reply(channel, &Reply::Refused(refusal), &[]),
     };
     while let Some((request, fds)) = receive_message(channel)? {
+        // The program that the server demoted has ended meanwhile.
+        if matches!(request, Request::Demote) {
+            continue;
+        }
         let (Request::Run(run), Some(streams)) = (request, Streams::from_fds(fds)) else {
             return Err(Disconnected);
         };
@@ -155,7 +161,15 @@ fn run_program(
         .map(|socket| DenialMonitor::new(&prepare.view, &directory.path, socket.as_fd()));
     let active_monitor = monitor.as_mut();
     let program = SupervisedProgram { pid: launched.pid, group: directory.group.as_ref() };
-    let mut end = supervise::supervise(channel, children, program, active_monitor, run.time_limit)?;
+    let with_cpu = prepare.plan.cgroup.is_some_and(|controllers| controllers.cpu);
+    let demotion = Demotion::new(
+        directory.group.as_ref().filter(|_| with_cpu),
+        directory.proc.as_ref(),
+        prepare.user,
+        if prepare.plan.namespaces { Leader::First } else { Leader::Program }(launched.pid),
+    );
+    let mut end =
+        supervise::supervise(channel, children, program, active_monitor, demotion, run.time_limit)?;
     end.attempts = monitor.map(DenialMonitor::into_attempts).unwrap_or_default();
     Ok(match launched.report() {
         Some(Report::Refused(refusal)) => Err(refusal),

@@ -3,7 +3,7 @@
 //! `user_namespaces(7)`, `mount_namespaces(7)`.
 
 use std::fs;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
@@ -17,11 +17,18 @@ use crate::error::{Refusal, Step};
 use crate::layers::Plan;
 use crate::policy::User;
 
-/// The host's `/proc`, for writing id maps. Opened before the minimal root, which has no `/proc`, is entered.
+/// The host's `/proc`, for writing id maps and finding the threads of a program. Opened before the minimal root, which
+/// has no `/proc`, is entered.
 pub(super) struct Proc(OwnedFd);
 
+impl AsFd for Proc {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 impl Proc {
-    fn open() -> nix::Result<Self> {
+    pub(super) fn open() -> nix::Result<Self> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         open("/proc", flags, Mode::empty()).map(Self)
     }
@@ -43,8 +50,7 @@ impl Proc {
     }
 }
 
-pub(super) fn enter(plan: Plan) -> Result<Option<Proc>, Refusal> {
-    let proc = plan.own_users.then(Proc::open).transpose().map_err(Refusal::at(Step::IdMaps))?;
+pub(super) fn enter(plan: Plan) -> Result<(), Refusal> {
     let (uid, gid) = (geteuid(), getegid());
     let mut flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC;
     if plan.own_network {
@@ -65,8 +71,7 @@ pub(super) fn enter(plan: Plan) -> Result<Option<Proc>, Refusal> {
     }
     // Prevents mounts from propagating to the host.
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
-        .map_err(Refusal::at(Step::Namespaces))?;
-    Ok(proc)
+        .map_err(Refusal::at(Step::Namespaces))
 }
 
 /// Writes files in `/proc/self`. Makes the process dumpable for that time, because the `/proc` files of non-dumpable

@@ -16,10 +16,11 @@ use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::{Pid, getpid};
 
-use super::messages::Disconnected;
+use super::demotion::Demotion;
+use super::messages::{Disconnected, receive_message};
 use super::monitor::DenialMonitor;
 use crate::cgroup::Group;
-use crate::protocol::Attempt;
+use crate::protocol::{Attempt, Request};
 use crate::sys;
 use crate::usage::Usage;
 
@@ -68,6 +69,7 @@ pub(super) fn supervise(
     children: &SignalFd,
     supervised: SupervisedProgram<'_>,
     mut monitor: Option<&mut DenialMonitor<'_>>,
+    mut demotion: Demotion<'_>,
     time_limit: Duration,
 ) -> Result<End, Disconnected> {
     let program = supervised.pid;
@@ -88,9 +90,15 @@ pub(super) fn supervise(
             timed_out = true;
             supervised.kill();
         }
+        demotion.repeat_if_due();
         let timeout = if timed_out { None } else { remaining };
-        // The server sends nothing while a program runs: any message violates the protocol.
+        let timeout = timeout.into_iter().chain(demotion.timeout()).min();
         if wait_for(channel, children, monitor.as_deref_mut(), timeout) {
+            // While a program runs, the server sends this message only; any other one violates the protocol.
+            if let Ok(Some((Request::Demote, _))) = receive_message(channel) {
+                demotion.start();
+                continue;
+            }
             supervised.kill();
             supervised.kill_descendants(children);
             return Err(Disconnected);

@@ -216,3 +216,44 @@ async fn cpu_limit_covers_all_processes() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn demotion_lowers_weight_of_own_group() {
+    let test = "demotion_lowers_weight_of_own_group";
+    let Some(groups) = Groups::new(test, &["cpu"]) else { return };
+    for layers in [&[Layer::Cgroup][..], &Layer::ALL] {
+        let fixture = groups.fixture(layers, ResourceLimits::default());
+        let mut fifo = ProcessFifo::at(&writable_directory(&fixture.root));
+        let mut job = fixture.job().await;
+        let other = fixture.job().await;
+        let priority = job.priority();
+        let command = Command {
+            program: "/bin/sh".into(),
+            args: ["-c", "echo started > \"$1\"; exec sleep 1000", "sh"]
+                .map(Into::into)
+                .into_iter()
+                .chain([fifo.path.clone().into()])
+                .collect(),
+        };
+        let group = groups.0.join(job.directory().file_name().unwrap());
+        let demoted = |group: &Path| {
+            let is = |file, value: &str| {
+                fs::read_to_string(group.join(file)).is_ok_and(|found| found.trim() == value)
+            };
+            is("cpu.idle", "1") || is("cpu.weight", "1")
+        };
+        let observe = async {
+            fifo.read_line().await;
+            assert!(!demoted(&group));
+            priority.demote();
+            wait_until("the group is demoted", || demoted(&group)).await;
+            fs::write(group.join("cgroup.kill"), "1").unwrap();
+        };
+        let (_ended, ()) = tokio::join!(job.run(&command, LONG_TIMEOUT, 1000), observe);
+        let other_group = groups.0.join(other.directory().file_name().unwrap());
+        assert!(!demoted(&other_group), "other jobs keep their weight");
+        job.close().await.unwrap();
+        other.close().await.unwrap();
+        fs::remove_file(&fifo.path).unwrap();
+    }
+}

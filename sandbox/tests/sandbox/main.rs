@@ -21,6 +21,7 @@ mod hostile;
 mod hostile_table;
 mod malformed_packets;
 mod output;
+mod priority;
 mod probe;
 mod restrictions;
 mod termination;
