@@ -12,6 +12,8 @@ mod disposition;
 mod encrypted_file;
 pub mod error;
 mod forward;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod handlers;
 pub mod listener;
 mod logging;

@@ -14,6 +14,8 @@ mod error;
 mod expiring_cache;
 #[cfg(test)]
 mod fake;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod head;
 pub mod homeserver;
 mod http_util;
