@@ -5,11 +5,25 @@
 pub enum Answer {
     /// Nothing found.
     Clean,
-    /// A match.
-    NotClean {
+    /// Something found.
+    Found {
+        kind: FindingKind,
         /// The server's name for the finding: arbitrary text, not empty.
         name: String,
     },
+}
+
+/// What a server found. Ordered by precedence: if a response reports several findings, the first kind is the answer.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum FindingKind {
+    /// Malware, or a finding of an unknown kind.
+    Infected,
+    /// A policy of the server forbids the file.
+    Refused,
+    /// Contents need a password.
+    Encrypted,
+    /// The server stopped at a limit, or could not decode the contents.
+    Limit,
 }
 
 /// An answer and the version of the server that gave it.

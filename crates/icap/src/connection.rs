@@ -112,7 +112,7 @@ impl Connection {
             let sent = sending.await.map_err(IcapError::connection_lost);
             buffer.clear();
             let head = self.incoming.read_head().await?;
-            if is_whole || head.status != 100 || finding(&head).is_some() {
+            if is_whole || head.status != 100 || !matches!(finding(&head), Ok(None)) {
                 let exchange = self.incoming.read_reply(head, method, content).await?;
                 if exchange.result.answer == Answer::Clean {
                     sent?;

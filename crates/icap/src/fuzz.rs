@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use crate::{
-    answer::{Answer, Reply},
+    answer::{Answer, FindingKind, Reply},
     connection::Connection,
     content::Content,
     error::IcapError,
@@ -63,6 +63,11 @@ pub fn check(input: &[u8]) {
         let is_clean = result.result.answer == Answer::Clean;
         assert!(!result.reusable || is_clean, "reused a connection with unread data");
         assert!(!is_clean || !names_finding(response), "clean despite a named finding");
+        let may_pass = matches!(
+            result.result.answer,
+            Answer::Found { kind: FindingKind::Encrypted | FindingKind::Limit, .. }
+        );
+        assert!(!may_pass || !has_line(response, is_eicar), "hides an infection");
         let is_justified = is_unmodified(response) || contains_in_order(response, media);
         assert!(!is_clean || is_justified, "clean without 204 and without the file");
     }
@@ -142,11 +147,16 @@ const NAMES: [&str; 9] = [
 /// Values of these headers that report no finding.
 const NOTHING: [&str; 8] = ["", "0", "no", "none", "false", "clean", "no threat", "no threats"];
 
-/// Returns whether a head, up to the final one after "100 Continue", has a header that names a finding.
-fn names_finding(mut response: &[u8]) -> bool {
+/// Returns whether a head has a header that names a finding.
+fn names_finding(response: &[u8]) -> bool {
+    has_line(response, is_finding)
+}
+
+/// Returns whether a head, up to the final one after "100 Continue", has such a line.
+fn has_line(mut response: &[u8], is_wanted: impl Fn(&[u8]) -> bool) -> bool {
     while let Some(end) = head_end(response) {
         let (head, rest) = response.split_at(end);
-        if head.split(|byte| *byte == b'\n').any(is_finding) {
+        if head.split(|byte| *byte == b'\n').any(&is_wanted) {
             return true;
         }
         if !is_continue(head) {
@@ -155,6 +165,12 @@ fn names_finding(mut response: &[u8]) -> bool {
         response = rest;
     }
     false
+}
+
+fn is_eicar(line: &[u8]) -> bool {
+    let line = line.to_ascii_lowercase();
+    let value = line.strip_prefix(b"x-virus-name:").or_else(|| line.strip_prefix(b"x-virus-id:"));
+    value.is_some_and(|value| value.trim_ascii() == b"eicar")
 }
 
 fn is_finding(line: &[u8]) -> bool {

@@ -1,6 +1,6 @@
 //! ICAP client, RFC 3507. It presents the file as a download (RESPMOD) or an upload (REQMOD), with a preview if the
 //! server requests one. An unmodified response (204), or the whole file sent back, is "clean". A response that
-//! names a finding, or replaces the file, is "not clean". Everything else is an error.
+//! names a finding, or replaces the file, is a finding of some [`FindingKind`]. Everything else is an error.
 //!
 //! This is an own implementation because `icap-rs` 0.3 buffers response bodies in memory without a limit, and keeps
 //! one idle connection only. Servers without 204 support send back whole files.
@@ -13,6 +13,7 @@ mod error;
 mod finding;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod kind;
 mod message;
 mod request;
 mod response;
@@ -20,7 +21,7 @@ mod response;
 mod tests;
 mod transport;
 
-pub use answer::{Answer, Reply};
+pub use answer::{Answer, FindingKind, Reply};
 pub use client::IcapClient;
 pub use connection::ServiceOptions;
 pub use content::Content;

@@ -5,7 +5,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::{
-    answer::{Answer, Reply},
+    answer::{Answer, FindingKind, Reply},
     content::Content,
     error::IcapError,
     finding::finding,
@@ -64,10 +64,9 @@ impl<R: AsyncRead + Unpin> Incoming<R> {
     ) -> Result<Exchange<Reply>, IcapError> {
         let istag = head.first("istag");
         // Headers override the status: some servers report findings with 204, or send the file back.
-        if let Some(name) = finding(&head) {
+        if let Some(answer) = finding(&head)? {
             // The body, a page for users, is not read; therefore the connection cannot be used again.
-            let result = Reply { answer: Answer::NotClean { name }, istag };
-            return Ok(Exchange { result, reusable: false });
+            return Ok(Exchange { result: Reply { answer, istag }, reusable: false });
         }
         let answer = match head.status {
             204 => Answer::Clean,
@@ -75,6 +74,8 @@ impl<R: AsyncRead + Unpin> Incoming<R> {
                 let encapsulated = head.encapsulated()?;
                 self.read_modified(encapsulated, method, content).await?
             }
+            403 => refused(REFUSED),
+            413 => too_large(),
             _ => return Err(unexpected_status(&head)),
         };
         if answer == Answer::Clean && !self.buffer.is_empty() {
@@ -101,28 +102,28 @@ impl<R: AsyncRead + Unpin> Incoming<R> {
             (_, false) => Some(IcapHead::parse_request(&heads)?),
         };
         // Some servers report findings in these headers, with any status.
-        if let Some(name) = head.as_ref().and_then(finding) {
-            return Ok(Answer::NotClean { name });
+        if let Some(head) = &head
+            && let Some(answer) = finding(head)?
+        {
+            return Ok(answer);
         }
         let status = head.filter(|_| encapsulated.is_response).map(|head| head.status);
         let is_replaced = match (method, status) {
             // The original response, or a request: the result depends on the body.
             (Method::Respmod, Some(200)) | (_, None) => false,
             // A block page, a redirect to one, or any response to an upload.
-            (_, Some(200..=399 | 403)) => true,
+            (_, Some(200..=399 | 403 | 406 | 451)) => true,
+            (_, Some(413)) => return Ok(too_large()),
             (_, Some(status)) => {
                 return Err(IcapError::Reported(format!("HTTP status {status}")));
             }
         };
-        let replaced = Answer::NotClean { name: REPLACED.into() };
         if is_replaced {
-            return Ok(replaced);
+            return Ok(refused(REPLACED));
         }
         match self.compare_body(encapsulated.has_body, content).await? {
-            Some(trailer) => {
-                Ok(finding(&trailer).map_or(Answer::Clean, |name| Answer::NotClean { name }))
-            }
-            None => Ok(replaced),
+            Some(trailer) => Ok(finding(&trailer)?.unwrap_or(Answer::Clean)),
+            None => Ok(refused(REPLACED)),
         }
     }
 
@@ -158,8 +159,18 @@ impl<R: AsyncRead + Unpin> Incoming<R> {
     }
 }
 
-/// Name of the finding when the server replaced the file and gave no reason.
+/// Names of findings of servers that give no reason.
 const REPLACED: &str = "replaced by the ICAP server";
+const REFUSED: &str = "refused by the ICAP server";
+const TOO_LARGE: &str = "too large for the ICAP server";
+
+fn refused(name: &str) -> Answer {
+    Answer::Found { kind: FindingKind::Refused, name: name.to_owned() }
+}
+
+fn too_large() -> Answer {
+    Answer::Found { kind: FindingKind::Limit, name: TOO_LARGE.to_owned() }
+}
 
 pub(crate) fn stays_open(head: &IcapHead) -> bool {
     !head.lists("connection", "close")

@@ -2,6 +2,7 @@
 
 mod connections;
 mod findings;
+mod kinds;
 mod requests;
 
 use std::{io, net::SocketAddr, sync::Arc};
@@ -16,7 +17,7 @@ use tokio::{
 };
 
 use crate::{
-    Answer, Connect, Content, IcapClient, IcapError, IcapService, Method, Transport,
+    Answer, Connect, Content, FindingKind, IcapClient, IcapError, IcapService, Method, Transport,
     message::{ChunkDecoder, Decoded, put_chunk},
 };
 
@@ -192,7 +193,7 @@ async fn scan(response: impl Into<Vec<u8>>, fault: Fault) -> Result<Answer, Icap
 
 fn name(answer: Result<Answer, IcapError>) -> String {
     match answer.unwrap() {
-        Answer::NotClean { name } => name,
+        Answer::Found { name, .. } => name,
         Answer::Clean => panic!("clean"),
     }
 }
@@ -224,6 +225,7 @@ async fn incomplete_or_invalid_response_is_a_failure() {
         ("ICAP/1.0 206 Partial\r\nEncapsulated: null-body=0\r\n\r\n", Fault::None),
         ("ICAP/1.0 100 Continue\r\n\r\n", Fault::None),
         ("ICAP/1.0 404 Service not found\r\n\r\n", Fault::None),
+        ("ICAP/1.0 407 Authentication required\r\n\r\n", Fault::None),
         ("ICAP/1.0 408 Timeout\r\n\r\n", Fault::None),
         ("ICAP/1.0 500 Server error\r\n\r\n", Fault::None),
         ("ICAP/1.0 503 Overloaded\r\n\r\n", Fault::None),

@@ -3,7 +3,9 @@
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use mcs_icap::{Answer, Connect, Content, IcapClient, IcapError, IcapService, Transport};
+use mcs_icap::{
+    Answer, Connect, Content, FindingKind, IcapClient, IcapError, IcapService, Transport,
+};
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -88,7 +90,7 @@ impl Icap {
             if let Some(istag) = &reply.istag {
                 member.set_version(istag);
             }
-            Ok(finding(reply.answer))
+            finding(reply.answer)
         };
         self.pool.request(self.timeout, exchange).await
     }
@@ -160,10 +162,12 @@ impl Content for Sample {
 }
 
 /// Returns the finding for a server's answer.
-fn finding(answer: Answer) -> Finding {
-    match answer {
-        Answer::Clean => Finding::Clean,
-        Answer::NotClean { name } => Finding::NotClean { name },
+fn finding(answer: Answer) -> Result<Finding, EngineFailure> {
+    let Answer::Found { kind, name } = answer else { return Ok(Finding::Clean) };
+    match kind {
+        FindingKind::Infected | FindingKind::Refused => Ok(Finding::NotClean { name }),
+        FindingKind::Encrypted => Ok(Finding::Encrypted { name }),
+        FindingKind::Limit => Err(EngineFailure::Reported(name)),
     }
 }
 

@@ -62,6 +62,14 @@ async fn answers_of_servers_are_findings_or_failures() {
             "ICAP/1.0 200 OK\r\nX-Virus-ID: Eicar\r\n\r\n",
             Finding::NotClean { name: "Eicar".into() },
         ),
+        (
+            "ICAP/1.0 500 Server error\r\nX-Error-Code: file_type_blocked\r\n\r\n",
+            Finding::NotClean { name: "file_type_blocked".into() },
+        ),
+        (
+            "ICAP/1.0 500 Server error\r\nX-Error-Code: password_protected\r\n\r\n",
+            Finding::Encrypted { name: "password_protected".into() },
+        ),
     ] {
         let server = server(response, Fault::None).await;
         let icap = engine(&[url(&server)], LONG_TIMEOUT);
@@ -70,6 +78,7 @@ async fn answers_of_servers_are_findings_or_failures() {
     for (response, cause) in [
         ("", "engine_connection_lost"),
         ("ICAP/1.0 500 Server error\r\n\r\n", "engine_error"),
+        ("ICAP/1.0 500 Server error\r\nX-Error-Code: decode_error\r\n\r\n", "engine_error"),
         ("ICAP/1.0 200 OK\r\n\r\n", "engine_bad_response"),
     ] {
         let server = FakeServer::start(move |mut stream| async move {
