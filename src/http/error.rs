@@ -159,6 +159,10 @@ fn from_request_error(error: &RequestError) -> ApiError {
             "More than one Authorization header",
         ),
         E::InvalidMediaId | E::NoHomeserver => not_found(),
+        E::InvalidParameter(name) => {
+            let info = format!("The query parameter {name} has an invalid value");
+            ApiError::new(StatusCode::BAD_REQUEST, Reason::Unknown, info)
+        }
         E::RangeNotSatisfiable { length } => ApiError {
             unsatisfiable_length: Some(*length),
             ..ApiError::new(
@@ -357,6 +361,7 @@ mod tests {
             ("DecryptionFailed", from_request_error(&R::DecryptionFailed(OpenError::Mac))),
             ("MultipleTokens", from_request_error(&R::MultipleTokens)),
             ("InvalidMediaId", from_request_error(&R::InvalidMediaId)),
+            ("InvalidParameter", from_request_error(&R::InvalidParameter("width"))),
             ("NoHomeserver", from_request_error(&R::NoHomeserver)),
             ("RangeNotSatisfiable", from_request_error(&R::RangeNotSatisfiable { length: 9 })),
             ("HashMismatch", from_scan_error(&S::HashMismatch)),
@@ -407,6 +412,7 @@ BadDecryption: 403 {"reason":"MCS_BAD_DECRYPTION","info":"The encrypted body can
 DecryptionFailed: 403 {"reason":"MCS_BAD_DECRYPTION","info":"The encrypted body cannot be opened with this server's key"}
 MultipleTokens: 401 {"reason":"M_UNKNOWN_TOKEN","info":"More than one Authorization header"}
 InvalidMediaId: 404 {"reason":"M_NOT_FOUND","info":"Media not found"}
+InvalidParameter: 400 {"reason":"M_UNKNOWN","info":"The query parameter width has an invalid value"}
 NoHomeserver: 404 {"reason":"M_NOT_FOUND","info":"Media not found"}
 RangeNotSatisfiable: 416 {"reason":"M_UNKNOWN","info":"The range lies outside the media"} [content-range: bytes */9]
 HashMismatch: 400 {"reason":"MCS_MEDIA_FAILED_TO_DECRYPT","info":"The media does not match the given hash"}

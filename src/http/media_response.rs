@@ -13,14 +13,13 @@ use futures_util::{Stream, stream};
 use mime::Mime;
 
 use super::{
-    disposition::content_disposition,
     error::ApiError,
     range::{RequestedRange, requested_range},
     request_error::RequestError,
     response,
 };
 use crate::{
-    media::{self, spool::SpooledFile},
+    media::{self, disposition::content_disposition, spool::SpooledFile},
     scan::Media,
 };
 

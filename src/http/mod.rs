@@ -8,7 +8,6 @@
 mod body;
 mod client;
 mod connection;
-mod disposition;
 mod encrypted_file;
 pub mod error;
 mod forward;

@@ -1,7 +1,7 @@
 //! Converts an HTTP request to a [`ScanRequest`]: path, query, token, forwarded headers and body are each
 //! validated here, once.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, str::FromStr};
 
 use axum::{
     body::Body,
@@ -15,7 +15,7 @@ use super::{
     request_error::RequestError,
 };
 use crate::{
-    media::{MediaId, MediaRequest, Thumbnail, Variant},
+    media::{MediaId, MediaRequest, Thumbnail, ThumbnailMethod, Variant},
     scan::{ScanRequest, Wants},
 };
 
@@ -43,10 +43,10 @@ pub(super) fn parse_unencrypted(
     media: MediaId,
     route: MediaRoute,
 ) -> Result<ScanRequest, RequestError> {
-    let mut query = Query::parse(&parts.uri);
-    let timeout_ms = query.timeout_ms.take();
+    let query = Query::parse(&parts.uri);
+    let timeout_ms = query.timeout_ms()?;
     let variant = match route {
-        MediaRoute::Thumbnail => Variant::Thumbnail(query.thumbnail),
+        MediaRoute::Thumbnail => Variant::Thumbnail(query.thumbnail()?),
         MediaRoute::Download | MediaRoute::Scan => Variant::Original,
     };
     let wants = match route {
@@ -72,7 +72,7 @@ pub(super) async fn parse_encrypted(
     let parsed = encrypted_file::parse(&body, |ciphertext, mac, ephemeral| {
         state.keys.open(ciphertext, mac, ephemeral)
     })?;
-    let timeout_ms = Query::parse(&parts.uri).timeout_ms;
+    let timeout_ms = Query::parse(&parts.uri).timeout_ms()?;
     let fetch = media_request(state, peer, parts, parsed.media, Variant::Original, timeout_ms)?;
     Ok(ScanRequest { fetch, decryption: Some(parsed.decryption), wants })
 }
@@ -83,7 +83,7 @@ fn media_request(
     parts: &Parts,
     media: MediaId,
     variant: Variant,
-    timeout_ms: Option<String>,
+    timeout_ms: Option<u64>,
 ) -> Result<MediaRequest, RequestError> {
     let settings = &state.settings;
     let client = Client::from_request(parts, peer, &settings.trusted_proxies);
@@ -132,30 +132,69 @@ fn decode(segment: &str) -> Result<Cow<'_, str>, RequestError> {
     Ok(decoded)
 }
 
-/// Query parameters that are passed on to the homeserver; all others are ignored.
+/// Values of the query parameters that are passed on to the homeserver, decoded; all others are ignored.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-struct Query {
-    thumbnail: Thumbnail,
-    timeout_ms: Option<String>,
+struct Query<'uri> {
+    width: Option<Cow<'uri, str>>,
+    height: Option<Cow<'uri, str>>,
+    method: Option<Cow<'uri, str>>,
+    animated: Option<Cow<'uri, str>>,
+    timeout_ms: Option<Cow<'uri, str>>,
 }
 
-impl Query {
-    /// Parses the query; the first occurrence of a repeated parameter wins.
-    fn parse(uri: &Uri) -> Self {
+impl<'uri> Query<'uri> {
+    /// Splits the query; the first occurrence of a repeated parameter wins.
+    fn parse(uri: &'uri Uri) -> Self {
         let mut query = Self::default();
         for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
             let field = match &*name {
-                "width" => &mut query.thumbnail.width,
-                "height" => &mut query.thumbnail.height,
-                "method" => &mut query.thumbnail.method,
-                "animated" => &mut query.thumbnail.animated,
+                "width" => &mut query.width,
+                "height" => &mut query.height,
+                "method" => &mut query.method,
+                "animated" => &mut query.animated,
                 "timeout_ms" => &mut query.timeout_ms,
                 _ => continue,
             };
-            field.get_or_insert_with(|| value.into_owned());
+            field.get_or_insert(value);
         }
         query
     }
+
+    /// Converts the parameters of a thumbnail. Matrix specification, client-server API, "GET
+    /// /_matrix/client/v1/media/thumbnail/{serverName}/{mediaId}".
+    fn thumbnail(&self) -> Result<Thumbnail, RequestError> {
+        let method = match self.method.as_deref() {
+            None => None,
+            Some("crop") => Some(ThumbnailMethod::Crop),
+            Some("scale") => Some(ThumbnailMethod::Scale),
+            Some(_) => return Err(RequestError::InvalidParameter("method")),
+        };
+        let animated = match self.animated.as_deref() {
+            None => None,
+            Some("true") => Some(true),
+            Some("false") => Some(false),
+            Some(_) => return Err(RequestError::InvalidParameter("animated")),
+        };
+        let (width, height) = (number("width", &self.width)?, number("height", &self.height)?);
+        Ok(Thumbnail { width, height, method, animated })
+    }
+
+    fn timeout_ms(&self) -> Result<Option<u64>, RequestError> {
+        number("timeout_ms", &self.timeout_ms)
+    }
+}
+
+/// Parses a number of decimal digits, with an optional plus sign. An unescaped plus sign arrives as a space: it is the
+/// form encoding of one.
+fn number<T: FromStr>(
+    name: &'static str,
+    value: &Option<Cow<'_, str>>,
+) -> Result<Option<T>, RequestError> {
+    let Some(value) = value else { return Ok(None) };
+    let digits = value.strip_prefix(['+', ' ']).unwrap_or(value);
+    let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+    let number = digits.parse().ok().filter(|_| is_number);
+    number.map(Some).ok_or(RequestError::InvalidParameter(name))
 }
 
 #[cfg(test)]
@@ -212,17 +251,54 @@ mod tests {
     fn query_keeps_first_value_and_ignores_unknown_parameters() {
         let uri =
             "/x?width=1&width=2&allow_redirect=true&method=sc%61le&timeout_ms=20&access_token=s";
-        let query = Query::parse(&uri.parse().unwrap());
+        let uri = uri.parse().unwrap();
+        let query = Query::parse(&uri);
         let thumbnail = Thumbnail {
-            width: Some("1".to_owned()),
-            method: Some("scale".to_owned()),
+            width: Some(1),
+            method: Some(ThumbnailMethod::Scale),
             ..Thumbnail::default()
         };
-        assert_eq!(query, Query { thumbnail, timeout_ms: Some("20".to_owned()) });
-        assert_eq!(
-            Query::parse(&"/x?%ff=%ff&width=%zz".parse().unwrap()).thumbnail.width.as_deref(),
-            Some("%zz")
-        );
+        assert_eq!(query.thumbnail().unwrap(), thumbnail);
+        assert_eq!(query.timeout_ms().unwrap(), Some(20));
+        let uri = "/x?%ff=%ff&width=%zz".parse().unwrap();
+        assert_eq!(Query::parse(&uri).width.as_deref(), Some("%zz"));
+    }
+
+    #[test]
+    fn thumbnail_parameters_are_canonical_or_rejected() {
+        let parse = |query: &str| {
+            let uri = format!("/x?{query}").parse().unwrap();
+            Query::parse(&uri).thumbnail()
+        };
+        let ten = parse("width=10&height=0").unwrap();
+        for spelling in ["010", "+10", "%2B10", "0000000000000000000010", "1%30"] {
+            assert_eq!(parse(&format!("width={spelling}&height=000")).unwrap(), ten, "{spelling}");
+        }
+        let values = ten.parameters().map(|(_, value)| value);
+        assert_eq!(values, [Some("10".into()), Some("0".into()), None, None]);
+        assert_eq!(parse("width=4294967295").unwrap().width, Some(u32::MAX));
+        for (name, value) in [
+            ("width", "99999999999999999999"),
+            ("width", "4294967296"),
+            ("width", "-1"),
+            ("width", ""),
+            ("width", "+"),
+            ("width", "++1"),
+            ("width", "1_0"),
+            ("width", "%D9%A1"),
+            ("height", "1.0"),
+            ("height", "x"),
+            ("method", "Crop"),
+            ("method", ""),
+            ("animated", "1"),
+            ("animated", "True"),
+        ] {
+            let error = parse(&format!("{name}={value}&{name}=1")).unwrap_err();
+            assert!(
+                matches!(error, RequestError::InvalidParameter(found) if found == name),
+                "{name}={value}"
+            );
+        }
     }
 
     proptest! {

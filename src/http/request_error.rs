@@ -44,6 +44,9 @@ pub enum RequestError {
     /// The path contains no valid media ID.
     #[error("the path contains no valid media ID")]
     InvalidMediaId,
+    /// A query parameter that is passed on to the homeserver has a value outside of its range.
+    #[error("the query parameter {0} has an invalid value")]
+    InvalidParameter(&'static str),
     /// No homeserver is configured for the effective host.
     #[error("no homeserver is configured for the request's host")]
     NoHomeserver,

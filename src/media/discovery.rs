@@ -108,11 +108,16 @@ async fn request_well_known(
     parse(&body)
 }
 
+/// Maximum length of a discovered base URL, bytes.
+pub(super) const MAX_BASE_URL: usize = 2048;
+
 /// Parses a `.well-known` document. The address rules apply when the URL is used.
 fn parse(body: &[u8]) -> Option<Url> {
     let well_known: WellKnown = serde_json::from_slice(body).ok()?;
     let url = Url::parse(&well_known.homeserver.base_url).ok()?;
-    (matches!(url.scheme(), "http" | "https") && url.has_host()).then(|| without_credentials(url))
+    let is_usable = matches!(url.scheme(), "http" | "https") && url.has_host();
+    // The normalised URL may be longer than the text in the document.
+    is_usable.then(|| without_credentials(url)).filter(|url| url.as_str().len() <= MAX_BASE_URL)
 }
 
 #[cfg(test)]

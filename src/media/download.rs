@@ -13,9 +13,10 @@ use tokio::{
 
 use super::{
     decode::Decoder,
+    disposition,
     error::{FetchError, IngestError},
     head::Head,
-    homeserver::{DownloadLimits, Homeservers, single_value},
+    homeserver::{DownloadLimits, Homeservers, MAX_DISPOSITION, MAX_HEADER_VALUE, single_value},
     http_util::within,
     ingest::Ingest,
     outbound::OutboundReply,
@@ -67,10 +68,12 @@ impl Download {
         if length.is_some_and(|length| length > limits.max_size) {
             return Err(FetchError::TooLarge { limit: limits.max_size });
         }
+        let headers = response.headers();
+        let disposition = single_value(headers, &header::CONTENT_DISPOSITION, MAX_DISPOSITION);
         let head = Head {
-            content_type: single_value(&response, &header::CONTENT_TYPE),
-            disposition: single_value(&response, &header::CONTENT_DISPOSITION),
-            etag: single_value(&response, &header::ETAG),
+            content_type: single_value(headers, &header::CONTENT_TYPE, MAX_HEADER_VALUE),
+            disposition: disposition.map(|value| disposition::shorten(value, MAX_HEADER_VALUE)),
+            etag: single_value(headers, &header::ETAG, MAX_HEADER_VALUE),
             length,
             gzip,
         };

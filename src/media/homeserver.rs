@@ -5,7 +5,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use reqwest::{
-    Response, Url,
+    Url,
     header::{self, HeaderMap, HeaderValue},
 };
 use tokio::{sync::Semaphore, time::Instant};
@@ -167,17 +167,21 @@ impl Homeservers {
     }
 }
 
-/// Maximum length of a stored header value, in bytes. Media types and file names are far shorter.
-const MAX_HEADER_VALUE: usize = 4096;
+/// Maximum length of a stored header value, in bytes. Media types, tags and most file names are far shorter. The cache
+/// holds three values for each entry.
+pub const MAX_HEADER_VALUE: usize = 512;
 
-/// Returns the value of a header. None if it is absent, occurs more than once or is too long to store.
-pub(super) fn single_value(response: &Response, name: &header::HeaderName) -> Option<HeaderValue> {
-    single_value_of(response.headers(), name)
-}
+/// Maximum length of a `Content-Disposition` from which the file name is taken, in bytes.
+pub(super) const MAX_DISPOSITION: usize = 4096;
 
-fn single_value_of(headers: &HeaderMap, name: &header::HeaderName) -> Option<HeaderValue> {
+/// Returns the value of a header. None if it is absent, occurs more than once or has more than `limit` bytes.
+pub(super) fn single_value(
+    headers: &HeaderMap,
+    name: &header::HeaderName,
+    limit: usize,
+) -> Option<HeaderValue> {
     let mut values = headers.get_all(name).iter();
-    let value = values.next().filter(|value| value.len() <= MAX_HEADER_VALUE)?;
+    let value = values.next().filter(|value| value.len() <= limit)?;
     if values.next().is_some() {
         return None;
     }

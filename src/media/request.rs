@@ -1,6 +1,6 @@
 //! Requests for media.
 
-use std::{fmt, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use reqwest::{
     Url,
@@ -18,13 +18,35 @@ pub enum Variant {
     Thumbnail(Thumbnail),
 }
 
-/// Thumbnail parameters as the client sent them. The homeserver validates the values. Absent parameters are not sent.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+/// Thumbnail parameters. Typed, so that equal parameters in different spellings denote the same media. Absent parameters
+/// are not sent.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Thumbnail {
-    pub width: Option<String>,
-    pub height: Option<String>,
-    pub method: Option<String>,
-    pub animated: Option<String>,
+    /// Desired width, pixels.
+    pub width: Option<u32>,
+    /// Desired height, pixels.
+    pub height: Option<u32>,
+    pub method: Option<ThumbnailMethod>,
+    /// Whether the thumbnail may be animated.
+    pub animated: Option<bool>,
+}
+
+/// How a thumbnail is fitted into its size.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum ThumbnailMethod {
+    Crop,
+    Scale,
+}
+
+impl ThumbnailMethod {
+    /// Returns the value of the query parameter.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Crop => "crop",
+            Self::Scale => "scale",
+        }
+    }
 }
 
 /// Server that a request's media is downloaded from. Selected by the request's `Host`, never by the media's name.
@@ -51,8 +73,8 @@ pub struct Requester {
 pub struct MediaRequest {
     pub media: MediaId,
     pub variant: Variant,
-    /// `timeout_ms` as the client sent it. Forwarded, but not part of any cache key.
-    pub timeout_ms: Option<String>,
+    /// `timeout_ms` of the client. Forwarded, but not part of any cache key.
+    pub timeout_ms: Option<u64>,
     pub origin: Origin,
     pub requester: Requester,
 }
@@ -101,7 +123,7 @@ impl MediaRequest {
             Variant::Thumbnail(thumbnail) => {
                 part(Some(b"thumbnail"));
                 for (_, value) in thumbnail.parameters() {
-                    part(value.map(str::as_bytes));
+                    part(value.as_deref().map(str::as_bytes));
                 }
             }
         }
@@ -109,13 +131,15 @@ impl MediaRequest {
 }
 
 impl Thumbnail {
-    /// Returns all query parameters in a fixed order.
-    pub(crate) fn parameters(&self) -> [(&'static str, Option<&str>); 4] {
+    /// Returns all query parameters in a fixed order, with their values in canonical form.
+    pub(crate) fn parameters(&self) -> [(&'static str, Option<Cow<'static, str>>); 4] {
+        let number = |value: Option<u32>| value.map(|value| Cow::Owned(value.to_string()));
+        let animated = self.animated.map(|animated| if animated { "true" } else { "false" });
         [
-            ("width", self.width.as_deref()),
-            ("height", self.height.as_deref()),
-            ("method", self.method.as_deref()),
-            ("animated", self.animated.as_deref()),
+            ("width", number(self.width)),
+            ("height", number(self.height)),
+            ("method", self.method.map(|method| Cow::Borrowed(method.as_str()))),
+            ("animated", animated.map(Cow::Borrowed)),
         ]
     }
 }

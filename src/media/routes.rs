@@ -61,10 +61,11 @@ impl UpstreamRoute {
             Variant::Original => None,
             Variant::Thumbnail(thumbnail) => Some(thumbnail.parameters()),
         };
+        let timeout_ms = request.timeout_ms.map(|timeout_ms| timeout_ms.to_string().into());
         let parameters = thumbnail
             .into_iter()
             .flatten()
-            .chain([("timeout_ms", request.timeout_ms.as_deref())])
+            .chain([("timeout_ms", timeout_ms)])
             .filter_map(|(name, value)| Some((name, value?)));
         // An empty list would append a question mark.
         let mut parameters = parameters.peekable();

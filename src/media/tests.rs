@@ -92,12 +92,8 @@ fn key_contains_everything_except_requester() {
         key
     };
     let plain = request(&base, None);
-    let thumbnail = |width: Option<&str>, height: Option<&str>| MediaRequest {
-        variant: Variant::Thumbnail(Thumbnail {
-            width: width.map(Into::into),
-            height: height.map(Into::into),
-            ..Thumbnail::default()
-        }),
+    let thumbnail = |width, height| MediaRequest {
+        variant: Variant::Thumbnail(Thumbnail { width, height, ..Thumbnail::default() }),
         ..plain.clone()
     };
     let mut hosted = plain.clone();
@@ -110,11 +106,11 @@ fn key_contains_everything_except_requester() {
         MediaRequest { media: MediaId::parse("example.orga", "bc").unwrap(), ..plain.clone() },
         MediaRequest { media: MediaId::parse("Example.org", "abc").unwrap(), ..plain.clone() },
         thumbnail(None, None),
-        thumbnail(Some("1"), None),
-        thumbnail(None, Some("1")),
-        thumbnail(Some(""), None),
-        thumbnail(Some("11"), None),
-        thumbnail(Some("1"), Some("1")),
+        thumbnail(Some(1), None),
+        thumbnail(None, Some(1)),
+        thumbnail(Some(0), None),
+        thumbnail(Some(11), None),
+        thumbnail(Some(1), Some(1)),
     ];
     for (i, a) in different.iter().enumerate() {
         for (j, b) in different.iter().enumerate() {
@@ -122,7 +118,7 @@ fn key_contains_everything_except_requester() {
         }
     }
     let mut same = MediaRequest {
-        timeout_ms: Some("1".into()),
+        timeout_ms: Some(1),
         requester: Requester {
             authorization: Some(HeaderValue::from_static(TOKEN)),
             ..Requester::default()

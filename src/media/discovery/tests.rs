@@ -162,6 +162,12 @@ fn parses_valid_base_urls_only() {
         parse(r#"{"m.homeserver":{"base_url":"https://u:p@hs.example/a/?q#f"}}"#).as_deref(),
         Some("https://hs.example/a")
     );
+    let url = |length: usize| format!("https://hs.example/{}", "x".repeat(length - 19));
+    let document = |url: &str| format!(r#"{{"m.homeserver":{{"base_url":"{url}"}}}}"#);
+    assert_eq!(parse(&document(&url(MAX_BASE_URL))), Some(url(MAX_BASE_URL)));
+    assert_eq!(parse(&document(&url(MAX_BASE_URL + 1))), None);
+    // Percent-encoding makes the URL longer than the document.
+    assert_eq!(parse(&document(&format!("https://hs.example/{}", "é".repeat(600)))), None);
     for bad in [
         "",
         "{}",

@@ -3,8 +3,8 @@
 
 use std::{borrow::Cow, fmt::Write as _};
 
-use axum::http::HeaderValue;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use reqwest::header::HeaderValue;
 
 /// Types that are safe to display inline: Matrix specification v1.12, client-server API, "Serving inline content".
 const INLINE_TYPES: &[&str] = &[
@@ -56,7 +56,7 @@ const EXT_VALUE: &AsciiSet = &NON_ALPHANUMERIC
 
 /// Returns the disposition of a response. `upstream` is the homeserver's value, `essence` the served media type
 /// without parameters (`image/png`), `name` the file name in the request path.
-pub(super) fn content_disposition(
+pub(crate) fn content_disposition(
     upstream: Option<&HeaderValue>,
     essence: &str,
     name: Option<&str>,
@@ -92,11 +92,41 @@ fn build(inline: bool, name: Option<&str>) -> HeaderValue {
     HeaderValue::try_from(value).unwrap_or_else(|_| HeaderValue::from_static("attachment"))
 }
 
+/// Maximum length of a file name's extension with its dot, bytes, that [`shorten`] keeps.
+const MAX_EXTENSION_LENGTH: usize = 16;
+
+/// Returns a value of at most `limit` bytes: `value` itself, or one with the same type, and the beginning and the
+/// extension of the file name. `limit` has to leave room for the type and for an extension.
+pub(super) fn shorten(value: HeaderValue, limit: usize) -> HeaderValue {
+    if value.len() <= limit {
+        return value;
+    }
+    let ParsedDisposition { disposition, name, .. } = ParsedDisposition::parse(value.as_bytes());
+    let is_inline = disposition == DispositionType::Inline;
+    let name = name.unwrap_or_default();
+    let (stem, extension) = match name.rfind('.').and_then(|dot| name.split_at_checked(dot)) {
+        Some((stem, extension)) if extension.len() <= MAX_EXTENSION_LENGTH => (stem, extension),
+        _ => (&*name, ""),
+    };
+    let mut stem = sanitize_within(stem, MAX_NAME_LENGTH - extension.len());
+    loop {
+        let shortened = build(is_inline, Some(&format!("{stem}{extension}")));
+        if shortened.len() <= limit || stem.pop().is_none() {
+            return shortened;
+        }
+    }
+}
+
 /// Removes control characters and truncates to [`MAX_NAME_LENGTH`].
 fn sanitize(name: &str) -> String {
+    sanitize_within(name, MAX_NAME_LENGTH)
+}
+
+/// Removes control characters and truncates to `limit` bytes.
+fn sanitize_within(name: &str, limit: usize) -> String {
     let mut sanitized = String::new();
     for c in name.chars().filter(|c| !c.is_control()) {
-        if sanitized.len() + c.len_utf8() > MAX_NAME_LENGTH {
+        if sanitized.len() + c.len_utf8() > limit {
             break;
         }
         sanitized.push(c);
@@ -340,7 +370,52 @@ mod tests {
         );
     }
 
+    #[test]
+    fn long_value_is_shortened_to_a_name_with_its_extension() {
+        let shortened = |value: &str| {
+            let value = shorten(HeaderValue::from_str(value).unwrap(), 512);
+            assert!(value.len() <= 512, "{value:?}");
+            let parsed = ParsedDisposition::parse(value.as_bytes());
+            assert!(parsed.well_formed, "{value:?}");
+            (parsed.disposition, parsed.name)
+        };
+        let kept = format!("inline; filename=\"{}\"", "a".repeat(512 - 19));
+        assert_eq!(shorten(HeaderValue::from_str(&kept).unwrap(), 512), kept);
+
+        let encoded = "%E5%86%99".repeat(60);
+        let (disposition, name) = shortened(&format!("inline; filename*=utf-8''{encoded}.jpeg"));
+        assert_eq!(disposition, DispositionType::Inline);
+        assert_eq!(name.unwrap(), format!("{}.jpeg", "\u{5199}".repeat(46)));
+
+        let (disposition, name) =
+            shortened(&format!("attachment; filename=\"{}.tar.gz\"", "x".repeat(600)));
+        assert_eq!(disposition, DispositionType::Attachment);
+        assert_eq!(name.unwrap(), format!("{}.gz", "x".repeat(252)));
+
+        // No extension, and nothing but an unknown type.
+        let long = "y".repeat(2000);
+        let (_, name) = shortened(&format!("inline; filename={long}.{long}"));
+        assert_eq!(name.unwrap(), "y".repeat(255));
+        assert_eq!(shortened(&format!("form-data; x={long}")), (DispositionType::Attachment, None));
+    }
+
     proptest! {
+        #[test]
+        fn shortened_value_fits_and_is_unchanged_or_well_formed(
+            name in "\\PC{0,600}", encoded: bool,
+        ) {
+            let value = if encoded {
+                format!("inline; filename*=UTF-8''{}", utf8_percent_encode(&name, EXT_VALUE))
+            } else {
+                format!("attachment; filename=\"{name}\"")
+            };
+            let value = HeaderValue::from_bytes(value.as_bytes()).unwrap();
+            let shortened = shorten(value.clone(), 512);
+            prop_assert!(shortened.len() <= 512);
+            let well_formed = ParsedDisposition::parse(shortened.as_bytes()).well_formed;
+            prop_assert!(shortened == value || well_formed, "{:?}", shortened);
+        }
+
         #[test]
         fn built_value_is_well_formed_and_keeps_the_name(
             upstream in prop::collection::vec(any::<u8>(), 0..60), name in "\\PC{0,60}", safe: bool,
