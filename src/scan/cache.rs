@@ -9,15 +9,16 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime},
 };
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use quick_cache::{Weighter, sync::Cache};
 use sha2::{Digest, Sha256};
 
 use super::{
-    cached_media::CachedMedia,
+    cached_media::{CachedMedia, UnixSeconds},
     engines::{EngineFingerprint, ScanResult, Versions},
     error::ScanError,
     request::ScanRequest,
@@ -39,6 +40,14 @@ pub struct Settings {
     pub exit_codes_to_ignore: Vec<i32>,
     /// Time to live of a failure.
     pub failure_ttl: Duration,
+}
+
+impl Settings {
+    /// Returns the maximum weight of the media entries, and of the verdicts, bytes each.
+    #[must_use]
+    pub fn entries_capacity(&self) -> u64 {
+        (self.max_size as u64).saturating_mul(ENTRY_WEIGHT)
+    }
 }
 
 /// Digest of everything that distinguishes media: homeserver, mxc URI, thumbnail parameters, decryption data. A digest,
@@ -81,8 +90,10 @@ pub struct ResultCache {
 
 #[derive(Debug)]
 struct Store {
-    media: Cache<MediaKey, Timed<CachedMedia>>,
-    verdicts: Cache<ContentKey, Timed<VerdictEntry>>,
+    media: Cache<MediaKey, Timed<CachedMedia>, WeighEntry>,
+    /// Locked while a media entry replaces another, so that both show the same time of the first answer.
+    replacing: Mutex<()>,
+    verdicts: Cache<ContentKey, Timed<VerdictEntry>, WeighEntry>,
     bodies: Cache<[u8; 32], Bytes, WeighByLength>,
     /// Incremented when all verdicts are invalidated.
     generation: AtomicU64,
@@ -94,13 +105,17 @@ struct Store {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CacheGeneration(u64);
 
-/// Numbers of entries.
+/// Numbers and weights of entries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CacheSizes {
     /// Media entries.
     pub media: usize,
+    /// Weight of the media entries, bytes.
+    pub media_bytes: u64,
     /// Verdicts and failures.
     pub verdicts: usize,
+    /// Weight of the verdicts and failures, bytes.
+    pub verdict_bytes: u64,
     /// Small clean bodies.
     pub bodies: usize,
     /// Weight of the bodies, bytes.
@@ -148,6 +163,23 @@ enum VerdictEntry {
 }
 
 impl VerdictEntry {
+    /// Returns the approximate memory outside of the entry itself, bytes.
+    fn allocated_bytes(&self) -> usize {
+        match self {
+            Self::Clean { .. } => 0,
+            Self::Verdict { verdict, .. } => {
+                let finding = match &**verdict {
+                    Verdict::NotClean { output } => output.len(),
+                    Verdict::TypeForbidden { detected } => detected.as_str().len(),
+                    Verdict::Clean { .. } => 0,
+                };
+                // Two allocations, with two reference counts each.
+                size_of::<Verdict>() + 4 * size_of::<usize>() + finding
+            }
+            Self::Failure(_) => FAILURE_BYTES,
+        }
+    }
+
     fn new(result: &ScanResult, versions: Versions) -> Self {
         let ScanResult { verdict, exit_code, is_partial, .. } = result;
         // An exit code has 8 bits: wait(2).
@@ -160,21 +192,6 @@ impl VerdictEntry {
             }
             verdict => Self::Verdict { verdict: Arc::new(verdict.clone()), exit_code, is_partial },
         }
-    }
-}
-
-/// Seconds since 1970, up to the year 2106; times outside that range are clamped.
-#[derive(Clone, Copy, Debug)]
-struct UnixSeconds(u32);
-
-impl UnixSeconds {
-    fn from_time(time: SystemTime) -> Self {
-        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self(u32::try_from(since.as_secs()).unwrap_or(u32::MAX))
-    }
-
-    fn time(self) -> SystemTime {
-        UNIX_EPOCH + Duration::from_secs(self.0.into())
     }
 }
 
@@ -191,6 +208,37 @@ impl Weighter<[u8; 32], Bytes> for WeighByLength {
 /// Approximate memory of a body's entry, bytes.
 const BODY_OVERHEAD: u64 = 128;
 
+/// Weighs media entries and verdicts by their memory. An entry of typical size weighs [`ENTRY_WEIGHT`], so
+/// `result_cache.max_size` limits both the number of entries and their bytes: larger entries leave room for fewer.
+#[derive(Clone, Debug)]
+struct WeighEntry;
+
+/// Minimum weight of a media entry or verdict, and the average up to which `result_cache.max_size` entries fit, bytes.
+pub const ENTRY_WEIGHT: u64 = 512;
+
+/// Memory of an entry in a table, bytes: key, value, list and hash slots, free slots, entries that were evicted
+/// recently, and the allocator's overhead.
+const TABLE_OVERHEAD: usize = 192;
+
+/// Memory of a cached failure, bytes. Its texts are bounded where they are received.
+const FAILURE_BYTES: usize = 1024;
+
+fn entry_weight(allocated: usize) -> u64 {
+    ((allocated + TABLE_OVERHEAD) as u64).max(ENTRY_WEIGHT)
+}
+
+impl Weighter<MediaKey, Timed<CachedMedia>> for WeighEntry {
+    fn weight(&self, _: &MediaKey, entry: &Timed<CachedMedia>) -> u64 {
+        entry_weight(entry.value.allocated_bytes())
+    }
+}
+
+impl Weighter<ContentKey, Timed<VerdictEntry>> for WeighEntry {
+    fn weight(&self, _: &ContentKey, entry: &Timed<VerdictEntry>) -> u64 {
+        entry_weight(entry.value.allocated_bytes())
+    }
+}
+
 /// Maximum number of entries to reserve room for at the start.
 const RESERVED: usize = 1 << 17;
 
@@ -202,12 +250,15 @@ impl ResultCache {
         // fits into its shard.
         let largest = settings.max_file_size.saturating_add(BODY_OVERHEAD);
         let items = usize::try_from(settings.max_total_size / largest).unwrap_or(usize::MAX);
-        let (media, verdicts) = (Cache::new(settings.max_size), Cache::new(settings.max_size));
+        let (entries, capacity) = (settings.max_size, settings.entries_capacity());
+        let media = Cache::with_weighter(entries, capacity, WeighEntry);
+        let verdicts = Cache::with_weighter(entries, capacity, WeighEntry);
         // Reserved, because growing tables would fragment the heap. Untouched pages take no memory.
         media.reserve(settings.max_size.min(RESERVED));
         verdicts.reserve(settings.max_size.min(RESERVED));
         let store = Arc::new(Store {
             media,
+            replacing: Mutex::new(()),
             verdicts,
             bodies: Cache::with_weighter(items.max(1), settings.max_total_size, WeighByLength),
             generation: AtomicU64::new(0),
@@ -228,7 +279,9 @@ impl ResultCache {
     pub fn sizes(&self) -> CacheSizes {
         CacheSizes {
             media: self.store.media.len(),
+            media_bytes: self.store.media.weight(),
             verdicts: self.store.verdicts.len(),
+            verdict_bytes: self.store.verdicts.weight(),
             bodies: self.store.bodies.len(),
             body_bytes: self.store.bodies.weight(),
         }
@@ -279,8 +332,15 @@ impl ResultCache {
         self.store.bodies.get(body_hash)
     }
 
-    /// Stores the content of an mxc URI.
+    /// Stores the content of an mxc URI. The time of the first answer remains that of the entry that is replaced, unless
+    /// the content has changed.
     pub fn store_media(&self, key: MediaKey, value: CachedMedia) {
+        let _replacing = self.store.replacing.lock();
+        if let Some(previous) = self.cached_media(&key)
+            && previous.content == value.content
+        {
+            value.continue_from(&previous, SystemTime::now());
+        }
         self.store.media.insert(key, self.store.timed(value));
     }
 
@@ -337,13 +397,14 @@ impl Store {
     /// Returns a valid entry. `time_to_live` returns none for an invalid value.
     fn valid<K, V>(
         &self,
-        cache: &Cache<K, Timed<V>>,
+        cache: &Cache<K, Timed<V>, WeighEntry>,
         key: &K,
         time_to_live: impl Fn(&V) -> Option<Duration>,
     ) -> Option<V>
     where
         K: Eq + std::hash::Hash,
         V: Clone,
+        WeighEntry: Weighter<K, Timed<V>>,
     {
         let is_valid = |entry: &Timed<V>| {
             let age = entry.stored.until(StoreTime::after(self.created));
@@ -361,9 +422,16 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    use std::time::UNIX_EPOCH;
+
     use mcs_filetype::Detector;
+    use reqwest::header::HeaderValue;
 
     use super::*;
+    use crate::{
+        media::{Head, MAX_HEADER_VALUE},
+        scan::cached_media::{CachedMediaParts, MediaHeaders},
+    };
 
     const KEY: ContentKey =
         ContentKey { content: [1; 32], engines_fingerprint: EngineFingerprint(2) };
@@ -412,6 +480,61 @@ mod tests {
         assert!(ignoring.verdict(&KEY, &VERSIONS).is_none());
     }
 
+    /// Returns an entry with three header values of this length.
+    fn media(length: usize) -> CachedMedia {
+        let value = || Some(HeaderValue::from_bytes(&vec![b'x'; length]).unwrap());
+        let head =
+            Head { content_type: value(), disposition: value(), etag: value(), ..Head::default() };
+        CachedMedia::from(CachedMediaParts {
+            content: [1; 32],
+            size: 1,
+            detected: Detector::new().unwrap().detect_bytes(b"text"),
+            headers: MediaHeaders::from_head(&head),
+        })
+    }
+
+    #[test]
+    fn entries_are_bounded_in_number_and_in_bytes() {
+        let cache = ResultCache::new(Settings { max_size: 1000, ..settings() });
+        let capacity = cache.settings.entries_capacity();
+        assert_eq!(capacity, 512_000);
+        let digest = |number: u32| {
+            let mut digest = [0; 32];
+            digest[..4].copy_from_slice(&number.to_le_bytes());
+            digest
+        };
+        let (small, large) = (media(30), media(MAX_HEADER_VALUE));
+        for number in 0..3000 {
+            cache.store_media(MediaKey(digest(number)), small.clone());
+            let clean = result(Verdict::Clean { at: SystemTime::now() });
+            let key = ContentKey { content: digest(number), ..KEY };
+            cache.store_verdict(key, &clean, VERSIONS, cache.generation());
+        }
+        let sizes = cache.sizes();
+        assert!((900..=1000).contains(&sizes.media), "{sizes:?}");
+        assert!((900..=1000).contains(&sizes.verdicts), "{sizes:?}");
+        let cache = ResultCache::new(Settings { max_size: 1000, ..settings() });
+        let finding = Verdict::NotClean { output: "x".repeat(4096).into() };
+        for number in 3000..6000 {
+            cache.store_media(MediaKey(digest(number)), large.clone());
+            let key = ContentKey { content: digest(number), ..KEY };
+            let found = result(finding.clone());
+            cache.store_verdict(key, &found, VERSIONS, cache.generation());
+        }
+        let sizes = cache.sizes();
+        assert!(sizes.media_bytes <= capacity && sizes.verdict_bytes <= capacity, "{sizes:?}");
+        // Each entry weighs its headers or its finding at least.
+        let media_bytes = sizes.media as u64 * 3 * MAX_HEADER_VALUE as u64;
+        assert!(sizes.media > 100 && media_bytes < capacity, "{sizes:?}");
+        let verdict_bytes = sizes.verdicts as u64 * 4096;
+        assert!(sizes.verdicts > 50 && verdict_bytes < capacity, "{sizes:?}");
+        for number in 6000..9000 {
+            let key = ContentKey { content: digest(number), ..KEY };
+            cache.store_failure(key, Arc::new(ScanError::Panicked));
+        }
+        assert!(cache.sizes().verdict_bytes <= capacity, "{:?}", cache.sizes());
+    }
+
     #[test]
     fn age_counts_from_the_time_of_storing() {
         let second = |n: u64| StoreTime(n * 1_000_000_000);
@@ -432,24 +555,5 @@ mod tests {
         let shorter = Settings { ttl: Duration::from_millis(2), ..settings() };
         assert!(cache.with_settings(shorter).verdict(&KEY, &VERSIONS).is_none());
         assert!(cache.verdict(&KEY, &VERSIONS).is_none(), "expired entries are removed");
-    }
-
-    #[test]
-    fn stored_time_is_clamped_to_unix_seconds() {
-        let cache = ResultCache::new(settings());
-        let (long_ago, far) = (Duration::from_secs(1 << 31), Duration::from_secs(1 << 33));
-        for (at, stored) in [
-            (UNIX_EPOCH - long_ago, UNIX_EPOCH),
-            (UNIX_EPOCH, UNIX_EPOCH),
-            (UNIX_EPOCH + far, UNIX_EPOCH + Duration::from_secs(u32::MAX.into())),
-            (UNIX_EPOCH + Duration::from_millis(1999), UNIX_EPOCH + Duration::from_secs(1)),
-        ] {
-            let clean = result(Verdict::Clean { at });
-            cache.store_verdict(KEY, &clean, VERSIONS, cache.generation());
-            assert_eq!(
-                cache.verdict(&KEY, &VERSIONS).unwrap().unwrap(),
-                Verdict::Clean { at: stored }
-            );
-        }
     }
 }

@@ -1,6 +1,10 @@
 //! Cache entry of an mxc URI: its content at the latest download. Small, because there may be 100 000 entries.
 
-use std::ops::Deref;
+use std::{
+    ops::Deref,
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use mcs_filetype::MediaType;
 use reqwest::header::HeaderValue;
@@ -11,7 +15,30 @@ use crate::media::Head;
 
 /// Content of an mxc URI. One allocation, with the header values at its end. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct CachedMedia(ThinArc<CachedMediaParts<Lengths>, u8>);
+pub struct CachedMedia(ThinArc<StoredParts, u8>);
+
+/// Parts of the allocation that have a fixed size.
+#[derive(Debug)]
+struct StoredParts {
+    parts: CachedMediaParts<Lengths>,
+    /// When a request for this entry was first answered with "clean"; 0 before that. Shared by all clones.
+    first_answer: AtomicU32,
+}
+
+/// Seconds since 1970, up to the year 2106; times outside that range are clamped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct UnixSeconds(u32);
+
+impl UnixSeconds {
+    pub(super) fn from_time(time: SystemTime) -> Self {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self(u32::try_from(since.as_secs()).unwrap_or(u32::MAX))
+    }
+
+    pub(super) fn time(self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(self.0.into())
+    }
+}
 
 /// Content of an mxc URI. `H` represents the homeserver's headers.
 #[derive(Debug)]
@@ -45,7 +72,8 @@ impl From<CachedMediaParts> for CachedMedia {
         let CachedMediaParts { content, size, detected, headers } = parts;
         let MediaHeaders { bytes, lengths } = headers;
         let parts = CachedMediaParts { content, size, detected, headers: lengths };
-        Self(ThinArc::from_header_and_slice(parts, &bytes))
+        let stored = StoredParts { parts, first_answer: AtomicU32::new(0) };
+        Self(ThinArc::from_header_and_slice(stored, &bytes))
     }
 }
 
@@ -53,7 +81,7 @@ impl Deref for CachedMedia {
     type Target = CachedMediaParts<Lengths>;
 
     fn deref(&self) -> &Self::Target {
-        &self.0.header.header
+        &self.0.header.header.parts
     }
 }
 
@@ -67,7 +95,7 @@ impl<H> CachedMediaParts<H> {
 }
 
 impl MediaHeaders {
-    /// Copies the headers of a response. Each value has [at most 4 KiB](crate::media::homeserver).
+    /// Copies the headers of a response. Each value has [at most 512 bytes](crate::media::MAX_HEADER_VALUE).
     #[must_use]
     pub fn from_head(head: &Head) -> Self {
         let mut bytes = Vec::new();
@@ -102,6 +130,33 @@ impl CachedMedia {
         self.value(2)
     }
 
+    /// Returns the time at which a request for this entry was first answered with "clean". The first call sets it to
+    /// `now`.
+    ///
+    /// Verdicts show this time instead of the time of the scan, which would reveal that another user had the same
+    /// content scanned before.
+    pub(super) fn first_answered(&self, now: SystemTime) -> SystemTime {
+        let UnixSeconds(now) = UnixSeconds::from_time(now);
+        let cell = &self.0.header.header.first_answer;
+        match cell.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => UnixSeconds(now).time(),
+            Err(first) => UnixSeconds(first).time(),
+        }
+    }
+
+    /// Takes over the time of the first answer from the entry that this one replaces: the media was downloaded again,
+    /// and has the same content. A request for the previous entry may be about to be answered, so its time is fixed
+    /// now at the latest.
+    pub(super) fn continue_from(&self, previous: &Self, now: SystemTime) {
+        self.first_answered(previous.first_answered(now));
+    }
+
+    /// Returns the size of the allocation, bytes.
+    pub(super) fn allocated_bytes(&self) -> usize {
+        // The reference count and the length of the header values precede the parts.
+        2 * size_of::<usize>() + size_of::<StoredParts>() + self.0.slice.len()
+    }
+
     fn value(&self, index: usize) -> Option<HeaderValue> {
         let Lengths(lengths) = &self.headers;
         let is_present = |length: &&u16| **length != ABSENT;
@@ -119,6 +174,43 @@ mod tests {
 
     use super::*;
 
+    fn entry() -> CachedMedia {
+        CachedMedia::from(CachedMediaParts {
+            content: [7; 32],
+            size: 9,
+            detected: Detector::new().unwrap().detect_bytes(b"text"),
+            headers: MediaHeaders::from_head(&Head::default()),
+        })
+    }
+
+    #[test]
+    fn first_answer_is_kept_by_clones_and_replacements() {
+        let second = |n: u64| UNIX_EPOCH + Duration::from_secs(n);
+        let (first, clone, later) = (entry(), entry(), entry());
+        assert_eq!(first.clone().first_answered(second(5)), second(5));
+        assert_eq!(first.first_answered(second(9)), second(5));
+        later.continue_from(&first, second(9));
+        assert_eq!(later.first_answered(second(10)), second(5));
+        // Not answered yet when it is replaced.
+        let replacement = entry();
+        replacement.continue_from(&clone, second(7));
+        assert_eq!(clone.first_answered(second(8)), second(7));
+        assert_eq!(replacement.first_answered(second(9)), second(7));
+    }
+
+    #[test]
+    fn stored_time_is_clamped_to_unix_seconds() {
+        let (long_ago, far) = (Duration::from_secs(1 << 31), Duration::from_secs(1 << 33));
+        for (time, stored) in [
+            (UNIX_EPOCH - long_ago, UNIX_EPOCH),
+            (UNIX_EPOCH, UNIX_EPOCH),
+            (UNIX_EPOCH + far, UNIX_EPOCH + Duration::from_secs(u32::MAX.into())),
+            (UNIX_EPOCH + Duration::from_millis(1999), UNIX_EPOCH + Duration::from_secs(1)),
+        ] {
+            assert_eq!(UnixSeconds::from_time(time).time(), stored);
+        }
+    }
+
     #[test]
     fn keeps_header_values_and_their_absence() {
         let value = |text: &'static [u8]| Some(HeaderValue::from_bytes(text).unwrap());
@@ -127,7 +219,7 @@ mod tests {
             (None, value(b"inline"), None),
             (value(b""), None, value(b"1")),
             (value(b"image/png"), None, None),
-            (value(b"a/b"), Some(HeaderValue::from_bytes(&[b'x'; 4096]).unwrap()), value(b"1")),
+            (value(b"a/b"), Some(HeaderValue::from_bytes(&[b'x'; 512]).unwrap()), value(b"1")),
             (None, None, None),
         ];
         for (content_type, disposition, etag) in values {

@@ -1,11 +1,11 @@
 //! Response of the scanner.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use mcs_filetype::MediaType;
 use reqwest::header::HeaderValue;
 
-use super::verdict::Verdict;
+use super::{cached_media::CachedMedia, verdict::Verdict};
 use crate::media::Body;
 
 /// Result of a request.
@@ -19,6 +19,16 @@ pub struct ScanResponse {
     pub source: ResponseSource,
     /// Durations, for the log.
     pub timings: Timings,
+}
+
+impl ScanResponse {
+    /// Sets the time of a clean verdict to that of the first answer for this entry.
+    pub(super) fn for_entry(mut self, entry: &CachedMedia) -> Self {
+        if let Verdict::Clean { at } = &mut self.verdict {
+            *at = entry.first_answered(SystemTime::now());
+        }
+        self
+    }
 }
 
 /// How a response was obtained.

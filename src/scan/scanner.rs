@@ -254,7 +254,8 @@ impl Scanner {
                 && let Some(result) = self.respond_from_cache(request, cached_media).await
             {
                 self.authorise(request, cached_media.etag().as_ref()).await?;
-                return result;
+                // Only after the authorisation: the first call fixes the time that all later answers show.
+                return result.map(|response| response.for_entry(cached_media));
             }
             if !self.context.is_ready()
                 && !self.has_verdict(cached_media.as_ref()).await
@@ -283,8 +284,9 @@ impl Scanner {
                 Some(result) => result?,
                 None => Verdict::TypeForbidden { detected: media.detected.clone() },
             };
-            if let Some((verdict, media)) = self.select_media(request, &media, verdict, body) {
-                return Ok(ScanResponse { verdict, media, source, timings });
+            if let Some((verdict, body)) = self.select_media(request, &media, verdict, body) {
+                let response = ScanResponse { verdict, media: body, source, timings };
+                return Ok(response.for_entry(&media));
             }
             // The job served requests for the verdict alone, and its body was too large to keep. The next job downloads
             // the body again and uses the cached verdict.

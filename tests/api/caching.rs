@@ -1,7 +1,10 @@
 //! Caching of verdicts, media and failures: contract, "Caching".
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use crate::harness::{
-    Attachment, MockHomeserver, MockMedia, ScannerBuilder, ScannerProcess, noise, png, wait_until,
+    Attachment, MockHomeserver, MockMedia, ScannerBuilder, ScannerProcess, TestResponse, noise,
+    png, wait_until,
 };
 
 /// Accepts every file and counts its runs.
@@ -265,4 +268,111 @@ async fn checks_allowed_mimetypes_by_content_before_scanning() {
     response.assert_media(&png());
     assert_eq!(response.header("content-type"), "image/png");
     scanner.wait_until_idle().await;
+}
+
+/// Waits until the clock shows another second, and returns it.
+async fn next_second() -> u64 {
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let start = now();
+    wait_until("the next second", || now() > start).await;
+    now()
+}
+
+/// Returns the time in `info` of a clean verdict.
+fn clean_since(response: &TestResponse) -> u64 {
+    response.assert_clean();
+    let info = response.json()["info"].as_str().unwrap().to_owned();
+    let time = humantime::parse_rfc3339(info.strip_prefix("File clean at ").unwrap()).unwrap();
+    time.duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+#[tokio::test]
+async fn info_has_the_time_of_the_entry_and_not_of_another_users_scan() {
+    let homeserver = MockHomeserver::start().await;
+    // Bodies are not kept, so each download replaces its entry.
+    let builder = ScannerBuilder::new(COUNTING).homeserver(&homeserver);
+    let scanner = builder.config("result_cache.max_file_size = 0").start().await;
+    let (one, two) = (homeserver.add_bytes("one", png()), homeserver.add_bytes("two", png()));
+    let attachment = Attachment::encrypt(&png(), 1);
+    let encrypted = homeserver.add_bytes("encrypted", attachment.ciphertext.clone());
+    let body = attachment.body(&format!("mxc://{encrypted}"));
+    let other = Attachment::encrypt(&png(), 2);
+    let other_encrypted = homeserver.add_bytes("other", other.ciphertext.clone());
+    let other_body = other.body(&format!("mxc://{other_encrypted}"));
+    let plain =
+        async |media: &str| clean_since(&scanner.client.get(&format!("/scan/{media}")).await);
+    let sealed = async |body| clean_since(&scanner.client.post("/scan_encrypted", body).await);
+
+    let mut times = vec![plain(&one).await];
+    let earliest = next_second().await;
+    times.push(plain(&two).await);
+    assert!(times[1] >= earliest, "the time of the scan for another entry: {times:?}");
+    let earliest = next_second().await;
+    // The first answer for this entry is the media.
+    scanner.client.post("/download_encrypted", &body).await.assert_media(&attachment.ciphertext);
+    let latest = next_second().await;
+    times.push(sealed(&body).await);
+    assert!((earliest..latest).contains(&times[2]), "{earliest} {latest} {times:?}");
+    times.push(sealed(&other_body).await);
+    assert!(times[3] >= latest, "{times:?}");
+    assert_eq!(scanner.dir.mark_count("runs"), 1);
+
+    next_second().await;
+    scanner.client.get(&format!("/download/{one}")).await.assert_media(&png());
+    scanner.client.post("/download_encrypted", &body).await.assert_media(&attachment.ciphertext);
+    let later =
+        [plain(&one).await, plain(&two).await, sealed(&body).await, sealed(&other_body).await];
+    assert_eq!(later, *times);
+}
+
+#[tokio::test]
+async fn spellings_of_thumbnail_parameters_share_one_entry_or_are_rejected() {
+    let homeserver = MockHomeserver::start().await;
+    let scanner = ScannerProcess::start(&homeserver, COUNTING).await;
+    let media = homeserver.add_bytes("one", png());
+    for width in ["10", "010", "+10", "%2B10", "0000000000000000000000000000010"] {
+        let path = format!("/thumbnail/{media}?width={width}&timeout_ms=05");
+        scanner.client.get(&path).await.assert_media(&png());
+    }
+    assert_eq!(homeserver.download_count(), 1);
+    let uri = homeserver.requests()[0].uri.clone();
+    assert!(uri.ends_with("?width=10&timeout_ms=5"), "{uri}");
+    for query in [
+        "width=99999999999999999999",
+        "width=-1",
+        "height=x",
+        "height=",
+        "method=Crop",
+        "animated=yes",
+        "timeout_ms=1s",
+    ] {
+        let path = format!("/thumbnail/{media}?{query}");
+        scanner.client.get(&path).await.assert_error(400, "M_UNKNOWN");
+    }
+    // Parameters of thumbnails are unknown parameters of downloads.
+    let path = format!("/download/{media}?width=x&method=y");
+    scanner.client.get(&path).await.assert_media(&png());
+    assert_eq!(homeserver.download_count(), 2);
+}
+
+#[tokio::test]
+async fn long_headers_are_shortened_in_the_first_and_in_cached_answers() {
+    let homeserver = MockHomeserver::start().await;
+    let scanner = ScannerProcess::start(&homeserver, COUNTING).await;
+    let name = "%E5%86%99".repeat(60);
+    let media = MockMedia::new("image/png", png())
+        .with_header("content-disposition", &format!("inline; filename*=utf-8''{name}.png"))
+        .with_header("etag", &format!("\"{}\"", "e".repeat(600)));
+    let media = homeserver.add_media("one", media);
+    let path = format!("/download/{media}");
+    for request in 0..2 {
+        let response = scanner.client.get(&path).await;
+        response.assert_media(&png());
+        let disposition = response.header("content-disposition");
+        assert!(disposition.len() <= 512, "{disposition}");
+        assert!(disposition.starts_with("inline; filename=\"__"), "{disposition}");
+        let kept = format!("filename*=UTF-8''{}.png", "%E5%86%99".repeat(46));
+        assert!(disposition.ends_with(&kept), "{request}: {disposition}");
+    }
+    assert_eq!(homeserver.download_count(), 1);
 }
