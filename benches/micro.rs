@@ -22,10 +22,13 @@ mod decryption {
         cipher::{KeyIvInit, StreamCipher},
     };
     use divan::{Bencher, counter::BytesCount};
-    use matrix_content_scanner::media::{
-        decrypt::Decryption,
-        ingest::{Ingest, IngestOptions, ScriptFile},
-        spool::Spool,
+    use matrix_content_scanner::{
+        media::{
+            decrypt::Decryption,
+            ingest::{Ingest, IngestOptions, ScriptFile},
+            spool::Spool,
+        },
+        run_directory::RunDirectory,
     };
     use sha2::{Digest, Sha256};
 
@@ -44,7 +47,8 @@ mod decryption {
     /// Ingests a complete body with `media::ingest`.
     fn bench_ingest(bencher: Bencher, size: usize, encrypted: bool) {
         let directory = tempfile::tempdir().unwrap();
-        let spool = Spool::new(directory.path().to_owned(), 1 << 30, 1 << 28);
+        let run_directory = RunDirectory::create(directory.path(), false).unwrap();
+        let spool = Spool::new(Arc::new(run_directory), 1 << 30, 1 << 28);
         let body = body(size);
         let hash = Sha256::digest(&body).into();
         let decryption = encrypted.then(|| Arc::new(Decryption::new([7; 32], [9; 16], hash)));

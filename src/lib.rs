@@ -12,15 +12,16 @@
 //! | [`logging`] | log as text or JSON | `config` |
 //! | `supervision` | reports readiness, status and liveness to the service manager | `scan`'s state, `service_manager` |
 //! | [`http`] | connections, routes, parsing of requests, responses, the table of errors | `scan`'s requests, responses and errors, `media`'s types, `keys`, `metrics`, `ownership`, `lenient_base64`, `chain` |
-//! | [`operations`] | listener for operators: metrics, health | `http`'s listener and server, `scan`'s state, `metrics` |
+//! | [`operations`] | listener for operators: metrics, health | `http`'s listener and server, `scan`'s state, `metrics`, `run_directory` |
 //! | [`scan`] | one request from authorisation to verdict: cache, queue, workers, engines, canary | `media`, `audit`, `metrics`, `tenancy`, `single_flight`, `identity`, `text`, `chain` |
 //! | [`audit`] | optional audit log: one line for each scanned file | `media`'s types, `metrics`, `ownership`, `identity`, `chain` |
-//! | [`media`] | media ids, homeservers, authorisation, download, decryption, spool | `metrics`, `tenancy`, `single_flight`, `chain` |
+//! | [`media`] | media ids, homeservers, authorisation, download, decryption, spool | `metrics`, `tenancy`, `single_flight`, `run_directory`, `chain` |
 //! | [`keys`] | the server's request key, and decryption with it | `ownership`, `identity`, `lenient_base64` |
 //! | [`metrics`] | counters and histograms | none |
 //! | `tenancy` | fair sharing of the queue, the workers and the spool between tenants | `sync` |
 //! | `single_flight` | runs one computation at a time for each key | `sync` |
 //! | [`service_manager`] | protocol with systemd: notifications, watchdog, sockets | `text` |
+//! | [`run_directory`] | the directory of the running server | `ownership`, `chain` |
 //! | [`ownership`] | checks whether other users can replace a file | none |
 //! | [`identity`] | name of this process's user, for error messages | none |
 //! | `lenient_base64` | decodes base64 as clients write it | none |
@@ -85,6 +86,7 @@ pub mod media;
 pub mod metrics;
 pub mod operations;
 pub mod ownership;
+pub mod run_directory;
 pub mod scan;
 pub mod service_manager;
 mod single_flight;

@@ -16,13 +16,13 @@ use crate::{
     keys::{KeyNotice, Keyring},
     media::{Authoriser, Homeservers, spool::Spool},
     metrics::Metrics,
+    run_directory::{self, RunDirectory},
     scan::{
         self, Scanner,
         canary::{Canary, CanaryState},
         engines::slots::ScanSlots,
         engines::{self, Engines, Evaluator, RemoteEngines},
         local::LocalScanner,
-        run_directory::{self, RunDirectory},
     },
 };
 
@@ -88,7 +88,11 @@ impl SandboxEnv {
         let mut policy = config.sandbox.clone();
         let evaluator = evaluator(config, self.evaluator.as_deref())?;
         allow_programs(&mut policy, config, evaluator.as_deref());
-        let sandbox = self.sandbox.with_policy(policy)?.probe(self.directory.path()).await?;
+        let directory = self.directory.ensure().map_err(|source| StartError::TempDirectory {
+            path: config.scan.temp_directory.clone(),
+            source,
+        })?;
+        let sandbox = self.sandbox.with_policy(policy)?.probe(directory).await?;
         Ok(Self { sandbox, evaluator, directory: Arc::clone(&self.directory) })
     }
 
@@ -112,7 +116,7 @@ impl SandboxEnv {
     #[must_use]
     pub fn spool(&self, config: &Config) -> Spool {
         let (limit, max_size) = (config.scan.max_spool_size, config.download.max_size);
-        Spool::new(self.directory.path().to_owned(), limit, max_size)
+        Spool::new(Arc::clone(&self.directory), limit, max_size)
     }
 }
 

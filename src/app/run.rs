@@ -95,6 +95,7 @@ pub async fn serve(
     let max_connections = config.web.max_connections;
     raise_descriptor_limit(max_connections);
     let listener = listen(&config.web.listen, socket).await?;
+    let run_directory = Arc::clone(&sandbox_env.directory);
     let mut reloader = Reloader {
         reload,
         running: config,
@@ -107,7 +108,11 @@ pub async fn serve(
     let stopping = watch::Sender::new(None);
     let gauges = Gauges {
         current: current.clone(),
-        health: Health { canary: canary_state.clone(), stopping: stopping.subscribe() },
+        health: Health {
+            canary: canary_state.clone(),
+            stopping: stopping.subscribe(),
+            run_directory,
+        },
         max_connections,
     };
     let observed_state = ObservedState {

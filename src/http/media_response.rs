@@ -183,7 +183,7 @@ fn read_chunk(file: &SpooledFile, part: &Range<u64>, mut buffer: BytesMut) -> io
 
 #[cfg(test)]
 mod tests {
-    use std::sync::LazyLock;
+    use std::sync::{Arc, LazyLock};
 
     use axum::http::Request;
     use futures_util::TryStreamExt;
@@ -192,9 +192,12 @@ mod tests {
     use sha2::{Digest, Sha256};
 
     use super::*;
-    use crate::media::{
-        ingest::{Ingest, IngestOptions, ScriptFile},
-        spool::Spool,
+    use crate::{
+        media::{
+            ingest::{Ingest, IngestOptions, ScriptFile},
+            spool::Spool,
+        },
+        run_directory::RunDirectory,
     };
 
     /// Arbitrary type. Loading the rules takes most of a second.
@@ -218,8 +221,12 @@ mod tests {
         ingest(bytes, None)
     }
 
+    fn run_directory() -> Arc<RunDirectory> {
+        Arc::new(RunDirectory::create(&std::env::temp_dir(), false).unwrap())
+    }
+
     fn ingest(bytes: &[u8], script_file: Option<ScriptFile>) -> Media {
-        let spool = Spool::new(std::env::temp_dir(), u64::MAX, u64::MAX);
+        let spool = Spool::new(run_directory(), u64::MAX, u64::MAX);
         let plan = IngestOptions {
             account: spool.unlimited_account(),
             max_size: u64::MAX,

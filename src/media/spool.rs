@@ -3,29 +3,24 @@
 
 mod budget;
 
-use std::{
-    fs::File,
-    io,
-    os::unix::fs::FileExt,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fs::File, io, os::unix::fs::FileExt, path::Path, sync::Arc};
 
 use budget::Budget;
 pub use budget::{Account, Reservation, SpoolFull};
 
+use crate::run_directory::RunDirectory;
+
 /// Directory for bodies, with a budget.
 #[derive(Clone, Debug)]
 pub struct Spool {
-    directory: PathBuf,
+    directory: Arc<RunDirectory>,
     budget: Arc<Budget>,
 }
 
 impl Spool {
-    /// Creates a spool of at most `limit` bytes, for bodies of at most `max_size` bytes. `directory` has to exist, and
-    /// only this process may write to it.
+    /// Creates a spool of at most `limit` bytes, for bodies of at most `max_size` bytes.
     #[must_use]
-    pub fn new(directory: PathBuf, limit: u64, max_size: u64) -> Self {
+    pub fn new(directory: Arc<RunDirectory>, limit: u64, max_size: u64) -> Self {
         Self { directory, budget: Arc::new(Budget::new(limit, max_size)) }
     }
 
@@ -33,13 +28,16 @@ impl Spool {
     #[must_use]
     pub fn with_bounds(&self, limit: u64, max_size: u64) -> Self {
         let budget = Arc::new(self.budget.with_bounds(limit, max_size));
-        Self { directory: self.directory.clone(), budget }
+        Self { directory: Arc::clone(&self.directory), budget }
     }
 
-    /// Returns the directory in which the directories of jobs are created.
-    #[must_use]
-    pub fn directory(&self) -> &Path {
-        &self.directory
+    /// Returns the directory in which the directories of jobs are created. Creates the directory again if it has
+    /// disappeared.
+    ///
+    /// # Errors
+    /// As [`RunDirectory::ensure`].
+    pub fn directory(&self) -> io::Result<&Path> {
+        self.directory.ensure()
     }
 
     /// Returns the account of media from `server` for the requester with this access token. `server` has no port; its
@@ -70,7 +68,7 @@ impl Spool {
     /// Creates a file without a name, which the kernel deletes with its last descriptor, even if this process is
     /// killed.
     pub(crate) fn create_unnamed_file(&self) -> io::Result<File> {
-        tempfile::tempfile_in(&self.directory)
+        tempfile::tempfile_in(self.directory()?)
     }
 }
 

@@ -1,8 +1,10 @@
 //! Readiness, as `/health/ready` reports it.
 
+use std::sync::Arc;
+
 use tokio::{sync::watch, time::Instant};
 
-use crate::scan::canary::CanaryState;
+use crate::{chain::Chain, run_directory::RunDirectory, scan::canary::CanaryState};
 
 /// Readiness of the service.
 #[derive(Clone, Debug)]
@@ -11,6 +13,8 @@ pub struct Health {
     pub canary: watch::Receiver<CanaryState>,
     /// End of the grace period, set when the service stops.
     pub stopping: watch::Receiver<Option<Instant>>,
+    /// Needed by every scan.
+    pub run_directory: Arc<RunDirectory>,
 }
 
 impl Health {
@@ -19,6 +23,10 @@ impl Health {
     pub fn not_ready_reason(&self) -> Option<String> {
         if self.stopping.borrow().is_some() {
             return Some("the service is stopping".to_owned());
+        }
+        // Now, not at the next run of the canary.
+        if let Err(error) = self.run_directory.ensure() {
+            return Some(format!("the temporary directory cannot be used: {}", Chain(&error)));
         }
         match &*self.canary.borrow() {
             CanaryState::Passed => None,
@@ -36,11 +44,22 @@ mod tests {
     fn ready_only_with_passed_canary_and_not_stopping() {
         let (canary, canary_receiver) = watch::channel(CanaryState::Pending);
         let (stopping, stopping_receiver) = watch::channel(None);
-        let health = Health { canary: canary_receiver, stopping: stopping_receiver };
+        let temp = tempfile::tempdir().unwrap();
+        let run_directory = Arc::new(RunDirectory::create(temp.path(), false).unwrap());
+        let path = run_directory.path().to_owned();
+        let health = Health { canary: canary_receiver, stopping: stopping_receiver, run_directory };
         assert_eq!(health.not_ready_reason().unwrap(), "waiting for the first canary result");
         canary.send_replace(CanaryState::Failed("x".into()));
         assert_eq!(health.not_ready_reason().unwrap(), "canary failed: x");
         canary.send_replace(CanaryState::Passed);
+        assert_eq!(health.not_ready_reason(), None);
+        std::fs::remove_dir(&path).unwrap();
+        assert_eq!(health.not_ready_reason(), None);
+        std::fs::remove_dir(&path).unwrap();
+        std::fs::write(&path, "another file").unwrap();
+        let reason = health.not_ready_reason().unwrap();
+        assert!(reason.starts_with("the temporary directory cannot be used: "), "{reason}");
+        std::fs::remove_file(&path).unwrap();
         assert_eq!(health.not_ready_reason(), None);
         stopping.send_replace(Some(Instant::now()));
         assert_eq!(health.not_ready_reason().unwrap(), "the service is stopping");

@@ -19,7 +19,6 @@ pub mod queue;
 pub mod removal;
 pub mod request;
 pub mod response;
-pub mod run_directory;
 pub mod scanner;
 pub mod settings;
 mod task;

@@ -44,7 +44,8 @@ impl WorkDir {
                 blocking(move || spool.create_unnamed_file().map_err(IngestError::Disk)).await?;
             return Ok(Self::new(None, file, true));
         };
-        let prepared = sandbox.prepare(spool.directory(), MEDIA_NAME).await;
+        let directory = spool.directory().map_err(ScanError::Disk)?;
+        let prepared = sandbox.prepare(directory, MEDIA_NAME).await;
         let mut job = prepared.map_err(ScanError::Sandbox)?;
         let tamper_proof = job.media_is_tamper_proof();
         let file = job.take_media();

@@ -22,6 +22,7 @@ mod operations;
 mod ownership;
 mod reload;
 mod rules;
+mod run_directory;
 mod sandbox_command;
 mod secrets;
 mod service_manager;

@@ -34,7 +34,7 @@ const SCRIPT: &str = r#"
     if grep -q BROKEN "$1"; then exit 126; fi
 "#;
 
-async fn get(operations: &TestClient, path: &str) -> TestResponse {
+pub(crate) async fn get(operations: &TestClient, path: &str) -> TestResponse {
     send(operations.request_outside_prefix(Method::GET, path)).await
 }
 

@@ -5,15 +5,20 @@ use std::io::{Read, Seek, SeekFrom};
 use proptest::prelude::*;
 
 use super::*;
+use crate::run_directory::RunDirectory;
 
 struct SpoolFixture {
     _directory: tempfile::TempDir,
     spool: Spool,
 }
 
+fn run_directory(parent: &tempfile::TempDir) -> Arc<RunDirectory> {
+    Arc::new(RunDirectory::create(parent.path(), false).unwrap())
+}
+
 fn fixture(limit: u64) -> SpoolFixture {
     let directory = tempfile::tempdir().unwrap();
-    let spool = Spool::new(directory.path().to_owned(), limit, limit);
+    let spool = Spool::new(run_directory(&directory), limit, limit);
     SpoolFixture { _directory: directory, spool }
 }
 
@@ -250,7 +255,7 @@ fn body_in_memory_has_no_spare_capacity() {
 fn slow_server_leaves_room_for_others() {
     const MIB: u64 = 1 << 20;
     let directory = tempfile::tempdir().unwrap();
-    let spool = Spool::new(directory.path().to_owned(), 4096 * MIB, 256 * MIB);
+    let spool = Spool::new(run_directory(&directory), 4096 * MIB, 256 * MIB);
     let ingest_with = |server: &str, token: &[u8], announced| {
         let options = IngestOptions {
             account: spool.account(server, Some(token)),
