@@ -9,15 +9,12 @@ use std::{
     io, mem,
     net::IpAddr,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use axum::{body::Body, extract::Request, response::Response};
+use axum::{body::Body, extract::Request, http::Method, response::Response};
 use bytes::Bytes;
 use futures_util::TryFutureExt;
 use http_body::{Frame, SizeHint};
@@ -32,10 +29,14 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
+use super::{
+    activity::{Activity, RequestInFlight},
+    framing::{self, FramingObserver},
+};
 use crate::{
     chain::Chain,
     media::rate::{MinRate, TooSlow, WINDOW},
-    metrics::Metrics,
+    tenancy::ClientNetwork,
 };
 
 /// Maximum size of a request header and of hyper's write buffer, in bytes. hyper's default is 400 KiB;
@@ -49,6 +50,16 @@ pub enum Peer {
     Address(IpAddr),
     /// Process on this machine, connected through a Unix socket.
     Local,
+}
+
+impl Peer {
+    /// Returns the network that its connections are counted by; `None` for a Unix socket.
+    pub(super) fn network(self) -> Option<ClientNetwork> {
+        match self {
+            Self::Address(address) => Some(ClientNetwork::new(address)),
+            Self::Local => None,
+        }
+    }
 }
 
 /// Time and rate limits of a connection.
@@ -70,20 +81,31 @@ pub(super) async fn serve<I, S>(
     routes: S,
     limits: ConnectionLimits,
     watcher: Watcher,
-    metrics: &Arc<Metrics>,
+    activity: &Arc<Activity>,
 ) where
     I: AsyncRead + AsyncWrite + Unpin + 'static,
     S: Service<Request, Response = Response, Error = Infallible>,
 {
-    let requests = Arc::new(Requests::new(metrics));
-    let io = TimedIo::new(io, limits, Arc::clone(&requests));
+    let io = TimedIo::new(io, limits, Arc::clone(activity));
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let in_flight = RequestInFlight::start(&requests);
-        let response = routes.call(request.map(|body| {
+        let in_flight = RequestInFlight::start(activity);
+        let mut request = request.map(|body| {
             // Most requests have no body: this avoids boxing it.
             if body.is_end_stream() { Body::empty() } else { Body::new(body) }
-        }));
-        response.map_ok(|response| response.map(|body| ResponseBody { body, in_flight }))
+        });
+        let framing = in_flight.framing();
+        // Nothing after a CONNECT is a request.
+        let is_last = framing.is_some() || request.method() == Method::CONNECT;
+        if let Some(framing) = framing {
+            request.extensions_mut().insert(framing);
+        }
+        let response = routes.call(request);
+        response.map_ok(move |mut response| {
+            if is_last {
+                framing::close_after(response.headers_mut());
+            }
+            response.map(|body| ResponseBody { body, in_flight })
+        })
     });
     let connection = http1::Builder::new()
         .header_read_timeout(None)
@@ -91,36 +113,6 @@ pub(super) async fn serve<I, S>(
         .serve_connection(TokioIo::new(io), service);
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(error = %Chain(&error), "connection failed");
-    }
-}
-
-/// Counts of the requests of one connection; at most one is in flight (HTTP/1).
-struct Requests {
-    started: AtomicU64,
-    finished: AtomicU64,
-    metrics: Arc<Metrics>,
-}
-
-impl Requests {
-    fn new(metrics: &Arc<Metrics>) -> Self {
-        let (started, finished) = Default::default();
-        Self { started, finished, metrics: Arc::clone(metrics) }
-    }
-}
-
-/// Guard of a request, from its complete header to the last byte of its response or its cancellation.
-struct RequestInFlight(Arc<Requests>);
-
-impl RequestInFlight {
-    fn start(requests: &Arc<Requests>) -> Self {
-        requests.started.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(requests))
-    }
-}
-
-impl Drop for RequestInFlight {
-    fn drop(&mut self) {
-        self.0.finished.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -142,7 +134,7 @@ impl http_body::Body for ResponseBody {
         if let Poll::Ready(Some(Ok(frame))) = &polled
             && let Some(bytes) = frame.data_ref()
         {
-            self.in_flight.0.metrics.add_sent_bytes(bytes.len());
+            self.in_flight.activity().add_sent_bytes(bytes.len());
         }
         polled
     }
@@ -160,8 +152,9 @@ impl http_body::Body for ResponseBody {
 struct TimedIo<I> {
     inner: I,
     limits: ConnectionLimits,
-    requests: Arc<Requests>,
-    /// Value of [`Requests::started`] when `read_deadline` was last updated.
+    activity: Arc<Activity>,
+    framing: FramingObserver,
+    /// Value of [`Activity::started`] when `read_deadline` was last updated.
     seen: u64,
     /// `None` while a request is in flight.
     read_deadline: Option<ReadDeadline>,
@@ -210,11 +203,12 @@ impl Timer {
 }
 
 impl<I> TimedIo<I> {
-    fn new(inner: I, limits: ConnectionLimits, requests: Arc<Requests>) -> Self {
+    fn new(inner: I, limits: ConnectionLimits, activity: Arc<Activity>) -> Self {
         Self {
             inner,
             limits,
-            requests,
+            activity,
+            framing: FramingObserver::default(),
             seen: 0,
             read_deadline: None,
             stall: None,
@@ -227,13 +221,16 @@ impl<I> TimedIo<I> {
 
     /// Fails once the deadline for the next request has passed.
     fn check_read_deadline(&mut self, cx: &mut Context<'_>, got_bytes: bool) -> io::Result<()> {
-        let started = self.requests.started.load(Ordering::Relaxed);
+        let started = self.activity.started();
         if started != self.seen {
             self.seen = started;
             self.read_deadline = None;
         }
-        if started != self.requests.finished.load(Ordering::Relaxed) {
+        if self.activity.is_in_flight() {
             return Ok(());
+        }
+        if got_bytes {
+            self.activity.header_bytes_received();
         }
         // The first header is due from the start of the connection.
         let whole_header = got_bytes || started == 0;
@@ -311,7 +308,11 @@ impl<I: AsyncRead + Unpin> AsyncRead for TimedIo<I> {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let result = Pin::new(&mut self.inner).poll_read(cx, buf);
-        let got_bytes = buf.filled().len() > before;
+        let received = buf.filled().get(before..).unwrap_or_default();
+        if let Some(finding) = self.framing.observe(received) {
+            self.activity.set_framing(finding);
+        }
+        let got_bytes = !received.is_empty();
         if result.is_pending() || got_bytes {
             self.check_read_deadline(cx, got_bytes)?;
         }
@@ -345,10 +346,11 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for TimedIo<I> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let result = Pin::new(&mut self.inner).poll_flush(cx);
         ready!(self.check_stall(cx, result.map_ok(|()| 0)))?;
+        self.activity.flushed();
         // The deadline for the next request starts with the last byte of a response: hyper has a read pending
         // since the request and need not poll it again. A header that arrived meanwhile may be complete; hyper
         // parses it next.
-        let started = self.requests.started.load(Ordering::Relaxed);
+        let started = self.activity.started();
         let got_header_bytes =
             self.read_deadline.as_ref().is_some_and(|deadline| deadline.whole_header);
         Poll::Ready(if got_header_bytes && started == self.seen {
@@ -413,7 +415,8 @@ mod tests {
     async fn write_to(min_rate: u64, reads: Vec<(Duration, usize)>) -> (String, Duration) {
         let limits = ConnectionLimits { header: 60 * SECOND, idle: 60 * SECOND, min_rate };
         let peer = ScriptedPeer { reads: reads.into(), delay: None, left: 0 };
-        let mut io = TimedIo::new(peer, limits, Arc::new(Requests::new(&Arc::default())));
+        let mut io =
+            TimedIo::new(peer, limits, Arc::new(Activity::new(Arc::default(), Arc::default())));
         let start = Instant::now();
         let error = loop {
             if let Err(error) = io.write_all(&[0; 4096]).await {

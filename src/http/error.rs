@@ -101,7 +101,8 @@ impl ApiError {
     /// Logs the cause, which is not sent to the client.
     fn logged(self, cause: &(dyn Error + 'static)) -> Self {
         let status = self.status.as_u16();
-        if self.status.is_server_error() {
+        // A 501 is the mistake of a client.
+        if self.status.is_server_error() && self.status != StatusCode::NOT_IMPLEMENTED {
             tracing::warn!(status, cause = %Chain(cause), "failed");
         } else {
             tracing::debug!(status, cause = %Chain(cause), "refused");
@@ -125,6 +126,15 @@ impl From<&ScanError> for ApiError {
 fn from_request_error(error: &RequestError) -> ApiError {
     use RequestError as E;
     match error {
+        E::InvalidHeader { what } => {
+            let info = format!("Invalid request: {what}");
+            ApiError::new(StatusCode::BAD_REQUEST, Reason::Unknown, info)
+        }
+        E::UnsupportedCoding => ApiError::new(
+            StatusCode::NOT_IMPLEMENTED,
+            Reason::Unknown,
+            "Only the transfer coding chunked is supported",
+        ),
         E::MalformedJson { what } => {
             let info = format!("Malformed body: {what}");
             ApiError::new(StatusCode::BAD_REQUEST, Reason::MalformedJson, info)
@@ -359,6 +369,8 @@ mod tests {
             ("InvalidKeyField", from_request_error(&R::InvalidKeyField { field: "iv" })),
             ("BadDecryption", from_request_error(&R::BadDecryption { what: "x" })),
             ("DecryptionFailed", from_request_error(&R::DecryptionFailed(OpenError::Mac))),
+            ("InvalidHeader", from_request_error(&R::InvalidHeader { what: "no Host header" })),
+            ("UnsupportedCoding", from_request_error(&R::UnsupportedCoding)),
             ("MultipleTokens", from_request_error(&R::MultipleTokens)),
             ("InvalidMediaId", from_request_error(&R::InvalidMediaId)),
             ("InvalidParameter", from_request_error(&R::InvalidParameter("width"))),
@@ -410,6 +422,8 @@ IncompleteBody: 400 {"reason":"MCS_MALFORMED_JSON","info":"The request's body is
 InvalidKeyField: 400 {"reason":"MCS_MEDIA_FAILED_TO_DECRYPT","info":"iv is not base64 of the right length"}
 BadDecryption: 403 {"reason":"MCS_BAD_DECRYPTION","info":"The encrypted body cannot be opened with this server's key"}
 DecryptionFailed: 403 {"reason":"MCS_BAD_DECRYPTION","info":"The encrypted body cannot be opened with this server's key"}
+InvalidHeader: 400 {"reason":"M_UNKNOWN","info":"Invalid request: no Host header"}
+UnsupportedCoding: 501 {"reason":"M_UNKNOWN","info":"Only the transfer coding chunked is supported"}
 MultipleTokens: 401 {"reason":"M_UNKNOWN_TOKEN","info":"More than one Authorization header"}
 InvalidMediaId: 404 {"reason":"M_NOT_FOUND","info":"Media not found"}
 InvalidParameter: 400 {"reason":"M_UNKNOWN","info":"The query parameter width has an invalid value"}

@@ -7,11 +7,8 @@ use axum::http::HeaderValue;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
-use super::{
-    disposition::content_disposition,
-    encrypted_file::{EncryptedMedia, parse},
-};
-use crate::media::decrypt::Decryption;
+use super::encrypted_file::{EncryptedMedia, parse};
+use crate::media::{decrypt::Decryption, disposition::content_disposition};
 
 /// Maximum length of a file name in a response, bytes.
 const MAX_NAME: usize = 255;

@@ -5,15 +5,19 @@
 //! handler, [`request`] builds a `ScanRequest`, [`handlers`] calls the scanner, `media_response` and
 //! [`error`] build the response.
 
+mod activity;
 mod body;
 mod client;
 mod connection;
+mod connection_table;
 mod encrypted_file;
 pub mod error;
 mod forward;
+mod framing;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod handlers;
+mod host;
 pub mod listener;
 mod logging;
 mod media_response;
@@ -45,7 +49,8 @@ pub struct Settings {
     pub listen: Listen,
     /// Maximum size of a request body, in bytes.
     pub max_body_size: usize,
-    /// Maximum number of open connections, at least 1. Further connections wait in the kernel's backlog.
+    /// Maximum number of open connections, at least 1. A further one takes the place of a connection that waits for a
+    /// request.
     pub max_connections: usize,
     /// Maximum time to receive a request header, from its first byte or from the start of the connection.
     pub header_timeout: Duration,

@@ -41,6 +41,15 @@ pub enum RequestError {
     /// More than one `Authorization` header: the identity of the requester is ambiguous.
     #[error("several Authorization headers")]
     MultipleTokens,
+    /// A proxy in front of the service may interpret the header differently.
+    #[error("invalid header: {what}")]
+    InvalidHeader {
+        /// Description of the mistake.
+        what: &'static str,
+    },
+    /// The body has a transfer coding other than `chunked`.
+    #[error("unsupported transfer coding")]
+    UnsupportedCoding,
     /// The path contains no valid media ID.
     #[error("the path contains no valid media ID")]
     InvalidMediaId,

@@ -19,9 +19,11 @@ use super::{
     CurrentState,
     connection::Peer,
     error::ApiError,
-    handlers,
+    framing::{self, Framing},
+    handlers, host,
     logging::{RequestLog, ResponseSummary},
     request::{MediaPath, MediaRoute},
+    request_error::RequestError,
 };
 use crate::scan::Wants;
 
@@ -143,8 +145,9 @@ async fn handle(
     let method = &parts.method;
     let is_read = method == Method::GET || method == Method::HEAD;
     match route {
-        Route::Unknown => handlers::unknown_route(),
+        // Also for unknown routes: browsers hide a 404 after a failed preflight.
         _ if method == Method::OPTIONS => handlers::preflight(),
+        Route::Unknown => handlers::unknown_route(),
         Route::Unencrypted(route, path) if is_read => {
             handlers::unencrypted(&current.load(), peer, parts, path, route).await
         }
@@ -168,9 +171,15 @@ async fn with_common_layers(
     let route = Route::parse(parts.uri.path());
     // Pinned in place: passing the futures by value would reserve their memory twice in each enclosing future.
     let response = pin!(async {
-        let handler = pin!(handle(route, &parts, body));
-        let result = AssertUnwindSafe(handler).catch_unwind().await;
-        let (mut response, summary) = result.unwrap_or_else(internal_error);
+        let (mut response, summary) = if let Err(error) = check_header(&parts) {
+            let mut response = ApiError::from(error).into_response();
+            framing::close_after(response.headers_mut());
+            (response, ResponseSummary::default())
+        } else {
+            let handler = pin!(handle(route, &parts, body));
+            let result = AssertUnwindSafe(handler).catch_unwind().await;
+            result.unwrap_or_else(internal_error)
+        };
         add_common_headers(&mut response);
         if parts.method == Method::HEAD {
             *response.body_mut() = Body::empty();
@@ -178,6 +187,16 @@ async fn with_common_layers(
         (response, summary)
     });
     request_log.record(route.name(), &parts.method, response).await
+}
+
+/// Rejects headers that a proxy in front may interpret differently.
+fn check_header(parts: &Parts) -> Result<(), RequestError> {
+    match parts.extensions.get() {
+        None | Some(Framing::Chunked) => {}
+        Some(Framing::Ambiguous(what)) => return Err(RequestError::InvalidHeader { what }),
+        Some(Framing::UnsupportedCoding) => return Err(RequestError::UnsupportedCoding),
+    }
+    host::check(parts).map_err(|what| RequestError::InvalidHeader { what })
 }
 
 fn add_common_headers(response: &mut Response) {
@@ -209,11 +228,12 @@ mod tests {
     use crate::metrics::ROUTES;
 
     async fn call(method: Method, path: &str) -> (StatusCode, Response, String) {
-        let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+        let request = Request::builder().method(method).uri(path).header("host", "x");
+        let request = request.body(Body::empty()).unwrap();
         let handle = async |route: Route<'_>, parts: &Parts, _body| match route {
             Route::PublicKey => panic!("panic in a test"),
-            Route::Unknown => handlers::unknown_route(),
             _ if parts.method == Method::OPTIONS => handlers::preflight(),
+            Route::Unknown => handlers::unknown_route(),
             _ if parts.method == Method::POST => handlers::unknown_method("GET,HEAD,OPTIONS"),
             _ => ("body".into_response(), ResponseSummary::default()),
         };
@@ -238,7 +258,7 @@ mod tests {
             (Method::POST, scan("a/b"), 405, UNRECOGNIZED),
             (Method::GET, scan("a"), 404, UNRECOGNIZED),
             (Method::GET, "/".to_owned(), 404, UNRECOGNIZED),
-            (Method::OPTIONS, "*".to_owned(), 404, UNRECOGNIZED),
+            (Method::OPTIONS, "*".to_owned(), 200, ""),
             (
                 Method::GET,
                 format!("/{PREFIX}public_key"),

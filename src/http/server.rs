@@ -4,15 +4,16 @@ use std::{convert::Infallible, io, pin::pin, sync::Arc, time::Duration};
 
 use axum::{extract::Request, response::Response};
 use hyper::service::Service;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
     task::{JoinError, JoinSet},
     time::sleep,
 };
 
 use super::{
+    activity::Activity,
     connection::{self, ConnectionLimits, Peer},
+    connection_table::ConnectionTable,
     listener::{Listener, Stream},
 };
 use crate::metrics::Metrics;
@@ -26,8 +27,9 @@ const MAX_BACKOFF: Duration = Duration::from_secs(1);
 ///
 /// `routes` and `limits` are called for each connection.
 ///
-/// While `max_connections` are open, no connection is accepted: further clients wait in the kernel's backlog
-/// until an open connection closes, at the latest when it exceeds its time limits.
+/// While `max_connections` are open, a new connection takes the place of one that waits for a request: first of one
+/// without a complete header, then of the longest idle one of the client with the most connections. While all have a
+/// request in progress, one accepted connection waits for a place, and further clients wait in the kernel's backlog.
 pub async fn serve<S>(
     listener: Listener,
     routes: impl Fn(Peer) -> S,
@@ -38,36 +40,44 @@ pub async fn serve<S>(
 ) where
     S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Send + 'static,
 {
-    let permits = Arc::new(Semaphore::new(max_connections.clamp(1, Semaphore::MAX_PERMITS)));
+    let table = ConnectionTable::new(max_connections);
+    // Accepted, but without a place in the table.
+    let mut accepted = None;
     let graceful = GracefulShutdown::new();
     // Dropping the set aborts its tasks, so that dropping this future closes all connections.
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {
-        let (permit, stream, peer) = tokio::select! {
+        let next = async {
+            let &mut (_, peer) = match &mut accepted {
+                Some(accepted) => accepted,
+                none => none.insert(accept(&listener).await),
+            };
+            table.place(peer.network(), metrics).await
+        };
+        let place = tokio::select! {
             () = &mut shutdown => break,
             Some(result) = connections.join_next() => {
                 log_panic(result);
                 continue;
             }
-            accepted = accept(&listener, &permits) => accepted,
+            place = next => place,
         };
+        let Some((stream, peer)) = accepted.take() else { continue };
         let (routes, limits) = (routes(peer), limits());
         let watcher = graceful.watcher();
         let metrics = Arc::clone(metrics);
         connections.spawn(async move {
             let _open = metrics.track_connection();
-            match stream {
-                Stream::Tcp(io) => {
-                    connection::serve(io, routes, limits, watcher, &metrics).await;
-                }
-                Stream::Unix(io) => {
-                    connection::serve(io, routes, limits, watcher, &metrics).await;
-                }
+            tokio::select! {
+                biased;
+                () = place.activity.closing() => {}
+                () = serve_stream(stream, routes, limits, watcher, &place.activity) => {}
             }
-            drop(permit);
+            drop(place);
         });
     }
+    drop(accepted);
     // Closed before the connections drain, so that new clients reach the next process or get an error at once.
     drop(listener);
     let mut shutdown = pin!(graceful.shutdown());
@@ -83,20 +93,27 @@ pub async fn serve<S>(
     }
 }
 
-/// Accepts the next connection, with its permit among `max_connections`. Cancel-safe.
-async fn accept(
-    listener: &Listener,
-    permits: &Arc<Semaphore>,
-) -> (OwnedSemaphorePermit, Stream, Peer) {
+async fn serve_stream<S>(
+    stream: Stream,
+    routes: S,
+    limits: ConnectionLimits,
+    watcher: Watcher,
+    activity: &Arc<Activity>,
+) where
+    S: Service<Request, Response = Response, Error = Infallible>,
+{
+    match stream {
+        Stream::Tcp(io) => connection::serve(io, routes, limits, watcher, activity).await,
+        Stream::Unix(io) => connection::serve(io, routes, limits, watcher, activity).await,
+    }
+}
+
+/// Accepts the next connection. Cancel-safe.
+async fn accept(listener: &Listener) -> (Stream, Peer) {
     let mut backoff = INITIAL_BACKOFF;
-    let permit = match Arc::clone(permits).acquire_owned().await {
-        Ok(permit) => permit,
-        // The semaphore is never closed.
-        Err(_) => std::future::pending().await,
-    };
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => return (permit, stream, peer),
+            Ok(accepted) => return accepted,
             Err(error) if is_connection_error(&error) => {
                 tracing::debug!(%error, "connection failed before it was accepted");
             }

@@ -27,6 +27,7 @@ mod faults_script;
 mod hostile_names;
 mod log;
 mod removal_command;
+mod smuggling;
 mod tokens;
 mod verdicts;
 mod wire;

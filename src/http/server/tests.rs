@@ -119,20 +119,6 @@ async fn read_to_end(client: &mut (impl AsyncReadExt + Unpin)) -> usize {
 }
 
 #[tokio::test]
-async fn connection_above_limit_waits_for_a_free_permit() {
-    let server = start(hello(), settings(LONG, LONG, 1)).await;
-    let mut first = TcpStream::connect(server.address).await.unwrap();
-    first.write_all(GET).await.unwrap();
-    read_hello(&mut first).await;
-    let mut second = TcpStream::connect(server.address).await.unwrap();
-    second.write_all(GET).await.unwrap();
-    let early = timeout(SHORT, second.read_u8()).await;
-    assert!(early.is_err(), "served while the first connection was open");
-    drop(first);
-    read_hello(&mut second).await;
-}
-
-#[tokio::test]
 async fn closes_connection_with_slow_header() {
     let (_server, mut client) = start_with_request(GET, hello(), settings(SHORT, LONG, 9)).await;
     // The first request is server; the header of the second one never ends.
@@ -382,3 +368,5 @@ async fn serves_passed_listener() {
         _ = client => {}
     }
 }
+
+mod full_table;
