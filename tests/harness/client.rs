@@ -37,6 +37,11 @@ impl TestClient {
         Self { http, base: format!("http://{address}") }
     }
 
+    /// Returns host and port.
+    pub fn address(&self) -> &str {
+        self.base.trim_start_matches("http://")
+    }
+
     /// Returns a request builder for a path below the contract's prefix.
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         self.http.request(method, format!("{}{PREFIX}{path}", self.base))

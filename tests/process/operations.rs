@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use crate::harness::{
-    MockHomeserver, MockMedia, ScannerBuilder, ScannerProcess, TEST_TIMEOUT, TestClient,
+    MockHomeserver, MockMedia, RawClient, ScannerBuilder, ScannerProcess, TEST_TIMEOUT, TestClient,
     TestResponse,
     client::{PREFIX, send},
     homeserver::Gate,
@@ -326,6 +326,33 @@ async fn reports_operations_address_in_use_unless_disabled() {
     let scanner = builder().config("operations.enabled = false").start().await;
     scanner.client.public_key().await;
     assert!(!scanner.log().contains("metrics and health"), "{}", scanner.log());
+}
+
+#[tokio::test]
+async fn health_is_answered_among_open_connections() {
+    let homeserver = MockHomeserver::start().await;
+    let scanner = ScannerProcess::start(&homeserver, "exit 0").await;
+    let operations = scanner.operations_client().await;
+    let mut open = Vec::new();
+    for start in ["", "GET /health/live HTTP/1.1\r\n", "GET /metrics HTTP/1.1\r\nhost"] {
+        for _ in 0..40 {
+            let mut client = RawClient::connect(operations.address()).await;
+            client.write(start.as_bytes()).await;
+            open.push(client);
+        }
+        assert_eq!(text(&get(&operations, "/health/live").await), "alive\n");
+    }
+    // Each response closes its connection, so that none waits for a second request.
+    for path in ["/health/live", "/metrics", "/none"] {
+        for _ in 0..40 {
+            let mut client = RawClient::connect(operations.address()).await;
+            client.write(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await;
+            let response = String::from_utf8_lossy(&client.read_to_end().await).into_owned();
+            assert!(response.contains("\r\nconnection: close\r\n"), "{path}: {response}");
+            open.push(client);
+        }
+        assert_eq!(text(&get(&operations, "/health/live").await), "alive\n");
+    }
 }
 
 #[tokio::test]
