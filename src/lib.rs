@@ -11,9 +11,9 @@
 //! | [`config`] | reads and validates the configuration file and the environment | the settings types of all modules below |
 //! | [`logging`] | log as text or JSON | `config` |
 //! | `supervision` | reports readiness, status and liveness to the service manager | `scan`'s state, `service_manager` |
-//! | [`http`] | connections, routes, parsing of requests, responses, the table of errors | `scan`'s requests, responses and errors, `media`'s types, `keys`, `metrics`, `ownership`, `lenient_base64`, `chain` |
+//! | [`http`] | connections, routes, parsing of requests, responses, the table of errors | `scan`'s requests, responses and errors, `media`'s types, `keys`, `metrics`, `exhaustion`, `ownership`, `lenient_base64`, `chain` |
 //! | [`operations`] | listener for operators: metrics, health | `http`'s listener and server, `scan`'s state, `metrics`, `run_directory` |
-//! | [`scan`] | one request from authorisation to verdict: cache, queue, workers, engines, canary | `media`, `audit`, `metrics`, `tenancy`, `single_flight`, `identity`, `text`, `chain` |
+//! | [`scan`] | one request from authorisation to verdict: cache, queue, workers, engines, canary | `media`, `audit`, `metrics`, `tenancy`, `single_flight`, `exhaustion`, `identity`, `text`, `chain` |
 //! | [`audit`] | optional audit log: one line for each scanned file | `media`'s types, `metrics`, `ownership`, `identity`, `chain` |
 //! | [`media`] | media ids, homeservers, authorisation, download, decryption, spool | `metrics`, `tenancy`, `single_flight`, `run_directory`, `chain` |
 //! | [`keys`] | the server's request key, and decryption with it | `ownership`, `identity`, `lenient_base64` |
@@ -22,8 +22,10 @@
 //! | `single_flight` | runs one computation at a time for each key | `sync` |
 //! | [`service_manager`] | protocol with systemd: notifications, watchdog, sockets | `text` |
 //! | [`run_directory`] | the directory of the running server | `ownership`, `chain` |
+//! | [`limits`] | checks the limits of descriptors and threads at the start | none |
 //! | [`ownership`] | checks whether other users can replace a file | none |
 //! | [`identity`] | name of this process's user, for error messages | none |
+//! | `exhaustion` | detects errors that mean a lack of descriptors, processes or memory | none |
 //! | `lenient_base64` | decodes base64 as clients write it | none |
 //! | [`terminal`] | colour, progress, escaping of untrusted text | none |
 //! | [`text`] | sanitizes untrusted text | none |
@@ -77,10 +79,12 @@ pub mod app;
 pub mod audit;
 pub mod chain;
 pub mod config;
+mod exhaustion;
 pub mod http;
 pub mod identity;
 pub mod keys;
 mod lenient_base64;
+pub mod limits;
 pub mod logging;
 pub mod media;
 pub mod metrics;

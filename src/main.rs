@@ -24,6 +24,7 @@ use matrix_content_scanner::{
     chain::Chain,
     config::{self, Config, Warning},
     keys::RequestKey,
+    limits::check_threads,
     logging::{self, LevelHandle},
     scan::{Verdict, canary::Canary, trial::Trial},
     service_manager::{self, ServiceManager},
@@ -66,6 +67,10 @@ fn main() -> ExitCode {
             return ExitCode::from(EXIT_CONFIG);
         }
     };
+    // The runtime's own threads, one for blocking work and one for the log or the audit log.
+    if let Err(error) = check_threads(processors + 2) {
+        return failed(terminal, &StartError::from(error));
+    }
     let level = logging::init(&config.log, terminal.stderr.is_enabled());
     let command = cli.command();
     // While the process is single-threaded, since this removes environment variables.
@@ -312,7 +317,10 @@ fn print_line(line: impl fmt::Display) {
 fn failed(terminal: Terminal, error: &(dyn Error + 'static)) -> ExitCode {
     eprintln!("{}: {}", terminal.stderr.paint(BAD, "error"), escape_untrusted(Chain(error)));
     print_hint(terminal.stderr, hint::for_error(error));
-    ExitCode::FAILURE
+    match error.downcast_ref() {
+        Some(StartError::Limit(_)) => ExitCode::from(EXIT_CONFIG),
+        _ => ExitCode::FAILURE,
+    }
 }
 
 /// Prints the hint, if any.

@@ -16,10 +16,10 @@ use prometheus_client::{
     registry::Registry,
 };
 
-pub(crate) use self::labels::{ROUTES, SERVER_FAULT_CAUSES};
+pub(crate) use self::labels::ROUTES;
 pub use self::{
     gauge_guard::GaugeGuard,
-    labels::{AuditLineResult, Authorisation, CacheHit},
+    labels::{AuditLineResult, Authorisation, CacheHit, Cause},
     series::Labels,
 };
 use self::{
@@ -90,7 +90,7 @@ impl Metrics {
             connections: Gauge::default(),
             sent_bytes: Counter::default(),
             verdicts: counters("verdict", ["clean", "not_clean", "type_forbidden"]),
-            errors: counters("cause", SERVER_FAULT_CAUSES),
+            errors: counters("cause", labels::server_faults()),
             cache_hits: counters(
                 "kind",
                 [CacheHit::Response, CacheHit::InFlightScan, CacheHit::Verdict].map(CacheHit::name),
@@ -252,8 +252,8 @@ impl Metrics {
     }
 
     /// Records a request that ended without a verdict.
-    pub fn record_scan_error(&self, cause: &'static str) {
-        self.errors.increment(&[("cause", cause)]);
+    pub fn record_scan_error(&self, cause: Cause) {
+        self.errors.increment(&[("cause", cause.as_str())]);
     }
 
     /// Records avoided work.

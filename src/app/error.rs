@@ -6,12 +6,14 @@ use mcs_filetype::LoadError;
 
 use crate::{
     audit::AuditError, http::listener::BindError, identity::denied_user, keys::KeyError,
-    media::OutboundSetupError, scan::engines,
+    limits::LimitError, media::OutboundSetupError, scan::engines,
 };
 
 /// Reason why the service did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    #[error("a limit of the operating system is too low")]
+    Limit(#[from] LimitError),
     #[error("the request key cannot be used")]
     Key(#[from] KeyError),
     #[error("[download] cannot be used")]

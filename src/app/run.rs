@@ -19,6 +19,7 @@ use crate::{
     config::Config,
     http::{self, CurrentState, Listen, listener::Listener},
     keys::{Keyring, RequestKey},
+    limits::raise_descriptor_limit,
     media::Homeservers,
     metrics::Metrics,
     operations::{self, Gauges, Health},
@@ -51,6 +52,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), StartError> {
     let ServiceContext { manager, socket } = context;
+    raise_descriptor_limit(config.web.max_connections, config.scan.workers)?;
     manager.set_status("Starting: probing the sandbox");
     let (key, notices) = RequestKey::load(&config.crypto)?;
     notices.iter().for_each(log_key_notice);
@@ -93,7 +95,6 @@ pub async fn serve(
     let current = CurrentState::new(shared.state(&config, scanner.clone(), homeservers, keys));
     let routes = http::routes::Routes::new(current.clone());
     let max_connections = config.web.max_connections;
-    raise_descriptor_limit(max_connections);
     let listener = listen(&config.web.listen, socket).await?;
     let run_directory = Arc::clone(&sandbox_env.directory);
     let mut reloader = Reloader {
@@ -232,19 +233,4 @@ async fn operations(
         Err(error) => warn!(%error, "serving metrics and health on an unknown address"),
     }
     Ok(operations::serve(listener, registry, gauges))
-}
-
-/// Raises the soft limit of open files to the hard limit, for connections, jobs and their pipes. The soft limit is
-/// often 1024, for programs that use select(2); this program does not.
-fn raise_descriptor_limit(max_connections: usize) {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
-    if soft < hard
-        && let Err(errno) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
-    {
-        warn!(%errno, soft, hard, "cannot raise the limit of open files");
-    }
-    if hard < max_connections as u64 {
-        warn!(hard, max_connections, "the limit of open files is below web.max_connections");
-    }
 }

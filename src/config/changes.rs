@@ -1,7 +1,7 @@
 //! Compares the running configuration with a newly loaded one: which keys differ, which of them a
 //! reload applies, and which need a restart. Does not access the file system.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use super::settings::Config;
 use crate::keys::{self, PickleKey};
@@ -84,11 +84,12 @@ impl Config {
 }
 
 impl Changes {
-    /// Whether the sandbox, or a program that runs in it, changed.
+    /// Whether the sandbox, or a program that runs in it, changed. A change that no key explains may affect both.
     #[must_use]
     pub fn affects_sandbox(&self) -> bool {
         let programs = ["scan.script", "scan.removal_command", "scan.engines", "rules.paths"];
-        self.applied.iter().any(|key| key.starts_with("sandbox.") || programs.contains(&&**key))
+        let is_sandbox = |key: &str| key.starts_with("sandbox.") || !key.contains('.');
+        self.applied.iter().any(|key| is_sandbox(key) || programs.contains(&&**key))
     }
 
     /// Whether the changes can alter the verdict on a file.
@@ -122,9 +123,58 @@ fn changed_keys(a: &Config, b: &Config) -> Vec<String> {
         ("rules.paths", rules(a) == rules(b)),
     ];
     changed.extend(hidden.into_iter().filter(|(_, same)| !same).map(|(key, _)| key.to_owned()));
+    changed.extend(unexplained_changes(&compare(a, b), &changed));
     changed.sort_unstable();
     changed.dedup();
     changed
+}
+
+/// Settings of one or more sections of the file: the prefixes of their keys, and whether all values are equal.
+pub(super) type ComparedSettings = (&'static [&'static str], bool);
+
+/// Compares all settings, independent of `Display`: a key that `Display` lacks makes a difference here.
+pub(super) fn compare(a: &Config, b: &Config) -> [ComparedSettings; 9] {
+    fn text(settings: &impl fmt::Debug) -> String {
+        format!("{settings:?}")
+    }
+    // Without `..`, so that a new section cannot be forgotten.
+    let Config {
+        web,
+        scan,
+        sandbox,
+        download,
+        result_cache,
+        crypto,
+        previous_key_ttl,
+        log,
+        operations,
+        audit,
+    } = a;
+    let is_same_key = text(crypto) == text(&b.crypto) && *previous_key_ttl == b.previous_key_ttl;
+    [
+        (&["web.", "download.trusted_proxies"], text(web) == text(&b.web)),
+        (&["scan.", "rules.", "clamd.", "icap."], text(scan) == text(&b.scan)),
+        (&["sandbox."], text(sandbox) == text(&b.sandbox)),
+        (&["download."], *download == b.download),
+        (&["result_cache."], text(result_cache) == text(&b.result_cache)),
+        (&["crypto."], is_same_key),
+        (&["log."], text(log) == text(&b.log)),
+        (&["operations."], *operations == b.operations),
+        (&["audit."], *audit == b.audit),
+    ]
+}
+
+/// Returns the sections whose values differ although none of their keys is in `changed`: `Display` lacks a key. Such a
+/// change must not count as none.
+fn unexplained_changes(compared: &[ComparedSettings], changed: &[String]) -> Vec<String> {
+    let is_explained = |prefixes: &[&str]| {
+        changed.iter().any(|key| prefixes.iter().any(|prefix| key.starts_with(prefix)))
+    };
+    let unexplained = compared.iter().filter(|(prefixes, same)| !same && !is_explained(prefixes));
+    unexplained
+        .filter_map(|(prefixes, _)| prefixes.first())
+        .map(|prefix| prefix.trim_end_matches('.').to_owned())
+        .collect()
 }
 
 fn rules(config: &Config) -> Option<&mcs_evaluator::RuleSet> {
@@ -150,4 +200,20 @@ fn displayed_keys(config: &Config) -> BTreeMap<String, String> {
         }
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn change_of_a_key_that_is_not_displayed_counts_as_a_change_of_its_section() {
+        let compared: [ComparedSettings; 2] = [(&["scan.", "rules."], false), (&["log."], true)];
+        assert_eq!(unexplained_changes(&compared, &[]), ["scan"]);
+        assert_eq!(unexplained_changes(&compared, &["log.level".to_owned()]), ["scan"]);
+        assert!(unexplained_changes(&compared, &["rules.paths".to_owned()]).is_empty());
+        let applied = unexplained_changes(&compared, &[]);
+        let changes = Changes { applied, needs_restart: Vec::new() };
+        assert!(changes.affects_sandbox() && changes.affects_verdicts());
+    }
 }

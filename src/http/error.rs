@@ -16,6 +16,7 @@ use serde::Serialize;
 use super::{request_error::RequestError, response};
 use crate::{
     chain::Chain,
+    exhaustion::is_exhaustion,
     media::{FetchError, ingest::IngestError},
     scan::{Phase, ScanError, engines::EngineFailure},
 };
@@ -186,6 +187,9 @@ fn from_request_error(error: &RequestError) -> ApiError {
 
 fn from_scan_error(error: &ScanError) -> ApiError {
     use ScanError as E;
+    if is_exhaustion(error) {
+        return ApiError::overloaded("The server lacks resources at the moment");
+    }
     match error {
         E::Fetch(error) => from_fetch_error(error),
         E::Authorisation(error) => from_fetch_error(error),
@@ -345,6 +349,10 @@ mod tests {
         io::Error::other("/tmp/mcs-secret: syt_token")
     }
 
+    fn no_descriptor() -> io::Error {
+        io::Error::from_raw_os_error(nix::libc::EMFILE)
+    }
+
     fn fetch(error: FetchError) -> ApiError {
         from_scan_error(&ScanError::Fetch(error))
     }
@@ -388,6 +396,8 @@ mod tests {
             ("Sandbox", from_scan_error(&S::Sandbox(mcs_sandbox::Error::HelperNotFound))),
             ("Encrypted", from_scan_error(&S::Encrypted("zip: syt_token".to_owned()))),
             ("Disk", from_scan_error(&S::Disk(secret()))),
+            ("Disk EMFILE", from_scan_error(&S::Disk(no_descriptor()))),
+            ("Unreachable EMFILE", fetch(F::Unreachable(Box::new(no_descriptor())))),
             ("Panicked", from_scan_error(&S::Panicked)),
             ("Stopping", from_scan_error(&S::Stopping)),
             ("MissingToken", fetch(F::MissingToken)),
@@ -441,6 +451,8 @@ Script: 500 {"reason":"M_UNKNOWN","info":"The scan could not be finished"}
 Sandbox: 500 {"reason":"M_UNKNOWN","info":"The scan could not be finished"}
 Encrypted: 422 {"reason":"M_UNKNOWN","info":"The contents need a password and could not be examined"}
 Disk: 500 {"reason":"M_UNKNOWN","info":"The server cannot store the media"}
+Disk EMFILE: 503 {"reason":"M_UNKNOWN","info":"The server lacks resources at the moment"} [retry-after: 10]
+Unreachable EMFILE: 503 {"reason":"M_UNKNOWN","info":"The server lacks resources at the moment"} [retry-after: 10]
 Panicked: 500 {"reason":"M_UNKNOWN","info":"The scan could not be finished"}
 Stopping: 503 {"reason":"M_UNKNOWN","info":"The server is stopping"} [retry-after: 10]
 MissingToken: 401 {"reason":"M_MISSING_TOKEN","info":"The homeserver asks for an access token"}

@@ -18,7 +18,7 @@ use tracing::{Instrument, info_span};
 use super::error::Reason;
 use crate::{
     media::MediaId,
-    metrics::{CacheHit, Metrics},
+    metrics::{CacheHit, Cause, Metrics},
     scan::{ResponseSource, ScanError, ScanResponse, Timings},
 };
 
@@ -66,7 +66,7 @@ pub(super) struct ResponseSummary {
     media: Option<MediaId>,
     verdict: Option<&'static str>,
     /// Label of the error that prevented a verdict.
-    cause: Option<&'static str>,
+    cause: Option<Cause>,
     source: Option<ResponseSource>,
     timings: Timings,
     /// Whether to log at `debug` instead of `info`.
@@ -114,7 +114,7 @@ fn record_metrics(
         metrics.record_verdict(verdict);
     }
     if let Some(cause) = cause {
-        metrics.record_scan_error(cause);
+        metrics.record_scan_error(*cause);
     }
     match source {
         Some(ResponseSource::Cache) => metrics.record_cache_hit(CacheHit::Response),

@@ -5,6 +5,7 @@ use std::io;
 use reqwest::header::HeaderValue;
 
 use super::spool::SpoolFull;
+use crate::metrics::Cause;
 
 /// Reason why a body could not be stored.
 #[derive(Debug, thiserror::Error)]
@@ -81,26 +82,26 @@ impl FetchError {
         matches!(self, Self::Refused { status: 429, .. })
     }
 
-    /// Returns the value of the metric label `cause`.
+    /// Returns the cause, for metrics.
     #[must_use]
-    pub fn cause(&self) -> &'static str {
+    pub fn cause(&self) -> Cause {
         match self {
-            Self::MissingToken => "missing_token",
-            Self::UnknownToken => "unknown_token",
-            Self::NotFound => "not_found",
-            Self::Refused { .. } => "refused",
-            Self::TooLarge { .. } | Self::Ingest(IngestError::TooLarge { .. }) => "too_large",
-            Self::Unreachable(_) => "unreachable",
-            Self::ForbiddenAddress(_) => "forbidden_address",
-            Self::Upstream { .. } => "upstream",
-            Self::TruncatedBody(_) => "broken_off",
-            Self::NotMedia(_) => "not_media",
-            Self::NotYetUploaded => "not_yet_uploaded",
-            Self::TimedOut(_) => "timed_out",
-            Self::Ingest(IngestError::SpoolFull) => "spool_full",
-            Self::Ingest(IngestError::Disk(_)) => "disk",
-            Self::Ingest(IngestError::HashMismatch) => "hash_mismatch",
-            Self::Ingest(IngestError::CounterWraps { .. }) => "counter_wraps",
+            Self::MissingToken => Cause::MissingToken,
+            Self::UnknownToken => Cause::UnknownToken,
+            Self::NotFound => Cause::NotFound,
+            Self::Refused { .. } => Cause::Refused,
+            Self::TooLarge { .. } | Self::Ingest(IngestError::TooLarge { .. }) => Cause::TooLarge,
+            Self::Unreachable(_) => Cause::Unreachable,
+            Self::ForbiddenAddress(_) => Cause::ForbiddenAddress,
+            Self::Upstream { .. } => Cause::Upstream,
+            Self::TruncatedBody(_) => Cause::TruncatedBody,
+            Self::NotMedia(_) => Cause::NotMedia,
+            Self::NotYetUploaded => Cause::NotYetUploaded,
+            Self::TimedOut(_) => Cause::TimedOut,
+            Self::Ingest(IngestError::SpoolFull) => Cause::SpoolFull,
+            Self::Ingest(IngestError::Disk(_)) => Cause::Disk,
+            Self::Ingest(IngestError::HashMismatch) => Cause::HashMismatch,
+            Self::Ingest(IngestError::CounterWraps { .. }) => Cause::CounterWraps,
         }
     }
 }

@@ -9,7 +9,7 @@ use reqwest::{
 
 /// The validated `[download]` section. Has no `Debug` implementation, since the proxy's URL and the operator's headers
 /// may contain secrets.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Homeserver for all requests whose `Host` is not in `homeservers`.
     pub base_homeserver_url: Option<Url>,

@@ -19,12 +19,13 @@ pub(super) struct Series<L, M> {
 }
 
 impl<L: Clone + Eq + Hash, M: Clone> Series<L, M> {
-    pub(super) fn new<const N: usize>(family: Family<L, M>, expected: [L; N]) -> Self {
-        let preloaded = expected.map(|labels| {
+    pub(super) fn new(family: Family<L, M>, expected: impl IntoIterator<Item = L>) -> Self {
+        let preloaded = expected.into_iter().map(|labels| {
             let metric = family.get_or_create(&labels).clone();
             (labels, metric)
         });
-        Self { family, preloaded: preloaded.into() }
+        let preloaded = preloaded.collect();
+        Self { family, preloaded }
     }
 
     /// Calls `f` with the metric of these labels.
@@ -42,9 +43,9 @@ impl<L: Clone + Eq + Hash> Series<L, Counter> {
     }
 }
 
-pub(super) fn counters<const N: usize>(
+pub(super) fn counters(
     label: &'static str,
-    expected: [&'static str; N],
+    expected: impl IntoIterator<Item = &'static str>,
 ) -> Counters<1> {
-    Series::new(Family::default(), expected.map(|value| [(label, value)]))
+    Series::new(Family::default(), expected.into_iter().map(|value| [(label, value)]))
 }

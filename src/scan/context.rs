@@ -31,6 +31,7 @@ use super::{
 };
 use crate::{
     audit::{AuditLog, AuditRecord},
+    exhaustion::is_exhaustion,
     media::{
         Authoriser, Body, Homeservers, Variant,
         ingest::{Ingest, IngestOptions, Ingested, Plaintext, ScriptFile},
@@ -298,7 +299,8 @@ impl ScanContext {
             }
             Err(error) => {
                 let error = Arc::new(error);
-                if is_cacheable {
+                // A lack of resources passes, and its cause is not the content.
+                if is_cacheable && !is_exhaustion(&*error) {
                     self.cache.store_failure(key, Arc::clone(&error));
                 }
                 Err(error)

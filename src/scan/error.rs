@@ -3,7 +3,11 @@
 use std::sync::Arc;
 
 use super::engines::error::{EngineFailure, ScriptFailure};
-use crate::media::{FetchError, ingest::IngestError};
+use crate::{
+    exhaustion::is_exhaustion,
+    media::{FetchError, ingest::IngestError},
+    metrics::Cause,
+};
 
 /// Reason why there is no verdict. Shared by all requests that waited for the same job.
 #[derive(Debug, thiserror::Error)]
@@ -78,30 +82,31 @@ impl std::fmt::Display for Phase {
 }
 
 impl ScanError {
-    /// Returns the value of the metrics label `cause`, from a fixed list.
+    /// Returns the cause, for metrics.
     #[must_use]
-    pub fn cause(&self) -> &'static str {
+    pub fn cause(&self) -> Cause {
         match self {
+            _ if is_exhaustion(self) => Cause::NoResources,
             Self::Fetch(error) => error.cause(),
             Self::Authorisation(error) => error.cause(),
-            Self::HashMismatch => "hash_mismatch",
-            Self::CounterWraps { .. } => "counter_wraps",
-            Self::NotReady => "not_ready",
-            Self::Overloaded => "overloaded",
-            Self::SpoolFull => "spool_full",
-            Self::Deadline(Phase::Queued) => "deadline_queued",
-            Self::Deadline(Phase::Downloading) => "deadline_downloading",
-            Self::Deadline(Phase::Scanning) => "deadline_scanning",
-            Self::Script(ScriptFailure::TimedOut) => "script_timeout",
-            Self::Script(ScriptFailure::Signaled(_)) => "script_signal",
-            Self::Script(ScriptFailure::FailureExitCode(_)) => "script_exit_code",
+            Self::HashMismatch => Cause::HashMismatch,
+            Self::CounterWraps { .. } => Cause::CounterWraps,
+            Self::NotReady => Cause::NotReady,
+            Self::Overloaded => Cause::Overloaded,
+            Self::SpoolFull => Cause::SpoolFull,
+            Self::Deadline(Phase::Queued) => Cause::DeadlineQueued,
+            Self::Deadline(Phase::Downloading) => Cause::DeadlineDownloading,
+            Self::Deadline(Phase::Scanning) => Cause::DeadlineScanning,
+            Self::Script(ScriptFailure::TimedOut) => Cause::ScriptTimeout,
+            Self::Script(ScriptFailure::Signaled(_)) => Cause::ScriptSignal,
+            Self::Script(ScriptFailure::FailureExitCode(_)) => Cause::ScriptExitCode,
             Self::Engine(_, error) => error.cause(),
-            Self::Encrypted(_) => "encrypted",
-            Self::NoEngine => "no_engine",
-            Self::Sandbox(_) => "sandbox",
-            Self::Disk(_) => "disk",
-            Self::Panicked => "panicked",
-            Self::Stopping => "stopping",
+            Self::Encrypted(_) => Cause::Encrypted,
+            Self::NoEngine => Cause::NoEngine,
+            Self::Sandbox(_) => Cause::Sandbox,
+            Self::Disk(_) => Cause::Disk,
+            Self::Panicked => Cause::Panicked,
+            Self::Stopping => Cause::Stopping,
         }
     }
 
@@ -191,22 +196,20 @@ mod tests {
     }
 
     #[test]
-    fn metrics_list_the_causes_of_server_faults() {
-        let disk = || std::io::Error::from(std::io::ErrorKind::StorageFull);
-        let causes = [
-            ScanError::NotReady,
-            ScanError::Overloaded,
-            ScanError::SpoolFull,
-            ScanError::Deadline(Phase::Queued),
-            ScanError::Deadline(Phase::Scanning),
-            ScanError::Script(ScriptFailure::TimedOut),
-            ScanError::Script(ScriptFailure::Signaled(9)),
-            ScanError::Script(ScriptFailure::FailureExitCode(2)),
-            ScanError::Sandbox(mcs_sandbox::Error::HelperNotFound),
-            ScanError::Disk(disk()),
-            ScanError::Panicked,
-        ];
-        assert_eq!(causes.map(|error| error.cause()), crate::metrics::SERVER_FAULT_CAUSES);
+    fn exhaustion_of_descriptors_has_a_cause_of_its_own() {
+        let no_descriptor = || std::io::Error::from_raw_os_error(nix::libc::EMFILE);
+        let unreachable = FetchError::Unreachable(no_descriptor().into());
+        let engine = EngineFailure::Unreachable(no_descriptor());
+        for error in [
+            ScanError::Disk(no_descriptor()),
+            ScanError::Authorisation(Arc::new(FetchError::Unreachable(no_descriptor().into()))),
+            ScanError::Fetch(unreachable),
+            ScanError::Engine("clamd", engine),
+        ] {
+            assert_eq!(error.cause(), Cause::NoResources, "{error:?}");
+        }
+        let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        assert_eq!(ScanError::Disk(full).cause(), Cause::Disk);
     }
 
     #[tokio::test]

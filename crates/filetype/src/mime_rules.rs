@@ -1,6 +1,6 @@
 //! The operator's lists of types.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use crate::media_type::{normalize, older_names};
 
@@ -11,9 +11,9 @@ pub enum MimeRules {
     #[default]
     All,
     /// Only these types.
-    Only(HashSet<String>),
+    Only(BTreeSet<String>),
     /// All types except these.
-    AllBut(HashSet<String>),
+    AllBut(BTreeSet<String>),
 }
 
 impl MimeRules {
@@ -32,7 +32,7 @@ impl MimeRules {
     /// Ignores case and parameters. An older name in a list also applies to the type's current name.
     #[must_use]
     pub fn allows(&self, name: &str) -> bool {
-        let is_listed = |list: &HashSet<String>| {
+        let is_listed = |list: &BTreeSet<String>| {
             let name = normalize(name);
             list.contains(&name) || older_names(&name).any(|older| list.contains(older))
         };
@@ -53,6 +53,6 @@ impl MimeRules {
     }
 }
 
-fn normalize_all<S: AsRef<str>>(names: impl IntoIterator<Item = S>) -> HashSet<String> {
+fn normalize_all<S: AsRef<str>>(names: impl IntoIterator<Item = S>) -> BTreeSet<String> {
     names.into_iter().map(|name| normalize(name.as_ref())).collect()
 }

@@ -16,6 +16,39 @@ fn identical_configurations_have_no_changes() {
 }
 
 #[test]
+fn settings_of_equal_configurations_have_equal_texts() {
+    // Sets and maps have no random order.
+    let text = "scan.allowed_mimetypes = ['image/png', 'image/jpeg', 'image/gif', 'text/plain']\n\
+                download.homeservers = { 'a.example' = 'https://a', 'b.example' = 'https://b' }\n\
+                sandbox.environment = { A = '1', B = '2', C = '3' }";
+    for _ in 0..10 {
+        assert_eq!(changes(text, text).1, Changes::default());
+    }
+}
+
+#[test]
+fn comparison_of_settings_detects_a_change_in_each_section() {
+    let dir = ConfigDir::new();
+    let running = dir.load_valid("");
+    for (text, section) in [
+        ("web.max_connections = 9", "web."),
+        ("scan.workers = 9", "scan."),
+        ("sandbox.network = 'host'", "sandbox."),
+        ("download.min_rate = 9", "download."),
+        ("result_cache.ttl = '9s'", "result_cache."),
+        ("crypto.request_secret_path = 'other'", "crypto."),
+        ("log.level = 'warn'", "log."),
+        ("operations.enabled = false", "operations."),
+        ("audit.path = '-'", "audit."),
+    ] {
+        let compared = crate::config::changes::compare(&running, &dir.load_valid(text));
+        let different: Vec<_> = compared.iter().filter(|(_, same)| !same).collect();
+        assert_eq!(different.len(), 1, "{text}: {different:?}");
+        assert_eq!(different[0].0[0], section);
+    }
+}
+
+#[test]
 fn applies_reloadable_keys_and_keeps_startup_keys() {
     let (config, changed) = changes(
         "web.port = 8080\nscan.timeout = \"60s\"\nscan.max_scripts = 1",

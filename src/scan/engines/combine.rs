@@ -106,7 +106,7 @@ mod tests {
         match combine(results, detected.map(str::to_owned), policy) {
             Ok(ScanResult { verdict: Verdict::NotClean { output }, .. }) => output.to_string(),
             Ok(result) => result.verdict.name().into(),
-            Err(error) => error.cause().into(),
+            Err(error) => error.cause().as_str().into(),
         }
     }
 

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     chain::Chain,
+    exhaustion::is_exhaustion,
     scan::{error::ScanError, task::caught, verdict::Verdict},
     text::single_line,
 };
@@ -214,6 +215,7 @@ impl Engine {
             ScanError::Engine(_, failure) => !matches!(failure, EngineFailure::Media(_)),
             error => matches!(error, ScanError::Script(_) | ScanError::Sandbox(_)),
         };
+        let is_engine_failure = is_engine_failure && !is_exhaustion(&error);
         if is_engine_failure && self.bounds().on_failure == SkipPolicy::Skip {
             warn!(engine = self.name(), cause = %Chain(&error), "engine failed and was skipped");
             return EngineVerdict::Skipped { failed: true };

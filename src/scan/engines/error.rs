@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::metrics::Cause;
+
 /// Reason why an engine gave no verdict on a file.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineFailure {
@@ -38,18 +40,18 @@ pub enum EngineFailure {
 }
 
 impl EngineFailure {
-    /// Returns the value of the metric label `cause`, from a fixed list.
+    /// Returns the cause, for metrics.
     #[must_use]
-    pub fn cause(&self) -> &'static str {
+    pub fn cause(&self) -> Cause {
         match self {
-            Self::TooLarge { .. } => "engine_too_large",
-            Self::Unreachable(_) => "engine_unreachable",
-            Self::TimedOut => "engine_timeout",
-            Self::ConnectionLost(_) => "engine_connection_lost",
-            Self::PrematureVerdict | Self::BadResponse(_) => "engine_bad_response",
-            Self::Reported(_) => "engine_error",
-            Self::Media(_) => "disk",
-            Self::NotRun => "engine_not_asked",
+            Self::TooLarge { .. } => Cause::EngineTooLarge,
+            Self::Unreachable(_) => Cause::EngineUnreachable,
+            Self::TimedOut => Cause::EngineTimeout,
+            Self::ConnectionLost(_) => Cause::EngineConnectionLost,
+            Self::PrematureVerdict | Self::BadResponse(_) => Cause::EngineBadResponse,
+            Self::Reported(_) => Cause::EngineError,
+            Self::Media(_) => Cause::Disk,
+            Self::NotRun => Cause::EngineNotRun,
         }
     }
 }

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{info, warn};
 
 use super::error::EngineFailure;
-use crate::chain::Chain;
+use crate::{chain::Chain, exhaustion::is_exhaustion};
 
 /// Time limit of connection setup.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -88,7 +88,10 @@ impl<E: fmt::Display> Pool<E> {
                     return Ok(response);
                 }
                 Err(failure @ EngineFailure::Unreachable(_)) => {
-                    member.mark_down(&failure);
+                    // A lack of descriptors says nothing about the server.
+                    if !is_exhaustion(&failure) {
+                        member.mark_down(&failure);
+                    }
                     failure
                 }
                 Err(failure @ EngineFailure::ConnectionLost(_)) => {

@@ -89,7 +89,7 @@ async fn answers_of_servers_are_findings_or_failures() {
         .await;
         let icap = engine(&[url(&server)], LONG_TIMEOUT);
         let failure = icap.scan(&sample(MEDIA)).await.unwrap_err();
-        assert_eq!(failure.cause(), cause, "{failure}");
+        assert_eq!(failure.cause().as_str(), cause, "{failure}");
     }
 }
 
