@@ -1,6 +1,6 @@
 //! Lack of descriptors and of processes: at the start an error of the configuration, later overload.
 
-use std::fs;
+use std::{fs, os::unix::fs::chown};
 
 use nix::unistd::Pid;
 
@@ -29,6 +29,7 @@ fn too_few_processes_at_the_start_are_a_configuration_error() {
     let user = ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups"];
     let wrapper = [&["prlimit", "--nproc=1"], &user[..]].concat();
     let builder = ScannerBuilder::new("exit 0").wrapped_by(&wrapper);
+    chown(builder.dir().path("temp"), Some(54321), Some(54321)).unwrap();
     let (code, output) = builder.run_to_exit();
     assert_eq!(code, Some(78), "{output}");
     assert!(output.contains("cannot start") && output.contains("TasksMax="), "{output}");
