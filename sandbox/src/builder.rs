@@ -55,6 +55,7 @@ impl SandboxBuilder {
             base: "not probed".to_owned(),
             off,
             no_users: None,
+            no_host_name: None,
             no_cgroup: None,
         })
     }

@@ -109,6 +109,8 @@ pub enum Step {
     Namespaces,
     /// Writing the id maps of the user namespace.
     IdMaps,
+    /// Setting a neutral host name in a UTS namespace.
+    HostName,
     /// Building the minimal root.
     Root,
     /// Creating the job's directory.
@@ -151,7 +153,9 @@ impl Step {
     /// Returns the layer that this step belongs to; `None` for the base layer and for the program.
     pub(crate) fn layer(self) -> Option<Layer> {
         match self {
-            Self::Namespaces | Self::IdMaps | Self::Root | Self::Init => Some(Layer::Namespaces),
+            Self::Namespaces | Self::IdMaps | Self::HostName | Self::Root | Self::Init => {
+                Some(Layer::Namespaces)
+            }
             Self::Cgroup => Some(Layer::Cgroup),
             Self::Landlock => Some(Layer::Landlock),
             Self::Seccomp => Some(Layer::Seccomp),
@@ -170,6 +174,7 @@ impl fmt::Display for Step {
             Self::Cgroup => "making the control group",
             Self::Namespaces => "entering namespaces",
             Self::IdMaps => "mapping ids",
+            Self::HostName => "hiding the host name",
             Self::Root => "building the minimal root",
             Self::Directory => "making the job's directory",
             Self::Media => "making the media's file",

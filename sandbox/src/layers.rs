@@ -84,6 +84,8 @@ pub(crate) struct Plan {
     /// counts processes per user namespace. Without one, a fork bomb in one job exhausts the limit for the scripts of
     /// all jobs, and a script that cannot fork may exit with an arbitrary code.
     pub(crate) own_users: bool,
+    /// Whether the job has a UTS namespace with a neutral host name. Requires `namespaces`.
+    pub(crate) own_host_name: bool,
     /// Controllers of the job's control group; `None` if control groups are off.
     pub(crate) cgroup: Option<Controllers>,
 }
@@ -103,6 +105,12 @@ impl Plan {
         self.namespaces || self.cgroup.is_some()
     }
 
+    /// Whether the memory of System V and POSIX queues, semaphores and segments counts towards a limit of the job and is
+    /// freed with it.
+    pub(crate) fn bounds_shared_ipc(self) -> bool {
+        self.namespaces && self.cgroup.is_some_and(|controllers| controllers.memory)
+    }
+
     /// Whether the process limit counts the job's own processes only.
     pub(crate) fn counts_processes(self) -> bool {
         self.cgroup.is_some_and(|controllers| controllers.pids)
@@ -118,6 +126,8 @@ pub struct Layers {
     pub(crate) off: Vec<(Layer, String)>,
     /// Reason why a root server cannot give programs a user namespace.
     pub(crate) no_users: Option<String>,
+    /// Reason why the job cannot have a host name of its own.
+    pub(crate) no_host_name: Option<String>,
     /// Reason why control groups were not probed.
     pub(crate) no_cgroup: Option<&'static str>,
 }
@@ -156,7 +166,15 @@ impl Layers {
                         format!("; no user namespace ({reason}): process limit shared by all jobs")
                     },
                 );
-                format!("pid, mount (minimal root, files in memory), ipc{network}{users}")
+                let host_name = self.no_host_name.as_ref().map_or_else(
+                    || ", uts".to_owned(),
+                    |reason| format!("; no uts namespace ({reason}): the host name is readable"),
+                );
+                // Deviations, which start with a semicolon, follow the namespaces in use.
+                let mut options = [network.to_owned(), users, host_name];
+                options.sort_by_key(|option| option.starts_with(';'));
+                let options = options.concat();
+                format!("pid, mount (minimal root, files in memory), ipc{options}")
             }
             Layer::Cgroup => {
                 let has = |which: fn(Controllers) -> bool| cgroup.is_some_and(which);

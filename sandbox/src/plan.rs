@@ -12,8 +12,16 @@ impl Plan {
         let landlock = sys::landlock_abi();
         let own_users = policy.user.is_some();
         let cgroup = policy.cgroup.controllers();
-        Self { seccomp: true, landlock, namespaces: true, own_network: false, own_users, cgroup }
-            .adjusted_for(policy)
+        Self {
+            seccomp: true,
+            landlock,
+            namespaces: true,
+            own_network: false,
+            own_users,
+            own_host_name: true,
+            cgroup,
+        }
+        .adjusted_for(policy)
     }
 
     /// Returns the plan with only `layers`, without probing them.
@@ -42,6 +50,7 @@ impl Plan {
         self.own_network =
             self.namespaces && policy.network == NetworkAccess::None && !network_denied;
         self.own_users &= self.namespaces;
+        self.own_host_name &= self.namespaces;
         self
     }
 
@@ -89,7 +98,15 @@ mod tests {
     use crate::policy::User;
 
     fn plan(seccomp: bool, landlock: u32, namespaces: bool) -> Plan {
-        Plan { seccomp, landlock, namespaces, own_network: false, own_users: false, cgroup: None }
+        Plan {
+            seccomp,
+            landlock,
+            namespaces,
+            own_network: false,
+            own_users: false,
+            own_host_name: false,
+            cgroup: None,
+        }
     }
 
     fn policy(mode: Mode, user: bool) -> Policy {

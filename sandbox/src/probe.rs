@@ -41,7 +41,7 @@ pub(crate) async fn probe(
         Cgroup::In(_) | Cgroup::Delegated => None,
     };
     let (base, off) = (describe_base(policy), Vec::new());
-    let mut layers = Layers { plan, base, off, no_users: None, no_cgroup };
+    let mut layers = Layers { plan, base, off, no_users: None, no_host_name: None, no_cgroup };
     loop {
         let sandbox = build(layers.clone());
         let Err(error) = run(&sandbox, parent).await else {
@@ -51,6 +51,13 @@ pub(crate) async fn probe(
         if layers.plan.own_users && matches!(error, Error::NotStarted { step: Step::IdMaps, .. }) {
             layers.plan.own_users = false;
             layers.no_users = Some(reason(&error));
+            continue;
+        }
+        if layers.plan.own_host_name
+            && matches!(error, Error::NotStarted { step: Step::HostName, .. })
+        {
+            layers.plan.own_host_name = false;
+            layers.no_host_name = Some(reason(&error));
             continue;
         }
         match failed_layer(&error).filter(|layer| layers.plan.has(*layer)) {

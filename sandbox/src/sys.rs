@@ -273,6 +273,16 @@ pub(crate) fn lower_priority(steps: c_int) {
     unsafe { libc::nice(steps) };
 }
 
+/// Sets the host name of this process's UTS namespace, and the same domain name. sethostname(2), setdomainname(2).
+pub(crate) fn set_host_name(name: &str) -> nix::Result<()> {
+    // SAFETY: pointer and length are those of `name`, which the call only reads.
+    let result = unsafe { libc::sethostname(name.as_ptr().cast(), name.len()) };
+    Errno::result(result)?;
+    // SAFETY: as above.
+    let result = unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) };
+    Errno::result(result).map(drop)
+}
+
 /// Gives a thread the policy `SCHED_IDLE`. Requires the effective user id of the thread's process, and no privilege.
 /// Calls the kernel directly: musl's wrapper always fails. `sched_setscheduler(2)`.
 pub(crate) fn set_idle_policy(thread: Pid) -> nix::Result<()> {

@@ -19,6 +19,7 @@ mod kernel;
 mod network;
 mod priority;
 mod resources;
+mod shared;
 
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -40,6 +41,7 @@ use kernel::{attack_kernel, int80};
 use network::{connect_by_mptcp, connect_by_sending};
 use priority::await_demotion;
 use resources::{exhaust, leave_processes};
+use shared::attack_shared;
 
 /// `Ok` means that the sandbox failed to prevent the attack.
 type Attack = nix::Result<()>;
@@ -133,6 +135,7 @@ fn attack(words: &[&str]) -> Attack {
         }
         ["kill-parent"] => kill_parent(),
         ["limit", what] => exhaust(what),
+        ["shared", attack @ ..] => attack_shared(attack),
         ["leave", fifo, how] => {
             leave_processes(fifo, how);
             Ok(())

@@ -59,6 +59,9 @@ const DENIED: &[Call] = calls![
     SYS_inotify_init1,
     SYS_memfd_secret,
     SYS_vmsplice,
+    // Delay other processes by writing all of their data to disk. sync(2) has no error, so programs do not notice.
+    SYS_sync,
+    SYS_syncfs,
     // Administration of the machine.
     SYS_init_module,
     SYS_finit_module,
@@ -78,7 +81,13 @@ const DENIED: &[Call] = calls![
 
 /// Denied regardless of arguments; not named by `libc` yet. Numbers from 424 on are equal on all architectures.
 const DENIED_NEW: &[Call] =
-    &[(457, "SYS_statmount"), (458, "SYS_listmount"), (460, "SYS_lsm_set_self_attr")];
+    // The first reports which parts of a shared file are in memory: cachestat(2), Linux 6.5.
+    &[
+        (451, "SYS_cachestat"),
+        (457, "SYS_statmount"),
+        (458, "SYS_listmount"),
+        (460, "SYS_lsm_set_self_attr"),
+    ];
 
 /// Denied regardless of arguments; missing on other architectures or named by `libc` on this one only.
 #[cfg(target_arch = "x86_64")]
@@ -99,8 +108,9 @@ const DENIED_OLD: &[Call] = &[(294, "SYS_kexec_file_load")];
 /// Denied where descendants of a program are killed by process group.
 pub(super) const LEAVE_PROCESS_GROUP: &[Call] = calls![SYS_setsid, SYS_setpgid];
 
-/// Denied without namespaces: these objects outlive the process, can use all of the machine's memory, and belong to
-/// other processes of the same user. `sysvipc(7)`, `mq_overview(7)`.
+/// Denied unless the job has its own IPC namespace and a memory limit: these objects can use all of the machine's memory
+/// and, without a namespace, outlive the process and are shared with other processes of the same user. `sysvipc(7)`,
+/// `mq_overview(7)`.
 pub(super) const SHARED_IPC: &[Call] = calls![
     SYS_shmget,
     SYS_shmat,
@@ -162,6 +172,27 @@ pub(super) const NEW_NAMESPACES: c_int = libc::CLONE_NEWNS
     | libc::CLONE_NEWPID
     | libc::CLONE_NEWNET;
 
+/// Calls that are denied if the argument at the index has this value, or contains this flag. Files that several jobs can
+/// read would otherwise let one job delay or observe the others.
+pub(super) const ARGUMENT_VALUE: &[(Call, u8, u64)] = &[
+    // A lease makes open(2) of the file block in other processes, for 45 s by default.
+    ((libc::SYS_fcntl, "SYS_fcntl"), 1, libc::F_SETLEASE as u64),
+    // Reports file accesses of other processes, like inotify(7).
+    ((libc::SYS_fcntl, "SYS_fcntl"), 1, libc::F_NOTIFY as u64),
+    // A pipe of default size holds 64 KiB of kernel memory, an enlarged one 1 MiB. pipe(7).
+    ((libc::SYS_fcntl, "SYS_fcntl"), 1, libc::F_SETPIPE_SZ as u64),
+    // Drops a shared file from memory, so that the next reader waits for the disk. `posix_fadvise(2)`.
+    ((libc::SYS_fadvise64, "SYS_fadvise64"), 3, libc::POSIX_FADV_DONTNEED as u64),
+];
+
+/// Bit of flock(2) for an exclusive lock, which needs no write access to the file. Shared locks do not exclude each
+/// other.
+pub(super) const EXCLUSIVE_LOCK: u64 = libc::LOCK_EX as u64;
+
+/// Magic number (second-lowest byte) of the requests of a pidfd, of which `PIDFD_GET_INFO` reports the user and control
+/// group of any process. `linux/pidfd.h`.
+pub(super) const PIDFD_REQUESTS: u64 = 0xff00;
+
 /// Requests that insert bytes into a terminal's input. `ioctl_tty(2)`.
 pub(super) const TERMINAL_INPUT: [u64; 2] = [libc::TIOCSTI, libc::TIOCLINUX];
 
@@ -172,11 +203,19 @@ pub(super) fn denied() -> impl Iterator<Item = Call> {
 
 /// Returns the name of a call that is denied always or for some arguments.
 pub(super) fn name(number: c_long) -> Option<&'static str> {
-    const WITH_ARGUMENTS: &[Call] =
-        calls![SYS_clone, SYS_ioctl, SYS_listen, SYS_personality, SYS_socket, SYS_socketpair,];
+    const WITH_ARGUMENTS: &[Call] = calls![
+        SYS_clone,
+        SYS_flock,
+        SYS_ioctl,
+        SYS_listen,
+        SYS_personality,
+        SYS_socket,
+        SYS_socketpair,
+    ];
     let by_plan = [LEAVE_PROCESS_GROUP, SHARED_IPC, CHANGE_MODE].into_iter().flatten().copied();
     let sending = SEND_FLAGS.iter().map(|(call, _)| *call);
     let by_process = OTHER_PROCESS.iter().map(|(call, _)| *call);
+    let by_value = ARGUMENT_VALUE.iter().map(|(call, ..)| *call);
     let by_kind = TARGET_KIND.iter().map(|(call, _)| *call);
     denied()
         .chain(WITH_ARGUMENTS.iter().copied())
@@ -184,6 +223,7 @@ pub(super) fn name(number: c_long) -> Option<&'static str> {
         .chain(sending)
         .chain(by_process)
         .chain(by_kind)
+        .chain(by_value)
         .find(|(call, _)| *call == number)
         .and_then(|(_, name)| name.strip_prefix("SYS_"))
 }

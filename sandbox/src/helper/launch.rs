@@ -41,8 +41,14 @@ use crate::sys;
 use crate::usage::Usage;
 
 /// Nice value added for programs, so that the server responds while scripts use every processor: a program gets about a
-/// third of the server's share. nice(2).
-const NICE_INCREMENT: c_int = 5;
+/// tenth of the server's share. nice(2), sched(7).
+const NICE_INCREMENT: c_int = 10;
+
+/// `RLIMIT_SIGPENDING`: signals with data and POSIX timers.
+const PENDING_SIGNALS: u64 = 128;
+
+/// `RLIMIT_MEMLOCK`, bytes: enough for programs that keep keys out of swap.
+const LOCKED_MEMORY: u64 = 64 * 1024;
 
 /// Directories searched for a program without a path, unless the policy sets `PATH`.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -350,6 +356,14 @@ fn apply_limits(limits: &ResourceLimits, plan: Plan) -> nix::Result<()> {
         (Resource::RLIMIT_NOFILE, limits.open_files),
         (Resource::RLIMIT_NPROC, limits.processes.filter(|_| !plan.counts_processes())),
         (Resource::RLIMIT_AS, limits.address_space),
+        // Charged to the user that created the user namespace, root for a root server, over all jobs. The C library uses
+        // a pending signal for each POSIX timer. `sigqueue(3)`, `mq_overview(7)`, mlock(2).
+        (Resource::RLIMIT_SIGPENDING, Some(PENDING_SIGNALS)),
+        (Resource::RLIMIT_MSGQUEUE, Some(0)),
+        (Resource::RLIMIT_MEMLOCK, Some(LOCKED_MEMORY)),
+        // With more, a demoted program could raise its priority again. sched(7).
+        (Resource::RLIMIT_NICE, Some(0)),
+        (Resource::RLIMIT_RTPRIO, Some(0)),
         // core(5): a limit of 0 is not applied to dumps piped to a program. 1 is applied, and no dump fits into it.
         (Resource::RLIMIT_CORE, Some(1)),
     ];

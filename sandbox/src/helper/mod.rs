@@ -13,7 +13,7 @@
 //!  4. Become non-dumpable, before the first message: afterwards the helper holds data that programs of other jobs must
 //!     not reach. Become child subreaper, before the first fork: init would adopt orphans of earlier children.
 //!  5. Create the job's control group, before step 6: the cgroup tree is mounted outside the minimal root.
-//!  6. Enter namespaces and write id maps, then mount the minimal root (`namespaces`, `root`): before the job's
+//!  6. Enter namespaces, write id maps and set a neutral host name, then mount the minimal root (`namespaces`, `root`): before the job's
 //!     directory, which is on the job's own tmpfs, and while the helper has capabilities.
 //!  7. Create the job's directory and the media's file, while the helper can still change their owner with chown(2).
 //!

@@ -16,6 +16,10 @@ use nix::unistd::{Pid, getegid, geteuid, write};
 use crate::error::{Refusal, Step};
 use crate::layers::Plan;
 use crate::policy::User;
+use crate::sys;
+
+/// Host and domain name in a job. uname(2).
+const HOST_NAME: &str = "localhost";
 
 /// The host's `/proc`, for writing id maps and finding the threads of a program. Opened before the minimal root, which
 /// has no `/proc`, is entered.
@@ -68,6 +72,12 @@ pub(super) fn enter(plan: Plan) -> Result<(), Refusal> {
             ("gid_map", format!("{gid} {gid} 1")),
         ])
         .map_err(Refusal::at(Step::IdMaps))?;
+    }
+    if plan.own_host_name {
+        // After the user namespace, whose capabilities this requires.
+        unshare(CloneFlags::CLONE_NEWUTS)
+            .and_then(|()| sys::set_host_name(HOST_NAME))
+            .map_err(Refusal::at(Step::HostName))?;
     }
     // Prevents mounts from propagating to the host.
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)

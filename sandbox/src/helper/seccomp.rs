@@ -16,8 +16,9 @@ use seccompiler::{BpfProgram, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, 
 
 use super::bpf::{self, Decision};
 use super::calls::{
-    self, CHANGE_MODE, LAST_KNOWN, LEAVE_PROCESS_GROUP, NEW_NAMESPACES, OTHER_PROCESS, SEND_FLAGS,
-    SHARED_IPC, TARGET_KIND, TERMINAL_INPUT,
+    self, ARGUMENT_VALUE, CHANGE_MODE, EXCLUSIVE_LOCK, LAST_KNOWN, LEAVE_PROCESS_GROUP,
+    NEW_NAMESPACES, OTHER_PROCESS, PIDFD_REQUESTS, SEND_FLAGS, SHARED_IPC, TARGET_KIND,
+    TERMINAL_INPUT,
 };
 use super::monitor::monitored_calls;
 use crate::error::{Refusal, Step};
@@ -98,7 +99,7 @@ fn decisions(
     let conditional = [
         // Descendants are killed by process group, which none may leave.
         (!plan.kills_all(), LEAVE_PROCESS_GROUP),
-        (!plan.namespaces, SHARED_IPC),
+        (!plan.bounds_shared_ipc(), SHARED_IPC),
         (!plan.namespaces && servers_own, CHANGE_MODE),
     ];
     let conditional =
@@ -122,6 +123,13 @@ fn decisions(
     for request in TERMINAL_INPUT {
         rules.entry(libc::SYS_ioctl).or_default().push(rule([condition(1, Eq, request)?])?);
     }
+    for ((call, _), argument, value) in ARGUMENT_VALUE {
+        rules.entry(*call).or_default().push(rule([condition(*argument, Eq, *value)?])?);
+    }
+    let exclusive = condition(1, MaskedEq(EXCLUSIVE_LOCK), EXCLUSIVE_LOCK)?;
+    rules.entry(libc::SYS_flock).or_default().push(rule([exclusive])?);
+    let pidfd_request = condition(1, MaskedEq(0xff00), PIDFD_REQUESTS)?;
+    rules.entry(libc::SYS_ioctl).or_default().push(rule([pidfd_request])?);
     // Allows querying the personality and setting the default one.
     let changes = [condition(0, Ne, 0)?, condition(0, Ne, 0xffff_ffff)?];
     rules.insert(libc::SYS_personality, vec![rule(changes)?]);
@@ -228,6 +236,7 @@ mod tests {
     use seccompiler::sock_filter;
 
     use super::*;
+    use crate::layers::Controllers;
     use crate::policy::Paths;
 
     const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
@@ -275,6 +284,7 @@ mod tests {
             namespaces,
             own_network: false,
             own_users: false,
+            own_host_name: false,
             cgroup: None,
         }
     }
@@ -297,7 +307,9 @@ mod tests {
 
     #[test]
     fn denies_listed_calls_and_reports_unknown_numbers_as_missing() {
-        let filter = filter_for(&NetworkAccess::None, true);
+        let group = Controllers { memory: true, pids: true, cpu: true };
+        let plan = Plan { cgroup: Some(group), ..plan(true) };
+        let filter = build_filter(plan, &view(&NetworkAccess::None), false);
         let listed: BTreeSet<_> = calls::denied().map(|(call, _)| call).collect();
         for call in 0..=LAST_KNOWN {
             // Arguments that are allowed: the calling process, a regular file, a unix socket.
@@ -442,11 +454,49 @@ mod tests {
     }
 
     #[test]
-    fn denies_shared_ipc_without_namespaces() {
-        for (call, _) in SHARED_IPC {
-            assert_eq!(decide(&filter_for(&NetworkAccess::None, true), *call, [0; 6]), ALLOW);
-            assert_eq!(decide(&filter_for(&NetworkAccess::None, false), *call, [0; 6]), DENY);
+    fn denies_shared_ipc_unless_job_has_namespace_and_memory_limit() {
+        let group = |memory| Some(Controllers { memory, pids: true, cpu: true });
+        for (namespaces, cgroup, expected) in [
+            (true, group(true), ALLOW),
+            (true, group(false), DENY),
+            (true, None, DENY),
+            (false, group(true), DENY),
+        ] {
+            let plan = Plan { cgroup, ..plan(namespaces) };
+            let filter = build_filter(plan, &view(&NetworkAccess::None), false);
+            for (call, _) in SHARED_IPC {
+                assert_eq!(decide(&filter, *call, [0; 6]), expected, "{plan:?}");
+            }
         }
+    }
+
+    #[test]
+    fn denies_effects_on_files_and_processes_of_other_jobs() {
+        let filter = filter_for(&NetworkAccess::None, true);
+        let decide = |call, arguments: [u64; 4]| {
+            let [first, second, third, fourth] = arguments;
+            decide(&filter, call, [first, second, third, fourth, 0, 0])
+        };
+        // F_SETLEASE, F_NOTIFY and F_SETPIPE_SZ; F_GETLEASE, F_SETLK and F_GETPIPE_SZ.
+        for (denied, allowed) in [(1024, 1025), (1026, 6), (1031, 1032)] {
+            assert_eq!(decide(libc::SYS_fcntl, [3, denied, 0, 0]), DENY);
+            assert_eq!(decide(libc::SYS_fcntl, [3, allowed, 0, 0]), ALLOW);
+        }
+        // LOCK_SH, LOCK_EX and LOCK_UN, each also with LOCK_NB.
+        for (operation, expected) in [(1, ALLOW), (2, DENY), (8, ALLOW)] {
+            assert_eq!(decide(libc::SYS_flock, [3, operation, 0, 0]), expected);
+            assert_eq!(decide(libc::SYS_flock, [3, operation | 4, 0, 0]), expected);
+        }
+        for advice in 0..6 {
+            let expected = if advice == 4 { DENY } else { ALLOW };
+            assert_eq!(decide(libc::SYS_fadvise64, [3, 0, 0, advice]), expected);
+        }
+        // The size of the struct is a part of the request and differs between kernels.
+        for size in [64, 72, 80, 96] {
+            assert_eq!(decide(libc::SYS_ioctl, [3, 0xc000_ff0b | size << 16, 0, 0]), DENY);
+        }
+        assert_eq!(calls::name(libc::SYS_fcntl), Some("fcntl"));
+        assert_eq!(calls::name(libc::SYS_flock), Some("flock"));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use crate::fixture::{ProcessFifo, is_root, report_skipped};
-use crate::hostile::{PLANS, Targets, fresh_name, has_scopes, leak, skip_without_layers};
+use crate::hostile::{PLANS, Targets, fresh_name, has_scopes, leak, program, skip_without_layers};
 
 /// Expected results under the four plans: `x` succeeds; `h` is blocked; `s` is blocked from Linux 6.12 on, by Landlock
 /// scopes; `v` depends on the machine (a gap that newer kernels close, or a control that some machines deny); `-` is
@@ -26,7 +26,7 @@ macro_rules! row {
 }
 
 fn rows() -> Vec<Row> {
-    [file_rows(), network_rows(), process_rows(), kernel_rows(), resource_rows()]
+    [file_rows(), network_rows(), process_rows(), kernel_rows(), shared_rows(), resource_rows()]
         .into_iter()
         .flatten()
         .collect()
@@ -149,6 +149,47 @@ fn kernel_rows() -> Vec<Row> {
         row!("/dev/tty", "hhhh", "hhhh", |f| ["read", "/dev/tty"]),
         row!("insert terminal input", "xhhh", "xhhh", |f| ["tiocsti"]),
         row!("raise its own resource limits", "hhhh", "hhhh", |f| ["raise-limits"]),
+    ]
+}
+
+/// Effects on other jobs and on the machine through what all processes share.
+fn shared_rows() -> Vec<Row> {
+    vec![
+        row!("lease on a file (delays open by others)", "xhhh", "xhhh", |f| ["shared", "lease"]),
+        row!("watch a directory by dnotify", "vhhh", "vhhh", |f| ["shared", "dnotify"]),
+        row!("exclusive lock on a shared file", "xhhh", "xhhh", |f| [
+            "shared",
+            "flock",
+            program().display()
+        ]),
+        row!("drop a shared file from memory", "xhhh", "xhhh", |f| [
+            "shared",
+            "fadvise",
+            program().display()
+        ]),
+        row!("query which part of a shared file is in memory", "vhhh", "vhhh", |f| [
+            "shared",
+            "cachestat",
+            program().display()
+        ]),
+        row!("write all file systems to disk (sync)", "-hhh", "-hhh", |f| ["shared", "sync"]),
+        row!("write a file system to disk (syncfs)", "xhhh", "xhhh", |f| ["shared", "syncfs"]),
+        row!("user and cgroup of another process by pidfd", "vhhh", "vhhh", |f| [
+            "shared",
+            "pidfd-info",
+            f.victim.id()
+        ]),
+        row!("read the host name", "xxhh", "xxhh", |f| ["shared", "host-name"]),
+        row!("1,000 queued signals", "hhhh", "hhhh", |f| ["shared", "signals"]),
+        row!("POSIX message queue", "hhhh", "hhhh", |f| ["shared", "message-queue"]),
+        row!("1 MiB of locked memory", "hhhh", "hhhh", |f| ["shared", "locked-memory"]),
+        row!("System V shared memory", "xhhh", "xhhh", |f| ["shared", "segment"]),
+        row!("pipe of 1 MiB", "xhhh", "xhhh", |f| ["shared", "pipe"]),
+        row!("100 KiB of kernel memory in a unix socket pair", "xxxx", "xxxx", |f| [
+            "shared",
+            "socket-buffer"
+        ]),
+        row!("epoll watches of one process (see below)", "xxxx", "xxxx", |f| ["shared", "epoll"]),
     ]
 }
 

@@ -47,7 +47,7 @@ fn prepare(fixture: &Fixture, directory: &str, media: &str) -> Vec<u8> {
     let jobs = fixture.jobs();
     let user = if is_root() { r#"{"uid":61234,"gid":61235}"# } else { "null" };
     let limits = r#"{"cpu_time":null,"file_size":null,"open_files":null,"processes":null,"address_space":null,"disk":1000000}"#;
-    let plan = r#"{"seccomp":false,"landlock":0,"namespaces":false,"own_network":false,"own_users":false,"cgroup":null}"#;
+    let plan = r#"{"seccomp":false,"landlock":0,"namespaces":false,"own_network":false,"own_users":false,"own_host_name":false,"cgroup":null}"#;
     let view = r#"{"network":"None","paths":{"read_only":[],"writable":[],"unix_sockets":[]}}"#;
     format!(
         r#"{{"Prepare":{{"build":"{}","parent":"{}","directory":"{directory}","media":"{media}","plan":{plan},"view":{view},"user":{user},"limits":{limits},"environment":[]}}}}"#,

@@ -197,7 +197,7 @@ async fn runs_with_lower_priority() {
         fields.split(' ').nth(16).unwrap().parse().unwrap()
     };
     let own = nice(&std::fs::read_to_string("/proc/self/stat").unwrap());
-    assert_eq!(nice(text(&exit.stdout)), (own + 5).min(19));
+    assert_eq!(nice(text(&exit.stdout)), (own + 10).min(19));
 }
 
 #[tokio::test]
