@@ -104,7 +104,7 @@ fn status(load: WorkerLoad, canary: &CanaryState, stopping: bool) -> String {
     }
     match canary {
         _ if stopping => format!("Stopping; {work}"),
-        CanaryState::Pending => "Starting: waiting for the first canary result".to_owned(),
+        CanaryState::Pending => "Waiting for the result of the canary".to_owned(),
         CanaryState::Passed => format!("Scanning; {work}"),
         CanaryState::Failed(reason) => format!("Not ready, scans are rejected: {reason}"),
     }
@@ -160,7 +160,7 @@ mod tests {
         );
         let failed = CanaryState::Failed("no signatures".into());
         for (canary, stopping, expected) in [
-            (CanaryState::Pending, false, "Starting: waiting for the first canary result"),
+            (CanaryState::Pending, false, "Waiting for the result of the canary"),
             (CanaryState::Passed, false, "Scanning; 2 of 4 workers busy, 3 media waiting"),
             (CanaryState::Passed, true, "Stopping; 2 of 4 workers busy, 3 media waiting"),
             (failed.clone(), false, "Not ready, scans are rejected: no signatures"),

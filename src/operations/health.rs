@@ -30,7 +30,7 @@ impl Health {
         }
         match &*self.canary.borrow() {
             CanaryState::Passed => None,
-            CanaryState::Pending => Some("waiting for the first canary result".to_owned()),
+            CanaryState::Pending => Some("waiting for the result of the canary".to_owned()),
             CanaryState::Failed(reason) => Some(format!("canary failed: {reason}")),
         }
     }
@@ -48,7 +48,7 @@ mod tests {
         let run_directory = Arc::new(RunDirectory::create(temp.path(), false).unwrap());
         let path = run_directory.path().to_owned();
         let health = Health { canary: canary_receiver, stopping: stopping_receiver, run_directory };
-        assert_eq!(health.not_ready_reason().unwrap(), "waiting for the first canary result");
+        assert_eq!(health.not_ready_reason().unwrap(), "waiting for the result of the canary");
         canary.send_replace(CanaryState::Failed("x".into()));
         assert_eq!(health.not_ready_reason().unwrap(), "canary failed: x");
         canary.send_replace(CanaryState::Passed);

@@ -1,10 +1,11 @@
 //! The canary: scans a known-infected and a known-clean sample with each engine alone, the script in the real sandbox,
-//! at start and at an interval. A scanner without signatures, or one that the sandbox keeps from its files, may report
-//! every file clean. While a result is wrong, no file is scanned.
+//! at start, at an interval, and when a remote engine changes. A scanner without signatures, or one that the sandbox keeps
+//! from its files, may report every file clean. While a result is wrong, no file is scanned.
 
 use std::{
     fs::File,
     io::{self, Cursor, Read},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -13,7 +14,10 @@ use tokio::{sync::watch, time::sleep};
 use tracing::{error, info};
 
 use super::{
-    engines::Engines,
+    engines::{
+        Engines,
+        changes::{ChangeReceiver, EngineChange},
+    },
     error::ScanError,
     local::LocalScanner,
     settings::{CanarySamples, CanarySettings},
@@ -37,7 +41,7 @@ pub const THE_SCRIPT: &str = "the script";
 /// The canary's latest result.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum CanaryState {
-    /// The first run has not finished.
+    /// The first run has not finished, or the behaviour of a remote engine has changed since the latest run.
     Pending,
     /// The latest results were right, or the canary is disabled.
     Passed,
@@ -118,8 +122,12 @@ impl Canary {
         state: watch::Sender<CanaryState>,
         invalidate: impl Fn() + Send,
     ) {
+        let mut changes = self.scanner.engines.remote_engines().subscribe();
         while !state.is_closed() {
-            let error = self.check().await.err();
+            let Some(result) = self.check_unless_changed(&mut changes, &state).await else {
+                continue;
+            };
+            let error = result.err();
             let current = match &error {
                 None => CanaryState::Passed,
                 Some(error) => CanaryState::Failed(Chain(error).to_string().into()),
@@ -140,6 +148,26 @@ impl Canary {
             tokio::select! {
                 () = sleep(pause) => {}
                 () = state.closed() => {}
+                _ = changes.receive(|change| distrust(change, &state)) => {}
+            }
+        }
+    }
+
+    /// Checks the engines. Returns none if the behaviour of one changed meanwhile, in which case the result may be
+    /// invalid.
+    async fn check_unless_changed(
+        &self,
+        changes: &mut ChangeReceiver,
+        state: &watch::Sender<CanaryState>,
+    ) -> Option<Result<(), CanaryError>> {
+        let mut check = pin!(self.check());
+        let mut has_changed = false;
+        loop {
+            tokio::select! {
+                result = &mut check => return (!has_changed).then_some(result),
+                change = changes.receive(|change| distrust(change, state)) => {
+                    has_changed |= change == EngineChange::Behaviour;
+                }
             }
         }
     }
@@ -155,6 +183,22 @@ impl Canary {
             self.settings.samples.open(kind).map_err(|error| no_verdict(ScanError::Disk(error)))?;
         self.scanner.scan_with(engine, sample, length).await.map_err(no_verdict)
     }
+}
+
+/// Invalidates the latest result if a changed engine may scan fewer files, so that no file is scanned before the next
+/// result.
+fn distrust(change: EngineChange, state: &watch::Sender<CanaryState>) -> EngineChange {
+    if change == EngineChange::Behaviour {
+        state.send_if_modified(|state| {
+            let has_passed = *state == CanaryState::Passed;
+            if has_passed {
+                *state = CanaryState::Pending;
+                info!("options of a remote engine changed, running the canary again");
+            }
+            has_passed
+        });
+    }
+    change
 }
 
 #[derive(Clone, Copy)]

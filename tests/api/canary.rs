@@ -1,6 +1,13 @@
 //! Canary: no verdicts are given while a script returns wrong verdicts on the canary samples.
 
-use crate::harness::{MockHomeserver, ScannerBuilder, png, wait_until};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
+
+use mcs_testing::{FakeServer, Fault, linger, read_until, respond};
+
+use crate::harness::{MockHomeserver, ScannerBuilder, eicar, png, wait_until};
 
 /// Detects the EICAR file unless `$MARKS/blind` exists.
 const DETECTS_EICAR: &str = r#"
@@ -115,4 +122,70 @@ async fn scans_custom_samples_regardless_of_allowed_mimetypes() {
     let scanner = builder.config(config).start().await;
     scanner.wait_for_log("ready: the canary passed", 1).await;
     scanner.client.get(&format!("/download/{media}")).await.assert_media(&png());
+}
+
+/// Starts an ICAP server that detects the EICAR file. While `previews` is set, it requests previews without content and
+/// then responds to them without a scan; its version is always the same.
+async fn icap_server(previews: &Arc<AtomicBool>) -> FakeServer {
+    let previews = Arc::clone(previews);
+    FakeServer::start(move |mut stream| {
+        let preview = if previews.load(Relaxed) { "Preview: 0\r\n" } else { "" };
+        async move {
+            let mut request = read_until(&mut stream, b"\r\n\r\n").await;
+            let response = if request.starts_with(b"OPTIONS") {
+                format!("ICAP/1.0 200 OK\r\nISTag: \"1\"\r\nConnection: close\r\n{preview}\r\n")
+            } else {
+                while !request.ends_with(b"\r\n0\r\n\r\n") {
+                    request.extend(read_until(&mut stream, b"\r\n\r\n").await);
+                }
+                let is_found = String::from_utf8_lossy(&request).contains("EICAR-STANDARD");
+                let found = if is_found { "X-Virus-ID: Eicar\r\n" } else { "" };
+                format!("ICAP/1.0 204 x\r\nISTag: \"1\"\r\nConnection: close\r\n{found}\r\n")
+            };
+            respond(&mut stream, response.as_bytes(), Fault::None).await;
+            linger(stream).await;
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn changed_options_of_icap_server_run_the_canary_before_they_take_effect() {
+    let homeserver = MockHomeserver::start().await;
+    let previews = Arc::new(AtomicBool::new(false));
+    let icap = icap_server(&previews).await;
+    let config = format!(
+        "scan.engines = [\"icap\"]\nicap.urls = [\"icap://{}/avscan\"]\nscan.canary = \"eicar\"\n\
+         scan.canary_interval = \"1h\"\nscan.version_interval = \"1s\"",
+        icap.address
+    );
+    let builder = ScannerBuilder::new("exit 0").homeserver(&homeserver);
+    let scanner = builder.config(&config).start().await;
+    scanner.wait_for_log("ready: the canary passed", 1).await;
+    let mut number = 0;
+    let mut path_of_infected_file = || {
+        number += 1;
+        let content = [eicar(), number.to_string().into_bytes()].concat();
+        format!("/scan/{}", homeserver.add_bytes(&format!("infected{number}"), content))
+    };
+    scanner
+        .client
+        .get(&path_of_infected_file())
+        .await
+        .assert_not_clean("File not clean. Output: 'Eicar'");
+    previews.store(true, Relaxed);
+    while !scanner.log().contains("not ready") {
+        let response = scanner.client.get(&path_of_infected_file()).await;
+        let is_clean = response.status == 200 && response.json()["clean"] == true;
+        assert!(!is_clean, "the infected file is reported as clean");
+    }
+    assert!(scanner.log().contains("icap reports the infected sample as clean"));
+    scanner.client.get(&path_of_infected_file()).await.assert_error(503, "M_UNKNOWN");
+    previews.store(false, Relaxed);
+    scanner.wait_for_log("ready: the canary passed", 2).await;
+    scanner
+        .client
+        .get(&path_of_infected_file())
+        .await
+        .assert_not_clean("File not clean. Output: 'Eicar'");
 }

@@ -6,28 +6,41 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use tracing::warn;
 
 use crate::{
     answer::Reply,
-    connection::{Connection, ServiceOptions},
+    connection::Connection,
     content::Content,
     error::IcapError,
+    options::ServiceOptions,
     request::IcapService,
     response::Exchange,
-    transport::Connect,
+    transport::{Connect, Unread},
 };
 
 /// Maximum idle time of a connection before reuse, and maximum number of idle connections for each server.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_IDLE: usize = 32;
 
+/// Time without reuse of connections after a server has sent bytes that no request asked for. Such bytes could be taken
+/// for the response to the next request, and they may also arrive after the check before reuse.
+const NO_REUSE: Duration = Duration::from_secs(600);
+
 /// Client of a service of one server.
 pub struct IcapClient<C> {
     service: IcapService,
     preview: bool,
     connector: C,
-    idle: Mutex<Vec<(Connection, Instant)>>,
+    idle: Mutex<Idle>,
     options: Mutex<Option<ServiceOptions>>,
+}
+
+/// Idle connections, the latest one last, each with the time of its latest use.
+#[derive(Default)]
+struct Idle {
+    connections: Vec<(Connection, Instant)>,
+    disabled_until: Option<Instant>,
 }
 
 impl<C> fmt::Display for IcapClient<C> {
@@ -82,7 +95,7 @@ impl<C: Connect> IcapClient<C> {
         Ok(result)
     }
 
-    /// Reads the options of the service, which apply to later scans.
+    /// Reads the options of the service. [`Self::apply`] makes them effective.
     ///
     /// # Errors
     /// No options, or options without the configured method.
@@ -92,21 +105,40 @@ impl<C: Connect> IcapClient<C> {
         if reusable {
             self.put_idle(connection);
         }
-        *self.options.lock() = Some(options.clone());
         Ok(options)
+    }
+
+    /// Returns the effective options.
+    pub fn options(&self) -> Option<ServiceOptions> {
+        self.options.lock().clone()
+    }
+
+    /// Makes options effective for later scans.
+    pub fn apply(&self, options: ServiceOptions) {
+        *self.options.lock() = Some(options);
     }
 
     async fn connect(&self) -> Result<Connection, IcapError> {
         self.connector.connect().await.map(Connection::new).map_err(IcapError::Unreachable)
     }
 
-    /// Takes an idle connection that the server has not closed, as far as known.
+    /// Takes an idle connection on which the server has sent nothing.
     fn take_idle(&self) -> Option<Connection> {
         let mut idle = self.idle.lock();
-        idle.retain(|(_, since)| since.elapsed() < IDLE_TIMEOUT);
-        while let Some((mut connection, _)) = idle.pop() {
-            if connection.is_quiet() {
-                return Some(connection);
+        idle.remove_old();
+        while let Some((mut connection, _)) = idle.connections.pop() {
+            match connection.unread() {
+                Unread::Nothing => return Some(connection),
+                Unread::End => {}
+                Unread::Bytes => {
+                    warn!(
+                        server = %self,
+                        pause = ?NO_REUSE,
+                        "ICAP server sent bytes without a request, its connections are not reused"
+                    );
+                    idle.disabled_until = Some(Instant::now() + NO_REUSE);
+                    idle.connections.clear();
+                }
             }
         }
         None
@@ -114,9 +146,16 @@ impl<C: Connect> IcapClient<C> {
 
     fn put_idle(&self, connection: Connection) {
         let mut idle = self.idle.lock();
-        idle.retain(|(_, since)| since.elapsed() < IDLE_TIMEOUT);
-        if idle.len() < MAX_IDLE {
-            idle.push((connection, Instant::now()));
+        idle.remove_old();
+        let is_disabled = idle.disabled_until.is_some_and(|end| Instant::now() < end);
+        if idle.connections.len() < MAX_IDLE && !is_disabled {
+            idle.connections.push((connection, Instant::now()));
         }
+    }
+}
+
+impl Idle {
+    fn remove_old(&mut self) {
+        self.connections.retain(|(_, since)| since.elapsed() < IDLE_TIMEOUT);
     }
 }

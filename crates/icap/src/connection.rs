@@ -2,7 +2,6 @@
 
 use std::pin::pin;
 
-use bytes::BytesMut;
 use futures_util::FutureExt;
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 
@@ -12,45 +11,48 @@ use crate::{
     error::IcapError,
     finding::finding,
     message::put_chunk,
+    options::ServiceOptions,
     request::{IcapService, read_chunk, send_rest},
-    response::{Exchange, Incoming, stays_open, unexpected_status},
-    transport::Transport,
+    response::{Exchange, Incoming, Received, reject_body, stays_open, unexpected_status},
+    transport::{Transport, Unread},
 };
-
-/// Maximum length of a preview, bytes. If a server requests a larger preview, this size is used.
-const MAX_PREVIEW: u64 = 64 * 1024;
 
 /// A connection for one or more exchanges in sequence.
 pub(crate) struct Connection {
-    incoming: Incoming<ReadHalf<Box<dyn Transport>>>,
-    writer: WriteHalf<Box<dyn Transport>>,
+    transport: Box<dyn Transport>,
+    received: Received,
 }
 
-/// Options of a service, from its response to OPTIONS.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ServiceOptions {
-    /// Length of the requested preview, bytes; none if the server requests no preview.
-    pub preview: Option<u64>,
-    /// Version of the server.
-    pub istag: String,
-}
+type Halves<'c> =
+    (Incoming<'c, ReadHalf<&'c mut Box<dyn Transport>>>, WriteHalf<&'c mut Box<dyn Transport>>);
 
 impl Connection {
     pub(crate) fn new(transport: Box<dyn Transport>) -> Self {
-        let (reader, writer) = tokio::io::split(transport);
-        let incoming = Incoming { reader, buffer: BytesMut::new(), has_received: false };
-        Self { incoming, writer }
+        Self { transport, received: Received::default() }
     }
 
-    /// Returns whether the server has neither sent unsolicited data nor closed the connection.
-    pub(crate) fn is_quiet(&mut self) -> bool {
-        self.incoming.fill().now_or_never().is_none()
+    /// Returns what the server has sent since the latest exchange.
+    pub(crate) fn unread(&mut self) -> Unread {
+        // TLS may have decrypted bytes that it has not delivered. Without a limit for the task, which would hide them.
+        let mut incoming = Incoming { reader: &mut self.transport, received: &mut self.received };
+        match tokio::task::unconstrained(incoming.fill()).now_or_never() {
+            None => self.transport.unread(),
+            Some(Ok(())) => Unread::Bytes,
+            Some(Err(_)) => Unread::End,
+        }
     }
 
     /// Returns whether the server sent any byte in the latest exchange. If not, it may have closed the idle
     /// connection before it received the request.
     pub(crate) fn has_received(&self) -> bool {
-        self.incoming.has_received
+        self.received.any
+    }
+
+    /// Starts an exchange.
+    fn start(&mut self) -> Halves<'_> {
+        self.received.any = false;
+        let (reader, writer) = tokio::io::split(&mut self.transport);
+        (Incoming { reader, received: &mut self.received }, writer)
     }
 
     /// Reads the service's options.
@@ -58,26 +60,18 @@ impl Connection {
         &mut self,
         service: &IcapService,
     ) -> Result<Exchange<ServiceOptions>, IcapError> {
-        self.incoming.has_received = false;
+        let (mut incoming, mut writer) = self.start();
         let (request, method) = (service.options_request(), service.method.as_str());
-        self.writer.write_all(request.as_bytes()).await.map_err(IcapError::connection_lost)?;
-        self.writer.flush().await.map_err(IcapError::connection_lost)?;
-        let head = self.incoming.read_head().await?;
+        writer.write_all(request.as_bytes()).await.map_err(IcapError::connection_lost)?;
+        writer.flush().await.map_err(IcapError::connection_lost)?;
+        let head = incoming.read_head().await?;
         if head.status != 200 {
             return Err(unexpected_status(&head));
         }
-        let methods: Vec<_> = head.all("methods").collect();
-        if !methods.is_empty() && !head.lists("methods", method) {
-            let methods = methods.join(", ");
-            return Err(IcapError::Reported(format!("supported methods: {methods}")));
-        }
-        let preview = head.first("preview").and_then(|preview| preview.parse::<u64>().ok());
-        let no_istag = || IcapError::bad_response("OPTIONS response without an ISTag");
-        let istag = head.first("istag").ok_or_else(no_istag)?;
+        let options = ServiceOptions::parse(&head, method)?;
         let body = head.all("encapsulated").any(|value| !value.contains("null-body"));
-        let reusable = !body && self.incoming.buffer.is_empty() && stays_open(&head);
-        let preview = preview.map(|preview| preview.min(MAX_PREVIEW));
-        Ok(Exchange { result: ServiceOptions { preview, istag }, reusable })
+        let reusable = !body && incoming.received.buffer.is_empty() && stays_open(&head);
+        Ok(Exchange { result: options, reusable })
     }
 
     /// Scans a file.
@@ -90,7 +84,7 @@ impl Connection {
         preview: Option<u64>,
         content: &impl Content,
     ) -> Result<Exchange<Reply>, IcapError> {
-        self.incoming.has_received = false;
+        let (mut incoming, mut writer) = self.start();
         let method = service.method;
         let mut buffer = service.scan_request(preview, content.len());
         let mut offset = 0;
@@ -106,24 +100,25 @@ impl Connection {
             // A server may respond and close before it has read the preview: writing fails then, but the response
             // is readable.
             let sending = async {
-                self.writer.write_all(&buffer).await?;
-                self.writer.flush().await
+                writer.write_all(&buffer).await?;
+                writer.flush().await
             };
             let sent = sending.await.map_err(IcapError::connection_lost);
             buffer.clear();
-            let head = self.incoming.read_head().await?;
+            let head = incoming.read_head().await?;
             if is_whole || head.status != 100 || !matches!(finding(&head), Ok(None)) {
-                let exchange = self.incoming.read_reply(head, method, content).await?;
+                let exchange = incoming.read_reply(head, method, content).await?;
                 if exchange.result.answer == Answer::Clean {
                     sent?;
                 }
                 return Ok(exchange);
             }
+            reject_body(&head)?;
         }
-        let sending = send_rest(&mut self.writer, buffer, offset, content);
+        let sending = send_rest(&mut writer, buffer, offset, content);
         let receiving = async {
-            let head = self.incoming.read_head().await?;
-            self.incoming.read_reply(head, method, content).await
+            let head = incoming.read_head().await?;
+            incoming.read_reply(head, method, content).await
         };
         let (exchange, sent) = send_and_receive(sending, receiving).await?;
         if exchange.result.answer == Answer::Clean && !sent {

@@ -11,7 +11,7 @@
 //! | `X-Blocked-Reason` | OPSWAT | absent |
 //! | `X-FSecure-Scan-Result`, `X-FSecure-Infection-Name` | F-Secure | `clean`, and absent |
 //! | `X-Response-Info` | Kaspersky, ESET, OPSWAT, c-icap | `Allowed`, `passed` |
-//! | `X-Error-Code`, `X-ICAP-Error` | Symantec (Content Analysis, ProxyAV) | absent |
+//! | `X-Error-Code`, `X-ICAP-Error` | Symantec Content Analysis | absent |
 //!
 //! Each value of a repeated header counts, so that a harmless value cannot hide a finding. The name of an infection
 //! overrides all others. `kind` determines what else a text means.

@@ -22,6 +22,7 @@ use crate::{
     error::IcapError,
     request::{IcapService, Method},
     response::Exchange,
+    transport::{Transport, Unread},
 };
 
 const MEDIA: &[u8] = b"some media, not small and not large";
@@ -237,6 +238,12 @@ impl ScriptedServer {
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
+    }
+}
+
+impl Transport for ScriptedServer {
+    fn unread(&self) -> Unread {
+        Unread::Nothing
     }
 }
 

@@ -50,7 +50,7 @@ const LIMIT_WORDS: &[&str] = &[
     "unscannable",
 ];
 
-/// Names that servers report in place of an infection: OPSWAT MetaDefender, and ClamAV behind c-icap.
+/// Names that servers report in place of an infection: OPSWAT, and clamd behind c-icap.
 const OTHER_NAMES: &[(&str, FindingKind)] = &[
     ("encrypted", Encrypted),
     ("encrypted archive", Encrypted),

@@ -15,6 +15,7 @@ mod finding;
 pub mod fuzz;
 mod kind;
 mod message;
+mod options;
 mod request;
 mod response;
 #[cfg(test)]
@@ -23,8 +24,8 @@ mod transport;
 
 pub use answer::{Answer, FindingKind, Reply};
 pub use client::IcapClient;
-pub use connection::ServiceOptions;
 pub use content::Content;
 pub use error::IcapError;
+pub use options::ServiceOptions;
 pub use request::{IcapService, Method};
-pub use transport::{Connect, Transport};
+pub use transport::{Connect, Transport, Unread};

@@ -35,6 +35,13 @@ pub(crate) struct Encapsulated {
     pub(crate) has_body: bool,
 }
 
+impl Encapsulated {
+    /// Returns whether nothing is encapsulated.
+    pub(crate) fn is_empty(self) -> bool {
+        self.heads == 0 && !self.has_body
+    }
+}
+
 impl IcapHead {
     /// Removes a head from the beginning of `buffer` and parses it. Returns none if the head is incomplete.
     pub(crate) fn take(buffer: &mut BytesMut) -> Result<Option<Self>, Malformed> {

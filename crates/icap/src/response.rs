@@ -16,12 +16,19 @@ use crate::{
 /// Free space in the buffer before each read, bytes.
 const READ_SIZE: usize = 64 * 1024;
 
-/// The receiving side of a connection.
-pub(crate) struct Incoming<R> {
-    pub(crate) reader: R,
+/// What was received on a connection.
+#[derive(Default)]
+pub(crate) struct Received {
+    /// Bytes that are not parsed yet.
     pub(crate) buffer: BytesMut,
     /// Whether any byte of the response to the current request was received.
-    pub(crate) has_received: bool,
+    pub(crate) any: bool,
+}
+
+/// The receiving side of a connection.
+pub(crate) struct Incoming<'c, R> {
+    pub(crate) reader: R,
+    pub(crate) received: &'c mut Received,
 }
 
 /// Result of an exchange.
@@ -32,14 +39,14 @@ pub(crate) struct Exchange<T> {
     pub(crate) reusable: bool,
 }
 
-impl<R: AsyncRead + Unpin> Incoming<R> {
+impl<R: AsyncRead + Unpin> Incoming<'_, R> {
     pub(crate) async fn fill(&mut self) -> Result<(), IcapError> {
         // Without this, the buffer would grow by a few bytes with each read.
-        self.buffer.reserve(READ_SIZE);
-        match self.reader.read_buf(&mut self.buffer).await {
+        self.received.buffer.reserve(READ_SIZE);
+        match self.reader.read_buf(&mut self.received.buffer).await {
             Ok(0) => Err(IcapError::ConnectionLost(None)),
             Ok(_) => {
-                self.has_received = true;
+                self.received.any = true;
                 Ok(())
             }
             Err(error) => Err(IcapError::connection_lost(error)),
@@ -48,7 +55,7 @@ impl<R: AsyncRead + Unpin> Incoming<R> {
 
     pub(crate) async fn read_head(&mut self) -> Result<IcapHead, IcapError> {
         loop {
-            if let Some(head) = IcapHead::take(&mut self.buffer)? {
+            if let Some(head) = IcapHead::take(&mut self.received.buffer)? {
                 return Ok(head);
             }
             self.fill().await?;
@@ -69,7 +76,10 @@ impl<R: AsyncRead + Unpin> Incoming<R> {
             return Ok(Exchange { result: Reply { answer, istag }, reusable: false });
         }
         let answer = match head.status {
-            204 => Answer::Clean,
+            204 => {
+                reject_body(&head)?;
+                Answer::Clean
+            }
             200 => {
                 let encapsulated = head.encapsulated()?;
                 self.read_modified(encapsulated, method, content).await?
@@ -78,7 +88,7 @@ impl<R: AsyncRead + Unpin> Incoming<R> {
             413 => too_large(),
             _ => return Err(unexpected_status(&head)),
         };
-        if answer == Answer::Clean && !self.buffer.is_empty() {
+        if answer == Answer::Clean && !self.received.buffer.is_empty() {
             return Err(IcapError::bad_response("more than one response"));
         }
         let reusable = answer == Answer::Clean && stays_open(&head);
@@ -92,10 +102,10 @@ impl<R: AsyncRead + Unpin> Incoming<R> {
         method: Method,
         content: &impl Content,
     ) -> Result<Answer, IcapError> {
-        while self.buffer.len() < encapsulated.heads {
+        while self.received.buffer.len() < encapsulated.heads {
             self.fill().await?;
         }
-        let heads = self.buffer.split_to(encapsulated.heads);
+        let heads = self.received.buffer.split_to(encapsulated.heads);
         let head = match (encapsulated.heads, encapsulated.is_response) {
             (0, _) => None,
             (_, true) => Some(IcapHead::parse_http(&heads)?),
@@ -138,7 +148,7 @@ impl<R: AsyncRead + Unpin> Incoming<R> {
         }
         let (mut decoder, mut offset) = (ChunkDecoder::new(), 0);
         loop {
-            match decoder.next(&mut self.buffer)? {
+            match decoder.next(&mut self.received.buffer)? {
                 Decoded::Incomplete => self.fill().await?,
                 Decoded::End if offset < content.len() => return Ok(None),
                 Decoded::End => return Ok(Some(decoder.trailer()?)),
@@ -170,6 +180,15 @@ fn refused(name: &str) -> Answer {
 
 fn too_large() -> Answer {
     Answer::Found { kind: FindingKind::Limit, name: TOO_LARGE.to_owned() }
+}
+
+/// Rejects a response that announces an HTTP message although its status forbids one: the bytes of the message could be
+/// taken for the next response.
+pub(crate) fn reject_body(head: &IcapHead) -> Result<(), IcapError> {
+    if head.all("encapsulated").next().is_some() && !head.encapsulated()?.is_empty() {
+        return Err(IcapError::bad_response("message in a response without one"));
+    }
+    Ok(())
 }
 
 pub(crate) fn stays_open(head: &IcapHead) -> bool {

@@ -59,6 +59,12 @@ fn client(server: &FakeServer) -> IcapClient<Loopback> {
     client_by_method(server, Method::Respmod)
 }
 
+/// Reads the options of a server and applies them.
+async fn read_options(client: &IcapClient<Loopback>) {
+    let options = client.read_options().await.unwrap();
+    client.apply(options);
+}
+
 /// Scans a file within the time limit of a test. Returns the answer.
 async fn answer(client: &IcapClient<Loopback>, media: &[u8]) -> Result<Answer, IcapError> {
     let reply = timeout(LONG_TIMEOUT, client.scan(&media.to_vec())).await.unwrap();

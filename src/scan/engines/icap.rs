@@ -13,6 +13,7 @@ use url::Url;
 
 use super::{
     bounds::Bounds,
+    changes::{ChangeNotifier, EngineChange},
     error::{EngineFailure, EngineSetupError},
     outcome::Finding,
     pool::{Pool, PoolMember, within_connect_timeout},
@@ -95,11 +96,21 @@ impl Icap {
         self.pool.request(self.timeout, exchange).await
     }
 
-    /// Reads the options of all servers, which include their versions.
-    pub(super) async fn read_versions<'s>(&'s self) {
+    /// Reads the options of all servers, which include their versions. Announces changes before they take effect.
+    pub(super) async fn read_options<'s>(&'s self, changes: &'s ChangeNotifier) {
         let read = |member: &'s PoolMember<IcapClient<Connector>>| async move {
-            let options = member.endpoint.read_options().await?;
-            Ok(options.istag.into())
+            let client = &member.endpoint;
+            let options = client.read_options().await?;
+            match client.options() {
+                Some(current) if current == options => {}
+                Some(current) if current.behaviour == options.behaviour => {
+                    changes.announce(EngineChange::Version).await;
+                }
+                _ => changes.announce(EngineChange::Behaviour).await,
+            }
+            let version = options.istag.as_str().into();
+            client.apply(options);
+            Ok(version)
         };
         self.pool.read_versions(read).await;
     }

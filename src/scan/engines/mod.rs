@@ -5,6 +5,7 @@
 //! file, and they respond with a line of text. Nothing here queues; [`super::queue`] does.
 
 pub mod bounds;
+pub mod changes;
 pub mod clamd;
 mod combine;
 mod engine;

@@ -1,6 +1,7 @@
 //! The servers of one remote engine: selection, backoff after failures, and versions. Independent of the protocol.
 
 use std::{
+    collections::VecDeque,
     fmt, io,
     pin::pin,
     sync::{
@@ -34,6 +35,10 @@ const VERSION_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum length of a version, characters. Longer versions are truncated.
 const MAX_VERSION: usize = 200;
 
+/// Maximum number of versions that one server reports within [`VERSIONS_PERIOD`] without a warning.
+const MAX_VERSIONS: usize = 10;
+const VERSIONS_PERIOD: Duration = Duration::from_secs(60);
+
 /// The servers of one engine.
 #[derive(Debug)]
 pub(super) struct Pool<E> {
@@ -49,12 +54,40 @@ pub(super) struct PoolMember<E> {
     state: Mutex<MemberState>,
 }
 
+/// Recent changes of a server's version.
+#[derive(Default, Debug)]
+struct VersionChanges {
+    /// At most [`MAX_VERSIONS`] + 1, the latest last.
+    times: VecDeque<Instant>,
+    /// Whether [`MAX_VERSIONS`] was exceeded since the last minute without a change.
+    is_excessive: bool,
+}
+
+impl VersionChanges {
+    /// Records a change. Returns whether [`MAX_VERSIONS`] is exceeded for the first time since the last minute without
+    /// a change.
+    fn record(&mut self, now: Instant) -> bool {
+        self.times.retain(|time| now.duration_since(*time) < VERSIONS_PERIOD);
+        if self.times.is_empty() {
+            self.is_excessive = false;
+        }
+        if self.times.len() > MAX_VERSIONS {
+            self.times.pop_front();
+        }
+        self.times.push_back(now);
+        let was_excessive = self.is_excessive;
+        self.is_excessive |= self.times.len() > MAX_VERSIONS;
+        self.is_excessive && !was_excessive
+    }
+}
+
 #[derive(Default, Debug)]
 struct MemberState {
     /// Number of consecutive failures.
     failures: u32,
     down_until: Option<Instant>,
     version: Option<Arc<str>>,
+    version_changes: VersionChanges,
 }
 
 impl<E: fmt::Display> Pool<E> {
@@ -198,14 +231,20 @@ impl<E: fmt::Display> PoolMember<E> {
             .nth(MAX_VERSION)
             .map_or(version, |(end, _)| version.get(..end).unwrap_or_default());
         let mut state = self.state();
-        if state.version.as_deref() != Some(version) {
-            info!(
-                engine = self.engine,
-                address = %self.endpoint,
+        if state.version.as_deref() == Some(version) {
+            return;
+        }
+        state.version = Some(version.into());
+        let (engine, address) = (self.engine, &self.endpoint);
+        if state.version_changes.record(Instant::now()) {
+            warn!(
+                engine,
+                %address,
                 version,
-                "engine version changed"
+                "engine reports more than {MAX_VERSIONS} versions in a minute, so its clean verdicts are not reused"
             );
-            state.version = Some(version.into());
+        } else if !state.version_changes.is_excessive {
+            info!(engine, %address, version, "engine version changed");
         }
     }
 }
@@ -362,6 +401,28 @@ mod tests {
             let result = pool.request(Duration::from_millis(1), respond).await;
             assert!(result.is_ok(), "the stuck server is in backoff");
         }
+    }
+
+    /// Returns how often the changes at these times, seconds, exceed the maximum.
+    fn excesses(times: impl IntoIterator<Item = u64>) -> usize {
+        let (start, mut changes) = (Instant::now(), VersionChanges::default());
+        let times = times.into_iter().map(|time| start + Duration::from_secs(time));
+        times.filter(|time| changes.record(*time)).count()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn warns_once_about_more_than_ten_versions_in_a_minute() {
+        assert_eq!(excesses(0..10), 0);
+        assert_eq!(excesses(0..11), 1);
+        assert_eq!(excesses(0..1000), 1, "the versions go on to change");
+        assert_eq!(excesses((0..50).map(|n| n * 7)), 0, "at most nine versions in any minute");
+        let later = 100;
+        assert_eq!(excesses((0..20).chain(later..later + 20)), 2, "a minute without a change");
+        let mut changes = VersionChanges::default();
+        for _ in 0..1000 {
+            changes.record(Instant::now());
+        }
+        assert_eq!(changes.times.len(), MAX_VERSIONS + 1, "bounded memory");
     }
 
     #[tokio::test(start_paused = true)]

@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{
+    changes::{ChangeNotifier, ChangeReceiver},
     clamd::Clamd,
     engine::{CLAMD, ICAP},
     error::EngineSetupError,
@@ -19,6 +20,7 @@ use super::{
 pub struct RemoteEngines {
     pub(super) clamd: Option<Arc<Clamd>>,
     pub(super) icap: Option<Arc<Icap>>,
+    changes: ChangeNotifier,
 }
 
 impl RemoteEngines {
@@ -47,10 +49,15 @@ impl RemoteEngines {
         };
         let icap = async {
             if let Some(icap) = &self.icap {
-                icap.read_versions().await;
+                icap.read_options(&self.changes).await;
             }
         };
         tokio::join!(clamd, icap);
+    }
+
+    /// Receives later changes of the engines, in place of earlier receivers.
+    pub fn subscribe(&self) -> ChangeReceiver {
+        self.changes.subscribe()
     }
 
     /// Returns each engine's name and its last known versions, for display.

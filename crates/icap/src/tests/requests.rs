@@ -9,7 +9,7 @@ async fn sends_requested_preview_and_the_rest_on_continue() {
         for accepts_previews in [false, true] {
             let recording = RecordingServer::start(header, accepts_previews).await;
             let icap = client(&recording.server);
-            icap.read_options().await.unwrap();
+            read_options(&icap).await;
             assert_eq!(answer(&icap, media).await.unwrap(), Answer::Clean);
             let requests = recording.take_requests();
             let [options, scan] = requests.as_slice() else { panic!("{requests:?}") };
@@ -27,7 +27,7 @@ async fn sends_no_preview_when_disabled() {
     let recording = RecordingServer::start("Preview: 4\r\n", true).await;
     let address = recording.server.address;
     let icap = IcapClient::new(service(address, Method::Respmod), false, Loopback(address));
-    icap.read_options().await.unwrap();
+    read_options(&icap).await;
     assert_eq!(answer(&icap, MEDIA).await.unwrap(), Answer::Clean);
     let requests = recording.take_requests();
     let scan = requests.last().unwrap();

@@ -122,7 +122,7 @@ async fn istag_of_options_and_responses_is_the_version() {
     let server = server(UNMODIFIED, Fault::None).await;
     let icap = engine(&[url(&server)], LONG_TIMEOUT);
     assert_eq!(icap.versions(), None);
-    icap.read_versions().await;
+    icap.read_options(&ChangeNotifier::default()).await;
     assert_eq!(icap.versions().unwrap(), "\"zero\"");
     let _ = icap.scan(&sample(MEDIA)).await.unwrap();
     assert_eq!(icap.versions().unwrap(), "\"one\"");
@@ -132,7 +132,7 @@ async fn istag_of_options_and_responses_is_the_version() {
     })
     .await;
     let icap = engine(&[url(&invalid)], LONG_TIMEOUT);
-    icap.read_versions().await;
+    icap.read_options(&ChangeNotifier::default()).await;
     assert_eq!(icap.versions(), None);
 }
 
