@@ -164,7 +164,7 @@ impl ParsedDisposition {
         let mut parser = Parser(text.trim_matches(OWS));
         let disposition = parser.token();
         let mut well_formed = !disposition.is_empty();
-        let (mut plain, mut extended) = (None, None);
+        let (mut plain, mut extended, mut malformed) = (None, None, None);
         let mut names = Vec::new();
         while parser.skip(';') {
             let name = parser.token().to_ascii_lowercase();
@@ -173,9 +173,11 @@ impl ParsedDisposition {
             match &*name {
                 "filename" if plain.is_none() => plain = Some(recover_utf8(value)),
                 "filename*" if extended.is_none() => {
-                    let decoded = decode_extended(&value);
-                    well_formed &= decoded.is_some();
-                    extended = decoded;
+                    extended = decode_extended(&value).filter(|name| !name.is_empty());
+                    if extended.is_none() {
+                        well_formed = false;
+                        malformed = malformed.or_else(|| recover_extended(&value));
+                    }
                 }
                 _ => {}
             }
@@ -187,7 +189,7 @@ impl ParsedDisposition {
             _ => DispositionType::Other,
         };
         let well_formed = well_formed && parser.0.is_empty();
-        Self { disposition, name: extended.or(plain), well_formed }
+        Self { disposition, name: extended.or(plain).or(malformed), well_formed }
     }
 }
 
@@ -216,6 +218,30 @@ fn decode_extended(value: &str) -> Option<String> {
     } else {
         None
     }
+}
+
+/// Recovers the name from a malformed `ext-value`, such as `utf-8"x"`, `"x"` or `x`: removes the charset, the language
+/// and quotes as far as they are present.
+fn recover_extended(value: &str) -> Option<String> {
+    let has_charset = |charset: &&str| {
+        let (prefix, rest) = value.split_at_checked(charset.len()).unwrap_or_default();
+        prefix.eq_ignore_ascii_case(charset) && rest.starts_with(['\'', '"'])
+    };
+    let charset = ["utf-8", "iso-8859-1"].into_iter().find(has_charset);
+    let text = value.get(charset.map_or(0, str::len)..)?;
+    let text = match text.strip_prefix('\'').filter(|_| charset.is_some()) {
+        // A language, then the text; or the text alone.
+        Some(rest) => match rest.split_once('\'') {
+            Some((_, text)) if !text.is_empty() => text,
+            Some((text, _)) => text,
+            None => rest,
+        },
+        None => text,
+    };
+    let text = text.trim_matches(['"', ' ', '\t']);
+    let bytes: Vec<u8> = percent_decode_str(&recover_utf8(text.to_owned())).collect();
+    let name = String::from_utf8(bytes).unwrap_or_else(|_| text.to_owned());
+    Some(name).filter(|name| !name.is_empty())
 }
 
 fn is_attr_char(byte: u8) -> bool {
@@ -264,10 +290,22 @@ impl<'a> Parser<'a> {
             // An `ext-value` is never quoted.
             return (value, trailing.trim_matches(OWS).is_empty() && !name.ends_with('*'));
         }
-        let raw = self.take(self.0.find(';').unwrap_or(self.0.len())).trim_matches(OWS);
+        let raw = self.take(end_of_value(self.0)).trim_matches(OWS);
         let valid = !raw.is_empty() && raw.chars().all(is_token_char);
         (raw.to_owned(), valid)
     }
+}
+
+/// Returns the position of the first `;` outside of quotes. Quotes that are not closed count for nothing.
+fn end_of_value(text: &str) -> usize {
+    let mut quoted = false;
+    let outside = text.find(|c| {
+        quoted ^= c == '"';
+        c == ';' && !quoted
+    });
+    let end = outside.unwrap_or(text.len());
+    let is_closed = text.get(..end).is_none_or(|value| value.matches('"').count() % 2 == 0);
+    if is_closed { end } else { text.find(';').unwrap_or(text.len()) }
 }
 
 /// Returns the text up to the closing quote, unescaped, and the text after it.
@@ -348,6 +386,27 @@ mod tests {
             ),
             (b"inline; filename*=utf-8''%ff; filename=b", "inline; filename=\"b\""),
             (b"inline; filename*=\"utf-8''a\"", "inline; filename=\"a\""),
+            (b"inline; filename*=utf-8\"x\"", "inline; filename=\"x\""),
+            (b"inline; filename*=UTF-8\"a; b.png\"; foo=bar", "inline; filename=\"a; b.png\""),
+            (b"inline; filename*=utf-8\"a; filename=b", "inline; filename=\"b\""),
+            (b"inline; filename*=utf-8''\"x.png\"", "inline; filename=\"x.png\""),
+            (b"inline; filename*=utf-8'en'my cat.png", "inline; filename=\"my cat.png\""),
+            (b"inline; filename*=utf-8'x.png'", "inline; filename=\"x.png\""),
+            (b"inline; filename*=utf-8'x.png", "inline; filename=\"x.png\""),
+            (b"inline; filename*=x%20y.png", "inline; filename=\"x y.png\""),
+            (b"inline; filename*=\"x.png\"", "inline; filename=\"x.png\""),
+            (b"inline; filename*=utf-16''x.png", "inline; filename=\"utf-16''x.png\""),
+            (b"inline; filename*=utf-8.png", "inline; filename=\"utf-8.png\""),
+            (
+                b"inline; filename*=utf-8''%c3%a4 %ff",
+                "inline; filename=\"_c3_a4 _ff\"; filename*=UTF-8''%25c3%25a4%20%25ff",
+            ),
+            (b"inline; filename*=utf-8\"%0d%0ax\"", "inline; filename=\"x\""),
+            (b"inline; filename*=utf-8\"\"", "inline"),
+            (
+                "inline; filename*=utf-8\"na\u{ef}ve.png\"".as_bytes(),
+                "inline; filename=\"na_ve.png\"; filename*=UTF-8''na%C3%AFve.png",
+            ),
         ] {
             let shown = String::from_utf8_lossy(value).into_owned();
             assert_eq!(disposition(value, "image/png", None), expected, "{shown}");
