@@ -221,9 +221,8 @@ fn configuration_page_lists_every_section() {
 /// format arguments replaced by `…`.
 fn sources() -> String {
     let mut sources = String::new();
-    for file in
-        files(&repo_path("src"), ".rs").into_iter().chain(files(&repo_path("sandbox/src"), ".rs"))
-    {
+    let directories = ["src", "sandbox/src", "crates"];
+    for file in directories.iter().flat_map(|path| files(&repo_path(path), ".rs")) {
         if file.components().any(|part| part.as_os_str() == "tests") || file.ends_with("tests.rs") {
             continue;
         }
