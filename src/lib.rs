@@ -87,6 +87,8 @@ mod lenient_base64;
 pub mod limits;
 pub mod logging;
 pub mod media;
+#[cfg(test)]
+mod memory_bounds;
 pub mod metrics;
 pub mod operations;
 pub mod ownership;

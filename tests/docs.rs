@@ -321,6 +321,27 @@ fn mebibytes(default: &Table, path: &str) -> u64 {
 }
 
 #[test]
+fn readme_builds_the_programs_as_the_packages_do() {
+    let readme = read(&repo_path("README.md"));
+    let build = "packaging/programs";
+    let commands = blocks(&readme, "sh");
+    let run = "target/package/matrix-content-scanner -c config/default.toml";
+    assert_eq!(commands[0], format!("{build} && {run}\n"));
+    assert!(commands[1].contains(run), "{}", commands[1]);
+    for recipe in ["packaging/build", "packaging/Dockerfile", "benches/run"] {
+        let uses = |line: &str| line.trim_start_matches("RUN ").split(' ').next() == Some(build);
+        assert!(read(&repo_path(recipe)).lines().any(uses), "{recipe}");
+    }
+    // The helper that the script builds is static; the script fails otherwise.
+    let script = read(&repo_path(build));
+    assert!(script.contains("-p mcs-sandbox --bin mcs-sandbox -- -C target-feature=+crt-static"));
+    assert!(script.contains("grep -w INTERP"));
+    for program in ["matrix-content-scanner", "mcs-sandbox"] {
+        assert!(script.contains(&format!("\"$out\"/{program}")), "{program}");
+    }
+}
+
+#[test]
 fn sizing_page_figures_match_defaults() {
     // Both in MiB, as stated on the page.
     const BASE_MEMORY: u64 = 256;

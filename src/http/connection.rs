@@ -41,7 +41,7 @@ use crate::{
 
 /// Maximum size of a request header and of hyper's write buffer, in bytes. hyper's default is 400 KiB;
 /// tokens are a few KiB, and there may be thousands of connections.
-const MAX_BUFFER: usize = 64 * 1024;
+pub(crate) const MAX_BUFFER: usize = 64 * 1024;
 
 /// Remote end of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

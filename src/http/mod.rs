@@ -8,7 +8,7 @@
 mod activity;
 mod body;
 mod client;
-mod connection;
+pub(crate) mod connection;
 mod connection_table;
 mod encrypted_file;
 pub mod error;

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Maximum number of cached grants, about 8 MiB. Homeservers give far fewer within a `ttl` of seconds.
-const CAPACITY: usize = 65_536;
+pub(crate) const CAPACITY: usize = 65_536;
 
 /// Authorises requesters.
 pub struct Authoriser {

@@ -18,7 +18,10 @@ use super::{
 use crate::chain::Chain;
 
 /// Maximum number of cached server names.
-const CAPACITY: usize = 1000;
+pub(crate) const CAPACITY: usize = 1000;
+/// Memory of one of them at most, bytes.
+#[cfg(test)]
+pub(crate) const ENTRY_BYTES: usize = 4096;
 const TTL: Duration = Duration::from_secs(3600);
 /// Time to live of the fallback address after `.well-known` gave no usable answer: the server may only be down.
 const FAILURE_TTL: Duration = Duration::from_secs(300);
@@ -109,7 +112,7 @@ async fn request_well_known(
 }
 
 /// Maximum length of a discovered base URL, bytes.
-pub(super) const MAX_BASE_URL: usize = 2048;
+pub(crate) const MAX_BASE_URL: usize = 2048;
 
 /// Parses a `.well-known` document. The address rules apply when the URL is used.
 fn parse(body: &[u8]) -> Option<Url> {

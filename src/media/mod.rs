@@ -8,7 +8,7 @@ mod body;
 mod decode;
 pub mod decrypt;
 mod digest;
-mod discovery;
+pub(crate) mod discovery;
 pub(crate) mod disposition;
 pub mod download;
 mod error;
