@@ -48,7 +48,7 @@ fn sizing_page_states_the_bound_of_each_table() {
     assert!(PAGE.contains(&format!("together at most {total} MiB")), "{total}");
     // The base of the formula: the idle service and all tables.
     assert!(total + 23 <= 256, "{total}");
-    let buffers = default("max_connections") * 2 * MAX_BUFFER >> 20;
+    let buffers = (default("max_connections") * 2 * MAX_BUFFER) >> 20;
     assert!(PAGE.contains(&format!("2048 connections take {buffers} MiB")), "{buffers}");
     assert!(PAGE.contains(&format!("value has at most {MAX_HEADER_VALUE} bytes")));
 }

@@ -175,21 +175,19 @@ impl<'uri> Query<'uri> {
             Some("false") => Some(false),
             Some(_) => return Err(RequestError::InvalidParameter("animated")),
         };
-        let (width, height) = (number("width", &self.width)?, number("height", &self.height)?);
+        let (width, height) =
+            (number("width", self.width.as_deref())?, number("height", self.height.as_deref())?);
         Ok(Thumbnail { width, height, method, animated })
     }
 
     fn timeout_ms(&self) -> Result<Option<u64>, RequestError> {
-        number("timeout_ms", &self.timeout_ms)
+        number("timeout_ms", self.timeout_ms.as_deref())
     }
 }
 
 /// Parses a number of decimal digits, with an optional plus sign. An unescaped plus sign arrives as a space: it is the
 /// form encoding of one.
-fn number<T: FromStr>(
-    name: &'static str,
-    value: &Option<Cow<'_, str>>,
-) -> Result<Option<T>, RequestError> {
+fn number<T: FromStr>(name: &'static str, value: Option<&str>) -> Result<Option<T>, RequestError> {
     let Some(value) = value else { return Ok(None) };
     let digits = value.strip_prefix(['+', ' ']).unwrap_or(value);
     let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
