@@ -45,13 +45,14 @@ fn take_descriptors(pid: Pid) -> String {
     let number = |path: &std::path::PathBuf| path.file_name()?.to_str()?.parse::<u64>().ok();
     let open: Vec<_> =
         list_dir(format!("/proc/{pid}/fd").as_ref()).iter().filter_map(number).collect();
-    let free = (0..).find(|number| !open.contains(number)).unwrap();
+    let free = (0..=open.len() as u64).find(|number| !open.contains(number)).unwrap();
     set_descriptors(pid, &free.to_string());
     previous
 }
 
 fn set_descriptors(pid: Pid, soft: &str) {
     let (pid, limit) = (format!("--pid={pid}"), format!("--nofile={soft}:"));
+    #[expect(clippy::disallowed_methods, reason = "changes the limit of the running service")]
     let status = std::process::Command::new("prlimit").args([pid, limit]).status();
     assert!(status.unwrap().success());
 }
