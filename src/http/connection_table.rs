@@ -147,6 +147,7 @@ mod tests {
     use super::*;
     use crate::http::activity::RequestInFlight;
 
+    #[expect(clippy::unnecessary_wraps, reason = "the table's keys are optional")]
     fn client(last: u8) -> Option<ClientNetwork> {
         Some(ClientNetwork::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, last))))
     }

@@ -233,9 +233,7 @@ fn from_fetch_error(error: &FetchError) -> ApiError {
         E::NotFound => not_found(),
         E::Refused { status, retry_after } => match StatusCode::from_u16(*status) {
             Ok(status) if status.is_client_error() => ApiError {
-                retry_after: retry_after
-                    .clone()
-                    .filter(|_| status == StatusCode::TOO_MANY_REQUESTS),
+                retry_after: retry_after.map(|delay| delay.as_secs().into()),
                 ..ApiError::new(status, Reason::Unknown, "The homeserver refused the request")
             },
             _ => request_failed("Invalid response from homeserver"),
@@ -244,7 +242,12 @@ fn from_fetch_error(error: &FetchError) -> ApiError {
         E::Unreachable(_) | E::ForbiddenAddress(_) => {
             request_failed("The homeserver cannot be reached")
         }
-        E::Upstream { .. } => request_failed("The homeserver failed"),
+        E::Unresolved(error) if error.is_timeout() => timed_out(),
+        E::Unresolved(_) => request_failed("The homeserver cannot be reached"),
+        E::Upstream { retry_after, .. } => ApiError {
+            retry_after: retry_after.map(|delay| delay.as_secs().into()),
+            ..request_failed("The homeserver failed")
+        },
         E::TruncatedBody(_) => request_failed("The homeserver broke off"),
         E::NotMedia(_) => request_failed("The homeserver did not send media"),
         E::NotYetUploaded => ApiError::new(
@@ -338,7 +341,7 @@ impl IntoResponse for ApiError {
 
 #[cfg(test)]
 mod tests {
-    use std::{fmt::Write, io};
+    use std::{fmt::Write, io, time::Duration};
 
     use http_body_util::BodyExt;
 
@@ -358,7 +361,7 @@ mod tests {
     }
 
     fn refused(status: u16) -> ApiError {
-        let retry_after = Some(HeaderValue::from_static("7"));
+        let retry_after = (status == 429).then_some(Duration::from_secs(7));
         fetch(FetchError::Refused { status, retry_after })
     }
 
@@ -409,7 +412,11 @@ mod tests {
             ("TooLarge", fetch(F::TooLarge { limit: 1 })),
             ("Unreachable", fetch(F::Unreachable(boxed()))),
             ("ForbiddenAddress", fetch(F::ForbiddenAddress("10.0.0.1".to_owned()))),
-            ("Upstream", fetch(F::Upstream { status: 500 })),
+            ("Upstream 500", fetch(F::Upstream { status: 500, retry_after: None })),
+            (
+                "Upstream 503",
+                fetch(F::Upstream { status: 503, retry_after: Some(Duration::from_secs(7)) }),
+            ),
             ("TruncatedBody", fetch(F::TruncatedBody(boxed()))),
             ("NotMedia", fetch(F::NotMedia("syt_token".to_owned()))),
             ("NotYetUploaded", fetch(F::NotYetUploaded)),
@@ -464,7 +471,8 @@ Refused 302: 502 {"reason":"MCS_MEDIA_REQUEST_FAILED","info":"Invalid response f
 TooLarge: 413 {"reason":"MCS_MEDIA_REQUEST_FAILED","info":"The media is too large"}
 Unreachable: 502 {"reason":"MCS_MEDIA_REQUEST_FAILED","info":"The homeserver cannot be reached"}
 ForbiddenAddress: 502 {"reason":"MCS_MEDIA_REQUEST_FAILED","info":"The homeserver cannot be reached"}
-Upstream: 502 {"reason":"MCS_MEDIA_REQUEST_FAILED","info":"The homeserver failed"}
+Upstream 500: 502 {"reason":"MCS_MEDIA_REQUEST_FAILED","info":"The homeserver failed"}
+Upstream 503: 502 {"reason":"MCS_MEDIA_REQUEST_FAILED","info":"The homeserver failed"} [retry-after: 7]
 TruncatedBody: 502 {"reason":"MCS_MEDIA_REQUEST_FAILED","info":"The homeserver broke off"}
 NotMedia: 502 {"reason":"MCS_MEDIA_REQUEST_FAILED","info":"The homeserver did not send media"}
 NotYetUploaded: 504 {"reason":"MCS_MEDIA_REQUEST_FAILED","info":"The media is not yet uploaded"}

@@ -1,18 +1,17 @@
 //! Interprets error responses of homeservers: the contract's table, by status and `errcode`. Matrix specification,
 //! client-server API, section "Standard error response".
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use reqwest::{
-    Response, StatusCode,
-    header::{self, HeaderValue},
-};
+use reqwest::{Response, StatusCode};
 use serde::Deserialize;
+use serde_json::Value;
 use tokio::time::Instant;
 
 use super::{
     error::FetchError,
     http_util::{read_small, within},
+    retry_after::retry_after,
     routes::UpstreamRoute,
 };
 
@@ -24,24 +23,45 @@ const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) struct UpstreamRefusal {
     status: StatusCode,
     errcode: Option<String>,
-    retry_after: Option<HeaderValue>,
+    retry_after: Option<Duration>,
 }
 
-#[derive(Deserialize)]
+/// Sender of a refusal, which decides which of its statements are passed on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum RefusalSender {
+    /// A configured homeserver.
+    Configured {
+        /// Whether the request contained the client's token.
+        received_token: bool,
+    },
+    /// A homeserver named by the media. Its statements about tokens are not passed on: it must not be able to log
+    /// clients out.
+    Discovered,
+    /// Another origin, after a redirect: the homeserver itself has not refused the request.
+    Redirected,
+}
+
+/// Fields of any type, so that one invalid field does not hide the others.
+#[derive(Deserialize, Default)]
 struct StandardError {
-    errcode: String,
+    #[serde(default)]
+    errcode: Value,
+    #[serde(default)]
+    retry_after_ms: Value,
 }
 
 impl UpstreamRefusal {
-    /// Reads the `errcode` from the body, if the body has one.
+    /// Reads `errcode` and `retry_after_ms` from the body, if the body has them.
     pub(super) async fn read(response: Response, deadline: Instant) -> Self {
         let status = response.status();
-        let retry_after = response.headers().get(header::RETRY_AFTER).cloned();
+        let headers = response.headers().clone();
         let until = within(ERROR_BODY_TIMEOUT, deadline);
-        let errcode = read_small(response, MAX_ERROR_BODY, until)
+        let error = read_small(response, MAX_ERROR_BODY, until)
             .await
             .and_then(|body| serde_json::from_slice::<StandardError>(&body).ok())
-            .map(|error| error.errcode);
+            .unwrap_or_default();
+        let errcode = error.errcode.as_str().map(str::to_owned);
+        let retry_after = retry_after(&headers, error.retry_after_ms.as_f64(), SystemTime::now());
         Self { status, errcode, retry_after }
     }
 
@@ -54,30 +74,35 @@ impl UpstreamRefusal {
 
     /// Converts the response to the error of the contract's table. A gateway's 504 is treated like any other 5xx: this
     /// service did not time out.
-    ///
-    /// `token`: whether the responder received a token. None if statements of the responder about tokens are not
-    /// trusted: after a redirect, another server must not be able to log clients out.
-    pub(super) fn into_error(self, token: Option<bool>) -> FetchError {
+    pub(super) fn into_error(self, sender: RefusalSender) -> FetchError {
+        let status = self.status.as_u16();
+        let retry_after = self.retry_after.filter(|_| matches!(status, 429 | 503));
         if self.has("M_UNRECOGNIZED") {
             return FetchError::NotFound;
+        }
+        if sender == RefusalSender::Redirected && status != 404 {
+            return FetchError::Upstream { status, retry_after };
         }
         if self.has("M_NOT_YET_UPLOADED") {
             return FetchError::NotYetUploaded;
         }
-        match self.status.as_u16() {
-            401 => match token {
-                Some(_) if self.has("M_UNKNOWN_TOKEN") => FetchError::UnknownToken,
-                Some(true) if !self.has("M_MISSING_TOKEN") => FetchError::UnknownToken,
+        match status {
+            401 => match sender {
+                RefusalSender::Configured { .. } if self.has("M_UNKNOWN_TOKEN") => {
+                    FetchError::UnknownToken
+                }
+                RefusalSender::Configured { received_token: true }
+                    if !self.has("M_MISSING_TOKEN") =>
+                {
+                    FetchError::UnknownToken
+                }
                 _ => FetchError::MissingToken,
             },
             404 => FetchError::NotFound,
             // A proxy requires this service to authenticate; the client cannot fix that.
-            407 => FetchError::Upstream { status: 407 },
-            status @ 400..=499 => {
-                let retry_after = self.retry_after.filter(|_| status == 429);
-                FetchError::Refused { status, retry_after }
-            }
-            status => FetchError::Upstream { status },
+            407 => FetchError::Upstream { status, retry_after },
+            400..=499 => FetchError::Refused { status, retry_after },
+            _ => FetchError::Upstream { status, retry_after },
         }
     }
 
@@ -94,17 +119,20 @@ mod tests {
         UpstreamRefusal {
             status: StatusCode::from_u16(status).unwrap(),
             errcode: errcode.map(str::to_owned),
-            retry_after: Some(HeaderValue::from_static("7")),
+            retry_after: Some(Duration::from_secs(7)),
         }
     }
+
+    const TOKEN_SENT: RefusalSender = RefusalSender::Configured { received_token: true };
 
     #[test]
     fn maps_status_and_errcode_to_error() {
         let row = |status, errcode, token_sent| {
-            format!("{:?}", refusal(status, errcode).into_error(Some(token_sent)))
+            let sender = RefusalSender::Configured { received_token: token_sent };
+            format!("{:?}", refusal(status, errcode).into_error(sender))
         };
         for errcode in [None, Some("M_UNKNOWN_TOKEN"), Some("M_MISSING_TOKEN")] {
-            let untrusted = refusal(401, errcode).into_error(None);
+            let untrusted = refusal(401, errcode).into_error(RefusalSender::Discovered);
             assert!(matches!(untrusted, FetchError::MissingToken));
         }
         assert_eq!(row(401, Some("M_MISSING_TOKEN"), true), "MissingToken");
@@ -125,10 +153,32 @@ mod tests {
             row(413, Some("M_TOO_LARGE"), true),
             "Refused { status: 413, retry_after: None }"
         );
-        assert_eq!(row(429, None, true), r#"Refused { status: 429, retry_after: Some("7") }"#);
-        for status in [407, 500, 502, 503, 504, 599, 600, 999] {
-            assert_eq!(row(status, None, true), format!("Upstream {{ status: {status} }}"));
+        assert_eq!(row(429, None, true), "Refused { status: 429, retry_after: Some(7s) }");
+        for status in [407, 500, 502, 504, 599, 600, 999] {
+            let expected = format!("Upstream {{ status: {status}, retry_after: None }}");
+            assert_eq!(row(status, None, true), expected);
         }
+        assert_eq!(row(503, None, true), "Upstream { status: 503, retry_after: Some(7s) }");
+    }
+
+    #[test]
+    fn refusal_of_another_origin_is_an_upstream_failure() {
+        for (status, errcode, expected) in [
+            (400, None, "Upstream { status: 400, retry_after: None }"),
+            (401, Some("M_UNKNOWN_TOKEN"), "Upstream { status: 401, retry_after: None }"),
+            (403, Some("M_FORBIDDEN"), "Upstream { status: 403, retry_after: None }"),
+            (410, None, "Upstream { status: 410, retry_after: None }"),
+            (429, None, "Upstream { status: 429, retry_after: Some(7s) }"),
+            (500, Some("M_NOT_YET_UPLOADED"), "Upstream { status: 500, retry_after: None }"),
+            (503, None, "Upstream { status: 503, retry_after: Some(7s) }"),
+            // Absent media is absent, whoever stores it.
+            (404, None, "NotFound"),
+        ] {
+            let error = refusal(status, errcode).into_error(RefusalSender::Redirected);
+            assert_eq!(format!("{error:?}"), expected);
+        }
+        let error = refusal(403, None).into_error(TOKEN_SENT);
+        assert_eq!(format!("{error:?}"), "Refused { status: 403, retry_after: None }");
     }
 
     #[test]

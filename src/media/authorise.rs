@@ -11,7 +11,7 @@ use super::{
     error::FetchError,
     expiring_cache::ExpiringCache,
     homeserver::Homeservers,
-    outbound::OutboundReply,
+    outbound::{OutboundReply, RedirectPolicy, keeps_method},
     request::{MediaRequest, Origin, Requester},
 };
 use crate::{
@@ -144,9 +144,14 @@ impl Authoriser {
         let permit = timeout_at(deadline, self.in_flight.acquire(self.tenants(request))).await;
         let _permit = permit
             .map_err(|_| FetchError::TimedOut("too many concurrent authorisation requests"))?;
-        match self.homeservers.request_media(request, etag, false, deadline).await? {
-            // A homeserver that redirects to another origin has granted the request.
-            OutboundReply::CrossOriginRedirect => Ok(()),
+        let redirects = RedirectPolicy::Authorise;
+        match self.homeservers.request_media(request, etag, redirects, deadline).await? {
+            // A homeserver that redirects so to another origin has granted the request.
+            OutboundReply::NotFollowed(status) if keeps_method(status) => Ok(()),
+            // For example to the login page of a proxy in front.
+            OutboundReply::NotFollowed(status) => {
+                Err(FetchError::NotMedia(format!("redirect with status {}", status.as_u16())))
+            }
             OutboundReply::Response(response, _) => match response.status().as_u16() {
                 200..=299 | 304 => Ok(()),
                 status => Err(FetchError::NotMedia(format!("status {status}"))),

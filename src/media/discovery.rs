@@ -13,7 +13,8 @@ use super::{
     expiring_cache::ExpiringCache,
     http_util::{base_url, read_small, within, without_credentials},
     id::MediaId,
-    outbound::{HttpClients, OutboundReply, OutboundRequest},
+    outbound::{HttpClients, OutboundReply, OutboundRequest, RedirectPolicy},
+    resolver::{ResolutionError, ResolutionFailure},
 };
 use crate::chain::Chain;
 
@@ -32,7 +33,7 @@ const MAX_DOCUMENT: usize = 64 * 1024;
 
 /// Discovered base URLs, by server name.
 pub(super) struct Discovery {
-    known: ExpiringCache<String, Arc<Url>, Arc<Url>>,
+    known: ExpiringCache<String, Arc<Url>, Result<Arc<Url>, ResolutionError>>,
 }
 
 #[derive(Deserialize)]
@@ -54,7 +55,8 @@ impl Discovery {
     /// Returns the server's base URL. One discovery at a time is in progress for each server name.
     ///
     /// # Errors
-    /// [`FetchError::NotFound`] for a name that no URL can have (`1.2.3.4.5`); [`FetchError::TimedOut`] at `deadline`.
+    /// [`FetchError::NotFound`] for a name that no URL can have (`1.2.3.4.5`); [`FetchError::TimedOut`] at `deadline`;
+    /// the error of its resolution for a name that cannot be resolved.
     pub(super) async fn base_url(
         &self,
         media: &MediaId,
@@ -69,46 +71,66 @@ impl Discovery {
         let discover = async {
             // Another discovery may have ended since.
             if let Some(base) = self.known.get(name) {
-                return base;
+                return Ok(base);
             }
             // `.well-known` is requested for IP addresses as well: the specification makes no exception.
-            let (base, ttl) = match request_well_known(media.host(), http_clients, deadline).await {
+            let well_known = request_well_known(media.host(), http_clients, deadline).await?;
+            let (base, ttl) = match well_known {
                 Some(base) => (base_url(&base), TTL),
                 None => (base_url(&fallback), FAILURE_TTL),
             };
             self.known.insert(name.to_owned(), Arc::clone(&base), ttl);
-            base
+            Ok(base)
         };
-        timeout_at(deadline, self.known.in_flight.run(name.to_owned(), discover))
+        let base = timeout_at(deadline, self.known.in_flight.run(name.to_owned(), discover))
             .await
-            .map_err(|_| FetchError::TimedOut("discovery did not finish"))
+            .map_err(|_| FetchError::TimedOut("discovery did not finish"))?;
+        Ok(base?)
     }
 }
 
 /// Returns the base URL that the host's `.well-known` names, if it is usable.
+///
+/// # Errors
+/// If the host itself cannot be resolved: the name would be resolved again for the media, with the same result and for
+/// as long.
 async fn request_well_known(
     host: &str,
     http_clients: &HttpClients,
     deadline: Instant,
-) -> Option<Url> {
+) -> Result<Option<Url>, ResolutionError> {
     let deadline = within(TIMEOUT, deadline);
-    let url = Url::parse(&format!("https://{host}/.well-known/matrix/client")).ok()?;
+    let Ok(url) = Url::parse(&format!("https://{host}/.well-known/matrix/client")) else {
+        return Ok(None);
+    };
     let outbound_request = OutboundRequest {
         headers: HeaderMap::new(),
-        leave_origin: true,
+        redirects: RedirectPolicy::Follow,
         per_hop_timeout: TIMEOUT,
         deadline,
     };
     let response = match http_clients.get_following_redirects(url, outbound_request).await {
         Ok(OutboundReply::Response(response, _)) if response.status() == StatusCode::OK => response,
-        Ok(_) => return None,
+        Ok(_) => return Ok(None),
         Err(error) => {
             tracing::debug!(host, error = %Chain(&error), "discovery failed");
-            return None;
+            return resolution_error(error, host).map_or(Ok(None), Err);
         }
     };
-    let body = read_small(response, MAX_DOCUMENT, deadline).await?;
-    parse(&body)
+    let body = read_small(response, MAX_DOCUMENT, deadline).await;
+    Ok(body.and_then(|body| parse(&body)))
+}
+
+/// Returns the error if this host could not be resolved, and not another one after a redirect.
+fn resolution_error(error: FetchError, host: &str) -> Option<ResolutionError> {
+    let error = match error {
+        FetchError::Unresolved(error) => error,
+        FetchError::ForbiddenAddress(name) => {
+            ResolutionError { name, cause: ResolutionFailure::NotGlobal }
+        }
+        _ => return None,
+    };
+    error.name.eq_ignore_ascii_case(host).then_some(error)
 }
 
 /// Maximum length of a discovered base URL, bytes.

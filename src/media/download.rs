@@ -19,7 +19,7 @@ use super::{
     homeserver::{DownloadLimits, Homeservers, MAX_DISPOSITION, MAX_HEADER_VALUE, single_value},
     http_util::within,
     ingest::Ingest,
-    outbound::OutboundReply,
+    outbound::{OutboundReply, RedirectPolicy},
     rate::{MinRate, TooSlow},
     request::MediaRequest,
 };
@@ -43,10 +43,10 @@ impl Homeservers {
     /// most `idle_timeout`, and all hops together with the body at most `total_timeout`.
     pub async fn open(&self, request: &MediaRequest) -> Result<Download, FetchError> {
         let deadline = self.deadline();
-        match self.request_media(request, None, true, deadline).await? {
+        match self.request_media(request, None, RedirectPolicy::Follow, deadline).await? {
             OutboundReply::Response(response, _) => Download::new(response, self, deadline),
-            OutboundReply::CrossOriginRedirect => {
-                Err(FetchError::NotMedia("redirect to another origin".into()))
+            OutboundReply::NotFollowed(status) => {
+                Err(FetchError::NotMedia(format!("status {}", status.as_u16())))
             }
         }
     }

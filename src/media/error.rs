@@ -1,10 +1,11 @@
 //! Errors of downloads and of storing bodies.
 
-use std::io;
+use std::{io, time::Duration};
 
-use reqwest::header::HeaderValue;
-
-use super::spool::SpoolFull;
+use super::{
+    resolver::{ResolutionError, ResolutionFailure},
+    spool::SpoolFull,
+};
 use crate::metrics::Cause;
 
 /// Reason why a body could not be stored.
@@ -52,17 +53,23 @@ pub enum FetchError {
     Refused {
         /// 400 to 499, except 401 and 404.
         status: u16,
-        /// `Retry-After` of a response with status 429.
-        retry_after: Option<HeaderValue>,
+        /// Delay that a response with status 429 asks for, in whole seconds.
+        retry_after: Option<Duration>,
     },
     #[error("the media is larger than {limit} bytes")]
     TooLarge { limit: u64 },
     #[error("the homeserver could not be reached")]
     Unreachable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("the homeserver's name could not be resolved")]
+    Unresolved(#[source] ResolutionError),
     #[error("media is not fetched from this address: {0}")]
     ForbiddenAddress(String),
     #[error("the homeserver answered with status {status}")]
-    Upstream { status: u16 },
+    Upstream {
+        status: u16,
+        /// Delay that a response with status 503 asks for, in whole seconds.
+        retry_after: Option<Duration>,
+    },
     #[error("the homeserver's response body is incomplete")]
     TruncatedBody(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the homeserver did not send media: {0}")]
@@ -73,6 +80,15 @@ pub enum FetchError {
     TimedOut(&'static str),
     #[error("the media could not be stored")]
     Ingest(#[from] IngestError),
+}
+
+impl From<ResolutionError> for FetchError {
+    fn from(error: ResolutionError) -> Self {
+        match error.cause {
+            ResolutionFailure::NotGlobal => Self::ForbiddenAddress(error.name),
+            ResolutionFailure::TimedOut | ResolutionFailure::Failed(_) => Self::Unresolved(error),
+        }
+    }
 }
 
 impl FetchError {
@@ -91,7 +107,8 @@ impl FetchError {
             Self::NotFound => Cause::NotFound,
             Self::Refused { .. } => Cause::Refused,
             Self::TooLarge { .. } | Self::Ingest(IngestError::TooLarge { .. }) => Cause::TooLarge,
-            Self::Unreachable(_) => Cause::Unreachable,
+            Self::Unresolved(error) if error.is_timeout() => Cause::TimedOut,
+            Self::Unreachable(_) | Self::Unresolved(_) => Cause::Unreachable,
             Self::ForbiddenAddress(_) => Cause::ForbiddenAddress,
             Self::Upstream { .. } => Cause::Upstream,
             Self::TruncatedBody(_) => Cause::TruncatedBody,

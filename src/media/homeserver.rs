@@ -11,12 +11,12 @@ use reqwest::{
 use tokio::{sync::Semaphore, time::Instant};
 
 use super::{
-    answer::UpstreamRefusal,
+    answer::{RefusalSender, UpstreamRefusal},
     discovery::Discovery,
     error::FetchError,
     http_util::base_url,
     id::split_port,
-    outbound::{HttpClients, OutboundReply, OutboundRequest, Responder},
+    outbound::{HttpClients, OutboundReply, OutboundRequest, RedirectPolicy, Responder},
     rate,
     request::{MediaRequest, Origin},
     routes::UpstreamRoute,
@@ -110,7 +110,7 @@ impl Homeservers {
         &self,
         request: &MediaRequest,
         condition: Option<&HeaderValue>,
-        leave_origin: bool,
+        redirects: RedirectPolicy,
         deadline: Instant,
     ) -> Result<OutboundReply, FetchError> {
         let base = match &request.origin {
@@ -132,7 +132,7 @@ impl Homeservers {
             }
             let outbound_request = OutboundRequest {
                 headers,
-                leave_origin,
+                redirects,
                 per_hop_timeout: self.limits.idle_timeout,
                 deadline,
             };
@@ -150,10 +150,14 @@ impl Homeservers {
             match route.next() {
                 Some(next) if refusal.should_try_next_route(route) => route = next,
                 _ => {
-                    let is_trusted =
-                        request.origin != Origin::Discovered && responder == Responder::Requested;
-                    let token = is_trusted.then_some(route == UpstreamRoute::Authenticated);
-                    return Err(refusal.into_error(token));
+                    let sender = match (&request.origin, responder) {
+                        (_, Responder::Redirected) => RefusalSender::Redirected,
+                        (Origin::Discovered, _) => RefusalSender::Discovered,
+                        (Origin::Configured(_), _) => RefusalSender::Configured {
+                            received_token: route == UpstreamRoute::Authenticated,
+                        },
+                    };
+                    return Err(refusal.into_error(sender));
                 }
             }
         }

@@ -1,33 +1,22 @@
 //! Outbound HTTP clients: one for configured homeservers, one for all other hosts, which connects to globally reachable
 //! addresses only. Follows redirects itself, because each target is checked and no secret is sent to another origin.
 
-use std::{
-    collections::HashSet,
-    error::Error,
-    io,
-    net::{IpAddr, SocketAddr, ToSocketAddrs},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashSet, error::Error, io, net::IpAddr, sync::Arc, time::Duration};
 
 use reqwest::{
     Client, Method, Proxy, Request, Response, StatusCode, Url,
-    dns::{Addrs, Name, Resolve, Resolving},
     header::{self, HeaderMap, HeaderValue},
     redirect,
 };
 use rustls::RootCertStore;
-use tokio::{
-    sync::Semaphore,
-    task::spawn_blocking,
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 use url::{Host, Origin};
 
 use super::{
     address::is_global,
     error::FetchError,
     http_util::{within, without_credentials},
+    resolver::{NameService, ResolutionError, Resolver},
     settings::Settings,
     setup_error::OutboundSetupError,
     tls,
@@ -46,7 +35,7 @@ pub(super) struct HttpClients {
     configured: Client,
     /// Client for all other origins; resolves names to globally reachable addresses only.
     checked: Client,
-    /// Origins of configured base URLs: exempt from the address rules, also as redirect targets.
+    /// Origins of configured base URLs: exempt from the address rules, also as redirect targets of each other.
     exempt: HashSet<Origin>,
     allow_private: bool,
     /// Reason why https is unavailable, if so.
@@ -59,20 +48,29 @@ pub(super) struct HttpClients {
 pub(super) struct OutboundRequest {
     /// Sent to the first origin only: access token, the operator's headers, forwarded headers.
     pub(super) headers: HeaderMap,
-    /// Whether redirects to another origin are followed (without `headers`).
-    pub(super) leave_origin: bool,
+    pub(super) redirects: RedirectPolicy,
     /// Time limit for each hop, until its response headers are received.
     pub(super) per_hop_timeout: Duration,
     /// End of the time limit for all hops together.
     pub(super) deadline: Instant,
 }
 
+/// Redirects that are followed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum RedirectPolicy {
+    /// All; to another origin without `headers`.
+    Follow,
+    /// 307 and 308 within the origin. A login page in front of a homeserver uses the other statuses, and its 200 would
+    /// look like a grant.
+    Authorise,
+}
+
 /// Result of a request.
 pub(super) enum OutboundReply {
     /// The response, which is not a redirect to follow, and its sender.
     Response(Response, Responder),
-    /// A redirect to another origin, not followed.
-    CrossOriginRedirect,
+    /// A redirect that the policy does not follow, with its status.
+    NotFollowed(StatusCode),
 }
 
 /// Sender of a response.
@@ -99,6 +97,16 @@ impl HttpClients {
         settings: &Settings,
         configured: impl Iterator<Item = &'a Url> + Clone,
         roots: RootCertStore,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, OutboundSetupError> {
+        Self::with_names(settings, configured, roots, &NameService::system(), metrics)
+    }
+
+    pub(super) fn with_names<'a>(
+        settings: &Settings,
+        configured: impl Iterator<Item = &'a Url> + Clone,
+        roots: RootCertStore,
+        names: &NameService,
         metrics: Arc<Metrics>,
     ) -> Result<Self, OutboundSetupError> {
         let no_https = roots.is_empty().then_some(tls::NO_ROOTS);
@@ -132,13 +140,10 @@ impl HttpClients {
         let filter = !settings.allow_private_addresses && settings.proxy.is_none();
         // Clients may name thousands of hosts, so idle connections are closed early.
         let checked = builder()?.pool_max_idle_per_host(2).pool_idle_timeout(CHECKED_IDLE_TIMEOUT);
-        let checked = if filter {
-            checked.dns_resolver(GlobalResolver { permits: Arc::new(Semaphore::new(MAX_LOOKUPS)) })
-        } else {
-            checked
-        };
+        let checked = checked.dns_resolver(Resolver::new(names.clone(), filter));
+        let configured_client = builder()?.dns_resolver(Resolver::new(names.clone(), false));
         Ok(Self {
-            configured: builder()?.build().map_err(OutboundSetupError::client)?,
+            configured: configured_client.build().map_err(OutboundSetupError::client)?,
             checked: checked.build().map_err(OutboundSetupError::client)?,
             exempt: configured.map(Url::origin).collect(),
             allow_private: settings.allow_private_addresses,
@@ -154,11 +159,14 @@ impl HttpClients {
         url: Url,
         request: OutboundRequest,
     ) -> Result<OutboundReply, FetchError> {
-        let OutboundRequest { mut headers, leave_origin, per_hop_timeout, deadline } = request;
+        let OutboundRequest { mut headers, redirects, per_hop_timeout, deadline } = request;
         let (mut url, mut responder) = (url, Responder::Requested);
+        // After a hop to any other origin, a redirect may lead to a configured one at an attacker's choice.
+        let mut exempt = true;
         for _ in 0..=MAX_REDIRECTS {
             let until = within(per_hop_timeout, deadline);
-            let result = timeout_at(until, self.send(url.clone(), headers.clone()))
+            exempt &= self.exempt.contains(&url.origin());
+            let result = timeout_at(until, self.send(url.clone(), headers.clone(), exempt))
                 .await
                 .map_err(|_| FetchError::TimedOut("no response headers"))
                 .flatten();
@@ -171,13 +179,18 @@ impl HttpClients {
                 Err(_) => self.metrics.record_upstream_response(None),
             }
             let response = result?;
-            if !is_redirect(response.status()) {
+            check_transfer_coding(&response)?;
+            let status = response.status();
+            if !is_redirect(status) {
                 return Ok(OutboundReply::Response(response, responder));
+            }
+            if redirects == RedirectPolicy::Authorise && !keeps_method(status) {
+                return Ok(OutboundReply::NotFollowed(status));
             }
             let target = redirect_target(&url, &response)?;
             if target.origin() != url.origin() {
-                if !leave_origin {
-                    return Ok(OutboundReply::CrossOriginRedirect);
+                if redirects == RedirectPolicy::Authorise {
+                    return Ok(OutboundReply::NotFollowed(status));
                 }
                 // Not restored by a later redirect back to the first origin.
                 headers.clear();
@@ -193,13 +206,19 @@ impl HttpClients {
         Err(FetchError::NotMedia(format!("more than {MAX_REDIRECTS} redirects")))
     }
 
-    async fn send(&self, url: Url, headers: HeaderMap) -> Result<Response, FetchError> {
+    /// Sends a request. `exempt`: whether the URL is exempt from the address rules.
+    async fn send(
+        &self,
+        url: Url,
+        headers: HeaderMap,
+        exempt: bool,
+    ) -> Result<Response, FetchError> {
         if let Some(why) = self.no_https
             && (url.scheme() == "https" || self.proxy_is_https)
         {
             return Err(FetchError::Unreachable(why.into()));
         }
-        let client = if self.exempt.contains(&url.origin()) {
+        let client = if exempt {
             &self.configured
         } else {
             self.check_literal(&url)?;
@@ -241,6 +260,22 @@ fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }
 
+/// Returns whether a redirect keeps the method of the request. The Matrix specification lets media routes answer with
+/// such redirects (client-server API, section "Content repository").
+pub(super) fn keeps_method(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 307 | 308)
+}
+
+/// Rejects transfer codings other than `chunked`, which hyper ignores: the body would be taken for the media.
+fn check_transfer_coding(response: &Response) -> Result<(), FetchError> {
+    let mut codings = response.headers().get_all(header::TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(()),
+        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        _ => Err(FetchError::NotMedia("unsupported transfer coding".into())),
+    }
+}
+
 /// Returns the target of a redirect, without credentials, which reqwest would send.
 fn redirect_target(from: &Url, response: &Response) -> Result<Url, FetchError> {
     let location = response
@@ -272,50 +307,15 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
 /// Converts an error before the response headers. Removes the URL, whose query may contain client data.
 fn send_error(error: reqwest::Error) -> FetchError {
     let error = error.without_url();
-    if let Some(NotGlobal(name)) = causes(&error).find_map(|cause| cause.downcast_ref()) {
-        return FetchError::ForbiddenAddress(name.clone());
+    if let Some(unresolved) =
+        causes(&error).find_map(|cause| cause.downcast_ref::<ResolutionError>())
+    {
+        return unresolved.clone().into();
     }
     if error.is_timeout() {
         FetchError::TimedOut("no connection within download.connect_timeout")
     } else {
         FetchError::Unreachable(error.into())
-    }
-}
-
-/// Resolves names to globally reachable addresses only. The client connects to the addresses that were checked,
-/// so a name cannot change between check and use.
-struct GlobalResolver {
-    /// Limits concurrent lookups: each occupies a blocking thread for as long as the name server takes.
-    permits: Arc<Semaphore>,
-}
-
-/// Maximum number of concurrent lookups. Leaves most blocking threads to file operations.
-const MAX_LOOKUPS: usize = 64;
-
-#[derive(Debug, thiserror::Error)]
-#[error("{0} has no globally reachable address")]
-struct NotGlobal(String);
-
-impl Resolve for GlobalResolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        let permits = Arc::clone(&self.permits);
-        Box::pin(async move {
-            // Acquiring fails only for a closed semaphore; this one is never closed.
-            let permit = permits.acquire_owned().await.ok();
-            let lookup = spawn_blocking(move || {
-                // Released when the thread is free, even if the caller was cancelled before.
-                let _permit = permit;
-                // The connector replaces port 0 with the port of the URL.
-                let addresses = (name.as_str(), 0).to_socket_addrs()?;
-                let global: Vec<SocketAddr> =
-                    addresses.filter(|address| is_global(address.ip())).collect();
-                if global.is_empty() {
-                    return Err(NotGlobal(name.as_str().to_owned()).into());
-                }
-                Ok::<_, Box<dyn Error + Send + Sync>>(global)
-            });
-            Ok(Box::new(lookup.await??.into_iter()) as Addrs)
-        })
     }
 }
 

@@ -187,7 +187,7 @@ mod tests {
                 && is_requester_specific(FetchError::NotYetUploaded)
         );
         assert!(is_requester_specific(FetchError::TimedOut("no answer")));
-        assert!(is_requester_specific(FetchError::Upstream { status: 500 }));
+        assert!(is_requester_specific(FetchError::Upstream { status: 500, retry_after: None }));
         // Occurs before the homeserver grants the media.
         assert!(is_requester_specific(FetchError::TooLarge { limit: 1 }));
         assert!(is_requester_specific(FetchError::Unreachable("closed after the request".into())));

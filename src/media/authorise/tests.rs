@@ -46,7 +46,11 @@ async fn success_and_cross_origin_redirect_grant() {
     for status in [200, 204, 206, 304] {
         check_with(move |_| answer(status, "", "")).await.unwrap();
     }
-    check_with(|_| redirect("https://cdn.example/x")).await.unwrap();
+    for status in [307, 308] {
+        check_with(move |_| answer(status, "location: https://cdn.example/x\r\n", ""))
+            .await
+            .unwrap();
+    }
     // The body is not read.
     check_with(|_| Act::Hang(b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\nx".into()))
         .await
@@ -62,6 +66,34 @@ async fn same_origin_redirect_is_followed() {
 }
 
 #[tokio::test]
+async fn redirect_to_a_login_page_grants_nothing() {
+    for status in [300, 301, 302, 303, 305] {
+        for to in ["https://login.example/", "/login", "http://", ""] {
+            let location = format!("location: {to}\r\n");
+            // The login page itself answers 200.
+            let respond = move |head: &str| {
+                if head.contains("/login") {
+                    answer(200, "", "")
+                } else {
+                    answer(status, &location, "")
+                }
+            };
+            let result = check_with(respond).await;
+            assert!(matches!(result, Err(FetchError::NotMedia(_))), "{status} {to}");
+        }
+    }
+    // Nor after a redirect that is followed.
+    let respond = |head: &str| {
+        if head.contains("/end") {
+            answer(302, "location: https://login.example/\r\n", "")
+        } else {
+            redirect("/end")
+        }
+    };
+    assert!(matches!(check_with(respond).await, Err(FetchError::NotMedia(_))));
+}
+
+#[tokio::test]
 async fn everything_else_refuses() {
     assert!(matches!(
         check_with(|_| errcode(401, "M_UNKNOWN_TOKEN")).await,
@@ -74,7 +106,7 @@ async fn everything_else_refuses() {
     ));
     assert!(matches!(
         check_with(|_| answer(503, "", "")).await,
-        Err(FetchError::Upstream { status: 503 })
+        Err(FetchError::Upstream { status: 503, .. })
     ));
     assert!(matches!(check_with(|_| answer(300, "", "")).await, Err(FetchError::NotMedia(_))));
     assert!(matches!(check_with(|_| Act::Send(Vec::new())).await, Err(FetchError::Unreachable(_))));

@@ -1,11 +1,16 @@
 //! Tests of server discovery.
 
-use std::io::Write as _;
+use std::{
+    io::{self, Write as _},
+    mem,
+    sync::Mutex,
+};
 
 use reqwest::header::HeaderValue;
+use rustls::pki_types::pem::PemObject as _;
 
 use super::*;
-use crate::media::{fake::*, tests::*, *};
+use crate::media::{fake::*, resolver::NameService, tests::*, *};
 
 /// Starts a proxy that is the target of every connection. The settings trust its certificate authority.
 async fn behind_proxy(
@@ -184,5 +189,42 @@ fn parses_valid_base_urls_only() {
         r#"{"m.homeserver":{"base_url":"data:text/plain,x"}}"#,
     ] {
         assert_eq!(parse(bad), None, "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn name_that_cannot_be_resolved_is_resolved_once() {
+    let lookups: Arc<Mutex<Vec<String>>> = Arc::default();
+    let recorded = Arc::clone(&lookups);
+    let names = NameService::fake(Duration::from_secs(60), move |name| {
+        recorded.lock().unwrap().push(name.to_owned());
+        match name {
+            "private.example" => Ok(vec![([10, 0, 0, 1], 0).into()]),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        }
+    });
+    let (authority, _) = tls(&["unused.example"]);
+    let mut roots = rustls::RootCertStore::empty();
+    let certificate = rustls::pki_types::CertificateDer::from_pem_slice(authority.as_bytes());
+    roots.add(certificate.unwrap()).unwrap();
+    let http_clients =
+        HttpClients::with_names(&settings(), [].into_iter(), roots, &names, Arc::default())
+            .unwrap();
+    let discovery = Discovery::new();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    for server in ["unknown.example", "Unknown.example:8448", "private.example"] {
+        let request = discovered(server);
+        let requests = (0..3).map(|_| discovery.base_url(&request.media, &http_clients, deadline));
+        for result in futures_util::future::join_all(requests).await {
+            let is_private = server.starts_with("private");
+            match result {
+                Err(FetchError::Unresolved(_)) if !is_private => {}
+                Err(FetchError::ForbiddenAddress(_)) if is_private => {}
+                other => panic!("{server}: {other:?}"),
+            }
+        }
+        let looked_up = mem::take(&mut *lookups.lock().unwrap());
+        let host = server.trim_end_matches(":8448").to_ascii_lowercase();
+        assert_eq!(looked_up, [host]);
     }
 }

@@ -95,8 +95,16 @@ async fn maps_error_responses() {
     );
     assert_error!(
         fetch_from(|_| answer(429, "retry-after: 17\r\n", "")).await,
-        FetchError::Refused { status: 429, retry_after: Some(after) } if after == "17"
+        FetchError::Refused { status: 429, retry_after: Some(after) } if after.as_secs() == 17
     );
+    for status in [429, 503] {
+        let body = r#"{"errcode":"M_LIMIT_EXCEEDED","error":"x","retry_after_ms":2001}"#;
+        assert_error!(
+            fetch_from(move |_| answer(status, "", body)).await,
+            FetchError::Refused { retry_after: Some(after), .. }
+            | FetchError::Upstream { retry_after: Some(after), .. } if after.as_secs() == 3
+        );
+    }
     assert_error!(
         fetch_from(|_| errcode(504, "M_NOT_YET_UPLOADED")).await,
         FetchError::NotYetUploaded
@@ -104,7 +112,7 @@ async fn maps_error_responses() {
     for status in [500, 502, 503, 504] {
         assert_error!(
             fetch_from(move |_| answer(status, "", "<html>secret")).await,
-            FetchError::Upstream { status: s } if s == status
+            FetchError::Upstream { status: s, .. } if s == status
         );
     }
 }
@@ -229,4 +237,26 @@ fn stored_header_is_bounded_and_copied() {
     let value = HeaderValue::from_bytes(&[b'a'; MAX_HEADER_VALUE + 1]).unwrap();
     headers.insert(header::ETAG, value);
     assert!(single_value(&headers, &header::ETAG, MAX_HEADER_VALUE).is_none());
+}
+
+#[tokio::test]
+async fn rejects_transfer_codings_other_than_chunked() {
+    let respond = |coding: &'static str| {
+        move |_: &str| {
+            let head = format!("HTTP/1.1 200 OK\r\nconnection: close\r\n{coding}\r\n");
+            Act::Send([head.as_bytes(), b"1\r\nx\r\n0\r\n\r\n"].concat())
+        }
+    };
+    for coding in ["transfer-encoding: chunked\r\n", "Transfer-Encoding: Chunked\r\n"] {
+        assert_eq!(fetch_from(respond(coding)).await.unwrap(), b"x");
+    }
+    for coding in [
+        "transfer-encoding: gzip, chunked\r\n",
+        "transfer-encoding: gzip\r\ntransfer-encoding: chunked\r\n",
+        "transfer-encoding: chunked, chunked\r\n",
+        "transfer-encoding: gzip\r\n",
+        "transfer-encoding: xchunked\r\n",
+    ] {
+        assert_error!(fetch_from(respond(coding)).await, FetchError::NotMedia(_));
+    }
 }

@@ -54,15 +54,65 @@ async fn cross_origin_redirect_sends_no_secrets() {
 }
 
 #[tokio::test]
-async fn token_error_after_redirect_is_not_trusted() {
-    let other = FakeHomeserver::start(|_| errcode(401, "M_UNKNOWN_TOKEN")).await;
-    let to = other.url();
-    let fake = FakeHomeserver::start(move |_| redirect(&to)).await;
-    let settings = Settings { allow_private_addresses: true, ..fake.settings() };
-    assert_error!(
-        fetch(&settings, &request(&fake.url(), Some(TOKEN))).await,
-        FetchError::MissingToken
-    );
+async fn refusal_after_redirect_is_not_the_homeservers() {
+    for (status, error) in [(401, "M_UNKNOWN_TOKEN"), (403, "M_FORBIDDEN"), (410, "M_GONE")] {
+        let other = FakeHomeserver::start(move |_| errcode(status, error)).await;
+        let to = other.url();
+        let fake = FakeHomeserver::start(move |_| redirect(&to)).await;
+        let settings = Settings { allow_private_addresses: true, ..fake.settings() };
+        assert_error!(
+            fetch(&settings, &request(&fake.url(), Some(TOKEN))).await,
+            FetchError::Upstream { status: found, .. } if found == status
+        );
+    }
+}
+
+#[tokio::test]
+async fn no_origin_is_exempt_after_a_foreign_one() {
+    // All requests go through the proxy, so that each origin answers without being reachable.
+    let proxy = FakeHomeserver::start(|head| {
+        let target = head.split(' ').nth(1).unwrap();
+        match target.strip_prefix("http://").unwrap() {
+            "10.0.0.1/to-own" => redirect("http://10.0.0.1/media"),
+            "10.0.0.1/to-cdn" => redirect("http://cdn.example/x"),
+            "cdn.example/x" => redirect("http://10.0.0.1/_synapse/admin/v1/users"),
+            "10.0.0.2/to-cdn" => redirect("http://cdn.example/y"),
+            "cdn.example/y" => redirect("http://second.example/back"),
+            "10.0.0.1/to-other" | "second.example/back" => redirect("http://10.0.0.2:8008/media"),
+            "cdn.example/named" => redirect("http://second.example/media"),
+            _ => answer(200, "", "media"),
+        }
+    })
+    .await;
+    let configured = ["http://10.0.0.1", "http://10.0.0.2:8008", "http://second.example"]
+        .map(|url| Url::parse(url).unwrap());
+    let settings = Settings { proxy: Some(proxy.url()), ..settings() };
+    let http_clients = HttpClients::with_roots(
+        &settings,
+        configured.iter(),
+        RootCertStore::empty(),
+        Arc::default(),
+    )
+    .unwrap();
+    for (start, allowed) in [
+        ("http://10.0.0.1/to-own", true),
+        ("http://10.0.0.1/to-other", true),
+        ("http://second.example/back", true),
+        ("http://10.0.0.1/to-cdn", false),
+        // Also through another configured origin after the foreign one.
+        ("http://cdn.example/y", false),
+        ("http://cdn.example/named", true),
+    ] {
+        let reply =
+            http_clients.get_following_redirects(start.parse().unwrap(), outbound_request()).await;
+        match reply {
+            Ok(OutboundReply::Response(..)) if allowed => {}
+            Err(FetchError::ForbiddenAddress(_)) if !allowed => {}
+            Ok(_) => panic!("{start}: followed"),
+            Err(error) => panic!("{start}: {error}"),
+        }
+    }
+    assert!(!proxy.requests().iter().any(|request| request.contains("admin")));
 }
 
 #[tokio::test]
@@ -161,7 +211,7 @@ async fn redirects_are_limited_in_number_and_scheme() {
 fn outbound_request() -> OutboundRequest {
     OutboundRequest {
         headers: HeaderMap::new(),
-        leave_origin: true,
+        redirects: RedirectPolicy::Follow,
         per_hop_timeout: Duration::from_secs(10),
         deadline: Instant::now() + Duration::from_secs(10),
     }

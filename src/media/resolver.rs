@@ -1,0 +1,192 @@
+//! Resolves host names with a time limit, for hosts that are not configured to globally reachable addresses only.
+
+use std::{
+    error::Error,
+    io,
+    net::{SocketAddr, ToSocketAddrs},
+    sync::Arc,
+    time::Duration,
+};
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
+
+use super::address::is_global;
+
+/// Time limit of one lookup, including the wait for a permit. The resolver of the C library waits longer for a name
+/// server that does not answer: 10 s for each, by resolv.conf(5).
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Maximum number of concurrent lookups. Leaves most blocking threads to file operations.
+const MAX_LOOKUPS: usize = 64;
+
+/// Reason why a name has no usable address.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("cannot resolve {name}: {cause}")]
+pub struct ResolutionError {
+    pub(super) name: String,
+    pub(super) cause: ResolutionFailure,
+}
+
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum ResolutionFailure {
+    #[error("no answer from the name server within {} s", LOOKUP_TIMEOUT.as_secs())]
+    TimedOut,
+    #[error("{0}")]
+    Failed(Arc<io::Error>),
+    #[error("no globally reachable address")]
+    NotGlobal,
+}
+
+impl ResolutionError {
+    /// Returns whether the name server did not answer in time.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        matches!(self.cause, ResolutionFailure::TimedOut)
+    }
+}
+
+type Lookup = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
+
+/// Source of addresses, and its time limit.
+#[derive(Clone)]
+pub(super) struct NameService {
+    lookup: Arc<Lookup>,
+    timeout: Duration,
+}
+
+impl NameService {
+    /// The resolver of the system, with its hosts file.
+    pub(super) fn system() -> Self {
+        // The connector replaces port 0 with the port of the URL.
+        let lookup = |name: &str| (name, 0).to_socket_addrs().map(Iterator::collect);
+        Self { lookup: Arc::new(lookup), timeout: LOOKUP_TIMEOUT }
+    }
+
+    #[cfg(test)]
+    pub(super) fn fake(
+        timeout: Duration,
+        lookup: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
+    ) -> Self {
+        Self { lookup: Arc::new(lookup), timeout }
+    }
+}
+
+/// Resolver of one HTTP client. The client connects to the addresses that were checked, so a name cannot change between
+/// check and use.
+pub(super) struct Resolver {
+    names: NameService,
+    only_global: bool,
+    /// Limits concurrent lookups: each occupies a blocking thread for as long as the name server takes.
+    permits: Arc<Semaphore>,
+}
+
+impl Resolver {
+    pub(super) fn new(names: NameService, only_global: bool) -> Self {
+        Self { names, only_global, permits: Arc::new(Semaphore::new(MAX_LOOKUPS)) }
+    }
+}
+
+impl Resolve for Resolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let NameService { lookup, timeout: limit } = self.names.clone();
+        let (only_global, permits) = (self.only_global, Arc::clone(&self.permits));
+        let name = name.as_str().to_owned();
+        Box::pin(async move {
+            let looked_up = timeout(limit, look_up(lookup, permits, name.clone())).await;
+            let result = looked_up.unwrap_or(Err(ResolutionFailure::TimedOut));
+            let addresses = result.and_then(|mut addresses| {
+                addresses.retain(|address| !only_global || is_global(address.ip()));
+                if addresses.is_empty() { Err(ResolutionFailure::NotGlobal) } else { Ok(addresses) }
+            });
+            match addresses {
+                Ok(addresses) => Ok(Box::new(addresses.into_iter()) as Addrs),
+                Err(cause) => {
+                    Err(Box::new(ResolutionError { name, cause }) as Box<dyn Error + Send + Sync>)
+                }
+            }
+        })
+    }
+}
+
+async fn look_up(
+    lookup: Arc<Lookup>,
+    permits: Arc<Semaphore>,
+    name: String,
+) -> Result<Vec<SocketAddr>, ResolutionFailure> {
+    // Acquiring fails only for a closed semaphore; this one is never closed.
+    let permit = permits.acquire_owned().await.ok();
+    let task = spawn_blocking(move || {
+        // Released when the thread is free, even if the caller was cancelled before.
+        let _permit = permit;
+        lookup(&name)
+    });
+    let failed = |error| ResolutionFailure::Failed(Arc::new(error));
+    let addresses = task.await.map_err(|error| failed(error.into()))?.map_err(failed)?;
+    if addresses.is_empty() {
+        return Err(failed(io::Error::new(io::ErrorKind::NotFound, "no address")));
+    }
+    Ok(addresses)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        net::{IpAddr, Ipv4Addr},
+        sync::mpsc,
+    };
+
+    use super::*;
+
+    async fn resolve(resolver: &Resolver, name: &str) -> Result<Vec<IpAddr>, ResolutionError> {
+        match resolver.resolve(name.parse().unwrap()).await {
+            Ok(addresses) => Ok(addresses.map(|address| address.ip()).collect()),
+            Err(error) => Err(*error.downcast().unwrap()),
+        }
+    }
+
+    #[tokio::test]
+    async fn lookup_ends_at_its_time_limit() {
+        let (stop, stopped) = mpsc::channel::<()>();
+        let stopped = std::sync::Mutex::new(stopped);
+        let names = NameService::fake(Duration::from_millis(20), move |_| {
+            // A name server that does not answer.
+            let _ = stopped.lock().unwrap().recv();
+            Err(io::ErrorKind::TimedOut.into())
+        });
+        for only_global in [true, false] {
+            let resolver = Resolver::new(names.clone(), only_global);
+            let error = resolve(&resolver, "silent.example").await.unwrap_err();
+            assert!(error.is_timeout() && error.name == "silent.example", "{error}");
+        }
+        drop(stop);
+        assert_eq!(NameService::system().timeout, Duration::from_secs(3));
+    }
+
+    #[tokio::test]
+    async fn only_global_addresses_where_required() {
+        let (global, private) = (Ipv4Addr::new(1, 1, 1, 1), Ipv4Addr::new(10, 0, 0, 1));
+        let names = NameService::fake(LOOKUP_TIMEOUT, move |name| {
+            let addresses = match name {
+                "both.example" => vec![private, global],
+                "private.example" => vec![private],
+                "none.example" => vec![],
+                _ => return Err(io::ErrorKind::NotFound.into()),
+            };
+            Ok(addresses.into_iter().map(|address| (address, 0).into()).collect())
+        });
+        let checked = Resolver::new(names.clone(), true);
+        let configured = Resolver::new(names, false);
+        assert_eq!(resolve(&checked, "both.example").await.unwrap(), [global]);
+        assert_eq!(resolve(&configured, "both.example").await.unwrap(), [private, global]);
+        assert_eq!(resolve(&configured, "private.example").await.unwrap(), [private]);
+        let error = resolve(&checked, "private.example").await.unwrap_err();
+        assert!(matches!(error.cause, ResolutionFailure::NotGlobal));
+        for name in ["none.example", "unknown.example"] {
+            for resolver in [&checked, &configured] {
+                let error = resolve(resolver, name).await.unwrap_err();
+                assert!(matches!(error.cause, ResolutionFailure::Failed(_)), "{error}");
+            }
+        }
+    }
+}
