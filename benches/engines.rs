@@ -75,7 +75,8 @@ impl ScanMethod {
                 let sample = Sample::from_file(&File::open(path).unwrap()).unwrap();
                 let media = SampleAccess { sample: &sample, job: None, tamper_proof: true };
                 let run = Box::pin(scanner.engines.scan(media)).await;
-                assert!(matches!(run.outcome.unwrap().verdict, Verdict::Clean { .. }));
+                let decision = scanner.engines.policies().decide(&run.outcome.unwrap());
+                assert!(matches!(decision.verdict, Ok(Verdict::Clean { .. })));
             }
             Self::LocalScan(scanner) => {
                 let verdict = Box::pin(scanner.scan(path)).await.unwrap();

@@ -80,6 +80,8 @@ pub struct AuditRecord<'a> {
     pub detected: &'a str,
     /// [`crate::scan::Verdict::name`]
     pub verdict: &'static str,
+    /// [`crate::scan::verdict::NotCleanKind::name`], if the file is not clean.
+    pub not_clean: Option<&'static str>,
     /// Exit code of the script, if it ran.
     pub exit_code: Option<i32>,
     /// First line of the script's output, if it ran.
@@ -274,6 +276,8 @@ fn format_line(record: &AuditRecord<'_>) -> Vec<u8> {
         size: u64,
         r#type: &'a str,
         verdict: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        outcome: Option<&'static str>,
         exit_code: Option<i32>,
         output: Option<&'a str>,
         duration_ms: Option<u64>,
@@ -291,6 +295,7 @@ fn format_line(record: &AuditRecord<'_>) -> Vec<u8> {
         size: record.size,
         r#type: record.detected,
         verdict: record.verdict,
+        outcome: record.not_clean,
         exit_code: record.exit_code,
         output: record.first_line,
         duration_ms: record.took.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX)),
@@ -326,6 +331,7 @@ mod tests {
             size: 68,
             detected: "text/plain",
             verdict: "not_clean",
+            not_clean: Some("infected"),
             exit_code: Some(1),
             first_line: Some("a \"b\"\nc"),
             took: Some(Duration::from_millis(12)),
@@ -341,7 +347,7 @@ mod tests {
         format!(
             "{{\"time\":\"2023-11-14T22:13:20.500Z\",\"mxc\":\"mxc://a.example/{media_id}\",\
              \"homeserver\":\"a.example\",\"thumbnail\":false,\"encrypted\":true,\"sha256\":\"{}\",\
-             \"size\":68,\"type\":\"text/plain\",\"verdict\":\"not_clean\",\"exit_code\":1,\
+             \"size\":68,\"type\":\"text/plain\",\"verdict\":\"not_clean\",\"outcome\":\"infected\",\"exit_code\":1,\
              \"output\":\"a \\\"b\\\"\\nc\",\"duration_ms\":12}}\n",
             "ab".repeat(32)
         )

@@ -190,7 +190,7 @@ pub(crate) fn verdict_line(
 ) -> String {
     let (style, result, details) = match verdict {
         Ok(Verdict::Clean { .. }) => (GOOD, "clean", String::new()),
-        Ok(Verdict::NotClean { output }) => (BAD, "not clean", output.to_string()),
+        Ok(Verdict::NotClean { output, .. }) => (BAD, "not clean", output.to_string()),
         Ok(Verdict::TypeForbidden { detected }) => {
             (BAD, "not clean", format!("file type {detected} is not allowed"))
         }

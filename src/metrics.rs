@@ -185,7 +185,7 @@ impl Metrics {
         );
         registry.register(
             "engine_scans",
-            "Results by engine: clean, not_clean, failed, or skipped (because of size or a failure)",
+            "Results by engine: clean, infected, refused, encrypted, limit, too_large, failed, or skipped (because of size or a failure)",
             self.engines.family.clone(),
         );
         registry.register(

@@ -10,10 +10,10 @@ use std::{
 use matrix_content_scanner::{
     media::{Head, MediaId, MediaRequest, Origin, Requester, Variant},
     scan::{
-        ScanRequest, Verdict, Wants,
+        ScanRequest, Wants,
         cache::{ContentKey, MediaKey, ResultCache, Settings},
         cached_media::{CachedMediaParts, MediaHeaders},
-        engines::{EngineFingerprint, ScanResult, Versions},
+        engines::{ContentPolicy, EngineFingerprint, FileOutcome, Policies, Versions},
     },
 };
 use mcs_filetype::Detector;
@@ -33,12 +33,8 @@ pub(crate) fn measure(count: u64) {
         exit_codes_to_ignore: vec![],
         failure_ttl: Duration::from_secs(5),
     });
-    let result = ScanResult {
-        verdict: Verdict::Clean { at: std::time::SystemTime::now() },
-        exit_code: Some(0),
-        first_line: String::new(),
-        is_partial: false,
-    };
+    let outcome = FileOutcome::clean(std::time::SystemTime::now(), Some(0));
+    let policies = Policies::new(ContentPolicy::Refuse, ContentPolicy::Fail, std::iter::empty());
     let versions = Versions(1);
     let before = resident();
     for number in 0..count {
@@ -56,13 +52,14 @@ pub(crate) fn measure(count: u64) {
             headers: MediaHeaders::from_head(&head),
         };
         cache.store_media(media_key(number), parts.into());
-        cache.store_verdict(content_key(number), &result, versions, cache.generation());
+        let (key, outcome) = (content_key(number), outcome.clone());
+        cache.store_outcome(key, outcome, versions, &policies, cache.generation());
     }
     let sizes = cache.sizes();
     let bytes = (resident() - before) / sizes.media.min(sizes.verdicts) as f64;
     let lookup = measure_lookups(count, |number| {
         let _found = black_box(cache.cached_media(&media_key(number)));
-        let _found = black_box(cache.verdict(&content_key(number), &versions));
+        let _found = black_box(cache.verdict(&content_key(number), &versions, &policies));
     });
     // Half of an entry's size: each entry is in both maps.
     let half = [0_u8; 150];

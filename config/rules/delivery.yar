@@ -14,6 +14,7 @@ private rule Markup
 rule Windows_Shortcut
 {
     meta:
+        kind = "policy"
         reason = "A Windows shortcut (LNK), which can start any program"
     condition:
         // [MS-SHLLINK] 2.1: size and class.
@@ -23,6 +24,7 @@ rule Windows_Shortcut
 rule Internet_Shortcut
 {
     meta:
+        kind = "policy"
         reason = "An Internet shortcut (URL), which can start a program on another machine"
     strings:
         $head = /(\xEF\xBB\xBF)?\s{0,8}\[InternetShortcut\]/ nocase
@@ -35,6 +37,7 @@ rule Internet_Shortcut
 rule Desktop_Shortcut
 {
     meta:
+        kind = "policy"
         reason = "A shortcut for Linux desktops (DESKTOP), which can run any command"
     strings:
         $head = "[Desktop Entry]"
@@ -46,6 +49,7 @@ rule Desktop_Shortcut
 rule Windows_Shell_File
 {
     meta:
+        kind = "policy"
         reason = "A file that Windows Explorer executes: settings, a library, a search, a console, a theme, a command"
     strings:
         $library = /<(libraryDescription|searchConnectorDescription|persistedQuery|MMC_ConsoleFile)[ \t\r\n>]/
@@ -59,6 +63,7 @@ rule Windows_Shell_File
 rule Windows_Registry_File
 {
     meta:
+        kind = "policy"
         reason = "Entries for the Windows registry (REG)"
     strings:
         $head = /(\xEF\xBB\xBF)?(Windows Registry Editor Version [45]\.00|REGEDIT4)[\r\n]/
@@ -70,6 +75,7 @@ rule Windows_Registry_File
 rule HTML_Application
 {
     meta:
+        kind = "policy"
         reason = "An HTML application (HTA), which Windows runs without a browser's restrictions"
     strings:
         $tag = /<hta:application[ \t\r\n\/>]/ nocase
@@ -80,6 +86,7 @@ rule HTML_Application
 rule Windows_Script_File
 {
     meta:
+        kind = "policy"
         reason = "A script for Windows Script Host (WSF, WSC, SCT)"
     strings:
         $job = /<(job|package|component|scriptlet|registration)[ \t\r\n>]/ nocase
@@ -91,6 +98,7 @@ rule Windows_Script_File
 rule Disk_Image
 {
     meta:
+        kind = "policy"
         reason = "An image of a disk, CD or DVD (ISO, UDF, VHD, VHDX, DMG, WIM, FAT, NTFS)"
     strings:
         $vhdx = "vhdxfile"
@@ -115,6 +123,7 @@ rule Disk_Image
 rule OneNote_Section
 {
     meta:
+        kind = "policy"
         reason = "A OneNote section, which can hide any file behind a picture"
     condition:
         // [MS-ONESTORE] 2.3.1: file type; the second is a table of contents.
@@ -124,6 +133,7 @@ rule OneNote_Section
 rule OneNote_Package
 {
     meta:
+        kind = "policy"
         reason = "A OneNote package: a cabinet file with sections"
     strings:
         $section = ".one\x00" nocase
@@ -134,6 +144,7 @@ rule OneNote_Package
 rule Windows_Help
 {
     meta:
+        kind = "policy"
         reason = "A compiled help file for Windows (CHM), whose pages can start programs"
     condition:
         uint32be(0) == 0x49545346 and (uint32(4) == 2 or uint32(4) == 3)
@@ -142,6 +153,7 @@ rule Windows_Help
 rule Excel_Query
 {
     meta:
+        kind = "policy"
         reason = "An Excel query (IQY), or a sheet in the exchange format SLK with a macro or command"
     strings:
         $query = /WEB[ \t]*\r?\n1[ \t]*\r?\n[ \t]*(https?|ftp|file|\\\\)/ nocase
@@ -156,6 +168,7 @@ rule Excel_Query
 rule Java_Web_Start
 {
     meta:
+        kind = "policy"
         reason = "A file that downloads and starts a program (JNLP, ClickOnce)"
     strings:
         $jnlp = /<jnlp[ \t\r\n>]/
@@ -168,6 +181,7 @@ rule Java_Web_Start
 rule Apple_Configuration_Profile
 {
     meta:
+        kind = "policy"
         reason = "Settings for iPhones and Macs, which can give control of the device to others (MOBILECONFIG)"
     strings:
         $list = "<plist"
@@ -179,6 +193,7 @@ rule Apple_Configuration_Profile
 rule Archive_With_Launcher
 {
     meta:
+        kind = "policy"
         reason = "An archive that contains a shortcut, script or screen saver, according to its file names"
     strings:
         $entry = "PK\x01\x02"

@@ -41,6 +41,7 @@ private rule Document
 rule Disguised_Program
 {
     meta:
+        kind = "policy"
         reason = "Starts as a picture, sound, video or document, but contains a program for Windows, Linux or macOS"
     strings:
         // PE/COFF: signature, machine, 14 bytes, size of the optional header, 2 bytes, magic number.
@@ -56,6 +57,7 @@ rule Disguised_Program
 rule Disguised_Archive
 {
     meta:
+        kind = "policy"
         reason = "Starts as a picture, sound or video, but contains an archive that other programs unpack"
     strings:
         $zip_entry = { 50 4B 01 02 [6] (00 | 08 | 09 | 0C | 0E | 5D | 5F | 63) 00 }
@@ -71,6 +73,7 @@ rule Disguised_Archive
 rule Disguised_Document
 {
     meta:
+        kind = "policy"
         reason = "Starts as a picture or sound, but is a PDF for readers that search for its header"
     strings:
         $pdf = /%PDF-[12]\.[0-9]/
@@ -81,6 +84,7 @@ rule Disguised_Document
 rule Disguised_Page
 {
     meta:
+        kind = "policy"
         reason = "Starts as a picture or sound, but contains an HTML script, for programs that guess the type"
     strings:
         $script = /<script[ \t\r\n>]/ nocase
@@ -91,6 +95,7 @@ rule Disguised_Page
 rule Disguised_Script
 {
     meta:
+        kind = "policy"
         reason = "A picture whose first bytes are also a script: its size starts a comment or an assignment"
     strings:
         $head = /(GIF8[79]a|BM)(\/\*|=)/
@@ -102,6 +107,7 @@ rule Disguised_Script
 rule Text_Carries_Program
 {
     meta:
+        kind = "policy"
         reason = "A text that contains a program in base64 or hexadecimal digits"
     strings:
         // Headers written by linkers: MZ, 144 or 80, 3 or 2, 4; and ELF for 64 bits.

@@ -24,6 +24,7 @@ private rule Rich_Text
 rule Office_Macros_That_Run_By_Themselves
 {
     meta:
+        kind = "policy"
         reason = "A Word, Excel or PowerPoint file (before 2007) with macros that run when it is opened or closed"
     strings:
         $project = "_VBA_PROJECT" wide
@@ -53,6 +54,7 @@ rule Office_Macros_That_Run_By_Themselves
 rule Office_Macros
 {
     meta:
+        kind = "policy"
         reason = "A Word, Excel, PowerPoint or Visio file with macros (docm, xlsm, pptm), whose effect is unknown"
     strings:
         $project = "/vbaProject" nocase
@@ -64,6 +66,7 @@ rule Office_Macros
 rule Office_ActiveX
 {
     meta:
+        kind = "policy"
         reason = "A Word, Excel or PowerPoint file with ActiveX controls, whose code runs when it is opened"
     strings:
         $control = "/activeX/activeX" nocase
@@ -74,6 +77,7 @@ rule Office_ActiveX
 rule Excel4_Macros_That_Run_By_Themselves
 {
     meta:
+        kind = "policy"
         reason = "An Excel file (before 2007) with an Excel 4.0 macro that runs when it is opened or closed"
     strings:
         // [MS-XLS] 2.4.150: built-in name; 1 is Auto_Open, 2 is Auto_Close.
@@ -87,6 +91,7 @@ rule Excel4_Macros_That_Run_By_Themselves
 rule OpenDocument_Macros
 {
     meta:
+        kind = "policy"
         reason = "An OpenDocument file with macros, whose effect is unknown"
     strings:
         $type = "mimetypeapplication/vnd.oasis.opendocument"
@@ -103,6 +108,7 @@ rule OpenDocument_Macros
 rule Document_Runs_Command
 {
     meta:
+        kind = "policy"
         reason = "A Word or RTF file with a field that starts a program (DDE)"
     strings:
         $field = /\x13[ \t]{0,8}"?[ \t]{0,8}DDE(AUTO)?[ \t]/ nocase
@@ -116,6 +122,7 @@ rule Document_Runs_Command
 rule RTF_Object_That_Loads_Itself
 {
     meta:
+        kind = "policy"
         reason = "An RTF file with an object that is loaded when the file is opened"
     strings:
         $object = "\\objdata"
@@ -127,6 +134,7 @@ rule RTF_Object_That_Loads_Itself
 rule Document_Carries_Program_File
 {
     meta:
+        kind = "policy"
         reason = "A document with an attached program, script or shortcut, according to its file name"
     strings:
         $native = "\x01Ole10Native" wide
@@ -142,6 +150,7 @@ rule Document_Carries_Program_File
 rule PDF_Runs_Code
 {
     meta:
+        kind = "policy"
         reason = "A PDF whose script runs when it is opened"
     strings:
         $head = /%PDF-[0-9]\.[0-9]/
@@ -159,6 +168,7 @@ rule PDF_Runs_Code
 rule PDF_Starts_Program
 {
     meta:
+        kind = "policy"
         reason = "A PDF that starts a program, or opens another file when it is opened"
     strings:
         $head = /%PDF-[0-9]\.[0-9]/
@@ -174,6 +184,7 @@ rule PDF_Starts_Program
 rule PDF_Hides_Names
 {
     meta:
+        kind = "policy"
         reason = "A PDF that obfuscates the names of its actions"
     strings:
         $head = /%PDF-[0-9]\.[0-9]/

@@ -14,6 +14,7 @@ private rule Page
 rule HTML_Smuggles_File
 {
     meta:
+        kind = "policy"
         reason = "An HTML page whose script creates a file from embedded text and saves it unasked"
     strings:
         $script = /<script[ \t\r\n>\/]/ nocase
@@ -32,6 +33,7 @@ rule HTML_Smuggles_File
 rule HTML_Carries_Download
 {
     meta:
+        kind = "policy"
         reason = "An HTML page with a link that saves a file embedded in the link"
     strings:
         $script = /<script[ \t\r\n>\/]/ nocase
@@ -45,6 +47,7 @@ rule HTML_Carries_Download
 rule HTML_Starts_Program
 {
     meta:
+        kind = "policy"
         reason = "An HTML page that starts a local program by a URL scheme, or contains a script for Windows"
     strings:
         $address = /["'`=(](ms-msdt|search-ms|ms-officecmd|ms-appinstaller|ms-search|ms-excel|ms-word|ms-powerpoint|ms-cxh):/ nocase
@@ -58,6 +61,7 @@ rule HTML_Starts_Program
 rule Picture_With_Script
 {
     meta:
+        kind = "policy"
         reason = "An SVG drawing with a script, which runs if the drawing is opened as a page"
     strings:
         $svg = /<svg[ \t\r\n>:]/ nocase

@@ -13,6 +13,7 @@ private rule Zip
 rule Windows_Program
 {
     meta:
+        kind = "policy"
         reason = "A program for Windows: EXE, DLL, SCR, CPL, SYS, XLL (PE/COFF)"
     condition:
         uint16be(0) == 0x4D5A and uint32be(uint32(0x3C)) == 0x50450000
@@ -21,6 +22,7 @@ rule Windows_Program
 rule DOS_Program
 {
     meta:
+        kind = "policy"
         reason = "A program for DOS or 16-bit Windows (MZ without PE)"
     condition:
         // Bytes in the last page of 512, header size in paragraphs of 16; text does not match.
@@ -31,6 +33,7 @@ rule DOS_Program
 rule Linux_Program
 {
     meta:
+        kind = "policy"
         reason = "A program, library or AppImage for Linux and other Unix systems (ELF)"
     condition:
         uint32be(0) == 0x7F454C46 and (uint8(4) == 1 or uint8(4) == 2) and uint8(6) == 1
@@ -39,6 +42,7 @@ rule Linux_Program
 rule Mac_Program
 {
     meta:
+        kind = "policy"
         reason = "A program or library for macOS or iOS (Mach-O, for one processor or several)"
     condition:
         uint32be(0) == 0xFEEDFACE or uint32be(0) == 0xFEEDFACF or uint32be(0) == 0xCEFAEDFE or uint32be(0) == 0xCFFAEDFE
@@ -49,6 +53,7 @@ rule Mac_Program
 rule Java_Program
 {
     meta:
+        kind = "policy"
         reason = "A Java class, or an archive of them (JAR)"
     strings:
         $manifest = "META-INF/MANIFEST.MF"
@@ -64,6 +69,7 @@ rule Java_Program
 rule Android_Program
 {
     meta:
+        kind = "policy"
         reason = "A program for Android: an APK, or the code of one (DEX)"
     strings:
         $manifest = "AndroidManifest.xml"
@@ -76,6 +82,7 @@ rule Android_Program
 rule Script_With_Interpreter
 {
     meta:
+        kind = "policy"
         reason = "A script with an interpreter line, which can be executed on Unix systems"
     strings:
         $line = /#![ \t]*\/[!-~]/
@@ -86,6 +93,7 @@ rule Script_With_Interpreter
 rule Windows_Batch_File
 {
     meta:
+        kind = "policy"
         reason = "A script for the Windows command line (BAT, CMD)"
     strings:
         $off = /(\xEF\xBB\xBF)?[ \t\r\n]{0,8}@echo[ \t]{1,4}off/ nocase
@@ -96,6 +104,7 @@ rule Windows_Batch_File
 rule Encoded_Windows_Script
 {
     meta:
+        kind = "policy"
         reason = "An encoded script for Windows (JSE, VBE)"
     condition:
         uint32be(0) == 0x23407E5E
@@ -104,6 +113,7 @@ rule Encoded_Windows_Script
 rule Windows_Installer
 {
     meta:
+        kind = "policy"
         reason = "A package, patch or transform for Windows Installer (MSI, MSP, MST)"
     strings:
         // Root entry of a compound file with its class identifier, [MS-CFB] 2.6.1.
@@ -115,6 +125,7 @@ rule Windows_Installer
 rule Windows_App_Package
 {
     meta:
+        kind = "policy"
         reason = "An app for Windows (APPX, MSIX), or the file that installs one"
     strings:
         $map = "AppxBlockMap.xml"
@@ -126,6 +137,7 @@ rule Windows_App_Package
 rule Linux_Package
 {
     meta:
+        kind = "policy"
         reason = "A package for Linux (DEB, RPM, Snap)"
     strings:
         $deb = "!<arch>\ndebian-binary"
@@ -136,6 +148,7 @@ rule Linux_Package
 rule Mac_Installer
 {
     meta:
+        kind = "policy"
         reason = "An installer for macOS (PKG), or a compiled AppleScript"
     strings:
         $script = "FasdUAS "
@@ -146,6 +159,7 @@ rule Mac_Installer
 rule Browser_Extension
 {
     meta:
+        kind = "policy"
         reason = "A packed extension for Chromium-based browsers (CRX)"
     condition:
         uint32be(0) == 0x43723234 and (uint32(4) == 2 or uint32(4) == 3)

@@ -8,6 +8,7 @@ import "hash"
 rule EICAR_Test_File
 {
     meta:
+        kind = "malware"
         reason = "The EICAR test file, a harmless file that every scanner detects"
     condition:
         // Uses the hash, so that scanners do not detect this rule file. Allows trailing data, as other scanners do.

@@ -45,9 +45,10 @@ fn listen(to: &mut Config, from: &Config) {
 }
 
 /// Keys that can change an engine's verdict, in addition to all keys in the engines' sections.
-const VERDICT_KEYS: [&str; 11] = [
+const VERDICT_KEYS: [&str; 12] = [
     "scan.engines",
     "scan.on_encrypted",
+    "scan.on_limit",
     "scan.script",
     "scan.script_max_size",
     "scan.script_on_oversize",

@@ -85,7 +85,8 @@ impl Config {
             EngineSettings::Icap(_) => quoted("icap"),
         });
         lines.line("engines", list(names))?;
-        lines.line("on_encrypted", choice(&choices::ON_ENCRYPTED, scan.on_encrypted))?;
+        lines.line("on_encrypted", choice(&choices::CONTENT_POLICIES, scan.on_encrypted))?;
+        lines.line("on_limit", choice(&choices::CONTENT_POLICIES, scan.on_limit))?;
         lines.line("version_interval", quoted_duration(scan.version_interval))?;
         lines.optional("script", scan.script.as_deref().map(path))?;
         for kind in &scan.engines {
@@ -93,7 +94,7 @@ impl Config {
                 lines.optional("script_max_size", bounds.max_size.map(quoted_size))?;
                 lines.line(
                     "script_on_oversize",
-                    choice(&choices::SKIP_POLICIES, bounds.on_oversize),
+                    choice(&choices::OVERSIZE_POLICIES, bounds.on_oversize),
                 )?;
                 lines.line(
                     "script_on_failure",
@@ -159,7 +160,7 @@ impl Config {
             };
             lines.line("timeout", quoted_duration(timeout))?;
             lines.optional("max_size", bounds.max_size.map(quoted_size))?;
-            lines.line("on_oversize", choice(&choices::SKIP_POLICIES, bounds.on_oversize))?;
+            lines.line("on_oversize", choice(&choices::OVERSIZE_POLICIES, bounds.on_oversize))?;
             lines.line("on_failure", choice(&choices::SKIP_POLICIES, bounds.on_failure))?;
         }
         Ok(())

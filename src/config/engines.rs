@@ -6,7 +6,7 @@ use mcs_evaluator::RuleSet;
 use url::Url;
 
 use super::{
-    choices::{METHODS, PREVIEWS, SKIP_POLICIES},
+    choices::{METHODS, OVERSIZE_POLICIES, PREVIEWS, SKIP_POLICIES},
     paths,
     problem::InvalidValue,
     reader::{Reader, Section},
@@ -14,7 +14,7 @@ use super::{
     value::{ParseResult, RawValue},
 };
 use crate::scan::engines::{
-    Bounds, EngineSettings, SkipPolicy,
+    Bounds, EngineSettings, OversizePolicy, SkipPolicy,
     clamd::{self, Address},
     icap::{self, Method},
     rules,
@@ -70,8 +70,8 @@ pub(super) fn script_bounds(scan: &mut Section<'_, '_>) -> Bounds {
     Bounds {
         max_size: scan.read("script_max_size", size(1..=PEBIBYTE)),
         on_oversize: scan
-            .read("script_on_oversize", choice(&SKIP_POLICIES))
-            .unwrap_or(SkipPolicy::Fail),
+            .read("script_on_oversize", choice(&OVERSIZE_POLICIES))
+            .unwrap_or(OversizePolicy::Fail),
         on_failure: scan
             .read("script_on_failure", choice(&SKIP_POLICIES))
             .unwrap_or(SkipPolicy::Fail),
@@ -157,8 +157,8 @@ fn bounds(section: &mut Section<'_, '_>, max_size: Option<u64>) -> Bounds {
     Bounds {
         max_size: section.read("max_size", size(1..=PEBIBYTE)).or(max_size),
         on_oversize: section
-            .read("on_oversize", choice(&SKIP_POLICIES))
-            .unwrap_or(SkipPolicy::Fail),
+            .read("on_oversize", choice(&OVERSIZE_POLICIES))
+            .unwrap_or(OversizePolicy::Fail),
         on_failure: section.read("on_failure", choice(&SKIP_POLICIES)).unwrap_or(SkipPolicy::Fail),
     }
 }

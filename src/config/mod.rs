@@ -40,7 +40,7 @@ pub use sandbox::FORBIDDEN_PATHS;
 pub use settings::{Config, Log, LogFormat};
 
 use crate::keys;
-use crate::scan::engines::{EngineSettings, SkipPolicy};
+use crate::scan::engines::{EngineSettings, OversizePolicy};
 use reader::{Diagnostics, Reader};
 use source::Sources;
 
@@ -103,7 +103,7 @@ impl Config {
                 EngineSettings::Icap(icap) => (&icap.bounds, "icap.max_size"),
             };
             let smaller = bounds.max_size.is_some_and(|limit| limit < download.max_size);
-            if smaller && bounds.on_oversize == SkipPolicy::Fail {
+            if smaller && bounds.on_oversize != OversizePolicy::Skip {
                 let key = "download.max_size";
                 reader.section("download").warn(Warning::NeverReached { key, because });
             }

@@ -17,7 +17,7 @@ use crate::{
     ownership::find_exposure,
     scan::{
         Settings,
-        encrypted::OnEncrypted,
+        engines::ContentPolicy,
         settings::{CanarySamples, CanarySettings},
     },
 };
@@ -32,9 +32,9 @@ const SHELL_FAILURES: [i32; 2] = [126, 127];
 pub(super) fn read(reader: &mut Reader<'_>) -> Option<Settings> {
     let mut scan = reader.section("scan");
     let engines = engines::names(&mut scan);
-    let on_encrypted = scan
-        .read("on_encrypted", types::choice(&choices::ON_ENCRYPTED))
-        .unwrap_or(OnEncrypted::Refuse);
+    let mut content_policy = |key| scan.read(key, types::choice(&choices::CONTENT_POLICIES));
+    let on_encrypted = content_policy("on_encrypted").unwrap_or(ContentPolicy::Refuse);
+    let on_limit = content_policy("on_limit").unwrap_or(ContentPolicy::Fail);
     let version_interval = scan
         .read("version_interval", duration(Duration::from_secs(1)..=MAX_DURATION))
         .unwrap_or(Duration::from_secs(60));
@@ -70,6 +70,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Settings> {
     Some(Settings {
         engines: engines?,
         on_encrypted,
+        on_limit,
         version_interval,
         script: script?,
         script_args,

@@ -18,7 +18,7 @@ use crate::{
     chain::Chain,
     exhaustion::is_exhaustion,
     media::{FetchError, ingest::IngestError},
-    scan::{Phase, ScanError, engines::EngineFailure},
+    scan::{Phase, ScanError},
 };
 
 /// Seconds after which a client may retry when the service is overloaded or stopping.
@@ -201,9 +201,13 @@ fn from_scan_error(error: &ScanError) -> ApiError {
         E::Deadline(Phase::Queued) => ApiError::overloaded("The server was busy for too long"),
         E::Deadline(Phase::Downloading) => timed_out(),
         E::Deadline(Phase::Scanning) => ApiError::internal_error("The scan took too long"),
-        // A permanent error must not be a 5xx, since clients retry those.
-        E::Engine(_, EngineFailure::TooLarge { .. }) => too_large(),
-        // Final: a retry changes nothing.
+        // Final outcomes must not be a 5xx, since clients retry those.
+        E::Oversize(_) => too_large(),
+        E::Limit(_) => ApiError::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            Reason::RequestFailed,
+            "The contents exceed a limit and could not be examined",
+        ),
         E::Encrypted(_) => ApiError::new(
             StatusCode::UNPROCESSABLE_ENTITY,
             Reason::Unknown,
@@ -398,6 +402,8 @@ mod tests {
             ("Script", from_scan_error(&S::Script(ScriptFailure::Signaled(9)))),
             ("Sandbox", from_scan_error(&S::Sandbox(mcs_sandbox::Error::HelperNotFound))),
             ("Encrypted", from_scan_error(&S::Encrypted("zip: syt_token".to_owned()))),
+            ("Limit", from_scan_error(&S::Limit("MaxFiles: syt_token".to_owned()))),
+            ("Oversize", from_scan_error(&S::Oversize("clamd"))),
             ("Disk", from_scan_error(&S::Disk(secret()))),
             ("Disk EMFILE", from_scan_error(&S::Disk(no_descriptor()))),
             ("Unreachable EMFILE", fetch(F::Unreachable(Box::new(no_descriptor())))),
@@ -457,6 +463,8 @@ Deadline Scanning: 500 {"reason":"M_UNKNOWN","info":"The scan took too long"}
 Script: 500 {"reason":"M_UNKNOWN","info":"The scan could not be finished"}
 Sandbox: 500 {"reason":"M_UNKNOWN","info":"The scan could not be finished"}
 Encrypted: 422 {"reason":"M_UNKNOWN","info":"The contents need a password and could not be examined"}
+Limit: 413 {"reason":"MCS_MEDIA_REQUEST_FAILED","info":"The contents exceed a limit and could not be examined"}
+Oversize: 413 {"reason":"MCS_MEDIA_REQUEST_FAILED","info":"The media is too large"}
 Disk: 500 {"reason":"M_UNKNOWN","info":"The server cannot store the media"}
 Disk EMFILE: 503 {"reason":"M_UNKNOWN","info":"The server lacks resources at the moment"} [retry-after: 10]
 Unreachable EMFILE: 503 {"reason":"M_UNKNOWN","info":"The server lacks resources at the moment"} [retry-after: 10]

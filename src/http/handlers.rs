@@ -128,7 +128,7 @@ fn media_or_error(
             tracing::error!(%media, "clean verdict without a media body");
             ApiError::internal().into_response()
         }
-        (Verdict::NotClean { output }, _) => {
+        (Verdict::NotClean { output, .. }, _) => {
             ApiError::not_clean(not_clean_info(output)).into_response()
         }
         (Verdict::TypeForbidden { detected }, _) => {
@@ -149,7 +149,7 @@ fn verdict_response(verdict: &Verdict) -> Response {
             let at = humantime::format_rfc3339_seconds(*at);
             json(true, format_args!("File clean at {at}"))
         }
-        Verdict::NotClean { output } => json(false, format_args!("{}", not_clean_info(output))),
+        Verdict::NotClean { output, .. } => json(false, format_args!("{}", not_clean_info(output))),
         Verdict::TypeForbidden { detected } => ApiError::type_forbidden(detected).into_response(),
     }
 }
@@ -169,10 +169,15 @@ mod tests {
     use http_body_util::BodyExt;
 
     use super::*;
+    use crate::scan::verdict::NotCleanKind;
 
     async fn body_text(response: Response) -> String {
         let bytes = response.into_body().collect().await.unwrap().to_bytes();
         String::from_utf8(bytes.to_vec()).unwrap()
+    }
+
+    fn not_clean(output: &str) -> Verdict {
+        Verdict::NotClean { kind: NotCleanKind::Infected, output: output.into() }
     }
 
     #[tokio::test]
@@ -183,11 +188,11 @@ mod tests {
             r#"{"clean":true,"info":"File clean at 2023-11-14T22:13:20Z"}"#,
         );
         assert_eq!(
-            body_text(verdict_response(&Verdict::NotClean { output: "Eicar \"x\"".into() })).await,
+            body_text(verdict_response(&not_clean("Eicar \"x\""))).await,
             r#"{"clean":false,"info":"File not clean. Output: 'Eicar \"x\"'"}"#,
         );
         assert_eq!(
-            body_text(verdict_response(&Verdict::NotClean { output: "".into() })).await,
+            body_text(verdict_response(&not_clean(""))).await,
             r#"{"clean":false,"info":"File not clean (no output)"}"#,
         );
     }

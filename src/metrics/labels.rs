@@ -61,6 +61,7 @@ causes! {
     EngineNotRun => ("engine_not_asked", true),
     NoEngine => ("no_engine", true),
     Encrypted => ("encrypted", false),
+    Limit => ("limit", false),
     Sandbox => ("sandbox", true),
     Disk => ("disk", true),
     Panicked => ("panicked", true),

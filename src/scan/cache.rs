@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     cached_media::{CachedMedia, UnixSeconds},
-    engines::{EngineFingerprint, ScanResult, Versions},
+    engines::{EngineFingerprint, FileOutcome, Policies, Validity, Versions},
     error::ScanError,
     request::ScanRequest,
     verdict::Verdict,
@@ -147,18 +147,11 @@ impl StoreTime {
 /// all clean.
 #[derive(Clone, Debug)]
 enum VerdictEntry {
-    Clean {
-        at: UnixSeconds,
-        exit_code: Option<u8>,
-        is_partial: bool,
-        versions: Versions,
-    },
-    /// A verdict other than clean.
-    Verdict {
-        verdict: Arc<Verdict>,
-        exit_code: Option<u8>,
-        is_partial: bool,
-    },
+    /// All engines finished and found nothing.
+    Clean { at: UnixSeconds, exit_code: Option<u8>, versions: Versions },
+    /// Any other outcome of the engines, which the policies in force at the time of reading are applied to.
+    Outcome(Arc<(FileOutcome, Versions)>),
+    /// A failure of the whole scan.
     Failure(Arc<ScanError>),
 }
 
@@ -167,31 +160,42 @@ impl VerdictEntry {
     fn allocated_bytes(&self) -> usize {
         match self {
             Self::Clean { .. } => 0,
-            Self::Verdict { verdict, .. } => {
-                let finding = match &**verdict {
-                    Verdict::NotClean { output } => output.len(),
-                    Verdict::TypeForbidden { detected } => detected.as_str().len(),
-                    Verdict::Clean { .. } => 0,
-                };
-                // Two allocations, with two reference counts each.
-                size_of::<Verdict>() + 4 * size_of::<usize>() + finding
+            // With two reference counts.
+            Self::Outcome(entry) => {
+                size_of_val(&**entry) + 2 * size_of::<usize>() + entry.0.allocated_bytes()
             }
             Self::Failure(_) => FAILURE_BYTES,
         }
     }
 
-    fn new(result: &ScanResult, versions: Versions) -> Self {
-        let ScanResult { verdict, exit_code, is_partial, .. } = result;
-        // An exit code has 8 bits: wait(2).
-        let exit_code = exit_code.and_then(|code| u8::try_from(code).ok());
-        let is_partial = *is_partial;
-        match verdict {
-            Verdict::Clean { at } => {
-                let at = UnixSeconds::from_time(*at);
-                Self::Clean { at, exit_code, is_partial, versions }
-            }
-            verdict => Self::Verdict { verdict: Arc::new(verdict.clone()), exit_code, is_partial },
+    fn new(outcome: FileOutcome, versions: Versions) -> Self {
+        if !outcome.is_clean() {
+            return Self::Outcome(Arc::new((outcome.without_lines(), versions)));
         }
+        // An exit code has 8 bits: wait(2).
+        let exit_code = outcome.clean_exit_code().and_then(|code| u8::try_from(code).ok());
+        Self::Clean { at: UnixSeconds::from_time(outcome.scanned), exit_code, versions }
+    }
+
+    /// Applies the policies. Returns the verdict, its validity, the script's exit code, and the versions of the engines.
+    fn decide(
+        &self,
+        policies: &Policies,
+    ) -> (CachedVerdict, Validity, Option<i32>, Option<Versions>) {
+        let (clean, shared);
+        let (outcome, versions) = match self {
+            Self::Clean { at, exit_code, versions } => {
+                clean = FileOutcome::clean(at.time(), exit_code.map(i32::from));
+                (&clean, *versions)
+            }
+            Self::Outcome(entry) => {
+                shared = Arc::clone(entry);
+                (&shared.0, shared.1)
+            }
+            Self::Failure(error) => return (Err(Arc::clone(error)), Validity::Failure, None, None),
+        };
+        let decision = policies.decide(outcome);
+        (decision.verdict, decision.validity, decision.exit_code, Some(versions))
     }
 }
 
@@ -299,31 +303,39 @@ impl ResultCache {
         self.store.valid(&self.store.media, key, |_| Some(self.settings.ttl))
     }
 
-    /// Returns the result for a content, if it is valid for these versions of the engines.
+    /// Returns the result for a content under these policies, if it is valid for these versions of the engines.
     #[must_use]
-    pub fn verdict(&self, key: &ContentKey, versions: &Versions) -> Option<CachedVerdict> {
-        let time_to_live = |entry: &VerdictEntry| self.time_to_live(entry, *versions);
-        Some(match self.store.valid(&self.store.verdicts, key, time_to_live)? {
-            VerdictEntry::Clean { at, .. } => Ok(Verdict::Clean { at: at.time() }),
-            VerdictEntry::Verdict { verdict, .. } => Ok(Verdict::clone(&verdict)),
-            VerdictEntry::Failure(failure) => Err(failure),
-        })
+    pub fn verdict(
+        &self,
+        key: &ContentKey,
+        versions: &Versions,
+        policies: &Policies,
+    ) -> Option<CachedVerdict> {
+        let time_to_live = |entry: &VerdictEntry| self.time_to_live(entry, *versions, policies);
+        let entry = self.store.valid(&self.store.verdicts, key, time_to_live)?;
+        Some(entry.decide(policies).0)
     }
 
     /// Returns the time to live of an entry; none if the entry is invalid under the current settings and versions.
-    fn time_to_live(&self, entry: &VerdictEntry, versions: Versions) -> Option<Duration> {
-        let (exit_code, is_partial) = match entry {
-            // Newer signatures may detect more than older ones. Findings of older ones remain valid.
-            VerdictEntry::Clean { versions: stored, .. } if *stored != versions => return None,
-            VerdictEntry::Clean { exit_code, is_partial, .. }
-            | VerdictEntry::Verdict { exit_code, is_partial, .. } => (exit_code, is_partial),
-            VerdictEntry::Failure(_) => return Some(self.settings.failure_ttl),
-        };
-        if exit_code.is_some_and(|code| self.settings.exit_codes_to_ignore.contains(&code.into())) {
+    fn time_to_live(
+        &self,
+        entry: &VerdictEntry,
+        versions: Versions,
+        policies: &Policies,
+    ) -> Option<Duration> {
+        let (_, validity, exit_code, stored) = entry.decide(policies);
+        if exit_code.is_some_and(|code| self.settings.exit_codes_to_ignore.contains(&code)) {
             return None;
         }
-        let ttl = self.settings.ttl;
-        Some(if *is_partial { ttl.min(self.settings.failure_ttl) } else { ttl })
+        let Settings { ttl, failure_ttl, .. } = *self.settings;
+        match validity {
+            Validity::Finding => Some(ttl),
+            Validity::Failure => Some(failure_ttl),
+            // Newer signatures may detect more than older ones. Findings of older ones remain valid.
+            Validity::Examined | Validity::Partial if stored != Some(versions) => None,
+            Validity::Examined => Some(ttl),
+            Validity::Partial => Some(ttl.min(failure_ttl)),
+        }
     }
 
     /// Returns the body with this SHA-256.
@@ -350,17 +362,18 @@ impl ResultCache {
         CacheGeneration(self.store.generation.load(Ordering::SeqCst))
     }
 
-    /// Stores the verdict of engines that had these versions at the start of the scan. Stores nothing for an exit code
-    /// that is to be ignored, or when verdicts have been invalidated since `generation`.
-    pub fn store_verdict(
+    /// Stores the outcome of engines that had these versions at the start of the scan. Stores nothing for an exit code
+    /// that is to be ignored under `policies`, or when verdicts have been invalidated since `generation`.
+    pub fn store_outcome(
         &self,
         key: ContentKey,
-        result: &ScanResult,
+        outcome: FileOutcome,
         versions: Versions,
+        policies: &Policies,
         generation: CacheGeneration,
     ) {
-        let entry = VerdictEntry::new(result, versions);
-        if self.time_to_live(&entry, versions).is_none() {
+        let entry = VerdictEntry::new(outcome, versions);
+        if self.time_to_live(&entry, versions, policies).is_none() {
             return;
         }
         self.store.verdicts.insert(key, self.store.timed(entry));
@@ -430,7 +443,10 @@ mod tests {
     use super::*;
     use crate::{
         media::{Head, MAX_HEADER_VALUE},
-        scan::cached_media::{CachedMediaParts, MediaHeaders},
+        scan::{
+            cached_media::{CachedMediaParts, MediaHeaders},
+            engines::{ContentPolicy, EngineFailure, Outcome, OversizePolicy, SkipPolicy},
+        },
     };
 
     const KEY: ContentKey =
@@ -448,8 +464,24 @@ mod tests {
         }
     }
 
-    fn result(verdict: Verdict) -> ScanResult {
-        ScanResult { verdict, exit_code: Some(255), first_line: String::new(), is_partial: false }
+    fn policies() -> Policies {
+        Policies::for_test(ContentPolicy::Refuse, OversizePolicy::Fail, SkipPolicy::Fail)
+    }
+
+    fn clean(at: SystemTime) -> FileOutcome {
+        FileOutcome::clean(at, Some(255))
+    }
+
+    fn store(cache: &ResultCache, outcome: FileOutcome) {
+        store_as(cache, KEY, outcome);
+    }
+
+    fn store_as(cache: &ResultCache, key: ContentKey, outcome: FileOutcome) {
+        cache.store_outcome(key, outcome, VERSIONS, &policies(), cache.generation());
+    }
+
+    fn read(cache: &ResultCache, versions: Versions) -> Option<CachedVerdict> {
+        cache.verdict(&KEY, &versions, &policies())
     }
 
     #[test]
@@ -462,22 +494,61 @@ mod tests {
     #[test]
     fn returns_verdicts_as_stored() {
         let cache = ResultCache::new(settings());
-        let detected = Detector::new().unwrap().detect_bytes(b"text");
-        for verdict in [
-            Verdict::Clean { at: UNIX_EPOCH + Duration::from_secs(1_700_000_000) },
-            Verdict::NotClean { output: "Eicar".into() },
-            Verdict::TypeForbidden { detected },
-        ] {
-            cache.store_verdict(KEY, &result(verdict.clone()), VERSIONS, cache.generation());
-            assert_eq!(cache.verdict(&KEY, &VERSIONS).unwrap().unwrap(), verdict);
-            let others = ContentKey { engines_fingerprint: EngineFingerprint(4), ..KEY };
-            assert!(cache.verdict(&others, &VERSIONS).is_none(), "other engines");
-            let newer = cache.verdict(&KEY, &Versions(4));
-            assert_eq!(newer.is_none(), matches!(verdict, Verdict::Clean { .. }), "{newer:?}");
-        }
+        let at = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        store(&cache, clean(at));
+        assert_eq!(read(&cache, VERSIONS).unwrap().unwrap(), Verdict::Clean { at });
+        let others = ContentKey { engines_fingerprint: EngineFingerprint(4), ..KEY };
+        assert!(cache.verdict(&others, &VERSIONS, &policies()).is_none(), "other engines");
         let ignoring =
             cache.with_settings(Settings { exit_codes_to_ignore: vec![255], ..settings() });
-        assert!(ignoring.verdict(&KEY, &VERSIONS).is_none());
+        assert!(read(&ignoring, VERSIONS).is_none());
+    }
+
+    /// Each outcome: whether the verdict is valid with other versions, and whether it outlives `failure_ttl`.
+    #[test]
+    fn validity_follows_from_the_outcome() {
+        let error = || Err(ScanError::Engine("clamd", EngineFailure::TimedOut));
+        let name = || "name".to_owned();
+        for (outcome, with_other_versions, outlives_failures) in [
+            (Ok(Outcome::Clean), false, true),
+            (Ok(Outcome::Infected { name: name() }), true, true),
+            (Ok(Outcome::Refused { name: name() }), true, true),
+            (Ok(Outcome::Encrypted { name: name() }), false, true),
+            (Ok(Outcome::Limit { name: name() }), false, true),
+            (Ok(Outcome::TooLarge), false, true),
+            (error(), true, false),
+        ] {
+            let label = format!("{outcome:?}");
+            // A time to live of 0 for failures: they are never valid.
+            let short = ResultCache::new(settings());
+            let failure_ttl = Duration::from_secs(60);
+            let long = short.with_settings(Settings { failure_ttl, ..settings() });
+            store(&short, FileOutcome::for_test([("clamd", outcome)]));
+            assert!(read(&long, VERSIONS).is_some(), "{label}");
+            assert_eq!(read(&short, VERSIONS).is_some(), outlives_failures, "{label}");
+            if outlives_failures {
+                assert_eq!(read(&long, Versions(4)).is_some(), with_other_versions, "{label}");
+            }
+        }
+    }
+
+    #[test]
+    fn policies_apply_to_stored_outcomes() {
+        let cache = ResultCache::new(settings());
+        store(&cache, FileOutcome::for_test([("clamd", Ok(Outcome::Limit { name: "x".into() }))]));
+        for (policy, expected) in [
+            (ContentPolicy::Refuse, "not_clean"),
+            (ContentPolicy::Fail, "limit"),
+            (ContentPolicy::Pass, "clean"),
+            (ContentPolicy::Refuse, "not_clean"),
+        ] {
+            let policies = Policies::for_test(policy, OversizePolicy::Fail, SkipPolicy::Fail);
+            let found = match cache.verdict(&KEY, &VERSIONS, &policies).unwrap() {
+                Ok(verdict) => verdict.name(),
+                Err(error) => error.cause(),
+            };
+            assert_eq!(found, expected, "{policy:?}");
+        }
     }
 
     /// Returns an entry with three header values of this length.
@@ -506,20 +577,18 @@ mod tests {
         let (small, large) = (media(30), media(MAX_HEADER_VALUE));
         for number in 0..3000 {
             cache.store_media(MediaKey(digest(number)), small.clone());
-            let clean = result(Verdict::Clean { at: SystemTime::now() });
             let key = ContentKey { content: digest(number), ..KEY };
-            cache.store_verdict(key, &clean, VERSIONS, cache.generation());
+            store_as(&cache, key, clean(SystemTime::now()));
         }
         let sizes = cache.sizes();
         assert!((900..=1000).contains(&sizes.media), "{sizes:?}");
         assert!((900..=1000).contains(&sizes.verdicts), "{sizes:?}");
         let cache = ResultCache::new(Settings { max_size: 1000, ..settings() });
-        let finding = Verdict::NotClean { output: "x".repeat(4096).into() };
+        let finding = Outcome::Infected { name: "x".repeat(4096) };
         for number in 3000..6000 {
             cache.store_media(MediaKey(digest(number)), large.clone());
             let key = ContentKey { content: digest(number), ..KEY };
-            let found = result(finding.clone());
-            cache.store_verdict(key, &found, VERSIONS, cache.generation());
+            store_as(&cache, key, FileOutcome::for_test([("clamd", Ok(finding.clone()))]));
         }
         let sizes = cache.sizes();
         assert!(sizes.media_bytes <= capacity && sizes.verdict_bytes <= capacity, "{sizes:?}");
@@ -545,15 +614,14 @@ mod tests {
         assert_eq!(StoreTime(0).until(StoreTime(u64::MAX)), Duration::from_nanos(u64::MAX));
 
         let cache = ResultCache::new(settings());
-        let clean = result(Verdict::Clean { at: SystemTime::now() });
-        cache.store_verdict(KEY, &clean, VERSIONS, cache.generation());
-        assert!(cache.verdict(&KEY, &VERSIONS).is_some());
+        store(&cache, clean(SystemTime::now()));
+        assert!(read(&cache, VERSIONS).is_some());
         let start = Instant::now();
         while start.elapsed() < Duration::from_millis(2) {
             std::hint::spin_loop();
         }
         let shorter = Settings { ttl: Duration::from_millis(2), ..settings() };
-        assert!(cache.with_settings(shorter).verdict(&KEY, &VERSIONS).is_none());
-        assert!(cache.verdict(&KEY, &VERSIONS).is_none(), "expired entries are removed");
+        assert!(read(&cache.with_settings(shorter), VERSIONS).is_none());
+        assert!(read(&cache, VERSIONS).is_none(), "expired entries are removed");
     }
 }

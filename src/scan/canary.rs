@@ -60,7 +60,7 @@ pub enum CanaryError {
     CleanRefused(&'static str, String),
     /// The engine failed.
     #[error("{0} gives no verdict on the {1} sample")]
-    NoVerdict(&'static str, &'static str, #[source] ScanError),
+    NoVerdict(&'static str, &'static str, #[source] Arc<ScanError>),
 }
 
 /// Runs the canary.
@@ -108,7 +108,7 @@ impl Canary {
         }
         match self.verdict(name, engine, Kind::Clean).await? {
             Verdict::Clean { .. } => Ok(()),
-            Verdict::NotClean { output } => {
+            Verdict::NotClean { output, .. } => {
                 Err(CanaryError::CleanRefused(name, output.to_string()))
             }
             Verdict::TypeForbidden { .. } => Err(CanaryError::CleanRefused(name, String::new())),
@@ -179,8 +179,11 @@ impl Canary {
         kind: Kind,
     ) -> Result<Verdict, CanaryError> {
         let no_verdict = |error| CanaryError::NoVerdict(name, kind.name(), error);
-        let (sample, length) =
-            self.settings.samples.open(kind).map_err(|error| no_verdict(ScanError::Disk(error)))?;
+        let (sample, length) = self
+            .settings
+            .samples
+            .open(kind)
+            .map_err(|error| no_verdict(Arc::new(ScanError::Disk(error))))?;
         self.scanner.scan_with(engine, sample, length).await.map_err(no_verdict)
     }
 }

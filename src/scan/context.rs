@@ -18,7 +18,7 @@ use super::{
     cached_media::{CachedMedia, CachedMediaParts, MediaHeaders},
     canary::CanaryState,
     detection::finish_and_detect,
-    engines::{EngineIdentity, EngineRun, Engines, ScanResult, Versions},
+    engines::{EngineIdentity, EngineRun, Engines, Versions},
     error::{Phase, ScanError},
     job::{JobOutcome, ScanJob},
     removal::RemovalCommand,
@@ -26,7 +26,7 @@ use super::{
     response::Timings,
     settings::Settings,
     task::{blocking, caught},
-    verdict::Verdict,
+    verdict::{NotCleanKind, Verdict},
     work_dir::WorkDir,
 };
 use crate::{
@@ -117,6 +117,10 @@ impl ScanContext {
             Ok(JobOutcome { verdict: Some(Ok(verdict)), .. }) => Some(verdict.name()),
             Ok(JobOutcome { verdict: Some(Err(_)), .. }) | Err(_) => None,
         };
+        let kind = match outcome {
+            Ok(JobOutcome { verdict: Some(Ok(verdict)), .. }) => verdict.not_clean_kind(),
+            _ => None,
+        };
         let result = verdict.unwrap_or("no_verdict");
         let script_duration = run.as_ref().and_then(|run| run.script_duration);
         self.metrics.record_job_end(result, timings.download, timings.scan, script_duration);
@@ -137,6 +141,7 @@ impl ScanContext {
                 size: outcome.media.size,
                 detected: outcome.media.detected.as_str(),
                 verdict,
+                not_clean: kind.map(NotCleanKind::name),
                 exit_code: details.and_then(|(code, _)| *code),
                 first_line: details.map(|(_, line)| line.as_str()),
                 took: script_duration,
@@ -250,8 +255,8 @@ impl ScanContext {
             // The script's file cannot be examined. Running the script yields an error that names the cause. Nothing is
             // cached, because there is no cache key without an identity.
             let run = timeout_at(deadline.into(), self.run_engines(&mut task)).await;
-            let outcome = run.map_err(|_elapsed| timed_out())?.outcome;
-            return outcome.map(|result| result.verdict).map_err(Arc::new);
+            let outcome = run.map_err(|_elapsed| timed_out())?.outcome?;
+            return self.engines.policies().decide(&outcome).verdict;
         };
         let key = ContentKey {
             content: media.content,
@@ -282,30 +287,22 @@ impl ScanContext {
         identity: &EngineIdentity,
         task: &mut ScanTask<'_>,
     ) -> CachedVerdict {
-        let versions = identity.versions;
-        if let Some(verdict) = self.cache.verdict(&key, &versions) {
+        let (versions, policies) = (identity.versions, self.engines.policies());
+        if let Some(verdict) = self.cache.verdict(&key, &versions, policies) {
             return verdict;
         }
         let run = self.run_engines(task).await;
         // The result of a run is cached, even a failure: its cause is the content, or would recur at once. A failure
         // before the run, such as a full disk, is not cached.
         let is_cacheable = run.matches_identity(identity);
-        match run.outcome {
-            Ok(result) => {
-                if is_cacheable {
-                    self.cache.store_verdict(key, &result, versions, task.generation);
-                }
-                Ok(result.verdict)
-            }
-            Err(error) => {
-                let error = Arc::new(error);
-                // A lack of resources passes, and its cause is not the content.
-                if is_cacheable && !is_exhaustion(&*error) {
-                    self.cache.store_failure(key, Arc::clone(&error));
-                }
-                Err(error)
-            }
+        let outcome = run.outcome?;
+        let verdict = policies.decide(&outcome).verdict;
+        // A lack of resources passes, and its cause is not the content.
+        let is_exhausted = verdict.as_ref().is_err_and(|error| is_exhaustion(&**error));
+        if is_cacheable && !is_exhausted {
+            self.cache.store_outcome(key, outcome, versions, policies, task.generation);
         }
+        verdict
     }
 
     /// Runs the engines on the plaintext.
@@ -334,8 +331,11 @@ impl ScanContext {
         for (engine, result) in &run.results {
             self.metrics.record_engine_result(engine, result);
         }
-        let details = |result: &ScanResult| (result.exit_code, result.first_line.clone());
-        let verdict_details = run.outcome.as_ref().ok().map(details);
+        let decision =
+            run.outcome.as_ref().ok().map(|outcome| self.engines.policies().decide(outcome));
+        let verdict_details = decision
+            .filter(|decision| decision.verdict.is_ok())
+            .map(|decision| (decision.exit_code, decision.first_line));
         **trace = Some(EngineRunTrace { script_duration: run.script_duration, verdict_details });
         if self.cache.generation() != *generation {
             return EngineRun::prevented(ScanError::NotReady);
@@ -364,7 +364,7 @@ impl ScanContext {
             content: media.content,
             engines_fingerprint: identity.engines_fingerprint,
         };
-        self.cache.verdict(&key, &identity.versions)
+        self.cache.verdict(&key, &identity.versions, self.engines.policies())
     }
 
     /// Creates the working directory, with an empty file for the plaintext.

@@ -28,7 +28,7 @@ mod seven_zip;
 mod zip;
 
 pub use detect::detect;
-pub use encryption::{Encryption, OnEncrypted};
+pub use encryption::Encryption;
 pub use reader::{CancellableReads, ReadAt};
 
 #[cfg(test)]

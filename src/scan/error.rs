@@ -48,6 +48,13 @@ pub enum ScanError {
     /// The contents need a password, and `scan.on_encrypted` is "fail". Contains what is encrypted.
     #[error("the contents need a password: {0}")]
     Encrypted(String),
+    /// An engine stopped at a limit inside the file, and `scan.on_limit` is "fail". Contains the limit.
+    #[error("an engine stopped at a limit inside the file: {0}")]
+    Limit(String),
+    /// The file exceeds the limit of an engine for whole files, and the engine's `on_oversize` is "fail", or no other
+    /// engine has finished. Contains the engine.
+    #[error("the file is too large for the engine {0}")]
+    Oversize(&'static str),
     #[error("no engine gave a verdict: all were skipped")]
     NoEngine,
     /// The sandbox could not prepare or run a job, or its helper ended.
@@ -102,6 +109,8 @@ impl ScanError {
             Self::Script(ScriptFailure::FailureExitCode(_)) => Cause::ScriptExitCode,
             Self::Engine(_, error) => error.cause(),
             Self::Encrypted(_) => Cause::Encrypted,
+            Self::Limit(_) => Cause::Limit,
+            Self::Oversize(_) => Cause::EngineTooLarge,
             Self::NoEngine => Cause::NoEngine,
             Self::Sandbox(_) => Cause::Sandbox,
             Self::Disk(_) => Cause::Disk,
@@ -131,6 +140,8 @@ impl ScanError {
             | Self::Script(_)
             | Self::Engine(..)
             | Self::Encrypted(_)
+            | Self::Limit(_)
+            | Self::Oversize(_)
             | Self::NoEngine
             | Self::Sandbox(_)
             | Self::Disk(_)

@@ -68,15 +68,15 @@ pub enum LocalError {
     )]
     TooLarge(u64),
     #[error(transparent)]
-    Scan(ScanError),
+    Scan(Arc<ScanError>),
 }
 
-impl From<ScanError> for LocalError {
-    fn from(error: ScanError) -> Self {
-        match error {
+impl From<Arc<ScanError>> for LocalError {
+    fn from(error: Arc<ScanError>) -> Self {
+        match &*error {
             // Has a message of its own, because nothing was downloaded.
-            ScanError::Fetch(FetchError::TooLarge { limit }) => Self::TooLarge(limit),
-            error => Self::Scan(error),
+            ScanError::Fetch(FetchError::TooLarge { limit }) => Self::TooLarge(*limit),
+            _ => Self::Scan(error),
         }
     }
 }
@@ -109,7 +109,7 @@ impl LocalScanner {
         engines: &Engines,
         source: impl Read + Send + 'static,
         length: u64,
-    ) -> Result<Verdict, ScanError> {
+    ) -> Result<Verdict, Arc<ScanError>> {
         self.run(engines, source, length, &MimeRules::All).await
     }
 
@@ -119,7 +119,7 @@ impl LocalScanner {
         mut source: impl Read + Send + 'static,
         length: u64,
         mime: &MimeRules,
-    ) -> Result<Verdict, ScanError> {
+    ) -> Result<Verdict, Arc<ScanError>> {
         let removal_command = RemovalCommand::from_settings(&self.settings);
         let needs_sandbox = engines.needs_sandbox() || removal_command.is_some();
         let sandbox = needs_sandbox.then_some(&self.sandbox);
@@ -153,7 +153,10 @@ impl LocalScanner {
                 Some(sample) => Box::pin(engines.scan(sample)).await,
                 None => EngineRun::prevented(ScanError::Stopping),
             };
-            run.outcome.map(|result| result.verdict)
+            match run.outcome {
+                Ok(outcome) => engines.policies().decide(&outcome).verdict,
+                Err(error) => Err(Arc::new(error)),
+            }
         } else {
             Ok(Verdict::TypeForbidden { detected })
         };

@@ -4,15 +4,17 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use mcs_filetype::MimeRules;
 
-use super::{encrypted::OnEncrypted, engines};
+use super::engines;
 
 /// `[scan]`, validated.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The engines, at least one, each kind at most once. All must report a file clean.
     pub engines: Vec<engines::EngineSettings>,
-    /// Outcome for contents that need a password, detected by the service or by an engine.
-    pub on_encrypted: OnEncrypted,
+    /// Effect of contents that need a password, detected by the service or by an engine.
+    pub on_encrypted: engines::ContentPolicy,
+    /// Effect of a limit inside the file at which an engine stopped.
+    pub on_limit: engines::ContentPolicy,
     /// Interval at which remote engines are asked for their versions.
     pub version_interval: Duration,
     /// The script, if it is one of the engines.

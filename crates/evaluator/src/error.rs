@@ -18,6 +18,10 @@ pub enum RuleLoadError {
     /// A rule does not compile. The message has the file, line, column and reason, on one line.
     #[error("{0}")]
     Invalid(String),
+    /// A rule has metadata `kind` with an unknown value.
+    #[error("{}: rule {rule}: found kind = {kind}, expected \"malware\" or \"policy\"", path.display())]
+    #[expect(missing_docs, reason = "explained by the message")]
+    UnknownKind { path: PathBuf, rule: String, kind: String },
     /// No rule can be reported: there are none, or all are private.
     #[error("{} contains no rules", .0.display())]
     Empty(PathBuf),

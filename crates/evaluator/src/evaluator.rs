@@ -16,19 +16,28 @@ use boreal::{
     scanner::{CallbackEvents, ScanCallbackResult, ScanEvent},
 };
 
-use crate::prepared::restore;
+use crate::{
+    kind::{RuleKind, rule_kind},
+    prepared::restore,
+};
 
 /// Exit code of an evaluator when no rule matches.
 pub const CLEAN: i32 = 0;
-/// Exit code of an evaluator when rules match. Their names are on standard output.
-pub const NOT_CLEAN: i32 = 1;
+/// Exit code of an evaluator when rules match, at least one of them of kind "malware". The names of the matching rules
+/// are on standard output, those of malware first.
+pub const MALWARE: i32 = 1;
 /// Exit code of an evaluator that failed. The reason is on standard error.
 const FAILED: i32 = 2;
+/// Exit code of an evaluator when only rules of kind "policy" match. Their names are on standard output.
+pub const POLICY: i32 = 3;
+/// Exit code of an evaluator that stopped at a limit inside the file. The limit is on standard output.
+pub const LIMIT: i32 = 4;
 
 /// First argument of an evaluator.
 const COMMAND: &str = "evaluate-rules";
 
-/// Maximum number of reported names. The evaluation stops there, because the file is already refused.
+/// Maximum number of reported names of each kind. The evaluation stops at this number of malware rules. Matches of policy
+/// rules do not stop the evaluation, because a malware rule that matches changes the result.
 pub(crate) const MAX_NAMES: usize = 16;
 
 /// Returns the arguments that start a program whose `main` calls [`dispatch`] as an evaluator. The path of the file
@@ -70,16 +79,59 @@ fn evaluate(ignored: &OsStr, media: &OsStr) -> Result<i32, EvaluationError> {
     let media = File::open(media).map_err(EvaluationError::Media)?;
     let bytes = mcs_sandbox::map_file(&media).map_err(EvaluationError::Media)?;
     let ignored = ignored.to_string_lossy();
-    let names = matches(prepared, bytes, &ignored.split(',').collect::<Vec<_>>())?;
-    if names.is_empty() {
-        return Ok(CLEAN);
-    }
-    // The service rejects this exit code without a name, so a failed write must not exit with it.
-    writeln!(io::stdout(), "{}", names.join(", ")).map_err(EvaluationError::Output)?;
-    Ok(NOT_CLEAN)
+    let ignored: Vec<_> = ignored.split(',').collect();
+    let (code, report) = match matches(prepared, bytes, &ignored) {
+        Ok(matches) => match matches.kind() {
+            None => return Ok(CLEAN),
+            Some(RuleKind::Malware) => (MALWARE, matches.names().join(", ")),
+            Some(RuleKind::Policy) => (POLICY, matches.names().join(", ")),
+        },
+        Err(limit @ EvaluationError::MatchLimit(_)) => (LIMIT, limit.to_string()),
+        Err(error) => return Err(error),
+    };
+    // The service rejects these exit codes without a report, so a failed write must not exit with them.
+    writeln!(io::stdout(), "{report}").map_err(EvaluationError::Output)?;
+    Ok(code)
 }
 
-/// Returns the distinct names of the prepared rules that match, at most [`MAX_NAMES`].
+/// Names of matching rules by kind, each name once in the list of its kind.
+#[derive(Default, Debug)]
+pub(crate) struct Matches {
+    malware: Vec<String>,
+    policy: Vec<String>,
+}
+
+impl Matches {
+    /// Returns the most severe kind of the matching rules; none if no rule matches.
+    pub(crate) fn kind(&self) -> Option<RuleKind> {
+        let malware = self.malware.first().map(|_| RuleKind::Malware);
+        malware.or_else(|| self.policy.first().map(|_| RuleKind::Policy))
+    }
+
+    /// Returns the distinct names, those of malware first, at most [`MAX_NAMES`].
+    pub(crate) fn names(&self) -> Vec<&str> {
+        let is_new = |name: &&String| !self.malware.contains(name);
+        let names = self.malware.iter().chain(self.policy.iter().filter(is_new));
+        names.map(String::as_str).take(MAX_NAMES).collect()
+    }
+
+    fn add(&mut self, kind: RuleKind, name: &str) {
+        let names = match kind {
+            RuleKind::Malware => &mut self.malware,
+            RuleKind::Policy => &mut self.policy,
+        };
+        if names.len() < MAX_NAMES && !names.iter().any(|known| known == name) {
+            names.push(name.to_owned());
+        }
+    }
+
+    /// Returns whether further matches change nothing.
+    fn is_complete(&self) -> bool {
+        self.malware.len() >= MAX_NAMES
+    }
+}
+
+/// Returns the names of the prepared rules that match.
 ///
 /// # Errors
 /// If a part cannot be restored or evaluated and no rule of another part matches.
@@ -87,21 +139,21 @@ pub(crate) fn matches(
     prepared: &[u8],
     bytes: &[u8],
     ignored: &[&str],
-) -> Result<Vec<String>, EvaluationError> {
-    let mut names = Vec::new();
+) -> Result<Matches, EvaluationError> {
+    let mut matches = Matches::default();
     let mut first_error = None;
     for part in restore(prepared).map_err(EvaluationError::Rules)? {
         let result = part
             .map_err(EvaluationError::Rules)
-            .and_then(|scanner| add_matches_of_part(scanner, bytes, ignored, &mut names));
-        if names.len() >= MAX_NAMES {
+            .and_then(|scanner| add_matches_of_part(scanner, bytes, ignored, &mut matches));
+        if matches.is_complete() {
             break;
         }
         first_error = first_error.or(result.err());
     }
     match first_error {
-        Some(error) if names.is_empty() => Err(error),
-        _ => Ok(names),
+        Some(error) if matches.kind().is_none() => Err(error),
+        _ => Ok(matches),
     }
 }
 
@@ -109,17 +161,19 @@ fn add_matches_of_part(
     mut scanner: Scanner,
     bytes: &[u8],
     ignored: &[&str],
-    names: &mut Vec<String>,
+    matches: &mut Matches,
 ) -> Result<(), EvaluationError> {
     let events = CallbackEvents::RULE_MATCH | CallbackEvents::STRING_REACHED_MATCH_LIMIT;
     scanner.set_scan_params(scanner.scan_params().clone().callback_events(events));
+    // Shares the rules with `scanner`, and resolves their metadata.
+    let symbols = scanner.clone();
     let mut limited_string = None;
     let result = scanner.scan_mem_with_callback(bytes, |event| {
         match event {
-            ScanEvent::RuleMatch(rule)
-                if !ignored.contains(&rule.name) && !names.iter().any(|name| name == rule.name) =>
-            {
-                names.push(rule.name.to_owned());
+            ScanEvent::RuleMatch(rule) if !ignored.contains(&rule.name) => {
+                // The service has checked the kinds of all rules.
+                let kind = rule_kind(&symbols, rule.metadatas).unwrap_or(RuleKind::Malware);
+                matches.add(kind, rule.name);
             }
             ScanEvent::StringReachedMatchLimit(string) => {
                 limited_string =
@@ -127,11 +181,7 @@ fn add_matches_of_part(
             }
             _ => {}
         }
-        if names.len() < MAX_NAMES {
-            ScanCallbackResult::Continue
-        } else {
-            ScanCallbackResult::Abort
-        }
+        if matches.is_complete() { ScanCallbackResult::Abort } else { ScanCallbackResult::Continue }
     });
     match (result, limited_string) {
         (Ok(()), None) => Ok(()),

@@ -15,6 +15,7 @@ mod error;
 mod evaluator;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod kind;
 mod prepared;
 mod rule_set;
 mod split;
@@ -22,5 +23,5 @@ mod split;
 mod tests;
 
 pub use error::RuleLoadError;
-pub use evaluator::{CLEAN, NOT_CLEAN, arguments, dispatch};
+pub use evaluator::{CLEAN, LIMIT, MALWARE, POLICY, arguments, dispatch};
 pub use rule_set::RuleSet;

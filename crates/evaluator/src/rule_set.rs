@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     compiler::{invalid, new_compiler},
     error::RuleLoadError,
+    kind::rule_kind,
     prepared::{encode, is_restorable},
     split::{find_unrestorable, fits, split},
 };
@@ -73,6 +74,7 @@ impl RuleSet {
             all_files.extend(files);
         }
         let whole = compiler.finalize();
+        check_kinds(&whole)?;
         let public = whole.rules().filter(|rule| !rule.is_private);
         let names: BTreeSet<_> = public.map(|rule| rule.name.to_owned()).collect();
         if let (true, Some(path)) = (names.is_empty(), paths.first()) {
@@ -123,6 +125,18 @@ impl fmt::Debug for RuleSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "RuleSet({} rules, {:02x?})", self.names.len(), self.digest)
     }
+}
+
+/// Checks the kinds of all rules, private ones included.
+fn check_kinds(scanner: &Scanner) -> Result<(), RuleLoadError> {
+    for rule in scanner.rules() {
+        if let Err(kind) = rule_kind(scanner, rule.metadatas) {
+            // The namespace is the path of the file.
+            let (path, rule) = (rule.namespace.into(), rule.name.to_owned());
+            return Err(RuleLoadError::UnknownKind { path, rule, kind });
+        }
+    }
+    Ok(())
 }
 
 /// Returns an error that names the rule of this part that the engine does not restore.

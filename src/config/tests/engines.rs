@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use super::*;
-use crate::scan::encrypted::OnEncrypted;
-use crate::scan::engines::{Bounds, EngineSettings, SkipPolicy, clamd::Address, icap::Method};
+use crate::scan::engines::{
+    Bounds, ContentPolicy, EngineSettings, OversizePolicy, SkipPolicy, clamd::Address, icap::Method,
+};
 
 #[test]
 fn script_is_default_engine() {
     let config = ConfigDir::new().load_valid("");
     let bounds =
-        Bounds { max_size: None, on_oversize: SkipPolicy::Fail, on_failure: SkipPolicy::Fail };
+        Bounds { max_size: None, on_oversize: OversizePolicy::Fail, on_failure: SkipPolicy::Fail };
     assert_eq!(config.scan.engines, [EngineSettings::Script(bounds)]);
 }
 
@@ -30,6 +31,7 @@ fn reads_settings_of_each_engine() {
         clamd.on_oversize = "skip"
         clamd.on_failure = "skip"
         scan.on_encrypted = "pass"
+        scan.on_limit = "refuse"
         icap.urls = ["icap://10.0.0.1:1345/avscan?a=b", "icaps://[::1]/x/y"]
         icap.method = "reqmod"
         icap.preview = "off"
@@ -44,15 +46,16 @@ fn reads_settings_of_each_engine() {
     };
     let skipped = |max_size| Bounds {
         max_size: Some(max_size),
-        on_oversize: SkipPolicy::Skip,
+        on_oversize: OversizePolicy::Skip,
         on_failure: SkipPolicy::Skip,
     };
     assert_eq!(*script, skipped(1 << 20));
     assert_eq!(clamd.bounds, skipped(2 << 30));
     assert_eq!(
         (clamd.timeout, config.scan.on_encrypted),
-        (Duration::from_secs(5), OnEncrypted::Pass)
+        (Duration::from_secs(5), ContentPolicy::Pass)
     );
+    assert_eq!(config.scan.on_limit, ContentPolicy::Refuse);
     let [Address::Unix(relative), Address::Unix(absolute), name, ipv6] = &clamd.addresses[..]
     else {
         panic!("{config}");
@@ -99,7 +102,7 @@ fn rejects_invalid_engine_settings() {
         ("scan.engines = 'clamd'", "expected a list"),
         ("scan.engines = ['icap']", "icap.urls: missing, expected a list of URLs"),
         ("scan.version_interval = 0", "from 1s"),
-        ("scan.script_on_oversize = 'pass'", "expected \"fail\" or \"skip\""),
+        ("scan.script_on_oversize = 'pass'", "expected \"fail\" or \"refuse\" or \"skip\""),
         ("scan.script_max_size = 0", "from 1 to"),
         ("clamd.addresses = []", "expected at least one"),
         ("clamd.addresses = ['localhost']", "expected a socket path or HOST:PORT"),
@@ -114,12 +117,16 @@ fn rejects_invalid_engine_settings() {
         ("clamd.max_size = 0", "from 1 to"),
         (
             "clamd.on_oversize = 'clean'",
-            "clamd.on_oversize: found \"clean\", expected \"fail\" or \"skip\"",
+            "clamd.on_oversize: found \"clean\", expected \"fail\" or \"refuse\" or \"skip\"",
         ),
         ("clamd.on_failure = true", "expected \"fail\" or \"skip\""),
         (
             "scan.on_encrypted = 'yes'",
             "scan.on_encrypted: found \"yes\", expected \"refuse\" or \"fail\" or \"pass\"",
+        ),
+        (
+            "scan.on_limit = 'skip'",
+            "scan.on_limit: found \"skip\", expected \"refuse\" or \"fail\" or \"pass\"",
         ),
         (
             "clamd.encrypted = 'refuse'",

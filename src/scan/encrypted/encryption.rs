@@ -1,17 +1,6 @@
-//! Kinds of encrypted contents, and the policy for them.
+//! Kinds of encrypted contents.
 
 use std::fmt;
-
-/// `scan.on_encrypted`: the effect of contents that need a password.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum OnEncrypted {
-    /// The verdict is "not clean".
-    Refuse,
-    /// The scan fails permanently.
-    Fail,
-    /// The engines decide.
-    Pass,
-}
 
 /// A kind of encrypted contents.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

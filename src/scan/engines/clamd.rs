@@ -1,6 +1,7 @@
 //! clamd, the `ClamAV` daemon, over its own protocol, clamd(8). Over a unix socket it receives the file's
-//! descriptor (FILDES), over TCP the file's bytes (INSTREAM). Only a complete response "OK" is "clean". Errors,
-//! exceeded limits of the daemon and unknown responses are failures.
+//! descriptor (FILDES), over TCP the file's bytes (INSTREAM). Only a complete response "OK" is "clean". Names of
+//! findings and some errors of the daemon determine the other outcomes; further errors and unknown responses are
+//! failures.
 
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
@@ -22,7 +23,7 @@ use tokio::{
 use super::{
     bounds::Bounds,
     error::EngineFailure,
-    outcome::Finding,
+    outcome::Outcome,
     pool::{Pool, PoolMember, connect_with_timeout, send_and_receive},
     sample::Sample,
 };
@@ -79,10 +80,10 @@ impl Clamd {
     ///
     /// # Errors
     /// Everything other than a complete response with a verdict.
-    pub async fn scan(&self, sample: &Sample) -> Result<Finding, EngineFailure> {
+    pub async fn scan(&self, sample: &Sample) -> Result<Outcome, EngineFailure> {
         let exchange = |member| exchange(member, sample);
         let response = self.pool.request(self.timeout, exchange).await?;
-        parse_finding(&response)
+        parse_outcome(&response)
     }
 
     /// Reads the versions of all daemons.
@@ -95,7 +96,27 @@ impl Clamd {
     }
 }
 
-fn parse_finding(response: &str) -> Result<Finding, EngineFailure> {
+/// Response to INSTREAM if the file exceeds `StreamMaxLength`. The daemon has examined nothing.
+const STREAM_TOO_LARGE: &str = "INSTREAM size limit exceeded. ERROR";
+
+/// Errors of libclamav, cl_strerror(), for limits inside the file: recursion, size and number of files.
+const LIMIT_ERRORS: [&str; 3] = ["CL_EMAXREC", "CL_EMAXSIZE", "CL_EMAXFILES"];
+
+/// Prefixes of names that report a policy that an option of clamd.conf(5) enables, rather than malware:
+/// `DetectPUA`, `AlertOLE2Macros`, `AlertBrokenExecutables`, `AlertBrokenMedia`, `AlertPartitionIntersection` and
+/// `StructuredDataDetection`.
+const POLICY_NAMES: [&str; 5] = [
+    "PUA.",
+    "Heuristics.OLE2.ContainsMacros",
+    "Heuristics.Broken.",
+    "Heuristics.PartitionIntersection",
+    "Heuristics.Structured.",
+];
+
+fn parse_outcome(response: &str) -> Result<Outcome, EngineFailure> {
+    if response == STREAM_TOO_LARGE {
+        return Ok(Outcome::TooLarge);
+    }
     // "stream: OK" or "fd[12]: OK".
     let parts = response.split_once(": ").filter(|(subject, _)| {
         let number = subject.strip_prefix("fd[").and_then(|rest| rest.strip_suffix(']'));
@@ -104,20 +125,34 @@ fn parse_finding(response: &str) -> Result<Finding, EngineFailure> {
     });
     let Some((_, result)) = parts else { return Err(unexpected_response(response)) };
     if result == "OK" {
-        return Ok(Finding::Clean);
+        return Ok(Outcome::Clean);
+    }
+    if let Some(error) = result.strip_suffix(" ERROR")
+        && let Some(limit) = LIMIT_ERRORS.iter().find(|limit| error.starts_with(*limit))
+    {
+        return Ok(Outcome::Limit { name: (*limit).to_owned() });
     }
     let Some(name) = result.strip_suffix(" FOUND").filter(|name| !name.trim().is_empty()) else {
         return Err(unexpected_response(result));
     };
-    if name.starts_with("Heuristics.Limits.Exceeded") {
-        return Err(EngineFailure::Reported(name.to_owned()));
-    }
+    Ok(classify(name))
+}
+
+/// Returns the outcome that the name of a finding reports.
+fn classify(name: &str) -> Outcome {
+    let is_policy = POLICY_NAMES.iter().any(|prefix| name.starts_with(prefix));
     let name = name.to_owned();
-    // Reported with `AlertEncrypted`. `scan.on_encrypted` determines the effect.
-    if name.starts_with("Heuristics.Encrypted.") {
-        return Ok(Finding::Encrypted { name });
+    // Reported with `AlertExceedsMax`.
+    if name.starts_with("Heuristics.Limits.Exceeded") {
+        Outcome::Limit { name }
+    // Reported with `AlertEncrypted`.
+    } else if name.starts_with("Heuristics.Encrypted.") {
+        Outcome::Encrypted { name }
+    } else if is_policy {
+        Outcome::Refused { name }
+    } else {
+        Outcome::Infected { name }
     }
-    Ok(Finding::NotClean { name })
 }
 
 /// Returns the failure for a response without a verdict: an error of the daemon, or an unknown response.

@@ -1,151 +1,70 @@
-//! Combination of the engines' verdicts.
+//! Combination of the outcomes of all engines.
 
-use std::time::SystemTime;
+use std::{sync::Arc, time::SystemTime};
 
 use super::{
-    engine::{EngineResult, EngineVerdict},
-    outcome::{MAX_FIRST_LINE, ScanResult},
+    engine::{EngineResult, is_engine_failure},
+    file_outcome::{EngineFault, FileFinding, FileOutcome},
+    outcome::{MAX_FIRST_LINE, Outcome},
 };
-use crate::{
-    scan::{encrypted::OnEncrypted, error::ScanError, verdict::Verdict},
-    text::single_line,
-};
+use crate::{scan::verdict::NotCleanKind, text::single_line};
 
-/// Combines the engines' verdicts and the encrypted contents that the service detected itself. "Not clean" overrides
-/// everything. Encrypted contents, handled by `policy`, override failures, because repeating the scan cannot succeed.
-/// A failure overrides "clean".
-///
-/// # Errors
-/// The first failure; [`ScanError::Encrypted`] by `policy`; [`ScanError::NoEngine`] if all engines were skipped.
-pub(super) fn combine(
-    results: Vec<EngineResult>,
-    encrypted: Option<String>,
-    policy: OnEncrypted,
-) -> Result<ScanResult, ScanError> {
-    let passes = policy == OnEncrypted::Pass;
-    let mut encrypted = encrypted.filter(|_| !passes);
-    let is_not_clean =
-        |result: &&EngineResult| matches!(result.verdict, EngineVerdict::NotClean { .. });
-    let not_clean_count = results.iter().filter(is_not_clean).count();
-    let is_partial = results
-        .iter()
-        .any(|result| matches!(result.verdict, EngineVerdict::Skipped { failed: true }));
-    let (mut failure, mut clean) = (None, None::<(Option<i32>, Option<String>)>);
-    for EngineResult { verdict, exit_code, first_line, .. } in results {
-        match verdict {
-            EngineVerdict::NotClean { output, first_line } => {
-                return Ok(ScanResult {
-                    verdict: Verdict::NotClean { output },
-                    exit_code: exit_code.filter(|_| not_clean_count == 1),
-                    first_line,
-                    is_partial: false,
-                });
+/// Combines the engines' results and the encrypted contents that the service detected itself, without the operator's
+/// policies. Malware takes precedence over other findings; among equal ones, the first engine's finding is kept.
+pub(super) fn combine(results: Vec<EngineResult>, encrypted: Option<String>) -> FileOutcome {
+    let mut file = FileOutcome { encrypted, ..FileOutcome::at(SystemTime::now()) };
+    let mut findings = 0;
+    for EngineResult { engine, outcome, exit_code, first_line } in results {
+        let outcome = match outcome {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                let is_engine_failure = is_engine_failure(&error);
+                let error = Arc::new(error);
+                file.failures.push(EngineFault { engine, error, is_engine_failure });
+                continue;
             }
-            EngineVerdict::Failed(error) => failure = failure.or(Some(error)),
-            EngineVerdict::Encrypted { name } if !passes => {
-                encrypted = encrypted.or(Some(name));
+        };
+        file.has_finished |= !matches!(outcome, Outcome::TooLarge);
+        match outcome {
+            Outcome::Clean => {
+                file.exit_code = file.exit_code.or(exit_code);
+                file.first_line = first_line.unwrap_or(file.first_line);
             }
-            EngineVerdict::Clean | EngineVerdict::Encrypted { .. } => {
-                let (earlier_code, earlier_line) = clean.unwrap_or_default();
-                clean = Some((earlier_code.or(exit_code), first_line.or(earlier_line)));
+            Outcome::Infected { name } => {
+                findings += 1;
+                add(&mut file.finding, NotCleanKind::Infected, &name, exit_code, first_line);
             }
-            EngineVerdict::Skipped { .. } => {}
+            Outcome::Refused { name } => {
+                findings += 1;
+                add(&mut file.finding, NotCleanKind::Refused, &name, exit_code, first_line);
+            }
+            Outcome::Encrypted { name } => file.encrypted = file.encrypted.or(Some(name)),
+            Outcome::Limit { name } => file.limit = file.limit.or(Some(name)),
+            Outcome::TooLarge => file.too_large.push(engine),
         }
     }
-    match (encrypted, failure, clean) {
-        (Some(name), ..) => encrypted_result(name, policy),
-        (None, Some(error), _) => Err(error),
-        (None, None, Some((exit_code, first_line))) => Ok(ScanResult {
-            verdict: Verdict::Clean { at: SystemTime::now() },
-            exit_code,
-            first_line: first_line.unwrap_or_default(),
-            is_partial,
-        }),
-        (None, None, None) => Err(ScanError::NoEngine),
+    if let Some(finding) = &mut file.finding
+        && findings > 1
+    {
+        // The verdict does not depend on the script alone.
+        finding.exit_code = None;
     }
+    file
 }
 
-/// Returns the result for encrypted contents where `policy` is not [`OnEncrypted::Pass`].
-fn encrypted_result(name: String, policy: OnEncrypted) -> Result<ScanResult, ScanError> {
-    if policy == OnEncrypted::Fail {
-        return Err(ScanError::Encrypted(name));
-    }
-    let output = format!("encrypted contents ({name})");
-    let first_line = single_line(&output, MAX_FIRST_LINE);
-    let verdict = Verdict::NotClean { output: output.into() };
-    Ok(ScanResult { verdict, exit_code: None, first_line, is_partial: false })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::scan::engines::error::EngineFailure;
-
-    fn result(verdict: EngineVerdict) -> EngineResult {
-        EngineResult { engine: "one", verdict, exit_code: None, first_line: None }
-    }
-
-    fn clean() -> EngineResult {
-        result(EngineVerdict::Clean)
-    }
-
-    fn infected() -> EngineResult {
-        result(EngineVerdict::NotClean { output: "Eicar".into(), first_line: "Eicar".into() })
-    }
-
-    fn failed() -> EngineResult {
-        result(EngineVerdict::Failed(ScanError::Engine("one", EngineFailure::TimedOut)))
-    }
-
-    fn encrypted() -> EngineResult {
-        result(EngineVerdict::Encrypted { name: "Heuristics.Encrypted.PDF".into() })
-    }
-
-    /// Returns the finding, the verdict or the cause of the error.
-    fn outcome(results: Vec<EngineResult>, detected: Option<&str>, policy: OnEncrypted) -> String {
-        match combine(results, detected.map(str::to_owned), policy) {
-            Ok(ScanResult { verdict: Verdict::NotClean { output }, .. }) => output.to_string(),
-            Ok(result) => result.verdict.name().into(),
-            Err(error) => error.cause().as_str().into(),
-        }
-    }
-
-    #[test]
-    fn precedence_of_verdicts_under_each_policy() {
-        use OnEncrypted::{Fail, Pass, Refuse};
-        let by_service = "encrypted contents (zip)";
-        let by_engine = "encrypted contents (Heuristics.Encrypted.PDF)";
-        for (results, detected, [refuse, fail, pass]) in [
-            (vec![clean()], Some("zip"), [by_service, "encrypted", "clean"]),
-            (vec![clean(), encrypted()], None, [by_engine, "encrypted", "clean"]),
-            (vec![encrypted()], Some("zip"), [by_service, "encrypted", "clean"]),
-            // "Not clean" overrides everything, in any order.
-            (vec![encrypted(), infected()], Some("zip"), ["Eicar"; 3]),
-            (vec![infected(), failed()], None, ["Eicar"; 3]),
-            // Encrypted contents override failures.
-            (vec![failed(), clean()], Some("zip"), [by_service, "encrypted", "engine_timeout"]),
-            (vec![failed(), encrypted()], None, [by_engine, "encrypted", "engine_timeout"]),
-            (
-                vec![result(EngineVerdict::Skipped { failed: true })],
-                Some("zip"),
-                [by_service, "encrypted", "no_engine"],
-            ),
-            (vec![], None, ["no_engine"; 3]),
-        ] {
-            for (policy, expected) in [(Refuse, refuse), (Fail, fail), (Pass, pass)] {
-                let results = results.iter().map(copy).collect();
-                assert_eq!(outcome(results, detected, policy), expected, "{policy:?}");
-            }
-        }
-    }
-
-    fn copy(original: &EngineResult) -> EngineResult {
-        match &original.verdict {
-            EngineVerdict::Clean => clean(),
-            EngineVerdict::NotClean { .. } => infected(),
-            EngineVerdict::Encrypted { .. } => encrypted(),
-            EngineVerdict::Failed(_) => failed(),
-            EngineVerdict::Skipped { failed } => result(EngineVerdict::Skipped { failed: *failed }),
-        }
+/// Keeps a finding, unless the kept one is at least as severe.
+fn add(
+    kept: &mut Option<FileFinding>,
+    kind: NotCleanKind,
+    name: &str,
+    exit_code: Option<i32>,
+    first_line: Option<String>,
+) {
+    let is_more_severe = kept
+        .as_ref()
+        .is_none_or(|kept| kept.kind == NotCleanKind::Refused && kind == NotCleanKind::Infected);
+    if is_more_severe {
+        let first_line = first_line.unwrap_or_else(|| single_line(name, MAX_FIRST_LINE));
+        *kept = Some(FileFinding { kind, output: name.into(), exit_code, first_line });
     }
 }

@@ -1,25 +1,23 @@
-//! One engine of any kind: its verdict on a file, its size bound, and the effect of its failures. Independent of the
-//! other engines.
+//! One engine of any kind: its outcome for a file, and its size bound. Independent of the other engines and of the
+//! operator's policies.
 
 use std::sync::Arc;
 
 use mcs_sandbox::Job;
-use tracing::warn;
 
 use super::{
-    bounds::{Bounds, SkipPolicy},
+    bounds::Bounds,
     clamd::Clamd,
     error::EngineFailure,
     icap::Icap,
-    outcome::{Finding, MAX_FIRST_LINE},
+    outcome::{MAX_FIRST_LINE, Outcome},
     rules::Rules,
     sample::Sample,
     script::{Script, ScriptRun, ScriptVerdict},
 };
 use crate::{
-    chain::Chain,
     exhaustion::is_exhaustion,
-    scan::{error::ScanError, task::caught, verdict::Verdict},
+    scan::{error::ScanError, task::caught},
     text::single_line,
 };
 
@@ -37,41 +35,26 @@ pub(super) enum Engine {
     Icap(Arc<Icap>, Bounds),
 }
 
-/// The verdict of one engine, or the reason why there is none.
-pub(super) enum EngineVerdict {
-    Clean,
-    NotClean {
-        output: Arc<str>,
-        first_line: String,
-    },
-    /// The contents need a password.
-    Encrypted {
-        name: String,
-    },
-    Failed(ScanError),
-    Skipped {
-        /// Whether a failure led to the skip, rather than the file's size.
-        failed: bool,
-    },
-}
-
-/// The verdict of one engine, with details for the cache and the audit log.
+/// The result of one engine, with details for the cache and the audit log.
 pub(super) struct EngineResult {
     pub(super) engine: &'static str,
-    pub(super) verdict: EngineVerdict,
+    /// An error if the engine did not finish.
+    pub(super) outcome: Result<Outcome, ScanError>,
+    /// The script's exit code.
     pub(super) exit_code: Option<i32>,
+    /// The first line that the engine reported.
     pub(super) first_line: Option<String>,
 }
 
-impl EngineVerdict {
-    pub(super) fn name(&self) -> &'static str {
-        match self {
-            Self::Clean => "clean",
-            Self::NotClean { .. } => "not_clean",
-            Self::Encrypted { .. } => "encrypted",
-            Self::Failed(_) => "failed",
-            Self::Skipped { .. } => "skipped",
+/// Returns whether `on_failure` applies to an error: to failures of the engine itself, not of this process, the disk, or
+/// a lack of descriptors or processes.
+pub(super) fn is_engine_failure(error: &ScanError) -> bool {
+    match error {
+        error if is_exhaustion(error) => false,
+        ScanError::Engine(_, failure) => {
+            !matches!(failure, EngineFailure::Media(_) | EngineFailure::NotRun)
         }
+        error => matches!(error, ScanError::Script(_) | ScanError::Sandbox(_)),
     }
 }
 
@@ -94,15 +77,6 @@ impl Engine {
         }
     }
 
-    pub(super) fn bounds_mut(&mut self) -> &mut Bounds {
-        match self {
-            Self::Script(_, bounds)
-            | Self::Rules(_, bounds)
-            | Self::Clamd(_, bounds)
-            | Self::Icap(_, bounds) => bounds,
-        }
-    }
-
     /// Returns whether the engine is a program in the sandbox, rather than a remote engine.
     pub(super) fn is_program(&self) -> bool {
         matches!(self, Self::Script(..) | Self::Rules(..))
@@ -117,34 +91,28 @@ impl Engine {
         if self.is_program() {
             return None;
         }
-        if let Some(verdict) = self.check_size(sample) {
-            return Some(self.result(verdict));
+        if self.is_oversize(sample) {
+            return Some(self.result(Ok(Outcome::TooLarge)));
         }
-        let finding = match self {
+        let outcome = match self {
             Self::Script(..) | Self::Rules(..) => return None,
             Self::Clamd(clamd, _) => caught(async { Ok(clamd.scan(sample).await) }).await,
             Self::Icap(icap, _) => caught(async { Ok(icap.scan(sample).await) }).await,
         };
-        Some(self.result(self.verdict_from(finding, max_output)))
+        Some(self.sanitized_result(outcome, max_output))
     }
 
-    fn verdict_from(
+    fn sanitized_result(
         &self,
-        finding: Result<Result<Finding, EngineFailure>, ScanError>,
+        outcome: Result<Result<Outcome, EngineFailure>, ScanError>,
         max_output: usize,
-    ) -> EngineVerdict {
-        match finding {
-            Ok(Ok(Finding::Clean)) => EngineVerdict::Clean,
-            Ok(Ok(Finding::NotClean { name })) => EngineVerdict::NotClean {
-                output: single_line(&name, max_output).into(),
-                first_line: single_line(&name, MAX_FIRST_LINE),
-            },
-            Ok(Ok(Finding::Encrypted { name })) => {
-                EngineVerdict::Encrypted { name: single_line(&name, max_output) }
-            }
-            Ok(Err(failure)) => self.failure_verdict(ScanError::Engine(self.name(), failure)),
-            Err(error) => self.failure_verdict(error),
-        }
+    ) -> EngineResult {
+        let outcome = outcome
+            .and_then(|outcome| outcome.map_err(|failure| ScanError::Engine(self.name(), failure)));
+        let text = outcome.as_ref().ok().and_then(Outcome::text);
+        let first_line = text.map(|text| single_line(text, MAX_FIRST_LINE));
+        let outcome = outcome.map(|outcome| outcome.map_text(|text| single_line(text, max_output)));
+        EngineResult { first_line, ..self.result(outcome) }
     }
 
     /// Scans with a program in the sandbox. Returns none for a remote engine.
@@ -157,69 +125,40 @@ impl Engine {
         if !self.is_program() {
             return None;
         }
-        if let Some(verdict) = self.check_size(sample) {
-            return Some((self.result(verdict), None));
+        if self.is_oversize(sample) {
+            return Some((self.result(Ok(Outcome::TooLarge)), None));
         }
         let script = match self {
             Self::Script(script, _) => script,
             Self::Rules(rules, _) => {
-                let finding = caught(rules.scan(job)).await;
-                return Some((self.result(self.verdict_from(finding, max_output)), None));
+                let outcome = caught(rules.scan(job)).await;
+                return Some((self.sanitized_result(outcome, max_output), None));
             }
             Self::Clamd(..) | Self::Icap(..) => return None,
         };
         let mut run = script.run_when_slot_free(job).await;
-        let mut result = self.result(EngineVerdict::Clean);
-        match std::mem::replace(&mut run.outcome, Err(ScanError::Stopping)) {
-            Ok(ScriptVerdict { verdict, exit_code, first_line }) => {
-                result.exit_code = Some(exit_code);
-                if let Verdict::NotClean { output } = verdict {
-                    result.verdict = EngineVerdict::NotClean { output, first_line };
-                } else {
-                    result.first_line = Some(first_line);
-                }
-            }
-            Err(error) => result.verdict = self.failure_verdict(error),
-        }
+        let result = match std::mem::replace(&mut run.outcome, Err(ScanError::Stopping)) {
+            Ok(ScriptVerdict { outcome, exit_code, first_line }) => EngineResult {
+                exit_code: Some(exit_code),
+                first_line: Some(first_line),
+                ..self.result(Ok(outcome))
+            },
+            Err(error) => self.result(Err(error)),
+        };
         Some((result, Some(run)))
     }
 
-    pub(super) fn result(&self, verdict: EngineVerdict) -> EngineResult {
-        EngineResult { engine: self.name(), verdict, exit_code: None, first_line: None }
+    fn result(&self, outcome: Result<Outcome, ScanError>) -> EngineResult {
+        EngineResult { engine: self.name(), outcome, exit_code: None, first_line: None }
     }
 
-    /// Returns the verdict of an engine that was not run.
-    pub(super) fn not_run(&self) -> EngineVerdict {
-        EngineVerdict::Failed(ScanError::Engine(self.name(), EngineFailure::NotRun))
+    /// Returns the result of an engine that was not run.
+    pub(super) fn not_run(&self) -> EngineResult {
+        self.result(Err(ScanError::Engine(self.name(), EngineFailure::NotRun)))
     }
 
-    /// Returns the verdict for a file that exceeds `max_size`; none for smaller files.
-    fn check_size(&self, sample: &Sample) -> Option<EngineVerdict> {
-        let limit = self.bounds().max_size.filter(|limit| sample.len() > *limit)?;
-        Some(match self.bounds().on_oversize {
-            SkipPolicy::Fail => {
-                let failure = EngineFailure::TooLarge { limit };
-                EngineVerdict::Failed(ScanError::Engine(self.name(), failure))
-            }
-            SkipPolicy::Skip => {
-                let (engine, size) = (self.name(), sample.len());
-                warn!(engine, size, limit, "file exceeds max_size, engine skipped");
-                EngineVerdict::Skipped { failed: false }
-            }
-        })
-    }
-
-    /// Applies `on_failure`. It covers failures of the engine itself, not of this process or of the disk.
-    fn failure_verdict(&self, error: ScanError) -> EngineVerdict {
-        let is_engine_failure = match &error {
-            ScanError::Engine(_, failure) => !matches!(failure, EngineFailure::Media(_)),
-            error => matches!(error, ScanError::Script(_) | ScanError::Sandbox(_)),
-        };
-        let is_engine_failure = is_engine_failure && !is_exhaustion(&error);
-        if is_engine_failure && self.bounds().on_failure == SkipPolicy::Skip {
-            warn!(engine = self.name(), cause = %Chain(&error), "engine failed and was skipped");
-            return EngineVerdict::Skipped { failed: true };
-        }
-        EngineVerdict::Failed(error)
+    /// Returns whether the file exceeds `max_size`.
+    fn is_oversize(&self, sample: &Sample) -> bool {
+        self.bounds().max_size.is_some_and(|limit| sample.len() > limit)
     }
 }

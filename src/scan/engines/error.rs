@@ -7,12 +7,6 @@ use crate::metrics::Cause;
 /// Reason why an engine gave no verdict on a file.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineFailure {
-    /// The file exceeds `max_size`, and `on_oversize` is "fail".
-    #[error("the file exceeds the engine's max_size of {limit} bytes")]
-    TooLarge {
-        /// `max_size`, bytes.
-        limit: u64,
-    },
     /// No server accepted a connection.
     #[error("cannot connect")]
     Unreachable(#[source] io::Error),
@@ -44,7 +38,6 @@ impl EngineFailure {
     #[must_use]
     pub fn cause(&self) -> Cause {
         match self {
-            Self::TooLarge { .. } => Cause::EngineTooLarge,
             Self::Unreachable(_) => Cause::EngineUnreachable,
             Self::TimedOut => Cause::EngineTimeout,
             Self::ConnectionLost(_) => Cause::EngineConnectionLost,

@@ -1,7 +1,7 @@
 //! Parts of the engines' tests.
 
-use super::bounds::{Bounds, SkipPolicy};
+use super::bounds::{Bounds, OversizePolicy, SkipPolicy};
 
 /// Bounds without effect.
 pub(super) const BOUNDS: Bounds =
-    Bounds { max_size: None, on_oversize: SkipPolicy::Fail, on_failure: SkipPolicy::Fail };
+    Bounds { max_size: None, on_oversize: OversizePolicy::Fail, on_failure: SkipPolicy::Fail };

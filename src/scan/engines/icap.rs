@@ -15,7 +15,7 @@ use super::{
     bounds::Bounds,
     changes::{ChangeNotifier, EngineChange},
     error::{EngineFailure, EngineSetupError},
-    outcome::Finding,
+    outcome::Outcome,
     pool::{Pool, PoolMember, within_connect_timeout},
     sample::Sample,
 };
@@ -84,14 +84,14 @@ impl Icap {
     ///
     /// # Errors
     /// Everything other than a complete response with a verdict.
-    pub async fn scan<'s>(&'s self, sample: &'s Sample) -> Result<Finding, EngineFailure> {
+    pub async fn scan<'s>(&'s self, sample: &'s Sample) -> Result<Outcome, EngineFailure> {
         let exchange = |member: &'s PoolMember<IcapClient<Connector>>| async move {
             let reply = member.endpoint.scan(sample).await?;
             // Every response has an ISTag, so that the first response after a signature update reveals it.
             if let Some(istag) = &reply.istag {
                 member.set_version(istag);
             }
-            finding(reply.answer)
+            Ok(outcome(reply.answer))
         };
         self.pool.request(self.timeout, exchange).await
     }
@@ -172,13 +172,14 @@ impl Content for Sample {
     }
 }
 
-/// Returns the finding for a server's answer.
-fn finding(answer: Answer) -> Result<Finding, EngineFailure> {
-    let Answer::Found { kind, name } = answer else { return Ok(Finding::Clean) };
+/// Returns the outcome for a server's answer.
+fn outcome(answer: Answer) -> Outcome {
+    let Answer::Found { kind, name } = answer else { return Outcome::Clean };
     match kind {
-        FindingKind::Infected | FindingKind::Refused => Ok(Finding::NotClean { name }),
-        FindingKind::Encrypted => Ok(Finding::Encrypted { name }),
-        FindingKind::Limit => Err(EngineFailure::Reported(name)),
+        FindingKind::Infected => Outcome::Infected { name },
+        FindingKind::Refused => Outcome::Refused { name },
+        FindingKind::Encrypted => Outcome::Encrypted { name },
+        FindingKind::Limit => Outcome::Limit { name },
     }
 }
 

@@ -1,5 +1,5 @@
-//! The scan engines: script, rules, clamd and ICAP. Each gives its own verdict on a file. "Not clean" from one engine
-//! overrides everything; a failure overrides "clean".
+//! The scan engines: script, rules, clamd and ICAP. Each determines its own [`Outcome`] for a file, and the operator's
+//! [`Policies`] make one verdict of all of them.
 //!
 //! The script and the rules run in the sandbox. clamd and ICAP servers are remote: this process sends them the
 //! file, and they respond with a line of text. Nothing here queues; [`super::queue`] does.
@@ -12,9 +12,11 @@ mod engine;
 pub mod error;
 #[cfg(test)]
 mod fake;
+mod file_outcome;
 pub mod icap;
 pub mod identity;
 pub mod outcome;
+mod policies;
 mod pool;
 pub mod remote;
 pub mod rules;
@@ -25,12 +27,14 @@ pub mod set;
 pub mod settings;
 pub mod slots;
 
-pub use bounds::{Bounds, SkipPolicy};
+pub use bounds::{Bounds, ContentPolicy, OversizePolicy, SkipPolicy};
 pub use clamd::Clamd;
 pub use error::{EngineFailure, EngineSetupError};
+pub use file_outcome::FileOutcome;
 pub use icap::Icap;
 pub use identity::{EngineFingerprint, EngineIdentity, Versions};
-pub use outcome::{Finding, ScanResult};
+pub use outcome::Outcome;
+pub use policies::{Decision, Policies, Validity};
 pub use remote::RemoteEngines;
 pub use rules::{Evaluator, Rules};
 pub use run::EngineRun;

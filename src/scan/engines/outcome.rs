@@ -1,18 +1,31 @@
-//! Results of scans: of one engine, and of all engines together.
+//! Outcomes of one engine, the same for all engines.
+//!
+//! | outcome | the engine | the operator's policy |
+//! |---|---|---|
+//! | clean | examined the whole file and found nothing | none |
+//! | infected | found malware | none: not clean |
+//! | refused | does not allow the contents, by a policy of its own | none: not clean |
+//! | encrypted | found contents that need a password | `scan.on_encrypted` |
+//! | limit | stopped at a limit inside the file | `scan.on_limit` |
+//! | too large | did not examine the file because of its size | the engine's `on_oversize` |
+//! | failed (an `Err`) | did not finish | the engine's `on_failure` |
 
-use crate::scan::verdict::Verdict;
-
-/// Maximum length of [`ScanResult::first_line`], bytes.
+/// Maximum length of the first line of an engine's output, bytes.
 pub(super) const MAX_FIRST_LINE: usize = 1000;
 
-/// Result of a complete scan by one engine.
+/// What one engine determined about a file. An engine that failed has none.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Finding {
-    /// Nothing found.
+pub enum Outcome {
+    /// Nothing found in the whole file.
     Clean,
-    /// A match.
-    NotClean {
-        /// The engine's name for the finding: arbitrary text, not empty.
+    /// Malware.
+    Infected {
+        /// The engine's name for the finding: arbitrary text. Empty only for a script without output.
+        name: String,
+    },
+    /// Contents that a policy of the engine does not allow.
+    Refused {
+        /// The engine's name for the finding.
         name: String,
     },
     /// Contents that need a password, and nothing found in the rest.
@@ -20,17 +33,49 @@ pub enum Finding {
         /// The engine's name for the finding.
         name: String,
     },
+    /// The engine stopped at a limit inside the file, and found nothing before.
+    Limit {
+        /// The engine's name for the limit.
+        name: String,
+    },
+    /// The file exceeds the engine's limit for whole files. Nothing was examined.
+    TooLarge,
 }
 
-/// A verdict, and details for the cache and the audit log.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ScanResult {
-    /// The combined verdict of all engines.
-    pub verdict: Verdict,
-    /// The script's exit code, if the verdict depends on it.
-    pub exit_code: Option<i32>,
-    /// The first line of the script's output, or the finding of another engine.
-    pub first_line: String,
-    /// Whether an engine failed and was skipped. Such a verdict is cached only briefly.
-    pub is_partial: bool,
+impl Outcome {
+    /// Returns the outcome's name in metrics.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Clean => "clean",
+            Self::Infected { .. } => "infected",
+            Self::Refused { .. } => "refused",
+            Self::Encrypted { .. } => "encrypted",
+            Self::Limit { .. } => "limit",
+            Self::TooLarge => "too_large",
+        }
+    }
+
+    /// Returns the engine's name for a finding or a limit.
+    pub(super) fn text(&self) -> Option<&str> {
+        match self {
+            Self::Clean | Self::TooLarge => None,
+            Self::Infected { name }
+            | Self::Refused { name }
+            | Self::Encrypted { name }
+            | Self::Limit { name } => Some(name),
+        }
+    }
+
+    /// Returns this outcome with `change` applied to the engine's name for it.
+    pub(super) fn map_text(mut self, change: impl FnOnce(&str) -> String) -> Self {
+        match &mut self {
+            Self::Clean | Self::TooLarge => {}
+            Self::Infected { name }
+            | Self::Refused { name }
+            | Self::Encrypted { name }
+            | Self::Limit { name } => *name = change(name),
+        }
+        self
+    }
 }

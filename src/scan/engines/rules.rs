@@ -1,5 +1,5 @@
 //! The embedded engine: YARA rules. The rules are compiled once. An evaluator, a second process of this program,
-//! scans each file in the sandbox, because it parses untrusted data. Every exit other than the two verdicts,
+//! scans each file in the sandbox, because it parses untrusted data. Every exit other than those of its outcomes,
 //! including a crash or a signal, is a failure.
 
 use std::{
@@ -12,13 +12,13 @@ use std::{
     time::Duration,
 };
 
-use mcs_evaluator::{CLEAN, NOT_CLEAN, RuleSet};
+use mcs_evaluator::{CLEAN, LIMIT, MALWARE, POLICY, RuleSet};
 use mcs_sandbox::{Command, Job, Termination};
 
 use super::{
     bounds::Bounds,
     error::EngineFailure,
-    outcome::{Finding, MAX_FIRST_LINE},
+    outcome::{MAX_FIRST_LINE, Outcome},
     slots::ScanSlots,
 };
 use crate::{scan::error::ScanError, text::single_line};
@@ -91,7 +91,7 @@ impl Rules {
     pub(super) async fn scan(
         &self,
         job: &mut Job,
-    ) -> Result<Result<Finding, EngineFailure>, ScanError> {
+    ) -> Result<Result<Outcome, EngineFailure>, ScanError> {
         let Some(_slot) = self.scan_slots.acquire().await else { return Err(ScanError::Stopping) };
         let mut args = self.args.clone();
         args.push(job.media_path().into());
@@ -101,11 +101,12 @@ impl Rules {
             .await
             .map_err(ScanError::Sandbox)?;
         let line = |output: &[u8]| single_line(&String::from_utf8_lossy(output), MAX_FIRST_LINE);
+        let name = line(&exit.stdout);
         Ok(match exit.termination {
-            Termination::Exited(CLEAN) => Ok(Finding::Clean),
-            Termination::Exited(NOT_CLEAN) if !line(&exit.stdout).is_empty() => {
-                Ok(Finding::NotClean { name: line(&exit.stdout) })
-            }
+            Termination::Exited(CLEAN) => Ok(Outcome::Clean),
+            Termination::Exited(MALWARE) if !name.is_empty() => Ok(Outcome::Infected { name }),
+            Termination::Exited(POLICY) if !name.is_empty() => Ok(Outcome::Refused { name }),
+            Termination::Exited(LIMIT) if !name.is_empty() => Ok(Outcome::Limit { name }),
             Termination::Exited(code) => {
                 Err(EngineFailure::Reported(format!("exit code {code}: {}", line(&exit.stderr))))
             }

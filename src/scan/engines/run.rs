@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-use super::{identity::EngineIdentity, outcome::ScanResult, script::ScriptRun};
+use super::{file_outcome::FileOutcome, identity::EngineIdentity, script::ScriptRun};
 use crate::scan::error::ScanError;
 
 /// Result of one run of all engines.
 #[derive(Debug)]
 pub struct EngineRun {
-    /// The combined result.
-    pub outcome: Result<ScanResult, ScanError>,
+    /// What the engines found, failures of engines included; an error if the engines were not started.
+    pub outcome: Result<FileOutcome, ScanError>,
     /// Duration of the script's run; none when the script did not run.
     pub script_duration: Option<Duration>,
-    /// Each engine's name and result: `clean`, `not_clean`, `encrypted`, `failed` or `skipped`.
+    /// Each engine's name and result: the name of an outcome, `failed` or `skipped`.
     pub results: Vec<(&'static str, &'static str)>,
     pub(super) script: Option<ScriptRun>,
     /// Whether the engines were started.

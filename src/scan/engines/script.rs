@@ -8,7 +8,7 @@ use std::{
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use mcs_sandbox::{Command, FileState, Job, Sandbox, Termination};
@@ -16,9 +16,13 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tracing::{debug, warn};
 
-use super::{error::ScriptFailure, outcome::MAX_FIRST_LINE, slots::ScanSlots};
+use super::{
+    error::ScriptFailure,
+    outcome::{MAX_FIRST_LINE, Outcome},
+    slots::ScanSlots,
+};
 use crate::{
-    scan::{error::ScanError, settings::Settings, task::caught, verdict::Verdict},
+    scan::{error::ScanError, settings::Settings, task::caught},
     text::single_line,
 };
 
@@ -98,8 +102,8 @@ fn log_stderr(stderr: &[u8], result: &Result<ScriptVerdict, ScriptFailure>) {
     let stderr = String::from_utf8_lossy(last);
     match result {
         Err(cause) => warn!(%cause, ?stderr, "script failed"),
-        Ok(ScriptVerdict { verdict: Verdict::NotClean { output }, exit_code, .. })
-            if output.is_empty() =>
+        Ok(ScriptVerdict { outcome: Outcome::Infected { name }, exit_code, .. })
+            if name.is_empty() =>
         {
             warn!(exit_code, ?stderr, "script reported a file as not clean without output");
         }
@@ -107,14 +111,14 @@ fn log_stderr(stderr: &[u8], result: &Result<ScriptVerdict, ScriptFailure>) {
     }
 }
 
-/// A verdict and the exit code that it follows from.
+/// An outcome and the exit code that it follows from.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ScriptVerdict {
-    /// The verdict.
-    pub verdict: Verdict,
+    /// Clean, or infected with the sanitized output: a script cannot report other outcomes.
+    pub outcome: Outcome,
     /// The exit code, for `exit_codes_to_ignore`.
     pub exit_code: i32,
-    /// The first line that the script printed on standard output, sanitized like the output of [`Verdict::NotClean`].
+    /// The first line that the script printed on standard output, sanitized like the output.
     pub first_line: String,
 }
 
@@ -175,21 +179,20 @@ impl Script {
 
     fn verdict(
         &self,
-        outcome: Termination,
+        termination: Termination,
         output: String,
         first_line: String,
     ) -> Result<ScriptVerdict, ScriptFailure> {
-        match outcome {
+        match termination {
             Termination::Exited(code) if self.failure_exit_codes.contains(&code) => {
                 Err(ScriptFailure::FailureExitCode(code))
             }
             Termination::Exited(0) => {
-                let verdict = Verdict::Clean { at: SystemTime::now() };
-                Ok(ScriptVerdict { verdict, exit_code: 0, first_line })
+                Ok(ScriptVerdict { outcome: Outcome::Clean, exit_code: 0, first_line })
             }
             Termination::Exited(exit_code) => {
-                let verdict = Verdict::NotClean { output: output.into() };
-                Ok(ScriptVerdict { verdict, exit_code, first_line })
+                let outcome = Outcome::Infected { name: output };
+                Ok(ScriptVerdict { outcome, exit_code, first_line })
             }
             Termination::Signaled(signal) => Err(ScriptFailure::Signaled(signal)),
             Termination::TimedOut => Err(ScriptFailure::TimedOut),

@@ -19,6 +19,7 @@ use super::{
     engine::{CLAMD, Engine, EngineResult, ICAP, RULES, SCRIPT},
     error::EngineSetupError,
     identity::{EngineFingerprint, EngineIdentity, Versions},
+    policies::Policies,
     remote::RemoteEngines,
     rules::{Evaluator, Rules},
     run::EngineRun,
@@ -29,7 +30,7 @@ use super::{
 };
 use crate::{
     media::ingest::IngestError,
-    scan::{encrypted::OnEncrypted, error::ScanError, settings::Settings, task::blocking},
+    scan::{error::ScanError, settings::Settings, task::blocking},
 };
 
 /// The configured engines. A file is clean only if all of them agree.
@@ -42,7 +43,7 @@ pub struct Engines {
     /// Digest of all settings that verdicts depend on, except those of the script.
     conditions: [u8; 32],
     max_output: usize,
-    on_encrypted: OnEncrypted,
+    policies: Policies,
 }
 
 impl Engines {
@@ -77,18 +78,20 @@ impl Engines {
                 Ok(Engine::Icap(Arc::clone(engine), icap.bounds.clone()))
             }
         };
-        let conditions = format!(
-            "{:?} {} {:?}",
-            settings.engines, settings.max_output_size, settings.on_encrypted
-        );
-        let engines = settings.engines.iter().map(engine);
+        // Without the policies, so that cached outcomes remain valid when a policy changes.
+        let examined: Vec<_> =
+            settings.engines.iter().map(EngineSettings::without_policies).collect();
+        let conditions = format!("{examined:?} {}", settings.max_output_size);
+        let members =
+            settings.engines.iter().map(engine).collect::<Result<Vec<_>, EngineSetupError>>()?;
+        let bounds = members.iter().map(|engine| (engine.name(), engine.bounds()));
         Ok(Self {
-            members: engines.collect::<Result<_, EngineSetupError>>()?,
+            policies: Policies::new(settings.on_encrypted, settings.on_limit, bounds),
+            members,
             scan_slots: scan_slots.clone(),
             remote: Arc::clone(remote_engines),
             conditions: Sha256::digest(conditions).into(),
             max_output: settings.max_output_size,
-            on_encrypted: settings.on_encrypted,
         })
     }
 
@@ -100,29 +103,29 @@ impl Engines {
     /// Returns whether failures of this engine are skipped.
     #[must_use]
     pub fn may_fail(&self, name: &str) -> bool {
-        let has_name = |engine: &&Engine| engine.name() == name;
-        let engine = self.members.iter().find(has_name);
-        engine.is_some_and(|engine| engine.bounds().on_failure == SkipPolicy::Skip)
+        self.policies.on_failure(name) == SkipPolicy::Skip
     }
 
-    /// Returns a set with this engine only, for the canary. Failures are not skipped. Encrypted contents are left
-    /// to the engine, because the canary tests what the engine finds: detection by the service would hide an engine
-    /// that finds nothing in a sample that is an encrypted archive.
+    /// Returns a set with this engine only, for the canary. Its policies leave each verdict to the engine, because the
+    /// canary tests what the engine finds: a refusal of encrypted contents, for example, would hide an engine that finds
+    /// nothing in a sample that is an encrypted archive.
     #[must_use]
     pub fn with_only(&self, name: &str) -> Self {
-        let mut engines: Vec<_> =
-            self.members.iter().filter(|engine| engine.name() == name).cloned().collect();
-        for engine in &mut engines {
-            engine.bounds_mut().on_failure = SkipPolicy::Fail;
-        }
+        let members = self.members.iter().filter(|engine| engine.name() == name);
         Self {
-            members: engines,
+            members: members.cloned().collect(),
             scan_slots: self.scan_slots.clone(),
             remote: Arc::clone(&self.remote),
             conditions: self.conditions,
             max_output: self.max_output,
-            on_encrypted: OnEncrypted::Pass,
+            policies: Policies::for_canary(),
         }
+    }
+
+    /// Returns the operator's policies for what the engines find.
+    #[must_use]
+    pub fn policies(&self) -> &Policies {
+        &self.policies
     }
 
     /// Returns whether any engine runs in the sandbox.
@@ -168,10 +171,11 @@ impl Engines {
     }
 
     /// Scans a file with all engines: remote engines concurrently, programs sequentially at the same time. The
-    /// engines run even if the service detects encrypted contents, because "not clean" overrides them.
+    /// engines run even if the service detects encrypted contents, because a finding overrides them, and because
+    /// `scan.on_encrypted` may change while the outcome is cached.
     pub async fn scan<'e>(&'e self, access: SampleAccess<'e>) -> EngineRun {
         let SampleAccess { sample, job, tamper_proof } = access;
-        let encrypted = match self.detect_encryption(sample).await {
+        let encrypted = match detect_encryption(sample).await {
             Ok(encrypted) => encrypted,
             Err(error) => return EngineRun::prevented(error),
         };
@@ -207,30 +211,30 @@ impl Engines {
             remote_results.into_iter().flatten().chain(sandbox_results).collect();
         // An engine without a result has not called the file clean.
         let result = |(index, engine): (usize, &Engine)| {
-            results.remove(&index).unwrap_or_else(|| engine.result(engine.not_run()))
+            results.remove(&index).unwrap_or_else(|| engine.not_run())
         };
         let results: Vec<_> = self.members.iter().enumerate().map(result).collect();
         EngineRun {
-            results: results.iter().map(|result| (result.engine, result.verdict.name())).collect(),
+            results: results
+                .iter()
+                .map(|result| (result.engine, self.policies.record(result)))
+                .collect(),
             script_duration: script.as_ref().and_then(|run| run.duration),
-            outcome: combine(results, encrypted, self.on_encrypted),
+            outcome: Ok(combine(results, encrypted)),
             script,
             started: true,
         }
     }
+}
 
-    /// Returns what the service itself detects as encrypted; none if the engines decide alone.
-    async fn detect_encryption(&self, sample: &Sample) -> Result<Option<String>, ScanError> {
-        if self.on_encrypted == OnEncrypted::Pass {
-            return Ok(None);
-        }
-        let sample = sample.clone();
-        let cancelled = Arc::new(AtomicBool::new(false));
-        let _cancel = SetOnDrop(Arc::clone(&cancelled));
-        let detect = move || sample.encryption(&cancelled).map_err(IngestError::Disk);
-        let encryption = blocking(detect).await?;
-        Ok(encryption.map(|encryption| encryption.to_string()))
-    }
+/// Returns what the service itself detects as encrypted, under all policies: see [`Engines::scan`].
+async fn detect_encryption(sample: &Sample) -> Result<Option<String>, ScanError> {
+    let sample = sample.clone();
+    let cancelled = Arc::new(AtomicBool::new(false));
+    let _cancel = SetOnDrop(Arc::clone(&cancelled));
+    let detect = move || sample.encryption(&cancelled).map_err(IngestError::Disk);
+    let encryption = blocking(detect).await?;
+    Ok(encryption.map(|encryption| encryption.to_string()))
 }
 
 /// Sets the flag when dropped, so that a blocking thread stops with the future that waits for the thread.
@@ -252,15 +256,24 @@ mod tests {
     use std::{path::Path, time::Duration};
 
     use super::*;
-    use crate::scan::engines::{bounds::Bounds, error::EngineFailure, sample};
+    use crate::scan::engines::{
+        bounds::{Bounds, ContentPolicy, OversizePolicy},
+        error::EngineFailure,
+        sample,
+    };
 
     #[tokio::test]
     async fn engine_that_did_not_run_is_a_failure() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("none.yar");
         std::fs::write(&file, "rule None { condition: false }").unwrap();
-        let bounds =
-            Bounds { max_size: None, on_oversize: SkipPolicy::Skip, on_failure: SkipPolicy::Skip };
+        let bounds = Bounds {
+            max_size: None,
+            on_oversize: OversizePolicy::Skip,
+            on_failure: SkipPolicy::Skip,
+        };
+        let names = [(RULES, &bounds)].into_iter();
+        let policies = Policies::new(ContentPolicy::Refuse, ContentPolicy::Fail, names);
         let settings = crate::scan::engines::rules::Settings {
             rules: mcs_evaluator::RuleSet::load(std::slice::from_ref(&file)).unwrap(),
             paths: vec![file],
@@ -273,19 +286,19 @@ mod tests {
         let scan_slots = ScanSlots::new(1);
         let rules = Rules::new(&settings, Arc::new(evaluator.unwrap()), scan_slots.clone());
         let engines = Engines {
-            members: vec![Engine::Rules(rules, bounds)],
+            members: vec![Engine::Rules(rules, bounds.clone())],
             scan_slots,
             remote: Arc::default(),
             conditions: [0; 32],
             max_output: 100,
-            on_encrypted: OnEncrypted::Refuse,
+            policies,
         };
         let sample = sample::tests::sample(b"media");
         // The rules engine needs a sandbox job.
         let access = SampleAccess { sample: &sample, job: None, tamper_proof: true };
         let run = engines.scan(access).await;
-        let error = run.outcome.unwrap_err();
-        assert!(matches!(error, ScanError::Engine(RULES, EngineFailure::NotRun)), "{error}");
+        let error = engines.policies.decide(&run.outcome.unwrap()).verdict.unwrap_err();
+        assert!(matches!(*error, ScanError::Engine(RULES, EngineFailure::NotRun)), "{error}");
         assert_eq!(run.results, [(RULES, "failed")]);
     }
 }

@@ -20,7 +20,8 @@ pub(super) fn load(files: &[(&str, &str)]) -> Result<RuleSet, RuleLoadError> {
 }
 
 pub(super) fn matching(rules: &RuleSet, bytes: &[u8], ignored: &[&str]) -> Vec<String> {
-    matches(rules.prepared(), bytes, ignored).unwrap()
+    let found = matches(rules.prepared(), bytes, ignored).unwrap();
+    found.names().into_iter().map(str::to_owned).collect()
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Tests of the rules in `config/rules` on files that they must and must not match, and tests of loading other rules.
 
+mod kinds;
 mod loading;
 mod matching;
 mod not_matching;
@@ -22,8 +23,9 @@ fn supplied_rules() -> PathBuf {
 
 /// Asserts that exactly these supplied rules match.
 fn assert_matches(description: &str, bytes: &[u8], rules: &[&str]) {
-    let mut names = matches(SUPPLIED.prepared(), bytes, &[]).unwrap();
-    names.sort();
+    let found = matches(SUPPLIED.prepared(), bytes, &[]).unwrap();
+    let mut names = found.names();
+    names.sort_unstable();
     let mut rules = rules.to_vec();
     rules.sort_unstable();
     assert_eq!(names, rules, "{description}");

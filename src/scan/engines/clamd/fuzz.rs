@@ -4,8 +4,8 @@
 
 use futures_util::FutureExt;
 
-use super::{parse_finding, read_response, read_version};
-use crate::scan::engines::outcome::Finding;
+use super::{parse_outcome, read_response, read_version};
+use crate::scan::engines::outcome::Outcome;
 
 /// Checks one input: an unused byte, kept for compatibility with the corpus, and a daemon's response.
 ///
@@ -14,25 +14,41 @@ use crate::scan::engines::outcome::Finding;
 pub fn check(input: &[u8]) {
     let Some((_, bytes)) = input.split_first() else { return };
     let response = read_response(&mut &*bytes).now_or_never().expect("a slice is always ready");
-    let finding = response.and_then(|response| parse_finding(&response));
-    if let Ok(finding @ (Finding::Clean | Finding::Encrypted { .. })) = finding {
-        let result = bytes.strip_suffix(b"\0").and_then(|line| {
-            line.strip_prefix(b"stream: ").or_else(|| {
-                let rest = line.strip_prefix(b"fd[")?;
-                let end = rest.iter().position(|byte| !byte.is_ascii_digit())?;
-                rest.get(end..)?.strip_prefix(b"]: ")
-            })
-        });
-        let result = result.expect("accepted an incomplete response");
-        let is_encrypted =
-            result.starts_with(b"Heuristics.Encrypted.") && result.ends_with(b" FOUND");
-        let is_correct = if finding == Finding::Clean { result == b"OK" } else { is_encrypted };
-        assert!(is_correct, "{finding:?} does not match the response");
+    let outcome = response.and_then(|response| parse_outcome(&response));
+    if let Ok(outcome) = outcome {
+        check_outcome(&outcome, bytes);
     }
     let version = read_version(tokio::io::join(bytes, tokio::io::sink())).now_or_never();
     if let Ok(version) = version.expect("a slice is always ready") {
         assert!(version.starts_with("ClamAV "));
     }
+}
+
+/// Checks the outcome of a complete response.
+fn check_outcome(outcome: &Outcome, bytes: &[u8]) {
+    let line = bytes.strip_suffix(b"\0").expect("accepted an incomplete response");
+    if *outcome == Outcome::TooLarge {
+        assert_eq!(line, b"INSTREAM size limit exceeded. ERROR");
+        return;
+    }
+    let result = line.strip_prefix(b"stream: ").or_else(|| {
+        let rest = line.strip_prefix(b"fd[")?;
+        let end = rest.iter().position(|byte| !byte.is_ascii_digit())?;
+        rest.get(end..)?.strip_prefix(b"]: ")
+    });
+    let result = result.expect("accepted an incomplete response");
+    let names_finding = result.ends_with(b" FOUND");
+    let is_correct = match outcome {
+        Outcome::Clean => result == b"OK",
+        Outcome::Encrypted { .. } => result.starts_with(b"Heuristics.Encrypted.") && names_finding,
+        Outcome::Limit { .. } => {
+            result.starts_with(b"Heuristics.Limits.Exceeded") && names_finding
+                || result.starts_with(b"CL_EMAX") && result.ends_with(b" ERROR")
+        }
+        Outcome::Infected { .. } | Outcome::Refused { .. } => names_finding,
+        Outcome::TooLarge => false,
+    };
+    assert!(is_correct, "{outcome:?} does not match the response");
 }
 
 #[cfg(test)]

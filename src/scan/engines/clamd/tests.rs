@@ -39,7 +39,7 @@ async fn scan_with_response(
     response: &'static [u8],
     fault: Fault,
     timeout: Duration,
-) -> Result<Finding, EngineFailure> {
+) -> Result<Outcome, EngineFailure> {
     let daemon = daemon(response, fault).await;
     clamd(vec![tcp(daemon.address)], timeout).scan(&sample(MEDIA)).await
 }
@@ -47,7 +47,7 @@ async fn scan_with_response(
 #[tokio::test]
 async fn only_complete_ok_response_is_clean() {
     let finding = scan_with_response(b"stream: OK\0", Fault::None, LONG_TIMEOUT).await;
-    assert_eq!(finding.unwrap(), Finding::Clean);
+    assert_eq!(finding.unwrap(), Outcome::Clean);
     for (response, fault) in [
         (b"stream: OK\0".as_slice(), Fault::Cut),
         (b"stream: OK\0", Fault::Twice),
@@ -65,9 +65,8 @@ async fn only_complete_ok_response_is_clean() {
         (b"stream: FOUND\0", Fault::None),
         (b"stream:  FOUND\0", Fault::None),
         (b"stream: Can't allocate memory ERROR\0", Fault::None),
-        (b"INSTREAM size limit exceeded. ERROR\0", Fault::None),
+        (b"stream: CL_EREAD ERROR\0", Fault::None),
         (b"UNKNOWN COMMAND\0", Fault::None),
-        (b"stream: Heuristics.Limits.Exceeded.MaxFileSize FOUND\0", Fault::None),
         (b"HTTP/1.1 200 OK\r\n\r\n", Fault::None),
         (b"\xff\xfe\0", Fault::None),
     ] {
@@ -94,7 +93,7 @@ async fn rejects_response_above_limit() {
 
 #[tokio::test]
 async fn rejects_verdict_before_end_of_stream() {
-    let scan_with_early_response = |response: &'static [u8]| async move {
+    let early_response = |response: &'static [u8]| async move {
         let daemon = FakeServer::start(move |mut stream| async move {
             respond(&mut stream, response, Fault::None).await;
             let _ = stream.shutdown().await;
@@ -103,32 +102,61 @@ async fn rejects_verdict_before_end_of_stream() {
         })
         .await;
         let clamd = clamd(vec![tcp(daemon.address)], LONG_TIMEOUT);
-        clamd.scan(&sample(&vec![7; 64 << 20])).await.unwrap_err()
+        clamd.scan(&sample(&vec![7; 64 << 20])).await
     };
-    let failure = scan_with_early_response(b"stream: OK\0").await;
+    let failure = early_response(b"stream: OK\0").await.unwrap_err();
     assert!(matches!(failure, EngineFailure::PrematureVerdict), "{failure}");
-    let failure = scan_with_early_response(b"INSTREAM size limit exceeded. ERROR\0").await;
-    assert!(
-        matches!(&failure, EngineFailure::Reported(error) if error.contains("size limit")),
-        "{failure}"
-    );
+    let outcome = early_response(b"INSTREAM size limit exceeded. ERROR\0").await;
+    assert_eq!(outcome.unwrap(), Outcome::TooLarge);
 }
 
 #[tokio::test]
 async fn reports_signature_name() {
     let response = b"stream: Win.Test.EICAR_HDB-1 FOUND\0";
     let finding = scan_with_response(response, Fault::None, LONG_TIMEOUT).await;
-    assert_eq!(finding.unwrap(), Finding::NotClean { name: "Win.Test.EICAR_HDB-1".into() });
+    assert_eq!(finding.unwrap(), Outcome::Infected { name: "Win.Test.EICAR_HDB-1".into() });
 }
 
 #[tokio::test]
-async fn reports_encrypted_contents() {
-    let response = b"stream: Heuristics.Encrypted.Zip FOUND\0";
-    let finding = scan_with_response(response, Fault::None, LONG_TIMEOUT).await;
-    assert_eq!(finding.unwrap(), Finding::Encrypted { name: "Heuristics.Encrypted.Zip".into() });
-    let response = b"stream: Heuristics.Encrypted FOUND\0";
-    let finding = scan_with_response(response, Fault::None, LONG_TIMEOUT).await;
-    assert!(matches!(finding, Ok(Finding::NotClean { .. })), "{finding:?}");
+async fn names_and_errors_determine_outcome() {
+    for (response, expected, name) in [
+        (
+            b"stream: Heuristics.Encrypted.Zip FOUND\0".as_slice(),
+            "encrypted",
+            "Heuristics.Encrypted.Zip",
+        ),
+        (b"stream: Heuristics.Encrypted FOUND\0", "infected", "Heuristics.Encrypted"),
+        (
+            b"stream: Heuristics.Limits.Exceeded.MaxFileSize FOUND\0",
+            "limit",
+            "Heuristics.Limits.Exceeded.MaxFileSize",
+        ),
+        (b"stream: Heuristics.Limits.Exceeded FOUND\0", "limit", "Heuristics.Limits.Exceeded"),
+        (b"stream: CL_EMAXREC ERROR\0", "limit", "CL_EMAXREC"),
+        (b"stream: CL_EMAXFILES: File limit reached ERROR\0", "limit", "CL_EMAXFILES"),
+        (b"stream: PUA.Win.Packer.Upx-49 FOUND\0", "refused", "PUA.Win.Packer.Upx-49"),
+        (
+            b"stream: Heuristics.OLE2.ContainsMacros.VBA FOUND\0",
+            "refused",
+            "Heuristics.OLE2.ContainsMacros.VBA",
+        ),
+        (
+            b"stream: Heuristics.Broken.Executable FOUND\0",
+            "refused",
+            "Heuristics.Broken.Executable",
+        ),
+        (
+            b"stream: Heuristics.Phishing.Email.SpoofedDomain FOUND\0",
+            "infected",
+            "Heuristics.Phishing.Email.SpoofedDomain",
+        ),
+    ] {
+        let outcome = scan_with_response(response, Fault::None, LONG_TIMEOUT).await.unwrap();
+        assert_eq!((outcome.name(), outcome.text()), (expected, Some(name)));
+    }
+    let response = b"INSTREAM size limit exceeded. ERROR\0";
+    let outcome = scan_with_response(response, Fault::None, LONG_TIMEOUT).await;
+    assert_eq!(outcome.unwrap(), Outcome::TooLarge);
 }
 
 #[tokio::test]
@@ -158,7 +186,7 @@ async fn sends_whole_file_in_chunks() {
     let clamd = clamd(vec![tcp(daemon.address)], LONG_TIMEOUT);
     for length in [0, 1, 128 * 1024 - 1, 128 * 1024, 128 * 1024 + 1, 1_000_000] {
         let media: Vec<u8> = (0..=250).cycle().take(length).collect();
-        assert_eq!(clamd.scan(&sample(&media)).await.unwrap(), Finding::Clean);
+        assert_eq!(clamd.scan(&sample(&media)).await.unwrap(), Outcome::Clean);
         assert!(receiver.recv().await.unwrap() == media, "{length}");
     }
 }
@@ -199,7 +227,7 @@ async fn sends_read_only_descriptor_over_unix_socket() {
     });
     let clamd = clamd(vec![Address::Unix(path)], LONG_TIMEOUT);
     let finding = clamd.scan(&sample(MEDIA)).await.unwrap();
-    assert_eq!(finding, Finding::NotClean { name: "Eicar".into() });
+    assert_eq!(finding, Outcome::Infected { name: "Eicar".into() });
     let (media, info) = daemon.await.unwrap();
     assert_eq!(media, MEDIA);
     let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap().trim();
@@ -212,7 +240,7 @@ async fn skips_stopped_daemon_and_uses_it_after_restart() {
     let running = daemon(b"stream: OK\0", Fault::None).await;
     let clamd = clamd(vec![tcp(stopped), tcp(running.address)], LONG_TIMEOUT);
     for _ in 0..4 {
-        assert_eq!(clamd.scan(&sample(MEDIA)).await.unwrap(), Finding::Clean);
+        assert_eq!(clamd.scan(&sample(MEDIA)).await.unwrap(), Outcome::Clean);
     }
     assert_eq!(running.connections(), 4);
     let (_, other_reserved) = running.stop().await;
@@ -229,7 +257,7 @@ async fn skips_stopped_daemon_and_uses_it_after_restart() {
             let _ = read_until(&mut stream, b"\0\0\0\0").await;
             respond(&mut stream, b"stream: OK\0", Fault::None).await;
         });
-    assert_eq!(clamd.scan(&sample(MEDIA)).await.unwrap(), Finding::Clean);
+    assert_eq!(clamd.scan(&sample(MEDIA)).await.unwrap(), Outcome::Clean);
     drop(restarted);
 }
 
@@ -240,7 +268,7 @@ async fn tries_another_daemon_after_lost_connection() {
     let both = vec![tcp(closing.address), tcp(running.address)];
     let engine = clamd(both, LONG_TIMEOUT);
     for _ in 0..4 {
-        assert_eq!(engine.scan(&sample(MEDIA)).await.unwrap(), Finding::Clean);
+        assert_eq!(engine.scan(&sample(MEDIA)).await.unwrap(), Outcome::Clean);
     }
     let engine = clamd(vec![tcp(closing.address)], LONG_TIMEOUT);
     let failure = engine.scan(&sample(MEDIA)).await.unwrap_err();

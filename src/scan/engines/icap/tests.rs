@@ -55,20 +55,24 @@ async fn read_request(stream: &mut TcpStream) -> Option<bool> {
 }
 
 #[tokio::test]
-async fn answers_of_servers_are_findings_or_failures() {
+async fn answers_of_servers_determine_outcome() {
     for (response, expected) in [
-        (UNMODIFIED, Finding::Clean),
+        (UNMODIFIED, Outcome::Clean),
         (
             "ICAP/1.0 200 OK\r\nX-Virus-ID: Eicar\r\n\r\n",
-            Finding::NotClean { name: "Eicar".into() },
+            Outcome::Infected { name: "Eicar".into() },
         ),
         (
             "ICAP/1.0 500 Server error\r\nX-Error-Code: file_type_blocked\r\n\r\n",
-            Finding::NotClean { name: "file_type_blocked".into() },
+            Outcome::Refused { name: "file_type_blocked".into() },
         ),
         (
             "ICAP/1.0 500 Server error\r\nX-Error-Code: password_protected\r\n\r\n",
-            Finding::Encrypted { name: "password_protected".into() },
+            Outcome::Encrypted { name: "password_protected".into() },
+        ),
+        (
+            "ICAP/1.0 500 Server error\r\nX-Error-Code: decode_error\r\n\r\n",
+            Outcome::Limit { name: "decode_error".into() },
         ),
     ] {
         let server = server(response, Fault::None).await;
@@ -78,7 +82,6 @@ async fn answers_of_servers_are_findings_or_failures() {
     for (response, cause) in [
         ("", "engine_connection_lost"),
         ("ICAP/1.0 500 Server error\r\n\r\n", "engine_error"),
-        ("ICAP/1.0 500 Server error\r\nX-Error-Code: decode_error\r\n\r\n", "engine_error"),
         ("ICAP/1.0 200 OK\r\n\r\n", "engine_bad_response"),
     ] {
         let server = FakeServer::start(move |mut stream| async move {
@@ -110,7 +113,7 @@ async fn tries_other_servers_after_failed_or_lost_connection() {
     let urls = [format!("icap://{stopped}/avscan"), url(&closing), url(&running)];
     let icap = engine(&urls, LONG_TIMEOUT);
     for _ in 0..6 {
-        assert_eq!(icap.scan(&sample(MEDIA)).await.unwrap(), Finding::Clean);
+        assert_eq!(icap.scan(&sample(MEDIA)).await.unwrap(), Outcome::Clean);
     }
     let icap = engine(&urls[..1], LONG_TIMEOUT);
     let failure = icap.scan(&sample(MEDIA)).await.unwrap_err();
@@ -179,7 +182,7 @@ async fn icaps_verifies_server_certificate() {
         bounds: BOUNDS,
     };
     let icap = Icap::new(&settings(Some(trusted.path()))).unwrap();
-    assert_eq!(icap.scan(&sample(MEDIA)).await.unwrap(), Finding::Clean);
+    assert_eq!(icap.scan(&sample(MEDIA)).await.unwrap(), Outcome::Clean);
     // On a machine without any root certificate, the setup fails already.
     if let Ok(icap) = Icap::new(&settings(None)) {
         let failure = icap.scan(&sample(MEDIA)).await.unwrap_err();

@@ -1,0 +1,127 @@
+//! What all engines together determined about a file.
+
+use std::{sync::Arc, time::SystemTime};
+
+use crate::scan::{error::ScanError, verdict::NotCleanKind};
+
+/// Memory of an error, bytes.
+const ERROR_BYTES: usize = 1024;
+
+/// What the engines and the service found in a file. Does not depend on the operator's policies, so that a changed
+/// policy applies to cached outcomes without another scan: see [`super::Policies::decide`].
+#[derive(Clone, Debug)]
+pub struct FileOutcome {
+    /// When the scan ended.
+    pub scanned: SystemTime,
+    /// The most severe finding.
+    pub(super) finding: Option<FileFinding>,
+    /// Contents that need a password, detected by the service or by an engine.
+    pub(super) encrypted: Option<String>,
+    /// A limit inside the file at which an engine stopped.
+    pub(super) limit: Option<String>,
+    /// Engines that did not examine the file because of its size.
+    pub(super) too_large: Vec<&'static str>,
+    /// Engines that did not finish.
+    pub(super) failures: Vec<EngineFault>,
+    /// Whether at least one engine examined the file, if only up to encrypted contents or a limit.
+    pub(super) has_finished: bool,
+    /// The script's exit code, if the script found nothing.
+    pub(super) exit_code: Option<i32>,
+    /// The first line of the script's output, if the script found nothing.
+    pub(super) first_line: String,
+}
+
+/// A finding that makes a file not clean under all policies.
+#[derive(Clone, Debug)]
+pub(super) struct FileFinding {
+    pub(super) kind: NotCleanKind,
+    /// At most `scan.max_output_size` bytes.
+    pub(super) output: Arc<str>,
+    /// The script's exit code, if no other engine found anything.
+    pub(super) exit_code: Option<i32>,
+    pub(super) first_line: String,
+}
+
+/// The failure of one engine.
+#[derive(Clone, Debug)]
+pub(super) struct EngineFault {
+    pub(super) engine: &'static str,
+    pub(super) error: Arc<ScanError>,
+    /// Whether the engine itself failed, rather than this process or the disk.
+    pub(super) is_engine_failure: bool,
+}
+
+impl FileOutcome {
+    /// Returns the outcome of a scan that has no results yet.
+    pub(super) fn at(scanned: SystemTime) -> Self {
+        Self {
+            scanned,
+            finding: None,
+            encrypted: None,
+            limit: None,
+            too_large: Vec::new(),
+            failures: Vec::new(),
+            has_finished: false,
+            exit_code: None,
+            first_line: String::new(),
+        }
+    }
+
+    /// Returns the outcome of a scan in which all engines finished and found nothing.
+    #[must_use]
+    pub fn clean(scanned: SystemTime, exit_code: Option<i32>) -> Self {
+        Self { has_finished: true, exit_code, ..Self::at(scanned) }
+    }
+
+    /// Returns whether all engines finished and found nothing.
+    pub(in crate::scan) fn is_clean(&self) -> bool {
+        self.has_finished
+            && self.finding.is_none()
+            && self.encrypted.is_none()
+            && self.limit.is_none()
+            && self.too_large.is_empty()
+            && self.failures.is_empty()
+    }
+
+    /// Returns the script's exit code, if the script found nothing.
+    pub(in crate::scan) fn clean_exit_code(&self) -> Option<i32> {
+        self.exit_code
+    }
+
+    /// Returns the approximate memory outside of the value itself, bytes. Errors are counted with a fixed size, because
+    /// their texts are bounded where they are received.
+    pub(in crate::scan) fn allocated_bytes(&self) -> usize {
+        let finding = self.finding.as_ref().map_or(0, |finding| {
+            finding.output.len() + finding.first_line.len() + 2 * size_of::<usize>()
+        });
+        let texts = [&self.encrypted, &self.limit].into_iter().flatten().map(String::len);
+        let engines = self.too_large.len() * size_of::<&str>();
+        let failures = self.failures.len() * (size_of::<EngineFault>() + ERROR_BYTES);
+        finding + texts.sum::<usize>() + self.first_line.len() + engines + failures
+    }
+
+    /// Removes what no verdict needs: the lines for the audit log, which records each scan once.
+    pub(in crate::scan) fn without_lines(mut self) -> Self {
+        self.first_line = String::new();
+        if let Some(finding) = &mut self.finding {
+            finding.first_line = String::new();
+        }
+        self
+    }
+}
+
+#[cfg(test)]
+impl FileOutcome {
+    /// Combines the results of engines.
+    pub(in crate::scan) fn for_test<const N: usize>(
+        results: [(&'static str, Result<super::Outcome, ScanError>); N],
+    ) -> Self {
+        let result = |(engine, outcome)| super::engine::EngineResult {
+            engine,
+            outcome,
+            exit_code: None,
+            first_line: None,
+        };
+        super::combine::combine(results.into_iter().map(result).collect(), None)
+    }
+}

@@ -1,0 +1,191 @@
+//! Each outcome under each value of its policy, and the precedence of outcomes.
+
+use super::*;
+use crate::scan::engines::{EngineFailure, combine::combine};
+
+const CONTENT: [ContentPolicy; 3] =
+    [ContentPolicy::Refuse, ContentPolicy::Fail, ContentPolicy::Pass];
+
+fn text() -> String {
+    "name".to_owned()
+}
+
+fn clean() -> Result<Outcome, ScanError> {
+    Ok(Outcome::Clean)
+}
+
+fn infected() -> Result<Outcome, ScanError> {
+    Ok(Outcome::Infected { name: "Eicar".to_owned() })
+}
+
+fn refused() -> Result<Outcome, ScanError> {
+    Ok(Outcome::Refused { name: "Macro".to_owned() })
+}
+
+fn encrypted() -> Result<Outcome, ScanError> {
+    Ok(Outcome::Encrypted { name: text() })
+}
+
+fn limit() -> Result<Outcome, ScanError> {
+    Ok(Outcome::Limit { name: text() })
+}
+
+fn too_large() -> Result<Outcome, ScanError> {
+    Ok(Outcome::TooLarge)
+}
+
+fn failed() -> Result<Outcome, ScanError> {
+    Err(ScanError::Engine("clamd", EngineFailure::TimedOut))
+}
+
+fn disk_failed() -> Result<Outcome, ScanError> {
+    Err(ScanError::Disk(std::io::ErrorKind::StorageFull.into()))
+}
+
+/// Combines the results of the engines clamd, rules and icap, in this order.
+fn combined(results: Vec<Result<Outcome, ScanError>>, detected: Option<&str>) -> FileOutcome {
+    let results = results.into_iter().zip(["clamd", "rules", "icap"]).map(|(outcome, engine)| {
+        EngineResult { engine, outcome, exit_code: None, first_line: None }
+    });
+    combine(results.collect(), detected.map(str::to_owned))
+}
+
+/// Returns the finding, the verdict or the cause of the error.
+fn decided(policies: &Policies, file: &FileOutcome) -> String {
+    match policies.decide(file).verdict {
+        Ok(Verdict::NotClean { output, .. }) => output.to_string(),
+        Ok(verdict) => verdict.name().to_owned(),
+        Err(error) => error.cause().to_owned(),
+    }
+}
+
+fn policies(content: ContentPolicy) -> Policies {
+    Policies::for_test(content, OversizePolicy::Fail, SkipPolicy::Fail)
+}
+
+#[test]
+fn each_outcome_under_each_policy() {
+    let refuse = ["encrypted contents (name)", "limit exceeded (name)"];
+    for (results, expected) in [
+        (vec![clean()], ["clean"; 3]),
+        (vec![infected()], ["Eicar"; 3]),
+        (vec![refused()], ["Macro"; 3]),
+        (vec![encrypted()], [refuse[0], "encrypted", "clean"]),
+        (vec![limit()], [refuse[1], "limit", "clean"]),
+        (vec![failed()], ["engine_timeout"; 3]),
+        (vec![], ["no_engine"; 3]),
+    ] {
+        let file = combined(results, None);
+        for (policy, expected) in CONTENT.into_iter().zip(expected) {
+            assert_eq!(decided(&policies(policy), &file), expected, "{policy:?}");
+        }
+    }
+}
+
+#[test]
+fn oversize_and_failure_under_each_policy() {
+    use OversizePolicy::{Fail, Refuse, Skip};
+    let refuse = "too large for the engine clamd";
+    for (results, expected) in [
+        (
+            vec![too_large(), clean()],
+            [(Fail, "engine_too_large"), (Refuse, refuse), (Skip, "clean")],
+        ),
+        // No engine has finished. A retry changes nothing, so the error is final.
+        (
+            vec![too_large()],
+            [(Fail, "engine_too_large"), (Refuse, refuse), (Skip, "engine_too_large")],
+        ),
+        (vec![too_large(), infected()], [(Fail, "Eicar"), (Refuse, "Eicar"), (Skip, "Eicar")]),
+    ] {
+        let file = combined(results, None);
+        for (policy, expected) in expected {
+            let policies = Policies::for_test(ContentPolicy::Refuse, policy, SkipPolicy::Fail);
+            assert_eq!(decided(&policies, &file), expected, "{policy:?}");
+        }
+    }
+    for (results, [fail, skip]) in [
+        (vec![failed(), clean()], ["engine_timeout", "clean"]),
+        (vec![failed()], ["engine_timeout", "no_engine"]),
+        // A retry may let the failed engine finish.
+        (vec![failed(), too_large()], ["engine_timeout", "no_engine"]),
+        // Not a failure of the engine.
+        (vec![disk_failed(), clean()], ["disk", "disk"]),
+    ] {
+        let file = combined(results, None);
+        for (policy, expected) in [(SkipPolicy::Fail, fail), (SkipPolicy::Skip, skip)] {
+            let policies = Policies::for_test(ContentPolicy::Refuse, Skip, policy);
+            assert_eq!(decided(&policies, &file), expected, "{policy:?}");
+        }
+    }
+}
+
+#[test]
+fn precedence_of_outcomes() {
+    let by_service = "encrypted contents (zip)";
+    for (results, detected, expected) in [
+        (vec![clean()], Some("zip"), [by_service, "encrypted", "clean"]),
+        (vec![encrypted()], Some("zip"), [by_service, "encrypted", "clean"]),
+        // Findings override everything, in any order; malware overrides other findings.
+        (vec![encrypted(), limit(), infected()], Some("zip"), ["Eicar"; 3]),
+        (vec![refused(), infected()], None, ["Eicar"; 3]),
+        (vec![infected(), refused()], None, ["Eicar"; 3]),
+        (vec![too_large(), refused()], None, ["Macro"; 3]),
+        (vec![failed(), infected()], None, ["Eicar"; 3]),
+        (vec![limit(), encrypted()], None, ["encrypted contents (name)", "encrypted", "clean"]),
+        // Final outcomes override failures.
+        (vec![failed(), clean()], Some("zip"), [by_service, "encrypted", "engine_timeout"]),
+        (vec![failed(), limit()], None, ["limit exceeded (name)", "limit", "engine_timeout"]),
+        (vec![failed(), too_large()], None, ["engine_too_large"; 3]),
+        // Encrypted contents that only the service found: no engine has finished.
+        (vec![], Some("zip"), [by_service, "encrypted", "no_engine"]),
+    ] {
+        let file = combined(results, detected);
+        for (policy, expected) in CONTENT.into_iter().zip(expected) {
+            assert_eq!(decided(&policies(policy), &file), expected, "{policy:?} {detected:?}");
+        }
+    }
+    // "Refuse" for one outcome overrides "fail" for another one.
+    let file = combined(vec![limit(), encrypted()], None);
+    for (on_encrypted, on_limit, expected) in [
+        (ContentPolicy::Fail, ContentPolicy::Refuse, "limit exceeded (name)"),
+        (ContentPolicy::Pass, ContentPolicy::Fail, "limit"),
+        (ContentPolicy::Fail, ContentPolicy::Pass, "encrypted"),
+    ] {
+        let policies = Policies { on_encrypted, on_limit, engines: Vec::new() };
+        assert_eq!(decided(&policies, &file), expected);
+    }
+}
+
+#[test]
+fn canary_accepts_only_findings() {
+    let policies = Policies::for_canary();
+    for (result, expected) in [
+        (encrypted(), "clean"),
+        (limit(), "clean"),
+        (too_large(), "engine_too_large"),
+        (failed(), "engine_timeout"),
+        (refused(), "Macro"),
+    ] {
+        assert_eq!(decided(&policies, &combined(vec![result], Some("zip"))), expected);
+    }
+}
+
+#[test]
+fn metrics_name_outcomes_and_skipped_engines() {
+    let skipping = Policies::for_test(ContentPolicy::Pass, OversizePolicy::Skip, SkipPolicy::Skip);
+    for (outcome, name, name_if_skipping) in [
+        (clean(), "clean", "clean"),
+        (infected(), "infected", "infected"),
+        (refused(), "refused", "refused"),
+        (encrypted(), "encrypted", "encrypted"),
+        (limit(), "limit", "limit"),
+        (too_large(), "too_large", "skipped"),
+        (failed(), "failed", "skipped"),
+        (disk_failed(), "failed", "failed"),
+    ] {
+        let result = EngineResult { engine: "clamd", outcome, exit_code: None, first_line: None };
+        let names = [&policies(ContentPolicy::Pass), &skipping].map(|all| all.record(&result));
+        assert_eq!(names, [name, name_if_skipping]);
+    }
+}
