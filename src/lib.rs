@@ -66,6 +66,7 @@
 //! - *plaintext*: the bytes that are scanned.
 //! - *content*: the plaintext, identified by its SHA-256.
 //! - *engine*: a scanner: the script, the rules, clamd or an ICAP server.
+//! - *outcome*: what one engine determined about a content, or all of them, before the operator's policies.
 //! - *verdict*: the combined result of the engines on a content: clean, not clean, or type forbidden.
 //! - *job*: download and scan of one media file by one worker. Concurrent requests for the same media share a job.
 //! - *initiator*: the request that started a job, and whose token the download uses. All other requests of the job are

@@ -104,7 +104,7 @@ async fn writes_one_audit_line_per_scanned_file() {
                 &dirty,
                 json!({
                     "encrypted": true, "sha256": sha256(b"DIRTY"), "size": 5, "type": "text/plain",
-                    "verdict": "not_clean", "exit_code": 3, "output": "looked at media",
+                    "verdict": "not_clean", "outcome": "infected", "exit_code": 3, "output": "looked at media",
                 }),
             ),
             // The verdict on this content is cached: the script did not run.

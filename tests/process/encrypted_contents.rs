@@ -14,7 +14,7 @@ const REFUSED_INFO: &str = "File not clean. Output: 'encrypted contents (zip)'";
 #[tokio::test]
 async fn reload_applies_policy_to_next_request() {
     let homeserver = MockHomeserver::start().await;
-    let scanner = ScannerBuilder::new("exit 0")
+    let scanner = ScannerBuilder::new("echo run >> \"$MARKS/runs\"")
         .homeserver(&homeserver)
         .config("result_cache.failure_ttl = \"1h\"")
         .start()
@@ -30,6 +30,7 @@ async fn reload_applies_policy_to_next_request() {
     scan(&scanner).await.assert_error(422, "M_UNKNOWN");
     reload_succeeds(&scanner, "-scan.on_encrypted").await;
     scan(&scanner).await.assert_not_clean(REFUSED_INFO);
+    assert_eq!(scanner.dir.mark_count("runs"), 1, "a changed policy applies without a scan");
 }
 
 #[test]

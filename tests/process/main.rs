@@ -20,6 +20,7 @@ mod limits;
 mod listening;
 mod migrate;
 mod operations;
+mod outcomes;
 mod ownership;
 mod reload;
 mod rules;

@@ -100,7 +100,7 @@ fn incomplete_evaluation_is_never_clean() {
         ("rules.timeout = \"1ms\"", vec![0; 16 << 20], "the time limit expired"),
         ("sandbox.limits.address_space = \"64MiB\"", vec![0; 80 << 20], "cannot read the media"),
         ("", b"ab".repeat(300_000), "too many matches"),
-        ("rules.max_size = 5", b"longer".to_vec(), "max_size of 5 bytes"),
+        ("rules.max_size = 5", b"longer".to_vec(), "too large for the engine rules"),
     ] {
         let builder = builder_with(&format!(
             "scan.engines = [\"rules\"]\nrules.paths = [\"every.yar\"]\n{lines}"
