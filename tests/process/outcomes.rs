@@ -62,9 +62,15 @@ async fn respond(mut stream: TcpStream, scans: Arc<AtomicUsize>) {
     let _ = stream.write_all(&response).await;
 }
 
-async fn start(clamd: &FakeClamd, homeserver: &MockHomeserver, lines: &str) -> ScannerProcess {
+/// Starts the program with these engines and settings.
+async fn start(
+    clamd: &FakeClamd,
+    homeserver: &MockHomeserver,
+    engines: &str,
+    lines: &str,
+) -> ScannerProcess {
     let config = format!(
-        "scan.engines = [\"clamd\"]\nclamd.addresses = [\"{}\"]\nresult_cache.failure_ttl = \"1h\"",
+        "scan.engines = {engines}\nclamd.addresses = [\"{}\"]\nresult_cache.failure_ttl = \"1h\"",
         clamd.address
     );
     ScannerBuilder::new("").homeserver(homeserver).config(&config).config(lines).start().await
@@ -136,7 +142,7 @@ const TABLE: [(&str, &[(&str, &str)]); 7] = [
 async fn changed_setting_applies_to_each_outcome_without_a_scan() {
     let (clamd, homeserver) = (FakeClamd::start().await, MockHomeserver::start().await);
     for (index, (answer, cases)) in TABLE.into_iter().enumerate() {
-        let scanner = start(&clamd, &homeserver, "").await;
+        let scanner = start(&clamd, &homeserver, "[\"clamd\"]", "").await;
         let before = clamd.scans();
         let media = homeserver.add_bytes(&format!("m{index}"), answer.as_bytes().to_vec());
         for (setting, expected) in cases {
@@ -163,8 +169,8 @@ async fn changed_setting_applies_to_each_outcome_without_a_scan() {
 #[tokio::test]
 async fn file_above_max_size_is_decided_by_on_oversize_without_a_scan() {
     let (clamd, homeserver) = (FakeClamd::start().await, MockHomeserver::start().await);
-    let lines = "scan.engines = [\"clamd\", \"script\"]\nclamd.max_size = 8";
-    let scanner = start(&clamd, &homeserver, lines).await;
+    let engines = "[\"clamd\", \"script\"]";
+    let scanner = start(&clamd, &homeserver, engines, "clamd.max_size = 8").await;
     scanner.dir.write_script("script.sh", "echo run >> \"$MARKS/runs\"");
     let path = format!("/scan/{}", homeserver.add_bytes("large", b"stream: OK".to_vec()));
     for (setting, expected) in [
@@ -187,7 +193,7 @@ async fn file_above_max_size_is_decided_by_on_oversize_without_a_scan() {
 #[tokio::test]
 async fn final_outcomes_outlive_failures_in_the_cache() {
     let (clamd, homeserver) = (FakeClamd::start().await, MockHomeserver::start().await);
-    let scanner = start(&clamd, &homeserver, "").await;
+    let scanner = start(&clamd, &homeserver, "[\"clamd\"]", "").await;
     reload_succeeds(&scanner, "result_cache.failure_ttl = \"0s\"").await;
     for (index, (answer, cases)) in TABLE.into_iter().enumerate() {
         let media = homeserver.add_bytes(&format!("m{index}"), answer.as_bytes().to_vec());
