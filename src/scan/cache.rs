@@ -329,11 +329,10 @@ impl ResultCache {
         }
         let Settings { ttl, failure_ttl, .. } = *self.settings;
         match validity {
-            Validity::Finding => Some(ttl),
             Validity::Failure => Some(failure_ttl),
             // Newer signatures may detect more than older ones. Findings of older ones remain valid.
             Validity::Examined | Validity::Partial if stored != Some(versions) => None,
-            Validity::Examined => Some(ttl),
+            Validity::Finding | Validity::Examined => Some(ttl),
             Validity::Partial => Some(ttl.min(failure_ttl)),
         }
     }

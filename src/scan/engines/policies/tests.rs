@@ -1,4 +1,8 @@
 //! Each outcome under each value of its policy, and the precedence of outcomes.
+#![expect(
+    clippy::unnecessary_wraps,
+    reason = "the results of engines, which tables of cases combine"
+)]
 
 use super::*;
 use crate::scan::engines::{EngineFailure, combine::combine};
