@@ -1,0 +1,189 @@
+//! Validity, policies and bounds of entries.
+
+use std::time::UNIX_EPOCH;
+
+use mcs_filetype::Detector;
+use reqwest::header::HeaderValue;
+
+use super::*;
+use crate::{
+    media::{Head, MAX_HEADER_VALUE},
+    scan::{
+        cached_media::{CachedMediaParts, MediaHeaders},
+        engines::{ContentPolicy, EngineFailure, Outcome, OversizePolicy, SkipPolicy},
+    },
+};
+
+const KEY: ContentKey = ContentKey { content: [1; 32], engines_fingerprint: EngineFingerprint(2) };
+const VERSIONS: Versions = Versions(3);
+
+fn settings() -> Settings {
+    Settings {
+        max_size: 100,
+        ttl: Duration::from_secs(3600),
+        max_file_size: 0,
+        max_total_size: 0,
+        exit_codes_to_ignore: vec![],
+        failure_ttl: Duration::ZERO,
+    }
+}
+
+fn policies() -> Policies {
+    Policies::for_test(ContentPolicy::Refuse, OversizePolicy::Fail, SkipPolicy::Fail)
+}
+
+fn clean(at: SystemTime) -> FileOutcome {
+    FileOutcome::clean(at, Some(255))
+}
+
+fn store(cache: &ResultCache, outcome: FileOutcome) {
+    store_as(cache, KEY, outcome);
+}
+
+fn store_as(cache: &ResultCache, key: ContentKey, outcome: FileOutcome) {
+    cache.store_outcome(key, outcome, VERSIONS, &policies(), cache.generation());
+}
+
+fn read(cache: &ResultCache, versions: Versions) -> Option<CachedVerdict> {
+    cache.verdict(&KEY, &versions, &policies())
+}
+
+#[test]
+fn entries_are_small() {
+    assert_eq!(size_of::<Timed<CachedMedia>>(), 16);
+    assert_eq!(size_of::<Timed<VerdictEntry>>(), 24);
+    assert_eq!(size_of::<ContentKey>(), 40);
+}
+
+#[test]
+fn returns_verdicts_as_stored() {
+    let cache = ResultCache::new(settings());
+    let at = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+    store(&cache, clean(at));
+    assert_eq!(read(&cache, VERSIONS).unwrap().unwrap(), Verdict::Clean { at });
+    let others = ContentKey { engines_fingerprint: EngineFingerprint(4), ..KEY };
+    assert!(cache.verdict(&others, &VERSIONS, &policies()).is_none(), "other engines");
+    let ignoring = cache.with_settings(Settings { exit_codes_to_ignore: vec![255], ..settings() });
+    assert!(read(&ignoring, VERSIONS).is_none());
+}
+
+/// Each outcome: whether the verdict is valid with other versions, and whether it outlives `failure_ttl`.
+#[test]
+fn validity_follows_from_the_outcome() {
+    let error = || Err(ScanError::Engine("clamd", EngineFailure::TimedOut));
+    let name = || "name".to_owned();
+    for (outcome, with_other_versions, outlives_failures) in [
+        (Ok(Outcome::Clean), false, true),
+        (Ok(Outcome::Infected { name: name() }), true, true),
+        (Ok(Outcome::Refused { name: name() }), true, true),
+        (Ok(Outcome::Encrypted { name: name() }), false, true),
+        (Ok(Outcome::Limit { name: name() }), false, true),
+        (Ok(Outcome::TooLarge), false, true),
+        (error(), true, false),
+    ] {
+        let label = format!("{outcome:?}");
+        // A time to live of 0 for failures: they are never valid.
+        let short = ResultCache::new(settings());
+        let failure_ttl = Duration::from_secs(60);
+        let long = short.with_settings(Settings { failure_ttl, ..settings() });
+        store(&short, FileOutcome::for_test([("clamd", outcome)]));
+        assert!(read(&long, VERSIONS).is_some(), "{label}");
+        assert_eq!(read(&short, VERSIONS).is_some(), outlives_failures, "{label}");
+        if outlives_failures {
+            assert_eq!(read(&long, Versions(4)).is_some(), with_other_versions, "{label}");
+        }
+    }
+}
+
+#[test]
+fn policies_apply_to_stored_outcomes() {
+    let cache = ResultCache::new(settings());
+    store(&cache, FileOutcome::for_test([("clamd", Ok(Outcome::Limit { name: "x".into() }))]));
+    for (policy, expected) in [
+        (ContentPolicy::Refuse, "not_clean"),
+        (ContentPolicy::Fail, "limit"),
+        (ContentPolicy::Pass, "clean"),
+        (ContentPolicy::Refuse, "not_clean"),
+    ] {
+        let policies = Policies::for_test(policy, OversizePolicy::Fail, SkipPolicy::Fail);
+        let found = match cache.verdict(&KEY, &VERSIONS, &policies).unwrap() {
+            Ok(verdict) => verdict.name(),
+            Err(error) => error.cause(),
+        };
+        assert_eq!(found, expected, "{policy:?}");
+    }
+}
+
+/// Returns an entry with three header values of this length.
+fn media(length: usize) -> CachedMedia {
+    let value = || Some(HeaderValue::from_bytes(&vec![b'x'; length]).unwrap());
+    let head =
+        Head { content_type: value(), disposition: value(), etag: value(), ..Head::default() };
+    CachedMedia::from(CachedMediaParts {
+        content: [1; 32],
+        size: 1,
+        detected: Detector::new().unwrap().detect_bytes(b"text"),
+        headers: MediaHeaders::from_head(&head),
+    })
+}
+
+#[test]
+fn entries_are_bounded_in_number_and_in_bytes() {
+    let cache = ResultCache::new(Settings { max_size: 1000, ..settings() });
+    let capacity = cache.settings.entries_capacity();
+    assert_eq!(capacity, 512_000);
+    let digest = |number: u32| {
+        let mut digest = [0; 32];
+        digest[..4].copy_from_slice(&number.to_le_bytes());
+        digest
+    };
+    let (small, large) = (media(30), media(MAX_HEADER_VALUE));
+    for number in 0..3000 {
+        cache.store_media(MediaKey(digest(number)), small.clone());
+        let key = ContentKey { content: digest(number), ..KEY };
+        store_as(&cache, key, clean(SystemTime::now()));
+    }
+    let sizes = cache.sizes();
+    assert!((900..=1000).contains(&sizes.media), "{sizes:?}");
+    assert!((900..=1000).contains(&sizes.verdicts), "{sizes:?}");
+    let cache = ResultCache::new(Settings { max_size: 1000, ..settings() });
+    let finding = Outcome::Infected { name: "x".repeat(4096) };
+    for number in 3000..6000 {
+        cache.store_media(MediaKey(digest(number)), large.clone());
+        let key = ContentKey { content: digest(number), ..KEY };
+        store_as(&cache, key, FileOutcome::for_test([("clamd", Ok(finding.clone()))]));
+    }
+    let sizes = cache.sizes();
+    assert!(sizes.media_bytes <= capacity && sizes.verdict_bytes <= capacity, "{sizes:?}");
+    // Each entry weighs its headers or its finding at least.
+    let media_bytes = sizes.media as u64 * 3 * MAX_HEADER_VALUE as u64;
+    assert!(sizes.media > 100 && media_bytes < capacity, "{sizes:?}");
+    let verdict_bytes = sizes.verdicts as u64 * 4096;
+    assert!(sizes.verdicts > 50 && verdict_bytes < capacity, "{sizes:?}");
+    for number in 6000..9000 {
+        let key = ContentKey { content: digest(number), ..KEY };
+        cache.store_failure(key, Arc::new(ScanError::Panicked));
+    }
+    assert!(cache.sizes().verdict_bytes <= capacity, "{:?}", cache.sizes());
+}
+
+#[test]
+fn age_counts_from_the_time_of_storing() {
+    let second = |n: u64| StoreTime(n * 1_000_000_000);
+    assert_eq!(second(5).until(second(65)), Duration::from_secs(60));
+    assert_eq!(second(5).until(second(5)), Duration::ZERO);
+    // Clocks of two processors may differ slightly.
+    assert_eq!(second(5).until(second(4)), Duration::ZERO);
+    assert_eq!(StoreTime(0).until(StoreTime(u64::MAX)), Duration::from_nanos(u64::MAX));
+
+    let cache = ResultCache::new(settings());
+    store(&cache, clean(SystemTime::now()));
+    assert!(read(&cache, VERSIONS).is_some());
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(2) {
+        std::hint::spin_loop();
+    }
+    let shorter = Settings { ttl: Duration::from_millis(2), ..settings() };
+    assert!(read(&cache.with_settings(shorter), VERSIONS).is_none());
+    assert!(read(&cache, VERSIONS).is_none(), "expired entries are removed");
+}
