@@ -108,7 +108,7 @@ fn policies_apply_to_stored_outcomes() {
         let policies = Policies::for_test(policy, OversizePolicy::Fail, SkipPolicy::Fail);
         let found = match cache.verdict(&KEY, &VERSIONS, &policies).unwrap() {
             Ok(verdict) => verdict.name(),
-            Err(error) => error.cause(),
+            Err(error) => error.cause().as_str(),
         };
         assert_eq!(found, expected, "{policy:?}");
     }

@@ -59,7 +59,7 @@ fn decided(policies: &Policies, file: &FileOutcome) -> String {
     match policies.decide(file).verdict {
         Ok(Verdict::NotClean { output, .. }) => output.to_string(),
         Ok(verdict) => verdict.name().to_owned(),
-        Err(error) => error.cause().to_owned(),
+        Err(error) => error.cause().as_str().to_owned(),
     }
 }
 
