@@ -2,8 +2,8 @@
 //! fewer than half of the workers are overdue; otherwise watchdog pings stop, and the service manager restarts it.
 //!
 //! A restart aborts all running scans and clears all caches, so a single stuck worker causes only a log entry and a
-//! metric. With three or more workers, half of them exceed the quota of one server or token (a quarter), so that one
-//! tenant cannot cause a restart.
+//! metric. Clients cannot make a worker overdue: jobs end at `scan.deadline`, so an overdue worker is a fault of this
+//! process.
 
 use std::time::Duration;
 

@@ -353,7 +353,8 @@ fn sizing_page_figures_match_defaults() {
     let spool = default_size("scan.max_spool_size");
     let total = |spool, disk| {
         let cache = default_size("result_cache.max_total_size");
-        BASE_MEMORY + cache + workers + spool + 4 * (disk + SCRIPT_MEMORY)
+        // As many jobs and scripts may be demoted.
+        BASE_MEMORY + cache + 2 * workers + spool + 2 * 4 * (disk + SCRIPT_MEMORY)
     };
     let gibibytes = |mebibytes: u64| {
         let tenths = (mebibytes * 10 + 512) / 1024;

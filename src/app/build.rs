@@ -162,7 +162,11 @@ pub fn local_scanner(
     remote_engines: &Arc<RemoteEngines>,
 ) -> Result<LocalScanner, engines::EngineSetupError> {
     Ok(LocalScanner {
-        engines: sandbox_env.engines(config, &ScanSlots::new(1), remote_engines)?,
+        engines: sandbox_env.engines(
+            config,
+            &ScanSlots::new(1, config.scan.slow_after),
+            remote_engines,
+        )?,
         settings: config.scan.clone(),
         sandbox: sandbox_env.sandbox.clone(),
         spool: sandbox_env.spool(config),

@@ -182,6 +182,7 @@ impl Reloader {
         // Before the engines are used, so that verdicts of the same versions remain valid.
         remote_engines.read_versions().await;
         let remote_engines = Arc::new(remote_engines);
+        let homeservers = homeservers.with_tenants_of(&self.current.load().homeservers);
         let homeservers = Arc::new(homeservers);
         let scanner_parts =
             self.shared.scanner_parts(&config, &sandbox_env, &homeservers, &remote_engines)?;

@@ -77,7 +77,7 @@ pub async fn serve(
     let canary = canary(&config, &sandbox_env, &detector, &remote_engines)?;
     let shared = Shared {
         spool: sandbox_env.spool(&config),
-        scan_slots: ScanSlots::new(config.scan.max_scripts),
+        scan_slots: ScanSlots::new(config.scan.max_scripts, config.scan.slow_after),
         detector,
         canary: canary_state.clone(),
         metrics: Arc::clone(&metrics),

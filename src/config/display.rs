@@ -107,6 +107,7 @@ impl Config {
         lines.line("deadline", quoted_duration(scan.deadline))?;
         lines.line("workers", scan.workers)?;
         lines.line("max_scripts", scan.max_scripts)?;
+        lines.line("slow_after", quoted_duration(scan.slow_after))?;
         lines.line("queue_capacity", scan.queue_capacity)?;
         lines.line("temp_directory", path(&scan.temp_directory))?;
         lines.line("temp_directory_shared", scan.temp_directory_shared)?;

@@ -52,6 +52,9 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Settings> {
     }
     let workers = scan.read("workers", integer(1..=1024)).unwrap_or(32);
     let max_scripts = max_scripts(&mut scan, workers);
+    let slow_after = scan
+        .read("slow_after", duration(MILLISECOND..=MAX_DURATION))
+        .unwrap_or(Duration::from_secs(2));
     let queue_capacity = scan.read("queue_capacity", integer(1..=65536)).unwrap_or(256);
     let temp_directory_shared =
         scan.read("temp_directory_shared", types::boolean).unwrap_or_default();
@@ -78,6 +81,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Settings> {
         deadline,
         workers,
         max_scripts,
+        slow_after,
         queue_capacity,
         temp_directory: temp_directory?,
         temp_directory_shared,

@@ -38,7 +38,7 @@ pub(super) fn requester(
             forwarded.insert(X_FORWARDED_FOR, value);
         }
     }
-    Ok(Requester { authorization: authorization(headers)?, forwarded })
+    Ok(Requester { authorization: authorization(headers)?, forwarded, ..Requester::default() })
 }
 
 fn authorization(headers: &HeaderMap) -> Result<Option<HeaderValue>, RequestError> {

@@ -88,7 +88,7 @@ fn media_request(
     let settings = &state.settings;
     let client = Client::from_request(parts, peer, &settings.trusted_proxies);
     let forwarded_address = client.address.filter(|_| settings.forward_client_address);
-    let requester = forward::requester(
+    let mut requester = forward::requester(
         &parts.headers,
         &settings.headers_to_forward,
         client.host.as_deref(),
@@ -98,6 +98,8 @@ fn media_request(
         .homeservers
         .origin_for_host(client.host.as_deref())
         .ok_or(RequestError::NoHomeserver)?;
+    let authorization = requester.authorization.as_ref();
+    requester.tenant = state.homeservers.tenant(&origin, authorization, client.address, &media);
     Ok(MediaRequest { media, variant, timeout_ms, origin, requester })
 }
 

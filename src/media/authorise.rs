@@ -14,10 +14,7 @@ use super::{
     outbound::{OutboundReply, RedirectPolicy, keeps_method},
     request::{MediaRequest, Origin, Requester},
 };
-use crate::{
-    metrics::Authorisation,
-    tenancy::{Tenant, TenantHasher, fair_semaphore::FairSemaphore},
-};
+use crate::{metrics::Authorisation, tenancy::fair_slots::FairSlots};
 
 /// Maximum number of cached grants, about 8 MiB. Homeservers give far fewer within a `ttl` of seconds.
 pub(crate) const CAPACITY: usize = 65_536;
@@ -29,16 +26,12 @@ pub struct Authoriser {
     /// Cached grants, by a digest of homeserver, media and token. Concurrent callers share the result of one request:
     /// whether the homeserver granted access.
     granted: ExpiringCache<GrantKey, (), Result<(), Arc<FetchError>>>,
-    in_flight: FairSemaphore,
-    hasher: TenantHasher,
+    in_flight: FairSlots,
 }
 
-/// Maximum number of concurrent authorisation requests. Each needs a connection, and any client may request any cached
-/// media.
+/// Maximum number of concurrent authorisation requests, besides as many that were demoted for other tenants. Each needs a
+/// connection, and any client may request any cached media.
 const MAX_IN_FLIGHT: usize = 64;
-
-/// Share of one server name, and of one token: a server that answers slowly does not delay the media of others.
-const TENANT_SHARE: usize = MAX_IN_FLIGHT / 4;
 
 const X_FORWARDED_FOR: &str = "x-forwarded-for";
 
@@ -53,8 +46,7 @@ impl Authoriser {
             homeservers,
             ttl,
             granted: ExpiringCache::new(CAPACITY),
-            in_flight: FairSemaphore::new(MAX_IN_FLIGHT, TENANT_SHARE),
-            hasher: TenantHasher::default(),
+            in_flight: FairSlots::new(MAX_IN_FLIGHT),
         }
     }
 
@@ -122,17 +114,6 @@ impl Authoriser {
         self.granted.insert(key(request), (), self.ttl);
     }
 
-    /// Returns the tenants of a request: the token, if it is sent, and the server that the media is named after.
-    fn tenants(&self, request: &MediaRequest) -> impl Iterator<Item = Tenant> + use<> {
-        let token = match request.origin {
-            Origin::Configured(_) => request.requester.authorization.as_ref(),
-            Origin::Discovered => None,
-        };
-        let token = token.map(|token| self.hasher.token(token.as_bytes()));
-        // The token first: a caller that waits for its token's share holds no permit of the server's.
-        token.into_iter().chain(std::iter::once(Tenant::from_host(request.media.host())))
-    }
-
     /// Sends the authorisation request. The headers decide: returning closes the connection, so that the body, which
     /// may be the whole file, is not read.
     async fn request_grant(
@@ -141,8 +122,10 @@ impl Authoriser {
         etag: Option<&HeaderValue>,
         deadline: Instant,
     ) -> Result<(), FetchError> {
-        let permit = timeout_at(deadline, self.in_flight.acquire(self.tenants(request))).await;
-        let _permit = permit
+        // Demotable from its start, because the request only waits for the network.
+        let slot = self.in_flight.acquire(&request.requester.tenant, true);
+        let _slot = timeout_at(deadline, slot)
+            .await
             .map_err(|_| FetchError::TimedOut("too many concurrent authorisation requests"))?;
         let redirects = RedirectPolicy::Authorise;
         match self.homeservers.request_media(request, etag, redirects, deadline).await? {
@@ -170,7 +153,7 @@ fn key(request: &MediaRequest) -> GrantKey {
     request.feed_key(&mut part);
     // A discovered homeserver receives no token, so its answer holds for every requester.
     if let Origin::Configured(_) = request.origin {
-        let Requester { authorization, forwarded } = &request.requester;
+        let Requester { authorization, forwarded, .. } = &request.requester;
         part(authorization.as_ref().map_or(&[], HeaderValue::as_bytes));
         // The client's address does not change what its token may access.
         for (name, value) in forwarded.iter().filter(|(name, _)| *name != X_FORWARDED_FOR) {

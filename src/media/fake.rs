@@ -200,7 +200,7 @@ pub(super) fn request(base: &Url, token: Option<&'static str>) -> MediaRequest {
         origin: Origin::Configured(super::http_util::base_url(base)),
         requester: Requester {
             authorization: token.map(HeaderValue::from_static),
-            forwarded: HeaderMap::new(),
+            ..Requester::default()
         },
     }
 }

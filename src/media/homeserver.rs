@@ -2,7 +2,7 @@
 //! sent to configured homeservers only. `outbound` enforces the rules for addresses and redirects. Contract, section
 //! "Destination of tokens".
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 
 use reqwest::{
     Url,
@@ -15,7 +15,7 @@ use super::{
     discovery::Discovery,
     error::FetchError,
     http_util::base_url,
-    id::split_port,
+    id::{MediaId, split_port},
     outbound::{HttpClients, OutboundReply, OutboundRequest, RedirectPolicy, Responder},
     rate,
     request::{MediaRequest, Origin},
@@ -23,7 +23,10 @@ use super::{
     settings::Settings,
     setup_error::OutboundSetupError,
 };
-use crate::metrics::Metrics;
+use crate::{
+    metrics::Metrics,
+    tenancy::{SentToken, TenantGroup, TenantTable},
+};
 
 /// All homeservers that media is downloaded from.
 pub struct Homeservers {
@@ -37,6 +40,8 @@ pub struct Homeservers {
     /// One permit per processor. Hashing and decrypting more bodies concurrently would not be faster, and would delay
     /// all other work.
     pub(super) cpu_slots: Arc<Semaphore>,
+    /// The tokens that these homeservers have accepted.
+    tenants: Arc<TenantTable>,
 }
 
 /// Limits of one download.
@@ -80,10 +85,28 @@ impl Homeservers {
                 rate_window: rate::WINDOW,
             },
             metrics,
+            tenants: Arc::new(TenantTable::new()),
             cpu_slots: Arc::new(Semaphore::new(
                 std::thread::available_parallelism().map_or(1, usize::from),
             )),
         })
+    }
+
+    /// Returns these homeservers with the accepted tokens of those that they replace after a reload.
+    #[must_use]
+    pub fn with_tenants_of(self, previous: &Self) -> Self {
+        Self { tenants: Arc::clone(&previous.tenants), ..self }
+    }
+
+    /// Returns the tenant of a request for media of `media` with this `Authorization` header, from this address.
+    pub(crate) fn tenant(
+        &self,
+        origin: &Origin,
+        authorization: Option<&HeaderValue>,
+        address: Option<IpAddr>,
+        media: &MediaId,
+    ) -> TenantGroup {
+        self.tenants.tenant(sent_token(origin, authorization), address, media.host())
     }
 
     /// Returns the origin for a request's `Host`, with or without a port. Returns none if homeservers are configured
@@ -144,7 +167,15 @@ impl Homeservers {
                 {
                     (response, responder)
                 }
-                reply => return Ok(reply),
+                reply => {
+                    // The other routes need no token.
+                    let token =
+                        sent_token(&request.origin, request.requester.authorization.as_ref());
+                    if let Some(token) = token.filter(|_| route == UpstreamRoute::Authenticated) {
+                        self.tenants.accept(token);
+                    }
+                    return Ok(reply);
+                }
             };
             let refusal = UpstreamRefusal::read(response, deadline).await;
             match route.next() {
@@ -168,6 +199,19 @@ impl Homeservers {
         let now = Instant::now();
         // A timeout beyond the clock's range: one day is as good.
         now.checked_add(self.limits.total_timeout).unwrap_or(now + Duration::from_secs(86_400))
+    }
+}
+
+/// Returns the token that a request sends to a homeserver. A discovered homeserver receives none.
+fn sent_token<'a>(
+    origin: &'a Origin,
+    authorization: Option<&'a HeaderValue>,
+) -> Option<SentToken<'a>> {
+    match (origin, authorization) {
+        (Origin::Configured(url), Some(authorization)) => {
+            Some(SentToken { homeserver: url.as_str(), authorization: authorization.as_bytes() })
+        }
+        _ => None,
     }
 }
 

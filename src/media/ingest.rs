@@ -12,12 +12,13 @@ use std::{
 };
 
 use sha2::{Digest, Sha256};
+use tokio::time::{Instant, timeout_at};
 
 pub use super::error::IngestError;
 use super::{
     body::Body,
     decrypt::{Cipher, Decryption},
-    spool::{Account, Reservation, Spool, SpoolFull, SpooledFile},
+    spool::{Account, Reservation, SMALL_BODY, Spool, SpoolFull, SpooledFile},
 };
 
 /// Maximum size of a body that is held in memory, in bytes. Limits the memory per job regardless of the cache's
@@ -140,6 +141,37 @@ impl Ingest {
         options: IngestOptions,
         announced_size: Option<u64>,
     ) -> Result<Self, IngestError> {
+        let mut ingest = Self::without_space(spool, options, announced_size)?;
+        ingest.reserve(announced_size.unwrap_or(0), 0)?;
+        Ok(ingest)
+    }
+
+    /// Like [`Ingest::new`], but waits until `deadline` for space if the spool, or the tenant's share, is used up. Does
+    /// not wait for clients that read bodies.
+    ///
+    /// Cancellation safe.
+    pub(crate) async fn new_when_free(
+        spool: &Spool,
+        options: IngestOptions,
+        announced_size: Option<u64>,
+        deadline: Instant,
+    ) -> Result<Self, IngestError> {
+        let mut ingest = Self::without_space(spool, options, announced_size)?;
+        let account = ingest.account.clone();
+        let size = announced_size.unwrap_or(0);
+        let reserve = || ingest.reserve(size, 0).inspect_err(|_| ingest.release());
+        let is_space =
+            |error: &ReserveError| matches!(error, ReserveError::Spool(SpoolFull::Space));
+        let reserved = account.reserve_when_free(size <= SMALL_BODY, reserve, is_space);
+        timeout_at(deadline, reserved).await.map_err(|_elapsed| IngestError::SpoolFull)??;
+        Ok(ingest)
+    }
+
+    fn without_space(
+        spool: &Spool,
+        options: IngestOptions,
+        announced_size: Option<u64>,
+    ) -> Result<Self, IngestError> {
         let max_decryptable_size =
             options.decryption.as_ref().map_or(u64::MAX, |decryption| decryption.max_size());
         let announced_size = announced_size.unwrap_or(0);
@@ -147,7 +179,7 @@ impl Ingest {
         let serves_script_file = options.decryption.is_none()
             && options.script_file.as_ref().is_some_and(|script_file| script_file.tamper_proof);
         let limit = options.memory_limit.min(MAX_IN_MEMORY);
-        let mut ingest = Self {
+        Ok(Self {
             spool: spool.clone(),
             max_size: options.max_size,
             max_decryptable_size,
@@ -173,10 +205,7 @@ impl Ingest {
                 reservation: options.account.reservation(),
             }),
             account: options.account,
-        };
-        // Reserved before the download, so that no bytes are transferred for a body without space.
-        ingest.reserve(announced_size, 0)?;
-        Ok(ingest)
+        })
     }
 
     /// Processes the next bytes of the body.
@@ -230,15 +259,13 @@ impl Ingest {
             BodyStore::Memory { bytes, .. } => Some(Body::Memory(bytes.into_boxed_slice().into())),
             BodyStore::File(file, mut reservation) => {
                 reservation.shrink_to(self.received);
-                reservation.release_server_share();
                 Some(Body::File(Arc::new(SpooledFile::new(file, self.received, reservation))))
             }
             BodyStore::ScriptFile => match &mut plaintext {
                 // The body may outlive the job's directory, so it takes the reservation.
                 Some(Plaintext { file, reservation, .. }) => {
                     let file = file.try_clone().map_err(IngestError::Disk)?;
-                    reservation.take().map(|mut reservation| {
-                        reservation.release_server_share();
+                    reservation.take().map(|reservation| {
                         Body::File(Arc::new(SpooledFile::new(file, self.received, reservation)))
                     })
                 }
@@ -250,10 +277,10 @@ impl Ingest {
     }
 
     /// Reserves space for a body of `total` bytes, in memory or on disk, and for `spare` more bytes if available.
-    fn reserve(&mut self, total: u64, spare: u64) -> Result<(), IngestError> {
+    fn reserve(&mut self, total: u64, spare: u64) -> Result<(), ReserveError> {
         let (copies, capacity) = (self.copies(total), self.account.capacity());
         if total.saturating_mul(copies) > capacity {
-            return Err(IngestError::TooLarge { limit: capacity / copies });
+            return Err(IngestError::TooLarge { limit: capacity / copies }.into());
         }
         if let Some(PlaintextFile { reservation, .. }) = &mut self.plaintext {
             grow(reservation, total, spare)?;
@@ -285,6 +312,13 @@ impl Ingest {
         Ok(())
     }
 
+    /// Releases what a failed [`Ingest::reserve`] has reserved for a body of which nothing was received.
+    fn release(&mut self) {
+        if let Some(PlaintextFile { reservation, .. }) = &mut self.plaintext {
+            reservation.shrink_to(0);
+        }
+    }
+
     fn create_reserved_file(&mut self) -> io::Result<()> {
         self.body_store = match mem::replace(&mut self.body_store, BodyStore::Discarded) {
             BodyStore::Reserved(bytes, reservation) => {
@@ -305,6 +339,33 @@ impl Ingest {
             BodyStore::Memory { .. } | BodyStore::ScriptFile | BodyStore::Discarded => false,
         };
         u64::from(has_own_file) + u64::from(self.plaintext.is_some())
+    }
+}
+
+/// Reason why space for a body is not reserved.
+enum ReserveError {
+    Body(IngestError),
+    Spool(SpoolFull),
+}
+
+impl From<IngestError> for ReserveError {
+    fn from(error: IngestError) -> Self {
+        Self::Body(error)
+    }
+}
+
+impl From<SpoolFull> for ReserveError {
+    fn from(full: SpoolFull) -> Self {
+        Self::Spool(full)
+    }
+}
+
+impl From<ReserveError> for IngestError {
+    fn from(error: ReserveError) -> Self {
+        match error {
+            ReserveError::Body(error) => error,
+            ReserveError::Spool(full) => full.into(),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use reqwest::{
 };
 
 use super::{id::MediaId, spool};
+use crate::tenancy::TenantGroup;
 
 /// The original or a thumbnail. Different thumbnail parameters denote different media.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -66,6 +67,8 @@ pub struct Requester {
     pub authorization: Option<HeaderValue>,
     /// The headers of `headers_to_forward`, and `X-Forwarded-For` if configured.
     pub forwarded: HeaderMap,
+    /// The tenant that the request's usage is counted against.
+    pub(crate) tenant: TenantGroup,
 }
 
 /// A request for one file, from one homeserver, with the credentials of one requester.
@@ -80,14 +83,9 @@ pub struct MediaRequest {
 }
 
 impl MediaRequest {
-    /// Returns the spool account of the body: its server, regardless of the port, and the access token. A token that is
-    /// not sent to a homeserver is not verified, so it is not counted.
+    /// Returns a spool account for the body.
     pub(crate) fn account(&self, spool: &spool::Spool) -> spool::Account {
-        let token = match self.origin {
-            Origin::Configured(_) => self.requester.authorization.as_ref(),
-            Origin::Discovered => None,
-        };
-        spool.account(self.media.host(), token.map(HeaderValue::as_bytes))
+        spool.account(self.requester.tenant.tenant)
     }
 
     /// Passes everything that identifies the media to `write`, for a digest: the homeserver, the forwarded `Host` (one
@@ -152,6 +150,7 @@ impl fmt::Debug for Requester {
         f.debug_struct("Requester")
             .field("authorization", &token)
             .field("forwarded", &names)
+            .field("tenant", &self.tenant)
             .finish()
     }
 }

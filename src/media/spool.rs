@@ -6,9 +6,10 @@ mod budget;
 use std::{fs::File, io, os::unix::fs::FileExt, path::Path, sync::Arc};
 
 use budget::Budget;
+pub(super) use budget::SMALL_BODY;
 pub use budget::{Account, Reservation, SpoolFull};
 
-use crate::run_directory::RunDirectory;
+use crate::{run_directory::RunDirectory, tenancy::Tenant};
 
 /// Directory for bodies, with a budget.
 #[derive(Clone, Debug)]
@@ -40,17 +41,16 @@ impl Spool {
         self.directory.ensure()
     }
 
-    /// Returns the account of media from `server` for the requester with this access token. `server` has no port; its
-    /// case does not matter.
+    /// Returns the account of one job of a tenant.
     #[must_use]
-    pub fn account(&self, server: &str, token: Option<&[u8]>) -> Account {
-        self.budget.account(Some(server), token)
+    pub(crate) fn account(&self, tenant: Tenant) -> Account {
+        self.budget.account(Some(tenant))
     }
 
-    /// Returns an account without tenants, which may use the whole budget.
+    /// Returns an account without a tenant, which may use the whole budget.
     #[must_use]
     pub fn unlimited_account(&self) -> Account {
-        self.budget.account(None, None)
+        self.budget.account(None)
     }
 
     /// Returns the number of reserved bytes.

@@ -165,6 +165,7 @@ impl ScanContext {
         let (media, body) = timeout_at(deadline.into(), self.fetch(job, work_dir))
             .await
             .map_err(|_elapsed| ScanError::Deadline(Phase::Downloading))??;
+        job.demotable.set(false);
         self.cache.store_media(job.key, media.clone());
         trace.timings.download = Some(start.elapsed());
         if !self.settings.mime.allows(media.detected.as_str()) {
@@ -201,7 +202,7 @@ impl ScanContext {
         };
         let script_file = match cached {
             Some(_) => None,
-            None => Some(self.create_work_dir(work_dir).await?),
+            None => Some(self.create_work_dir(job, work_dir).await?),
         };
         let options = IngestOptions {
             account: job.request.fetch.account(&self.spool),
@@ -213,7 +214,8 @@ impl ScanContext {
         };
         // The length of a compressed body does not limit the size of the decompressed one.
         let length = head.length.filter(|_| !head.gzip);
-        let ingest = Ingest::new(&self.spool, options, length)?;
+        let deadline = job.deadline.into();
+        let ingest = Ingest::new_when_free(&self.spool, options, length, deadline).await?;
         let detector = Arc::clone(&self.detector);
         let ingested =
             download.stream(ingest, move |ingest| finish_and_detect(ingest, &detector)).await?;
@@ -370,11 +372,13 @@ impl ScanContext {
     /// Creates the working directory, with an empty file for the plaintext.
     async fn create_work_dir(
         &self,
+        job: &ScanJob,
         work_dir: &mut Option<WorkDir>,
     ) -> Result<ScriptFile, ScanError> {
         let needs_sandbox = self.engines.needs_sandbox() || self.removal_command.is_some();
         let sandbox = needs_sandbox.then_some(&self.sandbox);
-        let (created, file) = WorkDir::prepare(sandbox, &self.spool).await?;
+        let (created, file) =
+            WorkDir::prepare(sandbox, &self.spool, job.request.fetch.requester.tenant).await?;
         *work_dir = Some(created);
         Ok(file)
     }
@@ -394,9 +398,10 @@ impl ScanContext {
             memory_limit: 0,
             keep_large: false,
             decryption: job.request.decryption.clone(),
-            script_file: Some(self.create_work_dir(work_dir).await?),
+            script_file: Some(self.create_work_dir(job, work_dir).await?),
         };
-        let mut ingest = Ingest::new(&self.spool, options, Some(body.len()))?;
+        let (length, deadline) = (Some(body.len()), job.deadline.into());
+        let mut ingest = Ingest::new_when_free(&self.spool, options, length, deadline).await?;
         let detector = Arc::clone(&self.detector);
         let ingested = blocking(move || {
             body.for_each_chunk(|chunk| ingest.write(chunk))?;

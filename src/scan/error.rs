@@ -124,7 +124,7 @@ impl ScanError {
     ///
     /// The homeserver's response may depend on the token, the forwarded headers and `timeout_ms` of the request: a 429
     /// is for one user, a malformed token may cause a 500, and a request that waits one millisecond for an upload gets
-    /// "not yet uploaded". The wait in the queue depends on the tenant. All other failures are the same for all
+    /// "not yet uploaded". The wait in the queue and the share of the spool depend on the tenant. All other failures are the same for all
     /// requests: the homeserver cannot be reached, or the fault is in this service.
     pub(super) fn is_requester_specific(&self) -> bool {
         match self {
@@ -136,7 +136,6 @@ impl ScanError {
             | Self::NotReady
             | Self::HashMismatch
             | Self::CounterWraps { .. }
-            | Self::SpoolFull
             | Self::Script(_)
             | Self::Engine(..)
             | Self::Encrypted(_)
@@ -147,7 +146,11 @@ impl ScanError {
             | Self::Disk(_)
             | Self::Panicked
             | Self::Stopping => false,
-            Self::Fetch(_) | Self::Authorisation(_) | Self::Overloaded | Self::Deadline(_) => true,
+            Self::Fetch(_)
+            | Self::Authorisation(_)
+            | Self::Overloaded
+            | Self::SpoolFull
+            | Self::Deadline(_) => true,
         }
     }
 }
@@ -203,6 +206,7 @@ mod tests {
         assert!(is_requester_specific(FetchError::TooLarge { limit: 1 }));
         assert!(is_requester_specific(FetchError::Unreachable("closed after the request".into())));
         assert!(ScanError::Overloaded.is_requester_specific());
+        assert!(ScanError::SpoolFull.is_requester_specific(), "the share of the tenant");
         assert!(ScanError::Deadline(Phase::Queued).is_requester_specific());
     }
 

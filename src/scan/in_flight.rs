@@ -25,7 +25,7 @@ use super::{
     queue::Queue,
     request::ScanRequest,
 };
-use crate::media::Requester;
+use crate::{media::Requester, tenancy::Demotable};
 
 /// The jobs in progress under the same settings.
 #[derive(Clone)]
@@ -94,6 +94,7 @@ impl InFlightScans {
             request: request.clone(),
             key,
             reply,
+            demotable: Demotable::new(true),
             progress: Progress::new(Arc::clone(&sender)),
             span: tracing::Span::current(),
             accepted,
@@ -250,7 +251,7 @@ mod tests {
         job.request.fetch.requester.authorization.as_ref().unwrap().to_str().unwrap()
     }
 
-    /// Jobs and their queue with four workers. One token may occupy one worker.
+    /// Jobs and their queue with one worker.
     struct Fixture {
         scans: InFlightScans,
         queue: Queue,
@@ -258,7 +259,7 @@ mod tests {
 
     impl Fixture {
         fn new() -> Self {
-            Self { scans: InFlightScans::new(DAY, no_work()), queue: Queue::new(16, 4) }
+            Self { scans: InFlightScans::new(DAY, no_work()), queue: Queue::new(16, 1) }
         }
 
         fn join_or_start(&self, server: &str, token: &'static str) -> Waiter {
@@ -342,7 +343,7 @@ mod tests {
     #[tokio::test]
     async fn full_queue_joins_an_existing_job_or_rejects() {
         let fixture =
-            Fixture { scans: InFlightScans::new(DAY, no_work()), queue: Queue::new(2, 4) };
+            Fixture { scans: InFlightScans::new(DAY, no_work()), queue: Queue::new(1, 1) };
         let _flood = fixture.join_or_start("a.example", "flood");
         let (_busy, _first) = fixture.start_next();
         let _flooded = fixture.join_or_start("b.example", "flood");
@@ -350,14 +351,13 @@ mod tests {
         let waiter =
             fixture.scans.join_or_start(&fixture.queue, MediaKey::from_request(&full), &full);
         assert!(!waiter.expect("a waiter of the flood's job").is_initiator);
-        let _other = fixture.join_or_start("c.example", "other");
         let full = ScanRequest::for_test("d.example", Some("honest"));
         let error = fixture
             .scans
             .join_or_start(&fixture.queue, MediaKey::from_request(&full), &full)
             .unwrap_err();
         assert!(matches!(*error, ScanError::Overloaded));
-        assert_eq!(fixture.count(), 3, "a rejected job is not in the map");
+        assert_eq!(fixture.count(), 2, "a rejected job is not in the map");
     }
 
     #[tokio::test]

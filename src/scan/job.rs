@@ -13,7 +13,7 @@ use super::{
     request::ScanRequest,
     response::Timings,
 };
-use crate::media::Body;
+use crate::{media::Body, tenancy::Demotable};
 
 /// Runs a job under the settings that were in force when it was requested.
 pub type Work = Arc<dyn Fn(ScanJob) -> BoxFuture<'static, ()> + Send + Sync>;
@@ -28,6 +28,9 @@ pub struct ScanJob {
     pub key: MediaKey,
     /// Receives the outcome. Closed when all requesters have left.
     pub reply: oneshot::Sender<Result<JobOutcome, ScanError>>,
+    /// Whether the job may be demoted: from its start until the download is complete, while it mostly waits for the
+    /// network.
+    pub(crate) demotable: Demotable,
     /// Reports the job's stage to the waiting requesters.
     pub progress: Progress,
     /// Span of the request that started the job.

@@ -29,6 +29,7 @@ use crate::{
         ingest::{Ingest, IngestError, IngestOptions},
         spool::Spool,
     },
+    tenancy::TenantGroup,
 };
 
 /// Size of the buffer for copying a file, bytes.
@@ -123,7 +124,8 @@ impl LocalScanner {
         let removal_command = RemovalCommand::from_settings(&self.settings);
         let needs_sandbox = engines.needs_sandbox() || removal_command.is_some();
         let sandbox = needs_sandbox.then_some(&self.sandbox);
-        let (mut work_dir, file) = WorkDir::prepare(sandbox, &self.spool).await?;
+        let (mut work_dir, file) =
+            WorkDir::prepare(sandbox, &self.spool, TenantGroup::default()).await?;
         let options = IngestOptions {
             account: self.spool.unlimited_account(),
             max_size: self.max_size,

@@ -30,8 +30,14 @@ impl ScanRequest {
     pub(super) fn for_test(server: &str, token: Option<&'static str>) -> Self {
         use reqwest::header::HeaderValue;
 
-        use crate::media::{MediaId, Origin, Requester, Variant};
+        use crate::{
+            media::{MediaId, Origin, Requester, Variant},
+            tenancy::{Tenant, TenantGroup},
+        };
 
+        let hash = |text: &str| {
+            text.bytes().fold(1, |hash: u64, byte| hash.wrapping_mul(31) + u64::from(byte))
+        };
         let fetch = MediaRequest {
             media: MediaId::parse(server, "abc").unwrap(),
             variant: Variant::Original,
@@ -39,6 +45,11 @@ impl ScanRequest {
             origin: Origin::Discovered,
             requester: Requester {
                 authorization: token.map(HeaderValue::from_static),
+                // An accepted token, or the server's name as the group of all other requests.
+                tenant: match token {
+                    Some(token) => TenantGroup { tenant: Tenant::Token(hash(token)), group: 0 },
+                    None => TenantGroup { tenant: Tenant::Local, group: hash(server) },
+                },
                 ..Requester::default()
             },
         };

@@ -114,7 +114,7 @@ impl Scanner {
     #[must_use]
     pub fn start(parts: ScannerParts) -> (Self, JoinSet<()>) {
         let queue = Queue::new(parts.settings.queue_capacity, parts.settings.workers);
-        let activity = Arc::new(WorkerActivity::new(parts.settings.workers));
+        let activity = Arc::new(WorkerActivity::new(2 * parts.settings.workers));
         let workers = worker::start(parts.settings.workers, &queue, &activity);
         let carried = Carried { queue, activity, cache: ResultCache::new(parts.cache.clone()) };
         (Self::from_parts(parts, carried), workers)
@@ -132,7 +132,7 @@ impl Scanner {
             activity: Arc::clone(&self.activity),
             cache: self.context.cache.with_settings(parts.cache.clone()),
         };
-        parts.engines.scan_slots().change(parts.settings.max_scripts);
+        parts.engines.scan_slots().change(parts.settings.max_scripts, parts.settings.slow_after);
         Self::from_parts(parts, carried)
     }
 

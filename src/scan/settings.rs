@@ -29,6 +29,8 @@ pub struct Settings {
     pub workers: usize,
     /// Number of concurrent programs in the sandbox, 1..=workers.
     pub max_scripts: usize,
+    /// Time after which a program is demoted while another tenant waits for a scan slot.
+    pub slow_after: Duration,
     /// Maximum number of waiting jobs, 1..=65536.
     pub queue_capacity: usize,
     /// Absolute path, of `[A-Za-z0-9._/-]+`, because scripts leave `$1` unquoted.

@@ -3,11 +3,11 @@
 
 use std::fs::File;
 
-use mcs_sandbox::{Job, Sandbox};
+use mcs_sandbox::Sandbox;
 use tracing::warn;
 
 use super::{
-    engines::{Sample, SampleAccess},
+    engines::{ProgramJob, Sample, SampleAccess},
     error::ScanError,
     removal::RemovalCommand,
     task::blocking,
@@ -18,6 +18,7 @@ use crate::{
         ingest::{IngestError, Plaintext, ScriptFile},
         spool::{Reservation, Spool},
     },
+    tenancy::TenantGroup,
 };
 
 /// Name of the file in the job's directory. Safe in shell scripts, and the same for all media.
@@ -26,17 +27,18 @@ pub(super) const MEDIA_NAME: &str = "media";
 /// The working directory of a job.
 pub(super) struct WorkDir {
     /// Absent when no program examines the file.
-    job: Option<Job>,
+    job: Option<ProgramJob>,
     tamper_proof: bool,
     sample: Option<Sample>,
     reservation: Option<Reservation>,
 }
 
 impl WorkDir {
-    /// Creates an empty file for the plaintext: in a job of `sandbox`, or, when no program needs it, without a name.
+    /// Creates an empty file for the plaintext of `tenant`: in a job of `sandbox`, or, when no program needs it, without a name.
     pub(super) async fn prepare(
         sandbox: Option<&Sandbox>,
         spool: &Spool,
+        tenant: TenantGroup,
     ) -> Result<(Self, ScriptFile), ScanError> {
         let Some(sandbox) = sandbox else {
             let spool = spool.clone();
@@ -50,10 +52,10 @@ impl WorkDir {
         let tamper_proof = job.media_is_tamper_proof();
         let file = job.take_media();
         let file = file.ok_or_else(|| ScanError::Disk(std::io::ErrorKind::NotFound.into()))?;
-        Ok(Self::new(Some(job), file, tamper_proof))
+        Ok(Self::new(Some(ProgramJob { job, tenant }), file, tamper_proof))
     }
 
-    fn new(job: Option<Job>, file: File, tamper_proof: bool) -> (Self, ScriptFile) {
+    fn new(job: Option<ProgramJob>, file: File, tamper_proof: bool) -> (Self, ScriptFile) {
         let work_dir = Self { job, tamper_proof, sample: None, reservation: None };
         (work_dir, ScriptFile { file, tamper_proof })
     }
@@ -77,7 +79,7 @@ impl WorkDir {
 
     /// Runs the removal command and removes the directory. A failure is logged and does not change the job's outcome.
     pub(super) async fn clean_up(self, removal_command: Option<&RemovalCommand>) {
-        let Some(mut job) = self.job else { return };
+        let Some(ProgramJob { mut job, .. }) = self.job else { return };
         if let Some(removal_command) = removal_command {
             removal_command.run(&mut job).await;
         }

@@ -15,14 +15,14 @@ use super::{queue::Queue, removal::REMOVAL_TIME_LIMIT, worker_activity::WorkerAc
 /// Time that a worker may spend on a job after `scan.deadline`, for caching the body and cleaning up.
 const CLEANUP_ALLOWANCE: Duration = Duration::from_secs(60).saturating_add(REMOVAL_TIME_LIMIT);
 
-/// Starts `count` workers. They end when the queue is closed and empty.
+/// Starts workers for `count` jobs at a time, and for as many demoted jobs. They end when the queue is closed and empty.
 ///
 /// # Panics
 /// Outside of a Tokio runtime.
 #[must_use]
 pub fn start(count: usize, queue: &Queue, activity: &Arc<WorkerActivity>) -> JoinSet<()> {
     let mut workers = JoinSet::new();
-    for worker in 0..count {
+    for worker in 0..2 * count {
         let (queue, activity) = (queue.clone(), Arc::clone(activity));
         workers.spawn(async move {
             while let Some(mut admitted) = queue.next().await {

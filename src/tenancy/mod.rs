@@ -1,10 +1,15 @@
-//! Fair sharing of bounded resources between tenants: the job queue, authorisation requests and the spool count usage
-//! per tenant, so that a flood by one tenant does not starve the others. Imports nothing of the service but the mutex.
+//! Fair sharing of bounded resources between tenants: the job queue, authorisation requests, scan slots and the spool
+//! count usage per tenant, so that a flood by one tenant does not starve the others. Limits apply only while another
+//! tenant waits. Imports nothing of the service but the mutex.
 
 mod address;
 pub(crate) mod fair_queue;
-pub(crate) mod fair_semaphore;
+pub(crate) mod fair_slots;
+mod schedule;
+mod table;
 mod tenant;
 
 pub(crate) use address::ClientNetwork;
-pub(crate) use tenant::{Tenant, TenantHasher, Tenants};
+pub(crate) use schedule::Demotable;
+pub(crate) use table::{SentToken, TenantTable};
+pub(crate) use tenant::{Tenant, TenantGroup};

@@ -100,7 +100,7 @@ async fn returns_500_when_temporary_directory_is_missing() {
 }
 
 #[tokio::test]
-async fn returns_503_when_spool_is_exhausted_until_space_is_freed() {
+async fn download_waits_for_spool_space_if_its_size_is_known() {
     let homeserver = MockHomeserver::start().await;
     let scanner = ScannerBuilder::new(BLOCKS_ON_HOLD)
         .homeserver(&homeserver)
@@ -118,14 +118,18 @@ async fn returns_503_when_spool_is_exhausted_until_space_is_freed() {
     let waiting = tokio::spawn(async move { client.get(&path).await });
     wait_until("first scan has started", || scanner.dir.mark_count("runs") == 1).await;
 
-    for media in [&second, &without_length] {
-        let response = scanner.client.get(&format!("/scan/{media}")).await;
-        response.assert_error(503, "M_UNKNOWN");
-        assert!(response.header("retry-after").parse::<u32>().unwrap() > 0);
-    }
+    // The size is unknown, and the rest of the spool is too small.
+    let response = scanner.client.get(&format!("/scan/{without_length}")).await;
+    response.assert_error(503, "M_UNKNOWN");
+    assert!(response.header("retry-after").parse::<u32>().unwrap() > 0);
+    let (client, path) = (scanner.client.clone(), format!("/scan/{second}"));
+    let announced = tokio::spawn(async move { client.get(&path).await });
+    homeserver.wait_for_requests(3).await;
     assert_eq!(scanner.dir.mark_count("runs"), 1);
+    assert!(!announced.is_finished(), "the download waits for space");
     scanner.dir.release_fifo("go").await;
     waiting.await.unwrap().assert_clean();
+    announced.await.unwrap().assert_clean();
     scanner.wait_until_idle().await;
     for media in [&second, &without_length] {
         scanner.client.get(&format!("/scan/{media}")).await.assert_clean();

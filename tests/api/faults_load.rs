@@ -1,13 +1,11 @@
-//! Load: full queue, quotas per server name and token, disconnecting clients.
+//! Load: full queue, concurrency limits, disconnecting clients. Shares of tenants: `fairness`.
 
 use reqwest::Method;
 use tokio::{task::JoinHandle, time::timeout};
 
 use crate::harness::{
     MockHomeserver, MockMedia, RawClient, ScannerBuilder, TEST_TIMEOUT, TestClient, TestResponse,
-    client::send,
-    homeserver::{Gate, RecordedRequest, TOKEN},
-    wait_until,
+    client::send, homeserver::TOKEN, wait_until,
 };
 
 /// Records the first line of each file, and blocks on a FIFO if the file contains `HOLD`.
@@ -146,111 +144,6 @@ async fn scan_finishes_and_is_cached_when_all_clients_disconnect() {
     scanner.client.get(&path).await.assert_clean();
     assert_eq!(scanner.dir.mark_count("runs"), 1);
     assert_eq!(homeserver.download_count(), 1);
-}
-
-#[tokio::test]
-async fn slow_server_name_uses_at_most_a_quarter_of_the_workers() {
-    let homeserver = MockHomeserver::start().await;
-    let scanner = ScannerBuilder::new(BLOCKS_ON_HOLD)
-        .homeserver(&homeserver)
-        .config("scan.workers = 4")
-        .start()
-        .await;
-    let gate = Gate::default();
-    let mut slow = Vec::new();
-    for index in 0..8 {
-        let token = format!("slow{index}");
-        homeserver.add_token(&token);
-        let media = MockMedia::new("image/png", format!("slow{index}\n")).gated_by(&gate);
-        homeserver.add_media(&token, media);
-        slow.push(spawn_get(&scanner.client, format!("/scan/slow.example/{token}"), &token));
-    }
-    homeserver.wait_for_requests(1).await;
-    for index in 0..6 {
-        let token = format!("quick{index}");
-        homeserver.add_token(&token);
-        homeserver.add_bytes(&token, format!("quick{index}\n"));
-        spawn_get(&scanner.client, format!("/scan/quick.example/{token}"), &token)
-            .await
-            .unwrap()
-            .assert_clean();
-    }
-    let requests = homeserver.requests();
-    let is_slow = |request: &&RecordedRequest| request.uri.contains("slow.example");
-    assert_eq!(requests.iter().filter(is_slow).count(), 1, "expected a quarter of four workers");
-    gate.open();
-    for response in slow {
-        response.await.unwrap().assert_clean();
-    }
-    scanner.wait_until_idle().await;
-}
-
-#[tokio::test]
-async fn one_token_uses_at_most_a_quarter_of_the_workers() {
-    let homeserver = MockHomeserver::start().await;
-    let scanner = ScannerBuilder::new(BLOCKS_ON_HOLD)
-        .homeserver(&homeserver)
-        .config("scan.workers = 4")
-        .start()
-        .await;
-    let gate = Gate::default();
-    let mut greedy = Vec::new();
-    homeserver.add_token("greedy");
-    for index in 0..8 {
-        let id = format!("slow{index}");
-        homeserver.add_media(&id, MockMedia::new("image/png", format!("{id}\n")).gated_by(&gate));
-        greedy.push(spawn_get(&scanner.client, format!("/scan/s{index}.example/{id}"), "greedy"));
-    }
-    homeserver.wait_for_requests(1).await;
-    let media = homeserver.add_bytes("modest", "modest\n");
-    scanner.client.get(&format!("/scan/{media}")).await.assert_clean();
-    assert_eq!(homeserver.requests().len(), 2);
-    gate.open();
-    for response in greedy {
-        response.await.unwrap().assert_clean();
-    }
-    scanner.wait_until_idle().await;
-}
-
-#[tokio::test]
-async fn flood_of_one_token_delays_no_other_token_even_for_same_media() {
-    let homeserver = MockHomeserver::start().await;
-    let scanner = ScannerBuilder::new(BLOCKS_ON_HOLD)
-        .homeserver(&homeserver)
-        .config("scan.workers = 4\nscan.queue_capacity = 16\ndownload.idle_timeout = \"1h\"")
-        .start()
-        .await;
-    let gate = Gate::default();
-    homeserver.add_token("flood");
-    let path = |index: usize| {
-        let id = format!("m{index}");
-        let media = MockMedia::new("image/png", format!("{id}\n"));
-        // The first blocks the only worker that the flooding token may use.
-        homeserver.add_media(&id, if index == 0 { media.gated_by(&gate) } else { media });
-        format!("/scan/s{index}.example/{id}")
-    };
-    let first = spawn_get(&scanner.client, path(0), "flood");
-    homeserver.wait_for_requests(1).await;
-    let flood: Vec<_> =
-        (1..10).map(|index| spawn_get(&scanner.client, path(index), "flood")).collect();
-    // Four of these are queued. The rest of the queue stays free for other tokens.
-    scanner.wait_for_log("the queue is full", 5).await;
-    for index in 1..10 {
-        spawn_get(&scanner.client, path(index), TOKEN).await.unwrap().assert_clean();
-    }
-    gate.open();
-    first.await.unwrap().assert_clean();
-    let mut rejected = 0;
-    for response in flood {
-        let response = response.await.unwrap();
-        if response.status == 503 {
-            rejected += 1;
-        } else {
-            response.assert_clean();
-        }
-    }
-    assert_eq!(rejected, 5);
-    scanner.wait_until_idle().await;
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ mod canary;
 mod conditions;
 mod counter_wrap;
 mod encrypted_contents;
+mod fairness;
 mod faults_connections;
 mod faults_deadline;
 mod faults_disk;

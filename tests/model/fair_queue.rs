@@ -12,19 +12,20 @@ use shuttle::{
 
 use crate::{
     Gauge, cancel_after,
-    tenancy::{Tenant, Tenants, fair_queue::FairQueue},
+    tenancy::{Demotable, Tenant, TenantGroup, fair_queue::FairQueue},
     yield_some,
 };
 
 const PRODUCERS: usize = 3;
 const JOBS_OF_EACH: usize = 3;
-const CONSUMERS: usize = 4;
-/// A quarter of the consumers.
-const CONSUMER_QUOTA: usize = 1;
+const WORKERS: usize = 2;
+/// As many jobs may be demoted as there are workers.
+const CONSUMERS: usize = 2 * WORKERS;
 
 /// A job, which counts how often it was delivered.
 struct Job {
-    server: usize,
+    demotable: Demotable,
+    is_fixed: bool,
     delivered: Arc<AtomicUsize>,
     abandoned: Arc<AtomicBool>,
 }
@@ -32,10 +33,10 @@ struct Job {
 pub(crate) fn model() {
     block_on(async {
         let is_abandoned = |job: &Job| job.abandoned.load(Ordering::SeqCst);
-        let queue = FairQueue::new(8, CONSUMERS, is_abandoned);
-        let servers = [Gauge::new(CONSUMER_QUOTA), Gauge::new(CONSUMER_QUOTA)];
+        let queue = FairQueue::new(8, WORKERS, is_abandoned);
+        let (all, fixed) = (Gauge::new(CONSUMERS), Gauge::new(WORKERS));
         let consumers: Vec<_> = (0..CONSUMERS)
-            .map(|number| spawn(consume(number, queue.clone(), servers.clone())))
+            .map(|number| spawn(consume(number, queue.clone(), all.clone(), fixed.clone())))
             .collect();
         let producers: Vec<_> =
             (0..PRODUCERS).map(|token| spawn(produce(queue.clone(), token as u64))).collect();
@@ -79,15 +80,18 @@ type Fate = (Arc<AtomicUsize>, Arc<AtomicBool>);
 async fn produce(queue: FairQueue<Job>, token: u64) -> Vec<Fate> {
     let mut accepted: Vec<Fate> = Vec::new();
     for _ in 0..JOBS_OF_EACH {
-        let server = thread_rng().gen_range(0..2_usize);
-        let tenants = Tenants {
-            server: Tenant::from_host(["a.example", "b.example"][server]),
-            token: Some(Tenant::Token(token)),
-        };
+        let group = thread_rng().gen_range(0..2_u64);
+        let tenant = TenantGroup { tenant: Tenant::Token(token), group };
+        let is_fixed = thread_rng().gen_bool(0.5);
+        let demotable = Demotable::new(!is_fixed);
         let (delivered, abandoned) = (Arc::default(), Arc::default());
-        let job =
-            Job { server, delivered: Arc::clone(&delivered), abandoned: Arc::clone(&abandoned) };
-        match queue.submit(job, tenants) {
+        let job = Job {
+            demotable: demotable.clone(),
+            is_fixed,
+            delivered: Arc::clone(&delivered),
+            abandoned: Arc::clone(&abandoned),
+        };
+        match queue.submit(job, tenant, demotable) {
             Ok(evicted) => {
                 accepted.push((delivered, Arc::clone(&abandoned)));
                 if let Some(evicted) = evicted {
@@ -104,7 +108,7 @@ async fn produce(queue: FairQueue<Job>, token: u64) -> Vec<Fate> {
     accepted
 }
 
-async fn consume(number: usize, queue: FairQueue<Job>, servers: [Gauge; 2]) {
+async fn consume(number: usize, queue: FairQueue<Job>, all: Gauge, fixed: Gauge) {
     loop {
         // Some consumers give up at some await point and come again.
         let polls =
@@ -115,9 +119,13 @@ async fn consume(number: usize, queue: FairQueue<Job>, servers: [Gauge; 2]) {
         };
         let Some(mut admitted) = next else { return };
         let job = admitted.take().unwrap();
-        let _busy = servers[job.server].enter();
+        let _busy = all.enter();
+        // A job that cannot be demoted always counts towards the workers.
+        let _fixed = job.is_fixed.then(|| fixed.enter());
         job.delivered.fetch_add(1, Ordering::SeqCst);
         yield_some(2).await;
+        job.demotable.set(false);
+        yield_some(1).await;
         // A consumer that ends its job does not always look for the next one: others must then be woken.
         if number > 0 && thread_rng().gen_bool(0.5) {
             return;

@@ -22,7 +22,7 @@ mod sync;
 mod tenancy;
 
 mod fair_queue;
-mod fair_semaphore;
+mod fair_slots;
 mod flights;
 
 use std::{
@@ -45,7 +45,7 @@ fn main() {
     let iterations = iterations.unwrap_or(ITERATIONS);
     let models: [(&str, fn()); 3] = [
         ("single_flight_answers_every_caller_once", flights::model),
-        ("fair_semaphore_serves_every_caller_within_its_limits", fair_semaphore::model),
+        ("fair_slots_serve_every_caller_within_their_limits", fair_slots::model),
         ("fair_queue_delivers_every_job_once", fair_queue::model),
     ];
     for (name, model) in models {

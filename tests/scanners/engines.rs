@@ -154,7 +154,13 @@ fn engine_setup_fails_if_listed_engine_is_missing() {
     let create_engines = |settings: &Settings,
                           evaluator: &Option<Arc<Evaluator>>,
                           remote_engines: &Arc<RemoteEngines>| {
-        Engines::new(settings, &sandbox, evaluator.as_ref(), &ScanSlots::new(1), remote_engines)
+        Engines::new(
+            settings,
+            &sandbox,
+            evaluator.as_ref(),
+            &ScanSlots::new(1, settings.slow_after),
+            remote_engines,
+        )
     };
     let all = create_engines(&settings, &evaluator, &remote_engines).unwrap();
     assert_eq!(all.names().collect::<Vec<_>>(), ["script", "rules", "clamd", "icap"]);

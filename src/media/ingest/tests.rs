@@ -5,7 +5,7 @@ use std::io::{Read, Seek, SeekFrom};
 use proptest::prelude::*;
 
 use super::*;
-use crate::run_directory::RunDirectory;
+use crate::{run_directory::RunDirectory, tenancy::Tenant};
 
 struct SpoolFixture {
     _directory: tempfile::TempDir,
@@ -24,7 +24,7 @@ fn fixture(limit: u64) -> SpoolFixture {
 
 fn options(fixture: &SpoolFixture, memory_limit: u64) -> IngestOptions {
     IngestOptions {
-        account: fixture.spool.account("a.example", None),
+        account: fixture.spool.account(Tenant::Local),
         max_size: 1 << 30,
         memory_limit,
         keep_large: true,
@@ -251,32 +251,58 @@ fn body_in_memory_has_no_spare_capacity() {
     assert_eq!(bytes.try_into_mut().unwrap().capacity(), 300);
 }
 
-#[test]
-fn slow_server_leaves_room_for_others() {
-    const MIB: u64 = 1 << 20;
+/// The default configuration.
+fn default_spool() -> (tempfile::TempDir, Spool) {
     let directory = tempfile::tempdir().unwrap();
-    let spool = Spool::new(run_directory(&directory), 4096 * MIB, 256 * MIB);
-    let ingest_with = |server: &str, token: &[u8], announced| {
-        let options = IngestOptions {
-            account: spool.account(server, Some(token)),
-            max_size: 256 * MIB,
-            memory_limit: MIB,
-            keep_large: true,
-            decryption: None,
-            script_file: Some(ScriptFile {
-                file: spool.create_unnamed_file().unwrap(),
-                tamper_proof: false,
-            }),
-        };
-        Ingest::new(&spool, options, Some(announced))
+    let spool = Spool::new(run_directory(&directory), 4096 << 20, 256 << 20);
+    (directory, spool)
+}
+
+/// Starts a download of `size` bytes with two copies.
+async fn start_download(spool: &Spool, token: u64, size: u64) -> Result<Ingest, IngestError> {
+    let options = IngestOptions {
+        account: spool.account(Tenant::Token(token)),
+        max_size: 256 << 20,
+        memory_limit: 1 << 20,
+        keep_large: true,
+        decryption: None,
+        script_file: Some(ScriptFile {
+            file: spool.create_unnamed_file().unwrap(),
+            tamper_proof: false,
+        }),
     };
-    let slow: Vec<_> =
-        (0..8).flat_map(|token| ingest_with("slow.example", &[token], 256 * MIB)).collect();
-    assert_eq!(slow.len(), 2);
-    for token in 8..16 {
-        ingest_with("other.example", &[token], 256 * MIB).unwrap();
-        ingest_with("slow.example", &[token], MIB).unwrap();
+    let deadline = Instant::now() + std::time::Duration::from_secs(60);
+    Ingest::new_when_free(spool, options, Some(size), deadline).await
+}
+
+#[tokio::test]
+async fn one_tenant_downloads_eight_large_files_at_once() {
+    let (_directory, spool) = default_spool();
+    let mut downloads = Vec::new();
+    for _ in 0..8 {
+        downloads.push(start_download(&spool, 1, 200 << 20).await.unwrap());
     }
+    let others = start_download(&spool, 2, 200 << 20).await;
+    assert!(others.is_ok(), "other tenants have room");
+}
+
+#[tokio::test(start_paused = true)]
+async fn download_waits_for_space_until_its_deadline() {
+    let (_directory, spool) = default_spool();
+    let mut reserved = spool.account(Tenant::Token(1)).reservation();
+    reserved.grow_to(3200 << 20).unwrap();
+    let mut other = spool.account(Tenant::Token(2)).reservation();
+    other.grow_to(600 << 20).unwrap();
+    let start = || start_download(&spool, 3, 200 << 20);
+    assert!(matches!(start().await, Err(IngestError::SpoolFull)));
+    assert_eq!(spool.used(), 3800 << 20, "a failed download holds no bytes");
+    let waiting = start();
+    let release = async {
+        tokio::task::yield_now().await;
+        drop(other);
+    };
+    let (waited, ()) = tokio::join!(waiting, release);
+    assert!(waited.is_ok());
 }
 
 #[test]

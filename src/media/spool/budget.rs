@@ -1,35 +1,56 @@
-//! Budget of the spool, with a share for each server name and each access token, so that a slow server or a client with
-//! many requests leaves space for others.
+//! Budget of the spool, shared between tenants. Reserved bytes cannot be taken back, so one tenant leaves a fifth of the
+//! budget to others. Beyond that, a tenant's share is limited only while another tenant waits for space.
 //!
 //! The last twentieth of the budget, and an extra twentieth of each share, is reserved for small bodies, so that small
 //! pictures are accepted while large videos wait. Bodies that are being served use at most half of the budget, so that
 //! clients that read slowly cannot stop scanning.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, VecDeque},
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::Notify;
 
-use crate::tenancy::{Tenant, TenantHasher};
+use crate::tenancy::Tenant;
 
 /// Maximum size of a small body, in bytes.
-const SMALL: u64 = 1 << 20;
+pub(in crate::media) const SMALL_BODY: u64 = 1 << 20;
 
-/// One server name's share is the budget divided by this number.
-const SERVER_DIVISOR: u64 = 4;
+/// While another tenant waits for space, a tenant's share is the budget divided by this number.
+const WAITING_DIVISOR: u64 = 4;
 
-/// One token's share is the budget divided by this number: a single user cannot use up the share of a server name.
-const TOKEN_DIVISOR: u64 = 8;
+/// One tenant leaves the budget divided by this number to other tenants.
+const RESERVE_DIVISOR: u64 = 5;
+
+/// [`Account::number`] of an account that does not wait.
+const NOT_WAITING: u64 = u64::MAX;
 
 #[derive(Debug)]
 pub(super) struct Budget {
     total: SizeLimit,
-    server: SizeLimit,
-    token: SizeLimit,
+    /// Limit of one tenant.
+    tenant: SizeLimit,
+    /// Limit of one tenant while another tenant waits.
+    contended: SizeLimit,
     /// Limit for bodies being served that are not small, in bytes.
     served: u64,
-    hasher: TenantHasher,
+    /// Limit of one tenant for bodies being served that are not small, in bytes.
+    tenant_served: u64,
     /// Shared with budgets that differ in their limits only.
-    usage: Arc<Mutex<BudgetUsage>>,
+    state: Arc<BudgetState>,
+}
+
+#[derive(Debug, Default)]
+struct BudgetState {
+    usage: Mutex<BudgetUsage>,
+    /// Notified when bytes are released and when a waiter leaves, if there are waiters.
+    changed: Notify,
 }
 
 /// Limits on reserved bytes.
@@ -42,19 +63,30 @@ struct SizeLimit {
 }
 
 /// Reserved bytes.
-#[derive(Debug, Default)]
-struct BudgetUsage {
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Reserved {
     total: u64,
     /// Part of `total` that belongs to bodies being served.
     served: u64,
-    tenants: HashMap<Tenant, u64>,
 }
 
-/// Tenants that reservations are counted against. Cheap to clone.
+#[derive(Debug, Default)]
+struct BudgetUsage {
+    all: Reserved,
+    tenants: HashMap<Tenant, Reserved>,
+    /// Accounts that wait for space, in order of arrival.
+    waiters: VecDeque<(u64, Tenant)>,
+    next_waiter: u64,
+}
+
+/// The tenant that the reservations of one job are counted against. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Account {
     budget: Arc<Budget>,
-    tenants: Vec<Tenant>,
+    /// None for an account that may use the whole budget.
+    tenant: Option<Tenant>,
+    /// Number of the account among the waiters.
+    number: Arc<AtomicU64>,
 }
 
 /// Reserved bytes of the budget, released on drop.
@@ -65,9 +97,17 @@ pub struct Reservation {
     bytes: u64,
 }
 
-/// The budget, or the account's share of it, is used up.
+/// A reservation that exceeds a limit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct SpoolFull;
+pub enum SpoolFull {
+    /// The budget, or the tenant's share of it, is used up.
+    Space,
+    /// The part for bodies being served is used up. When space becomes free depends on the clients that read them.
+    Served,
+}
+
+/// Removes an account from the waiters on drop.
+struct WaitingAccount<'a>(&'a Account);
 
 impl SizeLimit {
     /// Returns the limit of the whole budget. Space for small bodies is set aside as far as `largest` bytes
@@ -76,10 +116,9 @@ impl SizeLimit {
         Self { small: limit, large: (limit - limit / 20).max(largest).min(limit) }
     }
 
-    /// Returns the limit of a share: `limit / divisor`, but at least `largest`, with an extra twentieth for small
-    /// bodies.
-    fn share(limit: u64, divisor: u64, largest: u64) -> Self {
-        let large = (limit / divisor).max(largest).min(limit);
+    /// Returns the limit of a share of `bytes`, but at least `largest`, with an extra twentieth for small bodies.
+    fn share(limit: u64, bytes: u64, largest: u64) -> Self {
+        let large = bytes.max(largest).min(limit);
         Self { small: large.saturating_add(large / 20).min(limit), large }
     }
 
@@ -88,43 +127,51 @@ impl SizeLimit {
     }
 }
 
+impl Reserved {
+    fn add(&mut self, bytes: u64, is_served: bool) {
+        self.total += bytes;
+        self.served += if is_served { bytes } else { 0 };
+    }
+
+    fn remove(&mut self, bytes: u64, is_served: bool) {
+        self.total -= bytes;
+        self.served -= if is_served { bytes } else { 0 };
+    }
+}
+
 impl Budget {
     /// Creates a budget of `limit` bytes, for bodies of at most `max_size` bytes.
     pub(super) fn new(limit: u64, max_size: u64) -> Self {
-        Self::with_usage(limit, max_size, TenantHasher::default(), Arc::default())
+        Self::with_state(limit, max_size, Arc::default())
     }
 
     /// Returns a budget with other limits and the same usage.
     pub(super) fn with_bounds(&self, limit: u64, max_size: u64) -> Self {
-        Self::with_usage(limit, max_size, self.hasher.clone(), Arc::clone(&self.usage))
+        Self::with_state(limit, max_size, Arc::clone(&self.state))
     }
 
-    fn with_usage(
-        limit: u64,
-        max_size: u64,
-        hasher: TenantHasher,
-        usage: Arc<Mutex<BudgetUsage>>,
-    ) -> Self {
+    fn with_state(limit: u64, max_size: u64, state: Arc<BudgetState>) -> Self {
         // The script's copy and the server's.
         let largest = max_size.saturating_mul(2);
+        let without_reserve = |bytes: u64| bytes - bytes / RESERVE_DIVISOR;
+        let served = (limit / 2).max(max_size).min(limit);
         Self {
             total: SizeLimit::whole(limit, largest),
-            server: SizeLimit::share(limit, SERVER_DIVISOR, largest),
-            token: SizeLimit::share(limit, TOKEN_DIVISOR, largest),
-            served: (limit / 2).max(max_size).min(limit),
-            hasher,
-            usage,
+            tenant: SizeLimit::share(limit, without_reserve(limit), largest),
+            contended: SizeLimit::share(limit, limit / WAITING_DIVISOR, largest),
+            served,
+            tenant_served: without_reserve(served).max(max_size).min(served),
+            state,
         }
     }
 
-    pub(super) fn account(self: &Arc<Self>, server: Option<&str>, token: Option<&[u8]>) -> Account {
-        let server = server.map(Tenant::from_host);
-        let token = token.map(|token| self.hasher.token(token));
-        Account { budget: Arc::clone(self), tenants: server.into_iter().chain(token).collect() }
+    pub(super) fn account(self: &Arc<Self>, tenant: Option<Tenant>) -> Account {
+        let number = Arc::new(AtomicU64::new(NOT_WAITING));
+        Account { budget: Arc::clone(self), tenant, number }
     }
 
     pub(super) fn used(&self) -> u64 {
-        self.lock().total
+        self.lock().all.total
     }
 
     pub(super) fn capacity(&self) -> u64 {
@@ -132,29 +179,69 @@ impl Budget {
     }
 
     fn lock(&self) -> MutexGuard<'_, BudgetUsage> {
-        self.usage.lock()
+        self.state.usage.lock()
     }
 
-    fn tenant_limit(&self, tenant: &Tenant) -> SizeLimit {
-        match tenant {
-            Tenant::Server(_) => self.server,
-            Tenant::Token(_) => self.token,
-        }
+    /// Returns the limit of a tenant.
+    fn tenant_limit(&self, usage: &BudgetUsage, tenant: Tenant) -> SizeLimit {
+        let is_contended = usage.waiters.iter().any(|(_, other)| *other != tenant);
+        if is_contended { self.contended } else { self.tenant }
+    }
+
+    /// Checks whether `more` bytes can be reserved, for a body that is small afterwards or not.
+    fn check(
+        &self,
+        usage: &BudgetUsage,
+        tenant: Option<Tenant>,
+        more: u64,
+        is_small: bool,
+    ) -> Result<(), SpoolFull> {
+        let fits = |used: u64, limit| used.checked_add(more).is_some_and(|sum| sum <= limit);
+        let has_room = fits(usage.all.total, self.total.get(is_small))
+            && tenant.is_none_or(|tenant| {
+                let limit = self.tenant_limit(usage, tenant).get(is_small);
+                fits(usage.get(tenant).total, limit)
+            });
+        if has_room { Ok(()) } else { Err(SpoolFull::Space) }
+    }
+
+    fn check_served(
+        &self,
+        usage: &BudgetUsage,
+        tenant: Option<Tenant>,
+        more: u64,
+    ) -> Result<(), SpoolFull> {
+        let fits = |used: u64, limit| used.checked_add(more).is_some_and(|sum| sum <= limit);
+        let has_room = fits(usage.all.served, self.served)
+            && tenant.is_none_or(|tenant| fits(usage.get(tenant).served, self.tenant_served));
+        if has_room { Ok(()) } else { Err(SpoolFull::Served) }
     }
 }
 
 impl BudgetUsage {
-    fn get(&self, tenant: &Tenant) -> u64 {
-        self.tenants.get(tenant).copied().unwrap_or(0)
+    fn get(&self, tenant: Tenant) -> Reserved {
+        self.tenants.get(&tenant).copied().unwrap_or_default()
     }
 
-    fn release(&mut self, tenant: &Tenant, bytes: u64) {
-        if let Some(reserved) = self.tenants.get_mut(tenant) {
-            *reserved -= bytes;
-            if *reserved == 0 {
-                self.tenants.remove(tenant);
+    fn update(&mut self, tenant: Option<Tenant>, change: impl Fn(&mut Reserved)) {
+        change(&mut self.all);
+        if let Some(tenant) = tenant {
+            let reserved = self.tenants.entry(tenant).or_default();
+            change(reserved);
+            if *reserved == Reserved::default() {
+                self.tenants.remove(&tenant);
             }
         }
+    }
+
+    /// Returns whether no waiter precedes this one: of the tenants that wait, the one with the fewest reserved bytes
+    /// is first, and within a tenant the waiter that arrived first.
+    fn is_next(&self, number: u64, tenant: Option<Tenant>) -> bool {
+        let priority = |number, tenant: Option<Tenant>| {
+            (tenant.map_or(0, |tenant| self.get(tenant).total), number)
+        };
+        let own = priority(number, tenant);
+        self.waiters.iter().all(|(other, tenant)| own <= priority(*other, Some(*tenant)))
     }
 }
 
@@ -168,6 +255,54 @@ impl Account {
     #[must_use]
     pub fn reservation(&self) -> Reservation {
         Reservation { account: self.clone(), is_served: false, bytes: 0 }
+    }
+
+    /// Calls `reserve` until it does not fail with [`SpoolFull::Space`], each time that space has become free and this
+    /// account is next. `reserve` must reserve nothing when it fails.
+    ///
+    /// Cancellation safe, if `reserve` is.
+    pub(crate) async fn reserve_when_free<E>(
+        &self,
+        is_small: bool,
+        mut reserve: impl FnMut() -> Result<(), E>,
+        is_space: impl Fn(&E) -> bool,
+    ) -> Result<(), E> {
+        let mut waiting = None;
+        loop {
+            let changed = pin!(self.budget.state.changed.notified());
+            let number = self.number.load(Ordering::Relaxed);
+            if is_small || self.budget.lock().is_next(number, self.tenant) {
+                match reserve() {
+                    Err(error) if is_space(&error) => {}
+                    result => return result,
+                }
+            }
+            if waiting.is_none() {
+                waiting = Some(WaitingAccount::new(self));
+                // Space may have become free before this account was among the waiters.
+                continue;
+            }
+            changed.await;
+        }
+    }
+}
+
+impl<'a> WaitingAccount<'a> {
+    fn new(account: &'a Account) -> Self {
+        let mut usage = account.budget.lock();
+        let number = usage.next_waiter;
+        usage.next_waiter += 1;
+        usage.waiters.push_back((number, account.tenant.unwrap_or_default()));
+        account.number.store(number, Ordering::Relaxed);
+        Self(account)
+    }
+}
+
+impl Drop for WaitingAccount<'_> {
+    fn drop(&mut self) {
+        let number = self.0.number.swap(NOT_WAITING, Ordering::Relaxed);
+        self.0.budget.lock().waiters.retain(|(other, _)| *other != number);
+        self.0.budget.state.changed.notify_waiters();
     }
 }
 
@@ -186,25 +321,14 @@ impl Reservation {
         if more == 0 {
             return Ok(());
         }
-        let Account { budget, tenants } = &self.account;
+        let Account { budget, tenant, .. } = &self.account;
         let mut usage = budget.lock();
-        let is_small = bytes <= SMALL;
-        let fits = |used: u64, limit| used.checked_add(more).is_some_and(|sum| sum <= limit);
-        let has_room = fits(usage.total, budget.total.get(is_small))
-            && (!self.is_served || is_small || fits(usage.served, budget.served))
-            && tenants
-                .iter()
-                .all(|tenant| fits(usage.get(tenant), budget.tenant_limit(tenant).get(is_small)));
-        if !has_room {
-            return Err(SpoolFull);
+        let is_small = bytes <= SMALL_BODY;
+        budget.check(&usage, *tenant, more, is_small)?;
+        if self.is_served && !is_small {
+            budget.check_served(&usage, *tenant, more)?;
         }
-        usage.total += more;
-        if self.is_served {
-            usage.served += more;
-        }
-        for tenant in tenants {
-            *usage.tenants.entry(tenant.clone()).or_default() += more;
-        }
+        usage.update(*tenant, |reserved| reserved.add(more, self.is_served));
         self.bytes = bytes;
         Ok(())
     }
@@ -214,43 +338,27 @@ impl Reservation {
     /// # Errors
     /// [`SpoolFull`]; the reservation is unchanged.
     pub(crate) fn mark_served(&mut self) -> Result<(), SpoolFull> {
-        let budget = &self.account.budget;
+        let Account { budget, tenant, .. } = &self.account;
         let mut usage = budget.lock();
-        let served = usage.served + self.bytes;
-        if self.bytes > SMALL && served > budget.served {
-            return Err(SpoolFull);
+        let bytes = self.bytes;
+        if bytes > SMALL_BODY {
+            budget.check_served(&usage, *tenant, bytes)?;
         }
-        usage.served = served;
+        usage.update(*tenant, |reserved| reserved.served += bytes);
         self.is_served = true;
         Ok(())
-    }
-
-    /// Stops counting the reservation against the server that sent the body, if it is counted against a token. Called
-    /// when the body is complete: from then on, the reader determines how long it is kept.
-    pub(crate) fn release_server_share(&mut self) {
-        let Account { budget, tenants } = &mut self.account;
-        if tenants.iter().any(|tenant| matches!(tenant, Tenant::Token(_))) {
-            let mut usage = budget.lock();
-            let bytes = self.bytes;
-            tenants
-                .extract_if(.., |tenant| matches!(tenant, Tenant::Server(_)))
-                .for_each(|tenant| usage.release(&tenant, bytes));
-        }
     }
 
     /// Releases the bytes beyond `bytes`.
     pub fn shrink_to(&mut self, bytes: u64) {
         let less = self.bytes.saturating_sub(bytes);
-        let Account { budget, tenants } = &self.account;
+        let Account { budget, tenant, .. } = &self.account;
         let mut usage = budget.lock();
-        usage.total -= less;
-        if self.is_served {
-            usage.served -= less;
-        }
-        for tenant in tenants {
-            usage.release(tenant, less);
-        }
+        usage.update(*tenant, |reserved| reserved.remove(less, self.is_served));
         self.bytes -= less;
+        if less > 0 && !usage.waiters.is_empty() {
+            budget.state.changed.notify_waiters();
+        }
     }
 }
 
@@ -262,6 +370,8 @@ impl Drop for Reservation {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
     const MIB: u64 = 1 << 20;
@@ -269,6 +379,10 @@ mod tests {
     /// The defaults: 4096 MiB for bodies of at most 256 MiB.
     fn budget() -> Arc<Budget> {
         Arc::new(Budget::new(4096 * MIB, 256 * MIB))
+    }
+
+    fn account(budget: &Arc<Budget>, token: u64) -> Account {
+        budget.account(Some(Tenant::Token(token)))
     }
 
     fn reserve(account: &Account, bytes: u64) -> Result<Reservation, SpoolFull> {
@@ -281,59 +395,111 @@ mod tests {
         std::iter::from_fn(|| reserve(account, bytes).ok()).collect()
     }
 
+    async fn reserve_when_free(account: &Account, bytes: u64) -> Reservation {
+        let mut reservation = account.reservation();
+        let is_space = |full: &SpoolFull| *full == SpoolFull::Space;
+        let reserve = || reservation.grow_to(bytes);
+        account.reserve_when_free(bytes <= SMALL_BODY, reserve, is_space).await.unwrap();
+        reservation
+    }
+
     #[test]
     fn reservations_stay_within_budget_and_are_released() {
         let budget = Arc::new(Budget::new(100, 50));
-        let account = budget.account(Some("a"), Some(b"t"));
+        let account = account(&budget, 1);
         let mut first = account.reservation();
         let mut second = account.reservation();
         assert_eq!(first.grow_to(60), Ok(()));
         assert_eq!(first.grow_to(50), Ok(()), "already reserved");
-        assert_eq!(second.grow_to(41), Err(SpoolFull));
+        assert_eq!(second.grow_to(41), Err(SpoolFull::Space));
         assert_eq!(second.grow_to(40), Ok(()));
         assert_eq!(budget.used(), 100);
         first.shrink_to(10);
         assert_eq!(second.grow_to(90), Ok(()));
         second.mark_served().unwrap();
-        second.release_server_share();
         drop((first, second));
         let usage = budget.lock();
-        assert_eq!((usage.total, usage.served, usage.tenants.len()), (0, 0, 0));
+        assert_eq!((usage.all, usage.tenants.len()), (Reserved::default(), 0));
         drop(usage);
-        assert_eq!(account.reservation().grow_to(u64::MAX), Err(SpoolFull));
+        assert_eq!(account.reservation().grow_to(u64::MAX), Err(SpoolFull::Space));
     }
 
     #[test]
-    fn one_server_name_leaves_room_for_others() {
-        let budget = budget();
-        let from =
-            |server, token: u8| reserve(&budget.account(Some(server), Some(&[token])), 256 * MIB);
-        let slow: Vec<_> = (0..64).flat_map(|token| from("Slow.example", token)).collect();
-        assert_eq!(slow.len(), 4, "a quarter of the budget");
-        assert!(from("slow.EXAMPLE", 64).is_err(), "server names are compared case-insensitively");
-        assert!(from("other.example", 64).is_ok());
+    fn one_tenant_gets_eight_large_downloads_with_two_copies_each() {
+        let account = account(&budget(), 1);
+        let copies = |_| {
+            let mut served = account.reservation();
+            served.mark_served()?;
+            served.grow_to(200 * MIB)?;
+            Ok((reserve(&account, 200 * MIB)?, served))
+        };
+        let all: Result<Vec<_>, SpoolFull> = (0..8).map(copies).collect();
+        assert_eq!(all.unwrap().len(), 8);
     }
 
     #[test]
-    fn one_token_leaves_room_for_others_of_same_server() {
+    fn one_tenant_leaves_room_for_the_largest_body_of_others() {
         let budget = budget();
-        let greedy = fill(&budget.account(Some("a.example"), Some(b"greedy")), 200 * MIB);
-        assert_eq!(greedy.len(), 2);
-        assert!(reserve(&budget.account(Some("b.example"), Some(b"greedy")), 200 * MIB).is_err());
-        assert!(reserve(&budget.account(Some("a.example"), Some(b"other")), 200 * MIB).is_ok());
+        let greedy = fill(&account(&budget, 1), 200 * MIB);
+        assert_eq!(greedy.len(), 16, "four fifths of the budget");
+        assert!(reserve(&account(&budget, 2), 512 * MIB).is_ok());
+    }
+
+    #[tokio::test]
+    async fn released_space_goes_to_the_tenant_with_the_fewest_bytes() {
+        let budget = budget();
+        let (greedy, modest, other) =
+            (account(&budget, 1), account(&budget, 2), account(&budget, 3));
+        let mut held = fill(&greedy, 200 * MIB);
+        let mut rest = fill(&other, 200 * MIB);
+        assert_eq!((held.len(), rest.len()), (16, 3));
+        let greedy_waiter = account(&budget, 1);
+        let mut again = Box::pin(reserve_when_free(&greedy_waiter, 200 * MIB));
+        assert!((&mut again).now_or_never().is_none());
+        let mut first = Box::pin(reserve_when_free(&modest, 300 * MIB));
+        assert!((&mut first).now_or_never().is_none());
+        held.pop();
+        assert!((&mut again).now_or_never().is_none(), "the other tenant waits");
+        assert!((&mut first).now_or_never().is_none(), "too few bytes");
+        assert!(reserve_when_free(&account(&budget, 3), 200 * MIB).now_or_never().is_none());
+        held.pop();
+        let first = first.now_or_never().expect("the tenant without reservations is first");
+        assert!((&mut again).now_or_never().is_none(), "too few bytes");
+        rest.clear();
+        assert!(again.now_or_never().is_some(), "no other tenant waits");
+        drop((first, held));
+        assert!(budget.lock().waiters.is_empty());
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[tokio::test]
+    async fn share_is_limited_while_another_tenant_waits() {
+        let budget = budget();
+        let held = fill(&account(&budget, 1), 300 * MIB);
+        assert_eq!(held.len(), 10);
+        let other = account(&budget, 2);
+        let rest = reserve(&other, 600 * MIB).unwrap();
+        let third = account(&budget, 3);
+        let mut waiter = Box::pin(reserve_when_free(&third, 512 * MIB));
+        assert!((&mut waiter).now_or_never().is_none());
+        assert_eq!(reserve(&account(&budget, 1), 2 * MIB).err(), Some(SpoolFull::Space));
+        assert!(reserve(&account(&budget, 4), 2 * MIB).is_ok(), "a share that is not used up");
+        drop(waiter);
+        assert!(reserve(&account(&budget, 1), 2 * MIB).is_ok(), "nobody waits");
+        drop((held, rest));
     }
 
     #[test]
     fn small_bodies_fit_beside_large_ones() {
         let budget = budget();
-        let from = |n: usize, size| fill(&budget.account(Some(&n.to_string()), None), size);
-        let large: Vec<_> = (0..5).flat_map(|n| from(n, MIB + 1)).collect();
+        let from = |tenant, size| fill(&account(&budget, tenant), size);
+        let large: Vec<_> = (0..5).flat_map(|tenant| from(tenant, MIB + 1)).collect();
         let rest = 4096 * MIB - budget.used();
         assert!(rest >= 4096 * MIB / 20);
-        let full_share = budget.account(Some("0"), None);
-        assert_eq!(reserve(&full_share, MIB + 1).err(), Some(SpoolFull));
+        let full_share = account(&budget, 0);
+        assert_eq!(reserve(&full_share, MIB + 1).err(), Some(SpoolFull::Space));
         assert!(reserve(&full_share, MIB).is_ok());
-        let small: Vec<_> = (0..9).flat_map(|n| from(n, MIB)).collect();
+        let small: Vec<_> = (0..9).flat_map(|tenant| from(tenant, MIB)).collect();
         assert_eq!(small.len() as u64, rest / MIB, "the whole budget can be used");
         drop((large, small));
         assert_eq!(budget.used(), 0);
@@ -342,7 +508,7 @@ mod tests {
     #[test]
     fn largest_body_fits_empty_budget() {
         for limit in [512 * MIB, 600 * MIB, 1024 * MIB, 4096 * MIB, u64::MAX] {
-            let account = Arc::new(Budget::new(limit, 256 * MIB)).account(Some("a"), Some(b"t"));
+            let account = account(&Arc::new(Budget::new(limit, 256 * MIB)), 1);
             let mut copies = [account.reservation(), account.reservation()];
             copies[1].mark_served().unwrap();
             for copy in &mut copies {
@@ -352,32 +518,18 @@ mod tests {
     }
 
     #[test]
-    fn served_bodies_use_at_most_half_and_no_server_share() {
+    fn served_bodies_use_at_most_half_and_one_tenant_leaves_a_part() {
         let budget = budget();
-        let mut served = Vec::new();
-        for reader in 0..100_u8 {
-            let account = budget.account(Some("a.example"), Some(&[reader]));
-            let mut reservation = account.reservation();
-            reservation.mark_served().unwrap();
-            if reservation.grow_to(200 * MIB).is_err() {
-                break;
-            }
-            reservation.release_server_share();
-            served.push(reservation);
-        }
-        assert_eq!(served.len(), 10, "half of 4096 MiB");
-        let account = budget.account(Some("a.example"), Some(b"another"));
-        let mut scanned = reserve(&account, 200 * MIB).expect("scanning continues");
-        assert_eq!(scanned.mark_served(), Err(SpoolFull));
-    }
-
-    #[test]
-    fn reservation_without_token_stays_in_server_share() {
-        let budget = budget();
-        let account = budget.account(Some("a.example"), None);
-        let mut reservations = fill(&account, 300 * MIB);
-        assert_eq!(reservations.len(), 3);
-        reservations.iter_mut().for_each(Reservation::release_server_share);
-        assert!(reserve(&account, 300 * MIB).is_err());
+        let served = |tenant, size| {
+            let mut reservation = account(&budget, tenant).reservation();
+            reservation.mark_served()?;
+            reservation.grow_to(size).map(|()| reservation)
+        };
+        let one: Vec<_> = (0..100).map_while(|_| served(1, 200 * MIB).ok()).collect();
+        assert_eq!(one.len(), 8, "four fifths of the half");
+        let others: Vec<_> = (2..100).map_while(|tenant| served(tenant, 200 * MIB).ok()).collect();
+        assert_eq!(one.len() + others.len(), 10, "half of 4096 MiB");
+        let mut scanned = reserve(&account(&budget, 200), 200 * MIB).expect("scanning continues");
+        assert_eq!(scanned.mark_served(), Err(SpoolFull::Served));
     }
 }

@@ -3,8 +3,6 @@
 
 use std::sync::Arc;
 
-use mcs_sandbox::Job;
-
 use super::{
     bounds::Bounds,
     clamd::Clamd,
@@ -12,7 +10,7 @@ use super::{
     icap::Icap,
     outcome::{MAX_FIRST_LINE, Outcome},
     rules::Rules,
-    sample::Sample,
+    sample::{ProgramJob, Sample},
     script::{Script, ScriptRun, ScriptVerdict},
 };
 use crate::{
@@ -119,7 +117,7 @@ impl Engine {
     pub(super) async fn scan_in_sandbox(
         &self,
         sample: &Sample,
-        job: &mut Job,
+        job: &mut ProgramJob,
         max_output: usize,
     ) -> Option<(EngineResult, Option<ScriptRun>)> {
         if !self.is_program() {

@@ -38,7 +38,7 @@ pub use policies::{Decision, Policies, Validity};
 pub use remote::RemoteEngines;
 pub use rules::{Evaluator, Rules};
 pub use run::EngineRun;
-pub use sample::{Sample, SampleAccess};
+pub use sample::{ProgramJob, Sample, SampleAccess};
 pub use set::Engines;
 pub use settings::EngineSettings;
 pub use slots::ScanSlots;

@@ -13,12 +13,13 @@ use std::{
 };
 
 use mcs_evaluator::{CLEAN, LIMIT, MALWARE, POLICY, RuleSet};
-use mcs_sandbox::{Command, Job, Termination};
+use mcs_sandbox::{Command, Termination};
 
 use super::{
     bounds::Bounds,
     error::EngineFailure,
     outcome::{MAX_FIRST_LINE, Outcome},
+    sample::ProgramJob,
     slots::ScanSlots,
 };
 use crate::{scan::error::ScanError, text::single_line};
@@ -90,16 +91,17 @@ impl Rules {
     /// Waits for a scan slot and evaluates the rules on the job's file.
     pub(super) async fn scan(
         &self,
-        job: &mut Job,
+        job: &mut ProgramJob,
     ) -> Result<Result<Outcome, EngineFailure>, ScanError> {
-        let Some(_slot) = self.scan_slots.acquire().await else { return Err(ScanError::Stopping) };
+        let ProgramJob { job, tenant } = job;
+        let slot = self.scan_slots.acquire(tenant).await.ok_or(ScanError::Stopping)?;
         let mut args = self.args.clone();
         args.push(job.media_path().into());
         let command = Command { program: self.evaluator.program.clone(), args };
-        let exit = job
-            .run_with_input(&command, self.evaluator.prepared.as_fd(), self.timeout, MAX_OUTPUT)
-            .await
-            .map_err(ScanError::Sandbox)?;
+        let input = self.evaluator.prepared.as_fd();
+        let priority = job.priority();
+        let run = job.run_with_input(&command, input, self.timeout, MAX_OUTPUT);
+        let exit = slot.run(&priority, run).await.map_err(ScanError::Sandbox)?;
         let line = |output: &[u8]| single_line(&String::from_utf8_lossy(output), MAX_FIRST_LINE);
         let name = line(&exit.stdout);
         Ok(match exit.termination {

@@ -10,7 +10,10 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use mcs_sandbox::Job;
 
-use crate::scan::encrypted::{CancellableReads, Encryption, detect};
+use crate::{
+    scan::encrypted::{CancellableReads, Encryption, detect},
+    tenancy::TenantGroup,
+};
 
 /// Maximum length of a chunk, bytes.
 pub(super) const CHUNK_SIZE: usize = 128 * 1024;
@@ -22,12 +25,18 @@ pub struct Sample {
     len: u64,
 }
 
+/// A sandbox job, and the tenant that its programs are counted against.
+pub struct ProgramJob {
+    pub job: Job,
+    pub(crate) tenant: TenantGroup,
+}
+
 /// A file that engines may access.
 pub struct SampleAccess<'a> {
     /// The plaintext.
     pub sample: &'a Sample,
     /// The sandbox job with the file; none where no program runs.
-    pub job: Option<&'a mut Job>,
+    pub job: Option<&'a mut ProgramJob>,
     /// Whether programs in the sandbox cannot change the plaintext.
     pub tamper_proof: bool,
 }

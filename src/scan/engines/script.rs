@@ -19,6 +19,7 @@ use tracing::{debug, warn};
 use super::{
     error::ScriptFailure,
     outcome::{MAX_FIRST_LINE, Outcome},
+    sample::ProgramJob,
     slots::ScanSlots,
 };
 use crate::{
@@ -144,12 +145,14 @@ impl Script {
     }
 
     /// Waits for a scan slot and runs the script on the job's file.
-    pub async fn run_when_slot_free(&self, job: &mut Job) -> ScriptRun {
-        let Some(_slot) = self.scan_slots.acquire().await else {
+    pub async fn run_when_slot_free(&self, job: &mut ProgramJob) -> ScriptRun {
+        let ProgramJob { job, tenant } = job;
+        let Some(slot) = self.scan_slots.acquire(tenant).await else {
             return ScriptRun::prevented(ScanError::Stopping);
         };
         let start = Instant::now();
-        let run = caught(self.run(job)).await;
+        let priority = job.priority();
+        let run = slot.run(&priority, caught(self.run(job))).await;
         let duration = Some(start.elapsed());
         // Not the state of the cached identity, which may be a second old: a symbolic link may have changed since,
         // and back.

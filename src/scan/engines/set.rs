@@ -283,7 +283,7 @@ mod tests {
         };
         let program = Path::new("/absent").to_owned();
         let evaluator = Evaluator::prepare(program, &settings.rules);
-        let scan_slots = ScanSlots::new(1);
+        let scan_slots = ScanSlots::new(1, Duration::from_secs(2));
         let rules = Rules::new(&settings, Arc::new(evaluator.unwrap()), scan_slots.clone());
         let engines = Engines {
             members: vec![Engine::Rules(rules, bounds.clone())],
@@ -296,7 +296,7 @@ mod tests {
         let sample = sample::tests::sample(b"media");
         // The rules engine needs a sandbox job.
         let access = SampleAccess { sample: &sample, job: None, tamper_proof: true };
-        let run = engines.scan(access).await;
+        let run = Box::pin(engines.scan(access)).await;
         let error = engines.policies.decide(&run.outcome.unwrap()).verdict.unwrap_err();
         assert!(matches!(*error, ScanError::Engine(RULES, EngineFailure::NotRun)), "{error}");
         assert_eq!(run.results, [(RULES, "failed")]);

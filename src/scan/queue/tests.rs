@@ -8,6 +8,7 @@ use crate::scan::{
     job::{JobOutcome, Progress, no_work},
     request::ScanRequest,
 };
+use crate::tenancy::Demotable;
 
 type JobReply = oneshot::Receiver<Result<JobOutcome, ScanError>>;
 
@@ -20,6 +21,7 @@ fn submit(queue: &Queue, server: &str, token: Option<&'static str>) -> Result<Jo
         key: MediaKey::from_request(&request),
         request,
         reply,
+        demotable: Demotable::new(true),
         progress: Progress::detached(),
         span: tracing::Span::none(),
         accepted: Instant::now(),
@@ -64,69 +66,6 @@ async fn queue_with_capacity_one_accepts_one_job() {
 }
 
 #[tokio::test]
-async fn one_server_and_one_token_use_at_most_a_quarter_of_the_queue() {
-    let queue = Queue::new(16, 4);
-    let of_server: Vec<_> =
-        (0..16).map_while(|_| submit(&queue, "flood.example", None).ok()).collect();
-    assert_eq!(of_server.len(), 4);
-    let servers = ["a.example", "b.example", "c.example", "d.example", "e.example"];
-    let mut of_token: Vec<_> =
-        servers.iter().map_while(|server| submit(&queue, server, Some("one")).ok()).collect();
-    assert_eq!(of_token.len(), 4);
-    let _other = submit(&queue, "other.example", Some("two")).expect("other tenants have room");
-    // An abandoned job frees its tenant's quota, although the queue itself has room.
-    of_token.pop();
-    let _again =
-        submit(&queue, "e.example", Some("one")).expect("the abandoned job's place is free");
-    assert_eq!(queue.len(), 9);
-}
-
-#[tokio::test]
-async fn case_and_port_of_a_server_name_make_no_other_tenant() {
-    let queue = Queue::new(4, 4);
-    let _one = submit(&queue, "Flood.Example", None).unwrap();
-    for spelling in ["flood.example", "flood.example:443", "FLOOD.example:8448"] {
-        assert_eq!(submit(&queue, spelling, None).unwrap_err(), Full, "{spelling}");
-    }
-    let _other = submit(&queue, "example", None).expect("another server");
-}
-
-#[tokio::test]
-async fn evicts_the_newest_job_of_the_token_with_the_most_jobs() {
-    // All jobs are for one server, as in a flood of requests for one homeserver's media.
-    let queue = Queue::new(16, 4);
-    let mut flood: Vec<_> =
-        (0..4).map(|_| submit(&queue, "home.example", Some("flood")).unwrap()).collect();
-    let _honest = submit(&queue, "home.example", Some("honest")).expect("a place");
-    let evicted = flood.pop().unwrap().await.expect("an answer");
-    assert!(matches!(evicted, Err(ScanError::Overloaded)));
-    assert!(
-        flood.iter_mut().all(|answer| answer.try_recv().is_err()),
-        "only the newest job is evicted"
-    );
-    let _second =
-        submit(&queue, "home.example", Some("honest")).expect("each token then has two jobs");
-    assert_eq!(submit(&queue, "home.example", Some("honest")).unwrap_err(), Full);
-    assert_eq!(submit(&queue, "home.example", Some("flood")).unwrap_err(), Full);
-    assert_eq!(queue.len(), 4);
-}
-
-#[tokio::test]
-async fn token_without_a_worker_starts_before_a_token_with_one() {
-    let queue = Queue::new(100, 8);
-    let _flood: Vec<_> =
-        (0..4).map(|_| submit(&queue, "home.example", Some("flood")).unwrap()).collect();
-    let first = next_now(&queue).unwrap();
-    let _second = next_now(&queue).unwrap();
-    let _honest = submit(&queue, "home.example", Some("honest")).unwrap();
-    assert!(next_now(&queue).is_none(), "the server's quota of workers is used up");
-    drop(first);
-    let mut next = next_now(&queue).unwrap();
-    let job = next.take().unwrap();
-    assert_eq!(job.request.fetch.requester.authorization.unwrap(), "honest");
-}
-
-#[tokio::test]
 async fn counts_return_to_zero_by_every_path() {
     let queue = Queue::new(4, 4);
     let answers = [
@@ -138,16 +77,17 @@ async fn counts_return_to_zero_by_every_path() {
     drop(answers);
     assert!(next_now(&queue).is_none());
     assert!(queue.is_empty());
-    assert!(!queue.jobs.has_no_counts(), "a worker has one job");
+    assert!(!queue.0.has_no_counts(), "a worker has one job");
     drop(admitted);
-    assert!(queue.jobs.has_no_counts());
+    assert!(queue.0.has_no_counts());
 }
 
 #[tokio::test]
 async fn workers_of_a_closed_queue_end_when_the_last_requester_leaves() {
-    let queue = Queue::new(16, 4);
+    let queue = Queue::new(16, 1);
     let _started = submit(&queue, "a.example", None).unwrap();
     let admitted = next_now(&queue).unwrap();
+    admitted.job().unwrap().demotable.set(false);
     let queued = submit(&queue, "a.example", None).unwrap();
     let wait = || {
         let queue = queue.clone();
@@ -177,49 +117,6 @@ async fn len_does_not_hide_a_job_from_a_waiting_worker() {
     assert_eq!(queue.len(), 1);
     let ended = tokio::time::timeout(std::time::Duration::from_secs(10), worker);
     assert_eq!(ended.await.expect("the worker is woken").unwrap(), "a.example");
-}
-
-#[tokio::test]
-async fn one_server_occupies_a_quarter_of_the_workers_and_others_start_before_it() {
-    let queue = Queue::new(100, 8);
-    let mut answers = Vec::new();
-    for server in ["slow.example", "slow.example", "slow.example", "quick.example"] {
-        answers.push(submit(&queue, server, None).unwrap());
-    }
-    let first = next_now(&queue).unwrap();
-    let second = next_now(&queue).unwrap();
-    assert_eq!((server_of(&first), server_of(&second)), ("slow.example", "slow.example"));
-    let third = next_now(&queue).unwrap();
-    assert_eq!(server_of(&third), "quick.example");
-    assert!(next_now(&queue).is_none(), "the third job of the slow server waits");
-    assert_eq!(queue.len(), 1);
-    let waiter = {
-        let queue = queue.clone();
-        tokio::spawn(async move { server_of(&queue.next().await.unwrap()).to_owned() })
-    };
-    tokio::task::yield_now().await;
-    drop(first);
-    assert_eq!(waiter.await.unwrap(), "slow.example");
-}
-
-#[tokio::test]
-async fn one_token_occupies_a_quarter_of_the_workers_and_absent_tokens_are_no_tenant() {
-    let queue = Queue::new(100, 4);
-    let mut answers = Vec::new();
-    let jobs = [
-        ("a.example", Some("one")),
-        ("b.example", Some("one")),
-        ("c.example", None),
-        ("d.example", None),
-    ];
-    for (server, token) in jobs {
-        answers.push(submit(&queue, server, token).unwrap());
-    }
-    let started: Vec<_> = std::iter::from_fn(|| next_now(&queue)).collect();
-    let servers: Vec<_> = started.iter().map(server_of).collect();
-    assert_eq!(servers, ["a.example", "c.example", "d.example"]);
-    drop(started);
-    assert_eq!(server_of(&next_now(&queue).unwrap()), "b.example");
 }
 
 #[tokio::test]
@@ -260,4 +157,111 @@ async fn closed_queue_delivers_waiting_jobs_and_then_ends_for_every_worker() {
     }
     assert_eq!(done, 5);
     assert_eq!(submit(&queue, "a.example", None).unwrap_err(), Full);
+}
+
+fn token_of(admitted: &AdmittedJob) -> &str {
+    let requester = &admitted.job().unwrap().request.fetch.requester;
+    requester.authorization.as_ref().unwrap().to_str().unwrap()
+}
+
+#[tokio::test]
+async fn one_tenant_uses_the_whole_queue_until_others_need_it() {
+    let queue = Queue::new(16, 4);
+    let mut flood: Vec<_> =
+        (0..17).map_while(|_| submit(&queue, "a.example", Some("flood")).ok()).collect();
+    assert_eq!(flood.len(), 16);
+    let _honest = submit(&queue, "a.example", Some("honest")).expect("a place");
+    let evicted = flood.pop().unwrap().await.expect("an answer");
+    assert!(matches!(evicted, Err(ScanError::Overloaded)));
+    let remaining = flood.iter_mut().all(|answer| answer.try_recv().is_err());
+    assert!(remaining, "only the newest job is evicted");
+    let more: Vec<_> =
+        (0..16).map_while(|_| submit(&queue, "a.example", Some("honest")).ok()).collect();
+    assert_eq!(more.len(), 7, "each tenant then has eight jobs");
+    assert_eq!(submit(&queue, "a.example", Some("flood")).unwrap_err(), Full);
+}
+
+#[tokio::test]
+async fn ten_tenants_with_fifteen_jobs_each_are_all_served() {
+    let queue = Queue::new(256, 32);
+    let tokens = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
+    let mut answers = Vec::new();
+    for token in tokens {
+        answers.extend((0..15).map(|_| submit(&queue, "home.example", Some(token)).unwrap()));
+    }
+    let mut started = 0;
+    while let Some(admitted) = next_now(&queue) {
+        drop(admitted);
+        started += 1;
+    }
+    assert_eq!((started, answers.len()), (150, 150));
+}
+
+#[tokio::test]
+async fn tenants_take_turns_also_with_one_worker() {
+    let queue = Queue::new(100, 1);
+    let mut answers: Vec<_> =
+        (0..3).map(|_| submit(&queue, "a.example", Some("flood")).unwrap()).collect();
+    let first = next_now(&queue).unwrap();
+    for _ in 0..2 {
+        answers.push(submit(&queue, "a.example", Some("honest")).unwrap());
+    }
+    first.job().unwrap().demotable.set(false);
+    drop(first);
+    let order: Vec<_> = std::iter::from_fn(|| {
+        let admitted = next_now(&queue)?;
+        Some(token_of(&admitted).to_owned())
+    })
+    .collect();
+    assert_eq!(order, ["honest", "flood", "honest", "flood"]);
+}
+
+#[tokio::test]
+async fn downloads_of_the_tenant_with_the_most_jobs_are_demoted_for_others() {
+    let queue = Queue::new(100, 4);
+    let mut answers: Vec<_> =
+        (0..8).map(|_| submit(&queue, "a.example", Some("flood")).unwrap()).collect();
+    let mut flood: Vec<_> = std::iter::from_fn(|| next_now(&queue)).collect();
+    assert_eq!(flood.len(), 4, "idle workers are used");
+    for token in ["one", "two", "three"] {
+        answers.push(submit(&queue, "a.example", Some(token)).unwrap());
+        assert_eq!(token_of(&next_now(&queue).expect("a download is demoted")), token);
+        assert!(next_now(&queue).is_none(), "the demoted download counts again");
+    }
+    // A scan is not demoted.
+    for admitted in &flood {
+        admitted.job().unwrap().demotable.set(false);
+    }
+    answers.push(submit(&queue, "a.example", Some("one")).unwrap());
+    assert!(next_now(&queue).is_none());
+    flood.pop();
+    assert_eq!(token_of(&next_now(&queue).unwrap()), "one");
+}
+
+#[tokio::test]
+async fn jobs_of_one_address_alternate_by_group() {
+    let queue = Queue::new(1000, 32);
+    let mut answers: Vec<_> =
+        (0..300).map(|_| submit(&queue, "flood.example", None).unwrap()).collect();
+    let flood: Vec<_> = std::iter::from_fn(|| next_now(&queue)).collect();
+    assert_eq!(flood.len(), 32);
+    answers.push(submit(&queue, "other.example", None).unwrap());
+    assert_eq!(server_of(&next_now(&queue).expect("a download is demoted")), "other.example");
+}
+
+#[tokio::test]
+async fn two_floods_leave_a_worker_for_each_of_several_tenants() {
+    let queue = Queue::new(1000, 8);
+    let mut answers = Vec::new();
+    let mut running = Vec::new();
+    for token in ["first flood", "second flood"] {
+        answers.extend((0..50).map(|_| submit(&queue, "a.example", Some(token)).unwrap()));
+        running.extend(std::iter::from_fn(|| next_now(&queue)));
+    }
+    for token in ["one", "two", "three", "four"] {
+        answers.push(submit(&queue, "a.example", Some(token)).unwrap());
+        running.push(next_now(&queue).expect("a worker"));
+        assert_eq!(token_of(running.last().unwrap()), token);
+    }
+    assert!(running.len() <= 16, "{} jobs run", running.len());
 }
