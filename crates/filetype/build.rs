@@ -6,9 +6,14 @@
 //!
 //! Pruning does not change the results. The engine returns the first rule with a non-empty message, and the first type
 //! on the path. A node is removed if a non-empty message is certain before the node is reached, no type can result from
-//! it, and no `default` (which matches if nothing else at its depth matched) depends on whether it matched. Rules for
-//! texts are not pruned: where the first result for a text is one that `file` does not return, `Detector` takes the
-//! next one, ordered by how much of each rule matched. Tests of this crate compare both forms.
+//! it, and no `default` (which matches if nothing else at its depth matched) depends on whether it matched. Tests of
+//! this crate compare both forms.
+//!
+//! Before that, the rules are changed where the engine evaluates them differently from libmagic (module `regexes`).
+
+// Beside this file, so that both stay short.
+#[path = "build/regexes.rs"]
+mod regexes;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -80,6 +85,10 @@ struct RuleEntry {
     stream_gate: RawJson,
 }
 
+/// Types of the rules that `magic-db` adds to libmagic's. `file` does not report them: such a text may be HTML.
+const ADDED_BY_MAGIC_DB: [&str; 4] =
+    ["text/x-rust", "text/x-raku", "text/vnd.typst", "image/x-bitmap"];
+
 /// Message of nodes that require all rules to be evaluated. Must match `ELSEWHERE` in `src/buckets.rs`.
 const ELSEWHERE: &str = r#"{"String":"(elsewhere)"}"#;
 
@@ -88,27 +97,55 @@ type RawJson = Box<RawValue>;
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=build");
+    let directory = env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?;
+    let file = |name: &str| Path::new(&directory).join(name);
     let mut all: RuleDatabase = serde_json::from_str(&serde_json::to_string(&magic_db::load()?)?)?;
+    // `file` does not have these rules.
+    let added = all.dependencies.iter().filter(|(_, named)| named.rule.entries.has_added_type());
+    let added: HashSet<String> = added.map(|(name, _)| name.clone()).collect();
+    all.rules.retain(|rule| !rule.entries.has_added_type() && !rule.entries.may_use(&added));
+    all.dependencies.retain(|name, _| !added.contains(name));
+    let named = all.dependencies.values_mut().map(|named| &mut named.rule);
+    for rule in all.rules.iter_mut().chain(named) {
+        let is_text = rule.is_text.get() == "true";
+        rule.entries.rewrite_regexes(is_text)?;
+        rule.entries.ignore_text_gate()?;
+        if rule.entries.is_test_for_docstring() {
+            rule.entries.mimetype = None;
+        }
+    }
+    // Before 5.46, this rule precedes the other rules for Python.
+    let docstring = all.rules.iter().position(|rule| rule.entries.is_test_for_docstring());
+    let python = all.rules.iter().position(|rule| {
+        rule.is_text.get() == "true"
+            && rule.source.as_ref().is_some_and(|s| s.get() == r#""python""#)
+    });
+    if let (Some(docstring), Some(python)) = (docstring, python) {
+        let rule = all.rules.remove(docstring);
+        all.rules.insert(python.min(docstring), rule);
+    }
+    write(&file("filetypes-unpruned"), &all.with_rules(|rule| rule.is_text.get() != "true"))?;
+    write(&file("filetypes-unpruned-texts"), &all.with_rules(|rule| rule.is_text.get() == "true"))?;
     let typed_names = find_typed_names(&all.dependencies);
     let named = all.dependencies.values_mut().map(|named| &mut named.rule);
     for rule in all.rules.iter_mut().chain(named) {
         rule.source = None;
         rule.extensions.clear();
-        if rule.is_text.get() != "true" {
-            rule.entries = prune(&rule.entries, &typed_names);
-        }
+        rule.entries = prune(&rule.entries, &typed_names);
     }
-    let directory = env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?;
-    let file = |name: &str| Path::new(&directory).join(name);
+    let texts = all.with_rules(|rule| rule.is_text.get() == "true");
+    let all = all.with_rules(|rule| rule.is_text.get() != "true");
     write(&file("filetypes"), &all)?;
-    let RuleBuckets { by_first_byte, others, texts } = split_into_buckets(&all)?;
+    write(&file("filetypes-texts"), &texts)?;
+    let RuleBuckets { by_first_byte, others } = split_into_buckets(&all)?;
     for (class, rules) in by_first_byte.iter().enumerate() {
         write(&file(&format!("filetypes-first-{class}")), rules)?;
     }
     for (part, rules) in others.iter().enumerate() {
         write(&file(&format!("filetypes-other-{part}")), rules)?;
     }
-    write(&file("filetypes-texts"), &texts)
+    Ok(())
 }
 
 /// Writes rules in the engine's binary format.
@@ -126,8 +163,6 @@ struct RuleBuckets {
     /// Rules without a required first byte: the first quarter of the overall order, which detects most types that
     /// users send, and the rest.
     others: [RuleDatabase; 2],
-    /// Rules without a required first byte that the engine skips for binary files.
-    texts: RuleDatabase,
 }
 
 /// Number of buckets by first byte. Must match `BY_FIRST_BYTE` in `src/buckets.rs`.
@@ -136,14 +171,13 @@ const CLASSES: u8 = 16;
 fn split_into_buckets(all: &RuleDatabase) -> Result<RuleBuckets, Box<dyn Error>> {
     let mut by_first_byte: BTreeMap<u8, Vec<RuleData>> =
         (0..CLASSES).map(|class| (class, Vec::new())).collect();
-    let (mut frequent, mut rest, mut texts) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut frequent, mut rest) = (Vec::new(), Vec::new());
     for (position, rule) in all.rules.iter().enumerate() {
         let mut rule = rule.clone();
         rule.entries.reduce_to_first_match(false, false)?;
         rule.source = Some(raw_string(&position.to_string())?);
         match rule.entries.entry.first_byte() {
             Some(byte) => by_first_byte.entry(byte % CLASSES).or_default().push(rule),
-            None if rule.entries.entry.stream_gate.get() == r#""SkipOnBinary""# => texts.push(rule),
             None if position < all.rules.len() / 4 => frequent.push(rule),
             None => rest.push(rule),
         }
@@ -171,13 +205,24 @@ fn split_into_buckets(all: &RuleDatabase) -> Result<RuleBuckets, Box<dyn Error>>
     Ok(RuleBuckets {
         by_first_byte: by_first_byte.into_values().map(database).collect(),
         others: [frequent, rest].map(database),
-        texts: database(texts),
     })
 }
 
 /// Returns a JSON string.
 fn raw_string(text: &str) -> Result<RawJson, serde_json::Error> {
     serde_json::value::to_raw_value(text)
+}
+
+impl RuleDatabase {
+    /// Returns a database with only some of the rules.
+    fn with_rules(&self, keep: impl Fn(&RuleData) -> bool) -> Self {
+        Self {
+            rule_id: self.rule_id.clone(),
+            rules: self.rules.iter().filter(|rule| keep(rule)).cloned().collect(),
+            dependencies: self.dependencies.clone(),
+            finalized: self.finalized.clone(),
+        }
+    }
 }
 
 impl RuleEntry {
@@ -368,6 +413,38 @@ impl RuleNode {
             test.values().any(|(_, name)| names.contains(name))
         };
         self.is_test("Use") && test.map_or(true, uses)
+    }
+
+    /// Returns whether this rule itself yields a type that `magic-db` adds to those of libmagic.
+    fn has_added_type(&self) -> bool {
+        let mut has_added = false;
+        self.visit(&mut |node| {
+            let name = node.mimetype.as_ref().map(|name| name.get().trim_matches('"'));
+            has_added |= name.is_some_and(|name| ADDED_BY_MAGIC_DB.contains(&name));
+        });
+        has_added
+    }
+
+    /// Returns whether this node or a descendant uses one of these rules.
+    fn may_use(&self, names: &HashSet<String>) -> bool {
+        let mut uses = false;
+        self.visit(&mut |node| uses |= node.uses_any(names));
+        uses
+    }
+
+    /// Returns whether this is the rule for a leading docstring. `file` before 5.46 calls such a text a Python script,
+    /// but its type is `text/plain`: messages begin like that, too.
+    fn is_test_for_docstring(&self) -> bool {
+        self.is_test("String") && self.entry.test.get().contains(r#""Value":[34,34,34]"#)
+    }
+
+    /// Evaluates the rule for every kind of file, except where it is only for binary files: `Detector` selects the
+    /// rules for texts, and libmagic evaluates rules with both kinds of tests for every file.
+    fn ignore_text_gate(&mut self) -> Result<(), serde_json::Error> {
+        if self.entry.stream_gate.get() == r#""SkipOnBinary""# {
+            self.entry.stream_gate = raw_string("Never")?;
+        }
+        self.children.iter_mut().try_for_each(Self::ignore_text_gate)
     }
 
     fn visit(&self, callback: &mut impl FnMut(&Self)) {

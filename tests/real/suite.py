@@ -22,6 +22,7 @@ PARTS = [
     "browser",
     "sdk",
     "rules",
+    "types",
     "proxies",
     "systemd",
     "package",

@@ -1,10 +1,10 @@
 //! The rules, split into buckets by the first byte that they require (see `build.rs`). Few rules are evaluated for any
 //! one file, and the result is that of the first matching rule in the overall order.
 
-use pure_magic::{Magic, MagicDb, MagicRule, StreamKind};
+use pure_magic::{Magic, MagicDb, MagicRule};
 
 use crate::{
-    limited_reader::LimitedReader,
+    limited_reader::{ContentKind, LimitedReader},
     rules::{LoadError, decode},
 };
 
@@ -20,8 +20,6 @@ const BY_FIRST_BYTE: [&[u8]; 16] = rule_files![
 ];
 /// Rules without a required first byte, in two parts by their order.
 const OTHERS: [&[u8]; 2] = rule_files!["other-0", "other-1"];
-/// Rules without a required first byte that apply only to texts.
-const TEXTS: [&[u8]; 1] = rule_files!["texts"];
 
 /// Message of rules that would continue with all rules. Must match `ELSEWHERE` in `build.rs`.
 const ELSEWHERE: &str = "(elsewhere)";
@@ -43,7 +41,6 @@ enum BucketScope {
     /// Files whose first byte has this lower half.
     FirstByte(u8),
     AllFiles,
-    Texts,
 }
 
 impl Bucket {
@@ -62,31 +59,32 @@ impl Buckets {
             .zip(BY_FIRST_BYTE)
             .map(|(half, bytes)| Bucket::load(BucketScope::FirstByte(half), bytes));
         let others = OTHERS.into_iter().map(|bytes| Bucket::load(BucketScope::AllFiles, bytes));
-        let texts = TEXTS.into_iter().map(|bytes| Bucket::load(BucketScope::Texts, bytes));
-        by_first_byte.chain(others).chain(texts).collect::<Result<_, _>>().map(Self)
+        by_first_byte.chain(others).collect::<Result<_, _>>().map(Self)
     }
 
     /// Returns the type of the first matching rule with a message.
     ///
     /// Returns `None` if `pure-magic` fails, and if all rules must be evaluated.
-    pub(crate) fn first_match(&self, mut reader: LimitedReader<'_>) -> Option<String> {
+    pub(crate) fn first_match(
+        &self,
+        mut reader: LimitedReader<'_>,
+        kind: ContentKind,
+    ) -> Option<String> {
         let scope = reader.head.first().map(|byte| BucketScope::FirstByte(byte & 0xf));
         // The best match, with its position in the overall order.
         let mut best: Option<(usize, Magic<'_>)> = None;
         let mut unknown = None;
-        let mut is_binary = false;
         for bucket in &self.0 {
             let is_skipped = match bucket.scope {
                 BucketScope::FirstByte(_) => Some(bucket.scope) != scope,
-                BucketScope::Texts => is_binary,
                 BucketScope::AllFiles => false,
             };
             let is_earlier = |(position, _): &(usize, _)| *position < bucket.first_position;
             if is_skipped || best.as_ref().is_some_and(is_earlier) {
                 continue;
             }
+            reader = reader.as_kind(kind);
             let magic = bucket.rules.first_magic(&mut reader, None).ok()?;
-            is_binary = magic.stream_kind() == Some(StreamKind::Binary);
             match magic.source().and_then(|position| position.parse().ok()) {
                 Some(position) if best.as_ref().is_none_or(|(earlier, _)| position < *earlier) => {
                     best = Some((position, magic));

@@ -30,13 +30,16 @@ pub(crate) fn correct<'a>(
         UNKNOWN if head.starts_with(b"\0\x01\0\0\0") && head.get(12..16).is_some_and(is_tag) => {
             "font/sfnt"
         }
+        // The rule for Office documents also matches archives that begin with a picture, and then yields no type.
+        UNKNOWN if head.starts_with(b"PK\x03\x04") && !begins_as_office(head) => "application/zip",
         UNKNOWN if head.starts_with(b"MSCF\0\0\0\0") => "application/vnd.ms-cab-compressed",
-        // The rules need the document's class identifier, which some programs do not write. libmagic reads the
-        // directory.
-        UNKNOWN | "application/x-ole-storage" if head.starts_with(OLE_SIGNATURE) => {
-            ole_type(head, read_at).unwrap_or("application/x-ole-storage")
+        // libmagic reads the directory, and evaluates the rules only if it cannot.
+        name if head.starts_with(OLE_SIGNATURE) => {
+            let from_rules = OLE_TYPES.into_iter().find(|known| *known == name);
+            ole_type(head, read_at).or(from_rules).unwrap_or("application/x-ole-storage")
         }
-        PLAIN_TEXT if interpreter(head) == Some(b"perl") => "text/x-perl",
+        // In the rules, HTML in a script precedes the first line.
+        PLAIN_TEXT | "text/html" if interpreter(head) == Some(b"perl") => "text/x-perl",
         // libmagic distinguishes programs from libraries in code, not by rules.
         "application/x-sharedlib" if is_pie(head, read_at).unwrap_or(false) => {
             "application/x-pie-executable"
@@ -45,6 +48,15 @@ pub(crate) fn correct<'a>(
     }
 }
 
+/// Types of OLE documents that libmagic also recognizes by other means than the names of streams.
+const OLE_TYPES: [&str; 5] = [
+    "application/msword",
+    "application/vnd.ms-excel",
+    "application/vnd.ms-powerpoint",
+    "application/vnd.ms-outlook",
+    "application/vnd.ms-msi",
+];
+
 /// Returns the type of an OLE document, from the names of the first streams in its directory.
 fn ole_type(
     head: &[u8],
@@ -52,7 +64,9 @@ fn ole_type(
 ) -> Option<&'static str> {
     const ENTRY_LEN: usize = 128;
     const MAX_ENTRIES: usize = 32;
-    const STREAMS: [(&str, &str); 5] = [
+    const STREAMS: [(&str, &str); 6] = [
+        // An encrypted Office document, whatever else the file contains.
+        ("EncryptedPackage", "application/encrypted"),
         ("WordDocument", "application/msword"),
         ("Workbook", "application/vnd.ms-excel"),
         ("Book", "application/vnd.ms-excel"),
@@ -63,12 +77,21 @@ fn ole_type(
     let shift = u32::from(u16::from_le_bytes(*head.get(30..)?.first_chunk()?));
     let offset = sector.checked_mul(1_u64.checked_shl(shift)?)?;
     let directory = read_at(offset, MAX_ENTRIES * ENTRY_LEN).ok()?;
-    directory.chunks_exact(ENTRY_LEN).find_map(|entry| {
-        let units = entry.as_chunks().0.iter().map(|unit| u16::from_le_bytes(*unit));
-        let name = units.take_while(|unit| *unit != 0);
-        let stream = STREAMS.iter().find(|(stream, _)| name.clone().eq(stream.encode_utf16()));
-        stream.map(|(_, mime)| *mime)
-    })
+    let has_stream = |stream: &str| {
+        directory.chunks_exact(ENTRY_LEN).any(|entry| {
+            let units = entry.as_chunks().0.iter().map(|unit| u16::from_le_bytes(*unit));
+            units.take_while(|unit| *unit != 0).eq(stream.encode_utf16())
+        })
+    };
+    STREAMS.into_iter().find(|(stream, _)| has_stream(stream)).map(|(_, mime)| mime)
+}
+
+/// Returns whether the first name in a ZIP archive is one with which Office documents begin.
+fn begins_as_office(head: &[u8]) -> bool {
+    const NAMES: [&str; 5] =
+        ["[Content_Types].xml", "_rels/.rels", "docProps", "customXml", "[trash]"];
+    let name = head.get(30..).unwrap_or_default();
+    NAMES.iter().any(|office| name.starts_with(office.as_bytes()))
 }
 
 /// Returns whether these bytes can be the name of a font's table.

@@ -1,7 +1,6 @@
 //! The detection of a file's type.
 
 use std::{
-    borrow::Cow,
     collections::HashSet,
     fmt,
     fs::File,
@@ -12,15 +11,15 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use pure_magic::{Magic, MagicDb};
+use pure_magic::MagicDb;
 
 use crate::{
     buckets::Buckets,
     corrections::correct,
-    limited_reader::{HEAD_LEN, LimitedReader, TAIL_LEN},
-    media_type::{ADDED_BY_MAGIC_DB, MediaType, PLAIN_TEXT, UNKNOWN, is_older_name, normalize},
-    rules::{LoadError, load_all, type_names},
-    text::{TEXT_LEN, count_columns, decode_text, detect_long_json, starts_like_json},
+    limited_reader::{ContentKind, HEAD_LEN, LimitedReader, TAIL_LEN},
+    media_type::{MediaType, PLAIN_TEXT, UNKNOWN, is_older_name, normalize},
+    rules::{LoadError, load_all, load_text_rules, type_names},
+    text::{TEXT_LEN, decode_text, detect_json, is_csv},
 };
 
 /// UTF-8 byte order mark.
@@ -29,8 +28,9 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Detects types of files. Uses about 7 MiB of memory, and twice as much once all rules have been loaded.
 pub struct Detector {
     buckets: Buckets,
-    /// All rules in one database, loaded when the first file needs them: mainly music with a leading tag, and texts
-    /// that look like a table with two columns.
+    /// Rules for texts.
+    text_rules: MagicDb,
+    /// All other rules in one database, loaded when the first file needs them: mainly music with a leading tag.
     all_rules: OnceLock<Option<MagicDb>>,
     /// Normalized names of all types, computed on first use.
     type_names: OnceLock<HashSet<String>>,
@@ -54,6 +54,7 @@ impl Detector {
     pub fn new() -> Result<Self, LoadError> {
         Ok(Self {
             buckets: Buckets::load()?,
+            text_rules: load_text_rules()?,
             all_rules: OnceLock::new(),
             type_names: OnceLock::new(),
             interned: Mutex::default(),
@@ -110,8 +111,10 @@ impl Detector {
     pub fn can_detect(&self, name: &str) -> bool {
         let name = normalize(name);
         // The decoded rules are not kept: they are needed only for their names.
-        let names =
-            self.type_names.get_or_init(|| load_all().as_ref().map(type_names).unwrap_or_default());
+        let names = self.type_names.get_or_init(|| {
+            let all_rules = load_all();
+            type_names(all_rules.iter().chain([&self.text_rules]))
+        });
         names.contains(&name) || is_older_name(&name)
     }
 
@@ -130,73 +133,51 @@ impl Detector {
         reader: LimitedReader<'_>,
         read_at: impl Fn(u64, usize) -> io::Result<Vec<u8>>,
     ) -> MediaType {
-        if reader.head.is_empty() {
+        // As libmagic, which looks at no file of one byte.
+        if reader.size < 2 {
             return MediaType::from_rule(UNKNOWN);
         }
         // No rule tests for a byte order mark, and many rules test the beginning of the file.
         let reader = reader.without_prefix(BYTE_ORDER_MARK);
-        if let Some(name) = detect_long_json(reader.head, reader.size) {
+        if let Some(name) = detect_json(reader.head, reader.size) {
             return MediaType::from_rule(name);
         }
-
         let text = decode_text(reader.head);
-        let is_text = text.is_some() || starts_like_json(reader.head);
-        let reader = reader.with_max_head(if is_text { TEXT_LEN } else { HEAD_LEN });
-        let mut name = self.evaluate(reader);
+        if text.is_some() && is_csv(reader.head) {
+            return MediaType::from_rule("text/csv");
+        }
+        let (kind, len) = match text {
+            Some(_) => (ContentKind::Text, TEXT_LEN),
+            None => (ContentKind::Binary, HEAD_LEN),
+        };
+        let mut name = self.evaluate(reader.with_max_head(len), kind);
         if matches!(&*name, UNKNOWN | PLAIN_TEXT) {
-            name = match text {
-                // The rules have been evaluated on this text.
-                Some(Cow::Borrowed(_)) => PLAIN_TEXT.into(),
-                // libmagic also evaluates the rules for texts on texts in encodings other than UTF-8; `pure-magic`
-                // does not.
-                Some(Cow::Owned(text)) => {
-                    let reader = LimitedReader::new(text.as_bytes(), &[], text.len() as u64);
-                    match self.evaluate(reader) {
-                        name if name == UNKNOWN => PLAIN_TEXT.into(),
-                        name => name,
-                    }
-                }
-                None => UNKNOWN.into(),
-            };
+            name = text.map_or_else(|| UNKNOWN.into(), |text| self.evaluate_text(&text));
         }
         MediaType::from_rule(correct(&name, reader.head, read_at))
     }
 
-    /// Evaluates the rules. Returns [`UNKNOWN`] if `pure-magic` fails or the read budget is used up.
-    fn evaluate(&self, reader: LimitedReader<'_>) -> String {
+    /// Evaluates the rules for all files. Returns [`UNKNOWN`] or [`PLAIN_TEXT`] if none matches, if `pure-magic` fails
+    /// and if the read budget is used up.
+    fn evaluate(&self, reader: LimitedReader<'_>, kind: ContentKind) -> String {
         // A panic in `pure-magic` must not fail the request. Unwind safety: it has no unsafe code, and of the borrowed
         // rules only the caches of regular expressions change, which support this.
-        catch_unwind(AssertUnwindSafe(|| {
-            let first = self.first_match(reader)?;
-            // Since 5.45, `file` requires three columns in a CSV file; prose with a comma in each line has two.
-            let is_narrow = count_columns(reader.head) < 3;
-            let is_excluded =
-                |name: &str| ADDED_BY_MAGIC_DB.contains(&name) || is_narrow && name == "text/csv";
-            if !is_excluded(&first) {
-                return Some(first);
-            }
-            let matches = self.all_rules()?.all_magics(&mut reader.clone()).ok()?;
-            let next = matches
-                .iter()
-                .map(Magic::mime_type)
-                .find(|name| !is_excluded(name) && !matches!(*name, UNKNOWN | PLAIN_TEXT));
-            Some(next.unwrap_or(PLAIN_TEXT).to_owned())
-        }))
-        .ok()
-        .flatten()
-        .unwrap_or_else(|| UNKNOWN.to_owned())
-    }
-
-    /// Returns the type of the first matching rule with a message, or `None` if `pure-magic` fails.
-    fn first_match(&self, reader: LimitedReader<'_>) -> Option<String> {
+        let from_buckets =
+            catch_unwind(AssertUnwindSafe(|| self.buckets.first_match(reader, kind)));
         // Buckets also evaluate rules after the first match, so they may use up the read budget where all rules in
         // order would not. Then all rules are evaluated with the full budget: a type must not depend on the order of
         // evaluation.
-        let from_buckets = catch_unwind(AssertUnwindSafe(|| self.buckets.first_match(reader)));
-        from_buckets.ok().flatten().or_else(|| {
-            let first = self.all_rules()?.first_magic(&mut reader.clone(), None).ok()?;
-            Some(first.mime_type().to_owned())
-        })
+        from_buckets.ok().flatten().unwrap_or_else(|| first_match(self.all_rules(), reader, kind))
+    }
+
+    /// Evaluates the rules for texts, as libmagic does if no other rule yields a type: on the text in UTF-8.
+    fn evaluate_text(&self, text: &str) -> String {
+        let reader = LimitedReader::new(text.as_bytes(), &[], text.len() as u64);
+        // As a binary file, so that an expression may match several lines.
+        match first_match(Some(&self.text_rules), reader, ContentKind::Binary) {
+            name if name == UNKNOWN => PLAIN_TEXT.to_owned(),
+            name => name,
+        }
     }
 
     pub(crate) fn all_rules(&self) -> Option<&MagicDb> {
@@ -208,18 +189,35 @@ impl Detector {
 #[cfg(test)]
 impl Detector {
     /// Evaluates these rules, without buckets.
-    pub(crate) fn from_rules(rules: MagicDb) -> Self {
+    pub(crate) fn from_rules(rules: MagicDb, text_rules: MagicDb) -> Self {
         Self {
             buckets: Buckets::default(),
+            text_rules,
             all_rules: OnceLock::from(Some(rules)),
             type_names: OnceLock::new(),
             interned: Mutex::default(),
         }
     }
 
+    pub(crate) fn text_rules(&self) -> &MagicDb {
+        &self.text_rules
+    }
+
     pub(crate) fn has_loaded_all_rules(&self) -> bool {
         self.all_rules.get().is_some()
     }
+}
+
+/// Returns the type of the first matching rule with a message, or [`UNKNOWN`].
+fn first_match(rules: Option<&MagicDb>, reader: LimitedReader<'_>, kind: ContentKind) -> String {
+    let mut reader = reader.as_kind(kind);
+    catch_unwind(AssertUnwindSafe(|| {
+        let first = rules?.first_magic(&mut reader, None).ok()?;
+        Some(first.mime_type().to_owned())
+    }))
+    .ok()
+    .flatten()
+    .unwrap_or_else(|| UNKNOWN.to_owned())
 }
 
 /// Reads up to `len` bytes at `offset`; fewer only at the end of the file.

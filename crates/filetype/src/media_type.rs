@@ -15,13 +15,15 @@ const REPLACEMENTS: [(&str, &str); 3] = [
     ("application/x-rust-metadata", UNKNOWN),
 ];
 
-/// Types of the rules that `magic-db` adds to libmagic's. `file` does not report them: such a text may be HTML.
-pub(crate) const ADDED_BY_MAGIC_DB: [&str; 4] =
-    ["text/x-rust", "text/x-raku", "text/vnd.typst", "image/x-bitmap"];
-
 /// Names that changed between releases of libmagic: older and newer name. Lists written for an older `file` contain the
 /// older name, and a block list must still block the type.
-const RENAMED: [(&str, &str); 10] = [
+const RENAMED: [(&str, &str); 15] = [
+    ("application/vnd.oasis.opendocument.database", "application/vnd.oasis.opendocument.base"),
+    // Before 5.46, a general type.
+    ("application/zip", "application/java-archive"),
+    ("text/xml", "application/xhtml+xml"),
+    ("text/plain", "application/x-subrip"),
+    ("text/plain", "application/x-wine-extension-ini"),
     ("application/x-dosexec", "application/vnd.microsoft.portable-executable"),
     ("application/x-rar", "application/vnd.rar"),
     ("application/x-gzip", "application/gzip"),

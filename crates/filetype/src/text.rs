@@ -70,37 +70,51 @@ pub(crate) fn trim_partial_char(bytes: &[u8]) -> &[u8] {
     }
 }
 
-/// Returns whether the first character other than whitespace begins a JSON object or array.
-pub(crate) fn starts_like_json(bytes: &[u8]) -> bool {
-    matches!(bytes.trim_ascii_start().first(), Some(b'{' | b'['))
-}
-
-/// Returns the type of JSON longer than [`TEXT_LEN`]: the rules would need all of it.
+/// Returns the type of JSON: one object or array, or several.
 ///
 /// `head` is the beginning of a file of `size` bytes. JSON that is valid to the end of `head` counts as valid. Parses
 /// without building values.
-pub(crate) fn detect_long_json(head: &[u8], size: u64) -> Option<&'static str> {
-    if head.len() <= TEXT_LEN || !starts_like_json(head) {
+pub(crate) fn detect_json(head: &[u8], size: u64) -> Option<&'static str> {
+    if !matches!(head.trim_ascii_start().first(), Some(b'{' | b'[')) {
         return None;
     }
     let mut values = serde_json::Deserializer::from_slice(head).into_iter::<IgnoredAny>().take(2);
     let is_cut = size > head.len() as u64;
+    let is_valid = |result: &Result<_, serde_json::Error>| {
+        result.as_ref().map_or_else(|error| is_cut && error.is_eof(), |_| true)
+    };
     match (values.next()?, values.next()) {
-        (Err(error), _) if !(is_cut && error.is_eof()) => None,
-        (Ok(_), Some(Ok(_))) => Some("application/x-ndjson"),
-        _ => Some("application/json"),
+        (first, None) if is_valid(&first) => Some("application/json"),
+        (Ok(_), Some(second)) if is_valid(&second) => Some("application/x-ndjson"),
+        _ => None,
     }
 }
 
-/// Returns the number of columns in the first line of a CSV file. Commas within quotes do not separate columns.
-pub(crate) fn count_columns(head: &[u8]) -> usize {
+/// Returns whether a text is CSV: lines with the same number of columns, three or more. Examines ten lines. Commas and
+/// line feeds within quotes do not count. The same as in libmagic (`is_csv.c`).
+pub(crate) fn is_csv(text: &[u8]) -> bool {
+    const MAX_LINES: usize = 10;
     let mut is_quoted = false;
-    let line = head.iter().take_while(|b| **b != b'\n');
-    let separators = line.filter(|b| {
-        is_quoted ^= **b == b'"';
-        **b == b',' && !is_quoted
-    });
-    1 + separators.count()
+    let (mut separators, mut expected, mut lines) = (0_usize, 0_usize, 0_usize);
+    for byte in text {
+        match byte {
+            b'"' => is_quoted = !is_quoted,
+            b',' if !is_quoted => separators += 1,
+            b'\n' if !is_quoted => {
+                lines += 1;
+                if lines == MAX_LINES {
+                    return expected > 1 && separators == expected;
+                }
+                if separators == 0 || expected != 0 && separators != expected {
+                    return false;
+                }
+                expected = separators;
+                separators = 0;
+            }
+            _ => {}
+        }
+    }
+    expected > 1 && lines > 1
 }
 
 /// Returns the file name of the interpreter in the first line of a script. Skips `env`.

@@ -1,12 +1,9 @@
 """The rules of config/rules on files of many producers: exactly the files that the rules target are refused."""
 
-import hashlib
-import os
-import shutil
 import subprocess
-import sys
 
 from harness import homeserver
+from harness.corpus import unpack
 from harness.run import assert_equal, test
 from harness.samples import EICAR, picture
 from harness.scanner import REPOSITORY, Scanner, installed_program
@@ -44,22 +41,7 @@ REFUSED = {
 
 
 def corpus(machine):
-    """Returns the folder of the unpacked files. The folder is kept until the list changes."""
-    folder = REPOSITORY / "target/real/corpus"
-    stamp = folder / hashlib.sha256(LIST.read_bytes()).hexdigest()
-    if not stamp.exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "download"]
-        options = ["--no-deps", "--no-binary=:all:", "--require-hashes", "--requirement", LIST]
-        # Package builds may write below HOME.
-        environment = {**os.environ, "HOME": str(machine.make_folder("home"))}
-        subprocess.run([*pip, *options, "--dest", folder], check=True, env=environment)
-        (folder / "files").mkdir()
-        for archive in folder.glob("*.tar.gz"):
-            command = ["tar", "--extract", "--no-same-owner", "--file", archive]
-            subprocess.run([*command, "--directory", folder / "files"], check=True)
-        stamp.touch()
-    return folder / "files"
+    return unpack(machine, LIST)
 
 
 @test

@@ -1,3 +1,4 @@
+mod agreement;
 mod samples;
 
 use std::{
@@ -16,15 +17,18 @@ use crate::{
     Detector, MimeRules,
     limited_reader::HEAD_LEN,
     media_type::{PLAIN_TEXT, UNKNOWN},
-    rules::type_names,
+    rules::{decode, type_names},
     text::decode_text,
 };
 use samples::{elf, pe, samples};
 
 static DETECTOR: LazyLock<Detector> = LazyLock::new(|| Detector::new().unwrap());
-/// Evaluates the rules as they are in `magic-db`, without buckets.
-static UNPRUNED: LazyLock<Detector> =
-    LazyLock::new(|| Detector::from_rules(magic_db::load().unwrap()));
+/// Evaluates the rules as they are before pruning, without buckets.
+static UNPRUNED: LazyLock<Detector> = LazyLock::new(|| {
+    let rules = decode(include_bytes!(concat!(env!("OUT_DIR"), "/filetypes-unpruned"))).unwrap();
+    let texts = include_bytes!(concat!(env!("OUT_DIR"), "/filetypes-unpruned-texts"));
+    Detector::from_rules(rules, decode(texts).unwrap())
+});
 
 fn detect(bytes: impl AsRef<[u8]>) -> String {
     DETECTOR.detect_bytes(bytes.as_ref()).to_string()
@@ -83,8 +87,9 @@ fn detects_empty_and_one_byte_files() {
     assert_eq!(detect(b""), UNKNOWN);
     assert_eq!(DETECTOR.detect(&temp_file(b"")).unwrap().as_str(), UNKNOWN);
     assert_eq!(detect(b"\0"), UNKNOWN);
-    assert_eq!(detect(b"a"), PLAIN_TEXT);
-    assert_eq!(detect(b"\n"), PLAIN_TEXT);
+    assert_eq!(detect(b"a"), UNKNOWN);
+    assert_eq!(detect(b"\n"), UNKNOWN);
+    assert_eq!(detect(b"a\n"), PLAIN_TEXT);
 }
 
 #[test]
@@ -201,8 +206,12 @@ fn pruned_rules_agree_where_first_match_is_excluded() {
 fn pruned_rules_keep_all_types() {
     let pruned = DETECTOR.all_rules().unwrap();
     let unpruned = UNPRUNED.all_rules().unwrap();
-    assert_eq!(type_names(pruned), type_names(unpruned));
+    assert_eq!(
+        type_names([pruned, DETECTOR.text_rules()]),
+        type_names([unpruned, UNPRUNED.text_rules()])
+    );
     assert_eq!(pruned.rules().len(), unpruned.rules().len());
+    assert_eq!(DETECTOR.text_rules().rules().len(), UNPRUNED.text_rules().rules().len());
     let size = |rules: &MagicDb| serde_json::to_string(rules).unwrap().len();
     assert!(size(pruned) * 3 < size(unpruned) * 2, "pruned by less than a third");
     for (mime, bytes) in samples() {

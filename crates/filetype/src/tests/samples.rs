@@ -2,11 +2,11 @@
 
 use crate::corrections::OLE_SIGNATURE;
 
-/// OLE document with one stream.
-fn ole(stream: &str) -> Vec<u8> {
+/// OLE document with these streams.
+pub(super) fn ole(streams: &[&str]) -> Vec<u8> {
     let mut file = [OLE_SIGNATURE, &[0; 22], &[9, 0], &[0; 16], &[0; 4]].concat();
     file.resize(512, 0);
-    for name in ["Root Entry", stream] {
+    for name in ["Root Entry"].iter().chain(streams) {
         let mut entry: Vec<u8> = name.encode_utf16().flat_map(u16::to_le_bytes).collect();
         entry.resize(128, 0);
         file.extend(entry);
@@ -63,7 +63,7 @@ fn tar() -> Vec<u8> {
 }
 
 /// Local header and content of one stored file.
-fn zip(name: &str, content: &str) -> Vec<u8> {
+pub(super) fn zip(name: &str, content: &str) -> Vec<u8> {
     let mut file = b"PK\x03\x04\x0a\0\0\0\0\0\0\0\x21\0\0\0\0\0".to_vec();
     for len in [content.len(), content.len()] {
         file.extend(u32::try_from(len).unwrap().to_le_bytes());
@@ -99,8 +99,8 @@ pub(super) fn samples() -> Vec<(&'static str, Vec<u8>)> {
         ("audio/x-wav", s(b"RIFF\x24\0\0\0WAVEfmt \x10\0\0\0\x01\0\x01\0\x44\xac\0\0")),
         ("audio/ogg", s(b"OggS\0\x02\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\x13OpusHead\x01\x02")),
         ("application/pdf", s(b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj\n")),
-        ("application/msword", ole("WordDocument")),
-        ("application/vnd.ms-excel", ole("Workbook")),
+        ("application/msword", ole(&["WordDocument"])),
+        ("application/vnd.ms-excel", ole(&["Workbook"])),
         ("application/vnd.oasis.opendocument.text", zip("mimetype", "application/vnd.oasis.opendocument.text")),
         ("application/epub+zip", zip("mimetype", "application/epub+zip")),
         ("application/zip", zip("a.txt", "hello")),
