@@ -99,7 +99,7 @@ impl Clamd {
 /// Response to INSTREAM if the file exceeds `StreamMaxLength`. The daemon has examined nothing.
 const STREAM_TOO_LARGE: &str = "INSTREAM size limit exceeded. ERROR";
 
-/// Errors of libclamav, cl_strerror(), for limits inside the file: recursion, size and number of files.
+/// Errors of libclamav, `cl_strerror()`, for limits inside the file: recursion, size and number of files.
 const LIMIT_ERRORS: [&str; 3] = ["CL_EMAXREC", "CL_EMAXSIZE", "CL_EMAXFILES"];
 
 /// Prefixes of names that report a policy that an option of clamd.conf(5) enables, rather than malware:
