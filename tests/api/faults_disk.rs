@@ -81,12 +81,13 @@ async fn returns_500_on_full_disk_and_removes_files() {
 }
 
 #[tokio::test]
-async fn returns_500_when_temporary_directory_is_missing() {
+async fn returns_500_when_temporary_directory_cannot_be_created() {
     let homeserver = MockHomeserver::start().await;
     let scanner = ScannerProcess::start(&homeserver, CLEAN).await;
-    // Simulates a cleanup job that deletes old temporary files.
+    // The service creates a directory that has disappeared again, but not in place of another file.
     for run in list_dir(&scanner.dir.path("temp")) {
-        fs::remove_dir_all(run).unwrap();
+        fs::remove_dir_all(&run).unwrap();
+        fs::write(&run, "in the way").unwrap();
     }
     for (index, bytes) in [png(), noise(1, 3_000_000)].into_iter().enumerate() {
         let media = homeserver.add_bytes(&format!("m{index}"), bytes);
