@@ -46,11 +46,39 @@ DETECTED_SINCE_546 = {
 } | {("application/octet-stream", "application/x-pcapng"): "new rule"}
 
 # Remaining differences: the end of the path, the type of `file` 5.44, the detected type, the reason.
+PRESENTATION = "application/vnd.openxmlformats-officedocument.presentationml.presentation"
 HTML = "5.46 tests for HTML before other languages"
 PYTHON = "5.46 tests for functions before other Python and before Ruby and JavaScript"
 PDF = "5.46 finds the header after other content"
 DIFFERENCES = [
-DIFFLIST]
+    ("core/resources/public.py", "text/plain", "text/x-script.python", PYTHON),
+    ("extract_msg/__main__.py", "text/plain", "text/x-script.python", PYTHON),
+    ("filetype-1.2.0/PKG-INFO", "text/plain", "text/x-script.python", PYTHON),
+    ("filetype-1.2.0/README.rst", "text/plain", "text/x-script.python", PYTHON),
+    ("filetype.egg-info/PKG-INFO", "text/plain", "text/x-script.python", PYTHON),
+    ("filetype/__main__.py", "text/plain", "text/x-script.python", PYTHON),
+    ("pyaxmlparser/resources/public.py", "text/plain", "text/x-script.python", PYTHON),
+    ("samples/01_basic_create/create.py", "text/x-script.python", "text/html", HTML),
+    ("samples/02_cover_create/create.py", "text/x-script.python", "text/html", HTML),
+    ("samples/03_advanced_create/create.py", "text/x-script.python", "text/html", HTML),
+    ("samples/07_pagebreaks/create.py", "text/x-script.python", "text/html", HTML),
+    ("samples/08_SMIL/create.py", "text/x-script.python", "text/html", HTML),
+    ("samples/09_create_image/create.py", "text/x-script.python", "text/html", HTML),
+    ("agenda/TemplateConsts.py", "text/x-script.python", "text/html", HTML),
+    ("armstrong/layout.html", "application/javascript", "text/html", HTML),
+    ("pentest/__init__.py", "application/javascript", "text/x-script.python", PYTHON),
+    ("compoundfiles/mmap.py", "text/x-ruby", "text/x-script.python", PYTHON),
+    ("tests/test_attachment_anomalies.py", "text/plain", "application/pdf", PDF),
+    ("hachoir/parser/misc/pdf.py", "text/plain", "application/pdf", PDF),
+    ("templates/docx-icon.emf", "application/octet-stream", "application/pdf", PDF),
+    ("templates/xlsx-icon.emf", "application/octet-stream", "application/pdf", PDF),
+    ("chardet/models/idf.bin", "image/x-tga", "application/octet-stream", "a model; the rule for pictures is not the same"),
+    ("tests/files/paktest.pak", "application/vnd.hp-hpgl", "application/octet-stream", "a game archive; since 5.45"),
+    ("tests/mails/mail_test_16", "text/plain", "message/rfc822", "mail that begins with the subject"),
+    ("no-core-props.pptx", "application/zip", PRESENTATION, "5.46 examines more entries"),
+    ("es/ciencia.fortunes.dat", "application/octet-stream", "application/x-adobe-aco", "an index; not a colour table"),
+    ("es/varios.fortunes", "text/plain", "text/x-c", "prose with code"),
+]
 
 
 def types(files):
