@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,9 @@ def unpack(machine, requirements, debian=()):
     if not stamp.exists():
         shutil.rmtree(folder, ignore_errors=True)
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "download"]
-        options = ["--no-deps", "--no-binary=:all:", "--require-hashes", "--requirement", requirements]
+        # Only these as source: pip gets what it needs to read their names as wheels, which takes a tenth of the time.
+        names = ",".join(re.findall(r"^([\w.-]+)==", requirements.read_text(), re.MULTILINE))
+        options = ["--no-deps", f"--no-binary={names}", "--require-hashes", "--requirement", requirements]
         # Package builds may write below HOME.
         environment = {**os.environ, "HOME": str(machine.make_folder("home"))}
         subprocess.run([*pip, *options, "--dest", folder], check=True, env=environment)
