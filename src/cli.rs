@@ -15,9 +15,9 @@ use matrix_content_scanner::{
     keys::{self, KeyNotice, RequestKey},
     scan::{Verdict, local::LocalError},
     terminal::{BAD, ColorMode, GOOD, HEADING, NOTE, Painter, Terminal},
-    text::escape_untrusted,
+    text::{escape_untrusted, replace_untrusted},
 };
-use mcs_sandbox::{Denial, Exit, Layer, Layers, Termination, Usage};
+use mcs_sandbox::{Denial, Exit, Layer, Layers, ResourceLimits, Termination, Usage};
 
 /// Path of the configuration file in packages.
 pub(crate) const DEFAULT_CONFIG: &str = "/etc/matrix-content-scanner/config.toml";
@@ -176,6 +176,16 @@ pub(crate) fn note(painter: Painter, text: &str) -> String {
     painter.paint(NOTE, format_args!("# note: {}", escape_untrusted(text)))
 }
 
+/// `check-config`: formats the limits of each job that are in effect; the configured ones are printed above.
+pub(crate) fn limits_line(limits: &ResourceLimits) -> String {
+    let text = |limit: Option<u64>| limit.map_or_else(|| "unlimited".to_owned(), |n| n.to_string());
+    format!(
+        "# limits in effect: processes {}, open_files {}",
+        text(limits.processes),
+        text(limits.open_files)
+    )
+}
+
 /// `check-config`: formats the state of a sandbox layer as a comment.
 pub(crate) fn layer_line(painter: Painter, layer: &str, state: &str) -> String {
     let line = format!("#   {layer}: {}", escape_untrusted(state));
@@ -212,8 +222,7 @@ pub(crate) fn print_trial(
         if !stream.is_empty() {
             writeln!(out, "{name}:")?;
             for line in String::from_utf8_lossy(stream).lines() {
-                // Replaces control characters, which could be terminal sequences.
-                writeln!(out, "  {}", line.replace(|c: char| c.is_control() && c != '\t', " "))?;
+                writeln!(out, "  {}", replace_untrusted(line))?;
             }
         }
     }

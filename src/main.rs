@@ -33,7 +33,7 @@ use matrix_content_scanner::{
 };
 use mcs_filetype::Detector;
 use mcs_migrate::{Rejection, RemarkKind};
-use mcs_sandbox::Termination;
+use mcs_sandbox::{EffectiveLimits, Termination};
 
 fn main() -> ExitCode {
     // First, since this process may be a sandbox helper.
@@ -160,6 +160,11 @@ async fn check_config(terminal: Terminal, config: &Config, warnings: &[Warning])
     print_line("\n# sandbox:");
     for (layer, state) in sandbox_env.sandbox.layers().states() {
         print_line(cli::layer_line(terminal.stdout, layer, &state));
+    }
+    let EffectiveLimits { limits, notes } = sandbox_env.sandbox.limits();
+    print_line(cli::limits_line(limits));
+    for text in notes {
+        print_line(cli::note(terminal.stdout, text));
     }
     let engines = match app::remote_engines(config).await {
         Ok(engines) => engines,
@@ -314,12 +319,14 @@ fn print_line(line: impl fmt::Display) {
     let _ignored = writeln!(io::stdout(), "{line}");
 }
 
+/// Reports the error. Exit code: 78 if a restart without a change by the operator is useless.
 fn failed(terminal: Terminal, error: &(dyn Error + 'static)) -> ExitCode {
     eprintln!("{}: {}", terminal.stderr.paint(BAD, "error"), escape_untrusted(Chain(error)));
     print_hint(terminal.stderr, hint::for_error(error));
-    match error.downcast_ref() {
-        Some(StartError::Limit(_)) => ExitCode::from(EXIT_CONFIG),
-        _ => ExitCode::FAILURE,
+    if error.downcast_ref().is_some_and(StartError::is_configuration) {
+        ExitCode::from(EXIT_CONFIG)
+    } else {
+        ExitCode::FAILURE
     }
 }
 

@@ -3,11 +3,38 @@
 
 use std::fmt::Display;
 
-/// Returns whether the character is a control character, a line separator or a bidirectional control.
+/// Returns whether the character acts on the display instead of being shown: a control character, a line separator, a
+/// bidirectional control, or an invisible character that hides text or tells it apart only for machines (byte order
+/// mark, tags, interlinear annotation, soft hyphen, Hangul filler). Zero-width joiners and variation selectors are not
+/// listed: scripts of several languages and emoji need them.
 #[must_use]
 pub fn is_control_or_bidi(character: char) -> bool {
     character.is_control()
-        || matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(
+            character,
+            '\u{ad}'
+                | '\u{61c}'
+                | '\u{115f}'
+                | '\u{1160}'
+                | '\u{180e}'
+                | '\u{200b}'
+                | '\u{200e}'
+                | '\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{3164}'
+                | '\u{feff}'
+                | '\u{ffa0}'
+                | '\u{fff0}'..='\u{fffb}'
+                | '\u{e0000}'..='\u{e0fff}'
+        )
+}
+
+/// Returns the text with tabs kept and all other control and bidirectional characters replaced by spaces, for a line of
+/// output that is shown as it is.
+#[must_use]
+pub fn replace_untrusted(text: &str) -> String {
+    text.replace(|character| character != '\t' && is_control_or_bidi(character), " ")
 }
 
 /// Escapes control and bidirectional characters (`\n`, `\u{1b}`), so that the result is a single line without
@@ -52,6 +79,35 @@ mod tests {
             "a\\u{1b}[31m\\nb\\r\\u{9b}2J\\u{202e}c"
         );
         assert_eq!(escape_untrusted("Bücher & 文書.png"), "Bücher & 文書.png");
+    }
+
+    /// Characters that reorder, hide or break text, and the letters that must pass.
+    #[test]
+    fn every_sanitizer_stops_invisible_and_reordering_characters() {
+        for character in [
+            '\u{202e}',
+            '\u{2066}',
+            '\u{2028}',
+            '\u{feff}',
+            '\u{e0041}',
+            '\u{e007f}',
+            '\u{200b}',
+            '\u{85}',
+            '\u{1b}',
+            '\u{7f}',
+            '\u{ad}',
+            '\u{3164}',
+        ] {
+            let text = format!("a{character}b");
+            assert_eq!(single_line(&text, 100), "a b", "{character:?}");
+            assert_eq!(replace_untrusted(&text), "a b", "{character:?}");
+            let escaped = escape_untrusted(&text);
+            assert!(escaped.is_ascii() && escaped.contains('\\'), "{escaped:?}");
+        }
+        assert_eq!(replace_untrusted("a\tb"), "a\tb");
+        let shown = "क्‍ष می‌خواهم 👩‍💻 é ❤️";
+        assert_eq!(replace_untrusted(shown), shown);
+        assert_eq!(escape_untrusted(shown), shown);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::capacity::EffectiveLimits;
 use crate::error::Error;
 use crate::layers::{Layer, Layers, Plan};
 use crate::policy::Policy;
@@ -14,6 +15,8 @@ use crate::sandbox::{Helper, Sandbox};
 pub struct SandboxBuilder {
     helper: Arc<Helper>,
     policy: Arc<Policy>,
+    /// Number of programs at once that the limits are fitted to; `None` uses the policy's limits unchanged.
+    programs: Option<u64>,
 }
 
 impl SandboxBuilder {
@@ -23,7 +26,7 @@ impl SandboxBuilder {
     pub fn new(policy: Policy) -> Result<Self, Error> {
         let policy = Arc::new(policy.validated()?);
         let helper = Arc::new(Helper::find()?);
-        Ok(Self { helper, policy })
+        Ok(Self { helper, policy, programs: None })
     }
 
     /// Creates a builder with the given helper: `mcs-sandbox`, or a program whose `main` calls
@@ -31,7 +34,15 @@ impl SandboxBuilder {
     pub fn with_helper(path: &Path, policy: Policy) -> Result<Self, Error> {
         let policy = Arc::new(policy.validated()?);
         let helper = Arc::new(Helper::open(path)?);
-        Ok(Self { helper, policy })
+        Ok(Self { helper, policy, programs: None })
+    }
+
+    /// Fits the limits `processes` and `open_files` to the machine, so that `programs` programs at once leave tasks,
+    /// descriptors and epoll watches for the server and others. The result is in [`Sandbox::limits`].
+    #[must_use]
+    pub fn for_programs(mut self, programs: usize) -> Self {
+        self.programs = Some(u64::try_from(programs).unwrap_or(u64::MAX));
+        self
     }
 
     /// Determines the available layers by a complete job in `parent` whose shell inspects its own restrictions, and
@@ -39,9 +50,10 @@ impl SandboxBuilder {
     /// repeated. Every layer that passes is enforced for all jobs.
     ///
     /// # Errors
-    /// [`Error::InsufficientLayers`] if the policy's mode requires more layers, or the error of the base layer.
+    /// [`Error::InsufficientLayers`] if the policy's mode requires more layers, [`Error::TooFewTasks`], or the error of
+    /// the base layer.
     pub async fn probe(self, parent: &Path) -> Result<Sandbox, Error> {
-        probe::probe(&self.policy, |layers| self.build(layers), parent).await
+        probe::probe(&self.policy, |layers| self.build_fitted(layers), parent).await
     }
 
     /// Builds a sandbox with exactly these layers without probing them, for tests of machines with fewer layers.
@@ -61,7 +73,14 @@ impl SandboxBuilder {
     }
 
     fn build(&self, layers: Layers) -> Sandbox {
-        Sandbox::new(&self.helper, &self.policy, layers)
+        let limits = EffectiveLimits::unchanged(&self.policy.limits);
+        Sandbox::new(&self.helper, &self.policy, layers, limits)
+    }
+
+    fn build_fitted(&self, layers: Layers) -> Result<Sandbox, Error> {
+        let Some(programs) = self.programs else { return Ok(self.build(layers)) };
+        let limits = EffectiveLimits::for_machine(&self.policy, layers.plan, programs)?;
+        Ok(Sandbox::new(&self.helper, &self.policy, layers, limits))
     }
 }
 
@@ -71,6 +90,6 @@ impl Sandbox {
     pub fn with_policy(&self, mut policy: Policy) -> Result<SandboxBuilder, Error> {
         policy.cgroup = self.policy().cgroup.clone();
         let policy = Arc::new(policy.validated()?);
-        Ok(SandboxBuilder { helper: Arc::clone(self.shared_helper()), policy })
+        Ok(SandboxBuilder { helper: Arc::clone(self.shared_helper()), policy, programs: None })
     }
 }

@@ -28,6 +28,10 @@ const POLL_INTERVAL: Duration = Duration::from_millis(2);
 const SERVER: &str = "server";
 const JOBS: &str = "jobs";
 
+/// CPU weight of the server's group against 100 for the group of all jobs: the server answers requests while jobs use
+/// every processor. Programs outside the service compete with the service as a whole.
+const SERVER_WEIGHT: &str = "1000";
+
 /// Location of the control groups of jobs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cgroup {
@@ -57,6 +61,10 @@ impl Controllers {
         }
         if let (true, Some(processes)) = (self.pids, limits.processes) {
             settings.push(("pids.max", processes.to_string()));
+        }
+        if self.cpu {
+            // The default, explicitly: jobs share the processors equally, see `SERVER_WEIGHT`.
+            settings.push(("cpu.weight", "100".to_owned()));
         }
         if let (true, Some(percent)) = (self.cpu, limits.cpu_percent) {
             // Microseconds per period of 100 ms.
@@ -116,6 +124,8 @@ fn claim(group: &Path) -> io::Result<PathBuf> {
             let _ = fs::write(group.join("cgroup.subtree_control"), controller);
         }
     }
+    // The file is missing if the controller is not delegated.
+    let _ = fs::write(server.join("cpu.weight"), SERVER_WEIGHT);
     // Removes groups of jobs of a killed server: the delegated group belongs to this server alone.
     for entry in fs::read_dir(&jobs)?.filter_map(Result::ok) {
         if let (Ok(true), Some(name)) =
@@ -135,8 +145,41 @@ fn current_group() -> Option<PathBuf> {
     mounted_path(own, &mounts)
 }
 
-/// Parses `proc_pid_mountinfo(5)`: field 4 is the root of the mount, field 5 the mount point; the type follows " - ".
+/// Returns the paths of this process's groups in mounted trees that can have the controller `pids`, cgroup v2 or v1,
+/// each with its mount point.
+pub(crate) fn groups_with_pids() -> Vec<(PathBuf, PathBuf)> {
+    let read = |path| fs::read_to_string(path).unwrap_or_default();
+    pids_groups(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"))
+}
+
+/// Parses `/proc/self/cgroup`, cgroups(7): hierarchy, controllers of version 1, path, separated by colons.
+fn pids_groups(groups: &str, mounts: &str) -> Vec<(PathBuf, PathBuf)> {
+    let has_pids = |list: &str| list.split(',').any(|name| name == "pids");
+    let found = groups.lines().filter_map(|line| {
+        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+        match controllers {
+            "" => mounted_at(path, mounts, |kind| kind.starts_with("cgroup2 ")),
+            // The controllers are among the options of the mount.
+            _ if has_pids(controllers) => mounted_at(path, mounts, |kind| {
+                kind.starts_with("cgroup ") && kind.rsplit(' ').next().is_some_and(has_pids)
+            }),
+            _ => None,
+        }
+    });
+    found.collect()
+}
+
 fn mounted_path(group: &str, mounts: &str) -> Option<PathBuf> {
+    mounted_at(group, mounts, |kind| kind.starts_with("cgroup2 ")).map(|(path, _)| path)
+}
+
+/// Returns the path of a group in a mounted tree, and the mount point. Parses `proc_pid_mountinfo(5)`: field 4 is the
+/// root of the mount, field 5 the mount point; the type follows " - ".
+fn mounted_at(
+    group: &str,
+    mounts: &str,
+    is_tree: impl Fn(&str) -> bool,
+) -> Option<(PathBuf, PathBuf)> {
     mounts.lines().find_map(|line| {
         let (mount, kind) = line.split_once(" - ")?;
         let mut fields = mount.split(' ').skip(3);
@@ -144,7 +187,8 @@ fn mounted_path(group: &str, mounts: &str) -> Option<PathBuf> {
         let relative = Path::new(group).strip_prefix(root).ok()?;
         let plain =
             relative.components().all(|part| matches!(part, std::path::Component::Normal(_)));
-        (kind.starts_with("cgroup2 ") && plain).then(|| Path::new(mount_point).join(relative))
+        (is_tree(kind) && plain)
+            .then(|| (Path::new(mount_point).join(relative), PathBuf::from(mount_point)))
     })
 }
 
@@ -285,6 +329,21 @@ mod tests {
     }
 
     #[test]
+    fn finds_groups_with_pids_of_both_versions() {
+        let mounts = "\
+            30 24 0:26 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n\
+            31 24 0:27 /docker/a /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n\
+            32 24 0:28 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+        let groups = "8:pids:/docker/a/b\n1:cpu:/docker/a\n0::/system.slice\n";
+        let expected = [
+            ("/sys/fs/cgroup/pids/b".into(), "/sys/fs/cgroup/pids".into()),
+            ("/sys/fs/cgroup/unified/system.slice".into(), "/sys/fs/cgroup/unified".into()),
+        ];
+        assert_eq!(pids_groups(groups, mounts), expected);
+        assert!(pids_groups("", mounts).is_empty());
+    }
+
+    #[test]
     fn sets_only_limits_of_available_controllers() {
         let limits = ResourceLimits {
             cpu_percent: Some(150),
@@ -295,7 +354,8 @@ mod tests {
         assert!(settings(false, false, false).is_empty());
         let all = settings(true, true, true);
         assert!(all.contains(&("memory.max", "1048576".to_owned())));
-        assert!(all.contains(&("pids.max", "4096".to_owned())));
+        assert!(all.contains(&("pids.max", "64".to_owned())));
         assert!(all.contains(&("cpu.max", "150000 100000".to_owned())));
+        assert!(all.contains(&("cpu.weight", "100".to_owned())));
     }
 }

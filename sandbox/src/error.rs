@@ -66,6 +66,19 @@ pub enum Error {
         /// State of each layer, with the reason where a layer is off.
         layers: Box<Layers>,
     },
+    /// The control group of the server permits too few tasks (`pids.max`) for the programs at once.
+    #[error(
+        "the control group permits {max} tasks (pids.max, TasksMax=), too few for {programs} programs and \
+         {reserved} others; raise the limit or lower scan.max_scripts"
+    )]
+    TooFewTasks {
+        /// The limit.
+        max: u64,
+        /// Number of programs at once.
+        programs: u64,
+        /// Tasks that programs leave free.
+        reserved: u64,
+    },
     /// The probe run failed.
     #[error("the probe run of the sandbox failed: {0}")]
     Probe(String),

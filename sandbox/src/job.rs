@@ -181,7 +181,7 @@ impl Job {
             cgroup: policy.cgroup.path().map(|path| Text::from(path.as_os_str())),
             view: View { network: policy.network.clone(), paths: policy.paths.clone() },
             user: policy.user,
-            limits: policy.limits.clone(),
+            limits: sandbox.limits().limits.clone(),
             environment: policy
                 .environment
                 .iter()

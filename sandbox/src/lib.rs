@@ -15,6 +15,7 @@
 
 mod build_id;
 mod builder;
+mod capacity;
 mod cgroup;
 mod channel;
 mod cleanup;
@@ -40,6 +41,7 @@ mod usage;
 mod view;
 
 pub use builder::SandboxBuilder;
+pub use capacity::EffectiveLimits;
 pub use cgroup::Cgroup;
 pub use dispatch::dispatch;
 pub use error::{Error, Step};

@@ -15,10 +15,10 @@ pub struct ResourceLimits {
     pub file_size: Option<u64>,
     /// `RLIMIT_NOFILE`: highest descriptor number plus one.
     pub open_files: Option<u64>,
-    /// `RLIMIT_NPROC`: processes and threads. The kernel counts all processes of the *user id* on the machine, not
-    /// those of the job, and does not enforce the limit for uid 0, `CAP_SYS_ADMIN` or `CAP_SYS_RESOURCE`. The limit
-    /// must therefore cover all concurrent jobs and, if programs run under the server's uid, the server. With cgroups
-    /// the value is applied as `pids.max` instead, which counts the job's own processes.
+    /// Processes and threads of one job: `pids.max` with cgroups, else `RLIMIT_NPROC`. Without a cgroup and a user
+    /// namespace the kernel counts all processes of the *user id* on the machine;
+    /// [`SandboxBuilder::for_programs`](crate::SandboxBuilder::for_programs) scales the value for that case. Not
+    /// enforced for uid 0, `CAP_SYS_ADMIN` or `CAP_SYS_RESOURCE`.
     pub processes: Option<u64>,
     /// `RLIMIT_AS`, bytes of address space. Scanners map far more than they use: below 4 GiB a full signature database
     /// fails to load.
@@ -33,14 +33,14 @@ pub struct ResourceLimits {
 }
 
 impl Default for ResourceLimits {
-    /// 10 minutes of processor time, files of 1 GiB, 1024 descriptors, 4096 processes per uid, unlimited address space,
+    /// 10 minutes of processor time, files of 1 GiB, 1024 descriptors, 64 processes, unlimited address space,
     /// 512 MiB of disk, 4 GiB of memory, unlimited processors.
     fn default() -> Self {
         Self {
             cpu_time: Some(Duration::from_secs(600)),
             file_size: Some(1 << 30),
             open_files: Some(1024),
-            processes: Some(4096),
+            processes: Some(64),
             address_space: None,
             disk: 512 << 20,
             memory: Some(4 << 30),

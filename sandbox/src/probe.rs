@@ -32,7 +32,7 @@ const MAX_NAMESPACE_PID: u32 = 9;
 
 pub(crate) async fn probe(
     policy: &Policy,
-    build: impl Fn(Layers) -> Sandbox,
+    build: impl Fn(Layers) -> Result<Sandbox, Error>,
     parent: &Path,
 ) -> Result<Sandbox, Error> {
     let plan = Plan::best(policy);
@@ -43,7 +43,7 @@ pub(crate) async fn probe(
     let (base, off) = (describe_base(policy), Vec::new());
     let mut layers = Layers { plan, base, off, no_users: None, no_host_name: None, no_cgroup };
     loop {
-        let sandbox = build(layers.clone());
+        let sandbox = build(layers.clone())?;
         let Err(error) = run(&sandbox, parent).await else {
             layers.check_mode(policy)?;
             return Ok(sandbox);

@@ -17,6 +17,7 @@ use nix::sys::stat::Mode;
 use tokio::process::Child;
 
 use crate::build_id::BUILD;
+use crate::capacity::EffectiveLimits;
 use crate::channel;
 use crate::dispatch::{HELPER_NAME, PRINT_BUILD, is_own_helper};
 use crate::error::Error;
@@ -32,12 +33,18 @@ pub struct Sandbox {
     helper: Arc<Helper>,
     policy: Arc<Policy>,
     layers: Arc<Layers>,
+    limits: Arc<EffectiveLimits>,
 }
 
 impl Sandbox {
-    pub(crate) fn new(helper: &Arc<Helper>, policy: &Arc<Policy>, layers: Layers) -> Self {
+    pub(crate) fn new(
+        helper: &Arc<Helper>,
+        policy: &Arc<Policy>,
+        layers: Layers,
+        limits: EffectiveLimits,
+    ) -> Self {
         let (helper, policy) = (Arc::clone(helper), Arc::clone(policy));
-        Self { helper, policy, layers: Arc::new(layers) }
+        Self { helper, policy, layers: Arc::new(layers), limits: Arc::new(limits) }
     }
 
     pub(crate) fn shared_helper(&self) -> &Arc<Helper> {
@@ -54,6 +61,12 @@ impl Sandbox {
     #[must_use]
     pub fn layers(&self) -> &Layers {
         &self.layers
+    }
+
+    /// Returns the limits in effect, which may be lower than those of the policy.
+    #[must_use]
+    pub fn limits(&self) -> &EffectiveLimits {
+        &self.limits
     }
 
     /// Returns the policy.

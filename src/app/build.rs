@@ -79,7 +79,8 @@ impl SandboxEnv {
         let evaluator = evaluator(config, None)?;
         allow_programs(&mut policy, config, evaluator.as_deref());
         policy.paths.read_only.extend(program.map(Path::to_owned));
-        let sandbox = SandboxBuilder::new(policy)?.probe(directory.path()).await?;
+        let builder = SandboxBuilder::new(policy)?.for_programs(max_programs(config));
+        let sandbox = builder.probe(directory.path()).await?;
         Ok(Self { sandbox, evaluator, directory: Arc::new(directory) })
     }
 
@@ -92,7 +93,8 @@ impl SandboxEnv {
             path: config.scan.temp_directory.clone(),
             source,
         })?;
-        let sandbox = self.sandbox.with_policy(policy)?.probe(directory).await?;
+        let builder = self.sandbox.with_policy(policy)?.for_programs(max_programs(config));
+        let sandbox = builder.probe(directory).await?;
         Ok(Self { sandbox, evaluator, directory: Arc::clone(&self.directory) })
     }
 
@@ -118,6 +120,11 @@ impl SandboxEnv {
         let (limit, max_size) = (config.scan.max_spool_size, config.download.max_size);
         Spool::new(Arc::clone(&self.directory), limit, max_size)
     }
+}
+
+/// Returns the maximum number of programs at once: those in scan slots, as many demoted ones, and the canary's.
+fn max_programs(config: &Config) -> usize {
+    config.scan.max_scripts.saturating_mul(2).saturating_add(1)
 }
 
 /// Allows read access to all configured programs, wherever they are installed.

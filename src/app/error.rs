@@ -38,6 +38,14 @@ pub enum StartError {
     PassedSocket(#[source] io::Error),
 }
 
+impl StartError {
+    /// Whether the operator has to change a setting or a limit of the service manager, so that a restart is useless.
+    #[must_use]
+    pub fn is_configuration(&self) -> bool {
+        matches!(self, Self::Limit(_) | Self::Sandbox(mcs_sandbox::Error::TooFewTasks { .. }))
+    }
+}
+
 /// The evaluator of the rules cannot be created.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]

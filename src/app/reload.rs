@@ -174,7 +174,7 @@ impl Reloader {
             homeservers,
             remote_engines,
         } = read.await.map_err(|_| ReloadError::Panicked)??;
-        let sandbox_env = if changes.affects_sandbox() {
+        let sandbox_env = if changes.affects_sandbox() || changes.affects_limits() {
             self.update_sandbox(&config).await?
         } else {
             self.sandbox_env.clone()

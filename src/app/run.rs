@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use mcs_filetype::Detector;
-use mcs_sandbox::{Mode, Sandbox};
+use mcs_sandbox::{EffectiveLimits, Mode, Sandbox};
 use prometheus_client::registry::Registry;
 use tokio::{sync::watch, task::JoinSet, time::Instant};
 use tracing::{info, warn};
@@ -190,9 +190,15 @@ async fn grace_period_ends(mut stopping: watch::Receiver<Option<Instant>>) {
     }
 }
 
-fn log_sandbox(sandbox: &Sandbox, mode: &Mode) {
+pub(super) fn log_sandbox(sandbox: &Sandbox, mode: &Mode) {
     let (layers, helper) = (sandbox.layers(), sandbox.helper().display());
     info!(%layers, %helper, "the sandbox is active");
+    let EffectiveLimits { limits, notes } = sandbox.limits();
+    let (processes, open_files) = (limits.processes, limits.open_files);
+    info!(?processes, ?open_files, "limits of each job");
+    for note in notes {
+        warn!("{note}");
+    }
     if *mode == Mode::Degraded {
         warn!("sandbox.mode is degraded: missing sandbox layers are ignored");
     }

@@ -93,6 +93,12 @@ impl Changes {
         self.applied.iter().any(|key| is_sandbox(key) || programs.contains(&&**key))
     }
 
+    /// Whether the limits of programs, which depend on their number, changed.
+    #[must_use]
+    pub fn affects_limits(&self) -> bool {
+        self.applied.iter().any(|key| key == "scan.max_scripts")
+    }
+
     /// Whether the changes can alter the verdict on a file.
     #[must_use]
     pub fn affects_verdicts(&self) -> bool {
