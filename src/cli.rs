@@ -17,7 +17,7 @@ use matrix_content_scanner::{
     terminal::{BAD, ColorMode, GOOD, HEADING, NOTE, Painter, Terminal},
     text::{escape_untrusted, replace_untrusted},
 };
-use mcs_sandbox::{Denial, Exit, Layer, Layers, ResourceLimits, Termination, Usage};
+use mcs_sandbox::{Denial, EffectiveLimits, Exit, Layer, Layers, Termination, Usage};
 
 /// Path of the configuration file in packages.
 pub(crate) const DEFAULT_CONFIG: &str = "/etc/matrix-content-scanner/config.toml";
@@ -177,12 +177,13 @@ pub(crate) fn note(painter: Painter, text: &str) -> String {
 }
 
 /// `check-config`: formats the limits of each job that are in effect; the configured ones are printed above.
-pub(crate) fn limits_line(limits: &ResourceLimits) -> String {
+pub(crate) fn limits_line(effective: &EffectiveLimits) -> String {
     let text = |limit: Option<u64>| limit.map_or_else(|| "unlimited".to_owned(), |n| n.to_string());
     format!(
-        "# limits in effect: processes {}, open_files {}",
-        text(limits.processes),
-        text(limits.open_files)
+        "# limits in effect: processes {}, open_files {}; all tasks (pids.max) {}",
+        text(effective.limits.processes),
+        text(effective.limits.open_files),
+        text(effective.max_tasks)
     )
 }
 

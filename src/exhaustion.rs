@@ -3,10 +3,10 @@
 
 use std::{error::Error, io};
 
-use nix::libc::{EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM};
+use nix::libc::{EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM, EUSERS};
 
 /// Returns whether a resource of this machine was exhausted, according to the error or one of its causes. open(2),
-/// socket(2), connect(2), `pthread_create(3)`, fork(2).
+/// socket(2), connect(2), `pthread_create(3)`, fork(2); EUSERS: the nesting or number of user namespaces, unshare(2).
 #[must_use]
 pub(crate) fn is_exhaustion(error: &(dyn Error + 'static)) -> bool {
     let mut cause = Some(error);
@@ -21,7 +21,7 @@ pub(crate) fn is_exhaustion(error: &(dyn Error + 'static)) -> bool {
 
 fn is_exhaustion_io(error: &io::Error) -> bool {
     if let Some(code) = error.raw_os_error() {
-        return [EMFILE, ENFILE, ENOMEM, ENOBUFS, EAGAIN].contains(&code);
+        return [EMFILE, ENFILE, ENOMEM, ENOBUFS, EAGAIN, EUSERS].contains(&code);
     }
     // `source` skips the error that a custom error wraps.
     error.get_ref().is_some_and(|inner| is_exhaustion(inner))
@@ -45,6 +45,7 @@ mod tests {
             (ENOMEM, true),
             (EAGAIN, true),
             (ENOBUFS, true),
+            (EUSERS, true),
             (ENOENT, false),
             (ENOSPC, false),
             (EADDRINUSE, false),

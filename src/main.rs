@@ -33,7 +33,7 @@ use matrix_content_scanner::{
 };
 use mcs_filetype::Detector;
 use mcs_migrate::{Rejection, RemarkKind};
-use mcs_sandbox::{EffectiveLimits, Termination};
+use mcs_sandbox::Termination;
 
 fn main() -> ExitCode {
     // First, since this process may be a sandbox helper.
@@ -161,9 +161,9 @@ async fn check_config(terminal: Terminal, config: &Config, warnings: &[Warning])
     for (layer, state) in sandbox_env.sandbox.layers().states() {
         print_line(cli::layer_line(terminal.stdout, layer, &state));
     }
-    let EffectiveLimits { limits, notes } = sandbox_env.sandbox.limits();
+    let limits = sandbox_env.sandbox.limits();
     print_line(cli::limits_line(limits));
-    for text in notes {
+    for text in &limits.notes {
         print_line(cli::note(terminal.stdout, text));
     }
     let engines = match app::remote_engines(config).await {

@@ -33,12 +33,14 @@ pub struct EffectiveLimits {
     pub limits: ResourceLimits,
     /// One sentence for each limit that was changed, with the reason, and for each gap that remains, with its size.
     pub notes: Vec<String>,
+    /// Smallest `pids.max` of the server's control groups; `None` if there is none or the limits are not fitted.
+    pub max_tasks: Option<u64>,
 }
 
 impl EffectiveLimits {
     /// Returns the configured limits, unchanged.
     pub(crate) fn unchanged(limits: &ResourceLimits) -> Self {
-        Self { limits: limits.clone(), notes: Vec::new() }
+        Self { limits: limits.clone(), notes: Vec::new(), max_tasks: None }
     }
 
     /// Fits the configured limits to this machine, for `programs` programs at once.
@@ -49,6 +51,7 @@ impl EffectiveLimits {
 
     fn fit(policy: &Policy, plan: Plan, programs: u64, machine: &Machine) -> Result<Self, Error> {
         let mut fitted = Self::unchanged(&policy.limits);
+        fitted.max_tasks = machine.max_tasks;
         let own_count = plan.counts_own_processes(policy);
         if let Some(each) = fitted.limits.processes {
             let total = fitted.fit_processes(each, own_count, programs, machine)?;
@@ -223,6 +226,7 @@ mod tests {
         let machine = Machine { max_tasks: Some(1024), ..machine() };
         let fitted = fit(plan(true, true, false), true, 16, &machine);
         assert_eq!(fitted.limits.processes, Some((1024 - 512) / 16));
+        assert_eq!(fitted.max_tasks, Some(1024));
         assert!(fitted.notes.iter().any(|note| note.contains("512 of 1024 tasks")));
         let unchanged = fit(plan(true, true, false), true, 2, &machine);
         assert_eq!(unchanged.limits.processes, Some(66));

@@ -50,3 +50,17 @@ impl StartError {
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct RulesError(#[from] io::Error);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_of_the_service_manager_are_configuration() {
+        let tasks = mcs_sandbox::Error::TooFewTasks { max: 600, programs: 16, reserved: 512 };
+        assert!(StartError::from(tasks).is_configuration());
+        let source = io::Error::from_raw_os_error(nix::libc::EAGAIN);
+        assert!(StartError::from(LimitError::Threads { needed: 4, source }).is_configuration());
+        assert!(!StartError::from(mcs_sandbox::Error::HelperNotFound).is_configuration());
+    }
+}

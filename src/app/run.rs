@@ -193,7 +193,7 @@ async fn grace_period_ends(mut stopping: watch::Receiver<Option<Instant>>) {
 pub(super) fn log_sandbox(sandbox: &Sandbox, mode: &Mode) {
     let (layers, helper) = (sandbox.layers(), sandbox.helper().display());
     info!(%layers, %helper, "the sandbox is active");
-    let EffectiveLimits { limits, notes } = sandbox.limits();
+    let EffectiveLimits { limits, notes, .. } = sandbox.limits();
     let (processes, open_files) = (limits.processes, limits.open_files);
     info!(?processes, ?open_files, "limits of each job");
     for note in notes {

@@ -342,6 +342,9 @@ fn check_config_reports_sandbox_layers_and_canary_result() {
     for layer in ["base", "namespaces", "cgroup", "landlock", "seccomp"] {
         assert!(stdout.contains(&format!("\n#   {layer}: ")), "{layer}: {stdout}");
     }
+    // 64 processes of the program and two of the sandbox, scaled to all programs without a count per job.
+    let limits = stdout.lines().find(|line| line.starts_with("# limits in effect: processes "));
+    assert!(limits.is_some_and(|line| line.contains("; all tasks (pids.max) ")), "{stdout}");
     assert!(stdout.contains("cgroup: OFF: only the running service"), "{stdout}");
     assert!(stderr.contains("the script reports the infected sample as clean"), "{stderr}");
 }

@@ -243,7 +243,7 @@ def unit_allows_every_sandbox_layer(machine):
     for line in ["CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"]:
         assert line in status, f"{line}\n{status}"
     server = service.main_pid()
-    for kind in ["pid", "mnt", "ipc", "user"]:
+    for kind in ["pid", "mnt", "ipc", "user", "uts"]:
         script_ns, server_ns = (os.readlink(f"/proc/{pid}/ns/{kind}") for pid in (sleeper, server))
         assert script_ns != server_ns, f"the script is in the {kind} namespace of the server"
     assert f"{UNIT}.service/jobs/" in pathlib.Path(f"/proc/{sleeper}/cgroup").read_text()
