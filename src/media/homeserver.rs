@@ -5,7 +5,7 @@
 use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 
 use reqwest::{
-    Url,
+    StatusCode, Url,
     header::{self, HeaderMap, HeaderValue},
 };
 use tokio::{sync::Semaphore, time::Instant};
@@ -16,7 +16,9 @@ use super::{
     error::FetchError,
     http_util::base_url,
     id::{MediaId, split_port},
-    outbound::{HttpClients, OutboundReply, OutboundRequest, RedirectPolicy, Responder},
+    outbound::{
+        HttpClients, OutboundReply, OutboundRequest, RedirectPolicy, Responder, keeps_method,
+    },
     rate,
     request::{MediaRequest, Origin},
     routes::UpstreamRoute,
@@ -168,10 +170,11 @@ impl Homeservers {
                     (response, responder)
                 }
                 reply => {
-                    // The other routes need no token.
+                    // The other routes need no token. A login page in front of the homeserver accepts none.
+                    let is_accepted = route == UpstreamRoute::Authenticated && grants(&reply);
                     let token =
                         sent_token(&request.origin, request.requester.authorization.as_ref());
-                    if let Some(token) = token.filter(|_| route == UpstreamRoute::Authenticated) {
+                    if let Some(token) = token.filter(|_| is_accepted) {
                         self.tenants.accept(token);
                     }
                     return Ok(reply);
@@ -236,6 +239,18 @@ pub(super) fn single_value(
     // Copied, since a clone is a slice of hyper's read buffer and would keep the whole buffer in memory for as long as
     // the media is cached.
     HeaderValue::from_bytes(value.as_bytes()).ok()
+}
+
+/// Returns whether a reply shows that the homeserver itself grants the request.
+fn grants(reply: &OutboundReply) -> bool {
+    match reply {
+        OutboundReply::NotFollowed(status) => keeps_method(*status),
+        OutboundReply::Response(response, responder) => {
+            let status = response.status();
+            let is_granted = status.is_success() || status == StatusCode::NOT_MODIFIED;
+            is_granted && matches!(responder, Responder::Requested)
+        }
+    }
 }
 
 #[cfg(test)]

@@ -159,10 +159,16 @@ impl Ingest {
         let mut ingest = Self::without_space(spool, options, announced_size)?;
         let account = ingest.account.clone();
         let size = announced_size.unwrap_or(0);
-        let reserve = || ingest.reserve(size, 0).inspect_err(|_| ingest.release());
+        let is_small = size <= SMALL_BODY;
+        let reserve = || {
+            // All copies together: releasing the first copy, when the second one fails, would wake all waiters including
+            // this one, which would try again without end.
+            account.check(size.saturating_mul(ingest.copies(size)), is_small)?;
+            ingest.reserve(size, 0).inspect_err(|_| ingest.release())
+        };
         let is_space =
             |error: &ReserveError| matches!(error, ReserveError::Spool(SpoolFull::Space));
-        let reserved = account.reserve_when_free(size <= SMALL_BODY, reserve, is_space);
+        let reserved = account.reserve_when_free(is_small, reserve, is_space);
         timeout_at(deadline, reserved).await.map_err(|_elapsed| IngestError::SpoolFull)??;
         Ok(ingest)
     }

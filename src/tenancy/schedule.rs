@@ -55,7 +55,8 @@ pub(super) struct JobCounts {
     /// Includes demoted jobs.
     pub(super) running: usize,
     demoted: usize,
-    /// Number of the latest job that started; zero if none did.
+    /// Twice the number of the latest job that started. Before the first one, one less than twice the number of the job
+    /// that had started last when the first job of this entry arrived.
     last_started: u64,
 }
 
@@ -109,6 +110,12 @@ impl Schedule {
     }
 
     pub(super) fn add_waiting(&mut self, group: &TenantGroup) {
+        // A tenant that arrives precedes only the tenant served last: otherwise a sequence of tenants with one job each
+        // would always precede those that already wait.
+        let last_started = (2 * (self.next_run - 1)).saturating_sub(1);
+        let arrived = JobCounts { last_started, ..JobCounts::default() };
+        self.tenants.entry(group.tenant).or_insert(arrived);
+        self.groups.entry(*group).or_insert(arrived);
         self.update(group, |counts| counts.waiting += 1);
     }
 
@@ -152,7 +159,7 @@ impl Schedule {
         self.update(group, |counts| {
             counts.waiting -= 1;
             counts.running += 1;
-            counts.last_started = run.0;
+            counts.last_started = 2 * run.0;
         });
         self.active += 1;
         let running = Running { group: *group, demotable, is_demoted: false, demoted };

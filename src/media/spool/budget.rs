@@ -188,19 +188,21 @@ impl Budget {
         if is_contended { self.contended } else { self.tenant }
     }
 
-    /// Checks whether `more` bytes can be reserved, for a body that is small afterwards or not.
+    /// Checks whether `more` bytes can be reserved, for a body that is small afterwards or not. A body that already has
+    /// space (`is_growth`) is not limited by other tenants that wait: its download cannot wait.
     fn check(
         &self,
         usage: &BudgetUsage,
         tenant: Option<Tenant>,
         more: u64,
         is_small: bool,
+        is_growth: bool,
     ) -> Result<(), SpoolFull> {
         let fits = |used: u64, limit| used.checked_add(more).is_some_and(|sum| sum <= limit);
         let has_room = fits(usage.all.total, self.total.get(is_small))
             && tenant.is_none_or(|tenant| {
-                let limit = self.tenant_limit(usage, tenant).get(is_small);
-                fits(usage.get(tenant).total, limit)
+                let limit = if is_growth { self.tenant } else { self.tenant_limit(usage, tenant) };
+                fits(usage.get(tenant).total, limit.get(is_small))
             });
         if has_room { Ok(()) } else { Err(SpoolFull::Space) }
     }
@@ -249,6 +251,14 @@ impl Account {
     /// Returns the size of the whole budget, in bytes. Larger reservations always fail.
     pub(crate) fn capacity(&self) -> u64 {
         self.budget.capacity()
+    }
+
+    /// Checks whether `bytes` can be reserved at this moment, in one or several reservations, each small or not.
+    ///
+    /// # Errors
+    /// [`SpoolFull::Space`] if not.
+    pub(crate) fn check(&self, bytes: u64, is_small: bool) -> Result<(), SpoolFull> {
+        self.budget.check(&self.budget.lock(), self.tenant, bytes, is_small, false)
     }
 
     /// Creates a reservation of zero bytes.
@@ -324,7 +334,7 @@ impl Reservation {
         let Account { budget, tenant, .. } = &self.account;
         let mut usage = budget.lock();
         let is_small = bytes <= SMALL_BODY;
-        budget.check(&usage, *tenant, more, is_small)?;
+        budget.check(&usage, *tenant, more, is_small, self.bytes > 0)?;
         if self.is_served && !is_small {
             budget.check_served(&usage, *tenant, more)?;
         }

@@ -217,6 +217,21 @@ async fn tenants_take_turns_also_with_one_worker() {
 }
 
 #[tokio::test]
+async fn sequence_of_new_tenants_does_not_starve_a_waiting_one() {
+    let queue = Queue::new(100, 1);
+    let mut answers: Vec<_> =
+        (0..2).map(|_| submit(&queue, "a.example", Some("waiting")).unwrap()).collect();
+    drop(next_now(&queue).unwrap());
+    answers.push(submit(&queue, "a.example", Some("new")).unwrap());
+    let mut order = Vec::new();
+    for token in ["second", "third", "fourth", "fifth"] {
+        answers.push(submit(&queue, "a.example", Some(token)).unwrap());
+        order.push(token_of(&next_now(&queue).unwrap()).to_owned());
+    }
+    assert!(order[..2].contains(&"waiting".to_owned()), "{order:?}");
+}
+
+#[tokio::test]
 async fn downloads_of_the_tenant_with_the_most_jobs_are_demoted_for_others() {
     let queue = Queue::new(100, 4);
     let mut answers: Vec<_> =
