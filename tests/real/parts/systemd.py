@@ -182,7 +182,7 @@ def units_pass_verification_and_exposure_threshold(machine):
     service = machine.shared(systemd_service)
     service.configure(EICAR_SCRIPT)
     scores = []
-    for drop_in, threshold in [(None, 20), (strict_drop_in(), 12)]:
+    for drop_in, threshold in [(None, 21), (strict_drop_in(), 13)]:
         if drop_in:
             service.drop_in("strict.conf", drop_in)
         assert_equal(service.run("systemd-analyze", "verify", f"{UNIT}.service", f"{UNIT}.socket"), "")
