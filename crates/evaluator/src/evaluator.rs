@@ -149,7 +149,12 @@ pub(crate) fn matches(
         if matches.is_complete() {
             break;
         }
-        first_error = first_error.or(result.err());
+        // A part that failed may be complete at the next attempt; a limit is a property of the file.
+        if let Err(error) = result
+            && matches!(first_error, None | Some(EvaluationError::MatchLimit(_)))
+        {
+            first_error = Some(error);
+        }
     }
     match first_error {
         Some(error) if matches.kind().is_none() => Err(error),

@@ -13,6 +13,13 @@ pub enum Answer {
     },
 }
 
+impl Answer {
+    /// Returns whether nothing else in the response changes the answer: malware or a refusal.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(self, Self::Found { kind: FindingKind::Infected | FindingKind::Refused, .. })
+    }
+}
+
 /// What a server found. Ordered by precedence: if a response reports several findings, the first kind is the answer.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum FindingKind {

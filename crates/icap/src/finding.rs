@@ -53,15 +53,17 @@ struct Findings {
 /// Returns the finding, if the head contains one.
 ///
 /// # Errors
-/// An error code that reports a failure of the server, without a finding.
+/// An error code that reports a failure of the server, without malware or a refusal: encryption or a limit beside a
+/// failure does not show that the rest of the file was examined.
 pub(crate) fn finding(head: &IcapHead) -> Result<Option<Answer>, IcapError> {
     let mut findings = Findings::default();
     findings.add_names(head);
     findings.add_reasons(head);
     let failure = findings.add_error_codes(head);
     match (findings.into_answer(), failure) {
-        (None, Some(code)) => Err(IcapError::Reported(format!("error code {code}"))),
-        (answer, _) => Ok(answer),
+        (Some(answer), _) if answer.is_final() => Ok(Some(answer)),
+        (_, Some(code)) => Err(IcapError::Reported(format!("error code {code}"))),
+        (answer, None) => Ok(answer),
     }
 }
 

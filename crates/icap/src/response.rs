@@ -72,6 +72,7 @@ impl<R: AsyncRead + Unpin> Incoming<'_, R> {
         let istag = head.first("istag");
         // Headers override the status: some servers report findings with 204, or send the file back.
         if let Some(answer) = finding(&head)? {
+            let answer = self.add_encapsulated_finding(answer, &head).await?;
             // The body, a page for users, is not read; therefore the connection cannot be used again.
             return Ok(Exchange { result: Reply { answer, istag }, reusable: false });
         }
@@ -95,6 +96,39 @@ impl<R: AsyncRead + Unpin> Incoming<'_, R> {
         Ok(Exchange { result: Reply { answer, istag }, reusable })
     }
 
+    /// Returns malware or a refusal that the encapsulated head of a response reports, where the ICAP head reports only
+    /// encryption or a limit; otherwise `answer`.
+    async fn add_encapsulated_finding(
+        &mut self,
+        answer: Answer,
+        head: &IcapHead,
+    ) -> Result<Answer, IcapError> {
+        if answer.is_final() || head.status != 200 || head.first("encapsulated").is_none() {
+            return Ok(answer);
+        }
+        let encapsulated = head.encapsulated()?;
+        let found = match self.read_encapsulated_head(&encapsulated).await? {
+            Some(head) => finding(&head)?,
+            None => None,
+        };
+        Ok(found.filter(Answer::is_final).unwrap_or(answer))
+    }
+
+    async fn read_encapsulated_head(
+        &mut self,
+        encapsulated: &Encapsulated,
+    ) -> Result<Option<IcapHead>, IcapError> {
+        while self.received.buffer.len() < encapsulated.heads {
+            self.fill().await?;
+        }
+        let heads = self.received.buffer.split_to(encapsulated.heads);
+        Ok(match (encapsulated.heads, encapsulated.is_response) {
+            (0, _) => None,
+            (_, true) => Some(IcapHead::parse_http(&heads)?),
+            (_, false) => Some(IcapHead::parse_request(&heads)?),
+        })
+    }
+
     /// Reads the message that the server sent in place of the file. The result is "clean" if it contains the file.
     async fn read_modified(
         &mut self,
@@ -102,15 +136,7 @@ impl<R: AsyncRead + Unpin> Incoming<'_, R> {
         method: Method,
         content: &impl Content,
     ) -> Result<Answer, IcapError> {
-        while self.received.buffer.len() < encapsulated.heads {
-            self.fill().await?;
-        }
-        let heads = self.received.buffer.split_to(encapsulated.heads);
-        let head = match (encapsulated.heads, encapsulated.is_response) {
-            (0, _) => None,
-            (_, true) => Some(IcapHead::parse_http(&heads)?),
-            (_, false) => Some(IcapHead::parse_request(&heads)?),
-        };
+        let head = self.read_encapsulated_head(&encapsulated).await?;
         // Some servers report findings in these headers, with any status.
         if let Some(head) = &head
             && let Some(answer) = finding(head)?

@@ -210,3 +210,17 @@ fn rejects_incompletely_restored_rules_without_an_engine_error() {
     let prepared = encode(&[scanner]).unwrap();
     assert!(restore(&prepared).unwrap().any(|part| part.is_err()));
 }
+
+#[test]
+fn failed_part_outweighs_a_match_limit_in_another_part() {
+    let limited = "rule Limited { strings: $a = \"ab\" condition: #a == 1 }\n";
+    let rules = load(&[("a.yar", &(limited.to_owned() + &numbered("r", 1_500)))]).unwrap();
+    assert_eq!(number_of_parts(rules.prepared()), 2);
+    let media = b"ab".repeat(260_000);
+    let result = matches(rules.prepared(), &media, &[]);
+    assert!(matches!(result, Err(EvaluationError::MatchLimit(_))));
+    let mut damaged = rules.prepared().to_vec();
+    *damaged.last_mut().unwrap() ^= 1;
+    let result = matches(&damaged, &media, &[]);
+    assert!(matches!(result, Err(EvaluationError::Rules(_))));
+}

@@ -204,6 +204,37 @@ async fn status_without_headers_is_a_refusal_a_limit_or_a_failure() {
 }
 
 #[tokio::test]
+async fn failure_beside_encryption_or_limit_is_a_failure() {
+    for finding in ["password_protected", "decode_error", "max_total_size_exceeded"] {
+        for codes in
+            [format!("{finding}, antivirus_engine_error"), format!("scan_timeout, {finding}")]
+        {
+            for status in [204, 200, 500] {
+                let answer =
+                    scan(head(status, &format!("X-Error-Code: {codes}")), Fault::None).await;
+                assert!(matches!(answer, Err(IcapError::Reported(_))), "{status}: {answer:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn infection_in_encapsulated_header_outweighs_encryption_in_icap_header() {
+    for (inner, kind, name) in [
+        ("X-Virus-Name: Eicar", Infected, "Eicar"),
+        ("X-Block-Reason: File type policy", Refused, "File type policy"),
+        ("X: y", Encrypted, "password_protected"),
+    ] {
+        let response = modified("res", &format!("HTTP/1.1 403 Forbidden\r\n{inner}"), b"page");
+        let text = String::from_utf8(response).unwrap();
+        let with_code = "ICAP/1.0 200 OK\r\nX-Error-Code: password_protected\r\n";
+        let text = text.replacen("ICAP/1.0 200 OK\r\n", with_code, 1);
+        assert!(text.contains("password_protected"), "{text}");
+        assert_found(text.into_bytes(), kind, name).await;
+    }
+}
+
+#[tokio::test]
 async fn encapsulated_header_and_trailer_report_kinds() {
     for (header, kind, name) in [
         ("X-Error-Code: password_protected", Encrypted, "password_protected"),
