@@ -13,7 +13,7 @@ use crate::metrics::Metrics;
 
 /// What a connection waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Phase {
+pub(super) enum ConnectionPhase {
     /// The first byte of its first request.
     New,
     /// The rest of a request header.
@@ -55,7 +55,7 @@ impl RoomSignal {
 pub(super) struct Activity {
     started: AtomicU64,
     finished: AtomicU64,
-    phase: Mutex<(Phase, Instant)>,
+    phase: Mutex<(ConnectionPhase, Instant)>,
     closing: Notify,
     room: Arc<RoomSignal>,
     framing: OnceLock<(u64, Framing)>,
@@ -67,7 +67,7 @@ impl Activity {
         Self {
             started: AtomicU64::new(0),
             finished: AtomicU64::new(0),
-            phase: Mutex::new((Phase::New, Instant::now())),
+            phase: Mutex::new((ConnectionPhase::New, Instant::now())),
             closing: Notify::new(),
             room,
             framing: OnceLock::new(),
@@ -85,15 +85,15 @@ impl Activity {
     }
 
     /// Returns the phase and its start.
-    pub(super) fn phase(&self) -> (Phase, Instant) {
+    pub(super) fn phase(&self) -> (ConnectionPhase, Instant) {
         *self.phase.lock()
     }
 
     /// Records that bytes of a header arrived that is not complete.
     pub(super) fn header_bytes_received(&self) {
         let mut phase = self.phase.lock();
-        if matches!(phase.0, Phase::New | Phase::Idle) {
-            *phase = (Phase::Header, Instant::now());
+        if matches!(phase.0, ConnectionPhase::New | ConnectionPhase::Idle) {
+            *phase = (ConnectionPhase::Header, Instant::now());
         }
     }
 
@@ -104,21 +104,21 @@ impl Activity {
         }
         {
             let mut phase = self.phase.lock();
-            if phase.0 != Phase::Busy {
+            if phase.0 != ConnectionPhase::Busy {
                 return;
             }
-            *phase = (Phase::Idle, Instant::now());
+            *phase = (ConnectionPhase::Idle, Instant::now());
         }
         self.room.notify();
     }
 
     /// Selects the connection to be closed, unless its phase has changed.
-    pub(super) fn close_if_still(&self, seen: (Phase, Instant)) -> bool {
+    pub(super) fn close_if_still(&self, seen: (ConnectionPhase, Instant)) -> bool {
         let mut phase = self.phase.lock();
-        if *phase != seen || matches!(seen.0, Phase::Busy | Phase::Closing) {
+        if *phase != seen || matches!(seen.0, ConnectionPhase::Busy | ConnectionPhase::Closing) {
             return false;
         }
-        phase.0 = Phase::Closing;
+        phase.0 = ConnectionPhase::Closing;
         self.closing.notify_one();
         true
     }
@@ -150,8 +150,8 @@ impl RequestInFlight {
     pub(super) fn start(activity: &Arc<Activity>) -> Self {
         let number = activity.started.fetch_add(1, Ordering::Relaxed);
         let mut phase = activity.phase.lock();
-        if phase.0 != Phase::Closing {
-            phase.0 = Phase::Busy;
+        if phase.0 != ConnectionPhase::Closing {
+            phase.0 = ConnectionPhase::Busy;
         }
         drop(phase);
         Self { activity: Arc::clone(activity), number }

@@ -6,7 +6,7 @@ use std::{cmp::Reverse, collections::HashMap, sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::activity::{Activity, Phase, RoomSignal};
+use super::activity::{Activity, ConnectionPhase, RoomSignal};
 use crate::{metrics::Metrics, tenancy::ClientNetwork};
 
 /// Age below which a connection that has sent no byte is closed only if no other can be: the request of a client that
@@ -121,12 +121,12 @@ impl Open {
 }
 
 /// Returns the order in which connections are closed, lowest first; `None` for those that are not.
-fn rank((phase, since): (Phase, Instant), now: Instant) -> Option<u8> {
+fn rank((phase, since): (ConnectionPhase, Instant), now: Instant) -> Option<u8> {
     match phase {
-        Phase::New if now.saturating_duration_since(since) < GRACE => Some(2),
-        Phase::New | Phase::Header => Some(0),
-        Phase::Idle => Some(1),
-        Phase::Busy | Phase::Closing => None,
+        ConnectionPhase::New if now.saturating_duration_since(since) < GRACE => Some(2),
+        ConnectionPhase::New | ConnectionPhase::Header => Some(0),
+        ConnectionPhase::Idle => Some(1),
+        ConnectionPhase::Busy | ConnectionPhase::Closing => None,
     }
 }
 
@@ -153,15 +153,15 @@ mod tests {
     }
 
     /// Adds connections of these clients, one millisecond apart; the request of `is_idle` ones has been answered.
-    async fn fill(table: &Arc<ConnectionTable>, clients: &[(u8, Phase)]) -> Vec<Place> {
+    async fn fill(table: &Arc<ConnectionTable>, clients: &[(u8, ConnectionPhase)]) -> Vec<Place> {
         let mut places = Vec::new();
         for &(last, phase) in clients {
             let place = table.try_place(client(last), &Arc::default()).unwrap();
             match phase {
-                Phase::New | Phase::Closing => {}
-                Phase::Header => place.activity.header_bytes_received(),
-                Phase::Busy => std::mem::forget(RequestInFlight::start(&place.activity)),
-                Phase::Idle => {
+                ConnectionPhase::New | ConnectionPhase::Closing => {}
+                ConnectionPhase::Header => place.activity.header_bytes_received(),
+                ConnectionPhase::Busy => std::mem::forget(RequestInFlight::start(&place.activity)),
+                ConnectionPhase::Idle => {
                     drop(RequestInFlight::start(&place.activity));
                     place.activity.flushed();
                 }
@@ -174,7 +174,7 @@ mod tests {
     }
 
     /// Admits new connections until none is closed for them. Returns the indices of the closed ones, in order.
-    async fn closed_in_order(clients: &[(u8, Phase)], age: Duration) -> Vec<usize> {
+    async fn closed_in_order(clients: &[(u8, ConnectionPhase)], age: Duration) -> Vec<usize> {
         let table = ConnectionTable::new(clients.len());
         let places = fill(&table, clients).await;
         advance(age).await;
@@ -183,7 +183,8 @@ mod tests {
             // The new ones have a request in progress.
             std::mem::forget((RequestInFlight::start(&place.activity), place));
             let is_new = |index: &usize| !closed.contains(index);
-            let is_closed = |index: &usize| places[*index].activity.phase().0 == Phase::Closing;
+            let is_closed =
+                |index: &usize| places[*index].activity.phase().0 == ConnectionPhase::Closing;
             let found: Vec<_> = (0..places.len()).filter(is_new).filter(is_closed).collect();
             assert_eq!(found.len(), 1);
             closed.extend(found);
@@ -194,7 +195,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn closes_unfinished_headers_then_idle_connections_of_the_busiest_client() {
-        use Phase::{Busy, Header, Idle, New};
+        use ConnectionPhase::{Busy, Header, Idle, New};
         let clients = [
             (1, Idle),
             (2, Idle),
@@ -216,7 +217,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn waits_until_a_request_ends_or_a_connection_closes() {
         let table = ConnectionTable::new(2);
-        let mut places = fill(&table, &[(1, Phase::New), (1, Phase::Busy)]).await;
+        let mut places =
+            fill(&table, &[(1, ConnectionPhase::New), (1, ConnectionPhase::Busy)]).await;
         let request = RequestInFlight::start(&places[0].activity);
         let metrics = Arc::default();
         {
@@ -227,12 +229,12 @@ mod tests {
             places[0].activity.flushed();
             assert!(waiting.as_mut().now_or_never().is_some());
         }
-        assert_eq!(places[0].activity.phase().0, Phase::Closing);
+        assert_eq!(places[0].activity.phase().0, ConnectionPhase::Closing);
 
         let mut waiting = Box::pin(table.place(client(3), &metrics));
         // The place of the second waiter's predecessor was released when the test dropped it.
         assert!(waiting.as_mut().now_or_never().is_some());
-        let mut busy = fill(&table, &[(4, Phase::Busy)]).await;
+        let mut busy = fill(&table, &[(4, ConnectionPhase::Busy)]).await;
         let mut waiting = Box::pin(table.place(client(3), &metrics));
         assert!(waiting.as_mut().now_or_never().is_none());
         busy.clear();
@@ -244,7 +246,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn request_that_arrives_meanwhile_keeps_its_connection() {
         let table = ConnectionTable::new(1);
-        let places = fill(&table, &[(1, Phase::Idle)]).await;
+        let places = fill(&table, &[(1, ConnectionPhase::Idle)]).await;
         let activity = &places[0].activity;
         let seen = activity.phase();
         let request = RequestInFlight::start(activity);

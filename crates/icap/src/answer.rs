@@ -35,7 +35,7 @@ pub enum FindingKind {
 
 /// An answer and the version of the server that gave it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Reply {
+pub struct IcapReply {
     pub answer: Answer,
     /// Value of `ISTag`, which changes with the signatures and the configuration of the server.
     pub istag: Option<String>,

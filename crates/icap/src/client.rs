@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tracing::warn;
 
 use crate::{
-    answer::Reply,
+    answer::IcapReply,
     connection::Connection,
     content::Content,
     error::IcapError,
@@ -66,7 +66,7 @@ impl<C: Connect> IcapClient<C> {
     ///
     /// # Errors
     /// Everything other than a complete response with an answer.
-    pub async fn scan(&self, content: &impl Content) -> Result<Reply, IcapError> {
+    pub async fn scan(&self, content: &impl Content) -> Result<IcapReply, IcapError> {
         let requested = self.options.lock().as_ref().and_then(|options| options.preview);
         let preview = requested.filter(|_| self.preview);
         if let Some(mut connection) = self.take_idle() {
@@ -86,8 +86,8 @@ impl<C: Connect> IcapClient<C> {
     fn finish(
         &self,
         connection: Connection,
-        result: Result<Exchange<Reply>, IcapError>,
-    ) -> Result<Reply, IcapError> {
+        result: Result<Exchange<IcapReply>, IcapError>,
+    ) -> Result<IcapReply, IcapError> {
         let Exchange { result, reusable } = result?;
         if reusable {
             self.put_idle(connection);

@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 
 use crate::{
-    answer::{Answer, Reply},
+    answer::{Answer, IcapReply},
     content::Content,
     error::IcapError,
     finding::finding,
@@ -83,7 +83,7 @@ impl Connection {
         service: &IcapService,
         preview: Option<u64>,
         content: &impl Content,
-    ) -> Result<Exchange<Reply>, IcapError> {
+    ) -> Result<Exchange<IcapReply>, IcapError> {
         let (mut incoming, mut writer) = self.start();
         let method = service.method;
         let mut buffer = service.scan_request(preview, content.len());

@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use crate::{
-    answer::{Answer, FindingKind, Reply},
+    answer::{Answer, FindingKind, IcapReply},
     connection::Connection,
     content::Content,
     error::IcapError,
@@ -93,7 +93,7 @@ fn scan(
     media: &'static [u8],
     response: &[u8],
     behaviour: Behaviour,
-) -> Result<Exchange<Reply>, IcapError> {
+) -> Result<Exchange<IcapReply>, IcapError> {
     let Behaviour { method, preview, .. } = behaviour;
     connect(media, response, behaviour, async |connection| {
         connection.scan(&service(method), preview, &media).await

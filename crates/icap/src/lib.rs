@@ -22,7 +22,7 @@ mod response;
 mod tests;
 mod transport;
 
-pub use answer::{Answer, FindingKind, Reply};
+pub use answer::{Answer, FindingKind, IcapReply};
 pub use client::IcapClient;
 pub use content::Content;
 pub use error::IcapError;

@@ -5,7 +5,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::{
-    answer::{Answer, FindingKind, Reply},
+    answer::{Answer, FindingKind, IcapReply},
     content::Content,
     error::IcapError,
     finding::finding,
@@ -68,13 +68,13 @@ impl<R: AsyncRead + Unpin> Incoming<'_, R> {
         head: IcapHead,
         method: Method,
         content: &impl Content,
-    ) -> Result<Exchange<Reply>, IcapError> {
+    ) -> Result<Exchange<IcapReply>, IcapError> {
         let istag = head.first("istag");
         // Headers override the status: some servers report findings with 204, or send the file back.
         if let Some(answer) = finding(&head)? {
             let answer = self.add_encapsulated_finding(answer, &head).await?;
             // The body, a page for users, is not read; therefore the connection cannot be used again.
-            return Ok(Exchange { result: Reply { answer, istag }, reusable: false });
+            return Ok(Exchange { result: IcapReply { answer, istag }, reusable: false });
         }
         let answer = match head.status {
             204 => {
@@ -93,7 +93,7 @@ impl<R: AsyncRead + Unpin> Incoming<'_, R> {
             return Err(IcapError::bad_response("more than one response"));
         }
         let reusable = answer == Answer::Clean && stays_open(&head);
-        Ok(Exchange { result: Reply { answer, istag }, reusable })
+        Ok(Exchange { result: IcapReply { answer, istag }, reusable })
     }
 
     /// Returns malware or a refusal that the encapsulated head of a response reports, where the ICAP head reports only

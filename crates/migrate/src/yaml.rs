@@ -82,10 +82,10 @@ struct OpenNode {
     anchor: usize,
     height: usize,
     size: usize,
-    content: Content,
+    content: NodeContent,
 }
 
-enum Content {
+enum NodeContent {
     List(Vec<Rc<Node>>),
     /// The entries, and the key whose value comes next.
     Map(Vec<MapEntry>, Option<(String, usize)>),
@@ -132,17 +132,17 @@ impl Builder {
             }
             Event::SequenceStart(anchor, tag) => {
                 check_tag(tag.as_deref(), line)?;
-                self.open(line, anchor, Content::List(Vec::new()))?;
+                self.open(line, anchor, NodeContent::List(Vec::new()))?;
             }
             Event::MappingStart(anchor, tag) => {
                 check_tag(tag.as_deref(), line)?;
-                self.open(line, anchor, Content::Map(Vec::new(), None))?;
+                self.open(line, anchor, NodeContent::Map(Vec::new(), None))?;
             }
             Event::SequenceEnd | Event::MappingEnd => {
                 if let Some(OpenNode { line, anchor, height, size, content }) = self.open.pop() {
                     let value = match content {
-                        Content::List(list) => Yaml::List(list),
-                        Content::Map(entries, _) => Yaml::Map(entries),
+                        NodeContent::List(list) => Yaml::List(list),
+                        NodeContent::Map(entries, _) => Yaml::Map(entries),
                     };
                     self.close(Node { line, value, height: height + 1, size }, anchor)?;
                 }
@@ -161,7 +161,7 @@ impl Builder {
         Ok(())
     }
 
-    fn open(&mut self, line: usize, anchor: usize, content: Content) -> Result<(), YamlError> {
+    fn open(&mut self, line: usize, anchor: usize, content: NodeContent) -> Result<(), YamlError> {
         if self.open.len() >= MAX_DEPTH {
             return Err(YamlError::TooDeep(line));
         }
@@ -194,8 +194,8 @@ impl Builder {
             return Err(YamlError::TooManyAliases(line));
         }
         match &mut parent.content {
-            Content::List(list) => list.push(node),
-            Content::Map(entries, key) => match (key.take(), &node.value) {
+            NodeContent::List(list) => list.push(node),
+            NodeContent::Map(entries, key) => match (key.take(), &node.value) {
                 (Some((key, line)), _) => entries.push(MapEntry { key, line, node }),
                 (None, Yaml::Text(text)) if text == "<<" => {
                     return Err(YamlError::Unsupported { line, feature: "a merge key (<<)" });

@@ -34,7 +34,7 @@ pub use file_outcome::FileOutcome;
 pub use icap::Icap;
 pub use identity::{EngineFingerprint, EngineIdentity, Versions};
 pub use outcome::Outcome;
-pub use policies::{Decision, Policies, Validity};
+pub use policies::{Policies, PolicyDecision, Validity};
 pub use remote::RemoteEngines;
 pub use rules::{Evaluator, Rules};
 pub use run::EngineRun;

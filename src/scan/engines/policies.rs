@@ -41,7 +41,7 @@ pub struct Policies {
 
 /// The verdict on a file under the policies in force, and details for the cache and the audit log.
 #[derive(Clone, Debug)]
-pub struct Decision {
+pub struct PolicyDecision {
     /// The verdict; an error where the policy requires one or an engine failed.
     pub verdict: Result<Verdict, Arc<ScanError>>,
     /// How long the decision is valid.
@@ -99,9 +99,9 @@ impl Policies {
 
     /// Applies the policies.
     #[must_use]
-    pub fn decide(&self, file: &FileOutcome) -> Decision {
+    pub fn decide(&self, file: &FileOutcome) -> PolicyDecision {
         if let Some(finding) = &file.finding {
-            return Decision {
+            return PolicyDecision {
                 verdict: Ok(Verdict::NotClean {
                     kind: finding.kind,
                     output: Arc::clone(&finding.output),
@@ -115,25 +115,25 @@ impl Policies {
             let first_line = single_line(&output, MAX_FIRST_LINE);
             let verdict = Verdict::NotClean { kind, output: output.into() };
             let validity = Validity::Examined;
-            return Decision { verdict: Ok(verdict), validity, exit_code: None, first_line };
+            return PolicyDecision { verdict: Ok(verdict), validity, exit_code: None, first_line };
         }
         if let Some(error) = self.final_error(file) {
-            return Decision::error(Arc::new(error), Validity::Examined);
+            return PolicyDecision::error(Arc::new(error), Validity::Examined);
         }
         let failure = file.failures.iter().find(|fault| !self.skips(fault));
         if let Some(fault) = failure {
-            return Decision::error(Arc::clone(&fault.error), Validity::Failure);
+            return PolicyDecision::error(Arc::clone(&fault.error), Validity::Failure);
         }
         if !file.has_finished {
             return match file.too_large.first() {
                 // A retry changes nothing, unless an engine failed.
                 Some(engine) if file.failures.is_empty() => {
-                    Decision::error(Arc::new(ScanError::Oversize(engine)), Validity::Examined)
+                    PolicyDecision::error(Arc::new(ScanError::Oversize(engine)), Validity::Examined)
                 }
-                _ => Decision::error(Arc::new(ScanError::NoEngine), Validity::Failure),
+                _ => PolicyDecision::error(Arc::new(ScanError::NoEngine), Validity::Failure),
             };
         }
-        Decision {
+        PolicyDecision {
             verdict: Ok(Verdict::Clean { at: file.scanned }),
             validity: if file.failures.is_empty() { Validity::Examined } else { Validity::Partial },
             exit_code: file.exit_code,
@@ -192,7 +192,7 @@ impl Policies {
     }
 }
 
-impl Decision {
+impl PolicyDecision {
     fn error(error: Arc<ScanError>, validity: Validity) -> Self {
         Self { verdict: Err(error), validity, exit_code: None, first_line: String::new() }
     }

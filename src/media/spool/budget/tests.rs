@@ -112,7 +112,7 @@ async fn share_is_limited_while_another_tenant_waits() {
     assert_eq!(reserve(&account(&budget, 1), 2 * MIB).err(), Some(SpoolFull::Space));
     assert!(reserve(&account(&budget, 4), 2 * MIB).is_ok(), "a share that is not used up");
     drop(waiter);
-    assert!(reserve(&account(&budget, 1), 2 * MIB).is_ok(), "nobody waits");
+    assert!(reserve(&account(&budget, 1), 2 * MIB).is_ok(), "no other tenant waits");
     drop((held, rest));
 }
 
