@@ -19,7 +19,7 @@ use super::{
     homeserver::{DownloadLimits, Homeservers, MAX_DISPOSITION, MAX_HEADER_VALUE, single_value},
     http_util::within,
     ingest::Ingest,
-    outbound::{OutboundReply, RedirectPolicy},
+    outbound::{OutboundReply, RedirectPolicy, Responder},
     rate::{MinRate, TooSlow},
     request::MediaRequest,
 };
@@ -31,6 +31,9 @@ const BATCH: usize = 512 * 1024;
 /// A download whose response headers have been received. Closes its connection on drop.
 pub struct Download {
     pub head: Head,
+    /// Whether the homeserver itself answered, or redirected with a 307 or 308, so that the response shows that the
+    /// requester has access. If not, the response may be a login page and must not be kept as the media.
+    pub is_granted: bool,
     response: Response,
     limits: DownloadLimits,
     deadline: Instant,
@@ -44,7 +47,10 @@ impl Homeservers {
     pub async fn open(&self, request: &MediaRequest) -> Result<Download, FetchError> {
         let deadline = self.deadline();
         match self.request_media(request, None, RedirectPolicy::Follow, deadline).await? {
-            OutboundReply::Response(response, _) => Download::new(response, self, deadline),
+            OutboundReply::Response(response, responder) => {
+                let is_granted = responder != Responder::Unverified;
+                Download::new(response, is_granted, self, deadline)
+            }
             OutboundReply::NotFollowed(status) => {
                 Err(FetchError::NotMedia(format!("status {}", status.as_u16())))
             }
@@ -55,6 +61,7 @@ impl Homeservers {
 impl Download {
     fn new(
         response: Response,
+        is_granted: bool,
         homeservers: &Homeservers,
         deadline: Instant,
     ) -> Result<Self, FetchError> {
@@ -79,6 +86,7 @@ impl Download {
         };
         Ok(Self {
             head,
+            is_granted,
             response,
             limits,
             deadline,

@@ -185,7 +185,9 @@ impl Homeservers {
                 Some(next) if refusal.should_try_next_route(route) => route = next,
                 _ => {
                     let sender = match (&request.origin, responder) {
-                        (_, Responder::Redirected) => RefusalSender::Redirected,
+                        (_, Responder::Redirected | Responder::Unverified) => {
+                            RefusalSender::Redirected
+                        }
                         (Origin::Discovered, _) => RefusalSender::Discovered,
                         (Origin::Configured(_), _) => RefusalSender::Configured {
                             received_token: route == UpstreamRoute::Authenticated,

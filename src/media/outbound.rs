@@ -73,13 +73,16 @@ pub(super) enum OutboundReply {
     NotFollowed(StatusCode),
 }
 
-/// Sender of a response.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// Sender of a response, in the order of decreasing authority.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Responder {
     /// The origin of the request, which received `headers`.
     Requested,
-    /// An origin that received no `headers`, after a redirect.
+    /// An origin that received no `headers`, after redirects that keep the method.
     Redirected,
+    /// Any origin, after a redirect that does not keep the method. A login page in front of the homeserver is reached
+    /// so, and its 200 says nothing about the media.
+    Unverified,
 }
 
 impl HttpClients {
@@ -194,7 +197,10 @@ impl HttpClients {
                 }
                 // Not restored by a later redirect back to the first origin.
                 headers.clear();
-                responder = Responder::Redirected;
+                responder = responder.max(Responder::Redirected);
+            }
+            if !keeps_method(status) {
+                responder = Responder::Unverified;
             }
             if !matches!(target.scheme(), "http" | "https") {
                 return Err(FetchError::NotMedia(

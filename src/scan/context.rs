@@ -65,6 +65,15 @@ pub(super) struct ScanContext {
     pub(super) audit: Option<AuditLog>,
 }
 
+/// A downloaded and decrypted body.
+struct Fetched {
+    media: CachedMedia,
+    /// Absent if it is too large for memory and no requester needs it.
+    body: Option<Body>,
+    /// Whether the body may be kept as the media: see [`Download::is_granted`](crate::media::Download::is_granted).
+    is_granted: bool,
+}
+
 /// The scan of a downloaded body.
 struct ScanTask<'a> {
     job: &'a ScanJob,
@@ -162,11 +171,14 @@ impl ScanContext {
         if start >= deadline {
             return Err(ScanError::Deadline(Phase::Queued));
         }
-        let (media, body) = timeout_at(deadline.into(), self.fetch(job, work_dir))
-            .await
-            .map_err(|_elapsed| ScanError::Deadline(Phase::Downloading))??;
+        let Fetched { media, body, is_granted } =
+            timeout_at(deadline.into(), self.fetch(job, work_dir))
+                .await
+                .map_err(|_elapsed| ScanError::Deadline(Phase::Downloading))??;
         job.demotable.set(false);
-        self.cache.store_media(job.key, media.clone());
+        if is_granted {
+            self.cache.store_media(job.key, media.clone());
+        }
         trace.timings.download = Some(start.elapsed());
         if !self.settings.mime.allows(media.detected.as_str()) {
             return Ok(JobOutcome { media, verdict: None, body: None, timings: trace.timings });
@@ -188,11 +200,14 @@ impl ScanContext {
         &self,
         job: &ScanJob,
         work_dir: &mut Option<WorkDir>,
-    ) -> Result<(CachedMedia, Option<Body>), ScanError> {
+    ) -> Result<Fetched, ScanError> {
         let download = self.homeservers.open(&job.request.fetch).await?;
-        let head = download.head.clone();
-        job.progress.headers_received(head.etag.clone());
-        self.authoriser.grant(&job.request.fetch);
+        let (head, is_granted) = (download.head.clone(), download.is_granted);
+        // Without a grant, the other requesters wait for the end of the job and then download for themselves.
+        if is_granted {
+            job.progress.headers_received(head.etag.clone());
+            self.authoriser.grant(&job.request.fetch);
+        }
 
         // If the verdict is cached, which may have happened while the job was queued, only the body is needed: the
         // plaintext is not written.
@@ -230,7 +245,7 @@ impl ScanContext {
                     detected: cached.detected.clone(),
                     headers: MediaHeaders::from_head(&head),
                 };
-                return Ok((media.into(), body));
+                return Ok(Fetched { media: media.into(), body, is_granted });
             }
             // The body has changed since the verdict was cached.
             (None, _) => self.rewrite_plaintext(job, work_dir, body.as_ref()).await?,
@@ -241,7 +256,7 @@ impl ScanContext {
         }
         let headers = MediaHeaders::from_head(&head);
         let media = CachedMediaParts { content, size, detected, headers };
-        Ok((media.into(), body))
+        Ok(Fetched { media: media.into(), body, is_granted })
     }
 
     /// Returns the verdict on a content: from the cache, from a scan of the same content in progress, or from a new

@@ -69,8 +69,8 @@ pub enum Stage {
     Started,
     /// The homeserver has granted the media to the initiator.
     HeadersReceived(MediaGranted),
-    /// The body is complete.
-    Scanning(MediaGranted),
+    /// The body is complete. Without a grant if the response may be from a login page.
+    Scanning(Option<MediaGranted>),
     /// The job has ended. Keeps the grant, if the job got so far.
     Ended(Option<MediaGranted>, Result<JobOutcome, Arc<ScanError>>),
 }
@@ -87,8 +87,8 @@ impl Stage {
     pub(super) fn media_granted(&self) -> Option<&MediaGranted> {
         match self {
             Self::Queued | Self::Started => None,
-            Self::HeadersReceived(granted) | Self::Scanning(granted) => Some(granted),
-            Self::Ended(granted, _) => granted.as_ref(),
+            Self::HeadersReceived(granted) => Some(granted),
+            Self::Scanning(granted) | Self::Ended(granted, _) => granted.as_ref(),
         }
     }
 
@@ -137,14 +137,7 @@ impl Progress {
 
     /// Reports that the body is complete and its scan starts.
     pub fn scanning(&self) {
-        self.0.send_if_modified(|stage| {
-            let granted = stage.media_granted().cloned();
-            let is_granted = granted.is_some();
-            if let Some(granted) = granted {
-                *stage = Stage::Scanning(granted);
-            }
-            is_granted
-        });
+        self.0.send_modify(|stage| *stage = Stage::Scanning(stage.media_granted().cloned()));
     }
 }
 

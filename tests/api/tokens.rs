@@ -219,6 +219,82 @@ async fn does_not_forward_token_or_headers_to_redirect_target() {
     }
 }
 
+/// Adds media `id` that redirects to a login page with this status, on the same or on another origin.
+fn redirect_to_login(homeserver: &MockHomeserver, login: &str, id: &str, status: u16) -> String {
+    let redirect = MockMedia::new("text/html", "").with_status(status);
+    let redirect = redirect.with_header("location", login).served_before_authentication();
+    homeserver.add_media(id, redirect)
+}
+
+#[tokio::test]
+async fn response_after_redirect_to_login_page_is_no_grant_and_is_not_kept() {
+    let homeserver = MockHomeserver::start().await;
+    let other_origin = MockHomeserver::start().await;
+    let page = b"<!DOCTYPE html><title>Sign in</title>".to_vec();
+    let login = MockMedia::new("text/html", page.clone()).served_without_token();
+    homeserver.add_media("login", login.clone());
+    other_origin.add_media("login", login);
+    let scanner = ScannerBuilder::new(CLEAN)
+        .homeserver(&homeserver)
+        .config(
+            r#"
+            download.allow_private_addresses = true
+            download.authorisation_ttl = "1h"
+            "#,
+        )
+        .start()
+        .await;
+    let path = format!("/_matrix/media/v3/download/{NAME}/login");
+    for (origin, login) in
+        [("same", path.clone()), ("other", format!("{}{path}", other_origin.url()))]
+    {
+        for status in [301, 302, 303] {
+            let id = format!("{origin}-{status}");
+            let media = redirect_to_login(&homeserver, &login, &id, status);
+            let path = format!("/download/{media}");
+            let stranger = || scanner.client.request(Method::GET, &path).bearer_auth("bad-token");
+            send(stranger()).await.assert_media(&page);
+            homeserver.add_bytes(&id, png());
+            scanner.client.get(&path).await.assert_media(&png());
+            send(stranger()).await.assert_error(401, "M_UNKNOWN_TOKEN");
+        }
+    }
+    // The page's refusal says nothing about the token.
+    for login in [format!("/_matrix/client/v1/media/download/{NAME}/x"), other_origin.url()] {
+        let media = redirect_to_login(&homeserver, &login, "refused", 302);
+        let response = scanner.client.get(&format!("/download/{media}")).await;
+        assert!(![200, 401, 403].contains(&response.status.as_u16()), "{}", response.status);
+    }
+}
+
+#[tokio::test]
+async fn requester_that_joins_a_download_of_a_login_page_downloads_again() {
+    let homeserver = MockHomeserver::start().await;
+    let page = b"<!DOCTYPE html><title>Sign in</title>".to_vec();
+    let login = MockMedia::new("text/html", page.clone()).served_without_token();
+    homeserver.add_media("login", login);
+    let script = r#"grep -q html "$1" && read line < "$MARKS/gate"; exit 0"#;
+    let scanner = ScannerProcess::start(&homeserver, script).await;
+    scanner.dir.make_fifo("gate");
+    let login = format!("/_matrix/media/v3/download/{NAME}/login");
+    let path = format!("/download/{}", redirect_to_login(&homeserver, &login, "one", 302));
+
+    let stranger = send(scanner.client.request(Method::GET, &path).bearer_auth("bad-token"));
+    let member = async {
+        homeserver.wait_for_requests(2).await;
+        homeserver.add_bytes("one", png());
+        let release = async {
+            scanner.wait_for_log("joined a job in progress", 1).await;
+            scanner.dir.release_fifo("gate").await;
+        };
+        tokio::join!(scanner.client.get(&path), release).0
+    };
+    let (stranger, member) = tokio::join!(stranger, member);
+    stranger.assert_media(&page);
+    member.assert_media(&png());
+    scanner.wait_until_idle().await;
+}
+
 #[tokio::test]
 async fn does_not_follow_redirect_to_private_address() {
     let homeserver = MockHomeserver::start().await;

@@ -57,6 +57,7 @@ pub struct MockMedia {
     body: MockBody,
     gate: Option<Gate>,
     without_token: bool,
+    before_authentication: bool,
 }
 
 /// Body of a response.
@@ -160,6 +161,7 @@ impl MockMedia {
             body: MockBody::Complete(body.into()),
             gate: None,
             without_token: false,
+            before_authentication: false,
         };
         media
             .with_header("content-type", content_type)
@@ -211,6 +213,11 @@ impl MockMedia {
     /// Also serves this media on the legacy routes, without authentication.
     pub fn served_without_token(self) -> Self {
         Self { without_token: true, ..self }
+    }
+
+    /// Serves this media on all routes before the token is examined, like a login page in front of the homeserver.
+    pub fn served_before_authentication(self) -> Self {
+        Self { before_authentication: true, ..self }
     }
 
     /// Declares `length` bytes, sends `sent` and closes the connection.
@@ -280,6 +287,11 @@ async fn respond(State(state): State<Arc<HomeserverState>>, request: Request) ->
     };
     state.requests.send_modify(|all| all.push(received.clone()));
     let path = request.uri().path();
+    let id = path.rsplit('/').next().unwrap_or_default();
+    let media = state.media.lock().unwrap().get(id).cloned();
+    if let Some(media) = media.clone().filter(|media| media.before_authentication) {
+        return media.into_response();
+    }
     let authenticated = path.starts_with("/_matrix/client/v1/media/");
     let token = received
         .headers
@@ -296,8 +308,6 @@ async fn respond(State(state): State<Arc<HomeserverState>>, request: Request) ->
     } else if !path.starts_with("/_matrix/media/") {
         return MockMedia::error(404, "M_UNRECOGNIZED").into_response();
     }
-    let id = path.rsplit('/').next().unwrap_or_default();
-    let media = state.media.lock().unwrap().get(id).cloned();
     let Some(media) = media.filter(|media| authenticated || media.without_token) else {
         return MockMedia::error(404, "M_NOT_FOUND").into_response();
     };
