@@ -353,7 +353,7 @@ impl ScanContext {
         let verdict_details = decision
             .filter(|decision| decision.verdict.is_ok())
             .map(|decision| (decision.exit_code, decision.first_line));
-        **trace = Some(EngineRunTrace { script_duration: run.script_duration, verdict_details });
+        **trace = Some(EngineRunTrace { script_duration: run.script_duration(), verdict_details });
         if self.cache.generation() != *generation {
             return EngineRun::prevented(ScanError::NotReady);
         }

@@ -3,9 +3,9 @@
 use std::{sync::Arc, time::SystemTime};
 
 use super::{
-    engine::{EngineResult, is_engine_failure},
     file_outcome::{EngineFault, FileFinding, FileOutcome},
     outcome::{MAX_FIRST_LINE, Outcome},
+    result::{EngineResult, is_engine_failure},
 };
 use crate::{scan::verdict::NotCleanKind, text::single_line};
 
@@ -14,7 +14,7 @@ use crate::{scan::verdict::NotCleanKind, text::single_line};
 pub(super) fn combine(results: Vec<EngineResult>, encrypted: Option<String>) -> FileOutcome {
     let mut file = FileOutcome { encrypted, ..FileOutcome::at(SystemTime::now()) };
     let mut findings = 0;
-    for EngineResult { engine, outcome, exit_code, first_line } in results {
+    for EngineResult { engine, outcome, exit_code, first_line, .. } in results {
         let outcome = match outcome {
             Ok(outcome) => outcome,
             Err(error) => {

@@ -116,12 +116,7 @@ impl FileOutcome {
     pub(in crate::scan) fn for_test<const N: usize>(
         results: [(&'static str, Result<super::Outcome, ScanError>); N],
     ) -> Self {
-        let result = |(engine, outcome)| super::engine::EngineResult {
-            engine,
-            outcome,
-            exit_code: None,
-            first_line: None,
-        };
+        let result = |(engine, outcome)| super::result::EngineResult::new(engine, outcome);
         super::combine::combine(results.into_iter().map(result).collect(), None)
     }
 }

@@ -1,6 +1,6 @@
 //! Identity of the engines in cache keys.
 
-use super::script::ScriptIdentity;
+use super::script_run::ScriptIdentity;
 
 /// Identity of the engines at one point in time, for cache keys.
 #[derive(Clone, Copy, Debug)]

@@ -17,9 +17,9 @@ use tracing::warn;
 
 use super::{
     bounds::{Bounds, ContentPolicy, OversizePolicy, SkipPolicy},
-    engine::{EngineResult, is_engine_failure},
     file_outcome::{EngineFault, FileOutcome},
     outcome::{MAX_FIRST_LINE, Outcome},
+    result::{EngineResult, is_engine_failure},
 };
 use crate::{
     chain::Chain,

@@ -8,9 +8,9 @@ use std::{
 use super::{
     changes::{ChangeNotifier, ChangeReceiver},
     clamd::Clamd,
-    engine::{CLAMD, ICAP},
     error::EngineSetupError,
     icap::Icap,
+    names::{CLAMD, ICAP},
     settings::EngineSettings,
 };
 

@@ -18,8 +18,11 @@ use tracing::{debug, warn};
 
 use super::{
     error::ScriptFailure,
+    names::SCRIPT,
     outcome::{MAX_FIRST_LINE, Outcome},
+    result::EngineResult,
     sample::ProgramJob,
+    script_run::{ScriptFingerprint, ScriptIdentity, ScriptRun},
     slots::ScanSlots,
 };
 use crate::{
@@ -32,25 +35,6 @@ const MAX_STDERR: usize = 1000;
 
 /// Interval after which the script's file is examined again.
 const IDENTITY_AGE: Duration = Duration::from_secs(1);
-
-/// Digest of everything that the script's verdicts depend on: path, arguments and content of the script, the meaning of
-/// exit codes, and the sandbox. A cached verdict is valid only for an equal fingerprint.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct ScriptFingerprint([u8; 32]);
-
-impl ScriptFingerprint {
-    pub(super) fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-}
-
-/// A script's fingerprint, and the state of the file that it was computed from.
-#[derive(Clone, Copy, Debug)]
-pub struct ScriptIdentity {
-    /// Identifies the script in cache keys.
-    pub fingerprint: ScriptFingerprint,
-    file_state: FileState,
-}
 
 /// The configured script, ready to run.
 #[derive(Debug)]
@@ -65,32 +49,6 @@ pub struct Script {
     conditions: [u8; 32],
     /// The latest identity, and when it was determined.
     last_identity: Mutex<Option<(Instant, ScriptIdentity)>>,
-}
-
-/// One run of the script.
-#[derive(Debug)]
-pub struct ScriptRun {
-    /// The verdict, or the failure.
-    pub outcome: Result<ScriptVerdict, ScanError>,
-    /// Duration of the run; none when the script did not run.
-    pub duration: Option<Duration>,
-    /// State of the script's file, equal before and after the run; none when it changed, since it is then unknown which
-    /// script ran. After a failure, the state afterwards.
-    file_state: Option<FileState>,
-}
-
-impl ScriptRun {
-    /// Represents a run that did not start.
-    #[must_use]
-    pub fn prevented(error: ScanError) -> Self {
-        Self { outcome: Err(error), duration: None, file_state: None }
-    }
-
-    /// Returns whether this was a run of the script with this identity.
-    #[must_use]
-    pub fn matches_identity(&self, identity: &ScriptIdentity) -> bool {
-        self.file_state == Some(identity.file_state)
-    }
 }
 
 /// Logs the script's standard error. When there is no verdict, or a verdict without output, it most likely names the
@@ -114,13 +72,13 @@ fn log_stderr(stderr: &[u8], result: &Result<ScriptVerdict, ScriptFailure>) {
 
 /// An outcome and the exit code that it follows from.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ScriptVerdict {
+struct ScriptVerdict {
     /// Clean, or infected with the sanitized output: a script cannot report other outcomes.
-    pub outcome: Outcome,
+    outcome: Outcome,
     /// The exit code, for `exit_codes_to_ignore`.
-    pub exit_code: i32,
+    exit_code: i32,
     /// The first line that the script printed on standard output, sanitized like the output.
-    pub first_line: String,
+    first_line: String,
 }
 
 impl Script {
@@ -145,10 +103,14 @@ impl Script {
     }
 
     /// Waits for a scan slot and runs the script on the job's file.
-    pub async fn run_when_slot_free(&self, job: &mut ProgramJob) -> ScriptRun {
+    pub(super) async fn scan(&self, job: &mut ProgramJob) -> EngineResult {
         let ProgramJob { job, tenant } = job;
         let Some(slot) = self.scan_slots.acquire(tenant).await else {
-            return ScriptRun::prevented(ScanError::Stopping);
+            let script_run = Some(ScriptRun { duration: None, file_state: None });
+            return EngineResult {
+                script_run,
+                ..EngineResult::new(SCRIPT, Err(ScanError::Stopping))
+            };
         };
         let start = Instant::now();
         let priority = job.priority();
@@ -156,11 +118,21 @@ impl Script {
         let duration = Some(start.elapsed());
         // Not the state of the cached identity, which may be a second old: a symbolic link may have changed since,
         // and back.
-        let (outcome, file_state) = match run {
+        let (verdict, file_state) = match run {
             Ok((result, file_state)) => (result.map_err(ScanError::Script), file_state),
             Err(error) => (Err(error), self.file_state().await),
         };
-        ScriptRun { outcome, duration, file_state }
+        let script_run = Some(ScriptRun { duration, file_state });
+        match verdict {
+            Ok(ScriptVerdict { outcome, exit_code, first_line }) => EngineResult {
+                engine: SCRIPT,
+                outcome: Ok(outcome),
+                exit_code: Some(exit_code),
+                first_line: Some(first_line),
+                script_run,
+            },
+            Err(error) => EngineResult { script_run, ..EngineResult::new(SCRIPT, Err(error)) },
+        }
     }
 
     /// Runs the script. Returns its result and the state of its file.

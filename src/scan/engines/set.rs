@@ -1,7 +1,6 @@
 //! The configured engines together.
 
 use std::{
-    collections::HashMap,
     hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::{
         Arc,
@@ -16,14 +15,16 @@ use sha2::{Digest, Sha256};
 use super::{
     bounds::SkipPolicy,
     combine::combine,
-    engine::{CLAMD, Engine, EngineResult, ICAP, RULES, SCRIPT},
-    error::EngineSetupError,
+    engine::{Engine, EngineKind, RemoteEngine, SandboxedEngine},
+    error::{EngineFailure, EngineSetupError},
     identity::{EngineFingerprint, EngineIdentity, Versions},
+    names::{CLAMD, ICAP, RULES, SCRIPT},
     policies::Policies,
     remote::RemoteEngines,
+    result::EngineResult,
     rules::{Evaluator, Rules},
     run::EngineRun,
-    sample::{Sample, SampleAccess},
+    sample::{ProgramJob, Sample, SampleAccess},
     script::Script,
     settings::EngineSettings,
     slots::ScanSlots,
@@ -58,25 +59,29 @@ impl Engines {
         scan_slots: &ScanSlots,
         remote_engines: &Arc<RemoteEngines>,
     ) -> Result<Self, EngineSetupError> {
-        let engine = |engine: &EngineSettings| match engine {
-            EngineSettings::Script(bounds) => {
-                let program = require(SCRIPT, settings.script.as_deref())?;
-                let script = Script::new(program, settings, sandbox, scan_slots.clone());
-                Ok(Engine::Script(Arc::new(script), bounds.clone()))
-            }
-            EngineSettings::Rules(rules) => {
-                let evaluator = Arc::clone(require(RULES, evaluator)?);
-                let engine = Rules::new(rules, evaluator, scan_slots.clone());
-                Ok(Engine::Rules(engine, rules.bounds.clone()))
-            }
-            EngineSettings::Clamd(clamd) => {
-                let engine = require(CLAMD, remote_engines.clamd.as_ref())?;
-                Ok(Engine::Clamd(Arc::clone(engine), clamd.bounds.clone()))
-            }
-            EngineSettings::Icap(icap) => {
-                let engine = require(ICAP, remote_engines.icap.as_ref())?;
-                Ok(Engine::Icap(Arc::clone(engine), icap.bounds.clone()))
-            }
+        let engine = |engine: &EngineSettings| {
+            let (kind, bounds) = match engine {
+                EngineSettings::Script(bounds) => {
+                    let program = require(SCRIPT, settings.script.as_deref())?;
+                    let script = Script::new(program, settings, sandbox, scan_slots.clone());
+                    let script = SandboxedEngine::Script(Arc::new(script));
+                    (EngineKind::Sandboxed(script), bounds)
+                }
+                EngineSettings::Rules(rules) => {
+                    let evaluator = Arc::clone(require(RULES, evaluator)?);
+                    let engine = Rules::new(rules, evaluator, scan_slots.clone());
+                    (EngineKind::Sandboxed(SandboxedEngine::Rules(engine)), &rules.bounds)
+                }
+                EngineSettings::Clamd(clamd) => {
+                    let engine = Arc::clone(require(CLAMD, remote_engines.clamd.as_ref())?);
+                    (EngineKind::Remote(RemoteEngine::Clamd(engine)), &clamd.bounds)
+                }
+                EngineSettings::Icap(icap) => {
+                    let engine = Arc::clone(require(ICAP, remote_engines.icap.as_ref())?);
+                    (EngineKind::Remote(RemoteEngine::Icap(engine)), &icap.bounds)
+                }
+            };
+            Ok(Engine { kind, bounds: bounds.clone() })
         };
         // Without the policies, so that cached outcomes remain valid when a policy changes.
         let examined: Vec<_> =
@@ -84,7 +89,7 @@ impl Engines {
         let conditions = format!("{examined:?} {}", settings.max_output_size);
         let members =
             settings.engines.iter().map(engine).collect::<Result<Vec<_>, EngineSetupError>>()?;
-        let bounds = members.iter().map(|engine| (engine.name(), engine.bounds()));
+        let bounds = members.iter().map(|engine| (engine.name(), &engine.bounds));
         Ok(Self {
             policies: Policies::new(settings.on_encrypted, settings.on_limit, bounds),
             members,
@@ -131,7 +136,7 @@ impl Engines {
     /// Returns whether any engine runs in the sandbox.
     #[must_use]
     pub fn needs_sandbox(&self) -> bool {
-        self.members.iter().any(Engine::is_program)
+        self.members.iter().any(|engine| matches!(engine.kind, EngineKind::Sandboxed(_)))
     }
 
     pub(in crate::scan) fn scan_slots(&self) -> &ScanSlots {
@@ -149,19 +154,18 @@ impl Engines {
         fingerprint.write(&self.conditions);
         let mut script = None;
         for engine in &self.members {
-            let version = match engine {
-                Engine::Script(engine, _) => {
+            match &engine.kind {
+                EngineKind::Sandboxed(SandboxedEngine::Script(engine)) => {
                     let identity = engine.identity().await?;
                     fingerprint.write(identity.fingerprint.as_bytes());
                     script = Some(identity);
-                    continue;
                 }
                 // The settings in `conditions` contain the rules.
-                Engine::Rules(..) => continue,
-                Engine::Clamd(clamd, _) => clamd.versions(),
-                Engine::Icap(icap, _) => icap.versions(),
-            };
-            (engine.name(), version).hash(&mut versions);
+                EngineKind::Sandboxed(SandboxedEngine::Rules(_)) => {}
+                EngineKind::Remote(engine) => {
+                    (engine.name(), engine.versions()).hash(&mut versions);
+                }
+            }
         }
         Some(EngineIdentity {
             engines_fingerprint: EngineFingerprint(fingerprint.finish()),
@@ -179,51 +183,68 @@ impl Engines {
             Ok(encrypted) => encrypted,
             Err(error) => return EngineRun::prevented(error),
         };
-        let scan_remote = |(index, engine): (usize, &'e Engine)| async move {
-            engine.scan_remote(sample, self.max_output).await.map(|result| (index, result))
-        };
-        let remote = join_all(self.members.iter().enumerate().map(scan_remote));
-        let in_sandbox = async {
-            let (mut script_run, mut results) = (None, Vec::new());
-            if let Some(job) = job {
-                // The script runs last, because it may change its file.
-                let mut engines: Vec<_> = self.members.iter().enumerate().collect();
-                engines.sort_by_key(|(_, engine)| matches!(engine, Engine::Script(..)));
-                for (index, engine) in engines {
-                    if let Some((result, run)) =
-                        engine.scan_in_sandbox(sample, job, self.max_output).await
-                    {
-                        results.push((index, result));
-                        script_run = script_run.or(run);
-                    }
-                }
-            }
-            (results, script_run)
-        };
-        let (remote_results, (sandbox_results, script)) = if tamper_proof {
-            tokio::join!(remote, in_sandbox)
+        let remote = self.scan_remote(sample);
+        let sandboxed = self.scan_in_sandbox(sample, job);
+        let (remote, sandboxed) = if tamper_proof {
+            tokio::join!(remote, sandboxed)
         } else {
             // A program could change the file while remote engines read it.
-            let remote_results = remote.await;
-            (remote_results, in_sandbox.await)
+            let remote = remote.await;
+            (remote, sandboxed.await)
         };
-        let mut results: HashMap<usize, EngineResult> =
-            remote_results.into_iter().flatten().chain(sandbox_results).collect();
-        // An engine without a result has not called the file clean.
-        let result = |(index, engine): (usize, &Engine)| {
-            results.remove(&index).unwrap_or_else(|| engine.not_run())
-        };
-        let results: Vec<_> = self.members.iter().enumerate().map(result).collect();
+        let mut results: Vec<_> = remote.into_iter().chain(sandboxed).collect();
+        results.sort_by_key(|(position, _)| *position);
+        let mut results: Vec<_> = results.into_iter().map(|(_, result)| result).collect();
         EngineRun {
             results: results
                 .iter()
                 .map(|result| (result.engine, self.policies.record(result)))
                 .collect(),
-            script_duration: script.as_ref().and_then(|run| run.duration),
+            script_run: results.iter_mut().find_map(|result| result.script_run.take()),
             outcome: Ok(combine(results, encrypted)),
-            script,
-            started: true,
         }
+    }
+
+    /// Scans with all remote engines at once. Returns each result with the engine's position in the configuration.
+    async fn scan_remote(&self, sample: &Sample) -> Vec<(usize, EngineResult)> {
+        let scans = self.members.iter().enumerate().filter_map(|(position, member)| {
+            let EngineKind::Remote(engine) = &member.kind else { return None };
+            Some(async move {
+                let result = match member.bounds.refuse(engine.name(), sample) {
+                    Some(too_large) => too_large,
+                    None => engine.scan(sample, self.max_output).await,
+                };
+                (position, result)
+            })
+        });
+        join_all(scans).await
+    }
+
+    /// Scans with one program in the sandbox after another. Returns each result with the engine's position in the
+    /// configuration.
+    async fn scan_in_sandbox(
+        &self,
+        sample: &Sample,
+        mut job: Option<&mut ProgramJob>,
+    ) -> Vec<(usize, EngineResult)> {
+        let mut programs: Vec<_> = self.members.iter().enumerate().collect();
+        // The script runs last, because it may change its file.
+        programs.sort_by_key(|(_, member)| member.name() == SCRIPT);
+        let mut results = Vec::new();
+        for (position, member) in programs {
+            let EngineKind::Sandboxed(engine) = &member.kind else { continue };
+            let result = match (member.bounds.refuse(engine.name(), sample), job.as_deref_mut()) {
+                (Some(too_large), _) => too_large,
+                (None, Some(job)) => engine.scan(job, self.max_output).await,
+                // An engine that did not run has not called the file clean.
+                (None, None) => {
+                    let not_run = ScanError::Engine(engine.name(), EngineFailure::NotRun);
+                    EngineResult::new(engine.name(), Err(not_run))
+                }
+            };
+            results.push((position, result));
+        }
+        results
     }
 }
 
@@ -258,7 +279,6 @@ mod tests {
     use super::*;
     use crate::scan::engines::{
         bounds::{Bounds, ContentPolicy, OversizePolicy},
-        error::EngineFailure,
         sample,
     };
 
@@ -286,7 +306,10 @@ mod tests {
         let scan_slots = ScanSlots::new(1, Duration::from_secs(2));
         let rules = Rules::new(&settings, Arc::new(evaluator.unwrap()), scan_slots.clone());
         let engines = Engines {
-            members: vec![Engine::Rules(rules, bounds.clone())],
+            members: vec![Engine {
+                kind: EngineKind::Sandboxed(SandboxedEngine::Rules(rules)),
+                bounds: bounds.clone(),
+            }],
             scan_slots,
             remote: Arc::default(),
             conditions: [0; 32],

@@ -48,9 +48,10 @@ fn disk_failed() -> Result<Outcome, ScanError> {
 
 /// Combines the results of the engines clamd, rules and icap, in this order.
 fn combined(results: Vec<Result<Outcome, ScanError>>, detected: Option<&str>) -> FileOutcome {
-    let results = results.into_iter().zip(["clamd", "rules", "icap"]).map(|(outcome, engine)| {
-        EngineResult { engine, outcome, exit_code: None, first_line: None }
-    });
+    let results = results
+        .into_iter()
+        .zip(["clamd", "rules", "icap"])
+        .map(|(outcome, engine)| EngineResult::new(engine, outcome));
     combine(results.collect(), detected.map(str::to_owned))
 }
 
@@ -188,7 +189,7 @@ fn metrics_name_outcomes_and_skipped_engines() {
         (failed(), "failed", "skipped"),
         (disk_failed(), "failed", "failed"),
     ] {
-        let result = EngineResult { engine: "clamd", outcome, exit_code: None, first_line: None };
+        let result = EngineResult::new("clamd", outcome);
         let names = [&policies(ContentPolicy::Pass), &skipping].map(|all| all.record(&result));
         assert_eq!(names, [name, name_if_skipping]);
     }

@@ -1,0 +1,6 @@
+//! Names of the engines in the configuration, metrics and messages.
+
+pub(super) const SCRIPT: &str = "script";
+pub(super) const RULES: &str = "rules";
+pub(super) const CLAMD: &str = "clamd";
+pub(super) const ICAP: &str = "icap";

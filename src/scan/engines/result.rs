@@ -1,0 +1,56 @@
+//! The result of one engine, the same for all engines.
+
+use super::{
+    error::EngineFailure,
+    outcome::{MAX_FIRST_LINE, Outcome},
+    script_run::ScriptRun,
+};
+use crate::{exhaustion::is_exhaustion, scan::error::ScanError, text::single_line};
+
+/// The result of one engine, with details for the cache and the audit log.
+pub(super) struct EngineResult {
+    pub(super) engine: &'static str,
+    /// An error if the engine did not finish.
+    pub(super) outcome: Result<Outcome, ScanError>,
+    /// The script's exit code.
+    pub(super) exit_code: Option<i32>,
+    /// The first line that the engine reported.
+    pub(super) first_line: Option<String>,
+    /// The run of the script, also one that could not start; none for other engines, and for a file that exceeds the
+    /// script's size bound.
+    pub(super) script_run: Option<ScriptRun>,
+}
+
+impl EngineResult {
+    /// Returns a result without details.
+    pub(super) fn new(engine: &'static str, outcome: Result<Outcome, ScanError>) -> Self {
+        Self { engine, outcome, exit_code: None, first_line: None, script_run: None }
+    }
+
+    /// Returns the result of an engine whose text for an outcome is untrusted: the text is sanitized, and cut after
+    /// `max_output` bytes.
+    pub(super) fn sanitized(
+        engine: &'static str,
+        outcome: Result<Result<Outcome, EngineFailure>, ScanError>,
+        max_output: usize,
+    ) -> Self {
+        let outcome = outcome
+            .and_then(|outcome| outcome.map_err(|failure| ScanError::Engine(engine, failure)));
+        let text = outcome.as_ref().ok().and_then(Outcome::text);
+        let first_line = text.map(|text| single_line(text, MAX_FIRST_LINE));
+        let outcome = outcome.map(|outcome| outcome.map_text(|text| single_line(text, max_output)));
+        Self { first_line, ..Self::new(engine, outcome) }
+    }
+}
+
+/// Returns whether `on_failure` applies to an error: to failures of the engine itself, not of this process, the disk, or
+/// a lack of descriptors or processes.
+pub(super) fn is_engine_failure(error: &ScanError) -> bool {
+    match error {
+        error if is_exhaustion(error) => false,
+        ScanError::Engine(_, failure) => {
+            !matches!(failure, EngineFailure::Media(_) | EngineFailure::NotRun)
+        }
+        error => matches!(error, ScanError::Script(_) | ScanError::Sandbox(_)),
+    }
+}
