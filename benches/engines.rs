@@ -34,9 +34,8 @@ use matrix_content_scanner::{
     app::{self, SandboxEnv},
     config::Config,
     scan::{
-        Verdict,
+        ScanContext, Verdict,
         engines::{Sample, SampleAccess},
-        local::LocalScanner,
     },
 };
 use mcs_filetype::Detector;
@@ -58,9 +57,9 @@ enum ScanMethod {
     /// Direct use of clamd's socket: connect, FILDES, read.
     Socket(PathBuf),
     /// The engines alone, on an open file.
-    Engines(Arc<LocalScanner>),
+    Engines(Arc<ScanContext>),
     /// The complete local scan: copy, hash, type detection, engines.
-    LocalScan(Arc<LocalScanner>),
+    LocalScan(Arc<ScanContext>),
 }
 
 impl ScanMethod {
@@ -79,7 +78,7 @@ impl ScanMethod {
                 assert!(matches!(decision.verdict, Ok(Verdict::Clean { .. })));
             }
             Self::LocalScan(scanner) => {
-                let verdict = Box::pin(scanner.scan(path)).await.unwrap();
+                let verdict = Box::pin(scanner.scan_file(path)).await.unwrap();
                 assert!(matches!(verdict, Verdict::Clean { .. }));
             }
         }
@@ -146,7 +145,7 @@ fn free_port() -> u16 {
 }
 
 /// Creates a scanner with these lines of configuration.
-async fn scanner(directory: &Path, name: &str, lines: &str) -> (Arc<LocalScanner>, SandboxEnv) {
+async fn scanner(directory: &Path, name: &str, lines: &str) -> (Arc<ScanContext>, SandboxEnv) {
     let temp = directory.join(format!("{name}.d"));
     fs::create_dir(&temp).unwrap();
     fs::set_permissions(&temp, Permissions::from_mode(0o755)).unwrap();
@@ -158,7 +157,7 @@ async fn scanner(directory: &Path, name: &str, lines: &str) -> (Arc<LocalScanner
     let env = SandboxEnv::for_command(&config, None).await.unwrap();
     let network = app::remote_engines(&config).await.unwrap();
     let detector = Arc::new(Detector::new().unwrap());
-    (Arc::new(app::local_scanner(&config, &env, detector, &network).unwrap()), env)
+    (Arc::new(app::scan_context(&config, &env, detector, &network).unwrap()), env)
 }
 
 fn main() {

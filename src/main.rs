@@ -179,7 +179,7 @@ async fn check_config(terminal: Terminal, config: &Config, warnings: &[Warning])
         print_line(escape_untrusted(format_args!("# {engine}: {version}")));
     }
     let Some(canary) = config.scan.canary.clone() else { return ExitCode::SUCCESS };
-    let scanner = match app::local_scanner(config, &sandbox_env, detector, &engines) {
+    let scanner = match app::scan_context(config, &sandbox_env, detector, &engines) {
         Ok(scanner) => scanner,
         Err(error) => return failed(terminal, &StartError::from(error)),
     };
@@ -204,7 +204,7 @@ async fn scan(terminal: Terminal, config: &Config, files: &[PathBuf]) -> ExitCod
         let engines = app::remote_engines(config).await?;
         let sandbox_env = SandboxEnv::for_command(config, None).await?;
         let detector = Detector::new()?;
-        let scanner = app::local_scanner(config, &sandbox_env, Arc::new(detector), &engines)?;
+        let scanner = app::scan_context(config, &sandbox_env, Arc::new(detector), &engines)?;
         Ok::<_, StartError>((scanner, sandbox_env))
     };
     let scanner = ready.await;
@@ -225,7 +225,7 @@ async fn scan(terminal: Terminal, config: &Config, files: &[PathBuf]) -> ExitCod
             escape_untrusted(file.display()),
             bytesize::ByteSize(size)
         );
-        let verdict = with_progress(&description, scanner.scan(file)).await;
+        let verdict = with_progress(&description, scanner.scan_file(file)).await;
         print_line(cli::verdict_line(terminal.stdout, file, &verdict));
         worst = worst.max(match verdict {
             Ok(Verdict::Clean { .. }) => 0,

@@ -18,12 +18,13 @@ use crate::{
     metrics::Metrics,
     run_directory::{self, RunDirectory},
     scan::{
-        self, Scanner,
+        Pipeline, ScanContext, Scanner,
+        cache::ResultCache,
         canary::{Canary, CanaryState},
         engines::slots::ScanSlots,
         engines::{self, Engines, Evaluator, RemoteEngines},
-        local::LocalScanner,
     },
+    single_flight::SingleFlight,
 };
 
 /// Environment for programs: the probed sandbox and the directory of this process.
@@ -161,19 +162,16 @@ pub async fn remote_engines(
     Ok(Arc::new(remote_engines))
 }
 
-/// Creates a scanner for local files, which runs one program at a time.
-pub fn local_scanner(
+/// Creates the context for scans of local files, which run one program at a time.
+pub fn scan_context(
     config: &Config,
     sandbox_env: &SandboxEnv,
     detector: Arc<Detector>,
     remote_engines: &Arc<RemoteEngines>,
-) -> Result<LocalScanner, engines::EngineSetupError> {
-    Ok(LocalScanner {
-        engines: sandbox_env.engines(
-            config,
-            &ScanSlots::new(1, config.scan.slow_after),
-            remote_engines,
-        )?,
+) -> Result<ScanContext, engines::EngineSetupError> {
+    let scan_slots = ScanSlots::new(1, config.scan.slow_after);
+    Ok(ScanContext {
+        engines: sandbox_env.engines(config, &scan_slots, remote_engines)?,
         settings: config.scan.clone(),
         sandbox: sandbox_env.sandbox.clone(),
         spool: sandbox_env.spool(config),
@@ -189,8 +187,8 @@ pub(super) fn canary(
     remote_engines: &Arc<RemoteEngines>,
 ) -> Result<Option<Canary>, engines::EngineSetupError> {
     let Some(settings) = config.scan.canary.clone() else { return Ok(None) };
-    let scanner = local_scanner(config, sandbox_env, Arc::clone(detector), remote_engines)?;
-    Ok(Some(Canary::new(scanner, settings)))
+    let context = scan_context(config, sandbox_env, Arc::clone(detector), remote_engines)?;
+    Ok(Some(Canary::new(context, settings)))
 }
 
 /// Objects that are created once and survive reloads.
@@ -204,26 +202,31 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// Returns the parts of a scanner for a configuration.
-    pub(super) fn scanner_parts(
+    /// Returns the pipeline for a configuration.
+    pub(super) fn pipeline(
         &self,
         config: &Config,
         sandbox_env: &SandboxEnv,
         homeservers: &Arc<Homeservers>,
         remote_engines: &Arc<RemoteEngines>,
-    ) -> Result<scan::ScannerParts, engines::EngineSetupError> {
+        cache: ResultCache,
+    ) -> Result<Pipeline, engines::EngineSetupError> {
         let (max_size, ttl) = (config.download.max_size, config.download.authorisation_ttl);
-        Ok(scan::ScannerParts {
-            settings: config.scan.clone(),
-            cache: config.result_cache.clone(),
-            max_media_size: max_size,
-            homeservers: Arc::clone(homeservers),
-            authoriser: Arc::new(Authoriser::new(Arc::clone(homeservers), ttl)),
-            sandbox: sandbox_env.sandbox.clone(),
+        let context = ScanContext {
             engines: sandbox_env.engines(config, &self.scan_slots, remote_engines)?,
+            settings: config.scan.clone(),
+            sandbox: sandbox_env.sandbox.clone(),
             spool: self.spool.with_bounds(config.scan.max_spool_size, max_size),
             detector: Arc::clone(&self.detector),
+            max_size,
+        };
+        Ok(Pipeline {
+            context,
+            homeservers: Arc::clone(homeservers),
+            authoriser: Arc::new(Authoriser::new(Arc::clone(homeservers), ttl)),
             canary: self.canary.clone(),
+            cache,
+            scans: SingleFlight::new(),
             metrics: Arc::clone(&self.metrics),
             audit: self.audit.clone(),
         })

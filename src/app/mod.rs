@@ -7,7 +7,7 @@ mod error;
 mod reload;
 mod run;
 
-pub use build::{SandboxEnv, local_scanner, remote_engines, unknown_types};
+pub use build::{SandboxEnv, remote_engines, scan_context, unknown_types};
 pub use error::{RulesError, StartError};
 pub use reload::{ReadConfig, Reload};
 pub use run::{GRACE_PERIOD, ServiceContext, serve};

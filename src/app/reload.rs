@@ -184,8 +184,9 @@ impl Reloader {
         let remote_engines = Arc::new(remote_engines);
         let homeservers = homeservers.with_tenants_of(&self.current.load().homeservers);
         let homeservers = Arc::new(homeservers);
-        let scanner_parts =
-            self.shared.scanner_parts(&config, &sandbox_env, &homeservers, &remote_engines)?;
+        let cache = self.current.load().scanner.cache_with_settings(config.result_cache.clone());
+        let pipeline =
+            self.shared.pipeline(&config, &sandbox_env, &homeservers, &remote_engines, cache)?;
         let canary = canary(&config, &sandbox_env, &self.shared.detector, &remote_engines)?;
         if changes.affects_verdicts()
             && let Some(canary) = &canary
@@ -202,7 +203,7 @@ impl Reloader {
         }
         self.canary.stop().await;
         let state = self.current.load();
-        let scanner = state.scanner.with_parts(scanner_parts);
+        let scanner = state.scanner.with_pipeline(pipeline);
         let keys = state.keys.with_current_key(key, config.previous_key_ttl);
         self.reload.level.set_level(&config.log);
         self.current.replace(self.shared.state(&config, scanner.clone(), homeservers, keys));

@@ -23,7 +23,7 @@ use crate::{
     media::Homeservers,
     metrics::Metrics,
     operations::{self, Gauges, Health},
-    scan::{Scanner, canary::CanaryState, engines::slots::ScanSlots},
+    scan::{Scanner, cache::ResultCache, canary::CanaryState, engines::slots::ScanSlots},
     service_manager::{PassedSocket, ServiceManager},
     supervision::{self, ObservedState},
 };
@@ -83,11 +83,12 @@ pub async fn serve(
         metrics: Arc::clone(&metrics),
         audit,
     };
-    let (scanner, workers) = Scanner::start(shared.scanner_parts(
+    let (scanner, workers) = Scanner::start(shared.pipeline(
         &config,
         &sandbox_env,
         &homeservers,
         &remote_engines,
+        ResultCache::new(config.result_cache.clone()),
     )?);
     let mut canary_task = CanaryTask { state: canary_sender, task: None };
     canary_task.start(canary, scanner.clone());

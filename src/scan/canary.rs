@@ -14,12 +14,12 @@ use tokio::{sync::watch, time::sleep};
 use tracing::{error, info};
 
 use super::{
+    context::ScanContext,
     engines::{
         Engines,
         changes::{ChangeReceiver, EngineChange},
     },
     error::ScanError,
-    local::LocalScanner,
     settings::{CanarySamples, CanarySettings},
     verdict::Verdict,
 };
@@ -66,15 +66,15 @@ pub enum CanaryError {
 /// Runs the canary.
 #[derive(Debug)]
 pub struct Canary {
-    scanner: LocalScanner,
+    context: ScanContext,
     settings: CanarySettings,
 }
 
 impl Canary {
-    /// Creates a canary for the engines of this scanner.
+    /// Creates a canary for the engines of this context.
     #[must_use]
-    pub fn new(scanner: LocalScanner, settings: CanarySettings) -> Self {
-        Self { scanner, settings }
+    pub fn new(context: ScanContext, settings: CanarySettings) -> Self {
+        Self { context, settings }
     }
 
     /// Scans both samples with each engine; the MIME lists do not apply. An engine with `on_failure = "skip"` may fail,
@@ -83,7 +83,7 @@ impl Canary {
     /// # Errors
     /// The first wrong result.
     pub async fn check(&self) -> Result<(), CanaryError> {
-        let engines = &self.scanner.engines;
+        let engines = &self.context.engines;
         let (mut failure, mut succeeded) = (None, false);
         for name in engines.names() {
             match self.check_one(name, &engines.with_only(name)).await {
@@ -122,7 +122,7 @@ impl Canary {
         state: watch::Sender<CanaryState>,
         invalidate: impl Fn() + Send,
     ) {
-        let mut changes = self.scanner.engines.remote_engines().subscribe();
+        let mut changes = self.context.engines.remote_engines().subscribe();
         while !state.is_closed() {
             let Some(result) = self.check_unless_changed(&mut changes, &state).await else {
                 continue;
@@ -184,7 +184,7 @@ impl Canary {
             .samples
             .open(kind)
             .map_err(|error| no_verdict(Arc::new(ScanError::Disk(error))))?;
-        self.scanner.scan_with(engine, sample, length).await.map_err(no_verdict)
+        self.context.scan_with(engine, sample, length).await.map_err(no_verdict)
     }
 }
 

@@ -9,48 +9,27 @@ use std::{
     sync::Arc,
 };
 
-use mcs_filetype::{Detector, MimeRules};
-use mcs_sandbox::Sandbox;
+use mcs_filetype::MimeRules;
 
 use super::{
+    context::ScanContext,
     detection::finish_and_detect,
     engines::{EngineRun, Engines},
     error::ScanError,
-    removal::RemovalCommand,
-    settings::Settings,
     task::blocking,
     verdict::Verdict,
-    work_dir::WorkDir,
 };
 use crate::{
     identity::denied_user,
     media::{
         FetchError,
         ingest::{Ingest, IngestError, IngestOptions},
-        spool::Spool,
     },
     tenancy::TenantGroup,
 };
 
 /// Size of the buffer for copying a file, bytes.
 const COPY_BUFFER: usize = 256 * 1024;
-
-/// Scans local files.
-#[derive(Debug)]
-pub struct LocalScanner {
-    /// `[scan]`
-    pub settings: Settings,
-    /// Runs programs.
-    pub sandbox: Sandbox,
-    /// The engines that these settings configure.
-    pub engines: Engines,
-    /// Stores the copies of the files.
-    pub spool: Spool,
-    /// Detects types.
-    pub detector: Arc<Detector>,
-    /// `download.max_size`, bytes.
-    pub max_size: u64,
-}
 
 /// Reason why a local file has no verdict.
 #[derive(Debug, thiserror::Error)]
@@ -82,12 +61,12 @@ impl From<Arc<ScanError>> for LocalError {
     }
 }
 
-impl LocalScanner {
-    /// Scans one file.
+impl ScanContext {
+    /// Scans one local file.
     ///
     /// # Errors
     /// [`LocalError`]
-    pub async fn scan(&self, path: &Path) -> Result<Verdict, LocalError> {
+    pub async fn scan_file(&self, path: &Path) -> Result<Verdict, LocalError> {
         // Without O_NONBLOCK, opening a FIFO would wait for a writer.
         let opened = File::options().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path);
         let source = opened.map_err(LocalError::Open)?;
@@ -98,7 +77,7 @@ impl LocalScanner {
         if !metadata.is_file() {
             return Err(LocalError::NotRegularFile);
         }
-        Ok(self.run(&self.engines, source, metadata.len(), &self.settings.mime).await?)
+        Ok(self.scan_source(&self.engines, source, metadata.len(), &self.settings.mime).await?)
     }
 
     /// Scans `length` bytes of `source` with these engines; the MIME lists do not apply.
@@ -111,21 +90,17 @@ impl LocalScanner {
         source: impl Read + Send + 'static,
         length: u64,
     ) -> Result<Verdict, Arc<ScanError>> {
-        self.run(engines, source, length, &MimeRules::All).await
+        self.scan_source(engines, source, length, &MimeRules::All).await
     }
 
-    async fn run(
+    async fn scan_source(
         &self,
         engines: &Engines,
         mut source: impl Read + Send + 'static,
         length: u64,
         mime: &MimeRules,
     ) -> Result<Verdict, Arc<ScanError>> {
-        let removal_command = RemovalCommand::from_settings(&self.settings);
-        let needs_sandbox = engines.needs_sandbox() || removal_command.is_some();
-        let sandbox = needs_sandbox.then_some(&self.sandbox);
-        let (mut work_dir, file) =
-            WorkDir::prepare(sandbox, &self.spool, TenantGroup::default()).await?;
+        let (mut work_dir, file) = self.prepare_work_dir(engines, TenantGroup::default()).await?;
         let options = IngestOptions {
             account: self.spool.unlimited_account(),
             max_size: self.max_size,
@@ -162,7 +137,7 @@ impl LocalScanner {
         } else {
             Ok(Verdict::TypeForbidden { detected })
         };
-        work_dir.clean_up(removal_command.as_ref()).await;
+        work_dir.clean_up(self.removal_command().as_ref()).await;
         verdict
     }
 }

@@ -3,35 +3,26 @@
 use std::{pin::pin, sync::Arc, time::Instant};
 
 use futures_util::future::BoxFuture;
-use mcs_filetype::Detector;
 use mcs_sandbox::Sandbox;
 use reqwest::header::HeaderValue;
-use tokio::{sync::watch, task::JoinSet, time::timeout};
+use tokio::{task::JoinSet, time::timeout};
 
 use super::{
     cache::{self, MediaKey, ResultCache},
     cached_media::CachedMedia,
-    canary::CanaryState,
-    context::ScanContext,
-    engines::{Engines, RemoteEngines},
+    engines::RemoteEngines,
     error::{Phase, ScanError},
     in_flight::{InFlightScans, Waiter},
     job::JobOutcome,
+    pipeline::Pipeline,
     queue::Queue,
-    removal::RemovalCommand,
     request::{ScanRequest, Wants},
     response::{Media, ResponseSource, ScanResponse, Timings},
-    settings::Settings,
     verdict::Verdict,
     worker,
     worker_activity::WorkerActivity,
 };
-use crate::{
-    audit::AuditLog,
-    media::{Authoriser, Body, Homeservers, spool::Spool},
-    metrics::Metrics,
-    single_flight::SingleFlight,
-};
+use crate::media::Body;
 
 /// `Content-Type` of media that the homeserver serves without one.
 const DEFAULT_CONTENT_TYPE: &str = "application/octet-stream";
@@ -40,17 +31,10 @@ const DEFAULT_CONTENT_TYPE: &str = "application/octet-stream";
 /// workers and the same cache. Cheap to clone.
 #[derive(Clone)]
 pub struct Scanner {
-    context: Arc<ScanContext>,
+    pipeline: Arc<Pipeline>,
     queue: Queue,
     activity: Arc<WorkerActivity>,
     in_flight: InFlightScans,
-}
-
-/// The parts of a scanner that are kept across reloads.
-struct Carried {
-    queue: Queue,
-    activity: Arc<WorkerActivity>,
-    cache: ResultCache,
 }
 
 /// Current load of the workers.
@@ -77,34 +61,6 @@ pub struct ScannerUsage {
     pub cache: cache::CacheSizes,
 }
 
-/// The parts that a scanner is built from.
-pub struct ScannerParts {
-    /// `[scan]`
-    pub settings: Settings,
-    /// `[result_cache]`
-    pub cache: cache::Settings,
-    /// `download.max_size`, bytes.
-    pub max_media_size: u64,
-    /// Downloads media.
-    pub homeservers: Arc<Homeservers>,
-    /// Asks homeservers whether a requester may access media.
-    pub authoriser: Arc<Authoriser>,
-    /// Runs programs.
-    pub sandbox: Sandbox,
-    /// Scan the media.
-    pub engines: Engines,
-    /// Stores the jobs' directories and large bodies.
-    pub spool: Spool,
-    /// Detects types.
-    pub detector: Arc<Detector>,
-    /// Latest result of the canary; nothing is scanned unless the canary has passed.
-    pub canary: watch::Receiver<CanaryState>,
-    /// Metrics of the service.
-    pub metrics: Arc<Metrics>,
-    /// Records each job's verdict, if enabled.
-    pub audit: Option<AuditLog>,
-}
-
 impl Scanner {
     /// Creates a scanner and starts its workers. The workers end after [`Scanner::close`], when all queued jobs are
     /// done. Dropping them ends them at once; the sandbox then kills the programs that they run.
@@ -112,60 +68,46 @@ impl Scanner {
     /// # Panics
     /// Outside of a Tokio runtime.
     #[must_use]
-    pub fn start(parts: ScannerParts) -> (Self, JoinSet<()>) {
-        let queue = Queue::new(parts.settings.queue_capacity, parts.settings.workers);
-        let activity = Arc::new(WorkerActivity::new(2 * parts.settings.workers));
-        let workers = worker::start(parts.settings.workers, &queue, &activity);
-        let carried = Carried { queue, activity, cache: ResultCache::new(parts.cache.clone()) };
-        (Self::from_parts(parts, carried), workers)
+    pub fn start(pipeline: Pipeline) -> (Self, JoinSet<()>) {
+        let settings = &pipeline.context.settings;
+        let queue = Queue::new(settings.queue_capacity, settings.workers);
+        let activity = Arc::new(WorkerActivity::new(2 * settings.workers));
+        let workers = worker::start(settings.workers, &queue, &activity);
+        (Self::new(pipeline, queue, activity), workers)
     }
 
-    /// Creates the scanner that replaces this one after a reload: other settings, same queue, workers and cache. This
+    /// Creates the scanner that replaces this one after a reload: another pipeline, same queue and workers. This
     /// scanner finishes the requests that it has accepted.
     ///
     /// # Panics
     /// Outside of a Tokio runtime.
     #[must_use]
-    pub fn with_parts(&self, parts: ScannerParts) -> Self {
-        let carried = Carried {
-            queue: self.queue.clone(),
-            activity: Arc::clone(&self.activity),
-            cache: self.context.cache.with_settings(parts.cache.clone()),
-        };
-        parts.engines.scan_slots().change(parts.settings.max_scripts, parts.settings.slow_after);
-        Self::from_parts(parts, carried)
+    pub fn with_pipeline(&self, pipeline: Pipeline) -> Self {
+        let settings = &pipeline.context.settings;
+        let scan_slots = pipeline.context.engines.scan_slots();
+        scan_slots.change(settings.max_scripts, settings.slow_after);
+        Self::new(pipeline, self.queue.clone(), Arc::clone(&self.activity))
     }
 
-    fn from_parts(parts: ScannerParts, carried: Carried) -> Self {
-        let Carried { queue, activity, cache } = carried;
+    fn new(pipeline: Pipeline, queue: Queue, activity: Arc<WorkerActivity>) -> Self {
         tokio::spawn(RemoteEngines::poll_versions(
-            Arc::downgrade(parts.engines.remote_engines()),
-            parts.settings.version_interval,
+            Arc::downgrade(pipeline.context.engines.remote_engines()),
+            pipeline.context.settings.version_interval,
         ));
-        let removal_command = RemovalCommand::from_settings(&parts.settings);
-        let context = Arc::new(ScanContext {
-            settings: parts.settings,
-            max_media_size: parts.max_media_size,
-            homeservers: parts.homeservers,
-            authoriser: parts.authoriser,
-            sandbox: parts.sandbox,
-            spool: parts.spool,
-            detector: parts.detector,
-            canary: parts.canary,
-            metrics: parts.metrics,
-            audit: parts.audit,
-            engines: parts.engines,
-            removal_command,
-            cache,
-            scans: SingleFlight::new(),
-        });
-        let worker_context = Arc::clone(&context);
+        let pipeline = Arc::new(pipeline);
+        let worker_pipeline = Arc::clone(&pipeline);
         let work = move |job| -> BoxFuture<'static, ()> {
-            let context = Arc::clone(&worker_context);
-            Box::pin(async move { context.run_job(job).await })
+            let pipeline = Arc::clone(&worker_pipeline);
+            Box::pin(async move { pipeline.run_job(job).await })
         };
-        let in_flight = InFlightScans::new(context.settings.deadline, Arc::new(work));
-        Self { context, queue, activity, in_flight }
+        let in_flight = InFlightScans::new(pipeline.context.settings.deadline, Arc::new(work));
+        Self { pipeline, queue, activity, in_flight }
+    }
+
+    /// Returns the cache under other settings, for the pipeline after a reload.
+    #[must_use]
+    pub(crate) fn cache_with_settings(&self, settings: cache::Settings) -> ResultCache {
+        self.pipeline.cache.with_settings(settings)
     }
 
     /// Rejects further jobs.
@@ -179,7 +121,7 @@ impl Scanner {
         WorkerLoad {
             busy: self.activity.busy(),
             overdue: self.activity.overdue(Instant::now()),
-            workers: self.context.settings.workers,
+            workers: self.pipeline.context.settings.workers,
             waiting: self.queue.len(),
         }
     }
@@ -187,32 +129,33 @@ impl Scanner {
     /// Returns the maximum number of waiting jobs.
     #[must_use]
     pub fn queue_capacity(&self) -> usize {
-        self.context.settings.queue_capacity
+        self.pipeline.context.settings.queue_capacity
     }
 
     /// Returns the sandbox that programs run in.
     #[must_use]
     pub fn sandbox(&self) -> &Sandbox {
-        &self.context.sandbox
+        &self.pipeline.context.sandbox
     }
 
     /// Returns whether a canary is configured.
     #[must_use]
     pub fn has_canary(&self) -> bool {
-        self.context.settings.canary.is_some()
+        self.pipeline.context.settings.canary.is_some()
     }
 
     /// Returns the current use of disk and memory.
     #[must_use]
     pub fn usage(&self) -> ScannerUsage {
-        let ScanContext { spool, cache, .. } = &*self.context;
+        let Pipeline { context, cache, .. } = &*self.pipeline;
+        let spool = &context.spool;
         let (spool_used, spool_capacity) = (spool.used(), spool.capacity());
         ScannerUsage { spool_used, spool_capacity, cache: cache.sizes() }
     }
 
     /// Invalidates all cached verdicts, because an engine gave a wrong result to the canary.
     pub fn invalidate_verdicts(&self) {
-        self.context.cache.invalidate_verdicts();
+        self.pipeline.cache.invalidate_verdicts();
     }
 
     /// Answers one request within `scan.deadline`.
@@ -227,7 +170,7 @@ impl Scanner {
         let result = {
             // Pinned here because moving this large future would copy it.
             let respond = pin!(self.respond(request, &mut waiter));
-            timeout(self.context.settings.deadline, respond).await
+            timeout(self.pipeline.context.settings.deadline, respond).await
         };
         match result {
             Ok(result) => result,
@@ -249,7 +192,7 @@ impl Scanner {
         let key = MediaKey::from_request(request);
         loop {
             *waiter = None;
-            let cached_media = self.context.cache.cached_media(&key);
+            let cached_media = self.pipeline.cache.cached_media(&key);
             if let Some(cached_media) = &cached_media
                 && let Some(result) = self.respond_from_cache(request, cached_media).await
             {
@@ -257,9 +200,9 @@ impl Scanner {
                 // Only after the authorisation: the first call fixes the time that all later answers show.
                 return result.map(|response| response.for_entry(cached_media));
             }
-            if !self.context.is_ready()
+            if !self.pipeline.is_ready()
                 && !self.has_verdict(cached_media.as_ref()).await
-                && !self.context.wait_until_ready().await
+                && !self.pipeline.wait_until_ready().await
             {
                 return Err(Arc::new(ScanError::NotReady));
             }
@@ -296,7 +239,7 @@ impl Scanner {
     /// Returns whether the verdict on this media is cached, so that it can be served without a scan.
     async fn has_verdict(&self, cached_media: Option<&CachedMedia>) -> bool {
         match cached_media {
-            Some(cached_media) => self.context.cached_verdict(cached_media).await.is_some(),
+            Some(cached_media) => self.pipeline.cached_verdict(cached_media).await.is_some(),
             None => false,
         }
     }
@@ -307,8 +250,9 @@ impl Scanner {
         request: &ScanRequest,
         cached_media: &CachedMedia,
     ) -> Option<Result<ScanResponse, Arc<ScanError>>> {
-        let verdict = if self.context.settings.mime.allows(cached_media.detected.as_str()) {
-            match self.context.cached_verdict(cached_media).await? {
+        let verdict = if self.pipeline.context.settings.mime.allows(cached_media.detected.as_str())
+        {
+            match self.pipeline.cached_verdict(cached_media).await? {
                 Ok(verdict) => verdict,
                 Err(failure) => return Some(Err(failure)),
             }
@@ -317,7 +261,7 @@ impl Scanner {
         };
         let body = match (&verdict, request.wants) {
             (Verdict::Clean { .. }, Wants::Media) => {
-                self.context.cache.body(&cached_media.body_hash(request)).map(Body::Memory)
+                self.pipeline.cache.body(&cached_media.body_hash(request)).map(Body::Memory)
             }
             _ => None,
         };
@@ -348,7 +292,7 @@ impl Scanner {
         let essence = essence.unwrap_or(DEFAULT_CONTENT_TYPE);
         // The declared type of plain media must be allowed as well. Otherwise a client would handle the media as a type
         // that the lists forbid.
-        let content_type = if encrypted || self.context.settings.mime.allows(essence) {
+        let content_type = if encrypted || self.pipeline.context.settings.mime.allows(essence) {
             declared
         } else {
             HeaderValue::from_str(cached_media.detected.as_str()).ok()
@@ -368,7 +312,7 @@ impl Scanner {
         request: &ScanRequest,
         etag: Option<&HeaderValue>,
     ) -> Result<(), Arc<ScanError>> {
-        let result = self.context.authoriser.check(&request.fetch, etag).await;
+        let result = self.pipeline.authoriser.check(&request.fetch, etag).await;
         result.map_err(|error| Arc::new(ScanError::Authorisation(error)))
     }
 }

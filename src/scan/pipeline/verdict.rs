@@ -1,0 +1,148 @@
+//! The verdict on a fetched body: cached, from a scan in progress, or from a run of the engines.
+
+use std::{sync::Arc, time::Instant};
+
+use tokio::time::timeout_at;
+
+use super::{EngineRunTrace, Fetched, Pipeline, RunningJob};
+use crate::{
+    exhaustion::is_exhaustion,
+    scan::{
+        cache::{CacheGeneration, CachedVerdict, ContentKey},
+        engines::{EngineIdentity, EngineRun},
+        error::{Phase, ScanError},
+        work_dir::WorkDir,
+    },
+};
+
+impl Pipeline {
+    /// Determines the verdict on a fetched body. Returns the trace of the run of the engines, if this job ran them.
+    pub(super) async fn scan(
+        &self,
+        running: &mut RunningJob,
+        fetched: &Fetched,
+    ) -> (CachedVerdict, Option<EngineRunTrace>) {
+        let start = Instant::now();
+        running.job.progress.scanning();
+        let scanned = if let Some(identity) = self.context.engines.identity().await {
+            self.scan_once(running, fetched, &identity).await
+        } else {
+            // The script's file cannot be examined. Running the script yields an error that names the cause. Nothing is
+            // cached, because there is no cache key without an identity.
+            let deadline = running.job.deadline.into();
+            match timeout_at(deadline, self.run_engines(running, fetched)).await {
+                Ok((run, trace)) => (self.verdict(run), trace),
+                Err(_elapsed) => (Err(Arc::new(ScanError::Deadline(Phase::Scanning))), None),
+            }
+        };
+        running.timings.scan = Some(start.elapsed());
+        scanned
+    }
+
+    /// Takes the verdict from the cache, from a scan of the same content in progress, or from a new scan, whose result
+    /// is cached.
+    async fn scan_once(
+        &self,
+        running: &mut RunningJob,
+        fetched: &Fetched,
+        identity: &EngineIdentity,
+    ) -> (CachedVerdict, Option<EngineRunTrace>) {
+        let key = ContentKey {
+            content: fetched.media.content,
+            engines_fingerprint: identity.engines_fingerprint,
+        };
+        let (start, deadline, generation) =
+            (Instant::now(), running.job.deadline, running.generation);
+        let mut trace = None;
+        let scan = async {
+            let policies = self.context.engines.policies();
+            if let Some(verdict) = self.cache.verdict(&key, &identity.versions, policies) {
+                return verdict;
+            }
+            let run;
+            (run, trace) = self.run_engines(running, fetched).await;
+            self.cache_run(key, identity, generation, run)
+        };
+        let shared = self.scans.run((key, identity.versions), scan);
+        let verdict = timeout_at(deadline.into(), shared).await.unwrap_or_else(|_elapsed| {
+            let error = Arc::new(ScanError::Deadline(Phase::Scanning));
+            // Another scan of this content would most likely time out as well. This does not hold if a slow download
+            // took most of the time: its failure must not be shared with other media that has the same bytes.
+            if start.elapsed() > self.context.settings.deadline / 2 {
+                self.cache.store_failure(key, Arc::clone(&error));
+            }
+            Err(error)
+        });
+        (verdict, trace)
+    }
+
+    /// Caches the outcome of a run of the engines and returns the verdict.
+    fn cache_run(
+        &self,
+        key: ContentKey,
+        identity: &EngineIdentity,
+        generation: CacheGeneration,
+        run: EngineRun,
+    ) -> CachedVerdict {
+        let policies = self.context.engines.policies();
+        // The result of a run is cached, even a failure: its cause is the content, or would recur at once. A failure
+        // before the run, such as a full disk, is not cached.
+        let is_cacheable = run.matches_identity(identity);
+        let outcome = run.outcome?;
+        let verdict = policies.decide(&outcome).verdict;
+        // A lack of resources passes, and its cause is not the content.
+        let is_exhausted = verdict.as_ref().is_err_and(|error| is_exhaustion(&**error));
+        if is_cacheable && !is_exhausted {
+            self.cache.store_outcome(key, outcome, identity.versions, policies, generation);
+        }
+        verdict
+    }
+
+    fn verdict(&self, run: EngineRun) -> CachedVerdict {
+        self.context.engines.policies().decide(&run.outcome?).verdict
+    }
+
+    /// Runs the engines on the plaintext. Returns no trace if they were not started.
+    async fn run_engines(
+        &self,
+        running: &mut RunningJob,
+        fetched: &Fetched,
+    ) -> (EngineRun, Option<EngineRunTrace>) {
+        let run = match self.run_on_plaintext(running, fetched).await {
+            Ok(run) => run,
+            Err(error) => return (EngineRun::prevented(error), None),
+        };
+        for (engine, result) in &run.results {
+            self.metrics.record_engine_result(engine, result);
+        }
+        let policies = self.context.engines.policies();
+        let decision = run.outcome.as_ref().ok().map(|outcome| policies.decide(outcome));
+        let verdict_details = decision
+            .filter(|decision| decision.verdict.is_ok())
+            .map(|decision| (decision.exit_code, decision.first_line));
+        let trace = EngineRunTrace { script_duration: run.script_duration(), verdict_details };
+        if self.cache.generation() != running.generation {
+            return (EngineRun::prevented(ScanError::NotReady), Some(trace));
+        }
+        (run, Some(trace))
+    }
+
+    async fn run_on_plaintext(
+        &self,
+        running: &mut RunningJob,
+        fetched: &Fetched,
+    ) -> Result<EngineRun, ScanError> {
+        if !self.is_ready() || self.cache.generation() != running.generation {
+            return Err(ScanError::NotReady);
+        }
+        if running.work_dir.is_none() {
+            // The verdict was cached when the download started, and has expired since.
+            let (plaintext, _) = self.rewrite_plaintext(running, fetched.body.as_ref()).await?;
+            if let Some(work_dir) = &mut running.work_dir {
+                work_dir.set_plaintext(plaintext)?;
+            }
+        }
+        let sample = running.work_dir.as_mut().and_then(WorkDir::sample_access);
+        Ok(Box::pin(self.context.engines.scan(sample.ok_or(ScanError::Stopping)?)).await)
+    }
+}
