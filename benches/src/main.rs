@@ -15,6 +15,7 @@ mod baseline;
 mod bench_dir;
 mod cache_entries;
 mod files;
+mod homeserver;
 mod interrupt;
 mod load;
 mod machine;
@@ -44,6 +45,10 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     if let ["baseline", port, body_size] = arguments[..] {
         runtime.block_on(baseline::serve(port.parse().unwrap(), body_size.parse().unwrap()));
+        return ExitCode::SUCCESS;
+    }
+    if let ["homeserver", port] = arguments[..] {
+        runtime.block_on(homeserver::serve(port.parse().unwrap()));
         return ExitCode::SUCCESS;
     }
     runtime.block_on(async {

@@ -162,6 +162,14 @@ pub(crate) async fn baseline(body_size: u64) -> ServerProcess {
     ServerProcess::start(&mut command, port).await
 }
 
+/// Starts the homeserver of an attacker, see [`crate::homeserver`].
+pub(crate) async fn homeserver() -> ServerProcess {
+    let port = free_port();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["homeserver", &port.to_string()]);
+    ServerProcess::start(&mut command, port).await
+}
+
 /// Starts the service for this homeserver with default settings, the canary off, and `settings` (TOML lines,
 /// `section.key = value`).
 pub(crate) async fn service(

@@ -1,6 +1,7 @@
 //! Benchmark parts. Each workload and its limit alternate within a round, so that other activity on the machine affects
 //! both.
 
+mod attacks;
 mod cold;
 mod growth;
 mod idle;
@@ -25,7 +26,7 @@ use crate::{
 /// Parts of the default run, in order.
 pub(crate) const DEFAULT_PARTS: [&str; 6] = ["start", "memory", "warm", "cold", "large", "many"];
 /// Parts that run only if requested.
-pub(crate) const EXTRA_PARTS: [&str; 1] = ["growth"];
+pub(crate) const EXTRA_PARTS: [&str; 2] = ["attacks", "growth"];
 
 /// Typical file size, bytes.
 const SMALL: u64 = 100 * KIB;
@@ -67,6 +68,7 @@ impl BenchSuite {
             "warm" => self.warm(&nginx, report).await,
             "cold" => self.cold(&nginx, report).await,
             "large" => self.large(&nginx, report).await,
+            "attacks" => self.attacks(&nginx, report).await,
             "growth" => self.growth(&nginx, report).await,
             _ => self.many(&nginx, report).await,
         }
