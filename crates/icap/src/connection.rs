@@ -6,13 +6,12 @@ use futures_util::FutureExt;
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 
 use crate::{
-    answer::{Answer, IcapReply},
+    answer::{IcapReply, SentPart},
     content::Content,
     error::IcapError,
-    finding::finding,
-    message::put_chunk,
+    finding::Findings,
     options::ServiceOptions,
-    request::{IcapService, read_chunk, send_rest},
+    request::{IcapService, put_preview, send_rest},
     response::{Exchange, Incoming, Received, reject_body, stays_open, unexpected_status},
     transport::{Transport, Unread},
 };
@@ -89,28 +88,24 @@ impl Connection {
         let mut buffer = service.scan_request(preview, content.len());
         let mut offset = 0;
         if let Some(preview) = preview {
-            while offset < preview.min(content.len()) {
-                let chunk = read_chunk(content, offset, preview - offset).await?;
-                offset += chunk.len() as u64;
-                put_chunk(&mut buffer, &chunk);
-            }
+            offset = put_preview(&mut buffer, preview, content).await?;
             let is_whole = offset == content.len();
-            let end = if is_whole { b"0; ieof\r\n\r\n".as_slice() } else { b"0\r\n\r\n" };
-            buffer.extend_from_slice(end);
             // A server may respond and close before it has read the preview: writing fails then, but the response
             // is readable.
             let sending = async {
                 writer.write_all(&buffer).await?;
                 writer.flush().await
             };
-            let sent = sending.await.map_err(IcapError::connection_lost);
+            let sent = match sending.await {
+                Ok(()) if is_whole => SentPart::Whole,
+                Ok(()) => SentPart::Preview,
+                Err(_) => SentPart::Less,
+            };
             buffer.clear();
             let head = incoming.read_head().await?;
-            if is_whole || head.status != 100 || !matches!(finding(&head), Ok(None)) {
-                let exchange = incoming.read_reply(head, method, content).await?;
-                if exchange.result.answer == Answer::Clean {
-                    sent?;
-                }
+            if is_whole || head.status != 100 || !Findings::new(&head).is_empty() {
+                let exchange = incoming.read_reply(&head, method, content).await?;
+                exchange.result.answer.require_sent(sent)?;
                 return Ok(exchange);
             }
             reject_body(&head)?;
@@ -118,34 +113,32 @@ impl Connection {
         let sending = send_rest(&mut writer, buffer, offset, content);
         let receiving = async {
             let head = incoming.read_head().await?;
-            incoming.read_reply(head, method, content).await
+            incoming.read_reply(&head, method, content).await
         };
-        let (exchange, sent) = send_and_receive(sending, receiving).await?;
-        if exchange.result.answer == Answer::Clean && !sent {
-            return Err(IcapError::PrematureAnswer);
-        }
+        let (exchange, sent) = send_while_receiving(sending, receiving).await?;
+        exchange.result.answer.require_sent(sent)?;
         Ok(exchange)
     }
 }
 
-/// Sends a request and receives its response concurrently. Returns the response and whether the request was sent
-/// completely before the response.
-async fn send_and_receive<T>(
+/// Sends a request and receives its response concurrently. Returns the response and the part of the file that was sent
+/// before the response was complete.
+async fn send_while_receiving<T>(
     sending: impl Future<Output = Result<(), IcapError>>,
     receiving: impl Future<Output = Result<T, IcapError>>,
-) -> Result<(T, bool), IcapError> {
+) -> Result<(T, SentPart), IcapError> {
     let (mut sending, mut receiving) = (pin!(sending), pin!(receiving));
     let mut sent = None;
     loop {
         tokio::select! {
             biased;
             result = &mut sending, if sent.is_none() => sent = Some(match result {
-                Ok(()) => true,
+                Ok(()) => SentPart::Whole,
                 Err(error @ IcapError::Content(_)) => return Err(error),
                 // A server that closes its receiving side early has usually sent the reason.
-                Err(_) => false,
+                Err(_) => SentPart::Less,
             }),
-            response = &mut receiving => return Ok((response?, sent == Some(true))),
+            response = &mut receiving => return Ok((response?, sent.unwrap_or(SentPart::Less))),
         }
     }
 }

@@ -1,10 +1,10 @@
 //! Kinds of findings, from the texts of servers. Only known texts are something other than an infection or a refusal,
 //! because the caller may let the other kinds pass.
 
-use crate::answer::FindingKind::{self, Encrypted, Infected, Limit, Refused};
+use crate::answer::FindingKind::{self, Encrypted, Infected, Limit, Refused, TooLarge};
 
-/// Parts of texts that report malware.
-const INFECTION_WORDS: &[&str] = &[
+/// Parts of texts that report malware. They also match inside of words, because a finding must not become weaker.
+const INFECTION_PARTS: &[&str] = &[
     "virus",
     "malware",
     "infect",
@@ -23,32 +23,30 @@ const INFECTION_WORDS: &[&str] = &[
     "eicar",
 ];
 
-/// Parts of texts that report contents that need a password.
-const ENCRYPTION_WORDS: &[&str] = &["encrypt", "password"];
+/// Words that report contents that need a password.
+const ENCRYPTION_WORDS: &str = "encrypt encrypted encryption password passwords";
 
-/// Parts of texts that report a limit, or contents that cannot be decoded.
-const LIMIT_WORDS: &[&str] = &[
-    "size",
-    "too large",
-    "too big",
-    "too many",
-    "too deep",
-    "depth",
-    "nest",
-    "layer",
-    "recursi",
-    "exceed",
-    "limit",
-    "timeout",
-    "timed out",
-    "extract",
-    "malformed",
-    "corrupt",
-    "partial",
-    "decod",
-    "decompos",
-    "unscannable",
-];
+/// Words that report a limit, or contents that cannot be decoded.
+const LIMIT_WORDS: &str = "corrupt corrupted decode decoded decoding decompose decomposed decomposer decomposition \
+     depth exceed exceeded exceeding exceeds extract extracted extraction layer layers limit limits malformed nested \
+     nesting partial recursion recursive recursively timeout timed too unscannable";
+
+/// Words that report a size.
+const SIZE_WORDS: &str = "big bigger large larger oversize oversized size sizes";
+
+/// Words that make a size or a number that of the contents, rather than that of the whole file.
+const CONTENTS_WORDS: &str = "7z archive archived archives compressed compression container containers content contents \
+     decompressed decompression depth embedded entries entry extract extracted extraction files gzip layer layers level \
+     levels member members nested nesting number object objects rar ratio recursion recursive recursively tar total \
+     uncompressed unpack unpacked unpacking zip";
+
+/// Words without influence on the kind. A text with any other word may contain the name of a file.
+const OTHER_WORDS: &str = "a allowed an and are at attachment be because been block blocked but by can cannot configured \
+     contain contained contains could data deep detected did do document documents does due during error fail failed file \
+     for format found from has have in incomplete invalid is it item items its long mail many max maximal maximum message \
+     multipart not of office on or out over part parts pdf permitted policy processing protected protection reached \
+     reason scan scanned scanner scanning supported than that the this time to unable unsupported violation violations was \
+     were while with within";
 
 /// Names that servers report in place of an infection: OPSWAT, and clamd behind c-icap.
 const OTHER_NAMES: &[(&str, FindingKind)] = &[
@@ -77,7 +75,7 @@ pub(crate) fn of_name(name: &str) -> FindingKind {
     let prefixed = || OTHER_PREFIXES.iter().find(|(prefix, _)| name.starts_with(prefix));
     match exact.or_else(prefixed) {
         Some((_, kind)) => *kind,
-        None if name.contains("violation") => of_violation(&name),
+        None if words(&name).any(|word| word == "violation") => of_violation(&name),
         None => Infected,
     }
 }
@@ -98,15 +96,56 @@ pub(crate) fn of_result(result: &str) -> FindingKind {
     of_words(result).unwrap_or(Infected)
 }
 
-/// Returns the kind that the words of a text report. A text with punctuation may contain the name of a file, whose
-/// words mean nothing; only words for infections count there.
+/// Returns the kind that a text reports; none if it reports none, or if a part of it may be the name of a file, which
+/// must not select a kind that may pass.
 fn of_words(text: &str) -> Option<FindingKind> {
     let text = text.to_lowercase();
-    let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
-    let is_plain = text.chars().all(|c| c.is_alphanumeric() || " -_,;".contains(c));
-    let kinds = [(INFECTION_WORDS, Infected), (ENCRYPTION_WORDS, Encrypted), (LIMIT_WORDS, Limit)];
-    let mut kinds = kinds.into_iter().filter(|(_, kind)| *kind == Infected || is_plain);
-    kinds.find_map(|(words, kind)| has(words).then_some(kind))
+    if INFECTION_PARTS.iter().any(|part| text.contains(part)) {
+        return Some(Infected);
+    }
+    let is_known = |word: &str| {
+        [ENCRYPTION_WORDS, LIMIT_WORDS, SIZE_WORDS, CONTENTS_WORDS, OTHER_WORDS]
+            .into_iter()
+            .any(|list| lists(list, word))
+    };
+    if !is_prose(&text) || !words(&text).all(is_known) {
+        return None;
+    }
+    let has = |list: &str| words(&text).any(|word| lists(list, word));
+    if has(ENCRYPTION_WORDS) {
+        Some(Encrypted)
+    } else if has(SIZE_WORDS) && !has(CONTENTS_WORDS) {
+        Some(TooLarge)
+    } else if has(LIMIT_WORDS) || has(SIZE_WORDS) {
+        Some(Limit)
+    } else {
+        None
+    }
+}
+
+/// Returns the words of a text.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty())
+}
+
+/// Returns whether one of the words of a list, separated by spaces, is `word`.
+fn lists(list: &str, word: &str) -> bool {
+    list.split_ascii_whitespace().any(|other| other == word)
+}
+
+/// Returns whether a text has only the punctuation of sentences. A period before a letter or digit is part of a name.
+fn is_prose(text: &str) -> bool {
+    let mut characters = text.trim().chars().peekable();
+    while let Some(character) = characters.next() {
+        let next = characters.peek();
+        match character {
+            '.' if next.is_none_or(|next| *next == ' ') => {}
+            ' ' | '-' | '_' | ',' | ';' => {}
+            character if character.is_alphanumeric() => {}
+            _ => return false,
+        }
+    }
+    true
 }
 
 /// Meaning of a value of `X-Error-Code`.
@@ -130,7 +169,12 @@ impl ErrorCode {
                 Self::Finding(Encrypted)
             }
             "decode_error" => Self::Finding(Limit),
-            // Layers of archives, size of the file, total size, number of files.
+            "max_file_size_exceeded"
+            | "max_size_exceeded"
+            | "file_size_exceeded"
+            | "file_too_large"
+            | "too_large" => Self::Finding(TooLarge),
+            // Layers of archives, total size and number of the files in an archive.
             code if code.starts_with("max_") && code.ends_with("_exceeded") => Self::Finding(Limit),
             // Type of the file, extension of its name.
             code if code.ends_with("_blocked") => Self::Finding(Refused),

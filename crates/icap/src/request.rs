@@ -82,6 +82,24 @@ impl IcapService {
     }
 }
 
+/// Appends the first `preview` bytes of the file and their end marker to `buffer`. Returns the number of bytes.
+pub(crate) async fn put_preview(
+    buffer: &mut Vec<u8>,
+    preview: u64,
+    content: &impl Content,
+) -> Result<u64, IcapError> {
+    let mut offset = 0;
+    while offset < preview.min(content.len()) {
+        let chunk = read_chunk(content, offset, preview - offset).await?;
+        offset += chunk.len() as u64;
+        put_chunk(buffer, &chunk);
+    }
+    let is_whole = offset == content.len();
+    let end = if is_whole { b"0; ieof\r\n\r\n".as_slice() } else { b"0\r\n\r\n" };
+    buffer.extend_from_slice(end);
+    Ok(offset)
+}
+
 /// Sends the contents of `buffer`, the file from `offset`, and the end marker.
 pub(crate) async fn send_rest(
     writer: &mut (impl AsyncWrite + Unpin),

@@ -8,13 +8,17 @@ use crate::{
     answer::{Answer, FindingKind, IcapReply},
     content::Content,
     error::IcapError,
-    finding::finding,
+    finding::Findings,
     message::{ChunkDecoder, Decoded, Encapsulated, IcapHead},
     request::{Method, read_chunk},
 };
 
 /// Free space in the buffer before each read, bytes.
 const READ_SIZE: usize = 64 * 1024;
+
+/// Maximum length of a body that is read only for its trailer, bytes beyond the length of the file. Such a body is the
+/// file, or a page for users.
+const MAX_PAGE: u64 = 1 << 20;
 
 /// What was received on a connection.
 #[derive(Default)]
@@ -62,56 +66,74 @@ impl<R: AsyncRead + Unpin> Incoming<'_, R> {
         }
     }
 
-    /// Reads the result of a scan from a response. Reads the body to its end only if the result depends on it.
+    /// Reads the result of a scan from a response. Headers that report a finding override the status: some servers report
+    /// findings with 204, or send the file back. Reads the response to its end unless the verdict is certain before.
     pub(crate) async fn read_reply(
         &mut self,
-        head: IcapHead,
+        head: &IcapHead,
         method: Method,
         content: &impl Content,
     ) -> Result<Exchange<IcapReply>, IcapError> {
-        let istag = head.first("istag");
-        // Headers override the status: some servers report findings with 204, or send the file back.
-        if let Some(answer) = finding(&head)? {
-            let answer = self.add_encapsulated_finding(answer, &head).await?;
-            // The body, a page for users, is not read; therefore the connection cannot be used again.
-            return Ok(Exchange { result: IcapReply { answer, istag }, reusable: false });
-        }
-        let answer = match head.status {
-            204 => {
-                reject_body(&head)?;
-                Answer::Clean
-            }
-            200 => {
-                let encapsulated = head.encapsulated()?;
-                self.read_modified(encapsulated, method, content).await?
-            }
-            403 => refused(REFUSED),
-            413 => too_large(),
-            _ => return Err(unexpected_status(&head)),
+        let mut findings = Findings::new(head);
+        let mut meaning = Meaning::of_status(head.status);
+        let read = if findings.is_final() {
+            Ok(())
+        } else {
+            self.read_message(head, method, content, &mut findings, &mut meaning).await
         };
-        if answer == Answer::Clean && !self.received.buffer.is_empty() {
+        let answer = match (findings.into_answer()?, read) {
+            (Some(answer), _) if answer.is_valid_if_incomplete() => answer,
+            // The response to "100 Continue" is another one.
+            (Some(_), Ok(())) if head.status == 100 => return Err(unexpected_status(head)),
+            (Some(answer), Ok(())) => answer,
+            (Some(_), Err(error)) => return Err(error),
+            (None, read) => meaning.into_answer(read)?,
+        };
+        if !answer.is_valid_if_incomplete() && !self.received.buffer.is_empty() {
             return Err(IcapError::bad_response("more than one response"));
         }
-        let reusable = answer == Answer::Clean && stays_open(&head);
-        Ok(Exchange { result: IcapReply { answer, istag }, reusable })
+        let reusable = answer == Answer::Clean && stays_open(head);
+        let reply = IcapReply { answer, istag: head.first("istag") };
+        Ok(Exchange { result: reply, reusable })
     }
 
-    /// Returns malware or a refusal that the encapsulated head of a response reports, where the ICAP head reports only
-    /// encryption or a limit; otherwise `answer`.
-    async fn add_encapsulated_finding(
+    /// Reads the message that the server sent in place of the file, up to its end or to the first part that makes the
+    /// verdict certain. Adds the findings of its head and trailer to `findings`, and sets `meaning`.
+    async fn read_message(
         &mut self,
-        answer: Answer,
         head: &IcapHead,
-    ) -> Result<Answer, IcapError> {
-        if answer.is_final() || head.status != 200 || head.first("encapsulated").is_none() {
-            return Ok(answer);
+        method: Method,
+        content: &impl Content,
+        findings: &mut Findings,
+        meaning: &mut Meaning,
+    ) -> Result<(), IcapError> {
+        let is_announced = head.all("encapsulated").next().is_some();
+        let is_refused = findings.is_empty() && matches!(meaning, Meaning::Refused(_));
+        let is_required = findings.is_empty() && head.status == 200;
+        if is_refused || (!is_announced && !is_required) {
+            return Ok(());
+        }
+        if head.status == 204 {
+            return reject_body(head);
         }
         let encapsulated = head.encapsulated()?;
-        let found = match self.read_encapsulated_head(&encapsulated).await? {
-            Some(head) => finding(&head)?,
-            None => None,
-        };
-        Ok(found.filter(Answer::is_final).unwrap_or(answer))
+        let http = self.read_encapsulated_head(&encapsulated).await?;
+        if let Some(http) = &http {
+            findings.add_head(http);
+        }
+        if head.status == 200 {
+            let http = http.filter(|_| encapsulated.is_response);
+            *meaning = Meaning::of_http_status(method, http.map(|http| http.status));
+        }
+        if findings.is_final() || (findings.is_empty() && matches!(meaning, Meaning::Refused(_))) {
+            return Ok(());
+        }
+        let is_compared = findings.is_empty() && matches!(meaning, Meaning::Unmodified);
+        match self.read_body(encapsulated.has_body, content, is_compared).await? {
+            Some(trailer) => findings.add_head(&trailer),
+            None => *meaning = Meaning::Refused(REPLACED),
+        }
+        Ok(())
     }
 
     async fn read_encapsulated_head(
@@ -129,68 +151,101 @@ impl<R: AsyncRead + Unpin> Incoming<'_, R> {
         })
     }
 
-    /// Reads the message that the server sent in place of the file. The result is "clean" if it contains the file.
-    async fn read_modified(
-        &mut self,
-        encapsulated: Encapsulated,
-        method: Method,
-        content: &impl Content,
-    ) -> Result<Answer, IcapError> {
-        let head = self.read_encapsulated_head(&encapsulated).await?;
-        // Some servers report findings in these headers, with any status.
-        if let Some(head) = &head
-            && let Some(answer) = finding(head)?
-        {
-            return Ok(answer);
-        }
-        let status = head.filter(|_| encapsulated.is_response).map(|head| head.status);
-        let is_replaced = match (method, status) {
-            // The original response, or a request: the result depends on the body.
-            (Method::Respmod, Some(200)) | (_, None) => false,
-            // A block page, a redirect to one, or any response to an upload.
-            (_, Some(200..=399 | 403 | 406 | 451)) => true,
-            (_, Some(413)) => return Ok(too_large()),
-            (_, Some(status)) => {
-                return Err(IcapError::Reported(format!("HTTP status {status}")));
-            }
-        };
-        if is_replaced {
-            return Ok(refused(REPLACED));
-        }
-        match self.compare_body(encapsulated.has_body, content).await? {
-            Some(trailer) => Ok(finding(&trailer)?.unwrap_or(Answer::Clean)),
-            None => Ok(refused(REPLACED)),
-        }
-    }
-
-    /// Compares a body with the file, up to the first difference. Returns the body's trailer if both are equal.
-    async fn compare_body(
+    /// Reads a body and returns its trailer. With `is_compared`, reads up to the first difference from the file, and
+    /// returns none if there is one.
+    async fn read_body(
         &mut self,
         has_body: bool,
         content: &impl Content,
+        is_compared: bool,
     ) -> Result<Option<IcapHead>, IcapError> {
         if !has_body {
-            return Ok(content.is_empty().then(IcapHead::default));
+            return Ok((!is_compared || content.is_empty()).then(IcapHead::default));
         }
         let (mut decoder, mut offset) = (ChunkDecoder::new(), 0);
         loop {
             match decoder.next(&mut self.received.buffer)? {
                 Decoded::Incomplete => self.fill().await?,
-                Decoded::End if offset < content.len() => return Ok(None),
+                Decoded::End if is_compared && offset < content.len() => return Ok(None),
                 Decoded::End => return Ok(Some(decoder.trailer()?)),
-                Decoded::Data(mut data) => {
-                    while !data.is_empty() {
-                        if offset >= content.len() {
-                            return Ok(None);
-                        }
-                        let expected = read_chunk(content, offset, data.len() as u64).await?;
-                        if data.split_to(expected.len()) != expected {
-                            return Ok(None);
-                        }
-                        offset += expected.len() as u64;
+                Decoded::Data(data) if is_compared => {
+                    if !is_at(content, offset, &data).await? {
+                        return Ok(None);
+                    }
+                    offset += data.len() as u64;
+                }
+                Decoded::Data(data) => {
+                    offset += data.len() as u64;
+                    if offset > content.len().saturating_add(MAX_PAGE) {
+                        return Err(IcapError::bad_response("body too long"));
                     }
                 }
             }
+        }
+    }
+}
+
+/// Returns whether the file contains these bytes at `offset`.
+async fn is_at(
+    content: &impl Content,
+    mut offset: u64,
+    mut data: &[u8],
+) -> Result<bool, IcapError> {
+    while !data.is_empty() {
+        if offset >= content.len() {
+            return Ok(false);
+        }
+        let expected = read_chunk(content, offset, data.len() as u64).await?;
+        match data.strip_prefix(&*expected) {
+            Some(rest) => data = rest,
+            None => return Ok(false),
+        }
+        offset += expected.len() as u64;
+    }
+    Ok(true)
+}
+
+/// Meaning of a response without headers that report a finding.
+#[derive(Debug)]
+enum Meaning {
+    /// Nothing found.
+    Unmodified,
+    Refused(&'static str),
+    TooLarge,
+    /// The server failed.
+    Failed(String),
+}
+
+impl Meaning {
+    /// Returns the meaning of an ICAP status. That of 200 depends on the message that follows.
+    fn of_status(status: u16) -> Self {
+        match status {
+            200 | 204 => Self::Unmodified,
+            403 => Self::Refused(REFUSED),
+            413 => Self::TooLarge,
+            status => Self::Failed(format!("ICAP status {status}")),
+        }
+    }
+
+    /// Returns the meaning of a message with an HTTP response of this status, or with a request. That of the original
+    /// response, or of a request, depends on the body that follows.
+    fn of_http_status(method: Method, status: Option<u16>) -> Self {
+        match (method, status) {
+            (Method::Respmod, Some(200)) | (_, None) => Self::Unmodified,
+            // A block page, a redirect to one, or any response to an upload.
+            (_, Some(200..=399 | 403 | 406 | 451)) => Self::Refused(REPLACED),
+            (_, Some(413)) => Self::TooLarge,
+            (_, Some(status)) => Self::Failed(format!("HTTP status {status}")),
+        }
+    }
+
+    /// Returns the answer of a response of which the rest was read with this result.
+    fn into_answer(self, read: Result<(), IcapError>) -> Result<Answer, IcapError> {
+        match self {
+            Self::Refused(name) => Ok(Answer::found(FindingKind::Refused, name)),
+            Self::TooLarge => Ok(Answer::found(FindingKind::TooLarge, TOO_LARGE)),
+            Self::Failed(reason) => Err(IcapError::Reported(reason)),
+            Self::Unmodified => read.map(|()| Answer::Clean),
         }
     }
 }
@@ -199,14 +254,6 @@ impl<R: AsyncRead + Unpin> Incoming<'_, R> {
 const REPLACED: &str = "replaced by the ICAP server";
 const REFUSED: &str = "refused by the ICAP server";
 const TOO_LARGE: &str = "too large for the ICAP server";
-
-fn refused(name: &str) -> Answer {
-    Answer::Found { kind: FindingKind::Refused, name: name.to_owned() }
-}
-
-fn too_large() -> Answer {
-    Answer::Found { kind: FindingKind::Limit, name: TOO_LARGE.to_owned() }
-}
 
 /// Rejects a response that announces an HTTP message although its status forbids one: the bytes of the message could be
 /// taken for the next response.

@@ -1,6 +1,6 @@
 //! Combination of the outcomes of all engines.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{iter, sync::Arc, time::SystemTime};
 
 use super::{
     file_outcome::{EngineFault, FileFinding, FileOutcome},
@@ -14,7 +14,7 @@ use crate::{scan::verdict::NotCleanKind, text::single_line};
 pub(super) fn combine(results: Vec<EngineResult>, encrypted: Option<String>) -> FileOutcome {
     let mut file = FileOutcome { encrypted, ..FileOutcome::at(SystemTime::now()) };
     let mut findings = 0;
-    for EngineResult { engine, outcome, exit_code, first_line, .. } in results {
+    for EngineResult { engine, outcome, others, exit_code, first_line, .. } in results {
         let outcome = match outcome {
             Ok(outcome) => outcome,
             Err(error) => {
@@ -24,23 +24,25 @@ pub(super) fn combine(results: Vec<EngineResult>, encrypted: Option<String>) -> 
                 continue;
             }
         };
-        file.has_finished |= !matches!(outcome, Outcome::TooLarge);
-        match outcome {
-            Outcome::Clean => {
-                file.exit_code = file.exit_code.or(exit_code);
-                file.first_line = first_line.unwrap_or(file.first_line);
-            }
-            Outcome::Infected { name } => {
+        let outcomes: Vec<_> = iter::once(outcome).chain(others).collect();
+        // An engine that did not examine the file has not finished, whatever else it reports.
+        file.has_finished |= !outcomes.contains(&Outcome::TooLarge);
+        for outcome in outcomes {
+            let mut add_finding = |kind, name: &str| {
                 findings += 1;
-                add(&mut file.finding, NotCleanKind::Infected, &name, exit_code, first_line);
+                add(&mut file.finding, kind, name, exit_code, first_line.clone());
+            };
+            match outcome {
+                Outcome::Clean => {
+                    file.exit_code = file.exit_code.or(exit_code);
+                    file.first_line = first_line.clone().unwrap_or(file.first_line);
+                }
+                Outcome::Infected { name } => add_finding(NotCleanKind::Infected, &name),
+                Outcome::Refused { name } => add_finding(NotCleanKind::Refused, &name),
+                Outcome::Encrypted { name } => file.encrypted = file.encrypted.or(Some(name)),
+                Outcome::Limit { name } => file.limit = file.limit.or(Some(name)),
+                Outcome::TooLarge => file.too_large.push(engine),
             }
-            Outcome::Refused { name } => {
-                findings += 1;
-                add(&mut file.finding, NotCleanKind::Refused, &name, exit_code, first_line);
-            }
-            Outcome::Encrypted { name } => file.encrypted = file.encrypted.or(Some(name)),
-            Outcome::Limit { name } => file.limit = file.limit.or(Some(name)),
-            Outcome::TooLarge => file.too_large.push(engine),
         }
     }
     if let Some(finding) = &mut file.finding

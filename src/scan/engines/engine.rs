@@ -97,10 +97,21 @@ impl RemoteEngine {
 
     /// Sends the sample to the server.
     pub(super) async fn scan(&self, sample: &Sample, max_output: usize) -> EngineResult {
+        let mut others = Vec::new();
         let outcome = match self {
             Self::Clamd(clamd) => caught(async { Ok(clamd.scan(sample).await) }).await,
-            Self::Icap(icap) => caught(async { Ok(icap.scan(sample).await) }).await,
+            Self::Icap(icap) => {
+                let scan = async {
+                    let (outcome, further) = match icap.scan(sample).await {
+                        Ok(outcomes) => outcomes,
+                        Err(failure) => return Ok(Err(failure)),
+                    };
+                    others = further;
+                    Ok(Ok(outcome))
+                };
+                caught(scan).await
+            }
         };
-        EngineResult::sanitized(self.name(), outcome, max_output)
+        EngineResult::sanitized(self.name(), outcome, max_output).with_others(others, max_output)
     }
 }

@@ -4,7 +4,7 @@ use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use mcs_icap::{
-    Answer, Connect, Content, FindingKind, IcapClient, IcapError, IcapService, Transport,
+    Answer, Connect, Content, Finding, FindingKind, IcapClient, IcapError, IcapService, Transport,
 };
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
@@ -80,18 +80,27 @@ impl Icap {
         Ok(Self { pool: Pool::new("icap", clients), timeout: settings.timeout })
     }
 
-    /// Scans a file with the first available server.
+    /// Scans a file with the first available server. Returns the outcome of the highest precedence, and further outcomes
+    /// of which the operator's policies apply too: a server may report encrypted contents and a limit.
     ///
     /// # Errors
     /// Everything other than a complete response with a verdict.
-    pub async fn scan<'s>(&'s self, sample: &'s Sample) -> Result<Outcome, EngineFailure> {
+    pub async fn scan<'s>(
+        &'s self,
+        sample: &'s Sample,
+    ) -> Result<(Outcome, Vec<Outcome>), EngineFailure> {
         let exchange = |member: &'s PoolMember<IcapClient<Connector>>| async move {
             let reply = member.endpoint.scan(sample).await?;
             // Every response has an ISTag, so that the first response after a signature update reveals it.
             if let Some(istag) = &reply.istag {
                 member.set_version(istag);
             }
-            Ok(outcome(reply.answer))
+            Ok(match reply.answer {
+                Answer::Clean => (Outcome::Clean, Vec::new()),
+                Answer::Found { first, others } => {
+                    (outcome(first), others.into_iter().map(outcome).collect())
+                }
+            })
         };
         self.pool.request(self.timeout, exchange).await
     }
@@ -172,14 +181,15 @@ impl Content for Sample {
     }
 }
 
-/// Returns the outcome for a server's answer.
-fn outcome(answer: Answer) -> Outcome {
-    let Answer::Found { kind, name } = answer else { return Outcome::Clean };
+/// Returns the outcome for a finding of a server.
+fn outcome(finding: Finding) -> Outcome {
+    let Finding { kind, name } = finding;
     match kind {
         FindingKind::Infected => Outcome::Infected { name },
         FindingKind::Refused => Outcome::Refused { name },
         FindingKind::Encrypted => Outcome::Encrypted { name },
         FindingKind::Limit => Outcome::Limit { name },
+        FindingKind::TooLarge => Outcome::TooLarge,
     }
 }
 

@@ -12,6 +12,8 @@ pub(super) struct EngineResult {
     pub(super) engine: &'static str,
     /// An error if the engine did not finish.
     pub(super) outcome: Result<Outcome, ScanError>,
+    /// Outcomes that an ICAP server reported besides, of lower precedence.
+    pub(super) others: Vec<Outcome>,
     /// The script's exit code.
     pub(super) exit_code: Option<i32>,
     /// The first line that the engine reported.
@@ -24,7 +26,14 @@ pub(super) struct EngineResult {
 impl EngineResult {
     /// Returns a result without details.
     pub(super) fn new(engine: &'static str, outcome: Result<Outcome, ScanError>) -> Self {
-        Self { engine, outcome, exit_code: None, first_line: None, script_run: None }
+        Self {
+            engine,
+            outcome,
+            others: Vec::new(),
+            exit_code: None,
+            first_line: None,
+            script_run: None,
+        }
     }
 
     /// Returns the result of an engine whose text for an outcome is untrusted: the text is sanitized, and cut after
@@ -40,6 +49,12 @@ impl EngineResult {
         let first_line = text.map(|text| single_line(text, MAX_FIRST_LINE));
         let outcome = outcome.map(|outcome| outcome.map_text(|text| single_line(text, max_output)));
         Self { first_line, ..Self::new(engine, outcome) }
+    }
+
+    /// Adds further outcomes, whose texts are sanitized in the same way.
+    pub(super) fn with_others(self, others: Vec<Outcome>, max_output: usize) -> Self {
+        let sanitize = |outcome: Outcome| outcome.map_text(|text| single_line(text, max_output));
+        Self { others: others.into_iter().map(sanitize).collect(), ..self }
     }
 }
 

@@ -125,11 +125,10 @@ impl Script {
         let script_run = Some(ScriptRun { duration, file_state });
         match verdict {
             Ok(ScriptVerdict { outcome, exit_code, first_line }) => EngineResult {
-                engine: SCRIPT,
-                outcome: Ok(outcome),
                 exit_code: Some(exit_code),
                 first_line: Some(first_line),
                 script_run,
+                ..EngineResult::new(SCRIPT, Ok(outcome))
             },
             Err(error) => EngineResult { script_run, ..EngineResult::new(SCRIPT, Err(error)) },
         }

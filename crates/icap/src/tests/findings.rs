@@ -4,7 +4,6 @@ use super::*;
 
 #[tokio::test]
 async fn names_finding_with_any_status() {
-    let head = |status: u16, header: &str| format!("ICAP/1.0 {status} x\r\n{header}\r\n\r\n");
     let infection = "X-Infection-Found: Type=0; Resolution=2; Threat=Eicar-Test;";
     for (response, expected) in [
         (head(204, infection), "Eicar-Test"),
@@ -22,7 +21,8 @@ async fn names_finding_with_any_status() {
         // A space outside ASCII.
         (head(204, "X-Virus-ID: \u{a0}"), "unnamed finding"),
     ] {
-        assert_eq!(name(scan(response.clone(), Fault::None).await), expected, "{response}");
+        let shown = String::from_utf8_lossy(&response).into_owned();
+        assert_eq!(name(scan(response, Fault::None).await), expected, "{shown}");
     }
 }
 
@@ -89,12 +89,6 @@ fn sent_back_with(header: &str) -> Vec<u8> {
     modified("res", &format!("HTTP/1.1 200 OK\r\n{header}"), MEDIA)
 }
 
-/// Adds headers to the ICAP head of a response.
-fn with_header(header: &str, response: &[u8]) -> Vec<u8> {
-    let line = response.windows(2).position(|end| end == b"\r\n").unwrap();
-    [&response[..line], b"\r\n", header.as_bytes(), &response[line..]].concat()
-}
-
 #[tokio::test]
 async fn icap_header_overrides_status() {
     let other = |status: &str| format!("ICAP/1.0 {status}\r\n\r\n").into_bytes();
@@ -129,9 +123,7 @@ async fn http_head_and_trailer_report_findings() {
         let request = modified("req", &request, MEDIA);
         let answer = scan_by_method(Method::Reqmod, request, Fault::None).await;
         assert_eq!(name(answer), *expected, "{header}");
-        let mut trailer = sent_back(MEDIA);
-        trailer.truncate(trailer.len() - 2);
-        trailer.extend_from_slice(format!("{header}\r\n\r\n").as_bytes());
+        let trailer = with_trailer(header, &sent_back(MEDIA));
         assert_eq!(name(scan(trailer, Fault::None).await), *expected, "{header}");
     }
 }
@@ -179,10 +171,7 @@ async fn headers_without_finding_are_clean() {
 
 #[tokio::test]
 async fn rejects_invalid_trailer_and_invalid_request_headers() {
-    let mut response = sent_back(MEDIA);
-    response.truncate(response.len() - 2);
-    response.extend_from_slice(b"no header\r\n\r\n");
-    let answer = scan(response, Fault::None).await;
+    let answer = scan(with_trailer("no header", &sent_back(MEDIA)), Fault::None).await;
     assert!(matches!(answer, Err(IcapError::BadResponse(_))), "{answer:?}");
     let response = modified("req", "POST http://x/ HTTP/1.1\r\nno header", MEDIA);
     let answer = scan_by_method(Method::Reqmod, response, Fault::None).await;

@@ -1,29 +1,14 @@
 //! Kinds of findings: infections, refusals, contents that need a password, limits, and failures.
 
 use super::*;
-use FindingKind::{Encrypted, Infected, Limit, Refused};
-
-/// Builds a head with this status and these headers, and no body.
-fn head(status: u16, headers: &str) -> Vec<u8> {
-    format!("ICAP/1.0 {status} x\r\n{headers}\r\n\r\n").into_bytes()
-}
-
-/// Asserts that a server's response is this finding.
-async fn assert_found(response: Vec<u8>, kind: FindingKind, name: &str) {
-    let shown = String::from_utf8_lossy(&response).into_owned();
-    let expected = Answer::Found { kind, name: name.to_owned() };
-    assert_eq!(scan(response, Fault::None).await.unwrap(), expected, "{shown}");
-}
+use FindingKind::{Encrypted, Infected, Limit, Refused, TooLarge};
 
 /// Asserts that a response with these headers is this finding, whatever its status.
 async fn assert_found_with_any_status(headers: &str, kind: FindingKind, name: &str) {
     for status in [204, 200, 403, 500] {
         assert_found(head(status, headers), kind, name).await;
     }
-    let mut sent_back = sent_back(MEDIA);
-    let line = sent_back.windows(2).position(|end| end == b"\r\n").unwrap();
-    sent_back.splice(line..line, format!("\r\n{headers}").into_bytes());
-    assert_found(sent_back, kind, name).await;
+    assert_found(with_header(headers, &sent_back(MEDIA)), kind, name).await;
 }
 
 #[tokio::test]
@@ -55,7 +40,7 @@ async fn infection_found_type_determines_the_kind() {
         ),
         (
             "Type=1; Resolution=2; Threat=File policy violation File Size Blocked;",
-            Limit,
+            TooLarge,
             "File policy violation File Size Blocked",
         ),
         ("Type=1; Resolution=2; Threat=Mail policy violation;", Refused, "Mail policy violation"),
@@ -83,7 +68,7 @@ async fn error_code_is_a_property_of_the_file_or_a_failure() {
         ("PASSWORD-PROTECTED", Encrypted),
         ("max_archive_layers_exceeded", Limit),
         ("decode_error", Limit),
-        ("max_file_size_exceeded", Limit),
+        ("max_file_size_exceeded", TooLarge),
         ("max_total_size_exceeded", Limit),
         ("max_total_files_exceeded", Limit),
         ("file_type_blocked", Refused),
@@ -169,14 +154,14 @@ async fn infection_outweighs_all_other_kinds() {
 }
 
 #[tokio::test]
-async fn status_without_headers_is_a_refusal_a_limit_or_a_failure() {
+async fn status_without_headers_is_a_refusal_too_large_or_a_failure() {
     let page = b"<html>Blocked</html>";
     for (status, expected) in [
         ("302 Found", Some((Refused, "replaced by the ICAP server"))),
         ("403 Forbidden", Some((Refused, "replaced by the ICAP server"))),
         ("406 Not Acceptable", Some((Refused, "replaced by the ICAP server"))),
         ("451 Unavailable For Legal Reasons", Some((Refused, "replaced by the ICAP server"))),
-        ("413 Content Too Large", Some((Limit, "too large for the ICAP server"))),
+        ("413 Content Too Large", Some((TooLarge, "too large for the ICAP server"))),
         ("401 Unauthorized", None),
         ("404 Not Found", None),
         ("407 Proxy Authentication Required", None),
@@ -187,8 +172,8 @@ async fn status_without_headers_is_a_refusal_a_limit_or_a_failure() {
             let response = modified("res", &format!("HTTP/1.1 {status}"), page);
             let answer = scan_by_method(method, response, Fault::None).await;
             match (answer, expected) {
-                (Ok(Answer::Found { kind, name }), Some(expected)) => {
-                    assert_eq!((kind, name.as_str()), expected, "{status}");
+                (Ok(Answer::Found { first, .. }), Some(expected)) => {
+                    assert_eq!((first.kind, first.name.as_str()), expected, "{status}");
                 }
                 (Err(IcapError::Reported(_)), None) => {}
                 (answer, _) => panic!("{status}: {answer:?}"),
@@ -196,7 +181,7 @@ async fn status_without_headers_is_a_refusal_a_limit_or_a_failure() {
         }
     }
     assert_found(head(403, "X: y"), Refused, "refused by the ICAP server").await;
-    assert_found(head(413, "X: y"), Limit, "too large for the ICAP server").await;
+    assert_found(head(413, "X: y"), TooLarge, "too large for the ICAP server").await;
     for status in [202, 400, 404, 405, 406, 407, 500, 503, 539] {
         let answer = scan(head(status, "X: y"), Fault::None).await;
         assert!(matches!(answer, Err(IcapError::Reported(_))), "{status}: {answer:?}");
@@ -226,11 +211,8 @@ async fn infection_in_encapsulated_header_outweighs_encryption_in_icap_header() 
         ("X: y", Encrypted, "password_protected"),
     ] {
         let response = modified("res", &format!("HTTP/1.1 403 Forbidden\r\n{inner}"), b"page");
-        let text = String::from_utf8(response).unwrap();
-        let with_code = "ICAP/1.0 200 OK\r\nX-Error-Code: password_protected\r\n";
-        let text = text.replacen("ICAP/1.0 200 OK\r\n", with_code, 1);
-        assert!(text.contains("password_protected"), "{text}");
-        assert_found(text.into_bytes(), kind, name).await;
+        let response = with_header("X-Error-Code: password_protected", &response);
+        assert_found(response, kind, name).await;
     }
 }
 
@@ -249,9 +231,121 @@ async fn encapsulated_header_and_trailer_report_kinds() {
             let response = modified("res", &format!("HTTP/1.1 {status}\r\n{header}"), MEDIA);
             assert_found(response, kind, name).await;
         }
-        let mut trailer = sent_back(MEDIA);
-        trailer.truncate(trailer.len() - 2);
-        trailer.extend_from_slice(format!("{header}\r\n\r\n").as_bytes());
-        assert_found(trailer, kind, name).await;
+        assert_found(with_trailer(header, &sent_back(MEDIA)), kind, name).await;
+    }
+}
+
+#[tokio::test]
+async fn size_of_the_whole_file_is_too_large_and_sizes_inside_are_limits() {
+    for (header, kind) in [
+        ("X-Block-Reason: File too large", TooLarge),
+        ("X-Block-Reason: Maximum file size exceeded", TooLarge),
+        ("X-Blocked-Reason: The file exceeds the maximum scan size", TooLarge),
+        ("X-Error-Code: file_too_large", TooLarge),
+        ("X-Block-Reason: Archive too large", Limit),
+        ("X-Block-Reason: Uncompressed size exceeds the limit", Limit),
+        ("X-Blocked-Reason: Exceeded Archive Size", Limit),
+        (
+            "X-Infection-Found: Type=2; Threat=Maximum Extract Size exceeded - scan incomplete.;",
+            Limit,
+        ),
+        (
+            "X-Infection-Found: Type=2; Threat=Malformed container file found. File not scanned.",
+            Limit,
+        ),
+        ("X-Block-Reason: Compressed file size", Limit),
+    ] {
+        let text = header.split_once(": ").unwrap().1;
+        let name =
+            text.split_once("Threat=").map_or(text, |(_, threat)| threat.trim_end_matches(';'));
+        assert_found_with_any_status(header, kind, name).await;
+    }
+}
+
+#[tokio::test]
+async fn words_inside_of_words_and_names_of_files_select_no_kind_that_may_pass() {
+    // Unknown words may be the name of a file, which the attacker chooses.
+    for text in [
+        "Unlimited player violation",
+        "Resized picture policy",
+        "Honest replayer",
+        "Impartial violation",
+        "Honesty policy violation",
+        "File policy violation invoice encrypted",
+        "Blocked file size limit.zip",
+        "Blocked file (encrypted)",
+        "Blocked file 'size limit'",
+        "Blocked file \"password\"",
+        "Blocked file: size",
+        "Blocked file archive/encrypted",
+        "Blocked file .encrypted",
+        "Blocked file encrypted\u{0430}",
+        "Kundenliste Size Limit",
+    ] {
+        for header in [
+            format!("X-Infection-Found: Type=1; Resolution=2; Threat={text};"),
+            format!("X-Infection-Found: Type=2; Threat={text}"),
+            format!("X-Block-Reason: {text}"),
+        ] {
+            assert_found_with_any_status(&header, Refused, text).await;
+        }
+        let as_name = format!("X-Virus-Name: {text}");
+        let kind = if text.contains("violation") { Refused } else { Infected };
+        assert_found_with_any_status(&as_name, kind, text).await;
+    }
+    for name in ["Win.Trojan.Unlimited-1", "Player.Size.Limit", "Nonviolation encrypted", "Limit"] {
+        let headers = format!("X-Infection-Found: Type=0; Resolution=2; Threat={name};");
+        assert_found_with_any_status(&headers, Infected, name).await;
+    }
+}
+
+#[tokio::test]
+async fn repeated_field_of_an_infection_makes_it_an_infection() {
+    for value in [
+        "Type=2; Threat=Encrypted container violation; Threat=Eicar;",
+        "Type=2; Threat=Encrypted container violation; Type=0;",
+        "Type=2; Type=2; Threat=Encrypted container violation;",
+    ] {
+        let headers = format!("X-Infection-Found: {value}");
+        assert_found_with_any_status(&headers, Infected, "Encrypted container violation").await;
+    }
+}
+
+#[tokio::test]
+async fn unscannable_contents_that_a_server_lets_pass_are_a_limit() {
+    for value in ["SCANFAIL", "scanfail", "SCANFAIL; reason=maximum size"] {
+        let headers = format!("X-MFE-PREVENT: {value}");
+        assert_found_with_any_status(&headers, Limit, value).await;
+    }
+    let answer = scan(head(204, "X-MFE-PREVENT: SCANOK"), Fault::None).await;
+    assert_eq!(answer.unwrap(), Answer::Clean);
+}
+
+/// The policy of each kind applies, so that a kind that passes does not hide another one.
+#[tokio::test]
+async fn answer_contains_all_kinds_that_may_pass() {
+    let finding = |kind, name: &str| Finding { kind, name: name.to_owned() };
+    let codes = "X-Error-Code: max_file_size_exceeded, decode_error, password_protected";
+    for headers in [
+        codes.to_owned(),
+        format!("{codes}\r\nX-Blocked-Reason: Exceeded Archive Depth"),
+        format!("{codes}\r\nX-Blocked: true\r\nX-Response-Info: Blocked"),
+    ] {
+        let answer = scan(head(204, &headers), Fault::None).await.unwrap();
+        let limit =
+            if headers.contains("Depth") { "Exceeded Archive Depth" } else { "decode_error" };
+        let expected = Answer::Found {
+            first: finding(Encrypted, "password_protected"),
+            others: vec![finding(Limit, limit), finding(TooLarge, "max_file_size_exceeded")],
+        };
+        assert_eq!(answer, expected, "{headers}");
+    }
+    for (infection, kind) in
+        [("X-Virus-Name: Eicar", Infected), ("X-Block-Reason: Policy", Refused)]
+    {
+        let answer =
+            scan(head(204, &format!("{codes}\r\n{infection}")), Fault::None).await.unwrap();
+        let Answer::Found { first, others } = answer else { panic!("clean") };
+        assert_eq!((first.kind, others), (kind, Vec::new()));
     }
 }

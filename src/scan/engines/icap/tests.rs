@@ -54,6 +54,22 @@ async fn read_request(stream: &mut TcpStream) -> Option<bool> {
     (!request.is_empty()).then_some(is_options)
 }
 
+/// Scans the media. Returns the outcome of the highest precedence.
+async fn scan(icap: &Icap) -> Result<Outcome, EngineFailure> {
+    icap.scan(&sample(MEDIA)).await.map(|(outcome, _)| outcome)
+}
+
+#[tokio::test]
+async fn all_kinds_that_may_pass_are_outcomes() {
+    let response = "ICAP/1.0 204 No Content\r\n\
+                    X-Error-Code: max_file_size_exceeded, decode_error, password_protected\r\n\r\n";
+    let server = server(response, Fault::None).await;
+    let outcomes = engine(&[url(&server)], LONG_TIMEOUT).scan(&sample(MEDIA)).await.unwrap();
+    let limit = Outcome::Limit { name: "decode_error".into() };
+    let encrypted = Outcome::Encrypted { name: "password_protected".into() };
+    assert_eq!(outcomes, (encrypted, vec![limit, Outcome::TooLarge]));
+}
+
 #[tokio::test]
 async fn answers_of_servers_determine_outcome() {
     for (response, expected) in [
@@ -74,10 +90,15 @@ async fn answers_of_servers_determine_outcome() {
             "ICAP/1.0 500 Server error\r\nX-Error-Code: decode_error\r\n\r\n",
             Outcome::Limit { name: "decode_error".into() },
         ),
+        (
+            "ICAP/1.0 500 Server error\r\nX-Error-Code: max_file_size_exceeded\r\n\r\n",
+            Outcome::TooLarge,
+        ),
+        ("ICAP/1.0 413 Too large\r\n\r\n", Outcome::TooLarge),
     ] {
         let server = server(response, Fault::None).await;
         let icap = engine(&[url(&server)], LONG_TIMEOUT);
-        assert_eq!(icap.scan(&sample(MEDIA)).await.unwrap(), expected);
+        assert_eq!(scan(&icap).await.unwrap(), expected);
     }
     for (response, cause) in [
         ("", "engine_connection_lost"),
@@ -91,7 +112,7 @@ async fn answers_of_servers_determine_outcome() {
         })
         .await;
         let icap = engine(&[url(&server)], LONG_TIMEOUT);
-        let failure = icap.scan(&sample(MEDIA)).await.unwrap_err();
+        let failure = scan(&icap).await.unwrap_err();
         assert_eq!(failure.cause().as_str(), cause, "{failure}");
     }
 }
@@ -100,7 +121,7 @@ async fn answers_of_servers_determine_outcome() {
 async fn unresponsive_server_fails_at_time_limit() {
     for fault in [Fault::Silent, Fault::Drip] {
         let server = server(UNMODIFIED, fault).await;
-        let finding = engine(&[url(&server)], SHORT_TIMEOUT).scan(&sample(MEDIA)).await;
+        let finding = scan(&engine(&[url(&server)], SHORT_TIMEOUT)).await;
         assert!(matches!(finding, Err(EngineFailure::TimedOut)), "{fault:?}: {finding:?}");
     }
 }
@@ -113,10 +134,10 @@ async fn tries_other_servers_after_failed_or_lost_connection() {
     let urls = [format!("icap://{stopped}/avscan"), url(&closing), url(&running)];
     let icap = engine(&urls, LONG_TIMEOUT);
     for _ in 0..6 {
-        assert_eq!(icap.scan(&sample(MEDIA)).await.unwrap(), Outcome::Clean);
+        assert_eq!(scan(&icap).await.unwrap(), Outcome::Clean);
     }
     let icap = engine(&urls[..1], LONG_TIMEOUT);
-    let failure = icap.scan(&sample(MEDIA)).await.unwrap_err();
+    let failure = scan(&icap).await.unwrap_err();
     assert!(matches!(failure, EngineFailure::Unreachable(_)), "{failure}");
 }
 
@@ -127,7 +148,7 @@ async fn istag_of_options_and_responses_is_the_version() {
     assert_eq!(icap.versions(), None);
     icap.read_options(&ChangeNotifier::default()).await;
     assert_eq!(icap.versions().unwrap(), "\"zero\"");
-    let _ = icap.scan(&sample(MEDIA)).await.unwrap();
+    let _ = scan(&icap).await.unwrap();
     assert_eq!(icap.versions().unwrap(), "\"one\"");
     let invalid = FakeServer::start(|mut stream| async move {
         let _ = read_request(&mut stream).await;
@@ -182,10 +203,10 @@ async fn icaps_verifies_server_certificate() {
         bounds: BOUNDS,
     };
     let icap = Icap::new(&settings(Some(trusted.path()))).unwrap();
-    assert_eq!(icap.scan(&sample(MEDIA)).await.unwrap(), Outcome::Clean);
+    assert_eq!(scan(&icap).await.unwrap(), Outcome::Clean);
     // On a machine without any root certificate, the setup fails already.
     if let Ok(icap) = Icap::new(&settings(None)) {
-        let failure = icap.scan(&sample(MEDIA)).await.unwrap_err();
+        let failure = scan(&icap).await.unwrap_err();
         assert!(matches!(failure, EngineFailure::Unreachable(_)), "{failure}");
     }
 }

@@ -176,6 +176,30 @@ fn canary_accepts_only_findings() {
     }
 }
 
+/// An ICAP server may report several properties of one file. The policy of each applies.
+#[test]
+fn outcome_that_passes_does_not_hide_another_one_of_the_same_engine() {
+    let outcome = |result: Result<Outcome, ScanError>| result.unwrap();
+    let file = |first, others: Vec<Outcome>| {
+        combine(vec![EngineResult { others, ..EngineResult::new("icap", first) }], None)
+    };
+    let passing_encrypted = Policies {
+        on_encrypted: ContentPolicy::Pass,
+        ..Policies::for_test(ContentPolicy::Fail, OversizePolicy::Skip, SkipPolicy::Fail)
+    };
+    let both = file(encrypted(), vec![outcome(limit())]);
+    assert_eq!(decided(&passing_encrypted, &both), "limit");
+    assert_eq!(decided(&policies(ContentPolicy::Pass), &both), "clean");
+    // An engine that did not examine the file has not finished.
+    let passing = Policies::for_test(ContentPolicy::Pass, OversizePolicy::Skip, SkipPolicy::Fail);
+    let unexamined = file(encrypted(), vec![outcome(limit()), outcome(too_large())]);
+    assert_eq!(decided(&passing, &unexamined), "engine_too_large");
+    assert_eq!(decided(&policies(ContentPolicy::Pass), &unexamined), "engine_too_large");
+    // Not expected, but not ignored.
+    let infected = file(encrypted(), vec![outcome(infected())]);
+    assert_eq!(decided(&passing, &infected), "Eicar");
+}
+
 #[test]
 fn metrics_name_outcomes_and_skipped_engines() {
     let skipping = Policies::for_test(ContentPolicy::Pass, OversizePolicy::Skip, SkipPolicy::Skip);
