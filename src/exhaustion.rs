@@ -7,6 +7,9 @@ use nix::libc::{EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM, EUSERS};
 
 /// Returns whether a resource of this machine was exhausted, according to the error or one of its causes. open(2),
 /// socket(2), connect(2), `pthread_create(3)`, fork(2); EUSERS: the nesting or number of user namespaces, unshare(2).
+///
+/// EAGAIN from connect(2) to a unix socket is something else: the backlog of the other side is full. Callers that connect
+/// to unix sockets must replace that error.
 #[must_use]
 pub(crate) fn is_exhaustion(error: &(dyn Error + 'static)) -> bool {
     let mut cause = Some(error);

@@ -18,7 +18,7 @@ use crate::{
     chain::Chain,
     exhaustion::is_exhaustion,
     media::{FetchError, ingest::IngestError},
-    scan::{Phase, ScanError},
+    scan::{Phase, ScanError, engines::error::EngineFailure},
 };
 
 /// Seconds after which a client may retry when the service is overloaded or stopping.
@@ -213,6 +213,7 @@ fn from_scan_error(error: &ScanError) -> ApiError {
             Reason::Unknown,
             "The contents need a password and could not be examined",
         ),
+        E::Engine(_, EngineFailure::Busy) => ApiError::overloaded("A scan engine is busy"),
         E::Engine(..) | E::NoEngine | E::Script(_) | E::Sandbox(_) | E::Panicked => {
             ApiError::internal_error("The scan could not be finished")
         }

@@ -54,6 +54,7 @@ causes! {
     ScriptExitCode => ("script_exit_code", true),
     EngineTooLarge => ("engine_too_large", false),
     EngineUnreachable => ("engine_unreachable", true),
+    EngineBusy => ("engine_busy", true),
     EngineTimeout => ("engine_timeout", true),
     EngineConnectionLost => ("engine_connection_lost", true),
     EngineBadResponse => ("engine_bad_response", true),

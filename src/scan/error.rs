@@ -119,6 +119,12 @@ impl ScanError {
         }
     }
 
+    /// Returns whether the failure passes and does not depend on the content: a lack of resources of this service, or an
+    /// engine that accepts no more connections.
+    pub(super) fn is_overload(&self) -> bool {
+        is_exhaustion(self) || matches!(self, Self::Engine(_, EngineFailure::Busy))
+    }
+
     /// Returns whether a failure before the homeserver granted the media may be specific to the initiator of the job,
     /// so that another waiting request retries with its own token.
     ///

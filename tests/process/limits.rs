@@ -1,8 +1,12 @@
 //! Lack of descriptors and of processes: at the start an error of the configuration, later overload.
 
-use std::{fs, os::unix::fs::chown};
+use std::{fs, os::unix::fs::chown, path::Path, sync::Arc};
 
 use nix::unistd::Pid;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{UnixListener, UnixSocket, UnixStream},
+};
 
 use crate::harness::{
     MockHomeserver, ScannerBuilder, ScannerProcess, TestClient, png, report_skipped,
@@ -78,4 +82,71 @@ async fn lack_of_descriptors_is_overload_and_passes() {
     assert!(!waiting.await.unwrap().is_empty());
     scanner.client.get(&format!("/download/{media}")).await.assert_media(&png());
     assert_eq!(scanner.dir.mark_count("runs"), 1);
+}
+
+/// Opens connections that nothing accepts, until the backlog of the socket is full.
+async fn fill_backlog(path: &Path) -> Vec<UnixStream> {
+    let mut waiting = Vec::new();
+    loop {
+        match UnixStream::connect(path).await {
+            Ok(stream) => waiting.push(stream),
+            Err(error) => {
+                assert_eq!(error.raw_os_error(), Some(nix::libc::EAGAIN));
+                return waiting;
+            }
+        }
+    }
+}
+
+/// Accepts connections and responds like clamd: with its version, or "OK" for any file.
+async fn respond_like_clamd(listener: &UnixListener) {
+    loop {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        // Either "zVERSION\0", or "zFILDES\0" and a byte with the descriptor.
+        let mut request = [0; 9];
+        if stream.read_exact(&mut request).await.is_ok() {
+            let version = b"ClamAV 1.4.3/27000/Mon Nov 23 10:00:00 2026\0".as_slice();
+            let response = if request == *b"zVERSION\0" { version } else { b"fd[9]: OK\0" };
+            stream.write_all(response).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn full_backlog_of_clamd_is_overload_of_clamd_and_passes() {
+    let homeserver = MockHomeserver::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("clamd.ctl");
+    let socket = UnixSocket::new_stream().unwrap();
+    socket.bind(&path).unwrap();
+    let listener = Arc::new(socket.listen(1).unwrap());
+    let accept = || {
+        let listener = Arc::clone(&listener);
+        tokio::spawn(async move { respond_like_clamd(&listener).await })
+    };
+    let accepting = accept();
+    let config = format!(
+        "scan.engines = [\"clamd\"]\nclamd.addresses = [{path:?}]\nscan.canary = \"off\"\n\
+         scan.version_interval = \"1h\"\nresult_cache.failure_ttl = \"1h\""
+    );
+    let scanner = ScannerBuilder::new("").homeserver(&homeserver).config(&config).start().await;
+    let media = homeserver.add_bytes("one", png());
+    accepting.abort();
+    assert!(accepting.await.unwrap_err().is_cancelled());
+    let waiting = fill_backlog(&path).await;
+    for path in [format!("/download/{media}"), format!("/scan/{media}")] {
+        let response = scanner.client.get(&path).await;
+        response.assert_error(503, "M_UNKNOWN");
+        assert_eq!(response.header("retry-after"), "10");
+        assert_eq!(response.json()["info"], "A scan engine is busy");
+    }
+    let log = scanner.log();
+    let cause = "the engine clamd failed: too many connections wait for the engine to accept them";
+    assert!(log.contains(cause), "{log}");
+    assert!(!log.contains("engine unavailable"), "{log}");
+    // The failure is not cached: the next request is scanned as soon as clamd accepts.
+    drop(waiting);
+    let accepting = accept();
+    scanner.client.get(&format!("/download/{media}")).await.assert_media(&png());
+    accepting.abort();
 }

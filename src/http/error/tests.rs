@@ -57,6 +57,8 @@ fn all_errors() -> Vec<(&'static str, ApiError)> {
         ("Encrypted", from_scan_error(&S::Encrypted("zip: syt_token".to_owned()))),
         ("Limit", from_scan_error(&S::Limit("MaxFiles: syt_token".to_owned()))),
         ("Oversize", from_scan_error(&S::Oversize("clamd"))),
+        ("Engine", from_scan_error(&S::Engine("clamd", EngineFailure::TimedOut))),
+        ("Engine busy", from_scan_error(&S::Engine("clamd", EngineFailure::Busy))),
         ("Disk", from_scan_error(&S::Disk(secret()))),
         ("Disk EMFILE", from_scan_error(&S::Disk(no_descriptor()))),
         ("Unreachable EMFILE", fetch(F::Unreachable(Box::new(no_descriptor())))),
@@ -118,6 +120,8 @@ Sandbox: 500 {"reason":"M_UNKNOWN","info":"The scan could not be finished"}
 Encrypted: 422 {"reason":"M_UNKNOWN","info":"The contents need a password and could not be examined"}
 Limit: 413 {"reason":"MCS_MEDIA_REQUEST_FAILED","info":"The contents exceed a limit and could not be examined"}
 Oversize: 413 {"reason":"MCS_MEDIA_REQUEST_FAILED","info":"The media is too large"}
+Engine: 500 {"reason":"M_UNKNOWN","info":"The scan could not be finished"}
+Engine busy: 503 {"reason":"M_UNKNOWN","info":"A scan engine is busy"} [retry-after: 10]
 Disk: 500 {"reason":"M_UNKNOWN","info":"The server cannot store the media"}
 Disk EMFILE: 503 {"reason":"M_UNKNOWN","info":"The server lacks resources at the moment"} [retry-after: 10]
 Unreachable EMFILE: 503 {"reason":"M_UNKNOWN","info":"The server lacks resources at the moment"} [retry-after: 10]
@@ -146,6 +150,16 @@ Ingest CounterWraps: 400 {"reason":"MCS_MEDIA_FAILED_TO_DECRYPT","info":"The low
 not clean: 403 {"reason":"MCS_MEDIA_NOT_CLEAN","info":"File not clean (no output)"}
 internal: 500 {"reason":"M_UNKNOWN","info":"Internal error"}
 "#;
+
+#[test]
+fn overload_of_an_engine_is_logged_with_its_name() {
+    let error = ScanError::Engine("clamd", EngineFailure::Busy);
+    assert_eq!(
+        Chain(&error).to_string(),
+        "the engine clamd failed: too many connections wait for the engine to accept them"
+    );
+    assert_eq!(error.cause().as_str(), "engine_busy");
+}
 
 #[test]
 fn error_chain_contains_all_causes() {

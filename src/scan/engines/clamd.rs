@@ -9,12 +9,16 @@ pub mod fuzz;
 use std::{
     fmt, io,
     os::fd::{AsFd, AsRawFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
 
-use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use nix::{
+    libc::EAGAIN,
+    sys::socket::{ControlMessage, MsgFlags, sendmsg},
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest},
     net::{TcpStream, UnixStream},
@@ -24,7 +28,7 @@ use super::{
     bounds::Bounds,
     error::EngineFailure,
     outcome::Outcome,
-    pool::{Pool, PoolMember, connect_with_timeout, send_and_receive},
+    pool::{Pool, PoolMember, connect_with_timeout},
     sample::Sample,
 };
 
@@ -81,9 +85,7 @@ impl Clamd {
     /// # Errors
     /// Everything other than a complete response with a verdict.
     pub async fn scan(&self, sample: &Sample) -> Result<Outcome, EngineFailure> {
-        let exchange = |member| exchange(member, sample);
-        let response = self.pool.request(self.timeout, exchange).await?;
-        parse_outcome(&response)
+        self.pool.request(self.timeout, |member| exchange(member, sample)).await
     }
 
     /// Reads the versions of all daemons.
@@ -164,10 +166,10 @@ fn unexpected_response(response: &str) -> EngineFailure {
     }
 }
 
-async fn exchange(member: &PoolMember<Address>, sample: &Sample) -> Result<String, EngineFailure> {
+async fn exchange(member: &PoolMember<Address>, sample: &Sample) -> Result<Outcome, EngineFailure> {
     match &member.endpoint {
         Address::Unix(path) => {
-            let mut stream = connect_with_timeout(UnixStream::connect(path)).await?;
+            let mut stream = connect_unix(path).await?;
             scan_by_descriptor(&mut stream, sample).await
         }
         Address::Tcp { host, port } => {
@@ -177,10 +179,21 @@ async fn exchange(member: &PoolMember<Address>, sample: &Sample) -> Result<Strin
     }
 }
 
+/// Connects to a unix socket. EAGAIN from connect(2) means there, unlike with TCP and other calls, that the backlog of
+/// the server's socket is full.
+async fn connect_unix(path: &Path) -> Result<UnixStream, EngineFailure> {
+    connect_with_timeout(UnixStream::connect(path)).await.map_err(|failure| match failure {
+        EngineFailure::Unreachable(error) if error.raw_os_error() == Some(EAGAIN) => {
+            EngineFailure::Busy
+        }
+        failure => failure,
+    })
+}
+
 async fn scan_by_descriptor(
     stream: &mut UnixStream,
     sample: &Sample,
-) -> Result<String, EngineFailure> {
+) -> Result<Outcome, EngineFailure> {
     let file = sample.descriptor().map_err(EngineFailure::Media)?;
     let sending = async {
         stream.write_all(b"zFILDES\0").await?;
@@ -197,21 +210,34 @@ async fn scan_by_descriptor(
             .await
     };
     sending.await.map_err(connection_lost)?;
-    read_response(stream).await
+    parse_outcome(&read_response(stream).await?)
 }
 
 async fn scan_by_stream(
     stream: impl AsyncRead + AsyncWrite,
     sample: &Sample,
-) -> Result<String, EngineFailure> {
+) -> Result<Outcome, EngineFailure> {
     let (mut reader, mut writer) = tokio::io::split(stream);
-    let sending = send_stream(&mut writer, sample);
-    let (response, sent) = send_and_receive(sending, read_response(&mut reader)).await?;
-    // Errors may arrive early. A verdict on a part of the file is invalid.
-    if !sent && !response.ends_with("ERROR") {
+    let (mut sending, mut receiving) =
+        (pin!(send_stream(&mut writer, sample)), pin!(read_response(&mut reader)));
+    let mut sent = None;
+    let response = loop {
+        tokio::select! {
+            biased;
+            result = &mut sending, if sent.is_none() => sent = Some(match result {
+                Ok(()) => true,
+                Err(failure @ EngineFailure::Media(_)) => return Err(failure),
+                // A daemon that closes its receiving side early has usually sent the reason.
+                Err(_) => false,
+            }),
+            response = &mut receiving => break response?,
+        }
+    };
+    let outcome = parse_outcome(&response)?;
+    if outcome.needs_whole_file() && sent != Some(true) {
         return Err(EngineFailure::PrematureVerdict);
     }
-    Ok(response)
+    Ok(outcome)
 }
 
 async fn send_stream(
@@ -238,9 +264,7 @@ async fn send_stream(
 
 async fn read_member_version(member: &PoolMember<Address>) -> Result<Arc<str>, EngineFailure> {
     match &member.endpoint {
-        Address::Unix(path) => {
-            read_version(connect_with_timeout(UnixStream::connect(path)).await?).await
-        }
+        Address::Unix(path) => read_version(connect_unix(path).await?).await,
         Address::Tcp { host, port } => {
             let connect = TcpStream::connect((host.as_str(), *port));
             read_version(connect_with_timeout(connect).await?).await

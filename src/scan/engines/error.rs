@@ -10,6 +10,10 @@ pub enum EngineFailure {
     /// No server accepted a connection.
     #[error("cannot connect")]
     Unreachable(#[source] io::Error),
+    /// The backlog of the server's socket is full: more connections wait than the server accepts, connect(2). Without
+    /// the error of the system, which would look like a lack of this service's own resources.
+    #[error("too many connections wait for the engine to accept them")]
+    Busy,
     /// The engine's `timeout` expired.
     #[error("the time limit expired")]
     TimedOut,
@@ -39,6 +43,7 @@ impl EngineFailure {
     pub fn cause(&self) -> Cause {
         match self {
             Self::Unreachable(_) => Cause::EngineUnreachable,
+            Self::Busy => Cause::EngineBusy,
             Self::TimedOut => Cause::EngineTimeout,
             Self::ConnectionLost(_) => Cause::EngineConnectionLost,
             Self::PrematureVerdict | Self::BadResponse(_) => Cause::EngineBadResponse,

@@ -56,6 +56,16 @@ impl Outcome {
         }
     }
 
+    /// Returns whether the outcome is valid only if the engine received the whole file. Infections and refusals stand,
+    /// whatever follows; an engine that examined nothing does not count. The other outcomes rely on the examination of
+    /// the rest. The answers of ICAP servers follow the same rule, in `mcs-icap`.
+    pub(super) fn needs_whole_file(&self) -> bool {
+        match self {
+            Self::Clean | Self::Encrypted { .. } | Self::Limit { .. } => true,
+            Self::Infected { .. } | Self::Refused { .. } | Self::TooLarge => false,
+        }
+    }
+
     /// Returns the engine's name for a finding or a limit.
     pub(super) fn text(&self) -> Option<&str> {
         match self {

@@ -3,7 +3,6 @@
 use std::{
     collections::VecDeque,
     fmt, io,
-    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -100,8 +99,8 @@ impl<E: fmt::Display> Pool<E> {
     /// `time_limit`.
     ///
     /// # Errors
-    /// The last failure. Only [`EngineFailure::Unreachable`] and [`EngineFailure::ConnectionLost`] lead to another
-    /// server, the latter up to [`MAX_LOST_CONNECTIONS`].
+    /// The last failure. Only [`EngineFailure::Unreachable`], [`EngineFailure::Busy`] and
+    /// [`EngineFailure::ConnectionLost`] lead to another server, the latter up to [`MAX_LOST_CONNECTIONS`].
     pub(super) async fn request<'s, T, F>(
         &'s self,
         time_limit: Duration,
@@ -120,9 +119,8 @@ impl<E: fmt::Display> Pool<E> {
                     member.mark_up();
                     return Ok(response);
                 }
-                Err(failure @ EngineFailure::Unreachable(_)) => {
-                    // A lack of descriptors says nothing about the server.
-                    if !is_exhaustion(&failure) {
+                Err(failure @ (EngineFailure::Unreachable(_) | EngineFailure::Busy)) => {
+                    if shows_outage(&failure) {
                         member.mark_down(&failure);
                     }
                     failure
@@ -177,7 +175,8 @@ impl<E: fmt::Display> Pool<E> {
                     member.mark_up();
                     member.set_version(&version);
                 }
-                Err(failure) => member.mark_down(&failure),
+                Err(failure) if shows_outage(&failure) => member.mark_down(&failure),
+                Err(_) => {}
             }
         });
         futures_util::future::join_all(exchanges).await;
@@ -267,26 +266,10 @@ pub(super) async fn within_connect_timeout<T>(
     result.unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into()))
 }
 
-/// Sends a request and receives its response concurrently. Returns the response and whether the request was sent
-/// completely before the response.
-pub(super) async fn send_and_receive<T>(
-    sending: impl Future<Output = Result<(), EngineFailure>>,
-    receiving: impl Future<Output = Result<T, EngineFailure>>,
-) -> Result<(T, bool), EngineFailure> {
-    let (mut sending, mut receiving) = (pin!(sending), pin!(receiving));
-    let mut sent = None;
-    loop {
-        tokio::select! {
-            biased;
-            result = &mut sending, if sent.is_none() => sent = Some(match result {
-                Ok(()) => true,
-                Err(failure @ EngineFailure::Media(_)) => return Err(failure),
-                // A server that closes its receiving side early has usually sent the reason.
-                Err(_) => false,
-            }),
-            response = &mut receiving => return Ok((response?, sent == Some(true))),
-        }
-    }
+/// Returns whether a failure shows that the server is unavailable. A lack of this service's descriptors says nothing
+/// about the server, and a server with a full backlog runs and will accept connections again.
+fn shows_outage(failure: &EngineFailure) -> bool {
+    !matches!(failure, EngineFailure::Busy) && !is_exhaustion(failure)
 }
 
 #[cfg(test)]
@@ -337,6 +320,27 @@ mod tests {
         }
         tried.sort_unstable();
         assert_eq!(tried, ["down", "up"], "both servers are used in turn");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn neither_a_full_backlog_nor_a_lack_of_descriptors_marks_a_server_as_down() {
+        let failures: [fn() -> EngineFailure; 2] = [
+            || EngineFailure::Busy,
+            || EngineFailure::Unreachable(io::Error::from_raw_os_error(nix::libc::EMFILE)),
+        ];
+        for failure in failures {
+            let pool = Pool::new("test", ["busy", "other"]);
+            pool.read_versions(|_| std::future::ready(Err(failure()))).await;
+            let respond = |name: &str| if name == "busy" { Err(failure()) } else { Ok(()) };
+            let mut tried = Vec::new();
+            for _ in 0..4 {
+                let (result, servers) = request(&pool, respond).await;
+                assert!(result.is_ok());
+                tried.extend(servers);
+            }
+            let expected = ["busy", "other", "other", "busy", "other", "other"];
+            assert_eq!(tried, expected, "the busy server is in no backoff");
+        }
     }
 
     #[tokio::test(start_paused = true)]

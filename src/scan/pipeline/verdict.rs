@@ -5,14 +5,11 @@ use std::{sync::Arc, time::Instant};
 use tokio::time::timeout_at;
 
 use super::{EngineRunTrace, Fetched, Pipeline, RunningJob};
-use crate::{
-    exhaustion::is_exhaustion,
-    scan::{
-        cache::{CacheGeneration, CachedVerdict, ContentKey},
-        engines::{EngineIdentity, EngineRun},
-        error::{Phase, ScanError},
-        work_dir::WorkDir,
-    },
+use crate::scan::{
+    cache::{CacheGeneration, CachedVerdict, ContentKey},
+    engines::{EngineIdentity, EngineRun},
+    error::{Phase, ScanError},
+    work_dir::WorkDir,
 };
 
 impl Pipeline {
@@ -90,9 +87,8 @@ impl Pipeline {
         let is_cacheable = run.matches_identity(identity);
         let outcome = run.outcome?;
         let verdict = policies.decide(&outcome).verdict;
-        // A lack of resources passes, and its cause is not the content.
-        let is_exhausted = verdict.as_ref().is_err_and(|error| is_exhaustion(&**error));
-        if is_cacheable && !is_exhausted {
+        let is_overload = verdict.as_ref().is_err_and(|error| error.is_overload());
+        if is_cacheable && !is_overload {
             self.cache.store_outcome(key, outcome, identity.versions, policies, generation);
         }
         verdict

@@ -7,12 +7,13 @@ use nix::{
     cmsg_space,
     sys::socket::{ControlMessageOwned, recvmsg},
 };
-use tokio::net::UnixListener;
+use tokio::net::{UnixListener, UnixSocket};
 
 use super::{
     super::{fake::BOUNDS, sample::tests::sample},
     *,
 };
+use crate::exhaustion::is_exhaustion;
 
 const MEDIA: &[u8] = b"some media";
 
@@ -104,10 +105,25 @@ async fn rejects_verdict_before_end_of_stream() {
         let clamd = clamd(vec![tcp(daemon.address)], LONG_TIMEOUT);
         clamd.scan(&sample(&vec![7; 64 << 20])).await
     };
-    let failure = early_response(b"stream: OK\0").await.unwrap_err();
-    assert!(matches!(failure, EngineFailure::PrematureVerdict), "{failure}");
-    let outcome = early_response(b"INSTREAM size limit exceeded. ERROR\0").await;
-    assert_eq!(outcome.unwrap(), Outcome::TooLarge);
+    for response in [
+        b"stream: OK\0".as_slice(),
+        b"stream: Heuristics.Encrypted.Zip FOUND\0",
+        b"stream: Heuristics.Limits.Exceeded.MaxFiles FOUND\0",
+        b"stream: CL_EMAXFILES ERROR\0",
+    ] {
+        let failure = early_response(response).await.unwrap_err();
+        assert!(matches!(failure, EngineFailure::PrematureVerdict), "{failure}");
+    }
+    // What follows cannot change these, or was not examined anyway.
+    for (response, expected) in [
+        (b"INSTREAM size limit exceeded. ERROR\0".as_slice(), "too_large"),
+        (b"stream: Eicar FOUND\0", "infected"),
+        (b"stream: PUA.Win.Tool FOUND\0", "refused"),
+    ] {
+        assert_eq!(early_response(response).await.unwrap().name(), expected);
+    }
+    let failure = early_response(b"stream: Can't allocate memory ERROR\0").await.unwrap_err();
+    assert!(matches!(failure, EngineFailure::Reported(_)), "{failure}");
 }
 
 #[tokio::test]
@@ -232,6 +248,47 @@ async fn sends_read_only_descriptor_over_unix_socket() {
     assert_eq!(media, MEDIA);
     let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap().trim();
     assert_eq!(u32::from_str_radix(flags, 8).unwrap() & 0o3, 0, "read-only: {flags}");
+}
+
+#[tokio::test]
+async fn full_backlog_is_overload_of_the_daemon_and_passes() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("clamd.ctl");
+    let socket = UnixSocket::new_stream().unwrap();
+    socket.bind(&path).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let mut waiting = Vec::new();
+    let error = loop {
+        match UnixStream::connect(&path).await {
+            Ok(stream) => waiting.push(stream),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.raw_os_error(), Some(EAGAIN));
+    let engine = clamd(vec![Address::Unix(path.clone())], LONG_TIMEOUT);
+    let failure = engine.scan(&sample(MEDIA)).await.unwrap_err();
+    assert!(matches!(failure, EngineFailure::Busy), "{failure}");
+    assert_eq!(failure.cause().as_str(), "engine_busy");
+    assert!(!is_exhaustion(&failure), "not a lack of this service's own resources");
+    // Another daemon takes the file.
+    let running = daemon(b"stream: OK\0", Fault::None).await;
+    let both = clamd(vec![Address::Unix(path), tcp(running.address)], LONG_TIMEOUT);
+    for _ in 0..4 {
+        assert_eq!(both.scan(&sample(MEDIA)).await.unwrap(), Outcome::Clean);
+    }
+    assert_eq!(running.connections(), 4);
+    // The daemon accepts the connections that wait, and the next one.
+    for _ in 0..waiting.len() {
+        listener.accept().await.unwrap();
+    }
+    let accepting = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = [0; 9];
+        stream.read_exact(&mut request).await.unwrap();
+        stream.write_all(b"fd[9]: OK\0").await.unwrap();
+    });
+    assert_eq!(engine.scan(&sample(MEDIA)).await.unwrap(), Outcome::Clean);
+    accepting.await.unwrap();
 }
 
 #[tokio::test]
