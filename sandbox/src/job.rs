@@ -62,6 +62,27 @@ impl RunCommand {
     }
 }
 
+impl Prepare {
+    fn new(sandbox: &Sandbox, parent: &Path, directory: String, media: &str) -> Self {
+        let policy = sandbox.policy();
+        let variables = policy.environment.iter();
+        Self {
+            build: BUILD.to_owned(),
+            parent: Text::from(parent.as_os_str()),
+            directory,
+            media: media.to_owned(),
+            plan: sandbox.plan(),
+            cgroup: policy.cgroup.path().map(|path| Text::from(path.as_os_str())),
+            view: View { network: policy.network.clone(), paths: policy.paths.clone() },
+            user: policy.user,
+            limits: sandbox.limits().limits.clone(),
+            environment: variables
+                .map(|(name, value)| (Text(name.clone()), Text(value.clone())))
+                .collect(),
+        }
+    }
+}
+
 /// Result of a program's run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exit {
@@ -126,78 +147,40 @@ impl Job {
         parent: &Path,
         media_name: &str,
     ) -> Result<Self, Error> {
-        if !is_safe_path(parent) {
-            return Err(Error::Argument(
-                "a job's parent directory is not an absolute path of [A-Za-z0-9._/-]",
-            ));
-        }
-        if !is_safe_name(media_name) || media_name == "tmp" {
-            return Err(Error::Argument("the media's file name is not of [A-Za-z0-9._-]"));
-        }
+        validate_names(parent, media_name)?;
         // The server chooses the name so that it can remove the directory even if the helper dies.
-        let name = format!(
-            "job-{:032x}",
-            sys::random_u128().map_err(Error::errno("getting random bytes"))?
-        );
+        let random = sys::random_u128().map_err(Error::errno("getting random bytes"))?;
+        let name = format!("job-{random:032x}");
         let directory = parent.join(&name);
-        let policy = sandbox.policy();
-        let request = Request::Prepare(Box::new(Prepare {
-            build: BUILD.to_owned(),
-            parent: Text::from(parent.as_os_str()),
-            directory: name,
-            media: media_name.to_owned(),
-            plan: sandbox.plan(),
-            cgroup: policy.cgroup.path().map(|path| Text::from(path.as_os_str())),
-            view: View { network: policy.network.clone(), paths: policy.paths.clone() },
-            user: policy.user,
-            limits: sandbox.limits().limits.clone(),
-            environment: policy
-                .environment
-                .iter()
-                .map(|(name, value)| (Text(name.clone()), Text(value.clone())))
-                .collect(),
-        }));
-
+        let request = Prepare::new(sandbox, parent, name, media_name);
         let starting_sandbox = sandbox.clone();
         let (helper, socket) = spawn_blocking(move || starting_sandbox.start_helper())
             .await
             .map_err(|error| Error::Io { doing: "starting the helper", source: error.into() })??;
+        let (policy, plan) = (sandbox.policy(), sandbox.plan());
         let mut job = Self {
             sandbox: sandbox.clone(),
             media_path: directory.join(media_name),
             media: None,
-            tamper_proof: policy.user.is_some() || sandbox.plan().namespaces,
+            tamper_proof: policy.user.is_some() || plan.namespaces,
             priority: JobPriority::new(),
             channel: None,
             cleanup: Some(Cleanup {
                 helper,
                 directory: directory.clone(),
-                group: policy
-                    .cgroup
-                    .path()
-                    .filter(|_| sandbox.plan().cgroup.is_some())
-                    .map(Path::to_owned),
-                in_memory: sandbox.plan().namespaces,
+                group: policy.cgroup.path().filter(|_| plan.cgroup.is_some()).map(Path::to_owned),
+                in_memory: plan.namespaces,
                 program: None,
             }),
             directory,
         };
         let channel = Channel::new(socket)?;
-        let prepared = async {
-            channel.send(&request, &[]).await?;
-            channel.receive::<Reply>().await
-        };
-        let reply = timeout(PREPARE_TIME_LIMIT, prepared).await;
-        let media = match reply.unwrap_or(Err(Error::HelperTimedOut)) {
-            Ok((Reply::Prepared, fds)) => <[OwnedFd; 1]>::try_from(fds)
-                .map_err(|_| Error::Protocol("the media's descriptor is missing")),
-            Ok((Reply::Refused(refusal), _)) => Err(refusal.into()),
-            Ok(_) => Err(Error::Protocol("unexpected reply to Prepare")),
-            Err(error) => Err(error),
-        };
-        match media {
-            Ok([media]) => {
-                job.media = Some(File::from(media));
+        match timeout(PREPARE_TIME_LIMIT, create_media(&channel, request))
+            .await
+            .unwrap_or(Err(Error::HelperTimedOut))
+        {
+            Ok(media) => {
+                job.media = Some(media);
                 job.channel = Some(channel);
                 Ok(job)
             }
@@ -460,6 +443,30 @@ impl Termination {
             // A wait status of an ended process has either a code or a signal.
             (false, None, signal) => Self::Signaled(signal.unwrap_or_default()),
         }
+    }
+}
+
+fn validate_names(parent: &Path, media_name: &str) -> Result<(), Error> {
+    if !is_safe_path(parent) {
+        return Err(Error::Argument(
+            "a job's parent directory is not an absolute path of [A-Za-z0-9._/-]",
+        ));
+    }
+    if !is_safe_name(media_name) || media_name == "tmp" {
+        return Err(Error::Argument("the media's file name is not of [A-Za-z0-9._-]"));
+    }
+    Ok(())
+}
+
+/// Lets the helper create the job's directory and returns the media's file in it.
+async fn create_media(channel: &Channel, request: Prepare) -> Result<File, Error> {
+    channel.send(&Request::Prepare(Box::new(request)), &[]).await?;
+    match channel.receive::<Reply>().await? {
+        (Reply::Prepared, fds) => <[OwnedFd; 1]>::try_from(fds)
+            .map(|[media]| File::from(media))
+            .map_err(|_| Error::Protocol("the media's descriptor is missing")),
+        (Reply::Refused(refusal), _) => Err(refusal.into()),
+        _ => Err(Error::Protocol("unexpected reply to Prepare")),
     }
 }
 

@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use super::directory::Directory;
 use super::messages::{Disconnected, receive_message, reply};
+use super::namespaces::Proc;
 use super::seccomp::Filter;
 use super::{init, landlock};
 use crate::cgroup::Group;
@@ -125,11 +126,9 @@ pub(super) fn launch(
     streams: &Streams,
 ) -> Result<Launched, Refusal> {
     let mut setup = prepare_child(directory, prepare, run, streams)?;
-    let mut listener_socket = None;
-    if run.monitored && prepare.plan.seccomp {
-        let (helper_end, child_end) = channel::pair().map_err(Refusal::at(Step::Fork))?;
-        (listener_socket, setup.monitor_socket) = (Some(helper_end), Some(child_end));
-    }
+    let monitor = (run.monitored && prepare.plan.seccomp).then(channel::pair).transpose();
+    let (listener_socket, monitor_socket) = monitor.map_err(Refusal::at(Step::Fork))?.unzip();
+    setup.monitor_socket = monitor_socket;
     let (helper_end, child_end) = channel::pair().map_err(Refusal::at(Step::Fork))?;
     let send_report = |report| {
         let _ = reply(child_end.as_fd(), &report, &[]);
@@ -170,10 +169,7 @@ pub(super) fn launch(
         })
         .map_err(Refusal::at(Step::Fork))?
     };
-    let mapped = mapped_user.map_or(Ok(()), |(user, proc)| proc.write_id_maps(pid, user));
-    let mapped = mapped.map_err(Refusal::at(Step::IdMaps));
-    let pidfd = mapped.and_then(|()| sys::pidfd_open(pid).map_err(Refusal::at(Step::Fork)));
-    match pidfd {
+    match map_ids_and_open(pid, mapped_user) {
         Ok(pidfd) => Ok(Launched { pid, pidfd, listener_socket, child: helper_end }),
         Err(refusal) => {
             // The child exits once its socket is closed.
@@ -182,6 +178,14 @@ pub(super) fn launch(
             Err(refusal)
         }
     }
+}
+
+/// Writes the id maps of a child in its own user namespace, and opens the child's pidfd.
+fn map_ids_and_open(pid: Pid, mapped_user: Option<(User, &Proc)>) -> Result<OwnedFd, Refusal> {
+    if let Some((user, proc)) = mapped_user {
+        proc.write_id_maps(pid, user).map_err(Refusal::at(Step::IdMaps))?;
+    }
+    sys::pidfd_open(pid).map_err(Refusal::at(Step::Fork))
 }
 
 fn prepare_child<'a>(

@@ -149,8 +149,7 @@ fn add_socket_rules(
     view: &View,
     rules: &mut BTreeMap<c_long, Vec<SeccompRule>>,
 ) -> Result<(), seccompiler::Error> {
-    use SeccompCmpOp::{Eq, MaskedEq, Ne};
-    let number = |number: c_int| u64::from(number.unsigned_abs());
+    use SeccompCmpOp::{MaskedEq, Ne};
     let mut families = Vec::new();
     // The minimal root or Landlock hides path-based unix sockets. If neither does and no socket is configured, unix
     // sockets are denied: through a socket of its user, such as a session's D-Bus, a program could act outside the job.
@@ -168,27 +167,7 @@ fn add_socket_rules(
     rules.entry(libc::SYS_socketpair).or_default().push(rule([unix])?);
     if view.network != NetworkAccess::None {
         families.extend([libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK]);
-        // Raw sockets require a capability. Netlink is limited to routes, which libraries query for addresses.
-        let netlink = condition(0, Eq, number(libc::AF_NETLINK))?;
-        let other = condition(2, Ne, number(libc::NETLINK_ROUTE))?;
-        rules.entry(libc::SYS_socket).or_default().push(rule([netlink, other])?);
-        // Allows TCP and UDP only: MPTCP connects to TCP servers, and Landlock does not restrict it as TCP.
-        for family in [libc::AF_INET, libc::AF_INET6] {
-            let family = || condition(0, Eq, number(family));
-            for (kind, protocol) in
-                [(libc::SOCK_STREAM, libc::IPPROTO_TCP), (libc::SOCK_DGRAM, libc::IPPROTO_UDP)]
-            {
-                let kind = condition(1, MaskedEq(SOCKET_TYPE_MASK), number(kind))?;
-                let (unnamed, named) = (condition(2, Ne, 0)?, condition(2, Ne, number(protocol))?);
-                let other = rule([family()?, kind, unnamed, named])?;
-                rules.entry(libc::SYS_socket).or_default().push(other);
-            }
-            // All other types: 3, 4 to 7, and 8 to 15.
-            for bits in [3, 4, 8] {
-                let kind = condition(1, MaskedEq(bits), bits)?;
-                rules.entry(libc::SYS_socket).or_default().push(rule([family()?, kind])?);
-            }
-        }
+        add_internet_rules(rules)?;
     }
     let other = families.iter().map(|family| condition(0, Ne, number(*family)));
     let other = other.collect::<Result<Vec<_>, _>>()?;
@@ -207,6 +186,39 @@ fn add_socket_rules(
         rules.insert(libc::SYS_listen, Vec::new());
     }
     Ok(())
+}
+
+/// Adds rules for the types and protocols of internet and netlink sockets.
+fn add_internet_rules(
+    rules: &mut BTreeMap<c_long, Vec<SeccompRule>>,
+) -> Result<(), seccompiler::Error> {
+    use SeccompCmpOp::{Eq, MaskedEq, Ne};
+    // Raw sockets require a capability. Netlink is limited to routes, which libraries query for addresses.
+    let netlink = condition(0, Eq, number(libc::AF_NETLINK))?;
+    let other = condition(2, Ne, number(libc::NETLINK_ROUTE))?;
+    rules.entry(libc::SYS_socket).or_default().push(rule([netlink, other])?);
+    // Allows TCP and UDP only: MPTCP connects to TCP servers, and Landlock does not restrict it as TCP.
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        let family = || condition(0, Eq, number(family));
+        for (kind, protocol) in
+            [(libc::SOCK_STREAM, libc::IPPROTO_TCP), (libc::SOCK_DGRAM, libc::IPPROTO_UDP)]
+        {
+            let kind = condition(1, MaskedEq(SOCKET_TYPE_MASK), number(kind))?;
+            let (unnamed, named) = (condition(2, Ne, 0)?, condition(2, Ne, number(protocol))?);
+            let other = rule([family()?, kind, unnamed, named])?;
+            rules.entry(libc::SYS_socket).or_default().push(other);
+        }
+        // All other types: 3, 4 to 7, and 8 to 15.
+        for bits in [3, 4, 8] {
+            let kind = condition(1, MaskedEq(bits), bits)?;
+            rules.entry(libc::SYS_socket).or_default().push(rule([family()?, kind])?);
+        }
+    }
+    Ok(())
+}
+
+fn number(number: c_int) -> u64 {
+    u64::from(number.unsigned_abs())
 }
 
 fn rule<const N: usize>(
