@@ -1,14 +1,12 @@
 //! Packets with attached descriptors over a `SOCK_SEQPACKET` socket pair: packets arrive whole or not at all, and each
 //! side detects immediately that the other has closed its end. Both ends are non-blocking. unix(7), cmsg(3).
 
-use std::io::{IoSlice, IoSliceMut};
+use std::io::IoSlice;
 use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recv,
-    recvmsg, sendmsg, socketpair,
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, sendmsg, socketpair,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -17,9 +15,6 @@ use tokio::io::unix::AsyncFd;
 use crate::error::Error;
 use crate::protocol::{MAX_PACKET, decode, encode};
 use crate::sys;
-
-/// `SCM_MAX_FD` of unix(7). With space for the maximum, the kernel never truncates descriptors, which would leak them.
-const MAX_DESCRIPTORS: usize = 253;
 
 pub(crate) struct Packet {
     pub(crate) bytes: Vec<u8>,
@@ -50,27 +45,15 @@ pub(crate) fn receive(socket: BorrowedFd<'_>) -> nix::Result<Option<Packet>> {
     let peek = MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC | MsgFlags::MSG_DONTWAIT;
     let length = recv(socket.as_raw_fd(), &mut [], peek)?;
     let mut bytes = vec![0; length.min(MAX_PACKET)];
-    let mut space = cmsg_space!([RawFd; MAX_DESCRIPTORS]);
-    let mut slices = [IoSliceMut::new(&mut bytes)];
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
-    let message = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut space), flags)?;
-
-    let mut fds = Vec::new();
-    // Truncated control data (ENOBUFS here) can only result from a full descriptor table.
-    for control in message.cmsgs()? {
-        if let ControlMessageOwned::ScmRights(received) = control {
-            fds.extend(sys::adopt_received(&received));
-        }
-    }
-    if message.flags.contains(MsgFlags::MSG_TRUNC) {
+    let received = sys::receive_message(socket, &mut bytes)?;
+    if received.is_truncated {
         return Err(Errno::EMSGSIZE);
     }
-    let length = message.bytes;
-    if length == 0 {
+    if received.length == 0 {
         return Ok(None);
     }
-    bytes.truncate(length);
-    Ok(Some(Packet { bytes, fds }))
+    bytes.truncate(received.length);
+    Ok(Some(Packet { bytes, fds: received.fds }))
 }
 
 /// The server's end of the socket.

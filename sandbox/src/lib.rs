@@ -56,5 +56,5 @@ pub use priority::JobPriority;
 pub use protocol::FileState;
 pub use remove::remove_tree;
 pub use sandbox::Sandbox;
-pub use sys::{limit_malloc_arenas, map_file};
+pub use sys::{limit_malloc_arenas, map_sealed};
 pub use usage::Usage;

@@ -36,12 +36,12 @@ mod tests {
     use std::os::unix::fs::FileExt as _;
 
     use super::*;
-    use crate::map_file;
+    use crate::map_sealed;
 
     #[test]
     fn sealed_file_cannot_be_changed() {
         let file = sealed("test", b"content").unwrap();
-        assert_eq!(map_file(&file).unwrap(), b"content");
+        assert_eq!(map_sealed(&file).unwrap(), b"content");
         for result in [file.write_all_at(b"x", 0), file.set_len(3), file.set_len(20)] {
             assert_eq!(result.unwrap_err().raw_os_error(), Some(Errno::EPERM as i32));
         }

@@ -3,7 +3,7 @@
 
 use std::ffi::CString;
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::num::NonZero;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
@@ -12,10 +12,13 @@ use std::panic;
 use std::path::Path;
 use std::time::Duration;
 
+use nix::cmsg_space;
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::libc::{self, c_int, c_long};
 use nix::sched::CloneFlags;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::sys::time::TimeVal;
 use nix::unistd::{ForkResult, Pid, fork};
 use tokio::io::unix::AsyncFd;
@@ -324,13 +327,37 @@ pub(crate) fn async_fd(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     Ok(unsafe { AsyncFd::register(fd) }?)
 }
 
-/// Takes ownership of descriptors received with a message.
-pub(crate) fn adopt_received(fds: &[RawFd]) -> Vec<OwnedFd> {
-    fds.iter()
-        // SAFETY: recvmsg(2) has just made these descriptors for this process; `channel::receive`, the only caller,
-        // hands each over once.
-        .map(|fd| unsafe { OwnedFd::from_raw_fd(*fd) })
-        .collect()
+/// `SCM_MAX_FD` of unix(7). With space for the maximum, the kernel never truncates descriptors, which would leak them.
+const MAX_DESCRIPTORS: usize = 253;
+
+/// A message received from a socket.
+pub(crate) struct Received {
+    /// Number of bytes in the buffer.
+    pub(crate) length: usize,
+    /// Whether the message was longer than the buffer.
+    pub(crate) is_truncated: bool,
+    /// The attached descriptors, close-on-exec.
+    pub(crate) fds: Vec<OwnedFd>,
+}
+
+/// Receives a message with its descriptors without blocking. The numbers of the descriptors do not leave this function,
+/// so that each has exactly one owner. recvmsg(2), cmsg(3).
+pub(crate) fn receive_message(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> nix::Result<Received> {
+    let mut space = cmsg_space!([RawFd; MAX_DESCRIPTORS]);
+    let mut slices = [IoSliceMut::new(buffer)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut space), flags)?;
+    let mut fds = Vec::new();
+    // Truncated control data (ENOBUFS here) can only result from a full descriptor table.
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(received) = control {
+            // SAFETY: the kernel has made these descriptors for this message, and this iteration, which passes each of
+            // them once, is the only use of their numbers.
+            fds.extend(received.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+        }
+    }
+    let is_truncated = message.flags.contains(MsgFlags::MSG_TRUNC);
+    Ok(Received { length: message.bytes, is_truncated, fds })
 }
 
 fn adopt(result: c_long) -> nix::Result<OwnedFd> {
@@ -368,10 +395,20 @@ pub fn limit_malloc_arenas(max: usize) {
     let _max = max;
 }
 
-/// Maps a file for reading until this process exits, independent of the descriptor's lifetime. For the media of a job
-/// or a sealed file, mapped by the job's program: neither is written while a program runs. If the file is truncated
-/// nevertheless, access beyond its end kills the process with SIGBUS. mmap(2).
-pub fn map_file(file: &File) -> io::Result<&'static [u8]> {
+/// Maps a file in memory for reading until this process exits, independent of the descriptor's lifetime. mmap(2).
+///
+/// # Errors
+/// [`InvalidInput`](io::ErrorKind::InvalidInput) unless the file is sealed against writing and shrinking, as by
+/// [`sealed`](crate::sealed): otherwise another process could change the bytes, or remove them, which would end this
+/// process with SIGBUS.
+pub fn map_sealed(file: &File) -> io::Result<&'static [u8]> {
+    // Fails for files that cannot have seals. Seals are never removed: fcntl(2).
+    let seals =
+        fcntl(file, FcntlArg::F_GET_SEALS).map_or(SealFlag::empty(), SealFlag::from_bits_retain);
+    if !seals.contains(SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK) {
+        let message = "the file is not sealed against writing and shrinking";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    }
     let length = usize::try_from(file.metadata()?.len())
         .map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
     // Mappings of length 0 are invalid.
@@ -379,53 +416,10 @@ pub fn map_file(file: &File) -> io::Result<&'static [u8]> {
     let (rights, flags) = (ProtFlags::PROT_READ, MapFlags::MAP_PRIVATE);
     // SAFETY: a new mapping at a place of the kernel's choice touches no memory that is in use.
     let start = unsafe { mmap(None, mapped, rights, flags, file, 0) }?;
-    // SAFETY: `length` bytes from `start` on are mapped and are never unmapped; the sandbox leaves the media to its
-    // job's program alone, which only reads.
+    // SAFETY: `length` bytes from `start` on are mapped and are never unmapped. The seals keep every process from
+    // changing them, and the file at least this long.
     Ok(unsafe { std::slice::from_raw_parts(start.cast::<u8>().as_ptr(), length) })
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Write as _;
-
-    use super::*;
-
-    /// Reads a field of `proc_pid_stat(5)`, counted from 1, of a thread of this process.
-    fn stat_field(thread: Pid, field: usize) -> i32 {
-        let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat")).unwrap();
-        let fields = stat.rsplit_once(')').unwrap().1;
-        fields.split_ascii_whitespace().nth(field - 3).unwrap().parse().unwrap()
-    }
-
-    #[test]
-    fn lowers_priority_of_one_thread() {
-        let (sender, receiver) = std::sync::mpsc::channel();
-        let (end, wait) = std::sync::mpsc::channel::<()>();
-        let thread = std::thread::spawn(move || {
-            sender.send(nix::unistd::gettid()).unwrap();
-            wait.recv().unwrap_err();
-        });
-        let id = receiver.recv().unwrap();
-        set_idle_policy(id).unwrap();
-        assert_eq!(stat_field(id, 41), libc::SCHED_IDLE);
-        set_lowest_nice(id).unwrap();
-        assert_eq!(stat_field(id, 19), 19);
-        let own = nix::unistd::gettid();
-        assert_eq!((stat_field(own, 41), stat_field(own, 19) < 19), (libc::SCHED_OTHER, true));
-        drop(end);
-        thread.join().unwrap();
-        assert_eq!(set_idle_policy(id), Err(Errno::ESRCH));
-    }
-
-    #[test]
-    fn maps_file_content_and_empty_file() {
-        let path = std::env::temp_dir().join(format!("mcs-map-{}", std::process::id()));
-        let mut file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
-        std::fs::remove_file(&path).unwrap();
-        assert!(map_file(&file).unwrap().is_empty());
-        file.write_all(&b"bytes".repeat(10_000)).unwrap();
-        let mapped = map_file(&file).unwrap();
-        drop(file);
-        assert_eq!(mapped, b"bytes".repeat(10_000));
-    }
-}
+mod tests;

@@ -4,9 +4,7 @@
 #![expect(clippy::disallowed_methods, reason = "evaluators are started without a sandbox")]
 
 use std::{
-    env,
-    fs::{self, File},
-    hint,
+    env, fs, hint,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -30,15 +28,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("prepared: {} KiB", rules.prepared().len() / 1024);
 
     let directory = tempfile::tempdir()?;
-    let prepared = directory.path().join("rules");
-    fs::write(&prepared, rules.prepared())?;
+    let prepared = mcs_sandbox::sealed("rules", rules.prepared())?;
     let program = env::current_exe()?;
     let run = |media: &Path| -> Result<Duration, std::io::Error> {
         let start = Instant::now();
         let status = Command::new(&program)
             .args(arguments([]))
             .arg(media)
-            .stdin(File::open(&prepared)?)
+            .stdin(prepared.try_clone()?)
             .stdout(Stdio::null())
             .status()?;
         hint::black_box(status);

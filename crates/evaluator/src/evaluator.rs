@@ -5,7 +5,7 @@
 use std::{
     env,
     ffi::{OsStr, OsString},
-    fs::File,
+    fs::{self, File},
     io::{self, Write},
     os::fd::AsFd,
     process,
@@ -43,9 +43,9 @@ pub(crate) const MAX_NAMES: usize = 16;
 /// Returns the arguments that start a program whose `main` calls [`dispatch`] as an evaluator. The path of the file
 /// must follow them.
 ///
-/// Standard input must be a file with the prepared rules, see [`RuleSet::prepared`](crate::RuleSet::prepared). It is
-/// mapped rather than read, because evaluators that share its descriptor also share its offset. Matches of rules with
-/// one of the `ignored` names are not reported.
+/// Standard input must be a file with the prepared rules, see [`RuleSet::prepared`](crate::RuleSet::prepared), sealed
+/// by [`mcs_sandbox::sealed`]. It is mapped rather than read, because evaluators that share its descriptor also share
+/// its offset. Matches of rules with one of the `ignored` names are not reported.
 #[must_use]
 pub fn arguments<'a>(ignored: impl IntoIterator<Item = &'a str>) -> Vec<OsString> {
     let ignored = ignored.into_iter().collect::<Vec<_>>().join(",");
@@ -75,12 +75,12 @@ pub fn dispatch() {
 fn evaluate(ignored: &OsStr, media: &OsStr) -> Result<i32, EvaluationError> {
     let prepared = io::stdin().as_fd().try_clone_to_owned().map(File::from);
     let prepared =
-        prepared.and_then(|file| mcs_sandbox::map_file(&file)).map_err(EvaluationError::Rules)?;
-    let media = File::open(media).map_err(EvaluationError::Media)?;
-    let bytes = mcs_sandbox::map_file(&media).map_err(EvaluationError::Media)?;
+        prepared.and_then(|file| mcs_sandbox::map_sealed(&file)).map_err(EvaluationError::Rules)?;
+    // Read rather than mapped: the server has the file open for writing.
+    let bytes = fs::read(media).map_err(EvaluationError::Media)?;
     let ignored = ignored.to_string_lossy();
     let ignored: Vec<_> = ignored.split(',').collect();
-    let (code, report) = match matches(prepared, bytes, &ignored) {
+    let (code, report) = match matches(prepared, &bytes, &ignored) {
         Ok(matches) => match matches.kind() {
             None => return Ok(CLEAN),
             Some(RuleKind::Malware) => (MALWARE, matches.names().join(", ")),
