@@ -106,7 +106,7 @@ async fn measure(jobs: &Path) {
     let mut launchers = vec![("no sandbox", Launcher::Bare)];
     for (name, layers) in LAYER_SETS {
         if layers.iter().all(|layer| probed.layers().is_active(*layer)) {
-            launchers.push((name, Launcher::Sandbox(builder().build_unprobed(layers))));
+            launchers.push((name, Launcher::Sandbox(builder().build_unprobed(layers).unwrap())));
         } else {
             println!("{name}: not supported on this machine");
         }

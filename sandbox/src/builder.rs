@@ -53,12 +53,14 @@ impl SandboxBuilder {
     /// [`Error::InsufficientLayers`] if the policy's mode requires more layers, [`Error::TooFewTasks`], or the error of
     /// the base layer.
     pub async fn probe(self, parent: &Path) -> Result<Sandbox, Error> {
-        probe::probe(&self.policy, |layers| self.build_fitted(layers), parent).await
+        probe::probe(&self.policy, |layers| self.build(layers), parent).await
     }
 
     /// Builds a sandbox with exactly these layers without probing them, for tests of machines with fewer layers.
-    #[must_use]
-    pub fn build_unprobed(self, layers: &[Layer]) -> Sandbox {
+    ///
+    /// # Errors
+    /// [`Error::TooFewTasks`], only after [`for_programs`](Self::for_programs).
+    pub fn build_unprobed(self, layers: &[Layer]) -> Result<Sandbox, Error> {
         let plan = Plan::from_layers(layers, &self.policy);
         let turned_off = Layer::ALL.into_iter().filter(|layer| !plan.has(*layer));
         let off = turned_off.map(|layer| (layer, "turned off".to_owned())).collect();
@@ -72,14 +74,11 @@ impl SandboxBuilder {
         })
     }
 
-    fn build(&self, layers: Layers) -> Sandbox {
-        let limits = EffectiveLimits::unchanged(&self.policy.limits);
-        Sandbox::new(&self.helper, &self.policy, layers, limits)
-    }
-
-    fn build_fitted(&self, layers: Layers) -> Result<Sandbox, Error> {
-        let Some(programs) = self.programs else { return Ok(self.build(layers)) };
-        let limits = EffectiveLimits::for_machine(&self.policy, layers.plan, programs)?;
+    fn build(&self, layers: Layers) -> Result<Sandbox, Error> {
+        let limits = match self.programs {
+            Some(programs) => EffectiveLimits::for_machine(&self.policy, layers.plan, programs)?,
+            None => EffectiveLimits::unchanged(&self.policy.limits),
+        };
         Ok(Sandbox::new(&self.helper, &self.policy, layers, limits))
     }
 }

@@ -143,8 +143,10 @@ fn engine_setup_fails_if_listed_engine_is_missing() {
     )
     .unwrap();
     let policy = Policy { user: config.sandbox.user, ..Policy::default() };
-    let sandbox =
-        SandboxBuilder::with_helper(Path::new(PROGRAM), policy).unwrap().build_unprobed(&[]);
+    let sandbox = SandboxBuilder::with_helper(Path::new(PROGRAM), policy)
+        .unwrap()
+        .build_unprobed(&[])
+        .unwrap();
     let settings = config.scan;
     let rules = &settings.rules().unwrap().rules;
     let program = PathBuf::from(PROGRAM);

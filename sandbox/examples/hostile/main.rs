@@ -15,6 +15,7 @@
 mod calls;
 mod environments;
 mod faulty_helper;
+mod floods;
 mod kernel;
 mod network;
 mod priority;
@@ -24,9 +25,6 @@ mod shared;
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
-use std::net::{TcpStream, UdpSocket};
-use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 use std::process::exit;
 
 use nix::errno::Errno;
@@ -37,8 +35,9 @@ use nix::unistd::{geteuid, getppid};
 use calls::{attack_result, call, call6, io_result, raw};
 use environments::exec_within;
 use faulty_helper::act_as_helper;
+use floods::flood;
 use kernel::{attack_kernel, int80};
-use network::{connect_by_mptcp, connect_by_sending};
+use network::attack_network;
 use priority::await_demotion;
 use resources::{exhaust, leave_processes};
 use shared::attack_shared;
@@ -96,27 +95,6 @@ fn attack(words: &[&str]) -> Attack {
         ["rewrite", path] => rewrite_media(path),
         ["replace", path] => attack_result(fs::remove_file(path))
             .and_then(|()| attack_result(fs::write(path, "clean"))),
-        ["tcp", address] => attack_result(TcpStream::connect(address)),
-        ["udp", address] => attack_result(
-            UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.send_to(b"x", address)),
-        ),
-        ["mptcp", address] => connect_by_mptcp(address),
-        ["fastopen", address] => connect_by_sending(address),
-        ["listen"] => {
-            let socket = raw(libc::SYS_socket, [2, 1, 0, 0, 0, 0])?;
-            call(libc::SYS_listen, [socket, 1, 0])
-        }
-        ["socket", family, kind, protocol] => {
-            call(libc::SYS_socket, [number(family), number(kind), number(protocol)])
-        }
-        ["abstract", name] => attack_result(
-            SocketAddr::from_abstract_name(name)
-                .and_then(|address| UnixStream::connect_addr(&address)),
-        ),
-        ["connect", path] => attack_result(UnixStream::connect(path)),
-        ["datagram", path] => attack_result(
-            UnixDatagram::pair().and_then(|(socket, _other)| socket.send_to(b"x", path)),
-        ),
         ["link", path] => attack_result(fs::hard_link(path, "link")),
         ["stat", path] => attack_result(fs::metadata(path)),
         ["chmod", path] => attack_result(fs::set_permissions(
@@ -136,6 +114,7 @@ fn attack(words: &[&str]) -> Attack {
         ["kill-parent"] => kill_parent(),
         ["limit", what] => exhaust(what),
         ["shared", attack @ ..] => attack_shared(attack),
+        ["flood", attack, fifo] => flood(attack, fifo),
         ["leave", fifo, how] => {
             leave_processes(fifo, how);
             Ok(())
@@ -145,7 +124,9 @@ fn attack(words: &[&str]) -> Attack {
             Ok(())
         }
         ["int80"] => int80(),
-        _ => attack_process(words).unwrap_or_else(|| attack_kernel(words)),
+        _ => attack_network(words)
+            .or_else(|| attack_process(words))
+            .unwrap_or_else(|| attack_kernel(words)),
     }
 }
 

@@ -7,6 +7,7 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 
 use crate::calls::{attack_result, call, call6, raw};
@@ -28,8 +29,19 @@ pub(crate) fn attack_shared(words: &[&str]) -> Attack {
             call(libc::SYS_fcntl, [fd(&directory), libc::F_NOTIFY.into(), 1])
         }
         ["flock", path] => {
-            let file = File::open(path).unwrap();
+            let file = File::open(path).or_else(|_| File::create(path)).unwrap();
             call(libc::SYS_flock, [fd(&file), i64::from(libc::LOCK_EX | libc::LOCK_NB), 0])
+        }
+        ["record-lock", path] => {
+            let file = File::create(path).unwrap();
+            let lock = libc::flock {
+                l_type: libc::F_WRLCK.try_into().unwrap(),
+                l_whence: libc::SEEK_SET.try_into().unwrap(),
+                l_start: 0,
+                l_len: 0,
+                l_pid: 0,
+            };
+            fcntl(&file, FcntlArg::F_SETLK(&lock)).map(drop)
         }
         ["fadvise", path] => {
             let file = File::open(path).unwrap();
@@ -56,6 +68,13 @@ pub(crate) fn attack_shared(words: &[&str]) -> Attack {
             let hidden = name.nodename() == NEUTRAL && name.domainname() == NEUTRAL;
             if hidden { Err(Errno::ENOENT) } else { Ok(()) }
         }
+        _ => use_up(words),
+    }
+}
+
+/// Attacks on limits that processes share.
+fn use_up(words: &[&str]) -> Attack {
+    match words {
         ["signals"] => queue_signals(),
         ["message-queue"] => {
             let name = CString::new(format!("mcs-hostile-{}", std::process::id())).unwrap();
@@ -114,12 +133,13 @@ fn fill_socket_pair() -> Attack {
 fn watch_with_epoll() -> Attack {
     let limit = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)?.0;
     let mut pipes = Vec::new();
-    // The harness's own limit: a quarter of the descriptors of the tests' policy, in total 4,096 watches.
-    while let (Ok(pipe), true) = (std::io::pipe(), pipes.len() < 64) {
+    // The harness's own limit: at most 64 × 64 watches. A pipe has two descriptors, an instance one.
+    let side = usize::try_from(limit / 4).unwrap().saturating_sub(4).min(64);
+    while let (Ok(pipe), true) = (std::io::pipe(), pipes.len() < side) {
         pipes.push(pipe);
     }
     let mut watches = 0;
-    for _ in 0..64 {
+    for _ in 0..side {
         let epoll = raw(libc::SYS_epoll_create1, [0; 6])?;
         for (read_end, _) in &pipes {
             let event = [1_u32, 0, 0];

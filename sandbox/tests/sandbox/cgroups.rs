@@ -244,7 +244,8 @@ async fn demotion_lowers_weight_of_own_group() {
         };
         let observe = async {
             fifo.read_line().await;
-            assert!(!demoted(&group));
+            let weight = fs::read_to_string(group.join("cpu.weight")).unwrap();
+            assert_eq!((weight.trim(), demoted(&group)), ("100", false));
             priority.demote();
             wait_until("the group is demoted", || demoted(&group)).await;
             fs::write(group.join("cgroup.kill"), "1").unwrap();

@@ -41,8 +41,10 @@ const SERVER_FIFO: &str = "MCS_SANDBOX_TEST_FIFO";
 async fn child_server() {
     let Some(jobs) = std::env::var_os(SERVER_JOBS).map(PathBuf::from) else { return };
     let fifo = std::env::var_os(SERVER_FIFO).map(PathBuf::from).unwrap();
-    let sandbox =
-        SandboxBuilder::with_helper(Path::new(HELPER), policy()).unwrap().build_unprobed(&[]);
+    let sandbox = SandboxBuilder::with_helper(Path::new(HELPER), policy())
+        .unwrap()
+        .build_unprobed(&[])
+        .unwrap();
     let mut job = sandbox.prepare(&jobs, "media").await.unwrap();
     let _ = job.run(&sh_with(&job, STAY_SCRIPT, &fifo), LONG_TIMEOUT, 100).await;
 }

@@ -24,7 +24,8 @@ const VALID_REPLIES: [&str; 5] = [
 
 fn faulty_helper() -> (Fixture, Sandbox) {
     let fixture = Fixture::new();
-    let sandbox = SandboxBuilder::with_helper(&program(), policy()).unwrap().build_unprobed(&[]);
+    let sandbox =
+        SandboxBuilder::with_helper(&program(), policy()).unwrap().build_unprobed(&[]).unwrap();
     (fixture, sandbox)
 }
 

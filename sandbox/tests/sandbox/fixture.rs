@@ -88,8 +88,19 @@ impl Fixture {
     }
 
     pub(crate) fn at(root: PathBuf, policy: Policy, layers: &[Layer]) -> Self {
+        Self::fitted(root, policy, layers, None)
+    }
+
+    /// Creates a fixture whose limits are fitted to this number of programs at once, if any.
+    pub(crate) fn fitted(
+        root: PathBuf,
+        policy: Policy,
+        layers: &[Layer],
+        programs: Option<usize>,
+    ) -> Self {
         let builder = SandboxBuilder::with_helper(Path::new(HELPER), policy.clone()).unwrap();
-        Self { root, sandbox: builder.build_unprobed(layers), policy }
+        let builder = programs.into_iter().fold(builder, SandboxBuilder::for_programs);
+        Self { root, sandbox: builder.build_unprobed(layers).unwrap(), policy }
     }
 
     /// Returns a builder of the same sandbox, for probing.
@@ -223,8 +234,13 @@ impl ProcessFifo {
 
     /// Waits until no process has the FIFO open.
     pub(crate) async fn wait_closed(&mut self) {
+        self.wait_closed_within(EXIT_TIMEOUT).await;
+    }
+
+    /// Waits until no process has the FIFO open, at most this long: many processes take longer to exit.
+    pub(crate) async fn wait_closed_within(&mut self, limit: Duration) {
         let mut rest = Vec::new();
-        let closed = timeout(EXIT_TIMEOUT, self.reader.read_to_end(&mut rest)).await;
+        let closed = timeout(limit, self.reader.read_to_end(&mut rest)).await;
         closed.expect("all processes of the script exited in time").unwrap();
     }
 }

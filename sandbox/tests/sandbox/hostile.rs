@@ -1,6 +1,7 @@
 //! Runs the hostile program: targets of its attacks, the plans under test, and single attacks.
 
 mod environments;
+pub(crate) mod floods;
 mod jobs;
 mod killed_helper;
 mod reachability;

@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 
 use crate::fixture::{ProcessFifo, is_root, report_skipped};
+use crate::hostile::floods::FLOODS;
 use crate::hostile::{PLANS, Targets, fresh_name, has_scopes, leak, program, skip_without_layers};
 
 /// Expected results under the four plans: `x` succeeds; `h` is blocked; `s` is blocked from Linux 6.12 on, by Landlock
@@ -157,10 +158,18 @@ fn shared_rows() -> Vec<Row> {
     vec![
         row!("lease on a file (delays open by others)", "xhhh", "xhhh", |f| ["shared", "lease"]),
         row!("watch a directory by dnotify", "vhhh", "vhhh", |f| ["shared", "dnotify"]),
-        row!("exclusive lock on a shared file", "xhhh", "xhhh", |f| [
+        row!("exclusive lock (flock) on a shared file", "xhhh", "xhhh", |f| [
             "shared",
             "flock",
             program().display()
+        ]),
+        row!("exclusive lock (flock) on its own file", "xhhh", "xhhh", |f| [
+            "shared", "flock", "tmp/own"
+        ]),
+        row!("record lock (fcntl) on its own file (allowed)", "xxxx", "xxxx", |f| [
+            "shared",
+            "record-lock",
+            "tmp/own"
         ]),
         row!("drop a shared file from memory", "xhhh", "xhhh", |f| [
             "shared",
@@ -332,6 +341,9 @@ fn table_of_rows() -> String {
     }
     for (attack, _, expected) in LEFT_BEHIND {
         line(attack, expected, expected);
+    }
+    for attack in FLOODS {
+        line(attack, "hhhh", "hhhh");
     }
     table
 }

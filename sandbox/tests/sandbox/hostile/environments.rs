@@ -81,7 +81,7 @@ async fn child_in_restricted_environment() {
     let layers = probed.layers().to_string();
     assert!(layers.contains("namespaces: OFF: entering namespaces: "), "{layers}");
     // A plan with namespaces is not run without them.
-    let stronger = targets.fixture.builder().build_unprobed(&ALL);
+    let stronger = targets.fixture.builder().build_unprobed(&ALL).unwrap();
     let refused = stronger.prepare(&targets.fixture.jobs(), "media").await;
     assert!(
         matches!(refused, Err(Error::NotStarted { step: mcs_sandbox::Step::Namespaces, .. })),
