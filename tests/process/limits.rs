@@ -1,6 +1,11 @@
 //! Lack of descriptors and of processes: at the start an error of the configuration, later overload.
 
-use std::{fs, os::unix::fs::chown, path::Path, sync::Arc};
+use std::{
+    fs,
+    os::unix::fs::chown,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use nix::unistd::Pid;
 use tokio::{
@@ -40,13 +45,76 @@ fn too_few_processes_at_the_start_are_a_configuration_error() {
     assert!(!output.contains("panicked"), "{output}");
 }
 
+/// Control group with a limit of tasks in the tree of the machine; removed on drop.
+struct TasksGroup(PathBuf);
+
+impl TasksGroup {
+    /// Creates the group, or reports the test as skipped.
+    fn new(test: &str, max: u32) -> Option<Self> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let trees = mounts.lines().filter(|line| {
+            let kind = line.split_once(" - ").map_or("", |(_, kind)| kind);
+            let options = kind.rsplit(' ').next().unwrap_or_default();
+            kind.starts_with("cgroup2 ")
+                || kind.starts_with("cgroup ") && options.split(',').any(|name| name == "pids")
+        });
+        let created = trees.filter(|_| is_root()).find_map(|line| {
+            let tree = Path::new(line.split(' ').nth(4)?);
+            // Exists in version 2 only, and fails without the controller.
+            let control = tree.join("cgroup.subtree_control");
+            if control.exists() {
+                fs::write(control, "+pids").ok()?;
+            }
+            let group = Self(tree.join(format!("mcs-tasks-{max}-{}", std::process::id())));
+            fs::create_dir(&group.0).ok()?;
+            fs::write(group.0.join("pids.max"), max.to_string()).ok().map(|()| group)
+        });
+        if created.is_none() {
+            report_skipped(
+                test,
+                "needs root and a writable control group with the controller pids",
+            );
+        }
+        created
+    }
+
+    /// Returns a command that enters the group and executes its arguments.
+    fn wrapper(&self) -> [&str; 5] {
+        let enter = r#"echo $$ > "$1/cgroup.procs" || exit 1; shift; exec "$@""#;
+        ["/bin/sh", "-c", enter, "sh", self.0.to_str().unwrap()]
+    }
+}
+
+impl Drop for TasksGroup {
+    fn drop(&mut self) {
+        let removed = fs::remove_dir(&self.0);
+        assert!(removed.is_ok() || std::thread::panicking(), "{removed:?}");
+    }
+}
+
+/// The first limit leaves too little for the scripts, the second one is too low for the service's own threads.
+#[test]
+fn too_few_tasks_of_the_control_group_are_a_configuration_error() {
+    for (max, expected) in [
+        (600, "permits 600 tasks (pids.max, TasksMax=), too few for 33 programs and 512 others"),
+        (2, "TasksMax="),
+    ] {
+        let Some(group) = TasksGroup::new("too_few_tasks", max) else { return };
+        let builder = ScannerBuilder::new("exit 0").config("scan.max_scripts = 16");
+        let (code, output) = builder.wrapped_by(&group.wrapper()).run_to_exit();
+        assert_eq!(code, Some(78), "{output}");
+        assert!(output.contains(expected), "{output}");
+        assert!(!output.contains("panicked"), "{output}");
+    }
+}
+
 /// Sets the soft limit of a process to the number of its first free descriptor, so that it can open no file. Returns
 /// the previous limit.
 fn take_descriptors(pid: Pid) -> String {
     let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
     let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
     let previous = line.split_whitespace().nth(3).unwrap().to_owned();
-    let number = |path: &std::path::PathBuf| path.file_name()?.to_str()?.parse::<u64>().ok();
+    let number = |path: &PathBuf| path.file_name()?.to_str()?.parse::<u64>().ok();
     let open: Vec<_> =
         list_dir(format!("/proc/{pid}/fd").as_ref()).iter().filter_map(number).collect();
     let free = (0..=open.len() as u64).find(|number| !open.contains(number)).unwrap();
