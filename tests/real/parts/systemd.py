@@ -47,7 +47,7 @@ class Service:
         self.homeserver = self.container.in_network(lambda: media_server(self.media))
         threading.Thread(target=self.homeserver.serve_forever, daemon=True).start()
         client = Client(f"http://127.0.0.1:8080{PREFIX}")
-        self.get = lambda path: self.container.in_network(lambda: client.get(path, "token"))
+        self.get = lambda path, token="token": self.container.in_network(lambda: client.get(path, token))
 
     def configure(self, script, config=None):
         """Stops the service, removes drop-ins, and writes the configuration and the script."""
@@ -123,13 +123,18 @@ class Service:
     def is_scanning(self):
         return any(process_name(pid) == "script.sh" for pid in self.job_processes())
 
-    def start_request(self, name, route="scan"):
+    def wait_for_sleeper(self):
+        """Waits until the hanging script has started its child, and returns the child's process id."""
+        sleepers = lambda: [pid for pid in self.job_processes() if process_name(pid) == "sleep"]
+        return wait_until("the script runs", sleepers)[0]
+
+    def start_request(self, name, route="scan", token="token"):
         """Sends a request in a thread; returns a function that waits for and returns the response or the error."""
         result = {}
 
         def send():
             try:
-                result["response"] = self.get(f"/{route}/example.org/{name}")
+                result["response"] = self.get(f"/{route}/example.org/{name}", token)
             except OSError as error:
                 result["error"] = error
 
@@ -238,7 +243,7 @@ def unit_allows_every_sandbox_layer(machine):
     # A running script is inside the layers.
     service.media["stays"] = MARKER
     service.start_request("stays")
-    sleeper = wait_until("the script runs", lambda: next((pid for pid in service.job_processes() if process_name(pid) == "sleep"), None))
+    sleeper = service.wait_for_sleeper()
     status = pathlib.Path(f"/proc/{sleeper}/status").read_text()
     for line in ["CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"]:
         assert line in status, f"{line}\n{status}"
@@ -248,6 +253,28 @@ def unit_allows_every_sandbox_layer(machine):
         assert script_ns != server_ns, f"the script is in the {kind} namespace of the server"
     assert f"{UNIT}.service/jobs/" in pathlib.Path(f"/proc/{sleeper}/cgroup").read_text()
     return "; ".join(f"{layer}: {state}" for layer, state in layers.items() if layer != "base")
+
+
+@test
+def slow_script_is_demoted_by_its_control_group(machine):
+    service = machine.shared(systemd_service)
+    service.configure(HANGING_SCRIPT, {"scan.max_scripts": 1, "scan.slow_after": "100ms"})
+    service.start()
+    group = service.container.root / f"sys/fs/cgroup{service.get_property('ControlGroup')}"
+    if "cpu" not in (group / "jobs/cgroup.subtree_control").read_text().split():
+        raise Skip("the machine has no processor controller for control groups of version 2")
+    assert_equal((group / "server/cpu.weight").read_text(), "1000\n")
+    # A token is a tenant once the homeserver has accepted it.
+    for token in ["first", "second"]:
+        assert_equal(service.get("/scan/example.org/clean", token).status, 200)
+    service.media.update(stays=MARKER, other=b"of the second tenant")
+    service.start_request("stays", token="first")
+    sleeper = service.wait_for_sleeper()
+    job = group / "jobs" / pathlib.Path(pathlib.Path(f"/proc/{sleeper}/cgroup").read_text().strip()).name
+    assert_equal(((job / "cpu.weight").read_text(), (job / "cpu.idle").read_text()), ("100\n", "0\n"))
+    # Gets the only slot after the first script has been demoted.
+    assert_equal(service.get("/scan/example.org/other", "second").status, 200)
+    assert_equal((job / "cpu.idle").read_text(), "1\n")
 
 
 @test
