@@ -24,6 +24,7 @@ use crate::{
     media::{self, MediaId, Origin},
     metrics::{AuditLineResult, Metrics},
     ownership::open_to_append,
+    text::escape_json,
 };
 
 /// Maximum number of lines that wait for the writer; more are lost.
@@ -301,9 +302,8 @@ fn format_line(record: &AuditRecord<'_>) -> Vec<u8> {
         duration_ms: record.took.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX)),
     };
     // Cannot fail: serialization fails only for maps with non-string keys.
-    let mut line = serde_json::to_vec(&line).unwrap_or_default();
-    line.push(b'\n');
-    line
+    let line = serde_json::to_string(&line).unwrap_or_default();
+    format!("{}\n", escape_json(&line)).into_bytes()
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::{
     io::{self, Write},
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
+    process,
 };
 
 use clap::{Parser, Subcommand};
@@ -15,7 +16,7 @@ use matrix_content_scanner::{
     keys::{self, KeyNotice, RequestKey},
     scan::{Verdict, local::LocalError},
     terminal::{BAD, ColorMode, GOOD, HEADING, NOTE, Painter, Terminal},
-    text::{escape_untrusted, replace_untrusted},
+    text::{escape_toml, escape_untrusted, is_control_or_bidi, replace_untrusted},
 };
 use mcs_sandbox::{Denial, EffectiveLimits, Exit, Layer, Layers, Termination, Usage};
 
@@ -104,7 +105,7 @@ pub(crate) enum CliCommand {
 impl Cli {
     /// Parses the program's arguments. On an error, and for `--help`, prints a message and exits.
     pub(crate) fn from_arguments() -> Self {
-        Self::parse()
+        Self::try_parse().unwrap_or_else(|error| exit_with(&error))
     }
 
     pub(crate) fn command(&self) -> CliCommand {
@@ -129,6 +130,18 @@ impl Cli {
     }
 }
 
+/// Prints the message about invalid arguments, or the requested help, and exits. An argument may be the name of a file.
+fn exit_with(error: &clap::Error) -> ! {
+    let message = error.to_string();
+    if message.lines().any(|line| line.contains(is_control_or_bidi)) {
+        for line in message.lines() {
+            eprintln!("{}", escape_untrusted(line));
+        }
+        process::exit(error.exit_code())
+    }
+    error.exit()
+}
+
 /// `check-config`: prints the effective configuration as TOML, followed by warnings and notices as comments.
 pub(crate) fn print_config(
     out: &mut impl Write,
@@ -137,7 +150,7 @@ pub(crate) fn print_config(
     warnings: &[Warning],
     notices: &[KeyNotice],
 ) -> io::Result<()> {
-    for line in config.to_string().lines() {
+    for line in escape_toml(&config.to_string()).lines() {
         let is_section = line.starts_with('[');
         if is_section {
             writeln!(out, "{}", painter.paint(HEADING, line))
@@ -241,7 +254,7 @@ pub(crate) fn print_trial(
     )?;
     writeln!(out, "layers:")?;
     for (layer, state) in layers.states() {
-        writeln!(out, "  {layer}: {state}")?;
+        writeln!(out, "  {layer}: {}", escape_untrusted(state))?;
     }
     if refused.is_empty() {
         return writeln!(out, "refused: nothing observed");
@@ -287,8 +300,9 @@ pub(crate) fn print_trial(
     Ok(())
 }
 
-/// `migrate`: writes to a new file with mode 0600, or to standard output.
-pub(crate) fn write_new(path: Option<&Path>, text: &str) -> io::Result<()> {
+/// `migrate`: writes TOML to a new file with mode 0600, or to standard output.
+pub(crate) fn write_new(path: Option<&Path>, toml: &str) -> io::Result<()> {
+    let text = escape_toml(toml);
     let Some(path) = path else { return io::stdout().lock().write_all(text.as_bytes()) };
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     // Whatever the umask is.

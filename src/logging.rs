@@ -3,7 +3,7 @@
 use std::{
     error::Error,
     fmt::{self, Debug},
-    io,
+    io::{self, Write},
 };
 
 use tracing::field::{Field, Visit};
@@ -11,7 +11,7 @@ use tracing_subscriber::{
     EnvFilter, Registry,
     field::{RecordFields, VisitOutput},
     fmt::{
-        format::{DefaultVisitor, FormatFields, Writer},
+        format::{DefaultFields, DefaultVisitor, FormatFields, Writer},
         layer,
     },
     layer::SubscriberExt,
@@ -19,19 +19,30 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use crate::config::{Log, LogFormat};
+use crate::{
+    config::{Log, LogFormat},
+    text::{escape_json, escape_untrusted},
+};
 
 /// Handle for changing the log level.
 #[derive(Clone, Debug)]
 pub struct LevelHandle(reload::Handle<EnvFilter, Registry>);
 
 /// Installs the global subscriber. A second call in the same process has no effect on the log.
+#[must_use]
 pub fn init(log: &Log, colour: bool) -> LevelHandle {
     let (filter, handle) = reload::Layer::new(filter(log));
-    let lines = layer().with_writer(io::stderr).with_target(false);
+    let format = match log.format {
+        LogFormat::Human => LineFormat::Text { colour },
+        LogFormat::Json => LineFormat::Json,
+    };
+    let lines = layer().with_writer(move || LineWriter::new(io::stderr(), format));
+    let lines = lines.with_target(false);
     let registry = tracing_subscriber::registry().with(filter);
     let result = match log.format {
-        LogFormat::Human if colour => registry.with(lines.with_ansi(true)).try_init(),
+        LogFormat::Human if colour => {
+            registry.with(lines.with_ansi(true).fmt_fields(EscapedFields)).try_init()
+        }
         LogFormat::Human => {
             registry.with(lines.with_ansi(false).fmt_fields(PlainFields)).try_init()
         }
@@ -49,6 +60,73 @@ impl LevelHandle {
     pub fn set_level(&self, log: &Log) {
         // Fails only if the subscriber no longer exists.
         let _ = self.0.reload(filter(log));
+    }
+}
+
+/// Format of the log's lines.
+#[derive(Clone, Copy, Debug)]
+enum LineFormat {
+    Text { colour: bool },
+    Json,
+}
+
+/// Writes each event as a single line in which no character acts on the display. The library escapes terminal sequences
+/// only, and only in some fields.
+struct LineWriter<W> {
+    output: W,
+    format: LineFormat,
+}
+
+impl<W: Write> LineWriter<W> {
+    fn new(output: W, format: LineFormat) -> Self {
+        Self { output, format }
+    }
+}
+
+impl<W: Write> Write for LineWriter<W> {
+    /// Writes a complete event, as the library passes it.
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(event);
+        let (line, end) = text.strip_suffix('\n').map_or((&*text, ""), |line| (line, "\n"));
+        let line = match self.format {
+            LineFormat::Text { colour: true } => escape_beside_colours(line),
+            LineFormat::Text { colour: false } => escape_untrusted(line),
+            LineFormat::Json => escape_json(line),
+        };
+        self.output.write_all(format!("{line}{end}").as_bytes())?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.output.flush()
+    }
+}
+
+/// Escapes all but the sequences for colours, which [`EscapedFields`] escapes in values. `console_codes(4)`.
+fn escape_beside_colours(line: &str) -> String {
+    let mut parts = line.split("\u{1b}[");
+    let mut escaped = escape_untrusted(parts.next().unwrap_or_default());
+    for part in parts {
+        let parameters = part.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';');
+        let start = if parameters.starts_with('m') { "\u{1b}[" } else { "\\u{1b}[" };
+        escaped.push_str(start);
+        escaped.push_str(&escape_untrusted(part));
+    }
+    escaped
+}
+
+/// Formats fields without colour and escapes them, since the library does not escape all values.
+struct EscapedFields;
+
+impl<'writer> FormatFields<'writer> for EscapedFields {
+    fn format_fields<R: RecordFields>(
+        &self,
+        mut writer: Writer<'writer>,
+        fields: R,
+    ) -> fmt::Result {
+        let mut text = String::new();
+        DefaultFields::new().format_fields(Writer::new(&mut text), fields)?;
+        writer.write_str(&escape_untrusted(text))
     }
 }
 
@@ -132,6 +210,7 @@ mod tests {
     use tracing::{Dispatch, dispatcher, info, info_span, warn};
 
     use super::*;
+    use crate::chain::Chain;
 
     /// Logs values of each kind, events with and without fields, nested spans and terminal sequences, and returns the
     /// output.
@@ -171,5 +250,56 @@ mod tests {
         );
         assert!(plain.contains("request{id=17 method=GET route=\"scan\"}: "), "{plain}");
         assert!(!plain.contains('\u{1b}'), "{plain}");
+    }
+
+    /// Untrusted text in each kind of field, in the log's three formats.
+    #[test]
+    fn no_untrusted_character_acts_on_the_display() {
+        let untrusted =
+            "a\u{202e}\u{2066}\u{2028}\u{feff}\u{e0041}\u{9b}31m\u{1b}[8m\u{1b}[2J\r\nlevel=INFO b";
+        for format in [
+            LineFormat::Text { colour: false },
+            LineFormat::Text { colour: true },
+            LineFormat::Json,
+        ] {
+            let mut file = tempfile::tempfile().unwrap();
+            let output = Arc::new(file.try_clone().unwrap());
+            let lines = layer().with_writer(move || LineWriter::new(Arc::clone(&output), format));
+            let registry = tracing_subscriber::registry();
+            let subscriber: Dispatch = match format {
+                LineFormat::Text { colour: true } => {
+                    registry.with(lines.with_ansi(true).fmt_fields(EscapedFields)).into()
+                }
+                LineFormat::Text { colour: false } => {
+                    registry.with(lines.with_ansi(false).fmt_fields(PlainFields)).into()
+                }
+                LineFormat::Json => registry.with(lines.json().flatten_event(true)).into(),
+            };
+            dispatcher::with_default(&subscriber, || {
+                let span = info_span!("request", in_span = %untrusted);
+                let _in_span = span.enter();
+                let failed = io::Error::other(untrusted);
+                info!(shown = %untrusted, debug = ?untrusted, text = untrusted, "event");
+                warn!(error = &failed as &dyn Error, cause = %Chain(&failed), "{untrusted}");
+            });
+            let mut text = String::new();
+            file.rewind().unwrap();
+            file.read_to_string(&mut text).unwrap();
+            assert_eq!(text.matches('\n').count(), 2, "{format:?}: one line an event: {text:?}");
+            let colours = text.matches("\u{1b}[").count();
+            assert_eq!(
+                colours > 0,
+                matches!(format, LineFormat::Text { colour: true }),
+                "{text:?}"
+            );
+            assert!(!text.contains("\u{1b}[8m") && !text.contains("\u{1b}[2J"), "{text:?}");
+            let plain = text.replace(['\u{1b}', '\n'], "");
+            assert!(!plain.contains(crate::text::is_control_or_bidi), "{format:?}: {text:?}");
+            if let LineFormat::Json = format {
+                let first: serde_json::Value =
+                    serde_json::from_str(text.lines().next().unwrap()).unwrap();
+                assert_eq!(first["shown"], untrusted, "the value is unchanged");
+            }
+        }
     }
 }

@@ -289,7 +289,7 @@ fn migrate(file: &Path, output: Option<&Path>, base: Option<&Path>) -> ExitCode 
     };
     if let Err(error) = cli::write_new(output, &migrated.toml) {
         let target = output.map_or_else(|| "standard output".into(), Path::to_string_lossy);
-        eprintln!("error: cannot write {target}: {error}");
+        eprintln!("{}", escape_untrusted(format_args!("error: cannot write {target}: {error}")));
         return ExitCode::FAILURE;
     }
     for remark in &migrated.remarks {
@@ -303,7 +303,7 @@ fn public_key(terminal: Terminal, config: &Config) -> ExitCode {
     match RequestKey::load(&config.crypto) {
         Ok((key, notices)) => {
             for notice in notices {
-                eprintln!("{notice}");
+                eprintln!("{}", escape_untrusted(notice));
             }
             match cli::print_public_key(&mut io::stdout().lock(), &key) {
                 Ok(()) => ExitCode::SUCCESS,

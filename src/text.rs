@@ -1,7 +1,7 @@
 //! Sanitizes untrusted text (findings, file names, output of programs) for logs, terminals and clients. Every such text
 //! passes through one of these functions.
 
-use std::fmt::Display;
+use std::fmt::{Display, Write as _};
 
 /// Returns whether the character acts on the display instead of being shown: a control character, a line separator, a
 /// bidirectional control, or an invisible character that hides text or tells it apart only for machines (byte order
@@ -41,15 +41,48 @@ pub fn replace_untrusted(text: &str) -> String {
 /// terminal sequences.
 #[must_use]
 pub fn escape_untrusted(text: impl Display) -> String {
-    let mut line = String::new();
-    for character in text.to_string().chars() {
-        if is_control_or_bidi(character) {
-            line.extend(character.escape_default());
+    escape(&text.to_string(), is_control_or_bidi, |character, escaped| {
+        escaped.extend(character.escape_default());
+    })
+}
+
+/// Returns TOML with control and bidirectional characters, except line ends and tabs, as escapes of a basic string. Strings
+/// keep their values if they are basic ones on a single line; escapes in comments are shown as such.
+#[must_use]
+pub fn escape_toml(text: &str) -> String {
+    let acts = |character| !matches!(character, '\n' | '\t') && is_control_or_bidi(character);
+    escape(text, acts, |character, escaped| {
+        let code = u32::from(character);
+        let _infallible = if code > 0xffff {
+            write!(escaped, "\\U{code:08x}")
         } else {
-            line.push(character);
+            write!(escaped, "\\u{code:04x}")
+        };
+    })
+}
+
+/// Returns JSON with control and bidirectional characters as escapes. Such characters are parts of strings, which keep
+/// their values.
+#[must_use]
+pub fn escape_json(json: &str) -> String {
+    escape(json, is_control_or_bidi, |character, escaped| {
+        for unit in character.encode_utf16(&mut [0; 2]) {
+            let _infallible = write!(escaped, "\\u{unit:04x}");
+        }
+    })
+}
+
+/// Returns the text with the characters for which `acts` is true replaced by what `write` appends.
+fn escape(text: &str, acts: impl Fn(char) -> bool, write: impl Fn(char, &mut String)) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        if acts(character) {
+            write(character, &mut escaped);
+        } else {
+            escaped.push(character);
         }
     }
-    line
+    escaped
 }
 
 /// Returns at most `max` bytes of the text as a single line, trimmed, with control and bidirectional characters
@@ -103,6 +136,14 @@ mod tests {
             assert_eq!(replace_untrusted(&text), "a b", "{character:?}");
             let escaped = escape_untrusted(&text);
             assert!(escaped.is_ascii() && escaped.contains('\\'), "{escaped:?}");
+            // The value of the string is unchanged.
+            let toml = escape_toml(&format!("\tkey = \"{text}\" # {text}\n"));
+            assert!(toml.is_ascii(), "{toml:?}");
+            let parsed: toml::Table = toml.parse().unwrap();
+            assert_eq!(parsed["key"].as_str(), Some(text.as_str()));
+            let json = escape_json(&serde_json::to_string(&text).unwrap());
+            assert!(json.is_ascii(), "{json:?}");
+            assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
         }
         assert_eq!(replace_untrusted("a\tb"), "a\tb");
         let shown = "क्‍ष می‌خواهم 👩‍💻 é ❤️";

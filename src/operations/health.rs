@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use tokio::{sync::watch, time::Instant};
 
-use crate::{chain::Chain, run_directory::RunDirectory, scan::canary::CanaryState};
+use crate::{
+    chain::Chain, run_directory::RunDirectory, scan::canary::CanaryState, text::escape_untrusted,
+};
 
 /// Readiness of the service.
 #[derive(Clone, Debug)]
@@ -26,12 +28,17 @@ impl Health {
         }
         // Now, not at the next run of the canary.
         if let Err(error) = self.run_directory.ensure() {
-            return Some(format!("the temporary directory cannot be used: {}", Chain(&error)));
+            let error = Chain(&error);
+            return Some(escape_untrusted(format_args!(
+                "the temporary directory cannot be used: {error}"
+            )));
         }
         match &*self.canary.borrow() {
             CanaryState::Passed => None,
             CanaryState::Pending => Some("waiting for the result of the canary".to_owned()),
-            CanaryState::Failed(reason) => Some(format!("canary failed: {reason}")),
+            CanaryState::Failed(reason) => {
+                Some(escape_untrusted(format_args!("canary failed: {reason}")))
+            }
         }
     }
 }
@@ -51,6 +58,8 @@ mod tests {
         assert_eq!(health.not_ready_reason().unwrap(), "waiting for the result of the canary");
         canary.send_replace(CanaryState::Failed("x".into()));
         assert_eq!(health.not_ready_reason().unwrap(), "canary failed: x");
+        canary.send_replace(CanaryState::Failed("x\u{202e}".into()));
+        assert_eq!(health.not_ready_reason().unwrap(), "canary failed: x\\u{202e}");
         canary.send_replace(CanaryState::Passed);
         assert_eq!(health.not_ready_reason(), None);
         std::fs::remove_dir(&path).unwrap();

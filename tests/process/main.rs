@@ -32,3 +32,4 @@ mod signals;
 mod spool;
 mod terminal;
 mod thirty_second_limits;
+mod untrusted_text;
