@@ -125,13 +125,19 @@ impl ScanError {
         is_exhaustion(self) || matches!(self, Self::Engine(_, EngineFailure::Busy))
     }
 
+    /// Returns whether the failure may be specific to the tenant of the job's initiator: the tenant's share of the spool
+    /// or of the queue is used up. A waiting request of another tenant then retries with a job of its own.
+    pub(super) fn is_tenant_specific(&self) -> bool {
+        matches!(self, Self::Overloaded | Self::SpoolFull | Self::Deadline(Phase::Queued))
+    }
+
     /// Returns whether a failure before the homeserver granted the media may be specific to the initiator of the job,
     /// so that another waiting request retries with its own token.
     ///
     /// The homeserver's response may depend on the token, the forwarded headers and `timeout_ms` of the request: a 429
     /// is for one user, a malformed token may cause a 500, and a request that waits one millisecond for an upload gets
-    /// "not yet uploaded". The wait in the queue and the share of the spool depend on the tenant. All other failures are the same for all
-    /// requests: the homeserver cannot be reached, or the fault is in this service.
+    /// "not yet uploaded". The wait in the queue and the share of the spool depend on the tenant. All other failures are
+    /// the same for all requests: the homeserver cannot be reached, or the fault is in this service.
     pub(super) fn is_requester_specific(&self) -> bool {
         match self {
             // A server that closed the connection after it received the request may accept the next request.

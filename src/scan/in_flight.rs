@@ -52,6 +52,8 @@ pub struct Waiter {
     /// Whether the download uses this requester's token. Its result then applies to this requester without a separate
     /// authorisation, even if the homeserver rejects the request.
     pub is_initiator: bool,
+    /// Whether the tenant of this requester uses the space and the place in the queue that the job takes.
+    pub is_own_tenant: bool,
 }
 
 impl InFlightScans {
@@ -77,9 +79,10 @@ impl InFlightScans {
             // Headers that have arrived answer only the requests that arrived before them.
             let unanswered = matches!(*scan.stage.borrow(), Stage::Queued | Stage::Started);
             let is_initiator = unanswered && scan.initiator.is_equivalent(newcomer);
+            let is_own_tenant = scan.initiator.tenant.tenant == newcomer.tenant.tenant;
             let is_queued = matches!(*scan.stage.borrow(), Stage::Queued);
             let bypasses = is_queued && queue.should_bypass(newcomer, &scan.initiator);
-            (Waiter { stage: scan.stage.subscribe(), is_initiator }, bypasses)
+            (Waiter { stage: scan.stage.subscribe(), is_initiator, is_own_tenant }, bypasses)
         });
         if let Some((waiter, false)) = joined {
             debug!("joined a job in progress for the same media");
@@ -111,7 +114,7 @@ impl InFlightScans {
         scans.insert(key, scan);
         drop(scans);
         tokio::spawn(self.clone().drive(key, sender, outcome));
-        Ok(Waiter { stage, is_initiator: true })
+        Ok(Waiter { stage, is_initiator: true, is_own_tenant: true })
     }
 
     /// Follows a job to its end, whichever requesters leave.
@@ -334,9 +337,11 @@ mod tests {
         let fixture = Fixture::new();
         let _waiter = fixture.join_or_start("a.example", "one");
         for token in ["two", "three"] {
-            assert!(!fixture.join_or_start("a.example", token).is_initiator);
+            let waiter = fixture.join_or_start("a.example", token);
+            assert!(!waiter.is_initiator && !waiter.is_own_tenant);
         }
-        assert!(fixture.join_or_start("a.example", "one").is_initiator);
+        let waiter = fixture.join_or_start("a.example", "one");
+        assert!(waiter.is_initiator && waiter.is_own_tenant);
         assert_eq!(fixture.queue.len(), 1);
     }
 

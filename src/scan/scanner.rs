@@ -61,6 +61,15 @@ pub struct ScannerUsage {
     pub cache: cache::CacheSizes,
 }
 
+/// Returns whether the job failed for a reason specific to the tenant of its initiator.
+fn failed_for_its_tenant(outcome: &Result<JobOutcome, Arc<ScanError>>) -> bool {
+    let error = match outcome {
+        Ok(outcome) => outcome.verdict.as_ref().and_then(|verdict| verdict.as_ref().err()),
+        Err(error) => Some(error),
+    };
+    error.is_some_and(|error| error.is_tenant_specific())
+}
+
 impl Scanner {
     /// Creates a scanner and starts its workers. The workers end after [`Scanner::close`], when all queued jobs are
     /// done. Dropping them ends them at once; the sandbox then kills the programs that they run.
@@ -222,7 +231,11 @@ impl Scanner {
             } else {
                 ResponseSource::SharedJob
             };
-            let JobOutcome { media, verdict, body, timings } = waiter.ended().await?;
+            let outcome = waiter.ended().await;
+            if !waiter.is_own_tenant && failed_for_its_tenant(&outcome) {
+                continue;
+            }
+            let JobOutcome { media, verdict, body, timings } = outcome?;
             let verdict = match verdict {
                 Some(result) => result?,
                 None => Verdict::TypeForbidden { detected: media.detected.clone() },

@@ -6,10 +6,10 @@ use tokio::task::JoinHandle;
 use crate::{
     faults_load::{BLOCKS_ON_HOLD, spawn_get},
     harness::{
-        MockHomeserver, MockMedia, ScannerBuilder, TestClient, TestResponse,
+        MockHomeserver, MockMedia, ScannerBuilder, ScannerProcess, TestClient, TestResponse,
         client::send,
-        homeserver::{Gate, TOKEN},
-        wait_until,
+        homeserver::{Gate, RecordedRequest, TOKEN},
+        noise, wait_until,
     },
 };
 
@@ -140,14 +140,17 @@ async fn requests_without_a_token_are_counted_by_forwarded_address() {
     scanner.wait_until_idle().await;
 }
 
+/// Records the first line of each file. If that is `ID HOLD`, blocks on the FIFO `ID`: two readers of one FIFO would
+/// share what is written.
+const BLOCKS_ON_OWN_FIFO: &str = r#"
+    head -n 1 "$1" >> "$MARKS/runs"
+    if grep -q HOLD "$1"; then read go < "$MARKS/$(head -n 1 "$1" | cut -d ' ' -f 1)"; fi
+"#;
+
 #[tokio::test]
 async fn slow_scans_of_one_token_are_demoted_for_others() {
     let homeserver = MockHomeserver::start().await;
-    let script = r#"
-        head -n 1 "$1" >> "$MARKS/runs"
-        if grep -q HOLD "$1"; then read go < "$MARKS/$(cut -d ' ' -f 1 "$1")"; fi
-    "#;
-    let scanner = ScannerBuilder::new(script)
+    let scanner = ScannerBuilder::new(BLOCKS_ON_OWN_FIFO)
         .homeserver(&homeserver)
         .config("scan.max_scripts = 2\nscan.slow_after = \"10ms\"")
         .start()
@@ -160,7 +163,6 @@ async fn slow_scans_of_one_token_are_demoted_for_others() {
     let attack: Vec<_> = (0..8)
         .map(|index| {
             let id = format!("h{index}");
-            // One FIFO for each file, because two readers of one FIFO would share what is written.
             scanner.dir.make_fifo(&id);
             let media = homeserver.add_bytes(&id, format!("{id} HOLD\n"));
             spawn_get(&scanner.client, format!("/scan/{media}"), "attacker")
@@ -183,5 +185,74 @@ async fn slow_scans_of_one_token_are_demoted_for_others() {
         scanner.dir.release_fifo(&hanging()[finished]).await;
     }
     assert_all_clean(attack).await;
+    scanner.wait_until_idle().await;
+}
+
+/// Returns the requests for this media with this token.
+fn requests_for(homeserver: &MockHomeserver, id: &str, token: &str) -> Vec<RecordedRequest> {
+    let authorization = format!("Bearer {token}");
+    let is_match = |request: &RecordedRequest| {
+        request.uri.contains(id)
+            && request.headers.get("authorization").is_some_and(|value| *value == authorization)
+    };
+    homeserver.requests().into_iter().filter(is_match).collect()
+}
+
+/// Requests scans of four files of at least `size` bytes that wait for the FIFOs `h0` to `h3`.
+async fn hold_four_scans(
+    homeserver: &MockHomeserver,
+    scanner: &ScannerProcess,
+    size: usize,
+    token: &str,
+) -> Vec<JoinHandle<TestResponse>> {
+    let held = (0..4).map(|index| {
+        let id = format!("h{index}");
+        scanner.dir.make_fifo(&id);
+        let content = [format!("{id} HOLD\n").as_bytes(), &noise(index, size)].concat();
+        let media = homeserver.add_bytes(&id, content);
+        spawn_get(&scanner.client, format!("/scan/{media}"), token)
+    });
+    let held: Vec<_> = held.collect();
+    let count = || scanner.dir.read_mark("runs").matches("HOLD").count();
+    wait_until("all scripts run", || count() == 4).await;
+    held
+}
+
+#[tokio::test]
+async fn full_spool_share_of_the_initiator_fails_no_other_token() {
+    let homeserver = MockHomeserver::start().await;
+    let scanner = ScannerBuilder::new(BLOCKS_ON_OWN_FIFO)
+        .homeserver(&homeserver)
+        .config("download.max_size = 2000000\nscan.max_spool_size = 10000000")
+        .config("scan.workers = 16\nscan.max_scripts = 8")
+        .start()
+        .await;
+    homeserver.add_token("greedy");
+    // Tokens are tenants from their first success on.
+    let known = homeserver.add_bytes("known", "known\n");
+    for token in ["greedy", TOKEN] {
+        let response = spawn_get(&scanner.client, format!("/scan/{known}"), token);
+        response.await.unwrap().assert_clean();
+    }
+    // Of the four fifths of the spool that one tenant may use, 400 kB are left.
+    let held = hold_four_scans(&homeserver, &scanner, 1_900_000, "greedy").await;
+
+    let gate = Gate::default();
+    let media = MockMedia::new("image/png", "").gated_after("shared\n", noise(9, 1_500_000), &gate);
+    let path = format!("/scan/{}", homeserver.add_media("shared", media));
+    let requests_with = |token| requests_for(&homeserver, "shared", token);
+    let initiator = spawn_get(&scanner.client, &path, "greedy");
+    wait_until("the download has started", || requests_with("greedy").len() == 1).await;
+    let joined = spawn_get(&scanner.client, &path, TOKEN);
+    wait_until("the other token is authorised", || requests_with(TOKEN).len() == 1).await;
+    assert!(requests_with(TOKEN)[0].headers.contains_key("if-none-match"), "no download");
+    gate.open();
+    initiator.await.unwrap().assert_error(503, "M_UNKNOWN");
+    joined.await.unwrap().assert_clean();
+    assert_eq!(requests_with(TOKEN).len(), 2, "a download of its own");
+    for index in 0..4 {
+        scanner.dir.release_fifo(&format!("h{index}")).await;
+    }
+    assert_all_clean(held).await;
     scanner.wait_until_idle().await;
 }

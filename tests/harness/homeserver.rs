@@ -70,6 +70,8 @@ enum MockBody {
     Stalling(Bytes),
     /// Sends without a declared length: the chunk, the number of chunks, and the interval.
     Dripping(Bytes, usize, Duration),
+    /// Sends without a declared length: the first part at once, the rest after the gate has been opened.
+    Gated(Bytes, Bytes, Gate),
 }
 
 /// Delays responses until it is opened.
@@ -235,6 +237,11 @@ impl MockMedia {
         Self { body: MockBody::Dripping(chunk.into(), count, interval), ..self }
     }
 
+    /// Sends `first` at once and `rest` after the gate has been opened, without a declared length.
+    pub fn gated_after(self, first: impl Into<Bytes>, rest: impl Into<Bytes>, gate: &Gate) -> Self {
+        Self { body: MockBody::Gated(first.into(), rest.into(), gate.clone()), ..self }
+    }
+
     fn into_response(self) -> Response {
         let mut headers = self.headers;
         let body = match self.body {
@@ -256,6 +263,13 @@ impl MockMedia {
                         Ok::<_, std::io::Error>(chunk)
                     }
                 }))
+            }
+            MockBody::Gated(first, rest, gate) => {
+                let rest = stream::once(async move {
+                    gate.pass().await;
+                    Ok::<_, std::io::Error>(rest)
+                });
+                Body::from_stream(stream::iter([Ok(first)]).chain(rest))
             }
         };
         (self.status, headers, body).into_response()
