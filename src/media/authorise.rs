@@ -14,7 +14,11 @@ use super::{
     outbound::{OutboundReply, RedirectPolicy, keeps_method},
     request::{MediaRequest, Origin, Requester},
 };
-use crate::{metrics::Authorisation, tenancy::fair_slots::FairSlots};
+use crate::{
+    metrics::Authorisation,
+    single_flight::{Accepts, Started},
+    tenancy::fair_slots::FairSlots,
+};
 
 /// Maximum number of cached grants, about 8 MiB. Homeservers give far fewer within a `ttl` of seconds.
 pub(crate) const CAPACITY: usize = 65_536;
@@ -25,7 +29,7 @@ pub struct Authoriser {
     ttl: Duration,
     /// Cached grants, by a digest of homeserver, media and token. Concurrent callers share the result of one request:
     /// whether the homeserver granted access.
-    granted: ExpiringCache<GrantKey, (), Result<(), Arc<FetchError>>>,
+    granted: ExpiringCache<GrantKey, (), Answer>,
     in_flight: FairSlots,
 }
 
@@ -36,6 +40,9 @@ const MAX_IN_FLIGHT: usize = 64;
 const X_FORWARDED_FOR: &str = "x-forwarded-for";
 
 type GrantKey = [u8; 32];
+
+/// The answer to an authorisation request.
+type Answer = Result<(), Arc<FetchError>>;
 
 impl Authoriser {
     /// Creates an authoriser whose grants are valid for `ttl`; with zero, only a request
@@ -54,8 +61,9 @@ impl Authoriser {
     /// when the media was fetched.
     ///
     /// One request at a time is in progress for each requester and media. Its result answers all callers that arrived
-    /// before it was sent, so a caller waits for at most two requests. Callers that arrived later share a grant while
-    /// grants are cached. A 429 may concern the address of one client and answers its own caller alone.
+    /// before it was sent, so a caller waits for at most two requests; callers are answered in order of arrival. Callers
+    /// that arrived later share a grant while grants are cached. A 429 may concern the address of one client and answers
+    /// its own caller alone.
     ///
     /// # Errors
     /// The homeserver's refusal, or the reason why it could not be asked.
@@ -71,42 +79,32 @@ impl Authoriser {
             return Ok(());
         }
         let deadline = self.homeservers.deadline();
-        let mut arrived_before = false;
-        loop {
-            let (mut sent, mut expired) = (false, false);
-            let work = async {
-                if self.granted.get(&key).is_some() {
-                    return Ok(());
-                }
-                sent = true;
-                // Boxed: every answer from memory would otherwise copy this future's memory from layer to layer.
-                let result = Box::pin(self.request_grant(request, etag, deadline)).await;
-                if result.is_ok() {
-                    self.granted.insert(key, (), self.ttl);
-                }
-                result.map_err(Arc::new)
-            };
-            let result = timeout_at(deadline, self.granted.in_flight.run(key, work))
-                .await
-                .unwrap_or_else(|_| {
-                    expired = true;
-                    Err(Arc::new(FetchError::TimedOut("authorisation did not finish")))
-                });
-            let outcome = match &result {
-                Ok(()) if sent => Authorisation::Granted,
-                Ok(()) => Authorisation::Cached,
-                Err(_) => Authorisation::Refused,
-            };
-            let may_share = match &result {
-                Ok(()) => arrived_before || !self.ttl.is_zero(),
-                Err(error) => arrived_before && !error.is_rate_limit(),
-            };
-            if sent || may_share || expired {
-                self.homeservers.metrics.record_authorisation(outcome);
-                return result;
+        let accepts: Accepts<Answer> =
+            if self.ttl.is_zero() { accepts_without_cache } else { accepts_with_cache };
+        let mut sent = false;
+        let work = async {
+            if self.granted.get(&key).is_some() {
+                return Ok(());
             }
-            arrived_before = true;
-        }
+            sent = true;
+            // Boxed: every answer from memory would otherwise copy this future's memory from layer to layer.
+            let result = Box::pin(self.request_grant(request, etag, deadline)).await;
+            if result.is_ok() {
+                self.granted.insert(key, (), self.ttl);
+            }
+            result.map_err(Arc::new)
+        };
+        let result = timeout_at(deadline, self.granted.in_flight.run(key, accepts, work))
+            .await
+            .unwrap_or_else(|_| {
+                Err(Arc::new(FetchError::TimedOut("authorisation did not finish")))
+            });
+        self.homeservers.metrics.record_authorisation(match &result {
+            Ok(()) if sent => Authorisation::Granted,
+            Ok(()) => Authorisation::Cached,
+            Err(_) => Authorisation::Refused,
+        });
+        result
     }
 
     /// Caches the grant that a download with this requester's token implies.
@@ -141,6 +139,18 @@ impl Authoriser {
             },
         }
     }
+}
+
+/// Returns whether the answer to another caller's request applies to a caller, if grants are not cached: the request
+/// must have been sent after the caller arrived.
+fn accepts_without_cache(answer: &Answer, started: Started) -> bool {
+    let is_rate_limit = answer.as_ref().is_err_and(|error| error.is_rate_limit());
+    started == Started::AfterCall && !is_rate_limit
+}
+
+/// Like [`accepts_without_cache`], if grants are cached: a grant applies as if the caller had arrived later.
+fn accepts_with_cache(answer: &Answer, started: Started) -> bool {
+    answer.is_ok() || accepts_without_cache(answer, started)
 }
 
 /// Returns a digest of everything by which a homeserver may distinguish requesters. No token can be recovered from it.

@@ -82,7 +82,8 @@ impl Discovery {
             self.known.insert(name.to_owned(), Arc::clone(&base), ttl);
             Ok(base)
         };
-        let base = timeout_at(deadline, self.known.in_flight.run(name.to_owned(), discover))
+        let shared = self.known.in_flight.run(name.to_owned(), |_, _| true, discover);
+        let base = timeout_at(deadline, shared)
             .await
             .map_err(|_| FetchError::TimedOut("discovery did not finish"))?;
         Ok(base?)

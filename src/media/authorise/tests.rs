@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU16, Ordering};
 
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use reqwest::Url;
 use tokio::{net::TcpListener, sync::Semaphore};
 
@@ -180,14 +181,18 @@ async fn download_grants_its_token() {
     assert_eq!(fake.requests().len(), 0);
 }
 
-/// Sends eight concurrent checks for one media; returns how many requests the homeserver got.
+/// Sends eight concurrent checks for one media, which must be answered in order of arrival; returns how many requests
+/// the homeserver got.
 async fn requests_for_concurrent_checks(status: u16, ttl: Duration) -> usize {
     let fake = FakeHomeserver::start(move |_| answer(status, "", "")).await;
     let authoriser = authoriser(&fake.settings(), ttl);
     let request = request(&fake.url(), Some(TOKEN));
-    let checks = (0..8).map(|_| authoriser.check(&request, None));
-    let results = futures_util::future::join_all(checks).await;
-    assert!(results.iter().all(|result| result.is_ok() == (status == 200)), "{results:?}");
+    let (authoriser, request) = (&authoriser, &request);
+    let checks = (0..8).map(async |caller| (caller, authoriser.check(request, None).await));
+    let answers: Vec<_> = checks.collect::<FuturesUnordered<_>>().collect().await;
+    assert!(answers.iter().all(|(_, result)| result.is_ok() == (status == 200)), "{answers:?}");
+    let order: Vec<_> = answers.iter().map(|(caller, _)| *caller).collect();
+    assert_eq!(order, (0..8).collect::<Vec<_>>(), "{status}");
     fake.requests().len()
 }
 

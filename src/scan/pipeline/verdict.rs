@@ -60,7 +60,11 @@ impl Pipeline {
             (run, trace) = self.run_engines(running, fetched).await;
             self.cache_run(key, identity, generation, run)
         };
-        let shared = self.scans.run((key, identity.versions), scan);
+        // The scan of another tenant may lack space that this tenant has.
+        let accepts = |verdict: &CachedVerdict, _| {
+            verdict.as_ref().err().is_none_or(|error| !error.is_tenant_specific())
+        };
+        let shared = self.scans.run((key, identity.versions), accepts, scan);
         let verdict = timeout_at(deadline.into(), shared).await.unwrap_or_else(|_elapsed| {
             let error = Arc::new(ScanError::Deadline(Phase::Scanning));
             // Another scan of this content would most likely time out as well. This does not hold if a slow download
