@@ -18,7 +18,7 @@ pub use super::error::IngestError;
 use super::{
     body::Body,
     decrypt::{Cipher, Decryption},
-    spool::{Account, Reservation, SMALL_BODY, Spool, SpoolFull, SpooledFile},
+    spool::{Account, NeededSpace, Reservation, SMALL_BODY, Spool, SpoolFull, SpooledFile},
 };
 
 /// Maximum size of a body that is held in memory, in bytes. Limits the memory per job regardless of the cache's
@@ -159,16 +159,17 @@ impl Ingest {
         let mut ingest = Self::without_space(spool, options, announced_size)?;
         let account = ingest.account.clone();
         let size = announced_size.unwrap_or(0);
-        let is_small = size <= SMALL_BODY;
+        let bytes = size.saturating_mul(ingest.copies(size));
+        let needed = NeededSpace { bytes, is_small: size <= SMALL_BODY };
         let reserve = || {
             // All copies together: releasing the first copy, when the second one fails, would wake all waiters including
             // this one, which would try again without end.
-            account.check(size.saturating_mul(ingest.copies(size)), is_small)?;
+            account.check(bytes, needed.is_small)?;
             ingest.reserve(size, 0).inspect_err(|_| ingest.release())
         };
         let is_space =
             |error: &ReserveError| matches!(error, ReserveError::Spool(SpoolFull::Space));
-        let reserved = account.reserve_when_free(is_small, reserve, is_space);
+        let reserved = account.reserve_when_free(needed, reserve, is_space);
         timeout_at(deadline, reserved).await.map_err(|_elapsed| IngestError::SpoolFull)??;
         Ok(ingest)
     }

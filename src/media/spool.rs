@@ -6,8 +6,8 @@ mod budget;
 use std::{fs::File, io, os::unix::fs::FileExt, path::Path, sync::Arc};
 
 use budget::Budget;
-pub(super) use budget::SMALL_BODY;
 pub use budget::{Account, Reservation, SpoolFull};
+pub(super) use budget::{NeededSpace, SMALL_BODY};
 
 use crate::{run_directory::RunDirectory, tenancy::Tenant};
 

@@ -6,7 +6,7 @@
 //! clients that read slowly cannot stop scanning.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     pin::pin,
     sync::{
         Arc,
@@ -49,7 +49,7 @@ pub(super) struct Budget {
 #[derive(Debug, Default)]
 struct BudgetState {
     usage: Mutex<BudgetUsage>,
-    /// Notified when bytes are released and when a waiter leaves, if there are waiters.
+    /// Notified when the reserved bytes change and when a waiter leaves, if there are waiters.
     changed: Notify,
 }
 
@@ -75,8 +75,25 @@ struct BudgetUsage {
     all: Reserved,
     tenants: HashMap<Tenant, Reserved>,
     /// Accounts that wait for space, in order of arrival.
-    waiters: VecDeque<(u64, Tenant)>,
+    waiters: VecDeque<SpoolWaiter>,
     next_waiter: u64,
+}
+
+/// An account that waits for space.
+#[derive(Clone, Copy, Debug)]
+struct SpoolWaiter {
+    number: u64,
+    tenant: Option<Tenant>,
+    needed: NeededSpace,
+}
+
+/// Space that a job needs at once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NeededSpace {
+    /// All copies of the body together, in bytes.
+    pub(crate) bytes: u64,
+    /// Whether the body is small.
+    pub(crate) is_small: bool,
 }
 
 /// The tenant that the reservations of one job are counted against. Cheap to clone.
@@ -184,8 +201,33 @@ impl Budget {
 
     /// Returns the limit of a tenant.
     fn tenant_limit(&self, usage: &BudgetUsage, tenant: Tenant) -> SizeLimit {
-        let is_contended = usage.waiters.iter().any(|(_, other)| *other != tenant);
+        let is_contended = usage.waiters.iter().any(|waiter| waiter.tenant != Some(tenant));
         if is_contended { self.contended } else { self.tenant }
+    }
+
+    /// Returns whether no waiter precedes this one. Of each tenant, the waiter that arrived first competes; of these,
+    /// the one whose tenant has the fewest reserved bytes is first. A tenant whose waiter must wait for space of the
+    /// tenant's own share does not delay other tenants.
+    fn is_next(&self, usage: &BudgetUsage, number: u64, tenant: Option<Tenant>) -> bool {
+        let used = |tenant: Option<Tenant>| tenant.map_or(0, |tenant| usage.get(tenant).total);
+        let own = (used(tenant), number);
+        let mut first_of_tenant = HashSet::new();
+        usage.waiters.iter().all(|waiter| {
+            let is_first = first_of_tenant.insert(waiter.tenant);
+            if waiter.tenant == tenant {
+                return number <= waiter.number;
+            }
+            !is_first
+                || own < (used(waiter.tenant), waiter.number)
+                || self.exceeds_share(usage, waiter)
+        })
+    }
+
+    /// Returns whether a waiter needs more than its tenant's share has left.
+    fn exceeds_share(&self, usage: &BudgetUsage, waiter: &SpoolWaiter) -> bool {
+        let SpoolWaiter { tenant: Some(tenant), needed, .. } = *waiter else { return false };
+        let limit = self.tenant_limit(usage, tenant).get(needed.is_small);
+        usage.get(tenant).total.saturating_add(needed.bytes) > limit
     }
 
     /// Checks whether `more` bytes can be reserved, for a body that is small afterwards or not. A body that already has
@@ -235,16 +277,6 @@ impl BudgetUsage {
             }
         }
     }
-
-    /// Returns whether no waiter precedes this one: of the tenants that wait, the one with the fewest reserved bytes
-    /// is first, and within a tenant the waiter that arrived first.
-    fn is_next(&self, number: u64, tenant: Option<Tenant>) -> bool {
-        let priority = |number, tenant: Option<Tenant>| {
-            (tenant.map_or(0, |tenant| self.get(tenant).total), number)
-        };
-        let own = priority(number, tenant);
-        self.waiters.iter().all(|(other, tenant)| own <= priority(*other, Some(*tenant)))
-    }
 }
 
 impl Account {
@@ -268,12 +300,12 @@ impl Account {
     }
 
     /// Calls `reserve` until it does not fail with [`SpoolFull::Space`], each time that space has become free and this
-    /// account is next. `reserve` must reserve nothing when it fails.
+    /// account is next. `reserve` reserves `needed`, and must reserve nothing when it fails.
     ///
     /// Cancellation safe, if `reserve` is.
     pub(crate) async fn reserve_when_free<E>(
         &self,
-        is_small: bool,
+        needed: NeededSpace,
         mut reserve: impl FnMut() -> Result<(), E>,
         is_space: impl Fn(&E) -> bool,
     ) -> Result<(), E> {
@@ -281,28 +313,32 @@ impl Account {
         loop {
             let changed = pin!(self.budget.state.changed.notified());
             let number = self.number.load(Ordering::Relaxed);
-            if is_small || self.budget.lock().is_next(number, self.tenant) {
+            if needed.is_small || self.is_next(number) {
                 match reserve() {
                     Err(error) if is_space(&error) => {}
                     result => return result,
                 }
             }
             if waiting.is_none() {
-                waiting = Some(WaitingAccount::new(self));
+                waiting = Some(WaitingAccount::new(self, needed));
                 // Space may have become free before this account was among the waiters.
                 continue;
             }
             changed.await;
         }
     }
+
+    fn is_next(&self, number: u64) -> bool {
+        self.budget.is_next(&self.budget.lock(), number, self.tenant)
+    }
 }
 
 impl<'a> WaitingAccount<'a> {
-    fn new(account: &'a Account) -> Self {
+    fn new(account: &'a Account, needed: NeededSpace) -> Self {
         let mut usage = account.budget.lock();
         let number = usage.next_waiter;
         usage.next_waiter += 1;
-        usage.waiters.push_back((number, account.tenant.unwrap_or_default()));
+        usage.waiters.push_back(SpoolWaiter { number, tenant: account.tenant, needed });
         account.number.store(number, Ordering::Relaxed);
         Self(account)
     }
@@ -311,7 +347,7 @@ impl<'a> WaitingAccount<'a> {
 impl Drop for WaitingAccount<'_> {
     fn drop(&mut self) {
         let number = self.0.number.swap(NOT_WAITING, Ordering::Relaxed);
-        self.0.budget.lock().waiters.retain(|(other, _)| *other != number);
+        self.0.budget.lock().waiters.retain(|waiter| waiter.number != number);
         self.0.budget.state.changed.notify_waiters();
     }
 }
@@ -340,6 +376,10 @@ impl Reservation {
         }
         usage.update(*tenant, |reserved| reserved.add(more, self.is_served));
         self.bytes = bytes;
+        if !usage.waiters.is_empty() {
+            // The tenant's waiters may no longer precede those of other tenants.
+            budget.state.changed.notify_waiters();
+        }
         Ok(())
     }
 

@@ -27,7 +27,8 @@ async fn reserve_when_free(account: &Account, bytes: u64) -> Reservation {
     let mut reservation = account.reservation();
     let is_space = |full: &SpoolFull| *full == SpoolFull::Space;
     let reserve = || reservation.grow_to(bytes);
-    account.reserve_when_free(bytes <= SMALL_BODY, reserve, is_space).await.unwrap();
+    let needed = NeededSpace { bytes, is_small: bytes <= SMALL_BODY };
+    account.reserve_when_free(needed, reserve, is_space).await.unwrap();
     reservation
 }
 
@@ -97,6 +98,55 @@ async fn released_space_goes_to_the_tenant_with_the_fewest_bytes() {
     drop((first, held));
     assert!(budget.lock().waiters.is_empty());
     assert_eq!(budget.used(), 0);
+}
+
+#[tokio::test]
+async fn waiter_limited_by_its_own_share_does_not_delay_other_tenants() {
+    let budget = budget();
+    let held =
+        [(1, 800), (2, 900)].map(|(token, size)| reserve(&account(&budget, token), size * MIB));
+    let mut rest = reserve(&account(&budget, 3), 2100 * MIB).unwrap();
+    let (first, second, other) = (account(&budget, 1), account(&budget, 1), account(&budget, 2));
+    // More than a quarter of the budget together with what the tenant holds.
+    let mut limited = Box::pin(reserve_when_free(&first, 300 * MIB));
+    assert!((&mut limited).now_or_never().is_none());
+    let mut behind = Box::pin(reserve_when_free(&second, 50 * MIB));
+    assert!((&mut behind).now_or_never().is_none(), "order of arrival within a tenant");
+    let mut waiter = Box::pin(reserve_when_free(&other, 100 * MIB));
+    assert!((&mut waiter).now_or_never().is_none(), "too few bytes");
+    rest.shrink_to(1700 * MIB);
+    assert!((&mut limited).now_or_never().is_none(), "the share, while another tenant waits");
+    assert!((&mut behind).now_or_never().is_none());
+    let waiter = waiter.now_or_never().expect("the tenant with fewer bytes cannot use the space");
+    let limited = limited.now_or_never().expect("no other tenant waits");
+    let behind = behind.now_or_never().expect("the next of the tenant");
+    drop((held, rest, limited, behind, waiter));
+    assert_eq!(budget.used(), 0);
+}
+
+#[tokio::test]
+async fn waiter_is_woken_when_another_tenant_has_used_up_its_share() {
+    let budget = budget();
+    let mut growing = reserve(&account(&budget, 1), 700 * MIB).unwrap();
+    let held = reserve(&account(&budget, 2), 900 * MIB).unwrap();
+    let rest = reserve(&account(&budget, 3), 2140 * MIB).unwrap();
+    let first = account(&budget, 1);
+    let mut waiter = Box::pin(reserve_when_free(&first, 300 * MIB));
+    assert!((&mut waiter).now_or_never().is_none(), "too few bytes");
+    let other = account(&budget, 2);
+    let next = tokio::spawn(async move { reserve_when_free(&other, 100 * MIB).await });
+    while budget.lock().waiters.len() < 2 {
+        tokio::task::yield_now().await;
+    }
+    growing.grow_to(740 * MIB).unwrap();
+    // The task is polled only if it is woken.
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    let next = next.now_or_never().expect("the task was woken").unwrap();
+    assert!((&mut waiter).now_or_never().is_none(), "too few bytes");
+    drop((growing, held, rest, next));
+    assert!(waiter.now_or_never().is_some());
 }
 
 #[tokio::test]
