@@ -2,6 +2,7 @@
 
 use std::{
     error::Error,
+    hash::{BuildHasher, RandomState},
     io,
     net::{SocketAddr, ToSocketAddrs},
     sync::Arc,
@@ -9,15 +10,21 @@ use std::{
 };
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
+use tokio::{task::spawn_blocking, time::timeout};
 
 use super::address::is_global;
+use crate::tenancy::{
+    Tenant, TenantGroup,
+    fair_slots::{FairSlot, FairSlots},
+    registrable_domain,
+};
 
-/// Time limit of one lookup, including the wait for a permit. The resolver of the C library waits longer for a name
+/// Time limit of one lookup, including the wait for a slot. The resolver of the C library waits longer for a name
 /// server that does not answer: 10 s for each, by resolv.conf(5).
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Maximum number of concurrent lookups. Leaves most blocking threads to file operations.
+/// Maximum number of concurrent lookups, besides as many that were demoted for other domains. Leaves most blocking
+/// threads to file operations.
 const MAX_LOOKUPS: usize = 64;
 
 /// Reason why a name has no usable address.
@@ -77,23 +84,34 @@ impl NameService {
 pub(super) struct Resolver {
     names: NameService,
     only_global: bool,
-    /// Limits concurrent lookups: each occupies a blocking thread for as long as the name server takes.
-    permits: Arc<Semaphore>,
+    /// Limits concurrent lookups: each occupies a blocking thread for as long as the name server takes. Shared fairly
+    /// between registrable domains, because the names of one domain usually have the same name servers.
+    slots: FairSlots,
+    hasher: RandomState,
 }
 
 impl Resolver {
     pub(super) fn new(names: NameService, only_global: bool) -> Self {
-        Self { names, only_global, permits: Arc::new(Semaphore::new(MAX_LOOKUPS)) }
+        let (slots, hasher) = (FairSlots::new(MAX_LOOKUPS), RandomState::new());
+        Self { names, only_global, slots, hasher }
+    }
+
+    /// Waits for a slot for a lookup of this name. A lookup is demotable from its start, because it only waits for the
+    /// network.
+    fn acquire_slot(&self, name: &str) -> impl Future<Output = Option<FairSlot>> + Send + 'static {
+        let tenant = Tenant::Domain(self.hasher.hash_one(registrable_domain(name)));
+        let slots = self.slots.clone();
+        async move { slots.acquire(&TenantGroup { tenant, group: 0 }, true).await }
     }
 }
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
         let NameService { lookup, timeout: limit } = self.names.clone();
-        let (only_global, permits) = (self.only_global, Arc::clone(&self.permits));
+        let (only_global, slot) = (self.only_global, self.acquire_slot(name.as_str()));
         let name = name.as_str().to_owned();
         Box::pin(async move {
-            let looked_up = timeout(limit, look_up(lookup, permits, name.clone())).await;
+            let looked_up = timeout(limit, look_up(lookup, slot, name.clone())).await;
             let result = looked_up.unwrap_or(Err(ResolutionFailure::TimedOut));
             let addresses = result.and_then(|mut addresses| {
                 addresses.retain(|address| !only_global || is_global(address.ip()));
@@ -111,14 +129,13 @@ impl Resolve for Resolver {
 
 async fn look_up(
     lookup: Arc<Lookup>,
-    permits: Arc<Semaphore>,
+    slot: impl Future<Output = Option<FairSlot>>,
     name: String,
 ) -> Result<Vec<SocketAddr>, ResolutionFailure> {
-    // Acquiring fails only for a closed semaphore; this one is never closed.
-    let permit = permits.acquire_owned().await.ok();
+    let slot = slot.await;
     let task = spawn_blocking(move || {
         // Released when the thread is free, even if the caller was cancelled before.
-        let _permit = permit;
+        let _slot = slot;
         lookup(&name)
     });
     let failed = |error| ResolutionFailure::Failed(Arc::new(error));
@@ -161,6 +178,43 @@ mod tests {
         }
         drop(stop);
         assert_eq!(NameService::system().timeout, Duration::from_secs(3));
+    }
+
+    #[tokio::test]
+    async fn hanging_names_of_one_domain_do_not_delay_other_domains() {
+        let (stop, stopped) = mpsc::channel::<()>();
+        let stopped = std::sync::Mutex::new(stopped);
+        let (started, mut running) = tokio::sync::mpsc::unbounded_channel();
+        // Only a failing test reaches this limit.
+        let names = NameService::fake(Duration::from_secs(20), move |name| {
+            started.send(name.to_owned()).unwrap();
+            if name.ends_with("silent.example") {
+                let _ = stopped.lock().unwrap().recv();
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            Ok(vec![(Ipv4Addr::new(1, 1, 1, 1), 0).into()])
+        });
+        let resolver = Arc::new(Resolver::new(names, true));
+        let hanging: Vec<_> = (0..2 * MAX_LOOKUPS)
+            .map(|number| {
+                let (resolver, name) = (Arc::clone(&resolver), format!("s{number}.silent.example"));
+                tokio::spawn(async move { resolve(&resolver, &name).await })
+            })
+            .collect();
+        for _ in 0..MAX_LOOKUPS {
+            running.recv().await.unwrap();
+        }
+        // Each ends although no hanging lookup has ended.
+        for name in ["a.example", "b.other.example", "c.other.example", "d.example"] {
+            resolve(&resolver, name).await.unwrap();
+            assert_eq!(running.recv().await.unwrap(), name);
+        }
+        assert!(running.try_recv().is_err(), "the other names of the domain wait");
+        drop(stop);
+        for lookup in hanging {
+            lookup.await.unwrap().unwrap_err();
+        }
+        assert!(resolver.slots.is_idle());
     }
 
     #[tokio::test]

@@ -1,8 +1,9 @@
 //! Fair sharing of bounded resources between tenants: the job queue, authorisation requests, scan slots and the spool
-//! count usage per tenant, so that a flood by one tenant does not starve the others. Limits apply only while another
-//! tenant waits. Imports nothing of the service but the mutex.
+//! count usage per tenant, so that a flood by one tenant does not starve the others. Name lookups count usage per
+//! domain. Limits apply only while another tenant waits. Imports nothing of the service but the mutex.
 
 mod address;
+mod domain;
 pub(crate) mod fair_queue;
 pub(crate) mod fair_slots;
 mod schedule;
@@ -10,6 +11,7 @@ mod table;
 mod tenant;
 
 pub(crate) use address::ClientNetwork;
+pub(crate) use domain::registrable_domain;
 pub(crate) use schedule::Demotable;
 pub(crate) use table::{SentToken, TenantTable};
 pub(crate) use tenant::{Tenant, TenantGroup};

@@ -8,7 +8,7 @@ use std::{
 
 use quick_cache::sync::Cache;
 
-use super::{ClientNetwork, Tenant, TenantGroup};
+use super::{ClientNetwork, Tenant, TenantGroup, registrable_domain};
 
 /// Period for which an accepted token identifies a tenant.
 const ACCEPTED_FOR: Duration = Duration::from_secs(3600);
@@ -79,17 +79,6 @@ impl TenantTable {
     }
 }
 
-/// Returns the part of a host name that one registrant controls, in lower case. An IP literal, and a name that is itself
-/// a public suffix, is its own domain.
-fn registrable_domain(host: &str) -> String {
-    let host = host.to_ascii_lowercase();
-    let literal = host.trim_start_matches('[').trim_end_matches(']');
-    if literal.parse::<IpAddr>().is_ok() {
-        return host;
-    }
-    psl::domain_str(&host).map_or_else(|| host.clone(), str::to_owned)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,6 +139,7 @@ mod tests {
         for (one, other, same) in [
             ("a.flood.example", "b.c.FLOOD.example", true),
             ("flood.example", "other.example", false),
+            ("a.flood.example", "flood.example.", true),
             ("a.example.co.uk", "b.example.co.uk", true),
             ("one.co.uk", "two.co.uk", false),
             ("one.github.io", "two.github.io", false),

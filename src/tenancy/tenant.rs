@@ -2,14 +2,17 @@
 
 use super::ClientNetwork;
 
-/// A party that usage is counted against. Determined by what a client cannot choose freely: never by the name of the
-/// media's server, an `X-Matrix` origin or a `Host`.
+/// A party that usage is counted against. For requests, determined by what a client cannot choose freely: never by the
+/// name of the media's server, an `X-Matrix` origin or a `Host`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub(crate) enum Tenant {
     /// An access token that a configured homeserver has accepted, as a keyed hash, so that no token is stored.
     Token(u64),
     /// The network of a client without an accepted token.
     Network(ClientNetwork),
+    /// The registrable domain of a looked-up name, as a keyed hash. For name lookups alone, which have no requester: one
+    /// lookup may serve many.
+    Domain(u64),
     /// All clients without an address, and the service itself.
     #[default]
     Local,
