@@ -64,7 +64,8 @@ impl FairSlots {
         state.dispatch();
     }
 
-    /// Waits for a slot. Always returns one: a request is only removed together with its receiver. `demotable` states whether the operation may be demoted from its start.
+    /// Waits for a slot. Always returns one: a request is only removed together with its receiver. `demotable` states
+    /// whether the operation may be demoted from its start.
     ///
     /// Cancellation safe.
     pub(crate) async fn acquire(&self, group: &TenantGroup, demotable: bool) -> Option<FairSlot> {
@@ -252,6 +253,22 @@ mod tests {
         assert_eq!(slots.0.lock().schedule.active(), 4);
         drop(held);
         assert!(slots.is_idle());
+    }
+
+    #[tokio::test]
+    async fn no_operation_is_demoted_unless_that_lets_a_waiter_start() {
+        let slots = FairSlots::new(3);
+        let slow = slots.acquire(&token(1), true).await.unwrap();
+        let fixed = [acquire_now(&slots, &token(1)), acquire_now(&slots, &token(1))];
+        slots.set_slots(2);
+        let other = token(2);
+        let mut waiter = Box::pin(slots.acquire(&other, false));
+        // Three operations run, so that two would have to be demoted.
+        assert!((&mut waiter).now_or_never().is_none());
+        assert!(slow.demoted().now_or_never().is_none(), "a useless demotion");
+        fixed.iter().flatten().next().expect("an operation").allow_demotion();
+        assert!(waiter.now_or_never().flatten().is_some());
+        slow.demoted().now_or_never().expect("both demotable operations");
     }
 
     #[tokio::test]

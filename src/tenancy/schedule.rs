@@ -150,8 +150,9 @@ impl Schedule {
         {
             self.set_demoted(run, false);
         }
-        while self.active >= self.slots {
-            let run = self.next_demotion(group)?;
+        // More than one if there are more running jobs than slots.
+        let needed = (self.active + 1).saturating_sub(self.slots);
+        for run in self.select_demotions(group, needed)? {
             self.set_demoted(run, true);
         }
         let run = RunId(self.next_run);
@@ -209,11 +210,14 @@ impl Schedule {
         self.running.iter().find(|(_, running)| is_candidate(running)).map(|(run, _)| *run)
     }
 
-    /// Returns the job to demote for a job of `group`.
-    fn next_demotion(&self, group: &TenantGroup) -> Option<RunId> {
+    /// Returns the jobs to demote so that a job of `group` can start; none if fewer than `needed` can be demoted.
+    fn select_demotions(&self, group: &TenantGroup, needed: usize) -> Option<Vec<RunId>> {
+        if needed == 0 {
+            return Some(Vec::new());
+        }
         let (tenant, own) = (self.tenant(group), self.group(group));
         let quota = if tenant.running == 0 { self.slots } else { self.slots.div_ceil(2) };
-        if self.demoted >= quota {
+        if self.demoted + needed > quota {
             return None;
         }
         let is_candidate = |running: &Running| {
@@ -228,9 +232,11 @@ impl Schedule {
             (self.tenant(&running.group).running, self.group(&running.group).running)
         };
         let candidates = self.running.iter().filter(|(_, running)| is_candidate(running));
-        candidates
-            .max_by_key(|(run, running)| (excess(running), Reverse(**run)))
-            .map(|(run, _)| *run)
+        let mut candidates: Vec<_> =
+            candidates.map(|(run, running)| (Reverse(excess(running)), *run)).collect();
+        candidates.sort_unstable();
+        let selected = candidates.get(..needed)?;
+        Some(selected.iter().map(|(_, run)| *run).collect())
     }
 
     fn set_demoted(&mut self, run: RunId, demoted: bool) {
