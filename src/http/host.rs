@@ -3,7 +3,7 @@
 
 use std::net::Ipv6Addr;
 
-use axum::http::{Version, header, request::Parts};
+use axum::http::{Version, header, request::Parts, uri::Scheme};
 
 /// Maximum length of a host without its port, in bytes (RFC 1035, section 2.3.4).
 const MAX_LENGTH: usize = 255;
@@ -11,7 +11,8 @@ const MAX_LENGTH: usize = 255;
 /// Returns what is wrong with the host, if anything.
 ///
 /// HTTP/1.1 requires exactly one `Host`, and earlier versions permit one. A host in the request target must be the
-/// same: section 3.2.2 gives it precedence, but not all proxies do.
+/// same: section 3.2.2 gives it precedence, but not all proxies do. An absent port is the default port of the target's
+/// scheme (RFC 9110, section 4.2.3).
 pub(super) fn check(request: &Parts) -> Result<(), &'static str> {
     let mut values = request.headers.get_all(header::HOST).iter();
     let host = match (values.next(), values.next()) {
@@ -29,10 +30,38 @@ pub(super) fn check(request: &Parts) -> Result<(), &'static str> {
         return Err("invalid host in the request target");
     }
     match host {
-        Some(host) if !host.eq_ignore_ascii_case(authority) => {
+        Some(host) if !is_same(host, authority, default_port(request.uri.scheme())) => {
             Err("Host differs from the request target")
         }
         _ => Ok(()),
+    }
+}
+
+/// Returns whether two valid values denote the same host and port.
+fn is_same(one: &str, other: &str, default_port: Option<u16>) -> bool {
+    let ((one, one_port), (other, other_port)) = (split(one), split(other));
+    let port = |text: &str| text.parse().ok().or(default_port);
+    one.eq_ignore_ascii_case(other) && port(one_port) == port(other_port)
+}
+
+fn default_port(scheme: Option<&Scheme>) -> Option<u16> {
+    match scheme {
+        Some(scheme) if *scheme == Scheme::HTTP => Some(80),
+        Some(scheme) if *scheme == Scheme::HTTPS => Some(443),
+        _ => None,
+    }
+}
+
+/// Splits a valid value into the host and the port, which may be empty.
+fn split(value: &str) -> (&str, &str) {
+    // The colons of an IPv6 address are within the brackets.
+    let end_of_address = value.rfind(']').unwrap_or(0);
+    match value.rfind(':') {
+        Some(colon) if colon > end_of_address => {
+            let (host, port) = value.split_at_checked(colon).unwrap_or((value, ""));
+            (host, port.trim_start_matches(':'))
+        }
+        _ => (value, ""),
     }
 }
 
@@ -91,6 +120,19 @@ mod tests {
             (v11, "http://a/", &["b"], Err("Host differs from the request target")),
             (v11, "http://a:1/", &["a"], Err("Host differs from the request target")),
             (v11, "http://u@a/", &["a"], Err("invalid host in the request target")),
+            (v11, "http://a:80/", &["a"], Ok(())),
+            (v11, "http://a/", &["A:80"], Ok(())),
+            (v11, "http://a:/", &["a"], Ok(())),
+            (v11, "http://a:/", &["a:80"], Ok(())),
+            (v11, "http://a:8080/", &["a:08080"], Ok(())),
+            (v11, "https://a:443/", &["a"], Ok(())),
+            (v11, "http://[::1]:80/", &["[::1]"], Ok(())),
+            (v11, "http://[::1]/", &["[::1]"], Ok(())),
+            (v11, "http://a:443/", &["a"], Err("Host differs from the request target")),
+            (v11, "https://a:80/", &["a"], Err("Host differs from the request target")),
+            (v11, "http://a:80/", &["a:8080"], Err("Host differs from the request target")),
+            (v11, "http://a:80/", &["b"], Err("Host differs from the request target")),
+            (v11, "http://[::1]:80/", &["[::2]"], Err("Host differs from the request target")),
         ] {
             let hosts: Vec<_> = hosts.iter().map(|host| host.as_bytes()).collect();
             assert_eq!(
