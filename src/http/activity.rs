@@ -8,7 +8,7 @@ use std::sync::{
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
-use super::framing::Framing;
+use super::framing::{Framing, ReceivedPart};
 use crate::metrics::Metrics;
 
 /// What a connection waits for.
@@ -20,7 +20,7 @@ pub(super) enum ConnectionPhase {
     Header,
     /// The next request; all responses have been written.
     Idle,
-    /// The response to a request, from its complete header to the last byte written.
+    /// The response to a request, from the receipt of its complete header to the last byte written.
     Busy,
     /// Its end: the connection table has selected it.
     Closing,
@@ -89,16 +89,25 @@ impl Activity {
         *self.phase.lock()
     }
 
-    /// Records that bytes of a header arrived that is not complete.
-    pub(super) fn header_bytes_received(&self) {
+    /// Records that bytes arrived while no request is in flight. `next`: what has been received of the next request.
+    pub(super) fn bytes_received(&self, next: ReceivedPart) {
         let mut phase = self.phase.lock();
-        if matches!(phase.0, ConnectionPhase::New | ConnectionPhase::Idle) {
-            *phase = (ConnectionPhase::Header, Instant::now());
+        match (phase.0, next) {
+            // hyper has not parsed the header yet.
+            (
+                ConnectionPhase::New | ConnectionPhase::Idle | ConnectionPhase::Header,
+                ReceivedPart::Header,
+            ) => phase.0 = ConnectionPhase::Busy,
+            (ConnectionPhase::New | ConnectionPhase::Idle, _) => {
+                *phase = (ConnectionPhase::Header, Instant::now());
+            }
+            _ => {}
         }
     }
 
-    /// Records that everything written so far has been passed to the kernel.
-    pub(super) fn flushed(&self) {
+    /// Records that everything written so far has been passed to the kernel. `next`: what has been received of the next
+    /// request, which a client may send before the response to the previous one.
+    pub(super) fn flushed(&self, next: ReceivedPart) {
         if self.is_in_flight() {
             return;
         }
@@ -107,7 +116,12 @@ impl Activity {
             if phase.0 != ConnectionPhase::Busy {
                 return;
             }
-            *phase = (ConnectionPhase::Idle, Instant::now());
+            let idle_phase = match next {
+                ReceivedPart::Nothing => ConnectionPhase::Idle,
+                ReceivedPart::Beginning => ConnectionPhase::Header,
+                ReceivedPart::Header => return,
+            };
+            *phase = (idle_phase, Instant::now());
         }
         self.room.notify();
     }

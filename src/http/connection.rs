@@ -230,7 +230,7 @@ impl<I> TimedIo<I> {
             return Ok(());
         }
         if got_bytes {
-            self.activity.header_bytes_received();
+            self.activity.bytes_received(self.framing.received(started));
         }
         // The first header is due from the start of the connection.
         let whole_header = got_bytes || started == 0;
@@ -346,7 +346,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for TimedIo<I> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let result = Pin::new(&mut self.inner).poll_flush(cx);
         ready!(self.check_stall(cx, result.map_ok(|()| 0)))?;
-        self.activity.flushed();
+        self.activity.flushed(self.framing.received(self.activity.started()));
         // The deadline for the next request starts with the last byte of a response: hyper has a read pending
         // since the request and need not poll it again. A header that arrived meanwhile may be complete; hyper
         // parses it next.
@@ -370,9 +370,13 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for TimedIo<I> {
 mod tests {
     use std::collections::VecDeque;
 
-    use tokio::{io::AsyncWriteExt, time::sleep};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt, duplex},
+        time::sleep,
+    };
 
     use super::*;
+    use crate::http::activity::ConnectionPhase;
 
     const RATE: u64 = 1000;
     const SECOND: Duration = Duration::from_secs(1);
@@ -447,5 +451,32 @@ mod tests {
     async fn rate_of_0_disables_the_check() {
         let (error, after) = write_to(0, vec![(50 * SECOND, 1); 100]).await;
         assert_eq!((&*error, after), (STOPPED, (100 * 50 + 60) * SECOND));
+    }
+
+    #[tokio::test]
+    async fn connection_with_a_pipelined_request_is_busy() {
+        use ConnectionPhase::{Busy, Header, Idle};
+        const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+        let activity = Arc::new(Activity::new(Arc::default(), Arc::default()));
+        let (mut client, server) = duplex(4096);
+        let limits = ConnectionLimits { header: 60 * SECOND, idle: 60 * SECOND, min_rate: 0 };
+        let mut io = TimedIo::new(server, limits, Arc::clone(&activity));
+        let phase = || activity.phase().0;
+        for (received, after_read, after_responses) in [
+            // As hyper buffers them: two requests and the beginning of a third.
+            ([REQUEST, REQUEST, b"GET"].concat(), Busy, &[Busy, Header][..]),
+            (REQUEST[3..10].to_vec(), Header, &[]),
+            (REQUEST[10..].to_vec(), Busy, &[Idle]),
+            ([REQUEST, REQUEST].concat(), Busy, &[Busy, Idle]),
+        ] {
+            client.write_all(&received).await.unwrap();
+            io.read_exact(&mut vec![0; received.len()]).await.unwrap();
+            assert_eq!(phase(), after_read);
+            for &expected in after_responses {
+                drop(RequestInFlight::start(&activity));
+                io.flush().await.unwrap();
+                assert_eq!(phase(), expected);
+            }
+        }
     }
 }

@@ -9,9 +9,20 @@ use tokio::time::Instant;
 use super::activity::{Activity, ConnectionPhase, RoomSignal};
 use crate::{metrics::Metrics, tenancy::ClientNetwork};
 
-/// Age below which a connection that has sent no byte is closed only if no other can be: the request of a client that
-/// has just connected is on its way.
+/// Time for which a connection that has been accepted, and then one that has sent the first byte of a header, is closed
+/// only if no other can be: the request is on its way. A header may arrive in several segments.
 const GRACE: Duration = Duration::from_millis(100);
+
+/// Memory of one connection in the table at most, bytes. A hash table has up to 16/7 places for each entry.
+#[cfg(test)]
+pub(crate) const ENTRY_BYTES: usize = 512;
+#[cfg(test)]
+const _: () = assert!(
+    size_of::<Activity>()
+        + (size_of::<(u64, Entry)>() + size_of::<(Option<ClientNetwork>, usize)>() + 2) * 16 / 7
+        + size_of::<[usize; 2]>()
+        <= ENTRY_BYTES
+);
 
 /// Open connections, at most a fixed number.
 pub(super) struct ConnectionTable {
@@ -123,8 +134,9 @@ impl Open {
 /// Returns the order in which connections are closed, lowest first; `None` for those that are not.
 fn rank((phase, since): (ConnectionPhase, Instant), now: Instant) -> Option<u8> {
     match phase {
-        ConnectionPhase::New if now.saturating_duration_since(since) < GRACE => Some(2),
-        ConnectionPhase::New | ConnectionPhase::Header => Some(0),
+        ConnectionPhase::New | ConnectionPhase::Header => {
+            Some(if now.saturating_duration_since(since) < GRACE { 2 } else { 0 })
+        }
         ConnectionPhase::Idle => Some(1),
         ConnectionPhase::Busy | ConnectionPhase::Closing => None,
     }
@@ -145,7 +157,7 @@ mod tests {
     use tokio::time::advance;
 
     use super::*;
-    use crate::http::activity::RequestInFlight;
+    use crate::http::{activity::RequestInFlight, framing::ReceivedPart};
 
     #[expect(clippy::unnecessary_wraps, reason = "the table's keys are optional")]
     fn client(last: u8) -> Option<ClientNetwork> {
@@ -159,11 +171,11 @@ mod tests {
             let place = table.try_place(client(last), &Arc::default()).unwrap();
             match phase {
                 ConnectionPhase::New | ConnectionPhase::Closing => {}
-                ConnectionPhase::Header => place.activity.header_bytes_received(),
+                ConnectionPhase::Header => place.activity.bytes_received(ReceivedPart::Beginning),
                 ConnectionPhase::Busy => std::mem::forget(RequestInFlight::start(&place.activity)),
                 ConnectionPhase::Idle => {
                     drop(RequestInFlight::start(&place.activity));
-                    place.activity.flushed();
+                    place.activity.flushed(ReceivedPart::Nothing);
                 }
             }
             assert_eq!(place.activity.phase().0, phase);
@@ -210,8 +222,27 @@ mod tests {
         // The headers first, of client 2 (5 connections, then 4), 1 and 3. Then the idle ones of client 2 (3, then 2,
         // of which one is busy), and of client 1.
         assert_eq!(closed_in_order(&clients, GRACE).await, [6, 8, 4, 5, 1, 3, 0]);
-        // A client that has just connected comes last.
-        assert_eq!(closed_in_order(&clients, Duration::ZERO).await, [6, 8, 4, 1, 3, 0, 5]);
+        // Clients whose requests are on their way come last.
+        assert_eq!(closed_in_order(&clients, Duration::ZERO).await, [1, 3, 0, 6, 8, 4, 5]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn header_in_two_segments_is_received_while_others_connect() {
+        const MAX: u8 = 8;
+        let table = ConnectionTable::new(MAX.into());
+        let attack: Vec<_> = (2..=MAX).map(|last| (last, ConnectionPhase::New)).collect();
+        let mut attacking = fill(&table, &attack).await;
+        let place = table.try_place(client(1), &Arc::default()).unwrap();
+        place.activity.bytes_received(ReceivedPart::Beginning);
+        for last in 101..100 + MAX {
+            advance(Duration::from_millis(1)).await;
+            attacking.push(table.try_place(client(last), &Arc::default()).unwrap());
+            assert_eq!(place.activity.phase().0, ConnectionPhase::Header, "{last}");
+        }
+        place.activity.bytes_received(ReceivedPart::Header);
+        advance(GRACE).await;
+        attacking.push(table.try_place(client(200), &Arc::default()).unwrap());
+        assert_eq!(place.activity.phase().0, ConnectionPhase::Busy);
     }
 
     #[tokio::test(start_paused = true)]
@@ -226,7 +257,7 @@ mod tests {
             assert!(waiting.as_mut().now_or_never().is_none());
             drop(request);
             assert!(waiting.as_mut().now_or_never().is_none(), "the response is not yet written");
-            places[0].activity.flushed();
+            places[0].activity.flushed(ReceivedPart::Nothing);
             assert!(waiting.as_mut().now_or_never().is_some());
         }
         assert_eq!(places[0].activity.phase().0, ConnectionPhase::Closing);
@@ -253,7 +284,7 @@ mod tests {
         assert!(!activity.close_if_still(seen));
         drop(request);
         assert!(!activity.close_if_still(activity.phase()), "the response is not yet written");
-        activity.flushed();
+        activity.flushed(ReceivedPart::Nothing);
         assert!(activity.close_if_still(activity.phase()));
         assert!(activity.closing().now_or_never().is_some());
     }

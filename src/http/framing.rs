@@ -19,6 +19,16 @@ pub(super) enum Framing {
     UnsupportedCoding,
 }
 
+/// What has been received of a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum ReceivedPart {
+    Nothing,
+    /// The beginning of the header.
+    Beginning,
+    /// The complete header.
+    Header,
+}
+
 /// Parser of the framing of consecutive requests.
 #[derive(Default)]
 pub(super) struct FramingObserver {
@@ -85,6 +95,23 @@ impl FramingObserver {
             }
         }
         None
+    }
+
+    /// Returns what has been received of the request with this number (from 0). After a finding, no part of a later
+    /// request is observed.
+    pub(super) fn received(&self, number: u64) -> ReceivedPart {
+        let is_within_header = match self.state {
+            State::Start => !self.line.is_empty(),
+            State::Fields => true,
+            State::Body(_) | State::Stopped => false,
+        };
+        if self.headers > number {
+            ReceivedPart::Header
+        } else if is_within_header {
+            ReceivedPart::Beginning
+        } else {
+            ReceivedPart::Nothing
+        }
     }
 
     /// Processes a line, of which `rest` is the part that was received last, with its LF.
@@ -241,6 +268,30 @@ mod tests {
             let found = observe_fields(&format!("transfer-encoding: {value}\r\n"), "0\r\n\r\n");
             assert_eq!(found, Some((0, framing)), "{value:?}");
         }
+    }
+
+    #[test]
+    fn reports_the_received_part_of_each_request() {
+        use ReceivedPart::{Beginning, Header, Nothing};
+        let mut observer = FramingObserver::default();
+        for (bytes, expected) in [
+            ("", [Nothing, Nothing]),
+            ("\r\n", [Nothing, Nothing]),
+            ("P", [Beginning, Beginning]),
+            ("OST / HTTP/1.1\r\n", [Beginning, Beginning]),
+            ("content-length: 3\r\n\r", [Beginning, Beginning]),
+            ("\n", [Header, Nothing]),
+            ("abc", [Header, Nothing]),
+            ("GET / HTTP/1.1\r\n", [Header, Beginning]),
+            ("\r\n", [Header, Header]),
+        ] {
+            assert_eq!(observer.observe(bytes.as_bytes()), None);
+            assert_eq!([0, 1].map(|number| observer.received(number)), expected, "{bytes:?}");
+        }
+        // Nothing after a chunked body is a request.
+        let chunked = b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nGET /";
+        assert_eq!(observer.observe(chunked), Some((2, Framing::Chunked)));
+        assert_eq!([2, 3].map(|number| observer.received(number)), [Header, Nothing]);
     }
 
     #[test]
