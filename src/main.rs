@@ -35,6 +35,10 @@ use mcs_filetype::Detector;
 use mcs_migrate::{Rejection, RemarkKind};
 use mcs_sandbox::Termination;
 
+/// Maximum number of threads for blocking work: files and name lookups. Together with the runtime's own threads fewer than
+/// the 512 tasks that the sandbox leaves to the service.
+const MAX_BLOCKING_THREADS: usize = 384;
+
 fn main() -> ExitCode {
     // First, since this process may be a sandbox helper.
     mcs_sandbox::dispatch();
@@ -84,7 +88,7 @@ fn main() -> ExitCode {
     };
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     // Set explicitly: otherwise Tokio reads TOKIO_WORKER_THREADS and panics if it is invalid.
-    runtime.worker_threads(processors).enable_all();
+    runtime.worker_threads(processors).max_blocking_threads(MAX_BLOCKING_THREADS).enable_all();
     let runtime = match runtime.build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(terminal, &error),

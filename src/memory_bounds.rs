@@ -1,9 +1,10 @@
 //! Compares the table of memory bounds in docs/sizing.md with the constants and the defaults.
 
 use crate::{
-    http::connection::MAX_BUFFER,
+    http::{connection::MAX_BUFFER, connection_table},
     media::{MAX_HEADER_VALUE, authorise, discovery},
     scan::cache::ENTRY_WEIGHT,
+    tenancy,
 };
 
 const PAGE: &str = include_str!("../docs/sizing.md");
@@ -30,7 +31,11 @@ fn rows() -> Vec<(&'static str, usize)> {
         ("discovered base URLs", discovery::CAPACITY * discovery::ENTRY_BYTES),
         ("queue and scans in progress", (queue + workers) * MAX_BUFFER),
         ("single flights", connections * 1024),
-        ("tenants", 2 * (queue + workers + connections) * 128),
+        ("accepted tokens", tenancy::MAX_ACCEPTED * tenancy::TOKEN_BYTES),
+        // A scan or an authorisation, and its name lookup: each has a tenant and a group.
+        ("tenants", 4 * (queue + workers + connections) * tenancy::COUNTS_BYTES),
+        ("waiters for a slot", (workers + connections) * tenancy::SLOT_WAITER_BYTES),
+        ("connection table", connections * connection_table::ENTRY_BYTES),
     ]
 }
 

@@ -342,6 +342,29 @@ fn readme_builds_the_programs_as_the_packages_do() {
 }
 
 #[test]
+fn sizing_page_states_what_the_tasks_of_the_unit_suffice_for() {
+    // Tasks of the service, and processes of the sandbox's helper for each script.
+    const SERVICE: u64 = 512;
+    const HELPER: u64 = 2;
+    let unit = read(&repo_path("systemd/matrix-content-scanner.service"));
+    let tasks = unit.lines().find_map(|line| line.strip_prefix("TasksMax=")).expect("TasksMax=");
+    let default: Table = read(&repo_path("config/default.toml")).parse().expect("TOML");
+    let processes = default["sandbox"]["limits"]["processes"].as_integer().unwrap();
+    let scripts = (tasks.parse::<u64>().unwrap() - SERVICE) / (processes.unsigned_abs() + HELPER);
+    let max_scripts = (scripts - 1) / 2;
+    let page = read(&repo_path("docs/sizing.md")).replace('\n', " ");
+    for text in [
+        format!("`TasksMax=` ({tasks} in the unit)"),
+        format!("{SERVICE} + (2 × `max_scripts` + 1) × (`sandbox.limits.processes` + {HELPER})"),
+        format!(
+            "default of {processes} processes, the unit's value suffices for a `max_scripts` of up to {max_scripts}."
+        ),
+    ] {
+        assert!(page.contains(&text), "{text}");
+    }
+}
+
+#[test]
 fn sizing_page_figures_match_defaults() {
     // Both in MiB, as stated on the page.
     const BASE_MEMORY: u64 = 256;

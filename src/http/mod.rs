@@ -9,7 +9,7 @@ mod activity;
 mod body;
 mod client;
 pub(crate) mod connection;
-mod connection_table;
+pub(crate) mod connection_table;
 mod encrypted_file;
 pub mod error;
 mod forward;

@@ -30,6 +30,12 @@ struct SlotWaiter {
     granted: oneshot::Sender<RunId>,
 }
 
+/// Memory of one waiter at most, bytes: its place in the list, the channel, and what is shared with the operation.
+#[cfg(test)]
+pub(crate) const WAITER_BYTES: usize = 512;
+#[cfg(test)]
+const _: () = assert!(2 * size_of::<SlotWaiter>() + size_of::<Notify>() + 256 <= WAITER_BYTES);
+
 /// A slot; released on drop.
 pub(crate) struct FairSlot {
     slots: FairSlots,

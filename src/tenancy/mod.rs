@@ -10,6 +10,12 @@ mod schedule;
 mod table;
 mod tenant;
 
+#[cfg(test)]
+pub(crate) use self::{
+    fair_slots::WAITER_BYTES as SLOT_WAITER_BYTES,
+    schedule::COUNTS_BYTES,
+    table::{CAPACITY as MAX_ACCEPTED, TOKEN_BYTES},
+};
 pub(crate) use address::ClientNetwork;
 pub(crate) use domain::registrable_domain;
 pub(crate) use schedule::Demotable;

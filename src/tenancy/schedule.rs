@@ -69,6 +69,12 @@ struct Running {
     demoted: Arc<Notify>,
 }
 
+/// Memory of the counts of one tenant or group at most, bytes. A hash table has up to 16/7 places for each entry.
+#[cfg(test)]
+pub(crate) const COUNTS_BYTES: usize = 160;
+#[cfg(test)]
+const _: () = assert!((size_of::<(TenantGroup, JobCounts)>() + 1) * 16 / 7 <= COUNTS_BYTES);
+
 /// See the module. A tenant without jobs takes no memory.
 #[derive(Debug)]
 pub(super) struct Schedule {

@@ -13,9 +13,12 @@ use super::{ClientNetwork, Tenant, TenantGroup, registrable_domain};
 /// Period for which an accepted token identifies a tenant.
 const ACCEPTED_FOR: Duration = Duration::from_secs(3600);
 
-/// Maximum number of accepted tokens, about 2 MiB. The tokens that were used longest ago are forgotten first; their
+/// Maximum number of accepted tokens, about 6 MiB. The tokens that were used longest ago are forgotten first; their
 /// users count by address until the homeserver accepts the token again.
-const CAPACITY: usize = 65_536;
+pub(crate) const CAPACITY: usize = 65_536;
+/// Memory of one of them at most, bytes: the entry, its links and its places in the table.
+#[cfg(test)]
+pub(crate) const TOKEN_BYTES: usize = 96;
 
 /// The access tokens that configured homeservers have accepted, as keyed hashes. The key is random for each process.
 pub(crate) struct TenantTable {
@@ -120,6 +123,8 @@ mod tests {
             table.accept(token(&format!("Bearer {number}")));
         }
         assert!(table.accepted.len() <= CAPACITY);
+        let used = table.accepted.memory_used().total();
+        assert!(used <= CAPACITY * TOKEN_BYTES, "{used}");
     }
 
     #[test]
