@@ -10,12 +10,12 @@
 //! | [`app`] | builds everything once, serves, reloads, shuts down | all modules below |
 //! | [`config`] | reads and validates the configuration file and the environment | the settings types of all modules below |
 //! | [`logging`] | log as text or JSON | `config` |
-//! | `supervision` | reports readiness, status and liveness to the service manager | `scan`'s state, `service_manager` |
+//! | `supervision` | reports readiness, status and liveness to the service manager | `scan`'s state, `service_manager`, `limits` |
 //! | [`http`] | connections, routes, parsing of requests, responses, the table of errors | `scan`'s requests, responses and errors, `media`'s types, `keys`, `metrics`, `exhaustion`, `ownership`, `lenient_base64`, `chain` |
 //! | [`operations`] | listener for operators: metrics, health | `http`'s listener and server, `scan`'s state, `metrics`, `run_directory` |
 //! | [`scan`] | one request from authorisation to verdict: cache, queue, workers, engines, canary | `media`, `audit`, `metrics`, `tenancy`, `single_flight`, `exhaustion`, `identity`, `text`, `chain` |
 //! | [`audit`] | optional audit log: one line for each scanned file | `media`'s types, `metrics`, `ownership`, `identity`, `chain` |
-//! | [`media`] | media ids, homeservers, authorisation, download, decryption, spool | `metrics`, `tenancy`, `single_flight`, `run_directory`, `chain` |
+//! | [`media`] | media ids, homeservers, authorisation, download, decryption, spool | `metrics`, `tenancy`, `single_flight`, `run_directory`, `exhaustion`, `chain` |
 //! | [`keys`] | the server's request key, and decryption with it | `ownership`, `identity`, `lenient_base64` |
 //! | [`metrics`] | counters and histograms | none |
 //! | `tenancy` | fair sharing of the queue, the workers and the spool between tenants | `sync` |

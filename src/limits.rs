@@ -1,7 +1,7 @@
 //! Limits of the operating system that the service needs at the start. Too low a limit is found here, with a text that
 //! names it, instead of by failures under load.
 
-use std::{io, sync::Mutex, thread};
+use std::{io, sync::Mutex, thread, time::Duration};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -11,6 +11,11 @@ const DESCRIPTORS_PER_WORKER: usize = 16;
 
 /// Descriptors for everything else: listeners, the log, the runtime, the operations listener and its connections.
 const OTHER_DESCRIPTORS: usize = 128;
+
+/// Time for which the runtime keeps an idle thread for blocking work. Longer than the interval at which supervision uses
+/// such a thread, so that one always exists: while no thread can be created, Tokio lets existing ones do the work, but
+/// panics if there is none.
+pub const BLOCKING_THREAD_KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 /// A limit that is too low.
 #[derive(Debug, thiserror::Error)]

@@ -24,7 +24,7 @@ use matrix_content_scanner::{
     chain::Chain,
     config::{self, Config, Warning},
     keys::RequestKey,
-    limits::check_threads,
+    limits::{BLOCKING_THREAD_KEEP_ALIVE, check_threads},
     logging::{self, LevelHandle},
     scan::{Verdict, canary::Canary, trial::Trial},
     service_manager::{self, ServiceManager},
@@ -89,6 +89,7 @@ fn main() -> ExitCode {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     // Set explicitly: otherwise Tokio reads TOKIO_WORKER_THREADS and panics if it is invalid.
     runtime.worker_threads(processors).max_blocking_threads(MAX_BLOCKING_THREADS).enable_all();
+    runtime.thread_keep_alive(BLOCKING_THREAD_KEEP_ALIVE);
     let runtime = match runtime.build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(terminal, &error),

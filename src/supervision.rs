@@ -15,12 +15,15 @@ use tokio::{
 use tracing::error;
 
 use crate::{
+    limits::BLOCKING_THREAD_KEEP_ALIVE,
     scan::{WorkerLoad, canary::CanaryState},
     service_manager::ServiceManager,
 };
 
 /// Interval between reports, unless the watchdog requires a shorter one.
 const HEARTBEAT: Duration = Duration::from_secs(10);
+
+const _: () = assert!(BLOCKING_THREAD_KEEP_ALIVE.as_secs() > 2 * HEARTBEAT.as_secs());
 
 /// Extension of the start timeout with each report.
 const START_EXTENSION: Duration = HEARTBEAT.saturating_mul(6);

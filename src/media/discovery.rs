@@ -16,7 +16,7 @@ use super::{
     outbound::{HttpClients, OutboundReply, OutboundRequest, RedirectPolicy},
     resolver::{ResolutionError, ResolutionFailure},
 };
-use crate::chain::Chain;
+use crate::{chain::Chain, exhaustion::is_exhaustion};
 
 /// Maximum number of cached server names.
 pub(crate) const CAPACITY: usize = 1000;
@@ -33,7 +33,25 @@ const MAX_DOCUMENT: usize = 64 * 1024;
 
 /// Discovered base URLs, by server name.
 pub(super) struct Discovery {
-    known: ExpiringCache<String, Arc<Url>, Result<Arc<Url>, ResolutionError>>,
+    known: ExpiringCache<String, Arc<Url>, Result<Arc<Url>, DiscoveryFailure>>,
+}
+
+/// Reason why discovery ended without a base URL, shared by all requests that waited for it. Never cached.
+#[derive(Clone, Debug)]
+enum DiscoveryFailure {
+    /// The name would be resolved again for the media, with the same result and for as long.
+    Resolution(ResolutionError),
+    /// A lack of descriptors or memory says nothing about the server.
+    Exhaustion(Arc<FetchError>),
+}
+
+impl From<DiscoveryFailure> for FetchError {
+    fn from(failure: DiscoveryFailure) -> Self {
+        match failure {
+            DiscoveryFailure::Resolution(error) => error.into(),
+            DiscoveryFailure::Exhaustion(error) => Self::Unreachable(error.into()),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -56,7 +74,7 @@ impl Discovery {
     ///
     /// # Errors
     /// [`FetchError::NotFound`] for a name that no URL can have (`1.2.3.4.5`); [`FetchError::TimedOut`] at `deadline`;
-    /// the error of its resolution for a name that cannot be resolved.
+    /// the error of its resolution for a name that cannot be resolved; [`FetchError::Unreachable`] for lack of resources.
     pub(super) async fn base_url(
         &self,
         media: &MediaId,
@@ -93,13 +111,12 @@ impl Discovery {
 /// Returns the base URL that the host's `.well-known` names, if it is usable.
 ///
 /// # Errors
-/// If the host itself cannot be resolved: the name would be resolved again for the media, with the same result and for
-/// as long.
+/// If the host itself cannot be resolved, or this machine lacks resources.
 async fn request_well_known(
     host: &str,
     http_clients: &HttpClients,
     deadline: Instant,
-) -> Result<Option<Url>, ResolutionError> {
+) -> Result<Option<Url>, DiscoveryFailure> {
     let deadline = within(TIMEOUT, deadline);
     let Ok(url) = Url::parse(&format!("https://{host}/.well-known/matrix/client")) else {
         return Ok(None);
@@ -115,15 +132,19 @@ async fn request_well_known(
         Ok(_) => return Ok(None),
         Err(error) => {
             tracing::debug!(host, error = %Chain(&error), "discovery failed");
-            return resolution_error(error, host).map_or(Ok(None), Err);
+            return discovery_failure(error, host).map_or(Ok(None), Err);
         }
     };
     let body = read_small(response, MAX_DOCUMENT, deadline).await;
     Ok(body.and_then(|body| parse(&body)))
 }
 
-/// Returns the error if this host could not be resolved, and not another one after a redirect.
-fn resolution_error(error: FetchError, host: &str) -> Option<ResolutionError> {
+/// Returns the failure if this machine lacks resources, or if this host could not be resolved, and not another one after
+/// a redirect. Otherwise the fallback address applies.
+fn discovery_failure(error: FetchError, host: &str) -> Option<DiscoveryFailure> {
+    if is_exhaustion(&error) {
+        return Some(DiscoveryFailure::Exhaustion(Arc::new(error)));
+    }
     let error = match error {
         FetchError::Unresolved(error) => error,
         FetchError::ForbiddenAddress(name) => {
@@ -131,7 +152,7 @@ fn resolution_error(error: FetchError, host: &str) -> Option<ResolutionError> {
         }
         _ => return None,
     };
-    error.name.eq_ignore_ascii_case(host).then_some(error)
+    error.name.eq_ignore_ascii_case(host).then_some(DiscoveryFailure::Resolution(error))
 }
 
 /// Maximum length of a discovered base URL, bytes.

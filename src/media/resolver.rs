@@ -2,6 +2,7 @@
 
 use std::{
     error::Error,
+    fs::File,
     hash::{BuildHasher, RandomState},
     io,
     net::{SocketAddr, ToSocketAddrs},
@@ -13,10 +14,13 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::{task::spawn_blocking, time::timeout};
 
 use super::address::is_global;
-use crate::tenancy::{
-    Tenant, TenantGroup,
-    fair_slots::{FairSlot, FairSlots},
-    registrable_domain,
+use crate::{
+    exhaustion::is_exhaustion,
+    tenancy::{
+        Tenant, TenantGroup,
+        fair_slots::{FairSlot, FairSlots},
+        registrable_domain,
+    },
 };
 
 /// Time limit of one lookup, including the wait for a slot. The resolver of the C library waits longer for a name
@@ -29,9 +33,10 @@ const MAX_LOOKUPS: usize = 64;
 
 /// Reason why a name has no usable address.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("cannot resolve {name}: {cause}")]
+#[error("cannot resolve {name}")]
 pub struct ResolutionError {
     pub(super) name: String,
+    #[source]
     pub(super) cause: ResolutionFailure,
 }
 
@@ -39,8 +44,8 @@ pub struct ResolutionError {
 pub(super) enum ResolutionFailure {
     #[error("no answer from the name server within {} s", LOOKUP_TIMEOUT.as_secs())]
     TimedOut,
-    #[error("{0}")]
-    Failed(Arc<io::Error>),
+    #[error("the lookup failed")]
+    Failed(#[source] Arc<io::Error>),
     #[error("no globally reachable address")]
     NotGlobal,
 }
@@ -66,7 +71,10 @@ impl NameService {
     /// The resolver of the system, with its hosts file.
     pub(super) fn system() -> Self {
         // The connector replaces port 0 with the port of the URL.
-        let lookup = |name: &str| (name, 0).to_socket_addrs().map(Iterator::collect);
+        let lookup = |name: &str| {
+            let addresses = (name, 0).to_socket_addrs().map_err(actual_cause)?;
+            Ok(addresses.collect())
+        };
         Self { lookup: Arc::new(lookup), timeout: LOOKUP_TIMEOUT }
     }
 
@@ -76,6 +84,15 @@ impl NameService {
         lookup: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
     ) -> Self {
         Self { lookup: Arc::new(lookup), timeout }
+    }
+}
+
+/// Returns the actual cause of a failed lookup. The C library may report that a name does not exist when it lacks the
+/// descriptors for its configuration, the hosts file or a socket.
+fn actual_cause(error: io::Error) -> io::Error {
+    match File::open("/") {
+        Err(probe) if is_exhaustion(&probe) => probe,
+        _ => error,
     }
 }
 

@@ -7,15 +7,17 @@ use std::{
     sync::Arc,
 };
 
-use nix::unistd::Pid;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{UnixListener, UnixSocket, UnixStream},
 };
 
-use crate::harness::{
-    MockHomeserver, ScannerBuilder, ScannerProcess, TestClient, png, report_skipped,
-    scanner::{is_root, list_dir},
+use crate::{
+    exhaustion::{set_soft_limit, take_descriptors},
+    harness::{
+        MockHomeserver, ScannerBuilder, ScannerProcess, TestClient, png, report_skipped,
+        scanner::is_root,
+    },
 };
 
 #[test]
@@ -108,27 +110,6 @@ fn too_few_tasks_of_the_control_group_are_a_configuration_error() {
     }
 }
 
-/// Sets the soft limit of a process to the number of its first free descriptor, so that it can open no file. Returns
-/// the previous limit.
-fn take_descriptors(pid: Pid) -> String {
-    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
-    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
-    let previous = line.split_whitespace().nth(3).unwrap().to_owned();
-    let number = |path: &PathBuf| path.file_name()?.to_str()?.parse::<u64>().ok();
-    let open: Vec<_> =
-        list_dir(format!("/proc/{pid}/fd").as_ref()).iter().filter_map(number).collect();
-    let free = (0..=open.len() as u64).find(|number| !open.contains(number)).unwrap();
-    set_descriptors(pid, &free.to_string());
-    previous
-}
-
-fn set_descriptors(pid: Pid, soft: &str) {
-    let (pid, limit) = (format!("--pid={pid}"), format!("--nofile={soft}:"));
-    #[expect(clippy::disallowed_methods, reason = "changes the limit of the running service")]
-    let status = std::process::Command::new("prlimit").args([pid, limit]).status();
-    assert!(status.unwrap().success());
-}
-
 #[tokio::test]
 async fn lack_of_descriptors_is_overload_and_passes() {
     let homeserver = MockHomeserver::start().await;
@@ -136,7 +117,7 @@ async fn lack_of_descriptors_is_overload_and_passes() {
     let media = homeserver.add_bytes("one", png());
     // Opens the connection that the next requests use.
     scanner.client.public_key().await;
-    let limit = take_descriptors(scanner.pid());
+    let limit = take_descriptors(scanner.pid(), 0);
     for path in [format!("/download/{media}"), format!("/scan/{media}")] {
         let response = scanner.client.get(&path).await;
         response.assert_error(503, "M_UNKNOWN");
@@ -146,7 +127,7 @@ async fn lack_of_descriptors_is_overload_and_passes() {
     let address = scanner.address.clone();
     let waiting = tokio::spawn(async move { TestClient::new(&address).public_key().await });
     scanner.wait_for_log("cannot accept connections", 1).await;
-    set_descriptors(scanner.pid(), &limit);
+    set_soft_limit(scanner.pid(), "nofile", &limit);
     assert!(!waiting.await.unwrap().is_empty());
     scanner.client.get(&format!("/download/{media}")).await.assert_media(&png());
     assert_eq!(scanner.dir.mark_count("runs"), 1);
