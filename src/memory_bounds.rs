@@ -1,17 +1,32 @@
-//! Compares the table of memory bounds in docs/sizing.md with the constants and the defaults.
+//! Compares the table of memory bounds in docs/sizing.md with the constants and the defaults, and measures the tables:
+//! each module with such a table has a test that fills the table in a process of its own.
+
+use std::{env, fs, net::Ipv4Addr};
+
+use futures_util::FutureExt;
 
 use crate::{
     http::{connection::MAX_BUFFER, connection_table},
     media::{MAX_HEADER_VALUE, authorise, discovery},
     scan::cache::ENTRY_WEIGHT,
-    tenancy,
+    single_flight::SingleFlight,
+    tenancy::{
+        self, ClientNetwork, Demotable, SentToken, Tenant, TenantGroup, TenantTable,
+        fair_queue::FairQueue, fair_slots::FairSlots,
+    },
 };
 
 const PAGE: &str = include_str!("../docs/sizing.md");
 const DEFAULTS: &str = include_str!("../config/default.toml");
 
+/// Bytes of a tenant that waits for a slot.
+const TENANT_BYTES: usize = 4 * tenancy::COUNTS_BYTES + tenancy::SLOT_WAITER_BYTES;
+
+/// Set in a process that measures one table.
+const MEASURE: &str = "MCS_TEST_MEASURE";
+
 /// Returns an integer of the default configuration.
-fn default(key: &str) -> usize {
+pub(crate) fn default(key: &str) -> usize {
     let prefix = format!("{key} = ");
     let value = DEFAULTS.lines().find_map(|line| line.strip_prefix(&prefix)).unwrap();
     value.parse().unwrap()
@@ -39,6 +54,46 @@ fn rows() -> Vec<(&'static str, usize)> {
     ]
 }
 
+/// Returns the bytes of a row.
+pub(crate) fn row_bytes(name: &str) -> usize {
+    rows().iter().find(|(row, _)| *row == name).unwrap().1
+}
+
+/// Resident memory without files, which the program itself is one of: bytes.
+fn resident() -> usize {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() * 1024
+}
+
+/// Asserts that the table that `fill` returns takes at most `bound` bytes, plus a twentieth for the allocator. `test` is
+/// the calling test of `module`, which runs again in a process of its own, where only the table allocates memory.
+pub(crate) fn assert_table_memory<T>(
+    module: &str,
+    test: &str,
+    bound: usize,
+    fill: impl FnOnce() -> T,
+) {
+    if env::var_os(MEASURE).is_none() {
+        let path = module.split_once("::").unwrap().1;
+        #[expect(clippy::disallowed_methods, reason = "runs this test alone")]
+        let mut command = std::process::Command::new(env::current_exe().unwrap());
+        command.args(["--exact", &format!("{path}::{test}")]).env(MEASURE, "1");
+        let output = command.output().unwrap();
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && stdout.contains("1 passed"), "{stdout}");
+        return;
+    }
+    let before = resident();
+    let table = fill();
+    let grown = resident().saturating_sub(before);
+    drop(table);
+    println!("{test}: {grown} of {bound} bytes");
+    assert!(grown <= bound + bound / 20, "{grown} of {bound} bytes");
+    // The table was not empty, and the bound is not arbitrary.
+    assert!(grown >= bound / 10, "{grown} of {bound} bytes");
+}
+
 #[test]
 fn sizing_page_states_the_bound_of_each_table() {
     let mut total = 0;
@@ -63,4 +118,72 @@ fn entry_of_a_discovered_url_fits_into_its_bound() {
     // The server's name, the URL and the table's slots.
     let longest = 255 + discovery::MAX_BASE_URL + size_of::<reqwest::Url>() + 256;
     assert!(longest <= discovery::ENTRY_BYTES, "{longest}");
+}
+
+#[test]
+fn accepted_tokens_stay_within_their_memory() {
+    let test = "accepted_tokens_stay_within_their_memory";
+    assert_table_memory(module_path!(), test, row_bytes("accepted tokens"), || {
+        let table = TenantTable::new();
+        for number in 0..tenancy::MAX_ACCEPTED * 5 / 4 {
+            let authorization = format!("Bearer {number}");
+            let authorization = authorization.as_bytes();
+            table.accept(SentToken { homeserver: "https://home.example", authorization });
+        }
+        table
+    });
+}
+
+/// Returns a tenant of its own for each number.
+fn tenant(number: usize) -> TenantGroup {
+    let address = Ipv4Addr::from_bits(u32::try_from(number).unwrap());
+    TenantGroup { tenant: Tenant::Network(ClientNetwork::new(address.into())), group: 1 }
+}
+
+#[test]
+fn tenants_stay_within_their_memory() {
+    let test = "tenants_stay_within_their_memory";
+    let (capacity, workers) = (default("queue_capacity"), default("workers"));
+    // A quarter, because each new waiter is compared with all others.
+    let connections = default("max_connections") / 4;
+    let tenants: Vec<_> = (0..capacity + workers + connections).map(tenant).collect();
+    assert_table_memory(module_path!(), test, tenants.len() * TENANT_BYTES, || {
+        let queue = FairQueue::new(capacity, workers, |()| false);
+        let mut running = Vec::new();
+        for tenant in &tenants[..workers] {
+            queue.submit((), *tenant, Demotable::new(true)).unwrap();
+            running.push(queue.next().now_or_never().flatten().unwrap());
+        }
+        for tenant in &tenants[workers..workers + capacity] {
+            queue.submit((), *tenant, Demotable::new(true)).unwrap();
+        }
+        // Each connection waits for a slot, of a scan or of an authorisation.
+        let slots: &'static FairSlots = Box::leak(Box::new(FairSlots::new(1)));
+        let acquire = |number: usize| Box::pin(slots.acquire(leaked(tenant(number)), false));
+        let mut waiting: Vec<_> = (0..connections).map(acquire).collect();
+        let served: Vec<_> = waiting.iter_mut().filter_map(FutureExt::now_or_never).collect();
+        assert_eq!(served.len(), 1);
+        (queue, running, waiting, served)
+    });
+}
+
+fn leaked<T>(value: T) -> &'static T {
+    Box::leak(Box::new(value))
+}
+
+#[test]
+fn single_flights_stay_within_their_memory() {
+    let test = "single_flights_stay_within_their_memory";
+    let connections = default("max_connections");
+    assert_table_memory(module_path!(), test, row_bytes("single flights"), || {
+        let flights: &'static SingleFlight<[u8; 32], ()> = leaked(SingleFlight::new());
+        let run = |number: usize| {
+            let mut key = [0; 32];
+            key[..8].copy_from_slice(&number.to_le_bytes());
+            Box::pin(flights.run(key, std::future::pending()))
+        };
+        let mut waiting: Vec<_> = (0..connections).map(run).collect();
+        assert!(waiting.iter_mut().all(|flight| flight.now_or_never().is_none()));
+        waiting
+    });
 }

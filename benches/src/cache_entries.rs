@@ -8,11 +8,10 @@ use std::{
 };
 
 use matrix_content_scanner::{
-    media::{Head, MediaId, MediaRequest, Origin, Requester, Variant},
+    media::Head,
     scan::{
-        ScanRequest, Wants,
         cache::{ContentKey, MediaKey, ResultCache, Settings},
-        cached_media::{CachedMediaParts, MediaHeaders},
+        cached_media::CachedMedia,
         engines::{ContentPolicy, EngineFingerprint, FileOutcome, Policies, Versions},
     },
 };
@@ -45,13 +44,8 @@ pub(crate) fn measure(count: u64) {
             etag: Some("1".parse().unwrap()),
             ..Head::default()
         };
-        let parts = CachedMediaParts {
-            content: hash(number),
-            size: number,
-            detected: detected.clone(),
-            headers: MediaHeaders::from_head(&head),
-        };
-        cache.store_media(media_key(number), parts.into());
+        let media = CachedMedia::new(hash(number), number, detected.clone(), &head);
+        cache.store_media(media_key(number), media);
         let (key, outcome) = (content_key(number), outcome.clone());
         cache.store_outcome(key, outcome, versions, &policies, cache.generation());
     }
@@ -84,24 +78,14 @@ fn measure_lookups(count: u64, look_up: impl Fn(u64)) -> f64 {
 }
 
 fn media_key(number: u64) -> MediaKey {
-    MediaKey::from_request(&ScanRequest {
-        fetch: MediaRequest {
-            media: MediaId::parse("example.org", &number.to_string()).unwrap(),
-            variant: Variant::Original,
-            timeout_ms: None,
-            origin: Origin::Discovered,
-            requester: Requester::default(),
-        },
-        decryption: None,
-        wants: Wants::Verdict,
-    })
+    MediaKey::from_digest(hash(number))
 }
 
 fn content_key(number: u64) -> ContentKey {
     ContentKey { content: hash(number), engines_fingerprint: EngineFingerprint(7) }
 }
 
-/// Returns pseudo-random bytes; cheaper than a cryptographic hash.
+/// Returns pseudo-random bytes, like a cryptographic hash.
 fn hash(number: u64) -> [u8; 32] {
     let mut hash = [0; 32];
     for (index, part) in hash.chunks_exact_mut(8).enumerate() {

@@ -56,6 +56,12 @@ impl Settings {
 pub struct MediaKey([u8; 32]);
 
 impl MediaKey {
+    /// Returns the key with this digest.
+    #[must_use]
+    pub fn from_digest(digest: [u8; 32]) -> Self {
+        Self(digest)
+    }
+
     /// Returns the key of the media that a request names.
     #[must_use]
     pub fn from_request(request: &ScanRequest) -> Self {

@@ -20,7 +20,9 @@ pub struct CachedMedia(ThinArc<StoredParts, u8>);
 /// Parts of the allocation that have a fixed size.
 #[derive(Debug)]
 struct StoredParts {
-    parts: CachedMediaParts<Lengths>,
+    parts: CachedMediaParts,
+    /// Length of each header value, or [`ABSENT`].
+    lengths: [u16; 3],
     /// When a request for this entry was first answered with "clean"; 0 before that. Shared by all clones.
     first_answer: AtomicU32,
 }
@@ -40,64 +42,33 @@ impl UnixSeconds {
     }
 }
 
-/// Content of an mxc URI. `H` represents the homeserver's headers.
+/// Parts of an entry without the homeserver's headers.
 #[derive(Debug)]
-pub struct CachedMediaParts<H = MediaHeaders> {
+pub struct CachedMediaParts {
     /// SHA-256 of the plaintext.
     pub content: [u8; 32],
     /// Size of the body and of the plaintext, bytes.
     pub size: u64,
     /// Type of the plaintext, by content.
     pub detected: MediaType,
-    /// Headers for serving the media and for asking the homeserver again.
-    pub headers: H,
 }
-
-/// Header values, concatenated.
-#[derive(Debug)]
-pub struct MediaHeaders {
-    bytes: Vec<u8>,
-    lengths: Lengths,
-}
-
-/// Length of each value, or `ABSENT`.
-#[derive(Debug)]
-pub struct Lengths([u16; 3]);
 
 /// Marks an absent value; larger than the length of any stored value.
 const ABSENT: u16 = u16::MAX;
 
-impl From<CachedMediaParts> for CachedMedia {
-    fn from(parts: CachedMediaParts) -> Self {
-        let CachedMediaParts { content, size, detected, headers } = parts;
-        let MediaHeaders { bytes, lengths } = headers;
-        let parts = CachedMediaParts { content, size, detected, headers: lengths };
-        let stored = StoredParts { parts, first_answer: AtomicU32::new(0) };
-        Self(ThinArc::from_header_and_slice(stored, &bytes))
-    }
-}
-
 impl Deref for CachedMedia {
-    type Target = CachedMediaParts<Lengths>;
+    type Target = CachedMediaParts;
 
     fn deref(&self) -> &Self::Target {
         &self.0.header.header.parts
     }
 }
 
-impl<H> CachedMediaParts<H> {
-    /// Returns the SHA-256 of the body. It is not stored: for plain media it is the content's; for encrypted media the
-    /// request names it, and media with another hash is rejected.
+impl CachedMedia {
+    /// Creates an entry with the headers of a response, for serving the media and for asking the homeserver again. Each
+    /// value has [at most 512 bytes](crate::media::MAX_HEADER_VALUE).
     #[must_use]
-    pub fn body_hash(&self, request: &ScanRequest) -> [u8; 32] {
-        request.decryption.as_ref().map_or(self.content, |decryption| *decryption.ciphertext_hash())
-    }
-}
-
-impl MediaHeaders {
-    /// Copies the headers of a response. Each value has [at most 512 bytes](crate::media::MAX_HEADER_VALUE).
-    #[must_use]
-    pub fn from_head(head: &Head) -> Self {
+    pub fn new(content: [u8; 32], size: u64, detected: MediaType, head: &Head) -> Self {
         let mut bytes = Vec::new();
         let lengths = [&head.content_type, &head.disposition, &head.etag].map(|value| {
             let value = value.as_ref().map(HeaderValue::as_bytes);
@@ -107,11 +78,18 @@ impl MediaHeaders {
             }
             length
         });
-        Self { bytes, lengths: Lengths(lengths) }
+        let parts = CachedMediaParts { content, size, detected };
+        let stored = StoredParts { parts, lengths, first_answer: AtomicU32::new(0) };
+        Self(ThinArc::from_header_and_slice(stored, &bytes))
     }
-}
 
-impl CachedMedia {
+    /// Returns the SHA-256 of the body. It is not stored: for plain media it is the content's; for encrypted media the
+    /// request names it, and media with another hash is rejected.
+    #[must_use]
+    pub fn body_hash(&self, request: &ScanRequest) -> [u8; 32] {
+        request.decryption.as_ref().map_or(self.content, |decryption| *decryption.ciphertext_hash())
+    }
+
     /// Returns the homeserver's `Content-Type`.
     #[must_use]
     pub fn content_type(&self) -> Option<HeaderValue> {
@@ -158,7 +136,7 @@ impl CachedMedia {
     }
 
     fn value(&self, index: usize) -> Option<HeaderValue> {
-        let Lengths(lengths) = &self.headers;
+        let lengths = &self.0.header.header.lengths;
         let is_present = |length: &&u16| **length != ABSENT;
         let length = lengths.get(index).filter(is_present)?;
         let start = lengths.iter().take(index).filter(is_present).copied().map(usize::from).sum();
@@ -175,12 +153,8 @@ mod tests {
     use super::*;
 
     fn entry() -> CachedMedia {
-        CachedMedia::from(CachedMediaParts {
-            content: [7; 32],
-            size: 9,
-            detected: Detector::new().unwrap().detect_bytes(b"text"),
-            headers: MediaHeaders::from_head(&Head::default()),
-        })
+        let detected = Detector::new().unwrap().detect_bytes(b"text");
+        CachedMedia::new([7; 32], 9, detected, &Head::default())
     }
 
     #[test]
@@ -229,12 +203,8 @@ mod tests {
                 etag: etag.clone(),
                 ..Head::default()
             };
-            let cached_media = CachedMedia::from(CachedMediaParts {
-                content: [7; 32],
-                size: 9,
-                detected: Detector::new().unwrap().detect_bytes(b"text"),
-                headers: MediaHeaders::from_head(&head),
-            });
+            let detected = Detector::new().unwrap().detect_bytes(b"text");
+            let cached_media = CachedMedia::new([7; 32], 9, detected, &head);
             assert_eq!(cached_media.content_type(), content_type);
             assert_eq!(cached_media.disposition(), disposition);
             assert_eq!(cached_media.etag(), etag);

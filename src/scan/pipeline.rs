@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{
     cache::{CacheGeneration, CachedVerdict, ContentKey, ResultCache},
-    cached_media::{CachedMedia, CachedMediaParts, MediaHeaders},
+    cached_media::CachedMedia,
     canary::CanaryState,
     context::ScanContext,
     detection::finish_and_detect,
@@ -229,13 +229,9 @@ impl Pipeline {
         let (plaintext, detected) = match (plaintext.zip(detected), &cached) {
             (Some(plaintext_and_type), _) => plaintext_and_type,
             (None, Some(cached)) if cached.body_hash(&job.request) == body_hash => {
-                let media = CachedMediaParts {
-                    content: cached.content,
-                    size,
-                    detected: cached.detected.clone(),
-                    headers: MediaHeaders::from_head(&head),
-                };
-                return Ok(Fetched { media: media.into(), body, is_granted });
+                let detected = cached.detected.clone();
+                let media = CachedMedia::new(cached.content, size, detected, &head);
+                return Ok(Fetched { media, body, is_granted });
             }
             // The body has changed since the verdict was cached.
             (None, _) => self.rewrite_plaintext(running, body.as_ref()).await?,
@@ -244,9 +240,8 @@ impl Pipeline {
         if let Some(work_dir) = &mut running.work_dir {
             work_dir.set_plaintext(plaintext)?;
         }
-        let headers = MediaHeaders::from_head(&head);
-        let media = CachedMediaParts { content, size, detected, headers };
-        Ok(Fetched { media: media.into(), body, is_granted })
+        let media = CachedMedia::new(content, size, detected, &head);
+        Ok(Fetched { media, body, is_granted })
     }
 
     /// Creates the working directory, with an empty file for the plaintext.

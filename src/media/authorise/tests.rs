@@ -11,7 +11,10 @@ use crate::media::{
     MediaId, Origin, Settings,
     fake::{Act, FakeHomeserver, answer, errcode, redirect, request, settings},
 };
-use crate::tenancy::Tenant;
+use crate::{
+    memory_bounds::{assert_table_memory, row_bytes},
+    tenancy::Tenant,
+};
 
 const TOKEN: &str = "Bearer a";
 const LONG: Duration = Duration::from_secs(3600);
@@ -312,4 +315,19 @@ fn tokens_do_not_distinguish_requesters_of_discovered_homeserver() {
     };
     assert_ne!(configured(Some("Bearer a")), configured(Some("Bearer b")));
     assert_ne!(configured(None), configured(Some("Bearer b")));
+}
+
+#[test]
+fn grants_stay_within_their_memory() {
+    let test = "grants_stay_within_their_memory";
+    let authoriser = authoriser(&settings(), LONG);
+    let mut request = request(&"http://home.example".parse().unwrap(), None);
+    assert_table_memory(module_path!(), test, row_bytes("grants"), || {
+        for number in 0..CAPACITY + CAPACITY / 4 {
+            let token = HeaderValue::from_str(&format!("Bearer {number}"));
+            request.requester.authorization = Some(token.unwrap());
+            authoriser.grant(&request);
+        }
+        authoriser
+    });
 }

@@ -10,7 +10,10 @@ use reqwest::header::HeaderValue;
 use rustls::pki_types::pem::PemObject as _;
 
 use super::*;
-use crate::media::{fake::*, resolver::NameService, tests::*, *};
+use crate::{
+    media::{fake::*, resolver::NameService, tests::*, *},
+    memory_bounds::{assert_table_memory, row_bytes},
+};
 
 /// Starts a proxy that is the target of every connection. The settings trust its certificate authority.
 async fn behind_proxy(
@@ -224,4 +227,35 @@ async fn name_that_cannot_be_resolved_is_resolved_once() {
         let host = server.trim_end_matches(":8448").to_ascii_lowercase();
         assert_eq!(looked_up, [host]);
     }
+}
+
+#[test]
+fn lack_of_descriptors_leads_to_no_fallback_address() {
+    let failure = |code| {
+        let error = FetchError::Unreachable(io::Error::from_raw_os_error(code).into());
+        discovery_failure(error, "named.example").map(FetchError::from)
+    };
+    let error = failure(nix::libc::EMFILE).unwrap();
+    assert!(is_exhaustion(&error), "{error}");
+    assert!(failure(nix::libc::ECONNREFUSED).is_none(), "the fallback address applies");
+    let cause =
+        ResolutionFailure::Failed(Arc::new(io::Error::from_raw_os_error(nix::libc::EMFILE)));
+    let unresolved = ResolutionError { name: "redirected.example".to_owned(), cause };
+    let failure = discovery_failure(FetchError::Unresolved(unresolved), "named.example");
+    assert!(is_exhaustion(&FetchError::from(failure.unwrap())));
+}
+
+#[test]
+fn discovered_base_urls_stay_within_their_memory() {
+    let test = "discovered_base_urls_stay_within_their_memory";
+    assert_table_memory(module_path!(), test, row_bytes("discovered base URLs"), || {
+        let discovery = Discovery::new();
+        for number in 0..2 * CAPACITY {
+            let path = "x".repeat(MAX_BASE_URL - "https://hs.example/".len());
+            let url = Url::parse(&format!("https://hs.example/{path}")).unwrap();
+            assert_eq!(url.as_str().len(), MAX_BASE_URL);
+            discovery.known.insert(format!("{number:0>255}"), Arc::new(url), TTL);
+        }
+        discovery
+    });
 }

@@ -8,10 +8,8 @@ use reqwest::header::HeaderValue;
 use super::*;
 use crate::{
     media::{Head, MAX_HEADER_VALUE},
-    scan::{
-        cached_media::{CachedMediaParts, MediaHeaders},
-        engines::{ContentPolicy, EngineFailure, Outcome, OversizePolicy, SkipPolicy},
-    },
+    memory_bounds::{assert_table_memory, row_bytes},
+    scan::engines::{ContentPolicy, EngineFailure, Outcome, OversizePolicy, SkipPolicy},
 };
 
 const KEY: ContentKey = ContentKey { content: [1; 32], engines_fingerprint: EngineFingerprint(2) };
@@ -119,12 +117,18 @@ fn media(length: usize) -> CachedMedia {
     let value = || Some(HeaderValue::from_bytes(&vec![b'x'; length]).unwrap());
     let head =
         Head { content_type: value(), disposition: value(), etag: value(), ..Head::default() };
-    CachedMedia::from(CachedMediaParts {
-        content: [1; 32],
-        size: 1,
-        detected: Detector::new().unwrap().detect_bytes(b"text"),
-        headers: MediaHeaders::from_head(&head),
-    })
+    CachedMedia::new([1; 32], 1, Detector::new().unwrap().detect_bytes(b"text"), &head)
+}
+
+/// Returns a different digest for each number.
+fn digest(number: u32) -> [u8; 32] {
+    let mut digest = [0; 32];
+    digest[..4].copy_from_slice(&number.to_le_bytes());
+    digest
+}
+
+fn content_key(number: u32) -> ContentKey {
+    ContentKey { content: digest(number), ..KEY }
 }
 
 #[test]
@@ -132,16 +136,10 @@ fn entries_are_bounded_in_number_and_in_bytes() {
     let cache = ResultCache::new(Settings { max_size: 1000, ..settings() });
     let capacity = cache.settings.entries_capacity();
     assert_eq!(capacity, 512_000);
-    let digest = |number: u32| {
-        let mut digest = [0; 32];
-        digest[..4].copy_from_slice(&number.to_le_bytes());
-        digest
-    };
     let (small, large) = (media(30), media(MAX_HEADER_VALUE));
     for number in 0..3000 {
-        cache.store_media(MediaKey(digest(number)), small.clone());
-        let key = ContentKey { content: digest(number), ..KEY };
-        store_as(&cache, key, clean(SystemTime::now()));
+        cache.store_media(MediaKey::from_digest(digest(number)), small.clone());
+        store_as(&cache, content_key(number), clean(SystemTime::now()));
     }
     let sizes = cache.sizes();
     assert!((900..=1000).contains(&sizes.media), "{sizes:?}");
@@ -149,9 +147,12 @@ fn entries_are_bounded_in_number_and_in_bytes() {
     let cache = ResultCache::new(Settings { max_size: 1000, ..settings() });
     let finding = Outcome::Infected { name: "x".repeat(4096) };
     for number in 3000..6000 {
-        cache.store_media(MediaKey(digest(number)), large.clone());
-        let key = ContentKey { content: digest(number), ..KEY };
-        store_as(&cache, key, FileOutcome::for_test([("clamd", Ok(finding.clone()))]));
+        cache.store_media(MediaKey::from_digest(digest(number)), large.clone());
+        store_as(
+            &cache,
+            content_key(number),
+            FileOutcome::for_test([("clamd", Ok(finding.clone()))]),
+        );
     }
     let sizes = cache.sizes();
     assert!(sizes.media_bytes <= capacity && sizes.verdict_bytes <= capacity, "{sizes:?}");
@@ -161,8 +162,7 @@ fn entries_are_bounded_in_number_and_in_bytes() {
     let verdict_bytes = sizes.verdicts as u64 * 4096;
     assert!(sizes.verdicts > 50 && verdict_bytes < capacity, "{sizes:?}");
     for number in 6000..9000 {
-        let key = ContentKey { content: digest(number), ..KEY };
-        cache.store_failure(key, Arc::new(ScanError::Panicked));
+        cache.store_failure(content_key(number), Arc::new(ScanError::Panicked));
     }
     assert!(cache.sizes().verdict_bytes <= capacity, "{:?}", cache.sizes());
 }
@@ -186,4 +186,69 @@ fn age_counts_from_the_time_of_storing() {
     let shorter = Settings { ttl: Duration::from_millis(2), ..settings() };
     assert!(read(&cache.with_settings(shorter), VERSIONS).is_none());
     assert!(read(&cache, VERSIONS).is_none(), "expired entries are removed");
+}
+
+/// More entries than fit.
+const MANY: u32 = 150_000;
+
+fn default_cache() -> ResultCache {
+    ResultCache::new(Settings { max_size: 100_000, ..settings() })
+}
+
+/// Stores entries with headers like those of `first` until the table is full.
+fn fill_with_media(first: &CachedMedia) -> ResultCache {
+    let cache = default_cache();
+    for number in 0..MANY {
+        let head = Head {
+            content_type: first.content_type(),
+            disposition: first.disposition(),
+            etag: first.etag(),
+            ..Head::default()
+        };
+        let entry = CachedMedia::new(digest(number), 1, first.detected.clone(), &head);
+        cache.store_media(MediaKey::from_digest(digest(number)), entry);
+    }
+    assert!(cache.sizes().media_bytes > cache.settings.entries_capacity() / 10 * 9);
+    cache
+}
+
+#[test]
+fn media_entries_with_the_longest_headers_stay_within_their_memory() {
+    let test = "media_entries_with_the_longest_headers_stay_within_their_memory";
+    // Outside of the measured part, because the detector takes memory.
+    let first = media(MAX_HEADER_VALUE);
+    let fill = || fill_with_media(&first);
+    assert_table_memory(module_path!(), test, row_bytes("media entries"), fill);
+}
+
+#[test]
+fn media_entries_without_headers_stay_within_their_memory() {
+    let test = "media_entries_without_headers_stay_within_their_memory";
+    let first = media(0);
+    let fill = || fill_with_media(&first);
+    assert_table_memory(module_path!(), test, row_bytes("media entries"), fill);
+}
+
+#[test]
+fn verdicts_and_failures_stay_within_their_memory() {
+    let test = "verdicts_and_failures_stay_within_their_memory";
+    assert_table_memory(module_path!(), test, row_bytes("verdicts and failures"), || {
+        let cache = default_cache();
+        for number in 0..MANY {
+            let key = content_key(number);
+            match number % 3 {
+                0 => store_as(&cache, key, clean(SystemTime::now())),
+                1 => {
+                    let finding = Outcome::Infected { name: "x".repeat(1024) };
+                    store_as(&cache, key, FileOutcome::for_test([("clamd", Ok(finding))]));
+                }
+                _ => {
+                    let cause = EngineFailure::Reported("x".repeat(512));
+                    cache.store_failure(key, Arc::new(ScanError::Engine("clamd", cause)));
+                }
+            }
+        }
+        assert!(cache.sizes().verdict_bytes > cache.settings.entries_capacity() / 10 * 9);
+        cache
+    });
 }
