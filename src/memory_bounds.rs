@@ -180,7 +180,7 @@ fn single_flights_stay_within_their_memory() {
         let run = |number: usize| {
             let mut key = [0; 32];
             key[..8].copy_from_slice(&number.to_le_bytes());
-            Box::pin(flights.run(key, std::future::pending()))
+            Box::pin(flights.run(key, |(), _| true, std::future::pending()))
         };
         let mut waiting: Vec<_> = (0..connections).map(run).collect();
         assert!(waiting.iter_mut().all(|flight| flight.now_or_never().is_none()));

@@ -365,6 +365,25 @@ fn sizing_page_states_what_the_tasks_of_the_unit_suffice_for() {
 }
 
 #[test]
+fn performance_page_states_each_difference_of_benchmarks_from_the_shipped_configuration() {
+    let page = read(&repo_path("docs/performance.md"));
+    let table = page.split_once("`config/default.toml`").unwrap().1;
+    let table = table.split_once("The cost of cache entries").unwrap().0;
+    let sources: String =
+        files(&repo_path("benches/src"), ".rs").iter().map(|path| read(path)).collect();
+    assert!(sources.contains("const SHIPPED_CONFIG: &str = \"config/default.toml\";"));
+    let (keys, _) = keys();
+    let changed: BTreeSet<_> = keys
+        .iter()
+        .filter(|key| sources.contains(&format!("{key} = ")))
+        .map(String::as_str)
+        .collect();
+    let stated = code_spans(table).filter(|span| keys.contains(*span)).collect();
+    assert_eq!(changed, stated);
+    assert!(changed.len() > 8, "{changed:?}");
+}
+
+#[test]
 fn sizing_page_figures_match_defaults() {
     // Both in MiB, as stated on the page.
     const BASE_MEMORY: u64 = 256;

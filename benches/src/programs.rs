@@ -28,6 +28,9 @@ use crate::load::{ExpectedBody, LoadConnection, get};
 /// Directory of the release programs, built by `benches/run` like the packages.
 pub(crate) const PROGRAMS: &str = "target/package";
 
+/// The shipped configuration.
+const SHIPPED_CONFIG: &str = "config/default.toml";
+
 /// Time for a program to start listening.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -170,8 +173,8 @@ pub(crate) async fn homeserver() -> ServerProcess {
     ServerProcess::start(&mut command, port).await
 }
 
-/// Starts the service for this homeserver with default settings, the canary off, and `settings` (TOML lines,
-/// `section.key = value`).
+/// Starts the service for this homeserver with the shipped configuration, the differences that docs/performance.md
+/// states, and `settings` (TOML lines, `section.key = value`).
 pub(crate) async fn service(
     dir: &Path,
     homeserver: &ServerProcess,
@@ -190,22 +193,31 @@ pub(crate) async fn start_service(
     let root = dir.display();
     let user = format!("sandbox.user = \"{}:{}\"\n", USER.uid, USER.gid);
     let user = if geteuid().is_root() { &*user } else { "" };
-    let config = format!(
-        "web.port = {port}\nscan.script = \"{root}/script.sh\"\nscan.temp_directory = \"{root}/temp\"\n\
-        scan.canary = \"off\"\noperations.port = 0\ncrypto.request_secret_path = \"{root}/secret\"\n\
-        crypto.generate = true\ndownload.base_homeserver_url = \"http://{}\"\n{user}{settings}",
+    let differences = format!(
+        "web.port = {port}\nscan.engines = [\"script\"]\nscan.script = \"{root}/script.sh\"\n\
+        scan.temp_directory = \"{root}/temp\"\nscan.canary = \"off\"\noperations.port = 0\n\
+        crypto.request_secret_path = \"{root}/secret\"\ndownload.base_homeserver_url = \"http://{}\"\n\
+        {user}{settings}",
         homeserver.address
     );
-    let path = dir.join("config.toml");
-    fs::write(&path, config).unwrap();
     let mut command = Command::new(Path::new(PROGRAMS).join("matrix-content-scanner"));
-    command.arg("-c").arg(&path).stderr(File::create(dir.join("log")).unwrap());
+    command.arg("-c").arg(SHIPPED_CONFIG).envs(variables(&differences));
+    command.stderr(File::create(dir.join("log")).unwrap());
     let begin = Instant::now();
     let program = ServerProcess::start(&mut command, port).await;
     let mut connection = LoadConnection::open(program.address).await;
     let public_key = get("/_matrix/media_proxy/unstable/public_key");
     connection.measure(&public_key, ExpectedBody::Text("public_key")).await;
     (program, begin.elapsed())
+}
+
+/// Returns the environment variables that override the configuration file with these TOML lines.
+fn variables(settings: &str) -> impl Iterator<Item = (String, &str)> {
+    settings.lines().map(|line| {
+        let (key, value) = line.split_once(" = ").unwrap();
+        // In a variable, a string needs no quotes.
+        (format!("MCS_{}", key.replace('.', "__").to_uppercase()), value.trim_matches('"'))
+    })
 }
 
 /// Writes the scan script and returns its path.

@@ -28,8 +28,8 @@ const ROUNDS: usize = 3;
 const RUN_TIME: Duration = Duration::from_secs(1);
 /// Time until the service has freed memory that only the start needed.
 const SETTLE_TIME: Duration = Duration::from_millis(500);
-/// Raises the defaults: media above 256 MiB is rejected, and one server name may use a quarter of the spool.
-const LARGE: &str = "download.max_size = \"1GiB\"\nscan.max_spool_size = \"16GiB\"\n";
+/// Raises the default, which rejects media above 256 MiB.
+const LARGE: &str = "download.max_size = \"1GiB\"\n";
 
 impl BenchSuite {
     pub(super) async fn growth(&self, nginx: &ServerProcess, report: &mut BenchReport) {
