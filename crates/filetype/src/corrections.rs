@@ -10,12 +10,13 @@ use crate::{
 /// Signature of OLE compound files, such as Office documents before 2007.
 pub(crate) const OLE_SIGNATURE: &[u8] = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1";
 
-/// Returns the corrected type of a file that begins with `head`.
+/// Returns the corrected type of a file of `size` bytes that begins with `head`.
 ///
 /// `read_at` reads up to the given number of bytes of the file, at any offset.
 pub(crate) fn correct<'a>(
     name: &'a str,
     head: &[u8],
+    size: u64,
     read_at: impl Fn(u64, usize) -> io::Result<Vec<u8>>,
 ) -> &'a str {
     match name {
@@ -31,7 +32,11 @@ pub(crate) fn correct<'a>(
             "font/sfnt"
         }
         // The rule for Office documents also matches archives that begin with a picture, and then yields no type.
-        UNKNOWN if head.starts_with(b"PK\x03\x04") && !begins_as_office(head) => "application/zip",
+        UNKNOWN if head.starts_with(b"PK\x03\x04") && !begins_as_office(head) => {
+            zip_type(head, size, read_at)
+        }
+        // The rule for the mark of the program `jar` precedes the rule for signed packages.
+        "application/java-archive" if has_signing_block(size, &read_at) => APK,
         UNKNOWN if head.starts_with(b"MSCF\0\0\0\0") => "application/vnd.ms-cab-compressed",
         // libmagic reads the directory, and evaluates the rules only if it cannot.
         name if head.starts_with(OLE_SIGNATURE) => {
@@ -64,14 +69,16 @@ fn ole_type(
 ) -> Option<&'static str> {
     const ENTRY_LEN: usize = 128;
     const MAX_ENTRIES: usize = 32;
-    const STREAMS: [(&str, &str); 6] = [
+    const STREAMS: [(&str, &str); 7] = [
         // An encrypted Office document, whatever else the file contains.
         ("EncryptedPackage", "application/encrypted"),
         ("WordDocument", "application/msword"),
         ("Workbook", "application/vnd.ms-excel"),
         ("Book", "application/vnd.ms-excel"),
         ("PowerPoint Document", "application/vnd.ms-powerpoint"),
+        // The directory of a large message may be in parts, of which only the first is read.
         ("__properties_version1.0", "application/vnd.ms-outlook"),
+        ("__nameid_version1.0", "application/vnd.ms-outlook"),
     ];
     let sector = u64::from(u32::from_le_bytes(*head.get(48..)?.first_chunk()?)) + 1;
     let shift = u32::from(u16::from_le_bytes(*head.get(30..)?.first_chunk()?));
@@ -84,6 +91,42 @@ fn ole_type(
         })
     };
     STREAMS.into_iter().find(|(stream, _)| has_stream(stream)).map(|(_, mime)| mime)
+}
+
+/// Returns the type of a ZIP archive whose first name does not determine the type, as the rules do: by the mark of the
+/// program `jar` in the first entry, and by the signing block before the directory.
+fn zip_type(
+    head: &[u8],
+    size: u64,
+    read_at: impl Fn(u64, usize) -> io::Result<Vec<u8>>,
+) -> &'static str {
+    let extra_field = || {
+        let name_len = u16::from_le_bytes(*head.get(26..)?.first_chunk()?);
+        head.get(30..)?.get(usize::from(name_len)..)
+    };
+    if has_signing_block(size, read_at) {
+        APK
+    } else if extra_field().is_some_and(|field| field.starts_with(b"\xfe\xca")) {
+        "application/java-archive"
+    } else {
+        "application/zip"
+    }
+}
+
+const APK: &str = "application/vnd.android.package-archive";
+
+/// Returns whether a ZIP archive has the signature of an Android package before its directory.
+fn has_signing_block(size: u64, read_at: impl Fn(u64, usize) -> io::Result<Vec<u8>>) -> bool {
+    const END: &[u8] = b"PK\x05\x06";
+    const END_LEN: usize = 22;
+    const BLOCK: &[u8] = b"APK Sig Block 42";
+    let before_directory = || {
+        let end = read_at(size.checked_sub(END_LEN as u64)?, END_LEN).ok()?;
+        let directory = end.strip_prefix(END)?.get(12..)?.first_chunk()?;
+        let directory = u64::from(u32::from_le_bytes(*directory));
+        read_at(directory.checked_sub(BLOCK.len() as u64)?, BLOCK.len()).ok()
+    };
+    before_directory().is_some_and(|bytes| bytes == BLOCK)
 }
 
 /// Returns whether the first name in a ZIP archive is one with which Office documents begin.

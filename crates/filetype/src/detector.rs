@@ -154,7 +154,7 @@ impl Detector {
         if matches!(&*name, UNKNOWN | PLAIN_TEXT) {
             name = text.map_or_else(|| UNKNOWN.into(), |text| self.evaluate_text(&text));
         }
-        MediaType::from_rule(correct(&name, reader.head, read_at))
+        MediaType::from_rule(correct(&name, reader.head, reader.size, read_at))
     }
 
     /// Evaluates the rules for all files. Returns [`UNKNOWN`] or [`PLAIN_TEXT`] if none matches, if `pure-magic` fails

@@ -44,6 +44,36 @@ fn searches_for_expressions_only_before_nul() {
 }
 
 #[test]
+fn archives_that_begin_with_a_picture_have_the_type_of_their_marks() {
+    let entries = [samples::zip("a.png", "x"), samples::zip("b.png", "x")].concat();
+    let with_end = |block: &str| {
+        let mut archive = entries.clone();
+        archive.extend(block.bytes());
+        let directory = u32::try_from(archive.len()).unwrap();
+        archive.extend(b"PK\x05\x06\0\0\0\0\0\0\0\0\0\0\0\0");
+        archive.extend(directory.to_le_bytes());
+        archive.extend([0; 2]);
+        archive
+    };
+    assert_eq!(detect(with_end("APK Sig Block 42")), "application/vnd.android.package-archive");
+    assert_eq!(detect(with_end("APK Sig Block 43")), "application/zip");
+    // The length of the extra field, and the field.
+    let as_jar = |mut archive: Vec<u8>| {
+        archive[28] = 4;
+        archive.splice(35..35, *b"\xfe\xca\0\0");
+        archive
+    };
+    assert_eq!(detect(as_jar(entries.clone())), "application/java-archive");
+    // The directory begins 4 bytes later.
+    let mut signed = as_jar(with_end("APK Sig Block 42"));
+    let offset = signed.len() - 6;
+    signed[offset] += 4;
+    assert_eq!(detect(&signed), "application/vnd.android.package-archive");
+    signed.splice(30..35, *b"x.txt");
+    assert_eq!(detect(&signed), "application/vnd.android.package-archive");
+}
+
+#[test]
 fn matches_negated_expressions_only_without_match() {
     assert_eq!(detect("C comment\n      PROGRAM A\n      END\n"), "text/x-fortran");
     assert_eq!(detect("C comment\nPROGRAM A\nEND\n"), PLAIN_TEXT);
@@ -94,6 +124,7 @@ fn detects_mail_drawings_and_encrypted_documents() {
         (["WordDocument", "EncryptedPackage"], "application/encrypted"),
         (["WordDocument", "Book"], "application/msword"),
         (["__properties_version1.0", "__nameid_version1.0"], "application/vnd.ms-outlook"),
+        (["__nameid_version1.0", "__substg1.0_00020102"], "application/vnd.ms-outlook"),
         (["Unknown", "Other"], "application/x-ole-storage"),
     ] {
         assert_eq!(detect(samples::ole(&streams)), mime);
