@@ -3,8 +3,6 @@
 #![forbid(unsafe_code)]
 
 mod cli;
-mod hint;
-mod signals;
 
 use std::{
     error::Error,
@@ -18,7 +16,10 @@ use std::{
     thread,
 };
 
-use cli::{Cli, CliCommand, EXIT_CONFIG};
+use cli::{
+    arguments::{self, Cli, CliCommand, EXIT_CONFIG},
+    hints, signals,
+};
 use matrix_content_scanner::{
     app::{self, ReadConfig, Reload, SandboxEnv, ServiceContext, StartError},
     chain::Chain,
@@ -67,7 +68,7 @@ fn main() -> ExitCode {
             for problem in errors.problems() {
                 eprintln!("{}", escape_untrusted(problem));
             }
-            print_hint(terminal.stderr, hint::for_config(file.as_deref()));
+            print_hint(terminal.stderr, hints::for_config(file.as_deref()));
             return ExitCode::from(EXIT_CONFIG);
         }
     };
@@ -140,11 +141,11 @@ async fn check_config(terminal: Terminal, config: &Config, warnings: &[Warning])
     // Does not generate a missing key: the check has no side effects.
     let (key, notices) = match RequestKey::load_existing(&config.crypto) {
         Ok(Some((_key, notices))) => (String::new(), notices),
-        Ok(None) => (cli::missing_key_notice(terminal.stdout, &config.crypto), vec![]),
+        Ok(None) => (arguments::missing_key_notice(terminal.stdout, &config.crypto), vec![]),
         Err(error) => return failed(terminal, &StartError::from(error)),
     };
     let mut out = io::stdout().lock();
-    let result = cli::print_config(&mut out, terminal.stdout, config, warnings, &notices)
+    let result = arguments::print_config(&mut out, terminal.stdout, config, warnings, &notices)
         .and_then(|()| write!(out, "{key}"))
         .and_then(|()| out.flush());
     if let Err(error) = result {
@@ -156,7 +157,7 @@ async fn check_config(terminal: Terminal, config: &Config, warnings: &[Warning])
     };
     for name in app::unknown_types(config, &detector) {
         let text = format!("{name}: no file is ever detected as this type");
-        print_line(cli::note(terminal.stdout, &text));
+        print_line(arguments::note(terminal.stdout, &text));
     }
     let sandbox_env = match SandboxEnv::for_command(config, None).await {
         Ok(sandbox_env) => sandbox_env,
@@ -164,12 +165,12 @@ async fn check_config(terminal: Terminal, config: &Config, warnings: &[Warning])
     };
     print_line("\n# sandbox:");
     for (layer, state) in sandbox_env.sandbox.layers().states() {
-        print_line(cli::layer_line(terminal.stdout, layer, &state));
+        print_line(arguments::layer_line(terminal.stdout, layer, &state));
     }
     let limits = sandbox_env.sandbox.limits();
-    print_line(cli::limits_line(limits));
+    print_line(arguments::limits_line(limits));
     for text in &limits.notes {
-        print_line(cli::note(terminal.stdout, text));
+        print_line(arguments::note(terminal.stdout, text));
     }
     let engines = match app::remote_engines(config).await {
         Ok(engines) => engines,
@@ -197,7 +198,7 @@ async fn check_config(terminal: Terminal, config: &Config, warnings: &[Warning])
         }
         Err(error) => {
             let code = failed(terminal, &error);
-            print_hint(terminal.stderr, Some(hint::for_canary(&error, config)));
+            print_hint(terminal.stderr, Some(hints::for_canary(&error, config)));
             code
         }
     }
@@ -231,7 +232,7 @@ async fn scan(terminal: Terminal, config: &Config, files: &[PathBuf]) -> ExitCod
             bytesize::ByteSize(size)
         );
         let verdict = with_progress(&description, scanner.scan_file(file)).await;
-        print_line(cli::verdict_line(terminal.stdout, file, &verdict));
+        print_line(arguments::verdict_line(terminal.stdout, file, &verdict));
         worst = worst.max(match verdict {
             Ok(Verdict::Clean { .. }) => 0,
             Ok(Verdict::NotClean { .. } | Verdict::TypeForbidden { .. }) => 1,
@@ -268,7 +269,7 @@ async fn sandbox(terminal: Terminal, config: &Config, command: &[OsString]) -> E
     match run {
         Ok((exit, refused)) => {
             let mut out = io::stdout().lock();
-            match cli::print_trial(&mut out, sandbox_env.sandbox.layers(), &exit, &refused) {
+            match arguments::print_trial(&mut out, sandbox_env.sandbox.layers(), &exit, &refused) {
                 Ok(()) if exit.termination == Termination::Exited(0) => ExitCode::SUCCESS,
                 Ok(()) => ExitCode::FAILURE,
                 Err(error) => failed(terminal, &error),
@@ -292,7 +293,7 @@ fn migrate(file: &Path, output: Option<&Path>, base: Option<&Path>) -> ExitCode 
             return ExitCode::FAILURE;
         }
     };
-    if let Err(error) = cli::write_new(output, &migrated.toml) {
+    if let Err(error) = arguments::write_new(output, &migrated.toml) {
         let target = output.map_or_else(|| "standard output".into(), Path::to_string_lossy);
         eprintln!("{}", escape_untrusted(format_args!("error: cannot write {target}: {error}")));
         return ExitCode::FAILURE;
@@ -310,7 +311,7 @@ fn public_key(terminal: Terminal, config: &Config) -> ExitCode {
             for notice in notices {
                 eprintln!("{}", escape_untrusted(notice));
             }
-            match cli::print_public_key(&mut io::stdout().lock(), &key) {
+            match arguments::print_public_key(&mut io::stdout().lock(), &key) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => failed(terminal, &error),
             }
@@ -327,7 +328,7 @@ fn print_line(line: impl fmt::Display) {
 /// Reports the error. Exit code: 78 if a restart without a change by the operator is useless.
 fn failed(terminal: Terminal, error: &(dyn Error + 'static)) -> ExitCode {
     eprintln!("{}: {}", terminal.stderr.paint(BAD, "error"), escape_untrusted(Chain(error)));
-    print_hint(terminal.stderr, hint::for_error(error));
+    print_hint(terminal.stderr, hints::for_error(error));
     if error.downcast_ref().is_some_and(StartError::is_configuration) {
         ExitCode::from(EXIT_CONFIG)
     } else {

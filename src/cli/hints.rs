@@ -9,7 +9,7 @@ use matrix_content_scanner::{
     scan::canary::{CanaryError, THE_SCRIPT},
 };
 
-use crate::cli::DEFAULT_CONFIG;
+use super::arguments::DEFAULT_CONFIG;
 
 /// Returns the hint for an error at startup.
 pub(crate) fn for_error(error: &(dyn Error + 'static)) -> Option<String> {
