@@ -7,10 +7,9 @@
 //!
 //! | module | purpose | imports |
 //! |---|---|---|
-//! | [`app`] | builds everything once, serves, reloads, shuts down | all modules below |
+//! | [`app`] | builds everything once, serves, reloads, shuts down; limits of the process; protocol with the service manager | all modules below |
 //! | [`config`] | reads and validates the configuration file and the environment | the settings types of all modules below |
 //! | [`logging`] | log as text or JSON | `config` |
-//! | `supervision` | reports readiness, status and liveness to the service manager | `scan`'s state, `service_manager`, `limits` |
 //! | [`http`] | connections, routes, parsing of requests, responses, the table of errors | `scan`'s requests, responses and errors, `media`'s types, `keys`, `metrics`, `exhaustion`, `ownership`, `lenient_base64`, `chain` |
 //! | [`operations`] | listener for operators: metrics, health | `http`'s listener and server, `scan`'s state, `metrics`, `run_directory` |
 //! | [`scan`] | one request from authorisation to verdict: cache, queue, workers, engines, canary | `media`, `audit`, `metrics`, `tenancy`, `single_flight`, `exhaustion`, `identity`, `text`, `chain` |
@@ -20,9 +19,7 @@
 //! | [`metrics`] | counters and histograms | none |
 //! | `tenancy` | fair sharing of the queue, the workers and the spool between tenants | `sync` |
 //! | `single_flight` | runs one computation at a time for each key | `sync` |
-//! | [`service_manager`] | protocol with systemd: notifications, watchdog, sockets | `text` |
 //! | [`run_directory`] | the directory of the running server | `ownership`, `chain` |
-//! | [`limits`] | checks the limits of descriptors and threads at the start | none |
 //! | [`ownership`] | checks whether other users can replace a file | none |
 //! | [`identity`] | name of this process's user, for error messages | none |
 //! | `exhaustion` | detects errors that mean a lack of descriptors, processes or memory | none |
@@ -85,7 +82,6 @@ pub mod http;
 pub mod identity;
 pub mod keys;
 mod lenient_base64;
-pub mod limits;
 pub mod logging;
 pub mod media;
 #[cfg(test)]
@@ -95,9 +91,7 @@ pub mod operations;
 pub mod ownership;
 pub mod run_directory;
 pub mod scan;
-pub mod service_manager;
 mod single_flight;
-mod supervision;
 mod sync;
 mod tenancy;
 pub mod terminal;

@@ -21,14 +21,16 @@ use cli::{
     hints, signals,
 };
 use matrix_content_scanner::{
-    app::{self, ReadConfig, Reload, SandboxEnv, ServiceContext, StartError},
+    app::{
+        self, ReadConfig, Reload, SandboxEnv, ServiceContext, StartError,
+        limits::{BLOCKING_THREAD_KEEP_ALIVE, check_threads},
+        service_manager::{self, ServiceManager},
+    },
     chain::Chain,
     config::{self, Config, Warning},
     keys::RequestKey,
-    limits::{BLOCKING_THREAD_KEEP_ALIVE, check_threads},
     logging::{self, LevelHandle},
     scan::{Verdict, canary::Canary, trial::Trial},
-    service_manager::{self, ServiceManager},
     terminal::{BAD, ColorMode, GOOD, NOTE, Painter, Terminal, with_progress},
     text::escape_untrusted,
 };

@@ -4,9 +4,10 @@ use std::{io, path::PathBuf};
 
 use mcs_filetype::LoadError;
 
+use super::limits::LimitError;
 use crate::{
     audit::AuditError, http::listener::BindError, identity::denied_user, keys::KeyError,
-    limits::LimitError, media::OutboundSetupError, scan::engines,
+    media::OutboundSetupError, scan::engines,
 };
 
 /// Reason why the service did not start.

@@ -4,8 +4,11 @@
 mod build;
 mod drain;
 mod error;
+pub mod limits;
 mod reload;
 mod run;
+pub mod service_manager;
+mod supervision;
 
 pub use build::{SandboxEnv, remote_engines, scan_context, unknown_types};
 pub use error::{RulesError, StartError};

@@ -15,6 +15,7 @@ use tracing::{error, info, warn};
 use super::{
     build::{SandboxEnv, Shared, canary, log_key_notice, unknown_types},
     error::StartError,
+    service_manager::ServiceManager,
 };
 use crate::{
     chain::Chain,
@@ -29,7 +30,6 @@ use crate::{
         canary::{Canary, CanaryError, CanaryState},
         engines::{self, RemoteEngines},
     },
-    service_manager::ServiceManager,
 };
 
 /// Time allowed for a reload in addition to the time limits of the engines.

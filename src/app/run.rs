@@ -12,20 +12,20 @@ use super::{
     build::{SandboxEnv, Shared, canary, log_key_notice, remote_engines, unknown_types},
     drain::{CLEANUP_TIMEOUT, drain, wait_for_cleanup},
     error::StartError,
+    limits::raise_descriptor_limit,
     reload::{CanaryTask, Reload, Reloader},
+    service_manager::{PassedSocket, ServiceManager},
+    supervision::{self, ObservedState},
 };
 use crate::{
     audit::AuditLog,
     config::Config,
     http::{self, CurrentState, Listen, listener::Listener},
     keys::{Keyring, RequestKey},
-    limits::raise_descriptor_limit,
     media::Homeservers,
     metrics::Metrics,
     operations::{self, Gauges, Health},
     scan::{Scanner, cache::ResultCache, canary::CanaryState, engines::slots::ScanSlots},
-    service_manager::{PassedSocket, ServiceManager},
-    supervision::{self, ObservedState},
 };
 
 /// Time limit for running scans and requests after the stop signal.

@@ -14,11 +14,8 @@ use tokio::{
 };
 use tracing::error;
 
-use crate::{
-    limits::BLOCKING_THREAD_KEEP_ALIVE,
-    scan::{WorkerLoad, canary::CanaryState},
-    service_manager::ServiceManager,
-};
+use super::{limits::BLOCKING_THREAD_KEEP_ALIVE, service_manager::ServiceManager};
+use crate::scan::{WorkerLoad, canary::CanaryState};
 
 /// Interval between reports, unless the watchdog requires a shorter one.
 const HEARTBEAT: Duration = Duration::from_secs(10);
