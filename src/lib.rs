@@ -11,7 +11,7 @@
 //! | [`config`] | reads and validates the configuration file and the environment | the settings types of all modules below |
 //! | [`logging`] | log as text or JSON | `config` |
 //! | [`http`] | connections, routes, parsing of requests, responses, the table of errors | `scan`'s requests, responses and errors, `media`'s types, `keys`, `metrics`, `exhaustion`, `ownership`, `lenient_base64`, `chain` |
-//! | [`operations`] | listener for operators: metrics, health | `http`'s listener and server, `scan`'s state, `metrics`, `run_directory` |
+//! | [`telemetry`] | listener for operators: metrics, health | `http`'s listener and server, `scan`'s state, `metrics`, `run_directory` |
 //! | [`scan`] | one request from authorisation to verdict: cache, queue, workers, engines, canary | `media`, `audit`, `metrics`, `tenancy`, `single_flight`, `exhaustion`, `identity`, `text`, `chain` |
 //! | [`audit`] | optional audit log: one line for each scanned file | `media`'s types, `metrics`, `ownership`, `identity`, `chain` |
 //! | [`media`] | media ids, homeservers, authorisation, download, decryption, spool | `metrics`, `tenancy`, `single_flight`, `run_directory`, `exhaustion`, `chain` |
@@ -87,12 +87,12 @@ pub mod media;
 #[cfg(test)]
 mod memory_bounds;
 pub mod metrics;
-pub mod operations;
 pub mod ownership;
 pub mod run_directory;
 pub mod scan;
 mod single_flight;
 mod sync;
+pub mod telemetry;
 mod tenancy;
 pub mod terminal;
 pub mod text;

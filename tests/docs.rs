@@ -290,8 +290,8 @@ fn quoted(line: &str) -> impl Iterator<Item = &str> {
 
 #[test]
 fn documented_metrics_are_exported() {
-    let sources =
-        read(&repo_path("src/metrics.rs")) + &read(&repo_path("src/operations/gauges.rs"));
+    let sources = read(&repo_path("src/metrics.rs"))
+        + &read(&repo_path("src/telemetry/operations/gauges.rs"));
     let mut count = 0;
     for (page, text) in pages() {
         for name in prose(&text).flat_map(code_spans) {

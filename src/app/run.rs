@@ -24,8 +24,8 @@ use crate::{
     keys::{Keyring, RequestKey},
     media::Homeservers,
     metrics::Metrics,
-    operations::{self, Gauges, Health},
     scan::{Scanner, cache::ResultCache, canary::CanaryState, engines::slots::ScanSlots},
+    telemetry::operations::{self, Gauges, Health},
 };
 
 /// Time limit for running scans and requests after the stop signal.

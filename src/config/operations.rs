@@ -1,7 +1,7 @@
 //! `[operations]`.
 
 use super::{reader::Reader, types, web::listen};
-use crate::operations::Settings;
+use crate::telemetry::operations::Settings;
 
 const DEFAULT_PORT: u16 = 8081;
 

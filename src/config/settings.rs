@@ -25,7 +25,7 @@ pub struct Config {
     /// `[log]`
     pub log: Log,
     /// `[operations]`; `None` if disabled.
-    pub operations: Option<crate::operations::Settings>,
+    pub operations: Option<crate::telemetry::operations::Settings>,
     /// `[audit]`; `None` without `audit.path`.
     pub audit: Option<crate::audit::Settings>,
 }

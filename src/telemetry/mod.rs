@@ -1,0 +1,3 @@
+//! What the service reports to operators about itself.
+
+pub mod operations;
