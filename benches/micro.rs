@@ -22,13 +22,11 @@ mod decryption {
         cipher::{KeyIvInit, StreamCipher},
     };
     use divan::{Bencher, counter::BytesCount};
-    use matrix_content_scanner::{
-        media::{
-            decrypt::Decryption,
-            ingest::{Ingest, IngestOptions, ScriptFile},
-            spool::Spool,
-        },
+    use matrix_content_scanner::media::{
+        decrypt::Decryption,
+        ingest::{Ingest, IngestOptions, ScriptFile},
         run_directory::RunDirectory,
+        spool::Spool,
     };
     use sha2::{Digest, Sha256};
 

@@ -11,15 +11,14 @@
 //! | [`config`] | reads and validates the configuration file and the environment | the settings types of all modules below |
 //! | [`logging`] | log as text or JSON | `config` |
 //! | [`http`] | connections, routes, parsing of requests, responses, the table of errors | `scan`'s requests, responses and errors, `media`'s types, `keys`, `metrics`, `exhaustion`, `ownership`, `lenient_base64`, `chain` |
-//! | [`telemetry`] | listener for operators: metrics, health | `http`'s listener and server, `scan`'s state, `metrics`, `run_directory` |
+//! | [`telemetry`] | listener for operators: metrics, health | `http`'s listener and server, `scan`'s state, `metrics`, `media`'s run directory |
 //! | [`scan`] | one request from authorisation to verdict: cache, queue, workers, engines, canary | `media`, `audit`, `metrics`, `tenancy`, `single_flight`, `exhaustion`, `identity`, `text`, `chain` |
 //! | [`audit`] | optional audit log: one line for each scanned file | `media`'s types, `metrics`, `ownership`, `identity`, `chain` |
-//! | [`media`] | media ids, homeservers, authorisation, download, decryption, spool | `metrics`, `tenancy`, `single_flight`, `run_directory`, `exhaustion`, `chain` |
+//! | [`media`] | media ids, homeservers, authorisation, download, decryption, spool, the directory of the running server | `metrics`, `tenancy`, `single_flight`, `ownership`, `exhaustion`, `chain` |
 //! | [`keys`] | the server's request key, and decryption with it | `ownership`, `identity`, `lenient_base64` |
 //! | [`metrics`] | counters and histograms | none |
 //! | `tenancy` | fair sharing of the queue, the workers and the spool between tenants | `sync` |
 //! | `single_flight` | runs one computation at a time for each key | `sync` |
-//! | [`run_directory`] | the directory of the running server | `ownership`, `chain` |
 //! | [`ownership`] | checks whether other users can replace a file | none |
 //! | [`identity`] | name of this process's user, for error messages | none |
 //! | `exhaustion` | detects errors that mean a lack of descriptors, processes or memory | none |
@@ -88,7 +87,6 @@ pub mod media;
 mod memory_bounds;
 pub mod metrics;
 pub mod ownership;
-pub mod run_directory;
 pub mod scan;
 mod single_flight;
 mod sync;

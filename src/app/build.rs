@@ -14,9 +14,12 @@ use crate::{
     config::Config,
     http::{AppState, RequestSettings},
     keys::{KeyNotice, Keyring},
-    media::{Authoriser, Homeservers, spool::Spool},
+    media::{
+        Authoriser, Homeservers,
+        run_directory::{self, RunDirectory},
+        spool::Spool,
+    },
     metrics::Metrics,
-    run_directory::{self, RunDirectory},
     scan::{
         Pipeline, ScanContext, Scanner,
         cache::ResultCache,

@@ -8,7 +8,7 @@ use tokio::{
 };
 use tracing::warn;
 
-use crate::{run_directory::RunDirectory, scan::Scanner};
+use crate::{media::run_directory::RunDirectory, scan::Scanner};
 
 /// Time limit for the sandbox's helpers to clean up after their jobs are cancelled, and for the audit log to be
 /// written.

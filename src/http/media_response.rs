@@ -192,12 +192,10 @@ mod tests {
     use sha2::{Digest, Sha256};
 
     use super::*;
-    use crate::{
-        media::{
-            ingest::{Ingest, IngestOptions, ScriptFile},
-            spool::Spool,
-        },
+    use crate::media::{
+        ingest::{Ingest, IngestOptions, ScriptFile},
         run_directory::RunDirectory,
+        spool::Spool,
     };
 
     /// Arbitrary type. Loading the rules takes most of a second.

@@ -28,6 +28,7 @@ mod request;
 mod resolver;
 mod retry_after;
 mod routes;
+pub mod run_directory;
 mod settings;
 mod setup_error;
 pub mod spool;

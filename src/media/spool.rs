@@ -9,7 +9,8 @@ use budget::Budget;
 pub use budget::{Account, Reservation, SpoolFull};
 pub(super) use budget::{NeededSpace, SMALL_BODY};
 
-use crate::{run_directory::RunDirectory, tenancy::Tenant};
+use super::run_directory::RunDirectory;
+use crate::tenancy::Tenant;
 
 /// Directory for bodies, with a budget.
 #[derive(Clone, Debug)]

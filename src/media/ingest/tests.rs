@@ -5,7 +5,7 @@ use std::io::{Read, Seek, SeekFrom};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{run_directory::RunDirectory, tenancy::Tenant};
+use crate::{media::run_directory::RunDirectory, tenancy::Tenant};
 
 struct SpoolFixture {
     _directory: tempfile::TempDir,

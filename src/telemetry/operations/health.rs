@@ -5,7 +5,8 @@ use std::sync::Arc;
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
-    chain::Chain, run_directory::RunDirectory, scan::canary::CanaryState, text::escape_untrusted,
+    chain::Chain, media::run_directory::RunDirectory, scan::canary::CanaryState,
+    text::escape_untrusted,
 };
 
 /// Readiness of the service.
