@@ -8,17 +8,14 @@ use std::{env, fs, io, path::PathBuf};
 
 use clap::CommandFactory;
 use clap_complete::{Shell, generate_to};
-
-#[expect(dead_code, reason = "only the definition is used here")]
-#[path = "../src/cli/arguments.rs"]
-mod arguments;
+use matrix_content_scanner::cli::Cli;
 
 const NAME: &str = "matrix-content-scanner";
 
 fn main() -> io::Result<()> {
     let directory = PathBuf::from(env::args_os().nth(1).unwrap_or_else(|| "target/manual".into()));
     fs::create_dir_all(&directory)?;
-    let command = <arguments::Cli as CommandFactory>::command().name(NAME);
+    let command = <Cli as CommandFactory>::command().name(NAME);
     // The pages of `help` would repeat the others.
     let mut command = command.disable_help_subcommand(true);
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {

@@ -7,6 +7,7 @@
 //!
 //! | module | purpose | imports |
 //! |---|---|---|
+//! | [`cli`] | command line: arguments, subcommands, output, hints, signals | all modules below |
 //! | [`app`] | builds everything once, serves, reloads, shuts down; limits of the process; protocol with the service manager | all modules below |
 //! | [`config`] | reads and validates the configuration file and the environment | the settings types of all modules below |
 //! | [`logging`] | log as text or JSON | `config` |
@@ -23,7 +24,6 @@
 //! | [`identity`] | name of this process's user, for error messages | none |
 //! | `exhaustion` | detects errors that mean a lack of descriptors, processes or memory | none |
 //! | `lenient_base64` | decodes base64 as clients write it | none |
-//! | [`terminal`] | colour, progress, escaping of untrusted text | none |
 //! | [`text`] | sanitizes untrusted text | none |
 //! | [`chain`] | an error and its causes in one line | none |
 //! | `sync` | the mutex, replaced in model tests | none |
@@ -75,6 +75,7 @@
 pub mod app;
 pub mod audit;
 pub mod chain;
+pub mod cli;
 pub mod config;
 mod exhaustion;
 pub mod http;
@@ -92,5 +93,4 @@ mod single_flight;
 mod sync;
 pub mod telemetry;
 mod tenancy;
-pub mod terminal;
 pub mod text;

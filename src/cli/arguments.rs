@@ -1,30 +1,22 @@
-//! Command-line definition, and formatting of the output of the subcommands. `main` executes them.
+//! Definition of the command line.
 
 use std::{
     ffi::OsString,
-    fs::{self, OpenOptions, Permissions},
-    io::{self, Write},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    fs, io,
     path::{Path, PathBuf},
     process,
 };
 
 use clap::{Parser, Subcommand};
-use matrix_content_scanner::{
-    chain::Chain,
-    config::{Config, FORBIDDEN_PATHS, Warning},
-    keys::{self, KeyNotice, RequestKey},
-    scan::{Verdict, local::LocalError},
-    terminal::{BAD, ColorMode, GOOD, HEADING, NOTE, Painter, Terminal},
-    text::{escape_toml, escape_untrusted, is_control_or_bidi, replace_untrusted},
-};
-use mcs_sandbox::{Denial, EffectiveLimits, Exit, Layer, Layers, Termination, Usage};
+
+use super::output::{ColorMode, Terminal};
+use crate::text::{escape_untrusted, is_control_or_bidi};
 
 /// Path of the configuration file in packages.
-pub(crate) const DEFAULT_CONFIG: &str = "/etc/matrix-content-scanner/config.toml";
+pub(super) const DEFAULT_CONFIG: &str = "/etc/matrix-content-scanner/config.toml";
 
 /// `EX_CONFIG` of sysexits(3).
-pub(crate) const EXIT_CONFIG: u8 = 78;
+pub(super) const EXIT_CONFIG: u8 = 78;
 
 const ENVIRONMENT_AND_EXIT_CODES: &str = "\
 Environment:
@@ -42,7 +34,7 @@ Exit codes:
 #[derive(Debug, Parser)]
 // A fixed width: otherwise clap reads the environment variable COLUMNS.
 #[command(version, after_help = ENVIRONMENT_AND_EXIT_CODES, args_override_self = true, term_width = 100)]
-pub(crate) struct Cli {
+pub struct Cli {
     /// Configuration file; the last one wins if the option is repeated
     ///
     /// Without this option, /etc/matrix-content-scanner/config.toml is read if it exists; otherwise only the
@@ -62,7 +54,7 @@ pub(crate) struct Cli {
 
 /// Subcommands.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Subcommand)]
-pub(crate) enum CliCommand {
+pub(super) enum CliCommand {
     /// Run the service (the default)
     #[default]
     Serve,
@@ -104,20 +96,20 @@ pub(crate) enum CliCommand {
 
 impl Cli {
     /// Parses the program's arguments. On an error, and for `--help`, prints a message and exits.
-    pub(crate) fn from_arguments() -> Self {
+    pub(super) fn from_arguments() -> Self {
         Self::try_parse().unwrap_or_else(|error| exit_with(&error))
     }
 
-    pub(crate) fn command(&self) -> CliCommand {
+    pub(super) fn command(&self) -> CliCommand {
         self.command.clone().unwrap_or_default()
     }
 
-    pub(crate) fn terminal(&self) -> Terminal {
+    pub(super) fn terminal(&self) -> Terminal {
         self.color.terminal()
     }
 
     /// Returns the configuration file to read, or `None` if none was given and the default one does not exist.
-    pub(crate) fn config_file(&self) -> Option<PathBuf> {
+    pub(super) fn config_file(&self) -> Option<PathBuf> {
         self.config_file_or(Path::new(DEFAULT_CONFIG))
     }
 
@@ -140,179 +132,6 @@ fn exit_with(error: &clap::Error) -> ! {
         process::exit(error.exit_code())
     }
     error.exit()
-}
-
-/// `check-config`: prints the effective configuration as TOML, followed by warnings and notices as comments.
-pub(crate) fn print_config(
-    out: &mut impl Write,
-    painter: Painter,
-    config: &Config,
-    warnings: &[Warning],
-    notices: &[KeyNotice],
-) -> io::Result<()> {
-    for line in escape_toml(&config.to_string()).lines() {
-        let is_section = line.starts_with('[');
-        if is_section {
-            writeln!(out, "{}", painter.paint(HEADING, line))
-        } else {
-            writeln!(out, "{line}")
-        }?;
-    }
-    let notes = warnings.iter().map(ToString::to_string);
-    let notes = notes.chain(notices.iter().map(ToString::to_string));
-    for (index, text) in notes.enumerate() {
-        let separator = if index == 0 { "\n" } else { "" };
-        writeln!(out, "{separator}{}", note(painter, &text))?;
-    }
-    Ok(())
-}
-
-/// `check-config`: describes a request key that does not exist yet. Its folder may be missing too, since systemd
-/// creates the state directory at the first start.
-pub(crate) fn missing_key_notice(painter: Painter, settings: &keys::Settings) -> String {
-    let mut notice =
-        "\n# the request key does not exist yet: it is generated at the first start\n".to_owned();
-    if let keys::Settings::RequestSecret { path, .. } = settings
-        && let Some(folder) = path.parent().filter(|folder| !folder.exists())
-    {
-        let text = format!(
-            "crypto.request_secret_path: create the folder {} before that",
-            folder.display()
-        );
-        notice = format!("{notice}{}\n", note(painter, &text));
-    }
-    notice
-}
-
-/// `check-config`: formats a note as a comment.
-pub(crate) fn note(painter: Painter, text: &str) -> String {
-    painter.paint(NOTE, format_args!("# note: {}", escape_untrusted(text)))
-}
-
-/// `check-config`: formats the limits of each job that are in effect; the configured ones are printed above.
-pub(crate) fn limits_line(effective: &EffectiveLimits) -> String {
-    let text = |limit: Option<u64>| limit.map_or_else(|| "unlimited".to_owned(), |n| n.to_string());
-    format!(
-        "# limits in effect: processes {}, open_files {}; all tasks (pids.max) {}",
-        text(effective.limits.processes),
-        text(effective.limits.open_files),
-        text(effective.max_tasks)
-    )
-}
-
-/// `check-config`: formats the state of a sandbox layer as a comment.
-pub(crate) fn layer_line(painter: Painter, layer: &str, state: &str) -> String {
-    let line = format!("#   {layer}: {}", escape_untrusted(state));
-    if state.starts_with("OFF") { painter.paint(NOTE, line) } else { line }
-}
-
-/// `scan`: formats the verdict on a file as a single line. File name and script output are escaped.
-pub(crate) fn verdict_line(
-    painter: Painter,
-    file: &Path,
-    verdict: &Result<Verdict, LocalError>,
-) -> String {
-    let (style, result, details) = match verdict {
-        Ok(Verdict::Clean { .. }) => (GOOD, "clean", String::new()),
-        Ok(Verdict::NotClean { output, .. }) => (BAD, "not clean", output.to_string()),
-        Ok(Verdict::TypeForbidden { detected }) => {
-            (BAD, "not clean", format!("file type {detected} is not allowed"))
-        }
-        Err(error) => (NOTE, "failed", Chain(error).to_string()),
-    };
-    let separator = if details.is_empty() { "" } else { ": " };
-    let name = escape_untrusted(file.display());
-    format!("{name}: {}{separator}{}", painter.paint(style, result), escape_untrusted(details))
-}
-
-/// `sandbox`: prints output, exit status, resource usage and refused accesses, with the setting that would allow each.
-pub(crate) fn print_trial(
-    out: &mut impl Write,
-    layers: &Layers,
-    exit: &Exit,
-    refused: &[Denial],
-) -> io::Result<()> {
-    for (name, stream) in [("standard output", &exit.stdout), ("standard error", &exit.stderr)] {
-        if !stream.is_empty() {
-            writeln!(out, "{name}:")?;
-            for line in String::from_utf8_lossy(stream).lines() {
-                writeln!(out, "  {}", replace_untrusted(line))?;
-            }
-        }
-    }
-    match exit.termination {
-        Termination::Exited(code) => writeln!(out, "ended: exit code {code}")?,
-        Termination::Signaled(signal) => writeln!(out, "ended: signal {signal}")?,
-        Termination::TimedOut => writeln!(out, "ended: killed after scan.timeout")?,
-    }
-    let Usage { user_time, system_time, max_rss } = exit.usage;
-    writeln!(
-        out,
-        "took: {:.3} s CPU time, {} KiB peak memory of the largest process",
-        (user_time + system_time).as_secs_f64(),
-        max_rss / 1024
-    )?;
-    writeln!(out, "layers:")?;
-    for (layer, state) in layers.states() {
-        writeln!(out, "  {layer}: {}", escape_untrusted(state))?;
-    }
-    if refused.is_empty() {
-        return writeln!(out, "refused: nothing observed");
-    }
-    writeln!(out, "refused (the command may work without):")?;
-    let path_layer =
-        if layers.is_active(Layer::Namespaces) { Layer::Namespaces } else { Layer::Landlock };
-    for refused in refused {
-        match refused {
-            Denial::Call(name) if name == "socket" => {
-                writeln!(
-                    out,
-                    "  {}: the network (sandbox.tcp_ports, sandbox.network)",
-                    Layer::Seccomp
-                )?;
-            }
-            Denial::Call(name) => {
-                writeln!(out, "  {}: the system call {name} (never allowed)", Layer::Seccomp)?;
-            }
-            Denial::Read(path) => {
-                let is_forbidden =
-                    FORBIDDEN_PATHS.iter().any(|forbidden| path.starts_with(forbidden));
-                let remedy = if is_forbidden { "never shown" } else { "sandbox.read_only_paths" };
-                writeln!(out, "  {path_layer}: {} ({remedy})", escape_untrusted(path.display()))?;
-            }
-            Denial::Write(path) => writeln!(
-                out,
-                "  {path_layer}: writing {} (use $TMPDIR; sandbox.writable_paths)",
-                escape_untrusted(path.display())
-            )?,
-            Denial::Port(port) => {
-                writeln!(out, "  {}: TCP to port {port} (sandbox.tcp_ports)", Layer::Landlock)?;
-            }
-            Denial::Connect(path) => {
-                writeln!(
-                    out,
-                    "  {path_layer}: the socket {} (sandbox.unix_sockets)",
-                    escape_untrusted(path.display())
-                )?;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// `migrate`: writes TOML to a new file with mode 0600, or to standard output.
-pub(crate) fn write_new(path: Option<&Path>, toml: &str) -> io::Result<()> {
-    let text = escape_toml(toml);
-    let Some(path) = path else { return io::stdout().lock().write_all(text.as_bytes()) };
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    // Whatever the umask is.
-    file.set_permissions(Permissions::from_mode(0o600))?;
-    file.write_all(text.as_bytes())
-}
-
-/// `public-key`: prints the key alone, so that scripts can use the output.
-pub(crate) fn print_public_key(out: &mut impl Write, key: &RequestKey) -> io::Result<()> {
-    writeln!(out, "{}", key.public_key())
 }
 
 #[cfg(test)]

@@ -1,19 +1,18 @@
 //! Hints: a line after an error that says what the operator can do.
 
-use std::{error::Error, io, path::Path};
+use std::{io, path::Path};
 
-use matrix_content_scanner::{
+use super::arguments::DEFAULT_CONFIG;
+use crate::{
     app::StartError,
     config::Config,
     http::listener::BindError,
     scan::canary::{CanaryError, THE_SCRIPT},
 };
 
-use super::arguments::DEFAULT_CONFIG;
-
 /// Returns the hint for an error at startup.
-pub(crate) fn for_error(error: &(dyn Error + 'static)) -> Option<String> {
-    match error.downcast_ref()? {
+pub(super) fn for_start(error: &StartError) -> Option<String> {
+    match error {
         StartError::Listen(error) => for_listener("web", error),
         StartError::Operations(error) => for_listener("operations", error),
         _ => None,
@@ -55,7 +54,7 @@ fn for_listener(section: &str, error: &BindError) -> Option<String> {
 }
 
 /// Returns the hint for a failed canary.
-pub(crate) fn for_canary(error: &CanaryError, config: &Config) -> String {
+pub(super) fn for_canary(error: &CanaryError, config: &Config) -> String {
     let (CanaryError::InfectedPassed(engine)
     | CanaryError::CleanRefused(engine, _)
     | CanaryError::NoVerdict(engine, ..)) = error;
@@ -80,7 +79,7 @@ pub(crate) fn for_canary(error: &CanaryError, config: &Config) -> String {
 }
 
 /// Returns the hint for an invalid configuration in `file`, or for none if no file was found.
-pub(crate) fn for_config(file: Option<&Path>) -> Option<String> {
+pub(super) fn for_config(file: Option<&Path>) -> Option<String> {
     let Some(file) = file else {
         return Some(format!(
             "{DEFAULT_CONFIG} does not exist, and no other file was given (-c FILE). config/default.toml lists every key; \

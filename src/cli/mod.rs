@@ -1,5 +1,37 @@
-//! Command line of the program: arguments, output of the subcommands, hints after errors, signals.
+//! Command line of the program: arguments, one file for each subcommand, output, hints after errors, signals.
 
-pub(crate) mod arguments;
-pub(crate) mod hints;
-pub(crate) mod signals;
+mod arguments;
+mod commands;
+mod error;
+mod hints;
+mod output;
+mod progress;
+mod setup;
+mod signals;
+
+use std::process::ExitCode;
+
+pub use arguments::Cli;
+use arguments::CliCommand;
+use commands::{check_config, migrate, public_key, sandbox, scan, serve};
+use output::ColorMode;
+
+/// Executes the subcommand that the arguments of this process name, and reports its error.
+#[must_use]
+pub fn run() -> ExitCode {
+    if let Err(error) = setup::restrict_process() {
+        return error.report(ColorMode::default().terminal().stderr);
+    }
+    let cli = Cli::from_arguments();
+    let result = match cli.command() {
+        CliCommand::Serve => serve::run(&cli),
+        CliCommand::CheckConfig => check_config::run(&cli),
+        CliCommand::Scan { files } => scan::run(&cli, &files),
+        CliCommand::Sandbox { command } => sandbox::run(&cli, &command),
+        CliCommand::PublicKey => public_key::run(&cli),
+        CliCommand::Migrate { file, output, base } => {
+            migrate::run(&file, output.as_deref(), base.as_deref())
+        }
+    };
+    result.unwrap_or_else(|error| error.report(cli.terminal().stderr))
+}

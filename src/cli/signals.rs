@@ -9,7 +9,7 @@ use tokio::{
 };
 
 /// Installs a handler for SIGHUP that notifies the returned [`Notify`].
-pub(crate) fn reload_signal() -> io::Result<Arc<Notify>> {
+pub(super) fn reload_signal() -> io::Result<Arc<Notify>> {
     let mut hangup = signal(SignalKind::hangup())?;
     let reload = Arc::new(Notify::new());
     let notify = Arc::clone(&reload);
@@ -22,14 +22,14 @@ pub(crate) fn reload_signal() -> io::Result<Arc<Notify>> {
 }
 
 /// Handlers for SIGTERM and SIGINT.
-pub(crate) struct StopSignals {
+pub(super) struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl StopSignals {
     /// Installs the handlers. They replace the default action, so neither signal terminates the process any more.
-    pub(crate) fn new() -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -37,7 +37,7 @@ impl StopSignals {
     }
 
     /// Waits for the first signal. A task then waits for a second one and ends the process.
-    pub(crate) async fn received(mut self) {
+    pub(super) async fn received(mut self) {
         let first = self.next().await;
         tracing::info!(
             signal = first.name,

@@ -123,6 +123,21 @@ fn rejects_unknown_input_format_and_exits_with_1() {
 }
 
 #[test]
+fn colours_and_escapes_errors_like_other_commands() {
+    let old = OldScannerDir::new();
+    fs::write(old.path("old.yaml"), PYTHON).unwrap();
+    let (missing, output) = (old.text("none\u{1b}[1m"), old.text("none\u{1b}[1m/new.toml"));
+    for arguments in [&[&*missing][..], &[&old.text("old.yaml"), "-o", &output]] {
+        let (code, _, stderr) = run(&[&["--color=always", "migrate"], arguments].concat(), &[]);
+        assert_eq!(code, Some(1), "{stderr}");
+        let message = stderr.strip_prefix("\u{1b}[1m\u{1b}[31merror\u{1b}[0m: ");
+        let message = message.unwrap_or_else(|| panic!("{stderr:?}"));
+        assert!(message.contains(r"/none\u{1b}[1m"), "{message:?}");
+        assert!(message.ends_with(": No such file or directory (os error 2)\n"), "{message:?}");
+    }
+}
+
+#[test]
 fn escapes_control_characters_of_old_file() {
     let old = OldScannerDir::new();
     fs::write(old.path("old.yaml"), PYTHON.replace("request_secret}", "\"a\\e[1mb\\nc\"}"))

@@ -1,24 +1,12 @@
-//! Terminal output: colour, a progress line, and escaping of untrusted text. Files and pipes get plain text. Colour
-//! depends on `--color` only, not on environment variables such as `NO_COLOR` or `TERM`.
+//! Progress line on a terminal.
 
 use std::{
-    fmt::Display,
     io::{self, IsTerminal, Write},
     pin::pin,
     time::Duration,
 };
 
-use anstyle::{AnsiColor, Style};
 use tokio::time::{Instant, interval_at};
-
-/// Section headings.
-pub const HEADING: Style = Style::new().bold();
-/// Success.
-pub const GOOD: Style = AnsiColor::Green.on_default();
-/// Notes and hints.
-pub const NOTE: Style = AnsiColor::Yellow.on_default();
-/// Errors.
-pub const BAD: Style = AnsiColor::Red.on_default().bold();
 
 /// Minimum duration of work before a progress line appears.
 const PROGRESS_DELAY: Duration = Duration::from_millis(500);
@@ -26,59 +14,9 @@ const PROGRESS_DELAY: Duration = Duration::from_millis(500);
 /// Width of a terminal whose size is unknown.
 const DEFAULT_COLUMNS: u16 = 80;
 
-/// Value of `--color`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
-pub enum ColorMode {
-    /// Colour on a terminal only
-    #[default]
-    Auto,
-    /// Colour everywhere
-    Always,
-    /// No colour
-    Never,
-}
-
-/// Applies styles to the text of one stream if colour is enabled for it.
-#[derive(Clone, Copy, Debug)]
-pub struct Painter(bool);
-
-/// Painters of both output streams.
-#[derive(Clone, Copy, Debug)]
-pub struct Terminal {
-    pub stdout: Painter,
-    pub stderr: Painter,
-}
-
-impl ColorMode {
-    /// Returns the painters of this process's output streams.
-    #[must_use]
-    pub fn terminal(self) -> Terminal {
-        let painter =
-            |is_terminal| Painter(self == Self::Always || self == Self::Auto && is_terminal);
-        Terminal {
-            stdout: painter(io::stdout().is_terminal()),
-            stderr: painter(io::stderr().is_terminal()),
-        }
-    }
-}
-
-impl Painter {
-    /// Returns whether colour is enabled.
-    #[must_use]
-    pub fn is_enabled(self) -> bool {
-        self.0
-    }
-
-    /// Returns the text in this style.
-    #[must_use]
-    pub fn paint(self, style: Style, text: impl Display) -> String {
-        if self.0 { format!("{style}{text}{style:#}") } else { text.to_string() }
-    }
-}
-
 /// Awaits `work`. If standard error is a terminal and the work takes longer than half a second, a line there shows
 /// the elapsed time and `description` until the work ends.
-pub async fn with_progress<T>(description: &str, work: impl Future<Output = T>) -> T {
+pub(super) async fn with_progress<T>(description: &str, work: impl Future<Output = T>) -> T {
     if !io::stderr().is_terminal() {
         return work.await;
     }

@@ -1,0 +1,94 @@
+//! Errors of the subcommands, with their hints and exit codes.
+
+use std::{io, path::PathBuf, process::ExitCode};
+
+use mcs_migrate::MigrateError;
+
+use super::{
+    arguments::EXIT_CONFIG,
+    hints,
+    output::{BAD, NOTE, Painter},
+};
+use crate::{
+    app::{StartError, service_manager::PassedSocketError},
+    chain::Chain,
+    config::ConfigErrors,
+    scan::{ScanError, canary::CanaryError},
+    text::escape_untrusted,
+};
+
+/// Exit code of `scan` and `sandbox` when no program ran on a file. Also clap's exit code for invalid arguments.
+pub(super) const EXIT_NOT_RUN: u8 = 2;
+
+const EXIT_FAILURE: u8 = 1;
+
+/// Reason why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CommandError {
+    /// Each problem is printed separately.
+    #[error("the configuration is invalid")]
+    Config { file: Option<PathBuf>, errors: ConfigErrors },
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error(transparent)]
+    PassedSocket(#[from] PassedSocketError),
+    /// A system call failed, or standard output.
+    #[error(transparent)]
+    System(#[from] io::Error),
+    /// `check-config`: the canary failed.
+    #[error("{}", Chain(error))]
+    Canary { error: CanaryError, hint: String },
+    /// `scan`, `sandbox`: the engines or the sandbox cannot be used.
+    #[error(transparent)]
+    Unprepared(StartError),
+    /// `sandbox`: the command did not run.
+    #[error(transparent)]
+    NotRun(#[from] ScanError),
+    /// `migrate`: the file was not converted.
+    #[error("{}", file.display())]
+    Migrate { file: PathBuf, source: MigrateError },
+    /// `migrate`: the converted file was not written.
+    #[error("cannot write {target}")]
+    Write { target: String, source: io::Error },
+}
+
+impl CommandError {
+    /// Prints the error to standard error, followed by a hint if there is one, and returns the exit code.
+    pub(super) fn report(&self, painter: Painter) -> ExitCode {
+        if let Self::Config { errors, .. } = self {
+            for problem in errors.problems() {
+                eprintln!("{}", escape_untrusted(problem));
+            }
+        } else {
+            eprintln!("{}: {}", painter.paint(BAD, "error"), escape_untrusted(Chain(self)));
+        }
+        if let Some(hint) = self.hint() {
+            eprintln!("{}: {}", painter.paint(NOTE, "hint"), escape_untrusted(hint));
+        }
+        ExitCode::from(self.exit_code())
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Config { file, .. } => hints::for_config(file.as_deref()),
+            Self::Start(error) => hints::for_start(error),
+            Self::Canary { hint, .. } => Some(hint.clone()),
+            _ => None,
+        }
+    }
+
+    /// [`EXIT_CONFIG`] if a restart without a change by the operator is useless.
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config { .. } => EXIT_CONFIG,
+            Self::Start(error) if error.is_configuration() => EXIT_CONFIG,
+            Self::Unprepared(_) | Self::NotRun(_) => EXIT_NOT_RUN,
+            Self::Start(_)
+            | Self::PassedSocket(_)
+            | Self::System(_)
+            | Self::Canary { .. }
+            | Self::Migrate { .. }
+            | Self::Write { .. } => EXIT_FAILURE,
+        }
+    }
+}
