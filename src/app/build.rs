@@ -1,274 +1,149 @@
-//! Builds the objects of the service from its configuration.
+//! Builds the service: each object once, in the order of their dependencies.
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 use mcs_filetype::Detector;
-use mcs_sandbox::{Cgroup, Layer, Mode, Policy, Sandbox, SandboxBuilder};
-use tokio::sync::watch;
-use tracing::{info, warn};
+use prometheus_client::registry::Registry;
+use tokio::{sync::watch, task::JoinSet};
 
-use super::error::{RulesError, StartError};
+use super::{
+    drain::StopTokens,
+    error::StartError,
+    limits::raise_descriptor_limit,
+    listen::{listen, listen_for_operators},
+    notices::{log_key_notice, log_sandbox, log_unknown_types},
+    parts::{Shared, canary, remote_engines},
+    reload::{CanaryTask, Reload, Reloader},
+    sandbox_env::SandboxEnv,
+    service_manager::{PassedSocket, ServiceManager},
+    supervision::ObservedState,
+};
 use crate::{
     audit::AuditLog,
-    chain::Chain,
     config::Config,
-    http::{AppState, RequestSettings},
-    keys::{KeyNotice, Keyring},
-    media::{
-        Authoriser, Homeservers,
-        run_directory::{self, RunDirectory},
-        spool::Spool,
-    },
+    http::{CurrentState, listener::Listener},
+    keys::{Keyring, RequestKey},
+    media::Homeservers,
     metrics::Metrics,
-    scan::{
-        Pipeline, ScanContext, Scanner,
-        cache::ResultCache,
-        canary::{Canary, CanaryState},
-        engines::slots::ScanSlots,
-        engines::{self, Engines, Evaluator, RemoteEngines},
-    },
-    single_flight::SingleFlight,
+    scan::{Scanner, cache::ResultCache, canary::CanaryState, engines::slots::ScanSlots},
+    telemetry::operations::{Gauges, Health},
 };
 
-/// Environment for programs: the probed sandbox and the directory of this process.
-#[derive(Clone, Debug)]
-pub struct SandboxEnv {
-    /// Prepares jobs.
-    pub sandbox: Sandbox,
-    /// Evaluates rules in the sandbox; none if the rules engine is not configured.
-    pub evaluator: Option<Arc<Evaluator>>,
-    /// Directory of this process, removed on exit.
-    pub directory: Arc<RunDirectory>,
+/// Service manager, and the socket that it passed.
+#[derive(Debug)]
+pub struct ServiceContext {
+    /// Receives status notifications.
+    pub manager: ServiceManager,
+    /// Listening socket that replaces the address in `[web]`.
+    pub socket: Option<PassedSocket>,
 }
 
-impl SandboxEnv {
-    /// Prepares the environment of the running service: removes the directories of killed servers, creates the
-    /// directory of this process, and probes the sandbox.
-    pub async fn for_service(config: &Config) -> Result<Self, StartError> {
-        Self::prepare(config, config.sandbox.clone(), None).await
-    }
+/// The service with its workers and its canary running, and with open listeners from which nothing is accepted yet.
+pub(super) struct Service {
+    pub(super) listener: Listener,
+    pub(super) current: CurrentState,
+    pub(super) scanner: Scanner,
+    pub(super) workers: JoinSet<()>,
+    pub(super) reloader: Reloader,
+    pub(super) operations: Operations,
+    pub(super) observed_state: ObservedState,
+    pub(super) stop: StopTokens,
+}
 
-    /// Prepares the environment of a command. The sandbox also has access to `program`.
-    pub async fn for_command(config: &Config, program: Option<&Path>) -> Result<Self, StartError> {
-        let mut policy = config.sandbox.clone();
-        // The command may run while the service runs, or before it in the same unit.
-        policy.cgroup = Cgroup::Off("only the running service enters the one delegated to it");
-        if let Mode::Strict(required) = &mut policy.mode {
-            required.retain(|layer| *layer != Layer::Cgroup);
-        }
-        Self::prepare(config, policy, program).await
-    }
+/// What operators see: the listener, if configured, and the metrics.
+pub(super) struct Operations {
+    pub(super) listener: Option<Listener>,
+    pub(super) registry: Registry,
+    pub(super) gauges: Gauges,
+}
 
-    async fn prepare(
-        config: &Config,
-        mut policy: Policy,
-        program: Option<&Path>,
+impl Service {
+    pub(super) async fn build(
+        config: Config,
+        context: ServiceContext,
+        reload: Reload,
     ) -> Result<Self, StartError> {
-        let temp_directory = config.scan.temp_directory.clone();
-        let temp_directory_error =
-            |source| StartError::TempDirectory { path: temp_directory.clone(), source };
-        for (path, result) in run_directory::sweep(&temp_directory).map_err(temp_directory_error)? {
-            match result {
-                Ok(()) => info!(path = %path.display(), "removed directory of a killed server"),
-                Err(error) => warn!(
-                    path = %path.display(),
-                    error = %Chain(&error),
-                    "cannot remove directory of a killed server"
-                ),
-            }
-        }
-        let passable = config.sandbox.user.is_some();
-        let directory =
-            RunDirectory::create(&temp_directory, passable).map_err(temp_directory_error)?;
-        let evaluator = evaluator(config, None)?;
-        allow_programs(&mut policy, config, evaluator.as_deref());
-        policy.paths.read_only.extend(program.map(Path::to_owned));
-        let builder = SandboxBuilder::new(policy)?.for_programs(max_programs(config));
-        let sandbox = builder.probe(directory.path()).await?;
-        Ok(Self { sandbox, evaluator, directory: Arc::new(directory) })
-    }
-
-    /// Returns an environment with the same directory and a sandbox for another configuration, and probes that sandbox.
-    pub(super) async fn with_policy(&self, config: &Config) -> Result<Self, StartError> {
-        let mut policy = config.sandbox.clone();
-        let evaluator = evaluator(config, self.evaluator.as_deref())?;
-        allow_programs(&mut policy, config, evaluator.as_deref());
-        let directory = self.directory.ensure().map_err(|source| StartError::TempDirectory {
-            path: config.scan.temp_directory.clone(),
-            source,
-        })?;
-        let builder = self.sandbox.with_policy(policy)?.for_programs(max_programs(config));
-        let sandbox = builder.probe(directory).await?;
-        Ok(Self { sandbox, evaluator, directory: Arc::clone(&self.directory) })
-    }
-
-    /// Creates the engines of a configuration. Programs run in this sandbox.
-    pub(super) fn engines(
-        &self,
-        config: &Config,
-        scan_slots: &ScanSlots,
-        remote_engines: &Arc<RemoteEngines>,
-    ) -> Result<Engines, engines::EngineSetupError> {
-        Engines::new(
-            &config.scan,
-            &self.sandbox,
-            self.evaluator.as_ref(),
-            scan_slots,
-            remote_engines,
-        )
-    }
-
-    /// Creates the spool in the directory of this process.
-    #[must_use]
-    pub fn spool(&self, config: &Config) -> Spool {
-        let (limit, max_size) = (config.scan.max_spool_size, config.download.max_size);
-        Spool::new(Arc::clone(&self.directory), limit, max_size)
-    }
-}
-
-/// Returns the maximum number of programs at once: those in scan slots, as many demoted ones, and the canary's.
-fn max_programs(config: &Config) -> usize {
-    config.scan.max_scripts.saturating_mul(2).saturating_add(1)
-}
-
-/// Allows read access to all configured programs, wherever they are installed.
-fn allow_programs(policy: &mut Policy, config: &Config, evaluator: Option<&Evaluator>) {
-    policy.paths.read_only.extend(evaluator.map(|evaluator| evaluator.program().to_owned()));
-    policy.paths.read_only.extend(config.scan.script.clone());
-    policy
-        .paths
-        .read_only
-        .extend(config.scan.removal_command.iter().map(|(program, _)| program.clone()));
-}
-
-/// Creates the evaluator for a configuration. Uses the program of `previous` if present: the file of the running
-/// program may have been replaced or removed since the start.
-fn evaluator(
-    config: &Config,
-    previous: Option<&Evaluator>,
-) -> Result<Option<Arc<Evaluator>>, RulesError> {
-    let Some(rules) = config.scan.rules() else { return Ok(None) };
-    let program = match previous {
-        Some(previous) => previous.program().to_owned(),
-        None => std::env::current_exe()?,
-    };
-    Ok(Some(Arc::new(Evaluator::prepare(program, &rules.rules)?)))
-}
-
-/// Creates the clients of engines on sockets, and requests their versions. Engines that do not answer have no version
-/// yet.
-pub async fn remote_engines(
-    config: &Config,
-) -> Result<Arc<RemoteEngines>, engines::EngineSetupError> {
-    let remote_engines = RemoteEngines::new(&config.scan.engines)?;
-    remote_engines.read_versions().await;
-    Ok(Arc::new(remote_engines))
-}
-
-/// Creates the context for scans of local files, which run one program at a time.
-pub fn scan_context(
-    config: &Config,
-    sandbox_env: &SandboxEnv,
-    detector: Arc<Detector>,
-    remote_engines: &Arc<RemoteEngines>,
-) -> Result<ScanContext, engines::EngineSetupError> {
-    let scan_slots = ScanSlots::new(1, config.scan.slow_after);
-    Ok(ScanContext {
-        engines: sandbox_env.engines(config, &scan_slots, remote_engines)?,
-        settings: config.scan.clone(),
-        sandbox: sandbox_env.sandbox.clone(),
-        spool: sandbox_env.spool(config),
-        detector,
-        max_size: config.download.max_size,
-    })
-}
-
-pub(super) fn canary(
-    config: &Config,
-    sandbox_env: &SandboxEnv,
-    detector: &Arc<Detector>,
-    remote_engines: &Arc<RemoteEngines>,
-) -> Result<Option<Canary>, engines::EngineSetupError> {
-    let Some(settings) = config.scan.canary.clone() else { return Ok(None) };
-    let context = scan_context(config, sandbox_env, Arc::clone(detector), remote_engines)?;
-    Ok(Some(Canary::new(context, settings)))
-}
-
-/// Objects that are created once and survive reloads.
-pub(super) struct Shared {
-    pub(super) spool: Spool,
-    pub(super) scan_slots: ScanSlots,
-    pub(super) detector: Arc<Detector>,
-    pub(super) canary: watch::Receiver<CanaryState>,
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) audit: Option<AuditLog>,
-}
-
-impl Shared {
-    /// Returns the pipeline for a configuration.
-    pub(super) fn pipeline(
-        &self,
-        config: &Config,
-        sandbox_env: &SandboxEnv,
-        homeservers: &Arc<Homeservers>,
-        remote_engines: &Arc<RemoteEngines>,
-        cache: ResultCache,
-    ) -> Result<Pipeline, engines::EngineSetupError> {
-        let (max_size, ttl) = (config.download.max_size, config.download.authorisation_ttl);
-        let context = ScanContext {
-            engines: sandbox_env.engines(config, &self.scan_slots, remote_engines)?,
-            settings: config.scan.clone(),
-            sandbox: sandbox_env.sandbox.clone(),
-            spool: self.spool.with_bounds(config.scan.max_spool_size, max_size),
-            detector: Arc::clone(&self.detector),
-            max_size,
+        let ServiceContext { manager, socket } = context;
+        raise_descriptor_limit(config.web.max_connections, config.scan.workers)?;
+        manager.set_status("Starting: probing the sandbox");
+        let (key, notices) = RequestKey::load(&config.crypto)?;
+        notices.iter().for_each(log_key_notice);
+        let mut registry = Registry::default();
+        let metrics = Arc::new(Metrics::new(&mut registry));
+        let homeservers = Arc::new(Homeservers::new(&config.download, Arc::clone(&metrics))?);
+        let remote_engines = remote_engines(&config).await?;
+        let (sandbox_env, detector) = prepare_scans(&config).await?;
+        let audit = config.audit.clone();
+        let audit = audit.map(|settings| AuditLog::start(settings, Arc::clone(&metrics)));
+        let audit = audit.transpose()?;
+        let canary = canary(&config, &sandbox_env, &detector, &remote_engines)?;
+        let (mut canary_task, canary_state) = CanaryTask::new(canary.is_some());
+        let shared = Shared {
+            spool: sandbox_env.spool(&config),
+            scan_slots: ScanSlots::new(config.scan.max_scripts, config.scan.slow_after),
+            detector,
+            canary: canary_state.clone(),
+            metrics,
+            audit,
         };
-        Ok(Pipeline {
-            context,
-            homeservers: Arc::clone(homeservers),
-            authoriser: Arc::new(Authoriser::new(Arc::clone(homeservers), ttl)),
-            canary: self.canary.clone(),
-            cache,
-            scans: SingleFlight::new(),
-            metrics: Arc::clone(&self.metrics),
-            audit: self.audit.clone(),
-        })
-    }
-
-    /// Returns the state for requests.
-    pub(super) fn state(
-        &self,
-        config: &Config,
-        scanner: Scanner,
-        homeservers: Arc<Homeservers>,
-        keys: Keyring,
-    ) -> AppState {
-        AppState {
-            scanner,
-            homeservers,
-            keys: Arc::new(keys),
-            settings: Arc::new(RequestSettings::new(&config.web, &config.download)),
-            limits: config.web.connection_limits(),
-            metrics: Arc::clone(&self.metrics),
-        }
+        let cache = ResultCache::new(config.result_cache.clone());
+        let pipeline =
+            shared.pipeline(&config, &sandbox_env, &homeservers, &remote_engines, cache)?;
+        let (scanner, workers) = Scanner::start(pipeline);
+        canary_task.start(canary, scanner.clone());
+        let keys = Keyring::new(key, config.previous_key_ttl);
+        let current = CurrentState::new(shared.state(&config, scanner.clone(), homeservers, keys));
+        let stop = StopTokens::default();
+        let listener = listen(&config.web.listen, socket).await?;
+        let operations = Operations {
+            listener: listen_for_operators(config.operations.as_ref()).await?,
+            registry,
+            gauges: gauges(&config, &current, canary_state.clone(), &stop, &sandbox_env),
+        };
+        let observed_state = observed_state(&current, canary_state, &stop);
+        let reloader = Reloader {
+            reload,
+            running: config,
+            current: current.clone(),
+            sandbox_env,
+            shared,
+            canary: canary_task,
+            manager,
+        };
+        Ok(Self { listener, current, scanner, workers, reloader, operations, observed_state, stop })
     }
 }
 
-/// Returns the names in the MIME lists of `[scan]` that the detector never reports.
-#[must_use]
-pub fn unknown_types(config: &Config, detector: &Detector) -> Vec<String> {
-    let names = config.scan.mime.names();
-    let mut unknown: Vec<_> =
-        names.filter(|name| !detector.can_detect(name)).map(str::to_owned).collect();
-    unknown.sort_unstable();
-    unknown
+/// Prepares the sandbox, and loads the type detection concurrently: these two steps take most of the time to start.
+async fn prepare_scans(config: &Config) -> Result<(SandboxEnv, Arc<Detector>), StartError> {
+    let detector = async { Detector::load().await.map_err(StartError::from) };
+    let (sandbox_env, detector) = tokio::try_join!(SandboxEnv::for_service(config), detector)?;
+    log_unknown_types(config, &detector);
+    log_sandbox(&sandbox_env.sandbox, &config.sandbox.mode);
+    Ok((sandbox_env, Arc::new(detector)))
 }
 
-pub(super) fn log_key_notice(notice: &KeyNotice) {
-    match notice {
-        KeyNotice::Generated { path } => {
-            warn!(path = %path.display(), "generated a new request key, clients have to fetch it");
-        }
-        notice @ KeyNotice::ReadableByOthers { .. } => warn!("{notice}"),
-    }
+fn gauges(
+    config: &Config,
+    current: &CurrentState,
+    canary: watch::Receiver<CanaryState>,
+    stop: &StopTokens,
+    sandbox_env: &SandboxEnv,
+) -> Gauges {
+    let health = Health {
+        canary,
+        stopping: stop.stopping.clone(),
+        run_directory: Arc::clone(&sandbox_env.directory),
+    };
+    Gauges { current: current.clone(), health, max_connections: config.web.max_connections }
+}
+
+fn observed_state(
+    current: &CurrentState,
+    canary: watch::Receiver<CanaryState>,
+    stop: &StopTokens,
+) -> ObservedState {
+    let current = current.clone();
+    let load = Box::new(move || current.load().scanner.load());
+    ObservedState { load, canary, stopping: stop.stopping.clone() }
 }

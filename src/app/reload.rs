@@ -10,11 +10,14 @@ use tokio::{
     task::{JoinHandle, spawn_blocking},
     time::{Instant, sleep_until},
 };
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::{
-    build::{SandboxEnv, Shared, canary, log_key_notice, unknown_types},
     error::StartError,
+    notices::{log_key_notice, log_unknown_types},
+    parts::{Shared, canary},
+    sandbox_env::SandboxEnv,
     service_manager::ServiceManager,
 };
 use crate::{
@@ -84,8 +87,8 @@ pub(super) struct Reloader {
 
 /// Background task that runs the canary of the active configuration.
 pub(super) struct CanaryTask {
-    pub(super) state: watch::Sender<CanaryState>,
-    pub(super) task: Option<JoinHandle<()>>,
+    state: watch::Sender<CanaryState>,
+    task: Option<JoinHandle<()>>,
 }
 
 /// A configuration that passed all checks that run no program, and the objects created from it.
@@ -101,9 +104,10 @@ struct ValidatedConfig {
 
 impl Reloader {
     /// Executes reloads until the service stops. Never completes.
-    pub(super) async fn run(&mut self, mut stopping: watch::Receiver<Option<Instant>>) {
+    pub(super) async fn run(&mut self, stopping: &CancellationToken) {
         tokio::select! {
-            _ = stopping.wait_for(Option::is_some) => {}
+            biased;
+            () = stopping.cancelled() => {}
             () = self.handle_events() => {}
         }
         std::future::pending::<()>().await;
@@ -198,9 +202,7 @@ impl Reloader {
         }
         // Nothing below fails.
         notices.iter().for_each(log_key_notice);
-        for name in unknown_types(&config, &self.shared.detector) {
-            warn!(name, "MIME type in [scan] is never detected");
-        }
+        log_unknown_types(&config, &self.shared.detector);
         self.canary.stop().await;
         let state = self.current.load();
         let scanner = state.scanner.with_pipeline(pipeline);
@@ -253,6 +255,13 @@ impl ValidatedConfig {
 }
 
 impl CanaryTask {
+    /// Creates the holder of a task. The state is pending if a canary is configured, and otherwise passed.
+    pub(super) fn new(is_configured: bool) -> (Self, watch::Receiver<CanaryState>) {
+        let initial = if is_configured { CanaryState::Pending } else { CanaryState::Passed };
+        let (state, receiver) = watch::channel(initial);
+        (Self { state, task: None }, receiver)
+    }
+
     /// Starts to run a canary, immediately and then periodically. Without a canary, the state is set to passed.
     pub(super) fn start(&mut self, canary: Option<Canary>, scanner: Scanner) {
         if canary.is_none() {

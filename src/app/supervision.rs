@@ -10,8 +10,9 @@ use std::time::Duration;
 use tokio::{
     sync::watch,
     task::spawn_blocking,
-    time::{Instant, MissedTickBehavior, interval, timeout},
+    time::{MissedTickBehavior, interval, timeout},
 };
+use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use super::{limits::BLOCKING_THREAD_KEEP_ALIVE, service_manager::ServiceManager};
@@ -30,8 +31,8 @@ pub(crate) struct ObservedState {
     /// Returns the current load of the workers.
     pub(crate) load: Box<dyn Fn() -> WorkerLoad + Send>,
     pub(crate) canary: watch::Receiver<CanaryState>,
-    /// End of the grace period, set when the service stops.
-    pub(crate) stopping: watch::Receiver<Option<Instant>>,
+    /// Cancelled when the service stops.
+    pub(crate) stopping: CancellationToken,
 }
 
 /// Reason for withholding watchdog pings.
@@ -51,13 +52,15 @@ pub(crate) async fn run(manager: ServiceManager, mut observed: ObservedState) {
     let mut heartbeat = interval(period);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut ready, mut last_status, mut stuck, mut overdue) = (false, String::new(), None, 0);
+    let mut is_stopping = false;
     loop {
         tokio::select! {
             _ = heartbeat.tick() => {}
             // A branch is disabled when its sender is dropped; the heartbeat remains.
             Ok(()) = observed.canary.changed() => {}
-            Ok(()) = observed.stopping.changed() => {}
+            () = observed.stopping.cancelled(), if !is_stopping => {}
         }
+        is_stopping = observed.stopping.is_cancelled();
         let load = (observed.load)();
         if load.overdue > std::mem::replace(&mut overdue, load.overdue) {
             let (overdue, workers) = (load.overdue, load.workers);
@@ -78,7 +81,6 @@ pub(crate) async fn run(manager: ServiceManager, mut observed: ObservedState) {
                 manager.extend_timeout(START_EXTENSION);
             }
         }
-        let is_stopping = observed.stopping.borrow_and_update().is_some();
         let status = status(load, &observed.canary.borrow(), is_stopping);
         if last_status != status {
             manager.set_status(&status);

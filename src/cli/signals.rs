@@ -36,19 +36,16 @@ impl StopSignals {
         })
     }
 
-    /// Waits for the first signal. A task then waits for a second one and ends the process.
-    pub(super) async fn received(mut self) {
+    /// Waits for the first signal, and returns its name. A task then waits for a second one and ends the process.
+    pub(super) async fn received(mut self) -> &'static str {
         let first = self.next().await;
-        tracing::info!(
-            signal = first.name,
-            "stopping; a second signal ends the process immediately"
-        );
         tokio::spawn(async move {
             let second = self.next().await;
             tracing::warn!(signal = second.name, "second signal received, exiting");
             // The sandbox helpers notice that their sockets close, kill running jobs and clean up.
             std::process::exit(second.exit_code);
         });
+        first.name
     }
 
     async fn next(&mut self) -> ReceivedSignal {

@@ -67,7 +67,7 @@ async fn first_signal_finishes_running_jobs() {
         wait_until("the script runs", || scanner.dir.mark_count("runs") == 1).await;
 
         scanner.signal(signal);
-        scanner.wait_for_log("stopping; a second signal", 1).await;
+        scanner.wait_for_log("stopping, waiting for running requests and scans", 1).await;
         wait_until("new connections are refused", || {
             std::net::TcpStream::connect(&scanner.address).is_err()
         })
@@ -76,6 +76,10 @@ async fn first_signal_finishes_running_jobs() {
 
         download.await.unwrap().assert_media(b"content");
         assert_eq!(scanner.wait_for_exit().await.code(), Some(0));
+        let log = scanner.log();
+        let lines: Vec<_> = log.lines().filter(|line| line.contains("stopping")).collect();
+        assert_eq!(lines.len(), 1, "{log}");
+        assert!(lines[0].contains(&format!("\"signal\":\"{signal}\"")), "{log}");
         assert!(list_dir(&scanner.dir.path("temp")).is_empty(), "the run directory remains");
         assert!(scanner.dir.processes().is_empty());
     }
@@ -100,7 +104,7 @@ async fn first_signal_finishes_queued_jobs() {
     refused.unwrap().assert_error(503, "M_UNKNOWN");
 
     scanner.signal(Signal::SIGTERM);
-    scanner.wait_for_log("stopping; a second signal", 1).await;
+    scanner.wait_for_log("stopping, waiting for running requests and scans", 1).await;
     scanner.dir.release_fifo("go").await;
     first.await.unwrap().assert_clean();
     scanner.dir.release_fifo("go").await;
@@ -134,7 +138,7 @@ async fn second_signal_stops_immediately_and_kills_scripts() {
         start_hanging_scan(&scanner, &homeserver).await;
 
         scanner.signal(first);
-        scanner.wait_for_log("stopping; a second signal", 1).await;
+        scanner.wait_for_log("stopping, waiting for running requests and scans", 1).await;
         assert!(!scanner.dir.processes().is_empty(), "the first signal killed a running job");
         scanner.signal(second);
 

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use tokio::{sync::watch, time::Instant};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     chain::Chain, media::run_directory::RunDirectory, scan::canary::CanaryState,
@@ -14,8 +15,8 @@ use crate::{
 pub struct Health {
     /// Last result of the canary.
     pub canary: watch::Receiver<CanaryState>,
-    /// End of the grace period, set when the service stops.
-    pub stopping: watch::Receiver<Option<Instant>>,
+    /// Cancelled when the service stops.
+    pub stopping: CancellationToken,
     /// Needed by every scan.
     pub run_directory: Arc<RunDirectory>,
 }
@@ -24,7 +25,7 @@ impl Health {
     /// Returns the reason why the service is not ready, or `None` if it is.
     #[must_use]
     pub fn not_ready_reason(&self) -> Option<String> {
-        if self.stopping.borrow().is_some() {
+        if self.stopping.is_cancelled() {
             return Some("the service is stopping".to_owned());
         }
         // Now, not at the next run of the canary.
@@ -51,11 +52,11 @@ mod tests {
     #[test]
     fn ready_only_with_passed_canary_and_not_stopping() {
         let (canary, canary_receiver) = watch::channel(CanaryState::Pending);
-        let (stopping, stopping_receiver) = watch::channel(None);
+        let stopping = CancellationToken::new();
         let temp = tempfile::tempdir().unwrap();
         let run_directory = Arc::new(RunDirectory::create(temp.path(), false).unwrap());
         let path = run_directory.path().to_owned();
-        let health = Health { canary: canary_receiver, stopping: stopping_receiver, run_directory };
+        let health = Health { canary: canary_receiver, stopping: stopping.clone(), run_directory };
         assert_eq!(health.not_ready_reason().unwrap(), "waiting for the result of the canary");
         canary.send_replace(CanaryState::Failed("x".into()));
         assert_eq!(health.not_ready_reason().unwrap(), "canary failed: x");
@@ -71,7 +72,7 @@ mod tests {
         assert!(reason.starts_with("the temporary directory cannot be used: "), "{reason}");
         std::fs::remove_file(&path).unwrap();
         assert_eq!(health.not_ready_reason(), None);
-        stopping.send_replace(Some(Instant::now()));
+        stopping.cancel();
         assert_eq!(health.not_ready_reason().unwrap(), "the service is stopping");
     }
 }

@@ -1,0 +1,122 @@
+//! Objects that the start and each reload build from a configuration.
+
+use std::sync::Arc;
+
+use mcs_filetype::Detector;
+use tokio::sync::watch;
+
+use super::sandbox_env::SandboxEnv;
+use crate::{
+    audit::AuditLog,
+    config::Config,
+    http::{AppState, RequestSettings},
+    keys::Keyring,
+    media::{Authoriser, Homeservers, spool::Spool},
+    metrics::Metrics,
+    scan::{
+        Pipeline, ScanContext, Scanner,
+        cache::ResultCache,
+        canary::{Canary, CanaryState},
+        engines::{self, RemoteEngines, slots::ScanSlots},
+    },
+    single_flight::SingleFlight,
+};
+
+/// Creates the clients of engines on sockets, and requests their versions. Engines that do not answer have no version
+/// yet.
+pub async fn remote_engines(
+    config: &Config,
+) -> Result<Arc<RemoteEngines>, engines::EngineSetupError> {
+    let remote_engines = RemoteEngines::new(&config.scan.engines)?;
+    remote_engines.read_versions().await;
+    Ok(Arc::new(remote_engines))
+}
+
+/// Creates the context for scans of local files, which run one program at a time.
+pub fn scan_context(
+    config: &Config,
+    sandbox_env: &SandboxEnv,
+    detector: Arc<Detector>,
+    remote_engines: &Arc<RemoteEngines>,
+) -> Result<ScanContext, engines::EngineSetupError> {
+    let scan_slots = ScanSlots::new(1, config.scan.slow_after);
+    Ok(ScanContext {
+        engines: sandbox_env.engines(config, &scan_slots, remote_engines)?,
+        settings: config.scan.clone(),
+        sandbox: sandbox_env.sandbox.clone(),
+        spool: sandbox_env.spool(config),
+        detector,
+        max_size: config.download.max_size,
+    })
+}
+
+pub(super) fn canary(
+    config: &Config,
+    sandbox_env: &SandboxEnv,
+    detector: &Arc<Detector>,
+    remote_engines: &Arc<RemoteEngines>,
+) -> Result<Option<Canary>, engines::EngineSetupError> {
+    let Some(settings) = config.scan.canary.clone() else { return Ok(None) };
+    let context = scan_context(config, sandbox_env, Arc::clone(detector), remote_engines)?;
+    Ok(Some(Canary::new(context, settings)))
+}
+
+/// Objects that are created once and survive reloads.
+pub(super) struct Shared {
+    pub(super) spool: Spool,
+    pub(super) scan_slots: ScanSlots,
+    pub(super) detector: Arc<Detector>,
+    pub(super) canary: watch::Receiver<CanaryState>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) audit: Option<AuditLog>,
+}
+
+impl Shared {
+    /// Returns the pipeline for a configuration.
+    pub(super) fn pipeline(
+        &self,
+        config: &Config,
+        sandbox_env: &SandboxEnv,
+        homeservers: &Arc<Homeservers>,
+        remote_engines: &Arc<RemoteEngines>,
+        cache: ResultCache,
+    ) -> Result<Pipeline, engines::EngineSetupError> {
+        let (max_size, ttl) = (config.download.max_size, config.download.authorisation_ttl);
+        let context = ScanContext {
+            engines: sandbox_env.engines(config, &self.scan_slots, remote_engines)?,
+            settings: config.scan.clone(),
+            sandbox: sandbox_env.sandbox.clone(),
+            spool: self.spool.with_bounds(config.scan.max_spool_size, max_size),
+            detector: Arc::clone(&self.detector),
+            max_size,
+        };
+        Ok(Pipeline {
+            context,
+            homeservers: Arc::clone(homeservers),
+            authoriser: Arc::new(Authoriser::new(Arc::clone(homeservers), ttl)),
+            canary: self.canary.clone(),
+            cache,
+            scans: SingleFlight::new(),
+            metrics: Arc::clone(&self.metrics),
+            audit: self.audit.clone(),
+        })
+    }
+
+    /// Returns the state for requests.
+    pub(super) fn state(
+        &self,
+        config: &Config,
+        scanner: Scanner,
+        homeservers: Arc<Homeservers>,
+        keys: Keyring,
+    ) -> AppState {
+        AppState {
+            scanner,
+            homeservers,
+            keys: Arc::new(keys),
+            settings: Arc::new(RequestSettings::new(&config.web, &config.download)),
+            limits: config.web.connection_limits(),
+            metrics: Arc::clone(&self.metrics),
+        }
+    }
+}
