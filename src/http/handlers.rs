@@ -1,22 +1,24 @@
 //! Request handlers: each converts a request to a [`ScanRequest`] and the scanner's result to a verdict, the
-//! media or an error.
+//! media or an error. A summary for the request log is passed on as an extension of the response.
 
 use std::fmt;
 
 use axum::{
-    body::Body,
-    http::{HeaderValue, StatusCode, header, request::Parts},
+    Extension,
+    extract::{Path, Request, State, rejection::PathRejection},
+    http::{Method, StatusCode, request::Parts},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
 
 use super::{
-    AppState,
+    AppState, CurrentState,
     connection::Peer,
     error::ApiError,
     logging::ResponseSummary,
     media_response,
     request::{self, MediaPath, MediaRoute},
+    request_error::RequestError,
     response,
 };
 use crate::{
@@ -24,64 +26,81 @@ use crate::{
     scan::{ScanRequest, ScanResponse, Verdict, Wants},
 };
 
-/// Handles the GET routes that name media in the path.
-pub(super) async fn unencrypted(
-    state: &AppState,
-    peer: Peer,
-    parts: &Parts,
-    path: MediaPath<'_>,
-    route: MediaRoute,
-) -> (Response, ResponseSummary) {
-    let (media, file_name) = match path.decode() {
-        Ok(decoded) => decoded,
-        Err(error) => return (ApiError::from(error).into_response(), ResponseSummary::default()),
-    };
-    match request::parse_unencrypted(state, peer, parts, media.clone(), route) {
-        Ok(request) => scan(state, parts, &request, file_name.as_deref()).await,
-        Err(error) => (ApiError::from(error).into_response(), ResponseSummary::for_media(media)),
-    }
+/// A response, and its summary for the request log.
+type Answer = (Extension<ResponseSummary>, Response);
+
+/// Segments of the path; an error if one of them is not UTF-8.
+type DecodedPath = Result<Path<MediaPath>, PathRejection>;
+
+pub(super) async fn download(
+    State(current): State<CurrentState>,
+    Extension(peer): Extension<Peer>,
+    path: DecodedPath,
+    request: Request,
+) -> Answer {
+    unencrypted(&current.load(), peer, path, request, MediaRoute::Download).await
 }
 
-/// Handles the POST routes.
-pub(super) async fn encrypted(
-    state: &AppState,
-    peer: Peer,
-    parts: &Parts,
-    body: Body,
-    wants: Wants,
-) -> (Response, ResponseSummary) {
-    match request::parse_encrypted(state, peer, parts, body, wants).await {
-        Ok(request) => scan(state, parts, &request, None).await,
-        Err(error) => (ApiError::from(error).into_response(), ResponseSummary::default()),
-    }
+pub(super) async fn thumbnail(
+    State(current): State<CurrentState>,
+    Extension(peer): Extension<Peer>,
+    path: DecodedPath,
+    request: Request,
+) -> Answer {
+    unencrypted(&current.load(), peer, path, request, MediaRoute::Thumbnail).await
 }
 
-pub(super) fn public_key(state: &AppState) -> (Response, ResponseSummary) {
+pub(super) async fn scan(
+    State(current): State<CurrentState>,
+    Extension(peer): Extension<Peer>,
+    path: DecodedPath,
+    request: Request,
+) -> Answer {
+    unencrypted(&current.load(), peer, path, request, MediaRoute::Scan).await
+}
+
+pub(super) async fn download_encrypted(
+    State(current): State<CurrentState>,
+    Extension(peer): Extension<Peer>,
+    request: Request,
+) -> Answer {
+    encrypted(&current.load(), peer, request, Wants::Media).await
+}
+
+pub(super) async fn scan_encrypted(
+    State(current): State<CurrentState>,
+    Extension(peer): Extension<Peer>,
+    request: Request,
+) -> Answer {
+    encrypted(&current.load(), peer, request, Wants::Verdict).await
+}
+
+pub(super) async fn public_key(State(current): State<CurrentState>) -> Answer {
     #[derive(Serialize)]
     struct PublicKey {
         public_key: String,
     }
-    (
-        response::json(StatusCode::OK, &PublicKey { public_key: state.keys.public_key() }),
-        ResponseSummary::quiet(),
-    )
+    let body = PublicKey { public_key: current.load().keys.public_key() };
+    (Extension(ResponseSummary::quiet()), response::json(StatusCode::OK, &body))
 }
 
 /// Handles `OPTIONS`. The CORS headers are added to every response.
-pub(super) fn preflight() -> (Response, ResponseSummary) {
-    (StatusCode::OK.into_response(), ResponseSummary::quiet())
+pub(super) async fn preflight() -> Answer {
+    (Extension(ResponseSummary::quiet()), StatusCode::OK.into_response())
 }
 
-/// Handles unknown routes with the standard Matrix error.
-pub(super) fn unknown_route() -> (Response, ResponseSummary) {
-    (unrecognized(StatusCode::NOT_FOUND), ResponseSummary::default())
+/// Handles unknown routes with the standard Matrix error. A preflight succeeds, because browsers hide the 404 after a
+/// failed one.
+pub(super) async fn unknown_route(method: Method) -> Response {
+    if method == Method::OPTIONS {
+        return preflight().await.into_response();
+    }
+    unrecognized(StatusCode::NOT_FOUND)
 }
 
-/// Handles a known route with an unsupported method; `allowed` is the value of the `Allow` header.
-pub(super) fn unknown_method(allowed: &'static str) -> (Response, ResponseSummary) {
-    let mut response = unrecognized(StatusCode::METHOD_NOT_ALLOWED);
-    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
-    (response, ResponseSummary::default())
+/// Handles a known route with an unsupported method. The router adds the `Allow` header.
+pub(super) async fn unknown_method() -> Response {
+    unrecognized(StatusCode::METHOD_NOT_ALLOWED)
 }
 
 fn unrecognized(status: StatusCode) -> Response {
@@ -94,12 +113,45 @@ fn unrecognized(status: StatusCode) -> Response {
     response::json(status, &body)
 }
 
-async fn scan(
+/// Handles the GET routes that name media in the path.
+async fn unencrypted(
+    state: &AppState,
+    peer: Peer,
+    path: DecodedPath,
+    request: Request,
+    route: MediaRoute,
+) -> Answer {
+    let path = path.map_err(|_not_utf8| RequestError::InvalidMediaId);
+    let (media, file_name) = match path.and_then(|Path(path)| path.validate()) {
+        Ok(validated) => validated,
+        Err(error) => return error_answer(error, ResponseSummary::default()),
+    };
+    let (parts, _) = request.into_parts();
+    match request::parse_unencrypted(state, peer, &parts, media.clone(), route) {
+        Ok(request) => respond(state, &parts, &request, file_name.as_deref()).await,
+        Err(error) => error_answer(error, ResponseSummary::for_media(media)),
+    }
+}
+
+/// Handles the POST routes.
+async fn encrypted(state: &AppState, peer: Peer, request: Request, wants: Wants) -> Answer {
+    let (parts, body) = request.into_parts();
+    match request::parse_encrypted(state, peer, &parts, body, wants).await {
+        Ok(request) => respond(state, &parts, &request, None).await,
+        Err(error) => error_answer(error, ResponseSummary::default()),
+    }
+}
+
+fn error_answer(error: RequestError, summary: ResponseSummary) -> Answer {
+    (Extension(summary), ApiError::from(error).into_response())
+}
+
+async fn respond(
     state: &AppState,
     parts: &Parts,
     request: &ScanRequest,
     file_name: Option<&str>,
-) -> (Response, ResponseSummary) {
+) -> Answer {
     let media = &request.fetch.media;
     match state.scanner.scan(request).await {
         Ok(result) => {
@@ -107,11 +159,11 @@ async fn scan(
                 Wants::Verdict => verdict_response(&result.verdict),
                 Wants::Media => media_or_error(parts, media, &result, file_name),
             };
-            (response, ResponseSummary::from_response(media.clone(), &result))
+            (Extension(ResponseSummary::from_response(media.clone(), &result)), response)
         }
         Err(error) => {
             let response = ApiError::from(&*error).into_response();
-            (response, ResponseSummary::for_error(media.clone(), &error))
+            (Extension(ResponseSummary::for_error(media.clone(), &error)), response)
         }
     }
 }

@@ -10,12 +10,15 @@ use std::{
 };
 
 use axum::{
+    body::HttpBody,
+    extract::{Request, State},
     http::{Method, header},
+    middleware::Next,
     response::Response,
 };
 use tracing::{Instrument, info_span};
 
-use super::error::Reason;
+use super::{error::Reason, route_name::route_name};
 use crate::{
     media::MediaId,
     metrics::{CacheHit, Cause, Metrics},
@@ -33,35 +36,37 @@ impl RequestLog {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
         Self { ids: AtomicU64::default(), metrics }
     }
+}
 
-    /// Awaits the response in a span of the request, then logs it and records its metrics.
-    pub(super) async fn record(
-        &self,
-        route: &'static str,
-        method: &Method,
-        response: impl Future<Output = (Response, ResponseSummary)>,
-    ) -> Response {
-        let id = self.ids.fetch_add(1, Ordering::Relaxed);
-        let span = info_span!("request", id, %method, route);
-        async {
-            let metrics = &*self.metrics;
-            let _in_flight = metrics.track_request();
-            let mut guard =
-                CancellationGuard { start: Instant::now(), route, metrics, completed: false };
-            let (response, summary) = response.await;
-            guard.completed = true;
-            let total = guard.start.elapsed();
-            record_metrics(metrics, route, method, &response, &summary, total);
-            log_response(&response, &summary, total);
-            response
-        }
-        .instrument(span)
-        .await
+/// Layer that calls the routes in a span of the request, then logs the response and records its metrics. Not the
+/// `TraceLayer` of tower-http, which does not report a request that is dropped before its response.
+pub(super) async fn record_request(
+    State(log): State<Arc<RequestLog>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let id = log.ids.fetch_add(1, Ordering::Relaxed);
+    let (route, method) = (route_name(&request), request.method().clone());
+    let span = info_span!("request", id, %method, route);
+    async {
+        let metrics = &*log.metrics;
+        let _in_flight = metrics.track_request();
+        let mut guard =
+            CancellationGuard { start: Instant::now(), route, metrics, completed: false };
+        let mut response = next.run(request).await;
+        guard.completed = true;
+        let total = guard.start.elapsed();
+        let summary = response.extensions_mut().remove().unwrap_or_default();
+        record_metrics(metrics, route, &method, &response, &summary, total);
+        log_response(&response, &summary, total);
+        response
     }
+    .instrument(span)
+    .await
 }
 
 /// Facts about a response for the log and the metrics.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct ResponseSummary {
     media: Option<MediaId>,
     verdict: Option<&'static str>,
@@ -127,7 +132,9 @@ fn log_response(response: &Response, summary: &ResponseSummary, total: Duration)
     let ResponseSummary { media, verdict, timings, quiet, .. } = summary;
     let reason = response.extensions().get::<Reason>();
     let length = response.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok());
-    let bytes = length.and_then(|length| length.parse::<u64>().ok());
+    let length = length.and_then(|length| length.parse::<u64>().ok());
+    // The router adds the header to all other responses afterwards.
+    let bytes = length.or_else(|| response.body().size_hint().exact());
     // A macro, since the level of a tracing event must be a constant.
     macro_rules! log {
         ($level:ident) => {

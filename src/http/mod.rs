@@ -25,6 +25,7 @@ mod range;
 pub mod request;
 pub mod request_error;
 mod response;
+mod route_name;
 pub mod routes;
 pub mod server;
 

@@ -7,7 +7,7 @@ use axum::{
     body::Body,
     http::{Uri, request::Parts},
 };
-use percent_encoding::percent_decode_str;
+use serde::Deserialize;
 use url::form_urlencoded;
 
 use super::{
@@ -19,12 +19,12 @@ use crate::{
     scan::{ScanRequest, Wants},
 };
 
-/// `{serverName}/{mediaId}[/{fileName}]`, still percent-encoded; no segment is empty.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct MediaPath<'path> {
-    server_name: &'path str,
-    media_id: &'path str,
-    pub(super) file_name: Option<&'path str>,
+/// Segments `{serverName}/{mediaId}[/{fileName}]` of a path, percent-decoded.
+#[derive(Deserialize)]
+pub(super) struct MediaPath {
+    server_name: String,
+    media_id: String,
+    file_name: Option<String>,
 }
 
 /// GET routes that name media in the path.
@@ -103,35 +103,22 @@ fn media_request(
     Ok(MediaRequest { media, variant, timeout_ms, origin, requester })
 }
 
-impl<'path> MediaPath<'path> {
-    /// Splits the path before decoding, which would turn `%2f` into a separator.
-    pub(super) fn parse(path: &'path str) -> Option<Self> {
-        let mut segments = path.split('/');
-        let (server_name, media_id, file_name) =
-            (segments.next()?, segments.next()?, segments.next());
-        let all = [Some(server_name), Some(media_id), file_name];
-        let complete = segments.next().is_none()
-            && all.into_iter().flatten().all(|segment| !segment.is_empty());
-        complete.then_some(Self { server_name, media_id, file_name })
-    }
-
-    /// Percent-decodes and validates the media ID and the file name.
-    pub(super) fn decode(self) -> Result<(MediaId, Option<String>), RequestError> {
-        let (server_name, media_id) = (decode(self.server_name)?, decode(self.media_id)?);
-        let media =
-            MediaId::parse(&server_name, &media_id).map_err(|_| RequestError::InvalidMediaId)?;
-        Ok((media, self.file_name.map(|name| decode(name).map(Cow::into_owned)).transpose()?))
+impl MediaPath {
+    /// Validates the media ID and the file name.
+    pub(super) fn validate(self) -> Result<(MediaId, Option<String>), RequestError> {
+        let Self { server_name, media_id, file_name } = self;
+        let is_file_path = file_name.as_deref().is_some_and(is_path);
+        if is_file_path || is_path(&server_name) || is_path(&media_id) {
+            return Err(RequestError::InvalidMediaId);
+        }
+        let media = MediaId::parse(&server_name, &media_id);
+        Ok((media.map_err(|_| RequestError::InvalidMediaId)?, file_name))
     }
 }
 
-fn decode(segment: &str) -> Result<Cow<'_, str>, RequestError> {
-    let decoded =
-        percent_decode_str(segment).decode_utf8().map_err(|_| RequestError::InvalidMediaId)?;
-    let is_dot_segment = decoded == "." || decoded == "..";
-    if is_dot_segment || decoded.contains(['/', '\\', '\0']) {
-        return Err(RequestError::InvalidMediaId);
-    }
-    Ok(decoded)
+/// Returns whether a decoded segment has a meaning in a path.
+fn is_path(segment: &str) -> bool {
+    segment == "." || segment == ".." || segment.contains(['/', '\\', '\0'])
 }
 
 /// Values of the query parameters that are passed on to the homeserver, decoded; all others are ignored.
@@ -199,20 +186,39 @@ fn number<T: FromStr>(name: &'static str, value: Option<&str>) -> Result<Option<
 
 #[cfg(test)]
 mod tests {
+    use axum::{
+        Router,
+        extract::{Path, Request, rejection::PathRejection},
+        routing::get,
+    };
+    use futures_util::FutureExt;
     use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
     use proptest::prelude::*;
+    use tower::ServiceExt;
 
     use super::*;
 
-    fn parse_path(path: &str) -> Result<(MediaId, Option<String>), RequestError> {
-        MediaPath::parse(path).unwrap().decode()
+    /// Matches and decodes a path like the route of downloads. Returns none if no route matches.
+    fn parse_path(path: &str) -> Option<Result<(MediaId, Option<String>), RequestError>> {
+        let (sender, results) = std::sync::mpsc::channel();
+        let handler = async move |path: Result<Path<MediaPath>, PathRejection>| {
+            let path = path.map_err(|_| RequestError::InvalidMediaId);
+            sender.send(path.and_then(|Path(path)| path.validate())).unwrap();
+        };
+        let router = Router::new()
+            .route("/{server_name}/{media_id}", get(handler.clone()))
+            .route("/{server_name}/{media_id}/{file_name}", get(handler));
+        let request = Request::builder().uri(format!("/{path}")).body(Body::empty()).unwrap();
+        router.oneshot(request).now_or_never().unwrap().unwrap();
+        results.recv().ok()
     }
 
     #[test]
     fn parses_path_with_and_without_file_name() {
-        let (media, file_name) = parse_path("example.org:8448/abc_-9").unwrap();
+        let (media, file_name) = parse_path("example.org:8448/abc_-9").unwrap().unwrap();
         assert_eq!((&*media.to_string(), file_name), ("mxc://example.org:8448/abc_-9", None));
-        let (media, file_name) = parse_path("%65xample.org/abc/na%C3%AFve%20name.png").unwrap();
+        let (media, file_name) =
+            parse_path("%65xample.org/abc/na%C3%AFve%20name.png").unwrap().unwrap();
         assert_eq!(media.to_string(), "mxc://example.org/abc");
         assert_eq!(file_name.as_deref(), Some("naïve name.png"));
     }
@@ -231,19 +237,18 @@ mod tests {
             "%C3%28/abc",
             "user@example.org/abc",
             "example..org/abc",
-            "example.org/a b",
             "example.org/a%20b",
             "example.org/abc/a%2fb",
             "example.org/abc/..",
             "example.org/abc/%00",
             "example.org/abc/%ff",
         ] {
-            assert!(matches!(parse_path(path), Err(RequestError::InvalidMediaId)), "{path}");
+            assert!(matches!(parse_path(path), Some(Err(RequestError::InvalidMediaId))), "{path}");
         }
         for path in
             ["", "/", "example.org", "example.org/", "/abc", "example.org//x", "a/b/", "a/b/c/d"]
         {
-            assert_eq!(MediaPath::parse(path), None, "{path}");
+            assert!(!matches!(parse_path(path), Some(Ok(_))), "{path}");
         }
     }
 
@@ -304,13 +309,15 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_path_is_parsed_or_rejected(path in "\\PC{0,60}") {
-            let _ = MediaPath::parse(&path).map(MediaPath::decode);
+            if format!("/{path}").parse::<Uri>().is_ok() {
+                let _ = parse_path(&path);
+            }
         }
 
         #[test]
         fn arbitrary_bytes_in_path_are_parsed_or_rejected(bytes in prop::collection::vec(any::<u8>(), 1..20)) {
             let encoded = percent_encode(&bytes, NON_ALPHANUMERIC);
-            if let Ok((media, _)) = parse_path(&format!("{encoded}/{encoded}")) {
+            if let Some(Ok((media, _))) = parse_path(&format!("{encoded}/{encoded}")) {
                 prop_assert_eq!(media.media_id().as_bytes(), &*bytes);
             }
         }
