@@ -1,17 +1,15 @@
 //! Logging to standard error as text or JSON, one line per event. Initialized once; the level can be changed.
 
 use std::{
-    error::Error,
-    fmt::{self, Debug},
+    fmt,
     io::{self, Write},
 };
 
-use tracing::field::{Field, Visit};
 use tracing_subscriber::{
     EnvFilter, Registry,
-    field::{RecordFields, VisitOutput},
+    field::RecordFields,
     fmt::{
-        format::{DefaultFields, DefaultVisitor, FormatFields, Writer},
+        format::{DefaultFields, FormatFields, Writer},
         layer,
     },
     layer::SubscriberExt,
@@ -43,9 +41,7 @@ pub fn init(log: &Log, colour: bool) -> LevelHandle {
         LogFormat::Human if colour => {
             registry.with(lines.with_ansi(true).fmt_fields(EscapedFields)).try_init()
         }
-        LogFormat::Human => {
-            registry.with(lines.with_ansi(false).fmt_fields(PlainFields)).try_init()
-        }
+        LogFormat::Human => registry.with(lines.with_ansi(false)).try_init(),
         LogFormat::Json => {
             registry.with(lines.json().flatten_event(true).with_current_span(true)).try_init()
         }
@@ -130,62 +126,6 @@ impl<'writer> FormatFields<'writer> for EscapedFields {
     }
 }
 
-/// Formats fields like the library without colour. The library evaluates the style of each part even without colour,
-/// which for the three fields of a request span took a tenth of the user-space time of a response from memory.
-struct PlainFields;
-
-impl<'writer> FormatFields<'writer> for PlainFields {
-    fn format_fields<R: RecordFields>(&self, writer: Writer<'writer>, fields: R) -> fmt::Result {
-        let mut visitor = PlainVisitor { writer, is_empty: true, result: Ok(()) };
-        fields.record(&mut visitor);
-        visitor.result
-    }
-}
-
-struct PlainVisitor<'writer> {
-    writer: Writer<'writer>,
-    is_empty: bool,
-    result: fmt::Result,
-}
-
-impl PlainVisitor<'_> {
-    /// Delegates to the library's visitor, which escapes untrusted text. Used for rare kinds of fields.
-    fn delegate(&mut self, record: impl FnOnce(&mut DefaultVisitor<'_>)) {
-        if self.result.is_ok() {
-            let mut visitor = DefaultVisitor::new(self.writer.by_ref(), self.is_empty);
-            record(&mut visitor);
-            self.result = visitor.finish();
-            self.is_empty = false;
-        }
-    }
-}
-
-impl Visit for PlainVisitor<'_> {
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        let name = field.name();
-        if name == "message" || name.starts_with("r#") {
-            return self.delegate(|visitor| visitor.record_debug(field, value));
-        }
-        if self.result.is_ok() {
-            let before = if self.is_empty { "" } else { " " };
-            self.result = write!(self.writer, "{before}{name}={value:?}");
-            self.is_empty = false;
-        }
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        if field.name() == "message" {
-            self.delegate(|visitor| visitor.record_str(field, value));
-        } else {
-            self.record_debug(field, &value);
-        }
-    }
-
-    fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
-        self.delegate(|visitor| visitor.record_error(field, value));
-    }
-}
-
 fn filter(log: &Log) -> EnvFilter {
     // Cannot fail: the configuration has validated the filter.
     without_file_contents(EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info")))
@@ -202,7 +142,7 @@ fn without_file_contents(filter: EnvFilter) -> EnvFilter {
 #[cfg(test)]
 mod tests {
     use std::{
-        fs::File,
+        error::Error,
         io::{Read, Seek},
         sync::Arc,
     };
@@ -211,46 +151,6 @@ mod tests {
 
     use super::*;
     use crate::chain::Chain;
-
-    /// Logs values of each kind, events with and without fields, nested spans and terminal sequences, and returns the
-    /// output.
-    fn log_output(subscriber: impl FnOnce(Arc<File>) -> Dispatch) -> String {
-        let mut file = tempfile::tempfile().unwrap();
-        dispatcher::with_default(&subscriber(Arc::new(file.try_clone().unwrap())), || {
-            let outer = info_span!("request", id = 17_u64, method = %"GET", route = "scan");
-            let _in_outer = outer.enter();
-            info!("alone");
-            let inner = info_span!("inner", late = tracing::field::Empty);
-            inner.record("late", -1_i64);
-            let _in_inner = inner.enter();
-            let (nothing, some) = (None::<&str>, Some("a \"b\" \u{1b}[31m"));
-            info!(nothing, some, yes = true, half = 0.5, debug = ?[1, 2], shown = %"a b", "answered");
-            warn!("{}", "red \u{1b}[31m\u{7f} and more\n");
-            info!(r#type = "x", "");
-            info!(message = "text", a = 1);
-            let cause = io::Error::other("its \u{1b}[31m cause");
-            let failed = crate::media::FetchError::TruncatedBody(cause.into());
-            info!(error = &failed as &dyn Error, "failed");
-        });
-        let mut text = String::new();
-        file.rewind().unwrap();
-        file.read_to_string(&mut text).unwrap();
-        text
-    }
-
-    #[test]
-    fn plain_output_equals_library_output() {
-        let lines = |file| layer().with_writer(file).without_time().with_ansi(false);
-        let plain = log_output(|file| {
-            tracing_subscriber::registry().with(lines(file).fmt_fields(PlainFields)).into()
-        });
-        assert_eq!(
-            plain,
-            log_output(|file| tracing_subscriber::registry().with(lines(file)).into())
-        );
-        assert!(plain.contains("request{id=17 method=GET route=\"scan\"}: "), "{plain}");
-        assert!(!plain.contains('\u{1b}'), "{plain}");
-    }
 
     /// Untrusted text in each kind of field, in the log's three formats.
     #[test]
@@ -270,9 +170,7 @@ mod tests {
                 LineFormat::Text { colour: true } => {
                     registry.with(lines.with_ansi(true).fmt_fields(EscapedFields)).into()
                 }
-                LineFormat::Text { colour: false } => {
-                    registry.with(lines.with_ansi(false).fmt_fields(PlainFields)).into()
-                }
+                LineFormat::Text { colour: false } => registry.with(lines.with_ansi(false)).into(),
                 LineFormat::Json => registry.with(lines.json().flatten_event(true)).into(),
             };
             dispatcher::with_default(&subscriber, || {
