@@ -149,7 +149,7 @@ impl Activity {
     }
 
     pub(super) fn add_sent_bytes(&self, count: usize) {
-        self.metrics.add_sent_bytes(count);
+        self.metrics.http.add_sent_bytes(count);
     }
 }
 

@@ -50,7 +50,7 @@ pub(super) async fn record_request(
     let span = info_span!("request", id, %method, route);
     async {
         let metrics = &*log.metrics;
-        let _in_flight = metrics.track_request();
+        let _in_flight = metrics.http.track_request();
         let mut guard =
             CancellationGuard { start: Instant::now(), route, metrics, completed: false };
         let mut response = next.run(request).await;
@@ -113,17 +113,17 @@ fn record_metrics(
     total: Duration,
 ) {
     let reason = response.extensions().get::<Reason>().map_or("", |reason| reason.as_str());
-    metrics.record_response(route, method.as_str(), response.status().as_u16(), reason, total);
+    metrics.http.record_response(route, method.as_str(), response.status().as_u16(), reason, total);
     let ResponseSummary { verdict, cause, source, .. } = summary;
     if let Some(verdict) = verdict {
-        metrics.record_verdict(verdict);
+        metrics.http.record_verdict(verdict);
     }
     if let Some(cause) = cause {
-        metrics.record_scan_error(*cause);
+        metrics.http.record_scan_error(*cause);
     }
     match source {
-        Some(ResponseSource::Cache) => metrics.record_cache_hit(CacheHit::Response),
-        Some(ResponseSource::SharedJob) => metrics.record_cache_hit(CacheHit::InFlightScan),
+        Some(ResponseSource::Cache) => metrics.http.record_cache_hit(CacheHit::Response),
+        Some(ResponseSource::SharedJob) => metrics.http.record_cache_hit(CacheHit::InFlightScan),
         Some(ResponseSource::OwnJob) | None => {}
     }
 }
@@ -171,7 +171,7 @@ struct CancellationGuard<'a> {
 impl Drop for CancellationGuard<'_> {
     fn drop(&mut self) {
         if !self.completed {
-            self.metrics.record_unanswered_request(self.route);
+            self.metrics.http.record_unanswered(self.route);
             tracing::info!(total_ms = millis(self.start.elapsed()), "request cancelled");
         }
     }

@@ -68,7 +68,7 @@ pub async fn serve<S>(
         let watcher = graceful.watcher();
         let metrics = Arc::clone(metrics);
         connections.spawn(async move {
-            let _open = metrics.track_connection();
+            let _open = metrics.http.track_connection();
             tokio::select! {
                 biased;
                 () = place.activity.closing() => {}

@@ -75,7 +75,7 @@ impl Authoriser {
         let key = key(request);
         // The common case: sets no timer and waits for no other caller.
         if self.granted.get(&key).is_some() {
-            self.homeservers.metrics.record_authorisation(Authorisation::Cached);
+            self.homeservers.metrics.homeservers.record_authorisation(Authorisation::Cached);
             return Ok(());
         }
         let deadline = self.homeservers.deadline();
@@ -99,7 +99,7 @@ impl Authoriser {
             .unwrap_or_else(|_| {
                 Err(Arc::new(FetchError::TimedOut("authorisation did not finish")))
             });
-        self.homeservers.metrics.record_authorisation(match &result {
+        self.homeservers.metrics.homeservers.record_authorisation(match &result {
             Ok(()) if sent => Authorisation::Granted,
             Ok(()) => Authorisation::Cached,
             Err(_) => Authorisation::Refused,

@@ -123,7 +123,7 @@ impl Download {
 
         while let Some(chunk) = self.next_chunk(&mut rate).await? {
             received += chunk.len() as u64;
-            self.metrics.add_fetched_bytes(chunk.len());
+            self.metrics.homeservers.add_fetched_bytes(chunk.len());
             if received > self.limits.max_size {
                 return Err(FetchError::TooLarge { limit: self.limits.max_size });
             }

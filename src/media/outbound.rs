@@ -175,11 +175,13 @@ impl HttpClients {
                 .flatten();
             match &result {
                 Ok(response) => {
-                    self.metrics.record_upstream_response(Some(response.status().as_u16()));
+                    self.metrics
+                        .homeservers
+                        .record_upstream_response(Some(response.status().as_u16()));
                 }
                 // No request was sent.
                 Err(FetchError::ForbiddenAddress(_)) => {}
-                Err(_) => self.metrics.record_upstream_response(None),
+                Err(_) => self.metrics.homeservers.record_upstream_response(None),
             }
             let response = result?;
             check_transfer_coding(&response)?;

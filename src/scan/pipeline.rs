@@ -100,7 +100,7 @@ impl Pipeline {
     pub(super) async fn run_job(&self, job: ScanJob) {
         job.progress.started();
         let waited = job.accepted.elapsed();
-        self.metrics.record_job_start(waited);
+        self.metrics.jobs.record_start(waited);
         let mut running = RunningJob {
             job,
             generation: self.cache.generation(),
@@ -128,11 +128,11 @@ impl Pipeline {
         });
         let result = verdict.unwrap_or("no_verdict");
         let script_duration = run.and_then(|run| run.script_duration);
-        self.metrics.record_job_end(result, timings.download, timings.scan, script_duration);
+        self.metrics.jobs.record_end(result, timings.download, timings.scan, script_duration);
         let (Some(verdict), Some(outcome)) = (verdict, outcome) else { return };
         let details = run.and_then(|run| run.verdict_details.as_ref());
         if outcome.verdict.is_some() && details.is_none() {
-            self.metrics.record_cache_hit(CacheHit::Verdict);
+            self.metrics.http.record_cache_hit(CacheHit::Verdict);
         }
         if let Some(audit) = &self.audit {
             let kind = match &outcome.verdict {

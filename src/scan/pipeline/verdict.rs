@@ -113,7 +113,7 @@ impl Pipeline {
             Err(error) => return (EngineRun::prevented(error), None),
         };
         for (engine, result) in &run.results {
-            self.metrics.record_engine_result(engine, result);
+            self.metrics.jobs.record_engine_result(engine, result);
         }
         let policies = self.context.engines.policies();
         let decision = run.outcome.as_ref().ok().map(|outcome| policies.decide(outcome));

@@ -1,0 +1,93 @@
+//! Counters of scan jobs and engines.
+
+use std::time::Duration;
+
+use prometheus_client::{
+    metrics::{family::Family, histogram::Histogram},
+    registry::Registry,
+};
+
+use super::series::{Counters, counters, seconds};
+
+/// Counters of scan jobs and engines.
+#[derive(Debug)]
+pub struct JobMetrics {
+    jobs: Counters<1>,
+    queue_seconds: Histogram,
+    download_seconds: Histogram,
+    scan_seconds: Histogram,
+    script_seconds: Histogram,
+    engines: Counters<2>,
+}
+
+impl JobMetrics {
+    pub(super) fn new() -> Self {
+        Self {
+            jobs: counters("result", ["clean", "not_clean", "type_forbidden", "no_verdict"]),
+            queue_seconds: seconds(),
+            download_seconds: seconds(),
+            scan_seconds: seconds(),
+            script_seconds: seconds(),
+            engines: Family::default(),
+        }
+    }
+
+    pub(super) fn register(&self, registry: &mut Registry) {
+        registry.register("jobs", "Completed jobs by result", self.jobs.clone());
+        registry.register(
+            "job_queue_seconds",
+            "Time jobs waited for a worker",
+            self.queue_seconds.clone(),
+        );
+        registry.register(
+            "job_download_seconds",
+            "Time to fetch, hash and decrypt the media of a job",
+            self.download_seconds.clone(),
+        );
+        registry.register(
+            "job_scan_seconds",
+            "Time from the complete download to the verdict, including the wait for a free script slot",
+            self.scan_seconds.clone(),
+        );
+        registry.register(
+            "script_seconds",
+            "Run time of the scan script; the count is the number of runs",
+            self.script_seconds.clone(),
+        );
+        registry.register(
+            "engine_scans",
+            "Results by engine: clean, infected, refused, encrypted, limit, too_large, failed, or skipped (because of size or a failure)",
+            self.engines.clone(),
+        );
+    }
+
+    /// Records the start of a job and its time in the queue.
+    pub fn record_start(&self, waited: Duration) {
+        self.queue_seconds.observe(waited.as_secs_f64());
+    }
+
+    /// Records the end of a job with the durations of its completed phases.
+    pub fn record_end(
+        &self,
+        result: &'static str,
+        download: Option<Duration>,
+        scan: Option<Duration>,
+        script: Option<Duration>,
+    ) {
+        self.jobs.get_or_create(&[("result", result)]).inc();
+        for (histogram, duration) in [
+            (&self.download_seconds, download),
+            (&self.scan_seconds, scan),
+            (&self.script_seconds, script),
+        ] {
+            if let Some(duration) = duration {
+                histogram.observe(duration.as_secs_f64());
+            }
+        }
+    }
+
+    /// Records the result of an engine.
+    pub fn record_engine_result(&self, engine: &'static str, result: &'static str) {
+        self.engines.get_or_create(&[("engine", engine), ("result", result)]).inc();
+    }
+}
