@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     fs,
     hint::black_box,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -11,7 +12,7 @@ use matrix_content_scanner::{
     media::Head,
     scan::{
         cache::{ContentKey, MediaKey, ResultCache, Settings},
-        cached_media::CachedMedia,
+        cached_media::{CachedMedia, MediaHeaders},
         engines::{ContentPolicy, EngineFingerprint, FileOutcome, Policies, Versions},
     },
 };
@@ -44,8 +45,9 @@ pub(crate) fn measure(count: u64) {
             etag: Some("1".parse().unwrap()),
             ..Head::default()
         };
-        let media = CachedMedia::new(hash(number), number, detected.clone(), &head);
-        cache.store_media(media_key(number), media);
+        let headers = MediaHeaders::from_head(&head);
+        let media = CachedMedia::new(hash(number), number, detected.clone(), headers);
+        cache.store_media(media_key(number), Arc::new(media));
         let (key, outcome) = (content_key(number), outcome.clone());
         cache.store_outcome(key, outcome, versions, &policies, cache.generation());
     }

@@ -18,7 +18,7 @@ use quick_cache::{Weighter, sync::Cache};
 use sha2::{Digest, Sha256};
 
 use super::{
-    cached_media::{CachedMedia, UnixSeconds},
+    cached_media::CachedMedia,
     engines::{EngineFingerprint, FileOutcome, Policies, Validity, Versions},
     error::ScanError,
     request::ScanRequest,
@@ -96,15 +96,13 @@ pub struct ResultCache {
 
 #[derive(Debug)]
 struct Store {
-    media: Cache<MediaKey, Timed<CachedMedia>, WeighEntry>,
+    media: Cache<MediaKey, Timed<Arc<CachedMedia>>, WeighEntry>,
     /// Locked while a media entry replaces another, so that both show the same time of the first answer.
     replacing: Mutex<()>,
     verdicts: Cache<ContentKey, Timed<VerdictEntry>, WeighEntry>,
     bodies: Cache<[u8; 32], Bytes, WeighByLength>,
     /// Incremented when all verdicts are invalidated.
     generation: AtomicU64,
-    /// Origin of [`StoreTime`].
-    created: Instant,
 }
 
 /// Cache generation; incremented when all verdicts are invalidated.
@@ -132,29 +130,20 @@ pub struct CacheSizes {
 #[derive(Clone, Debug)]
 struct Timed<T> {
     value: T,
-    stored: StoreTime,
+    stored: Instant,
 }
 
-/// Nanoseconds since the store was created; monotonic. Half the size of an [`Instant`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct StoreTime(u64);
-
-impl StoreTime {
-    fn after(created: Instant) -> Self {
-        Self(u64::try_from(created.elapsed().as_nanos()).unwrap_or(u64::MAX))
-    }
-
-    fn until(self, now: Self) -> Duration {
-        Duration::from_nanos(now.0.saturating_sub(self.0))
+impl<T> Timed<T> {
+    fn now(value: T) -> Self {
+        Self { value, stored: Instant::now() }
     }
 }
 
-/// Result of a scan, with the facts that its validity depends on. Small, because there may be 100 000 entries, nearly
-/// all clean.
+/// Result of a scan, with the facts that its validity depends on.
 #[derive(Clone, Debug)]
 enum VerdictEntry {
-    /// All engines finished and found nothing.
-    Clean { at: UnixSeconds, exit_code: Option<u8>, versions: Versions },
+    /// All engines finished and found nothing. Nearly all entries, so without an allocation of their own.
+    Clean { scanned: SystemTime, exit_code: Option<i32>, versions: Versions },
     /// Any other outcome of the engines, which the policies in force at the time of reading are applied to.
     Outcome(Arc<(FileOutcome, Versions)>),
     /// A failure of the whole scan.
@@ -162,6 +151,14 @@ enum VerdictEntry {
 }
 
 impl VerdictEntry {
+    fn new(outcome: FileOutcome, versions: Versions) -> Self {
+        if outcome.is_clean() {
+            let exit_code = outcome.clean_exit_code();
+            return Self::Clean { scanned: outcome.scanned, exit_code, versions };
+        }
+        Self::Outcome(Arc::new((outcome.without_lines(), versions)))
+    }
+
     /// Returns the approximate memory outside of the entry itself, bytes.
     fn allocated_bytes(&self) -> usize {
         match self {
@@ -174,33 +171,18 @@ impl VerdictEntry {
         }
     }
 
-    fn new(outcome: FileOutcome, versions: Versions) -> Self {
-        if !outcome.is_clean() {
-            return Self::Outcome(Arc::new((outcome.without_lines(), versions)));
-        }
-        // An exit code has 8 bits: wait(2).
-        let exit_code = outcome.clean_exit_code().and_then(|code| u8::try_from(code).ok());
-        Self::Clean { at: UnixSeconds::from_time(outcome.scanned), exit_code, versions }
-    }
-
     /// Applies the policies. Returns the verdict, its validity, the script's exit code, and the versions of the engines.
     fn decide(
         &self,
         policies: &Policies,
     ) -> (CachedVerdict, Validity, Option<i32>, Option<Versions>) {
-        let (clean, shared);
-        let (outcome, versions) = match self {
-            Self::Clean { at, exit_code, versions } => {
-                clean = FileOutcome::clean(at.time(), exit_code.map(i32::from));
-                (&clean, *versions)
+        let (decision, versions) = match self {
+            Self::Clean { scanned, exit_code, versions } => {
+                (policies.decide(&FileOutcome::clean(*scanned, *exit_code)), *versions)
             }
-            Self::Outcome(entry) => {
-                shared = Arc::clone(entry);
-                (&shared.0, shared.1)
-            }
+            Self::Outcome(entry) => (policies.decide(&entry.0), entry.1),
             Self::Failure(error) => return (Err(Arc::clone(error)), Validity::Failure, None, None),
         };
-        let decision = policies.decide(outcome);
         (decision.verdict, decision.validity, decision.exit_code, Some(versions))
     }
 }
@@ -224,7 +206,7 @@ const BODY_OVERHEAD: u64 = 128;
 struct WeighEntry;
 
 /// Minimum weight of a media entry or verdict, and the average up to which `result_cache.max_size` entries fit, bytes.
-pub const ENTRY_WEIGHT: u64 = 512;
+pub const ENTRY_WEIGHT: u64 = 768;
 
 /// Memory of an entry in a table, bytes: key, value, list and hash slots, free slots, entries that were evicted
 /// recently, and the allocator's overhead.
@@ -237,8 +219,8 @@ fn entry_weight(allocated: usize) -> u64 {
     ((allocated + TABLE_OVERHEAD) as u64).max(ENTRY_WEIGHT)
 }
 
-impl Weighter<MediaKey, Timed<CachedMedia>> for WeighEntry {
-    fn weight(&self, _: &MediaKey, entry: &Timed<CachedMedia>) -> u64 {
+impl Weighter<MediaKey, Timed<Arc<CachedMedia>>> for WeighEntry {
+    fn weight(&self, _: &MediaKey, entry: &Timed<Arc<CachedMedia>>) -> u64 {
         entry_weight(entry.value.allocated_bytes())
     }
 }
@@ -272,7 +254,6 @@ impl ResultCache {
             verdicts,
             bodies: Cache::with_weighter(items.max(1), settings.max_total_size, WeighByLength),
             generation: AtomicU64::new(0),
-            created: Instant::now(),
         });
         Self { settings: Arc::new(settings), store }
     }
@@ -305,8 +286,8 @@ impl ResultCache {
 
     /// Returns the content of an mxc URI at its latest download.
     #[must_use]
-    pub fn cached_media(&self, key: &MediaKey) -> Option<CachedMedia> {
-        self.store.valid(&self.store.media, key, |_| Some(self.settings.ttl))
+    pub fn cached_media(&self, key: &MediaKey) -> Option<Arc<CachedMedia>> {
+        valid_entry(&self.store.media, key, |_| Some(self.settings.ttl))
     }
 
     /// Returns the result for a content under these policies, if it is valid for these versions of the engines.
@@ -318,7 +299,7 @@ impl ResultCache {
         policies: &Policies,
     ) -> Option<CachedVerdict> {
         let time_to_live = |entry: &VerdictEntry| self.time_to_live(entry, *versions, policies);
-        let entry = self.store.valid(&self.store.verdicts, key, time_to_live)?;
+        let entry = valid_entry(&self.store.verdicts, key, time_to_live)?;
         Some(entry.decide(policies).0)
     }
 
@@ -351,14 +332,14 @@ impl ResultCache {
 
     /// Stores the content of an mxc URI. The time of the first answer remains that of the entry that is replaced, unless
     /// the content has changed.
-    pub fn store_media(&self, key: MediaKey, value: CachedMedia) {
+    pub fn store_media(&self, key: MediaKey, value: Arc<CachedMedia>) {
         let _replacing = self.store.replacing.lock();
         if let Some(previous) = self.cached_media(&key)
             && previous.content == value.content
         {
             value.continue_from(&previous, SystemTime::now());
         }
-        self.store.media.insert(key, self.store.timed(value));
+        self.store.media.insert(key, Timed::now(value));
     }
 
     /// Returns the current generation.
@@ -381,7 +362,7 @@ impl ResultCache {
         if self.time_to_live(&entry, versions, policies).is_none() {
             return;
         }
-        self.store.verdicts.insert(key, self.store.timed(entry));
+        self.store.verdicts.insert(key, Timed::now(entry));
         // The entry may have been inserted after the invalidation.
         if self.generation() != generation {
             self.store.verdicts.remove(&key);
@@ -396,7 +377,7 @@ impl ResultCache {
 
     /// Stores the failure of a scan for `failure_ttl`.
     pub fn store_failure(&self, key: ContentKey, failure: Arc<ScanError>) {
-        self.store.verdicts.insert(key, self.store.timed(VerdictEntry::Failure(failure)));
+        self.store.verdicts.insert(key, Timed::now(VerdictEntry::Failure(failure)));
     }
 
     /// Stores a clean body, if it is small enough.
@@ -407,35 +388,27 @@ impl ResultCache {
     }
 }
 
-impl Store {
-    fn timed<T>(&self, value: T) -> Timed<T> {
-        Timed { value, stored: StoreTime::after(self.created) }
+/// Returns a valid entry. `time_to_live` returns none for an invalid value.
+fn valid_entry<K, V>(
+    cache: &Cache<K, Timed<V>, WeighEntry>,
+    key: &K,
+    time_to_live: impl Fn(&V) -> Option<Duration>,
+) -> Option<V>
+where
+    K: Eq + std::hash::Hash,
+    V: Clone,
+    WeighEntry: Weighter<K, Timed<V>>,
+{
+    let is_valid = |entry: &Timed<V>| {
+        time_to_live(&entry.value).is_some_and(|ttl| entry.stored.elapsed() < ttl)
+    };
+    let entry = cache.get(key)?;
+    if is_valid(&entry) {
+        return Some(entry.value);
     }
-
-    /// Returns a valid entry. `time_to_live` returns none for an invalid value.
-    fn valid<K, V>(
-        &self,
-        cache: &Cache<K, Timed<V>, WeighEntry>,
-        key: &K,
-        time_to_live: impl Fn(&V) -> Option<Duration>,
-    ) -> Option<V>
-    where
-        K: Eq + std::hash::Hash,
-        V: Clone,
-        WeighEntry: Weighter<K, Timed<V>>,
-    {
-        let is_valid = |entry: &Timed<V>| {
-            let age = entry.stored.until(StoreTime::after(self.created));
-            time_to_live(&entry.value).is_some_and(|ttl| age < ttl)
-        };
-        let entry = cache.get(key)?;
-        if is_valid(&entry) {
-            return Some(entry.value);
-        }
-        // Another thread may have renewed the entry in between: removes it only if it is invalid.
-        cache.remove_if(key, |entry| !is_valid(entry));
-        None
-    }
+    // Another thread may have renewed the entry in between: removes it only if it is invalid.
+    cache.remove_if(key, |entry| !is_valid(entry));
+    None
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ impl fmt::Debug for ScanJob {
 #[derive(Clone, Debug)]
 pub struct JobOutcome {
     /// The content.
-    pub media: CachedMedia,
+    pub media: Arc<CachedMedia>,
     /// The verdict. Absent when the type is not allowed and no verdict was known.
     pub verdict: Option<CachedVerdict>,
     /// The body, unless it was too large to keep for requesters that need the verdict alone.

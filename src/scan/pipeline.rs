@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{
     cache::{CacheGeneration, CachedVerdict, ContentKey, ResultCache},
-    cached_media::CachedMedia,
+    cached_media::{CachedMedia, MediaHeaders},
     canary::CanaryState,
     context::ScanContext,
     detection::finish_and_detect,
@@ -74,7 +74,7 @@ struct RunningJob {
 
 /// A downloaded and decrypted body.
 struct Fetched {
-    media: CachedMedia,
+    media: Arc<CachedMedia>,
     /// Absent if it is too large for memory and no requester needs it.
     body: Option<Body>,
     /// Whether the body may be kept as the media: see [`Download::is_granted`](crate::media::Download::is_granted).
@@ -162,7 +162,7 @@ impl Pipeline {
     async fn process(&self, running: &mut RunningJob) -> Result<Scanned, ScanError> {
         let fetched = self.fetch(running).await?;
         if fetched.is_granted {
-            self.cache.store_media(running.job.key, fetched.media.clone());
+            self.cache.store_media(running.job.key, Arc::clone(&fetched.media));
         }
         if !self.context.settings.mime.allows(fetched.media.detected.as_str()) {
             return Ok(Scanned::forbidden(running, fetched));
@@ -229,8 +229,9 @@ impl Pipeline {
         let (plaintext, detected) = match (plaintext.zip(detected), &cached) {
             (Some(plaintext_and_type), _) => plaintext_and_type,
             (None, Some(cached)) if cached.body_hash(&job.request) == body_hash => {
-                let detected = cached.detected.clone();
-                let media = CachedMedia::new(cached.content, size, detected, &head);
+                let (content, detected) = (cached.content, cached.detected.clone());
+                let headers = MediaHeaders::from_head(&head);
+                let media = Arc::new(CachedMedia::new(content, size, detected, headers));
                 return Ok(Fetched { media, body, is_granted });
             }
             // The body has changed since the verdict was cached.
@@ -240,7 +241,8 @@ impl Pipeline {
         if let Some(work_dir) = &mut running.work_dir {
             work_dir.set_plaintext(plaintext)?;
         }
-        let media = CachedMedia::new(content, size, detected, &head);
+        let headers = MediaHeaders::from_head(&head);
+        let media = Arc::new(CachedMedia::new(content, size, detected, headers));
         Ok(Fetched { media, body, is_granted })
     }
 
@@ -332,7 +334,7 @@ impl Pipeline {
 impl Scanned {
     fn new(
         running: &RunningJob,
-        media: CachedMedia,
+        media: Arc<CachedMedia>,
         verdict: CachedVerdict,
         body: Option<Body>,
         run: Option<EngineRunTrace>,

@@ -9,7 +9,7 @@ use tokio::{task::JoinSet, time::timeout};
 
 use super::{
     cache::{self, MediaKey, ResultCache},
-    cached_media::CachedMedia,
+    cached_media::{CachedMedia, MediaHeaders},
     engines::RemoteEngines,
     error::{Phase, ScanError},
     in_flight::{InFlightScans, Waiter},
@@ -205,12 +205,12 @@ impl Scanner {
             if let Some(cached_media) = &cached_media
                 && let Some(result) = self.respond_from_cache(request, cached_media).await
             {
-                self.authorise(request, cached_media.etag().as_ref()).await?;
+                self.authorise(request, cached_media.headers.etag.as_ref()).await?;
                 // Only after the authorisation: the first call fixes the time that all later answers show.
                 return result.map(|response| response.for_entry(cached_media));
             }
             if !self.pipeline.is_ready()
-                && !self.has_verdict(cached_media.as_ref()).await
+                && !self.has_verdict(cached_media.as_deref()).await
                 && !self.pipeline.wait_until_ready().await
             {
                 return Err(Arc::new(ScanError::NotReady));
@@ -300,13 +300,13 @@ impl Scanner {
 
     fn media(&self, request: &ScanRequest, cached_media: &CachedMedia, body: Body) -> Media {
         let encrypted = request.decryption.is_some();
-        let declared = cached_media.content_type();
+        let MediaHeaders { content_type: declared, disposition, .. } = &cached_media.headers;
         let essence = declared.as_ref().and_then(|value| value.to_str().ok());
         let essence = essence.unwrap_or(DEFAULT_CONTENT_TYPE);
         // The declared type of plain media must be allowed as well. Otherwise a client would handle the media as a type
         // that the lists forbid.
         let content_type = if encrypted || self.pipeline.context.settings.mime.allows(essence) {
-            declared
+            declared.clone()
         } else {
             HeaderValue::from_str(cached_media.detected.as_str()).ok()
         };
@@ -314,7 +314,7 @@ impl Scanner {
             body,
             body_hash: cached_media.body_hash(request),
             content_type,
-            disposition: cached_media.disposition(),
+            disposition: disposition.clone(),
             detected: cached_media.detected.clone(),
             encrypted,
         }
