@@ -10,18 +10,20 @@
 //! | [`cli`] | command line: arguments, subcommands, output, hints, signals | all modules below |
 //! | [`app`] | builds everything once, serves, reloads, shuts down; limits of the process; protocol with the service manager | all modules below |
 //! | [`config`] | reads and validates the configuration file and the environment | the settings types of all modules below |
-//! | [`logging`] | log as text or JSON | `config` |
-//! | [`http`] | connections, routes, parsing of requests, responses, the table of errors | `scan`'s requests, responses and errors, `media`'s types, `keys`, `metrics`, `exhaustion`, `ownership`, `lenient_base64`, `chain` |
+//! | [`logging`] | log as text or JSON | `config`, `text` |
+//! | [`http`] | connections, routes, parsing of requests, responses, the table of errors | `scan`'s requests, responses and errors, `media`'s types, `keys`, `metrics`, `cause`, `exhaustion`, `ownership`, `lenient_base64`, `chain` |
 //! | [`telemetry`] | listener for operators: metrics, health | `http`'s listener and server, `scan`'s state, `metrics`, `media`'s run directory |
-//! | [`scan`] | one request from authorisation to verdict: cache, queue, workers, engines, canary | `media`, `audit`, `metrics`, `tenancy`, `single_flight`, `exhaustion`, `identity`, `text`, `chain` |
+//! | `job_records` | records finished jobs in the metrics and the audit log | `scan`'s reports, `media`'s types, `audit`, `metrics` |
 //! | [`audit`] | optional audit log: one line for each scanned file | `media`'s types, `metrics`, `ownership`, `identity`, `chain` |
-//! | [`media`] | media ids, homeservers, authorisation, download, decryption, spool, the directory of the running server | `metrics`, `tenancy`, `single_flight`, `ownership`, `exhaustion`, `chain` |
+//! | [`metrics`] | counters and histograms | `scan`'s timings, `media`'s counters, `cause` |
+//! | [`scan`] | one request from authorisation to verdict: cache, queue, workers, engines, canary | `media`, `cause`, `tenancy`, `single_flight`, `exhaustion`, `identity`, `text`, `chain` |
+//! | [`media`] | media ids, homeservers, authorisation, download, decryption, spool, the directory of the running server | `cause`, `tenancy`, `single_flight`, `ownership`, `exhaustion`, `chain` |
 //! | [`keys`] | the server's request key, and decryption with it | `ownership`, `identity`, `lenient_base64` |
-//! | [`metrics`] | counters and histograms | none |
 //! | `tenancy` | fair sharing of the queue, the workers and the spool between tenants | `sync` |
 //! | `single_flight` | runs one computation at a time for each key | `sync` |
 //! | [`ownership`] | checks whether other users can replace a file | none |
 //! | [`identity`] | name of this process's user, for error messages | none |
+//! | [`cause`] | causes of requests that end without a verdict | none |
 //! | `exhaustion` | detects errors that mean a lack of descriptors, processes or memory | none |
 //! | `lenient_base64` | decodes base64 as clients write it | none |
 //! | [`text`] | sanitizes untrusted text | none |
@@ -74,12 +76,14 @@
 
 pub mod app;
 pub mod audit;
+pub mod cause;
 pub mod chain;
 pub mod cli;
 pub mod config;
 mod exhaustion;
 pub mod http;
 pub mod identity;
+mod job_records;
 pub mod keys;
 mod lenient_base64;
 pub mod logging;

@@ -5,26 +5,27 @@
 //! Names follow <https://prometheus.io/docs/practices/naming/>.
 
 mod gauge_guard;
-mod homeservers;
 mod http;
 mod jobs;
 mod labels;
 mod series;
 
+use std::sync::Arc;
+
 use prometheus_client::registry::Registry;
 
 pub(crate) use self::labels::ROUTES;
 use self::{
-    homeservers::HomeserverMetrics,
     http::HttpMetrics,
     jobs::JobMetrics,
     labels::{RELOAD_APPLIED, RELOAD_REJECTED},
     series::{Counters, counters},
 };
 pub use self::{
-    labels::{AuditLineResult, Authorisation, CacheHit, Cause},
+    labels::{AuditLineResult, CacheHit},
     series::Labels,
 };
+use crate::media::FetchCounters;
 
 /// Event counters. Recording an event takes a fraction of a microsecond.
 #[derive(Debug)]
@@ -34,7 +35,7 @@ pub struct Metrics {
     /// Scan jobs and engines.
     pub jobs: JobMetrics,
     /// Requests to homeservers.
-    pub homeservers: HomeserverMetrics,
+    pub homeservers: Arc<FetchCounters>,
     audit_lines: Counters<1>,
     reloads: Counters<1>,
 }
@@ -47,14 +48,14 @@ impl Metrics {
         let metrics = Self {
             http: HttpMetrics::new(),
             jobs: JobMetrics::new(),
-            homeservers: HomeserverMetrics::new(),
+            homeservers: Arc::default(),
             audit_lines: counters("result", audit_lines.map(AuditLineResult::name)),
             reloads: counters("result", [RELOAD_APPLIED, RELOAD_REJECTED]),
         };
         let registry = registry.sub_registry_with_prefix("mcs");
         metrics.http.register(registry);
         metrics.jobs.register(registry);
-        metrics.homeservers.register(registry);
+        register_homeservers(&metrics.homeservers, registry);
         registry.register("audit_lines", "Audit lines by result", metrics.audit_lines.clone());
         registry.register("reloads", "Configuration reloads by result", metrics.reloads.clone());
         metrics
@@ -75,6 +76,24 @@ impl Metrics {
     pub(crate) fn audit_line_count(&self, result: AuditLineResult) -> u64 {
         self.audit_lines.get_or_create(&[("result", result.name())]).get()
     }
+}
+
+fn register_homeservers(counters: &FetchCounters, registry: &mut Registry) {
+    registry.register(
+        "fetched_bytes",
+        "Bytes of media received from homeservers",
+        counters.received_bytes.clone(),
+    );
+    registry.register(
+        "upstream_requests",
+        "Requests to homeservers by status (rare ones by class; none: no response)",
+        counters.responses.clone(),
+    );
+    registry.register(
+        "authorisations",
+        "Access checks for cached media: remembered, or granted or refused by the homeserver",
+        counters.authorisations.clone(),
+    );
 }
 
 /// Creates metrics that are not exported.
@@ -105,7 +124,7 @@ mod tests {
         let record = |status| {
             let method = format!("M{status}");
             metrics.http.record_response("unknown", &method, status, "", Duration::ZERO);
-            metrics.homeservers.record_upstream_response(Some(status));
+            metrics.homeservers.record_response(Some(status));
         };
         record(0);
         record(200);

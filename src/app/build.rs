@@ -70,7 +70,8 @@ impl Service {
         notices.iter().for_each(log_key_notice);
         let mut registry = Registry::default();
         let metrics = Arc::new(Metrics::new(&mut registry));
-        let homeservers = Arc::new(Homeservers::new(&config.download, Arc::clone(&metrics))?);
+        let homeservers =
+            Arc::new(Homeservers::new(&config.download, Arc::clone(&metrics.homeservers))?);
         let remote_engines = remote_engines(&config).await?;
         let (sandbox_env, detector) = prepare_scans(&config).await?;
         let audit = config.audit.clone();

@@ -10,6 +10,7 @@ use crate::{
     audit::AuditLog,
     config::Config,
     http::{AppState, RequestSettings},
+    job_records,
     keys::Keyring,
     media::{Authoriser, Homeservers, spool::Spool},
     metrics::Metrics,
@@ -97,8 +98,7 @@ impl Shared {
             canary: self.canary.clone(),
             cache,
             scans: SingleFlight::new(),
-            metrics: Arc::clone(&self.metrics),
-            audit: self.audit.clone(),
+            job_observer: job_records::observer(Arc::clone(&self.metrics), self.audit.clone()),
         })
     }
 

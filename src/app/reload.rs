@@ -26,8 +26,7 @@ use crate::{
     http::{AppState, CurrentState},
     keys::{KeyError, KeyNotice, RequestKey},
     logging::LevelHandle,
-    media::{Homeservers, OutboundSetupError},
-    metrics::Metrics,
+    media::{FetchCounters, Homeservers, OutboundSetupError},
     scan::{
         Scanner,
         canary::{Canary, CanaryError, CanaryState},
@@ -167,8 +166,8 @@ impl Reloader {
 
     async fn apply(&mut self) -> Result<(Changes, Vec<Warning>), ReloadError> {
         let (read, running) = (Arc::clone(&self.reload.read), self.running.clone());
-        let metrics = Arc::clone(&self.shared.metrics);
-        let read = spawn_blocking(move || ValidatedConfig::read(&*read, &running, metrics));
+        let counters = Arc::clone(&self.shared.metrics.homeservers);
+        let read = spawn_blocking(move || ValidatedConfig::read(&*read, &running, counters));
         let ValidatedConfig {
             config,
             changes,
@@ -242,13 +241,13 @@ impl ValidatedConfig {
     fn read(
         read: &ReadConfig,
         running: &Config,
-        metrics: Arc<Metrics>,
+        counters: Arc<FetchCounters>,
     ) -> Result<Self, ReloadError> {
         let (config, warnings) = read().map_err(ReloadError::Config)?;
         let (config, changes) = config.keep_startup_keys(running);
         let (key, notices) = RequestKey::reload(&config.crypto)?;
         // Also reads the certificates again.
-        let homeservers = Homeservers::new(&config.download, metrics)?;
+        let homeservers = Homeservers::new(&config.download, counters)?;
         let remote_engines = RemoteEngines::new(&config.scan.engines)?;
         Ok(Self { config, changes, warnings, key, notices, homeservers, remote_engines })
     }

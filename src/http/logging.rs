@@ -20,8 +20,9 @@ use tracing::{Instrument, info_span};
 
 use super::{error::Reason, route_name::route_name};
 use crate::{
+    cause::Cause,
     media::MediaId,
-    metrics::{CacheHit, Cause, Metrics},
+    metrics::{CacheHit, Metrics},
     scan::{ResponseSource, ScanError, ScanResponse, Timings},
 };
 

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
+    counters::AccessCheck,
     error::FetchError,
     expiring_cache::ExpiringCache,
     homeserver::Homeservers,
@@ -15,7 +16,6 @@ use super::{
     request::{MediaRequest, Origin, Requester},
 };
 use crate::{
-    metrics::Authorisation,
     single_flight::{Accepts, Started},
     tenancy::fair_slots::FairSlots,
 };
@@ -75,7 +75,7 @@ impl Authoriser {
         let key = key(request);
         // The common case: sets no timer and waits for no other caller.
         if self.granted.get(&key).is_some() {
-            self.homeservers.metrics.homeservers.record_authorisation(Authorisation::Cached);
+            self.homeservers.counters.record_access_check(AccessCheck::Cached);
             return Ok(());
         }
         let deadline = self.homeservers.deadline();
@@ -99,10 +99,10 @@ impl Authoriser {
             .unwrap_or_else(|_| {
                 Err(Arc::new(FetchError::TimedOut("authorisation did not finish")))
             });
-        self.homeservers.metrics.homeservers.record_authorisation(match &result {
-            Ok(()) if sent => Authorisation::Granted,
-            Ok(()) => Authorisation::Cached,
-            Err(_) => Authorisation::Refused,
+        self.homeservers.counters.record_access_check(match &result {
+            Ok(()) if sent => AccessCheck::Granted,
+            Ok(()) => AccessCheck::Cached,
+            Err(_) => AccessCheck::Refused,
         });
         result
     }

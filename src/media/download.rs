@@ -12,6 +12,7 @@ use tokio::{
 };
 
 use super::{
+    counters::FetchCounters,
     decode::Decoder,
     disposition,
     error::{FetchError, IngestError},
@@ -23,7 +24,6 @@ use super::{
     rate::{MinRate, TooSlow},
     request::MediaRequest,
 };
-use crate::metrics::Metrics;
 
 /// Bytes written by one blocking task. One batch is written while the next is received.
 const BATCH: usize = 512 * 1024;
@@ -38,7 +38,7 @@ pub struct Download {
     limits: DownloadLimits,
     deadline: Instant,
     cpu_slots: Arc<Semaphore>,
-    metrics: Arc<Metrics>,
+    counters: Arc<FetchCounters>,
 }
 
 impl Homeservers {
@@ -91,7 +91,7 @@ impl Download {
             limits,
             deadline,
             cpu_slots: Arc::clone(&homeservers.cpu_slots),
-            metrics: Arc::clone(&homeservers.metrics),
+            counters: Arc::clone(&homeservers.counters),
         })
     }
 
@@ -123,7 +123,7 @@ impl Download {
 
         while let Some(chunk) = self.next_chunk(&mut rate).await? {
             received += chunk.len() as u64;
-            self.metrics.homeservers.add_fetched_bytes(chunk.len());
+            self.counters.record_bytes(chunk.len());
             if received > self.limits.max_size {
                 return Err(FetchError::TooLarge { limit: self.limits.max_size });
             }

@@ -6,7 +6,7 @@ use super::{
     resolver::{ResolutionError, ResolutionFailure},
     spool::SpoolFull,
 };
-use crate::metrics::Cause;
+use crate::cause::Cause;
 
 /// Reason why a body could not be stored.
 #[derive(Debug, thiserror::Error)]

@@ -12,6 +12,7 @@ use tokio::{sync::Semaphore, time::Instant};
 
 use super::{
     answer::{RefusalSender, UpstreamRefusal},
+    counters::FetchCounters,
     discovery::Discovery,
     error::FetchError,
     http_util::base_url,
@@ -25,10 +26,7 @@ use super::{
     settings::Settings,
     setup_error::OutboundSetupError,
 };
-use crate::{
-    metrics::Metrics,
-    tenancy::{SentToken, TenantGroup, TenantTable},
-};
+use crate::tenancy::{SentToken, TenantGroup, TenantTable};
 
 /// All homeservers that media is downloaded from.
 pub struct Homeservers {
@@ -38,7 +36,7 @@ pub struct Homeservers {
     http_clients: HttpClients,
     discovery: Discovery,
     pub(super) limits: DownloadLimits,
-    pub(super) metrics: Arc<Metrics>,
+    pub(super) counters: Arc<FetchCounters>,
     /// One permit per processor. Hashing and decrypting more bodies concurrently would not be faster, and would delay
     /// all other work.
     pub(super) cpu_slots: Arc<Semaphore>,
@@ -58,7 +56,10 @@ pub(super) struct DownloadLimits {
 
 impl Homeservers {
     /// Sets up TLS and the HTTP clients. Blocking: reads the system's certificates.
-    pub fn new(settings: &Settings, metrics: Arc<Metrics>) -> Result<Self, OutboundSetupError> {
+    pub fn new(
+        settings: &Settings,
+        counters: Arc<FetchCounters>,
+    ) -> Result<Self, OutboundSetupError> {
         let configured = settings
             .base_homeserver_url
             .iter()
@@ -77,7 +78,7 @@ impl Homeservers {
                 .map(|(host, url)| (host.to_ascii_lowercase(), base_url(url)))
                 .collect(),
             additional_headers: settings.additional_headers.clone(),
-            http_clients: HttpClients::new(settings, configured, Arc::clone(&metrics))?,
+            http_clients: HttpClients::new(settings, configured, Arc::clone(&counters))?,
             discovery: Discovery::new(),
             limits: DownloadLimits {
                 max_size: settings.max_size,
@@ -86,7 +87,7 @@ impl Homeservers {
                 min_rate: settings.min_rate,
                 rate_window: rate::WINDOW,
             },
-            metrics,
+            counters,
             tenants: Arc::new(TenantTable::new()),
             cpu_slots: Arc::new(Semaphore::new(
                 std::thread::available_parallelism().map_or(1, usize::from),

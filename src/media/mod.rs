@@ -5,6 +5,7 @@ mod address;
 mod answer;
 pub mod authorise;
 mod body;
+mod counters;
 mod decode;
 pub mod decrypt;
 mod digest;
@@ -38,6 +39,8 @@ pub(crate) mod tls;
 
 pub use authorise::Authoriser;
 pub use body::Body;
+pub use counters::FetchCounters;
+pub(crate) use counters::status_label;
 pub(crate) use digest::hex;
 pub use download::Download;
 pub use error::FetchError;

@@ -14,6 +14,7 @@ use url::{Host, Origin};
 
 use super::{
     address::is_global,
+    counters::FetchCounters,
     error::FetchError,
     http_util::{within, without_credentials},
     resolver::{NameService, ResolutionError, Resolver},
@@ -21,7 +22,6 @@ use super::{
     setup_error::OutboundSetupError,
     tls,
 };
-use crate::metrics::Metrics;
 
 /// Maximum number of redirects followed for one request.
 const MAX_REDIRECTS: usize = 5;
@@ -41,7 +41,7 @@ pub(super) struct HttpClients {
     /// Reason why https is unavailable, if so.
     no_https: Option<&'static str>,
     proxy_is_https: bool,
-    metrics: Arc<Metrics>,
+    counters: Arc<FetchCounters>,
 }
 
 /// Parameters of a GET request.
@@ -90,19 +90,19 @@ impl HttpClients {
     pub(super) fn new<'a>(
         settings: &Settings,
         configured: impl Iterator<Item = &'a Url> + Clone,
-        metrics: Arc<Metrics>,
+        counters: Arc<FetchCounters>,
     ) -> Result<Self, OutboundSetupError> {
         let roots = tls::roots(settings.ca_certificates.as_deref())?;
-        Self::with_roots(settings, configured, roots, metrics)
+        Self::with_roots(settings, configured, roots, counters)
     }
 
     fn with_roots<'a>(
         settings: &Settings,
         configured: impl Iterator<Item = &'a Url> + Clone,
         roots: RootCertStore,
-        metrics: Arc<Metrics>,
+        counters: Arc<FetchCounters>,
     ) -> Result<Self, OutboundSetupError> {
-        Self::with_names(settings, configured, roots, &NameService::system(), metrics)
+        Self::with_names(settings, configured, roots, &NameService::system(), counters)
     }
 
     pub(super) fn with_names<'a>(
@@ -110,7 +110,7 @@ impl HttpClients {
         configured: impl Iterator<Item = &'a Url> + Clone,
         roots: RootCertStore,
         names: &NameService,
-        metrics: Arc<Metrics>,
+        counters: Arc<FetchCounters>,
     ) -> Result<Self, OutboundSetupError> {
         let no_https = roots.is_empty().then_some(tls::NO_ROOTS);
         let proxy_is_https = settings.proxy.as_ref().is_some_and(|url| url.scheme() == "https");
@@ -152,7 +152,7 @@ impl HttpClients {
             allow_private: settings.allow_private_addresses,
             no_https,
             proxy_is_https,
-            metrics,
+            counters,
         })
     }
 
@@ -175,13 +175,11 @@ impl HttpClients {
                 .flatten();
             match &result {
                 Ok(response) => {
-                    self.metrics
-                        .homeservers
-                        .record_upstream_response(Some(response.status().as_u16()));
+                    self.counters.record_response(Some(response.status().as_u16()));
                 }
                 // No request was sent.
                 Err(FetchError::ForbiddenAddress(_)) => {}
-                Err(_) => self.metrics.homeservers.record_upstream_response(None),
+                Err(_) => self.counters.record_response(None),
             }
             let response = result?;
             check_transfer_coding(&response)?;

@@ -9,8 +9,12 @@ use prometheus_client::{
 
 use super::{
     gauge_guard::GaugeGuard,
-    labels::{CacheHit, Cause, ROUTES, method_label, server_faults, status_label},
+    labels::{CacheHit, ROUTES, method_label},
     series::{Counters, Labels, counters, seconds, with_series},
+};
+use crate::{
+    cause::{Cause, server_faults},
+    media::status_label,
 };
 
 /// Counters of requests, responses and connections.

@@ -8,6 +8,7 @@ use prometheus_client::{
 };
 
 use super::series::{Counters, counters, seconds};
+use crate::scan::Timings;
 
 /// Counters of scan jobs and engines.
 #[derive(Debug)]
@@ -61,23 +62,13 @@ impl JobMetrics {
         );
     }
 
-    /// Records the start of a job and its time in the queue.
-    pub fn record_start(&self, waited: Duration) {
-        self.queue_seconds.observe(waited.as_secs_f64());
-    }
-
-    /// Records the end of a job with the durations of its completed phases.
-    pub fn record_end(
-        &self,
-        result: &'static str,
-        download: Option<Duration>,
-        scan: Option<Duration>,
-        script: Option<Duration>,
-    ) {
+    /// Records a finished job with the durations of its completed phases.
+    pub fn record(&self, result: &'static str, timings: Timings, script: Option<Duration>) {
         self.jobs.get_or_create(&[("result", result)]).inc();
         for (histogram, duration) in [
-            (&self.download_seconds, download),
-            (&self.scan_seconds, scan),
+            (&self.queue_seconds, timings.queue),
+            (&self.download_seconds, timings.download),
+            (&self.scan_seconds, timings.scan),
             (&self.script_seconds, script),
         ] {
             if let Some(duration) = duration {

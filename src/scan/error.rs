@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::engines::error::{EngineFailure, ScriptFailure};
 use crate::{
+    cause::Cause,
     exhaustion::is_exhaustion,
     media::{FetchError, ingest::IngestError},
-    metrics::Cause,
 };
 
 /// Reason why there is no verdict. Shared by all requests that waited for the same job.

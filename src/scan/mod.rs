@@ -18,6 +18,7 @@ pub mod local;
 mod pipeline;
 pub mod queue;
 pub mod removal;
+pub mod report;
 pub mod request;
 pub mod response;
 pub mod scanner;

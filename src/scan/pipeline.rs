@@ -5,7 +5,7 @@ mod verdict;
 
 use std::{
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use mcs_filetype::MediaType;
@@ -23,19 +23,18 @@ use super::{
     engines::Versions,
     error::{Phase, ScanError},
     job::{JobOutcome, ScanJob},
+    report::{EngineRunReport, JobObserver, JobReport},
     request::Wants,
     response::Timings,
     task::{blocking, caught},
-    verdict::{NotCleanKind, Verdict},
+    verdict::Verdict,
     work_dir::WorkDir,
 };
 use crate::{
-    audit::{AuditLog, AuditRecord},
     media::{
-        Authoriser, Body, Homeservers, Variant,
+        Authoriser, Body, Homeservers,
         ingest::{Ingest, IngestOptions, Ingested, Plaintext, ScriptFile},
     },
-    metrics::{CacheHit, Metrics},
     single_flight::SingleFlight,
 };
 
@@ -56,9 +55,8 @@ pub struct Pipeline {
     pub(crate) cache: ResultCache,
     /// Scans in progress, by content: media with the same bytes shares one scan.
     pub(crate) scans: SingleFlight<(ContentKey, Versions), CachedVerdict>,
-    pub(crate) metrics: Arc<Metrics>,
-    /// Records each job's verdict, if enabled.
-    pub(crate) audit: Option<AuditLog>,
+    /// Receives a report of each job.
+    pub(crate) job_observer: JobObserver,
 }
 
 /// A job in progress.
@@ -81,18 +79,11 @@ struct Fetched {
     is_granted: bool,
 }
 
-/// Result of a job, with details for the metrics and the audit log.
+/// Result of a job, with details for its report.
 struct Scanned {
     outcome: JobOutcome,
     /// The run of the engines; none if this job did not run them.
-    run: Option<EngineRunTrace>,
-}
-
-/// Measurements of a run of the engines.
-struct EngineRunTrace {
-    script_duration: Option<Duration>,
-    /// The script's exit code and the first line of the output; none without a verdict.
-    verdict_details: Option<(Option<i32>, String)>,
+    run: Option<EngineRunReport>,
 }
 
 impl Pipeline {
@@ -100,7 +91,6 @@ impl Pipeline {
     pub(super) async fn run_job(&self, job: ScanJob) {
         job.progress.started();
         let waited = job.accepted.elapsed();
-        self.metrics.jobs.record_start(waited);
         let mut running = RunningJob {
             job,
             generation: self.cache.generation(),
@@ -108,53 +98,17 @@ impl Pipeline {
             timings: Timings { queue: Some(waited), ..Timings::default() },
         };
         let scanned = caught(Box::pin(self.process(&mut running))).await;
-        self.record(&running, &scanned);
-        let RunningJob { job, work_dir, .. } = running;
+        let RunningJob { job, work_dir, timings, .. } = running;
+        (self.job_observer)(&JobReport {
+            request: &job.request,
+            outcome: scanned.as_ref().map(|scanned| &scanned.outcome),
+            timings,
+            run: scanned.as_ref().ok().and_then(|scanned| scanned.run.as_ref()),
+        });
         // Replies before the cleanup, which requesters need not wait for. Fails when all requesters have left.
         let _ = job.reply.send(scanned.map(|scanned| scanned.outcome));
         if let Some(work_dir) = work_dir {
             work_dir.clean_up(self.context.removal_command().as_ref()).await;
-        }
-    }
-
-    /// Records a finished job in the metrics and its verdict in the audit log.
-    fn record(&self, running: &RunningJob, scanned: &Result<Scanned, ScanError>) {
-        let RunningJob { job, timings, .. } = running;
-        let outcome = scanned.as_ref().ok().map(|scanned| &scanned.outcome);
-        let run = scanned.as_ref().ok().and_then(|scanned| scanned.run.as_ref());
-        let verdict = outcome.and_then(|outcome| match &outcome.verdict {
-            None => Some("type_forbidden"),
-            Some(verdict) => verdict.as_ref().ok().map(Verdict::name),
-        });
-        let result = verdict.unwrap_or("no_verdict");
-        let script_duration = run.and_then(|run| run.script_duration);
-        self.metrics.jobs.record_end(result, timings.download, timings.scan, script_duration);
-        let (Some(verdict), Some(outcome)) = (verdict, outcome) else { return };
-        let details = run.and_then(|run| run.verdict_details.as_ref());
-        if outcome.verdict.is_some() && details.is_none() {
-            self.metrics.http.record_cache_hit(CacheHit::Verdict);
-        }
-        if let Some(audit) = &self.audit {
-            let kind = match &outcome.verdict {
-                Some(Ok(verdict)) => verdict.not_clean_kind(),
-                _ => None,
-            };
-            let fetch = &job.request.fetch;
-            audit.record(&AuditRecord {
-                time: SystemTime::now(),
-                media: &fetch.media,
-                origin: &fetch.origin,
-                thumbnail: fetch.variant != Variant::Original,
-                encrypted: job.request.decryption.is_some(),
-                sha256: &outcome.media.content,
-                size: outcome.media.size,
-                detected: outcome.media.detected.as_str(),
-                verdict,
-                not_clean: kind.map(NotCleanKind::name),
-                exit_code: details.and_then(|(code, _)| *code),
-                first_line: details.map(|(_, line)| line.as_str()),
-                took: script_duration,
-            });
         }
     }
 
@@ -337,7 +291,7 @@ impl Scanned {
         media: Arc<CachedMedia>,
         verdict: CachedVerdict,
         body: Option<Body>,
-        run: Option<EngineRunTrace>,
+        run: Option<EngineRunReport>,
     ) -> Self {
         let timings = running.timings;
         Self { outcome: JobOutcome { media, verdict: Some(verdict), body, timings }, run }

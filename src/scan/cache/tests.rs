@@ -190,13 +190,14 @@ fn fill_with_media(first: &CachedMedia) -> ResultCache {
     let cache = default_cache();
     for number in 0..MANY {
         let head = Head {
-            content_type: first.content_type(),
-            disposition: first.disposition(),
-            etag: first.etag(),
+            content_type: first.headers.content_type.clone(),
+            disposition: first.headers.disposition.clone(),
+            etag: first.headers.etag.clone(),
             ..Head::default()
         };
-        let entry = CachedMedia::new(digest(number), 1, first.detected.clone(), &head);
-        cache.store_media(MediaKey::from_digest(digest(number)), entry);
+        let headers = MediaHeaders::from_head(&head);
+        let entry = CachedMedia::new(digest(number), 1, first.detected.clone(), headers);
+        cache.store_media(MediaKey::from_digest(digest(number)), Arc::new(entry));
     }
     assert!(cache.sizes().media_bytes > cache.settings.entries_capacity() / 10 * 9);
     cache

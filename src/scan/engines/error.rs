@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::metrics::Cause;
+use crate::cause::Cause;
 
 /// Reason why an engine gave no verdict on a file.
 #[derive(Debug, thiserror::Error)]

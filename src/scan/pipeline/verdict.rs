@@ -4,21 +4,22 @@ use std::{sync::Arc, time::Instant};
 
 use tokio::time::timeout_at;
 
-use super::{EngineRunTrace, Fetched, Pipeline, RunningJob};
+use super::{Fetched, Pipeline, RunningJob};
 use crate::scan::{
     cache::{CacheGeneration, CachedVerdict, ContentKey},
     engines::{EngineIdentity, EngineRun},
     error::{Phase, ScanError},
+    report::EngineRunReport,
     work_dir::WorkDir,
 };
 
 impl Pipeline {
-    /// Determines the verdict on a fetched body. Returns the trace of the run of the engines, if this job ran them.
+    /// Determines the verdict on a fetched body. Returns the report of the run of the engines, if this job ran them.
     pub(super) async fn scan(
         &self,
         running: &mut RunningJob,
         fetched: &Fetched,
-    ) -> (CachedVerdict, Option<EngineRunTrace>) {
+    ) -> (CachedVerdict, Option<EngineRunReport>) {
         let start = Instant::now();
         running.job.progress.scanning();
         let scanned = if let Some(identity) = self.context.engines.identity().await {
@@ -28,7 +29,7 @@ impl Pipeline {
             // cached, because there is no cache key without an identity.
             let deadline = running.job.deadline.into();
             match timeout_at(deadline, self.run_engines(running, fetched)).await {
-                Ok((run, trace)) => (self.verdict(run), trace),
+                Ok((run, report)) => (self.verdict(run), report),
                 Err(_elapsed) => (Err(Arc::new(ScanError::Deadline(Phase::Scanning))), None),
             }
         };
@@ -43,21 +44,21 @@ impl Pipeline {
         running: &mut RunningJob,
         fetched: &Fetched,
         identity: &EngineIdentity,
-    ) -> (CachedVerdict, Option<EngineRunTrace>) {
+    ) -> (CachedVerdict, Option<EngineRunReport>) {
         let key = ContentKey {
             content: fetched.media.content,
             engines_fingerprint: identity.engines_fingerprint,
         };
         let (start, deadline, generation) =
             (Instant::now(), running.job.deadline, running.generation);
-        let mut trace = None;
+        let mut report = None;
         let scan = async {
             let policies = self.context.engines.policies();
             if let Some(verdict) = self.cache.verdict(&key, &identity.versions, policies) {
                 return verdict;
             }
             let run;
-            (run, trace) = self.run_engines(running, fetched).await;
+            (run, report) = self.run_engines(running, fetched).await;
             self.cache_run(key, identity, generation, run)
         };
         // The scan of another tenant may lack space that this tenant has.
@@ -74,7 +75,7 @@ impl Pipeline {
             }
             Err(error)
         });
-        (verdict, trace)
+        (verdict, report)
     }
 
     /// Caches the outcome of a run of the engines and returns the verdict.
@@ -102,29 +103,30 @@ impl Pipeline {
         self.context.engines.policies().decide(&run.outcome?).verdict
     }
 
-    /// Runs the engines on the plaintext. Returns no trace if they were not started.
+    /// Runs the engines on the plaintext. Returns no report if they were not started.
     async fn run_engines(
         &self,
         running: &mut RunningJob,
         fetched: &Fetched,
-    ) -> (EngineRun, Option<EngineRunTrace>) {
+    ) -> (EngineRun, Option<EngineRunReport>) {
         let run = match self.run_on_plaintext(running, fetched).await {
             Ok(run) => run,
             Err(error) => return (EngineRun::prevented(error), None),
         };
-        for (engine, result) in &run.results {
-            self.metrics.jobs.record_engine_result(engine, result);
-        }
         let policies = self.context.engines.policies();
         let decision = run.outcome.as_ref().ok().map(|outcome| policies.decide(outcome));
         let verdict_details = decision
             .filter(|decision| decision.verdict.is_ok())
             .map(|decision| (decision.exit_code, decision.first_line));
-        let trace = EngineRunTrace { script_duration: run.script_duration(), verdict_details };
+        let report = EngineRunReport {
+            results: run.results.clone(),
+            script_duration: run.script_duration(),
+            verdict_details,
+        };
         if self.cache.generation() != running.generation {
-            return (EngineRun::prevented(ScanError::NotReady), Some(trace));
+            return (EngineRun::prevented(ScanError::NotReady), Some(report));
         }
-        (run, Some(trace))
+        (run, Some(report))
     }
 
     async fn run_on_plaintext(

@@ -1,0 +1,77 @@
+//! Records finished jobs in the metrics and the audit log.
+
+use std::{sync::Arc, time::SystemTime};
+
+use crate::{
+    audit::{AuditLog, AuditRecord},
+    media::Variant,
+    metrics::{CacheHit, Metrics},
+    scan::{
+        job::JobOutcome,
+        report::{JobObserver, JobReport},
+        verdict::NotCleanKind,
+    },
+};
+
+/// Returns the observer that records each job.
+#[must_use]
+pub(crate) fn observer(metrics: Arc<Metrics>, audit: Option<AuditLog>) -> JobObserver {
+    Arc::new(move |report| {
+        record_metrics(&metrics, report);
+        if let Some(audit) = &audit
+            && let Some(record) = audit_record(report)
+        {
+            audit.record(&record);
+        }
+    })
+}
+
+fn record_metrics(metrics: &Metrics, report: &JobReport<'_>) {
+    let verdict = verdict_name(report);
+    let script = report.run.and_then(|run| run.script_duration);
+    metrics.jobs.record(verdict.unwrap_or("no_verdict"), report.timings, script);
+    for (engine, result) in report.run.iter().flat_map(|run| &run.results) {
+        metrics.jobs.record_engine_result(engine, result);
+    }
+    let has_details = report.run.is_some_and(|run| run.verdict_details.is_some());
+    if let Ok(JobOutcome { verdict: Some(Ok(_)), .. }) = report.outcome
+        && !has_details
+    {
+        metrics.http.record_cache_hit(CacheHit::Verdict);
+    }
+}
+
+/// Returns the audit record of a job with a verdict.
+fn audit_record<'a>(report: &JobReport<'a>) -> Option<AuditRecord<'a>> {
+    let (verdict, outcome) = (verdict_name(report)?, report.outcome.ok()?);
+    let not_clean = match &outcome.verdict {
+        Some(Ok(verdict)) => verdict.not_clean_kind(),
+        _ => None,
+    };
+    let details = report.run.and_then(|run| run.verdict_details.as_ref());
+    let fetch = &report.request.fetch;
+    Some(AuditRecord {
+        time: SystemTime::now(),
+        media: &fetch.media,
+        origin: &fetch.origin,
+        thumbnail: fetch.variant != Variant::Original,
+        encrypted: report.request.decryption.is_some(),
+        sha256: &outcome.media.content,
+        size: outcome.media.size,
+        detected: outcome.media.detected.as_str(),
+        verdict,
+        not_clean: not_clean.map(NotCleanKind::name),
+        exit_code: details.and_then(|(code, _)| *code),
+        first_line: details.map(|(_, line)| line.as_str()),
+        took: report.run.and_then(|run| run.script_duration),
+    })
+}
+
+/// Returns the name of the job's verdict; none if the job ended without a verdict.
+fn verdict_name(report: &JobReport<'_>) -> Option<&'static str> {
+    match report.outcome {
+        Ok(JobOutcome { verdict: None, .. }) => Some("type_forbidden"),
+        Ok(JobOutcome { verdict: Some(Ok(verdict)), .. }) => Some(verdict.name()),
+        Ok(JobOutcome { verdict: Some(Err(_)), .. }) | Err(_) => None,
+    }
+}

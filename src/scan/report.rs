@@ -1,0 +1,30 @@
+//! Report of a finished job. `scan` records it nowhere: an observer of the application does.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{ScanError, ScanRequest, Timings, job::JobOutcome};
+
+/// Receives the report of each job when the job ends, before its requesters are answered.
+pub type JobObserver = Arc<dyn Fn(&JobReport<'_>) + Send + Sync>;
+
+/// What happened to a job.
+pub struct JobReport<'a> {
+    /// The request that started the job.
+    pub request: &'a ScanRequest,
+    /// Its result.
+    pub outcome: Result<&'a JobOutcome, &'a ScanError>,
+    /// Durations of the completed parts.
+    pub timings: Timings,
+    /// The run of the engines; none if the job did not run them.
+    pub run: Option<&'a EngineRunReport>,
+}
+
+/// What happened in a run of the engines.
+pub struct EngineRunReport {
+    /// Each engine's name and result: the name of an outcome, `failed` or `skipped`.
+    pub results: Vec<(&'static str, &'static str)>,
+    /// Duration of the script's run.
+    pub script_duration: Option<Duration>,
+    /// The script's exit code and the first line of the output; none without a verdict.
+    pub verdict_details: Option<(Option<i32>, String)>,
+}
