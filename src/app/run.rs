@@ -46,9 +46,8 @@ async fn run(service: Service, shutdown: impl Future<Output = &'static str> + Se
     if let Some(listener) = operations {
         background_tasks.spawn(operations::serve(listener, registry, gauges));
     }
-    if manager.is_connected() {
-        background_tasks.spawn(supervision::run(manager.clone(), observed_state));
-    }
+    // Without a service manager as well: logs overdue workers, and keeps a blocking thread alive.
+    background_tasks.spawn(supervision::run(manager.clone(), observed_state));
     background_tasks.spawn(stop.clone().run(shutdown, manager.clone()));
     let routes = Routes::new(current.clone());
     let serving = server::serve(
