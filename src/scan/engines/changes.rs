@@ -9,7 +9,7 @@ use tokio::{
 };
 
 /// Time limit of the canary for receiving an announcement.
-const ANNOUNCEMENT_TIMEOUT: Duration = Duration::from_secs(1);
+const ANNOUNCEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A change of an engine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,18 +39,17 @@ impl ChangeNotifier {
         ChangeReceiver(receiver)
     }
 
-    /// Announces a change that takes effect afterwards, and waits until the receiver has processed the announcement.
-    /// Returns at once without a receiver.
-    pub(super) async fn announce(&self, change: EngineChange) {
-        let Some(sender) = self.0.lock().clone() else { return };
+    /// Announces a change, and waits until the receiver has processed the announcement. Returns whether the change may
+    /// take effect: not if the receiver did not process it in time. Returns at once without a receiver.
+    pub(super) async fn announce(&self, change: EngineChange) -> bool {
+        let Some(sender) = self.0.lock().clone() else { return true };
         let (confirm, confirmed) = oneshot::channel();
         let announcing = async {
             if sender.send((change, confirm)).await.is_ok() {
                 let _confirmed_or_stopped = confirmed.await;
             }
         };
-        // The receiver does not block. Otherwise, the change takes effect without it.
-        let _ = timeout(ANNOUNCEMENT_TIMEOUT, announcing).await;
+        timeout(ANNOUNCEMENT_TIMEOUT, announcing).await.is_ok()
     }
 }
 
@@ -88,6 +87,15 @@ mod tests {
         assert_eq!(*order.lock(), ["received", "announced"]);
         drop(receiver);
         notifier.announce(EngineChange::Behaviour).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn change_without_confirmation_may_not_take_effect() {
+        let notifier = ChangeNotifier::default();
+        let receiver = notifier.subscribe();
+        assert!(!notifier.announce(EngineChange::Behaviour).await);
+        drop(receiver);
+        assert!(notifier.announce(EngineChange::Behaviour).await, "there is no canary");
     }
 
     #[tokio::test]

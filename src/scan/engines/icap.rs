@@ -110,12 +110,16 @@ impl Icap {
         let read = |member: &'s PoolMember<IcapClient<Connector>>| async move {
             let client = &member.endpoint;
             let options = client.read_options().await?;
-            match client.options() {
-                Some(current) if current == options => {}
+            let may_take_effect = match client.options() {
+                Some(current) if current == options => true,
                 Some(current) if current.behaviour == options.behaviour => {
-                    changes.announce(EngineChange::Version).await;
+                    changes.announce(EngineChange::Version).await
                 }
                 _ => changes.announce(EngineChange::Behaviour).await,
+            };
+            if !may_take_effect {
+                // The canary is not informed. The next reading announces the change again.
+                return Err(EngineFailure::TimedOut);
             }
             let version = options.istag.as_str().into();
             client.apply(options);

@@ -123,7 +123,8 @@ impl Pipeline {
             script_duration: run.script_duration(),
             verdict_details,
         };
-        if self.cache.generation() != running.generation {
+        // An engine may have changed during the run, and have scanned the file in a way that the canary has not tested.
+        if !self.is_ready() || self.cache.generation() != running.generation {
             return (EngineRun::prevented(ScanError::NotReady), Some(report));
         }
         (run, Some(report))
