@@ -2,11 +2,12 @@
 //! Contains no tokens, keys or file names. A dedicated thread writes the lines, so that a full or blocked disk does not
 //! stop scans; lost lines are counted and reported in the log once.
 
+pub use crate::config::sections::audit::Settings;
+
 use std::{
     fs::File,
     io::{self, Write},
     os::{fd::AsFd, unix::fs::FileTypeExt},
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -35,15 +36,6 @@ const FILE_MODE: u32 = 0o640;
 
 /// Maximum time that a reload waits for a blocked writer.
 const REOPEN_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Validated `[audit]` section: destination of the lines.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Settings {
-    /// File to append to; created if missing.
-    File(PathBuf),
-    /// Standard output; the journal under systemd.
-    Stdout,
-}
 
 /// Reason why the audit log could not be started.
 #[derive(Debug, thiserror::Error)]

@@ -9,16 +9,16 @@
 //! |---|---|---|
 //! | [`cli`] | command line: arguments, subcommands, output, hints, signals | all modules below |
 //! | [`app`] | builds everything once, serves, reloads, shuts down; limits of the process; protocol with the service manager | all modules below |
-//! | [`config`] | reads and validates the configuration file and the environment | the settings types of all modules below |
 //! | [`logging`] | log as text or JSON | `config`, `text` |
-//! | [`http`] | connections, routes, parsing of requests, responses, the table of errors | `scan`'s requests, responses and errors, `media`'s types, `keys`, `metrics`, `cause`, `exhaustion`, `ownership`, `lenient_base64`, `chain` |
-//! | [`telemetry`] | listener for operators: metrics, health | `http`'s listener and server, `scan`'s state, `metrics`, `media`'s run directory |
+//! | [`http`] | connections, routes, parsing of requests, responses, the table of errors | `config`, `scan`'s requests, responses and errors, `media`'s types, `keys`, `metrics`, `cause`, `exhaustion`, `ownership`, `lenient_base64`, `chain` |
+//! | [`telemetry`] | listener for operators: metrics, health | `config`, `http`'s listener and server, `scan`'s state, `metrics`, `media`'s run directory |
 //! | `job_records` | records finished jobs in the metrics and the audit log | `scan`'s reports, `media`'s types, `audit`, `metrics` |
-//! | [`audit`] | optional audit log: one line for each scanned file | `media`'s types, `metrics`, `ownership`, `identity`, `chain` |
+//! | [`audit`] | optional audit log: one line for each scanned file | `config`, `media`'s types, `metrics`, `ownership`, `identity`, `chain` |
 //! | [`metrics`] | counters and histograms | `scan`'s timings, `media`'s counters, `cause` |
-//! | [`scan`] | one request from authorisation to verdict: cache, queue, workers, engines, canary | `media`, `cause`, `tenancy`, `single_flight`, `exhaustion`, `identity`, `text`, `chain` |
-//! | [`media`] | media ids, homeservers, authorisation, download, decryption, spool, the directory of the running server | `cause`, `tenancy`, `single_flight`, `ownership`, `exhaustion`, `chain` |
-//! | [`keys`] | the server's request key, and decryption with it | `ownership`, `identity`, `lenient_base64` |
+//! | [`scan`] | one request from authorisation to verdict: cache, queue, workers, engines, canary | `config`, `media`, `cause`, `tenancy`, `single_flight`, `exhaustion`, `identity`, `text`, `chain` |
+//! | [`media`] | media ids, homeservers, authorisation, download, decryption, spool, the directory of the running server | `config`, `cause`, `tenancy`, `single_flight`, `ownership`, `exhaustion`, `chain` |
+//! | [`keys`] | the server's request key, and decryption with it | `config`, `ownership`, `identity`, `lenient_base64` |
+//! | [`config`] | defaults, configuration file and environment; the validated settings of all modules | `ownership`, `identity` |
 //! | `tenancy` | fair sharing of the queue, the workers and the spool between tenants | `sync` |
 //! | `single_flight` | runs one computation at a time for each key | `sync` |
 //! | [`ownership`] | checks whether other users can replace a file | none |

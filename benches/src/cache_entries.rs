@@ -1,14 +1,9 @@
 //! Memory and lookup time of cache entries. Runs in a separate process so that only the cache's memory is measured.
 
-use std::{
-    collections::HashMap,
-    fs,
-    hint::black_box,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, fs, hint::black_box, sync::Arc, time::Instant};
 
 use matrix_content_scanner::{
+    config::Config,
     media::Head,
     scan::{
         cache::{ContentKey, MediaKey, ResultCache, Settings},
@@ -25,13 +20,15 @@ pub(crate) fn measure(count: u64) {
     let detector = Detector::new().unwrap();
     // Shared by all entries of this type.
     let detected = detector.detect_bytes(b"\x89PNG\r\n\x1a\n");
+    let required =
+        [("MCS_SCAN__SCRIPT", "/bin/true"), ("MCS_CRYPTO__REQUEST_SECRET_PATH", "/nowhere")];
+    let variables = required.map(|(name, value)| (name.into(), value.into()));
+    let (config, _) = Config::load(None, variables.into_iter()).unwrap();
     let cache = ResultCache::new(Settings {
         max_size: usize::try_from(count).unwrap(),
-        ttl: Duration::from_secs(86_400),
         max_file_size: 0,
         max_total_size: 0,
-        exit_codes_to_ignore: vec![],
-        failure_ttl: Duration::from_secs(5),
+        ..config.result_cache
     });
     let outcome = FileOutcome::clean(std::time::SystemTime::now(), Some(0));
     let policies = Policies::new(ContentPolicy::Refuse, ContentPolicy::Fail, std::iter::empty());

@@ -50,7 +50,7 @@ pub struct Paths {
 }
 
 /// Restrictions that apply to every job.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Policy {
     /// Layers that must be available.
     pub mode: Mode,

@@ -1,47 +1,47 @@
-//! The configuration: one TOML file, and environment variables that override single keys.
+//! The configuration: `config/default.toml` with the defaults, one TOML file, and environment variables that override
+//! single keys.
 //!
 //! All values are validated here and converted to their final types; other modules do not validate
 //! them again. Loading reports all errors at once, each with its location.
 //!
-//! `source` reads the file and the variables, `reader` provides single keys as a `value`, `types` and
-//! `paths` convert it, and one module per section defines that section's keys, defaults and
-//! conflicts. `config/default.toml` documents the keys.
+//! A key is written once, in the struct of its section (`sections`): its name, its type, its bounds, and whether only a
+//! start reads it (`keys`). Reading, displaying and comparing follow from that. Its default and its description are in
+//! `config/default.toml`. `source` reads the three layers, `reader` provides single keys as a `value`, and `types` and
+//! `paths` convert it.
 
-mod audit;
 mod changes;
-mod choices;
-mod crypto;
-mod display;
-mod download;
-mod engines;
+mod checks;
 mod format;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
-mod log;
-mod mime;
-mod operations;
+mod key;
+mod keys;
+mod lines;
 mod paths;
 mod problem;
 mod reader;
-mod result_cache;
-mod sandbox;
-mod scan;
+pub mod sections;
 mod settings;
 mod source;
 mod types;
 mod value;
-mod web;
 
 use std::{ffi::OsString, path::Path};
 
+use mcs_sandbox::{Policy, User};
+
 pub use changes::Changes;
 pub use problem::{ConfigErrors, Location, Problem, Warning};
-pub use sandbox::FORBIDDEN_PATHS;
-pub use settings::{Config, Log, LogFormat};
+pub use sections::{
+    log::{Log, LogFormat},
+    sandbox::FORBIDDEN_PATHS,
+};
+pub use settings::Config;
 
-use crate::keys;
-use crate::scan::engines::{EngineSettings, OversizePolicy};
+use keys::{Field, KeyGroup};
 use reader::{Diagnostics, Reader};
+use sections::{crypto, download, result_cache, scan, web};
+use settings::{audit_section, operations_section, previous_key_ttl};
 use source::Sources;
 
 impl Config {
@@ -55,8 +55,8 @@ impl Config {
         environment: impl Iterator<Item = (OsString, OsString)>,
     ) -> Result<(Self, Vec<Warning>), ConfigErrors> {
         let sources = Sources::collect(file, environment).map_err(ConfigErrors)?;
-        let reader = sources.parse().map_err(ConfigErrors)?;
-        let (config, diagnostics) = Self::read(reader, own_user());
+        let reader = sources.parse(own_user()).map_err(ConfigErrors)?;
+        let (config, diagnostics) = Self::read(reader);
         match config {
             Some(config) if diagnostics.problems.is_empty() => Ok((config, diagnostics.warnings)),
             _ => Err(ConfigErrors(diagnostics.problems)),
@@ -64,101 +64,70 @@ impl Config {
     }
 
     /// Returns `None` only if the diagnostics contain a problem.
-    fn read(mut reader: Reader<'_>, server: mcs_sandbox::User) -> (Option<Self>, Diagnostics) {
-        let web = web::read(&mut reader);
-        let scan = scan::read(&mut reader);
-        let sandbox = sandbox::read(&mut reader, server);
-        let download = download::read(&mut reader);
-        let result_cache = result_cache::read(&mut reader);
-        let crypto = crypto::read(&mut reader);
-        let previous_key_ttl = crypto::previous_key_ttl(&mut reader);
-        let log = log::read(&mut reader);
-        let operations = operations::read(&mut reader);
-        let audit = audit::read(&mut reader);
-        if let Some(scan) = &scan
-            && download.max_size.saturating_mul(2) > scan.max_spool_size
-        {
-            let (key, because) = ("download.max_size", "scan.max_spool_size");
-            let unreachable = download.max_size > scan.max_spool_size;
-            let warning = if unreachable {
-                Warning::NeverReached { key, because }
-            } else {
-                Warning::TightSpool
-            };
-            reader.section("download").warn(warning);
-        }
-        if operations
-            .as_ref()
-            .is_some_and(|operations| operations.listen.conflicts_with(&web.listen))
-        {
-            reader
-                .section("operations")
-                .conflict("port", "found the address of [web], expected another address");
-        }
-        for kind in scan.iter().flat_map(|scan| &scan.engines) {
-            let (bounds, because) = match kind {
-                EngineSettings::Script(bounds) => (bounds, "scan.script_max_size"),
-                EngineSettings::Rules(rules) => (&rules.bounds, "rules.max_size"),
-                EngineSettings::Clamd(clamd) => (&clamd.bounds, "clamd.max_size"),
-                EngineSettings::Icap(icap) => (&icap.bounds, "icap.max_size"),
-            };
-            let smaller = bounds.max_size.is_some_and(|limit| limit < download.max_size);
-            if smaller && bounds.on_oversize != OversizePolicy::Skip {
-                let key = "download.max_size";
-                reader.section("download").warn(Warning::NeverReached { key, because });
-            }
-        }
-        if let Some(sandbox) = &sandbox {
-            let directory = scan.as_ref().map(|scan| scan.temp_directory.as_path());
-            let secret = crypto.as_ref().map(|crypto| match crypto {
-                keys::Settings::RequestSecret { path, .. } => ("request_secret_path", path),
-                keys::Settings::Pickle { path, .. } => ("pickle_path", path),
-            });
-            let directory = directory.map(|path| ("scan", "temp_directory", path));
-            let secret = secret.map(|(key, path)| ("crypto", key, path.as_path()));
-            let audit = audit.as_ref().and_then(|audit| match audit {
-                crate::audit::Settings::File(path) => Some(("audit", "path", path.as_path())),
-                crate::audit::Settings::Stdout => None,
-            });
-            let private = directory.into_iter().chain(secret).chain(audit);
-            for (section, key, path) in private {
-                let mut visible = sandbox.paths.read_only.iter().chain(&sandbox.paths.writable);
-                if let Some(visible) = visible.find(|visible| path.starts_with(visible)) {
-                    let (path, visible) = (path.display(), visible.display());
-                    let message = format!(
-                        "found {path}, expected a path outside {visible}, which scripts can read"
-                    );
-                    reader.section(section).conflict(key, message);
-                }
-            }
-        }
-        let config = scan.zip(sandbox).zip(crypto).map(|((scan, sandbox), crypto)| Self {
-            web,
-            scan,
-            sandbox,
-            download,
-            result_cache,
-            crypto,
-            previous_key_ttl,
-            log,
-            operations,
-            audit,
-        });
-        (config, reader.finish())
+    fn read(mut reader: Reader<'_>) -> (Option<Self>, Diagnostics) {
+        let web = web::Settings::read(&mut reader.section("web"));
+        let scan = scan::Settings::read(&mut reader.section("scan"));
+        let sandbox = Policy::read(&mut reader.section("sandbox"));
+        let download = download::Settings::read(&mut reader.section("download"));
+        let result_cache = result_cache::Settings::read(&mut reader.section("result_cache"));
+        let crypto = crypto::Settings::read(&mut reader.section("crypto"));
+        let previous_key_ttl =
+            reader.section("crypto").read("previous_key_ttl", &previous_key_ttl());
+        let log = Log::read(&mut reader.section("log"));
+        let operations = operations_section().read(&mut reader.section("operations"), "operations");
+        let audit = audit_section().read(&mut reader.section("audit"), "audit");
+
+        checks::sizes(&mut reader, scan.as_ref(), download.as_ref());
+        let listener = operations.as_ref().and_then(Option::as_ref);
+        checks::listeners(&mut reader, web.as_ref(), listener);
+        let audit_log = audit.as_ref().and_then(Option::as_ref);
+        checks::private_paths(
+            &mut reader,
+            sandbox.as_ref(),
+            scan.as_ref(),
+            crypto.as_ref(),
+            audit_log,
+        );
+        let config = || {
+            Some(Self {
+                web: web?,
+                scan: scan?,
+                sandbox: sandbox?,
+                download: download?,
+                result_cache: result_cache?,
+                crypto: crypto?,
+                previous_key_ttl: previous_key_ttl?,
+                log: log?,
+                operations: operations?,
+                audit: audit?,
+            })
+        };
+        (config(), reader.finish())
     }
 }
 
 /// Validates `text` as a configuration file in `folder`, and returns the problems.
 #[must_use]
 pub fn problems(text: &str, folder: &Path) -> Vec<Problem> {
-    match Sources::from_text(text, folder).parse() {
-        Ok(reader) => Config::read(reader, own_user()).1.problems,
+    match Sources::from_text(text, folder).parse(own_user()) {
+        Ok(reader) => Config::read(reader).1.problems,
         Err(problems) => problems,
     }
 }
 
-fn own_user() -> mcs_sandbox::User {
-    mcs_sandbox::User { uid: nix::unistd::geteuid().as_raw(), gid: nix::unistd::getegid().as_raw() }
+#[cfg(test)]
+impl Config {
+    /// Returns the defaults, with any script and key.
+    pub(crate) fn for_test() -> Self {
+        let required =
+            [("MCS_SCAN__SCRIPT", "/bin/true"), ("MCS_CRYPTO__REQUEST_SECRET_PATH", "/nowhere")];
+        let variables = required.map(|(name, value)| (name.into(), value.into()));
+        Self::load(None, variables.into_iter()).unwrap().0
+    }
+}
+
+fn own_user() -> User {
+    User { uid: nix::unistd::geteuid().as_raw(), gid: nix::unistd::getegid().as_raw() }
 }
 
 #[cfg(test)]

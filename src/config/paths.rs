@@ -15,6 +15,7 @@ use nix::unistd::{AccessFlags, access};
 
 use super::{
     format,
+    key::Key,
     problem::InvalidValue,
     types,
     value::{ParseResult, RawValue},
@@ -24,9 +25,14 @@ use crate::identity::denied_user;
 /// Scripts may use the path unquoted, so a shell must parse it as one word.
 const TEMP_DIRECTORY_CHARACTERS: &str = "[A-Za-z0-9._/-]";
 
+/// Declares a key with a path; `parse` is one of the functions of this module.
+pub(super) fn key(parse: fn(RawValue<'_>) -> ParseResult<PathBuf>) -> Key<PathBuf> {
+    Key::new(parse, |path: &PathBuf| format::path(path))
+}
+
 /// Parses a path, which need not exist.
 pub(super) fn path(value: RawValue<'_>) -> ParseResult<PathBuf> {
-    let text = types::text(value).or_else(|_| value.invalid("a path"))?;
+    let text = types::parse_text(value).or_else(|_| value.invalid("a path"))?;
     if text.is_empty() {
         return value.invalid("a path");
     }
@@ -94,7 +100,7 @@ pub(super) fn file_to_write(value: RawValue<'_>) -> ParseResult<PathBuf> {
 
 /// Returns the path as written, with its symbolic links, absolute where the configuration file's directory is.
 pub(super) fn as_written(value: RawValue<'_>) -> ParseResult<PathBuf> {
-    types::text(value).map(|text| value.base.join(text))
+    types::parse_text(value).map(|text| value.base.join(text))
 }
 
 /// Parses the path of a writable directory for jobs, with all symbolic links resolved: scripts see this

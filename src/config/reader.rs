@@ -9,9 +9,12 @@ use std::{
 
 use toml::de::DeValue;
 
+use mcs_sandbox::User;
+
 use super::{
+    key::Key,
     problem::{InvalidValue, Location, Problem, Warning},
-    value::{ParseResult, RawValue, describe},
+    value::{RawValue, describe},
 };
 
 /// A key's value as written.
@@ -25,18 +28,33 @@ pub(super) struct RawEntry<'a> {
     pub(super) location: Location,
 }
 
+impl RawEntry<'_> {
+    fn raw_value(&self) -> Option<RawValue<'_>> {
+        Some(RawValue { toml: self.value.as_ref()?, raw: self.raw, base: self.base })
+    }
+}
+
+/// Entries by section and key.
+type Entries<'a> = BTreeMap<(String, String), RawEntry<'a>>;
+
 /// All entries of a configuration, and the diagnostics collected while reading them.
 pub(super) struct Reader<'a> {
     /// Location of missing keys: the file as a whole.
     location: Location,
+    /// User of the service.
+    server: User,
     /// Directory with the credentials that the service manager passed, by name.
     credentials: Option<&'a Path>,
-    entries: BTreeMap<(String, String), RawEntry<'a>>,
+    /// The lowest layer: the value of keys that are not in `entries`.
+    defaults: Entries<'a>,
+    entries: Entries<'a>,
     /// The sections in the file, including empty ones.
     sections: Vec<(String, Location)>,
     /// Variables without `__` in the name.
     misnamed: Vec<(String, Location)>,
     known: Vec<KeyPath>,
+    /// Known keys that only a start reads.
+    startup: Vec<KeyPath>,
     problems: Vec<Problem>,
     warnings: Vec<Warning>,
 }
@@ -67,17 +85,23 @@ pub(super) struct Diagnostics {
     /// Every key that a section reads.
     #[cfg_attr(not(test), expect(dead_code, reason = "a test compares it with default.toml"))]
     pub(super) known: Vec<KeyPath>,
+    /// Those that only a start reads.
+    #[cfg_attr(not(test), expect(dead_code, reason = "a test compares it with default.toml"))]
+    pub(super) startup: Vec<KeyPath>,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(location: Location, credentials: Option<&'a Path>) -> Self {
+    pub(super) fn new(location: Location, credentials: Option<&'a Path>, server: User) -> Self {
         Self {
             location,
+            server,
             credentials,
+            defaults: BTreeMap::new(),
             entries: BTreeMap::new(),
             sections: Vec::new(),
             misnamed: Vec::new(),
             known: Vec::new(),
+            startup: Vec::new(),
             problems: Vec::new(),
             warnings: Vec::new(),
         }
@@ -85,6 +109,13 @@ impl<'a> Reader<'a> {
 
     pub(super) fn open(&mut self, section: &str, location: Location) {
         self.sections.push((section.into(), location));
+    }
+
+    /// Inserts a default. Relative paths are not resolved.
+    pub(super) fn insert_default(&mut self, section: &str, key: &str, value: DeValue<'a>) {
+        let (base, location) = (Path::new("/"), self.location.clone());
+        let entry = RawEntry { value: Some(value), raw: None, base, location };
+        self.defaults.insert((section.into(), key.into()), entry);
     }
 
     /// Inserts a key; a later entry replaces an earlier one.
@@ -104,18 +135,34 @@ impl<'a> Reader<'a> {
         self.misnamed.push((name.into(), location));
     }
 
-    /// Returns the path of a credential, if the service manager passed it.
-    pub(super) fn credential(&self, name: &str) -> Option<PathBuf> {
-        self.credentials.map(|directory| directory.join(name)).filter(|path| path.exists())
-    }
-
     pub(super) fn section(&mut self, name: &'static str) -> Section<'_, 'a> {
         Section { reader: self, name }
     }
 
+    /// Moves the entries of a table to a section of its own.
+    fn flatten(&mut self, parent: &'static str, key: &'static str, name: &str) {
+        self.known.push((parent, key));
+        for entries in [&mut self.defaults, &mut self.entries] {
+            let table = entries.remove(&(parent.to_owned(), key.to_owned()));
+            let Some(RawEntry { value: Some(value), base, location, .. }) = table else { continue };
+            let DeValue::Table(table) = value else {
+                let errors = InvalidValue::single(describe(&value), "a table").into_iter();
+                let problem = |error: InvalidValue| error.into_problem(location.clone(), name);
+                self.problems.extend(errors.map(problem));
+                continue;
+            };
+            for (key, value) in table {
+                let (value, location) = (Some(value.into_inner()), location.clone());
+                let path = (name.to_owned(), key.into_inner().into_owned());
+                entries.insert(path, RawEntry { value, raw: None, base, location });
+            }
+        }
+    }
+
     pub(super) fn finish(mut self) -> Diagnostics {
         self.report_unknown();
-        Diagnostics { problems: self.problems, warnings: self.warnings, known: self.known }
+        let Self { problems, warnings, known, startup, .. } = self;
+        Diagnostics { problems, warnings, known, startup }
     }
 
     fn report_unknown(&mut self) {
@@ -197,87 +244,84 @@ fn nearest<'k>(name: &str, known: impl Iterator<Item = Cow<'k, str>>) -> Option<
 }
 
 impl<'a> Section<'_, 'a> {
-    /// Reads and parses a key. Returns `None` if the key is absent, or invalid, which is recorded as a
-    /// problem.
-    pub(super) fn read<T>(
-        &mut self,
-        key: &'static str,
-        parse: impl FnOnce(RawValue<'_>) -> ParseResult<T>,
-    ) -> Option<T> {
-        self.register(key);
-        let entry = self.entry(key)?;
-        let value = RawValue { toml: entry.value.as_ref()?, raw: entry.raw, base: entry.base };
-        match parse(value) {
-            Ok(parsed) => Some(parsed),
-            Err(errors) => {
-                let (location, path) = (entry.location.clone(), format!("{}.{key}", self.name));
-                self.reader.problems.extend(
-                    errors.into_iter().map(|error| error.into_problem(location.clone(), &path)),
-                );
-                None
-            }
-        }
-    }
-
-    /// Like [`Section::read`], but records an absent key as a problem.
-    pub(super) fn require<T>(
-        &mut self,
-        key: &'static str,
-        expected: &str,
-        parse: impl FnOnce(RawValue<'_>) -> ParseResult<T>,
-    ) -> Option<T> {
-        if !self.has(key) {
-            self.missing(key, expected);
-        }
-        self.read(key, parse)
-    }
-
-    /// Whether the key is set, to a valid or an invalid value.
-    pub(super) fn has(&self, key: &str) -> bool {
-        self.entry(key).is_some_and(|entry| entry.value.is_some())
-    }
-
-    /// Returns the table `key` as a section called `name`.
-    pub(super) fn subsection(&mut self, key: &'static str, name: &'static str) -> Section<'_, 'a> {
-        self.register(key);
-        let path = (self.name.to_owned(), key.to_owned());
-        if let Some(mut entry) = self.reader.entries.remove(&path) {
-            match entry.value.take() {
-                Some(DeValue::Table(table)) => {
-                    for (key, value) in table {
-                        let inner = RawEntry {
-                            value: Some(value.into_inner()),
-                            raw: None,
-                            base: entry.base,
-                            location: entry.location.clone(),
-                        };
-                        self.reader.insert(name, &key.into_inner(), inner);
-                    }
+    /// Reads the configured value of a key, otherwise its default. Records an invalid value as a problem, and continues
+    /// with the default. Returns `None` if the key has no valid value and no default.
+    pub(super) fn read<T: 'static>(&mut self, name: &'static str, key: &Key<T>) -> Option<T> {
+        self.reader.known.push((self.name, name));
+        let path = self.path(name);
+        let mut problems = Vec::new();
+        for entries in [&self.reader.entries, &self.reader.defaults] {
+            let Some(entry) = entries.get(&path) else { continue };
+            match entry.raw_value().map(|value| key.parse(value)) {
+                Some(Ok(value)) => {
+                    self.reader.problems.extend(problems);
+                    return Some(value);
                 }
-                Some(other) => self.reader.problems.extend(
-                    InvalidValue::single(describe(&other), "a table")
-                        .into_iter()
-                        .map(|error| error.into_problem(entry.location.clone(), name)),
-                ),
-                None => {}
+                Some(Err(errors)) if problems.is_empty() => {
+                    let (location, path) = (&entry.location, format!("{}.{name}", self.name));
+                    let problem = |error: InvalidValue| error.into_problem(location.clone(), &path);
+                    problems.extend(errors.into_iter().map(problem));
+                }
+                _ => {}
             }
         }
-        Section { reader: &mut *self.reader, name }
+        self.reader.problems.extend(problems);
+        key.absent()
     }
 
-    pub(super) fn missing(&mut self, key: &str, expected: &str) {
+    /// Reads keys that only a start reads.
+    pub(super) fn at_startup<T>(&mut self, read: impl FnOnce(&mut Self) -> T) -> T {
+        let first = self.reader.known.len();
+        let value = read(self);
+        let Reader { known, startup, .. } = &mut *self.reader;
+        startup.extend(known.iter().skip(first));
+        value
+    }
+
+    /// Returns the configured value, or the default.
+    pub(super) fn raw(&self, name: &str) -> Option<RawValue<'_>> {
+        let path = self.path(name);
+        let Reader { entries, defaults, .. } = &*self.reader;
+        [entries, defaults].into_iter().find_map(|entries| entries.get(&path)?.raw_value())
+    }
+
+    /// Whether the key is configured, to a valid or an invalid value. A default does not count.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.reader.entries.get(&self.path(name)).is_some_and(|entry| entry.value.is_some())
+    }
+
+    /// Returns another section. The keys of `a.b` are those of the table `b` in `[a]`.
+    pub(super) fn within(&mut self, name: &'static str) -> Section<'_, 'a> {
+        if let Some((parent, key)) = name.rsplit_once('.') {
+            self.reader.flatten(parent, key, name);
+        }
+        self.reader.section(name)
+    }
+
+    /// User of the service.
+    pub(super) fn server(&self) -> User {
+        self.reader.server
+    }
+
+    /// Returns the path of a credential, if the service manager passed it.
+    pub(super) fn credential(&self, name: &str) -> Option<PathBuf> {
+        let path = self.reader.credentials.map(|directory| directory.join(name));
+        path.filter(|path| path.exists())
+    }
+
+    pub(super) fn missing(&mut self, name: &str, expected: &str) {
         self.reader.problems.push(Problem {
             location: self.reader.location.clone(),
-            key: Some(format!("{}.{key}", self.name)),
+            key: Some(format!("{}.{name}", self.name)),
             message: format!("missing, expected {expected}"),
         });
     }
 
-    /// Records a value that is valid by itself but conflicts with another key.
-    pub(super) fn conflict(&mut self, key: &str, message: impl Into<String>) {
-        let location =
-            self.entry(key).map_or(self.reader.location.clone(), |entry| entry.location.clone());
-        let key = Some(format!("{}.{key}", self.name));
+    /// Records a value that conflicts with another key, or is unusable.
+    pub(super) fn conflict(&mut self, name: &str, message: impl Into<String>) {
+        let entry = self.reader.entries.get(&self.path(name));
+        let location = entry.map_or(&self.reader.location, |entry| &entry.location).clone();
+        let key = Some(format!("{}.{name}", self.name));
         self.reader.problems.push(Problem { location, key, message: message.into() });
     }
 
@@ -285,12 +329,8 @@ impl<'a> Section<'_, 'a> {
         self.reader.warnings.push(warning);
     }
 
-    fn entry(&self, key: &str) -> Option<&RawEntry<'a>> {
+    fn path(&self, name: &str) -> (String, String) {
         // `(&str, &str)` is not a borrowed form of the key type.
-        self.reader.entries.get(&(self.name.to_owned(), key.to_owned()))
-    }
-
-    fn register(&mut self, key: &'static str) {
-        self.reader.known.push((self.name, key));
+        (self.name.to_owned(), name.to_owned())
     }
 }

@@ -1,46 +1,87 @@
-//! The types of the validated configuration.
+//! The validated configuration.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
-use crate::{http, keys, media};
+use super::{
+    changes::{Changes, Comparison},
+    key::Key,
+    keys::{Field, group, restart, within, write_and_reload},
+    lines::Lines,
+    sections::{audit, crypto, download, log::Log, operations, result_cache, scan, web},
+    types::{MAX_DURATION, duration},
+};
 
 /// The validated configuration. `Display` writes an equivalent TOML file with every key that has a
 /// value; secrets are written as `..`.
 #[derive(Clone)]
 pub struct Config {
     /// `[web]`
-    pub web: http::Settings,
+    pub web: web::Settings,
     /// `[scan]`
-    pub scan: crate::scan::Settings,
+    pub scan: scan::Settings,
     /// `[sandbox]`
     pub sandbox: mcs_sandbox::Policy,
     /// `[download]`
-    pub download: media::Settings,
+    pub download: download::Settings,
     /// `[result_cache]`
-    pub result_cache: crate::scan::cache::Settings,
+    pub result_cache: result_cache::Settings,
     /// `[crypto]`
-    pub crypto: keys::Settings,
+    pub crypto: crypto::Settings,
     /// How long a replaced request key still decrypts request bodies.
     pub previous_key_ttl: Duration,
     /// `[log]`
     pub log: Log,
     /// `[operations]`; `None` if disabled.
-    pub operations: Option<crate::telemetry::operations::Settings>,
+    pub operations: Option<operations::Settings>,
     /// `[audit]`; `None` without `audit.path`.
-    pub audit: Option<crate::audit::Settings>,
+    pub audit: Option<audit::Settings>,
 }
 
-/// `[log]`.
-#[derive(Clone, Debug)]
-pub struct Log {
-    /// A `tracing_subscriber` filter, e.g. `info`.
-    pub level: String,
-    pub format: LogFormat,
+impl Config {
+    write_and_reload! {
+        web = within("web", group()),
+        scan = within("scan", group()),
+        sandbox = within("sandbox", group()),
+        download = within("download", group()),
+        result_cache = within("result_cache", group()),
+        crypto = within("crypto", group()),
+        previous_key_ttl = within("crypto", previous_key_ttl()),
+        log = within("log", group()),
+        operations = operations_section(),
+        audit = audit_section(),
+    }
+
+    /// Returns this configuration with the values of `running` for the keys that only a start reads, and
+    /// the keys that changed.
+    #[must_use]
+    pub fn keep_startup_keys(mut self, running: &Self) -> (Self, Changes) {
+        let mut comparison = Comparison::default();
+        self.reload(running, &mut comparison);
+        (self, comparison.finish())
+    }
 }
 
-/// Format of log lines.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum LogFormat {
-    Human,
-    Json,
+pub(super) fn previous_key_ttl() -> Key<Duration> {
+    duration(Duration::ZERO..=MAX_DURATION)
+}
+
+pub(super) fn operations_section() -> impl Field<Value = Option<operations::Settings>> {
+    restart(within("operations", group()))
+}
+
+pub(super) fn audit_section() -> impl Field<Value = Option<audit::Settings>> {
+    restart(within("audit", group()))
+}
+
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Lines::collect("", |lines| self.write(lines)).fmt(f)
+    }
+}
+
+/// Like `Display`; a derived implementation would print secrets.
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }

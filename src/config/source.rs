@@ -1,5 +1,5 @@
 //! The sources of the configuration: one TOML file, and variables named `MCS_<SECTION>__<KEY>` that
-//! override single keys. Passes the entries to the [`Reader`] without interpreting them.
+//! override single keys; below both, the defaults. Passes the entries to the [`Reader`] without interpreting them.
 
 use std::{
     ffi::OsString,
@@ -9,16 +9,24 @@ use std::{
     sync::Arc,
 };
 
+use mcs_sandbox::User;
 use toml::de::{DeTable, DeValue};
 use zeroize::Zeroizing;
 
 use super::{
     problem::{Location, Problem},
-    reader::{RawEntry, Reader},
+    reader::{KeyPath, RawEntry, Reader},
 };
 use crate::identity::denied_user;
 
 const PREFIX: &str = "MCS_";
+
+/// The lowest layer.
+const DEFAULTS: &str = include_str!("../../config/default.toml");
+
+/// Keys that `DEFAULTS` sets only so that it works in a fresh checkout. They have no default.
+pub(super) const WITHOUT_DEFAULT: [KeyPath; 3] =
+    [("rules", "paths"), ("crypto", "request_secret_path"), ("crypto", "generate")];
 
 /// Variable with the directory of the credentials set by `LoadCredential=`. systemd.exec(5), "Credentials".
 const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
@@ -115,15 +123,16 @@ impl Sources {
         }
     }
 
-    /// Parses the sources.
+    /// Parses the sources, for a service that runs as `server`.
     ///
     /// # Errors
     /// Returns the syntax errors of the file. Nothing else is validated in that case, since the rest of the
     /// file is often misparsed.
-    pub(super) fn parse(&self) -> Result<Reader<'_>, Vec<Problem>> {
+    pub(super) fn parse(&self, server: User) -> Result<Reader<'_>, Vec<Problem>> {
         let location =
             self.file.as_ref().map_or(Location::Defaults, |file| Location::File(file.path.clone()));
-        let mut reader = Reader::new(location, self.credentials.as_deref());
+        let mut reader = Reader::new(location, self.credentials.as_deref(), server);
+        insert_defaults(&mut reader);
         if let Some(file) = &self.file {
             file.parse_into(&mut reader)?;
         }
@@ -131,6 +140,19 @@ impl Sources {
             variable.parse_into(&mut reader, &self.current_directory);
         }
         Ok(reader)
+    }
+}
+
+fn insert_defaults(reader: &mut Reader<'_>) {
+    // A test loads the file without errors.
+    let (sections, _) = DeTable::parse_recoverable(DEFAULTS);
+    for (section, keys) in sections.into_inner() {
+        let DeValue::Table(keys) = keys.into_inner() else { continue };
+        for (key, value) in keys {
+            if !WITHOUT_DEFAULT.contains(&(section.get_ref(), key.get_ref())) {
+                reader.insert_default(section.get_ref(), key.get_ref(), value.into_inner());
+            }
+        }
     }
 }
 

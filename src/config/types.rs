@@ -1,63 +1,79 @@
-//! Parsers for single values: each converts a raw value to its final type, or reports what was found
-//! and what was expected.
+//! Types of values: how a raw value is converted to its final type, or what was found and what was expected, and how the
+//! value is formatted.
 
-use std::{fmt::Display, ops::RangeInclusive, time::Duration};
+use std::{fmt::Display, ops::RangeInclusive, rc::Rc, time::Duration};
 
 use bytesize::ByteSize;
 use toml::de::DeValue;
 
 use super::{
     format,
+    key::Key,
     value::{ParseResult, RawValue, to_i64},
 };
 
 /// Upper bound of all durations; far below the limits of `Instant`.
 pub(super) const MAX_DURATION: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
+pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
+pub(super) const PEBIBYTE: u64 = 1 << 50;
+
 /// Maximum length of a number with a unit, in bytes.
 const MAX_QUANTITY_LEN: usize = 40;
 
-pub(super) fn boolean(value: RawValue<'_>) -> ParseResult<bool> {
-    match value.toml {
+pub(super) fn boolean() -> Key<bool> {
+    let parse = |value: RawValue<'_>| match value.toml {
         DeValue::Boolean(boolean) => Ok(*boolean),
         _ => value.invalid("true or false"),
-    }
+    };
+    Key::new(parse, bool::to_string)
 }
 
-/// Parses a string without NUL bytes, which arguments and system calls cannot contain.
-pub(super) fn text(value: RawValue<'_>) -> ParseResult<String> {
+/// A string without NUL bytes, which arguments and system calls cannot contain.
+pub(super) fn text() -> Key<String> {
+    Key::new(parse_text, |text: &String| format::quoted(text))
+}
+
+pub(super) fn parse_text(value: RawValue<'_>) -> ParseResult<String> {
     match value.text() {
         Some(text) if !text.contains('\0') => Ok(text.into()),
         _ => value.invalid("a string"),
     }
 }
 
-/// Like [`text`], but errors hide the value.
-pub(super) fn secret(value: RawValue<'_>) -> ParseResult<String> {
+/// Like [`parse_text`], but errors hide the value.
+pub(super) fn parse_secret(value: RawValue<'_>) -> ParseResult<String> {
     match value.text() {
         Some(text) if !text.contains('\0') => Ok(text.into()),
         _ => value.invalid_secret("a string"),
     }
 }
 
-/// Parses one of the names in `choices`.
-pub(super) fn choice<T: Copy>(
-    choices: &[(&'static str, T)],
-) -> impl Fn(RawValue<'_>) -> ParseResult<T> {
-    move |value| {
+/// One of the names in `choices`.
+pub(super) fn choice<T: Copy + PartialEq + 'static>(
+    choices: impl Into<Vec<(&'static str, T)>>,
+) -> Key<T> {
+    let choices = choices.into();
+    let names = choices.clone();
+    let parse = move |value: RawValue<'_>| {
         let chosen = choices.iter().find(|(name, _)| value.text() == Some(name));
         chosen.map(|(_, choice)| *choice).ok_or(()).or_else(|()| {
             let names: Vec<_> = choices.iter().map(|(name, _)| format::quoted(name)).collect();
             value.invalid(names.join(" or "))
         })
-    }
+    };
+    Key::new(parse, move |chosen| {
+        let found = names.iter().find(|(_, choice)| choice == chosen);
+        format::quoted(found.map_or("", |(name, _)| name))
+    })
 }
 
-/// Parses an integer in `range`.
-pub(super) fn integer<T: TryFrom<i64> + PartialOrd + Display>(
+/// An integer in `range`.
+pub(super) fn integer<T: TryFrom<i64> + PartialOrd + Display + 'static>(
     range: RangeInclusive<T>,
-) -> impl Fn(RawValue<'_>) -> ParseResult<T> {
-    move |value| {
+) -> Key<T> {
+    let parse = move |value: RawValue<'_>| {
         let number = match value.toml {
             DeValue::Integer(number) => to_i64(number),
             _ => None,
@@ -66,14 +82,13 @@ pub(super) fn integer<T: TryFrom<i64> + PartialOrd + Display>(
             Some(number) if range.contains(&number) => Ok(number),
             _ => value.invalid(format!("an integer from {} to {}", range.start(), range.end())),
         }
-    }
+    };
+    Key::new(parse, T::to_string)
 }
 
-/// Parses a duration in `range`, e.g. `"1h 30m"`. Rejects a number without unit, except 0.
-pub(super) fn duration(
-    range: RangeInclusive<Duration>,
-) -> impl Fn(RawValue<'_>) -> ParseResult<Duration> {
-    move |value| {
+/// A duration in `range`, e.g. `"1h 30m"`. Rejects a number without unit, except 0.
+pub(super) fn duration(range: RangeInclusive<Duration>) -> Key<Duration> {
+    let parse = move |value: RawValue<'_>| {
         let parsed = match value.toml {
             DeValue::Integer(number) if to_i64(number) == Some(0) => Some(Duration::ZERO),
             _ => value.text().and_then(parse_duration),
@@ -91,7 +106,8 @@ pub(super) fn duration(
             format::duration(*range.start()),
             format::duration(*range.end()),
         ))
-    }
+    };
+    Key::new(parse, |duration| format::quoted(&format::duration(*duration)))
 }
 
 fn parse_duration(text: &str) -> Option<Duration> {
@@ -104,9 +120,9 @@ fn parse_duration(text: &str) -> Option<Duration> {
     humantime::parse_duration(text).ok()
 }
 
-/// Parses a size in `range`: `"100MB"` (decimal), `"100MiB"` (binary), or a number of bytes.
-pub(super) fn size(range: RangeInclusive<u64>) -> impl Fn(RawValue<'_>) -> ParseResult<u64> {
-    move |value| {
+/// A size in `range`: `"100MB"` (decimal), `"100MiB"` (binary), or a number of bytes.
+pub(super) fn size(range: RangeInclusive<u64>) -> Key<u64> {
+    let parse = move |value: RawValue<'_>| {
         let bytes = match value.toml {
             DeValue::Integer(number) => to_i64(number).and_then(|n| u64::try_from(n).ok()),
             _ => value.text().and_then(parse_size),
@@ -120,7 +136,8 @@ pub(super) fn size(range: RangeInclusive<u64>) -> impl Fn(RawValue<'_>) -> Parse
                 format::size(*range.end()),
             )),
         }
-    }
+    };
+    Key::new(parse, |bytes| format::quoted(&format::size(*bytes)))
 }
 
 fn parse_size(text: &str) -> Option<u64> {
@@ -131,45 +148,47 @@ fn parse_size(text: &str) -> Option<u64> {
 }
 
 /// Like [`size`], for data that is kept in memory.
-pub(super) fn memory_size(
-    range: RangeInclusive<u64>,
-) -> impl Fn(RawValue<'_>) -> ParseResult<usize> {
+pub(super) fn memory_size(range: RangeInclusive<u64>) -> Key<usize> {
     let size = size(range);
-    move |value| {
-        let bytes = size(value)?;
+    let parse = move |value: RawValue<'_>| {
+        let bytes = size.parse(value)?;
         usize::try_from(bytes).or_else(|_| value.invalid("a size that fits the address space"))
-    }
+    };
+    Key::new(parse, |bytes| format::quoted(&format::size(*bytes as u64)))
 }
 
-/// Parses a list. Errors name the index of the element, from 0.
-pub(super) fn list<T>(
-    parse: impl Fn(RawValue<'_>) -> ParseResult<T>,
-) -> impl Fn(RawValue<'_>) -> ParseResult<Vec<T>> {
-    move |value| {
+/// A list. Errors name the index of the element, from 0.
+pub(super) fn list<T: 'static>(element: Key<T>) -> Key<Vec<T>> {
+    let element = Rc::new(element);
+    let format = Rc::clone(&element);
+    let parse = move |value: RawValue<'_>| {
         let DeValue::Array(elements) = value.toml else {
             return value.invalid("a list, written like [\"one\", \"two\"]");
         };
-        let element = |(index, element): (usize, &toml::Spanned<DeValue<'_>>)| {
-            let element = RawValue { toml: element.get_ref(), raw: None, base: value.base };
-            (format!("[{index}]"), parse(element))
+        let parse = |(index, inner): (usize, &toml::Spanned<DeValue<'_>>)| {
+            let inner = RawValue { toml: inner.get_ref(), raw: None, base: value.base };
+            (format!("[{index}]"), element.parse(inner))
         };
-        collect(elements.iter().enumerate().map(element))
-    }
+        collect(elements.iter().enumerate().map(parse))
+    };
+    Key::new(parse, move |elements: &Vec<T>| {
+        let elements: Vec<_> = elements.iter().filter_map(|value| format.format(value)).collect();
+        format!("[{}]", elements.join(", "))
+    })
 }
 
 /// Parses a table of names and values.
-pub(super) fn table<T>(
+pub(super) fn parse_table<T>(
+    value: RawValue<'_>,
     parse: impl Fn(&str, RawValue<'_>) -> ParseResult<T>,
-) -> impl Fn(RawValue<'_>) -> ParseResult<Vec<T>> {
-    move |value| {
-        let DeValue::Table(entries) = value.toml else {
-            return value.invalid("a table, written like { name = \"value\" }");
-        };
-        collect(entries.iter().map(|(name, inner)| {
-            let inner = RawValue { toml: inner.get_ref(), raw: None, base: value.base };
-            (format!(".{}", format::key(name.get_ref())), parse(name.get_ref(), inner))
-        }))
-    }
+) -> ParseResult<Vec<T>> {
+    let DeValue::Table(entries) = value.toml else {
+        return value.invalid("a table, written like { name = \"value\" }");
+    };
+    collect(entries.iter().map(|(name, inner)| {
+        let inner = RawValue { toml: inner.get_ref(), raw: None, base: value.base };
+        (format!(".{}", format::key(name.get_ref())), parse(name.get_ref(), inner))
+    }))
 }
 
 /// Collects the parsed parts, or the errors of all parts.

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::{client::X_FORWARDED_FOR, request_error::RequestError};
-use crate::media::{Requester, is_never_sent};
+use crate::{config::sections::headers::is_never_sent, media::Requester};
 
 /// Collects the token and the headers to forward. `names` are the operator's `headers_to_forward`, `host` is
 /// the effective host, `client` is the client's address if it is to be forwarded.

@@ -29,9 +29,10 @@ mod route_name;
 pub mod routes;
 pub mod server;
 
+pub use crate::config::sections::{download::TrustedNetwork, listen::Listen, web::Settings};
 pub use connection::{ConnectionLimits, Peer};
 
-use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use arc_swap::{ArcSwap, Guard};
 use reqwest::header::HeaderName;
@@ -43,28 +44,6 @@ use crate::{
     scan::Scanner,
 };
 
-/// Validated `[web]` section.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Address to listen on.
-    pub listen: Listen,
-    /// Maximum size of a request body, in bytes.
-    pub max_body_size: usize,
-    /// Maximum number of open connections, at least 1. A further one takes the place of a connection that waits for a
-    /// request.
-    pub max_connections: usize,
-    /// Maximum time to receive a request header, from its first byte or from the start of the connection.
-    pub header_timeout: Duration,
-    /// Maximum time to receive a request body, between two successful writes of a response, and between
-    /// two requests on a connection.
-    pub idle_timeout: Duration,
-    /// Minimum rate at which a client must read a response, in bytes per second, measured over 30 s of
-    /// blocked writes. 0 disables the check.
-    pub min_rate: u64,
-    /// Proxies whose `X-Forwarded-For` and `X-Forwarded-Host` are honoured.
-    pub trusted_proxies: Vec<TrustedNetwork>,
-}
-
 impl Settings {
     /// Returns the limits of a single connection.
     #[must_use]
@@ -75,38 +54,6 @@ impl Settings {
             min_rate: self.min_rate,
         }
     }
-}
-
-/// An address to listen on.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Listen {
-    /// TCP host and port.
-    Tcp {
-        /// Address literal or host name. `::` accepts IPv4 connections too where the system supports it.
-        host: String,
-        /// Port; 0 selects a free one.
-        port: u16,
-    },
-    /// Path of a Unix socket. A stale socket at the path is replaced.
-    Unix(PathBuf),
-}
-
-impl Listen {
-    /// Returns whether both addresses are the same, so that only one of them can be bound. TCP port 0 never
-    /// conflicts.
-    #[must_use]
-    pub fn conflicts_with(&self, other: &Self) -> bool {
-        self == other && !matches!(self, Self::Tcp { port: 0, .. })
-    }
-}
-
-/// Network in CIDR notation; a single address has the longest prefix.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct TrustedNetwork {
-    /// Network address, host bits zero.
-    pub address: IpAddr,
-    /// Prefix length, 0..=32 for IPv4 or 0..=128 for IPv6.
-    pub prefix: u8,
 }
 
 /// Immutable state that handlers use. A request loads it once from [`CurrentState`].
@@ -172,7 +119,7 @@ impl RequestSettings {
         Self {
             max_body_size: web.max_body_size,
             body_timeout: web.idle_timeout,
-            trusted_proxies: web.trusted_proxies.clone(),
+            trusted_proxies: download.trusted_proxies.clone(),
             headers_to_forward: download.headers_to_forward.clone(),
             forward_client_address: download.forward_client_address,
         }

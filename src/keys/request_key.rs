@@ -2,6 +2,8 @@
 //! Sources: vodozemac's `pk_encryption` and the key file formats of the two earlier scanners. In libolm's scheme the
 //! MAC does not cover the ciphertext: a forged body is detected only by its padding and by parsing the plaintext.
 
+pub use crate::config::sections::crypto::{PickleKey, Settings};
+
 use std::{
     fmt, io,
     path::{Path, PathBuf},
@@ -12,34 +14,13 @@ use vodozemac::{
     Curve25519PublicKey, Curve25519SecretKey, LibolmPickleError,
     pk_encryption::{Message, PkDecryption},
 };
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+use zeroize::{Zeroize, Zeroizing};
 
 use super::file;
 use crate::{
     identity::denied_user,
     lenient_base64::{self, STANDARD},
 };
-
-/// Validated `[crypto]` section: the single source of the key.
-#[derive(Clone, Debug)]
-pub enum Settings {
-    /// File with 32 bytes in base64, the format of the Python scanner.
-    RequestSecret {
-        path: PathBuf,
-        /// Whether to create a missing file (mode 0600).
-        generate: bool,
-    },
-    /// Pickle of a libolm `PkDecryption`, the format of the Node scanner and of older versions of the Python one.
-    Pickle {
-        path: PathBuf,
-        /// Key that encrypts the pickle.
-        key: PickleKey,
-    },
-}
-
-/// Pickle key; zeroized on drop, hidden in debug output.
-#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
-pub struct PickleKey(String);
 
 /// Key pair of the server.
 pub struct RequestKey {
@@ -235,8 +216,8 @@ fn from_secret(path: &Path, content: &str) -> Result<PkDecryption, KeyError> {
 fn from_pickle(path: &Path, content: &str, key: &PickleKey) -> Result<PkDecryption, KeyError> {
     let content_error =
         |found| KeyError::Content { path: path.into(), found, expected: PICKLE_EXPECTED };
-    PkDecryption::from_libolm_pickle(content.trim(), key.0.as_bytes()).map_err(
-        |error| match error {
+    PkDecryption::from_libolm_pickle(content.trim(), key.reveal().as_bytes()).map_err(|error| {
+        match error {
             LibolmPickleError::Base64(_) => content_error("other text"),
             LibolmPickleError::MissingVersion | LibolmPickleError::Version(..) => {
                 content_error("a pickle of another version")
@@ -246,8 +227,8 @@ fn from_pickle(path: &Path, content: &str, key: &PickleKey) -> Result<PkDecrypti
             | LibolmPickleError::InvalidSession
             | LibolmPickleError::Decode(_)
             | LibolmPickleError::Encode(_) => content_error("a pickle of something else"),
-        },
-    )
+        }
+    })
 }
 
 fn missing(settings: &Settings) -> KeyError {
@@ -260,18 +241,6 @@ fn missing(settings: &Settings) -> KeyError {
             path: path.clone(),
             remedy: "copy the pickle there, or correct crypto.pickle_path",
         },
-    }
-}
-
-impl PickleKey {
-    #[must_use]
-    pub fn new(key: String) -> Self {
-        Self(key)
-    }
-
-    #[cfg(test)]
-    pub(crate) fn reveal(&self) -> &str {
-        &self.0
     }
 }
 
@@ -291,12 +260,6 @@ impl fmt::Display for KeyNotice {
                 path.display()
             ),
         }
-    }
-}
-
-impl fmt::Debug for PickleKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PickleKey(..)")
     }
 }
 

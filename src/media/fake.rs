@@ -7,10 +7,7 @@ use std::{
     time::Duration,
 };
 
-use reqwest::{
-    Url,
-    header::{HeaderMap, HeaderValue},
-};
+use reqwest::{Url, header::HeaderValue};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpListener,
@@ -19,6 +16,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use super::{MediaId, MediaRequest, Origin, Requester, Settings, Variant};
+use crate::config::Config;
 
 /// Action of a connection after a request head.
 pub(super) enum Act {
@@ -174,20 +172,11 @@ pub(super) fn errcode(status: u16, errcode: &str) -> Act {
 /// Returns settings with long time limits and no homeserver.
 pub(super) fn settings() -> Settings {
     Settings {
-        base_homeserver_url: None,
-        homeservers: Vec::new(),
-        proxy: None,
-        additional_headers: HeaderMap::new(),
-        headers_to_forward: Vec::new(),
-        forward_client_address: false,
         max_size: 4 * 1024 * 1024,
-        connect_timeout: Duration::from_secs(10),
         idle_timeout: Duration::from_secs(10),
         total_timeout: Duration::from_secs(20),
         min_rate: 0,
-        allow_private_addresses: false,
-        ca_certificates: None,
-        authorisation_ttl: Duration::from_secs(5),
+        ..Config::for_test().download
     }
 }
 

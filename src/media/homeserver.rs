@@ -23,10 +23,12 @@ use super::{
     rate,
     request::{MediaRequest, Origin},
     routes::UpstreamRoute,
-    settings::Settings,
     setup_error::OutboundSetupError,
 };
-use crate::tenancy::{SentToken, TenantGroup, TenantTable};
+use crate::{
+    config::sections::download::Settings,
+    tenancy::{SentToken, TenantGroup, TenantTable},
+};
 
 /// All homeservers that media is downloaded from.
 pub struct Homeservers {

@@ -30,13 +30,13 @@ mod resolver;
 mod retry_after;
 mod routes;
 pub mod run_directory;
-mod settings;
 mod setup_error;
 pub mod spool;
 #[cfg(test)]
 mod tests;
 pub(crate) mod tls;
 
+pub use crate::config::sections::download::Settings;
 pub use authorise::Authoriser;
 pub use body::Body;
 pub use counters::FetchCounters;
@@ -49,6 +49,4 @@ pub use homeserver::{Homeservers, MAX_HEADER_VALUE};
 pub use id::{InvalidMediaId, MediaId};
 pub use request::{MediaRequest, Origin, Requester, Thumbnail, ThumbnailMethod, Variant};
 pub use resolver::ResolutionError;
-pub use routes::is_never_sent;
-pub use settings::Settings;
 pub use setup_error::OutboundSetupError;

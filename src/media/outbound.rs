@@ -18,10 +18,10 @@ use super::{
     error::FetchError,
     http_util::{within, without_credentials},
     resolver::{NameService, ResolutionError, Resolver},
-    settings::Settings,
     setup_error::OutboundSetupError,
     tls,
 };
+use crate::config::sections::download::Settings;
 
 /// Maximum number of redirects followed for one request.
 const MAX_REDIRECTS: usize = 5;

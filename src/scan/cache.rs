@@ -4,6 +4,8 @@
 //! The age of an entry is checked when it is read, under the settings in force at that time. Newer entries evict
 //! entries that are not read.
 
+pub use crate::config::sections::result_cache::Settings;
+
 use std::{
     sync::{
         Arc,
@@ -24,23 +26,6 @@ use super::{
     request::ScanRequest,
     verdict::Verdict,
 };
-
-/// `[result_cache]`, checked.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Maximum number of verdicts, and of media entries.
-    pub max_size: usize,
-    /// Time to live of an entry.
-    pub ttl: Duration,
-    /// Maximum size of a body kept in memory, bytes; 0 keeps none.
-    pub max_file_size: u64,
-    /// Maximum total size of the bodies kept in memory, bytes.
-    pub max_total_size: u64,
-    /// Verdicts from these exit codes of the script are not cached. May contain 0.
-    pub exit_codes_to_ignore: Vec<i32>,
-    /// Time to live of a failure.
-    pub failure_ttl: Duration,
-}
 
 impl Settings {
     /// Returns the maximum weight of the media entries, and of the verdicts, bytes each.

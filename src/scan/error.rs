@@ -190,7 +190,7 @@ impl From<FetchError> for ScanError {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, time::Duration};
+    use std::sync::Arc;
 
     use super::*;
     use crate::{media::homeserver::Homeservers, scan::request::ScanRequest};
@@ -261,19 +261,7 @@ mod tests {
         let base: reqwest::Url = base.parse().unwrap();
         let settings = crate::media::Settings {
             base_homeserver_url: Some(base.clone()),
-            homeservers: Vec::new(),
-            proxy: None,
-            additional_headers: reqwest::header::HeaderMap::new(),
-            headers_to_forward: Vec::new(),
-            forward_client_address: false,
-            max_size: 1,
-            connect_timeout: Duration::from_secs(10),
-            idle_timeout: Duration::from_secs(10),
-            total_timeout: Duration::from_secs(10),
-            min_rate: 0,
-            allow_private_addresses: false,
-            ca_certificates: None,
-            authorisation_ttl: Duration::ZERO,
+            ..crate::config::Config::for_test().download
         };
         let homeservers = Homeservers::new(&settings, Arc::default());
         let mut request = ScanRequest::for_test("a.example", None).fetch;

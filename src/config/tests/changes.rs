@@ -26,25 +26,121 @@ fn settings_of_equal_configurations_have_equal_texts() {
     }
 }
 
+/// Values, two of which are valid for each key.
+const VALUES: [&str; 50] = [
+    "true",
+    "false",
+    "1",
+    "2",
+    "20",
+    "30",
+    "'1s'",
+    "'2s'",
+    "'17MiB'",
+    "'18MiB'",
+    "[]",
+    "[1]",
+    "{}",
+    "{ a = 'https://b' }",
+    "'::1'",
+    "'::2'",
+    "'/run/a'",
+    "'/run/b'",
+    "'/tmp'",
+    "'/var/tmp'",
+    "'scan.sh'",
+    "'other.sh'",
+    "['scan.sh']",
+    "['other.sh']",
+    "['a']",
+    "['One']",
+    "['image/png']",
+    "['image/gif']",
+    "'refuse'",
+    "'fail'",
+    "'pass'",
+    "'skip'",
+    "'off'",
+    "'server'",
+    "'respmod'",
+    "'reqmod'",
+    "'eicar'",
+    "'strict'",
+    "'degraded'",
+    "'none'",
+    "'host'",
+    "['seccomp']",
+    "['10.0.0.0/8']",
+    "'77:88'",
+    "'78:88'",
+    "'http://a'",
+    "'http://b'",
+    "'human'",
+    "'json'",
+    "'info'",
+];
+
+/// Returns required keys under which `section.key` has an effect.
+fn surroundings(section: &str, key: &str) -> Vec<(&'static str, &'static str)> {
+    let mut lines = vec![match section {
+        "rules" => ("scan.engines", "['script', 'rules']"),
+        "clamd" => ("scan.engines", "['script', 'clamd']"),
+        "icap" => ("scan.engines", "['script', 'icap']"),
+        _ => ("scan.engines", "['script']"),
+    }];
+    lines.push(("scan.script", "'scan.sh'"));
+    match key {
+        "pickle_path" => lines.push(("crypto.pickle_key", "'k'")),
+        "pickle_key" => lines.push(("crypto.pickle_path", "'p'")),
+        _ => lines.push(("crypto.request_secret_path", "'k'")),
+    }
+    match section {
+        "rules" => lines.push(("rules.paths", "['one.yar']")),
+        "icap" => lines.push(("icap.urls", "['icap://a/b']")),
+        "sandbox" => lines.push(("sandbox.mode", "'strict'")),
+        _ => {}
+    }
+    lines
+}
+
+/// No key can be forgotten in the comparison: for each, two valid values differ.
 #[test]
-fn comparison_of_settings_detects_a_change_in_each_section() {
+fn comparison_detects_a_change_of_each_key() {
     let dir = ConfigDir::new();
-    let running = dir.load_valid("");
-    for (text, section) in [
-        ("web.max_connections = 9", "web."),
-        ("scan.workers = 9", "scan."),
-        ("sandbox.network = 'host'", "sandbox."),
-        ("download.min_rate = 9", "download."),
-        ("result_cache.ttl = '9s'", "result_cache."),
-        ("crypto.request_secret_path = 'other'", "crypto."),
-        ("log.level = 'warn'", "log."),
-        ("operations.enabled = false", "operations."),
-        ("audit.path = '-'", "audit."),
-    ] {
-        let compared = crate::config::changes::compare(&running, &dir.load_valid(text));
-        let different: Vec<_> = compared.iter().filter(|(_, same)| !same).collect();
-        assert_eq!(different.len(), 1, "{text}: {different:?}");
-        assert_eq!(different[0].0[0], section);
+    dir.file("other.sh", "#!/bin/sh\n", 0o755);
+    for (name, rule) in [("one.yar", "One"), ("two.yar", "Two")] {
+        dir.file(name, &format!("rule {rule} {{ condition: true }}"), 0o644);
+    }
+    let values = VALUES.into_iter().chain([
+        "['script']",
+        "['script', 'clamd']",
+        "['one.yar']",
+        "['two.yar']",
+        "['icap://a/b']",
+        "['icap://a/c']",
+        "['/run/a']",
+        "['/run/b']",
+        "'warn'",
+    ]);
+    for (section, key) in properties::known() {
+        let path = format!("{section}.{key}");
+        let is_only_for_root = path == "sandbox.user" && !nix::unistd::geteuid().is_root();
+        if path == "sandbox.limits" || is_only_for_root {
+            continue;
+        }
+        let load = |value: &str| {
+            let surroundings = surroundings(section, key);
+            let others = surroundings.iter().filter(|(other, _)| *other != path);
+            let lines = others.map(|(key, value)| format!("{key} = {value}\n"));
+            dir.load_with(&format!("{}{path} = {value}", lines.collect::<String>()), &[])
+        };
+        let mut loaded = values.clone().filter_map(|value| Some(load(value).ok()?.0));
+        let running = loaded.next().unwrap_or_else(|| panic!("{path} has no valid value"));
+        let is_detected = loaded.any(|config| {
+            let (_, Changes { applied, needs_restart }) = config.keep_startup_keys(&running);
+            applied.contains(&path) || needs_restart.contains(&path)
+        });
+        assert!(is_detected, "{path}");
     }
 }
 
@@ -125,7 +221,13 @@ fn default_file_marks_startup_keys() {
             comment.push_str(line);
         }
     }
-    assert_eq!(marked, crate::config::changes::STARTUP_KEYS.map(|(key, _)| key));
+    let sources = Sources::from_text("", Path::new("/"));
+    let startup = Config::read(sources.parse(ROOT).unwrap()).1.startup;
+    let mut startup: Vec<_> =
+        startup.iter().map(|(section, key)| format!("{section}.{key}")).collect();
+    marked.sort_unstable();
+    startup.sort_unstable();
+    assert_eq!(marked, startup);
 }
 
 #[test]

@@ -35,11 +35,25 @@ fn states_builtin_defaults() {
 }
 
 #[test]
+fn states_default_limits_of_the_sandbox_crate() {
+    assert_eq!(load(TEXT).0.sandbox.limits, mcs_sandbox::ResourceLimits::default());
+}
+
+#[test]
+fn names_the_keys_that_are_set_without_being_defaults() {
+    let (introduction, _) = TEXT.split_once("\n[web]").unwrap();
+    let introduction = introduction.replace("\n#", "");
+    for (section, key) in source::WITHOUT_DEFAULT {
+        assert!(introduction.contains(&format!("{section}.{key}")), "{section}.{key}");
+    }
+}
+
+#[test]
 fn lists_every_key() {
     let dir = ConfigDir::new();
     let file = dir.file("config.toml", TEXT, 0o644);
     let sources = Sources::collect(Some(&file), std::iter::empty()).unwrap();
-    let (_, diagnostics) = Config::read(sources.parse().unwrap(), ROOT);
+    let (_, diagnostics) = Config::read(sources.parse(ROOT).unwrap());
     let mut section = "";
     let mut written = Vec::new();
     for line in TEXT.lines() {

@@ -10,12 +10,12 @@ mod rejected;
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
 use super::*;
-use crate::http;
+use crate::{http, keys};
 
 /// A temporary directory with a configuration and the files that it refers to.
 struct ConfigDir(tempfile::TempDir);
 
-const ROOT: mcs_sandbox::User = mcs_sandbox::User { uid: 0, gid: 0 };
+const ROOT: User = User { uid: 0, gid: 0 };
 
 type Loaded = Result<(Config, Vec<Warning>), ConfigErrors>;
 
@@ -115,10 +115,7 @@ fn reads_each_key() {
     let script = dir.path().join("scan.sh");
     assert_eq!(config.scan.script.as_ref(), Some(&script));
     assert_eq!(config.scan.removal_command, Some((script, vec!["-x".into()])));
-    assert_eq!(
-        mime::configured_list(&config.scan.mime),
-        Some(("blocked_mimetypes", vec!["image/png"]))
-    );
+    assert_eq!(config.scan.mime, mcs_filetype::MimeRules::all_but(["image/png"]));
     assert_eq!(config.sandbox.environment, [("TOKEN".into(), "hush".into())]);
     assert_eq!(config.sandbox.limits.address_space, Some(8 << 30));
     let download = &config.download;
@@ -127,9 +124,9 @@ fn reads_each_key() {
     assert_eq!(download.additional_headers["x-key"], "hush");
     assert_eq!(download.headers_to_forward, ["cookie", "host"]);
     assert!(download.authorisation_ttl.is_zero());
-    let networks: Vec<_> = config.web.trusted_proxies.iter().map(|net| net.prefix).collect();
+    let networks: Vec<_> = config.download.trusted_proxies.iter().map(|net| net.prefix).collect();
     assert_eq!(networks, [32, 8, 8]);
-    assert_eq!(config.web.trusted_proxies[1].address.to_string(), "10.0.0.0");
+    assert_eq!(config.download.trusted_proxies[1].address.to_string(), "10.0.0.0");
     assert_eq!(config.log.format, LogFormat::Json);
     let socket = http::Listen::Unix(dir.path().join("operations.sock"));
     assert_eq!(config.operations.unwrap().listen, socket);
@@ -287,12 +284,12 @@ fn warns_of_settings_without_effect() {
 #[test]
 fn only_root_switches_user_and_always_does() {
     let user = |text: &str, uid| {
-        let server = mcs_sandbox::User { uid, gid: uid };
+        let server = User { uid, gid: uid };
         let dir = ConfigDir::new();
         let file = dir.file("config.toml", text, 0o644);
         let sources = Sources::collect(Some(&file), std::iter::empty()).unwrap();
-        let mut reader = sources.parse().unwrap();
-        let policy = sandbox::read(&mut reader, server);
+        let mut reader = sources.parse(server).unwrap();
+        let policy = Policy::read(&mut reader.section("sandbox"));
         let user = policy.and_then(|policy| policy.user).map(|user| (user.uid, user.gid));
         (user, reader.finish().problems.len())
     };
@@ -345,15 +342,12 @@ fn displayed_configuration_loads_to_same_configuration() {
     ] {
         // The user is displayed even if it is not configured, and then only root can load it.
         let config = Config {
-            sandbox: mcs_sandbox::Policy { user: None, ..dir.load_valid(lines).sandbox },
+            sandbox: Policy { user: None, ..dir.load_valid(lines).sandbox },
             ..dir.load_valid(lines)
         };
         let displayed = config.to_string();
         let again = dir.load_with(&displayed, &[]).unwrap_or_else(|e| panic!("{displayed}\n{e}")).0;
-        let again = Config {
-            sandbox: mcs_sandbox::Policy { user: None, ..again.sandbox.clone() },
-            ..again
-        };
+        let again = Config { sandbox: Policy { user: None, ..again.sandbox.clone() }, ..again };
         assert_eq!(again.to_string(), displayed);
     }
 }

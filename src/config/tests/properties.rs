@@ -49,8 +49,8 @@ proptest! {
 }
 
 pub(super) fn known() -> Vec<(&'static str, &'static str)> {
-    let reader = Reader::new(Location::Defaults, None);
-    Config::read(reader, ROOT).1.known
+    let sources = Sources::from_text("", Path::new("/"));
+    Config::read(sources.parse(ROOT).unwrap()).1.known
 }
 
 #[test]

@@ -17,9 +17,12 @@ use tokio::{
 };
 
 use super::*;
-use crate::http::{
-    Listen, Settings,
-    listener::{BindError, LocalAddr},
+use crate::{
+    config::Config,
+    http::{
+        Listen, Settings,
+        listener::{BindError, LocalAddr},
+    },
 };
 
 const LONG: Duration = Duration::from_secs(3600);
@@ -37,12 +40,11 @@ fn tcp(host: &str) -> Listen {
 fn settings(header: Duration, idle: Duration, max_connections: usize) -> Settings {
     Settings {
         listen: tcp("127.0.0.1"),
-        max_body_size: 1024,
         max_connections,
         header_timeout: header,
         idle_timeout: idle,
         min_rate: 0,
-        trusted_proxies: Vec::new(),
+        ..Config::for_test().web
     }
 }
 

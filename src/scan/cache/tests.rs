@@ -7,6 +7,7 @@ use reqwest::header::HeaderValue;
 
 use super::*;
 use crate::{
+    config::Config,
     media::{Head, MAX_HEADER_VALUE},
     memory_bounds::{assert_table_memory, row_bytes},
     scan::{
@@ -24,8 +25,8 @@ fn settings() -> Settings {
         ttl: Duration::from_secs(3600),
         max_file_size: 0,
         max_total_size: 0,
-        exit_codes_to_ignore: vec![],
         failure_ttl: Duration::ZERO,
+        ..Config::for_test().result_cache
     }
 }
 

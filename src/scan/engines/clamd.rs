@@ -6,10 +6,12 @@
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 
+pub use crate::config::sections::clamd::{Address, Settings};
+
 use std::{
-    fmt, io,
+    io,
     os::fd::{AsFd, AsRawFd},
-    path::{Path, PathBuf},
+    path::Path,
     pin::pin,
     sync::Arc,
     time::Duration,
@@ -25,7 +27,6 @@ use tokio::{
 };
 
 use super::{
-    bounds::Bounds,
     error::EngineFailure,
     outcome::Outcome,
     pool::{Pool, PoolMember, connect_with_timeout},
@@ -34,34 +35,6 @@ use super::{
 
 /// Maximum length of a response, bytes. A response is one line.
 const MAX_RESPONSE: u64 = 4096;
-
-/// `[clamd]`, validated.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Settings {
-    /// Addresses of the daemons, at least one.
-    pub addresses: Vec<Address>,
-    /// Time limit for one file, over all daemons that are tried.
-    pub timeout: Duration,
-    /// Size bound, and effect of failures.
-    pub bounds: Bounds,
-}
-
-/// Address of a daemon.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Address {
-    Unix(PathBuf),
-    Tcp { host: String, port: u16 },
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unix(path) => write!(f, "{}", path.display()),
-            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
-            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
-        }
-    }
-}
 
 /// The clamd engine.
 #[derive(Debug)]

@@ -1,6 +1,8 @@
 //! The ICAP engine: settings, servers, and the meaning of their answers. `mcs-icap` implements the protocol.
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+pub use crate::config::sections::icap::Settings;
+
+use std::{io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use mcs_icap::{
@@ -12,7 +14,6 @@ use tokio_rustls::TlsConnector;
 use url::Url;
 
 use super::{
-    bounds::Bounds,
     changes::{ChangeNotifier, EngineChange},
     error::{EngineFailure, EngineSetupError},
     outcome::Outcome,
@@ -28,23 +29,6 @@ const USER_AGENT: &str = concat!("matrix-content-scanner/", env!("CARGO_PKG_VERS
 /// Default ports: of RFC 3507, and the usual one for TLS.
 const PORT: u16 = 1344;
 const TLS_PORT: u16 = 11344;
-
-/// `[icap]`, validated.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Settings {
-    /// URLs of services, `icap://` or `icaps://`; at least one.
-    pub urls: Vec<Url>,
-    /// How files are presented.
-    pub method: Method,
-    /// Whether servers that request a preview get one. A server may give its verdict on the preview alone.
-    pub preview: bool,
-    /// PEM file with additional root certificates.
-    pub ca_certificates: Option<PathBuf>,
-    /// Time limit for one file, over all servers that are tried.
-    pub timeout: Duration,
-    /// Size bound, and effect of failures.
-    pub bounds: Bounds,
-}
 
 /// The ICAP engine.
 #[derive(Debug)]

@@ -2,6 +2,8 @@
 //! scans each file in the sandbox, because it parses untrusted data. Every exit other than those of its outcomes,
 //! including a crash or a signal, is a failure.
 
+pub use crate::config::sections::rules::Settings;
+
 use std::{
     ffi::OsString,
     fs::File,
@@ -16,7 +18,6 @@ use mcs_evaluator::{CLEAN, LIMIT, MALWARE, POLICY, RuleSet};
 use mcs_sandbox::{Command, Termination};
 
 use super::{
-    bounds::Bounds,
     error::EngineFailure,
     outcome::{MAX_FIRST_LINE, Outcome},
     sample::ProgramJob,
@@ -26,21 +27,6 @@ use crate::{scan::error::ScanError, text::single_line};
 
 /// Maximum length of the evaluator's captured output, bytes.
 const MAX_OUTPUT: usize = 4096;
-
-/// `[rules]`, validated.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Settings {
-    /// Files and directories with rules.
-    pub paths: Vec<PathBuf>,
-    /// Names of rules whose matches are ignored.
-    pub ignore: Vec<String>,
-    /// The rules loaded from `paths`.
-    pub rules: RuleSet,
-    /// Time limit for one file.
-    pub timeout: Duration,
-    /// Size bound, and effect of failures.
-    pub bounds: Bounds,
-}
 
 /// The program and the prepared rules that evaluators are started with. Evaluators read the rules from standard
 /// input, a sealed memory file. It has no path, so that no other user can replace it.

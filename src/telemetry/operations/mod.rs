@@ -26,10 +26,11 @@ use prometheus_client::{
 };
 use tokio::sync::Semaphore;
 
+pub use crate::config::sections::operations::Settings;
 pub use gauges::Gauges;
 pub use health::Health;
 
-use crate::http::{ConnectionLimits, Listen, listener::Listener, server};
+use crate::http::{ConnectionLimits, listener::Listener, server};
 
 /// Common prefix of the paths of probes.
 const PROBE_PREFIX: &str = "/health/";
@@ -46,13 +47,6 @@ const CONNECTION_LIMITS: ConnectionLimits = ConnectionLimits {
     idle: Duration::from_secs(10),
     min_rate: 4 << 10,
 };
-
-/// Validated `[operations]` section.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Settings {
-    /// Address to listen on.
-    pub listen: Listen,
-}
 
 /// Serves until dropped.
 pub async fn serve(listener: Listener, mut registry: Registry, gauges: Gauges) {

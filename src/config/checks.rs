@@ -1,0 +1,87 @@
+//! Checks that the keys of different sections fit together. A section with problems of its own is not checked.
+
+use std::path::Path;
+
+use mcs_sandbox::Policy;
+
+use super::{
+    problem::Warning,
+    reader::Reader,
+    sections::{
+        audit, bounds::OversizePolicy, crypto, download, engines::EngineSettings, operations, scan,
+        web,
+    },
+};
+
+/// Warns of sizes that are never reached, since another limit is smaller.
+pub(super) fn sizes(
+    reader: &mut Reader<'_>,
+    scan: Option<&scan::Settings>,
+    download: Option<&download::Settings>,
+) {
+    let (Some(scan), Some(download)) = (scan, download) else { return };
+    let key = "download.max_size";
+    let mut download_section = reader.section("download");
+    if download.max_size > scan.max_spool_size {
+        download_section.warn(Warning::NeverReached { key, because: "scan.max_spool_size" });
+    } else if download.max_size.saturating_mul(2) > scan.max_spool_size {
+        download_section.warn(Warning::TightSpool);
+    }
+    for engine in &scan.engines {
+        let because = match engine {
+            EngineSettings::Script(_) => "scan.script_max_size",
+            EngineSettings::Rules(_) => "rules.max_size",
+            EngineSettings::Clamd(_) => "clamd.max_size",
+            EngineSettings::Icap(_) => "icap.max_size",
+        };
+        let bounds = engine.bounds();
+        let is_smaller = bounds.max_size.is_some_and(|limit| limit < download.max_size);
+        if is_smaller && bounds.on_oversize != OversizePolicy::Skip {
+            download_section.warn(Warning::NeverReached { key, because });
+        }
+    }
+}
+
+/// Rejects two listeners on one address.
+pub(super) fn listeners(
+    reader: &mut Reader<'_>,
+    web: Option<&web::Settings>,
+    operations: Option<&operations::Settings>,
+) {
+    let (Some(web), Some(operations)) = (web, operations) else { return };
+    if operations.listen.conflicts_with(&web.listen) {
+        reader
+            .section("operations")
+            .conflict("port", "found the address of [web], expected another address");
+    }
+}
+
+/// Rejects paths of private files that scripts can read.
+pub(super) fn private_paths(
+    reader: &mut Reader<'_>,
+    sandbox: Option<&Policy>,
+    scan: Option<&scan::Settings>,
+    crypto: Option<&crypto::Settings>,
+    audit: Option<&audit::Settings>,
+) {
+    let Some(sandbox) = sandbox else { return };
+    let directory = scan.map(|scan| ("scan", "temp_directory", scan.temp_directory.as_path()));
+    let key = crypto.map(|crypto| match crypto {
+        crypto::Settings::RequestSecret { path, .. } => ("crypto", "request_secret_path", &**path),
+        crypto::Settings::Pickle { path, .. } => ("crypto", "pickle_path", &**path),
+    });
+    let log = audit.and_then(|audit| match audit {
+        audit::Settings::File(path) => Some(("audit", "path", &**path)),
+        audit::Settings::Stdout => None,
+    });
+    let private: [Option<(_, _, &Path)>; 3] = [directory, key, log];
+    for (section, key, path) in private.into_iter().flatten() {
+        let mut visible = sandbox.paths.read_only.iter().chain(&sandbox.paths.writable);
+        if let Some(visible) = visible.find(|visible| path.starts_with(visible)) {
+            let (path, visible) = (path.display(), visible.display());
+            let message =
+                format!("found {path}, expected a path outside {visible}, which scripts can read");
+            reader.section(section).conflict(key, message);
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! `scan.engines`, and the settings of the engines that it lists.
+
+use super::{
+    bounds::{Bounds, max_size, oversize_policy, skip_policy},
+    clamd, icap,
+    prelude::*,
+    rules,
+};
+
+const SCRIPT_MAX_SIZE: &str = "script_max_size";
+const SCRIPT_ON_OVERSIZE: &str = "script_on_oversize";
+const SCRIPT_ON_FAILURE: &str = "script_on_failure";
+
+/// The settings of one engine.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum EngineSettings {
+    /// The script; its other settings are in `[scan]`.
+    Script(Bounds),
+    /// `[rules]`
+    Rules(rules::Settings),
+    /// `[clamd]`
+    Clamd(clamd::Settings),
+    /// `[icap]`
+    Icap(icap::Settings),
+}
+
+/// The names in `scan.engines`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum EngineName {
+    Script,
+    Rules,
+    Clamd,
+    Icap,
+}
+
+impl EngineSettings {
+    /// Returns the size bound, and the effect of failures.
+    #[must_use]
+    pub fn bounds(&self) -> &Bounds {
+        match self {
+            Self::Script(bounds) => bounds,
+            Self::Rules(rules) => &rules.bounds,
+            Self::Clamd(clamd) => &clamd.bounds,
+            Self::Icap(icap) => &icap.bounds,
+        }
+    }
+
+    fn name(&self) -> EngineName {
+        match self {
+            Self::Script(_) => EngineName::Script,
+            Self::Rules(_) => EngineName::Rules,
+            Self::Clamd(_) => EngineName::Clamd,
+            Self::Icap(_) => EngineName::Icap,
+        }
+    }
+}
+
+/// `scan.engines`, the script's bounds in `[scan]`, and the sections of the other engines.
+impl KeyGroup for Vec<EngineSettings> {
+    fn read(scan: &mut Section<'_, '_>) -> Option<Self> {
+        let names = names().read(scan, "engines").unwrap_or_else(|| {
+            vec![if scan.has("script") { EngineName::Script } else { EngineName::Rules }]
+        });
+        let script = script_bounds(scan);
+        let rules = rules::Settings::read(&mut scan.within("rules"));
+        let clamd = clamd::Settings::read(&mut scan.within("clamd"));
+        let icap = icap::Settings::read(&mut scan.within("icap"));
+        for (name, section, key, expected) in [
+            (EngineName::Script, "scan", "script", "the path of an executable file"),
+            (
+                EngineName::Rules,
+                "rules",
+                "paths",
+                "files or directories of YARA rules, unless scan.script is set or scan.engines lists \
+                 others",
+            ),
+            (
+                EngineName::Icap,
+                "icap",
+                "urls",
+                "a list of URLs like \"icap://127.0.0.1:1344/avscan\"",
+            ),
+        ] {
+            let mut section = scan.within(section);
+            if names.contains(&name) && !section.has(key) {
+                section.missing(key, expected);
+            }
+        }
+        let settings = |name: &EngineName| match name {
+            EngineName::Script => script.clone().map(EngineSettings::Script),
+            EngineName::Rules => rules.clone().map(EngineSettings::Rules),
+            EngineName::Clamd => clamd.clone().map(EngineSettings::Clamd),
+            EngineName::Icap => icap.clone().map(EngineSettings::Icap),
+        };
+        names.iter().map(settings).collect()
+    }
+
+    fn write(&self, lines: &mut Lines) {
+        names().write(&self.iter().map(EngineSettings::name).collect(), "engines", lines);
+        for engine in self {
+            match engine {
+                EngineSettings::Script(bounds) => {
+                    max_size().write(&bounds.max_size, SCRIPT_MAX_SIZE, lines);
+                    oversize_policy().write(&bounds.on_oversize, SCRIPT_ON_OVERSIZE, lines);
+                    skip_policy().write(&bounds.on_failure, SCRIPT_ON_FAILURE, lines);
+                }
+                EngineSettings::Rules(rules) => lines.within("rules", |lines| rules.write(lines)),
+                EngineSettings::Clamd(clamd) => lines.within("clamd", |lines| clamd.write(lines)),
+                EngineSettings::Icap(icap) => lines.within("icap", |lines| icap.write(lines)),
+            }
+        }
+    }
+}
+
+fn script_bounds(scan: &mut Section<'_, '_>) -> Option<Bounds> {
+    let max_size = max_size().read(scan, SCRIPT_MAX_SIZE);
+    let on_oversize = oversize_policy().read(scan, SCRIPT_ON_OVERSIZE);
+    let on_failure = skip_policy().read(scan, SCRIPT_ON_FAILURE);
+    Some(Bounds { max_size: max_size?, on_oversize: on_oversize?, on_failure: on_failure? })
+}
+
+/// Has no default: which engine is used depends on whether a script is configured.
+fn names() -> Key<Vec<EngineName>> {
+    let name = choice([
+        ("script", EngineName::Script),
+        ("rules", EngineName::Rules),
+        ("clamd", EngineName::Clamd),
+        ("icap", EngineName::Icap),
+    ]);
+    let is_valid = |names: &Vec<EngineName>| {
+        let is_once = |name| names.iter().filter(|other| *other == name).count() == 1;
+        !names.is_empty() && names.iter().all(is_once)
+    };
+    list(name).filter(is_valid, "at least one engine, each once")
+}

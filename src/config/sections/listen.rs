@@ -1,0 +1,94 @@
+//! The address of a listener: `host` and `port`, or `socket`.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use super::prelude::*;
+
+/// Maximum length of a socket path, in bytes: `sun_path` has 108 bytes including the NUL. unix(7).
+const MAX_SOCKET_PATH: usize = 107;
+
+/// An address to listen on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Listen {
+    /// TCP host and port.
+    Tcp {
+        /// Address literal or host name. `::` accepts IPv4 connections too where the system supports it.
+        host: String,
+        /// Port; 0 selects a free one.
+        port: u16,
+    },
+    /// Path of a Unix socket. A stale socket at the path is replaced.
+    Unix(PathBuf),
+}
+
+impl Listen {
+    /// Returns whether both addresses are the same, so that only one of them can be bound. TCP port 0 never
+    /// conflicts.
+    #[must_use]
+    pub fn conflicts_with(&self, other: &Self) -> bool {
+        self == other && !matches!(self, Self::Tcp { port: 0, .. })
+    }
+}
+
+impl KeyGroup for Listen {
+    fn read(section: &mut Section<'_, '_>) -> Option<Self> {
+        let host = host().read(section, "host");
+        let port = port().read(section, "port");
+        let socket = socket().read(section, "socket")?;
+        for key in ["host", "port"] {
+            if section.has("socket") && section.has(key) {
+                section.conflict(key, "found beside socket, expected one of the two");
+            }
+        }
+        Some(match socket {
+            Some(path) => Self::Unix(path),
+            None => Self::Tcp { host: host?, port: port? },
+        })
+    }
+
+    fn write(&self, lines: &mut Lines) {
+        match self {
+            Self::Tcp { host: name, port: number } => {
+                host().write(name, "host", lines);
+                port().write(number, "port", lines);
+            }
+            Self::Unix(path) => socket().write(&Some(path.clone()), "socket", lines),
+        }
+    }
+}
+
+/// An IP address, with or without brackets, or a host name.
+fn host() -> Key<String> {
+    const EXPECTED: &str = "an address or a name without port, like \"127.0.0.1\" or \"::\"";
+    Key::new(
+        |value| {
+            let Some(text) = value.text() else { return value.invalid(EXPECTED) };
+            let literal = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+            let literal = literal.unwrap_or(text);
+            if literal.parse::<IpAddr>().is_ok() {
+                return Ok(literal.into());
+            }
+            match url::Host::parse(text) {
+                // `Host::parse` takes `1` for an IPv4 address; that is probably a mistake.
+                Ok(url::Host::Domain(name)) => Ok(name),
+                _ => value.invalid(EXPECTED),
+            }
+        },
+        |host: &String| format::quoted(host),
+    )
+}
+
+fn port() -> Key<u16> {
+    integer(0..=u16::MAX)
+}
+
+fn socket() -> Key<Option<PathBuf>> {
+    let parse = |value: RawValue<'_>| {
+        let path = paths::path(value)?;
+        if path.as_os_str().len() > MAX_SOCKET_PATH {
+            return value.invalid(format!("a path of at most {MAX_SOCKET_PATH} bytes"));
+        }
+        Ok(path)
+    };
+    optional(paths::key(parse))
+}

@@ -1,0 +1,21 @@
+//! The sections. Each declares its keys, and checks that they fit together.
+
+pub mod audit;
+pub mod bounds;
+pub mod canary;
+pub mod clamd;
+pub mod crypto;
+pub mod download;
+pub mod engines;
+pub mod headers;
+pub mod icap;
+pub mod listen;
+pub mod log;
+mod mime;
+pub mod operations;
+mod prelude;
+pub mod result_cache;
+pub mod rules;
+pub mod sandbox;
+pub mod scan;
+pub mod web;
