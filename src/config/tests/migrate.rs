@@ -244,12 +244,8 @@ fn reports_rejected_values_with_line_and_key() {
         let migrated = old.migrate(&format!("{good}{yaml}"));
         let all = remarks(&migrated);
         assert!(all.iter().any(|remark| remark.starts_with(words)), "{words}: {all:#?}");
-        let comments: String = migrated
-            .toml
-            .lines()
-            .map_while(|line| line.strip_prefix('#'))
-            .flat_map(|line| [line.trim(), " "])
-            .collect();
+        let comment_lines = migrated.toml.lines().map_while(|line| line.strip_prefix('#'));
+        let comments: String = comment_lines.flat_map(|line| [line.trim(), " "]).collect();
         assert!(comments.contains(&*collapse_whitespace(words)), "{words}: {comments}");
         old.load(&migrated);
     }
