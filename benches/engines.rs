@@ -170,71 +170,9 @@ async fn measure() {
     let temp_dir = tempfile::tempdir().unwrap();
     let directory = temp_dir.path();
     fs::set_permissions(directory, Permissions::from_mode(0o777)).unwrap();
-    let is_root = nix::unistd::geteuid().is_root();
-
-    let (socket, port) = (directory.join("clamd.ctl"), free_port());
-    fs::create_dir(directory.join("db")).unwrap();
-    fs::write(directory.join("db/test.hdb"), include_str!("../tests/scanners/eicar.hdb")).unwrap();
-    let conf = directory.join("clamd.conf");
-    let user = if is_root { "User clamav\n" } else { "" };
-    let text =
-        include_str!("../tests/scanners/clamd.conf").replace("@HERE@", directory.to_str().unwrap());
-    let more = format!("DisableCache yes\nTCPAddr 127.0.0.1\nTCPSocket {port}\n{user}");
-    fs::write(&conf, text + &more).unwrap();
-    let _clamd = BenchDaemon::start("clamd", &["--config-file", conf.to_str().unwrap()], || {
-        UnixStream::connect(&socket).is_ok() && TcpStream::connect(("127.0.0.1", port)).is_ok()
-    });
-
-    let icap_port = free_port();
-    let modules = fs::read_dir("/usr/lib").unwrap();
-    let modules =
-        modules.map(|entry| entry.unwrap().path().join("c_icap")).find(|path| path.exists());
-    let text = include_str!("../tests/scanners/c-icap.conf")
-        .replace("@HERE@", directory.to_str().unwrap())
-        .replace("@PORT@", &icap_port.to_string())
-        .replace("@MODULES@", modules.expect("c-icap's modules").to_str().unwrap())
-        .replace("@CLAMD@", socket.to_str().unwrap());
-    let user = if is_root { "User c-icap\nGroup c-icap\n" } else { "" };
-    let icap_conf = directory.join("c-icap.conf");
-    fs::write(&icap_conf, text + user).unwrap();
-    let _icap = BenchDaemon::start("c-icap", &["-N", "-f", icap_conf.to_str().unwrap()], || {
-        TcpStream::connect(("127.0.0.1", icap_port)).is_ok()
-    });
-
-    let script = directory.join("clamdscan.sh");
-    fs::write(&script, include_str!("../config/clamdscan.sh")).unwrap();
-    fs::set_permissions(&script, Permissions::from_mode(0o755)).unwrap();
-    let by_socket = format!("scan.engines = [\"clamd\"]\nclamd.addresses = [{socket:?}]");
-    let by_stream = format!("scan.engines = [\"clamd\"]\nclamd.addresses = [\"127.0.0.1:{port}\"]");
-    let by_icap =
-        format!("scan.engines = [\"icap\"]\nicap.urls = [\"icap://127.0.0.1:{icap_port}/avscan\"]");
-    let by_script = format!(
-        "scan.script = {script:?}\nscan.script_args = [{conf:?}]\nsandbox.unix_sockets = [{socket:?}]\n\
-         sandbox.read_only_paths = [{conf:?}]\nscan.failure_exit_codes = [2, 126, 127]"
-    );
-    let (clamd, _clamd_env) = scanner(directory, "clamd", &by_socket).await;
-    let (stream, _stream_env) = scanner(directory, "stream", &by_stream).await;
-    let (icap, _icap_env) = scanner(directory, "icap", &by_icap).await;
-    let (script, _script_env) = scanner(directory, "script", &by_script).await;
-    let shipped_rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/rules");
-    let by_rules = format!("scan.engines = [\"rules\"]\nrules.paths = [{shipped_rules:?}]");
-    let (rules, rules_env) = scanner(directory, "rules", &by_rules).await;
-    let empty_script = directory.join("nothing.sh");
-    fs::write(&empty_script, "#!/bin/sh\n").unwrap();
-    fs::set_permissions(&empty_script, Permissions::from_mode(0o755)).unwrap();
-    let (empty, _empty_env) =
-        scanner(directory, "empty", &format!("scan.script = {empty_script:?}")).await;
-    let methods = [
-        ("FILDES on clamd's socket", ScanMethod::Socket(socket)),
-        ("clamd, by descriptor", ScanMethod::Engines(Arc::clone(&clamd))),
-        ("clamd, by stream", ScanMethod::Engines(stream)),
-        ("icap (c-icap with the same clamd)", ScanMethod::Engines(icap)),
-        ("`scan` with clamd", ScanMethod::LocalScan(clamd)),
-        ("`scan` with clamdscan.sh", ScanMethod::LocalScan(script)),
-        ("`scan` with the rules", ScanMethod::LocalScan(rules)),
-        ("`scan` with an empty script", ScanMethod::LocalScan(empty)),
-    ];
-
+    let clamd = BenchClamd::start(directory);
+    let (_icap_daemon, icap_port) = start_icap(directory, &clamd.socket);
+    let (methods, envs) = scan_methods(directory, &clamd, icap_port).await;
     let mut random = File::open("/dev/urandom").unwrap();
     let files: Vec<PathBuf> = (0..FILES)
         .map(|number| {
@@ -255,17 +193,116 @@ async fn measure() {
             }
         }
     }
+    print_rates(&methods, &rates);
+    let rules_env = envs.iter().find(|env| env.evaluator.is_some()).unwrap();
+    measure_evaluator(directory, rules_env, random).await;
+}
+
+/// clamd on a socket and a port. Terminated when dropped.
+struct BenchClamd {
+    socket: PathBuf,
+    port: u16,
+    conf: PathBuf,
+    _daemon: BenchDaemon,
+}
+
+impl BenchClamd {
+    fn start(directory: &Path) -> Self {
+        let (socket, port) = (directory.join("clamd.ctl"), free_port());
+        fs::create_dir(directory.join("db")).unwrap();
+        let signatures = include_str!("../tests/scanners/eicar.hdb");
+        fs::write(directory.join("db/test.hdb"), signatures).unwrap();
+        let conf = directory.join("clamd.conf");
+        let user = if nix::unistd::geteuid().is_root() { "User clamav\n" } else { "" };
+        let text = include_str!("../tests/scanners/clamd.conf")
+            .replace("@HERE@", directory.to_str().unwrap());
+        let more = format!("DisableCache yes\nTCPAddr 127.0.0.1\nTCPSocket {port}\n{user}");
+        fs::write(&conf, text + &more).unwrap();
+        let arguments = ["--config-file", conf.to_str().unwrap()];
+        let daemon = BenchDaemon::start("clamd", &arguments, || {
+            UnixStream::connect(&socket).is_ok() && TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+        Self { socket, port, conf, _daemon: daemon }
+    }
+}
+
+/// Starts c-icap with this clamd. Returns its port.
+fn start_icap(directory: &Path, clamd: &Path) -> (BenchDaemon, u16) {
+    let port = free_port();
+    let modules = fs::read_dir("/usr/lib").unwrap();
+    let modules =
+        modules.map(|entry| entry.unwrap().path().join("c_icap")).find(|path| path.exists());
+    let text = include_str!("../tests/scanners/c-icap.conf")
+        .replace("@HERE@", directory.to_str().unwrap())
+        .replace("@PORT@", &port.to_string())
+        .replace("@MODULES@", modules.expect("c-icap's modules").to_str().unwrap())
+        .replace("@CLAMD@", clamd.to_str().unwrap());
+    let is_root = nix::unistd::geteuid().is_root();
+    let user = if is_root { "User c-icap\nGroup c-icap\n" } else { "" };
+    let conf = directory.join("c-icap.conf");
+    fs::write(&conf, text + user).unwrap();
+    let arguments = ["-N", "-f", conf.to_str().unwrap()];
+    let is_ready = || TcpStream::connect(("127.0.0.1", port)).is_ok();
+    (BenchDaemon::start("c-icap", &arguments, is_ready), port)
+}
+
+/// Writes an executable script.
+fn write_script(path: &Path, text: &str) {
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+}
+
+/// Creates the methods with their names, and what their scanners need to keep running.
+async fn scan_methods(
+    directory: &Path,
+    BenchClamd { socket, port, conf, .. }: &BenchClamd,
+    icap_port: u16,
+) -> (Vec<(&'static str, ScanMethod)>, Vec<SandboxEnv>) {
+    let script = directory.join("clamdscan.sh");
+    write_script(&script, include_str!("../config/clamdscan.sh"));
+    let empty_script = directory.join("nothing.sh");
+    write_script(&empty_script, "#!/bin/sh\n");
+    let shipped_rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/rules");
+    let by_socket = format!("scan.engines = [\"clamd\"]\nclamd.addresses = [{socket:?}]");
+    let by_stream = format!("scan.engines = [\"clamd\"]\nclamd.addresses = [\"127.0.0.1:{port}\"]");
+    let by_icap =
+        format!("scan.engines = [\"icap\"]\nicap.urls = [\"icap://127.0.0.1:{icap_port}/avscan\"]");
+    let by_script = format!(
+        "scan.script = {script:?}\nscan.script_args = [{conf:?}]\nsandbox.unix_sockets = [{socket:?}]\n\
+         sandbox.read_only_paths = [{conf:?}]\nscan.failure_exit_codes = [2, 126, 127]"
+    );
+    let by_rules = format!("scan.engines = [\"rules\"]\nrules.paths = [{shipped_rules:?}]");
+    let (clamd, clamd_env) = scanner(directory, "clamd", &by_socket).await;
+    let (stream, stream_env) = scanner(directory, "stream", &by_stream).await;
+    let (icap, icap_env) = scanner(directory, "icap", &by_icap).await;
+    let (script, script_env) = scanner(directory, "script", &by_script).await;
+    let (rules, rules_env) = scanner(directory, "rules", &by_rules).await;
+    let by_empty_script = format!("scan.script = {empty_script:?}");
+    let (empty, empty_env) = scanner(directory, "empty", &by_empty_script).await;
+    let methods = vec![
+        ("FILDES on clamd's socket", ScanMethod::Socket(socket.clone())),
+        ("clamd, by descriptor", ScanMethod::Engines(Arc::clone(&clamd))),
+        ("clamd, by stream", ScanMethod::Engines(stream)),
+        ("icap (c-icap with the same clamd)", ScanMethod::Engines(icap)),
+        ("`scan` with clamd", ScanMethod::LocalScan(clamd)),
+        ("`scan` with clamdscan.sh", ScanMethod::LocalScan(script)),
+        ("`scan` with the rules", ScanMethod::LocalScan(rules)),
+        ("`scan` with an empty script", ScanMethod::LocalScan(empty)),
+    ];
+    (methods, vec![clamd_env, stream_env, icap_env, script_env, rules_env, empty_env])
+}
+
+fn print_rates(methods: &[(&str, ScanMethod)], rates: &[Vec<f64>]) {
     println!(
         "| files of 100 KiB per second, {CONCURRENCY} concurrent | median (quartiles) | ratio to the first |"
     );
     println!("|---|---|---|");
-    for ((name, _), method_rates) in methods.iter().zip(&rates) {
+    for ((name, _), method_rates) in methods.iter().zip(rates) {
         let ratios = method_rates.iter().zip(&rates[0]).map(|(rate, reference)| rate / reference);
         let [low, median, high] = quartiles(method_rates.clone());
         let [_, ratio, _] = quartiles(ratios.collect());
         println!("| {name} | {median:.0} ({low:.0}–{high:.0}) | {ratio:.2} |");
     }
-    measure_evaluator(directory, &rules_env, random).await;
 }
 
 async fn measure_evaluator(directory: &Path, env: &SandboxEnv, mut random: File) {

@@ -168,7 +168,7 @@ fn disguised() -> Vec<MatchingFile> {
     files
 }
 
-fn documents() -> Vec<MatchingFile> {
+fn office_documents() -> Vec<MatchingFile> {
     const VBA: &[&str] = &["Macros", "VBA", "_VBA_PROJECT"];
     let automatic: &[&str] = &["Office_Macros_That_Run_By_Themselves"];
     let docx = |name| zip(&[("[Content_Types].xml", b"<"), (name, b"x")]);
@@ -221,6 +221,11 @@ fn documents() -> Vec<MatchingFile> {
             compound(&["\x01Ole10Native"], b"\x02\0invoice.js\0"),
             &["Document_Carries_Program_File"],
         ),
+    ]
+}
+
+fn pdf_documents() -> Vec<MatchingFile> {
+    vec![
         (
             "a PDF with a program",
             pdf("/Type/EmbeddedFile>> <</F (a.exe)"),
@@ -269,13 +274,8 @@ fn documents() -> Vec<MatchingFile> {
 
 fn delivered() -> Vec<MatchingFile> {
     let shortcut = b"\x4c\0\0\0\x01\x14\x02\0\0\0\0\0\xc0\0\0\0\0\0\0\x46\x9b\0\x08\0";
-    let archive = |name: &str| zip(&[("readme.txt", b"hello"), (name, b"x")]);
     let registry =
         [b"\xff\xfe".to_vec(), wide("Windows Registry Editor Version 5.00\r\n")].concat();
-    let mut fat = vec![0; 512];
-    fat[..3].copy_from_slice(b"\xeb\x3c\x90");
-    fat[54..62].copy_from_slice(b"FAT16   ");
-    fat[510..].copy_from_slice(b"\x55\xaa");
     vec![
         ("LNK", shortcut.to_vec(), &["Windows_Shortcut"]),
         ("URL", b"[InternetShortcut]\r\nURL=file://h/x.exe".to_vec(), &["Internet_Shortcut"]),
@@ -304,13 +304,6 @@ fn delivered() -> Vec<MatchingFile> {
             b"<job id=\"a\"><script language=\"JScript\">x</script></job>".to_vec(),
             &["Windows_Script_File"],
         ),
-        ("ISO", at(0x8000, b"\x01CD001\x01"), &["Disk_Image"]),
-        ("UDF", at(0x8000, b"\0BEA01\x01"), &["Disk_Image"]),
-        ("VHD", trailer(b"conectix\0\0\0\x02"), &["Disk_Image"]),
-        ("VHDX", b"vhdxfileM\0".to_vec(), &["Disk_Image"]),
-        ("DMG", trailer(b"koly\0\0\0\x04\0\0\x02\0"), &["Disk_Image"]),
-        ("WIM", b"MSWIM\0\0\0\xd0\0".to_vec(), &["Disk_Image"]),
-        ("FAT", fat, &["Disk_Image"]),
         (
             "ONE",
             b"\xe4\x52\x5c\x7b\x8c\xd8\xa7\x4d\xae\xb1\x53\x78\xd0\x29\x96\xd3".to_vec(),
@@ -330,6 +323,28 @@ fn delivered() -> Vec<MatchingFile> {
             b"<?xml?><plist><key>PayloadType</key>\n<string>Configuration</string>".to_vec(),
             &["Apple_Configuration_Profile"],
         ),
+    ]
+}
+
+fn disk_images() -> Vec<MatchingFile> {
+    let mut fat = vec![0; 512];
+    fat[..3].copy_from_slice(b"\xeb\x3c\x90");
+    fat[54..62].copy_from_slice(b"FAT16   ");
+    fat[510..].copy_from_slice(b"\x55\xaa");
+    vec![
+        ("ISO", at(0x8000, b"\x01CD001\x01"), &["Disk_Image"]),
+        ("UDF", at(0x8000, b"\0BEA01\x01"), &["Disk_Image"]),
+        ("VHD", trailer(b"conectix\0\0\0\x02"), &["Disk_Image"]),
+        ("VHDX", b"vhdxfileM\0".to_vec(), &["Disk_Image"]),
+        ("DMG", trailer(b"koly\0\0\0\x04\0\0\x02\0"), &["Disk_Image"]),
+        ("WIM", b"MSWIM\0\0\0\xd0\0".to_vec(), &["Disk_Image"]),
+        ("FAT", fat, &["Disk_Image"]),
+    ]
+}
+
+fn archives() -> Vec<MatchingFile> {
+    let archive = |name: &str| zip(&[("readme.txt", b"hello"), (name, b"x")]);
+    vec![
         ("ZIP of LNK", archive("photo.LNK"), &["Archive_With_Launcher"]),
         ("ZIP of VHDX", archive("disk.vhdx"), &["Archive_With_Launcher"]),
         ("two extensions", archive("invoice.pdf.exe"), &["Archive_With_Launcher"]),
@@ -386,7 +401,17 @@ fn pages() -> Vec<MatchingFile> {
 }
 
 fn all() -> Vec<MatchingFile> {
-    [programs(), disguised(), documents(), delivered(), pages()].concat()
+    [
+        programs(),
+        disguised(),
+        office_documents(),
+        pdf_documents(),
+        delivered(),
+        disk_images(),
+        archives(),
+        pages(),
+    ]
+    .concat()
 }
 
 #[test]
