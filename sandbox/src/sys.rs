@@ -331,7 +331,7 @@ pub(crate) fn async_fd(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 const MAX_DESCRIPTORS: usize = 253;
 
 /// A message received from a socket.
-pub(crate) struct Received {
+pub(crate) struct ReceivedMessage {
     /// Number of bytes in the buffer.
     pub(crate) length: usize,
     /// Whether the message was longer than the buffer.
@@ -342,7 +342,10 @@ pub(crate) struct Received {
 
 /// Receives a message with its descriptors without blocking. The numbers of the descriptors do not leave this function,
 /// so that each has exactly one owner. recvmsg(2), cmsg(3).
-pub(crate) fn receive_message(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> nix::Result<Received> {
+pub(crate) fn receive_message(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+) -> nix::Result<ReceivedMessage> {
     let mut space = cmsg_space!([RawFd; MAX_DESCRIPTORS]);
     let mut slices = [IoSliceMut::new(buffer)];
     let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
@@ -357,7 +360,7 @@ pub(crate) fn receive_message(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> nix:
         }
     }
     let is_truncated = message.flags.contains(MsgFlags::MSG_TRUNC);
-    Ok(Received { length: message.bytes, is_truncated, fds })
+    Ok(ReceivedMessage { length: message.bytes, is_truncated, fds })
 }
 
 fn adopt(result: c_long) -> nix::Result<OwnedFd> {

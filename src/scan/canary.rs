@@ -148,7 +148,7 @@ impl Canary {
             tokio::select! {
                 () = sleep(pause) => {}
                 () = state.closed() => {}
-                _ = changes.receive(|change| distrust(change, &state)) => {}
+                _ = changes.receive(|change| invalidate_result(change, &state)) => {}
             }
         }
     }
@@ -165,7 +165,7 @@ impl Canary {
         loop {
             tokio::select! {
                 result = &mut check => return (!has_changed).then_some(result),
-                change = changes.receive(|change| distrust(change, state)) => {
+                change = changes.receive(|change| invalidate_result(change, state)) => {
                     has_changed |= change == EngineChange::Behaviour;
                 }
             }
@@ -190,7 +190,7 @@ impl Canary {
 
 /// Invalidates the latest result if a changed engine may scan fewer files, so that no file is scanned before the next
 /// result.
-fn distrust(change: EngineChange, state: &watch::Sender<CanaryState>) -> EngineChange {
+fn invalidate_result(change: EngineChange, state: &watch::Sender<CanaryState>) -> EngineChange {
     if change == EngineChange::Behaviour {
         state.send_if_modified(|state| {
             let has_passed = *state == CanaryState::Passed;

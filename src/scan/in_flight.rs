@@ -255,12 +255,12 @@ mod tests {
     }
 
     /// Jobs and their queue with one worker.
-    struct Fixture {
+    struct ScansFixture {
         scans: InFlightScans,
         queue: Queue,
     }
 
-    impl Fixture {
+    impl ScansFixture {
         fn new() -> Self {
             Self { scans: InFlightScans::new(DAY, no_work()), queue: Queue::new(16, 1) }
         }
@@ -286,7 +286,7 @@ mod tests {
 
     #[tokio::test]
     async fn requester_bypasses_a_flood_of_another_token() {
-        let fixture = Fixture::new();
+        let fixture = ScansFixture::new();
         let _flood = fixture.join_or_start("a.example", "flood");
         let (_busy, _first) = fixture.start_next();
         let mut flooded = fixture.join_or_start("b.example", "flood");
@@ -307,7 +307,7 @@ mod tests {
     #[tokio::test]
     async fn bypassed_job_does_not_remove_the_newer_one() {
         let fixture =
-            Fixture { scans: InFlightScans::new(DAY, no_work()), queue: Queue::new(16, 8) };
+            ScansFixture { scans: InFlightScans::new(DAY, no_work()), queue: Queue::new(16, 8) };
         let _flood = [
             fixture.join_or_start("a.example", "flood"),
             fixture.join_or_start("c.example", "flood"),
@@ -334,7 +334,7 @@ mod tests {
 
     #[tokio::test]
     async fn requests_without_a_flood_share_one_job() {
-        let fixture = Fixture::new();
+        let fixture = ScansFixture::new();
         let _waiter = fixture.join_or_start("a.example", "one");
         for token in ["two", "three"] {
             let waiter = fixture.join_or_start("a.example", token);
@@ -348,7 +348,7 @@ mod tests {
     #[tokio::test]
     async fn full_queue_joins_an_existing_job_or_rejects() {
         let fixture =
-            Fixture { scans: InFlightScans::new(DAY, no_work()), queue: Queue::new(1, 1) };
+            ScansFixture { scans: InFlightScans::new(DAY, no_work()), queue: Queue::new(1, 1) };
         let _flood = fixture.join_or_start("a.example", "flood");
         let (_busy, _first) = fixture.start_next();
         let _flooded = fixture.join_or_start("b.example", "flood");
@@ -367,7 +367,7 @@ mod tests {
 
     #[tokio::test]
     async fn grant_is_reported_after_the_job_has_ended() {
-        let fixture = Fixture::new();
+        let fixture = ScansFixture::new();
         let _initiator = fixture.join_or_start("a.example", "one");
         let mut waiter = fixture.join_or_start("a.example", "two");
         let (_slot, job) = fixture.start_next();
@@ -382,7 +382,7 @@ mod tests {
 
     #[tokio::test]
     async fn no_grant_is_reported_when_the_media_was_refused() {
-        let fixture = Fixture::new();
+        let fixture = ScansFixture::new();
         let _initiator = fixture.join_or_start("a.example", "one");
         let mut waiter = fixture.join_or_start("a.example", "two");
         let (_slot, job) = fixture.start_next();
@@ -393,7 +393,7 @@ mod tests {
 
     #[tokio::test]
     async fn abandoned_job_makes_room_for_the_next() {
-        let fixture = Fixture::new();
+        let fixture = ScansFixture::new();
         drop(fixture.join_or_start("a.example", "one"));
         while fixture.count() != 0 {
             tokio::task::yield_now().await;

@@ -23,7 +23,7 @@ const WORKERS: usize = 2;
 const CONSUMERS: usize = 2 * WORKERS;
 
 /// A job, which counts how often it was delivered.
-struct Job {
+struct ModelJob {
     demotable: Demotable,
     is_fixed: bool,
     delivered: Arc<AtomicUsize>,
@@ -32,7 +32,7 @@ struct Job {
 
 pub(crate) fn model() {
     block_on(async {
-        let is_abandoned = |job: &Job| job.abandoned.load(Ordering::SeqCst);
+        let is_abandoned = |job: &ModelJob| job.abandoned.load(Ordering::SeqCst);
         let queue = FairQueue::new(8, WORKERS, is_abandoned);
         let (all, fixed) = (Gauge::new(CONSUMERS), Gauge::new(WORKERS));
         let consumers: Vec<_> = (0..CONSUMERS)
@@ -77,7 +77,7 @@ pub(crate) fn model() {
 /// How often a job was delivered, and whether it was abandoned by its requester or evicted.
 type Fate = (Arc<AtomicUsize>, Arc<AtomicBool>);
 
-async fn produce(queue: FairQueue<Job>, token: u64) -> Vec<Fate> {
+async fn produce(queue: FairQueue<ModelJob>, token: u64) -> Vec<Fate> {
     let mut accepted: Vec<Fate> = Vec::new();
     for _ in 0..JOBS_OF_EACH {
         let group = thread_rng().gen_range(0..2_u64);
@@ -85,7 +85,7 @@ async fn produce(queue: FairQueue<Job>, token: u64) -> Vec<Fate> {
         let is_fixed = thread_rng().gen_bool(0.5);
         let demotable = Demotable::new(!is_fixed);
         let (delivered, abandoned) = (Arc::default(), Arc::default());
-        let job = Job {
+        let job = ModelJob {
             demotable: demotable.clone(),
             is_fixed,
             delivered: Arc::clone(&delivered),
@@ -108,7 +108,7 @@ async fn produce(queue: FairQueue<Job>, token: u64) -> Vec<Fate> {
     accepted
 }
 
-async fn consume(number: usize, queue: FairQueue<Job>, all: Gauge, fixed: Gauge) {
+async fn consume(number: usize, queue: FairQueue<ModelJob>, all: Gauge, fixed: Gauge) {
     loop {
         // Some consumers give up at some await point and come again.
         let polls =
