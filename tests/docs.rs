@@ -43,7 +43,9 @@ fn files(directory: &Path, suffix: &str) -> Vec<PathBuf> {
 fn pages() -> Vec<(PathBuf, String)> {
     let mut pages = files(&repo_path("docs"), ".md");
     assert!(pages.len() > 5);
-    pages.extend(["README.md", "CHANGELOG.md", "sandbox/README.md"].map(repo_path));
+    let more = ["README.md", "CHANGELOG.md", "sandbox/README.md"];
+    let for_developers = ["ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"];
+    pages.extend(more.into_iter().chain(for_developers).map(repo_path));
     pages.extend(files(&repo_path("crates"), "README.md"));
     pages.into_iter().map(|page| (page.clone(), read(&page))).collect()
 }
@@ -327,7 +329,7 @@ fn readme_builds_the_programs_as_the_packages_do() {
     let commands = blocks(&readme, "sh");
     let run = "target/package/matrix-content-scanner -c config/default.toml";
     assert_eq!(commands[0], format!("{build} && {run}\n"));
-    assert!(commands[1].contains(run), "{}", commands[1]);
+    assert_eq!(commands[1], "./test --install\n");
     for recipe in ["packaging/build", "packaging/Dockerfile", "benches/run"] {
         let uses = |line: &str| line.trim_start_matches("RUN ").split(' ').next() == Some(build);
         assert!(read(&repo_path(recipe)).lines().any(uses), "{recipe}");
@@ -381,6 +383,29 @@ fn performance_page_states_each_difference_of_benchmarks_from_the_shipped_config
     let stated = code_spans(table).filter(|span| keys.contains(*span)).collect();
     assert_eq!(changed, stated);
     assert!(changed.len() > 8, "{changed:?}");
+}
+
+#[test]
+fn readme_names_the_toolchain_of_the_workspace() {
+    let manifest: Table = read(&repo_path("Cargo.toml")).parse().expect("TOML");
+    let version = manifest["workspace"]["package"]["rust-version"].as_str().unwrap();
+    let readme = read(&repo_path("README.md"));
+    assert!(readme.contains(&format!("Rust {version} or later")), "{version}");
+}
+
+#[test]
+fn architecture_page_names_existing_files() {
+    let page = read(&repo_path("ARCHITECTURE.md"));
+    let mut count = 0;
+    for path in page.lines().flat_map(code_spans).filter(|span| span.contains('/')) {
+        // Endpoints of the HTTP interface.
+        if path.contains(' ') {
+            continue;
+        }
+        count += 1;
+        assert!(repo_path(path).exists(), "{path}");
+    }
+    assert!(count > 30, "{count}");
 }
 
 #[test]

@@ -24,6 +24,7 @@ mod migrate;
 mod operations;
 mod outcomes;
 mod ownership;
+mod readme;
 mod reload;
 mod rules;
 mod run_directory;
