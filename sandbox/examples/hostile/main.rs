@@ -101,11 +101,7 @@ fn attack(words: &[&str]) -> Attack {
             path,
             std::os::unix::fs::PermissionsExt::from_mode(0o640),
         )),
-        ["inotify", path] => {
-            let path = CString::new(*path).unwrap();
-            let watch = raw(libc::SYS_inotify_init1, [0; 6])?;
-            call(libc::SYS_inotify_add_watch, [watch, path.as_ptr() as i64, 0x20])
-        }
+        ["inotify", path] => watch(path),
         ["descriptors"] => leaked_descriptor(),
         // kill(2) succeeds if it reached any process; the test checks the victim instead.
         ["kill-all"] => {
@@ -128,6 +124,13 @@ fn attack(words: &[&str]) -> Attack {
             .or_else(|| attack_process(words))
             .unwrap_or_else(|| attack_kernel(words)),
     }
+}
+
+/// Watches a file with inotify(7).
+fn watch(path: &str) -> Attack {
+    let path = CString::new(path).unwrap();
+    let watch = raw(libc::SYS_inotify_init1, [0; 6])?;
+    call(libc::SYS_inotify_add_watch, [watch, path.as_ptr() as i64, 0x20])
 }
 
 /// Attacks on a process given by pid.

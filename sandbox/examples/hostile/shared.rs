@@ -32,17 +32,7 @@ pub(crate) fn attack_shared(words: &[&str]) -> Attack {
             let file = File::open(path).or_else(|_| File::create(path)).unwrap();
             call(libc::SYS_flock, [fd(&file), i64::from(libc::LOCK_EX | libc::LOCK_NB), 0])
         }
-        ["record-lock", path] => {
-            let file = File::create(path).unwrap();
-            let lock = libc::flock {
-                l_type: libc::F_WRLCK.try_into().unwrap(),
-                l_whence: libc::SEEK_SET.try_into().unwrap(),
-                l_start: 0,
-                l_len: 0,
-                l_pid: 0,
-            };
-            fcntl(&file, FcntlArg::F_SETLK(&lock)).map(drop)
-        }
+        ["record-lock", path] => lock_record(path),
         ["fadvise", path] => {
             let file = File::open(path).unwrap();
             let advice = libc::POSIX_FADV_DONTNEED.into();
@@ -70,6 +60,19 @@ pub(crate) fn attack_shared(words: &[&str]) -> Attack {
         }
         _ => use_up(words),
     }
+}
+
+/// Locks a file with fcntl(2).
+fn lock_record(path: &str) -> Attack {
+    let file = File::create(path).unwrap();
+    let lock = libc::flock {
+        l_type: libc::F_WRLCK.try_into().unwrap(),
+        l_whence: libc::SEEK_SET.try_into().unwrap(),
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    fcntl(&file, FcntlArg::F_SETLK(&lock)).map(drop)
 }
 
 /// Attacks on limits that processes share.

@@ -22,13 +22,20 @@ fn refused(status: u16) -> ApiError {
     fetch(FetchError::Refused { status, retry_after })
 }
 
-fn all_errors() -> Vec<(&'static str, ApiError)> {
-    use FetchError as F;
-    use IngestError as I;
+/// The name of an error, and its response.
+type NamedError = (&'static str, ApiError);
+
+fn all_errors() -> Vec<NamedError> {
+    let mut errors = request_errors();
+    errors.extend(scan_errors());
+    errors.extend(fetch_errors());
+    errors.push(("not clean", ApiError::not_clean("File not clean (no output)".to_owned())));
+    errors.push(("internal", ApiError::internal()));
+    errors
+}
+
+fn request_errors() -> Vec<NamedError> {
     use RequestError as R;
-    use ScanError as S;
-    let ingest = |error| fetch(F::Ingest(error));
-    let boxed = || Box::new(secret());
     vec![
         ("MalformedJson", from_request_error(&R::MalformedJson { what: "it is not JSON" })),
         ("BodyTooLarge", from_request_error(&R::BodyTooLarge { limit: 1 })),
@@ -44,6 +51,13 @@ fn all_errors() -> Vec<(&'static str, ApiError)> {
         ("InvalidParameter", from_request_error(&R::InvalidParameter("width"))),
         ("NoHomeserver", from_request_error(&R::NoHomeserver)),
         ("RangeNotSatisfiable", from_request_error(&R::RangeNotSatisfiable { length: 9 })),
+    ]
+}
+
+fn scan_errors() -> Vec<NamedError> {
+    use ScanError as S;
+    let no_descriptor_left = FetchError::Unreachable(Box::new(no_descriptor()));
+    vec![
         ("HashMismatch", from_scan_error(&S::HashMismatch)),
         ("CounterWraps", from_scan_error(&S::CounterWraps { limit: 16 })),
         ("NotReady", from_scan_error(&S::NotReady)),
@@ -61,9 +75,18 @@ fn all_errors() -> Vec<(&'static str, ApiError)> {
         ("Engine busy", from_scan_error(&S::Engine("clamd", EngineFailure::Busy))),
         ("Disk", from_scan_error(&S::Disk(secret()))),
         ("Disk EMFILE", from_scan_error(&S::Disk(no_descriptor()))),
-        ("Unreachable EMFILE", fetch(F::Unreachable(Box::new(no_descriptor())))),
+        ("Unreachable EMFILE", fetch(no_descriptor_left)),
         ("Panicked", from_scan_error(&S::Panicked)),
         ("Stopping", from_scan_error(&S::Stopping)),
+    ]
+}
+
+fn fetch_errors() -> Vec<NamedError> {
+    use FetchError as F;
+    use IngestError as I;
+    let ingest = |error| fetch(F::Ingest(error));
+    let boxed = || Box::new(secret());
+    vec![
         ("MissingToken", fetch(F::MissingToken)),
         ("UnknownToken", fetch(F::UnknownToken)),
         ("NotFound", fetch(F::NotFound)),
@@ -87,8 +110,6 @@ fn all_errors() -> Vec<(&'static str, ApiError)> {
         ("Ingest Disk", ingest(I::Disk(secret()))),
         ("Ingest HashMismatch", ingest(I::HashMismatch)),
         ("Ingest CounterWraps", ingest(I::CounterWraps { limit: 16 })),
-        ("not clean", ApiError::not_clean("File not clean (no output)".to_owned())),
-        ("internal", ApiError::internal()),
     ]
 }
 
