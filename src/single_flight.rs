@@ -218,29 +218,29 @@ mod tests {
     /// Accepts results of computations that started after the call.
     const FRESH: Accepts<usize> = |_, started| started == Started::AfterCall;
 
-    type Call<'a> = Pin<Box<dyn Future<Output = usize> + 'a>>;
+    type PendingCall<'a> = Pin<Box<dyn Future<Output = usize> + 'a>>;
 
     /// Calls that return the number of the computation that answered them. A computation ends when it may.
-    struct Fixture {
+    struct RunFixture {
         single_flight: SingleFlight<u8, usize>,
         started: AtomicUsize,
         may_end: tokio::sync::Semaphore,
     }
 
-    impl Fixture {
+    impl RunFixture {
         fn new() -> Self {
             let may_end = tokio::sync::Semaphore::new(0);
             Self { single_flight: SingleFlight::new(), started: AtomicUsize::new(0), may_end }
         }
 
         /// Makes a call. The caller waits or runs its computation when this returns.
-        fn call(&self, accepts: Accepts<usize>) -> Call<'_> {
+        fn call(&self, accepts: Accepts<usize>) -> PendingCall<'_> {
             let work = async {
                 let number = self.started.fetch_add(1, Ordering::Relaxed) + 1;
                 self.may_end.acquire().await.unwrap().forget();
                 number
             };
-            let mut call: Call<'_> = Box::pin(self.single_flight.run(7, accepts, work));
+            let mut call: PendingCall<'_> = Box::pin(self.single_flight.run(7, accepts, work));
             assert_eq!((&mut call).now_or_never(), None);
             call
         }
@@ -249,7 +249,7 @@ mod tests {
         /// answer of those that return, in this order.
         fn end_one(
             &self,
-            calls: &mut [Option<Call<'_>>],
+            calls: &mut [Option<PendingCall<'_>>],
             order: impl Iterator<Item = usize>,
         ) -> Vec<(usize, usize)> {
             self.may_end.add_permits(1);
@@ -266,7 +266,7 @@ mod tests {
 
     #[tokio::test]
     async fn callers_share_one_result_and_no_entry_remains() {
-        let fixture = Fixture::new();
+        let fixture = RunFixture::new();
         let mut calls: Vec<_> = (0..50).map(|_| Some(fixture.call(ANY))).collect();
         let answers = fixture.end_one(&mut calls, 0..50);
         assert!(answers.iter().all(|&(_, answer)| answer == 1));
@@ -276,7 +276,7 @@ mod tests {
 
     #[tokio::test]
     async fn caller_waits_for_at_most_two_computations_and_shares_the_second() {
-        let fixture = Fixture::new();
+        let fixture = RunFixture::new();
         let mut calls: Vec<_> = (0..10).map(|_| Some(fixture.call(FRESH))).collect();
         assert_eq!(fixture.end_one(&mut calls, 0..1), [(0, 1)]);
         // Arrive after the next runner has been selected, and before its computation starts.
@@ -333,7 +333,7 @@ mod tests {
 
     #[tokio::test]
     async fn next_caller_runs_its_work_when_the_runner_is_cancelled() {
-        let fixture = Fixture::new();
+        let fixture = RunFixture::new();
         let mut calls: Vec<_> = (0..4).map(|_| Some(fixture.call(ANY))).collect();
         // The runner, the caller that would be next, and that caller's successor after its selection.
         calls[1] = None;

@@ -29,7 +29,7 @@ pub struct Authoriser {
     ttl: Duration,
     /// Cached grants, by a digest of homeserver, media and token. Concurrent callers share the result of one request:
     /// whether the homeserver granted access.
-    granted: ExpiringCache<GrantKey, (), Answer>,
+    granted: ExpiringCache<GrantKey, (), AuthorisationAnswer>,
     in_flight: FairSlots,
 }
 
@@ -42,7 +42,7 @@ const X_FORWARDED_FOR: &str = "x-forwarded-for";
 type GrantKey = [u8; 32];
 
 /// The answer to an authorisation request.
-type Answer = Result<(), Arc<FetchError>>;
+type AuthorisationAnswer = Result<(), Arc<FetchError>>;
 
 impl Authoriser {
     /// Creates an authoriser whose grants are valid for `ttl`; with zero, only a request
@@ -79,7 +79,7 @@ impl Authoriser {
             return Ok(());
         }
         let deadline = self.homeservers.deadline();
-        let accepts: Accepts<Answer> =
+        let accepts: Accepts<AuthorisationAnswer> =
             if self.ttl.is_zero() { accepts_without_cache } else { accepts_with_cache };
         let mut sent = false;
         let work = async {
@@ -143,13 +143,13 @@ impl Authoriser {
 
 /// Returns whether the answer to another caller's request applies to a caller, if grants are not cached: the request
 /// must have been sent after the caller arrived.
-fn accepts_without_cache(answer: &Answer, started: Started) -> bool {
+fn accepts_without_cache(answer: &AuthorisationAnswer, started: Started) -> bool {
     let is_rate_limit = answer.as_ref().is_err_and(|error| error.is_rate_limit());
     started == Started::AfterCall && !is_rate_limit
 }
 
 /// Like [`accepts_without_cache`], if grants are cached: a grant applies as if the caller had arrived later.
-fn accepts_with_cache(answer: &Answer, started: Started) -> bool {
+fn accepts_with_cache(answer: &AuthorisationAnswer, started: Started) -> bool {
     answer.is_ok() || accepts_without_cache(answer, started)
 }
 

@@ -130,7 +130,7 @@ async fn each_step_of_a_scan_by_script_or_rules_may_lack_a_descriptor() {
     }
 }
 
-/// Controls servers that lose the first connection over which they receive a file, when told to.
+/// Controls servers that lose the first connection over which they receive a file, once armed.
 #[derive(Clone, Default)]
 struct LostConnection(Arc<LostConnectionState>);
 
