@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// A response, and its summary for the request log.
-type Answer = (Extension<ResponseSummary>, Response);
+type HandlerResponse = (Extension<ResponseSummary>, Response);
 
 /// Segments of the path; an error if one of them is not UTF-8.
 type DecodedPath = Result<Path<MediaPath>, PathRejection>;
@@ -37,7 +37,7 @@ pub(super) async fn download(
     Extension(peer): Extension<Peer>,
     path: DecodedPath,
     request: Request,
-) -> Answer {
+) -> HandlerResponse {
     unencrypted(&current.load(), peer, path, request, MediaRoute::Download).await
 }
 
@@ -46,7 +46,7 @@ pub(super) async fn thumbnail(
     Extension(peer): Extension<Peer>,
     path: DecodedPath,
     request: Request,
-) -> Answer {
+) -> HandlerResponse {
     unencrypted(&current.load(), peer, path, request, MediaRoute::Thumbnail).await
 }
 
@@ -55,7 +55,7 @@ pub(super) async fn scan(
     Extension(peer): Extension<Peer>,
     path: DecodedPath,
     request: Request,
-) -> Answer {
+) -> HandlerResponse {
     unencrypted(&current.load(), peer, path, request, MediaRoute::Scan).await
 }
 
@@ -63,7 +63,7 @@ pub(super) async fn download_encrypted(
     State(current): State<CurrentState>,
     Extension(peer): Extension<Peer>,
     request: Request,
-) -> Answer {
+) -> HandlerResponse {
     encrypted(&current.load(), peer, request, Wants::Media).await
 }
 
@@ -71,11 +71,11 @@ pub(super) async fn scan_encrypted(
     State(current): State<CurrentState>,
     Extension(peer): Extension<Peer>,
     request: Request,
-) -> Answer {
+) -> HandlerResponse {
     encrypted(&current.load(), peer, request, Wants::Verdict).await
 }
 
-pub(super) async fn public_key(State(current): State<CurrentState>) -> Answer {
+pub(super) async fn public_key(State(current): State<CurrentState>) -> HandlerResponse {
     #[derive(Serialize)]
     struct PublicKey {
         public_key: String,
@@ -85,7 +85,7 @@ pub(super) async fn public_key(State(current): State<CurrentState>) -> Answer {
 }
 
 /// Handles `OPTIONS`. The CORS headers are added to every response.
-pub(super) async fn preflight() -> Answer {
+pub(super) async fn preflight() -> HandlerResponse {
     (Extension(ResponseSummary::quiet()), StatusCode::OK.into_response())
 }
 
@@ -120,7 +120,7 @@ async fn unencrypted(
     path: DecodedPath,
     request: Request,
     route: MediaRoute,
-) -> Answer {
+) -> HandlerResponse {
     let path = path.map_err(|_not_utf8| RequestError::InvalidMediaId);
     let (media, file_name) = match path.and_then(|Path(path)| path.validate()) {
         Ok(validated) => validated,
@@ -134,7 +134,12 @@ async fn unencrypted(
 }
 
 /// Handles the POST routes.
-async fn encrypted(state: &AppState, peer: Peer, request: Request, wants: Wants) -> Answer {
+async fn encrypted(
+    state: &AppState,
+    peer: Peer,
+    request: Request,
+    wants: Wants,
+) -> HandlerResponse {
     let (parts, body) = request.into_parts();
     match request::parse_encrypted(state, peer, &parts, body, wants).await {
         Ok(request) => respond(state, &parts, &request, None).await,
@@ -142,7 +147,7 @@ async fn encrypted(state: &AppState, peer: Peer, request: Request, wants: Wants)
     }
 }
 
-fn error_answer(error: RequestError, summary: ResponseSummary) -> Answer {
+fn error_answer(error: RequestError, summary: ResponseSummary) -> HandlerResponse {
     (Extension(summary), ApiError::from(error).into_response())
 }
 
@@ -151,7 +156,7 @@ async fn respond(
     parts: &Parts,
     request: &ScanRequest,
     file_name: Option<&str>,
-) -> Answer {
+) -> HandlerResponse {
     let media = &request.fetch.media;
     match state.scanner.scan(request).await {
         Ok(result) => {
