@@ -122,6 +122,16 @@ fn files_are_short() {
     assert!(long.is_empty(), "more than {MAX_LINES} lines: {long:#?}");
 }
 
+/// Clippy counts the lines, with the lint `too_many_lines` of the group `pedantic`.
+#[test]
+fn clippy_limits_the_length_of_functions() {
+    let limits: toml::Table = read("clippy.toml").parse().unwrap();
+    assert_eq!(limits["too-many-lines-threshold"].as_integer(), Some(60));
+    let manifest: toml::Table = read("Cargo.toml").parse().unwrap();
+    let lints = manifest["workspace"]["lints"]["clippy"].as_table().unwrap();
+    assert!(lints.contains_key("pedantic") && !lints.contains_key("too_many_lines"), "{lints:?}");
+}
+
 #[test]
 fn vocabulary_is_standard() {
     let files = vocabulary::checked_files(repository());
