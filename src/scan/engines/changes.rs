@@ -104,7 +104,7 @@ mod tests {
         let mut first = notifier.subscribe();
         let mut second = notifier.subscribe();
         let received = second.receive(|change| change);
-        let ((), change) = tokio::join!(notifier.announce(EngineChange::Version), received);
+        let (_, change) = tokio::join!(notifier.announce(EngineChange::Version), received);
         assert_eq!(change, EngineChange::Version);
         assert!(first.0.recv().await.is_none());
     }
