@@ -94,7 +94,8 @@ fn large_file_is_scanned_to_its_end() {
 
 #[test]
 fn incomplete_evaluation_is_never_clean() {
-    let frequent = "rule Everywhere { strings: $a = \"ab\" condition: #a == 1 }";
+    let frequent = "rule Everywhere { strings: $a = \"ab\" condition: #a == 1 }\n\
+                    rule Slow { condition: for all i in (0..filesize - 1) : (uint8(i) == 0) }";
     for (lines, content, reason) in [
         // Time limit; too little memory for the file; too many matches of one string; size limit.
         ("rules.timeout = \"1ms\"", vec![0; 16 << 20], "the time limit expired"),
