@@ -5,7 +5,6 @@
 #![forbid(unsafe_code)]
 
 pub mod app;
-pub mod audit;
 pub mod cause;
 pub mod chain;
 pub mod cli;
@@ -13,10 +12,8 @@ pub mod config;
 mod exhaustion;
 pub mod http;
 pub mod identity;
-mod job_records;
 pub mod keys;
 mod lenient_base64;
-pub mod logging;
 pub mod media;
 #[cfg(test)]
 mod memory_bounds;

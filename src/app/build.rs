@@ -19,14 +19,16 @@ use super::{
     supervision::ObservedState,
 };
 use crate::{
-    audit::AuditLog,
     config::Config,
     http::{CurrentState, listener::Listener},
     keys::{Keyring, RequestKey},
     media::Homeservers,
     metrics::Metrics,
     scan::{Scanner, cache::ResultCache, canary::CanaryState, engines::slots::ScanSlots},
-    telemetry::operations::{Gauges, Health},
+    telemetry::{
+        audit::AuditLog,
+        operations::{Gauges, Health},
+    },
 };
 
 /// Service manager, and the socket that it passed.

@@ -6,8 +6,8 @@ use mcs_filetype::LoadError;
 
 use super::limits::LimitError;
 use crate::{
-    audit::AuditError, http::listener::BindError, identity::denied_user, keys::KeyError,
-    media::OutboundSetupError, scan::engines,
+    http::listener::BindError, identity::denied_user, keys::KeyError, media::OutboundSetupError,
+    scan::engines, telemetry::audit::AuditError,
 };
 
 /// Reason why the service did not start.

@@ -7,10 +7,8 @@ use tokio::sync::watch;
 
 use super::sandbox_env::SandboxEnv;
 use crate::{
-    audit::AuditLog,
     config::Config,
     http::{AppState, RequestSettings},
-    job_records,
     keys::Keyring,
     media::{Authoriser, Homeservers, spool::Spool},
     metrics::Metrics,
@@ -21,6 +19,7 @@ use crate::{
         engines::{self, RemoteEngines, slots::ScanSlots},
     },
     single_flight::SingleFlight,
+    telemetry::{audit::AuditLog, job_records},
 };
 
 /// Creates the clients of engines on sockets, and requests their versions. Engines that do not answer have no version

@@ -25,13 +25,13 @@ use crate::{
     config::{Changes, Config, ConfigErrors, Warning},
     http::{AppState, CurrentState},
     keys::{KeyError, KeyNotice, RequestKey},
-    logging::LevelHandle,
     media::{FetchCounters, Homeservers, OutboundSetupError},
     scan::{
         Scanner,
         canary::{Canary, CanaryError, CanaryState},
         engines::{self, RemoteEngines},
     },
+    telemetry::log::LevelHandle,
 };
 
 /// Time allowed for a reload in addition to the time limits of the engines.

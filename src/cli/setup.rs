@@ -15,7 +15,7 @@ use crate::{
         limits::{BLOCKING_THREAD_KEEP_ALIVE, check_threads},
     },
     config::{Config, Warning},
-    logging::{self, LevelHandle},
+    telemetry::log::{self, LevelHandle},
 };
 
 /// Maximum number of threads for blocking work: files and name lookups. Together with the runtime's own threads fewer than
@@ -55,7 +55,7 @@ impl LoadedConfig {
         };
         // The runtime's own threads, one for blocking work and one for the log or the audit log.
         check_threads(processors() + 2).map_err(StartError::from)?;
-        let level = logging::init(&config.log, cli.terminal().stderr.is_enabled());
+        let level = log::init(&config.log, cli.terminal().stderr.is_enabled());
         Ok(Self { file, config, warnings, level })
     }
 }

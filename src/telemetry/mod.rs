@@ -1,3 +1,6 @@
-//! What the service reports to operators about itself.
+//! What the service reports to operators about itself: the log, the audit log, and the listener with metrics and health.
 
+pub mod audit;
+pub(crate) mod job_records;
+pub mod log;
 pub mod operations;

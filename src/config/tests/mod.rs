@@ -131,10 +131,10 @@ fn reads_each_key() {
     let socket = http::Listen::Unix(dir.path().join("operations.sock"));
     assert_eq!(config.operations.unwrap().listen, socket);
     let file = dir.path().join("audit.jsonl");
-    assert_eq!(config.audit, Some(crate::audit::Settings::File(file)));
+    assert_eq!(config.audit, Some(crate::telemetry::audit::Settings::File(file)));
     assert!(dir.load_valid("operations.enabled = false").operations.is_none());
     let stdout = dir.load_valid("audit.path = \"-\"").audit;
-    assert_eq!(stdout, Some(crate::audit::Settings::Stdout));
+    assert_eq!(stdout, Some(crate::telemetry::audit::Settings::Stdout));
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use std::{sync::Arc, time::SystemTime};
 
+use super::audit::{AuditLog, AuditRecord};
 use crate::{
-    audit::{AuditLog, AuditRecord},
     media::Variant,
     metrics::{CacheHit, Metrics},
     scan::{
