@@ -33,7 +33,8 @@ pub(crate) fn flood(attack: &str, fifo: &str) -> ! {
         }),
         other => panic!("unknown attack: {other:?}"),
     };
-    writeln!(fifo, "{extent}").unwrap();
+    // One write(2), because several processes write to the FIFO.
+    fifo.write_all(format!("{extent}\n").as_bytes()).unwrap();
     loop {
         pause();
     }
