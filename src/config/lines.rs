@@ -8,8 +8,10 @@ pub(super) struct Line {
     pub(super) section: &'static str,
     pub(super) key: &'static str,
     value: String,
-    /// Whether different values may have the same text: secrets, and paths of files whose content counts.
+    /// Whether different values may have the same text: secrets.
     pub(super) is_opaque: bool,
+    /// Whether the line is only compared: the content of files that the key names.
+    is_hidden: bool,
 }
 
 /// The lines of one or more sections.
@@ -34,7 +36,13 @@ impl Lines {
     }
 
     pub(super) fn add(&mut self, key: &'static str, value: String, is_opaque: bool) {
-        self.lines.push(Line { section: self.section, key, value, is_opaque });
+        self.lines.push(Line { section: self.section, key, value, is_opaque, is_hidden: false });
+    }
+
+    /// Adds what a key's value depends on in addition to its text, for comparisons.
+    pub(super) fn add_hidden(&mut self, key: &'static str, value: String) {
+        let section = self.section;
+        self.lines.push(Line { section, key, value, is_opaque: false, is_hidden: true });
     }
 
     /// Returns the lines whose value differs from `other`, or that `other` lacks.
@@ -58,7 +66,8 @@ impl fmt::Display for Lines {
         }
         for (index, section) in sections.iter().enumerate() {
             writeln!(f, "{}[{section}]", if index == 0 { "" } else { "\n" })?;
-            for line in self.lines.iter().filter(|line| line.section == *section) {
+            let is_shown = |line: &&Line| line.section == *section && !line.is_hidden;
+            for line in self.lines.iter().filter(is_shown) {
                 writeln!(f, "{} = {}", line.key, line.value)?;
             }
         }

@@ -38,9 +38,8 @@ fn check(settings: Settings, section: &mut Section<'_, '_>) -> Settings {
     settings
 }
 
-/// Opaque, since the content of the files may change.
 fn rule_paths() -> Key<Vec<PathBuf>> {
-    list(paths::key(paths::path)).filter(|paths| !paths.is_empty(), "at least one").opaque()
+    list(paths::key(paths::path)).filter(|paths| !paths.is_empty(), "at least one")
 }
 
 /// The rules in `rules.paths`, which have no key of their own.
@@ -63,5 +62,8 @@ impl Field for CompiledRules {
         }
     }
 
-    fn write(&self, _: &RuleSet, _: &'static str, _: &mut Lines) {}
+    fn write(&self, rules: &RuleSet, _: &'static str, lines: &mut Lines) {
+        // The content of the files may change while their paths do not.
+        lines.add_hidden("paths", format!("{rules:?}"));
+    }
 }

@@ -234,10 +234,11 @@ fn default_file_marks_startup_keys() {
 fn changed_rule_content_affects_sandbox_and_verdicts() {
     let dir = ConfigDir::new();
     let lines = "scan.engines = ['rules']\nrules.paths = ['some.yar']";
-    let read = |rule: &str| {
+    let read_with = |rule: &str, line: &str| {
         dir.file("some.yar", rule, 0o644);
-        dir.load_valid(lines)
+        dir.load_valid(&format!("{lines}\n{line}"))
     };
+    let read = |rule| read_with(rule, "");
     let running = read("rule One { condition: true }");
     assert_eq!(
         read("rule One { condition: true }").keep_startup_keys(&running).1,
@@ -246,4 +247,14 @@ fn changed_rule_content_affects_sandbox_and_verdicts() {
     let (_, changed) = read("rule One { condition: false }").keep_startup_keys(&running);
     assert_eq!(changed.applied, ["rules.paths"]);
     assert!(changed.affects_sandbox() && changed.affects_verdicts());
+    // Beside another change of the engines.
+    for (line, key) in
+        [("rules.ignore = ['One']", "rules.ignore"), ("rules.timeout = '7s'", "rules.timeout")]
+    {
+        let changed = read_with("rule One { condition: false }", line);
+        let (_, changed) = changed.keep_startup_keys(&running);
+        assert!(changed.applied.contains(&"rules.paths".to_owned()), "{changed:?}");
+        assert!(changed.applied.contains(&key.to_owned()), "{changed:?}");
+        assert!(changed.affects_sandbox());
+    }
 }
