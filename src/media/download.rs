@@ -22,7 +22,7 @@ use super::{
     ingest::Ingest,
     outbound::{OutboundReply, RedirectPolicy, Responder},
     rate::{MinRate, TooSlow},
-    request::MediaRequest,
+    request::{MediaRequest, Origin},
 };
 
 /// Bytes written by one blocking task. One batch is written while the next is received.
@@ -32,7 +32,7 @@ const BATCH: usize = 512 * 1024;
 pub struct Download {
     pub head: Head,
     /// Whether the homeserver itself answered, or redirected with a 307 or 308, so that the response shows that the
-    /// requester has access. If not, the response may be a login page and must not be kept as the media.
+    /// requester has access. If not, which happens only for a discovered homeserver, the response is not kept.
     pub is_granted: bool,
     response: Response,
     limits: DownloadLimits,
@@ -46,13 +46,18 @@ impl Homeservers {
     /// most `idle_timeout`, and all hops together with the body at most `total_timeout`.
     pub async fn open(&self, request: &MediaRequest) -> Result<Download, FetchError> {
         let deadline = self.deadline();
-        match self.request_media(request, None, RedirectPolicy::Follow, deadline).await? {
+        let redirects = match request.origin {
+            Origin::Configured(_) => RedirectPolicy::KeepMethod,
+            // Receives no token, and its answer is the same for every requester.
+            Origin::Discovered => RedirectPolicy::Follow,
+        };
+        match self.request_media(request, None, redirects, deadline).await? {
             OutboundReply::Response(response, responder) => {
                 let is_granted = responder != Responder::Unverified;
                 Download::new(response, is_granted, self, deadline)
             }
             OutboundReply::NotFollowed(status) => {
-                Err(FetchError::NotMedia(format!("status {}", status.as_u16())))
+                Err(FetchError::NotMedia(format!("redirect with status {}", status.as_u16())))
             }
         }
     }

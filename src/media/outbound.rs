@@ -60,8 +60,9 @@ pub(super) struct OutboundRequest {
 pub(super) enum RedirectPolicy {
     /// All; to another origin without `headers`.
     Follow,
-    /// 307 and 308 within the origin. A login page in front of a homeserver uses the other statuses, and its 200 would
-    /// look like a grant.
+    /// 307 and 308; to another origin without `headers`. A login page in front of a homeserver uses the other statuses.
+    KeepMethod,
+    /// 307 and 308 within the origin. The 200 of a login page would look like a grant.
     Authorise,
 }
 
@@ -80,8 +81,7 @@ pub(super) enum Responder {
     Requested,
     /// An origin that received no `headers`, after redirects that keep the method.
     Redirected,
-    /// Any origin, after a redirect that does not keep the method. A login page in front of the homeserver is reached
-    /// so, and its 200 says nothing about the media.
+    /// Any origin, after a redirect that does not keep the method, which is no answer of the homeserver itself.
     Unverified,
 }
 
@@ -187,7 +187,7 @@ impl HttpClients {
             if !is_redirect(status) {
                 return Ok(OutboundReply::Response(response, responder));
             }
-            if redirects == RedirectPolicy::Authorise && !keeps_method(status) {
+            if redirects != RedirectPolicy::Follow && !keeps_method(status) {
                 return Ok(OutboundReply::NotFollowed(status));
             }
             let target = redirect_target(&url, &response)?;

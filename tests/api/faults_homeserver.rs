@@ -195,12 +195,12 @@ async fn returns_502_for_unexpected_status_or_redirect() {
         ("empty", MockMedia::new("image/png", "").with_status(204)),
         ("part", with_status(206).with_header("content-range", "bytes 0-68/1000")),
         ("choice", MockMedia::new("image/png", "").with_status(300)),
-        ("nowhere", MockMedia::new("image/png", "").with_status(302)),
+        ("nowhere", MockMedia::new("image/png", "").with_status(307)),
         ("unchanged", MockMedia::new("image/png", "").with_status(304)),
-        ("round", MockMedia::new("", "").with_status(302).with_header("location", "round")),
+        ("round", MockMedia::new("", "").with_status(307).with_header("location", "round")),
         (
             "file",
-            MockMedia::new("", "").with_status(302).with_header("location", "file:///etc/passwd"),
+            MockMedia::new("", "").with_status(307).with_header("location", "file:///etc/passwd"),
         ),
         ("six", with_status(600)),
     ] {

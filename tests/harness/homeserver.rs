@@ -304,6 +304,9 @@ async fn respond(State(state): State<Arc<HomeserverState>>, request: Request) ->
     let id = path.rsplit('/').next().unwrap_or_default();
     let media = state.media.lock().unwrap().get(id).cloned();
     if let Some(media) = media.clone().filter(|media| media.before_authentication) {
+        if let Some(gate) = &media.gate {
+            gate.pass().await;
+        }
         return media.into_response();
     }
     let authenticated = path.starts_with("/_matrix/client/v1/media/");
