@@ -160,6 +160,7 @@ impl Canary {
         changes: &mut ChangeReceiver,
         state: &watch::Sender<CanaryState>,
     ) -> Option<Result<(), CanaryError>> {
+        changes.settled().await;
         let mut check = pin!(self.check());
         let mut has_changed = false;
         loop {

@@ -20,8 +20,21 @@ pub enum EngineChange {
     Behaviour,
 }
 
-/// An announced change, and the confirmation of its receipt.
-type Announcement = (EngineChange, oneshot::Sender<()>);
+/// An announced change.
+#[derive(Debug)]
+struct Announcement {
+    change: EngineChange,
+    /// Confirms that the receiver has processed the announcement.
+    confirm: oneshot::Sender<()>,
+    /// Ends when the change has taken effect.
+    applying: oneshot::Receiver<()>,
+}
+
+/// Permission for a change to take effect, which it must have done when the permission is dropped.
+#[derive(Debug)]
+pub(super) struct ChangePermission(
+    #[expect(dead_code, reason = "ends the wait of the receiver")] Option<oneshot::Sender<()>>,
+);
 
 /// Announces changes to at most one receiver.
 #[derive(Default, Debug)]
@@ -29,44 +42,66 @@ pub(super) struct ChangeNotifier(Mutex<Option<mpsc::Sender<Announcement>>>);
 
 /// Receives changes that are announced after its creation.
 #[derive(Debug)]
-pub struct ChangeReceiver(mpsc::Receiver<Announcement>);
+pub struct ChangeReceiver {
+    announcements: mpsc::Receiver<Announcement>,
+    /// The last received change, until it has taken effect.
+    applying: Option<oneshot::Receiver<()>>,
+}
 
 impl ChangeNotifier {
     /// Replaces the receiver.
     pub(super) fn subscribe(&self) -> ChangeReceiver {
-        let (sender, receiver) = mpsc::channel(1);
+        let (sender, announcements) = mpsc::channel(1);
         *self.0.lock() = Some(sender);
-        ChangeReceiver(receiver)
+        ChangeReceiver { announcements, applying: None }
     }
 
-    /// Announces a change, and waits until the receiver has processed the announcement. Returns whether the change may
-    /// take effect: not if the receiver did not process it in time. Returns at once without a receiver.
-    pub(super) async fn announce(&self, change: EngineChange) -> bool {
-        let Some(sender) = self.0.lock().clone() else { return true };
+    /// Announces a change, and waits until the receiver has processed the announcement. Returns no permission if the
+    /// receiver did not process it in time. Returns at once without a receiver.
+    pub(super) async fn announce(&self, change: EngineChange) -> Option<ChangePermission> {
+        let Some(sender) = self.0.lock().clone() else { return Some(ChangePermission(None)) };
         let (confirm, confirmed) = oneshot::channel();
+        let (applied, applying) = oneshot::channel();
         let announcing = async {
-            if sender.send((change, confirm)).await.is_ok() {
+            if sender.send(Announcement { change, confirm, applying }).await.is_ok() {
                 let _confirmed_or_stopped = confirmed.await;
             }
         };
-        timeout(ANNOUNCEMENT_TIMEOUT, announcing).await.is_ok()
+        timeout(ANNOUNCEMENT_TIMEOUT, announcing).await.ok()?;
+        Some(ChangePermission(Some(applied)))
     }
 }
 
 impl ChangeReceiver {
     /// Waits for a change, and confirms it after `process`. Waits forever when no engine remains. Cancellation safe.
     pub async fn receive<T>(&mut self, process: impl FnOnce(EngineChange) -> T) -> T {
-        let Some((change, confirm)) = self.0.recv().await else {
-            return std::future::pending().await;
-        };
-        let result = process(change);
-        let _ = confirm.send(());
-        result
+        while let Some(Announcement { change, confirm, applying }) = self.announcements.recv().await
+        {
+            // The announcement has timed out, so the change does not take effect.
+            if confirm.is_closed() {
+                continue;
+            }
+            let result = process(change);
+            self.applying = Some(applying);
+            let _ = confirm.send(());
+            return result;
+        }
+        std::future::pending().await
+    }
+
+    /// Waits until the last received change has taken effect. Cancellation safe.
+    pub async fn settled(&mut self) {
+        if let Some(applying) = &mut self.applying {
+            let _applied = applying.await;
+            self.applying = None;
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
     #[tokio::test]
@@ -89,13 +124,27 @@ mod tests {
         notifier.announce(EngineChange::Behaviour).await;
     }
 
+    #[tokio::test]
+    async fn receiver_waits_until_the_change_has_taken_effect() {
+        let notifier = ChangeNotifier::default();
+        let mut receiver = notifier.subscribe();
+        receiver.settled().await;
+        let announcing = notifier.announce(EngineChange::Behaviour);
+        let (permission, ()) = tokio::join!(announcing, receiver.receive(|_| ()));
+        assert!(receiver.settled().now_or_never().is_none());
+        drop(permission);
+        receiver.settled().await;
+    }
+
     #[tokio::test(start_paused = true)]
     async fn change_without_confirmation_may_not_take_effect() {
         let notifier = ChangeNotifier::default();
-        let receiver = notifier.subscribe();
-        assert!(!notifier.announce(EngineChange::Behaviour).await);
+        let mut receiver = notifier.subscribe();
+        assert!(notifier.announce(EngineChange::Behaviour).await.is_none());
+        let late = receiver.receive(|_| ());
+        assert!(timeout(ANNOUNCEMENT_TIMEOUT, late).await.is_err(), "the announcement is void");
         drop(receiver);
-        assert!(notifier.announce(EngineChange::Behaviour).await, "there is no canary");
+        assert!(notifier.announce(EngineChange::Behaviour).await.is_some(), "there is no canary");
     }
 
     #[tokio::test]
@@ -106,6 +155,6 @@ mod tests {
         let received = second.receive(|change| change);
         let (_, change) = tokio::join!(notifier.announce(EngineChange::Version), received);
         assert_eq!(change, EngineChange::Version);
-        assert!(first.0.recv().await.is_none());
+        assert!(first.announcements.recv().await.is_none());
     }
 }

@@ -94,17 +94,19 @@ impl Icap {
         let read = |member: &'s PoolMember<IcapClient<Connector>>| async move {
             let client = &member.endpoint;
             let options = client.read_options().await?;
-            let may_take_effect = match client.options() {
-                Some(current) if current == options => true,
-                Some(current) if current.behaviour == options.behaviour => {
-                    changes.announce(EngineChange::Version).await
+            let _permission = match client.options() {
+                Some(current) if current == options => None,
+                current => {
+                    let change = match current {
+                        Some(current) if current.behaviour == options.behaviour => {
+                            EngineChange::Version
+                        }
+                        _ => EngineChange::Behaviour,
+                    };
+                    // If the canary is not informed, the next reading announces the change again.
+                    Some(changes.announce(change).await.ok_or(EngineFailure::TimedOut)?)
                 }
-                _ => changes.announce(EngineChange::Behaviour).await,
             };
-            if !may_take_effect {
-                // The canary is not informed. The next reading announces the change again.
-                return Err(EngineFailure::TimedOut);
-            }
             let version = options.istag.as_str().into();
             client.apply(options);
             Ok(version)
