@@ -58,13 +58,14 @@ impl EngineResult {
     }
 }
 
-/// Returns whether `on_failure` applies to an error: to failures of the engine itself, not of this process, the disk, or
-/// a lack of descriptors or processes.
+/// Returns whether `on_failure` applies to an error: to failures of the engine itself, not of this process, the disk, a
+/// lack of descriptors or processes, or a momentary overload of the engine.
 pub(super) fn is_engine_failure(error: &ScanError) -> bool {
     match error {
         error if is_exhaustion(error) => false,
         ScanError::Engine(_, failure) => {
-            !matches!(failure, EngineFailure::Media(_) | EngineFailure::NotRun)
+            let is_own = matches!(failure, EngineFailure::Media(_) | EngineFailure::NotRun);
+            !is_own && !matches!(failure, EngineFailure::Busy)
         }
         error => matches!(error, ScanError::Script(_) | ScanError::Sandbox(_)),
     }
