@@ -31,6 +31,15 @@ impl RawValue<'_> {
         Err(InvalidValue::single(describe(self.toml), expected))
     }
 
+    /// Like `invalid`, but hides a URL that may contain a password.
+    pub(super) fn invalid_url<T>(&self, expected: impl Into<String>) -> ParseResult<T> {
+        if self.text().is_some_and(|text| text.contains('@')) {
+            self.invalid_secret(expected)
+        } else {
+            self.invalid(expected)
+        }
+    }
+
     /// Like `invalid`, but names the type of the value instead of the value.
     pub(super) fn invalid_secret<T>(&self, expected: impl Into<String>) -> ParseResult<T> {
         Err(InvalidValue::single(type_name(self.toml), expected))

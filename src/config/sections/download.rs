@@ -88,7 +88,7 @@ fn check(mut settings: Settings, download: &mut Section<'_, '_>) -> Settings {
 fn base_url(value: RawValue<'_>) -> ParseResult<Url> {
     const EXPECTED: &str = "an http or https URL without query, fragment or password, like \
                             \"https://matrix.example.org\"";
-    let mut url = http_url(value).or_else(|()| value.invalid(EXPECTED))?;
+    let mut url = http_url(value).or_else(|()| value.invalid_url(EXPECTED))?;
     if has_query_or_fragment(&url) || has_credentials(&url) {
         // Hides the value, since it may contain a password.
         return value.invalid_secret(EXPECTED);

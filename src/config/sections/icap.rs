@@ -42,5 +42,5 @@ fn service(value: RawValue<'_>) -> ParseResult<Url> {
             && url.password().is_none()
             && url.port() != Some(0)
     });
-    url.map_or_else(|| value.invalid(EXPECTED), Ok)
+    url.map_or_else(|| value.invalid_url(EXPECTED), Ok)
 }
