@@ -3,7 +3,7 @@
 
 use std::net::Ipv6Addr;
 
-use axum::http::{Version, header, request::Parts, uri::Scheme};
+use axum::http::{Request, Version, header, uri::Scheme};
 
 /// Maximum length of a host without its port, in bytes (RFC 1035, section 2.3.4).
 const MAX_LENGTH: usize = 255;
@@ -13,24 +13,24 @@ const MAX_LENGTH: usize = 255;
 /// HTTP/1.1 requires exactly one `Host`, and earlier versions permit one. A host in the request target must be the
 /// same: section 3.2.2 gives it precedence, but not all proxies do. An absent port is the default port of the target's
 /// scheme (RFC 9110, section 4.2.3).
-pub(super) fn check(request: &Parts) -> Result<(), &'static str> {
-    let mut values = request.headers.get_all(header::HOST).iter();
+pub(super) fn check<B>(request: &Request<B>) -> Result<(), &'static str> {
+    let mut values = request.headers().get_all(header::HOST).iter();
     let host = match (values.next(), values.next()) {
         (_, Some(_)) => return Err("several Host headers"),
-        (None, None) if request.version >= Version::HTTP_11 => return Err("no Host header"),
+        (None, None) if request.version() >= Version::HTTP_11 => return Err("no Host header"),
         (None, None) => None,
         (Some(host), None) => {
             let host = host.to_str().ok().filter(|host| is_valid(host));
             Some(host.ok_or("invalid Host header")?)
         }
     };
-    let Some(authority) = request.uri.authority() else { return Ok(()) };
+    let Some(authority) = request.uri().authority() else { return Ok(()) };
     let authority = authority.as_str();
     if !is_valid(authority) {
         return Err("invalid host in the request target");
     }
     match host {
-        Some(host) if !is_same(host, authority, default_port(request.uri.scheme())) => {
+        Some(host) if !is_same(host, authority, default_port(request.uri().scheme())) => {
             Err("Host differs from the request target")
         }
         _ => Ok(()),
@@ -92,7 +92,7 @@ fn is_port(port: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::{HeaderValue, Request};
+    use axum::http::HeaderValue;
 
     use super::*;
 
@@ -101,7 +101,7 @@ mod tests {
         for host in hosts {
             request = request.header("host", HeaderValue::from_bytes(host).unwrap());
         }
-        check(&request.body(()).unwrap().into_parts().0)
+        check(&request.body(()).unwrap())
     }
 
     #[test]

@@ -11,9 +11,8 @@ use std::{
 
 use axum::{
     body::HttpBody,
-    extract::{Request, State},
+    extract::Request,
     http::{Method, header},
-    middleware::Next,
     response::Response,
 };
 use tracing::{Instrument, info_span};
@@ -37,33 +36,33 @@ impl RequestLog {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
         Self { ids: AtomicU64::default(), metrics }
     }
-}
 
-/// Layer that calls the routes in a span of the request, then logs the response and records its metrics. Not the
-/// `TraceLayer` of tower-http, which does not report a request that is dropped before its response.
-pub(super) async fn record_request(
-    State(log): State<Arc<RequestLog>>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let id = log.ids.fetch_add(1, Ordering::Relaxed);
-    let (route, method) = (route_name(&request), request.method().clone());
-    let span = info_span!("request", id, %method, route);
-    async {
-        let metrics = &*log.metrics;
-        let _in_flight = metrics.http.track_request();
-        let mut guard =
-            CancellationGuard { start: Instant::now(), route, metrics, completed: false };
-        let mut response = next.run(request).await;
-        guard.completed = true;
-        let total = guard.start.elapsed();
-        let summary = response.extensions_mut().remove().unwrap_or_default();
-        record_metrics(metrics, route, &method, &response, &summary, total);
-        log_response(&response, &summary, total);
-        response
+    /// Calls `respond` in a span of the request, then logs the response and records its metrics. Not the `TraceLayer` of
+    /// tower-http, which does not report a request that is dropped before its response.
+    pub(super) async fn record<F: Future<Output = Response>>(
+        &self,
+        request: Request,
+        respond: impl FnOnce(Request) -> F,
+    ) -> Response {
+        let id = self.ids.fetch_add(1, Ordering::Relaxed);
+        let (route, method) = (route_name(&request), request.method().clone());
+        let span = info_span!("request", id, %method, route);
+        async {
+            let metrics = &*self.metrics;
+            let _in_flight = metrics.http.track_request();
+            let mut guard =
+                CancellationGuard { start: Instant::now(), route, metrics, completed: false };
+            let mut response = respond(request).await;
+            guard.completed = true;
+            let total = guard.start.elapsed();
+            let summary = response.extensions_mut().remove().unwrap_or_default();
+            record_metrics(metrics, route, &method, &response, &summary, total);
+            log_response(&response, &summary, total);
+            response
+        }
+        .instrument(span)
+        .await
     }
-    .instrument(span)
-    .await
 }
 
 /// Facts about a response for the log and the metrics.
