@@ -70,3 +70,25 @@ pub(super) fn is_engine_failure(error: &ScanError) -> bool {
         error => matches!(error, ScanError::Script(_) | ScanError::Sandbox(_)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_of_the_engine_itself_may_be_skipped() {
+        let failure = |failure| ScanError::Engine("clamd", failure);
+        assert!(is_engine_failure(&failure(EngineFailure::TimedOut)));
+        for error in [
+            failure(EngineFailure::Busy),
+            failure(EngineFailure::NotRun),
+            failure(EngineFailure::Media(std::io::ErrorKind::NotFound.into())),
+            failure(EngineFailure::Unreachable(std::io::Error::from_raw_os_error(
+                nix::libc::EMFILE,
+            ))),
+            ScanError::Stopping,
+        ] {
+            assert!(!is_engine_failure(&error), "{error:?}");
+        }
+    }
+}
