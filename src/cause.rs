@@ -1,4 +1,4 @@
-//! Causes of requests that end without a verdict, as the metrics name them.
+//! Reasons why a request ends without a verdict; values of a metric label.
 
 /// Defines [`Cause`], so that each variant has a label and states whether it is a fault of this service.
 macro_rules! causes {

@@ -19,7 +19,7 @@ use crate::{
 const PAGE: &str = include_str!("../docs/sizing.md");
 const DEFAULTS: &str = include_str!("../config/default.toml");
 
-/// Bytes of a tenant that waits for a slot.
+/// Memory of one tenant that waits for a slot, bytes.
 const TENANT_BYTES: usize = 4 * tenancy::COUNTS_BYTES + tenancy::SLOT_WAITER_BYTES;
 
 /// Set in a process that measures one table.
@@ -59,7 +59,7 @@ pub(crate) fn row_bytes(name: &str) -> usize {
     rows().iter().find(|(row, _)| *row == name).unwrap().1
 }
 
-/// Resident memory without files, which the program itself is one of: bytes.
+/// Returns the resident memory without file-backed pages such as the program's code, bytes.
 fn resident() -> usize {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();

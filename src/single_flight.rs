@@ -45,7 +45,7 @@ struct WaitingCaller<V> {
     reply: oneshot::Sender<Turn<V>>,
 }
 
-/// End of a caller's wait.
+/// Outcome of a caller's wait.
 enum Turn<V> {
     /// The result of another caller's computation.
     Result(V),
@@ -220,7 +220,7 @@ mod tests {
 
     type PendingCall<'a> = Pin<Box<dyn Future<Output = usize> + 'a>>;
 
-    /// Calls that return the number of the computation that answered them. A computation ends when it may.
+    /// Calls that return the number of the computation that answered them. A computation ends when the test allows it.
     struct RunFixture {
         single_flight: SingleFlight<u8, usize>,
         started: AtomicUsize,

@@ -33,7 +33,7 @@ pub(crate) struct MediaFile {
 }
 
 impl MediaFile {
-    /// Returns server name and media ID. Uses many server names, because one may use only a quarter of the workers.
+    /// Returns server name and media ID. Spreads the files over 32 server names.
     pub(crate) fn mxc_path(&self) -> String {
         format!("s{}.example/{}", seed(&self.name) % 32, self.name)
     }

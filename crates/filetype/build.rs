@@ -320,10 +320,10 @@ fn prune(rule: &RuleNode, typed_names: &HashSet<String>) -> RuleNode {
 }
 
 impl RuleNode {
-    /// Removes nodes that can only describe the file.
+    /// Removes messages and nodes that can add text to the description but cannot change the MIME type.
     ///
-    /// `has_message`: whether a message is certain when this node is reached. `default_depths`: the depths at which a
-    /// `default` depends on whether a node matched.
+    /// `has_message`: whether the ancestors of this node always produce a message before the node is evaluated.
+    /// `default_depths`: the depths at which a `default` depends on whether a node matched.
     fn remove_descriptions(
         &mut self,
         has_message: bool,

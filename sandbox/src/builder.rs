@@ -45,9 +45,9 @@ impl SandboxBuilder {
         self
     }
 
-    /// Determines the available layers by a complete job in `parent` whose shell inspects its own restrictions, and
-    /// verifies that nothing is left of the job. A layer that fails is turned off, with the reason, and the probe is
-    /// repeated. Every layer that passes is enforced for all jobs.
+    /// Runs a complete job in `parent` to determine the available layers: the job's shell inspects its own
+    /// restrictions. Then verifies that the job left nothing behind. A layer that fails is turned off, with the reason,
+    /// and the probe is repeated. Every layer that passes is enforced for all jobs.
     ///
     /// # Errors
     /// [`Error::InsufficientLayers`] if the policy's mode requires more layers, [`Error::TooFewTasks`], or the error of

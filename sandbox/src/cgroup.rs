@@ -63,7 +63,7 @@ impl Controllers {
             settings.push(("pids.max", processes.to_string()));
         }
         if self.cpu {
-            // The default, explicitly: jobs share the processors equally, see `SERVER_WEIGHT`.
+            // Sets the default weight explicitly, so that jobs share the processors equally; see `SERVER_WEIGHT`.
             settings.push(("cpu.weight", "100".to_owned()));
         }
         if let (true, Some(percent)) = (self.cpu, limits.cpu_percent) {

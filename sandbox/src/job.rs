@@ -92,9 +92,9 @@ pub struct Exit {
     pub stdout: Vec<u8>,
     /// Beginning of standard error.
     pub stderr: Vec<u8>,
-    /// Whether standard output was longer.
+    /// Whether standard output exceeded the capture limit and was truncated.
     pub stdout_truncated: bool,
-    /// Whether standard error was longer.
+    /// Whether standard error exceeded the capture limit and was truncated.
     pub stderr_truncated: bool,
     /// Resource usage.
     pub usage: Usage,

@@ -44,13 +44,13 @@ impl fmt::Display for Layer {
 /// Layers that must be active for the service to start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
-    /// seccomp, and one of: namespaces; Landlock with scopes (Linux 6.12); any Landlock where programs run as another
-    /// user than the server.
+    /// Requires seccomp and one of: namespaces; Landlock with scopes (Linux 6.12); any Landlock where programs run as
+    /// another user than the server.
     #[default]
     Enforce,
-    /// The requirements of `Enforce`, and each of these layers.
+    /// Like `Enforce`, and additionally requires each of these layers.
     Strict(Vec<Layer>),
-    /// No requirements. Under the server's own user the base layer alone is no sandbox.
+    /// Requires no layer. The base layer alone is not a sandbox if programs run as the server's own user.
     Degraded,
 }
 
@@ -80,9 +80,9 @@ pub(crate) struct Plan {
     /// Whether the job has a network namespace. This namespace is by far the most expensive one, so it is used only if
     /// seccomp and Landlock do not already deny the network and abstract sockets.
     pub(crate) own_network: bool,
-    /// Whether each program of a root server gets a user namespace that maps only the program's user. `RLIMIT_NPROC`
-    /// counts processes per user namespace. Without one, a fork bomb in one job exhausts the limit for the scripts of
-    /// all jobs, and a script that cannot fork may exit with an arbitrary code.
+    /// Whether each program gets a user namespace that maps only the program's user, if the server runs as root.
+    /// `RLIMIT_NPROC` counts processes per user namespace. Without a user namespace, a fork bomb in one job exhausts
+    /// the limit for the scripts of all jobs, and a script that cannot fork may exit with an arbitrary code.
     pub(crate) own_users: bool,
     /// Whether the job has a UTS namespace with a neutral host name. Requires `namespaces`.
     pub(crate) own_host_name: bool,

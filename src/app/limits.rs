@@ -1,5 +1,5 @@
-//! Limits of the operating system that the service needs at the start. Too low a limit is found here, with a text that
-//! names it, instead of by failures under load.
+//! Verifies limits of the operating system at startup. Reports the name of a limit that is too low, so that the service
+//! does not fail later under load.
 
 use std::{io, sync::Mutex, thread, time::Duration};
 
@@ -12,9 +12,9 @@ const DESCRIPTORS_PER_WORKER: usize = 16;
 /// Descriptors for everything else: listeners, the log, the runtime, the operations listener and its connections.
 const OTHER_DESCRIPTORS: usize = 128;
 
-/// Time for which the runtime keeps an idle thread for blocking work. Longer than the interval at which supervision uses
-/// such a thread, so that one always exists: while no thread can be created, Tokio lets existing ones do the work, but
-/// panics if there is none.
+/// Time for which the runtime keeps an idle thread for blocking work. Longer than the interval at which supervision
+/// uses such a thread, so that at least one idle thread always exists: if Tokio cannot create a thread, it uses the
+/// existing ones, and panics if no such thread exists.
 pub const BLOCKING_THREAD_KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 /// A limit that is too low.
@@ -54,11 +54,11 @@ pub fn raise_descriptor_limit(max_connections: usize, workers: usize) -> Result<
     Ok(())
 }
 
-/// Verifies that this number of threads can run at the same time in addition to the existing ones. The runtime would
-/// panic when it cannot start its threads.
+/// Verifies that this number of threads can run at the same time in addition to the existing ones. The runtime panics
+/// if it cannot start its threads.
 ///
 /// # Errors
-/// `pthread_create(3)`.
+/// A thread cannot be created; the error is that of `pthread_create(3)`.
 pub fn check_threads(count: usize) -> Result<(), LimitError> {
     let gate = Mutex::new(());
     thread::scope(|scope| {

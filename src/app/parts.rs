@@ -1,4 +1,4 @@
-//! Objects that the start and each reload build from a configuration.
+//! Objects that are built from a configuration at startup and at each reload.
 
 use std::sync::Arc;
 

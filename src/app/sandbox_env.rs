@@ -21,7 +21,7 @@ use crate::{
 pub struct SandboxEnv {
     /// Prepares jobs.
     pub sandbox: Sandbox,
-    /// Evaluates rules in the sandbox; none if the rules engine is not configured.
+    /// Evaluates rules in the sandbox; `None` if the rules engine is not configured.
     pub evaluator: Option<Arc<Evaluator>>,
     /// Directory of this process, removed on exit.
     pub directory: Arc<RunDirectory>,

@@ -18,13 +18,13 @@ use crate::{
     telemetry::log::{self, LevelHandle},
 };
 
-/// Maximum number of threads for blocking work: files and name lookups. Together with the runtime's own threads fewer than
-/// the 512 tasks that the sandbox leaves to the service.
+/// Maximum number of threads for blocking work: files and name lookups. This number plus the runtime's own threads is
+/// below the 512 tasks that the sandbox leaves to the service.
 const MAX_BLOCKING_THREADS: usize = 384;
 
 /// Restricts access to this process, and its use of memory.
 pub(super) fn restrict_process() -> Result<(), CommandError> {
-    // Before keys or tokens are in memory: prevents core dumps, and tracing by other processes of the same user.
+    // Prevents core dumps, and tracing by other processes of the same user, before keys or tokens are in memory.
     // PR_SET_DUMPABLE(2const).
     prctl::set_dumpable(false).map_err(io::Error::from)?;
     // Files of the service are private unless it sets their mode explicitly. Without this, a umask that denies access to

@@ -57,7 +57,7 @@ impl Changes {
 pub(super) struct Comparison {
     section: &'static str,
     pub(super) field: &'static str,
-    /// Whether only a start reads the keys that are compared.
+    /// Whether the compared keys are read only at startup.
     is_startup: bool,
     changes: Changes,
 }
@@ -70,7 +70,7 @@ impl Comparison {
         self.section = outer;
     }
 
-    /// Compares keys that only a start reads.
+    /// Compares keys that are read only at startup.
     pub(super) fn at_startup(&mut self, compare: impl FnOnce(&mut Self)) {
         let outer = std::mem::replace(&mut self.is_startup, true);
         compare(self);

@@ -17,7 +17,8 @@ pub(super) trait Field {
 
     fn write(&self, value: &Self::Value, key: &'static str, lines: &mut Lines);
 
-    /// Compares a newly loaded value with the running one, and keeps the running one if only a start reads it.
+    /// Compares a newly loaded value with the running one, and keeps the running one if the value is read only at
+    /// startup.
     fn reload(&self, new: &mut Self::Value, old: &Self::Value, comparison: &mut Comparison) {
         if new != old {
             comparison.add_field();
@@ -103,8 +104,8 @@ impl<F: Field> Field for Within<F> {
     }
 }
 
-/// A field that only a start reads: the resources that depend on it (listeners, worker tasks, allocated tables, the
-/// directory in use) exist for the lifetime of the process. A reload keeps the running value.
+/// A field that is read only at startup: the resources that depend on it (listeners, worker tasks, allocated tables,
+/// the directory in use) exist for the lifetime of the process. A reload keeps the running value.
 pub(super) struct Restart<F>(F);
 
 pub(super) fn restart<F: Field>(field: F) -> Restart<F> {

@@ -53,7 +53,7 @@ pub(super) struct Reader<'a> {
     /// Variables without `__` in the name.
     misnamed: Vec<(String, Location)>,
     known: Vec<KeyPath>,
-    /// Known keys that only a start reads.
+    /// Known keys that are read only at startup.
     startup: Vec<KeyPath>,
     problems: Vec<Problem>,
     warnings: Vec<Warning>,
@@ -85,7 +85,7 @@ pub(super) struct Diagnostics {
     /// Every key that a section reads.
     #[cfg_attr(not(test), expect(dead_code, reason = "a test compares it with default.toml"))]
     pub(super) known: Vec<KeyPath>,
-    /// Those that only a start reads.
+    /// Keys that are read only at startup.
     #[cfg_attr(not(test), expect(dead_code, reason = "a test compares it with default.toml"))]
     pub(super) startup: Vec<KeyPath>,
 }
@@ -233,7 +233,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Returns the most similar known name, if it is similar enough for a typing error.
+/// Returns the most similar known name, if the difference is small enough to be a typing error.
 fn nearest<'k>(name: &str, known: impl Iterator<Item = Cow<'k, str>>) -> Option<Cow<'k, str>> {
     let limit = (name.len() / 3).max(1);
     known
@@ -269,7 +269,7 @@ impl<'a> Section<'_, 'a> {
         key.absent()
     }
 
-    /// Reads keys that only a start reads.
+    /// Reads keys that a reload does not apply.
     pub(super) fn at_startup<T>(&mut self, read: impl FnOnce(&mut Self) -> T) -> T {
         let first = self.reader.known.len();
         let value = read(self);

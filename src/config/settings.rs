@@ -51,8 +51,8 @@ impl Config {
         audit = audit_section(),
     }
 
-    /// Returns this configuration with the values of `running` for the keys that only a start reads, and
-    /// the keys that changed.
+    /// Returns this configuration with the values of `running` for the keys that are read only at startup, and the keys
+    /// that changed.
     #[must_use]
     pub fn keep_startup_keys(mut self, running: &Self) -> (Self, Changes) {
         let mut comparison = Comparison::default();

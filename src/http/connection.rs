@@ -257,8 +257,7 @@ impl<I> TimedIo<I> {
         }))
     }
 
-    /// Passes the result of a write on. Fails once the write has been blocked for too long, or the peer reads
-    /// too slowly.
+    /// Returns the result of a write. Fails once the write has been blocked for too long, or the peer reads too slowly.
     fn check_stall(
         &mut self,
         cx: &mut Context<'_>,

@@ -49,8 +49,8 @@ pub fn disposition(input: &[u8]) {
     }
 }
 
-/// Returns the name in a value that the service built, empty without one; none if the value has another form:
-/// `TYPE[; filename="ASCII"[; filename*=UTF-8''ENCODED]]`.
+/// Returns the name in a value that the service built, empty if the value has no name; `None` if the value has another
+/// form: `TYPE[; filename="ASCII"[; filename*=UTF-8''ENCODED]]`.
 fn built_name(value: &[u8]) -> Option<String> {
     let text = str::from_utf8(value).ok()?;
     let mut parts = text.split("; filename");

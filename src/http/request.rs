@@ -198,7 +198,7 @@ mod tests {
 
     use super::*;
 
-    /// Matches and decodes a path like the route of downloads. Returns none if no route matches.
+    /// Matches and decodes a path like the route of downloads. Returns `None` if no route matches.
     fn parse_path(path: &str) -> Option<Result<(MediaId, Option<String>), RequestError>> {
         let (sender, results) = std::sync::mpsc::channel();
         let handler = async move |path: Result<Path<MediaPath>, PathRejection>| {

@@ -1,5 +1,5 @@
-//! Interprets error responses of homeservers: the contract's table, by status and `errcode`. Matrix specification,
-//! client-server API, section "Standard error response".
+//! Interprets error responses of homeservers by status and `errcode`. Matrix specification, client-server API, section
+//! "Standard error response".
 
 use std::time::{Duration, SystemTime};
 
@@ -72,8 +72,7 @@ impl UpstreamRefusal {
             || (from == UpstreamRoute::V3 && self.status == StatusCode::NOT_FOUND)
     }
 
-    /// Converts the response to the error of the contract's table. A gateway's 504 is treated like any other 5xx: this
-    /// service did not time out.
+    /// Converts the response to an error. A gateway's 504 is treated like any other 5xx: this service did not time out.
     pub(super) fn into_error(self, sender: RefusalSender) -> FetchError {
         let status = self.status.as_u16();
         let retry_after = self.retry_after.filter(|_| matches!(status, 429 | 503));
@@ -171,7 +170,7 @@ mod tests {
             (429, None, "Upstream { status: 429, retry_after: Some(7s) }"),
             (500, Some("M_NOT_YET_UPLOADED"), "Upstream { status: 500, retry_after: None }"),
             (503, None, "Upstream { status: 503, retry_after: Some(7s) }"),
-            // Absent media is absent, whoever stores it.
+            // A 404 means absent media, regardless of the sender.
             (404, None, "NotFound"),
         ] {
             let error = refusal(status, errcode).into_error(RefusalSender::Redirected);

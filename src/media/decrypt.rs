@@ -91,14 +91,14 @@ mod tests {
         Decryption::new([1; 32], iv(0x0123_4567_89ab_cdef, low), [0; 32]).max_size()
     }
 
-    /// The keystream of the service.
+    /// Returns the keystream that [`Decryption`] computes.
     fn keystream(key: [u8; 32], iv: [u8; 16], length: usize) -> Vec<u8> {
         let mut bytes = vec![0; length];
         Decryption::new(key, iv, [0; 32]).cipher().apply(&mut bytes);
         bytes
     }
 
-    /// The keystream of a client with a 64-bit counter.
+    /// Returns the keystream that a client with a 64-bit counter computes.
     fn keystream_64(key: [u8; 32], iv: [u8; 16], length: usize) -> Vec<u8> {
         let mut bytes = vec![0; length];
         ctr::Ctr64BE::<Aes256>::new(&key.into(), &iv.into()).apply_keystream(&mut bytes);

@@ -1,6 +1,6 @@
-//! Discovers where the media of a server is when no homeserver is configured: by the server's
-//! `.well-known/matrix/client`, else by its name taken as an address. No token is sent. Matrix specification,
-//! client-server API, section "Server discovery".
+//! Discovers the base URL of a server's media if no homeserver is configured: from the server's
+//! `.well-known/matrix/client`, otherwise from the server name, used as an address. Sends no token. Matrix
+//! specification, client-server API, section "Server discovery".
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,7 +20,7 @@ use crate::{chain::Chain, exhaustion::is_exhaustion};
 
 /// Maximum number of cached server names.
 pub(crate) const CAPACITY: usize = 1000;
-/// Memory of one of them at most, bytes.
+/// Maximum memory of one cached server name, bytes.
 #[cfg(test)]
 pub(crate) const ENTRY_BYTES: usize = 4096;
 const TTL: Duration = Duration::from_secs(3600);
@@ -41,7 +41,7 @@ pub(super) struct Discovery {
 enum DiscoveryFailure {
     /// The name would be resolved again for the media, with the same result and for as long.
     Resolution(ResolutionError),
-    /// A lack of descriptors or memory says nothing about the server.
+    /// Descriptors or memory are exhausted, which is not a fault of the server.
     Exhaustion(Arc<FetchError>),
 }
 

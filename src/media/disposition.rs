@@ -92,7 +92,7 @@ fn build(inline: bool, name: Option<&str>) -> HeaderValue {
     HeaderValue::try_from(value).unwrap_or_else(|_| HeaderValue::from_static("attachment"))
 }
 
-/// Maximum length of a file name's extension with its dot, bytes, that [`shorten`] keeps.
+/// Maximum length of an extension that [`shorten`] keeps, in bytes, including the dot.
 const MAX_EXTENSION_LENGTH: usize = 16;
 
 /// Returns a value of at most `limit` bytes: `value` itself, or one with the same type, and the beginning and the

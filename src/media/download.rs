@@ -248,7 +248,7 @@ impl<T: Send + 'static> Writer<T> {
     }
 }
 
-/// Waits for a permit. Returns none only for a closed semaphore; this one is never closed.
+/// Waits for a permit. Returns `None` only if the semaphore is closed, which never happens.
 async fn acquire(cpu_slots: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
     Arc::clone(cpu_slots).acquire_owned().await.ok()
 }

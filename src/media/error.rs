@@ -29,7 +29,7 @@ pub enum IngestError {
     /// 128-bit counter would decrypt it to different plaintexts. See [`max_size`](super::decrypt::Decryption::max_size).
     #[error("the low 64 bits of iv would wrap within the media: more than {limit} bytes")]
     CounterWraps {
-        /// Size before the wrap, in bytes.
+        /// Number of bytes that can be decrypted before the counter wraps.
         limit: u64,
     },
 }
@@ -40,7 +40,7 @@ impl From<SpoolFull> for IngestError {
     }
 }
 
-/// Reason why media could not be downloaded. Each variant is one row of the contract's table of errors.
+/// Reason why media could not be downloaded.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     #[error("the homeserver requires an access token")]

@@ -114,7 +114,7 @@ impl Homeservers {
         self.tenants.tenant(sent_token(origin, authorization), address, media.host())
     }
 
-    /// Returns the origin for a request's `Host`, with or without a port. Returns none if homeservers are configured
+    /// Returns the origin for a request's `Host`, with or without a port. Returns `None` if homeservers are configured
     /// per host, but neither they nor a base URL cover this one: with discovery as the fallback, a service meant for
     /// some hosts would be an open relay.
     #[must_use]

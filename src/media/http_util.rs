@@ -11,7 +11,7 @@ pub(super) fn within(timeout: Duration, deadline: Instant) -> Instant {
     Instant::now().checked_add(timeout).map_or(deadline, |until| until.min(deadline))
 }
 
-/// Reads a body of at most `limit` bytes. Returns none if it is larger, incomplete or not finished at `until`.
+/// Reads a body of at most `limit` bytes. Returns `None` if the body is larger, incomplete or not finished at `until`.
 pub(super) async fn read_small(
     mut response: Response,
     limit: usize,

@@ -39,9 +39,9 @@ pub struct IngestOptions {
     pub memory_limit: u64,
     /// Whether a body larger than `memory_limit` is stored on the spool; otherwise it is discarded.
     pub keep_large: bool,
-    /// Decrypts the body; none if it is not encrypted.
+    /// Decrypts the body; `None` if it is not encrypted.
     pub decryption: Option<Arc<Decryption>>,
-    /// Receives the plaintext; none if the verdict is already known.
+    /// Receives the plaintext; `None` if the verdict is already known.
     pub script_file: Option<ScriptFile>,
 }
 
@@ -110,13 +110,13 @@ struct PlaintextFile {
 /// A completely received body.
 #[derive(Debug)]
 pub struct Ingested {
-    /// The server's copy; none if it was discarded.
+    /// The server's copy; `None` if it was discarded.
     pub body: Option<Body>,
     /// Size of the body, in bytes.
     pub size: u64,
     /// SHA-256 of the body.
     pub body_hash: [u8; 32],
-    /// None if [`IngestOptions::script_file`] is none.
+    /// `None` if [`IngestOptions::script_file`] is `None`.
     pub plaintext: Option<Plaintext>,
 }
 
@@ -127,7 +127,7 @@ pub struct Plaintext {
     pub hash: [u8; 32],
     /// The script's file, at an unspecified position.
     pub file: File,
-    /// Reservation of the script's file; none if the body holds it.
+    /// Reservation of the script's file; `None` if the body holds it.
     pub reservation: Option<Reservation>,
 }
 
@@ -319,7 +319,8 @@ impl Ingest {
         Ok(())
     }
 
-    /// Releases what a failed [`Ingest::reserve`] has reserved for a body of which nothing was received.
+    /// Releases the partial reservation left by a failed [`Ingest::reserve`]. Must be called before the first byte of
+    /// the body is received.
     fn release(&mut self) {
         if let Some(PlaintextFile { reservation, .. }) = &mut self.plaintext {
             reservation.shrink_to(0);

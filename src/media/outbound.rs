@@ -79,7 +79,7 @@ pub(super) enum OutboundReply {
 pub(super) enum Responder {
     /// The origin of the request, which received `headers`.
     Requested,
-    /// An origin that received no `headers`, after redirects that keep the method.
+    /// An origin reached by redirects that keep the method. `headers` were not sent to this origin.
     Redirected,
     /// Any origin, after a redirect that does not keep the method, which is no answer of the homeserver itself.
     Unverified,
@@ -139,7 +139,8 @@ impl HttpClients {
                 }
             })
         };
-        // With a proxy, this process resolves the proxy's name only, which is exempt.
+        // If a proxy is configured, this process resolves only the proxy's name, which is exempt from the address
+        // rules.
         let filter = !settings.allow_private_addresses && settings.proxy.is_none();
         // Clients may name thousands of hosts, so idle connections are closed early.
         let checked = builder()?.pool_max_idle_per_host(2).pool_idle_timeout(CHECKED_IDLE_TIMEOUT);

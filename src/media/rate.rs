@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-/// Waiting time over which the rate is measured.
+/// Length of the window over which the rate is measured. Counts only the time spent waiting for the peer.
 pub(crate) const WINDOW: Duration = Duration::from_secs(30);
 
 /// Measures the rate of one transfer.

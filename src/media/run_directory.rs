@@ -162,7 +162,8 @@ impl Drop for RunDirectory {
     }
 }
 
-/// Repeats `create` until it returns a value. It returns none when another starting server has removed the directory.
+/// Repeats `create` until it returns a value. `create` returns `None` when another starting server has removed the
+/// directory.
 fn retry<T>(mut create: impl FnMut() -> io::Result<Option<T>>) -> io::Result<T> {
     let mut last = None;
     for _ in 0..=RETRIES {
@@ -176,8 +177,8 @@ fn retry<T>(mut create: impl FnMut() -> io::Result<Option<T>>) -> io::Result<T> 
     Err(last.unwrap_or_else(|| io::ErrorKind::ResourceBusy.into()))
 }
 
-/// Locks a new directory and sets its mode. Returns none if another starting server has removed or locked the directory
-/// in the meantime.
+/// Locks a new directory and sets its mode. Returns `None` if another starting server has removed or locked the
+/// directory in the meantime.
 fn lock_new(path: &Path, mode: u32) -> io::Result<Option<Flock<File>>> {
     match lock(path)? {
         Some(lock) if is_same_directory(path, &lock) => {
@@ -221,8 +222,8 @@ fn is_run_directory_name(name: &str) -> bool {
     })
 }
 
-/// Locks a directory; returns none if another process has locked it. The lock needs no file in the directory, and ends
-/// with the process in any case. flock(2).
+/// Locks a directory; returns `None` if another process has locked it. The lock needs no file in the directory, and
+/// ends with the process in any case. flock(2).
 fn lock(path: &Path) -> io::Result<Option<Flock<File>>> {
     match Flock::lock(open_directory(path)?, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => Ok(Some(lock)),

@@ -66,7 +66,7 @@ impl Spool {
         self.budget.capacity()
     }
 
-    /// Creates a file without a name, which the kernel deletes with its last descriptor, even if this process is
+    /// Creates an unnamed file. The kernel deletes the file when its last descriptor is closed, even if this process is
     /// killed.
     pub(crate) fn create_unnamed_file(&self) -> io::Result<File> {
         tempfile::tempfile_in(self.directory()?)

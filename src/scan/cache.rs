@@ -288,7 +288,7 @@ impl ResultCache {
         Some(entry.decide(policies).0)
     }
 
-    /// Returns the time to live of an entry; none if the entry is invalid under the current settings and versions.
+    /// Returns the time to live of an entry; `None` if the entry is invalid under the current settings and versions.
     fn time_to_live(
         &self,
         entry: &VerdictEntry,
@@ -373,7 +373,7 @@ impl ResultCache {
     }
 }
 
-/// Returns a valid entry. `time_to_live` returns none for an invalid value.
+/// Returns a valid entry. `time_to_live` returns `None` for an invalid value.
 fn valid_entry<K, V>(
     cache: &Cache<K, Timed<V>, WeighEntry>,
     key: &K,

@@ -153,8 +153,8 @@ impl Canary {
         }
     }
 
-    /// Checks the engines. Returns none if the behaviour of one changed meanwhile, in which case the result may be
-    /// invalid.
+    /// Checks the engines. Returns `None` if the behaviour of an engine changed meanwhile, in which case the result may
+    /// be invalid.
     async fn check_unless_changed(
         &self,
         changes: &mut ChangeReceiver,

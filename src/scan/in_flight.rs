@@ -205,8 +205,8 @@ fn remove(
 }
 
 impl Waiter {
-    /// Waits until the homeserver has granted the media to the initiator. Returns none when the job ended before that.
-    /// A grant is returned even if the job has ended since.
+    /// Waits until the homeserver has granted the initiator access to the media. Returns `None` when the job ended
+    /// before that. A grant is returned even if the job has ended since.
     pub async fn media_granted(&mut self) -> Option<MediaGranted> {
         let is_decided =
             |stage: &Stage| stage.media_granted().is_some() || matches!(stage, Stage::Ended(..));

@@ -67,15 +67,15 @@ pub enum Stage {
     Queued,
     /// A worker has taken the job.
     Started,
-    /// The homeserver has granted the media to the initiator.
+    /// The homeserver has granted the initiator access to the media.
     HeadersReceived(MediaGranted),
-    /// The body is complete. Without a grant if the response may be from a login page.
+    /// The body is complete. The grant is absent if the response may be from a login page.
     Scanning(Option<MediaGranted>),
-    /// The job has ended. Keeps the grant, if the job got so far.
+    /// The job has ended. Keeps the grant, if there was one before.
     Ended(Option<MediaGranted>, Result<JobOutcome, Arc<ScanError>>),
 }
 
-/// The homeserver granted the media to the initiator.
+/// The homeserver granted the initiator access to the media.
 #[derive(Clone, Debug)]
 pub struct MediaGranted {
     /// The homeserver's `ETag`, for authorising the other waiters.
@@ -83,7 +83,7 @@ pub struct MediaGranted {
 }
 
 impl Stage {
-    /// Returns the grant, if the homeserver has granted the media.
+    /// Returns the grant, if the homeserver has granted access to the media.
     pub(super) fn media_granted(&self) -> Option<&MediaGranted> {
         match self {
             Self::Queued | Self::Started => None,
@@ -130,7 +130,7 @@ impl Progress {
         });
     }
 
-    /// Reports that the homeserver granted the media.
+    /// Reports that the homeserver granted access to the media.
     pub fn headers_received(&self, etag: Option<HeaderValue>) {
         self.0.send_replace(Stage::HeadersReceived(MediaGranted { etag }));
     }

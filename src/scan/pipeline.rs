@@ -82,7 +82,7 @@ struct Fetched {
 /// Result of a job, with details for its report.
 struct Scanned {
     outcome: JobOutcome,
-    /// The run of the engines; none if this job did not run them.
+    /// The run of the engines; `None` if this job did not run them.
     run: Option<EngineRunReport>,
 }
 

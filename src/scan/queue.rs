@@ -38,7 +38,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Waits for a job that may start. Returns none when the queue is closed and empty.
+    /// Waits for a job that may start. Returns `None` when the queue is closed and empty.
     pub(super) async fn next(&self) -> Option<AdmittedJob> {
         self.0.next().await
     }

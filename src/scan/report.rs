@@ -15,7 +15,7 @@ pub struct JobReport<'a> {
     pub outcome: Result<&'a JobOutcome, &'a ScanError>,
     /// Durations of the completed parts.
     pub timings: Timings,
-    /// The run of the engines; none if the job did not run them.
+    /// The run of the engines; `None` if the job did not run them.
     pub run: Option<&'a EngineRunReport>,
 }
 
@@ -25,6 +25,6 @@ pub struct EngineRunReport {
     pub results: Vec<(&'static str, &'static str)>,
     /// Duration of the script's run.
     pub script_duration: Option<Duration>,
-    /// The script's exit code and the first line of the output; none without a verdict.
+    /// The script's exit code and the first line of the output; `None` without a verdict.
     pub verdict_details: Option<(Option<i32>, String)>,
 }

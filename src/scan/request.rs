@@ -9,7 +9,7 @@ use crate::media::{MediaRequest, decrypt::Decryption};
 pub struct ScanRequest {
     /// The media, its homeserver and its requester.
     pub fetch: MediaRequest,
-    /// How end-to-end encrypted media is decrypted; none for plain media.
+    /// How end-to-end encrypted media is decrypted; `None` for plain media.
     pub decryption: Option<Arc<Decryption>>,
     /// Whether the response needs the body.
     pub wants: Wants,

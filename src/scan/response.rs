@@ -59,7 +59,7 @@ pub struct Media {
     pub encrypted: bool,
 }
 
-/// Duration of each part; none for a part that was not done for this response.
+/// Duration of each part; `None` for a part that was not done for this response.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Timings {
     /// From acceptance until a worker took the job.

@@ -257,7 +257,7 @@ impl Scanner {
         }
     }
 
-    /// Returns the response from the cache; none if a part of it is not cached.
+    /// Returns the response from the cache; `None` if a part of it is not cached.
     async fn respond_from_cache(
         &self,
         request: &ScanRequest,
@@ -283,7 +283,8 @@ impl Scanner {
         Some(Ok(ScanResponse { verdict, media, source, timings }))
     }
 
-    /// Returns the verdict, and the media if it was requested and is clean; none if that media's body is not available.
+    /// Returns the verdict, and the media if it was requested and is clean; `None` if that media's body is not
+    /// available.
     fn select_media(
         &self,
         request: &ScanRequest,

@@ -57,7 +57,7 @@ impl NotCleanKind {
 }
 
 impl Verdict {
-    /// Returns why the content is not clean; none for other verdicts.
+    /// Returns why the content is not clean; `None` for other verdicts.
     #[must_use]
     pub fn not_clean_kind(&self) -> Option<NotCleanKind> {
         match self {

@@ -34,7 +34,8 @@ pub(super) struct WorkDir {
 }
 
 impl WorkDir {
-    /// Creates an empty file for the plaintext of `tenant`: in a job of `sandbox`, or, when no program needs it, without a name.
+    /// Creates an empty file for a plaintext, charged to `tenant`: in a job of `sandbox`, or unnamed if no program
+    /// reads the file.
     pub(super) async fn prepare(
         sandbox: Option<&Sandbox>,
         spool: &Spool,
@@ -67,7 +68,7 @@ impl WorkDir {
         Ok(())
     }
 
-    /// Returns the engines' access to the plaintext; none before it is complete.
+    /// Returns the engines' access to the plaintext; `None` before the plaintext is complete.
     pub(super) fn sample_access(&mut self) -> Option<SampleAccess<'_>> {
         let Self { job, tamper_proof, sample, .. } = self;
         Some(SampleAccess {

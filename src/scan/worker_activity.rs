@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 /// The state of all workers.
 #[derive(Debug)]
 pub struct WorkerActivity {
-    /// For each worker, the time by which it must have finished its job; none for an idle worker.
+    /// For each worker, the time by which it must have finished its job; `None` for an idle worker.
     due: Mutex<Vec<Option<Instant>>>,
 }
 

@@ -31,7 +31,7 @@ use crate::{
 /// Maximum number of lines that wait for the writer; more are lost.
 const QUEUE_CAPACITY: usize = 1024;
 
-/// Mode of the file, whatever the umask.
+/// Mode of the file, regardless of the umask.
 const FILE_MODE: u32 = 0o640;
 
 /// Maximum time that a reload waits for a blocked writer.
@@ -131,7 +131,8 @@ impl AuditLog {
         }
     }
 
-    /// Reopens the file after the lines queued so far, for log rotation. If that fails, the old file stays in use.
+    /// Reopens the file for log rotation, after the lines queued so far have been written. If reopening fails, the old
+    /// file stays in use.
     pub async fn reopen(&self) {
         // The send fails only if the writer has panicked; the panic message is in the log.
         if timeout(REOPEN_TIMEOUT, self.0.writer.send(Message::Reopen)).await.is_err() {

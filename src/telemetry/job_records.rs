@@ -67,7 +67,7 @@ fn audit_record<'a>(report: &JobReport<'a>) -> Option<AuditRecord<'a>> {
     })
 }
 
-/// Returns the name of the job's verdict; none if the job ended without a verdict.
+/// Returns the name of the job's verdict; `None` if the job ended without a verdict.
 fn verdict_name(report: &JobReport<'_>) -> Option<&'static str> {
     match report.outcome {
         Ok(JobOutcome { verdict: None, .. }) => Some("type_forbidden"),

@@ -21,7 +21,7 @@ pub(crate) struct FairQueue<T>(Arc<Inner<T>>);
 
 struct Inner<T> {
     capacity: usize,
-    /// Number of jobs from which a tenant's jobs are bypassed, see [`FairQueue::should_bypass`].
+    /// A tenant with more jobs than this number may be bypassed; see [`FairQueue::should_bypass`].
     bypass_threshold: usize,
     /// Returns whether a job has no requesters left, so that the job need not start.
     is_abandoned: fn(&T) -> bool,
@@ -109,7 +109,7 @@ impl<T> FairQueue<T> {
         Ok(evicted)
     }
 
-    /// Waits for a job that may start. Returns none when the queue is closed and empty.
+    /// Waits for a job that may start. Returns `None` when the queue is closed and empty.
     ///
     /// Cancellation safe.
     pub(crate) async fn next(&self) -> Option<Admitted<T>> {
@@ -234,7 +234,7 @@ impl<T> QueueState<T> {
 }
 
 impl<T> Admitted<T> {
-    /// Takes the job out. Returns none the second time.
+    /// Takes the job out. Returns `None` if called again.
     pub(crate) fn take(&mut self) -> Option<T> {
         self.job.take()
     }

@@ -216,7 +216,7 @@ impl Schedule {
         self.running.iter().find(|(_, running)| is_candidate(running)).map(|(run, _)| *run)
     }
 
-    /// Returns the jobs to demote so that a job of `group` can start; none if fewer than `needed` can be demoted.
+    /// Returns the jobs to demote so that a job of `group` can start; `None` if fewer than `needed` can be demoted.
     fn select_demotions(&self, group: &TenantGroup, needed: usize) -> Option<Vec<RunId>> {
         if needed == 0 {
             return Some(Vec::new());

@@ -120,7 +120,8 @@ async fn requests_without_a_token_are_counted_by_forwarded_address() {
         .await;
     let gate = Gate::default();
     let mut attack = Vec::new();
-    // Server names, and the host part of an IPv6 address, make no tenant.
+    // Requests that differ only in the server name, or in the host part of the client's IPv6 address, belong to the
+    // same tenant.
     for index in 0..10 {
         let id = format!("slow{index}");
         let media = MockMedia::new("image/png", format!("{id}\n"));

@@ -13,7 +13,7 @@ use crate::harness::{
 /// Accepts every file and counts its runs.
 const CLEAN: &str = r#"echo run >> "$MARKS/runs""#;
 
-/// Long enough for a homeserver that responds, even on a slow machine.
+/// Timeout that a working homeserver does not exceed, even on a slow machine.
 const SHORT_TIMEOUT: &str = r#"download.idle_timeout = "2s""#;
 
 const REQUEST_FAILED: &str = "MCS_MEDIA_REQUEST_FAILED";

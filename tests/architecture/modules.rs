@@ -70,7 +70,7 @@ pub(crate) struct ModuleNode {
     pub(crate) root: usize,
     pub(crate) parent: Option<usize>,
     pub(crate) children: BTreeMap<String, usize>,
-    /// Names of the items that the module defines, except its modules.
+    /// Names of the items that the module defines, except submodules.
     pub(crate) items: BTreeSet<String>,
     /// Paths by the names that `use` declarations give them.
     pub(crate) bindings: BTreeMap<String, Vec<String>>,

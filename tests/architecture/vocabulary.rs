@@ -43,7 +43,7 @@ const NAMES: &[&str] = &[
     "turn_away",
 ];
 
-/// Words that are neither in names nor in sentences, in lower case.
+/// Words forbidden in names and in sentences, in lower case.
 const WORDS: &[&str] = &[
     "anybody",
     "companions",

@@ -55,7 +55,8 @@ fn main() {
     println!("{} passed, 0 failed", models.len());
 }
 
-/// Polls a future at most `polls` times and then drops it: a cancellation at each of its await points in turn.
+/// Polls a future at most `polls` times, then drops the future. Calls with increasing `polls` cancel the future at each
+/// await point in turn.
 async fn cancel_after<T>(polls: usize, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     let mut left = polls;

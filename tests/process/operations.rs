@@ -337,7 +337,7 @@ async fn health_is_answered_among_open_connections() {
         }
         assert_eq!(text(&get(&operations, "/health/live").await), "alive\n");
     }
-    // Each response closes its connection, so that none waits for a second request.
+    // Each response closes its connection, so that no connection waits for a second request.
     for path in ["/health/live", "/metrics", "/none"] {
         for _ in 0..40 {
             let mut client = RawClient::connect(operations.address()).await;

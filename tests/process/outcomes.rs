@@ -55,7 +55,7 @@ async fn respond(mut stream: TcpStream, scans: Arc<AtomicUsize>) {
         b"ClamAV 1.4.3/27000/Mon Nov 23 10:00:00 2026\0".to_vec()
     } else {
         scans.fetch_add(1, Ordering::SeqCst);
-        // Between the command with the first length, and the end marker.
+        // Bytes between the command with the first length and the end marker.
         let media = String::from_utf8_lossy(&received[14..received.len() - 4]).into_owned();
         format!("{}\0", media.trim()).into_bytes()
     };

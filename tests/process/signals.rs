@@ -191,7 +191,8 @@ async fn kill_during_scan_leaves_no_plaintext() {
             .start()
             .await;
         scanner.dir.make_fifo("go");
-        // Assembled at run time, so that neither the test program nor its sources contain it.
+        // Assembled at run time, so that neither the test program nor its sources contain the
+        // string.
         let marker = ["plaintext", "of", "test", &std::process::id().to_string()].join("-");
         let attachment = Attachment::encrypt(marker.as_bytes(), 7);
         let media = homeserver.add_bytes("secret", attachment.ciphertext.clone());

@@ -102,7 +102,7 @@ pub(crate) struct Matches {
 }
 
 impl Matches {
-    /// Returns the most severe kind of the matching rules; none if no rule matches.
+    /// Returns the most severe kind of the matching rules; `None` if no rule matches.
     pub(crate) fn kind(&self) -> Option<RuleKind> {
         let malware = self.malware.first().map(|_| RuleKind::Malware);
         malware.or_else(|| self.policy.first().map(|_| RuleKind::Policy))
@@ -149,7 +149,8 @@ pub(crate) fn matches(
         if matches.is_complete() {
             break;
         }
-        // A part that failed may be complete at the next attempt; a limit is a property of the file.
+        // A failed part may succeed at the next attempt. A limit is reached again at each attempt, because it depends
+        // only on the file.
         if let Err(error) = result
             && matches!(first_error, None | Some(EvaluationError::MatchLimit(_)))
         {

@@ -219,7 +219,8 @@ impl RuleSource {
         Ok(())
     }
 
-    /// Returns the components of every piece: imports, and global rules with the rules that they refer to.
+    /// Returns the components that every piece must contain: the imports, the global rules, and the rules that global
+    /// rules refer to.
     fn base(&self) -> BTreeSet<usize> {
         let mut base = BTreeSet::new();
         for (index, component) in self.components.iter().enumerate() {

@@ -160,7 +160,7 @@ fn convert_bracket(content: &str, converted: &mut String) -> Result<(), Box<dyn 
         None => ("[", content),
     };
     converted.push_str(start);
-    // `pure-magic` reads the escape for a form feed as the letter.
+    // `pure-magic` parses `\f` as the letter `f`, not as a form feed.
     let is_whitespace = rest == " \tf\r\n";
     while let Some(c) = rest.chars().next() {
         let len = if rest.starts_with("[:") {

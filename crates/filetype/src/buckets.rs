@@ -13,7 +13,7 @@ macro_rules! rule_files {
         [$(include_bytes!(concat!(env!("OUT_DIR"), "/filetypes-", $name)).as_slice()),*]
     };
 }
-/// Rules that require a certain first byte, by its lower half.
+/// Rules that require a specific first byte, indexed by the low four bits of that byte.
 const BY_FIRST_BYTE: [&[u8]; 16] = rule_files![
     "first-0", "first-1", "first-2", "first-3", "first-4", "first-5", "first-6", "first-7",
     "first-8", "first-9", "first-10", "first-11", "first-12", "first-13", "first-14", "first-15"

@@ -27,7 +27,7 @@ pub(crate) fn correct<'a>(
         }
         // In the rule, the type depends on a condition that the usual version does not meet.
         UNKNOWN if head.starts_with(b"\0asm") => "application/wasm",
-        // The rule tests for the name of a table at an offset where `pure-magic` does not evaluate it.
+        // The rule tests for a table name at an offset at which `pure-magic` does not evaluate the test.
         UNKNOWN if head.starts_with(b"\0\x01\0\0\0") && head.get(12..16).is_some_and(is_tag) => {
             "font/sfnt"
         }
@@ -43,7 +43,7 @@ pub(crate) fn correct<'a>(
             let from_rules = OLE_TYPES.into_iter().find(|known| *known == name);
             ole_type(head, read_at).or(from_rules).unwrap_or("application/x-ole-storage")
         }
-        // In the rules, HTML in a script precedes the first line.
+        // The rules test for HTML inside a script before they test the script's first line.
         PLAIN_TEXT | "text/html" if interpreter(head) == Some(b"perl") => "text/x-perl",
         // libmagic distinguishes programs from libraries in code, not by rules.
         "application/x-sharedlib" if is_pie(head, read_at).unwrap_or(false) => {

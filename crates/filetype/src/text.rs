@@ -70,7 +70,8 @@ pub(crate) fn trim_partial_char(bytes: &[u8]) -> &[u8] {
     }
 }
 
-/// Returns the type of JSON: one object or array, or several.
+/// Returns the MIME type of JSON: `application/json` if `head` is one object or array, `application/x-ndjson` if a
+/// second JSON value follows, otherwise `None`.
 ///
 /// `head` is the beginning of a file of `size` bytes. JSON that is valid to the end of `head` counts as valid. Parses
 /// without building values.

@@ -23,8 +23,8 @@ use crate::{
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_IDLE: usize = 32;
 
-/// Time without reuse of connections after a server has sent bytes that no request asked for. Such bytes could be taken
-/// for the response to the next request, and they may also arrive after the check before reuse.
+/// Duration for which connections to a server are not reused after the server has sent unsolicited bytes. Such bytes
+/// could be taken for the response to the next request, and they may also arrive after the check before reuse.
 const NO_REUSE: Duration = Duration::from_secs(600);
 
 /// Client of a service of one server.
@@ -122,7 +122,7 @@ impl<C: Connect> IcapClient<C> {
         self.connector.connect().await.map(Connection::new).map_err(IcapError::Unreachable)
     }
 
-    /// Takes an idle connection on which the server has sent nothing.
+    /// Takes an idle connection on which the server has sent nothing since the last response.
     fn take_idle(&self) -> Option<Connection> {
         let mut idle = self.idle.lock();
         idle.remove_old();

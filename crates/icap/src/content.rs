@@ -14,7 +14,7 @@ pub trait Content: Sync {
         self.len() == 0
     }
 
-    /// Reads some bytes at `offset`, at most `max`; none at or beyond the end. An implementation may limit the
-    /// length, which bounds the memory for one scan.
+    /// Reads some bytes at `offset`, at most `max`. Returns no bytes at or beyond the end. An implementation may limit
+    /// the length, which bounds the memory for one scan.
     fn read_chunk(&self, offset: u64, max: u64) -> impl Future<Output = io::Result<Bytes>> + Send;
 }

@@ -84,7 +84,7 @@ impl Findings {
         self.findings.iter().any(|finding| finding.kind.is_final())
     }
 
-    /// Returns the answer; none if there is no finding.
+    /// Returns the answer; `None` if there is no finding.
     ///
     /// # Errors
     /// An error code that reports a failure of the server, without malware or a refusal: encryption or a limit beside a
@@ -252,7 +252,7 @@ fn parse_infection(infection: &str) -> (FindingKind, Option<&str>) {
 }
 
 /// Returns the threats of `X-Violations-Found`: a count, followed by four lines for each violation (file, threat,
-/// problem, resolution; the latter two are numbers). Returns none if the count and the lines disagree, or if a
+/// problem, resolution; the latter two are numbers). Returns `None` if the count and the lines disagree, or if a
 /// violation is invalid: the name of a file may contain line ends, and shift the lines.
 fn parse_violations(violations: &str) -> Option<Vec<&str>> {
     let mut lines = violations.lines().map(str::trim);

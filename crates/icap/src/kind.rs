@@ -85,7 +85,7 @@ pub(crate) fn of_violation(text: &str) -> FindingKind {
     of_words(text).unwrap_or(Refused)
 }
 
-/// Returns the kind of the reason for a block; none if the value is not a reason.
+/// Returns the kind of the reason for a block; `None` if the value is not a reason.
 pub(crate) fn of_reason(reason: &str) -> Option<FindingKind> {
     let is_unspecific = UNSPECIFIC.iter().any(|word| word.eq_ignore_ascii_case(reason.trim()));
     (!is_unspecific).then(|| of_violation(reason))
@@ -96,8 +96,8 @@ pub(crate) fn of_result(result: &str) -> FindingKind {
     of_words(result).unwrap_or(Infected)
 }
 
-/// Returns the kind that a text reports; none if it reports none, or if a part of it may be the name of a file, which
-/// must not select a kind that may pass.
+/// Returns the kind that a text reports; `None` if the text reports no kind, or if a part of it may be the name of a
+/// file, which must not select a kind that may pass.
 fn of_words(text: &str) -> Option<FindingKind> {
     let text = text.to_lowercase();
     if INFECTION_PARTS.iter().any(|part| text.contains(part)) {
@@ -174,7 +174,7 @@ impl ErrorCode {
             | "file_size_exceeded"
             | "file_too_large"
             | "too_large" => Self::Finding(TooLarge),
-            // Layers of archives, total size and number of the files in an archive.
+            // Nesting depth of archives; total size and number of the files in an archive.
             code if code.starts_with("max_") && code.ends_with("_exceeded") => Self::Finding(Limit),
             // Type of the file, extension of its name.
             code if code.ends_with("_blocked") => Self::Finding(Refused),

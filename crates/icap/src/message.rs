@@ -43,7 +43,7 @@ impl Encapsulated {
 }
 
 impl IcapHead {
-    /// Removes a head from the beginning of `buffer` and parses it. Returns none if the head is incomplete.
+    /// Removes a head from the beginning of `buffer` and parses it. Returns `None` if the head is incomplete.
     pub(crate) fn take(buffer: &mut BytesMut) -> Result<Option<Self>, Malformed> {
         let end = buffer.windows(4).position(|end| end == b"\r\n\r\n");
         match end.map(|end| end + 4) {
@@ -229,7 +229,7 @@ impl ChunkDecoder {
     }
 }
 
-/// Removes a line from the buffer and returns it without its end. Returns none if the line is incomplete.
+/// Removes a line from the buffer and returns it without its end. Returns `None` if the line is incomplete.
 fn take_line(buffer: &mut BytesMut) -> Result<Option<BytesMut>, Malformed> {
     let searched = buffer.get(..buffer.len().min(MAX_CHUNK_LINE)).unwrap_or_default();
     let Some(end) = searched.windows(2).position(|end| end == b"\r\n") else {
@@ -358,7 +358,8 @@ mod tests {
         assert!(valid_head("ICAP/1.0 200 OK\r\n\r\n").encapsulated().is_err());
     }
 
-    /// Decodes a body that arrives in these pieces. Returns its data and the remaining input; none if it is incomplete.
+    /// Decodes a body that arrives in these pieces. Returns its data and the remaining input; `None` if the body is
+    /// incomplete.
     fn decode<'p>(
         pieces: impl IntoIterator<Item = &'p [u8]>,
     ) -> Result<Option<(Vec<u8>, BytesMut)>, Malformed> {

@@ -22,7 +22,7 @@ const BEHAVIOUR: [&str; 9] = [
 /// Options of a service, from its response to OPTIONS.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ServiceOptions {
-    /// Length of the requested preview, bytes; none if the server requests no preview.
+    /// Length of the requested preview, bytes; `None` if the server does not request a preview.
     pub preview: Option<u64>,
     /// Version of the server.
     pub istag: String,

@@ -152,7 +152,7 @@ impl<R: AsyncRead + Unpin> Incoming<'_, R> {
     }
 
     /// Reads a body and returns its trailer. With `is_compared`, reads up to the first difference from the file, and
-    /// returns none if there is one.
+    /// returns `None` if there is one.
     async fn read_body(
         &mut self,
         has_body: bool,

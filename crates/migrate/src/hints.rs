@@ -122,8 +122,8 @@ pub(crate) fn number(found: &Setting<String>) -> TomlValue {
     TomlValue::Scalar(integer(&found.value))
 }
 
-/// Formats an integer as TOML. A number with a leading zero becomes a string: it was octal for one
-/// scanner and decimal for the other.
+/// Formats an integer as TOML. A number with a leading zero becomes a string: the Python scanner read such a number as
+/// octal (YAML 1.1), the Node scanner as decimal.
 pub(crate) fn integer(text: &str) -> String {
     let digits = text.trim_start_matches(['-', '+']);
     let is_decimal = digits == "0" || !digits.starts_with('0');

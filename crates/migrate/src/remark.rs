@@ -9,7 +9,7 @@ pub struct Remark {
     pub kind: RemarkKind,
     /// Line in the old file, from 1; `None` for a missing key.
     pub line: Option<usize>,
-    /// Path of the key in the old file; of a missing key, in the new file.
+    /// Path of the key in the old file or, if the old file has no such key, in the new file.
     pub key: String,
     /// The reason and the consequence. Contains no secrets, but text of the old file: escape control
     /// characters before display.
@@ -21,7 +21,7 @@ pub struct Remark {
 pub enum RemarkKind {
     /// Invalid in the old or in the new configuration; requires a decision.
     Mistake,
-    /// A key that has no counterpart, or needs none.
+    /// A key that has no counterpart, or does not need a counterpart.
     NoCounterpart,
 }
 

@@ -17,7 +17,7 @@ pub enum Predecessor {
 }
 
 /// Detects the scanner by the sections that only one of the two scanners has. If the file has sections of both, the
-/// scanner with more such sections is returned; none if the numbers are equal.
+/// scanner with more such sections is returned; `None` if the numbers are equal.
 pub(crate) fn detect(root: &Node) -> Option<Predecessor> {
     let Yaml::Map(sections) = &root.value else { return None };
     let count = |names: &[&str]| {

@@ -20,7 +20,7 @@ const MAX_EXPANDED_SIZE: usize = 2 * MAX_SIZE;
 /// Prefix of the core schema's tags; other tags would change the meaning of a value.
 const CORE_TAG_PREFIX: &str = "tag:yaml.org,2002:";
 
-/// Errors of the old file's text. Lines count from 1.
+/// Errors that prevent parsing the old file. Line numbers start at 1.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum YamlError {
     /// Larger than 256 KiB.

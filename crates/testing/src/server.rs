@@ -124,8 +124,8 @@ pub async fn read_until(stream: &mut TcpStream, end: &[u8]) -> Vec<u8> {
     received
 }
 
-/// Closes the connection after the client has. Unread data would turn the close into a reset, which may overtake the
-/// response.
+/// Closes the connection after the client has closed its side. Closing with unread data sends a reset, and the client
+/// may then lose the response.
 pub async fn linger(mut stream: TcpStream) {
     let _ = stream.shutdown().await;
     let mut rest = [0; 4096];

@@ -12,7 +12,7 @@ use crate::calls::{call6, raw};
 /// Limit of the harness, seconds, beneath the sandbox: no process of these attacks lives longer.
 const LIFETIME: u32 = 60;
 
-/// Descriptors of an epoll process that are neither instances nor watched files.
+/// Number of descriptors that a process of the epoll attack needs besides epoll instances and watched files.
 const OTHER_DESCRIPTORS: u64 = 8;
 
 /// Performs an attack, writes one line with its extent to the FIFO, and waits to be killed.

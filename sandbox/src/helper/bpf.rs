@@ -32,7 +32,7 @@ pub(super) enum Decision {
     Where(Vec<SeccompRule>, u32),
 }
 
-/// Action for all call numbers from a start up to the next range.
+/// Action for the call numbers from this range's first number up to, not including, the first number of the next range.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum RangeAction {
     Always(u32),

@@ -59,7 +59,8 @@ const DENIED: &[Call] = calls![
     SYS_inotify_init1,
     SYS_memfd_secret,
     SYS_vmsplice,
-    // Delay other processes by writing all of their data to disk. sync(2) has no error, so programs do not notice.
+    // Delay other processes by writing all of their data to disk. sync(2) cannot return an error, so its denial does
+    // not affect programs.
     SYS_sync,
     SYS_syncfs,
     // Administration of the machine.

@@ -1,8 +1,8 @@
 //! The system call filter. It is a deny-list: a scan script may be anything from `sh` to a virus scanner, whose calls
 //! cannot be enumerated. The list contains calls that such programs do not need or that reach beyond the job; they fail
 //! with `EPERM`. Calls of another architecture kill the process, because they have different numbers. Numbers above the
-//! highest known one, including those of x32, fail with `ENOSYS`, and so does clone3(2), whose flags are in memory,
-//! where a filter cannot read them; C libraries then fall back to clone(2).
+//! highest known one, including those of x32, fail with `ENOSYS`. clone3(2) also fails with `ENOSYS`, because a filter
+//! cannot read its flags, which are in memory. C libraries then fall back to clone(2).
 //!
 //! seccomp(2), syscalls(2).
 
@@ -97,7 +97,7 @@ fn decisions(
 ) -> Result<BTreeMap<c_long, Decision>, seccompiler::Error> {
     use SeccompCmpOp::{Eq, MaskedEq, Ne};
     let conditional = [
-        // Descendants are killed by process group, which none may leave.
+        // Descendants are killed by process group, so they must not leave the group.
         (!plan.kills_all(), LEAVE_PROCESS_GROUP),
         (!plan.bounds_shared_ipc(), SHARED_IPC),
         (!plan.namespaces && servers_own, CHANGE_MODE),
@@ -193,7 +193,7 @@ fn add_internet_rules(
     rules: &mut BTreeMap<c_long, Vec<SeccompRule>>,
 ) -> Result<(), seccompiler::Error> {
     use SeccompCmpOp::{Eq, MaskedEq, Ne};
-    // Raw sockets require a capability. Netlink is limited to routes, which libraries query for addresses.
+    // Raw sockets require a capability. Netlink is limited to `NETLINK_ROUTE`, which libraries use to list addresses.
     let netlink = condition(0, Eq, number(libc::AF_NETLINK))?;
     let other = condition(2, Ne, number(libc::NETLINK_ROUTE))?;
     rules.entry(libc::SYS_socket).or_default().push(rule([netlink, other])?);

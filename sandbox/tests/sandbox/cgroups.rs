@@ -130,7 +130,7 @@ async fn server_removes_group_of_killed_helper() {
     let Some(groups) = Groups::new(test, &[]) else { return };
     let fixture = groups.fixture(&[Layer::Cgroup], ResourceLimits::default());
     let mut job = fixture.job().await;
-    // Programs run as another user, which hides the helper's children: finds the helper by the job's group.
+    // Finds the helper by the job's control group: programs run as another user, so the helper's children are hidden.
     let command = sh(&job, "sleep 1000 & setsid sleep 1000 & wait");
     let (failed, ()) = tokio::join!(job.run(&command, LONG_TIMEOUT, 1000), async {
         let group = groups.0.join(job_name(&command));

@@ -56,7 +56,7 @@ async fn scan(
     Ok(ExitCode::from(worst))
 }
 
-/// Returns the context of the scans, and the environment that exists until it is dropped.
+/// Returns the scan context and its environment. Dropping the environment removes it.
 async fn prepare(config: &Config) -> Result<(ScanContext, SandboxEnv), StartError> {
     let engines = remote_engines(config).await?;
     let sandbox_env = SandboxEnv::for_command(config, None).await?;

@@ -8,7 +8,7 @@ settings! {
     /// Size bound of an engine, and the effects of exceeding it and of failures.
     #[derive(Clone, PartialEq, Eq, Debug)]
     pub struct Bounds {
-        /// Maximum size of a file for this engine, bytes; none without a bound.
+        /// Maximum size of a file for this engine, bytes; `None` if unlimited.
         pub max_size: Option<u64> = max_size(),
         /// Effect of a file that the engine does not examine because of its size.
         pub on_oversize: OversizePolicy = oversize_policy(),
@@ -37,7 +37,7 @@ pub enum SkipPolicy {
     Skip,
 }
 
-/// `scan.on_encrypted` and `scan.on_limit`: the effect of contents that no engine could examine.
+/// `scan.on_encrypted` and `scan.on_limit`: how contents that no engine could examine affect the verdict.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ContentPolicy {
     /// The verdict is "not clean".

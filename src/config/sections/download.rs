@@ -46,8 +46,8 @@ settings! {
         pub allow_private_addresses: bool = boolean(),
         /// PEM file of certificates that are trusted in addition to the system's.
         pub ca_certificates: Option<PathBuf> = optional(paths::key(paths::file)),
-        /// Time to live of cached grants; with zero, each request is authorised by a request to the
-        /// homeserver that was sent after it arrived.
+        /// Time to live of cached grants. If zero, each client request is authorised by a homeserver request that is
+        /// sent after the client request arrived.
         pub authorisation_ttl: Duration = duration(Duration::ZERO..=MAX_DURATION),
     }
     check check

@@ -48,7 +48,7 @@ settings! {
         pub temp_directory: PathBuf = restart(paths::key(paths::temp_directory)),
         /// Whether other users may be able to replace the directory.
         pub temp_directory_shared: bool = boolean(),
-        /// Disk limit of all jobs and of all bodies being served, bytes.
+        /// Maximum total disk space of all jobs and all bodies being served, bytes.
         pub max_spool_size: u64 = size(1..=PEBIBYTE),
         /// Program and arguments; the path of the file is appended.
         pub removal_command: Option<(PathBuf, Vec<OsString>)> = optional(command()),

@@ -184,8 +184,8 @@ async fn download_grants_its_token() {
     assert_eq!(fake.requests().len(), 0);
 }
 
-/// Sends eight concurrent checks for one media, which must be answered in order of arrival; returns how many requests
-/// the homeserver got.
+/// Sends eight concurrent access checks for one media file, which must be answered in order of arrival. Returns the
+/// number of requests that the homeserver received.
 async fn requests_for_concurrent_checks(status: u16, ttl: Duration) -> usize {
     let fake = FakeHomeserver::start(move |_| answer(status, "", "")).await;
     let authoriser = authoriser(&fake.settings(), ttl);

@@ -36,7 +36,7 @@ struct Block {
 }
 
 impl Block {
-    /// Returns none at the end of the file.
+    /// Returns `None` at the end of the file.
     fn read<S: ReadAt + ?Sized>(
         reader: &mut BoundedReader<'_, S>,
         offset: u64,
@@ -203,7 +203,7 @@ pub(super) fn examine_5<S: ReadAt + ?Sized>(
     }
 }
 
-/// Reads the checksum and the size of a header. Returns the position after them and the header's end; none if the
+/// Reads the checksum and the size of a header. Returns the position after them and the header's end; `None` if the
 /// size does not follow the format.
 fn header_cursor<S: ReadAt + ?Sized>(
     reader: &mut BoundedReader<'_, S>,
@@ -290,7 +290,7 @@ fn examine_header<S: ReadAt + ?Sized>(
     Ok(BlockHeader::Next(end.saturating_add(data)))
 }
 
-/// Returns whether a file's extra area contains an encryption record; none if the area does not follow the format.
+/// Returns whether a file's extra area contains an encryption record; `None` if the area does not follow the format.
 fn has_encryption_record<S: ReadAt + ?Sized>(
     reader: &mut BoundedReader<'_, S>,
     mut cursor: Cursor,
@@ -320,9 +320,9 @@ struct Cursor {
 }
 
 impl Cursor {
-    /// Reads a number of variable length: seven bits per byte, least significant first, up to ten bytes. Returns
-    /// none for a longer number, and for one that the end of the header cuts off. unrar reads both as zero, and
-    /// 7-Zip rejects them.
+    /// Reads a number of variable length: seven bits per byte, least significant first, up to ten bytes. Returns `None`
+    /// for a longer number, and for a number that the end of the header cuts off. unrar reads both as zero, and 7-Zip
+    /// rejects them.
     fn number<S: ReadAt + ?Sized>(
         &mut self,
         reader: &mut BoundedReader<'_, S>,

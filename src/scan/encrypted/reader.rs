@@ -129,7 +129,7 @@ impl<'s, S: ReadAt + ?Sized> BoundedReader<'s, S> {
         Ok(filled)
     }
 
-    /// Reads exactly `N` bytes. Returns none if the file ends before.
+    /// Reads exactly `N` bytes. Returns `None` if the file ends before.
     pub(super) fn exact<const N: usize>(&mut self, offset: u64) -> Result<Option<[u8; N]>, Stop> {
         let mut bytes = [0; N];
         Ok((self.fill(&mut bytes, offset)? == N).then_some(bytes))
@@ -214,7 +214,7 @@ pub(super) fn u64_at(bytes: &[u8], offset: usize) -> u64 {
     bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
-/// Returns the CRC-32 of zip, RAR and 7z, for a few bytes.
+/// Returns the CRC-32 that zip, RAR and 7z use. Not optimized; intended for short inputs.
 pub(super) fn crc32(bytes: &[u8]) -> u32 {
     const POLYNOMIAL: u32 = 0xedb8_8320;
     !bytes.iter().fold(u32::MAX, |crc, byte| {

@@ -267,10 +267,11 @@ impl<'a> EntryHeader<'a> {
     /// Returns whether this is the header of an entry that an extractor may decrypt, rather than other data. `left`
     /// is the number of bytes to the end of the file.
     ///
-    /// Extractors accept any version, reserved flags (7-Zip, unzip), empty names (7-Zip) and names with NUL (7-Zip:
-    /// at the end; unzip). In programs, the signature is the operand of a comparison: the following conditional jump
-    /// yields reserved flags, and the code after the jump yields a name with NUL. Therefore one of the two is accepted,
-    /// and none of them without the flag that makes extractors decrypt.
+    /// Extractors accept any version, reserved flags (7-Zip, unzip), empty names (7-Zip) and names that contain a NUL
+    /// (7-Zip at the end of a name, unzip anywhere). Executables contain the signature as the operand of a comparison.
+    /// The machine code after such a false signature decodes as reserved flags and as a name that contains a NUL.
+    /// Therefore a header may have reserved flags or an irregular name (empty, or with a NUL before the end), but not
+    /// both, and a header with either must have the encryption flag.
     fn is_plausible(&self, left: u64) -> bool {
         let has_reserved_flags = self.flags & RESERVED != 0;
         let is_regular = match self.name.iter().position(|byte| *byte == 0) {

@@ -53,7 +53,7 @@ impl Engine {
 }
 
 impl Bounds {
-    /// Returns the result of an engine that does not examine a sample because of its size; none for smaller samples.
+    /// Returns the result of an engine that does not examine a sample because of its size; `None` for smaller samples.
     pub(super) fn refuse(&self, engine: &'static str, sample: &Sample) -> Option<EngineResult> {
         let is_oversize = self.max_size.is_some_and(|limit| sample.len() > limit);
         is_oversize.then(|| EngineResult::new(engine, Ok(Outcome::TooLarge)))

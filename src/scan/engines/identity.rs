@@ -13,7 +13,7 @@ pub struct EngineIdentity {
 }
 
 /// Hash of the engines, their settings and the script's content. Valid within this process. A 64-bit hash suffices:
-/// there are few distinct values, no attacker chooses them, and every cache entry contains one.
+/// there are few distinct values, and no attacker can choose them. A longer hash would enlarge every cache entry.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct EngineFingerprint(pub u64);
 

@@ -1,8 +1,8 @@
 //! The scan engines: script, rules, clamd and ICAP. Each determines its own [`Outcome`] for a file, and the operator's
-//! [`Policies`] make one verdict of all of them.
+//! [`Policies`] combine all outcomes into one verdict.
 //!
-//! The script and the rules run in the sandbox. clamd and ICAP servers are remote: this process sends them the
-//! file, and they respond with a line of text. Nothing here queues; [`super::queue`] does.
+//! The script and the rules run in the sandbox. clamd and ICAP servers are remote: this process sends them the file,
+//! and they respond with a line of text. This module does not queue scans; see [`super::queue`].
 
 pub mod bounds;
 pub mod changes;

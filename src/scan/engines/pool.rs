@@ -182,8 +182,8 @@ impl<E: fmt::Display> Pool<E> {
         futures_util::future::join_all(exchanges).await;
     }
 
-    /// Returns the distinct versions of the servers; none before the first version is known. Includes servers that are
-    /// down, since their outage does not invalidate earlier verdicts.
+    /// Returns the distinct versions of the servers; `None` before the first version is known. Includes servers that
+    /// are down, since their outage does not invalidate earlier verdicts.
     pub(super) fn versions(&self) -> Option<String> {
         let mut versions: Vec<_> =
             self.members.iter().filter_map(|member| member.state().version.clone()).collect();
@@ -266,8 +266,8 @@ pub(super) async fn within_connect_timeout<T>(
     result.unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into()))
 }
 
-/// Returns whether a failure shows that the server is unavailable. A lack of this service's descriptors says nothing
-/// about the server, and a server with a full backlog runs and will accept connections again.
+/// Returns whether a failure shows that the server is unavailable. Exhausted descriptors of this service are not a
+/// fault of the server, and a server with a full backlog runs and will accept connections again.
 fn shows_outage(failure: &EngineFailure) -> bool {
     !matches!(failure, EngineFailure::Busy) && !is_exhaustion(failure)
 }

@@ -18,7 +18,7 @@ pub(super) struct EngineResult {
     pub(super) exit_code: Option<i32>,
     /// The first line that the engine reported.
     pub(super) first_line: Option<String>,
-    /// The run of the script, also one that could not start; none for other engines, and for a file that exceeds the
+    /// The run of the script, also one that could not start; `None` for other engines, and for a file that exceeds the
     /// script's size bound.
     pub(super) script_run: Option<ScriptRun>,
 }

@@ -22,7 +22,7 @@ impl EngineRun {
         Self { outcome: Err(error), results: Vec::new(), script_run: None }
     }
 
-    /// Returns the duration of the script's run; none when the script did not run.
+    /// Returns the duration of the script's run; `None` when the script did not run.
     #[must_use]
     pub fn script_duration(&self) -> Option<Duration> {
         self.script_run.as_ref()?.duration

@@ -35,7 +35,7 @@ pub struct ProgramJob {
 pub struct SampleAccess<'a> {
     /// The plaintext.
     pub sample: &'a Sample,
-    /// The sandbox job with the file; none where no program runs.
+    /// The sandbox job with the file; `None` if no program runs.
     pub job: Option<&'a mut ProgramJob>,
     /// Whether programs in the sandbox cannot change the plaintext.
     pub tamper_proof: bool,
@@ -73,7 +73,7 @@ impl Sample {
         reopen_read_only(&self.file)
     }
 
-    /// Reads the bytes at `offset`, at most `max` and at most [`CHUNK_SIZE`]; none at or beyond the end.
+    /// Reads the bytes at `offset`, at most `max` and at most [`CHUNK_SIZE`]. Returns no bytes at or beyond the end.
     pub(super) async fn read_chunk(&self, offset: u64, max: u64) -> io::Result<Bytes> {
         let file = Arc::clone(&self.file);
         let length = self.len.saturating_sub(offset).min(max).min(CHUNK_SIZE as u64);

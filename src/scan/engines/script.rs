@@ -173,7 +173,7 @@ impl Script {
         }
     }
 
-    /// Returns the current identity of the script; none when its file cannot be examined, in which case no cached
+    /// Returns the current identity of the script; `None` when its file cannot be examined, in which case no cached
     /// verdict is valid.
     pub async fn identity(self: &Arc<Self>) -> Option<ScriptIdentity> {
         if let Some((determined, identity)) = *self.last_identity()
@@ -202,7 +202,7 @@ impl Script {
         Some(identity)
     }
 
-    /// Returns none when the file has changed since `file_state` was read.
+    /// Returns `None` if the file has changed since `file_state` was read.
     fn fingerprint_of(&self, file_state: FileState) -> Option<ScriptFingerprint> {
         let mut hash = Sha256::new();
         hash.update(self.conditions);

@@ -26,10 +26,10 @@ pub struct ScriptIdentity {
 /// One run of the script.
 #[derive(Clone, Copy, Debug)]
 pub struct ScriptRun {
-    /// Duration of the run; none when the script did not run.
+    /// Duration of the run; `None` if the script did not run.
     pub duration: Option<Duration>,
-    /// State of the script's file, equal before and after the run; none when it changed, since it is then unknown which
-    /// script ran. After a failure, the state afterwards.
+    /// State of the script's file. After a completed run: `None` if the states before and after the run differ, because
+    /// either version may have run. After a run that did not complete: the state afterwards.
     pub(super) file_state: Option<FileState>,
 }
 

@@ -147,8 +147,8 @@ impl Engines {
         &self.remote
     }
 
-    /// Returns the current identity of the engines; none when the script's file cannot be examined, in which case
-    /// no cached verdict is valid.
+    /// Returns the current identity of the engines; `None` when the script's file cannot be examined, in which case no
+    /// cached verdict is valid.
     pub async fn identity(&self) -> Option<EngineIdentity> {
         let (mut fingerprint, mut versions) = (DefaultHasher::new(), DefaultHasher::new());
         fingerprint.write(&self.conditions);
@@ -220,7 +220,7 @@ impl Engines {
         join_all(scans).await
     }
 
-    /// Scans with one program in the sandbox after another. Returns each result with the engine's position in the
+    /// Runs the sandboxed engines one after another. Returns each result with the engine's position in the
     /// configuration.
     async fn scan_in_sandbox(
         &self,

@@ -87,8 +87,8 @@ impl Pipeline {
         run: EngineRun,
     ) -> CachedVerdict {
         let policies = self.context.engines.policies();
-        // The result of a run is cached, even a failure: its cause is the content, or would recur at once. A failure
-        // before the run, such as a full disk, is not cached.
+        // Caches the result of a run, even a failure: either the content caused the failure, or an immediate retry
+        // would fail again. A failure before the run, such as a full disk, is not cached.
         let is_cacheable = run.matches_identity(identity);
         let outcome = run.outcome?;
         let verdict = policies.decide(&outcome).verdict;

@@ -38,7 +38,7 @@ const PROBE_PREFIX: &str = "/health/";
 /// Maximum number of connections: enough for Prometheus and probes, too few to affect the service.
 const MAX_CONNECTIONS: usize = 32;
 
-/// Maximum number of connections with a request other than a probe. One place remains for probes.
+/// Maximum number of connections with a request other than a probe. One connection is reserved for probes.
 const MAX_UNRESERVED: usize = MAX_CONNECTIONS - 1;
 
 /// `idle` limits blocked writes only: each response closes its connection.
@@ -67,7 +67,7 @@ pub async fn serve(listener: Listener, mut registry: Registry, gauges: Gauges) {
 }
 
 /// Returns the service of one connection. Each response closes the connection: probes and scrapes are rare, and idle
-/// connections would take the places of others.
+/// connections would occupy connections that others need.
 fn connection_service(
     routes: Router,
     unreserved: Arc<Semaphore>,
@@ -144,7 +144,7 @@ mod tests {
         let call = |request| last.call(request);
         assert_eq!(status(&call, "/metrics").await, 503);
         assert_eq!(status(&call, "/health/live").await, 200);
-        // The place is released with the connection, not with the response.
+        // The permit is released with the connection, not with the response.
         let (connection, response) = busy.pop().unwrap();
         drop(response);
         assert_eq!(status(&call, "/none").await, 503);

@@ -121,7 +121,7 @@ fn error_of_a_rule_with_too_many_references_names_the_rule() {
     let globals = numbered("g", MAX_RULES + 1).replace("rule g", "global rule g");
     let error = load(&[("a.yar", &globals)]).unwrap_err();
     assert!(matches!(error, RuleLoadError::TooManyReferences { .. }), "{error}");
-    // The same rules in several files fit.
+    // The same rules, split into several files, are within the limit.
     let [one, two] = ["a", "b"].map(|prefix| numbered(prefix, 600).replace("rule", "global rule"));
     assert_eq!(number_of_parts(load(&[("a.yar", &one), ("b.yar", &two)]).unwrap().prepared()), 2);
 }

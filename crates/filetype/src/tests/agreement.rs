@@ -36,7 +36,8 @@ fn searches_for_expressions_only_before_nul() {
             assert_eq!(detect([first, zip(other, "x"), zip("b", "x")].concat()), mime, "{other}");
         }
     }
-    // The first name is what the expression looks for, and the archive is no Office document.
+    // The name of the first entry matches the regular expression, but the archive is not an Office
+    // document.
     assert_eq!(
         detect([zip("a.png", "x"), zip("b.png", "x"), zip("c.png", "x")].concat()),
         "application/zip"

@@ -3,7 +3,7 @@
 use super::*;
 use FindingKind::{Encrypted, Infected, Limit, Refused, TooLarge};
 
-/// Asserts that a response with these headers is this finding, whatever its status.
+/// Asserts that a response with these headers is parsed as this finding, regardless of its status.
 async fn assert_found_with_any_status(headers: &str, kind: FindingKind, name: &str) {
     for status in [204, 200, 403, 500] {
         assert_found(head(status, headers), kind, name).await;
@@ -148,7 +148,7 @@ async fn infection_outweighs_all_other_kinds() {
             }
         }
     }
-    // Only the other kinds may be let pass by the caller, therefore a refusal outweighs them.
+    // The caller may accept the other kinds but never a refusal, so a refusal takes precedence.
     let headers = "X-Error-Code: password_protected, file_type_blocked";
     assert_found_with_any_status(headers, Refused, "file_type_blocked").await;
 }

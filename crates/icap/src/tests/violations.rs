@@ -38,7 +38,7 @@ async fn violations_that_disagree_with_their_count_are_an_infection() {
         vec!["+1", "a.zip", text, "-1", "0"],
         vec!["-1", "a.zip", text, "-1", "0"],
         vec!["99999999999999999999999", "a.zip", text, "-1", "0"],
-        // Numbers that are none.
+        // Values that are not valid numbers.
         vec!["1", "a.zip", text, "x", "0"],
         vec!["1", "a.zip", text, "-1", text],
         // A name with line ends, before the threat of the violation and its numbers.
@@ -46,7 +46,7 @@ async fn violations_that_disagree_with_their_count_are_an_infection() {
     ] {
         let headers = header(&lines);
         assert_found(head(200, &headers), Infected, text).await;
-        // Not weaker beside what may pass.
+        // A finding that the caller may accept does not weaken the infection.
         let headers = format!("X-Error-Code: password_protected\r\n{headers}");
         assert_found(head(204, &headers), Infected, text).await;
     }

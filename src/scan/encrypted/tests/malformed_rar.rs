@@ -25,7 +25,7 @@ fn rar_4(blocks: &[Vec<u8>]) -> Vec<u8> {
 
 #[test]
 fn follows_both_readings_of_data_size() {
-    // A size beyond the end of the file, which only some extractors read.
+    // A size field, read only by some extractors, whose value reaches beyond the end of the file.
     let far = [0, 0, 0, 0x7f, 0, 0];
     for kind in [0x75, 0x76, 0x79] {
         let bytes = rar_4(&[block(kind, 0x8000, &far, b""), file_4(4)]);

@@ -68,7 +68,8 @@ fn noise(length: usize) -> Vec<u8> {
     std::iter::repeat_with(next).take(length).collect()
 }
 
-/// Builds an entry with a descriptor whose data contains a local header that claims data up to the end of any file.
+/// Builds an entry with a data descriptor. Its data contains a second local header, whose size reaches beyond the end
+/// of the file.
 fn entry_with_decoy() -> Vec<u8> {
     let decoy = Fields { size: 0x7fff_0000, ..PLAIN }.local();
     let streamed = Fields { flags: DESCRIPTOR, size: 0, ..PLAIN };

@@ -44,7 +44,7 @@ async fn server(response: &'static str, fault: Fault) -> FakeServer {
     .await
 }
 
-/// Reads a request. Returns whether it is for the options; none at the end of the connection.
+/// Reads a request. Returns whether the request is for the options; `None` at the end of the connection.
 async fn read_request(stream: &mut TcpStream) -> Option<bool> {
     let mut request = read_until(stream, b"\r\n\r\n").await;
     let is_options = request.starts_with(b"OPTIONS");
