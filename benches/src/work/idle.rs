@@ -83,7 +83,7 @@ async fn measure_cache_entries(report: &mut BenchReport) {
         plain.push(limit);
     }
     let name = "one of 100 000 cache entries, media and verdict";
-    report.add_figure(name, "bytes", &bytes, Some(Goal::AtMost(300.0)));
+    report.add_figure(name, "bytes", &bytes, Some(Goal::AtMost(640.0)));
     let name = "lookup of media and verdict";
     let limit = ("in plain maps with entries of this size", &*plain);
     report.add_comparison(name, "ns", &many, limit, None);
