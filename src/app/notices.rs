@@ -37,7 +37,7 @@ pub(super) fn log_sandbox(sandbox: &Sandbox, mode: &Mode) {
     info!(%layers, %helper, "the sandbox is active");
     let EffectiveLimits { limits, notes, .. } = sandbox.limits();
     let (processes, open_files) = (limits.processes, limits.open_files);
-    info!(?processes, ?open_files, "limits of each job");
+    info!(processes, open_files, "limits of each job");
     for note in notes {
         warn!("{note}");
     }
