@@ -20,7 +20,9 @@ pub(super) enum ConnectionPhase {
     Header,
     /// The next request; all responses have been written.
     Idle,
-    /// The response to a request, from the receipt of its complete header to the last byte written.
+    /// The rest of a request body.
+    Body,
+    /// The response to a request, from the receipt of the complete request to the last byte written.
     Busy,
     /// Its end: the connection table has selected it.
     Closing,
@@ -124,6 +126,26 @@ impl Activity {
             *phase = (idle_phase, Instant::now());
         }
         self.room.notify();
+    }
+
+    /// Records that the handler waits for the rest of the request body.
+    pub(super) fn body_awaited(&self) {
+        {
+            let mut phase = self.phase.lock();
+            if phase.0 != ConnectionPhase::Busy {
+                return;
+            }
+            *phase = (ConnectionPhase::Body, Instant::now());
+        }
+        self.room.notify();
+    }
+
+    /// Records that the request body is complete, or that the handler does not read the rest.
+    pub(super) fn body_ended(&self) {
+        let mut phase = self.phase.lock();
+        if phase.0 == ConnectionPhase::Body {
+            phase.0 = ConnectionPhase::Busy;
+        }
     }
 
     /// Selects the connection to be closed, unless its phase has changed.

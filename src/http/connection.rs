@@ -32,6 +32,7 @@ use tokio::{
 use super::{
     activity::{Activity, RequestInFlight},
     framing::{self, FramingObserver},
+    incoming_body::IncomingBody,
 };
 use crate::{
     chain::Chain,
@@ -91,7 +92,11 @@ pub(super) async fn serve<I, S>(
         let in_flight = RequestInFlight::start(activity);
         let mut request = request.map(|body| {
             // Most requests have no body: this avoids boxing it.
-            if body.is_end_stream() { Body::empty() } else { Body::new(body) }
+            if body.is_end_stream() {
+                Body::empty()
+            } else {
+                Body::new(IncomingBody { body, activity: Arc::clone(activity) })
+            }
         });
         let framing = in_flight.framing();
         // Nothing after a CONNECT is a request.

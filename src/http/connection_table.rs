@@ -9,8 +9,8 @@ use tokio::time::Instant;
 use super::activity::{Activity, ConnectionPhase, RoomSignal};
 use crate::{metrics::Metrics, tenancy::ClientNetwork};
 
-/// Time for which a connection that has been accepted, and then one that has sent the first byte of a header, is closed
-/// only if no other can be: the request is on its way. A header may arrive in several segments.
+/// Time for which a connection that has been accepted, one that has sent the first byte of a header, and one whose request
+/// body has been awaited is closed only if no other can be: the rest is on its way. A header may arrive in several segments.
 const GRACE: Duration = Duration::from_millis(100);
 
 /// Memory of one connection in the table at most, bytes. A hash table has up to 16/7 places for each entry.
@@ -134,10 +134,14 @@ impl Open {
 /// Returns the order in which connections are closed, lowest first; `None` for those that are not.
 fn rank((phase, since): (ConnectionPhase, Instant), now: Instant) -> Option<u8> {
     match phase {
-        ConnectionPhase::New | ConnectionPhase::Header => {
-            Some(if now.saturating_duration_since(since) < GRACE { 2 } else { 0 })
+        ConnectionPhase::New | ConnectionPhase::Header | ConnectionPhase::Body
+            if now.saturating_duration_since(since) < GRACE =>
+        {
+            Some(3)
         }
+        ConnectionPhase::New | ConnectionPhase::Header => Some(0),
         ConnectionPhase::Idle => Some(1),
+        ConnectionPhase::Body => Some(2),
         ConnectionPhase::Busy | ConnectionPhase::Closing => None,
     }
 }
@@ -173,6 +177,10 @@ mod tests {
                 ConnectionPhase::New | ConnectionPhase::Closing => {}
                 ConnectionPhase::Header => place.activity.bytes_received(ReceivedPart::Beginning),
                 ConnectionPhase::Busy => std::mem::forget(RequestInFlight::start(&place.activity)),
+                ConnectionPhase::Body => {
+                    std::mem::forget(RequestInFlight::start(&place.activity));
+                    place.activity.body_awaited();
+                }
                 ConnectionPhase::Idle => {
                     drop(RequestInFlight::start(&place.activity));
                     place.activity.flushed(ReceivedPart::Nothing);
@@ -224,6 +232,18 @@ mod tests {
         assert_eq!(closed_in_order(&clients, GRACE).await, [6, 8, 4, 5, 1, 3, 0]);
         // Clients whose requests are on their way come last.
         assert_eq!(closed_in_order(&clients, Duration::ZERO).await, [1, 3, 0, 6, 8, 4, 5]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn closes_unfinished_bodies_of_the_busiest_client_last() {
+        use ConnectionPhase::{Body, Busy, Header, Idle};
+        let clients =
+            [(1, Body), (2, Body), (2, Body), (1, Idle), (3, Header), (2, Busy), (2, Body)];
+        assert_eq!(closed_in_order(&clients, GRACE).await, [4, 3, 1, 2, 6, 0]);
+        let table = ConnectionTable::new(1);
+        let places = fill(&table, &[(1, Body)]).await;
+        places[0].activity.body_ended();
+        assert!(table.try_place(client(2), &Arc::default()).is_none(), "the request is complete");
     }
 
     #[tokio::test(start_paused = true)]

@@ -18,6 +18,7 @@ mod framing;
 pub mod fuzz;
 pub mod handlers;
 mod host;
+mod incoming_body;
 pub mod listener;
 mod logging;
 mod media_response;

@@ -76,3 +76,30 @@ async fn new_connection_takes_the_place_of_a_waiting_one() {
     third.disconnect();
     assert_eq!(scanner.client.public_key().await.len(), 43);
 }
+
+#[tokio::test]
+async fn new_connection_takes_the_place_of_one_that_sends_no_body() {
+    let homeserver = MockHomeserver::start().await;
+    let scanner = ScannerBuilder::new("exit 0")
+        .homeserver(&homeserver)
+        .config("web.max_connections = 2\nweb.idle_timeout = \"1h\"")
+        .start()
+        .await;
+    let mut silent = Vec::new();
+    for framing in ["content-length: 1000", "transfer-encoding: chunked"] {
+        let head = format!(
+            "POST /_matrix/media_proxy/unstable/scan_encrypted HTTP/1.1\r\nhost: x\r\n{framing}\r\n\r\n"
+        );
+        let mut client = RawClient::connect(&scanner.address).await;
+        client.write(head.as_bytes()).await;
+        silent.push(client);
+    }
+    for _ in 0..2 {
+        assert_eq!(scanner.client.public_key().await.len(), 43);
+    }
+    let [first, second] = &mut silent[..] else { unreachable!() };
+    tokio::select! {
+        _ = first.read_to_end() => {}
+        _ = second.read_to_end() => {}
+    }
+}
