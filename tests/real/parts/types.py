@@ -56,7 +56,6 @@ REQUIRED = {
     "message/rfc822": 20,
     "image/vnd.dxf": 30,
     "application/x-subrip": 10,
-    "application/encrypted": 2,
 }
 
 # Remaining differences: the end of the path, the type of `file` 5.44, the detected type, the reason.
