@@ -159,14 +159,11 @@ impl Ingest {
         let mut ingest = Self::without_space(spool, options, announced_size)?;
         let account = ingest.account.clone();
         let size = announced_size.unwrap_or(0);
+        // A body that never fits must not wait.
+        ingest.check_capacity(size)?;
         let bytes = size.saturating_mul(ingest.copies(size));
         let needed = NeededSpace { bytes, is_small: size <= SMALL_BODY };
-        let reserve = || {
-            // All copies together: releasing the first copy, when the second one fails, would wake all waiters including
-            // this one, which would try again without end.
-            account.check(bytes, needed.is_small)?;
-            ingest.reserve(size, 0).inspect_err(|_| ingest.release())
-        };
+        let reserve = || ingest.reserve(size, 0).inspect_err(|_| ingest.release());
         let is_space =
             |error: &ReserveError| matches!(error, ReserveError::Spool(SpoolFull::Space));
         let reserved = account.reserve_when_free(needed, reserve, is_space);
@@ -285,10 +282,7 @@ impl Ingest {
 
     /// Reserves space for a body of `total` bytes, in memory or on disk, and for `spare` more bytes if available.
     fn reserve(&mut self, total: u64, spare: u64) -> Result<(), ReserveError> {
-        let (copies, capacity) = (self.copies(total), self.account.capacity());
-        if total.saturating_mul(copies) > capacity {
-            return Err(IngestError::TooLarge { limit: capacity / copies }.into());
-        }
+        self.check_capacity(total)?;
         if let Some(PlaintextFile { reservation, .. }) = &mut self.plaintext {
             grow(reservation, total, spare)?;
         }
@@ -315,6 +309,15 @@ impl Ingest {
             &mut self.body_store
         {
             grow(reservation, total, spare)?;
+        }
+        Ok(())
+    }
+
+    /// Checks that all copies of a body of `total` bytes fit into the whole spool.
+    fn check_capacity(&self, total: u64) -> Result<(), IngestError> {
+        let (copies, capacity) = (self.copies(total), self.account.capacity());
+        if total.saturating_mul(copies) > capacity {
+            return Err(IngestError::TooLarge { limit: capacity / copies });
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Seek, SeekFrom};
 
+use futures_util::FutureExt;
 use proptest::prelude::*;
 
 use super::*;
@@ -238,6 +239,17 @@ fn distinguishes_too_large_from_spool_full() {
     let scanned = IngestOptions { keep_large: false, ..options(&fixture, 0) };
     let scanned = IngestOptions { script_file: Some(script_file(&fixture, false)), ..scanned };
     Ingest::new(&fixture.spool, scanned, Some(1000)).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn body_that_never_fits_is_too_large_without_waiting() {
+    let fixture = fixture(1000);
+    let options =
+        IngestOptions { script_file: Some(script_file(&fixture, false)), ..options(&fixture, 0) };
+    let deadline = Instant::now() + std::time::Duration::from_secs(60);
+    let ingest = Ingest::new_when_free(&fixture.spool, options, Some(501), deadline);
+    let result = ingest.now_or_never().expect("does not wait");
+    assert!(matches!(result, Err(IngestError::TooLarge { limit: 500 })));
 }
 
 #[test]

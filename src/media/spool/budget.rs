@@ -285,22 +285,16 @@ impl Account {
         self.budget.capacity()
     }
 
-    /// Checks whether `bytes` can be reserved at this moment, in one or several reservations, each small or not.
-    ///
-    /// # Errors
-    /// [`SpoolFull::Space`] if not.
-    pub(crate) fn check(&self, bytes: u64, is_small: bool) -> Result<(), SpoolFull> {
-        self.budget.check(&self.budget.lock(), self.tenant, bytes, is_small, false)
-    }
-
     /// Creates a reservation of zero bytes.
     #[must_use]
     pub fn reservation(&self) -> Reservation {
         Reservation { account: self.clone(), is_served: false, bytes: 0 }
     }
 
-    /// Calls `reserve` until it does not fail with [`SpoolFull::Space`], each time that space has become free and this
-    /// account is next. `reserve` reserves `needed`, and must reserve nothing when it fails.
+    /// Calls `reserve` until it does not fail with [`SpoolFull::Space`], each time that all of `needed` is free and this
+    /// account is next. `reserve` reserves `needed`, in one or several reservations, and must reserve nothing when it
+    /// fails. The check of all of it prevents an endless loop: releasing the first of several reservations wakes all
+    /// waiters including this one.
     ///
     /// Cancellation safe, if `reserve` is.
     pub(crate) async fn reserve_when_free<E>(
@@ -312,8 +306,7 @@ impl Account {
         let mut waiting = None;
         loop {
             let changed = pin!(self.budget.state.changed.notified());
-            let number = self.number.load(Ordering::Relaxed);
-            if needed.is_small || self.is_next(number) {
+            if self.may_reserve(needed) {
                 match reserve() {
                     Err(error) if is_space(&error) => {}
                     result => return result,
@@ -328,8 +321,13 @@ impl Account {
         }
     }
 
-    fn is_next(&self, number: u64) -> bool {
-        self.budget.is_next(&self.budget.lock(), number, self.tenant)
+    /// Returns whether `needed` is free at this moment, and no waiter precedes this account.
+    fn may_reserve(&self, needed: NeededSpace) -> bool {
+        let NeededSpace { bytes, is_small } = needed;
+        let usage = self.budget.lock();
+        let number = self.number.load(Ordering::Relaxed);
+        (is_small || self.budget.is_next(&usage, number, self.tenant))
+            && self.budget.check(&usage, self.tenant, bytes, is_small, false).is_ok()
     }
 }
 
