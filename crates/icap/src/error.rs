@@ -13,7 +13,7 @@ pub enum IcapError {
     /// The connection ended before the response did.
     #[error("connection lost before the response was complete")]
     ConnectionLost(#[source] Option<io::Error>),
-    /// A clean answer about a part of the file.
+    /// An answer that relies on the rest of the file, about a part of the file.
     #[error("answer sent before the whole file was received")]
     PrematureAnswer,
     /// The server reported a failure.

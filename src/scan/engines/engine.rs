@@ -73,7 +73,9 @@ impl SandboxedEngine {
         match self {
             Self::Script(script) => script.scan(job).await,
             Self::Rules(rules) => {
-                EngineResult::sanitized(RULES, caught(rules.scan(job)).await, max_output)
+                let outcome = caught(rules.scan(job)).await;
+                let outcomes = outcome.map(|outcome| outcome.map(|outcome| (outcome, Vec::new())));
+                EngineResult::sanitized(RULES, outcomes, max_output)
             }
         }
     }
@@ -97,21 +99,12 @@ impl RemoteEngine {
 
     /// Sends the sample to the server.
     pub(super) async fn scan(&self, sample: &Sample, max_output: usize) -> EngineResult {
-        let mut others = Vec::new();
-        let outcome = match self {
-            Self::Clamd(clamd) => caught(async { Ok(clamd.scan(sample).await) }).await,
-            Self::Icap(icap) => {
-                let scan = async {
-                    let (outcome, further) = match icap.scan(sample).await {
-                        Ok(outcomes) => outcomes,
-                        Err(failure) => return Ok(Err(failure)),
-                    };
-                    others = further;
-                    Ok(Ok(outcome))
-                };
-                caught(scan).await
-            }
+        let scan = async {
+            Ok(match self {
+                Self::Clamd(clamd) => clamd.scan(sample).await.map(|outcome| (outcome, Vec::new())),
+                Self::Icap(icap) => icap.scan(sample).await,
+            })
         };
-        EngineResult::sanitized(self.name(), outcome, max_output).with_others(others, max_output)
+        EngineResult::sanitized(self.name(), caught(scan).await, max_output)
     }
 }

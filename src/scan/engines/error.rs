@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::cause::Cause;
+use crate::{cause::Cause, exhaustion::is_exhaustion};
 
 /// Reason why an engine gave no verdict on a file.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +38,13 @@ pub enum EngineFailure {
 }
 
 impl EngineFailure {
+    /// Returns whether the engine, or this machine, lacks resources at the moment. That says nothing about the file, and
+    /// not that the engine is unavailable.
+    #[must_use]
+    pub fn is_overload(&self) -> bool {
+        matches!(self, Self::Busy) || is_exhaustion(self)
+    }
+
     /// Returns the cause, for metrics.
     #[must_use]
     pub fn cause(&self) -> Cause {

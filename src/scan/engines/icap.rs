@@ -6,7 +6,8 @@ use std::{io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use mcs_icap::{
-    Answer, Connect, Content, Finding, FindingKind, IcapClient, IcapError, IcapService, Transport,
+    Answer, Connect, Content, Finding, FindingKind, IcapClient, IcapError, IcapService,
+    ServiceOptions, Transport,
 };
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
@@ -92,8 +93,10 @@ impl Icap {
     /// Reads the options of all servers, which include their versions. Announces changes before they take effect.
     pub(super) async fn read_options<'s>(&'s self, changes: &'s ChangeNotifier) {
         let read = |member: &'s PoolMember<IcapClient<Connector>>| async move {
+            Ok(member.endpoint.read_options().await?)
+        };
+        let apply = |member: &'s PoolMember<IcapClient<Connector>>, options: ServiceOptions| async move {
             let client = &member.endpoint;
-            let options = client.read_options().await?;
             let _permission = match client.options() {
                 Some(current) if current == options => None,
                 current => {
@@ -104,14 +107,14 @@ impl Icap {
                         _ => EngineChange::Behaviour,
                     };
                     // If the canary is not informed, the next reading announces the change again.
-                    Some(changes.announce(change).await.ok_or(EngineFailure::TimedOut)?)
+                    Some(changes.announce(change).await?)
                 }
             };
             let version = options.istag.as_str().into();
             client.apply(options);
-            Ok(version)
+            Some(version)
         };
-        self.pool.read_versions(read).await;
+        self.pool.read_and_apply(read, apply).await;
     }
 
     pub(super) fn versions(&self) -> Option<String> {

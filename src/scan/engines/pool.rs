@@ -2,7 +2,9 @@
 
 use std::{
     collections::VecDeque,
-    fmt, io,
+    fmt,
+    future::ready,
+    io,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -15,7 +17,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{info, warn};
 
 use super::error::EngineFailure;
-use crate::{chain::Chain, exhaustion::is_exhaustion};
+use crate::chain::Chain;
 
 /// Time limit of connection setup.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -167,13 +169,29 @@ impl<E: fmt::Display> Pool<E> {
     where
         F: Future<Output = Result<Arc<str>, EngineFailure>>,
     {
+        self.read_and_apply(exchange, |_, version| ready(Some(version))).await;
+    }
+
+    /// Reads the state of all servers and applies the state. `apply` returns the version, or `None` to keep the last
+    /// one. Only the exchange has a time limit and shows whether the server is available.
+    pub(super) async fn read_and_apply<'s, T, F, A>(
+        &'s self,
+        exchange: impl Fn(&'s PoolMember<E>) -> F,
+        apply: impl Fn(&'s PoolMember<E>, T) -> A,
+    ) where
+        F: Future<Output = Result<T, EngineFailure>>,
+        A: Future<Output = Option<Arc<str>>>,
+    {
+        let apply = &apply;
         let exchanges = self.members.iter().map(|member| (member, exchange(member)));
         let exchanges = exchanges.map(|(member, exchange)| async move {
             let result = timeout(VERSION_TIMEOUT, exchange).await;
             match result.unwrap_or(Err(EngineFailure::TimedOut)) {
-                Ok(version) => {
+                Ok(state) => {
                     member.mark_up();
-                    member.set_version(&version);
+                    if let Some(version) = apply(member, state).await {
+                        member.set_version(&version);
+                    }
                 }
                 Err(failure) if shows_outage(&failure) => member.mark_down(&failure),
                 Err(_) => {}
@@ -269,7 +287,7 @@ pub(super) async fn within_connect_timeout<T>(
 /// Returns whether a failure shows that the server is unavailable. Exhausted descriptors of this service are not a
 /// fault of the server, and a server with a full backlog runs and will accept connections again.
 fn shows_outage(failure: &EngineFailure) -> bool {
-    !matches!(failure, EngineFailure::Busy) && !is_exhaustion(failure)
+    !failure.is_overload()
 }
 
 #[cfg(test)]
@@ -295,7 +313,7 @@ mod tests {
         let result = pool
             .request(LIMIT, |member| {
                 tried.lock().push(member.endpoint);
-                std::future::ready(respond(member.endpoint))
+                ready(respond(member.endpoint))
             })
             .await;
         (result, tried.into_inner())
@@ -330,7 +348,7 @@ mod tests {
         ];
         for failure in failures {
             let pool = Pool::new("test", ["busy", "other"]);
-            pool.read_versions(|_| std::future::ready(Err(failure()))).await;
+            pool.read_versions(|_| ready(Err(failure()))).await;
             let respond = |name: &str| if name == "busy" { Err(failure()) } else { Ok(()) };
             let mut tried = Vec::new();
             for _ in 0..4 {
@@ -433,7 +451,7 @@ mod tests {
     async fn versions_are_distinct_and_outlast_outages() {
         let pool = Pool::new("test", ["one", "two", "three"]);
         assert_eq!(pool.versions(), None);
-        pool.read_versions(|_| std::future::ready(Err(unreachable()))).await;
+        pool.read_versions(|_| ready(Err(unreachable()))).await;
         assert_eq!(pool.versions(), None);
         let respond = |member: &PoolMember<&'static str>| {
             let name = member.endpoint;
@@ -447,11 +465,24 @@ mod tests {
         };
         pool.read_versions(respond).await;
         assert_eq!(pool.versions().unwrap(), "1, 2");
-        pool.read_versions(|_| std::future::ready(Ok("2".into()))).await;
+        pool.read_versions(|_| ready(Ok("2".into()))).await;
         assert_eq!(pool.versions().unwrap(), "2");
-        pool.read_versions(|_| std::future::ready(Err(unreachable()))).await;
+        pool.read_versions(|_| ready(Err(unreachable()))).await;
         assert_eq!(pool.versions().unwrap(), "2", "an outage does not change the version");
-        pool.read_versions(|_| std::future::ready(Ok("x".repeat(10_000).into()))).await;
+        pool.read_versions(|_| ready(Ok("x".repeat(10_000).into()))).await;
         assert_eq!(pool.versions().unwrap().len(), MAX_VERSION);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_application_of_a_state_is_no_outage() {
+        let pool = Pool::new("test", ["one"]);
+        pool.read_versions(|_| ready(Ok("1".into()))).await;
+        let refuse = |_: &PoolMember<&'static str>, ()| async {
+            tokio::time::sleep(2 * VERSION_TIMEOUT).await;
+            None
+        };
+        pool.read_and_apply(|_| ready(Ok(())), refuse).await;
+        assert_eq!(pool.members[0].state().down_until, None);
+        assert_eq!(pool.versions().unwrap(), "1");
     }
 }

@@ -5,7 +5,7 @@ use super::{
     outcome::{MAX_FIRST_LINE, Outcome},
     script_run::ScriptRun,
 };
-use crate::{exhaustion::is_exhaustion, scan::error::ScanError, text::single_line};
+use crate::{scan::error::ScanError, text::single_line};
 
 /// The result of one engine, with details for the cache and the audit log.
 pub(super) struct EngineResult {
@@ -36,39 +36,42 @@ impl EngineResult {
         }
     }
 
-    /// Returns the result of an engine whose text for an outcome is untrusted: the text is sanitized, and cut after
-    /// `max_output` bytes.
+    /// Returns the result of an engine whose texts for its outcome and further outcomes are untrusted: they are sanitized,
+    /// and cut after `max_output` bytes.
     pub(super) fn sanitized(
         engine: &'static str,
-        outcome: Result<Result<Outcome, EngineFailure>, ScanError>,
+        outcomes: Result<Result<(Outcome, Vec<Outcome>), EngineFailure>, ScanError>,
         max_output: usize,
     ) -> Self {
-        let outcome = outcome
-            .and_then(|outcome| outcome.map_err(|failure| ScanError::Engine(engine, failure)));
-        let text = outcome.as_ref().ok().and_then(Outcome::text);
-        let first_line = text.map(|text| single_line(text, MAX_FIRST_LINE));
-        let outcome = outcome.map(|outcome| outcome.map_text(|text| single_line(text, max_output)));
-        Self { first_line, ..Self::new(engine, outcome) }
-    }
-
-    /// Adds further outcomes, whose texts are sanitized in the same way.
-    pub(super) fn with_others(self, others: Vec<Outcome>, max_output: usize) -> Self {
-        let sanitize = |outcome: Outcome| outcome.map_text(|text| single_line(text, max_output));
-        Self { others: others.into_iter().map(sanitize).collect(), ..self }
+        let failed = |failure| ScanError::Engine(engine, failure);
+        match outcomes.and_then(|outcomes| outcomes.map_err(failed)) {
+            Ok((outcome, others)) => {
+                let sanitize =
+                    |outcome: Outcome| outcome.map_text(|text| single_line(text, max_output));
+                Self {
+                    first_line: outcome.text().map(|text| single_line(text, MAX_FIRST_LINE)),
+                    others: others.into_iter().map(sanitize).collect(),
+                    ..Self::new(engine, Ok(sanitize(outcome)))
+                }
+            }
+            Err(error) => Self::new(engine, Err(error)),
+        }
     }
 }
 
 /// Returns whether `on_failure` applies to an error: to failures of the engine itself, not of this process, the disk, a
 /// lack of descriptors or processes, or a momentary overload of the engine.
 pub(super) fn is_engine_failure(error: &ScanError) -> bool {
-    match error {
-        error if is_exhaustion(error) => false,
-        ScanError::Engine(_, failure) => {
-            let is_own = matches!(failure, EngineFailure::Media(_) | EngineFailure::NotRun);
-            !is_own && !matches!(failure, EngineFailure::Busy)
+    !error.is_overload()
+        && match error {
+            ScanError::Engine(_, EngineFailure::Media(_) | EngineFailure::NotRun) => false,
+            error => {
+                matches!(
+                    error,
+                    ScanError::Engine(..) | ScanError::Script(_) | ScanError::Sandbox(_)
+                )
+            }
         }
-        error => matches!(error, ScanError::Script(_) | ScanError::Sandbox(_)),
-    }
 }
 
 #[cfg(test)]
