@@ -86,6 +86,17 @@ struct Scanned {
     run: Option<EngineRunReport>,
 }
 
+impl RunningJob {
+    /// Records that the plaintext is complete, and returns its SHA-256.
+    fn set_plaintext(&mut self, plaintext: Plaintext) -> Result<[u8; 32], ScanError> {
+        let hash = plaintext.hash;
+        if let Some(work_dir) = &mut self.work_dir {
+            work_dir.set_plaintext(plaintext)?;
+        }
+        Ok(hash)
+    }
+}
+
 impl Pipeline {
     /// Processes a job and replies to its requesters.
     pub(super) async fn run_job(&self, job: ScanJob) {
@@ -180,21 +191,14 @@ impl Pipeline {
             download.stream(ingest, move |ingest| finish_and_detect(ingest, &detector)).await?;
         let (Ingested { body, size, body_hash, plaintext }, detected) = ingested;
 
-        let (plaintext, detected) = match (plaintext.zip(detected), &cached) {
-            (Some(plaintext_and_type), _) => plaintext_and_type,
+        let (content, detected) = match (plaintext.zip(detected), &cached) {
+            (Some((plaintext, detected)), _) => (running.set_plaintext(plaintext)?, detected),
             (None, Some(cached)) if cached.body_hash(&job.request) == body_hash => {
-                let (content, detected) = (cached.content, cached.detected.clone());
-                let headers = MediaHeaders::from_head(&head);
-                let media = Arc::new(CachedMedia::new(content, size, detected, headers));
-                return Ok(Fetched { media, body, is_granted });
+                (cached.content, cached.detected.clone())
             }
             // The body has changed since the verdict was cached.
             (None, _) => self.rewrite_plaintext(running, body.as_ref()).await?,
         };
-        let content = plaintext.hash;
-        if let Some(work_dir) = &mut running.work_dir {
-            work_dir.set_plaintext(plaintext)?;
-        }
         let headers = MediaHeaders::from_head(&head);
         let media = Arc::new(CachedMedia::new(content, size, detected, headers));
         Ok(Fetched { media, body, is_granted })
@@ -208,12 +212,13 @@ impl Pipeline {
         Ok(file)
     }
 
-    /// Writes the plaintext of a body that is in memory or on the spool to a new working directory.
+    /// Writes the plaintext of a body that is in memory or on the spool to a new working directory. Returns its SHA-256
+    /// and its type.
     async fn rewrite_plaintext(
         &self,
         running: &mut RunningJob,
         body: Option<&Body>,
-    ) -> Result<(Plaintext, MediaType), ScanError> {
+    ) -> Result<([u8; 32], MediaType), ScanError> {
         let not_found = || ScanError::Disk(std::io::ErrorKind::NotFound.into());
         let body = body.cloned().ok_or_else(not_found)?;
         let script_file = Some(self.create_work_dir(running).await?);
@@ -235,7 +240,8 @@ impl Pipeline {
             finish_and_detect(ingest, &detector)
         });
         let (ingested, detected) = ingested.await?;
-        ingested.plaintext.zip(detected).ok_or_else(not_found)
+        let (plaintext, detected) = ingested.plaintext.zip(detected).ok_or_else(not_found)?;
+        Ok((running.set_plaintext(plaintext)?, detected))
     }
 
     /// Caches a clean body in memory, if it is small enough. Returns a clean body for the requesters.

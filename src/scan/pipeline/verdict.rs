@@ -109,7 +109,7 @@ impl Pipeline {
         running: &mut RunningJob,
         fetched: &Fetched,
     ) -> (EngineRun, Option<EngineRunReport>) {
-        let run = match self.run_on_plaintext(running, fetched).await {
+        let mut run = match self.run_on_plaintext(running, fetched).await {
             Ok(run) => run,
             Err(error) => return (EngineRun::prevented(error), None),
         };
@@ -119,7 +119,7 @@ impl Pipeline {
             .filter(|decision| decision.verdict.is_ok())
             .map(|decision| (decision.exit_code, decision.first_line));
         let report = EngineRunReport {
-            results: run.results.clone(),
+            results: std::mem::take(&mut run.results),
             script_duration: run.script_duration(),
             verdict_details,
         };
@@ -140,10 +140,7 @@ impl Pipeline {
         }
         if running.work_dir.is_none() {
             // The verdict was cached when the download started, and has expired since.
-            let (plaintext, _) = self.rewrite_plaintext(running, fetched.body.as_ref()).await?;
-            if let Some(work_dir) = &mut running.work_dir {
-                work_dir.set_plaintext(plaintext)?;
-            }
+            self.rewrite_plaintext(running, fetched.body.as_ref()).await?;
         }
         let sample = running.work_dir.as_mut().and_then(WorkDir::sample_access);
         Ok(Box::pin(self.context.engines.scan(sample.ok_or(ScanError::Stopping)?)).await)
