@@ -168,7 +168,7 @@ mod tests {
         Some(ClientNetwork::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, last))))
     }
 
-    /// Adds connections of these clients, one millisecond apart; the request of `is_idle` ones has been answered.
+    /// Adds connections of these clients, one millisecond apart; the request of `Idle` ones has been answered.
     async fn fill(table: &Arc<ConnectionTable>, clients: &[(u8, ConnectionPhase)]) -> Vec<Place> {
         let mut places = Vec::new();
         for &(last, phase) in clients {
