@@ -1,5 +1,5 @@
-//! Limits of programs that depend on the machine and on the number of programs at once. Computed once when the layers
-//! are known: programs together must leave descriptors, epoll watches and tasks for the server and for other users of
+//! Limits of programs that depend on the machine and on the number of programs at once. Computed for
+//! each plan that the probe tries: programs together must leave descriptors, epoll watches and tasks for the server and for other users of
 //! the machine. epoll(7), `proc_sys_fs(5)`, cgroups(7), getrlimit(2).
 
 mod machine;
@@ -12,7 +12,7 @@ use crate::policy::Policy;
 
 /// Tasks of the server's control group that programs leave free: threads of the server, helpers, and the processes that
 /// a service manager starts for maintenance.
-const RESERVED_TASKS: u64 = 512;
+pub const RESERVED_TASKS: u64 = 512;
 
 /// `open_files` is not lowered below this value: interpreters and scanners do not start with much less.
 const MIN_OPEN_FILES: u64 = 64;
@@ -46,7 +46,9 @@ impl EffectiveLimits {
     /// Fits the configured limits to this machine, for `programs` programs at once.
     pub(crate) fn for_machine(policy: &Policy, plan: Plan, programs: u64) -> Result<Self, Error> {
         let uid = policy.user.map_or_else(|| nix::unistd::getuid().as_raw(), |user| user.uid);
-        Self::fit(policy, plan, programs.max(1), &Machine::read(uid))
+        // Counting the tasks of a user reads all of /proc.
+        let counted_user = (!plan.counts_own_processes(policy)).then_some(uid);
+        Self::fit(policy, plan, programs.max(1), &Machine::read(counted_user))
     }
 
     fn fit(policy: &Policy, plan: Plan, programs: u64, machine: &Machine) -> Result<Self, Error> {

@@ -42,7 +42,7 @@ mod usage;
 mod view;
 
 pub use builder::SandboxBuilder;
-pub use capacity::EffectiveLimits;
+pub use capacity::{EffectiveLimits, RESERVED_TASKS};
 pub use cgroup::Cgroup;
 pub use denial::Denial;
 pub use dispatch::dispatch;

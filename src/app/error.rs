@@ -24,7 +24,7 @@ pub enum StartError {
     #[error("the engines cannot be used")]
     Engines(#[from] engines::EngineSetupError),
     #[error("the rules engine cannot be prepared")]
-    Rules(#[from] RulesError),
+    Rules(#[source] io::Error),
     #[error("the sandbox cannot be used")]
     Sandbox(#[from] mcs_sandbox::Error),
     #[error("{} (scan.temp_directory) cannot be used{}", path.display(), denied_user(source))]
@@ -46,11 +46,6 @@ impl StartError {
         matches!(self, Self::Limit(_) | Self::Sandbox(mcs_sandbox::Error::TooFewTasks { .. }))
     }
 }
-
-/// The evaluator of the rules cannot be created.
-#[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-pub struct RulesError(#[from] io::Error);
 
 #[cfg(test)]
 mod tests {

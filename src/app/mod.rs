@@ -16,7 +16,7 @@ mod supervision;
 
 pub use build::ServiceContext;
 pub use drain::GRACE_PERIOD;
-pub use error::{RulesError, StartError};
+pub use error::StartError;
 pub use notices::unknown_types;
 pub use parts::{remote_engines, scan_context};
 pub use reload::{ReadConfig, Reload};

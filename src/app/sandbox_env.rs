@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use mcs_sandbox::{Cgroup, Layer, Mode, Policy, Sandbox, SandboxBuilder};
 use tracing::{info, warn};
 
-use super::error::{RulesError, StartError};
+use super::error::StartError;
 use crate::{
     chain::Chain,
     config::Config,
@@ -112,7 +112,8 @@ impl SandboxEnv {
     }
 }
 
-/// Returns the maximum number of programs at once: those in scan slots, as many demoted ones, and the canary's.
+/// Returns the number of programs at once that limits are fitted to: those in scan slots, as many demoted ones, and the
+/// canary's. Not counted are removal commands, which run at most 30 s each, and the second canary of a reload.
 fn max_programs(config: &Config) -> usize {
     config.scan.max_scripts.saturating_mul(2).saturating_add(1)
 }
@@ -132,11 +133,12 @@ fn allow_programs(policy: &mut Policy, config: &Config, evaluator: Option<&Evalu
 fn evaluator(
     config: &Config,
     previous: Option<&Evaluator>,
-) -> Result<Option<Arc<Evaluator>>, RulesError> {
+) -> Result<Option<Arc<Evaluator>>, StartError> {
     let Some(rules) = config.scan.rules() else { return Ok(None) };
     let program = match previous {
         Some(previous) => previous.program().to_owned(),
-        None => std::env::current_exe()?,
+        None => std::env::current_exe().map_err(StartError::Rules)?,
     };
-    Ok(Some(Arc::new(Evaluator::prepare(program, &rules.rules)?)))
+    let evaluator = Evaluator::prepare(program, &rules.rules).map_err(StartError::Rules)?;
+    Ok(Some(Arc::new(evaluator)))
 }

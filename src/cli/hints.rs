@@ -62,6 +62,9 @@ pub(super) fn for_canary(error: &CanaryError, config: &Config) -> String {
         Some(script) if *engine == THE_SCRIPT => {
             format!("check with `matrix-content-scanner sandbox -- {} FILE`", script.display())
         }
+        _ if *engine == "rules" => {
+            "check rules.paths and rules.ignore with `matrix-content-scanner scan FILE`".to_owned()
+        }
         _ => format!("check that {engine} runs at the configured address, and its log"),
     };
     match error {
@@ -94,4 +97,32 @@ pub(super) fn for_config(file: Option<&Path>) -> Option<String> {
             "to convert the configuration of an earlier scanner, run `matrix-content-scanner migrate {file} -o config.toml`"
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::scan::ScanError;
+
+    #[test]
+    fn hint_for_a_failed_canary_names_what_to_check() {
+        let mut config = Config::for_test();
+        config.scan.script = Some("/opt/scan.sh".into());
+        for (engine, check) in [
+            (THE_SCRIPT, "`matrix-content-scanner sandbox -- /opt/scan.sh FILE`"),
+            ("rules", "check rules.paths and rules.ignore"),
+            ("clamd", "check that clamd runs at the configured address"),
+        ] {
+            for error in [
+                CanaryError::InfectedPassed(engine),
+                CanaryError::CleanRefused(engine, String::new()),
+                CanaryError::NoVerdict(engine, "clean", Arc::new(ScanError::NotReady)),
+            ] {
+                let hint = for_canary(&error, &config);
+                assert!(hint.contains(check), "{hint}");
+            }
+        }
+    }
 }

@@ -18,9 +18,10 @@ use crate::{
     telemetry::log::{self, LevelHandle},
 };
 
-/// Maximum number of threads for blocking work: files and name lookups. This number plus the runtime's own threads is
-/// below the 512 tasks that the sandbox leaves to the service.
+/// Maximum number of threads for blocking work: files and name lookups. With those of the runtime, of the log and of helpers
+/// fewer than the tasks that the sandbox leaves to the service, on machines with up to a hundred processors.
 const MAX_BLOCKING_THREADS: usize = 384;
+const _: () = assert!((MAX_BLOCKING_THREADS as u64) < mcs_sandbox::RESERVED_TASKS);
 
 /// Restricts access to this process, and its use of memory.
 pub(super) fn restrict_process() -> Result<(), CommandError> {

@@ -3,12 +3,11 @@
 
 use super::lines::Lines;
 
-/// Keys that can change an engine's verdict, in addition to all keys in the engines' sections.
-const VERDICT_KEYS: [&str; 12] = [
-    "scan.engines",
+/// Keys that can change an engine's verdict, in addition to those of [`Changes::affects_sandbox`] and of the engines'
+/// sections.
+const VERDICT_KEYS: [&str; 10] = [
     "scan.on_encrypted",
     "scan.on_limit",
-    "scan.script",
     "scan.script_max_size",
     "scan.script_on_oversize",
     "scan.script_on_failure",

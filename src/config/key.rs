@@ -38,6 +38,12 @@ impl<T: 'static> Key<T> {
         Self { parse: Box::new(parse), ..self }
     }
 
+    /// Adjusts each parsed value.
+    pub(super) fn map(self, adjust: fn(T) -> T) -> Self {
+        let parse = move |raw: RawValue<'_>| (self.parse)(raw).map(adjust);
+        Self { parse: Box::new(parse), ..self }
+    }
+
     /// Uses the value of `absent` for a key that is not set and has no default.
     pub(super) fn or_else(self, absent: fn() -> T) -> Self {
         Self { absent: Some(absent), ..self }

@@ -19,12 +19,13 @@ pub(super) struct Machine {
     pub(super) max_files: u64,
     /// Smallest `pids.max` of the server's control group and of the groups above; `None` if there is none.
     pub(super) max_tasks: Option<u64>,
-    /// Present processes and threads of the user that programs run as.
+    /// Present processes and threads of the user that programs run as; 0 where each job has a count of its own.
     pub(super) user_tasks: u64,
 }
 
 impl Machine {
-    pub(super) fn read(uid: u32) -> Self {
+    /// Reads the limits of the machine, and counts the tasks of a user.
+    pub(super) fn read(counted_user: Option<u32>) -> Self {
         let setting = |path| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
         // /proc/sys is hidden by ProcSubset=pid of systemd. The kernel computes the defaults from the memory.
         let memory = nix::sys::sysinfo::sysinfo().map_or(1 << 30, |info| info.ram_total());
@@ -34,7 +35,7 @@ impl Machine {
             // A tenth of the memory in KiB: `fs/file_table.c`.
             max_files: setting("/proc/sys/fs/file-max").unwrap_or(memory / 1024 / 10),
             max_tasks: max_tasks(),
-            user_tasks: user_tasks(uid),
+            user_tasks: counted_user.map_or(0, user_tasks),
         }
     }
 }
@@ -84,10 +85,10 @@ mod tests {
 
     #[test]
     fn reads_this_machine() {
-        let machine = Machine::read(nix::unistd::getuid().as_raw());
+        let machine = Machine::read(Some(nix::unistd::getuid().as_raw()));
         assert!(machine.max_user_watches > 1000 && machine.max_files > 1000, "{machine:?}");
         assert!(machine.user_tasks >= 1 && machine.max_tasks != Some(0), "{machine:?}");
-        assert_eq!(Machine::read(61_299).user_tasks, 0, "no process has this user");
+        assert_eq!(Machine::read(Some(61_299)).user_tasks, 0, "no process has this user");
     }
 
     #[test]

@@ -194,17 +194,12 @@ fn additional_headers() -> Key<HeaderMap> {
 
 /// Sorted, each once.
 fn headers_to_forward() -> Key<Vec<HeaderName>> {
-    let names = || list(Key::new(header_to_forward, |name| format::quoted(name.as_str())));
-    let (parse, format) = (names(), names());
-    Key::new(
-        move |value| {
-            let mut names = parse.parse(value)?;
-            names.sort_by(|a, b| a.as_str().cmp(b.as_str()));
-            names.dedup();
-            Ok(names)
-        },
-        move |names| format.format(names).unwrap_or_default(),
-    )
+    let name = Key::new(header_to_forward, |name| format::quoted(name.as_str()));
+    list(name).map(|mut names| {
+        names.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+        names.dedup();
+        names
+    })
 }
 
 fn header_to_forward(value: RawValue<'_>) -> ParseResult<HeaderName> {
