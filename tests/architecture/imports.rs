@@ -64,8 +64,12 @@ impl ModuleTree {
                 name => {
                     let is_prefix = is_prefix || position + 1 < path.len();
                     let library = || self.libraries.get(name).filter(|_| position == 0);
+                    // A path into a module that has no such item in its source names one that a macro defines.
+                    let by_macro =
+                        || (position > 0 && depth == 0).then_some(PathTarget::Item(module));
                     self.lookup(module, name, is_prefix, depth)
-                        .or_else(|| library().map(|&root| PathTarget::Module(root)))?
+                        .or_else(|| library().map(|&root| PathTarget::Module(root)))
+                        .or_else(by_macro)?
                 }
             };
         }

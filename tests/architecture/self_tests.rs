@@ -74,6 +74,18 @@ fn a_reexported_item_of_another_crate_belongs_to_the_file_that_reexports_it() {
 }
 
 #[test]
+fn an_item_that_a_macro_defines_belongs_to_the_file_that_its_path_names() {
+    let files = [
+        ("lib.rs", "mod causes; mod user; mod other;"),
+        ("causes.rs", "macro_rules! causes { () => { pub enum Cause { A } } } causes!();"),
+        ("user.rs", "use crate::causes::Cause; use std::io; fn f() { crate::causes::Cause::A; }"),
+        ("other.rs", "use crate::user::*; fn f(_: Unknown) {}"),
+    ];
+    assert_eq!(imports_of(&files, "user.rs"), ["causes.rs"]);
+    assert!(imports_of(&files, "other.rs").is_empty());
+}
+
+#[test]
 fn visibility_tests_and_modules_are_no_imports() {
     let files = [
         ("lib.rs", "mod a; mod b; pub struct Root;"),
