@@ -5,14 +5,16 @@ use std::{
     io::{self, Write},
 };
 
+use tracing::Subscriber;
 use tracing_subscriber::{
-    EnvFilter, Registry,
+    EnvFilter, Layer, Registry,
     field::RecordFields,
     fmt::{
         format::{DefaultFields, FormatFields, Writer},
         layer,
     },
     layer::SubscriberExt,
+    registry::LookupSpan,
     reload,
     util::SubscriberInitExt,
 };
@@ -34,21 +36,30 @@ pub fn init(log: &Log, colour: bool) -> LevelHandle {
         LogFormat::Human => LineFormat::Text { colour },
         LogFormat::Json => LineFormat::Json,
     };
-    let lines = layer().with_writer(move || LineWriter::new(io::stderr(), format));
-    let lines = lines.with_target(false);
-    let registry = tracing_subscriber::registry().with(filter);
-    let result = match log.format {
-        LogFormat::Human if colour => {
-            registry.with(lines.with_ansi(true).fmt_fields(EscapedFields)).try_init()
-        }
-        LogFormat::Human => registry.with(lines.with_ansi(false)).try_init(),
-        LogFormat::Json => {
-            registry.with(lines.json().flatten_event(true).with_current_span(true)).try_init()
-        }
-    };
+    let lines = lines(format, io::stderr);
+    let result = tracing_subscriber::registry().with(filter).with(lines).try_init();
     // Fails if a subscriber is already installed, which then stays in place.
     drop(result);
     LevelHandle(handle)
+}
+
+/// Returns the layer that writes events as lines.
+fn lines<S, W>(
+    format: LineFormat,
+    output: impl Fn() -> W + Send + Sync + 'static,
+) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    W: Write + 'static,
+{
+    let lines = layer().with_writer(move || LineWriter::new(output(), format)).with_target(false);
+    match format {
+        LineFormat::Text { colour: true } => {
+            lines.with_ansi(true).fmt_fields(EscapedFields).boxed()
+        }
+        LineFormat::Text { colour: false } => lines.with_ansi(false).boxed(),
+        LineFormat::Json => lines.json().flatten_event(true).with_current_span(true).boxed(),
+    }
 }
 
 impl LevelHandle {
@@ -84,12 +95,13 @@ impl<W: Write> Write for LineWriter<W> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(event);
         let (line, end) = text.strip_suffix('\n').map_or((&*text, ""), |line| (line, "\n"));
-        let line = match self.format {
+        let mut line = match self.format {
             LineFormat::Text { colour: true } => escape_beside_colours(line),
             LineFormat::Text { colour: false } => escape_untrusted(line),
             LineFormat::Json => escape_json(line),
         };
-        self.output.write_all(format!("{line}{end}").as_bytes())?;
+        line.push_str(end);
+        self.output.write_all(line.as_bytes())?;
         Ok(event.len())
     }
 
@@ -164,15 +176,8 @@ mod tests {
         ] {
             let mut file = tempfile::tempfile().unwrap();
             let output = Arc::new(file.try_clone().unwrap());
-            let lines = layer().with_writer(move || LineWriter::new(Arc::clone(&output), format));
-            let registry = tracing_subscriber::registry();
-            let subscriber: Dispatch = match format {
-                LineFormat::Text { colour: true } => {
-                    registry.with(lines.with_ansi(true).fmt_fields(EscapedFields)).into()
-                }
-                LineFormat::Text { colour: false } => registry.with(lines.with_ansi(false)).into(),
-                LineFormat::Json => registry.with(lines.json().flatten_event(true)).into(),
-            };
+            let lines = lines(format, move || Arc::clone(&output));
+            let subscriber: Dispatch = tracing_subscriber::registry().with(lines).into();
             dispatcher::with_default(&subscriber, || {
                 let span = info_span!("request", in_span = %untrusted);
                 let _in_span = span.enter();
