@@ -1,4 +1,4 @@
-//! Table of open connections. When the table is full, a connection that waits for a request gives its place to a new
+//! Table of open connections. When the table is full, a connection that waits for a request, or for the rest of one, gives its place to a new
 //! one, so that idle connections of one client cannot lock out others.
 
 use std::{cmp::Reverse, collections::HashMap, sync::Arc, time::Duration};
@@ -58,7 +58,7 @@ impl ConnectionTable {
     }
 
     /// Waits for a place. While the table is full, closes a connection that waits for a request. Waits only while all
-    /// connections have a request in progress. Called by one task at a time. Cancellation safe.
+    /// connections process a complete request. Called by one task at a time. Cancellation safe.
     pub(super) async fn place(
         self: &Arc<Self>,
         network: Option<ClientNetwork>,

@@ -5,6 +5,8 @@ use std::net::Ipv6Addr;
 
 use axum::http::{Request, Version, header, uri::Scheme};
 
+use crate::media::split_port;
+
 /// Maximum length of a host without its port, in bytes (RFC 1035, section 2.3.4).
 const MAX_LENGTH: usize = 255;
 
@@ -39,8 +41,9 @@ pub(super) fn check<B>(request: &Request<B>) -> Result<(), &'static str> {
 
 /// Returns whether two valid values denote the same host and port.
 fn is_same(one: &str, other: &str, default_port: Option<u16>) -> bool {
-    let ((one, one_port), (other, other_port)) = (split(one), split(other));
-    let port = |text: &str| text.parse().ok().or(default_port);
+    let ((one, one_port), (other, other_port)) = (split_port(one), split_port(other));
+    // The port may be empty.
+    let port = |text: Option<&str>| text.and_then(|text| text.parse().ok()).or(default_port);
     one.eq_ignore_ascii_case(other) && port(one_port) == port(other_port)
 }
 
@@ -49,19 +52,6 @@ fn default_port(scheme: Option<&Scheme>) -> Option<u16> {
         Some(scheme) if *scheme == Scheme::HTTP => Some(80),
         Some(scheme) if *scheme == Scheme::HTTPS => Some(443),
         _ => None,
-    }
-}
-
-/// Splits a valid value into the host and the port, which may be empty.
-fn split(value: &str) -> (&str, &str) {
-    // The colons of an IPv6 address are within the brackets.
-    let end_of_address = value.rfind(']').unwrap_or(0);
-    match value.rfind(':') {
-        Some(colon) if colon > end_of_address => {
-            let (host, port) = value.split_at_checked(colon).unwrap_or((value, ""));
-            (host, port.trim_start_matches(':'))
-        }
-        _ => (value, ""),
     }
 }
 

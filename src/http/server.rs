@@ -28,8 +28,9 @@ const MAX_BACKOFF: Duration = Duration::from_secs(1);
 /// `routes` and `limits` are called for each connection.
 ///
 /// While `max_connections` are open, a new connection takes the place of one that waits for a request: first of one
-/// whose header has been due for 100 ms, then of the longest idle one of the client with the most connections. While all have a
-/// request in progress, one accepted connection waits for a place, and further clients wait in the kernel's backlog.
+/// whose header has been due for 100 ms, then of the longest idle one of the client with the most connections, then of
+/// one whose body has been due for 100 ms. While all process a complete request, one accepted connection waits for a
+/// place, and further clients wait in the kernel's backlog.
 pub async fn serve<S>(
     listener: Listener,
     routes: impl Fn(Peer) -> S,

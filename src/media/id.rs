@@ -70,7 +70,7 @@ impl fmt::Display for MediaId {
 }
 
 /// Splits a `Host` or server name into host and port. The port is none if there is no colon.
-pub(super) fn split_port(name: &str) -> (&str, Option<&str>) {
+pub(crate) fn split_port(name: &str) -> (&str, Option<&str>) {
     // The last colon, unless it is within the brackets of an IPv6 address.
     match name.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => (host, Some(port)),

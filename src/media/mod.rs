@@ -46,6 +46,7 @@ pub use download::Download;
 pub use error::FetchError;
 pub use head::Head;
 pub use homeserver::{Homeservers, MAX_HEADER_VALUE};
+pub(crate) use id::split_port;
 pub use id::{InvalidMediaId, MediaId};
 pub use request::{MediaRequest, Origin, Requester, Thumbnail, ThumbnailMethod, Variant};
 pub use resolver::ResolutionError;
