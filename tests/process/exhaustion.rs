@@ -57,7 +57,7 @@ pub(crate) fn take_descriptors(pid: Pid, spare: usize) -> String {
 }
 
 #[track_caller]
-fn assert_overloaded(response: &TestResponse) {
+pub(crate) fn assert_overloaded(response: &TestResponse) {
     response.assert_error(503, "M_UNKNOWN");
     assert_eq!(response.header("retry-after"), "10");
 }

@@ -88,8 +88,14 @@ fn near_yaml() -> impl Strategy<Value = String> {
     })
 }
 
+/// Returns the default configuration, which `PROPTEST_CASES` sets, with at least this number of cases.
+fn at_least(cases: u32) -> ProptestConfig {
+    let default = ProptestConfig::default();
+    ProptestConfig { cases: default.cases.max(cases), ..default }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(at_least(512))]
 
     #[test]
     fn arbitrary_bytes_are_converted_or_rejected(bytes in prop::collection::vec(any::<u8>(), 0..400)) {

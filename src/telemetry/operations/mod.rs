@@ -1,5 +1,6 @@
 //! Listener for operators: `/metrics` for Prometheus, `/health/live` and `/health/ready` for orchestrators and load
-//! balancers. Separate from the listener for clients, so that a reverse proxy does not publish it. Read-only.
+//! balancers. Separate from the listener for clients, so that a reverse proxy does not publish it. Changes nothing but the run
+//! directory, which the check of readiness creates again if it has disappeared.
 
 mod gauges;
 mod health;

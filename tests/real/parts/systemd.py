@@ -202,6 +202,9 @@ def units_pass_verification_and_exposure_threshold(machine):
             with open(folder / f"{UNIT}.service", "a", encoding="utf-8") as unit:
                 unit.write(drop_in)
         container.run_here("systemd-analyze", "security", "--no-pager", "--offline=true", f"--threshold={threshold}", folder / f"{UNIT}.service")
+    page = (REPOSITORY / "docs/operations.md").read_text()
+    for sentence in (f"`systemd-analyze security`: {scores[0]}.", f"(exposure {scores[1]})"):
+        assert sentence in page, sentence
     return f"exposure {scores[0]}, strict {scores[1]}"
 
 
