@@ -2,10 +2,11 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, Ordering::Relaxed},
+    atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
 };
 
 use mcs_testing::{FakeServer, Fault, linger, read_until, respond};
+use tokio::sync::Semaphore;
 
 use crate::harness::{MockHomeserver, ScannerBuilder, eicar, png, wait_until};
 
@@ -124,20 +125,36 @@ async fn scans_custom_samples_regardless_of_allowed_mimetypes() {
     scanner.client.get(&format!("/download/{media}")).await.assert_media(&png());
 }
 
-/// Starts an ICAP server that detects the EICAR file. While `previews` is set, it requests previews without content and
-/// then responds to them without a scan; its version is always the same.
-async fn icap_server(previews: &Arc<AtomicBool>) -> FakeServer {
-    let previews = Arc::clone(previews);
-    FakeServer::start(move |mut stream| {
-        let preview = if previews.load(Relaxed) { "Preview: 0\r\n" } else { "" };
+/// State of an ICAP server that detects the EICAR file. Its version is always the same.
+struct IcapState {
+    /// The server requests previews without content, and then responds to them without a scan.
+    previews: AtomicBool,
+    /// Files that the server has received.
+    received: AtomicUsize,
+    /// Permits for the responses to files, in the order of their requests.
+    responses: Semaphore,
+}
+
+async fn icap_server() -> (FakeServer, Arc<IcapState>) {
+    let state = Arc::new(IcapState {
+        previews: AtomicBool::new(false),
+        received: AtomicUsize::new(0),
+        responses: Semaphore::new(Semaphore::MAX_PERMITS),
+    });
+    let shared = Arc::clone(&state);
+    let server = FakeServer::start(move |mut stream| {
+        let state = Arc::clone(&shared);
         async move {
             let mut request = read_until(&mut stream, b"\r\n\r\n").await;
             let response = if request.starts_with(b"OPTIONS") {
+                let preview = if state.previews.load(Relaxed) { "Preview: 0\r\n" } else { "" };
                 format!("ICAP/1.0 200 OK\r\nISTag: \"1\"\r\nConnection: close\r\n{preview}\r\n")
             } else {
                 while !request.ends_with(b"\r\n0\r\n\r\n") {
                     request.extend(read_until(&mut stream, b"\r\n\r\n").await);
                 }
+                state.received.fetch_add(1, Relaxed);
+                state.responses.acquire().await.unwrap().forget();
                 let is_found = String::from_utf8_lossy(&request).contains("EICAR-STANDARD");
                 let found = if is_found { "X-Virus-ID: Eicar\r\n" } else { "" };
                 format!("ICAP/1.0 204 x\r\nISTag: \"1\"\r\nConnection: close\r\n{found}\r\n")
@@ -146,21 +163,53 @@ async fn icap_server(previews: &Arc<AtomicBool>) -> FakeServer {
             linger(stream).await;
         }
     })
-    .await
+    .await;
+    (server, state)
+}
+
+fn icap_config(icap: &FakeServer) -> String {
+    format!(
+        "scan.engines = [\"icap\"]\nicap.urls = [\"icap://{}/avscan\"]\nscan.canary = \"eicar\"\n\
+         scan.canary_interval = \"1h\"\nscan.version_interval = \"1s\"",
+        icap.address
+    )
+}
+
+/// The engine may have changed while it scanned the file, and no canary has tested the change yet.
+#[tokio::test]
+async fn scan_that_ends_while_the_canary_runs_gives_no_verdict() {
+    let homeserver = MockHomeserver::start().await;
+    let path = format!("/scan/{}", homeserver.add_bytes("abc", png()));
+    let (icap, state) = icap_server().await;
+    let builder = ScannerBuilder::new("exit 0").homeserver(&homeserver);
+    let scanner = builder.config(&icap_config(&icap)).start().await;
+    scanner.wait_for_log("ready: the canary passed", 1).await;
+
+    let samples = state.received.load(Relaxed);
+    state.responses.forget_permits(Semaphore::MAX_PERMITS);
+    let (response, ()) = tokio::join!(scanner.client.get(&path), async {
+        wait_until("file is sent", || state.received.load(Relaxed) == samples + 1).await;
+        state.previews.store(true, Relaxed);
+        wait_until("canary is sent", || state.received.load(Relaxed) > samples + 1).await;
+        state.responses.add_permits(1);
+    });
+    response.assert_error(503, "M_UNKNOWN");
+    assert!(!scanner.log().contains("not ready"), "{}", scanner.log());
+
+    state.previews.store(false, Relaxed);
+    state.responses.add_permits(Semaphore::MAX_PERMITS / 2);
+    scanner.wait_for_log("ready: the canary passed", 2).await;
+    let received = state.received.load(Relaxed);
+    scanner.client.get(&path).await.assert_clean();
+    assert_eq!(state.received.load(Relaxed), received + 1, "the discarded verdict was cached");
 }
 
 #[tokio::test]
 async fn changed_options_of_icap_server_run_the_canary_before_they_take_effect() {
     let homeserver = MockHomeserver::start().await;
-    let previews = Arc::new(AtomicBool::new(false));
-    let icap = icap_server(&previews).await;
-    let config = format!(
-        "scan.engines = [\"icap\"]\nicap.urls = [\"icap://{}/avscan\"]\nscan.canary = \"eicar\"\n\
-         scan.canary_interval = \"1h\"\nscan.version_interval = \"1s\"",
-        icap.address
-    );
+    let (icap, state) = icap_server().await;
     let builder = ScannerBuilder::new("exit 0").homeserver(&homeserver);
-    let scanner = builder.config(&config).start().await;
+    let scanner = builder.config(&icap_config(&icap)).start().await;
     scanner.wait_for_log("ready: the canary passed", 1).await;
     let mut number = 0;
     let mut path_of_infected_file = || {
@@ -173,7 +222,7 @@ async fn changed_options_of_icap_server_run_the_canary_before_they_take_effect()
         .get(&path_of_infected_file())
         .await
         .assert_not_clean("File not clean. Output: 'Eicar'");
-    previews.store(true, Relaxed);
+    state.previews.store(true, Relaxed);
     while !scanner.log().contains("not ready") {
         let response = scanner.client.get(&path_of_infected_file()).await;
         let is_clean = response.status == 200 && response.json()["clean"] == true;
@@ -181,7 +230,7 @@ async fn changed_options_of_icap_server_run_the_canary_before_they_take_effect()
     }
     assert!(scanner.log().contains("icap reports the infected sample as clean"));
     scanner.client.get(&path_of_infected_file()).await.assert_error(503, "M_UNKNOWN");
-    previews.store(false, Relaxed);
+    state.previews.store(false, Relaxed);
     scanner.wait_for_log("ready: the canary passed", 2).await;
     scanner
         .client
