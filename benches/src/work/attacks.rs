@@ -24,11 +24,12 @@ const FILES: usize = 20;
 /// Time for the attacker's requests to take effect.
 const ATTACK_LEAD: Duration = Duration::from_millis(500);
 
-/// Scripts by the content of the file: the attacker's hang, or start processes that use all processors.
+/// Scripts by the content of the file: the attacker's hang, or start processes that use all processors. The shell exits
+/// when it cannot start another process, so a child starts them.
 const SCRIPT: &str = "#!/bin/sh\n\
     case $(head -c 4 \"$1\") in\n\
     hang) exec sleep 60 ;;\n\
-    spin) i=0; while [ $i -lt 400 ]; do setsid sh -c 'while :; do :; done' & i=$((i + 1)); done; sleep 60 ;;\n\
+    spin) (i=0; while [ $i -lt 400 ]; do setsid sh -c 'while :; do :; done' & i=$((i + 1)); done); exec sleep 60 ;;\n\
     esac\n\
     exit 0\n";
 
@@ -79,33 +80,33 @@ impl BenchSuite {
         let mut slowest = Vec::new();
         for round in 0..ROUNDS {
             let service = programs::service(self.dir(), homeserver, TRUSTED_PROXY).await;
-            let attack = attack(service.address, 8, |index| {
+            let mut attack = attack(service.address, 8, |index| {
                 (format!("home.example/pending{index}"), "attacker", format!("192.0.2.{index}"))
             })
             .await;
             let result = other_user(service.address, &format!("local{round}")).await;
             slowest.push(result.percentile(100) / 1000.0);
-            drop(attack);
+            assert!(unanswered(&mut attack) > 0, "the attack ended before the measurement");
         }
         let name = "slowest scan of another user, 8 pending uploads of one token";
         report.add_figure(name, "s", &slowest, Some(Goal::AtMost(1.0)));
     }
 
-    /// 300 server names of one domain, each with a download at 1.3 KB/s, from one address.
+    /// 300 server names of one domain, each with a download at 1.3 KB/s, requested with one token.
     async fn slow_downloads(&self, homeserver: &ServerProcess, report: &mut BenchReport) {
         let mut slowest = Vec::new();
         for round in 0..ROUNDS {
             let service = programs::service(self.dir(), homeserver, TRUSTED_PROXY).await;
-            let attack = attack(service.address, 300, |index| {
+            let mut attack = attack(service.address, 300, |index| {
                 let media = format!("s{index}.flood.example/slow{index}");
-                (media, "unknown", "192.0.2.1".to_owned())
+                (media, "attacker", "192.0.2.1".to_owned())
             })
             .await;
             let result = other_user(service.address, &format!("quick{round}")).await;
             slowest.push(result.percentile(100) / 1000.0);
-            drop(attack);
+            assert!(unanswered(&mut attack) > 0, "the attack ended before the measurement");
         }
-        let name = "slowest scan of another user, 300 slow downloads of one address";
+        let name = "slowest scan of another user, 300 slow downloads of one token";
         report.add_figure(name, "s", &slowest, Some(Goal::AtMost(1.0)));
     }
 
@@ -138,35 +139,35 @@ impl BenchSuite {
             let result = other_user(service.address, &format!("alone{round}")).await;
             // One and a half times its own time, and a time slice: `scan.slow_after`.
             alone.push(result.percentile(50) / 1000.0 * 1.5 + 2.0);
-            let attack = attack(service.address, 8, |index| {
+            let mut attack = attack(service.address, 8, |index| {
                 (format!("home.example/hang{index}"), "attacker", "192.0.2.1".to_owned())
             })
             .await;
             let result = other_user(service.address, &format!("beside{round}")).await;
             slowest.push(result.percentile(100) / 1000.0);
-            drop(attack);
+            assert!(unanswered(&mut attack) > 0, "the attack ended before the measurement");
         }
         let limit = ("1.5 × its time alone + 2 s", &*alone);
         let name = "slowest scan of another user, 8 hanging scans of one token";
         report.add_comparison(name, "s", &slowest, limit, Some(Goal::AtMost(1.0)));
     }
 
-    /// A script that starts 400 processes, each in its own session, which use all processors.
+    /// Two scripts that start processes, each in its own session, until `script.limits.processes`. They use all processors.
     async fn spinning_processes(&self, homeserver: &ServerProcess, report: &mut BenchReport) {
         let (mut calm, mut attacked) = (Vec::new(), Vec::new());
         for round in 0..ROUNDS {
             let service = programs::service(self.dir(), homeserver, TRUSTED_PROXY).await;
             calm.push(public_key_p99(service.address).await);
-            let attack = attack(service.address, 2, |index| {
+            let mut attack = attack(service.address, 2, |index| {
                 let media = format!("home.example/spin{index}x{round}");
                 (media, "attacker", "192.0.2.1".to_owned())
             })
             .await;
             sleep(Duration::from_secs(1)).await;
             attacked.push(public_key_p99(service.address).await);
-            drop(attack);
+            assert_eq!(unanswered(&mut attack), 2, "the attack ended before the measurement");
         }
-        let name = "p99 of public_key beside two scripts with 400 spinning processes each";
+        let name = "p99 of public_key beside two scripts with spinning processes up to their limit";
         report.add_comparison(name, "ms", &attacked, ("calm", &calm), Some(Goal::AtMost(3.0)));
     }
 
@@ -206,6 +207,12 @@ async fn attack(
     }
     sleep(ATTACK_LEAD).await;
     running
+}
+
+/// Returns how many of the requests have no response yet.
+fn unanswered(attack: &mut JoinSet<()>) -> usize {
+    while attack.try_join_next().is_some() {}
+    attack.len()
 }
 
 /// Requests the verdicts of another user's files one after another.
