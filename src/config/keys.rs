@@ -116,7 +116,7 @@ impl<F: Field> Field for Restart<F> {
     type Value = F::Value;
 
     fn read(&self, section: &mut Section<'_, '_>, key: &'static str) -> Option<F::Value> {
-        section.at_startup(|section| self.0.read(section, key))
+        self.0.read(section, key)
     }
 
     fn write(&self, value: &F::Value, key: &'static str, lines: &mut Lines) {

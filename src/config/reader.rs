@@ -53,8 +53,6 @@ pub(super) struct Reader<'a> {
     /// Variables without `__` in the name.
     misnamed: Vec<(String, Location)>,
     known: Vec<KeyPath>,
-    /// Known keys that are read only at startup.
-    startup: Vec<KeyPath>,
     problems: Vec<Problem>,
     warnings: Vec<Warning>,
 }
@@ -85,9 +83,6 @@ pub(super) struct Diagnostics {
     /// Every key that a section reads.
     #[cfg_attr(not(test), expect(dead_code, reason = "a test compares it with default.toml"))]
     pub(super) known: Vec<KeyPath>,
-    /// Keys that are read only at startup.
-    #[cfg_attr(not(test), expect(dead_code, reason = "a test compares it with default.toml"))]
-    pub(super) startup: Vec<KeyPath>,
 }
 
 impl<'a> Reader<'a> {
@@ -101,7 +96,6 @@ impl<'a> Reader<'a> {
             sections: Vec::new(),
             misnamed: Vec::new(),
             known: Vec::new(),
-            startup: Vec::new(),
             problems: Vec::new(),
             warnings: Vec::new(),
         }
@@ -161,8 +155,8 @@ impl<'a> Reader<'a> {
 
     pub(super) fn finish(mut self) -> Diagnostics {
         self.report_unknown();
-        let Self { problems, warnings, known, startup, .. } = self;
-        Diagnostics { problems, warnings, known, startup }
+        let Self { problems, warnings, known, .. } = self;
+        Diagnostics { problems, warnings, known }
     }
 
     fn report_unknown(&mut self) {
@@ -267,15 +261,6 @@ impl<'a> Section<'_, 'a> {
         }
         self.reader.problems.extend(problems);
         key.absent()
-    }
-
-    /// Reads keys that a reload does not apply.
-    pub(super) fn at_startup<T>(&mut self, read: impl FnOnce(&mut Self) -> T) -> T {
-        let first = self.reader.known.len();
-        let value = read(self);
-        let Reader { known, startup, .. } = &mut *self.reader;
-        startup.extend(known.iter().skip(first));
-        value
     }
 
     /// Returns the configured value, or the default.
