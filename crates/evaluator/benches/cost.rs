@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mcs_evaluator::{RuleSet, arguments};
+use mcs_evaluator::{RuleSet, UnpackSettings, arguments};
 
 const MIB: usize = 1 << 20;
 
@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let run = |media: &Path| -> Result<Duration, std::io::Error> {
         let start = Instant::now();
         let status = Command::new(&program)
-            .args(arguments([]))
+            .args(arguments([], &UnpackSettings::default()))
             .arg(media)
             .stdin(prepared.try_clone()?)
             .stdout(Stdio::null())

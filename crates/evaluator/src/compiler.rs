@@ -1,21 +1,31 @@
 //! The compiler of rules, with the modules and variables that public rules expect.
 
+use std::path::PathBuf;
+
 use boreal::{
     Compiler,
     compiler::{AddRuleError, CompilerBuilder},
 };
 
-use crate::{error::RuleLoadError, prepared::console};
+use crate::{error::RuleLoadError, prepared::console, variables::Variables};
 
-/// External variables that public rules use and that scanners of file systems define. The values are empty, because
-/// the evaluated file has no name.
-const VARIABLES: [&str; 5] = ["filename", "filepath", "extension", "filetype", "owner"];
-
+/// Creates a compiler with all variables.
 pub(crate) fn new_compiler() -> Compiler {
+    with_variables(Variables::All)
+}
+
+/// Returns whether rules use variables whose values differ between objects with the same content. Rules that cannot be
+/// compiled count as well.
+pub(crate) fn depends_on_position(files: &[PathBuf]) -> bool {
+    let mut compiler = with_variables(Variables::WithoutPosition);
+    files
+        .iter()
+        .any(|file| compiler.add_rules_file_in_namespace(file, file.to_string_lossy()).is_err())
+}
+
+fn with_variables(variables: Variables) -> Compiler {
     let mut compiler = CompilerBuilder::new().add_module(console()).build();
-    for name in VARIABLES {
-        compiler.define_symbol(name, "");
-    }
+    variables.define(&mut compiler);
     compiler
 }
 

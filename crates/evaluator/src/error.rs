@@ -25,6 +25,13 @@ pub enum RuleLoadError {
     /// No rule can be reported: there are none, or all are private.
     #[error("{} contains no rules", .0.display())]
     Empty(PathBuf),
+    /// A rule has metadata `scope` with an unknown value.
+    #[error(
+        "{}: rule {rule}: found scope = {scope}, expected \"outer\", \"inner\" or \"both\"",
+        path.display()
+    )]
+    #[expect(missing_docs, reason = "explained by the message")]
+    UnknownScope { path: PathBuf, rule: String, scope: String },
     /// The engine cannot serialize the compiled rules.
     #[error("cannot serialize the compiled rules")]
     Serialization(#[source] io::Error),
@@ -50,4 +57,19 @@ pub enum RuleLoadError {
     /// Rule files changed while they were read.
     #[error("rule files changed while they were read; try again")]
     Changed,
+}
+
+/// Reason why an evaluation has no result. The service reports the message to operators.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum EvaluationError {
+    #[error("cannot load the prepared rules: {0}")]
+    Rules(#[source] io::Error),
+    #[error("cannot read the settings")]
+    Settings,
+    #[error("cannot read the media: {0}")]
+    Media(#[source] io::Error),
+    #[error("cannot write the report: {0}")]
+    Output(#[source] io::Error),
+    #[error("the rule engine failed: {0}")]
+    Engine(String),
 }

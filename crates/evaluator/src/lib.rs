@@ -15,13 +15,19 @@ mod error;
 mod evaluator;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
-mod kind;
+mod metadata;
 mod prepared;
+mod report;
 mod rule_set;
+mod rule_visitor;
 mod split;
 #[cfg(test)]
 mod tests;
+mod unpack;
+mod variables;
 
 pub use error::RuleLoadError;
-pub use evaluator::{CLEAN, LIMIT, MALWARE, POLICY, arguments, dispatch};
+pub use evaluator::{arguments, dispatch};
+pub use report::{Finding, FindingKind, MAX_REPORT, Note, NoteKind, Report};
 pub use rule_set::RuleSet;
+pub use unpack::UnpackSettings;

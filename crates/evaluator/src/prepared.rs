@@ -1,8 +1,9 @@
 //! The prepared form of rules, which the service creates once and each evaluator loads without compiling.
 //!
-//! The form begins with [`PREPARED_BY`] and the number of parts (32 bits, little endian). Each part is the engine's own
+//! The form begins with [`PREPARED_BY`], a byte that is 1 if rules depend on the position of an object in the media file,
+//! and the number of parts (32 bits, little endian). Each part is the engine's own
 //! serialization of one scanner behind a header: its length in bytes (64 bits), its number of rules (32 bits), the
-//! SHA-256 digest of their names, and the SHA-256 digest of the serialization.
+//! SHA-256 digest of their names, and the SHA-256 digest of the byte before the parts and the serialization.
 //!
 //! The engine reads lists of at most 1 024 rules and silently ignores the rest, so a reader compares the restored rules
 //! with the header, and the service compares its own output once more, byte for byte ([`is_restorable`]). The engine
@@ -15,14 +16,15 @@ use sha2::{Digest, Sha256};
 
 /// Version marker. Readers reject every other value, because the format of the engine's serialization is not stable. A
 /// test compares the versions with the lock file.
-pub(crate) const PREPARED_BY: &[u8] = b"mcs-evaluator 0.1.0, form 3, boreal 1.4.0\n";
+pub(crate) const PREPARED_BY: &[u8] = b"mcs-evaluator 0.1.0, form 4, boreal 1.4.0\n";
 
 /// Serializes scanners, each as one part.
 ///
 /// # Errors
 /// If the engine cannot serialize a scanner, or a length does not fit the header.
-pub(crate) fn encode(parts: &[Scanner]) -> io::Result<Vec<u8>> {
+pub(crate) fn encode(parts: &[Scanner], depends_on_position: bool) -> io::Result<Vec<u8>> {
     let mut prepared = PREPARED_BY.to_vec();
+    prepared.push(depends_on_position.into());
     prepared.extend(u32::try_from(parts.len()).map_err(io::Error::other)?.to_le_bytes());
     for scanner in parts {
         let mut bytes = Vec::new();
@@ -31,7 +33,7 @@ pub(crate) fn encode(parts: &[Scanner]) -> io::Result<Vec<u8>> {
         prepared.extend(u64::try_from(bytes.len()).map_err(io::Error::other)?.to_le_bytes());
         prepared.extend(rules.to_le_bytes());
         prepared.extend(digest);
-        prepared.extend(Sha256::digest(&bytes));
+        prepared.extend(part_digest(depends_on_position, &bytes));
         prepared.extend(bytes);
     }
     Ok(prepared)
@@ -48,7 +50,12 @@ pub(crate) fn restore(prepared: &[u8]) -> io::Result<PreparedParts<'_>> {
             "they were prepared by another version of this program; restart the service",
         ));
     };
-    let mut parts = PreparedParts { remaining: 0, rest };
+    let mut parts = PreparedParts { depends_on_position: true, remaining: 0, rest };
+    let [depends_on_position] = parts.read_array()?;
+    if depends_on_position > 1 {
+        return Err(invalid("an unknown flag"));
+    }
+    parts.depends_on_position = depends_on_position == 1;
     parts.remaining = u32::from_le_bytes(parts.read_array()?);
     if parts.remaining == 0 {
         return Err(invalid("no parts"));
@@ -59,11 +66,17 @@ pub(crate) fn restore(prepared: &[u8]) -> io::Result<PreparedParts<'_>> {
 /// Iterator over the scanners of a prepared form.
 #[derive(Debug)]
 pub(crate) struct PreparedParts<'a> {
+    depends_on_position: bool,
     remaining: u32,
     rest: &'a [u8],
 }
 
 impl<'a> PreparedParts<'a> {
+    /// Returns whether rules use variables whose values differ between objects with the same content.
+    pub(crate) fn depends_on_position(&self) -> bool {
+        self.depends_on_position
+    }
+
     fn read_array<const N: usize>(&mut self) -> io::Result<[u8; N]> {
         let (array, rest) = self.rest.split_first_chunk().ok_or_else(truncated)?;
         self.rest = rest;
@@ -84,7 +97,7 @@ impl<'a> PreparedParts<'a> {
         if self.remaining == 0 && !rest.is_empty() {
             return Err(invalid("bytes after the last part"));
         }
-        if expected_digest != *Sha256::digest(bytes) {
+        if expected_digest != part_digest(self.depends_on_position, bytes) {
             return Err(invalid("they were changed after they were compiled"));
         }
         let mut params = DeserializeParams::default();
@@ -115,7 +128,7 @@ impl Iterator for PreparedParts<'_> {
 /// Returns whether the engine restores exactly this scanner: the restored scanner has the same serialization. The
 /// comparison covers all lists whose length the engine limits, including those in conditions.
 pub(crate) fn is_restorable(scanner: &Scanner) -> io::Result<bool> {
-    let prepared = encode(std::slice::from_ref(scanner))?;
+    let prepared = encode(std::slice::from_ref(scanner), true)?;
     let mut parts = restore(&prepared)?;
     parts.remaining = 0;
     let Ok((bytes, restored)) = parts.next_part() else { return Ok(false) };
@@ -154,6 +167,12 @@ impl RuleInventory {
         }
         Ok(Self { rules, digest: digest.finalize().into() })
     }
+}
+
+/// Returns the digest of a part's serialization and the byte before the parts.
+fn part_digest(depends_on_position: bool, bytes: &[u8]) -> [u8; 32] {
+    let digest = Sha256::new().chain_update([u8::from(depends_on_position)]);
+    digest.chain_update(bytes).finalize().into()
 }
 
 fn truncated() -> io::Error {

@@ -14,9 +14,9 @@ use boreal::{Scanner, compiler::CompilerParams, scanner::ScanParams};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    compiler::{invalid, new_compiler},
+    compiler::{depends_on_position, invalid, new_compiler},
     error::RuleLoadError,
-    kind::rule_kind,
+    metadata::{rule_kind, rule_scope},
     prepared::{encode, is_restorable},
     split::{find_unrestorable, fits, split},
 };
@@ -74,7 +74,7 @@ impl RuleSet {
             all_files.extend(files);
         }
         let whole = compiler.finalize();
-        check_kinds(&whole)?;
+        check_metadata(&whole)?;
         let public = whole.rules().filter(|rule| !rule.is_private);
         let names: BTreeSet<_> = public.map(|rule| rule.name.to_owned()).collect();
         if let (true, Some(path)) = (names.is_empty(), paths.first()) {
@@ -89,7 +89,8 @@ impl RuleSet {
                 return Err(unrestorable(&all_files, part));
             }
         }
-        let prepared = encode(&parts).map_err(RuleLoadError::Serialization)?;
+        let depends_on_position = depends_on_position(&all_files);
+        let prepared = encode(&parts, depends_on_position).map_err(RuleLoadError::Serialization)?;
         let digest = Sha256::digest(&prepared).into();
         Ok(Self { prepared: prepared.into(), names: Arc::new(names), digest })
     }
@@ -127,14 +128,21 @@ impl fmt::Debug for RuleSet {
     }
 }
 
-/// Checks the kinds of all rules, private ones included.
-fn check_kinds(scanner: &Scanner) -> Result<(), RuleLoadError> {
+/// Checks the kinds and scopes of all rules, private ones included.
+fn check_metadata(scanner: &Scanner) -> Result<(), RuleLoadError> {
     for rule in scanner.rules() {
-        if let Err(kind) = rule_kind(scanner, rule.metadatas) {
-            // The namespace is the path of the file.
-            let (path, rule) = (rule.namespace.into(), rule.name.to_owned());
-            return Err(RuleLoadError::UnknownKind { path, rule, kind });
-        }
+        // The namespace is the path of the file.
+        let (path, name) = (|| rule.namespace.into(), || rule.name.to_owned());
+        rule_kind(scanner, rule.metadatas).map_err(|kind| RuleLoadError::UnknownKind {
+            path: path(),
+            rule: name(),
+            kind,
+        })?;
+        rule_scope(scanner, rule.metadatas).map_err(|scope| RuleLoadError::UnknownScope {
+            path: path(),
+            rule: name(),
+            scope,
+        })?;
     }
     Ok(())
 }

@@ -2,10 +2,10 @@
 
 use std::{fs, path::Path};
 
-use super::SUPPLIED;
+use super::{SUPPLIED, evaluate, finding};
 use crate::{
-    RuleLoadError, RuleSet,
-    evaluator::{EvaluationError, matches},
+    NoteKind, RuleLoadError, RuleSet,
+    error::EvaluationError,
     prepared::{PREPARED_BY, restore},
 };
 
@@ -20,8 +20,7 @@ pub(super) fn load(files: &[(&str, &str)]) -> Result<RuleSet, RuleLoadError> {
 }
 
 pub(super) fn matching(rules: &RuleSet, bytes: &[u8], ignored: &[&str]) -> Vec<String> {
-    let found = matches(rules.prepared(), bytes, ignored).unwrap();
-    found.names().into_iter().map(str::to_owned).collect()
+    finding(rules, bytes, ignored).map(|found| found.rules).unwrap_or_default()
 }
 
 #[test]
@@ -113,10 +112,12 @@ fn digest_depends_on_the_rules() {
 }
 
 #[test]
-fn too_many_matches_of_a_string_are_an_error() {
+fn too_many_matches_of_a_string_are_a_limit() {
     let rules = load(&[("a.yar", "rule A { strings: $a = \"ab\" condition: #a == 1 }")]).unwrap();
-    let result = matches(rules.prepared(), &b"ab".repeat(260_000), &[]);
-    assert!(matches!(result, Err(EvaluationError::MatchLimit(_))));
+    let report = evaluate(rules.prepared(), &b"ab".repeat(260_000), &[]).unwrap();
+    assert_eq!(report.finding, None);
+    assert_eq!(report.notes[0].kind, NoteKind::Limit);
+    assert_eq!(report.notes[0].reason, "string a of rule A has too many matches");
 }
 
 #[test]
@@ -131,7 +132,7 @@ fn matches_of_a_pattern_without_fixed_bytes_are_not_truncated() {
 fn rejects_rules_prepared_by_another_version() {
     let mut prepared = SUPPLIED.prepared().to_vec();
     prepared[0] ^= 1;
-    assert!(matches!(matches(&prepared, b"x", &[]), Err(EvaluationError::Rules(_))));
+    assert!(matches!(evaluate(&prepared, b"x", &[]), Err(EvaluationError::Rules(_))));
     assert!(restore(&prepared).is_err());
 }
 
@@ -144,6 +145,6 @@ fn version_marker_agrees_with_the_lock_file() {
     let version = env!("CARGO_PKG_VERSION");
     assert_eq!(
         PREPARED_BY,
-        format!("mcs-evaluator {version}, form 3, boreal {boreal}\n").as_bytes()
+        format!("mcs-evaluator {version}, form 4, boreal {boreal}\n").as_bytes()
     );
 }

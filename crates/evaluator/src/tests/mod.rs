@@ -13,7 +13,7 @@ use std::{
     sync::LazyLock,
 };
 
-use crate::{RuleSet, evaluator::matches};
+use crate::{Finding, Report, RuleSet, UnpackSettings, error::EvaluationError, evaluator};
 
 static SUPPLIED: LazyLock<RuleSet> = LazyLock::new(|| RuleSet::load(&[supplied_rules()]).unwrap());
 
@@ -21,10 +21,20 @@ fn supplied_rules() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/rules")
 }
 
+/// Evaluates prepared rules within the default limits.
+fn evaluate(prepared: &[u8], bytes: &[u8], ignored: &[&str]) -> Result<Report, EvaluationError> {
+    evaluator::evaluate(prepared, bytes, ignored, &UnpackSettings::default())
+}
+
+/// Returns what rules find.
+fn finding(rules: &RuleSet, bytes: &[u8], ignored: &[&str]) -> Option<Finding> {
+    evaluate(rules.prepared(), bytes, ignored).unwrap().finding
+}
+
 /// Asserts that exactly these supplied rules match.
 fn assert_matches(description: &str, bytes: &[u8], rules: &[&str]) {
-    let found = matches(SUPPLIED.prepared(), bytes, &[]).unwrap();
-    let mut names = found.names();
+    let found = finding(&SUPPLIED, bytes, &[]);
+    let mut names = found.map(|found| found.rules).unwrap_or_default();
     names.sort_unstable();
     let mut rules = rules.to_vec();
     rules.sort_unstable();

@@ -2,11 +2,14 @@
 
 use std::fmt::Write as _;
 
-use super::loading::{load, matching};
+use super::{
+    evaluate,
+    loading::{load, matching},
+};
 use crate::{
+    NoteKind,
     compiler::new_compiler,
-    error::{MAX_RULES, RuleLoadError},
-    evaluator::{EvaluationError, matches},
+    error::{EvaluationError, MAX_RULES, RuleLoadError},
     prepared::{PREPARED_BY, encode, is_restorable, restore},
 };
 
@@ -155,7 +158,7 @@ fn rejects_truncated_extended_and_changed_prepared_forms() {
     let rules = load(&[("a.yar", &numbered("r", 1_500))]).unwrap();
     let whole = rules.prepared();
     let is_rejected =
-        |bytes: &[u8]| matches!(matches(bytes, b"nothing", &[]), Err(EvaluationError::Rules(_)));
+        |bytes: &[u8]| matches!(evaluate(bytes, b"nothing", &[]), Err(EvaluationError::Rules(_)));
     assert!(!is_rejected(whole));
     for length in (0..whole.len()).step_by(977).chain([whole.len() - 1]) {
         assert!(is_rejected(&whole[..length]), "{length} bytes");
@@ -168,7 +171,7 @@ fn rejects_truncated_extended_and_changed_prepared_forms() {
     }
 
     // A wrong number of parts.
-    let version = PREPARED_BY.len();
+    let version = PREPARED_BY.len() + 1;
     for parts in [0_u32, 1, 3] {
         let mut forged = whole.to_vec();
         forged[version..version + 4].copy_from_slice(&parts.to_le_bytes());
@@ -179,7 +182,7 @@ fn rejects_truncated_extended_and_changed_prepared_forms() {
     let scanner = |text: &str| {
         let mut compiler = new_compiler();
         compiler.add_rules_str_in_namespace(text, "same").unwrap();
-        encode(&[compiler.finalize()]).unwrap()
+        encode(&[compiler.finalize()], false).unwrap()
     };
     let header = version + 4;
     let [first, others @ ..] = [
@@ -207,7 +210,7 @@ fn rejects_incompletely_restored_rules_without_an_engine_error() {
         .unwrap();
     let scanner = compiler.finalize();
     assert!(!is_restorable(&scanner).unwrap());
-    let prepared = encode(&[scanner]).unwrap();
+    let prepared = encode(&[scanner], false).unwrap();
     assert!(restore(&prepared).unwrap().any(|part| part.is_err()));
 }
 
@@ -217,10 +220,10 @@ fn failed_part_outweighs_a_match_limit_in_another_part() {
     let rules = load(&[("a.yar", &(limited.to_owned() + &numbered("r", 1_500)))]).unwrap();
     assert_eq!(number_of_parts(rules.prepared()), 2);
     let media = b"ab".repeat(260_000);
-    let result = matches(rules.prepared(), &media, &[]);
-    assert!(matches!(result, Err(EvaluationError::MatchLimit(_))));
+    let report = evaluate(rules.prepared(), &media, &[]).unwrap();
+    assert_eq!(report.notes[0].kind, NoteKind::Limit);
     let mut damaged = rules.prepared().to_vec();
     *damaged.last_mut().unwrap() ^= 1;
-    let result = matches(&damaged, &media, &[]);
+    let result = evaluate(&damaged, &media, &[]);
     assert!(matches!(result, Err(EvaluationError::Rules(_))));
 }

@@ -1,0 +1,64 @@
+//! The result of an evaluation, which an evaluator writes to standard output as JSON.
+
+use serde::{Deserialize, Serialize};
+
+/// Maximum length of a serialized report, bytes.
+pub const MAX_REPORT: usize = 32 * 1024;
+
+/// Result of the evaluation of one media file.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Report {
+    /// The first object in which rules match.
+    pub finding: Option<Finding>,
+    /// Why parts of the file were not examined, at most one note of each kind.
+    pub notes: Vec<Note>,
+}
+
+/// Rules that match in one object.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Finding {
+    /// The most severe kind of the rules.
+    pub kind: FindingKind,
+    /// Names of the rules, those of malware first; at least one.
+    pub rules: Vec<String>,
+    /// Where the object is; empty for the media file itself.
+    pub path: Vec<String>,
+}
+
+/// What a match means. The more severe kind is the greater one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FindingKind {
+    /// Contents that a policy does not allow: rules with `kind = "policy"`.
+    Policy,
+    /// Malware: rules with `kind = "malware"`, and rules without a kind.
+    Malware,
+}
+
+/// Contents that were not examined, or not as every program would unpack them.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Note {
+    /// The reason's class, which the operator's policies refer to.
+    pub kind: NoteKind,
+    /// The reason.
+    pub reason: String,
+    /// The container; empty for the media file itself.
+    pub path: Vec<String>,
+}
+
+/// Class of a [`Note`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NoteKind {
+    /// Contents need a password.
+    Encrypted,
+    /// A limit was reached.
+    Limit,
+    /// Contents are damaged, truncated, or packed by an unknown method.
+    Unreadable,
+    /// Two programs would unpack different contents.
+    Inconsistent,
+}

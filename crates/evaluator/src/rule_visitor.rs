@@ -1,0 +1,191 @@
+//! Evaluates the rules on the objects of one media file.
+
+use std::ops::ControlFlow;
+
+use boreal::{
+    Scanner,
+    scanner::{CallbackEvents, ScanCallbackResult, ScanEvent},
+};
+
+use crate::{
+    error::EvaluationError,
+    metadata::{RuleScope, rule_kind, rule_scope},
+    prepared::PreparedParts,
+    report::{Finding, FindingKind, Note, NoteKind},
+    unpack::{Object, Visitor},
+    variables,
+};
+
+/// Maximum number of reported names of each kind. The evaluation of an object stops at this number of malware rules.
+/// Matches of policy rules do not stop it, because a malware rule that matches changes the result.
+pub(crate) const MAX_NAMES: usize = 16;
+
+/// The rules, and what they have found.
+pub(crate) struct RuleVisitor<'r> {
+    parts: Vec<Scanner>,
+    ignored: &'r [&'r str],
+    /// Whether rules use variables that differ between objects with the same content.
+    depends_on_position: bool,
+    finding: Option<Finding>,
+    /// A string with too many matches.
+    limit: Option<Note>,
+    error: Option<EvaluationError>,
+}
+
+impl<'r> RuleVisitor<'r> {
+    /// Restores the rules. Parts that cannot be restored are an error only if no other rules match.
+    pub(crate) fn new(prepared: PreparedParts<'_>, ignored: &'r [&'r str]) -> Self {
+        let mut visitor = Self {
+            parts: Vec::new(),
+            ignored,
+            depends_on_position: prepared.depends_on_position(),
+            finding: None,
+            limit: None,
+            error: None,
+        };
+        for part in prepared {
+            match part {
+                Ok(mut scanner) => {
+                    let events =
+                        CallbackEvents::RULE_MATCH | CallbackEvents::STRING_REACHED_MATCH_LIMIT;
+                    let params = scanner.scan_params().clone().callback_events(events);
+                    scanner.set_scan_params(params);
+                    visitor.parts.push(scanner);
+                }
+                Err(error) => visitor.failed(EvaluationError::Rules(error)),
+            }
+        }
+        visitor
+    }
+
+    /// Returns the first finding, and notes.
+    ///
+    /// # Errors
+    /// If rules could not be evaluated and no others match.
+    pub(crate) fn into_result(self) -> Result<(Option<Finding>, Option<Note>), EvaluationError> {
+        match self.error {
+            Some(error) if self.finding.is_none() => Err(error),
+            _ => Ok((self.finding, self.limit)),
+        }
+    }
+
+    /// Keeps the first error.
+    fn failed(&mut self, error: EvaluationError) {
+        self.error.get_or_insert(error);
+    }
+}
+
+impl Visitor for RuleVisitor<'_> {
+    fn visit(&mut self, object: &Object<'_>) -> ControlFlow<()> {
+        if object.is_repeated && !self.depends_on_position {
+            return ControlFlow::Continue(());
+        }
+        let mut matches = Matches::default();
+        let mut first_error = None;
+        for scanner in &mut self.parts {
+            variables::set(scanner, object);
+            match matches.add_part(scanner, object, self.ignored) {
+                Ok(None) => {}
+                Ok(Some(string)) => {
+                    let reason = format!("string {string} has too many matches");
+                    let path = object.report_path();
+                    self.limit.get_or_insert(Note { kind: NoteKind::Limit, reason, path });
+                }
+                Err(error) => first_error = first_error.or(Some(error)),
+            }
+            if matches.is_complete() {
+                break;
+            }
+        }
+        if let Some(error) = first_error {
+            self.failed(error);
+        }
+        let Some(kind) = matches.kind() else { return ControlFlow::Continue(()) };
+        self.finding =
+            Some(Finding { kind, rules: matches.into_names(), path: object.report_path() });
+        ControlFlow::Break(())
+    }
+}
+
+/// Names of matching rules by kind, each name once in the list of its kind.
+#[derive(Default, Debug)]
+struct Matches {
+    malware: Vec<String>,
+    policy: Vec<String>,
+}
+
+impl Matches {
+    /// Evaluates the rules of one part. Returns a string that reached the limit of matches.
+    ///
+    /// # Errors
+    /// If the engine fails. The matches before are kept.
+    fn add_part(
+        &mut self,
+        scanner: &Scanner,
+        object: &Object<'_>,
+        ignored: &[&str],
+    ) -> Result<Option<String>, EvaluationError> {
+        let mut limited_string = None;
+        let result = scanner.scan_mem_with_callback(object.bytes, |event| {
+            match event {
+                ScanEvent::RuleMatch(rule) if !ignored.contains(&rule.name) => {
+                    // The service has checked the metadata of all rules.
+                    let scope = rule_scope(scanner, rule.metadatas).unwrap_or(RuleScope::Both);
+                    if scope.includes(object.depth) {
+                        let kind = rule_kind(scanner, rule.metadatas);
+                        self.add(kind.unwrap_or(FindingKind::Malware), rule.name);
+                    }
+                }
+                ScanEvent::StringReachedMatchLimit(string) => {
+                    limited_string =
+                        Some(format!("{} of rule {}", string.string_name, string.rule_name));
+                }
+                _ => {}
+            }
+            if self.is_complete() {
+                ScanCallbackResult::Abort
+            } else {
+                ScanCallbackResult::Continue
+            }
+        });
+        match result {
+            Ok(()) => Ok(limited_string),
+            // The callback ended the evaluation.
+            Err(_) if self.is_complete() => Ok(None),
+            Err(error) => Err(EvaluationError::Engine(error.to_string())),
+        }
+    }
+
+    /// Returns the most severe kind of the matching rules; `None` if no rule matches.
+    fn kind(&self) -> Option<FindingKind> {
+        let malware = self.malware.first().map(|_| FindingKind::Malware);
+        malware.or_else(|| self.policy.first().map(|_| FindingKind::Policy))
+    }
+
+    /// Returns the distinct names, those of malware first, at most [`MAX_NAMES`].
+    fn into_names(self) -> Vec<String> {
+        let Self { malware: mut names, policy } = self;
+        for name in policy {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names.truncate(MAX_NAMES);
+        names
+    }
+
+    fn add(&mut self, kind: FindingKind, name: &str) {
+        let names = match kind {
+            FindingKind::Malware => &mut self.malware,
+            FindingKind::Policy => &mut self.policy,
+        };
+        if names.len() < MAX_NAMES && !names.iter().any(|known| known == name) {
+            names.push(name.to_owned());
+        }
+    }
+
+    /// Returns whether further matches change nothing.
+    fn is_complete(&self) -> bool {
+        self.malware.len() >= MAX_NAMES
+    }
+}

@@ -1,0 +1,4 @@
+//! Archives of files.
+
+pub(super) mod tar;
+pub(super) mod zip;

@@ -1,0 +1,71 @@
+//! What one media file may still take.
+
+use super::settings::UnpackSettings;
+
+/// Names of the limits in reports: the keys of the configuration.
+pub(super) const MAX_TOTAL: &str = "unpack.max_total";
+pub(super) const MAX_FILE: &str = "unpack.max_file";
+pub(super) const MAX_FILES: &str = "unpack.max_files";
+pub(super) const MAX_DEPTH: &str = "unpack.max_depth";
+
+/// Consumption of the limits by one media file.
+#[derive(Debug)]
+pub(super) struct Budget {
+    /// Bytes that may still be unpacked.
+    total: u64,
+    /// Objects that may still be unpacked.
+    files: u64,
+    max_file: u64,
+    /// Bytes that may still be held in memory.
+    pub(super) memory: u64,
+}
+
+impl Budget {
+    pub(super) fn new(settings: &UnpackSettings) -> Self {
+        Self {
+            total: settings.max_total,
+            files: settings.max_files,
+            max_file: settings.max_file,
+            memory: settings.max_file.saturating_mul(2),
+        }
+    }
+
+    /// Counts an object.
+    ///
+    /// # Errors
+    /// The limit that is reached.
+    pub(super) fn take_file(&mut self) -> Result<(), &'static str> {
+        self.files = self.files.checked_sub(1).ok_or(MAX_FILES)?;
+        Ok(())
+    }
+
+    /// Counts `length` bytes of an object that is part of its container and takes no memory.
+    ///
+    /// # Errors
+    /// The limit that is reached.
+    pub(super) fn take_bytes(&mut self, length: usize) -> Result<(), &'static str> {
+        self.total = self.total.checked_sub(length as u64).ok_or(MAX_TOTAL)?;
+        Ok(())
+    }
+
+    /// Returns the maximum length of the next object in memory, and the limit that a longer one exceeds.
+    pub(super) fn max_length(&self) -> (usize, &'static str) {
+        let (length, limit) = if self.total < self.max_file {
+            (self.total, MAX_TOTAL)
+        } else {
+            (self.max_file, MAX_FILE)
+        };
+        let (length, limit) =
+            if self.memory < length { (self.memory, MAX_FILE) } else { (length, limit) };
+        (usize::try_from(length).unwrap_or(usize::MAX), limit)
+    }
+
+    /// Counts the memory of an object, at most [`Self::max_length`], until [`Self::release`].
+    pub(super) fn reserve(&mut self, length: usize) {
+        self.memory = self.memory.saturating_sub(length as u64);
+    }
+
+    pub(super) fn release(&mut self, length: usize) {
+        self.memory = self.memory.saturating_add(length as u64);
+    }
+}

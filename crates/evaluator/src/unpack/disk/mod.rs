@@ -1,0 +1,3 @@
+//! Images of disks.
+
+pub(super) mod iso;

@@ -1,0 +1,7 @@
+//! Documents and mail.
+
+pub(super) mod mail;
+pub(super) mod ole;
+pub(super) mod pdf;
+pub(super) mod rtf;
+pub(super) mod text;

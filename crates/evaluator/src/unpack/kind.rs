@@ -1,0 +1,79 @@
+//! Kinds of containers.
+
+/// A format whose contents are unpacked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    Zip,
+    Tar,
+    Gzip,
+    Bzip2,
+    Xz,
+    Lzma,
+    Zstd,
+    Lz4,
+    /// Compound file, [MS-CFB]: Word, Excel and PowerPoint before 2007, MSI, MSG.
+    Ole,
+    Pdf,
+    Rtf,
+    /// Message or mailbox: eml, mbox, mht.
+    Mail,
+    Iso,
+    /// Text, which may contain files in base64.
+    Text,
+}
+
+impl Kind {
+    /// All kinds, in the order in which they are tried.
+    pub(super) const ALL: [Self; 14] = [
+        Self::Zip,
+        Self::Tar,
+        Self::Gzip,
+        Self::Bzip2,
+        Self::Xz,
+        Self::Lzma,
+        Self::Zstd,
+        Self::Lz4,
+        Self::Ole,
+        Self::Pdf,
+        Self::Rtf,
+        Self::Mail,
+        Self::Iso,
+        Self::Text,
+    ];
+
+    /// Returns the name of the kind in rules (variable `container`) and in reports.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Zip => "zip",
+            Self::Tar => "tar",
+            Self::Gzip => "gzip",
+            Self::Bzip2 => "bzip2",
+            Self::Xz => "xz",
+            Self::Lzma => "lzma",
+            Self::Zstd => "zstd",
+            Self::Lz4 => "lz4",
+            Self::Ole => "ole",
+            Self::Pdf => "pdf",
+            Self::Rtf => "rtf",
+            Self::Mail => "mail",
+            Self::Iso => "iso",
+            Self::Text => "text",
+        }
+    }
+
+    /// Returns whether this is the compression of a single stream. Such a stream and the archive in it count as one
+    /// level: `tar.gz`.
+    pub(super) fn is_stream(self) -> bool {
+        match self {
+            Self::Gzip | Self::Bzip2 | Self::Xz | Self::Lzma | Self::Zstd | Self::Lz4 => true,
+            Self::Zip
+            | Self::Tar
+            | Self::Ole
+            | Self::Pdf
+            | Self::Rtf
+            | Self::Mail
+            | Self::Iso
+            | Self::Text => false,
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! Compression of a single stream.
+
+pub(super) mod bzip2;
+pub(super) mod gzip;
+pub(super) mod lz4;
+pub(super) mod lzma;
+pub(super) mod xz;
+pub(super) mod zstd;

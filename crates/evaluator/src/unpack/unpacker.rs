@@ -1,0 +1,306 @@
+//! The walk through the objects of one media file.
+
+use std::{
+    collections::HashSet,
+    io::{self, Read},
+    ops::ControlFlow,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use sha2::{Digest, Sha256};
+
+use super::{
+    budget::{Budget, MAX_DEPTH, MAX_TOTAL},
+    kind::Kind,
+    name::{EntryName, for_report},
+    settings::UnpackSettings,
+};
+use crate::report::{Note, NoteKind};
+
+/// Maximum size of a decoder's dictionary or window, bytes. `xz -9` needs 64 MiB. A stream that needs more reaches a
+/// limit.
+pub(super) const MAX_WINDOW: usize = 64 << 20;
+
+/// Ends the whole walk: the visitor has found something, or a limit for the whole media file is reached.
+#[derive(Debug)]
+pub(crate) struct Stop;
+
+/// Result of functions that unpack. Contents that cannot be unpacked are notes and not errors.
+pub(crate) type Unpacked = Result<(), Stop>;
+
+/// How a format is recognized and unpacked.
+#[derive(Clone, Copy)]
+pub(super) struct Format {
+    /// Returns whether bytes are of this format. Called for every object, so it reads little.
+    pub(super) matches: fn(&[u8]) -> bool,
+    /// Passes the contents to the unpacker.
+    pub(super) unpack: fn(&[u8], &mut Unpacker<'_>) -> Unpacked,
+}
+
+/// The formats. A parameter of the unpacker, so that formats can use it without an import cycle.
+pub(super) struct Selection {
+    pub(super) kinds: &'static [Kind],
+    pub(super) format: fn(Kind) -> Format,
+}
+
+/// The media file, or a file or stream in it.
+#[derive(Debug)]
+pub(crate) struct Object<'a> {
+    pub(crate) bytes: &'a [u8],
+    /// The names of the containers and of the object; empty for the media file.
+    pub(crate) path: &'a [EntryName],
+    /// Number of containers around the object.
+    pub(crate) depth: u32,
+    /// The kind of the innermost container.
+    pub(crate) container: Option<Kind>,
+    /// Whether an object with the same content was visited before. The media file does not count.
+    pub(crate) is_repeated: bool,
+}
+
+impl Object<'_> {
+    /// Returns the names of files in the path, separated by slashes.
+    pub(crate) fn file_path(&self) -> String {
+        let names = self.path.iter().map(EntryName::file_path).filter(|name| !name.is_empty());
+        names.collect::<Vec<_>>().join("/")
+    }
+
+    /// Returns the path for a report.
+    pub(crate) fn report_path(&self) -> Vec<String> {
+        for_report(self.path)
+    }
+}
+
+/// Receives the objects.
+pub(crate) trait Visitor {
+    /// Examines one object. `Break` ends the walk.
+    fn visit(&mut self, object: &Object<'_>) -> ControlFlow<()>;
+}
+
+/// A walk through one media file. Formats call [`slice`](Self::slice) or [`decode`](Self::decode) for each file in a
+/// container, and [`note`](Self::note) for what they cannot unpack.
+pub(crate) struct Unpacker<'a> {
+    selection: &'static Selection,
+    visitor: &'a mut dyn Visitor,
+    budget: Budget,
+    enabled: bool,
+    max_depth: u32,
+    /// Names of the containers on the way to the current object, and of the object.
+    path: Vec<EntryName>,
+    depth: u32,
+    /// The kinds of the containers that are open.
+    containers: Vec<Kind>,
+    /// SHA-256 digests of the visited objects.
+    visited: HashSet<[u8; 32]>,
+    notes: Vec<Note>,
+}
+
+impl<'a> Unpacker<'a> {
+    pub(super) fn new(
+        settings: &UnpackSettings,
+        selection: &'static Selection,
+        visitor: &'a mut dyn Visitor,
+    ) -> Self {
+        Self {
+            selection,
+            visitor,
+            budget: Budget::new(settings),
+            enabled: settings.enabled,
+            max_depth: settings.max_depth,
+            path: Vec::new(),
+            depth: 0,
+            containers: Vec::new(),
+            visited: HashSet::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// Examines the media file and what is inside it.
+    pub(super) fn media(&mut self, bytes: &[u8]) {
+        let object = Object { bytes, path: &[], depth: 0, container: None, is_repeated: false };
+        if self.visitor.visit(&object).is_continue() && self.enabled {
+            // The notes and the visitor have what the walk found until it stopped.
+            let _ = self.contents(bytes);
+        }
+    }
+
+    pub(super) fn into_notes(self) -> Vec<Note> {
+        self.notes
+    }
+
+    /// Examines a file that is stored in its container as it is.
+    ///
+    /// # Errors
+    /// The walk ends.
+    pub(crate) fn slice(&mut self, name: EntryName, bytes: &[u8]) -> Unpacked {
+        self.enter(name, |unpacker| {
+            unpacker.budget.take_bytes(bytes.len()).or_else(|limit| unpacker.stop_at(limit))?;
+            unpacker.object(bytes)
+        })
+    }
+
+    /// Decodes and examines a file. If the decoder fails, the bytes before are examined, and the file is noted as
+    /// unreadable.
+    ///
+    /// # Errors
+    /// The walk ends.
+    pub(crate) fn decode(&mut self, name: EntryName, decoder: impl Read) -> Result<Decoded, Stop> {
+        let mut result = Decoded::Incomplete;
+        self.enter(name, |unpacker| {
+            let (bytes, decoded) = unpacker.read(decoder)?;
+            result = decoded;
+            let length = bytes.len();
+            unpacker.budget.reserve(length);
+            let visited = unpacker.object(&bytes);
+            unpacker.budget.release(length);
+            visited
+        })?;
+        Ok(result)
+    }
+
+    /// Decodes bytes that a format needs itself, such as a directory. They count like a file, but are not examined.
+    ///
+    /// # Errors
+    /// The walk ends.
+    pub(crate) fn decode_part(&mut self, decoder: impl Read) -> Result<Vec<u8>, Stop> {
+        Ok(self.read(decoder)?.0)
+    }
+
+    /// Notes that contents of the current object are not examined. The first note of each kind is reported.
+    pub(crate) fn note(&mut self, kind: NoteKind, reason: impl Into<String>) {
+        if self.notes.iter().all(|note| note.kind != kind) {
+            let (reason, path) = (reason.into(), for_report(&self.path));
+            self.notes.push(Note { kind, reason, path });
+        }
+    }
+
+    /// Calls `examine` with the path extended by `name`, if no limit is reached.
+    fn enter(&mut self, name: EntryName, examine: impl FnOnce(&mut Self) -> Unpacked) -> Unpacked {
+        let in_stream = self.containers.last().is_some_and(|kind| kind.is_stream());
+        self.path.push(name);
+        let result = match self.budget.take_file() {
+            // An archive in a compressed stream is recognized only after it is decoded.
+            Ok(()) if self.depth >= self.max_depth && !in_stream => {
+                self.note(NoteKind::Limit, MAX_DEPTH);
+                Ok(())
+            }
+            Ok(()) => examine(self),
+            Err(limit) => self.stop_at(limit),
+        };
+        self.path.pop();
+        result
+    }
+
+    /// Ends the walk at a limit for the whole media file.
+    fn stop_at(&mut self, limit: &'static str) -> Unpacked {
+        self.note(NoteKind::Limit, limit);
+        Err(Stop)
+    }
+
+    /// Reads a decoder to its end, or to a limit or error, which is noted.
+    fn read(&mut self, decoder: impl Read) -> Result<(Vec<u8>, Decoded), Stop> {
+        let (max_length, limit) = self.budget.max_length();
+        let mut bytes = Vec::new();
+        let mut limited = decoder.take((max_length as u64).saturating_add(1));
+        // A panic of a decoder must not lose the bytes before it.
+        let result = catch_unwind(AssertUnwindSafe(|| limited.read_to_end(&mut bytes)));
+        let is_longer = bytes.len() > max_length;
+        bytes.truncate(max_length);
+        let mut decoded = Decoded::Incomplete;
+        match result {
+            _ if is_longer => self.note(NoteKind::Limit, limit),
+            Ok(Ok(_length)) => decoded = Decoded::Complete,
+            Ok(Err(error)) => self.note_error(&error),
+            Err(_panic) => self.note(NoteKind::Unreadable, "the decoder panicked"),
+        }
+        // `max_length` is at most the rest of the total.
+        self.budget.take_bytes(bytes.len()).or_else(|limit| self.stop_at(limit))?;
+        if is_longer && limit == MAX_TOTAL {
+            // Examines the last object, and nothing after it.
+            self.object(&bytes)?;
+            return Err(Stop);
+        }
+        Ok((bytes, decoded))
+    }
+
+    /// Notes an error of a decoder.
+    pub(crate) fn note_error(&mut self, error: &io::Error) {
+        let kind = match error.kind() {
+            io::ErrorKind::OutOfMemory => NoteKind::Limit,
+            _ => NoteKind::Unreadable,
+        };
+        self.note(kind, error.to_string());
+    }
+
+    /// Examines an object inside a container, and what is inside it.
+    fn object(&mut self, bytes: &[u8]) -> Unpacked {
+        let depth = self.depth_of_object(bytes);
+        if depth > self.max_depth {
+            self.note(NoteKind::Limit, MAX_DEPTH);
+            return Ok(());
+        }
+        let is_repeated = !self.visited.insert(Sha256::digest(bytes).into());
+        let object = Object {
+            bytes,
+            path: &self.path,
+            depth,
+            container: self.containers.last().copied(),
+            is_repeated,
+        };
+        if self.visitor.visit(&object).is_break() {
+            return Err(Stop);
+        }
+        if is_repeated {
+            return Ok(());
+        }
+        let outer = std::mem::replace(&mut self.depth, depth);
+        let result = self.contents(bytes);
+        self.depth = outer;
+        result
+    }
+
+    /// Returns the depth of an object in the current container.
+    fn depth_of_object(&self, bytes: &[u8]) -> u32 {
+        let in_stream = self.containers.last().is_some_and(|kind| kind.is_stream());
+        let is_tar = || ((self.selection.format)(Kind::Tar).matches)(bytes);
+        if in_stream && is_tar() { self.depth } else { self.depth.saturating_add(1) }
+    }
+
+    /// Examines the contents of the current object, under each of its kinds.
+    fn contents(&mut self, bytes: &[u8]) -> Unpacked {
+        let mut is_known = false;
+        for kind in self.selection.kinds {
+            let format = (self.selection.format)(*kind);
+            // A container is not searched for base64 as well.
+            if (*kind == Kind::Text && is_known) || !(format.matches)(bytes) {
+                continue;
+            }
+            is_known = true;
+            self.container(*kind, format, bytes)?;
+        }
+        Ok(())
+    }
+
+    fn container(&mut self, kind: Kind, format: Format, bytes: &[u8]) -> Unpacked {
+        let (path, depth, containers) = (self.path.len(), self.depth, self.containers.len());
+        let memory = self.budget.memory;
+        self.containers.push(kind);
+        // Decoders are libraries; a panic of one must not end the evaluation of the rest.
+        let result = catch_unwind(AssertUnwindSafe(|| (format.unpack)(bytes, self)));
+        self.path.truncate(path);
+        self.depth = depth;
+        self.containers.truncate(containers);
+        result.unwrap_or_else(|_panic| {
+            self.budget.memory = memory;
+            self.note(NoteKind::Unreadable, format!("the {} decoder panicked", kind.name()));
+            Ok(())
+        })
+    }
+}
+
+/// Whether a file was decoded to its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Decoded {
+    Complete,
+    /// A note has the reason.
+    Incomplete,
+}

@@ -1,0 +1,52 @@
+//! External variables of rules.
+
+use boreal::{Compiler, Scanner};
+
+use crate::unpack::{Kind, Object};
+
+/// Variables with the position of an object in the media file: public rules use the first three, which scanners of file
+/// systems define.
+const POSITION: [&str; 4] = ["filename", "filepath", "extension", "container"];
+
+/// Variable with the number of containers around an object.
+const DEPTH: &str = "depth";
+
+/// Variables that public rules use and that are always empty.
+const EMPTY: [&str; 2] = ["filetype", "owner"];
+
+/// Which variables a compiler defines.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Variables {
+    All,
+    /// All but those that differ between objects with the same content.
+    WithoutPosition,
+}
+
+impl Variables {
+    /// Defines the variables for the rules that are compiled next.
+    pub(crate) fn define(self, compiler: &mut Compiler) {
+        for name in EMPTY {
+            compiler.define_symbol(name, "");
+        }
+        if self == Self::All {
+            for name in POSITION {
+                compiler.define_symbol(name, "");
+            }
+            compiler.define_symbol(DEPTH, 0_i64);
+        }
+    }
+}
+
+/// Sets the variables of compiled rules to the values of an object.
+pub(crate) fn set(scanner: &mut Scanner, object: &Object<'_>) {
+    let path = object.file_path();
+    let name = path.rsplit(['/', '\\']).next().unwrap_or_default();
+    let extension = name.rsplit_once('.').map(|(_, extension)| extension);
+    let container = object.container.map(Kind::name);
+    let values = [name, &path, extension.unwrap_or_default(), container.unwrap_or_default()];
+    for (variable, value) in POSITION.into_iter().zip(values) {
+        // The variable is unknown to rules that were compiled without it.
+        let _unknown = scanner.define_symbol(variable, value);
+    }
+    let _unknown = scanner.define_symbol(DEPTH, i64::from(object.depth));
+}
