@@ -15,6 +15,8 @@ mod error;
 mod evaluator;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz_unpack;
 mod metadata;
 mod prepared;
 mod report;

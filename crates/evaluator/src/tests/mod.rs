@@ -5,6 +5,7 @@ mod loading;
 mod matching;
 mod not_matching;
 mod office;
+mod position;
 mod split;
 mod zip;
 

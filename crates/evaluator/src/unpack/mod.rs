@@ -21,6 +21,7 @@ pub(crate) mod tests;
 mod unpacker;
 
 pub(crate) use kind::Kind;
+pub(crate) use name::EntryName;
 pub use settings::UnpackSettings;
 pub(crate) use unpacker::{Object, Unpacker, Visitor};
 

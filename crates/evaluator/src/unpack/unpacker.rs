@@ -1,10 +1,11 @@
 //! The walk through the objects of one media file.
 
 use std::{
+    any::Any,
     collections::HashSet,
     io::{self, Read},
     ops::ControlFlow,
-    panic::{AssertUnwindSafe, catch_unwind},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
 };
 
 use sha2::{Digest, Sha256};
@@ -92,6 +93,7 @@ pub(crate) struct Unpacker<'a> {
     /// SHA-256 digests of the visited objects.
     visited: HashSet<[u8; 32]>,
     notes: Vec<Note>,
+    visitor_panic: Option<Box<dyn Any + Send>>,
 }
 
 impl<'a> Unpacker<'a> {
@@ -111,6 +113,7 @@ impl<'a> Unpacker<'a> {
             containers: Vec::new(),
             visited: HashSet::new(),
             notes: Vec::new(),
+            visitor_panic: None,
         }
     }
 
@@ -120,6 +123,9 @@ impl<'a> Unpacker<'a> {
         if self.visitor.visit(&object).is_continue() && self.enabled {
             // The notes and the visitor have what the walk found until it stopped.
             let _ = self.contents(bytes);
+        }
+        if let Some(panic) = self.visitor_panic.take() {
+            resume_unwind(panic);
         }
     }
 
@@ -246,8 +252,14 @@ impl<'a> Unpacker<'a> {
             container: self.containers.last().copied(),
             is_repeated,
         };
-        if self.visitor.visit(&object).is_break() {
-            return Err(Stop);
+        match catch_unwind(AssertUnwindSafe(|| self.visitor.visit(&object))) {
+            Ok(ControlFlow::Continue(())) => {}
+            Ok(ControlFlow::Break(())) => return Err(Stop),
+            // Must not count as a panic of the format, which ends only the evaluation of a container.
+            Err(panic) => {
+                self.visitor_panic = Some(panic);
+                return Err(Stop);
+            }
         }
         if is_repeated {
             return Ok(());
