@@ -77,16 +77,7 @@ fn prepared(bytes: &[u8]) -> bool {
 #[cfg(test)]
 #[test]
 fn kept_corpus_passes() {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/evaluator");
-    let mut inputs = 0;
-    for entry in std::fs::read_dir(directory).expect("the corpus") {
-        let path = entry.expect("an entry").path();
-        // The name of an input that fails is in the output of the test.
-        println!("{}", path.display());
-        input(&std::fs::read(path).expect("a readable input"));
-        inputs += 1;
-    }
-    assert!(inputs > 10, "{inputs} inputs");
+    mcs_testing::replay_corpus("evaluator", input);
 }
 
 #[cfg(test)]

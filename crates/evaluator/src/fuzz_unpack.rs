@@ -66,15 +66,5 @@ impl Visitor for Visited {
 #[cfg(test)]
 #[test]
 fn kept_corpus_passes() {
-    let directory =
-        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/unpack");
-    let mut inputs = 0;
-    for entry in std::fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        // The name of an input that fails is in the output of the test.
-        println!("{}", path.display());
-        input(&std::fs::read(path).unwrap());
-        inputs += 1;
-    }
-    assert!(inputs > 100, "{inputs} inputs");
+    mcs_testing::replay_corpus("unpack", input);
 }

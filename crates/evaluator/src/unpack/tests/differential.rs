@@ -1,0 +1,108 @@
+//! Comparison with the programs that people unpack archives with: whatever one of them extracts without an error must
+//! have been examined, or the media file must not be clean.
+//!
+//! The archives are the samples with random changes. The seed of a failing archive is in the message.
+
+use std::{collections::BTreeSet, fs};
+
+use sha2::{Digest, Sha256};
+
+use super::{Collected, Sample, collect, tar, zip};
+use crate::report::NoteKind;
+
+mod programs;
+
+use programs::{Extracted, Programs};
+
+/// Number of archives. `DIFFERENTIAL_ARCHIVES` replaces it for longer runs.
+const ARCHIVES: u64 = 2_000;
+
+/// Maximum size of the samples that are changed, bytes: bombs and large archives take too long.
+const MAX_SAMPLE: usize = 64 * 1024;
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a parameter of a test")]
+fn everything_that_common_programs_extract_is_examined() {
+    let archives = std::env::var("DIFFERENTIAL_ARCHIVES");
+    let archives = archives.map_or(ARCHIVES, |number| number.parse().unwrap());
+    let Some(mut programs) = Programs::start() else { return };
+    let samples: Vec<_> = [zip::samples(), tar::samples()]
+        .into_iter()
+        .flatten()
+        .filter(|sample| sample.bytes.len() <= MAX_SAMPLE)
+        .collect();
+    assert!(samples.len() > 20);
+    let mut extracted_files = 0;
+    let mut failures = Vec::new();
+    for seed in 0..archives {
+        let mut random = Random(seed);
+        let bytes = changed(&samples, &mut random);
+        let collected = collect(&bytes);
+        if is_refused(&collected) {
+            continue;
+        }
+        let examined: BTreeSet<_> =
+            collected.objects.iter().map(|(_, object)| digest(object)).collect();
+        for Extracted { program, digests } in programs.extract(&bytes) {
+            extracted_files += digests.len();
+            if !digests.is_subset(&examined) {
+                failures.push(format!("seed {seed}: {program}"));
+            }
+        }
+    }
+    // Otherwise the programs do not run, or the changes destroy every archive.
+    assert!(extracted_files as u64 > archives, "{extracted_files} files of {archives} archives");
+    assert!(failures.is_empty(), "{} of {archives}: {failures:#?}", failures.len());
+}
+
+/// Returns whether the default policies refuse the media file, whatever the rules find.
+fn is_refused(collected: &Collected) -> bool {
+    [NoteKind::Encrypted, NoteKind::Limit, NoteKind::Inconsistent]
+        .into_iter()
+        .any(|kind| collected.note(kind).is_some())
+}
+
+fn digest(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
+}
+
+/// Returns a sample with up to four changes.
+fn changed(samples: &[Sample], random: &mut Random) -> Vec<u8> {
+    let mut bytes = samples[random.below(samples.len())].bytes.clone();
+    for _ in 0..=random.below(4) {
+        let at = random.below(bytes.len());
+        let end = (at + 1 + random.below(32)).min(bytes.len());
+        match random.below(6) {
+            0 => bytes[at] ^= 1 << random.below(8),
+            1 => bytes[at] = [0, 1, 0x50, 0x7f, 0x80, 0xff][random.below(6)],
+            2 => _ = bytes.drain(at..end),
+            3 => {
+                let part = bytes[at..end].to_vec();
+                bytes.splice(at..at, part);
+            }
+            4 => {
+                // Archives of two parts.
+                let other = &samples[random.below(samples.len())].bytes;
+                bytes.extend_from_slice(other);
+            }
+            _ => bytes[at..end].fill(0),
+        }
+        if bytes.is_empty() {
+            bytes.push(0);
+        }
+    }
+    bytes
+}
+
+/// A pseudo-random sequence (`splitmix64`), the same on every machine.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut value = self.0;
+        value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        usize::try_from((value ^ (value >> 31)) % limit as u64).unwrap()
+    }
+}

@@ -1,0 +1,183 @@
+//! The programs that unpack.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{BufRead as _, BufReader, Write as _},
+    path::Path,
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+};
+
+use tempfile::TempDir;
+
+use super::digest;
+
+/// Prints the SHA-256 digests of all files that Python's zipfile and tarfile read without an error, a line for each
+/// module and archive.
+const PYTHON: &str = r"
+import hashlib, io, sys, tarfile, zipfile
+
+def in_zip(path):
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            yield archive.read(entry)
+
+def in_tar(path):
+    with tarfile.open(path) as archive:
+        for entry in archive:
+            if entry.isreg():
+                yield archive.extractfile(entry).read()
+
+for path in sys.stdin:
+    for unpack in in_zip, in_tar:
+        try:
+            digests = [hashlib.sha256(content).hexdigest() for content in unpack(path.rstrip('\n'))]
+        except Exception:
+            digests = []
+        print(*digests, flush=True)
+";
+
+/// What one program has extracted without an error.
+pub(super) struct Extracted {
+    pub(super) program: &'static str,
+    pub(super) digests: BTreeSet<[u8; 32]>,
+}
+
+/// A program that is started for each archive.
+struct Extractor {
+    program: &'static str,
+    /// The arguments before the archive.
+    arguments: &'static [&'static str],
+    /// The argument before the directory, or the prefix of the argument with the directory.
+    directory: Directory,
+}
+
+enum Directory {
+    Argument(&'static str),
+    Prefix(&'static str),
+}
+
+const EXTRACTORS: [Extractor; 3] = [
+    Extractor { program: "unzip", arguments: &["-o", "-qq"], directory: Directory::Argument("-d") },
+    Extractor { program: "bsdtar", arguments: &["-x", "-f"], directory: Directory::Argument("-C") },
+    Extractor { program: "7zz", arguments: &["x", "-y", "-bd", "-p"], directory: Directory::Prefix("-o") },
+];
+
+/// The programs that are installed, and a directory for them.
+pub(super) struct Programs {
+    extractors: Vec<Extractor>,
+    python: Child,
+    questions: ChildStdin,
+    answers: BufReader<ChildStdout>,
+    directory: TempDir,
+}
+
+impl Programs {
+    /// Starts Python. Returns `None`, and reports it, if a program is missing.
+    pub(super) fn start() -> Option<Self> {
+        for program in EXTRACTORS.iter().map(|extractor| extractor.program).chain(["python3"]) {
+            if command(program).arg("--help").output().is_err() {
+                mcs_testing::report_skipped("comparison with other unpackers", program);
+                return None;
+            }
+        }
+        let mut python = command("python3")
+            .args(["-c", PYTHON])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let questions = python.stdin.take().unwrap();
+        let answers = BufReader::new(python.stdout.take().unwrap());
+        let directory = tempfile::tempdir().unwrap();
+        Some(Self { extractors: EXTRACTORS.into(), python, questions, answers, directory })
+    }
+
+    /// Unpacks an archive with all programs.
+    pub(super) fn extract(&mut self, bytes: &[u8]) -> Vec<Extracted> {
+        let archive = self.directory.path().join("archive");
+        fs::write(&archive, bytes).unwrap();
+        let mut results: Vec<_> = self
+            .extractors
+            .iter()
+            .map(|extractor| extractor.run(&archive, &self.directory.path().join("files")))
+            .collect();
+        writeln!(self.questions, "{}", archive.display()).unwrap();
+        for program in ["zipfile", "tarfile"] {
+            let mut line = String::new();
+            self.answers.read_line(&mut line).unwrap();
+            let digests = line.split_whitespace().map(from_hex).collect();
+            results.push(Extracted { program, digests });
+        }
+        results
+    }
+}
+
+impl Drop for Programs {
+    fn drop(&mut self) {
+        let _exited = self.python.kill();
+        let _status = self.python.wait();
+    }
+}
+
+impl Extractor {
+    fn run(&self, archive: &Path, directory: &Path) -> Extracted {
+        fs::create_dir(directory).unwrap();
+        let mut extraction = command(self.program);
+        extraction.args(self.arguments).arg(archive);
+        match self.directory {
+            Directory::Argument(option) => extraction.arg(option).arg(directory),
+            Directory::Prefix(option) => extraction.arg(format!("{option}{}", directory.display())),
+        };
+        let output = extraction.stdin(Stdio::null()).output().unwrap();
+        let mut digests = BTreeSet::new();
+        if output.status.success() {
+            add_files(directory, &mut digests);
+        }
+        remove(directory);
+        Extracted { program: self.program, digests }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "not a program that the service starts")]
+fn command(program: &str) -> Command {
+    Command::new(program)
+}
+
+/// Adds the digests of all regular files below a directory. Does not follow links.
+fn add_files(directory: &Path, digests: &mut BTreeSet<[u8; 32]>) {
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    for entry in entries {
+        let entry = entry.unwrap();
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
+            add_files(&entry.path(), digests);
+        } else if kind.is_file() {
+            // Archives can deny reading.
+            if let Ok(content) = fs::read(entry.path()) {
+                digests.insert(digest(&content));
+            }
+        }
+    }
+}
+
+/// Removes extracted files, also from directories that the archive made read-only.
+fn remove(directory: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    if fs::remove_dir_all(directory).is_ok() {
+        return;
+    }
+    let mut directories = vec![directory.to_owned()];
+    while let Some(path) = directories.pop() {
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+        let entries = fs::read_dir(&path).unwrap().map(Result::unwrap);
+        directories.extend(
+            entries.filter(|entry| entry.file_type().unwrap().is_dir()).map(|entry| entry.path()),
+        );
+    }
+    fs::remove_dir_all(directory).unwrap();
+}
+
+fn from_hex(text: &str) -> [u8; 32] {
+    std::array::from_fn(|index| u8::from_str_radix(&text[2 * index..2 * index + 2], 16).unwrap())
+}
