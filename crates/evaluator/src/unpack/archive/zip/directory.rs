@@ -50,7 +50,8 @@ impl Directory {
             let offset = usize::try_from(offset).ok()?;
             Some((offset, LocalHeader::parse(bytes, offset)?))
         };
-        let (relative, absolute) = (parse(record.local.wrapping_add(self.base)), parse(record.local));
+        let (relative, absolute) =
+            (parse(record.local.wrapping_add(self.base)), parse(record.local));
         let is_header = |found: &(usize, LocalHeader<'_>)| found.1.has_signature;
         relative.filter(is_header).or(absolute.filter(is_header)).or(relative)
     }
@@ -86,8 +87,11 @@ pub(super) fn directories<'d>(
     let zip64 = zip64_end(bytes, end.position);
     let before = zip64.map_or(end.position, |(position, ..)| position);
     let stated64 = zip64.map(|(_, entries, size, offset)| (entries, size, offset));
-    let stated = (end.size != u32::MAX || end.offset != u32::MAX || zip64.is_none())
-        .then_some((end.entries.into(), end.size.into(), end.offset.into()));
+    let stated = (end.size != u32::MAX || end.offset != u32::MAX || zip64.is_none()).then_some((
+        end.entries.into(),
+        end.size.into(),
+        end.offset.into(),
+    ));
     let position = end.position;
     [stated64, stated].into_iter().flatten().flat_map(move |(entries, size, offset)| {
         let starts = [Some(offset), (before as u64).checked_sub(size)];

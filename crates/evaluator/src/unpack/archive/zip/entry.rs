@@ -1,9 +1,6 @@
 //! Examines the data of entries, in every way in which programs read them.
 
-use std::{
-    collections::HashSet,
-    io,
-};
+use std::{collections::HashSet, io};
 
 use super::{
     checked::Checked,
@@ -185,7 +182,10 @@ impl<'d, 'u, 'v> Entries<'d, 'u, 'v> {
         }
         let is_other = |stated: u64| (stated ^ outcome.size) & u64::from(u32::MAX) != 0;
         if outcome.is_complete && reading.size.is_some_and(is_other) && reading.method != STORED {
-            self.note(NoteKind::Inconsistent, "size of an unpacked file differs from the zip header");
+            self.note(
+                NoteKind::Inconsistent,
+                "size of an unpacked file differs from the zip header",
+            );
         }
         Ok(outcome)
     }
@@ -219,8 +219,7 @@ impl<'d, 'u, 'v> Entries<'d, 'u, 'v> {
         let mut checked = Checked::new(decoder, &entry.checksums);
         checked.is_quiet = true;
         self.unpacker.decode_part(&mut checked)?;
-        let is_readable =
-            checked.is_complete && checked.size > 0 && !checked.has_wrong_checksum();
+        let is_readable = checked.is_complete && checked.size > 0 && !checked.has_wrong_checksum();
         drop(checked);
         self.take_input(length - input.len());
         Ok(is_readable && !entry.checksums.is_empty())

@@ -118,9 +118,8 @@ fn reading(header: &FileHeader<'_>, method: u16) -> Reading {
 fn readings(central: &FileHeader<'_>, local: &LocalHeader<'_>) -> Vec<Reading> {
     let mut readings = vec![reading(central, central.method)];
     let mut add = |reading: Reading| {
-        let is_same = |other: &Reading| {
-            (other.method, other.length) == (reading.method, reading.length)
-        };
+        let is_same =
+            |other: &Reading| (other.method, other.length) == (reading.method, reading.length);
         if !readings.iter().any(is_same) && readings.len() < 8 {
             readings.push(reading);
         }

@@ -105,7 +105,6 @@ fn stored_length(entries: &mut Entries<'_, '_, '_>, start: usize) -> u64 {
     }
     let length = end.saturating_sub(start) as u64;
     // The signature of a data descriptor is optional.
-    let is_descriptor = length >= 12
-        && u32_at(bytes, end - 8).map(u64::from) == Some(length - 12);
+    let is_descriptor = length >= 12 && u32_at(bytes, end - 8).map(u64::from) == Some(length - 12);
     if is_descriptor { length - 12 } else { length }
 }
