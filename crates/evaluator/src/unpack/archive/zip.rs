@@ -1,9 +1,67 @@
-use crate::unpack::unpacker::{Unpacked, Unpacker};
+//! Zip: APPNOTE.TXT of PKWARE 6.3.10.
+//!
+//! Programs unpack different contents of the same file: they search for the directory in different ways, or read only
+//! local headers, and believe one or the other where these differ. The union is examined. What only some programs
+//! unpack, and no common program writes, is noted as inconsistent.
 
-pub(in crate::unpack) fn matches(_bytes: &[u8]) -> bool {
-    false
+mod areas;
+mod checked;
+mod directory;
+mod entry;
+mod listed;
+mod method;
+mod record;
+mod sweep;
+
+use self::{
+    areas::Areas,
+    directory::Directories,
+    entry::Entries,
+    listed::examine_directory,
+    record::{DESCRIPTOR, END, LOCAL},
+    sweep::sweep,
+};
+use crate::{
+    report::NoteKind,
+    unpack::unpacker::{Unpacked, Unpacker},
+};
+
+/// Marker at the start of an archive that could be split and is not, section 8.5.5.
+const SPLIT: [u8; 4] = *b"PK00";
+
+/// Returns whether the file starts as an archive, or ends as one. In the end, only a directory counts: local headers
+/// without one are also in files that contain a zip without being one, such as old presentations, and no program
+/// unpacks them.
+pub(in crate::unpack) fn matches(bytes: &[u8]) -> bool {
+    is_at_start(bytes) || Directories::is_at_end(bytes)
 }
 
-pub(in crate::unpack) fn unpack(_bytes: &[u8], _unpacker: &mut Unpacker<'_>) -> Unpacked {
-    Ok(())
+fn is_at_start(bytes: &[u8]) -> bool {
+    let archive = bytes.strip_prefix(&SPLIT).or(bytes.strip_prefix(&DESCRIPTOR)).unwrap_or(bytes);
+    archive.starts_with(&LOCAL) || bytes.starts_with(&END)
+}
+
+/// Examines the entries of all directories, then the local headers between them.
+pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Unpacked {
+    let is_container = !is_at_start(bytes);
+    let found = Directories::find(bytes, is_container);
+    let mut entries = Entries::new(bytes, unpacker);
+    if found.is_limited {
+        entries.note(NoteKind::Limit, "number of zip directories");
+    }
+    let has_directory = found.is_empty || !found.list.is_empty();
+    if !has_directory {
+        entries.note(NoteKind::Unreadable, "zip without a directory");
+    }
+    let mut areas = Areas::default();
+    for (index, directory) in found.list.iter().enumerate() {
+        areas.extend(examine_directory(&mut entries, directory, index > 0)?);
+    }
+    let (mut start, mut end) = (0, bytes.len());
+    if is_container {
+        // The rest of the file is of another kind.
+        start = areas.start().unwrap_or(end);
+        end = found.list.first().map_or(end, |directory| directory.end);
+    }
+    sweep(&mut entries, areas.gaps(start, end), has_directory)
 }
