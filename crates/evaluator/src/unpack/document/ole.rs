@@ -1,9 +1,96 @@
-use crate::unpack::unpacker::{Unpacked, Unpacker};
+//! Compound files ([MS-CFB]): documents of Office before 2007, MSI, MSG, VBA projects, encrypted documents. Also
+//! `ActiveMime`, a compressed compound file.
 
-pub(in crate::unpack) fn matches(_bytes: &[u8]) -> bool {
-    false
+mod compound;
+mod content;
+mod encryption;
+mod native;
+mod powerpoint;
+mod vba;
+pub(in crate::unpack) mod vba_decoder;
+
+use flate2::read::ZlibDecoder;
+
+use self::compound::{Compound, u16_at};
+pub(super) use self::{
+    content::{StreamContent, positions},
+    native::{data as native_data, ole1_data},
+};
+use crate::{
+    report::NoteKind,
+    unpack::{
+        name::EntryName,
+        unpacker::{Unpacked, Unpacker},
+    },
+};
+
+/// First bytes of a compound file.
+pub(super) const SIGNATURE: [u8; 8] = [0xd0, 0xcf, 0x11, 0xe0, 0xa1, 0xb1, 0x1a, 0xe1];
+
+/// First bytes of a file that Office writes for the macros of a web page: a header, and a compressed compound file.
+const ACTIVE_MIME: &[u8] = b"ActiveMime\0\0";
+
+pub(in crate::unpack) fn matches(bytes: &[u8]) -> bool {
+    bytes.starts_with(&SIGNATURE) || bytes.starts_with(ACTIVE_MIME)
 }
 
-pub(in crate::unpack) fn unpack(_bytes: &[u8], _unpacker: &mut Unpacker<'_>) -> Unpacked {
-    Ok(())
+pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Unpacked {
+    if bytes.starts_with(ACTIVE_MIME) {
+        return active_mime(bytes, unpacker);
+    }
+    let Some(compound) = Compound::new(bytes) else {
+        unpacker.note(NoteKind::Unreadable, "the compound file has no directory");
+        return Ok(());
+    };
+    if compound.is_damaged() {
+        unpacker.note(NoteKind::Unreadable, "the directory of the compound file is incomplete");
+    }
+    for index in compound.streams() {
+        for (content, is_complete) in compound.contents(index) {
+            stream(&compound, index, &content, unpacker)?;
+            // Programs do not find streams outside the tree of names.
+            if !is_complete && compound.parent(index).is_some() {
+                let reason = format!("stream {} is truncated", compound.path(index));
+                unpacker.note(NoteKind::Unreadable, reason);
+            }
+        }
+    }
+    vba::unpack(&compound, unpacker)
+}
+
+/// Passes a stream, and the objects in it.
+fn stream(
+    compound: &Compound<'_>,
+    index: usize,
+    content: &StreamContent<'_>,
+    unpacker: &mut Unpacker<'_>,
+) -> Unpacked {
+    if content.len() == 0 {
+        return Ok(());
+    }
+    let name = compound.name(index).to_uppercase();
+    if encryption::is_encrypted(&name, content) {
+        let reason = format!("encrypted document, stream {}", compound.path(index));
+        unpacker.note(NoteKind::Encrypted, reason);
+    }
+    content.visit(EntryName::label(compound.path(index)), unpacker)?;
+    match name.as_str() {
+        "\u{1}OLE10NATIVE" => native::stream(content, unpacker),
+        "POWERPOINT DOCUMENT" => powerpoint::stream(content, unpacker),
+        _ => Ok(()),
+    }
+}
+
+/// Passes the compound file in an `ActiveMime` file. The format is not documented; files have the distance from the
+/// header's end to the compressed data at offset 30.
+fn active_mime(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Unpacked {
+    const HEADER: usize = 46;
+    let is_zlib = |start: &usize| bytes.get(*start) == Some(&0x78);
+    let start = usize::from(u16_at(bytes, 30)) + HEADER;
+    let Some(start) = [start, 50, 0x22a].into_iter().find(is_zlib) else {
+        unpacker.note(NoteKind::Unreadable, "no compressed data in the ActiveMime file");
+        return Ok(());
+    };
+    let data = bytes.get(start..).unwrap_or_default();
+    unpacker.decode(EntryName::label("ActiveMime"), ZlibDecoder::new(data)).map(drop)
 }
