@@ -144,6 +144,25 @@ impl<'a> Unpacker<'a> {
         })
     }
 
+    /// Examines a text that a format has made from contents, such as the objects of a PDF in one form. It is not
+    /// unpacked, because the contents are passed as well.
+    ///
+    /// # Errors
+    /// The walk ends.
+    pub(crate) fn leaf(&mut self, name: EntryName, bytes: &[u8]) -> Unpacked {
+        self.enter(name, |walk| {
+            walk.budget.take_bytes(bytes.len()).or_else(|limit| walk.stop_at(limit))?;
+            let object = Object {
+                bytes,
+                path: &walk.path,
+                depth: walk.depth.saturating_add(1),
+                container: walk.containers.last().copied(),
+                is_repeated: false,
+            };
+            if walk.visitor.visit(&object).is_break() { Err(Stop) } else { Ok(()) }
+        })
+    }
+
     /// Decodes and examines a file. If the decoder fails, the bytes before are examined, and the file is noted as
     /// unreadable.
     ///
