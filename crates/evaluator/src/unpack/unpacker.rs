@@ -144,17 +144,51 @@ impl<'a> Unpacker<'a> {
     /// # Errors
     /// The walk ends.
     pub(crate) fn decode(&mut self, name: EntryName, decoder: impl Read) -> Result<Decoded, Stop> {
+        self.decode_then(name, decoder, |_unpacker, _bytes| Ok(()))
+    }
+
+    /// Decodes and examines a file like [`decode`](Self::decode). `then` receives the decoded bytes afterwards, and
+    /// passes further files that they contain.
+    ///
+    /// # Errors
+    /// The walk ends.
+    pub(crate) fn decode_then(
+        &mut self,
+        name: EntryName,
+        decoder: impl Read,
+        then: impl FnOnce(&mut Self, &[u8]) -> Unpacked,
+    ) -> Result<Decoded, Stop> {
         let mut result = Decoded::Incomplete;
+        let mut kept = None;
         self.enter(name, |unpacker| {
-            let (bytes, decoded) = unpacker.read(decoder)?;
-            result = decoded;
-            let length = bytes.len();
-            unpacker.budget.reserve(length);
+            let (bytes, completeness) = unpacker.read(decoder)?;
+            result = completeness;
+            unpacker.budget.reserve(bytes.len());
             let visited = unpacker.object(&bytes);
-            unpacker.budget.release(length);
+            kept = Some(bytes);
             visited
         })?;
-        Ok(result)
+        let Some(bytes) = kept else { return Ok(result) };
+        let visited = then(self, &bytes);
+        self.budget.release(bytes.len());
+        visited.map(|()| result)
+    }
+
+    /// Decodes bytes that a format needs itself, and passes them to `then`. They count like a file, but are not
+    /// examined.
+    ///
+    /// # Errors
+    /// The walk ends.
+    pub(crate) fn decode_part_then(
+        &mut self,
+        decoder: impl Read,
+        then: impl FnOnce(&mut Self, &[u8]) -> Unpacked,
+    ) -> Unpacked {
+        let (bytes, _decoded) = self.read(decoder)?;
+        self.budget.reserve(bytes.len());
+        let visited = then(self, &bytes);
+        self.budget.release(bytes.len());
+        visited
     }
 
     /// Decodes bytes that a format needs itself, such as a directory. They count like a file, but are not examined.
