@@ -1,8 +1,8 @@
 //! Header fields of a message or part, and what they say about its body.
 
 use super::{
-    lines::{Line, field_name, is_blank, line_at},
-    transfer::{Encoding, hex},
+    lines::{MailLine, field_name, is_blank, line_at},
+    transfer::{TransferEncoding, hex},
 };
 
 /// Maximum length of a field that is interpreted, bytes. Long file names need 1 KiB.
@@ -34,12 +34,12 @@ impl Reading {
 
 /// The first and the last field of a name, with folded lines.
 #[derive(Clone, Copy, Default, Debug)]
-pub(super) struct Field<'m> {
+pub(super) struct HeaderField<'m> {
     first: Option<&'m [u8]>,
     last: Option<&'m [u8]>,
 }
 
-impl<'m> Field<'m> {
+impl<'m> HeaderField<'m> {
     pub(super) fn get(self, reading: Reading) -> Option<&'m [u8]> {
         let value = if reading.has(Reading::LAST) { self.last } else { self.first };
         value.map(|value| value.get(..MAX_FIELD).unwrap_or(value))
@@ -53,11 +53,11 @@ impl<'m> Field<'m> {
 
 /// The header of a message or part.
 #[derive(Clone, Copy, Default, Debug)]
-pub(super) struct Header<'m> {
-    pub(super) content_type: Field<'m>,
-    pub(super) disposition: Field<'m>,
-    pub(super) transfer_encoding: Field<'m>,
-    pub(super) location: Field<'m>,
+pub(super) struct PartHeader<'m> {
+    pub(super) content_type: HeaderField<'m>,
+    pub(super) disposition: HeaderField<'m>,
+    pub(super) transfer_encoding: HeaderField<'m>,
+    pub(super) location: HeaderField<'m>,
     /// Offset of the body, bytes.
     pub(super) body: usize,
     /// Offset of a line in the header that some programs regard as the start of the body: a line that is not a field, or
@@ -67,7 +67,7 @@ pub(super) struct Header<'m> {
     pub(super) has_bare_return: bool,
 }
 
-impl<'m> Header<'m> {
+impl<'m> PartHeader<'m> {
     /// Parses a header. Ends at an empty line, or before a delimiter.
     pub(super) fn parse(
         bytes: &'m [u8],
@@ -78,7 +78,7 @@ impl<'m> Header<'m> {
         let mut header = Self::default();
         let mut position = start;
         // The start of the current field.
-        let mut field: Option<Line<'m>> = None;
+        let mut field: Option<MailLine<'m>> = None;
         let mut field_end = start;
         while let Some(line) = line_at(bytes, position, bare_return) {
             if is_delimiter(line.content) {
@@ -107,15 +107,19 @@ impl<'m> Header<'m> {
     }
 
     /// Adds a field with its continuation lines.
-    fn add(&mut self, bytes: &'m [u8], first_line: Option<Line<'m>>, end: usize) {
+    fn add(&mut self, bytes: &'m [u8], first_line: Option<MailLine<'m>>, end: usize) {
         let Some(line) = first_line else { return };
         let Some(name) = field_name(line.content) else { return };
-        let field = match name.to_ascii_lowercase().as_slice() {
-            b"content-type" => &mut self.content_type,
-            b"content-disposition" => &mut self.disposition,
-            b"content-transfer-encoding" => &mut self.transfer_encoding,
-            b"content-location" => &mut self.location,
-            _ => return,
+        let field = if name.eq_ignore_ascii_case(b"content-type") {
+            &mut self.content_type
+        } else if name.eq_ignore_ascii_case(b"content-disposition") {
+            &mut self.disposition
+        } else if name.eq_ignore_ascii_case(b"content-transfer-encoding") {
+            &mut self.transfer_encoding
+        } else if name.eq_ignore_ascii_case(b"content-location") {
+            &mut self.location
+        } else {
+            return;
         };
         let whole = bytes.get(line.start..end).unwrap_or_default();
         let colon = whole.iter().position(|byte| *byte == b':').unwrap_or_default();
@@ -123,21 +127,30 @@ impl<'m> Header<'m> {
     }
 
     /// Returns what the header says about the body.
-    pub(super) fn content(&self, reading: Reading) -> Content {
+    pub(super) fn content(&self, reading: Reading) -> BodyFormat {
         let encoding = self.transfer_encoding.get(reading).map(|value| {
             let parameters = parameters(value, reading);
-            parameters.first().map_or(Encoding::Identity, |(_, value)| Encoding::parse(value))
+            parameters
+                .first()
+                .map_or(TransferEncoding::Identity, |(_, value)| TransferEncoding::parse(value))
         });
         let (media_type, boundary) = match self.content_type.get(reading) {
-            Some(value) => (MediaType::parse(value, reading), boundary(value, reading)),
-            None => (MediaType::Missing, None),
+            Some(value) => (PartType::parse(value, reading), boundary(value, reading)),
+            None => (PartType::Missing, None),
         };
-        let boundary = boundary.filter(|_| matches!(media_type, MediaType::Multipart { .. }));
-        Content { media_type, boundary, encoding: encoding.unwrap_or(Encoding::Identity) }
+        let boundary = boundary.filter(|_| matches!(media_type, PartType::Multipart { .. }));
+        BodyFormat {
+            media_type,
+            boundary,
+            encoding: encoding.unwrap_or(TransferEncoding::Identity),
+        }
     }
 
     /// Returns the readings under which the header says something else.
     pub(super) fn ambiguity(&self, reading: Reading) -> u8 {
+        if self.content_type.first.is_none() && self.transfer_encoding.first.is_none() {
+            return 0;
+        }
         let content = self.content(reading);
         let differs = |other: &Reading| self.content(reading.toggled(*other)) != content;
         let readings = [Reading::LAST, Reading::NO_COMMENTS].into_iter().filter(differs);
@@ -147,16 +160,16 @@ impl<'m> Header<'m> {
 
 /// What a header says about the body.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Content {
-    pub(super) media_type: MediaType,
+pub(super) struct BodyFormat {
+    pub(super) media_type: PartType,
     /// The delimiter of parts without hyphens, if there are parts.
     pub(super) boundary: Option<Vec<u8>>,
-    pub(super) encoding: Encoding,
+    pub(super) encoding: TransferEncoding,
 }
 
 /// Media types that matter to unpacking.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum MediaType {
+pub(super) enum PartType {
     Missing,
     Text,
     /// A message (RFC 2046 section 5.2.1, RFC 6532).
@@ -174,7 +187,7 @@ pub(super) enum MediaType {
     Other,
 }
 
-impl MediaType {
+impl PartType {
     fn parse(value: &[u8], reading: Reading) -> Self {
         let parameters = parameters(value, reading);
         let first = parameters.first().map(|(_, value)| value.as_slice()).unwrap_or_default();
@@ -274,7 +287,7 @@ fn decode_percent(value: &[u8]) -> Vec<u8> {
 fn parameters(value: &[u8], reading: Reading) -> Vec<(Vec<u8>, Vec<u8>)> {
     let mut list = Vec::new();
     let mut name = Vec::new();
-    let mut text = Text::default();
+    let mut text = TrimmedText::default();
     let mut comments = 0_u32;
     let (mut in_quotes, mut is_escaped) = (false, false);
     for byte in value {
@@ -301,13 +314,13 @@ fn parameters(value: &[u8], reading: Reading) -> Vec<(Vec<u8>, Vec<u8>)> {
 
 /// A name or value, without white space around it that is not in quotes.
 #[derive(Default)]
-struct Text {
+struct TrimmedText {
     bytes: Vec<u8>,
     /// Length up to the last byte that is not white space.
     length: usize,
 }
 
-impl Text {
+impl TrimmedText {
     fn push(&mut self, byte: u8, in_quotes: bool) {
         if in_quotes || !byte.is_ascii_whitespace() {
             self.bytes.push(byte);

@@ -6,7 +6,7 @@ const MAX_RETURNS: usize = 4;
 
 /// A line, as offsets into the message, in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Line<'m> {
+pub(super) struct MailLine<'m> {
     pub(super) start: usize,
     /// The line without its line break.
     pub(super) content: &'m [u8],
@@ -16,15 +16,15 @@ pub(super) struct Line<'m> {
 
 /// Returns the line at an offset; `None` at the end of the message. If `bare_return` is set, a carriage return without
 /// a line feed is a line break too.
-pub(super) fn line_at(bytes: &[u8], start: usize, bare_return: bool) -> Option<Line<'_>> {
+pub(super) fn line_at(bytes: &[u8], start: usize, bare_return: bool) -> Option<MailLine<'_>> {
     let rest = bytes.get(start..).filter(|rest| !rest.is_empty())?;
     let is_end = |byte: &u8| *byte == b'\n' || (bare_return && *byte == b'\r');
     let Some(length) = rest.iter().position(is_end) else {
-        return Some(Line { start, content: without_returns(rest), next: bytes.len() });
+        return Some(MailLine { start, content: without_returns(rest), next: bytes.len() });
     };
     let (content, line_break) = rest.split_at_checked(length)?;
     let next = start.saturating_add(length).saturating_add(break_length(line_break));
-    Some(Line { start, content: without_returns(content), next })
+    Some(MailLine { start, content: without_returns(content), next })
 }
 
 /// Returns the length of the line break at the start of `rest`.

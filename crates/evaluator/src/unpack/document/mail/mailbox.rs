@@ -77,7 +77,7 @@ fn whole(
 
 /// A line that separates messages.
 #[derive(Clone, Copy, Debug)]
-struct Separator {
+struct MailSeparator {
     start: usize,
     /// The start of the message.
     message: usize,
@@ -100,9 +100,9 @@ impl<'m> Separators<'m> {
 }
 
 impl Iterator for Separators<'_> {
-    type Item = Separator;
+    type Item = MailSeparator;
 
-    fn next(&mut self) -> Option<Separator> {
+    fn next(&mut self) -> Option<MailSeparator> {
         while let Some(line) = line_at(self.bytes, self.position, self.bare_return) {
             let is_certain = std::mem::replace(&mut self.after_empty, line.content.is_empty());
             self.position = line.next;
@@ -114,7 +114,7 @@ impl Iterator for Separators<'_> {
             let is_field =
                 |content: &[u8]| field_name(content).is_some() || content.starts_with(b">From ");
             if first_line.is_some_and(|first_line| is_field(first_line.content)) {
-                return Some(Separator { start: line.start, message: line.next, is_certain });
+                return Some(MailSeparator { start: line.start, message: line.next, is_certain });
             }
         }
         None

@@ -6,11 +6,11 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::{
-    header::{Content, Header, MediaType, Reading},
+    header::{BodyFormat, PartHeader, PartType, Reading},
     lines::{field_name, line_at, without_last_break},
-    part::Part,
+    part::MailPart,
     recognize::is_mail,
-    transfer::{Base64, Decoding, Encoding, QuotedPrintable},
+    transfer::{Base64, Decoding, QuotedPrintable, TransferEncoding},
     uuencode::{self, Uuencode},
 };
 use crate::{
@@ -23,6 +23,15 @@ use crate::{
 
 /// Maximum number of multiparts around a part. Python's `email` fails at some hundred, Thunderbird at about 100.
 const MAX_NESTING: usize = 64;
+
+/// The sets of readings in the order in which they are tried: those that programs are likely to have are the first.
+const READINGS: [u8; 16] = [0, 1, 2, 4, 8, 3, 5, 6, 9, 10, 12, 7, 11, 13, 14, 15];
+
+/// Maximum length of a message times the number of its readings, bytes.
+const MAX_READ: usize = 256 << 20;
+
+/// Maximum number of delimiters in a message.
+const MAX_DELIMITERS: u32 = 1_000_000;
 
 /// Maximum number of boundaries that are guessed in a message.
 const MAX_GUESSES: u8 = 8;
@@ -38,17 +47,25 @@ pub(super) fn message(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Unpacked {
 /// Reads a message under each reading that matters. If `boundary` is set, the bytes are the body of a multipart.
 fn read(bytes: &[u8], boundary: Option<&[u8]>, inner: u8, unpacker: &mut Unpacker<'_>) -> Unpacked {
     let mut ambiguity = 0;
-    let mut first = None;
-    for bits in 0..16 {
+    let (mut first, mut first_with_prefixes) = (None, None);
+    let mut length = 0_usize;
+    for bits in READINGS {
         if bits & !ambiguity != 0 {
             continue;
         }
-        let mut walk = Walk::new(bytes, Reading(bits), inner);
+        length = length.saturating_add(bytes.len());
+        if length > MAX_READ && bits != 0 {
+            unpacker.note(NoteKind::Limit, "too many readings of a long message");
+            return Ok(());
+        }
+        let mut walk = MessageWalk::new(bytes, Reading(bits), inner);
         walk.run(boundary, unpacker)?;
         ambiguity |= walk.ambiguity;
         let parts = walk.parts.finish();
-        // A boundary that is the start of another one is common in mail without errors.
-        if *first.get_or_insert(parts) != parts && bits != Reading::PREFIX.0 {
+        // A boundary that is the start of another one occurs in mail without errors.
+        let has_prefixes = bits & Reading::PREFIX.0 != 0;
+        let first = if has_prefixes { &mut first_with_prefixes } else { &mut first };
+        if *first.get_or_insert(parts) != parts {
             unpacker.note(NoteKind::Inconsistent, "the message has several readings");
         }
     }
@@ -56,21 +73,21 @@ fn read(bytes: &[u8], boundary: Option<&[u8]>, inner: u8, unpacker: &mut Unpacke
 }
 
 /// An open multipart.
-struct Level {
+struct OpenMultipart {
     boundary: Vec<u8>,
     is_digest: bool,
 }
 
 /// Text between two delimiters.
-struct Region<'m> {
+struct MailRegion<'m> {
     start: usize,
     kind: RegionKind<'m>,
 }
 
 enum RegionKind<'m> {
     /// Before the first part of a multipart.
-    Preamble(Header<'m>, Content),
-    Part(Header<'m>, Content),
+    Preamble(PartHeader<'m>, BodyFormat),
+    Part(PartHeader<'m>, BodyFormat),
     /// Outside of the parts.
     Text,
 }
@@ -85,7 +102,7 @@ struct Delimiter {
 }
 
 /// One reading of a message.
-struct Walk<'m> {
+struct MessageWalk<'m> {
     bytes: &'m [u8],
     reading: Reading,
     bare_return: bool,
@@ -93,14 +110,15 @@ struct Walk<'m> {
     ambiguity: u8,
     /// Digest of the positions of all parts and their encodings.
     parts: DefaultHasher,
-    levels: Vec<Level>,
+    levels: Vec<OpenMultipart>,
     guesses: u8,
+    delimiters: u32,
     inner: u8,
     /// Number of parts.
     count: u64,
 }
 
-impl<'m> Walk<'m> {
+impl<'m> MessageWalk<'m> {
     fn new(bytes: &'m [u8], reading: Reading, inner: u8) -> Self {
         let bare_return = reading.has(Reading::BARE_RETURN) || !bytes.contains(&b'\n');
         Self {
@@ -111,6 +129,7 @@ impl<'m> Walk<'m> {
             parts: DefaultHasher::new(),
             levels: Vec::new(),
             guesses: 0,
+            delimiters: 0,
             inner,
             count: 0,
         }
@@ -120,8 +139,8 @@ impl<'m> Walk<'m> {
         let mut region = match boundary {
             None => self.part(0, unpacker),
             Some(boundary) => {
-                self.levels.push(Level { boundary: boundary.to_vec(), is_digest: false });
-                Region { start: 0, kind: RegionKind::Text }
+                self.levels.push(OpenMultipart { boundary: boundary.to_vec(), is_digest: false });
+                MailRegion { start: 0, kind: RegionKind::Text }
             }
         };
         loop {
@@ -135,9 +154,14 @@ impl<'m> Walk<'m> {
             }
             self.region(&region, end, has_parts, unpacker)?;
             let Some(Delimiter { level, is_last, next, .. }) = delimiter else { return Ok(()) };
+            self.delimiters = self.delimiters.saturating_add(1);
+            if self.delimiters > MAX_DELIMITERS {
+                unpacker.note(NoteKind::Limit, "too many parts");
+                return Ok(());
+            }
             self.levels.truncate(level.saturating_add(1));
             region = if is_last {
-                Region { start: next, kind: RegionKind::Text }
+                MailRegion { start: next, kind: RegionKind::Text }
             } else {
                 self.part(next, unpacker)
             };
@@ -145,32 +169,32 @@ impl<'m> Walk<'m> {
     }
 
     /// Parses the header of a message or part.
-    fn part(&mut self, start: usize, unpacker: &mut Unpacker<'_>) -> Region<'m> {
+    fn part(&mut self, start: usize, unpacker: &mut Unpacker<'_>) -> MailRegion<'m> {
         let is_delimiter =
             |line: &[u8]| find_delimiter(&self.levels, self.reading, line).0.is_some();
-        let header = Header::parse(self.bytes, start, self.bare_return, is_delimiter);
+        let header = PartHeader::parse(self.bytes, start, self.bare_return, is_delimiter);
         if header.has_bare_return {
             self.ambiguity |= Reading::BARE_RETURN.0;
         }
         self.ambiguity |= header.ambiguity(self.reading);
         let mut content = header.content(self.reading);
-        if content.media_type == MediaType::Missing
+        if content.media_type == PartType::Missing
             && self.levels.last().is_some_and(|level| level.is_digest)
         {
-            content.media_type = MediaType::Message;
+            content.media_type = PartType::Message;
         }
         note_media_type(content.media_type, unpacker);
-        let MediaType::Multipart { is_digest, .. } = content.media_type else {
-            return Region { start: header.body, kind: RegionKind::Part(header, content) };
+        let PartType::Multipart { is_digest, .. } = content.media_type else {
+            return MailRegion { start: header.body, kind: RegionKind::Part(header, content) };
         };
         if self.levels.len() >= MAX_NESTING {
             unpacker.note(NoteKind::Limit, "too many multiparts in multiparts");
-            return Region { start: header.body, kind: RegionKind::Part(header, content) };
+            return MailRegion { start: header.body, kind: RegionKind::Part(header, content) };
         }
         // Without a boundary, there is a level too, for a guess.
         let boundary = content.boundary.clone().unwrap_or_default();
-        self.levels.push(Level { boundary, is_digest });
-        Region { start: header.body, kind: RegionKind::Preamble(header, content) }
+        self.levels.push(OpenMultipart { boundary, is_digest });
+        MailRegion { start: header.body, kind: RegionKind::Preamble(header, content) }
     }
 
     /// Finds the next delimiter.
@@ -232,7 +256,7 @@ impl<'m> Walk<'m> {
     /// Examines a region. `has_parts`: whether a multipart contains a delimiter.
     fn region(
         &mut self,
-        region: &Region<'m>,
+        region: &MailRegion<'m>,
         end: usize,
         has_parts: bool,
         unpacker: &mut Unpacker<'_>,
@@ -243,7 +267,7 @@ impl<'m> Walk<'m> {
             RegionKind::Preamble(..) if has_parts => text(body(region.start), unpacker),
             RegionKind::Preamble(header, content) => match &content.boundary {
                 Some(boundary)
-                    if content.encoding != Encoding::Identity && self.inner < MAX_INNER =>
+                    if content.encoding != TransferEncoding::Identity && self.inner < MAX_INNER =>
                 {
                     self.encoded_parts(boundary, content.encoding, body(region.start), unpacker)
                 }
@@ -261,8 +285,8 @@ impl<'m> Walk<'m> {
     /// Examines a part without parts.
     fn leaf(
         &mut self,
-        header: &Header<'_>,
-        content: &Content,
+        header: &PartHeader<'_>,
+        content: &BodyFormat,
         body: &[u8],
         unpacker: &mut Unpacker<'_>,
     ) -> Unpacked {
@@ -270,11 +294,11 @@ impl<'m> Walk<'m> {
             return Ok(());
         }
         self.count = self.count.saturating_add(1);
-        let part = Part { header, content, reading: self.reading, body, number: self.count };
+        let part = MailPart { header, content, reading: self.reading, body, number: self.count };
         // The position is the address: all readings are of the same bytes.
         (body.as_ptr().addr(), body.len(), part.encoding()).hash(&mut self.parts);
         let inner = self.inner.saturating_add(1);
-        let is_message = content.media_type == MediaType::Message;
+        let is_message = content.media_type == PartType::Message;
         part.examine(unpacker, &mut |unpacker, bytes| {
             // A message that is recognized is an object.
             if !is_message || is_mail(bytes) {
@@ -292,7 +316,7 @@ impl<'m> Walk<'m> {
     fn encoded_parts(
         &mut self,
         boundary: &[u8],
-        encoding: Encoding,
+        encoding: TransferEncoding,
         body: &[u8],
         unpacker: &mut Unpacker<'_>,
     ) -> Unpacked {
@@ -302,14 +326,14 @@ impl<'m> Walk<'m> {
         };
         (body.as_ptr().addr(), body.len(), encoding).hash(&mut self.parts);
         match encoding {
-            Encoding::Identity => then(unpacker, body),
-            Encoding::Base64 => {
+            TransferEncoding::Identity => then(unpacker, body),
+            TransferEncoding::Base64 => {
                 unpacker.decode_part_then(Decoding::new(Base64::new(body, false)), then)
             }
-            Encoding::QuotedPrintable => {
+            TransferEncoding::QuotedPrintable => {
                 unpacker.decode_part_then(Decoding::new(QuotedPrintable::new(body)), then)
             }
-            Encoding::Uuencode => {
+            TransferEncoding::Uuencode => {
                 unpacker.decode_part_then(Decoding::new(Uuencode::new(body)), then)
             }
         }
@@ -326,25 +350,29 @@ fn text(body: &[u8], unpacker: &mut Unpacker<'_>) -> Unpacked {
 }
 
 /// Notes contents that cannot be read.
-fn note_media_type(media_type: MediaType, unpacker: &mut Unpacker<'_>) {
+fn note_media_type(media_type: PartType, unpacker: &mut Unpacker<'_>) {
     match media_type {
-        MediaType::Enveloped | MediaType::Multipart { is_encrypted: true, .. } => {
+        PartType::Enveloped | PartType::Multipart { is_encrypted: true, .. } => {
             unpacker.note(NoteKind::Encrypted, "the message is encrypted");
         }
-        MediaType::Partial => {
+        PartType::Partial => {
             unpacker.note(NoteKind::Unreadable, "a part of a message in several files");
         }
-        MediaType::Missing
-        | MediaType::Text
-        | MediaType::Message
-        | MediaType::Multipart { .. }
-        | MediaType::Other => {}
+        PartType::Missing
+        | PartType::Text
+        | PartType::Message
+        | PartType::Multipart { .. }
+        | PartType::Other => {}
     }
 }
 
 /// Finds the level that a line delimits, the innermost first, and whether the delimiter is the last one. Returns also the
 /// readings under which the result may differ.
-fn find_delimiter(levels: &[Level], reading: Reading, line: &[u8]) -> (Option<(usize, bool)>, u8) {
+fn find_delimiter(
+    levels: &[OpenMultipart],
+    reading: Reading,
+    line: &[u8],
+) -> (Option<(usize, bool)>, u8) {
     let Some(line) = line.strip_prefix(b"--") else { return (None, 0) };
     let line = line.trim_ascii_end();
     let rests = || {

@@ -3,9 +3,9 @@
 use std::io::Read;
 
 use super::{
-    header::{Content, Header, MediaType, Reading},
+    header::{BodyFormat, PartHeader, PartType, Reading},
     name::names,
-    transfer::{Base64, Base64Defects, Decoding, Encoding, QuotedPrintable},
+    transfer::{Base64, Base64Defects, Decoding, QuotedPrintable, TransferEncoding},
     uuencode::{self, Uuencode},
 };
 use crate::{
@@ -17,9 +17,9 @@ use crate::{
 };
 
 /// A part without parts, its body encoded.
-pub(super) struct Part<'m> {
-    pub(super) header: &'m Header<'m>,
-    pub(super) content: &'m Content,
+pub(super) struct MailPart<'m> {
+    pub(super) header: &'m PartHeader<'m>,
+    pub(super) content: &'m BodyFormat,
     pub(super) reading: Reading,
     pub(super) body: &'m [u8],
     /// Number of the part in the message.
@@ -29,29 +29,31 @@ pub(super) struct Part<'m> {
 /// Receives the decoded body.
 pub(super) type Then<'t> = &'t mut dyn FnMut(&mut Unpacker<'_>, &[u8]) -> Unpacked;
 
-impl Part<'_> {
+impl MailPart<'_> {
     /// Examines the body, and the uuencoded files in a text. Afterwards, passes the decoded body to `then`.
     pub(super) fn examine(&self, unpacker: &mut Unpacker<'_>, then: Then<'_>) -> Unpacked {
         match self.encoding() {
-            Encoding::Identity => {
+            TransferEncoding::Identity => {
                 for name in self.names() {
                     unpacker.slice(name, self.body)?;
                 }
                 uuencode::files(self.body, unpacker)?;
                 then(unpacker, self.body)
             }
-            Encoding::Base64 => self.base64(unpacker, then),
-            Encoding::QuotedPrintable => {
+            TransferEncoding::Base64 => self.base64(unpacker, then),
+            TransferEncoding::QuotedPrintable => {
                 self.decode(Decoding::new(QuotedPrintable::new(self.body)), unpacker, then)
             }
-            Encoding::Uuencode => self.uuencode(unpacker, then),
+            TransferEncoding::Uuencode => self.uuencode(unpacker, then),
         }
     }
 
     /// Returns how the body is encoded, in the same way for the same result.
-    pub(super) fn encoding(&self) -> Encoding {
+    pub(super) fn encoding(&self) -> TransferEncoding {
         match self.content.encoding {
-            Encoding::QuotedPrintable if !self.body.contains(&b'=') => Encoding::Identity,
+            TransferEncoding::QuotedPrintable if !self.body.contains(&b'=') => {
+                TransferEncoding::Identity
+            }
             encoding => encoding,
         }
     }
@@ -96,7 +98,7 @@ impl Part<'_> {
     fn decode(&self, decoder: impl Read, unpacker: &mut Unpacker<'_>, then: Then<'_>) -> Unpacked {
         let mut names = self.names().into_iter();
         let name = names.next().unwrap_or_else(|| self.label());
-        let is_text = matches!(self.content.media_type, MediaType::Text | MediaType::Missing);
+        let is_text = matches!(self.content.media_type, PartType::Text | PartType::Missing);
         unpacker.decode_then(name, decoder, |unpacker, bytes| {
             for name in names {
                 unpacker.slice(name, bytes)?;

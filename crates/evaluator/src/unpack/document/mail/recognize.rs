@@ -60,7 +60,7 @@ pub(super) fn is_mail(bytes: &[u8]) -> bool {
     if !is_mailbox && field_name(first.content).is_none() {
         return false;
     }
-    let mut fields = Fields::default();
+    let mut fields = StartFields::default();
     let mut start = bytes.len().saturating_sub(without_separator(bytes).len());
     for _ in 0..MAX_LINES {
         let Some(line) = line_at(bytes, start, bare_return) else { break };
@@ -84,7 +84,7 @@ fn has_time(line: &[u8]) -> bool {
 
 /// The fields at the start of a file.
 #[derive(Default, Debug)]
-struct Fields {
+struct StartFields {
     count: u32,
     /// Sets of indexes into the lists.
     mail: u32,
@@ -97,7 +97,7 @@ struct Fields {
     in_content_type: bool,
 }
 
-impl Fields {
+impl StartFields {
     fn add(&mut self, line: &[u8]) {
         let is_continuation = line.first().copied().is_some_and(is_blank);
         let name = field_name(line).filter(|_| !is_continuation);

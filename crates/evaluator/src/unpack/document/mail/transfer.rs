@@ -4,7 +4,7 @@ use std::io::{self, Read};
 
 /// How a part is encoded.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(super) enum Encoding {
+pub(super) enum TransferEncoding {
     /// `7bit`, `8bit`, `binary`, unknown encodings, and no encoding.
     Identity,
     Base64,
@@ -13,7 +13,7 @@ pub(super) enum Encoding {
     Uuencode,
 }
 
-impl Encoding {
+impl TransferEncoding {
     /// Parses the value of `Content-Transfer-Encoding` without comments.
     pub(super) fn parse(value: &[u8]) -> Self {
         let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'-';
