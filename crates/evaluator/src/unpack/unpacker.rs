@@ -4,7 +4,7 @@ use std::{
     collections::HashSet,
     io::{self, Read},
     ops::ControlFlow,
-    panic::{AssertUnwindSafe, catch_unwind},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
 };
 
 use sha2::{Digest, Sha256};
@@ -92,6 +92,8 @@ pub(crate) struct Unpacker<'a> {
     /// SHA-256 digests of the visited objects.
     visited: HashSet<[u8; 32]>,
     notes: Vec<Note>,
+    /// Whether the visitor examines an object. A panic is then not one of a decoder.
+    is_visiting: bool,
 }
 
 impl<'a> Unpacker<'a> {
@@ -111,6 +113,7 @@ impl<'a> Unpacker<'a> {
             containers: Vec::new(),
             visited: HashSet::new(),
             notes: Vec::new(),
+            is_visiting: false,
         }
     }
 
@@ -234,15 +237,15 @@ impl<'a> Unpacker<'a> {
     fn read(&mut self, decoder: impl Read) -> Result<(Vec<u8>, Decoded), Stop> {
         let (max_length, limit) = self.budget.max_length();
         let mut bytes = Vec::new();
-        let mut limited = decoder.take((max_length as u64).saturating_add(1));
         // A panic of a decoder must not lose the bytes before it.
-        let result = catch_unwind(AssertUnwindSafe(|| limited.read_to_end(&mut bytes)));
+        let read = || read_up_to(decoder, max_length.saturating_add(1), &mut bytes);
+        let result = catch_unwind(AssertUnwindSafe(read));
         let is_longer = bytes.len() > max_length;
         bytes.truncate(max_length);
-        let mut decoded = Decoded::Incomplete;
+        let mut completeness = Decoded::Incomplete;
         match result {
             _ if is_longer => self.note(NoteKind::Limit, limit),
-            Ok(Ok(_length)) => decoded = Decoded::Complete,
+            Ok(Ok(())) => completeness = Decoded::Complete,
             Ok(Err(error)) => self.note_error(&error),
             Err(_panic) => self.note(NoteKind::Unreadable, "the decoder panicked"),
         }
@@ -253,7 +256,7 @@ impl<'a> Unpacker<'a> {
             self.object(&bytes)?;
             return Err(Stop);
         }
-        Ok((bytes, decoded))
+        Ok((bytes, completeness))
     }
 
     /// Notes an error of a decoder.
@@ -280,7 +283,10 @@ impl<'a> Unpacker<'a> {
             container: self.containers.last().copied(),
             is_repeated,
         };
-        if self.visitor.visit(&object).is_break() {
+        self.is_visiting = true;
+        let visited = self.visitor.visit(&object);
+        self.is_visiting = false;
+        if visited.is_break() {
             return Err(Stop);
         }
         if is_repeated {
@@ -323,12 +329,38 @@ impl<'a> Unpacker<'a> {
         self.path.truncate(path);
         self.depth = depth;
         self.containers.truncate(containers);
-        result.unwrap_or_else(|_panic| {
+        result.unwrap_or_else(|panic| {
+            if self.is_visiting {
+                // Contents that rules were not evaluated on must not pass as unreadable.
+                resume_unwind(panic);
+            }
             self.budget.memory = memory;
             self.note(NoteKind::Unreadable, format!("the {} decoder panicked", kind.name()));
             Ok(())
         })
     }
+}
+
+/// Capacity of the first buffer for a file, bytes.
+const FIRST_CAPACITY: usize = 16 * 1024;
+
+/// Reads at most `max_length` bytes. The capacity of the buffer is at most that, too.
+pub(super) fn read_up_to(
+    mut decoder: impl Read,
+    max_length: usize,
+    bytes: &mut Vec<u8>,
+) -> io::Result<()> {
+    while bytes.len() < max_length {
+        let additional =
+            bytes.len().max(FIRST_CAPACITY).min(max_length.saturating_sub(bytes.len()));
+        bytes.reserve_exact(additional);
+        // The standard library extends a buffer only after it has read more bytes than fit.
+        let length = decoder.by_ref().take(additional as u64).read_to_end(bytes)?;
+        if length < additional {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Whether a file was decoded to its end.
