@@ -152,14 +152,7 @@ impl<'a> Unpacker<'a> {
     pub(crate) fn leaf(&mut self, name: EntryName, bytes: &[u8]) -> Unpacked {
         self.enter(name, |walk| {
             walk.budget.take_bytes(bytes.len()).or_else(|limit| walk.stop_at(limit))?;
-            let object = Object {
-                bytes,
-                path: &walk.path,
-                depth: walk.depth.saturating_add(1),
-                container: walk.containers.last().copied(),
-                is_repeated: false,
-            };
-            if walk.visitor.visit(&object).is_break() { Err(Stop) } else { Ok(()) }
+            walk.visit(bytes, walk.depth.saturating_add(1), false)
         })
     }
 
@@ -169,17 +162,51 @@ impl<'a> Unpacker<'a> {
     /// # Errors
     /// The walk ends.
     pub(crate) fn decode(&mut self, name: EntryName, decoder: impl Read) -> Result<Decoded, Stop> {
+        self.decode_then(name, decoder, |_unpacker, _bytes| Ok(()))
+    }
+
+    /// Decodes and examines a file like [`decode`](Self::decode). `then` receives the decoded bytes afterwards, and
+    /// passes further files that they contain.
+    ///
+    /// # Errors
+    /// The walk ends.
+    pub(crate) fn decode_then(
+        &mut self,
+        name: EntryName,
+        decoder: impl Read,
+        then: impl FnOnce(&mut Self, &[u8]) -> Unpacked,
+    ) -> Result<Decoded, Stop> {
         let mut result = Decoded::Incomplete;
+        let mut kept = None;
         self.enter(name, |unpacker| {
-            let (bytes, decoded) = unpacker.read(decoder)?;
-            result = decoded;
-            let length = bytes.len();
-            unpacker.budget.reserve(length);
+            let (bytes, completeness) = unpacker.read(decoder)?;
+            result = completeness;
+            unpacker.budget.reserve(bytes.len());
             let visited = unpacker.object(&bytes);
-            unpacker.budget.release(length);
+            kept = Some(bytes);
             visited
         })?;
-        Ok(result)
+        let Some(bytes) = kept else { return Ok(result) };
+        let visited = then(self, &bytes);
+        self.budget.release(bytes.len());
+        visited.map(|()| result)
+    }
+
+    /// Decodes bytes that a format needs itself, and passes them to `then`. They count like a file, but are not
+    /// examined.
+    ///
+    /// # Errors
+    /// The walk ends.
+    pub(crate) fn decode_part_then(
+        &mut self,
+        decoder: impl Read,
+        then: impl FnOnce(&mut Self, &[u8]) -> Unpacked,
+    ) -> Unpacked {
+        let (bytes, _decoded) = self.read(decoder)?;
+        self.budget.reserve(bytes.len());
+        let visited = then(self, &bytes);
+        self.budget.release(bytes.len());
+        visited
     }
 
     /// Decodes bytes that a format needs itself, such as a directory. They count like a file, but are not examined.
@@ -225,15 +252,15 @@ impl<'a> Unpacker<'a> {
     fn read(&mut self, decoder: impl Read) -> Result<(Vec<u8>, Decoded), Stop> {
         let (max_length, limit) = self.budget.max_length();
         let mut bytes = Vec::new();
-        let mut limited = decoder.take((max_length as u64).saturating_add(1));
         // A panic of a decoder must not lose the bytes before it.
-        let result = catch_unwind(AssertUnwindSafe(|| limited.read_to_end(&mut bytes)));
+        let read = || read_up_to(decoder, max_length.saturating_add(1), &mut bytes);
+        let result = catch_unwind(AssertUnwindSafe(read));
         let is_longer = bytes.len() > max_length;
         bytes.truncate(max_length);
-        let mut decoded = Decoded::Incomplete;
+        let mut completeness = Decoded::Incomplete;
         match result {
             _ if is_longer => self.note(NoteKind::Limit, limit),
-            Ok(Ok(_length)) => decoded = Decoded::Complete,
+            Ok(Ok(())) => completeness = Decoded::Complete,
             Ok(Err(error)) => self.note_error(&error),
             Err(_panic) => self.note(NoteKind::Unreadable, "the decoder panicked"),
         }
@@ -244,7 +271,7 @@ impl<'a> Unpacker<'a> {
             self.object(&bytes)?;
             return Err(Stop);
         }
-        Ok((bytes, decoded))
+        Ok((bytes, completeness))
     }
 
     /// Notes an error of a decoder.
@@ -264,6 +291,18 @@ impl<'a> Unpacker<'a> {
             return Ok(());
         }
         let is_repeated = !self.visited.insert(Sha256::digest(bytes).into());
+        self.visit(bytes, depth, is_repeated)?;
+        if is_repeated {
+            return Ok(());
+        }
+        let outer = std::mem::replace(&mut self.depth, depth);
+        let result = self.contents(bytes);
+        self.depth = outer;
+        result
+    }
+
+    /// Lets the visitor examine an object inside a container.
+    fn visit(&mut self, bytes: &[u8], depth: u32, is_repeated: bool) -> Unpacked {
         let object = Object {
             bytes,
             path: &self.path,
@@ -272,21 +311,14 @@ impl<'a> Unpacker<'a> {
             is_repeated,
         };
         match catch_unwind(AssertUnwindSafe(|| self.visitor.visit(&object))) {
-            Ok(ControlFlow::Continue(())) => {}
-            Ok(ControlFlow::Break(())) => return Err(Stop),
+            Ok(ControlFlow::Continue(())) => Ok(()),
+            Ok(ControlFlow::Break(())) => Err(Stop),
             // Must not count as a panic of the format, which ends only the evaluation of a container.
             Err(panic) => {
                 self.visitor_panic = Some(panic);
-                return Err(Stop);
+                Err(Stop)
             }
         }
-        if is_repeated {
-            return Ok(());
-        }
-        let outer = std::mem::replace(&mut self.depth, depth);
-        let result = self.contents(bytes);
-        self.depth = outer;
-        result
     }
 
     /// Returns the depth of an object in the current container.
@@ -326,6 +358,28 @@ impl<'a> Unpacker<'a> {
             Ok(())
         })
     }
+}
+
+/// Capacity of the first buffer for a file, bytes.
+const FIRST_CAPACITY: usize = 16 * 1024;
+
+/// Reads at most `max_length` bytes. The capacity of the buffer is at most that, too.
+pub(super) fn read_up_to(
+    mut decoder: impl Read,
+    max_length: usize,
+    bytes: &mut Vec<u8>,
+) -> io::Result<()> {
+    while bytes.len() < max_length {
+        let additional =
+            bytes.len().max(FIRST_CAPACITY).min(max_length.saturating_sub(bytes.len()));
+        bytes.reserve_exact(additional);
+        // The standard library extends a buffer only after it has read more bytes than fit.
+        let length = decoder.by_ref().take(additional as u64).read_to_end(bytes)?;
+        if length < additional {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Whether a file was decoded to its end.

@@ -1,9 +1,35 @@
+//! Mail: messages (RFC 5322, RFC 2045 to 2049), mailboxes (RFC 4155) and web archives (RFC 2557).
+//!
+//! Mail programs differ in what they accept, so the structure is parsed here, leniently and in linear time: the library
+//! `mail-parser` needs quadratic time for boundaries that do not occur, rejects base64 with other characters in it, and
+//! omits text outside of the parts. The library decodes the names of files.
+
+mod active_mime;
+mod header;
+mod lines;
+mod mailbox;
+mod mime;
+mod name;
+mod part;
+mod recognize;
+mod transfer;
+mod uuencode;
+
 use crate::unpack::unpacker::{Unpacked, Unpacker};
 
-pub(in crate::unpack) fn matches(_bytes: &[u8]) -> bool {
-    false
+pub(in crate::unpack) fn matches(bytes: &[u8]) -> bool {
+    active_mime::matches(bytes) || recognize::is_mail(bytes)
 }
 
-pub(in crate::unpack) fn unpack(_bytes: &[u8], _unpacker: &mut Unpacker<'_>) -> Unpacked {
-    Ok(())
+/// Passes the bodies and attachments of a message, the messages of a mailbox, or the document in an `ActiveMime` file.
+pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Unpacked {
+    if active_mime::matches(bytes) {
+        return active_mime::unpack(bytes, unpacker);
+    }
+    let bytes = recognize::without_prefix(bytes);
+    if mailbox::has_several_messages(bytes) {
+        mailbox::unpack(bytes, unpacker)
+    } else {
+        mime::message(mailbox::without_separator(bytes), unpacker)
+    }
 }
