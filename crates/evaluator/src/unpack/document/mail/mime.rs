@@ -375,21 +375,19 @@ fn find_delimiter(
 ) -> (Option<(usize, bool)>, u8) {
     let Some(line) = line.strip_prefix(b"--") else { return (None, 0) };
     let line = line.trim_ascii_end();
-    let rests = || {
-        let levels =
-            levels.iter().enumerate().rev().filter(|(_, level)| !level.boundary.is_empty());
-        levels.filter_map(|(index, level)| {
-            Some((index, line.strip_prefix(level.boundary.as_slice())?))
-        })
-    };
-    if let Some((index, rest)) = rests().find(|(_, rest)| rest.is_empty() || *rest == b"--") {
-        return (Some((index, !rest.is_empty())), 0);
-    }
-    match rests().next() {
-        Some((index, rest)) if reading.has(Reading::PREFIX) => {
-            (Some((index, rest.starts_with(b"--"))), 0)
+    let mut prefix = None;
+    for (index, level) in levels.iter().enumerate().rev() {
+        let Some(rest) = line.strip_prefix(level.boundary.as_slice()) else { continue };
+        if level.boundary.is_empty() {
+            continue;
         }
-        Some(_) => (None, Reading::PREFIX.0),
-        None => (None, 0),
+        if rest.is_empty() || rest == b"--" {
+            return (Some((index, !rest.is_empty())), 0);
+        }
+        prefix.get_or_insert((index, rest.starts_with(b"--")));
+    }
+    match prefix {
+        Some(_) if !reading.has(Reading::PREFIX) => (None, Reading::PREFIX.0),
+        found => (found, 0),
     }
 }

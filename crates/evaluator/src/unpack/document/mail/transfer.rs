@@ -211,8 +211,9 @@ impl<'m> QuotedPrintable<'m> {
 impl Decode for QuotedPrintable<'_> {
     fn decode(&mut self, output: &mut Vec<u8>) -> bool {
         for _ in 0..STEP {
-            let end = self.input.iter().position(|byte| *byte == b'=').unwrap_or(self.input.len());
-            let (text, rest) = self.input.split_at(end.min(STEP));
+            let step = self.input.get(..STEP).unwrap_or(self.input);
+            let end = step.iter().position(|byte| *byte == b'=').unwrap_or(step.len());
+            let (text, rest) = self.input.split_at(end);
             output.extend_from_slice(text);
             self.input = rest;
             if let [b'=', rest @ ..] = rest {
