@@ -26,6 +26,7 @@ pub mod scanner;
 pub use attachment::Attachment;
 pub use client::{TestClient, TestResponse};
 pub use homeserver::{MockHomeserver, MockMedia};
+pub use mcs_testing::report_skipped;
 pub use raw::{AfterResponse, RawClient, RawServer};
 pub use scanner::{ScannerBuilder, ScannerProcess};
 
@@ -72,16 +73,5 @@ pub async fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     while !condition() {
         assert!(std::time::Instant::now() < end, "timed out waiting for: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
-/// Reports a skipped test and the reason. `./test` counts these reports.
-pub fn report_skipped(test: &str, reason: &str) {
-    use std::io::Write as _;
-    eprintln!("SKIPPED {test}: {reason}");
-    if let Some(list) = std::env::var_os("SKIPPED_TESTS") {
-        let mut list = std::fs::File::options().append(true).open(list).expect("open list");
-        // A single write(2), because other tests append concurrently.
-        list.write_all(format!("{test}: {reason}\n").as_bytes()).expect("append to list");
     }
 }

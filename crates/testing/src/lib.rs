@@ -9,6 +9,8 @@
 
 mod corpus;
 mod server;
+mod skipped;
 
 pub use corpus::replay_corpus;
 pub use server::{FakeServer, Fault, LONG_TIMEOUT, SHORT_TIMEOUT, linger, read_until, respond};
+pub use skipped::report_skipped;

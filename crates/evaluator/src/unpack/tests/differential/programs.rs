@@ -6,6 +6,7 @@ use std::{
     io::{BufRead as _, BufReader, Write as _},
     path::Path,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    time::{Duration, UNIX_EPOCH},
 };
 
 use tempfile::TempDir;
@@ -60,7 +61,29 @@ enum Directory {
 const EXTRACTORS: [Extractor; 3] = [
     Extractor { program: "unzip", arguments: &["-o", "-qq"], directory: Directory::Argument("-d") },
     Extractor { program: "bsdtar", arguments: &["-x", "-f"], directory: Directory::Argument("-C") },
-    Extractor { program: "7zz", arguments: &["x", "-y", "-bd", "-p"], directory: Directory::Prefix("-o") },
+    Extractor {
+        program: "7zz",
+        arguments: &["x", "-y", "-bd", "-p"],
+        directory: Directory::Prefix("-o"),
+    },
+];
+
+/// The commands that write archives, each without the archive and the files.
+const WRITERS: [&[&str]; 14] = [
+    &["7zz", "a", "-bd", "-tzip", "-mm=Copy"],
+    &["7zz", "a", "-bd", "-tzip", "-mm=Deflate"],
+    &["7zz", "a", "-bd", "-tzip", "-mm=Deflate64"],
+    &["7zz", "a", "-bd", "-tzip", "-mm=BZip2"],
+    &["7zz", "a", "-bd", "-tzip", "-mm=LZMA"],
+    &["bsdtar", "--format=zip", "-cf"],
+    &["bsdtar", "--format=ustar", "-cf"],
+    &["bsdtar", "--format=pax", "-cf"],
+    &["bsdtar", "--format=gnutar", "-cf"],
+    &["bsdtar", "--format=v7", "-cf"],
+    &["bsdtar", "--format=pax", "-czf"],
+    &["bsdtar", "--format=gnutar", "-cjf"],
+    &["bsdtar", "--format=gnutar", "-cJf"],
+    &["bsdtar", "--format=iso9660", "-cf"],
 ];
 
 /// The programs that are installed, and a directory for them.
@@ -91,6 +114,39 @@ impl Programs {
         let answers = BufReader::new(python.stdout.take().unwrap());
         let directory = tempfile::tempdir().unwrap();
         Some(Self { extractors: EXTRACTORS.into(), python, questions, answers, directory })
+    }
+
+    /// Returns archives of the same files, which the programs write.
+    pub(super) fn write_archives(&self) -> Vec<Vec<u8>> {
+        let files = self.directory.path().join("originals");
+        fs::create_dir_all(files.join("c")).unwrap();
+        let noise: Vec<u8> =
+            (0..3000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        for (name, content) in [
+            ("a.txt", super::super::payload()),
+            ("noise.bin", noise),
+            ("c/text.txt", b"one line of text\n".repeat(200)),
+            ("c/empty", Vec::new()),
+        ] {
+            fs::write(files.join(name), content).unwrap();
+            // The same bytes in each run.
+            let file = fs::File::options().write(true).open(files.join(name)).unwrap();
+            file.set_modified(UNIX_EPOCH + Duration::from_secs(1_700_000_000)).unwrap();
+        }
+        let archive = self.directory.path().join("written");
+        let write = |writer: &[&str]| {
+            let mut command = command(writer[0]);
+            command.args(&writer[1..]).arg(&archive).args(["a.txt", "noise.bin", "c"]);
+            let output = command.current_dir(&files).stdin(Stdio::null()).output().unwrap();
+            assert!(output.status.success(), "{writer:?}: {output:?}");
+            // 7-Zip appends an extension to names without one.
+            let written = [archive.clone(), archive.with_extension("zip")];
+            let path = written.into_iter().find(|path| path.exists()).unwrap();
+            let bytes = fs::read(&path).unwrap();
+            fs::remove_file(path).unwrap();
+            bytes
+        };
+        WRITERS.iter().map(|writer| write(writer)).collect()
     }
 
     /// Unpacks an archive with all programs.
