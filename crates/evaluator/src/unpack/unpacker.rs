@@ -178,10 +178,7 @@ impl<'a> Unpacker<'a> {
     ///
     /// # Errors
     /// The walk ends.
-    pub(crate) fn alternative(
-        &mut self,
-        examine: impl FnOnce(&mut Self) -> Unpacked,
-    ) -> Unpacked {
+    pub(crate) fn alternative(&mut self, examine: impl FnOnce(&mut Self) -> Unpacked) -> Unpacked {
         let mut known = self.notes.len();
         let result = examine(self);
         self.notes.retain(|note| {

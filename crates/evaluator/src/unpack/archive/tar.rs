@@ -16,7 +16,7 @@ use crate::{
     report::NoteKind,
     unpack::{
         name::EntryName,
-        unpacker::{Unpacked, Unpacker},
+        unpacker::{Stop, Unpacked, Unpacker},
     },
 };
 
@@ -32,7 +32,8 @@ pub(in crate::unpack) fn matches(bytes: &[u8]) -> bool {
 }
 
 pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Unpacked {
-    let mut archive = TarArchive { bytes, is_ended: false, data_end: 0, extended: Extended::default() };
+    let mut archive =
+        TarArchive { bytes, is_ended: false, data_end: 0, extended: Extended::default() };
     let mut position = 0;
     while let Some(block) = block_at(bytes, position) {
         position = archive.block(position, block, unpacker)?;
@@ -89,7 +90,7 @@ impl<'a> TarArchive<'a> {
         position: usize,
         block: &'a [u8],
         unpacker: &mut Unpacker<'_>,
-    ) -> Result<usize, crate::unpack::unpacker::Stop> {
+    ) -> Result<usize, Stop> {
         let next = position + BLOCK;
         if block.iter().all(|byte| *byte == 0) {
             self.is_ended = true;
@@ -121,15 +122,12 @@ impl<'a> TarArchive<'a> {
         start: usize,
         header: &Header,
         unpacker: &mut Unpacker<'_>,
-    ) -> Result<usize, crate::unpack::unpacker::Stop> {
+    ) -> Result<usize, Stop> {
         let Ok(size) = header.entry_size() else {
             unpacker.note(NoteKind::Unreadable, "the size of a file in a tar archive is invalid");
             return Ok(start);
         };
         let (content, end) = self.content(start, size);
-        if usize::try_from(size).is_ok_and(|size| content.len() < size) || size > usize::MAX as u64 {
-            unpacker.note(NoteKind::Unreadable, "the last file in a tar archive is truncated");
-        }
         match header.entry_type().as_byte() {
             b'L' => self.extended.name = Some(before_zero(content).to_vec()),
             b'x' | b'X' => self.extended.pax = PaxRecords::parse(content),
@@ -148,7 +146,7 @@ impl<'a> TarArchive<'a> {
         size: u64,
         header: &Header,
         unpacker: &mut Unpacker<'_>,
-    ) -> Result<usize, crate::unpack::unpacker::Stop> {
+    ) -> Result<usize, Stop> {
         let extended = std::mem::take(&mut self.extended);
         let (content, end) = self.content(start, extended.pax.size.unwrap_or(size));
         let is_followed_by_header = block_at(self.bytes, start).is_some_and(is_header);
@@ -166,7 +164,7 @@ impl<'a> TarArchive<'a> {
         size: u64,
         header: &Header,
         unpacker: &mut Unpacker<'_>,
-    ) -> Result<usize, crate::unpack::unpacker::Stop> {
+    ) -> Result<usize, Stop> {
         let extended = std::mem::take(&mut self.extended);
         let name = extended.file_name(header);
         let pax_size = extended.pax.size.unwrap_or(size);
@@ -178,6 +176,9 @@ impl<'a> TarArchive<'a> {
         }
         let (content, end) = self.content(start, pax_size);
         let (header_content, header_end) = self.content(start, size);
+        if (content.len() as u64) < pax_size {
+            unpacker.note(NoteKind::Unreadable, "a file in a tar archive is truncated");
+        }
         if let Some(map) = map {
             unpacker.decode(name.clone(), SparseFile::new(map, content))?;
         } else if !content.is_empty() {

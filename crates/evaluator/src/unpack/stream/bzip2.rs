@@ -33,6 +33,10 @@ struct Bzip2Stream<'a> {
 }
 
 impl<'a> Member<'a> for Bzip2Stream<'a> {
+    /// A decoder costs about 100 µs, because it has tables of 3.6 MB. Parallel compressors write streams of 100 kB or
+    /// more.
+    const MAX_MEMBERS: u32 = 4096;
+
     fn start(input: &'a [u8]) -> Option<Self> {
         let decoder = || Decompress::new(false);
         matches(input).then(|| Self { decoder: decoder(), input, is_ended: false, error: None })

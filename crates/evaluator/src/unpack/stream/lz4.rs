@@ -39,8 +39,9 @@ pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Un
 struct Lz4Frame<'a> {
     input: &'a [u8],
     is_legacy: bool,
-    has_block_checksums: bool,
-    has_content_checksum: bool,
+    /// Length of the checksums after each block and after the frame, bytes. They are not verified.
+    block_checksum: usize,
+    content_checksum: usize,
     max_block: usize,
     /// Decoded bytes: the window of earlier blocks, and the current block.
     decoded: Vec<u8>,
@@ -57,8 +58,8 @@ impl<'a> Lz4Frame<'a> {
         Self {
             input,
             is_legacy: false,
-            has_block_checksums: false,
-            has_content_checksum: false,
+            block_checksum: 0,
+            content_checksum: 0,
             max_block,
             decoded: Vec::new(),
             block: Vec::new(),
@@ -77,15 +78,20 @@ impl<'a> Lz4Frame<'a> {
         // 64 KiB, 256 KiB, 1 MiB, 4 MiB.
         let max_block = match (descriptor >> 4) & 7 {
             size @ 4..=7 => 1 << (8 + 2 * u32::from(size)),
-            _ => return Self { error: Some(damaged("unknown LZ4 block size")), ..Self::new(&[], 0) },
+            _ => {
+                return Self {
+                    error: Some(damaged("unknown LZ4 block size")),
+                    ..Self::new(&[], 0)
+                };
+            }
         };
-        let has = |bit: u8| flags & (1 << bit) != 0;
+        let length_if = |bit: u8, length| if flags & (1 << bit) != 0 { length } else { 0 };
         // The content size, the identifier of a dictionary, and the checksum of the header.
-        let length = 3 + if has(3) { 8 } else { 0 } + if has(0) { 4 } else { 0 };
+        let length = 3 + length_if(3, 8) + length_if(0, 4);
         let input = input.get(length..).unwrap_or_default();
         Self {
-            has_block_checksums: has(4),
-            has_content_checksum: has(2),
+            block_checksum: length_if(4, 4),
+            content_checksum: length_if(2, 4),
             ..Self::new(input, max_block)
         }
     }
@@ -103,8 +109,7 @@ impl<'a> Lz4Frame<'a> {
         };
         self.input = self.input.get(4..).unwrap_or_default();
         if header == 0 && !self.is_legacy {
-            let checksum = if self.has_content_checksum { 4 } else { 0 };
-            self.input = self.input.get(checksum..).unwrap_or_default();
+            self.input = self.input.get(self.content_checksum..).unwrap_or_default();
             return self.end();
         }
         let is_stored = header & IS_STORED != 0 && !self.is_legacy;
@@ -115,7 +120,7 @@ impl<'a> Lz4Frame<'a> {
             return Err(damaged("an LZ4 block is larger than the maximum"));
         }
         let block = self.input.get(..length).unwrap_or(self.input);
-        let skipped = length + if self.has_block_checksums { 4 } else { 0 };
+        let skipped = length + self.block_checksum;
         self.input = self.input.get(skipped..).unwrap_or_default();
         self.keep_window();
         if is_stored {

@@ -7,7 +7,7 @@ use std::io::{self, Read};
 
 use lzma_rust2::LzmaReader;
 
-use super::members::{self, window_too_large};
+use super::members::{self, MAX_DICTIONARY, window_too_large};
 use crate::unpack::unpacker::{MAX_WINDOW, Unpacked, Unpacker};
 
 /// Limit of XZ Utils for the size of the content, bytes. Larger values are those of other formats.
@@ -46,12 +46,14 @@ impl LzmaHeader {
     /// Whether XZ Utils recognizes the dictionary size: 2ⁿ, 2ⁿ + 2ⁿ⁻¹ or `u32::MAX`.
     fn has_usual_dictionary(self) -> bool {
         let size = self.dictionary;
-        size == u32::MAX || size.is_power_of_two() || (size % 3 == 0 && (size / 3).is_power_of_two())
+        size == u32::MAX
+            || size.is_power_of_two()
+            || (size.is_multiple_of(3) && (size / 3).is_power_of_two())
     }
 
     /// Returns the decoder. Its dictionary is at most [`MAX_WINDOW`]: a larger one differs only for longer contents.
     fn decoder(self, data: &[u8]) -> io::Result<LzmaReader<&[u8]>> {
-        let dictionary = u32::try_from(MAX_WINDOW).unwrap_or(u32::MAX).min(self.dictionary);
+        let dictionary = self.dictionary.min(MAX_DICTIONARY);
         let mut decoder =
             LzmaReader::new_with_props(data, self.length, self.properties, dictionary, None)?;
         decoder.set_defer_errors(true);
@@ -60,14 +62,14 @@ impl LzmaHeader {
 }
 
 pub(in crate::unpack) fn matches(bytes: &[u8]) -> bool {
-    LzmaHeader::parse(bytes).is_some()
+    LzmaHeader::parse(bytes).is_some_and(|(header, data)| probe(header, data).is_some())
 }
 
 pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Unpacked {
     let Some((header, data)) = LzmaHeader::parse(bytes) else { return Ok(()) };
     let Some(reports_errors) = probe(header, data) else { return Ok(()) };
     let Ok(decoder) = header.decoder(data) else { return Ok(()) };
-    let exceeds_window = header.dictionary as usize > MAX_WINDOW;
+    let exceeds_window = header.dictionary > MAX_DICTIONARY;
     let reader = LzmaContent { decoder, exceeds_window, produced: 0, reports_errors };
     unpacker.decode(members::unnamed(), reader).map(|_decoded| ())
 }

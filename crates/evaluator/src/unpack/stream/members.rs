@@ -5,15 +5,19 @@ use std::io::{self, Read};
 
 use crate::unpack::{
     name::EntryName,
-    unpacker::{Unpacked, Unpacker},
+    unpacker::{MAX_WINDOW, Unpacked, Unpacker},
 };
 
-/// Maximum number of members in one file. Each member needs a decoder, which costs up to 10 µs however short the member
-/// is. Files of parallel compressors have one member for each 64 KiB or more.
-const MAX_MEMBERS: u32 = 65_536;
+/// [`MAX_WINDOW`] as decoders of LZMA take it.
+#[expect(clippy::cast_possible_truncation, reason = "the window is 64 MiB")]
+pub(super) const MAX_DICTIONARY: u32 = MAX_WINDOW as u32;
 
 /// Decoder of one member.
 pub(super) trait Member<'a>: Sized {
+    /// Maximum number of members in one file. Each one needs a decoder, which costs up to 10 µs however short the member
+    /// is. Files of parallel compressors have a member for each 64 KiB or more.
+    const MAX_MEMBERS: u32 = 65_536;
+
     /// Returns the decoder of the member at the start of `input`; `None` if there is no member.
     fn start(input: &'a [u8]) -> Option<Self>;
 
@@ -35,21 +39,21 @@ pub(super) struct Members<'a, M> {
     next: &'a [u8],
     /// Number of members that were started.
     started: u32,
-    max_members: u32,
+    limit: u32,
     /// The first error that does not affect the content, reported at the end.
     defect: io::Result<()>,
 }
 
 impl<'a, M: Member<'a>> Members<'a, M> {
-    fn new(input: &'a [u8], max_members: u32) -> Self {
-        Self { current: None, next: input, started: 0, max_members, defect: Ok(()) }
+    fn new(input: &'a [u8], limit: u32) -> Self {
+        Self { current: None, next: input, started: 0, limit, defect: Ok(()) }
     }
 
     /// Starts the next member. Returns whether there is one.
     fn start_next(&mut self) -> io::Result<bool> {
         let zeros = if self.started == 0 { 0 } else { leading_zeros(self.next) };
         let input = self.next.get(zeros..).unwrap_or_default();
-        if self.started >= self.max_members {
+        if self.started >= self.limit {
             return Ok(false);
         }
         self.current = M::start(input);
@@ -58,7 +62,7 @@ impl<'a, M: Member<'a>> Members<'a, M> {
             return Ok(false);
         }
         self.started += 1;
-        if self.started > MAX_MEMBERS {
+        if self.started > M::MAX_MEMBERS {
             return Err(io::Error::new(io::ErrorKind::OutOfMemory, "too many compressed members"));
         }
         Ok(true)

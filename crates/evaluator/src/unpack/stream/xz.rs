@@ -4,7 +4,7 @@ use std::io::{self, Chain, Cursor, Read};
 
 use lzma_rust2::{LzmaReader, XzReader};
 
-use super::members::{self, Member, damaged, truncated, u32_at, window_too_large};
+use super::members::{self, MAX_DICTIONARY, Member, damaged, truncated, u32_at, window_too_large};
 use crate::unpack::unpacker::{MAX_WINDOW, Unpacked, Unpacker};
 
 const XZ_MAGIC: [u8; 6] = [0xfd, b'7', b'z', b'X', b'Z', 0];
@@ -19,11 +19,15 @@ const HEADER: usize = 12;
 const CRC32_FLAGS: [u8; 6] = [0, 1, 0x69, 0x22, 0xde, 0x36];
 
 /// Memory of a decoder with the largest window, KiB. The decoder counts tables of up to 1 MiB as well.
-const MEMORY_LIMIT: u32 = MAX_WINDOW as u32 / 1024 + 1024;
+const MEMORY_LIMIT: u32 = MAX_DICTIONARY / 1024 + 1024;
 
 /// Output up to which a stream with a larger declared window is decoded, bytes. The decoder's window grows with the
 /// output, to less than twice its length.
 const MAX_PREFIX: usize = MAX_WINDOW / 2;
+
+/// Number of bytes that are decoded by one call, at the start of a stream and after it.
+const MIN_READ: usize = 64;
+const MAX_READ: usize = 4096;
 
 pub(in crate::unpack) fn matches(bytes: &[u8]) -> bool {
     bytes.starts_with(&XZ_MAGIC) || bytes.starts_with(&LZIP_MAGIC)
@@ -70,6 +74,9 @@ impl<'a> Member<'a> for XzStreamMember<'a> {
     }
 
     fn read(&mut self, output: &mut [u8]) -> io::Result<usize> {
+        // The decoder returns nothing of a call in which it finds an error.
+        let length = self.produced.clamp(MIN_READ, MAX_READ).min(output.len());
+        let output = output.get_mut(..length).unwrap_or_default();
         let mut result = self.decoder.read(output);
         if is_out_of_memory(&result) && self.produced == 0 && !self.exceeds_window {
             self.exceeds_window = true;
@@ -109,7 +116,7 @@ impl<'a> Member<'a> for LzipMember<'a> {
         let base = 1_u32.checked_shl(u32::from(size & 0x1f))?;
         let window = base.saturating_sub(base / 16 * u32::from(size >> 5)).max(4096);
         // The largest window of lzip is 512 MiB. A smaller one differs only for longer contents.
-        let window = window.min(MAX_WINDOW as u32);
+        let window = window.min(MAX_DICTIONARY);
         let mut decoder = LzmaReader::new(data, u64::MAX, 3, 0, 2, window, None).ok()?;
         decoder.set_defer_errors(true);
         Some(Self { input: data, decoder, crc: flate2::Crc::new() })
