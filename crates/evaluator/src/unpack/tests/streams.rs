@@ -361,9 +361,9 @@ fn xz_of_chunks(property: u8, chunks: usize) -> Vec<u8> {
 fn streams_that_need_a_large_window_reach_a_limit() {
     // 64 MiB and 96 MiB.
     for (property, chunks, expected) in [
-        (28, 600, NoteKind::Unreadable),
-        (29, 500, NoteKind::Unreadable),
-        (29, 600, NoteKind::Limit),
+        (28, 520, NoteKind::Unreadable),
+        (29, 10, NoteKind::Unreadable),
+        (29, 520, NoteKind::Limit),
     ] {
         let collected = collect(&xz_of_chunks(property, chunks));
         assert!(collected.note(expected).is_some(), "{property} {chunks} {:?}", collected.notes);

@@ -73,7 +73,8 @@ fn pax(records: &[(&str, &str)], kind: u8) -> Vec<u8> {
     let mut content = Vec::new();
     for (key, value) in records {
         let length = key.len() + value.len() + 3;
-        let total = (length..).find(|total| length + total.to_string().len() == *total).unwrap();
+        let total =
+            (length..length + 9).find(|total| length + total.to_string().len() == *total).unwrap();
         content.extend_from_slice(format!("{total} {key}={value}\n").as_bytes());
     }
     TarHeader::ustar("pax", kind, content.len()).followed_by(&content)
@@ -159,100 +160,97 @@ fn pax_sparse_samples() -> Vec<Sample> {
     ]
 }
 
+/// Writes an archive of members.
+fn archive(members: &[&[u8]]) -> Vec<u8> {
+    [&members.concat()[..], &end()].concat()
+}
+
+/// Writes a file whose checksum is the sum of signed bytes.
+fn with_signed_checksum(content: &[u8]) -> Vec<u8> {
+    let name = "\u{e9}t\u{e9}";
+    let mut member = TarHeader::v7(name, b'0', content.len()).followed_by(content);
+    let sum = u32::from_str_radix(std::str::from_utf8(&member[148..154]).unwrap(), 8).unwrap();
+    // Each letter has two bytes above 127.
+    member[148..154].copy_from_slice(format!("{:06o}", sum - 4 * 256).as_bytes());
+    member
+}
+
 pub(crate) fn samples() -> Vec<Sample> {
+    let groups = [common_samples(), damaged_samples(), ambiguous_samples(), pax_sparse_samples()];
+    groups.into_iter().flatten().collect()
+}
+
+/// Returns archives that most programs read in the same way.
+fn common_samples() -> Vec<Sample> {
     let content = payload();
-    let text = file("text", b"text");
-    let inner = tar("inner", &content);
     let size = content.len();
+    let of_kind = |kind| archive(&[&TarHeader::ustar("f", kind, size).followed_by(&payload())]);
     let long_name = "d/".repeat(80) + "setup.exe";
-    let base_256 =
-        TarHeader::gnu("f", b'0', 0).with(124, &[0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 128]);
-    let device = TarHeader::ustar("device", b'3', size).followed_by(&content);
-    let mut changed = file("changed", &content);
-    changed[0] = b'C';
-    let mut signed = TarHeader::v7("\u{e9}t\u{e9}", b'0', size).followed_by(&content);
-    let low = signed[..512].iter().filter(|byte| **byte > 127).count() as u32;
-    let sum = u32::from_str_radix(std::str::from_utf8(&signed[148..154]).unwrap(), 8).unwrap();
-    signed[148..154].copy_from_slice(format!("{:06o}", sum - 256 * low).as_bytes());
     let long_link = TarHeader::gnu("././@LongLink", b'L', long_name.len() + 1)
         .followed_by(&[long_name.as_bytes(), b"\0"].concat());
-    let files = |parts: &[&[u8]]| [&parts.concat()[..], &end()].concat();
-    let mut samples = vec![
-        Sample::payload("tar/v7.tar", files(&[&TarHeader::v7("f", 0, size).followed_by(&content)])),
+    let gnu_long_name = archive(&[&long_link, &file("short", &content)]);
+    let pax_name = archive(&[&pax(&[("path", &long_name)], b'x'), &file("f", &content)]);
+    let base_256 = [0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 128];
+    let base_256 = TarHeader::gnu("f", b'0', 0).with(124, &base_256).followed_by(&content);
+    let v7 = TarHeader::v7("f", 0, size).followed_by(&content);
+    vec![
+        Sample::payload("tar/v7.tar", archive(&[&v7])),
         Sample::payload("tar/ustar.tar", tar("f", &content)),
-        Sample::payload("tar/gnu-long-name.tar", files(&[&long_link, &file("short", &content)])),
-        Sample::payload(
-            "tar/pax.tar",
-            files(&[&pax(&[("path", &long_name)], b'x'), &file("f", &content)]),
-        ),
-        Sample::payload("tar/base-256-size.tar", files(&[&base_256.followed_by(&content)])),
-        Sample::payload("tar/signed-checksum.tar", files(&[&signed])),
-        Sample::payload("tar/gnu-sparse.tar", files(&[&gnu_sparse(&long_payload())])),
+        Sample::payload("tar/gnu-long-name.tar", gnu_long_name),
+        Sample::payload("tar/pax.tar", pax_name),
+        Sample::payload("tar/base-256-size.tar", archive(&[&base_256])),
+        Sample::payload("tar/signed-checksum.tar", archive(&[&with_signed_checksum(&content)])),
+        Sample::payload("tar/gnu-sparse.tar", archive(&[&gnu_sparse(&long_payload())])),
         Sample::payload(
             "tar/gnu-sparse-extended.tar",
-            files(&[&gnu_sparse_extended(&long_payload())]),
+            archive(&[&gnu_sparse_extended(&long_payload())]),
         ),
         Sample::payload("tar/no-end.tar", file("f", &content)),
-        Sample::payload("tar/truncated.tar", tar("f", &content)[..512 + 100].to_vec()),
         Sample::payload("tar/absolute-name.tar", tar("/../../etc/f", &content)),
-        Sample::payload(
-            "tar/unknown-type.tar",
-            files(&[&TarHeader::ustar("f", b'Z', size).followed_by(&content)]),
-        ),
-        Sample::payload(
-            "tar/contiguous-file.tar",
-            files(&[&TarHeader::ustar("f", b'7', size).followed_by(&content)]),
-        ),
-        Sample::payload("tar/first-checksum-wrong.tar", files(&[&changed, &file("f", b"text")])),
-        Sample::payload(
-            "tar/checksum-wrong-before.tar",
-            files(&[
-                &text,
-                &TarHeader::ustar("x", b'0', 4).0,
-                b"text",
-                &[7; 508],
-                &file("f", &content),
-            ]),
-        ),
-        Sample::payload(
-            "tar/after-end.tar",
-            [files(&[&text]), vec![0; 4096], files(&[&file("f", &content)])].concat(),
-        ),
-        Sample::payload(
-            "tar/garbage-before.tar",
-            files(&[&text, &[b'g'; 1024], &file("f", &content)]),
-        ),
-        Sample::payload("tar/device-with-size.tar", files(&[&device])),
-        // GNU tar expects no content after a link.
-        Sample::payload(
-            "tar/link-with-size.tar",
-            files(&[&TarHeader::ustar("l", b'1', 4096).followed_by(b""), &file("f", &content)]),
-        ),
-        Sample::payload(
-            "tar/link-hides-file.tar",
-            files(&[
-                &TarHeader::ustar("l", b'2', 4096).followed_by(&[b'x'; 512]),
-                &file("f", &content),
-            ]),
-        ),
-        Sample::payload(
-            "tar/pax-size.tar",
-            files(&[
-                &pax(&[("size", &inner.len().to_string())], b'x'),
-                &TarHeader::ustar("f", b'0', 0).followed_by(&inner),
-            ]),
-        ),
-        Sample::payload(
-            "tar/pax-size-zero.tar",
-            files(&[&pax(&[("size", "0")], b'x'), &file("f", &content)]),
-        ),
-        Sample::payload("tar/in-tar.tar", tar("a.tar", &inner)),
+        Sample::payload("tar/unknown-type.tar", of_kind(b'Z')),
+        Sample::payload("tar/contiguous-file.tar", of_kind(b'7')),
+        Sample::payload("tar/in-tar.tar", tar("a.tar", &tar("inner", &content))),
         Sample::payload("tar/tar.gz", gzip(&tar("f", &content))),
         Sample::payload("tar/tar.xz", xz(&tar("f", &content), 4096)),
         Sample::new("tar/text.tar", tar("f", b"text"), Expected::Clean),
-    ];
-    samples.extend(pax_sparse_samples());
-    samples
+    ]
+}
+
+fn damaged_samples() -> Vec<Sample> {
+    let content = payload();
+    let (text, member) = (file("text", b"text"), file("f", &content));
+    let mut changed = file("changed", &content);
+    changed[0] = b'C';
+    let mut wrong = TarHeader::ustar("x", b'0', 4).followed_by(b"text");
+    wrong[0] = b'X';
+    vec![
+        Sample::payload("tar/truncated.tar", tar("f", &content)[..512 + 100].to_vec()),
+        Sample::payload("tar/first-checksum-wrong.tar", archive(&[&changed, &text])),
+        Sample::payload("tar/checksum-wrong-before.tar", archive(&[&text, &wrong, &member])),
+        Sample::payload("tar/garbage-before.tar", archive(&[&text, &[b'g'; 1024], &member])),
+    ]
+}
+
+/// Returns archives that programs read in different ways.
+fn ambiguous_samples() -> Vec<Sample> {
+    let content = payload();
+    let (text, member) = (file("text", b"text"), file("f", &content));
+    let inner = tar("inner", &content);
+    let after_end = [archive(&[&text]), vec![0; 4096], archive(&[&member])].concat();
+    let device = TarHeader::ustar("device", b'3', content.len()).followed_by(&content);
+    // GNU tar expects no content after a link.
+    let link = TarHeader::ustar("l", b'1', 4096).followed_by(b"");
+    let link_with_content = TarHeader::ustar("l", b'2', 4096).followed_by(&[b'x'; 512]);
+    let pax_size = pax(&[("size", &inner.len().to_string())], b'x');
+    let without_size = TarHeader::ustar("f", b'0', 0).followed_by(&inner);
+    vec![
+        Sample::payload("tar/after-end.tar", after_end),
+        Sample::payload("tar/device-with-size.tar", archive(&[&device])),
+        Sample::payload("tar/link-with-size.tar", archive(&[&link, &member])),
+        Sample::payload("tar/link-hides-file.tar", archive(&[&link_with_content, &member])),
+        Sample::payload("tar/pax-size.tar", archive(&[&pax_size, &without_size])),
+        Sample::payload("tar/pax-size-zero.tar", archive(&[&pax(&[("size", "0")], b'x'), &member])),
+    ]
 }
 
 #[test]

@@ -29,6 +29,11 @@ fn folded(text: &str, length: usize, separator: &str) -> String {
     lines.join(separator)
 }
 
+/// Returns the digits of each byte after `prefix`.
+fn hexadecimal(bytes: &[u8], prefix: &str) -> String {
+    bytes.iter().map(|byte| format!("{prefix}{byte:02x}")).collect::<Vec<_>>().concat()
+}
+
 fn utf16(text: &str, is_big_endian: bool) -> Vec<u8> {
     let units = format!("\u{feff}{text}").encode_utf16().collect::<Vec<_>>();
     let bytes = |unit: &u16| if is_big_endian { unit.to_be_bytes() } else { unit.to_le_bytes() };
@@ -44,14 +49,19 @@ fn program() -> Vec<u8> {
     program
 }
 
-pub(crate) fn samples() -> Vec<Sample> {
+/// Returns a page with the payload in a URL.
+fn page() -> String {
+    let code = base64(&payload());
+    format!("<html><a href='data:application/octet-stream;base64,{code}'>x</a></html>")
+}
+
+/// Returns pages, drawings, scripts and their data.
+fn web_texts() -> Vec<(&'static str, String)> {
     let code = &base64(&payload());
-    let url = code.replace('+', "-").replace('/', "_").replace('=', "");
     let lines = |separator| folded(code, 76, separator);
-    let percent = payload().iter().map(|byte| format!("%{byte:02X}")).collect::<String>();
-    let html = format!("<html><a href='data:application/octet-stream;base64,{code}'>x</a></html>");
-    let texts = [
-        ("data-url.html", html.clone()),
+    let percent = hexadecimal(&payload(), "%");
+    vec![
+        ("data-url.html", page()),
         ("atob.html", format!("<script>var f = atob('{code}');</script>")),
         ("variable.html", format!("<script>const content = \"{code}\";</script>")),
         (
@@ -63,6 +73,25 @@ pub(crate) fn samples() -> Vec<Sample> {
             format!("<svg><image href=\"data:x/y;base64,{}\"/></svg>", lines("&#10;")),
         ),
         ("hex-references.xml", format!("<x>{}</x>", lines("&#xD;&#xa;"))),
+        ("string.json", format!("{{\"a\": \"{}\"}}", lines("\\r\\n").replace('/', "\\/"))),
+        ("continued.js", format!("x = '{}'", lines("\\\n"))),
+        ("short-lines.html", format!("<a href='data:a/b;base64,{}'>", folded(code, 3, " \n\t"))),
+        ("spaces.html", format!("<a href='data:a/b;base64, {}'>", folded(code, 10, "  "))),
+        (
+            "escaped-url.html",
+            format!("<a href='data:a/b;base64,{}'>", code.replace('+', "%2B").replace('=', "%3d")),
+        ),
+        ("percent-url.html", format!("<iframe src=\"data:text/html,{percent}%3Cb%3E\">")),
+        ("bytes-before.html", format!("\0\u{1}\u{2}{}", page())),
+    ]
+}
+
+/// Returns contacts, events, documents and plain text.
+fn other_texts() -> Vec<(&'static str, String)> {
+    let code = &base64(&payload());
+    let lines = |separator| folded(code, 76, separator);
+    let url = code.replace('+', "-").replace('/', "_").replace('=', "");
+    vec![
         (
             "contact.vcf",
             format!(
@@ -88,7 +117,6 @@ pub(crate) fn samples() -> Vec<Sample> {
                 lines("\n  ")
             ),
         ),
-        ("string.json", format!("{{\"a\": \"{}\"}}", lines("\\r\\n").replace('/', "\\/"))),
         ("lines.txt", format!("see below\n\n{}\n", lines("\r\n"))),
         (
             "file.pem",
@@ -98,26 +126,21 @@ pub(crate) fn samples() -> Vec<Sample> {
             ),
         ),
         ("script.py", format!("import base64\nx = base64.b64decode('{code}')\n")),
-        ("continued.js", format!("x = '{}'", lines("\\\n"))),
-        ("short-lines.html", format!("<a href='data:a/b;base64,{}'>", folded(code, 3, " \n\t"))),
-        ("spaces.html", format!("<a href='data:a/b;base64, {}'>", folded(code, 10, "  "))),
-        (
-            "escaped-url.html",
-            format!("<a href='data:a/b;base64,{}'>", code.replace('+', "%2B").replace('=', "%3d")),
-        ),
         ("base64url.txt", format!("token {url} end")),
-        ("percent-url.html", format!("<iframe src=\"data:text/html,{percent}%3Cb%3E\">")),
         ("twice.txt", base64(base64(&payload()).as_bytes())),
         ("gzip.txt", base64(&gzip(&payload()))),
-        ("bytes-before.html", format!("\0\u{1}\u{2}{html}")),
-    ];
-    let mut samples: Vec<_> = texts
+    ]
+}
+
+pub(crate) fn samples() -> Vec<Sample> {
+    let mut samples: Vec<_> = web_texts()
         .into_iter()
+        .chain(other_texts())
         .map(|(name, text)| Sample::payload(format!("text/{name}"), text.into_bytes()))
         .collect();
-    samples.push(Sample::payload("text/utf-16.html", utf16(&html, false)));
-    samples.push(Sample::payload("text/utf-16-be.html", utf16(&html, true)));
-    samples.push(Sample::payload("text/drawing.svgz", gzip(html.as_bytes())));
+    samples.push(Sample::payload("text/utf-16.html", utf16(&page(), false)));
+    samples.push(Sample::payload("text/utf-16-be.html", utf16(&page(), true)));
+    samples.push(Sample::payload("text/drawing.svgz", gzip(page().as_bytes())));
     samples.push(Sample::new(
         "text/text.txt",
         b"Text, and more text.\n".repeat(9),
@@ -141,7 +164,7 @@ fn samples_cause_no_notes() {
 
 #[test]
 fn contents_are_decoded_in_full() {
-    let content: Vec<_> = (0..20_000_u32).flat_map(|number| number.to_le_bytes()).collect();
+    let content: Vec<_> = (0..20_000_u32).flat_map(u32::to_le_bytes).collect();
     let program = [program(), content].concat();
     for length in program.len() - 3..program.len() {
         let text = folded(&base64(&program[..length]), 76, "\r\n");
@@ -159,7 +182,7 @@ fn hashes_keys_and_identifiers_cost_no_objects() {
     let mut bytes = |length: usize| (0..length).map(|_| random()).collect::<Vec<_>>();
     let mut text = String::new();
     for _ in 0..300 {
-        let hash: String = bytes(64).iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = hexadecimal(&bytes(64), "");
         let token = format!(
             "eyJ{}.{}",
             base64(b"\"alg\": \"none\", \"name\": \"value\"".repeat(5).as_slice()),
