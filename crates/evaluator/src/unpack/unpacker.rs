@@ -225,6 +225,22 @@ impl<'a> Unpacker<'a> {
         }
     }
 
+    /// Calls `examine` for a second interpretation of contents that are examined already. Its notes are dropped, those of
+    /// limits excepted, because the first interpretation has the notes that matter.
+    ///
+    /// # Errors
+    /// The walk ends.
+    pub(crate) fn alternative(&mut self, examine: impl FnOnce(&mut Self) -> Unpacked) -> Unpacked {
+        let mut known = self.notes.len();
+        let result = examine(self);
+        self.notes.retain(|note| {
+            let is_kept = known > 0 || note.kind == NoteKind::Limit;
+            known = known.saturating_sub(1);
+            is_kept
+        });
+        result
+    }
+
     /// Calls `examine` with the path extended by `name`, if no limit is reached.
     fn enter(&mut self, name: EntryName, examine: impl FnOnce(&mut Self) -> Unpacked) -> Unpacked {
         let in_stream = self.containers.last().is_some_and(|kind| kind.is_stream());

@@ -1,9 +1,220 @@
-use crate::unpack::unpacker::{Unpacked, Unpacker};
+//! tar: v7, ustar, GNU and pax archives.
+//!
+//! Programs differ in where they look for the next header: after the content, after a defect, after the end of the
+//! archive, after a link with a size. All headers that one of them finds are read.
 
-pub(in crate::unpack) fn matches(_bytes: &[u8]) -> bool {
-    false
+mod pax;
+mod sparse;
+
+use tar::Header;
+
+use self::{
+    pax::PaxRecords,
+    sparse::{SparseFile, SparseMap},
+};
+use crate::{
+    report::NoteKind,
+    unpack::{
+        name::EntryName,
+        unpacker::{Stop, Unpacked, Unpacker},
+    },
+};
+
+/// Size of headers; contents are padded to multiples of it.
+const BLOCK: usize = 512;
+
+/// Offset of the magic number of ustar, pax and GNU archives.
+const MAGIC_OFFSET: usize = 257;
+
+pub(in crate::unpack) fn matches(bytes: &[u8]) -> bool {
+    // GNU tar reads archives with a wrong checksum in the first header from the second header on.
+    bytes.get(..BLOCK).is_some_and(|block| has_magic(block) || is_header(block))
 }
 
-pub(in crate::unpack) fn unpack(_bytes: &[u8], _unpacker: &mut Unpacker<'_>) -> Unpacked {
+pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Unpacked {
+    let mut archive =
+        TarArchive { bytes, is_ended: false, data_end: 0, extended: Extended::default() };
+    let mut position = 0;
+    while let Some(block) = block_at(bytes, position) {
+        position = archive.block(position, block, unpacker)?;
+    }
+    let rest = bytes.get(position..).unwrap_or_default();
+    if !archive.is_ended && position >= archive.data_end && rest.iter().any(|byte| *byte != 0) {
+        unpacker.note(NoteKind::Unreadable, "the last tar header is truncated");
+    }
     Ok(())
+}
+
+fn block_at(bytes: &[u8], position: usize) -> Option<&[u8]> {
+    bytes.get(position..position.checked_add(BLOCK)?)
+}
+
+fn has_magic(block: &[u8]) -> bool {
+    block.get(MAGIC_OFFSET..).is_some_and(|magic| magic.starts_with(b"ustar"))
+}
+
+/// Returns whether the checksum is valid: the sum of all bytes, signed or unsigned, with spaces in its own place.
+fn is_header(block: &[u8]) -> bool {
+    let (Some(before), Some(after)) = (block.get(..148), block.get(156..)) else { return false };
+    let Ok(expected) = Header::from_byte_slice(block).cksum() else { return false };
+    let other = || before.iter().chain(after);
+    let spaces = 8 * u32::from(b' ');
+    let unsigned = spaces + other().map(|byte| u32::from(*byte)).sum::<u32>();
+    // The signed value of a byte above 127 is 256 less.
+    let high = other().map(|byte| u32::from(byte >> 7)).sum::<u32>();
+    // The sum of an empty block is the sum of the spaces.
+    unsigned != spaces && (expected == unsigned || expected == unsigned.wrapping_sub(256 * high))
+}
+
+/// Attributes of the next file from the extended headers before it.
+#[derive(Default)]
+struct Extended {
+    name: Option<Vec<u8>>,
+    pax: PaxRecords,
+}
+
+struct TarArchive<'a> {
+    bytes: &'a [u8],
+    /// Whether the last block was an end of the archive. Anything may follow.
+    is_ended: bool,
+    /// Blocks before this offset may be contents, so that they need not be headers.
+    data_end: usize,
+    extended: Extended,
+}
+
+impl<'a> TarArchive<'a> {
+    /// Reads the block at `position`, and the content after it if the block is a header. Returns the position of the
+    /// next block.
+    fn block(
+        &mut self,
+        position: usize,
+        block: &'a [u8],
+        unpacker: &mut Unpacker<'_>,
+    ) -> Result<usize, Stop> {
+        let next = position + BLOCK;
+        if block.iter().all(|byte| *byte == 0) {
+            self.is_ended = true;
+            return Ok(next);
+        }
+        if is_header(block) {
+            self.is_ended = false;
+            return self.member(next, Header::from_byte_slice(block), unpacker);
+        }
+        if !self.is_ended && position >= self.data_end {
+            unpacker.note(NoteKind::Unreadable, "a tar header is damaged");
+            // Some programs ignore the checksum, others continue at the next valid header.
+            if has_magic(block) {
+                let header = Header::from_byte_slice(block);
+                let size = header.entry_size().unwrap_or_default();
+                let (content, end) = self.content(next, size);
+                self.data_end = self.data_end.max(end);
+                if !content.is_empty() {
+                    unpacker.slice(EntryName::file(header.path_bytes()), content)?;
+                }
+            }
+        }
+        Ok(next)
+    }
+
+    /// Reads the content of a member, which starts at `start`. Returns the position of the next block.
+    fn member(
+        &mut self,
+        start: usize,
+        header: &Header,
+        unpacker: &mut Unpacker<'_>,
+    ) -> Result<usize, Stop> {
+        let Ok(size) = header.entry_size() else {
+            unpacker.note(NoteKind::Unreadable, "the size of a file in a tar archive is invalid");
+            return Ok(start);
+        };
+        let (content, end) = self.content(start, size);
+        match header.entry_type().as_byte() {
+            b'L' => self.extended.name = Some(before_zero(content).to_vec()),
+            b'x' | b'X' => self.extended.pax = PaxRecords::parse(content),
+            // The target of a link, and attributes of all files.
+            b'K' | b'g' => {}
+            b'1'..=b'6' => return self.without_content(start, size, header, unpacker),
+            _ => return self.file(start, size, header, unpacker),
+        }
+        Ok(end)
+    }
+
+    /// Reads a link, directory or device. Some programs expect no content after the header of one with a size.
+    fn without_content(
+        &mut self,
+        start: usize,
+        size: u64,
+        header: &Header,
+        unpacker: &mut Unpacker<'_>,
+    ) -> Result<usize, Stop> {
+        let extended = std::mem::take(&mut self.extended);
+        let (content, end) = self.content(start, extended.pax.size.unwrap_or(size));
+        let is_followed_by_header = block_at(self.bytes, start).is_some_and(is_header);
+        if !content.is_empty() && !is_followed_by_header {
+            self.data_end = self.data_end.max(end);
+            unpacker.slice(extended.file_name(header), content)?;
+        }
+        Ok(start)
+    }
+
+    /// Reads a file.
+    fn file(
+        &mut self,
+        mut start: usize,
+        size: u64,
+        header: &Header,
+        unpacker: &mut Unpacker<'_>,
+    ) -> Result<usize, Stop> {
+        let extended = std::mem::take(&mut self.extended);
+        let name = extended.file_name(header);
+        let pax_size = extended.pax.size.unwrap_or(size);
+        let mut map = extended.pax.sparse_map();
+        if header.entry_type().is_gnu_sparse() {
+            let (gnu_map, length) = SparseMap::parse_gnu(header, self.bytes.get(start..));
+            map = gnu_map;
+            start = start.saturating_add(length);
+        }
+        let (content, end) = self.content(start, pax_size);
+        let (header_content, header_end) = self.content(start, size);
+        if (content.len() as u64) < pax_size {
+            unpacker.note(NoteKind::Unreadable, "a file in a tar archive is truncated");
+        }
+        if let Some(map) = map {
+            unpacker.decode(name.clone(), SparseFile::new(map, content))?;
+        } else if !content.is_empty() {
+            unpacker.slice(name.clone(), content)?;
+        }
+        if end == header_end {
+            return Ok(end);
+        }
+        // Some programs ignore the size in the pax header.
+        unpacker.note(NoteKind::Inconsistent, "a file in a tar archive has two sizes");
+        if !header_content.is_empty() {
+            unpacker.slice(name, header_content)?;
+        }
+        self.data_end = self.data_end.max(end).max(header_end);
+        Ok(end.min(header_end))
+    }
+
+    /// Returns the content at `start`, as far as the archive reaches, and the position of the next block.
+    fn content(&self, start: usize, size: u64) -> (&'a [u8], usize) {
+        let rest = self.bytes.get(start..).unwrap_or_default();
+        let size = usize::try_from(size).unwrap_or(usize::MAX);
+        let content = rest.get(..size).unwrap_or(rest);
+        let end = size.checked_next_multiple_of(BLOCK).and_then(|size| start.checked_add(size));
+        (content, end.unwrap_or(usize::MAX).min(self.bytes.len()))
+    }
+}
+
+impl Extended {
+    fn file_name(&self, header: &Header) -> EntryName {
+        match self.pax.name.as_ref().or(self.name.as_ref()) {
+            Some(name) => EntryName::file(name),
+            None => EntryName::file(header.path_bytes()),
+        }
+    }
+}
+
+fn before_zero(bytes: &[u8]) -> &[u8] {
+    bytes.split(|byte| *byte == 0).next().unwrap_or_default()
 }

@@ -1,9 +1,113 @@
-use crate::unpack::unpacker::{Unpacked, Unpacker};
+//! Files in text: base64 (RFC 4648), and `data:` URLs (RFC 2397).
+//!
+//! Every object that is no container is searched, because a browser displays HTML with any bytes before it. A run of
+//! base64 characters is decoded if a file in it is probable:
+//!
+//! - words before it announce base64 (`;base64,`, `ENCODING=b`, `<office:binary-data>`, `atob("`), or
+//! - the decoded bytes begin like a file of a kind that is unpacked or executed, or
+//! - the decoded bytes are text. Scripts have no magic number, and keys or checksums do not decode to text.
+//!
+//! So identifiers, hashes, keys and certificates cost no objects.
 
-pub(in crate::unpack) fn matches(_bytes: &[u8]) -> bool {
-    false
+mod base64;
+mod evidence;
+mod url;
+mod utf16;
+
+use self::{
+    base64::{Base64Content, Base64Run, is_base64},
+    evidence::{Content, classify, is_announced, is_announced_nearby},
+    url::{PercentDecoded, data_url},
+    utf16::Utf16Text,
+};
+use crate::unpack::{
+    name::EntryName,
+    unpacker::{Stop, Unpacked, Unpacker},
+};
+
+/// Minimum length of a run: announced, with a magic number, and with text; characters.
+const MIN_ANNOUNCED: usize = 16;
+const MIN_FILE: usize = 32;
+const MIN_TEXT: usize = 128;
+
+/// Maximum number of runs with text in one object, not counting announced ones. A log with many tokens has no more
+/// objects than this.
+const MAX_TEXTS: u32 = 1000;
+
+pub(in crate::unpack) fn matches(bytes: &[u8]) -> bool {
+    bytes.len() >= MIN_ANNOUNCED
 }
 
-pub(in crate::unpack) fn unpack(_bytes: &[u8], _unpacker: &mut Unpacker<'_>) -> Unpacked {
+pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Unpacked {
+    if let Some(text) = Utf16Text::detect(bytes) {
+        return unpacker.decode(EntryName::label("text"), text).map(|_decoded| ());
+    }
+    let mut search = TextSearch { bytes, texts: 0, searched_for_tags: 0 };
+    let mut position = 0;
+    while let Some(offset) = next_word(bytes, position) {
+        position = search.word(offset, unpacker)?;
+    }
     Ok(())
+}
+
+/// Returns the offset of the next base64 character.
+fn next_word(bytes: &[u8], position: usize) -> Option<usize> {
+    let offset = bytes.get(position..)?.iter().position(|byte| is_base64(*byte))?;
+    Some(position + offset)
+}
+
+struct TextSearch<'a> {
+    bytes: &'a [u8],
+    /// Number of runs with text.
+    texts: u32,
+    /// Offset before which `data:` URLs were searched for tags.
+    searched_for_tags: usize,
+}
+
+impl TextSearch<'_> {
+    /// Examines the word at `start`. Returns the offset where the search continues.
+    fn word(&mut self, start: usize, unpacker: &mut Unpacker<'_>) -> Result<usize, Stop> {
+        let (before, rest) = self.bytes.split_at_checked(start).unwrap_or_default();
+        let length = base64::word_length(rest);
+        let after = rest.get(length..).unwrap_or_default();
+        if after.first() == Some(&b':') && start >= self.searched_for_tags {
+            let url = data_url(rest.get(..length).unwrap_or_default(), after);
+            if let Some(url) = url {
+                let end = start + length + url.end;
+                self.searched_for_tags = end;
+                if url.has_tag {
+                    let data =
+                        PercentDecoded::new(after.get(url.start..url.end).unwrap_or_default());
+                    unpacker.decode(EntryName::label("data URL"), data)?;
+                    return Ok(end);
+                }
+            }
+        }
+        let is_announced = is_announced(before);
+        if length < MIN_ANNOUNCED && !is_announced {
+            return Ok(start + length);
+        }
+        let run = Base64Run::parse(rest, length, is_announced);
+        if run.characters >= MIN_ANNOUNCED && self.is_file(before, &run, is_announced) {
+            unpacker.decode(EntryName::label("base64 data"), Base64Content::new(run.bytes))?;
+        }
+        Ok(start + run.bytes.len())
+    }
+
+    /// Returns whether a file in a run is probable.
+    fn is_file(&mut self, before: &[u8], run: &Base64Run<'_>, is_announced: bool) -> bool {
+        if is_announced || run.characters < MIN_FILE {
+            return is_announced;
+        }
+        match classify(run.bytes) {
+            Content::File => true,
+            _ if run.characters < MIN_TEXT => false,
+            Content::Text if self.texts < MAX_TEXTS => {
+                self.texts += 1;
+                true
+            }
+            Content::Certificate => false,
+            Content::Text | Content::Json | Content::Unknown => is_announced_nearby(before),
+        }
+    }
 }

@@ -4,5 +4,6 @@ pub(super) mod bzip2;
 pub(super) mod gzip;
 pub(super) mod lz4;
 pub(super) mod lzma;
+mod members;
 pub(super) mod xz;
 pub(super) mod zstd;

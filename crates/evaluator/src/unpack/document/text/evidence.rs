@@ -1,0 +1,126 @@
+//! Which runs of base64 characters are files.
+
+use std::io::Read;
+
+use super::base64::Base64Content;
+
+/// Number of decoded bytes that are examined.
+const PREFIX: usize = 90;
+
+/// Length of the text before a run in which an announcement is searched, bytes.
+const NEARBY: usize = 100;
+
+/// What ends directly before a run that is base64, in lower case.
+const ANNOUNCEMENTS: [&[u8]; 10] = [
+    b";base64,",
+    b"base64:",
+    b"encoding=b:",
+    b"value=binary:",
+    b"binary-data>",
+    b"atob(\"",
+    b"atob('",
+    b"atob(`",
+    b"base64string(\"",
+    b"base64string('",
+];
+
+/// Words near a run that is probably base64, in lower case.
+const NEARBY_WORDS: [&[u8]; 5] = [b"base64", b"b64decode", b"encoding=b", b"atob(", b"binary"];
+
+/// First bytes of files that are unpacked or executed.
+const SIGNATURES: [&[u8]; 24] = [
+    b"PK\x03\x04",
+    b"PK\x05\x06",
+    b"\x1f\x8b\x08",
+    b"BZh91AY&SY",
+    b"\xfd7zXZ\0",
+    b"\x28\xb5\x2f\xfd",
+    b"\x04\x22\x4d\x18",
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
+    b"%PDF-",
+    b"{\\rtf",
+    b"{\\rt",
+    b"7z\xbc\xaf\x27\x1c",
+    b"Rar!\x1a\x07",
+    b"MSCF\0\0\0\0",
+    b"\x7fELF",
+    b"\xca\xfe\xba\xbe",
+    b"\xcf\xfa\xed\xfe",
+    b"L\0\0\0\x01\x14\x02\0",
+    b"ITSF\x03",
+    b"\xef\xbb\xbf",
+    b"<?xml",
+    b"<svg",
+    b"#!/",
+    b"LZIP\x01",
+];
+
+/// What a run decodes to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Content {
+    /// A file that is unpacked or executed.
+    File,
+    Text,
+    /// Tokens are JSON in base64 (RFC 7519).
+    Json,
+    /// Certificates and keys, in DER.
+    Certificate,
+    Unknown,
+}
+
+pub(super) fn classify(run: &[u8]) -> Content {
+    let mut buffer = [0; PREFIX];
+    let length = Base64Content::new(run).read(&mut buffer).unwrap_or_default();
+    let prefix = buffer.get(..length).unwrap_or_default();
+    if SIGNATURES.iter().any(|signature| prefix.starts_with(signature)) || is_program(prefix) {
+        return Content::File;
+    }
+    match prefix {
+        [b'{', b'"', ..] => Content::Json,
+        [0x30, 0x80..=0x84, ..] => Content::Certificate,
+        _ if is_text(prefix) => Content::Text,
+        _ => Content::Unknown,
+    }
+}
+
+/// Returns whether bytes begin like a Windows program: a DOS header whose offset of the next header is below 64 KiB.
+fn is_program(bytes: &[u8]) -> bool {
+    matches!(bytes, [b'M', b'Z', ..] | [b'Z', b'M', ..])
+        && matches!(bytes.get(..64), Some([.., 0, 0]))
+}
+
+/// Returns whether the start of a file is UTF-8 or UTF-16 text.
+fn is_text(prefix: &[u8]) -> bool {
+    let is_printable =
+        |byte: u8| byte >= b' ' && byte != 0x7f || matches!(byte, b'\t' | b'\n' | b'\r');
+    let is_utf8 = match std::str::from_utf8(prefix) {
+        Ok(_) => true,
+        // A character is cut.
+        Err(error) => error.error_len().is_none(),
+    };
+    let (units, _) = prefix.as_chunks::<2>();
+    is_utf8 && prefix.iter().all(|byte| is_printable(*byte))
+        || units.iter().all(|[low, high]| *high == 0 && is_printable(*low))
+}
+
+/// Returns whether the end of `before` announces base64.
+pub(super) fn is_announced(before: &[u8]) -> bool {
+    // Most words follow another byte.
+    let before = before.trim_ascii_end();
+    if !matches!(before.last(), Some(b',' | b':' | b'>' | b'"' | b'\'' | b'`')) {
+        return false;
+    }
+    ANNOUNCEMENTS.iter().any(|announcement| {
+        let start = before.len().saturating_sub(announcement.len());
+        // Compares the last byte first.
+        announcement.last() == before.last()
+            && before.get(start..).is_some_and(|end| end.eq_ignore_ascii_case(announcement))
+    })
+}
+
+/// Returns whether words before a run suggest base64.
+pub(super) fn is_announced_nearby(before: &[u8]) -> bool {
+    let nearby = before.get(before.len().saturating_sub(NEARBY)..).unwrap_or(before);
+    let nearby = nearby.to_ascii_lowercase();
+    NEARBY_WORDS.iter().any(|word| nearby.windows(word.len()).any(|window| window == *word))
+}
