@@ -60,7 +60,7 @@ pub(super) struct ZipEntries<'d, 'u, 'v> {
     pub(super) unpacker: &'u mut Unpacker<'v>,
     /// Offset, length, method and extension of what is examined.
     seen: HashSet<(usize, Option<u64>, u16, Vec<u8>)>,
-    /// Bytes of input that may still be read. ZipEntries that overlap would take time without a limit, also if they unpack
+    /// Bytes of input that may still be read. Entries that overlap would take time without a limit, also if they unpack
     /// to nothing.
     input: u64,
     /// Number of trials whether data that are marked as encrypted can be read.

@@ -110,7 +110,7 @@ fn open_lzma<'r, 'd>(
     Ok(Box::new(reader))
 }
 
-/// InflateState of a decoder of a stream that states its own end.
+/// State of a decoder of a stream that states its own end.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum InflateState {
     Running,
