@@ -15,8 +15,8 @@ mod sweep;
 
 use self::{
     areas::Areas,
-    directory::Directories,
-    entry::Entries,
+    directory::ZipDirectories,
+    entry::ZipEntries,
     listed::examine_directory,
     record::{DESCRIPTOR, END, LOCAL},
     sweep::sweep,
@@ -33,7 +33,7 @@ const SPLIT: [u8; 4] = *b"PK00";
 /// without one are also in files that contain a zip without being one, such as old presentations, and no program
 /// unpacks them.
 pub(in crate::unpack) fn matches(bytes: &[u8]) -> bool {
-    is_at_start(bytes) || Directories::is_at_end(bytes)
+    is_at_start(bytes) || ZipDirectories::is_at_end(bytes)
 }
 
 fn is_at_start(bytes: &[u8]) -> bool {
@@ -44,8 +44,8 @@ fn is_at_start(bytes: &[u8]) -> bool {
 /// Examines the entries of all directories, then the local headers between them.
 pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Unpacked {
     let is_container = !is_at_start(bytes);
-    let found = Directories::find(bytes, is_container);
-    let mut entries = Entries::new(bytes, unpacker);
+    let found = ZipDirectories::find(bytes, is_container);
+    let mut entries = ZipEntries::new(bytes, unpacker);
     if found.is_limited {
         entries.note(NoteKind::Limit, "number of zip directories");
     }

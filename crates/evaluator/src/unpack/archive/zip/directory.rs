@@ -12,7 +12,7 @@ const TAIL: usize = END_LENGTH + u16::MAX as usize;
 
 /// A directory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Directory {
+pub(super) struct ZipDirectory {
     /// Offset of the first record.
     start: usize,
     /// Difference between offsets in the file and offsets in the archive, modulo 2⁶⁴.
@@ -25,7 +25,7 @@ pub(super) struct Directory {
     pub(super) end: usize,
 }
 
-impl Directory {
+impl ZipDirectory {
     pub(super) fn start(&self) -> usize {
         self.start
     }
@@ -83,7 +83,7 @@ pub(super) enum Defect {
 pub(super) fn directories<'d>(
     bytes: &'d [u8],
     end: &EndRecord,
-) -> impl Iterator<Item = Directory> + use<'d> {
+) -> impl Iterator<Item = ZipDirectory> + use<'d> {
     let zip64 = zip64_end(bytes, end.position);
     let before = zip64.map_or(end.position, |(position, ..)| position);
     let stated64 = zip64.map(|(_, entries, size, offset)| (entries, size, offset));
@@ -96,7 +96,7 @@ pub(super) fn directories<'d>(
     [stated64, stated].into_iter().flatten().flat_map(move |(entries, size, offset)| {
         let starts = [Some(offset), (before as u64).checked_sub(size)];
         starts.into_iter().flatten().filter_map(move |start: u64| {
-            let directory = Directory {
+            let directory = ZipDirectory {
                 start: usize::try_from(start).ok()?,
                 base: start.wrapping_sub(offset),
                 stated_end: start.saturating_add(size),
@@ -125,16 +125,16 @@ fn zip64_end(bytes: &[u8], end: usize) -> Option<(usize, u64, u64, u64)> {
 
 /// The directories of a file.
 #[derive(Default, Debug)]
-pub(super) struct Directories {
+pub(super) struct ZipDirectories {
     /// First the one that most programs use.
-    pub(super) list: Vec<Directory>,
+    pub(super) list: Vec<ZipDirectory>,
     /// Whether the file states to be an archive without files.
     pub(super) is_empty: bool,
     /// Whether there are more directories than are read.
     pub(super) is_limited: bool,
 }
 
-impl Directories {
+impl ZipDirectories {
     /// Maximum number of directories. One is normal.
     const MAX: usize = 16;
 
@@ -171,7 +171,7 @@ impl Directories {
             }
             found.is_empty |= end.is_empty();
             for directory in directories(bytes, &end) {
-                let is_same = |other: &Directory| {
+                let is_same = |other: &ZipDirectory| {
                     (other.start, other.base) == (directory.start, directory.base)
                 };
                 if found.list.iter().any(is_same) {
@@ -189,7 +189,7 @@ impl Directories {
     }
 }
 
-impl Directory {
+impl ZipDirectory {
     /// Returns the areas of the directory and of its entries, as stated, of at most `records` records.
     fn stated_areas(&self, bytes: &[u8], records: &mut usize) -> Vec<(usize, usize)> {
         let mut end = self.start;

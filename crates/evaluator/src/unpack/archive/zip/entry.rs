@@ -1,10 +1,13 @@
 //! Examines the data of entries, in every way in which programs read them.
 
-use std::{collections::HashSet, io};
+use std::{
+    collections::HashSet,
+    io::{self, Read},
+};
 
 use super::{
     checked::Checked,
-    method::{LZMA, STORED, open},
+    method::{LZMA, MARKER_BIT, STORED, open},
 };
 use crate::{
     report::NoteKind,
@@ -40,7 +43,7 @@ pub(super) struct EntryData<'d> {
 
 /// Result of one reading.
 #[derive(Default)]
-struct Outcome {
+struct ReadOutcome {
     /// Length of the unpacked file, bytes.
     size: u64,
     /// Length of the used data, bytes.
@@ -52,7 +55,7 @@ struct Outcome {
 }
 
 /// Passes the data of entries to the unpacker.
-pub(super) struct Entries<'d, 'u, 'v> {
+pub(super) struct ZipEntries<'d, 'u, 'v> {
     pub(super) bytes: &'d [u8],
     pub(super) unpacker: &'u mut Unpacker<'v>,
     /// Offset, length, method and extension of what is examined.
@@ -67,7 +70,7 @@ pub(super) struct Entries<'d, 'u, 'v> {
 /// Maximum number of trials. An archive with a false mark is written with it at all entries.
 const MAX_TRIALS: u32 = 10_000;
 
-impl<'d, 'u, 'v> Entries<'d, 'u, 'v> {
+impl<'d, 'u, 'v> ZipEntries<'d, 'u, 'v> {
     /// Reads at most four times the bytes of the file.
     pub(super) fn new(bytes: &'d [u8], unpacker: &'u mut Unpacker<'v>) -> Self {
         let input = (bytes.len() as u64).saturating_mul(4);
@@ -166,26 +169,39 @@ impl<'d, 'u, 'v> Entries<'d, 'u, 'v> {
         reading: Reading,
         name: &[u8],
         is_only: bool,
-    ) -> Result<Outcome, Stop> {
-        let mut outcome = self.read(entry, reading, name, is_only)?;
-        let is_cut = |outcome: &Outcome| {
-            let is_short = outcome.error.is_some() && reading.length == Some(outcome.used as u64);
-            is_short || reading.method == LZMA && outcome.has_wrong_checksum
-        };
-        if is_cut(&outcome) && reading.method != STORED {
-            let longer = Reading { length: None, size: None, ..reading };
-            let second = self.read(entry, longer, name, false)?;
-            if second.is_complete && second.size > outcome.size {
-                self.note(NoteKind::Inconsistent, "zip data longer than stated");
+    ) -> Result<ReadOutcome, Stop> {
+        let mut outcome = self.read(entry, reading, name, is_only, u64::MAX)?;
+        let is_cut = outcome.error.is_some() && reading.length == Some(outcome.used as u64);
+        let is_false_lzma = reading.method == LZMA
+            && (outcome.error.is_some() || outcome.has_wrong_checksum)
+            && reading.size.is_some();
+        if (is_cut || is_false_lzma) && reading.method != STORED {
+            // LZMA ends at a marker or at the stated size.
+            let longer = if is_false_lzma && reading.flags & MARKER_BIT != 0 {
+                Reading { flags: reading.flags & !MARKER_BIT, ..reading }
+            } else {
+                Reading { length: None, size: None, ..reading }
+            };
+            let second = self.read(entry, longer, name, false, u64::MAX)?;
+            if second.is_complete && (second.size > outcome.size || is_false_lzma) {
+                self.note(NoteKind::Inconsistent, "zip data do not end as stated");
                 outcome = second;
             }
         }
-        let is_other = |stated: u64| (stated ^ outcome.size) & u64::from(u32::MAX) != 0;
-        if outcome.is_complete && reading.size.is_some_and(is_other) && reading.method != STORED {
-            self.note(
-                NoteKind::Inconsistent,
-                "size of an unpacked file differs from the zip header",
-            );
+        let is_other = |stated: &u64| (stated ^ outcome.size) & u64::from(u32::MAX) != 0;
+        if let Some(stated) = reading.size.filter(is_other)
+            && reading.method != STORED
+        {
+            if outcome.is_complete {
+                self.note(
+                    NoteKind::Inconsistent,
+                    "size of an unpacked file differs from the header",
+                );
+            }
+            // Some programs end the file at the stated size.
+            if stated < outcome.size {
+                self.read(entry, reading, name, false, stated)?;
+            }
         }
         Ok(outcome)
     }
@@ -225,17 +241,19 @@ impl<'d, 'u, 'v> Entries<'d, 'u, 'v> {
         Ok(is_readable && !entry.checksums.is_empty())
     }
 
-    /// Decodes and examines the data. Errors are noted at the entry if this is the only way to read it.
+    /// Decodes and examines at most `max_size` bytes of the file. Errors are noted at the entry if this is the only way
+    /// to read it.
     fn read(
         &mut self,
         entry: &EntryData<'_>,
         reading: Reading,
         name: &[u8],
         is_only: bool,
-    ) -> Result<Outcome, Stop> {
+        max_size: u64,
+    ) -> Result<ReadOutcome, Stop> {
         let data = self.data(entry.start, reading.length);
         if !self.take_input(0) {
-            return Ok(Outcome::default());
+            return Ok(ReadOutcome::default());
         }
         if reading.method == STORED {
             return self.read_stored(entry, reading, name, data);
@@ -248,13 +266,13 @@ impl<'d, 'u, 'v> Entries<'d, 'u, 'v> {
                 if is_only {
                     self.unpacker.note_error(&error);
                 }
-                return Ok(Outcome { error: Some(error), ..Outcome::default() });
+                return Ok(ReadOutcome { error: Some(error), ..ReadOutcome::default() });
             }
         };
-        let mut checked = Checked::new(decoder, &entry.checksums);
+        let mut checked = Checked::new(decoder.take(max_size), &entry.checksums);
         checked.is_quiet = !is_only;
         self.unpacker.decode(EntryName::file(name), &mut checked)?;
-        let mut outcome = Outcome {
+        let mut outcome = ReadOutcome {
             size: checked.size,
             used: 0,
             is_complete: checked.is_complete,
@@ -274,7 +292,7 @@ impl<'d, 'u, 'v> Entries<'d, 'u, 'v> {
         reading: Reading,
         name: &[u8],
         data: &[u8],
-    ) -> Result<Outcome, Stop> {
+    ) -> Result<ReadOutcome, Stop> {
         self.take_input(data.len());
         let mut checked = Checked::new(data, &entry.checksums);
         io::copy(&mut checked, &mut io::sink()).ok();
@@ -287,7 +305,7 @@ impl<'d, 'u, 'v> Entries<'d, 'u, 'v> {
             self.note(NoteKind::Unreadable, "wrong CRC-32 of a zip entry");
         }
         let used = data.len();
-        Ok(Outcome {
+        Ok(ReadOutcome {
             size: used as u64,
             used,
             is_complete: !is_truncated,

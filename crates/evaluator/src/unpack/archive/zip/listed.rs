@@ -1,8 +1,8 @@
 //! Entries of a directory.
 
 use super::{
-    directory::{Defect, Directory},
-    entry::{Entries, EntryData, Reading},
+    directory::{Defect, ZipDirectory},
+    entry::{EntryData, Reading, ZipEntries},
     method::{DEFLATE, STORED},
     record::{CentralHeader, FileHeader, LocalHeader},
 };
@@ -14,8 +14,8 @@ const EMPTY_DEFLATE: &[u8] = &[3, 0];
 /// Examines the entries of a directory. Returns the areas of the directory and of its entries. `is_other`: other
 /// programs use another directory.
 pub(super) fn examine_directory(
-    entries: &mut Entries<'_, '_, '_>,
-    directory: &Directory,
+    entries: &mut ZipEntries<'_, '_, '_>,
+    directory: &ZipDirectory,
     is_other: bool,
 ) -> Result<Vec<(usize, usize)>, Stop> {
     let bytes = entries.bytes;
@@ -48,7 +48,7 @@ pub(super) fn examine_directory(
 
 /// Examines an entry with a local header. Returns the offset after its data.
 fn examine_listed(
-    entries: &mut Entries<'_, '_, '_>,
+    entries: &mut ZipEntries<'_, '_, '_>,
     record: &CentralHeader<'_>,
     local: &LocalHeader<'_>,
     is_other: bool,
@@ -86,7 +86,7 @@ fn examine_listed(
 /// Examines an entry without the signature of a local header, which some programs do not check. If the data are not
 /// those of the entry, the archive is damaged.
 fn examine_without_header(
-    entries: &mut Entries<'_, '_, '_>,
+    entries: &mut ZipEntries<'_, '_, '_>,
     record: &CentralHeader<'_>,
     local: &LocalHeader<'_>,
 ) -> Result<(), Stop> {
@@ -118,8 +118,7 @@ fn reading(header: &FileHeader<'_>, method: u16) -> Reading {
 fn readings(central: &FileHeader<'_>, local: &LocalHeader<'_>) -> Vec<Reading> {
     let mut readings = vec![reading(central, central.method)];
     let mut add = |reading: Reading| {
-        let is_same =
-            |other: &Reading| (other.method, other.length) == (reading.method, reading.length);
+        let is_same = |other: &Reading| Reading { flags: reading.flags, ..*other } == reading;
         if !readings.iter().any(is_same) && readings.len() < 8 {
             readings.push(reading);
         }

@@ -22,7 +22,7 @@ const ZSTD: u16 = 93;
 const XZ: u16 = 95;
 
 /// General purpose bit of LZMA: a marker ends the stream, section 5.8.9.
-const MARKER_BIT: u16 = 1 << 1;
+pub(super) const MARKER_BIT: u16 = 1 << 1;
 
 /// Memory of an xz decoder with a dictionary of [`MAX_WINDOW`], KiB.
 const MAX_XZ_MEMORY: u32 = (64 << 10) + 1024;
@@ -45,12 +45,14 @@ pub(super) fn open<'r, 'd>(
 ) -> io::Result<Box<dyn Read + 'r>> {
     Ok(match method {
         STORED => Box::new(input),
-        DEFLATE => {
-            Box::new(Inflate { input, decoder: Decompress::new(false), state: State::Running })
-        }
+        DEFLATE => Box::new(Inflate {
+            input,
+            decoder: Decompress::new(false),
+            state: InflateState::Running,
+        }),
         DEFLATE64 => {
             let decoder = Box::new(InflaterManaged::new());
-            Box::new(Inflate64 { input, decoder, state: State::Running })
+            Box::new(Inflate64 { input, decoder, state: InflateState::Running })
         }
         BZIP2 => Box::new(bzip2::bufread::BzDecoder::new(input)),
         LZMA => open_lzma(flags, size, input)?,
@@ -110,14 +112,14 @@ fn open_lzma<'r, 'd>(
 
 /// State of a decoder of a stream that states its own end.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
+enum InflateState {
     Running,
     /// The bytes before the error are returned first.
     Failed,
     Done,
 }
 
-impl State {
+impl InflateState {
     /// Returns the result of a read after a step of the decoder: `read` bytes of input were used and `written` bytes
     /// are in the buffer. `None` if another step is needed.
     fn after_step(self, read: usize, written: usize, rest: &[u8]) -> Option<io::Result<usize>> {
@@ -138,20 +140,20 @@ impl State {
 struct Inflate<'r, 'd> {
     input: &'r mut &'d [u8],
     decoder: Decompress,
-    state: State,
+    state: InflateState,
 }
 
 impl Read for Inflate<'_, '_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             let (mut read, mut written) = (0, 0);
-            if self.state == State::Running && !buffer.is_empty() {
+            if self.state == InflateState::Running && !buffer.is_empty() {
                 let (total_in, total_out) = (self.decoder.total_in(), self.decoder.total_out());
                 let status = self.decoder.decompress(self.input, buffer, FlushDecompress::None);
                 match status {
-                    Ok(Status::StreamEnd) => self.state = State::Done,
+                    Ok(Status::StreamEnd) => self.state = InflateState::Done,
                     Ok(Status::Ok | Status::BufError) => {}
-                    Err(_corrupt) => self.state = State::Failed,
+                    Err(_corrupt) => self.state = InflateState::Failed,
                 }
                 read = usize::try_from(self.decoder.total_in() - total_in).unwrap_or(0);
                 written = usize::try_from(self.decoder.total_out() - total_out).unwrap_or(0);
@@ -170,20 +172,20 @@ impl Read for Inflate<'_, '_> {
 struct Inflate64<'r, 'd> {
     input: &'r mut &'d [u8],
     decoder: Box<InflaterManaged>,
-    state: State,
+    state: InflateState,
 }
 
 impl Read for Inflate64<'_, '_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             let (mut read, mut written) = (0, 0);
-            if self.state == State::Running && !buffer.is_empty() {
+            if self.state == InflateState::Running && !buffer.is_empty() {
                 let result = self.decoder.inflate(self.input, buffer);
                 (read, written) = (result.bytes_consumed, result.bytes_written);
                 if result.data_error {
-                    self.state = State::Failed;
+                    self.state = InflateState::Failed;
                 } else if self.decoder.finished() {
-                    self.state = State::Done;
+                    self.state = InflateState::Done;
                 }
                 *self.input = self.input.get(read..).unwrap_or_default();
             } else if buffer.is_empty() {

@@ -53,7 +53,9 @@ impl<'d> FileHeader<'d> {
         let fields = bytes.get(offset..)?;
         let name_length = usize::from(u16_at(fields, 20)?);
         let extra_length = usize::from(u16_at(fields, 22)?);
-        let (name, rest) = bytes.get(variable..)?.split_at_checked(name_length)?;
+        // Some programs accept a name or extra field that does not end in the file.
+        let rest = bytes.get(variable..)?;
+        let (name, rest) = rest.split_at_checked(name_length).unwrap_or((rest, &[]));
         let mut header = Self {
             flags: u16_at(fields, 0)?,
             method: u16_at(fields, 2)?,
@@ -61,7 +63,7 @@ impl<'d> FileHeader<'d> {
             compressed: u32_at(fields, 12)?.into(),
             size: u32_at(fields, 16)?.into(),
             name,
-            extra: rest.get(..extra_length)?,
+            extra: rest.get(..extra_length).unwrap_or(rest),
         };
         let (mut size, mut compressed) = (header.size, header.compressed);
         header.resolve64([&mut size, &mut compressed]);
@@ -157,7 +159,7 @@ impl<'d> CentralHeader<'d> {
         );
         header.resolve64([&mut size, &mut compressed, &mut local]);
         let next = variable + header.name.len() + header.extra.len() + usize::from(comment_length);
-        (next <= bytes.len()).then_some(Self { header, local, next })
+        Some(Self { header, local, next: next.min(bytes.len()) })
     }
 }
 

@@ -1,7 +1,7 @@
 //! Local headers that no directory lists. Some programs read local headers only, such as 7-Zip in a damaged archive.
 
 use super::{
-    entry::{Entries, EntryData, Reading},
+    entry::{EntryData, Reading, ZipEntries},
     method::{STORED, is_registered},
     record::{CENTRAL, DESCRIPTOR, END, LOCAL, LocalHeader, find, u32_at, u64_at},
 };
@@ -15,7 +15,7 @@ const MAX_VERSION: u16 = 100;
 /// # Errors
 /// The walk ends.
 pub(super) fn sweep(
-    entries: &mut Entries<'_, '_, '_>,
+    entries: &mut ZipEntries<'_, '_, '_>,
     gaps: impl Iterator<Item = (usize, usize)>,
     has_directory: bool,
 ) -> Unpacked {
@@ -61,7 +61,7 @@ fn is_plausible(local: &LocalHeader<'_>) -> bool {
 }
 
 /// Returns how the data of an entry are read that only has a local header.
-fn reading(entries: &mut Entries<'_, '_, '_>, local: &LocalHeader<'_>) -> Reading {
+fn reading(entries: &mut ZipEntries<'_, '_, '_>, local: &LocalHeader<'_>) -> Reading {
     let header = &local.header;
     let mut reading = Reading {
         method: header.method,
@@ -83,7 +83,7 @@ fn reading(entries: &mut Entries<'_, '_, '_>, local: &LocalHeader<'_>) -> Readin
 
 /// Returns the length of stored data whose length is stated only after them, without extending to the end of the file:
 /// up to a data descriptor with the right length, else up to the next record.
-fn stored_length(entries: &mut Entries<'_, '_, '_>, start: usize) -> u64 {
+fn stored_length(entries: &mut ZipEntries<'_, '_, '_>, start: usize) -> u64 {
     let bytes = entries.bytes;
     let mut position = start;
     while entries.take_input(0) {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{
     super::collect,
-    writer::{ZipEntry, ZipWriter, deflate, zip},
+    writer::{ZipEntrySpec, ZipWriter, deflate, zip},
 };
 use crate::{report::NoteKind, unpack::tests::Collected};
 
@@ -20,8 +20,8 @@ fn collect_in_time(file: &[u8]) -> Collected {
 
 #[test]
 fn entries_that_share_data_are_one_object() {
-    let first = ZipEntry::deflated("0", &vec![b' '; 100_000]);
-    let rest = (1..20_000).map(|_| ZipEntry { local: None, ..first.clone() });
+    let first = ZipEntrySpec::deflated("0", &vec![b' '; 100_000]);
+    let rest = (1..20_000).map(|_| ZipEntrySpec { local: None, ..first.clone() });
     let collected =
         collect_in_time(&ZipWriter::new([first.clone()].into_iter().chain(rest)).build());
     assert_eq!(collected.paths(), ["0"]);
@@ -30,8 +30,8 @@ fn entries_that_share_data_are_one_object() {
 
 #[test]
 fn shared_data_are_examined_under_each_extension() {
-    let entry = ZipEntry::stored("a.txt", b"MZ");
-    let mut other = ZipEntry { local: None, ..entry.clone() };
+    let entry = ZipEntrySpec::stored("a.txt", b"MZ");
+    let mut other = ZipEntrySpec { local: None, ..entry.clone() };
     other.central.as_mut().unwrap().name = b"b.exe".to_vec();
     let collected = collect(&ZipWriter::new([entry, other]).build());
     assert!(collected.paths().contains(&"b.exe"), "{collected:?}");
@@ -42,7 +42,7 @@ fn shared_data_are_examined_under_each_extension() {
 fn equal_archives_are_unpacked_once() {
     let mut file = deflate(&vec![0; 1 << 20]);
     let mut archive =
-        ZipWriter::new([ZipEntry::packed("0.dll", 8, file, &vec![0; 1 << 20])]).build();
+        ZipWriter::new([ZipEntrySpec::packed("0.dll", 8, file, &vec![0; 1 << 20])]).build();
     for _ in 0..5 {
         let names: Vec<_> = (0..16).map(|i| format!("{i}.zip")).collect();
         file = archive;
@@ -66,7 +66,7 @@ fn overlapping_streams_without_output_are_a_limit() {
     let empty_block = [0, 0, 0, 0xff, 0xff];
     let streams: Vec<_> = (0..4000)
         .map(|i| {
-            let entry = ZipEntry::packed(format!("{i}"), 8, empty_block.repeat(100), b"");
+            let entry = ZipEntrySpec::packed(format!("{i}"), 8, empty_block.repeat(100), b"");
             entry.central(|fields| fields.compressed = 4000 * 540 - i * 540)
         })
         .collect();
@@ -83,7 +83,7 @@ fn overlapping_streams_without_output_are_a_limit() {
 #[test]
 fn stored_entries_of_unknown_length_end_at_the_next_header() {
     let entries = (0..5000).map(|i| {
-        let entry = ZipEntry::stored(format!("{i}"), &[b'x'; 200]);
+        let entry = ZipEntrySpec::stored(format!("{i}"), &[b'x'; 200]);
         entry.local(|fields| (fields.flags, fields.compressed, fields.size) = (8, 0, 0))
     });
     let collected = collect_in_time(&ZipWriter::new(entries).build_without_directory());
@@ -111,10 +111,10 @@ fn many_directories_are_a_limit() {
 
 #[test]
 fn entries_without_content_are_counted() {
-    let files = (0..11_000).map(|i| ZipEntry::deflated(format!("{i}"), b""));
+    let files = (0..11_000).map(|i| ZipEntrySpec::deflated(format!("{i}"), b""));
     let collected = collect_in_time(&ZipWriter::new(files).build());
     assert!(collected.note(NoteKind::Limit).is_some());
-    let directories = (0..11_000).map(|i| ZipEntry::deflated(format!("{i}/"), b""));
+    let directories = (0..11_000).map(|i| ZipEntrySpec::deflated(format!("{i}/"), b""));
     let collected = collect_in_time(&ZipWriter::new(directories).build());
     assert!(collected.notes.is_empty() && collected.objects.len() == 1, "{:?}", collected.notes);
 }

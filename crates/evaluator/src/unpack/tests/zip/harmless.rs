@@ -2,7 +2,7 @@
 
 use super::{
     super::collect,
-    writer::{ZipEntry, ZipWriter, deflate, stored_zip, zip},
+    writer::{ZipEntrySpec, ZipWriter, deflate, stored_zip, zip},
 };
 
 #[track_caller]
@@ -12,8 +12,8 @@ fn assert_clean(file: &[u8], paths: &[&str]) {
     assert_eq!(collected.paths(), paths);
 }
 
-fn text() -> ZipEntry {
-    ZipEntry::deflated("a.txt", b"text")
+fn text() -> ZipEntrySpec {
+    ZipEntrySpec::deflated("a.txt", b"text")
 }
 
 #[test]
@@ -31,7 +31,8 @@ fn archives_of_common_programs_are_clean() {
     let java = text().streamed(true).central(|fields| fields.extra = vec![0xfe, 0xca, 0, 0]);
     assert_clean(&ZipWriter::new([java]).build(), &["a.txt"]);
     // Android Studio fills gaps with entries without name and data.
-    let filler = ZipEntry::stored("", b"").local(|fields| fields.extra = vec![0; 40]).unlisted();
+    let filler =
+        ZipEntrySpec::stored("", b"").local(|fields| fields.extra = vec![0; 40]).unlisted();
     assert_clean(&ZipWriter::new([text(), filler.clone(), text()]).build(), &["a.txt", "a.txt"]);
     let named = filler.local(|fields| fields.name = b"virtual".to_vec());
     assert_clean(&ZipWriter::new([named, text()]).build(), &["a.txt"]);
@@ -42,10 +43,10 @@ fn archives_of_common_programs_are_clean() {
 
 #[test]
 fn directories_are_no_objects() {
-    let directory = ZipEntry::stored("a/", b"");
-    let deflated = ZipEntry::packed("b/", 8, deflate(b""), b"");
-    let streamed = ZipEntry::deflated("c/", b"").streamed(true);
-    let file = ZipEntry::stored("a/empty.txt", b"");
+    let directory = ZipEntrySpec::stored("a/", b"");
+    let deflated = ZipEntrySpec::packed("b/", 8, deflate(b""), b"");
+    let streamed = ZipEntrySpec::deflated("c/", b"").streamed(true);
+    let file = ZipEntrySpec::stored("a/empty.txt", b"");
     assert_clean(&ZipWriter::new([directory, deflated, streamed, file]).build(), &["a/empty.txt"]);
     assert_clean(&ZipWriter::default().build(), &[]);
 }
@@ -56,7 +57,7 @@ fn nested_archives_are_not_swept() {
     let outer =
         [&zip(&[])[..0], &stored_zip(&[("a.zip", &inner), ("b.zip", &zip(&[("c", b"c")]))])];
     assert_clean(&outer.concat(), &["a.zip", "a.zip > inner.txt", "b.zip", "b.zip > c"]);
-    let streamed = ZipEntry::stored("a.zip", &inner).streamed(true);
+    let streamed = ZipEntrySpec::stored("a.zip", &inner).streamed(true);
     assert_clean(&ZipWriter::new([streamed]).build(), &["a.zip", "a.zip > inner.txt"]);
     // A stored archive without a directory of its own around it.
     let comment =
@@ -66,6 +67,6 @@ fn nested_archives_are_not_swept() {
 
 #[test]
 fn more_than_65_535_entries_are_counted_modulo_65_536() {
-    let directories = (0..65_600).map(|i| ZipEntry::stored(format!("{i}/"), b""));
+    let directories = (0..65_600).map(|i| ZipEntrySpec::stored(format!("{i}/"), b""));
     assert_clean(&ZipWriter::new(directories).build(), &[]);
 }

@@ -7,7 +7,7 @@ use proptest::{collection::vec, prelude::*};
 use super::{
     super::{collect, payload},
     samples::samples,
-    writer::{ZipEntry, ZipWriter, stored_zip},
+    writer::{ZipEntrySpec, ZipWriter, stored_zip},
 };
 use crate::unpack::tests::Sample;
 
@@ -33,9 +33,9 @@ fn truncated_files_are_examined_as_far_as_they_are() {
 #[test]
 fn payload_beside_damage_is_found() {
     let damaged = |change: fn(&mut Vec<u8>)| {
-        let mut entry = ZipEntry::deflated("damaged.txt", &[b'a'; 500]);
+        let mut entry = ZipEntrySpec::deflated("damaged.txt", &[b'a'; 500]);
         change(&mut entry.data);
-        let entries = [entry.clone(), ZipEntry::stored("payload.txt", &payload()), entry];
+        let entries = [entry.clone(), ZipEntrySpec::stored("payload.txt", &payload()), entry];
         assert!(collect(&ZipWriter::new(entries).build()).has_payload());
     };
     damaged(|data| data.fill(0xff));

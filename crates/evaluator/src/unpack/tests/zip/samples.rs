@@ -5,7 +5,7 @@ use std::io::Write;
 use lzma_rust2::{LzmaOptions, LzmaWriter, XzOptions, XzWriter};
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 
-use super::writer::{ZipEntry, ZipFields, ZipWriter, deflate, stored_zip, zip};
+use super::writer::{ZipEntrySpec, ZipFields, ZipWriter, deflate, stored_zip, zip};
 use crate::{
     report::NoteKind,
     unpack::tests::{Expected, Sample, payload},
@@ -29,24 +29,24 @@ fn sample(name: &str, writer: &ZipWriter) -> Sample {
 }
 
 /// A file with one entry.
-fn one(name: &str, entry: ZipEntry) -> Sample {
+fn one(name: &str, entry: ZipEntrySpec) -> Sample {
     sample(name, &ZipWriter::new([entry]))
 }
 
-fn stored() -> ZipEntry {
-    ZipEntry::stored(NAME, &payload())
+fn stored() -> ZipEntrySpec {
+    ZipEntrySpec::stored(NAME, &payload())
 }
 
-fn deflated() -> ZipEntry {
-    ZipEntry::deflated(NAME, &payload())
+fn deflated() -> ZipEntrySpec {
+    ZipEntrySpec::deflated(NAME, &payload())
 }
 
-fn other() -> ZipEntry {
-    ZipEntry::deflated("other.txt", b"something else")
+fn other() -> ZipEntrySpec {
+    ZipEntrySpec::deflated("other.txt", b"something else")
 }
 
-fn packed(method: u16, data: Vec<u8>) -> ZipEntry {
-    ZipEntry::packed(NAME, method, data, &payload())
+fn packed(method: u16, data: Vec<u8>) -> ZipEntrySpec {
+    ZipEntrySpec::packed(NAME, method, data, &payload())
 }
 
 /// The payload by LZMA with the header of zip.
@@ -78,6 +78,7 @@ pub(super) fn methods() -> Vec<Sample> {
         one("lzma", packed(14, known_size)),
         one("lzma-marker", packed(14, lzma(true)).both(|fields| fields.flags |= 2)),
         one("lzma-false-size", too_small),
+        one("lzma-false-marker", packed(14, lzma(false)).both(|fields| fields.flags |= 2)),
         one("zstd", packed(93, zstd.clone())),
         one("zstd-old-number", packed(20, zstd)),
         one("zstd-skippable-frame", packed(93, skippable)),
@@ -135,6 +136,7 @@ pub(super) fn differing() -> Vec<Sample> {
         one("method-stored-local-false", stored().local(is(8))),
         one("method-directory-unknown", deflated().central(is(77))),
         one("method-local-unknown", deflated().local(is(77))),
+        one("size-local-false", deflated().local(|fields| fields.size = 9)),
         one("method-directory-aes", deflated().central(is(99))),
     ]
 }
@@ -143,7 +145,7 @@ pub(super) fn directories() -> Vec<Sample> {
     let good = ZipWriter::new([stored()]).build();
     let bad = ZipWriter::new([other()]).build();
     let both = |first: &[u8], last: &[u8]| [first, last].concat();
-    let with_comment = |entry: ZipEntry, comment: Vec<u8>| {
+    let with_comment = |entry: ZipEntrySpec, comment: Vec<u8>| {
         let writer = ZipWriter { comment, ..ZipWriter::new([entry]) };
         writer.build()
     };
@@ -170,19 +172,19 @@ pub(super) fn directories() -> Vec<Sample> {
             "empty-directory",
             both(&writer.build_without_directory(), &ZipWriter::default().build()),
         ),
-        sample("duplicate-names", &ZipWriter::new([ZipEntry::stored(NAME, b"no"), stored()])),
+        sample("duplicate-names", &ZipWriter::new([ZipEntrySpec::stored(NAME, b"no"), stored()])),
         sample(
             "many",
             &ZipWriter::new(
-                (0..999).map(|i| ZipEntry::deflated(format!("{i}"), b"x")).chain([deflated()]),
+                (0..999).map(|i| ZipEntrySpec::deflated(format!("{i}"), b"x")).chain([deflated()]),
             ),
         ),
     ]
 }
 
 pub(super) fn local_headers() -> Vec<Sample> {
-    let listed = |entry: ZipEntry| ZipWriter::new([entry.unlisted(), other()]);
-    let without = |name: &str, entries: &[ZipEntry]| {
+    let listed = |entry: ZipEntrySpec| ZipWriter::new([entry.unlisted(), other()]);
+    let without = |name: &str, entries: &[ZipEntrySpec]| {
         let bytes = ZipWriter::new(entries.to_vec()).build_without_directory();
         Sample::payload(format!("zip-{name}"), bytes)
     };
@@ -192,7 +194,7 @@ pub(super) fn local_headers() -> Vec<Sample> {
     let in_gap = ZipWriter { before_directory: hidden.clone(), ..ZipWriter::new([other()]) };
     // The directory states a length that covers the entry after it.
     let covering = other().central(|fields| fields.compressed += 300);
-    let no_signature = ZipEntry { signature: *b"JUNK", ..deflated() };
+    let no_signature = ZipEntrySpec { signature: *b"JUNK", ..deflated() };
     vec![
         sample("unlisted", &listed(deflated())),
         sample("unlisted-stored", &listed(stored())),
@@ -209,7 +211,7 @@ pub(super) fn local_headers() -> Vec<Sample> {
         without("no-directory-streamed", &[other(), deflated().streamed(true), other()]),
         without(
             "no-directory-nested",
-            &[ZipEntry::stored("a.zip", &stored_zip(&[(NAME, &payload())]))],
+            &[ZipEntrySpec::stored("a.zip", &stored_zip(&[(NAME, &payload())]))],
         ),
         one("without-local-signature", no_signature),
     ]
@@ -243,7 +245,7 @@ pub(super) fn surrounded() -> Vec<Sample> {
 pub(super) fn names() -> Vec<Sample> {
     let mut unicode = vec![0x75, 0x70, 16, 0, 1, 0, 0, 0, 0];
     unicode.extend(b"payload.exe");
-    let named = |name: &[u8]| ZipEntry::stored(name, &payload());
+    let named = |name: &[u8]| ZipEntrySpec::stored(name, &payload());
     vec![
         one("absolute-name", named(b"/etc/payload.txt")),
         one("parent-name", named(b"../../payload.txt")),
@@ -253,7 +255,7 @@ pub(super) fn names() -> Vec<Sample> {
         one("empty-name", named(b"")),
         one("long-name", named(&[b'n'; 60_000])),
         one("directory-with-content", named(b"payload/")),
-        one("directory-with-content-deflate", ZipEntry::deflated("payload/", &payload())),
+        one("directory-with-content-deflate", ZipEntrySpec::deflated("payload/", &payload())),
         one("names-differ", stored().local(|fields| fields.name = b"payload.exe".to_vec())),
         one("unicode-path", stored().both(|fields| fields.extra.clone_from(&unicode))),
     ]
@@ -282,7 +284,7 @@ fn nested() -> Vec<Sample> {
 
 /// Files without the payload.
 fn others() -> Vec<Sample> {
-    let note = |name: &str, entry: ZipEntry, kind| {
+    let note = |name: &str, entry: ZipEntrySpec, kind| {
         Sample::new(format!("zip-{name}"), ZipWriter::new([entry]).build(), Expected::Note(kind))
     };
     let random: Vec<u8> =
@@ -290,7 +292,7 @@ fn others() -> Vec<Sample> {
     let zipcrypto = packed(8, random.clone()).both(|fields| fields.flags |= 1);
     let aes = packed(99, random.clone()).both(|fields| fields.flags |= 1);
     let method = |method| packed(method, random.clone());
-    let entries = (0..200_000).map(|i| ZipEntry::stored(format!("{i}"), b""));
+    let entries = (0..200_000).map(|i| ZipEntrySpec::stored(format!("{i}"), b""));
     let many = ZipWriter::new(entries).build();
     vec![
         note("zipcrypto", zipcrypto, NoteKind::Encrypted),

@@ -18,7 +18,7 @@ pub(crate) struct ZipFields {
 
 /// An entry: what each header states, and the data.
 #[derive(Clone, Debug)]
-pub(crate) struct ZipEntry {
+pub(crate) struct ZipEntrySpec {
     /// `None`: the directory refers to the local header before.
     pub(crate) local: Option<ZipFields>,
     /// `None`: the directory does not list the entry.
@@ -30,7 +30,7 @@ pub(crate) struct ZipEntry {
     pub(crate) signature: [u8; 4],
 }
 
-impl ZipEntry {
+impl ZipEntrySpec {
     /// Creates an entry with compressed data.
     pub(crate) fn packed(name: impl AsRef<[u8]>, method: u16, data: Vec<u8>, file: &[u8]) -> Self {
         let fields = ZipFields {
@@ -94,7 +94,7 @@ pub(crate) struct ZipWriter {
     pub(crate) prefix: Vec<u8>,
     /// Whether offsets count from the start of the archive, after the prefix.
     pub(crate) is_relative: bool,
-    pub(crate) entries: Vec<ZipEntry>,
+    pub(crate) entries: Vec<ZipEntrySpec>,
     /// Bytes between the entries and the directory.
     pub(crate) before_directory: Vec<u8>,
     pub(crate) has_zip64_end: bool,
@@ -111,7 +111,7 @@ pub(crate) struct ZipWriter {
 }
 
 impl ZipWriter {
-    pub(crate) fn new(entries: impl IntoIterator<Item = ZipEntry>) -> Self {
+    pub(crate) fn new(entries: impl IntoIterator<Item = ZipEntrySpec>) -> Self {
         Self { entries: entries.into_iter().collect(), ..Self::default() }
     }
 
@@ -204,12 +204,12 @@ fn push_common(file: &mut Vec<u8>, fields: &ZipFields) {
 
 /// Returns a zip file with these files, compressed.
 pub(crate) fn zip(files: &[(&str, &[u8])]) -> Vec<u8> {
-    ZipWriter::new(files.iter().map(|(name, file)| ZipEntry::deflated(name, file))).build()
+    ZipWriter::new(files.iter().map(|(name, file)| ZipEntrySpec::deflated(name, file))).build()
 }
 
 /// Returns a zip file with these files, stored.
 pub(crate) fn stored_zip(files: &[(&str, &[u8])]) -> Vec<u8> {
-    ZipWriter::new(files.iter().map(|(name, file)| ZipEntry::stored(name, file))).build()
+    ZipWriter::new(files.iter().map(|(name, file)| ZipEntrySpec::stored(name, file))).build()
 }
 
 /// Compresses a file by deflate.
