@@ -8,6 +8,7 @@ mod iso;
 mod limits;
 mod mail;
 mod ole;
+mod own_set;
 mod pdf;
 mod rtf;
 mod streams;

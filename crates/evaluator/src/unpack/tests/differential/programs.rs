@@ -179,8 +179,9 @@ impl Drop for Programs {
 impl Extractor {
     fn run(&self, archive: &Path, directory: &Path) -> Extracted {
         fs::create_dir(directory).unwrap();
-        let mut extraction = command(self.program);
-        extraction.args(self.arguments).arg(archive);
+        // unzip does not end on some damaged archives.
+        let mut extraction = command("timeout");
+        extraction.args(["2", self.program]).args(self.arguments).arg(archive);
         match self.directory {
             Directory::Argument(option) => extraction.arg(option).arg(directory),
             Directory::Prefix(option) => extraction.arg(format!("{option}{}", directory.display())),
