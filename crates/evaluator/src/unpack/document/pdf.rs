@@ -18,10 +18,10 @@ mod text;
 mod walk;
 
 use self::{
-    decryption::{KeyError, keys},
+    decryption::{PdfKeyError, keys},
     objects::{PdfObjects, name},
     reader::ObjectReader,
-    structure::{NO_NUMBER, Structure, positions},
+    structure::{NO_NUMBER, PdfStructure, positions},
     walk::PdfWalk,
 };
 use crate::{
@@ -42,7 +42,7 @@ fn header(bytes: &[u8]) -> Option<usize> {
 }
 
 pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Unpacked {
-    let structure = Structure::find(bytes);
+    let structure = PdfStructure::find(bytes);
     if structure.headers.is_empty() {
         // Sources and texts that mention the header are no PDF.
         if structure.has_cross_references && !is_text(bytes) {
@@ -54,10 +54,10 @@ pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Un
     let (keys, errors) = keys(&reader.objects, &trailers(&reader.objects));
     for error in errors {
         let (kind, reason) = match error {
-            KeyError::Password => (NoteKind::Encrypted, "a PDF needs a password"),
-            KeyError::Algorithm => (NoteKind::Encrypted, "a PDF is encrypted in an unknown way"),
-            KeyError::Invalid => (NoteKind::Encrypted, "a PDF is encrypted in an invalid way"),
-            KeyError::TooMany => (NoteKind::Limit, "a PDF has too many encryption dictionaries"),
+            PdfKeyError::Password => (NoteKind::Encrypted, "a PDF needs a password"),
+            PdfKeyError::Algorithm => (NoteKind::Encrypted, "a PDF is encrypted in an unknown way"),
+            PdfKeyError::Invalid => (NoteKind::Encrypted, "a PDF is encrypted in an invalid way"),
+            PdfKeyError::TooMany => (NoteKind::Limit, "a PDF has too many encryption dictionaries"),
         };
         unpacker.note(kind, reason);
     }

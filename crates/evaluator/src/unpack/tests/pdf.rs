@@ -44,6 +44,19 @@ fn harmless_files_have_no_notes() {
 }
 
 #[test]
+fn pixels_are_examined_in_part_unless_they_are_a_file() {
+    let pixels = flate(&vec![0; 3 << 20]);
+    let picture = "/Subtype/Image/Width 1/Filter/FlateDecode";
+    let mut writer = PdfWriter::new("");
+    writer.stream(3, picture, &pixels);
+    for (file, length) in [(writer.finish(), 1 << 20), (attachment(picture, &pixels), 3 << 20)] {
+        let found = collect(&file);
+        assert!(found.objects.iter().any(|(_, bytes)| bytes.len() == length), "{found:?}");
+        assert!(found.notes.is_empty());
+    }
+}
+
+#[test]
 fn names_of_attachments_are_reported() {
     for (specification, expected) in [
         ("/F(a.txt)/EF<</F 4 0 R>>", "a.txt"),
@@ -181,18 +194,11 @@ fn hostile_files_take_linear_time() {
         b"trailer<</Encrypt 1 0 R",
         b"endstream",
     ] {
-        let bytes = [head.as_slice(), b"1 0 obj<<", &unit.repeat(400_000 / unit.len())].concat();
+        let bytes = [head.as_slice(), b"1 0 obj<<", &unit.repeat(40_000 / unit.len())].concat();
         let start = Instant::now();
-        let found = collect(&bytes);
-        let length: usize = found.objects.iter().skip(1).map(|(_, bytes)| bytes.len()).sum();
+        collect(&bytes);
         let time = start.elapsed();
-        assert!(time < Duration::from_secs(20), "{}: {time:?}", unit.escape_ascii());
-        println!(
-            "{} {time:?} {} {length} {:?}",
-            unit.escape_ascii(),
-            found.objects.len(),
-            found.notes
-        );
+        assert!(time < Duration::from_secs(5), "{}: {time:?}", unit.escape_ascii());
     }
 }
 

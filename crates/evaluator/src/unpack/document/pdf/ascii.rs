@@ -1,22 +1,22 @@
 //! Filters for text, and run lengths: ISO 32000-2, 7.4.2, 7.4.3 and 7.4.5. Other characters are ignored, as in viewers.
 
 use super::{
-    filter::{Stage, Step},
+    filter::{FilterStage, StageStep},
     lexer::hex_digit,
 };
 
 /// `ASCIIHexDecode`.
 #[derive(Default)]
-pub(super) struct AsciiHex {
+pub(super) struct AsciiHexStage {
     high: Option<u8>,
 }
 
-impl Stage for AsciiHex {
-    fn step(&mut self, input: &[u8], output: &mut Vec<u8>) -> (usize, Step) {
+impl FilterStage for AsciiHexStage {
+    fn step(&mut self, input: &[u8], output: &mut Vec<u8>) -> (usize, StageStep) {
         for (index, byte) in input.iter().enumerate() {
             if *byte == b'>' {
                 output.extend(self.high.take().map(|high| high << 4));
-                return (index + 1, Step::End);
+                return (index + 1, StageStep::End);
             }
             if let Some(digit) = hex_digit(*byte) {
                 match self.high.take() {
@@ -27,22 +27,22 @@ impl Stage for AsciiHex {
         }
         if input.is_empty() {
             output.extend(self.high.take().map(|high| high << 4));
-            return (0, Step::End);
+            return (0, StageStep::End);
         }
-        (input.len(), Step::More)
+        (input.len(), StageStep::More)
     }
 }
 
 /// `ASCII85Decode`.
 #[derive(Default)]
-pub(super) struct Ascii85 {
+pub(super) struct Ascii85Stage {
     group: u32,
     digits: usize,
     /// Whether a group is complete.
     is_started: bool,
 }
 
-impl Ascii85 {
+impl Ascii85Stage {
     /// Appends the bytes of an incomplete group.
     fn finish(&mut self, output: &mut Vec<u8>) {
         let digits = std::mem::take(&mut self.digits);
@@ -56,15 +56,15 @@ impl Ascii85 {
     }
 }
 
-impl Stage for Ascii85 {
-    fn step(&mut self, input: &[u8], output: &mut Vec<u8>) -> (usize, Step) {
+impl FilterStage for Ascii85Stage {
+    fn step(&mut self, input: &[u8], output: &mut Vec<u8>) -> (usize, StageStep) {
         for (index, byte) in input.iter().enumerate() {
             match byte {
                 // Some writers begin with `<~`.
                 b'~' if !self.is_started && self.digits == 1 && self.group == 27 => self.digits = 0,
                 b'~' => {
                     self.finish(output);
-                    return (index + 1, Step::End);
+                    return (index + 1, StageStep::End);
                 }
                 b'z' if self.digits == 0 => {
                     output.extend([0; 4]);
@@ -85,20 +85,20 @@ impl Stage for Ascii85 {
         }
         if input.is_empty() {
             self.finish(output);
-            return (0, Step::End);
+            return (0, StageStep::End);
         }
-        (input.len(), Step::More)
+        (input.len(), StageStep::More)
     }
 }
 
 /// `RunLengthDecode`.
 #[derive(Default)]
-pub(super) struct RunLength {
-    run: Run,
+pub(super) struct RunLengthStage {
+    run: LengthRun,
 }
 
 #[derive(Clone, Copy, Default)]
-enum Run {
+enum LengthRun {
     /// The next byte is a length.
     #[default]
     Length,
@@ -108,23 +108,23 @@ enum Run {
     Repeat(u16),
 }
 
-impl Stage for RunLength {
-    fn step(&mut self, input: &[u8], output: &mut Vec<u8>) -> (usize, Step) {
+impl FilterStage for RunLengthStage {
+    fn step(&mut self, input: &[u8], output: &mut Vec<u8>) -> (usize, StageStep) {
         for (index, byte) in input.iter().enumerate() {
             self.run = match self.run {
-                Run::Length if *byte == 128 => return (index + 1, Step::End),
-                Run::Length if *byte < 128 => Run::Copy(byte + 1),
-                Run::Length => Run::Repeat(257 - u16::from(*byte)),
-                Run::Copy(count) => {
+                LengthRun::Length if *byte == 128 => return (index + 1, StageStep::End),
+                LengthRun::Length if *byte < 128 => LengthRun::Copy(byte + 1),
+                LengthRun::Length => LengthRun::Repeat(257 - u16::from(*byte)),
+                LengthRun::Copy(count) => {
                     output.push(*byte);
-                    if count > 1 { Run::Copy(count - 1) } else { Run::Length }
+                    if count > 1 { LengthRun::Copy(count - 1) } else { LengthRun::Length }
                 }
-                Run::Repeat(count) => {
+                LengthRun::Repeat(count) => {
                     output.extend(std::iter::repeat_n(*byte, count.into()));
-                    Run::Length
+                    LengthRun::Length
                 }
             };
         }
-        (input.len(), if input.is_empty() { Step::End } else { Step::More })
+        (input.len(), if input.is_empty() { StageStep::End } else { StageStep::More })
     }
 }

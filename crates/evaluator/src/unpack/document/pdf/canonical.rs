@@ -25,7 +25,7 @@ pub(super) fn write_value(
     mut string: impl FnMut(Vec<u8>) -> Vec<u8>,
 ) -> ValueEnd {
     let mut writer =
-        Writer { output, open: Vec::new(), dicts: 0, ignored: 0, end: ValueEnd::default() };
+        ValueWriter { output, open: Vec::new(), dicts: 0, ignored: 0, end: ValueEnd::default() };
     while let Some((start, token)) = lexer.next() {
         match token {
             PdfToken::DictOpen => writer.open(true),
@@ -66,7 +66,7 @@ fn is_end(word: &[u8]) -> bool {
             .any(|keyword| word.starts_with(keyword))
 }
 
-struct Writer<'o> {
+struct ValueWriter<'o> {
     output: &'o mut Vec<u8>,
     /// For each open container, whether it is a dictionary.
     open: Vec<bool>,
@@ -77,7 +77,7 @@ struct Writer<'o> {
     end: ValueEnd,
 }
 
-impl Writer<'_> {
+impl ValueWriter<'_> {
     fn separated(&mut self) -> &mut Vec<u8> {
         separate(self.output);
         self.output

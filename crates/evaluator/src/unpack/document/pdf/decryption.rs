@@ -25,7 +25,7 @@ const MAX_REFERENCES: u32 = 4;
 /// Maximum number of encryption dictionaries that are tried.
 const MAX_KEYS: usize = 4;
 
-/// The number of the first object that is not part of [`frame`].
+/// Index of the first part in [`identifier`]. The lower ones belong to the objects that each file needs.
 const FIRST: usize = 4;
 
 /// An encryption dictionary that the empty password fits.
@@ -40,17 +40,17 @@ pub(super) struct PdfKey {
 }
 
 /// What is decrypted: a string, or the data of a stream with the name of a filter.
-pub(super) enum Encrypted<'a> {
+pub(super) enum EncryptedPart<'a> {
     String(&'a [u8]),
     Stream(&'a [u8], Option<&'a [u8]>),
 }
 
 /// The number and generation of the object that contains something encrypted: part of the key.
-pub(super) type Location = (u32, u32);
+pub(super) type ObjectLocation = (u32, u32);
 
 /// Why contents cannot be decrypted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum KeyError {
+pub(super) enum PdfKeyError {
     Password,
     Algorithm,
     Invalid,
@@ -58,7 +58,7 @@ pub(super) enum KeyError {
 }
 
 /// Returns the keys for all encryption dictionaries of trailers, and errors.
-pub(super) fn keys(objects: &PdfObjects, trailers: &[&[u8]]) -> (Vec<PdfKey>, Vec<KeyError>) {
+pub(super) fn keys(objects: &PdfObjects, trailers: &[&[u8]]) -> (Vec<PdfKey>, Vec<PdfKeyError>) {
     let (mut keys, mut errors) = (Vec::<PdfKey>::new(), Vec::new());
     let any_id = trailers.iter().flat_map(|trailer| objects.values(trailer, b"ID")).next();
     for trailer in trailers {
@@ -75,7 +75,7 @@ pub(super) fn keys(objects: &PdfObjects, trailers: &[&[u8]]) -> (Vec<PdfKey>, Ve
                 continue;
             }
             if keys.len() >= MAX_KEYS {
-                errors.push(KeyError::TooMany);
+                errors.push(PdfKeyError::TooMany);
                 return (keys, errors);
             }
             keys.push(key);
@@ -137,45 +137,49 @@ impl PdfKey {
         self.embedded.as_deref()
     }
 
-    fn check(&self) -> Result<(), KeyError> {
+    fn check(&self) -> Result<(), PdfKeyError> {
         // A panic is an invalid dictionary.
         let result = catch_unwind(AssertUnwindSafe(|| Pdf::new(self.file(&[])).map(|_pdf| ())));
         match result {
             Ok(Ok(())) => Ok(()),
             Ok(Err(LoadPdfError::Decryption(DecryptionError::PasswordProtected))) => {
-                Err(KeyError::Password)
+                Err(PdfKeyError::Password)
             }
             Ok(Err(LoadPdfError::Decryption(DecryptionError::UnsupportedAlgorithm))) => {
-                Err(KeyError::Algorithm)
+                Err(PdfKeyError::Algorithm)
             }
-            Ok(Err(_)) | Err(_) => Err(KeyError::Invalid),
+            Ok(Err(_)) | Err(_) => Err(PdfKeyError::Invalid),
         }
     }
 
     /// Decrypts. `None` stands for contents that cannot be decrypted. The memory is about twice the size of the contents.
-    pub(super) fn decrypt(&self, parts: &[(Location, Encrypted<'_>)]) -> Vec<Option<Vec<u8>>> {
+    pub(super) fn decrypt(
+        &self,
+        parts: &[(ObjectLocation, EncryptedPart<'_>)],
+    ) -> Vec<Option<Vec<u8>>> {
         if parts.is_empty() {
             return Vec::new();
         }
         let result = catch_unwind(AssertUnwindSafe(|| {
             let pdf = Pdf::new(self.file(parts)).ok()?;
-            let decrypt = |(index, (location, part)): (usize, &(Location, Encrypted<'_>))| {
-                let (number, generation) = identifier(*location, index + FIRST)?;
-                let id = ObjectIdentifier::new(number, i32::try_from(generation).ok()?);
-                Some(match part {
-                    Encrypted::String(_) => pdf.xref().get::<PdfString<'_>>(id)?.to_vec(),
-                    Encrypted::Stream(..) => {
-                        pdf.xref().get::<Stream<'_>>(id)?.raw_data().into_owned()
-                    }
-                })
-            };
+            let decrypt =
+                |(index, (location, part)): (usize, &(ObjectLocation, EncryptedPart<'_>))| {
+                    let (number, generation) = identifier(*location, index + FIRST)?;
+                    let id = ObjectIdentifier::new(number, i32::try_from(generation).ok()?);
+                    Some(match part {
+                        EncryptedPart::String(_) => pdf.xref().get::<PdfString<'_>>(id)?.to_vec(),
+                        EncryptedPart::Stream(..) => {
+                            pdf.xref().get::<Stream<'_>>(id)?.raw_data().into_owned()
+                        }
+                    })
+                };
             Some(parts.iter().enumerate().map(decrypt).collect())
         }));
         result.ok().flatten().unwrap_or_else(|| parts.iter().map(|_| None).collect())
     }
 
     /// Creates a file with the parts, a cross-reference stream and no page.
-    fn file(&self, parts: &[(Location, Encrypted<'_>)]) -> Vec<u8> {
+    fn file(&self, parts: &[(ObjectLocation, EncryptedPart<'_>)]) -> Vec<u8> {
         let mut file = b"%PDF-1.7\n".to_vec();
         let mut entries: Vec<((u32, u32), usize)> = Vec::new();
         let id = |index| identifier((0, 0), index).unwrap_or_default();
@@ -194,8 +198,8 @@ impl PdfKey {
             let Some(id) = identifier(*location, index + FIRST) else { continue };
             object(&mut file, id);
             match part {
-                Encrypted::String(string) => write_hex(string, &mut file),
-                Encrypted::Stream(data, filter) => write_stream(data, *filter, &mut file),
+                EncryptedPart::String(string) => write_hex(string, &mut file),
+                EncryptedPart::Stream(data, filter) => write_stream(data, *filter, &mut file),
             }
             file.extend(b"\nendobj\n");
         }
@@ -247,7 +251,7 @@ fn write_stream(data: &[u8], filter: Option<&[u8]>, file: &mut Vec<u8>) {
 
 /// Returns a number and generation for a part, unique for each `index`. Keys use only the low 24 bits of the number and
 /// the low 16 bits of the generation, algorithm 1 in 7.6.3.2, so the others are free.
-fn identifier((number, generation): Location, index: usize) -> Option<(u32, u32)> {
+fn identifier((number, generation): ObjectLocation, index: usize) -> Option<(u32, u32)> {
     let index = u32::try_from(index).ok().filter(|index| *index < 1 << 23)?;
     Some((number & 0x00ff_ffff | (index & 0xff) << 24, generation & 0xffff | (index >> 8) << 16))
 }

@@ -6,8 +6,8 @@ use flate2::{Decompress, FlushDecompress, Status};
 use weezl::{BitOrder, LzwStatus, decode::Decoder};
 
 use super::{
-    ascii::{Ascii85, AsciiHex, RunLength},
-    predictor::Predictor,
+    ascii::{Ascii85Stage, AsciiHexStage, RunLengthStage},
+    predictor::PredictorStage,
 };
 
 /// Maximum number of bytes that a stage takes from its input at once. Run lengths expand it 64 times.
@@ -43,7 +43,7 @@ impl Default for FilterParameters {
 }
 
 /// Filters in the order in which they are applied to decode a stream.
-pub(super) type Chain = Vec<(PdfFilter, FilterParameters)>;
+pub(super) type FilterChain = Vec<(PdfFilter, FilterParameters)>;
 
 /// How Flate data without a valid zlib header are read. Viewers differ.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,7 +57,7 @@ pub(super) enum FlateStart {
 }
 
 /// Result of a step.
-pub(super) enum Step {
+pub(super) enum StageStep {
     More,
     End,
     /// The data are invalid. The output before is valid.
@@ -65,9 +65,9 @@ pub(super) enum Step {
 }
 
 /// Decoder of one filter.
-pub(super) trait Stage {
+pub(super) trait FilterStage {
     /// Decodes a part of the input, appends to `output`, and returns how many bytes it has used. Empty input is the end.
-    fn step(&mut self, input: &[u8], output: &mut Vec<u8>) -> (usize, Step);
+    fn step(&mut self, input: &[u8], output: &mut Vec<u8>) -> (usize, StageStep);
 }
 
 /// Returns a reader of the decoded bytes.
@@ -79,14 +79,14 @@ pub(super) fn decoder<'a>(
     let mut reader: Box<dyn BufRead + 'a> = Box::new(raw);
     for (filter, parameters) in chain {
         reader = match filter {
-            PdfFilter::Flate => StageReader::boxed(reader, Inflate::new(start)),
-            PdfFilter::Lzw => StageReader::boxed(reader, Lzw::new(parameters.early_change)),
-            PdfFilter::AsciiHex => StageReader::boxed(reader, AsciiHex::default()),
-            PdfFilter::Ascii85 => StageReader::boxed(reader, Ascii85::default()),
-            PdfFilter::RunLength => StageReader::boxed(reader, RunLength::default()),
+            PdfFilter::Flate => StageReader::boxed(reader, FlateStage::new(start)),
+            PdfFilter::Lzw => StageReader::boxed(reader, LzwStage::new(parameters.early_change)),
+            PdfFilter::AsciiHex => StageReader::boxed(reader, AsciiHexStage::default()),
+            PdfFilter::Ascii85 => StageReader::boxed(reader, Ascii85Stage::default()),
+            PdfFilter::RunLength => StageReader::boxed(reader, RunLengthStage::default()),
         };
         if matches!(filter, PdfFilter::Flate | PdfFilter::Lzw) && parameters.predictor > 1 {
-            reader = StageReader::boxed(reader, Predictor::new(*parameters));
+            reader = StageReader::boxed(reader, PredictorStage::new(*parameters));
         }
     }
     reader
@@ -109,7 +109,7 @@ struct StageReader<'a, S> {
     failure: Option<&'static str>,
 }
 
-impl<'a, S: Stage + 'a> StageReader<'a, S> {
+impl<'a, S: FilterStage + 'a> StageReader<'a, S> {
     fn boxed(input: Box<dyn BufRead + 'a>, stage: S) -> Box<dyn BufRead + 'a> {
         let (output, position) = (Vec::new(), 0);
         Box::new(Self { input, stage, output, position, is_at_end: false, failure: None })
@@ -124,21 +124,21 @@ impl<'a, S: Stage + 'a> StageReader<'a, S> {
         let (used, step) = self.stage.step(input, &mut self.output);
         self.input.consume(used);
         match step {
-            Step::More => self.is_at_end = used == 0 && self.output.is_empty(),
-            Step::End => self.is_at_end = true,
-            Step::Failed(reason) => {
+            StageStep::More => self.is_at_end = used == 0 && self.output.is_empty(),
+            StageStep::End => self.is_at_end = true,
+            StageStep::Failed(reason) => {
                 self.is_at_end = true;
                 self.failure = Some(reason);
             }
         }
-        if self.is_at_end && !is_last && matches!(step, Step::More) {
+        if self.is_at_end && !is_last && matches!(step, StageStep::More) {
             self.failure = Some("the filter makes no progress");
         }
         Ok(())
     }
 }
 
-impl<'a, S: Stage + 'a> BufRead for StageReader<'a, S> {
+impl<'a, S: FilterStage + 'a> BufRead for StageReader<'a, S> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         while self.position >= self.output.len() && !self.is_at_end {
             self.advance()?;
@@ -156,7 +156,7 @@ impl<'a, S: Stage + 'a> BufRead for StageReader<'a, S> {
     }
 }
 
-impl<'a, S: Stage + 'a> Read for StageReader<'a, S> {
+impl<'a, S: FilterStage + 'a> Read for StageReader<'a, S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut available = self.fill_buf()?;
         let count = available.read(buffer)?;
@@ -166,19 +166,19 @@ impl<'a, S: Stage + 'a> Read for StageReader<'a, S> {
 }
 
 /// `FlateDecode`. The checksum is not read, and a missing end is no error, as in viewers.
-struct Inflate {
+struct FlateStage {
     start: FlateStart,
     /// The first two bytes, until they are complete.
     head: Option<Vec<u8>>,
     state: Decompress,
 }
 
-impl Inflate {
+impl FlateStage {
     fn new(start: FlateStart) -> Self {
         Self { start, head: Some(Vec::new()), state: Decompress::new(false) }
     }
 
-    fn inflate(&mut self, input: &[u8], output: &mut Vec<u8>) -> (usize, Step) {
+    fn inflate(&mut self, input: &[u8], output: &mut Vec<u8>) -> (usize, StageStep) {
         let (total_in, total_out) = (self.state.total_in(), self.state.total_out());
         output.resize(OUTPUT, 0);
         let status = self.state.decompress(input, output, FlushDecompress::None);
@@ -187,23 +187,23 @@ impl Inflate {
         output.truncate(count(self.state.total_out(), total_out));
         let used = count(self.state.total_in(), total_in);
         let step = match status {
-            Ok(Status::StreamEnd) => Step::End,
-            Ok(Status::Ok | Status::BufError) => Step::More,
-            Err(_) => Step::Failed("invalid Flate data"),
+            Ok(Status::StreamEnd) => StageStep::End,
+            Ok(Status::Ok | Status::BufError) => StageStep::More,
+            Err(_) => StageStep::Failed("invalid Flate data"),
         };
         (used, step)
     }
 }
 
-impl Stage for Inflate {
-    fn step(&mut self, input: &[u8], output: &mut Vec<u8>) -> (usize, Step) {
+impl FilterStage for FlateStage {
+    fn step(&mut self, input: &[u8], output: &mut Vec<u8>) -> (usize, StageStep) {
         let Some(mut head) = self.head.take() else { return self.inflate(input, output) };
         if let Some(first) = input.first()
             && head.len() < 2
         {
             head.push(*first);
             self.head = Some(head);
-            return (1, Step::More);
+            return (1, StageStep::More);
         }
         let is_skipped = match self.start {
             FlateStart::Missing => has_zlib_header(&head),
@@ -221,9 +221,9 @@ impl Stage for Inflate {
 }
 
 /// `LZWDecode`.
-struct Lzw(Decoder);
+struct LzwStage(Decoder);
 
-impl Lzw {
+impl LzwStage {
     fn new(early_change: u32) -> Self {
         Self(if early_change == 0 {
             Decoder::new(BitOrder::Msb, 8)
@@ -233,15 +233,15 @@ impl Lzw {
     }
 }
 
-impl Stage for Lzw {
-    fn step(&mut self, input: &[u8], output: &mut Vec<u8>) -> (usize, Step) {
+impl FilterStage for LzwStage {
+    fn step(&mut self, input: &[u8], output: &mut Vec<u8>) -> (usize, StageStep) {
         output.resize(OUTPUT, 0);
         let result = self.0.decode_bytes(input, output);
         output.truncate(result.consumed_out);
         let step = match result.status {
-            Ok(LzwStatus::Ok | LzwStatus::NoProgress) => Step::More,
-            Ok(LzwStatus::Done) => Step::End,
-            Err(_) => Step::Failed("invalid LZW data"),
+            Ok(LzwStatus::Ok | LzwStatus::NoProgress) => StageStep::More,
+            Ok(LzwStatus::Done) => StageStep::End,
+            Err(_) => StageStep::Failed("invalid LZW data"),
         };
         (result.consumed_in, step)
     }

@@ -1,12 +1,12 @@
 //! The normalised text of a PDF: all objects in canonical form, with the actions in place of references to them, so that
 //! rules match what a viewer executes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{
     canonical::{separate, write_literal},
     lexer::{PdfLexer, PdfToken, unescape_hex, unescape_literal},
-    objects::{Entries, MAX_DEFINITIONS, PdfObjects, reference},
+    objects::{DictEntries, MAX_DEFINITIONS, PdfObjects, reference},
     structure::NO_NUMBER,
     text::to_utf8,
 };
@@ -37,13 +37,15 @@ pub(super) struct Normaliser<'o> {
     room: usize,
     /// File names by the number of the stream.
     pub(super) names: HashMap<u32, Vec<u8>>,
+    /// Numbers of all streams that are files.
+    pub(super) files: HashSet<u32>,
     pub(super) scripts: Vec<Vec<u8>>,
     pub(super) is_limited: bool,
 }
 
 /// Meaning of a container.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-enum Role {
+enum ContainerRole {
     #[default]
     Other,
     /// Additional actions: each entry is an action.
@@ -57,11 +59,11 @@ enum Role {
 
 /// An open container.
 #[derive(Default)]
-struct Frame<'a> {
+struct ContainerFrame<'a> {
     is_dict: bool,
     /// Whether this stands for the container around the whole value.
     is_outer: bool,
-    role: Role,
+    role: ContainerRole,
     /// The last key; in an array, the key of the array.
     key: &'a [u8],
     /// Whether the next token of a dictionary is a value.
@@ -79,6 +81,7 @@ impl<'o> Normaliser<'o> {
             output: HEADER.to_vec(),
             room: objects.text.len().saturating_mul(2).saturating_add(1 << 20),
             names: HashMap::new(),
+            files: HashSet::new(),
             scripts: Vec::new(),
             is_limited: false,
         }
@@ -95,7 +98,7 @@ impl<'o> Normaliser<'o> {
         self.write(
             object.value.start,
             object.value.end,
-            Frame { is_outer: true, ..Frame::default() },
+            ContainerFrame { is_outer: true, ..ContainerFrame::default() },
             0,
         );
         self.output.extend(if object.number == NO_NUMBER {
@@ -112,10 +115,10 @@ impl<'o> Normaliser<'o> {
     }
 
     /// Writes a part of the text of the objects. `outer` is the container around it.
-    fn write(&mut self, start: usize, end: usize, outer: Frame<'o>, depth: u32) {
+    fn write(&mut self, start: usize, end: usize, outer: ContainerFrame<'o>, depth: u32) {
         let objects = self.objects;
         let mut lexer = PdfLexer::new(objects.text.get(..end).unwrap_or_default(), start);
-        let mut open: Vec<Frame<'o>> = vec![outer];
+        let mut open: Vec<ContainerFrame<'o>> = vec![outer];
         let limit = if depth == 0 { usize::MAX } else { self.output.len() + MAX_INSERTED };
         while let Some((at, token)) = lexer.next() {
             if self.output.len() > limit {
@@ -161,11 +164,17 @@ impl<'o> Normaliser<'o> {
     }
 
     /// Keeps the name of a file specification that ends.
-    fn close(&mut self, inner: Frame<'o>, outer: Option<&mut Frame<'o>>, depth: u32) {
+    fn close(
+        &mut self,
+        inner: ContainerFrame<'o>,
+        outer: Option<&mut ContainerFrame<'o>>,
+        depth: u32,
+    ) {
         if depth > 0 {
             return;
         }
-        if inner.role == Role::Files {
+        self.files.extend(&inner.files);
+        if inner.role == ContainerRole::Files {
             if let Some(outer) = outer {
                 outer.files.extend(inner.files);
             }
@@ -183,7 +192,7 @@ impl<'o> Normaliser<'o> {
     }
 
     /// Writes a value that is not a container.
-    fn value(&mut self, token: PdfToken<'o>, frame: &mut Frame<'o>, depth: u32) {
+    fn value(&mut self, token: PdfToken<'o>, frame: &mut ContainerFrame<'o>, depth: u32) {
         match token {
             PdfToken::Literal(content) => self.string(unescape_literal(content), frame, depth),
             PdfToken::Hex(content) => self.string(unescape_hex(content), frame, depth),
@@ -198,7 +207,7 @@ impl<'o> Normaliser<'o> {
         }
     }
 
-    fn string(&mut self, string: Vec<u8>, frame: &mut Frame<'o>, depth: u32) {
+    fn string(&mut self, string: Vec<u8>, frame: &mut ContainerFrame<'o>, depth: u32) {
         let string = to_utf8(string);
         separate(&mut self.output);
         write_literal(&mut self.output, &string);
@@ -216,7 +225,7 @@ impl<'o> Normaliser<'o> {
         }
     }
 
-    fn reference(&mut self, number: u32, frame: &mut Frame<'o>, depth: u32) {
+    fn reference(&mut self, number: u32, frame: &mut ContainerFrame<'o>, depth: u32) {
         let objects = self.objects;
         if depth == 0 {
             frame.note_file(objects, number);
@@ -233,12 +242,12 @@ impl<'o> Normaliser<'o> {
                     self.token(b"/", frame.key);
                 }
                 let before = self.output.len();
-                let outer = Frame {
+                let outer = ContainerFrame {
                     is_dict: frame.is_dict,
                     role: frame.role,
                     key: frame.key,
                     has_key: frame.has_key,
-                    ..Frame::default()
+                    ..ContainerFrame::default()
                 };
                 self.write(object.value.start, object.value.end, outer, depth + 1);
                 self.room = self.room.saturating_sub((self.output.len() - before).max(1));
@@ -251,21 +260,28 @@ impl<'o> Normaliser<'o> {
     }
 }
 
-impl Frame<'_> {
+impl ContainerFrame<'_> {
     /// Returns a container in this one.
     fn inner(&self, is_dict: bool) -> Self {
         let role = match (self.role, self.key) {
             _ if !self.is_dict => self.role,
-            (Role::Triggers, _) | (_, b"OpenAction" | b"A" | b"PA" | b"Next") => Role::Action,
-            (_, b"AA") => Role::Triggers,
-            (_, b"JavaScript") | (Role::Scripts, b"Names" | b"Kids") => Role::Scripts,
-            (_, b"EF") => Role::Files,
-            _ => Role::Other,
+            (ContainerRole::Triggers, _) | (_, b"OpenAction" | b"A" | b"PA" | b"Next") => {
+                ContainerRole::Action
+            }
+            (_, b"AA") => ContainerRole::Triggers,
+            (_, b"JavaScript") | (ContainerRole::Scripts, b"Names" | b"Kids") => {
+                ContainerRole::Scripts
+            }
+            (_, b"EF" | b"RF") | (ContainerRole::Files, _) => ContainerRole::Files,
+            _ => ContainerRole::Other,
         };
         let key = if is_dict { [].as_slice() } else { self.key };
         // A destination is an array in place of an action.
-        let role =
-            if !is_dict && role == Role::Action && key != b"Next" { Role::Other } else { role };
+        let role = if !is_dict && role == ContainerRole::Action && key != b"Next" {
+            ContainerRole::Other
+        } else {
+            role
+        };
         Self { is_dict, role, key, ..Self::default() }
     }
 
@@ -276,10 +292,10 @@ impl Frame<'_> {
                 self.is_dict || self.key == b"Next"
             }
             b"S" | b"F" | b"UF" | b"Win" => {
-                self.role == Role::Action || self.role == Role::Triggers
+                self.role == ContainerRole::Action || self.role == ContainerRole::Triggers
             }
-            b"Names" | b"Kids" => self.role == Role::Scripts,
-            _ => self.role == Role::Triggers && self.is_dict,
+            b"Names" | b"Kids" => self.role == ContainerRole::Scripts,
+            _ => self.role == ContainerRole::Triggers && self.is_dict,
         }
     }
 
@@ -291,16 +307,16 @@ impl Frame<'_> {
 
     /// Notes a reference in a file specification.
     fn note_file(&mut self, objects: &PdfObjects, number: u32) {
-        if self.role == Role::Files && self.is_dict {
+        if self.role == ContainerRole::Files {
             self.files.push(number);
             return;
         }
         if !self.is_dict || !self.has_key {
             return;
         }
-        if self.key == b"EF" {
+        if matches!(self.key, b"EF" | b"RF") {
             for object in objects.definitions(number) {
-                let entries = Entries::new(objects.value(object)).take(MAX_DEFINITIONS);
+                let entries = DictEntries::new(objects.value(object)).take(MAX_DEFINITIONS);
                 self.files.extend(entries.filter_map(|(_, value)| reference(value)));
             }
         } else if let Some(rank) = name_rank(self.key) {

@@ -88,7 +88,7 @@ impl PdfObjects {
 
     /// Returns the values of a key. A dictionary may contain a key more than once, and viewers differ in which they use.
     pub(super) fn values<'a>(&'a self, dict: &'a [u8], key: &[u8]) -> Vec<&'a [u8]> {
-        let values = Entries::new(dict).filter(|(name, _)| *name == key);
+        let values = DictEntries::new(dict).filter(|(name, _)| *name == key);
         values.take(MAX_DEFINITIONS).flat_map(|(_, value)| self.resolve(value)).collect()
     }
 }
@@ -111,16 +111,16 @@ pub(super) fn name(value: &[u8]) -> Option<&[u8]> {
 }
 
 /// Keys and values of a dictionary in canonical form. Empty for other values.
-pub(super) struct Entries<'a>(PdfLexer<'a>);
+pub(super) struct DictEntries<'a>(PdfLexer<'a>);
 
-impl<'a> Entries<'a> {
+impl<'a> DictEntries<'a> {
     pub(super) fn new(value: &'a [u8]) -> Self {
         let start = if value.starts_with(b"<<") { 2 } else { value.len() };
         Self(PdfLexer::new(value, start))
     }
 }
 
-impl<'a> Iterator for Entries<'a> {
+impl<'a> Iterator for DictEntries<'a> {
     type Item = (&'a [u8], &'a [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -139,15 +139,15 @@ impl<'a> Iterator for Entries<'a> {
 }
 
 /// Values of an array in canonical form; of another value, that value.
-pub(super) struct Items<'a>(PdfLexer<'a>);
+pub(super) struct ArrayItems<'a>(PdfLexer<'a>);
 
-impl<'a> Items<'a> {
+impl<'a> ArrayItems<'a> {
     pub(super) fn new(value: &'a [u8]) -> Self {
         Self(PdfLexer::new(value, usize::from(value.starts_with(b"["))))
     }
 }
 
-impl<'a> Iterator for Items<'a> {
+impl<'a> Iterator for ArrayItems<'a> {
     type Item = &'a [u8];
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -164,13 +164,13 @@ fn next_value<'a>(lexer: &mut PdfLexer<'a>) -> Option<&'a [u8]> {
         let before = lexer.position;
         match lexer.next()?.1 {
             PdfToken::DictOpen | PdfToken::ArrayOpen => depth += 1,
-            PdfToken::DictClose | PdfToken::ArrayClose => match depth.checked_sub(1) {
-                Some(less) => depth = less,
-                None => {
+            PdfToken::DictClose | PdfToken::ArrayClose => {
+                let Some(outer) = depth.checked_sub(1) else {
                     lexer.position = before;
                     return Some(&[]);
-                }
-            },
+                };
+                depth = outer;
+            }
             _ => {}
         }
         if depth == 0 {

@@ -1,11 +1,11 @@
 //! Predictors of Flate and LZW data, ISO 32000-2, 7.4.4.4: an attachment may use one as well as an image.
 
-use super::filter::{FilterParameters, Stage, Step};
+use super::filter::{FilterParameters, FilterStage, StageStep};
 
 /// Maximum length of a row, bytes: a row of 1 000 000 pixels in CMYK with 16 bits.
 const MAX_ROW: u64 = 8 << 20;
 
-pub(super) struct Predictor {
+pub(super) struct PredictorStage {
     parameters: FilterParameters,
     /// Length of a row without its tag, bytes; `None` if it is invalid.
     row_length: Option<usize>,
@@ -16,7 +16,7 @@ pub(super) struct Predictor {
     row: Vec<u8>,
 }
 
-impl Predictor {
+impl PredictorStage {
     pub(super) fn new(parameters: FilterParameters) -> Self {
         let FilterParameters { colors, bits, columns, .. } = parameters;
         let pixel = u64::from(colors).saturating_mul(bits.into());
@@ -51,14 +51,14 @@ impl Predictor {
     }
 }
 
-impl Stage for Predictor {
-    fn step(&mut self, input: &[u8], output: &mut Vec<u8>) -> (usize, Step) {
+impl FilterStage for PredictorStage {
+    fn step(&mut self, input: &[u8], output: &mut Vec<u8>) -> (usize, StageStep) {
         let Some(row_length) = self.row_length else {
-            return (0, Step::Failed("invalid predictor"));
+            return (0, StageStep::Failed("invalid predictor"));
         };
         if input.is_empty() {
             self.finish_row(output);
-            return (0, Step::End);
+            return (0, StageStep::End);
         }
         let length = row_length + usize::from(self.is_png());
         let mut rest = input;
@@ -71,7 +71,7 @@ impl Stage for Predictor {
                 self.finish_row(output);
             }
         }
-        (input.len(), Step::More)
+        (input.len(), StageStep::More)
     }
 }
 

@@ -2,10 +2,10 @@
 
 use super::{
     canonical::write_value,
-    decryption::{Encrypted, Location, PdfKey},
+    decryption::{EncryptedPart, ObjectLocation, PdfKey},
     lexer::{PdfLexer, PdfToken, parse_integer},
     objects::{PdfObject, PdfObjects},
-    structure::{Header, MAX_OBJECTS, NO_NUMBER, Structure},
+    structure::{MAX_OBJECTS, NO_NUMBER, ObjectHeader, PdfStructure},
 };
 
 /// Maximum length of all values, bytes.
@@ -31,14 +31,15 @@ pub(super) struct ObjectReader {
 
 impl ObjectReader {
     /// Reads the objects of a file. Decrypts strings, if there is a key.
-    pub(super) fn read(bytes: &[u8], structure: &Structure, key: Option<&PdfKey>) -> Self {
+    pub(super) fn read(bytes: &[u8], structure: &PdfStructure, key: Option<&PdfKey>) -> Self {
         let mut reader = Self::default();
         if structure.has_more {
             reader.limit = Some("a PDF has too many objects");
         }
         let mut remaining = work(bytes);
         let offsets = structure.trailers.iter();
-        let trailer = |value: &usize| Header { number: NO_NUMBER, generation: 0, value: *value };
+        let trailer =
+            |value: &usize| ObjectHeader { number: NO_NUMBER, generation: 0, value: *value };
         let headers: Vec<_> = offsets.map(trailer).collect();
         reader.read_headers(bytes, &headers, &mut std::iter::empty(), &mut remaining);
         for headers in structure.headers.chunks(BATCH_OBJECTS) {
@@ -54,7 +55,7 @@ impl ObjectReader {
     fn read_headers(
         &mut self,
         bytes: &[u8],
-        headers: &[Header],
+        headers: &[ObjectHeader],
         strings: &mut impl Iterator<Item = Vec<u8>>,
         work: &mut usize,
     ) {
@@ -62,7 +63,7 @@ impl ObjectReader {
             if !self.has_room(*work) {
                 return;
             }
-            let Header { number, generation, value } = *header;
+            let ObjectHeader { number, generation, value } = *header;
             let start = self.objects.text.len();
             let mut lexer = PdfLexer::new(bytes, value);
             let text = &mut self.objects.text;
@@ -82,7 +83,7 @@ impl ObjectReader {
         let mut work = work(content);
         let mut header = PdfLexer::new(content, 0);
         let mut integer = || match header.next() {
-            Some((start, PdfToken::Word(word))) if start < first => parse_integer(word),
+            Some((start, PdfToken::Word(digits))) if start < first => parse_integer(digits),
             _ => None,
         };
         while let Some((number, offset)) = integer().zip(integer()) {
@@ -132,16 +133,16 @@ fn work(bytes: &[u8]) -> usize {
 /// Decrypts the strings of objects, in their order.
 fn decrypted_strings(
     bytes: &[u8],
-    headers: &[Header],
+    headers: &[ObjectHeader],
     key: &PdfKey,
     mut work: usize,
 ) -> Vec<Vec<u8>> {
-    let (mut strings, mut output) = (Vec::<(Location, Vec<u8>)>::new(), Vec::new());
+    let (mut strings, mut output) = (Vec::<(ObjectLocation, Vec<u8>)>::new(), Vec::new());
     for header in headers {
         if work == 0 {
             break;
         }
-        let Header { number, generation, value } = *header;
+        let ObjectHeader { number, generation, value } = *header;
         let mut lexer = PdfLexer::new(bytes, value);
         output.clear();
         write_value(&mut lexer, false, &mut output, |string| {
@@ -154,7 +155,7 @@ fn decrypted_strings(
     let mut rest = strings.as_slice();
     while !rest.is_empty() {
         let mut length = 0_usize;
-        let mut is_room = |(_, string): &&(Location, Vec<u8>)| {
+        let mut is_room = |(_, string): &&(ObjectLocation, Vec<u8>)| {
             let has_room = length < BATCH;
             length = length.saturating_add(string.len()).saturating_add(64);
             has_room
@@ -162,7 +163,7 @@ fn decrypted_strings(
         let count = rest.iter().take_while(|part| is_room(part)).count();
         let (batch, after) = rest.split_at(count);
         let parts: Vec<_> =
-            batch.iter().map(|(at, string)| (*at, Encrypted::String(string))).collect();
+            batch.iter().map(|(at, string)| (*at, EncryptedPart::String(string))).collect();
         let results = key.decrypt(&parts).into_iter().zip(batch);
         // What cannot be decrypted is kept.
         decrypted

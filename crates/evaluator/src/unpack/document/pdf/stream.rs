@@ -1,9 +1,9 @@
 //! How the data of a stream are decoded, ISO 32000-2, 7.3.8.2.
 
 use super::{
-    filter::{Chain, FilterParameters, PdfFilter},
+    filter::{FilterChain, FilterParameters, PdfFilter},
     lexer::parse_integer,
-    objects::{Items, PdfObjects, name, reference},
+    objects::{ArrayItems, PdfObjects, name, reference},
 };
 
 /// Maximum number of ways to decode one stream, if its dictionary is ambiguous.
@@ -15,16 +15,16 @@ const MAX_FILTERS: usize = 32;
 /// One way to decode a stream.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub(super) struct StreamDecoding {
-    pub(super) chain: Chain,
+    pub(super) chain: FilterChain,
     /// Name of the filter for encryption, if the stream has one.
     pub(super) crypt_filter: Option<Vec<u8>>,
     /// Why filters are omitted.
-    pub(super) omitted: Option<Omitted>,
+    pub(super) omitted: Option<OmittedFilter>,
 }
 
 /// Filters that are not decoded. They and those after them are omitted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Omitted {
+pub(super) enum OmittedFilter {
     /// The data before this filter are a picture, in most cases a file of its own.
     Picture,
     Unknown,
@@ -68,8 +68,8 @@ pub(super) fn decodings(objects: &PdfObjects, dict: &[u8]) -> (Vec<StreamDecodin
 
 fn decoding(objects: &PdfObjects, filters: &[u8], parameters: &[u8]) -> StreamDecoding {
     let mut decoding = StreamDecoding::default();
-    let mut parameters = Items::new(parameters);
-    for filter in Items::new(filters).take(MAX_FILTERS) {
+    let mut parameters = ArrayItems::new(parameters);
+    for filter in ArrayItems::new(filters).take(MAX_FILTERS) {
         let parameters = parameters.next().and_then(|value| last(objects, value));
         let Some(filter) = last(objects, filter).and_then(name) else { continue };
         let Some(known) = known_filter(filter) else {
@@ -82,9 +82,9 @@ fn decoding(objects: &PdfObjects, filters: &[u8], parameters: &[u8]) -> StreamDe
                 }
                 b"DCTDecode" | b"DCT" | b"JPXDecode" | b"CCITTFaxDecode" | b"CCF"
                 | b"JBIG2Decode" => {
-                    decoding.omitted = Some(Omitted::Picture);
+                    decoding.omitted = Some(OmittedFilter::Picture);
                 }
-                _ => decoding.omitted = Some(Omitted::Unknown),
+                _ => decoding.omitted = Some(OmittedFilter::Unknown),
             }
             break;
         };

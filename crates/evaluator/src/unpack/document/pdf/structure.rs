@@ -21,7 +21,7 @@ pub(super) const NO_NUMBER: u32 = u32::MAX;
 
 /// Start of an object.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Header {
+pub(super) struct ObjectHeader {
     pub(super) number: u32,
     pub(super) generation: u32,
     /// Offset of the value, behind `obj`.
@@ -29,8 +29,8 @@ pub(super) struct Header {
 }
 
 /// What is in a file.
-pub(super) struct Structure {
-    pub(super) headers: Vec<Header>,
+pub(super) struct PdfStructure {
+    pub(super) headers: Vec<ObjectHeader>,
     pub(super) has_more: bool,
     /// Offsets behind `trailer`.
     pub(super) trailers: Vec<usize>,
@@ -40,7 +40,7 @@ pub(super) struct Structure {
     pub(super) has_cross_references: bool,
 }
 
-impl Structure {
+impl PdfStructure {
     pub(super) fn find(bytes: &[u8]) -> Self {
         let mut headers = positions(bytes, b"obj").filter_map(|at| header(bytes, at));
         let found = headers.by_ref().take(MAX_OBJECTS).collect();
@@ -99,7 +99,7 @@ pub(super) fn positions<'a>(
 }
 
 /// Reads `N G` before `obj`.
-fn header(bytes: &[u8], at: usize) -> Option<Header> {
+fn header(bytes: &[u8], at: usize) -> Option<ObjectHeader> {
     let value = at.checked_add(3)?;
     if bytes.get(value).copied().is_some_and(is_regular) {
         return None;
@@ -111,7 +111,7 @@ fn header(bytes: &[u8], at: usize) -> Option<Header> {
         return None;
     }
     let (_, number) = number_at_end(trimmed)?;
-    Some(Header { number, generation, value })
+    Some(ObjectHeader { number, generation, value })
 }
 
 fn number_at_end(bytes: &[u8]) -> Option<(&[u8], u32)> {
@@ -179,7 +179,7 @@ mod tests {
             (b"10 obj", None),
             (b"endobj", None),
         ] {
-            let found = Structure::find(text).headers;
+            let found = PdfStructure::find(text).headers;
             let found = found.first().map(|header| (header.number, header.generation));
             assert_eq!(found, expected, "{}", text.escape_ascii());
         }

@@ -2,24 +2,24 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    io::{self, BufRead, Read},
+    io::{self, Read},
     ops::Range,
 };
 
 use super::{
-    decryption::{Encrypted, PdfKey},
+    decryption::{EncryptedPart, PdfKey},
     filter::{FlateStart, PdfFilter, decoder, has_zlib_header},
     normal::{HEADER, Normaliser},
     objects::{PdfObject, PdfObjects, name},
     reader::ObjectReader,
-    stream::{Omitted, StreamDecoding, decodings, last_integer},
-    structure::Structure,
+    stream::{OmittedFilter, StreamDecoding, decodings, last_integer},
+    structure::{NO_NUMBER, PdfStructure},
 };
 use crate::{
     report::NoteKind,
     unpack::{
         name::EntryName,
-        unpacker::{Unpacked, Unpacker},
+        unpacker::{Stop, Unpacked, Unpacker},
     },
 };
 
@@ -35,20 +35,37 @@ const BATCH: usize = 2 << 20;
 /// Number of streams that are decrypted at once.
 const BATCH_STREAMS: usize = 512;
 
+/// Maximum number of streams in a file.
+const MAX_STREAMS: usize = 100_000;
+
+/// Maximum number of times that object streams are read because others contain their filters.
+const MAX_ROUNDS: usize = 3;
+
+/// Number of bytes of a picture that are examined. Pictures without compression can be larger than all limits, and
+/// viewers only display them. A picture that is also a file is examined as a file.
+const MAX_PIXELS: u64 = 1 << 20;
+
 /// Number of decoded bytes that show whether data are valid.
 const PROBE: usize = 4096;
 
 /// One walk over the contents, without a key or with one.
 pub(super) struct PdfWalk<'w, 'a> {
     pub(super) bytes: &'w [u8],
-    pub(super) structure: &'w Structure,
+    pub(super) structure: &'w PdfStructure,
     pub(super) key: Option<&'w PdfKey>,
     /// Whether data that cannot be decoded are no problem.
     pub(super) is_quiet: bool,
     pub(super) unpacker: &'w mut Unpacker<'a>,
 }
 
+/// The streams that are files.
+struct AttachedFiles {
+    names: HashMap<u32, Vec<u8>>,
+    numbers: HashSet<u32>,
+}
+
 /// The data of a stream.
+#[derive(Clone)]
 struct StreamData {
     /// Index of the object.
     object: usize,
@@ -59,14 +76,10 @@ struct StreamData {
 
 impl PdfWalk<'_, '_> {
     pub(super) fn run(mut self, mut reader: ObjectReader) -> Unpacked {
-        let streams = self.streams(&reader.objects);
-        let (first, others): (Vec<_>, Vec<_>) =
-            streams.into_iter().partition(|stream| is_object_stream(&reader.objects, stream));
-        self.object_streams(&mut reader, &first)?;
+        let streams = self.read_object_streams(&mut reader)?;
         if let Some(limit) = reader.limit {
             self.unpacker.note(NoteKind::Limit, limit);
         }
-        reader.objects.index();
         let objects = reader.objects;
         let mut normaliser = Normaliser::new(&objects);
         for index in 0..objects.list.len() {
@@ -82,13 +95,33 @@ impl PdfWalk<'_, '_> {
             self.unpacker.note(NoteKind::Limit, "a PDF has too many references to actions");
         }
         self.scripts(&normaliser.scripts)?;
-        let names = normaliser.names;
-        self.for_each(&objects, &first, |walk, stream, raw| {
-            walk.pass(&objects, &names, stream, raw)
-        })?;
-        self.for_each(&objects, &others, |walk, stream, raw| {
-            walk.pass(&objects, &names, stream, raw)
+        let files = AttachedFiles { names: normaliser.names, numbers: normaliser.files };
+        self.for_each(&objects, &streams, |walk, stream, raw| {
+            walk.pass(&objects, &files, stream, raw)
         })
+    }
+
+    /// Reads the objects in object streams, and returns all streams. The filters of a stream may be in an object stream.
+    fn read_object_streams(&mut self, reader: &mut ObjectReader) -> Result<Vec<StreamData>, Stop> {
+        let mut read = HashMap::new();
+        for _ in 0..MAX_ROUNDS {
+            let streams = self.streams(&reader.objects);
+            let mut changed = Vec::new();
+            for stream in &streams {
+                let known = read.get(&(stream.object, stream.range.start));
+                if is_object_stream(&reader.objects, stream) && known != Some(&stream.decodings) {
+                    let position = (stream.object, stream.range.start);
+                    read.insert(position, stream.decodings.clone());
+                    changed.push(stream.clone());
+                }
+            }
+            if changed.is_empty() {
+                return Ok(streams);
+            }
+            self.object_streams(reader, &changed)?;
+            reader.objects.index();
+        }
+        Ok(self.streams(&reader.objects))
     }
 
     /// Passes each script once.
@@ -118,8 +151,9 @@ impl PdfWalk<'_, '_> {
             }
             for range in self.structure.data(self.bytes, after, lengths) {
                 let work = range.len().saturating_mul(decodings.len());
-                if work > room {
-                    self.unpacker.note(NoteKind::Limit, "streams of a PDF overlap");
+                if work > room || streams.len() >= MAX_STREAMS {
+                    self.unpacker
+                        .note(NoteKind::Limit, "a PDF has too many streams, or they overlap");
                     return streams;
                 }
                 room -= work;
@@ -158,7 +192,7 @@ impl PdfWalk<'_, '_> {
             for stream in batch {
                 let Some(object) = objects.list.get(stream.object) else { continue };
                 let filter = crypt_filter(objects, object, stream, key);
-                let part = Encrypted::Stream(raw(stream), filter);
+                let part = EncryptedPart::Stream(raw(stream), filter);
                 parts.push(((object.number, object.generation), part));
             }
             for (stream, data) in batch.iter().zip(key.decrypt(&parts)) {
@@ -184,7 +218,7 @@ impl PdfWalk<'_, '_> {
             let first = usize::try_from(first).unwrap_or(usize::MAX);
             for decoding in &stream.decodings {
                 for start in starts(raw, decoding) {
-                    let reader = Quiet(decoder(raw, &decoding.chain, start));
+                    let reader = QuietReader(decoder(raw, &decoding.chain, start));
                     let mut content =
                         walk.unpacker.decode_part(reader.take(MAX_OBJECT_STREAM as u64 + 1))?;
                     if content.len() > MAX_OBJECT_STREAM {
@@ -206,26 +240,35 @@ impl PdfWalk<'_, '_> {
     fn pass(
         &mut self,
         objects: &PdfObjects,
-        names: &HashMap<u32, Vec<u8>>,
+        files: &AttachedFiles,
         stream: &StreamData,
         raw: &[u8],
     ) -> Unpacked {
         let Some(object) = objects.list.get(stream.object) else { return Ok(()) };
-        let entry = || match names.get(&object.number) {
+        let entry = || match files.names.get(&object.number) {
             Some(name) => EntryName::file(name),
             None => EntryName::label(format!("object {}", object.number)),
         };
         let is_quiet = self.is_quiet || self.key.is_some() && is_plain(objects, object);
+        let subtypes = objects.values(objects.value(object), b"Subtype");
+        let is_pixels = subtypes.iter().all(|value| name(value) == Some(b"Image"))
+            && !subtypes.is_empty()
+            && object.number != NO_NUMBER
+            && !files.numbers.contains(&object.number);
         for decoding in &stream.decodings {
             let starts = starts(raw, decoding);
             let is_quiet = is_quiet || starts.len() > 1;
             for start in starts {
                 if decoding.chain.is_empty() {
                     self.unpacker.slice(entry(), raw)?;
-                } else if is_quiet {
-                    self.unpacker.decode(entry(), Quiet(decoder(raw, &decoding.chain, start)))?;
+                    continue;
+                }
+                let decoder = decoder(raw, &decoding.chain, start);
+                let decoder = decoder.take(if is_pixels { MAX_PIXELS } else { u64::MAX });
+                if is_quiet {
+                    self.unpacker.decode(entry(), QuietReader(decoder))?;
                 } else {
-                    self.unpacker.decode(entry(), decoder(raw, &decoding.chain, start))?;
+                    self.unpacker.decode(entry(), decoder)?;
                 }
             }
             if !is_quiet {
@@ -235,17 +278,22 @@ impl PdfWalk<'_, '_> {
         Ok(())
     }
 
-    fn note_omitted(&mut self, objects: &PdfObjects, object: &PdfObject, omitted: Option<Omitted>) {
+    fn note_omitted(
+        &mut self,
+        objects: &PdfObjects,
+        object: &PdfObject,
+        omitted: Option<OmittedFilter>,
+    ) {
         let dict = objects.value(object);
         let is_picture = || !objects.values(dict, b"Width").is_empty();
         match omitted {
-            Some(Omitted::Picture) if !is_picture() => {
+            Some(OmittedFilter::Picture) if !is_picture() => {
                 self.unpacker.note(NoteKind::Unreadable, "data are encoded as a picture");
             }
-            Some(Omitted::Unknown) => {
+            Some(OmittedFilter::Unknown) => {
                 self.unpacker.note(NoteKind::Unreadable, "a stream has an unknown filter");
             }
-            Some(Omitted::Picture) | None => {}
+            Some(OmittedFilter::Picture) | None => {}
         }
     }
 }
@@ -304,9 +352,9 @@ fn starts(raw: &[u8], decoding: &StreamDecoding) -> Vec<FlateStart> {
 }
 
 /// Ends at an error instead of returning it.
-struct Quiet<'a>(Box<dyn BufRead + 'a>);
+struct QuietReader<R>(R);
 
-impl Read for Quiet<'_> {
+impl<R: Read> Read for QuietReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         Ok(self.0.read(buffer).unwrap_or_default())
     }

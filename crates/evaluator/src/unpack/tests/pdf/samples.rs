@@ -183,7 +183,8 @@ fn damaged() -> Vec<Sample> {
 fn scripts() -> Vec<Sample> {
     let script = literal(&payload());
     let action = [b"<</S/JavaScript/JS".as_slice(), &script, b">>"].concat();
-    let wide: String = payload().iter().map(|byte| format!("00{byte:02x} ")).collect();
+    let wide: Vec<_> = payload().iter().map(|byte| format!("00{byte:02x}")).collect();
+    let wide = wide.join(" ");
     let file = |objects: &[(u32, &[u8])]| {
         let mut writer = PdfWriter::new("/OpenAction 4 0 R");
         for (number, value) in objects {

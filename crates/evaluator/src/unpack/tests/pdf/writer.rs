@@ -70,14 +70,14 @@ pub(super) fn attachment(dict: &str, data: &[u8]) -> Vec<u8> {
 
 /// Returns an object stream with objects of these numbers and values.
 pub(super) fn object_stream(objects: &[(u32, &[u8])]) -> (String, Vec<u8>) {
-    let (mut header, mut values) = (String::new(), Vec::new());
+    let (mut header, mut values) = (Vec::new(), Vec::new());
     for (number, value) in objects {
-        header.push_str(&format!("{number} {} ", values.len()));
+        header.extend(format!("{number} {} ", values.len()).into_bytes());
         values.extend_from_slice(value);
         values.push(b'\n');
     }
     let dict = format!("/Type/ObjStm/N {}/First {}", objects.len(), header.len());
-    (dict, [header.as_bytes(), &values].concat())
+    (dict, [header, values].concat())
 }
 
 /// Returns a literal string.
@@ -109,9 +109,9 @@ pub(super) fn lzw(data: &[u8], early_change: bool) -> Vec<u8> {
 }
 
 pub(super) fn hex(data: &[u8]) -> Vec<u8> {
-    let mut text: String = data.iter().map(|byte| format!("{byte:02X}\n")).collect();
-    text.push('>');
-    text.into_bytes()
+    let mut text: Vec<_> = data.iter().map(|byte| format!("{byte:02X}")).collect();
+    text.push(">".to_owned());
+    text.join("\n").into_bytes()
 }
 
 pub(super) fn ascii85(data: &[u8]) -> Vec<u8> {
