@@ -30,7 +30,6 @@ impl Kind {
         Self::Gzip,
         Self::Bzip2,
         Self::Xz,
-        Self::Lzma,
         Self::Zstd,
         Self::Lz4,
         Self::Ole,
@@ -38,8 +37,14 @@ impl Kind {
         Self::Rtf,
         Self::Mail,
         Self::Iso,
+        Self::Lzma,
         Self::Text,
     ];
+
+    /// Returns whether the kind has no signature. It is tried only for objects of no other kind.
+    pub(super) fn has_no_signature(self) -> bool {
+        matches!(self, Self::Lzma | Self::Text)
+    }
 
     /// Returns the name of the kind in rules (variable `container`) and in reports.
     pub(crate) fn name(self) -> &'static str {

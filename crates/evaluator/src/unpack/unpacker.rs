@@ -349,8 +349,7 @@ impl<'a> Unpacker<'a> {
         let mut is_known = false;
         for kind in self.selection.kinds {
             let format = (self.selection.format)(*kind);
-            // A container is not searched for base64 as well.
-            if (*kind == Kind::Text && is_known) || !(format.matches)(bytes) {
+            if (kind.has_no_signature() && is_known) || !(format.matches)(bytes) {
                 continue;
             }
             is_known = true;

@@ -23,12 +23,10 @@ fn own_set() -> Vec<Sample> {
 }
 
 #[test]
-fn own_set_has_distinct_names_and_contents() {
+fn own_set_has_distinct_names() {
     let set = own_set();
     let names: BTreeSet<_> = set.iter().map(|sample| &sample.name).collect();
     assert_eq!(names.len(), set.len());
-    let contents: BTreeSet<_> = set.iter().map(|sample| &sample.bytes).collect();
-    assert_eq!(contents.len(), set.len());
     let payloads = set.iter().filter(|sample| sample.expected == Expected::Payload).count();
     assert!(payloads >= 120, "{payloads} of {} with the payload", set.len());
 }
@@ -46,6 +44,10 @@ fn own_set_is_written_for_other_scanners() {
             Expected::Note(kind) => format!("{kind:?}").to_lowercase(),
             Expected::Clean => "clean".to_owned(),
         };
-        fs::write(directory.join(format!("{class}-{}", sample.name)), sample.bytes).unwrap();
+        fs::write(
+            directory.join(format!("{class}-{}", sample.name.replace(['/', ' '], "-"))),
+            sample.bytes,
+        )
+        .unwrap();
     }
 }
