@@ -54,6 +54,7 @@ rule Java_Program
 {
     meta:
         kind = "policy"
+        scope = "outer"
         reason = "A Java class, or an archive of them (JAR)"
     strings:
         $manifest = "META-INF/MANIFEST.MF"
@@ -83,6 +84,7 @@ rule Script_With_Interpreter
 {
     meta:
         kind = "policy"
+        scope = "outer"
         reason = "A script with an interpreter line, which can be executed on Unix systems"
     strings:
         $line = /#![ \t]*\/[!-~]/
@@ -94,6 +96,7 @@ rule Windows_Batch_File
 {
     meta:
         kind = "policy"
+        scope = "outer"
         reason = "A script for the Windows command line (BAT, CMD)"
     strings:
         $off = /(\xEF\xBB\xBF)?[ \t\r\n]{0,8}@echo[ \t]{1,4}off/ nocase
@@ -138,6 +141,7 @@ rule Linux_Package
 {
     meta:
         kind = "policy"
+        scope = "outer"
         reason = "A package for Linux (DEB, RPM, Snap)"
     strings:
         $deb = "!<arch>\ndebian-binary"

@@ -17,6 +17,7 @@ mod evaluator;
 pub mod fuzz;
 mod metadata;
 mod prepared;
+mod process_limits;
 mod report;
 mod rule_set;
 mod rule_visitor;

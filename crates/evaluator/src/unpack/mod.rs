@@ -22,7 +22,7 @@ mod unpacker;
 
 pub(crate) use kind::Kind;
 pub use settings::UnpackSettings;
-pub(crate) use unpacker::{Object, Unpacker, Visitor};
+pub(crate) use unpacker::{MAX_WINDOW, Object, Unpacker, Visitor};
 
 use crate::report::Note;
 
