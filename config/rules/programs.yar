@@ -1,7 +1,8 @@
 /*
   Programs, whatever their file name: software should not be installed from messages, and a program sent as a picture
   is deception. The rules see only the content, so they reject all programs. Where users exchange programs or scripts,
-  omit this file, or list single rules in rules.ignore.
+  omit this file, or list single rules in rules.ignore. Scripts, class files and packages count only if they are sent as
+  such (scope = "outer"): archives of sources contain them for tests and builds.
 */
 
 private rule Zip
