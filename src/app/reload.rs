@@ -194,9 +194,9 @@ impl Reloader {
         if changes.affects_verdicts()
             && let Some(canary) = &canary
         {
-            // The two samples are scanned one after the other.
+            // Up to three samples are scanned one after the other.
             self.manager
-                .extend_timeout(config.scan.time_limits().saturating_mul(2) + RELOAD_ALLOWANCE);
+                .extend_timeout(config.scan.time_limits().saturating_mul(3) + RELOAD_ALLOWANCE);
             canary.check().await?;
         }
         // Nothing below fails.
