@@ -47,8 +47,8 @@ pub struct OutcomeText {
     /// The engine's name for a finding or a limit, or the reason why contents were not examined: arbitrary text.
     pub name: String,
     /// Names of the containers and of the object inside the file, such as "invoice.iso > setup.exe"; `None` for the
-    /// file itself, and for engines that report no location. The names are user content: the log and the audit log
-    /// contain them, answers to clients only with `unpack.report_paths`.
+    /// file itself, and for engines that report no location. The names are user content: the audit log and
+    /// errors in the log contain them, answers to clients only with `unpack.report_paths`.
     pub location: Option<String>,
 }
 
