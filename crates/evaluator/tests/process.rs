@@ -5,7 +5,8 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "tests fail by panicking"
+    clippy::disallowed_methods,
+    reason = "tests fail by panicking, and start the program under test"
 )]
 
 use std::{

@@ -50,11 +50,41 @@ pub struct Policies {
 /// Contents that were not examined.
 struct Unexamined<'f> {
     text: &'f OutcomeText,
+    class: UnexaminedClass,
+}
+
+/// How contents that were not examined are refused, and how they fail.
+#[derive(Clone, Copy)]
+struct UnexaminedClass {
     kind: NotCleanKind,
     /// What a finding calls the contents.
     description: &'static str,
     error: fn(String) -> ScanError,
 }
+
+const ENCRYPTED: UnexaminedClass = UnexaminedClass {
+    kind: NotCleanKind::Encrypted,
+    description: "encrypted contents",
+    error: ScanError::Encrypted,
+};
+
+const LIMIT: UnexaminedClass = UnexaminedClass {
+    kind: NotCleanKind::Limit,
+    description: "limit exceeded",
+    error: ScanError::Limit,
+};
+
+const UNREADABLE: UnexaminedClass = UnexaminedClass {
+    kind: NotCleanKind::Unreadable,
+    description: "unreadable contents",
+    error: ScanError::Unreadable,
+};
+
+const INCONSISTENT: UnexaminedClass = UnexaminedClass {
+    kind: NotCleanKind::Inconsistent,
+    description: "inconsistent contents",
+    error: ScanError::Inconsistent,
+};
 
 /// The verdict on a file under the policies in force, and details for the cache and the audit log.
 #[derive(Clone, Debug)]
@@ -179,14 +209,13 @@ impl Policies {
     /// Returns the decision if the policy "refuse" makes the file not clean.
     fn refusal(&self, file: &FileOutcome) -> Option<PolicyDecision> {
         let refused = self.unexamined(file, ContentPolicy::Refuse);
-        let (kind, name, location) =
-            if let Some(Unexamined { text, kind, description, .. }) = refused {
-                let name = format!("{description} ({})", text.name);
-                (kind, name, text.location.as_deref())
-            } else {
-                let engine = self.first_oversize(file, OversizePolicy::Refuse)?;
-                (NotCleanKind::TooLarge, format!("too large for the engine {engine}"), None)
-            };
+        let (kind, name, location) = if let Some(Unexamined { text, class }) = refused {
+            let name = format!("{} ({})", class.description, text.name);
+            (class.kind, name, text.location.as_deref())
+        } else {
+            let engine = self.first_oversize(file, OversizePolicy::Refuse)?;
+            (NotCleanKind::TooLarge, format!("too large for the engine {engine}"), None)
+        };
         Some(PolicyDecision {
             first_line: line(&name, location, MAX_FIRST_LINE),
             verdict: Ok(Verdict::NotClean { kind, output: self.output(&name.into(), location) }),
@@ -198,7 +227,7 @@ impl Policies {
     /// Returns the final error by the policy "fail".
     fn final_error(&self, file: &FileOutcome) -> Option<ScanError> {
         match self.unexamined(file, ContentPolicy::Fail) {
-            Some(Unexamined { text, error, .. }) => Some(error(text.line(MAX_FIRST_LINE))),
+            Some(Unexamined { text, class }) => Some((class.error)(text.line(MAX_FIRST_LINE))),
             None => self.first_oversize(file, OversizePolicy::Fail).map(ScanError::Oversize),
         }
     }
@@ -209,31 +238,15 @@ impl Policies {
         file: &'f FileOutcome,
         policy: ContentPolicy,
     ) -> Option<Unexamined<'f>> {
-        use NotCleanKind::{Encrypted, Inconsistent, Limit, Unreadable};
         let FileOutcome { encrypted, limit, unreadable, inconsistent, .. } = file;
-        let in_order: [(_, _, _, _, fn(String) -> ScanError); 4] = [
-            (encrypted, self.on_encrypted, Encrypted, "encrypted contents", ScanError::Encrypted),
-            (limit, self.on_limit, Limit, "limit exceeded", ScanError::Limit),
-            (
-                unreadable,
-                self.on_unreadable,
-                Unreadable,
-                "unreadable contents",
-                ScanError::Unreadable,
-            ),
-            (
-                inconsistent,
-                self.on_inconsistent,
-                Inconsistent,
-                "inconsistent contents",
-                ScanError::Inconsistent,
-            ),
+        let in_order = [
+            (encrypted, self.on_encrypted, ENCRYPTED),
+            (limit, self.on_limit, LIMIT),
+            (unreadable, self.on_unreadable, UNREADABLE),
+            (inconsistent, self.on_inconsistent, INCONSISTENT),
         ];
-        let with_policy = in_order.into_iter().filter(|(_, of_kind, ..)| *of_kind == policy);
-        let mut unexamined = with_policy.filter_map(|(text, _, kind, description, error)| {
-            Some(Unexamined { text: text.as_ref()?, kind, description, error })
-        });
-        unexamined.next()
+        let mut with_policy = in_order.into_iter().filter(|(_, of_class, _)| *of_class == policy);
+        with_policy.find_map(|(text, _, class)| Some(Unexamined { text: text.as_ref()?, class }))
     }
 
     /// Returns a finding as shown to clients.

@@ -46,9 +46,8 @@ fn check_outcome(outcome: &Outcome, bytes: &[u8]) {
                 || result.starts_with(b"CL_EMAX") && result.ends_with(b" ERROR")
         }
         Outcome::Infected(_) | Outcome::Refused(_) => names_finding,
-        // Reported by the rules only.
-        Outcome::Unreadable(_) | Outcome::Inconsistent(_) => false,
-        Outcome::TooLarge => false,
+        // The first two are outcomes of the rules only.
+        Outcome::Unreadable(_) | Outcome::Inconsistent(_) | Outcome::TooLarge => false,
     };
     assert!(is_correct, "{outcome:?} does not match the response");
 }
