@@ -330,14 +330,14 @@ async fn evaluate(env: &SandboxEnv, path: &Path) -> Usage {
     let evaluator = env.evaluator.as_ref().unwrap();
     let mut job = env.sandbox.prepare(env.directory.path(), "media").await.unwrap();
     std::io::copy(&mut File::open(path).unwrap(), &mut job.take_media().unwrap()).unwrap();
-    let mut args = mcs_evaluator::arguments([]);
+    let mut args = mcs_evaluator::arguments([], &mcs_evaluator::UnpackSettings::default());
     args.push(job.media_path().into());
     let command = mcs_sandbox::Command { program: evaluator.program().to_owned(), args };
     let limit = Duration::from_secs(60);
     let run = job.run_with_input(&command, evaluator.prepared().as_fd(), limit, 4096).await;
     let exit = run.unwrap();
     job.close().await.unwrap();
-    assert_eq!(exit.termination, Termination::Exited(mcs_evaluator::CLEAN));
+    assert_eq!(exit.termination, Termination::Exited(0));
     exit.usage
 }
 

@@ -53,6 +53,8 @@ causes! {
     NoEngine => ("no_engine", true),
     Encrypted => ("encrypted", false),
     Limit => ("limit", false),
+    Unreadable => ("unreadable", false),
+    Inconsistent => ("inconsistent", false),
     Sandbox => ("sandbox", true),
     Disk => ("disk", true),
     Panicked => ("panicked", true),

@@ -8,7 +8,7 @@ use matrix_content_scanner::{
     scan::{
         cache::{ContentKey, MediaKey, ResultCache, Settings},
         cached_media::{CachedMedia, MediaHeaders},
-        engines::{ContentPolicy, EngineFingerprint, FileOutcome, Policies, Versions},
+        engines::{EngineFingerprint, FileOutcome, Policies, Versions},
     },
 };
 use mcs_filetype::Detector;
@@ -31,7 +31,7 @@ pub(crate) fn measure(count: u64) {
         ..config.result_cache
     });
     let outcome = FileOutcome::clean(std::time::SystemTime::now(), Some(0));
-    let policies = Policies::new(ContentPolicy::Refuse, ContentPolicy::Fail, std::iter::empty());
+    let policies = Policies::new(&config.scan, std::iter::empty());
     let versions = Versions(1);
     let before = resident();
     for number in 0..count {

@@ -38,6 +38,7 @@ rule Desktop_Shortcut
 {
     meta:
         kind = "policy"
+        scope = "outer"
         reason = "A shortcut for Linux desktops (DESKTOP), which can run any command"
     strings:
         $head = "[Desktop Entry]"

@@ -1,6 +1,6 @@
 /*
-  Documents that run code when they are opened. Compressed content is not visible to the rules: in an Office Open XML
-  file (docm, xlsm), only the presence of macros is detected; in a PDF, only what is outside compressed objects.
+  Documents that run code when they are opened. The rules are also evaluated on what is unpacked from a document: the
+  parts of an Office Open XML file, the streams of a compound file or a PDF.
 */
 
 private rule Compound_File

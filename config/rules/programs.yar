@@ -1,7 +1,8 @@
 /*
   Programs, whatever their file name: software should not be installed from messages, and a program sent as a picture
   is deception. The rules see only the content, so they reject all programs. Where users exchange programs or scripts,
-  omit this file, or list single rules in rules.ignore.
+  omit this file, or list single rules in rules.ignore. Scripts, class files and packages count only if they are sent as
+  such (scope = "outer"): archives of sources contain them for tests and builds.
 */
 
 private rule Zip
@@ -54,6 +55,7 @@ rule Java_Program
 {
     meta:
         kind = "policy"
+        scope = "outer"
         reason = "A Java class, or an archive of them (JAR)"
     strings:
         $manifest = "META-INF/MANIFEST.MF"
@@ -83,6 +85,7 @@ rule Script_With_Interpreter
 {
     meta:
         kind = "policy"
+        scope = "outer"
         reason = "A script with an interpreter line, which can be executed on Unix systems"
     strings:
         $line = /#![ \t]*\/[!-~]/
@@ -94,6 +97,7 @@ rule Windows_Batch_File
 {
     meta:
         kind = "policy"
+        scope = "outer"
         reason = "A script for the Windows command line (BAT, CMD)"
     strings:
         $off = /(\xEF\xBB\xBF)?[ \t\r\n]{0,8}@echo[ \t]{1,4}off/ nocase
@@ -138,6 +142,7 @@ rule Linux_Package
 {
     meta:
         kind = "policy"
+        scope = "outer"
         reason = "A package for Linux (DEB, RPM, Snap)"
     strings:
         $deb = "!<arch>\ndebian-binary"

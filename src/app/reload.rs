@@ -194,9 +194,10 @@ impl Reloader {
         if changes.affects_verdicts()
             && let Some(canary) = &canary
         {
-            // The two samples are scanned one after the other.
-            self.manager
-                .extend_timeout(config.scan.time_limits().saturating_mul(2) + RELOAD_ALLOWANCE);
+            // The two samples are scanned one after the other, and by the rules a third one.
+            let packed = config.scan.rules().map_or(Duration::ZERO, |rules| rules.timeout);
+            let samples = config.scan.time_limits().saturating_mul(2).saturating_add(packed);
+            self.manager.extend_timeout(samples.saturating_add(RELOAD_ALLOWANCE));
             canary.check().await?;
         }
         // Nothing below fails.

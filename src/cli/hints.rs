@@ -56,6 +56,7 @@ fn for_listener(section: &str, error: &BindError) -> Option<String> {
 /// Returns the hint for a failed canary.
 pub(super) fn for_canary(error: &CanaryError, config: &Config) -> String {
     let (CanaryError::InfectedPassed(engine)
+    | CanaryError::PackedPassed(engine)
     | CanaryError::CleanRefused(engine, _)
     | CanaryError::NoVerdict(engine, ..)) = error;
     let check = match &config.scan.script {
@@ -71,6 +72,9 @@ pub(super) fn for_canary(error: &CanaryError, config: &Config) -> String {
         CanaryError::InfectedPassed(_) => format!(
             "all files would pass. Signatures may be missing, or not visible in the sandbox: {check}. An engine that does not \
              detect the EICAR test file needs its own samples in scan.canary"
+        ),
+        CanaryError::PackedPassed(_) => format!(
+            "archives would pass: {check}. unpack.enabled = false switches unpacking off, and this check"
         ),
         CanaryError::CleanRefused(..) => {
             format!("no file would pass: {check}; the samples are set in scan.canary")
@@ -117,6 +121,7 @@ mod tests {
         ] {
             for error in [
                 CanaryError::InfectedPassed(engine),
+                CanaryError::PackedPassed(engine),
                 CanaryError::CleanRefused(engine, String::new()),
                 CanaryError::NoVerdict(engine, "clean", Arc::new(ScanError::NotReady)),
             ] {

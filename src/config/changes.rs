@@ -44,7 +44,7 @@ impl Changes {
     /// Whether the changes can alter the verdict on a file.
     #[must_use]
     pub fn affects_verdicts(&self) -> bool {
-        let sections = ["rules.", "clamd.", "icap."];
+        let sections = ["rules.", "unpack.", "clamd.", "icap."];
         let engine = |key: &str| sections.iter().any(|section| key.starts_with(section));
         let verdict = |key: &String| engine(key) || VERDICT_KEYS.contains(&&**key);
         self.affects_sandbox() || self.applied.iter().any(verdict)

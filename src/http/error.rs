@@ -213,6 +213,16 @@ fn from_scan_error(error: &ScanError) -> ApiError {
             Reason::Unknown,
             "The contents need a password and could not be examined",
         ),
+        E::Unreadable(_) => ApiError::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            Reason::Unknown,
+            "The contents are damaged or of an unknown kind and could not be examined",
+        ),
+        E::Inconsistent(_) => ApiError::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            Reason::Unknown,
+            "The contents are inconsistent and could not be examined",
+        ),
         E::Engine(_, EngineFailure::Busy) => ApiError::overloaded("A scan engine is busy"),
         E::Engine(..) | E::NoEngine | E::Script(_) | E::Sandbox(_) | E::Panicked => {
             ApiError::internal_error("The scan could not be finished")

@@ -57,7 +57,7 @@ impl JobMetrics {
         );
         registry.register(
             "engine_scans",
-            "Results by engine: clean, infected, refused, encrypted, limit, too_large, failed, or skipped (because of size or a failure)",
+            "Results by engine: clean, infected, refused, encrypted, limit, unreadable, inconsistent, too_large, failed, or skipped (because of size or a failure)",
             self.engines.clone(),
         );
     }

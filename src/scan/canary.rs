@@ -1,18 +1,18 @@
 //! The canary: scans a known-infected and a known-clean sample with each engine alone, the script in the real sandbox,
 //! at start, at an interval, and when a remote engine changes. A scanner without signatures, or one that the sandbox keeps
 //! from its files, may report every file clean. While a result is wrong, no file is scanned.
+//!
+//! The rules also scan the infected sample in an archive, because this service unpacks it for them. Whether other engines
+//! unpack archives is the operator's choice.
 
-use std::{
-    fs::File,
-    io::{self, Cursor, Read},
-    pin::pin,
-    sync::Arc,
-    time::Duration,
-};
+mod samples;
+
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::sleep};
 use tracing::{error, info};
 
+use self::samples::SampleKind;
 use super::{
     context::ScanContext,
     engines::{
@@ -27,13 +27,6 @@ use crate::chain::Chain;
 
 /// Interval after a wrong result.
 const RETRY: Duration = Duration::from_secs(5);
-
-/// The EICAR test file, reversed, so that scanners do not detect this program and its source.
-const EICAR_BACKWARDS: &[u8] =
-    b"*H+H$!ELIF-TSET-SURIVITNA-DRADNATS-RACIE$}7)CC7)^P(45XZP\\4[PA@%P!O5X";
-
-/// The clean sample.
-const CLEAN_TEXT: &[u8] = b"A file without anything in it that a scanner could object to.\n";
 
 /// Name of the script engine in messages.
 pub const THE_SCRIPT: &str = "the script";
@@ -55,6 +48,9 @@ pub enum CanaryError {
     /// The engine may report every file clean.
     #[error("{0} reports the infected sample as clean")]
     InfectedPassed(&'static str),
+    /// The engine may report every archive clean.
+    #[error("{0} reports an archive with the infected sample as clean")]
+    PackedPassed(&'static str),
     /// The engine may report every file as not clean.
     #[error("{0} reports the clean sample as not clean: {1:?}")]
     CleanRefused(&'static str, String),
@@ -77,7 +73,7 @@ impl Canary {
         Self { context, settings }
     }
 
-    /// Scans both samples with each engine; the MIME lists do not apply. An engine with `on_failure = "skip"` may fail,
+    /// Scans the samples with each engine; the MIME lists do not apply. An engine with `on_failure = "skip"` may fail,
     /// as long as another engine has given right results.
     ///
     /// # Errors
@@ -101,18 +97,36 @@ impl Canary {
     }
 
     async fn check_one(&self, name: &'static str, engine: &Engines) -> Result<(), CanaryError> {
+        let unpacks = name == "rules" && self.tests_unpacking();
         let name = if name == "script" { THE_SCRIPT } else { name };
-        match self.verdict(name, engine, Kind::Infected).await? {
+        match self.verdict(name, engine, SampleKind::Infected).await? {
             Verdict::NotClean { .. } => {}
             _ => return Err(CanaryError::InfectedPassed(name)),
         }
-        match self.verdict(name, engine, Kind::Clean).await? {
+        if unpacks {
+            match self.verdict(name, engine, SampleKind::Packed).await? {
+                Verdict::NotClean { .. } => {}
+                _ => return Err(CanaryError::PackedPassed(name)),
+            }
+        }
+        match self.verdict(name, engine, SampleKind::Clean).await? {
             Verdict::Clean { .. } => Ok(()),
             Verdict::NotClean { output, .. } => {
                 Err(CanaryError::CleanRefused(name, output.to_string()))
             }
             Verdict::TypeForbidden { .. } => Err(CanaryError::CleanRefused(name, String::new())),
         }
+    }
+
+    /// Returns whether the rules scan the packed sample: not with samples of the operator, which may be archives
+    /// themselves, and not if `[unpack]` does not allow two levels.
+    fn tests_unpacking(&self) -> bool {
+        let rules = self.context.settings.rules();
+        let is_unpacked = rules.is_some_and(|rules| {
+            let limits = &rules.unpack.limits;
+            limits.enabled && limits.max_depth >= 2 && limits.max_files >= 2
+        });
+        is_unpacked && self.settings.samples == CanarySamples::Eicar
     }
 
     /// Runs the canary periodically and publishes the latest result in `state`, until `state` has no receiver. Calls
@@ -177,7 +191,7 @@ impl Canary {
         &self,
         name: &'static str,
         engine: &Engines,
-        kind: Kind,
+        kind: SampleKind,
     ) -> Result<Verdict, CanaryError> {
         let no_verdict = |error| CanaryError::NoVerdict(name, kind.name(), error);
         let (sample, length) = self
@@ -203,56 +217,4 @@ fn invalidate_result(change: EngineChange, state: &watch::Sender<CanaryState>) -
         });
     }
     change
-}
-
-#[derive(Clone, Copy)]
-enum Kind {
-    Infected,
-    Clean,
-}
-
-impl Kind {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Infected => "infected",
-            Self::Clean => "clean",
-        }
-    }
-}
-
-impl CanarySamples {
-    /// Opens a sample. Returns its content and its length in bytes.
-    fn open(&self, kind: Kind) -> io::Result<(Box<dyn Read + Send>, u64)> {
-        let path = match (self, kind) {
-            (Self::Eicar, Kind::Infected) => {
-                let eicar: Vec<u8> = EICAR_BACKWARDS.iter().rev().copied().collect();
-                return Ok((Box::new(Cursor::new(eicar)), EICAR_BACKWARDS.len() as u64));
-            }
-            (Self::Eicar, Kind::Clean) => {
-                return Ok((Box::new(CLEAN_TEXT), CLEAN_TEXT.len() as u64));
-            }
-            (Self::Files { infected, .. }, Kind::Infected) => infected,
-            (Self::Files { clean, .. }, Kind::Clean) => clean,
-        };
-        let file = File::open(path)?;
-        let length = file.metadata()?.len();
-        Ok((Box::new(file), length))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use sha2::{Digest, Sha256};
-
-    use super::*;
-
-    #[test]
-    fn infected_sample_is_the_eicar_test_file() {
-        let (mut sample, length) = CanarySamples::Eicar.open(Kind::Infected).unwrap();
-        let mut bytes = Vec::new();
-        sample.read_to_end(&mut bytes).unwrap();
-        assert_eq!(bytes.len() as u64, length);
-        // Start of the SHA-256 of the file at eicar.org.
-        assert_eq!(Sha256::digest(&bytes)[..8], [0x27, 0x5a, 0x02, 0x1b, 0xbf, 0xb6, 0x48, 0x9e]);
-    }
 }

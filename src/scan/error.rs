@@ -51,6 +51,12 @@ pub enum ScanError {
     /// An engine stopped at a limit inside the file, and `scan.on_limit` is "fail". Contains the limit.
     #[error("an engine stopped at a limit inside the file: {0}")]
     Limit(String),
+    /// An engine could not read contents, and `unpack.on_unreadable` is "fail". Contains the reason.
+    #[error("contents cannot be read: {0}")]
+    Unreadable(String),
+    /// Programs would unpack different contents, and `unpack.on_inconsistent` is "fail". Contains the reason.
+    #[error("programs would unpack different contents: {0}")]
+    Inconsistent(String),
     /// The file exceeds the limit of an engine for whole files, and the engine's `on_oversize` is "fail", or no other
     /// engine has finished. Contains the engine.
     #[error("the file is too large for the engine {0}")]
@@ -110,6 +116,8 @@ impl ScanError {
             Self::Engine(_, error) => error.cause(),
             Self::Encrypted(_) => Cause::Encrypted,
             Self::Limit(_) => Cause::Limit,
+            Self::Unreadable(_) => Cause::Unreadable,
+            Self::Inconsistent(_) => Cause::Inconsistent,
             Self::Oversize(_) => Cause::EngineTooLarge,
             Self::NoEngine => Cause::NoEngine,
             Self::Sandbox(_) => Cause::Sandbox,
@@ -152,6 +160,8 @@ impl ScanError {
             | Self::Engine(..)
             | Self::Encrypted(_)
             | Self::Limit(_)
+            | Self::Unreadable(_)
+            | Self::Inconsistent(_)
             | Self::Oversize(_)
             | Self::NoEngine
             | Self::Sandbox(_)

@@ -131,7 +131,7 @@ impl ScanContext {
                 None => EngineRun::prevented(ScanError::Stopping),
             };
             match run.outcome {
-                Ok(outcome) => engines.policies().decide(&outcome).verdict,
+                Ok(outcome) => engines.policies().with_paths().decide(&outcome).verdict,
                 Err(error) => Err(Arc::new(error)),
             }
         } else {

@@ -38,6 +38,10 @@ pub enum NotCleanKind {
     Encrypted,
     /// A limit inside the file, with `scan.on_limit = "refuse"`.
     Limit,
+    /// Contents that an engine could not read, with `unpack.on_unreadable = "refuse"`.
+    Unreadable,
+    /// Contents that programs unpack differently, with `unpack.on_inconsistent = "refuse"`.
+    Inconsistent,
     /// A file too large for an engine, with `on_oversize = "refuse"`.
     TooLarge,
 }
@@ -51,6 +55,8 @@ impl NotCleanKind {
             Self::Refused => "refused",
             Self::Encrypted => "encrypted",
             Self::Limit => "limit",
+            Self::Unreadable => "unreadable",
+            Self::Inconsistent => "inconsistent",
             Self::TooLarge => "too_large",
         }
     }

@@ -35,4 +35,5 @@ mod signals;
 mod spool;
 mod terminal;
 mod thirty_second_limits;
+mod unpacking;
 mod untrusted_text;

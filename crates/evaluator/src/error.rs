@@ -66,6 +66,8 @@ pub(crate) enum EvaluationError {
     Rules(#[source] io::Error),
     #[error("cannot read the settings")]
     Settings,
+    #[error("cannot set the limits of the process: {0}")]
+    Limits(#[source] io::Error),
     #[error("cannot read the media: {0}")]
     Media(#[source] io::Error),
     #[error("cannot write the report: {0}")]

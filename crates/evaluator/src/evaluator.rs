@@ -4,8 +4,8 @@
 use std::{
     env,
     ffi::{OsStr, OsString},
-    fs::{self, File},
-    io::{self, Write},
+    fs::File,
+    io::{self, Read, Write},
     os::fd::AsFd,
     process,
 };
@@ -13,6 +13,7 @@ use std::{
 use crate::{
     error::EvaluationError,
     prepared::restore,
+    process_limits::{limit_memory, raise_stack_limit},
     report::{MAX_REPORT, Report},
     rule_visitor::RuleVisitor,
     unpack::{UnpackSettings, unpack},
@@ -68,11 +69,18 @@ fn run(ignored: &OsStr, settings: &OsStr, media: &OsStr) -> Result<(), Evaluatio
         prepared.and_then(|file| mcs_sandbox::map_sealed(&file)).map_err(EvaluationError::Rules)?;
     let settings = settings.to_str().and_then(UnpackSettings::from_argument);
     let settings = settings.ok_or(EvaluationError::Settings)?;
-    // Read rather than mapped: the server has the file open for writing.
-    let bytes = fs::read(media).map_err(EvaluationError::Media)?;
+    raise_stack_limit().map_err(EvaluationError::Limits)?;
     let ignored = ignored.to_string_lossy();
     let ignored: Vec<_> = ignored.split(',').collect();
-    let report = evaluate(prepared, &bytes, &ignored, &settings)?;
+    // Before the limit of memory, which does not depend on the rules.
+    let visitor = load_rules(prepared, &ignored)?;
+    // Read rather than mapped: the server has the file open for writing.
+    let mut file = File::open(media).map_err(EvaluationError::Media)?;
+    let length = file.metadata().map_err(EvaluationError::Media)?.len();
+    limit_memory(length, &settings).map_err(EvaluationError::Limits)?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(EvaluationError::Media)?;
+    let report = evaluate_with(visitor, &bytes, &settings)?;
     let report = serde_json::to_vec(&report).map_err(io::Error::from);
     let write = |report: Vec<u8>| match report.len() {
         0..=MAX_REPORT => io::stdout().write_all(&report),
@@ -85,14 +93,29 @@ fn run(ignored: &OsStr, settings: &OsStr, media: &OsStr) -> Result<(), Evaluatio
 ///
 /// # Errors
 /// If rules cannot be restored or evaluated and no other rules match.
+#[cfg(any(test, fuzzing))]
 pub(crate) fn evaluate(
     prepared: &[u8],
     bytes: &[u8],
     ignored: &[&str],
     settings: &UnpackSettings,
 ) -> Result<Report, EvaluationError> {
-    let rules = restore(prepared).map_err(EvaluationError::Rules)?;
-    let mut visitor = RuleVisitor::new(rules, ignored);
+    evaluate_with(load_rules(prepared, ignored)?, bytes, settings)
+}
+
+/// Restores the prepared rules. Matches of rules with one of the `ignored` names are not reported.
+fn load_rules<'r>(
+    prepared: &[u8],
+    ignored: &'r [&'r str],
+) -> Result<RuleVisitor<'r>, EvaluationError> {
+    Ok(RuleVisitor::new(restore(prepared).map_err(EvaluationError::Rules)?, ignored))
+}
+
+fn evaluate_with(
+    mut visitor: RuleVisitor<'_>,
+    bytes: &[u8],
+    settings: &UnpackSettings,
+) -> Result<Report, EvaluationError> {
     let notes = unpack(bytes, settings, &mut visitor);
     let (finding, limit) = visitor.into_result()?;
     let mut report = Report { finding, notes };

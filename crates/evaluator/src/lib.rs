@@ -19,6 +19,7 @@ pub mod fuzz;
 pub mod fuzz_unpack;
 mod metadata;
 mod prepared;
+mod process_limits;
 mod report;
 mod rule_set;
 mod rule_visitor;

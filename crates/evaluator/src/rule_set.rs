@@ -19,6 +19,7 @@ use crate::{
     metadata::{rule_kind, rule_scope},
     prepared::{encode, is_restorable},
     split::{find_unrestorable, fits, split},
+    unpack::VERSION,
 };
 
 /// File name extensions of rule files in directories.
@@ -91,7 +92,9 @@ impl RuleSet {
         }
         let depends_on_position = depends_on_position(&all_files);
         let prepared = encode(&parts, depends_on_position).map_err(RuleLoadError::Serialization)?;
-        let digest = Sha256::digest(&prepared).into();
+        // The same rules may match other objects after a change of the unpacking code.
+        let digest = Sha256::new().chain_update(&prepared).chain_update(VERSION.to_le_bytes());
+        let digest = digest.finalize().into();
         Ok(Self { prepared: prepared.into(), names: Arc::new(names), digest })
     }
 
@@ -107,7 +110,7 @@ impl RuleSet {
         &self.names
     }
 
-    /// Returns the SHA-256 digest of the prepared form.
+    /// Returns the SHA-256 digest of the prepared form and of the version of the code that unpacks files.
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {
         self.digest

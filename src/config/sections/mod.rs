@@ -18,4 +18,5 @@ pub mod result_cache;
 pub mod rules;
 pub mod sandbox;
 pub mod scan;
+pub mod unpack;
 pub mod web;

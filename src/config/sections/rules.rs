@@ -7,6 +7,7 @@ use mcs_evaluator::RuleSet;
 use super::{
     bounds::{Bounds, timeout},
     prelude::*,
+    unpack,
 };
 
 settings! {
@@ -23,6 +24,8 @@ settings! {
         pub timeout: Duration = timeout(),
         /// Size bound, and effect of failures.
         pub bounds: Bounds = group(),
+        /// `[unpack]`
+        pub unpack: unpack::Settings = within("unpack", group()),
     }
     check check
 }

@@ -85,7 +85,7 @@ const VALUES: [&str; 50] = [
 /// Returns required keys under which `section.key` has an effect.
 fn surroundings(section: &str, key: &str) -> Vec<(&'static str, &'static str)> {
     let mut lines = vec![match section {
-        "rules" => ("scan.engines", "['script', 'rules']"),
+        "rules" | "unpack" => ("scan.engines", "['script', 'rules']"),
         "clamd" => ("scan.engines", "['script', 'clamd']"),
         "icap" => ("scan.engines", "['script', 'icap']"),
         _ => ("scan.engines", "['script']"),
@@ -97,7 +97,7 @@ fn surroundings(section: &str, key: &str) -> Vec<(&'static str, &'static str)> {
         _ => lines.push(("crypto.request_secret_path", "'k'")),
     }
     match section {
-        "rules" => lines.push(("rules.paths", "['one.yar']")),
+        "rules" | "unpack" => lines.push(("rules.paths", "['one.yar']")),
         "icap" => lines.push(("icap.urls", "['icap://a/b']")),
         "sandbox" => lines.push(("sandbox.mode", "'strict'")),
         _ => {}
@@ -250,13 +250,19 @@ fn changed_rule_content_affects_sandbox_and_verdicts() {
     assert_eq!(changed.applied, ["rules.paths"]);
     assert!(changed.affects_sandbox() && changed.affects_verdicts());
     // Beside another change of the engines.
-    for (line, key) in
-        [("rules.ignore = ['One']", "rules.ignore"), ("rules.timeout = '7s'", "rules.timeout")]
-    {
+    for (line, key) in [
+        ("rules.ignore = ['One']", "rules.ignore"),
+        ("rules.timeout = '7s'", "rules.timeout"),
+        ("unpack.max_depth = 7", "unpack.max_depth"),
+    ] {
         let changed = read_with("rule One { condition: false }", line);
         let (_, changed) = changed.keep_startup_keys(&running);
         assert!(changed.applied.contains(&"rules.paths".to_owned()), "{changed:?}");
         assert!(changed.applied.contains(&key.to_owned()), "{changed:?}");
         assert!(changed.affects_sandbox());
     }
+    let unpacking = read_with("rule One { condition: true }", "unpack.enabled = false");
+    let (_, changed) = unpacking.keep_startup_keys(&running);
+    assert_eq!(changed.applied, ["unpack.enabled"]);
+    assert!(changed.affects_verdicts() && !changed.affects_sandbox());
 }

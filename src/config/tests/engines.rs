@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use mcs_evaluator::UnpackSettings;
+
 use super::*;
 use crate::scan::engines::{
     Bounds, ContentPolicy, EngineSettings, OversizePolicy, SkipPolicy, clamd::Address, icap::Method,
@@ -182,6 +184,50 @@ fn compiles_rules_on_load() {
 }
 
 #[test]
+fn reads_limits_and_policies_of_unpacking() {
+    let dir = with_rules("rule One { condition: true }");
+    let text = "scan.engines = ['rules']\nrules.paths = ['.']";
+    let unpack = |lines: &str| {
+        let config = dir.load_valid(&format!("{text}\n{lines}"));
+        config.scan.rules().unwrap().unpack.clone()
+    };
+    let defaults = unpack("");
+    assert_eq!(defaults.limits, UnpackSettings::default());
+    assert_eq!(
+        (defaults.on_unreadable, defaults.on_inconsistent, defaults.report_paths),
+        (ContentPolicy::Pass, ContentPolicy::Refuse, false)
+    );
+    let lines = "unpack = { enabled = false, max_total = '1KiB', max_file = '1KiB', max_files = 1, \
+        max_depth = 64, on_unreadable = 'fail', on_inconsistent = 'pass', report_paths = true }";
+    let changed = unpack(lines);
+    let limits = UnpackSettings {
+        enabled: false,
+        max_total: 1024,
+        max_file: 1024,
+        max_files: 1,
+        max_depth: 64,
+    };
+    assert_eq!(changed.limits, limits);
+    assert_eq!(
+        (changed.on_unreadable, changed.on_inconsistent, changed.report_paths),
+        (ContentPolicy::Fail, ContentPolicy::Pass, true)
+    );
+    // The displayed configuration is equivalent, and has no section of an engine that is not used.
+    let displayed = dir.load_valid(&format!("{text}\n{lines}")).to_string();
+    let again = dir.load_with(&displayed, &[]).unwrap().0;
+    assert_eq!(again.scan.rules().unwrap().unpack, changed, "{displayed}");
+    assert!(!dir.load_valid(lines).to_string().contains("[unpack]"));
+}
+
+#[test]
+fn warns_of_size_of_unpacked_file_above_total() {
+    let warnings = warnings_for("unpack.max_total = '32MiB'");
+    let (key, because) = ("unpack.max_file", "unpack.max_total");
+    assert_eq!(warnings, [Warning::NeverReached { key, because }]);
+    assert_eq!(warnings_for("unpack.max_total = '64MiB'"), []);
+}
+
+#[test]
 fn default_engine_is_script_if_configured_else_rules() {
     let dir = with_rules("rule One { condition: true }");
     assert!(dir.load_valid("rules.paths = ['.']").scan.rules().is_none(), "with a script");
@@ -207,6 +253,20 @@ fn reports_unusable_rules_with_location() {
         ),
         ("rules.timeout = 0", "rules.timeout: "),
         ("rules.on_oversize = 'pass'", "rules.on_oversize: "),
+        ("unpack.enabled = 'no'", "unpack.enabled: found \"no\", expected true or false"),
+        ("unpack.max_total = 1023", "unpack.max_total: found 1023, expected a size from 1KiB to"),
+        ("unpack.max_file = '2PiB'", "unpack.max_file: "),
+        ("unpack.max_files = 0", "expected an integer from 1 to 1000000"),
+        ("unpack.max_files = 1000001", "expected an integer from 1 to 1000000"),
+        ("unpack.max_depth = 0", "expected an integer from 1 to 64"),
+        ("unpack.max_depth = 65", "expected an integer from 1 to 64"),
+        (
+            "unpack.on_unreadable = 'skip'",
+            "unpack.on_unreadable: found \"skip\", expected \"refuse\" or \"fail\" or \"pass\"",
+        ),
+        ("unpack.on_inconsistent = true", "unpack.on_inconsistent: "),
+        ("unpack.report_paths = 1", "unpack.report_paths: found 1, expected true or false"),
+        ("unpack.on_limit = 'pass'", "unpack.on_limit: found an unknown key, expected "),
     ] {
         let errors = dir.errors(lines);
         assert!(errors.contains(expected), "{lines}: {errors}");

@@ -70,6 +70,8 @@ fn scan_errors() -> Vec<NamedError> {
         ("Sandbox", from_scan_error(&S::Sandbox(mcs_sandbox::Error::HelperNotFound))),
         ("Encrypted", from_scan_error(&S::Encrypted("zip: syt_token".to_owned()))),
         ("Limit", from_scan_error(&S::Limit("MaxFiles: syt_token".to_owned()))),
+        ("Unreadable", from_scan_error(&S::Unreadable("x.zip: syt_token".to_owned()))),
+        ("Inconsistent", from_scan_error(&S::Inconsistent("x.zip: syt_token".to_owned()))),
         ("Oversize", from_scan_error(&S::Oversize("clamd"))),
         ("Engine", from_scan_error(&S::Engine("clamd", EngineFailure::TimedOut))),
         ("Engine busy", from_scan_error(&S::Engine("clamd", EngineFailure::Busy))),
@@ -140,6 +142,8 @@ Script: 500 {"reason":"M_UNKNOWN","info":"The scan could not be finished"}
 Sandbox: 500 {"reason":"M_UNKNOWN","info":"The scan could not be finished"}
 Encrypted: 422 {"reason":"M_UNKNOWN","info":"The contents need a password and could not be examined"}
 Limit: 413 {"reason":"MCS_MEDIA_REQUEST_FAILED","info":"The contents exceed a limit and could not be examined"}
+Unreadable: 422 {"reason":"M_UNKNOWN","info":"The contents are damaged or of an unknown kind and could not be examined"}
+Inconsistent: 422 {"reason":"M_UNKNOWN","info":"The contents are inconsistent and could not be examined"}
 Oversize: 413 {"reason":"MCS_MEDIA_REQUEST_FAILED","info":"The media is too large"}
 Engine: 500 {"reason":"M_UNKNOWN","info":"The scan could not be finished"}
 Engine busy: 503 {"reason":"M_UNKNOWN","info":"A scan engine is busy"} [retry-after: 10]

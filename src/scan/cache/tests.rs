@@ -66,13 +66,15 @@ fn returns_verdicts_as_stored() {
 #[test]
 fn validity_follows_from_the_outcome() {
     let error = || Err(ScanError::Engine("clamd", EngineFailure::TimedOut));
-    let name = || "name".to_owned();
+    let name = || "name".into();
     for (outcome, with_other_versions, outlives_failures) in [
         (Ok(Outcome::Clean), false, true),
-        (Ok(Outcome::Infected { name: name() }), true, true),
-        (Ok(Outcome::Refused { name: name() }), true, true),
-        (Ok(Outcome::Encrypted { name: name() }), false, true),
-        (Ok(Outcome::Limit { name: name() }), false, true),
+        (Ok(Outcome::Infected(name())), true, true),
+        (Ok(Outcome::Refused(name())), true, true),
+        (Ok(Outcome::Encrypted(name())), false, true),
+        (Ok(Outcome::Limit(name())), false, true),
+        (Ok(Outcome::Unreadable(name())), false, true),
+        (Ok(Outcome::Inconsistent(name())), false, true),
         (Ok(Outcome::TooLarge), false, true),
         (error(), true, false),
     ] {
@@ -93,7 +95,7 @@ fn validity_follows_from_the_outcome() {
 #[test]
 fn policies_apply_to_stored_outcomes() {
     let cache = ResultCache::new(settings());
-    store(&cache, FileOutcome::for_test([("clamd", Ok(Outcome::Limit { name: "x".into() }))]));
+    store(&cache, FileOutcome::for_test([("clamd", Ok(Outcome::Limit("x".into())))]));
     for (policy, expected) in [
         (ContentPolicy::Refuse, "not_clean"),
         (ContentPolicy::Fail, "limit"),
@@ -143,7 +145,7 @@ fn entries_are_bounded_in_number_and_in_bytes() {
     assert!((900..=1000).contains(&sizes.media), "{sizes:?}");
     assert!((900..=1000).contains(&sizes.verdicts), "{sizes:?}");
     let cache = ResultCache::new(Settings { max_size: 1000, ..settings() });
-    let finding = Outcome::Infected { name: "x".repeat(4096) };
+    let finding = Outcome::Infected("x".repeat(4096).into());
     for number in 3000..6000 {
         cache.store_media(MediaKey::from_digest(digest(number)), large.clone());
         store_as(
@@ -233,7 +235,7 @@ fn verdicts_and_failures_stay_within_their_memory() {
             match number % 3 {
                 0 => store_as(&cache, key, clean(SystemTime::now())),
                 1 => {
-                    let finding = Outcome::Infected { name: "x".repeat(1024) };
+                    let finding = Outcome::Infected("x".repeat(1024).into());
                     store_as(&cache, key, FileOutcome::for_test([("clamd", Ok(finding))]));
                 }
                 _ => {

@@ -105,7 +105,7 @@ fn parse_outcome(response: &str) -> Result<Outcome, EngineFailure> {
     if let Some(error) = result.strip_suffix(" ERROR")
         && let Some(limit) = LIMIT_ERRORS.iter().find(|limit| error.starts_with(*limit))
     {
-        return Ok(Outcome::Limit { name: (*limit).to_owned() });
+        return Ok(Outcome::Limit((*limit).into()));
     }
     let Some(name) = result.strip_suffix(" FOUND").filter(|name| !name.trim().is_empty()) else {
         return Err(unexpected_response(result));
@@ -116,17 +116,17 @@ fn parse_outcome(response: &str) -> Result<Outcome, EngineFailure> {
 /// Returns the outcome that the name of a finding reports.
 fn classify(name: &str) -> Outcome {
     let is_policy = POLICY_NAMES.iter().any(|prefix| name.starts_with(prefix));
-    let name = name.to_owned();
+    let text = name.into();
     // Reported with `AlertExceedsMax`.
     if name.starts_with("Heuristics.Limits.Exceeded") {
-        Outcome::Limit { name }
+        Outcome::Limit(text)
     // Reported with `AlertEncrypted`.
     } else if name.starts_with("Heuristics.Encrypted.") {
-        Outcome::Encrypted { name }
+        Outcome::Encrypted(text)
     } else if is_policy {
-        Outcome::Refused { name }
+        Outcome::Refused(text)
     } else {
-        Outcome::Infected { name }
+        Outcome::Infected(text)
     }
 }
 

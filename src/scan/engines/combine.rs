@@ -4,14 +4,15 @@ use std::{iter, sync::Arc, time::SystemTime};
 
 use super::{
     file_outcome::{EngineFault, FileFinding, FileOutcome},
-    outcome::{MAX_FIRST_LINE, Outcome},
+    outcome::{MAX_FIRST_LINE, Outcome, OutcomeText},
     result::{EngineResult, is_engine_failure},
 };
-use crate::{scan::verdict::NotCleanKind, text::single_line};
+use crate::scan::verdict::NotCleanKind;
 
 /// Combines the engines' results and the encrypted contents that the service detected itself, without the operator's
 /// policies. Malware takes precedence over other findings; among equal ones, the first engine's finding is kept.
 pub(super) fn combine(results: Vec<EngineResult>, encrypted: Option<String>) -> FileOutcome {
+    let encrypted = encrypted.map(OutcomeText::from);
     let mut file = FileOutcome { encrypted, ..FileOutcome::at(SystemTime::now()) };
     let mut findings = 0;
     for EngineResult { engine, outcome, others, exit_code, first_line, .. } in results {
@@ -28,19 +29,24 @@ pub(super) fn combine(results: Vec<EngineResult>, encrypted: Option<String>) -> 
         // An engine that did not examine the file has not finished, whatever else it reports.
         file.has_finished |= !outcomes.contains(&Outcome::TooLarge);
         for outcome in outcomes {
-            let mut add_finding = |kind, name: &str| {
+            let mut add_finding = |kind, text: OutcomeText| {
                 findings += 1;
-                add(&mut file.finding, kind, name, exit_code, first_line.clone());
+                add(&mut file.finding, kind, text, exit_code, first_line.clone());
+            };
+            let keep_first = |kept: &mut Option<OutcomeText>, text| {
+                kept.get_or_insert(text);
             };
             match outcome {
                 Outcome::Clean => {
                     file.exit_code = file.exit_code.or(exit_code);
                     file.first_line = first_line.clone().unwrap_or(file.first_line);
                 }
-                Outcome::Infected { name } => add_finding(NotCleanKind::Infected, &name),
-                Outcome::Refused { name } => add_finding(NotCleanKind::Refused, &name),
-                Outcome::Encrypted { name } => file.encrypted = file.encrypted.or(Some(name)),
-                Outcome::Limit { name } => file.limit = file.limit.or(Some(name)),
+                Outcome::Infected(text) => add_finding(NotCleanKind::Infected, text),
+                Outcome::Refused(text) => add_finding(NotCleanKind::Refused, text),
+                Outcome::Encrypted(text) => keep_first(&mut file.encrypted, text),
+                Outcome::Limit(text) => keep_first(&mut file.limit, text),
+                Outcome::Unreadable(text) => keep_first(&mut file.unreadable, text),
+                Outcome::Inconsistent(text) => keep_first(&mut file.inconsistent, text),
                 Outcome::TooLarge => file.too_large.push(engine),
             }
         }
@@ -58,7 +64,7 @@ pub(super) fn combine(results: Vec<EngineResult>, encrypted: Option<String>) -> 
 fn add(
     kept: &mut Option<FileFinding>,
     kind: NotCleanKind,
-    name: &str,
+    text: OutcomeText,
     exit_code: Option<i32>,
     first_line: Option<String>,
 ) {
@@ -66,7 +72,8 @@ fn add(
         .as_ref()
         .is_none_or(|kept| kept.kind == NotCleanKind::Refused && kind == NotCleanKind::Infected);
     if is_more_severe {
-        let first_line = first_line.unwrap_or_else(|| single_line(name, MAX_FIRST_LINE));
-        *kept = Some(FileFinding { kind, output: name.into(), exit_code, first_line });
+        let first_line = first_line.unwrap_or_else(|| text.line(MAX_FIRST_LINE));
+        let OutcomeText { name, location } = text;
+        *kept = Some(FileFinding { kind, output: name.into(), location, exit_code, first_line });
     }
 }

@@ -73,9 +73,7 @@ impl SandboxedEngine {
         match self {
             Self::Script(script) => script.scan(job).await,
             Self::Rules(rules) => {
-                let outcome = caught(rules.scan(job)).await;
-                let outcomes = outcome.map(|outcome| outcome.map(|outcome| (outcome, Vec::new())));
-                EngineResult::sanitized(RULES, outcomes, max_output)
+                EngineResult::sanitized(RULES, caught(rules.scan(job)).await, max_output)
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::SystemTime};
 
+use super::outcome::OutcomeText;
 use crate::scan::{error::ScanError, verdict::NotCleanKind};
 
 /// Memory of an error, bytes.
@@ -16,9 +17,13 @@ pub struct FileOutcome {
     /// The most severe finding.
     pub(super) finding: Option<FileFinding>,
     /// Contents that need a password, detected by the service or by an engine.
-    pub(super) encrypted: Option<String>,
+    pub(super) encrypted: Option<OutcomeText>,
     /// A limit inside the file at which an engine stopped.
-    pub(super) limit: Option<String>,
+    pub(super) limit: Option<OutcomeText>,
+    /// Contents that an engine could not read.
+    pub(super) unreadable: Option<OutcomeText>,
+    /// Contents that programs unpack differently.
+    pub(super) inconsistent: Option<OutcomeText>,
     /// Engines that did not examine the file because of its size.
     pub(super) too_large: Vec<&'static str>,
     /// Engines that did not finish.
@@ -37,6 +42,8 @@ pub(super) struct FileFinding {
     pub(super) kind: NotCleanKind,
     /// At most `scan.max_output_size` bytes.
     pub(super) output: Arc<str>,
+    /// See [`OutcomeText::location`].
+    pub(super) location: Option<String>,
     /// The script's exit code, if no other engine found anything.
     pub(super) exit_code: Option<i32>,
     pub(super) first_line: String,
@@ -59,6 +66,8 @@ impl FileOutcome {
             finding: None,
             encrypted: None,
             limit: None,
+            unreadable: None,
+            inconsistent: None,
             too_large: Vec::new(),
             failures: Vec::new(),
             has_finished: false,
@@ -77,8 +86,7 @@ impl FileOutcome {
     pub(in crate::scan) fn is_clean(&self) -> bool {
         self.has_finished
             && self.finding.is_none()
-            && self.encrypted.is_none()
-            && self.limit.is_none()
+            && self.texts().next().is_none()
             && self.too_large.is_empty()
             && self.failures.is_empty()
     }
@@ -92,12 +100,19 @@ impl FileOutcome {
     /// their texts are bounded where they are received.
     pub(in crate::scan) fn allocated_bytes(&self) -> usize {
         let finding = self.finding.as_ref().map_or(0, |finding| {
-            finding.output.len() + finding.first_line.len() + 2 * size_of::<usize>()
+            let location = finding.location.as_ref().map_or(0, String::len);
+            finding.output.len() + location + finding.first_line.len() + 2 * size_of::<usize>()
         });
-        let texts = [&self.encrypted, &self.limit].into_iter().flatten().map(String::len);
+        let texts = self.texts().map(OutcomeText::allocated_bytes);
         let engines = self.too_large.len() * size_of::<&str>();
         let failures = self.failures.len() * (size_of::<EngineFault>() + ERROR_BYTES);
         finding + texts.sum::<usize>() + self.first_line.len() + engines + failures
+    }
+
+    /// Returns the texts about contents that were not examined.
+    fn texts(&self) -> impl Iterator<Item = &OutcomeText> {
+        let Self { encrypted, limit, unreadable, inconsistent, .. } = self;
+        [encrypted, limit, unreadable, inconsistent].into_iter().flatten()
     }
 
     /// Removes what no verdict needs: the lines for the audit log, which records each scan once.

@@ -178,10 +178,10 @@ impl Content for Sample {
 fn outcome(finding: Finding) -> Outcome {
     let Finding { kind, name } = finding;
     match kind {
-        FindingKind::Infected => Outcome::Infected { name },
-        FindingKind::Refused => Outcome::Refused { name },
-        FindingKind::Encrypted => Outcome::Encrypted { name },
-        FindingKind::Limit => Outcome::Limit { name },
+        FindingKind::Infected => Outcome::Infected(name.into()),
+        FindingKind::Refused => Outcome::Refused(name.into()),
+        FindingKind::Encrypted => Outcome::Encrypted(name.into()),
+        FindingKind::Limit => Outcome::Limit(name.into()),
         FindingKind::TooLarge => Outcome::TooLarge,
     }
 }

@@ -3,7 +3,8 @@
 //! Precedence, highest first:
 //!
 //! 1. Malware, then findings of an engine's own policy: not clean.
-//! 2. Encrypted contents, a limit, a file too large for an engine, where the policy is "refuse": not clean.
+//! 2. Encrypted contents, a limit, unreadable contents, inconsistent contents, a file too large for an engine, in this
+//!    order, where the policy is "refuse": not clean.
 //! 3. The same, where the policy is "fail": a final error.
 //! 4. Failures of engines, where the policy is "fail": an error that a retry may avoid.
 //! 5. Clean, if at least one engine has finished.
@@ -18,16 +19,17 @@ use tracing::warn;
 use super::{
     bounds::{Bounds, ContentPolicy, OversizePolicy, SkipPolicy},
     file_outcome::{EngineFault, FileOutcome},
-    outcome::{MAX_FIRST_LINE, Outcome},
+    outcome::{MAX_FIRST_LINE, Outcome, OutcomeText, line},
     result::{EngineResult, is_engine_failure},
 };
 use crate::{
     chain::Chain,
+    config::sections::unpack,
     scan::{
         error::ScanError,
+        settings::Settings,
         verdict::{NotCleanKind, Verdict},
     },
-    text::single_line,
 };
 
 /// The policies for outcomes that are neither clean nor a finding.
@@ -35,9 +37,54 @@ use crate::{
 pub struct Policies {
     on_encrypted: ContentPolicy,
     on_limit: ContentPolicy,
+    on_unreadable: ContentPolicy,
+    on_inconsistent: ContentPolicy,
     /// Each engine's name and policies.
     engines: Vec<(&'static str, OversizePolicy, SkipPolicy)>,
+    /// Whether findings name their location inside the file.
+    report_paths: bool,
+    /// Maximum length of a finding, bytes.
+    max_output: usize,
 }
+
+/// Contents that were not examined.
+struct Unexamined<'f> {
+    text: &'f OutcomeText,
+    class: UnexaminedClass,
+}
+
+/// How contents that were not examined are refused, and how they fail.
+#[derive(Clone, Copy)]
+struct UnexaminedClass {
+    kind: NotCleanKind,
+    /// What a finding calls the contents.
+    description: &'static str,
+    error: fn(String) -> ScanError,
+}
+
+const ENCRYPTED: UnexaminedClass = UnexaminedClass {
+    kind: NotCleanKind::Encrypted,
+    description: "encrypted contents",
+    error: ScanError::Encrypted,
+};
+
+const LIMIT: UnexaminedClass = UnexaminedClass {
+    kind: NotCleanKind::Limit,
+    description: "limit exceeded",
+    error: ScanError::Limit,
+};
+
+const UNREADABLE: UnexaminedClass = UnexaminedClass {
+    kind: NotCleanKind::Unreadable,
+    description: "unreadable contents",
+    error: ScanError::Unreadable,
+};
+
+const INCONSISTENT: UnexaminedClass = UnexaminedClass {
+    kind: NotCleanKind::Inconsistent,
+    description: "inconsistent contents",
+    error: ScanError::Inconsistent,
+};
 
 /// The verdict on a file under the policies in force, and details for the cache and the audit log.
 #[derive(Clone, Debug)]
@@ -66,25 +113,46 @@ pub enum Validity {
 }
 
 impl Policies {
-    /// Creates the policies. `engines` contains each engine's name and settings.
+    /// Creates the policies of these settings. `engines` contains each engine's name and settings.
     #[must_use]
     pub fn new<'a>(
-        on_encrypted: ContentPolicy,
-        on_limit: ContentPolicy,
+        settings: &Settings,
         engines: impl Iterator<Item = (&'static str, &'a Bounds)>,
     ) -> Self {
         let engines = engines.map(|(name, bounds)| (name, bounds.on_oversize, bounds.on_failure));
-        Self { on_encrypted, on_limit, engines: engines.collect() }
+        let unpack = settings.rules().map(|rules| &rules.unpack);
+        // Only the rules have outcomes for which these policies are used.
+        let on_unpacked = |policy: fn(&unpack::Settings) -> ContentPolicy| {
+            unpack.map_or(ContentPolicy::Refuse, policy)
+        };
+        Self {
+            on_encrypted: settings.on_encrypted,
+            on_limit: settings.on_limit,
+            on_unreadable: on_unpacked(|unpack| unpack.on_unreadable),
+            on_inconsistent: on_unpacked(|unpack| unpack.on_inconsistent),
+            engines: engines.collect(),
+            report_paths: unpack.is_some_and(|unpack| unpack.report_paths),
+            max_output: settings.max_output_size,
+        }
     }
 
     /// Returns the policies of the canary, which tests what an engine finds: no policy replaces a finding, and no
     /// engine is skipped.
-    pub(super) fn for_canary() -> Self {
+    pub(super) fn for_canary(&self) -> Self {
         Self {
             on_encrypted: ContentPolicy::Pass,
             on_limit: ContentPolicy::Pass,
+            on_unreadable: ContentPolicy::Pass,
+            on_inconsistent: ContentPolicy::Pass,
             engines: Vec::new(),
+            report_paths: true,
+            max_output: self.max_output,
         }
+    }
+
+    /// Returns the same policies with findings that name their location, for verdicts that only the operator sees.
+    pub(in crate::scan) fn with_paths(&self) -> Self {
+        Self { report_paths: true, ..self.clone() }
     }
 
     pub(super) fn on_oversize(&self, engine: &str) -> OversizePolicy {
@@ -104,18 +172,15 @@ impl Policies {
             return PolicyDecision {
                 verdict: Ok(Verdict::NotClean {
                     kind: finding.kind,
-                    output: Arc::clone(&finding.output),
+                    output: self.output(&finding.output, finding.location.as_deref()),
                 }),
                 validity: Validity::Finding,
                 exit_code: finding.exit_code,
                 first_line: finding.first_line.clone(),
             };
         }
-        if let Some((kind, output)) = self.refusal(file) {
-            let first_line = single_line(&output, MAX_FIRST_LINE);
-            let verdict = Verdict::NotClean { kind, output: output.into() };
-            let validity = Validity::Examined;
-            return PolicyDecision { verdict: Ok(verdict), validity, exit_code: None, first_line };
+        if let Some(decision) = self.refusal(file) {
+            return decision;
         }
         if let Some(error) = self.final_error(file) {
             return PolicyDecision::error(Arc::new(error), Validity::Examined);
@@ -141,27 +206,55 @@ impl Policies {
         }
     }
 
-    /// Returns what makes the file not clean by the policy "refuse".
-    fn refusal(&self, file: &FileOutcome) -> Option<(NotCleanKind, String)> {
-        if let (Some(name), ContentPolicy::Refuse) = (&file.encrypted, self.on_encrypted) {
-            return Some((NotCleanKind::Encrypted, format!("encrypted contents ({name})")));
-        }
-        if let (Some(name), ContentPolicy::Refuse) = (&file.limit, self.on_limit) {
-            return Some((NotCleanKind::Limit, format!("limit exceeded ({name})")));
-        }
-        let engine = self.first_oversize(file, OversizePolicy::Refuse)?;
-        Some((NotCleanKind::TooLarge, format!("too large for the engine {engine}")))
+    /// Returns the decision if the policy "refuse" makes the file not clean.
+    fn refusal(&self, file: &FileOutcome) -> Option<PolicyDecision> {
+        let refused = self.unexamined(file, ContentPolicy::Refuse);
+        let (kind, name, location) = if let Some(Unexamined { text, class }) = refused {
+            let name = format!("{} ({})", class.description, text.name);
+            (class.kind, name, text.location.as_deref())
+        } else {
+            let engine = self.first_oversize(file, OversizePolicy::Refuse)?;
+            (NotCleanKind::TooLarge, format!("too large for the engine {engine}"), None)
+        };
+        Some(PolicyDecision {
+            first_line: line(&name, location, MAX_FIRST_LINE),
+            verdict: Ok(Verdict::NotClean { kind, output: self.output(&name.into(), location) }),
+            validity: Validity::Examined,
+            exit_code: None,
+        })
     }
 
     /// Returns the final error by the policy "fail".
     fn final_error(&self, file: &FileOutcome) -> Option<ScanError> {
-        if let (Some(name), ContentPolicy::Fail) = (&file.encrypted, self.on_encrypted) {
-            return Some(ScanError::Encrypted(name.clone()));
+        match self.unexamined(file, ContentPolicy::Fail) {
+            Some(Unexamined { text, class }) => Some((class.error)(text.line(MAX_FIRST_LINE))),
+            None => self.first_oversize(file, OversizePolicy::Fail).map(ScanError::Oversize),
         }
-        if let (Some(name), ContentPolicy::Fail) = (&file.limit, self.on_limit) {
-            return Some(ScanError::Limit(name.clone()));
+    }
+
+    /// Returns the first contents that were not examined and have this policy.
+    fn unexamined<'f>(
+        &self,
+        file: &'f FileOutcome,
+        policy: ContentPolicy,
+    ) -> Option<Unexamined<'f>> {
+        let FileOutcome { encrypted, limit, unreadable, inconsistent, .. } = file;
+        let in_order = [
+            (encrypted, self.on_encrypted, ENCRYPTED),
+            (limit, self.on_limit, LIMIT),
+            (unreadable, self.on_unreadable, UNREADABLE),
+            (inconsistent, self.on_inconsistent, INCONSISTENT),
+        ];
+        let mut with_policy = in_order.into_iter().filter(|(_, of_class, _)| *of_class == policy);
+        with_policy.find_map(|(text, _, class)| Some(Unexamined { text: text.as_ref()?, class }))
+    }
+
+    /// Returns a finding as shown to clients.
+    fn output(&self, name: &Arc<str>, location: Option<&str>) -> Arc<str> {
+        match location.filter(|_| self.report_paths) {
+            Some(location) => line(name, Some(location), self.max_output).into(),
+            None => Arc::clone(name),
         }
-        self.first_oversize(file, OversizePolicy::Fail).map(ScanError::Oversize)
     }
 
     fn first_oversize(&self, file: &FileOutcome, policy: OversizePolicy) -> Option<&'static str> {
@@ -200,7 +293,7 @@ impl PolicyDecision {
 
 #[cfg(test)]
 impl Policies {
-    /// Returns the same policy for encrypted contents and limits, and the same policies for all engines.
+    /// Returns the same policy for all contents that were not examined, and the same policies for all engines.
     pub(in crate::scan) fn for_test(
         content: ContentPolicy,
         on_oversize: OversizePolicy,
@@ -208,7 +301,15 @@ impl Policies {
     ) -> Self {
         let engines = ["rules", "clamd", "icap", "script"];
         let engines = engines.map(|name| (name, on_oversize, on_failure)).to_vec();
-        Self { on_encrypted: content, on_limit: content, engines }
+        Self {
+            on_encrypted: content,
+            on_limit: content,
+            on_unreadable: content,
+            on_inconsistent: content,
+            engines,
+            report_paths: false,
+            max_output: 1000,
+        }
     }
 }
 

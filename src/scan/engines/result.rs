@@ -5,14 +5,14 @@ use super::{
     outcome::{MAX_FIRST_LINE, Outcome},
     script_run::ScriptRun,
 };
-use crate::{scan::error::ScanError, text::single_line};
+use crate::scan::error::ScanError;
 
 /// The result of one engine, with details for the cache and the audit log.
 pub(super) struct EngineResult {
     pub(super) engine: &'static str,
     /// An error if the engine did not finish.
     pub(super) outcome: Result<Outcome, ScanError>,
-    /// Outcomes that an ICAP server reported besides, of lower precedence.
+    /// Outcomes that the rules or an ICAP server reported besides, of lower precedence.
     pub(super) others: Vec<Outcome>,
     /// The script's exit code.
     pub(super) exit_code: Option<i32>,
@@ -46,10 +46,9 @@ impl EngineResult {
         let failed = |failure| ScanError::Engine(engine, failure);
         match outcomes.and_then(|outcomes| outcomes.map_err(failed)) {
             Ok((outcome, others)) => {
-                let sanitize =
-                    |outcome: Outcome| outcome.map_text(|text| single_line(text, max_output));
+                let sanitize = |outcome: Outcome| outcome.sanitized(max_output);
                 Self {
-                    first_line: outcome.text().map(|text| single_line(text, MAX_FIRST_LINE)),
+                    first_line: outcome.text().map(|text| text.line(MAX_FIRST_LINE)),
                     others: others.into_iter().map(sanitize).collect(),
                     ..Self::new(engine, Ok(sanitize(outcome)))
                 }

@@ -61,8 +61,8 @@ fn log_stderr(stderr: &[u8], result: &Result<ScriptVerdict, ScriptFailure>) {
     let stderr = String::from_utf8_lossy(last);
     match result {
         Err(cause) => warn!(%cause, ?stderr, "script failed"),
-        Ok(ScriptVerdict { outcome: Outcome::Infected { name }, exit_code, .. })
-            if name.is_empty() =>
+        Ok(ScriptVerdict { outcome: Outcome::Infected(text), exit_code, .. })
+            if text.name.is_empty() =>
         {
             warn!(exit_code, ?stderr, "script reported a file as not clean without output");
         }
@@ -165,7 +165,7 @@ impl Script {
                 Ok(ScriptVerdict { outcome: Outcome::Clean, exit_code: 0, first_line })
             }
             Termination::Exited(exit_code) => {
-                let outcome = Outcome::Infected { name: output };
+                let outcome = Outcome::Infected(output.into());
                 Ok(ScriptVerdict { outcome, exit_code, first_line })
             }
             Termination::Signaled(signal) => Err(ScriptFailure::Signaled(signal)),

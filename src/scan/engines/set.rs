@@ -91,7 +91,7 @@ impl Engines {
             settings.engines.iter().map(engine).collect::<Result<Vec<_>, EngineSetupError>>()?;
         let bounds = members.iter().map(|engine| (engine.name(), &engine.bounds));
         Ok(Self {
-            policies: Policies::new(settings.on_encrypted, settings.on_limit, bounds),
+            policies: Policies::new(settings, bounds),
             members,
             scan_slots: scan_slots.clone(),
             remote: Arc::clone(remote_engines),
@@ -123,7 +123,7 @@ impl Engines {
             remote: Arc::clone(&self.remote),
             conditions: self.conditions,
             max_output: self.max_output,
-            policies: Policies::for_canary(),
+            policies: self.policies.for_canary(),
         }
     }
 
@@ -277,9 +277,12 @@ mod tests {
     use std::{path::Path, time::Duration};
 
     use super::*;
-    use crate::scan::engines::{
-        bounds::{Bounds, ContentPolicy, OversizePolicy},
-        sample,
+    use crate::{
+        config::sections::unpack,
+        scan::engines::{
+            bounds::{Bounds, ContentPolicy, OversizePolicy},
+            sample,
+        },
     };
 
     #[tokio::test]
@@ -292,14 +295,20 @@ mod tests {
             on_oversize: OversizePolicy::Skip,
             on_failure: SkipPolicy::Skip,
         };
-        let names = [(RULES, &bounds)].into_iter();
-        let policies = Policies::new(ContentPolicy::Refuse, ContentPolicy::Fail, names);
+        let policies =
+            Policies::for_test(ContentPolicy::Fail, bounds.on_oversize, bounds.on_failure);
         let settings = crate::scan::engines::rules::Settings {
             rules: mcs_evaluator::RuleSet::load(std::slice::from_ref(&file)).unwrap(),
             paths: vec![file],
             ignore: Vec::new(),
             timeout: Duration::from_secs(1),
             bounds: bounds.clone(),
+            unpack: unpack::Settings {
+                limits: mcs_evaluator::UnpackSettings::default(),
+                on_unreadable: ContentPolicy::Pass,
+                on_inconsistent: ContentPolicy::Refuse,
+                report_paths: false,
+            },
         };
         let program = Path::new("/absent").to_owned();
         let evaluator = Evaluator::prepare(program, &settings.rules);

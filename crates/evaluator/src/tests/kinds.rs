@@ -2,7 +2,9 @@
 
 use super::{SUPPLIED, finding, loading::load};
 use crate::{
-    Finding, FindingKind, RuleLoadError, metadata::rule_kind, prepared::restore,
+    Finding, FindingKind, RuleLoadError,
+    metadata::{RuleScope, rule_kind, rule_scope},
+    prepared::restore,
     rule_visitor::MAX_NAMES,
 };
 
@@ -81,4 +83,28 @@ fn supplied_rules_are_policy_except_the_test_file() {
             assert_eq!(rule_kind(&scanner, rule.metadatas), Ok(kind), "{}", rule.name);
         }
     }
+}
+
+/// Files that archives of sources contain.
+#[test]
+fn supplied_rules_apply_to_contents_except_some() {
+    let mut outer = Vec::new();
+    for scanner in restore(SUPPLIED.prepared()).unwrap() {
+        let scanner = scanner.unwrap();
+        for rule in scanner.rules().filter(|rule| !rule.is_private) {
+            match rule_scope(&scanner, rule.metadatas).unwrap() {
+                RuleScope::Outer => outer.push(rule.name.to_owned()),
+                scope => assert_eq!(scope, RuleScope::Both, "{}", rule.name),
+            }
+        }
+    }
+    outer.sort_unstable();
+    let expected = [
+        "Desktop_Shortcut",
+        "Java_Program",
+        "Linux_Package",
+        "Script_With_Interpreter",
+        "Windows_Batch_File",
+    ];
+    assert_eq!(outer, expected);
 }

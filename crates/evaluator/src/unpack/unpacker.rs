@@ -20,7 +20,7 @@ use crate::report::{Note, NoteKind};
 
 /// Maximum size of a decoder's dictionary or window, bytes. `xz -9` needs 64 MiB. A stream that needs more reaches a
 /// limit.
-pub(super) const MAX_WINDOW: usize = 64 << 20;
+pub(crate) const MAX_WINDOW: usize = 64 << 20;
 
 /// Ends the whole walk: the visitor has found something, or a limit for the whole media file is reached.
 #[derive(Debug)]

@@ -40,13 +40,14 @@ fn check_outcome(outcome: &Outcome, bytes: &[u8]) {
     let names_finding = result.ends_with(b" FOUND");
     let is_correct = match outcome {
         Outcome::Clean => result == b"OK",
-        Outcome::Encrypted { .. } => result.starts_with(b"Heuristics.Encrypted.") && names_finding,
-        Outcome::Limit { .. } => {
+        Outcome::Encrypted(_) => result.starts_with(b"Heuristics.Encrypted.") && names_finding,
+        Outcome::Limit(_) => {
             result.starts_with(b"Heuristics.Limits.Exceeded") && names_finding
                 || result.starts_with(b"CL_EMAX") && result.ends_with(b" ERROR")
         }
-        Outcome::Infected { .. } | Outcome::Refused { .. } => names_finding,
-        Outcome::TooLarge => false,
+        Outcome::Infected(_) | Outcome::Refused(_) => names_finding,
+        // The first two are outcomes of the rules only.
+        Outcome::Unreadable(_) | Outcome::Inconsistent(_) | Outcome::TooLarge => false,
     };
     assert!(is_correct, "{outcome:?} does not match the response");
 }

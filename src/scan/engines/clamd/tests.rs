@@ -130,7 +130,7 @@ async fn rejects_verdict_before_end_of_stream() {
 async fn reports_signature_name() {
     let response = b"stream: Win.Test.EICAR_HDB-1 FOUND\0";
     let finding = scan_with_response(response, Fault::None, LONG_TIMEOUT).await;
-    assert_eq!(finding.unwrap(), Outcome::Infected { name: "Win.Test.EICAR_HDB-1".into() });
+    assert_eq!(finding.unwrap(), Outcome::Infected("Win.Test.EICAR_HDB-1".into()));
 }
 
 #[tokio::test]
@@ -168,7 +168,7 @@ async fn names_and_errors_determine_outcome() {
         ),
     ] {
         let outcome = scan_with_response(response, Fault::None, LONG_TIMEOUT).await.unwrap();
-        assert_eq!((outcome.name(), outcome.text()), (expected, Some(name)));
+        assert_eq!((outcome.name(), outcome.text()), (expected, Some(&name.into())));
     }
     let response = b"INSTREAM size limit exceeded. ERROR\0";
     let outcome = scan_with_response(response, Fault::None, LONG_TIMEOUT).await;
@@ -243,7 +243,7 @@ async fn sends_read_only_descriptor_over_unix_socket() {
     });
     let clamd = clamd(vec![Address::Unix(path)], LONG_TIMEOUT);
     let finding = clamd.scan(&sample(MEDIA)).await.unwrap();
-    assert_eq!(finding, Outcome::Infected { name: "Eicar".into() });
+    assert_eq!(finding, Outcome::Infected("Eicar".into()));
     let (media, info) = daemon.await.unwrap();
     assert_eq!(media, MEDIA);
     let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap().trim();

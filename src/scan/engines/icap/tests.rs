@@ -65,8 +65,8 @@ async fn all_kinds_that_may_pass_are_outcomes() {
                     X-Error-Code: max_file_size_exceeded, decode_error, password_protected\r\n\r\n";
     let server = server(response, Fault::None).await;
     let outcomes = engine(&[url(&server)], LONG_TIMEOUT).scan(&sample(MEDIA)).await.unwrap();
-    let limit = Outcome::Limit { name: "decode_error".into() };
-    let encrypted = Outcome::Encrypted { name: "password_protected".into() };
+    let limit = Outcome::Limit("decode_error".into());
+    let encrypted = Outcome::Encrypted("password_protected".into());
     assert_eq!(outcomes, (encrypted, vec![limit, Outcome::TooLarge]));
 }
 
@@ -74,21 +74,18 @@ async fn all_kinds_that_may_pass_are_outcomes() {
 async fn answers_of_servers_determine_outcome() {
     for (response, expected) in [
         (UNMODIFIED, Outcome::Clean),
-        (
-            "ICAP/1.0 200 OK\r\nX-Virus-ID: Eicar\r\n\r\n",
-            Outcome::Infected { name: "Eicar".into() },
-        ),
+        ("ICAP/1.0 200 OK\r\nX-Virus-ID: Eicar\r\n\r\n", Outcome::Infected("Eicar".into())),
         (
             "ICAP/1.0 500 Server error\r\nX-Error-Code: file_type_blocked\r\n\r\n",
-            Outcome::Refused { name: "file_type_blocked".into() },
+            Outcome::Refused("file_type_blocked".into()),
         ),
         (
             "ICAP/1.0 500 Server error\r\nX-Error-Code: password_protected\r\n\r\n",
-            Outcome::Encrypted { name: "password_protected".into() },
+            Outcome::Encrypted("password_protected".into()),
         ),
         (
             "ICAP/1.0 500 Server error\r\nX-Error-Code: decode_error\r\n\r\n",
-            Outcome::Limit { name: "decode_error".into() },
+            Outcome::Limit("decode_error".into()),
         ),
         (
             "ICAP/1.0 500 Server error\r\nX-Error-Code: max_file_size_exceeded\r\n\r\n",

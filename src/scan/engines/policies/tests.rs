@@ -10,8 +10,8 @@ use crate::scan::engines::{EngineFailure, combine::combine};
 const CONTENT: [ContentPolicy; 3] =
     [ContentPolicy::Refuse, ContentPolicy::Fail, ContentPolicy::Pass];
 
-fn text() -> String {
-    "name".to_owned()
+fn text() -> OutcomeText {
+    "name".into()
 }
 
 fn clean() -> Result<Outcome, ScanError> {
@@ -19,19 +19,27 @@ fn clean() -> Result<Outcome, ScanError> {
 }
 
 fn infected() -> Result<Outcome, ScanError> {
-    Ok(Outcome::Infected { name: "Eicar".to_owned() })
+    Ok(Outcome::Infected("Eicar".into()))
 }
 
 fn refused() -> Result<Outcome, ScanError> {
-    Ok(Outcome::Refused { name: "Macro".to_owned() })
+    Ok(Outcome::Refused("Macro".into()))
 }
 
 fn encrypted() -> Result<Outcome, ScanError> {
-    Ok(Outcome::Encrypted { name: text() })
+    Ok(Outcome::Encrypted(text()))
 }
 
 fn limit() -> Result<Outcome, ScanError> {
-    Ok(Outcome::Limit { name: text() })
+    Ok(Outcome::Limit(text()))
+}
+
+fn unreadable() -> Result<Outcome, ScanError> {
+    Ok(Outcome::Unreadable(text()))
+}
+
+fn inconsistent() -> Result<Outcome, ScanError> {
+    Ok(Outcome::Inconsistent(text()))
 }
 
 fn too_large() -> Result<Outcome, ScanError> {
@@ -70,13 +78,20 @@ fn policies(content: ContentPolicy) -> Policies {
 
 #[test]
 fn each_outcome_under_each_policy() {
-    let refuse = ["encrypted contents (name)", "limit exceeded (name)"];
+    let refuse = [
+        "encrypted contents (name)",
+        "limit exceeded (name)",
+        "unreadable contents (name)",
+        "inconsistent contents (name)",
+    ];
     for (results, expected) in [
         (vec![clean()], ["clean"; 3]),
         (vec![infected()], ["Eicar"; 3]),
         (vec![refused()], ["Macro"; 3]),
         (vec![encrypted()], [refuse[0], "encrypted", "clean"]),
         (vec![limit()], [refuse[1], "limit", "clean"]),
+        (vec![unreadable()], [refuse[2], "unreadable", "clean"]),
+        (vec![inconsistent()], [refuse[3], "inconsistent", "clean"]),
         (vec![failed()], ["engine_timeout"; 3]),
         (vec![], ["no_engine"; 3]),
     ] {
@@ -138,9 +153,21 @@ fn precedence_of_outcomes() {
         (vec![too_large(), refused()], None, ["Macro"; 3]),
         (vec![failed(), infected()], None, ["Eicar"; 3]),
         (vec![limit(), encrypted()], None, ["encrypted contents (name)", "encrypted", "clean"]),
+        (vec![unreadable(), limit()], None, ["limit exceeded (name)", "limit", "clean"]),
+        (
+            vec![inconsistent(), unreadable()],
+            None,
+            ["unreadable contents (name)", "unreadable", "clean"],
+        ),
+        (vec![inconsistent(), unreadable(), refused()], None, ["Macro"; 3]),
         // Final outcomes override failures.
         (vec![failed(), clean()], Some("zip"), [by_service, "encrypted", "engine_timeout"]),
         (vec![failed(), limit()], None, ["limit exceeded (name)", "limit", "engine_timeout"]),
+        (
+            vec![failed(), inconsistent()],
+            None,
+            ["inconsistent contents (name)", "inconsistent", "engine_timeout"],
+        ),
         (vec![failed(), too_large()], None, ["engine_too_large"; 3]),
         // Encrypted contents that only the service found: no engine has finished.
         (vec![], Some("zip"), [by_service, "encrypted", "no_engine"]),
@@ -157,23 +184,71 @@ fn precedence_of_outcomes() {
         (ContentPolicy::Pass, ContentPolicy::Fail, "limit"),
         (ContentPolicy::Fail, ContentPolicy::Pass, "encrypted"),
     ] {
-        let policies = Policies { on_encrypted, on_limit, engines: Vec::new() };
+        let policies = Policies { on_encrypted, on_limit, ..policies(ContentPolicy::Pass) };
         assert_eq!(decided(&policies, &file), expected);
     }
 }
 
 #[test]
 fn canary_accepts_only_findings() {
-    let policies = Policies::for_canary();
+    let policies = policies(ContentPolicy::Refuse).for_canary();
     for (result, expected) in [
         (encrypted(), "clean"),
         (limit(), "clean"),
+        (unreadable(), "clean"),
+        (inconsistent(), "clean"),
         (too_large(), "engine_too_large"),
         (failed(), "engine_timeout"),
         (refused(), "Macro"),
     ] {
         assert_eq!(decided(&policies, &combined(vec![result], Some("zip"))), expected);
     }
+}
+
+/// The policies of the two kinds of contents that only the rules report are independent of each other.
+#[test]
+fn each_policy_applies_to_its_outcome() {
+    let file = combined(vec![inconsistent(), unreadable()], None);
+    for (on_unreadable, on_inconsistent, expected) in [
+        (ContentPolicy::Pass, ContentPolicy::Refuse, "inconsistent contents (name)"),
+        (ContentPolicy::Fail, ContentPolicy::Refuse, "inconsistent contents (name)"),
+        (ContentPolicy::Refuse, ContentPolicy::Pass, "unreadable contents (name)"),
+        (ContentPolicy::Pass, ContentPolicy::Fail, "inconsistent"),
+        (ContentPolicy::Fail, ContentPolicy::Pass, "unreadable"),
+    ] {
+        let policies =
+            Policies { on_unreadable, on_inconsistent, ..policies(ContentPolicy::Refuse) };
+        assert_eq!(decided(&policies, &file), expected);
+    }
+}
+
+#[test]
+fn clients_receive_locations_only_with_report_paths() {
+    let located = |name: &str| OutcomeText {
+        name: name.to_owned(),
+        location: Some("a.zip > setup.exe".to_owned()),
+    };
+    for (outcome, name) in [
+        (Outcome::Infected(located("Eicar")), "Eicar"),
+        (Outcome::Refused(located("Program")), "Program"),
+        (Outcome::Unreadable(located("truncated")), "unreadable contents (truncated)"),
+    ] {
+        let file = combined(vec![Ok(outcome)], None);
+        let policies = policies(ContentPolicy::Refuse);
+        assert_eq!(decided(&policies, &file), name);
+        let line = format!("{name} in a.zip > setup.exe");
+        // For the log and the audit log.
+        assert_eq!(policies.decide(&file).first_line, line);
+        assert_eq!(decided(&policies.with_paths(), &file), line);
+        // What the cache stores keeps the location.
+        assert_eq!(decided(&policies.with_paths(), &file.without_lines()), line);
+        let short = Policies { max_output: 20, ..policies.with_paths() };
+        let file = combined(vec![Ok(Outcome::Infected(located("Eicar")))], None);
+        assert_eq!(decided(&short, &file), "in a.zip > setup.exe");
+    }
+    let file = combined(vec![Ok(Outcome::Limit(located("max_files")))], None);
+    let error = policies(ContentPolicy::Fail).decide(&file).verdict.unwrap_err();
+    assert!(error.to_string().ends_with(": max_files in a.zip > setup.exe"), "{error}");
 }
 
 /// An ICAP server may report several properties of one file. The policy of each applies.
@@ -209,6 +284,8 @@ fn metrics_name_outcomes_and_skipped_engines() {
         (refused(), "refused", "refused"),
         (encrypted(), "encrypted", "encrypted"),
         (limit(), "limit", "limit"),
+        (unreadable(), "unreadable", "unreadable"),
+        (inconsistent(), "inconsistent", "inconsistent"),
         (too_large(), "too_large", "skipped"),
         (failed(), "failed", "skipped"),
         (disk_failed(), "failed", "failed"),
