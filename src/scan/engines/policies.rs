@@ -57,32 +57,32 @@ struct Unexamined<'f> {
 #[derive(Clone, Copy)]
 struct UnexaminedClass {
     kind: NotCleanKind,
-    /// What a finding calls the contents.
-    description: &'static str,
+    /// Returns a finding with the engine's name for the contents.
+    describe: fn(&str) -> String,
     error: fn(String) -> ScanError,
 }
 
 const ENCRYPTED: UnexaminedClass = UnexaminedClass {
     kind: NotCleanKind::Encrypted,
-    description: "encrypted contents",
+    describe: |name| format!("encrypted contents ({name})"),
     error: ScanError::Encrypted,
 };
 
 const LIMIT: UnexaminedClass = UnexaminedClass {
     kind: NotCleanKind::Limit,
-    description: "limit exceeded",
+    describe: |name| format!("limit exceeded ({name})"),
     error: ScanError::Limit,
 };
 
 const UNREADABLE: UnexaminedClass = UnexaminedClass {
     kind: NotCleanKind::Unreadable,
-    description: "unreadable contents",
+    describe: |name| format!("unreadable contents ({name})"),
     error: ScanError::Unreadable,
 };
 
 const INCONSISTENT: UnexaminedClass = UnexaminedClass {
     kind: NotCleanKind::Inconsistent,
-    description: "inconsistent contents",
+    describe: |name| format!("inconsistent contents ({name})"),
     error: ScanError::Inconsistent,
 };
 
@@ -210,7 +210,7 @@ impl Policies {
     fn refusal(&self, file: &FileOutcome) -> Option<PolicyDecision> {
         let refused = self.unexamined(file, ContentPolicy::Refuse);
         let (kind, name, location) = if let Some(Unexamined { text, class }) = refused {
-            let name = format!("{} ({})", class.description, text.name);
+            let name = (class.describe)(&text.name);
             (class.kind, name, text.location.as_deref())
         } else {
             let engine = self.first_oversize(file, OversizePolicy::Refuse)?;
