@@ -21,6 +21,7 @@ pub(crate) mod tests;
 mod unpacker;
 
 pub(crate) use kind::Kind;
+#[cfg(test)]
 pub(crate) use name::EntryName;
 pub use settings::UnpackSettings;
 pub(crate) use unpacker::{MAX_WINDOW, Object, Unpacker, Visitor};
