@@ -1,5 +1,5 @@
 //! The evaluator: a process that unpacks one file and evaluates the rules on it, in the sandbox. Its standard output is
-//! the result, a [`Report`]. Any termination other than exit code 0, such as a panic or a signal, is a failure.
+//! the result, a [`EvaluationReport`]. Any termination other than exit code 0, such as a panic or a signal, is a failure.
 
 use std::{
     env,
@@ -14,7 +14,7 @@ use crate::{
     error::EvaluationError,
     prepared::restore,
     process_limits::{limit_memory, raise_stack_limit},
-    report::{MAX_REPORT, Report},
+    report::{EvaluationReport, MAX_REPORT},
     rule_visitor::RuleVisitor,
     unpack::{UnpackSettings, unpack},
 };
@@ -99,7 +99,7 @@ pub(crate) fn evaluate(
     bytes: &[u8],
     ignored: &[&str],
     settings: &UnpackSettings,
-) -> Result<Report, EvaluationError> {
+) -> Result<EvaluationReport, EvaluationError> {
     evaluate_with(load_rules(prepared, ignored)?, bytes, settings)
 }
 
@@ -115,10 +115,10 @@ fn evaluate_with(
     mut visitor: RuleVisitor<'_>,
     bytes: &[u8],
     settings: &UnpackSettings,
-) -> Result<Report, EvaluationError> {
+) -> Result<EvaluationReport, EvaluationError> {
     let notes = unpack(bytes, settings, &mut visitor);
     let (finding, limit) = visitor.into_result()?;
-    let mut report = Report { finding, notes };
+    let mut report = EvaluationReport { finding, notes };
     report
         .notes
         .extend(limit.filter(|limit| report.notes.iter().all(|note| note.kind != limit.kind)));

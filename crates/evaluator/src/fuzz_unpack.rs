@@ -4,7 +4,7 @@ use std::{ops::ControlFlow, time::Instant};
 
 use crate::{
     NoteKind, UnpackSettings,
-    unpack::{Object, Visitor, unpack},
+    unpack::{MediaObject, Visitor, unpack},
 };
 
 /// Limits, lower than the default ones so that inputs of some kilobytes reach them.
@@ -45,7 +45,7 @@ struct Visited {
 }
 
 impl Visitor for Visited {
-    fn visit(&mut self, object: &Object<'_>) -> ControlFlow<()> {
+    fn visit(&mut self, object: &MediaObject<'_>) -> ControlFlow<()> {
         if object.depth == 0 {
             return ControlFlow::Continue(());
         }

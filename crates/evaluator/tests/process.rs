@@ -19,7 +19,7 @@ use std::{
     process::{Child, Command, Output, Stdio},
 };
 
-use mcs_evaluator::{Report, RuleSet, UnpackSettings};
+use mcs_evaluator::{EvaluationReport, RuleSet, UnpackSettings};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 const MIB: u64 = 1 << 20;
@@ -61,7 +61,7 @@ fn reports_a_finding(directory: &Path) {
     let rules = "rule Found { strings: $a = \"bad\" condition: $a }";
     let output = run(directory, rules, &UnpackSettings::default(), b"a bad file");
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    let report: Report = serde_json::from_slice(&output.stdout).unwrap();
+    let report: EvaluationReport = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report.finding.unwrap().rules, ["Found"]);
 }
 

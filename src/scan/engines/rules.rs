@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use mcs_evaluator::{Finding, FindingKind, MAX_REPORT, Note, NoteKind, Report, RuleSet};
+use mcs_evaluator::{EvaluationReport, MAX_REPORT, Note, NoteKind, RuleFinding, RuleKind, RuleSet};
 use mcs_sandbox::{Command, Termination};
 
 use super::{
@@ -114,7 +114,7 @@ impl Rules {
 /// # Errors
 /// If the output is not exactly one report.
 fn parse_report(output: &[u8]) -> Result<(Outcome, Vec<Outcome>), EngineFailure> {
-    let report: Report = serde_json::from_slice(output).map_err(|error| {
+    let report: EvaluationReport = serde_json::from_slice(output).map_err(|error| {
         // Quotes the output.
         let error = single_line(&error.to_string(), MAX_FIRST_LINE);
         EngineFailure::BadResponse(format!("not a report: {error}"))
@@ -124,15 +124,15 @@ fn parse_report(output: &[u8]) -> Result<(Outcome, Vec<Outcome>), EngineFailure>
     Ok((outcomes.next().unwrap_or(Outcome::Clean), outcomes.collect()))
 }
 
-fn parse_finding(finding: Finding) -> Result<Outcome, EngineFailure> {
-    let Finding { kind, rules, path } = finding;
+fn parse_finding(finding: RuleFinding) -> Result<Outcome, EngineFailure> {
+    let RuleFinding { kind, rules, path } = finding;
     if rules.iter().all(String::is_empty) {
         return Err(EngineFailure::BadResponse("a finding without rules".to_owned()));
     }
     let text = OutcomeText { name: rules.join(", "), location: location(&path) };
     Ok(match kind {
-        FindingKind::Malware => Outcome::Infected(text),
-        FindingKind::Policy => Outcome::Refused(text),
+        RuleKind::Malware => Outcome::Infected(text),
+        RuleKind::Policy => Outcome::Refused(text),
     })
 }
 

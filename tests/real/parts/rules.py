@@ -40,31 +40,74 @@ REFUSED = {
 }
 
 
+# Documents that need a password: `scan.on_encrypted`.
+ENCRYPTED = {
+    f"pypdf-7.1.1/resources/{name}.pdf": "encrypted contents (a PDF needs a password)"
+    for name in (
+        "crazyones-encrypted-256",
+        "encrypted-file",
+        "encryption/r2-user-password",
+        "encryption/r3-user-password",
+        "encryption/r4-aes-user-password",
+        "encryption/r4-user-password",
+        "encryption/r6-both-passwords",
+        "encryption/r6-cleartext-metadata",
+        "libreoffice-writer-password",
+    )
+}
+
+# The source packages themselves: the first of the files above that is in each, and not limited to the media file itself
+# by its scope.
+PACKED = {
+    "hachoir-3.4.0": ("Windows_Help", "hachoir-3.4.0/tests/files/7zip.chm"),
+    "puremagic-1.30": ("Disk_Image", "puremagic-1.30/test/resources/media/test.iso"),
+    "pypdf-7.1.1": ("PDF_Runs_Code", "pypdf-7.1.1/resources/issue-297.pdf"),
+    "python_pptx-1.0.2": ("Office_Macros", "python_pptx-1.0.2/features/steps/test_files/act-props.pptm"),
+}
+
+
 def corpus(machine):
     return unpack(machine, LIST)
+
+
+def scan(machine, folder, names):
+    """Returns the reason for each of these files that is refused, and the number of clean files."""
+    temp = machine.make_folder("rules")
+    config = temp / "config.toml"
+    config.write_text(
+        f'[scan]\nengines = ["rules"]\ntemp_directory = "{temp}"\n'
+        f'[rules]\npaths = ["{RULES}"]\n'
+        f'[crypto]\nrequest_secret_path = "{temp / "secret"}"\ngenerate = true\n'
+    )
+    command = [machine.shared(installed_program), "-c", config, "scan", *names]
+    done = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    lines = [line.split(": not clean: ") for line in done.stdout.splitlines() if ": not clean: " in line]
+    clean = [line for line in done.stdout.splitlines() if line.endswith(": clean")]
+    assert_equal((len(lines) + len(clean), done.returncode), (len(names), 1), done.stderr[-2000:])
+    return dict(lines), len(clean)
 
 
 @test
 def harmless_files_are_not_refused(machine):
     files = machine.shared(corpus)
     names = sorted(str(path.relative_to(files)) for path in files.rglob("*") if path.is_file())
-    folder = machine.make_folder("rules")
-    config = folder / "config.toml"
-    config.write_text(
-        f'[scan]\nengines = ["rules"]\ntemp_directory = "{folder}"\n'
-        f'[rules]\npaths = ["{RULES}"]\n'
-        f'[crypto]\nrequest_secret_path = "{folder / "secret"}"\ngenerate = true\n'
-    )
-    command = [machine.shared(installed_program), "-c", config, "scan", *names]
-    done = subprocess.run(command, cwd=files, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    verdicts = dict(line.rsplit(": ", 1) for line in done.stdout.splitlines() if ": not clean: " in line)
-    refused = {name.removesuffix(": not clean"): rule for name, rule in verdicts.items()}
+    refused, _ = scan(machine, files, names)
     scripts = [name for name in names if (files / name).read_bytes()[:2] == b"#!"]
-    assert_equal(refused, {**REFUSED, **dict.fromkeys(scripts, "Script_With_Interpreter")})
-    clean = [line for line in done.stdout.splitlines() if line.endswith(": clean")]
-    assert_equal((len(clean), done.returncode), (len(names) - len(refused), 1), done.stderr[-2000:])
+    assert_equal(refused, {**REFUSED, **ENCRYPTED, **dict.fromkeys(scripts, "Script_With_Interpreter")})
     size = sum((files / name).stat().st_size for name in names)
     return f"{len(names)} files, {size >> 20} MiB, {len(refused)} refused, of these {len(scripts)} scripts"
+
+
+@test
+def packed_harmless_files_are_not_refused(machine):
+    packages = machine.shared(corpus).parent
+    names = sorted(path.name for path in packages.glob("*.tar.gz"))
+    refused, clean = scan(machine, packages, names)
+    expected = {
+        f"{package}.tar.gz": f"{rule} in {package}.tar > {name}" for package, (rule, name) in PACKED.items()
+    }
+    assert_equal(refused, expected)
+    return f"{len(names)} archives, {clean} clean"
 
 
 @test

@@ -24,7 +24,7 @@ pub(crate) use kind::Kind;
 #[cfg(test)]
 pub(crate) use name::EntryName;
 pub use settings::UnpackSettings;
-pub(crate) use unpacker::{MAX_WINDOW, Object, Unpacker, Visitor};
+pub(crate) use unpacker::{MAX_WINDOW, MediaObject, Unpacker, Visitor};
 
 use crate::report::Note;
 

@@ -22,7 +22,7 @@ use self::{
 };
 use crate::unpack::{
     name::EntryName,
-    unpacker::{Stop, Unpacked, Unpacker},
+    unpacker::{Unpacked, Unpacker, WalkEnd},
 };
 
 /// Minimum length of a run: announced, with a magic number, and with text; characters.
@@ -66,7 +66,7 @@ struct TextSearch<'a> {
 
 impl TextSearch<'_> {
     /// Examines the word at `start`. Returns the offset where the search continues.
-    fn word(&mut self, start: usize, unpacker: &mut Unpacker<'_>) -> Result<usize, Stop> {
+    fn word(&mut self, start: usize, unpacker: &mut Unpacker<'_>) -> Result<usize, WalkEnd> {
         let (before, rest) = self.bytes.split_at_checked(start).unwrap_or_default();
         let length = base64::word_length(rest);
         let after = rest.get(length..).unwrap_or_default();

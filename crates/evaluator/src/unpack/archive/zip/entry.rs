@@ -13,7 +13,7 @@ use crate::{
     report::NoteKind,
     unpack::{
         name::EntryName,
-        unpacker::{Stop, Unpacker},
+        unpacker::{Unpacker, WalkEnd},
     },
 };
 
@@ -103,7 +103,7 @@ impl<'d, 'u, 'v> ZipEntries<'d, 'u, 'v> {
     }
 
     /// Examines an entry. Returns the offset after the data that every program uses for it.
-    pub(super) fn examine(&mut self, entry: &EntryData<'_>) -> Result<usize, Stop> {
+    pub(super) fn examine(&mut self, entry: &EntryData<'_>) -> Result<usize, WalkEnd> {
         let mut readings = entry.readings.clone();
         let mut end = entry.start;
         if entry.is_encrypted {
@@ -169,7 +169,7 @@ impl<'d, 'u, 'v> ZipEntries<'d, 'u, 'v> {
         reading: Reading,
         name: &[u8],
         is_only: bool,
-    ) -> Result<ReadOutcome, Stop> {
+    ) -> Result<ReadOutcome, WalkEnd> {
         let mut outcome = self.read(entry, reading, name, is_only, u64::MAX)?;
         let is_cut = outcome.error.is_some() && reading.length == Some(outcome.used as u64);
         let is_false_lzma = reading.method == LZMA
@@ -218,7 +218,7 @@ impl<'d, 'u, 'v> ZipEntries<'d, 'u, 'v> {
         &mut self,
         entry: &EntryData<'_>,
         reading: Reading,
-    ) -> Result<bool, Stop> {
+    ) -> Result<bool, WalkEnd> {
         self.trials += 1;
         if self.trials > MAX_TRIALS {
             return Ok(false);
@@ -250,7 +250,7 @@ impl<'d, 'u, 'v> ZipEntries<'d, 'u, 'v> {
         name: &[u8],
         is_only: bool,
         max_size: u64,
-    ) -> Result<ReadOutcome, Stop> {
+    ) -> Result<ReadOutcome, WalkEnd> {
         let data = self.data(entry.start, reading.length);
         if !self.take_input(0) {
             return Ok(ReadOutcome::default());
@@ -292,7 +292,7 @@ impl<'d, 'u, 'v> ZipEntries<'d, 'u, 'v> {
         reading: Reading,
         name: &[u8],
         data: &[u8],
-    ) -> Result<ReadOutcome, Stop> {
+    ) -> Result<ReadOutcome, WalkEnd> {
         self.take_input(data.len());
         let mut checked = Checked::new(data, &entry.checksums);
         io::copy(&mut checked, &mut io::sink()).ok();

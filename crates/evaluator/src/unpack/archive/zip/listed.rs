@@ -6,7 +6,7 @@ use super::{
     method::{DEFLATE, STORED},
     record::{CentralHeader, FileHeader, LocalHeader},
 };
-use crate::{report::NoteKind, unpack::unpacker::Stop};
+use crate::{report::NoteKind, unpack::unpacker::WalkEnd};
 
 /// Deflate of a file without content. Some programs write it for directories.
 const EMPTY_DEFLATE: &[u8] = &[3, 0];
@@ -17,7 +17,7 @@ pub(super) fn examine_directory(
     entries: &mut ZipEntries<'_, '_, '_>,
     directory: &ZipDirectory,
     is_other: bool,
-) -> Result<Vec<(usize, usize)>, Stop> {
+) -> Result<Vec<(usize, usize)>, WalkEnd> {
     let bytes = entries.bytes;
     let mut areas = Vec::new();
     let (mut count, mut end) = (0, directory.start());
@@ -52,7 +52,7 @@ fn examine_listed(
     record: &CentralHeader<'_>,
     local: &LocalHeader<'_>,
     is_other: bool,
-) -> Result<usize, Stop> {
+) -> Result<usize, WalkEnd> {
     let central = &record.header;
     let readings = readings(central, local);
     let rest = entries.bytes.get(local.data..).unwrap_or_default();
@@ -89,7 +89,7 @@ fn examine_without_header(
     entries: &mut ZipEntries<'_, '_, '_>,
     record: &CentralHeader<'_>,
     local: &LocalHeader<'_>,
-) -> Result<(), Stop> {
+) -> Result<(), WalkEnd> {
     let header = &record.header;
     let reading = reading(header, header.method);
     let entry = EntryData {
