@@ -26,7 +26,7 @@ const MAX_SECONDS: f64 = 2.0;
 /// input takes too long.
 pub fn input(bytes: &[u8]) {
     let start = Instant::now();
-    let mut visited = Visited::default();
+    let mut visited = VisitedTotals::default();
     let notes = unpack(bytes, &LIMITS, &mut visited);
     let kinds =
         [NoteKind::Encrypted, NoteKind::Limit, NoteKind::Unreadable, NoteKind::Inconsistent];
@@ -39,12 +39,12 @@ pub fn input(bytes: &[u8]) {
 }
 
 #[derive(Default)]
-struct Visited {
+struct VisitedTotals {
     objects: u64,
     bytes: u64,
 }
 
-impl Visitor for Visited {
+impl Visitor for VisitedTotals {
     fn visit(&mut self, object: &MediaObject<'_>) -> ControlFlow<()> {
         if object.depth == 0 {
             return ControlFlow::Continue(());

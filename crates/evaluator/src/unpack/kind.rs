@@ -11,7 +11,7 @@ pub(crate) enum Kind {
     Lzma,
     Zstd,
     Lz4,
-    /// Compound file, [MS-CFB]: Word, Excel and PowerPoint before 2007, MSI, MSG.
+    /// Compound file, [MS-CFB]: Word, Excel and presentations before 2007, MSI, MSG.
     Ole,
     Pdf,
     Rtf,

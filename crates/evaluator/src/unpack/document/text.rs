@@ -16,7 +16,7 @@ mod utf16;
 
 use self::{
     base64::{Base64Content, Base64Run, is_base64},
-    evidence::{Content, classify, is_announced, is_announced_nearby},
+    evidence::{RunContent, classify, is_announced, is_announced_nearby},
     url::{PercentDecoded, data_url},
     utf16::Utf16Text,
 };
@@ -100,14 +100,16 @@ impl TextSearch<'_> {
             return is_announced;
         }
         match classify(run.bytes) {
-            Content::File => true,
+            RunContent::File => true,
             _ if run.characters < MIN_TEXT => false,
-            Content::Text if self.texts < MAX_TEXTS => {
+            RunContent::Text if self.texts < MAX_TEXTS => {
                 self.texts += 1;
                 true
             }
-            Content::Certificate => false,
-            Content::Text | Content::Json | Content::Unknown => is_announced_nearby(before),
+            RunContent::Certificate => false,
+            RunContent::Text | RunContent::Json | RunContent::Unknown => {
+                is_announced_nearby(before)
+            }
         }
     }
 }
