@@ -4,13 +4,14 @@ use super::{
     archive::{tar, zip},
     disk::iso,
     document::{mail, ole, pdf, rtf, text},
+    embedded::Signature,
     kind::Kind,
     stream::{bzip2, gzip, lz4, lzma, xz, zstd},
     unpacker::{Format, Selection},
 };
 
 /// Selects the formats of an object.
-pub(super) const SELECTION: Selection = Selection { kinds: &Kind::ALL, format };
+pub(super) const SELECTION: Selection = Selection { kinds: &Kind::ALL, format, signature };
 
 /// Returns how a kind is recognized and unpacked.
 fn format(kind: Kind) -> Format {
@@ -29,5 +30,20 @@ fn format(kind: Kind) -> Format {
         Kind::Mail => Format { matches: mail::matches, unpack: mail::unpack },
         Kind::Iso => Format { matches: iso::matches, unpack: iso::unpack },
         Kind::Text => Format { matches: text::matches, unpack: text::unpack },
+    }
+}
+
+/// Returns how an archive is found inside an object of another kind: for the kinds that 7-Zip finds.
+fn signature(kind: Kind) -> Option<Signature> {
+    match kind {
+        Kind::Zip => Some(zip::SIGNATURE),
+        Kind::Tar => Some(tar::SIGNATURE),
+        Kind::Gzip => Some(gzip::SIGNATURE),
+        Kind::Bzip2 => Some(bzip2::SIGNATURE),
+        Kind::Xz => Some(xz::SIGNATURE),
+        Kind::Zstd => Some(zstd::SIGNATURE),
+        Kind::Ole => Some(ole::EMBEDDED),
+        Kind::Iso => Some(iso::SIGNATURE),
+        Kind::Lzma | Kind::Lz4 | Kind::Pdf | Kind::Rtf | Kind::Mail | Kind::Text => None,
     }
 }

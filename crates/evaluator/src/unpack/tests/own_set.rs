@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, env, fs, path::PathBuf};
 
-use super::{Expected, Sample, iso, mail, ole, pdf, rtf, streams, tar, text, zip};
+use super::{Expected, Sample, embedded, iso, mail, ole, pdf, rtf, streams, tar, text, zip};
 
 /// Directory that the samples are written to, for other scanners.
 const DIRECTORY: &str = "MCS_CONTAINER_SET";
@@ -18,6 +18,7 @@ fn own_set() -> Vec<Sample> {
         rtf::samples(),
         pdf::samples(),
         mail::samples(),
+        embedded::samples(),
     ];
     sets.into_iter().flatten().collect()
 }
