@@ -1,5 +1,5 @@
 //! The evaluator: a process that unpacks one file and evaluates the rules on it, in the sandbox. Its standard output is
-//! the result, a [`Report`]. Any termination other than exit code 0, such as a panic or a signal, is a failure.
+//! the result, a [`EvaluationReport`]. Any termination other than exit code 0, such as a panic or a signal, is a failure.
 
 use std::{
     env,
@@ -13,7 +13,7 @@ use std::{
 use crate::{
     error::EvaluationError,
     prepared::restore,
-    report::{MAX_REPORT, Report},
+    report::{EvaluationReport, MAX_REPORT},
     rule_visitor::RuleVisitor,
     unpack::{UnpackSettings, unpack},
 };
@@ -90,12 +90,12 @@ pub(crate) fn evaluate(
     bytes: &[u8],
     ignored: &[&str],
     settings: &UnpackSettings,
-) -> Result<Report, EvaluationError> {
+) -> Result<EvaluationReport, EvaluationError> {
     let rules = restore(prepared).map_err(EvaluationError::Rules)?;
     let mut visitor = RuleVisitor::new(rules, ignored);
     let notes = unpack(bytes, settings, &mut visitor);
     let (finding, limit) = visitor.into_result()?;
-    let mut report = Report { finding, notes };
+    let mut report = EvaluationReport { finding, notes };
     report
         .notes
         .extend(limit.filter(|limit| report.notes.iter().all(|note| note.kind != limit.kind)));

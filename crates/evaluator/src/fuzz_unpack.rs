@@ -4,7 +4,7 @@ use std::{ops::ControlFlow, time::Instant};
 
 use crate::{
     NoteKind, UnpackSettings,
-    unpack::{Object, Visitor, unpack},
+    unpack::{MediaObject, Visitor, unpack},
 };
 
 /// Limits, lower than the default ones so that inputs of some kilobytes reach them.
@@ -26,7 +26,7 @@ const MAX_SECONDS: f64 = 2.0;
 /// input takes too long.
 pub fn input(bytes: &[u8]) {
     let start = Instant::now();
-    let mut visited = Visited::default();
+    let mut visited = VisitedTotals::default();
     let notes = unpack(bytes, &LIMITS, &mut visited);
     let kinds =
         [NoteKind::Encrypted, NoteKind::Limit, NoteKind::Unreadable, NoteKind::Inconsistent];
@@ -39,13 +39,13 @@ pub fn input(bytes: &[u8]) {
 }
 
 #[derive(Default)]
-struct Visited {
+struct VisitedTotals {
     objects: u64,
     bytes: u64,
 }
 
-impl Visitor for Visited {
-    fn visit(&mut self, object: &Object<'_>) -> ControlFlow<()> {
+impl Visitor for VisitedTotals {
+    fn visit(&mut self, object: &MediaObject<'_>) -> ControlFlow<()> {
         if object.depth == 0 {
             return ControlFlow::Continue(());
         }

@@ -30,6 +30,6 @@ mod variables;
 
 pub use error::RuleLoadError;
 pub use evaluator::{arguments, dispatch};
-pub use report::{Finding, FindingKind, MAX_REPORT, Note, NoteKind, Report};
+pub use report::{EvaluationReport, MAX_REPORT, Note, NoteKind, RuleFinding, RuleKind};
 pub use rule_set::RuleSet;
 pub use unpack::UnpackSettings;

@@ -3,7 +3,7 @@
 
 use boreal::{Metadata, MetadataValue, Scanner};
 
-use crate::report::FindingKind;
+use crate::report::RuleKind;
 
 /// Which objects a rule applies to: `scope = "outer"`, `"inner"`, or both, the default.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,17 +31,17 @@ impl RuleScope {
 ///
 /// # Errors
 /// The first value that is no kind.
-pub(crate) fn rule_kind(scanner: &Scanner, metadata: &[Metadata]) -> Result<FindingKind, String> {
+pub(crate) fn rule_kind(scanner: &Scanner, metadata: &[Metadata]) -> Result<RuleKind, String> {
     let mut kind = None;
     for value in values(scanner, metadata, "kind") {
         let found = match value? {
-            b"malware" => FindingKind::Malware,
-            b"policy" => FindingKind::Policy,
+            b"malware" => RuleKind::Malware,
+            b"policy" => RuleKind::Policy,
             other => return Err(quoted(other)),
         };
         kind = kind.max(Some(found));
     }
-    Ok(kind.unwrap_or(FindingKind::Malware))
+    Ok(kind.unwrap_or(RuleKind::Malware))
 }
 
 /// Returns the scope of a rule of `scanner` with this metadata. Several different values mean both.

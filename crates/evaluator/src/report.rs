@@ -8,9 +8,9 @@ pub const MAX_REPORT: usize = 32 * 1024;
 /// Result of the evaluation of one media file.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Report {
+pub struct EvaluationReport {
     /// The first object in which rules match.
-    pub finding: Option<Finding>,
+    pub finding: Option<RuleFinding>,
     /// Why parts of the file were not examined, at most one note of each kind.
     pub notes: Vec<Note>,
 }
@@ -18,9 +18,9 @@ pub struct Report {
 /// Rules that match in one object.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Finding {
+pub struct RuleFinding {
     /// The most severe kind of the rules.
-    pub kind: FindingKind,
+    pub kind: RuleKind,
     /// Names of the rules, those of malware first; at least one.
     pub rules: Vec<String>,
     /// Where the object is; empty for the media file itself.
@@ -30,7 +30,7 @@ pub struct Finding {
 /// What a match means. The more severe kind is the greater one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum FindingKind {
+pub enum RuleKind {
     /// Contents that a policy does not allow: rules with `kind = "policy"`.
     Policy,
     /// Malware: rules with `kind = "malware"`, and rules without a kind.

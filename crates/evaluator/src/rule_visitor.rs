@@ -11,8 +11,8 @@ use crate::{
     error::EvaluationError,
     metadata::{RuleScope, rule_kind, rule_scope},
     prepared::PreparedParts,
-    report::{Finding, FindingKind, Note, NoteKind},
-    unpack::{Object, Visitor},
+    report::{Note, NoteKind, RuleFinding, RuleKind},
+    unpack::{MediaObject, Visitor},
     variables,
 };
 
@@ -26,7 +26,7 @@ pub(crate) struct RuleVisitor<'r> {
     ignored: &'r [&'r str],
     /// Whether rules use variables that differ between objects with the same content.
     depends_on_position: bool,
-    finding: Option<Finding>,
+    finding: Option<RuleFinding>,
     /// A string with too many matches.
     limit: Option<Note>,
     error: Option<EvaluationError>,
@@ -62,7 +62,9 @@ impl<'r> RuleVisitor<'r> {
     ///
     /// # Errors
     /// If rules could not be evaluated and no others match.
-    pub(crate) fn into_result(self) -> Result<(Option<Finding>, Option<Note>), EvaluationError> {
+    pub(crate) fn into_result(
+        self,
+    ) -> Result<(Option<RuleFinding>, Option<Note>), EvaluationError> {
         match self.error {
             Some(error) if self.finding.is_none() => Err(error),
             _ => Ok((self.finding, self.limit)),
@@ -76,7 +78,7 @@ impl<'r> RuleVisitor<'r> {
 }
 
 impl Visitor for RuleVisitor<'_> {
-    fn visit(&mut self, object: &Object<'_>) -> ControlFlow<()> {
+    fn visit(&mut self, object: &MediaObject<'_>) -> ControlFlow<()> {
         if object.is_repeated && !self.depends_on_position {
             return ControlFlow::Continue(());
         }
@@ -102,7 +104,7 @@ impl Visitor for RuleVisitor<'_> {
         }
         let Some(kind) = matches.kind() else { return ControlFlow::Continue(()) };
         self.finding =
-            Some(Finding { kind, rules: matches.into_names(), path: object.report_path() });
+            Some(RuleFinding { kind, rules: matches.into_names(), path: object.report_path() });
         ControlFlow::Break(())
     }
 }
@@ -122,7 +124,7 @@ impl Matches {
     fn add_part(
         &mut self,
         scanner: &Scanner,
-        object: &Object<'_>,
+        object: &MediaObject<'_>,
         ignored: &[&str],
     ) -> Result<Option<String>, EvaluationError> {
         let mut limited_string = None;
@@ -133,7 +135,7 @@ impl Matches {
                     let scope = rule_scope(scanner, rule.metadatas).unwrap_or(RuleScope::Both);
                     if scope.includes(object.depth) {
                         let kind = rule_kind(scanner, rule.metadatas);
-                        self.add(kind.unwrap_or(FindingKind::Malware), rule.name);
+                        self.add(kind.unwrap_or(RuleKind::Malware), rule.name);
                     }
                 }
                 ScanEvent::StringReachedMatchLimit(string) => {
@@ -157,9 +159,9 @@ impl Matches {
     }
 
     /// Returns the most severe kind of the matching rules; `None` if no rule matches.
-    fn kind(&self) -> Option<FindingKind> {
-        let malware = self.malware.first().map(|_| FindingKind::Malware);
-        malware.or_else(|| self.policy.first().map(|_| FindingKind::Policy))
+    fn kind(&self) -> Option<RuleKind> {
+        let malware = self.malware.first().map(|_| RuleKind::Malware);
+        malware.or_else(|| self.policy.first().map(|_| RuleKind::Policy))
     }
 
     /// Returns the distinct names, those of malware first, at most [`MAX_NAMES`].
@@ -174,10 +176,10 @@ impl Matches {
         names
     }
 
-    fn add(&mut self, kind: FindingKind, name: &str) {
+    fn add(&mut self, kind: RuleKind, name: &str) {
         let names = match kind {
-            FindingKind::Malware => &mut self.malware,
-            FindingKind::Policy => &mut self.policy,
+            RuleKind::Malware => &mut self.malware,
+            RuleKind::Policy => &mut self.policy,
         };
         if names.len() < MAX_NAMES && !names.iter().any(|known| known == name) {
             names.push(name.to_owned());

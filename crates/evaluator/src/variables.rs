@@ -2,7 +2,7 @@
 
 use boreal::{Compiler, Scanner};
 
-use crate::unpack::{Kind, Object};
+use crate::unpack::{Kind, MediaObject};
 
 /// Variables with the position of an object in the media file: public rules use the first three, which scanners of file
 /// systems define.
@@ -38,7 +38,7 @@ impl Variables {
 }
 
 /// Sets the variables of compiled rules to the values of an object.
-pub(crate) fn set(scanner: &mut Scanner, object: &Object<'_>) {
+pub(crate) fn set(scanner: &mut Scanner, object: &MediaObject<'_>) {
     let path = object.file_path();
     let name = path.rsplit(['/', '\\']).next().unwrap_or_default();
     let extension = name.rsplit_once('.').map(|(_, extension)| extension);

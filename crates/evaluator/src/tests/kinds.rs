@@ -2,7 +2,7 @@
 
 use super::{SUPPLIED, finding, loading::load};
 use crate::{
-    Finding, FindingKind, RuleLoadError, metadata::rule_kind, prepared::restore,
+    RuleFinding, RuleKind, RuleLoadError, metadata::rule_kind, prepared::restore,
     rule_visitor::MAX_NAMES,
 };
 
@@ -23,13 +23,13 @@ fn most_severe_kind_of_the_matching_rules_counts() {
     .unwrap();
     for (bytes, kind, names) in [
         (b"----", None, [].as_slice()),
-        (b"a---", Some(FindingKind::Policy), &["Policy"]),
-        (b"-b--", Some(FindingKind::Malware), &["Malware"]),
+        (b"a---", Some(RuleKind::Policy), &["Policy"]),
+        (b"-b--", Some(RuleKind::Malware), &["Malware"]),
         // A rule without a kind.
-        (b"--c-", Some(FindingKind::Malware), &["Unnamed"]),
+        (b"--c-", Some(RuleKind::Malware), &["Unnamed"]),
         // Names of malware precede the others, and each name is reported once.
-        (b"abc-", Some(FindingKind::Malware), &["Malware", "Unnamed", "Policy"]),
-        (b"a--d", Some(FindingKind::Malware), &["Policy"]),
+        (b"abc-", Some(RuleKind::Malware), &["Malware", "Unnamed", "Policy"]),
+        (b"a--d", Some(RuleKind::Malware), &["Policy"]),
     ] {
         let found = finding(&rules, bytes, &[]);
         assert_eq!(found.as_ref().map(|found| found.kind), kind);
@@ -43,8 +43,8 @@ fn malware_is_found_after_the_maximum_of_policy_matches() {
     let mut text: String = (0..2 * MAX_NAMES).map(rule).collect();
     text.push_str("rule Last { condition: true }");
     let rules = load(&[("a.yar", &text)]).unwrap();
-    let Finding { kind, rules: names, .. } = finding(&rules, b"x", &[]).unwrap();
-    assert_eq!(kind, FindingKind::Malware);
+    let RuleFinding { kind, rules: names, .. } = finding(&rules, b"x", &[]).unwrap();
+    assert_eq!(kind, RuleKind::Malware);
     assert_eq!((names.len(), &*names[0], &*names[1]), (MAX_NAMES, "Last", "P0"));
 }
 
@@ -77,7 +77,7 @@ fn supplied_rules_are_policy_except_the_test_file() {
         let scanner = scanner.unwrap();
         for rule in scanner.rules().filter(|rule| !rule.is_private) {
             let is_test_file = rule.name == "EICAR_Test_File";
-            let kind = if is_test_file { FindingKind::Malware } else { FindingKind::Policy };
+            let kind = if is_test_file { RuleKind::Malware } else { RuleKind::Policy };
             assert_eq!(rule_kind(&scanner, rule.metadatas), Ok(kind), "{}", rule.name);
         }
     }

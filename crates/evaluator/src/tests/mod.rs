@@ -14,7 +14,9 @@ use std::{
     sync::LazyLock,
 };
 
-use crate::{Finding, Report, RuleSet, UnpackSettings, error::EvaluationError, evaluator};
+use crate::{
+    EvaluationReport, RuleFinding, RuleSet, UnpackSettings, error::EvaluationError, evaluator,
+};
 
 static SUPPLIED: LazyLock<RuleSet> = LazyLock::new(|| RuleSet::load(&[supplied_rules()]).unwrap());
 
@@ -23,12 +25,16 @@ fn supplied_rules() -> PathBuf {
 }
 
 /// Evaluates prepared rules within the default limits.
-fn evaluate(prepared: &[u8], bytes: &[u8], ignored: &[&str]) -> Result<Report, EvaluationError> {
+fn evaluate(
+    prepared: &[u8],
+    bytes: &[u8],
+    ignored: &[&str],
+) -> Result<EvaluationReport, EvaluationError> {
     evaluator::evaluate(prepared, bytes, ignored, &UnpackSettings::default())
 }
 
 /// Returns what rules find.
-fn finding(rules: &RuleSet, bytes: &[u8], ignored: &[&str]) -> Option<Finding> {
+fn finding(rules: &RuleSet, bytes: &[u8], ignored: &[&str]) -> Option<RuleFinding> {
     evaluate(rules.prepared(), bytes, ignored).unwrap().finding
 }
 

@@ -4,14 +4,14 @@ use std::ops::ControlFlow;
 
 use super::loading::load;
 use crate::{
-    Finding, FindingKind, RuleLoadError, RuleSet,
+    RuleFinding, RuleKind, RuleLoadError, RuleSet,
     prepared::restore,
     rule_visitor::RuleVisitor,
-    unpack::{EntryName, Kind, Object, Visitor},
+    unpack::{EntryName, Kind, MediaObject, Visitor},
 };
 
 /// Returns what rules find in these objects.
-fn visit(rules: &RuleSet, objects: &[Object<'_>]) -> Option<Finding> {
+fn visit(rules: &RuleSet, objects: &[MediaObject<'_>]) -> Option<RuleFinding> {
     let mut visitor = RuleVisitor::new(restore(rules.prepared()).unwrap(), &[]);
     for object in objects {
         if visitor.visit(object) == ControlFlow::Break(()) {
@@ -21,12 +21,12 @@ fn visit(rules: &RuleSet, objects: &[Object<'_>]) -> Option<Finding> {
     visitor.into_result().unwrap().0
 }
 
-fn media(bytes: &[u8]) -> Object<'_> {
-    Object { bytes, path: &[], depth: 0, container: None, is_repeated: false }
+fn media(bytes: &[u8]) -> MediaObject<'_> {
+    MediaObject { bytes, path: &[], depth: 0, container: None, is_repeated: false }
 }
 
-fn inner<'a>(bytes: &'a [u8], path: &'a [EntryName]) -> Object<'a> {
-    Object { bytes, path, depth: 2, container: Some(Kind::Zip), is_repeated: false }
+fn inner<'a>(bytes: &'a [u8], path: &'a [EntryName]) -> MediaObject<'a> {
+    MediaObject { bytes, path, depth: 2, container: Some(Kind::Zip), is_repeated: false }
 }
 
 #[test]
@@ -80,19 +80,19 @@ fn rules_can_use_the_position_of_an_object() {
 #[test]
 fn repeated_content_is_evaluated_again_only_if_rules_use_the_position() {
     let (first, second) = ([EntryName::file("a.txt")], [EntryName::file("a.exe")]);
-    let repeated = Object { is_repeated: true, ..inner(b"x", &second) };
+    let repeated = MediaObject { is_repeated: true, ..inner(b"x", &second) };
     let rules = load(&[("a.yar", "rule A { condition: extension == \"exe\" }")]).unwrap();
     let found = visit(&rules, &[inner(b"x", &first), repeated]).unwrap();
     assert_eq!(
         found,
-        Finding {
-            kind: FindingKind::Malware,
+        RuleFinding {
+            kind: RuleKind::Malware,
             rules: vec!["A".to_owned()],
             path: vec!["a.exe".to_owned()]
         }
     );
 
-    let repeated = Object { is_repeated: true, ..inner(b"x", &second) };
+    let repeated = MediaObject { is_repeated: true, ..inner(b"x", &second) };
     let rules = load(&[("a.yar", "rule A { condition: true }")]).unwrap();
     assert_eq!(visit(&rules, &[repeated]), None);
 }

@@ -10,7 +10,7 @@ pub(super) const MAX_DEPTH: &str = "unpack.max_depth";
 
 /// Consumption of the limits by one media file.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(super) struct UnpackBudget {
     /// Bytes that may still be unpacked.
     total: u64,
     /// Objects that may still be unpacked.
@@ -20,7 +20,7 @@ pub(super) struct Budget {
     pub(super) memory: u64,
 }
 
-impl Budget {
+impl UnpackBudget {
     pub(super) fn new(settings: &UnpackSettings) -> Self {
         Self {
             total: settings.max_total,

@@ -7,29 +7,29 @@ use super::{
     embedded::Signature,
     kind::Kind,
     stream::{bzip2, gzip, lz4, lzma, xz, zstd},
-    unpacker::{Format, Selection},
+    unpacker::{ContainerFormat, Selection},
 };
 
 /// Selects the formats of an object.
 pub(super) const SELECTION: Selection = Selection { kinds: &Kind::ALL, format, signature };
 
 /// Returns how a kind is recognized and unpacked.
-fn format(kind: Kind) -> Format {
+fn format(kind: Kind) -> ContainerFormat {
     match kind {
-        Kind::Zip => Format { matches: zip::matches, unpack: zip::unpack },
-        Kind::Tar => Format { matches: tar::matches, unpack: tar::unpack },
-        Kind::Gzip => Format { matches: gzip::matches, unpack: gzip::unpack },
-        Kind::Bzip2 => Format { matches: bzip2::matches, unpack: bzip2::unpack },
-        Kind::Xz => Format { matches: xz::matches, unpack: xz::unpack },
-        Kind::Lzma => Format { matches: lzma::matches, unpack: lzma::unpack },
-        Kind::Zstd => Format { matches: zstd::matches, unpack: zstd::unpack },
-        Kind::Lz4 => Format { matches: lz4::matches, unpack: lz4::unpack },
-        Kind::Ole => Format { matches: ole::matches, unpack: ole::unpack },
-        Kind::Pdf => Format { matches: pdf::matches, unpack: pdf::unpack },
-        Kind::Rtf => Format { matches: rtf::matches, unpack: rtf::unpack },
-        Kind::Mail => Format { matches: mail::matches, unpack: mail::unpack },
-        Kind::Iso => Format { matches: iso::matches, unpack: iso::unpack },
-        Kind::Text => Format { matches: text::matches, unpack: text::unpack },
+        Kind::Zip => ContainerFormat { matches: zip::matches, unpack: zip::unpack },
+        Kind::Tar => ContainerFormat { matches: tar::matches, unpack: tar::unpack },
+        Kind::Gzip => ContainerFormat { matches: gzip::matches, unpack: gzip::unpack },
+        Kind::Bzip2 => ContainerFormat { matches: bzip2::matches, unpack: bzip2::unpack },
+        Kind::Xz => ContainerFormat { matches: xz::matches, unpack: xz::unpack },
+        Kind::Lzma => ContainerFormat { matches: lzma::matches, unpack: lzma::unpack },
+        Kind::Zstd => ContainerFormat { matches: zstd::matches, unpack: zstd::unpack },
+        Kind::Lz4 => ContainerFormat { matches: lz4::matches, unpack: lz4::unpack },
+        Kind::Ole => ContainerFormat { matches: ole::matches, unpack: ole::unpack },
+        Kind::Pdf => ContainerFormat { matches: pdf::matches, unpack: pdf::unpack },
+        Kind::Rtf => ContainerFormat { matches: rtf::matches, unpack: rtf::unpack },
+        Kind::Mail => ContainerFormat { matches: mail::matches, unpack: mail::unpack },
+        Kind::Iso => ContainerFormat { matches: iso::matches, unpack: iso::unpack },
+        Kind::Text => ContainerFormat { matches: text::matches, unpack: text::unpack },
     }
 }
 

@@ -24,7 +24,7 @@ mod unpacker;
 pub(crate) use kind::Kind;
 pub(crate) use name::EntryName;
 pub use settings::UnpackSettings;
-pub(crate) use unpacker::{Object, Unpacker, Visitor};
+pub(crate) use unpacker::{MediaObject, Unpacker, Visitor};
 
 use crate::report::Note;
 

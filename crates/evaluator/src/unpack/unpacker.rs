@@ -11,7 +11,7 @@ use std::{
 use sha2::{Digest, Sha256};
 
 use super::{
-    budget::{Budget, MAX_DEPTH, MAX_TOTAL},
+    budget::{MAX_DEPTH, MAX_TOTAL, UnpackBudget},
     embedded::{ExaminedParts, MAX_EMBEDDED, Occurrence, Signature, occurrences},
     kind::Kind,
     name::{EntryName, for_report},
@@ -25,14 +25,14 @@ pub(super) const MAX_WINDOW: usize = 64 << 20;
 
 /// Ends the whole walk: the visitor has found something, or a limit for the whole media file is reached.
 #[derive(Debug)]
-pub(crate) struct Stop;
+pub(crate) struct WalkEnd;
 
 /// Result of functions that unpack. Contents that cannot be unpacked are notes and not errors.
-pub(crate) type Unpacked = Result<(), Stop>;
+pub(crate) type Unpacked = Result<(), WalkEnd>;
 
 /// How a format is recognized and unpacked.
 #[derive(Clone, Copy)]
-pub(super) struct Format {
+pub(super) struct ContainerFormat {
     /// Returns whether bytes are of this format. Called for every object, so it reads little.
     pub(super) matches: fn(&[u8]) -> bool,
     /// Passes the contents to the unpacker.
@@ -42,14 +42,14 @@ pub(super) struct Format {
 /// The formats. A parameter of the unpacker, so that formats can use it without an import cycle.
 pub(super) struct Selection {
     pub(super) kinds: &'static [Kind],
-    pub(super) format: fn(Kind) -> Format,
+    pub(super) format: fn(Kind) -> ContainerFormat,
     /// Returns how an archive is found inside an object of another kind.
     pub(super) signature: fn(Kind) -> Option<Signature>,
 }
 
 /// The media file, or a file or stream in it.
 #[derive(Debug)]
-pub(crate) struct Object<'a> {
+pub(crate) struct MediaObject<'a> {
     pub(crate) bytes: &'a [u8],
     /// The names of the containers and of the object; empty for the media file.
     pub(crate) path: &'a [EntryName],
@@ -61,7 +61,7 @@ pub(crate) struct Object<'a> {
     pub(crate) is_repeated: bool,
 }
 
-impl Object<'_> {
+impl MediaObject<'_> {
     /// Returns the names of files in the path, separated by slashes.
     pub(crate) fn file_path(&self) -> String {
         let names = self.path.iter().map(EntryName::file_path).filter(|name| !name.is_empty());
@@ -77,7 +77,7 @@ impl Object<'_> {
 /// Receives the objects.
 pub(crate) trait Visitor {
     /// Examines one object. `Break` ends the walk.
-    fn visit(&mut self, object: &Object<'_>) -> ControlFlow<()>;
+    fn visit(&mut self, object: &MediaObject<'_>) -> ControlFlow<()>;
 }
 
 /// A walk through one media file. Formats call [`slice`](Self::slice) or [`decode`](Self::decode) for each file in a
@@ -85,7 +85,7 @@ pub(crate) trait Visitor {
 pub(crate) struct Unpacker<'a> {
     selection: &'static Selection,
     visitor: &'a mut dyn Visitor,
-    budget: Budget,
+    budget: UnpackBudget,
     enabled: bool,
     max_depth: u32,
     /// Names of the containers on the way to the current object, and of the object.
@@ -114,7 +114,7 @@ impl<'a> Unpacker<'a> {
         Self {
             selection,
             visitor,
-            budget: Budget::new(settings),
+            budget: UnpackBudget::new(settings),
             enabled: settings.enabled,
             max_depth: settings.max_depth,
             path: Vec::new(),
@@ -132,7 +132,8 @@ impl<'a> Unpacker<'a> {
 
     /// Examines the media file and what is inside it.
     pub(super) fn media(&mut self, bytes: &[u8]) {
-        let object = Object { bytes, path: &[], depth: 0, container: None, is_repeated: false };
+        let object =
+            MediaObject { bytes, path: &[], depth: 0, container: None, is_repeated: false };
         if self.visitor.visit(&object).is_continue() && self.enabled {
             // The notes and the visitor have what the walk found until it stopped.
             let _ = self.contents(bytes);
@@ -195,7 +196,11 @@ impl<'a> Unpacker<'a> {
     ///
     /// # Errors
     /// The walk ends.
-    pub(crate) fn decode(&mut self, name: EntryName, decoder: impl Read) -> Result<Decoded, Stop> {
+    pub(crate) fn decode(
+        &mut self,
+        name: EntryName,
+        decoder: impl Read,
+    ) -> Result<Completeness, WalkEnd> {
         self.decode_then(name, decoder, |_unpacker, _bytes| Ok(()))
     }
 
@@ -209,8 +214,8 @@ impl<'a> Unpacker<'a> {
         name: EntryName,
         decoder: impl Read,
         then: impl FnOnce(&mut Self, &[u8]) -> Unpacked,
-    ) -> Result<Decoded, Stop> {
-        let mut result = Decoded::Incomplete;
+    ) -> Result<Completeness, WalkEnd> {
+        let mut result = Completeness::Incomplete;
         let mut kept = None;
         self.enter(name, |unpacker| {
             let (bytes, completeness) = unpacker.read(decoder)?;
@@ -247,7 +252,7 @@ impl<'a> Unpacker<'a> {
     ///
     /// # Errors
     /// The walk ends.
-    pub(crate) fn decode_part(&mut self, decoder: impl Read) -> Result<Vec<u8>, Stop> {
+    pub(crate) fn decode_part(&mut self, decoder: impl Read) -> Result<Vec<u8>, WalkEnd> {
         Ok(self.read(decoder)?.0)
     }
 
@@ -296,11 +301,11 @@ impl<'a> Unpacker<'a> {
     /// Ends the walk at a limit for the whole media file.
     fn stop_at(&mut self, limit: &'static str) -> Unpacked {
         self.note(NoteKind::Limit, limit);
-        Err(Stop)
+        Err(WalkEnd)
     }
 
     /// Reads a decoder to its end, or to a limit or error, which is noted.
-    fn read(&mut self, decoder: impl Read) -> Result<(Vec<u8>, Decoded), Stop> {
+    fn read(&mut self, decoder: impl Read) -> Result<(Vec<u8>, Completeness), WalkEnd> {
         let (max_length, limit) = self.budget.max_length();
         let mut bytes = Vec::new();
         // A panic of a decoder must not lose the bytes before it.
@@ -308,10 +313,10 @@ impl<'a> Unpacker<'a> {
         let result = catch_unwind(AssertUnwindSafe(read));
         let is_longer = bytes.len() > max_length;
         bytes.truncate(max_length);
-        let mut completeness = Decoded::Incomplete;
+        let mut completeness = Completeness::Incomplete;
         match result {
             _ if is_longer => self.note(NoteKind::Limit, limit),
-            Ok(Ok(())) => completeness = Decoded::Complete,
+            Ok(Ok(())) => completeness = Completeness::Complete,
             Ok(Err(error)) => self.note_error(&error),
             Err(_panic) => self.note(NoteKind::Unreadable, "the decoder panicked"),
         }
@@ -320,7 +325,7 @@ impl<'a> Unpacker<'a> {
         if is_longer && limit == MAX_TOTAL {
             // Examines the last object, and nothing after it.
             self.object(&bytes)?;
-            return Err(Stop);
+            return Err(WalkEnd);
         }
         Ok((bytes, completeness))
     }
@@ -354,7 +359,7 @@ impl<'a> Unpacker<'a> {
 
     /// Lets the visitor examine an object inside a container.
     fn visit(&mut self, bytes: &[u8], depth: u32, is_repeated: bool) -> Unpacked {
-        let object = Object {
+        let object = MediaObject {
             bytes,
             path: &self.path,
             depth,
@@ -363,11 +368,11 @@ impl<'a> Unpacker<'a> {
         };
         match catch_unwind(AssertUnwindSafe(|| self.visitor.visit(&object))) {
             Ok(ControlFlow::Continue(())) => Ok(()),
-            Ok(ControlFlow::Break(())) => Err(Stop),
+            Ok(ControlFlow::Break(())) => Err(WalkEnd),
             // Must not count as a panic of the format, which ends only the evaluation of a container.
             Err(panic) => {
                 self.visitor_panic = Some(panic);
-                Err(Stop)
+                Err(WalkEnd)
             }
         }
     }
@@ -392,7 +397,7 @@ impl<'a> Unpacker<'a> {
 
     /// Examines the contents under the kinds that start where the object starts. Returns whether that is an archive, and
     /// was unpacked without problems.
-    fn known_kinds(&mut self, bytes: &[u8]) -> Result<bool, Stop> {
+    fn known_kinds(&mut self, bytes: &[u8]) -> Result<bool, WalkEnd> {
         let mut is_known = false;
         let mut is_archive = false;
         let problems = self.problems;
@@ -431,7 +436,7 @@ impl<'a> Unpacker<'a> {
         Ok(())
     }
 
-    fn container(&mut self, kind: Kind, format: Format, bytes: &[u8]) -> Unpacked {
+    fn container(&mut self, kind: Kind, format: ContainerFormat, bytes: &[u8]) -> Unpacked {
         let (path, depth, containers) = (self.path.len(), self.depth, self.containers.len());
         let memory = self.budget.memory;
         self.containers.push(kind);
@@ -472,7 +477,7 @@ pub(super) fn read_up_to(
 
 /// Whether a file was decoded to its end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Decoded {
+pub(crate) enum Completeness {
     Complete,
     /// A note has the reason.
     Incomplete,

@@ -17,7 +17,7 @@ use crate::{
     unpack::{
         embedded::Signature,
         name::EntryName,
-        unpacker::{Stop, Unpacked, Unpacker},
+        unpacker::{Unpacked, Unpacker, WalkEnd},
     },
 };
 
@@ -107,7 +107,7 @@ impl<'a> TarArchive<'a> {
         position: usize,
         block: &'a [u8],
         unpacker: &mut Unpacker<'_>,
-    ) -> Result<usize, Stop> {
+    ) -> Result<usize, WalkEnd> {
         let next = position + BLOCK;
         if block.iter().all(|byte| *byte == 0) {
             self.is_ended = true;
@@ -140,7 +140,7 @@ impl<'a> TarArchive<'a> {
         start: usize,
         header: &Header,
         unpacker: &mut Unpacker<'_>,
-    ) -> Result<usize, Stop> {
+    ) -> Result<usize, WalkEnd> {
         let Ok(size) = header.entry_size() else {
             unpacker.note(NoteKind::Unreadable, "the size of a file in a tar archive is invalid");
             return Ok(start);
@@ -164,7 +164,7 @@ impl<'a> TarArchive<'a> {
         size: u64,
         header: &Header,
         unpacker: &mut Unpacker<'_>,
-    ) -> Result<usize, Stop> {
+    ) -> Result<usize, WalkEnd> {
         let extended = std::mem::take(&mut self.extended);
         let (content, end) = self.content(start, extended.pax.size.unwrap_or(size));
         let is_followed_by_header = block_at(self.bytes, start).is_some_and(is_header);
@@ -182,7 +182,7 @@ impl<'a> TarArchive<'a> {
         size: u64,
         header: &Header,
         unpacker: &mut Unpacker<'_>,
-    ) -> Result<usize, Stop> {
+    ) -> Result<usize, WalkEnd> {
         let extended = std::mem::take(&mut self.extended);
         let name = extended.file_name(header);
         let pax_size = extended.pax.size.unwrap_or(size);

@@ -51,7 +51,7 @@ pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Un
 fn examine(data: &HexData, number: u32, unpacker: &mut Unpacker<'_>) -> Unpacked {
     let HexData { kind, bytes } = data;
     match kind {
-        DataKind::Object => object(bytes, number, unpacker),
+        DataKind::MediaObject => object(bytes, number, unpacker),
         DataKind::Picture => unpacker.slice(EntryName::label(format!("picture {number}")), bytes),
         DataKind::Other => unpacker.slice(EntryName::label(format!("data {number}")), bytes),
     }

@@ -16,13 +16,13 @@ mod utf16;
 
 use self::{
     base64::{Base64Content, Base64Run, is_base64},
-    evidence::{Content, classify, is_announced, is_announced_nearby},
+    evidence::{RunContent, classify, is_announced, is_announced_nearby},
     url::{PercentDecoded, data_url},
     utf16::Utf16Text,
 };
 use crate::unpack::{
     name::EntryName,
-    unpacker::{Stop, Unpacked, Unpacker},
+    unpacker::{Unpacked, Unpacker, WalkEnd},
 };
 
 /// Minimum length of a run: announced, with a magic number, and with text; characters.
@@ -66,7 +66,7 @@ struct TextSearch<'a> {
 
 impl TextSearch<'_> {
     /// Examines the word at `start`. Returns the offset where the search continues.
-    fn word(&mut self, start: usize, unpacker: &mut Unpacker<'_>) -> Result<usize, Stop> {
+    fn word(&mut self, start: usize, unpacker: &mut Unpacker<'_>) -> Result<usize, WalkEnd> {
         let (before, rest) = self.bytes.split_at_checked(start).unwrap_or_default();
         let length = base64::word_length(rest);
         let after = rest.get(length..).unwrap_or_default();
@@ -100,14 +100,16 @@ impl TextSearch<'_> {
             return is_announced;
         }
         match classify(run.bytes) {
-            Content::File => true,
+            RunContent::File => true,
             _ if run.characters < MIN_TEXT => false,
-            Content::Text if self.texts < MAX_TEXTS => {
+            RunContent::Text if self.texts < MAX_TEXTS => {
                 self.texts += 1;
                 true
             }
-            Content::Certificate => false,
-            Content::Text | Content::Json | Content::Unknown => is_announced_nearby(before),
+            RunContent::Certificate => false,
+            RunContent::Text | RunContent::Json | RunContent::Unknown => {
+                is_announced_nearby(before)
+            }
         }
     }
 }

@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    Sample, collect, iso, payload,
+    ContainerSample, collect, iso, payload,
     streams::{bzip2, gzip, xz, zstd},
     tar::tar,
     zip::{stored_zip, zip},
 };
 
-pub(crate) fn samples() -> Vec<Sample> {
+pub(crate) fn samples() -> Vec<ContainerSample> {
     let payload = payload();
     let mut damaged_zip = zip(&[("payload.txt", &payload)]);
     damaged_zip.truncate(damaged_zip.len() - 22);
@@ -24,14 +24,17 @@ pub(crate) fn samples() -> Vec<Sample> {
     ];
     let prefixed = archives.into_iter().flat_map(|(name, archive)| {
         [("byte", &b"x"[..]), ("pdf", &b"%PDF-1.4\n%%EOF\n"[..])].map(|(kind, prefix)| {
-            Sample::payload(format!("embedded-{name}-after-{kind}"), [prefix, &archive].concat())
+            ContainerSample::payload(
+                format!("embedded-{name}-after-{kind}"),
+                [prefix, &archive].concat(),
+            )
         })
     });
     let mut samples: Vec<_> = prefixed.collect();
     // The second archive is not at a multiple of the block size. The header of the first one is damaged.
     let mut two = [tar("a.txt", b"a"), vec![b' '; 7], tar("payload.txt", &payload)].concat();
     two[0] ^= 1;
-    samples.push(Sample::payload("embedded-tar-after-tar", two));
+    samples.push(ContainerSample::payload("embedded-tar-after-tar", two));
     samples
 }
 

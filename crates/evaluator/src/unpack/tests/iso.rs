@@ -2,7 +2,7 @@
 
 use proptest::{collection::vec, prelude::*};
 
-use super::{Expected, Sample, collect, payload};
+use super::{ContainerSample, Expected, collect, payload};
 use crate::report::NoteKind;
 
 const SECTOR: usize = 2048;
@@ -137,7 +137,7 @@ fn raw(image: &[u8], mode: u8, sector: usize) -> Vec<u8> {
     bytes
 }
 
-pub(crate) fn samples() -> Vec<Sample> {
+pub(crate) fn samples() -> Vec<ContainerSample> {
     [common_samples(), unusual_samples()].into_iter().flatten().collect()
 }
 
@@ -154,7 +154,7 @@ fn with_subdirectory(records: &[Vec<u8>]) -> Vec<u8> {
 }
 
 /// Returns images that most programs read.
-fn common_samples() -> Vec<Sample> {
+fn common_samples() -> Vec<ContainerSample> {
     let length = payload().len();
     let joliet_only =
         IsoWriter::new().with(|image| joliet(image, &[payload_record(&joliet_name("Setup.exe"))]));
@@ -172,20 +172,23 @@ fn common_samples() -> Vec<Sample> {
     let hidden = record(b"F;1", CONTENT, length, 1, b"");
     let parent = record(b"UP", ROOT, SECTOR, 2, b"");
     vec![
-        Sample::payload("iso/plain.iso", plain()),
-        Sample::payload("iso/directory.iso", with_subdirectory(&[payload_record(b"F;1")])),
-        Sample::payload("iso/joliet-only.iso", joliet_only),
-        Sample::payload("iso/primary-only.iso", primary_only),
-        Sample::payload("iso/rock-ridge.iso", with_root(&[rock_ridge])),
-        Sample::payload("iso/two-extents.iso", two_extents),
-        Sample::payload("iso/loop.iso", with_subdirectory(&[parent, payload_record(b"F;1")])),
-        Sample::payload("iso/hidden.iso", with_root(&[hidden])),
-        Sample::new("iso/empty.iso", IsoWriter::new().with(|_| ()), Expected::Clean),
+        ContainerSample::payload("iso/plain.iso", plain()),
+        ContainerSample::payload("iso/directory.iso", with_subdirectory(&[payload_record(b"F;1")])),
+        ContainerSample::payload("iso/joliet-only.iso", joliet_only),
+        ContainerSample::payload("iso/primary-only.iso", primary_only),
+        ContainerSample::payload("iso/rock-ridge.iso", with_root(&[rock_ridge])),
+        ContainerSample::payload("iso/two-extents.iso", two_extents),
+        ContainerSample::payload(
+            "iso/loop.iso",
+            with_subdirectory(&[parent, payload_record(b"F;1")]),
+        ),
+        ContainerSample::payload("iso/hidden.iso", with_root(&[hidden])),
+        ContainerSample::new("iso/empty.iso", IsoWriter::new().with(|_| ()), Expected::Clean),
     ]
 }
 
 /// Returns images that some programs read.
-fn unusual_samples() -> Vec<Sample> {
+fn unusual_samples() -> Vec<ContainerSample> {
     let length = payload().len();
     let mut attributes = record(b"F;1", CONTENT - 1, length, 0, b"");
     attributes[1] = 1;
@@ -207,20 +210,20 @@ fn unusual_samples() -> Vec<Sample> {
     let too_long = record(b"F;1", CONTENT, 1 << 30, 0, b"");
     let beyond = with_root(&[record(b"A;1", 5000_u32, 10, 0, b""), too_long]);
     vec![
-        Sample::payload("iso/extended-attributes.iso", with_root(&[attributes])),
-        Sample::payload("iso/path-table-only.iso", in_path_table),
-        Sample::payload("iso/descriptor-moved.iso", moved),
-        Sample::payload("iso/boot-image.iso", boot),
-        Sample::payload("iso/beyond-end.iso", beyond),
-        Sample::payload("iso/raw-mode-1.bin", raw(&plain(), 1, 2352)),
-        Sample::payload("iso/raw-mode-2.bin", raw(&plain(), 2, 2352)),
-        Sample::payload("iso/raw-subchannels.bin", raw(&plain(), 1, 2448)),
+        ContainerSample::payload("iso/extended-attributes.iso", with_root(&[attributes])),
+        ContainerSample::payload("iso/path-table-only.iso", in_path_table),
+        ContainerSample::payload("iso/descriptor-moved.iso", moved),
+        ContainerSample::payload("iso/boot-image.iso", boot),
+        ContainerSample::payload("iso/beyond-end.iso", beyond),
+        ContainerSample::payload("iso/raw-mode-1.bin", raw(&plain(), 1, 2352)),
+        ContainerSample::payload("iso/raw-mode-2.bin", raw(&plain(), 2, 2352)),
+        ContainerSample::payload("iso/raw-subchannels.bin", raw(&plain(), 1, 2448)),
     ]
 }
 
 #[test]
 fn images_are_unpacked() {
-    samples().iter().for_each(Sample::check);
+    samples().iter().for_each(ContainerSample::check);
 }
 
 #[test]

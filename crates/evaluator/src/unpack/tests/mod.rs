@@ -19,7 +19,7 @@ mod zip;
 
 use std::ops::ControlFlow;
 
-use super::{Object, UnpackSettings, Visitor, unpack};
+use super::{MediaObject, UnpackSettings, Visitor, unpack};
 use crate::report::{Note, NoteKind};
 
 /// Reversed, because scanners would report this source file otherwise.
@@ -27,7 +27,7 @@ const EICAR_REVERSED: &[u8] =
     b"*H+H$!ELIF-TSET-SURIVITNA-DRADNATS-RACIE$}7)CC7)^P(45XZP\\4[PA@%P!O5X";
 
 /// A file, and what unpacking it gives.
-pub(crate) struct Sample {
+pub(crate) struct ContainerSample {
     pub(crate) name: String,
     pub(crate) bytes: Vec<u8>,
     pub(crate) expected: Expected,
@@ -44,7 +44,7 @@ pub(crate) enum Expected {
     Clean,
 }
 
-impl Sample {
+impl ContainerSample {
     pub(crate) fn new(name: impl Into<String>, bytes: Vec<u8>, expected: Expected) -> Self {
         Self { name: name.into(), bytes, expected }
     }
@@ -134,7 +134,7 @@ pub(crate) fn collect_within(media: &[u8], settings: &UnpackSettings) -> Collect
 struct Collector(Vec<(String, Vec<u8>)>);
 
 impl Visitor for Collector {
-    fn visit(&mut self, object: &Object<'_>) -> ControlFlow<()> {
+    fn visit(&mut self, object: &MediaObject<'_>) -> ControlFlow<()> {
         self.0.push((object.report_path().join(" > "), object.bytes.to_vec()));
         ControlFlow::Continue(())
     }

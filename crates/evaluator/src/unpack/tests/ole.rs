@@ -6,7 +6,7 @@ mod vba;
 
 use std::io::{Cursor, Write};
 
-use super::{Expected, Sample, collect, payload};
+use super::{ContainerSample, Expected, collect, payload};
 use crate::report::NoteKind;
 
 /// Writes a compound file with streams of these paths, in sectors of 512 bytes.
@@ -66,7 +66,7 @@ fn large() -> Vec<u8> {
 
 const NATIVE: &str = "ObjectPool/_1/\u{1}Ole10Native";
 
-pub(crate) fn samples() -> Vec<Sample> {
+pub(crate) fn samples() -> Vec<ContainerSample> {
     let payload = payload();
     let large = large();
     let other = vec![1; 20_000];
@@ -77,32 +77,35 @@ pub(crate) fn samples() -> Vec<Sample> {
     wrong_length[length] = 200;
     let native_large = native_stream(names, &large, false);
     let mut samples = vec![
-        Sample::payload("ole-mini-stream", compound(&[("Contents", &payload)])),
-        Sample::payload("ole-storage", compound(&[("a/b/c/d", &payload)])),
-        Sample::payload(
+        ContainerSample::payload("ole-mini-stream", compound(&[("Contents", &payload)])),
+        ContainerSample::payload("ole-storage", compound(&[("a/b/c/d", &payload)])),
+        ContainerSample::payload(
             "ole-fragmented",
             compound(&[("a", &other), ("Contents", &large), ("b", &other)]),
         ),
-        Sample::payload("ole-one-piece", compound(&[("Contents", &large)])),
-        Sample::payload(
+        ContainerSample::payload("ole-one-piece", compound(&[("Contents", &large)])),
+        ContainerSample::payload(
             "ole-large-sectors",
             compound_of_version(cfb::Version::V4, &[("a", &other), ("b", &large), ("c", &payload)]),
         ),
-        Sample::payload("ole-native", compound(&[(NATIVE, &native)])),
-        Sample::payload("ole-native-wrong-length", compound(&[(NATIVE, &wrong_length)])),
-        Sample::payload(
+        ContainerSample::payload("ole-native", compound(&[(NATIVE, &native)])),
+        ContainerSample::payload("ole-native-wrong-length", compound(&[(NATIVE, &wrong_length)])),
+        ContainerSample::payload(
             "ole-native-fragmented",
             compound(&[("a", &other), ("\u{1}oLE10nATIVE", &native_large), ("b", &other)]),
         ),
-        Sample::payload(
+        ContainerSample::payload(
             "ole-native-other-class",
             compound(&[(NATIVE, &[&size(&payload), payload.as_slice()].concat())]),
         ),
-        Sample::payload(
+        ContainerSample::payload(
             "ole-in-ole",
             compound(&[("Package", &compound(&[("Contents", &payload)]))]),
         ),
-        Sample::payload("ole-active-mime", active_mime(&compound(&[("Contents", &payload)]))),
+        ContainerSample::payload(
+            "ole-active-mime",
+            active_mime(&compound(&[("Contents", &payload)])),
+        ),
     ];
     samples.extend(encrypted_samples());
     samples.extend(damage::samples());
@@ -120,7 +123,7 @@ fn active_mime(content: &[u8]) -> Vec<u8> {
     file
 }
 
-fn encrypted_samples() -> Vec<Sample> {
+fn encrypted_samples() -> Vec<ContainerSample> {
     let encrypted = Expected::Note(NoteKind::Encrypted);
     // FibBase with and without fEncrypted.
     let word = |flags: u8| [0xec, 0xa5, 0xc1, 0, 0, 0, 0, 0, 0, 0, 0, flags, 0, 0].to_vec();
@@ -139,7 +142,7 @@ fn encrypted_samples() -> Vec<Sample> {
         user
     };
     let sample = |name: &str, streams: &[(&str, &[u8])], expected| {
-        Sample::new(name, compound(streams), expected)
+        ContainerSample::new(name, compound(streams), expected)
     };
     vec![
         sample(

@@ -2,12 +2,14 @@
 
 use std::{collections::BTreeSet, env, fs, path::PathBuf};
 
-use super::{Expected, Sample, embedded, iso, mail, ole, pdf, rtf, streams, tar, text, zip};
+use super::{
+    ContainerSample, Expected, embedded, iso, mail, ole, pdf, rtf, streams, tar, text, zip,
+};
 
 /// Directory that the samples are written to, for other scanners.
 const DIRECTORY: &str = "MCS_CONTAINER_SET";
 
-fn own_set() -> Vec<Sample> {
+fn own_set() -> Vec<ContainerSample> {
     let sets = [
         zip::samples(),
         streams::samples(),

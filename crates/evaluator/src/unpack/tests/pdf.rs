@@ -13,8 +13,8 @@ use proptest::{collection::vec, prelude::*};
 
 pub(crate) use self::samples::samples;
 use self::writer::{PdfWriter, attachment, base64, flate, object_stream};
-use super::{Expected, Sample, collect, payload};
-use crate::{Finding, RuleSet, UnpackSettings, evaluator, report::NoteKind};
+use super::{ContainerSample, Expected, collect, payload};
+use crate::{RuleFinding, RuleSet, UnpackSettings, evaluator, report::NoteKind};
 
 #[test]
 fn contents_are_found() {
@@ -39,7 +39,7 @@ fn harmless_files_have_no_notes() {
         ("header", b"%PDF-".to_vec()),
         ("far header", [vec![b' '; 1025], attachment("/Filter/Other", b"x")].concat()),
     ] {
-        Sample::new(name, bytes, Expected::Clean).check();
+        ContainerSample::new(name, bytes, Expected::Clean).check();
     }
 }
 
@@ -142,7 +142,7 @@ fn supplied_rules_match_normalised_text() {
     let rules = RuleSet::load(&[directory]).unwrap();
     let find = |bytes: &[u8]| {
         let report = evaluator::evaluate(rules.prepared(), bytes, &[], &UnpackSettings::default());
-        report.unwrap().finding.map(|Finding { rules, path, .. }| (rules, path))
+        report.unwrap().finding.map(|RuleFinding { rules, path, .. }| (rules, path))
     };
     let packed = |entries: &str, value: &[u8]| {
         let catalog = format!("<</Type/Catalog/Pages 2 0 R{entries}>>");

@@ -5,7 +5,7 @@ use std::time::Instant;
 use proptest::prelude::*;
 
 use super::{
-    Expected, Sample, collect,
+    ContainerSample, Expected, collect,
     ole::{compound, native_data, size},
     payload,
 };
@@ -39,34 +39,40 @@ fn ole_object() -> Vec<u8> {
     ole1("Word.Document.8", &compound(&[("Contents", &payload())]))
 }
 
-pub(crate) fn samples() -> Vec<Sample> {
+pub(crate) fn samples() -> Vec<ContainerSample> {
     let package = hex(&package());
     let ole = hex(&ole_object());
     let mut samples = vec![
-        Sample::payload("rtf-package", document(&package)),
-        Sample::payload("rtf-ole", document(&ole)),
-        Sample::payload("rtf-upper-case", document(&package.to_uppercase())),
-        Sample::payload("rtf-other-version", document(&format!("deadbeef{}", &package[8..]))),
-        Sample::payload("rtf-compound-only", document(&hex(&compound(&[("a", &payload())])))),
-        Sample::payload("rtf-wrong-header", document(&format!("ffff{ole}"))),
-        Sample::payload(
+        ContainerSample::payload("rtf-package", document(&package)),
+        ContainerSample::payload("rtf-ole", document(&ole)),
+        ContainerSample::payload("rtf-upper-case", document(&package.to_uppercase())),
+        ContainerSample::payload(
+            "rtf-other-version",
+            document(&format!("deadbeef{}", &package[8..])),
+        ),
+        ContainerSample::payload(
+            "rtf-compound-only",
+            document(&hex(&compound(&[("a", &payload())]))),
+        ),
+        ContainerSample::payload("rtf-wrong-header", document(&format!("ffff{ole}"))),
+        ContainerSample::payload(
             "rtf-data-store",
             format!("{{\\rtf1{{\\*\\datastore {ole}}}}}").into_bytes(),
         ),
-        Sample::payload(
+        ContainerSample::payload(
             "rtf-theme",
             format!("{{\\rtf1{{\\*\\themedata {}}}}}", hex(&payload())).into_bytes(),
         ),
-        Sample::payload("rtf-picture", {
+        ContainerSample::payload("rtf-picture", {
             let picture = hex(&payload());
             format!("{{\\rtf1{{\\pict{{\\*\\blipuid 00ff}}\\pngblip\\picw1\n{picture}}}}}")
                 .into_bytes()
         }),
-        Sample::payload("rtf-picture-binary", {
+        ContainerSample::payload("rtf-picture-binary", {
             let start = format!("{{\\rtf1{{\\pict\\pngblip\\bin{} ", payload().len());
             [start.as_bytes(), &payload(), b"}}"].concat()
         }),
-        Sample::payload("rtf-not-closed", {
+        ContainerSample::payload("rtf-not-closed", {
             let mut document = document(&package);
             document
                 .truncate(document.windows(8).position(|part| part == b"{\\result").unwrap() - 1);
@@ -79,7 +85,7 @@ pub(crate) fn samples() -> Vec<Sample> {
 }
 
 /// Returns documents with the data between other text, as Word reads them.
-fn disguised(package: &str) -> Vec<Sample> {
+fn disguised(package: &str) -> Vec<ContainerSample> {
     let (start, end) = package.split_at(41);
     let by_digit = |separator: &str| {
         let digits: Vec<_> = package.chars().map(String::from).collect();
@@ -123,24 +129,24 @@ fn disguised(package: &str) -> Vec<Sample> {
     ];
     let mut samples: Vec<_> = cases
         .into_iter()
-        .map(|(name, data)| Sample::payload(format!("rtf-{name}"), document(&data)))
+        .map(|(name, data)| ContainerSample::payload(format!("rtf-{name}"), document(&data)))
         .collect();
-    samples.push(Sample::payload("rtf-bin", binary(30)));
-    samples.push(Sample::payload("rtf-bin-ignored", {
+    samples.push(ContainerSample::payload("rtf-bin", binary(30)));
+    samples.push(ContainerSample::payload("rtf-bin-ignored", {
         document(&format!("{start}{{\\*\\foo\\bin3 }}}}{{}}{end}"))
     }));
-    samples.push(Sample::payload("rtf-bin-outside", {
+    samples.push(ContainerSample::payload("rtf-bin-outside", {
         let document = String::from_utf8(document(package)).unwrap();
         document.replace("Text", "{\\*\\foo\\bin100000 }").into_bytes()
     }));
-    samples.push(Sample::payload("rtf-upper-case-word", {
+    samples.push(ContainerSample::payload("rtf-upper-case-word", {
         String::from_utf8(document(package)).unwrap().replace("objdata", "OBJDATA").into_bytes()
     }));
     samples
 }
 
 /// Returns documents with other first bytes.
-fn signatures(package: &str) -> Vec<Sample> {
+fn signatures(package: &str) -> Vec<ContainerSample> {
     let document = String::from_utf8(document(package)).unwrap();
     let samples =
         ["{\\rt", "{\\rtf", "{\\rtxa", " \r\n\t{\\rtf1", "\u{feff}{\\rtf1", "\0\0{\\rtf1"];
@@ -148,16 +154,16 @@ fn signatures(package: &str) -> Vec<Sample> {
         .iter()
         .map(|start| {
             let document = document.replacen("{\\rtf1", start, 1);
-            Sample::payload(format!("rtf-start {start:?}"), document.into_bytes())
+            ContainerSample::payload(format!("rtf-start {start:?}"), document.into_bytes())
         })
         .chain([
-            Sample::new("rtf-plain", document.replace("objdata", "foo").into(), Expected::Clean),
-            Sample::new(
+            ContainerSample::new("rtf-plain", document.replace("objdata", "foo").into(), Expected::Clean),
+            ContainerSample::new(
                 "rtf-about-rtf",
                 b"{\\rtf1\\ansi The control words \\\\objdata and \\\\objupdate are described.\\par}".into(),
                 Expected::Clean,
             ),
-            Sample::new("rtf-empty-object", super::rtf::document(""), Expected::Clean),
+            ContainerSample::new("rtf-empty-object", super::rtf::document(""), Expected::Clean),
         ])
         .collect()
 }

@@ -7,7 +7,7 @@ use lzma_rust2::{LzipOptions, LzipWriter, LzmaOptions, LzmaWriter, XzOptions, Xz
 use proptest::{collection::vec, prelude::*};
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 
-use super::{Expected, Sample, collect, payload};
+use super::{ContainerSample, Expected, collect, payload};
 use crate::report::NoteKind;
 
 /// Compresses to a gzip member without a name.
@@ -115,12 +115,12 @@ fn noise(length: usize) -> Vec<u8> {
     std::iter::repeat_with(&mut next).take(length).collect()
 }
 
-pub(crate) fn samples() -> Vec<Sample> {
+pub(crate) fn samples() -> Vec<ContainerSample> {
     let groups = [gzip_samples(), bzip2_samples(), xz_samples(), zstd_samples(), lz4_samples()];
     groups.into_iter().flatten().collect()
 }
 
-fn gzip_samples() -> Vec<Sample> {
+fn gzip_samples() -> Vec<ContainerSample> {
     let content = payload();
     let full = GzBuilder::new().filename("setup.exe").comment("a").extra(b"BC\x02\0\0\0".to_vec());
     let named = gzip_with(GzBuilder::new().filename("setup.exe"), &content);
@@ -129,49 +129,62 @@ fn gzip_samples() -> Vec<Sample> {
     // A header checksum after the header, which the encoder does not write.
     let header_checksum = [&changed(member.clone(), 3, 2)[..10], &[1, 2], &member[10..]].concat();
     vec![
-        Sample::payload("gz/plain.gz", member.clone()),
-        Sample::payload("gz/name.gz", named),
-        Sample::payload("gz/all-fields.gz", gzip_with(full, &content)),
-        Sample::payload("gz/header-checksum-wrong.gz", header_checksum),
-        Sample::payload("gz/reserved-flags.gz", changed(member.clone(), 3, 0xe0)),
-        Sample::payload("gz/checksum-wrong.gz", changed(member.clone(), last - 6, 0)),
-        Sample::payload("gz/size-wrong.gz", changed(member.clone(), last, 9)),
-        Sample::payload("gz/truncated.gz", truncated(member.clone(), 10)),
-        Sample::payload("gz/no-trailer.gz", truncated(member.clone(), 8)),
-        Sample::payload("gz/garbage-after.gz", [&member[..], b"garbage"].concat()),
-        Sample::payload("gz/zeros-after.gz", [&member[..], &[0; 512]].concat()),
-        Sample::payload("gz/two-members.gz", [&content[..20], &content[20..]].map(gzip).concat()),
-        Sample::payload(
+        ContainerSample::payload("gz/plain.gz", member.clone()),
+        ContainerSample::payload("gz/name.gz", named),
+        ContainerSample::payload("gz/all-fields.gz", gzip_with(full, &content)),
+        ContainerSample::payload("gz/header-checksum-wrong.gz", header_checksum),
+        ContainerSample::payload("gz/reserved-flags.gz", changed(member.clone(), 3, 0xe0)),
+        ContainerSample::payload("gz/checksum-wrong.gz", changed(member.clone(), last - 6, 0)),
+        ContainerSample::payload("gz/size-wrong.gz", changed(member.clone(), last, 9)),
+        ContainerSample::payload("gz/truncated.gz", truncated(member.clone(), 10)),
+        ContainerSample::payload("gz/no-trailer.gz", truncated(member.clone(), 8)),
+        ContainerSample::payload("gz/garbage-after.gz", [&member[..], b"garbage"].concat()),
+        ContainerSample::payload("gz/zeros-after.gz", [&member[..], &[0; 512]].concat()),
+        ContainerSample::payload(
+            "gz/two-members.gz",
+            [&content[..20], &content[20..]].map(gzip).concat(),
+        ),
+        ContainerSample::payload(
             "gz/zeros-between.gz",
             [gzip(&content[..9]), vec![0; 7], gzip(&content[9..])].concat(),
         ),
-        Sample::payload("gz/empty-member-first.gz", [gzip(b""), member.clone()].concat()),
-        Sample::payload(
+        ContainerSample::payload("gz/empty-member-first.gz", [gzip(b""), member.clone()].concat()),
+        ContainerSample::payload(
             "gz/checksum-wrong-first.gz",
             [changed(gzip(&content[..9]), 22, 1), gzip(&content[9..])].concat(),
         ),
-        Sample::payload("gz/in-gz.gz", gzip(&member)),
-        Sample::new("gz/second-member.gz", [gzip(b"text "), member].concat(), Expected::Clean),
+        ContainerSample::payload("gz/in-gz.gz", gzip(&member)),
+        ContainerSample::new(
+            "gz/second-member.gz",
+            [gzip(b"text "), member].concat(),
+            Expected::Clean,
+        ),
     ]
 }
 
-fn bzip2_samples() -> Vec<Sample> {
+fn bzip2_samples() -> Vec<ContainerSample> {
     let content = payload();
     let stream = bzip2(&content);
     vec![
-        Sample::payload("bz2/plain.bz2", stream.clone()),
-        Sample::payload(
+        ContainerSample::payload("bz2/plain.bz2", stream.clone()),
+        ContainerSample::payload(
             "bz2/two-streams.bz2",
             [&content[..20], &content[20..]].map(bzip2).concat(),
         ),
-        Sample::payload("bz2/empty-stream-first.bz2", [bzip2(b""), stream.clone()].concat()),
-        Sample::payload("bz2/garbage-after.bz2", [&stream[..], b"garbage"].concat()),
-        Sample::payload("bz2/checksum-wrong.bz2", changed(stream.clone(), stream.len() - 2, 0)),
-        Sample::payload("bz2/no-end.bz2", truncated(stream, 4)),
+        ContainerSample::payload(
+            "bz2/empty-stream-first.bz2",
+            [bzip2(b""), stream.clone()].concat(),
+        ),
+        ContainerSample::payload("bz2/garbage-after.bz2", [&stream[..], b"garbage"].concat()),
+        ContainerSample::payload(
+            "bz2/checksum-wrong.bz2",
+            changed(stream.clone(), stream.len() - 2, 0),
+        ),
+        ContainerSample::payload("bz2/no-end.bz2", truncated(stream, 4)),
     ]
 }
 
-fn xz_samples() -> Vec<Sample> {
+fn xz_samples() -> Vec<ContainerSample> {
     let content = payload();
     let stream = xz(&content, 1 << 20);
     let member = lzip(&content);
@@ -180,62 +193,80 @@ fn xz_samples() -> Vec<Sample> {
     let mut unknown_check = stream.clone();
     unknown_check[6..12].copy_from_slice(&[0, 2, 0xd3, 0x73, 0xd7, 0xaf]);
     vec![
-        Sample::payload("xz/plain.xz", stream.clone()),
-        Sample::payload(
+        ContainerSample::payload("xz/plain.xz", stream.clone()),
+        ContainerSample::payload(
             "xz/two-streams.xz",
             [&content[..20], &content[20..]].map(|part| xz(part, 4096)).concat(),
         ),
-        Sample::payload("xz/padding.xz", [&stream[..], &[0; 8]].concat()),
-        Sample::payload(
+        ContainerSample::payload("xz/padding.xz", [&stream[..], &[0; 8]].concat()),
+        ContainerSample::payload(
             "xz/padding-between.xz",
             [xz(&content[..9], 4096), vec![0; 4], xz(&content[9..], 4096)].concat(),
         ),
-        Sample::payload("xz/garbage-after.xz", [&stream[..], b"garbage"].concat()),
-        Sample::payload("xz/unknown-check.xz", unknown_check),
-        Sample::payload("xz/checksum-wrong.xz", changed(stream.clone(), stream.len() - 30, 0)),
-        Sample::payload("xz/no-footer.xz", truncated(stream, 12)),
-        Sample::payload("lzip/plain.lz", member.clone()),
-        Sample::payload("lzip/two-members.lz", [&content[..20], &content[20..]].map(lzip).concat()),
-        Sample::payload("lzip/checksum-wrong.lz", changed(member.clone(), member.len() - 20, 0)),
-        Sample::payload("lzip/no-trailer.lz", truncated(member, 20)),
-        Sample::payload("lzma/marker.lzma", lzma(&content, false)),
-        Sample::payload("lzma/length.lzma", lzma(&content, true)),
-        Sample::payload(
+        ContainerSample::payload("xz/garbage-after.xz", [&stream[..], b"garbage"].concat()),
+        ContainerSample::payload("xz/unknown-check.xz", unknown_check),
+        ContainerSample::payload(
+            "xz/checksum-wrong.xz",
+            changed(stream.clone(), stream.len() - 30, 0),
+        ),
+        ContainerSample::payload("xz/no-footer.xz", truncated(stream, 12)),
+        ContainerSample::payload("lzip/plain.lz", member.clone()),
+        ContainerSample::payload(
+            "lzip/two-members.lz",
+            [&content[..20], &content[20..]].map(lzip).concat(),
+        ),
+        ContainerSample::payload(
+            "lzip/checksum-wrong.lz",
+            changed(member.clone(), member.len() - 20, 0),
+        ),
+        ContainerSample::payload("lzip/no-trailer.lz", truncated(member, 20)),
+        ContainerSample::payload("lzma/marker.lzma", lzma(&content, false)),
+        ContainerSample::payload("lzma/length.lzma", lzma(&content, true)),
+        ContainerSample::payload(
             "lzma/odd-dictionary.lzma",
             with_dictionary(lzma(&content, true), 1_234_567),
         ),
-        Sample::payload(
+        ContainerSample::payload(
             "lzma/large-dictionary.lzma",
             with_dictionary(lzma(&content, false), u32::MAX),
         ),
-        Sample::payload("lzma/huge-dictionary.lzma", with_dictionary(lzma(&content, false), large)),
-        Sample::payload("lzma/garbage-after.lzma", [lzma(&content, false), vec![7; 100]].concat()),
-        Sample::payload("lzma/truncated.lzma", truncated(lzma(&content, false), 9)),
+        ContainerSample::payload(
+            "lzma/huge-dictionary.lzma",
+            with_dictionary(lzma(&content, false), large),
+        ),
+        ContainerSample::payload(
+            "lzma/garbage-after.lzma",
+            [lzma(&content, false), vec![7; 100]].concat(),
+        ),
+        ContainerSample::payload("lzma/truncated.lzma", truncated(lzma(&content, false), 9)),
     ]
 }
 
-fn zstd_samples() -> Vec<Sample> {
+fn zstd_samples() -> Vec<ContainerSample> {
     let content = payload();
     let frame = zstd(&content);
     let empty_block =
         [&zstd_with_window(b"", 0)[..6], &[0, 0, 0], &zstd_with_window(&content, 0)[6..]];
     let cut = [&zstd_with_window(&content, 0)[..6], &[0, 4, 0], &content, &[5; 9]].concat();
     vec![
-        Sample::payload("zstd/plain.zst", frame.clone()),
-        Sample::payload("zstd/two-frames.zst", [&content[..20], &content[20..]].map(zstd).concat()),
-        Sample::payload(
+        ContainerSample::payload("zstd/plain.zst", frame.clone()),
+        ContainerSample::payload(
+            "zstd/two-frames.zst",
+            [&content[..20], &content[20..]].map(zstd).concat(),
+        ),
+        ContainerSample::payload(
             "zstd/skippable-first.zst",
             [skippable(5), skippable(0), frame.clone()].concat(),
         ),
-        Sample::payload(
+        ContainerSample::payload(
             "zstd/skippable-between.zst",
             [zstd(&content[..9]), skippable(3), zstd(&content[9..])].concat(),
         ),
-        Sample::payload("zstd/garbage-after.zst", [&frame[..], b"garbage"].concat()),
-        Sample::payload("zstd/empty-block-first.zst", empty_block.concat()),
-        Sample::payload("zstd/large-window.zst", zstd_with_window(&content, 21 << 3)),
-        Sample::payload("zstd/block-truncated.zst", cut),
-        Sample::new(
+        ContainerSample::payload("zstd/garbage-after.zst", [&frame[..], b"garbage"].concat()),
+        ContainerSample::payload("zstd/empty-block-first.zst", empty_block.concat()),
+        ContainerSample::payload("zstd/large-window.zst", zstd_with_window(&content, 21 << 3)),
+        ContainerSample::payload("zstd/block-truncated.zst", cut),
+        ContainerSample::new(
             "zstd/old.zst",
             [&[0x27], &frame[1..]].concat(),
             Expected::Note(NoteKind::Unreadable),
@@ -243,7 +274,7 @@ fn zstd_samples() -> Vec<Sample> {
     ]
 }
 
-fn lz4_samples() -> Vec<Sample> {
+fn lz4_samples() -> Vec<ContainerSample> {
     use lz4_flex::frame::{BlockMode, FrameInfo};
     let content = payload();
     let frame = plain_lz4(&content);
@@ -254,33 +285,33 @@ fn lz4_samples() -> Vec<Sample> {
     // An empty stored block before the first block.
     let empty_block = [&frame[..7], &[0, 0, 0, 0x80], &frame[7..]].concat();
     vec![
-        Sample::payload("lz4/plain.lz4", frame.clone()),
-        Sample::payload("lz4/checksums.lz4", lz4(&content, checked)),
-        Sample::payload("lz4/linked-blocks.lz4", lz4(&long, linked)),
-        Sample::payload(
+        ContainerSample::payload("lz4/plain.lz4", frame.clone()),
+        ContainerSample::payload("lz4/checksums.lz4", lz4(&content, checked)),
+        ContainerSample::payload("lz4/linked-blocks.lz4", lz4(&long, linked)),
+        ContainerSample::payload(
             "lz4/two-frames.lz4",
             [&content[..20], &content[20..]].map(plain_lz4).concat(),
         ),
-        Sample::payload("lz4/skippable-first.lz4", [skippable(5), frame.clone()].concat()),
-        Sample::payload(
+        ContainerSample::payload("lz4/skippable-first.lz4", [skippable(5), frame.clone()].concat()),
+        ContainerSample::payload(
             "lz4/skippable-between.lz4",
             [plain_lz4(&content[..9]), skippable(3), plain_lz4(&content[9..])].concat(),
         ),
-        Sample::payload("lz4/empty-block-first.lz4", empty_block),
-        Sample::payload("lz4/no-end.lz4", truncated(frame.clone(), 4)),
-        Sample::payload("lz4/truncated.lz4", truncated(plain_lz4(&long), 200_000)),
-        Sample::payload("lz4/legacy.lz4", lz4_legacy(&[&content[..20], &content[20..]])),
-        Sample::payload(
+        ContainerSample::payload("lz4/empty-block-first.lz4", empty_block),
+        ContainerSample::payload("lz4/no-end.lz4", truncated(frame.clone(), 4)),
+        ContainerSample::payload("lz4/truncated.lz4", truncated(plain_lz4(&long), 200_000)),
+        ContainerSample::payload("lz4/legacy.lz4", lz4_legacy(&[&content[..20], &content[20..]])),
+        ContainerSample::payload(
             "lz4/legacy-twice.lz4",
             [&content[..20], &content[20..]].map(|part| lz4_legacy(&[part])).concat(),
         ),
-        Sample::payload("lz4/garbage-after.lz4", [&frame[..], b"garbage"].concat()),
+        ContainerSample::payload("lz4/garbage-after.lz4", [&frame[..], b"garbage"].concat()),
     ]
 }
 
 #[test]
 fn streams_are_unpacked() {
-    samples().iter().for_each(Sample::check);
+    samples().iter().for_each(ContainerSample::check);
 }
 
 #[test]

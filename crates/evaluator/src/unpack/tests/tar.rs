@@ -3,7 +3,7 @@
 use proptest::{collection::vec, prelude::*};
 
 use super::{
-    Expected, Sample, collect, payload,
+    ContainerSample, Expected, collect, payload,
     streams::{gzip, xz},
 };
 use crate::report::NoteKind;
@@ -117,7 +117,7 @@ fn long_payload() -> Vec<u8> {
     content
 }
 
-fn pax_sparse_samples() -> Vec<Sample> {
+fn pax_sparse_samples() -> Vec<ContainerSample> {
     let content = long_payload();
     let size = content.len().to_string();
     let real_size = (content.len() + 1000).to_string();
@@ -145,15 +145,15 @@ fn pax_sparse_samples() -> Vec<Sample> {
     ];
     assert_eq!(size, "3072");
     vec![
-        Sample::payload(
+        ContainerSample::payload(
             "tar/sparse-1.0.tar",
             [pax(&map_in_content.concat(), b'x'), file("s", &stored), end()].concat(),
         ),
-        Sample::payload(
+        ContainerSample::payload(
             "tar/sparse-0.1.tar",
             [pax(&map_in_record, b'x'), file("s", &content), end()].concat(),
         ),
-        Sample::payload(
+        ContainerSample::payload(
             "tar/sparse-0.0.tar",
             [pax(&map_in_records, b'x'), file("s", &content), end()].concat(),
         ),
@@ -175,13 +175,13 @@ fn with_signed_checksum(content: &[u8]) -> Vec<u8> {
     member
 }
 
-pub(crate) fn samples() -> Vec<Sample> {
+pub(crate) fn samples() -> Vec<ContainerSample> {
     let groups = [common_samples(), damaged_samples(), ambiguous_samples(), pax_sparse_samples()];
     groups.into_iter().flatten().collect()
 }
 
 /// Returns archives that most programs read in the same way.
-fn common_samples() -> Vec<Sample> {
+fn common_samples() -> Vec<ContainerSample> {
     let content = payload();
     let size = content.len();
     let of_kind = |kind| archive(&[&TarHeader::ustar("f", kind, size).followed_by(&payload())]);
@@ -194,29 +194,32 @@ fn common_samples() -> Vec<Sample> {
     let base_256 = TarHeader::gnu("f", b'0', 0).with(124, &base_256).followed_by(&content);
     let v7 = TarHeader::v7("f", 0, size).followed_by(&content);
     vec![
-        Sample::payload("tar/v7.tar", archive(&[&v7])),
-        Sample::payload("tar/ustar.tar", tar("f", &content)),
-        Sample::payload("tar/gnu-long-name.tar", gnu_long_name),
-        Sample::payload("tar/pax.tar", pax_name),
-        Sample::payload("tar/base-256-size.tar", archive(&[&base_256])),
-        Sample::payload("tar/signed-checksum.tar", archive(&[&with_signed_checksum(&content)])),
-        Sample::payload("tar/gnu-sparse.tar", archive(&[&gnu_sparse(&long_payload())])),
-        Sample::payload(
+        ContainerSample::payload("tar/v7.tar", archive(&[&v7])),
+        ContainerSample::payload("tar/ustar.tar", tar("f", &content)),
+        ContainerSample::payload("tar/gnu-long-name.tar", gnu_long_name),
+        ContainerSample::payload("tar/pax.tar", pax_name),
+        ContainerSample::payload("tar/base-256-size.tar", archive(&[&base_256])),
+        ContainerSample::payload(
+            "tar/signed-checksum.tar",
+            archive(&[&with_signed_checksum(&content)]),
+        ),
+        ContainerSample::payload("tar/gnu-sparse.tar", archive(&[&gnu_sparse(&long_payload())])),
+        ContainerSample::payload(
             "tar/gnu-sparse-extended.tar",
             archive(&[&gnu_sparse_extended(&long_payload())]),
         ),
-        Sample::payload("tar/no-end.tar", file("f", &content)),
-        Sample::payload("tar/absolute-name.tar", tar("/../../etc/f", &content)),
-        Sample::payload("tar/unknown-type.tar", of_kind(b'Z')),
-        Sample::payload("tar/contiguous-file.tar", of_kind(b'7')),
-        Sample::payload("tar/in-tar.tar", tar("a.tar", &tar("inner", &content))),
-        Sample::payload("tar/tar.gz", gzip(&tar("f", &content))),
-        Sample::payload("tar/tar.xz", xz(&tar("f", &content), 4096)),
-        Sample::new("tar/text.tar", tar("f", b"text"), Expected::Clean),
+        ContainerSample::payload("tar/no-end.tar", file("f", &content)),
+        ContainerSample::payload("tar/absolute-name.tar", tar("/../../etc/f", &content)),
+        ContainerSample::payload("tar/unknown-type.tar", of_kind(b'Z')),
+        ContainerSample::payload("tar/contiguous-file.tar", of_kind(b'7')),
+        ContainerSample::payload("tar/in-tar.tar", tar("a.tar", &tar("inner", &content))),
+        ContainerSample::payload("tar/tar.gz", gzip(&tar("f", &content))),
+        ContainerSample::payload("tar/tar.xz", xz(&tar("f", &content), 4096)),
+        ContainerSample::new("tar/text.tar", tar("f", b"text"), Expected::Clean),
     ]
 }
 
-fn damaged_samples() -> Vec<Sample> {
+fn damaged_samples() -> Vec<ContainerSample> {
     let content = payload();
     let (text, member) = (file("text", b"text"), file("f", &content));
     let mut changed = file("changed", &content);
@@ -224,15 +227,21 @@ fn damaged_samples() -> Vec<Sample> {
     let mut wrong = TarHeader::ustar("x", b'0', 4).followed_by(b"text");
     wrong[0] = b'X';
     vec![
-        Sample::payload("tar/truncated.tar", tar("f", &content)[..512 + 100].to_vec()),
-        Sample::payload("tar/first-checksum-wrong.tar", archive(&[&changed, &text])),
-        Sample::payload("tar/checksum-wrong-before.tar", archive(&[&text, &wrong, &member])),
-        Sample::payload("tar/garbage-before.tar", archive(&[&text, &[b'g'; 1024], &member])),
+        ContainerSample::payload("tar/truncated.tar", tar("f", &content)[..512 + 100].to_vec()),
+        ContainerSample::payload("tar/first-checksum-wrong.tar", archive(&[&changed, &text])),
+        ContainerSample::payload(
+            "tar/checksum-wrong-before.tar",
+            archive(&[&text, &wrong, &member]),
+        ),
+        ContainerSample::payload(
+            "tar/garbage-before.tar",
+            archive(&[&text, &[b'g'; 1024], &member]),
+        ),
     ]
 }
 
 /// Returns archives that programs read in different ways.
-fn ambiguous_samples() -> Vec<Sample> {
+fn ambiguous_samples() -> Vec<ContainerSample> {
     let content = payload();
     let (text, member) = (file("text", b"text"), file("f", &content));
     let inner = tar("inner", &content);
@@ -244,18 +253,24 @@ fn ambiguous_samples() -> Vec<Sample> {
     let pax_size = pax(&[("size", &inner.len().to_string())], b'x');
     let without_size = TarHeader::ustar("f", b'0', 0).followed_by(&inner);
     vec![
-        Sample::payload("tar/after-end.tar", after_end),
-        Sample::payload("tar/device-with-size.tar", archive(&[&device])),
-        Sample::payload("tar/link-with-size.tar", archive(&[&link, &member])),
-        Sample::payload("tar/link-hides-file.tar", archive(&[&link_with_content, &member])),
-        Sample::payload("tar/pax-size.tar", archive(&[&pax_size, &without_size])),
-        Sample::payload("tar/pax-size-zero.tar", archive(&[&pax(&[("size", "0")], b'x'), &member])),
+        ContainerSample::payload("tar/after-end.tar", after_end),
+        ContainerSample::payload("tar/device-with-size.tar", archive(&[&device])),
+        ContainerSample::payload("tar/link-with-size.tar", archive(&[&link, &member])),
+        ContainerSample::payload(
+            "tar/link-hides-file.tar",
+            archive(&[&link_with_content, &member]),
+        ),
+        ContainerSample::payload("tar/pax-size.tar", archive(&[&pax_size, &without_size])),
+        ContainerSample::payload(
+            "tar/pax-size-zero.tar",
+            archive(&[&pax(&[("size", "0")], b'x'), &member]),
+        ),
     ]
 }
 
 #[test]
 fn archives_are_unpacked() {
-    samples().iter().for_each(Sample::check);
+    samples().iter().for_each(ContainerSample::check);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use proptest::{collection::vec, prelude::*};
 
-use super::{Expected, Sample, collect, payload, streams::gzip};
+use super::{ContainerSample, Expected, collect, payload, streams::gzip};
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
@@ -132,16 +132,16 @@ fn other_texts() -> Vec<(&'static str, String)> {
     ]
 }
 
-pub(crate) fn samples() -> Vec<Sample> {
+pub(crate) fn samples() -> Vec<ContainerSample> {
     let mut samples: Vec<_> = web_texts()
         .into_iter()
         .chain(other_texts())
-        .map(|(name, text)| Sample::payload(format!("text/{name}"), text.into_bytes()))
+        .map(|(name, text)| ContainerSample::payload(format!("text/{name}"), text.into_bytes()))
         .collect();
-    samples.push(Sample::payload("text/utf-16.html", utf16(&page(), false)));
-    samples.push(Sample::payload("text/utf-16-be.html", utf16(&page(), true)));
-    samples.push(Sample::payload("text/drawing.svgz", gzip(page().as_bytes())));
-    samples.push(Sample::new(
+    samples.push(ContainerSample::payload("text/utf-16.html", utf16(&page(), false)));
+    samples.push(ContainerSample::payload("text/utf-16-be.html", utf16(&page(), true)));
+    samples.push(ContainerSample::payload("text/drawing.svgz", gzip(page().as_bytes())));
+    samples.push(ContainerSample::new(
         "text/text.txt",
         b"Text, and more text.\n".repeat(9),
         Expected::Clean,
@@ -151,7 +151,7 @@ pub(crate) fn samples() -> Vec<Sample> {
 
 #[test]
 fn files_in_text_are_found() {
-    samples().iter().for_each(Sample::check);
+    samples().iter().for_each(ContainerSample::check);
 }
 
 #[test]

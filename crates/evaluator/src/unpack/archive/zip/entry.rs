@@ -13,13 +13,13 @@ use crate::{
     report::NoteKind,
     unpack::{
         name::EntryName,
-        unpacker::{Stop, Unpacker},
+        unpacker::{Unpacker, WalkEnd},
     },
 };
 
 /// One way to read the data of an entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Reading {
+pub(super) struct EntryReading {
     pub(super) method: u16,
     pub(super) flags: u16,
     /// Length of the data, bytes; `None` if only the data state their end.
@@ -35,7 +35,7 @@ pub(super) struct EntryData<'d> {
     /// The names that programs use.
     pub(super) names: Vec<&'d [u8]>,
     /// The ways to read the data.
-    pub(super) readings: Vec<Reading>,
+    pub(super) readings: Vec<EntryReading>,
     /// CRC-32 of the unpacked file, all that are stated.
     pub(super) checksums: Vec<u32>,
     pub(super) is_encrypted: bool,
@@ -103,7 +103,7 @@ impl<'d, 'u, 'v> ZipEntries<'d, 'u, 'v> {
     }
 
     /// Examines an entry. Returns the offset after the data that every program uses for it.
-    pub(super) fn examine(&mut self, entry: &EntryData<'_>) -> Result<usize, Stop> {
+    pub(super) fn examine(&mut self, entry: &EntryData<'_>) -> Result<usize, WalkEnd> {
         let mut readings = entry.readings.clone();
         let mut end = entry.start;
         if entry.is_encrypted {
@@ -166,10 +166,10 @@ impl<'d, 'u, 'v> ZipEntries<'d, 'u, 'v> {
     fn examine_reading(
         &mut self,
         entry: &EntryData<'_>,
-        reading: Reading,
+        reading: EntryReading,
         name: &[u8],
         is_only: bool,
-    ) -> Result<ReadOutcome, Stop> {
+    ) -> Result<ReadOutcome, WalkEnd> {
         let mut outcome = self.read(entry, reading, name, is_only, u64::MAX)?;
         let is_cut = outcome.error.is_some() && reading.length == Some(outcome.used as u64);
         let is_false_lzma = reading.method == LZMA
@@ -178,9 +178,9 @@ impl<'d, 'u, 'v> ZipEntries<'d, 'u, 'v> {
         if (is_cut || is_false_lzma) && reading.method != STORED {
             // LZMA ends at a marker or at the stated size.
             let longer = if is_false_lzma && reading.flags & MARKER_BIT != 0 {
-                Reading { flags: reading.flags & !MARKER_BIT, ..reading }
+                EntryReading { flags: reading.flags & !MARKER_BIT, ..reading }
             } else {
-                Reading { length: None, size: None, ..reading }
+                EntryReading { length: None, size: None, ..reading }
             };
             let second = self.read(entry, longer, name, false, u64::MAX)?;
             if second.is_complete && (second.size > outcome.size || is_false_lzma) {
@@ -217,8 +217,8 @@ impl<'d, 'u, 'v> ZipEntries<'d, 'u, 'v> {
     pub(super) fn is_readable(
         &mut self,
         entry: &EntryData<'_>,
-        reading: Reading,
-    ) -> Result<bool, Stop> {
+        reading: EntryReading,
+    ) -> Result<bool, WalkEnd> {
         self.trials += 1;
         if self.trials > MAX_TRIALS {
             return Ok(false);
@@ -246,11 +246,11 @@ impl<'d, 'u, 'v> ZipEntries<'d, 'u, 'v> {
     fn read(
         &mut self,
         entry: &EntryData<'_>,
-        reading: Reading,
+        reading: EntryReading,
         name: &[u8],
         is_only: bool,
         max_size: u64,
-    ) -> Result<ReadOutcome, Stop> {
+    ) -> Result<ReadOutcome, WalkEnd> {
         let data = self.data(entry.start, reading.length);
         if !self.take_input(0) {
             return Ok(ReadOutcome::default());
@@ -289,10 +289,10 @@ impl<'d, 'u, 'v> ZipEntries<'d, 'u, 'v> {
     fn read_stored(
         &mut self,
         entry: &EntryData<'_>,
-        reading: Reading,
+        reading: EntryReading,
         name: &[u8],
         data: &[u8],
-    ) -> Result<ReadOutcome, Stop> {
+    ) -> Result<ReadOutcome, WalkEnd> {
         self.take_input(data.len());
         let mut checked = Checked::new(data, &entry.checksums);
         io::copy(&mut checked, &mut io::sink()).ok();

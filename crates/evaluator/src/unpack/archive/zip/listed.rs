@@ -2,11 +2,11 @@
 
 use super::{
     directory::{Defect, ZipDirectory},
-    entry::{EntryData, Reading, ZipEntries},
+    entry::{EntryData, EntryReading, ZipEntries},
     method::{DEFLATE, STORED},
     record::{CentralHeader, FileHeader, LocalHeader},
 };
-use crate::{report::NoteKind, unpack::unpacker::Stop};
+use crate::{report::NoteKind, unpack::unpacker::WalkEnd};
 
 /// Deflate of a file without content. Some programs write it for directories.
 const EMPTY_DEFLATE: &[u8] = &[3, 0];
@@ -17,7 +17,7 @@ pub(super) fn examine_directory(
     entries: &mut ZipEntries<'_, '_, '_>,
     directory: &ZipDirectory,
     is_other: bool,
-) -> Result<Vec<(usize, usize)>, Stop> {
+) -> Result<Vec<(usize, usize)>, WalkEnd> {
     let bytes = entries.bytes;
     let mut areas = Vec::new();
     let (mut count, mut end) = (0, directory.start());
@@ -52,7 +52,7 @@ fn examine_listed(
     record: &CentralHeader<'_>,
     local: &LocalHeader<'_>,
     is_other: bool,
-) -> Result<usize, Stop> {
+) -> Result<usize, WalkEnd> {
     let central = &record.header;
     let readings = readings(central, local);
     let rest = entries.bytes.get(local.data..).unwrap_or_default();
@@ -89,7 +89,7 @@ fn examine_without_header(
     entries: &mut ZipEntries<'_, '_, '_>,
     record: &CentralHeader<'_>,
     local: &LocalHeader<'_>,
-) -> Result<(), Stop> {
+) -> Result<(), WalkEnd> {
     let header = &record.header;
     let reading = reading(header, header.method);
     let entry = EntryData {
@@ -109,16 +109,17 @@ fn examine_without_header(
 }
 
 /// Returns how the header states that data are read, with another method.
-fn reading(header: &FileHeader<'_>, method: u16) -> Reading {
+fn reading(header: &FileHeader<'_>, method: u16) -> EntryReading {
     let FileHeader { flags, compressed, size, .. } = *header;
-    Reading { method, flags, length: Some(compressed), size: Some(size) }
+    EntryReading { method, flags, length: Some(compressed), size: Some(size) }
 }
 
 /// Returns the ways to read the data: by the directory, by the local header, and by both.
-fn readings(central: &FileHeader<'_>, local: &LocalHeader<'_>) -> Vec<Reading> {
+fn readings(central: &FileHeader<'_>, local: &LocalHeader<'_>) -> Vec<EntryReading> {
     let mut readings = vec![reading(central, central.method)];
-    let mut add = |reading: Reading| {
-        let is_same = |other: &Reading| Reading { flags: reading.flags, ..*other } == reading;
+    let mut add = |reading: EntryReading| {
+        let is_same =
+            |other: &EntryReading| EntryReading { flags: reading.flags, ..*other } == reading;
         if !readings.iter().any(is_same) && readings.len() < 8 {
             readings.push(reading);
         }
@@ -134,7 +135,7 @@ fn readings(central: &FileHeader<'_>, local: &LocalHeader<'_>) -> Vec<Reading> {
     let is_encrypted = central.is_encrypted() || header.is_encrypted();
     for header in [Some(central), local.has_sizes().then_some(header)].into_iter().flatten() {
         if header.method == STORED && header.size != header.compressed && !is_encrypted {
-            add(Reading { length: Some(header.size), ..reading(header, STORED) });
+            add(EntryReading { length: Some(header.size), ..reading(header, STORED) });
         }
     }
     readings

@@ -1,7 +1,7 @@
 //! Local headers that no directory lists. Some programs read local headers only, such as 7-Zip in a damaged archive.
 
 use super::{
-    entry::{EntryData, Reading, ZipEntries},
+    entry::{EntryData, EntryReading, ZipEntries},
     method::{STORED, is_registered},
     record::{CENTRAL, DESCRIPTOR, END, LOCAL, LocalHeader, find, u32_at, u64_at},
 };
@@ -67,9 +67,9 @@ fn is_plausible(local: &LocalHeader<'_>) -> bool {
 }
 
 /// Returns how the data of an entry are read that only has a local header.
-fn reading(entries: &mut ZipEntries<'_, '_, '_>, local: &LocalHeader<'_>) -> Reading {
+fn reading(entries: &mut ZipEntries<'_, '_, '_>, local: &LocalHeader<'_>) -> EntryReading {
     let header = &local.header;
-    let mut reading = Reading {
+    let mut reading = EntryReading {
         method: header.method,
         flags: header.flags,
         length: Some(header.compressed),

@@ -10,9 +10,9 @@ const MAX_FIELD: usize = 64 * 1024;
 
 /// A choice between the ways in which mail programs read a message that is not correct: a set of bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Reading(pub(super) u8);
+pub(super) struct HeaderReading(pub(super) u8);
 
-impl Reading {
+impl HeaderReading {
     /// The last of several fields or parameters applies, and not the first one.
     pub(super) const LAST: Self = Self(1);
     /// A carriage return without a line feed is a line break.
@@ -40,8 +40,8 @@ pub(super) struct HeaderField<'m> {
 }
 
 impl<'m> HeaderField<'m> {
-    pub(super) fn get(self, reading: Reading) -> Option<&'m [u8]> {
-        let value = if reading.has(Reading::LAST) { self.last } else { self.first };
+    pub(super) fn get(self, reading: HeaderReading) -> Option<&'m [u8]> {
+        let value = if reading.has(HeaderReading::LAST) { self.last } else { self.first };
         value.map(|value| value.get(..MAX_FIELD).unwrap_or(value))
     }
 
@@ -127,7 +127,7 @@ impl<'m> PartHeader<'m> {
     }
 
     /// Returns what the header says about the body.
-    pub(super) fn content(&self, reading: Reading) -> BodyFormat {
+    pub(super) fn content(&self, reading: HeaderReading) -> BodyFormat {
         let encoding = self.transfer_encoding.get(reading).map(|value| {
             let parameters = parameters(value, reading);
             parameters
@@ -147,13 +147,14 @@ impl<'m> PartHeader<'m> {
     }
 
     /// Returns the readings under which the header says something else.
-    pub(super) fn ambiguity(&self, reading: Reading) -> u8 {
+    pub(super) fn ambiguity(&self, reading: HeaderReading) -> u8 {
         if self.content_type.first.is_none() && self.transfer_encoding.first.is_none() {
             return 0;
         }
         let content = self.content(reading);
-        let differs = |other: &Reading| self.content(reading.toggled(*other)) != content;
-        let readings = [Reading::LAST, Reading::NO_COMMENTS].into_iter().filter(differs);
+        let differs = |other: &HeaderReading| self.content(reading.toggled(*other)) != content;
+        let readings =
+            [HeaderReading::LAST, HeaderReading::NO_COMMENTS].into_iter().filter(differs);
         readings.fold(0, |bits, reading| bits | reading.0)
     }
 }
@@ -188,7 +189,7 @@ pub(super) enum PartType {
 }
 
 impl PartType {
-    fn parse(value: &[u8], reading: Reading) -> Self {
+    fn parse(value: &[u8], reading: HeaderReading) -> Self {
         let parameters = parameters(value, reading);
         let first = parameters.first().map(|(_, value)| value.as_slice()).unwrap_or_default();
         let name: Vec<u8> =
@@ -214,7 +215,7 @@ impl PartType {
 }
 
 /// Returns the boundary in a value of `Content-Type`.
-fn boundary(value: &[u8], reading: Reading) -> Option<Vec<u8>> {
+fn boundary(value: &[u8], reading: HeaderReading) -> Option<Vec<u8>> {
     let mut sections = Vec::new();
     for (name, value) in parameters(value, reading) {
         let Some(section) = name.strip_prefix(b"boundary") else { continue };
@@ -234,7 +235,7 @@ fn boundary(value: &[u8], reading: Reading) -> Option<Vec<u8>> {
     if sections.is_empty() {
         return boundary_without_semicolon(value);
     }
-    if reading.has(Reading::LAST) {
+    if reading.has(HeaderReading::LAST) {
         sections.reverse();
     }
     sections.sort_by_key(|(number, _)| *number);
@@ -284,7 +285,7 @@ fn decode_percent(value: &[u8]) -> Vec<u8> {
 }
 
 /// Splits a value at semicolons. Returns names in lowercase and values without quotes; the first item has an empty name.
-fn parameters(value: &[u8], reading: Reading) -> Vec<(Vec<u8>, Vec<u8>)> {
+fn parameters(value: &[u8], reading: HeaderReading) -> Vec<(Vec<u8>, Vec<u8>)> {
     let mut list = Vec::new();
     let mut name = Vec::new();
     let mut text = TrimmedText::default();
@@ -298,7 +299,9 @@ fn parameters(value: &[u8], reading: Reading) -> Vec<(Vec<u8>, Vec<u8>)> {
             b'\\' if in_quotes || comments > 0 => is_escaped = true,
             b'"' if comments == 0 => in_quotes = !in_quotes,
             _ if in_quotes => text.push(*byte, true),
-            b'(' if !reading.has(Reading::NO_COMMENTS) => comments = comments.saturating_add(1),
+            b'(' if !reading.has(HeaderReading::NO_COMMENTS) => {
+                comments = comments.saturating_add(1)
+            }
             b')' if comments > 0 => comments = comments.saturating_sub(1),
             _ if comments > 0 => {}
             b';' => list.push((std::mem::take(&mut name), std::mem::take(&mut text).finish())),

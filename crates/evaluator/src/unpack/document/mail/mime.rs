@@ -6,7 +6,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::{
-    header::{BodyFormat, PartHeader, PartType, Reading},
+    header::{BodyFormat, HeaderReading, PartHeader, PartType},
     lines::{field_name, line_at, without_last_break},
     part::MailPart,
     recognize::is_mail,
@@ -58,12 +58,12 @@ fn read(bytes: &[u8], boundary: Option<&[u8]>, inner: u8, unpacker: &mut Unpacke
             unpacker.note(NoteKind::Limit, "too many readings of a long message");
             return Ok(());
         }
-        let mut walk = MessageWalk::new(bytes, Reading(bits), inner);
+        let mut walk = MessageWalk::new(bytes, HeaderReading(bits), inner);
         walk.run(boundary, unpacker)?;
         ambiguity |= walk.ambiguity;
         let parts = walk.parts.finish();
         // A boundary that is the start of another one occurs in mail without errors.
-        let has_prefixes = bits & Reading::PREFIX.0 != 0;
+        let has_prefixes = bits & HeaderReading::PREFIX.0 != 0;
         let first = if has_prefixes { &mut first_with_prefixes } else { &mut first };
         if *first.get_or_insert(parts) != parts {
             unpacker.note(NoteKind::Inconsistent, "the message has several readings");
@@ -104,7 +104,7 @@ struct Delimiter {
 /// One reading of a message.
 struct MessageWalk<'m> {
     bytes: &'m [u8],
-    reading: Reading,
+    reading: HeaderReading,
     bare_return: bool,
     /// The readings that may differ from this one.
     ambiguity: u8,
@@ -119,8 +119,8 @@ struct MessageWalk<'m> {
 }
 
 impl<'m> MessageWalk<'m> {
-    fn new(bytes: &'m [u8], reading: Reading, inner: u8) -> Self {
-        let bare_return = reading.has(Reading::BARE_RETURN) || !bytes.contains(&b'\n');
+    fn new(bytes: &'m [u8], reading: HeaderReading, inner: u8) -> Self {
+        let bare_return = reading.has(HeaderReading::BARE_RETURN) || !bytes.contains(&b'\n');
         Self {
             bytes,
             reading,
@@ -174,7 +174,7 @@ impl<'m> MessageWalk<'m> {
             |line: &[u8]| find_delimiter(&self.levels, self.reading, line).0.is_some();
         let header = PartHeader::parse(self.bytes, start, self.bare_return, is_delimiter);
         if header.has_bare_return {
-            self.ambiguity |= Reading::BARE_RETURN.0;
+            self.ambiguity |= HeaderReading::BARE_RETURN.0;
         }
         self.ambiguity |= header.ambiguity(self.reading);
         let mut content = header.content(self.reading);
@@ -213,7 +213,7 @@ impl<'m> MessageWalk<'m> {
             if line.content.contains(&b'\r') {
                 let mut lines = line.content.split(|byte| *byte == b'\r').skip(1);
                 if lines.any(|line| find_delimiter(&self.levels, self.reading, line).0.is_some()) {
-                    self.ambiguity |= Reading::BARE_RETURN.0;
+                    self.ambiguity |= HeaderReading::BARE_RETURN.0;
                 }
             }
         }
@@ -370,7 +370,7 @@ fn note_media_type(media_type: PartType, unpacker: &mut Unpacker<'_>) {
 /// readings under which the result may differ.
 fn find_delimiter(
     levels: &[OpenMultipart],
-    reading: Reading,
+    reading: HeaderReading,
     line: &[u8],
 ) -> (Option<(usize, bool)>, u8) {
     let Some(line) = line.strip_prefix(b"--") else { return (None, 0) };
@@ -387,7 +387,7 @@ fn find_delimiter(
         prefix.get_or_insert((index, rest.starts_with(b"--")));
     }
     match prefix {
-        Some(_) if !reading.has(Reading::PREFIX) => (None, Reading::PREFIX.0),
+        Some(_) if !reading.has(HeaderReading::PREFIX) => (None, HeaderReading::PREFIX.0),
         found => (found, 0),
     }
 }

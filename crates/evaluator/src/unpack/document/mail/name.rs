@@ -2,7 +2,7 @@
 
 use mail_parser::{ContentType, HeaderName, HeaderValue, MessageParser};
 
-use super::header::{PartHeader, Reading};
+use super::header::{HeaderReading, PartHeader};
 use crate::unpack::name::EntryName;
 
 /// Maximum length of a field that the library decodes, bytes: its time is quadratic in the number of parameters.
@@ -14,7 +14,7 @@ const MAX_NAMES: usize = 4;
 /// Returns the names of a part: `filename` of `Content-Disposition` (RFC 2183), `name` of `Content-Type`, else
 /// `Content-Location` (RFC 2557). Further names follow only if their extension differs, because programs choose between
 /// them differently.
-pub(super) fn names(header: &PartHeader<'_>, reading: Reading) -> Vec<EntryName> {
+pub(super) fn names(header: &PartHeader<'_>, reading: HeaderReading) -> Vec<EntryName> {
     let mut names = Vec::new();
     add_parameters(&mut names, header.disposition.get(reading));
     add_parameters(&mut names, header.content_type.get(reading));

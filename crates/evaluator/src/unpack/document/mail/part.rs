@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use super::{
-    header::{BodyFormat, PartHeader, PartType, Reading},
+    header::{BodyFormat, HeaderReading, PartHeader, PartType},
     name::names,
     transfer::{Base64, Base64Defects, Decoding, QuotedPrintable, TransferEncoding},
     uuencode::{self, Uuencode},
@@ -20,7 +20,7 @@ use crate::{
 pub(super) struct MailPart<'m> {
     pub(super) header: &'m PartHeader<'m>,
     pub(super) content: &'m BodyFormat,
-    pub(super) reading: Reading,
+    pub(super) reading: HeaderReading,
     pub(super) body: &'m [u8],
     /// Number of the part in the message.
     pub(super) number: u64,

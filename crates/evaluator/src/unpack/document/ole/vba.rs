@@ -14,7 +14,7 @@ use crate::{
     report::NoteKind,
     unpack::{
         name::EntryName,
-        unpacker::{Stop, Unpacked, Unpacker},
+        unpacker::{Unpacked, Unpacker, WalkEnd},
     },
 };
 
@@ -81,7 +81,7 @@ fn listed_modules(
     compound: &Compound<'_>,
     project: &Project,
     unpacker: &mut Unpacker<'_>,
-) -> Result<HashMap<usize, BTreeSet<usize>>, Stop> {
+) -> Result<HashMap<usize, BTreeSet<usize>>, WalkEnd> {
     let mut listed: HashMap<usize, BTreeSet<usize>> = HashMap::new();
     let directory = project.streams.get("DIR").copied();
     for (content, _) in directory.into_iter().flat_map(|directory| compound.contents(directory)) {

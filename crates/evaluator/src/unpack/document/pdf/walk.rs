@@ -19,7 +19,7 @@ use crate::{
     report::NoteKind,
     unpack::{
         name::EntryName,
-        unpacker::{Stop, Unpacked, Unpacker},
+        unpacker::{Unpacked, Unpacker, WalkEnd},
     },
 };
 
@@ -102,7 +102,10 @@ impl PdfWalk<'_, '_> {
     }
 
     /// Reads the objects in object streams, and returns all streams. The filters of a stream may be in an object stream.
-    fn read_object_streams(&mut self, reader: &mut ObjectReader) -> Result<Vec<StreamData>, Stop> {
+    fn read_object_streams(
+        &mut self,
+        reader: &mut ObjectReader,
+    ) -> Result<Vec<StreamData>, WalkEnd> {
         let mut read = HashMap::new();
         for _ in 0..MAX_ROUNDS {
             let streams = self.streams(&reader.objects);

@@ -4,7 +4,7 @@
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum DataKind {
     /// Object in the format of OLE 1.0.
-    Object,
+    MediaObject,
     Picture,
     /// Archive with a theme, or font.
     Other,
@@ -16,7 +16,7 @@ pub(super) const MAX_WORD: usize = 20;
 /// Returns the kind of data in a destination.
 pub(super) fn data_kind(word: &[u8]) -> Option<DataKind> {
     match word {
-        b"objdata" | b"datastore" => Some(DataKind::Object),
+        b"objdata" | b"datastore" => Some(DataKind::MediaObject),
         b"pict" => Some(DataKind::Picture),
         b"themedata" | b"colorschememapping" | b"fontemb" => Some(DataKind::Other),
         _ => None,

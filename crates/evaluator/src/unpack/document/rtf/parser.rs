@@ -107,7 +107,7 @@ impl<'a> RtfParser<'a> {
         }
         let (Some(digit), Some(data)) = (hex_digit(byte), self.open.last_mut()) else { return };
         if self.text == TextKind::Ignored {
-            if data.kind == DataKind::Object {
+            if data.kind == DataKind::MediaObject {
                 data.with_ignored.get_or_insert_with(|| data.hex.clone()).digit(digit);
             }
         } else {

@@ -57,7 +57,7 @@ const SIGNATURES: [&[u8]; 24] = [
 
 /// What a run decodes to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Content {
+pub(super) enum RunContent {
     /// A file that is unpacked or executed.
     File,
     Text,
@@ -68,18 +68,18 @@ pub(super) enum Content {
     Unknown,
 }
 
-pub(super) fn classify(run: &[u8]) -> Content {
+pub(super) fn classify(run: &[u8]) -> RunContent {
     let mut buffer = [0; PREFIX];
     let length = Base64Content::new(run).read(&mut buffer).unwrap_or_default();
     let prefix = buffer.get(..length).unwrap_or_default();
     if SIGNATURES.iter().any(|signature| prefix.starts_with(signature)) || is_program(prefix) {
-        return Content::File;
+        return RunContent::File;
     }
     match prefix {
-        [b'{', b'"', ..] => Content::Json,
-        [0x30, 0x80..=0x84, ..] => Content::Certificate,
-        _ if is_text(prefix) => Content::Text,
-        _ => Content::Unknown,
+        [b'{', b'"', ..] => RunContent::Json,
+        [0x30, 0x80..=0x84, ..] => RunContent::Certificate,
+        _ if is_text(prefix) => RunContent::Text,
+        _ => RunContent::Unknown,
     }
 }
 

@@ -52,21 +52,29 @@ struct Extractor {
     /// The arguments before the archive.
     arguments: &'static [&'static str],
     /// The argument before the directory, or the prefix of the argument with the directory.
-    directory: Directory,
+    directory: OutputOption,
 }
 
-enum Directory {
+enum OutputOption {
     Argument(&'static str),
     Prefix(&'static str),
 }
 
 const EXTRACTORS: [Extractor; 3] = [
-    Extractor { program: "unzip", arguments: &["-o", "-qq"], directory: Directory::Argument("-d") },
-    Extractor { program: "bsdtar", arguments: &["-x", "-f"], directory: Directory::Argument("-C") },
+    Extractor {
+        program: "unzip",
+        arguments: &["-o", "-qq"],
+        directory: OutputOption::Argument("-d"),
+    },
+    Extractor {
+        program: "bsdtar",
+        arguments: &["-x", "-f"],
+        directory: OutputOption::Argument("-C"),
+    },
     Extractor {
         program: "7zz",
         arguments: &["x", "-y", "-bd", "-p"],
-        directory: Directory::Prefix("-o"),
+        directory: OutputOption::Prefix("-o"),
     },
 ];
 
@@ -203,8 +211,10 @@ impl Extractor {
         let mut extraction = command("timeout");
         extraction.args(["2", self.program]).args(self.arguments).arg(archive);
         match self.directory {
-            Directory::Argument(option) => extraction.arg(option).arg(directory),
-            Directory::Prefix(option) => extraction.arg(format!("{option}{}", directory.display())),
+            OutputOption::Argument(option) => extraction.arg(option).arg(directory),
+            OutputOption::Prefix(option) => {
+                extraction.arg(format!("{option}{}", directory.display()))
+            }
         };
         let output = extraction.stdin(Stdio::null()).output().unwrap();
         let program = self.program;

@@ -14,7 +14,10 @@ use crate::{
         UnpackSettings,
         kind::Kind,
         name::EntryName,
-        unpacker::{Decoded, Format, Object, Selection, Stop, Unpacked, Unpacker, Visitor},
+        unpacker::{
+            Completeness, ContainerFormat, MediaObject, Selection, Unpacked, Unpacker, Visitor,
+            WalkEnd,
+        },
     },
 };
 
@@ -25,7 +28,7 @@ static SELECTION: Selection = Selection {
     signature: |_kind| None,
 };
 
-fn format(kind: Kind) -> Format {
+fn format(kind: Kind) -> ContainerFormat {
     let matches: fn(&[u8]) -> bool = match kind {
         Kind::Zip => |bytes| bytes.starts_with(b"Z0"),
         Kind::Tar => |bytes| bytes.starts_with(b"T0"),
@@ -33,7 +36,7 @@ fn format(kind: Kind) -> Format {
         Kind::Text => |bytes| bytes.ends_with(b"text"),
         _ => |_| false,
     };
-    Format { matches, unpack: if kind == Kind::Text { unpack_text } else { unpack } }
+    ContainerFormat { matches, unpack: if kind == Kind::Text { unpack_text } else { unpack } }
 }
 
 fn unpack_text(_bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Unpacked {
@@ -68,7 +71,7 @@ fn unpack_item(method: u8, name: EntryName, item: &[u8], unpacker: &mut Unpacker
         b'm' => fail(name, item, io::ErrorKind::OutOfMemory, unpacker)?,
         b'p' => {
             let decoded = unpacker.decode(name, item.chain(Panicking))?;
-            assert_eq!(decoded, Decoded::Incomplete);
+            assert_eq!(decoded, Completeness::Incomplete);
         }
         b'u' => panic!("test"),
         b'n' => unpacker.note(NoteKind::Encrypted, String::from_utf8_lossy(item)),
@@ -96,9 +99,9 @@ fn fail(
     item: &[u8],
     kind: io::ErrorKind,
     unpacker: &mut Unpacker<'_>,
-) -> Result<(), Stop> {
+) -> Result<(), WalkEnd> {
     let decoded = unpacker.decode(name, item.chain(Failing(kind)))?;
-    assert_eq!(decoded, Decoded::Incomplete);
+    assert_eq!(decoded, Completeness::Incomplete);
     Ok(())
 }
 
@@ -177,7 +180,7 @@ impl Walked {
 pub(super) struct PanickingVisitor;
 
 impl Visitor for PanickingVisitor {
-    fn visit(&mut self, object: &Object<'_>) -> ControlFlow<()> {
+    fn visit(&mut self, object: &MediaObject<'_>) -> ControlFlow<()> {
         assert!(object.depth == 0, "visitor");
         ControlFlow::Continue(())
     }
@@ -197,8 +200,8 @@ struct Recorder {
 }
 
 impl Visitor for Recorder {
-    fn visit(&mut self, object: &Object<'_>) -> ControlFlow<()> {
-        let Object { bytes, depth, container, is_repeated, .. } = *object;
+    fn visit(&mut self, object: &MediaObject<'_>) -> ControlFlow<()> {
+        let MediaObject { bytes, depth, container, is_repeated, .. } = *object;
         let path = object.report_path().join(" > ");
         self.objects.push(Visited { path, bytes: bytes.to_vec(), depth, container, is_repeated });
         if self.finding.as_deref() == Some(bytes) {

@@ -10,18 +10,18 @@ use super::writer::{
 };
 use crate::{
     report::NoteKind,
-    unpack::tests::{Expected, Sample, payload},
+    unpack::tests::{ContainerSample, Expected, payload},
 };
 
 const BASE64: &str = "Content-Transfer-Encoding: base64";
 
 type Named = Vec<(&'static str, Vec<u8>)>;
 
-pub(crate) fn samples() -> Vec<Sample> {
+pub(crate) fn samples() -> Vec<ContainerSample> {
     let with_payload =
         [ordinary(), fields(), base64_texts(), uuencoded(), boundaries(), structures(), files()];
     let with_payload = with_payload.into_iter().flatten();
-    let samples = with_payload.map(|(name, bytes)| Sample::payload(name, bytes));
+    let samples = with_payload.map(|(name, bytes)| ContainerSample::payload(name, bytes));
     samples.chain(without_payload()).collect()
 }
 
@@ -209,7 +209,7 @@ fn active_mime_part(offset: usize) -> Vec<u8> {
     (header + &base64(&encoder.finish().unwrap())).into_bytes()
 }
 
-fn without_payload() -> Vec<Sample> {
+fn without_payload() -> Vec<ContainerSample> {
     let encrypted = "Content-Type: multipart/encrypted; protocol=\"application/pgp-encrypted\"; boundary=b\n\n\
          --b\nContent-Type: application/pgp-encrypted\n\nVersion: 1\n--b\nContent-Type: application/octet-stream\n\n\
          -----BEGIN PGP MESSAGE-----\n\nAAAA\n-----END PGP MESSAGE-----\n--b--\n";
@@ -218,8 +218,8 @@ fn without_payload() -> Vec<Sample> {
     let partial = "Content-Type: message/partial; id=a; number=2; total=3";
     let mso = "QWN0aXZlTWltZQAAAfAEAAAA/////wAA\n";
     let plain = message(b"\nhello\n>From b\n");
-    let sample = |name: &str, bytes, expected| Sample::new(name, bytes, expected);
-    let note = |name: &str, bytes, kind| Sample::new(name, bytes, Expected::Note(kind));
+    let sample = |name: &str, bytes, expected| ContainerSample::new(name, bytes, expected);
+    let note = |name: &str, bytes, kind| ContainerSample::new(name, bytes, Expected::Note(kind));
     vec![
         sample("eml without payload", usual(b"harmless"), Expected::Clean),
         sample("mbox without payload", mailbox(&[&plain, &plain]), Expected::Clean),

@@ -9,7 +9,7 @@ use crate::{
     report::NoteKind,
     unpack::{
         UnpackSettings,
-        tests::{Collected, Expected, Sample, collect, collect_within},
+        tests::{Collected, ContainerSample, Expected, collect, collect_within},
     },
 };
 
@@ -31,7 +31,7 @@ fn changed(mut file: Vec<u8>, at: usize, bytes: &[u8]) -> Vec<u8> {
     file
 }
 
-pub(super) fn samples() -> Vec<Sample> {
+pub(super) fn samples() -> Vec<ContainerSample> {
     let file = file();
     let only_small = compound(&[("small", &payload())]);
     let small = entry(&file, "small");
@@ -55,12 +55,12 @@ pub(super) fn samples() -> Vec<Sample> {
     ];
     let mut samples: Vec<_> = cases
         .into_iter()
-        .map(|(name, bytes)| Sample::payload(format!("ole-wrong-{name}"), bytes))
+        .map(|(name, bytes)| ContainerSample::payload(format!("ole-wrong-{name}"), bytes))
         .collect();
     let unreadable = Expected::Note(NoteKind::Unreadable);
-    samples.push(Sample::new("ole-header-only", file[..512].to_vec(), unreadable));
-    samples.push(Sample::new("ole-signature-only", file[..8].to_vec(), unreadable));
-    samples.push(Sample::new(
+    samples.push(ContainerSample::new("ole-header-only", file[..512].to_vec(), unreadable));
+    samples.push(ContainerSample::new("ole-signature-only", file[..8].to_vec(), unreadable));
+    samples.push(ContainerSample::new(
         "ole-no-directory",
         changed(file, 48, &[0xff, 0xff, 0, 0]),
         unreadable,

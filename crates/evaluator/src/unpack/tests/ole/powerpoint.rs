@@ -5,7 +5,7 @@ use std::io::Write;
 use super::{NATIVE, compound, native_stream, payload, size};
 use crate::{
     report::NoteKind,
-    unpack::tests::{Sample, collect},
+    unpack::tests::{ContainerSample, collect},
 };
 
 pub(super) fn zlib(content: &[u8]) -> Vec<u8> {
@@ -30,18 +30,21 @@ fn presentation(objects: &[u8]) -> Vec<u8> {
     compound(&[("PowerPoint Document", &document), ("Current User", &[0; 40])])
 }
 
-pub(super) fn samples() -> Vec<Sample> {
+pub(super) fn samples() -> Vec<ContainerSample> {
     let names = ["a.txt"; 3];
     let object = compound(&[(NATIVE, &native_stream(names, &payload(), false))]);
     vec![
-        Sample::payload("ole-ppt-compressed", presentation(&compressed_record(&object, 0))),
-        Sample::payload("ole-ppt-plain", presentation(&record(false, &object))),
-        Sample::payload(
+        ContainerSample::payload(
+            "ole-ppt-compressed",
+            presentation(&compressed_record(&object, 0)),
+        ),
+        ContainerSample::payload("ole-ppt-plain", presentation(&record(false, &object))),
+        ContainerSample::payload(
             "ole-ppt-second-object",
             presentation(&[compressed_record(b"other", 0), compressed_record(&object, 0)].concat()),
         ),
         // A record in the data of another one.
-        Sample::payload(
+        ContainerSample::payload(
             "ole-ppt-hidden-object",
             presentation(&record(false, &[&object[..8], &compressed_record(&object, 0)].concat())),
         ),

@@ -7,7 +7,7 @@ use crate::{
     report::NoteKind,
     unpack::{
         document::ole::vba_decoder::VbaDecoder,
-        tests::{Sample, collect},
+        tests::{ContainerSample, collect},
     },
 };
 
@@ -101,16 +101,19 @@ fn write(streams: &[(String, Vec<u8>)]) -> Vec<u8> {
     compound(&streams)
 }
 
-pub(super) fn samples() -> Vec<Sample> {
+pub(super) fn samples() -> Vec<ContainerSample> {
     let payload = payload();
     let modules = [("ThisDocument", SOURCE), ("Module1", payload.as_slice())];
     let mut long = payload.clone();
     long.resize(10_000, b'x');
     vec![
-        Sample::payload("ole-vba", write(&project("Macros", &modules))),
-        Sample::payload("ole-vba-root", write(&project("", &modules))),
-        Sample::payload("ole-vba-other-storage", write(&project("anything", &modules))),
-        Sample::payload("ole-vba-chunks", write(&project("Macros", &[("Module1", &long)]))),
+        ContainerSample::payload("ole-vba", write(&project("Macros", &modules))),
+        ContainerSample::payload("ole-vba-root", write(&project("", &modules))),
+        ContainerSample::payload("ole-vba-other-storage", write(&project("anything", &modules))),
+        ContainerSample::payload(
+            "ole-vba-chunks",
+            write(&project("Macros", &[("Module1", &long)])),
+        ),
     ]
 }
 

@@ -1,7 +1,7 @@
 //! Files with the payload, or with contents that cannot be read.
 
 use super::{
-    super::{Expected, Sample, payload},
+    super::{ContainerSample, Expected, payload},
     fixtures,
     writer::{
         PdfWriter, ascii85, attachment, base64, flate, hex, literal, lzw, object_stream,
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::report::NoteKind;
 
-pub(crate) fn samples() -> Vec<Sample> {
+pub(crate) fn samples() -> Vec<ContainerSample> {
     let mut samples = filters();
     samples.extend(flate_variants());
     samples.extend(objects());
@@ -21,7 +21,7 @@ pub(crate) fn samples() -> Vec<Sample> {
     samples
 }
 
-fn filters() -> Vec<Sample> {
+fn filters() -> Vec<ContainerSample> {
     let payload = payload();
     let predicted = |predictor| format!("<</Predictor {predictor}/Columns 8>>");
     let cases: Vec<(&str, String, Vec<u8>)> = vec![
@@ -64,12 +64,12 @@ fn filters() -> Vec<Sample> {
         ("crypt-identity", "/Filter[/Crypt/FlateDecode]".into(), flate(&payload)),
     ];
     let sample = |(name, dict, data): (&str, String, Vec<u8>)| {
-        Sample::payload(format!("pdf-{name}"), attachment(&dict, &data))
+        ContainerSample::payload(format!("pdf-{name}"), attachment(&dict, &data))
     };
     cases.into_iter().map(sample).collect()
 }
 
-fn flate_variants() -> Vec<Sample> {
+fn flate_variants() -> Vec<ContainerSample> {
     let payload = payload();
     let valid = flate(&[payload.as_slice(), b"more"].concat());
     let mut checksum = valid.clone();
@@ -88,20 +88,24 @@ fn flate_variants() -> Vec<Sample> {
         ("data-after", &[valid.as_slice(), b"\n\n\0\0"].concat()),
     ];
     let sample = |(name, data): (&str, &[u8])| {
-        Sample::payload(format!("pdf-flate-{name}"), attachment("/Filter/FlateDecode", data))
+        ContainerSample::payload(
+            format!("pdf-flate-{name}"),
+            attachment("/Filter/FlateDecode", data),
+        )
     };
     cases.into_iter().map(sample).collect()
 }
 
 /// Objects in places where not every program looks for them.
-fn objects() -> Vec<Sample> {
+fn objects() -> Vec<ContainerSample> {
     let payload = payload();
     let stream = |number: u32| {
         let start = format!("{number} 0 obj<</Length {}>>stream\n", payload.len());
         [start.as_bytes(), &payload, b"\nendstream endobj\n"].concat()
     };
-    let sample =
-        |name: &str, writer: PdfWriter| Sample::payload(format!("pdf-{name}"), writer.finish());
+    let sample = |name: &str, writer: PdfWriter| {
+        ContainerSample::payload(format!("pdf-{name}"), writer.finish())
+    };
     let in_object = |value: Vec<u8>| {
         let mut writer = PdfWriter::new("");
         writer.object(9, value);
@@ -147,7 +151,7 @@ fn objects() -> Vec<Sample> {
 }
 
 /// Files that viewers repair.
-fn damaged() -> Vec<Sample> {
+fn damaged() -> Vec<ContainerSample> {
     let payload = payload();
     let plain = attachment("", &payload);
     let text = |before: &str, after: &str| {
@@ -177,10 +181,13 @@ fn damaged() -> Vec<Sample> {
         ("unclosed-dict", text("4 0 obj<</A<<stream\n", "\nendstream\n")),
         ("truncated", plain[..missing_end].to_vec()),
     ];
-    cases.into_iter().map(|(name, bytes)| Sample::payload(format!("pdf-{name}"), bytes)).collect()
+    cases
+        .into_iter()
+        .map(|(name, bytes)| ContainerSample::payload(format!("pdf-{name}"), bytes))
+        .collect()
 }
 
-fn scripts() -> Vec<Sample> {
+fn scripts() -> Vec<ContainerSample> {
     let script = literal(&payload());
     let action = [b"<</S/JavaScript/JS".as_slice(), &script, b">>"].concat();
     let wide: Vec<_> = payload().iter().map(|byte| format!("00{byte:02x}")).collect();
@@ -219,11 +226,11 @@ fn scripts() -> Vec<Sample> {
         ("in-flate-object-stream", packed("/Filter/FlateDecode", flate)),
         ("in-predicted-object-stream", packed(predicted, padded)),
     ];
-    let sample = |(name, bytes)| Sample::payload(format!("pdf-script-{name}"), bytes);
+    let sample = |(name, bytes)| ContainerSample::payload(format!("pdf-script-{name}"), bytes);
     cases.into_iter().map(sample).collect()
 }
 
-fn encrypted() -> Vec<Sample> {
+fn encrypted() -> Vec<ContainerSample> {
     let plain = {
         let mut writer = PdfWriter::new("");
         writer.stream(4, "/Filter/FlateDecode", &flate(&payload()));
@@ -239,11 +246,11 @@ fn encrypted() -> Vec<Sample> {
         ("false-flag", plain),
     ]
     .into_iter()
-    .map(|(name, bytes)| Sample::payload(format!("pdf-encrypted-{name}"), bytes))
+    .map(|(name, bytes)| ContainerSample::payload(format!("pdf-encrypted-{name}"), bytes))
     .collect()
 }
 
-fn not_readable() -> Vec<Sample> {
+fn not_readable() -> Vec<ContainerSample> {
     let zeros = vec![0; 65 << 20];
     let bomb = attachment("/Filter[/FlateDecode/RL]", &flate(&run_length(&zeros)));
     let handler = attachment("", b"x");
@@ -262,7 +269,8 @@ fn not_readable() -> Vec<Sample> {
         ("invalid-flate", attachment("/Filter/Fl", b"\x78\x9c\xff\xff"), NoteKind::Unreadable),
         ("no-objects", b"%PDF-1.7\nstartxref\n0\n%%EOF".to_vec(), NoteKind::Unreadable),
     ];
-    let sample =
-        |(name, bytes, kind)| Sample::new(format!("pdf-{name}"), bytes, Expected::Note(kind));
+    let sample = |(name, bytes, kind)| {
+        ContainerSample::new(format!("pdf-{name}"), bytes, Expected::Note(kind))
+    };
     cases.into_iter().map(sample).collect()
 }

@@ -9,10 +9,10 @@ use super::{
     samples::samples,
     writer::{ZipEntrySpec, ZipWriter, stored_zip},
 };
-use crate::unpack::tests::Sample;
+use crate::unpack::tests::ContainerSample;
 
 /// Samples that are small enough for many runs.
-static SMALL: LazyLock<Vec<Sample>> =
+static SMALL: LazyLock<Vec<ContainerSample>> =
     LazyLock::new(|| samples().into_iter().filter(|sample| sample.bytes.len() < 1000).collect());
 
 #[test]

@@ -8,14 +8,14 @@ use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use super::writer::{ZipEntrySpec, ZipFields, ZipWriter, deflate, stored_zip, zip};
 use crate::{
     report::NoteKind,
-    unpack::tests::{Expected, Sample, payload},
+    unpack::tests::{ContainerSample, Expected, payload},
 };
 
 /// Name of the payload's entry.
 const NAME: &str = "payload.txt";
 
 /// All variants.
-pub(crate) fn samples() -> Vec<Sample> {
+pub(crate) fn samples() -> Vec<ContainerSample> {
     let parts = [methods(), sizes(), differing(), directories(), local_headers(), surrounded()];
     let mut samples: Vec<_> = parts.into_iter().flatten().collect();
     samples.extend(names());
@@ -24,12 +24,12 @@ pub(crate) fn samples() -> Vec<Sample> {
     samples
 }
 
-fn sample(name: &str, writer: &ZipWriter) -> Sample {
-    Sample::payload(format!("zip-{name}"), writer.build())
+fn sample(name: &str, writer: &ZipWriter) -> ContainerSample {
+    ContainerSample::payload(format!("zip-{name}"), writer.build())
 }
 
 /// A file with one entry.
-fn one(name: &str, entry: ZipEntrySpec) -> Sample {
+fn one(name: &str, entry: ZipEntrySpec) -> ContainerSample {
     sample(name, &ZipWriter::new([entry]))
 }
 
@@ -60,7 +60,7 @@ fn lzma(has_marker: bool) -> Vec<u8> {
     data
 }
 
-pub(super) fn methods() -> Vec<Sample> {
+pub(super) fn methods() -> Vec<ContainerSample> {
     let mut bzip2 = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::best());
     bzip2.write_all(&payload()).unwrap();
     let mut xz = XzWriter::new(Vec::new(), XzOptions::with_preset(1)).unwrap();
@@ -86,7 +86,7 @@ pub(super) fn methods() -> Vec<Sample> {
     ]
 }
 
-pub(super) fn sizes() -> Vec<Sample> {
+pub(super) fn sizes() -> Vec<ContainerSample> {
     // The zip64 extra field has both sizes.
     let zip64 = deflated().both(|fields| {
         let sizes = [fields.size, fields.compressed].map(|size| u64::from(size).to_le_bytes());
@@ -118,7 +118,7 @@ pub(super) fn sizes() -> Vec<Sample> {
     ]
 }
 
-pub(super) fn differing() -> Vec<Sample> {
+pub(super) fn differing() -> Vec<ContainerSample> {
     let encrypted = |fields: &mut ZipFields| fields.flags |= 1;
     let strong = |fields: &mut ZipFields| fields.flags |= 1 << 13 | 1 << 6;
     let is = |method: u16| move |fields: &mut ZipFields| fields.method = method;
@@ -141,7 +141,7 @@ pub(super) fn differing() -> Vec<Sample> {
     ]
 }
 
-pub(super) fn directories() -> Vec<Sample> {
+pub(super) fn directories() -> Vec<ContainerSample> {
     let good = ZipWriter::new([stored()]).build();
     let bad = ZipWriter::new([other()]).build();
     let both = |first: &[u8], last: &[u8]| [first, last].concat();
@@ -151,7 +151,7 @@ pub(super) fn directories() -> Vec<Sample> {
     };
     let writer = ZipWriter::new([other(), stored()]);
     let one_record = u32::try_from(46 + other().central.unwrap().name.len()).unwrap();
-    let of = |name: &str, bytes| Sample::payload(format!("zip-{name}"), bytes);
+    let of = |name: &str, bytes| ContainerSample::payload(format!("zip-{name}"), bytes);
     vec![
         sample("zip64-end", &ZipWriter { has_zip64_end: true, ..writer.clone() }),
         of("two-directories-first-bad", both(&bad, &good)),
@@ -182,11 +182,11 @@ pub(super) fn directories() -> Vec<Sample> {
     ]
 }
 
-pub(super) fn local_headers() -> Vec<Sample> {
+pub(super) fn local_headers() -> Vec<ContainerSample> {
     let listed = |entry: ZipEntrySpec| ZipWriter::new([entry.unlisted(), other()]);
     let without = |name: &str, entries: &[ZipEntrySpec]| {
         let bytes = ZipWriter::new(entries.to_vec()).build_without_directory();
-        Sample::payload(format!("zip-{name}"), bytes)
+        ContainerSample::payload(format!("zip-{name}"), bytes)
     };
     let no_length = |fields: &mut ZipFields| (fields.size, fields.compressed) = (0, 0);
     let last = ZipWriter::new([other(), deflated().unlisted()]);
@@ -218,7 +218,7 @@ pub(super) fn local_headers() -> Vec<Sample> {
 }
 
 /// Files with something around the archive.
-pub(super) fn surrounded() -> Vec<Sample> {
+pub(super) fn surrounded() -> Vec<ContainerSample> {
     let zip = ZipWriter::new([deflated()]);
     let program = [&b"MZ"[..], &[0x90; 3000]].concat();
     let png = [&b"\x89PNG\r\n\x1a\n"[..], &[0; 300]].concat();
@@ -238,11 +238,11 @@ pub(super) fn surrounded() -> Vec<Sample> {
         sample("suffix-long", &suffix(200_000)),
         sample("split-marker", &ZipWriter { prefix: b"PK00".to_vec(), ..zip.clone() }),
         sample("split-marker-7-8", &ZipWriter { prefix: b"PK\x07\x08".to_vec(), ..zip.clone() }),
-        Sample::payload("zip-truncated", truncated),
+        ContainerSample::payload("zip-truncated", truncated),
     ]
 }
 
-pub(super) fn names() -> Vec<Sample> {
+pub(super) fn names() -> Vec<ContainerSample> {
     let mut unicode = vec![0x75, 0x70, 16, 0, 1, 0, 0, 0, 0];
     unicode.extend(b"payload.exe");
     let named = |name: &[u8]| ZipEntrySpec::stored(name, &payload());
@@ -269,23 +269,28 @@ pub(super) fn nest(depth: u32, is_stored: bool) -> Vec<u8> {
     })
 }
 
-fn nested() -> Vec<Sample> {
+fn nested() -> Vec<ContainerSample> {
     let mut samples = Vec::new();
     for depth in [1, 2, 3, 5, 8, 10, 11, 12] {
-        samples.push(Sample::payload(format!("zip-depth-{depth}"), nest(depth, false)));
-        samples.push(Sample::payload(format!("zip-depth-{depth}-stored"), nest(depth, true)));
+        samples.push(ContainerSample::payload(format!("zip-depth-{depth}"), nest(depth, false)));
+        samples
+            .push(ContainerSample::payload(format!("zip-depth-{depth}-stored"), nest(depth, true)));
     }
     for depth in [13, 17, 20, 40] {
         let limit = Expected::Note(NoteKind::Limit);
-        samples.push(Sample::new(format!("zip-depth-{depth}"), nest(depth, false), limit));
+        samples.push(ContainerSample::new(format!("zip-depth-{depth}"), nest(depth, false), limit));
     }
     samples
 }
 
 /// Files without the payload.
-fn others() -> Vec<Sample> {
+fn others() -> Vec<ContainerSample> {
     let note = |name: &str, entry: ZipEntrySpec, kind| {
-        Sample::new(format!("zip-{name}"), ZipWriter::new([entry]).build(), Expected::Note(kind))
+        ContainerSample::new(
+            format!("zip-{name}"),
+            ZipWriter::new([entry]).build(),
+            Expected::Note(kind),
+        )
     };
     let random: Vec<u8> =
         payload().iter().zip(1_u8..).map(|(byte, i)| byte ^ i.wrapping_mul(37)).collect();
@@ -300,7 +305,11 @@ fn others() -> Vec<Sample> {
         note("shrink", method(1), NoteKind::Unreadable),
         note("implode", method(6), NoteKind::Unreadable),
         note("ppmd", method(98), NoteKind::Unreadable),
-        Sample::new("zip-200000", many, Expected::Note(NoteKind::Limit)),
-        Sample::new("zip-clean", zip(&[("a.txt", b"a"), ("b/c.txt", b"c")]), Expected::Clean),
+        ContainerSample::new("zip-200000", many, Expected::Note(NoteKind::Limit)),
+        ContainerSample::new(
+            "zip-clean",
+            zip(&[("a.txt", b"a"), ("b/c.txt", b"c")]),
+            Expected::Clean,
+        ),
     ]
 }
