@@ -4,13 +4,14 @@ use super::{
     archive::{tar, zip},
     disk::iso,
     document::{mail, ole, pdf, rtf, text},
+    embedded::Signature,
     kind::Kind,
     stream::{bzip2, gzip, lz4, lzma, xz, zstd},
     unpacker::{ContainerFormat, Selection},
 };
 
 /// Selects the formats of an object.
-pub(super) const SELECTION: Selection = Selection { kinds: &Kind::ALL, format };
+pub(super) const SELECTION: Selection = Selection { kinds: &Kind::ALL, format, signature };
 
 /// Returns how a kind is recognized and unpacked.
 fn format(kind: Kind) -> ContainerFormat {

@@ -11,6 +11,7 @@ mod archive;
 mod budget;
 mod disk;
 mod document;
+mod embedded;
 mod formats;
 mod kind;
 mod name;

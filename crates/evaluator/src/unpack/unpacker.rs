@@ -93,6 +93,12 @@ pub(crate) struct Unpacker<'a> {
     /// SHA-256 digests of the visited objects.
     visited: HashSet<[u8; 32]>,
     notes: Vec<Note>,
+    /// Number of calls of [`Self::note`].
+    problems: u64,
+    /// Length of the current object, its parts that are examined as objects, and those that formats have read.
+    length: usize,
+    examined: ExaminedParts,
+    headers: Vec<(Kind, ExaminedParts)>,
     visitor_panic: Option<Box<dyn Any + Send>>,
 }
 
@@ -113,6 +119,10 @@ impl<'a> Unpacker<'a> {
             containers: Vec::new(),
             visited: HashSet::new(),
             notes: Vec::new(),
+            problems: 0,
+            length: 0,
+            examined: ExaminedParts::default(),
+            headers: Vec::new(),
             visitor_panic: None,
         }
     }
@@ -139,10 +149,31 @@ impl<'a> Unpacker<'a> {
     /// # Errors
     /// The walk ends.
     pub(crate) fn slice(&mut self, name: EntryName, bytes: &[u8]) -> Unpacked {
+        // A copy of the whole object is not unpacked again.
+        if bytes.len() < self.length {
+            self.examined.add(bytes);
+        }
         self.enter(name, |unpacker| {
             unpacker.budget.take_bytes(bytes.len()).or_else(|limit| unpacker.stop_at(limit))?;
             unpacker.object(bytes)
         })
+    }
+
+    /// Excludes headers in a part of the current object from the search for archives, because the current format has read
+    /// them.
+    pub(crate) fn set_read(&mut self, part: &[u8]) {
+        let Some(kind) = self.containers.last().copied() else { return };
+        match self.headers.iter_mut().find(|(other, _)| *other == kind) {
+            Some((_, parts)) => parts.add(part),
+            None => self.headers.push((kind, ExaminedParts::of(part))),
+        }
+    }
+
+    /// Returns whether an archive was examined as an object, or was already read by its format.
+    fn is_examined(&mut self, found: &Occurrence<'_>) -> bool {
+        let headers = self.headers.iter_mut().find(|(kind, _)| *kind == found.kind);
+        headers.is_some_and(|(_, parts)| parts.contain(found.magic))
+            || self.examined.contain(found.first_part)
     }
 
     /// Examines a text that a format has made from contents, such as the objects of a PDF in one form. It is not
@@ -224,6 +255,7 @@ impl<'a> Unpacker<'a> {
 
     /// Notes that contents of the current object are not examined. The first note of each kind is reported.
     pub(crate) fn note(&mut self, kind: NoteKind, reason: impl Into<String>) {
+        self.problems = self.problems.saturating_add(1);
         if self.notes.iter().all(|note| note.kind != kind) {
             let (reason, path) = (reason.into(), for_report(&self.path));
             self.notes.push(Note { kind, reason, path });
@@ -351,14 +383,52 @@ impl<'a> Unpacker<'a> {
 
     /// Examines the contents of the current object, under each of its kinds.
     fn contents(&mut self, bytes: &[u8]) -> Unpacked {
+        let examined = std::mem::take(&mut self.examined);
+        let headers = std::mem::take(&mut self.headers);
+        let length = std::mem::replace(&mut self.length, bytes.len());
+        let result =
+            self.known_kinds(bytes).and_then(|is_archive| self.embedded(bytes, is_archive));
+        (self.examined, self.headers, self.length) = (examined, headers, length);
+        result
+    }
+
+    /// Examines the contents under the kinds that start where the object starts. Returns whether that is an archive, and
+    /// was unpacked without problems.
+    fn known_kinds(&mut self, bytes: &[u8]) -> Result<bool, WalkEnd> {
         let mut is_known = false;
+        let mut is_archive = false;
+        let problems = self.problems;
         for kind in self.selection.kinds {
             let format = (self.selection.format)(*kind);
             if (kind.has_no_signature() && is_known) || !(format.matches)(bytes) {
                 continue;
             }
             is_known = true;
+            is_archive |= (self.selection.signature)(*kind)
+                .is_some_and(|signature| signature.is_at_start(bytes));
             self.container(*kind, format, bytes)?;
+        }
+        Ok(is_archive && self.problems == problems)
+    }
+
+    /// Examines archives inside the object, in parts that no format has examined. Their notes are dropped: most of them
+    /// are about bytes that only look like a header.
+    fn embedded(&mut self, bytes: &[u8], is_archive: bool) -> Unpacked {
+        let selection = self.selection;
+        let signatures = selection.kinds.iter().filter_map(|kind| {
+            let signature = (selection.signature)(*kind)?;
+            (signature.is_preferred || !is_archive).then_some((*kind, signature))
+        });
+        let signatures: Vec<_> = signatures.collect();
+        let mut remaining = MAX_EMBEDDED;
+        for found in occurrences(bytes, &signatures) {
+            if self.is_examined(&found) {
+                continue;
+            }
+            let Some(rest) = remaining.checked_sub(1) else { break };
+            remaining = rest;
+            let format = (selection.format)(found.kind);
+            self.alternative(|unpacker| unpacker.container(found.kind, format, found.archive))?;
         }
         Ok(())
     }

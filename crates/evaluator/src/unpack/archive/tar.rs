@@ -15,6 +15,7 @@ use self::{
 use crate::{
     report::NoteKind,
     unpack::{
+        embedded::Signature,
         name::EntryName,
         unpacker::{Unpacked, Unpacker, WalkEnd},
     },
@@ -25,6 +26,22 @@ const BLOCK: usize = 512;
 
 /// Offset of the magic number of ustar, pax and GNU archives.
 const MAGIC_OFFSET: usize = 257;
+
+const MAGIC: &[u8; 5] = b"ustar";
+
+pub(in crate::unpack) const SIGNATURE: Signature =
+    Signature { magic: MAGIC, offset: MAGIC_OFFSET, extent, is_preferred: true };
+
+/// Returns the length of the first member of an archive, if its header is valid.
+fn extent(archive: &[u8]) -> Option<usize> {
+    let block = block_at(archive, 0).filter(|block| is_header(block))?;
+    let header = Header::from_byte_slice(block);
+    let size = match header.entry_type().as_byte() {
+        b'1'..=b'6' => 0,
+        _ => usize::try_from(header.entry_size().ok()?).ok()?,
+    };
+    size.checked_add(BLOCK)
+}
 
 pub(in crate::unpack) fn matches(bytes: &[u8]) -> bool {
     // GNU tar reads archives with a wrong checksum in the first header from the second header on.
@@ -50,7 +67,7 @@ fn block_at(bytes: &[u8], position: usize) -> Option<&[u8]> {
 }
 
 fn has_magic(block: &[u8]) -> bool {
-    block.get(MAGIC_OFFSET..).is_some_and(|magic| magic.starts_with(b"ustar"))
+    block.get(MAGIC_OFFSET..).is_some_and(|magic| magic.starts_with(MAGIC))
 }
 
 /// Returns whether the checksum is valid: the sum of all bytes, signed or unsigned, with spaces in its own place.
@@ -98,6 +115,7 @@ impl<'a> TarArchive<'a> {
         }
         if is_header(block) {
             self.is_ended = false;
+            unpacker.set_read(block);
             return self.member(next, Header::from_byte_slice(block), unpacker);
         }
         if !self.is_ended && position >= self.data_end {
@@ -180,7 +198,16 @@ impl<'a> TarArchive<'a> {
             unpacker.note(NoteKind::Unreadable, "a file in a tar archive is truncated");
         }
         if let Some(map) = map {
-            unpacker.decode(name.clone(), SparseFile::new(map, content))?;
+            let file = SparseFile::new(map, content);
+            if !file.is_ordered() {
+                unpacker.note(
+                    NoteKind::Inconsistent,
+                    "parts of a sparse file in a tar archive overlap",
+                );
+            }
+            unpacker.decode(name.clone(), file)?;
+            // 7-Zip and old programs know no sparse files.
+            unpacker.alternative(|unpacker| unpacker.slice(name.clone(), content))?;
         } else if !content.is_empty() {
             unpacker.slice(name.clone(), content)?;
         }

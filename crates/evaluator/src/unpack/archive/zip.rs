@@ -23,15 +23,21 @@ use self::{
 };
 use crate::{
     report::NoteKind,
-    unpack::unpacker::{Unpacked, Unpacker},
+    unpack::{
+        embedded::Signature,
+        unpacker::{Unpacked, Unpacker},
+    },
 };
 
 /// Marker at the start of an archive that could be split and is not, section 8.5.5.
 const SPLIT: [u8; 4] = *b"PK00";
 
+pub(in crate::unpack) const SIGNATURE: Signature =
+    Signature { magic: &LOCAL, offset: 0, extent: sweep::extent, is_preferred: false };
+
 /// Returns whether the file starts as an archive, or ends as one. In the end, only a directory counts: local headers
-/// without one are also in files that contain a zip without being one, such as old presentations, and no program
-/// unpacks them.
+/// without one are also in files that contain a zip without being one, such as old presentations. Only 7-Zip unpacks
+/// them, see `embedded.rs`.
 pub(in crate::unpack) fn matches(bytes: &[u8]) -> bool {
     is_at_start(bytes) || ZipDirectories::is_at_end(bytes)
 }
@@ -63,5 +69,7 @@ pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Un
         start = areas.start().unwrap_or(end);
         end = found.list.first().map_or(end, |directory| directory.end);
     }
-    sweep(&mut entries, areas.gaps(start, end), has_directory)
+    sweep(&mut entries, areas.gaps(start, end), has_directory)?;
+    unpacker.set_read(bytes.get(start..end).unwrap_or_default());
+    Ok(())
 }

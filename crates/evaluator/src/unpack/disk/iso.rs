@@ -15,6 +15,7 @@ use self::{
 use crate::{
     report::NoteKind,
     unpack::{
+        embedded::Signature,
         name::EntryName,
         unpacker::{Unpacked, Unpacker},
     },
@@ -28,6 +29,13 @@ const MAX_PENDING: usize = 65_536;
 
 /// Maximum length of the path of a directory that is kept, bytes. Bounds the memory for the pending directories.
 const MAX_DIRECTORY_PATH: usize = 256;
+
+pub(in crate::unpack) const SIGNATURE: Signature = Signature {
+    magic: volume::IDENTIFIER,
+    offset: 16 * SECTOR + 1,
+    extent: volume::extent,
+    is_preferred: true,
+};
 
 pub(in crate::unpack) fn matches(bytes: &[u8]) -> bool {
     volume::has_descriptor(bytes) || RawImage::detect(bytes).is_some()
@@ -43,15 +51,11 @@ pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Un
         files: HashSet::new(),
         directory_bytes: bytes.len().saturating_mul(2),
     };
+    unpacker.set_read(volume::descriptor_area(bytes));
     for volume in volumes(bytes) {
         image.volume(&volume, unpacker)?;
     }
-    for boot_image in boot_images(bytes) {
-        if image.files.insert((boot_image.as_ptr() as usize, boot_image.len())) {
-            unpacker.slice(EntryName::label("boot image"), boot_image)?;
-        }
-    }
-    Ok(())
+    image.boot_images(unpacker)
 }
 
 struct IsoImage<'a> {
@@ -158,6 +162,24 @@ impl<'a> IsoImage<'a> {
         };
         let is_new = self.files.insert((content.as_ptr() as usize, content.len()));
         if content.is_empty() || !is_new { Ok(()) } else { unpacker.slice(name, content) }
+    }
+
+    fn boot_images(&mut self, unpacker: &mut Unpacker<'_>) -> Unpacked {
+        let mut has_rest = false;
+        for (boot_image, rest) in boot_images(self.bytes) {
+            let start = boot_image.as_ptr() as usize;
+            let is_listed = self.files.iter().any(|file| file.0 == start);
+            if self.files.insert((start, boot_image.len())) {
+                unpacker.slice(EntryName::label("boot image"), boot_image)?;
+            }
+            // For 7-Zip, the image ends where the file ends. Of a listed file, the whole content is examined.
+            if !is_listed && !has_rest {
+                has_rest = true;
+                let name = EntryName::label("boot image and the rest");
+                unpacker.alternative(|unpacker| unpacker.slice(name, rest))?;
+            }
+        }
+        Ok(())
     }
 
     /// Returns a range of the image, as far as the image reaches.

@@ -19,6 +19,7 @@ pub(super) use self::{
 use crate::{
     report::NoteKind,
     unpack::{
+        embedded::Signature,
         name::EntryName,
         unpacker::{Unpacked, Unpacker},
     },
@@ -29,6 +30,14 @@ pub(super) const SIGNATURE: [u8; 8] = [0xd0, 0xcf, 0x11, 0xe0, 0xa1, 0xb1, 0x1a,
 
 /// First bytes of a file that Office writes for the macros of a web page: a header, and a compressed compound file.
 const ACTIVE_MIME: &[u8] = b"ActiveMime\0\0";
+
+pub(in crate::unpack) const EMBEDDED: Signature =
+    Signature { magic: &SIGNATURE, offset: 0, extent, is_preferred: false };
+
+/// Returns the length of the header, if the mark of the byte order is right.
+fn extent(file: &[u8]) -> Option<usize> {
+    (file.get(28..30) == Some(&[0xfe, 0xff])).then_some(512)
+}
 
 pub(in crate::unpack) fn matches(bytes: &[u8]) -> bool {
     bytes.starts_with(&SIGNATURE) || bytes.starts_with(ACTIVE_MIME)

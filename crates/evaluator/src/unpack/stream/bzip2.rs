@@ -8,11 +8,22 @@ use super::{
     gzip::difference,
     members::{self, Member, damaged, truncated},
 };
-use crate::unpack::unpacker::{Unpacked, Unpacker};
+use crate::unpack::{
+    embedded::Signature,
+    unpacker::{Unpacked, Unpacker},
+};
 
 /// Start of a block, and the end of a stream.
 const BLOCK: [u8; 6] = [0x31, 0x41, 0x59, 0x26, 0x53, 0x59];
 const END: [u8; 6] = [0x17, 0x72, 0x45, 0x38, 0x50, 0x90];
+
+pub(in crate::unpack) const SIGNATURE: Signature =
+    Signature { magic: b"BZh", offset: 0, extent, is_preferred: false };
+
+/// Returns the length of the header of a stream and of its first block.
+fn extent(stream: &[u8]) -> Option<usize> {
+    matches(stream).then_some(10)
+}
 
 pub(in crate::unpack) fn matches(bytes: &[u8]) -> bool {
     let Some(([b'B', b'Z', b'h', b'1'..=b'9'], rest)) = bytes.split_first_chunk() else {

@@ -9,6 +9,7 @@ use flate2::{Crc, Decompress, FlushDecompress, Status};
 
 use super::members::{self, Member, damaged, truncated, u32_at};
 use crate::unpack::{
+    embedded::Signature,
     name::EntryName,
     unpacker::{Unpacked, Unpacker},
 };
@@ -18,8 +19,21 @@ const FEXTRA: u8 = 1 << 2;
 const FNAME: u8 = 1 << 3;
 const FCOMMENT: u8 = 1 << 4;
 
+const MAGIC: [u8; 3] = [0x1f, 0x8b, 8];
+
+/// Flags that no version of the format defines.
+const RESERVED_FLAGS: u8 = 0xe0;
+
+pub(in crate::unpack) const SIGNATURE: Signature =
+    Signature { magic: &MAGIC, offset: 0, extent, is_preferred: false };
+
 pub(in crate::unpack) fn matches(bytes: &[u8]) -> bool {
-    bytes.starts_with(&[0x1f, 0x8b, 8])
+    bytes.starts_with(&MAGIC)
+}
+
+/// Returns the length of the part of a header that all members have.
+fn extent(member: &[u8]) -> Option<usize> {
+    member.get(3).is_some_and(|flags| flags & RESERVED_FLAGS == 0).then_some(10)
 }
 
 pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Unpacked {

@@ -2,10 +2,14 @@
 
 use std::io::{self, Chain, Cursor, Read};
 
+use flate2::Crc;
 use lzma_rust2::{LzmaReader, XzReader};
 
 use super::members::{self, MAX_DICTIONARY, Member, damaged, truncated, u32_at, window_too_large};
-use crate::unpack::unpacker::{MAX_WINDOW, Unpacked, Unpacker};
+use crate::unpack::{
+    embedded::Signature,
+    unpacker::{MAX_WINDOW, Unpacked, Unpacker},
+};
 
 const XZ_MAGIC: [u8; 6] = [0xfd, b'7', b'z', b'X', b'Z', 0];
 
@@ -28,6 +32,16 @@ const MAX_PREFIX: usize = MAX_WINDOW / 2;
 /// Number of bytes that are decoded by one call, at the start of a stream and after it.
 const MIN_READ: usize = 64;
 const MAX_READ: usize = 4096;
+
+pub(in crate::unpack) const SIGNATURE: Signature =
+    Signature { magic: &XZ_MAGIC, offset: 0, extent, is_preferred: false };
+
+/// Returns the length of a stream header whose checksum is right.
+fn extent(stream: &[u8]) -> Option<usize> {
+    let mut crc = Crc::new();
+    crc.update(stream.get(6..8)?);
+    (u32_at(stream, 8) == Some(crc.sum())).then_some(HEADER)
+}
 
 pub(in crate::unpack) fn matches(bytes: &[u8]) -> bool {
     bytes.starts_with(&XZ_MAGIC) || bytes.starts_with(&LZIP_MAGIC)
@@ -107,7 +121,7 @@ const LZIP_TRAILER: usize = 20;
 struct LzipMember<'a> {
     input: &'a [u8],
     decoder: LzmaReader<&'a [u8]>,
-    crc: flate2::Crc,
+    crc: Crc,
 }
 
 impl<'a> Member<'a> for LzipMember<'a> {
@@ -119,7 +133,7 @@ impl<'a> Member<'a> for LzipMember<'a> {
         let window = window.min(MAX_DICTIONARY);
         let mut decoder = LzmaReader::new(data, u64::MAX, 3, 0, 2, window, None).ok()?;
         decoder.set_defer_errors(true);
-        Some(Self { input: data, decoder, crc: flate2::Crc::new() })
+        Some(Self { input: data, decoder, crc: Crc::new() })
     }
 
     fn read(&mut self, output: &mut [u8]) -> io::Result<usize> {

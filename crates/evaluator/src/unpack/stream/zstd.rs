@@ -9,7 +9,10 @@ use super::members::{
 };
 use crate::{
     report::NoteKind,
-    unpack::unpacker::{MAX_WINDOW, Unpacked, Unpacker},
+    unpack::{
+        embedded::Signature,
+        unpacker::{MAX_WINDOW, Unpacked, Unpacker},
+    },
 };
 
 const MAGIC: u32 = 0xFD2F_B528;
@@ -25,6 +28,14 @@ const SINGLE_SEGMENT: u8 = 1 << 5;
 
 /// Header of the last block of a frame, without content.
 const LAST_BLOCK: [u8; 3] = [1, 0, 0];
+
+pub(in crate::unpack) const SIGNATURE: Signature =
+    Signature { magic: &MAGIC.to_le_bytes(), offset: 0, extent, is_preferred: false };
+
+/// Returns the length of the shortest header of a frame, if the reserved bit is zero.
+fn extent(frame: &[u8]) -> Option<usize> {
+    frame.get(4).is_some_and(|descriptor| descriptor & 8 == 0).then_some(6)
+}
 
 pub(in crate::unpack) fn matches(bytes: &[u8]) -> bool {
     let first = u32_at(after_skippable_frames(bytes, MAX_LEADING_FRAMES), 0);

@@ -109,7 +109,7 @@ fn payload_record(name: &[u8]) -> Vec<u8> {
 }
 
 /// Writes an image with the payload in one file.
-fn plain() -> Vec<u8> {
+pub(super) fn plain() -> Vec<u8> {
     IsoWriter::new().with(|image| image.directory(ROOT, &[payload_record(b"SETUP.EXE;1")]))
 }
 
@@ -244,7 +244,7 @@ fn names_are_reported() {
     assert_eq!(paths("iso/directory.iso"), "DIR/F");
     assert_eq!(paths("iso/joliet-only.iso"), "Setup.exe");
     assert_eq!(paths("iso/rock-ridge.iso"), "setup.exe");
-    assert_eq!(paths("iso/boot-image.iso"), "boot image");
+    assert_eq!(paths("iso/boot-image.iso"), "boot image, boot image and the rest");
 }
 
 #[test]

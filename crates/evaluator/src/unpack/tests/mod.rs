@@ -4,6 +4,7 @@
 //! compared with other scanners on.
 
 mod differential;
+mod embedded;
 mod iso;
 mod limits;
 mod mail;

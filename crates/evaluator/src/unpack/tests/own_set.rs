@@ -18,6 +18,7 @@ fn own_set() -> Vec<ContainerSample> {
         rtf::samples(),
         pdf::samples(),
         mail::samples(),
+        embedded::samples(),
     ];
     sets.into_iter().flatten().collect()
 }

@@ -21,7 +21,7 @@ fn gzip_with(header: GzBuilder, content: &[u8]) -> Vec<u8> {
     writer.finish().unwrap()
 }
 
-fn bzip2(content: &[u8]) -> Vec<u8> {
+pub(super) fn bzip2(content: &[u8]) -> Vec<u8> {
     let mut writer = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::best());
     writer.write_all(content).unwrap();
     writer.finish().unwrap()
@@ -55,7 +55,7 @@ fn with_dictionary(mut lzma: Vec<u8>, dictionary: u32) -> Vec<u8> {
     lzma
 }
 
-fn zstd(content: &[u8]) -> Vec<u8> {
+pub(super) fn zstd(content: &[u8]) -> Vec<u8> {
     compress_to_vec(content, CompressionLevel::Fastest)
 }
 

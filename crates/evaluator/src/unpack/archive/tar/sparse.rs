@@ -89,6 +89,14 @@ pub(super) struct SparseFile<'a> {
 }
 
 impl<'a> SparseFile<'a> {
+    /// Returns whether no part starts before the end of the one before. Programs that write the parts to their offsets
+    /// give another file otherwise.
+    pub(super) fn is_ordered(&self) -> bool {
+        let follows =
+            |part: &(u64, u64), next: &(u64, u64)| part.0.saturating_add(part.1) <= next.0;
+        self.parts.as_slice().is_sorted_by(follows)
+    }
+
     pub(super) fn new(mut map: SparseMap, mut content: &'a [u8]) -> Self {
         if map.is_in_content {
             content = map.parse_content(content);

@@ -53,6 +53,12 @@ pub(super) fn sweep(
     Ok(())
 }
 
+/// Returns the length of the first entry of an archive, if its header is plausible.
+pub(super) fn extent(archive: &[u8]) -> Option<usize> {
+    let local = LocalHeader::parse(archive, 0).filter(is_plausible)?;
+    local.data.checked_add(usize::try_from(local.header.compressed).ok()?)
+}
+
 /// Returns whether this is a header and not a signature in other data.
 fn is_plausible(local: &LocalHeader<'_>) -> bool {
     is_registered(local.header.method)

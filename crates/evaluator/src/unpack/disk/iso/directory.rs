@@ -72,20 +72,42 @@ impl<'a> DirectoryRecord<'a> {
     }
 }
 
-/// Returns the records of a directory. A zero instead of a length means that the next record is in the next sector.
+/// Returns the records of a directory. A zero instead of a length means that the next record is in the next sector; for
+/// 7-Zip it is at the next byte that is not zero, so that damaged directories have two readings.
 pub(super) fn records(directory: &[u8]) -> impl Iterator<Item = DirectoryRecord<'_>> {
-    let mut position = 0_usize;
+    let mut has_two_readings = false;
+    let mut reading = Records { directory, position: 0 };
+    let mut other = Records { directory, position: 0 };
     std::iter::from_fn(move || {
+        let record = reading.next(|position| {
+            let next_sector = (position + 1).next_multiple_of(SECTOR).min(directory.len());
+            let padding = directory.get(position..next_sector).unwrap_or_default();
+            has_two_readings |= padding.iter().any(|byte| *byte != 0);
+            next_sector
+        });
+        record.or_else(|| if has_two_readings { other.next(|position| position + 1) } else { None })
+    })
+}
+
+struct Records<'a> {
+    directory: &'a [u8],
+    position: usize,
+}
+
+impl<'a> Records<'a> {
+    /// Returns the next valid record. `after_zero` returns the position after a zero instead of a length.
+    fn next(&mut self, mut after_zero: impl FnMut(usize) -> usize) -> Option<DirectoryRecord<'a>> {
         loop {
-            let length = usize::from(*directory.get(position)?);
-            let record = directory.get(position..).and_then(DirectoryRecord::parse);
-            let next_sector = (position + 1).next_multiple_of(SECTOR);
-            position = if length == 0 { next_sector } else { position + length };
+            let rest = self.directory.get(self.position..)?;
+            let length = usize::from(*rest.first()?);
+            let position = self.position;
+            self.position = if length == 0 { after_zero(position) } else { position + length };
+            let record = DirectoryRecord::parse(rest);
             if record.is_some() {
                 return record;
             }
         }
-    })
+    }
 }
 
 /// The parts of a file in several extents.

@@ -2,7 +2,7 @@
 
 use super::{SECTOR, directory::DirectoryRecord};
 
-const IDENTIFIER: &[u8; 5] = b"CD001";
+pub(super) const IDENTIFIER: &[u8; 5] = b"CD001";
 
 /// Sectors in which Linux searches for descriptors. Other programs read the first ones of them only.
 const DESCRIPTOR_SECTORS: std::ops::Range<usize> = 16..100;
@@ -15,6 +15,26 @@ const TERMINATOR: u8 = 255;
 
 /// Maximum number of descriptors that are read.
 const MAX_VOLUMES: usize = 16;
+
+/// Returns the sectors that 7-Zip does not take for the start of another image.
+pub(super) fn descriptor_area(bytes: &[u8]) -> &[u8] {
+    let first = bytes.get(DESCRIPTOR_SECTORS.start * SECTOR..).unwrap_or_default();
+    if !first.get(1..).is_some_and(|first| first.starts_with(IDENTIFIER)) {
+        return &[];
+    }
+    first.get(..DESCRIPTOR_SECTORS.len() * SECTOR).unwrap_or(first)
+}
+
+/// Returns the length of an image, if it has a descriptor in the first sector for descriptors.
+pub(super) fn extent(image: &[u8]) -> Option<usize> {
+    let descriptor = image.get(DESCRIPTOR_SECTORS.start * SECTOR..)?.get(..SECTOR)?;
+    if !matches!(descriptor, [0..=2, b'C', b'D', b'0', b'0', b'1', 1..=2, ..]) {
+        return None;
+    }
+    let blocks = usize::try_from(u32_le(descriptor, 80)?).ok()?;
+    let end_of_descriptor = (DESCRIPTOR_SECTORS.start + 1) * SECTOR;
+    Some(blocks.saturating_mul(SECTOR).max(end_of_descriptor))
+}
 
 pub(super) fn has_descriptor(bytes: &[u8]) -> bool {
     descriptors(bytes).next().is_some()
@@ -121,8 +141,8 @@ impl<'a> Volume<'a> {
     }
 }
 
-/// Returns the boot images.
-pub(super) fn boot_images(bytes: &[u8]) -> Vec<&[u8]> {
+/// Returns the boot images, and the bytes from the start of each one to the end of the file.
+pub(super) fn boot_images(bytes: &[u8]) -> Vec<(&[u8], &[u8])> {
     let is_el_torito = |descriptor: &[u8]| {
         descriptor.get(7..).is_some_and(|system| system.starts_with(b"EL TORITO SPECIFICATION"))
     };
@@ -139,7 +159,7 @@ pub(super) fn boot_images(bytes: &[u8]) -> Vec<&[u8]> {
 }
 
 /// Returns the boot image of a bootable entry of a catalog.
-fn boot_image<'a>(bytes: &'a [u8], entry: &[u8; 32]) -> Option<&'a [u8]> {
+fn boot_image<'a>(bytes: &'a [u8], entry: &[u8; 32]) -> Option<(&'a [u8], &'a [u8])> {
     let [0x88, media, _, _, _, _, low, high, ..] = *entry else { return None };
     // Floppy disks of 1.2, 1.44 and 2.88 MB have their full size; otherwise sectors of 512 bytes are counted.
     let length = match media & 0xf {
@@ -151,5 +171,5 @@ fn boot_image<'a>(bytes: &'a [u8], entry: &[u8; 32]) -> Option<&'a [u8]> {
     let start = usize::try_from(u32_le(entry, 8)?).ok()?.checked_mul(SECTOR)?;
     let rest = bytes.get(start..)?;
     let image = rest.get(..length).unwrap_or(rest);
-    (!image.is_empty()).then_some(image)
+    (!image.is_empty()).then_some((image, rest))
 }

@@ -42,6 +42,8 @@ for path in sys.stdin:
 pub(super) struct Extracted {
     pub(super) program: &'static str,
     pub(super) digests: BTreeSet<[u8; 32]>,
+    /// Of these, the files with no other bytes than zeros.
+    pub(super) holes: BTreeSet<[u8; 32]>,
 }
 
 /// A program that is started for each archive.
@@ -88,10 +90,27 @@ const WRITERS: [&[&str]; 14] = [
     &["bsdtar", "--format=pax", "-cf"],
     &["bsdtar", "--format=gnutar", "-cf"],
     &["bsdtar", "--format=v7", "-cf"],
-    &["bsdtar", "--format=pax", "-czf"],
+    &["bsdtar", "--format=pax", "--options=gzip:!timestamp", "-czf"],
     &["bsdtar", "--format=gnutar", "-cjf"],
     &["bsdtar", "--format=gnutar", "-cJf"],
     &["bsdtar", "--format=iso9660", "-cf"],
+];
+
+/// The archive that bsdtar converts, and the command that writes it.
+const ORIGINALS: &str = "originals.tar";
+const ORIGINALS_WRITER: [&str; 12] = [
+    "bsdtar",
+    "--format=ustar",
+    "-n",
+    "--uid",
+    "0",
+    "--gid",
+    "0",
+    "--uname",
+    "root",
+    "--gname",
+    "root",
+    "-cf",
 ];
 
 /// The programs that are installed, and a directory for them.
@@ -124,27 +143,14 @@ impl Programs {
         Some(Self { extractors: EXTRACTORS.into(), python, questions, answers, directory })
     }
 
-    /// Returns archives of the same files, which the programs write.
+    /// Returns archives of the same files, which the programs write. The bytes are the same in each run.
     pub(super) fn write_archives(&self) -> Vec<Vec<u8>> {
         let files = self.directory.path().join("originals");
-        fs::create_dir_all(files.join("c")).unwrap();
-        let noise: Vec<u8> =
-            (0..3000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-        for (name, content) in [
-            ("a.txt", super::super::payload()),
-            ("noise.bin", noise),
-            ("c/text.txt", b"one line of text\n".repeat(200)),
-            ("c/empty", Vec::new()),
-        ] {
-            fs::write(files.join(name), content).unwrap();
-            // The same bytes in each run.
-            let file = fs::File::options().write(true).open(files.join(name)).unwrap();
-            file.set_modified(UNIX_EPOCH + Duration::from_secs(1_700_000_000)).unwrap();
-        }
+        write_files(&files);
         let archive = self.directory.path().join("written");
-        let write = |writer: &[&str]| {
+        let write = |writer: &[&str], contents: &[&str]| {
             let mut command = command(writer[0]);
-            command.args(&writer[1..]).arg(&archive).args(["a.txt", "noise.bin", "c"]);
+            command.args(&writer[1..]).arg(&archive).args(contents);
             let output = command.current_dir(&files).stdin(Stdio::null()).output().unwrap();
             assert!(output.status.success(), "{writer:?}: {output:?}");
             // 7-Zip appends an extension to names without one.
@@ -154,7 +160,21 @@ impl Programs {
             fs::remove_file(path).unwrap();
             bytes
         };
-        WRITERS.iter().map(|writer| write(writer)).collect()
+        // This archive has no time of access, and bsdtar writes no directory in the order of the file system.
+        let names = ["a.txt", "noise.bin", "c", "c/text.txt", "c/empty"];
+        fs::write(files.join(ORIGINALS), write(&ORIGINALS_WRITER, &names)).unwrap();
+        let mut archives = Vec::new();
+        for writer in WRITERS {
+            let is_bsdtar = writer[0] == "bsdtar";
+            let from_archive = [&format!("@{ORIGINALS}")[..]];
+            let contents = if is_bsdtar { &from_archive[..] } else { &["a.txt", "noise.bin", "c"] };
+            let mut bytes = write(writer, contents);
+            if writer[1] == "--format=iso9660" {
+                replace_date(&mut bytes);
+            }
+            archives.push(bytes);
+        }
+        archives
     }
 
     /// Unpacks an archive with all programs.
@@ -171,7 +191,7 @@ impl Programs {
             let mut line = String::new();
             self.answers.read_line(&mut line).unwrap();
             let digests = line.split_whitespace().map(from_hex).collect();
-            results.push(Extracted { program, digests });
+            results.push(Extracted { program, digests, holes: BTreeSet::new() });
         }
         results
     }
@@ -197,13 +217,56 @@ impl Extractor {
             }
         };
         let output = extraction.stdin(Stdio::null()).output().unwrap();
-        let mut digests = BTreeSet::new();
+        let program = self.program;
+        let mut extracted = Extracted { program, digests: BTreeSet::new(), holes: BTreeSet::new() };
         if output.status.success() {
-            add_files(directory, &mut digests);
+            add_files(directory, &mut extracted);
         }
         remove(directory);
-        Extracted { program: self.program, digests }
+        extracted
     }
+}
+
+/// Writes the files that are put into archives, with the same attributes in each run.
+fn write_files(directory: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let time = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+    fs::create_dir_all(directory.join("c")).unwrap();
+    let noise: Vec<u8> =
+        (0..3000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    for (name, content) in [
+        ("a.txt", super::super::payload()),
+        ("noise.bin", noise),
+        ("c/text.txt", b"one line of text\n".repeat(200)),
+        ("c/empty", Vec::new()),
+    ] {
+        let path = directory.join(name);
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        fs::File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+    }
+    let path = directory.join("c");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::File::open(path).unwrap().set_modified(time).unwrap();
+}
+
+/// Replaces the dates of today in an ISO image, which would make each run another one.
+fn replace_date(image: &mut [u8]) {
+    const ROOT_DATE: usize = 16 * 2048 + 156 + 18;
+    // Of records, ECMA-119, section 9.1.5. Year, month and day.
+    let today = image[ROOT_DATE..ROOT_DATE + 3].to_vec();
+    for at in 0..image.len() - 7 {
+        if image[at..].starts_with(&today) {
+            image[at..at + 7].copy_from_slice(&[123, 11, 14, 0, 0, 0, 0]);
+        }
+    }
+    // Of the primary and the Joliet volume, section 8.4.26.1.
+    for sector in [16, 17] {
+        let dates = sector * 2048 + 813;
+        image[dates..dates + 4 * 17].fill(b'0');
+    }
+    // The version of libarchive, and the date.
+    image[19 * 2048..20 * 2048].fill(0);
 }
 
 #[expect(clippy::disallowed_methods, reason = "not a program that the service starts")]
@@ -211,18 +274,22 @@ fn command(program: &str) -> Command {
     Command::new(program)
 }
 
-/// Adds the digests of all regular files below a directory. Does not follow links.
-fn add_files(directory: &Path, digests: &mut BTreeSet<[u8; 32]>) {
+/// Adds all regular files below a directory. Does not follow links.
+fn add_files(directory: &Path, extracted: &mut Extracted) {
     let Ok(entries) = fs::read_dir(directory) else { return };
     for entry in entries {
         let entry = entry.unwrap();
         let kind = entry.file_type().unwrap();
         if kind.is_dir() {
-            add_files(&entry.path(), digests);
+            add_files(&entry.path(), extracted);
         } else if kind.is_file() {
             // Archives can deny reading.
             if let Ok(content) = fs::read(entry.path()) {
-                digests.insert(digest(&content));
+                let digest = digest(&content);
+                extracted.digests.insert(digest);
+                if content.iter().all(|byte| *byte == 0) {
+                    extracted.holes.insert(digest);
+                }
             }
         }
     }

@@ -22,8 +22,11 @@ use crate::{
 };
 
 /// The formats: containers as zip and tar, streams as gzip, and texts.
-static SELECTION: Selection =
-    Selection { kinds: &[Kind::Zip, Kind::Tar, Kind::Gzip, Kind::Text], format };
+static SELECTION: Selection = Selection {
+    kinds: &[Kind::Zip, Kind::Tar, Kind::Gzip, Kind::Text],
+    format,
+    signature: |_kind| None,
+};
 
 fn format(kind: Kind) -> ContainerFormat {
     let matches: fn(&[u8]) -> bool = match kind {
