@@ -32,3 +32,18 @@ fn format(kind: Kind) -> ContainerFormat {
         Kind::Text => ContainerFormat { matches: text::matches, unpack: text::unpack },
     }
 }
+
+/// Returns how an archive is found inside an object of another kind: for the kinds that 7-Zip finds.
+fn signature(kind: Kind) -> Option<Signature> {
+    match kind {
+        Kind::Zip => Some(zip::SIGNATURE),
+        Kind::Tar => Some(tar::SIGNATURE),
+        Kind::Gzip => Some(gzip::SIGNATURE),
+        Kind::Bzip2 => Some(bzip2::SIGNATURE),
+        Kind::Xz => Some(xz::SIGNATURE),
+        Kind::Zstd => Some(zstd::SIGNATURE),
+        Kind::Ole => Some(ole::EMBEDDED),
+        Kind::Iso => Some(iso::SIGNATURE),
+        Kind::Lzma | Kind::Lz4 | Kind::Pdf | Kind::Rtf | Kind::Mail | Kind::Text => None,
+    }
+}

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     budget::{MAX_DEPTH, MAX_TOTAL, UnpackBudget},
+    embedded::{ExaminedParts, MAX_EMBEDDED, Occurrence, Signature, occurrences},
     kind::Kind,
     name::{EntryName, for_report},
     settings::UnpackSettings,
@@ -42,6 +43,8 @@ pub(super) struct ContainerFormat {
 pub(super) struct Selection {
     pub(super) kinds: &'static [Kind],
     pub(super) format: fn(Kind) -> ContainerFormat,
+    /// Returns how an archive is found inside an object of another kind.
+    pub(super) signature: fn(Kind) -> Option<Signature>,
 }
 
 /// The media file, or a file or stream in it.

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeSet, env, fs, path::PathBuf};
 
-use super::{ContainerSample, Expected, iso, mail, ole, pdf, rtf, streams, tar, text, zip};
+use super::{
+    ContainerSample, Expected, embedded, iso, mail, ole, pdf, rtf, streams, tar, text, zip,
+};
 
 /// Directory that the samples are written to, for other scanners.
 const DIRECTORY: &str = "MCS_CONTAINER_SET";
