@@ -148,7 +148,13 @@ impl<'a> TarArchive<'a> {
         let (content, end) = self.content(start, size);
         match header.entry_type().as_byte() {
             b'L' => self.extended.name = Some(before_zero(content).to_vec()),
-            b'x' | b'X' => self.extended.pax = PaxRecords::parse(content),
+            b'x' | b'X' => {
+                self.extended.pax = PaxRecords::parse(content);
+                if self.extended.pax.is_ambiguous {
+                    unpacker
+                        .note(NoteKind::Inconsistent, "a pax header in a tar archive is damaged");
+                }
+            }
             // The target of a link, and attributes of all files.
             b'K' | b'g' => {}
             b'1'..=b'6' => return self.without_content(start, size, header, unpacker),

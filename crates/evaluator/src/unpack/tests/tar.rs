@@ -304,6 +304,26 @@ fn holes_of_sparse_files_are_zeros() {
 }
 
 #[test]
+fn headers_that_programs_read_differently_are_inconsistent() {
+    let sparse = |map| {
+        let records = [("GNU.sparse.size", "128"), ("GNU.sparse.map", map)];
+        let header = pax(&records, b'x');
+        let stored = TarHeader::ustar("s", b'0', 128).followed_by(&payload());
+        (header, stored)
+    };
+    let (mut header, stored) = sparse("0,64,64,64");
+    assert!(collect(&archive(&[&header, &stored])).notes.is_empty());
+    // Python finds the map after an invalid record.
+    header[512] = b'x';
+    // Programs that write the parts to their offsets swap the halves of this file.
+    let (backwards, _) = sparse("64,64,0,64");
+    for header in [header, backwards] {
+        let collected = collect(&archive(&[&header, &stored]));
+        assert!(collected.note(NoteKind::Inconsistent).is_some(), "{collected:?}");
+    }
+}
+
+#[test]
 fn names_are_reported() {
     let paths = |name: &str| {
         let sample = samples().into_iter().find(|sample| sample.name == name).unwrap();

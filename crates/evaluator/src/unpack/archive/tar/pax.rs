@@ -2,6 +2,9 @@
 
 use super::sparse::SparseMap;
 
+/// Start of the keys of sparse files.
+const SPARSE: &[u8] = b"GNU.sparse";
+
 /// The records that matter here.
 #[derive(Default)]
 pub(super) struct PaxRecords {
@@ -14,6 +17,8 @@ pub(super) struct PaxRecords {
     parts: Vec<(u64, u64)>,
     /// Whether the map of a sparse file is at the start of its content.
     is_map_in_content: bool,
+    /// Whether a record is invalid, and records that change the content are after it. Python reads some of them.
+    pub(super) is_ambiguous: bool,
 }
 
 impl PaxRecords {
@@ -24,6 +29,8 @@ impl PaxRecords {
             records.add(key, value);
             bytes = rest;
         }
+        let mut parts = bytes.windows(SPARSE.len());
+        records.is_ambiguous = parts.any(|part| part == SPARSE || part.starts_with(b" size="));
         records
     }
 
