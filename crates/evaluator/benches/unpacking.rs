@@ -1,0 +1,145 @@
+//! Measures evaluators on archives beside 7-Zip and clamscan, and on decompression bombs. Prints a table.
+//!
+//! `cargo bench -p mcs-evaluator --bench unpacking`. Needs `7zz` (Debian: 7zip) and `clamscan` (Debian: clamav).
+#![expect(clippy::disallowed_methods, reason = "evaluators are started without a sandbox")]
+
+use std::{
+    env,
+    error::Error,
+    fs::{self, File},
+    io::{self, Write as _},
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use flate2::{Compression, write::GzEncoder};
+use mcs_evaluator::{RuleSet, UnpackSettings, arguments};
+use nix::sys::resource::{UsageWho, getrusage};
+
+/// Number of rounds. Each program runs once in each round.
+const ROUNDS: usize = 5;
+
+/// One signature, which loads at once.
+const SIGNATURE: &str = "Test:0:0:4d5a90000300000004000000ffff0000b800000000000000deadbeef\n";
+
+fn main() -> Result<(), Box<dyn Error>> {
+    // The benchmark starts its own program as an evaluator, as the service does.
+    mcs_evaluator::dispatch();
+    let supplied = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/rules");
+    let rules = RuleSet::load(&[supplied])?;
+    let prepared = mcs_sandbox::sealed("rules", rules.prepared())?;
+    let program = env::current_exe()?;
+    let evaluator = |media: &Path| -> io::Result<Command> {
+        let mut command = Command::new(&program);
+        command.args(arguments([], &UnpackSettings::default())).arg(media);
+        command.stdin(prepared.try_clone()?);
+        Ok(command)
+    };
+    let directory = tempfile::tempdir()?;
+    let database = directory.path().join("test.ndb");
+    fs::write(&database, SIGNATURE)?;
+    for (name, files, length) in [("1 000 files", 1_000, 28_000), ("10 files", 10, 1_400_000)] {
+        let archive = write_zip(directory.path(), files, length)?;
+        let size = fs::metadata(&archive)?.len() / 1_000_000;
+        let mut durations: [Vec<Duration>; 3] = Default::default();
+        for _ in 0..ROUNDS {
+            let mut clamscan = Command::new("clamscan");
+            clamscan.arg("--no-summary").arg("-d").arg(&database).arg(&archive);
+            let mut seven_zip = Command::new("7zz");
+            seven_zip.arg("t").arg(&archive);
+            let commands = [evaluator(&archive)?, clamscan, seven_zip];
+            for (command, durations) in commands.into_iter().zip(&mut durations) {
+                durations.push(processor_time(command)?);
+            }
+        }
+        let [own, clamscan, seven_zip] = durations;
+        println!(
+            "zip of {size} MB, {name}: {}; clamscan {}, ratio {}; 7zz t {}, ratio {}",
+            spread(&own),
+            spread(&clamscan),
+            ratios(&own, &clamscan),
+            spread(&seven_zip),
+            ratios(&own, &seven_zip),
+        );
+    }
+    let bomb = directory.path().join("zeros.gz");
+    let mut encoder = GzEncoder::new(File::create(&bomb)?, Compression::fast());
+    for _ in 0..1024 {
+        encoder.write_all(&vec![0; 1 << 20])?;
+    }
+    encoder.finish()?;
+    let durations = (0..ROUNDS).map(|_| processor_time(evaluator(&bomb)?));
+    println!("gz of 1 GiB of zeros: {}", spread(&durations.collect::<Result<Vec<_>, _>>()?));
+    let memory = getrusage(UsageWho::RUSAGE_CHILDREN)?.max_rss();
+    println!("largest memory of all programs: {} MiB", memory / 1024);
+    Ok(())
+}
+
+/// Writes files of words and noise, and packs them with 7-Zip.
+fn write_zip(directory: &Path, files: usize, length: usize) -> io::Result<std::path::PathBuf> {
+    let folder = directory.join(format!("files-{files}"));
+    fs::create_dir(&folder)?;
+    let mut state = 1_u64;
+    for number in 0..files {
+        let mut bytes = Vec::with_capacity(length);
+        while bytes.len() < length {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            if bytes.len() % 2 == 0 {
+                bytes.extend_from_slice(&state.to_le_bytes());
+            }
+            bytes.extend_from_slice(b"words of a text ");
+        }
+        fs::write(folder.join(format!("{number}.bin")), bytes)?;
+    }
+    let archive = directory.join(format!("{files}.zip"));
+    processor_time({
+        let mut command = Command::new("7zz");
+        command.args(["a", "-tzip", "-mx=1"]).arg(&archive).arg(&folder);
+        command
+    })?;
+    Ok(archive)
+}
+
+/// Runs a program. Returns its processor time, which depends less on other load than the elapsed time.
+fn processor_time(mut command: Command) -> io::Result<Duration> {
+    let used = || -> io::Result<Duration> {
+        let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+        let microseconds = |time: nix::sys::time::TimeVal| {
+            u64::try_from(time.tv_sec() * 1_000_000 + time.tv_usec()).unwrap_or_default()
+        };
+        Ok(Duration::from_micros(
+            microseconds(usage.user_time()) + microseconds(usage.system_time()),
+        ))
+    };
+    let before = used()?;
+    command.stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+    Ok(used()?.saturating_sub(before))
+}
+
+/// Returns the median, least and greatest duration.
+fn spread(durations: &[Duration]) -> String {
+    let mut sorted = durations.to_vec();
+    sorted.sort();
+    match (sorted.get(sorted.len() / 2), sorted.first(), sorted.last()) {
+        (Some(median), Some(least), Some(greatest)) => {
+            format!("{median:.0?} ({least:.0?} to {greatest:.0?})")
+        }
+        _ => "none".to_owned(),
+    }
+}
+
+/// Returns the median, least and greatest ratio of the rounds.
+fn ratios(own: &[Duration], other: &[Duration]) -> String {
+    let mut ratios: Vec<_> =
+        own.iter().zip(other).map(|(own, other)| own.as_secs_f64() / other.as_secs_f64()).collect();
+    ratios.sort_by(f64::total_cmp);
+    match (ratios.get(ratios.len() / 2), ratios.first(), ratios.last()) {
+        (Some(median), Some(least), Some(greatest)) => {
+            format!("{median:.2} ({least:.2} to {greatest:.2})")
+        }
+        _ => "none".to_owned(),
+    }
+}
