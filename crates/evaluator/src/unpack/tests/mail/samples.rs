@@ -49,6 +49,11 @@ fn ordinary() -> Named {
         ("eml with encoded message", message(&multipart("b3", &[encoded]))),
         ("eml of a bounce", message(&multipart("b4", &bounce))),
         ("eml after a separator", [separator, &usual[..]].concat()),
+        ("eml after a continuation", [b" x\n", &usual[..]].concat()),
+        ("eml after a continued field", [b"\tx: y\n", &usual[..]].concat()),
+        ("eml after a field without name", [b": x\n", &usual[..]].concat()),
+        ("eml after a long name", [&[b'n'; 1000][..], b": x\n", &usual[..]].concat()),
+        ("eml after many fields", [&b"X-A: b\n".repeat(60_000)[..], &usual[..]].concat()),
         ("eml after empty lines", [b"\xef\xbb\xbf\r\n\n", &usual[..]].concat()),
     ]
 }
