@@ -1,6 +1,6 @@
 //! Files in text: base64 (RFC 4648), and `data:` URLs (RFC 2397).
 //!
-//! Every object that is no container is searched, because a browser displays HTML with any bytes before it. A run of
+//! Every object but mail is searched, because a browser displays HTML with any bytes before or after it. A run of
 //! base64 characters is decoded if a file in it is probable:
 //!
 //! - words before it announce base64 (`;base64,`, `ENCODING=b`, `<office:binary-data>`, `atob("`), or
@@ -40,7 +40,11 @@ pub(in crate::unpack) fn matches(bytes: &[u8]) -> bool {
 
 pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Unpacked {
     if let Some(text) = Utf16Text::detect(bytes) {
-        return unpacker.decode(EntryName::label("text"), text).map(|_decoded| ());
+        let is_probable = text.is_probable();
+        unpacker.decode(EntryName::label("text"), text)?;
+        if is_probable {
+            return Ok(());
+        }
     }
     let mut search = TextSearch { bytes, texts: 0, searched_for_tags: 0 };
     let mut position = 0;
