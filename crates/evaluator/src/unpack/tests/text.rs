@@ -2,7 +2,7 @@
 
 use proptest::{collection::vec, prelude::*};
 
-use super::{ContainerSample, Expected, collect, payload, streams::gzip};
+use super::{ContainerSample, Expected, collect, payload, streams::gzip, zip::stored_zip};
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
@@ -132,6 +132,19 @@ fn other_texts() -> Vec<(&'static str, String)> {
     ]
 }
 
+/// Returns pages with bytes of other kinds in front or behind.
+fn surrounded() -> Vec<ContainerSample> {
+    let page = page().into_bytes();
+    let zip = stored_zip(&[("a.txt", b"harmless")]);
+    let list = [
+        ("before-zip.html", [&page[..], &zip].concat()),
+        ("after-rtf.html", [b"{\\rtf1", &page[..]].concat()),
+        ("after-pdf.html", [b"<!--%PDF-1.4-->", &page[..]].concat()),
+    ];
+    let sample = |(name, bytes)| ContainerSample::payload(format!("text/{name}"), bytes);
+    list.into_iter().map(sample).collect()
+}
+
 pub(crate) fn samples() -> Vec<ContainerSample> {
     let mut samples: Vec<_> = web_texts()
         .into_iter()
@@ -140,7 +153,13 @@ pub(crate) fn samples() -> Vec<ContainerSample> {
         .collect();
     samples.push(ContainerSample::payload("text/utf-16.html", utf16(&page(), false)));
     samples.push(ContainerSample::payload("text/utf-16-be.html", utf16(&page(), true)));
+    let other = format!("{}{}", "\u{4e00}".repeat(90), page());
+    samples.push(ContainerSample::payload("text/utf-16-other.html", utf16(&other, false)));
+    let (little, big) = (utf16(&page(), false).split_off(2), utf16(&page(), true).split_off(2));
+    samples.push(ContainerSample::payload("text/utf-16-no-mark.html", little));
+    samples.push(ContainerSample::payload("text/utf-16-be-no-mark.html", big));
     samples.push(ContainerSample::payload("text/drawing.svgz", gzip(page().as_bytes())));
+    samples.extend(surrounded());
     samples.push(ContainerSample::new(
         "text/text.txt",
         b"Text, and more text.\n".repeat(9),
