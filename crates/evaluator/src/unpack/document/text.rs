@@ -16,7 +16,7 @@ mod utf16;
 
 use self::{
     base64::{Base64Content, Base64Run, is_base64},
-    evidence::{RunContent, classify, is_announced, is_announced_nearby},
+    evidence::{RunContent, classify, is_announced, is_announced_nearby, is_binary_property},
     url::{PercentDecoded, data_url},
     utf16::Utf16Text,
 };
@@ -79,7 +79,7 @@ impl TextSearch<'_> {
             if let Some(url) = url {
                 let end = start + length + url.end;
                 self.searched_for_tags = end;
-                if url.has_tag {
+                if url.is_encoded {
                     let data =
                         PercentDecoded::new(after.get(url.start..url.end).unwrap_or_default());
                     unpacker.decode(EntryName::label("data URL"), data)?;
@@ -87,15 +87,38 @@ impl TextSearch<'_> {
                 }
             }
         }
-        let is_announced = is_announced(before);
+        if let Some(b'%') = before.last()
+            && let Some(before) = before.get(..start - 1)
+            && is_announced(before)
+        {
+            // The first character is encoded.
+            return self.run(before, 0, true, unpacker);
+        }
+        let is_announced =
+            is_announced(before) || (length >= MIN_ANNOUNCED && is_binary_property(before));
         if length < MIN_ANNOUNCED && !is_announced {
             return Ok(start + length);
         }
+        self.run(before, length, is_announced, unpacker)
+    }
+
+    /// Examines the run behind `before`, which starts with a word of a length. Returns the offset where the search
+    /// continues.
+    fn run(
+        &mut self,
+        before: &[u8],
+        length: usize,
+        is_announced: bool,
+        unpacker: &mut Unpacker<'_>,
+    ) -> Result<usize, WalkEnd> {
+        let start = before.len();
+        let rest = self.bytes.get(start..).unwrap_or_default();
         let run = Base64Run::parse(rest, length, is_announced);
         if run.characters >= MIN_ANNOUNCED && self.is_file(before, &run, is_announced) {
             unpacker.decode(EntryName::label("base64 data"), Base64Content::new(run.bytes))?;
         }
-        Ok(start + run.bytes.len())
+        // At least the digit after an invalid escape.
+        Ok(start + run.bytes.len().max(2))
     }
 
     /// Returns whether a file in a run is probable.

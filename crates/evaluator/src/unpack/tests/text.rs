@@ -82,6 +82,17 @@ fn web_texts() -> Vec<(&'static str, String)> {
             format!("<a href='data:a/b;base64,{}'>", code.replace('+', "%2B").replace('=', "%3d")),
         ),
         ("percent-url.html", format!("<iframe src=\"data:text/html,{percent}%3Cb%3E\">")),
+        ("percent-file.html", format!("<a href=\"data:a/b,{percent}\">")),
+        (
+            "percent-base64.html",
+            format!("<a href='data:a/b;base64,{}'>", hexadecimal(code.as_bytes(), "%")),
+        ),
+        ("spaces-in-type.html", format!("<a href='data:a/b; base64 ,{code}'>")),
+        ("form-feeds.html", format!("<a href='data:a/b;base64,{}'>", folded(code, 5, "\x0c"))),
+        (
+            "encoded-form-feeds.html",
+            format!("<a href='data:a/b;base64,{}'>", folded(code, 5, "%0c")),
+        ),
         ("bytes-before.html", format!("\0\u{1}\u{2}{}", page())),
     ]
 }
@@ -117,6 +128,17 @@ fn other_texts() -> Vec<(&'static str, String)> {
                 lines("\n  ")
             ),
         ),
+        (
+            "event-name.ics",
+            format!(
+                "ATTACH;ENCODING=BASE64;VALUE=BINARY;X-FILENAME=\"{}\":{}\r\n",
+                "e".repeat(110),
+                folded(code, 20, "\r\n ")
+            ),
+        ),
+        ("flat-spaces.xml", format!("<pkg:binaryData> {} </pkg:binaryData>", folded(code, 9, " "))),
+        ("flat-lines.xml", format!("<pkg:binaryData>{}</pkg:binaryData>", folded(code, 12, "\n"))),
+        ("word.xml", format!("<w:binData w:name=\"a\">{}</w:binData>", folded(code, 12, "\n"))),
         ("lines.txt", format!("see below\n\n{}\n", lines("\r\n"))),
         (
             "file.pem",
