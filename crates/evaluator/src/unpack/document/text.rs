@@ -11,12 +11,14 @@
 
 mod base64;
 mod evidence;
+mod reference;
 mod url;
 mod utf16;
 
 use self::{
     base64::{Base64Content, Base64Run, is_base64},
-    evidence::{RunContent, classify, is_announced, is_announced_nearby, is_binary_property},
+    evidence::{BinaryProperties, RunContent, classify, is_announced, is_announced_nearby},
+    reference::{ReferencesDecoded, has_references},
     url::{PercentDecoded, data_url},
     utf16::Utf16Text,
 };
@@ -46,7 +48,16 @@ pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Un
             return Ok(());
         }
     }
-    let mut search = TextSearch { bytes, texts: 0, searched_for_tags: 0 };
+    if has_references(bytes) {
+        let text = ReferencesDecoded::new(bytes);
+        unpacker.decode(EntryName::label("text without references"), text)?;
+    }
+    let mut search = TextSearch {
+        bytes,
+        texts: 0,
+        searched_for_tags: 0,
+        properties: BinaryProperties::default(),
+    };
     let mut position = 0;
     while let Some(offset) = next_word(bytes, position) {
         position = search.word(offset, unpacker)?;
@@ -66,6 +77,7 @@ struct TextSearch<'a> {
     texts: u32,
     /// Offset before which `data:` URLs were searched for tags.
     searched_for_tags: usize,
+    properties: BinaryProperties,
 }
 
 impl TextSearch<'_> {
@@ -95,7 +107,7 @@ impl TextSearch<'_> {
             return self.run(before, 0, true, unpacker);
         }
         let is_announced =
-            is_announced(before) || (length >= MIN_ANNOUNCED && is_binary_property(before));
+            is_announced(before) || (length >= MIN_ANNOUNCED && self.properties.announce(before));
         if length < MIN_ANNOUNCED && !is_announced {
             return Ok(start + length);
         }

@@ -34,6 +34,11 @@ fn hexadecimal(bytes: &[u8], prefix: &str) -> String {
     bytes.iter().map(|byte| format!("{prefix}{byte:02x}")).collect::<Vec<_>>().concat()
 }
 
+/// Returns a text with all characters as references without semicolon.
+fn references(text: &str) -> String {
+    text.bytes().map(|byte| format!("&#x{byte:04x}")).collect()
+}
+
 fn utf16(text: &str, is_big_endian: bool) -> Vec<u8> {
     let units = format!("\u{feff}{text}").encode_utf16().collect::<Vec<_>>();
     let bytes = |unit: &u16| if is_big_endian { unit.to_be_bytes() } else { unit.to_le_bytes() };
@@ -93,6 +98,15 @@ fn web_texts() -> Vec<(&'static str, String)> {
             "encoded-form-feeds.html",
             format!("<a href='data:a/b;base64,{}'>", folded(code, 5, "%0c")),
         ),
+        (
+            "reference.html",
+            format!("<a href='data:a/b;base64,&#{};{}'>", code.as_bytes()[0], &code[1..]),
+        ),
+        (
+            "references.html",
+            format!("<a href='{}'>", references(&format!("data:a/b;base64,{code}"))),
+        ),
+        ("comma.html", page().replace("64,", "64&comma;")),
         ("bytes-before.html", format!("\0\u{1}\u{2}{}", page())),
     ]
 }

@@ -140,19 +140,37 @@ fn is_binary_tag(text: &[u8]) -> bool {
     [&b"binary-data"[..], b"binarydata", b"bindata"].iter().any(|end| name.ends_with(end))
 }
 
-/// Returns whether a line of a contact or calendar before the value says that the value is base64.
-pub(super) fn is_binary_property(before: &[u8]) -> bool {
-    let nearby = before.get(before.len().saturating_sub(MAX_TAG)..).unwrap_or(before);
-    before.last() == Some(&b':') && contains_any(nearby, &[b"encoding=b", b"value=binary"])
+/// Properties of contacts and calendars with a value in base64.
+#[derive(Default)]
+pub(super) struct BinaryProperties {
+    /// Offset before which the text was searched, so that no byte is searched twice.
+    searched: usize,
+    /// Offset behind the last parameter that announces base64.
+    announcement: Option<usize>,
+}
+
+impl BinaryProperties {
+    /// Returns whether a property before a value says that the value is base64.
+    pub(super) fn announce(&mut self, before: &[u8]) -> bool {
+        if before.last() != Some(&b':') {
+            return false;
+        }
+        let first = before.len().saturating_sub(MAX_TAG);
+        let start = self.searched.max(first);
+        let nearby = before.get(start..).unwrap_or_default().to_ascii_lowercase();
+        for word in [&b"encoding=b"[..], b"value=binary"] {
+            let position = nearby.windows(word.len()).rposition(|window| window == word);
+            let found = position.map(|position| start + position + word.len());
+            self.announcement = self.announcement.max(found);
+        }
+        self.searched = before.len();
+        self.announcement.is_some_and(|end| end >= first)
+    }
 }
 
 /// Returns whether words before a run suggest base64.
 pub(super) fn is_announced_nearby(before: &[u8]) -> bool {
     let nearby = before.get(before.len().saturating_sub(NEARBY)..).unwrap_or(before);
-    contains_any(nearby, &NEARBY_WORDS)
-}
-
-fn contains_any(text: &[u8], words: &[&[u8]]) -> bool {
-    let text = text.to_ascii_lowercase();
-    words.iter().any(|word| text.windows(word.len()).any(|window| window == *word))
+    let nearby = nearby.to_ascii_lowercase();
+    NEARBY_WORDS.iter().any(|word| nearby.windows(word.len()).any(|window| window == *word))
 }
