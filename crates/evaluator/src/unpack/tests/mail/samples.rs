@@ -125,6 +125,8 @@ fn typed(value: &str) -> Vec<u8> {
 
 fn boundaries() -> Named {
     let comments = "multipart/(a\\)b)mixed; (boundary=c;) boundary (d) = (e) b1 (f)";
+    let many = "; a=b".repeat(20_000);
+    let far = format!("multipart/mixed{many}; boundary=b1\nX-A: b\n\n--decoy\nContent-A: b\n");
     vec![
         ("boundary in sections", typed("multipart/mixed; boundary*1=1; boundary*0=b")),
         ("encoded boundary", typed("multipart/mixed; boundary*=us-ascii'en'b%31")),
@@ -132,6 +134,7 @@ fn boundaries() -> Named {
         ("boundary without semicolon", typed("multipart/mixed boundary=b1")),
         ("boundary with a missing quote", typed("multipart/mixed; boundary=\"b1")),
         ("boundary with escapes", typed("multipart/mixed; boundary=\"\\b\\1\"")),
+        ("boundary after many parameters", typed(&far)),
         ("unknown subtype", typed("Multipart/X-Unknown; BOUNDARY=b1; a=b")),
         ("no subtype", typed("multipart; boundary=b1")),
         ("no boundary", typed("multipart/mixed")),
@@ -168,6 +171,7 @@ fn structures() -> Named {
         ("part after the last delimiter", replaced("hello\n--b1", "hello\n--b1--\n--b1")),
         ("part without an empty line", replaced("a.exe\"\n\n", "a.exe\"\n")),
         ("part with a line in the header", replaced("a.exe\"\n\n", "a.exe\"\nno field\n\n")),
+        ("part after a field without name", replaced("a.exe\"\n\n", "a.exe\"\n: y\n")),
         ("part after a line of spaces", replaced("a.exe\"\n\n", "a.exe\"\n  \n")),
     ]
 }
