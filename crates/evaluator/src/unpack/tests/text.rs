@@ -36,7 +36,7 @@ fn hexadecimal(bytes: &[u8], prefix: &str) -> String {
 
 /// Returns a text with all characters as references without semicolon.
 fn references(text: &str) -> String {
-    text.bytes().map(|byte| format!("&#x{byte:04x}")).collect()
+    hexadecimal(text.as_bytes(), "&#x00")
 }
 
 fn utf16(text: &str, is_big_endian: bool) -> Vec<u8> {

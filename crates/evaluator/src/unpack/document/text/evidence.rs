@@ -129,13 +129,13 @@ pub(super) fn is_announced(before: &[u8]) -> bool {
     })
 }
 
-/// Returns whether the text before `>` ends with the start of a tag whose content is base64: of OpenDocument or of
+/// Returns whether the text before `>` ends with the start of a tag whose content is base64: of `OpenDocument` or of
 /// Word (`pkg:binaryData`, `w:binData`).
 fn is_binary_tag(text: &[u8]) -> bool {
     let nearby = text.get(text.len().saturating_sub(MAX_TAG)..).unwrap_or(text);
     let start = nearby.iter().rposition(|byte| matches!(byte, b'<' | b'>'));
     let tag = start.and_then(|start| nearby.get(start..)).unwrap_or_default();
-    let name = tag.split(|byte| byte.is_ascii_whitespace()).next().unwrap_or_default();
+    let name = tag.split(u8::is_ascii_whitespace).next().unwrap_or_default();
     let name = name.to_ascii_lowercase();
     [&b"binary-data"[..], b"binarydata", b"bindata"].iter().any(|end| name.ends_with(end))
 }
