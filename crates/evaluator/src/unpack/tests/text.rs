@@ -92,7 +92,7 @@ fn web_texts() -> Vec<(&'static str, String)> {
             "percent-base64.html",
             format!("<a href='data:a/b;base64,{}'>", hexadecimal(code.as_bytes(), "%")),
         ),
-        ("spaces-in-type.html", format!("<a href='data:a/b; base64 ,{code}'>")),
+        ("spaces-in-type.html", format!("<a href='data:a/b; base64 ,{}'>", folded(code, 10, "\n"))),
         ("form-feeds.html", format!("<a href='data:a/b;base64,{}'>", folded(code, 5, "\x0c"))),
         (
             "encoded-form-feeds.html",
@@ -106,7 +106,7 @@ fn web_texts() -> Vec<(&'static str, String)> {
             "references.html",
             format!("<a href='{}'>", references(&format!("data:a/b;base64,{code}"))),
         ),
-        ("comma.html", page().replace("64,", "64&comma;")),
+        ("comma.html", format!("<a href='data:a/b;base64&comma;{}'>", folded(code, 10, "\n"))),
         ("bytes-before.html", format!("\0\u{1}\u{2}{}", page())),
     ]
 }
@@ -145,9 +145,10 @@ fn other_texts() -> Vec<(&'static str, String)> {
         (
             "event-name.ics",
             format!(
-                "ATTACH;ENCODING=BASE64;VALUE=BINARY;X-FILENAME=\"{}\":{}\r\n",
+                "ATTACH;ENCODING=BASE64;VALUE=BINARY;X-FILENAME=\"{}\":{}\r\n {}\r\n",
                 "e".repeat(110),
-                folded(code, 20, "\r\n ")
+                &code[..16],
+                folded(&code[16..], 12, "\r\n ")
             ),
         ),
         ("flat-spaces.xml", format!("<pkg:binaryData> {} </pkg:binaryData>", folded(code, 9, " "))),
