@@ -206,12 +206,17 @@ fn files() -> Named {
          Content-Location: https://a.example/a.exe\n\n{}\n------b------\n",
         base64(&payload()),
     );
+    let part = String::from_utf8(active_mime_part(0x32)).unwrap();
     vec![
         ("mbox, first message", mailbox(&[&usual, &plain])),
         ("mbox, last message", mailbox(&[&plain, &plain, &usual])),
         ("mbox, CRLF", with_breaks(&mailbox(&[&plain, &usual]), "\r\n")),
         ("mbox without empty lines", together),
         ("mht", with_breaks(archive.as_bytes(), "\r\n")),
+        (
+            "ActiveMime in text",
+            body("Content-Type: text/plain", part.rsplit("\n\n").next().unwrap()),
+        ),
         ("mht with ActiveMime", message(&multipart("b1", &[active_mime_part(0x32)]))),
         ("mht with another ActiveMime", message(&multipart("b1", &[active_mime_part(0x22a)]))),
     ]
