@@ -41,9 +41,16 @@ impl Kind {
         Self::Text,
     ];
 
-    /// Returns whether the kind has no signature. It is tried only for objects of no other kind.
-    pub(super) fn has_no_signature(self) -> bool {
-        matches!(self, Self::Lzma | Self::Text)
+    /// Returns whether objects of this kind, which has no signature, are not searched for because the object is of the
+    /// kind `other`. An attacker can give any object a second kind by bytes in front of it or after it, so few kinds
+    /// exclude another one: mail examines its text itself, and bytes that start with a signature are LZMA by chance
+    /// only.
+    pub(super) fn is_excluded_by(self, other: Self) -> bool {
+        match self {
+            Self::Text => other == Self::Mail,
+            Self::Lzma => other.is_stream() || matches!(other, Self::Tar | Self::Ole | Self::Rtf),
+            _ => false,
+        }
     }
 
     /// Returns the name of the kind in rules (variable `container`) and in reports.

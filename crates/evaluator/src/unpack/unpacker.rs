@@ -398,15 +398,15 @@ impl<'a> Unpacker<'a> {
     /// Examines the contents under the kinds that start where the object starts. Returns whether that is an archive, and
     /// was unpacked without problems.
     fn known_kinds(&mut self, bytes: &[u8]) -> Result<bool, WalkEnd> {
-        let mut is_known = false;
+        let mut matched: Vec<Kind> = Vec::new();
         let mut is_archive = false;
         let problems = self.problems;
         for kind in self.selection.kinds {
             let format = (self.selection.format)(*kind);
-            if (kind.has_no_signature() && is_known) || !(format.matches)(bytes) {
+            if matched.iter().any(|other| kind.is_excluded_by(*other)) || !(format.matches)(bytes) {
                 continue;
             }
-            is_known = true;
+            matched.push(*kind);
             is_archive |= (self.selection.signature)(*kind)
                 .is_some_and(|signature| signature.is_at_start(bytes));
             self.container(*kind, format, bytes)?;

@@ -32,20 +32,39 @@ use crate::{
 /// Viewers accept the header in the first bytes, ISO 32000-1, annex H, note 13.
 const MAX_HEADER: usize = 1024;
 
+/// Length of the end of a file without header in which `startxref` is searched, bytes.
+const MAX_END: usize = 2048;
+
+/// Length of the line after `%!PS` in which the version is searched, bytes.
+const MAX_FIRST_LINE: usize = 100;
+
 pub(in crate::unpack) fn matches(bytes: &[u8]) -> bool {
-    header(bytes).is_some()
+    header(bytes).is_some() || is_without_header(bytes)
 }
 
+/// Returns the offset of the header. Viewers accept it without hyphen, and with the name of PostScript, annex H, note 14.
 fn header(bytes: &[u8]) -> Option<usize> {
-    let first = bytes.get(..MAX_HEADER + 5).unwrap_or(bytes);
-    positions(first, b"%PDF-").next()
+    let first = bytes.get(..MAX_HEADER + 4).unwrap_or(bytes);
+    let post_script = || {
+        positions(first, b"%!PS").find(|start| {
+            let end = start.saturating_add(MAX_FIRST_LINE).min(first.len());
+            first.get(*start..end).is_some_and(|line| positions(line, b"PDF-").next().is_some())
+        })
+    };
+    positions(first, b"%PDF").next().or_else(post_script)
+}
+
+/// Returns whether a file without header in the first bytes ends like a PDF. Viewers repair it.
+fn is_without_header(bytes: &[u8]) -> bool {
+    let end = bytes.get(bytes.len().saturating_sub(MAX_END)..).unwrap_or(bytes);
+    positions(end, b"startxref").next().is_some() && positions(bytes, b" obj").next().is_some()
 }
 
 pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Unpacked {
     let structure = PdfStructure::find(bytes);
     if structure.headers.is_empty() {
         // Sources and texts that mention the header are no PDF.
-        if structure.has_cross_references && !is_text(bytes) {
+        if structure.has_cross_references && !is_doubtful(bytes) {
             unpacker.note(NoteKind::Unreadable, "a PDF without objects");
         }
         return Ok(());
@@ -63,19 +82,20 @@ pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Un
     }
     // A viewer that takes another trailer does not decrypt, so that contents without encryption count too. If the
     // contents are encrypted, they are not readable without a key.
-    let is_quiet = is_text(bytes) || !keys.is_empty() || is_encrypted(&reader.objects);
+    let is_quiet = is_doubtful(bytes) || !keys.is_empty() || is_encrypted(&reader.objects);
     PdfWalk { bytes, structure: &structure, key: None, is_quiet, unpacker }.run(reader)?;
     for key in &keys {
         let reader = ObjectReader::read(bytes, &structure, Some(key));
-        let is_quiet = is_text(bytes);
+        let is_quiet = is_doubtful(bytes);
         PdfWalk { bytes, structure: &structure, key: Some(key), is_quiet, unpacker }.run(reader)?;
     }
     Ok(())
 }
 
-/// Returns whether a file with text before the header is text as a whole: a source that contains a PDF, such as a test.
-fn is_text(bytes: &[u8]) -> bool {
-    header(bytes).is_some_and(|start| start > 0) && std::str::from_utf8(bytes).is_ok()
+/// Returns whether a file has no header, or has text before it and is text as a whole: a container of a PDF, or a source
+/// such as a test.
+fn is_doubtful(bytes: &[u8]) -> bool {
+    header(bytes).is_none_or(|start| start > 0 && std::str::from_utf8(bytes).is_ok())
 }
 
 /// Returns the dictionaries of trailers and cross-reference streams.

@@ -1,6 +1,6 @@
 //! Files in text: base64 (RFC 4648), and `data:` URLs (RFC 2397).
 //!
-//! Every object that is no container is searched, because a browser displays HTML with any bytes before it. A run of
+//! Every object but mail is searched, because a browser displays HTML with any bytes before or after it. A run of
 //! base64 characters is decoded if a file in it is probable:
 //!
 //! - words before it announce base64 (`;base64,`, `ENCODING=b`, `<office:binary-data>`, `atob("`), or
@@ -11,12 +11,14 @@
 
 mod base64;
 mod evidence;
+mod reference;
 mod url;
 mod utf16;
 
 use self::{
     base64::{Base64Content, Base64Run, is_base64},
-    evidence::{RunContent, classify, is_announced, is_announced_nearby},
+    evidence::{BinaryProperties, RunContent, classify, is_announced, is_announced_nearby},
+    reference::{ReferencesDecoded, has_references},
     url::{PercentDecoded, data_url},
     utf16::Utf16Text,
 };
@@ -40,9 +42,22 @@ pub(in crate::unpack) fn matches(bytes: &[u8]) -> bool {
 
 pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Unpacked {
     if let Some(text) = Utf16Text::detect(bytes) {
-        return unpacker.decode(EntryName::label("text"), text).map(|_decoded| ());
+        let is_probable = text.is_probable();
+        unpacker.decode(EntryName::label("text"), text)?;
+        if is_probable {
+            return Ok(());
+        }
     }
-    let mut search = TextSearch { bytes, texts: 0, searched_for_tags: 0 };
+    if has_references(bytes) {
+        let text = ReferencesDecoded::new(bytes);
+        unpacker.decode(EntryName::label("text without references"), text)?;
+    }
+    let mut search = TextSearch {
+        bytes,
+        texts: 0,
+        searched_for_tags: 0,
+        properties: BinaryProperties::default(),
+    };
     let mut position = 0;
     while let Some(offset) = next_word(bytes, position) {
         position = search.word(offset, unpacker)?;
@@ -62,6 +77,7 @@ struct TextSearch<'a> {
     texts: u32,
     /// Offset before which `data:` URLs were searched for tags.
     searched_for_tags: usize,
+    properties: BinaryProperties,
 }
 
 impl TextSearch<'_> {
@@ -75,7 +91,7 @@ impl TextSearch<'_> {
             if let Some(url) = url {
                 let end = start + length + url.end;
                 self.searched_for_tags = end;
-                if url.has_tag {
+                if url.is_encoded {
                     let data =
                         PercentDecoded::new(after.get(url.start..url.end).unwrap_or_default());
                     unpacker.decode(EntryName::label("data URL"), data)?;
@@ -83,15 +99,38 @@ impl TextSearch<'_> {
                 }
             }
         }
-        let is_announced = is_announced(before);
+        if let Some(b'%') = before.last()
+            && let Some(before) = before.get(..start - 1)
+            && is_announced(before)
+        {
+            // The first character is encoded.
+            return self.run(before, 0, true, unpacker);
+        }
+        let is_announced =
+            is_announced(before) || (length >= MIN_ANNOUNCED && self.properties.announce(before));
         if length < MIN_ANNOUNCED && !is_announced {
             return Ok(start + length);
         }
+        self.run(before, length, is_announced, unpacker)
+    }
+
+    /// Examines the run behind `before`, which starts with a word of a length. Returns the offset where the search
+    /// continues.
+    fn run(
+        &mut self,
+        before: &[u8],
+        length: usize,
+        is_announced: bool,
+        unpacker: &mut Unpacker<'_>,
+    ) -> Result<usize, WalkEnd> {
+        let start = before.len();
+        let rest = self.bytes.get(start..).unwrap_or_default();
         let run = Base64Run::parse(rest, length, is_announced);
         if run.characters >= MIN_ANNOUNCED && self.is_file(before, &run, is_announced) {
             unpacker.decode(EntryName::label("base64 data"), Base64Content::new(run.bytes))?;
         }
-        Ok(start + run.bytes.len())
+        // At least the digit after an invalid escape.
+        Ok(start + run.bytes.len().max(2))
     }
 
     /// Returns whether a file in a run is probable.

@@ -20,6 +20,9 @@ const PROBE: usize = 4096;
 /// Number of decoded bytes below which an error means that the data are of another format.
 const MIN_DECODED: usize = 32;
 
+/// Signature of PNG files, which may be followed by a zip.
+const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
+
 #[derive(Clone, Copy)]
 struct LzmaHeader {
     properties: u8,
@@ -39,7 +42,8 @@ impl LzmaHeader {
         let is_valid = *properties < 9 * 5 * 5
             && (length == u64::MAX || (1..MAX_LENGTH).contains(&length))
             && data.len() > 5
-            && data.first() == Some(&0);
+            && data.first() == Some(&0)
+            && !bytes.starts_with(PNG);
         is_valid.then_some((Self { properties: *properties, dictionary, length }, data))
     }
 

@@ -7,7 +7,7 @@ use lzma_rust2::{LzipOptions, LzipWriter, LzmaOptions, LzmaWriter, XzOptions, Xz
 use proptest::{collection::vec, prelude::*};
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 
-use super::{ContainerSample, Expected, collect, payload};
+use super::{ContainerSample, Expected, collect, payload, zip::stored_zip};
 use crate::report::NoteKind;
 
 /// Compresses to a gzip member without a name.
@@ -237,6 +237,10 @@ fn xz_samples() -> Vec<ContainerSample> {
         ContainerSample::payload(
             "lzma/garbage-after.lzma",
             [lzma(&content, false), vec![7; 100]].concat(),
+        ),
+        ContainerSample::payload(
+            "lzma/zip-after.lzma",
+            [lzma(&content, true), stored_zip(&[("a.txt", b"harmless")])].concat(),
         ),
         ContainerSample::payload("lzma/truncated.lzma", truncated(lzma(&content, false), 9)),
     ]

@@ -2,7 +2,7 @@
 
 use proptest::{collection::vec, prelude::*};
 
-use super::{ContainerSample, Expected, collect, payload, streams::gzip};
+use super::{ContainerSample, Expected, collect, payload, streams::gzip, zip::stored_zip};
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
@@ -32,6 +32,11 @@ fn folded(text: &str, length: usize, separator: &str) -> String {
 /// Returns the digits of each byte after `prefix`.
 fn hexadecimal(bytes: &[u8], prefix: &str) -> String {
     bytes.iter().map(|byte| format!("{prefix}{byte:02x}")).collect::<Vec<_>>().concat()
+}
+
+/// Returns a text with all characters as references without semicolon.
+fn references(text: &str) -> String {
+    hexadecimal(text.as_bytes(), "&#x00")
 }
 
 fn utf16(text: &str, is_big_endian: bool) -> Vec<u8> {
@@ -82,6 +87,26 @@ fn web_texts() -> Vec<(&'static str, String)> {
             format!("<a href='data:a/b;base64,{}'>", code.replace('+', "%2B").replace('=', "%3d")),
         ),
         ("percent-url.html", format!("<iframe src=\"data:text/html,{percent}%3Cb%3E\">")),
+        ("percent-file.html", format!("<a href=\"data:a/b,{percent}\">")),
+        (
+            "percent-base64.html",
+            format!("<a href='data:a/b;base64,{}'>", hexadecimal(code.as_bytes(), "%")),
+        ),
+        ("spaces-in-type.html", format!("<a href='data:a/b; base64 ,{}'>", folded(code, 10, "\n"))),
+        ("form-feeds.html", format!("<a href='data:a/b;base64,{}'>", folded(code, 5, "\x0c"))),
+        (
+            "encoded-form-feeds.html",
+            format!("<a href='data:a/b;base64,{}'>", folded(code, 5, "%0c")),
+        ),
+        (
+            "reference.html",
+            format!("<a href='data:a/b;base64,&#{};{}'>", code.as_bytes()[0], &code[1..]),
+        ),
+        (
+            "references.html",
+            format!("<a href='{}'>", references(&format!("data:a/b;base64,{code}"))),
+        ),
+        ("comma.html", format!("<a href='data:a/b;base64&comma;{}'>", folded(code, 10, "\n"))),
         ("bytes-before.html", format!("\0\u{1}\u{2}{}", page())),
     ]
 }
@@ -117,6 +142,18 @@ fn other_texts() -> Vec<(&'static str, String)> {
                 lines("\n  ")
             ),
         ),
+        (
+            "event-name.ics",
+            format!(
+                "ATTACH;ENCODING=BASE64;VALUE=BINARY;X-FILENAME=\"{}\":{}\r\n {}\r\n",
+                "e".repeat(110),
+                &code[..16],
+                folded(&code[16..], 12, "\r\n ")
+            ),
+        ),
+        ("flat-spaces.xml", format!("<pkg:binaryData> {} </pkg:binaryData>", folded(code, 9, " "))),
+        ("flat-lines.xml", format!("<pkg:binaryData>{}</pkg:binaryData>", folded(code, 12, "\n"))),
+        ("word.xml", format!("<w:binData w:name=\"a\">{}</w:binData>", folded(code, 12, "\n"))),
         ("lines.txt", format!("see below\n\n{}\n", lines("\r\n"))),
         (
             "file.pem",
@@ -132,6 +169,19 @@ fn other_texts() -> Vec<(&'static str, String)> {
     ]
 }
 
+/// Returns pages with bytes of other kinds in front or behind.
+fn surrounded() -> Vec<ContainerSample> {
+    let page = page().into_bytes();
+    let zip = stored_zip(&[("a.txt", b"harmless")]);
+    let list = [
+        ("before-zip.html", [&page[..], &zip].concat()),
+        ("after-rtf.html", [b"{\\rtf1", &page[..]].concat()),
+        ("after-pdf.html", [b"<!--%PDF-1.4-->", &page[..]].concat()),
+    ];
+    let sample = |(name, bytes)| ContainerSample::payload(format!("text/{name}"), bytes);
+    list.into_iter().map(sample).collect()
+}
+
 pub(crate) fn samples() -> Vec<ContainerSample> {
     let mut samples: Vec<_> = web_texts()
         .into_iter()
@@ -140,7 +190,13 @@ pub(crate) fn samples() -> Vec<ContainerSample> {
         .collect();
     samples.push(ContainerSample::payload("text/utf-16.html", utf16(&page(), false)));
     samples.push(ContainerSample::payload("text/utf-16-be.html", utf16(&page(), true)));
+    let other = format!("{}{}", "\u{4e00}".repeat(90), page());
+    samples.push(ContainerSample::payload("text/utf-16-other.html", utf16(&other, false)));
+    let (little, big) = (utf16(&page(), false).split_off(2), utf16(&page(), true).split_off(2));
+    samples.push(ContainerSample::payload("text/utf-16-no-mark.html", little));
+    samples.push(ContainerSample::payload("text/utf-16-be-no-mark.html", big));
     samples.push(ContainerSample::payload("text/drawing.svgz", gzip(page().as_bytes())));
+    samples.extend(surrounded());
     samples.push(ContainerSample::new(
         "text/text.txt",
         b"Text, and more text.\n".repeat(9),

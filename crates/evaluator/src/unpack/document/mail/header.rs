@@ -5,8 +5,8 @@ use super::{
     transfer::{TransferEncoding, hex},
 };
 
-/// Maximum length of a field that is interpreted, bytes. Long file names need 1 KiB.
-const MAX_FIELD: usize = 64 * 1024;
+/// Maximum length of a field that is interpreted, bytes. Long file names need 1 KiB; mail programs have no limit.
+const MAX_FIELD: usize = 1 << 20;
 
 /// A choice between the ways in which mail programs read a message that is not correct: a set of bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -95,7 +95,8 @@ impl<'m> PartHeader<'m> {
             } else if !is_continuation {
                 header.add(bytes, field, field_end);
                 field = field_name(line.content).map(|_name| line);
-                if field.is_none() {
+                // A field without name is ignored.
+                if field.is_none() && !line.content.starts_with(b":") {
                     header.early_body.get_or_insert(line.start);
                 }
             }

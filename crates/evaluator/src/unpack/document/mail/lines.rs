@@ -63,8 +63,9 @@ pub(super) fn field_name(line: &[u8]) -> Option<&[u8]> {
     (!name.is_empty() && name.iter().all(u8::is_ascii_graphic)).then_some(name)
 }
 
-/// Maximum length of the name of a field and the colon, bytes. Lines have at most 998 bytes, names in use at most 60.
-const MAX_FIELD_NAME: usize = 200;
+/// Maximum length of the name of a field and the colon, bytes. Names in use have at most 60, and mail programs accept
+/// longer ones.
+const MAX_FIELD_NAME: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests {

@@ -5,10 +5,10 @@ use super::{
     mailbox::{is_separator, without_separator},
 };
 
-/// Maximum length of the start of a file that is read, bytes.
-const MAX_START: usize = 32 * 1024;
+/// Maximum length of the header that is read, bytes.
+const MAX_START: usize = 1 << 20;
 
-/// Maximum number of lines that are read.
+/// Number of lines after which a line that belongs to no field ends the search.
 const MAX_LINES: usize = 400;
 
 /// Fields that occur in mail, and hardly at the start of other texts.
@@ -57,21 +57,29 @@ pub(super) fn is_mail(bytes: &[u8]) -> bool {
     let bare_return = !bytes.contains(&b'\n');
     let Some(first) = line_at(bytes, 0, bare_return) else { return false };
     let is_mailbox = is_separator(first.content);
-    if !is_mailbox && field_name(first.content).is_none() {
+    if !is_mailbox && !is_in_header(first.content) {
         return false;
     }
     let mut fields = StartFields::default();
     let mut start = bytes.len().saturating_sub(without_separator(bytes).len());
-    for _ in 0..MAX_LINES {
-        let Some(line) = line_at(bytes, start, bare_return) else { break };
+    let mut lines = 0_usize;
+    while let Some(line) = line_at(bytes, start, bare_return) {
         start = line.next;
-        if line.content.is_empty() {
+        if line.content.is_empty() || (lines >= MAX_LINES && !is_in_header(line.content)) {
             break;
         }
+        lines = lines.saturating_add(1);
         fields.add(line.content);
     }
     // "From" starts sentences too.
     fields.are_of_mail() || (is_mailbox && fields.count > 0 && has_time(first.content))
+}
+
+/// Returns whether a line starts or continues a field, or has a colon and no name. Mail programs ignore the last kind, and
+/// continuations of no field.
+fn is_in_header(line: &[u8]) -> bool {
+    let is_ignored = line.first().is_some_and(|first| is_blank(*first) || *first == b':');
+    is_ignored || field_name(line).is_some()
 }
 
 /// Returns whether a line contains hours and minutes.

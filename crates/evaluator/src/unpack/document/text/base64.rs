@@ -55,18 +55,23 @@ fn separator(bytes: &[u8], allows_spaces: bool) -> Option<(Separator, usize)> {
         // JSON, JavaScript; line continuation; vCard and iCalendar.
         [b'\\', b'/', ..] => (Separator::Character(b'/'), 2),
         [b'\\', b'n' | b'r' | b't' | b'\n' | b'\r', ..] => (Separator::Break, 2),
-        [b'\n' | b'\r' | 0, ..] => (Separator::Break, 1),
+        [b'\n' | b'\r' | b'\x0c' | 0, ..] => (Separator::Break, 1),
         [b' ' | b'\t', ..] if allows_spaces => (Separator::Break, 1),
-        [b'%', high, low, ..] => match [*high, low.to_ascii_uppercase()] {
-            [b'2', b'B'] => (Separator::Character(b'+'), 3),
-            [b'2', b'F'] => (Separator::Character(b'/'), 3),
-            [b'0', b'A' | b'D' | b'9'] | [b'2', b'0'] => (Separator::Break, 3),
+        [b'%', rest @ ..] => match percent_encoded(rest)? {
+            byte if is_base64(byte) => (Separator::Character(byte), 3),
+            byte if byte.is_ascii_whitespace() => (Separator::Break, 3),
             _ => return None,
         },
         [b'&', b'#', ..] => (Separator::Break, line_end_reference(bytes)?),
         _ => return None,
     };
     Some((kind, length))
+}
+
+/// Returns the byte whose two digits are at the start of `digits`.
+pub(super) fn percent_encoded(digits: &[u8]) -> Option<u8> {
+    let digits = digits.get(..2).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))?;
+    u8::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()
 }
 
 /// Returns the length of a character reference for a line end, tab or space: `&#10;`, `&#xD;`.
@@ -83,7 +88,6 @@ fn line_end_reference(bytes: &[u8]) -> Option<usize> {
 /// Base64 characters with line breaks between them.
 pub(super) struct Base64Run<'a> {
     pub(super) bytes: &'a [u8],
-    /// Approximate number of base64 characters: escaped ones are not counted.
     pub(super) characters: usize,
 }
 
@@ -94,37 +98,54 @@ impl<'a> Base64Run<'a> {
         let (mut end, mut characters) = (length, length);
         let mut line = length;
         let mut is_first_line = true;
-        while let Some((gap, is_break)) = gap(bytes.get(end..).unwrap_or_default(), is_announced) {
+        while let Some(Gap { length: gap, escaped, is_break }) =
+            Gap::parse(bytes.get(end..).unwrap_or_default(), is_announced)
+        {
             let rest = bytes.get(end + gap..).unwrap_or_default();
             let word = word_length(rest);
             if is_break {
                 // A shorter line before the first line is a heading: `-----BEGIN CERTIFICATE-----`.
                 let is_joined = line >= MIN_LINE && (!is_first_line || word <= line);
-                if word == 0 || !(is_joined || is_announced) {
+                if word + escaped == 0 || !(is_joined || is_announced) {
                     break;
                 }
                 is_first_line = false;
                 line = 0;
             }
-            line += word;
-            characters += word;
+            line += word + escaped;
+            characters += word + escaped;
             end += gap + word;
         }
         Self { bytes: bytes.get(..end).unwrap_or(bytes), characters }
     }
 }
 
-/// Returns the length of the separators at the start of `bytes`, and whether one of them is a line break.
-fn gap(bytes: &[u8], is_announced: bool) -> Option<(usize, bool)> {
-    let (mut length, mut is_break) = (0, false);
-    while length < MAX_BREAK
-        && let Some((kind, separator)) =
-            separator(bytes.get(length..).unwrap_or_default(), is_announced || is_break)
-    {
-        length += separator;
-        is_break |= matches!(kind, Separator::Break);
+/// Separators between two words.
+struct Gap {
+    /// Bytes.
+    length: usize,
+    /// Number of escaped characters.
+    escaped: usize,
+    /// Whether one of the separators is a line break.
+    is_break: bool,
+}
+
+impl Gap {
+    /// Parses the separators at the start of `bytes`.
+    fn parse(bytes: &[u8], is_announced: bool) -> Option<Self> {
+        let mut gap = Self { length: 0, escaped: 0, is_break: false };
+        while gap.length < MAX_BREAK
+            && let Some((kind, separator)) =
+                separator(bytes.get(gap.length..).unwrap_or_default(), is_announced || gap.is_break)
+        {
+            gap.length += separator;
+            match kind {
+                Separator::Character(_) => gap.escaped += 1,
+                Separator::Break => gap.is_break = true,
+            }
+        }
+        (gap.length > 0).then_some(gap)
     }
-    (length > 0).then_some((length, is_break))
 }
 
 /// Decodes a run.

@@ -10,13 +10,14 @@ const PREFIX: usize = 90;
 /// Length of the text before a run in which an announcement is searched, bytes.
 const NEARBY: usize = 100;
 
+/// Maximum length of a tag or of the parameters of a property, bytes.
+const MAX_TAG: usize = 256;
+
 /// What ends directly before a run that is base64, in lower case.
-const ANNOUNCEMENTS: [&[u8]; 10] = [
-    b";base64,",
+const ANNOUNCEMENTS: [&[u8]; 8] = [
     b"base64:",
     b"encoding=b:",
     b"value=binary:",
-    b"binary-data>",
     b"atob(\"",
     b"atob('",
     b"atob(`",
@@ -28,7 +29,7 @@ const ANNOUNCEMENTS: [&[u8]; 10] = [
 const NEARBY_WORDS: [&[u8]; 5] = [b"base64", b"b64decode", b"encoding=b", b"atob(", b"binary"];
 
 /// First bytes of files that are unpacked or executed.
-const SIGNATURES: [&[u8]; 24] = [
+const SIGNATURES: [&[u8]; 25] = [
     b"PK\x03\x04",
     b"PK\x05\x06",
     b"\x1f\x8b\x08",
@@ -53,6 +54,7 @@ const SIGNATURES: [&[u8]; 24] = [
     b"<svg",
     b"#!/",
     b"LZIP\x01",
+    b"ActiveMime",
 ];
 
 /// What a run decodes to.
@@ -110,12 +112,60 @@ pub(super) fn is_announced(before: &[u8]) -> bool {
     if !matches!(before.last(), Some(b',' | b':' | b'>' | b'"' | b'\'' | b'`')) {
         return false;
     }
+    if let [text @ .., b','] = before
+        && let Some((text, word)) = text.trim_ascii_end().split_last_chunk::<6>()
+        && word.eq_ignore_ascii_case(b"base64")
+    {
+        return text.trim_ascii_end().ends_with(b";");
+    }
+    if let [text @ .., b'>'] = before {
+        return is_binary_tag(text);
+    }
     ANNOUNCEMENTS.iter().any(|announcement| {
         let start = before.len().saturating_sub(announcement.len());
         // Compares the last byte first.
         announcement.last() == before.last()
             && before.get(start..).is_some_and(|end| end.eq_ignore_ascii_case(announcement))
     })
+}
+
+/// Returns whether the text before `>` ends with the start of a tag whose content is base64: of `OpenDocument` or of
+/// Word (`pkg:binaryData`, `w:binData`).
+fn is_binary_tag(text: &[u8]) -> bool {
+    let nearby = text.get(text.len().saturating_sub(MAX_TAG)..).unwrap_or(text);
+    let start = nearby.iter().rposition(|byte| matches!(byte, b'<' | b'>'));
+    let tag = start.and_then(|start| nearby.get(start..)).unwrap_or_default();
+    let name = tag.split(u8::is_ascii_whitespace).next().unwrap_or_default();
+    let name = name.to_ascii_lowercase();
+    [&b"binary-data"[..], b"binarydata", b"bindata"].iter().any(|end| name.ends_with(end))
+}
+
+/// Properties of contacts and calendars with a value in base64.
+#[derive(Default)]
+pub(super) struct BinaryProperties {
+    /// Offset before which the text was searched, so that no byte is searched twice.
+    searched: usize,
+    /// Offset behind the last parameter that announces base64.
+    announcement: Option<usize>,
+}
+
+impl BinaryProperties {
+    /// Returns whether a property before a value says that the value is base64.
+    pub(super) fn announce(&mut self, before: &[u8]) -> bool {
+        if before.last() != Some(&b':') {
+            return false;
+        }
+        let first = before.len().saturating_sub(MAX_TAG);
+        let start = self.searched.max(first);
+        let nearby = before.get(start..).unwrap_or_default().to_ascii_lowercase();
+        for word in [&b"encoding=b"[..], b"value=binary"] {
+            let position = nearby.windows(word.len()).rposition(|window| window == word);
+            let found = position.map(|position| start + position + word.len());
+            self.announcement = self.announcement.max(found);
+        }
+        self.searched = before.len();
+        self.announcement.is_some_and(|end| end >= first)
+    }
 }
 
 /// Returns whether words before a run suggest base64.

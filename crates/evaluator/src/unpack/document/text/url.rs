@@ -2,6 +2,8 @@
 
 use std::io::{self, Read};
 
+use super::base64::percent_encoded;
+
 /// Maximum length of the media type, bytes.
 const MAX_TYPE: usize = 100;
 
@@ -9,8 +11,8 @@ const MAX_TYPE: usize = 100;
 pub(super) struct DataUrl {
     pub(super) start: usize,
     pub(super) end: usize,
-    /// Whether the data contain an encoded `<`. Other text has no active content that browsers display.
-    pub(super) has_tag: bool,
+    /// Whether bytes of the data are encoded. Other data are examined as they are.
+    pub(super) is_encoded: bool,
 }
 
 /// Parses a URL of the scheme `scheme`; `rest` begins with the colon. Returns `None` for data in base64.
@@ -24,14 +26,18 @@ pub(super) fn data_url(scheme: &[u8], rest: &[u8]) -> Option<DataUrl> {
     let comma = rest.iter().take(MAX_TYPE).position(is_end_of_type)?;
     (rest.get(comma) == Some(&b',')).then_some(())?;
     let media_type = rest.get(..comma)?;
-    if media_type.last_chunk::<6>().is_some_and(|last| last.eq_ignore_ascii_case(b"base64")) {
+    if media_type
+        .trim_ascii_end()
+        .last_chunk::<6>()
+        .is_some_and(|last| last.eq_ignore_ascii_case(b"base64"))
+    {
         return None;
     }
     let data = rest.get(comma + 1..)?;
     let length = data.iter().position(is_end).unwrap_or(data.len());
-    let mut triples = data.get(..length)?.windows(3);
-    let has_tag = triples.any(|triple| triple.eq_ignore_ascii_case(b"%3c"));
-    Some(DataUrl { start: comma + 1, end: comma + 1 + length, has_tag })
+    let mut parts = data.get(..length)?.split(|byte| *byte == b'%').skip(1);
+    let is_encoded = parts.any(|part| percent_encoded(part).is_some());
+    Some(DataUrl { start: comma + 1, end: comma + 1 + length, is_encoded })
 }
 
 /// Decodes percent-encoded bytes.
@@ -46,11 +52,7 @@ impl<'a> PercentDecoded<'a> {
 
     fn next_byte(&mut self) -> Option<u8> {
         let (first, rest) = self.rest.split_first()?;
-        let encoded = || {
-            let (digits, rest) = rest.split_at_checked(2)?;
-            let byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
-            Some((byte, rest))
-        };
+        let encoded = || Some((percent_encoded(rest)?, rest.get(2..)?));
         let decoded = if *first == b'%' { encoded() } else { None };
         let (byte, rest) = decoded.unwrap_or((*first, rest));
         self.rest = rest;

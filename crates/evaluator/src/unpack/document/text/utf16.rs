@@ -1,4 +1,4 @@
-//! Text in UTF-16 with a byte order mark.
+//! Text in UTF-16 with a byte order mark, or with a tag at the start.
 
 use std::io::{self, Read};
 
@@ -15,19 +15,24 @@ pub(super) struct Utf16Text<'a> {
 }
 
 impl<'a> Utf16Text<'a> {
-    /// Returns the text if the mark is followed by characters most of which are ASCII. Other files begin with the same
-    /// bytes.
+    /// Returns the text after a mark, which browsers trust, or from a tag on.
     pub(super) fn detect(bytes: &'a [u8]) -> Option<Self> {
-        let is_big_endian = match bytes {
-            [0xff, 0xfe, ..] => false,
-            [0xfe, 0xff, ..] => true,
+        let (is_big_endian, start) = match bytes {
+            [0xff, 0xfe, ..] => (false, 2),
+            [0xfe, 0xff, ..] => (true, 2),
+            [b'<', 0, 1..=0x7f, 0, ..] => (false, 0),
+            [0, b'<', 0, 1..=0x7f, ..] => (true, 0),
             _ => return None,
         };
-        let (units, _) = bytes.get(2..)?.as_chunks::<2>();
-        let text = Self { units: units.iter(), is_big_endian, pending: Vec::new(), position: 0 };
-        let examined = units.iter().take(EXAMINED);
-        let ascii = examined.clone().filter(|unit| matches!(text.unit(**unit), 1..=0x7f)).count();
-        (ascii > 0 && 2 * ascii >= examined.len()).then_some(text)
+        let (units, _) = bytes.get(start..)?.as_chunks::<2>();
+        Some(Self { units: units.iter(), is_big_endian, pending: Vec::new(), position: 0 })
+    }
+
+    /// Returns whether most of the first characters are ASCII. Other files begin with the same bytes.
+    pub(super) fn is_probable(&self) -> bool {
+        let examined = self.units.clone().take(EXAMINED);
+        let ascii = examined.clone().filter(|unit| matches!(self.unit(**unit), 1..=0x7f)).count();
+        ascii > 0 && 2 * ascii >= examined.len()
     }
 
     fn unit(&self, unit: [u8; 2]) -> u16 {

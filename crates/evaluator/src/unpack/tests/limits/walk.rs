@@ -136,15 +136,16 @@ fn repeated_containers_are_unpacked_once() {
 }
 
 #[test]
-fn container_is_not_searched_as_text() {
+fn containers_are_searched_as_text() {
     let walked = walk(b"some text", &settings());
     assert_eq!(
         (walked.texts(), walked.objects[1].container),
         (vec!["content".to_owned()], Some(Kind::Text))
     );
     let walked = walk(&container(b'Z', &[(b's', b"in zip text")]), &settings());
-    assert_eq!(walked.texts(), ["in zip text", "content"]);
+    assert_eq!(walked.texts(), ["in zip text", "content", "content"]);
     assert_eq!(walked.objects[2].path, "1 > in text");
+    assert!(walked.objects[3].is_repeated);
 }
 
 #[test]

@@ -38,6 +38,7 @@ fn ordinary() -> Named {
     let inner = multipart("b2", &[base64_part("a.exe", &payload)]);
     let bounce = [b"Content-Type: text/rfc822-headers\n\nSubject: a\n".to_vec(), forwarded.clone()];
     let separator = b"From a@a.example Mon Jan  1 00:00:00 2024\n";
+    let hidden = replaced_in_short_lines("", "");
     vec![
         ("eml with base64", usual.clone()),
         ("eml with base64, CRLF", with_breaks(&usual, "\r\n")),
@@ -49,6 +50,11 @@ fn ordinary() -> Named {
         ("eml with encoded message", message(&multipart("b3", &[encoded]))),
         ("eml of a bounce", message(&multipart("b4", &bounce))),
         ("eml after a separator", [separator, &usual[..]].concat()),
+        ("eml after a continuation", [b" x\n", &hidden[..]].concat()),
+        ("eml after a continued field", [b"\tx: y\n", &hidden[..]].concat()),
+        ("eml after a field without name", [b": x\n", &hidden[..]].concat()),
+        ("eml after a long name", [&[b'n'; 1000][..], b": x\n", &hidden[..]].concat()),
+        ("eml after many fields", [&b"X-A: b\n".repeat(60_000)[..], &hidden[..]].concat()),
         ("eml after empty lines", [b"\xef\xbb\xbf\r\n\n", &usual[..]].concat()),
     ]
 }
@@ -104,6 +110,19 @@ fn uuencoded() -> Named {
     ]
 }
 
+/// Returns a message with the payload in a multipart, some text replaced. The lines of the base64 are so short that it is
+/// not found in text.
+fn replaced_in_short_lines(from: &str, to: &str) -> Vec<u8> {
+    let text = base64(&payload()).replace('\n', "");
+    let lines: Vec<_> = text.as_bytes().chunks(12).collect();
+    let part = format!("Content-Type: a/b\n{BASE64}\n\n").into_bytes();
+    let part = [part, lines.join(&b'\n')].concat();
+    let message = message(&multipart("b1", &[b"\nhello".to_vec(), part]));
+    let text = String::from_utf8(message).unwrap();
+    assert!(text.contains(from), "{from}");
+    text.replacen(from, to, 1).into_bytes()
+}
+
 /// Returns a message with the payload in a multipart, some text replaced.
 fn replaced(from: &str, to: &str) -> Vec<u8> {
     let part = base64_part("a.exe", &payload());
@@ -120,6 +139,8 @@ fn typed(value: &str) -> Vec<u8> {
 
 fn boundaries() -> Named {
     let comments = "multipart/(a\\)b)mixed; (boundary=c;) boundary (d) = (e) b1 (f)";
+    let many = "; a=b".repeat(20_000);
+    let far = format!("multipart/mixed{many}; boundary=b1\nX-A: b\n\n--decoy\nContent-A: b\n");
     vec![
         ("boundary in sections", typed("multipart/mixed; boundary*1=1; boundary*0=b")),
         ("encoded boundary", typed("multipart/mixed; boundary*=us-ascii'en'b%31")),
@@ -127,6 +148,10 @@ fn boundaries() -> Named {
         ("boundary without semicolon", typed("multipart/mixed boundary=b1")),
         ("boundary with a missing quote", typed("multipart/mixed; boundary=\"b1")),
         ("boundary with escapes", typed("multipart/mixed; boundary=\"\\b\\1\"")),
+        (
+            "boundary after many parameters",
+            replaced_in_short_lines("multipart/mixed; boundary=\"b1\"", &far),
+        ),
         ("unknown subtype", typed("Multipart/X-Unknown; BOUNDARY=b1; a=b")),
         ("no subtype", typed("multipart; boundary=b1")),
         ("no boundary", typed("multipart/mixed")),
@@ -163,6 +188,7 @@ fn structures() -> Named {
         ("part after the last delimiter", replaced("hello\n--b1", "hello\n--b1--\n--b1")),
         ("part without an empty line", replaced("a.exe\"\n\n", "a.exe\"\n")),
         ("part with a line in the header", replaced("a.exe\"\n\n", "a.exe\"\nno field\n\n")),
+        ("part after a field without name", replaced_in_short_lines("64\n\n", "64\n: y\n")),
         ("part after a line of spaces", replaced("a.exe\"\n\n", "a.exe\"\n  \n")),
     ]
 }
@@ -180,12 +206,17 @@ fn files() -> Named {
          Content-Location: https://a.example/a.exe\n\n{}\n------b------\n",
         base64(&payload()),
     );
+    let part = String::from_utf8(active_mime_part(0x32)).unwrap();
     vec![
         ("mbox, first message", mailbox(&[&usual, &plain])),
         ("mbox, last message", mailbox(&[&plain, &plain, &usual])),
         ("mbox, CRLF", with_breaks(&mailbox(&[&plain, &usual]), "\r\n")),
         ("mbox without empty lines", together),
         ("mht", with_breaks(archive.as_bytes(), "\r\n")),
+        (
+            "ActiveMime in text",
+            body("Content-Type: text/plain", part.rsplit("\n\n").next().unwrap()),
+        ),
         ("mht with ActiveMime", message(&multipart("b1", &[active_mime_part(0x32)]))),
         ("mht with another ActiveMime", message(&multipart("b1", &[active_mime_part(0x22a)]))),
     ]

@@ -18,7 +18,23 @@ pub(crate) fn samples() -> Vec<ContainerSample> {
     samples.extend(scripts());
     samples.extend(encrypted());
     samples.extend(not_readable());
+    samples.extend(headers());
     samples
+}
+
+/// Headers that viewers accept.
+fn headers() -> Vec<ContainerSample> {
+    let file = attachment("/Filter/FlateDecode", &flate(&payload()));
+    let rest = &file[8..];
+    let with = |header: &[u8]| [header, rest].concat();
+    let cases = [
+        ("header-postscript", with(b"%!PS-Adobe-3.0 PDF-1.4")),
+        ("header-no-hyphen", with(b"%PDF1.4")),
+        ("header-missing", with(b"")),
+        ("header-far", with(&[&[b' '; 1100][..], b"%PDF-1.4"].concat())),
+    ];
+    let sample = |(name, bytes)| ContainerSample::payload(format!("pdf-{name}"), bytes);
+    cases.into_iter().map(sample).collect()
 }
 
 fn filters() -> Vec<ContainerSample> {
