@@ -121,6 +121,12 @@ pub(super) fn sizes() -> Vec<ContainerSample> {
 pub(super) fn differing() -> Vec<ContainerSample> {
     let encrypted = |fields: &mut ZipFields| fields.flags |= 1;
     let strong = |fields: &mut ZipFields| fields.flags |= 1 << 13 | 1 << 6;
+    let no_data = |fields: &mut ZipFields| {
+        (fields.method, fields.crc, fields.compressed, fields.size) = (0, 0, 0, 0);
+    };
+    let directory = |entry: ZipEntrySpec| {
+        entry.streamed(true).central(no_data).both(|fields| fields.name = b"payload/".to_vec())
+    };
     let is = |method: u16| move |fields: &mut ZipFields| fields.method = method;
     vec![
         one("wrong-crc", deflated().both(|fields| fields.crc ^= 1)),
@@ -136,6 +142,9 @@ pub(super) fn differing() -> Vec<ContainerSample> {
         one("method-stored-local-false", stored().local(is(8))),
         one("method-directory-unknown", deflated().central(is(77))),
         one("method-local-unknown", deflated().local(is(77))),
+        one("streamed-local-only", deflated().streamed(true).central(no_data)),
+        one("streamed-local-only-directory", directory(deflated())),
+        one("streamed-local-only-stored", directory(stored())),
         one("size-local-false", deflated().local(|fields| fields.size = 9)),
         one("method-directory-aes", deflated().central(is(99))),
     ]
