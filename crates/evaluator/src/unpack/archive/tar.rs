@@ -29,6 +29,9 @@ const MAGIC_OFFSET: usize = 257;
 
 const MAGIC: &[u8; 5] = b"ustar";
 
+/// Maximum number of sizes for all files that are read.
+const MAX_GLOBAL_SIZES: usize = 4;
+
 pub(in crate::unpack) const SIGNATURE: Signature =
     Signature { magic: MAGIC, offset: MAGIC_OFFSET, extent, is_preferred: true };
 
@@ -49,8 +52,14 @@ pub(in crate::unpack) fn matches(bytes: &[u8]) -> bool {
 }
 
 pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Unpacked {
-    let mut archive =
-        TarArchive { bytes, is_ended: false, data_end: 0, extended: Extended::default() };
+    let mut archive = TarArchive {
+        bytes,
+        is_ended: false,
+        data_end: 0,
+        extended: Extended::default(),
+        is_pax: false,
+        global_sizes: Vec::new(),
+    };
     let mut position = 0;
     while let Some(block) = block_at(bytes, position) {
         position = archive.block(position, block, unpacker)?;
@@ -97,6 +106,10 @@ struct TarArchive<'a> {
     /// Blocks before this offset may be contents, so that they need not be headers.
     data_end: usize,
     extended: Extended,
+    /// Whether an extended header of pax was read.
+    is_pax: bool,
+    /// Sizes of the contents of all files, from extended headers for all files.
+    global_sizes: Vec<u64>,
 }
 
 impl<'a> TarArchive<'a> {
@@ -142,7 +155,13 @@ impl<'a> TarArchive<'a> {
         unpacker: &mut Unpacker<'_>,
     ) -> Result<usize, WalkEnd> {
         let Ok(size) = header.entry_size() else {
-            unpacker.note(NoteKind::Unreadable, "the size of a file in a tar archive is invalid");
+            // Some programs read the digits up to the first other character.
+            unpacker.note(NoteKind::Inconsistent, "the size of a file in a tar archive is invalid");
+            let (content, end) = self.content(start, leading_octal(&header.as_old().size));
+            self.data_end = self.data_end.max(end);
+            if !content.is_empty() {
+                unpacker.slice(EntryName::file(header.path_bytes()), content)?;
+            }
             return Ok(start);
         };
         let (content, end) = self.content(start, size);
@@ -154,9 +173,15 @@ impl<'a> TarArchive<'a> {
                     unpacker
                         .note(NoteKind::Inconsistent, "a pax header in a tar archive is damaged");
                 }
+                self.is_pax = true;
             }
-            // The target of a link, and attributes of all files.
-            b'K' | b'g' => {}
+            b'g' => {
+                self.global_sizes.extend(PaxRecords::parse(content).sizes);
+                self.global_sizes.truncate(MAX_GLOBAL_SIZES);
+                self.is_pax = true;
+            }
+            // The target of a link.
+            b'K' => {}
             b'1'..=b'6' => return self.without_content(start, size, header, unpacker),
             _ => return self.file(start, size, header, unpacker),
         }
@@ -172,11 +197,16 @@ impl<'a> TarArchive<'a> {
         unpacker: &mut Unpacker<'_>,
     ) -> Result<usize, WalkEnd> {
         let extended = std::mem::take(&mut self.extended);
-        let (content, end) = self.content(start, extended.pax.size.unwrap_or(size));
-        let is_followed_by_header = block_at(self.bytes, start).is_some_and(is_header);
-        if !content.is_empty() && !is_followed_by_header {
+        let size = extended.pax.sizes.first().copied().unwrap_or(size);
+        let (content, end) = self.content(start, size);
+        let name = extended.file_name(header);
+        if content.is_empty() {
+        } else if !block_at(self.bytes, start).is_some_and(is_header) {
             self.data_end = self.data_end.max(end);
-            unpacker.slice(extended.file_name(header), content)?;
+            unpacker.slice(name, content)?;
+        } else if self.is_pax {
+            // bsdtar always expects content after a link in a pax archive. Here it is most likely the next members.
+            unpacker.alternative(|unpacker| unpacker.slice(name, content))?;
         }
         Ok(start)
     }
@@ -191,7 +221,7 @@ impl<'a> TarArchive<'a> {
     ) -> Result<usize, WalkEnd> {
         let extended = std::mem::take(&mut self.extended);
         let name = extended.file_name(header);
-        let pax_size = extended.pax.size.unwrap_or(size);
+        let (pax_size, other_sizes) = self.sizes(&extended, size);
         let mut map = extended.pax.sparse_map();
         if header.entry_type().is_gnu_sparse() {
             let (gnu_map, length) = SparseMap::parse_gnu(header, self.bytes.get(start..));
@@ -199,7 +229,6 @@ impl<'a> TarArchive<'a> {
             start = start.saturating_add(length);
         }
         let (content, end) = self.content(start, pax_size);
-        let (header_content, header_end) = self.content(start, size);
         if (content.len() as u64) < pax_size {
             unpacker.note(NoteKind::Unreadable, "a file in a tar archive is truncated");
         }
@@ -210,6 +239,7 @@ impl<'a> TarArchive<'a> {
                     NoteKind::Inconsistent,
                     "parts of a sparse file in a tar archive overlap",
                 );
+                unpacker.decode(name.clone(), file.sorted())?;
             }
             unpacker.decode(name.clone(), file)?;
             // 7-Zip and old programs know no sparse files.
@@ -217,16 +247,30 @@ impl<'a> TarArchive<'a> {
         } else if !content.is_empty() {
             unpacker.slice(name.clone(), content)?;
         }
-        if end == header_end {
-            return Ok(end);
+        // Some programs ignore the size in a pax header.
+        let mut next = end;
+        for other_size in other_sizes {
+            let (other_content, other_end) = self.content(start, other_size);
+            if other_content.len() == content.len() {
+                continue;
+            }
+            unpacker.note(NoteKind::Inconsistent, "a file in a tar archive has two sizes");
+            if !other_content.is_empty() {
+                unpacker.slice(name.clone(), other_content)?;
+            }
+            self.data_end = self.data_end.max(end).max(other_end);
+            next = next.min(other_end);
         }
-        // Some programs ignore the size in the pax header.
-        unpacker.note(NoteKind::Inconsistent, "a file in a tar archive has two sizes");
-        if !header_content.is_empty() {
-            unpacker.slice(name, header_content)?;
-        }
-        self.data_end = self.data_end.max(end).max(header_end);
-        Ok(end.min(header_end))
+        Ok(next)
+    }
+
+    /// Returns the sizes that programs use for a file whose header states `size`: first that of most programs, then
+    /// others.
+    fn sizes(&self, extended: &Extended, size: u64) -> (u64, Vec<u64>) {
+        let pax = extended.pax.sizes.iter().chain(&self.global_sizes);
+        let mut sizes: Vec<_> = pax.copied().chain([size]).collect();
+        let first = sizes.remove(0);
+        (first, sizes)
     }
 
     /// Returns the content at `start`, as far as the archive reaches, and the position of the next block.
@@ -246,6 +290,12 @@ impl Extended {
             None => EntryName::file(header.path_bytes()),
         }
     }
+}
+
+/// Parses the octal digits after spaces at the start of a field.
+fn leading_octal(field: &[u8]) -> u64 {
+    let digits = field.trim_ascii_start().iter().take_while(|byte| matches!(byte, b'0'..=b'7'));
+    digits.fold(0, |number, digit| number * 8 + u64::from(digit - b'0'))
 }
 
 fn before_zero(bytes: &[u8]) -> &[u8] {

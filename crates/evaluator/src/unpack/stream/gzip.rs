@@ -21,6 +21,9 @@ const FCOMMENT: u8 = 1 << 4;
 
 const MAGIC: [u8; 3] = [0x1f, 0x8b, 8];
 
+/// Magic number of gzip 0.5, which GNU gzip still decodes.
+const OLD_MAGIC: [u8; 3] = [0x1f, 0x9e, 8];
+
 /// Flags that no version of the format defines.
 const RESERVED_FLAGS: u8 = 0xe0;
 
@@ -28,7 +31,7 @@ pub(in crate::unpack) const SIGNATURE: Signature =
     Signature { magic: &MAGIC, offset: 0, extent, is_preferred: false };
 
 pub(in crate::unpack) fn matches(bytes: &[u8]) -> bool {
-    bytes.starts_with(&MAGIC)
+    bytes.starts_with(&MAGIC) || bytes.starts_with(&OLD_MAGIC)
 }
 
 /// Returns the length of the part of a header that all members have.

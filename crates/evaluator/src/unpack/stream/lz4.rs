@@ -7,9 +7,7 @@ use std::io;
 
 use lz4_flex::block::decompress_into_with_dict;
 
-use super::members::{
-    self, MAX_LEADING_FRAMES, Member, after_skippable_frames, damaged, truncated, u32_at,
-};
+use super::members::{self, Member, after_skippable_frames, damaged, truncated, u32_at};
 use crate::unpack::unpacker::{Unpacked, Unpacker};
 
 const MAGIC: u32 = 0x184D_2204;
@@ -28,7 +26,7 @@ const MAX_KEPT: usize = 1 << 20;
 const IS_STORED: u32 = 1 << 31;
 
 pub(in crate::unpack) fn matches(bytes: &[u8]) -> bool {
-    let first = u32_at(after_skippable_frames(bytes, MAX_LEADING_FRAMES), 0);
+    let first = u32_at(after_skippable_frames(bytes), 0);
     matches!(first, Some(MAGIC | LEGACY_MAGIC))
 }
 
@@ -170,7 +168,7 @@ impl<'a> Lz4Frame<'a> {
 
 impl<'a> Member<'a> for Lz4Frame<'a> {
     fn start(input: &'a [u8]) -> Option<Self> {
-        let input = after_skippable_frames(input, usize::MAX);
+        let input = after_skippable_frames(input);
         let (_, rest) = input.split_first_chunk::<4>()?;
         match u32_at(input, 0)? {
             MAGIC => Some(Self::parse(rest)),

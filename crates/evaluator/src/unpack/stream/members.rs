@@ -150,17 +150,11 @@ pub(super) fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
 }
 
 /// Returns the input after the skippable frames at its start (Zstandard: RFC 8878, section 3.1.2; LZ4 has the same).
-pub(super) fn after_skippable_frames(mut input: &[u8], max_frames: usize) -> &[u8] {
-    for _ in 0..max_frames {
-        let (Some(0x184D_2A50..=0x184D_2A5F), Some(length)) = (u32_at(input, 0), u32_at(input, 4))
-        else {
-            break;
-        };
+pub(super) fn after_skippable_frames(mut input: &[u8]) -> &[u8] {
+    while let (Some(0x184D_2A50..=0x184D_2A5F), Some(length)) = (u32_at(input, 0), u32_at(input, 4))
+    {
         let end = usize::try_from(length).unwrap_or(usize::MAX).saturating_add(8);
         input = input.get(end..).unwrap_or_default();
     }
     input
 }
-
-/// Maximum number of skippable frames before the first frame, where a file is recognized.
-pub(super) const MAX_LEADING_FRAMES: usize = 16;

@@ -4,9 +4,7 @@ use std::io::{self, Read};
 
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder, errors::FrameDecoderError};
 
-use super::members::{
-    self, MAX_LEADING_FRAMES, Member, after_skippable_frames, damaged, u32_at, window_too_large,
-};
+use super::members::{self, Member, after_skippable_frames, damaged, u32_at, window_too_large};
 use crate::{
     report::NoteKind,
     unpack::{
@@ -38,12 +36,12 @@ fn extent(frame: &[u8]) -> Option<usize> {
 }
 
 pub(in crate::unpack) fn matches(bytes: &[u8]) -> bool {
-    let first = u32_at(after_skippable_frames(bytes, MAX_LEADING_FRAMES), 0);
+    let first = u32_at(after_skippable_frames(bytes), 0);
     first.is_some_and(|magic| magic == MAGIC || OLD_MAGICS.contains(&magic))
 }
 
 pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Unpacked {
-    let first = u32_at(after_skippable_frames(bytes, MAX_LEADING_FRAMES), 0);
+    let first = u32_at(after_skippable_frames(bytes), 0);
     if first.is_some_and(|magic| OLD_MAGICS.contains(&magic)) {
         unpacker.note(NoteKind::Unreadable, "format of Zstandard before version 0.8");
         return Ok(());
@@ -102,7 +100,7 @@ impl ZstdFrame<'_> {
 
 impl<'a> Member<'a> for ZstdFrame<'a> {
     fn start(input: &'a [u8]) -> Option<Self> {
-        let input = after_skippable_frames(input, usize::MAX);
+        let input = after_skippable_frames(input);
         (u32_at(input, 0)? == MAGIC).then_some(())?;
         let mut frame = Self {
             decoder: FrameDecoder::new(),

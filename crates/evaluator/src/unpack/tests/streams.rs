@@ -130,6 +130,7 @@ fn gzip_samples() -> Vec<ContainerSample> {
     let header_checksum = [&changed(member.clone(), 3, 2)[..10], &[1, 2], &member[10..]].concat();
     vec![
         ContainerSample::payload("gz/plain.gz", member.clone()),
+        ContainerSample::payload("gz/old-magic.gz", changed(member.clone(), 1, 0x9e)),
         ContainerSample::payload("gz/name.gz", named),
         ContainerSample::payload("gz/all-fields.gz", gzip_with(full, &content)),
         ContainerSample::payload("gz/header-checksum-wrong.gz", header_checksum),
@@ -263,6 +264,10 @@ fn zstd_samples() -> Vec<ContainerSample> {
             [skippable(5), skippable(0), frame.clone()].concat(),
         ),
         ContainerSample::payload(
+            "zstd/skippable-many.zst",
+            [skippable(1).repeat(99), frame.clone()].concat(),
+        ),
+        ContainerSample::payload(
             "zstd/skippable-between.zst",
             [zstd(&content[..9]), skippable(3), zstd(&content[9..])].concat(),
         ),
@@ -297,6 +302,10 @@ fn lz4_samples() -> Vec<ContainerSample> {
             [&content[..20], &content[20..]].map(plain_lz4).concat(),
         ),
         ContainerSample::payload("lz4/skippable-first.lz4", [skippable(5), frame.clone()].concat()),
+        ContainerSample::payload(
+            "lz4/skippable-many.lz4",
+            [skippable(1).repeat(99), frame.clone()].concat(),
+        ),
         ContainerSample::payload(
             "lz4/skippable-between.lz4",
             [plain_lz4(&content[..9]), skippable(3), plain_lz4(&content[9..])].concat(),

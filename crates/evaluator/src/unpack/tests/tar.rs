@@ -176,7 +176,14 @@ fn with_signed_checksum(content: &[u8]) -> Vec<u8> {
 }
 
 pub(crate) fn samples() -> Vec<ContainerSample> {
-    let groups = [common_samples(), damaged_samples(), ambiguous_samples(), pax_sparse_samples()];
+    let groups = [
+        common_samples(),
+        damaged_samples(),
+        ambiguous_samples(),
+        size_samples(),
+        unusual_sparse_samples(),
+        pax_sparse_samples(),
+    ];
     groups.into_iter().flatten().collect()
 }
 
@@ -233,6 +240,7 @@ fn damaged_samples() -> Vec<ContainerSample> {
             "tar/checksum-wrong-before.tar",
             archive(&[&text, &wrong, &member]),
         ),
+        ContainerSample::payload("tar/garbage-first.tar", archive(&[&[b'g'; 512], &member])),
         ContainerSample::payload(
             "tar/garbage-before.tar",
             archive(&[&text, &[b'g'; 1024], &member]),
@@ -268,6 +276,53 @@ fn ambiguous_samples() -> Vec<ContainerSample> {
     ]
 }
 
+/// Returns archives with sizes that programs parse in different ways.
+fn size_samples() -> Vec<ContainerSample> {
+    // The payload is also a header without content, so that it is found only if the size is known.
+    let mut hidden = TarHeader([0; 512]);
+    hidden.put(0, &payload()[..100]);
+    let hidden = hidden.with(124, b"00000000000").followed_by(b"");
+    let of_size = |size: &[u8]| {
+        archive(&[&TarHeader::ustar("f", b'0', 0).with(124, size).followed_by(&hidden)])
+    };
+    let with_pax = |size: &str, kind| {
+        let header = TarHeader::ustar("f", b'0', 0).followed_by(&hidden);
+        archive(&[&pax(&[("size", size)], kind), &header])
+    };
+    let link = TarHeader::ustar("l", b'1', 512).followed_by(&hidden);
+    vec![
+        ContainerSample::payload("tar/size-wrong-letter.tar", of_size(b"00000001000M")),
+        ContainerSample::payload("tar/size-wrong-sign.tar", of_size(b"0000001000-\0")),
+        ContainerSample::payload("tar/pax-size-space.tar", with_pax(" 512", b'x')),
+        ContainerSample::payload("tar/pax-size-underscore.tar", with_pax("5_12", b'x')),
+        ContainerSample::payload("tar/pax-size-end.tar", with_pax("512\0", b'x')),
+        ContainerSample::payload("tar/pax-size-global.tar", with_pax("512", b'g')),
+        ContainerSample::payload(
+            "tar/pax-link.tar",
+            archive(&[&pax(&[("comment", "a")], b'x'), &link]),
+        ),
+    ]
+}
+
+/// Returns sparse files that only some programs unpack.
+fn unusual_sparse_samples() -> Vec<ContainerSample> {
+    let content = payload();
+    let with_map = |records: &[(&str, &str)], content: &[u8]| {
+        let member = TarHeader::ustar("f", b'0', content.len()).followed_by(content);
+        archive(&[&pax(records, b'x'), &member])
+    };
+    let mut stored = b"1\n0\n128\n".to_vec();
+    stored.resize(512, 0);
+    stored.extend_from_slice(&content);
+    let version = [("GNU.sparse.major", "1"), ("GNU.sparse.minor", "0")];
+    let unsorted = [("GNU.sparse.size", "256"), ("GNU.sparse.map", "128,128,0,128")];
+    let reversed = [&[b'B'; 128][..], &content].concat();
+    vec![
+        ContainerSample::payload("tar/sparse-without-size.tar", with_map(&version, &stored)),
+        ContainerSample::payload("tar/sparse-wrong-order.tar", with_map(&unsorted, &reversed)),
+    ]
+}
+
 #[test]
 fn archives_are_unpacked() {
     samples().iter().for_each(ContainerSample::check);
@@ -278,7 +333,8 @@ fn valid_archives_cause_no_notes() {
     let defects = ["wrong", "truncated", "garbage", "pax-size", "first"];
     for sample in samples() {
         let notes = collect(&sample.bytes).notes;
-        let is_defective = defects.iter().any(|defect| sample.name.contains(defect));
+        let is_defective = defects.iter().any(|defect| sample.name.contains(defect))
+            && sample.name != "tar/garbage-first.tar";
         assert_eq!(!notes.is_empty(), is_defective, "{}: {notes:?}", sample.name);
     }
     let two_sizes = samples().into_iter().find(|sample| sample.name == "tar/pax-size.tar").unwrap();

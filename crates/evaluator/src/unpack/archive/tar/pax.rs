@@ -9,8 +9,8 @@ const SPARSE: &[u8] = b"GNU.sparse";
 #[derive(Default)]
 pub(super) struct PaxRecords {
     pub(super) name: Option<Vec<u8>>,
-    /// Size of the content in the archive, bytes.
-    pub(super) size: Option<u64>,
+    /// Sizes of the content in the archive, as programs read the record, bytes.
+    pub(super) sizes: Vec<u64>,
     /// Size of a sparse file, bytes.
     real_size: Option<u64>,
     /// Offsets and lengths of the parts of a sparse file.
@@ -39,7 +39,7 @@ impl PaxRecords {
         match key {
             b"GNU.sparse.name" => self.name = Some(value.to_vec()),
             b"path" if self.name.is_none() => self.name = Some(value.to_vec()),
-            b"size" => self.size = number(),
+            b"size" => self.sizes = sizes(value),
             b"GNU.sparse.size" | b"GNU.sparse.realsize" => self.real_size = number(),
             b"GNU.sparse.major" => self.is_map_in_content = number() == Some(1),
             // Version 0.0: one record for each number.
@@ -64,7 +64,8 @@ impl PaxRecords {
 
     /// Returns the map, if the file is sparse.
     pub(super) fn sparse_map(&self) -> Option<SparseMap> {
-        let real_size = self.real_size?;
+        // bsdtar needs no size.
+        let real_size = self.real_size.unwrap_or_default();
         if self.is_map_in_content {
             return Some(SparseMap::in_content(real_size));
         }
@@ -82,6 +83,20 @@ fn next_record(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let record = record.strip_suffix(b"\n").unwrap_or(record);
     let equals = record.iter().position(|byte| *byte == b'=')?;
     Some((record.get(..equals)?, record.get(equals + 1..)?, rest))
+}
+
+/// Returns what programs take as the number of a record: the digits at its start (GNU tar, bsdtar), or all digits
+/// without underscores (Python).
+fn sizes(value: &[u8]) -> Vec<u64> {
+    let value = value.trim_ascii();
+    let value = value.strip_prefix(b"+").unwrap_or(value);
+    let end = value.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(value.len());
+    let mut sizes: Vec<_> = value.get(..end).and_then(decimal).into_iter().collect();
+    if value.contains(&b'_') {
+        let digits: Vec<_> = value.iter().copied().filter(|byte| *byte != b'_').collect();
+        sizes.extend(decimal(&digits));
+    }
+    sizes
 }
 
 /// Parses a decimal number.

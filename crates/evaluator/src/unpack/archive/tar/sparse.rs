@@ -77,48 +77,53 @@ fn part(header: &GnuSparseHeader) -> Option<(u64, u64)> {
 }
 
 /// A sparse file with its holes.
+#[derive(Clone)]
 pub(super) struct SparseFile<'a> {
-    parts: std::vec::IntoIter<(u64, u64)>,
-    /// The stored parts that are not read yet.
-    content: &'a [u8],
-    /// Number of zeros, then of stored bytes, before the next part.
+    /// Offset and content of the parts, the last one first.
+    parts: Vec<(u64, &'a [u8])>,
+    /// Number of zeros, then the stored bytes, before the next part.
     zeros: u64,
-    stored: u64,
+    stored: &'a [u8],
     position: u64,
     real_size: u64,
 }
 
 impl<'a> SparseFile<'a> {
-    /// Returns whether no part starts before the end of the one before. Programs that write the parts to their offsets
-    /// give another file otherwise.
-    pub(super) fn is_ordered(&self) -> bool {
-        let follows =
-            |part: &(u64, u64), next: &(u64, u64)| part.0.saturating_add(part.1) <= next.0;
-        self.parts.as_slice().is_sorted_by(follows)
-    }
-
     pub(super) fn new(mut map: SparseMap, mut content: &'a [u8]) -> Self {
         if map.is_in_content {
             content = map.parse_content(content);
         }
-        Self {
-            parts: map.parts.into_iter(),
-            content,
-            zeros: 0,
-            stored: 0,
-            position: 0,
-            real_size: map.real_size,
+        let mut parts = Vec::with_capacity(map.parts.len());
+        for (offset, length) in map.parts {
+            let length = usize::try_from(length).unwrap_or(usize::MAX);
+            let (part, rest) = content.split_at_checked(length).unwrap_or((content, &[]));
+            content = rest;
+            parts.push((offset, part));
         }
+        parts.reverse();
+        Self { parts, zeros: 0, stored: &[], position: 0, real_size: map.real_size }
+    }
+
+    /// Returns whether no part starts before the end of the one before. Programs that write the parts to their offsets
+    /// give another file otherwise, see [`Self::sorted`].
+    pub(super) fn is_ordered(&self) -> bool {
+        self.parts.is_sorted_by(|next, part| part.0.saturating_add(part.1.len() as u64) <= next.0)
+    }
+
+    /// Returns the file with its parts in the order of their offsets.
+    pub(super) fn sorted(&self) -> Self {
+        let mut sorted = self.clone();
+        sorted.parts.sort_by_key(|part| std::cmp::Reverse(part.0));
+        sorted
     }
 }
 
 impl Read for SparseFile<'_> {
     fn read(&mut self, output: &mut [u8]) -> io::Result<usize> {
-        while self.zeros == 0 && (self.stored == 0 || self.content.is_empty()) {
-            self.stored = 0;
-            if let Some((offset, length)) = self.parts.next() {
+        while self.zeros == 0 && self.stored.is_empty() {
+            if let Some((offset, part)) = self.parts.pop() {
                 self.zeros = offset.saturating_sub(self.position);
-                self.stored = length;
+                self.stored = part;
             } else if self.position < self.real_size {
                 self.zeros = self.real_size - self.position;
             } else {
@@ -131,12 +136,7 @@ impl Read for SparseFile<'_> {
             self.zeros -= length as u64;
             length
         } else {
-            let stored = usize::try_from(self.stored).unwrap_or(usize::MAX);
-            let part = self.content.get(..stored).unwrap_or(self.content);
-            let length = { part }.read(output)?;
-            self.content = self.content.get(length..).unwrap_or_default();
-            self.stored -= length as u64;
-            length
+            self.stored.read(output)?
         };
         self.position = self.position.saturating_add(length as u64);
         Ok(length)

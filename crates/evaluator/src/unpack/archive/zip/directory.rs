@@ -4,7 +4,7 @@
 use super::areas::Areas;
 use super::record::{
     CENTRAL, CentralHeader, END, END_LENGTH, END64, END64_LENGTH, EndRecord, LOCATOR64,
-    LOCATOR64_LENGTH, LocalHeader, SIGNATURE, find_last, has, u64_at,
+    LOCATOR64_LENGTH, LocalHeader, SIGNATURE, find, find_last, has, u64_at,
 };
 
 /// Length of the end of a file in which programs search for the end of the directory: the record and the longest comment.
@@ -78,49 +78,69 @@ pub(super) enum Defect {
     MissingRecords,
 }
 
+/// What an end record states: the offset of the record itself, the number of entries, the size of the directory and its
+/// offset.
+type StatedEnd = (usize, u64, u64, u64);
+
 /// Returns the directories that one end record may refer to: at the stated offset, and directly before the end; by the
-/// zip64 record, and without it.
+/// zip64 records, and without them. For the last end record, also after other data at the stated place (bsdtar).
 pub(super) fn directories<'d>(
     bytes: &'d [u8],
     end: &EndRecord,
+    is_last: bool,
 ) -> impl Iterator<Item = ZipDirectory> + use<'d> {
-    let zip64 = zip64_end(bytes, end.position);
-    let before = zip64.map_or(end.position, |(position, ..)| position);
-    let stated64 = zip64.map(|(_, entries, size, offset)| (entries, size, offset));
-    let stated = (end.size != u32::MAX || end.offset != u32::MAX || zip64.is_none()).then_some((
+    let zip64 = zip64_ends(bytes, end.position);
+    let first64 = zip64.first().copied();
+    let before = first64.map_or(end.position, |(position, ..)| position);
+    let stated = (end.size != u32::MAX || end.offset != u32::MAX || first64.is_none()).then_some((
+        before,
         end.entries.into(),
         end.size.into(),
         end.offset.into(),
     ));
     let position = end.position;
-    [stated64, stated].into_iter().flatten().flat_map(move |(entries, size, offset)| {
-        let starts = [Some(offset), (before as u64).checked_sub(size)];
-        starts.into_iter().flatten().filter_map(move |start: u64| {
-            let directory = ZipDirectory {
-                start: usize::try_from(start).ok()?,
-                base: start.wrapping_sub(offset),
-                stated_end: start.saturating_add(size),
+    zip64.into_iter().chain(stated).flat_map(move |(before, entries, size, offset)| {
+        let has_directory = move |start: &u64| {
+            usize::try_from(*start).is_ok_and(|start| has(bytes, start, CENTRAL))
+        };
+        let adjacent = (before as u64).checked_sub(size);
+        let known = [Some(offset), adjacent].map(|start| start.filter(has_directory));
+        let later = adjacent.filter(|_| is_last && known == [None; 2]);
+        let later = later.and_then(|start| later_start(bytes, start, before));
+        let starts = known.into_iter().chain([later]).zip([Some(offset), adjacent, adjacent]);
+        starts.filter_map(move |(start, stated_start)| {
+            let stated_start = stated_start?;
+            Some(ZipDirectory {
+                start: usize::try_from(start?).ok()?,
+                base: stated_start.wrapping_sub(offset),
+                stated_end: stated_start.saturating_add(size),
                 stated_entries: entries,
                 end: position,
-            };
-            has(bytes, directory.start, CENTRAL).then_some(directory)
+            })
         })
     })
 }
 
-/// Returns the position, number of entries, size and offset of the zip64 record that belongs to an end record.
-fn zip64_end(bytes: &[u8], end: usize) -> Option<(usize, u64, u64, u64)> {
-    let locator = end.checked_sub(LOCATOR64_LENGTH)?;
-    if !has(bytes, locator, LOCATOR64) {
-        return None;
-    }
-    let stated = usize::try_from(u64_at(bytes, locator + 8)?).ok();
+/// Returns the offset of the first record of a directory in a limited area from `start` on, before the end record.
+fn later_start(bytes: &[u8], start: u64, end: usize) -> Option<u64> {
+    const MAX: usize = 1 << 20;
+    let start = usize::try_from(start).ok()?;
+    find(bytes, start, end.min(start.saturating_add(MAX)), CENTRAL).map(|start| start as u64)
+}
+
+/// Returns the zip64 records that belong to an end record: where the locator states, and directly before it.
+fn zip64_ends(bytes: &[u8], end: usize) -> Vec<StatedEnd> {
+    let locator = end.checked_sub(LOCATOR64_LENGTH).filter(|at| has(bytes, *at, LOCATOR64));
+    let Some(locator) = locator else { return Vec::new() };
+    let stated = u64_at(bytes, locator + 8).and_then(|stated| usize::try_from(stated).ok());
     // The offset does not count data before the archive.
-    let adjacent = locator.checked_sub(END64_LENGTH);
-    let candidates = [stated, adjacent].into_iter().flatten();
-    let position = { candidates }.find(|position| has(bytes, *position, END64))?;
-    let field = |offset: usize| u64_at(bytes, position.checked_add(offset)?);
-    Some((position, field(32)?, field(40)?, field(48)?))
+    let adjacent = locator.checked_sub(END64_LENGTH).filter(|adjacent| Some(*adjacent) != stated);
+    let parse = |position: usize| {
+        let field = |offset: usize| u64_at(bytes, position.checked_add(offset)?);
+        has(bytes, position, END64).then_some(())?;
+        Some((position, field(32)?, field(40)?, field(48)?))
+    };
+    [stated, adjacent].into_iter().flatten().filter_map(parse).collect()
 }
 
 /// The directories of a file.
@@ -142,11 +162,13 @@ impl ZipDirectories {
     pub(super) fn is_at_end(bytes: &[u8]) -> bool {
         let tail = bytes.len().saturating_sub(TAIL);
         let mut before = bytes.len();
+        let mut is_last = true;
         while let Some(position) = find_last(bytes, tail, before, END) {
             let end = EndRecord::parse(bytes, position);
-            if end.is_some_and(|end| directories(bytes, &end).next().is_some()) {
+            if end.is_some_and(|end| directories(bytes, &end, is_last).next().is_some()) {
                 return true;
             }
+            is_last &= end.is_none();
             before = position + END.len() - 1;
         }
         false
@@ -161,6 +183,7 @@ impl ZipDirectories {
         let tail = bytes.len().saturating_sub(TAIL);
         let lowest = if is_container { tail } else { 0 };
         let mut before = bytes.len();
+        let mut is_last = true;
         while let Some(position) = previous_end(bytes, lowest, tail, before, &areas) {
             before = position + END.len() - 1;
             let Some(end) = EndRecord::parse(bytes, position) else { continue };
@@ -170,7 +193,8 @@ impl ZipDirectories {
                 continue;
             }
             found.is_empty |= end.is_empty();
-            for directory in directories(bytes, &end) {
+            let is_last = std::mem::take(&mut is_last);
+            for directory in directories(bytes, &end, is_last) {
                 let is_same = |other: &ZipDirectory| {
                     (other.start, other.base) == (directory.start, directory.base)
                 };

@@ -4,7 +4,8 @@ use super::{
     directory::{Defect, ZipDirectory},
     entry::{EntryData, EntryReading, ZipEntries},
     method::{DEFLATE, STORED},
-    record::{CentralHeader, FileHeader, LocalHeader},
+    record::{CENTRAL, CentralHeader, DESCRIPTOR, FileHeader, LOCAL, LocalHeader},
+    sweep::stored_length,
 };
 use crate::{report::NoteKind, unpack::unpacker::WalkEnd};
 
@@ -54,7 +55,8 @@ fn examine_listed(
     is_other: bool,
 ) -> Result<usize, WalkEnd> {
     let central = &record.header;
-    let readings = readings(central, local);
+    let mut readings = readings(central, local);
+    readings.extend(streamed_reading(entries, central, local));
     let rest = entries.bytes.get(local.data..).unwrap_or_default();
     let is_empty = readings.iter().all(|reading| {
         let is_empty_deflate = || {
@@ -139,6 +141,31 @@ fn readings(central: &FileHeader<'_>, local: &LocalHeader<'_>) -> Vec<EntryReadi
         }
     }
     readings
+}
+
+/// Returns how programs that unpack a stream read the data, if it is not as the directory states: up to the end that the
+/// data state, or up to the data descriptor.
+fn streamed_reading(
+    entries: &mut ZipEntries<'_, '_, '_>,
+    central: &FileHeader<'_>,
+    local: &LocalHeader<'_>,
+) -> Option<EntryReading> {
+    let header = &local.header;
+    let is_other = central.compressed == 0 && central.size == 0;
+    if !is_other || !header.has_descriptor() || local.has_sizes() {
+        return None;
+    }
+    let rest = entries.bytes.get(local.data..).unwrap_or_default();
+    let is_end =
+        |bytes: &[u8]| [DESCRIPTOR, LOCAL, CENTRAL].iter().any(|end| bytes.starts_with(end));
+    // The signature of a data descriptor is optional.
+    let is_empty = is_end(rest) || rest.strip_prefix(&[0; 12]).is_some_and(is_end);
+    if is_empty || header.method == DEFLATE && rest.starts_with(EMPTY_DEFLATE) {
+        return None;
+    }
+    let is_stored = header.method == STORED;
+    let length = is_stored.then(|| stored_length(entries, local.data));
+    Some(EntryReading { method: header.method, flags: header.flags, length, size: length })
 }
 
 /// Returns the names that programs use. Ordinary entries have one.

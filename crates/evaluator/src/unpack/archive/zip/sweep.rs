@@ -89,7 +89,7 @@ fn reading(entries: &mut ZipEntries<'_, '_, '_>, local: &LocalHeader<'_>) -> Ent
 
 /// Returns the length of stored data whose length is stated only after them, without extending to the end of the file:
 /// up to a data descriptor with the right length, else up to the next record.
-fn stored_length(entries: &mut ZipEntries<'_, '_, '_>, start: usize) -> u64 {
+pub(super) fn stored_length(entries: &mut ZipEntries<'_, '_, '_>, start: usize) -> u64 {
     let bytes = entries.bytes;
     let mut position = start;
     while entries.take_input(0) {

@@ -46,8 +46,14 @@ fn directories_are_no_objects() {
     let directory = ZipEntrySpec::stored("a/", b"");
     let deflated = ZipEntrySpec::packed("b/", 8, deflate(b""), b"");
     let streamed = ZipEntrySpec::deflated("c/", b"").streamed(true);
+    let stored = ZipEntrySpec::stored("d/", b"").streamed(true);
+    let without_signature = ZipEntrySpec::stored("e/", b"").streamed(false);
+    let method_differs = streamed.clone().central(|fields| {
+        (fields.method, fields.compressed) = (0, 0);
+    });
     let file = ZipEntrySpec::stored("a/empty.txt", b"");
-    assert_clean(&ZipWriter::new([directory, deflated, streamed, file]).build(), &["a/empty.txt"]);
+    let entries = [directory, deflated, streamed, stored, without_signature, method_differs, file];
+    assert_clean(&ZipWriter::new(entries).build(), &["a/empty.txt"]);
     assert_clean(&ZipWriter::default().build(), &[]);
 }
 

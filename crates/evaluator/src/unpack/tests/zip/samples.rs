@@ -121,6 +121,12 @@ pub(super) fn sizes() -> Vec<ContainerSample> {
 pub(super) fn differing() -> Vec<ContainerSample> {
     let encrypted = |fields: &mut ZipFields| fields.flags |= 1;
     let strong = |fields: &mut ZipFields| fields.flags |= 1 << 13 | 1 << 6;
+    let no_data = |fields: &mut ZipFields| {
+        (fields.method, fields.crc, fields.compressed, fields.size) = (0, 0, 0, 0);
+    };
+    let directory = |entry: ZipEntrySpec| {
+        entry.streamed(true).central(no_data).both(|fields| fields.name = b"payload/".to_vec())
+    };
     let is = |method: u16| move |fields: &mut ZipFields| fields.method = method;
     vec![
         one("wrong-crc", deflated().both(|fields| fields.crc ^= 1)),
@@ -136,6 +142,9 @@ pub(super) fn differing() -> Vec<ContainerSample> {
         one("method-stored-local-false", stored().local(is(8))),
         one("method-directory-unknown", deflated().central(is(77))),
         one("method-local-unknown", deflated().local(is(77))),
+        one("streamed-local-only", deflated().streamed(true).central(no_data)),
+        one("streamed-local-only-directory", directory(deflated())),
+        one("streamed-local-only-stored", directory(stored())),
         one("size-local-false", deflated().local(|fields| fields.size = 9)),
         one("method-directory-aes", deflated().central(is(99))),
     ]
@@ -152,7 +161,10 @@ pub(super) fn directories() -> Vec<ContainerSample> {
     let writer = ZipWriter::new([other(), stored()]);
     let one_record = u32::try_from(46 + other().central.unwrap().name.len()).unwrap();
     let of = |name: &str, bytes| ContainerSample::payload(format!("zip-{name}"), bytes);
+    let [two_zip64, junk] = hidden_by_directory();
     vec![
+        of("two-zip64-ends", two_zip64),
+        of("junk-in-directory", junk),
         sample("zip64-end", &ZipWriter { has_zip64_end: true, ..writer.clone() }),
         of("two-directories-first-bad", both(&bad, &good)),
         of("two-directories-last-bad", both(&good, &bad)),
@@ -180,6 +192,33 @@ pub(super) fn directories() -> Vec<ContainerSample> {
             ),
         ),
     ]
+}
+
+/// Returns archives with a directory that only some programs find. The local header has no name, so that it is not found
+/// without the directory.
+fn hidden_by_directory() -> [Vec<u8>; 2] {
+    let nameless = stored().local(|fields| fields.name.clear());
+    let local = ZipWriter::new([nameless.clone()]).build_without_directory();
+    let archive = ZipWriter { prefix: b"text".to_vec(), ..ZipWriter::new([nameless]) }.build();
+    let end = archive.len() - 22;
+    let start = 4 + local.len();
+    // Bytes before the directory that its size counts.
+    let mut junk = [&archive[..start], &[b'j'; 10], &archive[start..]].concat();
+    junk[end + 10 + 12] += 10;
+
+    // The locator refers to the zip64 record of another directory, before the directory of the payload.
+    let outer = ZipEntrySpec::stored("a.txt", &archive[..start]);
+    let mut two = ZipWriter { has_zip64_end: true, ..ZipWriter::new([outer]) }.build();
+    let (record, locator) = (two.len() - 22 - 20 - 56, two.len() - 22 - 20);
+    let mut second = two[record..locator].to_vec();
+    let size = u64::try_from(end - start).unwrap();
+    second[40..48].copy_from_slice(&size.to_le_bytes());
+    second[48..56].copy_from_slice(&(locator as u64).to_le_bytes());
+    let mut central = archive[start..end].to_vec();
+    // The archive is the file with the name `a.txt`.
+    central[42..46].copy_from_slice(&(4_u32 + 30 + 5).to_le_bytes());
+    two.splice(locator..locator, [central, second].concat());
+    [two, junk]
 }
 
 pub(super) fn local_headers() -> Vec<ContainerSample> {
