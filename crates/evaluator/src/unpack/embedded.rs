@@ -11,7 +11,7 @@ pub(super) const MAX_EMBEDDED: usize = 8;
 
 /// How an archive is found at any offset.
 #[derive(Clone, Copy)]
-pub(super) struct Signature {
+pub(super) struct ArchiveSignature {
     pub(super) magic: &'static [u8],
     /// Offset of the magic number in the archive, bytes.
     pub(super) offset: usize,
@@ -21,7 +21,7 @@ pub(super) struct Signature {
     pub(super) is_preferred: bool,
 }
 
-impl Signature {
+impl ArchiveSignature {
     pub(super) fn is_at_start(&self, bytes: &[u8]) -> bool {
         bytes.get(self.offset..).is_some_and(|magic| magic.starts_with(self.magic))
     }
@@ -40,7 +40,7 @@ pub(super) struct Occurrence<'a> {
 /// Returns the archives after the start of an object.
 pub(super) fn occurrences<'a>(
     bytes: &'a [u8],
-    signatures: &'a [(Kind, Signature)],
+    signatures: &'a [(Kind, ArchiveSignature)],
 ) -> impl Iterator<Item = Occurrence<'a>> {
     // The first byte of most positions is that of no signature.
     let mut is_first = [false; 256];
@@ -64,7 +64,7 @@ fn at<'a>(
     bytes: &'a [u8],
     position: usize,
     kind: Kind,
-    signature: &Signature,
+    signature: &ArchiveSignature,
 ) -> Option<Occurrence<'a>> {
     let magic = bytes.get(position..)?.get(..signature.magic.len())?;
     if magic != signature.magic {

@@ -4,7 +4,7 @@ use super::{
     archive::{tar, zip},
     disk::iso,
     document::{mail, ole, pdf, rtf, text},
-    embedded::Signature,
+    embedded::ArchiveSignature,
     kind::Kind,
     stream::{bzip2, gzip, lz4, lzma, xz, zstd},
     unpacker::{ContainerFormat, Selection},
@@ -34,7 +34,7 @@ fn format(kind: Kind) -> ContainerFormat {
 }
 
 /// Returns how an archive is found inside an object of another kind: for the kinds that 7-Zip finds.
-fn signature(kind: Kind) -> Option<Signature> {
+fn signature(kind: Kind) -> Option<ArchiveSignature> {
     match kind {
         Kind::Zip => Some(zip::SIGNATURE),
         Kind::Tar => Some(tar::SIGNATURE),

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     budget::{MAX_DEPTH, MAX_TOTAL, UnpackBudget},
-    embedded::{ExaminedParts, MAX_EMBEDDED, Occurrence, Signature, occurrences},
+    embedded::{ArchiveSignature, ExaminedParts, MAX_EMBEDDED, Occurrence, occurrences},
     kind::Kind,
     name::{EntryName, for_report},
     settings::UnpackSettings,
@@ -44,7 +44,7 @@ pub(super) struct Selection {
     pub(super) kinds: &'static [Kind],
     pub(super) format: fn(Kind) -> ContainerFormat,
     /// Returns how an archive is found inside an object of another kind.
-    pub(super) signature: fn(Kind) -> Option<Signature>,
+    pub(super) signature: fn(Kind) -> Option<ArchiveSignature>,
 }
 
 /// The media file, or a file or stream in it.

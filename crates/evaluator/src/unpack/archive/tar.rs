@@ -3,26 +3,25 @@
 //! Programs differ in where they look for the next header: after the content, after a defect, after the end of the
 //! archive, after a link with a size. All headers that one of them finds are read.
 
+mod format;
 mod pax;
 mod sparse;
 
 use tar::Header;
 
 use self::{
+    format::BLOCK,
     pax::PaxRecords,
     sparse::{SparseFile, SparseMap},
 };
 use crate::{
     report::NoteKind,
     unpack::{
-        embedded::Signature,
+        embedded::ArchiveSignature,
         name::EntryName,
         unpacker::{Unpacked, Unpacker, WalkEnd},
     },
 };
-
-/// Size of headers; contents are padded to multiples of it.
-const BLOCK: usize = 512;
 
 /// Offset of the magic number of ustar, pax and GNU archives.
 const MAGIC_OFFSET: usize = 257;
@@ -32,8 +31,8 @@ const MAGIC: &[u8; 5] = b"ustar";
 /// Maximum number of sizes for all files that are read.
 const MAX_GLOBAL_SIZES: usize = 4;
 
-pub(in crate::unpack) const SIGNATURE: Signature =
-    Signature { magic: MAGIC, offset: MAGIC_OFFSET, extent, is_preferred: true };
+pub(in crate::unpack) const SIGNATURE: ArchiveSignature =
+    ArchiveSignature { magic: MAGIC, offset: MAGIC_OFFSET, extent, is_preferred: true };
 
 /// Returns the length of the first member of an archive, if its header is valid.
 fn extent(archive: &[u8]) -> Option<usize> {

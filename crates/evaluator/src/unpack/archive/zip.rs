@@ -24,7 +24,7 @@ use self::{
 use crate::{
     report::NoteKind,
     unpack::{
-        embedded::Signature,
+        embedded::ArchiveSignature,
         unpacker::{Unpacked, Unpacker},
     },
 };
@@ -32,8 +32,8 @@ use crate::{
 /// Marker at the start of an archive that could be split and is not, section 8.5.5.
 const SPLIT: [u8; 4] = *b"PK00";
 
-pub(in crate::unpack) const SIGNATURE: Signature =
-    Signature { magic: &LOCAL, offset: 0, extent: sweep::extent, is_preferred: false };
+pub(in crate::unpack) const SIGNATURE: ArchiveSignature =
+    ArchiveSignature { magic: &LOCAL, offset: 0, extent: sweep::extent, is_preferred: false };
 
 /// Returns whether the file starts as an archive, or ends as one. In the end, only a directory counts: local headers
 /// without one are also in files that contain a zip without being one, such as old presentations. Only 7-Zip unpacks

@@ -15,7 +15,7 @@ use self::{
 use crate::{
     report::NoteKind,
     unpack::{
-        embedded::Signature,
+        embedded::ArchiveSignature,
         name::EntryName,
         unpacker::{Unpacked, Unpacker},
     },
@@ -30,7 +30,7 @@ const MAX_PENDING: usize = 65_536;
 /// Maximum length of the path of a directory that is kept, bytes. Bounds the memory for the pending directories.
 const MAX_DIRECTORY_PATH: usize = 256;
 
-pub(in crate::unpack) const SIGNATURE: Signature = Signature {
+pub(in crate::unpack) const SIGNATURE: ArchiveSignature = ArchiveSignature {
     magic: volume::IDENTIFIER,
     offset: 16 * SECTOR + 1,
     extent: volume::extent,

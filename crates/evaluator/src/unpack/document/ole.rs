@@ -19,7 +19,7 @@ pub(super) use self::{
 use crate::{
     report::NoteKind,
     unpack::{
-        embedded::Signature,
+        embedded::ArchiveSignature,
         name::EntryName,
         unpacker::{Unpacked, Unpacker},
     },
@@ -31,8 +31,8 @@ pub(super) const SIGNATURE: [u8; 8] = [0xd0, 0xcf, 0x11, 0xe0, 0xa1, 0xb1, 0x1a,
 /// First bytes of a file that Office writes for the macros of a web page: a header, and a compressed compound file.
 const ACTIVE_MIME: &[u8] = b"ActiveMime\0\0";
 
-pub(in crate::unpack) const EMBEDDED: Signature =
-    Signature { magic: &SIGNATURE, offset: 0, extent, is_preferred: false };
+pub(in crate::unpack) const EMBEDDED: ArchiveSignature =
+    ArchiveSignature { magic: &SIGNATURE, offset: 0, extent, is_preferred: false };
 
 /// Returns the length of the header, if the mark of the byte order is right.
 fn extent(file: &[u8]) -> Option<usize> {

@@ -9,7 +9,7 @@ use super::{
     members::{self, Member, damaged, truncated},
 };
 use crate::unpack::{
-    embedded::Signature,
+    embedded::ArchiveSignature,
     unpacker::{Unpacked, Unpacker},
 };
 
@@ -17,8 +17,8 @@ use crate::unpack::{
 const BLOCK: [u8; 6] = [0x31, 0x41, 0x59, 0x26, 0x53, 0x59];
 const END: [u8; 6] = [0x17, 0x72, 0x45, 0x38, 0x50, 0x90];
 
-pub(in crate::unpack) const SIGNATURE: Signature =
-    Signature { magic: b"BZh", offset: 0, extent, is_preferred: false };
+pub(in crate::unpack) const SIGNATURE: ArchiveSignature =
+    ArchiveSignature { magic: b"BZh", offset: 0, extent, is_preferred: false };
 
 /// Returns the length of the header of a stream and of its first block.
 fn extent(stream: &[u8]) -> Option<usize> {

@@ -9,7 +9,7 @@ use flate2::{Crc, Decompress, FlushDecompress, Status};
 
 use super::members::{self, Member, damaged, truncated, u32_at};
 use crate::unpack::{
-    embedded::Signature,
+    embedded::ArchiveSignature,
     name::EntryName,
     unpacker::{Unpacked, Unpacker},
 };
@@ -27,8 +27,8 @@ const OLD_MAGIC: [u8; 3] = [0x1f, 0x9e, 8];
 /// Flags that no version of the format defines.
 const RESERVED_FLAGS: u8 = 0xe0;
 
-pub(in crate::unpack) const SIGNATURE: Signature =
-    Signature { magic: &MAGIC, offset: 0, extent, is_preferred: false };
+pub(in crate::unpack) const SIGNATURE: ArchiveSignature =
+    ArchiveSignature { magic: &MAGIC, offset: 0, extent, is_preferred: false };
 
 pub(in crate::unpack) fn matches(bytes: &[u8]) -> bool {
     bytes.starts_with(&MAGIC) || bytes.starts_with(&OLD_MAGIC)

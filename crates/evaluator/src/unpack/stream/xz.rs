@@ -7,7 +7,7 @@ use lzma_rust2::{LzmaReader, XzReader};
 
 use super::members::{self, MAX_DICTIONARY, Member, damaged, truncated, u32_at, window_too_large};
 use crate::unpack::{
-    embedded::Signature,
+    embedded::ArchiveSignature,
     unpacker::{MAX_WINDOW, Unpacked, Unpacker},
 };
 
@@ -33,8 +33,8 @@ const MAX_PREFIX: usize = MAX_WINDOW / 2;
 const MIN_READ: usize = 64;
 const MAX_READ: usize = 4096;
 
-pub(in crate::unpack) const SIGNATURE: Signature =
-    Signature { magic: &XZ_MAGIC, offset: 0, extent, is_preferred: false };
+pub(in crate::unpack) const SIGNATURE: ArchiveSignature =
+    ArchiveSignature { magic: &XZ_MAGIC, offset: 0, extent, is_preferred: false };
 
 /// Returns the length of a stream header whose checksum is right.
 fn extent(stream: &[u8]) -> Option<usize> {

@@ -8,7 +8,7 @@ use super::members::{self, Member, after_skippable_frames, damaged, u32_at, wind
 use crate::{
     report::NoteKind,
     unpack::{
-        embedded::Signature,
+        embedded::ArchiveSignature,
         unpacker::{MAX_WINDOW, Unpacked, Unpacker},
     },
 };
@@ -27,8 +27,8 @@ const SINGLE_SEGMENT: u8 = 1 << 5;
 /// Header of the last block of a frame, without content.
 const LAST_BLOCK: [u8; 3] = [1, 0, 0];
 
-pub(in crate::unpack) const SIGNATURE: Signature =
-    Signature { magic: &MAGIC.to_le_bytes(), offset: 0, extent, is_preferred: false };
+pub(in crate::unpack) const SIGNATURE: ArchiveSignature =
+    ArchiveSignature { magic: &MAGIC.to_le_bytes(), offset: 0, extent, is_preferred: false };
 
 /// Returns the length of the shortest header of a frame, if the reserved bit is zero.
 fn extent(frame: &[u8]) -> Option<usize> {

@@ -1,4 +1,4 @@
-//! Comparison with the programs that people unpack archives with: whatever one of them extracts without an error must
+//! ArchiveComparison with the programs that people unpack archives with: whatever one of them extracts without an error must
 //! have been examined, or the media file must not be clean.
 //!
 //! The archives are samples, and archives that the programs wrote, with random changes. The seed of a failing archive is
@@ -34,7 +34,7 @@ fn everything_that_common_programs_extract_is_examined() {
     let samples = samples.into_iter().flatten().map(|sample| sample.bytes);
     let samples: Vec<_> = samples.filter(|bytes| bytes.len() <= MAX_SAMPLE).collect();
     let written = programs.write_archives();
-    let mut comparison = Comparison::default();
+    let mut comparison = ArchiveComparison::default();
     for seed in 0..archives {
         let mut random = Random(seed);
         // Most changed samples are refused as inconsistent.
@@ -50,7 +50,7 @@ fn everything_that_common_programs_extract_is_examined() {
             comparison.add(seed, &extracted, &examined);
         }
     }
-    let Comparison { files, holes, failures } = comparison;
+    let ArchiveComparison { files, holes, failures } = comparison;
     // Otherwise the programs do not run, or the changes destroy every archive.
     assert!(files as u64 > archives, "{files} files of {archives} archives");
     assert!(holes <= 1 + archives * MAX_HOLES / 1000, "{holes} files of zeros");
@@ -59,7 +59,7 @@ fn everything_that_common_programs_extract_is_examined() {
 
 /// What the programs extracted.
 #[derive(Default)]
-struct Comparison {
+struct ArchiveComparison {
     files: usize,
     /// Number of times that a program wrote a file of zeros that was not examined. bsdtar does where it finds no data for
     /// a size that a header states: no danger, because a file of zeros has no content.
@@ -67,7 +67,7 @@ struct Comparison {
     failures: Vec<String>,
 }
 
-impl Comparison {
+impl ArchiveComparison {
     fn add(&mut self, seed: u64, extracted: &Extracted, examined: &BTreeSet<[u8; 32]>) {
         let Extracted { program, digests, holes } = extracted;
         self.files += digests.len();

@@ -1,6 +1,6 @@
 //! Extended headers of pax archives: POSIX.1-2017, `pax`, "pax Extended Header".
 
-use super::sparse::SparseMap;
+use super::{format::decimal, sparse::SparseMap};
 
 /// Start of the keys of sparse files.
 const SPARSE: &[u8] = b"GNU.sparse";
@@ -97,9 +97,4 @@ fn sizes(value: &[u8]) -> Vec<u64> {
         sizes.extend(decimal(&digits));
     }
     sizes
-}
-
-/// Parses a decimal number.
-pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
-    std::str::from_utf8(digits).ok()?.parse().ok()
 }

@@ -4,7 +4,7 @@ use std::io::{self, Read};
 
 use tar::{GnuSparseHeader, Header};
 
-use super::{BLOCK, pax::decimal};
+use super::format::{BLOCK, decimal};
 
 /// Number of parts in an extension header of the old GNU format, their size, and the offset of the mark that another one
 /// follows.
