@@ -3,6 +3,7 @@
 
 mod directory;
 mod raw;
+mod sector;
 mod volume;
 
 use std::collections::HashSet;
@@ -10,6 +11,7 @@ use std::collections::HashSet;
 use self::{
     directory::{DirectoryRecord, JoinedParts, records},
     raw::RawImage,
+    sector::SECTOR,
     volume::{Volume, boot_images, volumes},
 };
 use crate::{
@@ -20,9 +22,6 @@ use crate::{
         unpacker::{Unpacked, Unpacker},
     },
 };
-
-/// Size of a sector, bytes.
-const SECTOR: usize = 2048;
 
 /// Maximum number of directories that wait for being read.
 const MAX_PENDING: usize = 65_536;

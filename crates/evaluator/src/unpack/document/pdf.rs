@@ -12,6 +12,7 @@ mod normal;
 mod objects;
 mod predictor;
 mod reader;
+mod stage;
 mod stream;
 mod structure;
 mod text;

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 
-use super::SECTOR;
+use super::sector::SECTOR;
 
 /// Length of a record without its name.
 const FIXED: usize = 33;

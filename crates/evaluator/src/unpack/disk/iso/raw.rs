@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 
-use super::SECTOR;
+use super::sector::SECTOR;
 
 /// Start of each raw sector.
 const SYNCHRONIZATION: [u8; 12] = [0, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 0];

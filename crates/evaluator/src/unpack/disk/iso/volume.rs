@@ -1,6 +1,6 @@
 //! Volume descriptors (ECMA-119, section 8), path tables (section 9.4), and boot catalogs (El Torito, section 2).
 
-use super::{SECTOR, directory::DirectoryRecord};
+use super::{directory::DirectoryRecord, sector::SECTOR};
 
 pub(super) const IDENTIFIER: &[u8; 5] = b"CD001";
 

@@ -1,8 +1,8 @@
 //! Filters for text, and run lengths: ISO 32000-2, 7.4.2, 7.4.3 and 7.4.5. Other characters are ignored, as in viewers.
 
 use super::{
-    filter::{FilterStage, StageStep},
     lexer::hex_digit,
+    stage::{FilterStage, StageStep},
 };
 
 /// `ASCIIHexDecode`.

@@ -8,6 +8,7 @@ use weezl::{BitOrder, LzwStatus, decode::Decoder};
 use super::{
     ascii::{Ascii85Stage, AsciiHexStage, RunLengthStage},
     predictor::PredictorStage,
+    stage::{FilterParameters, FilterStage, StageStep},
 };
 
 /// Maximum number of bytes that a stage takes from its input at once. Run lengths expand it 64 times.
@@ -26,22 +27,6 @@ pub(super) enum PdfFilter {
     RunLength,
 }
 
-/// Entries of `DecodeParms`, with the defaults of tables 8 and 9 in 7.4.4.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct FilterParameters {
-    pub(super) predictor: u32,
-    pub(super) colors: u32,
-    pub(super) bits: u32,
-    pub(super) columns: u32,
-    pub(super) early_change: u32,
-}
-
-impl Default for FilterParameters {
-    fn default() -> Self {
-        Self { predictor: 1, colors: 1, bits: 8, columns: 1, early_change: 1 }
-    }
-}
-
 /// Filters in the order in which they are applied to decode a stream.
 pub(super) type FilterChain = Vec<(PdfFilter, FilterParameters)>;
 
@@ -54,20 +39,6 @@ pub(super) enum FlateStart {
     Damaged,
     /// The header is missing, although the first bytes look like one.
     Ignored,
-}
-
-/// Result of a step.
-pub(super) enum StageStep {
-    More,
-    End,
-    /// The data are invalid. The output before is valid.
-    Failed(&'static str),
-}
-
-/// Decoder of one filter.
-pub(super) trait FilterStage {
-    /// Decodes a part of the input, appends to `output`, and returns how many bytes it has used. Empty input is the end.
-    fn step(&mut self, input: &[u8], output: &mut Vec<u8>) -> (usize, StageStep);
 }
 
 /// Returns a reader of the decoded bytes.

@@ -1,6 +1,6 @@
 //! Predictors of Flate and LZW data, ISO 32000-2, 7.4.4.4: an attachment may use one as well as an image.
 
-use super::filter::{FilterParameters, FilterStage, StageStep};
+use super::stage::{FilterParameters, FilterStage, StageStep};
 
 /// Maximum length of a row, bytes: a row of 1 000 000 pixels in CMYK with 16 bits.
 const MAX_ROW: u64 = 8 << 20;

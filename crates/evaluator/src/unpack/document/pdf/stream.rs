@@ -1,9 +1,10 @@
 //! How the data of a stream are decoded, ISO 32000-2, 7.3.8.2.
 
 use super::{
-    filter::{FilterChain, FilterParameters, PdfFilter},
+    filter::{FilterChain, PdfFilter},
     lexer::parse_integer,
     objects::{ArrayItems, PdfObjects, name, reference},
+    stage::FilterParameters,
 };
 
 /// Maximum number of ways to decode one stream, if its dictionary is ambiguous.
