@@ -221,7 +221,7 @@ impl<'a> TarArchive<'a> {
         let extended = std::mem::take(&mut self.extended);
         let name = extended.file_name(header);
         let (pax_size, other_sizes) = self.sizes(&extended, size);
-        let mut map = extended.pax.sparse_map();
+        let mut map = extended.pax.sparse_map(pax_size);
         if header.entry_type().is_gnu_sparse() {
             let (gnu_map, length) = SparseMap::parse_gnu(header, self.bytes.get(start..));
             map = gnu_map;

@@ -62,10 +62,10 @@ impl PaxRecords {
         }
     }
 
-    /// Returns the map, if the file is sparse.
-    pub(super) fn sparse_map(&self) -> Option<SparseMap> {
-        // bsdtar needs no size.
-        let real_size = self.real_size.unwrap_or_default();
+    /// Returns the map, if the file is sparse. `stored`: size of the content in the archive, bytes.
+    pub(super) fn sparse_map(&self, stored: u64) -> Option<SparseMap> {
+        // bsdtar and Python take the size of the content, if there is no other one.
+        let real_size = self.real_size.unwrap_or(stored);
         if self.is_map_in_content {
             return Some(SparseMap::in_content(real_size));
         }
