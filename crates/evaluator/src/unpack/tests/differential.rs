@@ -1,4 +1,4 @@
-//! ArchiveComparison with the programs that people unpack archives with: whatever one of them extracts without an error must
+//! Comparison with the programs that people unpack archives with: whatever one of them extracts without an error must
 //! have been examined, or the media file must not be clean.
 //!
 //! The archives are samples, and archives that the programs wrote, with random changes. The seed of a failing archive is
