@@ -1,4 +1,4 @@
-//! What one media file may still take.
+//! Remaining limits for one media file.
 
 use super::settings::UnpackSettings;
 

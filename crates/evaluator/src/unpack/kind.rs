@@ -73,7 +73,7 @@ impl Kind {
         }
     }
 
-    /// Returns whether this is the compression of a single stream. Such a stream and the archive in it count as one
+    /// Returns whether this is the compression of a single stream. Such a stream and the tar archive in it count as one
     /// level: `tar.gz`.
     pub(super) fn is_stream(self) -> bool {
         match self {

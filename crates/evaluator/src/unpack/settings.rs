@@ -11,7 +11,7 @@ pub struct UnpackSettings {
     pub max_file: u64,
     /// Maximum number of unpacked objects.
     pub max_files: u64,
-    /// Maximum number of containers around an object. A compressed stream with an archive in it counts as one.
+    /// Maximum number of containers around an object. A compressed stream and the tar archive in it count as one.
     pub max_depth: u32,
 }
 

@@ -1,8 +1,9 @@
 //! Zip: APPNOTE.TXT of PKWARE 6.3.10.
 //!
 //! Programs unpack different contents of the same file: they search for the directory in different ways, or read only
-//! local headers, and believe one or the other where these differ. The union is examined. What only some programs
-//! unpack, and no common program writes, is noted as inconsistent.
+//! local headers, and give precedence to the directory or to the local header if the two differ. All variants are
+//! examined. Contents that only some programs unpack, in a form that no common program writes, are noted as
+//! inconsistent.
 
 mod areas;
 mod checked;

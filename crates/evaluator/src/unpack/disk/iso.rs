@@ -1,5 +1,5 @@
-//! ISO 9660 (ECMA-119), with Joliet and Rock Ridge names, and El Torito boot images. Of UDF bridge images, the ISO 9660
-//! part is read.
+//! ISO 9660 (ECMA-119), with Joliet and Rock Ridge names, and El Torito boot images. In UDF bridge images, only the ISO
+//! 9660 part is read.
 
 mod directory;
 mod raw;

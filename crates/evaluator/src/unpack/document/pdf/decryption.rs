@@ -1,7 +1,8 @@
 //! Decryption with the empty password, ISO 32000-2, 7.6.
 //!
-//! `hayro-syntax` decrypts, but is not given the file: it decodes streams without a limit, repeats searches, and recurses.
-//! It receives a file with only the encryption dictionary and the strings and streams to decrypt, without filters.
+//! `hayro-syntax` decrypts strings and streams. It does not receive the original file, because it decodes streams
+//! without a limit, repeats searches, and recurses. It receives a file with only the encryption dictionary and the
+//! strings and streams to decrypt, without filters.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

@@ -1,4 +1,4 @@
-//! Which runs of base64 characters are files.
+//! Classification of base64 runs: decides which runs are decoded.
 
 use std::io::Read;
 
