@@ -16,11 +16,11 @@ pub(crate) enum RuleScope {
 }
 
 impl RuleScope {
-    /// Returns whether a rule applies to objects at this depth; 0 is the media file.
-    pub(crate) fn includes(self, depth: u32) -> bool {
+    /// Returns whether a rule applies to the media file itself, or to an object in it.
+    pub(crate) fn includes(self, is_media: bool) -> bool {
         match self {
-            Self::Outer => depth == 0,
-            Self::Inner => depth > 0,
+            Self::Outer => is_media,
+            Self::Inner => !is_media,
             Self::Both => true,
         }
     }

@@ -133,7 +133,7 @@ impl Matches {
                 ScanEvent::RuleMatch(rule) if !ignored.contains(&rule.name) => {
                     // The service has checked the metadata of all rules.
                     let scope = rule_scope(scanner, rule.metadatas).unwrap_or(RuleScope::Both);
-                    if scope.includes(object.depth) {
+                    if scope.includes(object.container.is_none()) {
                         let kind = rule_kind(scanner, rule.metadatas);
                         self.add(kind.unwrap_or(RuleKind::Malware), rule.name);
                     }

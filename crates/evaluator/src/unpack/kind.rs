@@ -48,7 +48,7 @@ impl Kind {
     pub(super) fn is_excluded_by(self, other: Self) -> bool {
         match self {
             Self::Text => other == Self::Mail,
-            Self::Lzma => other.is_stream() || matches!(other, Self::Tar | Self::Ole | Self::Rtf),
+            Self::Lzma => other.is_stream() || matches!(other, Self::Ole | Self::Rtf),
             _ => false,
         }
     }

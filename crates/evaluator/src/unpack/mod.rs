@@ -8,6 +8,7 @@
 //! the format, and a function `unpack`, which passes the contents to the [`Unpacker`]. The table is in `formats.rs`.
 
 mod archive;
+mod bounded_read;
 mod budget;
 mod disk;
 mod document;
@@ -15,6 +16,7 @@ mod embedded;
 mod formats;
 mod kind;
 mod name;
+mod notes;
 mod settings;
 mod stream;
 #[cfg(test)]

@@ -26,7 +26,9 @@ impl EntryName {
     /// Creates the name of a file, possibly with directories. Bytes that are not UTF-8 are replaced.
     pub(crate) fn file(name: impl AsRef<[u8]>) -> Self {
         let name = name.as_ref();
-        let kept = name.get(..MAX_KEPT).unwrap_or(name);
+        let start = name.len().saturating_sub(MAX_KEPT);
+        // The extension is at the end.
+        let kept = name.get(start..).unwrap_or(name);
         Self { text: String::from_utf8_lossy(kept).into_owned(), is_file_name: true }
     }
 

@@ -2,7 +2,7 @@
 
 use std::{
     any::Any,
-    collections::HashSet,
+    collections::HashMap,
     io::{self, Read},
     ops::ControlFlow,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
@@ -11,10 +11,12 @@ use std::{
 use sha2::{Digest, Sha256};
 
 use super::{
+    bounded_read::read_up_to,
     budget::{MAX_DEPTH, MAX_TOTAL, UnpackBudget},
     embedded::{ArchiveSignature, ExaminedParts, MAX_EMBEDDED, Occurrence, occurrences},
     kind::Kind,
     name::{EntryName, for_report},
+    notes::{Notes, Reasons},
     settings::UnpackSettings,
 };
 use crate::report::{Note, NoteKind};
@@ -91,11 +93,13 @@ pub(crate) struct Unpacker<'a> {
     /// Names of the containers on the way to the current object, and of the object.
     path: Vec<EntryName>,
     depth: u32,
+    /// Whether the current object is the archive of a compressed stream.
+    is_archive_of_stream: bool,
     /// The kinds of the containers that are open.
     containers: Vec<Kind>,
-    /// SHA-256 digests of the visited objects.
-    visited: HashSet<[u8; 32]>,
-    notes: Vec<Note>,
+    /// SHA-256 digests of the visited objects, and the notes that each of them caused.
+    visited: HashMap<[u8; 32], Reasons>,
+    notes: Notes,
     /// Number of calls of [`Self::note`].
     problems: u64,
     /// Length of the current object, its parts that are examined as objects, and those that formats have read.
@@ -119,9 +123,10 @@ impl<'a> Unpacker<'a> {
             max_depth: settings.max_depth,
             path: Vec::new(),
             depth: 0,
+            is_archive_of_stream: false,
             containers: Vec::new(),
-            visited: HashSet::new(),
-            notes: Vec::new(),
+            visited: HashMap::new(),
+            notes: Notes::default(),
             problems: 0,
             length: 0,
             examined: ExaminedParts::default(),
@@ -144,7 +149,7 @@ impl<'a> Unpacker<'a> {
     }
 
     pub(super) fn into_notes(self) -> Vec<Note> {
-        self.notes
+        self.notes.into_reported()
     }
 
     /// Examines a file that is stored in its container as it is.
@@ -259,25 +264,19 @@ impl<'a> Unpacker<'a> {
     /// Notes that contents of the current object are not examined. The first note of each kind is reported.
     pub(crate) fn note(&mut self, kind: NoteKind, reason: impl Into<String>) {
         self.problems = self.problems.saturating_add(1);
-        if self.notes.iter().all(|note| note.kind != kind) {
-            let (reason, path) = (reason.into(), for_report(&self.path));
-            self.notes.push(Note { kind, reason, path });
-        }
+        self.notes.add(kind, reason.into(), &self.path);
     }
 
-    /// Calls `examine` for a second interpretation of contents that are examined already. Its notes are dropped, those of
-    /// limits excepted, because the first interpretation has the notes that matter.
+    /// Calls `examine` for a second interpretation of contents that are examined already. Its own notes are dropped,
+    /// those of limits excepted, because the first interpretation has the notes that matter. Of the files in it, only
+    /// unreadable ones are not noted, because they may be parts of a file.
     ///
     /// # Errors
     /// The walk ends.
     pub(crate) fn alternative(&mut self, examine: impl FnOnce(&mut Self) -> Unpacked) -> Unpacked {
-        let mut known = self.notes.len();
+        let outer = self.notes.start_alternative(self.path.len());
         let result = examine(self);
-        self.notes.retain(|note| {
-            let is_kept = known > 0 || note.kind == NoteKind::Limit;
-            known = known.saturating_sub(1);
-            is_kept
-        });
+        self.notes.end_alternative(outer);
         result
     }
 
@@ -341,19 +340,28 @@ impl<'a> Unpacker<'a> {
 
     /// Examines an object inside a container, and what is inside it.
     fn object(&mut self, bytes: &[u8]) -> Unpacked {
-        let depth = self.depth_of_object(bytes);
+        let is_archive_of_stream = self.is_archive_of_stream(bytes);
+        let depth = self.depth.saturating_add(u32::from(!is_archive_of_stream));
         if depth > self.max_depth {
             self.note(NoteKind::Limit, MAX_DEPTH);
             return Ok(());
         }
-        let is_repeated = !self.visited.insert(Sha256::digest(bytes).into());
-        self.visit(bytes, depth, is_repeated)?;
-        if is_repeated {
-            return Ok(());
+        let digest = Sha256::digest(bytes).into();
+        if let Some(reasons) = self.visited.get(&digest).cloned() {
+            for (kind, reason) in reasons {
+                self.note(kind, reason);
+            }
+            return self.visit(bytes, depth, true);
         }
-        let outer = std::mem::replace(&mut self.depth, depth);
+        self.visited.insert(digest, Reasons::new());
+        self.visit(bytes, depth, false)?;
+        let outer = (self.depth, self.is_archive_of_stream);
+        (self.depth, self.is_archive_of_stream) = (depth, is_archive_of_stream);
+        let outer_notes = self.notes.start_object();
         let result = self.contents(bytes);
-        self.depth = outer;
+        let reasons = self.notes.end_object(outer_notes, self.path.len().saturating_sub(1));
+        self.visited.insert(digest, reasons);
+        (self.depth, self.is_archive_of_stream) = outer;
         result
     }
 
@@ -377,11 +385,21 @@ impl<'a> Unpacker<'a> {
         }
     }
 
-    /// Returns the depth of an object in the current container.
-    fn depth_of_object(&self, bytes: &[u8]) -> u32 {
+    /// Returns whether an object in the current container is the archive of a compressed stream, such as a tar.gz. Such
+    /// an archive adds no level. It may be a stream as well, and what is in that stream adds a level.
+    fn is_archive_of_stream(&mut self, bytes: &[u8]) -> bool {
         let in_stream = self.containers.last().is_some_and(|kind| kind.is_stream());
-        let is_tar = || ((self.selection.format)(Kind::Tar).matches)(bytes);
-        if in_stream && is_tar() { self.depth } else { self.depth.saturating_add(1) }
+        in_stream && !self.is_archive_of_stream && self.matches(Kind::Tar, bytes)
+    }
+
+    /// Returns whether an object is of a kind.
+    fn matches(&mut self, kind: Kind, bytes: &[u8]) -> bool {
+        let format = (self.selection.format)(kind);
+        // A panic here must not end the evaluation of what follows the object in its container.
+        catch_unwind(AssertUnwindSafe(|| (format.matches)(bytes))).unwrap_or_else(|_panic| {
+            self.note(NoteKind::Unreadable, "a decoder panicked");
+            false
+        })
     }
 
     /// Examines the contents of the current object, under each of its kinds.
@@ -403,7 +421,9 @@ impl<'a> Unpacker<'a> {
         let problems = self.problems;
         for kind in self.selection.kinds {
             let format = (self.selection.format)(*kind);
-            if matched.iter().any(|other| kind.is_excluded_by(*other)) || !(format.matches)(bytes) {
+            if matched.iter().any(|other| kind.is_excluded_by(*other))
+                || !self.matches(*kind, bytes)
+            {
                 continue;
             }
             matched.push(*kind);
@@ -439,6 +459,8 @@ impl<'a> Unpacker<'a> {
     fn container(&mut self, kind: Kind, format: ContainerFormat, bytes: &[u8]) -> Unpacked {
         let (path, depth, containers) = (self.path.len(), self.depth, self.containers.len());
         let memory = self.budget.memory;
+        let notes = self.notes.state();
+        let is_archive_of_stream = self.is_archive_of_stream;
         self.containers.push(kind);
         // Decoders are libraries; a panic of one must not end the evaluation of the rest.
         let result = catch_unwind(AssertUnwindSafe(|| (format.unpack)(bytes, self)));
@@ -447,32 +469,12 @@ impl<'a> Unpacker<'a> {
         self.containers.truncate(containers);
         result.unwrap_or_else(|_panic| {
             self.budget.memory = memory;
+            self.notes.restore(notes);
+            self.is_archive_of_stream = is_archive_of_stream;
             self.note(NoteKind::Unreadable, format!("the {} decoder panicked", kind.name()));
             Ok(())
         })
     }
-}
-
-/// Capacity of the first buffer for a file, bytes.
-const FIRST_CAPACITY: usize = 16 * 1024;
-
-/// Reads at most `max_length` bytes. The capacity of the buffer is at most that, too.
-pub(super) fn read_up_to(
-    mut decoder: impl Read,
-    max_length: usize,
-    bytes: &mut Vec<u8>,
-) -> io::Result<()> {
-    while bytes.len() < max_length {
-        let additional =
-            bytes.len().max(FIRST_CAPACITY).min(max_length.saturating_sub(bytes.len()));
-        bytes.reserve_exact(additional);
-        // The standard library extends a buffer only after it has read more bytes than fit.
-        let length = decoder.by_ref().take(additional as u64).read_to_end(bytes)?;
-        if length < additional {
-            break;
-        }
-    }
-    Ok(())
 }
 
 /// Whether a file was decoded to its end.

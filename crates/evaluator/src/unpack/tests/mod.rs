@@ -11,6 +11,7 @@ mod mail;
 mod ole;
 mod own_set;
 mod pdf;
+mod repeats;
 mod rtf;
 mod streams;
 mod tar;

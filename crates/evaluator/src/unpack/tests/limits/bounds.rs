@@ -7,8 +7,8 @@ use crate::{
     report::NoteKind,
     unpack::{
         UnpackSettings,
+        bounded_read::read_up_to,
         budget::{MAX_DEPTH, MAX_FILE, MAX_FILES, MAX_TOTAL},
-        unpacker::read_up_to,
     },
 };
 
