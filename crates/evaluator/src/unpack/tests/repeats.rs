@@ -20,16 +20,17 @@ fn encrypted_zip() -> Vec<u8> {
 
 #[test]
 fn second_copy_of_an_object_causes_the_same_notes() {
-    let secret = encrypted_zip();
-    assert!(collect(&secret).note(NoteKind::Encrypted).is_some());
-    // Found by the search for archives behind other content, where the notes of the archive itself do not count.
-    let hidden = [&b"x"[..], &tar("secret.zip", &secret)].concat();
-    for files in
-        [[("a.bin", &hidden), ("b.zip", &secret)], [("a.zip", &secret), ("b.bin", &hidden)]]
-    {
-        let files = files.map(|(name, content)| (name, content.as_slice()));
-        let collected = collect(&stored_zip(&files));
-        assert!(collected.note(NoteKind::Encrypted).is_some(), "{collected:?}");
+    let damaged = gzip(&[b'a'; 1000]);
+    let damaged = damaged[..damaged.len() - 9].to_vec();
+    for (kind, file) in [(NoteKind::Encrypted, encrypted_zip()), (NoteKind::Unreadable, damaged)] {
+        assert!(collect(&file).note(kind).is_some(), "{kind:?}");
+        // Found by the search for archives behind other content, which notes no unreadable files.
+        let hidden = [&b"x"[..], &tar("file", &file)].concat();
+        let (hidden, file) = (("hidden", hidden.as_slice()), ("file", file.as_slice()));
+        for files in [[hidden, file], [file, hidden]] {
+            let collected = collect(&stored_zip(&files));
+            assert!(collected.note(kind).is_some(), "{kind:?}: {collected:?}");
+        }
     }
 }
 
