@@ -24,8 +24,7 @@ impl Notes {
 
     /// Adds a note about contents of the object at `path`.
     pub(super) fn add(&mut self, kind: NoteKind, reason: String, path: &[EntryName]) {
-        let is_at_alternative = self.alternative.is_some_and(|level| path.len() <= level);
-        if is_at_alternative && kind != NoteKind::Limit {
+        if self.alternative.is_some_and(|level| path.len() <= level) {
             return;
         }
         let is_reported = self.alternative.is_none() || kind != NoteKind::Unreadable;
@@ -34,6 +33,13 @@ impl Notes {
             self.reported.push(Note { kind, reason, path });
         }
         add_reason(&mut self.of_object, kind, reason);
+    }
+
+    /// Adds a note about a limit for the whole media file, also in a second interpretation.
+    pub(super) fn add_limit(&mut self, limit: &'static str, path: &[EntryName]) {
+        let alternative = self.alternative.take();
+        self.add(NoteKind::Limit, limit.to_owned(), path);
+        self.alternative = alternative;
     }
 
     /// Starts an object inside the current one. Returns what belongs to the current one.

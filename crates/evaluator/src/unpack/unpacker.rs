@@ -268,7 +268,7 @@ impl<'a> Unpacker<'a> {
     }
 
     /// Calls `examine` for a second interpretation of contents that are examined already. Its own notes are dropped,
-    /// those of limits excepted, because the first interpretation has the notes that matter. Of the files in it, only
+    /// those of limits of the settings excepted, because the first interpretation has the notes that matter. Of the files in it, only
     /// unreadable ones are not noted, because they may be parts of a file.
     ///
     /// # Errors
@@ -287,7 +287,7 @@ impl<'a> Unpacker<'a> {
         let result = match self.budget.take_file() {
             // An archive in a compressed stream is recognized only after it is decoded.
             Ok(()) if self.depth >= self.max_depth && !in_stream => {
-                self.note(NoteKind::Limit, MAX_DEPTH);
+                self.note_limit(MAX_DEPTH);
                 Ok(())
             }
             Ok(()) => examine(self),
@@ -299,8 +299,14 @@ impl<'a> Unpacker<'a> {
 
     /// Ends the walk at a limit for the whole media file.
     fn stop_at(&mut self, limit: &'static str) -> Unpacked {
-        self.note(NoteKind::Limit, limit);
+        self.note_limit(limit);
         Err(WalkEnd)
+    }
+
+    /// Notes that a limit of the settings is reached.
+    fn note_limit(&mut self, limit: &'static str) {
+        self.problems = self.problems.saturating_add(1);
+        self.notes.add_limit(limit, &self.path);
     }
 
     /// Reads a decoder to its end, or to a limit or error, which is noted.
@@ -314,7 +320,7 @@ impl<'a> Unpacker<'a> {
         bytes.truncate(max_length);
         let mut completeness = Completeness::Incomplete;
         match result {
-            _ if is_longer => self.note(NoteKind::Limit, limit),
+            _ if is_longer => self.note_limit(limit),
             Ok(Ok(())) => completeness = Completeness::Complete,
             Ok(Err(error)) => self.note_error(&error),
             Err(_panic) => self.note(NoteKind::Unreadable, "the decoder panicked"),
@@ -343,7 +349,7 @@ impl<'a> Unpacker<'a> {
         let is_archive_of_stream = self.is_archive_of_stream(bytes);
         let depth = self.depth.saturating_add(u32::from(!is_archive_of_stream));
         if depth > self.max_depth {
-            self.note(NoteKind::Limit, MAX_DEPTH);
+            self.note_limit(MAX_DEPTH);
             return Ok(());
         }
         let digest = Sha256::digest(bytes).into();
