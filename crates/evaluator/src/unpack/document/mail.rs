@@ -4,7 +4,6 @@
 //! `mail-parser` needs quadratic time for boundaries that do not occur, rejects base64 with other characters in it, and
 //! omits text outside of the parts. The library decodes the names of files.
 
-mod active_mime;
 mod header;
 mod lines;
 mod mailbox;
@@ -18,14 +17,11 @@ mod uuencode;
 use crate::unpack::unpacker::{Unpacked, Unpacker};
 
 pub(in crate::unpack) fn matches(bytes: &[u8]) -> bool {
-    active_mime::matches(bytes) || recognize::is_mail(bytes)
+    recognize::is_mail(bytes)
 }
 
-/// Passes the bodies and attachments of a message, the messages of a mailbox, or the document in an `ActiveMime` file.
+/// Passes the bodies and attachments of a message, or the messages of a mailbox.
 pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Unpacked {
-    if active_mime::matches(bytes) {
-        return active_mime::unpack(bytes, unpacker);
-    }
     let bytes = recognize::without_prefix(bytes);
     if mailbox::has_several_messages(bytes) {
         mailbox::unpack(bytes, unpacker)

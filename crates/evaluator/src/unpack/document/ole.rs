@@ -1,6 +1,7 @@
 //! Compound files ([MS-CFB]): documents of Office before 2007, MSI, MSG, VBA projects, encrypted documents. Also
 //! `ActiveMime`, a compressed compound file.
 
+mod active_mime;
 mod compound;
 mod content;
 mod encryption;
@@ -9,9 +10,7 @@ mod powerpoint;
 mod vba;
 pub(in crate::unpack) mod vba_decoder;
 
-use flate2::read::ZlibDecoder;
-
-use self::compound::{Compound, u16_at};
+use self::compound::Compound;
 pub(super) use self::{
     content::{StreamContent, positions},
     native::{data as native_data, ole1_data},
@@ -28,9 +27,6 @@ use crate::{
 /// First bytes of a compound file.
 pub(super) const SIGNATURE: [u8; 8] = [0xd0, 0xcf, 0x11, 0xe0, 0xa1, 0xb1, 0x1a, 0xe1];
 
-/// First bytes of a file that Office writes for the macros of a web page: a header, and a compressed compound file.
-const ACTIVE_MIME: &[u8] = b"ActiveMime\0\0";
-
 pub(in crate::unpack) const EMBEDDED: ArchiveSignature =
     ArchiveSignature { magic: &SIGNATURE, offset: 0, extent, is_preferred: false };
 
@@ -40,12 +36,12 @@ fn extent(file: &[u8]) -> Option<usize> {
 }
 
 pub(in crate::unpack) fn matches(bytes: &[u8]) -> bool {
-    bytes.starts_with(&SIGNATURE) || bytes.starts_with(ACTIVE_MIME)
+    bytes.starts_with(&SIGNATURE) || active_mime::matches(bytes)
 }
 
 pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Unpacked {
-    if bytes.starts_with(ACTIVE_MIME) {
-        return active_mime(bytes, unpacker);
+    if active_mime::matches(bytes) {
+        return active_mime::unpack(bytes, unpacker);
     }
     let Some(compound) = Compound::new(bytes) else {
         unpacker.note(NoteKind::Unreadable, "the compound file has no directory");
@@ -88,18 +84,4 @@ fn stream(
         "POWERPOINT DOCUMENT" => powerpoint::stream(content, unpacker),
         _ => Ok(()),
     }
-}
-
-/// Passes the compound file in an `ActiveMime` file. The format is not documented; files have the distance from the
-/// header's end to the compressed data at offset 30.
-fn active_mime(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Unpacked {
-    const HEADER: usize = 46;
-    let is_zlib = |start: &usize| bytes.get(*start) == Some(&0x78);
-    let start = usize::from(u16_at(bytes, 30)) + HEADER;
-    let Some(start) = [start, 50, 0x22a].into_iter().find(is_zlib) else {
-        unpacker.note(NoteKind::Unreadable, "no compressed data in the ActiveMime file");
-        return Ok(());
-    };
-    let data = bytes.get(start..).unwrap_or_default();
-    unpacker.decode(EntryName::label("ActiveMime"), ZlibDecoder::new(data)).map(drop)
 }

@@ -10,6 +10,7 @@
 //! So identifiers, hashes, keys and certificates cost no objects.
 
 mod base64;
+mod escapes;
 mod evidence;
 mod reference;
 mod url;
@@ -18,8 +19,8 @@ mod utf16;
 use self::{
     base64::{Base64Content, Base64Run, is_base64},
     evidence::{BinaryProperties, RunContent, classify, is_announced, is_announced_nearby},
-    reference::{ReferencesDecoded, has_references},
-    url::{PercentDecoded, data_url},
+    reference::{decode_references, has_references},
+    url::{data_url, decode_percent},
     utf16::Utf16Text,
 };
 use crate::unpack::{
@@ -49,7 +50,7 @@ pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Un
         }
     }
     if has_references(bytes) {
-        let text = ReferencesDecoded::new(bytes);
+        let text = decode_references(bytes);
         unpacker.decode(EntryName::label("text without references"), text)?;
     }
     let mut search = TextSearch {
@@ -92,8 +93,7 @@ impl TextSearch<'_> {
                 let end = start + length + url.end;
                 self.searched_for_tags = end;
                 if url.is_encoded {
-                    let data =
-                        PercentDecoded::new(after.get(url.start..url.end).unwrap_or_default());
+                    let data = decode_percent(after.get(url.start..url.end).unwrap_or_default());
                     unpacker.decode(EntryName::label("data URL"), data)?;
                     return Ok(end);
                 }

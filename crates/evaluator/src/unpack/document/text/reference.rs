@@ -1,6 +1,6 @@
 //! Character references of HTML and XML that hide base64 or the scheme of a URL.
 
-use std::io::{self, Read};
+use super::escapes::EscapesDecoded;
 
 /// Maximum length of a reference, bytes. It may have any number of leading zeros.
 const MAX_REFERENCE: usize = 64;
@@ -56,32 +56,6 @@ pub(super) fn has_references(bytes: &[u8]) -> bool {
 }
 
 /// Decodes references to ASCII characters.
-pub(super) struct ReferencesDecoded<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> ReferencesDecoded<'a> {
-    pub(super) fn new(text: &'a [u8]) -> Self {
-        Self { rest: text }
-    }
-
-    fn next_byte(&mut self) -> Option<u8> {
-        let (first, rest) = self.rest.split_first()?;
-        let decoded = if *first == b'&' { reference(rest) } else { None };
-        let (byte, length) = decoded.unwrap_or((*first, 0));
-        self.rest = rest.get(length..)?;
-        Some(byte)
-    }
-}
-
-impl Read for ReferencesDecoded<'_> {
-    fn read(&mut self, output: &mut [u8]) -> io::Result<usize> {
-        let mut written = 0;
-        for byte in output {
-            let Some(decoded) = self.next_byte() else { break };
-            *byte = decoded;
-            written += 1;
-        }
-        Ok(written)
-    }
+pub(super) fn decode_references(text: &[u8]) -> EscapesDecoded<'_> {
+    EscapesDecoded::new(text, b'&', reference)
 }

@@ -1,8 +1,6 @@
 //! `data:` URLs that are percent-encoded, RFC 2397.
 
-use std::io::{self, Read};
-
-use super::base64::percent_encoded;
+use super::{base64::percent_encoded, escapes::EscapesDecoded};
 
 /// Maximum length of the media type, bytes.
 const MAX_TYPE: usize = 100;
@@ -41,33 +39,6 @@ pub(super) fn data_url(scheme: &[u8], rest: &[u8]) -> Option<DataUrl> {
 }
 
 /// Decodes percent-encoded bytes.
-pub(super) struct PercentDecoded<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> PercentDecoded<'a> {
-    pub(super) fn new(encoded: &'a [u8]) -> Self {
-        Self { rest: encoded }
-    }
-
-    fn next_byte(&mut self) -> Option<u8> {
-        let (first, rest) = self.rest.split_first()?;
-        let encoded = || Some((percent_encoded(rest)?, rest.get(2..)?));
-        let decoded = if *first == b'%' { encoded() } else { None };
-        let (byte, rest) = decoded.unwrap_or((*first, rest));
-        self.rest = rest;
-        Some(byte)
-    }
-}
-
-impl Read for PercentDecoded<'_> {
-    fn read(&mut self, output: &mut [u8]) -> io::Result<usize> {
-        let mut written = 0;
-        for byte in output {
-            let Some(decoded) = self.next_byte() else { break };
-            *byte = decoded;
-            written += 1;
-        }
-        Ok(written)
-    }
+pub(super) fn decode_percent(encoded: &[u8]) -> EscapesDecoded<'_> {
+    EscapesDecoded::new(encoded, b'%', |rest| Some((percent_encoded(rest)?, 2)))
 }

@@ -1,8 +1,8 @@
-//! `ActiveMime`: a compound file with macros, compressed, in web archives by Word and Excel.
-
-use flate2::read::ZlibDecoder;
+//! `ActiveMime`: a compound file with macros, compressed, which Word and Excel store in web archives.
 
 use std::io::Read;
+
+use flate2::read::ZlibDecoder;
 
 use crate::{
     report::NoteKind,
@@ -19,7 +19,7 @@ const MAX_HEADER: usize = 1024;
 const USUAL_OFFSET: usize = 0x32;
 
 /// Start of a compound file.
-const OLE: [u8; 4] = [0xd0, 0xcf, 0x11, 0xe0];
+const COMPOUND: [u8; 4] = [0xd0, 0xcf, 0x11, 0xe0];
 
 pub(super) fn matches(bytes: &[u8]) -> bool {
     bytes.starts_with(b"ActiveMime")
@@ -29,7 +29,7 @@ pub(super) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Unpacked {
     let starts =
         || (0..MAX_HEADER).filter_map(|offset| Some((offset, start(bytes.get(offset..)?)?)));
     let best = starts()
-        .find(|(_, start)| *start == OLE)
+        .find(|(_, start)| *start == COMPOUND)
         .or_else(|| starts().find(|(offset, _)| *offset == USUAL_OFFSET))
         .or_else(|| starts().next());
     let Some(compressed) = best.and_then(|(offset, _)| bytes.get(offset..)) else {
