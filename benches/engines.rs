@@ -19,11 +19,7 @@ use std::{
     fs::{self, File, Permissions},
     io::{IoSlice, Read as _, Write as _},
     net::{TcpListener, TcpStream},
-    os::{
-        fd::{AsFd as _, AsRawFd as _},
-        unix::fs::PermissionsExt as _,
-        unix::net::UnixStream,
-    },
+    os::{fd::AsRawFd as _, unix::fs::PermissionsExt as _, unix::net::UnixStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Arc,
@@ -39,16 +35,18 @@ use matrix_content_scanner::{
     },
 };
 use mcs_filetype::Detector;
-use mcs_sandbox::{Termination, Usage};
+use mcs_sandbox::{JobLimits, JobPriority, ResidentLimits};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use tokio::task::JoinSet;
 
 const ROUNDS: usize = 15;
 
 /// Files per round.
-const FILES: usize = 40;
+const FILES: usize = 160;
 /// Concurrent scans.
-const CONCURRENCY: usize = 4;
+const CONCURRENCY: usize = 16;
+/// Number of rules of a large set.
+const MANY_RULES: usize = 5_000;
 
 const SIZE: usize = 100 * 1024;
 
@@ -72,7 +70,7 @@ impl ScanMethod {
             }
             Self::Engines(scanner) => {
                 let sample = Sample::from_file(&File::open(path).unwrap()).unwrap();
-                let media = SampleAccess { sample: &sample, job: None, tamper_proof: true };
+                let media = SampleAccess::without_job(&sample);
                 let run = Box::pin(scanner.engines.scan(media)).await;
                 let decision = scanner.engines.policies().decide(&run.outcome.unwrap());
                 assert!(matches!(decision.verdict, Ok(Verdict::Clean { .. })));
@@ -277,6 +275,10 @@ async fn scan_methods(
     let (icap, icap_env) = scanner(directory, "icap", &by_icap).await;
     let (script, script_env) = scanner(directory, "script", &by_script).await;
     let (rules, rules_env) = scanner(directory, "rules", &by_rules).await;
+    let large_set = directory.join("many.yar");
+    fs::write(&large_set, many_rules()).unwrap();
+    let by_many_rules = format!("scan.engines = [\"rules\"]\nrules.paths = [{large_set:?}]");
+    let (many_rules, many_rules_env) = scanner(directory, "many", &by_many_rules).await;
     let by_empty_script = format!("scan.script = {empty_script:?}");
     let (empty, empty_env) = scanner(directory, "empty", &by_empty_script).await;
     let methods = vec![
@@ -286,10 +288,29 @@ async fn scan_methods(
         ("icap (c-icap with the same clamd)", ScanMethod::Engines(icap)),
         ("`scan` with clamd", ScanMethod::LocalScan(clamd)),
         ("`scan` with clamdscan.sh", ScanMethod::LocalScan(script)),
-        ("`scan` with the rules", ScanMethod::LocalScan(rules)),
+        ("rules of config/rules", ScanMethod::Engines(Arc::clone(&rules))),
+        ("5,000 rules", ScanMethod::Engines(many_rules)),
+        ("`scan` with the rules of config/rules", ScanMethod::LocalScan(rules)),
         ("`scan` with an empty script", ScanMethod::LocalScan(empty)),
     ];
-    (methods, vec![clamd_env, stream_env, icap_env, script_env, rules_env, empty_env])
+    let envs =
+        vec![clamd_env, stream_env, icap_env, script_env, rules_env, many_rules_env, empty_env];
+    (methods, envs)
+}
+
+/// Returns rules that search for two texts and some bytes each, like most public ones.
+fn many_rules() -> String {
+    let rule = |number: usize| {
+        let digest = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        format!(
+            "rule Many_{number} {{ strings: $a = \"text {digest:016x}\" $b = \"other {digest:016x}\" wide \
+             $c = {{ {:02x} 41 ?? {:02x} 43 44 {:02x} }} condition: 2 of them }}\n",
+            digest & 0xff,
+            digest >> 8 & 0xff,
+            digest >> 16 & 0xff,
+        )
+    };
+    (0..MANY_RULES).map(rule).collect()
 }
 
 fn print_rates(methods: &[(&str, ScanMethod)], rates: &[Vec<f64>]) {
@@ -306,39 +327,44 @@ fn print_rates(methods: &[(&str, ScanMethod)], rates: &[Vec<f64>]) {
 }
 
 async fn measure_evaluator(directory: &Path, env: &SandboxEnv, mut random: File) {
-    println!(
-        "\n| rules evaluator | processor time, ms | peak resident memory, MiB |\n|---|---|---|"
-    );
+    let settings = mcs_evaluator::UnpackSettings::default();
+    let memory = mcs_evaluator::memory_allowance(&settings);
+    let evaluator = env.evaluator.as_ref().unwrap();
+    let start = || {
+        env.sandbox.start_resident(
+            env.directory.path(),
+            mcs_sandbox::Command {
+                program: evaluator.program().to_owned(),
+                args: mcs_evaluator::arguments([], &settings),
+            },
+            evaluator.prepared(),
+            ResidentLimits { jobs: 1, job_memory: memory },
+        )
+    };
+    let mut starts = Vec::new();
+    for _ in 0..ROUNDS {
+        let begin = Instant::now();
+        drop(start().await.unwrap());
+        starts.push(begin.elapsed().as_secs_f64() * 1000.0);
+    }
+    println!("\nrules evaluator: {:.1} ms from start to ready", quartiles(starts)[1]);
+    println!("\n| rules evaluator | one file at a time, ms |\n|---|---|");
+    let resident = start().await.unwrap();
     for (name, size) in [("1 byte", 1), ("100 KiB", SIZE), ("50 MiB", 50 << 20)] {
         let path = directory.join("large");
         let mut bytes = vec![0; size];
         random.read_exact(&mut bytes).unwrap();
         fs::write(&path, bytes).unwrap();
-        let mut usages = Vec::new();
+        let mut times = Vec::new();
         for _ in 0..ROUNDS {
-            usages.push(evaluate(env, &path).await);
+            let media = File::open(&path).unwrap();
+            let limits = JobLimits { memory, time: Duration::from_secs(60) };
+            let begin = Instant::now();
+            resident.evaluate(media, limits, &JobPriority::new()).await.unwrap();
+            times.push(begin.elapsed().as_secs_f64() * 1000.0);
         }
-        let median = |value: fn(&Usage) -> f64| quartiles(usages.iter().map(value).collect())[1];
-        let time = median(|usage| (usage.user_time + usage.system_time).as_secs_f64() * 1000.0);
-        let memory = median(|usage| usage.max_rss as f64 / f64::from(1 << 20));
-        println!("| {name} of noise | {time:.1} | {memory:.1} |");
+        println!("| {name} of noise | {:.2} |", quartiles(times)[1]);
     }
-}
-
-/// Evaluates the rules on a file. Returns the resource usage.
-async fn evaluate(env: &SandboxEnv, path: &Path) -> Usage {
-    let evaluator = env.evaluator.as_ref().unwrap();
-    let mut job = env.sandbox.prepare(env.directory.path(), "media").await.unwrap();
-    std::io::copy(&mut File::open(path).unwrap(), &mut job.take_media().unwrap()).unwrap();
-    let mut args = mcs_evaluator::arguments([], &mcs_evaluator::UnpackSettings::default());
-    args.push(job.media_path().into());
-    let command = mcs_sandbox::Command { program: evaluator.program().to_owned(), args };
-    let limit = Duration::from_secs(60);
-    let run = job.run_with_input(&command, evaluator.prepared().as_fd(), limit, 4096).await;
-    let exit = run.unwrap();
-    job.close().await.unwrap();
-    assert_eq!(exit.termination, Termination::Exited(0));
-    exit.usage
 }
 
 fn quartiles(mut values: Vec<f64>) -> [f64; 3] {

@@ -99,6 +99,29 @@ impl EffectiveLimits {
         Ok(all.saturating_add(present))
     }
 
+    /// Changes the limits of one job to those of a resident program, whose children are jobs: processor time and time are
+    /// limited for each child, and the others are multiplied. Limits that the kernel counts for the user stay, since they
+    /// are for all jobs already.
+    pub(crate) fn fit_resident(
+        &mut self,
+        policy: &Policy,
+        plan: Plan,
+        children: u64,
+        child_memory: u64,
+    ) {
+        let limits = &mut self.limits;
+        limits.cpu_time = None;
+        let own = children.saturating_add(1 + HELPER_PROCESSES);
+        let keeps_count = !plan.counts_own_processes(policy);
+        limits.processes = limits.processes.map(|all| if keeps_count { all.max(own) } else { own });
+        // The limit of one job for the program itself, and what each child may take.
+        limits.memory = limits
+            .memory
+            .map(|each| each.saturating_add(each.min(child_memory).saturating_mul(children)));
+        let factor = u32::try_from(children).unwrap_or(u32::MAX);
+        limits.cpu_percent = limits.cpu_percent.map(|each| each.saturating_mul(factor));
+    }
+
     /// Lowers `open_files` so that `processes` processes use at most a share of the epoll watches of a user and of the
     /// open files of the machine. A process with n descriptors can have n/2 epoll instances that each watch n/2 files.
     fn fit_open_files(&mut self, processes: u64, configured: u64, machine: &Machine) {

@@ -52,12 +52,13 @@ impl Default for Cgroup {
 
 impl Controllers {
     /// Returns interface files and values that apply `limits`. Every file must be writable.
-    fn settings(self, limits: &ResourceLimits) -> Vec<(&'static str, String)> {
+    fn settings(self, limits: &ResourceLimits, resident: bool) -> Vec<(&'static str, String)> {
         let mut settings = Vec::new();
         if let (true, Some(memory)) = (self.memory, limits.memory) {
             settings.push(("memory.max", memory.to_string()));
-            // Kills the whole group: a script whose scanner was killed could still exit with "clean".
-            settings.push(("memory.oom.group", "1".to_owned()));
+            // Kills the whole group: a script whose scanner was killed could still exit with "clean". A resident program
+            // and its other children survive; the kernel kills the process with the most memory, which is a child.
+            settings.push(("memory.oom.group", if resident { "0" } else { "1" }.to_owned()));
         }
         if let (true, Some(processes)) = (self.pids, limits.processes) {
             settings.push(("pids.max", processes.to_string()));
@@ -220,11 +221,12 @@ impl Group {
         name: &str,
         controllers: Controllers,
         limits: &ResourceLimits,
+        resident: bool,
     ) -> nix::Result<Self> {
         let parent = open(parent, DIRECTORY, Mode::empty())?;
         mkdirat(&parent, name, Mode::S_IRWXU)?;
         let group = Self::open(parent, name)?;
-        for (file, value) in controllers.settings(limits) {
+        for (file, value) in controllers.settings(limits, resident) {
             group.write(file, &value)?;
         }
         // Keeps plaintext off the disk. The file is missing on kernels without swap accounting.
@@ -350,12 +352,16 @@ mod tests {
             memory: Some(1 << 20),
             ..ResourceLimits::default()
         };
-        let settings = |memory, pids, cpu| Controllers { memory, pids, cpu }.settings(&limits);
+        let settings =
+            |memory, pids, cpu| Controllers { memory, pids, cpu }.settings(&limits, false);
         assert!(settings(false, false, false).is_empty());
         let all = settings(true, true, true);
         assert!(all.contains(&("memory.max", "1048576".to_owned())));
         assert!(all.contains(&("pids.max", "64".to_owned())));
         assert!(all.contains(&("cpu.max", "150000 100000".to_owned())));
         assert!(all.contains(&("cpu.weight", "100".to_owned())));
+        assert!(all.contains(&("memory.oom.group", "1".to_owned())));
+        let resident = Controllers { memory: true, pids: true, cpu: true }.settings(&limits, true);
+        assert!(resident.contains(&("memory.oom.group", "0".to_owned())));
     }
 }

@@ -85,6 +85,9 @@ pub enum Error {
     /// The probe run found a layer ineffective although each of its steps had succeeded.
     #[error("{0} is ineffective: {1}")]
     LayerIneffective(Layer, &'static str),
+    /// A resident program was not ready in time, or ended. The text has the reason.
+    #[error("the resident program failed: {0}")]
+    Resident(String),
     /// A system call failed in the server.
     #[error("{doing} failed")]
     Io {

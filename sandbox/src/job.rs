@@ -4,7 +4,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use nix::unistd::Pid;
 use tokio::runtime::Handle;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
@@ -76,6 +77,7 @@ impl Prepare {
             view: View { network: policy.network.clone(), paths: policy.paths.clone() },
             user: policy.user,
             limits: sandbox.limits().limits.clone(),
+            resident: sandbox.is_resident(),
             environment: variables
                 .map(|(name, value)| (Text(name.clone()), Text(value.clone())))
                 .collect(),
@@ -245,18 +247,18 @@ impl Job {
         self.run_command(command, run, None, max_output).await.map(|(exit, _)| exit)
     }
 
-    /// Runs a program like [`run`](Self::run), with a file as standard input instead of `/dev/null`. The program
-    /// receives the descriptor itself and shares its offset. Use [`sealed`](crate::sealed) for content that programs
-    /// must not change.
-    pub async fn run_with_input(
+    /// Runs a resident program with its socket as standard input, until it ends. `demoted` receives pidfds of processes
+    /// whose priority is to be lowered.
+    pub(crate) async fn run_resident(
         &mut self,
         command: &Command,
-        input: BorrowedFd<'_>,
-        time_limit: Duration,
+        socket: OwnedFd,
+        demoted: UnboundedReceiver<OwnedFd>,
         max_output: usize,
     ) -> Result<Exit, Error> {
-        let run = RunCommand::new(command, time_limit, false);
-        self.run_command(command, run, Some(input), max_output).await.map(|(exit, _)| exit)
+        let run = RunCommand::new(command, Duration::MAX, false);
+        let resident = Some((socket, demoted));
+        self.run_command(command, run, resident, max_output).await.map(|(exit, _)| exit)
     }
 
     /// Runs a program like [`run`](Self::run) and also returns the accesses that it was denied, for testing a new
@@ -276,13 +278,13 @@ impl Job {
         &mut self,
         command: &Command,
         run: RunCommand,
-        input: Option<BorrowedFd<'_>>,
+        resident: Option<(OwnedFd, UnboundedReceiver<OwnedFd>)>,
         max_output: usize,
     ) -> Result<(Exit, Vec<Attempt>), Error> {
         validate(command)?;
         // Put back only after success: dropping the channel tells the helper to kill and remove everything.
         let channel = self.channel.take().ok_or(Error::JobEnded)?;
-        let result = self.run_on_channel(&channel, run, input, max_output).await;
+        let result = self.run_on_channel(&channel, run, resident, max_output).await;
         match &result {
             Ok(_) | Err(Error::NotStarted { .. } | Error::Argument(_)) => {
                 self.channel = Some(channel);
@@ -309,20 +311,21 @@ impl Job {
         &mut self,
         channel: &Channel,
         run: RunCommand,
-        input: Option<BorrowedFd<'_>>,
+        resident: Option<(OwnedFd, UnboundedReceiver<OwnedFd>)>,
         max_output: usize,
     ) -> Result<(Exit, Vec<Attempt>), Error> {
         let limit = run.time_limit.saturating_add(RUN_GRACE);
         let (mut stdout, stdout_end) = Capture::new(max_output)?;
         let (mut stderr, stderr_end) = Capture::new(max_output)?;
-        let streams = [Some(stdout_end.as_fd()), Some(stderr_end.as_fd()), input];
-        let streams: Vec<_> = streams.into_iter().flatten().collect();
+        let (socket, demoted) = resident.unzip();
+        let streams = [Some(&stdout_end), Some(&stderr_end), socket.as_ref()];
+        let streams: Vec<_> = streams.into_iter().flatten().map(OwnedFd::as_fd).collect();
         channel.send(&Request::Run(run), &streams).await?;
-        drop((stdout_end, stderr_end));
+        drop((stdout_end, stderr_end, socket));
 
         let ended = {
             let mut reading = pin!(async { tokio::join!(stdout.fill(), stderr.fill()) });
-            let mut ended = pin!(timeout(limit, self.wait_for_end(channel)));
+            let mut ended = pin!(timeout(limit, self.wait_for_end(channel, demoted)));
             tokio::select! {
                 // Polls the output first: output that arrives together with the end of the program must not be lost.
                 biased;
@@ -352,6 +355,7 @@ impl Job {
     async fn wait_for_end(
         &mut self,
         channel: &Channel,
+        mut demoted: Option<UnboundedReceiver<OwnedFd>>,
     ) -> Result<(Termination, Usage, Option<FileState>, Vec<Attempt>), Error> {
         let cleanup = self.cleanup.as_mut().ok_or(Error::JobEnded)?;
         let mut demotion_sent = false;
@@ -362,6 +366,10 @@ impl Job {
                 () = self.priority.demotion(), if !demotion_sent => {
                     channel.send(&Request::Demote, &[]).await?;
                     demotion_sent = true;
+                    continue;
+                }
+                Some(process) = next(&mut demoted) => {
+                    channel.send(&Request::Demote, &[process.as_fd()]).await?;
                     continue;
                 }
             };
@@ -443,6 +451,14 @@ impl Termination {
             // A wait status of an ended process has either a code or a signal.
             (false, None, signal) => Self::Signaled(signal.unwrap_or_default()),
         }
+    }
+}
+
+/// Receives the next process; never returns without a receiver.
+async fn next(demoted: &mut Option<UnboundedReceiver<OwnedFd>>) -> Option<OwnedFd> {
+    match demoted {
+        Some(demoted) => demoted.recv().await,
+        None => std::future::pending().await,
     }
 }
 

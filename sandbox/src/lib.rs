@@ -35,8 +35,9 @@ mod priority;
 mod probe;
 mod protocol;
 mod remove;
+mod resident;
 mod sandbox;
-#[expect(unsafe_code, reason = "system calls without a safe wrapper are confined to this file")]
+#[expect(unsafe_code, reason = "system calls without a safe wrapper are confined to this module")]
 mod sys;
 mod usage;
 mod view;
@@ -55,6 +56,9 @@ pub use policy::{NetworkAccess, Paths, Policy, User};
 pub use priority::JobPriority;
 pub use protocol::FileState;
 pub use remove::remove_tree;
+pub use resident::{
+    JobLimits, MAX_RESULT, RecordError, Resident, ResidentJobError, ResidentLimits, serve_resident,
+};
 pub use sandbox::Sandbox;
 pub use sys::{limit_malloc_arenas, map_sealed};
 pub use usage::Usage;

@@ -21,7 +21,10 @@ pub struct JobPriority {
 }
 
 impl JobPriority {
-    pub(crate) fn new() -> Self {
+    /// Returns a control for a job of a [`Resident`](crate::Resident), not demoted. [`Job::priority`](crate::Job::priority)
+    /// returns that of another job.
+    #[must_use]
+    pub fn new() -> Self {
         Self { demoted: Arc::new(watch::Sender::new(false)) }
     }
 
@@ -43,5 +46,11 @@ impl JobPriority {
         let mut demoted = self.demoted.subscribe();
         // An error would mean that the sender is gone, but `self` keeps it.
         let _ = demoted.wait_for(|demoted| *demoted).await;
+    }
+}
+
+impl Default for JobPriority {
+    fn default() -> Self {
+        Self::new()
     }
 }

@@ -31,7 +31,8 @@ pub(crate) enum Request {
     /// Any number of runs, each with two descriptors (standard output and error) or three (also standard input). The
     /// reply is `Refused`, or `Started` followed by `Ended` or `Refused`.
     Run(RunCommand),
-    /// Lowers the priority of the running program; ignored between runs. There is no reply.
+    /// Lowers the priority of the running program, or of one of its processes, with one descriptor: a pidfd. Ignored
+    /// between runs. There is no reply.
     Demote,
 }
 
@@ -50,6 +51,9 @@ pub(crate) struct Prepare {
     pub(crate) view: View,
     pub(crate) user: Option<User>,
     pub(crate) limits: ResourceLimits,
+    /// Whether the program is a resident one, whose children are jobs of their own: a child that exceeds the memory of the
+    /// control group ends alone.
+    pub(crate) resident: bool,
     /// Additional environment variables of programs.
     pub(crate) environment: Vec<(Text, Text)>,
 }

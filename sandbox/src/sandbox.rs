@@ -34,6 +34,8 @@ pub struct Sandbox {
     policy: Arc<Policy>,
     layers: Arc<Layers>,
     limits: Arc<EffectiveLimits>,
+    /// Whether programs are resident ones.
+    resident: bool,
 }
 
 impl Sandbox {
@@ -44,7 +46,7 @@ impl Sandbox {
         limits: EffectiveLimits,
     ) -> Self {
         let (helper, policy) = (Arc::clone(helper), Arc::clone(policy));
-        Self { helper, policy, layers: Arc::new(layers), limits: Arc::new(limits) }
+        Self { helper, policy, layers: Arc::new(layers), limits: Arc::new(limits), resident: false }
     }
 
     pub(crate) fn shared_helper(&self) -> &Arc<Helper> {
@@ -73,6 +75,17 @@ impl Sandbox {
     #[must_use]
     pub fn policy(&self) -> &Policy {
         &self.policy
+    }
+
+    /// Returns the same sandbox with limits for a resident program with this many children.
+    pub(crate) fn for_resident(&self, children: u64, child_memory: u64) -> Self {
+        let mut limits = (*self.limits).clone();
+        limits.fit_resident(&self.policy, self.plan(), children, child_memory);
+        Self { limits: Arc::new(limits), resident: true, ..self.clone() }
+    }
+
+    pub(crate) fn is_resident(&self) -> bool {
+        self.resident
     }
 
     pub(crate) fn plan(&self) -> Plan {

@@ -23,6 +23,10 @@ use nix::sys::time::TimeVal;
 use nix::unistd::{ForkResult, Pid, fork};
 use tokio::io::unix::AsyncFd;
 
+mod child;
+
+pub(crate) use child::{address_space, exit_now, keep_descriptors};
+
 use crate::usage::Usage;
 
 /// Closes every descriptor except 0, 1 and 2. Must be called at process start, before any value owns a descriptor.

@@ -44,7 +44,6 @@ pub struct ServiceContext {
 pub(super) struct Service {
     pub(super) listener: Listener,
     pub(super) current: CurrentState,
-    pub(super) scanner: Scanner,
     pub(super) workers: JoinSet<()>,
     pub(super) reloader: Reloader,
     pub(super) operations: Operations,
@@ -113,7 +112,7 @@ impl Service {
             canary: canary_task,
             manager,
         };
-        Ok(Self { listener, current, scanner, workers, reloader, operations, observed_state, stop })
+        Ok(Self { listener, current, workers, reloader, operations, observed_state, stop })
     }
 }
 

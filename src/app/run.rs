@@ -36,7 +36,7 @@ pub async fn serve(
 }
 
 async fn run(service: Service, shutdown: impl Future<Output = &'static str> + Send + 'static) {
-    let Service { listener, current, scanner, workers, stop, observed_state, .. } = service;
+    let Service { listener, current, workers, stop, observed_state, .. } = service;
     let (mut reloader, operations) = (service.reloader, service.operations);
     let manager = &reloader.manager;
     let metrics = Arc::clone(&reloader.shared.metrics);
@@ -63,8 +63,13 @@ async fn run(service: Service, shutdown: impl Future<Output = &'static str> + Se
         () = reloader.run(&stop.stopping) => {}
         () = stop.expired.cancelled() => warn!("grace period expired, aborting requests"),
     }
+    // All scanners since the start have the same queue and workers.
+    let scanner = current.load().scanner.clone();
     drain(&scanner, workers, &stop.expired).await;
     reloader.canary.stop().await;
+    if let Some(evaluator) = &reloader.sandbox_env.evaluator {
+        evaluator.stop().await;
+    }
     wait_for_cleanup(&reloader.sandbox_env.directory).await;
     if let Some(audit) = &reloader.shared.audit {
         audit.flush(CLEANUP_TIMEOUT).await;

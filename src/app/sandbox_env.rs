@@ -13,7 +13,7 @@ use crate::{
         run_directory::{self, RunDirectory},
         spool::Spool,
     },
-    scan::engines::{self, Engines, Evaluator, RemoteEngines, slots::ScanSlots},
+    scan::engines::{self, Engines, Evaluator, EvaluatorEnv, RemoteEngines, slots::ScanSlots},
 };
 
 /// Environment for programs: the probed sandbox and the directory of this process.
@@ -95,13 +95,13 @@ impl SandboxEnv {
         scan_slots: &ScanSlots,
         remote_engines: &Arc<RemoteEngines>,
     ) -> Result<Engines, engines::EngineSetupError> {
-        Engines::new(
-            &config.scan,
-            &self.sandbox,
-            self.evaluator.as_ref(),
-            scan_slots,
-            remote_engines,
-        )
+        let evaluator = self.evaluator.as_ref().map(|evaluator| EvaluatorEnv {
+            evaluator: Arc::clone(evaluator),
+            sandbox: self.sandbox.clone(),
+            directory: Arc::clone(&self.directory),
+            max_files: engines::MAX_FILES,
+        });
+        Engines::new(&config.scan, &self.sandbox, evaluator.as_ref(), scan_slots, remote_engines)
     }
 
     /// Creates the spool in the directory of this process.

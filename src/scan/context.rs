@@ -38,8 +38,8 @@ impl ScanContext {
         engines: &Engines,
         tenant: TenantGroup,
     ) -> Result<(WorkDir, ScriptFile), ScanError> {
-        let needs_sandbox = engines.needs_sandbox() || self.settings.removal_command.is_some();
-        let sandbox = needs_sandbox.then_some(&self.sandbox);
+        let needs_job = engines.needs_job() || self.settings.removal_command.is_some();
+        let sandbox = needs_job.then_some(&self.sandbox);
         WorkDir::prepare(sandbox, &self.spool, tenant).await
     }
 

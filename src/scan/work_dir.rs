@@ -3,11 +3,11 @@
 
 use std::fs::File;
 
-use mcs_sandbox::Sandbox;
+use mcs_sandbox::{Job, Sandbox};
 use tracing::warn;
 
 use super::{
-    engines::{ProgramJob, Sample, SampleAccess},
+    engines::{Sample, SampleAccess},
     error::ScanError,
     removal::RemovalCommand,
     task::blocking,
@@ -26,16 +26,17 @@ pub(super) const MEDIA_NAME: &str = "media";
 
 /// The working directory of a job.
 pub(super) struct WorkDir {
-    /// Absent when no program examines the file.
-    job: Option<ProgramJob>,
+    /// Absent when no script examines the file.
+    job: Option<Job>,
+    tenant: TenantGroup,
     tamper_proof: bool,
     sample: Option<Sample>,
     reservation: Option<Reservation>,
 }
 
 impl WorkDir {
-    /// Creates an empty file for a plaintext, charged to `tenant`: in a job of `sandbox`, or unnamed if no program
-    /// reads the file.
+    /// Creates an empty file for a plaintext, charged to `tenant`: in a job of `sandbox`, or unnamed if no script
+    /// reads the file: the rules read a descriptor.
     pub(super) async fn prepare(
         sandbox: Option<&Sandbox>,
         spool: &Spool,
@@ -45,7 +46,7 @@ impl WorkDir {
             let spool = spool.clone();
             let file =
                 blocking(move || spool.create_unnamed_file().map_err(IngestError::Disk)).await?;
-            return Ok(Self::new(None, file, true));
+            return Ok(Self::new(None, tenant, file, true));
         };
         let directory = spool.directory().map_err(ScanError::Disk)?;
         let prepared = sandbox.prepare(directory, MEDIA_NAME).await;
@@ -53,11 +54,16 @@ impl WorkDir {
         let tamper_proof = job.media_is_tamper_proof();
         let file = job.take_media();
         let file = file.ok_or_else(|| ScanError::Disk(std::io::ErrorKind::NotFound.into()))?;
-        Ok(Self::new(Some(ProgramJob { job, tenant }), file, tamper_proof))
+        Ok(Self::new(Some(job), tenant, file, tamper_proof))
     }
 
-    fn new(job: Option<ProgramJob>, file: File, tamper_proof: bool) -> (Self, ScriptFile) {
-        let work_dir = Self { job, tamper_proof, sample: None, reservation: None };
+    fn new(
+        job: Option<Job>,
+        tenant: TenantGroup,
+        file: File,
+        tamper_proof: bool,
+    ) -> (Self, ScriptFile) {
+        let work_dir = Self { job, tenant, tamper_proof, sample: None, reservation: None };
         (work_dir, ScriptFile { file, tamper_proof })
     }
 
@@ -70,9 +76,10 @@ impl WorkDir {
 
     /// Returns the engines' access to the plaintext; `None` before the plaintext is complete.
     pub(super) fn sample_access(&mut self) -> Option<SampleAccess<'_>> {
-        let Self { job, tamper_proof, sample, .. } = self;
+        let Self { job, tenant, tamper_proof, sample, .. } = self;
         Some(SampleAccess {
             sample: sample.as_ref()?,
+            tenant: *tenant,
             job: job.as_mut(),
             tamper_proof: *tamper_proof,
         })
@@ -80,7 +87,7 @@ impl WorkDir {
 
     /// Runs the removal command and removes the directory. A failure is logged and does not change the job's outcome.
     pub(super) async fn clean_up(self, removal_command: Option<&RemovalCommand>) {
-        let Some(ProgramJob { mut job, .. }) = self.job else { return };
+        let Some(mut job) = self.job else { return };
         if let Some(removal_command) = removal_command {
             removal_command.run(&mut job).await;
         }

@@ -117,14 +117,29 @@ impl ScannerProcess {
         kibibytes.parse::<u64>().expect("number") * 1024
     }
 
-    /// Number of sandbox helper processes. Each job has one.
+    /// Number of sandbox helper processes. Each job has one, apart from those of the rules engine.
     pub fn helper_count(&self) -> usize {
-        children(self.pid()).len()
+        let evaluators = self.evaluators().len();
+        children(self.pid()).len().saturating_sub(evaluators)
     }
 
-    /// Returns whether no job has a directory, a helper or a script process left.
+    /// Returns the resident evaluators of the rules engine, without the children that they fork. Each has a helper.
+    pub fn evaluators(&self) -> Vec<Pid> {
+        let below = |pid: Pid| children(pid).into_iter();
+        // In a pid namespace, the evaluator is a child of the first process.
+        let of_helper = |helper| {
+            let first = below(helper).find(|pid| is_evaluator(*pid));
+            first.or_else(|| below(helper).flat_map(children).find(|pid| is_evaluator(*pid)))
+        };
+        below(self.pid()).filter_map(of_helper).collect()
+    }
+
+    /// Returns whether no job has a directory, a helper or a process left.
     pub fn is_idle(&self) -> bool {
-        self.dir.jobs().is_empty() && self.helper_count() == 0 && self.dir.processes().is_empty()
+        let evaluators = self.evaluators();
+        self.dir.jobs().len() <= evaluators.len()
+            && self.helper_count() == 0
+            && self.dir.processes().iter().all(|pid| evaluators.contains(pid))
     }
 
     /// Waits until [`Self::is_idle`] holds.
@@ -444,6 +459,11 @@ pub fn children(pid: Pid) -> Vec<Pid> {
     let of_task = |task: &PathBuf| fs::read_to_string(task.join("children")).unwrap_or_default();
     let all = tasks.iter().map(of_task).collect::<Vec<_>>().join(" ");
     all.split_whitespace().filter_map(|pid| pid.parse().ok()).map(Pid::from_raw).collect()
+}
+
+fn is_evaluator(pid: Pid) -> bool {
+    let command_line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    command_line.split(|byte| *byte == 0).nth(1) == Some(b"evaluate-resident")
 }
 
 /// Lists a directory. Returns an empty list if the directory cannot be read.

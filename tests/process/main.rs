@@ -16,6 +16,7 @@ mod audit;
 mod cgroup;
 mod commands;
 mod encrypted_contents;
+mod evaluator;
 mod exhaustion;
 mod limits;
 mod listening;

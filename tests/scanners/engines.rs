@@ -1,6 +1,7 @@
 //! Built-in engines (clamd, ICAP, rules), alone, together and with a script, including their failures.
 
 mod clamd;
+mod evaluator;
 mod icap;
 
 use std::{
@@ -13,10 +14,14 @@ use std::{
 
 use matrix_content_scanner::{
     config::Config,
+    media::run_directory::RunDirectory,
     scan::{
         Settings,
         engines::slots::ScanSlots,
-        engines::{EngineSettings, EngineSetupError, Engines, Evaluator, RemoteEngines},
+        engines::{
+            EngineSettings, EngineSetupError, Engines, Evaluator, EvaluatorEnv, MAX_FILES,
+            RemoteEngines,
+        },
     },
 };
 use mcs_sandbox::{Policy, SandboxBuilder};
@@ -151,10 +156,16 @@ fn engine_setup_fails_if_listed_engine_is_missing() {
     let rules = &settings.rules().unwrap().rules;
     let program = PathBuf::from(PROGRAM);
     let evaluator = Evaluator::prepare(program, rules).unwrap();
-    let evaluator = Some(Arc::new(evaluator));
+    let directory = RunDirectory::create(&builder.dir().path(""), false).unwrap();
+    let evaluator = Some(EvaluatorEnv {
+        evaluator: Arc::new(evaluator),
+        sandbox: sandbox.clone(),
+        directory: Arc::new(directory),
+        max_files: MAX_FILES,
+    });
     let remote_engines = Arc::new(RemoteEngines::new(&settings.engines).unwrap());
     let create_engines = |settings: &Settings,
-                          evaluator: &Option<Arc<Evaluator>>,
+                          evaluator: &Option<EvaluatorEnv>,
                           remote_engines: &Arc<RemoteEngines>| {
         Engines::new(
             settings,

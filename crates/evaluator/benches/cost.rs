@@ -1,21 +1,26 @@
-//! Measures compiling and preparing of rules, and loading and scanning in a new process. Prints a table.
+//! Measures compiling and preparing of rules, the start of a resident evaluator, and evaluations by it. Prints a table.
 //!
-//! `cargo bench -p mcs-evaluator [-- RULES…]`, by default with the rules in `config/rules`.
-#![expect(clippy::disallowed_methods, reason = "evaluators are started without a sandbox")]
+//! `cargo bench -p mcs-evaluator [-- RULES…]`, by default with the rules in `config/rules`. Without isolation layers.
 
 use std::{
-    env, fs, hint,
+    env, fs,
+    fs::File,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
-use mcs_evaluator::{RuleSet, UnpackSettings, arguments};
+use mcs_evaluator::{RuleSet, UnpackSettings, arguments, memory_allowance};
+use mcs_sandbox::{
+    Command, JobLimits, JobPriority, Mode, Paths, Policy, ResidentLimits, SandboxBuilder, User,
+};
 
 const MIB: usize = 1 << 20;
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // The benchmark starts its own program as an evaluator, as the service does.
+type BenchError = Box<dyn std::error::Error>;
+
+fn main() -> Result<(), BenchError> {
+    // The benchmark starts its own program as the helper and as the evaluator, as the service does.
+    mcs_sandbox::dispatch();
     mcs_evaluator::dispatch();
     let supplied = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/rules");
     let rule_paths: Vec<_> =
@@ -26,47 +31,53 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let duration = start.elapsed();
     println!("{} rules, compiled and prepared in {duration:?}", rules.names().len());
     println!("prepared: {} KiB", rules.prepared().len() / 1024);
-
-    let directory = tempfile::tempdir()?;
-    let prepared = mcs_sandbox::sealed("rules", rules.prepared())?;
-    let program = env::current_exe()?;
-    let run = |media: &Path| -> Result<Duration, std::io::Error> {
-        let start = Instant::now();
-        let status = Command::new(&program)
-            .args(arguments([], &UnpackSettings::default()))
-            .arg(media)
-            .stdin(prepared.try_clone()?)
-            .stdout(Stdio::null())
-            .status()?;
-        hint::black_box(status);
-        Ok(start.elapsed())
-    };
-    let shell = |media: &Path| -> Result<Duration, std::io::Error> {
-        let start = Instant::now();
-        hint::black_box(Command::new("/bin/sh").args(["-c", "exit 0"]).arg(media).status()?);
-        Ok(start.elapsed())
-    };
-    let empty = directory.path().join("empty");
-    fs::write(&empty, "x")?;
-    println!("new process, 1 byte: {:?} (median of 200)", median(200, || run(&empty))?);
-    println!("new shell, exit 0: {:?} (median of 200)", median(200, || shell(&empty))?);
-    for (name, fill) in [("zeros", 0_u8), ("noise", 1)] {
-        let media = directory.path().join(name);
-        fs::write(&media, content(50 * MIB, fill))?;
-        println!("50 MiB of {name}: {:?} (median of 5)", median(5, || run(&media))?);
-    }
-    let usage = fs::read_to_string("/proc/self/status")?;
-    println!("{}", usage.lines().find(|line| line.starts_with("VmHWM")).unwrap_or_default());
-    Ok(())
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let measured = runtime.block_on(measure(&rules));
+    runtime.shutdown_timeout(Duration::from_secs(10));
+    measured
 }
 
-fn median(
-    times: usize,
-    run: impl Fn() -> Result<Duration, std::io::Error>,
-) -> Result<Duration, std::io::Error> {
-    let mut durations = (0..times).map(|_| run()).collect::<Result<Vec<_>, _>>()?;
-    durations.sort();
-    Ok(durations.get(times / 2).copied().unwrap_or_default())
+async fn measure(rules: &RuleSet) -> Result<(), BenchError> {
+    let directory = tempfile::tempdir()?;
+    let searchable = std::os::unix::fs::PermissionsExt::from_mode(0o711);
+    fs::set_permissions(directory.path(), searchable)?;
+    let program = env::current_exe()?;
+    let policy = Policy {
+        mode: Mode::Degraded,
+        user: nix::unistd::geteuid().is_root().then_some(User { uid: 61_234, gid: 61_235 }),
+        paths: Paths { read_only: vec![program.clone()], ..Paths::default() },
+        ..Policy::default()
+    };
+    let sandbox = SandboxBuilder::new(policy)?.build_unprobed(&[])?;
+    let prepared = mcs_sandbox::sealed("rules", rules.prepared())?;
+    let settings = UnpackSettings::default();
+    let memory = memory_allowance(&settings);
+    let begin = Instant::now();
+    let command = Command { program, args: arguments([], &settings) };
+    let limits = ResidentLimits { jobs: 1, job_memory: memory };
+    let evaluator = sandbox.start_resident(directory.path(), command, &prepared, limits).await?;
+    println!("evaluator, start to ready: {:?}", begin.elapsed());
+    for (name, length, fill, times) in [
+        ("1 byte", 1, 0, 200),
+        ("100 KiB of noise", 100 << 10, 1, 200),
+        ("50 MiB of zeros", 50 * MIB, 0, 5),
+        ("50 MiB of noise", 50 * MIB, 1, 5),
+    ] {
+        let path = directory.path().join("media");
+        fs::write(&path, content(length, fill))?;
+        let mut durations = Vec::new();
+        for _ in 0..times {
+            let media = File::open(&path)?;
+            let limits = JobLimits { memory, time: Duration::from_secs(60) };
+            let begin = Instant::now();
+            evaluator.evaluate(media, limits, &JobPriority::new()).await?;
+            durations.push(begin.elapsed());
+        }
+        durations.sort();
+        let median = durations.get(times / 2).copied().unwrap_or_default();
+        println!("{name}: {median:?} (median of {times})");
+    }
+    Ok(())
 }
 
 /// Returns zeros, or pseudo-random bytes (xorshift).

@@ -1,21 +1,29 @@
-//! Measures evaluators on archives beside 7-Zip and clamscan, and on decompression bombs. Prints a table.
+//! Measures evaluators on archives beside 7-Zip and clamscan, and on decompression bombs. Prints a table. Each evaluation
+//! includes the start of the resident evaluator, as clamscan loads its signatures.
 //!
 //! `cargo bench -p mcs-evaluator --bench unpacking`. Needs `7zz` (Debian: 7zip) and `clamscan` (Debian: clamav).
-#![expect(clippy::disallowed_methods, reason = "evaluators are started without a sandbox")]
+#![expect(clippy::disallowed_methods, reason = "starts other programs to compare with")]
 
 use std::{
     env,
     error::Error,
     fs::{self, File},
     io::{self, Write as _},
+    os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Command, Stdio},
     time::Duration,
 };
 
 use flate2::{Compression, write::GzEncoder};
-use mcs_evaluator::{RuleSet, UnpackSettings, arguments};
-use nix::sys::resource::{UsageWho, getrusage};
+use mcs_evaluator::{RuleSet, UnpackSettings, arguments, memory_allowance};
+use mcs_sandbox::{
+    JobLimits, JobPriority, Mode, Paths, Policy, ResidentLimits, SandboxBuilder, User,
+};
+use nix::{
+    sys::resource::{UsageWho, getrusage},
+    unistd::geteuid,
+};
 
 /// Number of rounds. Each program runs once in each round.
 const ROUNDS: usize = 5;
@@ -24,17 +32,21 @@ const ROUNDS: usize = 5;
 const SIGNATURE: &str = "Test:0:0:4d5a90000300000004000000ffff0000b800000000000000deadbeef\n";
 
 fn main() -> Result<(), Box<dyn Error>> {
-    // The benchmark starts its own program as an evaluator, as the service does.
+    // The benchmark starts its own program as helper and evaluator, as the service does.
+    mcs_sandbox::dispatch();
     mcs_evaluator::dispatch();
-    let supplied = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/rules");
-    let rules = RuleSet::load(&[supplied])?;
-    let prepared = mcs_sandbox::sealed("rules", rules.prepared())?;
+    if let Some(media) = env::args_os().nth(1).filter(|argument| argument != "--bench") {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(evaluate(Path::new(&media)))?;
+        // Waits for the helper, whose processor time counts.
+        runtime.shutdown_timeout(Duration::from_secs(10));
+        return Ok(());
+    }
     let program = env::current_exe()?;
-    let evaluator = |media: &Path| -> io::Result<Command> {
+    let evaluator = |media: &Path| {
         let mut command = Command::new(&program);
-        command.args(arguments([], &UnpackSettings::default())).arg(media);
-        command.stdin(prepared.try_clone()?);
-        Ok(command)
+        command.arg(media);
+        command
     };
     let directory = tempfile::tempdir()?;
     let database = directory.path().join("test.ndb");
@@ -48,7 +60,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             clamscan.arg("--no-summary").arg("-d").arg(&database).arg(&archive);
             let mut seven_zip = Command::new("7zz");
             seven_zip.arg("t").arg(&archive);
-            let commands = [evaluator(&archive)?, clamscan, seven_zip];
+            let commands = [evaluator(&archive), clamscan, seven_zip];
             for (command, durations) in commands.into_iter().zip(&mut durations) {
                 durations.push(processor_time(command)?);
             }
@@ -69,10 +81,40 @@ fn main() -> Result<(), Box<dyn Error>> {
         encoder.write_all(&vec![0; 1 << 20])?;
     }
     encoder.finish()?;
-    let durations = (0..ROUNDS).map(|_| processor_time(evaluator(&bomb)?));
+    let durations = (0..ROUNDS).map(|_| processor_time(evaluator(&bomb)));
     println!("gz of 1 GiB of zeros: {}", spread(&durations.collect::<Result<Vec<_>, _>>()?));
     let memory = getrusage(UsageWho::RUSAGE_CHILDREN)?.max_rss();
     println!("largest memory of all programs: {} MiB", memory / 1024);
+    Ok(())
+}
+
+/// Evaluates one file with the supplied rules, in a resident evaluator of its own.
+async fn evaluate(media: &Path) -> Result<(), Box<dyn Error>> {
+    let supplied = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/rules");
+    let rules = RuleSet::load(&[supplied])?;
+    let prepared = mcs_sandbox::sealed("rules", rules.prepared())?;
+    let directory = tempfile::tempdir()?;
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o711))?;
+    let program = env::current_exe()?;
+    let policy = Policy {
+        mode: Mode::Degraded,
+        user: geteuid().is_root().then_some(User { uid: 61_234, gid: 61_235 }),
+        paths: Paths { read_only: vec![program.clone()], ..Paths::default() },
+        ..Policy::default()
+    };
+    let sandbox = SandboxBuilder::new(policy)?.build_unprobed(&[])?;
+    let settings = UnpackSettings::default();
+    let memory = memory_allowance(&settings);
+    let command = mcs_sandbox::Command { program, args: arguments([], &settings) };
+    let limits = ResidentLimits { jobs: 1, job_memory: memory };
+    let evaluator = sandbox.start_resident(directory.path(), command, &prepared, limits).await?;
+    let limits = JobLimits { memory, time: Duration::from_secs(60) };
+    evaluator.evaluate(File::open(media)?, limits, &JobPriority::new()).await?;
+    drop(evaluator);
+    // The helper removes the directory of the job when the evaluator has ended.
+    while fs::read_dir(directory.path())?.next().is_some() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     Ok(())
 }
 
@@ -115,7 +157,10 @@ fn processor_time(mut command: Command) -> io::Result<Duration> {
         ))
     };
     let before = used()?;
-    command.stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+    let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+    if !status.success() {
+        return Err(io::Error::other(format!("{command:?}: {status}")));
+    }
     Ok(used()?.saturating_sub(before))
 }
 

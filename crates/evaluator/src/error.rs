@@ -68,10 +68,8 @@ pub(crate) enum EvaluationError {
     Settings,
     #[error("cannot set the limits of the process: {0}")]
     Limits(#[source] io::Error),
-    #[error("cannot read the media: {0}")]
-    Media(#[source] io::Error),
-    #[error("cannot write the report: {0}")]
-    Output(#[source] io::Error),
+    #[error("cannot serve jobs: {0}")]
+    Service(#[source] io::Error),
     #[error("the rule engine failed: {0}")]
     Engine(String),
 }

@@ -1,9 +1,19 @@
-//! The result of an evaluation, which an evaluator writes to standard output as JSON.
+//! The result of an evaluation, which an evaluator returns as JSON.
 
 use serde::{Deserialize, Serialize};
 
-/// Maximum length of a serialized report, bytes.
-pub const MAX_REPORT: usize = 32 * 1024;
+/// Maximum length of a serialized answer, bytes.
+pub const MAX_ANSWER: usize = 32 * 1024;
+
+/// The result of a job.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EvaluatorAnswer {
+    /// The file was evaluated.
+    Report(EvaluationReport),
+    /// The evaluation failed, for this reason.
+    Failed(String),
+}
 
 /// Result of the evaluation of one media file.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]

@@ -58,6 +58,15 @@ impl<'r> RuleVisitor<'r> {
         visitor
     }
 
+    /// Evaluates the rules on bytes without a meaning, so that children share the memory of what the engine creates at
+    /// first use.
+    pub(crate) fn warm_up(&mut self) {
+        for scanner in &self.parts {
+            // Matches and errors have no meaning either.
+            let _ = scanner.scan_mem(&[b'A'; 4096]);
+        }
+    }
+
     /// Returns the first finding, and notes.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Tests of the evaluator as a process: this program starts itself as an evaluator. Not with the test harness, because
+//! Tests of the evaluator as a process: this program starts itself as an evaluator in the sandbox. Not with the test harness, because
 //! an evaluator runs on the main thread.
 #![allow(
     clippy::allow_attributes,
@@ -13,107 +13,154 @@ use std::{
     env, fs,
     fs::File,
     hint::black_box,
-    io::Write,
     os::unix::process::ExitStatusExt,
-    path::Path,
-    process::{Child, Command, Output, Stdio},
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
 };
 
-use mcs_evaluator::{EvaluationReport, RuleSet, UnpackSettings};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use mcs_evaluator::{EvaluationReport, EvaluatorAnswer, RuleSet, UnpackSettings, memory_allowance};
+use mcs_sandbox::{
+    JobLimits, JobPriority, Mode, Paths, Policy, Resident, ResidentLimits, SandboxBuilder, User,
+};
+use nix::{
+    sys::resource::{Resource, getrlimit, setrlimit},
+    unistd::geteuid,
+};
 
 const MIB: u64 = 1 << 20;
 
 fn main() {
+    // This program is the helper of its sandbox as well.
+    mcs_sandbox::dispatch();
     mcs_evaluator::dispatch();
     if env::args().nth(1).as_deref() == Some("recurse") {
         return recurse_after_raising_the_limit();
     }
-    let directory = tempfile::tempdir().unwrap();
-    reports_a_finding(directory.path());
-    sets_its_limits(directory.path());
-    failed_allocation_is_a_failure(directory.path());
     stack_grows_up_to_a_limit_raised_at_run_time();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let directory = SearchableDirectory::new();
+        reports_findings(directory.path()).await;
+        failed_allocation_is_a_failure(directory.path()).await;
+        rules_that_cannot_be_loaded_are_an_error(directory.path()).await;
+        decoders_make_no_forbidden_call(directory.path()).await;
+    });
+    runtime.shutdown_timeout(Duration::from_secs(10));
 }
 
-/// Starts an evaluator of these rules.
-fn start(directory: &Path, rules: &str, settings: &UnpackSettings, media: &Path) -> Child {
+/// A directory that the user of the sandbox can search.
+struct SearchableDirectory(tempfile::TempDir);
+
+impl SearchableDirectory {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o711);
+        fs::set_permissions(directory.path(), mode).unwrap();
+        Self(directory)
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+fn load(directory: &Path, rules: &str) -> RuleSet {
     let file = directory.join("rules.yar");
     fs::write(&file, rules).unwrap();
-    let rules = RuleSet::load(&[file]).unwrap();
-    Command::new(env::current_exe().unwrap())
-        .args(mcs_evaluator::arguments([], settings))
-        .arg(media)
-        .stdin(mcs_sandbox::sealed("rules", rules.prepared()).unwrap())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap()
+    RuleSet::load(&[file]).unwrap()
 }
 
-fn run(directory: &Path, rules: &str, settings: &UnpackSettings, media: &[u8]) -> Output {
+/// Starts an evaluator with these prepared rules.
+async fn start(
+    directory: &Path,
+    prepared: &[u8],
+    settings: &UnpackSettings,
+) -> Result<Resident, mcs_sandbox::Error> {
+    let program: PathBuf = env::current_exe().unwrap();
+    let policy = Policy {
+        mode: Mode::Degraded,
+        user: geteuid().is_root().then_some(User { uid: 61_234, gid: 61_235 }),
+        paths: Paths { read_only: vec![program.clone()], ..Paths::default() },
+        ..Policy::default()
+    };
+    let sandbox = SandboxBuilder::new(policy).unwrap().build_unprobed(&[]).unwrap();
+    let command =
+        mcs_sandbox::Command { program, args: mcs_evaluator::arguments(["Ignored"], settings) };
+    let data = mcs_sandbox::sealed("rules", prepared).unwrap();
+    let limits = ResidentLimits { jobs: 1, job_memory: memory_allowance(settings) };
+    sandbox.start_resident(directory, command, &data, limits).await
+}
+
+async fn evaluate(
+    evaluator: &Resident,
+    directory: &Path,
+    settings: &UnpackSettings,
+    media: &[u8],
+) -> Result<EvaluationReport, String> {
     let path = directory.join("media");
     fs::write(&path, media).unwrap();
-    start(directory, rules, settings, &path).wait_with_output().unwrap()
-}
-
-fn reports_a_finding(directory: &Path) {
-    let rules = "rule Found { strings: $a = \"bad\" condition: $a }";
-    let output = run(directory, rules, &UnpackSettings::default(), b"a bad file");
-    assert_eq!(output.status.code(), Some(0), "{output:?}");
-    let report: EvaluationReport = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(report.finding.unwrap().rules, ["Found"]);
-}
-
-/// Reads the limits of an evaluator that waits for its media.
-fn sets_its_limits(directory: &Path) {
-    let (_, hard_stack) = getrlimit(Resource::RLIMIT_STACK).unwrap();
-    let (_, hard_memory) = getrlimit(Resource::RLIMIT_AS).unwrap();
-    let fifo = directory.join("fifo");
-    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
-    let limits_with = |settings: UnpackSettings| {
-        let child = start(directory, "rule None { condition: false }", &settings, &fifo);
-        // Opening waits for the evaluator. The evaluator reads the media when its memory is limited.
-        let mut media = File::options().write(true).open(&fifo).unwrap();
-        // More than the capacity of a pipe.
-        media.write_all(&vec![0; 1 << 18]).unwrap();
-        let limits = fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
-        drop(media);
-        let output = child.wait_with_output().unwrap();
-        assert_eq!(output.status.code(), Some(0), "{output:?}");
-        let soft = |name: &str| {
-            let line = limits.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-            let value = line.split_whitespace().next().unwrap();
-            value.parse::<u64>().unwrap_or(u64::MAX)
-        };
-        (soft("Max stack size"), soft("Max address space"))
-    };
-    let small = UnpackSettings { max_file: 1024, max_files: 1, ..UnpackSettings::default() };
-    let large = UnpackSettings { max_file: 64 * MIB, ..small.clone() };
-    let disabled = UnpackSettings { enabled: false, ..large.clone() };
-    let [(stack, small), (_, large), (_, disabled)] = [small, large, disabled].map(limits_with);
-    assert!(stack >= (16 * MIB).min(hard_stack), "{stack}");
-    if hard_memory < 4096 * MIB {
-        return;
+    let limits = JobLimits { memory: memory_allowance(settings), time: Duration::from_secs(60) };
+    let media = File::open(path).unwrap();
+    let answer = evaluator.evaluate(media, limits, &JobPriority::new()).await;
+    let answer = answer.map_err(|error| error.to_string())?;
+    match serde_json::from_slice(&answer).unwrap() {
+        EvaluatorAnswer::Report(report) => Ok(report),
+        EvaluatorAnswer::Failed(reason) => Err(reason),
     }
-    assert!(small < 1024 * MIB, "{small}");
-    // The measured size of the address space may differ by one step.
-    let close = |value: u64, expected: u64| value.abs_diff(expected) <= 8 * MIB;
-    assert!(close(large - small, 3 * 64 * MIB), "{large} {small}");
-    assert!(close(small - disabled, 64 * MIB), "{small} {disabled}");
 }
 
-/// Rules that need more memory than an evaluator may take.
-fn failed_allocation_is_a_failure(directory: &Path) {
+async fn reports_findings(directory: &Path) {
+    let rules = r#"
+        rule Found { strings: $a = "bad" condition: $a }
+        rule Ignored { condition: true }"#;
+    let settings = UnpackSettings::default();
+    let evaluator = start(directory, load(directory, rules).prepared(), &settings).await.unwrap();
+    for _ in 0..3 {
+        let report = evaluate(&evaluator, directory, &settings, b"a bad file").await.unwrap();
+        assert_eq!(report.finding.unwrap().rules, ["Found"]);
+        let report = evaluate(&evaluator, directory, &settings, b"a file").await.unwrap();
+        assert_eq!(report, EvaluationReport::default());
+        let report = evaluate(&evaluator, directory, &settings, b"").await.unwrap();
+        assert_eq!(report, EvaluationReport::default());
+    }
+}
+
+/// Rules that need more memory than an evaluation may take.
+async fn failed_allocation_is_a_failure(directory: &Path) {
     let settings = UnpackSettings { enabled: false, ..UnpackSettings::default() };
     // Every offset matches, and without fixed bytes to search for, the number of matches is not limited.
     let rules = "rule Everywhere { strings: $a = /.{1,3}/s condition: #a > 100000000 }";
-    let output = run(directory, rules, &settings, &vec![b'a'; 32 << 20]);
-    assert!(output.stdout.is_empty(), "{output:?}");
-    assert_eq!(output.status.signal(), Some(nix::libc::SIGABRT), "{output:?}");
+    let evaluator = start(directory, load(directory, rules).prepared(), &settings).await.unwrap();
+    let media = vec![b'a'; 32 << 20];
+    let result = evaluate(&evaluator, directory, &settings, &media).await;
+    // The filter kills the child when it prints the reason.
+    assert_eq!(result.unwrap_err(), "signal 31 (forbidden system call or out of memory)");
     // With less media, the same rule is evaluated.
-    let output = run(directory, rules, &settings, &vec![b'a'; 1 << 16]);
-    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let report = evaluate(&evaluator, directory, &settings, &vec![b'a'; 1 << 16]).await.unwrap();
+    assert_eq!(report, EvaluationReport::default());
+}
+
+async fn rules_that_cannot_be_loaded_are_an_error(directory: &Path) {
+    let error = start(directory, b"other rules", &UnpackSettings::default()).await.unwrap_err();
+    assert!(error.to_string().contains("another version of this program"), "{error}");
+}
+
+/// Unpacks all formats under the filter: the inputs of the fuzz target.
+async fn decoders_make_no_forbidden_call(directory: &Path) {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/unpack");
+    let settings = UnpackSettings::default();
+    let rules = load(directory, "rule None { condition: false }");
+    let evaluator = start(directory, rules.prepared(), &settings).await.unwrap();
+    let mut files = 0;
+    for entry in fs::read_dir(corpus).unwrap() {
+        let path = entry.unwrap().path();
+        let media = fs::read(&path).unwrap();
+        let report = evaluate(&evaluator, directory, &settings, &media).await;
+        assert_eq!(report.unwrap().finding, None, "{}", path.display());
+        files += 1;
+    }
+    assert!(files > 100, "{files} files");
 }
 
 /// The limit in force when the stack grows applies, rather than the one at the start of the program. `acct_stack_growth()`

@@ -19,6 +19,7 @@ mod floods;
 mod kernel;
 mod network;
 mod priority;
+mod resident;
 mod resources;
 mod shared;
 
@@ -71,6 +72,10 @@ fn main() {
     }
     if geteuid().is_root() || !prctl::get_no_new_privs().unwrap() {
         exit(NOT_CONTAINED);
+    }
+    // The second word identifies the processes of a test.
+    if let ["resident", _] = &words[..] {
+        resident::serve();
     }
     match attack(&words) {
         Ok(()) => exit(0),

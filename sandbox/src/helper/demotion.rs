@@ -2,6 +2,7 @@
 //! controller, else thread by thread. sched(7), `proc_pid_stat(5)`, `proc_pid_task(5)`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::dir::Dir;
@@ -59,6 +60,13 @@ impl<'a> Demotion<'a> {
         }
         self.next = Some((Instant::now(), FIRST_INTERVAL));
         self.repeat_if_due();
+    }
+
+    /// Demotes a single process of the program, which has no children: that of one job of a resident program.
+    pub(super) fn demote_process(&self, pidfd: &OwnedFd) {
+        if let Some(pid) = self.proc.and_then(|proc| pid_of(proc, pidfd)) {
+            demote_threads(&[pid], self.user);
+        }
     }
 
     /// Returns the time until the next search, if one is due.
@@ -142,6 +150,17 @@ fn numbers(proc: &Proc, directory: &str) -> Vec<Pid> {
         .filter_map(|entry| entry.file_name().to_str().ok()?.parse().ok())
         .map(Pid::from_raw)
         .collect()
+}
+
+/// Returns the pid of a process from `/proc/self/fdinfo` of its pidfd; `None` if it has been reaped. `pidfd_open(2)`.
+fn pid_of(proc: &Proc, pidfd: &OwnedFd) -> Option<Pid> {
+    let path = format!("self/fdinfo/{}", pidfd.as_raw_fd());
+    let file = openat(proc, path.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
+    let mut buffer = [0; 512];
+    let length = read(file.ok()?, &mut buffer).ok()?;
+    let info = String::from_utf8_lossy(buffer.get(..length)?);
+    let pid = info.lines().find_map(|line| line.strip_prefix("Pid:"))?;
+    pid.trim().parse().ok().filter(|pid| *pid > 0).map(Pid::from_raw)
 }
 
 /// Reads the parent from `proc_pid_stat(5)`: field 4. The command name in field 2 may contain any characters.

@@ -45,8 +45,13 @@ impl Directory {
         }
         let group = match (prepare.plan.cgroup, &prepare.cgroup) {
             (Some(controllers), Some(parent)) => {
-                let created =
-                    Group::create(Path::new(&parent.0), name, controllers, &prepare.limits);
+                let created = Group::create(
+                    Path::new(&parent.0),
+                    name,
+                    controllers,
+                    &prepare.limits,
+                    prepare.resident,
+                );
                 Some(created.map_err(Refusal::at(Step::Cgroup))?)
             }
             (Some(_), None) => return Err(Refusal::at(Step::Cgroup)(Errno::EINVAL)),

@@ -95,8 +95,11 @@ pub(super) fn supervise(
         let timeout = timeout.into_iter().chain(demotion.timeout()).min();
         if wait_for(channel, children, monitor.as_deref_mut(), timeout) {
             // While a program runs, the server sends this message only; any other one violates the protocol.
-            if let Ok(Some((Request::Demote, _))) = receive_message(channel) {
-                demotion.start();
+            if let Ok(Some((Request::Demote, mut processes))) = receive_message(channel) {
+                match processes.pop() {
+                    Some(process) => demotion.demote_process(&process),
+                    None => demotion.start(),
+                }
                 continue;
             }
             supervised.kill();

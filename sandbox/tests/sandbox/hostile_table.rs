@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use crate::fixture::{ProcessFifo, is_root, report_skipped};
 use crate::hostile::floods::FLOODS;
 use crate::hostile::{PLANS, Targets, fresh_name, has_scopes, leak, program, skip_without_layers};
+use crate::resident;
 
 /// Expected results under the four plans: `x` succeeds; `h` is blocked; `s` is blocked from Linux 6.12 on, by Landlock
 /// scopes; `v` depends on the machine (a gap that newer kernels close, or a control that some machines deny); `-` is
@@ -243,9 +244,11 @@ async fn check_attacks(test: &str, index: usize) {
     let _leak = leak();
     let mut mismatches = String::new();
     let targets = Targets::new(layers).await;
+    let mut all_words = Vec::new();
     for Row { attack, words, root, user } in rows() {
         let expected = if is_root() { root } else { user };
         let words = words(&targets);
+        all_words.push(words.join(" "));
         let expected = match expected.chars().nth(index).unwrap() {
             's' if scopes => 'h',
             // Would kill the victim and fail `Targets::end`.
@@ -265,6 +268,9 @@ async fn check_attacks(test: &str, index: usize) {
         if expected != 'v' && succeeded != (expected == 'x') {
             writeln!(mismatches, "{attack}: succeeded: {succeeded}").unwrap();
         }
+    }
+    for attack in resident::successful_attacks(&targets.fixture, &all_words).await {
+        writeln!(mismatches, "{attack}: succeeded in a child of a resident program").unwrap();
     }
     for (attack, how, expected) in LEFT_BEHIND {
         if expected.chars().nth(index) == Some('h') {
@@ -321,6 +327,21 @@ fn readme_table_is_current() {
     }
 }
 
+#[test]
+fn readme_table_of_resident_programs_is_current() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+    let readme = std::fs::read_to_string(path).unwrap();
+    let (start, end) = ("<!-- table of resident programs -->\n", "<!-- end of that table -->");
+    let (before, rest) = readme.split_once(start).unwrap();
+    let (table, after) = rest.split_once(end).unwrap();
+    let expected = resident::table();
+    if std::env::var_os("UPDATE_TABLE").is_some() {
+        std::fs::write(path, format!("{before}{start}{expected}{end}{after}")).unwrap();
+    } else {
+        assert!(table == expected, "UPDATE_TABLE=1 rewrites it:\n{expected}");
+    }
+}
+
 fn table_of_rows() -> String {
     let mut table = String::from("| attack |");
     for server in ["root", "another user"] {
@@ -328,22 +349,23 @@ fn table_of_rows() -> String {
             write!(table, " {server}: {plan} |").unwrap();
         }
     }
-    table.push_str("\n|---|---|---|---|---|---|---|---|---|\n");
-    let mut line = |attack: &str, root: &str, user: &str| {
+    table.push_str(" a child of a resident program, under each plan |");
+    table.push_str("\n|---|---|---|---|---|---|---|---|---|---|\n");
+    let mut line = |attack: &str, root: &str, user: &str, child: char| {
         write!(table, "| {attack} |").unwrap();
-        for expected in root.chars().chain(user.chars()) {
+        for expected in root.chars().chain(user.chars()).chain([child]) {
             write!(table, " {} |", cell_text(expected)).unwrap();
         }
         table.push('\n');
     };
     for Row { attack, root, user, .. } in rows() {
-        line(attack, root, user);
+        line(attack, root, user, 'h');
     }
     for (attack, _, expected) in LEFT_BEHIND {
-        line(attack, expected, expected);
+        line(attack, expected, expected, 'h');
     }
     for attack in FLOODS {
-        line(attack, "hhhh", "hhhh");
+        line(attack, "hhhh", "hhhh", '-');
     }
     table
 }

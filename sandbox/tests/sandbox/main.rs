@@ -23,5 +23,6 @@ mod malformed_packets;
 mod output;
 mod priority;
 mod probe;
+mod resident;
 mod restrictions;
 mod termination;

@@ -50,7 +50,7 @@ fn prepare(fixture: &Fixture, directory: &str, media: &str) -> Vec<u8> {
     let plan = r#"{"seccomp":false,"landlock":0,"namespaces":false,"own_network":false,"own_users":false,"own_host_name":false,"cgroup":null}"#;
     let view = r#"{"network":"None","paths":{"read_only":[],"writable":[],"unix_sockets":[]}}"#;
     format!(
-        r#"{{"Prepare":{{"build":"{}","parent":"{}","directory":"{directory}","media":"{media}","plan":{plan},"view":{view},"user":{user},"limits":{limits},"environment":[]}}}}"#,
+        r#"{{"Prepare":{{"build":"{}","parent":"{}","directory":"{directory}","media":"{media}","plan":{plan},"view":{view},"user":{user},"limits":{limits},"resident":false,"environment":[]}}}}"#,
         build(),
         jobs.display()
     )

@@ -2,11 +2,10 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStringExt as _;
 use std::time::Duration;
 
-use mcs_sandbox::{Command, Layer, Policy, ResourceLimits, Termination};
+use mcs_sandbox::{Command, Policy, ResourceLimits, Termination};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::resource::{Resource, getrlimit};
 
@@ -80,40 +79,6 @@ async fn stdin_is_dev_null() {
     let exit =
         fixture.sh("read -r line && exit 1; (echo x >&0) && exit 2; readlink /proc/$$/fd/0").await;
     assert_eq!((exit.termination, text(&exit.stdout)), (Termination::Exited(0), "/dev/null\n"));
-}
-
-#[tokio::test]
-async fn stdin_can_be_a_sealed_file() {
-    const SCRIPT: &str = "cat; (echo x >&0) 2>/dev/null && exit 1; \
-        (echo x >>/proc/self/fd/0) 2>/dev/null && exit 2; exit 0";
-    let file = mcs_sandbox::sealed("test", b"sealed").unwrap();
-    let command = Command { program: "/bin/sh".into(), args: vec!["-c".into(), SCRIPT.into()] };
-    // The base layer alone, with each other layer, and with all available layers.
-    let mut fixtures: Vec<_> =
-        Layer::ALL.into_iter().map(|layer| Fixture::with_layers(policy(), &[layer])).collect();
-    fixtures.push(Fixture::new());
-    let probe_fixture = Fixture::new();
-    let sandbox = probe_fixture.builder().probe(&probe_fixture.jobs()).await.unwrap();
-    let active: Vec<_> =
-        Layer::ALL.into_iter().filter(|layer| sandbox.layers().is_active(*layer)).collect();
-    fixtures.retain(|fixture| {
-        Layer::ALL
-            .into_iter()
-            .all(|layer| !fixture.sandbox.layers().is_active(layer) || active.contains(&layer))
-    });
-    fixtures.push(Fixture::with_layers(policy(), &active));
-    for fixture in fixtures {
-        // All programs share the offset.
-        std::io::Seek::rewind(&mut (&file)).unwrap();
-        let mut job = fixture.job().await;
-        let exit = job.run_with_input(&command, file.as_fd(), LONG_TIMEOUT, 1000).await.unwrap();
-        assert_eq!((exit.termination, text(&exit.stdout)), (Termination::Exited(0), "sealed"));
-        // The next program has an empty standard input.
-        let cat = Command { program: "cat".into(), args: Vec::new() };
-        let exit = job.run(&cat, LONG_TIMEOUT, 1000).await.unwrap();
-        assert_eq!((exit.termination, text(&exit.stdout)), (Termination::Exited(0), ""));
-        job.close().await.unwrap();
-    }
 }
 
 #[tokio::test]

@@ -3,18 +3,24 @@
 
 use std::sync::Arc;
 
+use mcs_sandbox::Job;
+
 use super::{
     bounds::Bounds,
     clamd::Clamd,
+    error::EngineFailure,
     icap::Icap,
     names::{CLAMD, ICAP, RULES, SCRIPT},
     outcome::Outcome,
     result::EngineResult,
     rules::Rules,
-    sample::{ProgramJob, Sample},
+    sample::Sample,
     script::Script,
 };
-use crate::scan::task::caught;
+use crate::{
+    scan::{error::ScanError, task::caught},
+    tenancy::TenantGroup,
+};
 
 /// A configured engine and its bounds.
 #[derive(Clone, Debug)]
@@ -68,12 +74,24 @@ impl SandboxedEngine {
         }
     }
 
-    /// Scans the job's file.
-    pub(super) async fn scan(&self, job: &mut ProgramJob, max_output: usize) -> EngineResult {
-        match self {
-            Self::Script(script) => script.scan(job).await,
-            Self::Rules(rules) => {
-                EngineResult::sanitized(RULES, caught(rules.scan(job)).await, max_output)
+    /// Scans a file: the script that of its job, the rules the sample.
+    pub(super) async fn scan(
+        &self,
+        sample: &Sample,
+        tenant: &TenantGroup,
+        job: Option<&mut Job>,
+        max_output: usize,
+    ) -> EngineResult {
+        match (self, job) {
+            (Self::Script(script), Some(job)) => script.scan(job, tenant).await,
+            // An engine that did not run has not called the file clean.
+            (Self::Script(_), None) => {
+                let not_run = ScanError::Engine(SCRIPT, EngineFailure::NotRun);
+                EngineResult::new(SCRIPT, Err(not_run))
+            }
+            (Self::Rules(rules), _) => {
+                let scanned = caught(rules.scan(sample, tenant)).await;
+                EngineResult::sanitized(RULES, scanned, max_output)
             }
         }
     }

@@ -14,6 +14,9 @@ pub enum EngineFailure {
     /// the error of the system, which would look like a lack of this service's own resources.
     #[error("too many connections wait for the engine to accept them")]
     Busy,
+    /// The evaluator of rules, or its process for the file, was not started.
+    #[error("cannot start the rule evaluator")]
+    NotStarted(#[source] io::Error),
     /// The engine's `timeout` expired.
     #[error("the time limit expired")]
     TimedOut,
@@ -49,7 +52,7 @@ impl EngineFailure {
     #[must_use]
     pub fn cause(&self) -> Cause {
         match self {
-            Self::Unreachable(_) => Cause::EngineUnreachable,
+            Self::Unreachable(_) | Self::NotStarted(_) => Cause::EngineUnreachable,
             Self::Busy => Cause::EngineBusy,
             Self::TimedOut => Cause::EngineTimeout,
             Self::ConnectionLost(_) => Cause::EngineConnectionLost,

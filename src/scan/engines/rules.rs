@@ -1,29 +1,22 @@
-//! The embedded engine: YARA rules. The rules are compiled once. An evaluator, a second process of this program,
-//! unpacks and scans each file in the sandbox, because it parses untrusted data. Its output is a report. Every
-//! termination other than exit code 0 and every other output, such as an incomplete report, is a failure.
+//! The embedded engine: YARA rules. The rules are compiled once. The resident evaluator, a second process of this program in
+//! the sandbox, loads them once and forks a child for each file, which unpacks and scans that file, because it parses
+//! untrusted data. The child's answer is a report. Every end other than exit code 0 with exactly one answer is a failure.
 
 pub use crate::config::sections::rules::Settings;
 
-use std::{
-    ffi::OsString,
-    fs::File,
-    io,
-    os::fd::AsFd,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::sync::Arc;
 
-use mcs_evaluator::{EvaluationReport, MAX_REPORT, Note, NoteKind, RuleFinding, RuleKind, RuleSet};
-use mcs_sandbox::{Command, Termination};
+use mcs_evaluator::{EvaluationReport, EvaluatorAnswer, Note, NoteKind, RuleFinding, RuleKind};
+use mcs_sandbox::JobPriority;
 
 use super::{
     error::EngineFailure,
     outcome::{MAX_FIRST_LINE, MAX_LOCATION, Outcome, OutcomeText},
-    sample::ProgramJob,
+    resident::{Evaluator, EvaluatorEnv, ResidentEvaluator},
+    sample::Sample,
     slots::ScanSlots,
 };
-use crate::{scan::error::ScanError, text::single_line};
+use crate::{scan::error::ScanError, tenancy::TenantGroup, text::single_line};
 
 /// Separates the names of a location.
 const SEPARATOR: &str = " > ";
@@ -31,80 +24,58 @@ const SEPARATOR: &str = " > ";
 /// Stands for names of a location that are omitted.
 const ELLIPSIS: &str = "…";
 
-/// The program and the prepared rules that evaluators are started with. Evaluators read the rules from standard
-/// input, a sealed memory file. It has no path, so that no other user can replace it.
-#[derive(Debug)]
-pub struct Evaluator {
-    program: PathBuf,
-    prepared: File,
-}
-
 /// The rules engine.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    evaluator: Arc<Evaluator>,
-    args: Vec<OsString>,
-    timeout: Duration,
+    evaluator: Arc<ResidentEvaluator>,
     scan_slots: ScanSlots,
 }
 
-impl Evaluator {
-    /// Copies the rules to a sealed memory file.
-    pub fn prepare(program: PathBuf, rules: &RuleSet) -> io::Result<Self> {
-        let prepared = mcs_sandbox::sealed("rules", rules.prepared())?;
-        Ok(Self { program, prepared })
+impl Rules {
+    /// Creates the engine. The evaluator of `env` must have been prepared from the rules of `settings`.
+    #[must_use]
+    pub fn new(
+        settings: &Settings,
+        env: &EvaluatorEnv,
+        scan_slots: ScanSlots,
+        jobs: usize,
+    ) -> Self {
+        Self { evaluator: Evaluator::resident(env, settings, jobs), scan_slots }
     }
 
-    /// Returns the file with the prepared rules.
-    #[must_use]
-    pub fn prepared(&self) -> &File {
-        &self.prepared
-    }
-
-    /// Returns the path of this program, determined at startup.
-    #[must_use]
-    pub fn program(&self) -> &Path {
-        &self.program
+    /// Waits for a scan slot and evaluates the rules on the file. Returns the outcome, and further outcomes of lower
+    /// precedence.
+    pub(super) async fn scan(
+        &self,
+        sample: &Sample,
+        tenant: &TenantGroup,
+    ) -> Result<Result<(Outcome, Vec<Outcome>), EngineFailure>, ScanError> {
+        let slot = self.scan_slots.acquire(tenant).await.ok_or(ScanError::Stopping)?;
+        let media = match sample.descriptor() {
+            Ok(media) => media,
+            Err(error) => return Ok(Err(EngineFailure::Media(error))),
+        };
+        let priority = JobPriority::new();
+        let answer = slot.run(&priority, self.evaluator.evaluate(media, &priority)).await;
+        Ok(answer.and_then(|answer| parse_answer(&answer)))
     }
 }
 
-impl Rules {
-    /// Creates the engine. `evaluator` must have been prepared from the rules of `settings`.
-    #[must_use]
-    pub fn new(settings: &Settings, evaluator: Arc<Evaluator>, scan_slots: ScanSlots) -> Self {
-        let ignored = settings.ignore.iter().map(String::as_str);
-        let args = mcs_evaluator::arguments(ignored, &settings.unpack.limits);
-        Self { evaluator, args, timeout: settings.timeout, scan_slots }
-    }
-
-    /// Waits for a scan slot and evaluates the rules on the job's file. Returns the outcome, and further outcomes of
-    /// lower precedence.
-    pub(super) async fn scan(
-        &self,
-        job: &mut ProgramJob,
-    ) -> Result<Result<(Outcome, Vec<Outcome>), EngineFailure>, ScanError> {
-        let ProgramJob { job, tenant } = job;
-        let slot = self.scan_slots.acquire(tenant).await.ok_or(ScanError::Stopping)?;
-        let mut args = self.args.clone();
-        args.push(job.media_path().into());
-        let command = Command { program: self.evaluator.program.clone(), args };
-        let input = self.evaluator.prepared.as_fd();
-        let priority = job.priority();
-        // A longer output is cut, and then not a complete report.
-        let run = job.run_with_input(&command, input, self.timeout, MAX_REPORT);
-        let exit = slot.run(&priority, run).await.map_err(ScanError::Sandbox)?;
-        Ok(match exit.termination {
-            Termination::Exited(0) => parse_report(&exit.stdout),
-            Termination::Exited(code) => {
-                let reason = String::from_utf8_lossy(&exit.stderr);
-                let reason = single_line(&reason, MAX_FIRST_LINE);
-                Err(EngineFailure::Reported(format!("exit code {code}: {reason}")))
-            }
-            Termination::Signaled(signal) => {
-                Err(EngineFailure::Reported(format!("signal {signal}")))
-            }
-            Termination::TimedOut => Err(EngineFailure::TimedOut),
-        })
+/// Returns the outcomes of an evaluator's answer.
+///
+/// # Errors
+/// If the evaluation failed, or the bytes are not exactly one answer.
+fn parse_answer(answer: &[u8]) -> Result<(Outcome, Vec<Outcome>), EngineFailure> {
+    let answer: EvaluatorAnswer = serde_json::from_slice(answer).map_err(|error| {
+        // Quotes the answer.
+        let error = single_line(&error.to_string(), MAX_FIRST_LINE);
+        EngineFailure::BadResponse(format!("not an answer: {error}"))
+    })?;
+    match answer {
+        EvaluatorAnswer::Report(report) => outcomes(report),
+        EvaluatorAnswer::Failed(reason) => {
+            Err(EngineFailure::Reported(single_line(&reason, MAX_FIRST_LINE)))
+        }
     }
 }
 
@@ -112,13 +83,8 @@ impl Rules {
 /// each.
 ///
 /// # Errors
-/// If the output is not exactly one report.
-fn parse_report(output: &[u8]) -> Result<(Outcome, Vec<Outcome>), EngineFailure> {
-    let report: EvaluationReport = serde_json::from_slice(output).map_err(|error| {
-        // Quotes the output.
-        let error = single_line(&error.to_string(), MAX_FIRST_LINE);
-        EngineFailure::BadResponse(format!("not a report: {error}"))
-    })?;
+/// If the report contradicts itself.
+fn outcomes(report: EvaluationReport) -> Result<(Outcome, Vec<Outcome>), EngineFailure> {
     let finding = report.finding.map(parse_finding).transpose()?;
     let mut outcomes = finding.into_iter().chain(report.notes.into_iter().map(parse_note));
     Ok((outcomes.next().unwrap_or(Outcome::Clean), outcomes.collect()))
@@ -169,7 +135,7 @@ mod tests {
     use super::*;
 
     fn parse(output: &str) -> Result<(Outcome, Vec<Outcome>), EngineFailure> {
-        parse_report(output.as_bytes())
+        parse_answer(format!(r#"{{"report":{output}}}"#).as_bytes())
     }
 
     fn note(kind: &str, path: &str) -> String {
@@ -223,6 +189,13 @@ mod tests {
     fn other_output_is_a_failure() {
         let valid = r#"{"finding":null,"notes":[]}"#;
         assert_eq!(parse(valid).unwrap(), (Outcome::Clean, vec![]));
+        let failed = parse_answer(br#"{"failed":"reason"}"#).unwrap_err();
+        assert!(matches!(&failed, EngineFailure::Reported(reason) if reason == "reason"));
+        let answer = format!(r#"{{"report":{valid}}}"#);
+        for length in 0..answer.len() {
+            let error = parse_answer(&answer.as_bytes()[..length]).unwrap_err();
+            assert!(matches!(error, EngineFailure::BadResponse(_)), "{length}: {error}");
+        }
         let mut outputs: Vec<_> =
             (0..valid.len()).map(|length| valid[..length].to_owned()).collect();
         outputs.push(valid.repeat(2));

@@ -25,20 +25,24 @@ pub struct Sample {
     len: u64,
 }
 
-/// A sandbox job, and the tenant that its programs are counted against.
-pub struct ProgramJob {
-    pub job: Job,
-    pub(crate) tenant: TenantGroup,
-}
-
 /// A file that engines may access.
 pub struct SampleAccess<'a> {
     /// The plaintext.
     pub sample: &'a Sample,
-    /// The sandbox job with the file; `None` if no program runs.
-    pub job: Option<&'a mut ProgramJob>,
+    /// The tenant that scans are counted against.
+    pub(crate) tenant: TenantGroup,
+    /// The sandbox job with the file; `None` if no script runs.
+    pub job: Option<&'a mut Job>,
     /// Whether programs in the sandbox cannot change the plaintext.
     pub tamper_proof: bool,
+}
+
+impl<'a> SampleAccess<'a> {
+    /// Returns the access of engines that need no sandbox job.
+    #[must_use]
+    pub fn without_job(sample: &'a Sample) -> Self {
+        Self { sample, tenant: TenantGroup::default(), job: None, tamper_proof: true }
+    }
 }
 
 impl Sample {

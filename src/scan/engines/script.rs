@@ -21,12 +21,12 @@ use super::{
     names::SCRIPT,
     outcome::{MAX_FIRST_LINE, Outcome},
     result::EngineResult,
-    sample::ProgramJob,
     script_run::{ScriptFingerprint, ScriptIdentity, ScriptRun},
     slots::ScanSlots,
 };
 use crate::{
     scan::{error::ScanError, settings::Settings, task::caught},
+    tenancy::TenantGroup,
     text::single_line,
 };
 
@@ -102,9 +102,23 @@ impl Script {
         }
     }
 
+    /// Returns a script that cannot be run.
+    #[cfg(test)]
+    pub(super) fn absent(scan_slots: ScanSlots) -> Self {
+        Self {
+            program: "/absent".into(),
+            args: Vec::new(),
+            time_limit: Duration::from_secs(1),
+            max_output: 100,
+            failure_exit_codes: Vec::new(),
+            scan_slots,
+            conditions: [0; 32],
+            last_identity: Mutex::new(None),
+        }
+    }
+
     /// Waits for a scan slot and runs the script on the job's file.
-    pub(super) async fn scan(&self, job: &mut ProgramJob) -> EngineResult {
-        let ProgramJob { job, tenant } = job;
+    pub(super) async fn scan(&self, job: &mut Job, tenant: &TenantGroup) -> EngineResult {
         let Some(slot) = self.scan_slots.acquire(tenant).await else {
             let script_run = Some(ScriptRun { duration: None, file_state: None });
             return EngineResult {

@@ -9,22 +9,23 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use mcs_sandbox::Sandbox;
+use mcs_sandbox::{Job, Sandbox};
 use sha2::{Digest, Sha256};
 
 use super::{
     bounds::SkipPolicy,
     combine::combine,
     engine::{Engine, EngineKind, RemoteEngine, SandboxedEngine},
-    error::{EngineFailure, EngineSetupError},
+    error::EngineSetupError,
     identity::{EngineFingerprint, EngineIdentity, Versions},
     names::{CLAMD, ICAP, RULES, SCRIPT},
     policies::Policies,
     remote::RemoteEngines,
+    resident::EvaluatorEnv,
     result::EngineResult,
-    rules::{Evaluator, Rules},
+    rules::Rules,
     run::EngineRun,
-    sample::{ProgramJob, Sample, SampleAccess},
+    sample::{Sample, SampleAccess},
     script::Script,
     settings::EngineSettings,
     slots::ScanSlots,
@@ -32,6 +33,7 @@ use super::{
 use crate::{
     media::ingest::IngestError,
     scan::{error::ScanError, settings::Settings, task::blocking},
+    tenancy::TenantGroup,
 };
 
 /// The configured engines. A file is clean only if all of them agree.
@@ -55,7 +57,7 @@ impl Engines {
     pub fn new(
         settings: &Settings,
         sandbox: &Sandbox,
-        evaluator: Option<&Arc<Evaluator>>,
+        evaluator: Option<&EvaluatorEnv>,
         scan_slots: &ScanSlots,
         remote_engines: &Arc<RemoteEngines>,
     ) -> Result<Self, EngineSetupError> {
@@ -68,8 +70,10 @@ impl Engines {
                     (EngineKind::Sandboxed(script), bounds)
                 }
                 EngineSettings::Rules(rules) => {
-                    let evaluator = Arc::clone(require(RULES, evaluator)?);
-                    let engine = Rules::new(rules, evaluator, scan_slots.clone());
+                    let env = require(RULES, evaluator)?;
+                    // Those in slots, as many demoted ones, and those of two canaries.
+                    let jobs = settings.max_scripts.saturating_mul(2).saturating_add(2);
+                    let engine = Rules::new(rules, env, scan_slots.clone(), jobs);
                     (EngineKind::Sandboxed(SandboxedEngine::Rules(engine)), &rules.bounds)
                 }
                 EngineSettings::Clamd(clamd) => {
@@ -133,10 +137,13 @@ impl Engines {
         &self.policies
     }
 
-    /// Returns whether any engine runs in the sandbox.
+    /// Returns whether any engine needs a sandbox job with the file in it: the script. The rules need a descriptor only.
     #[must_use]
-    pub fn needs_sandbox(&self) -> bool {
-        self.members.iter().any(|engine| matches!(engine.kind, EngineKind::Sandboxed(_)))
+    pub fn needs_job(&self) -> bool {
+        let is_script = |engine: &Engine| {
+            matches!(engine.kind, EngineKind::Sandboxed(SandboxedEngine::Script(_)))
+        };
+        self.members.iter().any(is_script)
     }
 
     pub(in crate::scan) fn scan_slots(&self) -> &ScanSlots {
@@ -178,13 +185,13 @@ impl Engines {
     /// engines run even if the service detects encrypted contents, because a finding overrides them, and because
     /// `scan.on_encrypted` may change while the outcome is cached.
     pub async fn scan<'e>(&'e self, access: SampleAccess<'e>) -> EngineRun {
-        let SampleAccess { sample, job, tamper_proof } = access;
+        let SampleAccess { sample, tenant, job, tamper_proof } = access;
         let encrypted = match detect_encryption(sample).await {
             Ok(encrypted) => encrypted,
             Err(error) => return EngineRun::prevented(error),
         };
         let remote = self.scan_remote(sample);
-        let sandboxed = self.scan_in_sandbox(sample, job);
+        let sandboxed = self.scan_in_sandbox(sample, &tenant, job);
         let (remote, sandboxed) = if tamper_proof {
             tokio::join!(remote, sandboxed)
         } else {
@@ -225,7 +232,8 @@ impl Engines {
     async fn scan_in_sandbox(
         &self,
         sample: &Sample,
-        mut job: Option<&mut ProgramJob>,
+        tenant: &TenantGroup,
+        mut job: Option<&mut Job>,
     ) -> Vec<(usize, EngineResult)> {
         let mut programs: Vec<_> = self.members.iter().enumerate().collect();
         // The script runs last, because it may change its file.
@@ -233,14 +241,9 @@ impl Engines {
         let mut results = Vec::new();
         for (position, member) in programs {
             let EngineKind::Sandboxed(engine) = &member.kind else { continue };
-            let result = match (member.bounds.refuse(engine.name(), sample), job.as_deref_mut()) {
-                (Some(too_large), _) => too_large,
-                (None, Some(job)) => engine.scan(job, self.max_output).await,
-                // An engine that did not run has not called the file clean.
-                (None, None) => {
-                    let not_run = ScanError::Engine(engine.name(), EngineFailure::NotRun);
-                    EngineResult::new(engine.name(), Err(not_run))
-                }
+            let result = match member.bounds.refuse(engine.name(), sample) {
+                Some(too_large) => too_large,
+                None => engine.scan(sample, tenant, job.as_deref_mut(), self.max_output).await,
             };
             results.push((position, result));
         }
@@ -274,22 +277,17 @@ fn require<T>(engine: &'static str, part: Option<T>) -> Result<T, EngineSetupErr
 
 #[cfg(test)]
 mod tests {
-    use std::{path::Path, time::Duration};
+    use std::time::Duration;
 
     use super::*;
-    use crate::{
-        config::sections::unpack,
-        scan::engines::{
-            bounds::{Bounds, ContentPolicy, OversizePolicy},
-            sample,
-        },
+    use crate::scan::engines::{
+        bounds::{Bounds, ContentPolicy, OversizePolicy},
+        error::EngineFailure,
+        sample,
     };
 
     #[tokio::test]
     async fn engine_that_did_not_run_is_a_failure() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("none.yar");
-        std::fs::write(&file, "rule None { condition: false }").unwrap();
         let bounds = Bounds {
             max_size: None,
             on_oversize: OversizePolicy::Skip,
@@ -297,28 +295,10 @@ mod tests {
         };
         let policies =
             Policies::for_test(ContentPolicy::Fail, bounds.on_oversize, bounds.on_failure);
-        let settings = crate::scan::engines::rules::Settings {
-            rules: mcs_evaluator::RuleSet::load(std::slice::from_ref(&file)).unwrap(),
-            paths: vec![file],
-            ignore: Vec::new(),
-            timeout: Duration::from_secs(1),
-            bounds: bounds.clone(),
-            unpack: unpack::Settings {
-                limits: mcs_evaluator::UnpackSettings::default(),
-                on_unreadable: ContentPolicy::Pass,
-                on_inconsistent: ContentPolicy::Refuse,
-                report_paths: false,
-            },
-        };
-        let program = Path::new("/absent").to_owned();
-        let evaluator = Evaluator::prepare(program, &settings.rules);
         let scan_slots = ScanSlots::new(1, Duration::from_secs(2));
-        let rules = Rules::new(&settings, Arc::new(evaluator.unwrap()), scan_slots.clone());
+        let script = SandboxedEngine::Script(Arc::new(Script::absent(scan_slots.clone())));
         let engines = Engines {
-            members: vec![Engine {
-                kind: EngineKind::Sandboxed(SandboxedEngine::Rules(rules)),
-                bounds: bounds.clone(),
-            }],
+            members: vec![Engine { kind: EngineKind::Sandboxed(script), bounds: bounds.clone() }],
             scan_slots,
             remote: Arc::default(),
             conditions: [0; 32],
@@ -326,11 +306,11 @@ mod tests {
             policies,
         };
         let sample = sample::tests::sample(b"media");
-        // The rules engine needs a sandbox job.
-        let access = SampleAccess { sample: &sample, job: None, tamper_proof: true };
+        // The script needs a sandbox job.
+        let access = SampleAccess::without_job(&sample);
         let run = Box::pin(engines.scan(access)).await;
         let error = engines.policies.decide(&run.outcome.unwrap()).verdict.unwrap_err();
-        assert!(matches!(*error, ScanError::Engine(RULES, EngineFailure::NotRun)), "{error}");
-        assert_eq!(run.results, [(RULES, "failed")]);
+        assert!(matches!(*error, ScanError::Engine(SCRIPT, EngineFailure::NotRun)), "{error}");
+        assert_eq!(run.results, [(SCRIPT, "failed")]);
     }
 }
