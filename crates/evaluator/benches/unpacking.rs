@@ -35,20 +35,24 @@ fn main() -> Result<(), Box<dyn Error>> {
     // The benchmark starts its own program as helper and evaluator, as the service does.
     mcs_sandbox::dispatch();
     mcs_evaluator::dispatch();
-    if let Some(media) = env::args_os().nth(1).filter(|argument| argument != "--bench") {
+    let arguments: Vec<_> = env::args_os().skip(1).collect();
+    if let [prepared, media] = &arguments[..] {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(evaluate(Path::new(&media)))?;
+        runtime.block_on(evaluate(Path::new(prepared), Path::new(media)))?;
         // Waits for the helper, whose processor time counts.
         runtime.shutdown_timeout(Duration::from_secs(10));
         return Ok(());
     }
+    let directory = tempfile::tempdir()?;
+    let supplied = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/rules");
+    let prepared = directory.path().join("prepared");
+    fs::write(&prepared, RuleSet::load(&[supplied])?.prepared())?;
     let program = env::current_exe()?;
     let evaluator = |media: &Path| {
         let mut command = Command::new(&program);
-        command.arg(media);
+        command.arg(&prepared).arg(media);
         command
     };
-    let directory = tempfile::tempdir()?;
     let database = directory.path().join("test.ndb");
     fs::write(&database, SIGNATURE)?;
     for (name, files, length) in [("1 000 files", 1_000, 28_000), ("10 files", 10, 1_400_000)] {
@@ -88,11 +92,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Evaluates one file with the supplied rules, in a resident evaluator of its own.
-async fn evaluate(media: &Path) -> Result<(), Box<dyn Error>> {
-    let supplied = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/rules");
-    let rules = RuleSet::load(&[supplied])?;
-    let prepared = mcs_sandbox::sealed("rules", rules.prepared())?;
+/// Evaluates one file with prepared rules, in a resident evaluator of its own.
+async fn evaluate(prepared: &Path, media: &Path) -> Result<(), Box<dyn Error>> {
+    let prepared = mcs_sandbox::sealed("rules", &fs::read(prepared)?)?;
     let directory = tempfile::tempdir()?;
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o711))?;
     let program = env::current_exe()?;

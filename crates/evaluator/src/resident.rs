@@ -14,7 +14,7 @@ use crate::{
     evaluator::{evaluate_with, load_rules},
     process_limits::raise_stack_limit,
     report::{EvaluatorAnswer, MAX_ANSWER},
-    unpack::UnpackSettings,
+    unpack::{UnpackSettings, warm_up},
 };
 
 /// Exit code of an evaluator that could not start. The reason is on standard error.
@@ -69,6 +69,7 @@ fn serve(ignored: &OsStr, settings: &OsStr) -> Result<(), EvaluationError> {
         let prepared = mcs_sandbox::map_sealed(&rules)?;
         let mut visitor = load_rules(prepared, &ignored).map_err(io::Error::other)?;
         visitor.warm_up();
+        warm_up();
         // Taken in each child, which is a copy of this process.
         let mut loaded = Some(visitor);
         let settings = &settings;

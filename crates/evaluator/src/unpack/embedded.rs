@@ -1,7 +1,9 @@
 //! Archives that do not start where the object starts. 7-Zip searches files of kinds that it does not know for an
 //! archive, and unpacks the first one.
 
-use std::ops::Range;
+use std::{iter, ops::Range};
+
+use aho_corasick::{AhoCorasick, Input};
 
 use super::kind::Kind;
 
@@ -37,27 +39,39 @@ pub(super) struct Occurrence<'a> {
     pub(super) magic: &'a [u8],
 }
 
-/// Returns the archives after the start of an object.
-pub(super) fn occurrences<'a>(
-    bytes: &'a [u8],
-    signatures: &'a [(Kind, ArchiveSignature)],
-) -> impl Iterator<Item = Occurrence<'a>> {
-    // The first byte of most positions is that of no signature.
-    let mut is_first = [false; 256];
-    for (_, signature) in signatures {
-        if let Some(mark) =
-            signature.magic.first().and_then(|first| is_first.get_mut(usize::from(*first)))
-        {
-            *mark = true;
-        }
+/// Searches objects for the signatures of all kinds.
+pub(super) struct SignatureSearch {
+    signatures: Vec<(Kind, ArchiveSignature)>,
+    magics: AhoCorasick,
+}
+
+impl SignatureSearch {
+    #[expect(clippy::expect_used, reason = "the signatures are constants")]
+    pub(super) fn new(signatures: Vec<(Kind, ArchiveSignature)>) -> Self {
+        let magics = AhoCorasick::new(signatures.iter().map(|(_, signature)| signature.magic));
+        Self { magics: magics.expect("short patterns"), signatures }
     }
-    let candidates = bytes.iter().enumerate().filter(move |(_, byte)| {
-        // An index of the type `u8` is always valid.
-        is_first.get(usize::from(**byte)).copied().unwrap_or_default()
-    });
-    candidates.flat_map(move |(position, _)| {
-        signatures.iter().filter_map(move |(kind, signature)| at(bytes, position, *kind, signature))
-    })
+
+    /// Returns the archives after the start of an object: all, or those that 7-Zip prefers.
+    pub(super) fn occurrences<'a>(
+        &'a self,
+        bytes: &'a [u8],
+        only_preferred: bool,
+    ) -> impl Iterator<Item = Occurrence<'a>> {
+        let mut next = 0;
+        let positions = iter::from_fn(move || {
+            let found = self.magics.find(Input::new(bytes).range(next..))?;
+            // Signatures may overlap.
+            next = found.start() + 1;
+            Some(found.start())
+        });
+        positions.flat_map(move |position| {
+            let signatures = self.signatures.iter();
+            signatures
+                .filter(move |(_, signature)| signature.is_preferred || !only_preferred)
+                .filter_map(move |(kind, signature)| at(bytes, position, *kind, signature))
+        })
+    }
 }
 
 fn at<'a>(

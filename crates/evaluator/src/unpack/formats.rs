@@ -1,17 +1,30 @@
 //! The table of formats.
 
+use std::sync::LazyLock;
+
 use super::{
     archive::{tar, zip},
     disk::iso,
     document::{mail, ole, pdf, rtf, text},
-    embedded::ArchiveSignature,
+    embedded::{ArchiveSignature, SignatureSearch},
     kind::Kind,
     stream::{bzip2, gzip, lz4, lzma, xz, zstd},
     unpacker::{ContainerFormat, Selection},
 };
 
 /// Selects the formats of an object.
-pub(super) const SELECTION: Selection = Selection { kinds: &Kind::ALL, format, signature };
+pub(super) const SELECTION: Selection =
+    Selection { kinds: &Kind::ALL, format, signature, search: || &SEARCH };
+
+static SEARCH: LazyLock<SignatureSearch> = LazyLock::new(|| {
+    let signatures = Kind::ALL.into_iter().filter_map(|kind| Some((kind, signature(kind)?)));
+    SignatureSearch::new(signatures.collect())
+});
+
+/// Creates what all walks share.
+pub(super) fn warm_up() {
+    LazyLock::force(&SEARCH);
+}
 
 /// Returns how a kind is recognized and unpacked.
 fn format(kind: Kind) -> ContainerFormat {

@@ -34,6 +34,11 @@ use crate::report::Note;
 /// Version of the unpacking code, part of the digest of rules: changed when the same media may give other objects.
 pub(crate) const VERSION: u32 = 1;
 
+/// Creates what unpacking shares between media files, so that children inherit it.
+pub(crate) fn warm_up() {
+    formats::warm_up();
+}
+
 /// Passes `media` and, if enabled, everything inside it to `visitor`. Returns the notes, at most one of each kind.
 pub(crate) fn unpack(
     media: &[u8],

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use super::{
     bounded_read::read_up_to,
     budget::{MAX_DEPTH, MAX_TOTAL, UnpackBudget},
-    embedded::{ArchiveSignature, ExaminedParts, MAX_EMBEDDED, Occurrence, occurrences},
+    embedded::{ArchiveSignature, ExaminedParts, MAX_EMBEDDED, Occurrence, SignatureSearch},
     kind::Kind,
     name::{EntryName, for_report},
     notes::{Notes, Reasons},
@@ -47,6 +47,8 @@ pub(super) struct Selection {
     pub(super) format: fn(Kind) -> ContainerFormat,
     /// Returns how an archive is found inside an object of another kind.
     pub(super) signature: fn(Kind) -> Option<ArchiveSignature>,
+    /// Returns the search for all of these signatures.
+    pub(super) search: fn() -> &'static SignatureSearch,
 }
 
 /// The media file, or a file or stream in it.
@@ -444,13 +446,8 @@ impl<'a> Unpacker<'a> {
     /// are about bytes that only look like a header.
     fn embedded(&mut self, bytes: &[u8], is_archive: bool) -> Unpacked {
         let selection = self.selection;
-        let signatures = selection.kinds.iter().filter_map(|kind| {
-            let signature = (selection.signature)(*kind)?;
-            (signature.is_preferred || !is_archive).then_some((*kind, signature))
-        });
-        let signatures: Vec<_> = signatures.collect();
         let mut remaining = MAX_EMBEDDED;
-        for found in occurrences(bytes, &signatures) {
+        for found in (selection.search)().occurrences(bytes, is_archive) {
             if self.is_examined(&found) {
                 continue;
             }

@@ -10,6 +10,7 @@
 //! So identifiers, hashes, keys and certificates cost no objects.
 
 mod base64;
+mod candidates;
 mod escapes;
 mod evidence;
 mod reference;
@@ -17,7 +18,8 @@ mod url;
 mod utf16;
 
 use self::{
-    base64::{Base64Content, Base64Run, is_base64},
+    base64::{Base64Content, Base64Run},
+    candidates::Candidates,
     evidence::{BinaryProperties, RunContent, classify, is_announced, is_announced_nearby},
     reference::{decode_references, has_references},
     url::{data_url, decode_percent},
@@ -29,7 +31,7 @@ use crate::unpack::{
 };
 
 /// Minimum length of a run: announced, with a magic number, and with text; characters.
-const MIN_ANNOUNCED: usize = 16;
+const MIN_ANNOUNCED: usize = candidates::MIN_LONG;
 const MIN_FILE: usize = 32;
 const MIN_TEXT: usize = 128;
 
@@ -59,17 +61,12 @@ pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Un
         searched_for_tags: 0,
         properties: BinaryProperties::default(),
     };
+    let mut candidates = Candidates::new(bytes);
     let mut position = 0;
-    while let Some(offset) = next_word(bytes, position) {
+    while let Some(offset) = candidates.next(position) {
         position = search.word(offset, unpacker)?;
     }
     Ok(())
-}
-
-/// Returns the offset of the next base64 character.
-fn next_word(bytes: &[u8], position: usize) -> Option<usize> {
-    let offset = bytes.get(position..)?.iter().position(|byte| is_base64(*byte))?;
-    Some(position + offset)
 }
 
 struct TextSearch<'a> {
@@ -82,7 +79,7 @@ struct TextSearch<'a> {
 }
 
 impl TextSearch<'_> {
-    /// Examines the word at `start`. Returns the offset where the search continues.
+    /// Examines the word at `start`, a candidate. Returns the offset where the search continues.
     fn word(&mut self, start: usize, unpacker: &mut Unpacker<'_>) -> Result<usize, WalkEnd> {
         let (before, rest) = self.bytes.split_at_checked(start).unwrap_or_default();
         let length = base64::word_length(rest);

@@ -13,6 +13,9 @@ const NEARBY: usize = 100;
 /// Maximum length of a tag or of the parameters of a property, bytes.
 const MAX_TAG: usize = 256;
 
+/// The last bytes of all announcements.
+pub(super) const ANNOUNCEMENT_ENDS: [[u8; 3]; 2] = [*b",:>", *b"\"'`"];
+
 /// What ends directly before a run that is base64, in lower case.
 const ANNOUNCEMENTS: [&[u8]; 8] = [
     b"base64:",
@@ -109,7 +112,7 @@ fn is_text(prefix: &[u8]) -> bool {
 pub(super) fn is_announced(before: &[u8]) -> bool {
     // Most words follow another byte.
     let before = before.trim_ascii_end();
-    if !matches!(before.last(), Some(b',' | b':' | b'>' | b'"' | b'\'' | b'`')) {
+    if !before.last().is_some_and(|last| ANNOUNCEMENT_ENDS.as_flattened().contains(last)) {
         return false;
     }
     if let [text @ .., b','] = before

@@ -6,12 +6,14 @@
 use std::{
     io::{self, Read},
     ops::ControlFlow,
+    sync::LazyLock,
 };
 
 use crate::{
     report::{Note, NoteKind},
     unpack::{
         UnpackSettings,
+        embedded::SignatureSearch,
         kind::Kind,
         name::EntryName,
         unpacker::{
@@ -26,7 +28,10 @@ static SELECTION: Selection = Selection {
     kinds: &[Kind::Zip, Kind::Tar, Kind::Gzip, Kind::Text],
     format,
     signature: |_kind| None,
+    search: || &SEARCH,
 };
+
+static SEARCH: LazyLock<SignatureSearch> = LazyLock::new(|| SignatureSearch::new(Vec::new()));
 
 fn format(kind: Kind) -> ContainerFormat {
     let matches: fn(&[u8]) -> bool = match kind {
