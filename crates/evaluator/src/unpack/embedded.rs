@@ -55,8 +55,10 @@ pub(super) fn occurrences<'a>(
         // An index of the type `u8` is always valid.
         is_first.get(usize::from(**byte)).copied().unwrap_or_default()
     });
-    candidates.flat_map(move |(position, _)| {
-        signatures.iter().filter_map(move |(kind, signature)| at(bytes, position, *kind, signature))
+    candidates.flat_map(move |(position, first)| {
+        let of_byte =
+            signatures.iter().filter(move |(_, signature)| signature.magic.first() == Some(first));
+        of_byte.filter_map(move |(kind, signature)| at(bytes, position, *kind, signature))
     })
 }
 

@@ -1,7 +1,7 @@
 //! The table of formats.
 
 use super::{
-    archive::{tar, zip},
+    archive::{seven, tar, zip},
     disk::iso,
     document::{mail, ole, pdf, rtf, text},
     embedded::ArchiveSignature,
@@ -17,6 +17,7 @@ pub(super) const SELECTION: Selection = Selection { kinds: &Kind::ALL, format, s
 fn format(kind: Kind) -> ContainerFormat {
     match kind {
         Kind::Zip => ContainerFormat { matches: zip::matches, unpack: zip::unpack },
+        Kind::Seven => ContainerFormat { matches: seven::matches, unpack: seven::unpack },
         Kind::Tar => ContainerFormat { matches: tar::matches, unpack: tar::unpack },
         Kind::Gzip => ContainerFormat { matches: gzip::matches, unpack: gzip::unpack },
         Kind::Bzip2 => ContainerFormat { matches: bzip2::matches, unpack: bzip2::unpack },
@@ -37,6 +38,7 @@ fn format(kind: Kind) -> ContainerFormat {
 fn signature(kind: Kind) -> Option<ArchiveSignature> {
     match kind {
         Kind::Zip => Some(zip::SIGNATURE),
+        Kind::Seven => Some(seven::SIGNATURE),
         Kind::Tar => Some(tar::SIGNATURE),
         Kind::Gzip => Some(gzip::SIGNATURE),
         Kind::Bzip2 => Some(bzip2::SIGNATURE),

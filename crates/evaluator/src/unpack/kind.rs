@@ -4,6 +4,8 @@
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
     Zip,
+    /// 7z.
+    Seven,
     Tar,
     Gzip,
     Bzip2,
@@ -24,8 +26,9 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// All kinds, in the order in which they are tried.
-    pub(super) const ALL: [Self; 14] = [
+    pub(super) const ALL: [Self; 15] = [
         Self::Zip,
+        Self::Seven,
         Self::Tar,
         Self::Gzip,
         Self::Bzip2,
@@ -57,6 +60,7 @@ impl Kind {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Zip => "zip",
+            Self::Seven => "7z",
             Self::Tar => "tar",
             Self::Gzip => "gzip",
             Self::Bzip2 => "bzip2",
@@ -79,6 +83,7 @@ impl Kind {
         match self {
             Self::Gzip | Self::Bzip2 | Self::Xz | Self::Lzma | Self::Zstd | Self::Lz4 => true,
             Self::Zip
+            | Self::Seven
             | Self::Tar
             | Self::Ole
             | Self::Pdf

@@ -6,7 +6,6 @@
 //! inconsistent.
 
 mod areas;
-mod checked;
 mod directory;
 mod entry;
 mod listed;

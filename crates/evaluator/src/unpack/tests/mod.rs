@@ -13,6 +13,7 @@ mod own_set;
 mod pdf;
 mod repeats;
 mod rtf;
+mod seven;
 mod streams;
 mod tar;
 mod text;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, env, fs, path::PathBuf};
 
 use super::{
-    ContainerSample, Expected, embedded, iso, mail, ole, pdf, rtf, streams, tar, text, zip,
+    ContainerSample, Expected, embedded, iso, mail, ole, pdf, rtf, seven, streams, tar, text, zip,
 };
 
 /// Directory that the samples are written to, for other scanners.
@@ -12,6 +12,7 @@ const DIRECTORY: &str = "MCS_CONTAINER_SET";
 fn own_set() -> Vec<ContainerSample> {
     let sets = [
         zip::samples(),
+        seven::samples(),
         streams::samples(),
         tar::samples(),
         iso::samples(),

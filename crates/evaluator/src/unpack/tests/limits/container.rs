@@ -14,10 +14,8 @@ use crate::{
         UnpackSettings,
         kind::Kind,
         name::EntryName,
-        unpacker::{
-            Completeness, ContainerFormat, MediaObject, Selection, Unpacked, Unpacker, Visitor,
-            WalkEnd,
-        },
+        object::{MediaObject, Visitor},
+        unpacker::{Completeness, ContainerFormat, Selection, Unpacked, Unpacker, WalkEnd},
     },
 };
 
