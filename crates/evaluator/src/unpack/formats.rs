@@ -1,7 +1,7 @@
 //! The table of formats.
 
 use super::{
-    archive::{seven, tar, zip},
+    archive::{ar, cpio, seven, tar, zip},
     disk::iso,
     document::{mail, ole, pdf, rtf, text},
     embedded::ArchiveSignature,
@@ -11,7 +11,11 @@ use super::{
 };
 
 /// Selects the formats of an object.
-pub(super) const SELECTION: Selection = Selection { kinds: &Kind::ALL, format, signature };
+pub(super) const SELECTION: Selection =
+    Selection { kinds: &Kind::ALL, format, signature, other_signatures: &OTHER_SIGNATURES };
+
+const OTHER_SIGNATURES: [(Kind, ArchiveSignature); 2] =
+    [(Kind::Cpio, cpio::BINARY_SIGNATURES[0]), (Kind::Cpio, cpio::BINARY_SIGNATURES[1])];
 
 /// Returns how a kind is recognized and unpacked.
 fn format(kind: Kind) -> ContainerFormat {
@@ -19,6 +23,8 @@ fn format(kind: Kind) -> ContainerFormat {
         Kind::Zip => ContainerFormat { matches: zip::matches, unpack: zip::unpack },
         Kind::Seven => ContainerFormat { matches: seven::matches, unpack: seven::unpack },
         Kind::Tar => ContainerFormat { matches: tar::matches, unpack: tar::unpack },
+        Kind::Cpio => ContainerFormat { matches: cpio::matches, unpack: cpio::unpack },
+        Kind::Ar => ContainerFormat { matches: ar::matches, unpack: ar::unpack },
         Kind::Gzip => ContainerFormat { matches: gzip::matches, unpack: gzip::unpack },
         Kind::Bzip2 => ContainerFormat { matches: bzip2::matches, unpack: bzip2::unpack },
         Kind::Xz => ContainerFormat { matches: xz::matches, unpack: xz::unpack },
@@ -40,12 +46,13 @@ fn signature(kind: Kind) -> Option<ArchiveSignature> {
         Kind::Zip => Some(zip::SIGNATURE),
         Kind::Seven => Some(seven::SIGNATURE),
         Kind::Tar => Some(tar::SIGNATURE),
+        Kind::Cpio => Some(cpio::SIGNATURE),
         Kind::Gzip => Some(gzip::SIGNATURE),
         Kind::Bzip2 => Some(bzip2::SIGNATURE),
         Kind::Xz => Some(xz::SIGNATURE),
         Kind::Zstd => Some(zstd::SIGNATURE),
         Kind::Ole => Some(ole::EMBEDDED),
         Kind::Iso => Some(iso::SIGNATURE),
-        Kind::Lzma | Kind::Lz4 | Kind::Pdf | Kind::Rtf | Kind::Mail | Kind::Text => None,
+        Kind::Ar | Kind::Lzma | Kind::Lz4 | Kind::Pdf | Kind::Rtf | Kind::Mail | Kind::Text => None,
     }
 }

@@ -7,6 +7,9 @@ pub(crate) enum Kind {
     /// 7z.
     Seven,
     Tar,
+    Cpio,
+    /// ar: Debian packages, static libraries.
+    Ar,
     Gzip,
     Bzip2,
     Xz,
@@ -26,10 +29,12 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// All kinds, in the order in which they are tried.
-    pub(super) const ALL: [Self; 15] = [
+    pub(super) const ALL: [Self; 17] = [
         Self::Zip,
         Self::Seven,
         Self::Tar,
+        Self::Cpio,
+        Self::Ar,
         Self::Gzip,
         Self::Bzip2,
         Self::Xz,
@@ -62,6 +67,8 @@ impl Kind {
             Self::Zip => "zip",
             Self::Seven => "7z",
             Self::Tar => "tar",
+            Self::Cpio => "cpio",
+            Self::Ar => "ar",
             Self::Gzip => "gzip",
             Self::Bzip2 => "bzip2",
             Self::Xz => "xz",
@@ -85,6 +92,8 @@ impl Kind {
             Self::Zip
             | Self::Seven
             | Self::Tar
+            | Self::Cpio
+            | Self::Ar
             | Self::Ole
             | Self::Pdf
             | Self::Rtf

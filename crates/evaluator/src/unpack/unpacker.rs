@@ -45,6 +45,8 @@ pub(super) struct Selection {
     pub(super) format: fn(Kind) -> ContainerFormat,
     /// Returns how an archive is found inside an object of another kind.
     pub(super) signature: fn(Kind) -> Option<ArchiveSignature>,
+    /// Further ways in which archives are found.
+    pub(super) other_signatures: &'static [(Kind, ArchiveSignature)],
 }
 
 /// A walk through one media file. Formats call [`slice`](Self::slice) or [`decode`](Self::decode) for each file in a
@@ -390,6 +392,12 @@ impl<'a> Unpacker<'a> {
         })
     }
 
+    /// Returns whether a format recognizes these bytes.
+    pub(crate) fn is_container(&mut self, bytes: &[u8]) -> bool {
+        let kinds = self.selection.kinds;
+        kinds.iter().any(|kind| self.matches(*kind, bytes))
+    }
+
     /// Examines the contents of the current object, under each of its kinds.
     fn contents(&mut self, bytes: &[u8]) -> Unpacked {
         let examined = std::mem::take(&mut self.examined);
@@ -430,7 +438,8 @@ impl<'a> Unpacker<'a> {
             let signature = (selection.signature)(*kind)?;
             (signature.is_preferred || !is_archive).then_some((*kind, signature))
         });
-        let signatures: Vec<_> = signatures.collect();
+        let signatures: Vec<_> =
+            signatures.chain(selection.other_signatures.iter().copied()).collect();
         let mut remaining = MAX_EMBEDDED;
         for found in occurrences(bytes, &signatures) {
             if self.is_examined(&found) {

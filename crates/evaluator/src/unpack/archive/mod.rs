@@ -1,7 +1,9 @@
 //! Archives of files.
 
+pub(super) mod ar;
 mod checked;
 mod coder_output;
+pub(super) mod cpio;
 pub(super) mod seven;
 pub(super) mod tar;
 pub(super) mod zip;

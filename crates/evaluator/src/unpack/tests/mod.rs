@@ -3,6 +3,8 @@
 //! Each file with a writer has a function `samples`. Together the samples are the set of containers that the service is
 //! compared with other scanners on.
 
+mod ar;
+mod cpio;
 mod differential;
 mod embedded;
 mod iso;

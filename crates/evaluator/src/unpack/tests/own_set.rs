@@ -3,7 +3,8 @@
 use std::{collections::BTreeSet, env, fs, path::PathBuf};
 
 use super::{
-    ContainerSample, Expected, embedded, iso, mail, ole, pdf, rtf, seven, streams, tar, text, zip,
+    ContainerSample, Expected, ar, cpio, embedded, iso, mail, ole, pdf, rtf, seven, streams, tar,
+    text, zip,
 };
 
 /// Directory that the samples are written to, for other scanners.
@@ -13,6 +14,8 @@ fn own_set() -> Vec<ContainerSample> {
     let sets = [
         zip::samples(),
         seven::samples(),
+        cpio::samples(),
+        ar::samples(),
         streams::samples(),
         tar::samples(),
         iso::samples(),

@@ -79,7 +79,7 @@ const EXTRACTORS: [Extractor; 3] = [
 ];
 
 /// The commands that write archives, each without the archive and the files.
-const WRITERS: [&[&str]; 19] = [
+const WRITERS: [&[&str]; 22] = [
     &["7zz", "a", "-bd", "-tzip", "-mm=Copy"],
     &["7zz", "a", "-bd", "-tzip", "-mm=Deflate"],
     &["7zz", "a", "-bd", "-tzip", "-mm=Deflate64"],
@@ -90,6 +90,9 @@ const WRITERS: [&[&str]; 19] = [
     &["7zz", "a", "-bd", "-t7z", "-mtm=off", "-m0=PPMd:mem=1m", "-mhc=off"],
     &["7zz", "a", "-bd", "-t7z", "-mtm=off", "-m0=BZip2"],
     &["7zz", "a", "-bd", "-t7z", "-mtm=off", "-m0=BCJ2", "-m1=LZMA:d1m", "-mb0s0:1"],
+    &["bsdtar", "--format=newc", "-cf"],
+    &["bsdtar", "--format=odc", "-cf"],
+    &["bsdtar", "--format=bin", "-cf"],
     &["bsdtar", "--format=zip", "-cf"],
     &["bsdtar", "--format=ustar", "-cf"],
     &["bsdtar", "--format=pax", "-cf"],

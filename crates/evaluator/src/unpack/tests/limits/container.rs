@@ -24,6 +24,7 @@ static SELECTION: Selection = Selection {
     kinds: &[Kind::Zip, Kind::Tar, Kind::Gzip, Kind::Text],
     format,
     signature: |_kind| None,
+    other_signatures: &[],
 };
 
 fn format(kind: Kind) -> ContainerFormat {
