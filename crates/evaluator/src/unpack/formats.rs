@@ -1,7 +1,7 @@
 //! The table of formats.
 
 use super::{
-    archive::{ar, cpio, seven, tar, zip},
+    archive::{ar, cab, cpio, seven, tar, zip},
     disk::iso,
     document::{mail, ole, pdf, rtf, text},
     embedded::ArchiveSignature,
@@ -25,6 +25,7 @@ fn format(kind: Kind) -> ContainerFormat {
         Kind::Tar => ContainerFormat { matches: tar::matches, unpack: tar::unpack },
         Kind::Cpio => ContainerFormat { matches: cpio::matches, unpack: cpio::unpack },
         Kind::Ar => ContainerFormat { matches: ar::matches, unpack: ar::unpack },
+        Kind::Cab => ContainerFormat { matches: cab::matches, unpack: cab::unpack },
         Kind::Gzip => ContainerFormat { matches: gzip::matches, unpack: gzip::unpack },
         Kind::Bzip2 => ContainerFormat { matches: bzip2::matches, unpack: bzip2::unpack },
         Kind::Xz => ContainerFormat { matches: xz::matches, unpack: xz::unpack },
@@ -47,6 +48,7 @@ fn signature(kind: Kind) -> Option<ArchiveSignature> {
         Kind::Seven => Some(seven::SIGNATURE),
         Kind::Tar => Some(tar::SIGNATURE),
         Kind::Cpio => Some(cpio::SIGNATURE),
+        Kind::Cab => Some(cab::SIGNATURE),
         Kind::Gzip => Some(gzip::SIGNATURE),
         Kind::Bzip2 => Some(bzip2::SIGNATURE),
         Kind::Xz => Some(xz::SIGNATURE),

@@ -10,6 +10,8 @@ pub(crate) enum Kind {
     Cpio,
     /// ar: Debian packages, static libraries.
     Ar,
+    /// Cabinet of Windows.
+    Cab,
     Gzip,
     Bzip2,
     Xz,
@@ -29,12 +31,13 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// All kinds, in the order in which they are tried.
-    pub(super) const ALL: [Self; 17] = [
+    pub(super) const ALL: [Self; 18] = [
         Self::Zip,
         Self::Seven,
         Self::Tar,
         Self::Cpio,
         Self::Ar,
+        Self::Cab,
         Self::Gzip,
         Self::Bzip2,
         Self::Xz,
@@ -69,6 +72,7 @@ impl Kind {
             Self::Tar => "tar",
             Self::Cpio => "cpio",
             Self::Ar => "ar",
+            Self::Cab => "cab",
             Self::Gzip => "gzip",
             Self::Bzip2 => "bzip2",
             Self::Xz => "xz",
@@ -94,6 +98,7 @@ impl Kind {
             | Self::Tar
             | Self::Cpio
             | Self::Ar
+            | Self::Cab
             | Self::Ole
             | Self::Pdf
             | Self::Rtf

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use sha2::{Digest, Sha256};
 
-use super::{Collected, ar, collect, cpio, iso, seven, streams, tar, zip};
+use super::{Collected, ar, cab, collect, cpio, iso, seven, streams, tar, zip};
 use crate::report::NoteKind;
 
 mod programs;
@@ -36,6 +36,7 @@ fn everything_that_common_programs_extract_is_examined() {
         tar::samples(),
         cpio::samples(),
         ar::samples(),
+        cab::samples(),
         iso::samples(),
         streams::samples(),
     ];

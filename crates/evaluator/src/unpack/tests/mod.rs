@@ -4,6 +4,7 @@
 //! compared with other scanners on.
 
 mod ar;
+mod cab;
 mod cpio;
 mod differential;
 mod embedded;
