@@ -12,6 +12,7 @@ pub(crate) enum Kind {
     Ar,
     /// Cabinet of Windows.
     Cab,
+    Rpm,
     Gzip,
     Bzip2,
     Xz,
@@ -31,13 +32,14 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// All kinds, in the order in which they are tried.
-    pub(super) const ALL: [Self; 18] = [
+    pub(super) const ALL: [Self; 19] = [
         Self::Zip,
         Self::Seven,
         Self::Tar,
         Self::Cpio,
         Self::Ar,
         Self::Cab,
+        Self::Rpm,
         Self::Gzip,
         Self::Bzip2,
         Self::Xz,
@@ -73,6 +75,7 @@ impl Kind {
             Self::Cpio => "cpio",
             Self::Ar => "ar",
             Self::Cab => "cab",
+            Self::Rpm => "rpm",
             Self::Gzip => "gzip",
             Self::Bzip2 => "bzip2",
             Self::Xz => "xz",
@@ -99,6 +102,7 @@ impl Kind {
             | Self::Cpio
             | Self::Ar
             | Self::Cab
+            | Self::Rpm
             | Self::Ole
             | Self::Pdf
             | Self::Rtf

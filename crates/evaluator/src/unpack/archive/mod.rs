@@ -5,6 +5,7 @@ pub(super) mod cab;
 mod checked;
 mod coder_output;
 pub(super) mod cpio;
+pub(super) mod rpm;
 pub(super) mod seven;
 pub(super) mod tar;
 pub(super) mod zip;

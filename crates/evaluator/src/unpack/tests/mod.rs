@@ -15,6 +15,7 @@ mod ole;
 mod own_set;
 mod pdf;
 mod repeats;
+mod rpm;
 mod rtf;
 mod seven;
 mod streams;

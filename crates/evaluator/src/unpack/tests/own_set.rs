@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, env, fs, path::PathBuf};
 
 use super::{
-    ContainerSample, Expected, ar, cab, cpio, embedded, iso, mail, ole, pdf, rtf, seven, streams,
-    tar, text, zip,
+    ContainerSample, Expected, ar, cab, cpio, embedded, iso, mail, ole, pdf, rpm, rtf, seven,
+    streams, tar, text, zip,
 };
 
 /// Directory that the samples are written to, for other scanners.
@@ -17,6 +17,7 @@ fn own_set() -> Vec<ContainerSample> {
         cpio::samples(),
         ar::samples(),
         cab::samples(),
+        rpm::samples(),
         streams::samples(),
         tar::samples(),
         iso::samples(),
