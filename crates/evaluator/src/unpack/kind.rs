@@ -13,6 +13,8 @@ pub(crate) enum Kind {
     /// Cabinet of Windows.
     Cab,
     Rpm,
+    /// LHA.
+    Lzh,
     Gzip,
     Bzip2,
     Xz,
@@ -32,7 +34,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// All kinds, in the order in which they are tried.
-    pub(super) const ALL: [Self; 19] = [
+    pub(super) const ALL: [Self; 20] = [
         Self::Zip,
         Self::Seven,
         Self::Tar,
@@ -40,6 +42,7 @@ impl Kind {
         Self::Ar,
         Self::Cab,
         Self::Rpm,
+        Self::Lzh,
         Self::Gzip,
         Self::Bzip2,
         Self::Xz,
@@ -76,6 +79,7 @@ impl Kind {
             Self::Ar => "ar",
             Self::Cab => "cab",
             Self::Rpm => "rpm",
+            Self::Lzh => "lzh",
             Self::Gzip => "gzip",
             Self::Bzip2 => "bzip2",
             Self::Xz => "xz",
@@ -103,6 +107,7 @@ impl Kind {
             | Self::Ar
             | Self::Cab
             | Self::Rpm
+            | Self::Lzh
             | Self::Ole
             | Self::Pdf
             | Self::Rtf

@@ -5,6 +5,8 @@ pub(super) mod cab;
 mod checked;
 mod coder_output;
 pub(super) mod cpio;
+pub(super) mod lzh;
+mod lzh_reader;
 pub(super) mod rpm;
 pub(super) mod seven;
 pub(super) mod tar;

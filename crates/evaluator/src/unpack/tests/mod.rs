@@ -4,12 +4,14 @@
 //! compared with other scanners on.
 
 mod ar;
+mod bit_writer;
 mod cab;
 mod cpio;
 mod differential;
 mod embedded;
 mod iso;
 mod limits;
+mod lzh;
 mod mail;
 mod ole;
 mod own_set;

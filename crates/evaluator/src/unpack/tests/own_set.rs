@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, env, fs, path::PathBuf};
 
 use super::{
-    ContainerSample, Expected, ar, cab, cpio, embedded, iso, mail, ole, pdf, rpm, rtf, seven,
+    ContainerSample, Expected, ar, cab, cpio, embedded, iso, lzh, mail, ole, pdf, rpm, rtf, seven,
     streams, tar, text, zip,
 };
 
@@ -18,6 +18,7 @@ fn own_set() -> Vec<ContainerSample> {
         ar::samples(),
         cab::samples(),
         rpm::samples(),
+        lzh::samples(),
         streams::samples(),
         tar::samples(),
         iso::samples(),
