@@ -1,7 +1,7 @@
 //! The table of formats.
 
 use super::{
-    archive::{ar, cab, cpio, lzh, rpm, seven, tar, zip},
+    archive::{ar, arj, cab, cpio, lzh, rpm, seven, tar, zip},
     disk::iso,
     document::{mail, ole, pdf, rtf, text},
     embedded::ArchiveSignature,
@@ -28,6 +28,7 @@ fn format(kind: Kind) -> ContainerFormat {
         Kind::Cab => ContainerFormat { matches: cab::matches, unpack: cab::unpack },
         Kind::Rpm => ContainerFormat { matches: rpm::matches, unpack: rpm::unpack },
         Kind::Lzh => ContainerFormat { matches: lzh::matches, unpack: lzh::unpack },
+        Kind::Arj => ContainerFormat { matches: arj::matches, unpack: arj::unpack },
         Kind::Gzip => ContainerFormat { matches: gzip::matches, unpack: gzip::unpack },
         Kind::Bzip2 => ContainerFormat { matches: bzip2::matches, unpack: bzip2::unpack },
         Kind::Xz => ContainerFormat { matches: xz::matches, unpack: xz::unpack },
@@ -53,6 +54,7 @@ fn signature(kind: Kind) -> Option<ArchiveSignature> {
         Kind::Cab => Some(cab::SIGNATURE),
         Kind::Rpm => Some(rpm::SIGNATURE),
         Kind::Lzh => Some(lzh::SIGNATURE),
+        Kind::Arj => Some(arj::SIGNATURE),
         Kind::Gzip => Some(gzip::SIGNATURE),
         Kind::Bzip2 => Some(bzip2::SIGNATURE),
         Kind::Xz => Some(xz::SIGNATURE),

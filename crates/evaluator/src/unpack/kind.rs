@@ -15,6 +15,7 @@ pub(crate) enum Kind {
     Rpm,
     /// LHA.
     Lzh,
+    Arj,
     Gzip,
     Bzip2,
     Xz,
@@ -34,7 +35,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// All kinds, in the order in which they are tried.
-    pub(super) const ALL: [Self; 20] = [
+    pub(super) const ALL: [Self; 21] = [
         Self::Zip,
         Self::Seven,
         Self::Tar,
@@ -43,6 +44,7 @@ impl Kind {
         Self::Cab,
         Self::Rpm,
         Self::Lzh,
+        Self::Arj,
         Self::Gzip,
         Self::Bzip2,
         Self::Xz,
@@ -80,6 +82,7 @@ impl Kind {
             Self::Cab => "cab",
             Self::Rpm => "rpm",
             Self::Lzh => "lzh",
+            Self::Arj => "arj",
             Self::Gzip => "gzip",
             Self::Bzip2 => "bzip2",
             Self::Xz => "xz",
@@ -108,6 +111,7 @@ impl Kind {
             | Self::Cab
             | Self::Rpm
             | Self::Lzh
+            | Self::Arj
             | Self::Ole
             | Self::Pdf
             | Self::Rtf

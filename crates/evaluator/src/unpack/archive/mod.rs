@@ -1,6 +1,7 @@
 //! Archives of files.
 
 pub(super) mod ar;
+pub(super) mod arj;
 pub(super) mod cab;
 mod checked;
 mod coder_output;

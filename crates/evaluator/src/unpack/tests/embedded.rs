@@ -83,6 +83,7 @@ fn signatures_in_other_files_cause_no_notes() {
         b"MSCF\0\0\0\0",
         b"\xed\xab\xee\xdb",
         b"-lh5-",
+        b"\x60\xea",
     ];
     for signature in signatures {
         let file = [&b"\x7fELF"[..], signature, &[0; 100]].concat().repeat(1000);

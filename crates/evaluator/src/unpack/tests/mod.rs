@@ -4,6 +4,7 @@
 //! compared with other scanners on.
 
 mod ar;
+mod arj;
 mod bit_writer;
 mod cab;
 mod cpio;
