@@ -1,7 +1,7 @@
 //! The table of formats.
 
 use super::{
-    archive::{ar, arj, cab, cpio, lzh, rpm, seven, tar, zip},
+    archive::{ar, arj, cab, cpio, lzh, rar, rpm, seven, tar, zip},
     disk::iso,
     document::{mail, ole, pdf, rtf, text},
     embedded::ArchiveSignature,
@@ -29,6 +29,7 @@ fn format(kind: Kind) -> ContainerFormat {
         Kind::Rpm => ContainerFormat { matches: rpm::matches, unpack: rpm::unpack },
         Kind::Lzh => ContainerFormat { matches: lzh::matches, unpack: lzh::unpack },
         Kind::Arj => ContainerFormat { matches: arj::matches, unpack: arj::unpack },
+        Kind::Rar => ContainerFormat { matches: rar::matches, unpack: rar::unpack },
         Kind::Gzip => ContainerFormat { matches: gzip::matches, unpack: gzip::unpack },
         Kind::Bzip2 => ContainerFormat { matches: bzip2::matches, unpack: bzip2::unpack },
         Kind::Xz => ContainerFormat { matches: xz::matches, unpack: xz::unpack },
@@ -55,6 +56,7 @@ fn signature(kind: Kind) -> Option<ArchiveSignature> {
         Kind::Rpm => Some(rpm::SIGNATURE),
         Kind::Lzh => Some(lzh::SIGNATURE),
         Kind::Arj => Some(arj::SIGNATURE),
+        Kind::Rar => Some(rar::SIGNATURE),
         Kind::Gzip => Some(gzip::SIGNATURE),
         Kind::Bzip2 => Some(bzip2::SIGNATURE),
         Kind::Xz => Some(xz::SIGNATURE),

@@ -16,6 +16,7 @@ pub(crate) enum Kind {
     /// LHA.
     Lzh,
     Arj,
+    Rar,
     Gzip,
     Bzip2,
     Xz,
@@ -35,7 +36,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// All kinds, in the order in which they are tried.
-    pub(super) const ALL: [Self; 21] = [
+    pub(super) const ALL: [Self; 22] = [
         Self::Zip,
         Self::Seven,
         Self::Tar,
@@ -45,6 +46,7 @@ impl Kind {
         Self::Rpm,
         Self::Lzh,
         Self::Arj,
+        Self::Rar,
         Self::Gzip,
         Self::Bzip2,
         Self::Xz,
@@ -83,6 +85,7 @@ impl Kind {
             Self::Rpm => "rpm",
             Self::Lzh => "lzh",
             Self::Arj => "arj",
+            Self::Rar => "rar",
             Self::Gzip => "gzip",
             Self::Bzip2 => "bzip2",
             Self::Xz => "xz",
@@ -112,6 +115,7 @@ impl Kind {
             | Self::Rpm
             | Self::Lzh
             | Self::Arj
+            | Self::Rar
             | Self::Ole
             | Self::Pdf
             | Self::Rtf

@@ -8,6 +8,7 @@ mod coder_output;
 pub(super) mod cpio;
 pub(super) mod lzh;
 mod lzh_reader;
+pub(super) mod rar;
 pub(super) mod rpm;
 pub(super) mod seven;
 pub(super) mod tar;

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use sha2::{Digest, Sha256};
 
-use super::{Collected, ar, arj, cab, collect, cpio, iso, lzh, rpm, seven, streams, tar, zip};
+use super::{Collected, ar, arj, cab, collect, cpio, iso, lzh, rar, rpm, seven, streams, tar, zip};
 use crate::report::NoteKind;
 
 mod programs;
@@ -40,6 +40,7 @@ fn everything_that_common_programs_extract_is_examined() {
         rpm::samples(),
         lzh::samples(),
         arj::samples(),
+        rar::samples(),
         iso::samples(),
         streams::samples(),
     ];

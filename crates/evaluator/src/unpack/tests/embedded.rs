@@ -84,6 +84,7 @@ fn signatures_in_other_files_cause_no_notes() {
         b"\xed\xab\xee\xdb",
         b"-lh5-",
         b"\x60\xea",
+        b"Rar!\x1a\x07\0",
     ];
     for signature in signatures {
         let file = [&b"\x7fELF"[..], signature, &[0; 100]].concat().repeat(1000);

@@ -17,6 +17,7 @@ mod mail;
 mod ole;
 mod own_set;
 mod pdf;
+mod rar;
 mod repeats;
 mod rpm;
 mod rtf;

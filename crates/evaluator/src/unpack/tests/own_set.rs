@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, env, fs, path::PathBuf};
 
 use super::{
-    ContainerSample, Expected, ar, arj, cab, cpio, embedded, iso, lzh, mail, ole, pdf, rpm, rtf,
-    seven, streams, tar, text, zip,
+    ContainerSample, Expected, ar, arj, cab, cpio, embedded, iso, lzh, mail, ole, pdf, rar, rpm,
+    rtf, seven, streams, tar, text, zip,
 };
 
 /// Directory that the samples are written to, for other scanners.
@@ -20,6 +20,7 @@ fn own_set() -> Vec<ContainerSample> {
         rpm::samples(),
         lzh::samples(),
         arj::samples(),
+        rar::samples(),
         streams::samples(),
         tar::samples(),
         iso::samples(),
