@@ -8,6 +8,7 @@
 mod areas;
 mod directory;
 mod entry;
+mod implode;
 mod listed;
 mod method;
 mod record;

@@ -79,12 +79,13 @@ const EXTRACTORS: [Extractor; 3] = [
 ];
 
 /// The commands that write archives, each without the archive and the files.
-const WRITERS: [&[&str]; 22] = [
+const WRITERS: [&[&str]; 23] = [
     &["7zz", "a", "-bd", "-tzip", "-mm=Copy"],
     &["7zz", "a", "-bd", "-tzip", "-mm=Deflate"],
     &["7zz", "a", "-bd", "-tzip", "-mm=Deflate64"],
     &["7zz", "a", "-bd", "-tzip", "-mm=BZip2"],
     &["7zz", "a", "-bd", "-tzip", "-mm=LZMA"],
+    &["7zz", "a", "-bd", "-tzip", "-mm=PPMd:mem=1m"],
     &["7zz", "a", "-bd", "-t7z", "-mtm=off", "-m0=LZMA"],
     &["7zz", "a", "-bd", "-t7z", "-mtm=off", "-m0=LZMA2", "-ms=off"],
     &["7zz", "a", "-bd", "-t7z", "-mtm=off", "-m0=PPMd:mem=1m", "-mhc=off"],
