@@ -2,6 +2,10 @@
 
 use super::settings::UnpackSettings;
 
+/// Maximum size of a decoder's dictionary or window, bytes. `xz -9` needs 64 MiB. A stream that needs more reaches a
+/// limit.
+pub(crate) const MAX_WINDOW: usize = 64 << 20;
+
 /// Names of the limits in reports: the keys of the configuration.
 pub(super) const MAX_TOTAL: &str = "unpack.max_total";
 pub(super) const MAX_FILE: &str = "unpack.max_file";
@@ -16,8 +20,15 @@ pub(super) struct UnpackBudget {
     /// Objects that may still be unpacked.
     files: u64,
     max_file: u64,
-    /// Bytes that may still be held in memory.
-    pub(super) memory: u64,
+    pub(super) memory: FreeMemory,
+}
+
+/// Bytes that may still be held in memory.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FreeMemory {
+    objects: u64,
+    /// For the window of a decoder that is in use while objects are examined. More such windows take memory of objects.
+    window: u64,
 }
 
 impl UnpackBudget {
@@ -26,7 +37,10 @@ impl UnpackBudget {
             total: settings.max_total,
             files: settings.max_files,
             max_file: settings.max_file,
-            memory: settings.max_file.saturating_mul(2),
+            memory: FreeMemory {
+                objects: settings.max_file.saturating_mul(2),
+                window: MAX_WINDOW as u64,
+            },
         }
     }
 
@@ -55,17 +69,27 @@ impl UnpackBudget {
         } else {
             (self.max_file, MAX_FILE)
         };
-        let (length, limit) =
-            if self.memory < length { (self.memory, MAX_FILE) } else { (length, limit) };
+        let (length, limit) = if self.memory.objects < length {
+            (self.memory.objects, MAX_FILE)
+        } else {
+            (length, limit)
+        };
         (usize::try_from(length).unwrap_or(usize::MAX), limit)
     }
 
     /// Counts the memory of an object, at most [`Self::max_length`], until [`Self::release`].
     pub(super) fn reserve(&mut self, length: usize) {
-        self.memory = self.memory.saturating_sub(length as u64);
+        self.memory.objects = self.memory.objects.saturating_sub(length as u64);
     }
 
     pub(super) fn release(&mut self, length: usize) {
-        self.memory = self.memory.saturating_add(length as u64);
+        self.memory.objects = self.memory.objects.saturating_add(length as u64);
+    }
+
+    /// Counts a window until the caller restores the former value of [`Self::memory`].
+    pub(super) fn reserve_window(&mut self, length: usize) {
+        let from_window = self.memory.window.min(length as u64);
+        self.memory.window -= from_window;
+        self.memory.objects = self.memory.objects.saturating_sub(length as u64 - from_window);
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use super::{
-    archive::{tar, zip},
+    archive::{ar, arj, cab, cpio, lzh, rar, rpm, seven, tar, zip},
     disk::iso,
     document::{mail, ole, pdf, rtf, text},
     embedded::{ArchiveSignature, SignatureSearch},
@@ -18,7 +18,7 @@ pub(super) const SELECTION: Selection =
 
 static SEARCH: LazyLock<SignatureSearch> = LazyLock::new(|| {
     let signatures = Kind::ALL.into_iter().filter_map(|kind| Some((kind, signature(kind)?)));
-    SignatureSearch::new(signatures.collect())
+    SignatureSearch::new(signatures.chain(OTHER_SIGNATURES).collect())
 });
 
 /// Creates what all walks share.
@@ -26,11 +26,23 @@ pub(super) fn warm_up() {
     LazyLock::force(&SEARCH);
 }
 
+/// Further ways in which archives are found.
+const OTHER_SIGNATURES: [(Kind, ArchiveSignature); 2] =
+    [(Kind::Cpio, cpio::BINARY_SIGNATURES[0]), (Kind::Cpio, cpio::BINARY_SIGNATURES[1])];
+
 /// Returns how a kind is recognized and unpacked.
 fn format(kind: Kind) -> ContainerFormat {
     match kind {
         Kind::Zip => ContainerFormat { matches: zip::matches, unpack: zip::unpack },
+        Kind::Seven => ContainerFormat { matches: seven::matches, unpack: seven::unpack },
         Kind::Tar => ContainerFormat { matches: tar::matches, unpack: tar::unpack },
+        Kind::Cpio => ContainerFormat { matches: cpio::matches, unpack: cpio::unpack },
+        Kind::Ar => ContainerFormat { matches: ar::matches, unpack: ar::unpack },
+        Kind::Cab => ContainerFormat { matches: cab::matches, unpack: cab::unpack },
+        Kind::Rpm => ContainerFormat { matches: rpm::matches, unpack: rpm::unpack },
+        Kind::Lzh => ContainerFormat { matches: lzh::matches, unpack: lzh::unpack },
+        Kind::Arj => ContainerFormat { matches: arj::matches, unpack: arj::unpack },
+        Kind::Rar => ContainerFormat { matches: rar::matches, unpack: rar::unpack },
         Kind::Gzip => ContainerFormat { matches: gzip::matches, unpack: gzip::unpack },
         Kind::Bzip2 => ContainerFormat { matches: bzip2::matches, unpack: bzip2::unpack },
         Kind::Xz => ContainerFormat { matches: xz::matches, unpack: xz::unpack },
@@ -50,13 +62,20 @@ fn format(kind: Kind) -> ContainerFormat {
 fn signature(kind: Kind) -> Option<ArchiveSignature> {
     match kind {
         Kind::Zip => Some(zip::SIGNATURE),
+        Kind::Seven => Some(seven::SIGNATURE),
         Kind::Tar => Some(tar::SIGNATURE),
+        Kind::Cpio => Some(cpio::SIGNATURE),
+        Kind::Cab => Some(cab::SIGNATURE),
+        Kind::Rpm => Some(rpm::SIGNATURE),
+        Kind::Lzh => Some(lzh::SIGNATURE),
+        Kind::Arj => Some(arj::SIGNATURE),
+        Kind::Rar => Some(rar::SIGNATURE),
         Kind::Gzip => Some(gzip::SIGNATURE),
         Kind::Bzip2 => Some(bzip2::SIGNATURE),
         Kind::Xz => Some(xz::SIGNATURE),
         Kind::Zstd => Some(zstd::SIGNATURE),
         Kind::Ole => Some(ole::EMBEDDED),
         Kind::Iso => Some(iso::SIGNATURE),
-        Kind::Lzma | Kind::Lz4 | Kind::Pdf | Kind::Rtf | Kind::Mail | Kind::Text => None,
+        Kind::Ar | Kind::Lzma | Kind::Lz4 | Kind::Pdf | Kind::Rtf | Kind::Mail | Kind::Text => None,
     }
 }

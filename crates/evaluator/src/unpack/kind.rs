@@ -4,7 +4,19 @@
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
     Zip,
+    /// 7z.
+    Seven,
     Tar,
+    Cpio,
+    /// ar: Debian packages, static libraries.
+    Ar,
+    /// Cabinet of Windows.
+    Cab,
+    Rpm,
+    /// LHA.
+    Lzh,
+    Arj,
+    Rar,
     Gzip,
     Bzip2,
     Xz,
@@ -24,9 +36,17 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// All kinds, in the order in which they are tried.
-    pub(super) const ALL: [Self; 14] = [
+    pub(super) const ALL: [Self; 22] = [
         Self::Zip,
+        Self::Seven,
         Self::Tar,
+        Self::Cpio,
+        Self::Ar,
+        Self::Cab,
+        Self::Rpm,
+        Self::Lzh,
+        Self::Arj,
+        Self::Rar,
         Self::Gzip,
         Self::Bzip2,
         Self::Xz,
@@ -57,7 +77,15 @@ impl Kind {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Zip => "zip",
+            Self::Seven => "7z",
             Self::Tar => "tar",
+            Self::Cpio => "cpio",
+            Self::Ar => "ar",
+            Self::Cab => "cab",
+            Self::Rpm => "rpm",
+            Self::Lzh => "lzh",
+            Self::Arj => "arj",
+            Self::Rar => "rar",
             Self::Gzip => "gzip",
             Self::Bzip2 => "bzip2",
             Self::Xz => "xz",
@@ -79,7 +107,15 @@ impl Kind {
         match self {
             Self::Gzip | Self::Bzip2 | Self::Xz | Self::Lzma | Self::Zstd | Self::Lz4 => true,
             Self::Zip
+            | Self::Seven
             | Self::Tar
+            | Self::Cpio
+            | Self::Ar
+            | Self::Cab
+            | Self::Rpm
+            | Self::Lzh
+            | Self::Arj
+            | Self::Rar
             | Self::Ole
             | Self::Pdf
             | Self::Rtf

@@ -10,20 +10,18 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
+pub(crate) use super::budget::MAX_WINDOW;
 use super::{
     bounded_read::read_up_to,
     budget::{MAX_DEPTH, MAX_TOTAL, UnpackBudget},
     embedded::{ArchiveSignature, ExaminedParts, MAX_EMBEDDED, Occurrence, SignatureSearch},
     kind::Kind,
-    name::{EntryName, for_report},
+    name::EntryName,
     notes::{Notes, Reasons},
+    object::{MediaObject, Visitor},
     settings::UnpackSettings,
 };
 use crate::report::{Note, NoteKind};
-
-/// Maximum size of a decoder's dictionary or window, bytes. `xz -9` needs 64 MiB. A stream that needs more reaches a
-/// limit.
-pub(crate) const MAX_WINDOW: usize = 64 << 20;
 
 /// Ends the whole walk: the visitor has found something, or a limit for the whole media file is reached.
 #[derive(Debug)]
@@ -49,39 +47,6 @@ pub(super) struct Selection {
     pub(super) signature: fn(Kind) -> Option<ArchiveSignature>,
     /// Returns the search for all of these signatures.
     pub(super) search: fn() -> &'static SignatureSearch,
-}
-
-/// The media file, or a file or stream in it.
-#[derive(Debug)]
-pub(crate) struct MediaObject<'a> {
-    pub(crate) bytes: &'a [u8],
-    /// The names of the containers and of the object; empty for the media file.
-    pub(crate) path: &'a [EntryName],
-    /// Number of containers around the object.
-    pub(crate) depth: u32,
-    /// The kind of the innermost container.
-    pub(crate) container: Option<Kind>,
-    /// Whether an object with the same content was visited before. The media file does not count.
-    pub(crate) is_repeated: bool,
-}
-
-impl MediaObject<'_> {
-    /// Returns the names of files in the path, separated by slashes.
-    pub(crate) fn file_path(&self) -> String {
-        let names = self.path.iter().map(EntryName::file_path).filter(|name| !name.is_empty());
-        names.collect::<Vec<_>>().join("/")
-    }
-
-    /// Returns the path for a report.
-    pub(crate) fn report_path(&self) -> Vec<String> {
-        for_report(self.path)
-    }
-}
-
-/// Receives the objects.
-pub(crate) trait Visitor {
-    /// Examines one object. `Break` ends the walk.
-    fn visit(&mut self, object: &MediaObject<'_>) -> ControlFlow<()>;
 }
 
 /// A walk through one media file. Formats call [`slice`](Self::slice) or [`decode`](Self::decode) for each file in a
@@ -263,6 +228,23 @@ impl<'a> Unpacker<'a> {
         Ok(self.read(decoder)?.0)
     }
 
+    /// Calls `examine` while a decoder holds a window of `length` bytes. The windows that are open at the same time count as
+    /// memory, one of [`MAX_WINDOW`] excepted.
+    ///
+    /// # Errors
+    /// The walk ends.
+    pub(crate) fn with_window(
+        &mut self,
+        length: usize,
+        examine: impl FnOnce(&mut Self) -> Unpacked,
+    ) -> Unpacked {
+        let memory = self.budget.memory;
+        self.budget.reserve_window(length);
+        let result = examine(self);
+        self.budget.memory = memory;
+        result
+    }
+
     /// Notes that contents of the current object are not examined. The first note of each kind is reported.
     pub(crate) fn note(&mut self, kind: NoteKind, reason: impl Into<String>) {
         self.problems = self.problems.saturating_add(1);
@@ -408,6 +390,12 @@ impl<'a> Unpacker<'a> {
             self.note(NoteKind::Unreadable, "a decoder panicked");
             false
         })
+    }
+
+    /// Returns whether a format recognizes these bytes.
+    pub(crate) fn is_container(&mut self, bytes: &[u8]) -> bool {
+        let kinds = self.selection.kinds;
+        kinds.iter().any(|kind| self.matches(*kind, bytes))
     }
 
     /// Examines the contents of the current object, under each of its kinds.

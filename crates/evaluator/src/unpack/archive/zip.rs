@@ -6,9 +6,9 @@
 //! inconsistent.
 
 mod areas;
-mod checked;
 mod directory;
 mod entry;
+mod implode;
 mod listed;
 mod method;
 mod record;

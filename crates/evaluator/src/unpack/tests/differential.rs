@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use sha2::{Digest, Sha256};
 
-use super::{Collected, collect, iso, streams, tar, zip};
+use super::{Collected, ar, arj, cab, collect, cpio, iso, lzh, rar, rpm, seven, streams, tar, zip};
 use crate::report::NoteKind;
 
 mod programs;
@@ -30,7 +30,20 @@ fn everything_that_common_programs_extract_is_examined() {
     let archives = std::env::var("DIFFERENTIAL_ARCHIVES");
     let archives = archives.map_or(ARCHIVES, |number| number.parse().unwrap());
     let Some(mut programs) = Programs::start() else { return };
-    let samples = [zip::samples(), tar::samples(), iso::samples(), streams::samples()];
+    let samples = [
+        zip::samples(),
+        seven::samples(),
+        tar::samples(),
+        cpio::samples(),
+        ar::samples(),
+        cab::samples(),
+        rpm::samples(),
+        lzh::samples(),
+        arj::samples(),
+        rar::samples(),
+        iso::samples(),
+        streams::samples(),
+    ];
     let samples = samples.into_iter().flatten().map(|sample| sample.bytes);
     let samples: Vec<_> = samples.filter(|bytes| bytes.len() <= MAX_SAMPLE).collect();
     let written = programs.write_archives();

@@ -76,6 +76,15 @@ fn signatures_in_other_files_cause_no_notes() {
         b"ustar",
         b"\x01CD001\x01",
         b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
+        b"7z\xbc\xaf\x27\x1c",
+        b"070701",
+        b"\xc7\x71",
+        b"\x71\xc7",
+        b"MSCF\0\0\0\0",
+        b"\xed\xab\xee\xdb",
+        b"-lh5-",
+        b"\x60\xea",
+        b"Rar!\x1a\x07\0",
     ];
     for signature in signatures {
         let file = [&b"\x7fELF"[..], signature, &[0; 100]].concat().repeat(1000);

@@ -3,16 +3,25 @@
 //! Each file with a writer has a function `samples`. Together the samples are the set of containers that the service is
 //! compared with other scanners on.
 
+mod ar;
+mod arj;
+mod bit_writer;
+mod cab;
+mod cpio;
 mod differential;
 mod embedded;
 mod iso;
 mod limits;
+mod lzh;
 mod mail;
 mod ole;
 mod own_set;
 mod pdf;
+mod rar;
 mod repeats;
+mod rpm;
 mod rtf;
+mod seven;
 mod streams;
 mod tar;
 mod text;

@@ -3,7 +3,8 @@
 use std::{collections::BTreeSet, env, fs, path::PathBuf};
 
 use super::{
-    ContainerSample, Expected, embedded, iso, mail, ole, pdf, rtf, streams, tar, text, zip,
+    ContainerSample, Expected, ar, arj, cab, cpio, embedded, iso, lzh, mail, ole, pdf, rar, rpm,
+    rtf, seven, streams, tar, text, zip,
 };
 
 /// Directory that the samples are written to, for other scanners.
@@ -12,6 +13,14 @@ const DIRECTORY: &str = "MCS_CONTAINER_SET";
 fn own_set() -> Vec<ContainerSample> {
     let sets = [
         zip::samples(),
+        seven::samples(),
+        cpio::samples(),
+        ar::samples(),
+        cab::samples(),
+        rpm::samples(),
+        lzh::samples(),
+        arj::samples(),
+        rar::samples(),
         streams::samples(),
         tar::samples(),
         iso::samples(),

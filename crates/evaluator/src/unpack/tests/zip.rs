@@ -9,7 +9,7 @@ mod writer;
 #[expect(unused_imports, reason = "for tests of formats that contain zip files")]
 pub(crate) use self::{
     samples::samples,
-    writer::{ZipEntrySpec, ZipFields, ZipWriter, deflate, stored_zip, zip},
+    writer::{ZipEntrySpec, ZipFields, ZipWriter, crc, deflate, stored_zip, zip},
 };
 use super::collect;
 use crate::report::NoteKind;

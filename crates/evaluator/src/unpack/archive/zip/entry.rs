@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    checked::Checked,
+    super::checked::Checked,
     method::{LZMA, MARKER_BIT, STORED, open},
 };
 use crate::{

@@ -5,13 +5,18 @@ use std::io::{self, Read};
 use deflate64::InflaterManaged;
 use flate2::{Decompress, FlushDecompress, Status};
 use lzma_rust2::{LzmaReader, XzReader};
+use ppmd_rust::{Ppmd8Decoder, RestoreMethod};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder, errors::FrameDecoderError};
 
-use super::record::{u16_at, u32_at};
+use super::{
+    implode::ImplodeReader,
+    record::{u16_at, u32_at},
+};
 use crate::unpack::unpacker::MAX_WINDOW;
 
 /// Method of files that are stored as they are.
 pub(super) const STORED: u16 = 0;
+const IMPLODE: u16 = 6;
 pub(super) const DEFLATE: u16 = 8;
 const DEFLATE64: u16 = 9;
 const BZIP2: u16 = 12;
@@ -20,6 +25,7 @@ pub(super) const LZMA: u16 = 14;
 const ZSTD_OLD: u16 = 20;
 const ZSTD: u16 = 93;
 const XZ: u16 = 95;
+const PPMD: u16 = 98;
 
 /// General purpose bit of LZMA: a marker ends the stream, section 5.8.9.
 pub(super) const MARKER_BIT: u16 = 1 << 1;
@@ -54,8 +60,10 @@ pub(super) fn open<'r, 'd>(
             let decoder = Box::new(InflaterManaged::new());
             Box::new(Inflate64 { input, decoder, state: InflateState::Running })
         }
+        IMPLODE => Box::new(ImplodeReader::new(input, flags, size)),
         BZIP2 => Box::new(bzip2::bufread::BzDecoder::new(input)),
         LZMA => open_lzma(flags, size, input)?,
+        PPMD => open_ppmd(size, input)?,
         ZSTD | ZSTD_OLD => {
             let mut decoder = FrameDecoder::new();
             decoder.set_max_window_size(MAX_WINDOW as u64);
@@ -71,13 +79,11 @@ fn unsupported(method: u16) -> io::Error {
     let name = match method {
         1 => "shrink",
         2..=5 => "reduce",
-        6 => "implode",
         10 | 18 | 19 => "a method of IBM",
         16 => "z/OS CMPSC",
         94 => "MP3",
         96 => "JPEG",
         97 => "WavPack",
-        98 => "PPMd",
         99 => "AES",
         _ => "unknown",
     };
@@ -108,6 +114,26 @@ fn open_lzma<'r, 'd>(
     let mut reader = LzmaReader::new_with_props(input, size, properties, dictionary, None)?;
     reader.set_defer_errors(true);
     Ok(Box::new(reader))
+}
+
+/// Opens `PPMd`, variant I, after the two bytes of its parameters: section 5.9.
+fn open_ppmd<'r, 'd>(size: u64, input: &'r mut &'d [u8]) -> io::Result<Box<dyn Read + 'r>> {
+    let parameters = u16_at(input, 0).ok_or(io::ErrorKind::UnexpectedEof)?;
+    *input = input.get(2..).unwrap_or_default();
+    let order = u32::from(parameters & 0x0f) + 1;
+    let memory = (u32::from(parameters >> 4 & 0xff) + 1) << 20;
+    let method = match parameters >> 12 {
+        0 => RestoreMethod::Restart,
+        1 => RestoreMethod::CutOff,
+        _ => return Err(io::Error::new(io::ErrorKind::Unsupported, "PPMd restoration method")),
+    };
+    if memory as usize > MAX_WINDOW {
+        return Err(io::Error::new(io::ErrorKind::OutOfMemory, "PPMd memory too large"));
+    }
+    let decoder = Ppmd8Decoder::new(input, order, memory, method);
+    let decoder =
+        decoder.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
+    Ok(Box::new(decoder.take(size)))
 }
 
 /// State of a decoder of a stream that states its own end.

@@ -79,12 +79,21 @@ const EXTRACTORS: [Extractor; 3] = [
 ];
 
 /// The commands that write archives, each without the archive and the files.
-const WRITERS: [&[&str]; 14] = [
+const WRITERS: [&[&str]; 23] = [
     &["7zz", "a", "-bd", "-tzip", "-mm=Copy"],
     &["7zz", "a", "-bd", "-tzip", "-mm=Deflate"],
     &["7zz", "a", "-bd", "-tzip", "-mm=Deflate64"],
     &["7zz", "a", "-bd", "-tzip", "-mm=BZip2"],
     &["7zz", "a", "-bd", "-tzip", "-mm=LZMA"],
+    &["7zz", "a", "-bd", "-tzip", "-mm=PPMd:mem=1m"],
+    &["7zz", "a", "-bd", "-t7z", "-mtm=off", "-m0=LZMA"],
+    &["7zz", "a", "-bd", "-t7z", "-mtm=off", "-m0=LZMA2", "-ms=off"],
+    &["7zz", "a", "-bd", "-t7z", "-mtm=off", "-m0=PPMd:mem=1m", "-mhc=off"],
+    &["7zz", "a", "-bd", "-t7z", "-mtm=off", "-m0=BZip2"],
+    &["7zz", "a", "-bd", "-t7z", "-mtm=off", "-m0=BCJ2", "-m1=LZMA:d1m", "-mb0s0:1"],
+    &["bsdtar", "--format=newc", "-cf"],
+    &["bsdtar", "--format=odc", "-cf"],
+    &["bsdtar", "--format=bin", "-cf"],
     &["bsdtar", "--format=zip", "-cf"],
     &["bsdtar", "--format=ustar", "-cf"],
     &["bsdtar", "--format=pax", "-cf"],
@@ -154,8 +163,9 @@ impl Programs {
             let output = command.current_dir(&files).stdin(Stdio::null()).output().unwrap();
             assert!(output.status.success(), "{writer:?}: {output:?}");
             // 7-Zip appends an extension to names without one.
-            let written = [archive.clone(), archive.with_extension("zip")];
-            let path = written.into_iter().find(|path| path.exists()).unwrap();
+            let extensions = ["zip", "7z"].map(|extension| archive.with_extension(extension));
+            let mut written = [archive.clone()].into_iter().chain(extensions);
+            let path = written.find(|path| path.exists()).unwrap();
             let bytes = fs::read(&path).unwrap();
             fs::remove_file(path).unwrap();
             bytes

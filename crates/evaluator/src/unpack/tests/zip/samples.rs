@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use lzma_rust2::{LzmaOptions, LzmaWriter, XzOptions, XzWriter};
+use ppmd_rust::{Ppmd8Encoder, RestoreMethod};
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 
 use super::writer::{ZipEntrySpec, ZipFields, ZipWriter, deflate, stored_zip, zip};
@@ -83,7 +84,55 @@ pub(super) fn methods() -> Vec<ContainerSample> {
         one("zstd-old-number", packed(20, zstd)),
         one("zstd-skippable-frame", packed(93, skippable)),
         one("xz", packed(95, xz.finish().unwrap())),
+        one("ppmd", packed(98, ppmd())),
+        one("implode", packed(6, implode(false))),
+        one("implode-literal-codes", packed(6, implode(true)).both(|fields| fields.flags |= 6)),
     ]
+}
+
+/// The payload by `PPMd` of order 6 with a memory of 1 MiB.
+fn ppmd() -> Vec<u8> {
+    let mut encoder = Ppmd8Encoder::new(Vec::new(), 6, 1 << 20, RestoreMethod::Restart).unwrap();
+    encoder.write_all(&payload()).unwrap();
+    [&[5, 0], &*encoder.finish(false).unwrap()].concat()
+}
+
+/// The payload by implode: literals, and one copy for the spaces at its end. All codes of a kind have the same length.
+fn implode(has_literal_codes: bool) -> Vec<u8> {
+    let mut bits: Vec<u8> = Vec::new();
+    let number = |bits: &mut Vec<u8>, value: usize, length: usize| {
+        bits.extend((0..length).map(|index| u8::from(value >> index & 1 == 1)));
+    };
+    // Codes are inverted, and their most significant bit is first.
+    let code = |bits: &mut Vec<u8>, value: usize, length: usize| {
+        bits.extend((0..length).rev().map(|index| u8::from(value >> index & 1 == 0)));
+    };
+    let content = payload();
+    for byte in &content[..69] {
+        number(&mut bits, 1, 1);
+        if has_literal_codes {
+            code(&mut bits, usize::from(*byte), 8);
+        } else {
+            number(&mut bits, usize::from(*byte), 8);
+        }
+    }
+    // 59 spaces more.
+    let (low_bits, min_length) = if has_literal_codes { (7, 3) } else { (6, 2) };
+    number(&mut bits, 0, 1);
+    number(&mut bits, 0, low_bits);
+    code(&mut bits, 0, 6);
+    code(&mut bits, 59 - min_length, 6);
+    // Runs of 16 codes of the same length.
+    let codes =
+        |count: u8, length: u8| [vec![count - 1], vec![0xf0 | (length - 1); count.into()]].concat();
+    let mut data = if has_literal_codes { codes(16, 8) } else { Vec::new() };
+    data.extend([codes(4, 6), codes(4, 6)].concat());
+    data.extend(
+        bits.chunks(8).map(|chunk| {
+            chunk.iter().enumerate().fold(0, |byte, (index, bit)| byte | bit << index)
+        }),
+    );
+    data
 }
 
 pub(super) fn sizes() -> Vec<ContainerSample> {
@@ -342,8 +391,9 @@ fn others() -> Vec<ContainerSample> {
         note("zipcrypto", zipcrypto, NoteKind::Encrypted),
         note("aes", aes, NoteKind::Encrypted),
         note("shrink", method(1), NoteKind::Unreadable),
-        note("implode", method(6), NoteKind::Unreadable),
-        note("ppmd", method(98), NoteKind::Unreadable),
+        note("damaged-implode", method(6), NoteKind::Unreadable),
+        // 256 MiB.
+        note("ppmd-memory", packed(98, vec![0xf5, 0x0f, 0, 0, 0, 0]), NoteKind::Limit),
         ContainerSample::new("zip-200000", many, Expected::Note(NoteKind::Limit)),
         ContainerSample::new(
             "zip-clean",

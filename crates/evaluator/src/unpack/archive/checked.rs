@@ -1,27 +1,27 @@
-//! Checks the unpacked bytes of an entry.
+//! Checks the unpacked bytes of a file in an archive.
 
 use std::io::{self, Read};
 
 use flate2::Crc;
 
 /// Computes the size and CRC-32 of what is read.
-pub(super) struct Checked<'c, R> {
+pub(in crate::unpack) struct Checked<'c, R> {
     reader: R,
     crc: Crc,
     /// The stated CRC-32. If there is none, any is right.
     stated: &'c [u32],
     /// Whether errors end the file without an error for the caller.
-    pub(super) is_quiet: bool,
+    pub(in crate::unpack) is_quiet: bool,
     /// Number of bytes that were read.
-    pub(super) size: u64,
+    pub(in crate::unpack) size: u64,
     /// The error of the reader, or that the CRC-32 is wrong.
-    pub(super) error: Option<io::Error>,
+    pub(in crate::unpack) error: Option<io::Error>,
     /// Whether the end was reached without an error of the reader.
-    pub(super) is_complete: bool,
+    pub(in crate::unpack) is_complete: bool,
 }
 
 impl<'c, R: Read> Checked<'c, R> {
-    pub(super) fn new(reader: R, stated: &'c [u32]) -> Self {
+    pub(in crate::unpack) fn new(reader: R, stated: &'c [u32]) -> Self {
         Self {
             reader,
             crc: Crc::new(),
@@ -34,7 +34,7 @@ impl<'c, R: Read> Checked<'c, R> {
     }
 
     /// Returns whether none of the stated CRC-32 is that of the bytes before the end.
-    pub(super) fn has_wrong_checksum(&self) -> bool {
+    pub(in crate::unpack) fn has_wrong_checksum(&self) -> bool {
         self.is_complete && !self.stated.is_empty() && !self.stated.contains(&self.crc.sum())
     }
 
@@ -60,7 +60,7 @@ impl<R: Read> Read for Checked<'_, R> {
         self.size += length as u64;
         self.is_complete = length == 0;
         if self.has_wrong_checksum() && !self.is_quiet {
-            let error = io::Error::new(io::ErrorKind::InvalidData, "wrong CRC-32 of a zip entry");
+            let error = io::Error::new(io::ErrorKind::InvalidData, "wrong CRC-32 of a file");
             return Err(error);
         }
         Ok(length)

@@ -1,0 +1,177 @@
+//! Implode, method 6: APPNOTE.TXT section 5.3.
+
+use std::io::{self, Read};
+
+/// Maximum distance of a copy, and size of the history, bytes.
+const HISTORY: usize = 8 << 10;
+
+/// General purpose bits: a window of 8 KiB, and codes for literals.
+const LARGE_WINDOW: u16 = 1 << 1;
+const LITERAL_CODES: u16 = 1 << 2;
+
+/// Maximum length of a code, bits.
+const MAX_CODE: usize = 16;
+
+/// The length of a copy that more bits follow.
+const LONG_COPY: usize = 63;
+
+/// Reads a file of a known size, and advances the input by the bytes that are used.
+pub(super) struct ImplodeReader<'r, 'd> {
+    bits: BitInput<'r, 'd>,
+    codes: Option<ImplodeCodes>,
+    flags: u16,
+    /// Bytes of the file that follow.
+    rest: u64,
+    /// The last bytes of the file, at their offset modulo the size.
+    history: Vec<u8>,
+    position: usize,
+    /// Distance, and number of bytes of the current copy that follow.
+    copy: (usize, usize),
+}
+
+struct ImplodeCodes {
+    literals: Option<ShannonFano>,
+    lengths: ShannonFano,
+    distances: ShannonFano,
+}
+
+impl<'r, 'd> ImplodeReader<'r, 'd> {
+    pub(super) fn new(input: &'r mut &'d [u8], flags: u16, size: u64) -> Self {
+        let bits = BitInput { input, buffer: 0, count: 0 };
+        let history = vec![0; HISTORY];
+        Self { bits, codes: None, flags, rest: size, history, position: 0, copy: (0, 0) }
+    }
+
+    fn read_codes(&mut self) -> Option<ImplodeCodes> {
+        let has_literals = self.flags & LITERAL_CODES != 0;
+        let mut read = |count| ShannonFano::read(self.bits.input, count);
+        let literals = if has_literals { Some(read(256)?) } else { None };
+        Some(ImplodeCodes { literals, lengths: read(64)?, distances: read(64)? })
+    }
+
+    /// Returns the next byte of the file. `None` if the data are damaged or truncated.
+    fn next(&mut self) -> Option<u8> {
+        if self.codes.is_none() {
+            self.codes = Some(self.read_codes()?);
+        }
+        let codes = self.codes.as_ref()?;
+        if self.copy.1 == 0 {
+            if self.bits.bit()? == 1 {
+                let literal = match &codes.literals {
+                    Some(literals) => literals.decode(&mut self.bits)?,
+                    None => self.bits.number(8)?,
+                };
+                return u8::try_from(literal).ok();
+            }
+            let low_bits = if self.flags & LARGE_WINDOW == 0 { 6 } else { 7 };
+            let low = self.bits.number(low_bits)?;
+            let distance = (codes.distances.decode(&mut self.bits)? << low_bits | low) + 1;
+            let mut length = codes.lengths.decode(&mut self.bits)?;
+            if length == LONG_COPY {
+                length += self.bits.number(8)?;
+            }
+            self.copy = (distance, length + if codes.literals.is_some() { 3 } else { 2 });
+        }
+        self.copy.1 -= 1;
+        let source = self.position.wrapping_sub(self.copy.0) % HISTORY;
+        self.history.get(source).copied()
+    }
+}
+
+impl Read for ImplodeReader<'_, '_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut length = 0;
+        for target in buffer {
+            if self.rest == 0 {
+                break;
+            }
+            let Some(byte) = self.next() else {
+                if length > 0 {
+                    break;
+                }
+                let reason = "the imploded data is damaged";
+                return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+            };
+            if let Some(kept) = self.history.get_mut(self.position % HISTORY) {
+                *kept = byte;
+            }
+            *target = byte;
+            self.position = self.position.wrapping_add(1);
+            self.rest -= 1;
+            length += 1;
+        }
+        Ok(length)
+    }
+}
+
+/// Codes of Shannon and Fano: those of shorter codes, and of smaller values, are larger.
+struct ShannonFano {
+    /// Number of codes of each length.
+    counts: [usize; MAX_CODE + 1],
+    /// Values in the order of their codes.
+    values: Vec<usize>,
+}
+
+impl ShannonFano {
+    /// Reads the lengths of the codes of `count` values.
+    fn read(input: &mut &[u8], count: usize) -> Option<Self> {
+        let (runs, rest) = input.split_first()?;
+        let (runs, rest) = rest.split_at_checked(usize::from(*runs) + 1)?;
+        *input = rest;
+        let mut lengths = Vec::new();
+        for run in runs {
+            let length = usize::from(run & 0x0f) + 1;
+            lengths.extend(std::iter::repeat_n(length, usize::from(run >> 4) + 1));
+        }
+        if lengths.len() != count {
+            return None;
+        }
+        let mut counts = [0; MAX_CODE + 1];
+        for length in &lengths {
+            *counts.get_mut(*length)? += 1;
+        }
+        let mut values: Vec<_> = (0..count).collect();
+        values.sort_by_key(|value| lengths.get(*value));
+        Some(Self { counts, values })
+    }
+
+    fn decode(&self, bits: &mut BitInput<'_, '_>) -> Option<usize> {
+        let (mut code, mut first, mut index) = (0, 0, 0);
+        for count in self.counts.get(1..)? {
+            // Inverted, the codes of a length follow each other in ascending order.
+            code |= 1 - bits.bit()?;
+            if code < first + count {
+                return self.values.get(index + code.checked_sub(first)?).copied();
+            }
+            index += count;
+            first = (first + count) << 1;
+            code <<= 1;
+        }
+        None
+    }
+}
+
+/// Reads bits, least significant one first.
+struct BitInput<'r, 'd> {
+    input: &'r mut &'d [u8],
+    /// The rest of the last byte.
+    buffer: u8,
+    count: u32,
+}
+
+impl BitInput<'_, '_> {
+    fn bit(&mut self) -> Option<usize> {
+        if self.count == 0 {
+            let (byte, rest) = self.input.split_first()?;
+            (self.buffer, self.count, *self.input) = (*byte, 8, rest);
+        }
+        let bit = self.buffer & 1;
+        self.buffer >>= 1;
+        self.count -= 1;
+        Some(bit.into())
+    }
+
+    fn number(&mut self, length: u32) -> Option<usize> {
+        (0..length).try_fold(0, |number, index| Some(number | self.bit()? << index))
+    }
+}
