@@ -3,7 +3,7 @@
 use super::{
     archive::{tar, zip},
     disk::iso,
-    document::{mail, ole, pdf, rtf, text},
+    document::{compressed_rtf, mail, ole, pdf, rtf, text, tnef},
     embedded::ArchiveSignature,
     kind::Kind,
     stream::{bzip2, gzip, lz4, lzma, xz, zstd},
@@ -27,6 +27,10 @@ fn format(kind: Kind) -> ContainerFormat {
         Kind::Ole => ContainerFormat { matches: ole::matches, unpack: ole::unpack },
         Kind::Pdf => ContainerFormat { matches: pdf::matches, unpack: pdf::unpack },
         Kind::Rtf => ContainerFormat { matches: rtf::matches, unpack: rtf::unpack },
+        Kind::CompressedRtf => {
+            ContainerFormat { matches: compressed_rtf::matches, unpack: compressed_rtf::unpack }
+        }
+        Kind::Tnef => ContainerFormat { matches: tnef::matches, unpack: tnef::unpack },
         Kind::Mail => ContainerFormat { matches: mail::matches, unpack: mail::unpack },
         Kind::Iso => ContainerFormat { matches: iso::matches, unpack: iso::unpack },
         Kind::Text => ContainerFormat { matches: text::matches, unpack: text::unpack },
@@ -44,6 +48,13 @@ fn signature(kind: Kind) -> Option<ArchiveSignature> {
         Kind::Zstd => Some(zstd::SIGNATURE),
         Kind::Ole => Some(ole::EMBEDDED),
         Kind::Iso => Some(iso::SIGNATURE),
-        Kind::Lzma | Kind::Lz4 | Kind::Pdf | Kind::Rtf | Kind::Mail | Kind::Text => None,
+        Kind::Lzma
+        | Kind::Lz4
+        | Kind::Pdf
+        | Kind::Rtf
+        | Kind::CompressedRtf
+        | Kind::Tnef
+        | Kind::Mail
+        | Kind::Text => None,
     }
 }

@@ -15,6 +15,10 @@ pub(crate) enum Kind {
     Ole,
     Pdf,
     Rtf,
+    /// Compressed RTF, [MS-OXRTFCP]: the body of a message in TNEF or MSG.
+    CompressedRtf,
+    /// `winmail.dat`, [MS-OXTNEF].
+    Tnef,
     /// Message or mailbox: eml, mbox, mht.
     Mail,
     Iso,
@@ -24,7 +28,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// All kinds, in the order in which they are tried.
-    pub(super) const ALL: [Self; 14] = [
+    pub(super) const ALL: [Self; 16] = [
         Self::Zip,
         Self::Tar,
         Self::Gzip,
@@ -35,6 +39,8 @@ impl Kind {
         Self::Ole,
         Self::Pdf,
         Self::Rtf,
+        Self::CompressedRtf,
+        Self::Tnef,
         Self::Mail,
         Self::Iso,
         Self::Lzma,
@@ -67,6 +73,8 @@ impl Kind {
             Self::Ole => "ole",
             Self::Pdf => "pdf",
             Self::Rtf => "rtf",
+            Self::CompressedRtf => "compressed-rtf",
+            Self::Tnef => "tnef",
             Self::Mail => "mail",
             Self::Iso => "iso",
             Self::Text => "text",
@@ -83,6 +91,8 @@ impl Kind {
             | Self::Ole
             | Self::Pdf
             | Self::Rtf
+            | Self::CompressedRtf
+            | Self::Tnef
             | Self::Mail
             | Self::Iso
             | Self::Text => false,

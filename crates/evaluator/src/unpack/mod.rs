@@ -13,6 +13,7 @@ mod budget;
 mod disk;
 mod document;
 mod embedded;
+mod fields;
 mod formats;
 mod kind;
 mod name;

@@ -16,6 +16,7 @@ mod rtf;
 mod streams;
 mod tar;
 mod text;
+mod tnef;
 mod zip;
 
 use std::ops::ControlFlow;

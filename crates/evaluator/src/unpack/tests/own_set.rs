@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, env, fs, path::PathBuf};
 
 use super::{
-    ContainerSample, Expected, embedded, iso, mail, ole, pdf, rtf, streams, tar, text, zip,
+    ContainerSample, Expected, embedded, iso, mail, ole, pdf, rtf, streams, tar, text, tnef, zip,
 };
 
 /// Directory that the samples are written to, for other scanners.
@@ -20,6 +20,7 @@ fn own_set() -> Vec<ContainerSample> {
         rtf::samples(),
         pdf::samples(),
         mail::samples(),
+        tnef::samples(),
         embedded::samples(),
     ];
     sets.into_iter().flatten().collect()

@@ -29,7 +29,7 @@ const ANNOUNCEMENTS: [&[u8]; 8] = [
 const NEARBY_WORDS: [&[u8]; 5] = [b"base64", b"b64decode", b"encoding=b", b"atob(", b"binary"];
 
 /// First bytes of files that are unpacked or executed.
-const SIGNATURES: [&[u8]; 25] = [
+const SIGNATURES: [&[u8]; 26] = [
     b"PK\x03\x04",
     b"PK\x05\x06",
     b"\x1f\x8b\x08",
@@ -55,6 +55,7 @@ const SIGNATURES: [&[u8]; 25] = [
     b"#!/",
     b"LZIP\x01",
     b"ActiveMime",
+    b"\x78\x9f\x3e\x22",
 ];
 
 /// What a run decodes to.
@@ -74,7 +75,8 @@ pub(super) fn classify(run: &[u8]) -> RunContent {
     let mut buffer = [0; PREFIX];
     let length = Base64Content::new(run).read(&mut buffer).unwrap_or_default();
     let prefix = buffer.get(..length).unwrap_or_default();
-    if SIGNATURES.iter().any(|signature| prefix.starts_with(signature)) || is_program(prefix) {
+    let has_signature = SIGNATURES.iter().any(|signature| prefix.starts_with(signature));
+    if has_signature || is_program(prefix) {
         return RunContent::File;
     }
     match prefix {
