@@ -5,12 +5,13 @@ mod active_mime;
 mod compound;
 mod content;
 mod encryption;
+mod message;
 mod native;
 mod powerpoint;
 mod vba;
 pub(in crate::unpack) mod vba_decoder;
 
-use self::compound::Compound;
+use self::{compound::Compound, message::AttachmentNames};
 pub(super) use self::{
     content::{StreamContent, positions},
     native::{data as native_data, ole1_data},
@@ -50,9 +51,10 @@ pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Un
     if compound.is_damaged() {
         unpacker.note(NoteKind::Unreadable, "the directory of the compound file is incomplete");
     }
+    let attachments = AttachmentNames::read(&compound);
     for index in compound.streams() {
         for (content, is_complete) in compound.contents(index) {
-            stream(&compound, index, &content, unpacker)?;
+            stream(&compound, &attachments, index, &content, unpacker)?;
             // Programs do not find streams outside the tree of names.
             if !is_complete && compound.parent(index).is_some() {
                 let reason = format!("stream {} is truncated", compound.path(index));
@@ -66,6 +68,7 @@ pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Un
 /// Passes a stream, and the objects in it.
 fn stream(
     compound: &Compound<'_>,
+    attachments: &AttachmentNames,
     index: usize,
     content: &StreamContent<'_>,
     unpacker: &mut Unpacker<'_>,
@@ -78,7 +81,9 @@ fn stream(
         let reason = format!("encrypted document, stream {}", compound.path(index));
         unpacker.note(NoteKind::Encrypted, reason);
     }
-    content.visit(EntryName::label(compound.path(index)), unpacker)?;
+    if !attachments.examine(compound, index, content, unpacker)? {
+        content.visit(EntryName::label(compound.path(index)), unpacker)?;
+    }
     match name.as_str() {
         "\u{1}OLE10NATIVE" => native::stream(content, unpacker),
         "POWERPOINT DOCUMENT" => powerpoint::stream(content, unpacker),

@@ -1,6 +1,7 @@
 //! Tests of compound files.
 
 mod damage;
+mod message;
 mod powerpoint;
 mod vba;
 
@@ -109,6 +110,7 @@ pub(crate) fn samples() -> Vec<ContainerSample> {
     ];
     samples.extend(encrypted_samples());
     samples.extend(damage::samples());
+    samples.extend(message::samples());
     samples.extend(powerpoint::samples());
     samples.extend(vba::samples());
     samples
