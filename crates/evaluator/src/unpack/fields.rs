@@ -44,6 +44,10 @@ impl<'a> FieldReader<'a> {
         self.array().map(u32::from_le_bytes)
     }
 
+    pub(super) fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
     /// Reads a number of four bytes that is a length or a count.
     pub(super) fn length(&mut self) -> Option<usize> {
         self.u32().map(|length| usize::try_from(length).unwrap_or(usize::MAX))

@@ -3,7 +3,7 @@
 use super::{
     archive::{tar, zip},
     disk::iso,
-    document::{compressed_rtf, mail, ole, pdf, rtf, text, tnef},
+    document::{cms, compressed_rtf, mail, ole, onenote, pdf, rtf, text, tnef},
     embedded::ArchiveSignature,
     kind::Kind,
     stream::{bzip2, gzip, lz4, lzma, xz, zstd},
@@ -31,6 +31,8 @@ fn format(kind: Kind) -> ContainerFormat {
             ContainerFormat { matches: compressed_rtf::matches, unpack: compressed_rtf::unpack }
         }
         Kind::Tnef => ContainerFormat { matches: tnef::matches, unpack: tnef::unpack },
+        Kind::OneNote => ContainerFormat { matches: onenote::matches, unpack: onenote::unpack },
+        Kind::Cms => ContainerFormat { matches: cms::matches, unpack: cms::unpack },
         Kind::Mail => ContainerFormat { matches: mail::matches, unpack: mail::unpack },
         Kind::Iso => ContainerFormat { matches: iso::matches, unpack: iso::unpack },
         Kind::Text => ContainerFormat { matches: text::matches, unpack: text::unpack },
@@ -54,6 +56,8 @@ fn signature(kind: Kind) -> Option<ArchiveSignature> {
         | Kind::Rtf
         | Kind::CompressedRtf
         | Kind::Tnef
+        | Kind::OneNote
+        | Kind::Cms
         | Kind::Mail
         | Kind::Text => None,
     }

@@ -19,6 +19,10 @@ pub(crate) enum Kind {
     CompressedRtf,
     /// `winmail.dat`, [MS-OXTNEF].
     Tnef,
+    /// Section of `OneNote`, [MS-ONESTORE].
+    OneNote,
+    /// Signed or encrypted message, RFC 5652: p7m.
+    Cms,
     /// Message or mailbox: eml, mbox, mht.
     Mail,
     Iso,
@@ -28,7 +32,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// All kinds, in the order in which they are tried.
-    pub(super) const ALL: [Self; 16] = [
+    pub(super) const ALL: [Self; 18] = [
         Self::Zip,
         Self::Tar,
         Self::Gzip,
@@ -41,6 +45,8 @@ impl Kind {
         Self::Rtf,
         Self::CompressedRtf,
         Self::Tnef,
+        Self::OneNote,
+        Self::Cms,
         Self::Mail,
         Self::Iso,
         Self::Lzma,
@@ -75,6 +81,8 @@ impl Kind {
             Self::Rtf => "rtf",
             Self::CompressedRtf => "compressed-rtf",
             Self::Tnef => "tnef",
+            Self::OneNote => "onenote",
+            Self::Cms => "cms",
             Self::Mail => "mail",
             Self::Iso => "iso",
             Self::Text => "text",
@@ -93,6 +101,8 @@ impl Kind {
             | Self::Rtf
             | Self::CompressedRtf
             | Self::Tnef
+            | Self::OneNote
+            | Self::Cms
             | Self::Mail
             | Self::Iso
             | Self::Text => false,

@@ -3,12 +3,14 @@
 //! Each file with a writer has a function `samples`. Together the samples are the set of containers that the service is
 //! compared with other scanners on.
 
+mod cms;
 mod differential;
 mod embedded;
 mod iso;
 mod limits;
 mod mail;
 mod ole;
+mod onenote;
 mod own_set;
 mod pdf;
 mod repeats;

@@ -3,7 +3,8 @@
 use std::{collections::BTreeSet, env, fs, path::PathBuf};
 
 use super::{
-    ContainerSample, Expected, embedded, iso, mail, ole, pdf, rtf, streams, tar, text, tnef, zip,
+    ContainerSample, Expected, cms, embedded, iso, mail, ole, onenote, pdf, rtf, streams, tar,
+    text, tnef, zip,
 };
 
 /// Directory that the samples are written to, for other scanners.
@@ -21,6 +22,8 @@ fn own_set() -> Vec<ContainerSample> {
         pdf::samples(),
         mail::samples(),
         tnef::samples(),
+        onenote::samples(),
+        cms::samples(),
         embedded::samples(),
     ];
     sets.into_iter().flatten().collect()
