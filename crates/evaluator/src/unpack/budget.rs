@@ -8,6 +8,9 @@ pub(super) const MAX_FILE: &str = "unpack.max_file";
 pub(super) const MAX_FILES: &str = "unpack.max_files";
 pub(super) const MAX_DEPTH: &str = "unpack.max_depth";
 
+/// Maximum number of documents in one media file for which a password is tried. Each attempt takes up to 50 ms.
+const MAX_PASSWORD_ATTEMPTS: u32 = 20;
+
 /// Consumption of the limits by one media file.
 #[derive(Debug)]
 pub(super) struct UnpackBudget {
@@ -18,6 +21,8 @@ pub(super) struct UnpackBudget {
     max_file: u64,
     /// Bytes that may still be held in memory.
     pub(super) memory: u64,
+    /// Number of documents for which a password may still be tried.
+    password_attempts: u32,
 }
 
 impl UnpackBudget {
@@ -27,6 +32,7 @@ impl UnpackBudget {
             files: settings.max_files,
             max_file: settings.max_file,
             memory: settings.max_file.saturating_mul(2),
+            password_attempts: MAX_PASSWORD_ATTEMPTS,
         }
     }
 
@@ -46,6 +52,13 @@ impl UnpackBudget {
     pub(super) fn take_bytes(&mut self, length: usize) -> Result<(), &'static str> {
         self.total = self.total.checked_sub(length as u64).ok_or(MAX_TOTAL)?;
         Ok(())
+    }
+
+    /// Counts an attempt to decrypt a document. Returns whether it is allowed.
+    pub(super) fn take_password_attempt(&mut self) -> bool {
+        let remaining = self.password_attempts.checked_sub(1);
+        self.password_attempts = remaining.unwrap_or_default();
+        remaining.is_some()
     }
 
     /// Returns the maximum length of the next object in memory, and the limit that a longer one exceeds.

@@ -77,10 +77,7 @@ fn stream(
         return Ok(());
     }
     let name = compound.name(index).to_uppercase();
-    if encryption::is_encrypted(&name, content) {
-        let reason = format!("encrypted document, stream {}", compound.path(index));
-        unpacker.note(NoteKind::Encrypted, reason);
-    }
+    encryption::examine(compound, index, &name, content, unpacker)?;
     if !attachments.examine(compound, index, content, unpacker)? {
         content.visit(EntryName::label(compound.path(index)), unpacker)?;
     }

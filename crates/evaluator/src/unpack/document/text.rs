@@ -16,8 +16,9 @@ mod reference;
 mod url;
 mod utf16;
 
+pub(super) use self::base64::Base64Content;
 use self::{
-    base64::{Base64Content, Base64Run, is_base64},
+    base64::{Base64Run, is_base64},
     evidence::{BinaryProperties, RunContent, classify, is_announced, is_announced_nearby},
     reference::{decode_references, has_references},
     url::{data_url, decode_percent},

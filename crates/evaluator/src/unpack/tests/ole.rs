@@ -1,6 +1,7 @@
 //! Tests of compound files.
 
 mod damage;
+mod encrypted;
 mod message;
 mod powerpoint;
 mod vba;
@@ -110,6 +111,7 @@ pub(crate) fn samples() -> Vec<ContainerSample> {
     ];
     samples.extend(encrypted_samples());
     samples.extend(damage::samples());
+    samples.extend(encrypted::samples());
     samples.extend(message::samples());
     samples.extend(powerpoint::samples());
     samples.extend(vba::samples());
