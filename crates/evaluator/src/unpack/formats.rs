@@ -2,7 +2,7 @@
 
 use super::{
     archive::{tar, zip},
-    disk::iso,
+    disk::{fat, iso, partitions, vhd},
     document::{cms, compressed_rtf, mail, ole, onenote, pdf, rtf, text, tnef},
     embedded::ArchiveSignature,
     kind::Kind,
@@ -35,6 +35,11 @@ fn format(kind: Kind) -> ContainerFormat {
         Kind::Cms => ContainerFormat { matches: cms::matches, unpack: cms::unpack },
         Kind::Mail => ContainerFormat { matches: mail::matches, unpack: mail::unpack },
         Kind::Iso => ContainerFormat { matches: iso::matches, unpack: iso::unpack },
+        Kind::Partitions => {
+            ContainerFormat { matches: partitions::matches, unpack: partitions::unpack }
+        }
+        Kind::Fat => ContainerFormat { matches: fat::matches, unpack: fat::unpack },
+        Kind::Vhd => ContainerFormat { matches: vhd::matches, unpack: vhd::unpack },
         Kind::Text => ContainerFormat { matches: text::matches, unpack: text::unpack },
     }
 }
@@ -59,6 +64,9 @@ fn signature(kind: Kind) -> Option<ArchiveSignature> {
         | Kind::OneNote
         | Kind::Cms
         | Kind::Mail
+        | Kind::Partitions
+        | Kind::Fat
+        | Kind::Vhd
         | Kind::Text => None,
     }
 }

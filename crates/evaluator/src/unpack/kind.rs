@@ -26,13 +26,19 @@ pub(crate) enum Kind {
     /// Message or mailbox: eml, mbox, mht.
     Mail,
     Iso,
+    /// Disk with a partition table, MBR or GPT.
+    Partitions,
+    /// FAT12, FAT16 or FAT32.
+    Fat,
+    /// Virtual hard disk.
+    Vhd,
     /// Text, which may contain files in base64.
     Text,
 }
 
 impl Kind {
     /// All kinds, in the order in which they are tried.
-    pub(super) const ALL: [Self; 18] = [
+    pub(super) const ALL: [Self; 21] = [
         Self::Zip,
         Self::Tar,
         Self::Gzip,
@@ -49,6 +55,9 @@ impl Kind {
         Self::Cms,
         Self::Mail,
         Self::Iso,
+        Self::Partitions,
+        Self::Fat,
+        Self::Vhd,
         Self::Lzma,
         Self::Text,
     ];
@@ -85,6 +94,9 @@ impl Kind {
             Self::Cms => "cms",
             Self::Mail => "mail",
             Self::Iso => "iso",
+            Self::Partitions => "partitions",
+            Self::Fat => "fat",
+            Self::Vhd => "vhd",
             Self::Text => "text",
         }
     }
@@ -105,6 +117,9 @@ impl Kind {
             | Self::Cms
             | Self::Mail
             | Self::Iso
+            | Self::Partitions
+            | Self::Fat
+            | Self::Vhd
             | Self::Text => false,
         }
     }

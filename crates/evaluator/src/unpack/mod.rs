@@ -10,6 +10,7 @@
 mod archive;
 mod bounded_read;
 mod budget;
+mod content;
 mod disk;
 mod document;
 mod embedded;

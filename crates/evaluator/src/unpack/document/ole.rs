@@ -3,7 +3,6 @@
 
 mod active_mime;
 mod compound;
-mod content;
 mod encryption;
 mod message;
 mod native;
@@ -11,14 +10,12 @@ mod powerpoint;
 mod vba;
 pub(in crate::unpack) mod vba_decoder;
 
+pub(super) use self::native::{data as native_data, ole1_data};
 use self::{compound::Compound, message::AttachmentNames};
-pub(super) use self::{
-    content::{StreamContent, positions},
-    native::{data as native_data, ole1_data},
-};
 use crate::{
     report::NoteKind,
     unpack::{
+        content::StreamContent,
         embedded::ArchiveSignature,
         name::EntryName,
         unpacker::{Unpacked, Unpacker},

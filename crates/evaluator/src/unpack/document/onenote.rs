@@ -3,10 +3,10 @@
 //! Files are found by their marks, not by the structure that refers to them, so files that nothing refers to are examined,
 //! too. Their names are in that structure and are not read.
 
-use super::ole::positions;
 use crate::{
     report::NoteKind,
     unpack::{
+        content::positions,
         fields::FieldReader,
         name::EntryName,
         unpacker::{Unpacked, Unpacker},

@@ -7,6 +7,7 @@ use super::ole;
 use crate::{
     report::NoteKind,
     unpack::{
+        content::StreamContent,
         fields::{FieldReader, utf16_text},
         name::EntryName,
         unpacker::{Unpacked, Unpacker},
@@ -166,7 +167,7 @@ impl<'a> TnefAttachment<'a> {
                 unpacker.slice(EntryName::file(name), content)?;
             }
             // Embedded objects have the format of OLE 1.0 in files of old programs.
-            if let Some(data) = ole::ole1_data(&ole::StreamContent::whole(content)) {
+            if let Some(data) = ole::ole1_data(&StreamContent::whole(content)) {
                 ole::native_data(&data, unpacker)?;
             }
         }

@@ -5,6 +5,7 @@
 
 mod cms;
 mod differential;
+mod disks;
 mod embedded;
 mod iso;
 mod limits;

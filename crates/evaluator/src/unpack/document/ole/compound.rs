@@ -3,7 +3,7 @@
 
 use std::{collections::HashSet, iter};
 
-use super::content::StreamContent;
+use crate::unpack::content::StreamContent;
 
 /// Highest number of a sector. Higher values have special meanings.
 const MAX_SECTOR: u32 = 0xffff_fffa;

@@ -8,13 +8,11 @@ use self::{
     package::{MAX_INFO, PackageKey, PackageReader},
     workbook::{WorkbookKey, WorkbookReader},
 };
-use super::{
-    compound::{Compound, u16_at, u32_at},
-    content::StreamContent,
-};
+use super::compound::{Compound, u16_at, u32_at};
 use crate::{
     report::NoteKind,
     unpack::{
+        content::StreamContent,
         name::EntryName,
         unpacker::{Unpacked, Unpacker},
     },

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
-use super::{compound::Compound, content::StreamContent};
+use super::compound::Compound;
 use crate::unpack::{
+    content::StreamContent,
     fields::utf16_text,
     name::EntryName,
     unpacker::{Unpacker, WalkEnd},

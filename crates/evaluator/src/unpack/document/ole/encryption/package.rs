@@ -2,11 +2,8 @@
 
 use std::io::{self, Read};
 
-use super::{
-    super::content::StreamContent,
-    algorithms::{AES_BLOCK, AesDecryptor, HashAlgorithm},
-};
-use crate::unpack::{document::text::Base64Content, fields::FieldReader};
+use super::algorithms::{AES_BLOCK, AesDecryptor, HashAlgorithm};
+use crate::unpack::{content::StreamContent, document::text::Base64Content, fields::FieldReader};
 
 /// Maximum size of the description of the encryption that is read, bytes. Office writes 2 KiB.
 pub(super) const MAX_INFO: usize = 16 << 10;

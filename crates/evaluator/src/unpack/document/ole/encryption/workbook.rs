@@ -2,11 +2,8 @@
 
 use std::io::{self, Read};
 
-use super::{
-    super::content::StreamContent,
-    algorithms::{HashAlgorithm, PASSWORD, Rc4},
-};
-use crate::unpack::fields::FieldReader;
+use super::algorithms::{HashAlgorithm, PASSWORD, Rc4};
+use crate::unpack::{content::StreamContent, fields::FieldReader};
 
 /// Size of the blocks that have a key of their own, bytes.
 const BLOCK: usize = 1024;
