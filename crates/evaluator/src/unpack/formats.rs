@@ -2,7 +2,7 @@
 
 use super::{
     archive::{tar, zip},
-    disk::{fat, iso, partitions, vhd},
+    disk::{fat, iso, partitions, qcow, vhd, vmdk},
     document::{cms, compressed_rtf, mail, ole, onenote, pdf, rtf, text, tnef},
     embedded::ArchiveSignature,
     kind::Kind,
@@ -40,6 +40,8 @@ fn format(kind: Kind) -> ContainerFormat {
         }
         Kind::Fat => ContainerFormat { matches: fat::matches, unpack: fat::unpack },
         Kind::Vhd => ContainerFormat { matches: vhd::matches, unpack: vhd::unpack },
+        Kind::Vmdk => ContainerFormat { matches: vmdk::matches, unpack: vmdk::unpack },
+        Kind::Qcow => ContainerFormat { matches: qcow::matches, unpack: qcow::unpack },
         Kind::Text => ContainerFormat { matches: text::matches, unpack: text::unpack },
     }
 }
@@ -67,6 +69,8 @@ fn signature(kind: Kind) -> Option<ArchiveSignature> {
         | Kind::Partitions
         | Kind::Fat
         | Kind::Vhd
+        | Kind::Vmdk
+        | Kind::Qcow
         | Kind::Text => None,
     }
 }

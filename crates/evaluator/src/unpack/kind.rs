@@ -32,13 +32,15 @@ pub(crate) enum Kind {
     Fat,
     /// Virtual hard disk.
     Vhd,
+    Vmdk,
+    Qcow,
     /// Text, which may contain files in base64.
     Text,
 }
 
 impl Kind {
     /// All kinds, in the order in which they are tried.
-    pub(super) const ALL: [Self; 21] = [
+    pub(super) const ALL: [Self; 23] = [
         Self::Zip,
         Self::Tar,
         Self::Gzip,
@@ -58,6 +60,8 @@ impl Kind {
         Self::Partitions,
         Self::Fat,
         Self::Vhd,
+        Self::Vmdk,
+        Self::Qcow,
         Self::Lzma,
         Self::Text,
     ];
@@ -97,6 +101,8 @@ impl Kind {
             Self::Partitions => "partitions",
             Self::Fat => "fat",
             Self::Vhd => "vhd",
+            Self::Vmdk => "vmdk",
+            Self::Qcow => "qcow",
             Self::Text => "text",
         }
     }
@@ -120,6 +126,8 @@ impl Kind {
             | Self::Partitions
             | Self::Fat
             | Self::Vhd
+            | Self::Vmdk
+            | Self::Qcow
             | Self::Text => false,
         }
     }

@@ -3,8 +3,7 @@
 //! Only disks with blocks are unpacked. A disk of fixed size starts with its first sector and has a footer at its end, so
 //! that the formats of its content recognize it.
 
-use std::io::{self, Read};
-
+use super::blocks::{BlockDisk, BlockReader, DiskBlock};
 use crate::{
     report::NoteKind,
     unpack::{
@@ -38,27 +37,25 @@ pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Un
         }
         _ => return Ok(()),
     }
-    let Some(disk) = VhdReader::new(bytes) else {
+    let Some(disk) = VhdDisk::new(bytes) else {
         unpacker.note(NoteKind::Unreadable, "the header of the disk is damaged");
         return Ok(());
     };
-    unpacker.decode(EntryName::label("disk"), disk).map(drop)
+    unpacker.decode(EntryName::label("disk"), BlockReader::new(disk)).map(drop)
 }
 
-/// Reads the content of the disk up to the last block in the file.
-struct VhdReader<'a> {
+struct VhdDisk<'a> {
     file: &'a [u8],
     /// Sectors of the blocks.
     table: &'a [[u8; 4]],
     /// Size of a block, and of the bitmap before it, bytes.
     block_size: usize,
     bitmap: usize,
-    /// Position in the disk, and its size, bytes.
-    position: usize,
+    /// Size of the disk up to the last block in the file, bytes.
     size: usize,
 }
 
-impl<'a> VhdReader<'a> {
+impl<'a> VhdDisk<'a> {
     fn new(file: &'a [u8]) -> Option<Self> {
         let size = u64_at(file, 48)?;
         let header = file.get(u64_at(file, 16)?..)?;
@@ -76,32 +73,26 @@ impl<'a> VhdReader<'a> {
         let used = table.iter().rposition(is_used).map_or(0, |last| last + 1);
         let size = size.min(used.saturating_mul(block_size));
         let bitmap = (block_size / SECTOR).div_ceil(8).next_multiple_of(SECTOR);
-        Some(Self { file, table, block_size, bitmap, position: 0, size })
+        Some(Self { file, table, block_size, bitmap, size })
     }
 }
 
-impl Read for VhdReader<'_> {
-    fn read(&mut self, output: &mut [u8]) -> io::Result<usize> {
-        let start = self.position % self.block_size;
-        let rest = (self.size - self.position).min(self.block_size - start);
-        let length = rest.min(output.len());
-        let output = output.get_mut(..length).unwrap_or_default();
-        let sector = self.table.get(self.position / self.block_size).copied();
-        let sector = sector.map(u32::from_be_bytes).filter(|sector| *sector != UNUSED);
-        match sector {
-            None => output.fill(0),
-            Some(sector) => {
-                let offset = (sector as usize).saturating_mul(SECTOR).saturating_add(self.bitmap);
-                let content = self.file.get(offset.saturating_add(start)..).unwrap_or_default();
-                let Some(content) = content.get(..length) else {
-                    let reason = "a block of the disk is outside of the file";
-                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, reason));
-                };
-                output.copy_from_slice(content);
-            }
+impl<'a> BlockDisk<'a> for VhdDisk<'a> {
+    fn block_size(&self) -> usize {
+        self.block_size
+    }
+
+    fn size(&self) -> usize {
+        self.size
+    }
+
+    fn block(&self, number: usize) -> DiskBlock<'a> {
+        let sector = self.table.get(number).copied().map_or(UNUSED, u32::from_be_bytes);
+        if sector == UNUSED {
+            return DiskBlock::Zeros;
         }
-        self.position += length;
-        Ok(length)
+        let offset = (sector as usize).saturating_mul(SECTOR).saturating_add(self.bitmap);
+        self.file.get(offset..).map_or(DiskBlock::Missing, DiskBlock::Stored)
     }
 }
 

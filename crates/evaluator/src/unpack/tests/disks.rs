@@ -1,6 +1,8 @@
 //! FAT volumes, partition tables and virtual disks. The written images end after their last file. Images that `mkfs.fat`,
 //! `mcopy`, `sfdisk` and `qemu-img` wrote were unpacked, too.
 
+mod virtual_disks;
+
 use proptest::{collection::vec, prelude::*};
 
 use super::{ContainerSample, Expected, collect, payload};
@@ -233,9 +235,10 @@ pub(crate) fn samples() -> Vec<ContainerSample> {
     let mut looping = FatWriter::new(Width::Fat12);
     looping.root(&[entry(b"A       TXT", 0, 5, 4000)]);
     looping.chain(&[5], b"text");
+    let outside = table(&[(6, 0, 1), (6, 1, 1), (6, 9, 1)]).repeat(2);
     let mut without_header = dynamic(&disk);
     without_header[512] = 0;
-    vec![
+    let mut samples = vec![
         ContainerSample::payload("disk fat12", volume.clone()),
         ContainerSample::payload("disk fat16", FatWriter::usual(Width::Fat16)),
         ContainerSample::payload("disk fat32", FatWriter::usual(Width::Fat32)),
@@ -246,10 +249,13 @@ pub(crate) fn samples() -> Vec<ContainerSample> {
         ContainerSample::payload("disk vhd fixed", fixed),
         ContainerSample::payload("disk vhd dynamic", dynamic(&sparse)),
         ContainerSample::new("disk plain", empty.image, Expected::Clean),
+        ContainerSample::new("disk partition outside", outside, unreadable),
         ContainerSample::new("disk truncated file", looping.image, unreadable),
         ContainerSample::new("disk vhd without header", without_header, unreadable),
         ContainerSample::new("disk vhd difference", footer(4, 512, 4096), unreadable),
-    ]
+    ];
+    samples.extend(virtual_disks::samples());
+    samples
 }
 
 #[test]
