@@ -2,11 +2,11 @@
 
 use super::{
     archive::{tar, zip},
-    disk::{fat, iso, partitions, qcow, vhd, vmdk},
+    disk::{fat, iso, partitions, qcow, udif, vhd, vmdk},
     document::{cms, compressed_rtf, mail, ole, onenote, pdf, rtf, text, tnef},
     embedded::ArchiveSignature,
     kind::Kind,
-    stream::{bzip2, gzip, lz4, lzma, xz, zstd},
+    stream::{bzip2, compress, gzip, lz4, lzma, szdd, xz, zstd},
     unpacker::{ContainerFormat, Selection},
 };
 
@@ -24,6 +24,8 @@ fn format(kind: Kind) -> ContainerFormat {
         Kind::Lzma => ContainerFormat { matches: lzma::matches, unpack: lzma::unpack },
         Kind::Zstd => ContainerFormat { matches: zstd::matches, unpack: zstd::unpack },
         Kind::Lz4 => ContainerFormat { matches: lz4::matches, unpack: lz4::unpack },
+        Kind::Compress => ContainerFormat { matches: compress::matches, unpack: compress::unpack },
+        Kind::Szdd => ContainerFormat { matches: szdd::matches, unpack: szdd::unpack },
         Kind::Ole => ContainerFormat { matches: ole::matches, unpack: ole::unpack },
         Kind::Pdf => ContainerFormat { matches: pdf::matches, unpack: pdf::unpack },
         Kind::Rtf => ContainerFormat { matches: rtf::matches, unpack: rtf::unpack },
@@ -42,6 +44,7 @@ fn format(kind: Kind) -> ContainerFormat {
         Kind::Vhd => ContainerFormat { matches: vhd::matches, unpack: vhd::unpack },
         Kind::Vmdk => ContainerFormat { matches: vmdk::matches, unpack: vmdk::unpack },
         Kind::Qcow => ContainerFormat { matches: qcow::matches, unpack: qcow::unpack },
+        Kind::Udif => ContainerFormat { matches: udif::matches, unpack: udif::unpack },
         Kind::Text => ContainerFormat { matches: text::matches, unpack: text::unpack },
     }
 }
@@ -59,6 +62,8 @@ fn signature(kind: Kind) -> Option<ArchiveSignature> {
         Kind::Iso => Some(iso::SIGNATURE),
         Kind::Lzma
         | Kind::Lz4
+        | Kind::Compress
+        | Kind::Szdd
         | Kind::Pdf
         | Kind::Rtf
         | Kind::CompressedRtf
@@ -71,6 +76,7 @@ fn signature(kind: Kind) -> Option<ArchiveSignature> {
         | Kind::Vhd
         | Kind::Vmdk
         | Kind::Qcow
+        | Kind::Udif
         | Kind::Text => None,
     }
 }

@@ -11,6 +11,10 @@ pub(crate) enum Kind {
     Lzma,
     Zstd,
     Lz4,
+    /// LZW of `compress`: Z.
+    Compress,
+    /// `COMPRESS.EXE` of MS-DOS.
+    Szdd,
     /// Compound file, [MS-CFB]: Word, Excel and presentations before 2007, MSI, MSG.
     Ole,
     Pdf,
@@ -34,13 +38,15 @@ pub(crate) enum Kind {
     Vhd,
     Vmdk,
     Qcow,
+    /// Disk image of macOS: dmg.
+    Udif,
     /// Text, which may contain files in base64.
     Text,
 }
 
 impl Kind {
     /// All kinds, in the order in which they are tried.
-    pub(super) const ALL: [Self; 23] = [
+    pub(super) const ALL: [Self; 26] = [
         Self::Zip,
         Self::Tar,
         Self::Gzip,
@@ -48,6 +54,8 @@ impl Kind {
         Self::Xz,
         Self::Zstd,
         Self::Lz4,
+        Self::Compress,
+        Self::Szdd,
         Self::Ole,
         Self::Pdf,
         Self::Rtf,
@@ -62,6 +70,7 @@ impl Kind {
         Self::Vhd,
         Self::Vmdk,
         Self::Qcow,
+        Self::Udif,
         Self::Lzma,
         Self::Text,
     ];
@@ -89,6 +98,8 @@ impl Kind {
             Self::Lzma => "lzma",
             Self::Zstd => "zstd",
             Self::Lz4 => "lz4",
+            Self::Compress => "compress",
+            Self::Szdd => "szdd",
             Self::Ole => "ole",
             Self::Pdf => "pdf",
             Self::Rtf => "rtf",
@@ -103,6 +114,7 @@ impl Kind {
             Self::Vhd => "vhd",
             Self::Vmdk => "vmdk",
             Self::Qcow => "qcow",
+            Self::Udif => "udif",
             Self::Text => "text",
         }
     }
@@ -111,7 +123,14 @@ impl Kind {
     /// level: `tar.gz`.
     pub(super) fn is_stream(self) -> bool {
         match self {
-            Self::Gzip | Self::Bzip2 | Self::Xz | Self::Lzma | Self::Zstd | Self::Lz4 => true,
+            Self::Gzip
+            | Self::Bzip2
+            | Self::Xz
+            | Self::Lzma
+            | Self::Zstd
+            | Self::Lz4
+            | Self::Compress
+            | Self::Szdd => true,
             Self::Zip
             | Self::Tar
             | Self::Ole
@@ -128,6 +147,7 @@ impl Kind {
             | Self::Vhd
             | Self::Vmdk
             | Self::Qcow
+            | Self::Udif
             | Self::Text => false,
         }
     }

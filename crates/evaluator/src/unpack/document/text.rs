@@ -16,7 +16,7 @@ mod reference;
 mod url;
 mod utf16;
 
-pub(super) use self::base64::Base64Content;
+pub(in crate::unpack) use self::base64::Base64Content;
 use self::{
     base64::{Base64Run, is_base64},
     evidence::{BinaryProperties, RunContent, classify, is_announced, is_announced_nearby},

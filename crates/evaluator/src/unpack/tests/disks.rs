@@ -1,6 +1,7 @@
 //! FAT volumes, partition tables and virtual disks. The written images end after their last file. Images that `mkfs.fat`,
 //! `mcopy`, `sfdisk` and `qemu-img` wrote were unpacked, too.
 
+mod udif;
 mod virtual_disks;
 
 use proptest::{collection::vec, prelude::*};
@@ -255,6 +256,7 @@ pub(crate) fn samples() -> Vec<ContainerSample> {
         ContainerSample::new("disk vhd difference", footer(4, 512, 4096), unreadable),
     ];
     samples.extend(virtual_disks::samples());
+    samples.extend(udif::samples());
     samples
 }
 

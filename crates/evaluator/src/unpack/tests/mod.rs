@@ -10,6 +10,7 @@ mod embedded;
 mod iso;
 mod limits;
 mod mail;
+mod old_streams;
 mod ole;
 mod onenote;
 mod own_set;

@@ -3,7 +3,7 @@
 mod damage;
 mod encrypted;
 mod message;
-mod powerpoint;
+pub(crate) mod powerpoint;
 mod vba;
 
 use std::io::{Cursor, Write};
