@@ -12,6 +12,9 @@ pub(super) const MAX_FILE: &str = "unpack.max_file";
 pub(super) const MAX_FILES: &str = "unpack.max_files";
 pub(super) const MAX_DEPTH: &str = "unpack.max_depth";
 
+/// Maximum number of documents in one media file for which a password is tried. Each attempt takes up to 50 ms.
+const MAX_PASSWORD_ATTEMPTS: u32 = 20;
+
 /// Consumption of the limits by one media file.
 #[derive(Debug)]
 pub(super) struct UnpackBudget {
@@ -21,6 +24,8 @@ pub(super) struct UnpackBudget {
     files: u64,
     max_file: u64,
     pub(super) memory: FreeMemory,
+    /// Number of documents for which a password may still be tried.
+    password_attempts: u32,
 }
 
 /// Bytes that may still be held in memory.
@@ -41,6 +46,7 @@ impl UnpackBudget {
                 objects: settings.max_file.saturating_mul(2),
                 window: MAX_WINDOW as u64,
             },
+            password_attempts: MAX_PASSWORD_ATTEMPTS,
         }
     }
 
@@ -60,6 +66,13 @@ impl UnpackBudget {
     pub(super) fn take_bytes(&mut self, length: usize) -> Result<(), &'static str> {
         self.total = self.total.checked_sub(length as u64).ok_or(MAX_TOTAL)?;
         Ok(())
+    }
+
+    /// Counts an attempt to decrypt a document. Returns whether it is allowed.
+    pub(super) fn take_password_attempt(&mut self) -> bool {
+        let remaining = self.password_attempts.checked_sub(1);
+        self.password_attempts = remaining.unwrap_or_default();
+        remaining.is_some()
     }
 
     /// Returns the maximum length of the next object in memory, and the limit that a longer one exceeds.

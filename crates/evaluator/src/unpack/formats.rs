@@ -4,11 +4,11 @@ use std::sync::LazyLock;
 
 use super::{
     archive::{ar, arj, cab, cpio, lzh, rar, rpm, seven, tar, zip},
-    disk::iso,
-    document::{mail, ole, pdf, rtf, text},
+    disk::{fat, iso, partitions, qcow, udif, vhd, vmdk},
+    document::{cms, compressed_rtf, mail, ole, onenote, pdf, rtf, text, tnef},
     embedded::{ArchiveSignature, SignatureSearch},
     kind::Kind,
-    stream::{bzip2, gzip, lz4, lzma, xz, zstd},
+    stream::{bzip2, compress, gzip, lz4, lzma, szdd, xz, zstd},
     unpacker::{ContainerFormat, Selection},
 };
 
@@ -49,11 +49,27 @@ fn format(kind: Kind) -> ContainerFormat {
         Kind::Lzma => ContainerFormat { matches: lzma::matches, unpack: lzma::unpack },
         Kind::Zstd => ContainerFormat { matches: zstd::matches, unpack: zstd::unpack },
         Kind::Lz4 => ContainerFormat { matches: lz4::matches, unpack: lz4::unpack },
+        Kind::Compress => ContainerFormat { matches: compress::matches, unpack: compress::unpack },
+        Kind::Szdd => ContainerFormat { matches: szdd::matches, unpack: szdd::unpack },
         Kind::Ole => ContainerFormat { matches: ole::matches, unpack: ole::unpack },
         Kind::Pdf => ContainerFormat { matches: pdf::matches, unpack: pdf::unpack },
         Kind::Rtf => ContainerFormat { matches: rtf::matches, unpack: rtf::unpack },
+        Kind::CompressedRtf => {
+            ContainerFormat { matches: compressed_rtf::matches, unpack: compressed_rtf::unpack }
+        }
+        Kind::Tnef => ContainerFormat { matches: tnef::matches, unpack: tnef::unpack },
+        Kind::OneNote => ContainerFormat { matches: onenote::matches, unpack: onenote::unpack },
+        Kind::Cms => ContainerFormat { matches: cms::matches, unpack: cms::unpack },
         Kind::Mail => ContainerFormat { matches: mail::matches, unpack: mail::unpack },
         Kind::Iso => ContainerFormat { matches: iso::matches, unpack: iso::unpack },
+        Kind::Partitions => {
+            ContainerFormat { matches: partitions::matches, unpack: partitions::unpack }
+        }
+        Kind::Fat => ContainerFormat { matches: fat::matches, unpack: fat::unpack },
+        Kind::Vhd => ContainerFormat { matches: vhd::matches, unpack: vhd::unpack },
+        Kind::Vmdk => ContainerFormat { matches: vmdk::matches, unpack: vmdk::unpack },
+        Kind::Qcow => ContainerFormat { matches: qcow::matches, unpack: qcow::unpack },
+        Kind::Udif => ContainerFormat { matches: udif::matches, unpack: udif::unpack },
         Kind::Text => ContainerFormat { matches: text::matches, unpack: text::unpack },
     }
 }
@@ -76,6 +92,24 @@ fn signature(kind: Kind) -> Option<ArchiveSignature> {
         Kind::Zstd => Some(zstd::SIGNATURE),
         Kind::Ole => Some(ole::EMBEDDED),
         Kind::Iso => Some(iso::SIGNATURE),
-        Kind::Ar | Kind::Lzma | Kind::Lz4 | Kind::Pdf | Kind::Rtf | Kind::Mail | Kind::Text => None,
+        Kind::Ar
+        | Kind::Lzma
+        | Kind::Lz4
+        | Kind::Compress
+        | Kind::Szdd
+        | Kind::Pdf
+        | Kind::Rtf
+        | Kind::CompressedRtf
+        | Kind::Tnef
+        | Kind::OneNote
+        | Kind::Cms
+        | Kind::Mail
+        | Kind::Partitions
+        | Kind::Fat
+        | Kind::Vhd
+        | Kind::Vmdk
+        | Kind::Qcow
+        | Kind::Udif
+        | Kind::Text => None,
     }
 }

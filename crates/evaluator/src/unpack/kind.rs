@@ -23,20 +23,42 @@ pub(crate) enum Kind {
     Lzma,
     Zstd,
     Lz4,
+    /// LZW of `compress`: Z.
+    Compress,
+    /// `COMPRESS.EXE` of MS-DOS.
+    Szdd,
     /// Compound file, [MS-CFB]: Word, Excel and presentations before 2007, MSI, MSG.
     Ole,
     Pdf,
     Rtf,
+    /// Compressed RTF, [MS-OXRTFCP]: the body of a message in TNEF or MSG.
+    CompressedRtf,
+    /// `winmail.dat`, [MS-OXTNEF].
+    Tnef,
+    /// Section of `OneNote`, [MS-ONESTORE].
+    OneNote,
+    /// Signed or encrypted message, RFC 5652: p7m.
+    Cms,
     /// Message or mailbox: eml, mbox, mht.
     Mail,
     Iso,
+    /// Disk with a partition table, MBR or GPT.
+    Partitions,
+    /// FAT12, FAT16 or FAT32.
+    Fat,
+    /// Virtual hard disk.
+    Vhd,
+    Vmdk,
+    Qcow,
+    /// Disk image of macOS: dmg.
+    Udif,
     /// Text, which may contain files in base64.
     Text,
 }
 
 impl Kind {
     /// All kinds, in the order in which they are tried.
-    pub(super) const ALL: [Self; 22] = [
+    pub(super) const ALL: [Self; 34] = [
         Self::Zip,
         Self::Seven,
         Self::Tar,
@@ -52,11 +74,23 @@ impl Kind {
         Self::Xz,
         Self::Zstd,
         Self::Lz4,
+        Self::Compress,
+        Self::Szdd,
         Self::Ole,
         Self::Pdf,
         Self::Rtf,
+        Self::CompressedRtf,
+        Self::Tnef,
+        Self::OneNote,
+        Self::Cms,
         Self::Mail,
         Self::Iso,
+        Self::Partitions,
+        Self::Fat,
+        Self::Vhd,
+        Self::Vmdk,
+        Self::Qcow,
+        Self::Udif,
         Self::Lzma,
         Self::Text,
     ];
@@ -92,11 +126,23 @@ impl Kind {
             Self::Lzma => "lzma",
             Self::Zstd => "zstd",
             Self::Lz4 => "lz4",
+            Self::Compress => "compress",
+            Self::Szdd => "szdd",
             Self::Ole => "ole",
             Self::Pdf => "pdf",
             Self::Rtf => "rtf",
+            Self::CompressedRtf => "compressed-rtf",
+            Self::Tnef => "tnef",
+            Self::OneNote => "onenote",
+            Self::Cms => "cms",
             Self::Mail => "mail",
             Self::Iso => "iso",
+            Self::Partitions => "partitions",
+            Self::Fat => "fat",
+            Self::Vhd => "vhd",
+            Self::Vmdk => "vmdk",
+            Self::Qcow => "qcow",
+            Self::Udif => "udif",
             Self::Text => "text",
         }
     }
@@ -105,7 +151,14 @@ impl Kind {
     /// level: `tar.gz`.
     pub(super) fn is_stream(self) -> bool {
         match self {
-            Self::Gzip | Self::Bzip2 | Self::Xz | Self::Lzma | Self::Zstd | Self::Lz4 => true,
+            Self::Gzip
+            | Self::Bzip2
+            | Self::Xz
+            | Self::Lzma
+            | Self::Zstd
+            | Self::Lz4
+            | Self::Compress
+            | Self::Szdd => true,
             Self::Zip
             | Self::Seven
             | Self::Tar
@@ -119,8 +172,18 @@ impl Kind {
             | Self::Ole
             | Self::Pdf
             | Self::Rtf
+            | Self::CompressedRtf
+            | Self::Tnef
+            | Self::OneNote
+            | Self::Cms
             | Self::Mail
             | Self::Iso
+            | Self::Partitions
+            | Self::Fat
+            | Self::Vhd
+            | Self::Vmdk
+            | Self::Qcow
+            | Self::Udif
             | Self::Text => false,
         }
     }

@@ -10,9 +10,11 @@
 mod archive;
 mod bounded_read;
 mod budget;
+mod content;
 mod disk;
 mod document;
 mod embedded;
+mod fields;
 mod formats;
 mod kind;
 mod name;

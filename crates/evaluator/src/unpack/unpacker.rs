@@ -319,6 +319,11 @@ impl<'a> Unpacker<'a> {
         Ok((bytes, completeness))
     }
 
+    /// Counts an attempt to decrypt a document. Returns whether it is allowed.
+    pub(crate) fn take_password_attempt(&mut self) -> bool {
+        self.budget.take_password_attempt()
+    }
+
     /// Notes an error of a decoder.
     pub(crate) fn note_error(&mut self, error: &io::Error) {
         let kind = match error.kind() {

@@ -3,21 +3,19 @@
 
 mod active_mime;
 mod compound;
-mod content;
 mod encryption;
+mod message;
 mod native;
 mod powerpoint;
 mod vba;
 pub(in crate::unpack) mod vba_decoder;
 
-use self::compound::Compound;
-pub(super) use self::{
-    content::{StreamContent, positions},
-    native::{data as native_data, ole1_data},
-};
+pub(super) use self::native::{data as native_data, ole1_data};
+use self::{compound::Compound, message::AttachmentNames};
 use crate::{
     report::NoteKind,
     unpack::{
+        content::StreamContent,
         embedded::ArchiveSignature,
         name::EntryName,
         unpacker::{Unpacked, Unpacker},
@@ -50,9 +48,10 @@ pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Un
     if compound.is_damaged() {
         unpacker.note(NoteKind::Unreadable, "the directory of the compound file is incomplete");
     }
+    let attachments = AttachmentNames::read(&compound);
     for index in compound.streams() {
         for (content, is_complete) in compound.contents(index) {
-            stream(&compound, index, &content, unpacker)?;
+            stream(&compound, &attachments, index, &content, unpacker)?;
             // Programs do not find streams outside the tree of names.
             if !is_complete && compound.parent(index).is_some() {
                 let reason = format!("stream {} is truncated", compound.path(index));
@@ -66,6 +65,7 @@ pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Un
 /// Passes a stream, and the objects in it.
 fn stream(
     compound: &Compound<'_>,
+    attachments: &AttachmentNames,
     index: usize,
     content: &StreamContent<'_>,
     unpacker: &mut Unpacker<'_>,
@@ -74,11 +74,10 @@ fn stream(
         return Ok(());
     }
     let name = compound.name(index).to_uppercase();
-    if encryption::is_encrypted(&name, content) {
-        let reason = format!("encrypted document, stream {}", compound.path(index));
-        unpacker.note(NoteKind::Encrypted, reason);
+    encryption::examine(compound, index, &name, content, unpacker)?;
+    if !attachments.examine(compound, index, content, unpacker)? {
+        content.visit(EntryName::label(compound.path(index)), unpacker)?;
     }
-    content.visit(EntryName::label(compound.path(index)), unpacker)?;
     match name.as_str() {
         "\u{1}OLE10NATIVE" => native::stream(content, unpacker),
         "POWERPOINT DOCUMENT" => powerpoint::stream(content, unpacker),

@@ -12,6 +12,7 @@ use super::ole;
 use crate::{
     report::NoteKind,
     unpack::{
+        content::{StreamContent, positions},
         name::EntryName,
         unpacker::{Unpacked, Unpacker},
     },
@@ -61,8 +62,8 @@ fn examine(data: &HexData, number: u32, unpacker: &mut Unpacker<'_>) -> Unpacked
 /// compound file in them: programs may read the header differently.
 fn object(bytes: &[u8], number: u32, unpacker: &mut Unpacker<'_>) -> Unpacked {
     let name = EntryName::label(format!("object {number}"));
-    let compound = ole::positions(bytes, &ole::SIGNATURE).next();
-    match ole::ole1_data(&ole::StreamContent::whole(bytes)) {
+    let compound = positions(bytes, &ole::SIGNATURE).next();
+    match ole::ole1_data(&StreamContent::whole(bytes)) {
         Some(data) if data.copy(0, ole::SIGNATURE.len()) == ole::SIGNATURE => {
             return data.visit(name, unpacker);
         }

@@ -17,8 +17,9 @@ mod reference;
 mod url;
 mod utf16;
 
+pub(in crate::unpack) use self::base64::Base64Content;
 use self::{
-    base64::{Base64Content, Base64Run},
+    base64::Base64Run,
     candidates::Candidates,
     evidence::{BinaryProperties, RunContent, classify, is_announced, is_announced_nearby},
     reference::{decode_references, has_references},

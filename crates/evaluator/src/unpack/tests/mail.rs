@@ -8,7 +8,8 @@ mod writer;
 use proptest::{collection::vec, prelude::*};
 
 pub(crate) use samples::samples;
-use writer::{base64, message, multipart, usual};
+use writer::multipart;
+pub(crate) use writer::{base64, message, usual};
 
 use super::{collect, payload};
 use crate::{report::NoteKind, unpack::document::mail::matches};

@@ -1,7 +1,9 @@
 //! Tests of compound files.
 
 mod damage;
-mod powerpoint;
+mod encrypted;
+mod message;
+pub(crate) mod powerpoint;
 mod vba;
 
 use std::io::{Cursor, Write};
@@ -109,6 +111,8 @@ pub(crate) fn samples() -> Vec<ContainerSample> {
     ];
     samples.extend(encrypted_samples());
     samples.extend(damage::samples());
+    samples.extend(encrypted::samples());
+    samples.extend(message::samples());
     samples.extend(powerpoint::samples());
     samples.extend(vba::samples());
     samples

@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, env, fs, path::PathBuf};
 
 use super::{
-    ContainerSample, Expected, ar, arj, cab, cpio, embedded, iso, lzh, mail, ole, pdf, rar, rpm,
-    rtf, seven, streams, tar, text, zip,
+    ContainerSample, Expected, ar, arj, cab, cms, cpio, disks, embedded, iso, lzh, mail,
+    old_streams, ole, onenote, pdf, rar, rpm, rtf, seven, streams, tar, text, tnef, zip,
 };
 
 /// Directory that the samples are written to, for other scanners.
@@ -29,6 +29,11 @@ fn own_set() -> Vec<ContainerSample> {
         rtf::samples(),
         pdf::samples(),
         mail::samples(),
+        tnef::samples(),
+        onenote::samples(),
+        cms::samples(),
+        disks::samples(),
+        old_streams::samples(),
         embedded::samples(),
     ];
     sets.into_iter().flatten().collect()

@@ -3,7 +3,7 @@
 
 use std::{collections::HashSet, iter};
 
-use super::content::StreamContent;
+use crate::unpack::content::StreamContent;
 
 /// Highest number of a sector. Higher values have special meanings.
 const MAX_SECTOR: u32 = 0xffff_fffa;
@@ -151,14 +151,24 @@ impl<'a> Compound<'a> {
     /// Returns the content of a stream, and whether all of it is in the file. If the header has an invalid minimum size
     /// of streams outside the mini stream, programs differ, and there may be two contents.
     pub(super) fn contents(&self, index: usize) -> impl Iterator<Item = (StreamContent<'a>, bool)> {
+        self.starts(index, usize::MAX)
+    }
+
+    /// Returns at most `max_length` bytes of the content or contents of a stream, and whether they are complete.
+    pub(super) fn starts(
+        &self,
+        index: usize,
+        max_length: usize,
+    ) -> impl Iterator<Item = (StreamContent<'a>, bool)> {
         let entry = self.entries.get(index).copied();
         let size = entry.map_or(0, |entry| self.size(entry));
         let first = entry.map_or(END_OF_CHAIN, |entry| u32_at(entry.0, 116));
         let is_mini = |cutoff: u32| size < cutoff as usize;
         let standard = is_mini(CUTOFF);
         let other = Some(is_mini(self.cutoff)).filter(|other| *other != standard);
-        iter::once(standard).chain(other).filter(move |_| size > 0).map(move |is_mini| {
-            if is_mini { self.mini_chain(first, size) } else { self.chain(first, size) }
+        let length = size.min(max_length);
+        iter::once(standard).chain(other).filter(move |_| length > 0).map(move |is_mini| {
+            if is_mini { self.mini_chain(first, length) } else { self.chain(first, length) }
         })
     }
 

@@ -1,9 +1,10 @@
 //! Native data of embedded objects, [MS-OLEDS] 2.2.5 and 2.3.6, and the files in the data of the Packager.
 
-use super::{compound::u32_at, content::StreamContent};
+use super::compound::u32_at;
 use crate::{
     report::NoteKind,
     unpack::{
+        content::StreamContent,
         name::EntryName,
         unpacker::{Unpacked, Unpacker},
     },

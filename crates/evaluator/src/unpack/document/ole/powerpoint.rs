@@ -5,10 +5,11 @@ use std::io::{self, Read};
 
 use flate2::bufread::ZlibDecoder;
 
-use super::{compound::u32_at, content::StreamContent};
+use super::compound::u32_at;
 use crate::{
     report::NoteKind,
     unpack::{
+        content::StreamContent,
         name::EntryName,
         unpacker::{Unpacked, Unpacker},
     },

@@ -7,12 +7,12 @@ use std::{
 
 use super::{
     compound::{Compound, u16_at, u32_at},
-    content::StreamContent,
     vba_decoder::{VbaDecoder, is_container},
 };
 use crate::{
     report::NoteKind,
     unpack::{
+        content::StreamContent,
         name::EntryName,
         unpacker::{Unpacked, Unpacker, WalkEnd},
     },

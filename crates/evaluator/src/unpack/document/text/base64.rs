@@ -149,7 +149,7 @@ impl Gap {
 }
 
 /// Decodes a run.
-pub(super) struct Base64Content<'a> {
+pub(in crate::unpack) struct Base64Content<'a> {
     rest: &'a [u8],
     /// Decoded bytes that are not read yet are the last ones of the group.
     group: [u8; 3],
@@ -157,7 +157,7 @@ pub(super) struct Base64Content<'a> {
 }
 
 impl<'a> Base64Content<'a> {
-    pub(super) fn new(run: &'a [u8]) -> Self {
+    pub(in crate::unpack) fn new(run: &'a [u8]) -> Self {
         Self { rest: run, group: [0; 3], pending: 0 }
     }
 

@@ -3,6 +3,7 @@
 use std::io::Read;
 
 use super::base64::Base64Content;
+use crate::unpack::document::cms;
 
 /// Number of decoded bytes that are examined.
 const PREFIX: usize = 90;
@@ -32,7 +33,7 @@ const ANNOUNCEMENTS: [&[u8]; 8] = [
 const NEARBY_WORDS: [&[u8]; 5] = [b"base64", b"b64decode", b"encoding=b", b"atob(", b"binary"];
 
 /// First bytes of files that are unpacked or executed.
-const SIGNATURES: [&[u8]; 25] = [
+const SIGNATURES: [&[u8]; 27] = [
     b"PK\x03\x04",
     b"PK\x05\x06",
     b"\x1f\x8b\x08",
@@ -58,6 +59,8 @@ const SIGNATURES: [&[u8]; 25] = [
     b"#!/",
     b"LZIP\x01",
     b"ActiveMime",
+    b"\x78\x9f\x3e\x22",
+    b"\xe4\x52\x5c\x7b\x8c\xd8\xa7\x4d",
 ];
 
 /// What a run decodes to.
@@ -77,7 +80,8 @@ pub(super) fn classify(run: &[u8]) -> RunContent {
     let mut buffer = [0; PREFIX];
     let length = Base64Content::new(run).read(&mut buffer).unwrap_or_default();
     let prefix = buffer.get(..length).unwrap_or_default();
-    if SIGNATURES.iter().any(|signature| prefix.starts_with(signature)) || is_program(prefix) {
+    let has_signature = SIGNATURES.iter().any(|signature| prefix.starts_with(signature));
+    if has_signature || is_program(prefix) || cms::matches(prefix) {
         return RunContent::File;
     }
     match prefix {

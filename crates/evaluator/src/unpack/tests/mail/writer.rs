@@ -3,7 +3,7 @@
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// Encodes base64 in lines of 76 characters.
-pub(super) fn base64(bytes: &[u8]) -> String {
+pub(crate) fn base64(bytes: &[u8]) -> String {
     let mut text = String::new();
     for line in bytes.chunks(57) {
         for group in line.chunks(3) {
@@ -77,14 +77,14 @@ pub(super) fn multipart(boundary: &str, parts: &[impl AsRef<[u8]>]) -> Vec<u8> {
 }
 
 /// Returns a message. `rest` is the end of the header, and the body.
-pub(super) fn message(rest: &[u8]) -> Vec<u8> {
+pub(crate) fn message(rest: &[u8]) -> Vec<u8> {
     let header = b"From: Alice <alice@a.example>\nTo: bob@b.example\nSubject: test\n\
         Date: Mon, 01 Jan 2024 00:00:00 +0000\nMessage-ID: <1@a.example>\nMIME-Version: 1.0\n";
     [header, rest].concat()
 }
 
 /// Returns a message with the payload in base64 in a multipart.
-pub(super) fn usual(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn usual(bytes: &[u8]) -> Vec<u8> {
     message(&multipart(
         "b1",
         &[b"Content-Type: text/plain\n\nhello\n".to_vec(), base64_part("a.txt", bytes)],

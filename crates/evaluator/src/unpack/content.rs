@@ -1,8 +1,8 @@
-//! The bytes of a stream, in pieces of its file.
+//! The bytes of a stream or of a file, in pieces of the container.
 
 use std::io::{self, Read};
 
-use crate::unpack::{
+use super::{
     name::EntryName,
     unpacker::{Unpacked, Unpacker},
 };
@@ -22,7 +22,7 @@ struct Piece {
 
 /// The bytes of a stream. Adjacent sectors are one piece, so that most streams need no copy.
 #[derive(Clone, Default)]
-pub(in crate::unpack::document) struct StreamContent<'a> {
+pub(super) struct StreamContent<'a> {
     file: &'a [u8],
     pieces: Vec<Piece>,
     length: usize,
@@ -35,7 +35,7 @@ impl<'a> StreamContent<'a> {
     }
 
     /// Creates a stream of all bytes of a file.
-    pub(in crate::unpack::document) fn whole(file: &'a [u8]) -> Self {
+    pub(super) fn whole(file: &'a [u8]) -> Self {
         let mut content = Self::new(file);
         content.push(0, file.len());
         content
@@ -62,24 +62,24 @@ impl<'a> StreamContent<'a> {
         self.length - before
     }
 
-    pub(in crate::unpack::document) fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.length
     }
 
     /// Returns a part of the stream, shorter if the stream ends before.
-    pub(in crate::unpack::document) fn range(&self, start: usize, length: usize) -> Self {
+    pub(super) fn range(&self, start: usize, length: usize) -> Self {
         let mut part = Self::new(self.file);
         part.append(self, start, length);
         part
     }
 
     /// Returns the stream without its first bytes.
-    pub(in crate::unpack::document) fn from(&self, start: usize) -> Self {
+    pub(super) fn from(&self, start: usize) -> Self {
         self.range(start, self.length)
     }
 
     /// Copies at most `length` bytes.
-    pub(in crate::unpack::document) fn copy(&self, start: usize, length: usize) -> Vec<u8> {
+    pub(super) fn copy(&self, start: usize, length: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
         self.for_each(start, length, |offset, length| {
             bytes.extend(self.file.get(offset..offset + length).unwrap_or_default());
@@ -123,11 +123,7 @@ impl<'a> StreamContent<'a> {
     }
 
     /// Passes the stream to the unpacker, without a copy if it is one piece.
-    pub(in crate::unpack::document) fn visit(
-        &self,
-        name: EntryName,
-        unpacker: &mut Unpacker<'_>,
-    ) -> Unpacked {
+    pub(super) fn visit(&self, name: EntryName, unpacker: &mut Unpacker<'_>) -> Unpacked {
         match self.pieces.as_slice() {
             [Piece { offset, length, .. }] => {
                 let bytes = self.file.get(*offset..*offset + *length);
@@ -139,10 +135,7 @@ impl<'a> StreamContent<'a> {
 }
 
 /// Returns the positions of bytes.
-pub(in crate::unpack::document) fn positions(
-    bytes: &[u8],
-    needle: &[u8],
-) -> impl Iterator<Item = usize> {
+pub(super) fn positions(bytes: &[u8], needle: &[u8]) -> impl Iterator<Item = usize> {
     bytes
         .windows(needle.len().max(1))
         .enumerate()

@@ -1,0 +1,105 @@
+//! Virtual hard disks (VHD), as in Microsoft's "Virtual Hard Disk Image Format Specification" 1.0.
+//!
+//! Only disks with blocks are unpacked. A disk of fixed size starts with its first sector and has a footer at its end, so
+//! that the formats of its content recognize it.
+
+use super::blocks::{BlockDisk, BlockReader, DiskBlock};
+use crate::{
+    report::NoteKind,
+    unpack::{
+        name::EntryName,
+        unpacker::{Unpacked, Unpacker},
+    },
+};
+
+/// First bytes of the footer, and of its copy at the start of disks with blocks.
+const SIGNATURE: &[u8] = b"conectix";
+
+/// Types of disks.
+const DYNAMIC: u32 = 3;
+const DIFFERENCING: u32 = 4;
+
+const SECTOR: usize = 512;
+
+/// Marks a block without content.
+const UNUSED: u32 = u32::MAX;
+
+pub(in crate::unpack) fn matches(bytes: &[u8]) -> bool {
+    bytes.starts_with(SIGNATURE)
+}
+
+pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Unpacked {
+    match u32_at(bytes, 60) {
+        Some(DYNAMIC) => {}
+        Some(DIFFERENCING) => {
+            unpacker.note(NoteKind::Unreadable, "the disk is a difference to another one");
+            return Ok(());
+        }
+        _ => return Ok(()),
+    }
+    let Some(disk) = VhdDisk::new(bytes) else {
+        unpacker.note(NoteKind::Unreadable, "the header of the disk is damaged");
+        return Ok(());
+    };
+    unpacker.decode(EntryName::label("disk"), BlockReader::new(disk)).map(drop)
+}
+
+struct VhdDisk<'a> {
+    file: &'a [u8],
+    /// Sectors of the blocks.
+    table: &'a [[u8; 4]],
+    /// Size of a block, and of the bitmap before it, bytes.
+    block_size: usize,
+    bitmap: usize,
+    /// Size of the disk up to the last block in the file, bytes.
+    size: usize,
+}
+
+impl<'a> VhdDisk<'a> {
+    fn new(file: &'a [u8]) -> Option<Self> {
+        let size = u64_at(file, 48)?;
+        let header = file.get(u64_at(file, 16)?..)?;
+        if !header.starts_with(b"cxsparse") {
+            return None;
+        }
+        let table = file.get(u64_at(header, 16)?..)?.as_chunks::<4>().0;
+        let count = usize::try_from(u32_at(header, 28)?).ok()?;
+        let block_size = usize::try_from(u32_at(header, 32)?).ok()?;
+        if block_size < SECTOR || !block_size.is_power_of_two() {
+            return None;
+        }
+        let table = table.get(..count).unwrap_or(table);
+        let is_used = |sector: &[u8; 4]| u32::from_be_bytes(*sector) != UNUSED;
+        let used = table.iter().rposition(is_used).map_or(0, |last| last + 1);
+        let size = size.min(used.saturating_mul(block_size));
+        let bitmap = (block_size / SECTOR).div_ceil(8).next_multiple_of(SECTOR);
+        Some(Self { file, table, block_size, bitmap, size })
+    }
+}
+
+impl<'a> BlockDisk<'a> for VhdDisk<'a> {
+    fn block_size(&self) -> usize {
+        self.block_size
+    }
+
+    fn size(&self) -> usize {
+        self.size
+    }
+
+    fn block(&self, number: usize) -> DiskBlock<'a> {
+        let sector = self.table.get(number).copied().map_or(UNUSED, u32::from_be_bytes);
+        if sector == UNUSED {
+            return DiskBlock::Zeros;
+        }
+        let offset = (sector as usize).saturating_mul(SECTOR).saturating_add(self.bitmap);
+        self.file.get(offset..).map_or(DiskBlock::Missing, DiskBlock::Stored)
+    }
+}
+
+fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
+    Some(u32::from_be_bytes(*bytes.get(offset..)?.first_chunk()?))
+}
+
+fn u64_at(bytes: &[u8], offset: usize) -> Option<usize> {
+    usize::try_from(u64::from_be_bytes(*bytes.get(offset..)?.first_chunk()?)).ok()
+}
