@@ -13,7 +13,8 @@ use crate::{
     key::{ALLOW_KEY, BLOCK_KEY, BlockClass, BlockClasses, block_key},
     layout::{HEADER, HeaderCounts, Layout, SectionDigests, encode_header},
     limits::{MAX_ENTRIES, MAX_LIST_NAME},
-    list_reader::{EntryCounts, EntrySink, ReadError, read_text},
+    list_file::read_file,
+    list_reader::{EntryCounts, EntrySink, ReadError},
     unsorted_table::{ListAppender, UnsortedTable, cut},
 };
 
@@ -36,7 +37,8 @@ pub struct ListSummary {
     pub list: String,
     /// Number of entries that are used, including duplicates.
     pub used: u64,
-    /// Number of all entries: also those for the empty file, which block lists ignore.
+    /// Number of all entries: also those for the empty file, which block lists ignore, and in databases of `ClamAV` all
+    /// signatures of any kind.
     pub total: u64,
 }
 
@@ -64,7 +66,8 @@ impl HashListBuilder {
         }
     }
 
-    /// Adds a text list.
+    /// Adds a list file. A file that starts with the header of a `ClamAV` database is one. Otherwise the extensions `.hdb`
+    /// and `.hsb` mean records of `ClamAV`, and other files are text lists.
     ///
     /// # Errors
     /// If the file cannot be read, if one of its lines is invalid, or if a limit is exceeded. The builder then has no
@@ -86,8 +89,8 @@ impl HashListBuilder {
         self.add_reader(action, &name, reader).map_err(|error| match error {
             ReadError::Io(source) => unreadable(source),
             ReadError::File(problem) => invalid_file(problem),
-            ReadError::Line { line, problem } => {
-                HashListError::InvalidLine { path: path.to_owned(), line, problem }
+            ReadError::Line { member, line, problem } => {
+                HashListError::InvalidLine { path: path.to_owned(), member, line, problem }
             }
             ReadError::TooManyLists => HashListError::TooManyLists,
         })
@@ -100,7 +103,7 @@ impl HashListBuilder {
         name: &str,
         reader: impl BufRead,
     ) -> Result<ListSummary, ReadError> {
-        self.add_list(action, name, |sink| read_text(reader, sink))
+        self.add_list(action, name, |sink| read_file(action, name, reader, sink))
     }
 
     /// Adds entries from code as a list with this name.
@@ -119,12 +122,12 @@ impl HashListBuilder {
                 let added = sink.add(&entry);
                 counts.count(added.as_ref().is_ok_and(|is_used| *is_used));
                 let line = counts.total;
-                added.map_err(|problem| ReadError::Line { line, problem })?;
+                added.map_err(|problem| ReadError::Line { member: None, line, problem })?;
             }
             Ok(counts)
         };
         self.add_list(action, name, read).map_err(|error| match error {
-            ReadError::Line { line: number, problem } => {
+            ReadError::Line { line: number, problem, .. } => {
                 HashListError::InvalidEntry { list: name.to_owned(), number, problem }
             }
             _ => HashListError::TooManyLists,

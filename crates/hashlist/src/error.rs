@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use crate::limits::{MAX_ENTRIES, MAX_LINE, MAX_LISTS};
+use crate::limits::{MAX_ENTRIES, MAX_LINE, MAX_LISTS, MAX_UNPACKED};
 
 /// Reason why a list cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -14,9 +14,9 @@ pub enum HashListError {
     /// A file cannot be used as a whole.
     #[error("{}: {problem}", path.display())]
     InvalidFile { path: PathBuf, problem: FileProblem },
-    /// A line of a file is invalid.
-    #[error("{}, line {line}: {problem}", path.display())]
-    InvalidLine { path: PathBuf, line: u64, problem: LineProblem },
+    /// A line of a file is invalid. `member`: name of the file inside a database.
+    #[error("{}{}{}, line {line}: {problem}", path.display(), if member.is_some() { ": " } else { "" }, member.as_deref().unwrap_or_default())]
+    InvalidLine { path: PathBuf, member: Option<String>, line: u64, problem: LineProblem },
     /// An entry from code is invalid. `number`: 1 for the first entry.
     #[error("{list}, entry {number}: {problem}")]
     InvalidEntry { list: String, number: u64, problem: LineProblem },
@@ -36,6 +36,22 @@ pub enum FileProblem {
     Compressed,
     #[error("UTF-16; save the file as UTF-8")]
     Utf16,
+    #[error(
+        "signatures other than hashes of whole files; of ClamAV's files only .hdb, .hsb, .cvd and .cld are read"
+    )]
+    OtherSignatures,
+    #[error(
+        "a ClamAV database as an allow list; an allow list is a text file with one SHA-256 (64 hexadecimal digits) in each line"
+    )]
+    AllowDatabase,
+    #[error(
+        "none of its records can be used; expected MD5:SIZE:NAME, SHA1:SIZE:NAME or SHA256:SIZE:NAME"
+    )]
+    NoUsableRecord,
+    #[error("the database is damaged: {0}; download it again")]
+    DamagedDatabase(&'static str),
+    #[error("the unpacked database is larger than {} MiB", MAX_UNPACKED >> 20)]
+    TooLarge,
 }
 
 /// Reason why a line or an entry is invalid.
@@ -60,6 +76,8 @@ pub enum LineProblem {
          file (64 hexadecimal digits)"
     )]
     NotAllowable,
+    #[error("expected MD5:SIZE:NAME, SHA1:SIZE:NAME or SHA256:SIZE:NAME, with SIZE in bytes or *")]
+    InvalidRecord,
     #[error("longer than {MAX_LINE} bytes")]
     TooLong,
     #[error("more than {MAX_ENTRIES} entries in all lists")]

@@ -7,6 +7,9 @@
 //! - **Text lists**: a digest in each line, in hexadecimal digits of any case, then optionally a name after a space. The
 //!   digest is a SHA-256, a SHA-1, or an MD5 with the size of the file (`MD5:SIZE`, or `MD5:*` for any size). A SHA-1 may
 //!   have a size as well. `#` starts a comment; line ends are LF or CR LF. The output of `sha256sum` has this form.
+//! - **`ClamAV`**: `.hdb` and `.hsb`, and these in databases (`.cvd`, `.cld`). Other signatures are counted
+//!   ([`ListSummary`]) and not used. Lists of false positives (`.fp`, `.sfp`) and of withdrawn signatures (`.ign2`) are not
+//!   applied. Signatures of databases are not verified; freshclam does so before it installs a file.
 //! - **Allow lists** are text lists with SHA-256 only, because different files can be made with equal MD5 or SHA-1.
 //!   They are compared in full.
 //! - **The empty file** is never blocked: public lists contain it by mistake, and archives often contain empty files.
@@ -20,6 +23,8 @@
 #![forbid(unsafe_code)]
 
 mod builder;
+mod clamav;
+mod database;
 mod entry;
 mod error;
 mod hash_lists;
@@ -27,6 +32,7 @@ mod key;
 mod layout;
 mod limits;
 mod line_reader;
+mod list_file;
 mod list_reader;
 #[cfg(test)]
 mod model;

@@ -1,6 +1,6 @@
 //! Limits of lists. The prepared form takes 18 bytes for a block entry and 34 for an allow entry.
 
-/// Maximum number of block entries, and of allow entries.
+/// Maximum number of block entries, and of allow entries. `ClamAV`'s databases have fewer than 10 million signatures.
 pub const MAX_ENTRIES: usize = 50_000_000;
 
 /// Maximum number of lists.
@@ -21,3 +21,6 @@ pub const MAX_NAMES: usize = 32 << 20;
 
 /// Maximum length of a line in bytes.
 pub(crate) const MAX_LINE: usize = 4096;
+
+/// Maximum unpacked size of a database, in bytes.
+pub(crate) const MAX_UNPACKED: u64 = 4 << 30;

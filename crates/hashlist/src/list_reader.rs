@@ -1,8 +1,9 @@
-//! Reads a list into an [`EntrySink`].
+//! Reads a list of any format into an [`EntrySink`].
 
 use std::io::{self, BufRead};
 
 use crate::{
+    clamav::{ClamavRecord, parse_record},
     entry::HashEntry,
     error::{FileProblem, LineProblem},
     line_reader::LineReader,
@@ -20,7 +21,12 @@ pub(crate) trait EntrySink {
 pub(crate) enum ReadError {
     Io(io::Error),
     File(FileProblem),
-    Line { line: u64, problem: LineProblem },
+    /// `member`: name of the file inside a database.
+    Line {
+        member: Option<String>,
+        line: u64,
+        problem: LineProblem,
+    },
     TooManyLists,
 }
 
@@ -68,16 +74,30 @@ pub(crate) fn read_text(
         return Err(FileProblem::Compressed.into());
     }
     let mut is_first = true;
-    read_lines(reader, |line| {
+    read_lines(reader, None, |line| {
         let text = line.strip_prefix(BYTE_ORDER_MARK).filter(|_| is_first).unwrap_or(line);
         is_first = false;
         parse_line(text)?.map(|entry| sink.add(&entry)).transpose()
     })
 }
 
+/// Reads records of `ClamAV`. `member`: name of the file inside a database.
+pub(crate) fn read_records(
+    reader: impl BufRead,
+    member: Option<&str>,
+    sink: &mut dyn EntrySink,
+) -> Result<EntryCounts, ReadError> {
+    read_lines(reader, member, |line| match parse_record(line)? {
+        None => Ok(None),
+        Some(ClamavRecord::Entry(entry)) => sink.add(&entry).map(Some),
+        Some(ClamavRecord::Unsupported) => Ok(Some(false)),
+    })
+}
+
 /// Reads lines. `add` returns whether the entry of a line is used, or `None` for a line without an entry.
 fn read_lines(
     reader: impl BufRead,
+    member: Option<&str>,
     mut add: impl FnMut(&[u8]) -> Result<Option<bool>, LineProblem>,
 ) -> Result<EntryCounts, ReadError> {
     let mut lines = LineReader::new(reader);
@@ -86,7 +106,8 @@ fn read_lines(
         match line.and_then(&mut add) {
             Ok(is_used) => is_used.into_iter().for_each(|is_used| counts.count(is_used)),
             Err(problem) => {
-                return Err(ReadError::Line { line: lines.number(), problem });
+                let member = member.map(str::to_owned);
+                return Err(ReadError::Line { member, line: lines.number(), problem });
             }
         }
     }

@@ -52,6 +52,22 @@ fn errors_have_the_path_and_the_line() {
         "DIR/a.txt, line 1: allow lists accept only SHA-256, because different files can be made with equal MD5 or SHA-1; write \
          the SHA-256 of the file (64 hexadecimal digits)"
     );
+    assert_eq!(
+        message(Allow, "a.hsb", Some("")),
+        "DIR/a.hsb: a ClamAV database as an allow list; an allow list is a text file with one SHA-256 (64 hexadecimal digits) \
+         in each line"
+    );
+    assert_eq!(
+        message(Block, "a.cvd", Some("x")),
+        "DIR/a.cvd: the database is damaged: invalid header; download it again"
+    );
+    let member = HashListError::InvalidLine {
+        path: Path::new("/a.cvd").to_owned(),
+        member: Some("a.hdb".to_owned()),
+        line: 7,
+        problem: LineProblem::TooLong,
+    };
+    assert_eq!(member.to_string(), "/a.cvd: a.hdb, line 7: longer than 4096 bytes");
 }
 
 #[test]

@@ -1,12 +1,14 @@
 //! Tests.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use crate::{
     Digests, FileDigest, FileProblem, HashEntry, HashListBuilder, HashListError, HashLists,
     LineProblem, ListAction, ListSummary, list_reader::ReadError, model::digests_of,
 };
 
+mod clamav;
+mod database;
 mod files;
 mod limits;
 mod lookup;
@@ -53,7 +55,7 @@ fn prepare(builder: HashListBuilder) -> HashLists<Vec<u8>> {
 /// Reads an invalid list, and returns the number of the line and the problem.
 fn line_problem(action: ListAction, name: &str, content: impl AsRef<[u8]>) -> (u64, LineProblem) {
     match read(action, name, content) {
-        Err(ReadError::Line { line, problem }) => (line, problem),
+        Err(ReadError::Line { member: None, line, problem }) => (line, problem),
         other => panic!("{other:?}"),
     }
 }

@@ -137,6 +137,9 @@ fn other_files_are_errors() {
     ] {
         assert_eq!(file_problem(Block, "list.txt", content), problem);
     }
+    for name in ["a.mdb", "a.MSB", "a.ndb", "a.fp", "a.ign2", "a.yara"] {
+        assert_eq!(file_problem(Block, name, ""), FileProblem::OtherSignatures, "{name}");
+    }
 }
 
 #[test]
