@@ -27,6 +27,8 @@ mod clamav;
 mod database;
 mod entry;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod hash_lists;
 mod key;
 mod layout;
@@ -34,7 +36,7 @@ mod limits;
 mod line_reader;
 mod list_file;
 mod list_reader;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 mod model;
 mod table;
 #[cfg(test)]
