@@ -17,6 +17,7 @@ mod formats;
 mod kind;
 mod name;
 mod notes;
+mod object;
 mod settings;
 mod stream;
 #[cfg(test)]
@@ -26,8 +27,9 @@ mod unpacker;
 pub(crate) use kind::Kind;
 #[cfg(test)]
 pub(crate) use name::EntryName;
+pub(crate) use object::{MediaObject, Visitor};
 pub use settings::UnpackSettings;
-pub(crate) use unpacker::{MAX_WINDOW, MediaObject, Unpacker, Visitor};
+pub(crate) use unpacker::{MAX_WINDOW, Unpacker};
 
 use crate::report::Note;
 

@@ -15,8 +15,9 @@ use super::{
     budget::{MAX_DEPTH, MAX_TOTAL, UnpackBudget},
     embedded::{ArchiveSignature, ExaminedParts, MAX_EMBEDDED, Occurrence, SignatureSearch},
     kind::Kind,
-    name::{EntryName, for_report},
+    name::EntryName,
     notes::{Notes, Reasons},
+    object::{MediaObject, Visitor},
     settings::UnpackSettings,
 };
 use crate::report::{Note, NoteKind};
@@ -49,39 +50,6 @@ pub(super) struct Selection {
     pub(super) signature: fn(Kind) -> Option<ArchiveSignature>,
     /// Returns the search for all of these signatures.
     pub(super) search: fn() -> &'static SignatureSearch,
-}
-
-/// The media file, or a file or stream in it.
-#[derive(Debug)]
-pub(crate) struct MediaObject<'a> {
-    pub(crate) bytes: &'a [u8],
-    /// The names of the containers and of the object; empty for the media file.
-    pub(crate) path: &'a [EntryName],
-    /// Number of containers around the object.
-    pub(crate) depth: u32,
-    /// The kind of the innermost container.
-    pub(crate) container: Option<Kind>,
-    /// Whether an object with the same content was visited before. The media file does not count.
-    pub(crate) is_repeated: bool,
-}
-
-impl MediaObject<'_> {
-    /// Returns the names of files in the path, separated by slashes.
-    pub(crate) fn file_path(&self) -> String {
-        let names = self.path.iter().map(EntryName::file_path).filter(|name| !name.is_empty());
-        names.collect::<Vec<_>>().join("/")
-    }
-
-    /// Returns the path for a report.
-    pub(crate) fn report_path(&self) -> Vec<String> {
-        for_report(self.path)
-    }
-}
-
-/// Receives the objects.
-pub(crate) trait Visitor {
-    /// Examines one object. `Break` ends the walk.
-    fn visit(&mut self, object: &MediaObject<'_>) -> ControlFlow<()>;
 }
 
 /// A walk through one media file. Formats call [`slice`](Self::slice) or [`decode`](Self::decode) for each file in a
@@ -139,8 +107,14 @@ impl<'a> Unpacker<'a> {
 
     /// Examines the media file and what is inside it.
     pub(super) fn media(&mut self, bytes: &[u8]) {
-        let object =
-            MediaObject { bytes, path: &[], depth: 0, container: None, is_repeated: false };
+        let object = MediaObject {
+            bytes,
+            path: &[],
+            depth: 0,
+            container: None,
+            is_repeated: false,
+            digest: None,
+        };
         if self.visitor.visit(&object).is_continue() && self.enabled {
             // The notes and the visitor have what the walk found until it stopped.
             let _ = self.contents(bytes);
@@ -194,7 +168,7 @@ impl<'a> Unpacker<'a> {
     pub(crate) fn leaf(&mut self, name: EntryName, bytes: &[u8]) -> Unpacked {
         self.enter(name, |walk| {
             walk.budget.take_bytes(bytes.len()).or_else(|limit| walk.stop_at(limit))?;
-            walk.visit(bytes, walk.depth.saturating_add(1), false)
+            walk.visit(bytes, walk.depth.saturating_add(1), false, None)
         })
     }
 
@@ -355,14 +329,17 @@ impl<'a> Unpacker<'a> {
             return Ok(());
         }
         let digest = Sha256::digest(bytes).into();
+        if self.visitor.skips(&digest, bytes) {
+            return Ok(());
+        }
         if let Some(reasons) = self.visited.get(&digest).cloned() {
             for (kind, reason) in reasons {
                 self.note(kind, reason);
             }
-            return self.visit(bytes, depth, true);
+            return self.visit(bytes, depth, true, Some(digest));
         }
         self.visited.insert(digest, Reasons::new());
-        self.visit(bytes, depth, false)?;
+        self.visit(bytes, depth, false, Some(digest))?;
         let outer = (self.depth, self.is_archive_of_stream);
         (self.depth, self.is_archive_of_stream) = (depth, is_archive_of_stream);
         let outer_notes = self.notes.start_object();
@@ -374,13 +351,20 @@ impl<'a> Unpacker<'a> {
     }
 
     /// Lets the visitor examine an object inside a container.
-    fn visit(&mut self, bytes: &[u8], depth: u32, is_repeated: bool) -> Unpacked {
+    fn visit(
+        &mut self,
+        bytes: &[u8],
+        depth: u32,
+        is_repeated: bool,
+        digest: Option<[u8; 32]>,
+    ) -> Unpacked {
         let object = MediaObject {
             bytes,
             path: &self.path,
             depth,
             container: self.containers.last().copied(),
             is_repeated,
+            digest,
         };
         match catch_unwind(AssertUnwindSafe(|| self.visitor.visit(&object))) {
             Ok(ControlFlow::Continue(())) => Ok(()),

@@ -16,10 +16,8 @@ use crate::{
         embedded::SignatureSearch,
         kind::Kind,
         name::EntryName,
-        unpacker::{
-            Completeness, ContainerFormat, MediaObject, Selection, Unpacked, Unpacker, Visitor,
-            WalkEnd,
-        },
+        object::{MediaObject, Visitor},
+        unpacker::{Completeness, ContainerFormat, Selection, Unpacked, Unpacker, WalkEnd},
     },
 };
 
