@@ -29,6 +29,27 @@ pub enum HashListLoadError {
     Prepared(#[from] PreparedListsError),
 }
 
+impl HashListLoadError {
+    /// Returns the file that cannot be used.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::List(
+                HashListError::Unreadable { path, .. }
+                | HashListError::InvalidFile { path, .. }
+                | HashListError::InvalidLine { path, .. },
+            ) => Some(path),
+            Self::List(
+                HashListError::InvalidEntry { .. }
+                | HashListError::TooManyLists
+                | HashListError::TooLarge,
+            )
+            | Self::Memory(_)
+            | Self::Prepared(_) => None,
+        }
+    }
+}
+
 impl HashListSet {
     /// Reads and prepares the lists of files. Returns what is used of each file. Blocking.
     ///
