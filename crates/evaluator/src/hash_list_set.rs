@@ -51,7 +51,8 @@ impl HashListLoadError {
 }
 
 impl HashListSet {
-    /// Reads and prepares the lists of files. Returns what is used of each file. Blocking.
+    /// Reads and prepares the lists of files. Returns what is used of each file. For a database of `ClamAV` that does not
+    /// exist, the one with the other extension (`.cvd`, `.cld`) is read. Blocking.
     ///
     /// # Errors
     /// If a file cannot be read, or has an invalid line.
@@ -63,7 +64,7 @@ impl HashListSet {
         let blocked = block.iter().map(|path| (path, ListAction::Block));
         let files = blocked.chain(allow.iter().map(|path| (path, ListAction::Allow)));
         let summaries: Result<_, _> =
-            files.map(|(path, action)| builder.add_file(action, path)).collect();
+            files.map(|(path, action)| builder.add_file(action, &current(path))).collect();
         let summaries = summaries?;
         let prepared = mcs_sandbox::sealed("hashes", &builder.prepare()?);
         Ok((Self::from_sealed(prepared.map_err(HashListLoadError::Memory)?)?, summaries))
@@ -100,6 +101,16 @@ impl HashListSet {
     pub(crate) fn lists(&self) -> &HashLists<SealedMapping> {
         &self.lists
     }
+}
+
+/// Returns the file of this database that exists: freshclam replaces a `.cvd` by a `.cld`, and the other way around.
+fn current(path: &Path) -> Cow<'_, Path> {
+    let other = match path.extension().and_then(OsStr::to_str) {
+        Some("cvd") => path.with_extension("cld"),
+        Some("cld") => path.with_extension("cvd"),
+        _ => return Cow::Borrowed(path),
+    };
+    if !path.exists() && other.exists() { Cow::Owned(other) } else { Cow::Borrowed(path) }
 }
 
 /// Sets with the same entries are equal, whatever their names are.
