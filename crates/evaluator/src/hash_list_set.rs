@@ -1,6 +1,14 @@
 //! Lists of hashes, prepared once and shared by processes.
 
-use std::{fmt, fs::File, io, path::PathBuf, sync::Arc};
+use std::{
+    borrow::Cow,
+    ffi::OsStr,
+    fmt,
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use mcs_hashlist::{
     Digests, HashListBuilder, HashListError, HashLists, HashMatch, ListAction, ListSummary,
