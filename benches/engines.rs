@@ -167,7 +167,7 @@ fn main() {
 async fn measure() {
     let temp_dir = tempfile::tempdir().unwrap();
     let directory = temp_dir.path();
-    fs::set_permissions(directory, Permissions::from_mode(0o777)).unwrap();
+    fs::set_permissions(directory, Permissions::from_mode(0o1777)).unwrap();
     let clamd = BenchClamd::start(directory);
     let (_icap_daemon, icap_port) = start_icap(directory, &clamd.socket);
     let (methods, envs) = scan_methods(directory, &clamd, icap_port).await;

@@ -60,5 +60,5 @@ pub use resident::{
     JobLimits, MAX_RESULT, RecordError, Resident, ResidentJobError, ResidentLimits, serve_resident,
 };
 pub use sandbox::Sandbox;
-pub use sys::{limit_malloc_arenas, map_sealed};
+pub use sys::{SealedMapping, limit_malloc_arenas, map_sealed};
 pub use usage::Usage;

@@ -2,10 +2,8 @@
 //! call per block. Each function is safe to call; requirements beyond types are checked or documented.
 
 use std::ffi::CString;
-use std::fs::File;
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::num::NonZero;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::panic;
@@ -14,18 +12,18 @@ use std::time::Duration;
 
 use nix::cmsg_space;
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::libc::{self, c_int, c_long};
 use nix::sched::CloneFlags;
-use nix::sys::mman::{MapFlags, ProtFlags, mmap};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::sys::time::TimeVal;
 use nix::unistd::{ForkResult, Pid, fork};
 use tokio::io::unix::AsyncFd;
 
 mod child;
+mod mapping;
 
 pub(crate) use child::{address_space, exit_now, keep_descriptors};
+pub use mapping::{SealedMapping, map_sealed};
 
 use crate::usage::Usage;
 
@@ -400,32 +398,6 @@ pub fn limit_malloc_arenas(max: usize) {
     }
     #[cfg(not(target_env = "gnu"))]
     let _max = max;
-}
-
-/// Maps a file in memory for reading until this process exits, independent of the descriptor's lifetime. mmap(2).
-///
-/// # Errors
-/// [`InvalidInput`](io::ErrorKind::InvalidInput) unless the file is sealed against writing and shrinking, as by
-/// [`sealed`](crate::sealed): otherwise another process could change the bytes, or remove them, which would end this
-/// process with SIGBUS.
-pub fn map_sealed(file: &File) -> io::Result<&'static [u8]> {
-    // Fails for files that cannot have seals. Seals are never removed: fcntl(2).
-    let seals =
-        fcntl(file, FcntlArg::F_GET_SEALS).map_or(SealFlag::empty(), SealFlag::from_bits_retain);
-    if !seals.contains(SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK) {
-        let message = "the file is not sealed against writing and shrinking";
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
-    }
-    let length = usize::try_from(file.metadata()?.len())
-        .map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
-    // Mappings of length 0 are invalid.
-    let Some(mapped) = NonZero::new(length) else { return Ok(&[]) };
-    let (rights, flags) = (ProtFlags::PROT_READ, MapFlags::MAP_PRIVATE);
-    // SAFETY: a new mapping at a place of the kernel's choice touches no memory that is in use.
-    let start = unsafe { mmap(None, mapped, rights, flags, file, 0) }?;
-    // SAFETY: `length` bytes from `start` on are mapped and are never unmapped. The seals keep every process from
-    // changing them, and the file at least this long.
-    Ok(unsafe { std::slice::from_raw_parts(start.cast::<u8>().as_ptr(), length) })
 }
 
 #[cfg(test)]

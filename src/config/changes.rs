@@ -31,7 +31,14 @@ impl Changes {
     /// Whether the sandbox, or a program that runs in it, changed.
     #[must_use]
     pub fn affects_sandbox(&self) -> bool {
-        let programs = ["scan.script", "scan.removal_command", "scan.engines", "rules.paths"];
+        let programs = [
+            "scan.script",
+            "scan.removal_command",
+            "scan.engines",
+            "rules.paths",
+            "hashes.block",
+            "hashes.allow",
+        ];
         self.applied.iter().any(|key| key.starts_with("sandbox.") || programs.contains(&&**key))
     }
 
@@ -44,7 +51,7 @@ impl Changes {
     /// Whether the changes can alter the verdict on a file.
     #[must_use]
     pub fn affects_verdicts(&self) -> bool {
-        let sections = ["rules.", "unpack.", "clamd.", "icap."];
+        let sections = ["rules.", "unpack.", "hashes.", "clamd.", "icap."];
         let engine = |key: &str| sections.iter().any(|section| key.starts_with(section));
         let verdict = |key: &String| engine(key) || VERDICT_KEYS.contains(&&**key);
         self.affects_sandbox() || self.applied.iter().any(verdict)

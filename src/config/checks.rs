@@ -31,6 +31,8 @@ pub(super) fn sizes(
         let because = match engine {
             EngineSettings::Script(_) => "scan.script_max_size",
             EngineSettings::Rules(_) => "rules.max_size",
+            // Examines files of any size.
+            EngineSettings::Hashes(_) => continue,
             EngineSettings::Clamd(_) => "clamd.max_size",
             EngineSettings::Icap(_) => "icap.max_size",
         };

@@ -36,13 +36,20 @@ impl Lines {
     }
 
     pub(super) fn add(&mut self, key: &'static str, value: String, is_opaque: bool) {
-        self.lines.push(Line { section: self.section, key, value, is_opaque, is_hidden: false });
+        self.push(Line { section: self.section, key, value, is_opaque, is_hidden: false });
     }
 
     /// Adds what a key's value depends on in addition to its text, for comparisons.
     pub(super) fn add_hidden(&mut self, key: &'static str, value: String) {
         let section = self.section;
-        self.lines.push(Line { section, key, value, is_opaque: false, is_hidden: true });
+        self.push(Line { section, key, value, is_opaque: false, is_hidden: true });
+    }
+
+    /// Adds a line. Two engines may have the same section, which is written once.
+    fn push(&mut self, line: Line) {
+        if !self.lines.contains(&line) {
+            self.lines.push(line);
+        }
     }
 
     /// Returns the lines whose value differs from `other`, or that `other` lacks.

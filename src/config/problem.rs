@@ -7,6 +7,8 @@ use std::{
     sync::Arc,
 };
 
+use mcs_evaluator::ListSummary;
+
 use crate::ownership::Exposure;
 
 /// Where a value was set.
@@ -63,6 +65,8 @@ pub enum Warning {
     TightSpool,
     /// A header in `download.headers_to_forward` that is always forwarded.
     AlwaysForwarded(&'static str),
+    /// A list of hashes with entries that are not used.
+    UnusedHashes(ListSummary),
 }
 
 /// An invalid value of a key.
@@ -166,6 +170,9 @@ impl fmt::Display for Warning {
                 "scan.max_spool_size: less than twice download.max_size; a file may need twice its size \
                  in the spool, so the largest files are rejected as too large",
             ),
+            Self::UnusedHashes(ListSummary { list, used, total }) => {
+                write!(f, "hashes: {used} of {total} signatures of {list} are used")
+            }
             Self::AlwaysForwarded(name) => {
                 write!(f, "download.headers_to_forward: {name} is always forwarded and need not be listed")
             }

@@ -16,6 +16,8 @@ mod evaluator;
 pub mod fuzz;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz_unpack;
+mod hash_list_set;
+mod hash_visitor;
 mod metadata;
 mod prepared;
 mod process_limits;
@@ -30,9 +32,12 @@ mod unpack;
 mod variables;
 
 pub use error::RuleLoadError;
+pub use hash_list_set::{HashListLoadError, HashListSet};
+pub use mcs_hashlist::{HashMatch, ListAction, ListSummary};
 pub use process_limits::memory_allowance;
 pub use report::{
-    EvaluationReport, EvaluatorAnswer, MAX_ANSWER, Note, NoteKind, RuleFinding, RuleKind,
+    EvaluationReport, EvaluatorAnswer, HashFinding, MAX_ANSWER, Note, NoteKind, RuleFinding,
+    RuleKind,
 };
 pub use resident::{arguments, dispatch};
 pub use rule_set::RuleSet;

@@ -37,6 +37,16 @@ pub struct RuleFinding {
     pub path: Vec<String>,
 }
 
+/// An object whose hash is blocked.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HashFinding {
+    /// Name of the entry, or of its list.
+    pub name: String,
+    /// Where the object is; empty for the media file itself.
+    pub path: Vec<String>,
+}
+
 /// What a match means. The more severe kind is the greater one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -1,7 +1,9 @@
 //! Tests of the system calls.
 
+use std::fs::File;
 use std::os::fd::AsFd as _;
 
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::*;
@@ -42,6 +44,10 @@ fn maps_sealed_files_only() {
     drop(file);
     assert_eq!(mapped, content);
     assert!(map_sealed(&sealed(b"")).unwrap().is_empty());
+    let mapping = SealedMapping::new(&sealed(&content)).unwrap();
+    assert_eq!(*mapping, content);
+    drop(mapping);
+    assert!(SealedMapping::new(&sealed(b"")).unwrap().is_empty());
 
     let path = std::env::temp_dir().join(format!("mcs-map-{}", std::process::id()));
     std::fs::write(&path, "bytes").unwrap();

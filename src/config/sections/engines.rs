@@ -2,7 +2,7 @@
 
 use super::{
     bounds::{Bounds, max_size, oversize_policy, skip_policy},
-    clamd, icap,
+    clamd, hashes, icap,
     prelude::*,
     rules,
 };
@@ -18,6 +18,8 @@ pub enum EngineSettings {
     Script(Bounds),
     /// `[rules]`
     Rules(rules::Settings),
+    /// `[hashes]`
+    Hashes(hashes::Settings),
     /// `[clamd]`
     Clamd(clamd::Settings),
     /// `[icap]`
@@ -29,6 +31,7 @@ pub enum EngineSettings {
 enum EngineName {
     Script,
     Rules,
+    Hashes,
     Clamd,
     Icap,
 }
@@ -40,6 +43,7 @@ impl EngineSettings {
         match self {
             Self::Script(bounds) => bounds,
             Self::Rules(rules) => &rules.bounds,
+            Self::Hashes(_) => hashes::Settings::bounds(),
             Self::Clamd(clamd) => &clamd.bounds,
             Self::Icap(icap) => &icap.bounds,
         }
@@ -49,6 +53,7 @@ impl EngineSettings {
         match self {
             Self::Script(_) => EngineName::Script,
             Self::Rules(_) => EngineName::Rules,
+            Self::Hashes(_) => EngineName::Hashes,
             Self::Clamd(_) => EngineName::Clamd,
             Self::Icap(_) => EngineName::Icap,
         }
@@ -63,6 +68,7 @@ impl KeyGroup for Vec<EngineSettings> {
         });
         let script = script_bounds(scan);
         let rules = rules::Settings::read(&mut scan.within("rules"));
+        let hashes = hashes::Settings::read(&mut scan.within("hashes"));
         let clamd = clamd::Settings::read(&mut scan.within("clamd"));
         let icap = icap::Settings::read(&mut scan.within("icap"));
         for (name, section, key, expected) in [
@@ -86,9 +92,15 @@ impl KeyGroup for Vec<EngineSettings> {
                 section.missing(key, expected);
             }
         }
+        if names.contains(&EngineName::Hashes)
+            && hashes.as_ref().is_some_and(|hashes| hashes.is_empty())
+        {
+            scan.within("hashes").missing("block", "a list in hashes.block or hashes.allow");
+        }
         let settings = |name: &EngineName| match name {
             EngineName::Script => script.clone().map(EngineSettings::Script),
             EngineName::Rules => rules.clone().map(EngineSettings::Rules),
+            EngineName::Hashes => hashes.clone().map(EngineSettings::Hashes),
             EngineName::Clamd => clamd.clone().map(EngineSettings::Clamd),
             EngineName::Icap => icap.clone().map(EngineSettings::Icap),
         };
@@ -105,6 +117,9 @@ impl KeyGroup for Vec<EngineSettings> {
                     skip_policy().write(&bounds.on_failure, SCRIPT_ON_FAILURE, lines);
                 }
                 EngineSettings::Rules(rules) => lines.within("rules", |lines| rules.write(lines)),
+                EngineSettings::Hashes(hashes) => {
+                    lines.within("hashes", |lines| hashes.write(lines));
+                }
                 EngineSettings::Clamd(clamd) => lines.within("clamd", |lines| clamd.write(lines)),
                 EngineSettings::Icap(icap) => lines.within("icap", |lines| icap.write(lines)),
             }
@@ -124,6 +139,7 @@ fn names() -> Key<Vec<EngineName>> {
     let name = choice([
         ("script", EngineName::Script),
         ("rules", EngineName::Rules),
+        ("hashes", EngineName::Hashes),
         ("clamd", EngineName::Clamd),
         ("icap", EngineName::Icap),
     ]);

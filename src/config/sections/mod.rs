@@ -7,6 +7,7 @@ pub mod clamd;
 pub mod crypto;
 pub mod download;
 pub mod engines;
+pub mod hashes;
 pub mod headers;
 pub mod icap;
 pub mod listen;

@@ -2,5 +2,6 @@
 
 pub(super) const SCRIPT: &str = "script";
 pub(super) const RULES: &str = "rules";
+pub(super) const HASHES: &str = "hashes";
 pub(super) const CLAMD: &str = "clamd";
 pub(super) const ICAP: &str = "icap";

@@ -15,6 +15,10 @@ impl EngineSettings {
                 rules.unpack = rules.unpack.without_policies();
                 &mut rules.bounds
             }
+            Self::Hashes(hashes) => {
+                hashes.unpack = hashes.unpack.without_policies();
+                return settings;
+            }
             Self::Clamd(clamd) => &mut clamd.bounds,
             Self::Icap(icap) => &mut icap.bounds,
         };

@@ -1,5 +1,6 @@
 //! Tests of the rules in `config/rules` on files that they must and must not match, and tests of loading other rules.
 
+mod hashes;
 mod kinds;
 mod loading;
 mod matching;

@@ -22,11 +22,18 @@ fn visit(rules: &RuleSet, objects: &[MediaObject<'_>]) -> Option<RuleFinding> {
 }
 
 fn media(bytes: &[u8]) -> MediaObject<'_> {
-    MediaObject { bytes, path: &[], depth: 0, container: None, is_repeated: false }
+    MediaObject { bytes, path: &[], depth: 0, container: None, is_repeated: false, digest: None }
 }
 
 fn inner<'a>(bytes: &'a [u8], path: &'a [EntryName]) -> MediaObject<'a> {
-    MediaObject { bytes, path, depth: 2, container: Some(Kind::Zip), is_repeated: false }
+    MediaObject {
+        bytes,
+        path,
+        depth: 2,
+        container: Some(Kind::Zip),
+        is_repeated: false,
+        digest: None,
+    }
 }
 
 #[test]

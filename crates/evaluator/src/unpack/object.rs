@@ -1,4 +1,4 @@
-//! The objects of a walk, and what receives them.
+//! The objects of a media file, and what receives them.
 
 use std::ops::ControlFlow;
 
@@ -19,6 +19,8 @@ pub(crate) struct MediaObject<'a> {
     pub(crate) container: Option<Kind>,
     /// Whether an object with the same content was visited before. The media file does not count.
     pub(crate) is_repeated: bool,
+    /// SHA-256 of a file in a container; `None` for the media file, and for texts made from contents.
+    pub(crate) digest: Option<[u8; 32]>,
 }
 
 impl MediaObject<'_> {
@@ -38,4 +40,9 @@ impl MediaObject<'_> {
 pub(crate) trait Visitor {
     /// Examines one object. `Break` ends the walk.
     fn visit(&mut self, object: &MediaObject<'_>) -> ControlFlow<()>;
+
+    /// Returns whether a file in a container, with this SHA-256, is neither visited nor unpacked.
+    fn skips(&mut self, _digest: &[u8; 32], _bytes: &[u8]) -> bool {
+        false
+    }
 }

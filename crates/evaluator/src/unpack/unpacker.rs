@@ -104,8 +104,14 @@ impl<'a> Unpacker<'a> {
 
     /// Examines the media file and what is inside it.
     pub(super) fn media(&mut self, bytes: &[u8]) {
-        let object =
-            MediaObject { bytes, path: &[], depth: 0, container: None, is_repeated: false };
+        let object = MediaObject {
+            bytes,
+            path: &[],
+            depth: 0,
+            container: None,
+            is_repeated: false,
+            digest: None,
+        };
         if self.visitor.visit(&object).is_continue() && self.enabled {
             // The notes and the visitor have what the walk found until it stopped.
             let _ = self.contents(bytes);
@@ -159,7 +165,7 @@ impl<'a> Unpacker<'a> {
     pub(crate) fn leaf(&mut self, name: EntryName, bytes: &[u8]) -> Unpacked {
         self.enter(name, |walk| {
             walk.budget.take_bytes(bytes.len()).or_else(|limit| walk.stop_at(limit))?;
-            walk.visit(bytes, walk.depth.saturating_add(1), false)
+            walk.visit(bytes, walk.depth.saturating_add(1), false, None)
         })
     }
 
@@ -342,14 +348,17 @@ impl<'a> Unpacker<'a> {
             return Ok(());
         }
         let digest = Sha256::digest(bytes).into();
+        if self.visitor.skips(&digest, bytes) {
+            return Ok(());
+        }
         if let Some(reasons) = self.visited.get(&digest).cloned() {
             for (kind, reason) in reasons {
                 self.note(kind, reason);
             }
-            return self.visit(bytes, depth, true);
+            return self.visit(bytes, depth, true, Some(digest));
         }
         self.visited.insert(digest, Reasons::new());
-        self.visit(bytes, depth, false)?;
+        self.visit(bytes, depth, false, Some(digest))?;
         let outer = (self.depth, self.is_archive_of_stream);
         (self.depth, self.is_archive_of_stream) = (depth, is_archive_of_stream);
         let outer_notes = self.notes.start_object();
@@ -361,13 +370,20 @@ impl<'a> Unpacker<'a> {
     }
 
     /// Lets the visitor examine an object inside a container.
-    fn visit(&mut self, bytes: &[u8], depth: u32, is_repeated: bool) -> Unpacked {
+    fn visit(
+        &mut self,
+        bytes: &[u8],
+        depth: u32,
+        is_repeated: bool,
+        digest: Option<[u8; 32]>,
+    ) -> Unpacked {
         let object = MediaObject {
             bytes,
             path: &self.path,
             depth,
             container: self.containers.last().copied(),
             is_repeated,
+            digest,
         };
         match catch_unwind(AssertUnwindSafe(|| self.visitor.visit(&object))) {
             Ok(ControlFlow::Continue(())) => Ok(()),

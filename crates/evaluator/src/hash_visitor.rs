@@ -1,0 +1,70 @@
+//! Looks up the digests of the objects of one media file in lists of hashes.
+
+use std::ops::ControlFlow;
+
+use mcs_hashlist::{DigestKind, Digests, HashMatch, ListAction};
+use md5::Md5;
+use sha1::{Digest as _, Sha1};
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    hash_list_set::HashListSet,
+    report::HashFinding,
+    unpack::{MediaObject, Visitor},
+};
+
+/// Looks up each object before `rules` examines it.
+pub(crate) struct HashVisitor<'a, V> {
+    lists: &'a HashListSet,
+    rules: &'a mut V,
+    finding: Option<HashFinding>,
+}
+
+impl<'a, V: Visitor> HashVisitor<'a, V> {
+    pub(crate) fn new(lists: &'a HashListSet, rules: &'a mut V) -> Self {
+        Self { lists, rules, finding: None }
+    }
+
+    /// Returns the first object with a blocked digest.
+    pub(crate) fn into_finding(self) -> Option<HashFinding> {
+        self.finding
+    }
+
+    /// Returns the entry for an object. SHA-1 and MD5 are computed only if an entry needs them.
+    fn lookup(&self, sha256: &[u8; 32], bytes: &[u8]) -> Option<HashMatch<'a>> {
+        let lists = self.lists.lists();
+        lists.lookup(&Digests {
+            sha256: *sha256,
+            sha1: lists.needs(DigestKind::Sha1).then(|| Sha1::digest(bytes).into()),
+            md5: lists.needs(DigestKind::Md5).then(|| Md5::digest(bytes).into()),
+            size: bytes.len() as u64,
+        })
+    }
+}
+
+impl<V: Visitor> Visitor for HashVisitor<'_, V> {
+    fn visit(&mut self, object: &MediaObject<'_>) -> ControlFlow<()> {
+        let digest = match object.digest {
+            Some(digest) => Some(digest),
+            None if object.container.is_none() => Some(Sha256::digest(object.bytes).into()),
+            // A text that a format has made.
+            None => None,
+        };
+        let entry = digest.and_then(|digest| self.lookup(&digest, object.bytes));
+        match entry {
+            Some(HashMatch { action: ListAction::Block, list, name }) => {
+                let name = name.filter(|name| !name.is_empty()).unwrap_or(list);
+                self.finding =
+                    Some(HashFinding { name: name.to_owned(), path: object.report_path() });
+                ControlFlow::Break(())
+            }
+            // The service decides about the whole media file when a request is answered.
+            Some(HashMatch { action: ListAction::Allow, .. }) | None => self.rules.visit(object),
+        }
+    }
+
+    fn skips(&mut self, digest: &[u8; 32], bytes: &[u8]) -> bool {
+        // Block entries have precedence.
+        self.lookup(digest, bytes).is_some_and(|entry| entry.action == ListAction::Allow)
+    }
+}
