@@ -9,7 +9,6 @@ pub mod cached_media;
 pub mod canary;
 pub mod context;
 mod detection;
-pub mod encrypted;
 pub mod engines;
 pub mod error;
 pub mod in_flight;

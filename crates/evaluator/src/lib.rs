@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod compiler;
+pub mod encrypted;
 mod error;
 mod evaluator;
 #[cfg(any(test, fuzzing))]

@@ -8,12 +8,10 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+use mcs_evaluator::encrypted::{CancellableReads, Encryption, detect};
 use mcs_sandbox::Job;
 
-use crate::{
-    scan::encrypted::{CancellableReads, Encryption, detect},
-    tenancy::TenantGroup,
-};
+use crate::tenancy::TenantGroup;
 
 /// Maximum length of a chunk, bytes.
 pub(super) const CHUNK_SIZE: usize = 128 * 1024;

@@ -53,7 +53,9 @@ impl ReadAt for [u8] {
 
 /// A source whose reads fail after `cancelled` is set.
 pub struct CancellableReads<'a, S: ?Sized> {
+    /// The source of the bytes.
     pub source: &'a S,
+    /// Reads fail once this is set.
     pub cancelled: &'a AtomicBool,
 }
 

@@ -19,7 +19,7 @@ fn examine(bytes: &[u8]) -> Option<Encryption> {
 
 /// Returns the samples whose names start with `prefix`.
 fn samples(prefix: &str) -> Vec<(String, Vec<u8>)> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/encrypted");
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/encrypted");
     let paths = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
     let samples = paths.map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), path));
     let samples = samples.filter(|(name, _)| name.starts_with(prefix));
