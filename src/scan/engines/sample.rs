@@ -4,11 +4,10 @@ use std::{
     fs::File,
     io,
     os::{fd::AsRawFd, unix::fs::FileExt},
-    sync::{Arc, atomic::AtomicBool},
+    sync::Arc,
 };
 
 use bytes::{Bytes, BytesMut};
-use mcs_evaluator::encrypted::{CancellableReads, Encryption, detect};
 use mcs_sandbox::Job;
 
 use crate::tenancy::TenantGroup;
@@ -63,11 +62,6 @@ impl Sample {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
-    }
-
-    /// Returns what is encrypted, if the headers show it. Blocking; reads fail after `cancelled` is set.
-    pub(super) fn encryption(&self, cancelled: &AtomicBool) -> io::Result<Option<Encryption>> {
-        detect(&CancellableReads { source: &*self.file, cancelled }, self.len)
     }
 
     /// Opens a descriptor for another process: read-only, with a position of its own.

@@ -132,17 +132,3 @@ fn parses_bounded_number_of_header_bytes() {
     }
     assert_eq!(examine(&[bytes, header].concat()), Some(Unbounded));
 }
-
-#[test]
-fn cancelled_examination_fails() {
-    use std::sync::atomic::AtomicBool;
-
-    use crate::encrypted::reader::CancellableReads;
-
-    let bytes = with_coder(AES);
-    for (is_cancelled, expected) in [(false, Some(Some(SevenZip))), (true, None)] {
-        let cancelled = AtomicBool::new(is_cancelled);
-        let source = CancellableReads { source: &bytes[..], cancelled: &cancelled };
-        assert_eq!(detect(&source, bytes.len() as u64).ok(), expected);
-    }
-}
