@@ -31,10 +31,10 @@ use matrix_content_scanner::{
     config::Config,
     scan::{
         ScanContext, Verdict,
-        engines::{Sample, SampleAccess},
+        engines::{RunOutcome, Sample, SampleAccess},
     },
 };
-use mcs_filetype::Detector;
+use mcs_filetype::MimeRules;
 use mcs_sandbox::{JobLimits, JobPriority, ResidentLimits};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use tokio::task::JoinSet;
@@ -71,8 +71,9 @@ impl ScanMethod {
             Self::Engines(scanner) => {
                 let sample = Sample::from_file(&File::open(path).unwrap()).unwrap();
                 let media = SampleAccess::without_job(&sample);
-                let run = Box::pin(scanner.engines.scan(media)).await;
-                let decision = scanner.engines.policies().decide(&run.outcome.unwrap());
+                let run = Box::pin(scanner.engines.scan(media, &MimeRules::All)).await;
+                let RunOutcome::Scanned(outcome) = run.outcome else { panic!("not scanned") };
+                let decision = scanner.engines.policies().decide(&outcome);
                 assert!(matches!(decision.verdict, Ok(Verdict::Clean { .. })));
             }
             Self::LocalScan(scanner) => {
@@ -154,8 +155,7 @@ async fn scanner(directory: &Path, name: &str, lines: &str) -> (Arc<ScanContext>
     let (config, _) = Config::load(Some(&file), std::iter::empty()).expect("valid configuration");
     let env = SandboxEnv::for_command(&config, None).await.unwrap();
     let network = app::remote_engines(&config).await.unwrap();
-    let detector = Arc::new(Detector::new().unwrap());
-    (Arc::new(app::scan_context(&config, &env, detector, &network).unwrap()), env)
+    (Arc::new(app::scan_context(&config, &env, &network).unwrap()), env)
 }
 
 fn main() {
@@ -192,7 +192,9 @@ async fn measure() {
         }
     }
     print_rates(&methods, &rates);
-    let rules_env = envs.iter().find(|env| env.evaluator.is_some()).unwrap();
+    let rules_env =
+        envs.iter().max_by_key(|env| env.evaluator.prepared().metadata().unwrap().len());
+    let rules_env = rules_env.unwrap();
     measure_evaluator(directory, rules_env, random).await;
 }
 
@@ -327,15 +329,15 @@ fn print_rates(methods: &[(&str, ScanMethod)], rates: &[Vec<f64>]) {
 }
 
 async fn measure_evaluator(directory: &Path, env: &SandboxEnv, mut random: File) {
-    let settings = mcs_evaluator::UnpackSettings::default();
-    let memory = mcs_evaluator::memory_allowance(&settings);
-    let evaluator = env.evaluator.as_ref().unwrap();
+    let settings = mcs_evaluator::EvaluatorSettings::default();
+    let memory = mcs_evaluator::memory_allowance(&settings.unpack);
+    let evaluator = &env.evaluator;
     let start = || {
         env.sandbox.start_resident(
             env.directory.path(),
             mcs_sandbox::Command {
                 program: evaluator.program().to_owned(),
-                args: mcs_evaluator::arguments([], &settings),
+                args: mcs_evaluator::arguments(&settings),
             },
             evaluator.prepared(),
             ResidentLimits { jobs: 1, job_memory: memory },
@@ -360,7 +362,8 @@ async fn measure_evaluator(directory: &Path, env: &SandboxEnv, mut random: File)
             let media = File::open(&path).unwrap();
             let limits = JobLimits { memory, time: Duration::from_secs(60) };
             let begin = Instant::now();
-            resident.evaluate(media, limits, &JobPriority::new()).await.unwrap();
+            let task = mcs_evaluator::EvaluatorTask::Evaluate.argument();
+            resident.evaluate(media, task, limits, &JobPriority::new()).await.unwrap();
             times.push(begin.elapsed().as_secs_f64() * 1000.0);
         }
         println!("| {name} of noise | {:.2} |", quartiles(times)[1]);

@@ -16,7 +16,7 @@
 mod regexes;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     env,
     error::Error,
     fs,
@@ -138,6 +138,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let all = all.with_rules(|rule| rule.is_text.get() != "true");
     write(&file("filetypes"), &all)?;
     write(&file("filetypes-texts"), &texts)?;
+    fs::write(file("filetypes-types"), types([&all, &texts])?)?;
     let RuleBuckets { by_first_byte, others } = split_into_buckets(&all)?;
     for (class, rules) in by_first_byte.iter().enumerate() {
         write(&file(&format!("filetypes-first-{class}")), rules)?;
@@ -146,6 +147,18 @@ fn main() -> Result<(), Box<dyn Error>> {
         write(&file(&format!("filetypes-other-{part}")), rules)?;
     }
     Ok(())
+}
+
+/// Returns the types in the rules, one a line.
+fn types(databases: [&RuleDatabase; 2]) -> Result<String, serde_json::Error> {
+    let mut types = BTreeSet::new();
+    for database in databases {
+        let named = database.dependencies.values().map(|named| &named.rule);
+        for rule in database.rules.iter().chain(named) {
+            rule.entries.collect_types(&mut types)?;
+        }
+    }
+    Ok(types.into_iter().collect::<Vec<_>>().join("\n"))
 }
 
 /// Writes rules in the engine's binary format.
@@ -320,6 +333,14 @@ fn prune(rule: &RuleNode, typed_names: &HashSet<String>) -> RuleNode {
 }
 
 impl RuleNode {
+    /// Adds the types of this node and its children.
+    fn collect_types(&self, types: &mut BTreeSet<String>) -> Result<(), serde_json::Error> {
+        if let Some(name) = &self.mimetype {
+            types.insert(serde_json::from_str(name.get())?);
+        }
+        self.children.iter().try_for_each(|child| child.collect_types(types))
+    }
+
     /// Removes messages and nodes that can add text to the description but cannot change the MIME type.
     ///
     /// `has_message`: whether the ancestors of this node always produce a message before the node is evaluated.

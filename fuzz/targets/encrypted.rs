@@ -2,5 +2,5 @@
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {
-    matrix_content_scanner::scan::encrypted::fuzz::check(input);
+    mcs_evaluator::encrypted::fuzz::check(input);
 });

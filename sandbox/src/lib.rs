@@ -57,7 +57,8 @@ pub use priority::JobPriority;
 pub use protocol::FileState;
 pub use remove::remove_tree;
 pub use resident::{
-    JobLimits, MAX_RESULT, RecordError, Resident, ResidentJobError, ResidentLimits, serve_resident,
+    JobLimits, JobMedia, MAX_RESULT, RecordError, Resident, ResidentJobError, ResidentLimits,
+    serve_resident,
 };
 pub use sandbox::Sandbox;
 pub use sys::{SealedMapping, limit_malloc_arenas, map_sealed};

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use mcs_filetype::Detector;
 use prometheus_client::registry::Registry;
 use tokio::{sync::watch, task::JoinSet};
 
@@ -74,16 +73,17 @@ impl Service {
         let homeservers =
             Arc::new(Homeservers::new(&config.download, Arc::clone(&metrics.homeservers))?);
         let remote_engines = remote_engines(&config).await?;
-        let (sandbox_env, detector) = prepare_scans(&config).await?;
+        let sandbox_env = SandboxEnv::for_service(&config).await?;
+        log_unknown_types(&config);
+        log_sandbox(&sandbox_env.sandbox, &config.sandbox.mode);
         let audit = config.audit.clone();
         let audit = audit.map(|settings| AuditLog::start(settings, Arc::clone(&metrics)));
         let audit = audit.transpose()?;
-        let canary = canary(&config, &sandbox_env, &detector, &remote_engines)?;
+        let canary = canary(&config, &sandbox_env, &remote_engines)?;
         let (mut canary_task, canary_state) = CanaryTask::new(canary.is_some());
         let shared = Shared {
             spool: sandbox_env.spool(&config),
             scan_slots: ScanSlots::new(config.scan.max_scripts, config.scan.slow_after),
-            detector,
             canary: canary_state.clone(),
             metrics,
             audit,
@@ -114,15 +114,6 @@ impl Service {
         };
         Ok(Self { listener, current, workers, reloader, operations, observed_state, stop })
     }
-}
-
-/// Prepares the sandbox, and loads the type detection concurrently: these two steps take most of the time to start.
-async fn prepare_scans(config: &Config) -> Result<(SandboxEnv, Arc<Detector>), StartError> {
-    let detector = async { Detector::load().await.map_err(StartError::from) };
-    let (sandbox_env, detector) = tokio::try_join!(SandboxEnv::for_service(config), detector)?;
-    log_unknown_types(config, &detector);
-    log_sandbox(&sandbox_env.sandbox, &config.sandbox.mode);
-    Ok((sandbox_env, Arc::new(detector)))
 }
 
 fn gauges(

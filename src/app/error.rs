@@ -2,8 +2,6 @@
 
 use std::{io, path::PathBuf};
 
-use mcs_filetype::LoadError;
-
 use super::limits::LimitError;
 use crate::{
     http::listener::BindError, identity::denied_user, keys::KeyError, media::OutboundSetupError,
@@ -19,12 +17,10 @@ pub enum StartError {
     Key(#[from] KeyError),
     #[error("[download] cannot be used")]
     Download(#[from] OutboundSetupError),
-    #[error("the file type database cannot be loaded")]
-    FileTypes(#[from] LoadError),
     #[error("the engines cannot be used")]
     Engines(#[from] engines::EngineSetupError),
-    #[error("the rules engine cannot be prepared")]
-    Rules(#[source] io::Error),
+    #[error("the evaluator cannot be prepared")]
+    Evaluator(#[source] io::Error),
     #[error("the sandbox cannot be used")]
     Sandbox(#[from] mcs_sandbox::Error),
     #[error("{} (scan.temp_directory) cannot be used{}", path.display(), denied_user(source))]

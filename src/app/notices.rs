@@ -1,17 +1,16 @@
 //! Log of facts about the configuration and the machine that operators need to know.
 
-use mcs_filetype::Detector;
+use mcs_filetype::can_detect;
 use mcs_sandbox::{EffectiveLimits, Mode, Sandbox};
 use tracing::{info, warn};
 
 use crate::{config::Config, keys::KeyNotice};
 
-/// Returns the names in the MIME lists of `[scan]` that the detector never reports.
+/// Returns the names in the MIME lists of `[scan]` that no file has.
 #[must_use]
-pub fn unknown_types(config: &Config, detector: &Detector) -> Vec<String> {
+pub fn unknown_types(config: &Config) -> Vec<String> {
     let names = config.scan.mime.names();
-    let mut unknown: Vec<_> =
-        names.filter(|name| !detector.can_detect(name)).map(str::to_owned).collect();
+    let mut unknown: Vec<_> = names.filter(|name| !can_detect(name)).map(str::to_owned).collect();
     unknown.sort_unstable();
     unknown
 }
@@ -26,8 +25,8 @@ pub(super) fn log_key_notice(notice: &KeyNotice) {
 }
 
 /// Logs the names that [`unknown_types`] returns.
-pub(super) fn log_unknown_types(config: &Config, detector: &Detector) {
-    for name in unknown_types(config, detector) {
+pub(super) fn log_unknown_types(config: &Config) {
+    for name in unknown_types(config) {
         warn!(name, "MIME type in [scan] is never detected");
     }
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use mcs_filetype::Detector;
 use tokio::sync::watch;
 
 use super::sandbox_env::SandboxEnv;
@@ -36,7 +35,6 @@ pub async fn remote_engines(
 pub fn scan_context(
     config: &Config,
     sandbox_env: &SandboxEnv,
-    detector: Arc<Detector>,
     remote_engines: &Arc<RemoteEngines>,
 ) -> Result<ScanContext, engines::EngineSetupError> {
     let scan_slots = ScanSlots::new(1, config.scan.slow_after);
@@ -45,7 +43,6 @@ pub fn scan_context(
         settings: config.scan.clone(),
         sandbox: sandbox_env.sandbox.clone(),
         spool: sandbox_env.spool(config),
-        detector,
         max_size: config.download.max_size,
     })
 }
@@ -53,11 +50,10 @@ pub fn scan_context(
 pub(super) fn canary(
     config: &Config,
     sandbox_env: &SandboxEnv,
-    detector: &Arc<Detector>,
     remote_engines: &Arc<RemoteEngines>,
 ) -> Result<Option<Canary>, engines::EngineSetupError> {
     let Some(settings) = config.scan.canary.clone() else { return Ok(None) };
-    let context = scan_context(config, sandbox_env, Arc::clone(detector), remote_engines)?;
+    let context = scan_context(config, sandbox_env, remote_engines)?;
     Ok(Some(Canary::new(context, settings)))
 }
 
@@ -65,7 +61,6 @@ pub(super) fn canary(
 pub(super) struct Shared {
     pub(super) spool: Spool,
     pub(super) scan_slots: ScanSlots,
-    pub(super) detector: Arc<Detector>,
     pub(super) canary: watch::Receiver<CanaryState>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) audit: Option<AuditLog>,
@@ -87,7 +82,6 @@ impl Shared {
             settings: config.scan.clone(),
             sandbox: sandbox_env.sandbox.clone(),
             spool: self.spool.with_bounds(config.scan.max_spool_size, max_size),
-            detector: Arc::clone(&self.detector),
             max_size,
         };
         Ok(Pipeline {

@@ -190,7 +190,7 @@ impl Reloader {
         let cache = self.current.load().scanner.cache_with_settings(config.result_cache.clone());
         let pipeline =
             self.shared.pipeline(&config, &sandbox_env, &homeservers, &remote_engines, cache)?;
-        let canary = canary(&config, &sandbox_env, &self.shared.detector, &remote_engines)?;
+        let canary = canary(&config, &sandbox_env, &remote_engines)?;
         if changes.affects_verdicts()
             && let Some(canary) = &canary
         {
@@ -202,7 +202,7 @@ impl Reloader {
         }
         // Nothing below fails.
         notices.iter().for_each(log_key_notice);
-        log_unknown_types(&config, &self.shared.detector);
+        log_unknown_types(&config);
         self.canary.stop().await;
         let state = self.current.load();
         let scanner = state.scanner.with_pipeline(pipeline);

@@ -67,9 +67,7 @@ async fn run(service: Service, shutdown: impl Future<Output = &'static str> + Se
     let scanner = current.load().scanner.clone();
     drain(&scanner, workers, &stop.expired).await;
     reloader.canary.stop().await;
-    if let Some(evaluator) = &reloader.sandbox_env.evaluator {
-        evaluator.stop().await;
-    }
+    reloader.sandbox_env.evaluator.stop().await;
     wait_for_cleanup(&reloader.sandbox_env.directory).await;
     if let Some(audit) = &reloader.shared.audit {
         audit.flush(CLEANUP_TIMEOUT).await;

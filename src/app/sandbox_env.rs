@@ -21,8 +21,8 @@ use crate::{
 pub struct SandboxEnv {
     /// Prepares jobs.
     pub sandbox: Sandbox,
-    /// Evaluates rules in the sandbox; `None` if the rules engine is not configured.
-    pub evaluator: Option<Arc<Evaluator>>,
+    /// Inspects files and evaluates rules in the sandbox.
+    pub evaluator: Arc<Evaluator>,
     /// Directory of this process, removed on exit.
     pub directory: Arc<RunDirectory>,
 }
@@ -67,7 +67,7 @@ impl SandboxEnv {
         let directory =
             RunDirectory::create(&temp_directory, passable).map_err(temp_directory_error)?;
         let evaluator = evaluator(config, None)?;
-        allow_programs(&mut policy, config, evaluator.as_deref());
+        allow_programs(&mut policy, config, &evaluator);
         policy.paths.read_only.extend(program.map(Path::to_owned));
         let builder = SandboxBuilder::new(policy)?.for_programs(max_programs(config));
         let sandbox = builder.probe(directory.path()).await?;
@@ -77,8 +77,8 @@ impl SandboxEnv {
     /// Returns an environment with the same directory and a sandbox for another configuration, and probes that sandbox.
     pub(super) async fn with_policy(&self, config: &Config) -> Result<Self, StartError> {
         let mut policy = config.sandbox.clone();
-        let evaluator = evaluator(config, self.evaluator.as_deref())?;
-        allow_programs(&mut policy, config, evaluator.as_deref());
+        let evaluator = evaluator(config, Some(&self.evaluator))?;
+        allow_programs(&mut policy, config, &evaluator);
         let directory = self.directory.ensure().map_err(|source| StartError::TempDirectory {
             path: config.scan.temp_directory.clone(),
             source,
@@ -95,13 +95,14 @@ impl SandboxEnv {
         scan_slots: &ScanSlots,
         remote_engines: &Arc<RemoteEngines>,
     ) -> Result<Engines, engines::EngineSetupError> {
-        let evaluator = self.evaluator.as_ref().map(|evaluator| EvaluatorEnv {
-            evaluator: Arc::clone(evaluator),
+        let evaluator = EvaluatorEnv {
+            evaluator: Arc::clone(&self.evaluator),
             sandbox: self.sandbox.clone(),
             directory: Arc::clone(&self.directory),
             max_files: engines::MAX_FILES,
-        });
-        Engines::new(&config.scan, &self.sandbox, evaluator.as_ref(), scan_slots, remote_engines)
+            audits_types: config.audit.is_some(),
+        };
+        Engines::new(&config.scan, &self.sandbox, &evaluator, scan_slots, remote_engines)
     }
 
     /// Creates the spool in the directory of this process.
@@ -119,8 +120,8 @@ fn max_programs(config: &Config) -> usize {
 }
 
 /// Allows read access to all configured programs, wherever they are installed.
-fn allow_programs(policy: &mut Policy, config: &Config, evaluator: Option<&Evaluator>) {
-    policy.paths.read_only.extend(evaluator.map(|evaluator| evaluator.program().to_owned()));
+fn allow_programs(policy: &mut Policy, config: &Config, evaluator: &Evaluator) {
+    policy.paths.read_only.push(evaluator.program().to_owned());
     policy.paths.read_only.extend(config.scan.script.clone());
     policy
         .paths
@@ -130,15 +131,12 @@ fn allow_programs(policy: &mut Policy, config: &Config, evaluator: Option<&Evalu
 
 /// Creates the evaluator for a configuration. Uses the program of `previous` if present: the file of the running
 /// program may have been replaced or removed since the start.
-fn evaluator(
-    config: &Config,
-    previous: Option<&Evaluator>,
-) -> Result<Option<Arc<Evaluator>>, StartError> {
-    let Some(rules) = config.scan.rules() else { return Ok(None) };
+fn evaluator(config: &Config, previous: Option<&Evaluator>) -> Result<Arc<Evaluator>, StartError> {
+    let rules = config.scan.rules().map(|rules| &rules.rules);
     let program = match previous {
         Some(previous) => previous.program().to_owned(),
-        None => std::env::current_exe().map_err(StartError::Rules)?,
+        None => std::env::current_exe().map_err(StartError::Evaluator)?,
     };
-    let evaluator = Evaluator::prepare(program, &rules.rules).map_err(StartError::Rules)?;
-    Ok(Some(Arc::new(evaluator)))
+    let evaluator = Evaluator::prepare(program, rules).map_err(StartError::Evaluator)?;
+    Ok(Arc::new(evaluator))
 }

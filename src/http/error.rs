@@ -223,10 +223,15 @@ fn from_scan_error(error: &ScanError) -> ApiError {
             Reason::Unknown,
             "The contents are inconsistent and could not be examined",
         ),
-        E::Engine(_, EngineFailure::Busy) => ApiError::overloaded("A scan engine is busy"),
-        E::Engine(..) | E::NoEngine | E::Script(_) | E::Sandbox(_) | E::Panicked => {
-            ApiError::internal_error("The scan could not be finished")
+        E::Engine(_, EngineFailure::Busy) | E::Inspection(EngineFailure::Busy) => {
+            ApiError::overloaded("A scan engine is busy")
         }
+        E::Engine(..)
+        | E::Inspection(_)
+        | E::NoEngine
+        | E::Script(_)
+        | E::Sandbox(_)
+        | E::Panicked => ApiError::internal_error("The scan could not be finished"),
         E::Disk(_) => disk(),
         E::Stopping => ApiError::overloaded("The server is stopping"),
     }

@@ -183,12 +183,11 @@ fn read_chunk(file: &SpooledFile, part: &Range<u64>, mut buffer: BytesMut) -> io
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, LazyLock};
+    use std::sync::Arc;
 
     use axum::http::Request;
     use futures_util::TryStreamExt;
     use http_body_util::BodyExt;
-    use mcs_filetype::{Detector, MediaType};
     use sha2::{Digest, Sha256};
 
     use super::*;
@@ -198,19 +197,12 @@ mod tests {
         spool::Spool,
     };
 
-    /// Arbitrary type. Loading the rules takes most of a second.
-    static DETECTED: LazyLock<MediaType> = LazyLock::new(|| {
-        let empty = tempfile::tempfile().unwrap();
-        Detector::new().unwrap().detect(&empty).unwrap()
-    });
-
     fn media(bytes: &'static [u8]) -> Media {
         Media {
             body: media::Body::Memory(Bytes::from_static(bytes)),
             body_hash: Sha256::digest(bytes).into(),
             content_type: Some(HeaderValue::from_static("image/png")),
             disposition: None,
-            detected: DETECTED.clone(),
             encrypted: false,
         }
     }

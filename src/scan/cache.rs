@@ -15,6 +15,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use mcs_filetype::MediaType;
 use parking_lot::Mutex;
 use quick_cache::{Weighter, sync::Cache};
 use sha2::{Digest, Sha256};
@@ -66,6 +67,15 @@ pub struct ContentKey {
     pub content: [u8; 32],
     /// The engines and their settings.
     pub engines_fingerprint: EngineFingerprint,
+}
+
+/// What a scan determined about a content.
+#[derive(Clone, Debug)]
+pub struct ScannedContent {
+    /// The type; `None` if types were not determined, or the scan failed.
+    pub detected: Option<MediaType>,
+    /// The verdict of the engines, without the lists of types.
+    pub verdict: CachedVerdict,
 }
 
 /// Result of the scan of a content: a verdict, or a failure. A failure is shared by all requests within a few seconds,
@@ -128,7 +138,12 @@ impl<T> Timed<T> {
 #[derive(Clone, Debug)]
 enum VerdictEntry {
     /// All engines finished and found nothing. Nearly all entries, so without an allocation of their own.
-    Clean { scanned: SystemTime, exit_code: Option<i32>, versions: Versions },
+    Clean {
+        scanned: SystemTime,
+        detected: Option<MediaType>,
+        exit_code: Option<i32>,
+        versions: Versions,
+    },
     /// Any other outcome of the engines, which the policies in force at the time of reading are applied to.
     Outcome(Arc<(FileOutcome, Versions)>),
     /// A failure of the whole scan.
@@ -139,7 +154,8 @@ impl VerdictEntry {
     fn new(outcome: FileOutcome, versions: Versions) -> Self {
         if outcome.is_clean() {
             let exit_code = outcome.clean_exit_code();
-            return Self::Clean { scanned: outcome.scanned, exit_code, versions };
+            let FileOutcome { scanned, detected, .. } = outcome;
+            return Self::Clean { scanned, detected, exit_code, versions };
         }
         Self::Outcome(Arc::new((outcome.without_lines(), versions)))
     }
@@ -156,13 +172,22 @@ impl VerdictEntry {
         }
     }
 
+    /// Returns the type of the content.
+    fn detected(&self) -> Option<&MediaType> {
+        match self {
+            Self::Clean { detected, .. } => detected.as_ref(),
+            Self::Outcome(entry) => entry.0.detected.as_ref(),
+            Self::Failure(_) => None,
+        }
+    }
+
     /// Applies the policies. Returns the verdict, its validity, the script's exit code, and the versions of the engines.
     fn decide(
         &self,
         policies: &Policies,
     ) -> (CachedVerdict, Validity, Option<i32>, Option<Versions>) {
         let (decision, versions) = match self {
-            Self::Clean { scanned, exit_code, versions } => {
+            Self::Clean { scanned, exit_code, versions, .. } => {
                 (policies.decide(&FileOutcome::clean(*scanned, *exit_code)), *versions)
             }
             Self::Outcome(entry) => (policies.decide(&entry.0), entry.1),
@@ -277,15 +302,16 @@ impl ResultCache {
 
     /// Returns the result for a content under these policies, if it is valid for these versions of the engines.
     #[must_use]
-    pub fn verdict(
+    pub fn scanned(
         &self,
         key: &ContentKey,
         versions: &Versions,
         policies: &Policies,
-    ) -> Option<CachedVerdict> {
+    ) -> Option<ScannedContent> {
         let time_to_live = |entry: &VerdictEntry| self.time_to_live(entry, *versions, policies);
         let entry = valid_entry(&self.store.verdicts, key, time_to_live)?;
-        Some(entry.decide(policies).0)
+        let detected = entry.detected().cloned();
+        Some(ScannedContent { detected, verdict: entry.decide(policies).0 })
     }
 
     /// Returns the time to live of an entry; `None` if the entry is invalid under the current settings and versions.

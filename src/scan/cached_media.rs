@@ -15,8 +15,8 @@ pub struct CachedMedia {
     pub content: [u8; 32],
     /// Size of the body and of the plaintext, bytes.
     pub size: u64,
-    /// Type of the plaintext, by content.
-    pub detected: MediaType,
+    /// Type of the plaintext, by content; `None` if types were not determined.
+    pub detected: Option<MediaType>,
     /// Headers for serving the media and for asking the homeserver again.
     pub headers: MediaHeaders,
     /// When a request for this entry was first answered with "clean".
@@ -37,7 +37,12 @@ const VALUE_OVERHEAD: usize = 64;
 impl CachedMedia {
     /// Creates an entry that no request has been answered from.
     #[must_use]
-    pub fn new(content: [u8; 32], size: u64, detected: MediaType, headers: MediaHeaders) -> Self {
+    pub fn new(
+        content: [u8; 32],
+        size: u64,
+        detected: Option<MediaType>,
+        headers: MediaHeaders,
+    ) -> Self {
         Self { content, size, detected, headers, first_answer: OnceLock::new() }
     }
 
@@ -95,13 +100,11 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use bytes::Bytes;
-    use mcs_filetype::Detector;
 
     use super::*;
 
     fn entry(head: &Head) -> CachedMedia {
-        let detected = Detector::new().unwrap().detect_bytes(b"text");
-        CachedMedia::new([7; 32], 9, detected, MediaHeaders::from_head(head))
+        CachedMedia::new([7; 32], 9, None, MediaHeaders::from_head(head))
     }
 
     #[test]

@@ -1,8 +1,5 @@
 //! What a scan of one file needs.
 
-use std::sync::Arc;
-
-use mcs_filetype::Detector;
 use mcs_sandbox::Sandbox;
 
 use super::{
@@ -25,8 +22,6 @@ pub struct ScanContext {
     pub engines: Engines,
     /// Stores the files of jobs and large bodies.
     pub spool: Spool,
-    /// Detects types.
-    pub detector: Arc<Detector>,
     /// `download.max_size`, bytes.
     pub max_size: u64,
 }

@@ -45,6 +45,9 @@ pub enum ScanError {
     /// An engine other than the script gave no verdict.
     #[error("the engine {0} failed")]
     Engine(&'static str, #[source] EngineFailure),
+    /// Type and encryption of the file could not be determined.
+    #[error("the file could not be inspected")]
+    Inspection(#[source] EngineFailure),
     /// The contents need a password, and `scan.on_encrypted` is "fail". Contains what is encrypted.
     #[error("the contents need a password: {0}")]
     Encrypted(String),
@@ -113,7 +116,7 @@ impl ScanError {
             Self::Script(ScriptFailure::TimedOut) => Cause::ScriptTimeout,
             Self::Script(ScriptFailure::Signaled(_)) => Cause::ScriptSignal,
             Self::Script(ScriptFailure::FailureExitCode(_)) => Cause::ScriptExitCode,
-            Self::Engine(_, error) => error.cause(),
+            Self::Engine(_, error) | Self::Inspection(error) => error.cause(),
             Self::Encrypted(_) => Cause::Encrypted,
             Self::Limit(_) => Cause::Limit,
             Self::Unreadable(_) => Cause::Unreadable,
@@ -158,6 +161,7 @@ impl ScanError {
             | Self::CounterWraps { .. }
             | Self::Script(_)
             | Self::Engine(..)
+            | Self::Inspection(_)
             | Self::Encrypted(_)
             | Self::Limit(_)
             | Self::Unreadable(_)

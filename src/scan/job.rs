@@ -52,8 +52,8 @@ impl fmt::Debug for ScanJob {
 pub struct JobOutcome {
     /// The content.
     pub media: Arc<CachedMedia>,
-    /// The verdict. Absent when the type is not allowed.
-    pub verdict: Option<CachedVerdict>,
+    /// The verdict.
+    pub verdict: CachedVerdict,
     /// The body, unless it was too large to keep for requesters that need the verdict alone.
     pub body: Option<Body>,
     /// Durations of the job's parts.

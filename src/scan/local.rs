@@ -13,8 +13,7 @@ use mcs_filetype::MimeRules;
 
 use super::{
     context::ScanContext,
-    detection::finish_and_detect,
-    engines::{EngineRun, Engines},
+    engines::{EngineRun, Engines, RunOutcome},
     error::ScanError,
     task::blocking,
     verdict::Verdict,
@@ -109,8 +108,8 @@ impl ScanContext {
             decryption: None,
             script_file: Some(file),
         };
-        let (spool, detector) = (self.spool.clone(), Arc::clone(&self.detector));
-        let (detected, plaintext) = blocking(move || {
+        let spool = self.spool.clone();
+        let plaintext = blocking(move || {
             let mut ingest = Ingest::new(&spool, options, Some(length))?;
             let mut buffer = vec![0; COPY_BUFFER];
             loop {
@@ -120,22 +119,20 @@ impl ScanContext {
                 }
             }
             let not_found = || IngestError::Disk(io::ErrorKind::NotFound.into());
-            let (ingested, detected) = finish_and_detect(ingest, &detector)?;
-            detected.zip(ingested.plaintext).ok_or_else(not_found)
+            ingest.finish()?.plaintext.ok_or_else(not_found)
         })
         .await?;
-        let verdict = if mime.allows(detected.as_str()) {
-            work_dir.set_plaintext(plaintext)?;
-            let run = match work_dir.sample_access() {
-                Some(sample) => Box::pin(engines.scan(sample)).await,
-                None => EngineRun::prevented(ScanError::Stopping),
-            };
-            match run.outcome {
-                Ok(outcome) => engines.policies().with_paths().decide(&outcome).verdict,
-                Err(error) => Err(Arc::new(error)),
+        work_dir.set_plaintext(plaintext)?;
+        let run = match work_dir.sample_access() {
+            Some(sample) => Box::pin(engines.scan(sample, mime)).await,
+            None => EngineRun::prevented(ScanError::Stopping),
+        };
+        let verdict = match run.outcome {
+            RunOutcome::Scanned(outcome) => {
+                engines.policies().with_paths().decide(&outcome).verdict
             }
-        } else {
-            Ok(Verdict::TypeForbidden { detected })
+            RunOutcome::Forbidden(detected) => Ok(Verdict::TypeForbidden { detected }),
+            RunOutcome::Prevented(error) => Err(Arc::new(error)),
         };
         work_dir.clean_up(self.removal_command().as_ref()).await;
         verdict

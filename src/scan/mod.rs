@@ -8,8 +8,6 @@ pub mod cache;
 pub mod cached_media;
 pub mod canary;
 pub mod context;
-mod detection;
-pub mod encrypted;
 pub mod engines;
 pub mod error;
 pub mod in_flight;

@@ -1,5 +1,5 @@
-//! Processing of one job in a private working directory: downloads, hashes and decrypts the media, detects the type,
-//! runs the engines, replies and cleans up. A panic fails the job, not the worker.
+//! Processing of one job in a private working directory: downloads, hashes and decrypts the media, runs the engines,
+//! replies and cleans up. A panic fails the job, not the worker.
 
 mod verdict;
 
@@ -8,18 +8,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mcs_filetype::MediaType;
+use mcs_filetype::{MediaType, MimeRules};
 use tokio::{
     sync::watch,
     time::{timeout, timeout_at},
 };
 
 use super::{
-    cache::{CacheGeneration, CachedVerdict, ContentKey, ResultCache},
+    cache::{CacheGeneration, CachedVerdict, ContentKey, ResultCache, ScannedContent},
     cached_media::{CachedMedia, MediaHeaders},
     canary::CanaryState,
     context::ScanContext,
-    detection::finish_and_detect,
     engines::Versions,
     error::{Phase, ScanError},
     job::{JobOutcome, ScanJob},
@@ -54,7 +53,7 @@ pub struct Pipeline {
     pub(crate) canary: watch::Receiver<CanaryState>,
     pub(crate) cache: ResultCache,
     /// Scans in progress, by content: media with the same bytes shares one scan.
-    pub(crate) scans: SingleFlight<(ContentKey, Versions), CachedVerdict>,
+    pub(crate) scans: SingleFlight<(ContentKey, Versions), ScannedContent>,
     /// Receives a report of each job.
     pub(crate) job_observer: JobObserver,
 }
@@ -72,7 +71,12 @@ struct RunningJob {
 
 /// A downloaded and decrypted body.
 struct Fetched {
-    media: Arc<CachedMedia>,
+    /// SHA-256 of the plaintext.
+    content: [u8; 32],
+    size: u64,
+    /// The type of the same content, if a cached entry has it.
+    detected: Option<MediaType>,
+    headers: MediaHeaders,
     /// Absent if it is too large for memory and no requester needs it.
     body: Option<Body>,
     /// Whether the body may be kept as the media: see [`Download::is_granted`](crate::media::Download::is_granted).
@@ -126,15 +130,16 @@ impl Pipeline {
     /// Downloads and scans.
     async fn process(&self, running: &mut RunningJob) -> Result<Scanned, ScanError> {
         let fetched = self.fetch(running).await?;
-        if fetched.is_granted {
-            self.cache.store_media(running.job.key, Arc::clone(&fetched.media));
+        let (ScannedContent { detected, verdict }, run) = self.scan(running, &fetched).await;
+        let Fetched { content, size, headers, body, is_granted, .. } = fetched;
+        let detected = detected.or(fetched.detected);
+        let media = Arc::new(CachedMedia::new(content, size, detected, headers));
+        if is_granted {
+            self.cache.store_media(running.job.key, Arc::clone(&media));
         }
-        if !self.context.settings.mime.allows(fetched.media.detected.as_str()) {
-            return Ok(Scanned::forbidden(running, fetched));
-        }
-        let (verdict, run) = self.scan(running, &fetched).await;
-        let body = self.keep(running, &fetched.media, fetched.body, &verdict).await?;
-        Ok(Scanned::new(running, fetched.media, verdict, body, run))
+        let body = self.keep(running, &media, body, &verdict).await?;
+        let timings = running.timings;
+        Ok(Scanned { outcome: JobOutcome { media, verdict, body, timings }, run })
     }
 
     /// Downloads the media before the deadline of the job.
@@ -152,7 +157,7 @@ impl Pipeline {
         Ok(fetched)
     }
 
-    /// Downloads, hashes and decrypts the body and detects the type of the plaintext.
+    /// Downloads, hashes and decrypts the body.
     async fn download(&self, running: &mut RunningJob) -> Result<Fetched, ScanError> {
         let job = &running.job;
         let download = self.homeservers.open(&job.request.fetch).await?;
@@ -186,22 +191,19 @@ impl Pipeline {
         let length = head.length.filter(|_| !head.gzip);
         let deadline = job.deadline.into();
         let ingest = Ingest::new_when_free(&self.context.spool, options, length, deadline).await?;
-        let detector = Arc::clone(&self.context.detector);
-        let ingested =
-            download.stream(ingest, move |ingest| finish_and_detect(ingest, &detector)).await?;
-        let (Ingested { body, size, body_hash, plaintext }, detected) = ingested;
+        let ingested = download.stream(ingest, Ingest::finish).await?;
+        let Ingested { body, size, body_hash, plaintext } = ingested;
 
-        let (content, detected) = match (plaintext.zip(detected), &cached) {
-            (Some((plaintext, detected)), _) => (running.set_plaintext(plaintext)?, detected),
+        let (content, detected) = match (plaintext, &cached) {
+            (Some(plaintext), _) => (running.set_plaintext(plaintext)?, None),
             (None, Some(cached)) if cached.body_hash(&job.request) == body_hash => {
                 (cached.content, cached.detected.clone())
             }
             // The body has changed since the verdict was cached.
-            (None, _) => self.rewrite_plaintext(running, body.as_ref()).await?,
+            (None, _) => (self.rewrite_plaintext(running, body.as_ref()).await?, None),
         };
         let headers = MediaHeaders::from_head(&head);
-        let media = Arc::new(CachedMedia::new(content, size, detected, headers));
-        Ok(Fetched { media, body, is_granted })
+        Ok(Fetched { content, size, detected, headers, body, is_granted })
     }
 
     /// Creates the working directory, with an empty file for the plaintext.
@@ -212,13 +214,12 @@ impl Pipeline {
         Ok(file)
     }
 
-    /// Writes the plaintext of a body that is in memory or on the spool to a new working directory. Returns its SHA-256
-    /// and its type.
+    /// Writes the plaintext of a body that is in memory or on the spool to a new working directory. Returns its SHA-256.
     async fn rewrite_plaintext(
         &self,
         running: &mut RunningJob,
         body: Option<&Body>,
-    ) -> Result<([u8; 32], MediaType), ScanError> {
+    ) -> Result<[u8; 32], ScanError> {
         let not_found = || ScanError::Disk(std::io::ErrorKind::NotFound.into());
         let body = body.cloned().ok_or_else(not_found)?;
         let script_file = Some(self.create_work_dir(running).await?);
@@ -234,14 +235,11 @@ impl Pipeline {
         let (length, deadline) = (Some(body.len()), job.deadline.into());
         let mut ingest =
             Ingest::new_when_free(&self.context.spool, options, length, deadline).await?;
-        let detector = Arc::clone(&self.context.detector);
         let ingested = blocking(move || {
             body.for_each_chunk(|chunk| ingest.write(chunk))?;
-            finish_and_detect(ingest, &detector)
+            ingest.finish()
         });
-        let (ingested, detected) = ingested.await?;
-        let (plaintext, detected) = ingested.plaintext.zip(detected).ok_or_else(not_found)?;
-        Ok((running.set_plaintext(plaintext)?, detected))
+        running.set_plaintext(ingested.await?.plaintext.ok_or_else(not_found)?)
     }
 
     /// Caches a clean body in memory, if it is small enough. Returns a clean body for the requesters.
@@ -280,32 +278,37 @@ impl Pipeline {
         self.is_ready()
     }
 
-    /// Returns the cached verdict on the content of this media.
+    /// Returns the cached verdict on this media, the lists of types included. `None` also for media of unknown type, if
+    /// there are lists: the media is fetched and inspected again.
     pub(super) async fn cached_verdict(&self, media: &CachedMedia) -> Option<CachedVerdict> {
+        let lists = &self.context.settings.mime;
+        if let Some(detected) = &media.detected
+            && !lists.allows(detected.as_str())
+        {
+            return Some(Ok(Verdict::TypeForbidden { detected: detected.clone() }));
+        }
         let identity = self.context.engines.identity().await?;
         let key = ContentKey {
             content: media.content,
             engines_fingerprint: identity.engines_fingerprint,
         };
-        self.cache.verdict(&key, &identity.versions, self.context.engines.policies())
-    }
-}
-
-impl Scanned {
-    fn new(
-        running: &RunningJob,
-        media: Arc<CachedMedia>,
-        verdict: CachedVerdict,
-        body: Option<Body>,
-        run: Option<EngineRunReport>,
-    ) -> Self {
-        let timings = running.timings;
-        Self { outcome: JobOutcome { media, verdict: Some(verdict), body, timings }, run }
+        let verdict = self.cached_scan(&key, &identity.versions)?.verdict;
+        let lacks_type = *lists != MimeRules::All && media.detected.is_none();
+        (verdict.is_err() || !lacks_type).then_some(verdict)
     }
 
-    /// Returns the result for a type that the MIME lists forbid.
-    fn forbidden(running: &RunningJob, fetched: Fetched) -> Self {
-        let (media, timings) = (fetched.media, running.timings);
-        Self { outcome: JobOutcome { media, verdict: None, body: None, timings }, run: None }
+    /// Returns the cached result of a scan, with the lists of types applied. `None` also for a content of unknown type, if
+    /// there are lists.
+    fn cached_scan(&self, key: &ContentKey, versions: &Versions) -> Option<ScannedContent> {
+        let lists = &self.context.settings.mime;
+        let scanned = self.cache.scanned(key, versions, self.context.engines.policies())?;
+        let verdict = match (&scanned.detected, scanned.verdict) {
+            (Some(detected), _) if !lists.allows(detected.as_str()) => {
+                Ok(Verdict::TypeForbidden { detected: detected.clone() })
+            }
+            (None, Ok(_)) if *lists != MimeRules::All => return None,
+            (_, verdict) => verdict,
+        };
+        Some(ScannedContent { verdict, ..scanned })
     }
 }

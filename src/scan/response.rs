@@ -2,7 +2,6 @@
 
 use std::time::{Duration, SystemTime};
 
-use mcs_filetype::MediaType;
 use reqwest::header::HeaderValue;
 
 use super::{cached_media::CachedMedia, verdict::Verdict};
@@ -53,8 +52,6 @@ pub struct Media {
     pub content_type: Option<HeaderValue>,
     /// The homeserver's `Content-Disposition`, if there was exactly one.
     pub disposition: Option<HeaderValue>,
-    /// The type of the plaintext, by content.
-    pub detected: MediaType,
     /// Whether the body is the ciphertext of end-to-end encrypted media.
     pub encrypted: bool,
 }

@@ -64,7 +64,7 @@ pub struct ScannerUsage {
 /// Returns whether the job failed for a reason specific to the tenant of its initiator.
 fn failed_for_its_tenant(outcome: &Result<JobOutcome, Arc<ScanError>>) -> bool {
     let error = match outcome {
-        Ok(outcome) => outcome.verdict.as_ref().and_then(|verdict| verdict.as_ref().err()),
+        Ok(outcome) => outcome.verdict.as_ref().err(),
         Err(error) => Some(error),
     };
     error.is_some_and(|error| error.is_tenant_specific())
@@ -236,11 +236,7 @@ impl Scanner {
                 continue;
             }
             let JobOutcome { media, verdict, body, timings } = outcome?;
-            let verdict = match verdict {
-                Some(result) => result?,
-                None => Verdict::TypeForbidden { detected: media.detected.clone() },
-            };
-            if let Some((verdict, body)) = self.select_media(request, &media, verdict, body) {
+            if let Some((verdict, body)) = self.select_media(request, &media, verdict?, body) {
                 let response = ScanResponse { verdict, media: body, source, timings };
                 return Ok(response.for_entry(&media));
             }
@@ -263,14 +259,9 @@ impl Scanner {
         request: &ScanRequest,
         cached_media: &CachedMedia,
     ) -> Option<Result<ScanResponse, Arc<ScanError>>> {
-        let verdict = if self.pipeline.context.settings.mime.allows(cached_media.detected.as_str())
-        {
-            match self.pipeline.cached_verdict(cached_media).await? {
-                Ok(verdict) => verdict,
-                Err(failure) => return Some(Err(failure)),
-            }
-        } else {
-            Verdict::TypeForbidden { detected: cached_media.detected.clone() }
+        let verdict = match self.pipeline.cached_verdict(cached_media).await? {
+            Ok(verdict) => verdict,
+            Err(failure) => return Some(Err(failure)),
         };
         let body = match (&verdict, request.wants) {
             (Verdict::Clean { .. }, Wants::Media) => {
@@ -309,14 +300,15 @@ impl Scanner {
         let content_type = if encrypted || self.pipeline.context.settings.mime.allows(essence) {
             declared.clone()
         } else {
-            HeaderValue::from_str(cached_media.detected.as_str()).ok()
+            // With lists, the type is always known.
+            let detected = cached_media.detected.as_ref();
+            detected.and_then(|detected| HeaderValue::from_str(detected.as_str()).ok())
         };
         Media {
             body,
             body_hash: cached_media.body_hash(request),
             content_type,
             disposition: disposition.clone(),
-            detected: cached_media.detected.clone(),
             encrypted,
         }
     }

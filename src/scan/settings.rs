@@ -7,7 +7,10 @@ pub use crate::config::sections::{
 
 use std::time::Duration;
 
+use mcs_filetype::MimeRules;
+
 use super::engines;
+use crate::config::sections::unpack::InnerLists;
 
 impl Settings {
     /// Returns `[rules]`, if the rules are one of the engines.
@@ -19,7 +22,22 @@ impl Settings {
         })
     }
 
-    /// Returns the sum of all engines' time limits.
+    /// Returns the types that are allowed inside a media file.
+    #[must_use]
+    pub fn inner_types(&self) -> MimeRules {
+        let unpack = self.rules().map(|rules| &rules.unpack);
+        let Some(unpack) = unpack.filter(|unpack| unpack.limits.enabled) else {
+            return MimeRules::All;
+        };
+        match (unpack.mime_types, &self.mime) {
+            (InnerLists::Blocked, list @ MimeRules::AllBut(_)) | (InnerLists::Both, list) => {
+                list.clone()
+            }
+            (InnerLists::Blocked, _) | (InnerLists::No, _) => MimeRules::All,
+        }
+    }
+
+    /// Returns the sum of the time limits of the inspection and of all engines.
     #[must_use]
     pub fn time_limits(&self) -> Duration {
         let limit = |engine: &engines::EngineSettings| match engine {
@@ -28,6 +46,6 @@ impl Settings {
             engines::EngineSettings::Clamd(clamd) => clamd.timeout,
             engines::EngineSettings::Icap(icap) => icap.timeout,
         };
-        self.engines.iter().map(limit).fold(Duration::ZERO, Duration::saturating_add)
+        self.engines.iter().map(limit).fold(engines::INSPECTION_TIMEOUT, Duration::saturating_add)
     }
 }

@@ -69,8 +69,8 @@ pub struct AuditRecord<'a> {
     pub sha256: &'a [u8; 32],
     /// Size of the plaintext in bytes.
     pub size: u64,
-    /// Type detected from the content.
-    pub detected: &'a str,
+    /// Type detected from the content; `None` if it was not determined.
+    pub detected: Option<&'a str>,
     /// [`crate::scan::Verdict::name`]
     pub verdict: &'static str,
     /// [`crate::scan::verdict::NotCleanKind::name`], if the file is not clean.
@@ -268,7 +268,7 @@ fn format_line(record: &AuditRecord<'_>) -> Vec<u8> {
         encrypted: bool,
         sha256: String,
         size: u64,
-        r#type: &'a str,
+        r#type: Option<&'a str>,
         verdict: &'static str,
         #[serde(skip_serializing_if = "Option::is_none")]
         outcome: Option<&'static str>,
@@ -322,7 +322,7 @@ mod tests {
             encrypted: true,
             sha256: &[0xab; 32],
             size: 68,
-            detected: "text/plain",
+            detected: Some("text/plain"),
             verdict: "not_clean",
             not_clean: Some("infected"),
             exit_code: Some(1),

@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::SystemTime};
 
+use mcs_filetype::MediaType;
+
 use super::audit::{AuditLog, AuditRecord};
 use crate::{
     media::Variant,
@@ -9,7 +11,7 @@ use crate::{
     scan::{
         job::JobOutcome,
         report::{JobObserver, JobReport},
-        verdict::NotCleanKind,
+        verdict::{NotCleanKind, Verdict},
     },
 };
 
@@ -34,8 +36,11 @@ fn record_metrics(metrics: &Metrics, report: &JobReport<'_>) {
         metrics.jobs.record_engine_result(engine, result);
     }
     let has_details = report.run.is_some_and(|run| run.verdict_details.is_some());
-    if let Ok(JobOutcome { verdict: Some(Ok(_)), .. }) = report.outcome
-        && !has_details
+    // A forbidden type is no result of the engines.
+    if matches!(
+        report.outcome,
+        Ok(JobOutcome { verdict: Ok(Verdict::Clean { .. } | Verdict::NotClean { .. }), .. })
+    ) && !has_details
     {
         metrics.http.record_cache_hit(CacheHit::Verdict);
     }
@@ -44,10 +49,7 @@ fn record_metrics(metrics: &Metrics, report: &JobReport<'_>) {
 /// Returns the audit record of a job with a verdict.
 fn audit_record<'a>(report: &JobReport<'a>) -> Option<AuditRecord<'a>> {
     let (verdict, outcome) = (verdict_name(report)?, report.outcome.ok()?);
-    let not_clean = match &outcome.verdict {
-        Some(Ok(verdict)) => verdict.not_clean_kind(),
-        _ => None,
-    };
+    let not_clean = outcome.verdict.as_ref().ok().and_then(Verdict::not_clean_kind);
     let details = report.run.and_then(|run| run.verdict_details.as_ref());
     let fetch = &report.request.fetch;
     Some(AuditRecord {
@@ -58,7 +60,7 @@ fn audit_record<'a>(report: &JobReport<'a>) -> Option<AuditRecord<'a>> {
         encrypted: report.request.decryption.is_some(),
         sha256: &outcome.media.content,
         size: outcome.media.size,
-        detected: outcome.media.detected.as_str(),
+        detected: outcome.media.detected.as_ref().map(MediaType::as_str),
         verdict,
         not_clean: not_clean.map(NotCleanKind::name),
         exit_code: details.and_then(|(code, _)| *code),
@@ -70,8 +72,7 @@ fn audit_record<'a>(report: &JobReport<'a>) -> Option<AuditRecord<'a>> {
 /// Returns the name of the job's verdict; `None` if the job ended without a verdict.
 fn verdict_name(report: &JobReport<'_>) -> Option<&'static str> {
     match report.outcome {
-        Ok(JobOutcome { verdict: None, .. }) => Some("type_forbidden"),
-        Ok(JobOutcome { verdict: Some(Ok(verdict)), .. }) => Some(verdict.name()),
-        Ok(JobOutcome { verdict: Some(Err(_)), .. }) | Err(_) => None,
+        Ok(JobOutcome { verdict: Ok(verdict), .. }) => Some(verdict.name()),
+        Ok(JobOutcome { verdict: Err(_), .. }) | Err(_) => None,
     }
 }

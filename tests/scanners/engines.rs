@@ -154,28 +154,28 @@ fn engine_setup_fails_if_listed_engine_is_missing() {
         .unwrap();
     let settings = config.scan;
     let rules = &settings.rules().unwrap().rules;
-    let program = PathBuf::from(PROGRAM);
-    let evaluator = Evaluator::prepare(program, rules).unwrap();
+    let evaluator = |rules| Arc::new(Evaluator::prepare(PathBuf::from(PROGRAM), rules).unwrap());
     let directory = RunDirectory::create(&builder.dir().path(""), false).unwrap();
-    let evaluator = Some(EvaluatorEnv {
-        evaluator: Arc::new(evaluator),
+    let directory = Arc::new(directory);
+    let env = |rules| EvaluatorEnv {
+        evaluator: evaluator(rules),
         sandbox: sandbox.clone(),
-        directory: Arc::new(directory),
+        directory: Arc::clone(&directory),
         max_files: MAX_FILES,
-    });
-    let remote_engines = Arc::new(RemoteEngines::new(&settings.engines).unwrap());
-    let create_engines = |settings: &Settings,
-                          evaluator: &Option<EvaluatorEnv>,
-                          remote_engines: &Arc<RemoteEngines>| {
-        Engines::new(
-            settings,
-            &sandbox,
-            evaluator.as_ref(),
-            &ScanSlots::new(1, settings.slow_after),
-            remote_engines,
-        )
+        audits_types: false,
     };
-    let all = create_engines(&settings, &evaluator, &remote_engines).unwrap();
+    let remote_engines = Arc::new(RemoteEngines::new(&settings.engines).unwrap());
+    let create_engines =
+        |settings: &Settings, evaluator: &EvaluatorEnv, remote_engines: &Arc<RemoteEngines>| {
+            Engines::new(
+                settings,
+                &sandbox,
+                evaluator,
+                &ScanSlots::new(1, settings.slow_after),
+                remote_engines,
+            )
+        };
+    let all = create_engines(&settings, &env(Some(rules)), &remote_engines).unwrap();
     assert_eq!(all.names().collect::<Vec<_>>(), ["script", "rules", "clamd", "icap"]);
     let without = |name: &str| {
         let is_other = |engine: &&EngineSettings| {
@@ -186,7 +186,7 @@ fn engine_setup_fails_if_listed_engine_is_missing() {
         };
         let others: Vec<_> = settings.engines.iter().filter(is_other).cloned().collect();
         let remote_engines = Arc::new(RemoteEngines::new(&others).unwrap());
-        let evaluator = evaluator.clone().filter(|_| name != "rules");
+        let evaluator = env(Some(rules).filter(|_| name != "rules"));
         let script = settings.script.clone().filter(|_| name != "script");
         create_engines(&Settings { script, ..settings.clone() }, &evaluator, &remote_engines)
     };

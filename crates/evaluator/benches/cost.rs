@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mcs_evaluator::{RuleSet, UnpackSettings, arguments, memory_allowance};
+use mcs_evaluator::{EvaluatorSettings, EvaluatorTask, RuleSet, arguments, memory_allowance};
 use mcs_sandbox::{
     Command, JobLimits, JobPriority, Mode, Paths, Policy, ResidentLimits, SandboxBuilder, User,
 };
@@ -50,10 +50,10 @@ async fn measure(rules: &RuleSet) -> Result<(), BenchError> {
     };
     let sandbox = SandboxBuilder::new(policy)?.build_unprobed(&[])?;
     let prepared = mcs_sandbox::sealed("rules", rules.prepared())?;
-    let settings = UnpackSettings::default();
-    let memory = memory_allowance(&settings);
+    let settings = EvaluatorSettings::default();
+    let memory = memory_allowance(&settings.unpack);
     let begin = Instant::now();
-    let command = Command { program, args: arguments([], &settings) };
+    let command = Command { program, args: arguments(&settings) };
     let limits = ResidentLimits { jobs: 1, job_memory: memory };
     let evaluator = sandbox.start_resident(directory.path(), command, &prepared, limits).await?;
     println!("evaluator, start to ready: {:?}", begin.elapsed());
@@ -70,7 +70,8 @@ async fn measure(rules: &RuleSet) -> Result<(), BenchError> {
             let media = File::open(&path)?;
             let limits = JobLimits { memory, time: Duration::from_secs(60) };
             let begin = Instant::now();
-            evaluator.evaluate(media, limits, &JobPriority::new()).await?;
+            let task = EvaluatorTask::Evaluate.argument();
+            evaluator.evaluate(media, task, limits, &JobPriority::new()).await?;
             durations.push(begin.elapsed());
         }
         durations.sort();

@@ -16,7 +16,7 @@ use std::{
 };
 
 use flate2::{Compression, write::GzEncoder};
-use mcs_evaluator::{RuleSet, UnpackSettings, arguments, memory_allowance};
+use mcs_evaluator::{EvaluatorSettings, EvaluatorTask, RuleSet, arguments, memory_allowance};
 use mcs_sandbox::{
     JobLimits, JobPriority, Mode, Paths, Policy, ResidentLimits, SandboxBuilder, User,
 };
@@ -105,13 +105,14 @@ async fn evaluate(prepared: &Path, media: &Path) -> Result<(), Box<dyn Error>> {
         ..Policy::default()
     };
     let sandbox = SandboxBuilder::new(policy)?.build_unprobed(&[])?;
-    let settings = UnpackSettings::default();
-    let memory = memory_allowance(&settings);
-    let command = mcs_sandbox::Command { program, args: arguments([], &settings) };
+    let settings = EvaluatorSettings::default();
+    let memory = memory_allowance(&settings.unpack);
+    let command = mcs_sandbox::Command { program, args: arguments(&settings) };
     let limits = ResidentLimits { jobs: 1, job_memory: memory };
     let evaluator = sandbox.start_resident(directory.path(), command, &prepared, limits).await?;
     let limits = JobLimits { memory, time: Duration::from_secs(60) };
-    evaluator.evaluate(File::open(media)?, limits, &JobPriority::new()).await?;
+    let task = EvaluatorTask::Evaluate.argument();
+    evaluator.evaluate(File::open(media)?, task, limits, &JobPriority::new()).await?;
     drop(evaluator);
     // The helper removes the directory of the job when the evaluator has ended.
     while fs::read_dir(directory.path())?.next().is_some() {

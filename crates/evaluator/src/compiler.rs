@@ -11,16 +11,21 @@ use crate::{error::RuleLoadError, prepared::console, variables::Variables};
 
 /// Creates a compiler with all variables.
 pub(crate) fn new_compiler() -> Compiler {
-    with_variables(Variables::All)
+    with_variables(Variables { position: true, file_type: true })
 }
 
-/// Returns whether rules use variables whose values differ between objects with the same content. Rules that cannot be
-/// compiled count as well.
-pub(crate) fn depends_on_position(files: &[PathBuf]) -> bool {
-    let mut compiler = with_variables(Variables::WithoutPosition);
-    files
-        .iter()
-        .any(|file| compiler.add_rules_file_in_namespace(file, file.to_string_lossy()).is_err())
+/// Returns whether rules use variables whose values differ between objects with the same content, and whether they use the
+/// name of the media type. Rules that cannot be compiled count as well.
+pub(crate) fn used_variables(files: &[PathBuf]) -> Variables {
+    let need = |position: bool, file_type: bool| {
+        let mut compiler = with_variables(Variables { position: !position, file_type: !file_type });
+        files
+            .iter()
+            .any(|file| compiler.add_rules_file_in_namespace(file, file.to_string_lossy()).is_err())
+    };
+    // Most rules use neither.
+    let is_any = need(true, true);
+    Variables { position: is_any && need(true, false), file_type: is_any && need(false, true) }
 }
 
 fn with_variables(variables: Variables) -> Compiler {

@@ -66,6 +66,10 @@ pub(crate) enum EvaluationError {
     Rules(#[source] io::Error),
     #[error("cannot read the settings")]
     Settings,
+    #[error("cannot load the types of files: {0}")]
+    Types(#[source] mcs_filetype::LoadError),
+    #[error("no rules are loaded")]
+    NoRules,
     #[error("cannot set the limits of the process: {0}")]
     Limits(#[source] io::Error),
     #[error("cannot serve jobs: {0}")]

@@ -1,24 +1,29 @@
-//! Evaluates YARA rules on files, each in a process of its own.
+//! Inspects files, and evaluates YARA rules on them, each file in a process of its own.
 //!
 //! The service reads and compiles the rules once at its start ([`RuleSet::load`]), where invalid rules are reported,
 //! and keeps the prepared form in memory. It starts its own program again in the sandbox as a *resident evaluator*
 //! ([`dispatch`], called first in `main`). That process loads the prepared rules once and forks a child for each file,
-//! which reads the file and returns an [`EvaluatorAnswer`]. The rule engine processes untrusted bytes in no other process.
+//! which reads the file and returns a [`FileReport`]: its type, its encryption, and what the rules found. Files are parsed in no
+//! other process.
 //!
 //! This crate does not depend on HTTP, Matrix, queues or configuration files.
 #![warn(missing_docs)]
 #![forbid(unsafe_code)]
 
 mod compiler;
+pub mod encrypted;
 mod error;
 mod evaluator;
+mod evaluator_settings;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz_unpack;
 mod hash_list_set;
 mod hash_visitor;
+mod inspector;
 mod metadata;
+mod object_types;
 mod prepared;
 mod process_limits;
 mod report;
@@ -31,13 +36,15 @@ mod tests;
 mod unpack;
 mod variables;
 
+pub use encrypted::Encryption;
 pub use error::RuleLoadError;
+pub use evaluator_settings::{EvaluatorSettings, EvaluatorTask};
 pub use hash_list_set::{HashListLoadError, HashListSet};
 pub use mcs_hashlist::{HashMatch, ListAction, ListSummary};
 pub use process_limits::memory_allowance;
 pub use report::{
-    EvaluationReport, EvaluatorAnswer, HashFinding, MAX_ANSWER, Note, NoteKind, RuleFinding,
-    RuleKind,
+    EvaluationReport, EvaluatorAnswer, FileReport, HashFinding, Inspection, MAX_ANSWER, Note,
+    NoteKind, RuleFinding, RuleKind,
 };
 pub use resident::{arguments, dispatch};
 pub use rule_set::RuleSet;

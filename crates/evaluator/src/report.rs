@@ -1,11 +1,33 @@
-//! The result of an evaluation, which an evaluator returns as JSON.
+//! The result of a job, which an evaluator returns as JSON.
 
 use serde::{Deserialize, Serialize};
+
+use crate::encrypted::Encryption;
 
 /// Maximum length of a serialized answer, bytes.
 pub const MAX_ANSWER: usize = 32 * 1024;
 
 /// The result of a job.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileReport {
+    /// What the file is.
+    pub inspection: Inspection,
+    /// What the rules found; `None` if they were not to be evaluated.
+    pub rules: Option<EvaluatorAnswer>,
+}
+
+/// What a file is, without the operator's rules.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Inspection {
+    /// Name of the media type; `None` if types are not determined.
+    pub mime: Option<String>,
+    /// What is encrypted, if the headers show it.
+    pub encrypted: Option<Encryption>,
+}
+
+/// The result of the rules.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EvaluatorAnswer {

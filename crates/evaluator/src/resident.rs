@@ -1,4 +1,4 @@
-//! The resident evaluator: loads the rules once, and evaluates each media file in a child that is forked for it. The child
+//! The resident evaluator: loads the rules once, and examines each media file in a child that is forked for it. The child
 //! is in the sandbox, under a filter of its own, see `sandbox/src/resident`.
 
 use std::{
@@ -7,14 +7,22 @@ use std::{
     fs::File,
     io::{self, Write},
     process,
+    rc::Rc,
 };
+
+use mcs_filetype::Detector;
+use mcs_sandbox::JobMedia;
 
 use crate::{
     error::EvaluationError,
     evaluator::{evaluate_with, load_rules},
+    evaluator_settings::{EvaluatorSettings, EvaluatorTask},
+    inspector::Inspector,
+    object_types::ObjectTypes,
     process_limits::raise_stack_limit,
-    report::{EvaluatorAnswer, MAX_ANSWER},
-    unpack::{UnpackSettings, warm_up},
+    report::{EvaluatorAnswer, FileReport, MAX_ANSWER},
+    rule_visitor::RuleVisitor,
+    unpack::warm_up,
 };
 
 /// Exit code of an evaluator that could not start. The reason is on standard error.
@@ -25,15 +33,13 @@ const COMMAND: &str = "evaluate-resident";
 
 /// Returns the arguments that start a program whose `main` calls [`dispatch`] as a resident evaluator, for
 /// [`Sandbox::start_resident`](mcs_sandbox::Sandbox::start_resident). Its data are the prepared rules, see
-/// [`RuleSet::prepared`](crate::RuleSet::prepared), sealed by [`mcs_sandbox::sealed`]. The result of a job is an
-/// [`EvaluatorAnswer`]. Matches of rules with one of the `ignored` names are not reported.
+/// [`RuleSet::prepared`](crate::RuleSet::prepared), sealed by [`mcs_sandbox::sealed`]; empty data if there are no rules.
+/// The argument of a job is that of an [`EvaluatorTask`], and its result is a [`FileReport`].
 #[must_use]
-pub fn arguments<'a>(
-    ignored: impl IntoIterator<Item = &'a str>,
-    settings: &UnpackSettings,
-) -> Vec<OsString> {
-    let ignored = ignored.into_iter().collect::<Vec<_>>().join(",");
-    vec![COMMAND.into(), ignored.into(), settings.to_argument().into()]
+pub fn arguments(settings: &EvaluatorSettings) -> Vec<OsString> {
+    // Cannot fail: no map, no type with a serialization of its own.
+    let settings = serde_json::to_string(settings).unwrap_or_default();
+    vec![COMMAND.into(), settings.into()]
 }
 
 /// Serves jobs and exits, if this process was started as a resident evaluator. Otherwise returns.
@@ -46,7 +52,7 @@ pub fn dispatch() {
     }
     let arguments: Vec<_> = arguments.collect();
     let code = match arguments.as_slice() {
-        [ignored, settings] => match serve(ignored, settings) {
+        [settings] => match serve(settings) {
             Ok(()) => 0,
             Err(error) => {
                 // If standard error is closed, the exit code still reports the failure.
@@ -59,41 +65,101 @@ pub fn dispatch() {
     process::exit(code)
 }
 
-fn serve(ignored: &OsStr, settings: &OsStr) -> Result<(), EvaluationError> {
-    let settings = settings.to_str().and_then(UnpackSettings::from_argument);
-    let settings = settings.ok_or(EvaluationError::Settings)?;
+fn serve(settings: &OsStr) -> Result<(), EvaluationError> {
+    let settings = settings.to_str().and_then(|settings| serde_json::from_str(settings).ok());
+    let settings: EvaluatorSettings = settings.ok_or(EvaluationError::Settings)?;
     raise_stack_limit().map_err(EvaluationError::Limits)?;
-    let ignored = ignored.to_string_lossy();
-    let ignored: Vec<_> = ignored.split(',').collect();
+    let ignored: Vec<_> = settings.ignored.iter().map(String::as_str).collect();
     let load = |rules: File| {
-        let prepared = mcs_sandbox::map_sealed(&rules)?;
-        let mut visitor = load_rules(prepared, &ignored).map_err(io::Error::other)?;
-        visitor.warm_up();
+        let detector = load_detector(&settings).map_err(io::Error::other)?;
+        let rules = load_visitor(&rules, &ignored, &settings, detector.as_ref())?;
         warm_up();
-        // Taken in each child, which is a copy of this process.
-        let mut loaded = Some(visitor);
-        let settings = &settings;
-        Ok(move |media: &[u8]| {
-            let answer = match loaded.take() {
-                Some(visitor) => evaluate_with(visitor, media, settings),
-                None => Err(EvaluationError::Engine("it is not loaded".to_owned())),
-            };
-            encode(&answer.map_or_else(
-                |error| EvaluatorAnswer::Failed(error.to_string()),
-                EvaluatorAnswer::Report,
-            ))
-        })
+        let mut loaded = Loaded { rules, inspector: Inspector::new(detector), settings: &settings };
+        Ok(move |media: &JobMedia| loaded.examine(media).map(encode))
     };
     mcs_sandbox::serve_resident(load).map_err(EvaluationError::Service)
 }
 
-/// Serializes an answer; an answer that is too long becomes a failure.
-fn encode(answer: &EvaluatorAnswer) -> Vec<u8> {
-    let reason = match serde_json::to_vec(answer) {
+/// Loads the detection of types, if the settings need it.
+fn load_detector(settings: &EvaluatorSettings) -> Result<Option<Rc<Detector>>, EvaluationError> {
+    if !settings.detects_types {
+        return Ok(None);
+    }
+    let detector = Detector::new().map_err(EvaluationError::Types)?;
+    detector.preload();
+    Ok(Some(Rc::new(detector)))
+}
+
+/// Loads the rules, if there are any.
+fn load_visitor<'r>(
+    rules: &File,
+    ignored: &'r [&'r str],
+    settings: &EvaluatorSettings,
+    detector: Option<&Rc<Detector>>,
+) -> io::Result<Option<RuleVisitor<'r>>> {
+    let prepared = mcs_sandbox::map_sealed(rules)?;
+    if prepared.is_empty() {
+        return Ok(None);
+    }
+    let mut visitor = load_rules(prepared, ignored).map_err(io::Error::other)?;
+    visitor.warm_up();
+    Ok(Some(match detector {
+        Some(detector) => visitor.with_types(ObjectTypes::new(
+            Rc::clone(detector),
+            settings.sets_file_type,
+            settings.inner_types.clone(),
+        )),
+        None => visitor,
+    }))
+}
+
+/// What a child uses: a copy of what its parent has loaded.
+struct Loaded<'r> {
+    /// Taken by the child, which examines one file.
+    rules: Option<RuleVisitor<'r>>,
+    inspector: Inspector,
+    settings: &'r EvaluatorSettings,
+}
+
+impl Loaded<'_> {
+    /// Examines one file. An error means that the media could not be read.
+    fn examine(&mut self, media: &JobMedia) -> io::Result<FileReport> {
+        let task = EvaluatorTask::from_argument(media.argument());
+        let allows_all_types = match task.ok_or(io::ErrorKind::InvalidInput)? {
+            EvaluatorTask::Inspect => {
+                let inspection = self.inspector.inspect(media, media.len())?;
+                return Ok(FileReport { inspection, rules: None });
+            }
+            EvaluatorTask::Evaluate => false,
+            EvaluatorTask::EvaluateAllTypes => true,
+        };
+        let bytes = media.read_all()?;
+        let inspection = self.inspector.inspect(&*bytes, media.len())?;
+        let evaluated = match self.rules.take() {
+            Some(mut visitor) => {
+                if allows_all_types {
+                    visitor.allow_all_types();
+                }
+                evaluate_with(visitor, &bytes, &self.settings.unpack)
+            }
+            None => Err(EvaluationError::NoRules),
+        };
+        let rules = evaluated.map_or_else(
+            |error| EvaluatorAnswer::Failed(error.to_string()),
+            EvaluatorAnswer::Report,
+        );
+        Ok(FileReport { inspection, rules: Some(rules) })
+    }
+}
+
+/// Serializes a report; an answer of the rules that is too long becomes a failure.
+fn encode(mut report: FileReport) -> Vec<u8> {
+    let reason = match serde_json::to_vec(&report) {
         Ok(bytes) if bytes.len() <= MAX_ANSWER => return bytes,
         Ok(bytes) => format!("the report has {} bytes, more than {MAX_ANSWER}", bytes.len()),
         Err(error) => error.to_string(),
     };
-    // A string without escapes of any kind: cannot fail.
-    serde_json::to_vec(&EvaluatorAnswer::Failed(reason)).unwrap_or_default()
+    report.rules = Some(EvaluatorAnswer::Failed(reason));
+    // Strings without escapes of any kind: cannot fail.
+    serde_json::to_vec(&report).unwrap_or_default()
 }

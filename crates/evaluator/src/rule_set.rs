@@ -14,12 +14,13 @@ use boreal::{Scanner, compiler::CompilerParams, scanner::ScanParams};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    compiler::{depends_on_position, invalid, new_compiler},
+    compiler::{invalid, new_compiler, used_variables},
     error::RuleLoadError,
     metadata::{rule_kind, rule_scope},
     prepared::{encode, is_restorable},
     split::{find_unrestorable, fits, split},
     unpack::VERSION,
+    variables::Variables,
 };
 
 /// File name extensions of rule files in directories.
@@ -43,6 +44,7 @@ const WITHOUT_FIXED_BYTES: &str = "Raw";
 pub struct RuleSet {
     prepared: Arc<[u8]>,
     names: Arc<BTreeSet<String>>,
+    uses_file_type: bool,
     digest: [u8; 32],
 }
 
@@ -90,12 +92,13 @@ impl RuleSet {
                 return Err(unrestorable(&all_files, part));
             }
         }
-        let depends_on_position = depends_on_position(&all_files);
-        let prepared = encode(&parts, depends_on_position).map_err(RuleLoadError::Serialization)?;
+        let Variables { position, file_type } = used_variables(&all_files);
+        let prepared = encode(&parts, position).map_err(RuleLoadError::Serialization)?;
         // The same rules may match other objects after a change of the unpacking code.
         let digest = Sha256::new().chain_update(&prepared).chain_update(VERSION.to_le_bytes());
         let digest = digest.finalize().into();
-        Ok(Self { prepared: prepared.into(), names: Arc::new(names), digest })
+        let (prepared, names) = (prepared.into(), Arc::new(names));
+        Ok(Self { prepared, names, uses_file_type: file_type, digest })
     }
 
     /// Returns the prepared form of the rules, which evaluators read from standard input.
@@ -108,6 +111,12 @@ impl RuleSet {
     #[must_use]
     pub fn names(&self) -> &BTreeSet<String> {
         &self.names
+    }
+
+    /// Returns whether rules use the variable `filetype`, the name of the media type.
+    #[must_use]
+    pub fn uses_file_type(&self) -> bool {
+        self.uses_file_type
     }
 
     /// Returns the SHA-256 digest of the prepared form and of the version of the code that unpacks files.

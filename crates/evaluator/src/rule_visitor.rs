@@ -6,10 +6,12 @@ use boreal::{
     Scanner,
     scanner::{CallbackEvents, ScanCallbackResult, ScanEvent},
 };
+use mcs_filetype::MediaType;
 
 use crate::{
     error::EvaluationError,
     metadata::{RuleScope, rule_kind, rule_scope},
+    object_types::ObjectTypes,
     prepared::PreparedParts,
     report::{Note, NoteKind, RuleFinding, RuleKind},
     unpack::{MediaObject, Visitor},
@@ -26,6 +28,7 @@ pub(crate) struct RuleVisitor<'r> {
     ignored: &'r [&'r str],
     /// Whether rules use variables that differ between objects with the same content.
     depends_on_position: bool,
+    types: Option<ObjectTypes>,
     finding: Option<RuleFinding>,
     /// A string with too many matches.
     limit: Option<Note>,
@@ -39,6 +42,7 @@ impl<'r> RuleVisitor<'r> {
             parts: Vec::new(),
             ignored,
             depends_on_position: prepared.depends_on_position(),
+            types: None,
             finding: None,
             limit: None,
             error: None,
@@ -56,6 +60,18 @@ impl<'r> RuleVisitor<'r> {
             }
         }
         visitor
+    }
+
+    /// Determines the types of objects as well.
+    pub(crate) fn with_types(self, types: ObjectTypes) -> Self {
+        Self { types: Some(types), ..self }
+    }
+
+    /// Allows objects of all types.
+    pub(crate) fn allow_all_types(&mut self) {
+        if let Some(types) = &mut self.types {
+            types.allow_all();
+        }
     }
 
     /// Evaluates the rules on bytes without a meaning, so that children share the memory of what the engine creates at
@@ -91,10 +107,12 @@ impl Visitor for RuleVisitor<'_> {
         if object.is_repeated && !self.depends_on_position {
             return ControlFlow::Continue(());
         }
+        let file_type = self.types.as_ref().and_then(|types| types.detect(object));
+        let file_type = file_type.as_ref();
         let mut matches = Matches::default();
         let mut first_error = None;
         for scanner in &mut self.parts {
-            variables::set(scanner, object);
+            variables::set(scanner, object, file_type.map_or("", MediaType::as_str));
             match matches.add_part(scanner, object, self.ignored) {
                 Ok(None) => {}
                 Ok(Some(string)) => {
@@ -111,9 +129,16 @@ impl Visitor for RuleVisitor<'_> {
         if let Some(error) = first_error {
             self.failed(error);
         }
-        let Some(kind) = matches.kind() else { return ControlFlow::Continue(()) };
-        self.finding =
-            Some(RuleFinding { kind, rules: matches.into_names(), path: object.report_path() });
+        let forbidden = || {
+            let reason = self.types.as_ref()?.forbids(object, file_type?)?;
+            Some((RuleKind::Policy, vec![reason]))
+        };
+        let found = match matches.kind() {
+            Some(kind) => Some((kind, matches.into_names())),
+            None => forbidden(),
+        };
+        let Some((kind, rules)) = found else { return ControlFlow::Continue(()) };
+        self.finding = Some(RuleFinding { kind, rules, path: object.report_path() });
         ControlFlow::Break(())
     }
 }

@@ -11,24 +11,29 @@ const POSITION: [&str; 4] = ["filename", "filepath", "extension", "container"];
 /// Variable with the number of containers around an object.
 const DEPTH: &str = "depth";
 
-/// Variables that public rules use and that are always empty.
-const EMPTY: [&str; 2] = ["filetype", "owner"];
+/// Variable with the name of the media type.
+const TYPE: &str = "filetype";
+
+/// Variable that public rules use and that is always empty.
+const OWNER: &str = "owner";
 
 /// Which variables a compiler defines.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Variables {
-    All,
-    /// All but those that differ between objects with the same content.
-    WithoutPosition,
+pub(crate) struct Variables {
+    /// Those that differ between objects with the same content.
+    pub(crate) position: bool,
+    /// The name of the media type.
+    pub(crate) file_type: bool,
 }
 
 impl Variables {
     /// Defines the variables for the rules that are compiled next.
     pub(crate) fn define(self, compiler: &mut Compiler) {
-        for name in EMPTY {
-            compiler.define_symbol(name, "");
+        compiler.define_symbol(OWNER, "");
+        if self.file_type {
+            compiler.define_symbol(TYPE, "");
         }
-        if self == Self::All {
+        if self.position {
             for name in POSITION {
                 compiler.define_symbol(name, "");
             }
@@ -37,8 +42,8 @@ impl Variables {
     }
 }
 
-/// Sets the variables of compiled rules to the values of an object.
-pub(crate) fn set(scanner: &mut Scanner, object: &MediaObject<'_>) {
+/// Sets the variables of compiled rules to the values of an object. `file_type` is empty if types are not determined.
+pub(crate) fn set(scanner: &mut Scanner, object: &MediaObject<'_>, file_type: &str) {
     let path = object.file_path();
     let name = path.rsplit(['/', '\\']).next().unwrap_or_default();
     let extension = name.rsplit_once('.').map(|(_, extension)| extension);
@@ -48,5 +53,6 @@ pub(crate) fn set(scanner: &mut Scanner, object: &MediaObject<'_>) {
         // The variable is unknown to rules that were compiled without it.
         let _unknown = scanner.define_symbol(variable, value);
     }
+    let _unknown = scanner.define_symbol(TYPE, file_type);
     let _unknown = scanner.define_symbol(DEPTH, i64::from(object.depth));
 }

@@ -4,13 +4,16 @@ use std::{
     error::Error,
     fs::File,
     io::{BufRead, Write, stdin, stdout},
+    os::unix::fs::FileExt,
 };
 
 fn main() -> Result<(), Box<dyn Error>> {
     let detector = mcs_filetype::Detector::new()?;
     let mut output = stdout().lock();
     for path in stdin().lock().lines() {
-        writeln!(output, "{}", detector.detect(&File::open(path?)?)?)?;
+        let file = File::open(path?)?;
+        let read_at = |buffer: &mut [u8], offset| file.read_at(buffer, offset);
+        writeln!(output, "{}", detector.detect(file.metadata()?.len(), read_at)?)?;
     }
     Ok(())
 }

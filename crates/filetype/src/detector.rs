@@ -1,24 +1,19 @@
 //! The detection of a file's type.
 
 use std::{
-    collections::HashSet,
-    fmt,
-    fs::File,
-    io,
-    os::unix::fs::FileExt,
-    panic::{AssertUnwindSafe, catch_unwind},
+    fmt, io,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::OnceLock,
 };
 
-use parking_lot::Mutex;
 use pure_magic::MagicDb;
 
 use crate::{
     buckets::Buckets,
     corrections::correct,
-    limited_reader::{ContentKind, HEAD_LEN, LimitedReader, TAIL_LEN},
-    media_type::{MediaType, PLAIN_TEXT, UNKNOWN, is_older_name, normalize},
-    rules::{LoadError, load_all, load_text_rules, type_names},
+    limited_reader::{BudgetExceeded, ContentKind, HEAD_LEN, LimitedReader, TAIL_LEN},
+    media_type::{MediaType, PLAIN_TEXT, UNKNOWN},
+    rules::{LoadError, load_all, load_text_rules},
     text::{TEXT_LEN, decode_text, detect_json, is_csv},
 };
 
@@ -32,11 +27,6 @@ pub struct Detector {
     text_rules: MagicDb,
     /// All other rules in one database, loaded when the first file needs them: mainly music with a leading tag.
     all_rules: OnceLock<Option<MagicDb>>,
-    /// Normalized names of all types, computed on first use.
-    type_names: OnceLock<HashSet<String>>,
-    /// Types detected so far, shared because users of this crate keep the types of many files. Bounded by the number of
-    /// types in the rules.
-    interned: Mutex<HashSet<MediaType>>,
 }
 
 impl fmt::Debug for Detector {
@@ -56,41 +46,47 @@ impl Detector {
             buckets: Buckets::load()?,
             text_rules: load_text_rules()?,
             all_rules: OnceLock::new(),
-            type_names: OnceLock::new(),
-            interned: Mutex::default(),
         })
     }
 
-    /// Loads the rules on a blocking thread of the Tokio runtime.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Detector::new`].
-    ///
-    /// # Panics
-    ///
-    /// Outside a Tokio runtime.
-    pub async fn load() -> Result<Self, LoadError> {
-        let loaded = tokio::task::spawn_blocking(Self::new).await;
-        loaded.map_err(|error| LoadError(error.to_string())).flatten()
+    /// Loads everything that a detection may load later, so that processes that are forked from this one share it.
+    pub fn preload(&self) {
+        self.all_rules();
+        // Matches of a text, of bytes without a type, and of music with a leading tag.
+        for bytes in
+            [&b"text of no meaning\n"[..], &[0x80; 4096], b"ID3\x04\0\0\0\0\0\0\xff\xfb\x90\x64"]
+        {
+            let _meaningless = self.detect_bytes(bytes);
+        }
     }
 
-    /// Returns the type of a file. Blocks while it reads. Does not move the file's position.
+    /// Returns the type of a file of `size` bytes. `read_at` reads bytes at an offset and returns their number, which is 0
+    /// only at the end of the file.
     ///
     /// # Errors
     ///
     /// If the file cannot be read.
-    pub fn detect(&self, file: &File) -> io::Result<MediaType> {
-        let size = file.metadata()?.len();
-        let head = read_file_at(file, 0, usize::try_from(size).unwrap_or(HEAD_LEN).min(HEAD_LEN))?;
+    ///
+    /// # Panics
+    ///
+    /// If `pure-magic` panics.
+    pub fn detect(
+        &self,
+        size: u64,
+        read_at: impl Fn(&mut [u8], u64) -> io::Result<usize>,
+    ) -> io::Result<MediaType> {
+        let read = |offset, len| read_exact_at(&read_at, offset, len);
+        let head = read(0, usize::try_from(size).unwrap_or(HEAD_LEN).min(HEAD_LEN))?;
         let tail_offset = (head.len() as u64).max(size.saturating_sub(TAIL_LEN as u64));
-        let tail = read_file_at(file, tail_offset, TAIL_LEN)?;
-        let reader = LimitedReader::new(&head, &tail, size);
-        let read_at = |offset, len| read_file_at(file, offset, len);
-        Ok(self.intern(self.detect_type(reader, read_at)))
+        let tail = read(tail_offset, TAIL_LEN)?;
+        Ok(self.detect_type(LimitedReader::new(&head, &tail, size), read))
     }
 
     /// Returns the type of a file with this content.
+    ///
+    /// # Panics
+    ///
+    /// If `pure-magic` panics.
     #[must_use]
     pub fn detect_bytes(&self, bytes: &[u8]) -> MediaType {
         let head = bytes.get(..HEAD_LEN).unwrap_or(bytes);
@@ -101,31 +97,7 @@ impl Detector {
             let rest = rest.unwrap_or_default();
             Ok(rest.get(..len).unwrap_or(rest).to_vec())
         };
-        self.intern(self.detect_type(reader, read_at))
-    }
-
-    /// Returns whether some file can have this type, under its current or an older name. Ignores case and parameters.
-    ///
-    /// The first call takes longer, because it decodes all rules.
-    #[must_use]
-    pub fn can_detect(&self, name: &str) -> bool {
-        let name = normalize(name);
-        // The decoded rules are not kept: they are needed only for their names.
-        let names = self.type_names.get_or_init(|| {
-            let all_rules = load_all();
-            type_names(all_rules.iter().chain([&self.text_rules]))
-        });
-        names.contains(&name) || is_older_name(&name)
-    }
-
-    /// Returns a value equal to `detected` that shares its memory with the equal values returned earlier.
-    fn intern(&self, detected: MediaType) -> MediaType {
-        let mut interned = self.interned.lock();
-        if let Some(shared) = interned.get(&detected) {
-            return shared.clone();
-        }
-        interned.insert(detected.clone());
-        detected
+        self.detect_type(reader, read_at)
     }
 
     fn detect_type(
@@ -157,11 +129,11 @@ impl Detector {
         MediaType::from_rule(correct(&name, reader.head, reader.size, read_at))
     }
 
-    /// Evaluates the rules for all files. Returns [`UNKNOWN`] or [`PLAIN_TEXT`] if none matches, if `pure-magic` fails
-    /// and if the read budget is used up.
+    /// Evaluates the rules for all files. Returns [`UNKNOWN`] or [`PLAIN_TEXT`] if none matches, and if the read budget is
+    /// used up.
     fn evaluate(&self, reader: LimitedReader<'_>, kind: ContentKind) -> String {
-        // A panic in `pure-magic` must not fail the request. Unwind safety: it has no unsafe code, and of the borrowed
-        // rules only the caches of regular expressions change, which support this.
+        // After a panic in a bucket, all rules are evaluated. Unwind safety: `pure-magic` has no unsafe code, and of the
+        // borrowed rules only the caches of regular expressions change, which support this.
         let from_buckets =
             catch_unwind(AssertUnwindSafe(|| self.buckets.first_match(reader, kind)));
         // Buckets also evaluate rules after the first match, so they may use up the read budget where all rules in
@@ -190,13 +162,7 @@ impl Detector {
 impl Detector {
     /// Evaluates these rules, without buckets.
     pub(crate) fn from_rules(rules: MagicDb, text_rules: MagicDb) -> Self {
-        Self {
-            buckets: Buckets::default(),
-            text_rules,
-            all_rules: OnceLock::from(Some(rules)),
-            type_names: OnceLock::new(),
-            interned: Mutex::default(),
-        }
+        Self { buckets: Buckets::default(), text_rules, all_rules: OnceLock::from(Some(rules)) }
     }
 
     pub(crate) fn text_rules(&self) -> &MagicDb {
@@ -208,24 +174,32 @@ impl Detector {
     }
 }
 
-/// Returns the type of the first matching rule with a message, or [`UNKNOWN`].
+/// Returns the type of the first matching rule with a message; [`UNKNOWN`] also if the read budget is used up.
 fn first_match(rules: Option<&MagicDb>, reader: LimitedReader<'_>, kind: ContentKind) -> String {
     let mut reader = reader.as_kind(kind);
-    catch_unwind(AssertUnwindSafe(|| {
+    let first = catch_unwind(AssertUnwindSafe(|| {
         let first = rules?.first_magic(&mut reader, None).ok()?;
         Some(first.mime_type().to_owned())
-    }))
-    .ok()
-    .flatten()
+    }));
+    match first {
+        Ok(first) => first,
+        Err(payload) if payload.is::<BudgetExceeded>() => None,
+        // A defect, not a file of unknown type.
+        Err(payload) => resume_unwind(payload),
+    }
     .unwrap_or_else(|| UNKNOWN.to_owned())
 }
 
 /// Reads up to `len` bytes at `offset`; fewer only at the end of the file.
-fn read_file_at(file: &File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+fn read_exact_at(
+    read_at: &impl Fn(&mut [u8], u64) -> io::Result<usize>,
+    offset: u64,
+    len: usize,
+) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; len];
     let mut filled = 0;
     while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, offset.saturating_add(filled as u64)) {
+        match read_at(rest, offset.saturating_add(filled as u64)) {
             Ok(0) => break,
             Ok(n) => filled += n,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

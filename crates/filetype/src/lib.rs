@@ -7,7 +7,8 @@
 //!
 //! - Rules see only the first 1 MiB and the last 4 KiB of a file, and only the first 64 KiB of a text.
 //! - Rules may read 64 MiB of that in total, repeated reads included.
-//! - A panic in `pure-magic` results in `application/octet-stream`.
+//!
+//! A panic in `pure-magic` ends the detection: the caller runs it in a process of its own.
 //!
 //! Where `pure-magic` differs from `file`, the module `corrections` adjusts the result.
 #![forbid(unsafe_code)]
@@ -23,7 +24,7 @@ mod rules;
 mod text;
 
 pub use detector::Detector;
-pub use media_type::MediaType;
+pub use media_type::{MediaType, can_detect};
 pub use mime_rules::MimeRules;
 pub use rules::LoadError;
 

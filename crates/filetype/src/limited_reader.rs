@@ -1,7 +1,6 @@
 //! Limits which parts of a file the rules see, and how much they read.
 
 use std::{
-    any::Any,
     io::{self, SeekFrom},
     ops::Range,
     panic::resume_unwind,
@@ -23,6 +22,9 @@ pub(crate) const TAIL_LEN: usize = 4 << 10;
 const READ_BUDGET: u64 = 64 << 20;
 /// Cost of a read of any length: about that of evaluating a rule that reads four bytes.
 const READ_COST: u64 = 256;
+
+/// Payload of the unwinding when [`READ_BUDGET`] is used up.
+pub(crate) struct BudgetExceeded;
 
 /// The beginning and the end of a file, readable until [`READ_BUDGET`] is used up.
 #[derive(Clone, Copy)]
@@ -103,7 +105,7 @@ impl<'a> LimitedReader<'a> {
         self.budget = self.budget.checked_sub(cost).unwrap_or_else(|| {
             // Not an error: `pure-magic` would treat an error as the end of the file and continue. `Detector` catches
             // this; unlike a panic, it is not printed.
-            resume_unwind(Box::new("read budget exceeded") as Box<dyn Any + Send>)
+            resume_unwind(Box::new(BudgetExceeded))
         });
         bytes
     }

@@ -1,6 +1,13 @@
 //! Media types, and the names that differ between the rules, `file` and its releases.
 
-use std::{fmt, sync::Arc};
+use std::{
+    borrow::Borrow,
+    collections::HashSet,
+    fmt,
+    sync::{Arc, LazyLock},
+};
+
+use crate::rules::rule_types;
 
 /// Type of files of unknown format.
 pub(crate) const UNKNOWN: &str = "application/octet-stream";
@@ -36,13 +43,29 @@ const RENAMED: [(&str, &str); 15] = [
     ("font/ttf", "font/sfnt"),
 ];
 
+/// All types that can be detected. They share their memory with all equal values, because users of this crate keep the
+/// types of many files.
+static KNOWN: LazyLock<HashSet<MediaType>> =
+    LazyLock::new(|| rule_types().map(MediaType::new).collect());
+
 /// Media type with the name that `file --mime-type` prints, e.g. `image/png`.
 #[derive(Clone, PartialEq, Eq, Debug, Hash)]
 pub struct MediaType(Arc<str>);
 
 impl MediaType {
+    /// Returns the type with this name, exactly as a detection returns it; `None` if no detection returns it.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        KNOWN.get(name).cloned()
+    }
+
     /// Converts a type in the rules to the type that `file` prints.
     pub(crate) fn from_rule(name: &str) -> Self {
+        let media_type = Self::new(name);
+        KNOWN.get(&media_type).cloned().unwrap_or(media_type)
+    }
+
+    fn new(name: &str) -> Self {
         // The name in one of libmagic's rules ends with a space.
         let name = essence(name);
         let printed = REPLACEMENTS.iter().find(|(rule, _)| *rule == name);
@@ -54,6 +77,12 @@ impl MediaType {
     /// Returns the name.
     #[must_use]
     pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Borrow<str> for MediaType {
+    fn borrow(&self) -> &str {
         &self.0
     }
 }
@@ -74,9 +103,13 @@ pub(crate) fn normalize(name: &str) -> String {
     essence(name).to_ascii_lowercase()
 }
 
-/// Returns whether a normalized name is the older name of a type.
-pub(crate) fn is_older_name(name: &str) -> bool {
-    RENAMED.iter().any(|(older, _)| *older == name)
+/// Returns whether some file can have this type, under its current or an older name. Ignores case and parameters.
+#[must_use]
+pub fn can_detect(name: &str) -> bool {
+    let name = normalize(name);
+    // Some names in the rules have upper case.
+    let is_known = KNOWN.iter().any(|known| known.0.eq_ignore_ascii_case(&name));
+    is_known || RENAMED.iter().any(|(older, _)| *older == name)
 }
 
 /// Returns the older names of a type with this normalized name.

@@ -1,15 +1,16 @@
 //! The rules compiled into the program.
 
-use std::collections::HashSet;
-
 use pure_magic::MagicDb;
 
-use crate::media_type::{MediaType, PLAIN_TEXT, UNKNOWN, normalize};
+use crate::media_type::{PLAIN_TEXT, UNKNOWN};
 
 /// All rules but those for texts, in the format of `pure-magic`.
 const ALL_RULES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/filetypes"));
 /// Rules that apply only to texts.
 const TEXT_RULES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/filetypes-texts"));
+
+/// The types in all rules, one a line.
+const RULE_TYPES: &str = include_str!(concat!(env!("OUT_DIR"), "/filetypes-types"));
 
 /// Types that are detected without a rule.
 const BUILT_IN_TYPES: [&str; 5] =
@@ -38,21 +39,7 @@ pub(crate) fn decode(mut bytes: &[u8]) -> Result<MagicDb, LoadError> {
     MagicDb::deserialize(&mut bytes).map_err(|error| LoadError(error.to_string()))
 }
 
-/// Returns the normalized names of all types that can be detected with these rules.
-///
-/// `pure-magic` does not list the types, so they are extracted from the serialized rules.
-pub(crate) fn type_names<'a>(rules: impl IntoIterator<Item = &'a MagicDb>) -> HashSet<String> {
-    let mut names: HashSet<String> = BUILT_IN_TYPES
-        .into_iter()
-        .chain(OTHER_TYPES)
-        .map(|name| normalize(MediaType::from_rule(name).as_str()))
-        .collect();
-    for rules in rules {
-        // Cannot fail: the rules are plain data. A test checks the names.
-        let json = serde_json::to_string(rules).unwrap_or_default();
-        let in_rules = json.split(r#""mimetype":""#).skip(1);
-        let in_rules = in_rules.filter_map(|rest| rest.split('"').next());
-        names.extend(in_rules.map(|name| normalize(MediaType::from_rule(name).as_str())));
-    }
-    names
+/// Returns the names of all types that can be detected, as they are in the rules.
+pub(crate) fn rule_types() -> impl Iterator<Item = &'static str> {
+    BUILT_IN_TYPES.into_iter().chain(OTHER_TYPES).chain(RULE_TYPES.lines())
 }

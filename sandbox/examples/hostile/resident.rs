@@ -17,7 +17,9 @@ const DESCRIPTORS: std::ops::Range<i64> = 0..1024;
 pub(crate) fn serve() -> ! {
     let load = |data: File| {
         let name = mcs_sandbox::map_sealed(&data)?;
-        Ok(move |media: &[u8]| answer(name, media))
+        Ok(move |media: &mcs_sandbox::JobMedia| {
+            Ok(answer(name, media.argument(), &media.read_all()?))
+        })
     };
     match mcs_sandbox::serve_resident(load) {
         Ok(()) => exit(0),
@@ -28,11 +30,12 @@ pub(crate) fn serve() -> ! {
     }
 }
 
-fn answer(name: &[u8], media: &[u8]) -> Vec<u8> {
+fn answer(name: &[u8], argument: u32, media: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(media);
     let words: Vec<&str> = text.split_ascii_whitespace().collect();
     match &words[..] {
         ["name"] => name.into(),
+        ["argument"] => argument.to_string().into(),
         ["size"] => media.len().to_string().into(),
         ["result", length] => vec![b'x'; length.parse().unwrap()],
         ["pid"] => raw_result(libc::SYS_getpid, [0; 6]),

@@ -1,5 +1,6 @@
-//! The child of one job: restricts itself, reads the media, evaluates it, writes one record and exits.
+//! The child of one job: restricts itself, evaluates the media, writes one record and exits.
 
+use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -9,10 +10,10 @@ use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use nix::sys::signal::Signal;
 use nix::sys::stat::{SFlag, fstat};
-use nix::sys::uio::pread;
 use nix::unistd::{Pid, getppid};
 use seccompiler::{BpfProgram, apply_filter};
 
+use super::media::JobMedia;
 use super::record::write_record;
 use crate::sys;
 
@@ -52,6 +53,7 @@ pub(super) struct ChildJob<'a> {
     /// Memory beyond `address_space` and the media, bytes.
     pub(super) memory: u64,
     pub(super) cpu_seconds: u32,
+    pub(super) argument: u32,
     pub(super) media: OwnedFd,
     pub(super) result: OwnedFd,
     /// Size of the address space of the resident program, bytes.
@@ -60,8 +62,11 @@ pub(super) struct ChildJob<'a> {
     pub(super) parent: Pid,
 }
 
+/// Evaluates the media of one job. An error means that the media could not be read.
+pub(super) type Evaluate<'a> = dyn FnMut(&JobMedia) -> io::Result<Vec<u8>> + 'a;
+
 /// Runs in the child, after fork(2). Ends the process without running a destructor of the parent's values.
-pub(super) fn run(job: ChildJob<'_>, evaluate: &mut dyn FnMut(&[u8]) -> Vec<u8>) -> ! {
+pub(super) fn run(job: ChildJob<'_>, evaluate: &mut Evaluate<'_>) -> ! {
     let code = match complete(job, evaluate) {
         Ok(()) => 0,
         Err(failure) => failure as c_int,
@@ -69,30 +74,26 @@ pub(super) fn run(job: ChildJob<'_>, evaluate: &mut dyn FnMut(&[u8]) -> Vec<u8>)
     sys::exit_now(code)
 }
 
-fn complete(
-    job: ChildJob<'_>,
-    evaluate: &mut dyn FnMut(&[u8]) -> Vec<u8>,
-) -> Result<(), ChildFailure> {
+fn complete(job: ChildJob<'_>, evaluate: &mut Evaluate<'_>) -> Result<(), ChildFailure> {
     let (id, filter) = (job.job, job.filter);
-    let (media, result, length) = restrict(job).map_err(|_| ChildFailure::Restrictions)?;
+    let (media, result) = restrict(job).map_err(|_| ChildFailure::Restrictions)?;
     // After the last call that the filter kills: fstat(2) and setrlimit(2).
     apply_filter(filter).map_err(|_| ChildFailure::Restrictions)?;
-    // Read rather than mapped: the server has the file open for writing.
-    let media = read_media(media, length).map_err(|_| ChildFailure::Media)?;
     let evaluated = catch_unwind(AssertUnwindSafe(|| evaluate(&media)));
     let evaluated = evaluated.map_err(|_panic| ChildFailure::Panic)?;
+    let evaluated = evaluated.map_err(|_| ChildFailure::Media)?;
     write_record(result, id, &evaluated).map_err(|_| ChildFailure::Result)
 }
 
-/// Keeps only the media and the pipe, and sets the limits. Returns the length of the media.
-fn restrict(job: ChildJob<'_>) -> nix::Result<(BorrowedFd<'static>, BorrowedFd<'static>, usize)> {
+/// Keeps only the media and the pipe, and sets the limits.
+fn restrict(job: ChildJob<'_>) -> nix::Result<(JobMedia, BorrowedFd<'static>)> {
     prctl::set_pdeathsig(Signal::SIGKILL)?;
     // The parent may have ended before.
     if getppid() != job.parent {
         return Err(Errno::ESRCH);
     }
-    let [media, result] = sys::keep_descriptors(job.media, job.result)?;
-    let status = fstat(media)?;
+    let [file, result] = sys::keep_descriptors(job.media, job.result)?;
+    let status = fstat(file)?;
     if SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT != SFlag::S_IFREG {
         return Err(Errno::EINVAL);
     }
@@ -114,20 +115,6 @@ fn restrict(job: ChildJob<'_>) -> nix::Result<(BorrowedFd<'static>, BorrowedFd<'
         let (_, highest) = getrlimit(resource)?;
         setrlimit(resource, soft.min(highest), hard.min(highest))?;
     }
-    Ok((media, result, usize::try_from(size).map_err(|_| Errno::EFBIG)?))
-}
-
-fn read_media(media: BorrowedFd<'_>, length: usize) -> nix::Result<Vec<u8>> {
-    let mut bytes = vec![0; length];
-    let mut read = 0;
-    while let Some(rest) = bytes.get_mut(read..).filter(|rest| !rest.is_empty()) {
-        match pread(media, rest, i64::try_from(read).map_err(|_| Errno::EFBIG)?) {
-            // The file is shorter than before.
-            Ok(0) => return Err(Errno::EIO),
-            Ok(count) => read += count,
-            Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(bytes)
+    let length = usize::try_from(size).map_err(|_| Errno::EFBIG)?;
+    Ok((JobMedia { file, length, argument: job.argument }, result))
 }

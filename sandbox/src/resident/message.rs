@@ -4,7 +4,7 @@
 use nix::libc::c_int;
 
 /// Length of each message, bytes.
-const LENGTH: usize = 24;
+const LENGTH: usize = 28;
 
 /// Message to the resident program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub(super) enum ResidentRequest {
         memory: u64,
         /// Processor time, seconds.
         cpu_seconds: u32,
+        /// Passed to the function that evaluates.
+        argument: u32,
     },
     /// Kills the child of a job, which causes `Ended`. Ignored if the job has ended.
     Kill { job: u64 },
@@ -46,20 +48,24 @@ pub(super) enum ResidentReply {
 impl ResidentRequest {
     pub(super) fn encode(self) -> [u8; LENGTH] {
         match self {
-            Self::Load => encode(0, 0, 0, 0),
-            Self::Evaluate { job, memory, cpu_seconds } => encode(1, cpu_seconds, job, memory),
-            Self::Kill { job } => encode(2, 0, job, 0),
-            Self::FindChild { job } => encode(3, 0, job, 0),
+            Self::Load => encode(0, 0, 0, 0, 0),
+            Self::Evaluate { job, memory, cpu_seconds, argument } => {
+                encode(1, cpu_seconds, argument, job, memory)
+            }
+            Self::Kill { job } => encode(2, 0, 0, job, 0),
+            Self::FindChild { job } => encode(3, 0, 0, job, 0),
         }
     }
 
     /// Returns `None` for bytes that `encode` does not return.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         Some(match decode(bytes)? {
-            (0, 0, 0, 0) => Self::Load,
-            (1, cpu_seconds, job, memory) => Self::Evaluate { job, memory, cpu_seconds },
-            (2, 0, job, 0) => Self::Kill { job },
-            (3, 0, job, 0) => Self::FindChild { job },
+            (0, 0, 0, 0, 0) => Self::Load,
+            (1, cpu_seconds, argument, job, memory) => {
+                Self::Evaluate { job, memory, cpu_seconds, argument }
+            }
+            (2, 0, 0, job, 0) => Self::Kill { job },
+            (3, 0, 0, job, 0) => Self::FindChild { job },
             _ => return None,
         })
     }
@@ -68,28 +74,29 @@ impl ResidentRequest {
 impl ResidentReply {
     pub(super) fn encode(self) -> [u8; LENGTH] {
         match self {
-            Self::Ready => encode(0, 0, 0, 0),
-            Self::Ended { job, status } => encode(1, status.cast_unsigned(), job, 0),
-            Self::NotStarted { job, errno } => encode(2, errno.cast_unsigned(), job, 0),
-            Self::Child { job } => encode(3, 0, job, 0),
+            Self::Ready => encode(0, 0, 0, 0, 0),
+            Self::Ended { job, status } => encode(1, status.cast_unsigned(), 0, job, 0),
+            Self::NotStarted { job, errno } => encode(2, errno.cast_unsigned(), 0, job, 0),
+            Self::Child { job } => encode(3, 0, 0, job, 0),
         }
     }
 
     /// Returns `None` for bytes that `encode` does not return.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         Some(match decode(bytes)? {
-            (0, 0, 0, 0) => Self::Ready,
-            (1, status, job, 0) => Self::Ended { job, status: status.cast_signed() },
-            (2, errno, job, 0) => Self::NotStarted { job, errno: errno.cast_signed() },
-            (3, 0, job, 0) => Self::Child { job },
+            (0, 0, 0, 0, 0) => Self::Ready,
+            (1, status, 0, job, 0) => Self::Ended { job, status: status.cast_signed() },
+            (2, errno, 0, job, 0) => Self::NotStarted { job, errno: errno.cast_signed() },
+            (3, 0, 0, job, 0) => Self::Child { job },
             _ => return None,
         })
     }
 }
 
-fn encode(kind: u32, small: u32, first: u64, second: u64) -> [u8; LENGTH] {
+fn encode(kind: u32, small: u32, argument: u32, first: u64, second: u64) -> [u8; LENGTH] {
     let mut bytes = [0; LENGTH];
-    let fields = [&kind.to_le_bytes()[..], &small.to_le_bytes()]
+    let fields = [kind, small, argument]
+        .map(u32::to_le_bytes)
         .concat()
         .into_iter()
         .chain(first.to_le_bytes())
@@ -100,15 +107,17 @@ fn encode(kind: u32, small: u32, first: u64, second: u64) -> [u8; LENGTH] {
     bytes
 }
 
-fn decode(bytes: &[u8]) -> Option<(u32, u32, u64, u64)> {
+fn decode(bytes: &[u8]) -> Option<(u32, u32, u32, u64, u64)> {
     let bytes: &[u8; LENGTH] = bytes.try_into().ok()?;
     let (kind, rest) = bytes.split_first_chunk()?;
     let (small, rest) = rest.split_first_chunk()?;
+    let (argument, rest) = rest.split_first_chunk()?;
     let (first, rest) = rest.split_first_chunk()?;
     let second = rest.try_into().ok()?;
     Some((
         u32::from_le_bytes(*kind),
         u32::from_le_bytes(*small),
+        u32::from_le_bytes(*argument),
         u64::from_le_bytes(*first),
         u64::from_le_bytes(second),
     ))
@@ -122,9 +131,12 @@ mod tests {
     fn messages() -> impl Strategy<Value = Vec<u8>> {
         prop_oneof![
             prop::collection::vec(any::<u8>(), 0..2 * LENGTH),
-            (0_u32..5, any::<u32>(), any::<u64>(), any::<u64>())
-                .prop_map(|(kind, small, first, second)| encode(kind, small, first, second).into()),
-            (0_u32..5, any::<u64>()).prop_map(|(kind, job)| encode(kind, 0, job, 0).into()),
+            (0_u32..5, any::<[u32; 2]>(), any::<[u64; 2]>()).prop_map(
+                |(kind, [small, argument], [first, second])| {
+                    encode(kind, small, argument, first, second).into()
+                },
+            ),
+            (0_u32..5, any::<u64>()).prop_map(|(kind, job)| encode(kind, 0, 0, job, 0).into()),
         ]
     }
 
@@ -143,7 +155,12 @@ mod tests {
         fn messages_round_trip(job in any::<u64>(), memory in any::<u64>(), small in any::<i32>()) {
             let requests = [
                 ResidentRequest::Load,
-                ResidentRequest::Evaluate { job, memory, cpu_seconds: small.cast_unsigned() },
+                ResidentRequest::Evaluate {
+                    job,
+                    memory,
+                    cpu_seconds: small.cast_unsigned(),
+                    argument: small.cast_unsigned() ^ 1,
+                },
                 ResidentRequest::Kill { job },
                 ResidentRequest::FindChild { job },
             ];

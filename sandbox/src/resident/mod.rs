@@ -11,7 +11,7 @@
 //!  3. Check that the media is a file, and lower the limits: address space, processor time, and 0 for descriptors, files and
 //!     processes.
 //!  4. Install the filter, an allow-list (`filter`): after the last call that it kills.
-//!  5. Read the media, evaluate it, write one record, exit.
+//!  5. Evaluate the media, reading what the evaluation needs, write one record, exit.
 //!
 //! A job has a result only if its pipe contains exactly one valid record (`record`), its child ended with exit code 0, and
 //! no process can write to the pipe any more.
@@ -21,11 +21,13 @@
 
 mod child;
 mod filter;
+mod media;
 mod message;
 mod parent;
 mod record;
 mod server;
 
+pub use media::JobMedia;
 pub use parent::serve_resident;
 pub use record::{MAX_RESULT, RecordError};
 pub use server::{JobLimits, Resident, ResidentJobError, ResidentLimits};

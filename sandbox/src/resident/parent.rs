@@ -18,8 +18,9 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, getpid};
 use seccompiler::BpfProgram;
 
-use super::child::{self, ChildJob};
+use super::child::{self, ChildJob, Evaluate};
 use super::filter;
+use super::media::JobMedia;
 use super::message::{ResidentReply, ResidentRequest};
 use crate::channel::{self, Packet};
 use crate::sys;
@@ -29,7 +30,8 @@ use crate::sys;
 ///
 /// `load` reads the data that the server passes. The function that it returns evaluates the media of one job; it runs in a
 /// child of its own, in which memory and all calls of the system except for pure computation are forbidden, and panics are
-/// failures. Its result must not be longer than [`MAX_RESULT`](crate::MAX_RESULT).
+/// failures. Its result must not be longer than [`MAX_RESULT`](crate::MAX_RESULT). It returns an error only if the media cannot
+/// be read.
 ///
 /// Must be called while the process has a single thread. Changes the actions of signals and the panic hook.
 ///
@@ -37,7 +39,7 @@ use crate::sys;
 /// If the data cannot be loaded, a restriction cannot be applied, or the server violates the protocol.
 pub fn serve_resident<E>(load: impl FnOnce(File) -> io::Result<E>) -> io::Result<()>
 where
-    E: FnMut(&[u8]) -> Vec<u8>,
+    E: FnMut(&JobMedia) -> io::Result<Vec<u8>>,
 {
     let stdin = io::stdin();
     let socket = stdin.as_fd();
@@ -76,7 +78,7 @@ struct Parent<'a> {
     pid: Pid,
     /// The children that have not been reaped, by the numbers of their jobs. So their pids are not reused.
     running: HashMap<u64, Pid>,
-    evaluate: &'a mut dyn FnMut(&[u8]) -> Vec<u8>,
+    evaluate: &'a mut Evaluate<'a>,
 }
 
 impl Parent<'_> {
@@ -111,9 +113,24 @@ impl Parent<'_> {
     fn handle(&mut self, packet: Packet) -> nix::Result<()> {
         let Packet { bytes, fds } = packet;
         match (ResidentRequest::decode(&bytes), fds.is_empty()) {
-            (Some(ResidentRequest::Evaluate { job, memory, cpu_seconds }), false) => {
+            (Some(ResidentRequest::Evaluate { job, memory, cpu_seconds, argument }), false) => {
                 let [media, result] = <[OwnedFd; 2]>::try_from(fds).map_err(|_| Errno::EPROTO)?;
-                self.start(job, memory, cpu_seconds, media, result)
+                let (address_space, parent) = (self.address_space, self.pid);
+                let filter = &self.filter;
+                let child = ChildJob {
+                    job,
+                    memory,
+                    cpu_seconds,
+                    argument,
+                    media,
+                    result,
+                    address_space,
+                    filter,
+                    parent,
+                };
+                let evaluate = &mut *self.evaluate;
+                let started = sys::fork_child(move || child::run(child, evaluate));
+                self.started(job, started)
             }
             (Some(ResidentRequest::Kill { job }), true) => {
                 if let Some(child) = self.running.get(&job) {
@@ -132,27 +149,9 @@ impl Parent<'_> {
         }
     }
 
-    /// Forks the child of a job. Both descriptors are closed when this function returns.
-    fn start(
-        &mut self,
-        job: u64,
-        memory: u64,
-        cpu_seconds: u32,
-        media: OwnedFd,
-        result: OwnedFd,
-    ) -> nix::Result<()> {
-        let child = ChildJob {
-            job,
-            memory,
-            cpu_seconds,
-            media,
-            result,
-            address_space: self.address_space,
-            filter: &self.filter,
-            parent: self.pid,
-        };
-        let evaluate = &mut *self.evaluate;
-        match sys::fork_child(move || child::run(child, evaluate)) {
+    /// Records the child of a job, or reports the error of fork(2).
+    fn started(&mut self, job: u64, child: nix::Result<Pid>) -> nix::Result<()> {
+        match child {
             Ok(pid) => {
                 self.running.insert(job, pid);
                 Ok(())

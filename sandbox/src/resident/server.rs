@@ -162,13 +162,15 @@ impl Resident {
     }
 
     /// Evaluates media in a child of the program and returns the result. `media` must be open for reading only; its
-    /// position is not used. Cancellation safe: dropping the future kills the child.
+    /// position is not used. The child receives `argument`, whose meaning the program defines. Cancellation safe: dropping
+    /// the future kills the child.
     ///
     /// # Errors
     /// If the child ended otherwise than with exit code 0 and exactly one result, or not in time.
     pub async fn evaluate(
         &self,
         media: impl AsFd,
+        argument: u32,
         limits: JobLimits,
         priority: &crate::JobPriority,
     ) -> Result<Vec<u8>, ResidentJobError> {
@@ -182,6 +184,7 @@ impl Resident {
             job,
             memory: limits.memory,
             cpu_seconds: u32::try_from(cpu_seconds).unwrap_or(u32::MAX),
+            argument,
         };
         let (sender, mut ended) = oneshot::channel();
         let fds = vec![media, writing];

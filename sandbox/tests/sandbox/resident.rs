@@ -53,7 +53,7 @@ impl Program {
     }
 
     async fn evaluate(&self, media: &[u8], limits: JobLimits) -> Result<Vec<u8>, ResidentJobError> {
-        self.resident.evaluate(self.media(media), limits, &JobPriority::new()).await
+        self.resident.evaluate(self.media(media), 7, limits, &JobPriority::new()).await
     }
 
     fn media(&self, content: &[u8]) -> File {

@@ -6,7 +6,6 @@ use std::{
     sync::Arc,
 };
 
-use mcs_filetype::Detector;
 use mcs_sandbox::{EffectiveLimits, Sandbox};
 
 use crate::{
@@ -42,8 +41,7 @@ async fn check(
         None => (missing_key_notice(painter, &config.crypto), vec![]),
     };
     print_config(&mut io::stdout().lock(), painter, config, warnings, &notices, &key_text)?;
-    let detector = Arc::new(Detector::new().map_err(StartError::from)?);
-    for name in app::unknown_types(config, &detector) {
+    for name in app::unknown_types(config) {
         let text = format!("{name}: no file is ever detected as this type");
         print_line(note(painter, &text));
     }
@@ -51,7 +49,7 @@ async fn check(
     print_sandbox(painter, &sandbox_env.sandbox);
     let engines = app::remote_engines(config).await.map_err(StartError::from)?;
     print_engines(config, &engines);
-    check_canary(painter, config, &sandbox_env, detector, &engines).await
+    check_canary(painter, config, &sandbox_env, &engines).await
 }
 
 /// Prints the effective configuration as TOML, followed by warnings and notices as comments.
@@ -145,11 +143,10 @@ async fn check_canary(
     painter: Painter,
     config: &Config,
     sandbox_env: &SandboxEnv,
-    detector: Arc<Detector>,
     engines: &Arc<RemoteEngines>,
 ) -> Result<(), CommandError> {
     let Some(canary) = config.scan.canary.clone() else { return Ok(()) };
-    let context = app::scan_context(config, sandbox_env, detector, engines);
+    let context = app::scan_context(config, sandbox_env, engines);
     let context = context.map_err(StartError::from)?;
     Canary::new(context, canary).check().await.map_err(|error| {
         let hint = hints::for_canary(&error, config);

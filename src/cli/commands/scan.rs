@@ -3,10 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::Arc,
 };
-
-use mcs_filetype::Detector;
 
 use crate::{
     app::{SandboxEnv, StartError, remote_engines, scan_context},
@@ -60,8 +57,7 @@ async fn scan(
 async fn prepare(config: &Config) -> Result<(ScanContext, SandboxEnv), StartError> {
     let engines = remote_engines(config).await?;
     let sandbox_env = SandboxEnv::for_command(config, None).await?;
-    let detector = Arc::new(Detector::new()?);
-    let context = scan_context(config, &sandbox_env, detector, &engines)?;
+    let context = scan_context(config, &sandbox_env, &engines)?;
     Ok((context, sandbox_env))
 }
 

@@ -10,6 +10,17 @@ use super::{
 /// Minimum of the sizes, bytes. Below it, hardly any archive could be examined.
 const KIBIBYTE: u64 = 1 << 10;
 
+/// Which of `scan.allowed_mimetypes` and `scan.blocked_mimetypes` apply to contents.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum InnerLists {
+    /// None.
+    No,
+    /// `blocked_mimetypes`.
+    Blocked,
+    /// The one that is set.
+    Both,
+}
+
 settings! {
     /// `[unpack]`, validated.
     #[derive(Clone, PartialEq, Eq, Debug)]
@@ -20,6 +31,8 @@ settings! {
         pub on_unreadable: ContentPolicy = content_policy(),
         /// Effect of contents that programs unpack differently.
         pub on_inconsistent: ContentPolicy = content_policy(),
+        /// Which lists of types apply to contents.
+        pub mime_types: InnerLists = inner_lists(),
         /// Whether clients receive the location of a finding inside the file.
         pub report_paths: bool = boolean(),
     }
@@ -43,4 +56,8 @@ fn check(limits: UnpackSettings, section: &mut Section<'_, '_>) -> UnpackSetting
         section.warn(Warning::NeverReached { key: "unpack.max_file", because: "unpack.max_total" });
     }
     limits
+}
+
+fn inner_lists() -> Key<InnerLists> {
+    choice([("no", InnerLists::No), ("blocked", InnerLists::Blocked), ("both", InnerLists::Both)])
 }

@@ -148,6 +148,8 @@ fn comparison_detects_a_change_of_each_key() {
         "['/run/a']",
         "['/run/b']",
         "'warn'",
+        "'no'",
+        "'both'",
     ]);
     let mut marked = marked_startup_keys();
     for (section, key) in properties::known() {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use mcs_evaluator::UnpackSettings;
 
 use super::*;
+use crate::config::sections::unpack::InnerLists;
 use crate::scan::engines::{
     Bounds, ContentPolicy, EngineSettings, OversizePolicy, SkipPolicy, clamd::Address, icap::Method,
 };
@@ -198,7 +199,8 @@ fn reads_limits_and_policies_of_unpacking() {
         (ContentPolicy::Pass, ContentPolicy::Refuse, false)
     );
     let lines = "unpack = { enabled = false, max_total = '1KiB', max_file = '1KiB', max_files = 1, \
-        max_depth = 64, on_unreadable = 'fail', on_inconsistent = 'pass', report_paths = true }";
+        max_depth = 64, on_unreadable = 'fail', on_inconsistent = 'pass', mime_types = 'both', \
+        report_paths = true }";
     let changed = unpack(lines);
     let limits = UnpackSettings {
         enabled: false,
@@ -212,6 +214,7 @@ fn reads_limits_and_policies_of_unpacking() {
         (changed.on_unreadable, changed.on_inconsistent, changed.report_paths),
         (ContentPolicy::Fail, ContentPolicy::Pass, true)
     );
+    assert_eq!((defaults.mime_types, changed.mime_types), (InnerLists::Blocked, InnerLists::Both));
     // The displayed configuration is equivalent, and has no section of an engine that is not used.
     let displayed = dir.load_valid(&format!("{text}\n{lines}")).to_string();
     let again = dir.load_with(&displayed, &[]).unwrap().0;
@@ -266,6 +269,10 @@ fn reports_unusable_rules_with_location() {
         ),
         ("unpack.on_inconsistent = true", "unpack.on_inconsistent: "),
         ("unpack.report_paths = 1", "unpack.report_paths: found 1, expected true or false"),
+        (
+            "unpack.mime_types = true",
+            "unpack.mime_types: found true, expected \"no\" or \"blocked\" or \"both\"",
+        ),
         ("unpack.on_limit = 'pass'", "unpack.on_limit: found an unknown key, expected "),
     ] {
         let errors = dir.errors(lines);

@@ -2,7 +2,6 @@
 
 use std::time::UNIX_EPOCH;
 
-use mcs_filetype::Detector;
 use reqwest::header::HeaderValue;
 
 use super::*;
@@ -47,7 +46,7 @@ fn store_as(cache: &ResultCache, key: ContentKey, outcome: FileOutcome) {
 }
 
 fn read(cache: &ResultCache, versions: Versions) -> Option<CachedVerdict> {
-    cache.verdict(&KEY, &versions, &policies())
+    Some(cache.scanned(&KEY, &versions, &policies())?.verdict)
 }
 
 #[test]
@@ -57,7 +56,7 @@ fn returns_verdicts_as_stored() {
     store(&cache, clean(at));
     assert_eq!(read(&cache, VERSIONS).unwrap().unwrap(), Verdict::Clean { at });
     let others = ContentKey { engines_fingerprint: EngineFingerprint(4), ..KEY };
-    assert!(cache.verdict(&others, &VERSIONS, &policies()).is_none(), "other engines");
+    assert!(cache.scanned(&others, &VERSIONS, &policies()).is_none(), "other engines");
     let ignoring = cache.with_settings(Settings { exit_codes_to_ignore: vec![255], ..settings() });
     assert!(read(&ignoring, VERSIONS).is_none());
 }
@@ -103,7 +102,7 @@ fn policies_apply_to_stored_outcomes() {
         (ContentPolicy::Refuse, "not_clean"),
     ] {
         let policies = Policies::for_test(policy, OversizePolicy::Fail, SkipPolicy::Fail);
-        let found = match cache.verdict(&KEY, &VERSIONS, &policies).unwrap() {
+        let found = match cache.scanned(&KEY, &VERSIONS, &policies).unwrap().verdict {
             Ok(verdict) => verdict.name(),
             Err(error) => error.cause().as_str(),
         };
@@ -116,7 +115,7 @@ fn media(length: usize) -> Arc<CachedMedia> {
     let value = || Some(HeaderValue::from_bytes(&vec![b'x'; length]).unwrap());
     let head =
         Head { content_type: value(), disposition: value(), etag: value(), ..Head::default() };
-    let detected = Detector::new().unwrap().detect_bytes(b"text");
+    let detected = MediaType::from_name("text/plain");
     Arc::new(CachedMedia::new([1; 32], 1, detected, MediaHeaders::from_head(&head)))
 }
 
@@ -211,7 +210,7 @@ fn fill_with_media(first: &CachedMedia) -> ResultCache {
 #[test]
 fn media_entries_with_the_longest_headers_stay_within_their_memory() {
     let test = "media_entries_with_the_longest_headers_stay_within_their_memory";
-    // Outside of the measured part, because the detector takes memory.
+    // Outside of the measured part, because the names of all types take memory.
     let first = media(MAX_HEADER_VALUE);
     let fill = || fill_with_media(&first);
     assert_table_memory(module_path!(), test, row_bytes("media entries"), fill);

@@ -3,17 +3,32 @@
 use std::{iter, sync::Arc, time::SystemTime};
 
 use super::{
+    examination::FileInspection,
     file_outcome::{EngineFault, FileFinding, FileOutcome},
+    names::INSPECTION,
     outcome::{MAX_FIRST_LINE, Outcome, OutcomeText},
     result::{EngineResult, is_engine_failure},
 };
-use crate::scan::verdict::NotCleanKind;
+use crate::scan::{error::ScanError, verdict::NotCleanKind};
 
-/// Combines the engines' results and the encrypted contents that the service detected itself, without the operator's
-/// policies. Malware takes precedence over other findings; among equal ones, the first engine's finding is kept.
-pub(super) fn combine(results: Vec<EngineResult>, encrypted: Option<String>) -> FileOutcome {
-    let encrypted = encrypted.map(OutcomeText::from);
-    let mut file = FileOutcome { encrypted, ..FileOutcome::at(SystemTime::now()) };
+/// Combines the engines' results and the inspection, without the operator's policies. A failed inspection is a failure that no
+/// policy skips. Malware takes precedence over other findings; among equal ones, the first engine's finding is kept.
+pub(super) fn combine(
+    results: Vec<EngineResult>,
+    inspection: Result<FileInspection, ScanError>,
+) -> FileOutcome {
+    let mut file = FileOutcome::at(SystemTime::now());
+    match inspection {
+        Ok(FileInspection { detected, encrypted }) => {
+            file.detected = detected;
+            file.encrypted = encrypted.map(OutcomeText::from);
+        }
+        Err(error) => file.failures.push(EngineFault {
+            engine: INSPECTION,
+            error: Arc::new(error),
+            is_engine_failure: false,
+        }),
+    }
     let mut findings = 0;
     for EngineResult { engine, outcome, others, exit_code, first_line, .. } in results {
         let outcome = match outcome {

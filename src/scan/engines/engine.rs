@@ -3,24 +3,17 @@
 
 use std::sync::Arc;
 
-use mcs_sandbox::Job;
-
 use super::{
     bounds::Bounds,
     clamd::Clamd,
-    error::EngineFailure,
     icap::Icap,
     names::{CLAMD, ICAP, RULES, SCRIPT},
     outcome::Outcome,
     result::EngineResult,
-    rules::Rules,
     sample::Sample,
     script::Script,
 };
-use crate::{
-    scan::{error::ScanError, task::caught},
-    tenancy::TenantGroup,
-};
+use crate::scan::task::caught;
 
 /// A configured engine and its bounds.
 #[derive(Clone, Debug)]
@@ -31,15 +24,10 @@ pub(super) struct Engine {
 
 #[derive(Clone, Debug)]
 pub(super) enum EngineKind {
-    Sandboxed(SandboxedEngine),
-    Remote(RemoteEngine),
-}
-
-/// An engine that is a program in the sandbox.
-#[derive(Clone, Debug)]
-pub(super) enum SandboxedEngine {
     Script(Arc<Script>),
-    Rules(Rules),
+    /// Evaluated by the process that inspects the file.
+    Rules,
+    Remote(RemoteEngine),
 }
 
 /// An engine on a socket.
@@ -52,7 +40,8 @@ pub(super) enum RemoteEngine {
 impl Engine {
     pub(super) fn name(&self) -> &'static str {
         match &self.kind {
-            EngineKind::Sandboxed(engine) => engine.name(),
+            EngineKind::Script(_) => SCRIPT,
+            EngineKind::Rules => RULES,
             EngineKind::Remote(engine) => engine.name(),
         }
     }
@@ -63,37 +52,6 @@ impl Bounds {
     pub(super) fn refuse(&self, engine: &'static str, sample: &Sample) -> Option<EngineResult> {
         let is_oversize = self.max_size.is_some_and(|limit| sample.len() > limit);
         is_oversize.then(|| EngineResult::new(engine, Ok(Outcome::TooLarge)))
-    }
-}
-
-impl SandboxedEngine {
-    pub(super) fn name(&self) -> &'static str {
-        match self {
-            Self::Script(_) => SCRIPT,
-            Self::Rules(_) => RULES,
-        }
-    }
-
-    /// Scans a file: the script that of its job, the rules the sample.
-    pub(super) async fn scan(
-        &self,
-        sample: &Sample,
-        tenant: &TenantGroup,
-        job: Option<&mut Job>,
-        max_output: usize,
-    ) -> EngineResult {
-        match (self, job) {
-            (Self::Script(script), Some(job)) => script.scan(job, tenant).await,
-            // An engine that did not run has not called the file clean.
-            (Self::Script(_), None) => {
-                let not_run = ScanError::Engine(SCRIPT, EngineFailure::NotRun);
-                EngineResult::new(SCRIPT, Err(not_run))
-            }
-            (Self::Rules(rules), _) => {
-                let scanned = caught(rules.scan(sample, tenant)).await;
-                EngineResult::sanitized(RULES, scanned, max_output)
-            }
-        }
     }
 }
 

@@ -15,7 +15,7 @@ pub enum EngineFailure {
     #[error("too many connections wait for the engine to accept them")]
     Busy,
     /// The evaluator of rules, or its process for the file, was not started.
-    #[error("cannot start the rule evaluator")]
+    #[error("cannot start the evaluator")]
     NotStarted(#[source] io::Error),
     /// The engine's `timeout` expired.
     #[error("the time limit expired")]

@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::SystemTime};
 
+use mcs_filetype::MediaType;
+
 use super::outcome::OutcomeText;
 use crate::scan::{error::ScanError, verdict::NotCleanKind};
 
@@ -14,6 +16,8 @@ const ERROR_BYTES: usize = 1024;
 pub struct FileOutcome {
     /// When the scan ended.
     pub scanned: SystemTime,
+    /// The type by content; `None` if types are not determined.
+    pub detected: Option<MediaType>,
     /// The most severe finding.
     pub(super) finding: Option<FileFinding>,
     /// Contents that need a password, detected by the service or by an engine.
@@ -63,6 +67,7 @@ impl FileOutcome {
     pub(super) fn at(scanned: SystemTime) -> Self {
         Self {
             scanned,
+            detected: None,
             finding: None,
             encrypted: None,
             limit: None,
@@ -132,6 +137,9 @@ impl FileOutcome {
         results: [(&'static str, Result<super::Outcome, ScanError>); N],
     ) -> Self {
         let result = |(engine, outcome)| super::result::EngineResult::new(engine, outcome);
-        super::combine::combine(results.into_iter().map(result).collect(), None)
+        super::combine::combine(
+            results.into_iter().map(result).collect(),
+            Ok(super::examination::FileInspection::default()),
+        )
     }
 }

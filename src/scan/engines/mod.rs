@@ -1,7 +1,7 @@
 //! The scan engines: script, rules, clamd and ICAP. Each determines its own [`Outcome`] for a file, and the operator's
 //! [`Policies`] combine all outcomes into one verdict.
 //!
-//! The script and the rules run in the sandbox. clamd and ICAP servers are remote: this process sends them the file,
+//! The script and the rules run in the sandbox, as does the inspection of each file. clamd and ICAP servers are remote: this process sends them the file,
 //! and they respond with a line of text. This module does not queue scans; see [`super::queue`].
 
 pub mod bounds;
@@ -10,6 +10,7 @@ pub mod clamd;
 mod combine;
 mod engine;
 pub mod error;
+mod examination;
 #[cfg(test)]
 mod fake;
 mod file_outcome;
@@ -40,9 +41,8 @@ pub use identity::{EngineFingerprint, EngineIdentity, Versions};
 pub use outcome::Outcome;
 pub use policies::{Policies, PolicyDecision, Validity};
 pub use remote::RemoteEngines;
-pub use resident::{Evaluator, EvaluatorEnv, MAX_FILES};
-pub use rules::Rules;
-pub use run::EngineRun;
+pub use resident::{Evaluator, EvaluatorEnv, INSPECTION_TIMEOUT, MAX_FILES};
+pub use run::{EngineRun, RunOutcome};
 pub use sample::{Sample, SampleAccess};
 pub use set::Engines;
 pub use settings::EngineSettings;

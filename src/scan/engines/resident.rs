@@ -1,4 +1,4 @@
-//! The resident evaluator of one set of rules: started when a file is to be evaluated, and replaced after a number of files
+//! The resident evaluator of one set of engines: started when a file is to be examined, and replaced after a number of files
 //! and when it has ended. A reload creates another one; the old one ends when its last job has ended.
 
 use std::{
@@ -10,7 +10,8 @@ use std::{
     time::Duration,
 };
 
-use mcs_evaluator::{RuleSet, memory_allowance};
+use mcs_evaluator::{EvaluatorSettings, EvaluatorTask, RuleSet, UnpackSettings, memory_allowance};
+use mcs_filetype::MimeRules;
 use mcs_sandbox::{
     Command, JobLimits, JobPriority, Resident, ResidentJobError, ResidentLimits, Sandbox,
 };
@@ -18,7 +19,7 @@ use tokio::{sync::Mutex, time::Instant};
 use tracing::{debug, warn};
 
 use super::error::EngineFailure;
-use crate::{chain::Chain, config::sections::rules::Settings, media::run_directory::RunDirectory};
+use crate::{chain::Chain, media::run_directory::RunDirectory, scan::settings::Settings};
 
 /// Number of files after which an evaluator is replaced. Children share the layout of its address space until then.
 pub const MAX_FILES: u64 = 10_000;
@@ -29,21 +30,32 @@ const MAX_FAILED_STARTS: u32 = 3;
 /// Time without a start after [`MAX_FAILED_STARTS`].
 const BACKOFF: Duration = Duration::from_secs(10);
 
+/// Time limit of an inspection without rules. It reads little: 100 MiB of archive headers take less than a second.
+pub const INSPECTION_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// The program and the prepared rules that evaluators are started with. Evaluators read the rules from a sealed memory
-/// file. It has no path, so that no other user can replace it.
+/// file, which is empty without rules. It has no path, so that no other user can replace it.
 #[derive(Debug)]
 pub struct Evaluator {
     program: PathBuf,
     prepared: File,
+    has_rules: bool,
     /// The evaluator that the engines of the latest configuration share: those of the service and of its canary.
     shared: parking_lot::Mutex<Weak<ResidentEvaluator>>,
 }
 
 impl Evaluator {
     /// Copies the rules to a sealed memory file.
-    pub fn prepare(program: PathBuf, rules: &RuleSet) -> io::Result<Self> {
-        let prepared = mcs_sandbox::sealed("rules", rules.prepared())?;
-        Ok(Self { program, prepared, shared: parking_lot::Mutex::default() })
+    pub fn prepare(program: PathBuf, rules: Option<&RuleSet>) -> io::Result<Self> {
+        let prepared = rules.map(RuleSet::prepared).unwrap_or_default();
+        let prepared = mcs_sandbox::sealed("rules", prepared)?;
+        let shared = parking_lot::Mutex::default();
+        Ok(Self { program, prepared, has_rules: rules.is_some(), shared })
+    }
+
+    /// Returns whether evaluators load rules.
+    pub(super) fn has_rules(&self) -> bool {
+        self.has_rules
     }
 
     /// Returns the evaluator for these settings and at most this number of files at once.
@@ -94,15 +106,21 @@ pub struct EvaluatorEnv {
     pub directory: Arc<RunDirectory>,
     /// Number of files after which an evaluator is replaced, [`MAX_FILES`] except in tests.
     pub max_files: u64,
+    /// Whether the audit log needs the types of files.
+    pub audits_types: bool,
 }
 
-/// Starts and replaces the evaluators of one set of rules.
+/// Starts and replaces the evaluators of one set of engines.
 #[derive(Debug)]
 pub(super) struct ResidentEvaluator {
     env: EvaluatorEnv,
     args: Vec<OsString>,
+    detects_types: bool,
     limits: ResidentLimits,
-    time_limit: Duration,
+    /// Limits of a child that evaluates rules.
+    with_rules: JobLimits,
+    /// Limits of a child that only inspects.
+    without_rules: JobLimits,
     /// Locked during a start, so that one start serves all waiting jobs.
     state: Mutex<EvaluatorState>,
 }
@@ -121,39 +139,64 @@ struct EvaluatorState {
 impl ResidentEvaluator {
     /// Creates an evaluator for at most this number of files at once. Nothing is started yet.
     pub(super) fn new(env: EvaluatorEnv, settings: &Settings, jobs: usize) -> Self {
-        let ignored = settings.ignore.iter().map(String::as_str);
-        let limits = &settings.unpack.limits;
+        let rules = settings.rules();
+        let uses_file_type = rules.is_some_and(|rules| rules.rules.uses_file_type());
+        let no_unpacking = UnpackSettings { enabled: false, ..UnpackSettings::default() };
+        let without_rules =
+            JobLimits { memory: memory_allowance(&no_unpacking), time: INSPECTION_TIMEOUT };
+        let with_rules = rules.map_or(without_rules, |rules| JobLimits {
+            memory: memory_allowance(&rules.unpack.limits),
+            time: rules.timeout,
+        });
+        let evaluator_settings = EvaluatorSettings {
+            ignored: rules.map(|rules| rules.ignore.clone()).unwrap_or_default(),
+            unpack: rules.map_or(no_unpacking, |rules| rules.unpack.limits.clone()),
+            detects_types: settings.mime != MimeRules::All || env.audits_types || uses_file_type,
+            sets_file_type: uses_file_type,
+            inner_types: settings.inner_types(),
+        };
         Self {
             env,
-            args: mcs_evaluator::arguments(ignored, limits),
+            args: mcs_evaluator::arguments(&evaluator_settings),
+            detects_types: evaluator_settings.detects_types,
             limits: ResidentLimits {
                 jobs: u32::try_from(jobs).unwrap_or(u32::MAX),
-                job_memory: memory_allowance(limits),
+                job_memory: with_rules.memory.max(without_rules.memory),
             },
-            time_limit: settings.timeout,
+            with_rules,
+            without_rules,
             state: Mutex::default(),
         }
     }
 
     /// Returns whether both evaluate in the same way.
     fn is_same(&self, other: &Self) -> bool {
-        (&self.args, self.limits, self.time_limit) == (&other.args, other.limits, other.time_limit)
+        (&self.args, self.limits, self.with_rules) == (&other.args, other.limits, other.with_rules)
+    }
+
+    /// Returns whether reports contain the types of files.
+    pub(super) fn detects_types(&self) -> bool {
+        self.detects_types
     }
 
     async fn stop(&self) {
         *self.state.lock().await = EvaluatorState { is_stopped: true, ..EvaluatorState::default() };
     }
 
-    /// Evaluates a file, which must be open for reading only, and returns the evaluator's answer. A job whose evaluator
-    /// ends fails; the next one starts another evaluator. Cancellation safe: dropping the future kills the child.
-    pub(super) async fn evaluate(
+    /// Examines a file, which must be open for reading only, and returns the child's report. A job whose evaluator ends
+    /// fails; the next one starts another evaluator. Cancellation safe: dropping the future kills the child.
+    pub(super) async fn run(
         &self,
         media: File,
+        task: EvaluatorTask,
         priority: &JobPriority,
     ) -> Result<Vec<u8>, EngineFailure> {
         let resident = self.acquire().await?;
-        let limits = JobLimits { memory: self.limits.job_memory, time: self.time_limit };
-        Ok(resident.evaluate(media, limits, priority).await?)
+        let limits = match task {
+            EvaluatorTask::Inspect => self.without_rules,
+            EvaluatorTask::Evaluate | EvaluatorTask::EvaluateAllTypes => self.with_rules,
+        };
+        Ok(resident.evaluate(media, task.argument(), limits, priority).await?)
     }
 
     /// Returns an evaluator for one file.
@@ -168,7 +211,7 @@ impl ResidentEvaluator {
             (Ok(resident), _) => Ok(resident),
             // Evaluates with the old one until a start succeeds.
             (Err(failure), Some(resident)) => {
-                warn!(error = %Chain(&failure), "cannot replace the rule evaluator");
+                warn!(error = %Chain(&failure), "cannot replace the evaluator");
                 Ok(resident)
             }
             (Err(failure), None) => Err(failure),
@@ -187,7 +230,7 @@ impl ResidentEvaluator {
         }
         match self.start_resident().await {
             Ok(resident) => {
-                debug!(duration = ?now.elapsed(), "rule evaluator started");
+                debug!(duration = ?now.elapsed(), "evaluator started");
                 let resident = Arc::new(resident);
                 // Drops the previous one, which ends when the jobs that use it have ended.
                 *state = EvaluatorState {
@@ -202,7 +245,7 @@ impl ResidentEvaluator {
                 // A lack of descriptors or processes ends at any time.
                 state.failed_starts += u32::from(!failure.is_overload());
                 if state.failed_starts >= MAX_FAILED_STARTS {
-                    warn!(retry_in = ?BACKOFF, "rule evaluator cannot be started, backing off");
+                    warn!(retry_in = ?BACKOFF, "evaluator cannot be started, backing off");
                     state.retry_at = Some(Instant::now() + BACKOFF);
                 }
                 Err(failure)

@@ -1,22 +1,15 @@
-//! The embedded engine: YARA rules. The rules are compiled once. The resident evaluator, a second process of this program in
-//! the sandbox, loads them once and forks a child for each file, which unpacks and scans that file, because it parses
-//! untrusted data. The child's answer is a report. Every end other than exit code 0 with exactly one answer is a failure.
+//! The embedded engine: YARA rules. The rules are compiled once. The resident evaluator loads them once, and its child for a
+//! file unpacks and scans that file. This module reads the child's answer.
 
 pub use crate::config::sections::rules::Settings;
 
-use std::sync::Arc;
-
 use mcs_evaluator::{EvaluationReport, EvaluatorAnswer, Note, NoteKind, RuleFinding, RuleKind};
-use mcs_sandbox::JobPriority;
 
 use super::{
     error::EngineFailure,
     outcome::{MAX_FIRST_LINE, MAX_LOCATION, Outcome, OutcomeText},
-    resident::{Evaluator, EvaluatorEnv, ResidentEvaluator},
-    sample::Sample,
-    slots::ScanSlots,
 };
-use crate::{scan::error::ScanError, tenancy::TenantGroup, text::single_line};
+use crate::text::single_line;
 
 /// Separates the names of a location.
 const SEPARATOR: &str = " > ";
@@ -24,53 +17,13 @@ const SEPARATOR: &str = " > ";
 /// Stands for names of a location that are omitted.
 const ELLIPSIS: &str = "…";
 
-/// The rules engine.
-#[derive(Clone, Debug)]
-pub struct Rules {
-    evaluator: Arc<ResidentEvaluator>,
-    scan_slots: ScanSlots,
-}
-
-impl Rules {
-    /// Creates the engine. The evaluator of `env` must have been prepared from the rules of `settings`.
-    #[must_use]
-    pub fn new(
-        settings: &Settings,
-        env: &EvaluatorEnv,
-        scan_slots: ScanSlots,
-        jobs: usize,
-    ) -> Self {
-        Self { evaluator: Evaluator::resident(env, settings, jobs), scan_slots }
-    }
-
-    /// Waits for a scan slot and evaluates the rules on the file. Returns the outcome, and further outcomes of lower
-    /// precedence.
-    pub(super) async fn scan(
-        &self,
-        sample: &Sample,
-        tenant: &TenantGroup,
-    ) -> Result<Result<(Outcome, Vec<Outcome>), EngineFailure>, ScanError> {
-        let slot = self.scan_slots.acquire(tenant).await.ok_or(ScanError::Stopping)?;
-        let media = match sample.descriptor() {
-            Ok(media) => media,
-            Err(error) => return Ok(Err(EngineFailure::Media(error))),
-        };
-        let priority = JobPriority::new();
-        let answer = slot.run(&priority, self.evaluator.evaluate(media, &priority)).await;
-        Ok(answer.and_then(|answer| parse_answer(&answer)))
-    }
-}
-
-/// Returns the outcomes of an evaluator's answer.
+/// Returns the outcome that an evaluator reports, and further outcomes of lower precedence.
 ///
 /// # Errors
-/// If the evaluation failed, or the bytes are not exactly one answer.
-fn parse_answer(answer: &[u8]) -> Result<(Outcome, Vec<Outcome>), EngineFailure> {
-    let answer: EvaluatorAnswer = serde_json::from_slice(answer).map_err(|error| {
-        // Quotes the answer.
-        let error = single_line(&error.to_string(), MAX_FIRST_LINE);
-        EngineFailure::BadResponse(format!("not an answer: {error}"))
-    })?;
+/// If the evaluation failed, or the answer contradicts itself.
+pub(super) fn parse_answer(
+    answer: EvaluatorAnswer,
+) -> Result<(Outcome, Vec<Outcome>), EngineFailure> {
     match answer {
         EvaluatorAnswer::Report(report) => outcomes(report),
         EvaluatorAnswer::Failed(reason) => {
@@ -134,8 +87,8 @@ fn location(path: &[String]) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn parse(output: &str) -> Result<(Outcome, Vec<Outcome>), EngineFailure> {
-        parse_answer(format!(r#"{{"report":{output}}}"#).as_bytes())
+    fn parse(report: &str) -> Result<(Outcome, Vec<Outcome>), EngineFailure> {
+        parse_answer(serde_json::from_str(&format!(r#"{{"report":{report}}}"#)).unwrap())
     }
 
     fn note(kind: &str, path: &str) -> String {
@@ -186,38 +139,14 @@ mod tests {
     }
 
     #[test]
-    fn other_output_is_a_failure() {
-        let valid = r#"{"finding":null,"notes":[]}"#;
-        assert_eq!(parse(valid).unwrap(), (Outcome::Clean, vec![]));
-        let failed = parse_answer(br#"{"failed":"reason"}"#).unwrap_err();
-        assert!(matches!(&failed, EngineFailure::Reported(reason) if reason == "reason"));
-        let answer = format!(r#"{{"report":{valid}}}"#);
-        for length in 0..answer.len() {
-            let error = parse_answer(&answer.as_bytes()[..length]).unwrap_err();
-            assert!(matches!(error, EngineFailure::BadResponse(_)), "{length}: {error}");
+    fn failures_are_not_clean() {
+        let failed = parse_answer(EvaluatorAnswer::Failed("\u{1b}reason".into())).unwrap_err();
+        assert!(matches!(&failed, EngineFailure::Reported(reason) if reason.trim() == "reason"));
+        for rules in ["[]", r#"[""]"#] {
+            let finding = format!(r#"{{"kind":"malware","rules":{rules},"path":[]}}"#);
+            let error = parse(&format!(r#"{{"finding":{finding},"notes":[]}}"#)).unwrap_err();
+            assert!(matches!(error, EngineFailure::BadResponse(_)), "{error}");
         }
-        let mut outputs: Vec<_> =
-            (0..valid.len()).map(|length| valid[..length].to_owned()).collect();
-        outputs.push(valid.repeat(2));
-        for output in [
-            "clean",
-            "null",
-            r#"{"notes":[],"finding":null,"more":1}"#,
-            r#"{"finding":null}"#,
-            r#"{"finding":{"kind":"malware","rules":[],"path":[]},"notes":[]}"#,
-            r#"{"finding":{"kind":"malware","rules":[""],"path":[]},"notes":[]}"#,
-            r#"{"finding":{"kind":"clean","rules":["A"],"path":[]},"notes":[]}"#,
-            r#"{"finding":null,"notes":[{"kind":"clean","reason":"","path":[]}]}"#,
-            r#"{"finding":null,"notes":[{"kind":"limit","path":[]}]}"#,
-        ] {
-            outputs.push(output.to_owned());
-        }
-        for output in outputs {
-            let error = parse(&output).unwrap_err();
-            assert!(matches!(error, EngineFailure::BadResponse(_)), "{output}: {error}");
-        }
-        let error = parse(r#"{"\u001b[2J":1}"#).unwrap_err().to_string();
-        assert!(!error.contains('\u{1b}'), "{error}");
     }
 
     #[test]

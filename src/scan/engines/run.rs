@@ -2,14 +2,27 @@
 
 use std::time::Duration;
 
+use mcs_filetype::MediaType;
+
 use super::{file_outcome::FileOutcome, identity::EngineIdentity, script_run::ScriptRun};
 use crate::scan::error::ScanError;
+
+/// What a run determined.
+#[derive(Debug)]
+pub enum RunOutcome {
+    /// What the engines found, failures of engines and of the inspection included.
+    Scanned(FileOutcome),
+    /// The operator's lists do not allow the type. No engine but the rules has received the file.
+    Forbidden(MediaType),
+    /// The run was not started.
+    Prevented(ScanError),
+}
 
 /// Result of one run of all engines.
 #[derive(Debug)]
 pub struct EngineRun {
-    /// What the engines found, failures of engines included; an error if the engines were not started.
-    pub outcome: Result<FileOutcome, ScanError>,
+    /// What the run determined.
+    pub outcome: RunOutcome,
     /// Each engine's name and result: the name of an outcome, `failed` or `skipped`.
     pub results: Vec<(&'static str, &'static str)>,
     pub(super) script_run: Option<ScriptRun>,
@@ -19,7 +32,13 @@ impl EngineRun {
     /// Represents a run that did not start.
     #[must_use]
     pub fn prevented(error: ScanError) -> Self {
-        Self { outcome: Err(error), results: Vec::new(), script_run: None }
+        Self { outcome: RunOutcome::Prevented(error), results: Vec::new(), script_run: None }
+    }
+
+    /// Represents a run that ended because the lists do not allow the type.
+    #[must_use]
+    pub(super) fn forbidden(detected: MediaType) -> Self {
+        Self { outcome: RunOutcome::Forbidden(detected), results: Vec::new(), script_run: None }
     }
 
     /// Returns the duration of the script's run; `None` when the script did not run.
@@ -33,8 +52,8 @@ impl EngineRun {
     pub fn matches_identity(&self, identity: &EngineIdentity) -> bool {
         match (&identity.script, &self.script_run) {
             (Some(identity), Some(run)) => run.matches_identity(identity),
-            // The file exceeded the script's size bound.
-            (_, None) => self.outcome.is_ok(),
+            // The file exceeded the script's size bound, or could not be inspected.
+            (_, None) => matches!(self.outcome, RunOutcome::Scanned(_)),
             (None, Some(_)) => false,
         }
     }

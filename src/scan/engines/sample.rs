@@ -4,16 +4,13 @@ use std::{
     fs::File,
     io,
     os::{fd::AsRawFd, unix::fs::FileExt},
-    sync::{Arc, atomic::AtomicBool},
+    sync::Arc,
 };
 
 use bytes::{Bytes, BytesMut};
 use mcs_sandbox::Job;
 
-use crate::{
-    scan::encrypted::{CancellableReads, Encryption, detect},
-    tenancy::TenantGroup,
-};
+use crate::tenancy::TenantGroup;
 
 /// Maximum length of a chunk, bytes.
 pub(super) const CHUNK_SIZE: usize = 128 * 1024;
@@ -65,11 +62,6 @@ impl Sample {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
-    }
-
-    /// Returns what is encrypted, if the headers show it. Blocking; reads fail after `cancelled` is set.
-    pub(super) fn encryption(&self, cancelled: &AtomicBool) -> io::Result<Option<Encryption>> {
-        detect(&CancellableReads { source: &*self.file, cancelled }, self.len)
     }
 
     /// Opens a descriptor for another process: read-only, with a position of its own.

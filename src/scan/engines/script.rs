@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use tracing::{debug, warn};
 
 use super::{
-    error::ScriptFailure,
+    error::{EngineFailure, ScriptFailure},
     names::SCRIPT,
     outcome::{MAX_FIRST_LINE, Outcome},
     result::EngineResult,
@@ -117,8 +117,12 @@ impl Script {
         }
     }
 
-    /// Waits for a scan slot and runs the script on the job's file.
-    pub(super) async fn scan(&self, job: &mut Job, tenant: &TenantGroup) -> EngineResult {
+    /// Waits for a scan slot and runs the script on the job's file. A script without a job has not run, which is a failure.
+    pub(super) async fn scan(&self, job: Option<&mut Job>, tenant: &TenantGroup) -> EngineResult {
+        let Some(job) = job else {
+            let not_run = ScanError::Engine(SCRIPT, EngineFailure::NotRun);
+            return EngineResult::new(SCRIPT, Err(not_run));
+        };
         let Some(slot) = self.scan_slots.acquire(tenant).await else {
             let script_run = Some(ScriptRun { duration: None, file_state: None });
             return EngineResult {
@@ -305,6 +309,13 @@ mod tests {
     use super::*;
 
     const JOB: &str = "/tmp/mcs-a1b2c3/job-d4e5f6";
+
+    #[tokio::test]
+    async fn script_without_a_job_is_a_failure() {
+        let script = Script::absent(ScanSlots::new(1, Duration::from_secs(2)));
+        let result = script.scan(None, &TenantGroup::default()).await;
+        assert!(matches!(result.outcome, Err(ScanError::Engine(SCRIPT, EngineFailure::NotRun))));
+    }
 
     fn sanitize(output: &[u8], max: usize) -> String {
         sanitize_output(output, false, Path::new(JOB), max)

@@ -2,37 +2,35 @@
 
 use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
 };
 
 use futures_util::future::join_all;
+use mcs_evaluator::EvaluatorTask;
+use mcs_filetype::MimeRules;
 use mcs_sandbox::{Job, Sandbox};
 use sha2::{Digest, Sha256};
 
 use super::{
     bounds::SkipPolicy,
     combine::combine,
-    engine::{Engine, EngineKind, RemoteEngine, SandboxedEngine},
+    engine::{Engine, EngineKind, RemoteEngine},
     error::EngineSetupError,
+    examination::{Examination, Examiner, FileInspection},
     identity::{EngineFingerprint, EngineIdentity, Versions},
-    names::{CLAMD, ICAP, RULES, SCRIPT},
+    names::{CLAMD, ICAP, INSPECTION, RULES, SCRIPT},
     policies::Policies,
     remote::RemoteEngines,
-    resident::EvaluatorEnv,
+    resident::{Evaluator, EvaluatorEnv},
     result::EngineResult,
-    rules::Rules,
-    run::EngineRun,
+    run::{EngineRun, RunOutcome},
     sample::{Sample, SampleAccess},
     script::Script,
     settings::EngineSettings,
     slots::ScanSlots,
 };
 use crate::{
-    media::ingest::IngestError,
-    scan::{error::ScanError, settings::Settings, task::blocking},
+    scan::{error::ScanError, settings::Settings},
     tenancy::TenantGroup,
 };
 
@@ -40,6 +38,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Engines {
     members: Vec<Engine>,
+    /// Examines each file under any set of engines.
+    examiner: Examiner,
     scan_slots: ScanSlots,
     /// Keeps [`RemoteEngines::poll_versions`] running.
     remote: Arc<RemoteEngines>,
@@ -57,7 +57,7 @@ impl Engines {
     pub fn new(
         settings: &Settings,
         sandbox: &Sandbox,
-        evaluator: Option<&EvaluatorEnv>,
+        evaluator: &EvaluatorEnv,
         scan_slots: &ScanSlots,
         remote_engines: &Arc<RemoteEngines>,
     ) -> Result<Self, EngineSetupError> {
@@ -66,15 +66,12 @@ impl Engines {
                 EngineSettings::Script(bounds) => {
                     let program = require(SCRIPT, settings.script.as_deref())?;
                     let script = Script::new(program, settings, sandbox, scan_slots.clone());
-                    let script = SandboxedEngine::Script(Arc::new(script));
-                    (EngineKind::Sandboxed(script), bounds)
+                    (EngineKind::Script(Arc::new(script)), bounds)
                 }
                 EngineSettings::Rules(rules) => {
-                    let env = require(RULES, evaluator)?;
-                    // Those in slots, as many demoted ones, and those of two canaries.
-                    let jobs = settings.max_scripts.saturating_mul(2).saturating_add(2);
-                    let engine = Rules::new(rules, env, scan_slots.clone(), jobs);
-                    (EngineKind::Sandboxed(SandboxedEngine::Rules(engine)), &rules.bounds)
+                    let has_rules = evaluator.evaluator.has_rules();
+                    require(RULES, has_rules.then_some(()))?;
+                    (EngineKind::Rules, &rules.bounds)
                 }
                 EngineSettings::Clamd(clamd) => {
                     let engine = Arc::clone(require(CLAMD, remote_engines.clamd.as_ref())?);
@@ -90,13 +87,19 @@ impl Engines {
         // Without the policies, so that cached outcomes remain valid when a policy changes.
         let examined: Vec<_> =
             settings.engines.iter().map(EngineSettings::without_policies).collect();
-        let conditions = format!("{examined:?} {}", settings.max_output_size);
+        // With the lists that apply inside files: a change of the others needs no new scan.
+        let inner_types = settings.inner_types();
+        let conditions = format!("{examined:?} {} {inner_types:?}", settings.max_output_size);
         let members =
             settings.engines.iter().map(engine).collect::<Result<Vec<_>, EngineSetupError>>()?;
         let bounds = members.iter().map(|engine| (engine.name(), &engine.bounds));
+        // Those in slots, as many demoted ones, and those of two canaries.
+        let jobs = settings.max_scripts.saturating_mul(2).saturating_add(2);
+        let resident = Evaluator::resident(evaluator, settings, jobs);
         Ok(Self {
             policies: Policies::new(settings, bounds),
             members,
+            examiner: Examiner::new(resident, scan_slots.clone()),
             scan_slots: scan_slots.clone(),
             remote: Arc::clone(remote_engines),
             conditions: Sha256::digest(conditions).into(),
@@ -123,6 +126,7 @@ impl Engines {
         let members = self.members.iter().filter(|engine| engine.name() == name);
         Self {
             members: members.cloned().collect(),
+            examiner: self.examiner.clone(),
             scan_slots: self.scan_slots.clone(),
             remote: Arc::clone(&self.remote),
             conditions: self.conditions,
@@ -140,9 +144,7 @@ impl Engines {
     /// Returns whether any engine needs a sandbox job with the file in it: the script. The rules need a descriptor only.
     #[must_use]
     pub fn needs_job(&self) -> bool {
-        let is_script = |engine: &Engine| {
-            matches!(engine.kind, EngineKind::Sandboxed(SandboxedEngine::Script(_)))
-        };
+        let is_script = |engine: &Engine| matches!(engine.kind, EngineKind::Script(_));
         self.members.iter().any(is_script)
     }
 
@@ -162,13 +164,13 @@ impl Engines {
         let mut script = None;
         for engine in &self.members {
             match &engine.kind {
-                EngineKind::Sandboxed(SandboxedEngine::Script(engine)) => {
+                EngineKind::Script(engine) => {
                     let identity = engine.identity().await?;
                     fingerprint.write(identity.fingerprint.as_bytes());
                     script = Some(identity);
                 }
                 // The settings in `conditions` contain the rules.
-                EngineKind::Sandboxed(SandboxedEngine::Rules(_)) => {}
+                EngineKind::Rules => {}
                 EngineKind::Remote(engine) => {
                     (engine.name(), engine.versions()).hash(&mut versions);
                 }
@@ -181,136 +183,119 @@ impl Engines {
         })
     }
 
-    /// Scans a file with all engines: remote engines concurrently, programs sequentially at the same time. The
-    /// engines run even if the service detects encrypted contents, because a finding overrides them, and because
+    /// Inspects a file and scans it with all engines: remote engines concurrently, the rules and the script one after the
+    /// other at the same time. With lists of types, the inspection is first, and only files of allowed types reach further
+    /// engines.
+    ///
+    /// The engines run even if the inspection finds encrypted contents, because a finding overrides them, and because
     /// `scan.on_encrypted` may change while the outcome is cached.
-    pub async fn scan<'e>(&'e self, access: SampleAccess<'e>) -> EngineRun {
+    pub async fn scan<'e>(&'e self, access: SampleAccess<'e>, lists: &MimeRules) -> EngineRun {
         let SampleAccess { sample, tenant, job, tamper_proof } = access;
-        let encrypted = match detect_encryption(sample).await {
-            Ok(encrypted) => encrypted,
-            Err(error) => return EngineRun::prevented(error),
+        let mut examined = None;
+        if *lists != MimeRules::All {
+            let Examined { inspection, rules } = self.examine(sample, &tenant, lists).await;
+            match inspection.as_ref().map(|inspection| inspection.detected.clone()) {
+                Ok(Some(detected)) if !lists.allows(detected.as_str()) => {
+                    return EngineRun::forbidden(detected);
+                }
+                Ok(_) => examined = Some(Examined { inspection, rules }),
+                // The lists cannot be applied.
+                Err(_) => return self.finish(inspection, rules.into_iter().collect()),
+            }
+        }
+        let examine = async {
+            match examined {
+                Some(examined) => examined,
+                None => self.examine(sample, &tenant, lists).await,
+            }
         };
         let remote = self.scan_remote(sample);
-        let sandboxed = self.scan_in_sandbox(sample, &tenant, job);
-        let (remote, sandboxed) = if tamper_proof {
-            tokio::join!(remote, sandboxed)
+        let script = |job| self.run_script(sample, &tenant, job);
+        let (remote, examined, script) = if tamper_proof {
+            let sandboxed = async { (examine.await, script(job).await) };
+            let (remote, (examined, script)) = tokio::join!(remote, sandboxed);
+            (remote, examined, script)
         } else {
-            // A program could change the file while remote engines read it.
-            let remote = remote.await;
-            (remote, sandboxed.await)
+            // The script could change the file while others read it.
+            let (remote, examined) = tokio::join!(remote, examine);
+            (remote, examined, script(job).await)
         };
-        let mut results: Vec<_> = remote.into_iter().chain(sandboxed).collect();
-        results.sort_by_key(|(position, _)| *position);
-        let mut results: Vec<_> = results.into_iter().map(|(_, result)| result).collect();
+        let Examined { inspection, rules } = examined;
+        self.finish(inspection, remote.into_iter().chain(rules).chain(script).collect())
+    }
+
+    /// Combines the results, in the configured order of the engines.
+    fn finish(
+        &self,
+        inspection: Result<FileInspection, ScanError>,
+        mut results: Vec<EngineResult>,
+    ) -> EngineRun {
+        results.sort_by_key(|result| self.names().position(|name| name == result.engine));
+        let names = results.iter().map(|result| (result.engine, self.policies.record(result)));
+        let failed = inspection.as_ref().err().map(|_| (INSPECTION, "failed"));
         EngineRun {
-            results: results
-                .iter()
-                .map(|result| (result.engine, self.policies.record(result)))
-                .collect(),
+            results: failed.into_iter().chain(names).collect(),
             script_run: results.iter_mut().find_map(|result| result.script_run.take()),
-            outcome: Ok(combine(results, encrypted)),
+            outcome: RunOutcome::Scanned(combine(results, inspection)),
         }
     }
 
-    /// Scans with all remote engines at once. Returns each result with the engine's position in the configuration.
-    async fn scan_remote(&self, sample: &Sample) -> Vec<(usize, EngineResult)> {
-        let scans = self.members.iter().enumerate().filter_map(|(position, member)| {
+    /// Inspects a file, and evaluates the rules on it if they are an engine and the file is not too large for them.
+    async fn examine(&self, sample: &Sample, tenant: &TenantGroup, lists: &MimeRules) -> Examined {
+        let rules = self.members.iter().find(|member| matches!(member.kind, EngineKind::Rules));
+        let too_large = rules.and_then(|rules| rules.bounds.refuse(RULES, sample));
+        let task = match rules {
+            Some(_) if too_large.is_some() => EvaluatorTask::Inspect,
+            Some(_) if *lists == MimeRules::All => EvaluatorTask::EvaluateAllTypes,
+            Some(_) => EvaluatorTask::Evaluate,
+            None => EvaluatorTask::Inspect,
+        };
+        let examination = Box::pin(self.examiner.examine(sample, tenant, task)).await;
+        let Examination { inspection, rules } = examination;
+        let sanitize = |rules| EngineResult::sanitized(RULES, rules, self.max_output);
+        Examined { inspection, rules: too_large.or(rules.map(sanitize)) }
+    }
+
+    /// Scans with all remote engines at once.
+    async fn scan_remote(&self, sample: &Sample) -> Vec<EngineResult> {
+        let scans = self.members.iter().filter_map(|member| {
             let EngineKind::Remote(engine) = &member.kind else { return None };
             Some(async move {
-                let result = match member.bounds.refuse(engine.name(), sample) {
+                match member.bounds.refuse(engine.name(), sample) {
                     Some(too_large) => too_large,
                     None => engine.scan(sample, self.max_output).await,
-                };
-                (position, result)
+                }
             })
         });
         join_all(scans).await
     }
 
-    /// Runs the sandboxed engines one after another. Returns each result with the engine's position in the
-    /// configuration.
-    async fn scan_in_sandbox(
+    /// Runs the script, if it is an engine.
+    async fn run_script(
         &self,
         sample: &Sample,
         tenant: &TenantGroup,
-        mut job: Option<&mut Job>,
-    ) -> Vec<(usize, EngineResult)> {
-        let mut programs: Vec<_> = self.members.iter().enumerate().collect();
-        // The script runs last, because it may change its file.
-        programs.sort_by_key(|(_, member)| member.name() == SCRIPT);
-        let mut results = Vec::new();
-        for (position, member) in programs {
-            let EngineKind::Sandboxed(engine) = &member.kind else { continue };
-            let result = match member.bounds.refuse(engine.name(), sample) {
-                Some(too_large) => too_large,
-                None => engine.scan(sample, tenant, job.as_deref_mut(), self.max_output).await,
-            };
-            results.push((position, result));
+        job: Option<&mut Job>,
+    ) -> Option<EngineResult> {
+        for member in &self.members {
+            if let EngineKind::Script(script) = &member.kind {
+                return Some(match member.bounds.refuse(SCRIPT, sample) {
+                    Some(too_large) => too_large,
+                    None => script.scan(job, tenant).await,
+                });
+            }
         }
-        results
+        None
     }
 }
 
-/// Returns what the service itself detects as encrypted, under all policies: see [`Engines::scan`].
-async fn detect_encryption(sample: &Sample) -> Result<Option<String>, ScanError> {
-    let sample = sample.clone();
-    let cancelled = Arc::new(AtomicBool::new(false));
-    let _cancel = SetOnDrop(Arc::clone(&cancelled));
-    let detect = move || sample.encryption(&cancelled).map_err(IngestError::Disk);
-    let encryption = blocking(detect).await?;
-    Ok(encryption.map(|encryption| encryption.to_string()))
-}
-
-/// Sets the flag when dropped, so that a blocking thread stops with the future that waits for the thread.
-struct SetOnDrop(Arc<AtomicBool>);
-
-impl Drop for SetOnDrop {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
+/// The inspection of a file, and the result of the rules, if they are an engine.
+struct Examined {
+    inspection: Result<FileInspection, ScanError>,
+    rules: Option<EngineResult>,
 }
 
 /// Returns a part of an engine, or the error that the part is missing.
 fn require<T>(engine: &'static str, part: Option<T>) -> Result<T, EngineSetupError> {
     part.ok_or(EngineSetupError::Missing(engine))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::scan::engines::{
-        bounds::{Bounds, ContentPolicy, OversizePolicy},
-        error::EngineFailure,
-        sample,
-    };
-
-    #[tokio::test]
-    async fn engine_that_did_not_run_is_a_failure() {
-        let bounds = Bounds {
-            max_size: None,
-            on_oversize: OversizePolicy::Skip,
-            on_failure: SkipPolicy::Skip,
-        };
-        let policies =
-            Policies::for_test(ContentPolicy::Fail, bounds.on_oversize, bounds.on_failure);
-        let scan_slots = ScanSlots::new(1, Duration::from_secs(2));
-        let script = SandboxedEngine::Script(Arc::new(Script::absent(scan_slots.clone())));
-        let engines = Engines {
-            members: vec![Engine { kind: EngineKind::Sandboxed(script), bounds: bounds.clone() }],
-            scan_slots,
-            remote: Arc::default(),
-            conditions: [0; 32],
-            max_output: 100,
-            policies,
-        };
-        let sample = sample::tests::sample(b"media");
-        // The script needs a sandbox job.
-        let access = SampleAccess::without_job(&sample);
-        let run = Box::pin(engines.scan(access)).await;
-        let error = engines.policies.decide(&run.outcome.unwrap()).verdict.unwrap_err();
-        assert!(matches!(*error, ScanError::Engine(SCRIPT, EngineFailure::NotRun)), "{error}");
-        assert_eq!(run.results, [(SCRIPT, "failed")]);
-    }
 }

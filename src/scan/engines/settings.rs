@@ -3,7 +3,7 @@
 pub use crate::config::sections::engines::EngineSettings;
 
 use super::bounds::ContentPolicy;
-use crate::config::sections::unpack;
+use crate::config::sections::unpack::{self, InnerLists};
 
 impl EngineSettings {
     /// Returns the settings that determine what the engine examines and finds, without the policies for its outcomes.
@@ -35,6 +35,8 @@ impl unpack::Settings {
             limits: self.limits.clone(),
             on_unreadable: ContentPolicy::Pass,
             on_inconsistent: ContentPolicy::Pass,
+            // The lists that apply are a condition of their own.
+            mime_types: InnerLists::No,
             report_paths: false,
         }
     }

@@ -2,14 +2,16 @@
 
 use std::{sync::Arc, time::Instant};
 
+use mcs_filetype::MediaType;
 use tokio::time::timeout_at;
 
 use super::{Fetched, Pipeline, RunningJob};
 use crate::scan::{
-    cache::{CacheGeneration, CachedVerdict, ContentKey},
-    engines::{EngineIdentity, EngineRun},
+    cache::{CacheGeneration, ContentKey, ScannedContent},
+    engines::{EngineIdentity, EngineRun, RunOutcome},
     error::{Phase, ScanError},
     report::EngineRunReport,
+    verdict::Verdict,
     work_dir::WorkDir,
 };
 
@@ -19,7 +21,11 @@ impl Pipeline {
         &self,
         running: &mut RunningJob,
         fetched: &Fetched,
-    ) -> (CachedVerdict, Option<EngineRunReport>) {
+    ) -> (ScannedContent, Option<EngineRunReport>) {
+        let lists = &self.context.settings.mime;
+        if let Some(detected) = fetched.detected.clone().filter(|d| !lists.allows(d.as_str())) {
+            return (forbidden(detected), None);
+        }
         let start = Instant::now();
         running.job.progress.scanning();
         let scanned = if let Some(identity) = self.context.engines.identity().await {
@@ -29,8 +35,8 @@ impl Pipeline {
             // cached, because there is no cache key without an identity.
             let deadline = running.job.deadline.into();
             match timeout_at(deadline, self.run_engines(running, fetched)).await {
-                Ok((run, report)) => (self.verdict(run), report),
-                Err(_elapsed) => (Err(Arc::new(ScanError::Deadline(Phase::Scanning))), None),
+                Ok((run, report)) => (self.scanned(run), report),
+                Err(_elapsed) => (failed(Arc::new(ScanError::Deadline(Phase::Scanning))), None),
             }
         };
         running.timings.scan = Some(start.elapsed());
@@ -44,66 +50,78 @@ impl Pipeline {
         running: &mut RunningJob,
         fetched: &Fetched,
         identity: &EngineIdentity,
-    ) -> (CachedVerdict, Option<EngineRunReport>) {
+    ) -> (ScannedContent, Option<EngineRunReport>) {
         let key = ContentKey {
-            content: fetched.media.content,
+            content: fetched.content,
             engines_fingerprint: identity.engines_fingerprint,
         };
         let (start, deadline, generation) =
             (Instant::now(), running.job.deadline, running.generation);
         let mut report = None;
         let scan = async {
-            let policies = self.context.engines.policies();
-            if let Some(verdict) = self.cache.verdict(&key, &identity.versions, policies) {
-                return verdict;
+            if let Some(scanned) = self.cached_scan(&key, &identity.versions) {
+                return scanned;
             }
             let run;
             (run, report) = self.run_engines(running, fetched).await;
             self.cache_run(key, identity, generation, run)
         };
         // The scan of another tenant may lack space that this tenant has.
-        let accepts = |verdict: &CachedVerdict, _| {
-            verdict.as_ref().err().is_none_or(|error| !error.is_tenant_specific())
+        let accepts = |scanned: &ScannedContent, _| {
+            scanned.verdict.as_ref().err().is_none_or(|error| !error.is_tenant_specific())
         };
         let shared = self.scans.run((key, identity.versions), accepts, scan);
-        let verdict = timeout_at(deadline.into(), shared).await.unwrap_or_else(|_elapsed| {
+        let scanned = timeout_at(deadline.into(), shared).await.unwrap_or_else(|_elapsed| {
             let error = Arc::new(ScanError::Deadline(Phase::Scanning));
             // Another scan of this content would most likely time out as well. This does not hold if a slow download
             // took most of the time: its failure must not be shared with other media that has the same bytes.
             if start.elapsed() > self.context.settings.deadline / 2 {
                 self.cache.store_failure(key, Arc::clone(&error));
             }
-            Err(error)
+            failed(error)
         });
-        (verdict, report)
+        (scanned, report)
     }
 
-    /// Caches the outcome of a run of the engines and returns the verdict.
+    /// Caches the outcome of a run of the engines and returns the verdict. A forbidden type is not cached with the content,
+    /// because the lists may change: the entry of the media has the type.
     fn cache_run(
         &self,
         key: ContentKey,
         identity: &EngineIdentity,
         generation: CacheGeneration,
         run: EngineRun,
-    ) -> CachedVerdict {
+    ) -> ScannedContent {
         let policies = self.context.engines.policies();
         // Caches the result of a run, even a failure: either the content caused the failure, or an immediate retry
         // would fail again. A failure before the run, such as a full disk, is not cached.
         let is_cacheable = run.matches_identity(identity);
-        let outcome = run.outcome?;
+        let outcome = match run.outcome {
+            RunOutcome::Scanned(outcome) => outcome,
+            RunOutcome::Forbidden(detected) => return forbidden(detected),
+            RunOutcome::Prevented(error) => return failed(Arc::new(error)),
+        };
         let verdict = policies.decide(&outcome).verdict;
+        let detected = outcome.detected.clone();
         let is_overload = verdict.as_ref().is_err_and(|error| error.is_overload());
         if is_cacheable && !is_overload {
             self.cache.store_outcome(key, outcome, identity.versions, policies, generation);
         }
-        verdict
+        ScannedContent { detected, verdict }
     }
 
-    fn verdict(&self, run: EngineRun) -> CachedVerdict {
-        self.context.engines.policies().decide(&run.outcome?).verdict
+    fn scanned(&self, run: EngineRun) -> ScannedContent {
+        match run.outcome {
+            RunOutcome::Scanned(outcome) => {
+                let verdict = self.context.engines.policies().decide(&outcome).verdict;
+                ScannedContent { detected: outcome.detected, verdict }
+            }
+            RunOutcome::Forbidden(detected) => forbidden(detected),
+            RunOutcome::Prevented(error) => failed(Arc::new(error)),
+        }
     }
 
-    /// Runs the engines on the plaintext. Returns no report if they were not started.
+    /// Runs the engines on the plaintext. Returns no report if they were not started, or the type is forbidden.
     async fn run_engines(
         &self,
         running: &mut RunningJob,
@@ -113,11 +131,10 @@ impl Pipeline {
             Ok(run) => run,
             Err(error) => return (EngineRun::prevented(error), None),
         };
-        let policies = self.context.engines.policies();
-        let decision = run.outcome.as_ref().ok().map(|outcome| policies.decide(outcome));
-        let verdict_details = decision
-            .filter(|decision| decision.verdict.is_ok())
-            .map(|decision| (decision.exit_code, decision.first_line));
+        let RunOutcome::Scanned(outcome) = &run.outcome else { return (run, None) };
+        let decision = self.context.engines.policies().decide(outcome);
+        let verdict_details =
+            decision.verdict.is_ok().then_some((decision.exit_code, decision.first_line));
         let report = EngineRunReport {
             results: std::mem::take(&mut run.results),
             script_duration: run.script_duration(),
@@ -143,6 +160,17 @@ impl Pipeline {
             self.rewrite_plaintext(running, fetched.body.as_ref()).await?;
         }
         let sample = running.work_dir.as_mut().and_then(WorkDir::sample_access);
-        Ok(Box::pin(self.context.engines.scan(sample.ok_or(ScanError::Stopping)?)).await)
+        let sample = sample.ok_or(ScanError::Stopping)?;
+        let lists = &self.context.settings.mime;
+        Ok(Box::pin(self.context.engines.scan(sample, lists)).await)
     }
+}
+
+fn forbidden(detected: MediaType) -> ScannedContent {
+    let verdict = Ok(Verdict::TypeForbidden { detected: detected.clone() });
+    ScannedContent { detected: Some(detected), verdict }
+}
+
+fn failed(error: Arc<ScanError>) -> ScannedContent {
+    ScannedContent { detected: None, verdict: Err(error) }
 }

@@ -48,20 +48,20 @@ async fn evaluator_is_replaced_after_a_number_of_files() {
     let directory = Arc::new(directory);
     let rules = &config.scan.rules().unwrap().rules;
     let env = EvaluatorEnv {
-        evaluator: Arc::new(Evaluator::prepare(PROGRAM.into(), rules).unwrap()),
+        evaluator: Arc::new(Evaluator::prepare(PROGRAM.into(), Some(rules)).unwrap()),
         sandbox: sandbox.clone(),
         directory: Arc::clone(&directory),
         max_files: 3,
+        audits_types: false,
     };
     let scan_slots = ScanSlots::new(1, config.scan.slow_after);
     let remote = Arc::new(RemoteEngines::default());
-    let engines = Engines::new(&config.scan, &sandbox, Some(&env), &scan_slots, &remote).unwrap();
+    let engines = Engines::new(&config.scan, &sandbox, &env, &scan_slots, &remote).unwrap();
     let context = ScanContext {
         settings: config.scan.clone(),
         sandbox,
         engines,
         spool: Spool::new(directory, 1 << 30, 1 << 20),
-        detector: Arc::new(mcs_filetype::Detector::new().unwrap()),
         max_size: 1 << 20,
     };
     let media = builder.dir().path("media");

@@ -85,6 +85,20 @@ fn rules_can_use_the_position_of_an_object() {
 }
 
 #[test]
+fn rules_that_use_the_type_are_found() {
+    for (condition, uses_file_type) in [
+        ("filetype == \"image/png\"", true),
+        ("filetype contains \"image\" and filename == \"a\"", true),
+        ("filename == \"a\" and depth == 1", false),
+        ("owner == \"\"", false),
+        ("true", false),
+    ] {
+        let rules = load(&[("a.yar", &format!("rule A {{ condition: {condition} }}"))]).unwrap();
+        assert_eq!(rules.uses_file_type(), uses_file_type, "{condition}");
+    }
+}
+
+#[test]
 fn repeated_content_is_evaluated_again_only_if_rules_use_the_position() {
     let (first, second) = ([EntryName::file("a.txt")], [EntryName::file("a.exe")]);
     let repeated = MediaObject { is_repeated: true, ..inner(b"x", &second) };

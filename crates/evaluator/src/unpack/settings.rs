@@ -1,7 +1,10 @@
 //! Limits of unpacking.
 
+use serde::{Deserialize, Serialize};
+
 /// Whether media are unpacked, and the limits for one media file. The configuration's section `[unpack]` describes them.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct UnpackSettings {
     /// Whether contents are evaluated at all.
     pub enabled: bool,
@@ -13,29 +16,6 @@ pub struct UnpackSettings {
     pub max_files: u64,
     /// Maximum number of containers around an object. A compressed stream and the tar archive in it count as one.
     pub max_depth: u32,
-}
-
-impl UnpackSettings {
-    /// Returns the settings as the argument of a process.
-    pub(crate) fn to_argument(&self) -> String {
-        let Self { enabled, max_total, max_file, max_files, max_depth } = self;
-        format!("{enabled},{max_total},{max_file},{max_files},{max_depth}")
-    }
-
-    /// Parses the argument; `None` if it is invalid.
-    pub(crate) fn from_argument(argument: &str) -> Option<Self> {
-        let values: Vec<_> = argument.split(',').collect();
-        let [enabled, max_total, max_file, max_files, max_depth] = values.as_slice() else {
-            return None;
-        };
-        Some(Self {
-            enabled: enabled.parse().ok()?,
-            max_total: max_total.parse().ok()?,
-            max_file: max_file.parse().ok()?,
-            max_files: max_files.parse().ok()?,
-            max_depth: max_depth.parse().ok()?,
-        })
-    }
 }
 
 impl Default for UnpackSettings {

@@ -125,13 +125,13 @@ pub(crate) async fn successful_attacks(fixture: &Fixture, attacks: &[String]) ->
     for words in attacks {
         // All of them start with the name of the attack.
         let media = super::media(fixture, format!("attack {words}").as_bytes());
-        let result = resident.evaluate(media, LIMITS, &JobPriority::new()).await;
+        let result = resident.evaluate(media, 7, LIMITS, &JobPriority::new()).await;
         if result.is_ok_and(|result| result == b"succeeded") {
             successful.push(words.clone());
         }
     }
     let name = super::media(fixture, b"name");
-    let name = resident.evaluate(name, LIMITS, &JobPriority::new()).await;
+    let name = resident.evaluate(name, 7, LIMITS, &JobPriority::new()).await;
     assert_eq!(name.unwrap(), b"data", "the program is unaffected");
     drop(resident);
     wait_until("all processes have ended", || super::processes_with(&marker).is_empty()).await;

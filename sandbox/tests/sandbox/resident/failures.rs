@@ -87,7 +87,7 @@ async fn killed_program_fails_its_jobs_and_can_be_replaced() {
         let (sandbox, fixture) = (&program.fixture.sandbox, &program.fixture);
         let next = super::start(sandbox, fixture, &program.marker).await.unwrap();
         let media = program.media(b"name");
-        let result = next.evaluate(&media, LIMITS, &mcs_sandbox::JobPriority::new()).await;
+        let result = next.evaluate(&media, 7, LIMITS, &mcs_sandbox::JobPriority::new()).await;
         assert_eq!(result.unwrap(), b"data", "{plan}");
         drop(next);
         program.end().await;
@@ -114,6 +114,18 @@ async fn end_of_the_server_kills_all_children() {
         wait_until("all processes have ended", || processes_with(&marker).is_empty()).await;
         fixture.wait_until_empty().await;
     }
+}
+
+#[tokio::test]
+async fn child_receives_the_argument_of_its_job() {
+    let program = Program::new(&[]).await;
+    for argument in [0, 1, u32::MAX] {
+        let media = program.media(b"argument");
+        let priority = mcs_sandbox::JobPriority::new();
+        let result = program.resident.evaluate(media, argument, LIMITS, &priority).await;
+        assert_eq!(result.unwrap(), argument.to_string().into_bytes());
+    }
+    program.end().await;
 }
 
 #[tokio::test]

@@ -125,7 +125,7 @@ async fn demotes_the_child_of_its_job_only() {
         let main = program.processes()[0];
         let limits = JobLimits { time: Duration::from_secs(2), ..LIMITS };
         let priority = JobPriority::new();
-        let demoted = program.resident.evaluate(program.media(b"spin"), limits, &priority);
+        let demoted = program.resident.evaluate(program.media(b"spin"), 7, limits, &priority);
         let (_, _, ()) = tokio::join!(demoted, program.run_within("spin", limits), async {
             wait_until("both jobs run", || program.processes().len() == 3).await;
             priority.demote();

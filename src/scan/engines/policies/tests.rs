@@ -5,7 +5,7 @@
 )]
 
 use super::*;
-use crate::scan::engines::{EngineFailure, combine::combine};
+use crate::scan::engines::{EngineFailure, combine::combine, examination::FileInspection};
 
 const CONTENT: [ContentPolicy; 3] =
     [ContentPolicy::Refuse, ContentPolicy::Fail, ContentPolicy::Pass];
@@ -60,7 +60,8 @@ fn combined(results: Vec<Result<Outcome, ScanError>>, detected: Option<&str>) ->
         .into_iter()
         .zip(["clamd", "rules", "icap"])
         .map(|(outcome, engine)| EngineResult::new(engine, outcome));
-    combine(results.collect(), detected.map(str::to_owned))
+    let encrypted = detected.map(str::to_owned);
+    combine(results.collect(), Ok(FileInspection { encrypted, ..FileInspection::default() }))
 }
 
 /// Returns the finding, the verdict or the cause of the error.
@@ -256,7 +257,10 @@ fn clients_receive_locations_only_with_report_paths() {
 fn outcome_that_passes_does_not_hide_another_one_of_the_same_engine() {
     let outcome = |result: Result<Outcome, ScanError>| result.unwrap();
     let file = |first, others: Vec<Outcome>| {
-        combine(vec![EngineResult { others, ..EngineResult::new("icap", first) }], None)
+        combine(
+            vec![EngineResult { others, ..EngineResult::new("icap", first) }],
+            Ok(FileInspection::default()),
+        )
     };
     let passing_encrypted = Policies {
         on_encrypted: ContentPolicy::Pass,
@@ -273,6 +277,30 @@ fn outcome_that_passes_does_not_hide_another_one_of_the_same_engine() {
     // Not expected, but not ignored.
     let infected = file(encrypted(), vec![outcome(infected())]);
     assert_eq!(decided(&passing, &infected), "Eicar");
+}
+
+/// No policy makes a file clean whose type and encryption are unknown.
+#[test]
+fn failed_inspection_is_a_failure_under_all_policies() {
+    let uninspected = |results: Vec<Result<Outcome, ScanError>>| {
+        let results = results.into_iter().map(|outcome| EngineResult::new("clamd", outcome));
+        combine(results.collect(), Err(ScanError::Inspection(EngineFailure::TimedOut)))
+    };
+    for policy in CONTENT {
+        for on_failure in [SkipPolicy::Fail, SkipPolicy::Skip] {
+            let policies = Policies::for_test(policy, OversizePolicy::Skip, on_failure);
+            for results in [vec![clean()], vec![failed()], vec![too_large()], vec![]] {
+                let file = uninspected(results);
+                assert!(!file.is_clean());
+                let decision = policies.decide(&file);
+                let error = decision.verdict.unwrap_err();
+                assert!(matches!(*error, ScanError::Inspection(_)), "{error}");
+                assert_eq!(decision.validity, Validity::Failure);
+            }
+            // The file is not served in any case.
+            assert_eq!(decided(&policies, &uninspected(vec![infected()])), "Eicar");
+        }
+    }
 }
 
 #[test]

@@ -27,9 +27,9 @@ mod reader;
 mod seven_zip;
 mod zip;
 
-pub use detect::detect;
+pub(crate) use detect::detect;
 pub use encryption::Encryption;
-pub use reader::{CancellableReads, ReadAt};
+pub(crate) use reader::ReadAt;
 
 #[cfg(test)]
 mod tests;

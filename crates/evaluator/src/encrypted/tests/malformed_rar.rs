@@ -1,7 +1,7 @@
 //! Generated RAR archives that extractors read in different ways, or only in part.
 
 use super::*;
-use crate::scan::encrypted::reader::crc32;
+use crate::encrypted::reader::crc32;
 
 const MARKER_4: &[u8] = b"Rar!\x1a\x07\x00";
 const MARKER_5: &[u8] = b"Rar!\x1a\x07\x01\x00";

@@ -1,11 +1,8 @@
 //! Positional reads within a bound, and the search for archives after other data.
 
-use std::{
-    fs::File,
-    io,
-    os::unix::fs::FileExt,
-    sync::atomic::{AtomicBool, Ordering},
-};
+use std::io;
+
+use mcs_sandbox::JobMedia;
 
 /// Cost of a read in addition to its length.
 const READ_COST: u64 = 128;
@@ -27,15 +24,15 @@ const MAX_PARSED: u64 = 64 << 20;
 /// Maximum number of archive signatures in one file. Ordinary files contain a few.
 const MAX_ARCHIVES: usize = 4096;
 
-/// Positional reading of a file.
-pub trait ReadAt {
+/// Positional reading of media.
+pub(crate) trait ReadAt {
     /// Reads bytes at an offset. Returns their number, which may be smaller than the buffer; 0 at the end of the file.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
 }
 
-impl ReadAt for File {
+impl ReadAt for JobMedia {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        FileExt::read_at(self, buffer, offset)
+        Self::read_at(self, buffer, offset)
     }
 }
 
@@ -48,21 +45,6 @@ impl ReadAt for [u8] {
             *target = *byte;
         }
         Ok(length)
-    }
-}
-
-/// A source whose reads fail after `cancelled` is set.
-pub struct CancellableReads<'a, S: ?Sized> {
-    pub source: &'a S,
-    pub cancelled: &'a AtomicBool,
-}
-
-impl<S: ReadAt + ?Sized> ReadAt for CancellableReads<'_, S> {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        if self.cancelled.load(Ordering::Relaxed) {
-            return Err(io::Error::other("examination cancelled"));
-        }
-        self.source.read_at(buffer, offset)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Generated 7z archives.
 
 use super::*;
-use crate::scan::encrypted::reader::crc32;
+use crate::encrypted::reader::crc32;
 
 const AES: &[u8] = &[0x24, 0x06, 0xf1, 0x07, 0x01, 0];
 const COPY: &[u8] = &[0x01, 0];
@@ -131,18 +131,4 @@ fn parses_bounded_number_of_header_bytes() {
         bytes.extend([SIGNATURE, &crc32(&fields).to_le_bytes(), &fields].concat());
     }
     assert_eq!(examine(&[bytes, header].concat()), Some(Unbounded));
-}
-
-#[test]
-fn cancelled_examination_fails() {
-    use std::sync::atomic::AtomicBool;
-
-    use crate::scan::encrypted::reader::CancellableReads;
-
-    let bytes = with_coder(AES);
-    for (is_cancelled, expected) in [(false, Some(Some(SevenZip))), (true, None)] {
-        let cancelled = AtomicBool::new(is_cancelled);
-        let source = CancellableReads { source: &bytes[..], cancelled: &cancelled };
-        assert_eq!(detect(&source, bytes.len() as u64).ok(), expected);
-    }
 }

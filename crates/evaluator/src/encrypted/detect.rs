@@ -13,7 +13,10 @@ use super::{
 ///
 /// # Errors
 /// Failed reads. A file shorter than `length` is no error.
-pub fn detect(source: &(impl ReadAt + ?Sized), length: u64) -> io::Result<Option<Encryption>> {
+pub(crate) fn detect(
+    source: &(impl ReadAt + ?Sized),
+    length: u64,
+) -> io::Result<Option<Encryption>> {
     let mut reader = BoundedReader::new(source, length);
     match examine(&mut reader) {
         Ok(encryption) => Ok(encryption),
