@@ -34,6 +34,7 @@ use matrix_content_scanner::{
         engines::{RunOutcome, Sample, SampleAccess},
     },
 };
+use mcs_evaluator::EvaluatorTask;
 use mcs_filetype::MimeRules;
 use mcs_sandbox::{JobLimits, JobPriority, ResidentLimits};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
@@ -339,7 +340,7 @@ async fn measure_evaluator(directory: &Path, env: &SandboxEnv, mut random: File)
                 program: evaluator.program().to_owned(),
                 args: mcs_evaluator::arguments(&settings),
             },
-            evaluator.prepared(),
+            &[evaluator.prepared()],
             ResidentLimits { jobs: 1, job_memory: memory },
         )
     };
@@ -362,7 +363,7 @@ async fn measure_evaluator(directory: &Path, env: &SandboxEnv, mut random: File)
             let media = File::open(&path).unwrap();
             let limits = JobLimits { memory, time: Duration::from_secs(60) };
             let begin = Instant::now();
-            let task = mcs_evaluator::EvaluatorTask::Evaluate.argument();
+            let task = EvaluatorTask { evaluates_rules: true, ..EvaluatorTask::INSPECT }.argument();
             resident.evaluate(media, task, limits, &JobPriority::new()).await.unwrap();
             times.push(begin.elapsed().as_secs_f64() * 1000.0);
         }

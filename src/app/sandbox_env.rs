@@ -133,10 +133,11 @@ fn allow_programs(policy: &mut Policy, config: &Config, evaluator: &Evaluator) {
 /// program may have been replaced or removed since the start.
 fn evaluator(config: &Config, previous: Option<&Evaluator>) -> Result<Arc<Evaluator>, StartError> {
     let rules = config.scan.rules().map(|rules| &rules.rules);
+    let hashes = config.scan.hashes().map(|hashes| &hashes.lists.set);
     let program = match previous {
         Some(previous) => previous.program().to_owned(),
         None => std::env::current_exe().map_err(StartError::Evaluator)?,
     };
-    let evaluator = Evaluator::prepare(program, rules).map_err(StartError::Evaluator)?;
+    let evaluator = Evaluator::prepare(program, rules, hashes).map_err(StartError::Evaluator)?;
     Ok(Arc::new(evaluator))
 }

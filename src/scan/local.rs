@@ -122,12 +122,14 @@ impl ScanContext {
             ingest.finish()?.plaintext.ok_or_else(not_found)
         })
         .await?;
+        let listed = engines.listed(&plaintext.hash);
         work_dir.set_plaintext(plaintext)?;
         let run = match work_dir.sample_access() {
             Some(sample) => Box::pin(engines.scan(sample, mime)).await,
             None => EngineRun::prevented(ScanError::Stopping),
         };
         let verdict = match run.outcome {
+            RunOutcome::Scanned(_) if let Some(listed) = listed => Ok(listed.verdict()),
             RunOutcome::Scanned(outcome) => {
                 engines.policies().with_paths().decide(&outcome).verdict
             }

@@ -19,7 +19,7 @@ use super::{
     cached_media::{CachedMedia, MediaHeaders},
     canary::CanaryState,
     context::ScanContext,
-    engines::Versions,
+    engines::{ListedFile, Versions},
     error::{Phase, ScanError},
     job::{JobOutcome, ScanJob},
     report::{EngineRunReport, JobObserver, JobReport},
@@ -287,13 +287,18 @@ impl Pipeline {
         {
             return Some(Ok(Verdict::TypeForbidden { detected: detected.clone() }));
         }
+        let lacks_type = *lists != MimeRules::All && media.detected.is_none();
+        match self.context.engines.listed(&media.content) {
+            Some(listed @ ListedFile::Blocked(_)) => return Some(Ok(listed.verdict())),
+            Some(listed) => return (!lacks_type).then(|| Ok(listed.verdict())),
+            None => {}
+        }
         let identity = self.context.engines.identity().await?;
         let key = ContentKey {
             content: media.content,
             engines_fingerprint: identity.engines_fingerprint,
         };
         let verdict = self.cached_scan(&key, &identity.versions)?.verdict;
-        let lacks_type = *lists != MimeRules::All && media.detected.is_none();
         (verdict.is_err() || !lacks_type).then_some(verdict)
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use mcs_filetype::MimeRules;
 
 use super::engines;
-use crate::config::sections::unpack::InnerLists;
+use crate::config::sections::unpack::{self, InnerLists};
 
 impl Settings {
     /// Returns `[rules]`, if the rules are one of the engines.
@@ -20,6 +20,22 @@ impl Settings {
             engines::EngineSettings::Rules(rules) => Some(rules),
             _ => None,
         })
+    }
+
+    /// Returns `[hashes]`, if the lists of hashes are one of the engines.
+    #[must_use]
+    pub fn hashes(&self) -> Option<&engines::hashes::Settings> {
+        self.engines.iter().find_map(|engine| match engine {
+            engines::EngineSettings::Hashes(hashes) => Some(hashes),
+            _ => None,
+        })
+    }
+
+    /// Returns `[unpack]`, if one of the engines unpacks files.
+    #[must_use]
+    pub fn unpack(&self) -> Option<&unpack::Settings> {
+        let rules = self.rules().map(|rules| &rules.unpack);
+        rules.or_else(|| self.hashes().map(|hashes| &hashes.unpack))
     }
 
     /// Returns the types that are allowed inside a media file.
@@ -43,6 +59,7 @@ impl Settings {
         let limit = |engine: &engines::EngineSettings| match engine {
             engines::EngineSettings::Script(_) => self.timeout,
             engines::EngineSettings::Rules(rules) => rules.timeout,
+            engines::EngineSettings::Hashes(_) => engines::INSPECTION_TIMEOUT,
             engines::EngineSettings::Clamd(clamd) => clamd.timeout,
             engines::EngineSettings::Icap(icap) => icap.timeout,
         };

@@ -55,7 +55,7 @@ async fn measure(rules: &RuleSet) -> Result<(), BenchError> {
     let begin = Instant::now();
     let command = Command { program, args: arguments(&settings) };
     let limits = ResidentLimits { jobs: 1, job_memory: memory };
-    let evaluator = sandbox.start_resident(directory.path(), command, &prepared, limits).await?;
+    let evaluator = sandbox.start_resident(directory.path(), command, &[&prepared], limits).await?;
     println!("evaluator, start to ready: {:?}", begin.elapsed());
     for (name, length, fill, times) in [
         ("1 byte", 1, 0, 200),
@@ -70,7 +70,7 @@ async fn measure(rules: &RuleSet) -> Result<(), BenchError> {
             let media = File::open(&path)?;
             let limits = JobLimits { memory, time: Duration::from_secs(60) };
             let begin = Instant::now();
-            let task = EvaluatorTask::Evaluate.argument();
+            let task = EvaluatorTask { evaluates_rules: true, ..EvaluatorTask::INSPECT }.argument();
             evaluator.evaluate(media, task, limits, &JobPriority::new()).await?;
             durations.push(begin.elapsed());
         }

@@ -109,9 +109,9 @@ async fn evaluate(prepared: &Path, media: &Path) -> Result<(), Box<dyn Error>> {
     let memory = memory_allowance(&settings.unpack);
     let command = mcs_sandbox::Command { program, args: arguments(&settings) };
     let limits = ResidentLimits { jobs: 1, job_memory: memory };
-    let evaluator = sandbox.start_resident(directory.path(), command, &prepared, limits).await?;
+    let evaluator = sandbox.start_resident(directory.path(), command, &[&prepared], limits).await?;
     let limits = JobLimits { memory, time: Duration::from_secs(60) };
-    let task = EvaluatorTask::Evaluate.argument();
+    let task = EvaluatorTask { evaluates_rules: true, ..EvaluatorTask::INSPECT }.argument();
     evaluator.evaluate(File::open(media)?, task, limits, &JobPriority::new()).await?;
     drop(evaluator);
     // The helper removes the directory of the job when the evaluator has ended.

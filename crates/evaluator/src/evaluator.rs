@@ -1,11 +1,13 @@
-//! The evaluation of one file: unpacks it and evaluates the rules on all objects in it.
+//! The evaluation of one file: unpacks it, and looks up and evaluates all objects in it.
 
 use crate::{
     error::EvaluationError,
+    hash_list_set::HashListSet,
+    hash_visitor::HashVisitor,
     prepared::restore,
-    report::EvaluationReport,
+    report::{EvaluationReport, EvaluatorAnswer, HashReport, Note},
     rule_visitor::RuleVisitor,
-    unpack::{UnpackSettings, unpack},
+    unpack::{UnpackSettings, Visitor, unpack},
 };
 
 /// Unpacks a file and evaluates the prepared rules on all objects in it, up to the first one in which rules match.
@@ -30,6 +32,39 @@ pub(crate) fn load_rules<'r>(
     Ok(RuleVisitor::new(restore(prepared).map_err(EvaluationError::Rules)?, ignored))
 }
 
+/// What is evaluated on the objects of a file.
+pub(crate) struct Evaluation<'a> {
+    pub(crate) rules: Option<RuleVisitor<'a>>,
+    pub(crate) lists: Option<&'a HashListSet>,
+    pub(crate) settings: &'a UnpackSettings,
+}
+
+impl Evaluation<'_> {
+    /// Unpacks a file, and looks up and evaluates all objects in it, up to the first finding. Returns the answer of the
+    /// rules and the report of the lists, where there are any. A blocked hash ends the evaluation of the rules before they
+    /// have an answer.
+    pub(crate) fn run(self, bytes: &[u8]) -> (Option<EvaluatorAnswer>, Option<HashReport>) {
+        let Self { mut rules, lists, settings } = self;
+        let Some(lists) = lists else {
+            return (
+                rules.map(|rules| EvaluatorAnswer::from(evaluate_with(rules, bytes, settings))),
+                None,
+            );
+        };
+        let visitor = rules.as_mut().map(|rules| rules as &mut dyn Visitor);
+        let mut hashes = HashVisitor::new(lists, visitor);
+        let notes = unpack(bytes, settings, &mut hashes);
+        let finding = hashes.into_finding();
+        match rules {
+            Some(rules) if finding.is_none() => {
+                let answer = EvaluatorAnswer::from(report(rules, notes));
+                (Some(answer), Some(HashReport::default()))
+            }
+            Some(_) | None => (None, Some(HashReport { finding, notes })),
+        }
+    }
+}
+
 /// Unpacks a file and evaluates the rules on all objects in it, up to the first one in which rules match.
 ///
 /// # Errors
@@ -40,10 +75,20 @@ pub(crate) fn evaluate_with(
     settings: &UnpackSettings,
 ) -> Result<EvaluationReport, EvaluationError> {
     let notes = unpack(bytes, settings, &mut visitor);
+    report(visitor, notes)
+}
+
+fn report(visitor: RuleVisitor<'_>, notes: Vec<Note>) -> Result<EvaluationReport, EvaluationError> {
     let (finding, limit) = visitor.into_result()?;
     let mut report = EvaluationReport { finding, notes };
     report
         .notes
         .extend(limit.filter(|limit| report.notes.iter().all(|note| note.kind != limit.kind)));
     Ok(report)
+}
+
+impl From<Result<EvaluationReport, EvaluationError>> for EvaluatorAnswer {
+    fn from(evaluated: Result<EvaluationReport, EvaluationError>) -> Self {
+        evaluated.map_or_else(|error| Self::Failed(error.to_string()), Self::Report)
+    }
 }

@@ -21,31 +21,37 @@ pub struct EvaluatorSettings {
     pub inner_types: MimeRules,
 }
 
-/// What a job does. The argument of the job.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum EvaluatorTask {
-    /// Inspects the file.
-    Inspect,
-    /// Inspects the file and evaluates the rules and [`EvaluatorSettings::inner_types`].
-    Evaluate,
-    /// Inspects the file and evaluates the rules.
-    EvaluateAllTypes,
+/// What a job does besides the inspection. The argument of the job.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct EvaluatorTask {
+    /// Whether the rules are evaluated.
+    pub evaluates_rules: bool,
+    /// Whether [`EvaluatorSettings::inner_types`] apply, as rules.
+    pub limits_types: bool,
+    /// Whether the lists of hashes are searched.
+    pub searches_hashes: bool,
 }
 
 impl EvaluatorTask {
+    /// The inspection alone.
+    pub const INSPECT: Self =
+        Self { evaluates_rules: false, limits_types: false, searches_hashes: false };
+
     /// Returns the task of a job with this argument.
     pub(crate) fn from_argument(argument: u32) -> Option<Self> {
-        let all = [Self::Inspect, Self::Evaluate, Self::EvaluateAllTypes];
-        all.into_iter().find(|task| task.argument() == argument)
+        let task = Self {
+            evaluates_rules: argument & 1 != 0,
+            limits_types: argument & 2 != 0,
+            searches_hashes: argument & 4 != 0,
+        };
+        (task.argument() == argument).then_some(task)
     }
 
     /// Returns the argument, for [`Resident::evaluate`](mcs_sandbox::Resident::evaluate).
     #[must_use]
     pub fn argument(self) -> u32 {
-        match self {
-            Self::Inspect => 0,
-            Self::Evaluate => 1,
-            Self::EvaluateAllTypes => 2,
-        }
+        u32::from(self.evaluates_rules)
+            | u32::from(self.limits_types) << 1
+            | u32::from(self.searches_hashes) << 2
     }
 }

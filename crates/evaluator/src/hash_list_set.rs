@@ -96,8 +96,9 @@ impl HashListSet {
 
     /// Finds the entry for a whole file by its SHA-256. Entries with other digests need an evaluation.
     #[must_use]
-    pub fn lookup(&self, sha256: &[u8; 32], size: u64) -> Option<HashMatch<'_>> {
-        self.lists.lookup(&Digests { sha256: *sha256, sha1: None, md5: None, size })
+    pub fn lookup(&self, sha256: &[u8; 32]) -> Option<HashMatch<'_>> {
+        // The size is used with other digests only.
+        self.lists.lookup(&Digests { sha256: *sha256, sha1: None, md5: None, size: 0 })
     }
 
     /// Returns a digest of all entries, independent of their names and order.

@@ -13,15 +13,15 @@ use crate::{
     unpack::{MediaObject, Visitor},
 };
 
-/// Looks up each object before `rules` examines it.
-pub(crate) struct HashVisitor<'a, V> {
+/// Looks up each object before the rules examine it, if there are any.
+pub(crate) struct HashVisitor<'a> {
     lists: &'a HashListSet,
-    rules: &'a mut V,
+    rules: Option<&'a mut dyn Visitor>,
     finding: Option<HashFinding>,
 }
 
-impl<'a, V: Visitor> HashVisitor<'a, V> {
-    pub(crate) fn new(lists: &'a HashListSet, rules: &'a mut V) -> Self {
+impl<'a> HashVisitor<'a> {
+    pub(crate) fn new(lists: &'a HashListSet, rules: Option<&'a mut dyn Visitor>) -> Self {
         Self { lists, rules, finding: None }
     }
 
@@ -42,7 +42,7 @@ impl<'a, V: Visitor> HashVisitor<'a, V> {
     }
 }
 
-impl<V: Visitor> Visitor for HashVisitor<'_, V> {
+impl Visitor for HashVisitor<'_> {
     fn visit(&mut self, object: &MediaObject<'_>) -> ControlFlow<()> {
         let digest = match object.digest {
             Some(digest) => Some(digest),
@@ -59,7 +59,10 @@ impl<V: Visitor> Visitor for HashVisitor<'_, V> {
                 ControlFlow::Break(())
             }
             // The service decides about the whole media file when a request is answered.
-            Some(HashMatch { action: ListAction::Allow, .. }) | None => self.rules.visit(object),
+            Some(HashMatch { action: ListAction::Allow, .. }) | None => match &mut self.rules {
+                Some(rules) => rules.visit(object),
+                None => ControlFlow::Continue(()),
+            },
         }
     }
 

@@ -43,8 +43,8 @@ pub use hash_list_set::{HashListLoadError, HashListSet};
 pub use mcs_hashlist::{HashMatch, ListAction, ListSummary};
 pub use process_limits::memory_allowance;
 pub use report::{
-    EvaluationReport, EvaluatorAnswer, FileReport, HashFinding, Inspection, MAX_ANSWER, Note,
-    NoteKind, RuleFinding, RuleKind,
+    EvaluationReport, EvaluatorAnswer, FileReport, HashFinding, HashReport, Inspection, MAX_ANSWER,
+    Note, NoteKind, RuleFinding, RuleKind,
 };
 pub use resident::{arguments, dispatch};
 pub use rule_set::RuleSet;

@@ -13,8 +13,20 @@ pub const MAX_ANSWER: usize = 32 * 1024;
 pub struct FileReport {
     /// What the file is.
     pub inspection: Inspection,
-    /// What the rules found; `None` if they were not to be evaluated.
+    /// What the rules found; `None` if they were not to be evaluated, or not to the end because of a blocked hash.
     pub rules: Option<EvaluatorAnswer>,
+    /// What the lists of hashes found; `None` if they were not to be searched.
+    pub hashes: Option<HashReport>,
+}
+
+/// The result of the lists of hashes.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HashReport {
+    /// The first object whose hash is blocked.
+    pub finding: Option<HashFinding>,
+    /// Why parts of the file were not examined, at most one note of each kind.
+    pub notes: Vec<Note>,
 }
 
 /// What a file is, without the operator's rules.

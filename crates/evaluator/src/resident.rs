@@ -15,8 +15,9 @@ use mcs_sandbox::JobMedia;
 
 use crate::{
     error::EvaluationError,
-    evaluator::{evaluate_with, load_rules},
+    evaluator::{Evaluation, load_rules},
     evaluator_settings::{EvaluatorSettings, EvaluatorTask},
+    hash_list_set::HashListSet,
     inspector::Inspector,
     object_types::ObjectTypes,
     process_limits::raise_stack_limit,
@@ -33,7 +34,8 @@ const COMMAND: &str = "evaluate-resident";
 
 /// Returns the arguments that start a program whose `main` calls [`dispatch`] as a resident evaluator, for
 /// [`Sandbox::start_resident`](mcs_sandbox::Sandbox::start_resident). Its data are the prepared rules, see
-/// [`RuleSet::prepared`](crate::RuleSet::prepared), sealed by [`mcs_sandbox::sealed`]; empty data if there are no rules.
+/// [`RuleSet::prepared`](crate::RuleSet::prepared), sealed by [`mcs_sandbox::sealed`]; empty if there are no rules. The lists
+/// of hashes follow, see [`HashListSet::prepared`](crate::HashListSet::prepared), if there are any.
 /// The argument of a job is that of an [`EvaluatorTask`], and its result is a [`FileReport`].
 #[must_use]
 pub fn arguments(settings: &EvaluatorSettings) -> Vec<OsString> {
@@ -70,11 +72,16 @@ fn serve(settings: &OsStr) -> Result<(), EvaluationError> {
     let settings: EvaluatorSettings = settings.ok_or(EvaluationError::Settings)?;
     raise_stack_limit().map_err(EvaluationError::Limits)?;
     let ignored: Vec<_> = settings.ignored.iter().map(String::as_str).collect();
-    let load = |rules: File| {
+    let load = |data: Vec<File>| {
+        let [rules, lists @ ..] = <&[File]>::from(&data) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        let lists = lists.first().map(load_lists).transpose()?;
         let detector = load_detector(&settings).map_err(io::Error::other)?;
-        let rules = load_visitor(&rules, &ignored, &settings, detector.as_ref())?;
+        let rules = load_visitor(rules, &ignored, &settings, detector.as_ref())?;
         warm_up();
-        let mut loaded = Loaded { rules, inspector: Inspector::new(detector), settings: &settings };
+        let mut loaded =
+            Loaded { rules, lists, inspector: Inspector::new(detector), settings: &settings };
         Ok(move |media: &JobMedia| loaded.examine(media).map(encode))
     };
     mcs_sandbox::serve_resident(load).map_err(EvaluationError::Service)
@@ -113,10 +120,15 @@ fn load_visitor<'r>(
     }))
 }
 
+fn load_lists(prepared: &File) -> io::Result<HashListSet> {
+    HashListSet::from_sealed(prepared.try_clone()?).map_err(io::Error::other)
+}
+
 /// What a child uses: a copy of what its parent has loaded.
 struct Loaded<'r> {
     /// Taken by the child, which examines one file.
     rules: Option<RuleVisitor<'r>>,
+    lists: Option<HashListSet>,
     inspector: Inspector,
     settings: &'r EvaluatorSettings,
 }
@@ -125,30 +137,25 @@ impl Loaded<'_> {
     /// Examines one file. An error means that the media could not be read.
     fn examine(&mut self, media: &JobMedia) -> io::Result<FileReport> {
         let task = EvaluatorTask::from_argument(media.argument());
-        let allows_all_types = match task.ok_or(io::ErrorKind::InvalidInput)? {
-            EvaluatorTask::Inspect => {
-                let inspection = self.inspector.inspect(media, media.len())?;
-                return Ok(FileReport { inspection, rules: None });
-            }
-            EvaluatorTask::Evaluate => false,
-            EvaluatorTask::EvaluateAllTypes => true,
-        };
+        let task = task.ok_or(io::ErrorKind::InvalidInput)?;
+        if !task.evaluates_rules && !task.searches_hashes {
+            let inspection = self.inspector.inspect(media, media.len())?;
+            return Ok(FileReport { inspection, rules: None, hashes: None });
+        }
         let bytes = media.read_all()?;
         let inspection = self.inspector.inspect(&*bytes, media.len())?;
-        let evaluated = match self.rules.take() {
-            Some(mut visitor) => {
-                if allows_all_types {
-                    visitor.allow_all_types();
-                }
-                evaluate_with(visitor, &bytes, &self.settings.unpack)
-            }
-            None => Err(EvaluationError::NoRules),
-        };
-        let rules = evaluated.map_or_else(
-            |error| EvaluatorAnswer::Failed(error.to_string()),
-            EvaluatorAnswer::Report,
-        );
-        Ok(FileReport { inspection, rules: Some(rules) })
+        let mut rules = self.rules.take().filter(|_| task.evaluates_rules);
+        if let Some(rules) = rules.as_mut().filter(|_| !task.limits_types) {
+            rules.allow_all_types();
+        }
+        let lists = self.lists.as_ref().filter(|_| task.searches_hashes);
+        let lacks_rules = task.evaluates_rules && rules.is_none();
+        let evaluation = Evaluation { rules, lists, settings: &self.settings.unpack };
+        let (mut rules, hashes) = evaluation.run(&bytes);
+        if lacks_rules {
+            rules = Some(EvaluatorAnswer::from(Err(EvaluationError::NoRules)));
+        }
+        Ok(FileReport { inspection, rules, hashes })
     }
 }
 

@@ -95,8 +95,11 @@ async fn start(
     let command = mcs_sandbox::Command { program, args: mcs_evaluator::arguments(settings) };
     let data = mcs_sandbox::sealed("rules", prepared).unwrap();
     let limits = ResidentLimits { jobs: 1, job_memory: memory_allowance(&settings.unpack) };
-    sandbox.start_resident(directory, command, &data, limits).await
+    sandbox.start_resident(directory, command, &[&data], limits).await
 }
+
+const RULES: EvaluatorTask =
+    EvaluatorTask { evaluates_rules: true, limits_types: true, searches_hashes: false };
 
 /// Settings with these limits of unpacking.
 fn with_unpack(unpack: UnpackSettings) -> EvaluatorSettings {
@@ -126,7 +129,7 @@ async fn evaluate(
     directory: &Path,
     media: &[u8],
 ) -> Result<EvaluationReport, String> {
-    let report = examine(evaluator, directory, EvaluatorTask::Evaluate, media).await?;
+    let report = examine(evaluator, directory, RULES, media).await?;
     match report.rules.unwrap() {
         EvaluatorAnswer::Report(report) => Ok(report),
         EvaluatorAnswer::Failed(reason) => Err(reason),
@@ -201,7 +204,7 @@ async fn detections_make_no_forbidden_call(directory: &Path) {
         for entry in fs::read_dir(corpus).unwrap() {
             let path = entry.unwrap().path();
             let media = fs::read(&path).unwrap();
-            let report = examine(&evaluator, directory, EvaluatorTask::Inspect, &media).await;
+            let report = examine(&evaluator, directory, EvaluatorTask::INSPECT, &media).await;
             let mime = report.unwrap().inspection.mime.unwrap();
             assert!(mcs_filetype::MediaType::from_name(&mime).is_some(), "{mime}");
             files += 1;
@@ -221,8 +224,8 @@ async fn inspects_without_rules(directory: &Path) {
         ] {
             let mime = detects_types.then(|| mime.to_owned());
             let inspection = Inspection { mime, encrypted };
-            let report = examine(&evaluator, directory, EvaluatorTask::Inspect, media).await;
-            assert_eq!(report.unwrap(), FileReport { inspection, rules: None });
+            let report = examine(&evaluator, directory, EvaluatorTask::INSPECT, media).await;
+            assert_eq!(report.unwrap(), FileReport { inspection, rules: None, hashes: None });
         }
         // Rules that are not loaded have not called the file clean.
         let error = evaluate(&evaluator, directory, b"text").await.unwrap_err();
@@ -251,7 +254,7 @@ async fn lists_apply_to_unpacked_files(directory: &Path) {
     assert!(!finding.path.is_empty());
     // The service applies the lists to the media file itself.
     assert_eq!(evaluate(&evaluator, directory, script).await.unwrap().finding, None);
-    let task = EvaluatorTask::EvaluateAllTypes;
+    let task = EvaluatorTask { limits_types: false, ..RULES };
     let report = examine(&evaluator, directory, task, &packed).await.unwrap();
     assert_eq!(report.rules, Some(EvaluatorAnswer::Report(EvaluationReport::default())));
 }

@@ -9,7 +9,7 @@ const LENGTH: usize = 28;
 /// Message to the resident program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ResidentRequest {
-    /// First message, with one descriptor: the program's data. The reply is `Ready`.
+    /// First message, with the descriptors of the program's data. The reply is `Ready`.
     Load,
     /// Starts a job, with two descriptors: the media, open for reading only, and the writing end of the job's pipe. The
     /// reply is `Ended` or `NotStarted`.

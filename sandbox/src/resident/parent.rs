@@ -37,7 +37,7 @@ use crate::sys;
 ///
 /// # Errors
 /// If the data cannot be loaded, a restriction cannot be applied, or the server violates the protocol.
-pub fn serve_resident<E>(load: impl FnOnce(File) -> io::Result<E>) -> io::Result<()>
+pub fn serve_resident<E>(load: impl FnOnce(Vec<File>) -> io::Result<E>) -> io::Result<()>
 where
     E: FnMut(&JobMedia) -> io::Result<Vec<u8>>,
 {
@@ -210,13 +210,12 @@ fn next_ended() -> nix::Result<Option<(Pid, c_int)>> {
 }
 
 /// Receives the first message.
-fn receive_data(socket: BorrowedFd<'_>) -> nix::Result<File> {
+fn receive_data(socket: BorrowedFd<'_>) -> nix::Result<Vec<File>> {
     loop {
         match channel::receive(socket) {
             Ok(Some(Packet { bytes, fds })) => {
-                let data = <[OwnedFd; 1]>::try_from(fds).map_err(|_| Errno::EPROTO);
                 return match ResidentRequest::decode(&bytes) {
-                    Some(ResidentRequest::Load) => data.map(|[data]| File::from(data)),
+                    Some(ResidentRequest::Load) => Ok(fds.into_iter().map(File::from).collect()),
                     _ => Err(Errno::EPROTO),
                 };
             }

@@ -111,7 +111,7 @@ pub struct Resident {
 }
 
 impl Sandbox {
-    /// Starts a resident program in a job of its own below `directory`, see [`prepare`](Self::prepare), passes `data` to it
+    /// Starts a resident program in a job of its own below `directory`, see [`prepare`](Self::prepare), passes `data` (at most two files) to it
     /// and waits until it is ready. `program` calls [`serve_resident`](crate::serve_resident). Requires a tokio runtime
     /// with I/O and time enabled. Cancellation safe: dropping the future ends the program.
     ///
@@ -121,7 +121,7 @@ impl Sandbox {
         &self,
         directory: &Path,
         program: Command,
-        data: &File,
+        data: &[&File],
         limits: ResidentLimits,
     ) -> Result<Resident, Error> {
         let job = self
@@ -130,7 +130,8 @@ impl Sandbox {
             .await?;
         let pair = channel::pair().map_err(Error::errno("creating a socket pair"))?;
         let (socket, programs_end) = pair;
-        channel::send(socket.as_fd(), &ResidentRequest::Load.encode(), &[data.as_fd()])
+        let data: Vec<_> = data.iter().map(AsFd::as_fd).collect();
+        channel::send(socket.as_fd(), &ResidentRequest::Load.encode(), &data)
             .map_err(Error::errno("writing to a resident program"))?;
         let socket = sys::async_fd(socket).map_err(Error::io("polling a resident program"))?;
         let (outgoing, requests) = mpsc::unbounded_channel();

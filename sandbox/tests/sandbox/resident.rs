@@ -87,7 +87,7 @@ async fn start(sandbox: &Sandbox, fixture: &Fixture, marker: &str) -> Result<Res
     let data = mcs_sandbox::sealed("data", DATA.as_bytes()).unwrap();
     let command = Command { program: program(), args: vec!["resident".into(), marker.into()] };
     let limits = ResidentLimits { jobs: 250, job_memory: 64 << 20 };
-    sandbox.start_resident(&fixture.jobs(), command, &data, limits).await
+    sandbox.start_resident(&fixture.jobs(), command, &[&data], limits).await
 }
 
 fn fresh_marker() -> String {

@@ -7,7 +7,7 @@ use super::{
     bounds::Bounds,
     clamd::Clamd,
     icap::Icap,
-    names::{CLAMD, ICAP, RULES, SCRIPT},
+    names::{CLAMD, HASHES, ICAP, RULES, SCRIPT},
     outcome::Outcome,
     result::EngineResult,
     sample::Sample,
@@ -27,6 +27,8 @@ pub(super) enum EngineKind {
     Script(Arc<Script>),
     /// Evaluated by the process that inspects the file.
     Rules,
+    /// Looked up by the process that inspects the file.
+    Hashes,
     Remote(RemoteEngine),
 }
 
@@ -42,6 +44,7 @@ impl Engine {
         match &self.kind {
             EngineKind::Script(_) => SCRIPT,
             EngineKind::Rules => RULES,
+            EngineKind::Hashes => HASHES,
             EngineKind::Remote(engine) => engine.name(),
         }
     }

@@ -3,12 +3,13 @@
 
 use std::sync::Arc;
 
-use mcs_evaluator::{EvaluatorAnswer, EvaluatorTask, FileReport, Inspection};
+use mcs_evaluator::{EvaluatorAnswer, EvaluatorTask, FileReport, HashReport, Inspection};
 use mcs_filetype::MediaType;
 use mcs_sandbox::JobPriority;
 
 use super::{
     error::EngineFailure,
+    hashes::parse_hash_report,
     outcome::{MAX_FIRST_LINE, Outcome},
     resident::ResidentEvaluator,
     rules::parse_answer,
@@ -37,15 +38,25 @@ pub(super) struct FileInspection {
     pub(super) encrypted: Option<String>,
 }
 
-/// The outcome of the rules, and further outcomes of lower precedence.
-pub(super) type RulesResult = Result<Result<(Outcome, Vec<Outcome>), EngineFailure>, ScanError>;
+/// The outcome of the rules or of the lists of hashes, and further outcomes of lower precedence.
+pub(super) type Outcomes = Result<Result<(Outcome, Vec<Outcome>), EngineFailure>, ScanError>;
 
 /// The result of an examination.
 pub(super) struct Examination {
     /// An error if the file could not be inspected, which fails the scan.
     pub(super) inspection: Result<FileInspection, ScanError>,
-    /// `None` if the rules were not to be evaluated.
-    pub(super) rules: Option<RulesResult>,
+    /// `None` if the rules were not to be evaluated, or if the lists of hashes have a finding.
+    pub(super) rules: Option<Outcomes>,
+    /// `None` if the lists of hashes were not to be searched, or the inspection failed.
+    pub(super) hashes: Option<Outcomes>,
+}
+
+/// The valid report of a child.
+#[derive(Debug)]
+struct ChildReport {
+    inspection: FileInspection,
+    rules: Option<EvaluatorAnswer>,
+    hashes: Option<HashReport>,
 }
 
 impl Examiner {
@@ -53,8 +64,8 @@ impl Examiner {
         Self { evaluator, scan_slots }
     }
 
-    /// Examines a file. If the child that evaluates the rules fails, another one inspects the file, so that the failure is
-    /// one of the rules, which their `on_failure` applies to.
+    /// Examines a file. If the child that evaluates the rules fails, another one does the rest, so that the failure is one
+    /// of the rules, which their `on_failure` applies to.
     pub(super) async fn examine(
         &self,
         sample: &Sample,
@@ -62,26 +73,19 @@ impl Examiner {
         task: EvaluatorTask,
     ) -> Examination {
         let mut rules = None;
-        if task != EvaluatorTask::Inspect {
+        if task.evaluates_rules {
             rules = Some(match caught(self.run(sample, tenant, task)).await {
-                Ok(Ok((inspection, Some(answer)))) => {
-                    let rules = Some(Ok(parse_answer(answer)));
-                    return Examination { inspection: Ok(inspection), rules };
-                }
-                Ok(Ok((_, None))) => {
-                    Ok(Err(EngineFailure::BadResponse("no result of the rules".to_owned())))
-                }
+                Ok(Ok(report)) => return Examination::from(report),
                 Ok(Err(failure)) => Ok(Err(failure)),
                 Err(error) => Err(error),
             });
         }
-        let inspected = caught(self.run(sample, tenant, EvaluatorTask::Inspect)).await;
-        let inspection = match inspected {
-            Ok(Ok((inspection, _))) => Ok(inspection),
-            Ok(Err(failure)) => Err(ScanError::Inspection(failure)),
-            Err(error) => Err(error),
-        };
-        Examination { inspection, rules }
+        let task = EvaluatorTask { evaluates_rules: false, limits_types: false, ..task };
+        match caught(self.run(sample, tenant, task)).await {
+            Ok(Ok(report)) => Examination { rules, ..Examination::from(report) },
+            Ok(Err(failure)) => Examination::failed(rules, ScanError::Inspection(failure)),
+            Err(error) => Examination::failed(rules, error),
+        }
     }
 
     /// Waits for a scan slot and runs a child.
@@ -90,7 +94,7 @@ impl Examiner {
         sample: &Sample,
         tenant: &TenantGroup,
         task: EvaluatorTask,
-    ) -> Result<Result<(FileInspection, Option<EvaluatorAnswer>), EngineFailure>, ScanError> {
+    ) -> Result<Result<ChildReport, EngineFailure>, ScanError> {
         let slot = self.scan_slots.acquire(tenant).await.ok_or(ScanError::Stopping)?;
         let media = match sample.descriptor() {
             Ok(media) => media,
@@ -98,30 +102,56 @@ impl Examiner {
         };
         let priority = JobPriority::new();
         let report = slot.run(&priority, self.evaluator.run(media, task, &priority)).await;
-        Ok(report.and_then(|report| parse_report(&report, self.evaluator.detects_types())))
+        let needs_type = self.evaluator.detects_types();
+        Ok(report.and_then(|report| parse_report(&report, task, needs_type)))
+    }
+}
+
+impl Examination {
+    fn failed(rules: Option<Outcomes>, error: ScanError) -> Self {
+        Self { inspection: Err(error), rules, hashes: None }
+    }
+}
+
+impl From<ChildReport> for Examination {
+    fn from(ChildReport { inspection, rules, hashes }: ChildReport) -> Self {
+        Self {
+            inspection: Ok(inspection),
+            rules: rules.map(|answer| Ok(parse_answer(answer))),
+            hashes: hashes.map(|report| Ok(parse_hash_report(report))),
+        }
     }
 }
 
 /// Parses the report of a child, which may be compromised.
 ///
 /// # Errors
-/// If the bytes are not exactly one report, or it lacks a type that is needed, or the type is none that can be detected.
+/// If the bytes are not exactly one report, or it lacks a type or a result that is needed, or the type is none that can be
+/// detected.
 fn parse_report(
     report: &[u8],
+    task: EvaluatorTask,
     needs_type: bool,
-) -> Result<(FileInspection, Option<EvaluatorAnswer>), EngineFailure> {
+) -> Result<ChildReport, EngineFailure> {
     let report: FileReport = serde_json::from_slice(report).map_err(|error| {
         // Quotes the report.
         let error = single_line(&error.to_string(), MAX_FIRST_LINE);
         EngineFailure::BadResponse(format!("not a report: {error}"))
     })?;
-    let FileReport { inspection: Inspection { mime, encrypted }, rules } = report;
+    let FileReport { inspection: Inspection { mime, encrypted }, rules, hashes } = report;
+    let is_blocked = hashes.as_ref().is_some_and(|hashes| hashes.finding.is_some());
+    if task.evaluates_rules && rules.is_none() && !is_blocked {
+        return Err(EngineFailure::BadResponse("no result of the rules".to_owned()));
+    }
+    if task.searches_hashes != hashes.is_some() {
+        return Err(EngineFailure::BadResponse("no result of the lists of hashes".to_owned()));
+    }
     let detected = mime.as_deref().and_then(MediaType::from_name);
     if detected.is_none() && (needs_type || mime.is_some()) {
         return Err(EngineFailure::BadResponse("no type of the file".to_owned()));
     }
     let encrypted = encrypted.map(|encryption| encryption.to_string());
-    Ok((FileInspection { detected, encrypted }, rules))
+    Ok(ChildReport { inspection: FileInspection { detected, encrypted }, rules, hashes })
 }
 
 #[cfg(test)]
@@ -130,13 +160,16 @@ mod tests {
 
     #[test]
     fn other_bytes_than_one_report_are_a_failure() {
-        let plain = r#"{"inspection":{"mime":null,"encrypted":null},"rules":null}"#;
-        let typed =
-            r#"{"inspection":{"mime":"image/png","encrypted":"zip"},"rules":{"failed":"x"}}"#;
-        let (inspection, rules) = parse_report(plain.as_bytes(), false).unwrap();
+        let plain = r#"{"inspection":{"mime":null,"encrypted":null},"rules":null,"hashes":null}"#;
+        let typed = r#"{"inspection":{"mime":"image/png","encrypted":"zip"},"rules":{"failed":"x"},"hashes":null}"#;
+        let inspect = EvaluatorTask::INSPECT;
+        let ChildReport { inspection, rules, .. } =
+            parse_report(plain.as_bytes(), inspect, false).unwrap();
         assert!(inspection.detected.is_none() && inspection.encrypted.is_none());
         assert_eq!(rules, None);
-        let (inspection, rules) = parse_report(typed.as_bytes(), true).unwrap();
+        let with_rules = EvaluatorTask { evaluates_rules: true, ..inspect };
+        let ChildReport { inspection, rules, .. } =
+            parse_report(typed.as_bytes(), with_rules, true).unwrap();
         assert_eq!(inspection.detected.unwrap().as_str(), "image/png");
         assert_eq!(inspection.encrypted.unwrap(), "zip");
         assert_eq!(rules, Some(EvaluatorAnswer::Failed("x".to_owned())));
@@ -152,13 +185,42 @@ mod tests {
             typed.replace("failed", "passed"),
         ]);
         for report in invalid {
-            let error = parse_report(report.as_bytes(), true).unwrap_err();
+            let error = parse_report(report.as_bytes(), inspect, true).unwrap_err();
             assert!(matches!(error, EngineFailure::BadResponse(_)), "{report}: {error}");
         }
-        let error = parse_report(br#"{"\u001b[2J":1}"#, false).unwrap_err().to_string();
+        let error = parse_report(br#"{"\u001b[2J":1}"#, inspect, false).unwrap_err().to_string();
         assert!(!error.contains('\u{1b}'), "{error}");
         // A name that no detection returns is not accepted either where none is needed.
         let unknown = typed.replace("image/png", "x/y");
-        assert!(parse_report(unknown.as_bytes(), false).is_err());
+        assert!(parse_report(unknown.as_bytes(), inspect, false).is_err());
+    }
+
+    #[test]
+    fn missing_results_are_a_failure() {
+        let report = |rules: &str, hashes: &str| {
+            format!(
+                r#"{{"inspection":{{"mime":null,"encrypted":null}},"rules":{rules},"hashes":{hashes}}}"#
+            )
+        };
+        let clean = r#"{"report":{"finding":null,"notes":[]}}"#;
+        let found = r#"{"finding":{"name":"A","path":[]},"notes":[]}"#;
+        let none = r#"{"finding":null,"notes":[]}"#;
+        for (evaluates_rules, searches_hashes, rules, hashes, is_valid) in [
+            (true, false, clean, "null", true),
+            (true, false, "null", "null", false),
+            (true, false, "null", found, false),
+            (true, true, clean, none, true),
+            (true, true, "null", found, true),
+            (true, true, "null", none, false),
+            (true, true, clean, "null", false),
+            (false, true, "null", none, true),
+            (false, true, "null", "null", false),
+            (false, false, "null", found, false),
+        ] {
+            let task = EvaluatorTask { evaluates_rules, limits_types: false, searches_hashes };
+            let report = report(rules, hashes);
+            let parsed = parse_report(report.as_bytes(), task, false);
+            assert_eq!(parsed.is_ok(), is_valid, "{task:?} {report}");
+        }
     }
 }

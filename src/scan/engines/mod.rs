@@ -14,6 +14,7 @@ mod examination;
 #[cfg(test)]
 mod fake;
 mod file_outcome;
+pub mod hashes;
 pub mod icap;
 pub mod identity;
 mod names;
@@ -36,6 +37,7 @@ pub use bounds::{Bounds, ContentPolicy, OversizePolicy, SkipPolicy};
 pub use clamd::Clamd;
 pub use error::{EngineFailure, EngineSetupError};
 pub use file_outcome::FileOutcome;
+pub use hashes::ListedFile;
 pub use icap::Icap;
 pub use identity::{EngineFingerprint, EngineIdentity, Versions};
 pub use outcome::Outcome;

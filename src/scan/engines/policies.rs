@@ -120,8 +120,8 @@ impl Policies {
         engines: impl Iterator<Item = (&'static str, &'a Bounds)>,
     ) -> Self {
         let engines = engines.map(|(name, bounds)| (name, bounds.on_oversize, bounds.on_failure));
-        let unpack = settings.rules().map(|rules| &rules.unpack);
-        // Only the rules have outcomes for which these policies are used.
+        let unpack = settings.unpack();
+        // Only the engines that unpack have outcomes for which these policies are used.
         let on_unpacked = |policy: fn(&unpack::Settings) -> ContentPolicy| {
             unpack.map_or(ContentPolicy::Refuse, policy)
         };

@@ -32,7 +32,9 @@ impl RemoteEngines {
         let mut engines = Self::default();
         for engine in settings {
             match engine {
-                EngineSettings::Script(_) | EngineSettings::Rules(_) => {}
+                EngineSettings::Script(_)
+                | EngineSettings::Rules(_)
+                | EngineSettings::Hashes(_) => {}
                 EngineSettings::Clamd(clamd) => engines.clamd = Some(Arc::new(Clamd::new(clamd))),
                 EngineSettings::Icap(icap) => engines.icap = Some(Arc::new(Icap::new(icap)?)),
             }

@@ -10,7 +10,9 @@ use std::{
     time::Duration,
 };
 
-use mcs_evaluator::{EvaluatorSettings, EvaluatorTask, RuleSet, UnpackSettings, memory_allowance};
+use mcs_evaluator::{
+    EvaluatorSettings, EvaluatorTask, HashListSet, RuleSet, UnpackSettings, memory_allowance,
+};
 use mcs_filetype::MimeRules;
 use mcs_sandbox::{
     Command, JobLimits, JobPriority, Resident, ResidentJobError, ResidentLimits, Sandbox,
@@ -40,17 +42,27 @@ pub struct Evaluator {
     program: PathBuf,
     prepared: File,
     has_rules: bool,
+    hashes: Option<HashListSet>,
     /// The evaluator that the engines of the latest configuration share: those of the service and of its canary.
     shared: parking_lot::Mutex<Weak<ResidentEvaluator>>,
 }
 
 impl Evaluator {
     /// Copies the rules to a sealed memory file.
-    pub fn prepare(program: PathBuf, rules: Option<&RuleSet>) -> io::Result<Self> {
+    pub fn prepare(
+        program: PathBuf,
+        rules: Option<&RuleSet>,
+        hashes: Option<&HashListSet>,
+    ) -> io::Result<Self> {
         let prepared = rules.map(RuleSet::prepared).unwrap_or_default();
         let prepared = mcs_sandbox::sealed("rules", prepared)?;
         let shared = parking_lot::Mutex::default();
-        Ok(Self { program, prepared, has_rules: rules.is_some(), shared })
+        Ok(Self { program, prepared, has_rules: rules.is_some(), hashes: hashes.cloned(), shared })
+    }
+
+    /// Returns the lists of hashes that evaluators load.
+    pub(super) fn hashes(&self) -> Option<&HashListSet> {
+        self.hashes.as_ref()
     }
 
     /// Returns whether evaluators load rules.
@@ -117,10 +129,10 @@ pub(super) struct ResidentEvaluator {
     args: Vec<OsString>,
     detects_types: bool,
     limits: ResidentLimits,
-    /// Limits of a child that evaluates rules.
-    with_rules: JobLimits,
+    /// Limits of a child that unpacks its file, for the rules or the lists of hashes.
+    unpacking: JobLimits,
     /// Limits of a child that only inspects.
-    without_rules: JobLimits,
+    inspecting: JobLimits,
     /// Locked during a start, so that one start serves all waiting jobs.
     state: Mutex<EvaluatorState>,
 }
@@ -140,17 +152,18 @@ impl ResidentEvaluator {
     /// Creates an evaluator for at most this number of files at once. Nothing is started yet.
     pub(super) fn new(env: EvaluatorEnv, settings: &Settings, jobs: usize) -> Self {
         let rules = settings.rules();
+        let unpack = settings.unpack().map(|unpack| &unpack.limits);
         let uses_file_type = rules.is_some_and(|rules| rules.rules.uses_file_type());
         let no_unpacking = UnpackSettings { enabled: false, ..UnpackSettings::default() };
-        let without_rules =
+        let inspecting =
             JobLimits { memory: memory_allowance(&no_unpacking), time: INSPECTION_TIMEOUT };
-        let with_rules = rules.map_or(without_rules, |rules| JobLimits {
-            memory: memory_allowance(&rules.unpack.limits),
-            time: rules.timeout,
+        let unpacking = unpack.map_or(inspecting, |limits| JobLimits {
+            memory: memory_allowance(limits),
+            time: rules.map_or(INSPECTION_TIMEOUT, |rules| rules.timeout),
         });
         let evaluator_settings = EvaluatorSettings {
             ignored: rules.map(|rules| rules.ignore.clone()).unwrap_or_default(),
-            unpack: rules.map_or(no_unpacking, |rules| rules.unpack.limits.clone()),
+            unpack: unpack.cloned().unwrap_or(no_unpacking),
             detects_types: settings.mime != MimeRules::All || env.audits_types || uses_file_type,
             sets_file_type: uses_file_type,
             inner_types: settings.inner_types(),
@@ -161,17 +174,17 @@ impl ResidentEvaluator {
             detects_types: evaluator_settings.detects_types,
             limits: ResidentLimits {
                 jobs: u32::try_from(jobs).unwrap_or(u32::MAX),
-                job_memory: with_rules.memory.max(without_rules.memory),
+                job_memory: unpacking.memory.max(inspecting.memory),
             },
-            with_rules,
-            without_rules,
+            unpacking,
+            inspecting,
             state: Mutex::default(),
         }
     }
 
     /// Returns whether both evaluate in the same way.
     fn is_same(&self, other: &Self) -> bool {
-        (&self.args, self.limits, self.with_rules) == (&other.args, other.limits, other.with_rules)
+        (&self.args, self.limits, self.unpacking) == (&other.args, other.limits, other.unpacking)
     }
 
     /// Returns whether reports contain the types of files.
@@ -192,10 +205,8 @@ impl ResidentEvaluator {
         priority: &JobPriority,
     ) -> Result<Vec<u8>, EngineFailure> {
         let resident = self.acquire().await?;
-        let limits = match task {
-            EvaluatorTask::Inspect => self.without_rules,
-            EvaluatorTask::Evaluate | EvaluatorTask::EvaluateAllTypes => self.with_rules,
-        };
+        let is_inspection = task == EvaluatorTask::INSPECT;
+        let limits = if is_inspection { self.inspecting } else { self.unpacking };
         Ok(resident.evaluate(media, task.argument(), limits, priority).await?)
     }
 
@@ -257,8 +268,10 @@ impl ResidentEvaluator {
         let EvaluatorEnv { evaluator, sandbox, directory, .. } = &self.env;
         let command = Command { program: evaluator.program.clone(), args: self.args.clone() };
         let directory = directory.ensure()?;
+        let hashes = evaluator.hashes.as_ref().map(HashListSet::prepared);
+        let data: Vec<_> = [&evaluator.prepared].into_iter().chain(hashes).collect();
         sandbox
-            .start_resident(directory, command, &evaluator.prepared, self.limits)
+            .start_resident(directory, command, &data, self.limits)
             .await
             .map_err(io::Error::other)
     }

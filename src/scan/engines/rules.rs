@@ -55,7 +55,7 @@ fn parse_finding(finding: RuleFinding) -> Result<Outcome, EngineFailure> {
     })
 }
 
-fn parse_note(note: Note) -> Outcome {
+pub(super) fn parse_note(note: Note) -> Outcome {
     let Note { kind, reason, path } = note;
     let text = OutcomeText { name: reason, location: location(&path) };
     match kind {
@@ -68,7 +68,7 @@ fn parse_note(note: Note) -> Outcome {
 
 /// Returns the last names of a path that fit into [`MAX_LOCATION`], since these are the most specific ones. `None` for
 /// the media file itself.
-fn location(path: &[String]) -> Option<String> {
+pub(super) fn location(path: &[String]) -> Option<String> {
     let mut location = String::new();
     for name in path.iter().rev() {
         if location.is_empty() {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use mcs_evaluator::EvaluatorTask;
+use mcs_evaluator::{EvaluatorTask, HashListSet};
 use mcs_filetype::MimeRules;
 use mcs_sandbox::{Job, Sandbox};
 use sha2::{Digest, Sha256};
@@ -17,8 +17,9 @@ use super::{
     engine::{Engine, EngineKind, RemoteEngine},
     error::EngineSetupError,
     examination::{Examination, Examiner, FileInspection},
+    hashes::ListedFile,
     identity::{EngineFingerprint, EngineIdentity, Versions},
-    names::{CLAMD, ICAP, INSPECTION, RULES, SCRIPT},
+    names::{CLAMD, HASHES, ICAP, INSPECTION, RULES, SCRIPT},
     policies::Policies,
     remote::RemoteEngines,
     resident::{Evaluator, EvaluatorEnv},
@@ -40,6 +41,8 @@ pub struct Engines {
     members: Vec<Engine>,
     /// Examines each file under any set of engines.
     examiner: Examiner,
+    /// Apply to whole media files; `None` unless the lists of hashes are an engine.
+    hashes: Option<HashListSet>,
     scan_slots: ScanSlots,
     /// Keeps [`RemoteEngines::poll_versions`] running.
     remote: Arc<RemoteEngines>,
@@ -73,6 +76,10 @@ impl Engines {
                     require(RULES, has_rules.then_some(()))?;
                     (EngineKind::Rules, &rules.bounds)
                 }
+                EngineSettings::Hashes(_) => {
+                    require(HASHES, evaluator.evaluator.hashes())?;
+                    (EngineKind::Hashes, engine.bounds())
+                }
                 EngineSettings::Clamd(clamd) => {
                     let engine = Arc::clone(require(CLAMD, remote_engines.clamd.as_ref())?);
                     (EngineKind::Remote(RemoteEngine::Clamd(engine)), &clamd.bounds)
@@ -100,6 +107,7 @@ impl Engines {
             policies: Policies::new(settings, bounds),
             members,
             examiner: Examiner::new(resident, scan_slots.clone()),
+            hashes: settings.hashes().map(|hashes| hashes.lists.set.clone()),
             scan_slots: scan_slots.clone(),
             remote: Arc::clone(remote_engines),
             conditions: Sha256::digest(conditions).into(),
@@ -127,12 +135,21 @@ impl Engines {
         Self {
             members: members.cloned().collect(),
             examiner: self.examiner.clone(),
+            // Not tested: no list has entries for the samples.
+            hashes: None,
             scan_slots: self.scan_slots.clone(),
             remote: Arc::clone(&self.remote),
             conditions: self.conditions,
             max_output: self.max_output,
             policies: self.policies.for_canary(),
         }
+    }
+
+    /// Returns the entry in the lists of hashes for the content with this SHA-256. It has precedence over what the engines
+    /// find, and applies when a request is answered.
+    #[must_use]
+    pub fn listed(&self, sha256: &[u8; 32]) -> Option<ListedFile> {
+        ListedFile::find(self.hashes.as_ref()?, sha256)
     }
 
     /// Returns the operator's policies for what the engines find.
@@ -169,8 +186,8 @@ impl Engines {
                     fingerprint.write(identity.fingerprint.as_bytes());
                     script = Some(identity);
                 }
-                // The settings in `conditions` contain the rules.
-                EngineKind::Rules => {}
+                // The settings in `conditions` contain the rules and the lists.
+                EngineKind::Rules | EngineKind::Hashes => {}
                 EngineKind::Remote(engine) => {
                     (engine.name(), engine.versions()).hash(&mut versions);
                 }
@@ -193,14 +210,14 @@ impl Engines {
         let SampleAccess { sample, tenant, job, tamper_proof } = access;
         let mut examined = None;
         if *lists != MimeRules::All {
-            let Examined { inspection, rules } = self.examine(sample, &tenant, lists).await;
+            let Examined { inspection, results } = self.examine(sample, &tenant, lists).await;
             match inspection.as_ref().map(|inspection| inspection.detected.clone()) {
                 Ok(Some(detected)) if !lists.allows(detected.as_str()) => {
                     return EngineRun::forbidden(detected);
                 }
-                Ok(_) => examined = Some(Examined { inspection, rules }),
+                Ok(_) => examined = Some(Examined { inspection, results }),
                 // The lists cannot be applied.
-                Err(_) => return self.finish(inspection, rules.into_iter().collect()),
+                Err(_) => return self.finish(inspection, results),
             }
         }
         let examine = async {
@@ -220,8 +237,8 @@ impl Engines {
             let (remote, examined) = tokio::join!(remote, examine);
             (remote, examined, script(job).await)
         };
-        let Examined { inspection, rules } = examined;
-        self.finish(inspection, remote.into_iter().chain(rules).chain(script).collect())
+        let Examined { inspection, results } = examined;
+        self.finish(inspection, remote.into_iter().chain(results).chain(script).collect())
     }
 
     /// Combines the results, in the configured order of the engines.
@@ -240,20 +257,26 @@ impl Engines {
         }
     }
 
-    /// Inspects a file, and evaluates the rules on it if they are an engine and the file is not too large for them.
+    /// Inspects a file, evaluates the rules on it if they are an engine and the file is not too large for them, and looks up
+    /// what is in it if the lists of hashes are an engine.
     async fn examine(&self, sample: &Sample, tenant: &TenantGroup, lists: &MimeRules) -> Examined {
         let rules = self.members.iter().find(|member| matches!(member.kind, EngineKind::Rules));
         let too_large = rules.and_then(|rules| rules.bounds.refuse(RULES, sample));
-        let task = match rules {
-            Some(_) if too_large.is_some() => EvaluatorTask::Inspect,
-            Some(_) if *lists == MimeRules::All => EvaluatorTask::EvaluateAllTypes,
-            Some(_) => EvaluatorTask::Evaluate,
-            None => EvaluatorTask::Inspect,
+        let task = EvaluatorTask {
+            evaluates_rules: rules.is_some() && too_large.is_none(),
+            limits_types: *lists != MimeRules::All,
+            searches_hashes: self
+                .members
+                .iter()
+                .any(|member| matches!(member.kind, EngineKind::Hashes)),
         };
         let examination = Box::pin(self.examiner.examine(sample, tenant, task)).await;
-        let Examination { inspection, rules } = examination;
-        let sanitize = |rules| EngineResult::sanitized(RULES, rules, self.max_output);
-        Examined { inspection, rules: too_large.or(rules.map(sanitize)) }
+        let Examination { inspection, rules, hashes } = examination;
+        let sanitize =
+            |name| move |outcomes| EngineResult::sanitized(name, outcomes, self.max_output);
+        let rules = too_large.or(rules.map(sanitize(RULES)));
+        let hashes = hashes.map(sanitize(HASHES));
+        Examined { inspection, results: rules.into_iter().chain(hashes).collect() }
     }
 
     /// Scans with all remote engines at once.
@@ -289,10 +312,10 @@ impl Engines {
     }
 }
 
-/// The inspection of a file, and the result of the rules, if they are an engine.
+/// The inspection of a file, and the results of the rules and of the lists of hashes, if they are engines.
 struct Examined {
     inspection: Result<FileInspection, ScanError>,
-    rules: Option<EngineResult>,
+    results: Vec<EngineResult>,
 }
 
 /// Returns a part of an engine, or the error that the part is missing.

@@ -2,13 +2,13 @@
 
 use std::{sync::Arc, time::Instant};
 
-use mcs_filetype::MediaType;
+use mcs_filetype::{MediaType, MimeRules};
 use tokio::time::timeout_at;
 
 use super::{Fetched, Pipeline, RunningJob};
 use crate::scan::{
     cache::{CacheGeneration, ContentKey, ScannedContent},
-    engines::{EngineIdentity, EngineRun, RunOutcome},
+    engines::{EngineIdentity, EngineRun, ListedFile, RunOutcome},
     error::{Phase, ScanError},
     report::EngineRunReport,
     verdict::Verdict,
@@ -26,6 +26,29 @@ impl Pipeline {
         if let Some(detected) = fetched.detected.clone().filter(|d| !lists.allows(d.as_str())) {
             return (forbidden(detected), None);
         }
+        let listed = self.context.engines.listed(&fetched.content);
+        let lacks_type = *lists != MimeRules::All && fetched.detected.is_none();
+        if let Some(listed) =
+            listed.as_ref().filter(|listed| **listed != ListedFile::Allowed || !lacks_type)
+        {
+            let detected = fetched.detected.clone();
+            return (ScannedContent { detected, verdict: Ok(listed.verdict()) }, None);
+        }
+        let (mut scanned, report) = self.scan_unlisted(running, fetched).await;
+        // The file had to be inspected for the lists of types, which apply to allowed files as well.
+        if let (Some(listed), Some(_)) = (listed, &scanned.detected)
+            && !matches!(scanned.verdict, Ok(Verdict::TypeForbidden { .. }))
+        {
+            scanned.verdict = Ok(listed.verdict());
+        }
+        (scanned, report)
+    }
+
+    async fn scan_unlisted(
+        &self,
+        running: &mut RunningJob,
+        fetched: &Fetched,
+    ) -> (ScannedContent, Option<EngineRunReport>) {
         let start = Instant::now();
         running.job.progress.scanning();
         let scanned = if let Some(identity) = self.context.engines.identity().await {

@@ -15,14 +15,14 @@ async fn program_that_exits_before_it_is_ready_is_an_error() {
     let start = |script: &str| {
         let command = Command { program: "/bin/sh".into(), args: vec!["-c".into(), script.into()] };
         let (sandbox, jobs, data) = (fixture.sandbox.clone(), fixture.jobs(), &data);
-        async move { sandbox.start_resident(&jobs, command, data, limits).await.unwrap_err() }
+        async move { sandbox.start_resident(&jobs, command, &[data], limits).await.unwrap_err() }
     };
     let error = start("echo reason >&2; exit 3").await;
     assert_eq!(error.to_string(), "the resident program failed: exit code 3: reason");
     let error = start("kill -KILL $$").await;
     assert_eq!(error.to_string(), "the resident program failed: signal 9: ");
     let command = Command { program: "/absent".into(), args: Vec::new() };
-    let missing = fixture.sandbox.start_resident(&fixture.jobs(), command, &data, limits).await;
+    let missing = fixture.sandbox.start_resident(&fixture.jobs(), command, &[&data], limits).await;
     assert!(matches!(missing, Err(Error::NotStarted { .. })), "{missing:?}");
     fixture.wait_until_empty().await;
 }
