@@ -18,6 +18,7 @@ mod commands;
 mod encrypted_contents;
 mod evaluator;
 mod exhaustion;
+mod hashes;
 mod inspection;
 mod limits;
 mod listening;
