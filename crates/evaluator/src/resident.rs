@@ -72,7 +72,8 @@ fn serve(settings: &OsStr) -> Result<(), EvaluationError> {
     let load = |rules: File| {
         let detector = load_detector(&settings).map_err(io::Error::other)?;
         let rules = load_visitor(&rules, &ignored, &settings, detector.as_ref())?;
-        let mut loaded = Loaded { rules, inspector: Inspector::new(detector), settings: &settings };
+        let mut loaded =
+            LoadedEvaluator { rules, inspector: Inspector::new(detector), settings: &settings };
         Ok(move |media: &JobMedia| loaded.examine(media).map(encode))
     };
     mcs_sandbox::serve_resident(load).map_err(EvaluationError::Service)
@@ -112,14 +113,14 @@ fn load_visitor<'r>(
 }
 
 /// What a child uses: a copy of what its parent has loaded.
-struct Loaded<'r> {
+struct LoadedEvaluator<'r> {
     /// Taken by the child, which examines one file.
     rules: Option<RuleVisitor<'r>>,
     inspector: Inspector,
     settings: &'r EvaluatorSettings,
 }
 
-impl Loaded<'_> {
+impl LoadedEvaluator<'_> {
     /// Examines one file. An error means that the media could not be read.
     fn examine(&mut self, media: &JobMedia) -> io::Result<FileReport> {
         let task = EvaluatorTask::from_argument(media.argument());
