@@ -333,6 +333,7 @@ async fn measure_evaluator(directory: &Path, env: &SandboxEnv, mut random: File)
     let settings = mcs_evaluator::EvaluatorSettings::default();
     let memory = mcs_evaluator::memory_allowance(&settings.unpack);
     let evaluator = &env.evaluator;
+    let data = [evaluator.prepared()];
     let start = || {
         env.sandbox.start_resident(
             env.directory.path(),
@@ -340,7 +341,7 @@ async fn measure_evaluator(directory: &Path, env: &SandboxEnv, mut random: File)
                 program: evaluator.program().to_owned(),
                 args: mcs_evaluator::arguments(&settings),
             },
-            &[evaluator.prepared()],
+            &data,
             ResidentLimits { jobs: 1, job_memory: memory },
         )
     };

@@ -51,7 +51,7 @@ pub(crate) fn measure(count: u64) {
     let bytes = (resident() - before) / sizes.media.min(sizes.verdicts) as f64;
     let lookup = measure_lookups(count, |number| {
         let _found = black_box(cache.cached_media(&media_key(number)));
-        let _found = black_box(cache.verdict(&content_key(number), &versions, &policies));
+        let _found = black_box(cache.scanned(&content_key(number), &versions, &policies));
     });
     // Half of an entry's size: each entry is in both maps.
     let half = [0_u8; 150];

@@ -298,15 +298,15 @@ impl Pipeline {
             content: media.content,
             engines_fingerprint: identity.engines_fingerprint,
         };
-        let verdict = self.cached_scan(&key, &identity.versions)?.verdict;
+        let verdict = self.cached_scan(&key, identity.versions)?.verdict;
         (verdict.is_err() || !lacks_type).then_some(verdict)
     }
 
     /// Returns the cached result of a scan, with the lists of types applied. `None` also for a content of unknown type, if
     /// there are lists.
-    fn cached_scan(&self, key: &ContentKey, versions: &Versions) -> Option<ScannedContent> {
+    fn cached_scan(&self, key: &ContentKey, versions: Versions) -> Option<ScannedContent> {
         let lists = &self.context.settings.mime;
-        let scanned = self.cache.scanned(key, versions, self.context.engines.policies())?;
+        let scanned = self.cache.scanned(key, &versions, self.context.engines.policies())?;
         let verdict = match (&scanned.detected, scanned.verdict) {
             (Some(detected), _) if !lists.allows(detected.as_str()) => {
                 Ok(Verdict::TypeForbidden { detected: detected.clone() })

@@ -49,7 +49,7 @@ impl Settings {
             (InnerLists::Blocked, list @ MimeRules::AllBut(_)) | (InnerLists::Both, list) => {
                 list.clone()
             }
-            (InnerLists::Blocked, _) | (InnerLists::No, _) => MimeRules::All,
+            (InnerLists::Blocked | InnerLists::No, _) => MimeRules::All,
         }
     }
 

@@ -117,13 +117,13 @@ impl ScannerProcess {
         kibibytes.parse::<u64>().expect("number") * 1024
     }
 
-    /// Number of sandbox helper processes. Each job has one, apart from those of the rules engine.
+    /// Number of sandbox helper processes. Each job has one, apart from those of evaluators.
     pub fn helper_count(&self) -> usize {
         let evaluators = self.evaluators().len();
         children(self.pid()).len().saturating_sub(evaluators)
     }
 
-    /// Returns the resident evaluators of the rules engine, without the children that they fork. Each has a helper.
+    /// Returns the resident evaluators, without the children that they fork. Each has a helper.
     pub fn evaluators(&self) -> Vec<Pid> {
         let below = |pid: Pid| children(pid).into_iter();
         // In a pid namespace, the evaluator is a child of the first process.

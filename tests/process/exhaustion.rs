@@ -122,7 +122,7 @@ async fn each_step_of_a_scan_by_script_or_rules_may_lack_a_descriptor() {
     // files and the pipe of a job.
     for (engine, config, step, count) in [
         ("script", "", "the sandbox failed", 7),
-        ("rules", "rules.paths = [\"none.yar\"]", "cannot start the rule evaluator", 5),
+        ("rules", "rules.paths = [\"none.yar\"]", "cannot start the evaluator", 5),
     ] {
         let builder = ScannerBuilder::new("exit 0").config(config);
         let builder = builder.config(&format!("scan.engines = [{engine:?}]"));
@@ -254,12 +254,17 @@ async fn connection_to_an_engine_may_lack_a_descriptor() {
         let builder = ScannerBuilder::new("exit 0").config(&config);
         let scanner = builder.homeserver(&homeserver).start().await;
         scanner.wait_for_log("engine version changed", 2).await;
-        // The connection to the other server is the only descriptor that is opened after the limit is lowered.
+        // Starts the evaluator. The connection to the other server is the only descriptor that is opened after the limit
+        // is lowered.
+        let first = homeserver.add_bytes(&format!("{engine}-first"), b"first".to_vec());
+        scanner.client.get(&format!("/scan/{first}")).await.assert_clean();
         lost.0.is_armed.store(true, Ordering::SeqCst);
         let path = format!("/download/{}", homeserver.add_bytes(engine, png()));
         let (client, request) = (scanner.client.clone(), path.clone());
         let waiting = tokio::spawn(async move { client.get(&request).await });
         lost.0.reached.notified().await;
+        // The inspection, which nothing else shows, ends meanwhile.
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
         let limit = soft_limit(scanner.pid(), "Max open files");
         set_soft_limit(scanner.pid(), "nofile", "3");
         lost.0.lose.notify_one();

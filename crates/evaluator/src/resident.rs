@@ -80,8 +80,12 @@ fn serve(settings: &OsStr) -> Result<(), EvaluationError> {
         let detector = load_detector(&settings).map_err(io::Error::other)?;
         let rules = load_visitor(rules, &ignored, &settings, detector.as_ref())?;
         warm_up();
-        let mut loaded =
-            Loaded { rules, lists, inspector: Inspector::new(detector), settings: &settings };
+        let mut loaded = LoadedEvaluator {
+            rules,
+            lists,
+            inspector: Inspector::new(detector),
+            settings: &settings,
+        };
         Ok(move |media: &JobMedia| loaded.examine(media).map(encode))
     };
     mcs_sandbox::serve_resident(load).map_err(EvaluationError::Service)
@@ -125,7 +129,7 @@ fn load_lists(prepared: &File) -> io::Result<HashListSet> {
 }
 
 /// What a child uses: a copy of what its parent has loaded.
-struct Loaded<'r> {
+struct LoadedEvaluator<'r> {
     /// Taken by the child, which examines one file.
     rules: Option<RuleVisitor<'r>>,
     lists: Option<HashListSet>,
@@ -133,7 +137,7 @@ struct Loaded<'r> {
     settings: &'r EvaluatorSettings,
 }
 
-impl Loaded<'_> {
+impl LoadedEvaluator<'_> {
     /// Examines one file. An error means that the media could not be read.
     fn examine(&mut self, media: &JobMedia) -> io::Result<FileReport> {
         let task = EvaluatorTask::from_argument(media.argument());

@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::{
-    media_type::{PLAIN_TEXT, UNKNOWN},
+    names::{PLAIN_TEXT, UNKNOWN},
     text::interpreter,
 };
 

@@ -12,7 +12,8 @@ use crate::{
     buckets::Buckets,
     corrections::correct,
     limited_reader::{BudgetExceeded, ContentKind, HEAD_LEN, LimitedReader, TAIL_LEN},
-    media_type::{MediaType, PLAIN_TEXT, UNKNOWN},
+    media_type::MediaType,
+    names::{PLAIN_TEXT, UNKNOWN},
     rules::{LoadError, load_all, load_text_rules},
     text::{TEXT_LEN, decode_text, detect_json, is_csv},
 };

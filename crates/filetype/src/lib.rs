@@ -20,6 +20,7 @@ mod detector;
 mod limited_reader;
 mod media_type;
 mod mime_rules;
+mod names;
 mod rules;
 mod text;
 

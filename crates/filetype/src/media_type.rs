@@ -7,12 +7,7 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use crate::rules::rule_types;
-
-/// Type of files of unknown format.
-pub(crate) const UNKNOWN: &str = "application/octet-stream";
-/// Type of texts without a more specific type.
-pub(crate) const PLAIN_TEXT: &str = "text/plain";
+use crate::names::{UNKNOWN, rule_types};
 
 /// Names in the rules, and the names that `file` prints for them.
 const REPLACEMENTS: [(&str, &str); 3] = [

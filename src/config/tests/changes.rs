@@ -29,7 +29,7 @@ fn settings_of_equal_configurations_have_equal_texts() {
 }
 
 /// Values, two of which are valid for each key.
-const VALUES: [&str; 50] = [
+const VALUES: [&str; 52] = [
     "true",
     "false",
     "1",
@@ -58,6 +58,8 @@ const VALUES: [&str; 50] = [
     "['One']",
     "['image/png']",
     "['image/gif']",
+    "['one.txt']",
+    "['two.txt']",
     "'refuse'",
     "'fail'",
     "'pass'",
@@ -86,6 +88,7 @@ const VALUES: [&str; 50] = [
 fn surroundings(section: &str, key: &str) -> Vec<(&'static str, &'static str)> {
     let mut lines = vec![match section {
         "rules" | "unpack" => ("scan.engines", "['script', 'rules']"),
+        "hashes" => ("scan.engines", "['script', 'hashes']"),
         "clamd" => ("scan.engines", "['script', 'clamd']"),
         "icap" => ("scan.engines", "['script', 'icap']"),
         _ => ("scan.engines", "['script']"),
@@ -98,6 +101,7 @@ fn surroundings(section: &str, key: &str) -> Vec<(&'static str, &'static str)> {
     }
     match section {
         "rules" | "unpack" => lines.push(("rules.paths", "['one.yar']")),
+        "hashes" => lines.push(("hashes.block", "['one.txt']")),
         "icap" => lines.push(("icap.urls", "['icap://a/b']")),
         "sandbox" => lines.push(("sandbox.mode", "'strict'")),
         _ => {}
@@ -135,6 +139,9 @@ fn marked_startup_keys() -> BTreeSet<String> {
 fn comparison_detects_a_change_of_each_key() {
     let dir = ConfigDir::new();
     dir.file("other.sh", "#!/bin/sh\n", 0o755);
+    for name in ["one.txt", "two.txt"] {
+        dir.file(name, "", 0o644);
+    }
     for (name, rule) in [("one.yar", "One"), ("two.yar", "Two")] {
         dir.file(name, &format!("rule {rule} {{ condition: true }}"), 0o644);
     }

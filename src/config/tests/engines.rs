@@ -100,7 +100,7 @@ fn rejects_invalid_engine_settings() {
         ("scan.engines = ['script', 'script']", "each once"),
         (
             "scan.engines = ['clamav']",
-            "[0]: found \"clamav\", expected \"script\" or \"rules\" or \"clamd\" or \"icap\"",
+            "[0]: found \"clamav\", expected \"script\" or \"rules\" or \"hashes\" or \"clamd\" or \"icap\"",
         ),
         ("scan.engines = 'clamd'", "expected a list"),
         ("scan.engines = ['icap']", "icap.urls: missing, expected a list of URLs"),

@@ -148,10 +148,15 @@ fn parse_report(
     }
     let detected = mime.as_deref().and_then(MediaType::from_name);
     if detected.is_none() && (needs_type || mime.is_some()) {
-        return Err(EngineFailure::BadResponse("no type of the file".to_owned()));
+        return Err(untyped());
     }
     let encrypted = encrypted.map(|encryption| encryption.to_string());
     Ok(ChildReport { inspection: FileInspection { detected, encrypted }, rules, hashes })
+}
+
+/// Returns the failure of an inspection without a type that is needed.
+pub(super) fn untyped() -> EngineFailure {
+    EngineFailure::BadResponse("no type of the file".to_owned())
 }
 
 #[cfg(test)]

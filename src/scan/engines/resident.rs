@@ -32,7 +32,8 @@ const MAX_FAILED_STARTS: u32 = 3;
 /// Time without a start after [`MAX_FAILED_STARTS`].
 const BACKOFF: Duration = Duration::from_secs(10);
 
-/// Time limit of an inspection without rules. It reads little: 100 MiB of archive headers take less than a second.
+/// Time limit of an inspection without rules. It reads at most 8 times the size of the file and 80 MiB, and ordinary files
+/// take milliseconds.
 pub const INSPECTION_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The program and the prepared rules that evaluators are started with. Evaluators read the rules from a sealed memory

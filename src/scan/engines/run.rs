@@ -11,7 +11,7 @@ use crate::scan::error::ScanError;
 #[derive(Debug)]
 pub enum RunOutcome {
     /// What the engines found, failures of engines and of the inspection included.
-    Scanned(FileOutcome),
+    Scanned(Box<FileOutcome>),
     /// The operator's lists do not allow the type. No engine but the rules has received the file.
     Forbidden(MediaType),
     /// The run was not started.

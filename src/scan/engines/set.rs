@@ -16,7 +16,7 @@ use super::{
     combine::combine,
     engine::{Engine, EngineKind, RemoteEngine},
     error::EngineSetupError,
-    examination::{Examination, Examiner, FileInspection},
+    examination::{Examination, Examiner, FileInspection, untyped},
     hashes::ListedFile,
     identity::{EngineFingerprint, EngineIdentity, Versions},
     names::{CLAMD, HASHES, ICAP, INSPECTION, RULES, SCRIPT},
@@ -215,8 +215,9 @@ impl Engines {
                 Ok(Some(detected)) if !lists.allows(detected.as_str()) => {
                     return EngineRun::forbidden(detected);
                 }
-                Ok(_) => examined = Some(Examined { inspection, results }),
+                Ok(Some(_)) => examined = Some(Examined { inspection, results }),
                 // The lists cannot be applied.
+                Ok(None) => return EngineRun::prevented(ScanError::Inspection(untyped())),
                 Err(_) => return self.finish(inspection, results),
             }
         }
@@ -253,7 +254,7 @@ impl Engines {
         EngineRun {
             results: failed.into_iter().chain(names).collect(),
             script_run: results.iter_mut().find_map(|result| result.script_run.take()),
-            outcome: RunOutcome::Scanned(combine(results, inspection)),
+            outcome: RunOutcome::Scanned(Box::new(combine(results, inspection))),
         }
     }
 

@@ -82,7 +82,7 @@ impl Pipeline {
             (Instant::now(), running.job.deadline, running.generation);
         let mut report = None;
         let scan = async {
-            if let Some(scanned) = self.cached_scan(&key, &identity.versions) {
+            if let Some(scanned) = self.cached_scan(&key, identity.versions) {
                 return scanned;
             }
             let run;
@@ -128,7 +128,7 @@ impl Pipeline {
         let detected = outcome.detected.clone();
         let is_overload = verdict.as_ref().is_err_and(|error| error.is_overload());
         if is_cacheable && !is_overload {
-            self.cache.store_outcome(key, outcome, identity.versions, policies, generation);
+            self.cache.store_outcome(key, *outcome, identity.versions, policies, generation);
         }
         ScannedContent { detected, verdict }
     }

@@ -1,4 +1,4 @@
-//! Replacement of the rules engine's resident evaluator.
+//! Replacement of the resident evaluator.
 
 use std::{collections::BTreeSet, fs, path::Path, sync::Arc};
 
@@ -77,5 +77,5 @@ async fn evaluator_is_replaced_after_a_number_of_files() {
     env.evaluator.stop().await;
     wait_until("no evaluator is left", || evaluators().is_empty()).await;
     let error = context.scan_file(&media).await.unwrap_err();
-    assert!(error.to_string().contains("rules"), "{error}");
+    assert!(error.to_string().contains("could not be inspected"), "{error}");
 }

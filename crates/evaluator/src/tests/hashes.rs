@@ -15,9 +15,9 @@ use crate::{
 
 /// Records the paths of the objects that the rules would examine.
 #[derive(Default)]
-struct Examined(Vec<String>);
+struct ExaminedPaths(Vec<String>);
 
-impl Visitor for Examined {
+impl Visitor for ExaminedPaths {
     fn visit(&mut self, object: &MediaObject<'_>) -> ControlFlow<()> {
         self.0.push(object.report_path().join(" > "));
         ControlFlow::Continue(())
@@ -56,7 +56,7 @@ impl Lists {
     /// Returns the finding, and the objects that are examined by rules.
     fn find(&self, media: &[u8]) -> (Option<HashFinding>, Vec<String>) {
         let lists = self.load();
-        let mut examined = Examined::default();
+        let mut examined = ExaminedPaths::default();
         let mut visitor = HashVisitor::new(&lists, Some(&mut examined));
         let notes = unpack(media, &UnpackSettings::default(), &mut visitor);
         assert!(notes.is_empty(), "{notes:?}");

@@ -1,7 +1,7 @@
 //! Files for which the rules, as `pure-magic` evaluates them, would yield another type than `file`.
 
 use super::{PLAIN_TEXT, detect, samples};
-use crate::{MimeRules, can_detect, media_type::UNKNOWN};
+use crate::{MimeRules, can_detect, names::UNKNOWN};
 
 #[test]
 fn detects_types_of_cases() {

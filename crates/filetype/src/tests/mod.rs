@@ -15,7 +15,7 @@ use pure_magic::MagicDb;
 use crate::{
     Detector, MediaType, MimeRules, can_detect,
     limited_reader::HEAD_LEN,
-    media_type::{PLAIN_TEXT, UNKNOWN},
+    names::{PLAIN_TEXT, UNKNOWN},
     rules::decode,
     text::decode_text,
 };

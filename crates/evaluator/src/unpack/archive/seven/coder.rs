@@ -91,7 +91,7 @@ impl<'h> SevenCoder<'h> {
         self.method == AES
     }
 
-    /// Returns whether only 7-Zip has this decoder, and no program uses it for 7z archives without being told to.
+    /// Returns whether only 7-Zip has this decoder, and no program uses it for 7z archives by default.
     pub(super) fn is_unusual(&self) -> bool {
         matches!(self.method, SWAP2 | SWAP4) || RAR.contains(&self.method)
     }
