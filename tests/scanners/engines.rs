@@ -154,7 +154,8 @@ fn engine_setup_fails_if_listed_engine_is_missing() {
         .unwrap();
     let settings = config.scan;
     let rules = &settings.rules().unwrap().rules;
-    let evaluator = |rules| Arc::new(Evaluator::prepare(PathBuf::from(PROGRAM), rules).unwrap());
+    let evaluator =
+        |rules| Arc::new(Evaluator::prepare(PathBuf::from(PROGRAM), rules, None).unwrap());
     let directory = RunDirectory::create(&builder.dir().path(""), false).unwrap();
     let directory = Arc::new(directory);
     let env = |rules| EvaluatorEnv {

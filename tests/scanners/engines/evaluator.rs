@@ -48,7 +48,7 @@ async fn evaluator_is_replaced_after_a_number_of_files() {
     let directory = Arc::new(directory);
     let rules = &config.scan.rules().unwrap().rules;
     let env = EvaluatorEnv {
-        evaluator: Arc::new(Evaluator::prepare(PROGRAM.into(), Some(rules)).unwrap()),
+        evaluator: Arc::new(Evaluator::prepare(PROGRAM.into(), Some(rules), None).unwrap()),
         sandbox: sandbox.clone(),
         directory: Arc::clone(&directory),
         max_files: 3,
