@@ -50,6 +50,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     fs::write(&empty, "x")?;
     println!("new process, 1 byte: {:?} (median of 200)", median(200, || run(&empty))?);
     println!("new shell, exit 0: {:?} (median of 200)", median(200, || shell(&empty))?);
+    let text = "A line of text, which is no code and has no tags.\n".repeat(100 * 1024 / 50);
+    for (name, bytes) in [("noise", content(100 * 1024, 1)), ("text", text.into_bytes())] {
+        let media = directory.path().join(name);
+        fs::write(&media, bytes)?;
+        println!("100 KiB of {name}: {:?} (median of 200)", median(200, || run(&media))?);
+    }
     for (name, fill) in [("zeros", 0_u8), ("noise", 1)] {
         let media = directory.path().join(name);
         fs::write(&media, content(50 * MIB, fill))?;

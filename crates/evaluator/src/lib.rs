@@ -24,6 +24,7 @@ mod report;
 mod rule_set;
 mod rule_visitor;
 mod split;
+mod structure;
 #[cfg(test)]
 mod tests;
 mod unpack;

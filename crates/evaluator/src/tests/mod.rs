@@ -7,6 +7,7 @@ mod not_matching;
 mod office;
 mod position;
 mod split;
+mod variables;
 mod zip;
 
 use std::{
@@ -46,4 +47,9 @@ fn assert_matches(description: &str, bytes: &[u8], rules: &[&str]) {
     let mut rules = rules.to_vec();
     rules.sort_unstable();
     assert_eq!(names, rules, "{description}");
+}
+
+/// Returns a text in UTF-16 with a byte order mark.
+fn utf16(text: &str, to_bytes: fn(u16) -> [u8; 2]) -> Vec<u8> {
+    "\u{feff}".encode_utf16().chain(text.encode_utf16()).flat_map(to_bytes).collect()
 }

@@ -31,7 +31,8 @@ pub(crate) use unpacker::{MAX_WINDOW, MediaObject, Unpacker, Visitor};
 
 use crate::report::Note;
 
-/// Version of the unpacking code, part of the digest of rules: changed when the same media may give other objects.
+/// Version of the unpacking code, part of the digest of rules: changed when the same media may give other objects, or
+/// objects other variables with the structure of text.
 pub(crate) const VERSION: u32 = 1;
 
 /// Passes `media` and, if enabled, everything inside it to `visitor`. Returns the notes, at most one of each kind.
