@@ -3,12 +3,14 @@
   HTML applications, disk images (the files in which lack the mark of the web).
 */
 
-private rule Markup
+private rule Zip
 {
+    strings:
+        $end = { 50 4B 05 06 00 00 00 00 }
     condition:
-        // "<", a UTF-8 byte order mark before it, or leading white space.
-        uint8(0) == 0x3C or uint32be(0) == 0xEFBBBF3C
-        or ((uint8(0) == 0x20 or uint8(0) == 0x09 or uint8(0) == 0x0A or uint8(0) == 0x0D) and filesize < 4MB)
+        // Programs find the directory from the end, so anything may precede it.
+        uint32be(0) == 0x504B0304
+        or for any i in (1..#end) : (@end[i] + 22 + uint16(@end[i] + 20) == filesize)
 }
 
 rule Windows_Shortcut
@@ -26,12 +28,8 @@ rule Internet_Shortcut
     meta:
         kind = "policy"
         reason = "An Internet shortcut (URL), which can start a program on another machine"
-    strings:
-        $head = /(\xEF\xBB\xBF)?\s{0,8}\[InternetShortcut\]/ nocase
-        $guid = "[{000214A0-0000-0000-C000-000000000046}]" nocase
-        $section = "[InternetShortcut]" nocase
     condition:
-        $head at 0 or ($guid in (0..64) and $section in (0..4096))
+        settings contains "\n[internetshortcut]\n"
 }
 
 rule Desktop_Shortcut
@@ -40,11 +38,8 @@ rule Desktop_Shortcut
         kind = "policy"
         scope = "outer"
         reason = "A shortcut for Linux desktops (DESKTOP), which can run any command"
-    strings:
-        $head = "[Desktop Entry]"
-        $command = /\n(Try)?Exec[ \t]*=/
     condition:
-        filesize < 1MB and $head in (0..4096) and (uint8(0) == 0x5B or uint8(0) == 0x23 or uint8(0) == 0x0A) and $command
+        settings contains "\n[desktop entry]exec=\n" or settings contains "\n[desktop entry]tryexec=\n"
 }
 
 rule Windows_Shell_File
@@ -52,13 +47,20 @@ rule Windows_Shell_File
     meta:
         kind = "policy"
         reason = "A file that Windows Explorer executes: settings, a library, a search, a console, a theme, a command"
-    strings:
-        $library = /<(libraryDescription|searchConnectorDescription|persistedQuery|MMC_ConsoleFile)[ \t\r\n>]/
-        $settings = /<SettingContent[ \t\r\n>]|<PCSettings>/
-        $command = /\[Shell\]\s{1,16}Command[ \t]*=/ nocase
-        $remote = /(screen mode id:i:|full address:s:|remoteapplicationmode:i:)/
     condition:
-        (Markup and any of ($library, $settings) and filesize < 4MB) or $command at 0 or $remote at 0
+        // Library, search connector, saved search, console, settings.
+        root == "librarydescription" or root == "searchconnectordescription" or root == "persistedquery"
+        or root == "mmc_consolefile" or root == "pcsettings" or root == "settingcontent"
+        // Command (SCF). The icon may be on another machine, which then receives a hash of the password.
+        or settings contains "\n[shell]command=\n" or settings contains "\n[shell]iconfile=\n"
+        // Theme.
+        or (settings contains "\n[theme]\n"
+            and (settings contains "\n[masterthemeselector]\n" or settings contains "\n[visualstyles]\n"
+                or settings contains "\n[control panel\\"))
+        // Remote desktop.
+        or settings contains "\nfull address:s:\n" or settings contains "\nalternate full address:s:\n"
+        or settings contains "\nremoteapplicationmode:i:\n" or settings contains "\nremoteapplicationprogram:s:\n"
+        or settings contains "\nscreen mode id:i:\n"
 }
 
 rule Windows_Registry_File
@@ -67,10 +69,10 @@ rule Windows_Registry_File
         kind = "policy"
         reason = "Entries for the Windows registry (REG)"
     strings:
-        $head = /(\xEF\xBB\xBF)?(Windows Registry Editor Version [45]\.00|REGEDIT4)[\r\n]/
+        $head = /(Windows Registry Editor Version [45]\.00|REGEDIT4)[ \t]*[\r\n]/
         $head_wide = { FF FE 57 00 69 00 6E 00 64 00 6F 00 77 00 73 00 20 00 52 00 65 00 67 00 69 00 73 00 74 00 72 00 79 00 20 00 45 00 64 00 69 00 74 00 6F 00 72 00 }
     condition:
-        $head at 0 or $head_wide at 0
+        $head at text_start or $head_wide at 0
 }
 
 rule HTML_Application
@@ -81,7 +83,7 @@ rule HTML_Application
     strings:
         $tag = /<hta:application[ \t\r\n\/>]/ nocase
     condition:
-        $tag in (0..65536)
+        $tag in (0..65536) or (root != "" and $tag)
 }
 
 rule Windows_Script_File
@@ -90,10 +92,10 @@ rule Windows_Script_File
         kind = "policy"
         reason = "A script for Windows Script Host (WSF, WSC, SCT)"
     strings:
-        $job = /<(job|package|component|scriptlet|registration)[ \t\r\n>]/ nocase
-        $script = /<script[ \t\r\n]{1,8}language[ \t]{0,4}=[ \t]{0,4}["']?(vbs|vbscript|js|jscript)/ nocase
+        $script = /<script[ \t\r\n][^>]*language[ \t\r\n]*=[ \t\r\n]*["']?(vbs|js|jscript|perlscript|python)/ nocase
     condition:
-        Markup and $job in (0..1024) and $script
+        (root == "job" or root == "package" or root == "component" or root == "scriptlet" or root == "registration")
+        and $script
 }
 
 rule Disk_Image
@@ -163,7 +165,7 @@ rule Excel_Query
         $exec = /;E[ -~]{0,16}(EXEC|CALL|DDE)\(/ nocase
         $dde = /;E[A-Za-z0-9]{1,32}\|/
     condition:
-        $query at 0 or ($sylk at 0 and any of ($macro, $exec, $dde))
+        $query at text_start or ($sylk at text_start and any of ($macro, $exec, $dde))
 }
 
 rule Java_Web_Start
@@ -172,11 +174,10 @@ rule Java_Web_Start
         kind = "policy"
         reason = "A file that downloads and starts a program (JNLP, ClickOnce)"
     strings:
-        $jnlp = /<jnlp[ \t\r\n>]/
-        $click_once = /<deployment[ \t\r\n]/
+        $click_once = /<([A-Za-z0-9_.-]{1,32}:)?deployment[ \t\r\n]/
         $assembly = "urn:schemas-microsoft-com:asm."
     condition:
-        Markup and filesize < 4MB and ($jnlp or ($click_once and $assembly))
+        root == "jnlp" or (root == "assembly" and all of them)
 }
 
 rule Apple_Configuration_Profile
@@ -188,7 +189,7 @@ rule Apple_Configuration_Profile
         $list = "<plist"
         $payload = /<key>PayloadType<\/key>\s{0,16}<string>Configuration<\/string>/
     condition:
-        filesize < 16MB and $list in (0..1024) and $payload
+        (root == "plist" or $list in (0..1024)) and $payload
 }
 
 rule Archive_With_Launcher
@@ -203,7 +204,7 @@ rule Archive_With_Launcher
         // A name starts at offset 46 of its entry; the entry contains the length. The numbers are the last four bytes
         // of names, in lower case: .lnk .hta .scr .pif .vbs .vbe .jse .wsf .wsh .cpl .chm .scf .url .iqy .one .iso .img
         // .vhd vhdx
-        uint32be(0) == 0x504B0304 and for any i in (1..#entry) : (
+        Zip and for any i in (1..#entry) : (
             for any ending in (0x2E6C6E6B, 0x2E687461, 0x2E736372, 0x2E706966, 0x2E766273, 0x2E766265, 0x2E6A7365, 0x2E777366,
                 0x2E777368, 0x2E63706C, 0x2E63686D, 0x2E736366, 0x2E75726C, 0x2E697179, 0x2E6F6E65, 0x2E69736F, 0x2E696D67,
                 0x2E766864, 0x76686478) : (

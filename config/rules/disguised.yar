@@ -35,7 +35,7 @@ private rule Sound_Or_Video
 private rule Document
 {
     condition:
-        uint32be(0) == 0x25504446 or uint32be(0) == 0xD0CF11E0 or uint32be(0) == 0x7B5C7274 // PDF, OLE, RTF
+        uint32be(0) == 0x25504446 or uint32be(0) == 0xD0CF11E0 or uint32be(text_start) == 0x7B5C7274 // PDF, OLE, RTF
 }
 
 rule Disguised_Program
@@ -46,9 +46,9 @@ rule Disguised_Program
     strings:
         // PE/COFF: signature, machine, 14 bytes, size of the optional header, 2 bytes, magic number.
         $windows = { 50 45 00 00 (4C 01 | 64 86 | 64 AA | C0 01 | C2 01 | C4 01) [14] (E0 | F0) 00 [2] 0B (01 | 02) }
-        // Class, byte order, version, OS ABI, padding; type and machine in either byte order.
-        $linux_le = { 7F 45 4C 46 (01 | 02) 01 01 ?? ?? 00 00 00 00 00 00 00 (02 | 03) 00 ?? 00 01 00 00 00 }
-        $linux_be = { 7F 45 4C 46 (01 | 02) 02 01 ?? ?? 00 00 00 00 00 00 00 00 (02 | 03) 00 ?? 00 00 00 01 }
+        // 12 bytes that Linux does not check; type, machine and version in either byte order.
+        $linux_le = { 7F 45 4C 46 [12] (02 | 03) 00 ?? (00 | 01) 01 00 00 00 }
+        $linux_be = { 7F 45 4C 46 [12] 00 (02 | 03) (00 | 01) ?? 00 00 00 01 }
         $mac = { (CE | CF) FA ED FE (07 | 0C) 00 00 (00 | 01) [4] (02 | 06 | 08) 00 00 00 }
     condition:
         (Picture or Sound_Or_Video or Document) and any of them

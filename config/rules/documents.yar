@@ -18,7 +18,7 @@ private rule Zip
 private rule Rich_Text
 {
     condition:
-        uint32be(0) == 0x7B5C7274
+        uint32be(text_start) == 0x7B5C7274
 }
 
 rule Office_Macros_That_Run_By_Themselves
@@ -59,8 +59,18 @@ rule Office_Macros
     strings:
         $project = "/vbaProject" nocase
         $sheet = "xl/macrosheets/" nocase
+        $archive = "ActiveMime"
     condition:
-        Zip and any of them
+        (Zip and any of ($project, $sheet))
+        // A file that refers to macros, whatever their name is, and a document in one XML file.
+        or ((root == "relationships" or root == "package")
+            and (elements contains "/vbaproject\n" or elements contains "/xlmacrosheet\n"
+                or elements contains "/xlintlmacrosheet\n"))
+        or (root == "package" and elements contains "\npart\tcontenttype=application/vnd.ms-office.vbaproject\n")
+        or (root == "worddocument" and (elements contains "\nworddocument\tmacrospresent=yes\n"
+            or elements contains "\nbindata\tname=editdata.mso\n"))
+        // Macros of a web archive, or of a document in XML.
+        or $archive at 0
 }
 
 rule Office_ActiveX
@@ -71,7 +81,9 @@ rule Office_ActiveX
     strings:
         $control = "/activeX/activeX" nocase
     condition:
-        Zip and $control
+        (Zip and $control)
+        or ((root == "relationships" or root == "package")
+            and (elements contains "/control\n" or elements contains "/activexcontrolbinary\n"))
 }
 
 rule Excel4_Macros_That_Run_By_Themselves
@@ -109,14 +121,28 @@ rule Document_Runs_Command
 {
     meta:
         kind = "policy"
-        reason = "A Word or RTF file with a field that starts a program (DDE)"
+        reason = "A Word, Excel or RTF file with a field that starts a program (DDE)"
     strings:
         $field = /\x13[ \t]{0,8}"?[ \t]{0,8}DDE(AUTO)?[ \t]/ nocase
         $field_wide = { 13 00 [0-16] 44 00 44 00 45 00 41 00 55 00 54 00 4F 00 20 00 }
-        $rtf = "\\fldinst" nocase
-        $command = /[ \t{}"]DDE(AUTO)?[ \t]/ nocase
     condition:
-        (Compound_File and any of ($field, $field_wide)) or (Rich_Text and $rtf and $command)
+        (Compound_File and any of them)
+        or fields contains "\ndde\n" or fields contains "\nddeauto\n"
+        or (root == "externallink" and elements contains "\nddelink\n")
+}
+
+rule Document_Loads_Template
+{
+    meta:
+        kind = "policy"
+        reason = "A Word or RTF file that loads a template or object from another machine when it is opened"
+    strings:
+        $template = /[^\\](\\\\)*\\template[ \t\r\n]{1,8}(https?:|ftp:|mhtml:|\\\\\\\\)/ nocase
+    condition:
+        ((root == "relationships" or root == "package") and
+            for any kind in ("\tremote=attachedtemplate\n", "\tremote=oleobject\n", "\tremote=frame\n",
+                "\tremote=subdocument\n", "\tremote=transform\n") : (elements contains kind))
+        or (Rich_Text and $template)
 }
 
 rule RTF_Object_That_Loads_Itself
@@ -125,8 +151,9 @@ rule RTF_Object_That_Loads_Itself
         kind = "policy"
         reason = "An RTF file with an object that is loaded when the file is opened"
     strings:
-        $object = "\\objdata"
-        $update = "\\objupdate"
+        // Two backslashes are text.
+        $object = /[^\\](\\\\)*\\objdata[^a-z]/
+        $update = /[^\\](\\\\)*\\objupdate[^a-z]/
     condition:
         Rich_Text and $object and $update
 }
@@ -153,16 +180,24 @@ rule PDF_Runs_Code
         kind = "policy"
         reason = "A PDF whose script runs when it is opened"
     strings:
-        $head = /%PDF-[0-9]\.[0-9]/
-        // Inline, as a document-level script, or referenced by an open action.
+        // The evaluator also passes all objects of a PDF as one text, in which references to actions are replaced by the
+        // actions, names contain no escapes, and /S is the first entry of an action.
+        $head = "%PDF-"
         $direct = /\/OpenAction[ \t\r\n]{0,8}<<[^>]{0,48}\/S[ \t\r\n]{0,8}\/JavaScript/
-        $page = /\/AA[ \t\r\n]{0,4}<<[ \t\r\n]{0,4}\/O[ \t\r\n]{0,4}<<[^>]{0,48}\/S[ \t\r\n]{0,8}\/JavaScript/
+        // An action behind another one.
+        $next = /\/OpenAction <<[^\n]*\/Next \[?<<\/S \/JavaScript/
+        $rendition = /\/OpenAction <<[^\n>]*\/S \/Rendition[^\n>]*\/JS[ (]/
+        // Opening and closing of pages and documents. Fields have other events.
+        $page = /\/(O|PO|PC|PV|PI|WC|WS|DS|WP|DP)[ \t\r\n]{0,4}<<[^>]{0,48}\/S[ \t\r\n]{0,8}\/JavaScript/
         $names = /\/JavaScript[ \t\r\n]{1,8}([0-9]{1,10}[ \t\r\n]{1,4}[0-9]{1,5}[ \t\r\n]{1,4}R|<<)/
         $names_2 = /\/JavaScript<</
-        $opening = /\/OpenAction[ \t\r\n]{1,8}[0-9]{1,10}[ \t\r\n]{1,4}[0-9]{1,5}[ \t\r\n]{1,4}R/
-        $script = /\/S[ \t\r\n]{0,8}\/JavaScript/
     condition:
-        $head in (0..1024) and (any of ($direct, $page, $names, $names_2) or ($opening and $script))
+        ($head in (0..1024) and any of ($direct, $next, $rendition, $page, $names, $names_2))
+        // A form in XML.
+        or ((root == "xdp" or root == "template")
+            and for any activity in ("\nevent\tdocready=application/x-javascript\n",
+                "\nevent\tready=application/x-javascript\n", "\nevent\tinitialize=application/x-javascript\n",
+                "\nevent\tpreopen=application/x-javascript\n") : (elements contains activity))
 }
 
 rule PDF_Starts_Program
@@ -171,14 +206,15 @@ rule PDF_Starts_Program
         kind = "policy"
         reason = "A PDF that starts a program, or opens another file when it is opened"
     strings:
-        $head = /%PDF-[0-9]\.[0-9]/
+        $head = "%PDF-"
         $launch = /\/S[ \t\r\n]{0,8}\/Launch[ \t\r\n\/>]/
         // Forms contain links that launch another document; those match only if no click is needed.
         $windows = /\/Win[ \t\r\n]{0,4}<</
         $program = /\.(exe|com|scr|pif|bat|cmd|ps1|vbs|vbe|js|jse|wsf|hta|lnk|jar|msi|cpl|sh|app)\)/ nocase
-        $opening = /\/OpenAction[ \t\r\n]{0,8}(<<|[0-9])/
+        $opening = /\/(OpenAction|O|PO|PC|PV|PI|WC|WS|DS|WP|DP)[ \t\r\n]{0,8}<<[^>]{0,48}\/S[ \t\r\n]{0,8}\/Launch/
+        $next = /\/OpenAction <<[^\n]*\/Next \[?<<\/S \/Launch/
     condition:
-        $head in (0..1024) and $launch and any of ($windows, $program, $opening)
+        $head in (0..1024) and $launch and any of ($windows, $program, $opening, $next)
 }
 
 rule PDF_Hides_Names
@@ -187,7 +223,7 @@ rule PDF_Hides_Names
         kind = "policy"
         reason = "A PDF that obfuscates the names of its actions"
     strings:
-        $head = /%PDF-[0-9]\.[0-9]/
+        $head = "%PDF-"
         // ISO 32000-1 7.3.5: #xx encodes a byte of a name; letters do not need it.
         $one = /\/[A-Za-z]{0,12}#(4[1-9a-f]|5[0-9a]|6[1-9a-f]|7[0-9a])[A-Za-z]{6,20}/ nocase
         $late = /\/[A-Za-z]{6,12}#(4[1-9a-f]|5[0-9a]|6[1-9a-f]|7[0-9a])[A-Za-z]{0,20}[ \t\r\n\/<>()\[\]]/ nocase

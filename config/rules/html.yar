@@ -8,7 +8,7 @@ private rule Page
     strings:
         $tag = /<(!doctype[ \t\r\n]{1,4}html|html|head|body|script|svg|iframe|meta)[ \t\r\n>\/]/ nocase
     condition:
-        $tag in (0..65536)
+        $tag in (0..65536) or (root != "" and $tag)
 }
 
 rule HTML_Smuggles_File
@@ -16,18 +16,21 @@ rule HTML_Smuggles_File
     meta:
         kind = "policy"
         reason = "An HTML page whose script creates a file from embedded text and saves it unasked"
-    strings:
-        $script = /<script[ \t\r\n>\/]/ nocase
-        $handler = /[ \t\r\n"'](onload|onerror|onclick)[ \t]{0,4}=/ nocase
-        $save = /msSave(OrOpen)?Blob/
-        $blob = /new[ \t\r\n]{1,2}(Blob|File)[ \t\r\n]{0,2}\(/
-        $address = "createObjectURL"
-        $decode = /(atob|charCodeAt|fromCharCode|Uint8Array|TextEncoder)/
-        $download = /(\.|["'])download\b/
-        $press = /(\.|["'])(click|dispatchEvent)\b|location(\.href)?[ \t]{0,4}=|window\.open/
     condition:
-        Page and ($script or $handler) and $decode
-        and ($save or ($blob and $address and $download and $press))
+        // A file in the page.
+        for any decoder in ("atob", "fromBase64", "harCode", "parseInt(", "Uint8Array([", "unescape(",
+            "decodeURIComponent(", "Blob([\"", "File([\"", "encode(\"", "\"data:") : (startup_code contains decoder)
+        // The file is saved: by an old method of browsers, by a link that is pressed, or by going to its address.
+        and (
+            for any method in ("msSaveBlob(", "msSaveBlob\"](", "msSaveOrOpenBlob(", "msSaveOrOpenBlob\"](") : (
+                startup_code contains method)
+            or ((startup_code contains "createObjectURL" or startup_code contains "\"data:")
+                and (startup_code contains ".download" or startup_code contains "\"download\"" or startup_code contains "download:")
+                and (startup_code contains ".click(" or startup_code contains ".click." or startup_code contains "[\"click\"]"
+                    or startup_code contains ".dispatchEvent(" or startup_code contains "[\"dispatchEvent\"]"))
+            or for any target in ("location=URL.create", "location=window.URL.create", "location.href=URL.create",
+                "location.href=window.URL.create", ".assign(URL.create", ".assign(window.URL.create", ".replace(URL.create",
+                ".replace(window.URL.create", "open(URL.create", "open(window.URL.create") : (startup_code contains target))
 }
 
 rule HTML_Carries_Download
@@ -52,10 +55,11 @@ rule HTML_Starts_Program
     strings:
         $address = /["'`=(](ms-msdt|search-ms|ms-officecmd|ms-appinstaller|ms-search|ms-excel|ms-word|ms-powerpoint|ms-cxh):/ nocase
         $basic = /(language|type)[ \t]{0,2}=[ \t]{0,2}["']?(text\/)?(vbs|vbscript)/ nocase
-        $object = /(WScript\.Shell|Shell\.Application|ADODB\.Stream|MSXML2\.XMLHTTP|Scripting\.FileSystemObject)/ nocase
-        $create = /(ActiveXObject|CreateObject|GetObject)/
     condition:
-        Page and ($address or $basic or ($object and $create))
+        Page and ($address or $basic
+            or ((startup_code contains "ActiveXObject" or startup_code contains "CreateObject" or startup_code contains "GetObject")
+                and for any object in ("WScript.Shell", "Shell.Application", "ADODB.Stream", "MSXML2.XMLHTTP",
+                    "Scripting.FileSystemObject") : (startup_code icontains object)))
 }
 
 rule Picture_With_Script
@@ -63,14 +67,15 @@ rule Picture_With_Script
     meta:
         kind = "policy"
         reason = "An SVG drawing with a script, which runs if the drawing is opened as a page"
-    strings:
-        $svg = /<svg[ \t\r\n>:]/ nocase
-        $script = /<(svg:)?script[ \t\r\n>\/]/ nocase
-        $handler = /[ \t\r\n"'\/]on(load|error|click|begin|end|mouseover|mousemove|focusin)[ \t\r\n]{0,4}=/ nocase
-        $address = /href[ \t\r\n]{0,4}=[ \t\r\n]{0,4}["'][ \t\r\n]{0,8}javascript:/ nocase
-        $foreign = /<(iframe|embed|object)[ \t\r\n]/ nocase
-        $page = /<(!doctype html|html)[ \t\r\n>]/ nocase
     condition:
-        filesize < 32MB and uint32be(0) != 0x89504E47 and $svg in (0..4096) and not $page in (0..4096)
-        and any of ($script, $handler, $address, $foreign)
+        // A drawing, or another document in XML that contains parts of one.
+        (root == "svg" or (root != "html" and elements contains "\txmlns=http://www.w3.org/2000/svg\n"))
+        and (
+            // Scripts, other documents, style sheets that create scripts.
+            for any element in ("\nscript\n", "\nhandler\n", "\niframe\n", "\nembed\n", "\nobject\n",
+                "\nstylesheet\ttype=text/xsl", "\nstylesheet\ttype=application/xsl", "\nstylesheet\ttype=text/xml",
+                "\nstylesheet\ttype=application/xml") : (elements contains element)
+            // Handlers, also those that an animation sets, and addresses that run code.
+            or elements contains "\ton" or elements contains "\tattributename=on" or elements contains "=javascript:"
+            or elements contains "\nuse\thref=data:")
 }

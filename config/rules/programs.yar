@@ -7,8 +7,12 @@
 
 private rule Zip
 {
+    strings:
+        $end = { 50 4B 05 06 00 00 00 00 }
     condition:
+        // Programs find the directory from the end, so anything may precede it.
         uint32be(0) == 0x504B0304
+        or for any i in (1..#end) : (@end[i] + 22 + uint16(@end[i] + 20) == filesize)
 }
 
 rule Windows_Program
@@ -37,7 +41,10 @@ rule Linux_Program
         kind = "policy"
         reason = "A program, library or AppImage for Linux and other Unix systems (ELF)"
     condition:
-        uint32be(0) == 0x7F454C46 and (uint8(4) == 1 or uint8(4) == 2) and uint8(6) == 1
+        // Type and processor, in either byte order. Linux does not check the bytes between them and the magic number.
+        uint32be(0) == 0x7F454C46 and (
+            (uint16(16) >= 1 and uint16(16) <= 4 and uint16(18) > 0)
+            or (uint16be(16) >= 1 and uint16be(16) <= 4 and uint16be(18) > 0))
 }
 
 rule Mac_Program
@@ -90,7 +97,7 @@ rule Script_With_Interpreter
     strings:
         $line = /#![ \t]*\/[!-~]/
     condition:
-        $line at 0
+        $line at text_start
 }
 
 rule Windows_Batch_File
@@ -99,10 +106,8 @@ rule Windows_Batch_File
         kind = "policy"
         scope = "outer"
         reason = "A script for the Windows command line (BAT, CMD)"
-    strings:
-        $off = /(\xEF\xBB\xBF)?[ \t\r\n]{0,8}@echo[ \t]{1,4}off/ nocase
     condition:
-        $off at 0
+        is_batch
 }
 
 rule Encoded_Windows_Script
@@ -110,8 +115,12 @@ rule Encoded_Windows_Script
     meta:
         kind = "policy"
         reason = "An encoded script for Windows (JSE, VBE)"
+    strings:
+        // Length, code, checksum, end. Comments may precede the code.
+        $code = /#@~\^[A-Za-z0-9+\/]{6}==/
+        $end = "==^#~@"
     condition:
-        uint32be(0) == 0x23407E5E
+        uint32be(text_start) == 0x23407E5E or all of them
 }
 
 rule Windows_Installer
@@ -133,9 +142,8 @@ rule Windows_App_Package
         reason = "An app for Windows (APPX, MSIX), or the file that installs one"
     strings:
         $map = "AppxBlockMap.xml"
-        $installer = "<AppInstaller"
     condition:
-        (Zip and $map) or (uint8(0) < 0x80 and $installer in (0..1024)) or (uint32be(0) >> 8 == 0xEFBBBF and $installer in (0..1024))
+        (Zip and $map) or root == "appinstaller"
 }
 
 rule Linux_Package

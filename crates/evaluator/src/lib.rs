@@ -31,6 +31,7 @@ mod resident;
 mod rule_set;
 mod rule_visitor;
 mod split;
+mod structure;
 #[cfg(test)]
 mod tests;
 mod unpack;

@@ -14,6 +14,7 @@ use crate::{
     object_types::ObjectTypes,
     prepared::PreparedParts,
     report::{Note, NoteKind, RuleFinding, RuleKind},
+    structure::ContentStructure,
     unpack::{MediaObject, Visitor},
     variables,
 };
@@ -111,8 +112,14 @@ impl Visitor for RuleVisitor<'_> {
         let file_type = file_type.as_ref();
         let mut matches = Matches::default();
         let mut first_error = None;
+        let structure = ContentStructure::parse(object.bytes);
+        if structure.is_limited {
+            let reason = "the text has too many elements or functions".to_owned();
+            let path = object.report_path();
+            self.limit.get_or_insert(Note { kind: NoteKind::Limit, reason, path });
+        }
         for scanner in &mut self.parts {
-            variables::set(scanner, object, file_type.map_or("", MediaType::as_str));
+            variables::set(scanner, object, file_type.map_or("", MediaType::as_str), &structure);
             match matches.add_part(scanner, object, self.ignored) {
                 Ok(None) => {}
                 Ok(Some(string)) => {
@@ -167,7 +174,7 @@ impl Matches {
                 ScanEvent::RuleMatch(rule) if !ignored.contains(&rule.name) => {
                     // The service has checked the metadata of all rules.
                     let scope = rule_scope(scanner, rule.metadatas).unwrap_or(RuleScope::Both);
-                    if scope.includes(object.container.is_none()) {
+                    if scope.includes(object.is_media()) {
                         let kind = rule_kind(scanner, rule.metadatas);
                         self.add(kind.unwrap_or(RuleKind::Malware), rule.name);
                     }

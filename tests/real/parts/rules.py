@@ -34,7 +34,7 @@ REFUSED = {
     "hachoir-3.4.0/tests/files/vim.lnk": "Windows_Shortcut",
     "puremagic-1.30/test/resources/media/test.iso": "Disk_Image",
     "puremagic-1.30/test/resources/system/test.exe": "Windows_Program",
-    "pypdf-7.1.1/resources/issue-297.pdf": "PDF_Runs_Code",
+    "pypdf-7.1.1/resources/issue-297.pdf": "PDF_Runs_Code in normalised",
     "python_pptx-1.0.2/features/steps/test_files/act-props.pptm": "Office_Macros",
     "wand-0.7.2/docs/make.bat": "Windows_Batch_File",
 }
@@ -61,7 +61,7 @@ ENCRYPTED = {
 PACKED = {
     "hachoir-3.4.0": ("Windows_Help", "hachoir-3.4.0/tests/files/7zip.chm"),
     "puremagic-1.30": ("Disk_Image", "puremagic-1.30/test/resources/media/test.iso"),
-    "pypdf-7.1.1": ("PDF_Runs_Code", "pypdf-7.1.1/resources/issue-297.pdf"),
+    "pypdf-7.1.1": ("PDF_Runs_Code", "pypdf-7.1.1/resources/issue-297.pdf > normalised"),
     "python_pptx-1.0.2": ("Office_Macros", "python_pptx-1.0.2/features/steps/test_files/act-props.pptm"),
 }
 

@@ -217,6 +217,11 @@ fn office_documents() -> Vec<MatchingFile> {
             &["RTF_Object_That_Loads_Itself"],
         ),
         (
+            "a remote template in RTF",
+            b"{\\rtf1{\\*\\template https://example.org/a.dotm}}".to_vec(),
+            &["Document_Loads_Template"],
+        ),
+        (
             "a packaged script",
             compound(&["\x01Ole10Native"], b"\x02\0invoice.js\0"),
             &["Document_Carries_Program_File"],

@@ -35,7 +35,8 @@ pub(crate) use unpacker::{MAX_WINDOW, Unpacker};
 
 use crate::report::Note;
 
-/// Version of the unpacking code, part of the digest of rules: changed when the same media may give other objects.
+/// Version of the unpacking code, part of the digest of rules: changed when the same media may give other objects, or
+/// objects other variables with the structure of text.
 pub(crate) const VERSION: u32 = 1;
 
 /// Creates what unpacking shares between media files, so that children inherit it.

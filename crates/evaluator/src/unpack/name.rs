@@ -19,7 +19,15 @@ const ELLIPSIS: char = '…';
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct EntryName {
     text: String,
-    is_file_name: bool,
+    kind: NameKind,
+}
+
+/// What a name is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum NameKind {
+    File,
+    Label,
+    Encoding,
 }
 
 impl EntryName {
@@ -29,17 +37,27 @@ impl EntryName {
         let start = name.len().saturating_sub(MAX_KEPT);
         // The extension is at the end.
         let kept = name.get(start..).unwrap_or(name);
-        Self { text: String::from_utf8_lossy(kept).into_owned(), is_file_name: true }
+        Self { text: String::from_utf8_lossy(kept).into_owned(), kind: NameKind::File }
     }
 
     /// Creates a description of an object without a name, such as "object 12".
     pub(crate) fn label(text: impl Into<String>) -> Self {
-        Self { text: text.into(), is_file_name: false }
+        Self { text: text.into(), kind: NameKind::Label }
+    }
+
+    /// Creates a description of the text of the whole container in another encoding. To rules, it is the container.
+    pub(crate) fn encoding(text: impl Into<String>) -> Self {
+        Self { text: text.into(), kind: NameKind::Encoding }
+    }
+
+    /// Returns whether this is the text of its container.
+    pub(crate) fn is_encoding(&self) -> bool {
+        self.kind == NameKind::Encoding
     }
 
     /// Returns the name of the file, empty if there is none.
     pub(crate) fn file_path(&self) -> &str {
-        if self.is_file_name { &self.text } else { "" }
+        if self.kind == NameKind::File { &self.text } else { "" }
     }
 }
 

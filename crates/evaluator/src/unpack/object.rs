@@ -30,6 +30,11 @@ impl MediaObject<'_> {
         names.collect::<Vec<_>>().join("/")
     }
 
+    /// Returns whether this is the media file, or its text in another encoding.
+    pub(crate) fn is_media(&self) -> bool {
+        self.path.iter().all(EntryName::is_encoding)
+    }
+
     /// Returns the path for a report.
     pub(crate) fn report_path(&self) -> Vec<String> {
         for_report(self.path)

@@ -47,7 +47,7 @@ pub(in crate::unpack) fn matches(bytes: &[u8]) -> bool {
 pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Unpacked {
     if let Some(text) = Utf16Text::detect(bytes) {
         let is_probable = text.is_probable();
-        unpacker.decode(EntryName::label("text"), text)?;
+        unpacker.decode(EntryName::encoding("text"), text)?;
         if is_probable {
             return Ok(());
         }
