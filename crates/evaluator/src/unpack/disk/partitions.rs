@@ -46,12 +46,20 @@ pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Un
     if let Some((header, sector)) = gpt_header(bytes) {
         disk.gpt(header, sector, unpacker)?;
     }
-    for partition in mbr(bytes, 0).unwrap_or_default() {
+    let partitions = mbr(bytes, 0).unwrap_or_default();
+    let end = |partition: &MbrPartition| partition.start.saturating_add(partition.length);
+    let end = partitions.iter().map(end).max().unwrap_or(usize::MAX);
+    for partition in partitions {
         if EXTENDED.contains(&partition.kind) {
-            disk.extended(partition.start, unpacker)?;
+            disk.extended(&partition, unpacker)?;
         } else if partition.kind != PROTECTIVE {
             disk.partition(partition.start, partition.length, String::new(), unpacker)?;
         }
+    }
+    // 7-Zip extracts the rest as a file.
+    let rest = bytes.get(end..).unwrap_or_default();
+    if rest.iter().any(|byte| *byte != 0) {
+        unpacker.slice(EntryName::label("after the partitions"), rest)?;
     }
     Ok(())
 }
@@ -133,21 +141,25 @@ impl PartitionedDisk<'_> {
     }
 
     /// Examines the partitions in an extended one: each has a sector with a table of itself and of the next sector.
-    fn extended(&mut self, first: usize, unpacker: &mut Unpacker<'_>) -> Unpacked {
-        let mut table = first;
+    fn extended(&mut self, outer: &MbrPartition, unpacker: &mut Unpacker<'_>) -> Unpacked {
+        let first = outer.start;
+        let MbrPartition { start: mut table, mut length, .. } = *outer;
         for _ in 0..MAX_LOGICAL {
-            let Some(partitions) = mbr(self.bytes, table) else { break };
+            let Some(partitions) = mbr(self.bytes, table) else {
+                // 7-Zip extracts all of it.
+                return self.partition(table, length, String::new(), unpacker);
+            };
             let mut next = None;
             for partition in partitions {
                 if EXTENDED.contains(&partition.kind) {
-                    next = next.or(Some(first.saturating_add(partition.start)));
+                    next = next.or(Some((first.saturating_add(partition.start), partition.length)));
                 } else {
                     let start = table.saturating_add(partition.start);
                     self.partition(start, partition.length, String::new(), unpacker)?;
                 }
             }
             match next {
-                Some(next) => table = next,
+                Some(next) => (table, length) = next,
                 None => break,
             }
         }

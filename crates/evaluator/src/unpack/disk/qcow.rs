@@ -2,7 +2,7 @@
 
 use flate2::read::DeflateDecoder;
 
-use super::blocks::{BlockDisk, BlockReader, DiskBlock};
+use super::blocks::{BlockDisk, BlockReader, DiskBlock, readable_size};
 use crate::{
     report::NoteKind,
     unpack::{
@@ -75,7 +75,7 @@ impl<'a> QcowDisk<'a> {
             }
             blocks -= 1;
         }
-        disk.size = disk.size.min(blocks.saturating_mul(disk.block_size()));
+        disk.size = readable_size(disk.size, blocks.saturating_mul(disk.block_size()));
         Some(disk)
     }
 

@@ -3,7 +3,7 @@
 //! Only disks with blocks are unpacked. A disk of fixed size starts with its first sector and has a footer at its end, so
 //! that the formats of its content recognize it.
 
-use super::blocks::{BlockDisk, BlockReader, DiskBlock};
+use super::blocks::{BlockDisk, BlockReader, DiskBlock, readable_size};
 use crate::{
     report::NoteKind,
     unpack::{
@@ -71,7 +71,7 @@ impl<'a> VhdDisk<'a> {
         let table = table.get(..count).unwrap_or(table);
         let is_used = |sector: &[u8; 4]| u32::from_be_bytes(*sector) != UNUSED;
         let used = table.iter().rposition(is_used).map_or(0, |last| last + 1);
-        let size = size.min(used.saturating_mul(block_size));
+        let size = readable_size(size, used.saturating_mul(block_size));
         let bitmap = (block_size / SECTOR).div_ceil(8).next_multiple_of(SECTOR);
         Some(Self { file, table, block_size, bitmap, size })
     }

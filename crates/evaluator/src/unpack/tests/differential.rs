@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use sha2::{Digest, Sha256};
 
-use super::{Collected, collect, iso, streams, tar, zip};
+use super::{Collected, collect, disks, iso, old_streams, streams, tar, zip};
 use crate::report::NoteKind;
 
 mod programs;
@@ -30,8 +30,10 @@ fn everything_that_common_programs_extract_is_examined() {
     let archives = std::env::var("DIFFERENTIAL_ARCHIVES");
     let archives = archives.map_or(ARCHIVES, |number| number.parse().unwrap());
     let Some(mut programs) = Programs::start() else { return };
-    let samples = [zip::samples(), tar::samples(), iso::samples(), streams::samples()];
-    let samples = samples.into_iter().flatten().map(|sample| sample.bytes);
+    let archives_and_disks = [zip::samples(), tar::samples(), iso::samples(), disks::samples()];
+    let samples =
+        archives_and_disks.into_iter().chain([streams::samples(), old_streams::samples()]);
+    let samples = samples.flatten().map(|sample| sample.bytes);
     let samples: Vec<_> = samples.filter(|bytes| bytes.len() <= MAX_SAMPLE).collect();
     let written = programs.write_archives();
     let mut comparison = ArchiveComparison::default();
