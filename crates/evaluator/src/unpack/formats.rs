@@ -3,7 +3,7 @@
 use super::{
     archive::{tar, zip},
     disk::{fat, iso, partitions, qcow, udif, vhd, vmdk},
-    document::{cms, compressed_rtf, mail, ole, onenote, pdf, rtf, text, tnef},
+    document::{binhex, cms, compressed_rtf, mail, ole, onenote, pdf, rtf, text, tnef},
     embedded::ArchiveSignature,
     kind::Kind,
     stream::{bzip2, compress, gzip, lz4, lzma, szdd, xz, zstd},
@@ -35,6 +35,7 @@ fn format(kind: Kind) -> ContainerFormat {
         Kind::Tnef => ContainerFormat { matches: tnef::matches, unpack: tnef::unpack },
         Kind::OneNote => ContainerFormat { matches: onenote::matches, unpack: onenote::unpack },
         Kind::Cms => ContainerFormat { matches: cms::matches, unpack: cms::unpack },
+        Kind::BinHex => ContainerFormat { matches: binhex::matches, unpack: binhex::unpack },
         Kind::Mail => ContainerFormat { matches: mail::matches, unpack: mail::unpack },
         Kind::Iso => ContainerFormat { matches: iso::matches, unpack: iso::unpack },
         Kind::Partitions => {
@@ -70,6 +71,7 @@ fn signature(kind: Kind) -> Option<ArchiveSignature> {
         | Kind::Tnef
         | Kind::OneNote
         | Kind::Cms
+        | Kind::BinHex
         | Kind::Mail
         | Kind::Partitions
         | Kind::Fat

@@ -27,6 +27,8 @@ pub(crate) enum Kind {
     OneNote,
     /// Signed or encrypted message, RFC 5652: p7m.
     Cms,
+    /// Files of old Macintosh computers in text, RFC 1741.
+    BinHex,
     /// Message or mailbox: eml, mbox, mht.
     Mail,
     Iso,
@@ -46,7 +48,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// All kinds, in the order in which they are tried.
-    pub(super) const ALL: [Self; 26] = [
+    pub(super) const ALL: [Self; 27] = [
         Self::Zip,
         Self::Tar,
         Self::Gzip,
@@ -63,6 +65,7 @@ impl Kind {
         Self::Tnef,
         Self::OneNote,
         Self::Cms,
+        Self::BinHex,
         Self::Mail,
         Self::Iso,
         Self::Partitions,
@@ -107,6 +110,7 @@ impl Kind {
             Self::Tnef => "tnef",
             Self::OneNote => "onenote",
             Self::Cms => "cms",
+            Self::BinHex => "binhex",
             Self::Mail => "mail",
             Self::Iso => "iso",
             Self::Partitions => "partitions",
@@ -140,6 +144,7 @@ impl Kind {
             | Self::Tnef
             | Self::OneNote
             | Self::Cms
+            | Self::BinHex
             | Self::Mail
             | Self::Iso
             | Self::Partitions

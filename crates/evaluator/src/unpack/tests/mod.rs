@@ -3,6 +3,7 @@
 //! Each file with a writer has a function `samples`. Together the samples are the set of containers that the service is
 //! compared with other scanners on.
 
+mod binhex;
 mod cms;
 mod differential;
 mod disks;

@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, env, fs, path::PathBuf};
 
 use super::{
-    ContainerSample, Expected, cms, disks, embedded, iso, mail, old_streams, ole, onenote, pdf,
-    rtf, streams, tar, text, tnef, zip,
+    ContainerSample, Expected, binhex, cms, disks, embedded, iso, mail, old_streams, ole, onenote,
+    pdf, rtf, streams, tar, text, tnef, zip,
 };
 
 /// Directory that the samples are written to, for other scanners.
@@ -26,6 +26,7 @@ fn own_set() -> Vec<ContainerSample> {
         cms::samples(),
         disks::samples(),
         old_streams::samples(),
+        binhex::samples(),
         embedded::samples(),
     ];
     sets.into_iter().flatten().collect()
