@@ -61,6 +61,10 @@ fn signature(kind: Kind) -> Option<ArchiveSignature> {
         Kind::Zstd => Some(zstd::SIGNATURE),
         Kind::Ole => Some(ole::EMBEDDED),
         Kind::Iso => Some(iso::SIGNATURE),
+        Kind::Partitions => Some(partitions::EMBEDDED),
+        Kind::Vhd => Some(vhd::EMBEDDED),
+        Kind::Vmdk => Some(vmdk::EMBEDDED),
+        Kind::Qcow => Some(qcow::EMBEDDED),
         Kind::Lzma
         | Kind::Lz4
         | Kind::Compress
@@ -73,11 +77,7 @@ fn signature(kind: Kind) -> Option<ArchiveSignature> {
         | Kind::Cms
         | Kind::BinHex
         | Kind::Mail
-        | Kind::Partitions
         | Kind::Fat
-        | Kind::Vhd
-        | Kind::Vmdk
-        | Kind::Qcow
         | Kind::Udif
         | Kind::Text => None,
     }

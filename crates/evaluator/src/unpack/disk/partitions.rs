@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use crate::{
     report::NoteKind,
     unpack::{
+        embedded::ArchiveSignature,
         fields::{FieldReader, utf16_text},
         name::EntryName,
         unpacker::{Unpacked, Unpacker},
@@ -35,6 +36,17 @@ const GPT_SECTORS: [usize; 2] = [512, 4096];
 
 /// Maximum number of entries in a GPT. Programs write 128.
 const MAX_GPT_ENTRIES: usize = 1024;
+
+/// The end of the signature and the version. 7-Zip finds a GPT at any offset.
+pub(in crate::unpack) const EMBEDDED: ArchiveSignature =
+    ArchiveSignature { magic: b"T\0\0\x01\0", offset: SECTOR + 7, extent, is_preferred: false };
+
+/// Returns the length of the first sector and of the header, if this is not the copy at the end of a disk.
+fn extent(disk: &[u8]) -> Option<usize> {
+    let header = disk.get(SECTOR..).filter(|header| header.starts_with(GPT_SIGNATURE))?;
+    let sector = FieldReader::new(header.get(24..)?).u64()?;
+    (sector == 1).then_some(2 * SECTOR)
+}
 
 pub(in crate::unpack) fn matches(bytes: &[u8]) -> bool {
     mbr(bytes, 0).is_some() || gpt_header(bytes).is_some()

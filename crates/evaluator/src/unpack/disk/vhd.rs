@@ -7,6 +7,7 @@ use super::blocks::{BlockDisk, BlockReader, DiskBlock, readable_size};
 use crate::{
     report::NoteKind,
     unpack::{
+        embedded::ArchiveSignature,
         name::EntryName,
         unpacker::{Unpacked, Unpacker},
     },
@@ -23,6 +24,16 @@ const SECTOR: usize = 512;
 
 /// Marks a block without content.
 const UNUSED: u32 = u32::MAX;
+
+/// The end of the signature is less frequent in texts than the start.
+pub(in crate::unpack) const EMBEDDED: ArchiveSignature =
+    ArchiveSignature { magic: b"x\0\0\0", offset: 7, extent, is_preferred: false };
+
+/// Returns the length of the footer's copy, if this is a disk with blocks.
+fn extent(file: &[u8]) -> Option<usize> {
+    let is_dynamic = matches(file) && u32_at(file, 60) == Some(DYNAMIC);
+    (is_dynamic && VhdDisk::new(file).is_some()).then_some(SECTOR)
+}
 
 pub(in crate::unpack) fn matches(bytes: &[u8]) -> bool {
     bytes.starts_with(SIGNATURE)

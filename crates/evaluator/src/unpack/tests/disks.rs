@@ -173,7 +173,7 @@ fn gpt(volume: &[u8], sector: usize) -> Vec<u8> {
     let sector_number = |sectors: u64| sectors.to_le_bytes();
     let mut disk = table(&[(0xee, 1, u32::MAX)]);
     disk.resize(sector, 0);
-    disk.extend(b"EFI PART\0\0\x01\0\x5c\0\0\0");
+    disk.extend(b"EFI PART\0\0\x01\0\x5c\0\0\0\0\0\0\0\0\0\0\0\x01");
     disk.resize(sector + 72, 0);
     disk.extend([&sector_number(2)[..], &[4, 0, 0, 0, 128, 0, 0, 0]].concat());
     disk.resize(2 * sector, 0);
@@ -260,6 +260,9 @@ pub(crate) fn samples() -> Vec<ContainerSample> {
         ContainerSample::new("disk vhd without header", without_header, unreadable),
         ContainerSample::new("disk vhd difference", footer(4, 512, 4096), unreadable),
     ];
+    let behind = |disk: Vec<u8>| [&b"text"[..], &disk].concat();
+    samples.push(ContainerSample::payload("disk gpt after text", behind(gpt(&volume, 512))));
+    samples.push(ContainerSample::payload("disk vhd after text", behind(dynamic(&sparse))));
     samples.extend(virtual_disks::samples());
     samples.extend(udif::samples());
     samples

@@ -76,6 +76,10 @@ fn signatures_in_other_files_cause_no_notes() {
         b"ustar",
         b"\x01CD001\x01",
         b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
+        b"EFI PART\0\0\x01\0",
+        b"conectix\0\0\0\x02",
+        b"KDMV\x01\0\0\0",
+        b"QFI\xfb\0\0\0\x02",
     ];
     for signature in signatures {
         let file = [&b"\x7fELF"[..], signature, &[0; 100]].concat().repeat(1000);
