@@ -135,7 +135,7 @@ rule Document_Loads_Template
 {
     meta:
         kind = "policy"
-        reason = "A Word or RTF file that loads a template or object from another machine when it is opened"
+        reason = "An Office or RTF file that loads a template or object from another machine when it is opened"
     strings:
         $template = /[^\\](\\\\)*\\template[ \t\r\n]{1,8}(https?:|ftp:|mhtml:|\\\\\\\\)/ nocase
     condition:

@@ -34,7 +34,7 @@ impl FieldWords {
             self.begin();
         }
         let Some(field) = self.open.last_mut() else { return };
-        // Leading blanks count for nothing.
+        // Leading blanks have no effect.
         let text = if field.is_empty() { text.trim_ascii_start() } else { text };
         let room = MAX_INSTRUCTION.saturating_sub(field.len());
         field.extend(text.get(..room).unwrap_or(text));

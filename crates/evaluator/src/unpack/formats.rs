@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use super::{
     archive::{ar, arj, cab, cpio, lzh, rar, rpm, seven, tar, zip},
     disk::{fat, iso, partitions, qcow, udif, vhd, vmdk},
-    document::{cms, compressed_rtf, mail, ole, onenote, pdf, rtf, text, tnef},
+    document::{binhex, cms, compressed_rtf, mail, ole, onenote, pdf, rtf, text, tnef},
     embedded::{ArchiveSignature, SignatureSearch},
     kind::Kind,
     stream::{bzip2, compress, gzip, lz4, lzma, szdd, xz, zstd},
@@ -60,6 +60,7 @@ fn format(kind: Kind) -> ContainerFormat {
         Kind::Tnef => ContainerFormat { matches: tnef::matches, unpack: tnef::unpack },
         Kind::OneNote => ContainerFormat { matches: onenote::matches, unpack: onenote::unpack },
         Kind::Cms => ContainerFormat { matches: cms::matches, unpack: cms::unpack },
+        Kind::BinHex => ContainerFormat { matches: binhex::matches, unpack: binhex::unpack },
         Kind::Mail => ContainerFormat { matches: mail::matches, unpack: mail::unpack },
         Kind::Iso => ContainerFormat { matches: iso::matches, unpack: iso::unpack },
         Kind::Partitions => {
@@ -92,6 +93,10 @@ fn signature(kind: Kind) -> Option<ArchiveSignature> {
         Kind::Zstd => Some(zstd::SIGNATURE),
         Kind::Ole => Some(ole::EMBEDDED),
         Kind::Iso => Some(iso::SIGNATURE),
+        Kind::Partitions => Some(partitions::EMBEDDED),
+        Kind::Vhd => Some(vhd::EMBEDDED),
+        Kind::Vmdk => Some(vmdk::EMBEDDED),
+        Kind::Qcow => Some(qcow::EMBEDDED),
         Kind::Ar
         | Kind::Lzma
         | Kind::Lz4
@@ -103,12 +108,9 @@ fn signature(kind: Kind) -> Option<ArchiveSignature> {
         | Kind::Tnef
         | Kind::OneNote
         | Kind::Cms
+        | Kind::BinHex
         | Kind::Mail
-        | Kind::Partitions
         | Kind::Fat
-        | Kind::Vhd
-        | Kind::Vmdk
-        | Kind::Qcow
         | Kind::Udif
         | Kind::Text => None,
     }

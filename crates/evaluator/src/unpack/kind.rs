@@ -39,6 +39,8 @@ pub(crate) enum Kind {
     OneNote,
     /// Signed or encrypted message, RFC 5652: p7m.
     Cms,
+    /// Files of old Macintosh computers in text, RFC 1741.
+    BinHex,
     /// Message or mailbox: eml, mbox, mht.
     Mail,
     Iso,
@@ -58,7 +60,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// All kinds, in the order in which they are tried.
-    pub(super) const ALL: [Self; 34] = [
+    pub(super) const ALL: [Self; 35] = [
         Self::Zip,
         Self::Seven,
         Self::Tar,
@@ -83,6 +85,7 @@ impl Kind {
         Self::Tnef,
         Self::OneNote,
         Self::Cms,
+        Self::BinHex,
         Self::Mail,
         Self::Iso,
         Self::Partitions,
@@ -135,6 +138,7 @@ impl Kind {
             Self::Tnef => "tnef",
             Self::OneNote => "onenote",
             Self::Cms => "cms",
+            Self::BinHex => "binhex",
             Self::Mail => "mail",
             Self::Iso => "iso",
             Self::Partitions => "partitions",
@@ -176,6 +180,7 @@ impl Kind {
             | Self::Tnef
             | Self::OneNote
             | Self::Cms
+            | Self::BinHex
             | Self::Mail
             | Self::Iso
             | Self::Partitions

@@ -2,6 +2,14 @@
 
 use std::io::{self, Read};
 
+/// Maximum size of a disk that is read with the zeros after its last block, bytes.
+const MAX_WHOLE: usize = 64 << 20;
+
+/// Returns the size up to which a disk is read. `used` is the end of the last block with content.
+pub(super) fn readable_size(size: usize, used: usize) -> usize {
+    if size <= MAX_WHOLE { size } else { size.min(used) }
+}
+
 /// Where the content of a block is.
 pub(super) enum DiskBlock<'a> {
     Zeros,

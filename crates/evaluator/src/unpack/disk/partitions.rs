@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use crate::{
     report::NoteKind,
     unpack::{
+        embedded::ArchiveSignature,
         fields::{FieldReader, utf16_text},
         name::EntryName,
         unpacker::{Unpacked, Unpacker},
@@ -36,6 +37,17 @@ const GPT_SECTORS: [usize; 2] = [512, 4096];
 /// Maximum number of entries in a GPT. Programs write 128.
 const MAX_GPT_ENTRIES: usize = 1024;
 
+/// The end of the signature and the version. 7-Zip finds a GPT at any offset.
+pub(in crate::unpack) const EMBEDDED: ArchiveSignature =
+    ArchiveSignature { magic: b"T\0\0\x01\0", offset: SECTOR + 7, extent, is_preferred: false };
+
+/// Returns the length of the first sector and of the header, if this is not the copy at the end of a disk.
+fn extent(disk: &[u8]) -> Option<usize> {
+    let header = disk.get(SECTOR..).filter(|header| header.starts_with(GPT_SIGNATURE))?;
+    let sector = FieldReader::new(header.get(24..)?).u64()?;
+    (sector == 1).then_some(2 * SECTOR)
+}
+
 pub(in crate::unpack) fn matches(bytes: &[u8]) -> bool {
     mbr(bytes, 0).is_some() || gpt_header(bytes).is_some()
 }
@@ -46,12 +58,20 @@ pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Un
     if let Some((header, sector)) = gpt_header(bytes) {
         disk.gpt(header, sector, unpacker)?;
     }
-    for partition in mbr(bytes, 0).unwrap_or_default() {
+    let partitions = mbr(bytes, 0).unwrap_or_default();
+    let end = |partition: &MbrPartition| partition.start.saturating_add(partition.length);
+    let end = partitions.iter().map(end).max().unwrap_or(usize::MAX);
+    for partition in partitions {
         if EXTENDED.contains(&partition.kind) {
-            disk.extended(partition.start, unpacker)?;
+            disk.extended(&partition, unpacker)?;
         } else if partition.kind != PROTECTIVE {
             disk.partition(partition.start, partition.length, String::new(), unpacker)?;
         }
+    }
+    // 7-Zip extracts the rest as a file.
+    let rest = bytes.get(end..).unwrap_or_default();
+    if rest.iter().any(|byte| *byte != 0) {
+        unpacker.slice(EntryName::label("after the partitions"), rest)?;
     }
     Ok(())
 }
@@ -133,21 +153,25 @@ impl PartitionedDisk<'_> {
     }
 
     /// Examines the partitions in an extended one: each has a sector with a table of itself and of the next sector.
-    fn extended(&mut self, first: usize, unpacker: &mut Unpacker<'_>) -> Unpacked {
-        let mut table = first;
+    fn extended(&mut self, outer: &MbrPartition, unpacker: &mut Unpacker<'_>) -> Unpacked {
+        let first = outer.start;
+        let MbrPartition { start: mut table, mut length, .. } = *outer;
         for _ in 0..MAX_LOGICAL {
-            let Some(partitions) = mbr(self.bytes, table) else { break };
+            let Some(partitions) = mbr(self.bytes, table) else {
+                // 7-Zip extracts all of it.
+                return self.partition(table, length, String::new(), unpacker);
+            };
             let mut next = None;
             for partition in partitions {
                 if EXTENDED.contains(&partition.kind) {
-                    next = next.or(Some(first.saturating_add(partition.start)));
+                    next = next.or(Some((first.saturating_add(partition.start), partition.length)));
                 } else {
                     let start = table.saturating_add(partition.start);
                     self.partition(start, partition.length, String::new(), unpacker)?;
                 }
             }
             match next {
-                Some(next) => table = next,
+                Some(next) => (table, length) = next,
                 None => break,
             }
         }

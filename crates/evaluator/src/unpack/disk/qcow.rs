@@ -2,10 +2,11 @@
 
 use flate2::read::DeflateDecoder;
 
-use super::blocks::{BlockDisk, BlockReader, DiskBlock};
+use super::blocks::{BlockDisk, BlockReader, DiskBlock, readable_size};
 use crate::{
     report::NoteKind,
     unpack::{
+        embedded::ArchiveSignature,
         name::EntryName,
         unpacker::{Unpacked, Unpacker},
     },
@@ -23,6 +24,14 @@ const IS_ZERO: u64 = 1;
 /// Features that change the structure, except for those about damaged files: another file with the data, another
 /// compression, and other tables.
 const UNSUPPORTED: usize = 0b1_1100;
+
+pub(in crate::unpack) const EMBEDDED: ArchiveSignature =
+    ArchiveSignature { magic: SIGNATURE, offset: 0, extent, is_preferred: false };
+
+/// Returns the length of the header that both versions have, if it is valid.
+fn extent(file: &[u8]) -> Option<usize> {
+    QcowDisk::new(file).map(|_disk| 72)
+}
 
 pub(in crate::unpack) fn matches(bytes: &[u8]) -> bool {
     bytes.starts_with(SIGNATURE)
@@ -75,7 +84,7 @@ impl<'a> QcowDisk<'a> {
             }
             blocks -= 1;
         }
-        disk.size = disk.size.min(blocks.saturating_mul(disk.block_size()));
+        disk.size = readable_size(disk.size, blocks.saturating_mul(disk.block_size()));
         Some(disk)
     }
 

@@ -3,10 +3,11 @@
 //! Only disks with blocks are unpacked. A disk of fixed size starts with its first sector and has a footer at its end, so
 //! that the formats of its content recognize it.
 
-use super::blocks::{BlockDisk, BlockReader, DiskBlock};
+use super::blocks::{BlockDisk, BlockReader, DiskBlock, readable_size};
 use crate::{
     report::NoteKind,
     unpack::{
+        embedded::ArchiveSignature,
         name::EntryName,
         unpacker::{Unpacked, Unpacker},
     },
@@ -23,6 +24,16 @@ const SECTOR: usize = 512;
 
 /// Marks a block without content.
 const UNUSED: u32 = u32::MAX;
+
+/// The end of the signature is less frequent in texts than the start.
+pub(in crate::unpack) const EMBEDDED: ArchiveSignature =
+    ArchiveSignature { magic: b"x\0\0\0", offset: 7, extent, is_preferred: false };
+
+/// Returns the length of the footer's copy, if this is a disk with blocks.
+fn extent(file: &[u8]) -> Option<usize> {
+    let is_dynamic = matches(file) && u32_at(file, 60) == Some(DYNAMIC);
+    (is_dynamic && VhdDisk::new(file).is_some()).then_some(SECTOR)
+}
 
 pub(in crate::unpack) fn matches(bytes: &[u8]) -> bool {
     bytes.starts_with(SIGNATURE)
@@ -71,7 +82,7 @@ impl<'a> VhdDisk<'a> {
         let table = table.get(..count).unwrap_or(table);
         let is_used = |sector: &[u8; 4]| u32::from_be_bytes(*sector) != UNUSED;
         let used = table.iter().rposition(is_used).map_or(0, |last| last + 1);
-        let size = size.min(used.saturating_mul(block_size));
+        let size = readable_size(size, used.saturating_mul(block_size));
         let bitmap = (block_size / SECTOR).div_ceil(8).next_multiple_of(SECTOR);
         Some(Self { file, table, block_size, bitmap, size })
     }

@@ -2,10 +2,11 @@
 
 use flate2::read::ZlibDecoder;
 
-use super::blocks::{BlockDisk, BlockReader, DiskBlock};
+use super::blocks::{BlockDisk, BlockReader, DiskBlock, readable_size};
 use crate::{
     report::NoteKind,
     unpack::{
+        embedded::ArchiveSignature,
         fields::FieldReader,
         name::EntryName,
         unpacker::{Unpacked, Unpacker},
@@ -30,6 +31,14 @@ const MAX_TABLE: usize = 4096;
 
 /// Maximum size of a block, sectors.
 const MAX_GRAIN: usize = 1 << 16;
+
+pub(in crate::unpack) const EMBEDDED: ArchiveSignature =
+    ArchiveSignature { magic: SIGNATURE, offset: 0, extent, is_preferred: false };
+
+/// Returns the length of the header, if it is valid.
+fn extent(file: &[u8]) -> Option<usize> {
+    VmdkDisk::new(file).map(|_disk| SECTOR)
+}
 
 pub(in crate::unpack) fn matches(bytes: &[u8]) -> bool {
     bytes.starts_with(SIGNATURE)
@@ -86,7 +95,7 @@ impl<'a> VmdkDisk<'a> {
             }
             blocks -= 1;
         }
-        disk.size = disk.size.min(blocks.saturating_mul(disk.block_size));
+        disk.size = readable_size(disk.size, blocks.saturating_mul(disk.block_size));
         Some(disk)
     }
 

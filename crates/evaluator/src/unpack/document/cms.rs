@@ -79,7 +79,7 @@ fn content_type(reader: &mut BerReader<'_>) -> Option<CmsType> {
 }
 
 /// Result of reading a structure: `None` if it is damaged.
-type ParsedMessage = Result<Option<()>, WalkEnd>;
+type StructureResult = Result<Option<()>, WalkEnd>;
 
 /// Reads the content after its type.
 fn content_info(
@@ -87,7 +87,7 @@ fn content_info(
     mut reader: BerReader<'_>,
     depth: u32,
     unpacker: &mut Unpacker<'_>,
-) -> ParsedMessage {
+) -> StructureResult {
     if kind == CmsType::Encrypted {
         unpacker.note(NoteKind::Encrypted, "encrypted message (CMS)");
         return Ok(Some(()));
@@ -111,7 +111,7 @@ fn structure(
     mut reader: BerReader<'_>,
     depth: u32,
     unpacker: &mut Unpacker<'_>,
-) -> ParsedMessage {
+) -> StructureResult {
     let Some(header) = reader.enter(SEQUENCE) else { return Ok(None) };
     reader.end_at(header);
     for _ in 0..MAX_BEFORE {
@@ -139,7 +139,7 @@ fn structure(
 }
 
 /// Passes the string, or the element of another type, at the start of `reader`.
-fn string(mut reader: BerReader<'_>, unpacker: &mut Unpacker<'_>) -> ParsedMessage {
+fn string(mut reader: BerReader<'_>, unpacker: &mut Unpacker<'_>) -> StructureResult {
     let Some(header) = reader.header() else { return Ok(None) };
     let name = EntryName::label("content");
     if header.tag == OCTET_STRING | CONSTRUCTED {
@@ -154,7 +154,7 @@ fn string(mut reader: BerReader<'_>, unpacker: &mut Unpacker<'_>) -> ParsedMessa
 }
 
 /// Passes compressed content (RFC 3274).
-fn compressed(mut reader: BerReader<'_>, unpacker: &mut Unpacker<'_>) -> ParsedMessage {
+fn compressed(mut reader: BerReader<'_>, unpacker: &mut Unpacker<'_>) -> StructureResult {
     let header = reader.enter(TAG_0).and_then(|_| reader.header());
     let Some(header) = header else { return Ok(None) };
     let content = ZlibDecoder::new(SegmentReader::new(reader, header));

@@ -1,5 +1,6 @@
 //! Documents and mail.
 
+pub(super) mod binhex;
 pub(super) mod cms;
 pub(super) mod compressed_rtf;
 pub(super) mod mail;

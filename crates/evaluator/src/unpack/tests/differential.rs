@@ -8,7 +8,10 @@ use std::collections::BTreeSet;
 
 use sha2::{Digest, Sha256};
 
-use super::{Collected, ar, arj, cab, collect, cpio, iso, lzh, rar, rpm, seven, streams, tar, zip};
+use super::{
+    Collected, ar, arj, cab, collect, cpio, disks, iso, lzh, old_streams, rar, rpm, seven, streams,
+    tar, zip,
+};
 use crate::report::NoteKind;
 
 mod programs;
@@ -43,6 +46,8 @@ fn everything_that_common_programs_extract_is_examined() {
         rar::samples(),
         iso::samples(),
         streams::samples(),
+        disks::samples(),
+        old_streams::samples(),
     ];
     let samples = samples.into_iter().flatten().map(|sample| sample.bytes);
     let samples: Vec<_> = samples.filter(|bytes| bytes.len() <= MAX_SAMPLE).collect();

@@ -173,7 +173,7 @@ fn gpt(volume: &[u8], sector: usize) -> Vec<u8> {
     let sector_number = |sectors: u64| sectors.to_le_bytes();
     let mut disk = table(&[(0xee, 1, u32::MAX)]);
     disk.resize(sector, 0);
-    disk.extend(b"EFI PART\0\0\x01\0\x5c\0\0\0");
+    disk.extend(b"EFI PART\0\0\x01\0\x5c\0\0\0\0\0\0\0\0\0\0\0\x01");
     disk.resize(sector + 72, 0);
     disk.extend([&sector_number(2)[..], &[4, 0, 0, 0, 128, 0, 0, 0]].concat());
     disk.resize(2 * sector, 0);
@@ -237,6 +237,9 @@ pub(crate) fn samples() -> Vec<ContainerSample> {
     looping.root(&[entry(b"A       TXT", 0, 5, 4000)]);
     looping.chain(&[5], b"text");
     let outside = table(&[(6, 0, 1), (6, 1, 1), (6, 9, 1)]).repeat(2);
+    let mut damaged_extended = extended(&payload().repeat(4));
+    damaged_extended[SECTOR + 510] = 0;
+    damaged_extended.drain(SECTOR..4 * SECTOR);
     let mut without_header = dynamic(&disk);
     without_header[512] = 0;
     let mut samples = vec![
@@ -244,6 +247,8 @@ pub(crate) fn samples() -> Vec<ContainerSample> {
         ContainerSample::payload("disk fat16", FatWriter::usual(Width::Fat16)),
         ContainerSample::payload("disk fat32", FatWriter::usual(Width::Fat32)),
         ContainerSample::payload("disk mbr", disk.clone()),
+        ContainerSample::payload("disk after partitions", [mbr(&[1; 512]), payload()].concat()),
+        ContainerSample::payload("disk damaged extended partition", damaged_extended),
         ContainerSample::payload("disk extended partition", extended(&volume)),
         ContainerSample::payload("disk gpt", gpt(&volume, 512)),
         ContainerSample::payload("disk gpt 4096", gpt(&volume, 4096)),
@@ -255,6 +260,9 @@ pub(crate) fn samples() -> Vec<ContainerSample> {
         ContainerSample::new("disk vhd without header", without_header, unreadable),
         ContainerSample::new("disk vhd difference", footer(4, 512, 4096), unreadable),
     ];
+    let behind = |disk: Vec<u8>| [&b"text"[..], &disk].concat();
+    samples.push(ContainerSample::payload("disk gpt after text", behind(gpt(&volume, 512))));
+    samples.push(ContainerSample::payload("disk vhd after text", behind(dynamic(&sparse))));
     samples.extend(virtual_disks::samples());
     samples.extend(udif::samples());
     samples

@@ -85,6 +85,10 @@ fn signatures_in_other_files_cause_no_notes() {
         b"-lh5-",
         b"\x60\xea",
         b"Rar!\x1a\x07\0",
+        b"EFI PART\0\0\x01\0",
+        b"conectix\0\0\0\x02",
+        b"KDMV\x01\0\0\0",
+        b"QFI\xfb\0\0\0\x02",
     ];
     for signature in signatures {
         let file = [&b"\x7fELF"[..], signature, &[0; 100]].concat().repeat(1000);

@@ -5,6 +5,7 @@
 
 mod ar;
 mod arj;
+mod binhex;
 mod bit_writer;
 mod cab;
 mod cms;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, env, fs, path::PathBuf};
 
 use super::{
-    ContainerSample, Expected, ar, arj, cab, cms, cpio, disks, embedded, iso, lzh, mail,
+    ContainerSample, Expected, ar, arj, binhex, cab, cms, cpio, disks, embedded, iso, lzh, mail,
     old_streams, ole, onenote, pdf, rar, rpm, rtf, seven, streams, tar, text, tnef, zip,
 };
 
@@ -34,6 +34,7 @@ fn own_set() -> Vec<ContainerSample> {
         cms::samples(),
         disks::samples(),
         old_streams::samples(),
+        binhex::samples(),
         embedded::samples(),
     ];
     sets.into_iter().flatten().collect()

@@ -107,6 +107,14 @@ pub(super) fn samples() -> Vec<ContainerSample> {
     vec![
         ContainerSample::payload("disk qcow2", qcow(&disk, false)),
         ContainerSample::payload("disk qcow2 compressed", qcow(&disk, true)),
+        ContainerSample::payload(
+            "disk qcow2 after text",
+            [&b"text"[..], &qcow(&disk, true)].concat(),
+        ),
+        ContainerSample::payload(
+            "disk vmdk after text",
+            [&b"text"[..], &vmdk(&disk, true)].concat(),
+        ),
         ContainerSample::payload("disk vmdk", vmdk(&disk, false)),
         ContainerSample::payload("disk vmdk compressed", vmdk(&disk, true)),
         ContainerSample::payload("disk vmdk stream", vmdk_stream(&disk)),
