@@ -413,10 +413,13 @@ impl<'a> Unpacker<'a> {
         })
     }
 
-    /// Returns whether a format recognizes these bytes.
-    pub(crate) fn is_container(&mut self, bytes: &[u8]) -> bool {
+    /// Returns whether a format recognizes a part of the current object that starts with the signature of a file without
+    /// contents. Formats without a signature do not count: text is searched for in the object as a whole, and other files
+    /// are LZMA by chance only.
+    pub(crate) fn is_container(&mut self, part: &[u8]) -> bool {
+        let has_signature = |kind: Kind| !matches!(kind, Kind::Text | Kind::Lzma);
         let kinds = self.selection.kinds;
-        kinds.iter().any(|kind| self.matches(*kind, bytes))
+        kinds.iter().any(|kind| has_signature(*kind) && self.matches(*kind, part))
     }
 
     /// Examines the contents of the current object, under each of its kinds.

@@ -56,7 +56,10 @@ pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Un
             continue;
         };
         is_ended = header.name == TRAILER;
-        unpacker.set_read(rest.get(..header.content_start).unwrap_or(rest));
+        // 7-Zip does not continue behind another header, and may find the next one inside of it.
+        if header.is_plausible() {
+            unpacker.set_read(rest.get(..header.content_start).unwrap_or(rest));
+        }
         if header.is_ambiguous {
             unpacker.note(NoteKind::Inconsistent, "a number in a cpio header is invalid");
         }

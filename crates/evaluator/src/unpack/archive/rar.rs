@@ -3,9 +3,11 @@
 //! Files that are stored without compression are examined. Compressed files are unreadable: `README.md` of this crate
 //! states why no decoder is used.
 
+mod block;
 mod rar4;
 mod rar5;
 
+use self::block::{RarBlock, RarBlockKind, RarFile};
 use crate::{
     report::NoteKind,
     unpack::{
@@ -46,35 +48,6 @@ pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Un
         unpacker.note(NoteKind::Unreadable, "a version of RAR that is not unpacked");
         Ok(())
     }
-}
-
-/// A header, and where its data are.
-struct RarBlock<'a> {
-    kind: RarBlockKind<'a>,
-    /// Length of the header, bytes.
-    length: usize,
-    /// Length of the data after it, bytes.
-    data: u64,
-}
-
-enum RarBlockKind<'a> {
-    File(RarFile<'a>),
-    /// The headers after this one are encrypted.
-    EncryptedHeaders,
-    End,
-    Other,
-}
-
-#[expect(clippy::struct_excessive_bools, reason = "flags of the format")]
-struct RarFile<'a> {
-    name: &'a [u8],
-    is_directory: bool,
-    /// Whether the data are those of the archive's user, and not of the archive, such as a comment.
-    is_content: bool,
-    is_encrypted: bool,
-    is_stored: bool,
-    /// Whether the file begins in a volume before this one, or continues in one after it.
-    is_split: bool,
 }
 
 /// Examines the files of an archive.

@@ -71,14 +71,20 @@ pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Un
         unpacker.note(NoteKind::Unreadable, "the start header of a 7z archive is damaged");
     }
     let data = bytes.get(START_HEADER..).unwrap_or_default();
-    let header = if start.is_missing { recovered_header(data) } else { start.header(data) };
+    let header = if start.is_missing {
+        recovered_header(data)
+    } else {
+        start.header(data).map(|(stated, rest)| {
+            if crc(stated) != start.crc {
+                unpacker.note(NoteKind::Unreadable, "the header of a 7z archive is damaged");
+            }
+            if stated.is_empty() { stated } else { rest }
+        })
+    };
     let Some(header) = header else {
         unpacker.note(NoteKind::Unreadable, "the header of a 7z archive is missing");
         return Ok(());
     };
-    if !start.is_missing && crc(header) != start.crc {
-        unpacker.note(NoteKind::Unreadable, "the header of a 7z archive is damaged");
-    }
     read_header(data, header, MAX_ENCODED_HEADERS, unpacker)
 }
 
@@ -111,10 +117,13 @@ impl StartHeader {
         })
     }
 
-    fn header<'d>(&self, data: &'d [u8]) -> Option<&'d [u8]> {
+    /// Returns the header as stated, as far as the archive reaches, and from its start to the end of the archive. The
+    /// header states its own end, so bsdtar ignores its size.
+    fn header<'d>(&self, data: &'d [u8]) -> Option<(&'d [u8], &'d [u8])> {
         let start = usize::try_from(self.offset).ok()?;
-        let size = usize::try_from(self.size).ok()?;
-        data.get(start..)?.get(..size)
+        let rest = data.get(start..).filter(|rest| !rest.is_empty() || self.size == 0)?;
+        let size = usize::try_from(self.size).unwrap_or(usize::MAX);
+        Some((rest.get(..size).unwrap_or(rest), rest))
     }
 }
 

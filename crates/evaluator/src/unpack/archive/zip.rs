@@ -66,8 +66,9 @@ pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Un
     }
     let (mut start, mut end) = (0, bytes.len());
     if is_container {
-        // The rest of the file is of another kind.
-        start = areas.start().unwrap_or(end);
+        // The rest of the file is of another kind. 7-Zip reads local headers from the start of the archive on.
+        let archives = found.list.iter().filter_map(|directory| directory.archive_start(bytes));
+        start = archives.chain(areas.start()).min().unwrap_or(end);
         end = found.list.first().map_or(end, |directory| directory.end);
     }
     sweep(&mut entries, areas.gaps(start, end), has_directory)?;

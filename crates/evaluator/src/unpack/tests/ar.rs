@@ -110,7 +110,12 @@ fn long_names_are_found() {
 /// Returns an import library with 12,000 objects, and these files at its end.
 fn library(files: &[&[u8]]) -> Vec<u8> {
     let objects = (0..12_000_u32).map(|number| {
-        member("library.dll/", &[&b"\0\0\xff\xff\0\0\x64\x86"[..], &number.to_le_bytes()].concat())
+        // The symbol and the library follow a header of 20 bytes.
+        let names = format!("Function{number}\0library.dll\0");
+        let mut object = b"\0\0\xff\xff\0\0\x64\x86".to_vec();
+        object.resize(20, 0);
+        object.extend_from_slice(names.as_bytes());
+        member("library.dll/", &object)
     });
     let files = files.iter().map(|file| member("library.dll/", file));
     [MAGIC.to_vec()].into_iter().chain(objects).chain(files).collect::<Vec<_>>().concat()
@@ -120,7 +125,9 @@ fn library(files: &[&[u8]]) -> Vec<u8> {
 fn object_files_of_large_libraries_reach_no_limit() {
     let collected = collect(&library(&[]));
     assert!(collected.notes.is_empty(), "{:?}", collected.notes);
-    assert_eq!(collected.paths().len(), 1000);
+    // Some of the objects are LZMA by chance.
+    let members = collected.paths().into_iter().filter(|path| !path.contains(" > "));
+    assert_eq!(members.count(), 1000);
 }
 
 #[test]

@@ -177,6 +177,16 @@ fn sizes_beyond_the_file_are_truncated() {
 }
 
 #[test]
+fn archive_inside_of_a_damaged_header_is_found() {
+    let format = CpioFormat::LittleEndian;
+    let mut archive = format.archive(&[("a", b"first"), ("b.txt", b""), (NAME, &payload())]);
+    // The name of the second file reaches into the header of the third one.
+    let second = format.member("a", FILE, b"first").len();
+    archive[second + 20] = 20;
+    assert!(collect(&[b"x", &archive[..]].concat()).has_payload());
+}
+
+#[test]
 fn text_with_the_magic_number_is_no_archive() {
     for text in [&b"070701 is the number of a format.".repeat(10)[..], b"070707", b"\xc7\x71"] {
         assert!(collect(text).notes.is_empty());

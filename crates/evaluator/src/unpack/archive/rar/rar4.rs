@@ -1,6 +1,6 @@
 //! Headers of RAR 1.5 to 4.
 
-use super::{RarBlock, RarBlockKind, RarFile};
+use super::block::{RarBlock, RarBlockKind, RarFile};
 
 const MAIN: u8 = 0x73;
 const FILE: u8 = 0x74;

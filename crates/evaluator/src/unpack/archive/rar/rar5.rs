@@ -1,6 +1,6 @@
 //! Headers of RAR 5 to 7.
 
-use super::{RarBlock, RarBlockKind, RarFile};
+use super::block::{RarBlock, RarBlockKind, RarFile};
 
 const FILE: u64 = 2;
 const SERVICE: u64 = 3;

@@ -104,9 +104,12 @@ impl<'h> SevenDigests<'h> {
             _ => Bits::All,
         };
         let number = match is_defined {
-            Bits::Vector { .. } => {
-                let mut bits = is_defined;
-                (0..count).filter(|_| bits.next()).count() as u64
+            Bits::Vector { bytes, .. } => {
+                // A header of 64 MiB has 512 million bits.
+                let ones: u64 = bytes.iter().map(|byte| u64::from(byte.count_ones())).sum();
+                let unused = 8 * bytes.len() as u64 - count;
+                let last = bytes.last().copied().unwrap_or_default();
+                ones - u64::from((last & !(0xff << unused)).count_ones())
             }
             Bits::None | Bits::All => count,
         };

@@ -3,7 +3,7 @@
 
 use super::areas::Areas;
 use super::record::{
-    CENTRAL, CentralHeader, END, END_LENGTH, END64, END64_LENGTH, EndRecord, LOCATOR64,
+    CENTRAL, CentralHeader, END, END_LENGTH, END64, END64_LENGTH, EndRecord, LOCAL, LOCATOR64,
     LOCATOR64_LENGTH, LocalHeader, SIGNATURE, find, find_last, has, u64_at,
 };
 
@@ -28,6 +28,12 @@ pub(super) struct ZipDirectory {
 impl ZipDirectory {
     pub(super) fn start(&self) -> usize {
         self.start
+    }
+
+    /// Returns the offset of an archive whose offsets do not count the data before it, if a local header is there.
+    pub(super) fn archive_start(&self, bytes: &[u8]) -> Option<usize> {
+        let base = usize::try_from(self.base).ok()?;
+        (base > 0 && base <= self.start && has(bytes, base, LOCAL)).then_some(base)
     }
 
     /// Returns the records, up to the first damaged one.

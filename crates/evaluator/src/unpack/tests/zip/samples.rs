@@ -286,6 +286,14 @@ pub(super) fn local_headers() -> Vec<ContainerSample> {
     vec![
         sample("unlisted", &listed(deflated())),
         sample("unlisted-stored", &listed(stored())),
+        sample(
+            "unlisted-streamed-after-prefix",
+            &ZipWriter {
+                prefix: b"other content".to_vec(),
+                is_relative: true,
+                ..listed(deflated().streamed(true))
+            },
+        ),
         sample("unlisted-streamed", &listed(deflated().streamed(true))),
         sample("unlisted-stored-streamed", &listed(stored().streamed(true))),
         sample("unlisted-stored-streamed-without-signature", &listed(stored().streamed(false))),
