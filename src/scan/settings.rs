@@ -12,6 +12,10 @@ use mcs_filetype::MimeRules;
 use super::engines;
 use crate::config::sections::unpack::{self, InnerLists};
 
+/// Time limit of an inspection without rules. It reads at most 8 times the size of the file and 80 MiB, and ordinary files
+/// take milliseconds.
+pub const INSPECTION_TIMEOUT: Duration = Duration::from_secs(30);
+
 impl Settings {
     /// Returns `[rules]`, if the rules are one of the engines.
     #[must_use]
@@ -63,6 +67,6 @@ impl Settings {
             engines::EngineSettings::Clamd(clamd) => clamd.timeout,
             engines::EngineSettings::Icap(icap) => icap.timeout,
         };
-        self.engines.iter().map(limit).fold(engines::INSPECTION_TIMEOUT, Duration::saturating_add)
+        self.engines.iter().map(limit).fold(INSPECTION_TIMEOUT, Duration::saturating_add)
     }
 }

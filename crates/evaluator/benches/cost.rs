@@ -1,4 +1,4 @@
-//! Measures compiling and preparing of rules, the start of a resident evaluator, and evaluations by it. Prints a table.
+//! Measures compiling and preparing of rules, the start of a resident evaluator, and evaluations and inspections by it.
 //!
 //! `cargo bench -p mcs-evaluator [-- RULES…]`, by default with the rules in `config/rules`. Without isolation layers.
 
@@ -41,6 +41,28 @@ async fn measure(rules: &RuleSet) -> Result<(), BenchError> {
     let directory = tempfile::tempdir()?;
     let searchable = std::os::unix::fs::PermissionsExt::from_mode(0o711);
     fs::set_permissions(directory.path(), searchable)?;
+    let with_types = EvaluatorSettings { detects_types: true, ..EvaluatorSettings::default() };
+    let none = EvaluatorSettings::default();
+    let (evaluate, inspect) =
+        (EvaluatorTask { evaluates_rules: true, ..EvaluatorTask::INSPECT }, EvaluatorTask::INSPECT);
+    for (name, prepared, settings, task) in [
+        ("rules", rules.prepared(), &none, evaluate),
+        ("inspection without types", b"", &none, inspect),
+        ("inspection with types", b"", &with_types, inspect),
+    ] {
+        println!("\n{name}");
+        measure_evaluator(directory.path(), prepared, settings, task).await?;
+    }
+    Ok(())
+}
+
+/// Measures the start of an evaluator, and a task on files of several sizes.
+async fn measure_evaluator(
+    directory: &Path,
+    prepared: &[u8],
+    settings: &EvaluatorSettings,
+    task: EvaluatorTask,
+) -> Result<(), BenchError> {
     let program = env::current_exe()?;
     let policy = Policy {
         mode: Mode::Degraded,
@@ -49,29 +71,27 @@ async fn measure(rules: &RuleSet) -> Result<(), BenchError> {
         ..Policy::default()
     };
     let sandbox = SandboxBuilder::new(policy)?.build_unprobed(&[])?;
-    let prepared = mcs_sandbox::sealed("rules", rules.prepared())?;
-    let settings = EvaluatorSettings::default();
+    let data = mcs_sandbox::sealed("rules", prepared)?;
     let memory = memory_allowance(&settings.unpack);
     let begin = Instant::now();
-    let command = Command { program, args: arguments(&settings) };
+    let command = Command { program, args: arguments(settings) };
     let limits = ResidentLimits { jobs: 1, job_memory: memory };
-    let evaluator = sandbox.start_resident(directory.path(), command, &[&prepared], limits).await?;
-    println!("evaluator, start to ready: {:?}", begin.elapsed());
+    let evaluator = sandbox.start_resident(directory, command, &[&data], limits).await?;
+    println!("start to ready: {:?}", begin.elapsed());
     for (name, length, fill, times) in [
         ("1 byte", 1, 0, 200),
         ("100 KiB of noise", 100 << 10, 1, 200),
         ("50 MiB of zeros", 50 * MIB, 0, 5),
         ("50 MiB of noise", 50 * MIB, 1, 5),
     ] {
-        let path = directory.path().join("media");
+        let path = directory.join("media");
         fs::write(&path, content(length, fill))?;
         let mut durations = Vec::new();
         for _ in 0..times {
             let media = File::open(&path)?;
             let limits = JobLimits { memory, time: Duration::from_secs(60) };
             let begin = Instant::now();
-            let task = EvaluatorTask { evaluates_rules: true, ..EvaluatorTask::INSPECT }.argument();
-            evaluator.evaluate(media, task, limits, &JobPriority::new()).await?;
+            evaluator.evaluate(media, task.argument(), limits, &JobPriority::new()).await?;
             durations.push(begin.elapsed());
         }
         durations.sort();

@@ -43,7 +43,7 @@ pub use identity::{EngineFingerprint, EngineIdentity, Versions};
 pub use outcome::Outcome;
 pub use policies::{Policies, PolicyDecision, Validity};
 pub use remote::RemoteEngines;
-pub use resident::{Evaluator, EvaluatorEnv, INSPECTION_TIMEOUT, MAX_FILES};
+pub use resident::{Evaluator, EvaluatorEnv, MAX_FILES};
 pub use run::{EngineRun, RunOutcome};
 pub use sample::{Sample, SampleAccess};
 pub use set::Engines;

@@ -21,7 +21,11 @@ use tokio::{sync::Mutex, time::Instant};
 use tracing::{debug, warn};
 
 use super::error::EngineFailure;
-use crate::{chain::Chain, media::run_directory::RunDirectory, scan::settings::Settings};
+use crate::{
+    chain::Chain,
+    media::run_directory::RunDirectory,
+    scan::settings::{INSPECTION_TIMEOUT, Settings},
+};
 
 /// Number of files after which an evaluator is replaced. Children share the layout of its address space until then.
 pub const MAX_FILES: u64 = 10_000;
@@ -31,10 +35,6 @@ const MAX_FAILED_STARTS: u32 = 3;
 
 /// Time without a start after [`MAX_FAILED_STARTS`].
 const BACKOFF: Duration = Duration::from_secs(10);
-
-/// Time limit of an inspection without rules. It reads at most 8 times the size of the file and 80 MiB, and ordinary files
-/// take milliseconds.
-pub const INSPECTION_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The program and the prepared rules that evaluators are started with. Evaluators read the rules from a sealed memory
 /// file, which is empty without rules. It has no path, so that no other user can replace it.

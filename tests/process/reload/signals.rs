@@ -111,8 +111,8 @@ async fn notifies_service_manager_about_reload() {
         let notified: u128 = message.rsplit_once('=').unwrap().1.parse().unwrap();
         assert!((before..=monotonic()).contains(&notified), "{before} {notified}");
         if runs_canary {
-            // Twice scan.timeout plus one minute.
-            manager.expect_message("EXTEND_TIMEOUT_USEC=180000000").await;
+            // Twice scan.timeout and the 30 s of an inspection, plus one minute.
+            manager.expect_message("EXTEND_TIMEOUT_USEC=240000000").await;
         }
         manager.expect_message("READY=1").await;
     }
