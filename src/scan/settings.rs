@@ -63,7 +63,7 @@ impl Settings {
         let limit = |engine: &engines::EngineSettings| match engine {
             engines::EngineSettings::Script(_) => self.timeout,
             engines::EngineSettings::Rules(rules) => rules.timeout,
-            engines::EngineSettings::Hashes(_) => engines::INSPECTION_TIMEOUT,
+            engines::EngineSettings::Hashes(_) => INSPECTION_TIMEOUT,
             engines::EngineSettings::Clamd(clamd) => clamd.timeout,
             engines::EngineSettings::Icap(icap) => icap.timeout,
         };
