@@ -21,6 +21,9 @@ use crate::{
 /// UTF-8 byte order mark.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
+/// Length of the bytes that [`Detector::preload`] evaluates the rules on.
+const PRELOADED: usize = 16 << 10;
+
 /// Detects types of files. Uses about 7 MiB of memory, and twice as much once all rules have been loaded.
 pub struct Detector {
     buckets: Buckets,
@@ -50,13 +53,14 @@ impl Detector {
         })
     }
 
-    /// Loads everything that a detection may load later, so that processes that are forked from this one share it.
+    /// Loads everything that a detection may load later, and evaluates the rules on meaningless bytes, so that processes that
+    /// are forked from this one share the automata of regular expressions.
     pub fn preload(&self) {
         self.all_rules();
-        // Matches of a text, of bytes without a type, and of music with a leading tag.
-        for bytes in
-            [&b"text of no meaning\n"[..], &[0x80; 4096], b"ID3\x04\0\0\0\0\0\0\xff\xfb\x90\x64"]
-        {
+        for first in 0..16 {
+            let _meaningless = self.detect_bytes(&noise(first));
+        }
+        for bytes in [&b"text of no meaning\n"[..], b"ID3\x04\0\0\0\0\0\0\xff\xfb\x90\x64"] {
             let _meaningless = self.detect_bytes(bytes);
         }
     }
@@ -173,6 +177,19 @@ impl Detector {
     pub(crate) fn has_loaded_all_rules(&self) -> bool {
         self.all_rules.get().is_some()
     }
+}
+
+/// Returns pseudo-random bytes (xorshift) after this one, which selects the bucket.
+fn noise(first: u8) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut bytes = vec![first];
+    while bytes.len() < PRELOADED {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend(state.to_le_bytes());
+    }
+    bytes
 }
 
 /// Returns the type of the first matching rule with a message; [`UNKNOWN`] also if the read budget is used up.
