@@ -133,11 +133,11 @@ impl Eq for HashListSet {}
 
 impl fmt::Debug for HashListSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [block, allow] = self.digest();
-        let hex = |digest: [u8; 32]| {
-            digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>()
+        let short = |digest: [u8; 32]| {
+            let (first, _) = digest.split_first_chunk().unwrap_or((&[0; 8], &[]));
+            format!("{:016x}", u64::from_be_bytes(*first))
         };
-        let (block, allow) = (hex(block), hex(allow));
+        let [block, allow] = self.digest().map(short);
         let (blocked, allowed) = (self.lists.block_entries(), self.lists.allow_entries());
         write!(f, "{blocked} blocked ({block}), {allowed} allowed ({allow})")
     }

@@ -91,29 +91,68 @@ fn at<'a>(
     Some(Occurrence { kind, archive, first_part, magic })
 }
 
+/// The parts of one object that formats have read.
+#[derive(Default)]
+pub(super) struct ReadParts {
+    /// Length of the object, bytes.
+    length: usize,
+    /// Parts that were examined as objects.
+    files: ExaminedParts,
+    /// Parts that the format of a kind has read.
+    headers: Vec<(Kind, ExaminedParts)>,
+}
+
+impl ReadParts {
+    pub(super) fn of_object(bytes: &[u8]) -> Self {
+        Self { length: bytes.len(), ..Self::default() }
+    }
+
+    /// Adds a part that is examined as an object. A copy of the whole object is not unpacked again.
+    pub(super) fn add_file(&mut self, part: &[u8]) {
+        if part.len() < self.length {
+            self.files.add(part);
+        }
+    }
+
+    /// Adds a part that the format of this kind has read.
+    pub(super) fn add_header(&mut self, kind: Kind, part: &[u8]) {
+        match self.headers.iter_mut().find(|(other, _)| *other == kind) {
+            Some((_, parts)) => parts.add(part),
+            None => self.headers.push((kind, ExaminedParts::of(part))),
+        }
+    }
+
+    /// Returns whether an archive was examined as an object, or was already read by its format.
+    pub(super) fn contain(&mut self, found: &Occurrence<'_>) -> bool {
+        let headers = self.headers.iter_mut().find(|(kind, _)| *kind == found.kind);
+        headers.is_some_and(|(_, parts)| parts.contain(found.magic))
+            || self.files.contain(found.first_part)
+    }
+}
+
 /// Parts of an object that were examined, by their addresses.
 #[derive(Default)]
-pub(super) struct ExaminedParts {
+struct ExaminedParts {
     /// Starts and ends of the parts, after [`Self::sort`] in ascending order, each end the largest one so far.
     parts: Vec<Range<usize>>,
     is_sorted: bool,
 }
 
 impl ExaminedParts {
-    pub(super) fn of(part: &[u8]) -> Self {
+    fn of(part: &[u8]) -> Self {
         let mut parts = Self::default();
         parts.add(part);
         parts
     }
 
-    pub(super) fn add(&mut self, part: &[u8]) {
+    fn add(&mut self, part: &[u8]) {
         let range = part.as_ptr_range();
         self.parts.push(range.start as usize..range.end as usize);
         self.is_sorted = false;
     }
 
     /// Returns whether a range is inside one of the parts.
-    pub(super) fn contain(&mut self, range: &[u8]) -> bool {
+    fn contain(&mut self, range: &[u8]) -> bool {
         self.sort();
         let range = range.as_ptr_range();
         let after = self.parts.partition_point(|part| part.start <= range.start as usize);

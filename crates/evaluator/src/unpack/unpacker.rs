@@ -14,7 +14,7 @@ pub(crate) use super::budget::MAX_WINDOW;
 use super::{
     bounded_read::read_up_to,
     budget::{MAX_DEPTH, MAX_TOTAL, UnpackBudget},
-    embedded::{ArchiveSignature, ExaminedParts, MAX_EMBEDDED, Occurrence, SignatureSearch},
+    embedded::{ArchiveSignature, MAX_EMBEDDED, ReadParts, SignatureSearch},
     kind::Kind,
     name::EntryName,
     notes::{Notes, Reasons},
@@ -69,10 +69,8 @@ pub(crate) struct Unpacker<'a> {
     notes: Notes,
     /// Number of calls of [`Self::note`].
     problems: u64,
-    /// Length of the current object, its parts that are examined as objects, and those that formats have read.
-    length: usize,
-    examined: ExaminedParts,
-    headers: Vec<(Kind, ExaminedParts)>,
+    /// The parts of the current object that were read.
+    read_parts: ReadParts,
     visitor_panic: Option<Box<dyn Any + Send>>,
 }
 
@@ -95,9 +93,7 @@ impl<'a> Unpacker<'a> {
             visited: HashMap::new(),
             notes: Notes::default(),
             problems: 0,
-            length: 0,
-            examined: ExaminedParts::default(),
-            headers: Vec::new(),
+            read_parts: ReadParts::default(),
             visitor_panic: None,
         }
     }
@@ -130,10 +126,7 @@ impl<'a> Unpacker<'a> {
     /// # Errors
     /// The walk ends.
     pub(crate) fn slice(&mut self, name: EntryName, bytes: &[u8]) -> Unpacked {
-        // A copy of the whole object is not unpacked again.
-        if bytes.len() < self.length {
-            self.examined.add(bytes);
-        }
+        self.read_parts.add_file(bytes);
         self.enter(name, |unpacker| {
             unpacker.budget.take_bytes(bytes.len()).or_else(|limit| unpacker.stop_at(limit))?;
             unpacker.object(bytes)
@@ -143,18 +136,9 @@ impl<'a> Unpacker<'a> {
     /// Excludes headers in a part of the current object from the search for archives, because the current format has read
     /// them.
     pub(crate) fn set_read(&mut self, part: &[u8]) {
-        let Some(kind) = self.containers.last().copied() else { return };
-        match self.headers.iter_mut().find(|(other, _)| *other == kind) {
-            Some((_, parts)) => parts.add(part),
-            None => self.headers.push((kind, ExaminedParts::of(part))),
+        if let Some(kind) = self.containers.last() {
+            self.read_parts.add_header(*kind, part);
         }
-    }
-
-    /// Returns whether an archive was examined as an object, or was already read by its format.
-    fn is_examined(&mut self, found: &Occurrence<'_>) -> bool {
-        let headers = self.headers.iter_mut().find(|(kind, _)| *kind == found.kind);
-        headers.is_some_and(|(_, parts)| parts.contain(found.magic))
-            || self.examined.contain(found.first_part)
     }
 
     /// Examines a text that a format has made from contents, such as the objects of a PDF in one form. It is not
@@ -264,7 +248,25 @@ impl<'a> Unpacker<'a> {
     /// # Errors
     /// The walk ends.
     pub(crate) fn alternative(&mut self, examine: impl FnOnce(&mut Self) -> Unpacked) -> Unpacked {
-        let outer = self.notes.start_alternative(self.path.len());
+        self.alternative_at(self.path.len(), examine)
+    }
+
+    /// Decodes and examines the current object in another form, which may not be what the object is. Notes about the form
+    /// itself are dropped, as by [`alternative`](Self::alternative).
+    ///
+    /// # Errors
+    /// The walk ends.
+    pub(crate) fn decode_form(&mut self, name: EntryName, decoder: impl Read) -> Unpacked {
+        let level = self.path.len() + 1;
+        self.alternative_at(level, |unpacker| unpacker.decode(name, decoder).map(drop))
+    }
+
+    fn alternative_at(
+        &mut self,
+        level: usize,
+        examine: impl FnOnce(&mut Self) -> Unpacked,
+    ) -> Unpacked {
+        let outer = self.notes.start_alternative(level);
         let result = examine(self);
         self.notes.end_alternative(outer);
         result
@@ -424,12 +426,10 @@ impl<'a> Unpacker<'a> {
 
     /// Examines the contents of the current object, under each of its kinds.
     fn contents(&mut self, bytes: &[u8]) -> Unpacked {
-        let examined = std::mem::take(&mut self.examined);
-        let headers = std::mem::take(&mut self.headers);
-        let length = std::mem::replace(&mut self.length, bytes.len());
+        let outer = std::mem::replace(&mut self.read_parts, ReadParts::of_object(bytes));
         let result =
             self.known_kinds(bytes).and_then(|is_archive| self.embedded(bytes, is_archive));
-        (self.examined, self.headers, self.length) = (examined, headers, length);
+        self.read_parts = outer;
         result
     }
 
@@ -460,7 +460,7 @@ impl<'a> Unpacker<'a> {
         let selection = self.selection;
         let mut remaining = MAX_EMBEDDED;
         for found in (selection.search)().occurrences(bytes, is_archive) {
-            if self.is_examined(&found) {
+            if self.read_parts.contain(&found) {
                 continue;
             }
             let Some(rest) = remaining.checked_sub(1) else { break };

@@ -49,7 +49,7 @@ const FILES: u64 = 0x05;
 const ENCODED_HEADER: u64 = 0x17;
 
 pub(in crate::unpack) const SIGNATURE: ArchiveSignature =
-    ArchiveSignature { magic: &MAGIC, offset: 0, extent, is_preferred: false };
+    ArchiveSignature { magic: &MAGIC, offset: 0, extent, is_preferred: true };
 
 /// Returns the length of the archive, if its start header is valid.
 fn extent(archive: &[u8]) -> Option<usize> {

@@ -17,6 +17,8 @@ mod reference;
 mod url;
 mod utf16;
 
+use memchr::memchr;
+
 pub(in crate::unpack) use self::base64::Base64Content;
 use self::{
     base64::Base64Run,
@@ -53,8 +55,13 @@ pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Un
         }
     }
     if has_references(bytes) {
-        let text = decode_references(bytes);
-        unpacker.decode(EntryName::label("text without references"), text)?;
+        let (name, text) = (EntryName::label("text without references"), decode_references(bytes));
+        // Archives contain references by chance, and are damaged without them. Text has no zeros.
+        if memchr(0, bytes).is_some() {
+            unpacker.decode_form(name, text)?;
+        } else {
+            unpacker.decode(name, text)?;
+        }
     }
     let mut search = TextSearch {
         bytes,

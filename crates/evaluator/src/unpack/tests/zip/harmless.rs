@@ -41,6 +41,16 @@ fn archives_of_common_programs_are_clean() {
     assert_clean(&ZipWriter::new([flags]).build(), &["a.txt"]);
 }
 
+/// References are decoded in the archive as well, which is no archive then.
+#[test]
+fn references_in_stored_files_cause_no_notes() {
+    let page = "<p>&#74;&#x61;&#118;a &colon; &Tab;</p>".repeat(100);
+    let entries =
+        (0..20).map(|number| ZipEntrySpec::stored(format!("{number}.html"), page.as_bytes()));
+    let collected = collect(&ZipWriter::new(entries).build());
+    assert!(collected.notes.is_empty(), "{collected:?}");
+}
+
 #[test]
 fn directories_are_no_objects() {
     let directory = ZipEntrySpec::stored("a/", b"");
