@@ -16,7 +16,7 @@ const DESCRIPTORS: std::ops::Range<i64> = 0..1024;
 /// Serves jobs until the server closes the socket.
 pub(crate) fn serve() -> ! {
     let load = |data: Vec<File>| {
-        let name = mcs_sandbox::map_sealed(&data[0])?;
+        let name = mcs_sandbox::map_sealed(data.first().unwrap())?;
         Ok(move |media: &mcs_sandbox::JobMedia| {
             Ok(answer(name, media.argument(), &media.read_all()?))
         })

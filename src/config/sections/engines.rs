@@ -93,7 +93,7 @@ impl KeyGroup for Vec<EngineSettings> {
             }
         }
         if names.contains(&EngineName::Hashes)
-            && hashes.as_ref().is_some_and(|hashes| hashes.is_empty())
+            && hashes.as_ref().is_some_and(hashes::Settings::is_empty)
         {
             scan.within("hashes").missing("block", "a list in hashes.block or hashes.allow");
         }

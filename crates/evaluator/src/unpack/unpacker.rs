@@ -241,9 +241,9 @@ impl<'a> Unpacker<'a> {
         self.notes.add(kind, reason.into(), &self.path);
     }
 
-    /// Calls `examine` for a second interpretation of contents that are examined already. Its own notes are dropped,
-    /// those of limits of the settings excepted, because the first interpretation has the notes that matter. Of the files in it, only
-    /// unreadable ones are not noted, because they may be parts of a file.
+    /// Calls `examine` for a second interpretation of contents that are examined already. Drops its own notes, because
+    /// those of the first interpretation matter; notes of reached limits are kept. Of the files in it, unreadable ones are
+    /// not noted, because they may be parts of a file.
     ///
     /// # Errors
     /// The walk ends.
@@ -257,8 +257,7 @@ impl<'a> Unpacker<'a> {
     /// # Errors
     /// The walk ends.
     pub(crate) fn decode_form(&mut self, name: EntryName, decoder: impl Read) -> Unpacked {
-        let level = self.path.len() + 1;
-        self.alternative_at(level, |unpacker| unpacker.decode(name, decoder).map(drop))
+        self.alternative_at(self.path.len() + 1, |walk| walk.decode(name, decoder).map(drop))
     }
 
     fn alternative_at(
