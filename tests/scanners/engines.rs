@@ -154,12 +154,11 @@ fn engine_setup_fails_if_listed_engine_is_missing() {
         .unwrap();
     let settings = config.scan;
     let rules = &settings.rules().unwrap().rules;
-    let evaluator =
-        |rules| Arc::new(Evaluator::prepare(PathBuf::from(PROGRAM), rules, None).unwrap());
+    let evaluator = |rules| Evaluator::prepare(PathBuf::from(PROGRAM), rules, None).unwrap();
     let directory = RunDirectory::create(&builder.dir().path(""), false).unwrap();
     let directory = Arc::new(directory);
     let env = |rules| EvaluatorEnv {
-        evaluator: evaluator(rules),
+        evaluator: Arc::new(evaluator(rules)),
         sandbox: sandbox.clone(),
         directory: Arc::clone(&directory),
         max_files: MAX_FILES,
