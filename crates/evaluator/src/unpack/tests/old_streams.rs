@@ -9,13 +9,13 @@ use super::{ContainerSample, Expected, collect, payload, tar::tar};
 use crate::report::NoteKind;
 
 /// Writer of codes in groups of eight.
-struct CodeWriter {
+struct LzwCodeWriter {
     bytes: Vec<u8>,
     bits: usize,
     width: usize,
 }
 
-impl CodeWriter {
+impl LzwCodeWriter {
     fn put(&mut self, code: usize) {
         for bit in 0..self.width {
             if self.bits.is_multiple_of(8) {
@@ -40,14 +40,14 @@ fn compress(content: &[u8], max_width: u8, clear_after: Option<usize>) -> Vec<u8
     let flags = max_width | if clear_after.is_some() { 0x80 } else { 0 };
     let first_code = if clear_after.is_some() { 257 } else { 256 };
     let mut file = vec![0x1f, 0x9d, flags];
-    let mut writer = CodeWriter { bytes: Vec::new(), bits: 0, width: 9 };
+    let mut writer = LzwCodeWriter { bytes: Vec::new(), bits: 0, width: 9 };
     let mut table: HashMap<(usize, u8), usize> = HashMap::new();
     // The decoder adds an entry one code later.
     let mut next = first_code;
     let mut entries = first_code;
     let mut current: Option<usize> = None;
     let mut codes = 0;
-    let mut emit = |writer: &mut CodeWriter, code: usize, entries: &mut usize| {
+    let mut emit = |writer: &mut LzwCodeWriter, code: usize, entries: &mut usize| {
         if *entries >= 1 << writer.width && writer.width < usize::from(max_width) {
             let width = writer.width + 1;
             writer.set_width(width);
