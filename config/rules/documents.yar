@@ -62,7 +62,7 @@ rule Office_Macros
         $archive = "ActiveMime"
     condition:
         (Zip and any of ($project, $sheet))
-        // A file that refers to macros, whatever their name is, and a document in one XML file.
+        // Relationships to macros in a part of any name, and Office documents in one XML file.
         or ((root == "relationships" or root == "package")
             and (elements contains "/vbaproject\n" or elements contains "/xlmacrosheet\n"
                 or elements contains "/xlintlmacrosheet\n"))
@@ -151,7 +151,7 @@ rule RTF_Object_That_Loads_Itself
         kind = "policy"
         reason = "An RTF file with an object that is loaded when the file is opened"
     strings:
-        // Two backslashes are text.
+        // Two backslashes encode a backslash of the text.
         $object = /[^\\](\\\\)*\\objdata[^a-z]/
         $update = /[^\\](\\\\)*\\objupdate[^a-z]/
     condition:
@@ -184,7 +184,7 @@ rule PDF_Runs_Code
         // actions, names contain no escapes, and /S is the first entry of an action.
         $head = "%PDF-"
         $direct = /\/OpenAction[ \t\r\n]{0,8}<<[^>]{0,48}\/S[ \t\r\n]{0,8}\/JavaScript/
-        // An action behind another one.
+        // A chained action.
         $next = /\/OpenAction <<[^\n]*\/Next \[?<<\/S \/JavaScript/
         $rendition = /\/OpenAction <<[^\n>]*\/S \/Rendition[^\n>]*\/JS[ (]/
         // Opening and closing of pages and documents. Fields have other events.

@@ -17,7 +17,7 @@ rule HTML_Smuggles_File
         kind = "policy"
         reason = "An HTML page whose script creates a file from embedded text and saves it unasked"
     condition:
-        // A file in the page.
+        // An embedded file.
         for any decoder in ("atob", "fromBase64", "harCode", "parseInt(", "Uint8Array([", "unescape(",
             "decodeURIComponent(", "Blob([\"", "File([\"", "encode(\"", "\"data:") : (startup_code contains decoder)
         // The file is saved: by an old method of browsers, by a link that is pressed, or by going to its address.

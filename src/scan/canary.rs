@@ -83,7 +83,8 @@ impl Canary {
         let (mut failure, mut succeeded) = (None, false);
         for name in engines.names() {
             match self.check_one(name, &engines.with_only(name)).await {
-                Ok(()) => succeeded = true,
+                // The lists of hashes are not tested with the infected sample.
+                Ok(()) => succeeded |= name != "hashes" || engines.names().count() == 1,
                 Err(error @ CanaryError::NoVerdict(..)) if engines.may_fail(name) => {
                     failure = failure.or(Some(error));
                 }

@@ -129,7 +129,12 @@ impl ScanContext {
             None => EngineRun::prevented(ScanError::Stopping),
         };
         let verdict = match run.outcome {
-            RunOutcome::Scanned(_) if let Some(listed) = listed => Ok(listed.verdict()),
+            RunOutcome::Scanned(outcome)
+                if let Some(listed) = &listed
+                    && (*mime == MimeRules::All || outcome.detected.is_some()) =>
+            {
+                Ok(listed.verdict())
+            }
             RunOutcome::Scanned(outcome) => {
                 engines.policies().with_paths().decide(&outcome).verdict
             }

@@ -174,3 +174,15 @@ fn invalid_lists_are_configuration_errors() {
         assert!(stderr.contains(key) && stderr.contains(message), "{stderr}");
     }
 }
+
+/// The lists do not stand for an engine that has not examined the file.
+#[tokio::test]
+async fn lists_alone_do_not_make_a_skipped_file_clean() {
+    let homeserver = MockHomeserver::start().await;
+    let skip = "scan.script_max_size = 3\nscan.script_on_oversize = \"skip\"";
+    let scanner = start(&homeserver, "exit 0", ["", ""], skip).await;
+    let media = homeserver.add_bytes("large", CONTENT.to_vec());
+    assert_eq!(scan(&scanner, &media).await.status, 413);
+    let small = homeserver.add_bytes("small", b"abc".to_vec());
+    scan(&scanner, &small).await.assert_clean();
+}

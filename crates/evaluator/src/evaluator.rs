@@ -57,8 +57,11 @@ impl Evaluation<'_> {
         let finding = hashes.into_finding();
         match rules {
             Some(rules) if finding.is_none() => {
-                let answer = EvaluatorAnswer::from(report(rules, notes));
-                (Some(answer), Some(HashReport::default()))
+                let answer = EvaluatorAnswer::from(report(rules, notes.clone()));
+                // The answer has the notes, unless the rules failed.
+                let has_failed = matches!(answer, EvaluatorAnswer::Failed(_));
+                let notes = if has_failed { notes } else { Vec::new() };
+                (Some(answer), Some(HashReport { finding: None, notes }))
             }
             Some(_) | None => (None, Some(HashReport { finding, notes })),
         }

@@ -1,4 +1,4 @@
-//! What evaluators do.
+//! Settings and tasks of evaluators.
 
 use mcs_filetype::MimeRules;
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ pub struct EvaluatorSettings {
     pub ignored: Vec<String>,
     /// How files are unpacked for the rules.
     pub unpack: UnpackSettings,
-    /// Whether types are determined, which the next two need as well.
+    /// Whether types are determined. Required by the next two settings.
     pub detects_types: bool,
     /// Whether rules use the variable `filetype`: types of all objects are determined for it.
     pub sets_file_type: bool,

@@ -47,7 +47,7 @@ impl Visitor for HashVisitor<'_> {
         let digest = match object.digest {
             Some(digest) => Some(digest),
             None if object.container.is_none() => Some(Sha256::digest(object.bytes).into()),
-            // A text that a format has made.
+            // Text that an unpacker derived from an object, such as decoded text: not a file.
             None => None,
         };
         let entry = digest.and_then(|digest| self.lookup(&digest, object.bytes));
@@ -58,7 +58,7 @@ impl Visitor for HashVisitor<'_> {
                     Some(HashFinding { name: name.to_owned(), path: object.report_path() });
                 ControlFlow::Break(())
             }
-            // The service decides about the whole media file when a request is answered.
+            // The service applies allow entries for whole media files when it answers a request.
             Some(HashMatch { action: ListAction::Allow, .. }) | None => match &mut self.rules {
                 Some(rules) => rules.visit(object),
                 None => ControlFlow::Continue(()),

@@ -9,7 +9,7 @@ use crate::{
     report::Inspection,
 };
 
-/// Inspects files. Created once; children share its memory.
+/// Inspects files. Created once before the first fork, so that children share its memory.
 pub(crate) struct Inspector {
     /// Determines types, if they are needed.
     detector: Option<Rc<Detector>>,

@@ -26,8 +26,8 @@ pub(crate) fn raise_stack_limit() -> io::Result<()> {
     Ok(())
 }
 
-/// Returns the memory that the evaluation of a media file may take in addition to the file, bytes. An allocation that fails
-/// ends the process, which is a failure and no result.
+/// Returns the memory that the evaluation of a media file may take in addition to the file, bytes. A failed
+/// allocation ends the process, and the evaluation fails.
 #[must_use]
 pub fn memory_allowance(settings: &UnpackSettings) -> u64 {
     let unpacked = if settings.enabled {

@@ -170,7 +170,10 @@ fn encode(mut report: FileReport) -> Vec<u8> {
         Ok(bytes) => format!("the report has {} bytes, more than {MAX_ANSWER}", bytes.len()),
         Err(error) => error.to_string(),
     };
-    report.rules = Some(EvaluatorAnswer::Failed(reason));
+    let lost = report.rules.replace(EvaluatorAnswer::Failed(reason));
+    if let (Some(EvaluatorAnswer::Report(lost)), Some(hashes)) = (lost, &mut report.hashes) {
+        hashes.notes = lost.notes;
+    }
     // Strings without escapes of any kind: cannot fail.
     serde_json::to_vec(&report).unwrap_or_default()
 }

@@ -2,8 +2,8 @@
 //! `cli_loadhash` in `libclamav/readdb.c`).
 //!
 //! The number of digits determines the kind of the hash in both. The size `*` is any size, also with MD5. Versions of
-//! `ClamAV` before `MINFL` cannot load a record, so that number is ignored. A record with a `MAXFL` below [`LEVEL`] was
-//! withdrawn and is not used.
+//! `ClamAV` before `MINFL` cannot load a record, so that number is ignored. A record with a `MAXFL` below [`LEVEL`]
+//! does not apply any more and is not used.
 
 use crate::{
     entry::{FileDigest, HashEntry},

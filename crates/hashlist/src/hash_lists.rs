@@ -110,8 +110,8 @@ impl<B: AsRef<[u8]>> HashLists<B> {
         Some(HashMatch { action, list: self.list_name(found.list).unwrap_or_default(), name })
     }
 
-    /// Returns a digest of all block entries. Differs if the entries differ, and does not depend on names, on the order
-    /// of entries, or on their division into lists.
+    /// Returns a digest of all block entries. Different entries have different digests. Names, the order of entries and
+    /// their division into lists do not affect the digest.
     #[must_use]
     pub fn block_fingerprint(&self) -> [u8; 32] {
         self.digests.block

@@ -77,7 +77,7 @@ pub(super) fn run(job: ChildJob<'_>, evaluate: &mut Evaluate<'_>) -> ! {
 fn complete(job: ChildJob<'_>, evaluate: &mut Evaluate<'_>) -> Result<(), ChildFailure> {
     let (id, filter) = (job.job, job.filter);
     let (media, result) = restrict(job).map_err(|_| ChildFailure::Restrictions)?;
-    // After the last call that the filter kills: fstat(2) and setrlimit(2).
+    // Applied last, because the filter forbids calls of `restrict`, such as fstat(2) and setrlimit(2).
     apply_filter(filter).map_err(|_| ChildFailure::Restrictions)?;
     let evaluated = catch_unwind(AssertUnwindSafe(|| evaluate(&media)));
     let evaluated = evaluated.map_err(|_panic| ChildFailure::Panic)?;

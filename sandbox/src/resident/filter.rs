@@ -1,6 +1,6 @@
 //! The system call filter of a child: an allow-list of what pure computation needs. Every other call kills the process, as
-//! do calls of another architecture, including x32, whose numbers no rule lists. In contrast to the filter of programs
-//! (`helper/seccomp`), which is a deny-list, since a script may be anything. seccomp(2).
+//! do calls of another architecture, including x32, whose numbers no rule lists. The filter of programs
+//! (`helper/seccomp`) is a deny-list instead, because a script may need any call. seccomp(2).
 
 use std::collections::BTreeMap;
 

@@ -10,14 +10,14 @@
 //!     becomes descriptor 1.
 //!  3. Check that the media is a file, and lower the limits: address space, processor time, and 0 for descriptors, files and
 //!     processes.
-//!  4. Install the filter, an allow-list (`filter`): after the last call that it kills.
+//!  4. Install the filter, an allow-list (`filter`), which forbids the calls of the steps above.
 //!  5. Evaluate the media, reading what the evaluation needs, write one record, exit.
 //!
 //! A job has a result only if its pipe contains exactly one valid record (`record`), its child ended with exit code 0, and
 //! no process can write to the pipe any more.
 //!
-//! Children inherit the layout of the parent's address space and the seeds of its hash tables, so media that finds them out
-//! in one child can use them in another one until the parent is replaced.
+//! Children inherit the layout of the parent's address space and the seeds of its hash tables, so media that reads them in
+//! one child helps media in other children until the parent is replaced.
 
 mod child;
 mod filter;

@@ -29,8 +29,8 @@ use crate::sys;
 /// [`Sandbox::start_resident`](crate::Sandbox::start_resident), until the server closes the socket.
 ///
 /// `load` reads the data that the server passes. The function that it returns evaluates the media of one job; it runs in a
-/// child of its own, in which memory and all calls of the system except for pure computation are forbidden, and panics are
-/// failures. Its result must not be longer than [`MAX_RESULT`](crate::MAX_RESULT). It returns an error only if the media cannot
+/// separate child with limited memory, in which all system calls that pure computation does not need are forbidden, and panics
+/// are failures. Its result must not be longer than [`MAX_RESULT`](crate::MAX_RESULT). It returns an error only if the media cannot
 /// be read.
 ///
 /// Must be called while the process has a single thread. Changes the actions of signals and the panic hook.

@@ -60,7 +60,7 @@ pub struct JobLimits {
     pub time: Duration,
 }
 
-/// Why a job has no result. Says nothing about the media: a limit may have been reached because of it, or not.
+/// Reason why a job has no result. The media may or may not be the cause.
 #[derive(Debug, thiserror::Error)]
 pub enum ResidentJobError {
     /// The resident program has ended. Another one can evaluate the media.

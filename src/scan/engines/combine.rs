@@ -5,7 +5,7 @@ use std::{iter, sync::Arc, time::SystemTime};
 use super::{
     examination::FileInspection,
     file_outcome::{EngineFault, FileFinding, FileOutcome},
-    names::INSPECTION,
+    names::{HASHES, INSPECTION},
     outcome::{MAX_FIRST_LINE, Outcome, OutcomeText},
     result::{EngineResult, is_engine_failure},
 };
@@ -30,6 +30,8 @@ pub(super) fn combine(
         }),
     }
     let mut findings = 0;
+    // Lists find exact copies only: beside another engine that did not finish, they have not examined the file.
+    let decides_alone = results.iter().all(|result| result.engine == HASHES);
     for EngineResult { engine, outcome, others, exit_code, first_line, .. } in results {
         let outcome = match outcome {
             Ok(outcome) => outcome,
@@ -42,7 +44,8 @@ pub(super) fn combine(
         };
         let outcomes: Vec<_> = iter::once(outcome).chain(others).collect();
         // An engine that did not examine the file has not finished, whatever else it reports.
-        file.has_finished |= !outcomes.contains(&Outcome::TooLarge);
+        file.has_finished |=
+            !outcomes.contains(&Outcome::TooLarge) && (engine != HASHES || decides_alone);
         for outcome in outcomes {
             let mut add_finding = |kind, text: OutcomeText| {
                 findings += 1;

@@ -64,8 +64,8 @@ impl Examiner {
         Self { evaluator, scan_slots }
     }
 
-    /// Examines a file. If the child that evaluates the rules fails, another one does the rest, so that the failure is one
-    /// of the rules, which their `on_failure` applies to.
+    /// Examines a file. If the child that evaluates the rules fails, another child does the rest of the task, so that the
+    /// failure counts as a failure of the rules, to which `rules.on_failure` applies.
     pub(super) async fn examine(
         &self,
         sample: &Sample,
@@ -126,8 +126,8 @@ impl From<ChildReport> for Examination {
 /// Parses the report of a child, which may be compromised.
 ///
 /// # Errors
-/// If the bytes are not exactly one report, or it lacks a type or a result that is needed, or the type is none that can be
-/// detected.
+/// If the bytes are not exactly one report, or it lacks a type or a result that is needed, or the type is not one that
+/// the inspection can detect.
 fn parse_report(
     report: &[u8],
     task: EvaluatorTask,
@@ -142,6 +142,9 @@ fn parse_report(
     let is_blocked = hashes.as_ref().is_some_and(|hashes| hashes.finding.is_some());
     if task.evaluates_rules && rules.is_none() && !is_blocked {
         return Err(EngineFailure::BadResponse("no result of the rules".to_owned()));
+    }
+    if rules.is_some() && !task.evaluates_rules {
+        return Err(EngineFailure::BadResponse("a result of rules that do not apply".to_owned()));
     }
     if task.searches_hashes != hashes.is_some() {
         return Err(EngineFailure::BadResponse("no result of the lists of hashes".to_owned()));
@@ -190,14 +193,14 @@ mod tests {
             typed.replace("failed", "passed"),
         ]);
         for report in invalid {
-            let error = parse_report(report.as_bytes(), inspect, true).unwrap_err();
+            let error = parse_report(report.as_bytes(), with_rules, true).unwrap_err();
             assert!(matches!(error, EngineFailure::BadResponse(_)), "{report}: {error}");
         }
-        let error = parse_report(br#"{"\u001b[2J":1}"#, inspect, false).unwrap_err().to_string();
+        let error = parse_report(br#"{"\u001b[2J":1}"#, with_rules, false).unwrap_err().to_string();
         assert!(!error.contains('\u{1b}'), "{error}");
         // A name that no detection returns is not accepted either where none is needed.
         let unknown = typed.replace("image/png", "x/y");
-        assert!(parse_report(unknown.as_bytes(), inspect, false).is_err());
+        assert!(parse_report(unknown.as_bytes(), with_rules, false).is_err());
     }
 
     #[test]
@@ -221,6 +224,8 @@ mod tests {
             (false, true, "null", none, true),
             (false, true, "null", "null", false),
             (false, false, "null", found, false),
+            (false, false, clean, "null", false),
+            (false, true, clean, none, false),
         ] {
             let task = EvaluatorTask { evaluates_rules, limits_types: false, searches_hashes };
             let report = report(rules, hashes);

@@ -94,13 +94,13 @@ impl Engines {
         // Without the policies, so that cached outcomes remain valid when a policy changes.
         let examined: Vec<_> =
             settings.engines.iter().map(EngineSettings::without_policies).collect();
-        // With the lists that apply inside files: a change of the others needs no new scan.
+        // Includes the lists of types that apply inside files. A change of other lists needs no new scan.
         let inner_types = settings.inner_types();
         let conditions = format!("{examined:?} {} {inner_types:?}", settings.max_output_size);
         let members =
             settings.engines.iter().map(engine).collect::<Result<Vec<_>, EngineSetupError>>()?;
         let bounds = members.iter().map(|engine| (engine.name(), &engine.bounds));
-        // Those in slots, as many demoted ones, and those of two canaries.
+        // The files in slots, as many demoted files, and the files of two canaries.
         let jobs = settings.max_scripts.saturating_mul(2).saturating_add(2);
         let resident = Evaluator::resident(evaluator, settings, jobs);
         Ok(Self {

@@ -17,7 +17,7 @@ const PAGE: &[u8] = b"http://www.w3.org/1999/xhtml";
 const ROOTS: [&[u8]; 7] =
     [b"svg", b"relationships", b"package", b"worddocument", b"externallink", b"xdp", b"template"];
 
-/// What addresses on other machines begin with, those of files excepted.
+/// Prefixes of addresses on other machines, except those of `file:` URLs.
 const REMOTE: [&[u8]; 7] = [b"http:", b"https:", b"ftp:", b"mhtml:", b"\\\\", b"//", b"%5c%5c"];
 
 /// Maximum length of a value, bytes. The beginning of an address contains its scheme.

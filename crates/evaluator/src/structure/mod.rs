@@ -27,7 +27,7 @@ const MAX_LINES: usize = 32 << 10;
 /// What rules see of the structure of an object.
 #[derive(Default, Debug)]
 pub(crate) struct ContentStructure {
-    /// Offset of the first byte behind a byte order mark, white space and zeros.
+    /// Offset of the first byte after a byte order mark, white space and other control characters.
     pub(crate) text_start: usize,
     /// Name of the first element of XML or HTML, in lower case and without prefix. Only declarations, comments and white
     /// space precede it.

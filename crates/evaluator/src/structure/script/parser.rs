@@ -215,7 +215,7 @@ impl<'a, 'p> ScriptParser<'a, 'p> {
         }
     }
 
-    /// Adds a function. It runs with the current one if its place says so.
+    /// Adds a function. Its place determines whether it runs with the current function.
     fn begin_function(&mut self, place: FunctionPlace<'a>) -> usize {
         let current = self.current();
         let function = self.program.add(current);

@@ -1,9 +1,10 @@
 //! ar: `ar(5)` of BSD, with the long names of GNU and BSD. Debian packages are such archives.
 //!
-//! Import libraries have tens of thousands of members, more than the limit of files. So object files beyond the first
-//! ones are examined only as a part of the archive, which the rules are evaluated on as a whole, unless a format of this
-//! crate recognizes them: a file that begins as an object file is of no other kind for rules that look at its start, and
-//! whatever other programs open it as is a format.
+//! Import libraries have tens of thousands of members, more than the limit of files. So only the first object
+//! files are examined as files, and the others only if a format of this crate recognizes them. The rules are evaluated on
+//! the archive as a whole, which contains all object files. For rules on the
+//! start of a file, a file that starts like an object file has no other type. If other programs open it as another type,
+//! that type is a format of this crate.
 
 use crate::{
     report::NoteKind,
@@ -24,18 +25,9 @@ const HEADER_END: &[u8] = b"`\n";
 /// Maximum number of object files that are examined as files.
 const MAX_OBJECT_FILES: usize = 1000;
 
-/// Starts of object files: import objects and COFF of common machines, ELF, Mach-O, LLVM.
-const OBJECT_FILES: [&[u8]; 9] = [
-    b"\0\0\xff\xff",
-    b"\x4c\x01",
-    b"\x64\x86",
-    b"\x64\xaa",
-    b"\xc4\x01",
-    b"\x7fELF",
-    b"\xcf\xfa\xed\xfe",
-    b"\xce\xfa\xed\xfe",
-    b"BC\xc0\xde",
-];
+/// Starts of object files: import objects and COFF of common machines, LLVM. Of ELF and Mach-O, the type is compared too.
+const OBJECT_FILES: [&[u8]; 6] =
+    [b"\0\0\xff\xff", b"\x4c\x01", b"\x64\x86", b"\x64\xaa", b"\xc4\x01", b"BC\xc0\xde"];
 
 pub(in crate::unpack) fn matches(bytes: &[u8]) -> bool {
     bytes.starts_with(MAGIC)
@@ -94,8 +86,17 @@ fn next_position(bytes: &[u8], end: usize, unpacker: &mut Unpacker<'_>) -> usize
     padded
 }
 
+/// Returns whether a member is an object file. Programs start in other ways, or state another type.
 fn is_object_file(content: &[u8]) -> bool {
-    OBJECT_FILES.iter().any(|start| content.starts_with(start))
+    match content {
+        // `e_type` is ET_REL, in either byte order. elf(5).
+        [0x7f, b'E', b'L', b'F', ..] => {
+            matches!(content.get(16..18), Some([1, 0] | [0, 1]))
+        }
+        // `filetype` is MH_OBJECT.
+        [0xce | 0xcf, 0xfa, 0xed, 0xfe, ..] => content.get(12..16) == Some(&[1, 0, 0, 0]),
+        _ => OBJECT_FILES.iter().any(|start| content.starts_with(start)),
+    }
 }
 
 struct ArHeader<'a> {

@@ -26,7 +26,7 @@ const MAGIC: &[u8] = b"MSCF";
 /// Maximum number of bytes between files, and before files that overlap others, that are decoded for all folders.
 const MAX_SKIPPED: u64 = 64 << 20;
 
-/// What decoding a folder from its start on costs in addition, bytes: a new decoder, and a block.
+/// Additional cost of decoding a folder from its start, bytes: a new decoder, and a block.
 const RESTART_COST: u64 = 128 << 10;
 
 /// With the reserved field after the magic number, as 7-Zip requires it.
@@ -36,9 +36,10 @@ pub(in crate::unpack) const SIGNATURE: ArchiveSignature =
 /// Returns the length of a cabinet, if its header is valid.
 fn extent(archive: &[u8]) -> Option<usize> {
     let header = CabHeader::parse(archive)?;
-    let (folders, _) = header.folders(archive);
-    let (files, _) = header.files(archive);
-    let is_archive = !folders.is_empty() && !files.is_empty();
+    // The tables are read only if none of them is empty: each header in the file could refer to the same table.
+    let is_archive = header.has_entries()
+        && !header.folders(archive).0.is_empty()
+        && !header.files(archive).0.is_empty();
     is_archive.then_some(usize::try_from(header.size).ok()?)
 }
 

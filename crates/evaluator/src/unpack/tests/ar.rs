@@ -141,8 +141,13 @@ fn files_that_are_no_object_files_are_found_in_large_libraries() {
     .concat();
     let archive = [&b"\x64\x86"[..], &zip(&[(NAME, &payload())])].concat();
     assert!(collect(&library(&[&archive])).has_payload());
-    let collected = collect(&library(&[&pdf]));
-    assert_eq!(collected.objects.iter().filter(|(_, object)| *object == pdf).count(), 1);
+    // Programs are ELF and Mach-O as well.
+    let elf = [&b"\x7fELF\x02\x01\x01"[..], &[0; 9], b"\x03\0program"].concat();
+    let mach_o = [&b"\xcf\xfa\xed\xfe"[..], &[0; 8], b"\x02\0\0\0program"].concat();
+    for file in [pdf, elf, mach_o] {
+        let collected = collect(&library(&[&file]));
+        assert_eq!(collected.objects.iter().filter(|(_, object)| *object == file).count(), 1);
+    }
 }
 
 #[test]

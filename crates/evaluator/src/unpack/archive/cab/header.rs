@@ -25,6 +25,11 @@ pub(super) struct CabHeader {
 }
 
 impl CabHeader {
+    /// Returns whether the header states at least one folder and one file.
+    pub(super) fn has_entries(&self) -> bool {
+        self.folder_count > 0 && self.file_count > 0
+    }
+
     pub(super) fn parse(cabinet: &[u8]) -> Option<Self> {
         let flags = u16_at(cabinet, 30)?;
         let mut start = HEADER;

@@ -124,7 +124,8 @@ impl<'a> BerReader<'a> {
     }
 }
 
-/// Reads the content of a string, or of a string of segments, which may consist of segments themselves. Segments of any type count.
+/// Reads the content of a string, or of a string of segments, which may consist of segments themselves. Segments may have
+/// any type.
 pub(super) struct SegmentReader<'a> {
     reader: BerReader<'a>,
     /// Number of bytes of the current segment that are not read yet.
