@@ -1,5 +1,6 @@
 """The service under test, in its own folder, in front of a homeserver."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -22,6 +23,25 @@ def installed_program(machine):
         shutil.copy(name, folder)
     machine.record_version("matrix-content-scanner", output_of(machine.program, "--version").split()[-1])
     return folder / machine.program.name
+
+
+def child_processes(pid):
+    """Returns the child processes of all threads; none of a process that has ended."""
+    children = []
+    with contextlib.suppress(OSError):
+        for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+            children += (task / "children").read_text().split()
+    return children
+
+
+def has_evaluator(helper):
+    """Returns whether a child of a helper, or a child of that in a pid namespace, evaluates files."""
+    children = child_processes(helper)
+    for pid in children + [inner for child in children for inner in child_processes(child)]:
+        with contextlib.suppress(OSError):
+            if b"evaluate-resident" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes():
+                return True
+    return False
 
 
 class Scanner:
@@ -105,11 +125,12 @@ class Scanner:
         return [line for line in map(json.loads, lines) if line.get("message") == message]
 
     def helpers(self):
-        """Returns the child processes of the service. Each job has a helper."""
-        children = []
-        for task in pathlib.Path(f"/proc/{self.process.pid}/task").iterdir():
-            children += (task / "children").read_text().split()
-        return children
+        """Returns the child processes of the service: a helper for each job, and one for each evaluator of files."""
+        return child_processes(self.process.pid)
+
+    def evaluators(self):
+        """Returns the helpers of evaluators, which run until they are replaced."""
+        return [helper for helper in self.helpers() if has_evaluator(helper)]
 
     def jobs(self):
         """Returns the folders of current jobs."""
@@ -135,8 +156,13 @@ class Scanner:
         return int(line.split()[1]) * 1024
 
     def wait_until_idle(self):
-        """Waits until no helper process and no job folder is left."""
-        wait_until("all jobs are cleaned up", lambda: not self.helpers() and not self.jobs(), self.process)
+        """Waits until only the evaluators have a helper process and a job folder."""
+
+        def is_idle():
+            evaluators = self.evaluators()
+            return self.helpers() == evaluators and len(self.jobs()) <= len(evaluators)
+
+        wait_until("all jobs are cleaned up", is_idle, self.process)
 
 
 def toml(value):
