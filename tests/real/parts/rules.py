@@ -17,6 +17,9 @@ LIST = REPOSITORY / "tests/real/corpus.txt"
 # images. Files that begin with an interpreter line are refused too.
 REFUSED = {
     "hachoir-3.4.0/doc/make.bat": "Windows_Batch_File",
+    "hachoir-3.4.0/tests/files/example2.arj": "Linux_Program in usr/bin/arj",
+    "hachoir-3.4.0/tests/files/example4_chapters.arj": "Linux_Program in usr/bin/groups",
+    "hachoir-3.4.0/tests/files/georgia.cab": "Windows_Program in fontinst.exe",
     "hachoir-3.4.0/tests/files/7zip.chm": "Windows_Help",
     "hachoir-3.4.0/tests/files/ReferenceMap.class": "Java_Program",
     "hachoir-3.4.0/tests/files/cercle.exe": "DOS_Program",
