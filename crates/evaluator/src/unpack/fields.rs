@@ -54,6 +54,36 @@ impl<'a> FieldReader<'a> {
     }
 }
 
+fn array_at<const LENGTH: usize>(bytes: &[u8], offset: usize) -> Option<[u8; LENGTH]> {
+    bytes.get(offset..)?.first_chunk().copied()
+}
+
+/// Returns the little-endian number at an offset. `None` if the bytes end before its end.
+pub(super) fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
+    array_at(bytes, offset).map(u16::from_le_bytes)
+}
+
+/// Returns the little-endian number at an offset. `None` if the bytes end before its end.
+pub(super) fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
+    array_at(bytes, offset).map(u32::from_le_bytes)
+}
+
+/// Returns the little-endian number at an offset. `None` if the bytes end before its end.
+pub(super) fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
+    array_at(bytes, offset).map(u64::from_le_bytes)
+}
+
+/// Returns the big-endian number at an offset. `None` if the bytes end before its end.
+pub(super) fn be_u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
+    array_at(bytes, offset).map(u32::from_be_bytes)
+}
+
+/// Returns the big-endian number of eight bytes at an offset, a length or an offset. `None` if the bytes end before its
+/// end, or the number exceeds the address space.
+pub(super) fn be_length_at(bytes: &[u8], offset: usize) -> Option<usize> {
+    array_at(bytes, offset).and_then(|number| usize::try_from(u64::from_be_bytes(number)).ok())
+}
+
 /// Decodes UTF-16, little endian, up to the first zero.
 pub(super) fn utf16_text(bytes: &[u8]) -> String {
     let units = bytes.as_chunks().0.iter().map(|unit| u16::from_le_bytes(*unit));

@@ -6,7 +6,6 @@ use std::io::Read;
 
 use flate2::Crc;
 
-use self::fastest::FastestReader;
 use super::{checked::Checked, lzh_reader};
 use crate::{
     report::NoteKind,
@@ -105,7 +104,7 @@ fn examine(header: &ArjHeader<'_>, data: &[u8], unpacker: &mut Unpacker<'_>) -> 
                 return Ok(());
             }
         },
-        4 => Box::new(FastestReader::new(data, size)),
+        4 => Box::new(fastest::open(data, size)),
         method => {
             unpacker.note(NoteKind::Unreadable, format!("ARJ method {method}"));
             return Ok(());

@@ -6,6 +6,7 @@ pub(super) mod cab;
 mod checked;
 mod coder_output;
 pub(super) mod cpio;
+mod lz_reader;
 pub(super) mod lzh;
 mod lzh_reader;
 pub(super) mod rar;

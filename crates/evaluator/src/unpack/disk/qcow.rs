@@ -3,6 +3,7 @@
 use flate2::read::DeflateDecoder;
 
 use super::blocks::{BlockDisk, BlockReader, DiskBlock, readable_size};
+use crate::unpack::fields::{be_length_at, be_u32_at};
 use crate::{
     report::NoteKind,
     unpack::{
@@ -38,7 +39,7 @@ pub(in crate::unpack) fn matches(bytes: &[u8]) -> bool {
 }
 
 pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Unpacked {
-    if u32_at(bytes, 32).is_some_and(|method| method != 0) {
+    if be_u32_at(bytes, 32).is_some_and(|method| method != 0) {
         unpacker.note(NoteKind::Encrypted, "the disk is encrypted");
         return Ok(());
     }
@@ -46,7 +47,7 @@ pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Un
         unpacker.note(NoteKind::Unreadable, "the disk has an unknown or damaged header");
         return Ok(());
     };
-    if u64_at(bytes, 8) != Some(0) {
+    if be_length_at(bytes, 8) != Some(0) {
         unpacker.note(NoteKind::Unreadable, "the disk is a difference to another one");
     }
     unpacker.decode(EntryName::label("disk"), BlockReader::new(disk)).map(drop)
@@ -62,19 +63,19 @@ struct QcowDisk<'a> {
 
 impl<'a> QcowDisk<'a> {
     fn new(file: &'a [u8]) -> Option<Self> {
-        let (version, cluster_bits) = (u32_at(file, 4)?, u32_at(file, 20)?);
-        let features = if version == 3 { u64_at(file, 72)? } else { 0 };
+        let (version, cluster_bits) = (be_u32_at(file, 4)?, be_u32_at(file, 20)?);
+        let features = if version == 3 { be_length_at(file, 72)? } else { 0 };
         if !matches!(version, 2 | 3)
             || !(9..=21).contains(&cluster_bits)
             || features & UNSUPPORTED != 0
         {
             return None;
         }
-        let count = usize::try_from(u32_at(file, 36)?).ok()?;
-        let table = file.get(u64_at(file, 40)?..)?.as_chunks::<8>().0;
+        let count = usize::try_from(be_u32_at(file, 36)?).ok()?;
+        let table = file.get(be_length_at(file, 40)?..)?.as_chunks::<8>().0;
         let table = table.get(..count).unwrap_or(table);
         let used = table.iter().rposition(|entry| *entry != [0; 8]).map_or(0, |last| last + 1);
-        let mut disk = Self { file, table, cluster_bits, size: u64_at(file, 24)? };
+        let mut disk = Self { file, table, cluster_bits, size: be_length_at(file, 24)? };
         let per_table = disk.block_size() / 8;
         // The rest of the disk has no content.
         let mut blocks = used.saturating_mul(per_table);
@@ -130,12 +131,4 @@ impl<'a> BlockDisk<'a> for QcowDisk<'a> {
             Some(content) => DiskBlock::Stored(content),
         }
     }
-}
-
-fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
-    Some(u32::from_be_bytes(*bytes.get(offset..)?.first_chunk()?))
-}
-
-fn u64_at(bytes: &[u8], offset: usize) -> Option<usize> {
-    usize::try_from(u64::from_be_bytes(*bytes.get(offset..)?.first_chunk()?)).ok()
 }

@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use bzip2::read::BzDecoder;
 use flate2::read::ZlibDecoder;
 
+use crate::unpack::fields::be_length_at;
 use crate::{
     report::NoteKind,
     unpack::{
@@ -44,9 +45,9 @@ pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Un
         unpacker.note(NoteKind::Encrypted, "the disk is encrypted");
     }
     let Some(trailer) = trailer(bytes) else { return Ok(()) };
-    let data = number_at(trailer, 24).and_then(|start| bytes.get(start..)).unwrap_or_default();
-    let property_list = number_at(trailer, 216).and_then(|start| bytes.get(start..));
-    let length = number_at(trailer, 224).unwrap_or_default();
+    let data = be_length_at(trailer, 24).and_then(|start| bytes.get(start..)).unwrap_or_default();
+    let property_list = be_length_at(trailer, 216).and_then(|start| bytes.get(start..));
+    let length = be_length_at(trailer, 224).unwrap_or_default();
     let property_list =
         property_list.map(|list| list.get(..length).unwrap_or(list)).unwrap_or_default();
     let tables = tables(property_list);
@@ -103,7 +104,7 @@ struct ChunkReader<'t, 'a> {
 
 impl<'t, 'a> ChunkReader<'t, 'a> {
     fn new(table: &'t [u8], data: &'a [u8]) -> Self {
-        let offset = number_at(table, 24).unwrap_or_default();
+        let offset = be_length_at(table, 24).unwrap_or_default();
         let is_table = table.starts_with(b"mish");
         let chunks = table.get(TABLE_HEADER..).filter(|_| is_table).unwrap_or_default();
         Self {
@@ -119,7 +120,7 @@ impl<'t, 'a> ChunkReader<'t, 'a> {
         while let Some((chunk, rest)) = self.chunks.split_first() {
             self.chunks = rest;
             let kind = chunk.first_chunk().map(|kind| u32::from_be_bytes(*kind));
-            let number = |at| number_at(chunk, at).unwrap_or(usize::MAX);
+            let number = |at| be_length_at(chunk, at).unwrap_or(usize::MAX);
             let data = self.data.get(number(24)..).unwrap_or_default();
             let data = data.get(..number(32)).unwrap_or(data);
             self.chunk = match kind {
@@ -158,8 +159,4 @@ impl Read for ChunkReader<'_, '_> {
         self.remaining -= read;
         Ok(read)
     }
-}
-
-fn number_at(bytes: &[u8], offset: usize) -> Option<usize> {
-    usize::try_from(u64::from_be_bytes(*bytes.get(offset..)?.first_chunk()?)).ok()
 }

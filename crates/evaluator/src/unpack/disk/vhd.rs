@@ -4,6 +4,7 @@
 //! that the formats of its content recognize it.
 
 use super::blocks::{BlockDisk, BlockReader, DiskBlock, readable_size};
+use crate::unpack::fields::{be_length_at, be_u32_at};
 use crate::{
     report::NoteKind,
     unpack::{
@@ -31,7 +32,7 @@ pub(in crate::unpack) const EMBEDDED: ArchiveSignature =
 
 /// Returns the length of the footer's copy, if this is a disk with blocks.
 fn extent(file: &[u8]) -> Option<usize> {
-    let is_dynamic = matches(file) && u32_at(file, 60) == Some(DYNAMIC);
+    let is_dynamic = matches(file) && be_u32_at(file, 60) == Some(DYNAMIC);
     (is_dynamic && VhdDisk::new(file).is_some()).then_some(SECTOR)
 }
 
@@ -40,7 +41,7 @@ pub(in crate::unpack) fn matches(bytes: &[u8]) -> bool {
 }
 
 pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Unpacked {
-    match u32_at(bytes, 60) {
+    match be_u32_at(bytes, 60) {
         Some(DYNAMIC) => {}
         Some(DIFFERENCING) => {
             unpacker.note(NoteKind::Unreadable, "the disk is a difference to another one");
@@ -68,14 +69,14 @@ struct VhdDisk<'a> {
 
 impl<'a> VhdDisk<'a> {
     fn new(file: &'a [u8]) -> Option<Self> {
-        let size = u64_at(file, 48)?;
-        let header = file.get(u64_at(file, 16)?..)?;
+        let size = be_length_at(file, 48)?;
+        let header = file.get(be_length_at(file, 16)?..)?;
         if !header.starts_with(b"cxsparse") {
             return None;
         }
-        let table = file.get(u64_at(header, 16)?..)?.as_chunks::<4>().0;
-        let count = usize::try_from(u32_at(header, 28)?).ok()?;
-        let block_size = usize::try_from(u32_at(header, 32)?).ok()?;
+        let table = file.get(be_length_at(header, 16)?..)?.as_chunks::<4>().0;
+        let count = usize::try_from(be_u32_at(header, 28)?).ok()?;
+        let block_size = usize::try_from(be_u32_at(header, 32)?).ok()?;
         if block_size < SECTOR || !block_size.is_power_of_two() {
             return None;
         }
@@ -105,12 +106,4 @@ impl<'a> BlockDisk<'a> for VhdDisk<'a> {
         let offset = (sector as usize).saturating_mul(SECTOR).saturating_add(self.bitmap);
         self.file.get(offset..).map_or(DiskBlock::Missing, DiskBlock::Stored)
     }
-}
-
-fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
-    Some(u32::from_be_bytes(*bytes.get(offset..)?.first_chunk()?))
-}
-
-fn u64_at(bytes: &[u8], offset: usize) -> Option<usize> {
-    usize::try_from(u64::from_be_bytes(*bytes.get(offset..)?.first_chunk()?)).ok()
 }

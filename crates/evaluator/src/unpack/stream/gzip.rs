@@ -7,7 +7,8 @@ use std::io;
 
 use flate2::{Crc, Decompress, FlushDecompress, Status};
 
-use super::members::{self, Member, damaged, truncated, u32_at};
+use super::members::{self, Member, damaged, truncated};
+use crate::unpack::fields::u32_at;
 use crate::unpack::{
     embedded::ArchiveSignature,
     name::EntryName,

@@ -7,7 +7,8 @@ use std::io;
 
 use lz4_flex::block::decompress_into_with_dict;
 
-use super::members::{self, Member, after_skippable_frames, damaged, truncated, u32_at};
+use super::members::{self, Member, after_skippable_frames, damaged, truncated};
+use crate::unpack::fields::u32_at;
 use crate::unpack::unpacker::{Unpacked, Unpacker};
 
 const MAGIC: u32 = 0x184D_2204;

@@ -3,6 +3,7 @@
 
 use std::io::{self, Read};
 
+use crate::unpack::fields::u32_at;
 use crate::unpack::{
     name::EntryName,
     unpacker::{MAX_WINDOW, Unpacked, Unpacker},
@@ -141,12 +142,6 @@ pub(super) fn window_too_large() -> io::Error {
 
 fn leading_zeros(bytes: &[u8]) -> usize {
     bytes.iter().position(|byte| *byte != 0).unwrap_or(bytes.len())
-}
-
-/// Returns the four bytes at `offset` as a number, little endian.
-pub(super) fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
-    let bytes = bytes.get(offset..)?.first_chunk::<4>()?;
-    Some(u32::from_le_bytes(*bytes))
 }
 
 /// Returns the input after the skippable frames at its start (Zstandard: RFC 8878, section 3.1.2; LZ4 has the same).

@@ -5,7 +5,8 @@ use std::io::{self, Chain, Cursor, Read};
 use flate2::Crc;
 use lzma_rust2::{LzmaReader, XzReader};
 
-use super::members::{self, MAX_DICTIONARY, Member, damaged, truncated, u32_at, window_too_large};
+use super::members::{self, MAX_DICTIONARY, Member, damaged, truncated, window_too_large};
+use crate::unpack::fields::u32_at;
 use crate::unpack::{
     embedded::ArchiveSignature,
     unpacker::{MAX_WINDOW, Unpacked, Unpacker},

@@ -4,7 +4,8 @@ use std::io::{self, Read};
 
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder, errors::FrameDecoderError};
 
-use super::members::{self, Member, after_skippable_frames, damaged, u32_at, window_too_large};
+use super::members::{self, Member, after_skippable_frames, damaged, window_too_large};
+use crate::unpack::fields::u32_at;
 use crate::{
     report::NoteKind,
     unpack::{

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use flate2::{Compression, write::ZlibEncoder};
 
-use super::{ContainerSample, Expected, collect, mail, payload};
+use super::{ContainerSample, Expected, check_truncated, collect, mail, payload};
 use crate::report::NoteKind;
 
 /// Last bytes of identifiers of PKCS #7 (1.2.840.113549.1.7) and of S/MIME (1.2.840.113549.1.9.16.1).
@@ -188,13 +188,7 @@ fn files_with_the_payload_are_not_noted() {
 fn content_before_the_end_of_a_truncated_file_is_examined() {
     let content = [payload(), vec![b'x'; 1000]].concat();
     for length in [Definite, Long, Indefinite] {
-        let file = signed_file(length, &content);
-        let collected = collect(&file[..file.len() - 500]);
-        assert!(collected.has_payload(), "{collected:?}");
-        assert!(collected.note(NoteKind::Unreadable).is_some(), "{collected:?}");
-        for length in 0..file.len() {
-            collect(&file[..length]);
-        }
+        check_truncated(&signed_file(length, &content));
     }
 }
 

@@ -87,6 +87,30 @@ impl ContainerSample {
     }
 }
 
+/// Asserts that unpacking the samples gives what is expected, and that those with the payload have no notes.
+#[track_caller]
+pub(crate) fn check_without_notes(samples: Vec<ContainerSample>) {
+    for sample in samples {
+        sample.check();
+        if sample.expected == Expected::Payload {
+            let collected = collect(&sample.bytes);
+            assert!(collected.notes.is_empty(), "{}: {collected:?}", sample.name);
+        }
+    }
+}
+
+/// Asserts that the payload at the start of a file is examined if the last 500 bytes are missing, and that the file may
+/// end anywhere.
+#[track_caller]
+pub(crate) fn check_truncated(file: &[u8]) {
+    let collected = collect(&file[..file.len() - 500]);
+    assert!(collected.has_payload(), "{collected:?}");
+    assert!(collected.note(NoteKind::Unreadable).is_some(), "{collected:?}");
+    for length in 0..file.len() {
+        collect(&file[..length]);
+    }
+}
+
 /// Returns the payload of the samples: the EICAR test file and 60 spaces, so that packers compress it.
 pub(crate) fn payload() -> Vec<u8> {
     EICAR_REVERSED.iter().rev().copied().chain([b' '; 60]).collect()

@@ -2,7 +2,10 @@
 
 use proptest::{collection::vec, prelude::*};
 
-use super::{ContainerSample, Expected, collect, mail, ole, payload, rtf::hex};
+use super::{
+    ContainerSample, Expected, check_truncated, check_without_notes, collect, mail, ole, payload,
+    rtf::hex,
+};
 use crate::report::NoteKind;
 
 const STRING8: u16 = 0x1e;
@@ -187,11 +190,7 @@ fn without_payload() -> Vec<ContainerSample> {
 
 #[test]
 fn samples_are_unpacked() {
-    for sample in samples() {
-        sample.check();
-        let has_note = !collect(&sample.bytes).notes.is_empty();
-        assert_eq!(has_note, matches!(sample.expected, Expected::Note(_)), "{}", sample.name);
-    }
+    check_without_notes(samples());
 }
 
 #[test]
@@ -217,13 +216,7 @@ fn many_names_cost_little() {
 
 #[test]
 fn content_before_the_end_of_a_truncated_file_is_examined() {
-    let file = plain(&[payload(), vec![b'x'; 1000]].concat());
-    let collected = collect(&file[..file.len() - 500]);
-    assert!(collected.has_payload(), "{collected:?}");
-    assert!(collected.note(NoteKind::Unreadable).is_some(), "{collected:?}");
-    for length in 0..file.len() {
-        collect(&file[..length]);
-    }
+    check_truncated(&plain(&[payload(), vec![b'x'; 1000]].concat()));
 }
 
 /// The examples of [MS-OXRTFCP] 3.1 and 3.2: references into the dictionary, also to bytes that the reference writes.

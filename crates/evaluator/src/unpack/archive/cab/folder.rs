@@ -5,7 +5,8 @@ use std::io::{self, Read};
 use flate2::{Decompress, FlushDecompress};
 use lzxd::{Lzxd, WindowSize};
 
-use super::header::{CabFolder, u16_at, u32_at};
+use super::header::CabFolder;
+use crate::unpack::fields::{u16_at, u32_at};
 
 /// Length of the header of a block without reserved data, bytes.
 const BLOCK_HEADER: usize = 8;

@@ -1,5 +1,7 @@
 //! Headers of cabinets, folders and files: [MS-CAB] section 2.1 to 2.3.
 
+use crate::unpack::fields::{u16_at, u32_at};
+
 /// Length of the header without optional fields, bytes.
 const HEADER: usize = 36;
 
@@ -147,12 +149,4 @@ fn text_at(bytes: &[u8], offset: usize) -> Option<&[u8]> {
     let rest = rest.get(..MAX_LENGTH).unwrap_or(rest);
     let end = rest.iter().position(|byte| *byte == 0)?;
     rest.get(..end)
-}
-
-pub(super) fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
-    Some(u16::from_le_bytes(*bytes.get(offset..)?.first_chunk()?))
-}
-
-pub(super) fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(*bytes.get(offset..)?.first_chunk()?))
 }

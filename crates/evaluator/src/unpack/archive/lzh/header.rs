@@ -1,5 +1,7 @@
 //! Headers of the levels 0 to 3, as in the documentation of LHA for UNIX (`header.doc.md`).
 
+use crate::unpack::fields::{u16_at, u32_at, u64_at};
+
 /// Length of the fields that all levels have, bytes.
 const COMMON: usize = 21;
 
@@ -128,16 +130,4 @@ fn size_at(bytes: &[u8], offset: usize, width: usize) -> Option<usize> {
         2 => u16_at(bytes, offset).map(usize::from),
         _ => usize::try_from(u32_at(bytes, offset)?).ok(),
     }
-}
-
-fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
-    Some(u16::from_le_bytes(*bytes.get(offset..)?.first_chunk()?))
-}
-
-fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(*bytes.get(offset..)?.first_chunk()?))
-}
-
-fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
-    Some(u64::from_le_bytes(*bytes.get(offset..)?.first_chunk()?))
 }

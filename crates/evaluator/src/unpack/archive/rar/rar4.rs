@@ -1,6 +1,7 @@
 //! Headers of RAR 1.5 to 4.
 
 use super::block::{RarBlock, RarBlockKind, RarFile};
+use crate::unpack::fields::{u16_at, u32_at};
 
 const MAIN: u8 = 0x73;
 const FILE: u8 = 0x74;
@@ -63,12 +64,4 @@ fn file(header: &[u8], kind: u8, flags: u16) -> Option<RarFile<'_>> {
         is_stored: *header.get(25)? == STORED,
         is_split: flags & SPLIT != 0,
     })
-}
-
-fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
-    Some(u16::from_le_bytes(*bytes.get(offset..)?.first_chunk()?))
-}
-
-fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(*bytes.get(offset..)?.first_chunk()?))
 }

@@ -4,8 +4,9 @@
 use super::areas::Areas;
 use super::record::{
     CENTRAL, CentralHeader, END, END_LENGTH, END64, END64_LENGTH, EndRecord, LOCAL, LOCATOR64,
-    LOCATOR64_LENGTH, LocalHeader, SIGNATURE, find, find_last, has, u64_at,
+    LOCATOR64_LENGTH, LocalHeader, SIGNATURE, find, find_last, has,
 };
+use crate::unpack::fields::u64_at;
 
 /// Length of the end of a file in which programs search for the end of the directory: the record and the longest comment.
 const TAIL: usize = END_LENGTH + u16::MAX as usize;

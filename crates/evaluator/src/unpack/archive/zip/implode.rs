@@ -1,9 +1,6 @@
 //! Implode, method 6: APPNOTE.TXT section 5.3.
 
-use std::io::{self, Read};
-
-/// Maximum distance of a copy, and size of the history, bytes.
-const HISTORY: usize = 8 << 10;
+use crate::unpack::archive::lz_reader::{LzReader, LzSymbol, LzSymbols};
 
 /// General purpose bits: a window of 8 KiB, and codes for literals.
 const LARGE_WINDOW: u16 = 1 << 1;
@@ -15,18 +12,20 @@ const MAX_CODE: usize = 16;
 /// The length of a copy that more bits follow.
 const LONG_COPY: usize = 63;
 
-/// Reads a file of a known size, and advances the input by the bytes that are used.
-pub(super) struct ImplodeReader<'r, 'd> {
+/// Returns a reader of a file of `size` bytes. It advances the input by the bytes that are used.
+pub(super) fn open<'r>(
+    input: &'r mut &[u8],
+    flags: u16,
+    size: u64,
+) -> LzReader<impl LzSymbols + 'r> {
+    let bits = BitInput { input, buffer: 0, count: 0 };
+    LzReader::new(ImplodeSymbols { bits, codes: None, flags }, size)
+}
+
+struct ImplodeSymbols<'r, 'd> {
     bits: BitInput<'r, 'd>,
     codes: Option<ImplodeCodes>,
     flags: u16,
-    /// Bytes of the file that follow.
-    rest: u64,
-    /// The last bytes of the file, at their offset modulo the size.
-    history: Vec<u8>,
-    position: usize,
-    /// Distance, and number of bytes of the current copy that follow.
-    copy: (usize, usize),
 }
 
 struct ImplodeCodes {
@@ -35,72 +34,39 @@ struct ImplodeCodes {
     distances: ShannonFano,
 }
 
-impl<'r, 'd> ImplodeReader<'r, 'd> {
-    pub(super) fn new(input: &'r mut &'d [u8], flags: u16, size: u64) -> Self {
-        let bits = BitInput { input, buffer: 0, count: 0 };
-        let history = vec![0; HISTORY];
-        Self { bits, codes: None, flags, rest: size, history, position: 0, copy: (0, 0) }
-    }
-
+impl ImplodeSymbols<'_, '_> {
     fn read_codes(&mut self) -> Option<ImplodeCodes> {
         let has_literals = self.flags & LITERAL_CODES != 0;
         let mut read = |count| ShannonFano::read(self.bits.input, count);
         let literals = if has_literals { Some(read(256)?) } else { None };
         Some(ImplodeCodes { literals, lengths: read(64)?, distances: read(64)? })
     }
+}
 
-    /// Returns the next byte of the file. `None` if the data are damaged or truncated.
-    fn next(&mut self) -> Option<u8> {
+impl LzSymbols for ImplodeSymbols<'_, '_> {
+    const HISTORY: usize = 8 << 10;
+
+    fn next(&mut self) -> Option<LzSymbol> {
         if self.codes.is_none() {
             self.codes = Some(self.read_codes()?);
         }
         let codes = self.codes.as_ref()?;
-        if self.copy.1 == 0 {
-            if self.bits.bit()? == 1 {
-                let literal = match &codes.literals {
-                    Some(literals) => literals.decode(&mut self.bits)?,
-                    None => self.bits.number(8)?,
-                };
-                return u8::try_from(literal).ok();
-            }
-            let low_bits = if self.flags & LARGE_WINDOW == 0 { 6 } else { 7 };
-            let low = self.bits.number(low_bits)?;
-            let distance = (codes.distances.decode(&mut self.bits)? << low_bits | low) + 1;
-            let mut length = codes.lengths.decode(&mut self.bits)?;
-            if length == LONG_COPY {
-                length += self.bits.number(8)?;
-            }
-            self.copy = (distance, length + if codes.literals.is_some() { 3 } else { 2 });
-        }
-        self.copy.1 -= 1;
-        let source = self.position.wrapping_sub(self.copy.0) % HISTORY;
-        self.history.get(source).copied()
-    }
-}
-
-impl Read for ImplodeReader<'_, '_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut length = 0;
-        for target in buffer {
-            if self.rest == 0 {
-                break;
-            }
-            let Some(byte) = self.next() else {
-                if length > 0 {
-                    break;
-                }
-                let reason = "the imploded data is damaged";
-                return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+        if self.bits.bit()? == 1 {
+            let literal = match &codes.literals {
+                Some(literals) => literals.decode(&mut self.bits)?,
+                None => self.bits.number(8)?,
             };
-            if let Some(kept) = self.history.get_mut(self.position % HISTORY) {
-                *kept = byte;
-            }
-            *target = byte;
-            self.position = self.position.wrapping_add(1);
-            self.rest -= 1;
-            length += 1;
+            return u8::try_from(literal).ok().map(LzSymbol::Literal);
         }
-        Ok(length)
+        let low_bits = if self.flags & LARGE_WINDOW == 0 { 6 } else { 7 };
+        let low = self.bits.number(low_bits)?;
+        let distance = (codes.distances.decode(&mut self.bits)? << low_bits | low) + 1;
+        let mut length = codes.lengths.decode(&mut self.bits)?;
+        if length == LONG_COPY {
+            length += self.bits.number(8)?;
+        }
+        let shortest = if codes.literals.is_some() { 3 } else { 2 };
+        Some(LzSymbol::Copy { distance, length: length + shortest })
     }
 }
 

@@ -8,10 +8,8 @@ use lzma_rust2::{LzmaReader, XzReader};
 use ppmd_rust::{Ppmd8Decoder, RestoreMethod};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder, errors::FrameDecoderError};
 
-use super::{
-    implode::ImplodeReader,
-    record::{u16_at, u32_at},
-};
+use super::implode;
+use crate::unpack::fields::{u16_at, u32_at};
 use crate::unpack::unpacker::MAX_WINDOW;
 
 /// Method of files that are stored as they are.
@@ -60,7 +58,7 @@ pub(super) fn open<'r, 'd>(
             let decoder = Box::new(InflaterManaged::new());
             Box::new(Inflate64 { input, decoder, state: InflateState::Running })
         }
-        IMPLODE => Box::new(ImplodeReader::new(input, flags, size)),
+        IMPLODE => Box::new(implode::open(input, flags, size)),
         BZIP2 => Box::new(bzip2::bufread::BzDecoder::new(input)),
         LZMA => open_lzma(flags, size, input)?,
         PPMD => open_ppmd(size, input)?,

@@ -1,5 +1,7 @@
 //! The records of zip files: APPNOTE.TXT of PKWARE 6.3.10, sections 4.3 and 4.5.
 
+use crate::unpack::fields::{u16_at, u32_at, u64_at};
+
 /// Signature of a local file header, section 4.3.7.
 pub(super) const LOCAL: [u8; 4] = *b"PK\x03\x04";
 /// Signature of a data descriptor (section 4.3.9), and of the marker of a split archive (section 8.5.4).
@@ -233,16 +235,4 @@ pub(super) fn find_last(
 ) -> Option<usize> {
     let area = bytes.get(start..end.min(bytes.len()))?;
     area.windows(4).rposition(|window| *window == signature).map(|found| start + found)
-}
-
-pub(super) fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
-    bytes.get(offset..)?.first_chunk().copied().map(u16::from_le_bytes)
-}
-
-pub(super) fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
-    bytes.get(offset..)?.first_chunk().copied().map(u32::from_le_bytes)
-}
-
-pub(super) fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
-    bytes.get(offset..)?.first_chunk().copied().map(u64::from_le_bytes)
 }

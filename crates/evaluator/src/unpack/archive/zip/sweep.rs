@@ -3,8 +3,9 @@
 use super::{
     entry::{EntryData, EntryReading, ZipEntries},
     method::{STORED, is_registered},
-    record::{CENTRAL, DESCRIPTOR, END, LOCAL, LocalHeader, find, u32_at, u64_at},
+    record::{CENTRAL, DESCRIPTOR, END, LOCAL, LocalHeader, find},
 };
+use crate::unpack::fields::{u32_at, u64_at};
 use crate::{report::NoteKind, unpack::unpacker::Unpacked};
 
 /// Maximum version of the format that a header needs, times ten. The specification has 63.

@@ -1,6 +1,7 @@
 //! Volume descriptors (ECMA-119, section 8), path tables (section 9.4), and boot catalogs (El Torito, section 2).
 
 use super::{directory::DirectoryRecord, sector::SECTOR};
+use crate::unpack::fields::u32_at;
 
 pub(super) const IDENTIFIER: &[u8; 5] = b"CD001";
 
@@ -31,7 +32,7 @@ pub(super) fn extent(image: &[u8]) -> Option<usize> {
     if !matches!(descriptor, [0..=2, b'C', b'D', b'0', b'0', b'1', 1..=2, ..]) {
         return None;
     }
-    let blocks = usize::try_from(u32_le(descriptor, 80)?).ok()?;
+    let blocks = usize::try_from(u32_at(descriptor, 80)?).ok()?;
     let end_of_descriptor = (DESCRIPTOR_SECTORS.start + 1) * SECTOR;
     Some(blocks.saturating_mul(SECTOR).max(end_of_descriptor))
 }
@@ -49,10 +50,6 @@ fn descriptors(bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
         _ => None,
     });
     identified.take_while(|(kind, _)| *kind != TERMINATOR)
-}
-
-fn u32_le(bytes: &[u8], offset: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(*bytes.get(offset..)?.first_chunk()?))
 }
 
 /// Returns the volumes, those with the longest names first.
@@ -126,15 +123,15 @@ impl<'a> Volume<'a> {
 
     /// Returns the names and first blocks of the directories in the path table of type L, which Windows reads.
     pub(super) fn path_table(&self) -> impl Iterator<Item = (&'a [u8], u32)> + use<'a> {
-        let length = u32_le(self.descriptor, 132).unwrap_or_default();
-        let start = self.offset(u32_le(self.descriptor, 140).unwrap_or_default());
+        let length = u32_at(self.descriptor, 132).unwrap_or_default();
+        let start = self.offset(u32_at(self.descriptor, 140).unwrap_or_default());
         let rest = self.bytes.get(start..).unwrap_or_default();
         let mut table = rest.get(..usize::try_from(length).unwrap_or(usize::MAX)).unwrap_or(rest);
         std::iter::from_fn(move || {
             let (header, after) = table.split_first_chunk::<8>()?;
             let name_length = usize::from(header[0]);
             let name = after.get(..name_length).filter(|name| !name.is_empty())?;
-            let block = u32_le(header, 2)?;
+            let block = u32_at(header, 2)?;
             table = after.get(name_length.next_multiple_of(2)..).unwrap_or_default();
             Some((name, block))
         })
@@ -149,7 +146,7 @@ pub(super) fn boot_images(bytes: &[u8]) -> Vec<(&[u8], &[u8])> {
     let records = descriptors(bytes)
         .filter(|(kind, descriptor)| *kind == BOOT_RECORD && is_el_torito(descriptor));
     let catalogs = records.take(MAX_VOLUMES).filter_map(|(_, record)| {
-        let block = usize::try_from(u32_le(record, 0x47)?).ok()?;
+        let block = usize::try_from(u32_at(record, 0x47)?).ok()?;
         bytes.get(block.checked_mul(SECTOR)?..)?.get(..SECTOR)
     });
     catalogs
@@ -168,7 +165,7 @@ fn boot_image<'a>(bytes: &'a [u8], entry: &[u8; 32]) -> Option<(&'a [u8], &'a [u
         3 => 2_949_120,
         _ => 512 * usize::from(u16::from_le_bytes([low, high])),
     };
-    let start = usize::try_from(u32_le(entry, 8)?).ok()?.checked_mul(SECTOR)?;
+    let start = usize::try_from(u32_at(entry, 8)?).ok()?.checked_mul(SECTOR)?;
     let rest = bytes.get(start..)?;
     let image = rest.get(..length).unwrap_or(rest);
     (!image.is_empty()).then_some((image, rest))
