@@ -36,20 +36,13 @@ impl Lines {
     }
 
     pub(super) fn add(&mut self, key: &'static str, value: String, is_opaque: bool) {
-        self.push(Line { section: self.section, key, value, is_opaque, is_hidden: false });
+        self.lines.push(Line { section: self.section, key, value, is_opaque, is_hidden: false });
     }
 
     /// Adds what a key's value depends on in addition to its text, for comparisons.
     pub(super) fn add_hidden(&mut self, key: &'static str, value: String) {
         let section = self.section;
-        self.push(Line { section, key, value, is_opaque: false, is_hidden: true });
-    }
-
-    /// Adds a line. Two engines may have the same section, which is written once.
-    fn push(&mut self, line: Line) {
-        if !self.lines.contains(&line) {
-            self.lines.push(line);
-        }
+        self.lines.push(Line { section, key, value, is_opaque: false, is_hidden: true });
     }
 
     /// Returns the lines whose value differs from `other`, or that `other` lacks.

@@ -85,16 +85,6 @@ pub(super) struct Diagnostics {
     pub(super) known: Vec<KeyPath>,
 }
 
-fn distinct<T: PartialEq>(values: Vec<T>) -> Vec<T> {
-    let mut all = Vec::with_capacity(values.len());
-    for value in values {
-        if !all.contains(&value) {
-            all.push(value);
-        }
-    }
-    all
-}
-
 impl<'a> Reader<'a> {
     pub(super) fn new(location: Location, credentials: Option<&'a Path>, server: User) -> Self {
         Self {
@@ -166,8 +156,7 @@ impl<'a> Reader<'a> {
     pub(super) fn finish(mut self) -> Diagnostics {
         self.report_unknown();
         let Self { problems, warnings, known, .. } = self;
-        // Two engines may have the same section, which is read twice.
-        Diagnostics { problems: distinct(problems), warnings: distinct(warnings), known }
+        Diagnostics { problems, warnings, known }
     }
 
     fn report_unknown(&mut self) {

@@ -125,9 +125,8 @@ impl Canary {
     /// Returns whether the rules scan the packed sample: not with samples of the operator, which may be archives
     /// themselves, and not if `[unpack]` does not allow two levels.
     fn tests_unpacking(&self) -> bool {
-        let rules = self.context.settings.rules();
-        let is_unpacked = rules.is_some_and(|rules| {
-            let limits = &rules.unpack.limits;
+        let is_unpacked = self.context.settings.unpack.as_ref().is_some_and(|unpack| {
+            let limits = &unpack.limits;
             limits.enabled && limits.max_depth >= 2 && limits.max_files >= 2
         });
         is_unpacked && self.settings.samples == CanarySamples::Eicar

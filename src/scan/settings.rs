@@ -10,7 +10,7 @@ use std::time::Duration;
 use mcs_filetype::MimeRules;
 
 use super::engines;
-use crate::config::sections::unpack::{self, InnerLists};
+use crate::config::sections::unpack::InnerLists;
 
 /// Time limit of an inspection without rules. It reads at most 8 times the size of the file and 80 MiB, and ordinary files
 /// take milliseconds.
@@ -35,18 +35,11 @@ impl Settings {
         })
     }
 
-    /// Returns `[unpack]`, if one of the engines unpacks files.
-    #[must_use]
-    pub fn unpack(&self) -> Option<&unpack::Settings> {
-        let rules = self.rules().map(|rules| &rules.unpack);
-        rules.or_else(|| self.hashes().map(|hashes| &hashes.unpack))
-    }
-
     /// Returns the types that are allowed inside a media file.
     #[must_use]
     pub fn inner_types(&self) -> MimeRules {
-        let unpack = self.rules().map(|rules| &rules.unpack);
-        let Some(unpack) = unpack.filter(|unpack| unpack.limits.enabled) else {
+        let unpack = self.unpack.as_ref().filter(|unpack| unpack.limits.enabled);
+        let Some(unpack) = unpack.filter(|_| self.rules().is_some()) else {
             return MimeRules::All;
         };
         match (unpack.mime_types, &self.mime) {

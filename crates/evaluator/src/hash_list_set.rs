@@ -107,6 +107,12 @@ impl HashListSet {
         [self.lists.block_fingerprint(), self.lists.allow_fingerprint()]
     }
 
+    /// Returns the number of different blocked hashes.
+    #[must_use]
+    pub fn block_entries(&self) -> u64 {
+        self.lists.block_entries()
+    }
+
     pub(crate) fn lists(&self) -> &HashLists<SealedMapping> {
         &self.lists
     }

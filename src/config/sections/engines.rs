@@ -49,6 +49,11 @@ impl EngineSettings {
         }
     }
 
+    /// Returns whether the engine examines what is inside a file as `[unpack]` says.
+    pub(super) fn unpacks(&self) -> bool {
+        matches!(self, Self::Rules(_) | Self::Hashes(_))
+    }
+
     fn name(&self) -> EngineName {
         match self {
             Self::Script(_) => EngineName::Script,
@@ -96,6 +101,15 @@ impl KeyGroup for Vec<EngineSettings> {
             && hashes.as_ref().is_some_and(hashes::Settings::is_empty)
         {
             scan.within("hashes").missing("block", "a list in hashes.block or hashes.allow");
+        }
+        if names == [EngineName::Hashes]
+            && hashes.as_ref().is_some_and(|hashes| hashes.lists.set.block_entries() == 0)
+        {
+            scan.within("hashes").conflict(
+                "block",
+                "found no blocked file, expected at least one, or another engine in scan.engines: all \
+                 files would be clean",
+            );
         }
         let settings = |name: &EngineName| match name {
             EngineName::Script => script.clone().map(EngineSettings::Script),

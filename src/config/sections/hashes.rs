@@ -7,7 +7,6 @@ use mcs_evaluator::{HashListSet, ListSummary};
 use super::{
     bounds::{Bounds, OversizePolicy, SkipPolicy},
     prelude::*,
-    unpack,
 };
 
 /// The engine examines files of any size, and must not fail.
@@ -24,8 +23,6 @@ settings! {
         pub allow: Vec<PathBuf> = list_paths(),
         /// The lists loaded from these files.
         pub lists: LoadedLists = ReadLists,
-        /// `[unpack]`
-        pub unpack: unpack::Settings = within("unpack", group()),
     }
 }
 

@@ -7,7 +7,6 @@ use mcs_evaluator::RuleSet;
 use super::{
     bounds::{Bounds, timeout},
     prelude::*,
-    unpack,
 };
 
 settings! {
@@ -24,8 +23,6 @@ settings! {
         pub timeout: Duration = timeout(),
         /// Size bound, and effect of failures.
         pub bounds: Bounds = group(),
-        /// `[unpack]`
-        pub unpack: unpack::Settings = within("unpack", group()),
     }
     check check
 }

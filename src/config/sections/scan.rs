@@ -12,6 +12,7 @@ use super::{
     canary::CanarySettings,
     engines::EngineSettings,
     prelude::*,
+    unpack,
 };
 use crate::ownership::find_exposure;
 
@@ -21,6 +22,8 @@ settings! {
     pub struct Settings {
         /// The engines, at least one, each kind at most once. All must report a file clean.
         pub engines: Vec<EngineSettings> = group(),
+        /// `[unpack]`, if one of the engines unpacks files.
+        pub unpack: Option<unpack::Settings> = within("unpack", group()),
         /// Effect of contents that need a password, detected by the service or by an engine.
         pub on_encrypted: ContentPolicy = content_policy(),
         /// Effect of a limit inside the file at which an engine stopped.
@@ -72,6 +75,9 @@ fn check(mut settings: Settings, scan: &mut Section<'_, '_>) -> Settings {
     if !settings.engines.iter().any(is_script) {
         // Validated although unused, so that enabling the engine later does not fail.
         settings.script = None;
+    }
+    if !settings.engines.iter().any(EngineSettings::unpacks) {
+        settings.unpack = None;
     }
     if settings.timeout > settings.deadline {
         scan.warn(Warning::NeverReached { key: "scan.timeout", because: "scan.deadline" });

@@ -38,6 +38,19 @@ settings! {
     }
 }
 
+/// `None` if no engine unpacks files.
+impl KeyGroup for Option<Settings> {
+    fn read(section: &mut Section<'_, '_>) -> Option<Self> {
+        Settings::read(section).map(Some)
+    }
+
+    fn write(&self, lines: &mut Lines) {
+        if let Some(settings) = self {
+            settings.write(lines);
+        }
+    }
+}
+
 keys! {
     UnpackSettings {
         enabled = boolean(),

@@ -190,7 +190,7 @@ fn reads_limits_and_policies_of_unpacking() {
     let text = "scan.engines = ['rules']\nrules.paths = ['.']";
     let unpack = |lines: &str| {
         let config = dir.load_valid(&format!("{text}\n{lines}"));
-        config.scan.rules().unwrap().unpack.clone()
+        config.scan.unpack.unwrap()
     };
     let defaults = unpack("");
     assert_eq!(defaults.limits, UnpackSettings::default());
@@ -218,7 +218,7 @@ fn reads_limits_and_policies_of_unpacking() {
     // The displayed configuration is equivalent, and has no section of an engine that is not used.
     let displayed = dir.load_valid(&format!("{text}\n{lines}")).to_string();
     let again = dir.load_with(&displayed, &[]).unwrap().0;
-    assert_eq!(again.scan.rules().unwrap().unpack, changed, "{displayed}");
+    assert_eq!(again.scan.unpack.unwrap(), changed, "{displayed}");
     assert!(!dir.load_valid(lines).to_string().contains("[unpack]"));
 }
 

@@ -120,7 +120,7 @@ impl Policies {
         engines: impl Iterator<Item = (&'static str, &'a Bounds)>,
     ) -> Self {
         let engines = engines.map(|(name, bounds)| (name, bounds.on_oversize, bounds.on_failure));
-        let unpack = settings.unpack();
+        let unpack = settings.unpack.as_ref();
         // Only the engines that unpack have outcomes for which these policies are used.
         let on_unpacked = |policy: fn(&unpack::Settings) -> ContentPolicy| {
             unpack.map_or(ContentPolicy::Refuse, policy)

@@ -153,7 +153,7 @@ impl ResidentEvaluator {
     /// Creates an evaluator for at most this number of files at once. Nothing is started yet.
     pub(super) fn new(env: EvaluatorEnv, settings: &Settings, jobs: usize) -> Self {
         let rules = settings.rules();
-        let unpack = settings.unpack().map(|unpack| &unpack.limits);
+        let unpack = settings.unpack.as_ref().map(|unpack| &unpack.limits);
         let uses_file_type = rules.is_some_and(|rules| rules.rules.uses_file_type());
         let no_unpacking = UnpackSettings { enabled: false, ..UnpackSettings::default() };
         let inspecting =

@@ -96,7 +96,9 @@ impl Engines {
             settings.engines.iter().map(EngineSettings::without_policies).collect();
         // Includes the lists of types that apply inside files. A change of other lists needs no new scan.
         let inner_types = settings.inner_types();
-        let conditions = format!("{examined:?} {} {inner_types:?}", settings.max_output_size);
+        let unpack = settings.unpack.as_ref().map(|unpack| &unpack.limits);
+        let conditions =
+            format!("{examined:?} {unpack:?} {} {inner_types:?}", settings.max_output_size);
         let members =
             settings.engines.iter().map(engine).collect::<Result<Vec<_>, EngineSetupError>>()?;
         let bounds = members.iter().map(|engine| (engine.name(), &engine.bounds));
