@@ -5,7 +5,8 @@ use std::{fs, path::PathBuf, time::Duration};
 use nix::sys::signal::{Signal, kill};
 
 use crate::harness::{
-    MockHomeserver, ScannerBuilder, ScannerProcess, png, scanner::children, wait_until,
+    MockHomeserver, ScannerBuilder, ScannerProcess, TestResponse, png, scanner::children,
+    wait_until,
 };
 
 /// Takes seconds for 64 MiB of zeros.
@@ -36,23 +37,45 @@ async fn one_evaluator_serves_all_files() {
     assert!(children(seen[0]).is_empty(), "children end with their file");
 }
 
+/// Kills the evaluator `times` times while it evaluates a file. Returns the response for that file.
+async fn kill_while_evaluating(scanner: &ScannerProcess, media: &str, times: u32) -> TestResponse {
+    let path = format!("/scan/{media}");
+    let (response, ()) = tokio::join!(scanner.client.get(&path), async {
+        for _ in 0..times {
+            let evaluating = || {
+                scanner.evaluators().into_iter().find(|evaluator| children(*evaluator).len() == 1)
+            };
+            wait_until("the file is evaluated", || evaluating().is_some()).await;
+            let evaluator = evaluating().unwrap();
+            kill(evaluator, Signal::SIGKILL).unwrap();
+            wait_until("the evaluator has ended", || !scanner.evaluators().contains(&evaluator))
+                .await;
+        }
+    });
+    response
+}
+
 #[tokio::test]
-async fn killed_evaluator_fails_its_files_and_is_replaced() {
+async fn file_is_evaluated_again_if_the_evaluator_ends() {
+    let homeserver = MockHomeserver::start().await;
+    let (scanner, _) = start(&homeserver, SLOW).await;
+    let slow = homeserver.add_bytes("slow", vec![0; 16 << 20]);
+    let response = kill_while_evaluating(&scanner, &slow, 1).await;
+    response.assert_not_clean("File not clean. Output: 'Slow'");
+    scanner.wait_until_idle().await;
+}
+
+#[tokio::test]
+async fn evaluators_that_end_fail_a_file_and_are_replaced() {
     let homeserver = MockHomeserver::start().await;
     let (scanner, _) = start(&homeserver, SLOW).await;
     let good = homeserver.add_bytes("good", png());
     scanner.client.get(&format!("/scan/{good}")).await.assert_clean();
-    let first = scanner.evaluators()[0];
     let slow = homeserver.add_bytes("slow", vec![0; 64 << 20]);
-    let path = format!("/scan/{slow}");
-    let (failed, ()) = tokio::join!(scanner.client.get(&path), async {
-        wait_until("the file is evaluated", || children(first).len() == 1).await;
-        kill(first, Signal::SIGKILL).unwrap();
-    });
+    let failed = kill_while_evaluating(&scanner, &slow, 2).await;
     assert_eq!(failed.status, 500, "{:?}", failed.body);
     let next = homeserver.add_bytes("next", vec![1; 1000]);
     scanner.client.get(&format!("/scan/{next}")).await.assert_clean();
-    assert_ne!(scanner.evaluators(), [first]);
     scanner.wait_until_idle().await;
 }
 

@@ -35,7 +35,7 @@ async fn scan(scanner: &ScannerProcess, media: &str) -> TestResponse {
 }
 
 #[tokio::test]
-async fn killed_evaluator_fails_the_scan_of_a_script() {
+async fn file_is_inspected_again_if_the_evaluator_ends() {
     for lists in ["", "scan.blocked_mimetypes = [\"application/pdf\"]"] {
         let homeserver = MockHomeserver::start().await;
         let scanner = start(&homeserver, NONE, lists).await;
@@ -44,20 +44,30 @@ async fn killed_evaluator_fails_the_scan_of_a_script() {
         let evaluator = scanner.evaluators()[0];
         // The file waits for the evaluator, which is killed.
         kill(evaluator, Signal::SIGSTOP).unwrap();
-        let failing = homeserver.add_bytes("failing", b"text".to_vec());
-        let (failed, ()) = tokio::join!(scan(&scanner, &failing), async {
+        let waiting = homeserver.add_bytes("waiting", b"text".to_vec());
+        let (inspected, ()) = tokio::join!(scan(&scanner, &waiting), async {
             homeserver.wait_for_requests(2).await;
             // Nothing shows that the file has been passed to the stopped evaluator.
             tokio::time::sleep(Duration::from_secs(1)).await;
             kill(evaluator, Signal::SIGKILL).unwrap();
         });
-        failed.assert_error(500, "M_UNKNOWN");
-        scanner.wait_for_log("the file could not be inspected", 1).await;
-        let next = homeserver.add_bytes("next", b"other text".to_vec());
-        scan(&scanner, &next).await.assert_clean();
+        inspected.assert_clean();
         assert_ne!(scanner.evaluators(), [evaluator]);
         assert!(children(scanner.evaluators()[0]).is_empty());
         scanner.wait_until_idle().await;
+    }
+}
+
+#[tokio::test]
+async fn scan_of_a_script_fails_without_an_evaluator() {
+    for lists in ["", "scan.blocked_mimetypes = [\"application/pdf\"]"] {
+        let homeserver = MockHomeserver::start().await;
+        // Enough for a shell.
+        let lines = format!("sandbox.limits.address_space = \"12MiB\"\n{lists}");
+        let scanner = start(&homeserver, NONE, &lines).await;
+        let media = homeserver.add_bytes("text", b"text".to_vec());
+        scan(&scanner, &media).await.assert_error(500, "M_UNKNOWN");
+        scanner.wait_for_log("the file could not be inspected", 1).await;
     }
 }
 

@@ -140,7 +140,13 @@ impl Parent<'_> {
             }
             (Some(ResidentRequest::FindChild { job }), true) => {
                 match self.running.get(&job).map(|child| sys::pidfd_open(*child)) {
-                    Some(Ok(child)) => self.reply(ResidentReply::Child { job }, &[child.as_fd()]),
+                    // Too many descriptors are in flight, unix(7): the child keeps its priority.
+                    Some(Ok(child)) => {
+                        match self.reply(ResidentReply::Child { job }, &[child.as_fd()]) {
+                            Err(Errno::ETOOMANYREFS) => Ok(()),
+                            result => result,
+                        }
+                    }
                     // The child keeps its priority.
                     Some(Err(_)) | None => Ok(()),
                 }

@@ -44,8 +44,9 @@ pub struct Evaluator {
     prepared: File,
     has_rules: bool,
     hashes: Option<HashListSet>,
-    /// The evaluator that the engines of the latest configuration share: those of the service and of its canary.
-    shared: parking_lot::Mutex<Weak<ResidentEvaluator>>,
+    /// The evaluators of configurations that are in use: engines of equal settings share one, those of the service and of
+    /// its canary for example.
+    shared: parking_lot::Mutex<Vec<Weak<ResidentEvaluator>>>,
 }
 
 impl Evaluator {
@@ -79,18 +80,20 @@ impl Evaluator {
     ) -> Arc<ResidentEvaluator> {
         let new = ResidentEvaluator::new(env.clone(), settings, jobs);
         let mut shared = env.evaluator.shared.lock();
-        if let Some(existing) = shared.upgrade().filter(|existing| existing.is_same(&new)) {
+        shared.retain(|resident| resident.strong_count() > 0);
+        let mut existing = shared.iter().filter_map(Weak::upgrade);
+        if let Some(existing) = existing.find(|existing| existing.is_same(&new)) {
             return existing;
         }
         let new = Arc::new(new);
-        *shared = Arc::downgrade(&new);
+        shared.push(Arc::downgrade(&new));
         new
     }
 
-    /// Ends the evaluator when its jobs have ended. No other one is started.
+    /// Ends the evaluators when their jobs have ended. No other one is started.
     pub async fn stop(&self) {
-        let shared = self.shared.lock().upgrade();
-        if let Some(resident) = shared {
+        let shared: Vec<_> = self.shared.lock().iter().filter_map(Weak::upgrade).collect();
+        for resident in shared {
             resident.stop().await;
         }
     }
@@ -197,18 +200,24 @@ impl ResidentEvaluator {
         *self.state.lock().await = EvaluatorState { is_stopped: true, ..EvaluatorState::default() };
     }
 
-    /// Examines a file, which must be open for reading only, and returns the child's report. A job whose evaluator ends
-    /// fails; the next one starts another evaluator. Cancellation safe: dropping the future kills the child.
+    /// Examines a file, which must be open for reading only, and returns the child's report. If the evaluator ends, another
+    /// one examines the file, once: an evaluator does not read files, so its end says nothing about the file.
+    /// Cancellation safe: dropping the future kills the child.
     pub(super) async fn run(
         &self,
         media: File,
         task: EvaluatorTask,
         priority: &JobPriority,
     ) -> Result<Vec<u8>, EngineFailure> {
-        let resident = self.acquire().await?;
         let is_inspection = task == EvaluatorTask::INSPECT;
         let limits = if is_inspection { self.inspecting } else { self.unpacking };
-        Ok(resident.evaluate(media, task.argument(), limits, priority).await?)
+        let argument = task.argument();
+        match self.acquire().await?.evaluate(&media, argument, limits, priority).await {
+            Err(ResidentJobError::Ended) => {
+                Ok(self.acquire().await?.evaluate(&media, argument, limits, priority).await?)
+            }
+            result => Ok(result?),
+        }
     }
 
     /// Returns an evaluator for one file.

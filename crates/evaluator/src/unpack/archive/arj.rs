@@ -39,6 +39,10 @@ pub(in crate::unpack) const SIGNATURE: ArchiveSignature =
 
 /// Returns the length of the first header, if it is valid.
 fn extent(archive: &[u8]) -> Option<usize> {
+    // Before the checksum of the header, because the headers of candidates may overlap.
+    if archive.get(10) != Some(&MAIN_HEADER) {
+        return None;
+    }
     match ArjPart::parse(archive)? {
         ArjPart::Header(header) if header.file_type == MAIN_HEADER => Some(header.length),
         ArjPart::Header(_) | ArjPart::End => None,

@@ -60,12 +60,17 @@ pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Un
     for (number, table) in tables.into_iter().take(MAX_PARTITIONS).enumerate() {
         let name = EntryName::label(format!("partition {}", number + 1));
         unpacker.decode_part_then(Base64Content::new(table), |unpacker, table| {
-            let reader = ChunkReader::new(table, data);
+            let mut reader = ChunkReader::new(table, data);
             if reader.chunks.is_empty() {
                 unpacker.note(NoteKind::Unreadable, "a table of chunks is damaged");
                 return Ok(());
             }
-            unpacker.decode(name, reader).map(drop)
+            unpacker.decode(name, &mut reader)?;
+            if reader.has_unsupported {
+                let reason = "unsupported compression of the disk image";
+                unpacker.note(NoteKind::Unreadable, reason);
+            }
+            Ok(())
         })?;
     }
     Ok(())
@@ -100,6 +105,8 @@ struct ChunkReader<'t, 'a> {
     chunk: Box<dyn Read + 'a>,
     /// Number of bytes of the chunk that were not read.
     remaining: usize,
+    /// Whether chunks are compressed in an unsupported way. Zeros stand for them.
+    has_unsupported: bool,
 }
 
 impl<'t, 'a> ChunkReader<'t, 'a> {
@@ -112,11 +119,12 @@ impl<'t, 'a> ChunkReader<'t, 'a> {
             data: data.get(offset..).unwrap_or_default(),
             chunk: Box::new(io::empty()),
             remaining: 0,
+            has_unsupported: false,
         }
     }
 
     /// Starts the next chunk with content. Returns whether there is one.
-    fn next_chunk(&mut self) -> io::Result<bool> {
+    fn next_chunk(&mut self) -> bool {
         while let Some((chunk, rest)) = self.chunks.split_first() {
             self.chunks = rest;
             let kind = chunk.first_chunk().map(|kind| u32::from_be_bytes(*kind));
@@ -132,21 +140,21 @@ impl<'t, 'a> ChunkReader<'t, 'a> {
                 Some(0x7fff_fffe | u32::MAX) => continue,
                 // ADC, LZFSE, LZMA.
                 _ => {
-                    let reason = "unsupported compression of the disk image";
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+                    self.has_unsupported = true;
+                    Box::new(io::repeat(0))
                 }
             };
             self.remaining = number(16).saturating_mul(SECTOR);
-            return Ok(true);
+            return true;
         }
-        Ok(false)
+        false
     }
 }
 
 impl Read for ChunkReader<'_, '_> {
     fn read(&mut self, output: &mut [u8]) -> io::Result<usize> {
         while self.remaining == 0 {
-            if output.is_empty() || !self.next_chunk()? {
+            if output.is_empty() || !self.next_chunk() {
                 return Ok(0);
             }
         }

@@ -33,7 +33,7 @@ pub(in crate::unpack) const EMBEDDED: ArchiveSignature =
 /// Returns the length of the footer's copy, if this is a disk with blocks.
 fn extent(file: &[u8]) -> Option<usize> {
     let is_dynamic = matches(file) && be_u32_at(file, 60) == Some(DYNAMIC);
-    (is_dynamic && VhdDisk::new(file).is_some()).then_some(SECTOR)
+    (is_dynamic && VhdDisk::parse(file).is_some()).then_some(SECTOR)
 }
 
 pub(in crate::unpack) fn matches(bytes: &[u8]) -> bool {
@@ -69,6 +69,15 @@ struct VhdDisk<'a> {
 
 impl<'a> VhdDisk<'a> {
     fn new(file: &'a [u8]) -> Option<Self> {
+        let mut disk = Self::parse(file)?;
+        let is_used = |sector: &[u8; 4]| u32::from_be_bytes(*sector) != UNUSED;
+        let used = disk.table.iter().rposition(is_used).map_or(0, |last| last + 1);
+        disk.size = readable_size(disk.size, used.saturating_mul(disk.block_size));
+        Some(disk)
+    }
+
+    /// Parses the headers. The size is that of the header.
+    fn parse(file: &'a [u8]) -> Option<Self> {
         let size = be_length_at(file, 48)?;
         let header = file.get(be_length_at(file, 16)?..)?;
         if !header.starts_with(b"cxsparse") {
@@ -81,9 +90,6 @@ impl<'a> VhdDisk<'a> {
             return None;
         }
         let table = table.get(..count).unwrap_or(table);
-        let is_used = |sector: &[u8; 4]| u32::from_be_bytes(*sector) != UNUSED;
-        let used = table.iter().rposition(is_used).map_or(0, |last| last + 1);
-        let size = readable_size(size, used.saturating_mul(block_size));
         let bitmap = (block_size / SECTOR).div_ceil(8).next_multiple_of(SECTOR);
         Some(Self { file, table, block_size, bitmap, size })
     }

@@ -37,7 +37,7 @@ pub(in crate::unpack) const EMBEDDED: ArchiveSignature =
 
 /// Returns the length of the header, if it is valid.
 fn extent(file: &[u8]) -> Option<usize> {
-    VmdkDisk::new(file).map(|_disk| SECTOR)
+    VmdkDisk::parse(file).map(|_disk| SECTOR)
 }
 
 pub(in crate::unpack) fn matches(bytes: &[u8]) -> bool {
@@ -65,6 +65,22 @@ struct VmdkDisk<'a> {
 
 impl<'a> VmdkDisk<'a> {
     fn new(file: &'a [u8]) -> Option<Self> {
+        let mut disk = Self::parse(file)?;
+        let used = disk.directory.iter().rposition(|table| *table != [0; 4]);
+        let mut blocks = used.map_or(0, |last| last + 1).saturating_mul(disk.per_table);
+        // The rest of the disk has no content.
+        for _ in 0..disk.per_table {
+            if blocks == 0 || disk.entry(blocks - 1).is_some_and(|entry| entry > 1) {
+                break;
+            }
+            blocks -= 1;
+        }
+        disk.size = readable_size(disk.size, blocks.saturating_mul(disk.block_size));
+        Some(disk)
+    }
+
+    /// Parses the header. The size is that of the header.
+    fn parse(file: &'a [u8]) -> Option<Self> {
         let mut fields = FieldReader::new(file.get(8..)?);
         let flags = fields.u32()?;
         let (capacity, grain) = (number(&mut fields)?, number(&mut fields)?);
@@ -86,16 +102,6 @@ impl<'a> VmdkDisk<'a> {
         };
         let tables = capacity.div_ceil(grain.checked_mul(per_table)?);
         disk.directory = disk.directory.get(..tables).unwrap_or(disk.directory);
-        let used = disk.directory.iter().rposition(|table| *table != [0; 4]);
-        let mut blocks = used.map_or(0, |last| last + 1).saturating_mul(per_table);
-        // The rest of the disk has no content.
-        for _ in 0..per_table {
-            if blocks == 0 || disk.entry(blocks - 1).is_some_and(|entry| entry > 1) {
-                break;
-            }
-            blocks -= 1;
-        }
-        disk.size = readable_size(disk.size, blocks.saturating_mul(disk.block_size));
         Some(disk)
     }
 

@@ -11,6 +11,9 @@ use crate::unpack::{
 /// Start of the line before the data.
 const ANNOUNCEMENT: &[u8] = b"(This file must be converted with BinHex";
 
+/// Maximum number of announcements that are followed.
+const MAX_ANNOUNCEMENTS: usize = 8;
+
 /// Number of bytes in which the line is searched: the text of a message may be before it.
 const MAX_LEADING: usize = 8192;
 
@@ -21,28 +24,54 @@ const ALPHABET: &[u8; 64] = b"!\"#$%&'()*+,-012345689@ABCDEFGHIJKLMNPQRSTUVXYZ[`
 const REPEAT: u8 = 0x90;
 
 pub(in crate::unpack) fn matches(bytes: &[u8]) -> bool {
-    data(bytes).is_some()
+    files(bytes).next().is_some()
 }
 
-/// Returns the characters between the colons after the first announcement.
-fn data(bytes: &[u8]) -> Option<&[u8]> {
+/// Returns the characters between the colons after each announcement: the first colon at the start of a line, and the
+/// first one anywhere.
+fn files(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     let head = bytes.get(..MAX_LEADING).unwrap_or(bytes);
-    let start = positions(head, ANNOUNCEMENT).next()?;
-    let line = bytes.get(start..)?;
-    let colon = line.iter().position(|byte| *byte == b':')?;
-    let data = line.get(colon..)?.get(1..)?;
-    let end = data.iter().position(|byte| *byte == b':').unwrap_or(data.len());
-    data.get(..end)
+    let announced = positions(head, ANNOUNCEMENT).take(MAX_ANNOUNCEMENTS);
+    let starts = announced.flat_map(move |start| {
+        let text = bytes.get(start..).unwrap_or_default();
+        let is_start = |pair: &[u8]| matches!(pair, [b'\n' | b'\r', b':']);
+        let at_line = text.windows(2).position(is_start).map(|offset| start + offset + 1);
+        let first = text.iter().position(|byte| *byte == b':').map(|offset| start + offset);
+        [at_line, first.filter(|first| Some(*first) != at_line)]
+    });
+    let mut seen = Vec::new();
+    starts.flatten().filter_map(move |colon| {
+        if seen.contains(&colon) {
+            return None;
+        }
+        seen.push(colon);
+        let data = bytes.get(colon + 1..)?;
+        let end = data.iter().position(|byte| *byte == b':').unwrap_or(data.len());
+        data.get(..end)
+    })
+}
+
+pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Unpacked {
+    let mut has_header = false;
+    for data in files(bytes) {
+        let mut reader = BinHexReader::new(data);
+        if let Some(header) = BinHexHeader::read(&mut reader) {
+            has_header = true;
+            forks(&header, reader, unpacker)?;
+        }
+    }
+    if !has_header {
+        unpacker.note_error(&truncated());
+    }
+    Ok(())
 }
 
 /// Passes the data fork and the resource fork.
-pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Unpacked {
-    let Some(data) = data(bytes) else { return Ok(()) };
-    let mut reader = BinHexReader::new(data);
-    let Some(header) = BinHexHeader::read(&mut reader) else {
-        unpacker.note_error(&truncated());
-        return Ok(());
-    };
+fn forks(
+    header: &BinHexHeader,
+    mut reader: BinHexReader<'_>,
+    unpacker: &mut Unpacker<'_>,
+) -> Unpacked {
     for length in [header.data, header.resources] {
         if length > 0 {
             let fork = ForkReader { reader: &mut reader, remaining: length };

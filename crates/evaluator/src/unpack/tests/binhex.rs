@@ -52,6 +52,10 @@ pub(crate) fn samples() -> Vec<ContainerSample> {
         ContainerSample::payload("binhex data", file.clone().into_bytes()),
         ContainerSample::payload("binhex resources", binhex(b"text", &payload).into_bytes()),
         ContainerSample::payload("binhex after text", format!("hello\r\n{file}").into_bytes()),
+        ContainerSample::payload(
+            "binhex after another announcement",
+            format!("(This file must be converted with BinHex: x:\n{file}").into_bytes(),
+        ),
         ContainerSample::payload("binhex in mail", mail::message(mail.as_bytes())),
         ContainerSample::new("binhex plain", binhex(b"text", b"").into_bytes(), Expected::Clean),
         ContainerSample::new(

@@ -9,6 +9,8 @@ use crate::{
         disks::{FatWriter, SECTOR, Width},
         mail::base64,
         ole::powerpoint::zlib,
+        payload,
+        zip::stored_zip,
     },
 };
 
@@ -34,6 +36,8 @@ fn udif(partition: &[u8], kinds: &[u32]) -> Vec<u8> {
             0 => Vec::new(),
             0x8000_0005 => zlib(chunk),
             0x8000_0006 => bzip2(chunk),
+            // Not supported: LZFSE.
+            0x8000_0007 => vec![7; 100],
             _ => chunk.to_vec(),
         };
         let start = image.len() as u64 - 16;
@@ -110,4 +114,13 @@ fn chunks_of_zeros_reach_a_limit() {
     let text = text.replace('\n', "\n\t");
     image.splice(start + table.len()..start + table.len() + text.len(), text.into_bytes());
     assert!(collect(&image).note(NoteKind::Limit).is_some());
+}
+
+#[test]
+fn chunks_behind_unsupported_ones_are_examined() {
+    let mut partition = [vec![0; 2 * SECTOR], stored_zip(&[("a.exe", &payload())])].concat();
+    partition.resize(partition.len().next_multiple_of(SECTOR), 0);
+    let collected = collect(&udif(&partition, &[0x8000_0007, 1]));
+    assert!(collected.has_payload(), "{collected:?}");
+    assert!(collected.note(NoteKind::Unreadable).is_some(), "{collected:?}");
 }
