@@ -63,7 +63,7 @@ async fn scan_of_a_script_fails_without_an_evaluator() {
     for lists in ["", "scan.blocked_mimetypes = [\"application/pdf\"]"] {
         let homeserver = MockHomeserver::start().await;
         // Enough for a shell.
-        let lines = format!("sandbox.limits.address_space = \"12MiB\"\n{lists}");
+        let lines = format!("sandbox.limits.address_space = \"16MiB\"\n{lists}");
         let scanner = start(&homeserver, NONE, &lines).await;
         let media = homeserver.add_bytes("text", b"text".to_vec());
         scan(&scanner, &media).await.assert_error(500, "M_UNKNOWN");
