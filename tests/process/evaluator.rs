@@ -109,4 +109,5 @@ async fn reload_replaces_the_evaluator() {
         all.len() == 1 && all != first
     })
     .await;
+    assert!(!scanner.log().contains("did not end by itself"), "{}", scanner.log());
 }

@@ -319,10 +319,13 @@ async fn run(job: &mut Job, program: &Command, programs_end: OwnedFd, mut driver
             None
         }
     };
+    let ready = driver.ready.take();
     // Closes the socket, which ends the program and its children.
-    let Driver { ready, .. } = driver;
+    drop(driver);
     let Some(exit) = exit else {
-        let _ = timeout(KILL_GRACE, run).await;
+        if timeout(KILL_GRACE, run).await.is_err() {
+            tracing::warn!("a resident program did not end by itself and is killed");
+        }
         return;
     };
     let reason = end_reason(exit);

@@ -3,6 +3,7 @@
 use std::io;
 
 use mcs_sandbox::JobMedia;
+use memchr::memchr2_iter;
 
 /// Cost of a read in addition to its length.
 const READ_COST: u64 = 128;
@@ -149,8 +150,7 @@ impl<'s, S: ReadAt + ?Sized> BoundedReader<'s, S> {
             // A signature across the end of the chunk is found in the next one.
             let is_last = offset + filled as u64 >= end || filled <= MAX_SIGNATURE;
             let searched = if is_last { filled } else { filled - MAX_SIGNATURE };
-            let starts = chunk.iter().take(searched).enumerate();
-            for (start, _) in starts.filter(|(_, byte)| matches!(byte, b'R' | b'7')) {
+            for start in memchr2_iter(b'R', b'7', chunk.get(..searched).unwrap_or(chunk)) {
                 let bytes = chunk.get(start..).unwrap_or_default();
                 if let Some(signature) = signature(bytes) {
                     if archives.len() == MAX_ARCHIVES {

@@ -16,6 +16,8 @@
 //! Signatures also occur by chance, and in programs that compare data with them. [`EntryHeader::is_plausible`] excludes
 //! these. In 4 GiB of random bytes, 2 signatures are expected, of which about 1 in 10 000 counts as encrypted.
 
+use memchr::memmem;
+
 use super::reader::{BoundedReader, ReadAt, Stop, u16_at, u32_at, u64_at};
 
 const LOCAL: [u8; 4] = *b"PK\x03\x04";
@@ -88,8 +90,7 @@ fn end_records<S: ReadAt + ?Sized>(reader: &mut BoundedReader<'_, S>) -> Result<
     let start = reader.length - length;
     let filled = reader.fill(&mut tail, start)?;
     tail.truncate(filled);
-    let records = tail.windows(4).enumerate().filter(|(_, bytes)| **bytes == END);
-    Ok(records.map(|(index, _)| start + index as u64).collect())
+    Ok(memmem::find_iter(&tail, &END).map(|index| start + index as u64).collect())
 }
 
 /// Returns the directories that an end record may refer to.
@@ -212,7 +213,9 @@ fn examine_signatures<S: ReadAt + ?Sized>(
         // Headers that may extend beyond the chunk are examined in the next one.
         let is_last = offset + filled as u64 >= length || filled <= OVERLAP;
         let searched = if is_last { filled } else { filled - OVERLAP };
-        for (start, _) in chunk.windows(2).take(searched).enumerate().filter(|(_, b)| b == b"PK") {
+        // A signature at the last byte that is searched ends behind it.
+        let area = chunk.get(..=searched).unwrap_or(chunk);
+        for start in memmem::find_iter(area, b"PK") {
             let bytes = chunk.get(start..).unwrap_or_default();
             is_candidate |= bytes.starts_with(&LOCAL);
             let left = length - offset - start as u64;

@@ -3,7 +3,7 @@
 
 use std::{iter, ops::Range};
 
-use aho_corasick::{AhoCorasick, Input};
+use aho_corasick::{AhoCorasick, Input, MatchKind};
 
 use super::kind::Kind;
 
@@ -48,7 +48,9 @@ pub(super) struct SignatureSearch {
 impl SignatureSearch {
     #[expect(clippy::expect_used, reason = "the signatures are constants")]
     pub(super) fn new(signatures: Vec<(Kind, ArchiveSignature)>) -> Self {
-        let magics = AhoCorasick::new(signatures.iter().map(|(_, signature)| signature.magic));
+        let magics = signatures.iter().map(|(_, signature)| signature.magic);
+        // Only searches for the leftmost match use vector instructions, which take a tenth of the time.
+        let magics = AhoCorasick::builder().match_kind(MatchKind::LeftmostFirst).build(magics);
         Self { magics: magics.expect("short patterns"), signatures }
     }
 

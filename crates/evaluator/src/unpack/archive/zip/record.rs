@@ -1,5 +1,7 @@
 //! The records of zip files: APPNOTE.TXT of PKWARE 6.3.10, sections 4.3 and 4.5.
 
+use memchr::memmem;
+
 use crate::unpack::fields::{u16_at, u32_at, u64_at};
 
 /// Signature of a local file header, section 4.3.7.
@@ -223,7 +225,7 @@ pub(super) fn has(bytes: &[u8], offset: usize, signature: [u8; 4]) -> bool {
 /// Returns the first offset of a signature in `start..end`.
 pub(super) fn find(bytes: &[u8], start: usize, end: usize, signature: [u8; 4]) -> Option<usize> {
     let area = bytes.get(start..end.min(bytes.len()))?;
-    area.windows(4).position(|window| *window == signature).map(|found| start + found)
+    memmem::find(area, &signature).map(|found| start + found)
 }
 
 /// Returns the last offset of a signature in `start..end`.
@@ -234,5 +236,5 @@ pub(super) fn find_last(
     signature: [u8; 4],
 ) -> Option<usize> {
     let area = bytes.get(start..end.min(bytes.len()))?;
-    area.windows(4).rposition(|window| *window == signature).map(|found| start + found)
+    memmem::rfind(area, &signature).map(|found| start + found)
 }

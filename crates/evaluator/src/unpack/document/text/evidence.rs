@@ -2,6 +2,8 @@
 
 use std::io::Read;
 
+use memchr::memrchr2;
+
 use super::base64::Base64Content;
 use crate::unpack::document::cms;
 
@@ -140,7 +142,7 @@ pub(super) fn is_announced(before: &[u8]) -> bool {
 /// Word (`pkg:binaryData`, `w:binData`).
 fn is_binary_tag(text: &[u8]) -> bool {
     let nearby = text.get(text.len().saturating_sub(MAX_TAG)..).unwrap_or(text);
-    let start = nearby.iter().rposition(|byte| matches!(byte, b'<' | b'>'));
+    let start = memrchr2(b'<', b'>', nearby);
     let tag = start.and_then(|start| nearby.get(start..)).unwrap_or_default();
     let name = tag.split(u8::is_ascii_whitespace).next().unwrap_or_default();
     let name = name.to_ascii_lowercase();

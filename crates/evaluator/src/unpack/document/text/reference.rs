@@ -1,5 +1,7 @@
 //! Character references of HTML and XML that hide base64 or the scheme of a URL.
 
+use memchr::memchr;
+
 use super::escapes::EscapesDecoded;
 
 /// Maximum length of a reference, bytes. It may have any number of leading zeros.
@@ -40,7 +42,7 @@ fn reference(bytes: &[u8]) -> Option<(u8, usize)> {
 /// Returns whether a text contains a reference to a character that programs hardly ever escape, or a name of one.
 pub(super) fn has_references(bytes: &[u8]) -> bool {
     let mut rest = bytes;
-    while let Some(position) = rest.iter().position(|byte| *byte == b'&') {
+    while let Some(position) = memchr(b'&', rest) {
         rest = rest.get(position + 1..).unwrap_or_default();
         if let Some((character, _)) = reference(rest)
             && (character.is_ascii_alphanumeric()
