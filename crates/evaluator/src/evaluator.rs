@@ -21,7 +21,7 @@ pub(crate) fn evaluate(
     ignored: &[&str],
     settings: &UnpackSettings,
 ) -> Result<EvaluationReport, EvaluationError> {
-    evaluate_with(load_rules(prepared, ignored)?, bytes, settings)
+    evaluate_with(&mut load_rules(prepared, ignored)?, bytes, settings)
 }
 
 /// Restores the prepared rules. Matches of rules with one of the `ignored` names are not reported.
@@ -33,13 +33,13 @@ pub(crate) fn load_rules<'r>(
 }
 
 /// What is evaluated on the objects of a file.
-pub(crate) struct Evaluation<'a> {
-    pub(crate) rules: Option<RuleVisitor<'a>>,
+pub(crate) struct Evaluation<'a, 'r> {
+    pub(crate) rules: Option<&'a mut RuleVisitor<'r>>,
     pub(crate) lists: Option<&'a HashListSet>,
     pub(crate) settings: &'a UnpackSettings,
 }
 
-impl Evaluation<'_> {
+impl Evaluation<'_, '_> {
     /// Unpacks a file, and looks up and evaluates all objects in it, up to the first finding. Returns the answer of the
     /// rules and the report of the lists, where there are any. A blocked hash ends the evaluation of the rules before they
     /// have an answer.
@@ -51,7 +51,7 @@ impl Evaluation<'_> {
                 None,
             );
         };
-        let visitor = rules.as_mut().map(|rules| rules as &mut dyn Visitor);
+        let visitor = rules.as_deref_mut().map(|rules| rules as &mut dyn Visitor);
         let mut hashes = HashVisitor::new(lists, visitor);
         let notes = unpack(bytes, settings, &mut hashes);
         let finding = hashes.into_finding();
@@ -73,16 +73,19 @@ impl Evaluation<'_> {
 /// # Errors
 /// If rules could not be restored or evaluated and no other rules match.
 pub(crate) fn evaluate_with(
-    mut visitor: RuleVisitor<'_>,
+    visitor: &mut RuleVisitor<'_>,
     bytes: &[u8],
     settings: &UnpackSettings,
 ) -> Result<EvaluationReport, EvaluationError> {
-    let notes = unpack(bytes, settings, &mut visitor);
+    let notes = unpack(bytes, settings, visitor);
     report(visitor, notes)
 }
 
-fn report(visitor: RuleVisitor<'_>, notes: Vec<Note>) -> Result<EvaluationReport, EvaluationError> {
-    let (finding, limit) = visitor.into_result()?;
+fn report(
+    visitor: &mut RuleVisitor<'_>,
+    notes: Vec<Note>,
+) -> Result<EvaluationReport, EvaluationError> {
+    let (finding, limit) = visitor.take_result()?;
     let mut report = EvaluationReport { finding, notes };
     report
         .notes

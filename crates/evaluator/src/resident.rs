@@ -130,7 +130,6 @@ fn load_lists(prepared: &File) -> io::Result<HashListSet> {
 
 /// What a child uses: a copy of what its parent has loaded.
 struct LoadedEvaluator<'r> {
-    /// Taken by the child, which examines one file.
     rules: Option<RuleVisitor<'r>>,
     lists: Option<HashListSet>,
     inspector: Inspector,
@@ -148,7 +147,7 @@ impl LoadedEvaluator<'_> {
         }
         let bytes = media.read_all()?;
         let inspection = self.inspector.inspect(&*bytes, media.len())?;
-        let mut rules = self.rules.take().filter(|_| task.evaluates_rules);
+        let mut rules = self.rules.as_mut().filter(|_| task.evaluates_rules);
         if let Some(rules) = rules.as_mut().filter(|_| !task.limits_types) {
             rules.allow_all_types();
         }

@@ -84,16 +84,17 @@ impl<'r> RuleVisitor<'r> {
         }
     }
 
-    /// Returns the first finding, and notes.
+    /// Returns the first finding, and notes. The rules stay: dropping them in a child would copy all their memory.
     ///
     /// # Errors
     /// If rules could not be evaluated and no others match.
-    pub(crate) fn into_result(
-        self,
+    pub(crate) fn take_result(
+        &mut self,
     ) -> Result<(Option<RuleFinding>, Option<Note>), EvaluationError> {
-        match self.error {
-            Some(error) if self.finding.is_none() => Err(error),
-            _ => Ok((self.finding, self.limit)),
+        let (error, finding, limit) = (self.error.take(), self.finding.take(), self.limit.take());
+        match error {
+            Some(error) if finding.is_none() => Err(error),
+            _ => Ok((finding, limit)),
         }
     }
 

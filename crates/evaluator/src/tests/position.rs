@@ -18,7 +18,7 @@ fn visit(rules: &RuleSet, objects: &[MediaObject<'_>]) -> Option<RuleFinding> {
             break;
         }
     }
-    visitor.into_result().unwrap().0
+    visitor.take_result().unwrap().0
 }
 
 fn media(bytes: &[u8]) -> MediaObject<'_> {

@@ -1,6 +1,11 @@
 //! The bytes of a stream or of a file, in pieces of the container.
 
-use std::io::{self, Read};
+use std::{
+    io::{self, Read},
+    iter,
+};
+
+use memchr::memmem;
 
 use super::{
     name::EntryName,
@@ -134,13 +139,15 @@ impl<'a> StreamContent<'a> {
     }
 }
 
-/// Returns the positions of bytes.
-pub(super) fn positions(bytes: &[u8], needle: &[u8]) -> impl Iterator<Item = usize> {
-    bytes
-        .windows(needle.len().max(1))
-        .enumerate()
-        .filter(move |(_, window)| *window == needle)
-        .map(|(position, _)| position)
+/// Returns the positions of bytes, also of those that overlap.
+pub(super) fn positions<'a>(bytes: &'a [u8], needle: &'a [u8]) -> impl Iterator<Item = usize> {
+    let finder = memmem::Finder::new(needle);
+    let mut next = 0;
+    iter::from_fn(move || {
+        let found = next + finder.find(bytes.get(next..)?)?;
+        next = found + 1;
+        Some(found)
+    })
 }
 
 /// Reads a stream.

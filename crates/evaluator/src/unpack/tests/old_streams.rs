@@ -48,19 +48,22 @@ fn compress(content: &[u8], max_width: u8, clear_after: Option<usize>) -> Vec<u8
     let mut current: Option<usize> = None;
     let mut codes = 0;
     let mut emit = |writer: &mut LzwCodeWriter, code: usize, entries: &mut usize| {
-        if *entries >= 1 << writer.width && writer.width < usize::from(max_width) {
-            let width = writer.width + 1;
-            writer.set_width(width);
-            file.append(&mut writer.bytes);
-            writer.bits = 0;
-        }
-        writer.put(code);
+        let mut put = |writer: &mut LzwCodeWriter, code: usize, entries: usize| {
+            if entries >= 1 << writer.width && writer.width < usize::from(max_width) {
+                let width = writer.width + 1;
+                writer.set_width(width);
+                file.append(&mut writer.bytes);
+                writer.bits = 0;
+            }
+            writer.put(code);
+        };
+        put(writer, code, *entries);
         if codes > 0 && *entries < 1 << max_width {
             *entries += 1;
         }
         codes += 1;
         if clear_after.is_some_and(|after| codes % after == 0) {
-            writer.put(256);
+            put(writer, 256, *entries);
             writer.set_width(9);
             file.append(&mut writer.bytes);
             writer.bits = 0;

@@ -1,6 +1,6 @@
 //! The records of zip files: APPNOTE.TXT of PKWARE 6.3.10, sections 4.3 and 4.5.
 
-use memchr::memmem;
+use memchr::{memmem, memrchr_iter};
 
 use crate::unpack::fields::{u16_at, u32_at, u64_at};
 
@@ -236,5 +236,7 @@ pub(super) fn find_last(
     signature: [u8; 4],
 ) -> Option<usize> {
     let area = bytes.get(start..end.min(bytes.len()))?;
-    memmem::rfind(area, &signature).map(|found| start + found)
+    let [first, ..] = signature;
+    let starts_here = |at: &usize| area.get(*at..).is_some_and(|at| at.starts_with(&signature));
+    memrchr_iter(first, area).find(starts_here).map(|found| start + found)
 }

@@ -19,17 +19,14 @@ const MAX_TAG: usize = 256;
 /// The last bytes of all announcements.
 pub(super) const ANNOUNCEMENT_ENDS: [[u8; 3]; 2] = [*b",:>", *b"\"'`"];
 
-/// What ends directly before a run that is base64, in lower case.
-const ANNOUNCEMENTS: [&[u8]; 8] = [
-    b"base64:",
-    b"encoding=b:",
-    b"value=binary:",
-    b"atob(\"",
-    b"atob('",
-    b"atob(`",
-    b"base64string(\"",
-    b"base64string('",
-];
+/// What ends with a colon directly before a run that is base64, in lower case.
+const COLON_ANNOUNCEMENTS: [&[u8]; 3] = [b"base64", b"encoding=b", b"value=binary"];
+
+/// Functions whose first argument is base64, in lower case.
+const CALLS: [&[u8]; 2] = [b"atob", b"base64string"];
+
+/// Ends of the names of tags whose content is base64, in lower case.
+const BINARY_TAGS: [&[u8]; 3] = [b"binary-data", b"binarydata", b"bindata"];
 
 /// Words near a run that is probably base64, in lower case.
 const NEARBY_WORDS: [&[u8]; 5] = [b"base64", b"b64decode", b"encoding=b", b"atob(", b"binary"];
@@ -116,26 +113,30 @@ fn is_text(prefix: &[u8]) -> bool {
 
 /// Returns whether the end of `before` announces base64.
 pub(super) fn is_announced(before: &[u8]) -> bool {
-    // Most words follow another byte.
-    let before = before.trim_ascii_end();
-    if !before.last().is_some_and(|last| ANNOUNCEMENT_ENDS.as_flattened().contains(last)) {
-        return false;
+    let Some((last, text)) = before.trim_ascii_end().split_last() else { return false };
+    match last {
+        b',' => announces_data_url(text),
+        b'>' => is_binary_tag(text),
+        b':' => COLON_ANNOUNCEMENTS.iter().any(|end| ends_with_word(text, end)),
+        b'"' | b'\'' | b'`' => match text {
+            [text @ .., b'('] => CALLS.iter().any(|end| ends_with_word(text, end)),
+            _ => false,
+        },
+        _ => false,
     }
-    if let [text @ .., b','] = before
-        && let Some((text, word)) = text.trim_ascii_end().split_last_chunk::<6>()
-        && word.eq_ignore_ascii_case(b"base64")
-    {
-        return text.trim_ascii_end().ends_with(b";");
-    }
-    if let [text @ .., b'>'] = before {
-        return is_binary_tag(text);
-    }
-    ANNOUNCEMENTS.iter().any(|announcement| {
-        let start = before.len().saturating_sub(announcement.len());
-        // Compares the last byte first.
-        announcement.last() == before.last()
-            && before.get(start..).is_some_and(|end| end.eq_ignore_ascii_case(announcement))
+}
+
+/// Returns whether the text before a comma is the end of a `data:` URL's type.
+fn announces_data_url(text: &[u8]) -> bool {
+    let before = text.trim_ascii_end().split_last_chunk::<6>();
+    before.is_some_and(|(before, word)| {
+        word.eq_ignore_ascii_case(b"base64") && before.trim_ascii_end().ends_with(b";")
     })
+}
+
+fn ends_with_word(text: &[u8], word: &[u8]) -> bool {
+    let end = text.len().checked_sub(word.len()).and_then(|start| text.get(start..));
+    end.is_some_and(|end| end.eq_ignore_ascii_case(word))
 }
 
 /// Returns whether the text before `>` ends with the start of a tag whose content is base64: of `OpenDocument` or of
@@ -143,10 +144,9 @@ pub(super) fn is_announced(before: &[u8]) -> bool {
 fn is_binary_tag(text: &[u8]) -> bool {
     let nearby = text.get(text.len().saturating_sub(MAX_TAG)..).unwrap_or(text);
     let start = memrchr2(b'<', b'>', nearby);
-    let tag = start.and_then(|start| nearby.get(start..)).unwrap_or_default();
+    let Some([b'<', tag @ ..]) = start.and_then(|start| nearby.get(start..)) else { return false };
     let name = tag.split(u8::is_ascii_whitespace).next().unwrap_or_default();
-    let name = name.to_ascii_lowercase();
-    [&b"binary-data"[..], b"binarydata", b"bindata"].iter().any(|end| name.ends_with(end))
+    BINARY_TAGS.iter().any(|end| ends_with_word(name, end))
 }
 
 /// Properties of contacts and calendars with a value in base64.
