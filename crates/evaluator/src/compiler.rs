@@ -14,14 +14,21 @@ pub(crate) fn new_compiler() -> Compiler {
     with_variables(Variables { position: true, file_type: true })
 }
 
+/// Returns the namespace of the rule file with this index: not its path, so that the prepared form and its digest are those
+/// of the rules, wherever the files are.
+pub(crate) fn namespace(index: usize) -> String {
+    index.to_string()
+}
+
 /// Returns whether rules use variables whose values differ between objects with the same content, and whether they use the
 /// name of the media type. Rules that cannot be compiled count as well.
 pub(crate) fn used_variables(files: &[PathBuf]) -> Variables {
     let need = |position: bool, file_type: bool| {
         let mut compiler = with_variables(Variables { position: !position, file_type: !file_type });
-        files
-            .iter()
-            .any(|file| compiler.add_rules_file_in_namespace(file, file.to_string_lossy()).is_err())
+        let mut files = files.iter().enumerate();
+        files.any(|(index, file)| {
+            compiler.add_rules_file_in_namespace(file, namespace(index)).is_err()
+        })
     };
     // Most rules use neither.
     let is_any = need(true, true);

@@ -14,7 +14,7 @@ use boreal::{Scanner, compiler::CompilerParams, scanner::ScanParams};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    compiler::{invalid, new_compiler, used_variables},
+    compiler::{invalid, namespace, new_compiler, used_variables},
     error::RuleLoadError,
     metadata::{rule_kind, rule_scope},
     prepared::{encode, is_restorable},
@@ -65,19 +65,19 @@ impl RuleSet {
             if files.is_empty() {
                 return Err(RuleLoadError::Empty(path.clone()));
             }
-            for file in &files {
+            for file in files {
                 let added = compiler
-                    .add_rules_file_in_namespace(file, file.to_string_lossy())
+                    .add_rules_file_in_namespace(&file, namespace(all_files.len()))
                     .map_err(invalid)?;
                 let mut strings = added.statistics().flat_map(|rule| &rule.strings);
                 if strings.any(|string| string.matching_algo == WITHOUT_FIXED_BYTES) {
                     max_matches = u32::MAX;
                 }
+                all_files.push(file);
             }
-            all_files.extend(files);
         }
         let whole = compiler.finalize();
-        check_metadata(&whole)?;
+        check_metadata(&whole, &all_files)?;
         let public = whole.rules().filter(|rule| !rule.is_private);
         let names: BTreeSet<_> = public.map(|rule| rule.name.to_owned()).collect();
         if let (true, Some(path)) = (names.is_empty(), paths.first()) {
@@ -140,11 +140,16 @@ impl fmt::Debug for RuleSet {
     }
 }
 
+/// Returns the path of the file whose rules are in this namespace.
+fn path_of(namespace: &str, files: &[PathBuf]) -> PathBuf {
+    let index: Option<usize> = namespace.parse().ok();
+    index.and_then(|index| files.get(index)).cloned().unwrap_or_default()
+}
+
 /// Checks the kinds and scopes of all rules, private ones included.
-fn check_metadata(scanner: &Scanner) -> Result<(), RuleLoadError> {
+fn check_metadata(scanner: &Scanner, files: &[PathBuf]) -> Result<(), RuleLoadError> {
     for rule in scanner.rules() {
-        // The namespace is the path of the file.
-        let (path, name) = (|| rule.namespace.into(), || rule.name.to_owned());
+        let (path, name) = (|| path_of(rule.namespace, files), || rule.name.to_owned());
         rule_kind(scanner, rule.metadatas).map_err(|kind| RuleLoadError::UnknownKind {
             path: path(),
             rule: name(),
@@ -162,9 +167,11 @@ fn check_metadata(scanner: &Scanner) -> Result<(), RuleLoadError> {
 /// Returns an error that names the rule of this part that the engine does not restore.
 fn unrestorable(files: &[PathBuf], part: &Scanner) -> RuleLoadError {
     let namespaces: BTreeSet<_> = part.rules().map(|rule| rule.namespace).collect();
-    let files = files.iter().filter(|file| namespaces.contains(&*file.to_string_lossy()));
     let mut last = PathBuf::new();
-    for path in files {
+    for (index, path) in files.iter().enumerate() {
+        if !namespaces.contains(namespace(index).as_str()) {
+            continue;
+        }
         match find_unrestorable(path, |scanner| is_restorable(scanner).unwrap_or(false)) {
             Ok(Some(rule)) => return RuleLoadError::Unrestorable { path: path.clone(), rule },
             Ok(None) => last.clone_from(path),

@@ -16,7 +16,7 @@ use boreal::{Compiler, Scanner};
 use boreal_parser::{file::YaraFileComponent, parse, rule::Rule};
 
 use crate::{
-    compiler::{invalid, new_compiler},
+    compiler::{invalid, namespace, new_compiler},
     error::{MAX_RULES, RuleLoadError},
 };
 
@@ -61,9 +61,9 @@ pub(crate) fn split(files: &[PathBuf], whole: &Scanner) -> Result<Vec<Scanner>, 
         by_namespace.entry(rule.namespace).or_default().add(rule.is_global);
     }
     let mut packer = PartPacker::default();
-    for file in files {
-        let namespace = file.to_string_lossy();
-        let counts = by_namespace.get(&*namespace).copied().unwrap_or_default();
+    for (index, file) in files.iter().enumerate() {
+        let namespace = namespace(index);
+        let counts = by_namespace.get(namespace.as_str()).copied().unwrap_or_default();
         if counts.fit() {
             let compiler = packer.compiler_for(&namespace, counts);
             compiler.add_rules_file_in_namespace(file, &namespace).map_err(invalid)?;
@@ -107,8 +107,7 @@ pub(crate) fn find_unrestorable(
         let mut piece = base.clone();
         source.add_closure(index, &mut piece);
         let mut compiler = new_compiler();
-        let namespace = file.to_string_lossy();
-        compiler.add_rules_str_in_namespace(source.text(&piece), namespace).map_err(invalid)?;
+        compiler.add_rules_str_in_namespace(source.text(&piece), namespace(0)).map_err(invalid)?;
         if !is_restorable(&compiler.finalize()) {
             return Ok(Some(rule.name.clone()));
         }

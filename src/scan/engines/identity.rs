@@ -12,11 +12,12 @@ pub struct EngineIdentity {
     pub(super) script: Option<ScriptIdentity>,
 }
 
-/// Hash of the engines, their settings and the script's content. Valid within this process. A 64-bit hash suffices:
-/// there are few distinct values, and no attacker can choose them. A longer hash would enlarge every cache entry.
+/// Hash of the engines, their settings and the script's content, equal in all processes and releases. The first 64 bits
+/// of a SHA-256 suffice: there are few distinct values, and no attacker can choose them. A longer hash would enlarge every
+/// cache entry.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct EngineFingerprint(pub u64);
 
-/// Hash of the versions that remote engines reported. Valid within this process, like [`EngineFingerprint`].
+/// Hash of the versions that remote engines reported, like [`EngineFingerprint`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Versions(pub u64);

@@ -14,6 +14,7 @@ mod examination;
 #[cfg(test)]
 mod fake;
 mod file_outcome;
+mod fingerprint;
 pub mod hashes;
 pub mod icap;
 pub mod identity;

@@ -5,7 +5,6 @@ use std::{
     ffi::OsString,
     fs::File,
     io::Read,
-    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -18,6 +17,7 @@ use tracing::{debug, warn};
 
 use super::{
     error::{EngineFailure, ScriptFailure},
+    fingerprint,
     names::SCRIPT,
     outcome::{MAX_FIRST_LINE, Outcome},
     result::EngineResult,
@@ -45,7 +45,7 @@ pub struct Script {
     max_output: usize,
     failure_exit_codes: Vec<i32>,
     scan_slots: ScanSlots,
-    /// Digest of everything that verdicts depend on, except the script's content.
+    /// Fingerprint of everything that verdicts depend on, except the script's content.
     conditions: [u8; 32],
     /// The latest identity, and when it was determined.
     last_identity: Mutex<Option<(Instant, ScriptIdentity)>>,
@@ -91,7 +91,7 @@ impl Script {
         scan_slots: ScanSlots,
     ) -> Self {
         Self {
-            conditions: conditions(program, settings, sandbox),
+            conditions: fingerprint::of_script(settings, sandbox.policy()),
             program: program.to_owned(),
             args: settings.script_args.clone(),
             time_limit: settings.timeout,
@@ -240,26 +240,6 @@ impl Script {
     fn last_identity(&self) -> parking_lot::MutexGuard<'_, Option<(Instant, ScriptIdentity)>> {
         self.last_identity.lock()
     }
-}
-
-fn conditions(program: &Path, settings: &Settings, sandbox: &Sandbox) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    let mut feed = |part: &[u8]| {
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part);
-    };
-    feed(program.as_os_str().as_bytes());
-    for arg in &settings.script_args {
-        feed(arg.as_bytes());
-    }
-    feed(format!("{:?} {}", settings.failure_exit_codes, settings.max_output_size).as_bytes());
-    // `Debug` of the policy leaves out the values of variables, so that no log contains them; they follow below.
-    feed(format!("{:?} {:?}", sandbox.policy(), sandbox.layers()).as_bytes());
-    for (name, value) in &sandbox.policy().environment {
-        feed(name.as_bytes());
-        feed(value.as_bytes());
-    }
-    hash.finalize().into()
 }
 
 /// Returns the command that runs a program on a file.

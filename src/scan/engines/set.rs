@@ -1,15 +1,11 @@
 //! The configured engines together.
 
-use std::{
-    hash::{DefaultHasher, Hash as _, Hasher as _},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use futures_util::future::join_all;
 use mcs_evaluator::{EvaluatorTask, HashListSet};
 use mcs_filetype::MimeRules;
 use mcs_sandbox::{Job, Sandbox};
-use sha2::{Digest, Sha256};
 
 use super::{
     bounds::SkipPolicy,
@@ -17,6 +13,7 @@ use super::{
     engine::{Engine, EngineKind, RemoteEngine},
     error::EngineSetupError,
     examination::{Examination, Examiner, FileInspection, untyped},
+    fingerprint::{self, FingerprintHasher},
     hashes::ListedFile,
     identity::{EngineFingerprint, EngineIdentity, Versions},
     names::{CLAMD, HASHES, ICAP, INSPECTION, RULES, SCRIPT},
@@ -46,7 +43,7 @@ pub struct Engines {
     scan_slots: ScanSlots,
     /// Keeps [`RemoteEngines::poll_versions`] running.
     remote: Arc<RemoteEngines>,
-    /// Digest of all settings that verdicts depend on, except those of the script.
+    /// Fingerprint of the engines and their settings, except those of the script.
     conditions: [u8; 32],
     max_output: usize,
     policies: Policies,
@@ -91,14 +88,6 @@ impl Engines {
             };
             Ok(Engine { kind, bounds: bounds.clone() })
         };
-        // Without the policies, so that cached outcomes remain valid when a policy changes.
-        let examined: Vec<_> =
-            settings.engines.iter().map(EngineSettings::without_policies).collect();
-        // Includes the lists of types that apply inside files. A change of other lists needs no new scan.
-        let inner_types = settings.inner_types();
-        let unpack = settings.unpack.as_ref().map(|unpack| &unpack.limits);
-        let conditions =
-            format!("{examined:?} {unpack:?} {} {inner_types:?}", settings.max_output_size);
         let members =
             settings.engines.iter().map(engine).collect::<Result<Vec<_>, EngineSetupError>>()?;
         let bounds = members.iter().map(|engine| (engine.name(), &engine.bounds));
@@ -112,7 +101,7 @@ impl Engines {
             hashes: settings.hashes().map(|hashes| hashes.lists.set.clone()),
             scan_slots: scan_slots.clone(),
             remote: Arc::clone(remote_engines),
-            conditions: Sha256::digest(conditions).into(),
+            conditions: fingerprint::of_settings(settings),
             max_output: settings.max_output_size,
         })
     }
@@ -178,26 +167,29 @@ impl Engines {
     /// Returns the current identity of the engines; `None` when the script's file cannot be examined, in which case no
     /// cached verdict is valid.
     pub async fn identity(&self) -> Option<EngineIdentity> {
-        let (mut fingerprint, mut versions) = (DefaultHasher::new(), DefaultHasher::new());
-        fingerprint.write(&self.conditions);
+        let mut engines = FingerprintHasher::new("engine set").bytes(&self.conditions);
+        let mut versions = FingerprintHasher::new("versions").text(env!("CARGO_PKG_VERSION"));
         let mut script = None;
         for engine in &self.members {
             match &engine.kind {
                 EngineKind::Script(engine) => {
                     let identity = engine.identity().await?;
-                    fingerprint.write(identity.fingerprint.as_bytes());
+                    engines = engines.bytes(identity.fingerprint.as_bytes());
                     script = Some(identity);
                 }
-                // The settings in `conditions` contain the rules and the lists.
+                // The fingerprint of the settings contains the rules and the lists.
                 EngineKind::Rules | EngineKind::Hashes => {}
                 EngineKind::Remote(engine) => {
-                    (engine.name(), engine.versions()).hash(&mut versions);
+                    let known = engine.versions();
+                    versions = versions
+                        .text(engine.name())
+                        .list(known.as_slice(), |hash, text| hash.text(text));
                 }
             }
         }
         Some(EngineIdentity {
-            engines_fingerprint: EngineFingerprint(fingerprint.finish()),
-            versions: Versions(versions.finish()),
+            engines_fingerprint: EngineFingerprint(engines.short()),
+            versions: Versions(versions.short()),
             script,
         })
     }

@@ -112,6 +112,15 @@ fn digest_depends_on_the_rules() {
 }
 
 #[test]
+fn digest_does_not_depend_on_where_the_files_are() {
+    let files =
+        [("a.yar", "rule A { condition: false }"), ("b/c.yar", "rule B { condition: false }")];
+    let [first, second] = [(), ()].map(|()| load(&files).unwrap());
+    assert_eq!(first.digest(), second.digest());
+    assert_eq!(first.prepared(), second.prepared());
+}
+
+#[test]
 fn too_many_matches_of_a_string_are_a_limit() {
     let rules = load(&[("a.yar", "rule A { strings: $a = \"ab\" condition: #a == 1 }")]).unwrap();
     let report = evaluate(rules.prepared(), &b"ab".repeat(260_000), &[]).unwrap();
