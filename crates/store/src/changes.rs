@@ -1,0 +1,168 @@
+//! Changes of the database, and their execution in transactions.
+
+use rusqlite::{Transaction, TransactionBehavior, ffi, params};
+
+use crate::{
+    database::OpenDatabase,
+    limits::{MAX_EVICTED, MAX_VALUE},
+    record::{RecordKey, RecordKind, RecordName},
+    secret::OVERHEAD,
+};
+
+/// Change of the database.
+#[derive(Debug)]
+pub(crate) enum StoreChange {
+    /// Writes a record, in place of an earlier one with its key.
+    Put { key: RecordKey, expiry: u64, sealed: Vec<u8> },
+    /// Removes the records with a name, of all versions.
+    Remove { kind: RecordKind, name: RecordName },
+    /// Removes one invalid row, unless its record was written again since it was read. `sealed`: the value of the row;
+    /// values that cannot be sealed ones are removed in any case.
+    RemoveInvalid { key: RecordKey, sealed: Vec<u8> },
+    /// Removes all records.
+    Clear,
+}
+
+impl StoreChange {
+    /// Returns the memory that the change takes beside the enum itself, in bytes.
+    pub(crate) fn size(&self) -> usize {
+        match self {
+            Self::Put { sealed, .. } | Self::RemoveInvalid { sealed, .. } => sealed.len(),
+            Self::Remove { .. } | Self::Clear => 0,
+        }
+    }
+}
+
+/// Limits of the number of records, for one transaction.
+#[derive(Clone, Copy)]
+pub(crate) struct EvictionLimits {
+    pub(crate) max_entries: u64,
+    /// Records that expire until this time are removed.
+    pub(crate) now: u64,
+}
+
+/// Result of a transaction.
+pub(crate) struct CommitReport {
+    /// Number of records in the database.
+    pub(crate) entries: u64,
+    pub(crate) evicted: u64,
+    /// Whether more records are to be evicted than one transaction does.
+    pub(crate) has_more: bool,
+}
+
+/// Executes changes in one transaction, and evicts records that expired or exceed the limit. `is_durable`: returns only
+/// after the changes are on disk.
+pub(crate) fn commit<'a>(
+    database: &mut OpenDatabase,
+    changes: impl Iterator<Item = &'a StoreChange>,
+    is_durable: bool,
+    limits: EvictionLimits,
+) -> rusqlite::Result<CommitReport> {
+    let OpenDatabase { connection, entries } = database;
+    // NORMAL writes the log without waiting for the disk: a power failure may lose the last transactions, and leaves
+    // the database consistent.
+    let synchronous = if is_durable { "FULL" } else { "NORMAL" };
+    connection.pragma_update(None, "synchronous", synchronous)?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let mut batch = Batch { transaction: &transaction, entries: *entries };
+    batch.apply(changes)?;
+    let evicted = batch.evict(limits)?;
+    let after = batch.entries;
+    if after != *entries {
+        let sql = "UPDATE state SET entries = ?1";
+        transaction.execute(sql, [i64::try_from(after).unwrap_or(i64::MAX)])?;
+    }
+    transaction.commit()?;
+    *entries = after;
+    let has_more = evicted >= MAX_EVICTED || after > limits.max_entries;
+    Ok(CommitReport { entries: after, evicted, has_more })
+}
+
+struct Batch<'a> {
+    transaction: &'a Transaction<'a>,
+    entries: u64,
+}
+
+impl Batch<'_> {
+    fn apply<'a>(
+        &mut self,
+        changes: impl Iterator<Item = &'a StoreChange>,
+    ) -> rusqlite::Result<()> {
+        let prepare = |sql| self.transaction.prepare(sql);
+        let mut insert = prepare("INSERT OR IGNORE INTO record VALUES(?1, ?2, ?3, ?4, ?5)")?;
+        let mut update = prepare(
+            "UPDATE record SET expiry = ?4, sealed = ?5 \
+             WHERE kind = ?1 AND name = ?2 AND version = ?3",
+        )?;
+        for change in changes {
+            match change {
+                StoreChange::Put { key, expiry, sealed } => {
+                    let expiry = to_column(*expiry);
+                    let (kind, version) = (key.kind as u8, key.version_bytes());
+                    let row = params![kind, key.name.0, version, expiry, sealed];
+                    let inserted = insert.execute(row)?;
+                    // A row that exists and is not found means that the index is damaged.
+                    if inserted == 0 && update.execute(row)? == 0 {
+                        return Err(rusqlite::Error::SqliteFailure(
+                            ffi::Error::new(ffi::SQLITE_CORRUPT),
+                            None,
+                        ));
+                    }
+                    self.entries += inserted as u64;
+                }
+                StoreChange::Remove { kind, name } => {
+                    let sql = "DELETE FROM record WHERE kind = ?1 AND name = ?2";
+                    let removed = self.transaction.execute(sql, params![*kind as u8, name.0])?;
+                    self.count_removed(removed);
+                }
+                StoreChange::RemoveInvalid { key, sealed } => {
+                    let sql = "DELETE FROM record WHERE kind = ?1 AND name = ?2 AND version = ?3 \
+                               AND (sealed = ?4 OR typeof(sealed) <> 'blob' OR length(sealed) > ?5)";
+                    let version = key.version_bytes();
+                    let max = to_column((OVERHEAD + MAX_VALUE) as u64);
+                    let row = params![key.kind as u8, key.name.0, version, sealed, max];
+                    let removed = self.transaction.execute(sql, row)?;
+                    self.count_removed(removed);
+                }
+                StoreChange::Clear => {
+                    self.transaction.execute("DELETE FROM record", [])?;
+                    self.entries = 0;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes expired records, then those that expire first while there are too many. Returns the number of removed
+    /// records.
+    fn evict(&mut self, limits: EvictionLimits) -> rusqlite::Result<u64> {
+        let sql = "DELETE FROM record WHERE rowid IN \
+                   (SELECT rowid FROM record WHERE expiry <= ?1 ORDER BY expiry LIMIT ?2)";
+        let max = to_column(MAX_EVICTED);
+        let expired = self.transaction.execute(sql, [to_column(limits.now), max])?;
+        self.count_removed(expired);
+        let excess = self.entries.saturating_sub(limits.max_entries);
+        let excess = excess.min(MAX_EVICTED.saturating_sub(expired as u64));
+        if excess == 0 {
+            return Ok(expired as u64);
+        }
+        let sql = "DELETE FROM record WHERE rowid IN \
+                   (SELECT rowid FROM record ORDER BY expiry LIMIT ?1)";
+        let removed = self.transaction.execute(sql, [to_column(excess)])?;
+        self.count_removed(removed);
+        if (removed as u64) < excess {
+            // Nothing is left, so the number in the file was wrong.
+            self.entries = 0;
+        }
+        Ok((expired + removed) as u64)
+    }
+
+    fn count_removed(&mut self, number: usize) {
+        self.entries = self.entries.saturating_sub(number as u64);
+    }
+}
+
+/// Returns a time or number as the database stores it.
+fn to_column(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

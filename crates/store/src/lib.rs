@@ -1,0 +1,44 @@
+//! Persistent store of scan results: sealed records in one `SQLite` file.
+//!
+//! - [`StoreSecret`] derives the names of records from their keys, and seals and opens their values.
+//! - [`FileStore`] keeps sealed records in a file. Lookups and writes run on two threads of its own; callers await
+//!   replies, and never wait for the disk otherwise.
+//!
+//! **Trust.** Nothing that is read from the file counts without a valid seal. An attacker who can write the file can
+//! delete records, and restore earlier ones until they expire; a damaged file loses records. Neither forges a record,
+//! and names and values reveal nothing without the secret. Kind, time of expiry and length of records are visible.
+//!
+//! **Durability.** A record of kind [`RecordKind::NotClean`] is retried until it is on disk. Other records may be lost:
+//! when too many are queued, when a write fails, and in the last moments before a power failure. A lost record costs a
+//! scan.
+//!
+//! All times are whole seconds since the Unix epoch, all sizes bytes.
+#![warn(missing_docs)]
+#![forbid(unsafe_code)]
+
+mod changes;
+mod check;
+mod counters;
+mod database;
+mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
+mod limits;
+mod queue;
+mod reader;
+mod record;
+mod secret;
+mod state;
+mod store;
+mod store_path;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub use counters::StoreCounters;
+pub use error::{DamageCause, NotDurable, StoreError};
+pub use limits::{DEFAULT_MAX_ENTRIES, MAX_VALUE};
+pub use record::{RecordKey, RecordKind, RecordName, VersionTag};
+pub use secret::{BadRecord, SealError, StoreSecret};
+pub use store::{FileStore, OpenReport, StoreSettings};
+pub use store_path::SetAside;

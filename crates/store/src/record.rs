@@ -1,0 +1,55 @@
+//! Kinds and keys of records.
+
+use std::fmt;
+
+/// Length of a record's name in bytes.
+pub(crate) const NAME: usize = 16;
+
+/// Kind of a record. Each kind has names of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u8)]
+pub enum RecordKind {
+    /// Content in which an engine has found something. Has precedence over [`Finished`](Self::Finished), and is
+    /// written durably.
+    NotClean = 1,
+    /// Any other finished outcome, by engines of one version.
+    Finished = 2,
+    /// Content that a media ID refers to.
+    Media = 3,
+}
+
+/// Name of a record: the first 16 bytes of an HMAC-SHA256, made by [`StoreSecret::name`](crate::StoreSecret::name).
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RecordName(pub(crate) [u8; NAME]);
+
+/// Version of the engines that a record depends on, for example the start of a digest.
+pub type VersionTag = [u8; 8];
+
+/// Key of a record: kind, name, and the version of the engines if the record depends on it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct RecordKey {
+    /// Kind of the record.
+    pub kind: RecordKind,
+    /// Name of the record.
+    pub name: RecordName,
+    /// Version of the engines, or `None` for a record that is valid with each version.
+    pub version: Option<VersionTag>,
+}
+
+impl RecordKey {
+    /// Returns the bytes of the version: 8, or none.
+    pub(crate) fn version_bytes(&self) -> &[u8] {
+        self.version.as_ref().map_or(&[], |version| &version[..])
+    }
+
+    /// Returns the data that a seal binds the value to. Unambiguous, because only the version's length varies.
+    pub(crate) fn associated_data(&self) -> Vec<u8> {
+        [&[self.kind as u8][..], &self.name.0, self.version_bytes()].concat()
+    }
+}
+
+impl fmt::Debug for RecordName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
