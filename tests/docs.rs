@@ -162,7 +162,7 @@ fn documented_keys_exist_in_default_configuration() {
                 word.split('.').all(is_name)
             };
             // File names are not keys.
-            let file_suffixes = [".sh", ".toml", ".md", ".rs", ".yar", ".so", ".conf"];
+            let file_suffixes = [".sh", ".toml", ".md", ".rs", ".yar", ".so", ".conf", ".db"];
             if let Some((section, _)) = word.rsplit_once('.')
                 && is_key_path(word)
                 && sections.contains(section)

@@ -15,6 +15,7 @@ use super::{
     reload::{CanaryTask, Reload, Reloader},
     sandbox_env::SandboxEnv,
     service_manager::{PassedSocket, ServiceManager},
+    store::{self, OpenStore},
     supervision::ObservedState,
 };
 use crate::{
@@ -48,6 +49,8 @@ pub(super) struct Service {
     pub(super) operations: Operations,
     pub(super) observed_state: ObservedState,
     pub(super) stop: StopTokens,
+    /// Closed last.
+    pub(super) store: Option<OpenStore>,
 }
 
 /// What operators see: the listener, if configured, and the metrics.
@@ -88,7 +91,12 @@ impl Service {
             metrics,
             audit,
         };
-        let cache = ResultCache::new(config.result_cache.clone());
+        let store = match &config.store {
+            Some(settings) => store::open(settings, &key)?,
+            None => None,
+        };
+        let records = store.as_ref().map(|store| store.records.clone());
+        let cache = ResultCache::with_records(config.result_cache.clone(), records);
         let pipeline =
             shared.pipeline(&config, &sandbox_env, &homeservers, &remote_engines, cache)?;
         let (scanner, workers) = Scanner::start(pipeline);
@@ -112,7 +120,7 @@ impl Service {
             canary: canary_task,
             manager,
         };
-        Ok(Self { listener, current, workers, reloader, operations, observed_state, stop })
+        Ok(Self { listener, current, workers, reloader, operations, observed_state, stop, store })
     }
 }
 

@@ -29,6 +29,8 @@ pub enum StartError {
     Listen(#[from] BindError),
     #[error("cannot listen for operators ([operations])")]
     Operations(#[source] BindError),
+    #[error("the store of verdicts ([store]) cannot be used")]
+    Store(#[from] mcs_store::StoreError),
     #[error("audit.path cannot be used")]
     Audit(#[from] AuditError),
     #[error("cannot listen on the socket that the service manager passed")]

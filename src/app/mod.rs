@@ -12,6 +12,7 @@ mod reload;
 mod run;
 mod sandbox_env;
 pub mod service_manager;
+mod store;
 mod supervision;
 
 pub use build::ServiceContext;

@@ -36,7 +36,7 @@ pub async fn serve(
 }
 
 async fn run(service: Service, shutdown: impl Future<Output = &'static str> + Send + 'static) {
-    let Service { listener, current, workers, stop, observed_state, .. } = service;
+    let Service { listener, current, workers, stop, observed_state, store, .. } = service;
     let (mut reloader, operations) = (service.reloader, service.operations);
     let manager = &reloader.manager;
     let metrics = Arc::clone(&reloader.shared.metrics);
@@ -71,6 +71,9 @@ async fn run(service: Service, shutdown: impl Future<Output = &'static str> + Se
     wait_for_cleanup(&reloader.sandbox_env.directory).await;
     if let Some(audit) = &reloader.shared.audit {
         audit.flush(CLEANUP_TIMEOUT).await;
+    }
+    if let Some(store) = store {
+        store.close().await;
     }
     info!("stopped");
 }

@@ -58,26 +58,33 @@ pub(super) fn listeners(
     }
 }
 
-/// Rejects paths of private files that scripts can read.
+/// Paths of files that scripts must not read.
+pub(super) struct PrivateFiles<'a> {
+    /// The directory of jobs, in which each job sees its own files only.
+    pub(super) directory: Option<&'a Path>,
+    pub(super) crypto: Option<&'a crypto::Settings>,
+    pub(super) audit: Option<&'a audit::Settings>,
+    pub(super) store: Option<&'a Path>,
+}
+
+/// Rejects paths of private files that scripts can read, and a store in the directory of jobs, which a start empties.
 pub(super) fn private_paths(
     reader: &mut Reader<'_>,
     sandbox: Option<&Policy>,
-    scan: Option<&scan::Settings>,
-    crypto: Option<&crypto::Settings>,
-    audit: Option<&audit::Settings>,
+    files: &PrivateFiles<'_>,
 ) {
     let Some(sandbox) = sandbox else { return };
-    let directory = scan.map(|scan| ("scan", "temp_directory", scan.temp_directory.as_path()));
-    let key = crypto.map(|crypto| match crypto {
+    let directory = files.directory.map(|path| ("scan", "temp_directory", path));
+    let key = files.crypto.map(|crypto| match crypto {
         crypto::Settings::RequestSecret { path, .. } => ("crypto", "request_secret_path", &**path),
         crypto::Settings::Pickle { path, .. } => ("crypto", "pickle_path", &**path),
     });
-    let log = audit.and_then(|audit| match audit {
+    let log = files.audit.and_then(|audit| match audit {
         audit::Settings::File(path) => Some(("audit", "path", &**path)),
         audit::Settings::Stdout => None,
     });
-    let private: [Option<(_, _, &Path)>; 3] = [directory, key, log];
-    for (section, key, path) in private.into_iter().flatten() {
+    let store = files.store.map(|path| ("store", "path", path));
+    for (section, key, path) in [directory, key, log, store].into_iter().flatten() {
         let mut visible = sandbox.paths.read_only.iter().chain(&sandbox.paths.writable);
         if let Some(visible) = visible.find(|visible| path.starts_with(visible)) {
             let (path, visible) = (path.display(), visible.display());
@@ -85,5 +92,13 @@ pub(super) fn private_paths(
                 format!("found {path}, expected a path outside {visible}, which scripts can read");
             reader.section(section).conflict(key, message);
         }
+    }
+    if let (Some(store), Some(directory)) = (files.store, files.directory)
+        && store.starts_with(directory)
+    {
+        let (path, directory) = (store.display(), directory.display());
+        let message =
+            format!("found {path}, expected a path outside scan.temp_directory, {directory}");
+        reader.section("store").conflict("path", message);
     }
 }

@@ -41,7 +41,7 @@ pub use settings::Config;
 use keys::{Field, KeyGroup};
 use reader::{Diagnostics, Reader};
 use sections::{crypto, download, result_cache, scan, web};
-use settings::{audit_section, operations_section, previous_key_ttl};
+use settings::{audit_section, operations_section, previous_key_ttl, store_section};
 use source::Sources;
 
 impl Config {
@@ -70,6 +70,7 @@ impl Config {
         let sandbox = Policy::read(&mut reader.section("sandbox"));
         let download = download::Settings::read(&mut reader.section("download"));
         let result_cache = result_cache::Settings::read(&mut reader.section("result_cache"));
+        let store = store_section().read(&mut reader.section("store"), "store");
         let crypto = crypto::Settings::read(&mut reader.section("crypto"));
         let previous_key_ttl =
             reader.section("crypto").read("previous_key_ttl", &previous_key_ttl());
@@ -80,14 +81,13 @@ impl Config {
         checks::sizes(&mut reader, scan.as_ref(), download.as_ref());
         let listener = operations.as_ref().and_then(Option::as_ref);
         checks::listeners(&mut reader, web.as_ref(), listener);
-        let audit_log = audit.as_ref().and_then(Option::as_ref);
-        checks::private_paths(
-            &mut reader,
-            sandbox.as_ref(),
-            scan.as_ref(),
-            crypto.as_ref(),
-            audit_log,
-        );
+        let files = checks::PrivateFiles {
+            directory: scan.as_ref().map(|scan| &*scan.temp_directory),
+            crypto: crypto.as_ref(),
+            audit: audit.as_ref().and_then(Option::as_ref),
+            store: store.as_ref().and_then(Option::as_ref).map(|store| &*store.path),
+        };
+        checks::private_paths(&mut reader, sandbox.as_ref(), &files);
         let config = || {
             Some(Self {
                 web: web?,
@@ -95,6 +95,7 @@ impl Config {
                 sandbox: sandbox?,
                 download: download?,
                 result_cache: result_cache?,
+                store: store?,
                 crypto: crypto?,
                 previous_key_ttl: previous_key_ttl?,
                 log: log?,

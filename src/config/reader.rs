@@ -34,6 +34,15 @@ impl RawEntry<'_> {
     }
 }
 
+/// Directories that the service manager passed.
+#[derive(Clone, Default, Debug)]
+pub(super) struct PassedDirectories {
+    /// The credentials, by name.
+    pub(super) credentials: Option<PathBuf>,
+    /// Persistent files.
+    pub(super) state: Option<PathBuf>,
+}
+
 /// Entries by section and key.
 type Entries<'a> = BTreeMap<(String, String), RawEntry<'a>>;
 
@@ -43,8 +52,7 @@ pub(super) struct Reader<'a> {
     location: Location,
     /// User of the service.
     server: User,
-    /// Directory with the credentials that the service manager passed, by name.
-    credentials: Option<&'a Path>,
+    passed: &'a PassedDirectories,
     /// The lowest layer: the value of keys that are not in `entries`.
     defaults: Entries<'a>,
     entries: Entries<'a>,
@@ -86,11 +94,11 @@ pub(super) struct Diagnostics {
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(location: Location, credentials: Option<&'a Path>, server: User) -> Self {
+    pub(super) fn new(location: Location, passed: &'a PassedDirectories, server: User) -> Self {
         Self {
             location,
             server,
-            credentials,
+            passed,
             defaults: BTreeMap::new(),
             entries: BTreeMap::new(),
             sections: Vec::new(),
@@ -290,8 +298,13 @@ impl<'a> Section<'_, 'a> {
 
     /// Returns the path of a credential, if the service manager passed it.
     pub(super) fn credential(&self, name: &str) -> Option<PathBuf> {
-        let path = self.reader.credentials.map(|directory| directory.join(name));
+        let path = self.reader.passed.credentials.as_ref().map(|directory| directory.join(name));
         path.filter(|path| path.exists())
+    }
+
+    /// Returns the directory for persistent files, if the service manager passed one.
+    pub(super) fn state_directory(&self) -> Option<&Path> {
+        self.reader.passed.state.as_deref()
     }
 
     pub(super) fn missing(&mut self, name: &str, expected: &str) {

@@ -7,7 +7,7 @@ use super::{
     key::Key,
     keys::{Field, group, restart, within, write_and_reload},
     lines::Lines,
-    sections::{audit, crypto, download, log::Log, operations, result_cache, scan, web},
+    sections::{audit, crypto, download, log::Log, operations, result_cache, scan, store, web},
     types::{MAX_DURATION, duration},
 };
 
@@ -25,6 +25,8 @@ pub struct Config {
     pub download: download::Settings,
     /// `[result_cache]`
     pub result_cache: result_cache::Settings,
+    /// `[store]`; `None` if nothing is stored.
+    pub store: Option<store::Settings>,
     /// `[crypto]`
     pub crypto: crypto::Settings,
     /// How long a replaced request key still decrypts request bodies.
@@ -44,6 +46,7 @@ impl Config {
         sandbox = within("sandbox", group()),
         download = within("download", group()),
         result_cache = within("result_cache", group()),
+        store = store_section(),
         crypto = within("crypto", group()),
         previous_key_ttl = within("crypto", previous_key_ttl()),
         log = within("log", group()),
@@ -63,6 +66,10 @@ impl Config {
 
 pub(super) fn previous_key_ttl() -> Key<Duration> {
     duration(Duration::ZERO..=MAX_DURATION)
+}
+
+pub(super) fn store_section() -> impl Field<Value = Option<store::Settings>> {
+    restart(within("store", group()))
 }
 
 pub(super) fn operations_section() -> impl Field<Value = Option<operations::Settings>> {

@@ -2,9 +2,10 @@
 //! override single keys; below both, the defaults. Passes the entries to the [`Reader`] without interpreting them.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs, io,
     ops::Range,
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -15,7 +16,7 @@ use zeroize::Zeroizing;
 
 use super::{
     problem::{Location, Problem},
-    reader::{KeyPath, RawEntry, Reader},
+    reader::{KeyPath, PassedDirectories, RawEntry, Reader},
 };
 use crate::identity::denied_user;
 
@@ -31,6 +32,9 @@ pub(super) const WITHOUT_DEFAULT: [KeyPath; 3] =
 /// Variable with the directory of the credentials set by `LoadCredential=`. systemd.exec(5), "Credentials".
 const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 
+/// Variable with the directories of `StateDirectory=`, separated by colons. systemd.exec(5).
+const STATE: &str = "STATE_DIRECTORY";
+
 /// Maximum size of the file, in bytes, so that a wrong path does not fill the memory.
 const MAX_FILE_SIZE: u64 = 1024 * 1024;
 
@@ -42,7 +46,7 @@ const MAX_SYNTAX_ERRORS: usize = 10;
 pub(super) struct Sources {
     file: Option<File>,
     environment: Vec<Variable>,
-    credentials: Option<PathBuf>,
+    passed: PassedDirectories,
     current_directory: PathBuf,
 }
 
@@ -81,10 +85,16 @@ impl Sources {
                 None
             }
         });
-        let (mut variables, mut credentials) = (Vec::new(), None);
+        let (mut variables, mut passed) = (Vec::new(), PassedDirectories::default());
         for (name, text) in environment {
             if name == CREDENTIALS {
-                credentials = Some(text.into());
+                passed.credentials = Some(text.into());
+                continue;
+            }
+            if name == STATE {
+                let first = text.as_encoded_bytes().split(|byte| *byte == b':').next();
+                let first = first.filter(|first| !first.is_empty());
+                passed.state = first.map(|first| OsStr::from_bytes(first).into());
                 continue;
             }
             let name = name.to_string_lossy();
@@ -102,7 +112,7 @@ impl Sources {
         variables.sort_by(|a, b| a.name.cmp(&b.name));
         if problems.is_empty() {
             let current_directory = std::env::current_dir().unwrap_or_else(|_| "/".into());
-            Ok(Self { file, environment: variables, credentials, current_directory })
+            Ok(Self { file, environment: variables, passed, current_directory })
         } else {
             Err(problems)
         }
@@ -118,7 +128,7 @@ impl Sources {
         Self {
             file: Some(file),
             environment: Vec::new(),
-            credentials: None,
+            passed: PassedDirectories::default(),
             current_directory: directory.into(),
         }
     }
@@ -131,7 +141,7 @@ impl Sources {
     pub(super) fn parse(&self, server: User) -> Result<Reader<'_>, Vec<Problem>> {
         let location =
             self.file.as_ref().map_or(Location::Defaults, |file| Location::File(file.path.clone()));
-        let mut reader = Reader::new(location, self.credentials.as_deref(), server);
+        let mut reader = Reader::new(location, &self.passed, server);
         insert_defaults(&mut reader);
         if let Some(file) = &self.file {
             file.parse_into(&mut reader)?;

@@ -127,6 +127,14 @@ impl RequestKey {
         }
     }
 
+    /// Passes the private key to a function that derives another key from it. The copy is wiped.
+    pub fn derive<T>(&self, derive: impl FnOnce(&[u8]) -> T) -> T {
+        let mut secret = self.decryption.secret_key().to_bytes();
+        let derived = derive(secret.as_slice());
+        secret.zeroize();
+        derived
+    }
+
     /// Reads the key during a reload. Never generates one: a temporarily missing file must not change the key.
     pub fn reload(settings: &Settings) -> Result<(Self, Vec<KeyNotice>), KeyError> {
         let remedy = "restore the key; a new one is generated only at startup";

@@ -4,7 +4,13 @@
 //! The age of an entry is checked when it is read, under the settings in force at that time. Newer entries evict
 //! entries that are not read.
 
+mod keys;
+mod media_record;
+mod verdict_records;
+
 pub use crate::config::sections::result_cache::Settings;
+pub use keys::{ContentKey, MediaKey};
+pub use verdict_records::VerdictRecords;
 
 use std::{
     sync::{
@@ -16,15 +22,14 @@ use std::{
 
 use bytes::Bytes;
 use mcs_filetype::MediaType;
+use mcs_store::StoreCounters;
 use parking_lot::Mutex;
 use quick_cache::{Weighter, sync::Cache};
-use sha2::{Digest, Sha256};
 
 use super::{
     cached_media::CachedMedia,
-    engines::{EngineFingerprint, FileOutcome, Policies, Validity, Versions},
+    engines::{FileOutcome, Policies, Validity, Versions},
     error::ScanError,
-    request::ScanRequest,
     verdict::Verdict,
 };
 
@@ -34,39 +39,6 @@ impl Settings {
     pub fn entries_capacity(&self) -> u64 {
         (self.max_size as u64).saturating_mul(ENTRY_WEIGHT)
     }
-}
-
-/// Digest of everything that distinguishes media: homeserver, mxc URI, thumbnail parameters, decryption data. A digest,
-/// so that the cache stores neither decryption keys nor long names.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct MediaKey([u8; 32]);
-
-impl MediaKey {
-    /// Returns the key with this digest.
-    #[must_use]
-    pub fn from_digest(digest: [u8; 32]) -> Self {
-        Self(digest)
-    }
-
-    /// Returns the key of the media that a request names.
-    #[must_use]
-    pub fn from_request(request: &ScanRequest) -> Self {
-        let mut hash = Sha256::new();
-        request.fetch.feed_key(|part| hash.update(part));
-        if let Some(decryption) = &request.decryption {
-            decryption.feed(|part| hash.update(part));
-        }
-        Self(hash.finalize().into())
-    }
-}
-
-/// A content and the engines that scan it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct ContentKey {
-    /// SHA-256 of the plaintext.
-    pub content: [u8; 32],
-    /// The engines and their settings.
-    pub engines_fingerprint: EngineFingerprint,
 }
 
 /// What a scan determined about a content.
@@ -86,11 +58,11 @@ pub type CachedVerdict = Result<Verdict, Arc<ScanError>>;
 #[derive(Clone, Debug)]
 pub struct ResultCache {
     settings: Arc<Settings>,
-    store: Arc<Store>,
+    tables: Arc<CacheTables>,
 }
 
 #[derive(Debug)]
-struct Store {
+struct CacheTables {
     media: Cache<MediaKey, Timed<Arc<CachedMedia>>, WeighEntry>,
     /// Locked while a media entry replaces another, so that both show the same time of the first answer.
     replacing: Mutex<()>,
@@ -98,6 +70,8 @@ struct Store {
     bodies: Cache<[u8; 32], Bytes, WeighByLength>,
     /// Incremented when all verdicts are invalidated.
     generation: AtomicU64,
+    /// Verdicts that survive a restart.
+    records: Option<VerdictRecords>,
 }
 
 /// Cache generation; incremented when all verdicts are invalidated.
@@ -245,9 +219,15 @@ impl Weighter<ContentKey, Timed<VerdictEntry>> for WeighEntry {
 const RESERVED: usize = 1 << 17;
 
 impl ResultCache {
-    /// An empty cache.
+    /// An empty cache, with verdicts in memory only.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
+        Self::with_records(settings, None)
+    }
+
+    /// An empty cache above records in a file.
+    #[must_use]
+    pub fn with_records(settings: Settings, records: Option<VerdictRecords>) -> Self {
         // The crate chooses the number of shards such that each holds 32 of these items, so a body of the maximum size
         // fits into its shard.
         let largest = settings.max_file_size.saturating_add(BODY_OVERHEAD);
@@ -258,33 +238,34 @@ impl ResultCache {
         // Reserved, because growing tables would fragment the heap. Untouched pages take no memory.
         media.reserve(settings.max_size.min(RESERVED));
         verdicts.reserve(settings.max_size.min(RESERVED));
-        let store = Arc::new(Store {
+        let tables = Arc::new(CacheTables {
             media,
             replacing: Mutex::new(()),
             verdicts,
             bodies: Cache::with_weighter(items.max(1), settings.max_total_size, WeighByLength),
             generation: AtomicU64::new(0),
+            records,
         });
-        Self { settings: Arc::new(settings), store }
+        Self { settings: Arc::new(settings), tables }
     }
 
-    /// Returns the same store under other settings, which apply to existing entries as well. The store's capacities do
+    /// Returns the same tables under other settings, which apply to existing entries as well. The tables' capacities do
     /// not change.
     #[must_use]
     pub fn with_settings(&self, settings: Settings) -> Self {
-        Self { settings: Arc::new(settings), store: Arc::clone(&self.store) }
+        Self { settings: Arc::new(settings), tables: Arc::clone(&self.tables) }
     }
 
     /// Returns the numbers of entries, expired ones included.
     #[must_use]
     pub fn sizes(&self) -> CacheSizes {
         CacheSizes {
-            media: self.store.media.len(),
-            media_bytes: self.store.media.weight(),
-            verdicts: self.store.verdicts.len(),
-            verdict_bytes: self.store.verdicts.weight(),
-            bodies: self.store.bodies.len(),
-            body_bytes: self.store.bodies.weight(),
+            media: self.tables.media.len(),
+            media_bytes: self.tables.media.weight(),
+            verdicts: self.tables.verdicts.len(),
+            verdict_bytes: self.tables.verdicts.weight(),
+            bodies: self.tables.bodies.len(),
+            body_bytes: self.tables.bodies.weight(),
         }
     }
 
@@ -297,7 +278,7 @@ impl ResultCache {
     /// Returns the content of an mxc URI at its latest download.
     #[must_use]
     pub fn cached_media(&self, key: &MediaKey) -> Option<Arc<CachedMedia>> {
-        valid_entry(&self.store.media, key, |_| Some(self.settings.ttl))
+        valid_entry(&self.tables.media, key, |_| Some(self.settings.ttl))
     }
 
     /// Returns the result for a content under these policies, if it is valid for these versions of the engines.
@@ -309,7 +290,7 @@ impl ResultCache {
         policies: &Policies,
     ) -> Option<ScannedContent> {
         let time_to_live = |entry: &VerdictEntry| self.time_to_live(entry, *versions, policies);
-        let entry = valid_entry(&self.store.verdicts, key, time_to_live)?;
+        let entry = valid_entry(&self.tables.verdicts, key, time_to_live)?;
         let detected = entry.detected().cloned();
         Some(ScannedContent { detected, verdict: entry.decide(policies).0 })
     }
@@ -338,25 +319,44 @@ impl ResultCache {
     /// Returns the body with this SHA-256.
     #[must_use]
     pub fn body(&self, body_hash: &[u8; 32]) -> Option<Bytes> {
-        self.store.bodies.get(body_hash)
+        self.tables.bodies.get(body_hash)
     }
 
     /// Stores the content of an mxc URI. The time of the first answer remains that of the entry that is replaced, unless
     /// the content has changed.
     pub fn store_media(&self, key: MediaKey, value: Arc<CachedMedia>) {
-        let _replacing = self.store.replacing.lock();
+        let _replacing = self.tables.replacing.lock();
         if let Some(previous) = self.cached_media(&key)
             && previous.content == value.content
         {
             value.continue_from(&previous, SystemTime::now());
         }
-        self.store.media.insert(key, Timed::now(value));
+        if let Some(records) = &self.tables.records {
+            records.add_media(&key, &value, self.settings.ttl);
+        }
+        self.tables.media.insert(key, Timed::now(value));
+    }
+
+    /// Returns the content of an mxc URI at its latest download, which is taken over from the file if necessary.
+    pub async fn known_media(&self, key: &MediaKey) -> Option<Arc<CachedMedia>> {
+        if let Some(media) = self.cached_media(key) {
+            return Some(media);
+        }
+        let (media, downloaded) = self.tables.records.as_ref()?.find_media(key).await?;
+        let age = downloaded.elapsed().unwrap_or_default();
+        let entry = Timed { value: Arc::new(media), stored: Instant::now().checked_sub(age)? };
+        let _replacing = self.tables.replacing.lock();
+        // The media may have been downloaded again meanwhile.
+        if self.cached_media(key).is_none() {
+            self.tables.media.insert(*key, entry);
+        }
+        self.cached_media(key)
     }
 
     /// Returns the current generation.
     #[must_use]
     pub fn generation(&self) -> CacheGeneration {
-        CacheGeneration(self.store.generation.load(Ordering::SeqCst))
+        CacheGeneration(self.tables.generation.load(Ordering::SeqCst))
     }
 
     /// Stores the outcome of engines that had these versions at the start of the scan. Stores nothing for an exit code
@@ -369,32 +369,72 @@ impl ResultCache {
         policies: &Policies,
         generation: CacheGeneration,
     ) {
+        let record = self.tables.records.as_ref().map(|records| (records, outcome.clone()));
         let entry = VerdictEntry::new(outcome, versions);
         if self.time_to_live(&entry, versions, policies).is_none() {
             return;
         }
-        self.store.verdicts.insert(key, Timed::now(entry));
+        self.tables.verdicts.insert(key, Timed::now(entry));
+        if let Some((records, outcome)) = record {
+            records.add(&key, &outcome, versions, self.settings.ttl);
+        }
         // The entry may have been inserted after the invalidation.
         if self.generation() != generation {
-            self.store.verdicts.remove(&key);
+            self.tables.verdicts.remove(&key);
+            if let Some(records) = &self.tables.records {
+                records.remove(&key);
+            }
         }
+    }
+
+    /// Takes the outcome for a content over from the file, and returns the result as [`scanned`](Self::scanned).
+    pub async fn recall(
+        &self,
+        key: &ContentKey,
+        versions: Versions,
+        policies: &Policies,
+    ) -> Option<ScannedContent> {
+        let generation = self.generation();
+        let outcome = self.tables.records.as_ref()?.find(key, versions).await?;
+        // The file has another time to live for infections.
+        let age = if outcome.is_infected() {
+            Duration::ZERO
+        } else {
+            outcome.scanned.elapsed().unwrap_or_default()
+        };
+        let stored = Instant::now().checked_sub(age)?;
+        let value = VerdictEntry::new(outcome, versions);
+        self.tables.verdicts.insert(*key, Timed { value, stored });
+        if self.generation() != generation {
+            self.tables.verdicts.remove(key);
+        }
+        self.scanned(key, &versions, policies)
     }
 
     /// Invalidates all verdicts, those of scans in progress included.
     pub fn invalidate_verdicts(&self) {
-        self.store.generation.fetch_add(1, Ordering::SeqCst);
-        self.store.verdicts.clear();
+        self.tables.generation.fetch_add(1, Ordering::SeqCst);
+        self.tables.verdicts.clear();
+        if let Some(records) = &self.tables.records {
+            records.clear();
+        }
+    }
+
+    /// Returns the counters of the file; `None` without one.
+    #[must_use]
+    pub fn store_counters(&self) -> Option<StoreCounters> {
+        self.tables.records.as_ref().map(VerdictRecords::counters)
     }
 
     /// Stores the failure of a scan for `failure_ttl`.
     pub fn store_failure(&self, key: ContentKey, failure: Arc<ScanError>) {
-        self.store.verdicts.insert(key, Timed::now(VerdictEntry::Failure(failure)));
+        self.tables.verdicts.insert(key, Timed::now(VerdictEntry::Failure(failure)));
     }
 
     /// Stores a clean body, if it is small enough.
     pub fn store_body(&self, body_hash: [u8; 32], body: &Bytes) {
         if body.len() as u64 <= self.settings.max_file_size {
-            self.store.bodies.insert(body_hash, body.clone());
+            self.tables.bodies.insert(body_hash, body.clone());
         }
     }
 }

@@ -53,6 +53,12 @@ impl CachedMedia {
         request.decryption.as_ref().map_or(self.content, |decryption| *decryption.ciphertext_hash())
     }
 
+    /// Returns an entry that requests have been answered from since `first_answer`.
+    #[must_use]
+    pub fn answered_since(self, first_answer: SystemTime) -> Self {
+        Self { first_answer: first_answer.into(), ..self }
+    }
+
     /// Returns the time at which a request for this entry was first answered with "clean". The first call sets it to
     /// `now`.
     ///
@@ -60,6 +66,11 @@ impl CachedMedia {
     /// content scanned before.
     pub(super) fn first_answered(&self, now: SystemTime) -> SystemTime {
         *self.first_answer.get_or_init(|| now)
+    }
+
+    /// Returns the time of the first answer, if there was one.
+    pub(super) fn first_answer(&self) -> Option<SystemTime> {
+        self.first_answer.get().copied()
     }
 
     /// Takes over the time of the first answer from the entry that this one replaces: the media was downloaded again,

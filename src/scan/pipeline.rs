@@ -298,15 +298,29 @@ impl Pipeline {
             content: media.content,
             engines_fingerprint: identity.engines_fingerprint,
         };
-        let verdict = self.cached_scan(&key, identity.versions)?.verdict;
+        let verdict = self.known_scan(&key, identity.versions).await?.verdict;
         (verdict.is_err() || !lacks_type).then_some(verdict)
     }
 
     /// Returns the cached result of a scan, with the lists of types applied. `None` also for a content of unknown type, if
     /// there are lists.
     fn cached_scan(&self, key: &ContentKey, versions: Versions) -> Option<ScannedContent> {
+        let policies = self.context.engines.policies();
+        self.with_lists(self.cache.scanned(key, &versions, policies)?)
+    }
+
+    /// Like [`cached_scan`](Self::cached_scan), from the file of verdicts as well.
+    async fn known_scan(&self, key: &ContentKey, versions: Versions) -> Option<ScannedContent> {
+        if let Some(scanned) = self.cached_scan(key, versions) {
+            return Some(scanned);
+        }
+        let policies = self.context.engines.policies();
+        self.with_lists(self.cache.recall(key, versions, policies).await?)
+    }
+
+    /// Applies the lists of types.
+    fn with_lists(&self, scanned: ScannedContent) -> Option<ScannedContent> {
         let lists = &self.context.settings.mime;
-        let scanned = self.cache.scanned(key, &versions, self.context.engines.policies())?;
         let verdict = match (&scanned.detected, scanned.verdict) {
             (Some(detected), _) if !lists.allows(detected.as_str()) => {
                 Ok(Verdict::TypeForbidden { detected: detected.clone() })

@@ -4,6 +4,7 @@ use std::{pin::pin, sync::Arc, time::Instant};
 
 use futures_util::future::BoxFuture;
 use mcs_sandbox::Sandbox;
+use mcs_store::StoreCounters;
 use reqwest::header::HeaderValue;
 use tokio::{task::JoinSet, time::timeout};
 
@@ -162,7 +163,13 @@ impl Scanner {
         ScannerUsage { spool_used, spool_capacity, cache: cache.sizes() }
     }
 
-    /// Invalidates all cached verdicts, because an engine gave a wrong result to the canary.
+    /// Returns the counters of the file with verdicts; `None` without one.
+    #[must_use]
+    pub fn store_counters(&self) -> Option<StoreCounters> {
+        self.pipeline.cache.store_counters()
+    }
+
+    /// Invalidates all cached verdicts, those in the file included, because an engine gave a wrong result to the canary.
     pub fn invalidate_verdicts(&self) {
         self.pipeline.cache.invalidate_verdicts();
     }
@@ -201,7 +208,7 @@ impl Scanner {
         let key = MediaKey::from_request(request);
         loop {
             *waiter = None;
-            let cached_media = self.pipeline.cache.cached_media(&key);
+            let cached_media = self.pipeline.cache.known_media(&key).await;
             if let Some(cached_media) = &cached_media
                 && let Some(result) = self.respond_from_cache(request, cached_media).await
             {

@@ -380,8 +380,18 @@ impl ScannerProcess {
     pub fn kill(mut self) -> ScannerDir {
         self.child.kill().expect("kill");
         self.child.wait().expect("wait for child");
-        let empty = ScannerDir { directory: TempDir::new().expect("create directory") };
-        std::mem::replace(&mut self.dir, empty)
+        self.into_dir()
+    }
+
+    /// Stops the program with SIGTERM. Returns its directory.
+    pub async fn stop(mut self) -> ScannerDir {
+        self.signal(Signal::SIGTERM);
+        assert!(self.wait_for_exit().await.success(), "{}", self.log());
+        self.into_dir()
+    }
+
+    fn into_dir(mut self) -> ScannerDir {
+        std::mem::replace(&mut self.dir, ScannerDir { directory: TempDir::new().unwrap() })
     }
 }
 

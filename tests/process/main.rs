@@ -36,6 +36,7 @@ mod secrets;
 mod service_manager;
 mod signals;
 mod spool;
+mod store;
 mod terminal;
 mod thirty_second_limits;
 mod unpacking;

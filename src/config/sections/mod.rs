@@ -19,5 +19,6 @@ pub mod result_cache;
 pub mod rules;
 pub mod sandbox;
 pub mod scan;
+pub mod store;
 pub mod unpack;
 pub mod web;

@@ -1,6 +1,6 @@
 //! Comparison of the running configuration with a reloaded one.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fs};
 
 use super::*;
 
@@ -104,6 +104,9 @@ fn surroundings(section: &str, key: &str) -> Vec<(&'static str, &'static str)> {
         "hashes" => lines.push(("hashes.block", "['one.txt']")),
         "icap" => lines.push(("icap.urls", "['icap://a/b']")),
         "sandbox" => lines.push(("sandbox.mode", "'strict'")),
+        "store" => {
+            lines.extend([("store.path", "'store.db'"), ("scan.temp_directory", "'jobs'")]);
+        }
         _ => {}
     }
     lines
@@ -139,6 +142,7 @@ fn marked_startup_keys() -> BTreeSet<String> {
 fn comparison_detects_a_change_of_each_key() {
     let dir = ConfigDir::new();
     dir.file("other.sh", "#!/bin/sh\n", 0o755);
+    fs::create_dir(dir.path().join("jobs")).unwrap();
     for name in ["one.txt", "two.txt"] {
         dir.file(name, "", 0o644);
     }
@@ -157,6 +161,9 @@ fn comparison_detects_a_change_of_each_key() {
         "'warn'",
         "'no'",
         "'both'",
+        "'file'",
+        "1000",
+        "2000",
     ]);
     let mut marked = marked_startup_keys();
     for (section, key) in properties::known() {

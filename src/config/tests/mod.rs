@@ -196,6 +196,29 @@ fn empty_variable_unsets_key() {
 }
 
 #[test]
+fn verdicts_are_stored_where_there_is_a_place() {
+    let dir = ConfigDir::new();
+    let state = dir.path().join("state");
+    for directory in [&state, &dir.path().join("jobs")] {
+        fs::create_dir(directory).unwrap();
+    }
+    let passed = format!("{}:/other", state.display());
+    let path = |lines: &str, variables: &[(&str, &str)]| {
+        let lines = format!("scan.temp_directory = 'jobs'\n{lines}");
+        dir.load_with(&text(&lines), variables).unwrap().0.store.map(|store| store.path)
+    };
+    let variables = &[("STATE_DIRECTORY", passed.as_str())][..];
+    assert_eq!(path("", &[]), None);
+    assert_eq!(path("", &[("STATE_DIRECTORY", "")]), None);
+    assert_eq!(path("", variables), Some(state.join("store.db")));
+    assert_eq!(path("store.kind = 'file'", variables), Some(state.join("store.db")));
+    assert_eq!(path("store.kind = 'none'", variables), None);
+    assert_eq!(path("store.path = 'own.db'", variables), Some(dir.path().join("own.db")));
+    assert_eq!(path("store.path = 'own.db'", &[]), Some(dir.path().join("own.db")));
+    assert_eq!(path("store.path = 'own.db'\nstore.kind = 'none'", &[]), None);
+}
+
+#[test]
 fn credential_is_default_request_key() {
     const NAME: &str = "matrix-content-scanner.request_secret";
     let dir = ConfigDir::new();

@@ -196,6 +196,27 @@ const CRYPTO: &[InvalidCase] = &[
     ),
 ];
 
+/// `[store]`.
+const STORE: &[InvalidCase] = &[
+    (
+        "store.kind = \"shared\"",
+        "store.kind: found \"shared\", expected \"auto\" or \"file\" or \"none\"",
+    ),
+    ("store.kind = \"file\"", "store.path: missing, expected the path of a file, or a state"),
+    ("store.path = \"absent/store.db\"", "store.path: found "),
+    ("store.path = \"jobs\"", "is a directory"),
+    (
+        "store.path = \"jobs/store.db\"\nsandbox.writable_paths = [\"jobs\"]",
+        "which scripts can read",
+    ),
+    (
+        "store.path = \"jobs/store.db\"\nscan.temp_directory = \"jobs\"",
+        "expected a path outside scan.temp_directory",
+    ),
+    ("store.max_entries = 999", "store.max_entries: found 999, expected an integer from 1000"),
+    ("store.not_clean_ttl = \"0s\"", "store.not_clean_ttl: found \"0s\", expected a duration from"),
+];
+
 /// Limits of all sections, `[result_cache]` and `[log]`.
 const LIMITS: &[InvalidCase] = &[
     (
@@ -243,7 +264,8 @@ fn errors_name_key_value_and_expectation() {
     }
     let long = "x".repeat(120);
     let too_long = format!("log.format = \"{long}\"");
-    let cases = [LISTENERS, SCAN, SANDBOX, DOWNLOAD, CRYPTO, LIMITS].into_iter().flatten().copied();
+    let cases =
+        [LISTENERS, SCAN, SANDBOX, DOWNLOAD, STORE, CRYPTO, LIMITS].into_iter().flatten().copied();
     for (lines, expected) in cases.chain([(too_long.as_str(), "x…\", expected")]) {
         let errors = dir.errors(lines);
         assert!(errors.contains(expected), "{lines}\n  {errors}\n  {expected}");

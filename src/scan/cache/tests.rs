@@ -1,7 +1,8 @@
 //! Validity, policies and bounds of entries.
 
-use std::time::UNIX_EPOCH;
+use std::{path::Path, time::UNIX_EPOCH};
 
+use mcs_store::{FileStore, StoreSecret, StoreSettings};
 use reqwest::header::HeaderValue;
 
 use super::*;
@@ -11,7 +12,9 @@ use crate::{
     memory_bounds::{assert_table_memory, row_bytes},
     scan::{
         cached_media::MediaHeaders,
-        engines::{ContentPolicy, EngineFailure, Outcome, OversizePolicy, SkipPolicy},
+        engines::{
+            ContentPolicy, EngineFailure, EngineFingerprint, Outcome, OversizePolicy, SkipPolicy,
+        },
     },
 };
 
@@ -246,4 +249,93 @@ fn verdicts_and_failures_stay_within_their_memory() {
         assert!(cache.sizes().verdict_bytes > cache.settings.entries_capacity() / 10 * 9);
         cache
     });
+}
+
+/// A cache above a file in a directory, as after a start.
+fn restarted(directory: &Path, settings: Settings) -> (ResultCache, Arc<FileStore>) {
+    let secret = StoreSecret::derive(b"secret");
+    let opened = FileStore::open(&directory.join("store.db"), secret, StoreSettings::default());
+    let (file, report) = opened.unwrap();
+    assert_eq!(report.set_aside, None);
+    let file = Arc::new(file);
+    let records = VerdictRecords::new(Arc::clone(&file), Duration::from_secs(60));
+    (ResultCache::with_records(settings, Some(records)), file)
+}
+
+async fn recalled(cache: &ResultCache, versions: Versions) -> Option<Verdict> {
+    assert!(read(cache, versions).is_none(), "not in memory");
+    let scanned = cache.recall(&KEY, versions, &policies()).await?;
+    Some(scanned.verdict.unwrap())
+}
+
+#[tokio::test]
+async fn outcomes_are_recalled_under_the_versions_that_they_are_valid_for() {
+    for (outcome, with_other_versions) in [
+        (Outcome::Clean, false),
+        (Outcome::Encrypted("name".into()), false),
+        (Outcome::Refused("name".into()), false),
+        (Outcome::Infected("name".into()), true),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let (cache, file) = restarted(directory.path(), settings());
+        store(&cache, FileOutcome::for_test([("clamd", Ok(outcome.clone()))]));
+        let expected = read(&cache, VERSIONS).unwrap().unwrap();
+        file.close();
+        drop((cache, file));
+        let (cache, file) = restarted(directory.path(), settings());
+        let other = recalled(&cache, Versions(4)).await;
+        assert_eq!(other.is_some(), with_other_versions, "{outcome:?}");
+        drop((cache, file));
+        let (cache, _file) = restarted(directory.path(), settings());
+        let found = recalled(&cache, VERSIONS).await.unwrap();
+        assert_eq!(found.name(), expected.name(), "{outcome:?}");
+        assert!(read(&cache, VERSIONS).is_some(), "{outcome:?}: in memory");
+    }
+}
+
+#[tokio::test]
+async fn failures_and_ignored_exit_codes_are_not_stored() {
+    let directory = tempfile::tempdir().unwrap();
+    let ignoring = Settings { exit_codes_to_ignore: vec![3], ..settings() };
+    let (cache, file) = restarted(directory.path(), ignoring);
+    store(&cache, FileOutcome::clean(SystemTime::now(), Some(3)));
+    let error = Err(ScanError::Engine("clamd", EngineFailure::TimedOut));
+    store(&cache, FileOutcome::for_test([("clamd", error)]));
+    file.close();
+    assert_eq!(file.counters().entries, 0);
+}
+
+#[tokio::test]
+async fn invalidated_verdicts_are_not_recalled() {
+    let directory = tempfile::tempdir().unwrap();
+    let (cache, file) = restarted(directory.path(), settings());
+    store(&cache, clean(SystemTime::now()));
+    let before = cache.generation();
+    cache.invalidate_verdicts();
+    // The result of a scan that began before.
+    let outcome = clean(SystemTime::now());
+    cache.store_outcome(KEY, outcome, VERSIONS, &policies(), before);
+    file.close();
+    drop((cache, file));
+    let (cache, _file) = restarted(directory.path(), settings());
+    assert!(recalled(&cache, VERSIONS).await.is_none());
+}
+
+#[tokio::test]
+async fn recalled_entries_are_as_old_as_their_records() {
+    let directory = tempfile::tempdir().unwrap();
+    let (cache, file) = restarted(directory.path(), settings());
+    let key = MediaKey::from_digest(digest(1));
+    cache.store_media(key, media(30));
+    store(&cache, clean(SystemTime::now()));
+    file.close();
+    drop((cache, file));
+    let expired = Settings { ttl: Duration::ZERO, ..settings() };
+    let (cache, file) = restarted(directory.path(), expired);
+    assert!(cache.known_media(&key).await.is_none());
+    assert!(recalled(&cache, VERSIONS).await.is_none());
+    drop((cache, file));
+    let (cache, _file) = restarted(directory.path(), settings());
+    assert_eq!(cache.known_media(&key).await.unwrap().content, [1; 32]);
+    assert!(cache.cached_media(&key).is_some(), "in memory");
 }

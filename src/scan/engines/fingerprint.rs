@@ -129,7 +129,10 @@ pub(super) fn of_script(settings: &Settings, policy: &Policy) -> [u8; 32] {
     };
     let Paths { read_only, writable, unix_sockets } = &policy.paths;
     let hash = [read_only, writable, unix_sockets].into_iter().fold(hash, |hash, paths| {
-        hash.list(paths, |hash, path| hash.bytes(path.as_os_str().as_encoded_bytes()))
+        // The script itself counts with its contents.
+        let others = paths.iter().filter(|path| Some(*path) != settings.script.as_ref());
+        let others: Vec<_> = others.collect();
+        hash.list(&others, |hash, path| hash.bytes(path.as_os_str().as_encoded_bytes()))
     });
     let limits = &policy.limits;
     [limits.file_size, limits.open_files, limits.processes, limits.address_space, limits.memory]

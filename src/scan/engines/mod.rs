@@ -20,6 +20,7 @@ pub mod icap;
 pub mod identity;
 mod names;
 pub mod outcome;
+mod outcome_record;
 mod policies;
 mod pool;
 pub mod remote;

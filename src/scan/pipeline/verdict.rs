@@ -82,7 +82,7 @@ impl Pipeline {
             (Instant::now(), running.job.deadline, running.generation);
         let mut report = None;
         let scan = async {
-            if let Some(scanned) = self.cached_scan(&key, identity.versions) {
+            if let Some(scanned) = self.known_scan(&key, identity.versions).await {
                 return scanned;
             }
             let run;

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use mcs_sandbox::Layer;
+use mcs_store::StoreCounters;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric},
@@ -88,8 +89,31 @@ impl Gauges {
         let help = "Cache entries, including expired ones";
         page.gauges("mcs_cache_entries", help, entries)?;
         let help = "Memory used by cached bodies";
-        page.gauge("mcs_cache_body_bytes", help, cache.body_bytes)
+        page.gauge("mcs_cache_body_bytes", help, cache.body_bytes)?;
+        match &scanner.store_counters() {
+            Some(counters) => store(page, counters),
+            None => Ok(()),
+        }
     }
+}
+
+/// Encodes the metrics of the file with verdicts.
+fn store(page: &mut Page<'_>, counters: &StoreCounters) -> fmt::Result {
+    let StoreCounters { hits, misses, bad_records, expired, failed_reads, .. } = *counters;
+    let StoreCounters { entries, evicted, failed_writes, dropped_writes, replacements, .. } =
+        *counters;
+    page.gauge("mcs_store_records", "Records in the store, including expired ones", entries)?;
+    let lookups = [("hit", hits), ("miss", misses), ("bad", bad_records), ("failed", failed_reads)];
+    let lookups = lookups.map(|(result, number)| ([("result", result)], number));
+    page.counters("mcs_store_lookups", "Lookups in the store by result", lookups)?;
+    let lost = [("failed", failed_writes), ("dropped", dropped_writes)];
+    let lost = lost.map(|(result, number)| ([("result", result)], number));
+    page.counters("mcs_store_lost_writes", "Changes that the store has not written", lost)?;
+    let removed = [("expired", expired), ("evicted", evicted)];
+    let removed = removed.map(|(reason, number)| ([("reason", reason)], number));
+    page.counters("mcs_store_removed_records", "Records that the store has removed", removed)?;
+    let help = "Replacements of a store that was damaged while in use";
+    page.counters("mcs_store_replacements", help, [([], replacements)])
 }
 
 /// Encodes the process metrics; omits those that cannot be read (other systems, restricted `/proc`).
@@ -129,6 +153,19 @@ impl Page<'_> {
         let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
         for (labels, value) in values {
             ConstGauge::new(value).encode(metric.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn counters<const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = (Labels<N>, u64)>,
+    ) -> fmt::Result {
+        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (labels, value) in values {
+            ConstCounter::new(value).encode(metric.encode_family(&labels)?)?;
         }
         Ok(())
     }

@@ -1,0 +1,195 @@
+//! The file with verdicts: what survives a restart, and what makes the service scan again.
+
+use std::{fs, os::unix::fs::PermissionsExt as _};
+
+use crate::{
+    harness::{MockHomeserver, ScannerBuilder, ScannerProcess, png, scanner::restart, wait_until},
+    operations::scrape_until,
+};
+
+/// Finds files that contain `infected`.
+const SCRIPT: &str = r#"
+    echo run >> "$MARKS/runs"
+    if grep -q infected "$1"; then echo Found; exit 1; fi
+"#;
+
+const FOUND: &str = "File not clean. Output: 'Found'";
+
+const INFECTED: &[u8] = b"an infected file";
+
+/// A service with a store, and its homeserver with a clean and an infected file.
+struct RestartFixture {
+    homeserver: MockHomeserver,
+    clean: String,
+    infected: String,
+}
+
+impl RestartFixture {
+    async fn new() -> Self {
+        let homeserver = MockHomeserver::start().await;
+        let clean = homeserver.add_bytes("clean", png());
+        let infected = homeserver.add_bytes("infected", INFECTED);
+        Self { homeserver, clean, infected }
+    }
+
+    fn builder(&self, lines: &str) -> ScannerBuilder {
+        let builder = ScannerBuilder::new(SCRIPT).homeserver(&self.homeserver);
+        let state = builder.dir().path("state");
+        fs::create_dir(&state).unwrap();
+        fs::set_permissions(state, fs::Permissions::from_mode(0o700)).unwrap();
+        builder.config(&format!("store.path = \"state/store.db\"\n{lines}"))
+    }
+
+    /// Checks both verdicts, and the number of scans since the first start.
+    async fn check(&self, scanner: &ScannerProcess, scans: usize) {
+        scanner.client.get(&format!("/scan/{}", self.clean)).await.assert_clean();
+        scanner.client.get(&format!("/scan/{}", self.infected)).await.assert_not_clean(FOUND);
+        assert_eq!(scanner.dir.mark_count("runs"), scans, "{}", scanner.log());
+    }
+}
+
+#[tokio::test]
+async fn verdicts_survive_a_restart() {
+    let fixture = RestartFixture::new().await;
+    let scanner = fixture.builder("").start().await;
+    fixture.check(&scanner, 2).await;
+    let dir = scanner.stop().await;
+    assert!(!dir.path("state/store.db-wal").exists(), "the file is closed");
+    for name in ["state/store.db", "state/store.db.lock"] {
+        let mode = fs::metadata(dir.path(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    let file = fs::read(dir.path("state/store.db")).unwrap();
+    assert!(!file.windows(5).any(|bytes| bytes == b"Found"), "findings are sealed");
+    let downloads = fixture.homeserver.download_count();
+    let scanner = restart(dir).await;
+    fixture.check(&scanner, 2).await;
+    assert_eq!(fixture.homeserver.download_count(), downloads, "the verdict needs no download");
+    let operations = scanner.operations_client().await;
+    scrape_until(&operations, "mcs_store_lookups_total{result=\"hit\"} 4").await;
+    scrape_until(&operations, "mcs_store_records 4").await;
+}
+
+#[tokio::test]
+async fn killed_service_answers_as_before() {
+    let fixture = RestartFixture::new().await;
+    let mut scanner = fixture.builder("").start().await;
+    for _ in 0..5 {
+        scanner.client.get(&format!("/scan/{}", fixture.infected)).await.assert_not_clean(FOUND);
+        scanner.client.get(&format!("/scan/{}", fixture.clean)).await.assert_clean();
+        scanner = restart(scanner.kill()).await;
+    }
+    // Records are written shortly after the response: at most each start scans again.
+    let scans = scanner.dir.mark_count("runs");
+    assert!((2..=10).contains(&scans), "{scans}");
+    assert!(!scanner.log().contains("replaced by an empty one"), "{}", scanner.log());
+}
+
+#[tokio::test]
+async fn changed_engines_and_keys_scan_again() {
+    let fixture = RestartFixture::new().await;
+    let scanner = fixture.builder("").start().await;
+    fixture.check(&scanner, 2).await;
+    let dir = scanner.stop().await;
+    // The same engine elsewhere is the same engine.
+    fs::rename(dir.path("script.sh"), dir.path("moved.sh")).unwrap();
+    let config = fs::read_to_string(dir.path("config.toml")).unwrap();
+    fs::write(dir.path("config.toml"), config.replace("script.sh", "moved.sh")).unwrap();
+    let scanner = restart(dir).await;
+    fixture.check(&scanner, 2).await;
+    let dir = scanner.stop().await;
+    let script = fs::read_to_string(dir.path("moved.sh")).unwrap();
+    dir.write_executable("moved.sh", &format!("{script}\n# other"));
+    let scanner = restart(dir).await;
+    fixture.check(&scanner, 4).await;
+    let dir = scanner.stop().await;
+    fs::remove_file(dir.path("request_secret")).unwrap();
+    let scanner = restart(dir).await;
+    fixture.check(&scanner, 6).await;
+}
+
+#[tokio::test]
+async fn policies_apply_to_stored_outcomes() {
+    const ENCRYPTED_ZIP: &[u8] = include_bytes!("../../fuzz/corpus/encrypted/encrypted.zip");
+    let fixture = RestartFixture::new().await;
+    let media = fixture.homeserver.add_bytes("zip", ENCRYPTED_ZIP);
+    let path = format!("/scan/{media}");
+    let scanner = fixture.builder("scan.on_encrypted = \"pass\"").start().await;
+    scanner.client.get(&path).await.assert_clean();
+    let dir = scanner.stop().await;
+    let config = fs::read_to_string(dir.path("config.toml")).unwrap();
+    fs::write(dir.path("config.toml"), config.replace("\"pass\"", "\"refuse\"")).unwrap();
+    let scanner = restart(dir).await;
+    let info = "File not clean. Output: 'encrypted contents (zip)'";
+    scanner.client.get(&path).await.assert_not_clean(info);
+    assert_eq!(scanner.dir.mark_count("runs"), 1);
+}
+
+#[tokio::test]
+async fn damaged_file_is_replaced() {
+    let fixture = RestartFixture::new().await;
+    let scanner = fixture.builder("").start().await;
+    fixture.check(&scanner, 2).await;
+    let dir = scanner.stop().await;
+    fs::write(dir.path("state/store.db"), "no database".repeat(1000)).unwrap();
+    let scanner = restart(dir).await;
+    scanner.wait_for_log("the store cannot be used and was replaced by an empty one", 1).await;
+    fixture.check(&scanner, 4).await;
+    let dir = scanner.stop().await;
+    let names = fs::read_dir(dir.path("state")).unwrap().map(|entry| entry.unwrap().file_name());
+    let damaged = names.filter(|name| name.to_string_lossy().contains(".damaged-")).count();
+    assert_eq!(damaged, 1);
+    let scanner = restart(dir).await;
+    fixture.check(&scanner, 4).await;
+}
+
+#[tokio::test]
+async fn second_service_is_refused() {
+    let fixture = RestartFixture::new().await;
+    let scanner = fixture.builder("").start().await;
+    let path = scanner.dir.path("state/store.db");
+    let other = ScannerBuilder::new(SCRIPT).config(&format!("store.path = {path:?}"));
+    let (code, errors) = other.run_to_exit();
+    assert_ne!(code, Some(0));
+    let pid = format!("{}", scanner.pid());
+    assert!(errors.contains("store.db") && errors.contains(&pid), "{errors}");
+}
+
+#[tokio::test]
+async fn unsafe_place_is_refused() {
+    let fixture = RestartFixture::new().await;
+    let builder = fixture.builder("");
+    let state = builder.dir().path("state");
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o777)).unwrap();
+    let (code, errors) = builder.run_to_exit();
+    assert_ne!(code, Some(0));
+    assert!(errors.contains("the store of verdicts ([store]) cannot be used"), "{errors}");
+    assert!(errors.contains(state.to_str().unwrap()), "{errors}");
+}
+
+/// A script of the service's own user is kept out by the sandbox.
+#[tokio::test]
+async fn script_has_no_access_to_the_store() {
+    let fixture = RestartFixture::new().await;
+    let builder = fixture.builder("");
+    let state = builder.dir().path("state");
+    let state = state.to_str().unwrap();
+    let attack = format!(
+        "for file in {state}/store.db {state}/store.db-wal {state}/store.db.lock; do
+            if cat \"$file\" || echo x >> \"$file\" || rm -f \"$file\" || flock -n \"$file\" true; then
+                if [ -e \"$file\" ]; then echo \"$file\"; exit 1; fi
+            fi
+        done
+        if ls {state} || mv {state} {state}.moved || touch {state}/other; then exit 1; fi"
+    );
+    builder.dir().write_script("script.sh", &attack);
+    let scanner = builder.start().await;
+    let media = fixture.homeserver.add_bytes("other", b"other".to_vec());
+    scanner.client.get(&format!("/scan/{media}")).await.assert_clean();
+    wait_until("the verdict is stored", || {
+        fs::metadata(format!("{state}/store.db-wal")).is_ok_and(|file| file.len() > 0)
+    })
+    .await;
+    fixture.homeserver.remove_media("other");
+    assert!(!fs::exists(format!("{state}/other")).unwrap());
+}
