@@ -66,6 +66,8 @@ class Service:
             "crypto.request_secret_path": "/var/lib/matrix-content-scanner/request_secret",
             "crypto.generate": True,
             "log.format": "json",
+            # Each test scans.
+            "store.kind": "none",
             **(config or {}),
         }
         lines = [f"{key} = {toml(value)}\n" for key, value in settings.items() if value is not None]
@@ -293,6 +295,23 @@ def writes_socket_and_audit_log_to_suggested_paths(machine):
     assert b'"clean":true' in response, response
     line = json.loads((service.container.root / "var/log/private/matrix-content-scanner/audit.jsonl").read_text())
     assert_equal(line["mxc"], "mxc://example.org/clean")
+
+
+@test
+def verdicts_survive_a_restart(machine):
+    service = machine.shared(systemd_service)
+    service.configure(EICAR_SCRIPT, {"store.kind": None})
+    service.start()
+    service.assert_scans()
+    service.systemctl("restart", UNIT)
+    service.assert_scans()
+    operations = Client("http://127.0.0.1:8081")
+    metrics = service.container.in_network(lambda: operations.get("/metrics", "token")).body.decode()
+    [hits] = [line.split()[1] for line in metrics.splitlines() if line.startswith('mcs_store_lookups_total{result="hit"}')]
+    assert int(hits) >= 2, metrics
+    database = service.container.root / "var/lib/private/matrix-content-scanner/store.db"
+    assert_equal(database.stat().st_mode & 0o777, 0o600)
+    return f"{hits} hits"
 
 
 @test
