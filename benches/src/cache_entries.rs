@@ -31,7 +31,7 @@ pub(crate) fn measure(count: u64) {
     });
     let outcome = FileOutcome::clean(std::time::SystemTime::now(), Some(0));
     let policies = Policies::new(&config.scan, std::iter::empty());
-    let versions = Versions(1);
+    let versions = Versions::new(1, true);
     let before = resident();
     for number in 0..count {
         // Headers as sent by Synapse.

@@ -136,7 +136,12 @@ fn gauges(
         stopping: stop.stopping.clone(),
         run_directory: Arc::clone(&sandbox_env.directory),
     };
-    Gauges { current: current.clone(), health, max_connections: config.web.max_connections }
+    Gauges {
+        current: current.clone(),
+        health,
+        max_connections: config.web.max_connections,
+        has_store: config.store.is_some(),
+    }
 }
 
 fn observed_state(

@@ -205,6 +205,13 @@ impl Reloader {
         log_unknown_types(&config);
         self.canary.stop().await;
         let state = self.current.load();
+        if let Some(records) = state.scanner.verdict_records()
+            && !state.keys.is_current(&key)
+        {
+            // The former key may be known to others.
+            records.stop();
+            warn!("the request key has changed: verdicts are not stored until a restart");
+        }
         let scanner = state.scanner.with_pipeline(pipeline);
         let keys = state.keys.with_current_key(key, config.previous_key_ttl);
         self.reload.level.set_level(&config.log);

@@ -68,12 +68,17 @@ async fn run(service: Service, shutdown: impl Future<Output = &'static str> + Se
     drain(&scanner, workers, &stop.expired).await;
     reloader.canary.stop().await;
     reloader.sandbox_env.evaluator.stop().await;
-    wait_for_cleanup(&reloader.sandbox_env.directory).await;
-    if let Some(audit) = &reloader.shared.audit {
-        audit.flush(CLEANUP_TIMEOUT).await;
-    }
-    if let Some(store) = store {
-        store.close().await;
-    }
+    // At the same time, since the service manager waits for a limited time.
+    let flush_audit = async {
+        if let Some(audit) = &reloader.shared.audit {
+            audit.flush(CLEANUP_TIMEOUT).await;
+        }
+    };
+    let close_store = async {
+        if let Some(store) = store {
+            store.close().await;
+        }
+    };
+    tokio::join!(wait_for_cleanup(&reloader.sandbox_env.directory), flush_audit, close_store);
     info!("stopped");
 }

@@ -1,8 +1,14 @@
 //! The file with verdicts.
 
-use std::sync::Arc;
+use std::{
+    fs::{self, File},
+    io::{self, Read as _},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use mcs_store::{FileStore, OpenReport, SetAside, StoreError, StoreSecret, StoreSettings};
+use sha2::{Digest as _, Sha256};
 use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
@@ -14,6 +20,7 @@ use crate::{
 pub(super) struct OpenStore {
     pub(super) records: VerdictRecords,
     file: Arc<FileStore>,
+    path: PathBuf,
 }
 
 /// Opens the file, or creates it. The names and seals of its records follow from the request key. Without space on the
@@ -24,18 +31,35 @@ pub(super) struct OpenStore {
 pub(super) fn open(settings: &Settings, key: &RequestKey) -> Result<Option<OpenStore>, StoreError> {
     let secret = key.derive(StoreSecret::derive);
     let limits = StoreSettings { max_entries: settings.max_entries, ..StoreSettings::default() };
-    let (file, report) = match FileStore::open(&settings.path, secret, limits) {
-        Ok(opened) => opened,
-        Err(error @ StoreError::Database { .. }) => {
+    let opened = match FileStore::open(&settings.path, secret, limits) {
+        Err(error) if is_outage(&error) => {
             error!(error = %Chain(&error), "verdicts are not stored until the next start");
             return Ok(None);
         }
-        Err(error) => return Err(error),
+        opened => opened,
     };
+    let (file, report) = opened?;
+    log(settings, report);
+    let file = Arc::new(file);
+    let records = VerdictRecords::new(Arc::clone(&file), settings.not_clean_ttl, program_digest());
+    Ok(Some(OpenStore { records, file, path: settings.path.clone() }))
+}
+
+/// Returns whether the disk is the reason, rather than the configuration.
+fn is_outage(error: &StoreError) -> bool {
+    match error {
+        StoreError::Database { .. } => true,
+        StoreError::File { source, .. } => {
+            matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        }
+        _ => false,
+    }
+}
+
+fn log(settings: &Settings, report: OpenReport) {
     let path = settings.path.display();
     let OpenReport { is_new, set_aside, was_left_open } = report;
-    if let Some(set_aside) = set_aside {
-        let SetAside { path: renamed, cause } = set_aside;
+    if let Some(SetAside { path: renamed, cause }) = set_aside {
         let renamed = renamed.display();
         warn!(%path, %cause, %renamed, "the store cannot be used and was replaced by an empty one");
     } else if is_new {
@@ -43,15 +67,47 @@ pub(super) fn open(settings: &Settings, key: &RequestKey) -> Result<Option<OpenS
     } else if was_left_open {
         info!(%path, "the store was not closed; it is checked in the background");
     }
-    let file = Arc::new(file);
-    let records = VerdictRecords::new(Arc::clone(&file), settings.not_clean_ttl);
-    Ok(Some(OpenStore { records, file }))
+}
+
+/// Returns the SHA-256 of this program, or of its version if the program cannot be read.
+fn program_digest() -> [u8; 32] {
+    let digest = || -> io::Result<[u8; 32]> {
+        let mut file = File::open("/proc/self/exe")?;
+        let (mut hash, mut buffer) = (Sha256::new(), vec![0; 64 << 10]);
+        loop {
+            match file.read(&mut buffer)? {
+                0 => return Ok(hash.finalize().into()),
+                length => hash.update(buffer.get(..length).unwrap_or_default()),
+            }
+        }
+    };
+    digest().unwrap_or_else(|error| {
+        warn!(%error, "the program cannot be read; stored verdicts are valid for its version");
+        Sha256::digest(env!("CARGO_PKG_VERSION")).into()
+    })
 }
 
 impl OpenStore {
-    /// Writes what is queued and closes the file.
+    /// Writes what is queued and closes the file. If all records had to be removed and could not be, removes the file.
     pub(super) async fn close(self) {
+        let Self { records, file, path } = self;
+        records.stop();
         // The file bounds the time itself. A panic was logged.
-        let _closed = spawn_blocking(move || self.file.close()).await;
+        let _closed = spawn_blocking(move || {
+            file.close();
+            if !records.has_pending_removal() {
+                return;
+            }
+            for suffix in ["", "-wal", "-shm"] {
+                let mut name = path.clone().into_os_string();
+                name.push(suffix);
+                if let Err(error) = fs::remove_file(&name)
+                    && error.kind() != io::ErrorKind::NotFound
+                {
+                    error!(%error, path = %name.display(), "wrong verdicts cannot be removed");
+                }
+            }
+        })
+        .await;
     }
 }

@@ -35,6 +35,12 @@ impl Keyring {
         Self { current: Arc::new(key), previous: Vec::new(), ttl }
     }
 
+    /// Returns whether this is the current key.
+    #[must_use]
+    pub fn is_current(&self, key: &RequestKey) -> bool {
+        key.is_same(&self.current)
+    }
+
     /// Returns a ring with `key`, which may be the same, as the current key, and with a new TTL for all replaced keys.
     #[must_use]
     pub fn with_current_key(&self, key: RequestKey, ttl: Duration) -> Self {

@@ -22,7 +22,6 @@ use std::{
 
 use bytes::Bytes;
 use mcs_filetype::MediaType;
-use mcs_store::StoreCounters;
 use parking_lot::Mutex;
 use quick_cache::{Weighter, sync::Cache};
 
@@ -105,6 +104,18 @@ struct Timed<T> {
 impl<T> Timed<T> {
     fn now(value: T) -> Self {
         Self { value, stored: Instant::now() }
+    }
+}
+
+/// A media entry from the file.
+#[derive(Clone, Debug)]
+pub struct RecalledMedia(Timed<Arc<CachedMedia>>);
+
+impl RecalledMedia {
+    /// Returns the entry.
+    #[must_use]
+    pub fn media(&self) -> &CachedMedia {
+        &self.0.value
     }
 }
 
@@ -337,20 +348,21 @@ impl ResultCache {
         self.tables.media.insert(key, Timed::now(value));
     }
 
-    /// Returns the content of an mxc URI at its latest download, which is taken over from the file if necessary.
-    pub async fn known_media(&self, key: &MediaKey) -> Option<Arc<CachedMedia>> {
-        if let Some(media) = self.cached_media(key) {
-            return Some(media);
-        }
-        let (media, downloaded) = self.tables.records.as_ref()?.find_media(key).await?;
-        let age = downloaded.elapsed().unwrap_or_default();
+    /// Returns the content of an mxc URI at its latest download from the file. It is not taken over: the requester must be
+    /// authorised before, so that others cannot fill the memory.
+    pub async fn recall_media(&self, key: &MediaKey) -> Option<RecalledMedia> {
+        let (media, age) = self.tables.records.as_ref()?.find_media(key).await?;
         let entry = Timed { value: Arc::new(media), stored: Instant::now().checked_sub(age)? };
+        (age < self.settings.ttl).then_some(RecalledMedia(entry))
+    }
+
+    /// Takes over a media entry from the file.
+    pub fn admit_media(&self, key: MediaKey, RecalledMedia(entry): RecalledMedia) {
         let _replacing = self.tables.replacing.lock();
         // The media may have been downloaded again meanwhile.
-        if self.cached_media(key).is_none() {
-            self.tables.media.insert(*key, entry);
+        if self.cached_media(&key).is_none() {
+            self.tables.media.insert(key, entry);
         }
-        self.cached_media(key)
     }
 
     /// Returns the current generation.
@@ -375,15 +387,16 @@ impl ResultCache {
             return;
         }
         self.tables.verdicts.insert(key, Timed::now(entry));
-        if let Some((records, outcome)) = record {
-            records.add(&key, &outcome, versions, self.settings.ttl);
-        }
         // The entry may have been inserted after the invalidation.
         if self.generation() != generation {
             self.tables.verdicts.remove(&key);
-            if let Some(records) = &self.tables.records {
-                records.remove(&key);
-            }
+            return;
+        }
+        let Some((records, outcome)) = record else { return };
+        records.add(&key, &outcome, versions, self.settings.ttl);
+        if self.generation() != generation {
+            self.tables.verdicts.remove(&key);
+            records.clear();
         }
     }
 
@@ -395,16 +408,15 @@ impl ResultCache {
         policies: &Policies,
     ) -> Option<ScannedContent> {
         let generation = self.generation();
-        let outcome = self.tables.records.as_ref()?.find(key, versions).await?;
+        let (outcome, age) = self.tables.records.as_ref()?.find(key, versions).await?;
         // The file has another time to live for infections.
-        let age = if outcome.is_infected() {
-            Duration::ZERO
-        } else {
-            outcome.scanned.elapsed().unwrap_or_default()
-        };
+        let age = if outcome.is_infected() { Duration::ZERO } else { age };
         let stored = Instant::now().checked_sub(age)?;
-        let value = VerdictEntry::new(outcome, versions);
-        self.tables.verdicts.insert(*key, Timed { value, stored });
+        // A scan may have ended meanwhile.
+        if self.scanned(key, &versions, policies).is_none() {
+            let value = VerdictEntry::new(outcome, versions);
+            self.tables.verdicts.insert(*key, Timed { value, stored });
+        }
         if self.generation() != generation {
             self.tables.verdicts.remove(key);
         }
@@ -413,17 +425,18 @@ impl ResultCache {
 
     /// Invalidates all verdicts, those of scans in progress included.
     pub fn invalidate_verdicts(&self) {
-        self.tables.generation.fetch_add(1, Ordering::SeqCst);
-        self.tables.verdicts.clear();
+        // First, so that none is recalled under the next generation.
         if let Some(records) = &self.tables.records {
             records.clear();
         }
+        self.tables.generation.fetch_add(1, Ordering::SeqCst);
+        self.tables.verdicts.clear();
     }
 
-    /// Returns the counters of the file; `None` without one.
+    /// Returns the verdicts in the file, if there is one.
     #[must_use]
-    pub fn store_counters(&self) -> Option<StoreCounters> {
-        self.tables.records.as_ref().map(VerdictRecords::counters)
+    pub fn records(&self) -> Option<&VerdictRecords> {
+        self.tables.records.as_ref()
     }
 
     /// Stores the failure of a scan for `failure_ttl`.

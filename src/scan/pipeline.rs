@@ -309,10 +309,14 @@ impl Pipeline {
         self.with_lists(self.cache.scanned(key, &versions, policies)?)
     }
 
-    /// Like [`cached_scan`](Self::cached_scan), from the file of verdicts as well.
+    /// Like [`cached_scan`](Self::cached_scan), from the file of verdicts as well. Verdicts of an earlier process need
+    /// engines that have passed the canary in this one.
     async fn known_scan(&self, key: &ContentKey, versions: Versions) -> Option<ScannedContent> {
         if let Some(scanned) = self.cached_scan(key, versions) {
             return Some(scanned);
+        }
+        if !self.is_ready() {
+            return None;
         }
         let policies = self.context.engines.policies();
         self.with_lists(self.cache.recall(key, versions, policies).await?)

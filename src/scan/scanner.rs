@@ -4,12 +4,11 @@ use std::{pin::pin, sync::Arc, time::Instant};
 
 use futures_util::future::BoxFuture;
 use mcs_sandbox::Sandbox;
-use mcs_store::StoreCounters;
 use reqwest::header::HeaderValue;
 use tokio::{task::JoinSet, time::timeout};
 
 use super::{
-    cache::{self, MediaKey, ResultCache},
+    cache::{self, MediaKey, ResultCache, VerdictRecords},
     cached_media::{CachedMedia, MediaHeaders},
     engines::RemoteEngines,
     error::{Phase, ScanError},
@@ -163,10 +162,10 @@ impl Scanner {
         ScannerUsage { spool_used, spool_capacity, cache: cache.sizes() }
     }
 
-    /// Returns the counters of the file with verdicts; `None` without one.
+    /// Returns the verdicts in the file, if there is one.
     #[must_use]
-    pub fn store_counters(&self) -> Option<StoreCounters> {
-        self.pipeline.cache.store_counters()
+    pub fn verdict_records(&self) -> Option<&VerdictRecords> {
+        self.pipeline.cache.records()
     }
 
     /// Invalidates all cached verdicts, those in the file included, because an engine gave a wrong result to the canary.
@@ -208,7 +207,7 @@ impl Scanner {
         let key = MediaKey::from_request(request);
         loop {
             *waiter = None;
-            let cached_media = self.pipeline.cache.known_media(&key).await;
+            let cached_media = self.known_media(key, request).await?;
             if let Some(cached_media) = &cached_media
                 && let Some(result) = self.respond_from_cache(request, cached_media).await
             {
@@ -250,6 +249,23 @@ impl Scanner {
             // The job served requests for the verdict alone, and its body was too large to keep. The next job downloads
             // the body again and uses the cached verdict.
         }
+    }
+
+    /// Returns the media entry, which is taken over from the file if the requester may access the media.
+    async fn known_media(
+        &self,
+        key: MediaKey,
+        request: &ScanRequest,
+    ) -> Result<Option<Arc<CachedMedia>>, Arc<ScanError>> {
+        let cache = &self.pipeline.cache;
+        if let Some(media) = cache.cached_media(&key) {
+            return Ok(Some(media));
+        }
+        if let Some(recalled) = cache.recall_media(&key).await {
+            self.authorise(request, recalled.media().headers.etag.as_ref()).await?;
+            cache.admit_media(key, recalled);
+        }
+        Ok(cache.cached_media(&key))
     }
 
     /// Returns whether the verdict on this media is cached, so that it can be served without a scan.

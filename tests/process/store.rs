@@ -2,9 +2,15 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
+use reqwest::Method;
+
 use crate::{
-    harness::{MockHomeserver, ScannerBuilder, ScannerProcess, png, scanner::restart, wait_until},
+    harness::{
+        MockHomeserver, ScannerBuilder, ScannerProcess, client::send, png, scanner::restart,
+        wait_until,
+    },
     operations::scrape_until,
+    reload::reload_succeeds,
 };
 
 /// Finds files that contain `infected`.
@@ -123,6 +129,61 @@ async fn policies_apply_to_stored_outcomes() {
     let info = "File not clean. Output: 'encrypted contents (zip)'";
     scanner.client.get(&path).await.assert_not_clean(info);
     assert_eq!(scanner.dir.mark_count("runs"), 1);
+}
+
+/// The media entry is in the file, which says nothing about the requester.
+#[tokio::test]
+async fn stored_media_needs_an_authorisation() {
+    let fixture = RestartFixture::new().await;
+    let scanner = fixture.builder("").start().await;
+    fixture.check(&scanner, 2).await;
+    let scanner = restart(scanner.stop().await).await;
+    let path = format!("/scan/{}", fixture.clean);
+    let request = scanner.client.request(Method::GET, &path).bearer_auth("unknown");
+    send(request).await.assert_error(401, "M_UNKNOWN_TOKEN");
+    let operations = scanner.operations_client().await;
+    scrape_until(&operations, "mcs_cache_entries{kind=\"media\"} 0").await;
+    scanner.client.get(&path).await.assert_clean();
+    scrape_until(&operations, "mcs_cache_entries{kind=\"media\"} 1").await;
+}
+
+/// Whoever has the former key could make records.
+#[tokio::test]
+async fn new_request_key_ends_the_use_of_the_store() {
+    let fixture = RestartFixture::new().await;
+    let scanner = fixture.builder("").start().await;
+    fixture.check(&scanner, 2).await;
+    let operations = scanner.operations_client().await;
+    scrape_until(&operations, "mcs_store_up 1").await;
+    fs::write(scanner.dir.path("request_secret"), "A".repeat(43)).unwrap();
+    let log = reload_succeeds(&scanner, "").await;
+    assert!(log.contains("verdicts are not stored until a restart"), "{log}");
+    scrape_until(&operations, "mcs_store_up 0").await;
+    fixture.check(&scanner, 2).await;
+    let scanner = restart(scanner.stop().await).await;
+    fixture.check(&scanner, 4).await;
+}
+
+/// Nothing is served before the engines of this process have been tested.
+#[tokio::test]
+async fn stored_verdicts_need_the_canary() {
+    let fixture = RestartFixture::new().await;
+    let lines = "scan.canary = \"eicar\"";
+    let script = r#"
+        echo run >> "$MARKS/runs"
+        if grep -q EICAR-STANDARD "$1" && ! [ -e "$MARKS/broken" ]; then echo Found; exit 1; fi"#;
+    let builder = fixture.builder(lines);
+    builder.dir().write_script("script.sh", script);
+    let scanner = builder.start().await;
+    let path = format!("/scan/{}", fixture.clean);
+    scanner.client.get(&path).await.assert_clean();
+    let dir = scanner.stop().await;
+    fs::write(dir.path("marks/broken"), "").unwrap();
+    let scanner = restart(dir).await;
+    scanner.client.get(&path).await.assert_error(503, "M_UNKNOWN");
+    let operations = scanner.operations_client().await;
+    // The canary got a wrong result, so all records were removed.
+    scrape_until(&operations, "mcs_store_records 0").await;
 }
 
 #[tokio::test]

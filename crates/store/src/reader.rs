@@ -93,14 +93,16 @@ impl StoreReader<'_> {
             if *self.state.epoch.lock() != self.epoch {
                 return Some(lookup);
             }
-            let found = self.find_first(&lookup.keys).unwrap_or_else(|error| {
-                report_failure(self.state, self.epoch, &error);
-                None
-            });
-            let counters = &self.state.counters;
-            count(if found.is_some() { &counters.hits } else { &counters.misses }, 1);
-            // The caller may have stopped waiting.
-            let _ = lookup.reply.send(found);
+            // The caller may have stopped waiting, for example because the disk was slow.
+            if !lookup.reply.is_closed() {
+                let found = self.find_first(&lookup.keys).unwrap_or_else(|error| {
+                    report_failure(self.state, self.epoch, &error);
+                    None
+                });
+                let counters = &self.state.counters;
+                count(if found.is_some() { &counters.hits } else { &counters.misses }, 1);
+                let _ = lookup.reply.send(found);
+            }
             lookup = lookups.recv().ok()?;
         }
     }

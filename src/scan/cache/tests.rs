@@ -19,7 +19,8 @@ use crate::{
 };
 
 const KEY: ContentKey = ContentKey { content: [1; 32], engines_fingerprint: EngineFingerprint(2) };
-const VERSIONS: Versions = Versions(3);
+const VERSIONS: Versions = Versions::new(3, true);
+const OTHERS: Versions = Versions::new(4, true);
 
 fn settings() -> Settings {
     Settings {
@@ -89,7 +90,7 @@ fn validity_follows_from_the_outcome() {
         assert!(read(&long, VERSIONS).is_some(), "{label}");
         assert_eq!(read(&short, VERSIONS).is_some(), outlives_failures, "{label}");
         if outlives_failures {
-            assert_eq!(read(&long, Versions(4)).is_some(), with_other_versions, "{label}");
+            assert_eq!(read(&long, OTHERS).is_some(), with_other_versions, "{label}");
         }
     }
 }
@@ -258,7 +259,7 @@ fn restarted(directory: &Path, settings: Settings) -> (ResultCache, Arc<FileStor
     let (file, report) = opened.unwrap();
     assert_eq!(report.set_aside, None);
     let file = Arc::new(file);
-    let records = VerdictRecords::new(Arc::clone(&file), Duration::from_secs(60));
+    let records = VerdictRecords::new(Arc::clone(&file), Duration::from_secs(60), [1; 32]);
     (ResultCache::with_records(settings, Some(records)), file)
 }
 
@@ -283,7 +284,7 @@ async fn outcomes_are_recalled_under_the_versions_that_they_are_valid_for() {
         file.close();
         drop((cache, file));
         let (cache, file) = restarted(directory.path(), settings());
-        let other = recalled(&cache, Versions(4)).await;
+        let other = recalled(&cache, OTHERS).await;
         assert_eq!(other.is_some(), with_other_versions, "{outcome:?}");
         drop((cache, file));
         let (cache, _file) = restarted(directory.path(), settings());
@@ -312,13 +313,21 @@ async fn invalidated_verdicts_are_not_recalled() {
     store(&cache, clean(SystemTime::now()));
     let before = cache.generation();
     cache.invalidate_verdicts();
+    // Before the file has removed anything.
+    assert!(recalled(&cache, VERSIONS).await.is_none());
+    assert!(cache.records().unwrap().has_pending_removal());
     // The result of a scan that began before.
     let outcome = clean(SystemTime::now());
     cache.store_outcome(KEY, outcome, VERSIONS, &policies(), before);
+    while cache.records().unwrap().has_pending_removal() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(recalled(&cache, VERSIONS).await.is_none());
+    store(&cache, clean(SystemTime::now()));
     file.close();
     drop((cache, file));
     let (cache, _file) = restarted(directory.path(), settings());
-    assert!(recalled(&cache, VERSIONS).await.is_none());
+    assert!(recalled(&cache, VERSIONS).await.is_some(), "later verdicts are stored");
 }
 
 #[tokio::test]
@@ -332,10 +341,72 @@ async fn recalled_entries_are_as_old_as_their_records() {
     drop((cache, file));
     let expired = Settings { ttl: Duration::ZERO, ..settings() };
     let (cache, file) = restarted(directory.path(), expired);
-    assert!(cache.known_media(&key).await.is_none());
+    assert!(cache.recall_media(&key).await.is_none());
     assert!(recalled(&cache, VERSIONS).await.is_none());
     drop((cache, file));
     let (cache, _file) = restarted(directory.path(), settings());
-    assert_eq!(cache.known_media(&key).await.unwrap().content, [1; 32]);
-    assert!(cache.cached_media(&key).is_some(), "in memory");
+    let media = cache.recall_media(&key).await.unwrap();
+    assert_eq!(media.media().content, [1; 32]);
+    assert!(cache.cached_media(&key).is_none(), "only after an authorisation");
+    cache.admit_media(key, media);
+    assert!(cache.cached_media(&key).is_some());
+}
+
+#[tokio::test]
+async fn verdicts_of_unknown_versions_are_not_stored() {
+    const UNKNOWN: Versions = Versions::new(3, false);
+    for (outcome, is_stored) in [
+        (Outcome::Clean, false),
+        (Outcome::Encrypted("name".into()), false),
+        (Outcome::Infected("name".into()), true),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let (cache, file) = restarted(directory.path(), settings());
+        let found = FileOutcome::for_test([("clamd", Ok(outcome.clone()))]);
+        cache.store_outcome(KEY, found, UNKNOWN, &policies(), cache.generation());
+        file.close();
+        drop((cache, file));
+        let (cache, _file) = restarted(directory.path(), settings());
+        assert_eq!(recalled(&cache, UNKNOWN).await.is_some(), is_stored, "{outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn infection_removes_earlier_outcomes() {
+    let directory = tempfile::tempdir().unwrap();
+    let (cache, file) = restarted(directory.path(), settings());
+    store(&cache, clean(SystemTime::now()));
+    let infected = Outcome::Infected("name".into());
+    store(&cache, FileOutcome::for_test([("clamd", Ok(infected))]));
+    file.close();
+    assert_eq!(file.counters().entries, 1);
+    drop((cache, file));
+    let (cache, _file) = restarted(directory.path(), settings());
+    assert_eq!(recalled(&cache, VERSIONS).await.unwrap().name(), "not_clean");
+}
+
+#[tokio::test]
+async fn outcomes_from_the_future_are_not_recalled() {
+    let hour = Duration::from_secs(3600);
+    for (ahead, is_recalled) in [(hour / 120, true), (hour, false)] {
+        let directory = tempfile::tempdir().unwrap();
+        let (cache, file) = restarted(directory.path(), settings());
+        store(&cache, clean(SystemTime::now() + ahead));
+        file.close();
+        drop((cache, file));
+        let (cache, _file) = restarted(directory.path(), settings());
+        assert_eq!(recalled(&cache, VERSIONS).await.is_some(), is_recalled, "{ahead:?}");
+    }
+}
+
+#[tokio::test]
+async fn stopped_records_are_not_used() {
+    let directory = tempfile::tempdir().unwrap();
+    let (cache, file) = restarted(directory.path(), settings());
+    store(&cache, clean(SystemTime::now()));
+    cache.records().unwrap().stop();
+    let others = ContentKey { content: [2; 32], ..KEY };
+    store_as(&cache, others, clean(SystemTime::now()));
+    file.close();
+    assert_eq!(file.counters().entries, 1);
 }

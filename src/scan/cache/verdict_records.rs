@@ -3,13 +3,16 @@
 //! contents of media, so that a verdict needs no download.
 
 use std::{
+    fmt,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
-use mcs_store::{FileStore, RecordKey, RecordKind, StoreCounters};
-use tokio::time::timeout;
-use tracing::{debug, warn};
+use mcs_store::{FileStore, RecordKey, RecordKind, StoreCounters, VersionTag};
+use parking_lot::Mutex;
+use sha2::{Digest as _, Sha256};
+use tokio::time::{sleep, timeout};
+use tracing::{debug, error, info, warn};
 
 use super::{
     keys::{ContentKey, MediaKey},
@@ -23,24 +26,46 @@ use crate::scan::{
 /// Maximum time that a request waits for the file. A scan takes its place afterwards.
 const LOOKUP_TIMEOUT: Duration = Duration::from_millis(250);
 
+/// Time for which a file that did not answer in time is not asked.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// Time between attempts to remove all records.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Maximum time by which a record may be from the future, because clocks are adjusted.
+const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(60);
+
 /// Stored outcomes. Cheap to clone; clones share the file.
 #[derive(Clone)]
 pub struct VerdictRecords {
     file: Arc<FileStore>,
     not_clean_ttl: Duration,
+    /// Digest of the program, whose code decides what engines' responses mean.
+    program: [u8; 32],
+    use_state: Arc<Mutex<UseState>>,
 }
 
-impl std::fmt::Debug for VerdictRecords {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+/// Whether records may be read and written.
+#[derive(Default)]
+struct UseState {
+    /// Number of removals of all records that are not on disk yet.
+    removals: u32,
+    is_stopped: bool,
+    paused_until: Option<Instant>,
+}
+
+impl fmt::Debug for VerdictRecords {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("VerdictRecords").field("counters", &self.counters()).finish_non_exhaustive()
     }
 }
 
 impl VerdictRecords {
-    /// Creates the records in a file. Infected contents are kept for `not_clean_ttl`.
+    /// Creates the records in a file. Infected contents are kept for `not_clean_ttl`. Other records are valid for the
+    /// program with this digest.
     #[must_use]
-    pub fn new(file: Arc<FileStore>, not_clean_ttl: Duration) -> Self {
-        Self { file, not_clean_ttl }
+    pub fn new(file: Arc<FileStore>, not_clean_ttl: Duration, program: [u8; 32]) -> Self {
+        Self { file, not_clean_ttl, program, use_state: Arc::default() }
     }
 
     /// Returns the counters of the file.
@@ -49,23 +74,47 @@ impl VerdictRecords {
         self.file.counters()
     }
 
-    /// Returns what an earlier scan determined. An infection has precedence over the other outcome.
-    pub(super) async fn find(&self, key: &ContentKey, versions: Versions) -> Option<FileOutcome> {
-        let keys = vec![
-            self.record_key(key, RecordKind::NotClean, versions),
-            self.record_key(key, RecordKind::Finished, versions),
-        ];
-        let found = timeout(LOOKUP_TIMEOUT, self.file.get_first(keys)).await;
-        let (kind, record) = found.ok().flatten()?;
-        match FileOutcome::from_record(&record) {
-            Ok(outcome) => {
-                (outcome.is_infected() == (kind == RecordKind::NotClean)).then_some(outcome)
-            }
-            Err(error) => {
-                debug!(%error, "a stored verdict is of another version");
-                None
-            }
+    /// Returns whether records are read and written.
+    #[must_use]
+    pub fn is_in_use(&self) -> bool {
+        let state = self.use_state.lock();
+        let is_paused = state.paused_until.is_some_and(|until| Instant::now() < until);
+        !state.is_stopped && state.removals == 0 && !is_paused
+    }
+
+    /// Ends the use of the records in this process.
+    pub fn stop(&self) {
+        self.use_state.lock().is_stopped = true;
+    }
+
+    /// Returns whether all records had to be removed, and still are in the file.
+    #[must_use]
+    pub fn has_pending_removal(&self) -> bool {
+        self.use_state.lock().removals > 0
+    }
+
+    /// Returns what an earlier scan determined, and its age. An infection has precedence over the other outcome.
+    pub(super) async fn find(
+        &self,
+        key: &ContentKey,
+        versions: Versions,
+    ) -> Option<(FileOutcome, Duration)> {
+        let mut keys = vec![self.content_key(key, RecordKind::NotClean, versions)];
+        // Without its version, an engine may be another one than at the time of the scan.
+        if versions.are_known() {
+            keys.push(self.content_key(key, RecordKind::Finished, versions));
         }
+        let (kind, record) = self.look_up(self.file.get_first(keys)).await?;
+        let outcome = FileOutcome::from_record(&record)
+            .inspect_err(|error| debug!(%error, "a stored verdict is of another version"))
+            .ok()?;
+        let age = age(outcome.scanned)?;
+        let is_valid = if outcome.is_infected() {
+            kind == RecordKind::NotClean && age < self.not_clean_ttl
+        } else {
+            kind == RecordKind::Finished
+        };
+        is_valid.then_some((outcome, age))
     }
 
     /// Stores an outcome in the background: an infection for `not_clean_ttl`, any other one for `ttl`.
@@ -77,65 +126,103 @@ impl VerdictRecords {
         ttl: Duration,
     ) {
         let Some(record) = outcome.to_record() else { return };
-        let (kind, ttl) = if outcome.is_infected() {
-            (RecordKind::NotClean, self.not_clean_ttl)
-        } else {
-            (RecordKind::Finished, ttl)
-        };
-        self.put(self.record_key(key, kind, versions), ttl, &record);
+        let finished = self.content_key(key, RecordKind::Finished, versions);
+        if outcome.is_infected() {
+            let infected = self.content_key(key, RecordKind::NotClean, versions);
+            self.put(infected, self.not_clean_ttl, &record);
+            // An earlier outcome must not decide again when this one has expired. Removed even if the future is dropped.
+            drop(self.file.delete(finished.kind, finished.name));
+        } else if versions.are_known() {
+            self.put(finished, ttl, &record);
+        }
     }
 
-    /// Finds a media entry, and when it was downloaded.
-    pub(super) async fn find_media(&self, key: &MediaKey) -> Option<(CachedMedia, SystemTime)> {
-        let found = timeout(LOOKUP_TIMEOUT, self.file.get(self.media_key(key))).await;
-        match media_record::decode(&found.ok().flatten()?) {
-            Ok(found) => Some(found),
-            Err(error) => {
-                debug!(%error, "a stored media entry is of another version");
-                None
-            }
-        }
+    /// Finds a media entry, and its age.
+    pub(super) async fn find_media(&self, key: &MediaKey) -> Option<(CachedMedia, Duration)> {
+        let record = self.look_up(self.file.get(self.media_key(key))).await?;
+        let (media, downloaded) = media_record::decode(&record)
+            .inspect_err(|error| debug!(%error, "a stored media entry is of another version"))
+            .ok()?;
+        Some((media, age(downloaded)?))
     }
 
     /// Stores a media entry for `ttl`, in the background.
     pub(super) fn add_media(&self, key: &MediaKey, media: &CachedMedia, ttl: Duration) {
-        let now = SystemTime::now();
-        let Some(record) = media_record::encode(media, now) else { return };
-        self.put(self.media_key(key), ttl, &record);
+        if let Some(record) = media_record::encode(media, SystemTime::now()) {
+            self.put(self.media_key(key), ttl, &record);
+        }
     }
 
-    fn media_key(&self, MediaKey(digest): &MediaKey) -> RecordKey {
-        let name = self.file.secret().name(RecordKind::Media, &[digest]);
-        RecordKey { kind: RecordKind::Media, name, version: None }
+    /// Removes all records. None is used until they are removed, and the removal is repeated until it succeeds.
+    pub(super) fn clear(&self) {
+        self.use_state.lock().removals += 1;
+        let records = self.clone();
+        tokio::spawn(async move {
+            let mut has_failed = false;
+            while let Err(error) = records.file.clear().await {
+                if records.use_state.lock().is_stopped {
+                    return;
+                }
+                if !has_failed {
+                    error!(%error, "stored verdicts cannot be removed; they are not used until then");
+                }
+                has_failed = true;
+                sleep(RETRY).await;
+            }
+            records.use_state.lock().removals -= 1;
+            info!("stored verdicts are removed");
+        });
+    }
+
+    async fn look_up<T>(&self, lookup: impl Future<Output = Option<T>>) -> Option<T> {
+        if !self.is_in_use() {
+            return None;
+        }
+        let Ok(found) = timeout(LOOKUP_TIMEOUT, lookup).await else {
+            self.use_state.lock().paused_until = Some(Instant::now() + PAUSE);
+            warn!("the store does not answer in time; it is not asked for some seconds");
+            return None;
+        };
+        // All records may have become invalid meanwhile.
+        found.filter(|_| self.is_in_use())
     }
 
     fn put(&self, key: RecordKey, ttl: Duration, record: &[u8]) {
+        if !self.is_in_use() {
+            return;
+        }
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         if let Err(error) = self.file.put(key, now.saturating_add(ttl).as_secs(), record) {
             warn!(%error, "a record is not stored");
         }
     }
 
-    /// Removes all records in the background.
-    pub(super) fn clear(&self) {
-        // Removed even if the future is dropped.
-        drop(self.file.clear());
+    fn media_key(&self, MediaKey(digest): &MediaKey) -> RecordKey {
+        let name = self.file.secret().name(RecordKind::Media, &[digest]);
+        RecordKey { kind: RecordKind::Media, name, version: Some(self.tag(&[])) }
     }
 
-    /// Removes what is stored about a content, in the background.
-    pub(super) fn remove(&self, key: &ContentKey) {
-        for kind in [RecordKind::NotClean, RecordKind::Finished] {
-            let name = self.record_key(key, kind, Versions(0)).name;
-            drop(self.file.delete(kind, name));
-        }
-    }
-
-    fn record_key(&self, key: &ContentKey, kind: RecordKind, versions: Versions) -> RecordKey {
+    fn content_key(&self, key: &ContentKey, kind: RecordKind, versions: Versions) -> RecordKey {
         let engines = key.engines_fingerprint.0.to_le_bytes();
         RecordKey {
             kind,
             name: self.file.secret().name(kind, &[&key.content, &engines]),
-            version: (kind == RecordKind::Finished).then(|| versions.0.to_le_bytes()),
+            version: (kind == RecordKind::Finished).then(|| self.tag(&versions.to_bytes())),
         }
+    }
+
+    /// Returns the tag of records that depend on the program and on these versions.
+    fn tag(&self, versions: &[u8]) -> VersionTag {
+        let digest: [u8; 32] =
+            Sha256::new().chain_update(self.program).chain_update(versions).finalize().into();
+        digest.first_chunk().copied().unwrap_or_default()
+    }
+}
+
+/// Returns how long ago a time was; `None` if the clock was wrong then, or is wrong now.
+fn age(time: SystemTime) -> Option<Duration> {
+    match SystemTime::now().duration_since(time) {
+        Ok(age) => Some(age),
+        Err(ahead) => (ahead.duration() <= MAX_CLOCK_DIFFERENCE).then_some(Duration::ZERO),
     }
 }

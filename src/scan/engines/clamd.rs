@@ -69,6 +69,10 @@ impl Clamd {
     pub(super) fn versions(&self) -> Option<String> {
         self.pool.versions()
     }
+
+    pub(super) fn has_all_versions(&self) -> bool {
+        self.pool.has_all_versions()
+    }
 }
 
 /// Response to INSTREAM if the file exceeds `StreamMaxLength`. The daemon has examined nothing.

@@ -74,6 +74,14 @@ impl RemoteEngine {
         }
     }
 
+    /// Returns whether the version of each server is known.
+    pub(super) fn has_all_versions(&self) -> bool {
+        match self {
+            Self::Clamd(clamd) => clamd.has_all_versions(),
+            Self::Icap(icap) => icap.has_all_versions(),
+        }
+    }
+
     /// Sends the sample to the server.
     pub(super) async fn scan(&self, sample: &Sample, max_output: usize) -> EngineResult {
         let scan = async {

@@ -120,6 +120,10 @@ impl Icap {
     pub(super) fn versions(&self) -> Option<String> {
         self.pool.versions()
     }
+
+    pub(super) fn has_all_versions(&self) -> bool {
+        self.pool.has_all_versions()
+    }
 }
 
 /// Creates the client of one server.

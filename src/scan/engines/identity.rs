@@ -18,6 +18,28 @@ pub struct EngineIdentity {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct EngineFingerprint(pub u64);
 
-/// Hash of the versions that remote engines reported, like [`EngineFingerprint`].
+/// Hash of the versions that remote engines reported, like [`EngineFingerprint`]. The highest bit tells whether all are known.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Versions(pub u64);
+pub struct Versions(u64);
+
+impl Versions {
+    const KNOWN: u64 = 1 << 63;
+
+    /// Creates versions with this hash.
+    #[must_use]
+    pub const fn new(hash: u64, are_known: bool) -> Self {
+        Self(if are_known { hash | Self::KNOWN } else { hash & !Self::KNOWN })
+    }
+
+    /// Returns whether all engines have reported their versions, so that equal values mean equal engines.
+    #[must_use]
+    pub fn are_known(self) -> bool {
+        self.0 & Self::KNOWN != 0
+    }
+
+    /// Returns the hash for keys of stored verdicts.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 8] {
+        self.0.to_le_bytes()
+    }
+}

@@ -209,6 +209,11 @@ impl<E: fmt::Display> Pool<E> {
         versions.dedup();
         (!versions.is_empty()).then(|| versions.join(", "))
     }
+
+    /// Returns whether the version of each server is known.
+    pub(super) fn has_all_versions(&self) -> bool {
+        self.members.iter().all(|member| member.state().version.is_some())
+    }
 }
 
 impl<E: fmt::Display> PoolMember<E> {

@@ -169,7 +169,7 @@ impl Engines {
     pub async fn identity(&self) -> Option<EngineIdentity> {
         let mut engines = FingerprintHasher::new("engine set").bytes(&self.conditions);
         let mut versions = FingerprintHasher::new("versions").text(env!("CARGO_PKG_VERSION"));
-        let mut script = None;
+        let (mut script, mut are_known) = (None, true);
         for engine in &self.members {
             match &engine.kind {
                 EngineKind::Script(engine) => {
@@ -181,6 +181,7 @@ impl Engines {
                 EngineKind::Rules | EngineKind::Hashes => {}
                 EngineKind::Remote(engine) => {
                     let known = engine.versions();
+                    are_known &= engine.has_all_versions();
                     versions = versions
                         .text(engine.name())
                         .list(known.as_slice(), |hash, text| hash.text(text));
@@ -189,7 +190,7 @@ impl Engines {
         }
         Some(EngineIdentity {
             engines_fingerprint: EngineFingerprint(engines.short()),
-            versions: Versions(versions.short()),
+            versions: Versions::new(versions.short(), are_known),
             script,
         })
     }

@@ -14,7 +14,7 @@ use super::{health::Health, process};
 use crate::{
     http::CurrentState,
     metrics::Labels,
-    scan::{Scanner, ScannerUsage, WorkerLoad, canary::CanaryState},
+    scan::{Scanner, ScannerUsage, WorkerLoad, cache::VerdictRecords, canary::CanaryState},
 };
 
 /// Collector of the service's gauges.
@@ -25,6 +25,8 @@ pub struct Gauges {
     pub health: Health,
     /// Value of `web.max_connections`.
     pub max_connections: usize,
+    /// Whether verdicts are to be stored in a file.
+    pub has_store: bool,
 }
 
 impl fmt::Debug for Gauges {
@@ -90,30 +92,38 @@ impl Gauges {
         page.gauges("mcs_cache_entries", help, entries)?;
         let help = "Memory used by cached bodies";
         page.gauge("mcs_cache_body_bytes", help, cache.body_bytes)?;
-        match &scanner.store_counters() {
-            Some(counters) => store(page, counters),
-            None => Ok(()),
-        }
+        if self.has_store { store(page, scanner.verdict_records()) } else { Ok(()) }
     }
 }
 
 /// Encodes the metrics of the file with verdicts.
-fn store(page: &mut Page<'_>, counters: &StoreCounters) -> fmt::Result {
-    let StoreCounters { hits, misses, bad_records, expired, failed_reads, .. } = *counters;
-    let StoreCounters { entries, evicted, failed_writes, dropped_writes, replacements, .. } =
-        *counters;
+fn store(page: &mut Page<'_>, records: Option<&VerdictRecords>) -> fmt::Result {
+    let is_up = records.is_some_and(VerdictRecords::is_in_use);
+    page.gauge("mcs_store_up", "Whether the store is read and written", u64::from(is_up))?;
+    let Some(records) = records else { return Ok(()) };
+    let StoreCounters { hits, misses, bad_records, failed_reads, entries, .. } = records.counters();
+    let StoreCounters { evicted, failed_writes, dropped_writes, replacements, .. } =
+        records.counters();
     page.gauge("mcs_store_records", "Records in the store, including expired ones", entries)?;
-    let lookups = [("hit", hits), ("miss", misses), ("bad", bad_records), ("failed", failed_reads)];
+    let lookups = [("hit", hits), ("miss", misses)];
     let lookups = lookups.map(|(result, number)| ([("result", result)], number));
     page.counters("mcs_store_lookups", "Lookups in the store by result", lookups)?;
     let lost = [("failed", failed_writes), ("dropped", dropped_writes)];
     let lost = lost.map(|(result, number)| ([("result", result)], number));
     page.counters("mcs_store_lost_writes", "Changes that the store has not written", lost)?;
-    let removed = [("expired", expired), ("evicted", evicted)];
-    let removed = removed.map(|(reason, number)| ([("reason", reason)], number));
-    page.counters("mcs_store_removed_records", "Records that the store has removed", removed)?;
-    let help = "Replacements of a store that was damaged while in use";
-    page.counters("mcs_store_replacements", help, [([], replacements)])
+    for (name, help, number) in [
+        ("mcs_store_bad_records", "Altered records that were found and removed", bad_records),
+        ("mcs_store_failed_reads", "Lookups that failed because of the disk", failed_reads),
+        ("mcs_store_evicted_records", "Records removed as expired or to make room", evicted),
+        (
+            "mcs_store_replacements",
+            "Replacements of a store that was damaged while in use",
+            replacements,
+        ),
+    ] {
+        page.counters(name, help, [([], number)])?;
+    }
+    Ok(())
 }
 
 /// Encodes the process metrics; omits those that cannot be read (other systems, restricted `/proc`).
