@@ -75,7 +75,7 @@ rule Picture_With_Script
             for any element in ("\nscript\n", "\nhandler\n", "\niframe\n", "\nembed\n", "\nobject\n",
                 "\nstylesheet\ttype=text/xsl", "\nstylesheet\ttype=application/xsl", "\nstylesheet\ttype=text/xml",
                 "\nstylesheet\ttype=application/xml") : (elements contains element)
-            // Handlers, also those that an animation sets, and addresses that run code.
-            or elements contains "\ton" or elements contains "\tattributename=on" or elements contains "=javascript:"
+            // Handlers, whose names consist of letters, also those that an animation sets, and addresses that run code.
+            or elements matches /\ton[a-z]+=/ or elements contains "\tattributename=on" or elements contains "=javascript:"
             or elements contains "\nuse\thref=data:")
 }

@@ -419,9 +419,12 @@ impl Job {
         self.channel = None;
         match self.cleanup.take() {
             // A separate task, so that dropping this future does not cancel the cleanup.
-            Some(cleanup) => tokio::spawn(cleanup.finish(time_limit))
-                .await
-                .map_err(|error| Error::Io { doing: "ending a job", source: error.into() })?,
+            Some(cleanup) => match tokio::spawn(cleanup.finish(time_limit)).await {
+                Ok(finished) => finished,
+                // The runtime ends. The helper cleans up alone.
+                Err(error) if error.is_cancelled() => Ok(()),
+                Err(error) => Err(Error::Io { doing: "ending a job", source: error.into() }),
+            },
             None => Ok(()),
         }
     }

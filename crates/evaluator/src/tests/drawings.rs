@@ -69,6 +69,8 @@ fn harmless_drawings_and_sources_are_not_refused() {
         "<text><![CDATA[<script>1</script>]]></text>",
         "<a href=\"https://example.org/javascript:\">x</a>",
         "<metadata><x:online xmlns:x=\"urn:x\" x:only=\"y\"/></metadata>",
+        "<defs><inkscape:path-effect xmlns:inkscape=\"urn:i\" only_selected=\"false\"/></defs>",
+        "<g on-top=\"1\" on1=\"2\"/>",
         "<desc>javascript: is a scheme</desc><image href=\"data:image/png;base64,iVBORw0KGgo=\"/>",
     ] {
         let file = drawing(content);
