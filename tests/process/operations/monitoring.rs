@@ -109,9 +109,10 @@ fn metric_names(text: &str) -> BTreeSet<&str> {
 async fn alerts_and_dashboard_use_existing_metrics_and_dashboard_shows_all() {
     let (homeserver, scanner, _) = generate_traffic().await;
     let operations = scanner.operations_client().await;
-    // The canary metric exists only with a canary.
-    let builder =
-        ScannerBuilder::new("exit 0").homeserver(&homeserver).config("scan.canary = \"eicar\"");
+    // Some metrics exist only with a canary and a store.
+    let builder = ScannerBuilder::new("exit 0")
+        .homeserver(&homeserver)
+        .config("scan.canary = \"eicar\"\nstore.path = \"store.db\"");
     let with_canary = builder.start().await;
     let mut metrics = scrape(&with_canary.operations_client().await).await;
     // A request aborted by the client.
