@@ -417,15 +417,12 @@ impl Job {
 
     async fn end_within(&mut self, time_limit: Duration) -> Result<(), Error> {
         self.channel = None;
-        match self.cleanup.take() {
-            // A separate task, so that dropping this future does not cancel the cleanup.
-            Some(cleanup) => match tokio::spawn(cleanup.finish(time_limit)).await {
-                Ok(finished) => finished,
-                // The runtime ends. The helper cleans up alone.
-                Err(error) if error.is_cancelled() => Ok(()),
-                Err(error) => Err(Error::Io { doing: "ending a job", source: error.into() }),
-            },
-            None => Ok(()),
+        let Some(cleanup) = self.cleanup.take() else { return Ok(()) };
+        // A separate task, so that dropping this future does not cancel the cleanup.
+        match tokio::spawn(cleanup.finish(time_limit)).await {
+            // When the runtime ends, the helper cleans up alone.
+            Err(error) if error.is_cancelled() => Ok(()),
+            ended => ended.map_err(|e| Error::Io { doing: "ending a job", source: e.into() })?,
         }
     }
 }

@@ -7,6 +7,7 @@ mod growth;
 mod idle;
 mod large;
 mod soak;
+mod store;
 mod warm;
 
 use std::{
@@ -26,7 +27,7 @@ use crate::{
 /// Parts of the default run, in order.
 pub(crate) const DEFAULT_PARTS: [&str; 6] = ["start", "memory", "warm", "cold", "large", "many"];
 /// Parts that run only if requested.
-pub(crate) const EXTRA_PARTS: [&str; 2] = ["attacks", "growth"];
+pub(crate) const EXTRA_PARTS: [&str; 3] = ["attacks", "growth", "store"];
 
 /// Typical file size, bytes.
 const SMALL: u64 = 100 * KIB;
@@ -70,6 +71,7 @@ impl BenchSuite {
             "large" => self.large(&nginx, report).await,
             "attacks" => self.attacks(&nginx, report).await,
             "growth" => self.growth(&nginx, report).await,
+            "store" => self.store(&nginx, report).await,
             _ => self.many(&nginx, report).await,
         }
     }
