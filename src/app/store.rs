@@ -24,16 +24,20 @@ pub(super) struct OpenStore {
 }
 
 /// Opens the file, or creates it. The names and seals of its records follow from the request key. Without space on the
-/// disk, the service starts without a store.
+/// disk, and with a state directory that cannot be used, the service starts without a store.
 ///
 /// # Errors
-/// If the place is unsafe, or another process uses the file.
+/// If the place that the operator has configured is unsafe, or another process uses the file.
 pub(super) fn open(settings: &Settings, key: &RequestKey) -> Result<Option<OpenStore>, StoreError> {
     let secret = key.derive(StoreSecret::derive);
     let limits = StoreSettings { max_entries: settings.max_entries, ..StoreSettings::default() };
     let opened = match FileStore::open(&settings.path, secret, limits) {
         Err(error) if is_outage(&error) => {
             error!(error = %Chain(&error), "verdicts are not stored until the next start");
+            return Ok(None);
+        }
+        Err(error) if !settings.is_required && !matches!(error, StoreError::Locked { .. }) => {
+            warn!(error = %Chain(&error), "the state directory cannot be used: verdicts are not stored");
             return Ok(None);
         }
         opened => opened,

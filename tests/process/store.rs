@@ -228,6 +228,23 @@ async fn unsafe_place_is_refused() {
     assert!(errors.contains(state.to_str().unwrap()), "{errors}");
 }
 
+/// A directory that the service manager passes is used if that is safe.
+#[tokio::test]
+async fn state_directory_is_optional() {
+    for (mode, is_used) in [(0o700, "1"), (0o777, "0")] {
+        let fixture = RestartFixture::new().await;
+        let builder = ScannerBuilder::new(SCRIPT).homeserver(&fixture.homeserver);
+        let state = builder.dir().path("state");
+        fs::create_dir(&state).unwrap();
+        fs::set_permissions(&state, fs::Permissions::from_mode(mode)).unwrap();
+        let scanner = builder.env("STATE_DIRECTORY", state.to_str().unwrap()).start().await;
+        fixture.check(&scanner, 2).await;
+        let operations = scanner.operations_client().await;
+        scrape_until(&operations, &format!("mcs_store_up {is_used}")).await;
+        assert_eq!(state.join("store.db").exists(), is_used == "1");
+    }
+}
+
 /// A script of the service's own user is kept out by the sandbox.
 #[tokio::test]
 async fn script_has_no_access_to_the_store() {

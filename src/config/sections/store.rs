@@ -16,6 +16,8 @@ pub struct Settings {
     pub max_entries: u64,
     /// How long infected contents are stored.
     pub not_clean_ttl: Duration,
+    /// Whether the operator has asked for the file. Otherwise it is used if the state directory can be used.
+    pub is_required: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,6 +36,7 @@ impl KeyGroup for Option<Settings> {
         let max_entries = max_entries().read(section, "max_entries");
         let not_clean_ttl = not_clean_ttl().read(section, "not_clean_ttl");
         let (kind, path) = (kind?, path?);
+        let is_required = kind == StoreKind::File || path.is_some();
         let in_state_directory = || Some(section.state_directory()?.join(FILE_NAME));
         let path = match kind {
             StoreKind::None => return Some(None),
@@ -45,7 +48,7 @@ impl KeyGroup for Option<Settings> {
             return None;
         }
         let (max_entries, not_clean_ttl) = (max_entries?, not_clean_ttl?);
-        Some(path.map(|path| Settings { path, max_entries, not_clean_ttl }))
+        Some(path.map(|path| Settings { path, max_entries, not_clean_ttl, is_required }))
     }
 
     fn write(&self, lines: &mut Lines) {

@@ -54,7 +54,7 @@ class Image:
         for name in ["upper", "work", "root"]:
             (self.layer / name).mkdir()
         self.settings = {"TREE": str(tree), "LAYER": str(self.layer), "PATH": os.environ["PATH"]}
-        self.user, self.command = None, []
+        self.user, self.command, self.variables, self.volumes = None, [], [], []
         for stage, instruction, words in steps():
             self.apply(stage, instruction, words)
 
@@ -88,6 +88,10 @@ class Image:
                     shutil.copytree(path, directory, dirs_exist_ok=True)
                 else:
                     shutil.copy2(path, directory)
+        elif instruction == "ENV":
+            self.variables.append(words)
+        elif instruction == "VOLUME":
+            self.volumes.append(words)
         elif instruction == "USER":
             self.user = tuple(map(int, words.split(":")))
         elif instruction in ("ENTRYPOINT", "CMD"):
@@ -114,6 +118,10 @@ def dockerfile_steps_build_image(machine):
     built = machine.shared(image)
     assert_equal(built.command, [PROGRAM, "serve"])
     assert built.user and built.user[0] > 0, "the image runs as root"
+    [volume] = built.volumes
+    assert_equal(built.variables, [f"STATE_DIRECTORY={volume}"])
+    owner = (built.layer / "upper" / volume.lstrip("/")).stat()
+    assert_equal((owner.st_uid, owner.st_mode & 0o777), (built.user[0], 0o700))
     built.run_in_root(f"chroot $LAYER/root {PROGRAM} --version; test -x $LAYER/root/usr/bin/clamdscan")
     # The source tree is not part of the image.
     built.run_in_root("! test -e $LAYER/root/source")
