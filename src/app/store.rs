@@ -1,4 +1,4 @@
-//! The file with verdicts.
+//! The verdict store.
 
 use std::{
     fs::{self, File},
@@ -23,21 +23,22 @@ pub(super) struct OpenStore {
     path: PathBuf,
 }
 
-/// Opens the file, or creates it. The names and seals of its records follow from the request key. Without space on the
+/// Opens the file, or creates it. The names and seals of its records are derived from the request key. Without space on the
 /// disk, and with a state directory that cannot be used, the service starts without a store.
 ///
 /// # Errors
-/// If the place that the operator has configured is unsafe, or another process uses the file.
+/// If the configured file or its directory cannot be used, for example because other users can write to it, or if another
+/// process uses the file.
 pub(super) fn open(settings: &Settings, key: &RequestKey) -> Result<Option<OpenStore>, StoreError> {
     let secret = key.derive(StoreSecret::derive);
     let limits = StoreSettings { max_entries: settings.max_entries, ..StoreSettings::default() };
     let opened = match FileStore::open(&settings.path, secret, limits) {
         Err(error) if is_outage(&error) => {
-            error!(error = %Chain(&error), "verdicts are not stored until the next start");
+            error!(error = %Chain(&error), "the verdict store cannot be opened, running without it until the next start");
             return Ok(None);
         }
         Err(error) if !settings.is_required && !matches!(error, StoreError::Locked { .. }) => {
-            warn!(error = %Chain(&error), "the state directory cannot be used: verdicts are not stored");
+            warn!(error = %Chain(&error), "the state directory cannot be used, running without a verdict store");
             return Ok(None);
         }
         opened => opened,

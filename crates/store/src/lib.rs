@@ -6,7 +6,7 @@
 //!
 //! **Trust.** Nothing that is read from the file counts without a valid seal. An attacker who can write the file can
 //! delete records, and restore earlier ones until they expire; a damaged file loses records. Neither forges a record,
-//! and names and values reveal nothing without the secret. Kind, time of expiry and length of records are visible.
+//! and names and values reveal nothing without the secret. Kind, version tag, time of expiry and length of records are visible.
 //!
 //! **Durability.** A record of kind [`RecordKind::NotClean`] is retried until it is on disk. Other records may be lost:
 //! when too many are queued, when a write fails, and in the last moments before a power failure. A lost record costs a

@@ -107,7 +107,8 @@ impl StoreReader<'_> {
         }
     }
 
-    /// Finds the first valid record. An altered one ends the search: the record that it was had precedence.
+    /// Finds the first valid record. An altered record ends the search, because the original record had
+    /// precedence over the following keys.
     fn find_first(
         &mut self,
         keys: &[RecordKey],

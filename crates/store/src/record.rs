@@ -9,12 +9,12 @@ pub(crate) const NAME: usize = 16;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u8)]
 pub enum RecordKind {
-    /// Content in which an engine has found something. Has precedence over [`Finished`](Self::Finished), and is
+    /// Outcome for a content that stays valid with each version of the engines: malware. Has precedence over [`Finished`](Self::Finished), and is
     /// written durably.
     NotClean = 1,
     /// Any other finished outcome, by engines of one version.
     Finished = 2,
-    /// Content that a media ID refers to.
+    /// Digest, size, type and headers of the content that a media URI refers to.
     Media = 3,
 }
 

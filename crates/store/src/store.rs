@@ -305,7 +305,7 @@ impl StoreThreads {
 fn join(thread: JoinHandle<()>, deadline: Instant, repeat: impl Fn()) {
     while !thread.is_finished() {
         if Instant::now() >= deadline {
-            tracing::warn!("record store does not end; the disk may not respond");
+            tracing::warn!("a thread of the store did not end in time; the disk may not respond");
             return;
         }
         repeat();

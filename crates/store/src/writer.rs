@@ -164,7 +164,7 @@ impl StoreWriter {
         if retried.is_empty() {
             return;
         }
-        // Whatever failed then fails again. A replaced file is tried once.
+        // While closing, failed changes are not retried, except once after the file was replaced.
         if self.state.queue.is_closed() && !is_replaced {
             self.drop_changes(retried);
             return;

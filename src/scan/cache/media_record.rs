@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::scan::cached_media::{CachedMedia, MediaHeaders};
 
-/// A record that is not one of a media entry.
+/// Reason why a record cannot be decoded as a media entry.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum MediaRecordError {
     #[error("a stored media entry cannot be read")]

@@ -1,6 +1,6 @@
-//! Verdicts in a file, which survive a restart: infected contents under any versions of the engines, and all other finished
-//! outcomes under the versions that determined them. Operators' policies apply when a request is answered. Also the
-//! contents of media, so that a verdict needs no download.
+//! Verdicts that survive a restart, in a file. Infected outcomes are valid for all versions of the engines and of the
+//! program; other finished outcomes only for the versions that determined them. Operators' policies apply when a request
+//! is answered. The file also maps media to the SHA-256 of their contents, so that a verdict needs no download.
 
 use std::{
     fmt,
@@ -23,10 +23,10 @@ use crate::scan::{
     engines::{FileOutcome, Versions},
 };
 
-/// Maximum time that a request waits for the file. A scan takes its place afterwards.
+/// Maximum time that a request waits for the file. After that time, the content is scanned.
 const LOOKUP_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// Time for which a file that did not answer in time is not asked.
+/// Time for which the store is not read after a lookup timed out.
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// Time between attempts to remove all records.
@@ -77,9 +77,14 @@ impl VerdictRecords {
     /// Returns whether records are read and written.
     #[must_use]
     pub fn is_in_use(&self) -> bool {
+        let is_paused =
+            self.use_state.lock().paused_until.is_some_and(|until| Instant::now() < until);
+        self.is_written() && !is_paused
+    }
+
+    fn is_written(&self) -> bool {
         let state = self.use_state.lock();
-        let is_paused = state.paused_until.is_some_and(|until| Instant::now() < until);
-        !state.is_stopped && state.removals == 0 && !is_paused
+        !state.is_stopped && state.removals == 0
     }
 
     /// Ends the use of the records in this process.
@@ -164,13 +169,13 @@ impl VerdictRecords {
                     return;
                 }
                 if !has_failed {
-                    error!(%error, "stored verdicts cannot be removed; they are not used until then");
+                    error!(%error, "stored verdicts cannot be removed, not using them until they are");
                 }
                 has_failed = true;
                 sleep(RETRY).await;
             }
             records.use_state.lock().removals -= 1;
-            info!("stored verdicts are removed");
+            info!("removed all stored verdicts");
         });
     }
 
@@ -180,7 +185,7 @@ impl VerdictRecords {
         }
         let Ok(found) = timeout(LOOKUP_TIMEOUT, lookup).await else {
             self.use_state.lock().paused_until = Some(Instant::now() + PAUSE);
-            warn!("the store does not answer in time; it is not asked for some seconds");
+            warn!("a lookup in the verdict store timed out, not reading it for some seconds");
             return None;
         };
         // All records may have become invalid meanwhile.
@@ -188,7 +193,7 @@ impl VerdictRecords {
     }
 
     fn put(&self, key: RecordKey, ttl: Duration, record: &[u8]) {
-        if !self.is_in_use() {
+        if !self.is_written() {
             return;
         }
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

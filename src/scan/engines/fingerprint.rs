@@ -1,6 +1,7 @@
-//! Fingerprints of engines: SHA-256 of what determines what they find. Equal in all processes, on all machines and in
-//! later releases, so that stored verdicts stay valid: only settings and contents are part of them, never where a script or
-//! rules are, the addresses of servers, or anything else of one machine.
+//! Fingerprints of engines: SHA-256 of the settings and contents that determine the findings. Equal in all processes, on all
+//! machines and in later releases, so that stored verdicts stay valid. The paths of the script and of the rules, and the
+//! hosts and ports of servers, are not part of them. The script's sandbox paths and environment, and the path and query of
+//! ICAP URLs, are.
 
 use mcs_filetype::MimeRules;
 use mcs_sandbox::{NetworkAccess, Paths, Policy};
@@ -16,7 +17,7 @@ use crate::scan::settings::Settings;
 /// Changed when the same settings have another meaning.
 const FORMAT: &str = "engines 1";
 
-/// Hashes values one after the other. Values that differ have different hashes, whatever follows.
+/// Prefixes each value with its length, so that different sequences have different hashes.
 pub(super) struct FingerprintHasher(Sha256);
 
 impl FingerprintHasher {

@@ -12,13 +12,14 @@ pub struct EngineIdentity {
     pub(super) script: Option<ScriptIdentity>,
 }
 
-/// Hash of the engines, their settings and the script's content, equal in all processes and releases. The first 64 bits
+/// Hash of the engines, their settings and the script's content, equal in all processes, and in all releases with the same fingerprint format. The first 64 bits
 /// of a SHA-256 suffice: there are few distinct values, and no attacker can choose them. A longer hash would enlarge every
 /// cache entry.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct EngineFingerprint(pub u64);
 
-/// Hash of the versions that remote engines reported, like [`EngineFingerprint`]. The highest bit tells whether all are known.
+/// Hash of this program's version and the versions that remote engines reported, like [`EngineFingerprint`]. The highest bit
+/// is set if all versions are known.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Versions(u64);
 

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::scan::verdict::NotCleanKind;
 
-/// A record that is not one of an outcome.
+/// Reason why a record cannot be decoded as an outcome.
 #[derive(Debug, thiserror::Error)]
 pub enum OutcomeRecordError {
     /// The record has another form.
@@ -66,7 +66,7 @@ struct TextRecord {
 }
 
 impl FileOutcome {
-    /// Returns whether an engine found malware, which newer versions of the engines do not change.
+    /// Returns whether an engine found malware. Such outcomes stay valid when the versions of the engines change.
     #[must_use]
     pub fn is_infected(&self) -> bool {
         self.finding.as_ref().is_some_and(|finding| finding.kind == NotCleanKind::Infected)

@@ -96,7 +96,7 @@ impl Gauges {
     }
 }
 
-/// Encodes the metrics of the file with verdicts.
+/// Encodes the metrics of the verdict store.
 fn store(page: &mut Page<'_>, records: Option<&VerdictRecords>) -> fmt::Result {
     let is_up = records.is_some_and(VerdictRecords::is_in_use);
     page.gauge("mcs_store_up", "Whether the store is read and written", u64::from(is_up))?;
@@ -108,9 +108,10 @@ fn store(page: &mut Page<'_>, records: Option<&VerdictRecords>) -> fmt::Result {
     let lookups = [("hit", hits), ("miss", misses)];
     let lookups = lookups.map(|(result, number)| ([("result", result)], number));
     page.counters("mcs_store_lookups", "Lookups in the store by result", lookups)?;
+    let help = "Changes dropped from the queue, and failed attempts to write a change";
     let lost = [("failed", failed_writes), ("dropped", dropped_writes)];
     let lost = lost.map(|(result, number)| ([("result", result)], number));
-    page.counters("mcs_store_lost_writes", "Changes that the store has not written", lost)?;
+    page.counters("mcs_store_write_failures", help, lost)?;
     for (name, help, number) in [
         ("mcs_store_bad_records", "Altered records that were found and removed", bad_records),
         ("mcs_store_failed_reads", "Lookups that failed because of the disk", failed_reads),
