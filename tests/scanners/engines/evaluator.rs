@@ -10,7 +10,7 @@ use matrix_content_scanner::{
         engines::{Engines, Evaluator, EvaluatorEnv, RemoteEngines, slots::ScanSlots},
     },
 };
-use mcs_sandbox::{Policy, SandboxBuilder};
+use mcs_sandbox::{Policy, ResourceLimits, SandboxBuilder};
 
 use crate::harness::{
     ScannerBuilder,
@@ -39,7 +39,9 @@ async fn evaluator_is_replaced_after_a_number_of_files() {
     let builder = ScannerBuilder::new("exit 0").config(&lines);
     fs::write(builder.dir().path("none.yar"), "rule None { condition: false }").unwrap();
     let (config, _) = Config::load(Some(&builder.write_config()), std::iter::empty()).unwrap();
-    let policy = Policy { user: config.sandbox.user, ..Policy::default() };
+    // Without the limit of processes: without a user namespace, it would count those of other tests of this user.
+    let limits = ResourceLimits { processes: None, ..ResourceLimits::default() };
+    let policy = Policy { user: config.sandbox.user, limits, ..Policy::default() };
     let sandbox = SandboxBuilder::with_helper(Path::new(PROGRAM), policy)
         .unwrap()
         .build_unprobed(&[])
