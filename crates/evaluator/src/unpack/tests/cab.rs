@@ -253,3 +253,16 @@ fn output_before_damage_is_examined() {
     let collected = collect(&one(MSZIP, blocks, &[(0, 0, content.len(), NAME)]).build());
     assert!(collected.has_payload() && collected.note(NoteKind::Unreadable).is_some());
 }
+
+/// 7-Zip ignores the version in the header.
+#[test]
+fn any_version_is_unpacked() {
+    let cabinets = samples().into_iter().filter(|sample| sample.bytes.starts_with(b"MSCF"));
+    let mut cabinets = cabinets.filter(|sample| sample.expected == Expected::Payload);
+    let mut bytes = cabinets.next().unwrap().bytes;
+    for version in [[0, 0], [3, 2], [0xff, 0xff]] {
+        bytes[24..26].copy_from_slice(&version);
+        let collected = collect(&bytes);
+        assert!(collected.has_payload(), "{version:?}: {collected:?}");
+    }
+}

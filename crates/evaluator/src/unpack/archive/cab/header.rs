@@ -48,9 +48,8 @@ impl CabHeader {
                 start += text_at(cabinet, start)?.len() + 1;
             }
         }
-        // The major version.
-        let is_known = *cabinet.get(25)? == 1;
-        is_known.then_some(Self {
+        // 7-Zip ignores the version.
+        Some(Self {
             size: u32_at(cabinet, 8)?,
             files_start: u32_at(cabinet, 16)?,
             folder_count: u16_at(cabinet, 26)?,
