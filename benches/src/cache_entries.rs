@@ -43,7 +43,7 @@ pub(crate) fn measure(count: u64) {
         };
         let headers = MediaHeaders::from_head(&head);
         let media = CachedMedia::new(hash(number), number, detected.clone(), headers);
-        cache.store_media(media_key(number), Arc::new(media));
+        cache.store_media(media_key(number), &Arc::new(media));
         let (key, outcome) = (content_key(number), outcome.clone());
         cache.store_outcome(key, outcome, versions, &policies, cache.generation());
     }

@@ -15,7 +15,7 @@ use super::{
     reload::{CanaryTask, Reload, Reloader},
     sandbox_env::SandboxEnv,
     service_manager::{PassedSocket, ServiceManager},
-    store::{self, OpenStore},
+    store,
     supervision::ObservedState,
 };
 use crate::{
@@ -24,7 +24,12 @@ use crate::{
     keys::{Keyring, RequestKey},
     media::Homeservers,
     metrics::Metrics,
-    scan::{Scanner, cache::ResultCache, canary::CanaryState, engines::slots::ScanSlots},
+    scan::{
+        Scanner,
+        cache::{ResultCache, VerdictRecords},
+        canary::CanaryState,
+        engines::slots::ScanSlots,
+    },
     telemetry::{
         audit::AuditLog,
         operations::{Gauges, Health},
@@ -50,7 +55,7 @@ pub(super) struct Service {
     pub(super) observed_state: ObservedState,
     pub(super) stop: StopTokens,
     /// Closed last.
-    pub(super) store: Option<OpenStore>,
+    pub(super) store: Option<VerdictRecords>,
 }
 
 /// What operators see: the listener, if configured, and the metrics.
@@ -95,8 +100,7 @@ impl Service {
             Some(settings) => store::open(settings, &key)?,
             None => None,
         };
-        let records = store.as_ref().map(|store| store.records.clone());
-        let cache = ResultCache::with_records(config.result_cache.clone(), records);
+        let cache = ResultCache::with_records(config.result_cache.clone(), store.clone());
         let pipeline =
             shared.pipeline(&config, &sandbox_env, &homeservers, &remote_engines, cache)?;
         let (scanner, workers) = Scanner::start(pipeline);

@@ -1,10 +1,8 @@
 //! The verdict store.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{self, Read as _},
-    path::PathBuf,
-    sync::Arc,
 };
 
 use mcs_store::{FileStore, OpenReport, SetAside, StoreError, StoreSecret, StoreSettings};
@@ -16,20 +14,16 @@ use crate::{
     chain::Chain, config::sections::store::Settings, keys::RequestKey, scan::cache::VerdictRecords,
 };
 
-/// An open file, and the verdicts in it.
-pub(super) struct OpenStore {
-    pub(super) records: VerdictRecords,
-    file: Arc<FileStore>,
-    path: PathBuf,
-}
-
 /// Opens the file, or creates it. The names and seals of its records are derived from the request key. Without space on the
 /// disk, and with a state directory that cannot be used, the service starts without a store.
 ///
 /// # Errors
 /// If the configured file or its directory cannot be used, for example because other users can write to it, or if another
 /// process uses the file.
-pub(super) fn open(settings: &Settings, key: &RequestKey) -> Result<Option<OpenStore>, StoreError> {
+pub(super) fn open(
+    settings: &Settings,
+    key: &RequestKey,
+) -> Result<Option<VerdictRecords>, StoreError> {
     let secret = key.derive(StoreSecret::derive);
     let limits = StoreSettings { max_entries: settings.max_entries, ..StoreSettings::default() };
     let opened = match FileStore::open(&settings.path, secret, limits) {
@@ -45,9 +39,7 @@ pub(super) fn open(settings: &Settings, key: &RequestKey) -> Result<Option<OpenS
     };
     let (file, report) = opened?;
     log(settings, report);
-    let file = Arc::new(file);
-    let records = VerdictRecords::new(Arc::clone(&file), settings.not_clean_ttl, program_digest());
-    Ok(Some(OpenStore { records, file, path: settings.path.clone() }))
+    Ok(Some(VerdictRecords::new(file, settings.not_clean_ttl, program_digest())))
 }
 
 /// Returns whether the disk is the reason, rather than the configuration.
@@ -92,27 +84,8 @@ fn program_digest() -> [u8; 32] {
     })
 }
 
-impl OpenStore {
-    /// Writes what is queued and closes the file. If all records had to be removed and could not be, removes the file.
-    pub(super) async fn close(self) {
-        let Self { records, file, path } = self;
-        records.stop();
-        // The file bounds the time itself. A panic was logged.
-        let _closed = spawn_blocking(move || {
-            file.close();
-            if !records.has_pending_removal() {
-                return;
-            }
-            for suffix in ["", "-wal", "-shm"] {
-                let mut name = path.clone().into_os_string();
-                name.push(suffix);
-                if let Err(error) = fs::remove_file(&name)
-                    && error.kind() != io::ErrorKind::NotFound
-                {
-                    error!(%error, path = %name.display(), "wrong verdicts cannot be removed");
-                }
-            }
-        })
-        .await;
-    }
+/// Writes what is queued and closes the file.
+pub(super) async fn close(records: VerdictRecords) {
+    // The file bounds the time itself. A panic was logged.
+    let _closed = spawn_blocking(move || records.close()).await;
 }

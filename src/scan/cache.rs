@@ -335,17 +335,18 @@ impl ResultCache {
 
     /// Stores the content of an mxc URI. The time of the first answer remains that of the entry that is replaced, unless
     /// the content has changed.
-    pub fn store_media(&self, key: MediaKey, value: Arc<CachedMedia>) {
-        let _replacing = self.tables.replacing.lock();
+    pub fn store_media(&self, key: MediaKey, value: &Arc<CachedMedia>) {
+        let replacing = self.tables.replacing.lock();
         if let Some(previous) = self.cached_media(&key)
             && previous.content == value.content
         {
             value.continue_from(&previous, SystemTime::now());
         }
+        self.tables.media.insert(key, Timed::now(Arc::clone(value)));
+        drop(replacing);
         if let Some(records) = &self.tables.records {
-            records.add_media(&key, &value, self.settings.ttl);
+            records.add_media(&key, value, self.settings.ttl);
         }
-        self.tables.media.insert(key, Timed::now(value));
     }
 
     /// Returns the content of an mxc URI at its latest download from the file. It is not taken over: the requester must be

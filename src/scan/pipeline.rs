@@ -135,7 +135,7 @@ impl Pipeline {
         let detected = detected.or(fetched.detected);
         let media = Arc::new(CachedMedia::new(content, size, detected, headers));
         if is_granted {
-            self.cache.store_media(running.job.key, Arc::clone(&media));
+            self.cache.store_media(running.job.key, &media);
         }
         let body = self.keep(running, &media, body, &verdict).await?;
         let timings = running.timings;

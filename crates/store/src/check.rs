@@ -40,7 +40,7 @@ pub(crate) fn run(state: &Arc<StoreState>, interrupt: &CheckInterrupt) {
         Ok(damage) => damage,
         Err(error) if is_damage(&error) => error.to_string(),
         Err(error) => {
-            tracing::warn!(error = %error, "record store cannot be checked");
+            tracing::warn!(error = %error, "the verdict store cannot be checked");
             return;
         }
     };

@@ -216,6 +216,15 @@ impl FileStore {
         self.state.queue.report_damage(crate::queue::DamageReport { epoch, message });
     }
 
+    /// Closes the store and removes its file, with all records.
+    ///
+    /// # Errors
+    /// If the file cannot be removed.
+    pub fn close_and_remove(&self) -> Result<(), StoreError> {
+        self.close();
+        self.state.path.remove()
+    }
+
     fn queue_durable(
         &self,
         change: StoreChange,
@@ -305,7 +314,9 @@ impl StoreThreads {
 fn join(thread: JoinHandle<()>, deadline: Instant, repeat: impl Fn()) {
     while !thread.is_finished() {
         if Instant::now() >= deadline {
-            tracing::warn!("a thread of the store did not end in time; the disk may not respond");
+            tracing::warn!(
+                "a thread of the verdict store did not end in time; the disk may not respond"
+            );
             return;
         }
         repeat();

@@ -134,6 +134,20 @@ impl StorePath {
         Ok(SetAside { path: damaged(time, ""), cause })
     }
 
+    /// Removes the files of the database. Those that do not exist are no error.
+    pub(crate) fn remove(&self) -> Result<(), StoreError> {
+        for suffix in SUFFIXES {
+            let path = self.with_suffix(suffix);
+            match fs::remove_file(&path) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(StoreError::File { path, source });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     fn remove_old_damaged(&self) -> io::Result<()> {
         let prefix = self.with_suffix(".damaged-");
         let prefix = prefix.file_name().unwrap_or_default().as_encoded_bytes();

@@ -55,7 +55,7 @@ pub(crate) struct StoreWriter {
     epoch: u64,
     /// Time of the last replacement.
     replaced: Option<u64>,
-    /// Whether the last transaction failed. Only changes are logged.
+    /// Whether the last transaction failed. Only transitions between success and failure are logged.
     is_failing: bool,
 }
 
@@ -106,7 +106,7 @@ impl StoreWriter {
                     change.acknowledge(Ok(()));
                 }
                 if std::mem::take(&mut self.is_failing) {
-                    tracing::info!("record store can be written again");
+                    tracing::info!("the verdict store can be written again");
                 }
                 report.has_more
             }
@@ -120,7 +120,7 @@ impl StoreWriter {
     fn handle_failure(&mut self, failure: WriteFailure, batch: Vec<QueuedChange>) {
         count(&self.state.counters.failed_writes, batch.len() as u64);
         if !std::mem::replace(&mut self.is_failing, true) {
-            tracing::warn!(error = %failure, "record store cannot be written");
+            tracing::warn!(error = %failure, "the verdict store cannot be written");
         }
         let is_replaced = match failure {
             WriteFailure::Damaged(cause) => self.replace(cause),
@@ -185,7 +185,7 @@ impl StoreWriter {
     /// Sets the file aside and creates a new one. Returns `false` if this was done a short time ago, or fails.
     fn replace(&mut self, cause: DamageCause) -> bool {
         let now = (self.state.now)();
-        if self.replaced.is_some_and(|last| now.saturating_sub(last) < REPLACEMENT_INTERVAL) {
+        if self.replaced.is_some_and(|last| now.abs_diff(last) < REPLACEMENT_INTERVAL) {
             return false;
         }
         self.replaced = Some(now);
@@ -200,7 +200,7 @@ impl StoreWriter {
             tracing::error!(
                 cause = %set_aside.cause,
                 path = %set_aside.path.display(),
-                "record store was damaged, set aside and replaced by a new one"
+                "the verdict store was damaged, set aside and replaced by a new one"
             );
             state.path.create()
         });
@@ -217,7 +217,7 @@ impl StoreWriter {
                 true
             }
             Err(failure) => {
-                tracing::error!(error = %failure, "damaged record store cannot be replaced");
+                tracing::error!(error = %failure, "the damaged verdict store cannot be replaced");
                 false
             }
         }
@@ -227,7 +227,7 @@ impl StoreWriter {
     fn close(mut self) {
         let Some(database) = self.database.take() else { return };
         if let Err((_, error)) = database.connection.close() {
-            tracing::warn!(error = %error, "record store cannot be closed");
+            tracing::warn!(error = %error, "the verdict store cannot be closed");
         }
     }
 }

@@ -141,7 +141,7 @@ fn entries_are_bounded_in_number_and_in_bytes() {
     assert_eq!(capacity, 768_000);
     let (small, large) = (media(30), media(MAX_HEADER_VALUE));
     for number in 0..3000 {
-        cache.store_media(MediaKey::from_digest(digest(number)), small.clone());
+        cache.store_media(MediaKey::from_digest(digest(number)), &small);
         store_as(&cache, content_key(number), clean(SystemTime::now()));
     }
     let sizes = cache.sizes();
@@ -150,7 +150,7 @@ fn entries_are_bounded_in_number_and_in_bytes() {
     let cache = ResultCache::new(Settings { max_size: 1000, ..settings() });
     let finding = Outcome::Infected("x".repeat(4096).into());
     for number in 3000..6000 {
-        cache.store_media(MediaKey::from_digest(digest(number)), large.clone());
+        cache.store_media(MediaKey::from_digest(digest(number)), &large);
         store_as(
             &cache,
             content_key(number),
@@ -205,7 +205,7 @@ fn fill_with_media(first: &CachedMedia) -> ResultCache {
         // A value that was sent takes more memory: its first clone allocates a reference count.
         let _sent = [&headers.content_type, &headers.disposition, &headers.etag].map(Clone::clone);
         let entry = CachedMedia::new(digest(number), 1, first.detected.clone(), headers);
-        cache.store_media(MediaKey::from_digest(digest(number)), Arc::new(entry));
+        cache.store_media(MediaKey::from_digest(digest(number)), &Arc::new(entry));
     }
     assert!(cache.sizes().media_bytes > cache.settings.entries_capacity() / 10 * 9);
     cache
@@ -253,14 +253,17 @@ fn verdicts_and_failures_stay_within_their_memory() {
 }
 
 /// A cache above a file in a directory, as after a start.
-fn restarted(directory: &Path, settings: Settings) -> (ResultCache, Arc<FileStore>) {
+fn restarted(directory: &Path, settings: Settings) -> ResultCache {
     let secret = StoreSecret::derive(b"secret");
     let opened = FileStore::open(&directory.join("store.db"), secret, StoreSettings::default());
     let (file, report) = opened.unwrap();
     assert_eq!(report.set_aside, None);
-    let file = Arc::new(file);
-    let records = VerdictRecords::new(Arc::clone(&file), Duration::from_secs(60), [1; 32]);
-    (ResultCache::with_records(settings, Some(records)), file)
+    let records = VerdictRecords::new(file, Duration::from_secs(60), [1; 32]);
+    ResultCache::with_records(settings, Some(records))
+}
+
+fn close(cache: &ResultCache) {
+    cache.records().unwrap().close();
 }
 
 async fn recalled(cache: &ResultCache, versions: Versions) -> Option<Verdict> {
@@ -278,16 +281,16 @@ async fn outcomes_are_recalled_under_the_versions_that_they_are_valid_for() {
         (Outcome::Infected("name".into()), true),
     ] {
         let directory = tempfile::tempdir().unwrap();
-        let (cache, file) = restarted(directory.path(), settings());
+        let cache = restarted(directory.path(), settings());
         store(&cache, FileOutcome::for_test([("clamd", Ok(outcome.clone()))]));
         let expected = read(&cache, VERSIONS).unwrap().unwrap();
-        file.close();
-        drop((cache, file));
-        let (cache, file) = restarted(directory.path(), settings());
+        close(&cache);
+        drop(cache);
+        let cache = restarted(directory.path(), settings());
         let other = recalled(&cache, OTHERS).await;
         assert_eq!(other.is_some(), with_other_versions, "{outcome:?}");
-        drop((cache, file));
-        let (cache, _file) = restarted(directory.path(), settings());
+        drop(cache);
+        let cache = restarted(directory.path(), settings());
         let found = recalled(&cache, VERSIONS).await.unwrap();
         assert_eq!(found.name(), expected.name(), "{outcome:?}");
         assert!(read(&cache, VERSIONS).is_some(), "{outcome:?}: in memory");
@@ -298,18 +301,18 @@ async fn outcomes_are_recalled_under_the_versions_that_they_are_valid_for() {
 async fn failures_and_ignored_exit_codes_are_not_stored() {
     let directory = tempfile::tempdir().unwrap();
     let ignoring = Settings { exit_codes_to_ignore: vec![3], ..settings() };
-    let (cache, file) = restarted(directory.path(), ignoring);
+    let cache = restarted(directory.path(), ignoring);
     store(&cache, FileOutcome::clean(SystemTime::now(), Some(3)));
     let error = Err(ScanError::Engine("clamd", EngineFailure::TimedOut));
     store(&cache, FileOutcome::for_test([("clamd", error)]));
-    file.close();
-    assert_eq!(file.counters().entries, 0);
+    close(&cache);
+    assert_eq!(cache.records().unwrap().counters().entries, 0);
 }
 
 #[tokio::test]
 async fn invalidated_verdicts_are_not_recalled() {
     let directory = tempfile::tempdir().unwrap();
-    let (cache, file) = restarted(directory.path(), settings());
+    let cache = restarted(directory.path(), settings());
     store(&cache, clean(SystemTime::now()));
     let before = cache.generation();
     cache.invalidate_verdicts();
@@ -324,27 +327,27 @@ async fn invalidated_verdicts_are_not_recalled() {
     }
     assert!(recalled(&cache, VERSIONS).await.is_none());
     store(&cache, clean(SystemTime::now()));
-    file.close();
-    drop((cache, file));
-    let (cache, _file) = restarted(directory.path(), settings());
+    close(&cache);
+    drop(cache);
+    let cache = restarted(directory.path(), settings());
     assert!(recalled(&cache, VERSIONS).await.is_some(), "later verdicts are stored");
 }
 
 #[tokio::test]
 async fn recalled_entries_are_as_old_as_their_records() {
     let directory = tempfile::tempdir().unwrap();
-    let (cache, file) = restarted(directory.path(), settings());
+    let cache = restarted(directory.path(), settings());
     let key = MediaKey::from_digest(digest(1));
-    cache.store_media(key, media(30));
+    cache.store_media(key, &media(30));
     store(&cache, clean(SystemTime::now()));
-    file.close();
-    drop((cache, file));
+    close(&cache);
+    drop(cache);
     let expired = Settings { ttl: Duration::ZERO, ..settings() };
-    let (cache, file) = restarted(directory.path(), expired);
+    let cache = restarted(directory.path(), expired);
     assert!(cache.recall_media(&key).await.is_none());
     assert!(recalled(&cache, VERSIONS).await.is_none());
-    drop((cache, file));
-    let (cache, _file) = restarted(directory.path(), settings());
+    drop(cache);
+    let cache = restarted(directory.path(), settings());
     let media = cache.recall_media(&key).await.unwrap();
     assert_eq!(media.media().content, [1; 32]);
     assert!(cache.cached_media(&key).is_none(), "only after an authorisation");
@@ -361,12 +364,12 @@ async fn verdicts_of_unknown_versions_are_not_stored() {
         (Outcome::Infected("name".into()), true),
     ] {
         let directory = tempfile::tempdir().unwrap();
-        let (cache, file) = restarted(directory.path(), settings());
+        let cache = restarted(directory.path(), settings());
         let found = FileOutcome::for_test([("clamd", Ok(outcome.clone()))]);
         cache.store_outcome(KEY, found, UNKNOWN, &policies(), cache.generation());
-        file.close();
-        drop((cache, file));
-        let (cache, _file) = restarted(directory.path(), settings());
+        close(&cache);
+        drop(cache);
+        let cache = restarted(directory.path(), settings());
         assert_eq!(recalled(&cache, UNKNOWN).await.is_some(), is_stored, "{outcome:?}");
     }
 }
@@ -374,14 +377,14 @@ async fn verdicts_of_unknown_versions_are_not_stored() {
 #[tokio::test]
 async fn infection_removes_earlier_outcomes() {
     let directory = tempfile::tempdir().unwrap();
-    let (cache, file) = restarted(directory.path(), settings());
+    let cache = restarted(directory.path(), settings());
     store(&cache, clean(SystemTime::now()));
     let infected = Outcome::Infected("name".into());
     store(&cache, FileOutcome::for_test([("clamd", Ok(infected))]));
-    file.close();
-    assert_eq!(file.counters().entries, 1);
-    drop((cache, file));
-    let (cache, _file) = restarted(directory.path(), settings());
+    close(&cache);
+    assert_eq!(cache.records().unwrap().counters().entries, 1);
+    drop(cache);
+    let cache = restarted(directory.path(), settings());
     assert_eq!(recalled(&cache, VERSIONS).await.unwrap().name(), "not_clean");
 }
 
@@ -390,11 +393,11 @@ async fn outcomes_from_the_future_are_not_recalled() {
     let hour = Duration::from_secs(3600);
     for (ahead, is_recalled) in [(hour / 120, true), (hour, false)] {
         let directory = tempfile::tempdir().unwrap();
-        let (cache, file) = restarted(directory.path(), settings());
+        let cache = restarted(directory.path(), settings());
         store(&cache, clean(SystemTime::now() + ahead));
-        file.close();
-        drop((cache, file));
-        let (cache, _file) = restarted(directory.path(), settings());
+        close(&cache);
+        drop(cache);
+        let cache = restarted(directory.path(), settings());
         assert_eq!(recalled(&cache, VERSIONS).await.is_some(), is_recalled, "{ahead:?}");
     }
 }
@@ -402,11 +405,52 @@ async fn outcomes_from_the_future_are_not_recalled() {
 #[tokio::test]
 async fn stopped_records_are_not_used() {
     let directory = tempfile::tempdir().unwrap();
-    let (cache, file) = restarted(directory.path(), settings());
+    let cache = restarted(directory.path(), settings());
     store(&cache, clean(SystemTime::now()));
     cache.records().unwrap().stop();
     let others = ContentKey { content: [2; 32], ..KEY };
     store_as(&cache, others, clean(SystemTime::now()));
-    file.close();
-    assert_eq!(file.counters().entries, 1);
+    close(&cache);
+    assert_eq!(cache.records().unwrap().counters().entries, 1);
+}
+
+/// As if the disk had been full since the canary found a wrong result.
+#[tokio::test]
+async fn file_with_invalidated_verdicts_is_removed_at_the_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let cache = restarted(directory.path(), settings());
+    store(&cache, clean(SystemTime::now()));
+    // The removal runs in a task, which this one does not wait for.
+    cache.invalidate_verdicts();
+    close(&cache);
+    assert!(!directory.path().join("store.db").exists());
+    drop(cache);
+    // The task finds the file closed, and releases it.
+    tokio::task::yield_now().await;
+    let cache = restarted(directory.path(), settings());
+    assert!(recalled(&cache, VERSIONS).await.is_none());
+}
+
+/// As if the disk did not answer.
+#[tokio::test]
+async fn lookups_pause_after_one_that_timed_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let cache = restarted(directory.path(), settings());
+    let records = cache.records().unwrap();
+    store(&cache, clean(SystemTime::now()));
+    assert!(records.look_up(|_| std::future::pending::<Option<()>>()).await.is_none());
+    assert!(!records.is_in_use());
+    let mut is_queued = false;
+    let found = records.look_up(|_| {
+        is_queued = true;
+        std::future::ready(Some(()))
+    });
+    assert!(found.await.is_none() && !is_queued);
+    // Infections are written meanwhile.
+    let infected = Outcome::Infected("name".into());
+    store(&cache, FileOutcome::for_test([("clamd", Ok(infected))]));
+    close(&cache);
+    drop(cache);
+    let cache = restarted(directory.path(), settings());
+    assert_eq!(recalled(&cache, VERSIONS).await.unwrap().name(), "not_clean");
 }

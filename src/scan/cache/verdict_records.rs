@@ -18,9 +18,12 @@ use super::{
     keys::{ContentKey, MediaKey},
     media_record,
 };
-use crate::scan::{
-    cached_media::CachedMedia,
-    engines::{FileOutcome, Versions},
+use crate::{
+    chain::Chain,
+    scan::{
+        cached_media::CachedMedia,
+        engines::{FileOutcome, Versions},
+    },
 };
 
 /// Maximum time that a request waits for the file. After that time, the content is scanned.
@@ -54,6 +57,13 @@ struct UseState {
     paused_until: Option<Instant>,
 }
 
+impl UseState {
+    /// Returns whether records are written: also while lookups pause.
+    fn is_written(&self) -> bool {
+        !self.is_stopped && self.removals == 0
+    }
+}
+
 impl fmt::Debug for VerdictRecords {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("VerdictRecords").field("counters", &self.counters()).finish_non_exhaustive()
@@ -64,8 +74,8 @@ impl VerdictRecords {
     /// Creates the records in a file. Infected contents are kept for `not_clean_ttl`. Other records are valid for the
     /// program with this digest.
     #[must_use]
-    pub fn new(file: Arc<FileStore>, not_clean_ttl: Duration, program: [u8; 32]) -> Self {
-        Self { file, not_clean_ttl, program, use_state: Arc::default() }
+    pub fn new(file: FileStore, not_clean_ttl: Duration, program: [u8; 32]) -> Self {
+        Self { file: Arc::new(file), not_clean_ttl, program, use_state: Arc::default() }
     }
 
     /// Returns the counters of the file.
@@ -77,14 +87,9 @@ impl VerdictRecords {
     /// Returns whether records are read and written.
     #[must_use]
     pub fn is_in_use(&self) -> bool {
-        let is_paused =
-            self.use_state.lock().paused_until.is_some_and(|until| Instant::now() < until);
-        self.is_written() && !is_paused
-    }
-
-    fn is_written(&self) -> bool {
         let state = self.use_state.lock();
-        !state.is_stopped && state.removals == 0
+        let is_paused = state.paused_until.is_some_and(|until| Instant::now() < until);
+        state.is_written() && !is_paused
     }
 
     /// Ends the use of the records in this process.
@@ -92,9 +97,18 @@ impl VerdictRecords {
         self.use_state.lock().is_stopped = true;
     }
 
-    /// Returns whether all records had to be removed, and still are in the file.
-    #[must_use]
-    pub fn has_pending_removal(&self) -> bool {
+    /// Writes what is queued and closes the file. If all records had to be removed and still are in the file, removes the
+    /// file. Blocks for some seconds at most.
+    pub fn close(&self) {
+        self.stop();
+        if !self.has_pending_removal() {
+            self.file.close();
+        } else if let Err(error) = self.file.close_and_remove() {
+            error!(error = %Chain(&error), "wrong verdicts cannot be removed");
+        }
+    }
+
+    pub(super) fn has_pending_removal(&self) -> bool {
         self.use_state.lock().removals > 0
     }
 
@@ -109,7 +123,7 @@ impl VerdictRecords {
         if versions.are_known() {
             keys.push(self.content_key(key, RecordKind::Finished, versions));
         }
-        let (kind, record) = self.look_up(self.file.get_first(keys)).await?;
+        let (kind, record) = self.look_up(|file| file.get_first(keys)).await?;
         let outcome = FileOutcome::from_record(&record)
             .inspect_err(|error| debug!(%error, "a stored verdict is of another version"))
             .ok()?;
@@ -144,7 +158,7 @@ impl VerdictRecords {
 
     /// Finds a media entry, and its age.
     pub(super) async fn find_media(&self, key: &MediaKey) -> Option<(CachedMedia, Duration)> {
-        let record = self.look_up(self.file.get(self.media_key(key))).await?;
+        let record = self.look_up(|file| file.get(self.media_key(key))).await?;
         let (media, downloaded) = media_record::decode(&record)
             .inspect_err(|error| debug!(%error, "a stored media entry is of another version"))
             .ok()?;
@@ -179,11 +193,15 @@ impl VerdictRecords {
         });
     }
 
-    async fn look_up<T>(&self, lookup: impl Future<Output = Option<T>>) -> Option<T> {
+    /// Looks something up. `lookup` queues the lookup, so it is called only if the file is in use.
+    pub(super) async fn look_up<T, F: Future<Output = Option<T>>>(
+        &self,
+        lookup: impl FnOnce(&FileStore) -> F,
+    ) -> Option<T> {
         if !self.is_in_use() {
             return None;
         }
-        let Ok(found) = timeout(LOOKUP_TIMEOUT, lookup).await else {
+        let Ok(found) = timeout(LOOKUP_TIMEOUT, lookup(&self.file)).await else {
             self.use_state.lock().paused_until = Some(Instant::now() + PAUSE);
             warn!("a lookup in the verdict store timed out, not reading it for some seconds");
             return None;
@@ -193,7 +211,7 @@ impl VerdictRecords {
     }
 
     fn put(&self, key: RecordKey, ttl: Duration, record: &[u8]) {
-        if !self.is_written() {
+        if !self.use_state.lock().is_written() {
             return;
         }
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

@@ -169,3 +169,14 @@ fn closing_removes_the_log() {
         assert_eq!(fixture.files(), ["store.db", "store.db.lock"], "{number}");
     }
 }
+
+#[test]
+fn removing_leaves_only_the_lock() {
+    let fixture = StoreFixture::new();
+    let store = fixture.open();
+    put_not_clean(&store, 1).unwrap();
+    store.close_and_remove().unwrap();
+    assert_eq!(fixture.files(), ["store.db.lock"]);
+    drop(store);
+    assert_eq!(get(&fixture.open(), key(RecordKind::NotClean, 1)), None);
+}

@@ -285,6 +285,9 @@ fn file_is_replaced_once_a_minute() {
     fixture.set_time(START + 160);
     assert_eq!(damage(2), 3);
     assert_eq!(get(&store, key(RecordKind::NotClean, 2)), Some(value(2)));
+    // A clock that was ahead does not delay the next replacement.
+    fixture.set_time(START);
+    assert_eq!(damage(3), 4);
     assert_eq!(store.counters().entries, 1);
 }
 

@@ -25,7 +25,6 @@ mod contents;
 mod damage;
 mod disk_full;
 mod eviction;
-mod figures;
 mod kills;
 mod queue;
 mod rows;
