@@ -15,7 +15,7 @@ use super::{
     reload::{CanaryTask, Reload, Reloader},
     sandbox_env::SandboxEnv,
     service_manager::{PassedSocket, ServiceManager},
-    store,
+    store::StoreOpening,
     supervision::ObservedState,
 };
 use crate::{
@@ -76,6 +76,8 @@ impl Service {
         manager.set_status("Starting: probing the sandbox");
         let (key, notices) = RequestKey::load(&config.crypto)?;
         notices.iter().for_each(log_key_notice);
+        let store_opening =
+            config.store.clone().map(|settings| StoreOpening::start(settings, &key));
         let mut registry = Registry::default();
         let metrics = Arc::new(Metrics::new(&mut registry));
         let homeservers =
@@ -96,8 +98,8 @@ impl Service {
             metrics,
             audit,
         };
-        let store = match &config.store {
-            Some(settings) => store::open(settings, &key)?,
+        let store = match store_opening {
+            Some(opening) => opening.finish().await?,
             None => None,
         };
         let cache = ResultCache::with_records(config.result_cache.clone(), store.clone());

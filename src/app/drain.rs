@@ -37,12 +37,12 @@ impl StopTokens {
     ) {
         let signal = shutdown.await;
         manager.notify_stopping();
-        self.stopping.cancel();
         info!(
             signal,
             grace_seconds = GRACE_PERIOD.as_secs(),
             "stopping, waiting for running requests and scans; a second signal ends the process immediately"
         );
+        self.stopping.cancel();
         sleep(GRACE_PERIOD).await;
         self.expired.cancel();
     }

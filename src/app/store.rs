@@ -7,12 +7,27 @@ use std::{
 
 use mcs_store::{FileStore, OpenReport, SetAside, StoreError, StoreSecret, StoreSettings};
 use sha2::{Digest as _, Sha256};
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinHandle, spawn_blocking};
 use tracing::{error, info, warn};
 
 use crate::{
     chain::Chain, config::sections::store::Settings, keys::RequestKey, scan::cache::VerdictRecords,
 };
+
+/// Opening of the file in a thread of its own, beside other work of the start.
+pub(super) struct StoreOpening(JoinHandle<Result<Option<VerdictRecords>, StoreError>>);
+
+impl StoreOpening {
+    pub(super) fn start(settings: Settings, key: &RequestKey) -> Self {
+        let secret = key.derive(StoreSecret::derive);
+        Self(spawn_blocking(move || open(&settings, secret)))
+    }
+
+    /// Waits for the result, as [`open`] returns it.
+    pub(super) async fn finish(self) -> Result<Option<VerdictRecords>, StoreError> {
+        self.0.await.unwrap_or_else(|panicked| Err(StoreError::Thread(panicked.into())))
+    }
+}
 
 /// Opens the file, or creates it. The names and seals of its records are derived from the request key. Without space on the
 /// disk, and with a state directory that cannot be used, the service starts without a store.
@@ -20,11 +35,7 @@ use crate::{
 /// # Errors
 /// If the configured file or its directory cannot be used, for example because other users can write to it, or if another
 /// process uses the file.
-pub(super) fn open(
-    settings: &Settings,
-    key: &RequestKey,
-) -> Result<Option<VerdictRecords>, StoreError> {
-    let secret = key.derive(StoreSecret::derive);
+fn open(settings: &Settings, secret: StoreSecret) -> Result<Option<VerdictRecords>, StoreError> {
     let limits = StoreSettings { max_entries: settings.max_entries, ..StoreSettings::default() };
     let opened = match FileStore::open(&settings.path, secret, limits) {
         Err(error) if is_outage(&error) => {
