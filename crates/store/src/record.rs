@@ -5,7 +5,7 @@ use std::fmt;
 /// Length of a record's name in bytes.
 pub(crate) const NAME: usize = 16;
 
-/// Kind of a record. Each kind has names of its own.
+/// Kind of a record.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u8)]
 pub enum RecordKind {
@@ -16,13 +16,45 @@ pub enum RecordKind {
     Finished = 2,
     /// Digest, size, type and headers of the content that a media URI refers to.
     Media = 3,
+    /// When an operator had the outcomes for a content forgotten. Written durably.
+    Forgotten = 4,
+    /// Reference to a media record, under the name of its URI: one URI has several such records, each with a tag of its own
+    /// in place of the version.
+    Reference = 5,
+}
+
+/// Set of names. Records about one content have the same name, so that a cluster stores them at one node.
+#[derive(Clone, Copy)]
+#[repr(u8)]
+pub(crate) enum NameSpace {
+    Content = 1,
+    Media = 3,
+    Reference = 5,
+}
+
+impl RecordKind {
+    pub(crate) fn name_space(self) -> NameSpace {
+        match self {
+            Self::NotClean | Self::Finished | Self::Forgotten => NameSpace::Content,
+            Self::Media => NameSpace::Media,
+            Self::Reference => NameSpace::Reference,
+        }
+    }
+
+    /// Returns whether a record of this kind is retried until it is written.
+    pub(crate) fn is_kept(self) -> bool {
+        match self {
+            Self::NotClean | Self::Forgotten => true,
+            Self::Finished | Self::Media | Self::Reference => false,
+        }
+    }
 }
 
 /// Name of a record: the first 16 bytes of an HMAC-SHA256, made by [`StoreSecret::name`](crate::StoreSecret::name).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RecordName(pub(crate) [u8; NAME]);
 
-/// Version of the engines that a record depends on, for example the start of a digest.
+/// Version of the engines that a record depends on, or another tag, for example the start of a digest.
 pub type VersionTag = [u8; 8];
 
 /// Key of a record: kind, name, and the version of the engines if the record depends on it.

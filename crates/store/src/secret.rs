@@ -80,8 +80,9 @@ impl StoreSecret {
         Self { names: derive_key(b"names 1"), seals: derive_key(b"seals 1") }
     }
 
-    /// Returns the name of a record. Different kinds or parts have different names; so have the same bytes divided into
-    /// parts differently.
+    /// Returns the name of a record. Different parts have different names; so have the same bytes divided into parts
+    /// differently. Records about a content have the same name: [`RecordKind::NotClean`], [`RecordKind::Finished`] and
+    /// [`RecordKind::Forgotten`]. Names of the other kinds differ.
     #[must_use]
     pub fn name(&self, kind: RecordKind, parts: &[&[u8]]) -> RecordName {
         let mut name = RecordName([0; NAME]);
@@ -89,7 +90,7 @@ impl StoreSecret {
             // HMAC accepts keys of any length.
             return name;
         };
-        mac.update(&[kind as u8]);
+        mac.update(&[kind.name_space() as u8]);
         for part in parts {
             mac.update(&(part.len() as u64).to_le_bytes());
             mac.update(part);

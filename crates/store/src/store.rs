@@ -143,15 +143,14 @@ impl FileStore {
     }
 
     /// Writes a record in the background. The record is dropped and counted if too many are queued (4096, or 16 MiB),
-    /// or if the write fails. A not-clean record is written as by [`put_not_clean`](Self::put_not_clean).
+    /// or if the write fails. Not-clean records, and those of what was forgotten, are written as by
+    /// [`put_not_clean`](Self::put_not_clean).
     ///
     /// # Errors
     /// If the value cannot be sealed.
     pub fn put(&self, key: RecordKey, expiry: u64, value: &[u8]) -> Result<(), SealError> {
-        let durability = match key.kind {
-            RecordKind::NotClean => Durability::Retried,
-            RecordKind::Finished | RecordKind::Media => Durability::Droppable,
-        };
+        let is_kept = key.kind.is_kept();
+        let durability = if is_kept { Durability::Retried } else { Durability::Droppable };
         let sealed = self.state.secret.seal(&key, expiry, value)?;
         self.queue(QueuedChange {
             change: StoreChange::Put { key, expiry, sealed },

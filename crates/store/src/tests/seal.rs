@@ -15,7 +15,7 @@ fn names_are_stable() {
 
 #[test]
 fn names_depend_on_kind_parts_and_secret() {
-    let kinds = [RecordKind::NotClean, RecordKind::Finished, RecordKind::Media];
+    let kinds = [RecordKind::NotClean, RecordKind::Media, RecordKind::Reference];
     let parts: [&[&[u8]]; 6] = [&[], &[b""], &[b"ab"], &[b"a", b"b"], &[b"ab", b""], &[b"", b"ab"]];
     let secrets = [secret(), StoreSecret::derive(b"another"), StoreSecret::derive(b"")];
     let mut names = std::collections::HashSet::new();
@@ -27,6 +27,15 @@ fn names_depend_on_kind_parts_and_secret() {
         }
     }
     assert_eq!(format!("{:?}", secret()), "StoreSecret(..)");
+}
+
+/// A cluster stores records of the same name at one node.
+#[test]
+fn records_about_a_content_have_the_same_name() {
+    let [infected, finished, forgotten] =
+        [RecordKind::NotClean, RecordKind::Finished, RecordKind::Forgotten]
+            .map(|kind| secret().name(kind, &[b"content"]));
+    assert_eq!([infected, finished], [finished, forgotten]);
 }
 
 #[test]
