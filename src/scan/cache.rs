@@ -4,32 +4,42 @@
 //! The age of an entry is checked when it is read, under the settings in force at that time. Newer entries evict
 //! entries that are not read.
 
+mod entry;
+mod forget;
+mod forgotten_record;
+mod generation;
+mod inspect;
 mod keys;
+mod known;
 mod media_record;
 mod verdict_records;
 
 pub use crate::config::sections::result_cache::Settings;
-pub use keys::{ContentKey, MediaKey};
+pub use entry::{CachedVerdict, ScannedContent};
+pub use generation::CacheGeneration;
+pub use keys::{ContentKey, MediaKey, MediaTag};
+pub use known::{
+    ForgetReport, KnownContent, KnownMedia, KnownVerdict, MediaSource, StoreUnavailable,
+    VerdictFilter, VerdictList,
+};
 pub use verdict_records::VerdictRecords;
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
 use bytes::Bytes;
-use mcs_filetype::MediaType;
 use parking_lot::Mutex;
 use quick_cache::{Weighter, sync::Cache};
+
+use entry::{Timed, VerdictEntry};
+use generation::Invalidations;
 
 use super::{
     cached_media::CachedMedia,
     engines::{FileOutcome, Policies, Validity, Versions},
     error::ScanError,
-    verdict::Verdict,
 };
 
 impl Settings {
@@ -39,19 +49,6 @@ impl Settings {
         (self.max_size as u64).saturating_mul(ENTRY_WEIGHT)
     }
 }
-
-/// What a scan determined about a content.
-#[derive(Clone, Debug)]
-pub struct ScannedContent {
-    /// The type; `None` if types were not determined, or the scan failed.
-    pub detected: Option<MediaType>,
-    /// The verdict of the engines, without the lists of types.
-    pub verdict: CachedVerdict,
-}
-
-/// Result of the scan of a content: a verdict, or a failure. A failure is shared by all requests within a few seconds,
-/// so that the retries of clients do not run the engines again and again.
-pub type CachedVerdict = Result<Verdict, Arc<ScanError>>;
 
 /// The cached entries, under certain settings. Cheap to clone; clones share the entries.
 #[derive(Clone, Debug)]
@@ -67,15 +64,10 @@ struct CacheTables {
     replacing: Mutex<()>,
     verdicts: Cache<ContentKey, Timed<VerdictEntry>, WeighEntry>,
     bodies: Cache<[u8; 32], Bytes, WeighByLength>,
-    /// Incremented when all verdicts are invalidated.
-    generation: AtomicU64,
+    invalidations: Invalidations,
     /// Verdicts that survive a restart.
     records: Option<VerdictRecords>,
 }
-
-/// Cache generation; incremented when all verdicts are invalidated.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct CacheGeneration(u64);
 
 /// Numbers and weights of entries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -94,19 +86,6 @@ pub struct CacheSizes {
     pub body_bytes: u64,
 }
 
-/// A value and the time at which it was stored. The reader's settings determine how long it is valid.
-#[derive(Clone, Debug)]
-struct Timed<T> {
-    value: T,
-    stored: Instant,
-}
-
-impl<T> Timed<T> {
-    fn now(value: T) -> Self {
-        Self { value, stored: Instant::now() }
-    }
-}
-
 /// A media entry from the file.
 #[derive(Clone, Debug)]
 pub struct RecalledMedia(Timed<Arc<CachedMedia>>);
@@ -116,69 +95,6 @@ impl RecalledMedia {
     #[must_use]
     pub fn media(&self) -> &CachedMedia {
         &self.0.value
-    }
-}
-
-/// Result of a scan, with the facts that its validity depends on.
-#[derive(Clone, Debug)]
-enum VerdictEntry {
-    /// All engines finished and found nothing. Nearly all entries, so without an allocation of their own.
-    Clean {
-        scanned: SystemTime,
-        detected: Option<MediaType>,
-        exit_code: Option<i32>,
-        versions: Versions,
-    },
-    /// Any other outcome of the engines, which the policies in force at the time of reading are applied to.
-    Outcome(Arc<(FileOutcome, Versions)>),
-    /// A failure of the whole scan.
-    Failure(Arc<ScanError>),
-}
-
-impl VerdictEntry {
-    fn new(outcome: FileOutcome, versions: Versions) -> Self {
-        if outcome.is_clean() {
-            let exit_code = outcome.clean_exit_code();
-            let FileOutcome { scanned, detected, .. } = outcome;
-            return Self::Clean { scanned, detected, exit_code, versions };
-        }
-        Self::Outcome(Arc::new((outcome.without_lines(), versions)))
-    }
-
-    /// Returns the approximate memory outside of the entry itself, bytes.
-    fn allocated_bytes(&self) -> usize {
-        match self {
-            Self::Clean { .. } => 0,
-            // With two reference counts.
-            Self::Outcome(entry) => {
-                size_of_val(&**entry) + 2 * size_of::<usize>() + entry.0.allocated_bytes()
-            }
-            Self::Failure(_) => FAILURE_BYTES,
-        }
-    }
-
-    /// Returns the type of the content.
-    fn detected(&self) -> Option<&MediaType> {
-        match self {
-            Self::Clean { detected, .. } => detected.as_ref(),
-            Self::Outcome(entry) => entry.0.detected.as_ref(),
-            Self::Failure(_) => None,
-        }
-    }
-
-    /// Applies the policies. Returns the verdict, its validity, the script's exit code, and the versions of the engines.
-    fn decide(
-        &self,
-        policies: &Policies,
-    ) -> (CachedVerdict, Validity, Option<i32>, Option<Versions>) {
-        let (decision, versions) = match self {
-            Self::Clean { scanned, exit_code, versions, .. } => {
-                (policies.decide(&FileOutcome::clean(*scanned, *exit_code)), *versions)
-            }
-            Self::Outcome(entry) => (policies.decide(&entry.0), entry.1),
-            Self::Failure(error) => return (Err(Arc::clone(error)), Validity::Failure, None, None),
-        };
-        (decision.verdict, decision.validity, decision.exit_code, Some(versions))
     }
 }
 
@@ -206,9 +122,6 @@ pub const ENTRY_WEIGHT: u64 = 768;
 /// Memory of an entry in a table, bytes: key, value, list and hash slots, free slots, entries that were evicted
 /// recently, and the allocator's overhead.
 const TABLE_OVERHEAD: usize = 192;
-
-/// Memory of a cached failure, bytes. Its texts are bounded where they are received.
-const FAILURE_BYTES: usize = 1024;
 
 fn entry_weight(allocated: usize) -> u64 {
     ((allocated + TABLE_OVERHEAD) as u64).max(ENTRY_WEIGHT)
@@ -254,7 +167,7 @@ impl ResultCache {
             replacing: Mutex::new(()),
             verdicts,
             bodies: Cache::with_weighter(items.max(1), settings.max_total_size, WeighByLength),
-            generation: AtomicU64::new(0),
+            invalidations: Invalidations::default(),
             records,
         });
         Self { settings: Arc::new(settings), tables }
@@ -333,9 +246,19 @@ impl ResultCache {
         self.tables.bodies.get(body_hash)
     }
 
-    /// Stores the content of an mxc URI. The time of the first answer remains that of the entry that is replaced, unless
-    /// the content has changed.
-    pub fn store_media(&self, key: MediaKey, value: &Arc<CachedMedia>) {
+    /// Stores the content of an mxc URI, unless the URI has been forgotten since `generation`. The time of the first answer
+    /// remains that of the entry that is replaced, unless the content has changed.
+    pub fn store_media(
+        &self,
+        key: MediaKey,
+        value: &Arc<CachedMedia>,
+        source: &MediaSource,
+        generation: CacheGeneration,
+    ) {
+        let invalidations = &self.tables.invalidations;
+        if !invalidations.keeps_media(generation) {
+            return;
+        }
         let replacing = self.tables.replacing.lock();
         if let Some(previous) = self.cached_media(&key)
             && previous.content == value.content
@@ -345,7 +268,14 @@ impl ResultCache {
         self.tables.media.insert(key, Timed::now(Arc::clone(value)));
         drop(replacing);
         if let Some(records) = &self.tables.records {
-            records.add_media(&key, value, self.settings.ttl);
+            records.add_media(&key, value, source, self.settings.ttl);
+        }
+        // The entry may have been inserted after it was forgotten.
+        if !invalidations.keeps_media(generation) {
+            self.tables.media.remove(&key);
+            if let Some(records) = &self.tables.records {
+                records.remove_media(&key);
+            }
         }
     }
 
@@ -369,11 +299,17 @@ impl ResultCache {
     /// Returns the current generation.
     #[must_use]
     pub fn generation(&self) -> CacheGeneration {
-        CacheGeneration(self.tables.generation.load(Ordering::SeqCst))
+        self.tables.invalidations.current()
+    }
+
+    /// Returns whether no verdicts have been invalidated since a scan began, except those that operators had forgotten.
+    #[must_use]
+    pub fn is_current(&self, generation: CacheGeneration) -> bool {
+        self.tables.invalidations.is_current(generation)
     }
 
     /// Stores the outcome of engines that had these versions at the start of the scan. Stores nothing for an exit code
-    /// that is to be ignored under `policies`, or when verdicts have been invalidated since `generation`.
+    /// that is to be ignored under `policies`, or if the verdict has been invalidated or forgotten since `generation`.
     pub fn store_outcome(
         &self,
         key: ContentKey,
@@ -384,20 +320,27 @@ impl ResultCache {
     ) {
         let record = self.tables.records.as_ref().map(|records| (records, outcome.clone()));
         let entry = VerdictEntry::new(outcome, versions);
-        if self.time_to_live(&entry, versions, policies).is_none() {
+        let invalidations = &self.tables.invalidations;
+        if self.time_to_live(&entry, versions, policies).is_none()
+            || !invalidations.keeps_content(generation, &key.content)
+        {
             return;
         }
         self.tables.verdicts.insert(key, Timed::now(entry));
         // The entry may have been inserted after the invalidation.
-        if self.generation() != generation {
+        if !invalidations.keeps_content(generation, &key.content) {
             self.tables.verdicts.remove(&key);
             return;
         }
         let Some((records, outcome)) = record else { return };
         records.add(&key, &outcome, versions, self.settings.ttl);
-        if self.generation() != generation {
+        if !invalidations.keeps_content(generation, &key.content) {
             self.tables.verdicts.remove(&key);
-            records.clear();
+            if self.is_current(generation) {
+                records.remove_outcomes(&key, versions);
+            } else {
+                records.clear();
+            }
         }
     }
 
@@ -411,6 +354,9 @@ impl ResultCache {
         let generation = self.generation();
         let (outcome, age) = self.tables.records.as_ref()?.find(key, versions).await?;
         // The file has another time to live for infections.
+        if self.tables.invalidations.forgotten_at(&key.content) >= Some(outcome.scanned) {
+            return None;
+        }
         let age = if outcome.is_infected() { Duration::ZERO } else { age };
         let stored = Instant::now().checked_sub(age)?;
         // A scan may have ended meanwhile.
@@ -418,7 +364,7 @@ impl ResultCache {
             let value = VerdictEntry::new(outcome, versions);
             self.tables.verdicts.insert(*key, Timed { value, stored });
         }
-        if self.generation() != generation {
+        if !self.tables.invalidations.keeps_content(generation, &key.content) {
             self.tables.verdicts.remove(key);
         }
         self.scanned(key, &versions, policies)
@@ -430,7 +376,7 @@ impl ResultCache {
         if let Some(records) = &self.tables.records {
             records.clear();
         }
-        self.tables.generation.fetch_add(1, Ordering::SeqCst);
+        self.tables.invalidations.invalidate_all();
         self.tables.verdicts.clear();
     }
 

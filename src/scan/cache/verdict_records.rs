@@ -2,6 +2,8 @@
 //! program; other finished outcomes only for the versions that determined them. Operators' policies apply when a request
 //! is answered. The file also maps media to the SHA-256 of their contents, so that a verdict needs no download.
 
+mod operators;
+
 use std::{
     fmt,
     sync::Arc,
@@ -11,11 +13,15 @@ use std::{
 use mcs_store::{FileStore, RecordKey, RecordKind, StoreCounters, VersionTag};
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
-use tokio::time::{sleep, timeout};
+use tokio::{
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
 use tracing::{debug, error, info, warn};
 
 use super::{
     keys::{ContentKey, MediaKey},
+    known::MediaSource,
     media_record,
 };
 use crate::{
@@ -144,7 +150,7 @@ impl VerdictRecords {
         versions: Versions,
         ttl: Duration,
     ) {
-        let Some(record) = outcome.to_record() else { return };
+        let Some(record) = outcome.to_record(&key.content) else { return };
         let finished = self.content_key(key, RecordKind::Finished, versions);
         if outcome.is_infected() {
             let infected = self.content_key(key, RecordKind::NotClean, versions);
@@ -165,15 +171,23 @@ impl VerdictRecords {
         Some((media, age(downloaded)?))
     }
 
-    /// Stores a media entry for `ttl`, in the background.
-    pub(super) fn add_media(&self, key: &MediaKey, media: &CachedMedia, ttl: Duration) {
-        if let Some(record) = media_record::encode(media, SystemTime::now()) {
+    /// Stores a media entry for `ttl`, and a reference to it under its URI, in the background.
+    pub(super) fn add_media(
+        &self,
+        key: &MediaKey,
+        media: &CachedMedia,
+        source: &MediaSource,
+        ttl: Duration,
+    ) {
+        if let Some(record) = media_record::encode(media, source, SystemTime::now()) {
             self.put(self.media_key(key), ttl, &record);
+            self.add_reference(key, media, source, ttl);
         }
     }
 
-    /// Removes all records. None is used until they are removed, and the removal is repeated until it succeeds.
-    pub(super) fn clear(&self) {
+    /// Removes all records. None is used until they are removed, and the removal is repeated until it succeeds, in a task
+    /// whose end can be awaited.
+    pub(super) fn clear(&self) -> JoinHandle<()> {
         self.use_state.lock().removals += 1;
         let records = self.clone();
         tokio::spawn(async move {
@@ -190,7 +204,7 @@ impl VerdictRecords {
             }
             records.use_state.lock().removals -= 1;
             info!("removed all stored verdicts");
-        });
+        })
     }
 
     /// Looks something up. `lookup` queues the lookup, so it is called only if the file is in use.
@@ -220,8 +234,8 @@ impl VerdictRecords {
         }
     }
 
-    fn media_key(&self, MediaKey(digest): &MediaKey) -> RecordKey {
-        let name = self.file.secret().name(RecordKind::Media, &[digest]);
+    fn media_key(&self, key: &MediaKey) -> RecordKey {
+        let name = self.file.secret().name(RecordKind::Media, &[key.digest()]);
         RecordKey { kind: RecordKind::Media, name, version: Some(self.tag(&[])) }
     }
 

@@ -1,0 +1,123 @@
+//! Cached results of scans.
+
+use std::{
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+
+use mcs_filetype::MediaType;
+
+use crate::scan::{
+    engines::{FileOutcome, Policies, Validity, Versions},
+    error::ScanError,
+    verdict::Verdict,
+};
+
+/// What a scan determined about a content.
+#[derive(Clone, Debug)]
+pub struct ScannedContent {
+    /// The type; `None` if types were not determined, or the scan failed.
+    pub detected: Option<MediaType>,
+    /// The verdict of the engines, without the lists of types.
+    pub verdict: CachedVerdict,
+}
+
+/// Result of the scan of a content: a verdict, or a failure. A failure is shared by all requests within a few seconds,
+/// so that the retries of clients do not run the engines again and again.
+pub type CachedVerdict = Result<Verdict, Arc<ScanError>>;
+
+/// A value and the time at which it was stored. The reader's settings determine how long it is valid.
+#[derive(Clone, Debug)]
+pub(super) struct Timed<T> {
+    pub(super) value: T,
+    pub(super) stored: Instant,
+}
+
+impl<T> Timed<T> {
+    pub(super) fn now(value: T) -> Self {
+        Self { value, stored: Instant::now() }
+    }
+}
+
+/// Memory of a cached failure, bytes. Its texts are bounded where they are received.
+const FAILURE_BYTES: usize = 1024;
+
+/// Result of a scan, with the facts that its validity depends on.
+#[derive(Clone, Debug)]
+pub(super) enum VerdictEntry {
+    /// All engines finished and found nothing. Nearly all entries, so without an allocation of their own.
+    Clean {
+        scanned: SystemTime,
+        detected: Option<MediaType>,
+        exit_code: Option<i32>,
+        versions: Versions,
+    },
+    /// Any other outcome of the engines, which the policies in force at the time of reading are applied to.
+    Outcome(Arc<(FileOutcome, Versions)>),
+    /// A failure of the whole scan.
+    Failure(Arc<ScanError>),
+}
+
+impl VerdictEntry {
+    pub(super) fn new(outcome: FileOutcome, versions: Versions) -> Self {
+        if outcome.is_clean() {
+            let exit_code = outcome.clean_exit_code();
+            let FileOutcome { scanned, detected, .. } = outcome;
+            return Self::Clean { scanned, detected, exit_code, versions };
+        }
+        Self::Outcome(Arc::new((outcome.without_lines(), versions)))
+    }
+
+    /// Returns the approximate memory outside of the entry itself, bytes.
+    pub(super) fn allocated_bytes(&self) -> usize {
+        match self {
+            Self::Clean { .. } => 0,
+            // With two reference counts.
+            Self::Outcome(entry) => {
+                size_of_val(&**entry) + 2 * size_of::<usize>() + entry.0.allocated_bytes()
+            }
+            Self::Failure(_) => FAILURE_BYTES,
+        }
+    }
+
+    /// Returns the end of the scan; `None` for a failure.
+    pub(super) fn scanned(&self) -> Option<SystemTime> {
+        match self {
+            Self::Clean { scanned, .. } => Some(*scanned),
+            Self::Outcome(entry) => Some(entry.0.scanned),
+            Self::Failure(_) => None,
+        }
+    }
+
+    /// Returns the engine with the most severe finding.
+    pub(super) fn finding_engine(&self) -> Option<&'static str> {
+        match self {
+            Self::Outcome(entry) => entry.0.finding_engine(),
+            Self::Clean { .. } | Self::Failure(_) => None,
+        }
+    }
+
+    /// Returns the type of the content.
+    pub(super) fn detected(&self) -> Option<&MediaType> {
+        match self {
+            Self::Clean { detected, .. } => detected.as_ref(),
+            Self::Outcome(entry) => entry.0.detected.as_ref(),
+            Self::Failure(_) => None,
+        }
+    }
+
+    /// Applies the policies. Returns the verdict, its validity, the script's exit code, and the versions of the engines.
+    pub(super) fn decide(
+        &self,
+        policies: &Policies,
+    ) -> (CachedVerdict, Validity, Option<i32>, Option<Versions>) {
+        let (decision, versions) = match self {
+            Self::Clean { scanned, exit_code, versions, .. } => {
+                (policies.decide(&FileOutcome::clean(*scanned, *exit_code)), *versions)
+            }
+            Self::Outcome(entry) => (policies.decide(&entry.0), entry.1),
+            Self::Failure(error) => return (Err(Arc::clone(error)), Validity::Failure, None, None),
+        };
+        (decision.verdict, decision.validity, decision.exit_code, Some(versions))
+    }
+}
