@@ -9,6 +9,7 @@ use std::{
 use mcs_sandbox::{EffectiveLimits, Sandbox};
 
 use crate::{
+    admin::AdminToken,
     app::{self, SandboxEnv, StartError},
     cli::{
         arguments::Cli,
@@ -41,6 +42,9 @@ async fn check(
         None => (missing_key_notice(painter, &config.crypto), vec![]),
     };
     print_config(&mut io::stdout().lock(), painter, config, warnings, &notices, &key_text)?;
+    if let Some(admin) = &config.admin {
+        AdminToken::load(&admin.token_path).map_err(StartError::from)?;
+    }
     for name in app::unknown_types(config) {
         let text = format!("{name}: no file is ever detected as this type");
         print_line(note(painter, &text));
