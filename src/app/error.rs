@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use super::limits::LimitError;
+use super::{limits::LimitError, store_error::StoreSetupError};
 use crate::{
     http::listener::BindError, identity::denied_user, keys::KeyError, media::OutboundSetupError,
     scan::engines, telemetry::audit::AuditError,
@@ -30,7 +30,7 @@ pub enum StartError {
     #[error("cannot listen for operators ([operations])")]
     Operations(#[source] BindError),
     #[error("the store of verdicts ([store]) cannot be used")]
-    Store(#[from] mcs_store::StoreError),
+    Store(#[from] StoreSetupError),
     #[error("audit.path cannot be used")]
     Audit(#[from] AuditError),
     #[error("cannot listen on the socket that the service manager passed")]

@@ -9,7 +9,7 @@ use super::{
     reader::Reader,
     sections::{
         audit, bounds::OversizePolicy, crypto, download, engines::EngineSettings, operations, scan,
-        web,
+        store, web,
     },
 };
 
@@ -64,7 +64,7 @@ pub(super) struct PrivateFiles<'a> {
     pub(super) directory: Option<&'a Path>,
     pub(super) crypto: Option<&'a crypto::Settings>,
     pub(super) audit: Option<&'a audit::Settings>,
-    pub(super) store: Option<&'a Path>,
+    pub(super) store: Option<&'a store::Settings>,
 }
 
 /// Rejects paths of private files that scripts can read, and a store in the directory of jobs, which a start empties.
@@ -83,8 +83,12 @@ pub(super) fn private_paths(
         audit::Settings::File(path) => Some(("audit", "path", &**path)),
         audit::Settings::Stdout => None,
     });
-    let store = files.store.map(|path| ("store", "path", path));
-    for (section, key, path) in [directory, key, log, store].into_iter().flatten() {
+    let store = files.store.and_then(store::Settings::file).map(|file| &*file.path);
+    let secrets = files.store.into_iter().flat_map(store::Settings::secret_files);
+    let secrets = secrets.map(|(key, path)| ("store", key, &**path));
+    let store_file = store.map(|path| ("store", "path", path));
+    let others = [directory, key, log, store_file].into_iter().flatten();
+    for (section, key, path) in others.chain(secrets) {
         let mut visible = sandbox.paths.read_only.iter().chain(&sandbox.paths.writable);
         if let Some(visible) = visible.find(|visible| path.starts_with(visible)) {
             let (path, visible) = (path.display(), visible.display());
@@ -93,7 +97,7 @@ pub(super) fn private_paths(
             reader.section(section).conflict(key, message);
         }
     }
-    if let (Some(store), Some(directory)) = (files.store, files.directory)
+    if let (Some(store), Some(directory)) = (store, files.directory)
         && store.starts_with(directory)
     {
         let (path, directory) = (store.display(), directory.display());

@@ -4,13 +4,19 @@
 //! The age of an entry is checked when it is read, under the settings in force at that time. Newer entries evict
 //! entries that are not read.
 
+mod entry;
 mod keys;
 mod media_record;
+mod record_store;
+mod replicas;
+mod store_message;
+mod unconfirmed;
 mod verdict_records;
 
 pub use crate::config::sections::result_cache::Settings;
+pub use entry::{CachedVerdict, ENTRY_WEIGHT};
 pub use keys::{ContentKey, MediaKey};
-pub use verdict_records::VerdictRecords;
+pub use verdict_records::{RecordSettings, VerdictRecords};
 
 use std::{
     sync::{
@@ -25,11 +31,13 @@ use mcs_filetype::MediaType;
 use parking_lot::Mutex;
 use quick_cache::{Weighter, sync::Cache};
 
+use entry::{Timed, VerdictEntry, WeighEntry};
+use unconfirmed::UnconfirmedVerdicts;
+
 use super::{
     cached_media::CachedMedia,
     engines::{FileOutcome, Policies, Validity, Versions},
     error::ScanError,
-    verdict::Verdict,
 };
 
 impl Settings {
@@ -49,10 +57,6 @@ pub struct ScannedContent {
     pub verdict: CachedVerdict,
 }
 
-/// Result of the scan of a content: a verdict, or a failure. A failure is shared by all requests within a few seconds,
-/// so that the retries of clients do not run the engines again and again.
-pub type CachedVerdict = Result<Verdict, Arc<ScanError>>;
-
 /// The cached entries, under certain settings. Cheap to clone; clones share the entries.
 #[derive(Clone, Debug)]
 pub struct ResultCache {
@@ -69,8 +73,11 @@ struct CacheTables {
     bodies: Cache<[u8; 32], Bytes, WeighByLength>,
     /// Incremented when all verdicts are invalidated.
     generation: AtomicU64,
-    /// Verdicts that survive a restart.
+    /// Verdicts that survive a restart, and that replicas share.
     records: Option<VerdictRecords>,
+    /// Incremented when another replica has changed a record.
+    changes: AtomicU64,
+    unconfirmed: Mutex<UnconfirmedVerdicts>,
 }
 
 /// Cache generation; incremented when all verdicts are invalidated.
@@ -94,19 +101,6 @@ pub struct CacheSizes {
     pub body_bytes: u64,
 }
 
-/// A value and the time at which it was stored. The reader's settings determine how long it is valid.
-#[derive(Clone, Debug)]
-struct Timed<T> {
-    value: T,
-    stored: Instant,
-}
-
-impl<T> Timed<T> {
-    fn now(value: T) -> Self {
-        Self { value, stored: Instant::now() }
-    }
-}
-
 /// A media entry from the file.
 #[derive(Clone, Debug)]
 pub struct RecalledMedia(Timed<Arc<CachedMedia>>);
@@ -116,69 +110,6 @@ impl RecalledMedia {
     #[must_use]
     pub fn media(&self) -> &CachedMedia {
         &self.0.value
-    }
-}
-
-/// Result of a scan, with the facts that its validity depends on.
-#[derive(Clone, Debug)]
-enum VerdictEntry {
-    /// All engines finished and found nothing. Nearly all entries, so without an allocation of their own.
-    Clean {
-        scanned: SystemTime,
-        detected: Option<MediaType>,
-        exit_code: Option<i32>,
-        versions: Versions,
-    },
-    /// Any other outcome of the engines, which the policies in force at the time of reading are applied to.
-    Outcome(Arc<(FileOutcome, Versions)>),
-    /// A failure of the whole scan.
-    Failure(Arc<ScanError>),
-}
-
-impl VerdictEntry {
-    fn new(outcome: FileOutcome, versions: Versions) -> Self {
-        if outcome.is_clean() {
-            let exit_code = outcome.clean_exit_code();
-            let FileOutcome { scanned, detected, .. } = outcome;
-            return Self::Clean { scanned, detected, exit_code, versions };
-        }
-        Self::Outcome(Arc::new((outcome.without_lines(), versions)))
-    }
-
-    /// Returns the approximate memory outside of the entry itself, bytes.
-    fn allocated_bytes(&self) -> usize {
-        match self {
-            Self::Clean { .. } => 0,
-            // With two reference counts.
-            Self::Outcome(entry) => {
-                size_of_val(&**entry) + 2 * size_of::<usize>() + entry.0.allocated_bytes()
-            }
-            Self::Failure(_) => FAILURE_BYTES,
-        }
-    }
-
-    /// Returns the type of the content.
-    fn detected(&self) -> Option<&MediaType> {
-        match self {
-            Self::Clean { detected, .. } => detected.as_ref(),
-            Self::Outcome(entry) => entry.0.detected.as_ref(),
-            Self::Failure(_) => None,
-        }
-    }
-
-    /// Applies the policies. Returns the verdict, its validity, the script's exit code, and the versions of the engines.
-    fn decide(
-        &self,
-        policies: &Policies,
-    ) -> (CachedVerdict, Validity, Option<i32>, Option<Versions>) {
-        let (decision, versions) = match self {
-            Self::Clean { scanned, exit_code, versions, .. } => {
-                (policies.decide(&FileOutcome::clean(*scanned, *exit_code)), *versions)
-            }
-            Self::Outcome(entry) => (policies.decide(&entry.0), entry.1),
-            Self::Failure(error) => return (Err(Arc::clone(error)), Validity::Failure, None, None),
-        };
-        (decision.verdict, decision.validity, decision.exit_code, Some(versions))
     }
 }
 
@@ -195,37 +126,6 @@ impl Weighter<[u8; 32], Bytes> for WeighByLength {
 /// Approximate memory of a body's entry, bytes.
 const BODY_OVERHEAD: u64 = 128;
 
-/// Weighs media entries and verdicts by their memory. An entry of typical size weighs [`ENTRY_WEIGHT`], so
-/// `result_cache.max_size` limits both the number of entries and their bytes: larger entries leave room for fewer.
-#[derive(Clone, Debug)]
-struct WeighEntry;
-
-/// Minimum weight of a media entry or verdict, and the average up to which `result_cache.max_size` entries fit, bytes.
-pub const ENTRY_WEIGHT: u64 = 768;
-
-/// Memory of an entry in a table, bytes: key, value, list and hash slots, free slots, entries that were evicted
-/// recently, and the allocator's overhead.
-const TABLE_OVERHEAD: usize = 192;
-
-/// Memory of a cached failure, bytes. Its texts are bounded where they are received.
-const FAILURE_BYTES: usize = 1024;
-
-fn entry_weight(allocated: usize) -> u64 {
-    ((allocated + TABLE_OVERHEAD) as u64).max(ENTRY_WEIGHT)
-}
-
-impl Weighter<MediaKey, Timed<Arc<CachedMedia>>> for WeighEntry {
-    fn weight(&self, _: &MediaKey, entry: &Timed<Arc<CachedMedia>>) -> u64 {
-        entry_weight(entry.value.allocated_bytes())
-    }
-}
-
-impl Weighter<ContentKey, Timed<VerdictEntry>> for WeighEntry {
-    fn weight(&self, _: &ContentKey, entry: &Timed<VerdictEntry>) -> u64 {
-        entry_weight(entry.value.allocated_bytes())
-    }
-}
-
 /// Maximum number of entries to reserve room for at the start.
 const RESERVED: usize = 1 << 17;
 
@@ -236,7 +136,7 @@ impl ResultCache {
         Self::with_records(settings, None)
     }
 
-    /// An empty cache above records in a file.
+    /// An empty cache above records in a store.
     #[must_use]
     pub fn with_records(settings: Settings, records: Option<VerdictRecords>) -> Self {
         // The crate chooses the number of shards such that each holds 32 of these items, so a body of the maximum size
@@ -256,6 +156,8 @@ impl ResultCache {
             bodies: Cache::with_weighter(items.max(1), settings.max_total_size, WeighByLength),
             generation: AtomicU64::new(0),
             records,
+            changes: AtomicU64::new(0),
+            unconfirmed: Mutex::default(),
         });
         Self { settings: Arc::new(settings), tables }
     }
@@ -374,31 +276,51 @@ impl ResultCache {
 
     /// Stores the outcome of engines that had these versions at the start of the scan. Stores nothing for an exit code
     /// that is to be ignored under `policies`, or when verdicts have been invalidated since `generation`.
-    pub fn store_outcome(
+    ///
+    /// Returns the infection that another replica has found in the content: its signatures may be newer than those of this
+    /// replica, so it has precedence.
+    pub async fn store_outcome(
         &self,
         key: ContentKey,
         outcome: FileOutcome,
         versions: Versions,
         policies: &Policies,
         generation: CacheGeneration,
-    ) {
+    ) -> Option<ScannedContent> {
         let record = self.tables.records.as_ref().map(|records| (records, outcome.clone()));
         let entry = VerdictEntry::new(outcome, versions);
-        if self.time_to_live(&entry, versions, policies).is_none() {
-            return;
-        }
+        self.time_to_live(&entry, versions, policies)?;
         self.tables.verdicts.insert(key, Timed::now(entry));
         // The entry may have been inserted after the invalidation.
         if self.generation() != generation {
             self.tables.verdicts.remove(&key);
-            return;
+            return None;
         }
-        let Some((records, outcome)) = record else { return };
-        records.add(&key, &outcome, versions, self.settings.ttl);
+        let (records, outcome) = record?;
+        // After the insertion, so that an infection found later by another replica removes the entry.
+        let infection = records.add(&key, &outcome, versions, self.settings.ttl).await;
         if self.generation() != generation {
             self.tables.verdicts.remove(&key);
             records.clear();
+            return None;
         }
+        if let Ok(infection) = infection {
+            return self.keep_infection(&key, infection?.0, versions, policies);
+        }
+        self.tables.unconfirmed.lock().add(key);
+        None
+    }
+
+    /// Keeps an infection in memory that another replica has found, in place of any other outcome.
+    fn keep_infection(
+        &self,
+        key: &ContentKey,
+        infection: FileOutcome,
+        versions: Versions,
+        policies: &Policies,
+    ) -> Option<ScannedContent> {
+        self.tables.verdicts.insert(*key, Timed::now(VerdictEntry::new(infection, versions)));
+        self.scanned(key, &versions, policies)
     }
 
     /// Takes the outcome for a content over from the file, and returns the result as [`scanned`](Self::scanned).
@@ -408,9 +330,9 @@ impl ResultCache {
         versions: Versions,
         policies: &Policies,
     ) -> Option<ScannedContent> {
-        let generation = self.generation();
+        let (generation, changes) = (self.generation(), self.tables.changes.load(Ordering::SeqCst));
         let (outcome, age) = self.tables.records.as_ref()?.find(key, versions).await?;
-        // The file has another time to live for infections.
+        // The store has another time to live for infections.
         let age = if outcome.is_infected() { Duration::ZERO } else { age };
         let stored = Instant::now().checked_sub(age)?;
         // A scan may have ended meanwhile.
@@ -418,7 +340,9 @@ impl ResultCache {
             let value = VerdictEntry::new(outcome, versions);
             self.tables.verdicts.insert(*key, Timed { value, stored });
         }
-        if self.generation() != generation {
+        // The lookup may have ended before the change that another replica has announced since.
+        let has_changed = self.tables.changes.load(Ordering::SeqCst) != changes;
+        if self.generation() != generation || has_changed {
             self.tables.verdicts.remove(key);
         }
         self.scanned(key, &versions, policies)

@@ -1,6 +1,7 @@
 //! Processing of one job in a private working directory: downloads, hashes and decrypts the media, runs the engines,
 //! replies and cleans up. A panic fails the job, not the worker.
 
+mod turn;
 mod verdict;
 
 use std::{
@@ -309,7 +310,7 @@ impl Pipeline {
         self.with_lists(self.cache.scanned(key, &versions, policies)?)
     }
 
-    /// Like [`cached_scan`](Self::cached_scan), from the file of verdicts as well. Verdicts of an earlier process need
+    /// Like [`cached_scan`](Self::cached_scan), from the verdict store as well. Verdicts of an earlier process need
     /// engines that have passed the canary in this one.
     async fn known_scan(&self, key: &ContentKey, versions: Versions) -> Option<ScannedContent> {
         if let Some(scanned) = self.cached_scan(key, versions) {

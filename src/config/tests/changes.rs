@@ -105,7 +105,14 @@ fn surroundings(section: &str, key: &str) -> Vec<(&'static str, &'static str)> {
         "icap" => lines.push(("icap.urls", "['icap://a/b']")),
         "sandbox" => lines.push(("sandbox.mode", "'strict'")),
         "store" => {
-            lines.extend([("store.path", "'store.db'"), ("scan.temp_directory", "'jobs'")]);
+            lines.push(("scan.temp_directory", "'jobs'"));
+            let is_shared =
+                ["urls", "password_path", "ca_certificates", "timeout", "wait"].contains(&key);
+            if is_shared {
+                lines.extend([("store.kind", "'shared'"), ("store.urls", "['redis://a']")]);
+            } else {
+                lines.push(("store.path", "'store.db'"));
+            }
         }
         _ => {}
     }
@@ -162,6 +169,8 @@ fn comparison_detects_a_change_of_each_key() {
         "'no'",
         "'both'",
         "'file'",
+        "['redis://a']",
+        "['redis://b']",
         "1000",
         "2000",
     ]);

@@ -1,0 +1,128 @@
+//! Entries of the tables in memory, and their weights.
+
+use std::{
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+
+use mcs_filetype::MediaType;
+use quick_cache::Weighter;
+
+use super::keys::{ContentKey, MediaKey};
+use crate::scan::{
+    cached_media::CachedMedia,
+    engines::{FileOutcome, Policies, Validity, Versions},
+    error::ScanError,
+    verdict::Verdict,
+};
+
+/// Result of the scan of a content: a verdict, or a failure. A failure is shared by all requests within a few seconds,
+/// so that the retries of clients do not run the engines again and again.
+pub type CachedVerdict = Result<Verdict, Arc<ScanError>>;
+
+/// A value and the time at which it was stored. The reader's settings determine how long it is valid.
+#[derive(Clone, Debug)]
+pub(super) struct Timed<T> {
+    pub(super) value: T,
+    pub(super) stored: Instant,
+}
+
+impl<T> Timed<T> {
+    pub(super) fn now(value: T) -> Self {
+        Self { value, stored: Instant::now() }
+    }
+}
+
+/// Result of a scan, with the facts that its validity depends on.
+#[derive(Clone, Debug)]
+pub(super) enum VerdictEntry {
+    /// All engines finished and found nothing. Nearly all entries, so without an allocation of their own.
+    Clean {
+        scanned: SystemTime,
+        detected: Option<MediaType>,
+        exit_code: Option<i32>,
+        versions: Versions,
+    },
+    /// Any other outcome of the engines, which the policies in force at the time of reading are applied to.
+    Outcome(Arc<(FileOutcome, Versions)>),
+    /// A failure of the whole scan.
+    Failure(Arc<ScanError>),
+}
+
+impl VerdictEntry {
+    pub(super) fn new(outcome: FileOutcome, versions: Versions) -> Self {
+        if outcome.is_clean() {
+            let exit_code = outcome.clean_exit_code();
+            let FileOutcome { scanned, detected, .. } = outcome;
+            return Self::Clean { scanned, detected, exit_code, versions };
+        }
+        Self::Outcome(Arc::new((outcome.without_lines(), versions)))
+    }
+
+    /// Returns the approximate memory outside of the entry itself, bytes.
+    pub(super) fn allocated_bytes(&self) -> usize {
+        match self {
+            Self::Clean { .. } => 0,
+            // With two reference counts.
+            Self::Outcome(entry) => {
+                size_of_val(&**entry) + 2 * size_of::<usize>() + entry.0.allocated_bytes()
+            }
+            Self::Failure(_) => FAILURE_BYTES,
+        }
+    }
+
+    /// Returns the type of the content.
+    pub(super) fn detected(&self) -> Option<&MediaType> {
+        match self {
+            Self::Clean { detected, .. } => detected.as_ref(),
+            Self::Outcome(entry) => entry.0.detected.as_ref(),
+            Self::Failure(_) => None,
+        }
+    }
+
+    /// Applies the policies. Returns the verdict, its validity, the script's exit code, and the versions of the engines.
+    pub(super) fn decide(
+        &self,
+        policies: &Policies,
+    ) -> (CachedVerdict, Validity, Option<i32>, Option<Versions>) {
+        let (decision, versions) = match self {
+            Self::Clean { scanned, exit_code, versions, .. } => {
+                (policies.decide(&FileOutcome::clean(*scanned, *exit_code)), *versions)
+            }
+            Self::Outcome(entry) => (policies.decide(&entry.0), entry.1),
+            Self::Failure(error) => return (Err(Arc::clone(error)), Validity::Failure, None, None),
+        };
+        (decision.verdict, decision.validity, decision.exit_code, Some(versions))
+    }
+}
+
+/// Weighs media entries and verdicts by their memory. An entry of typical size weighs [`ENTRY_WEIGHT`], so
+/// `result_cache.max_size` limits both the number of entries and their bytes: larger entries leave room for fewer.
+#[derive(Clone, Debug)]
+pub(super) struct WeighEntry;
+
+/// Minimum weight of a media entry or verdict, and the average up to which `result_cache.max_size` entries fit, bytes.
+pub const ENTRY_WEIGHT: u64 = 768;
+
+/// Memory of an entry in a table, bytes: key, value, list and hash slots, free slots, entries that were evicted
+/// recently, and the allocator's overhead.
+const TABLE_OVERHEAD: usize = 192;
+
+/// Memory of a cached failure, bytes. Its texts are bounded where they are received.
+const FAILURE_BYTES: usize = 1024;
+
+fn entry_weight(allocated: usize) -> u64 {
+    ((allocated + TABLE_OVERHEAD) as u64).max(ENTRY_WEIGHT)
+}
+
+impl Weighter<MediaKey, Timed<Arc<CachedMedia>>> for WeighEntry {
+    fn weight(&self, _: &MediaKey, entry: &Timed<Arc<CachedMedia>>) -> u64 {
+        entry_weight(entry.value.allocated_bytes())
+    }
+}
+
+impl Weighter<ContentKey, Timed<VerdictEntry>> for WeighEntry {
+    fn weight(&self, _: &ContentKey, entry: &Timed<VerdictEntry>) -> u64 {
+        entry_weight(entry.value.allocated_bytes())
+    }
+}

@@ -1,0 +1,90 @@
+//! What the cache in memory does so that replicas with one store answer alike: it drops what another replica has made
+//! invalid, and asks for the infections that others have found.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use mcs_store::{LeaseResult, StoreEvent, StoreEvents};
+use tokio::time::interval;
+use tracing::{debug, info};
+
+use super::{ContentKey, ResultCache, VerdictRecords, store_message::StoreMessage};
+use crate::scan::engines::{EngineFingerprint, Versions};
+
+/// Time until verdicts that could not be compared with the store are looked up again.
+const CONFIRMATION_INTERVAL: Duration = Duration::from_secs(1);
+
+impl ResultCache {
+    /// Asks for the right to scan a content, so that only one replica does.
+    pub async fn acquire_lease(&self, key: &ContentKey, versions: Versions) -> LeaseResult {
+        match self.shared_records() {
+            Some(records) => records.acquire_lease(key, versions).await,
+            None => LeaseResult::Unavailable,
+        }
+    }
+
+    /// Returns how long a job waits for the scan of the same content by another replica.
+    #[must_use]
+    pub fn max_wait_for_replicas(&self) -> Duration {
+        self.shared_records().map_or(Duration::ZERO, VerdictRecords::wait)
+    }
+
+    /// Applies the changes of other replicas, and compares verdicts with the store that could not be compared before, until
+    /// the future is dropped.
+    pub async fn follow_replicas(&self, mut events: StoreEvents) {
+        let mut confirmation = interval(CONFIRMATION_INTERVAL);
+        loop {
+            tokio::select! {
+                event = events.next() => self.apply(event),
+                _ = confirmation.tick() => self.drop_unconfirmed(),
+            }
+        }
+    }
+
+    fn apply(&self, event: StoreEvent) {
+        let message = match event {
+            StoreEvent::Message(message) => StoreMessage::decode(&message),
+            StoreEvent::Lost => {
+                info!("changes of other replicas may be missing, looking all verdicts up again");
+                return self.drop_verdicts();
+            }
+        };
+        self.tables.changes.fetch_add(1, Ordering::SeqCst);
+        match message {
+            Ok(StoreMessage::Infected { content, engines }) => {
+                let engines_fingerprint = EngineFingerprint(engines);
+                self.tables.verdicts.remove(&ContentKey { content, engines_fingerprint });
+            }
+            Ok(StoreMessage::Forgotten { content }) => {
+                self.tables.verdicts.retain(|key, _| key.content != content);
+            }
+            Ok(StoreMessage::AllRemoved) => self.drop_verdicts(),
+            Err(error) => {
+                debug!(%error, "a replica of another version has changed something");
+                self.drop_verdicts();
+            }
+        }
+    }
+
+    /// Drops the verdicts in memory. They are looked up again.
+    fn drop_verdicts(&self) {
+        self.tables.changes.fetch_add(1, Ordering::SeqCst);
+        *self.tables.unconfirmed.lock() = super::UnconfirmedVerdicts::default();
+        self.tables.verdicts.clear();
+    }
+
+    /// Drops verdicts that could not be compared with the store, if it is available again.
+    fn drop_unconfirmed(&self) {
+        if !self.shared_records().is_some_and(VerdictRecords::is_in_use) {
+            return;
+        }
+        let unconfirmed = std::mem::take(&mut *self.tables.unconfirmed.lock());
+        let Some(keys) = unconfirmed.keys() else { return self.drop_verdicts() };
+        for key in keys {
+            self.tables.verdicts.remove(&key);
+        }
+    }
+
+    fn shared_records(&self) -> Option<&VerdictRecords> {
+        self.records().filter(|records| records.shared_store().is_some())
+    }
+}
