@@ -90,14 +90,15 @@ impl Service {
         let audit = audit.transpose()?;
         let canary = canary(&config, &sandbox_env, &remote_engines)?;
         let (mut canary_task, canary_state) = CanaryTask::new(canary.is_some());
+        let store = store_opening.finish().await?;
         let shared = Shared {
             spool: sandbox_env.spool(&config),
             scan_slots: ScanSlots::new(config.scan.max_scripts, config.scan.slow_after),
             canary: canary_state.clone(),
             metrics,
             audit,
+            decisions: store.decisions.clone(),
         };
-        let store = store_opening.finish().await?;
         let cache = ResultCache::with_records(config.result_cache.clone(), store.records.clone());
         let replica_cache = cache.clone();
         let pipeline =

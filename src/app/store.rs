@@ -26,7 +26,10 @@ use crate::{
     config::sections::store::{Settings, StorePlace},
     http::CurrentState,
     keys::{KeyNotice, RequestKey},
-    scan::cache::{RecordSettings, ResultCache, VerdictRecords},
+    scan::{
+        cache::{RecordSettings, ResultCache, VerdictRecords},
+        decisions::DecisionKeeper,
+    },
 };
 
 /// Number of questions to a shared store until it counts as not reachable.
@@ -39,10 +42,10 @@ const CHECK_PAUSE: Duration = Duration::from_millis(250);
 pub(super) struct StoreOpening(JoinHandle<Result<OpenStore, StoreSetupError>>);
 
 /// The store after it was opened.
-#[derive(Default)]
 pub(super) struct OpenStore {
     /// `None` if nothing is stored.
     pub(super) records: Option<VerdictRecords>,
+    pub(super) decisions: DecisionKeeper,
     /// What other replicas change, if the store is shared.
     events: Option<StoreEvents>,
 }
@@ -55,7 +58,8 @@ impl OpenStore {
         current: &CurrentState,
     ) -> Option<VerdictRecords> {
         if let (Some(records), Some(events)) = (&self.records, self.events) {
-            tokio::spawn(async move { cache.follow_replicas(events).await });
+            let decisions = self.decisions;
+            tokio::spawn(async move { cache.follow_replicas(events, decisions).await });
             tokio::spawn(compare_keys(records.clone(), current.clone()));
         }
         self.records
@@ -67,7 +71,11 @@ impl StoreOpening {
         let request_secret = key.derive(StoreSecret::derive);
         Self(spawn_blocking(move || match settings {
             Some(settings) => open(&settings, request_secret),
-            None => Ok(OpenStore::default()),
+            None => Ok(OpenStore {
+                records: None,
+                decisions: DecisionKeeper::open(request_secret, None, None),
+                events: None,
+            }),
         }))
     }
 
@@ -87,6 +95,8 @@ fn open(settings: &Settings, request_secret: StoreSecret) -> Result<OpenStore, S
     let StoreSecrets { secret, password, notices } = read_secrets(settings)?;
     notices.iter().for_each(super::notices::log_key_notice);
     let secret = secret.unwrap_or(request_secret);
+    let decisions =
+        |shared| DecisionKeeper::open(secret.clone(), settings.decisions_path.clone(), shared);
     let mut record_settings = RecordSettings {
         not_clean_ttl: settings.not_clean_ttl,
         program: program_digest(),
@@ -94,15 +104,17 @@ fn open(settings: &Settings, request_secret: StoreSecret) -> Result<OpenStore, S
     };
     match &settings.place {
         StorePlace::File(file) => {
+            let decisions = decisions(None);
             let file = file::open(file, secret)?;
             let records = file.map(|file| VerdictRecords::in_file(file, record_settings));
-            Ok(OpenStore { records, events: None })
+            Ok(OpenStore { records, decisions, events: None })
         }
         StorePlace::Shared(shared) => {
             record_settings.wait = shared.wait;
-            let (store, events) = shared::start(shared, secret, password)?;
+            let (store, events) = shared::start(shared, secret.clone(), password)?;
+            let decisions = decisions(Some(store.clone()));
             let records = VerdictRecords::in_shared_store(store, record_settings);
-            Ok(OpenStore { records: Some(records), events: Some(events) })
+            Ok(OpenStore { records: Some(records), decisions, events: Some(events) })
         }
     }
 }

@@ -16,6 +16,7 @@ mod verdict_records;
 pub use crate::config::sections::result_cache::Settings;
 pub use entry::{CachedVerdict, ENTRY_WEIGHT};
 pub use keys::{ContentKey, MediaKey};
+pub(in crate::scan) use store_message::StoreMessage;
 pub use verdict_records::{RecordSettings, VerdictRecords};
 
 use std::{

@@ -20,6 +20,7 @@ use super::{
     cached_media::{CachedMedia, MediaHeaders},
     canary::CanaryState,
     context::ScanContext,
+    decisions::Decisions,
     engines::{ListedFile, Versions},
     error::{Phase, ScanError},
     job::{JobOutcome, ScanJob},
@@ -53,6 +54,8 @@ pub struct Pipeline {
     /// Latest result of the canary; nothing is scanned unless the canary has passed.
     pub(crate) canary: watch::Receiver<CanaryState>,
     pub(crate) cache: ResultCache,
+    /// Operators' decisions about whole media files.
+    pub(crate) decisions: Decisions,
     /// Scans in progress, by content: media with the same bytes shares one scan.
     pub(crate) scans: SingleFlight<(ContentKey, Versions), ScannedContent>,
     /// Receives a report of each job.
@@ -289,7 +292,7 @@ impl Pipeline {
             return Some(Ok(Verdict::TypeForbidden { detected: detected.clone() }));
         }
         let lacks_type = *lists != MimeRules::All && media.detected.is_none();
-        match self.context.engines.listed(&media.content) {
+        match self.listed(&media.content) {
             Some(listed @ ListedFile::Blocked(_)) => return Some(Ok(listed.verdict())),
             Some(listed) => return (!lacks_type).then(|| Ok(listed.verdict())),
             None => {}
@@ -301,6 +304,18 @@ impl Pipeline {
         };
         let verdict = self.known_scan(&key, identity.versions).await?.verdict;
         (verdict.is_err() || !lacks_type).then_some(verdict)
+    }
+
+    /// Returns the entry for a whole media file in the decisions of operators and in the lists of hashes. Blocking has
+    /// precedence.
+    pub(super) fn listed(&self, content: &[u8; 32]) -> Option<ListedFile> {
+        let entries = [self.decisions.find(content), self.context.engines.listed(content)];
+        let mut entries = entries.into_iter().flatten();
+        let first = entries.next()?;
+        match entries.next() {
+            Some(second) if first == ListedFile::Allowed => Some(second),
+            _ => Some(first),
+        }
     }
 
     /// Returns the cached result of a scan, with the lists of types applied. `None` also for a content of unknown type, if

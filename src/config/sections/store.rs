@@ -7,6 +7,9 @@ use super::{prelude::*, shared_store::SharedStoreSettings};
 /// Name of the file in the directory that the service manager passed.
 const FILE_NAME: &str = "store.db";
 
+/// Extension, or name, of the file of decisions.
+const DECISIONS: &str = "decisions";
+
 /// `[store]`, checked.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settings {
@@ -16,6 +19,8 @@ pub struct Settings {
     pub not_clean_ttl: Duration,
     /// File with the secret that protects the records. `None`: the request key protects them.
     pub secret_path: Option<PathBuf>,
+    /// File of the decisions of operators: beside the file of verdicts, or in the state directory.
+    pub decisions_path: Option<PathBuf>,
 }
 
 /// Where verdicts are stored.
@@ -104,8 +109,14 @@ impl KeyGroup for Option<Settings> {
                 StorePlace::File(FileStoreSettings { path, max_entries: max_entries?, is_required })
             }
         };
+        let decisions_path = match &place {
+            StorePlace::File(file) => Some(file.path.with_added_extension(DECISIONS)),
+            StorePlace::Shared(_) => {
+                section.state_directory().map(|directory| directory.join(DECISIONS))
+            }
+        };
         let (not_clean_ttl, secret_path) = (not_clean_ttl?, secret_path?);
-        Some(Some(Settings { place, not_clean_ttl, secret_path }))
+        Some(Some(Settings { place, not_clean_ttl, secret_path, decisions_path }))
     }
 
     fn write(&self, lines: &mut Lines) {

@@ -8,7 +8,10 @@ use tokio::time::interval;
 use tracing::{debug, info};
 
 use super::{ContentKey, ResultCache, VerdictRecords, store_message::StoreMessage};
-use crate::scan::engines::{EngineFingerprint, Versions};
+use crate::scan::{
+    decisions::DecisionKeeper,
+    engines::{EngineFingerprint, Versions},
+};
 
 /// Time until verdicts that could not be compared with the store are looked up again.
 const CONFIRMATION_INTERVAL: Duration = Duration::from_secs(1);
@@ -30,22 +33,29 @@ impl ResultCache {
 
     /// Applies the changes of other replicas, and compares verdicts with the store that could not be compared before, until
     /// the future is dropped.
-    pub async fn follow_replicas(&self, mut events: StoreEvents) {
+    pub async fn follow_replicas(&self, mut events: StoreEvents, decisions: DecisionKeeper) {
         let mut confirmation = interval(CONFIRMATION_INTERVAL);
+        // Whether another replica may have changed the decisions.
+        let mut is_outdated = true;
         loop {
             tokio::select! {
-                event = events.next() => self.apply(event),
+                event = events.next() => is_outdated |= self.apply(event),
                 _ = confirmation.tick() => self.drop_unconfirmed(),
+            }
+            if is_outdated && decisions.refresh().await.is_ok() {
+                is_outdated = false;
             }
         }
     }
 
-    fn apply(&self, event: StoreEvent) {
+    /// Drops what has become invalid. Returns whether the decisions of operators may have changed.
+    fn apply(&self, event: StoreEvent) -> bool {
         let message = match event {
             StoreEvent::Message(message) => StoreMessage::decode(&message),
             StoreEvent::Lost => {
                 info!("changes of other replicas may be missing, looking all verdicts up again");
-                return self.drop_verdicts();
+                self.drop_verdicts();
+                return true;
             }
         };
         self.tables.changes.fetch_add(1, Ordering::SeqCst);
@@ -58,11 +68,14 @@ impl ResultCache {
                 self.tables.verdicts.retain(|key, _| key.content != content);
             }
             Ok(StoreMessage::AllRemoved) => self.drop_verdicts(),
+            Ok(StoreMessage::Decided { .. }) => return true,
             Err(error) => {
                 debug!(%error, "a replica of another version has changed something");
                 self.drop_verdicts();
+                return true;
             }
         }
+        false
     }
 
     /// Drops the verdicts in memory. They are looked up again.

@@ -2,28 +2,35 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::scan::digest_text;
+
 /// A change that affects what other replicas hold in memory.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub(super) enum StoreMessage {
+pub(in crate::scan) enum StoreMessage {
     /// A content was found infected.
     Infected {
-        #[serde(with = "digest")]
+        #[serde(with = "digest_text")]
         content: [u8; 32],
         /// Fingerprint of the engines.
         engines: u64,
     },
     /// An operator had the outcomes for a content forgotten.
     Forgotten {
-        #[serde(with = "digest")]
+        #[serde(with = "digest_text")]
         content: [u8; 32],
     },
     /// All records were removed.
     AllRemoved,
+    /// An operator has made or removed a decision.
+    Decided {
+        /// Number of the list of decisions.
+        number: u64,
+    },
 }
 
 impl StoreMessage {
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(in crate::scan) fn encode(&self) -> Vec<u8> {
         // Fails only for types that JSON cannot represent.
         serde_json::to_vec(self).unwrap_or_default()
     }
@@ -32,27 +39,6 @@ impl StoreMessage {
     /// If the message is of another version of this program.
     pub(super) fn decode(message: &[u8]) -> serde_json::Result<Self> {
         serde_json::from_slice(message)
-    }
-}
-
-/// SHA-256 in base64.
-mod digest {
-    use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
-    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
-
-    pub(super) fn serialize<S: Serializer>(
-        digest: &[u8; 32],
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&STANDARD_NO_PAD.encode(digest))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<[u8; 32], D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let bytes = STANDARD_NO_PAD.decode(text).map_err(D::Error::custom)?;
-        bytes.try_into().map_err(|_| D::Error::custom("not a SHA-256"))
     }
 }
 
@@ -67,6 +53,7 @@ mod tests {
             StoreMessage::Infected { content, engines: u64::MAX },
             StoreMessage::Forgotten { content },
             StoreMessage::AllRemoved,
+            StoreMessage::Decided { number: 7 },
         ];
         for message in messages {
             assert_eq!(StoreMessage::decode(&message.encode()).unwrap(), message);

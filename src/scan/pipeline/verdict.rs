@@ -26,7 +26,7 @@ impl Pipeline {
         if let Some(detected) = fetched.detected.clone().filter(|d| !lists.allows(d.as_str())) {
             return (forbidden(detected), None);
         }
-        let listed = self.context.engines.listed(&fetched.content);
+        let listed = self.listed(&fetched.content);
         let lacks_type = *lists != MimeRules::All && fetched.detected.is_none();
         if let Some(listed) =
             listed.as_ref().filter(|listed| **listed != ListedFile::Allowed || !lacks_type)

@@ -14,6 +14,7 @@
 //! after five failures in a row. Records of kept kinds, deletions and events are retried until they are written.
 
 mod counters;
+mod decisions;
 mod error;
 mod events;
 mod lease;
