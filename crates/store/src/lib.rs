@@ -42,11 +42,12 @@ pub use error::{DamageCause, NotDurable, StoreError};
 pub use limits::{DEFAULT_MAX_ENTRIES, MAX_VALUE};
 pub use record::{RecordKey, RecordKind, RecordName, VersionTag};
 pub use secret::{BadRecord, SealError, StoreSecret};
-pub use shared::{
-    LeaseResult, ScanLease, SharedCounters, SharedSettings, SharedStore, SharedStoreError,
-    StoreEvent, StoreEvents, StoreServers, StoreServersError, StoreUnavailable, StoredValue,
-};
 #[cfg(any(test, feature = "simulation"))]
-pub use shared::{SimulatedNode, SimulatedServer};
+pub use shared::{KeyspaceSnapshot, SimulatedNode, SimulatedServer};
+pub use shared::{
+    LeaseResult, MAX_MESSAGE, ScanLease, SharedCounters, SharedSettings, SharedStore,
+    SharedStoreError, StoreEvent, StoreEvents, StoreServers, StoreServersError, StoreUnavailable,
+    StoredValue,
+};
 pub use store::{FileStore, OpenReport, StoreSettings};
 pub use store_path::SetAside;

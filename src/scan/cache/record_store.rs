@@ -155,10 +155,11 @@ impl RecordStore {
 
     /// Writes the record of an infection, in a shared store before the future returns, if the store is available.
     pub(super) async fn put_infected(&self, key: RecordKey, expiry: u64, record: &[u8]) {
-        if let Self::Shared(store) = self
-            && store.put_and_get(key, expiry, record, vec![key]).await.is_some()
-        {
-            return;
+        if let Self::Shared(store) = self {
+            let written = store.put_and_get(key, expiry, record, vec![key]).await;
+            if matches!(written.as_deref(), Some([StoredValue::Valid(_)])) {
+                return;
+            }
         }
         // Written as soon as possible.
         self.put(key, expiry, record);

@@ -13,21 +13,47 @@
 //! **Failures.** A store that fails costs scans: lookups return `None` after [`SharedSettings::timeout`], and at once
 //! after five failures in a row. Records of kept kinds, deletions and events are retried until they are written.
 
+mod breaker;
+mod change_queue;
+mod cluster;
+mod connection;
+mod connectors;
 mod counters;
 mod decisions;
+mod dial;
 mod error;
+mod event_seal;
+mod event_tracker;
 mod events;
+mod fingerprints;
+mod key_names;
 mod lease;
+mod limited_stream;
+mod limits;
+mod link;
+mod listing;
+mod random;
+mod records;
+mod references;
+mod replies;
+mod resp_limit;
+mod sentinel;
 mod servers;
+mod shared_writer;
 #[cfg(any(test, feature = "simulation"))]
 mod simulated;
+mod slots;
 mod store;
+mod tls;
 
 pub use counters::SharedCounters;
 pub use error::{SharedStoreError, StoreUnavailable};
-pub use events::{StoreEvent, StoreEvents};
+pub use event_tracker::StoreEvent;
+pub use events::StoreEvents;
 pub use lease::{LeaseResult, ScanLease};
+pub use limits::MAX_MESSAGE;
+pub use records::StoredValue;
 pub use servers::{StoreServers, StoreServersError};
 #[cfg(any(test, feature = "simulation"))]
-pub use simulated::{SimulatedNode, SimulatedServer};
-pub use store::{SharedSettings, SharedStore, StoredValue};
+pub use simulated::{KeyspaceSnapshot, SimulatedNode, SimulatedServer};
+pub use store::{SharedSettings, SharedStore};
