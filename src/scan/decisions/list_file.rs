@@ -70,7 +70,7 @@ pub(super) fn set_aside(path: &Path) {
     match fs::rename(path, &renamed) {
         Ok(()) => warn!(path = %renamed.display(), "the file of decisions was renamed"),
         Err(error) => {
-            warn!(%error, path = %path.display(), "the file of decisions cannot be renamed")
+            warn!(%error, path = %path.display(), "the file of decisions cannot be renamed");
         }
     }
 }
