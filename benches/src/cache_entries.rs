@@ -5,9 +5,9 @@ use std::{collections::HashMap, fs, hint::black_box, sync::Arc, time::Instant};
 use futures_util::FutureExt as _;
 use matrix_content_scanner::{
     config::Config,
-    media::Head,
+    media::{Head, MediaId},
     scan::{
-        cache::{ContentKey, MediaKey, ResultCache, Settings},
+        cache::{ContentKey, MediaKey, MediaSource, ResultCache, Settings},
         cached_media::{CachedMedia, MediaHeaders},
         engines::{EngineFingerprint, FileOutcome, Policies, Versions},
     },
@@ -33,6 +33,7 @@ pub(crate) fn measure(count: u64) {
     let outcome = FileOutcome::clean(std::time::SystemTime::now(), Some(0));
     let policies = Policies::new(&config.scan, std::iter::empty());
     let versions = Versions::new(1, true);
+    let source = MediaSource::original(MediaId::parse("example.org", "abc").unwrap());
     let before = resident();
     for number in 0..count {
         // Headers as sent by Synapse.
@@ -44,7 +45,8 @@ pub(crate) fn measure(count: u64) {
         };
         let headers = MediaHeaders::from_head(&head);
         let media = CachedMedia::new(hash(number), number, detected.clone(), headers);
-        cache.store_media(media_key(number), &Arc::new(media));
+        let (media, generation) = (Arc::new(media), cache.generation());
+        cache.store_media(media_key(number), &media, &source, generation);
         let (key, outcome) = (content_key(number), outcome.clone());
         let stored = cache.store_outcome(key, outcome, versions, &policies, cache.generation());
         // Without a shared store, there is nothing to wait for.

@@ -7,3 +7,36 @@ pub(crate) fn hex(digest: &[u8; 32]) -> String {
     text.extend(digits.filter_map(|digit| char::from_digit(digit.into(), 16)));
     text
 }
+
+/// Parses a SHA-256 in hexadecimal digits of either case.
+pub(crate) fn parse_hex(digits: &str) -> Option<[u8; 32]> {
+    let mut digest = [0; 32];
+    let (pairs, []) = digits.as_bytes().as_chunks::<2>() else { return None };
+    if pairs.len() != digest.len() {
+        return None;
+    }
+    for (byte, pair) in digest.iter_mut().zip(pairs) {
+        for digit in pair {
+            let digit = char::from(*digit).to_digit(16)?;
+            *byte = (*byte << 4) | u8::try_from(digit).ok()?;
+        }
+    }
+    Some(digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_survive_a_round_trip() {
+        let digest = std::array::from_fn(|index| u8::try_from(index * 7).unwrap());
+        assert_eq!(parse_hex(&hex(&digest)), Some(digest));
+        assert_eq!(parse_hex(&hex(&digest).to_uppercase()), Some(digest));
+        for wrong in ["", "00", &"0".repeat(63), &"0".repeat(65), &"0".repeat(66), &"g".repeat(64)]
+        {
+            assert_eq!(parse_hex(wrong), None, "{wrong}");
+        }
+        assert_eq!(parse_hex(&"+1".repeat(32)), None);
+    }
+}

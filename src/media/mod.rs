@@ -41,7 +41,7 @@ pub use authorise::Authoriser;
 pub use body::Body;
 pub use counters::FetchCounters;
 pub(crate) use counters::status_label;
-pub(crate) use digest::hex;
+pub(crate) use digest::{hex, parse_hex};
 pub use download::Download;
 pub use error::FetchError;
 pub use head::Head;

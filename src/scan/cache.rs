@@ -5,8 +5,14 @@
 //! entries that are not read.
 
 mod entry;
+mod forget;
+mod forgotten_record;
+mod generation;
+mod inspect;
 mod keys;
+mod known;
 mod media_record;
+mod operator_records;
 mod record_store;
 mod replicas;
 mod store_message;
@@ -14,25 +20,27 @@ mod unconfirmed;
 mod verdict_records;
 
 pub use crate::config::sections::result_cache::Settings;
-pub use entry::{CachedVerdict, ENTRY_WEIGHT};
-pub use keys::{ContentKey, MediaKey};
+pub use entry::{CachedVerdict, ENTRY_WEIGHT, ScannedContent};
+pub use generation::CacheGeneration;
+pub use keys::{ContentKey, MediaKey, MediaTag};
+pub use known::{
+    ForgetReport, KnownContent, KnownMedia, KnownVerdict, MediaSource, OperatorStoreError,
+    VerdictFilter, VerdictList,
+};
 pub(in crate::scan) use store_message::StoreMessage;
 pub use verdict_records::{RecordSettings, VerdictRecords};
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
 use bytes::Bytes;
-use mcs_filetype::MediaType;
 use parking_lot::Mutex;
 use quick_cache::{Weighter, sync::Cache};
 
 use entry::{Timed, VerdictEntry, WeighEntry};
+use generation::Invalidations;
 use unconfirmed::UnconfirmedVerdicts;
 
 use super::{
@@ -49,15 +57,6 @@ impl Settings {
     }
 }
 
-/// What a scan determined about a content.
-#[derive(Clone, Debug)]
-pub struct ScannedContent {
-    /// The type; `None` if types were not determined, or the scan failed.
-    pub detected: Option<MediaType>,
-    /// The verdict of the engines, without the lists of types.
-    pub verdict: CachedVerdict,
-}
-
 /// The cached entries, under certain settings. Cheap to clone; clones share the entries.
 #[derive(Clone, Debug)]
 pub struct ResultCache {
@@ -72,18 +71,11 @@ struct CacheTables {
     replacing: Mutex<()>,
     verdicts: Cache<ContentKey, Timed<VerdictEntry>, WeighEntry>,
     bodies: Cache<[u8; 32], Bytes, WeighByLength>,
-    /// Incremented when all verdicts are invalidated.
-    generation: AtomicU64,
+    invalidations: Invalidations,
     /// Verdicts that survive a restart, and that replicas share.
     records: Option<VerdictRecords>,
-    /// Incremented when another replica has changed a record.
-    changes: AtomicU64,
     unconfirmed: Mutex<UnconfirmedVerdicts>,
 }
-
-/// Cache generation; incremented when all verdicts are invalidated.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct CacheGeneration(u64);
 
 /// Numbers and weights of entries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -155,9 +147,8 @@ impl ResultCache {
             replacing: Mutex::new(()),
             verdicts,
             bodies: Cache::with_weighter(items.max(1), settings.max_total_size, WeighByLength),
-            generation: AtomicU64::new(0),
+            invalidations: Invalidations::default(),
             records,
-            changes: AtomicU64::new(0),
             unconfirmed: Mutex::default(),
         });
         Self { settings: Arc::new(settings), tables }
@@ -236,9 +227,19 @@ impl ResultCache {
         self.tables.bodies.get(body_hash)
     }
 
-    /// Stores the content of an mxc URI. The time of the first answer remains that of the entry that is replaced, unless
-    /// the content has changed.
-    pub fn store_media(&self, key: MediaKey, value: &Arc<CachedMedia>) {
+    /// Stores the content of an mxc URI, unless the URI has been forgotten since `generation`. The time of the first answer
+    /// remains that of the entry that is replaced, unless the content has changed.
+    pub fn store_media(
+        &self,
+        key: MediaKey,
+        value: &Arc<CachedMedia>,
+        source: &MediaSource,
+        generation: CacheGeneration,
+    ) {
+        let invalidations = &self.tables.invalidations;
+        if !invalidations.keeps_media(generation) {
+            return;
+        }
         let replacing = self.tables.replacing.lock();
         if let Some(previous) = self.cached_media(&key)
             && previous.content == value.content
@@ -248,7 +249,14 @@ impl ResultCache {
         self.tables.media.insert(key, Timed::now(Arc::clone(value)));
         drop(replacing);
         if let Some(records) = &self.tables.records {
-            records.add_media(&key, value, self.settings.ttl);
+            records.add_media(&key, value, source, self.settings.ttl);
+        }
+        // The entry may have been inserted after it was forgotten.
+        if !invalidations.keeps_media(generation) {
+            self.tables.media.remove(&key);
+            if let Some(records) = &self.tables.records {
+                records.remove_media(&key);
+            }
         }
     }
 
@@ -272,11 +280,17 @@ impl ResultCache {
     /// Returns the current generation.
     #[must_use]
     pub fn generation(&self) -> CacheGeneration {
-        CacheGeneration(self.tables.generation.load(Ordering::SeqCst))
+        self.tables.invalidations.current()
+    }
+
+    /// Returns whether no verdicts have been invalidated since a scan began, except those that operators had forgotten.
+    #[must_use]
+    pub fn is_current(&self, generation: CacheGeneration) -> bool {
+        self.tables.invalidations.is_current(generation)
     }
 
     /// Stores the outcome of engines that had these versions at the start of the scan. Stores nothing for an exit code
-    /// that is to be ignored under `policies`, or when verdicts have been invalidated since `generation`.
+    /// that is to be ignored under `policies`, or if the verdict has been invalidated or forgotten since `generation`.
     ///
     /// Returns the infection that another replica has found in the content: its signatures may be newer than those of this
     /// replica, so it has precedence.
@@ -290,19 +304,27 @@ impl ResultCache {
     ) -> Option<ScannedContent> {
         let record = self.tables.records.as_ref().map(|records| (records, outcome.clone()));
         let entry = VerdictEntry::new(outcome, versions);
+        let invalidations = &self.tables.invalidations;
         self.time_to_live(&entry, versions, policies)?;
+        if !invalidations.keeps_content(generation, &key.content) {
+            return None;
+        }
         self.tables.verdicts.insert(key, Timed::now(entry));
         // The entry may have been inserted after the invalidation.
-        if self.generation() != generation {
+        if !invalidations.keeps_content(generation, &key.content) {
             self.tables.verdicts.remove(&key);
             return None;
         }
         let (records, outcome) = record?;
         // After the insertion, so that an infection found later by another replica removes the entry.
         let infection = records.add(&key, &outcome, versions, self.settings.ttl).await;
-        if self.generation() != generation {
+        if !invalidations.keeps_content(generation, &key.content) {
             self.tables.verdicts.remove(&key);
-            records.clear();
+            if self.is_current(generation) {
+                records.remove_outcomes(&key, versions);
+            } else {
+                records.clear();
+            }
             return None;
         }
         if let Ok(infection) = infection {
@@ -331,8 +353,11 @@ impl ResultCache {
         versions: Versions,
         policies: &Policies,
     ) -> Option<ScannedContent> {
-        let (generation, changes) = (self.generation(), self.tables.changes.load(Ordering::SeqCst));
+        let (generation, changes) = (self.generation(), self.tables.invalidations.changes());
         let (outcome, age) = self.tables.records.as_ref()?.find(key, versions).await?;
+        if self.tables.invalidations.forgotten_at(&key.content) >= Some(outcome.scanned) {
+            return None;
+        }
         // The store has another time to live for infections.
         let age = if outcome.is_infected() { Duration::ZERO } else { age };
         let stored = Instant::now().checked_sub(age)?;
@@ -342,8 +367,8 @@ impl ResultCache {
             self.tables.verdicts.insert(*key, Timed { value, stored });
         }
         // The lookup may have ended before the change that another replica has announced since.
-        let has_changed = self.tables.changes.load(Ordering::SeqCst) != changes;
-        if self.generation() != generation || has_changed {
+        let has_changed = self.tables.invalidations.changes() != changes;
+        if has_changed || !self.tables.invalidations.keeps_content(generation, &key.content) {
             self.tables.verdicts.remove(key);
         }
         self.scanned(key, &versions, policies)
@@ -355,7 +380,7 @@ impl ResultCache {
         if let Some(records) = &self.tables.records {
             records.clear();
         }
-        self.tables.generation.fetch_add(1, Ordering::SeqCst);
+        self.tables.invalidations.invalidate_all();
         self.tables.verdicts.clear();
     }
 

@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::{
-    cache::{CacheGeneration, CachedVerdict, ContentKey, ResultCache, ScannedContent},
+    cache::{CacheGeneration, CachedVerdict, ContentKey, MediaSource, ResultCache, ScannedContent},
     cached_media::{CachedMedia, MediaHeaders},
     canary::CanaryState,
     context::ScanContext,
@@ -110,9 +110,10 @@ impl Pipeline {
     pub(super) async fn run_job(&self, job: ScanJob) {
         job.progress.started();
         let waited = job.accepted.elapsed();
+        let generation = self.cache.generation().for_media(&job.key);
         let mut running = RunningJob {
             job,
-            generation: self.cache.generation(),
+            generation,
             work_dir: None,
             timings: Timings { queue: Some(waited), ..Timings::default() },
         };
@@ -139,7 +140,9 @@ impl Pipeline {
         let detected = detected.or(fetched.detected);
         let media = Arc::new(CachedMedia::new(content, size, detected, headers));
         if is_granted {
-            self.cache.store_media(running.job.key, &media);
+            let RunningJob { job, generation, .. } = &*running;
+            let source = MediaSource::from_request(&job.request);
+            self.cache.store_media(job.key, &media, &source, *generation);
         }
         let body = self.keep(running, &media, body, &verdict).await?;
         let timings = running.timings;

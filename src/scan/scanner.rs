@@ -1,5 +1,7 @@
 //! The scanner: authorises a request, answers from the cache, or waits for a job.
 
+mod operators;
+
 use std::{pin::pin, sync::Arc, time::Instant};
 
 use futures_util::future::BoxFuture;

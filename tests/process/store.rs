@@ -73,7 +73,7 @@ async fn verdicts_survive_a_restart() {
     assert_eq!(fixture.homeserver.download_count(), downloads, "the verdict needs no download");
     let operations = scanner.operations_client().await;
     scrape_until(&operations, "mcs_store_lookups_total{result=\"hit\"} 4").await;
-    scrape_until(&operations, "mcs_store_records 4").await;
+    scrape_until(&operations, "mcs_store_records 6").await;
 }
 
 #[tokio::test]
@@ -84,7 +84,7 @@ async fn killed_service_answers_as_before() {
         fixture.check(&scanner, 2).await;
         // Records are written shortly after the response.
         let operations = scanner.operations_client().await;
-        scrape_until(&operations, "mcs_store_records 4").await;
+        scrape_until(&operations, "mcs_store_records 6").await;
         scanner = restart(scanner.kill()).await;
     }
     assert!(!scanner.log().contains("replaced by an empty one"), "{}", scanner.log());

@@ -25,6 +25,7 @@ mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod limits;
+mod listing;
 mod queue;
 mod reader;
 mod record;
@@ -40,6 +41,7 @@ mod writer;
 pub use counters::StoreCounters;
 pub use error::{DamageCause, NotDurable, StoreError};
 pub use limits::{DEFAULT_MAX_ENTRIES, MAX_VALUE};
+pub use listing::{ListPage, ListPosition, ListedRecord};
 pub use record::{RecordKey, RecordKind, RecordName, VersionTag};
 pub use secret::{BadRecord, SealError, StoreSecret};
 #[cfg(any(test, feature = "simulation"))]

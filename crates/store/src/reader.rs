@@ -10,8 +10,9 @@ use crate::{
     counters::count,
     database::{is_damage, open_reader},
     limits::MAX_VALUE,
+    listing::{self, ListPage, ListPosition, ListedRecord},
     queue::{DamageReport, Durability, QueuedChange},
-    record::{RecordKey, RecordKind},
+    record::{RecordKey, RecordKind, RecordName},
     secret::{BadRecord, OVERHEAD},
     state::StoreState,
 };
@@ -21,6 +22,27 @@ pub(crate) struct RecordLookup {
     /// Keys in descending precedence.
     pub(crate) keys: Vec<RecordKey>,
     pub(crate) reply: oneshot::Sender<Option<(RecordKind, Vec<u8>)>>,
+}
+
+/// Request to look up all records with a name.
+pub(crate) struct AllLookup {
+    pub(crate) kind: RecordKind,
+    pub(crate) name: RecordName,
+    pub(crate) reply: oneshot::Sender<Option<Vec<ListedRecord>>>,
+}
+
+/// Request for a part of all records.
+pub(crate) struct PageLookup {
+    pub(crate) kinds: Vec<RecordKind>,
+    pub(crate) after: Option<ListPosition>,
+    pub(crate) reply: oneshot::Sender<Option<ListPage>>,
+}
+
+/// Request to the reader.
+pub(crate) enum ReadRequest {
+    First(RecordLookup),
+    All(AllLookup),
+    Page(PageLookup),
 }
 
 /// Row of a record.
@@ -38,7 +60,7 @@ enum LookupResult {
 }
 
 /// Replies to lookups until their channel is closed.
-pub(crate) fn run(state: &Arc<StoreState>, lookups: &Receiver<RecordLookup>) {
+pub(crate) fn run(state: &Arc<StoreState>, lookups: &Receiver<ReadRequest>) {
     let mut next = lookups.recv().ok();
     while let Some(lookup) = next {
         // The writer replaces the file only while it holds this lock.
@@ -47,7 +69,8 @@ pub(crate) fn run(state: &Arc<StoreState>, lookups: &Receiver<RecordLookup>) {
         let connection = open_reader(&state.path);
         drop(epoch_guard);
         let result = connection.and_then(|connection| {
-            let reader = StoreReader { state, statement: prepare(&connection)?, epoch };
+            let statement = prepare(&connection)?;
+            let reader = StoreReader { state, connection: &connection, statement, epoch };
             Ok(reader.serve(lookup, lookups))
         });
         next = result.unwrap_or_else(|error| {
@@ -77,34 +100,46 @@ fn report_failure(state: &StoreState, epoch: u64, error: &rusqlite::Error) {
 /// Reader of one file.
 struct StoreReader<'a> {
     state: &'a StoreState,
+    connection: &'a Connection,
     statement: Statement<'a>,
     epoch: u64,
 }
 
 impl StoreReader<'_> {
     /// Replies to lookups until the file is replaced. Returns the next lookup for the new file.
-    fn serve(
-        mut self,
-        first: RecordLookup,
-        lookups: &Receiver<RecordLookup>,
-    ) -> Option<RecordLookup> {
-        let mut lookup = first;
+    fn serve(mut self, first: ReadRequest, lookups: &Receiver<ReadRequest>) -> Option<ReadRequest> {
+        let mut request = first;
         loop {
             if *self.state.epoch.lock() != self.epoch {
-                return Some(lookup);
+                return Some(request);
             }
             // The caller may have stopped waiting, for example because the disk was slow.
-            if !lookup.reply.is_closed() {
-                let found = self.find_first(&lookup.keys).unwrap_or_else(|error| {
-                    report_failure(self.state, self.epoch, &error);
-                    None
-                });
-                let counters = &self.state.counters;
-                count(if found.is_some() { &counters.hits } else { &counters.misses }, 1);
-                let _ = lookup.reply.send(found);
+            match request {
+                ReadRequest::First(lookup) if !lookup.reply.is_closed() => {
+                    let found = self.find_first(&lookup.keys);
+                    let found = found.unwrap_or_else(|error| self.report(&error));
+                    let counters = &self.state.counters;
+                    count(if found.is_some() { &counters.hits } else { &counters.misses }, 1);
+                    let _ = lookup.reply.send(found);
+                }
+                ReadRequest::All(AllLookup { kind, name, reply }) if !reply.is_closed() => {
+                    let found = listing::find_all(self.state, self.connection, kind, name);
+                    let _ = reply.send(found.map_or_else(|error| self.report(&error), Some));
+                }
+                ReadRequest::Page(PageLookup { kinds, after, reply }) if !reply.is_closed() => {
+                    let page = listing::read_page(self.state, self.connection, &kinds, after);
+                    let _ = reply.send(page.map_or_else(|error| self.report(&error), Some));
+                }
+                ReadRequest::First(_) | ReadRequest::All(_) | ReadRequest::Page(_) => {}
             }
-            lookup = lookups.recv().ok()?;
+            request = lookups.recv().ok()?;
         }
+    }
+
+    /// Reports that the file cannot be read.
+    fn report<T>(&self, error: &rusqlite::Error) -> Option<T> {
+        report_failure(self.state, self.epoch, error);
+        None
     }
 
     /// Finds the first valid record. An altered record ends the search, because the original record had

@@ -37,6 +37,12 @@ pub(crate) enum NameSpace {
 }
 
 impl RecordKind {
+    /// Returns the kind with this number.
+    pub(crate) fn from_number(number: i64) -> Option<Self> {
+        let kinds = [Self::NotClean, Self::Finished, Self::Media, Self::Forgotten, Self::Reference];
+        kinds.into_iter().find(|kind| *kind as i64 == number)
+    }
+
     pub(crate) fn name_space(self) -> NameSpace {
         match self {
             Self::NotClean | Self::Finished | Self::Forgotten => NameSpace::Content,

@@ -137,6 +137,16 @@ impl StoreSecret {
     /// # Errors
     /// If the record was not sealed under this key with this secret, or has expired at `now`.
     pub fn open(&self, key: &RecordKey, sealed: &[u8], now: u64) -> Result<Vec<u8>, BadRecord> {
+        Ok(self.open_with_expiry(key, sealed, now)?.1)
+    }
+
+    /// Opens a sealed value as [`open`](Self::open). Returns also the time from which the record is invalid.
+    pub(crate) fn open_with_expiry(
+        &self,
+        key: &RecordKey,
+        sealed: &[u8],
+        now: u64,
+    ) -> Result<(u64, Vec<u8>), BadRecord> {
         if !(OVERHEAD..=OVERHEAD + MAX_VALUE).contains(&sealed.len()) {
             return Err(BadRecord::Length);
         }
@@ -150,7 +160,7 @@ impl StoreSecret {
         if expiry <= now {
             return Err(BadRecord::Expired(expiry));
         }
-        Ok(value.to_vec())
+        Ok((expiry, value.to_vec()))
     }
 
     /// Opens what [`seal_bytes`](Self::seal_bytes) has sealed. Accepts any bytes.

@@ -20,8 +20,9 @@ use crate::{
     database::{OpenDatabase, OpenFailure, open_writer},
     error::{NotDurable, StoreError},
     limits::{CLOSE_TIMEOUT, DEFAULT_MAX_ENTRIES, MAX_LOOKUPS},
+    listing::{ListPage, ListPosition, ListedRecord},
     queue::{Durability, QueuedChange, WriteQueue},
-    reader::{self, RecordLookup},
+    reader::{self, AllLookup, PageLookup, ReadRequest, RecordLookup},
     record::{RecordKey, RecordKind, RecordName},
     secret::{SealError, StoreSecret},
     state::{Now, StoreState},
@@ -70,7 +71,7 @@ pub struct FileStore {
 }
 
 struct StoreThreads {
-    lookups: SyncSender<RecordLookup>,
+    lookups: SyncSender<ReadRequest>,
     reader: JoinHandle<()>,
     writer: JoinHandle<()>,
     check: Option<(JoinHandle<()>, Arc<CheckInterrupt>)>,
@@ -132,14 +133,43 @@ impl FileStore {
         keys: Vec<RecordKey>,
     ) -> impl Future<Output = Option<(RecordKind, Vec<u8>)>> + use<> {
         let (reply, result) = oneshot::channel();
-        let is_queued =
-            self.threads.lock().as_ref().is_some_and(|threads| {
-                threads.lookups.try_send(RecordLookup { keys, reply }).is_ok()
-            });
-        if !is_queued {
+        if !self.request(ReadRequest::First(RecordLookup { keys, reply })) {
             count(&self.state.counters.misses, 1);
         }
         async { result.await.ok().flatten() }
+    }
+
+    /// Returns all valid records with a name, of all versions: at most 64. Returns `None` if the file cannot
+    /// be read, or 1024 lookups are queued.
+    pub fn get_all(
+        &self,
+        kind: RecordKind,
+        name: RecordName,
+    ) -> impl Future<Output = Option<Vec<ListedRecord>>> + use<> {
+        let (reply, result) = oneshot::channel();
+        self.request(ReadRequest::All(AllLookup { kind, name, reply }));
+        async { result.await.ok().flatten() }
+    }
+
+    /// Returns the next records of these kinds, those that were first written last at first. `after`:
+    /// [`ListPage::next`] of the page before, or `None` for the first page. Each page reads a bounded part of the file, so
+    /// that lookups are served between two pages; it may have no records although further pages have some.
+    ///
+    /// Returns `None` if the file cannot be read, or 1024 lookups are queued.
+    pub fn list(
+        &self,
+        kinds: &[RecordKind],
+        after: Option<ListPosition>,
+    ) -> impl Future<Output = Option<ListPage>> + use<> {
+        let (reply, result) = oneshot::channel();
+        self.request(ReadRequest::Page(PageLookup { kinds: kinds.to_vec(), after, reply }));
+        async { result.await.ok().flatten() }
+    }
+
+    /// Queues a request to the reader. Returns `false` if too many are queued, or the store is closed.
+    fn request(&self, request: ReadRequest) -> bool {
+        let threads = self.threads.lock();
+        threads.as_ref().is_some_and(|threads| threads.lookups.try_send(request).is_ok())
     }
 
     /// Writes a record in the background. The record is dropped and counted if too many are queued (4096, or 16 MiB),
@@ -172,7 +202,23 @@ impl FileStore {
         expiry: u64,
         value: &[u8],
     ) -> Result<impl Future<Output = Result<(), NotDurable>> + use<>, SealError> {
-        let key = RecordKey { kind: RecordKind::NotClean, name, version: None };
+        self.put_durable(
+            RecordKey { kind: RecordKind::NotClean, name, version: None },
+            expiry,
+            value,
+        )
+    }
+
+    /// Writes a record of any kind as [`put_not_clean`](Self::put_not_clean).
+    ///
+    /// # Errors
+    /// As [`put_not_clean`](Self::put_not_clean).
+    pub fn put_durable(
+        &self,
+        key: RecordKey,
+        expiry: u64,
+        value: &[u8],
+    ) -> Result<impl Future<Output = Result<(), NotDurable>> + use<>, SealError> {
         let sealed = self.state.secret.seal(&key, expiry, value)?;
         Ok(self.queue_durable(StoreChange::Put { key, expiry, sealed }, Durability::Retried))
     }

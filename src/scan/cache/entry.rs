@@ -16,6 +16,15 @@ use crate::scan::{
     verdict::Verdict,
 };
 
+/// What a scan determined about a content.
+#[derive(Clone, Debug)]
+pub struct ScannedContent {
+    /// The type; `None` if types were not determined, or the scan failed.
+    pub detected: Option<MediaType>,
+    /// The verdict of the engines, without the lists of types.
+    pub verdict: CachedVerdict,
+}
+
 /// Result of the scan of a content: a verdict, or a failure. A failure is shared by all requests within a few seconds,
 /// so that the retries of clients do not run the engines again and again.
 pub type CachedVerdict = Result<Verdict, Arc<ScanError>>;
@@ -68,6 +77,23 @@ impl VerdictEntry {
                 size_of_val(&**entry) + 2 * size_of::<usize>() + entry.0.allocated_bytes()
             }
             Self::Failure(_) => FAILURE_BYTES,
+        }
+    }
+
+    /// Returns the end of the scan; `None` for a failure.
+    pub(super) fn scanned(&self) -> Option<SystemTime> {
+        match self {
+            Self::Clean { scanned, .. } => Some(*scanned),
+            Self::Outcome(entry) => Some(entry.0.scanned),
+            Self::Failure(_) => None,
+        }
+    }
+
+    /// Returns the engine with the most severe finding.
+    pub(super) fn finding_engine(&self) -> Option<&'static str> {
+        match self {
+            Self::Outcome(entry) => entry.0.finding_engine(),
+            Self::Clean { .. } | Self::Failure(_) => None,
         }
     }
 

@@ -7,6 +7,7 @@ use mcs_filetype::MediaType;
 use reqwest::header::{HeaderValue, InvalidHeaderValue};
 use serde::{Deserialize, Serialize};
 
+use super::known::{KnownMedia, MediaSource};
 use crate::scan::cached_media::{CachedMedia, MediaHeaders};
 
 /// Reason why a record cannot be decoded as a media entry.
@@ -38,10 +39,21 @@ struct MediaRecord {
     disposition: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     etag: Option<String>,
+    /// For operators.
+    mxc: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    base_url: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    thumbnail: Option<String>,
+    is_encrypted: bool,
 }
 
 /// Returns the stored form of an entry that is downloaded now.
-pub(super) fn encode(media: &CachedMedia, now: SystemTime) -> Option<Vec<u8>> {
+pub(super) fn encode(
+    media: &CachedMedia,
+    source: &MediaSource,
+    now: SystemTime,
+) -> Option<Vec<u8>> {
     let header =
         |value: &Option<HeaderValue>| value.as_ref().map(|value| STANDARD_NO_PAD.encode(value));
     let MediaHeaders { content_type, disposition, etag } = &media.headers;
@@ -55,6 +67,10 @@ pub(super) fn encode(media: &CachedMedia, now: SystemTime) -> Option<Vec<u8>> {
         content_type: header(content_type),
         disposition: header(disposition),
         etag: header(etag),
+        mxc: source.mxc.to_string(),
+        base_url: source.base_url(),
+        thumbnail: source.thumbnail(),
+        is_encrypted: source.is_encrypted,
     };
     serde_json::to_vec(&record).ok()
 }
@@ -83,6 +99,27 @@ pub(super) fn decode(record: &[u8]) -> Result<(CachedMedia, SystemTime), MediaRe
     Ok((media.answered_since(first_answer), downloaded))
 }
 
+/// Reads what operators see of the stored form. `expires`: expiry of the record.
+pub(super) fn decode_known(
+    record: &[u8],
+    expires: Option<SystemTime>,
+) -> Result<KnownMedia, MediaRecordError> {
+    let (media, downloaded) = decode(record)?;
+    let record: MediaRecord = serde_json::from_slice(record)?;
+    Ok(KnownMedia {
+        mxc: Some(record.mxc),
+        base_url: record.base_url,
+        thumbnail: record.thumbnail,
+        is_encrypted: Some(record.is_encrypted),
+        content: media.content,
+        size: media.size,
+        detected: media.detected,
+        downloaded: Some(downloaded),
+        expires,
+        is_stored: true,
+    })
+}
+
 fn milliseconds(time: SystemTime) -> Option<u64> {
     u64::try_from(time.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()
 }
@@ -92,6 +129,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::media::MediaId;
 
     fn any_header() -> impl Strategy<Value = Option<HeaderValue>> {
         let value = proptest::collection::vec(prop_oneof![0x20..0x7f_u8, 0x80..=0xff_u8], 0..50);
@@ -109,9 +147,10 @@ mod tests {
             let (content_type, disposition, etag) = headers;
             let headers = MediaHeaders { content_type, disposition, etag };
             let detected = is_known.then(|| MediaType::from_name("image/png").unwrap());
+            let source = MediaSource::original(MediaId::parse("example.org", "abc").unwrap());
             let [first, now] = [1_000, 2_000].map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds));
             let media = CachedMedia::new(content, size, detected, headers).answered_since(first);
-            let (read, downloaded) = decode(&encode(&media, now).unwrap()).unwrap();
+            let (read, downloaded) = decode(&encode(&media, &source, now).unwrap()).unwrap();
             prop_assert_eq!(downloaded, now);
             prop_assert_eq!(format!("{read:?}"), format!("{media:?}"));
         }

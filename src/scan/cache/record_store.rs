@@ -51,7 +51,7 @@ pub(super) enum Precedence {
 }
 
 /// The records about a content that decide.
-pub(super) struct StoredOutcome {
+pub(super) struct DecidingRecord {
     pub(super) kind: RecordKind,
     pub(super) record: Vec<u8>,
     /// When an operator had earlier outcomes forgotten. The file has no such records, because a removal from it is
@@ -110,7 +110,7 @@ impl RecordStore {
         &self,
         keys: &OutcomeKeys,
         precedence: Precedence,
-    ) -> Result<Option<StoredOutcome>, StoreUnavailable> {
+    ) -> Result<Option<DecidingRecord>, StoreUnavailable> {
         let mut looked_up = vec![keys.infected];
         if precedence == Precedence::All {
             looked_up.push(keys.finished);
@@ -118,7 +118,7 @@ impl RecordStore {
         match self {
             Self::File(records) => {
                 let found = records.look_up(|file| file.get_first(looked_up)).await?;
-                Ok(found.map(|(kind, record)| StoredOutcome { kind, record, forgotten: None }))
+                Ok(found.map(|(kind, record)| DecidingRecord { kind, record, forgotten: None }))
             }
             Self::Shared(store) => {
                 looked_up.insert(0, keys.forgotten);
@@ -171,7 +171,7 @@ impl RecordStore {
         keys: &OutcomeKeys,
         expiry: u64,
         record: &[u8],
-    ) -> Result<Option<StoredOutcome>, StoreUnavailable> {
+    ) -> Result<Option<DecidingRecord>, StoreUnavailable> {
         let OutcomeKeys { infected, finished, forgotten } = *keys;
         match self {
             Self::File(_) => {
@@ -215,7 +215,9 @@ impl RecordStore {
 
 /// Returns the first valid outcome. A record that was altered decides nothing, and may have had precedence over those
 /// behind it.
-fn first_outcome(values: impl Iterator<Item = (RecordKind, StoredValue)>) -> Option<StoredOutcome> {
+fn first_outcome(
+    values: impl Iterator<Item = (RecordKind, StoredValue)>,
+) -> Option<DecidingRecord> {
     let mut forgotten = None;
     for (kind, value) in values {
         match (kind, value) {
@@ -223,7 +225,7 @@ fn first_outcome(values: impl Iterator<Item = (RecordKind, StoredValue)>) -> Opt
             (_, StoredValue::Missing) => {}
             (RecordKind::Forgotten, StoredValue::Valid(record)) => forgotten = Some(record),
             (_, StoredValue::Valid(record)) => {
-                return Some(StoredOutcome { kind, record, forgotten });
+                return Some(DecidingRecord { kind, record, forgotten });
             }
         }
     }

@@ -1,13 +1,16 @@
 //! What the cache in memory does so that replicas with one store answer alike: it drops what another replica has made
 //! invalid, and asks for the infections that others have found.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::time::{Duration, SystemTime};
 
 use mcs_store::{LeaseResult, StoreEvent, StoreEvents};
 use tokio::time::interval;
 use tracing::{debug, info};
 
-use super::{ContentKey, ResultCache, VerdictRecords, store_message::StoreMessage};
+use super::{
+    ContentKey, MediaTag, ResultCache, VerdictRecords, generation::Subject,
+    store_message::StoreMessage,
+};
 use crate::scan::{
     decisions::DecisionKeeper,
     engines::{EngineFingerprint, Versions},
@@ -58,14 +61,21 @@ impl ResultCache {
                 return true;
             }
         };
-        self.tables.changes.fetch_add(1, Ordering::SeqCst);
+        self.tables.invalidations.add_change();
         match message {
             Ok(StoreMessage::Infected { content, engines }) => {
                 let engines_fingerprint = EngineFingerprint(engines);
                 self.tables.verdicts.remove(&ContentKey { content, engines_fingerprint });
             }
             Ok(StoreMessage::Forgotten { content }) => {
+                // Results of scans in progress are not kept either.
+                self.tables.invalidations.forget(Subject::Content(content), SystemTime::now());
                 self.tables.verdicts.retain(|key, _| key.content != content);
+            }
+            Ok(StoreMessage::MediaForgotten { tag }) => {
+                let tag = MediaTag(tag);
+                self.tables.invalidations.forget(Subject::Media(tag), SystemTime::now());
+                self.tables.media.retain(|key, _| key.tag() != tag);
             }
             Ok(StoreMessage::AllRemoved) => self.drop_verdicts(),
             Ok(StoreMessage::Decided { .. }) => return true,
@@ -80,7 +90,7 @@ impl ResultCache {
 
     /// Drops the verdicts in memory. They are looked up again.
     fn drop_verdicts(&self) {
-        self.tables.changes.fetch_add(1, Ordering::SeqCst);
+        self.tables.invalidations.add_change();
         *self.tables.unconfirmed.lock() = super::UnconfirmedVerdicts::default();
         self.tables.verdicts.clear();
     }

@@ -20,6 +20,11 @@ pub(in crate::scan) enum StoreMessage {
         #[serde(with = "digest_text")]
         content: [u8; 32],
     },
+    /// An operator had the entries of a media URI forgotten.
+    MediaForgotten {
+        /// The tag of the URI.
+        tag: [u8; 8],
+    },
     /// All records were removed.
     AllRemoved,
     /// An operator has made or removed a decision.
@@ -52,6 +57,7 @@ mod tests {
         let messages = [
             StoreMessage::Infected { content, engines: u64::MAX },
             StoreMessage::Forgotten { content },
+            StoreMessage::MediaForgotten { tag: [9; 8] },
             StoreMessage::AllRemoved,
             StoreMessage::Decided { number: 7 },
         ];

@@ -3,13 +3,14 @@
 use std::{path::Path, time::UNIX_EPOCH};
 
 use futures_util::FutureExt as _;
+use mcs_filetype::MediaType;
 use mcs_store::{FileStore, StoreSecret, StoreSettings};
 use reqwest::header::HeaderValue;
 
 use super::*;
 use crate::{
     config::Config,
-    media::{Head, MAX_HEADER_VALUE},
+    media::{Head, MAX_HEADER_VALUE, MediaId},
     memory_bounds::{assert_table_memory, row_bytes},
     scan::{
         cached_media::MediaHeaders,
@@ -19,6 +20,8 @@ use crate::{
         verdict::Verdict,
     },
 };
+
+mod operators;
 
 const KEY: ContentKey = ContentKey { content: [1; 32], engines_fingerprint: EngineFingerprint(2) };
 const VERSIONS: Versions = Versions::new(3, true);
@@ -67,6 +70,11 @@ fn store_under(
     let policies = policies();
     let stored = cache.store_outcome(key, outcome, versions, &policies, generation);
     assert!(stored.now_or_never().unwrap().is_none());
+}
+
+fn keep_media(cache: &ResultCache, key: MediaKey, value: &Arc<CachedMedia>) {
+    let source = MediaSource::original(MediaId::parse("example.org", "abc").unwrap());
+    cache.store_media(key, value, &source, cache.generation());
 }
 
 fn read(cache: &ResultCache, versions: Versions) -> Option<CachedVerdict> {
@@ -161,7 +169,7 @@ fn entries_are_bounded_in_number_and_in_bytes() {
     assert_eq!(capacity, 768_000);
     let (small, large) = (media(30), media(MAX_HEADER_VALUE));
     for number in 0..3000 {
-        cache.store_media(MediaKey::from_digest(digest(number)), &small);
+        keep_media(&cache, MediaKey::from_digest(digest(number)), &small);
         store_as(&cache, content_key(number), clean(SystemTime::now()));
     }
     let sizes = cache.sizes();
@@ -170,7 +178,7 @@ fn entries_are_bounded_in_number_and_in_bytes() {
     let cache = ResultCache::new(Settings { max_size: 1000, ..settings() });
     let finding = Outcome::Infected("x".repeat(4096).into());
     for number in 3000..6000 {
-        cache.store_media(MediaKey::from_digest(digest(number)), &large);
+        keep_media(&cache, MediaKey::from_digest(digest(number)), &large);
         store_as(
             &cache,
             content_key(number),
@@ -225,7 +233,7 @@ fn fill_with_media(first: &CachedMedia) -> ResultCache {
         // A value that was sent takes more memory: its first clone allocates a reference count.
         let _sent = [&headers.content_type, &headers.disposition, &headers.etag].map(Clone::clone);
         let entry = CachedMedia::new(digest(number), 1, first.detected.clone(), headers);
-        cache.store_media(MediaKey::from_digest(digest(number)), &Arc::new(entry));
+        keep_media(&cache, MediaKey::from_digest(digest(number)), &Arc::new(entry));
     }
     assert!(cache.sizes().media_bytes > cache.settings.entries_capacity() / 10 * 9);
     cache
@@ -362,7 +370,7 @@ async fn recalled_entries_are_as_old_as_their_records() {
     let directory = tempfile::tempdir().unwrap();
     let cache = restarted(directory.path(), settings());
     let key = MediaKey::from_digest(digest(1));
-    cache.store_media(key, &media(30));
+    keep_media(&cache, key, &media(30));
     store(&cache, clean(SystemTime::now()));
     close(&cache).await;
     drop(cache);

@@ -3,6 +3,8 @@
 //! Operators' policies apply when a request is answered. The store also maps media to the SHA-256 of their contents, so
 //! that a verdict needs no download.
 
+mod operators;
+
 use std::{
     fmt,
     sync::{
@@ -18,13 +20,18 @@ use mcs_store::{
 };
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
-use tokio::{task::spawn_blocking, time::sleep};
+use tokio::{
+    task::{JoinHandle, spawn_blocking},
+    time::sleep,
+};
 use tracing::{debug, error, info};
 
 use super::{
+    forgotten_record,
     keys::{ContentKey, MediaKey},
+    known::MediaSource,
     media_record,
-    record_store::{FileRecords, OutcomeKeys, Precedence, RecordStore, StoredOutcome},
+    record_store::{DecidingRecord, FileRecords, OutcomeKeys, Precedence, RecordStore},
     store_message::StoreMessage,
 };
 use crate::{
@@ -191,12 +198,12 @@ impl VerdictRecords {
         Ok(found.and_then(|stored| self.valid_outcome(&stored)))
     }
 
-    fn valid_outcome(&self, stored: &StoredOutcome) -> Option<(FileOutcome, Duration)> {
+    fn valid_outcome(&self, stored: &DecidingRecord) -> Option<(FileOutcome, Duration)> {
         let outcome = FileOutcome::from_record(&stored.record)
             .inspect_err(|error| debug!(%error, "a stored verdict is of another version"))
             .ok()?;
         if let Some(forgotten) = &stored.forgotten
-            && outcome.scanned <= forgotten_time(forgotten)?
+            && outcome.scanned <= forgotten_record::decode(forgotten)?
         {
             return None;
         }
@@ -221,7 +228,7 @@ impl VerdictRecords {
         versions: Versions,
         ttl: Duration,
     ) -> Result<Option<(FileOutcome, Duration)>, StoreUnavailable> {
-        let Some(record) = outcome.to_record() else { return Ok(None) };
+        let Some(record) = outcome.to_record(&key.content) else { return Ok(None) };
         if !self.use_state.lock().is_in_use() {
             return Ok(None);
         }
@@ -253,17 +260,25 @@ impl VerdictRecords {
         Some((media, age(downloaded)?))
     }
 
-    /// Stores a media entry for `ttl`, in the background.
-    pub(super) fn add_media(&self, key: &MediaKey, media: &CachedMedia, ttl: Duration) {
+    /// Stores a media entry for `ttl`, and a reference to it under its URI, in the background.
+    pub(super) fn add_media(
+        &self,
+        key: &MediaKey,
+        media: &CachedMedia,
+        source: &MediaSource,
+        ttl: Duration,
+    ) {
         if self.use_state.lock().is_in_use()
-            && let Some(record) = media_record::encode(media, SystemTime::now())
+            && let Some(record) = media_record::encode(media, source, SystemTime::now())
         {
             self.store.put(self.media_key(key), expiry(ttl), &record);
+            self.add_reference(key, media, source, ttl);
         }
     }
 
-    /// Removes all records. None is used until they are removed, and the removal is repeated until it succeeds.
-    pub(super) fn clear(&self) {
+    /// Removes all records. None is used until they are removed, and the removal is repeated until it succeeds, in a task
+    /// whose end can be awaited.
+    pub(super) fn clear(&self) -> JoinHandle<()> {
         self.use_state.lock().removals += 1;
         let records = self.clone();
         tokio::spawn(async move {
@@ -281,7 +296,7 @@ impl VerdictRecords {
             records.use_state.lock().removals -= 1;
             records.publish(&StoreMessage::AllRemoved);
             info!("removed all stored verdicts");
-        });
+        })
     }
 
     /// Asks for the right to scan a content, so that only one replica does.
@@ -299,8 +314,8 @@ impl VerdictRecords {
         }
     }
 
-    fn media_key(&self, MediaKey(digest): &MediaKey) -> RecordKey {
-        let name = self.store.secret().name(RecordKind::Media, &[digest]);
+    fn media_key(&self, key: &MediaKey) -> RecordKey {
+        let name = self.store.secret().name(RecordKind::Media, &[key.digest()]);
         RecordKey { kind: RecordKind::Media, name, version: Some(self.tag(&[])) }
     }
 
@@ -342,12 +357,6 @@ fn close_file(file: &FileStore, has_pending_removal: bool) {
 fn expiry(ttl: Duration) -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     now.saturating_add(ttl).as_secs()
-}
-
-/// Reads when an operator had outcomes forgotten. `None` for a record of another version.
-fn forgotten_time(record: &[u8]) -> Option<SystemTime> {
-    let milliseconds = u64::from_le_bytes(record.try_into().ok()?);
-    UNIX_EPOCH.checked_add(Duration::from_millis(milliseconds))
 }
 
 /// Returns how long ago a time was; `None` if the clock was wrong then, or is wrong now.

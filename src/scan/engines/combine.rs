@@ -49,7 +49,7 @@ pub(super) fn combine(
         for outcome in outcomes {
             let mut add_finding = |kind, text: OutcomeText| {
                 findings += 1;
-                add(&mut file.finding, kind, text, exit_code, first_line.clone());
+                add(&mut file.finding, engine, kind, text, exit_code, first_line.clone());
             };
             let keep_first = |kept: &mut Option<OutcomeText>, text| {
                 kept.get_or_insert(text);
@@ -81,6 +81,7 @@ pub(super) fn combine(
 /// Keeps a finding, unless the kept one is at least as severe.
 fn add(
     kept: &mut Option<FileFinding>,
+    engine: &'static str,
     kind: NotCleanKind,
     text: OutcomeText,
     exit_code: Option<i32>,
@@ -92,6 +93,7 @@ fn add(
     if is_more_severe {
         let first_line = first_line.unwrap_or_else(|| text.line(MAX_FIRST_LINE));
         let OutcomeText { name, location } = text;
-        *kept = Some(FileFinding { kind, output: name.into(), location, exit_code, first_line });
+        let (engine, output) = (Some(engine), name.into());
+        *kept = Some(FileFinding { kind, engine, output, location, exit_code, first_line });
     }
 }

@@ -44,6 +44,8 @@ pub struct FileOutcome {
 #[derive(Clone, Debug)]
 pub(super) struct FileFinding {
     pub(super) kind: NotCleanKind,
+    /// The engine; `None` for a stored finding of an earlier version of the program.
+    pub(super) engine: Option<&'static str>,
     /// At most `scan.max_output_size` bytes.
     pub(super) output: Arc<str>,
     /// See [`OutcomeText::location`].
@@ -94,6 +96,11 @@ impl FileOutcome {
             && self.texts().next().is_none()
             && self.too_large.is_empty()
             && self.failures.is_empty()
+    }
+
+    /// Returns the engine with the most severe finding.
+    pub(in crate::scan) fn finding_engine(&self) -> Option<&'static str> {
+        self.finding.as_ref()?.engine
     }
 
     /// Returns the script's exit code, if the script found nothing.

@@ -12,6 +12,16 @@ pub struct EngineIdentity {
     pub(super) script: Option<ScriptIdentity>,
 }
 
+#[cfg(test)]
+impl EngineIdentity {
+    pub(in crate::scan) const fn for_test(
+        fingerprint: EngineFingerprint,
+        versions: Versions,
+    ) -> Self {
+        Self { engines_fingerprint: fingerprint, versions, script: None }
+    }
+}
+
 /// Hash of the engines, their settings and the script's content, equal in all processes, and in all releases with the same fingerprint format. The first 64 bits
 /// of a SHA-256 suffice: there are few distinct values, and no attacker can choose them. A longer hash would enlarge every
 /// cache entry.

@@ -11,7 +11,10 @@ use super::{
     names::{CLAMD, HASHES, ICAP, RULES, SCRIPT},
     outcome::OutcomeText,
 };
-use crate::scan::verdict::NotCleanKind;
+use crate::{
+    media::{hex, parse_hex},
+    scan::verdict::NotCleanKind,
+};
 
 /// Reason why a record cannot be decoded as an outcome.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +30,9 @@ pub enum OutcomeRecordError {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct OutcomeRecord {
+    /// SHA-256 of the content, in hexadecimal digits: the name of the record does not reveal it to operators.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    content: Option<String>,
     /// End of the scan, milliseconds since 1970.
     scanned: u64,
     has_finished: bool,
@@ -55,6 +61,8 @@ struct FindingRecord {
     text: TextRecord,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     exit_code: Option<i32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    engine: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -72,10 +80,10 @@ impl FileOutcome {
         self.finding.as_ref().is_some_and(|finding| finding.kind == NotCleanKind::Infected)
     }
 
-    /// Returns the stored form; `None` for an outcome that must not be stored, because an engine failed and none found
+    /// Returns the stored form for a content with this SHA-256; `None` for an outcome that must not be stored, because an engine failed and none found
     /// anything: the failure may be over soon.
     #[must_use]
-    pub fn to_record(&self) -> Option<Vec<u8>> {
+    pub fn to_record(&self, content: &[u8; 32]) -> Option<Vec<u8>> {
         if !self.failures.is_empty() && self.finding.is_none() {
             return None;
         }
@@ -87,6 +95,7 @@ impl FileOutcome {
             })
         };
         let record = OutcomeRecord {
+            content: Some(hex(content)),
             scanned: u64::try_from(since_epoch.as_millis()).ok()?,
             has_finished: self.has_finished,
             detected: self.detected.as_ref().map(ToString::to_string),
@@ -97,6 +106,7 @@ impl FileOutcome {
                     location: finding.location.clone(),
                 },
                 exit_code: finding.exit_code,
+                engine: finding.engine.map(str::to_owned),
             }),
             encrypted: text(&self.encrypted),
             limit: text(&self.limit),
@@ -113,19 +123,29 @@ impl FileOutcome {
     /// # Errors
     /// If the record is of another version.
     pub fn from_record(record: &[u8]) -> Result<Self, OutcomeRecordError> {
+        Ok(Self::from_named_record(record)?.0)
+    }
+
+    /// Reads the stored form, with the SHA-256 of the content if the record has it.
+    ///
+    /// # Errors
+    /// If the record is of another version.
+    pub fn from_named_record(
+        record: &[u8],
+    ) -> Result<(Self, Option<[u8; 32]>), OutcomeRecordError> {
         let record: OutcomeRecord = serde_json::from_slice(record)?;
+        let content = record
+            .content
+            .map(|digits| parse_hex(&digits).ok_or(OutcomeRecordError::Unknown("content")));
         let detected = record
             .detected
             .map(|name| MediaType::from_name(&name).ok_or(OutcomeRecordError::Unknown("type")));
-        let too_large = record.too_large.iter().map(|name| {
-            let mut known = [SCRIPT, RULES, HASHES, CLAMD, ICAP].into_iter();
-            known.find(|known| known == name).ok_or(OutcomeRecordError::Unknown("engine"))
-        });
+        let too_large = record.too_large.iter().map(|name| engine_name(name));
         let scanned = UNIX_EPOCH.checked_add(Duration::from_millis(record.scanned));
         let text = |text: Option<TextRecord>| text.map(OutcomeText::from);
-        Ok(Self {
+        let outcome = Self {
             detected: detected.transpose()?,
-            finding: record.finding.map(FileFinding::from),
+            finding: record.finding.map(FindingRecord::decode).transpose()?,
             encrypted: text(record.encrypted),
             limit: text(record.limit),
             unreadable: text(record.unreadable),
@@ -134,8 +154,15 @@ impl FileOutcome {
             has_finished: record.has_finished,
             exit_code: record.exit_code,
             ..Self::at(scanned.unwrap_or_else(SystemTime::now))
-        })
+        };
+        Ok((outcome, content.transpose()?))
     }
+}
+
+/// Returns the engine with this name.
+fn engine_name(name: &str) -> Result<&'static str, OutcomeRecordError> {
+    let mut known = [SCRIPT, RULES, HASHES, CLAMD, ICAP].into_iter();
+    known.find(|known| *known == name).ok_or(OutcomeRecordError::Unknown("engine"))
 }
 
 impl From<TextRecord> for OutcomeText {
@@ -144,15 +171,17 @@ impl From<TextRecord> for OutcomeText {
     }
 }
 
-impl From<FindingRecord> for FileFinding {
-    fn from(FindingRecord { is_infected, text, exit_code }: FindingRecord) -> Self {
-        Self {
+impl FindingRecord {
+    fn decode(self) -> Result<FileFinding, OutcomeRecordError> {
+        let Self { is_infected, text, exit_code, engine } = self;
+        Ok(FileFinding {
             kind: if is_infected { NotCleanKind::Infected } else { NotCleanKind::Refused },
+            engine: engine.as_deref().map(engine_name).transpose()?,
             output: text.name.into(),
             location: text.location,
             exit_code,
             first_line: String::new(),
-        }
+        })
     }
 }
 
@@ -194,7 +223,7 @@ mod tests {
             let mut outcome = FileOutcome::for_test([("clamd", Ok(first)), ("rules", Ok(second))]);
             outcome.detected = detected.then(|| MediaType::from_name("image/png").unwrap());
             outcome.scanned = UNIX_EPOCH + Duration::from_millis(1_234_567_890_123);
-            let read = FileOutcome::from_record(&outcome.to_record().unwrap()).unwrap();
+            let read = FileOutcome::from_record(&outcome.to_record(&[1; 32]).unwrap()).unwrap();
             prop_assert_eq!(format!("{read:?}"), format!("{:?}", outcome.without_lines()));
         }
 
@@ -208,10 +237,10 @@ mod tests {
     fn failures_are_stored_only_with_a_finding() {
         let failed = || Err(ScanError::Engine("clamd", EngineFailure::NotRun));
         let clean = FileOutcome::for_test([("clamd", failed()), ("rules", Ok(Outcome::Clean))]);
-        assert!(clean.to_record().is_none());
+        assert!(clean.to_record(&[1; 32]).is_none());
         let found = Outcome::Infected("Name".into());
         let infected = FileOutcome::for_test([("clamd", failed()), ("rules", Ok(found))]);
-        let read = FileOutcome::from_record(&infected.to_record().unwrap()).unwrap();
+        let read = FileOutcome::from_record(&infected.to_record(&[1; 32]).unwrap()).unwrap();
         assert!(read.is_infected() && read.failures.is_empty());
     }
 

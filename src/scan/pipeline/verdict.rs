@@ -176,7 +176,7 @@ impl Pipeline {
             verdict_details,
         };
         // An engine may have changed during the run, and have scanned the file in a way that the canary has not tested.
-        if !self.is_ready() || self.cache.generation() != running.generation {
+        if !self.is_ready() || !self.cache.is_current(running.generation) {
             return (EngineRun::prevented(ScanError::NotReady), Some(report));
         }
         (run, Some(report))
@@ -187,7 +187,7 @@ impl Pipeline {
         running: &mut RunningJob,
         fetched: &Fetched,
     ) -> Result<EngineRun, ScanError> {
-        if !self.is_ready() || self.cache.generation() != running.generation {
+        if !self.is_ready() || !self.cache.is_current(running.generation) {
             return Err(ScanError::NotReady);
         }
         if running.work_dir.is_none() {

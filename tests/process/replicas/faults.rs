@@ -223,14 +223,18 @@ async fn toxic_connections() {
         let media: Vec<_> =
             (0..contents).map(|number| group.add_third(round * contents + number)).collect();
         for poisoned in [REPLICAS / 2, REPLICAS] {
-            proxies.iter().take(poisoned).for_each(|proxy| proxy.set(toxin));
+            for proxy in proxies.iter().take(poisoned) {
+                proxy.set(toxin);
+            }
             let clients = group.replicas.iter().map(|replica| &replica.client);
             let requests = clients.enumerate();
             let requests =
                 requests.map(|(seed, client)| request(client, seed, REQUESTS / 4, &media));
             join_all(requests).await;
         }
-        proxies.iter().for_each(|proxy| proxy.set(Toxin::None));
+        for proxy in &proxies {
+            proxy.set(Toxin::None);
+        }
     }
     assert!(group.scans() <= toxins.len() * MAX_SCANS, "{} scans", group.scans());
     // After all of this, the store is used again.

@@ -124,7 +124,7 @@ impl ReplicaGroup {
 
     /// Adds media, each third one infected. Returns its path, and whether it is clean.
     pub(super) fn add_third(&self, number: usize) -> (String, bool) {
-        let is_clean = number % 3 != 0;
+        let is_clean = !number.is_multiple_of(3);
         (self.add(if is_clean { "clean" } else { "infected" }, number), is_clean)
     }
 }

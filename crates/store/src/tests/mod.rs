@@ -26,6 +26,7 @@ mod damage;
 mod disk_full;
 mod eviction;
 mod kills;
+mod listing;
 mod queue;
 mod rows;
 mod seal;

@@ -1,0 +1,130 @@
+//! Removal of verdicts and media entries by operators: from memory at once, then from the store.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashSet,
+    time::SystemTime,
+};
+
+use tokio::time::{Duration, timeout};
+
+use super::{
+    ResultCache,
+    generation::Subject,
+    keys::{ContentKey, MediaTag},
+    known::{ForgetReport, OperatorStoreError},
+    verdict_records::VerdictRecords,
+};
+use crate::{
+    media::MediaId,
+    scan::engines::{EngineIdentity, Versions},
+};
+
+/// Maximum time that an operator's request waits for the removal of all records.
+const CLEAR_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl ResultCache {
+    /// Removes all verdicts on a content. Scans in progress do not store theirs.
+    ///
+    /// # Errors
+    /// If the store cannot be changed. The verdicts are then not used until the end of the process.
+    pub async fn forget_content(
+        &self,
+        content: [u8; 32],
+        engines: &EngineIdentity,
+    ) -> Result<ForgetReport, OperatorStoreError> {
+        let verdicts = self.forget_contents(&HashSet::from([content]), engines).await?;
+        Ok(ForgetReport { verdicts, media: 0 })
+    }
+
+    /// Removes the entries of a media URI, thumbnails and decrypted variants included, and all verdicts on their contents.
+    /// Scans in progress do not store theirs.
+    ///
+    /// # Errors
+    /// As [`forget_content`](Self::forget_content). The call can be repeated.
+    pub async fn forget_media(
+        &self,
+        mxc: &MediaId,
+        engines: &EngineIdentity,
+    ) -> Result<ForgetReport, OperatorStoreError> {
+        let tag = MediaTag::from_media(mxc);
+        self.tables.invalidations.forget(Subject::Media(tag), SystemTime::now());
+        let mut contents = self.remove_cached_media(tag);
+        let cached = contents.len();
+        let contents_of = |contents: Vec<[u8; 32]>| contents.into_iter().collect::<HashSet<_>>();
+        let Some(records) = &self.tables.records else {
+            let verdicts = self.forget_contents(&contents_of(contents), engines).await?;
+            return Ok(ForgetReport { verdicts, media: cached });
+        };
+        let references = records.references(mxc).await?;
+        for reference in &references {
+            records.forget_media(reference).await?;
+            contents.push(reference.content);
+        }
+        let verdicts = self.forget_contents(&contents_of(contents), engines).await?;
+        // Last, because the contents are found by them.
+        records.forget_references(mxc).await?;
+        Ok(ForgetReport { verdicts, media: references.len().max(cached) })
+    }
+
+    /// Removes all verdicts and media entries.
+    ///
+    /// # Errors
+    /// If the store cannot be changed yet. It is not used until it has been.
+    pub async fn forget_all(&self) -> Result<ForgetReport, OperatorStoreError> {
+        // First, so that nothing is recalled under the next generation.
+        let cleared = self.tables.records.as_ref().map(VerdictRecords::clear);
+        self.tables.invalidations.invalidate_all();
+        let (verdicts, media) = (self.tables.verdicts.len(), self.tables.media.len());
+        self.tables.verdicts.clear();
+        self.tables.media.clear();
+        if let Some(cleared) = cleared {
+            let result = timeout(CLEAR_TIMEOUT, cleared).await;
+            result
+                .map_err(|_elapsed| OperatorStoreError::Write)?
+                .map_err(|_| OperatorStoreError::Write)?;
+        }
+        Ok(ForgetReport { verdicts, media })
+    }
+
+    /// Returns the number of removed verdicts.
+    async fn forget_contents(
+        &self,
+        contents: &HashSet<[u8; 32]>,
+        engines: &EngineIdentity,
+    ) -> Result<usize, OperatorStoreError> {
+        let now = SystemTime::now();
+        for content in contents {
+            self.tables.invalidations.forget(Subject::Content(*content), now);
+        }
+        let cached = Cell::new(0_usize);
+        self.tables.verdicts.retain(|key, _| {
+            let is_kept = !contents.contains(&key.content);
+            cached.set(cached.get() + usize::from(!is_kept));
+            is_kept
+        });
+        let mut stored = 0;
+        if let Some(records) = &self.tables.records {
+            let versions: Versions = engines.versions;
+            for content in contents {
+                let engines_fingerprint = engines.engines_fingerprint;
+                let key = ContentKey { content: *content, engines_fingerprint };
+                stored += records.forget_outcomes(&key, versions, self.settings.ttl, now).await?;
+            }
+        }
+        Ok(stored.max(cached.get()))
+    }
+
+    /// Removes the entries of a URI from memory. Returns their contents.
+    fn remove_cached_media(&self, tag: MediaTag) -> Vec<[u8; 32]> {
+        let contents = RefCell::new(Vec::new());
+        self.tables.media.retain(|key, entry| {
+            let is_kept = key.tag() != tag;
+            if !is_kept {
+                contents.borrow_mut().push(entry.value.content);
+            }
+            is_kept
+        });
+        contents.into_inner()
+    }
+}

@@ -1,0 +1,231 @@
+//! Reading and removing of records for operators.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use mcs_store::{ListPosition, ListedRecord, RecordKey, RecordKind};
+use serde::{Deserialize, Serialize};
+
+use super::{VerdictRecords, expiry};
+use crate::{
+    media::{MediaId, hex, parse_hex},
+    scan::{
+        cache::{
+            forgotten_record,
+            keys::{ContentKey, MediaKey, MediaTag},
+            known::{KnownMedia, MediaSource, OperatorStoreError, StoredOutcome, StoredPage},
+            media_record,
+            operator_records::NotWritten,
+            record_store::OutcomeKeys,
+            store_message::StoreMessage,
+        },
+        cached_media::CachedMedia,
+        engines::{FileOutcome, Versions},
+    },
+};
+
+/// Refers to a media record, and to the content that the media had. Digests are in hexadecimal digits.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReferenceRecord {
+    media: String,
+    content: String,
+}
+
+/// A media record and its content.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::scan::cache) struct MediaReference {
+    media: MediaKey,
+    pub(in crate::scan::cache) content: [u8; 32],
+}
+
+impl MediaReference {
+    fn decode(record: &[u8]) -> Option<Self> {
+        let ReferenceRecord { media, content } = serde_json::from_slice(record).ok()?;
+        let media = MediaKey::from_digest(parse_hex(&media)?);
+        Some(Self { media, content: parse_hex(&content)? })
+    }
+}
+
+impl VerdictRecords {
+    /// Stores a reference to a media entry under its URI. It lives as long as the verdict on the content may.
+    pub(super) fn add_reference(
+        &self,
+        key: &MediaKey,
+        media: &CachedMedia,
+        source: &MediaSource,
+        ttl: Duration,
+    ) {
+        let record = ReferenceRecord { media: hex(key.digest()), content: hex(&media.content) };
+        let Ok(record) = serde_json::to_vec(&record) else { return };
+        let version = key.digest().first_chunk().copied();
+        let reference = RecordKey { version, ..self.reference_key(&source.mxc) };
+        self.store.put(reference, expiry(ttl.max(self.settings.not_clean_ttl)), &record);
+    }
+
+    fn reference_key(&self, mxc: &MediaId) -> RecordKey {
+        let kind = RecordKind::Reference;
+        let name = self.store.secret().name(kind, &[mxc.to_string().as_bytes()]);
+        RecordKey { kind, name, version: None }
+    }
+
+    /// Returns the outcomes for a content of all versions of the present engines.
+    pub(in crate::scan::cache) async fn outcomes(
+        &self,
+        key: &ContentKey,
+        versions: Versions,
+    ) -> Result<Vec<StoredOutcome>, OperatorStoreError> {
+        let mut outcomes = Vec::new();
+        let OutcomeKeys { infected, finished, .. } = self.outcome_keys(key, versions);
+        for key in [infected, finished] {
+            let records = self.all(key).await?;
+            outcomes.extend(records.iter().filter_map(decode_outcome));
+        }
+        Ok(outcomes)
+    }
+
+    /// Returns when operators had the verdicts on a content forgotten.
+    pub(in crate::scan::cache) async fn forgotten_at(
+        &self,
+        key: &ContentKey,
+        versions: Versions,
+    ) -> Result<Option<SystemTime>, OperatorStoreError> {
+        let records = self.all(self.outcome_keys(key, versions).forgotten).await?;
+        Ok(records.iter().filter_map(|record| forgotten_record::decode(&record.value)).max())
+    }
+
+    /// Returns whether a stored outcome is valid for these engines and versions.
+    pub(in crate::scan::cache) fn is_valid(
+        &self,
+        stored: &StoredOutcome,
+        key: &ContentKey,
+        versions: Versions,
+    ) -> bool {
+        let kind = stored.key.kind;
+        let is_of_kind = stored.outcome.is_infected() == (kind == RecordKind::NotClean);
+        let are_known = kind == RecordKind::NotClean || versions.are_known();
+        let OutcomeKeys { infected, finished, .. } = self.outcome_keys(key, versions);
+        is_of_kind && are_known && [infected, finished].contains(&stored.key)
+    }
+
+    /// Returns references to the media entries of a URI.
+    pub(in crate::scan::cache) async fn references(
+        &self,
+        mxc: &MediaId,
+    ) -> Result<Vec<MediaReference>, OperatorStoreError> {
+        let records = self.all(self.reference_key(mxc)).await?;
+        Ok(records.iter().filter_map(|record| MediaReference::decode(&record.value)).collect())
+    }
+
+    /// Returns the media entry that a reference names.
+    pub(in crate::scan::cache) async fn referenced(
+        &self,
+        reference: &MediaReference,
+    ) -> Result<Option<KnownMedia>, OperatorStoreError> {
+        let records = self.all(self.media_key(&reference.media)).await?;
+        Ok(records.iter().find_map(decode_media))
+    }
+
+    /// Returns the outcomes or media entries of one part of the store, and the start of the next part.
+    pub(in crate::scan::cache) async fn page(
+        &self,
+        kinds: &[RecordKind],
+        after: Option<ListPosition>,
+    ) -> Result<(StoredPage, Option<ListPosition>), OperatorStoreError> {
+        if !self.use_state.lock().is_in_use() {
+            return Ok((StoredPage::default(), None));
+        }
+        let listed = self.store.page(kinds, after).await.ok_or(OperatorStoreError::Read)?;
+        let mut page = StoredPage { is_truncated: listed.is_truncated, ..StoredPage::default() };
+        for record in &listed.records {
+            match record.key.kind {
+                RecordKind::NotClean | RecordKind::Finished => {
+                    page.outcomes.extend(decode_outcome(record));
+                }
+                RecordKind::Media => page.media.extend(decode_media(record)),
+                RecordKind::Forgotten | RecordKind::Reference | RecordKind::Decisions => {}
+            }
+        }
+        Ok((page, listed.next))
+    }
+
+    /// Removes all outcomes for a content, and records the time. Returns the number of outcomes.
+    pub(in crate::scan::cache) async fn forget_outcomes(
+        &self,
+        key: &ContentKey,
+        versions: Versions,
+        ttl: Duration,
+        now: SystemTime,
+    ) -> Result<usize, OperatorStoreError> {
+        if !self.use_state.lock().is_in_use() {
+            return Ok(0);
+        }
+        let count = self.outcomes(key, versions).await?.len();
+        let expiry = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let expiry = expiry.saturating_add(ttl.max(self.settings.not_clean_ttl)).as_secs();
+        let keys = self.outcome_keys(key, versions);
+        let forgotten = self.store.forget(&keys, expiry, &forgotten_record::encode(now)).await;
+        forgotten.map_err(|NotWritten| OperatorStoreError::Write)?;
+        // After the records, so that replicas do not find them again.
+        self.publish(&StoreMessage::Forgotten { content: key.content });
+        Ok(count)
+    }
+
+    /// Removes the media entry that a reference names.
+    pub(in crate::scan::cache) async fn forget_media(
+        &self,
+        reference: &MediaReference,
+    ) -> Result<(), OperatorStoreError> {
+        self.delete(self.media_key(&reference.media)).await
+    }
+
+    /// Removes the references to the media entries of a URI.
+    pub(in crate::scan::cache) async fn forget_references(
+        &self,
+        mxc: &MediaId,
+    ) -> Result<(), OperatorStoreError> {
+        self.publish(&StoreMessage::MediaForgotten { tag: MediaTag::from_media(mxc).0 });
+        self.delete(self.reference_key(mxc)).await
+    }
+
+    /// Removes all outcomes for a content in the background.
+    pub(in crate::scan::cache) fn remove_outcomes(&self, key: &ContentKey, versions: Versions) {
+        let OutcomeKeys { infected, finished, .. } = self.outcome_keys(key, versions);
+        self.store.delete(infected);
+        self.store.delete(finished);
+    }
+
+    /// Removes a media entry in the background.
+    pub(in crate::scan::cache) fn remove_media(&self, key: &MediaKey) {
+        self.store.delete(self.media_key(key));
+    }
+
+    /// Removes all records with the name of a key.
+    async fn delete(&self, key: RecordKey) -> Result<(), OperatorStoreError> {
+        if !self.use_state.lock().is_in_use() {
+            return Ok(());
+        }
+        self.store.remove(key).await.map_err(|NotWritten| OperatorStoreError::Write)
+    }
+
+    /// Returns all records with the name of a key.
+    async fn all(&self, key: RecordKey) -> Result<Vec<ListedRecord>, OperatorStoreError> {
+        if !self.use_state.lock().is_in_use() {
+            return Ok(Vec::new());
+        }
+        self.store.all(key).await.ok_or(OperatorStoreError::Read)
+    }
+}
+
+fn decode_outcome(record: &ListedRecord) -> Option<StoredOutcome> {
+    let (outcome, content) = FileOutcome::from_named_record(&record.value).ok()?;
+    let expires = expires(record);
+    Some(StoredOutcome { key: record.key, content, outcome, expires })
+}
+
+fn decode_media(record: &ListedRecord) -> Option<KnownMedia> {
+    media_record::decode_known(&record.value, expires(record)).ok()
+}
+
+fn expires(record: &ListedRecord) -> Option<SystemTime> {
+    UNIX_EPOCH.checked_add(Duration::from_secs(record.expiry?))
+}

@@ -1,0 +1,104 @@
+//! What operators see and change: verdicts and media entries.
+
+use std::collections::{HashMap, HashSet};
+
+use super::Scanner;
+use crate::{
+    media::MediaId,
+    scan::{
+        cache::{
+            ForgetReport, KnownContent, KnownMedia, OperatorStoreError, VerdictFilter, VerdictList,
+        },
+        engines::{EngineIdentity, ListedFile},
+    },
+};
+
+/// Reason why a request of an operator fails.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum OperatorError {
+    /// The keys of verdicts depend on the engines.
+    #[error("the engines cannot be identified: the script's file cannot be read")]
+    NoIdentity,
+    #[error(transparent)]
+    Store(#[from] OperatorStoreError),
+}
+
+impl Scanner {
+    /// Returns verdicts, the latest scans first.
+    ///
+    /// # Errors
+    /// If the store or the script's file cannot be read.
+    pub async fn known_verdicts(
+        &self,
+        filter: VerdictFilter,
+    ) -> Result<VerdictList, OperatorError> {
+        let engines = self.identity().await?;
+        let policies = self.pipeline.context.engines.policies().with_paths();
+        Ok(self.pipeline.cache.known_verdicts(filter, &engines, &policies).await?)
+    }
+
+    /// Returns the verdicts on a content, and its media.
+    ///
+    /// # Errors
+    /// If the store or the script's file cannot be read.
+    pub async fn known_content(&self, content: [u8; 32]) -> Result<KnownContent, OperatorError> {
+        let engines = self.identity().await?;
+        let policies = self.pipeline.context.engines.policies().with_paths();
+        Ok(self.pipeline.cache.known_content(content, &engines, &policies).await?)
+    }
+
+    /// Returns the entries of a media URI.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn media_entries(&self, mxc: &MediaId) -> Result<Vec<KnownMedia>, OperatorError> {
+        Ok(self.pipeline.cache.known_media(mxc).await?)
+    }
+
+    /// Returns the media entries of contents, and whether they are complete.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn media_of_contents(
+        &self,
+        contents: &HashSet<[u8; 32]>,
+    ) -> Result<(HashMap<[u8; 32], Vec<KnownMedia>>, bool), OperatorError> {
+        Ok(self.pipeline.cache.media_of_contents(contents).await?)
+    }
+
+    /// Returns the entry in the lists of hashes for a content. It has precedence over verdicts.
+    #[must_use]
+    pub fn listed(&self, content: &[u8; 32]) -> Option<ListedFile> {
+        self.pipeline.context.engines.listed(content)
+    }
+
+    /// Removes all verdicts on a content.
+    ///
+    /// # Errors
+    /// If the store cannot be changed, or the script's file cannot be read.
+    pub async fn forget_content(&self, content: [u8; 32]) -> Result<ForgetReport, OperatorError> {
+        let engines = self.identity().await?;
+        Ok(self.pipeline.cache.forget_content(content, &engines).await?)
+    }
+
+    /// Removes the entries of a media URI, and all verdicts on their contents.
+    ///
+    /// # Errors
+    /// If the store cannot be changed, or the script's file cannot be read.
+    pub async fn forget_media(&self, mxc: &MediaId) -> Result<ForgetReport, OperatorError> {
+        let engines = self.identity().await?;
+        Ok(self.pipeline.cache.forget_media(mxc, &engines).await?)
+    }
+
+    /// Removes all verdicts and media entries.
+    ///
+    /// # Errors
+    /// If the store cannot be changed yet.
+    pub async fn forget_all(&self) -> Result<ForgetReport, OperatorError> {
+        Ok(self.pipeline.cache.forget_all().await?)
+    }
+
+    async fn identity(&self) -> Result<EngineIdentity, OperatorError> {
+        self.pipeline.context.engines.identity().await.ok_or(OperatorError::NoIdentity)
+    }
+}
