@@ -82,7 +82,7 @@ struct ChangeUsage {
 }
 
 #[derive(Default)]
-struct QueueState {
+struct ChangeQueueState {
     changes: ChangesByPosition,
     next_position: u64,
     /// Number of the last event.
@@ -92,7 +92,7 @@ struct QueueState {
     is_closed: bool,
 }
 
-impl QueueState {
+impl ChangeQueueState {
     fn usage(&mut self, is_kept: bool) -> &mut ChangeUsage {
         if is_kept { &mut self.kept } else { &mut self.droppable }
     }
@@ -116,7 +116,7 @@ impl QueueState {
 /// Bounded queue of changes in the order of their requests.
 #[derive(Default)]
 pub(crate) struct ChangeQueue {
-    state: Mutex<QueueState>,
+    state: Mutex<ChangeQueueState>,
     changed: Notify,
 }
 

@@ -1,6 +1,9 @@
 //! Finds out from the entries of the stream which events are new, and whether some were lost.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+};
 
 use redis::Value;
 
@@ -54,6 +57,8 @@ pub(crate) struct EventTracker {
     counters: Arc<SharedAtomics>,
     /// ID of the last entry that was seen. `None` before the first successful poll.
     position: Option<EntryId>,
+    /// Whether this process followed the stream before, and continues at its end because events were lost.
+    is_restarting: bool,
     nodes: HashMap<NodeId, u64>,
 }
 
@@ -68,7 +73,7 @@ pub(crate) struct AppliedEntries {
 
 impl EventTracker {
     pub(crate) fn new(sealer: EventSealer, counters: Arc<SharedAtomics>) -> Self {
-        Self { sealer, counters, position: None, nodes: HashMap::new() }
+        Self { sealer, counters, position: None, is_restarting: false, nodes: HashMap::new() }
     }
 
     /// Returns the call that reads the next entries, or at the start the last ones.
@@ -113,8 +118,7 @@ impl EventTracker {
     /// Applies polled entries.
     pub(crate) fn apply(&mut self, polled: PolledEntries) -> AppliedEntries {
         let Some(position) = self.position else {
-            self.start(&polled.entries);
-            return AppliedEntries::default();
+            return self.start(&polled.entries);
         };
         let mut applied = AppliedEntries::default();
         let PolledEntries { entries, newest, oldest } = polled;
@@ -139,8 +143,8 @@ impl EventTracker {
             }
             // The stream was replaced by an older one.
             Some(newest) if newest < last => {
-                applied.is_lost = true;
-                last = newest;
+                self.restart();
+                return AppliedEntries { has_more: true, ..AppliedEntries::default() };
             }
             Some(_) => {}
         }
@@ -150,13 +154,14 @@ impl EventTracker {
         applied
     }
 
-    /// Skips to the end of the stream, because this process cannot follow it.
-    pub(crate) fn skip_to_end(&mut self) {
+    /// Lets the next poll continue at the end of the stream, and report that events were lost.
+    pub(crate) fn restart(&mut self) {
         self.position = None;
+        self.is_restarting = true;
     }
 
-    /// Sets the position to the end of the stream. The last events tell the numbers that processes have reached.
-    fn start(&mut self, entries: &[StreamEntry]) {
+    /// Sets the position to the end of the stream. The last events show which numbers processes have reached.
+    fn start(&mut self, entries: &[StreamEntry]) -> AppliedEntries {
         for entry in entries {
             if let Ok(event) = self.sealer.open(&entry.sealed) {
                 let last = self.nodes.entry(event.node).or_default();
@@ -164,6 +169,10 @@ impl EventTracker {
             }
         }
         self.position = Some(entries.iter().map(|entry| entry.id).max().unwrap_or_default());
+        // The process may remember what it looked up before, and events about that are skipped.
+        let has_used_store = self.counters.store_calls.load(Ordering::Relaxed) > 0;
+        let is_lost = std::mem::take(&mut self.is_restarting) || has_used_store;
+        AppliedEntries { is_lost, ..AppliedEntries::default() }
     }
 
     fn apply_entry(&mut self, entry: &StreamEntry, applied: &mut AppliedEntries) {

@@ -20,7 +20,7 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Time limit of one call of a poll. Longer than that of lookups, because no request waits for a poll.
 const POLL_TIMEOUT: Duration = Duration::from_millis(900);
 
-/// Maximum number of calls of one poll. A process that cannot follow the stream skips to its end.
+/// Maximum number of calls of one poll. A process that cannot follow the stream continues at its end with the next poll.
 const MAX_CALLS: usize = 16;
 
 /// Maximum number of events that wait for the process. With more, they become one [`StoreEvent::Lost`].
@@ -119,8 +119,7 @@ impl EventPoller {
                 return Ok(());
             }
         }
-        self.tracker.skip_to_end();
-        self.buffer.push(StoreEvent::Lost);
+        self.tracker.restart();
         Ok(())
     }
 }

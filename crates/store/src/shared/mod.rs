@@ -44,6 +44,8 @@ mod shared_writer;
 mod simulated;
 mod slots;
 mod store;
+#[cfg(test)]
+mod tests;
 mod tls;
 
 pub use counters::SharedCounters;

@@ -90,6 +90,12 @@ impl ReplyLimit {
         Ok(())
     }
 
+    /// Returns whether all replies are complete.
+    #[cfg(test)]
+    pub(crate) fn is_between_replies(&self) -> bool {
+        self.length == 0
+    }
+
     fn add_length(&mut self, length: usize) -> Result<(), ReplyLimitError> {
         self.length += length;
         if self.length > MAX_REPLY { Err(ReplyLimitError::Reply) } else { Ok(()) }

@@ -175,6 +175,13 @@ impl SimulatedServer {
         self.0.state.lock().keys.set(key, SimulatedValue::Text(value.to_owned()), None);
     }
 
+    /// Appends an entry to a stream of events.
+    pub fn append_event(&self, key: &[u8], sealed: &[u8]) {
+        let entry: [&[u8]; 8] = [b"XADD", key, b"MAXLEN", b"~", b"10000", b"*", b"e", sealed];
+        let commands = [entry.map(<[u8]>::to_vec).to_vec()];
+        self.execute(&commands);
+    }
+
     /// Returns all keys with their values.
     #[must_use]
     pub fn snapshot(&self) -> KeyspaceSnapshot {
