@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, fs, hint::black_box, sync::Arc, time::Instant};
 
+use futures_util::FutureExt as _;
 use matrix_content_scanner::{
     config::Config,
     media::{Head, MediaId},
@@ -47,7 +48,9 @@ pub(crate) fn measure(count: u64) {
         let (media, generation) = (Arc::new(media), cache.generation());
         cache.store_media(media_key(number), &media, &source, generation);
         let (key, outcome) = (content_key(number), outcome.clone());
-        cache.store_outcome(key, outcome, versions, &policies, cache.generation());
+        let stored = cache.store_outcome(key, outcome, versions, &policies, cache.generation());
+        // Without a shared store, there is nothing to wait for.
+        assert!(stored.now_or_never().is_some());
     }
     let sizes = cache.sizes();
     let bytes = (resident() - before) / sizes.media.min(sizes.verdicts) as f64;

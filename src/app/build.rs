@@ -78,8 +78,7 @@ impl Service {
         manager.set_status("Starting: probing the sandbox");
         let (key, notices) = RequestKey::load(&config.crypto)?;
         notices.iter().for_each(log_key_notice);
-        let store_opening =
-            config.store.clone().map(|settings| StoreOpening::start(settings, &key));
+        let store_opening = StoreOpening::start(config.store.clone(), &key);
         let mut registry = Registry::default();
         let metrics = Arc::new(Metrics::new(&mut registry));
         let homeservers =
@@ -93,24 +92,24 @@ impl Service {
         let audit = audit.transpose()?;
         let canary = canary(&config, &sandbox_env, &remote_engines)?;
         let (mut canary_task, canary_state) = CanaryTask::new(canary.is_some());
+        let store = store_opening.finish().await?;
         let shared = Shared {
             spool: sandbox_env.spool(&config),
             scan_slots: ScanSlots::new(config.scan.max_scripts, config.scan.slow_after),
             canary: canary_state.clone(),
             metrics,
             audit,
+            decisions: store.decisions.clone(),
         };
-        let store = match store_opening {
-            Some(opening) => opening.finish().await?,
-            None => None,
-        };
-        let cache = ResultCache::with_records(config.result_cache.clone(), store.clone());
+        let cache = ResultCache::with_records(config.result_cache.clone(), store.records.clone());
+        let replica_cache = cache.clone();
         let pipeline =
             shared.pipeline(&config, &sandbox_env, &homeservers, &remote_engines, cache)?;
         let (scanner, workers) = Scanner::start(pipeline);
         canary_task.start(canary, scanner.clone());
         let keys = Keyring::new(key, config.previous_key_ttl);
         let current = CurrentState::new(shared.state(&config, scanner.clone(), homeservers, keys));
+        let store = store.follow_replicas(replica_cache, &current);
         let stop = StopTokens::default();
         let listener = listen(&config.web.listen, socket).await?;
         let operations = Operations {

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use super::limits::LimitError;
+use super::{limits::LimitError, store_error::StoreSetupError};
 use crate::{
     admin::TokenError, http::listener::BindError, identity::denied_user, keys::KeyError,
     media::OutboundSetupError, scan::engines, telemetry::audit::AuditError,
@@ -34,7 +34,7 @@ pub enum StartError {
     #[error("the token of [admin] cannot be used")]
     AdminToken(#[from] TokenError),
     #[error("the store of verdicts ([store]) cannot be used")]
-    Store(#[from] mcs_store::StoreError),
+    Store(#[from] StoreSetupError),
     #[error("audit.path cannot be used")]
     Audit(#[from] AuditError),
     #[error("cannot listen on the socket that the service manager passed")]

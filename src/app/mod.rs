@@ -13,6 +13,7 @@ mod run;
 mod sandbox_env;
 pub mod service_manager;
 mod store;
+mod store_error;
 mod supervision;
 
 pub use build::ServiceContext;
@@ -23,3 +24,5 @@ pub use parts::{remote_engines, scan_context};
 pub use reload::{ReadConfig, Reload};
 pub use run::serve;
 pub use sandbox_env::SandboxEnv;
+pub use store::{StoreCheck, check_store};
+pub use store_error::StoreSetupError;

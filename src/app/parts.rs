@@ -15,6 +15,7 @@ use crate::{
         Pipeline, ScanContext, Scanner,
         cache::ResultCache,
         canary::{Canary, CanaryState},
+        decisions::DecisionKeeper,
         engines::{self, RemoteEngines, slots::ScanSlots},
     },
     single_flight::SingleFlight,
@@ -64,6 +65,7 @@ pub(super) struct Shared {
     pub(super) canary: watch::Receiver<CanaryState>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) audit: Option<AuditLog>,
+    pub(super) decisions: DecisionKeeper,
 }
 
 impl Shared {
@@ -90,6 +92,7 @@ impl Shared {
             authoriser: Arc::new(Authoriser::new(Arc::clone(homeservers), ttl)),
             canary: self.canary.clone(),
             cache,
+            decisions: self.decisions.decisions().clone(),
             scans: SingleFlight::new(),
             job_observer: job_records::observer(Arc::clone(&self.metrics), self.audit.clone()),
         })

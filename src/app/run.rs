@@ -10,7 +10,7 @@ use super::{
     drain::{CLEANUP_TIMEOUT, drain, wait_for_cleanup},
     error::StartError,
     reload::Reload,
-    store, supervision,
+    supervision,
 };
 use crate::{
     admin,
@@ -80,7 +80,7 @@ async fn run(service: Service, shutdown: impl Future<Output = &'static str> + Se
     };
     let close_store = async {
         if let Some(store) = store {
-            store::close(store).await;
+            store.close().await;
         }
     };
     tokio::join!(wait_for_cleanup(&reloader.sandbox_env.directory), flush_audit, close_store);

@@ -1,80 +1,166 @@
 //! The verdict store.
 
+mod agreement;
+mod file;
+mod secrets;
+mod shared;
+
 use std::{
     fs::File,
     io::{self, Read as _},
+    time::Duration,
 };
 
-use mcs_store::{FileStore, OpenReport, SetAside, StoreError, StoreSecret, StoreSettings};
+use agreement::compare_keys;
+use mcs_store::{SharedStore, StoreEvents, StoreSecret};
+use secrets::{StoreSecrets, read_secrets};
 use sha2::{Digest as _, Sha256};
-use tokio::task::{JoinHandle, spawn_blocking};
-use tracing::{error, info, warn};
+use tokio::{
+    task::{JoinHandle, spawn_blocking},
+    time::sleep,
+};
+use tracing::warn;
 
+use super::store_error::StoreSetupError;
 use crate::{
-    chain::Chain, config::sections::store::Settings, keys::RequestKey, scan::cache::VerdictRecords,
+    config::sections::store::{Settings, StorePlace},
+    http::CurrentState,
+    keys::{KeyNotice, RequestKey},
+    scan::{
+        cache::{RecordSettings, ResultCache, VerdictRecords},
+        decisions::DecisionKeeper,
+    },
 };
 
-/// Opening of the file in a thread of its own, beside other work of the start.
-pub(super) struct StoreOpening(JoinHandle<Result<Option<VerdictRecords>, StoreError>>);
+/// Number of questions to a shared store until it counts as not reachable.
+const CHECK_ATTEMPTS: usize = 4;
+
+/// Pause between these questions.
+const CHECK_PAUSE: Duration = Duration::from_millis(250);
+
+/// Opening of the store in a thread of its own, beside other work of the start.
+pub(super) struct StoreOpening(JoinHandle<Result<OpenStore, StoreSetupError>>);
+
+/// The store after it was opened.
+pub(super) struct OpenStore {
+    /// `None` if nothing is stored.
+    pub(super) records: Option<VerdictRecords>,
+    pub(super) decisions: DecisionKeeper,
+    /// What other replicas change, if the store is shared.
+    events: Option<StoreEvents>,
+}
+
+impl OpenStore {
+    /// Starts to apply what other replicas change, and to compare their request keys. Returns the records.
+    pub(super) fn follow_replicas(
+        self,
+        cache: ResultCache,
+        current: &CurrentState,
+    ) -> Option<VerdictRecords> {
+        if let (Some(records), Some(events)) = (&self.records, self.events) {
+            let decisions = self.decisions;
+            tokio::spawn(async move { cache.follow_replicas(events, decisions).await });
+            tokio::spawn(compare_keys(records.clone(), current.clone()));
+        }
+        self.records
+    }
+}
 
 impl StoreOpening {
-    pub(super) fn start(settings: Settings, key: &RequestKey) -> Self {
-        let secret = key.derive(StoreSecret::derive);
-        Self(spawn_blocking(move || open(&settings, secret)))
+    pub(super) fn start(settings: Option<Settings>, key: &RequestKey) -> Self {
+        let request_secret = key.derive(StoreSecret::derive);
+        Self(spawn_blocking(move || match settings {
+            Some(settings) => open(&settings, request_secret),
+            None => Ok(OpenStore {
+                records: None,
+                decisions: DecisionKeeper::open(request_secret, None, None),
+                events: None,
+            }),
+        }))
     }
 
     /// Waits for the result, as [`open`] returns it.
-    pub(super) async fn finish(self) -> Result<Option<VerdictRecords>, StoreError> {
-        self.0.await.unwrap_or_else(|panicked| Err(StoreError::Thread(panicked.into())))
+    pub(super) async fn finish(self) -> Result<OpenStore, StoreSetupError> {
+        self.0.await.unwrap_or_else(|panicked| Err(StoreSetupError::Panicked(panicked)))
     }
 }
 
-/// Opens the file, or creates it. The names and seals of its records are derived from the request key. Without space on the
-/// disk, and with a state directory that cannot be used, the service starts without a store.
+/// Opens the store. Without space on the disk, with a state directory that cannot be used, or with a shared store that
+/// is not reachable, the service starts without.
 ///
 /// # Errors
 /// If the configured file or its directory cannot be used, for example because other users can write to it, or if another
-/// process uses the file.
-fn open(settings: &Settings, secret: StoreSecret) -> Result<Option<VerdictRecords>, StoreError> {
-    let limits = StoreSettings { max_entries: settings.max_entries, ..StoreSettings::default() };
-    let opened = match FileStore::open(&settings.path, secret, limits) {
-        Err(error) if is_outage(&error) => {
-            error!(error = %Chain(&error), "the verdict store cannot be opened, running without it until the next start");
-            return Ok(None);
-        }
-        Err(error) if !settings.is_required && !matches!(error, StoreError::Locked { .. }) => {
-            warn!(error = %Chain(&error), "the state directory cannot be used, running without a verdict store");
-            return Ok(None);
-        }
-        opened => opened,
+/// process uses the file; if a file with a secret cannot be used.
+fn open(settings: &Settings, request_secret: StoreSecret) -> Result<OpenStore, StoreSetupError> {
+    let StoreSecrets { secret, password, notices } = read_secrets(settings)?;
+    notices.iter().for_each(super::notices::log_key_notice);
+    let secret = secret.unwrap_or(request_secret);
+    let decisions =
+        |shared| DecisionKeeper::open(secret.clone(), settings.decisions_path.clone(), shared);
+    let mut record_settings = RecordSettings {
+        not_clean_ttl: settings.not_clean_ttl,
+        program: program_digest(),
+        wait: Duration::ZERO,
     };
-    let (file, report) = opened?;
-    log(settings, report);
-    Ok(Some(VerdictRecords::new(file, settings.not_clean_ttl, program_digest())))
-}
-
-/// Returns whether the disk is the reason, rather than the configuration.
-fn is_outage(error: &StoreError) -> bool {
-    match error {
-        StoreError::Database { .. } => true,
-        StoreError::File { source, .. } => {
-            matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    match &settings.place {
+        StorePlace::File(file) => {
+            let decisions = decisions(None);
+            let file = file::open(file, secret)?;
+            let records = file.map(|file| VerdictRecords::in_file(file, record_settings));
+            Ok(OpenStore { records, decisions, events: None })
         }
-        _ => false,
+        StorePlace::Shared(shared) => {
+            record_settings.wait = shared.wait;
+            let (store, events) = shared::start(shared, secret.clone(), password)?;
+            let decisions = decisions(Some(store.clone()));
+            let records = VerdictRecords::in_shared_store(store, record_settings);
+            Ok(OpenStore { records: Some(records), decisions, events: Some(events) })
+        }
     }
 }
 
-fn log(settings: &Settings, report: OpenReport) {
-    let path = settings.path.display();
-    let OpenReport { is_new, set_aside, was_left_open } = report;
-    if let Some(SetAside { path: renamed, cause }) = set_aside {
-        let renamed = renamed.display();
-        warn!(%path, %cause, %renamed, "the store cannot be used and was replaced by an empty one");
-    } else if is_new {
-        info!(%path, "created the store of verdicts");
-    } else if was_left_open {
-        info!(%path, "the store was not closed; it is checked in the background");
+/// How a store can be used, for `check-config`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StoreCheck {
+    /// Number of different request keys of the replicas, this one included. `None` if the store is not shared, or not
+    /// reachable.
+    pub replica_keys: Option<usize>,
+    /// Whether the store is shared.
+    pub is_shared: bool,
+    /// What operators should know about the files with secrets.
+    pub notices: Vec<KeyNotice>,
+}
+
+/// Checks the files with secrets, and whether a shared store is reachable. Opens no file of verdicts, which a running
+/// service may use.
+///
+/// # Errors
+/// If the files or the addresses cannot be used.
+pub async fn check_store(
+    settings: &Settings,
+    key: Option<&RequestKey>,
+) -> Result<StoreCheck, StoreSetupError> {
+    let StoreSecrets { secret, password, notices } = read_secrets(settings)?;
+    let mut check = StoreCheck { replica_keys: None, is_shared: false, notices };
+    if let (StorePlace::Shared(shared), Some(key)) = (&settings.place, key) {
+        check.is_shared = true;
+        let secret = secret.unwrap_or_else(|| key.derive(StoreSecret::derive));
+        let (store, _events) = shared::start(shared, secret, password)?;
+        check.replica_keys = replica_keys(&store, key).await;
+        store.close().await;
     }
+    Ok(check)
+}
+
+/// Asks a store that has just been started, which may still be connecting.
+async fn replica_keys(store: &SharedStore, key: &RequestKey) -> Option<usize> {
+    for _ in 0..CHECK_ATTEMPTS {
+        if let Some(found) = store.fingerprints(key.fingerprint()).await {
+            return Some(found.len());
+        }
+        sleep(CHECK_PAUSE).await;
+    }
+    None
 }
 
 /// Returns the SHA-256 of this program, or of its version if the program cannot be read.
@@ -93,10 +179,4 @@ fn program_digest() -> [u8; 32] {
         warn!(%error, "the program cannot be read; stored verdicts are valid for its version");
         Sha256::digest(env!("CARGO_PKG_VERSION")).into()
     })
-}
-
-/// Writes what is queued and closes the file.
-pub(super) async fn close(records: VerdictRecords) {
-    // The file bounds the time itself. A panic was logged.
-    let _closed = spawn_blocking(move || records.close()).await;
 }

@@ -9,7 +9,7 @@ use super::{
     reader::Reader,
     sections::{
         admin, audit, bounds::OversizePolicy, crypto, download, engines::EngineSettings,
-        listen::Listen, operations, scan, web,
+        listen::Listen, operations, scan, store, web,
     },
 };
 
@@ -88,7 +88,7 @@ pub(super) struct PrivateFiles<'a> {
     pub(super) directory: Option<&'a Path>,
     pub(super) crypto: Option<&'a crypto::Settings>,
     pub(super) audit: Option<&'a audit::Settings>,
-    pub(super) store: Option<&'a Path>,
+    pub(super) store: Option<&'a store::Settings>,
     pub(super) admin: Option<&'a admin::Settings>,
 }
 
@@ -108,13 +108,17 @@ pub(super) fn private_paths(
         audit::Settings::File(path) => Some(("audit", "path", &**path)),
         audit::Settings::Stdout => None,
     });
-    let store = files.store.map(|path| ("store", "path", path));
+    let store = files.store.and_then(store::Settings::file).map(|file| &*file.path);
+    let secrets = files.store.into_iter().flat_map(store::Settings::secret_files);
+    let secrets = secrets.map(|(key, path)| ("store", key, &**path));
+    let store_file = store.map(|path| ("store", "path", path));
     let token = files.admin.map(|admin| ("admin", "token_path", &*admin.token_path));
     let socket = files.admin.and_then(|admin| match &admin.listen {
         Listen::Unix(path) => Some(("admin", "socket", &**path)),
         Listen::Tcp { .. } => None,
     });
-    for (section, key, path) in [directory, key, log, store, token, socket].into_iter().flatten() {
+    let others = [directory, key, log, store_file, token, socket].into_iter().flatten();
+    for (section, key, path) in others.chain(secrets) {
         let mut visible = sandbox.paths.read_only.iter().chain(&sandbox.paths.writable);
         if let Some(visible) = visible.find(|visible| path.starts_with(visible)) {
             let (path, visible) = (path.display(), visible.display());
@@ -123,7 +127,7 @@ pub(super) fn private_paths(
             reader.section(section).conflict(key, message);
         }
     }
-    if let (Some(store), Some(directory)) = (files.store, files.directory)
+    if let (Some(store), Some(directory)) = (store, files.directory)
         && store.starts_with(directory)
     {
         let (path, directory) = (store.display(), directory.display());

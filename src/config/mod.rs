@@ -106,7 +106,7 @@ impl Config {
             directory: scan.as_ref().map(|scan| &*scan.temp_directory),
             crypto: crypto.as_ref(),
             audit: audit.as_ref().and_then(Option::as_ref),
-            store: store.as_ref().and_then(Option::as_ref).map(|store| &*store.path),
+            store: store.as_ref().and_then(Option::as_ref),
             admin: admin_settings,
         };
         checks::private_paths(&mut reader, sandbox.as_ref(), &files);

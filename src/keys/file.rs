@@ -10,6 +10,7 @@ use std::{
 use nix::fcntl::OFlag;
 use zeroize::Zeroizing;
 
+use super::notice::KeyNotice;
 use crate::ownership::file_exposure;
 
 /// Maximum size in bytes, far above any key, so that a wrong path is not read into memory.
@@ -52,6 +53,21 @@ pub(super) fn read(path: &Path, generated: bool) -> io::Result<KeyFile> {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, "too large for a key"));
     }
     Ok(KeyFile { content, mode: metadata.permissions().mode() & 0o7777 })
+}
+
+/// Reads a secret that the operator has placed in a file. White space around it does not count.
+///
+/// # Errors
+/// If the file cannot be read, is empty, larger than 16 KiB, or not a text.
+pub fn read_secret(path: &Path) -> io::Result<(Zeroizing<String>, Option<KeyNotice>)> {
+    let KeyFile { content, mode } = read(path, false)?;
+    let secret = Zeroizing::new(content.trim().to_owned());
+    if secret.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is empty"));
+    }
+    let is_exposed = mode & 0o007 != 0;
+    let notice = is_exposed.then(|| KeyNotice::ReadableByOthers { path: path.to_owned(), mode });
+    Ok((secret, notice))
 }
 
 /// Creates a key file. Fails with [`io::ErrorKind::AlreadyExists`] instead of replacing an existing one.

@@ -10,13 +10,14 @@ use std::{
 };
 
 use base64::Engine;
+use sha2::{Digest as _, Sha256};
 use vodozemac::{
     Curve25519PublicKey, Curve25519SecretKey, LibolmPickleError,
     pk_encryption::{Message, PkDecryption},
 };
 use zeroize::{Zeroize, Zeroizing};
 
-use super::file;
+use super::{file, notice::KeyNotice};
 use crate::{
     identity::denied_user,
     lenient_base64::{self, STANDARD},
@@ -25,19 +26,6 @@ use crate::{
 /// Key pair of the server.
 pub struct RequestKey {
     decryption: PkDecryption,
-}
-
-/// Information for the operator about a loaded key.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum KeyNotice {
-    /// A new key was generated, since the file was missing and `crypto.generate` is set.
-    Generated { path: PathBuf },
-    /// All users can access the file. Access for its group is left to the operator.
-    ReadableByOthers {
-        path: PathBuf,
-        /// Permission bits of the file.
-        mode: u32,
-    },
 }
 
 /// Reason why a key could not be loaded. Contains the path, never a part of the content.
@@ -200,6 +188,13 @@ impl RequestKey {
         self.decryption.public_key() == other.decryption.public_key()
     }
 
+    /// Returns the first bytes of the SHA-256 of the public key.
+    #[must_use]
+    pub fn fingerprint(&self) -> [u8; 8] {
+        let digest: [u8; 32] = Sha256::digest(self.decryption.public_key().as_bytes()).into();
+        digest.first_chunk().copied().unwrap_or_default()
+    }
+
     /// Returns the Curve25519 public key in unpadded base64.
     #[must_use]
     pub fn public_key(&self) -> String {
@@ -249,25 +244,6 @@ fn missing(settings: &Settings) -> KeyError {
             path: path.clone(),
             remedy: "copy the pickle there, or correct crypto.pickle_path",
         },
-    }
-}
-
-impl fmt::Display for KeyNotice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Generated { path } => {
-                write!(
-                    f,
-                    "{}: generated a new request key, since the file did not exist",
-                    path.display()
-                )
-            }
-            Self::ReadableByOthers { path, mode } => write!(
-                f,
-                "{}: mode {mode:04o} allows other users to read the key; set it to 0600 or 0640",
-                path.display()
-            ),
-        }
     }
 }
 

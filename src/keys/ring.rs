@@ -41,6 +41,12 @@ impl Keyring {
         key.is_same(&self.current)
     }
 
+    /// Returns the fingerprint of the current public key, to compare it with those of other replicas.
+    #[must_use]
+    pub fn fingerprint(&self) -> [u8; 8] {
+        self.current.fingerprint()
+    }
+
     /// Returns a ring with `key`, which may be the same, as the current key, and with a new TTL for all replaced keys.
     #[must_use]
     pub fn with_current_key(&self, key: RequestKey, ttl: Duration) -> Self {

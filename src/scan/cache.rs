@@ -12,17 +12,23 @@ mod inspect;
 mod keys;
 mod known;
 mod media_record;
+mod operator_records;
+mod record_store;
+mod replicas;
+mod store_message;
+mod unconfirmed;
 mod verdict_records;
 
 pub use crate::config::sections::result_cache::Settings;
-pub use entry::{CachedVerdict, ScannedContent};
+pub use entry::{CachedVerdict, ENTRY_WEIGHT, ScannedContent};
 pub use generation::CacheGeneration;
 pub use keys::{ContentKey, MediaKey, MediaTag};
 pub use known::{
-    ForgetReport, KnownContent, KnownMedia, KnownVerdict, MediaSource, StoreUnavailable,
+    ForgetReport, KnownContent, KnownMedia, KnownVerdict, MediaSource, OperatorStoreError,
     VerdictFilter, VerdictList,
 };
-pub use verdict_records::VerdictRecords;
+pub(in crate::scan) use store_message::StoreMessage;
+pub use verdict_records::{RecordSettings, VerdictRecords};
 
 use std::{
     sync::Arc,
@@ -33,8 +39,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use quick_cache::{Weighter, sync::Cache};
 
-use entry::{Timed, VerdictEntry};
+use entry::{Timed, VerdictEntry, WeighEntry};
 use generation::Invalidations;
+use unconfirmed::UnconfirmedVerdicts;
 
 use super::{
     cached_media::CachedMedia,
@@ -65,8 +72,9 @@ struct CacheTables {
     verdicts: Cache<ContentKey, Timed<VerdictEntry>, WeighEntry>,
     bodies: Cache<[u8; 32], Bytes, WeighByLength>,
     invalidations: Invalidations,
-    /// Verdicts that survive a restart.
+    /// Verdicts that survive a restart, and that replicas share.
     records: Option<VerdictRecords>,
+    unconfirmed: Mutex<UnconfirmedVerdicts>,
 }
 
 /// Numbers and weights of entries.
@@ -111,34 +119,6 @@ impl Weighter<[u8; 32], Bytes> for WeighByLength {
 /// Approximate memory of a body's entry, bytes.
 const BODY_OVERHEAD: u64 = 128;
 
-/// Weighs media entries and verdicts by their memory. An entry of typical size weighs [`ENTRY_WEIGHT`], so
-/// `result_cache.max_size` limits both the number of entries and their bytes: larger entries leave room for fewer.
-#[derive(Clone, Debug)]
-struct WeighEntry;
-
-/// Minimum weight of a media entry or verdict, and the average up to which `result_cache.max_size` entries fit, bytes.
-pub const ENTRY_WEIGHT: u64 = 768;
-
-/// Memory of an entry in a table, bytes: key, value, list and hash slots, free slots, entries that were evicted
-/// recently, and the allocator's overhead.
-const TABLE_OVERHEAD: usize = 192;
-
-fn entry_weight(allocated: usize) -> u64 {
-    ((allocated + TABLE_OVERHEAD) as u64).max(ENTRY_WEIGHT)
-}
-
-impl Weighter<MediaKey, Timed<Arc<CachedMedia>>> for WeighEntry {
-    fn weight(&self, _: &MediaKey, entry: &Timed<Arc<CachedMedia>>) -> u64 {
-        entry_weight(entry.value.allocated_bytes())
-    }
-}
-
-impl Weighter<ContentKey, Timed<VerdictEntry>> for WeighEntry {
-    fn weight(&self, _: &ContentKey, entry: &Timed<VerdictEntry>) -> u64 {
-        entry_weight(entry.value.allocated_bytes())
-    }
-}
-
 /// Maximum number of entries to reserve room for at the start.
 const RESERVED: usize = 1 << 17;
 
@@ -149,7 +129,7 @@ impl ResultCache {
         Self::with_records(settings, None)
     }
 
-    /// An empty cache above records in a file.
+    /// An empty cache above records in a store.
     #[must_use]
     pub fn with_records(settings: Settings, records: Option<VerdictRecords>) -> Self {
         // The crate chooses the number of shards such that each holds 32 of these items, so a body of the maximum size
@@ -169,6 +149,7 @@ impl ResultCache {
             bodies: Cache::with_weighter(items.max(1), settings.max_total_size, WeighByLength),
             invalidations: Invalidations::default(),
             records,
+            unconfirmed: Mutex::default(),
         });
         Self { settings: Arc::new(settings), tables }
     }
@@ -310,30 +291,33 @@ impl ResultCache {
 
     /// Stores the outcome of engines that had these versions at the start of the scan. Stores nothing for an exit code
     /// that is to be ignored under `policies`, or if the verdict has been invalidated or forgotten since `generation`.
-    pub fn store_outcome(
+    ///
+    /// Returns the infection that another replica has found in the content: its signatures may be newer than those of this
+    /// replica, so it has precedence.
+    pub async fn store_outcome(
         &self,
         key: ContentKey,
         outcome: FileOutcome,
         versions: Versions,
         policies: &Policies,
         generation: CacheGeneration,
-    ) {
+    ) -> Option<ScannedContent> {
         let record = self.tables.records.as_ref().map(|records| (records, outcome.clone()));
         let entry = VerdictEntry::new(outcome, versions);
         let invalidations = &self.tables.invalidations;
-        if self.time_to_live(&entry, versions, policies).is_none()
-            || !invalidations.keeps_content(generation, &key.content)
-        {
-            return;
+        self.time_to_live(&entry, versions, policies)?;
+        if !invalidations.keeps_content(generation, &key.content) {
+            return None;
         }
         self.tables.verdicts.insert(key, Timed::now(entry));
         // The entry may have been inserted after the invalidation.
         if !invalidations.keeps_content(generation, &key.content) {
             self.tables.verdicts.remove(&key);
-            return;
+            return None;
         }
-        let Some((records, outcome)) = record else { return };
-        records.add(&key, &outcome, versions, self.settings.ttl);
+        let (records, outcome) = record?;
+        // After the insertion, so that an infection found later by another replica removes the entry.
+        let infection = records.add(&key, &outcome, versions, self.settings.ttl).await;
         if !invalidations.keeps_content(generation, &key.content) {
             self.tables.verdicts.remove(&key);
             if self.is_current(generation) {
@@ -341,7 +325,25 @@ impl ResultCache {
             } else {
                 records.clear();
             }
+            return None;
         }
+        if let Ok(infection) = infection {
+            return self.keep_infection(&key, infection?.0, versions, policies);
+        }
+        self.tables.unconfirmed.lock().add(key);
+        None
+    }
+
+    /// Keeps an infection in memory that another replica has found, in place of any other outcome.
+    fn keep_infection(
+        &self,
+        key: &ContentKey,
+        infection: FileOutcome,
+        versions: Versions,
+        policies: &Policies,
+    ) -> Option<ScannedContent> {
+        self.tables.verdicts.insert(*key, Timed::now(VerdictEntry::new(infection, versions)));
+        self.scanned(key, &versions, policies)
     }
 
     /// Takes the outcome for a content over from the file, and returns the result as [`scanned`](Self::scanned).
@@ -351,12 +353,12 @@ impl ResultCache {
         versions: Versions,
         policies: &Policies,
     ) -> Option<ScannedContent> {
-        let generation = self.generation();
+        let (generation, changes) = (self.generation(), self.tables.invalidations.changes());
         let (outcome, age) = self.tables.records.as_ref()?.find(key, versions).await?;
-        // The file has another time to live for infections.
         if self.tables.invalidations.forgotten_at(&key.content) >= Some(outcome.scanned) {
             return None;
         }
+        // The store has another time to live for infections.
         let age = if outcome.is_infected() { Duration::ZERO } else { age };
         let stored = Instant::now().checked_sub(age)?;
         // A scan may have ended meanwhile.
@@ -364,7 +366,9 @@ impl ResultCache {
             let value = VerdictEntry::new(outcome, versions);
             self.tables.verdicts.insert(*key, Timed { value, stored });
         }
-        if !self.tables.invalidations.keeps_content(generation, &key.content) {
+        // The lookup may have ended before the change that another replica has announced since.
+        let has_changed = self.tables.invalidations.changes() != changes;
+        if has_changed || !self.tables.invalidations.keeps_content(generation, &key.content) {
             self.tables.verdicts.remove(key);
         }
         self.scanned(key, &versions, policies)

@@ -8,6 +8,8 @@ pub mod cache;
 pub mod cached_media;
 pub mod canary;
 pub mod context;
+pub mod decisions;
+mod digest_text;
 pub mod engines;
 pub mod error;
 pub mod in_flight;

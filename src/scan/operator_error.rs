@@ -1,6 +1,6 @@
 //! Errors of requests by operators.
 
-use super::cache::StoreUnavailable;
+use super::cache::OperatorStoreError;
 
 /// Reason why a request of an operator fails.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -9,5 +9,5 @@ pub enum OperatorError {
     #[error("the engines cannot be identified: the script's file cannot be read")]
     NoIdentity,
     #[error(transparent)]
-    Store(#[from] StoreUnavailable),
+    Store(#[from] OperatorStoreError),
 }

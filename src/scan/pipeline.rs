@@ -1,6 +1,7 @@
 //! Processing of one job in a private working directory: downloads, hashes and decrypts the media, runs the engines,
 //! replies and cleans up. A panic fails the job, not the worker.
 
+mod turn;
 mod verdict;
 
 use std::{
@@ -19,6 +20,7 @@ use super::{
     cached_media::{CachedMedia, MediaHeaders},
     canary::CanaryState,
     context::ScanContext,
+    decisions::Decisions,
     engines::{ListedFile, Versions},
     error::{Phase, ScanError},
     job::{JobOutcome, ScanJob},
@@ -52,6 +54,8 @@ pub struct Pipeline {
     /// Latest result of the canary; nothing is scanned unless the canary has passed.
     pub(crate) canary: watch::Receiver<CanaryState>,
     pub(crate) cache: ResultCache,
+    /// Operators' decisions about whole media files.
+    pub(crate) decisions: Decisions,
     /// Scans in progress, by content: media with the same bytes shares one scan.
     pub(crate) scans: SingleFlight<(ContentKey, Versions), ScannedContent>,
     /// Receives a report of each job.
@@ -291,7 +295,7 @@ impl Pipeline {
             return Some(Ok(Verdict::TypeForbidden { detected: detected.clone() }));
         }
         let lacks_type = *lists != MimeRules::All && media.detected.is_none();
-        match self.context.engines.listed(&media.content) {
+        match self.listed(&media.content) {
             Some(listed @ ListedFile::Blocked(_)) => return Some(Ok(listed.verdict())),
             Some(listed) => return (!lacks_type).then(|| Ok(listed.verdict())),
             None => {}
@@ -305,6 +309,18 @@ impl Pipeline {
         (verdict.is_err() || !lacks_type).then_some(verdict)
     }
 
+    /// Returns the entry for a whole media file in the decisions of operators and in the lists of hashes. Blocking has
+    /// precedence.
+    pub(super) fn listed(&self, content: &[u8; 32]) -> Option<ListedFile> {
+        let entries = [self.decisions.find(content), self.context.engines.listed(content)];
+        let mut entries = entries.into_iter().flatten();
+        let first = entries.next()?;
+        match entries.next() {
+            Some(second) if first == ListedFile::Allowed => Some(second),
+            _ => Some(first),
+        }
+    }
+
     /// Returns the cached result of a scan, with the lists of types applied. `None` also for a content of unknown type, if
     /// there are lists.
     fn cached_scan(&self, key: &ContentKey, versions: Versions) -> Option<ScannedContent> {
@@ -312,7 +328,7 @@ impl Pipeline {
         self.with_lists(self.cache.scanned(key, &versions, policies)?)
     }
 
-    /// Like [`cached_scan`](Self::cached_scan), from the file of verdicts as well. Verdicts of an earlier process need
+    /// Like [`cached_scan`](Self::cached_scan), from the verdict store as well. Verdicts of an earlier process need
     /// engines that have passed the canary in this one.
     async fn known_scan(&self, key: &ContentKey, versions: Versions) -> Option<ScannedContent> {
         if let Some(scanned) = self.cached_scan(key, versions) {

@@ -21,6 +21,7 @@ pub mod attachment;
 pub mod client;
 pub mod homeserver;
 pub mod raw;
+pub mod redis;
 pub mod scanner;
 
 pub use attachment::Attachment;

@@ -30,6 +30,7 @@ mod outcomes;
 mod ownership;
 mod readme;
 mod reload;
+mod replicas;
 mod rules;
 mod run_directory;
 mod sandbox_command;

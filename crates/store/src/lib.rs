@@ -1,11 +1,12 @@
-//! Persistent store of scan results: sealed records in one `SQLite` file.
+//! Stores of scan results: sealed records in one `SQLite` file, or in a server that replicas share.
 //!
 //! - [`StoreSecret`] derives the names of records from their keys, and seals and opens their values.
 //! - [`FileStore`] keeps sealed records in a file. Lookups and writes run on two threads of its own; callers await
 //!   replies, and never wait for the disk otherwise.
+//! - [`SharedStore`] keeps sealed records in a Valkey or Redis server, which several replicas use.
 //!
-//! **Trust.** Nothing that is read from the file counts without a valid seal. An attacker who can write the file can
-//! delete records, and restore earlier ones until they expire; a damaged file loses records. Neither forges a record,
+//! **Trust.** Nothing that is read from a file or a server counts without a valid seal. An attacker who can write
+//! there can delete records, and restore earlier ones until they expire; a damaged file loses records. Neither forges a record,
 //! and names and values reveal nothing without the secret. Kind, version tag, time of expiry and length of records are visible.
 //!
 //! **Durability.** A record of kind [`RecordKind::NotClean`] is retried until it is on disk. Other records may be lost:
@@ -29,6 +30,7 @@ mod queue;
 mod reader;
 mod record;
 mod secret;
+mod shared;
 mod state;
 mod store;
 mod store_path;
@@ -42,5 +44,12 @@ pub use limits::{DEFAULT_MAX_ENTRIES, MAX_VALUE};
 pub use listing::{ListPage, ListPosition, ListedRecord};
 pub use record::{RecordKey, RecordKind, RecordName, VersionTag};
 pub use secret::{BadRecord, SealError, StoreSecret};
+#[cfg(any(test, feature = "simulation"))]
+pub use shared::{KeyspaceSnapshot, SimulatedNode, SimulatedServer};
+pub use shared::{
+    LeaseResult, MAX_MESSAGE, ScanLease, SharedCounters, SharedSettings, SharedStore,
+    SharedStoreError, StoreEvent, StoreEvents, StoreServers, StoreServersError, StoreUnavailable,
+    StoredValue,
+};
 pub use store::{FileStore, OpenReport, StoreSettings};
 pub use store_path::SetAside;

@@ -27,8 +27,8 @@ pub struct ListPosition(i64);
 pub struct ListedRecord {
     /// Key of the record.
     pub key: RecordKey,
-    /// Time from which the record is invalid, seconds since the Unix epoch.
-    pub expiry: u64,
+    /// Time from which the record is invalid, seconds since the Unix epoch, if it is known.
+    pub expiry: Option<u64>,
     /// Opened value.
     pub value: Vec<u8>,
 }
@@ -112,7 +112,7 @@ fn open_row(state: &StoreState, row: &Row<'_>) -> rusqlite::Result<Option<Listed
     };
     let key = RecordKey { kind, name: RecordName(name), version };
     let opened = state.secret.open_with_expiry(&key, sealed, (state.now)());
-    Ok(opened.ok().map(|(expiry, value)| ListedRecord { key, expiry, value }))
+    Ok(opened.ok().map(|(expiry, value)| ListedRecord { key, expiry: Some(expiry), value }))
 }
 
 fn max_sealed() -> i64 {

@@ -21,6 +21,9 @@ pub enum RecordKind {
     /// Reference to a media record, under the name of its URI: one URI has several such records, each with a tag of its own
     /// in place of the version.
     Reference = 5,
+    /// All decisions of operators about files, as one list. The version is the number of the list. Not in a
+    /// [`FileStore`](crate::FileStore), because its records may be lost.
+    Decisions = 6,
 }
 
 /// Set of names. Records about one content have the same name, so that a cluster stores them at one node.
@@ -30,6 +33,7 @@ pub(crate) enum NameSpace {
     Content = 1,
     Media = 3,
     Reference = 5,
+    Decisions = 6,
 }
 
 impl RecordKind {
@@ -44,13 +48,14 @@ impl RecordKind {
             Self::NotClean | Self::Finished | Self::Forgotten => NameSpace::Content,
             Self::Media => NameSpace::Media,
             Self::Reference => NameSpace::Reference,
+            Self::Decisions => NameSpace::Decisions,
         }
     }
 
     /// Returns whether a record of this kind is retried until it is written.
     pub(crate) fn is_kept(self) -> bool {
         match self {
-            Self::NotClean | Self::Forgotten => true,
+            Self::NotClean | Self::Forgotten | Self::Decisions => true,
             Self::Finished | Self::Media | Self::Reference => false,
         }
     }

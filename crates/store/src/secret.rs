@@ -118,9 +118,14 @@ impl StoreSecret {
         key: &RecordKey,
         plaintext: &[u8],
     ) -> Result<Vec<u8>, SealError> {
+        self.seal_bytes(&key.associated_data(), plaintext)
+    }
+
+    /// Seals a plaintext, bound to this data: that of a record's key, or data that differs from those of all keys.
+    pub(crate) fn seal_bytes(&self, data: &[u8], plaintext: &[u8]) -> Result<Vec<u8>, SealError> {
         let mut nonce = [0; NONCE];
         getrandom::fill(&mut nonce).map_err(SealError::Random)?;
-        let payload = Payload { msg: plaintext, aad: &key.associated_data() };
+        let payload = Payload { msg: plaintext, aad: data };
         let ciphertext = self.cipher().encrypt(&XNonce::from(nonce), payload);
         // Fails only for plaintexts of more than 256 GiB.
         let ciphertext = ciphertext.map_err(|_| SealError::TooLong(plaintext.len()))?;
@@ -145,10 +150,7 @@ impl StoreSecret {
         if !(OVERHEAD..=OVERHEAD + MAX_VALUE).contains(&sealed.len()) {
             return Err(BadRecord::Length);
         }
-        let (nonce, ciphertext) = sealed.split_first_chunk::<NONCE>().ok_or(BadRecord::Length)?;
-        let payload = Payload { msg: ciphertext, aad: &key.associated_data() };
-        let plaintext = self.cipher().decrypt(&XNonce::from(*nonce), payload);
-        let plaintext = plaintext.map_err(|_| BadRecord::Seal)?;
+        let plaintext = self.open_bytes(&key.associated_data(), sealed)?;
         let (format, rest) = plaintext.split_first().ok_or(BadRecord::Length)?;
         if *format != FORMAT {
             return Err(BadRecord::Format(*format));
@@ -159,6 +161,14 @@ impl StoreSecret {
             return Err(BadRecord::Expired(expiry));
         }
         Ok((expiry, value.to_vec()))
+    }
+
+    /// Opens what [`seal_bytes`](Self::seal_bytes) has sealed. Accepts any bytes.
+    pub(crate) fn open_bytes(&self, data: &[u8], sealed: &[u8]) -> Result<Vec<u8>, BadRecord> {
+        let (nonce, ciphertext) = sealed.split_first_chunk::<NONCE>().ok_or(BadRecord::Length)?;
+        let payload = Payload { msg: ciphertext, aad: data };
+        let plaintext = self.cipher().decrypt(&XNonce::from(*nonce), payload);
+        plaintext.map_err(|_| BadRecord::Seal)
     }
 
     fn cipher(&self) -> XChaCha20Poly1305 {

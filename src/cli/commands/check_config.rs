@@ -10,7 +10,7 @@ use mcs_sandbox::{EffectiveLimits, Sandbox};
 
 use crate::{
     admin::AdminToken,
-    app::{self, SandboxEnv, StartError},
+    app::{self, SandboxEnv, StartError, StoreCheck},
     cli::{
         arguments::Cli,
         error::CommandError,
@@ -37,10 +37,17 @@ async fn check(
 ) -> Result<(), CommandError> {
     // Does not generate a missing key: the check has no side effects.
     let key = RequestKey::load_existing(&config.crypto).map_err(StartError::from)?;
-    let (key_text, notices) = match key {
-        Some((_key, notices)) => (String::new(), notices),
-        None => (missing_key_notice(painter, &config.crypto), vec![]),
+    let (key, key_text, mut notices) = match key {
+        Some((key, notices)) => (Some(key), String::new(), notices),
+        None => (None, missing_key_notice(painter, &config.crypto), vec![]),
     };
+    let store = match &config.store {
+        Some(settings) => {
+            Some(app::check_store(settings, key.as_ref()).await.map_err(StartError::from)?)
+        }
+        None => None,
+    };
+    notices.extend(store.iter().flat_map(|store| store.notices.clone()));
     print_config(&mut io::stdout().lock(), painter, config, warnings, &notices, &key_text)?;
     if let Some(admin) = &config.admin {
         AdminToken::load(&admin.token_path).map_err(StartError::from)?;
@@ -53,6 +60,9 @@ async fn check(
     print_sandbox(painter, &sandbox_env.sandbox);
     let engines = app::remote_engines(config).await.map_err(StartError::from)?;
     print_engines(config, &engines);
+    if let Some(store) = store.filter(|store| store.is_shared) {
+        print_line(shared_store_line(painter, &store));
+    }
     check_canary(painter, config, &sandbox_env, &engines).await
 }
 
@@ -139,6 +149,24 @@ fn print_engines(config: &Config, engines: &RemoteEngines) {
     for (engine, version) in engines.versions() {
         let version = version.as_deref().unwrap_or("unknown version");
         print_line(escape_untrusted(format_args!("# {engine}: {version}")));
+    }
+}
+
+/// Describes the shared store.
+fn shared_store_line(painter: Painter, store: &StoreCheck) -> String {
+    match store.replica_keys {
+        None => note(
+            painter,
+            "store.urls: the shared store does not answer; without it, each replica scans for itself",
+        ),
+        Some(1) => painter.paint(GOOD, "# shared store: reachable"),
+        Some(keys) => note(
+            painter,
+            &format!(
+                "crypto: replicas have {keys} different request keys, so clients get MCS_BAD_DECRYPTION \
+                 from some of them; copy one key to all"
+            ),
+        ),
     }
 }
 

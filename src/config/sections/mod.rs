@@ -20,6 +20,7 @@ pub mod result_cache;
 pub mod rules;
 pub mod sandbox;
 pub mod scan;
+pub mod shared_store;
 pub mod store;
 pub mod unpack;
 pub mod web;

@@ -117,7 +117,14 @@ fn surroundings(section: &str, key: &str) -> Vec<(&'static str, &'static str)> {
             });
         }
         "store" => {
-            lines.extend([("store.path", "'store.db'"), ("scan.temp_directory", "'jobs'")]);
+            lines.push(("scan.temp_directory", "'jobs'"));
+            let is_shared =
+                ["urls", "password_path", "ca_certificates", "timeout", "wait"].contains(&key);
+            if is_shared {
+                lines.extend([("store.kind", "'shared'"), ("store.urls", "['redis://a']")]);
+            } else {
+                lines.push(("store.path", "'store.db'"));
+            }
         }
         _ => {}
     }
@@ -174,6 +181,8 @@ fn comparison_detects_a_change_of_each_key() {
         "'no'",
         "'both'",
         "'file'",
+        "['redis://a']",
+        "['redis://b']",
         "1000",
         "2000",
     ]);

@@ -205,7 +205,11 @@ fn verdicts_are_stored_where_there_is_a_place() {
     let passed = format!("{}:/other", state.display());
     let path = |lines: &str, variables: &[(&str, &str)]| {
         let lines = format!("scan.temp_directory = 'jobs'\n{lines}");
-        dir.load_with(&text(&lines), variables).unwrap().0.store.map(|store| store.path)
+        dir.load_with(&text(&lines), variables)
+            .unwrap()
+            .0
+            .store
+            .and_then(|store| Some(store.file()?.path.clone()))
     };
     let variables = &[("STATE_DIRECTORY", passed.as_str())][..];
     assert_eq!(path("", &[]), None);

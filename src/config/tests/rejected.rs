@@ -224,8 +224,23 @@ const CRYPTO: &[InvalidCase] = &[
 /// `[store]`.
 const STORE: &[InvalidCase] = &[
     (
-        "store.kind = \"shared\"",
-        "store.kind: found \"shared\", expected \"auto\" or \"file\" or \"none\"",
+        "store.kind = \"redis\"",
+        "store.kind: found \"redis\", expected \"auto\" or \"file\" or \"shared\" or \"none\"",
+    ),
+    ("store.kind = \"shared\"", "store.urls: missing, expected the addresses of the servers"),
+    ("store.urls = [\"redis://a\"]", "store.urls: found without kind = \"shared\""),
+    (
+        "store.kind = \"shared\"\nstore.urls = [\"redis://a\"]\nstore.wait = \"forever\"",
+        "store.wait: found \"forever\"",
+    ),
+    (
+        "store.kind = \"shared\"\nstore.urls = [\"redis://a\"]\nstore.password_path = \"jobs/p\"\n\
+         sandbox.read_only_paths = [\"jobs\"]",
+        "which scripts can read",
+    ),
+    (
+        "store.secret_path = \"jobs/s\"\nstore.path = \"s\"\nsandbox.read_only_paths = [\"jobs\"]",
+        "which scripts can read",
     ),
     ("store.kind = \"file\"", "store.path: missing, expected the path of a file, or a state"),
     ("store.path = \"absent/store.db\"", "store.path: found "),

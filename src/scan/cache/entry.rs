@@ -1,4 +1,4 @@
-//! Cached results of scans.
+//! Entries of the tables in memory, and their weights.
 
 use std::{
     sync::Arc,
@@ -6,8 +6,11 @@ use std::{
 };
 
 use mcs_filetype::MediaType;
+use quick_cache::Weighter;
 
+use super::keys::{ContentKey, MediaKey};
 use crate::scan::{
+    cached_media::CachedMedia,
     engines::{FileOutcome, Policies, Validity, Versions},
     error::ScanError,
     verdict::Verdict,
@@ -38,9 +41,6 @@ impl<T> Timed<T> {
         Self { value, stored: Instant::now() }
     }
 }
-
-/// Memory of a cached failure, bytes. Its texts are bounded where they are received.
-const FAILURE_BYTES: usize = 1024;
 
 /// Result of a scan, with the facts that its validity depends on.
 #[derive(Clone, Debug)]
@@ -119,5 +119,36 @@ impl VerdictEntry {
             Self::Failure(error) => return (Err(Arc::clone(error)), Validity::Failure, None, None),
         };
         (decision.verdict, decision.validity, decision.exit_code, Some(versions))
+    }
+}
+
+/// Weighs media entries and verdicts by their memory. An entry of typical size weighs [`ENTRY_WEIGHT`], so
+/// `result_cache.max_size` limits both the number of entries and their bytes: larger entries leave room for fewer.
+#[derive(Clone, Debug)]
+pub(super) struct WeighEntry;
+
+/// Minimum weight of a media entry or verdict, and the average up to which `result_cache.max_size` entries fit, bytes.
+pub const ENTRY_WEIGHT: u64 = 768;
+
+/// Memory of an entry in a table, bytes: key, value, list and hash slots, free slots, entries that were evicted
+/// recently, and the allocator's overhead.
+const TABLE_OVERHEAD: usize = 192;
+
+/// Memory of a cached failure, bytes. Its texts are bounded where they are received.
+const FAILURE_BYTES: usize = 1024;
+
+fn entry_weight(allocated: usize) -> u64 {
+    ((allocated + TABLE_OVERHEAD) as u64).max(ENTRY_WEIGHT)
+}
+
+impl Weighter<MediaKey, Timed<Arc<CachedMedia>>> for WeighEntry {
+    fn weight(&self, _: &MediaKey, entry: &Timed<Arc<CachedMedia>>) -> u64 {
+        entry_weight(entry.value.allocated_bytes())
+    }
+}
+
+impl Weighter<ContentKey, Timed<VerdictEntry>> for WeighEntry {
+    fn weight(&self, _: &ContentKey, entry: &Timed<VerdictEntry>) -> u64 {
+        entry_weight(entry.value.allocated_bytes())
     }
 }

@@ -12,7 +12,7 @@ use super::{
     ResultCache,
     generation::Subject,
     keys::{ContentKey, MediaTag},
-    known::{ForgetReport, StoreUnavailable},
+    known::{ForgetReport, OperatorStoreError},
     verdict_records::VerdictRecords,
 };
 use crate::{
@@ -32,7 +32,7 @@ impl ResultCache {
         &self,
         content: [u8; 32],
         engines: &EngineIdentity,
-    ) -> Result<ForgetReport, StoreUnavailable> {
+    ) -> Result<ForgetReport, OperatorStoreError> {
         let verdicts = self.forget_contents(&HashSet::from([content]), engines).await?;
         Ok(ForgetReport { verdicts, media: 0 })
     }
@@ -46,7 +46,7 @@ impl ResultCache {
         &self,
         mxc: &MediaId,
         engines: &EngineIdentity,
-    ) -> Result<ForgetReport, StoreUnavailable> {
+    ) -> Result<ForgetReport, OperatorStoreError> {
         let tag = MediaTag::from_media(mxc);
         self.tables.invalidations.forget(Subject::Media(tag), SystemTime::now());
         let mut contents = self.remove_cached_media(tag);
@@ -71,7 +71,7 @@ impl ResultCache {
     ///
     /// # Errors
     /// If the store cannot be changed yet. It is not used until it has been.
-    pub async fn forget_all(&self) -> Result<ForgetReport, StoreUnavailable> {
+    pub async fn forget_all(&self) -> Result<ForgetReport, OperatorStoreError> {
         // First, so that nothing is recalled under the next generation.
         let cleared = self.tables.records.as_ref().map(VerdictRecords::clear);
         self.tables.invalidations.invalidate_all();
@@ -81,8 +81,8 @@ impl ResultCache {
         if let Some(cleared) = cleared {
             let result = timeout(CLEAR_TIMEOUT, cleared).await;
             result
-                .map_err(|_elapsed| StoreUnavailable::Write)?
-                .map_err(|_| StoreUnavailable::Write)?;
+                .map_err(|_elapsed| OperatorStoreError::Write)?
+                .map_err(|_| OperatorStoreError::Write)?;
         }
         Ok(ForgetReport { verdicts, media })
     }
@@ -92,7 +92,7 @@ impl ResultCache {
         &self,
         contents: &HashSet<[u8; 32]>,
         engines: &EngineIdentity,
-    ) -> Result<usize, StoreUnavailable> {
+    ) -> Result<usize, OperatorStoreError> {
         let now = SystemTime::now();
         for content in contents {
             self.tables.invalidations.forget(Subject::Content(*content), now);

@@ -46,6 +46,8 @@ pub(super) enum Subject {
 pub(super) struct Invalidations {
     all: AtomicU64,
     forgets: AtomicU64,
+    /// Number of changes by other replicas that were applied.
+    changes: AtomicU64,
     forgotten: Mutex<ForgottenSubjects>,
 }
 
@@ -62,6 +64,16 @@ impl Invalidations {
     pub(super) fn current(&self) -> CacheGeneration {
         let forgets = self.forgets.load(Ordering::SeqCst);
         CacheGeneration { invalidations: self.all.load(Ordering::SeqCst), forgets, media: None }
+    }
+
+    /// Records that something in memory may have become invalid by another replica. Called before it is removed.
+    pub(super) fn add_change(&self) {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Returns the number of changes by other replicas.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::SeqCst)
     }
 
     /// Invalidates all verdicts.

@@ -12,7 +12,7 @@ use super::{
     entry::{Timed, VerdictEntry},
     keys::{ContentKey, MediaTag},
     known::{
-        KnownContent, KnownMedia, KnownVerdict, StoreUnavailable, StoredOutcome, VerdictFilter,
+        KnownContent, KnownMedia, KnownVerdict, OperatorStoreError, StoredOutcome, VerdictFilter,
         VerdictList,
     },
 };
@@ -41,7 +41,7 @@ impl ResultCache {
         filter: VerdictFilter,
         engines: &EngineIdentity,
         policies: &Policies,
-    ) -> Result<VerdictList, StoreUnavailable> {
+    ) -> Result<VerdictList, OperatorStoreError> {
         let mut found: HashMap<_, KnownVerdict> = HashMap::new();
         for (key, entry) in self.tables.verdicts.iter() {
             let verdict = self.cached_verdict(&key, &entry, engines, policies);
@@ -56,6 +56,7 @@ impl ResultCache {
             let mut after = None;
             loop {
                 let (page, next) = records.page(kinds, after).await?;
+                is_complete &= !page.is_truncated;
                 for stored in page.outcomes {
                     let verdict = self.stored_verdict(stored, engines, policies);
                     if filter.accepts(&verdict) {
@@ -68,7 +69,7 @@ impl ResultCache {
                     break;
                 }
             }
-            is_complete = after.is_none();
+            is_complete &= after.is_none();
         }
         let mut verdicts: Vec<_> = found.into_values().collect();
         verdicts.sort_by_key(|verdict| std::cmp::Reverse(verdict.scanned));
@@ -86,7 +87,7 @@ impl ResultCache {
         content: [u8; 32],
         engines: &EngineIdentity,
         policies: &Policies,
-    ) -> Result<KnownContent, StoreUnavailable> {
+    ) -> Result<KnownContent, OperatorStoreError> {
         let (engines_fingerprint, versions) = (engines.engines_fingerprint, engines.versions);
         let key = ContentKey { content, engines_fingerprint };
         let mut known = KnownContent {
@@ -109,7 +110,7 @@ impl ResultCache {
     ///
     /// # Errors
     /// If the store cannot be read.
-    pub async fn known_media(&self, mxc: &MediaId) -> Result<Vec<KnownMedia>, StoreUnavailable> {
+    pub async fn known_media(&self, mxc: &MediaId) -> Result<Vec<KnownMedia>, OperatorStoreError> {
         let mut found = Vec::new();
         if let Some(records) = &self.tables.records {
             for reference in records.references(mxc).await? {
@@ -135,13 +136,14 @@ impl ResultCache {
     pub async fn media_of_contents(
         &self,
         contents: &HashSet<[u8; 32]>,
-    ) -> Result<(HashMap<[u8; 32], Vec<KnownMedia>>, bool), StoreUnavailable> {
+    ) -> Result<(HashMap<[u8; 32], Vec<KnownMedia>>, bool), OperatorStoreError> {
         let mut found: HashMap<[u8; 32], Vec<KnownMedia>> = HashMap::new();
         let mut is_complete = true;
         if let Some(records) = &self.tables.records {
             let (end, mut after) = (Instant::now() + LISTING_TIME, None);
             loop {
                 let (page, next) = records.page(&[RecordKind::Media], after).await?;
+                let is_truncated = page.is_truncated;
                 let listed = page.media.into_iter();
                 for media in listed.filter(|media| contents.contains(&media.content)) {
                     let entries = found.entry(media.content).or_default();
@@ -150,8 +152,8 @@ impl ResultCache {
                     }
                 }
                 after = next;
-                is_complete = after.is_none();
-                if is_complete || Instant::now() >= end {
+                is_complete = after.is_none() && !is_truncated;
+                if after.is_none() || Instant::now() >= end {
                     break;
                 }
             }
@@ -224,7 +226,7 @@ impl ResultCache {
             engine: stored.outcome.finding_engine(),
             scanned: Some(stored.outcome.scanned),
             detected: stored.outcome.detected,
-            expires: Some(stored.expires),
+            expires: stored.expires,
             is_valid,
             is_stored: true,
         }

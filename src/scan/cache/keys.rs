@@ -18,7 +18,7 @@ pub struct MediaKey {
 /// Start of the digest of an mxc URI: the keys of all entries of the URI have it, thumbnails included. Short, because
 /// another URI with the same tag is only forgotten as well.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct MediaTag([u8; 8]);
+pub struct MediaTag(pub(super) [u8; 8]);
 
 impl MediaTag {
     /// Returns the tag of an mxc URI.

@@ -153,11 +153,11 @@ pub struct ForgetReport {
 
 /// The verdict store cannot be read or written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum StoreUnavailable {
-    /// The file cannot be read, or does not respond.
+pub enum OperatorStoreError {
+    /// The store cannot be read, or does not respond.
     #[error("the verdict store cannot be read")]
     Read,
-    /// The change is not on disk.
+    /// The change is not written.
     #[error("the verdict store cannot be written")]
     Write,
 }
@@ -168,7 +168,7 @@ pub(super) struct StoredOutcome {
     pub(super) key: RecordKey,
     pub(super) content: Option<[u8; 32]>,
     pub(super) outcome: FileOutcome,
-    pub(super) expires: SystemTime,
+    pub(super) expires: Option<SystemTime>,
 }
 
 /// Records of one part of the store.
@@ -176,4 +176,6 @@ pub(super) struct StoredOutcome {
 pub(super) struct StoredPage {
     pub(super) outcomes: Vec<StoredOutcome>,
     pub(super) media: Vec<KnownMedia>,
+    /// Whether records after this part were left out.
+    pub(super) is_truncated: bool,
 }

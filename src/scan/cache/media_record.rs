@@ -102,7 +102,7 @@ pub(super) fn decode(record: &[u8]) -> Result<(CachedMedia, SystemTime), MediaRe
 /// Reads what operators see of the stored form. `expires`: expiry of the record.
 pub(super) fn decode_known(
     record: &[u8],
-    expires: SystemTime,
+    expires: Option<SystemTime>,
 ) -> Result<KnownMedia, MediaRecordError> {
     let (media, downloaded) = decode(record)?;
     let record: MediaRecord = serde_json::from_slice(record)?;
@@ -115,7 +115,7 @@ pub(super) fn decode_known(
         size: media.size,
         detected: media.detected,
         downloaded: Some(downloaded),
-        expires: Some(expires),
+        expires,
         is_stored: true,
     })
 }

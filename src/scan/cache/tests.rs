@@ -2,6 +2,7 @@
 
 use std::{path::Path, time::UNIX_EPOCH};
 
+use futures_util::FutureExt as _;
 use mcs_filetype::MediaType;
 use mcs_store::{FileStore, StoreSecret, StoreSettings};
 use reqwest::header::HeaderValue;
@@ -24,6 +25,11 @@ mod operators;
 
 const KEY: ContentKey = ContentKey { content: [1; 32], engines_fingerprint: EngineFingerprint(2) };
 const VERSIONS: Versions = Versions::new(3, true);
+const RECORDS: RecordSettings = RecordSettings {
+    not_clean_ttl: Duration::from_secs(60),
+    program: [1; 32],
+    wait: Duration::ZERO,
+};
 const OTHERS: Versions = Versions::new(4, true);
 
 fn settings() -> Settings {
@@ -50,7 +56,20 @@ fn store(cache: &ResultCache, outcome: FileOutcome) {
 }
 
 fn store_as(cache: &ResultCache, key: ContentKey, outcome: FileOutcome) {
-    cache.store_outcome(key, outcome, VERSIONS, &policies(), cache.generation());
+    store_under(cache, key, outcome, VERSIONS, cache.generation());
+}
+
+/// Stores an outcome in memory and in a file, which takes no time.
+fn store_under(
+    cache: &ResultCache,
+    key: ContentKey,
+    outcome: FileOutcome,
+    versions: Versions,
+    generation: CacheGeneration,
+) {
+    let policies = policies();
+    let stored = cache.store_outcome(key, outcome, versions, &policies, generation);
+    assert!(stored.now_or_never().unwrap().is_none());
 }
 
 fn keep_media(cache: &ResultCache, key: MediaKey, value: &Arc<CachedMedia>) {
@@ -267,12 +286,16 @@ fn restarted(directory: &Path, settings: Settings) -> ResultCache {
     let opened = FileStore::open(&directory.join("store.db"), secret, StoreSettings::default());
     let (file, report) = opened.unwrap();
     assert_eq!(report.set_aside, None);
-    let records = VerdictRecords::new(file, Duration::from_secs(60), [1; 32]);
+    let records = VerdictRecords::in_file(file, RECORDS);
     ResultCache::with_records(settings, Some(records))
 }
 
-fn close(cache: &ResultCache) {
-    cache.records().unwrap().close();
+async fn close(cache: &ResultCache) {
+    cache.records().unwrap().close().await;
+}
+
+fn stored_entries(cache: &ResultCache) -> u64 {
+    cache.records().unwrap().file_counters().unwrap().entries
 }
 
 async fn recalled(cache: &ResultCache, versions: Versions) -> Option<Verdict> {
@@ -293,7 +316,7 @@ async fn outcomes_are_recalled_under_the_versions_that_they_are_valid_for() {
         let cache = restarted(directory.path(), settings());
         store(&cache, FileOutcome::for_test([("clamd", Ok(outcome.clone()))]));
         let expected = read(&cache, VERSIONS).unwrap().unwrap();
-        close(&cache);
+        close(&cache).await;
         drop(cache);
         let cache = restarted(directory.path(), settings());
         let other = recalled(&cache, OTHERS).await;
@@ -314,8 +337,8 @@ async fn failures_and_ignored_exit_codes_are_not_stored() {
     store(&cache, FileOutcome::clean(SystemTime::now(), Some(3)));
     let error = Err(ScanError::Engine("clamd", EngineFailure::TimedOut));
     store(&cache, FileOutcome::for_test([("clamd", error)]));
-    close(&cache);
-    assert_eq!(cache.records().unwrap().counters().entries, 0);
+    close(&cache).await;
+    assert_eq!(stored_entries(&cache), 0);
 }
 
 #[tokio::test]
@@ -330,13 +353,13 @@ async fn invalidated_verdicts_are_not_recalled() {
     assert!(cache.records().unwrap().has_pending_removal());
     // The result of a scan that began before.
     let outcome = clean(SystemTime::now());
-    cache.store_outcome(KEY, outcome, VERSIONS, &policies(), before);
+    store_under(&cache, KEY, outcome, VERSIONS, before);
     while cache.records().unwrap().has_pending_removal() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     assert!(recalled(&cache, VERSIONS).await.is_none());
     store(&cache, clean(SystemTime::now()));
-    close(&cache);
+    close(&cache).await;
     drop(cache);
     let cache = restarted(directory.path(), settings());
     assert!(recalled(&cache, VERSIONS).await.is_some(), "later verdicts are stored");
@@ -349,7 +372,7 @@ async fn recalled_entries_are_as_old_as_their_records() {
     let key = MediaKey::from_digest(digest(1));
     keep_media(&cache, key, &media(30));
     store(&cache, clean(SystemTime::now()));
-    close(&cache);
+    close(&cache).await;
     drop(cache);
     let expired = Settings { ttl: Duration::ZERO, ..settings() };
     let cache = restarted(directory.path(), expired);
@@ -375,8 +398,8 @@ async fn verdicts_of_unknown_versions_are_not_stored() {
         let directory = tempfile::tempdir().unwrap();
         let cache = restarted(directory.path(), settings());
         let found = FileOutcome::for_test([("clamd", Ok(outcome.clone()))]);
-        cache.store_outcome(KEY, found, UNKNOWN, &policies(), cache.generation());
-        close(&cache);
+        store_under(&cache, KEY, found, UNKNOWN, cache.generation());
+        close(&cache).await;
         drop(cache);
         let cache = restarted(directory.path(), settings());
         assert_eq!(recalled(&cache, UNKNOWN).await.is_some(), is_stored, "{outcome:?}");
@@ -390,8 +413,8 @@ async fn infection_removes_earlier_outcomes() {
     store(&cache, clean(SystemTime::now()));
     let infected = Outcome::Infected("name".into());
     store(&cache, FileOutcome::for_test([("clamd", Ok(infected))]));
-    close(&cache);
-    assert_eq!(cache.records().unwrap().counters().entries, 1);
+    close(&cache).await;
+    assert_eq!(stored_entries(&cache), 1);
     drop(cache);
     let cache = restarted(directory.path(), settings());
     assert_eq!(recalled(&cache, VERSIONS).await.unwrap().name(), "not_clean");
@@ -404,7 +427,7 @@ async fn outcomes_from_the_future_are_not_recalled() {
         let directory = tempfile::tempdir().unwrap();
         let cache = restarted(directory.path(), settings());
         store(&cache, clean(SystemTime::now() + ahead));
-        close(&cache);
+        close(&cache).await;
         drop(cache);
         let cache = restarted(directory.path(), settings());
         assert_eq!(recalled(&cache, VERSIONS).await.is_some(), is_recalled, "{ahead:?}");
@@ -419,8 +442,8 @@ async fn stopped_records_are_not_used() {
     cache.records().unwrap().stop();
     let others = ContentKey { content: [2; 32], ..KEY };
     store_as(&cache, others, clean(SystemTime::now()));
-    close(&cache);
-    assert_eq!(cache.records().unwrap().counters().entries, 1);
+    close(&cache).await;
+    assert_eq!(stored_entries(&cache), 1);
 }
 
 /// As if the disk had been full since the canary found a wrong result.
@@ -431,35 +454,11 @@ async fn file_with_invalidated_verdicts_is_removed_at_the_end() {
     store(&cache, clean(SystemTime::now()));
     // The removal runs in a task, which this one does not wait for.
     cache.invalidate_verdicts();
-    close(&cache);
+    close(&cache).await;
     assert!(!directory.path().join("store.db").exists());
     drop(cache);
     // The task finds the file closed, and releases it.
     tokio::task::yield_now().await;
     let cache = restarted(directory.path(), settings());
     assert!(recalled(&cache, VERSIONS).await.is_none());
-}
-
-/// As if the disk did not answer.
-#[tokio::test]
-async fn lookups_pause_after_one_that_timed_out() {
-    let directory = tempfile::tempdir().unwrap();
-    let cache = restarted(directory.path(), settings());
-    let records = cache.records().unwrap();
-    store(&cache, clean(SystemTime::now()));
-    assert!(records.look_up(|_| std::future::pending::<Option<()>>()).await.is_none());
-    assert!(!records.is_in_use());
-    let mut is_queued = false;
-    let found = records.look_up(|_| {
-        is_queued = true;
-        std::future::ready(Some(()))
-    });
-    assert!(found.await.is_none() && !is_queued);
-    // Infections are written meanwhile.
-    let infected = Outcome::Infected("name".into());
-    store(&cache, FileOutcome::for_test([("clamd", Ok(infected))]));
-    close(&cache);
-    drop(cache);
-    let cache = restarted(directory.path(), settings());
-    assert_eq!(recalled(&cache, VERSIONS).await.unwrap().name(), "not_clean");
 }

@@ -1,28 +1,38 @@
-//! Verdicts that survive a restart, in a file. Infected outcomes are valid for all versions of the engines and of the
-//! program; other finished outcomes only for the versions that determined them. Operators' policies apply when a request
-//! is answered. The file also maps media to the SHA-256 of their contents, so that a verdict needs no download.
+//! Verdicts that survive a restart, in a file or in a store that replicas share. Infected outcomes are valid for all
+//! versions of the engines and of the program; other finished outcomes only for the versions that determined them.
+//! Operators' policies apply when a request is answered. The store also maps media to the SHA-256 of their contents, so
+//! that a verdict needs no download.
 
 mod operators;
 
 use std::{
     fmt,
-    sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use mcs_store::{FileStore, RecordKey, RecordKind, StoreCounters, VersionTag};
+use mcs_store::{
+    FileStore, LeaseResult, RecordKey, RecordKind, SharedStore, StoreCounters, StoreUnavailable,
+    VersionTag,
+};
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use tokio::{
-    task::JoinHandle,
-    time::{sleep, timeout},
+    task::{JoinHandle, spawn_blocking},
+    time::sleep,
 };
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, info};
 
 use super::{
+    forgotten_record,
     keys::{ContentKey, MediaKey},
     known::MediaSource,
     media_record,
+    record_store::{DecidingRecord, FileRecords, OutcomeKeys, Precedence, RecordStore},
+    store_message::StoreMessage,
 };
 use crate::{
     chain::Chain,
@@ -32,70 +42,109 @@ use crate::{
     },
 };
 
-/// Maximum time that a request waits for the file. After that time, the content is scanned.
-const LOOKUP_TIMEOUT: Duration = Duration::from_millis(250);
-
-/// Time for which the store is not read after a lookup timed out.
-const PAUSE: Duration = Duration::from_secs(5);
-
 /// Time between attempts to remove all records.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Maximum time by which a record may be from the future, because clocks are adjusted.
+/// Maximum time by which a record may be from the future, because clocks are adjusted, and differ between replicas.
 const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(60);
 
-/// Stored outcomes. Cheap to clone; clones share the file.
+/// Stored outcomes. Cheap to clone; clones share the store.
 #[derive(Clone)]
 pub struct VerdictRecords {
-    file: Arc<FileStore>,
-    not_clean_ttl: Duration,
-    /// Digest of the program, whose code decides what engines' responses mean.
-    program: [u8; 32],
+    store: RecordStore,
+    settings: RecordSettings,
     use_state: Arc<Mutex<UseState>>,
+    /// Number of different request keys of the replicas; 0 if it is unknown.
+    replica_keys: Arc<AtomicU64>,
+}
+
+/// Settings of stored outcomes.
+#[derive(Clone, Copy, Debug)]
+pub struct RecordSettings {
+    /// How long infected contents are kept.
+    pub not_clean_ttl: Duration,
+    /// Digest of the program, whose code decides what engines' responses mean. Other records than those of infected
+    /// contents are valid for this program only.
+    pub program: [u8; 32],
+    /// How long a job waits for the scan of the same content by another replica.
+    pub wait: Duration,
 }
 
 /// Whether records may be read and written.
 #[derive(Default)]
 struct UseState {
-    /// Number of removals of all records that are not on disk yet.
+    /// Number of removals of all records that are not done yet.
     removals: u32,
     is_stopped: bool,
-    paused_until: Option<Instant>,
 }
 
 impl UseState {
-    /// Returns whether records are written: also while lookups pause.
-    fn is_written(&self) -> bool {
+    fn is_in_use(&self) -> bool {
         !self.is_stopped && self.removals == 0
     }
 }
 
 impl fmt::Debug for VerdictRecords {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("VerdictRecords").field("counters", &self.counters()).finish_non_exhaustive()
+        f.debug_struct("VerdictRecords").field("settings", &self.settings).finish_non_exhaustive()
     }
 }
 
 impl VerdictRecords {
-    /// Creates the records in a file. Infected contents are kept for `not_clean_ttl`. Other records are valid for the
-    /// program with this digest.
+    /// Creates the records in a file.
     #[must_use]
-    pub fn new(file: FileStore, not_clean_ttl: Duration, program: [u8; 32]) -> Self {
-        Self { file: Arc::new(file), not_clean_ttl, program, use_state: Arc::default() }
+    pub fn in_file(file: FileStore, settings: RecordSettings) -> Self {
+        Self::new(RecordStore::File(FileRecords::new(file)), settings)
     }
 
-    /// Returns the counters of the file.
+    /// Creates the records in a store that replicas share.
     #[must_use]
-    pub fn counters(&self) -> StoreCounters {
-        self.file.counters()
+    pub fn in_shared_store(store: SharedStore, settings: RecordSettings) -> Self {
+        Self::new(RecordStore::Shared(store), settings)
+    }
+
+    fn new(store: RecordStore, settings: RecordSettings) -> Self {
+        Self { store, settings, use_state: Arc::default(), replica_keys: Arc::default() }
+    }
+
+    /// Returns the counters of the file; `None` if the records are in another store.
+    #[must_use]
+    pub fn file_counters(&self) -> Option<StoreCounters> {
+        match &self.store {
+            RecordStore::File(records) => Some(records.file().counters()),
+            RecordStore::Shared(_) => None,
+        }
+    }
+
+    /// Returns the store that replicas share, if the records are in one.
+    #[must_use]
+    pub fn shared_store(&self) -> Option<&SharedStore> {
+        match &self.store {
+            RecordStore::File(_) => None,
+            RecordStore::Shared(store) => Some(store),
+        }
+    }
+
+    /// Returns the number of different request keys of the replicas, if it is known.
+    #[must_use]
+    pub fn replica_keys(&self) -> Option<u64> {
+        Some(self.replica_keys.load(Ordering::Relaxed)).filter(|number| *number > 0)
+    }
+
+    /// Sets the number of different request keys of the replicas.
+    pub fn set_replica_keys(&self, number: Option<u64>) {
+        self.replica_keys.store(number.unwrap_or_default(), Ordering::Relaxed);
+    }
+
+    /// Returns how long a job waits for the scan of another replica.
+    pub(super) fn wait(&self) -> Duration {
+        self.settings.wait
     }
 
     /// Returns whether records are read and written.
     #[must_use]
     pub fn is_in_use(&self) -> bool {
-        let state = self.use_state.lock();
-        let is_paused = state.paused_until.is_some_and(|until| Instant::now() < until);
-        state.is_written() && !is_paused
+        self.use_state.lock().is_in_use() && self.store.is_available()
     }
 
     /// Ends the use of the records in this process.
@@ -103,14 +152,18 @@ impl VerdictRecords {
         self.use_state.lock().is_stopped = true;
     }
 
-    /// Writes what is queued and closes the file. If all records had to be removed and still are in the file, removes the
-    /// file. Blocks for some seconds at most.
-    pub fn close(&self) {
+    /// Writes what is queued and closes the store. If all records had to be removed and still are in the file, removes the
+    /// file. Takes some seconds at most.
+    pub async fn close(&self) {
         self.stop();
-        if !self.has_pending_removal() {
-            self.file.close();
-        } else if let Err(error) = self.file.close_and_remove() {
-            error!(error = %Chain(&error), "wrong verdicts cannot be removed");
+        match &self.store {
+            RecordStore::Shared(store) => store.close().await,
+            RecordStore::File(records) => {
+                let (records, has_pending_removal) = (records.clone(), self.has_pending_removal());
+                // The file bounds the time itself. A panic was logged.
+                let _closed =
+                    spawn_blocking(move || close_file(records.file(), has_pending_removal)).await;
+            }
         }
     }
 
@@ -124,47 +177,83 @@ impl VerdictRecords {
         key: &ContentKey,
         versions: Versions,
     ) -> Option<(FileOutcome, Duration)> {
-        let mut keys = vec![self.content_key(key, RecordKind::NotClean, versions)];
         // Without its version, an engine may be another one than at the time of the scan.
-        if versions.are_known() {
-            keys.push(self.content_key(key, RecordKind::Finished, versions));
+        let precedence = if versions.are_known() { Precedence::All } else { Precedence::Infected };
+        self.find_outcome(&self.outcome_keys(key, versions), precedence).await.ok().flatten()
+    }
+
+    async fn find_outcome(
+        &self,
+        keys: &OutcomeKeys,
+        precedence: Precedence,
+    ) -> Result<Option<(FileOutcome, Duration)>, StoreUnavailable> {
+        if !self.is_in_use() {
+            return Err(StoreUnavailable);
         }
-        let (kind, record) = self.look_up(|file| file.get_first(keys)).await?;
-        let outcome = FileOutcome::from_record(&record)
+        let found = self.store.outcome(keys, precedence).await?;
+        // All records may have become invalid meanwhile.
+        if !self.is_in_use() {
+            return Err(StoreUnavailable);
+        }
+        Ok(found.and_then(|stored| self.valid_outcome(&stored)))
+    }
+
+    fn valid_outcome(&self, stored: &DecidingRecord) -> Option<(FileOutcome, Duration)> {
+        let outcome = FileOutcome::from_record(&stored.record)
             .inspect_err(|error| debug!(%error, "a stored verdict is of another version"))
             .ok()?;
+        if let Some(forgotten) = &stored.forgotten
+            && outcome.scanned <= forgotten_record::decode(forgotten)?
+        {
+            return None;
+        }
         let age = age(outcome.scanned)?;
         let is_valid = if outcome.is_infected() {
-            kind == RecordKind::NotClean && age < self.not_clean_ttl
+            stored.kind == RecordKind::NotClean && age < self.settings.not_clean_ttl
         } else {
-            kind == RecordKind::Finished
+            stored.kind == RecordKind::Finished
         };
         is_valid.then_some((outcome, age))
     }
 
-    /// Stores an outcome in the background: an infection for `not_clean_ttl`, any other one for `ttl`.
-    pub(super) fn add(
+    /// Stores an outcome: an infection for `not_clean_ttl`, any other one for `ttl`. Returns the infection that another
+    /// replica has found, and its age. Does not wait for a file.
+    ///
+    /// # Errors
+    /// If a shared store is not available. An infection is stored as soon as it is.
+    pub(super) async fn add(
         &self,
         key: &ContentKey,
         outcome: &FileOutcome,
         versions: Versions,
         ttl: Duration,
-    ) {
-        let Some(record) = outcome.to_record(&key.content) else { return };
-        let finished = self.content_key(key, RecordKind::Finished, versions);
-        if outcome.is_infected() {
-            let infected = self.content_key(key, RecordKind::NotClean, versions);
-            self.put(infected, self.not_clean_ttl, &record);
-            // An earlier outcome must not decide again when this one has expired. Removed even if the future is dropped.
-            drop(self.file.delete(finished.kind, finished.name));
-        } else if versions.are_known() {
-            self.put(finished, ttl, &record);
+    ) -> Result<Option<(FileOutcome, Duration)>, StoreUnavailable> {
+        let Some(record) = outcome.to_record(&key.content) else { return Ok(None) };
+        if !self.use_state.lock().is_in_use() {
+            return Ok(None);
         }
+        let keys = self.outcome_keys(key, versions);
+        if outcome.is_infected() {
+            let expiry = expiry(self.settings.not_clean_ttl);
+            self.store.put_infected(keys.infected, expiry, &record).await;
+            // An earlier outcome must not decide again when this one has expired.
+            self.store.delete(keys.finished);
+            // After the record, so that replicas find it.
+            let engines = key.engines_fingerprint.0;
+            self.publish(&StoreMessage::Infected { content: key.content, engines });
+        } else if versions.are_known() {
+            let found = self.store.put_finished(&keys, expiry(ttl), &record).await?;
+            return Ok(found.and_then(|stored| self.valid_outcome(&stored)));
+        }
+        Ok(None)
     }
 
     /// Finds a media entry, and its age.
     pub(super) async fn find_media(&self, key: &MediaKey) -> Option<(CachedMedia, Duration)> {
-        let record = self.look_up(|file| file.get(self.media_key(key))).await?;
+        if !self.is_in_use() {
+            return None;
+        }
+        let record = self.store.media(self.media_key(key)).await.ok()??;
         let (media, downloaded) = media_record::decode(&record)
             .inspect_err(|error| debug!(%error, "a stored media entry is of another version"))
             .ok()?;
@@ -179,8 +268,10 @@ impl VerdictRecords {
         source: &MediaSource,
         ttl: Duration,
     ) {
-        if let Some(record) = media_record::encode(media, source, SystemTime::now()) {
-            self.put(self.media_key(key), ttl, &record);
+        if self.use_state.lock().is_in_use()
+            && let Some(record) = media_record::encode(media, source, SystemTime::now())
+        {
+            self.store.put(self.media_key(key), expiry(ttl), &record);
             self.add_reference(key, media, source, ttl);
         }
     }
@@ -192,7 +283,7 @@ impl VerdictRecords {
         let records = self.clone();
         tokio::spawn(async move {
             let mut has_failed = false;
-            while let Err(error) = records.file.clear().await {
+            while let Err(error) = records.store.clear().await {
                 if records.use_state.lock().is_stopped {
                     return;
                 }
@@ -203,57 +294,69 @@ impl VerdictRecords {
                 sleep(RETRY).await;
             }
             records.use_state.lock().removals -= 1;
+            records.publish(&StoreMessage::AllRemoved);
             info!("removed all stored verdicts");
         })
     }
 
-    /// Looks something up. `lookup` queues the lookup, so it is called only if the file is in use.
-    pub(super) async fn look_up<T, F: Future<Output = Option<T>>>(
-        &self,
-        lookup: impl FnOnce(&FileStore) -> F,
-    ) -> Option<T> {
-        if !self.is_in_use() {
-            return None;
+    /// Asks for the right to scan a content, so that only one replica does.
+    pub(super) async fn acquire_lease(&self, key: &ContentKey, versions: Versions) -> LeaseResult {
+        if !versions.are_known() || !self.is_in_use() {
+            return LeaseResult::Unavailable;
         }
-        let Ok(found) = timeout(LOOKUP_TIMEOUT, lookup(&self.file)).await else {
-            self.use_state.lock().paused_until = Some(Instant::now() + PAUSE);
-            warn!("a lookup in the verdict store timed out, not reading it for some seconds");
-            return None;
-        };
-        // All records may have become invalid meanwhile.
-        found.filter(|_| self.is_in_use())
+        self.store.acquire_lease(self.outcome_keys(key, versions).finished).await
     }
 
-    fn put(&self, key: RecordKey, ttl: Duration, record: &[u8]) {
-        if !self.use_state.lock().is_written() {
-            return;
-        }
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        if let Err(error) = self.file.put(key, now.saturating_add(ttl).as_secs(), record) {
-            warn!(%error, "a record is not stored");
+    /// Tells the other replicas, if the store is shared.
+    fn publish(&self, message: &StoreMessage) {
+        if let RecordStore::Shared(store) = &self.store {
+            store.publish(&message.encode());
         }
     }
 
     fn media_key(&self, key: &MediaKey) -> RecordKey {
-        let name = self.file.secret().name(RecordKind::Media, &[key.digest()]);
+        let name = self.store.secret().name(RecordKind::Media, &[key.digest()]);
         RecordKey { kind: RecordKind::Media, name, version: Some(self.tag(&[])) }
     }
 
-    fn content_key(&self, key: &ContentKey, kind: RecordKind, versions: Versions) -> RecordKey {
+    /// Returns the keys of the records about a content, for engines of these versions.
+    fn outcome_keys(&self, key: &ContentKey, versions: Versions) -> OutcomeKeys {
         let engines = key.engines_fingerprint.0.to_le_bytes();
-        RecordKey {
-            kind,
-            name: self.file.secret().name(kind, &[&key.content, &engines]),
-            version: (kind == RecordKind::Finished).then(|| self.tag(&versions.to_bytes())),
+        let parts: [&[u8]; 2] = [&key.content, &engines];
+        let name = self.store.secret().name(RecordKind::NotClean, &parts);
+        let with_version = |kind, version| RecordKey { kind, name, version };
+        let version = Some(self.tag(&versions.to_bytes()));
+        OutcomeKeys {
+            infected: with_version(RecordKind::NotClean, None),
+            finished: with_version(RecordKind::Finished, version),
+            forgotten: with_version(RecordKind::Forgotten, None),
         }
     }
 
     /// Returns the tag of records that depend on the program and on these versions.
     fn tag(&self, versions: &[u8]) -> VersionTag {
-        let digest: [u8; 32] =
-            Sha256::new().chain_update(self.program).chain_update(versions).finalize().into();
+        let digest: [u8; 32] = Sha256::new()
+            .chain_update(self.settings.program)
+            .chain_update(versions)
+            .finalize()
+            .into();
         digest.first_chunk().copied().unwrap_or_default()
     }
+}
+
+/// Closes the file, and removes it if all records had to be removed and still are in it.
+fn close_file(file: &FileStore, has_pending_removal: bool) {
+    if !has_pending_removal {
+        file.close();
+    } else if let Err(error) = file.close_and_remove() {
+        error!(error = %Chain(&error), "wrong verdicts cannot be removed");
+    }
+}
+
+/// Returns the time at which a record expires, seconds since 1970.
+fn expiry(ttl: Duration) -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.saturating_add(ttl).as_secs()
 }
 
 /// Returns how long ago a time was; `None` if the clock was wrong then, or is wrong now.

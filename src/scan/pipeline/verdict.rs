@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use mcs_filetype::{MediaType, MimeRules};
 use tokio::time::timeout_at;
 
-use super::{Fetched, Pipeline, RunningJob};
+use super::{Fetched, Pipeline, RunningJob, turn::ScanTurn};
 use crate::scan::{
     cache::{CacheGeneration, ContentKey, ScannedContent},
     engines::{EngineIdentity, EngineRun, ListedFile, RunOutcome},
@@ -26,7 +26,7 @@ impl Pipeline {
         if let Some(detected) = fetched.detected.clone().filter(|d| !lists.allows(d.as_str())) {
             return (forbidden(detected), None);
         }
-        let listed = self.context.engines.listed(&fetched.content);
+        let listed = self.listed(&fetched.content);
         let lacks_type = *lists != MimeRules::All && fetched.detected.is_none();
         if let Some(listed) =
             listed.as_ref().filter(|listed| **listed != ListedFile::Allowed || !lacks_type)
@@ -85,9 +85,17 @@ impl Pipeline {
             if let Some(scanned) = self.known_scan(&key, identity.versions).await {
                 return scanned;
             }
+            let lease = match self.turn(&key, identity.versions).await {
+                ScanTurn::Known(scanned) => return scanned,
+                ScanTurn::Scan(lease) => lease,
+            };
             let run;
             (run, report) = self.run_engines(running, fetched).await;
-            self.cache_run(key, identity, generation, run)
+            let scanned = self.cache_run(key, identity, generation, run).await;
+            if let Some(lease) = lease {
+                lease.release().await;
+            }
+            scanned
         };
         // The scan of another tenant may lack space that this tenant has.
         let accepts = |scanned: &ScannedContent, _| {
@@ -108,7 +116,7 @@ impl Pipeline {
 
     /// Caches the outcome of a run of the engines and returns the verdict. A forbidden type is not cached with the content,
     /// because the lists may change: the entry of the media has the type.
-    fn cache_run(
+    async fn cache_run(
         &self,
         key: ContentKey,
         identity: &EngineIdentity,
@@ -128,7 +136,11 @@ impl Pipeline {
         let detected = outcome.detected.clone();
         let is_overload = verdict.as_ref().is_err_and(|error| error.is_overload());
         if is_cacheable && !is_overload {
-            self.cache.store_outcome(key, *outcome, identity.versions, policies, generation);
+            let stored =
+                self.cache.store_outcome(key, *outcome, identity.versions, policies, generation);
+            if let Some(infected) = stored.await {
+                return infected;
+            }
         }
         ScannedContent { detected, verdict }
     }

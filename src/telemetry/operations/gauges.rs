@@ -3,18 +3,12 @@
 use std::fmt;
 
 use mcs_sandbox::Layer;
-use mcs_store::StoreCounters;
-use prometheus_client::{
-    collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric},
-    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
-};
+use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
 
-use super::{health::Health, process};
+use super::{health::Health, page::Page, process, store_metrics};
 use crate::{
     http::CurrentState,
-    metrics::Labels,
-    scan::{Scanner, ScannerUsage, WorkerLoad, cache::VerdictRecords, canary::CanaryState},
+    scan::{Scanner, ScannerUsage, WorkerLoad, canary::CanaryState},
 };
 
 /// Collector of the service's gauges.
@@ -25,7 +19,7 @@ pub struct Gauges {
     pub health: Health,
     /// Value of `web.max_connections`.
     pub max_connections: usize,
-    /// Whether verdicts are to be stored in a file.
+    /// Whether verdicts are to be stored.
     pub has_store: bool,
 }
 
@@ -92,39 +86,8 @@ impl Gauges {
         page.gauges("mcs_cache_entries", help, entries)?;
         let help = "Memory used by cached bodies";
         page.gauge("mcs_cache_body_bytes", help, cache.body_bytes)?;
-        if self.has_store { store(page, scanner.verdict_records()) } else { Ok(()) }
+        if self.has_store { store_metrics::store(page, scanner.verdict_records()) } else { Ok(()) }
     }
-}
-
-/// Encodes the metrics of the verdict store.
-fn store(page: &mut Page<'_>, records: Option<&VerdictRecords>) -> fmt::Result {
-    let is_up = records.is_some_and(VerdictRecords::is_in_use);
-    page.gauge("mcs_store_up", "Whether the store is read and written", u64::from(is_up))?;
-    let Some(records) = records else { return Ok(()) };
-    let StoreCounters { hits, misses, bad_records, failed_reads, entries, .. } = records.counters();
-    let StoreCounters { evicted, failed_writes, dropped_writes, replacements, .. } =
-        records.counters();
-    page.gauge("mcs_store_records", "Records in the store, including expired ones", entries)?;
-    let lookups = [("hit", hits), ("miss", misses)];
-    let lookups = lookups.map(|(result, number)| ([("result", result)], number));
-    page.counters("mcs_store_lookups", "Lookups in the store by result", lookups)?;
-    let help = "Changes dropped from the queue, and failed attempts to write a change";
-    let lost = [("failed", failed_writes), ("dropped", dropped_writes)];
-    let lost = lost.map(|(result, number)| ([("result", result)], number));
-    page.counters("mcs_store_write_failures", help, lost)?;
-    for (name, help, number) in [
-        ("mcs_store_bad_records", "Altered records that were found and removed", bad_records),
-        ("mcs_store_failed_reads", "Lookups that failed because of the disk", failed_reads),
-        ("mcs_store_evicted_records", "Records removed as expired or to make room", evicted),
-        (
-            "mcs_store_replacements",
-            "Replacements of a store that was damaged while in use",
-            replacements,
-        ),
-    ] {
-        page.counters(name, help, [([], number)])?;
-    }
-    Ok(())
 }
 
 /// Encodes the process metrics; omits those that cannot be read (other systems, restricted `/proc`).
@@ -145,46 +108,6 @@ fn process(page: &mut Page<'_>) -> fmt::Result {
         page.gauge("process_max_fds", "Maximum number of open file descriptors", limit)?;
     }
     Ok(())
-}
-
-/// Encoder of one scrape.
-struct Page<'a>(DescriptorEncoder<'a>);
-
-impl Page<'_> {
-    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
-        self.gauges(name, help, [([], value)])
-    }
-
-    fn gauges<const N: usize>(
-        &mut self,
-        name: &str,
-        help: &str,
-        values: impl IntoIterator<Item = (Labels<N>, u64)>,
-    ) -> fmt::Result {
-        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for (labels, value) in values {
-            ConstGauge::new(value).encode(metric.encode_family(&labels)?)?;
-        }
-        Ok(())
-    }
-
-    fn counters<const N: usize>(
-        &mut self,
-        name: &str,
-        help: &str,
-        values: impl IntoIterator<Item = (Labels<N>, u64)>,
-    ) -> fmt::Result {
-        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
-        for (labels, value) in values {
-            ConstCounter::new(value).encode(metric.encode_family(&labels)?)?;
-        }
-        Ok(())
-    }
-
-    fn counter(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
-        let metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
-        ConstCounter::new(value).encode(metric)
-    }
 }
 
 fn number(value: usize) -> u64 {

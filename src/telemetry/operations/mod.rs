@@ -4,7 +4,9 @@
 
 mod gauges;
 mod health;
+mod page;
 mod process;
+mod store_metrics;
 
 use std::{
     convert::Infallible,

@@ -38,7 +38,9 @@ fn all_records_with_a_name_are_found() {
     let all = |number| {
         let name = reference(number, 0).name;
         let records = wait(store.get_all(RecordKind::Reference, name)).unwrap();
-        assert!(records.iter().all(|record| record.key.name == name && record.expiry == EXPIRY));
+        assert!(
+            records.iter().all(|record| record.key.name == name && record.expiry == Some(EXPIRY))
+        );
         let mut values: Vec<_> = records.into_iter().map(|record| record.value).collect();
         values.sort();
         values
@@ -67,7 +69,7 @@ fn listing_has_all_valid_records_once_and_latest_first() {
     let expected: Vec<_> = (0..10).rev().map(|n| key(RecordKind::NotClean, n * 100)).collect();
     let keys: Vec<_> = not_clean.iter().map(|record| record.key).collect();
     assert_eq!(keys, expected);
-    assert!(not_clean.iter().all(|record| record.expiry == EXPIRY));
+    assert!(not_clean.iter().all(|record| record.expiry == Some(EXPIRY)));
     assert_eq!(not_clean.last().unwrap().value, value(0));
     assert!(pages >= 4, "a page reads a bounded number of rows");
     let (all, _) = list(&store, &[RecordKind::NotClean, RecordKind::Finished]);

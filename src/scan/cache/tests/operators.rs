@@ -43,10 +43,10 @@ async fn forgotten_contents_are_not_in_memory() {
     assert!(read(&cache, VERSIONS).is_none());
     assert_eq!(cache.forget_content(KEY.content, &ENGINES).await, Ok(report(0, 0)));
     // A scan that began before ends.
-    cache.store_outcome(KEY, infected(), VERSIONS, &policies(), before);
+    store_under(&cache, KEY, infected(), VERSIONS, before);
     assert!(read(&cache, VERSIONS).is_none());
     let others = content_key(9);
-    cache.store_outcome(others, infected(), VERSIONS, &policies(), before);
+    store_under(&cache, others, infected(), VERSIONS, before);
     assert!(cache.scanned(&others, &VERSIONS, &policies()).is_some());
     assert!(cache.is_current(before), "the scan itself is valid");
     store(&cache, clean(SystemTime::now()));
@@ -59,14 +59,14 @@ async fn forgotten_contents_are_not_in_the_store() {
     for outcome in [infected(), clean(SystemTime::now())] {
         let cache = restarted(directory.path(), settings());
         store(&cache, outcome);
-        close(&cache);
+        close(&cache).await;
         drop(cache);
         let cache = restarted(directory.path(), settings());
         let before = cache.generation();
         assert_eq!(cache.forget_content(KEY.content, &ENGINES).await, Ok(report(1, 0)));
         assert!(recalled(&cache, VERSIONS).await.is_none());
-        cache.store_outcome(KEY, infected(), VERSIONS, &policies(), before);
-        close(&cache);
+        store_under(&cache, KEY, infected(), VERSIONS, before);
+        close(&cache).await;
         drop(cache);
         let cache = restarted(directory.path(), settings());
         assert!(recalled(&cache, VERSIONS).await.is_none());
@@ -83,7 +83,7 @@ async fn all_variants_of_media_are_forgotten() {
         let keys = [("a", 1, 1), ("a", 2, 2), ("b", 3, 3)]
             .map(|(id, variant, content)| store_media(&cache, id, variant, content));
         (1..=3).for_each(|content| store_as(&cache, content_key(content), infected()));
-        close(&cache);
+        close(&cache).await;
         keys
     };
     let cache = restarted(directory.path(), settings());
@@ -94,7 +94,7 @@ async fn all_variants_of_media_are_forgotten() {
     assert!(known.iter().all(|media| media.mxc.as_deref() == Some("mxc://example.org/a")));
     assert_eq!(cache.forget_media(&mxc("a"), &ENGINES).await, Ok(report(2, 2)));
     assert_eq!(cache.forget_media(&mxc("a"), &ENGINES).await, Ok(report(0, 0)));
-    close(&cache);
+    close(&cache).await;
     drop(cache);
     let cache = restarted(directory.path(), settings());
     for (key, content, is_known) in [(0, 1, false), (1, 2, false), (2, 3, true)] {
@@ -123,7 +123,7 @@ async fn media_is_forgotten_in_memory() {
 }
 
 fn store_outcome_of(cache: &ResultCache, key: ContentKey, generation: CacheGeneration) {
-    cache.store_outcome(key, infected(), VERSIONS, &policies(), generation);
+    store_under(cache, key, infected(), VERSIONS, generation);
 }
 
 #[tokio::test]
@@ -135,7 +135,7 @@ async fn everything_is_forgotten() {
     assert_eq!(cache.forget_all().await, Ok(report(1, 1)));
     assert!(recalled(&cache, VERSIONS).await.is_none());
     assert!(cache.cached_media(&key).is_none() && cache.recall_media(&key).await.is_none());
-    assert_eq!(cache.records().unwrap().counters().entries, 0);
+    assert_eq!(stored_entries(&cache), 0);
 }
 
 #[tokio::test]
@@ -154,7 +154,7 @@ async fn lists_are_filtered_and_state_validity() {
     store_media(&cache, "a", 1, 10);
     for is_restarted in [false, true] {
         if is_restarted {
-            close(&cache);
+            close(&cache).await;
             drop(cache);
             cache = restarted(directory.path(), settings());
         }

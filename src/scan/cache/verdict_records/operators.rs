@@ -4,25 +4,24 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mcs_store::{ListPosition, ListedRecord, RecordKey, RecordKind};
 use serde::{Deserialize, Serialize};
-use tokio::time::timeout;
 
-use super::VerdictRecords;
+use super::{VerdictRecords, expiry};
 use crate::{
     media::{MediaId, hex, parse_hex},
     scan::{
         cache::{
             forgotten_record,
-            keys::{ContentKey, MediaKey},
-            known::{KnownMedia, MediaSource, StoreUnavailable, StoredOutcome, StoredPage},
+            keys::{ContentKey, MediaKey, MediaTag},
+            known::{KnownMedia, MediaSource, OperatorStoreError, StoredOutcome, StoredPage},
             media_record,
+            operator_records::NotWritten,
+            record_store::OutcomeKeys,
+            store_message::StoreMessage,
         },
         cached_media::CachedMedia,
         engines::{FileOutcome, Versions},
     },
 };
-
-/// Maximum time for one lookup or change of the store.
-const STEP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Refers to a media record, and to the content that the media had. Digests are in hexadecimal digits.
 #[derive(Serialize, Deserialize)]
@@ -60,12 +59,12 @@ impl VerdictRecords {
         let Ok(record) = serde_json::to_vec(&record) else { return };
         let version = key.digest().first_chunk().copied();
         let reference = RecordKey { version, ..self.reference_key(&source.mxc) };
-        self.put(reference, ttl.max(self.not_clean_ttl), &record);
+        self.store.put(reference, expiry(ttl.max(self.settings.not_clean_ttl)), &record);
     }
 
     fn reference_key(&self, mxc: &MediaId) -> RecordKey {
         let kind = RecordKind::Reference;
-        let name = self.file.secret().name(kind, &[mxc.to_string().as_bytes()]);
+        let name = self.store.secret().name(kind, &[mxc.to_string().as_bytes()]);
         RecordKey { kind, name, version: None }
     }
 
@@ -74,10 +73,11 @@ impl VerdictRecords {
         &self,
         key: &ContentKey,
         versions: Versions,
-    ) -> Result<Vec<StoredOutcome>, StoreUnavailable> {
+    ) -> Result<Vec<StoredOutcome>, OperatorStoreError> {
         let mut outcomes = Vec::new();
-        for kind in [RecordKind::NotClean, RecordKind::Finished] {
-            let records = self.all(self.content_key(key, kind, versions)).await?;
+        let OutcomeKeys { infected, finished, .. } = self.outcome_keys(key, versions);
+        for key in [infected, finished] {
+            let records = self.all(key).await?;
             outcomes.extend(records.iter().filter_map(decode_outcome));
         }
         Ok(outcomes)
@@ -88,8 +88,8 @@ impl VerdictRecords {
         &self,
         key: &ContentKey,
         versions: Versions,
-    ) -> Result<Option<SystemTime>, StoreUnavailable> {
-        let records = self.all(self.content_key(key, RecordKind::Forgotten, versions)).await?;
+    ) -> Result<Option<SystemTime>, OperatorStoreError> {
+        let records = self.all(self.outcome_keys(key, versions).forgotten).await?;
         Ok(records.iter().filter_map(|record| forgotten_record::decode(&record.value)).max())
     }
 
@@ -103,14 +103,15 @@ impl VerdictRecords {
         let kind = stored.key.kind;
         let is_of_kind = stored.outcome.is_infected() == (kind == RecordKind::NotClean);
         let are_known = kind == RecordKind::NotClean || versions.are_known();
-        is_of_kind && are_known && stored.key == self.content_key(key, kind, versions)
+        let OutcomeKeys { infected, finished, .. } = self.outcome_keys(key, versions);
+        is_of_kind && are_known && [infected, finished].contains(&stored.key)
     }
 
     /// Returns references to the media entries of a URI.
     pub(in crate::scan::cache) async fn references(
         &self,
         mxc: &MediaId,
-    ) -> Result<Vec<MediaReference>, StoreUnavailable> {
+    ) -> Result<Vec<MediaReference>, OperatorStoreError> {
         let records = self.all(self.reference_key(mxc)).await?;
         Ok(records.iter().filter_map(|record| MediaReference::decode(&record.value)).collect())
     }
@@ -119,7 +120,7 @@ impl VerdictRecords {
     pub(in crate::scan::cache) async fn referenced(
         &self,
         reference: &MediaReference,
-    ) -> Result<Option<KnownMedia>, StoreUnavailable> {
+    ) -> Result<Option<KnownMedia>, OperatorStoreError> {
         let records = self.all(self.media_key(&reference.media)).await?;
         Ok(records.iter().find_map(decode_media))
     }
@@ -129,20 +130,19 @@ impl VerdictRecords {
         &self,
         kinds: &[RecordKind],
         after: Option<ListPosition>,
-    ) -> Result<(StoredPage, Option<ListPosition>), StoreUnavailable> {
-        if !self.use_state.lock().is_written() {
+    ) -> Result<(StoredPage, Option<ListPosition>), OperatorStoreError> {
+        if !self.use_state.lock().is_in_use() {
             return Ok((StoredPage::default(), None));
         }
-        let listed = timeout(STEP_TIMEOUT, self.file.list(kinds, after)).await;
-        let listed = listed.ok().flatten().ok_or(StoreUnavailable::Read)?;
-        let mut page = StoredPage::default();
+        let listed = self.store.page(kinds, after).await.ok_or(OperatorStoreError::Read)?;
+        let mut page = StoredPage { is_truncated: listed.is_truncated, ..StoredPage::default() };
         for record in &listed.records {
             match record.key.kind {
                 RecordKind::NotClean | RecordKind::Finished => {
                     page.outcomes.extend(decode_outcome(record));
                 }
                 RecordKind::Media => page.media.extend(decode_media(record)),
-                RecordKind::Forgotten | RecordKind::Reference => {}
+                RecordKind::Forgotten | RecordKind::Reference | RecordKind::Decisions => {}
             }
         }
         Ok((page, listed.next))
@@ -155,31 +155,26 @@ impl VerdictRecords {
         versions: Versions,
         ttl: Duration,
         now: SystemTime,
-    ) -> Result<usize, StoreUnavailable> {
-        if !self.use_state.lock().is_written() {
+    ) -> Result<usize, OperatorStoreError> {
+        if !self.use_state.lock().is_in_use() {
             return Ok(0);
         }
         let count = self.outcomes(key, versions).await?.len();
-        let forgotten = self.content_key(key, RecordKind::Forgotten, versions);
         let expiry = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let expiry = expiry.saturating_add(ttl.max(self.not_clean_ttl)).as_secs();
-        let written = self.file.put_durable(forgotten, expiry, &forgotten_record::encode(now));
-        let written = written.map_err(|_| StoreUnavailable::Write)?;
-        // Queued before the first is awaited, so that one transaction writes all.
-        let [infected, finished] = [RecordKind::NotClean, RecordKind::Finished]
-            .map(|kind| self.file.delete(kind, forgotten.name));
-        let changed = async { (written.await, infected.await, finished.await) };
-        match timeout(STEP_TIMEOUT, changed).await {
-            Ok((Ok(()), Ok(()), Ok(()))) => Ok(count),
-            _ => Err(StoreUnavailable::Write),
-        }
+        let expiry = expiry.saturating_add(ttl.max(self.settings.not_clean_ttl)).as_secs();
+        let keys = self.outcome_keys(key, versions);
+        let forgotten = self.store.forget(&keys, expiry, &forgotten_record::encode(now)).await;
+        forgotten.map_err(|NotWritten| OperatorStoreError::Write)?;
+        // After the records, so that replicas do not find them again.
+        self.publish(&StoreMessage::Forgotten { content: key.content });
+        Ok(count)
     }
 
     /// Removes the media entry that a reference names.
     pub(in crate::scan::cache) async fn forget_media(
         &self,
         reference: &MediaReference,
-    ) -> Result<(), StoreUnavailable> {
+    ) -> Result<(), OperatorStoreError> {
         self.delete(self.media_key(&reference.media)).await
     }
 
@@ -187,54 +182,50 @@ impl VerdictRecords {
     pub(in crate::scan::cache) async fn forget_references(
         &self,
         mxc: &MediaId,
-    ) -> Result<(), StoreUnavailable> {
+    ) -> Result<(), OperatorStoreError> {
+        self.publish(&StoreMessage::MediaForgotten { tag: MediaTag::from_media(mxc).0 });
         self.delete(self.reference_key(mxc)).await
     }
 
     /// Removes all outcomes for a content in the background.
     pub(in crate::scan::cache) fn remove_outcomes(&self, key: &ContentKey, versions: Versions) {
-        for kind in [RecordKind::NotClean, RecordKind::Finished] {
-            // Removed even if the future is dropped.
-            drop(self.file.delete(kind, self.content_key(key, kind, versions).name));
-        }
+        let OutcomeKeys { infected, finished, .. } = self.outcome_keys(key, versions);
+        self.store.delete(infected);
+        self.store.delete(finished);
     }
 
     /// Removes a media entry in the background.
     pub(in crate::scan::cache) fn remove_media(&self, key: &MediaKey) {
-        drop(self.file.delete(RecordKind::Media, self.media_key(key).name));
+        self.store.delete(self.media_key(key));
     }
 
     /// Removes all records with the name of a key.
-    async fn delete(&self, key: RecordKey) -> Result<(), StoreUnavailable> {
-        if !self.use_state.lock().is_written() {
+    async fn delete(&self, key: RecordKey) -> Result<(), OperatorStoreError> {
+        if !self.use_state.lock().is_in_use() {
             return Ok(());
         }
-        match timeout(STEP_TIMEOUT, self.file.delete(key.kind, key.name)).await {
-            Ok(Ok(())) => Ok(()),
-            _ => Err(StoreUnavailable::Write),
-        }
+        self.store.remove(key).await.map_err(|NotWritten| OperatorStoreError::Write)
     }
 
     /// Returns all records with the name of a key.
-    async fn all(&self, key: RecordKey) -> Result<Vec<ListedRecord>, StoreUnavailable> {
-        if !self.use_state.lock().is_written() {
+    async fn all(&self, key: RecordKey) -> Result<Vec<ListedRecord>, OperatorStoreError> {
+        if !self.use_state.lock().is_in_use() {
             return Ok(Vec::new());
         }
-        let found = timeout(STEP_TIMEOUT, self.file.get_all(key.kind, key.name)).await;
-        found.ok().flatten().ok_or(StoreUnavailable::Read)
+        self.store.all(key).await.ok_or(OperatorStoreError::Read)
     }
 }
 
 fn decode_outcome(record: &ListedRecord) -> Option<StoredOutcome> {
     let (outcome, content) = FileOutcome::from_named_record(&record.value).ok()?;
-    let expires = expires(record)?;
+    let expires = expires(record);
     Some(StoredOutcome { key: record.key, content, outcome, expires })
 }
 
 fn decode_media(record: &ListedRecord) -> Option<KnownMedia> {
-    media_record::decode_known(&record.value, expires(record)?).ok()
+    media_record::decode_known(&record.value, expires(record)).ok()
 }
 
 fn expires(record: &ListedRecord) -> Option<SystemTime> {
-    UNIX_EPOCH.checked_add(Duration::from_secs(record.expiry))
+    UNIX_EPOCH.checked_add(Duration::from_secs(record.expiry?))
 }

@@ -1,0 +1,183 @@
+//! Changes that wait for the writer of the shared store.
+
+use std::collections::BTreeMap;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::{
+    limits::{MAX_QUEUED, MAX_QUEUED_BYTES, MAX_QUEUED_KEPT},
+    record::{RecordKey, RecordKind},
+};
+
+use super::key_names::{EVENTS_KEY, record_key};
+
+/// Size of a change besides its value in bytes, approximately.
+const CHANGE_OVERHEAD: usize = 128;
+
+/// Change of the store.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum SharedChange {
+    Put {
+        key: RecordKey,
+        expiry: u64,
+        sealed: Vec<u8>,
+    },
+    Delete {
+        key: RecordKey,
+    },
+    /// Removal of an altered record, which lookups find again if it is lost.
+    DeleteInvalid {
+        key: RecordKey,
+    },
+    /// Event with its number. `None`: the message was too long.
+    Publish {
+        number: u64,
+        message: Option<Vec<u8>>,
+    },
+}
+
+impl SharedChange {
+    /// Returns whether the change is retried until it is written.
+    pub(crate) fn is_kept(&self) -> bool {
+        match self {
+            Self::Put { key, .. } => key.kind.is_kept(),
+            Self::Delete { .. } | Self::Publish { .. } => true,
+            Self::DeleteInvalid { .. } => false,
+        }
+    }
+
+    pub(crate) fn size(&self) -> usize {
+        CHANGE_OVERHEAD
+            + match self {
+                Self::Put { sealed, .. } => sealed.len(),
+                Self::Publish { message, .. } => message.as_ref().map_or(0, Vec::len),
+                Self::Delete { .. } | Self::DeleteInvalid { .. } => 0,
+            }
+    }
+
+    /// Returns a key that is the same for all changes whose order matters: those of one name, and all events.
+    pub(crate) fn group(&self) -> Vec<u8> {
+        match self {
+            Self::Put { key, .. } | Self::Delete { key } | Self::DeleteInvalid { key } => {
+                let kind = match key.kind {
+                    RecordKind::Finished | RecordKind::Forgotten => RecordKind::NotClean,
+                    kind => kind,
+                };
+                record_key(&RecordKey { kind, name: key.name, version: None })
+            }
+            Self::Publish { .. } => EVENTS_KEY.to_owned(),
+        }
+    }
+}
+
+/// Changes by their position in the order of requests.
+pub(crate) type ChangesByPosition = BTreeMap<u64, SharedChange>;
+
+/// Number and size of changes that wait or are being written.
+#[derive(Default)]
+struct ChangeUsage {
+    changes: usize,
+    bytes: usize,
+}
+
+#[derive(Default)]
+struct ChangeQueueState {
+    changes: ChangesByPosition,
+    next_position: u64,
+    /// Number of the last event.
+    last_event: u64,
+    droppable: ChangeUsage,
+    kept: ChangeUsage,
+    is_closed: bool,
+}
+
+impl ChangeQueueState {
+    fn usage(&mut self, is_kept: bool) -> &mut ChangeUsage {
+        if is_kept { &mut self.kept } else { &mut self.droppable }
+    }
+
+    fn push(&mut self, change: SharedChange) -> bool {
+        let max = if change.is_kept() { MAX_QUEUED_KEPT } else { MAX_QUEUED };
+        let is_closed = self.is_closed;
+        let usage = self.usage(change.is_kept());
+        let bytes = usage.bytes + change.size();
+        if is_closed || usage.changes >= max || bytes > MAX_QUEUED_BYTES {
+            return false;
+        }
+        usage.changes += 1;
+        usage.bytes = bytes;
+        self.changes.insert(self.next_position, change);
+        self.next_position += 1;
+        true
+    }
+}
+
+/// Bounded queue of changes in the order of their requests.
+#[derive(Default)]
+pub(crate) struct ChangeQueue {
+    state: Mutex<ChangeQueueState>,
+    changed: Notify,
+}
+
+impl ChangeQueue {
+    /// Adds a change. Returns `false` and drops the change if the queue is full or closed.
+    pub(crate) fn push(&self, change: SharedChange) -> bool {
+        let is_queued = self.state.lock().push(change);
+        self.changed.notify_one();
+        is_queued
+    }
+
+    /// Adds an event. A dropped one leaves a gap in the numbers, which other replicas notice.
+    pub(crate) fn push_event(&self, message: Option<Vec<u8>>) -> bool {
+        let mut state = self.state.lock();
+        state.last_event += 1;
+        let number = state.last_event;
+        let is_queued = state.push(SharedChange::Publish { number, message });
+        drop(state);
+        self.changed.notify_one();
+        is_queued
+    }
+
+    /// Takes all changes. They count as waiting until [`finish`](Self::finish).
+    pub(crate) fn take_all(&self) -> ChangesByPosition {
+        std::mem::take(&mut self.state.lock().changes)
+    }
+
+    /// Returns changes that were taken to their positions.
+    pub(crate) fn give_back(&self, changes: impl IntoIterator<Item = (u64, SharedChange)>) {
+        self.state.lock().changes.extend(changes);
+    }
+
+    /// Records that a change was written or dropped.
+    pub(crate) fn finish(&self, change: &SharedChange) {
+        let mut state = self.state.lock();
+        let usage = state.usage(change.is_kept());
+        usage.changes = usage.changes.saturating_sub(1);
+        usage.bytes = usage.bytes.saturating_sub(change.size());
+    }
+
+    /// Returns the number of kept changes that wait or are being written.
+    pub(crate) fn kept(&self) -> usize {
+        self.state.lock().kept.changes
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.state.lock().changes.is_empty()
+    }
+
+    /// Rejects further changes.
+    pub(crate) fn close(&self) {
+        self.state.lock().is_closed = true;
+        self.changed.notify_one();
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state.lock().is_closed
+    }
+
+    /// Waits until a change was added, or the queue was closed. For one task. May return without a change.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+}

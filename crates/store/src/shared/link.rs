@@ -1,0 +1,268 @@
+//! The connection that all calls use: opened in the background, bounded in time, and guarded by the circuit breaker.
+
+use std::{sync::Arc, time::Duration};
+
+use redis::{ServerErrorKind, Value};
+use tokio::{
+    sync::{Notify, watch},
+    time::{sleep, timeout},
+};
+
+use crate::counters::count;
+
+use super::{
+    breaker::{BreakerChange, CallPermit, CircuitBreaker, FailureKind},
+    connection::{
+        CallError, CallResult, StoreCall, StoreConnection, StoreConnector, first_error, is_moving,
+    },
+    counters::SharedAtomics,
+    limits::{CONNECT_TIMEOUT, RECONNECT_PAUSE},
+    random::NodeRandom,
+};
+
+/// Connection to the store.
+#[derive(Clone)]
+enum LinkState {
+    Connecting,
+    Ready(Arc<dyn StoreConnection>),
+    /// The last attempt failed for this reason. The next one follows after a pause, when it is needed.
+    Failed(CallError),
+    Closed,
+}
+
+/// What a call does if the last attempt to connect failed a moment ago.
+#[derive(Clone, Copy)]
+enum FailedConnection {
+    /// Fails at once.
+    Report,
+    /// Waits for one more attempt.
+    Retry,
+}
+
+/// The connection that all calls of a store use.
+pub(crate) struct StoreLink {
+    connector: Box<dyn StoreConnector>,
+    timeout: Duration,
+    breaker: CircuitBreaker,
+    state: watch::Sender<LinkState>,
+    needed: Notify,
+    random: Arc<NodeRandom>,
+    pub(crate) counters: Arc<SharedAtomics>,
+}
+
+impl StoreLink {
+    pub(crate) fn new(
+        connector: Box<dyn StoreConnector>,
+        timeout: Duration,
+        random: Arc<NodeRandom>,
+    ) -> Self {
+        Self {
+            connector,
+            timeout,
+            breaker: CircuitBreaker::default(),
+            state: watch::Sender::new(LinkState::Connecting),
+            needed: Notify::new(),
+            random,
+            counters: Arc::default(),
+        }
+    }
+
+    /// Connects, and connects again when the connection has failed, until the link is closed.
+    pub(crate) async fn run(&self) {
+        loop {
+            let result = timeout(CONNECT_TIMEOUT, self.connector.connect()).await;
+            let result = result.unwrap_or(Err(CallError::Timeout));
+            let is_failed = result.is_err();
+            let next = result.map_or_else(LinkState::Failed, LinkState::Ready);
+            if !self.replace_state(next) {
+                return;
+            }
+            if is_failed {
+                let pause = u64::try_from(RECONNECT_PAUSE.as_millis()).unwrap_or(0);
+                let jitter = Duration::from_millis(self.random.below(pause));
+                sleep(RECONNECT_PAUSE + jitter).await;
+            }
+            // A request that belongs to an earlier attempt finds the state ready.
+            loop {
+                self.needed.notified().await;
+                if !matches!(*self.state.borrow(), LinkState::Ready(_)) {
+                    break;
+                }
+            }
+            if !self.replace_state(LinkState::Connecting) {
+                return;
+            }
+        }
+    }
+
+    /// Replaces the state. Returns `false` if the link was closed.
+    fn replace_state(&self, next: LinkState) -> bool {
+        self.state.send_if_modified(|state| {
+            let is_open = !matches!(state, LinkState::Closed);
+            if is_open {
+                *state = next;
+            }
+            is_open
+        })
+    }
+
+    /// Ends the connection. All further calls fail.
+    pub(crate) fn close(&self) {
+        self.state.send_replace(LinkState::Closed);
+        self.needed.notify_one();
+    }
+
+    pub(crate) fn breaker(&self) -> &CircuitBreaker {
+        &self.breaker
+    }
+
+    /// Sends a call and decodes its replies, if the circuit breaker permits. An invalid reply is a failure of the store.
+    pub(crate) async fn query<T>(
+        &self,
+        call: &StoreCall,
+        decode: impl FnOnce(Vec<Value>) -> Result<T, CallError>,
+    ) -> Result<T, CallError> {
+        let permit = self.breaker.admit().ok_or(CallError::OutOfUse)?;
+        count(&self.counters.store_calls, 1);
+        let (connection, replies) = self.send(call, self.timeout, FailedConnection::Report).await;
+        self.settle(Some(&permit), connection, replies, decode)
+    }
+
+    /// As [`query`](Self::query), with another time limit, and also while the store is out of use.
+    pub(crate) async fn poll<T>(
+        &self,
+        call: &StoreCall,
+        time_limit: Duration,
+        decode: impl FnOnce(Vec<Value>) -> Result<T, CallError>,
+    ) -> Result<T, CallError> {
+        let (connection, replies) = self.send(call, time_limit, FailedConnection::Retry).await;
+        self.settle(None, connection, replies, decode)
+    }
+
+    /// Returns connections to each server that has keys.
+    pub(crate) async fn primaries(&self) -> Result<Vec<Arc<dyn StoreConnection>>, CallError> {
+        let connection = timeout(CONNECT_TIMEOUT, self.connection(FailedConnection::Retry)).await;
+        let connection = connection.unwrap_or(Err(CallError::Timeout))?;
+        let primaries = timeout(CONNECT_TIMEOUT, connection.primaries()).await;
+        primaries.unwrap_or(Err(CallError::Timeout))
+    }
+
+    /// Sends a call, and returns the connection that was used, if any.
+    async fn send(
+        &self,
+        call: &StoreCall,
+        time_limit: Duration,
+        failed: FailedConnection,
+    ) -> (Option<Arc<dyn StoreConnection>>, CallResult) {
+        let mut used = None;
+        let replies = async {
+            let connection = used.insert(self.connection(failed).await?);
+            connection.call(call).await
+        };
+        let replies = timeout(time_limit, replies).await.unwrap_or(Err(CallError::Timeout));
+        (used, replies)
+    }
+
+    /// Waits for the connection.
+    async fn connection(
+        &self,
+        mut failed: FailedConnection,
+    ) -> Result<Arc<dyn StoreConnection>, CallError> {
+        let mut states = self.state.subscribe();
+        loop {
+            let state = states.borrow_and_update().clone();
+            match state {
+                LinkState::Ready(connection) => return Ok(connection),
+                LinkState::Closed => return Err(CallError::Closed),
+                LinkState::Failed(error) => {
+                    self.needed.notify_one();
+                    match failed {
+                        FailedConnection::Report => return Err(error),
+                        FailedConnection::Retry => failed = FailedConnection::Report,
+                    }
+                }
+                LinkState::Connecting => {}
+            }
+            states.changed().await.map_err(|_| CallError::Closed)?;
+        }
+    }
+
+    /// Decodes replies, and records their success or failure.
+    fn settle<T>(
+        &self,
+        permit: Option<&CallPermit<'_>>,
+        connection: Option<Arc<dyn StoreConnection>>,
+        replies: CallResult,
+        decode: impl FnOnce(Vec<Value>) -> Result<T, CallError>,
+    ) -> Result<T, CallError> {
+        let mut server_error = None;
+        let mut is_stale = false;
+        let mut is_moved = false;
+        let result = replies.and_then(|replies| {
+            if let Some(error) = first_error(&replies) {
+                server_error = Some(CallError::from_server(error));
+                // A replica, after a fail-over; or a user whose password has changed.
+                is_stale =
+                    error.kind() == Some(ServerErrorKind::ReadOnly) || error.code() == "NOAUTH";
+                is_moved = is_moving(error);
+            }
+            decode(replies)
+        });
+        let error = server_error.as_ref().or(result.as_ref().err());
+        let Some(error) = error.filter(|_| !is_moved) else {
+            let change = match permit {
+                Some(_) => self.breaker.succeed(),
+                None => self.breaker.succeed_polling(),
+            };
+            self.report(change, None);
+            return result;
+        };
+        count(&self.counters.failed_commands, 1);
+        let kind = match error {
+            CallError::Server(text) if !text.starts_with("LOADING") => FailureKind::Refused,
+            _ => FailureKind::Unreachable,
+        };
+        let change = self.breaker.fail(permit, kind);
+        // After an invalid reply, later ones may belong to other calls. A server that does not reply may never do so.
+        let is_broken = is_stale
+            || match error {
+                CallError::Connection(_) | CallError::Reply(_) => true,
+                CallError::Timeout => change == BreakerChange::Opened || permit.is_none(),
+                CallError::OutOfUse | CallError::Closed | CallError::Server(_) => false,
+            };
+        if is_broken && let Some(connection) = connection {
+            self.discard(&connection);
+        }
+        self.report(change, Some(error));
+        result
+    }
+
+    /// Discards a connection that has failed, unless another one has replaced it.
+    fn discard(&self, connection: &Arc<dyn StoreConnection>) {
+        let is_discarded = self.state.send_if_modified(|state| {
+            let is_current =
+                matches!(state, LinkState::Ready(current) if Arc::ptr_eq(current, connection));
+            if is_current {
+                *state = LinkState::Connecting;
+            }
+            is_current
+        });
+        if is_discarded {
+            self.needed.notify_one();
+        }
+    }
+
+    fn report(&self, change: BreakerChange, error: Option<&CallError>) {
+        match (change, error) {
+            (BreakerChange::Opened, Some(error)) => {
+                count(&self.counters.breaker_openings, 1);
+                let retried = "tried again after 1s, then less often, at least every 30s";
+                tracing::warn!(%error, retried, "the shared verdict store is out of use: each replica scans by itself, and what has to be stored waits");
+            }
+            (BreakerChange::Closed(after), _) => {
+                tracing::info!(?after, "the shared verdict store is in use again");
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! What the cache in memory does so that replicas with one store answer alike: it drops what another replica has made
+//! invalid, and asks for the infections that others have found.
+
+use std::time::{Duration, SystemTime};
+
+use mcs_store::{LeaseResult, StoreEvent, StoreEvents};
+use tokio::time::interval;
+use tracing::{debug, info};
+
+use super::{
+    ContentKey, MediaTag, ResultCache, VerdictRecords, generation::Subject,
+    store_message::StoreMessage,
+};
+use crate::scan::{
+    decisions::DecisionKeeper,
+    engines::{EngineFingerprint, Versions},
+};
+
+/// Time until verdicts that could not be compared with the store are looked up again.
+const CONFIRMATION_INTERVAL: Duration = Duration::from_secs(1);
+
+impl ResultCache {
+    /// Asks for the right to scan a content, so that only one replica does.
+    pub async fn acquire_lease(&self, key: &ContentKey, versions: Versions) -> LeaseResult {
+        match self.shared_records() {
+            Some(records) => records.acquire_lease(key, versions).await,
+            None => LeaseResult::Unavailable,
+        }
+    }
+
+    /// Returns how long a job waits for the scan of the same content by another replica.
+    #[must_use]
+    pub fn max_wait_for_replicas(&self) -> Duration {
+        self.shared_records().map_or(Duration::ZERO, VerdictRecords::wait)
+    }
+
+    /// Applies the changes of other replicas, and compares verdicts with the store that could not be compared before, until
+    /// the future is dropped.
+    pub async fn follow_replicas(&self, mut events: StoreEvents, decisions: DecisionKeeper) {
+        let mut confirmation = interval(CONFIRMATION_INTERVAL);
+        // Whether another replica may have changed the decisions.
+        let mut is_outdated = true;
+        loop {
+            tokio::select! {
+                event = events.next() => is_outdated |= self.apply(event),
+                _ = confirmation.tick() => self.drop_unconfirmed(),
+            }
+            if is_outdated && decisions.refresh().await.is_ok() {
+                is_outdated = false;
+            }
+        }
+    }
+
+    /// Drops what has become invalid. Returns whether the decisions of operators may have changed.
+    fn apply(&self, event: StoreEvent) -> bool {
+        let message = match event {
+            StoreEvent::Message(message) => StoreMessage::decode(&message),
+            StoreEvent::Lost => {
+                info!("changes of other replicas may be missing, looking all verdicts up again");
+                self.drop_verdicts();
+                return true;
+            }
+        };
+        self.tables.invalidations.add_change();
+        match message {
+            Ok(StoreMessage::Infected { content, engines }) => {
+                let engines_fingerprint = EngineFingerprint(engines);
+                self.tables.verdicts.remove(&ContentKey { content, engines_fingerprint });
+            }
+            Ok(StoreMessage::Forgotten { content }) => {
+                // Results of scans in progress are not kept either.
+                self.tables.invalidations.forget(Subject::Content(content), SystemTime::now());
+                self.tables.verdicts.retain(|key, _| key.content != content);
+            }
+            Ok(StoreMessage::MediaForgotten { tag }) => {
+                let tag = MediaTag(tag);
+                self.tables.invalidations.forget(Subject::Media(tag), SystemTime::now());
+                self.tables.media.retain(|key, _| key.tag() != tag);
+            }
+            Ok(StoreMessage::AllRemoved) => self.drop_verdicts(),
+            Ok(StoreMessage::Decided { .. }) => return true,
+            Err(error) => {
+                debug!(%error, "a replica of another version has changed something");
+                self.drop_verdicts();
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Drops the verdicts in memory. They are looked up again.
+    fn drop_verdicts(&self) {
+        self.tables.invalidations.add_change();
+        *self.tables.unconfirmed.lock() = super::UnconfirmedVerdicts::default();
+        self.tables.verdicts.clear();
+    }
+
+    /// Drops verdicts that could not be compared with the store, if it is available again.
+    fn drop_unconfirmed(&self) {
+        if !self.shared_records().is_some_and(VerdictRecords::is_in_use) {
+            return;
+        }
+        let unconfirmed = std::mem::take(&mut *self.tables.unconfirmed.lock());
+        let Some(keys) = unconfirmed.keys() else { return self.drop_verdicts() };
+        for key in keys {
+            self.tables.verdicts.remove(&key);
+        }
+    }
+
+    fn shared_records(&self) -> Option<&VerdictRecords> {
+        self.records().filter(|records| records.shared_store().is_some())
+    }
+}
