@@ -100,6 +100,12 @@ fn attack(words: &[&str]) -> Attack {
         ["rewrite", path] => rewrite_media(path),
         ["replace", path] => attack_result(fs::remove_file(path))
             .and_then(|()| attack_result(fs::write(path, "clean"))),
+        ["append", path] => attack_result(
+            File::options().append(true).open(path).and_then(|mut file| file.write_all(b"x")),
+        ),
+        ["lock", path] => attack_result(
+            File::open(path).and_then(|file| file.try_lock().map_err(std::io::Error::from)),
+        ),
         ["link", path] => attack_result(fs::hard_link(path, "link")),
         ["stat", path] => attack_result(fs::metadata(path)),
         ["chmod", path] => attack_result(fs::set_permissions(

@@ -56,6 +56,8 @@ pub(crate) struct Targets {
     pub(crate) udp: UdpSocket,
     pub(crate) abstract_name: String,
     pub(crate) socket: PathBuf,
+    /// Directory with private files of the server: a token, a store and a socket with mode 0600.
+    private: PathBuf,
     pub(crate) configured: PathBuf,
     pub(crate) datagrams: PathBuf,
     /// World-accessible shared memory.
@@ -75,12 +77,8 @@ impl Targets {
     /// Creates targets with a changed policy.
     async fn with_policy(layers: &[Layer], change: impl FnOnce(Policy) -> Policy) -> Self {
         let root = Fixture::new_root();
-        let [closed, open] = ["closed", "open"].map(|name| {
-            let path = root.join(name);
-            fs::create_dir(&path).unwrap();
-            fs::set_permissions(&path, Permissions::from_mode(0o777)).unwrap();
-            path
-        });
+        let [closed, open] =
+            ["closed", "open"].map(|name| create_directory(root.join(name), 0o777));
         let secret = root.join("request_secret");
         fs::write(&secret, "secret").unwrap();
         fs::set_permissions(&secret, Permissions::from_mode(0o644)).unwrap();
@@ -93,6 +91,8 @@ impl Targets {
             fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
             path
         });
+        let (private, listener) = private_files(&root);
+        listeners.push(listener);
         let datagrams = root.join("datagrams");
         let receiver = UnixDatagram::bind(&datagrams).unwrap();
         fs::set_permissions(&datagrams, Permissions::from_mode(0o666)).unwrap();
@@ -123,6 +123,7 @@ impl Targets {
             udp: UdpSocket::bind("127.0.0.1:0").unwrap(),
             abstract_name,
             socket,
+            private,
             configured,
             datagrams,
             segment: Segment::new(),
@@ -132,6 +133,11 @@ impl Targets {
             _listeners: listeners,
             _receiver: receiver,
         }
+    }
+
+    /// Returns the path of a private file.
+    pub(crate) fn private(&self, name: &str) -> PathBuf {
+        self.private.join(name)
     }
 
     /// Runs one attack in a job of its own and returns how the program ended.
@@ -178,6 +184,25 @@ impl Targets {
         other.close().await.unwrap();
         assert!(fixture.is_empty(), "a job's directory was left");
     }
+}
+
+fn create_directory(path: PathBuf, mode: u32) -> PathBuf {
+    fs::create_dir(&path).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+    path
+}
+
+/// Creates the directory with the private files of a server. Returns its path, and the socket in it.
+fn private_files(root: &Path) -> (PathBuf, UnixListener) {
+    let private = create_directory(root.join("private"), 0o711);
+    for name in ["token", "store"] {
+        fs::write(private.join(name), name).unwrap();
+    }
+    let listener = UnixListener::bind(private.join("admin.sock")).unwrap();
+    for name in ["token", "store", "admin.sock"] {
+        fs::set_permissions(private.join(name), Permissions::from_mode(0o600)).unwrap();
+    }
+    (private, listener)
 }
 
 /// Process outside the sandbox; killed when dropped.

@@ -37,6 +37,20 @@ fn rows() -> Vec<Row> {
 fn file_rows() -> Vec<Row> {
     vec![
         row!("read the server's key", "xhhh", "xhhh", |f| ["read", f.secret.display()]),
+        row!("read the token of the service's operators", "hhhh", "xhhh", |f| [
+            "read",
+            f.private("token").display()
+        ]),
+        row!("read the verdict store", "hhhh", "xhhh", |f| ["read", f.private("store").display()]),
+        row!("write to the verdict store", "hhhh", "xhhh", |f| [
+            "append",
+            f.private("store").display()
+        ]),
+        row!("lock the verdict store", "hhhh", "xhhh", |f| ["lock", f.private("store").display()]),
+        row!("replace the verdict store", "hhhh", "xhhh", |f| [
+            "replace",
+            f.private("store").display()
+        ]),
         row!("read /etc/shadow", "hhhh", "hhhh", |f| ["read", "/etc/shadow"]),
         row!("read another job's media", "xhhh", "xhhh", |f| [
             "read",
@@ -82,6 +96,10 @@ fn network_rows() -> Vec<Row> {
             f.abstract_name
         ]),
         row!("unix socket outside the job", "xvhh", "xvhh", |f| ["connect", f.socket.display()]),
+        row!("socket of the service's operators", "hhhh", "xvhh", |f| [
+            "connect",
+            f.private("admin.sock").display()
+        ]),
         row!("datagram to a unix socket outside the job", "xvhh", "xvhh", |f| [
             "datagram",
             f.datagrams.display()
