@@ -1,6 +1,12 @@
 //! The connection that all calls use: opened in the background, bounded in time, and guarded by the circuit breaker.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use redis::{ServerErrorKind, Value};
 use tokio::{
@@ -65,6 +71,8 @@ pub(crate) struct StoreLink {
     breaker: CircuitBreaker,
     state: watch::Sender<LinkState>,
     needed: Notify,
+    /// Number of connections that were opened.
+    connections: AtomicU64,
     random: Arc<NodeRandom>,
     pub(crate) counters: Arc<SharedAtomics>,
 }
@@ -81,6 +89,7 @@ impl StoreLink {
             breaker: CircuitBreaker::default(),
             state: watch::Sender::new(LinkState::Connecting),
             needed: Notify::new(),
+            connections: AtomicU64::new(0),
             random,
             counters: Arc::default(),
         }
@@ -92,6 +101,7 @@ impl StoreLink {
             let result = timeout(CONNECT_TIMEOUT, self.connector.connect()).await;
             let result = result.unwrap_or(Err(CallError::Timeout));
             let is_failed = result.is_err();
+            count(&self.connections, u64::from(!is_failed));
             let next = result.map_or_else(LinkState::Failed, LinkState::Ready);
             if !self.replace_state(next) {
                 return;
@@ -129,6 +139,11 @@ impl StoreLink {
     pub(crate) fn close(&self) {
         self.state.send_replace(LinkState::Closed);
         self.needed.notify_one();
+    }
+
+    /// Returns the number of connections that were opened. Another server may be behind the next one.
+    pub(crate) fn connections(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
     }
 
     pub(crate) fn breaker(&self) -> &CircuitBreaker {
