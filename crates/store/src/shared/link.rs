@@ -1,10 +1,7 @@
 //! The connection that all calls use: opened in the background, bounded in time, and guarded by the circuit breaker.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Weak},
     time::Duration,
 };
 
@@ -34,6 +31,18 @@ enum LinkState {
     /// The last attempt failed for this reason. The next one follows after a pause, when it is needed.
     Failed(CallError),
     Closed,
+}
+
+/// Identity of a connection. Does not keep it open.
+pub(crate) struct ConnectionTag(Option<Weak<dyn StoreConnection>>);
+
+impl PartialEq for ConnectionTag {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Some(own), Some(other)) => own.ptr_eq(other),
+            _ => false,
+        }
+    }
 }
 
 /// Purpose of a call.
@@ -71,8 +80,6 @@ pub(crate) struct StoreLink {
     breaker: CircuitBreaker,
     state: watch::Sender<LinkState>,
     needed: Notify,
-    /// Number of connections that were opened.
-    connections: AtomicU64,
     random: Arc<NodeRandom>,
     pub(crate) counters: Arc<SharedAtomics>,
 }
@@ -89,7 +96,6 @@ impl StoreLink {
             breaker: CircuitBreaker::default(),
             state: watch::Sender::new(LinkState::Connecting),
             needed: Notify::new(),
-            connections: AtomicU64::new(0),
             random,
             counters: Arc::default(),
         }
@@ -101,7 +107,6 @@ impl StoreLink {
             let result = timeout(CONNECT_TIMEOUT, self.connector.connect()).await;
             let result = result.unwrap_or(Err(CallError::Timeout));
             let is_failed = result.is_err();
-            count(&self.connections, u64::from(!is_failed));
             let next = result.map_or_else(LinkState::Failed, LinkState::Ready);
             if !self.replace_state(next) {
                 return;
@@ -141,11 +146,6 @@ impl StoreLink {
         self.needed.notify_one();
     }
 
-    /// Returns the number of connections that were opened. Another server may be behind the next one.
-    pub(crate) fn connections(&self) -> u64 {
-        self.connections.load(Ordering::Relaxed)
-    }
-
     pub(crate) fn breaker(&self) -> &CircuitBreaker {
         &self.breaker
     }
@@ -162,17 +162,20 @@ impl StoreLink {
         self.settle(CallKind::Query(&permit), connection, replies, decode)
     }
 
-    /// As [`query`](Self::query), with another time limit, and also while the store is out of use.
+    /// As [`query`](Self::query), with another time limit, and also while the store is out of use. Returns also which
+    /// connection was used.
     pub(crate) async fn poll<T>(
         &self,
         call: &StoreCall,
         time_limit: Duration,
         decode: impl FnOnce(Vec<Value>) -> Result<T, CallError>,
-    ) -> Result<T, CallError> {
+    ) -> Result<(T, ConnectionTag), CallError> {
         let start = Instant::now();
         let (connection, replies) = self.send(call, time_limit, FailedConnection::Retry).await;
         let is_fast = start.elapsed() <= self.timeout;
-        self.settle(CallKind::Poll { is_fast }, connection, replies, decode)
+        let tag = ConnectionTag(connection.as_ref().map(Arc::downgrade));
+        let value = self.settle(CallKind::Poll { is_fast }, connection, replies, decode)?;
+        Ok((value, tag))
     }
 
     /// Returns connections to each server that has keys.
