@@ -16,6 +16,7 @@ mod operator_records;
 mod record_store;
 mod replicas;
 mod store_message;
+mod turn;
 mod unconfirmed;
 mod verdict_records;
 
@@ -28,6 +29,7 @@ pub use known::{
     VerdictFilter, VerdictList,
 };
 pub(in crate::scan) use store_message::StoreMessage;
+pub use turn::ScanTurn;
 pub use verdict_records::{RecordSettings, VerdictRecords};
 
 use std::{

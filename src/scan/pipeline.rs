@@ -1,7 +1,6 @@
 //! Processing of one job in a private working directory: downloads, hashes and decrypts the media, runs the engines,
 //! replies and cleans up. A panic fails the job, not the worker.
 
-mod turn;
 mod verdict;
 
 use std::{

@@ -21,7 +21,7 @@ const CONFIRMATION_INTERVAL: Duration = Duration::from_secs(1);
 
 impl ResultCache {
     /// Asks for the right to scan a content, so that only one replica does.
-    pub async fn acquire_lease(&self, key: &ContentKey, versions: Versions) -> LeaseResult {
+    pub(super) async fn acquire_lease(&self, key: &ContentKey, versions: Versions) -> LeaseResult {
         match self.shared_records() {
             Some(records) => records.acquire_lease(key, versions).await,
             None => LeaseResult::Unavailable,
@@ -29,8 +29,7 @@ impl ResultCache {
     }
 
     /// Returns how long a job waits for the scan of the same content by another replica.
-    #[must_use]
-    pub fn max_wait_for_replicas(&self) -> Duration {
+    pub(super) fn max_wait_for_replicas(&self) -> Duration {
         self.shared_records().map_or(Duration::ZERO, VerdictRecords::wait)
     }
 

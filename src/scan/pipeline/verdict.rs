@@ -5,9 +5,9 @@ use std::{sync::Arc, time::Instant};
 use mcs_filetype::{MediaType, MimeRules};
 use tokio::time::timeout_at;
 
-use super::{Fetched, Pipeline, RunningJob, turn::ScanTurn};
+use super::{Fetched, Pipeline, RunningJob};
 use crate::scan::{
-    cache::{CacheGeneration, ContentKey, ScannedContent},
+    cache::{CacheGeneration, ContentKey, ScanTurn, ScannedContent},
     engines::{EngineIdentity, EngineRun, ListedFile, RunOutcome},
     error::{Phase, ScanError},
     report::EngineRunReport,
@@ -82,10 +82,11 @@ impl Pipeline {
             (Instant::now(), running.job.deadline, running.generation);
         let mut report = None;
         let scan = async {
-            if let Some(scanned) = self.known_scan(&key, identity.versions).await {
+            let look_up = || self.known_scan(&key, identity.versions);
+            if let Some(scanned) = look_up().await {
                 return scanned;
             }
-            let lease = match self.turn(&key, identity.versions).await {
+            let lease = match self.cache.turn(&key, identity.versions, look_up).await {
                 ScanTurn::Known(scanned) => return scanned,
                 ScanTurn::Scan(lease) => lease,
             };

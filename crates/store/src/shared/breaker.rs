@@ -90,13 +90,10 @@ impl CircuitBreaker {
     pub(crate) fn succeed(&self) -> BreakerChange {
         let mut state = self.state.lock();
         state.failures = 0;
-        let change = match state.open.take() {
-            None => BreakerChange::None,
-            Some(open) => BreakerChange::Closed(open.since.elapsed()),
-        };
+        let Some(open) = state.open.take() else { return BreakerChange::None };
         drop(state);
         self.closed.notify_waiters();
-        change
+        BreakerChange::Closed(open.since.elapsed())
     }
 
     /// Records that the server has replied to a command of another kind than lookups and writes.
@@ -142,6 +139,8 @@ impl CircuitBreaker {
                 return;
             }
             tokio::select! {
+                // In order, so that a simulation is repeatable.
+                biased;
                 () = closed => {}
                 () = tokio::time::sleep_until(until) => {}
             }

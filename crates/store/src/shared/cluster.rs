@@ -174,7 +174,8 @@ impl ClusterInner {
             let result = timeout(CONNECT_TIMEOUT, dialer.dial(&address)).await;
             result.unwrap_or(Err(CallError::Timeout))
         });
-        async { task.await.unwrap_or(Err(CallError::Closed)) }.boxed().shared()
+        let aborted = || CallError::Connection("the attempt to connect was aborted".to_owned());
+        async move { task.await.unwrap_or_else(|_| Err(aborted())) }.boxed().shared()
     }
 
     /// Removes a connection that has failed. One that is still being opened, or that replaced it, remains.

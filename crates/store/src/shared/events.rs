@@ -11,7 +11,7 @@ use tokio::{
 use super::{
     connection::CallError,
     event_tracker::{EventTracker, StoreEvent},
-    link::StoreLink,
+    link::{ConnectionTag, StoreLink},
 };
 
 /// Time between two polls.
@@ -75,6 +75,8 @@ pub(crate) struct EventPoller {
     buffer: Arc<EventBuffer>,
     /// Whether the last poll failed. The next successful one reports that events may be lost.
     has_failed: bool,
+    /// Connection of the last successful poll. After a fail-over, another server may have other events with lower IDs.
+    connection: Option<ConnectionTag>,
 }
 
 impl EventPoller {
@@ -83,7 +85,7 @@ impl EventPoller {
         tracker: EventTracker,
         buffer: Arc<EventBuffer>,
     ) -> Self {
-        Self { link, tracker, buffer, has_failed: false }
+        Self { link, tracker, buffer, has_failed: false, connection: None }
     }
 
     pub(crate) async fn run(mut self) {
@@ -106,8 +108,10 @@ impl EventPoller {
         for _ in 0..MAX_CALLS {
             let call = self.tracker.call();
             let decode = |replies| self.tracker.decode(replies);
-            let polled = self.link.poll(&call, POLL_TIMEOUT, decode).await?;
+            let (polled, connection) = self.link.poll(&call, POLL_TIMEOUT, decode).await?;
             let applied = self.tracker.apply(polled);
+            self.has_failed |= self.connection.as_ref().is_some_and(|last| *last != connection);
+            self.connection = Some(connection);
             // Before the messages, because the process then forgets what they are about.
             if applied.is_lost | std::mem::take(&mut self.has_failed) {
                 self.buffer.push(StoreEvent::Lost);

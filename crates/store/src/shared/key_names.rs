@@ -118,7 +118,10 @@ fn push_version(key: &mut Vec<u8>, version: Option<&VersionTag>) {
 /// Appends bytes in hexadecimal digits.
 pub(crate) fn push_hex(text: &mut Vec<u8>, bytes: &[u8]) {
     let digit = |value: u8| if value < 10 { b'0' + value } else { b'a' + value - 10 };
-    text.extend(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]));
+    text.reserve(2 * bytes.len());
+    for byte in bytes {
+        text.extend_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
+    }
 }
 
 /// Parses lower-case hexadecimal digits, of exactly `N` bytes.

@@ -1,11 +1,14 @@
 //! The connection that all calls use: opened in the background, bounded in time, and guarded by the circuit breaker.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use redis::{ServerErrorKind, Value};
 use tokio::{
     sync::{Notify, watch},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use crate::counters::count;
@@ -28,6 +31,37 @@ enum LinkState {
     /// The last attempt failed for this reason. The next one follows after a pause, when it is needed.
     Failed(CallError),
     Closed,
+}
+
+/// Identity of a connection. Does not keep it open.
+pub(crate) struct ConnectionTag(Option<Weak<dyn StoreConnection>>);
+
+impl PartialEq for ConnectionTag {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Some(own), Some(other)) => own.ptr_eq(other),
+            _ => false,
+        }
+    }
+}
+
+/// Purpose of a call.
+#[derive(Clone, Copy)]
+enum CallKind<'a> {
+    Query(&'a CallPermit<'a>),
+    /// `is_fast`: the reply came within the time limit of queries.
+    Poll {
+        is_fast: bool,
+    },
+}
+
+impl<'a> CallKind<'a> {
+    fn permit(self) -> Option<&'a CallPermit<'a>> {
+        match self {
+            Self::Query(permit) => Some(permit),
+            Self::Poll { .. } => None,
+        }
+    }
 }
 
 /// What a call does if the last attempt to connect failed a moment ago.
@@ -125,18 +159,23 @@ impl StoreLink {
         let permit = self.breaker.admit().ok_or(CallError::OutOfUse)?;
         count(&self.counters.store_calls, 1);
         let (connection, replies) = self.send(call, self.timeout, FailedConnection::Report).await;
-        self.settle(Some(&permit), connection, replies, decode)
+        self.settle(CallKind::Query(&permit), connection, replies, decode)
     }
 
-    /// As [`query`](Self::query), with another time limit, and also while the store is out of use.
+    /// As [`query`](Self::query), with another time limit, and also while the store is out of use. Returns also which
+    /// connection was used.
     pub(crate) async fn poll<T>(
         &self,
         call: &StoreCall,
         time_limit: Duration,
         decode: impl FnOnce(Vec<Value>) -> Result<T, CallError>,
-    ) -> Result<T, CallError> {
+    ) -> Result<(T, ConnectionTag), CallError> {
+        let start = Instant::now();
         let (connection, replies) = self.send(call, time_limit, FailedConnection::Retry).await;
-        self.settle(None, connection, replies, decode)
+        let is_fast = start.elapsed() <= self.timeout;
+        let tag = ConnectionTag(connection.as_ref().map(Arc::downgrade));
+        let value = self.settle(CallKind::Poll { is_fast }, connection, replies, decode)?;
+        Ok((value, tag))
     }
 
     /// Returns connections to each server that has keys.
@@ -168,6 +207,9 @@ impl StoreLink {
         &self,
         mut failed: FailedConnection,
     ) -> Result<Arc<dyn StoreConnection>, CallError> {
+        if let LinkState::Ready(connection) = &*self.state.borrow() {
+            return Ok(Arc::clone(connection));
+        }
         let mut states = self.state.subscribe();
         loop {
             let state = states.borrow_and_update().clone();
@@ -190,7 +232,7 @@ impl StoreLink {
     /// Decodes replies, and records their success or failure.
     fn settle<T>(
         &self,
-        permit: Option<&CallPermit<'_>>,
+        kind: CallKind<'_>,
         connection: Option<Arc<dyn StoreConnection>>,
         replies: CallResult,
         decode: impl FnOnce(Vec<Value>) -> Result<T, CallError>,
@@ -210,24 +252,26 @@ impl StoreLink {
         });
         let error = server_error.as_ref().or(result.as_ref().err());
         let Some(error) = error.filter(|_| !is_moved) else {
-            let change = match permit {
-                Some(_) => self.breaker.succeed(),
-                None => self.breaker.succeed_polling(),
+            let change = match kind {
+                CallKind::Query(_) => self.breaker.succeed(),
+                CallKind::Poll { is_fast: true } => self.breaker.succeed_polling(),
+                // Lookups of a server that is this slow would fail.
+                CallKind::Poll { is_fast: false } => BreakerChange::None,
             };
             self.report(change, None);
             return result;
         };
         count(&self.counters.failed_commands, 1);
-        let kind = match error {
+        let failure = match error {
             CallError::Server(text) if !text.starts_with("LOADING") => FailureKind::Refused,
             _ => FailureKind::Unreachable,
         };
-        let change = self.breaker.fail(permit, kind);
+        let change = self.breaker.fail(kind.permit(), failure);
         // After an invalid reply, later ones may belong to other calls. A server that does not reply may never do so.
         let is_broken = is_stale
             || match error {
                 CallError::Connection(_) | CallError::Reply(_) => true,
-                CallError::Timeout => change == BreakerChange::Opened || permit.is_none(),
+                CallError::Timeout => change == BreakerChange::Opened || kind.permit().is_none(),
                 CallError::OutOfUse | CallError::Closed | CallError::Server(_) => false,
             };
         if is_broken && let Some(connection) = connection {

@@ -98,8 +98,10 @@ impl SharedWriter {
             }
         };
         tokio::select! {
-            () = next_attempt => {}
+            // In order, so that a simulation is repeatable.
+            biased;
             () = closing => {}
+            () = next_attempt => {}
         }
     }
 

@@ -86,6 +86,20 @@ async fn events_during_a_partition_arrive_after_it() {
     assert_eq!(next_event(&mut events).await, None);
 }
 
+/// A server that is replaced between two polls may have other events.
+#[tokio::test(start_paused = true)]
+async fn new_connection_is_a_loss() {
+    let simulation = Simulation::new();
+    let (store, other, mut events) = replicas(&simulation).await;
+    simulation.server.set_down(true);
+    simulation.server.set_down(false);
+    wait_until("the failure is noticed", async || get(&other, not_clean(1)).await.is_some()).await;
+    assert_eq!(next_event(&mut events).await, Some(StoreEvent::Lost));
+    assert_eq!(next_event(&mut events).await, None);
+    store.publish(b"first");
+    assert_eq!(next_event(&mut events).await, message(b"first"));
+}
+
 /// More than the stream holds, or than one poll reads.
 #[tokio::test(start_paused = true)]
 async fn replica_that_cannot_follow_skips_to_the_end() {

@@ -143,6 +143,28 @@ async fn frozen_server_continues() {
     assert_eq!(next_event(&mut events).await, Some(StoreEvent::Lost));
 }
 
+/// Polls for events, which have a longer time limit, do not take a slow server into use again.
+#[tokio::test(start_paused = true)]
+async fn slow_server_stays_out_of_use() {
+    let simulation = Simulation::new();
+    let (store, mut events) = connected(&simulation, 1).await;
+    let (other, _events) = connected(&simulation, 2).await;
+    simulation.server.set_delay(Duration::from_millis(200), Duration::from_millis(200));
+    while store.is_available() {
+        assert_eq!(get(&store, not_clean(1)).await, None);
+    }
+    other.publish(b"event");
+    let mut received = Vec::new();
+    while received.last() != Some(&StoreEvent::Message(b"event".to_vec())) {
+        received.push(events.next().await);
+    }
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(!store.is_available());
+    assert_eq!(store.counters().breaker_openings, 1);
+    simulation.server.set_delay(Duration::ZERO, Duration::from_millis(1));
+    wait_until("the store is in use", async || store.is_available()).await;
+}
+
 /// Lookups continue while the memory of the server is full. Changes are tried again each second.
 #[tokio::test(start_paused = true)]
 async fn full_server_is_written_later() {

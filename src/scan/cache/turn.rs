@@ -5,32 +5,34 @@ use std::time::Duration;
 use mcs_store::{LeaseResult, ScanLease};
 use tokio::time::{Instant, sleep};
 
-use super::Pipeline;
-use crate::scan::{
-    cache::{ContentKey, ScannedContent},
-    engines::Versions,
-};
+use super::{ContentKey, ResultCache, ScannedContent};
+use crate::scan::engines::Versions;
 
 /// Pauses between two questions whether another replica has finished its scan.
 const MIN_PAUSE: Duration = Duration::from_millis(20);
 const MAX_PAUSE: Duration = Duration::from_millis(200);
 
 /// What a replica does about a content without a verdict.
-pub(super) enum ScanTurn {
+pub enum ScanTurn {
     /// Another replica has scanned the content.
     Known(ScannedContent),
     /// This replica scans it. The lease, if there is one, keeps other replicas from doing so at the same time.
     Scan(Option<ScanLease>),
 }
 
-impl Pipeline {
+impl ResultCache {
     /// Waits until another replica has scanned the content, or this one is to scan it: nobody else does, `store.wait` has
-    /// passed, or the store is not available.
-    pub(super) async fn turn(&self, key: &ContentKey, versions: Versions) -> ScanTurn {
-        let end = Instant::now() + self.cache.max_wait_for_replicas();
+    /// passed, or the store is not available. `look_up` returns the verdict if it is known.
+    pub async fn turn<F: Future<Output = Option<ScannedContent>>>(
+        &self,
+        key: &ContentKey,
+        versions: Versions,
+        look_up: impl Fn() -> F,
+    ) -> ScanTurn {
+        let end = Instant::now() + self.max_wait_for_replicas();
         let mut pause = MIN_PAUSE;
         loop {
-            let lease = match self.cache.acquire_lease(key, versions).await {
+            let lease = match self.acquire_lease(key, versions).await {
                 LeaseResult::Unavailable => return ScanTurn::Scan(None),
                 LeaseResult::Acquired(lease) => Some(lease),
                 LeaseResult::Held if Instant::now() >= end => return ScanTurn::Scan(None),
@@ -41,7 +43,7 @@ impl Pipeline {
                 pause = (pause * 3 / 2).min(MAX_PAUSE);
             }
             // Another replica may have finished since the last lookup.
-            match (self.known_scan(key, versions).await, lease) {
+            match (look_up().await, lease) {
                 (Some(scanned), lease) => {
                     if let Some(lease) = lease {
                         lease.release().await;
