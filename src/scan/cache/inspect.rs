@@ -1,16 +1,18 @@
 //! What operators see: verdicts and media entries in memory and in the store.
 
 use std::{
+    cmp::Reverse,
     collections::{HashMap, HashSet},
     time::{Duration, Instant, SystemTime},
 };
 
 use mcs_store::RecordKind;
+use tokio::task::spawn_blocking;
 
 use super::{
     ResultCache,
     entry::{Timed, VerdictEntry},
-    keys::{ContentKey, MediaTag},
+    keys::{ContentKey, MediaKey, MediaTag},
     known::{
         KnownContent, KnownMedia, KnownVerdict, OperatorStoreError, StoredOutcome, VerdictFilter,
         VerdictList,
@@ -43,13 +45,10 @@ impl ResultCache {
         policies: &Policies,
     ) -> Result<VerdictList, OperatorStoreError> {
         let mut found: HashMap<_, KnownVerdict> = HashMap::new();
-        for (key, entry) in self.tables.verdicts.iter() {
-            let verdict = self.cached_verdict(&key, &entry, engines, policies);
-            if filter.accepts(&verdict) {
-                add_latest(&mut found, verdict);
-            }
+        let (cached, mut is_complete) = self.cached_verdicts(filter, engines, policies).await;
+        for verdict in cached {
+            add_latest(&mut found, verdict);
         }
-        let mut is_complete = true;
         if let Some(records) = &self.tables.records {
             let kinds: &[_] = &[RecordKind::NotClean, RecordKind::Finished];
             let (end, cached) = (Instant::now() + LISTING_TIME, found.len());
@@ -72,10 +71,51 @@ impl ResultCache {
             is_complete &= after.is_none();
         }
         let mut verdicts: Vec<_> = found.into_values().collect();
-        verdicts.sort_by_key(|verdict| std::cmp::Reverse(verdict.scanned));
         is_complete &= verdicts.len() <= filter.limit;
-        verdicts.truncate(filter.limit);
+        keep_latest(&mut verdicts, filter.limit);
         Ok(VerdictList { verdicts, is_complete })
+    }
+
+    /// Returns the latest verdicts in memory, and whether these are all. On a thread for blocking work, because there may be
+    /// many entries.
+    async fn cached_verdicts(
+        &self,
+        filter: VerdictFilter,
+        engines: &EngineIdentity,
+        policies: &Policies,
+    ) -> (Vec<KnownVerdict>, bool) {
+        let (cache, engines, policies) = (self.clone(), *engines, policies.clone());
+        let list = move || {
+            let (mut found, mut is_complete) = (Vec::new(), true);
+            for (key, entry) in cache.tables.verdicts.iter() {
+                let verdict = cache.cached_verdict(&key, &entry, &engines, &policies);
+                if filter.accepts(&verdict) {
+                    found.push(verdict);
+                }
+                if found.len() > 2 * filter.limit {
+                    keep_latest(&mut found, filter.limit);
+                    is_complete = false;
+                }
+            }
+            is_complete &= found.len() <= filter.limit;
+            keep_latest(&mut found, filter.limit);
+            (found, is_complete)
+        };
+        spawn_blocking(list).await.unwrap_or_default()
+    }
+
+    /// Returns the media entries in memory that are wanted, on a thread for blocking work.
+    async fn cached_media_where(
+        &self,
+        is_wanted: impl Fn(&MediaKey, &CachedMedia) -> bool + Send + 'static,
+    ) -> Vec<KnownMedia> {
+        let cache = self.clone();
+        let list = move || {
+            let entries = cache.tables.media.iter();
+            let wanted = entries.filter(|(key, entry)| is_wanted(key, &entry.value));
+            wanted.map(|(_, entry)| cache.cached_entry(&entry.value, entry.stored)).collect()
+        };
+        spawn_blocking(list).await.unwrap_or_default()
     }
 
     /// Returns the verdicts on a content.
@@ -119,12 +159,11 @@ impl ResultCache {
         }
         let stored: HashSet<_> = found.iter().map(|media| media.content).collect();
         let tag = MediaTag::from_media(mxc);
-        for (key, entry) in self.tables.media.iter() {
-            if key.tag() == tag && !stored.contains(&entry.value.content) {
-                let mxc = Some(mxc.to_string());
-                found.push(KnownMedia { mxc, ..self.cached_entry(&entry.value, entry.stored) });
-            }
-        }
+        let is_wanted = move |key: &MediaKey, media: &CachedMedia| {
+            key.tag() == tag && !stored.contains(&media.content)
+        };
+        let cached = self.cached_media_where(is_wanted).await.into_iter();
+        found.extend(cached.map(|media| KnownMedia { mxc: Some(mxc.to_string()), ..media }));
         Ok(found)
     }
 
@@ -158,13 +197,13 @@ impl ResultCache {
                 }
             }
         }
-        let stored: HashSet<_> = found.keys().copied().collect();
-        for (_, Timed { value, stored: time }) in self.tables.media.iter() {
-            if contents.contains(&value.content) && !stored.contains(&value.content) {
-                let entries = found.entry(value.content).or_default();
-                entries.push(self.cached_entry(&value, time));
-                entries.truncate(MAX_MEDIA);
-            }
+        let missing = contents.iter().filter(|content| !found.contains_key(*content));
+        let missing: HashSet<_> = missing.copied().collect();
+        let is_wanted = move |_: &MediaKey, media: &CachedMedia| missing.contains(&media.content);
+        for media in self.cached_media_where(is_wanted).await {
+            let entries = found.entry(media.content).or_default();
+            entries.push(media);
+            entries.truncate(MAX_MEDIA);
         }
         Ok((found, is_complete))
     }
@@ -231,6 +270,12 @@ impl ResultCache {
             is_stored: true,
         }
     }
+}
+
+/// Sorts verdicts, the latest scans first, and keeps this number.
+fn keep_latest(verdicts: &mut Vec<KnownVerdict>, limit: usize) {
+    verdicts.sort_by_key(|verdict| Reverse(verdict.scanned));
+    verdicts.truncate(limit);
 }
 
 /// Adds a verdict, unless a later one on the same content is present.
