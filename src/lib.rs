@@ -4,6 +4,7 @@
 //! `ARCHITECTURE.md` contains the map of the modules, the way of one request, and a glossary.
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod app;
 pub mod cause;
 pub mod chain;

@@ -9,7 +9,7 @@ use super::{
     drain::StopTokens,
     error::StartError,
     limits::raise_descriptor_limit,
-    listen::{listen, listen_for_operators},
+    listen::{listen, listen_for_changes, listen_for_operators},
     notices::{log_key_notice, log_sandbox, log_unknown_types},
     parts::{Shared, canary, remote_engines},
     reload::{CanaryTask, Reload, Reloader},
@@ -19,6 +19,7 @@ use super::{
     supervision::ObservedState,
 };
 use crate::{
+    admin::Admin,
     config::Config,
     http::{CurrentState, listener::Listener},
     keys::{Keyring, RequestKey},
@@ -58,9 +59,10 @@ pub(super) struct Service {
     pub(super) store: Option<VerdictRecords>,
 }
 
-/// What operators see: the listener, if configured, and the metrics.
+/// What operators see and change: the listeners, if configured, and the metrics.
 pub(super) struct Operations {
     pub(super) listener: Option<Listener>,
+    pub(super) admin: Option<Admin>,
     pub(super) registry: Registry,
     pub(super) gauges: Gauges,
 }
@@ -112,6 +114,7 @@ impl Service {
         let listener = listen(&config.web.listen, socket).await?;
         let operations = Operations {
             listener: listen_for_operators(config.operations.as_ref()).await?,
+            admin: listen_for_changes(config.admin.as_ref(), shared.audit.as_ref()).await?,
             registry,
             gauges: gauges(&config, &current, canary_state.clone(), &stop, &sandbox_env),
         };

@@ -4,8 +4,8 @@ use std::{io, path::PathBuf};
 
 use super::{limits::LimitError, store_error::StoreSetupError};
 use crate::{
-    http::listener::BindError, identity::denied_user, keys::KeyError, media::OutboundSetupError,
-    scan::engines, telemetry::audit::AuditError,
+    admin::TokenError, http::listener::BindError, identity::denied_user, keys::KeyError,
+    media::OutboundSetupError, scan::engines, telemetry::audit::AuditError,
 };
 
 /// Reason why the service did not start.
@@ -29,6 +29,10 @@ pub enum StartError {
     Listen(#[from] BindError),
     #[error("cannot listen for operators ([operations])")]
     Operations(#[source] BindError),
+    #[error("cannot listen for operators' changes ([admin])")]
+    Admin(#[source] BindError),
+    #[error("the token of [admin] cannot be used")]
+    AdminToken(#[from] TokenError),
     #[error("the store of verdicts ([store]) cannot be used")]
     Store(#[from] StoreSetupError),
     #[error("audit.path cannot be used")]
@@ -41,7 +45,11 @@ impl StartError {
     /// Whether the operator has to change a setting or a limit of the service manager, so that a restart is useless.
     #[must_use]
     pub fn is_configuration(&self) -> bool {
-        matches!(self, Self::Limit(_) | Self::Sandbox(mcs_sandbox::Error::TooFewTasks { .. }))
+        match self {
+            Self::Limit(_) | Self::Sandbox(mcs_sandbox::Error::TooFewTasks { .. }) => true,
+            Self::AdminToken(error) => error.is_configuration(),
+            _ => false,
+        }
     }
 }
 

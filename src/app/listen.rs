@@ -4,8 +4,9 @@ use tracing::{info, warn};
 
 use super::{error::StartError, service_manager::PassedSocket};
 use crate::{
+    admin::{self, Admin, AdminToken},
     http::{Listen, listener::Listener},
-    telemetry::operations,
+    telemetry::{audit::AuditLog, operations},
 };
 
 /// Listens on the passed socket, or on the address in `[web]`.
@@ -45,4 +46,21 @@ pub(super) async fn listen_for_operators(
         Err(error) => warn!(%error, "serving metrics and health on an unknown address"),
     }
     Ok(Some(listener))
+}
+
+/// Listens for operators' changes, if configured. Changes are recorded in the audit log, which the configuration requires
+/// then.
+pub(super) async fn listen_for_changes(
+    settings: Option<&admin::Settings>,
+    audit: Option<&AuditLog>,
+) -> Result<Option<Admin>, StartError> {
+    let (Some(settings), Some(audit)) = (settings, audit) else { return Ok(None) };
+    let token = AdminToken::load(&settings.token_path)?;
+    let listener = Listener::bind_private(&settings.listen).await.map_err(StartError::Admin)?;
+    match listener.local_addr() {
+        Ok(address) => info!(%address, "listening for operators' changes ([admin])"),
+        Err(error) => warn!(%error, "listening for operators' changes on an unknown address"),
+    }
+    let hosts = settings.hosts.clone();
+    Ok(Some(Admin { listener, token, hosts, audit: audit.clone() }))
 }

@@ -13,6 +13,7 @@ use super::{
     supervision,
 };
 use crate::{
+    admin,
     config::Config,
     http::{routes::Routes, server},
     telemetry::operations,
@@ -42,9 +43,12 @@ async fn run(service: Service, shutdown: impl Future<Output = &'static str> + Se
     let metrics = Arc::clone(&reloader.shared.metrics);
     // Aborted when this function returns.
     let mut background_tasks = JoinSet::new();
-    let Operations { listener: operations, registry, gauges } = operations;
+    let Operations { listener: operations, admin, registry, gauges } = operations;
     if let Some(listener) = operations {
         background_tasks.spawn(operations::serve(listener, registry, gauges));
+    }
+    if let Some(admin) = admin {
+        background_tasks.spawn(admin::serve(admin, current.clone()));
     }
     // Without a service manager as well: logs overdue workers, and keeps a blocking thread alive.
     background_tasks.spawn(supervision::run(manager.clone(), observed_state));

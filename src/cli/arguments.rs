@@ -5,12 +5,17 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     process,
+    time::Duration,
 };
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 use super::output::{ColorMode, Terminal};
-use crate::text::{escape_untrusted, is_control_or_bidi};
+use crate::{
+    http::Listen,
+    media::{MediaId, parse_hex},
+    text::{escape_untrusted, is_control_or_bidi},
+};
 
 /// Path of the configuration file in packages.
 pub(super) const DEFAULT_CONFIG: &str = "/etc/matrix-content-scanner/config.toml";
@@ -26,8 +31,10 @@ Environment:
 
 Exit codes:
   0   success; `scan`: every file is clean; `sandbox`: the command exited with 0
-  1   failure; `scan`: a file is not clean; `sandbox`: the command ended in another way
-  2   invalid command line; `scan`, `sandbox`: a file could not be scanned
+  1   failure; `scan`: a file is not clean; `sandbox`: the command ended in another way;
+      `store`: nothing is known about the media or content
+  2   invalid command line; `scan`, `sandbox`: a file could not be scanned; `store`: the service
+      could not be asked, or refused
   78  invalid configuration; `migrate`: written, but it needs a decision by the operator";
 
 /// Scans media on a Matrix content repository before people download it.
@@ -75,6 +82,15 @@ pub(super) enum CliCommand {
     },
     /// Print the public key that clients encrypt requests for
     PublicKey,
+    /// Ask the running service what it knows about media, or have verdicts forgotten
+    ///
+    /// Needs the listener `[admin]` of the service. Its address and token are those of the configuration.
+    Store {
+        #[command(flatten)]
+        address: ServiceAddress,
+        #[command(subcommand)]
+        command: StoreCommand,
+    },
     /// Convert the configuration of an earlier scanner (Python or Node.js, YAML)
     ///
     /// Settings without a counterpart and settings that need a decision are reported on standard error and in
@@ -92,6 +108,99 @@ pub(super) enum CliCommand {
         #[arg(long, value_name = "DIR")]
         base: Option<PathBuf>,
     },
+}
+
+/// Listener of the running service, in place of the configured one.
+#[derive(Clone, PartialEq, Eq, Debug, Args)]
+pub(super) struct ServiceAddress {
+    /// Socket of the service, instead of the configured address
+    #[arg(long, value_name = "PATH", global = true, conflicts_with = "address")]
+    socket: Option<PathBuf>,
+    /// Address of the service, instead of the configured one
+    #[arg(long, value_name = "HOST:PORT", global = true, value_parser = parse_address)]
+    address: Option<TcpAddress>,
+    /// File with the token, instead of `admin.token_path`
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(super) token_path: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+}
+
+type TcpAddress = (String, u16);
+
+/// Subcommands of `store`.
+#[derive(Clone, PartialEq, Eq, Debug, Subcommand)]
+pub(super) enum StoreCommand {
+    /// List verdicts, the latest scans first
+    List {
+        /// Only what is not clean
+        #[arg(long)]
+        not_clean: bool,
+        /// Only scans of this time until now, e.g. 90min or 1d
+        #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+        since: Option<Duration>,
+        /// Maximum number of verdicts
+        #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+        limit: u16,
+    },
+    /// Show what is known about a media URI, or about a content
+    Show {
+        /// Media URI, or SHA-256 of the decrypted file
+        #[arg(value_name = "MXC|SHA256", value_parser = parse_subject)]
+        subject: StoreSubject,
+    },
+    /// Have verdicts forgotten, so that the next request scans again
+    ///
+    /// A media URI stands for all of its thumbnails and decrypted variants, and for the verdicts on their contents. Scans in
+    /// progress are not kept. The exit code is 1 if nothing was known.
+    Forget {
+        /// Media URI, or SHA-256 of the decrypted file
+        #[arg(value_name = "MXC|SHA256", value_parser = parse_subject, required_unless_present = "all")]
+        subject: Option<StoreSubject>,
+        /// Forget all verdicts and media
+        #[arg(long, conflicts_with = "subject")]
+        all: bool,
+        /// Reason, for the audit log
+        #[arg(long, value_name = "TEXT")]
+        comment: Option<String>,
+    },
+}
+
+/// What `store` is about.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum StoreSubject {
+    /// SHA-256 in hexadecimal digits.
+    Content(String),
+    /// Media URI.
+    Media(String),
+}
+
+fn parse_subject(text: &str) -> Result<StoreSubject, String> {
+    if text.starts_with("mxc://") {
+        let media = MediaId::from_mxc(text).map_err(|error| error.to_string())?;
+        return Ok(StoreSubject::Media(media.to_string()));
+    }
+    match parse_hex(text) {
+        Some(_) => Ok(StoreSubject::Content(text.to_ascii_lowercase())),
+        None => Err("expected mxc://SERVER/ID, or 64 hexadecimal digits".to_owned()),
+    }
+}
+
+fn parse_address(text: &str) -> Result<TcpAddress, String> {
+    let address = text.rsplit_once(':').and_then(|(host, port)| {
+        let literal = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        Some((literal.unwrap_or(host).to_owned(), port.parse().ok()?))
+    });
+    address.filter(|(host, _)| !host.is_empty()).ok_or_else(|| "expected HOST:PORT".to_owned())
+}
+
+impl ServiceAddress {
+    /// Returns the address in the arguments.
+    pub(super) fn listen(&self) -> Option<Listen> {
+        let tcp = |(host, port): &TcpAddress| Listen::Tcp { host: host.clone(), port: *port };
+        self.socket.clone().map(Listen::Unix).or_else(|| self.address.as_ref().map(tcp))
+    }
 }
 
 impl Cli {

@@ -5,11 +5,13 @@ use std::{io, path::PathBuf, process::ExitCode};
 use mcs_migrate::MigrateError;
 
 use super::{
+    admin_client::ClientError,
     arguments::EXIT_CONFIG,
     hints,
     output::{BAD, NOTE, Painter},
 };
 use crate::{
+    admin::TokenError,
     app::{StartError, service_manager::PassedSocketError},
     chain::Chain,
     config::ConfigErrors,
@@ -17,7 +19,7 @@ use crate::{
     text::escape_untrusted,
 };
 
-/// Exit code of `scan` and `sandbox` when no program ran on a file. Also clap's exit code for invalid arguments.
+/// Exit code of `scan` and `sandbox` when no program ran on a file, and of `store` when the service could not be asked. Also clap's exit code for invalid arguments.
 pub(super) const EXIT_NOT_RUN: u8 = 2;
 
 const EXIT_FAILURE: u8 = 1;
@@ -44,6 +46,15 @@ pub(super) enum CommandError {
     /// `sandbox`: the command did not run.
     #[error(transparent)]
     NotRun(#[from] ScanError),
+    /// `store`: there is no listener to ask.
+    #[error("admin.enabled is false, so the service cannot be asked")]
+    AdminOff,
+    /// `store`: the token cannot be read.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// `store`: the service could not be asked, or refused.
+    #[error(transparent)]
+    Service(#[from] ClientError),
     /// `migrate`: the file was not converted.
     #[error("{}", file.display())]
     Migrate { file: PathBuf, source: MigrateError },
@@ -73,6 +84,7 @@ impl CommandError {
             Self::Config { file, .. } => hints::for_config(file.as_deref()),
             Self::Start(error) => hints::for_start(error),
             Self::Canary { hint, .. } => Some(hint.clone()),
+            Self::AdminOff => Some(hints::ADMIN_OFF.to_owned()),
             _ => None,
         }
     }
@@ -82,7 +94,11 @@ impl CommandError {
         match self {
             Self::Config { .. } => EXIT_CONFIG,
             Self::Start(error) if error.is_configuration() => EXIT_CONFIG,
-            Self::Unprepared(_) | Self::NotRun(_) => EXIT_NOT_RUN,
+            Self::Unprepared(_)
+            | Self::NotRun(_)
+            | Self::AdminOff
+            | Self::Token(_)
+            | Self::Service(_) => EXIT_NOT_RUN,
             Self::Start(_)
             | Self::PassedSocket(_)
             | Self::System(_)

@@ -10,6 +10,9 @@ use crate::{
     scan::canary::{CanaryError, THE_SCRIPT},
 };
 
+/// For `store` without the listener.
+pub(super) const ADMIN_OFF: &str = "set admin.enabled = true, admin.token_path and audit.path in the configuration, and restart the service";
+
 /// Returns the hint for an error at startup.
 pub(super) fn for_start(error: &StartError) -> Option<String> {
     match error {

@@ -1,5 +1,6 @@
 //! Command line of the program: arguments, one file for each subcommand, output, hints after errors, signals.
 
+mod admin_client;
 mod arguments;
 mod commands;
 mod error;
@@ -8,12 +9,13 @@ mod output;
 mod progress;
 mod setup;
 mod signals;
+mod store_output;
 
 use std::process::ExitCode;
 
 pub use arguments::Cli;
 use arguments::CliCommand;
-use commands::{check_config, migrate, public_key, sandbox, scan, serve};
+use commands::{check_config, migrate, public_key, sandbox, scan, serve, store};
 use output::ColorMode;
 
 /// Executes the subcommand that the arguments of this process name, and reports its error.
@@ -29,6 +31,7 @@ pub fn run() -> ExitCode {
         CliCommand::Scan { files } => scan::run(&cli, &files),
         CliCommand::Sandbox { command } => sandbox::run(&cli, &command),
         CliCommand::PublicKey => public_key::run(&cli),
+        CliCommand::Store { address, command } => store::run(&cli, &address, command),
         CliCommand::Migrate { file, output, base } => {
             migrate::run(&file, output.as_deref(), base.as_deref())
         }

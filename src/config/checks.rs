@@ -8,8 +8,8 @@ use super::{
     problem::Warning,
     reader::Reader,
     sections::{
-        audit, bounds::OversizePolicy, crypto, download, engines::EngineSettings, operations, scan,
-        store, web,
+        admin, audit, bounds::OversizePolicy, crypto, download, engines::EngineSettings,
+        listen::Listen, operations, scan, store, web,
     },
 };
 
@@ -49,12 +49,36 @@ pub(super) fn listeners(
     reader: &mut Reader<'_>,
     web: Option<&web::Settings>,
     operations: Option<&operations::Settings>,
+    admin: Option<&admin::Settings>,
 ) {
-    let (Some(web), Some(operations)) = (web, operations) else { return };
-    if operations.listen.conflicts_with(&web.listen) {
-        reader
-            .section("operations")
-            .conflict("port", "found the address of [web], expected another address");
+    let listeners = [
+        ("web", web.map(|web| &web.listen)),
+        ("operations", operations.map(|operations| &operations.listen)),
+        ("admin", admin.map(|admin| &admin.listen)),
+    ];
+    for (index, (section, listen)) in listeners.iter().enumerate() {
+        for (other, taken) in listeners.iter().take(index) {
+            if let (Some(listen), Some(taken)) = (listen, taken)
+                && listen.conflicts_with(taken)
+            {
+                let message = format!("found the address of [{other}], expected another address");
+                reader.section(section).conflict("port", message);
+            }
+        }
+    }
+}
+
+/// Rejects operators' changes that are not recorded.
+pub(super) fn audit_of_changes(
+    reader: &mut Reader<'_>,
+    admin: Option<&admin::Settings>,
+    audit: Option<&Option<audit::Settings>>,
+) {
+    if admin.is_some() && audit.is_some_and(Option::is_none) {
+        reader.section("audit").missing(
+            "path",
+            "a file or \"-\" (standard output), since admin.enabled is true: each change is recorded",
+        );
     }
 }
 
@@ -65,6 +89,7 @@ pub(super) struct PrivateFiles<'a> {
     pub(super) crypto: Option<&'a crypto::Settings>,
     pub(super) audit: Option<&'a audit::Settings>,
     pub(super) store: Option<&'a store::Settings>,
+    pub(super) admin: Option<&'a admin::Settings>,
 }
 
 /// Rejects paths of private files that scripts can read, and a store in the directory of jobs, which a start empties.
@@ -87,7 +112,12 @@ pub(super) fn private_paths(
     let secrets = files.store.into_iter().flat_map(store::Settings::secret_files);
     let secrets = secrets.map(|(key, path)| ("store", key, &**path));
     let store_file = store.map(|path| ("store", "path", path));
-    let others = [directory, key, log, store_file].into_iter().flatten();
+    let token = files.admin.map(|admin| ("admin", "token_path", &*admin.token_path));
+    let socket = files.admin.and_then(|admin| match &admin.listen {
+        Listen::Unix(path) => Some(("admin", "socket", &**path)),
+        Listen::Tcp { .. } => None,
+    });
+    let others = [directory, key, log, store_file, token, socket].into_iter().flatten();
     for (section, key, path) in others.chain(secrets) {
         let mut visible = sandbox.paths.read_only.iter().chain(&sandbox.paths.writable);
         if let Some(visible) = visible.find(|visible| path.starts_with(visible)) {

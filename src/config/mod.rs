@@ -41,7 +41,7 @@ pub use settings::Config;
 use keys::{Field, KeyGroup};
 use reader::{Diagnostics, Reader};
 use sections::{crypto, download, result_cache, scan, web};
-use settings::{audit_section, operations_section, previous_key_ttl, store_section};
+use settings::{admin_section, audit_section, operations_section, previous_key_ttl, store_section};
 use source::Sources;
 
 impl Config {
@@ -63,6 +63,24 @@ impl Config {
         }
     }
 
+    /// Loads `[admin]` alone, for commands that ask the running service: the other settings may be valid for the service
+    /// only. `None` if the listener is disabled.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or `[admin]` is invalid.
+    pub fn load_admin(
+        file: Option<&Path>,
+        environment: impl Iterator<Item = (OsString, OsString)>,
+    ) -> Result<Option<sections::admin::Settings>, ConfigErrors> {
+        let sources = Sources::collect(file, environment).map_err(ConfigErrors)?;
+        let mut reader = sources.parse(own_user()).map_err(ConfigErrors)?;
+        let admin = admin_section().read(&mut reader.section("admin"), "admin");
+        let is_of_admin =
+            |problem: &Problem| problem.key.as_ref().is_some_and(|key| key.starts_with("admin."));
+        let problems = reader.finish().problems.into_iter().filter(is_of_admin).collect();
+        admin.ok_or(ConfigErrors(problems))
+    }
+
     /// Returns `None` only if the diagnostics contain a problem.
     fn read(mut reader: Reader<'_>) -> (Option<Self>, Diagnostics) {
         let web = web::Settings::read(&mut reader.section("web"));
@@ -76,16 +94,20 @@ impl Config {
             reader.section("crypto").read("previous_key_ttl", &previous_key_ttl());
         let log = Log::read(&mut reader.section("log"));
         let operations = operations_section().read(&mut reader.section("operations"), "operations");
+        let admin = admin_section().read(&mut reader.section("admin"), "admin");
         let audit = audit_section().read(&mut reader.section("audit"), "audit");
 
         checks::sizes(&mut reader, scan.as_ref(), download.as_ref());
         let listener = operations.as_ref().and_then(Option::as_ref);
-        checks::listeners(&mut reader, web.as_ref(), listener);
+        let admin_settings = admin.as_ref().and_then(Option::as_ref);
+        checks::listeners(&mut reader, web.as_ref(), listener, admin_settings);
+        checks::audit_of_changes(&mut reader, admin_settings, audit.as_ref());
         let files = checks::PrivateFiles {
             directory: scan.as_ref().map(|scan| &*scan.temp_directory),
             crypto: crypto.as_ref(),
             audit: audit.as_ref().and_then(Option::as_ref),
             store: store.as_ref().and_then(Option::as_ref),
+            admin: admin_settings,
         };
         checks::private_paths(&mut reader, sandbox.as_ref(), &files);
         let config = || {
@@ -100,6 +122,7 @@ impl Config {
                 previous_key_ttl: previous_key_ttl?,
                 log: log?,
                 operations: operations?,
+                admin: admin?,
                 audit: audit?,
             })
         };

@@ -41,6 +41,8 @@ pub(super) struct PassedDirectories {
     pub(super) credentials: Option<PathBuf>,
     /// Persistent files.
     pub(super) state: Option<PathBuf>,
+    /// Sockets.
+    pub(super) runtime: Option<PathBuf>,
 }
 
 /// Entries by section and key.
@@ -305,6 +307,11 @@ impl<'a> Section<'_, 'a> {
     /// Returns the directory for persistent files, if the service manager passed one.
     pub(super) fn state_directory(&self) -> Option<&Path> {
         self.reader.passed.state.as_deref()
+    }
+
+    /// Returns the directory for sockets, if the service manager passed one.
+    pub(super) fn runtime_directory(&self) -> Option<&Path> {
+        self.reader.passed.runtime.as_deref()
     }
 
     pub(super) fn missing(&mut self, name: &str, expected: &str) {

@@ -7,7 +7,9 @@ use super::{
     key::Key,
     keys::{Field, group, restart, within, write_and_reload},
     lines::Lines,
-    sections::{audit, crypto, download, log::Log, operations, result_cache, scan, store, web},
+    sections::{
+        admin, audit, crypto, download, log::Log, operations, result_cache, scan, store, web,
+    },
     types::{MAX_DURATION, duration},
 };
 
@@ -35,6 +37,8 @@ pub struct Config {
     pub log: Log,
     /// `[operations]`; `None` if disabled.
     pub operations: Option<operations::Settings>,
+    /// `[admin]`; `None` if disabled.
+    pub admin: Option<admin::Settings>,
     /// `[audit]`; `None` without `audit.path`.
     pub audit: Option<audit::Settings>,
 }
@@ -51,6 +55,7 @@ impl Config {
         previous_key_ttl = within("crypto", previous_key_ttl()),
         log = within("log", group()),
         operations = operations_section(),
+        admin = admin_section(),
         audit = audit_section(),
     }
 
@@ -74,6 +79,10 @@ pub(super) fn store_section() -> impl Field<Value = Option<store::Settings>> {
 
 pub(super) fn operations_section() -> impl Field<Value = Option<operations::Settings>> {
     restart(within("operations", group()))
+}
+
+pub(super) fn admin_section() -> impl Field<Value = Option<admin::Settings>> {
+    restart(within("admin", group()))
 }
 
 pub(super) fn audit_section() -> impl Field<Value = Option<audit::Settings>> {

@@ -35,6 +35,9 @@ const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 /// Variable with the directories of `StateDirectory=`, separated by colons. systemd.exec(5).
 const STATE: &str = "STATE_DIRECTORY";
 
+/// Variable with the directories of `RuntimeDirectory=`, separated by colons. systemd.exec(5).
+const RUNTIME: &str = "RUNTIME_DIRECTORY";
+
 /// Maximum size of the file, in bytes, so that a wrong path does not fill the memory.
 const MAX_FILE_SIZE: u64 = 1024 * 1024;
 
@@ -91,10 +94,11 @@ impl Sources {
                 passed.credentials = Some(text.into());
                 continue;
             }
-            if name == STATE {
+            if name == STATE || name == RUNTIME {
                 let first = text.as_encoded_bytes().split(|byte| *byte == b':').next();
                 let first = first.filter(|first| !first.is_empty());
-                passed.state = first.map(|first| OsStr::from_bytes(first).into());
+                let directory = if name == STATE { &mut passed.state } else { &mut passed.runtime };
+                *directory = first.map(|first| OsStr::from_bytes(first).into());
                 continue;
             }
             let name = name.to_string_lossy();

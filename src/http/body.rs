@@ -19,7 +19,7 @@ const MAX_DISCARDED: usize = 1024 * 1024;
 /// Reads the whole body of at most `limit` bytes into zeroizing memory, since it may contain keys.
 ///
 /// `time` bounds the whole body, so that sending it slowly does not extend the time.
-pub(super) async fn read(
+pub(crate) async fn read(
     body: Body,
     headers: &HeaderMap,
     limit: usize,

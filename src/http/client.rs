@@ -25,11 +25,11 @@ impl Client {
         let peer_is_trusted = match peer {
             Peer::Address(address) => is_trusted(address, trusted),
             // Only a proxy on this machine can reach the Unix socket.
-            Peer::Local => true,
+            Peer::Local { .. } => true,
         };
         let direct = match peer {
             Peer::Address(address) => Some(address),
-            Peer::Local => None,
+            Peer::Local { .. } => None,
         };
         let mut address = direct;
         let mut host = None;
@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn trusts_proxy_on_unix_socket() {
         let headers = [("x-forwarded-for", "203.0.113.9"), ("x-forwarded-host", "a.example, b")];
-        let client = client(Peer::Local, &[], &headers);
+        let client = client(Peer::Local { uid: None }, &[], &headers);
         assert_eq!(client.address, Some(address("203.0.113.9")));
         assert_eq!(client.host.as_deref(), Some("a.example"));
     }

@@ -50,7 +50,10 @@ pub enum Peer {
     /// Address; an IPv4-mapped one is converted to IPv4.
     Address(IpAddr),
     /// Process on this machine, connected through a Unix socket.
-    Local,
+    Local {
+        /// User of the process that connected; `None` if it is unknown.
+        uid: Option<u32>,
+    },
 }
 
 impl Peer {
@@ -58,7 +61,7 @@ impl Peer {
     pub(super) fn network(self) -> Option<ClientNetwork> {
         match self {
             Self::Address(address) => Some(ClientNetwork::new(address)),
-            Self::Local => None,
+            Self::Local { .. } => None,
         }
     }
 }

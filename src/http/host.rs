@@ -15,7 +15,7 @@ const MAX_LENGTH: usize = 255;
 /// HTTP/1.1 requires exactly one `Host`, and earlier versions permit one. A host in the request target must be the
 /// same: section 3.2.2 gives it precedence, but not all proxies do. An absent port is the default port of the target's
 /// scheme (RFC 9110, section 4.2.3).
-pub(super) fn check<B>(request: &Request<B>) -> Result<(), &'static str> {
+pub(crate) fn check<B>(request: &Request<B>) -> Result<(), &'static str> {
     let mut values = request.headers().get_all(header::HOST).iter();
     let host = match (values.next(), values.next()) {
         (_, Some(_)) => return Err("several Host headers"),

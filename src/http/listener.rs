@@ -76,9 +76,18 @@ impl Listener {
     /// A Unix socket gets mode 0666, which makes it as accessible as a loopback port; the mode of its directory
     /// restricts access. An existing socket at the path is replaced if no process listens on it.
     pub async fn bind(listen: &Listen) -> Result<Self, BindError> {
+        Self::bind_with_mode(listen, 0o666).await
+    }
+
+    /// Binds the address as [`bind`](Self::bind), with mode 0600 for a Unix socket: only this user and root can connect.
+    pub async fn bind_private(listen: &Listen) -> Result<Self, BindError> {
+        Self::bind_with_mode(listen, 0o600).await
+    }
+
+    async fn bind_with_mode(listen: &Listen, mode: u32) -> Result<Self, BindError> {
         match listen {
             Listen::Tcp { host, port } => bind_tcp(host, *port).await,
-            Listen::Unix(path) => bind_unix(path).await,
+            Listen::Unix(path) => bind_unix(path, mode).await,
         }
     }
 
@@ -117,7 +126,8 @@ impl Listener {
             }
             Socket::Unix { listener, .. } => {
                 let (stream, _) = listener.accept().await?;
-                Ok((Stream::Unix(stream), Peer::Local))
+                let uid = stream.peer_cred().ok().map(|credentials| credentials.uid());
+                Ok((Stream::Unix(stream), Peer::Local { uid }))
             }
         }
     }
@@ -156,7 +166,7 @@ fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-async fn bind_unix(path: &Path) -> Result<Listener, BindError> {
+async fn bind_unix(path: &Path, mode: u32) -> Result<Listener, BindError> {
     let bind_error = |source| BindError::Bind { address: path.display().to_string(), source };
     let listener = match UnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
@@ -167,20 +177,20 @@ async fn bind_unix(path: &Path) -> Result<Listener, BindError> {
     }
     .map_err(bind_error)?;
     let socket_path = SocketPath::new(path).map_err(bind_error)?;
-    let_all_connect(path).map_err(bind_error)?;
+    set_mode(path, mode).map_err(bind_error)?;
     Ok(Listener(Socket::Unix { listener, _path: Some(socket_path) }))
 }
 
-/// Lets all users connect, independent of the umask. Changes the mode only if the path is a socket: another user may
+/// Sets the mode, independent of the umask. Changes the mode only if the path is a socket: another user may
 /// have placed a symbolic link there, and the mode of the link's target would change.
-fn let_all_connect(path: &Path) -> io::Result<()> {
+fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
     let socket = ownership::open_path_only(path)?;
     if !socket.metadata()?.file_type().is_socket() {
         return Err(io::Error::other("another file has taken the socket's place"));
     }
     // fchmod(2) refuses O_PATH descriptors; this way is proc(5)'s.
     let itself = format!("/proc/self/fd/{}", socket.as_raw_fd());
-    fs::set_permissions(itself, fs::Permissions::from_mode(0o666))
+    fs::set_permissions(itself, fs::Permissions::from_mode(mode))
 }
 
 async fn remove_stale(path: &Path) -> Result<(), BindError> {

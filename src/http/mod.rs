@@ -6,7 +6,7 @@
 //! [`error`] build the response.
 
 mod activity;
-mod body;
+pub(crate) mod body;
 mod client;
 pub(crate) mod connection;
 pub(crate) mod connection_table;
@@ -17,7 +17,7 @@ mod framing;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod handlers;
-mod host;
+pub(crate) mod host;
 mod incoming_body;
 pub mod listener;
 mod logging;

@@ -181,7 +181,7 @@ mod tests {
     ) -> (StatusCode, Response, String) {
         let request = Request::builder().method(method).uri(path).header("host", "x");
         let mut request = request.body(Body::empty()).unwrap();
-        request.extensions_mut().insert(Peer::Local);
+        request.extensions_mut().insert(Peer::Local { uid: None });
         let (parts, body) = routes.oneshot(request).await.unwrap().into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         let body = String::from_utf8(body.to_vec()).unwrap();

@@ -15,6 +15,7 @@ pub mod error;
 pub mod in_flight;
 pub mod job;
 pub mod local;
+mod operator_error;
 mod pipeline;
 pub mod queue;
 pub mod removal;
@@ -32,6 +33,7 @@ pub mod worker_activity;
 
 pub use context::ScanContext;
 pub use error::{Phase, ScanError};
+pub use operator_error::OperatorError;
 pub use pipeline::Pipeline;
 pub use request::{ScanRequest, Wants};
 pub use response::{Media, ResponseSource, ScanResponse, Timings};

@@ -1,8 +1,11 @@
-//! Optional audit log: one line of JSON for each scanned file, appended to a file or written to standard output.
+//! Optional audit log: one line of JSON for each scanned file and each change by an operator, appended to a file or written to standard output.
 //! Contains no tokens, keys or file names. A dedicated thread writes the lines, so that a full or blocked disk does not
 //! stop scans; lost lines are counted and reported in the log once.
 
+mod change;
+
 pub use crate::config::sections::audit::Settings;
+pub use change::{AuditChange, ChangeState, ChangeSubject, NotRecorded};
 
 use std::{
     fs::File,
@@ -19,6 +22,8 @@ use serde::Serialize;
 use tokio::{sync::oneshot, time::timeout};
 use tracing::{error, info, warn};
 
+use change::format_change;
+
 use crate::{
     chain::Chain,
     identity::denied_user,
@@ -33,6 +38,9 @@ const QUEUE_CAPACITY: usize = 1024;
 
 /// Mode of the file, regardless of the umask.
 const FILE_MODE: u32 = 0o640;
+
+/// Maximum time that a change by an operator waits for the writer.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Maximum time that a reload waits for a blocked writer.
 const REOPEN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -97,6 +105,8 @@ struct AuditSender {
 
 enum Message {
     Line(Vec<u8>),
+    /// A line whose sender waits for whether it was written.
+    Awaited(Vec<u8>, oneshot::Sender<bool>),
     Reopen,
     /// Acknowledged when all earlier messages have been processed.
     Flush(oneshot::Sender<()>),
@@ -128,6 +138,23 @@ impl AuditLog {
         metrics.record_audit_line(AuditLineResult::Lost);
         if !overflow_logged.swap(true, Ordering::Relaxed) {
             error!(waiting = QUEUE_CAPACITY, "audit lines are lost, the queue is full");
+        }
+    }
+
+    /// Writes a line, and waits until it is written.
+    ///
+    /// # Errors
+    /// If the line cannot be written, or the writer is blocked for 5 seconds.
+    pub async fn record_change(&self, change: &AuditChange<'_>) -> Result<(), NotRecorded> {
+        let (sender, written) = oneshot::channel();
+        let line = format_change(change, SystemTime::now());
+        let recorded = async {
+            self.0.writer.send(Message::Awaited(line, sender)).await.map_err(|_| NotRecorded)?;
+            written.await.map_err(|_| NotRecorded)
+        };
+        match timeout(CHANGE_TIMEOUT, recorded).await {
+            Ok(Ok(true)) => Ok(()),
+            _ => Err(NotRecorded),
         }
     }
 
@@ -197,7 +224,14 @@ impl AuditWriter {
     fn run(mut self, messages: &async_channel::Receiver<Message>) {
         while let Ok(message) = messages.recv_blocking() {
             match message {
-                Message::Line(line) => self.write_line(line),
+                Message::Line(line) => {
+                    self.write_line(line);
+                }
+                // A sender that has stopped waiting does not make the change.
+                Message::Awaited(_, written) if written.is_closed() => {}
+                Message::Awaited(line, written) => {
+                    let _closed = written.send(self.write_line(line));
+                }
                 Message::Reopen => self.reopen(),
                 Message::Flush(flushed) => {
                     let _closed = flushed.send(());
@@ -206,11 +240,14 @@ impl AuditWriter {
         }
     }
 
-    fn write_line(&mut self, mut line: Vec<u8>) {
+    /// Returns whether the line was written.
+    fn write_line(&mut self, mut line: Vec<u8>) -> bool {
         if self.torn {
             line.insert(0, b'\n');
         }
-        match self.write(&line) {
+        let written = self.write(&line);
+        let is_written = written.is_ok();
+        match written {
             Ok(()) => {
                 self.metrics.record_audit_line(AuditLineResult::Written);
                 if self.lost > 0 {
@@ -226,6 +263,7 @@ impl AuditWriter {
                 self.lost = self.lost.saturating_add(1);
             }
         }
+        is_written
     }
 
     /// Writes with a single write(2) if possible, so that lines of several appending processes do not mix.
@@ -300,169 +338,4 @@ fn format_line(record: &AuditRecord<'_>) -> Vec<u8> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{fs, os::unix::fs::PermissionsExt, path::Path};
-
-    use super::*;
-
-    const TEST_TIMEOUT: Duration = Duration::from_secs(20);
-
-    fn start(path: &Path) -> (AuditLog, Arc<Metrics>) {
-        let metrics = Arc::new(Metrics::default());
-        let settings = Settings::File(path.to_owned());
-        (AuditLog::start(settings, Arc::clone(&metrics)).unwrap(), metrics)
-    }
-
-    fn audit_record(media: &MediaId) -> AuditRecord<'_> {
-        AuditRecord {
-            time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_500),
-            media,
-            origin: &Origin::Discovered,
-            thumbnail: false,
-            encrypted: true,
-            sha256: &[0xab; 32],
-            size: 68,
-            detected: Some("text/plain"),
-            verdict: "not_clean",
-            not_clean: Some("infected"),
-            exit_code: Some(1),
-            first_line: Some("a \"b\"\nc"),
-            took: Some(Duration::from_millis(12)),
-        }
-    }
-
-    async fn record(audit: &AuditLog, media_id: &str) {
-        audit.record(&audit_record(&MediaId::parse("a.example", media_id).unwrap()));
-        audit.flush(TEST_TIMEOUT).await;
-    }
-
-    fn expected_line(media_id: &str) -> String {
-        format!(
-            "{{\"time\":\"2023-11-14T22:13:20.500Z\",\"mxc\":\"mxc://a.example/{media_id}\",\
-             \"homeserver\":\"a.example\",\"thumbnail\":false,\"encrypted\":true,\"sha256\":\"{}\",\
-             \"size\":68,\"type\":\"text/plain\",\"verdict\":\"not_clean\",\"outcome\":\"infected\",\"exit_code\":1,\
-             \"output\":\"a \\\"b\\\"\\nc\",\"duration_ms\":12}}\n",
-            "ab".repeat(32)
-        )
-    }
-
-    fn read(path: &Path) -> String {
-        fs::read_to_string(path).unwrap()
-    }
-
-    #[tokio::test]
-    async fn appends_lines_to_file_with_restricted_mode() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("audit");
-        let (audit, _) = start(&path);
-        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o007, 0);
-        record(&audit, "one").await;
-        assert_eq!(read(&path), expected_line("one"));
-        let (second, _) = start(&path);
-        record(&second, "two").await;
-        record(&audit, "three").await;
-        assert_eq!(
-            read(&path),
-            expected_line("one") + &expected_line("two") + &expected_line("three")
-        );
-    }
-
-    #[tokio::test]
-    async fn reopen_creates_new_file_after_rename() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("audit");
-        let moved = directory.path().join("audit.1");
-        let (audit, _) = start(&path);
-        record(&audit, "one").await;
-        fs::rename(&path, &moved).unwrap();
-        record(&audit, "two").await;
-        audit.reopen().await;
-        record(&audit, "three").await;
-        assert_eq!(read(&moved), expected_line("one") + &expected_line("two"));
-        assert_eq!(read(&path), expected_line("three"));
-    }
-
-    #[tokio::test]
-    async fn failed_reopen_keeps_old_file() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("audit");
-        let moved = directory.path().join("audit.1");
-        let (audit, _) = start(&path);
-        fs::rename(&path, &moved).unwrap();
-        fs::create_dir(&path).unwrap();
-        audit.reopen().await;
-        record(&audit, "one").await;
-        assert_eq!(read(&moved), expected_line("one"));
-    }
-
-    #[tokio::test]
-    async fn counts_lines_that_cannot_be_written() {
-        let (audit, metrics) = start(Path::new("/dev/full"));
-        record(&audit, "one").await;
-        record(&audit, "two").await;
-        assert_eq!(metrics.audit_line_count(AuditLineResult::Lost), 2);
-        assert_eq!(metrics.audit_line_count(AuditLineResult::Written), 0);
-    }
-
-    #[tokio::test]
-    async fn starts_new_line_after_partial_write() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("audit");
-        let settings = Settings::File(path.clone());
-        let file = settings.open().unwrap();
-        let metrics = Arc::default();
-        let mut writer = AuditWriter { settings, file, torn: false, lost: 0, metrics };
-        writer.write(b"{\"ha").unwrap();
-        writer.torn = true;
-        writer.write_line(b"{}\n".to_vec());
-        writer.write_line(b"{}\n".to_vec());
-        assert_eq!(read(&path), "{\"ha\n{}\n{}\n");
-    }
-
-    #[tokio::test]
-    async fn does_not_wait_for_blocked_writer() {
-        // The writer blocks on a full pipe without a reader.
-        let (reader, pipe) = io::pipe().unwrap();
-        let metrics = Arc::new(Metrics::default());
-        let (sender, messages) = async_channel::bounded(2);
-        let file = File::from(std::os::fd::OwnedFd::from(pipe));
-        let mut writer = AuditWriter {
-            settings: Settings::Stdout,
-            file,
-            torn: false,
-            lost: 0,
-            metrics: Arc::clone(&metrics),
-        };
-        let thread = std::thread::spawn(move || {
-            writer.write_line(vec![b'x'; 1 << 20]);
-            writer.run(&messages);
-        });
-        let audit = AuditLog(Arc::new(AuditSender {
-            writer: sender,
-            metrics: Arc::clone(&metrics),
-            overflow_logged: AtomicBool::new(false),
-        }));
-        let media = MediaId::parse("a.example", "abc").unwrap();
-        for _ in 0..5 {
-            audit.record(&audit_record(&media));
-        }
-        assert_eq!(metrics.audit_line_count(AuditLineResult::Lost), 3);
-        audit.flush(Duration::from_millis(1)).await;
-        // A reload does not wait either; its timeout runs on the paused clock.
-        tokio::time::pause();
-        timeout(REOPEN_TIMEOUT * 2, audit.reopen()).await.expect("reopen does not return");
-        drop(reader);
-        drop(audit);
-        thread.join().unwrap();
-    }
-
-    #[test]
-    fn rejects_directory_fifo_and_missing_folder() {
-        let directory = tempfile::tempdir().unwrap();
-        let fifo = directory.path().join("fifo");
-        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        for path in [directory.path().to_owned(), fifo, directory.path().join("no/such/folder")] {
-            assert!(Settings::File(path.clone()).open().is_err(), "{}", path.display());
-        }
-    }
-}
+mod tests;

@@ -12,6 +12,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod admin;
 mod audit;
 mod cgroup;
 mod commands;

@@ -9,6 +9,7 @@ use std::{
 use mcs_sandbox::{EffectiveLimits, Sandbox};
 
 use crate::{
+    admin::AdminToken,
     app::{self, SandboxEnv, StartError, StoreCheck},
     cli::{
         arguments::Cli,
@@ -48,6 +49,9 @@ async fn check(
     };
     notices.extend(store.iter().flat_map(|store| store.notices.clone()));
     print_config(&mut io::stdout().lock(), painter, config, warnings, &notices, &key_text)?;
+    if let Some(admin) = &config.admin {
+        AdminToken::load(&admin.token_path).map_err(StartError::from)?;
+    }
     for name in app::unknown_types(config) {
         let text = format!("{name}: no file is ever detected as this type");
         print_line(note(painter, &text));

@@ -6,3 +6,4 @@ pub(super) mod public_key;
 pub(super) mod sandbox;
 pub(super) mod scan;
 pub(super) mod serve;
+pub(super) mod store;

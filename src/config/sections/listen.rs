@@ -28,6 +28,55 @@ impl Listen {
     pub fn conflicts_with(&self, other: &Self) -> bool {
         self == other && !matches!(self, Self::Tcp { port: 0, .. })
     }
+
+    /// Reads an address without a default. If none is configured, returns the socket with this name in the directory that
+    /// the service manager passed.
+    pub(super) fn read_or_in_runtime_directory(
+        section: &mut Section<'_, '_>,
+        name: &str,
+    ) -> ConfiguredListen {
+        let host = optional(host()).read(section, "host");
+        let port = optional(port()).read(section, "port");
+        let socket = socket().read(section, "socket");
+        reject_both(section);
+        let (Some(host), Some(port), Some(socket)) = (host, port, socket) else {
+            return ConfiguredListen::Invalid;
+        };
+        match (socket, host, port) {
+            (Some(path), ..) => ConfiguredListen::Valid(Self::Unix(path)),
+            (None, Some(host), Some(port)) => ConfiguredListen::Valid(Self::Tcp { host, port }),
+            (None, None, None) => match section.runtime_directory() {
+                Some(directory) => ConfiguredListen::Valid(Self::Unix(directory.join(name))),
+                None => ConfiguredListen::Missing,
+            },
+            (None, Some(_), None) => {
+                section.missing("port", "a port, since host is set");
+                ConfiguredListen::Invalid
+            }
+            (None, None, Some(_)) => {
+                section.missing("host", "an address, since port is set");
+                ConfiguredListen::Invalid
+            }
+        }
+    }
+}
+
+/// An address that has no default.
+pub(super) enum ConfiguredListen {
+    Valid(Listen),
+    /// Neither an address nor a runtime directory is configured.
+    Missing,
+    /// The problem was recorded.
+    Invalid,
+}
+
+/// Rejects a TCP address beside a socket.
+fn reject_both(section: &mut Section<'_, '_>) {
+    for key in ["host", "port"] {
+        if section.has("socket") && section.has(key) {
+            section.conflict(key, "found beside socket, expected one of the two");
+        }
+    }
 }
 
 impl KeyGroup for Listen {
@@ -35,11 +84,7 @@ impl KeyGroup for Listen {
         let host = host().read(section, "host");
         let port = port().read(section, "port");
         let socket = socket().read(section, "socket")?;
-        for key in ["host", "port"] {
-            if section.has("socket") && section.has(key) {
-                section.conflict(key, "found beside socket, expected one of the two");
-            }
-        }
+        reject_both(section);
         Some(match socket {
             Some(path) => Self::Unix(path),
             None => Self::Tcp { host: host?, port: port? },

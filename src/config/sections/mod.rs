@@ -1,5 +1,6 @@
 //! The sections. Each declares its keys, and checks that they fit together.
 
+pub mod admin;
 pub mod audit;
 pub mod bounds;
 pub mod canary;

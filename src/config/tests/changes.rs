@@ -104,6 +104,18 @@ fn surroundings(section: &str, key: &str) -> Vec<(&'static str, &'static str)> {
         "hashes" => lines.push(("hashes.block", "['one.txt']")),
         "icap" => lines.push(("icap.urls", "['icap://a/b']")),
         "sandbox" => lines.push(("sandbox.mode", "'strict'")),
+        "admin" => {
+            lines.extend([
+                ("admin.enabled", "true"),
+                ("admin.token_path", "'token'"),
+                ("audit.path", "'-'"),
+            ]);
+            lines.push(match key {
+                "host" => ("admin.port", "1"),
+                "port" => ("admin.host", "'::1'"),
+                _ => ("admin.socket", "'a'"),
+            });
+        }
         "store" => {
             lines.push(("scan.temp_directory", "'jobs'"));
             let is_shared =

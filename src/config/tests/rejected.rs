@@ -32,6 +32,31 @@ const LISTENERS: &[InvalidCase] = &[
     ("operations.socket = \"s\"\noperations.port = 1", "operations.port: found beside socket"),
     ("web.port = 9\noperations.port = 9", "operations.port: found the address of [web]"),
     ("web.socket = \"s\"\noperations.socket = \"s\"", "found the address of [web]"),
+    ("admin.enabled = true", "admin.token_path: missing, expected the path of a file"),
+    ("admin.enabled = true\nadmin.token_path = 't'", "admin.socket: missing, expected the path of"),
+    (
+        "admin.enabled = true\nadmin.token_path = 't'\nadmin.socket = 's'",
+        "audit.path: missing, expected a file or \"-\" (standard output), since admin.enabled is true",
+    ),
+    ("admin.host = '::1'", "admin.port: missing, expected a port, since host is set"),
+    ("admin.port = 1", "admin.host: missing, expected an address, since port is set"),
+    ("admin.port = 1\nadmin.socket = 's'", "admin.port: found beside socket"),
+    ("admin.hosts = ['127.0.0.1']", "admin.hosts[0]: found \"127.0.0.1\", expected a host name"),
+    ("admin.hosts = ['a:1']", "admin.hosts[0]: found \"a:1\", expected a host name"),
+    (
+        "admin = { enabled = true, token_path = 't', socket = 's' }\nweb.socket = 's'\naudit.path = '-'",
+        "admin.port: found the address of [web]",
+    ),
+    (
+        "admin = { enabled = true, token_path = 'jobs/t', socket = 's' }\naudit.path = '-'\n\
+         sandbox.read_only_paths = ['jobs']",
+        "admin.token_path: found ",
+    ),
+    (
+        "admin = { enabled = true, token_path = 't', socket = 'jobs/s' }\naudit.path = '-'\n\
+         sandbox.writable_paths = ['jobs']",
+        "admin.socket: found ",
+    ),
     ("operation.port = 1", "operation: found an unknown section, expected operations?"),
     ("audit.path = 1", "audit.path: found 1, expected the path of a file"),
     ("audit.path = \"\"", "audit.path: found \"\", expected the path of a file"),

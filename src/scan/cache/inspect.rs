@@ -78,7 +78,7 @@ impl ResultCache {
         Ok(VerdictList { verdicts, is_complete })
     }
 
-    /// Returns the verdicts on a content, and its media.
+    /// Returns the verdicts on a content.
     ///
     /// # Errors
     /// If the store cannot be read.
@@ -103,10 +103,6 @@ impl ResultCache {
             }
             known.forgotten = known.forgotten.max(records.forgotten_at(&key, versions).await?);
         }
-        let contents = HashSet::from([content]);
-        let (mut media, is_complete) = self.media_of_contents(&contents).await?;
-        known.media = media.remove(&content).unwrap_or_default();
-        known.is_complete = is_complete;
         Ok(known)
     }
 

@@ -103,17 +103,13 @@ pub struct KnownMedia {
     pub is_stored: bool,
 }
 
-/// Everything about a content.
+/// What is known about a content, except its media.
 #[derive(Clone, Default, Debug)]
 pub struct KnownContent {
     /// In memory and in the store.
     pub verdicts: Vec<KnownVerdict>,
-    /// Media with this content.
-    pub media: Vec<KnownMedia>,
     /// When operators had the verdicts forgotten for the last time.
     pub forgotten: Option<SystemTime>,
-    /// Whether the store was read to its end, so that `media` is complete.
-    pub is_complete: bool,
 }
 
 /// Verdicts, the latest scans first.

@@ -6,22 +6,11 @@ use super::Scanner;
 use crate::{
     media::MediaId,
     scan::{
-        cache::{
-            ForgetReport, KnownContent, KnownMedia, OperatorStoreError, VerdictFilter, VerdictList,
-        },
+        cache::{ForgetReport, KnownContent, KnownMedia, VerdictFilter, VerdictList},
         engines::{EngineIdentity, ListedFile},
+        operator_error::OperatorError,
     },
 };
-
-/// Reason why a request of an operator fails.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum OperatorError {
-    /// The keys of verdicts depend on the engines.
-    #[error("the engines cannot be identified: the script's file cannot be read")]
-    NoIdentity,
-    #[error(transparent)]
-    Store(#[from] OperatorStoreError),
-}
 
 impl Scanner {
     /// Returns verdicts, the latest scans first.
@@ -37,7 +26,7 @@ impl Scanner {
         Ok(self.pipeline.cache.known_verdicts(filter, &engines, &policies).await?)
     }
 
-    /// Returns the verdicts on a content, and its media.
+    /// Returns the verdicts on a content.
     ///
     /// # Errors
     /// If the store or the script's file cannot be read.

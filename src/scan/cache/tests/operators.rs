@@ -176,7 +176,9 @@ async fn lists_are_filtered_and_state_validity() {
         let valid = all.verdicts.iter().filter(|verdict| verdict.is_valid);
         assert_eq!(valid.count(), 2, "findings are valid for other versions");
         let known = cache.known_content(digest(10), &ENGINES, &policies()).await.unwrap();
-        assert_eq!(known.media.len(), 1);
         assert!(known.verdicts.iter().all(|verdict| verdict.is_valid), "{known:?}");
+        let contents = std::collections::HashSet::from([digest(10), digest(11)]);
+        let (media, is_complete) = cache.media_of_contents(&contents).await.unwrap();
+        assert!(is_complete && media.len() == 1 && media[&digest(10)].len() == 1, "{media:?}");
     }
 }

@@ -1,0 +1,96 @@
+//! Errors of the API.
+
+use axum::{
+    body::Body,
+    http::{HeaderValue, Response, StatusCode, header},
+    response::IntoResponse,
+};
+use serde::Serialize;
+
+use super::protocol::ErrorReply;
+use crate::{
+    http::request_error::RequestError, scan::OperatorError, telemetry::audit::NotRecorded,
+    text::escape_json,
+};
+
+/// Reason why a request is rejected, or fails.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AdminError {
+    #[error("{0}")]
+    Host(&'static str),
+    #[error("the request needs the token of admin.token_path: Authorization: Bearer TOKEN")]
+    Unauthorized,
+    #[error("too many requests with a wrong token, try again in a minute")]
+    TooManyFailures,
+    #[error("a page of another origin must not make changes")]
+    CrossOrigin,
+    #[error("the body must have Content-Type: application/json")]
+    ContentType,
+    #[error("{0}")]
+    Invalid(String),
+    #[error("the body cannot be read: {0}")]
+    Body(#[from] RequestError),
+    #[error("no such path; see docs/operations.md")]
+    NotFound,
+    #[error("the path has another method")]
+    Method,
+    #[error("nothing was changed, because the change cannot be recorded: {0}")]
+    Audit(#[from] NotRecorded),
+    #[error("{0}")]
+    Failed(#[from] OperatorError),
+    #[error("the change failed; see the log")]
+    Panicked,
+}
+
+impl AdminError {
+    fn status(&self) -> (StatusCode, &'static str) {
+        match self {
+            Self::Host(_) => (StatusCode::MISDIRECTED_REQUEST, "host"),
+            Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized"),
+            Self::TooManyFailures => (StatusCode::TOO_MANY_REQUESTS, "too_many_failures"),
+            Self::CrossOrigin => (StatusCode::FORBIDDEN, "cross_origin"),
+            Self::ContentType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type"),
+            Self::Body(RequestError::BodyTooLarge { .. }) => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large")
+            }
+            Self::Body(RequestError::BodyTimedOut) => (StatusCode::REQUEST_TIMEOUT, "body_timeout"),
+            Self::Invalid(_) | Self::Body(_) => (StatusCode::BAD_REQUEST, "invalid"),
+            Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),
+            Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "method"),
+            Self::Audit(_) => (StatusCode::SERVICE_UNAVAILABLE, "audit_unavailable"),
+            Self::Failed(OperatorError::Store(_)) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable")
+            }
+            Self::Failed(OperatorError::NoIdentity) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "engines_unavailable")
+            }
+            Self::Panicked => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+        }
+    }
+}
+
+impl IntoResponse for AdminError {
+    fn into_response(self) -> Response<Body> {
+        let (status, error) = self.status();
+        let reply = ErrorReply { error: error.to_owned(), message: self.to_string() };
+        let mut response = json(status, &reply);
+        if status == StatusCode::UNAUTHORIZED {
+            let scheme = HeaderValue::from_static("Bearer");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+        }
+        response
+    }
+}
+
+/// Returns a response with JSON, in which no character acts on a terminal.
+pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response<Body> {
+    // Cannot fail: serialization fails only for maps with non-string keys.
+    let mut text = escape_json(&serde_json::to_string(value).unwrap_or_default());
+    text.push('\n');
+    let headers = [
+        (header::CONTENT_TYPE, "application/json"),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    (status, headers, text).into_response()
+}

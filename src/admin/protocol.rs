@@ -1,0 +1,120 @@
+//! JSON of the API, which the command line reads as well. Times are RFC 3339 in UTC, digests hexadecimal digits.
+
+use serde::{Deserialize, Serialize};
+
+/// A verdict that the service knows.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct VerdictView {
+    /// SHA-256 of the content; absent for a record of an earlier version of the program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
+    /// "clean", "`not_clean`" or "failed".
+    pub verdict: String,
+    /// Why the content is not clean, or why the scan failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<String>,
+    /// What the engine reported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finding: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub r#type: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scanned: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<String>,
+    /// Whether requests are answered with it.
+    pub valid: bool,
+    /// Whether it is in the store, otherwise in memory alone.
+    pub stored: bool,
+    /// Media with this content.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub media: Vec<MediaView>,
+}
+
+/// A media entry that the service knows.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct MediaView {
+    /// Absent for an entry in memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mxc: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub homeserver: Option<String>,
+    /// Parameters of the thumbnail; absent for the original.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thumbnail: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encrypted: Option<bool>,
+    pub content: String,
+    pub size: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub r#type: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub downloaded: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<String>,
+    pub stored: bool,
+}
+
+/// Reply to `GET /v1/verdicts`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct VerdictsReply {
+    pub verdicts: Vec<VerdictView>,
+    /// Whether all verdicts that were asked for are listed.
+    pub complete: bool,
+}
+
+/// Reply to `GET /v1/contents/SHA256`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ContentReply {
+    pub content: String,
+    /// The operator's lists of hashes decide: "allowed" or "blocked".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listed: Option<String>,
+    pub verdicts: Vec<VerdictView>,
+    pub media: Vec<MediaView>,
+    /// When the verdicts were forgotten for the last time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forgotten: Option<String>,
+    /// Whether all media in the store are listed.
+    pub complete: bool,
+}
+
+/// Reply to `GET /v1/media`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct MediaReply {
+    pub mxc: String,
+    pub media: Vec<MediaView>,
+    pub contents: Vec<ContentReply>,
+}
+
+/// Body of `POST /v1/forget`: one of the first three.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ForgetRequest {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mxc: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub all: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+}
+
+/// Reply to `POST /v1/forget`: numbers of removed entries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ForgetReply {
+    pub verdicts: usize,
+    pub media: usize,
+}
+
+/// Reply to a request that failed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ErrorReply {
+    /// Name for programs.
+    pub error: String,
+    /// Text for people.
+    pub message: String,
+}

@@ -1,0 +1,153 @@
+//! `store`: asks the running service what it knows about media and contents, and has verdicts forgotten.
+
+use std::{
+    env,
+    ffi::OsString,
+    io::{self, Write as _},
+    path::Path,
+    process::ExitCode,
+    time::Duration,
+};
+
+use serde::Serialize;
+use url::form_urlencoded;
+
+use crate::{
+    admin::{
+        protocol::{ContentReply, ForgetReply, ForgetRequest, MediaReply, VerdictsReply},
+        token,
+    },
+    cli::{
+        admin_client::AdminClient,
+        arguments::{Cli, ServiceAddress, StoreCommand, StoreSubject},
+        error::CommandError,
+        setup::start_runtime,
+        store_output::{print_content, print_forgotten, print_media, print_verdicts},
+    },
+    config::Config,
+    http::Listen,
+    text::escape_json,
+};
+
+/// Exit code if nothing is known about the subject.
+const EXIT_UNKNOWN: u8 = 1;
+
+/// Runtime directory of the package's unit, which the environment of a shell does not name.
+const RUNTIME_DIRECTORY: (&str, &str) = ("RUNTIME_DIRECTORY", "/run/matrix-content-scanner");
+
+pub(crate) fn run(
+    cli: &Cli,
+    address: &ServiceAddress,
+    command: StoreCommand,
+) -> Result<ExitCode, CommandError> {
+    let client = client(cli, address)?;
+    start_runtime()?.block_on(ask(cli, &client, address.json, command))
+}
+
+async fn ask(
+    cli: &Cli,
+    client: &AdminClient,
+    json: bool,
+    command: StoreCommand,
+) -> Result<ExitCode, CommandError> {
+    let painter = cli.terminal().stdout;
+    let is_known = match command {
+        StoreCommand::List { not_clean, since, limit } => {
+            let reply: VerdictsReply = client.get(&list_path(not_clean, since, limit)).await?;
+            print(json, &reply, || print_verdicts(painter, &reply))?;
+            true
+        }
+        StoreCommand::Show { subject: StoreSubject::Content(content) } => {
+            let reply: ContentReply = client.get(&format!("/v1/contents/{content}")).await?;
+            print(json, &reply, || print_content(painter, &reply))?;
+            !reply.verdicts.is_empty() || !reply.media.is_empty() || reply.listed.is_some()
+        }
+        StoreCommand::Show { subject: StoreSubject::Media(mxc) } => {
+            let query =
+                form_urlencoded::Serializer::new(String::new()).append_pair("mxc", &mxc).finish();
+            let reply: MediaReply = client.get(&format!("/v1/media?{query}")).await?;
+            print(json, &reply, || print_media(painter, &reply))?;
+            !reply.media.is_empty()
+        }
+        StoreCommand::Forget { subject, all, comment } => {
+            let (content, mxc) = match subject {
+                Some(StoreSubject::Content(content)) => (Some(content), None),
+                Some(StoreSubject::Media(mxc)) => (None, Some(mxc)),
+                None => (None, None),
+            };
+            let request = ForgetRequest { content, mxc, all: all.then_some(true), comment };
+            let reply: ForgetReply = client.post("/v1/forget", &request).await?;
+            print(json, &reply, || print_forgotten(reply))?;
+            all || reply.verdicts > 0 || reply.media > 0
+        }
+    };
+    Ok(if is_known { ExitCode::SUCCESS } else { ExitCode::from(EXIT_UNKNOWN) })
+}
+
+/// Prints the reply as JSON, or by `text`.
+fn print(
+    json: bool,
+    reply: &impl Serialize,
+    text: impl FnOnce() -> io::Result<()>,
+) -> io::Result<()> {
+    if json {
+        let reply = serde_json::to_string_pretty(reply).map_err(io::Error::other)?;
+        // Line ends of the layout; those in texts are escapes already.
+        let lines: Vec<_> = reply.lines().map(escape_json).collect();
+        writeln!(io::stdout(), "{}", lines.join("\n"))
+    } else {
+        text()
+    }
+}
+
+fn list_path(not_clean: bool, since: Option<Duration>, limit: u16) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.append_pair("limit", &limit.to_string());
+    if not_clean {
+        query.append_pair("not_clean", "true");
+    }
+    if let Some(since) = since {
+        query.append_pair("since", &since.as_secs().to_string());
+    }
+    format!("/v1/verdicts?{}", query.finish())
+}
+
+/// Returns a client for the address and token in the arguments, or in the configuration.
+fn client(cli: &Cli, given: &ServiceAddress) -> Result<AdminClient, CommandError> {
+    let address = given.listen();
+    let (address, token_path) = match (address, &given.token_path) {
+        (Some(address), Some(token_path)) => (address, token_path.clone()),
+        (address, token_path) => {
+            let file = cli.config_file();
+            let settings = Config::load_admin(file.as_deref(), environment());
+            let settings = settings.map_err(|errors| CommandError::Config { file, errors })?;
+            let settings = settings.ok_or(CommandError::AdminOff)?;
+            let token_path = token_path.clone().unwrap_or(settings.token_path);
+            (address.unwrap_or_else(|| local(settings.listen)), token_path)
+        }
+    };
+    let token = token::read_for_client(Path::new(&token_path))?;
+    Ok(AdminClient { address, token })
+}
+
+/// Returns the environment with a runtime directory.
+fn environment() -> impl Iterator<Item = (OsString, OsString)> {
+    let (name, default) = RUNTIME_DIRECTORY;
+    let default = env::var_os(name).is_none().then(|| (name.into(), default.into()));
+    env::vars_os().chain(default)
+}
+
+/// Returns the address to connect to for an address to listen on.
+fn local(listen: Listen) -> Listen {
+    match listen {
+        Listen::Tcp { host, port } => {
+            let host = match &*host {
+                "0.0.0.0" => "127.0.0.1".to_owned(),
+                "::" => "::1".to_owned(),
+                _ => host,
+            };
+            Listen::Tcp { host, port }
+        }
+        Listen::Unix(path) => Listen::Unix(path),
+    }
+}

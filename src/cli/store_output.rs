@@ -1,0 +1,168 @@
+//! Output of `store`. Texts of engines, and names from requests, are escaped.
+
+use std::io::{self, Write as _};
+
+use super::output::{BAD, GOOD, HEADING, NOTE, Painter};
+use crate::{
+    admin::protocol::{
+        ContentReply, ForgetReply, MediaReply, MediaView, VerdictView, VerdictsReply,
+    },
+    text::escape_untrusted,
+};
+
+/// Text in place of an absent value.
+const ABSENT: &str = "-";
+
+/// Prints a table with a line for each verdict.
+pub(super) fn print_verdicts(painter: Painter, reply: &VerdictsReply) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    if reply.verdicts.is_empty() {
+        return writeln!(out, "no such verdicts are known");
+    }
+    let header =
+        format!("{:<20}  {:<24}  {:<64}  FINDING, MEDIA", "SCANNED (UTC)", "VERDICT", "SHA-256");
+    writeln!(out, "{}", painter.paint(HEADING, header))?;
+    for view in &reply.verdicts {
+        let verdict = format!("{:<24}", verdict_text(view));
+        let details = [finding_text(view), media_summary(&view.media)];
+        let details: Vec<_> = details.into_iter().flatten().collect();
+        writeln!(
+            out,
+            "{:<20}  {}  {:<64}  {}",
+            text(view.scanned.as_deref()),
+            paint(painter, view, &verdict),
+            text(view.content.as_deref()),
+            details.join("  ")
+        )?;
+    }
+    if !reply.complete {
+        let note = "more verdicts are known; use --limit, --since or --not-clean";
+        writeln!(out, "{}", painter.paint(NOTE, note))?;
+    }
+    Ok(())
+}
+
+/// Prints what is known about a content.
+pub(super) fn print_content(painter: Painter, reply: &ContentReply) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    write_content(&mut out, painter, reply)?;
+    for media in &reply.media {
+        writeln!(out, "  media: {}", media_text(media))?;
+    }
+    if !reply.complete {
+        let note = "the store is large: further media may have this content";
+        writeln!(out, "  {}", painter.paint(NOTE, note))?;
+    }
+    Ok(())
+}
+
+/// Prints what is known about a media URI.
+pub(super) fn print_media(painter: Painter, reply: &MediaReply) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{}", painter.paint(HEADING, escape_untrusted(&reply.mxc)))?;
+    if reply.media.is_empty() {
+        return writeln!(out, "  nothing is known");
+    }
+    for media in &reply.media {
+        writeln!(
+            out,
+            "  entry: {}, content {}",
+            media_text(media),
+            escape_untrusted(&media.content)
+        )?;
+    }
+    reply.contents.iter().try_for_each(|content| write_content(&mut out, painter, content))
+}
+
+/// Prints how much was removed.
+pub(super) fn print_forgotten(reply: ForgetReply) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    let ForgetReply { verdicts, media } = reply;
+    if verdicts == 0 && media == 0 {
+        return writeln!(out, "nothing was known; scans in progress will not be kept");
+    }
+    writeln!(out, "forgotten: verdicts {verdicts}, media entries {media}")
+}
+
+fn write_content(
+    out: &mut impl io::Write,
+    painter: Painter,
+    reply: &ContentReply,
+) -> io::Result<()> {
+    let heading = format!("content {}", escape_untrusted(&reply.content));
+    writeln!(out, "{}", painter.paint(HEADING, heading))?;
+    if let Some(listed) = &reply.listed {
+        let text = format!("{} by the lists of hashes, which decide", escape_untrusted(listed));
+        writeln!(out, "  {}", painter.paint(NOTE, text))?;
+    }
+    if reply.verdicts.is_empty() {
+        writeln!(out, "  no verdict is known")?;
+    }
+    for view in &reply.verdicts {
+        let verdict = paint(painter, view, &verdict_text(view));
+        let finding = finding_text(view).map(|finding| format!(": {finding}")).unwrap_or_default();
+        writeln!(out, "  {verdict}{finding}")?;
+        let place = if view.stored { "in the store" } else { "in memory" };
+        let validity = if view.valid { "valid" } else { "not valid for the present engines" };
+        writeln!(
+            out,
+            "    {place}, {validity}, scanned {}, expires {}, type {}",
+            text(view.scanned.as_deref()),
+            text(view.expires.as_deref()),
+            text(view.r#type.as_deref())
+        )?;
+    }
+    if let Some(forgotten) = &reply.forgotten {
+        writeln!(out, "  forgotten at {}", escape_untrusted(forgotten))?;
+    }
+    Ok(())
+}
+
+fn paint(painter: Painter, view: &VerdictView, text: &str) -> String {
+    let style = match &*view.verdict {
+        "clean" => GOOD,
+        "failed" => NOTE,
+        _ => BAD,
+    };
+    painter.paint(style, text)
+}
+
+fn verdict_text(view: &VerdictView) -> String {
+    let name = view.verdict.replace('_', " ");
+    let outcome = view.outcome.as_ref().map(|outcome| format!(" ({outcome})")).unwrap_or_default();
+    let outdated = if view.valid { "" } else { ", old" };
+    escape_untrusted(format!("{name}{outcome}{outdated}"))
+}
+
+fn finding_text(view: &VerdictView) -> Option<String> {
+    let finding = escape_untrusted(view.finding.as_ref()?);
+    let engine = view.engine.as_ref().map(|engine| format!("{}: ", escape_untrusted(engine)));
+    Some(format!("{}{finding}", engine.unwrap_or_default()))
+}
+
+/// Returns the first media, and the number of others.
+fn media_summary(media: &[MediaView]) -> Option<String> {
+    let mut names: Vec<_> = media.iter().filter_map(|media| media.mxc.as_deref()).collect();
+    names.dedup();
+    let (first, others) = names.split_first()?;
+    let first = escape_untrusted(first);
+    Some(if others.is_empty() { first } else { format!("{first} and {} more", others.len()) })
+}
+
+fn media_text(media: &MediaView) -> String {
+    let mut words = vec![media.mxc.clone().unwrap_or_else(|| "an entry in memory".to_owned())];
+    if let Some(thumbnail) = &media.thumbnail {
+        words.push(format!("thumbnail {thumbnail}"));
+    }
+    if media.encrypted == Some(true) {
+        words.push("encrypted".to_owned());
+    }
+    words.push(format!("{} bytes", media.size));
+    words.extend(media.homeserver.as_ref().map(|url| format!("from {url}")));
+    words.extend(media.downloaded.as_ref().map(|time| format!("downloaded {time}")));
+    escape_untrusted(words.join(", "))
+}
+
+fn text(value: Option<&str>) -> String {
+    value.map_or_else(|| ABSENT.to_owned(), escape_untrusted)
+}

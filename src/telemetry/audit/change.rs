@@ -1,0 +1,113 @@
+//! Lines for changes by operators.
+
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use crate::text::escape_json;
+
+/// What a change is about.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChangeSubject {
+    /// SHA-256 in hexadecimal digits.
+    Content(String),
+    /// Media URI.
+    Mxc(String),
+    /// Everything.
+    All(bool),
+}
+
+/// How far a change is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChangeState {
+    /// Before the change.
+    Requested,
+    /// The change was made, and removed these numbers of entries.
+    Done { verdicts: usize, media: usize },
+    /// The change is incomplete.
+    Failed,
+}
+
+/// Change by an operator.
+#[derive(Clone, Debug)]
+pub struct AuditChange<'a> {
+    /// Name of the change.
+    pub change: &'static str,
+    pub subject: &'a ChangeSubject,
+    /// Address or user that requested it.
+    pub peer: &'a str,
+    /// Reason that the operator gave.
+    pub comment: Option<&'a str>,
+    pub state: ChangeState,
+}
+
+/// The line for a change was not written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the audit log cannot be written")]
+pub struct NotRecorded;
+
+/// Returns the line for a change.
+pub(super) fn format_change(change: &AuditChange<'_>, time: SystemTime) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct ChangeJson<'a> {
+        time: String,
+        change: &'static str,
+        #[serde(flatten)]
+        subject: &'a ChangeSubject,
+        state: &'static str,
+        peer: &'a str,
+        comment: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        removed_verdicts: Option<usize>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        removed_media: Option<usize>,
+    }
+    let (state, verdicts, media) = match change.state {
+        ChangeState::Requested => ("requested", None, None),
+        ChangeState::Done { verdicts, media } => ("done", Some(verdicts), Some(media)),
+        ChangeState::Failed => ("failed", None, None),
+    };
+    let line = ChangeJson {
+        time: humantime::format_rfc3339_millis(time).to_string(),
+        change: change.change,
+        subject: change.subject,
+        state,
+        peer: change.peer,
+        comment: change.comment,
+        removed_verdicts: verdicts,
+        removed_media: media,
+    };
+    // Cannot fail: serialization fails only for maps with non-string keys.
+    let line = serde_json::to_string(&line).unwrap_or_default();
+    format!("{}\n", escape_json(&line)).into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change(subject: &ChangeSubject, state: ChangeState) -> AuditChange<'_> {
+        AuditChange {
+            change: "forget",
+            subject,
+            peer: "uid 0",
+            comment: Some("a\n\u{202e}b"),
+            state,
+        }
+    }
+
+    #[test]
+    fn line_names_the_change() {
+        let subject = ChangeSubject::Mxc("mxc://a.example/b".to_owned());
+        let done = ChangeState::Done { verdicts: 1, media: 2 };
+        let line = format_change(&change(&subject, done), SystemTime::UNIX_EPOCH);
+        assert_eq!(
+            String::from_utf8(line).unwrap(),
+            "{\"time\":\"1970-01-01T00:00:00.000Z\",\"change\":\"forget\",\"mxc\":\"mxc://a.example/b\",\
+             \"state\":\"done\",\"peer\":\"uid 0\",\"comment\":\"a\\n\\u202eb\",\
+             \"removed_verdicts\":1,\"removed_media\":2}\n"
+        );
+    }
+}
