@@ -16,7 +16,7 @@ mod operator_records;
 mod record_store;
 mod replicas;
 mod store_message;
-mod turn;
+pub mod turn;
 mod unconfirmed;
 mod verdict_records;
 
@@ -29,7 +29,6 @@ pub use known::{
     VerdictFilter, VerdictList,
 };
 pub(in crate::scan) use store_message::StoreMessage;
-pub use turn::ScanTurn;
 pub use verdict_records::{RecordSettings, VerdictRecords};
 
 use std::{
@@ -120,6 +119,9 @@ impl Weighter<[u8; 32], Bytes> for WeighByLength {
 
 /// Approximate memory of a body's entry, bytes.
 const BODY_OVERHEAD: u64 = 128;
+
+/// Maximum number of lookups in the store for one request, while other replicas change verdicts.
+const MAX_LOOKUPS: usize = 4;
 
 /// Maximum number of entries to reserve room for at the start.
 const RESERVED: usize = 1 << 17;
@@ -348,14 +350,32 @@ impl ResultCache {
         self.scanned(key, &versions, policies)
     }
 
-    /// Takes the outcome for a content over from the file, and returns the result as [`scanned`](Self::scanned).
+    /// Takes the outcome for a content over from the store, and returns the result as [`scanned`](Self::scanned).
     pub async fn recall(
         &self,
         key: &ContentKey,
         versions: Versions,
         policies: &Policies,
     ) -> Option<ScannedContent> {
-        let (generation, changes) = (self.generation(), self.tables.invalidations.changes());
+        for _ in 0..MAX_LOOKUPS {
+            let changes = self.tables.invalidations.changes();
+            let found = self.recall_once(key, versions, policies).await;
+            if self.tables.invalidations.changes() == changes {
+                return found;
+            }
+            // The lookup may have ended before a change that another replica has announced since.
+            self.tables.verdicts.remove(key);
+        }
+        None
+    }
+
+    async fn recall_once(
+        &self,
+        key: &ContentKey,
+        versions: Versions,
+        policies: &Policies,
+    ) -> Option<ScannedContent> {
+        let generation = self.generation();
         let (outcome, age) = self.tables.records.as_ref()?.find(key, versions).await?;
         if self.tables.invalidations.forgotten_at(&key.content) >= Some(outcome.scanned) {
             return None;
@@ -368,9 +388,7 @@ impl ResultCache {
             let value = VerdictEntry::new(outcome, versions);
             self.tables.verdicts.insert(*key, Timed { value, stored });
         }
-        // The lookup may have ended before the change that another replica has announced since.
-        let has_changed = self.tables.invalidations.changes() != changes;
-        if has_changed || !self.tables.invalidations.keeps_content(generation, &key.content) {
+        if !self.tables.invalidations.keeps_content(generation, &key.content) {
             self.tables.verdicts.remove(key);
         }
         self.scanned(key, &versions, policies)

@@ -1,4 +1,4 @@
-//! Fuzz target: the decoder of records. `cargo test` replays the kept corpus.
+//! Fuzz targets: the decoder of records, and replies of a shared store. `cargo test` replays the kept corpora.
 
 use crate::{BadRecord, MAX_VALUE, RecordKey, RecordKind, RecordName, StoreSecret, secret::HEADER};
 
@@ -22,6 +22,20 @@ pub fn input(bytes: &[u8]) {
         _ => false,
     };
     assert!(is_right, "{opened:?}");
+}
+
+/// Checks and decodes one input as replies of a server.
+///
+/// # Panics
+/// If the check of the limits and the decoder disagree, or a forged event is valid.
+pub fn replies(bytes: &[u8]) {
+    crate::shared::check_replies(bytes);
+}
+
+#[cfg(test)]
+#[test]
+fn kept_replies_pass() {
+    mcs_testing::replay_corpus("store_replies", replies);
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ settings! {
         pub urls: Vec<StoreUrl> = list(url()).or_else(Vec::new),
         /// File with the password, in place of one in the addresses.
         pub password_path: Option<PathBuf> = optional(paths::key(paths::path)),
-        /// PEM file of certificates that are trusted in addition to the system's.
+        /// PEM file of certificates that are trusted in place of the system's.
         pub ca_certificates: Option<PathBuf> = optional(paths::key(paths::file)),
         /// Time limit for one command.
         pub timeout: Duration = duration(MILLISECOND..=Duration::from_secs(10)),

@@ -7,7 +7,7 @@ use tokio::time::timeout_at;
 
 use super::{Fetched, Pipeline, RunningJob};
 use crate::scan::{
-    cache::{CacheGeneration, ContentKey, ScanTurn, ScannedContent},
+    cache::{CacheGeneration, ContentKey, ScannedContent, turn::ScanTurn},
     engines::{EngineIdentity, EngineRun, ListedFile, RunOutcome},
     error::{Phase, ScanError},
     report::EngineRunReport,

@@ -26,6 +26,8 @@ mod event_seal;
 mod event_tracker;
 mod events;
 mod fingerprints;
+#[cfg(any(test, fuzzing))]
+mod fuzz_replies;
 mod key_names;
 mod lease;
 mod limited_stream;
@@ -52,6 +54,8 @@ pub use counters::SharedCounters;
 pub use error::{SharedStoreError, StoreUnavailable};
 pub use event_tracker::StoreEvent;
 pub use events::StoreEvents;
+#[cfg(any(test, fuzzing))]
+pub(crate) use fuzz_replies::check_replies;
 pub use lease::{LeaseResult, ScanLease};
 pub use limits::MAX_MESSAGE;
 pub use records::StoredValue;

@@ -91,7 +91,7 @@ impl ReplyLimit {
     }
 
     /// Returns whether all replies are complete.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn is_between_replies(&self) -> bool {
         self.length == 0
     }

@@ -9,7 +9,7 @@ use tokio::{
     time::sleep,
 };
 
-use super::*;
+use super::{super::turn::ScanTurn, *};
 use crate::scan::{
     decisions::{DecisionAction, DecisionChange, DecisionKeeper, OperatorDecision},
     engines::EngineIdentity,

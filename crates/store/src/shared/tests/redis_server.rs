@@ -49,14 +49,14 @@ pub(super) fn free_port() -> u16 {
 }
 
 /// A server. Killed when dropped.
-pub(super) struct RedisServer {
+pub(super) struct RedisProcess {
     pub(super) port: u16,
     pub(super) directory: TempDir,
     process: Child,
     options: Vec<String>,
 }
 
-impl RedisServer {
+impl RedisProcess {
     /// Starts a server with these options, and waits until it replies.
     pub(super) async fn start(options: &[&str]) -> Self {
         // Another process may take the port before the server does.
@@ -117,7 +117,7 @@ impl RedisServer {
     }
 }
 
-impl Drop for RedisServer {
+impl Drop for RedisProcess {
     fn drop(&mut self) {
         self.kill();
     }
