@@ -309,7 +309,7 @@ async fn warns_about_key_readable_by_others() {
     fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
     let scanner = restart(place).await;
     assert!(
-        scanner.log().contains("mode 0644 allows other users to read the key"),
+        scanner.log().contains("mode 0644 allows other users to read the secret"),
         "{}",
         scanner.log()
     );
