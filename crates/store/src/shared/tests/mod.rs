@@ -8,6 +8,7 @@ use crate::{
     StoreEvent, StoreEvents, StoreSecret, StoredValue, VersionTag,
 };
 
+mod decisions;
 mod event_stream;
 mod hostile;
 mod leases;
