@@ -9,7 +9,9 @@ use serde::Serialize;
 
 use super::protocol::ErrorReply;
 use crate::{
-    http::request_error::RequestError, scan::OperatorError, telemetry::audit::NotRecorded,
+    http::request_error::RequestError,
+    scan::{OperatorError, decisions::DecisionError},
+    telemetry::audit::NotRecorded,
     text::escape_json,
 };
 
@@ -38,6 +40,8 @@ pub(super) enum AdminError {
     Audit(#[from] NotRecorded),
     #[error("{0}")]
     Failed(#[from] OperatorError),
+    #[error("{0}")]
+    Decision(DecisionError),
     #[error("the change failed; see the log")]
     Panicked,
 }
@@ -64,6 +68,11 @@ impl AdminError {
             Self::Failed(OperatorError::NoIdentity) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "engines_unavailable")
             }
+            Self::Decision(DecisionError::Missing) => (StatusCode::NOT_FOUND, "no_decision"),
+            Self::Decision(DecisionError::NotKept | DecisionError::TooMany) => {
+                (StatusCode::CONFLICT, "decisions_not_kept")
+            }
+            Self::Decision(_) => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
             Self::Panicked => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         }
     }

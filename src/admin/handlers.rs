@@ -3,52 +3,38 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use axum::{
     Router,
-    body::Body,
     extract::{Path, Request, State},
-    http::{Response, StatusCode, Uri},
+    http::{StatusCode, Uri},
     routing::{get, post},
 };
 use tracing::{error, info};
 
 use super::{
+    decisions,
     error::{AdminError, json},
     guard,
     protocol::{ContentReply, ForgetReply, ForgetRequest, MediaReply, VerdictsReply},
     query,
+    state::{AdminResult, AdminState, read_change},
     views::{listed_view, media_view, time, verdict_view},
 };
 use crate::{
-    http::{CurrentState, Peer, body},
+    http::Peer,
     media::{MediaId, hex},
     scan::{
         OperatorError, Scanner,
         cache::{ForgetReport, KnownMedia},
     },
-    telemetry::audit::{AuditChange, AuditLog, ChangeState, ChangeSubject},
+    telemetry::audit::{AuditChange, ChangeState, ChangeSubject},
 };
-
-/// Maximum size of the body of a change, bytes.
-const MAX_BODY: usize = 4096;
-
-/// Maximum time to receive the body of a change.
-const BODY_TIME: Duration = Duration::from_secs(5);
 
 /// Maximum length of a comment, bytes.
 const MAX_COMMENT: usize = 1000;
-
-type AdminResult = Result<Response<Body>, AdminError>;
-
-/// What requests use.
-#[derive(Clone)]
-pub(super) struct AdminState {
-    pub(super) current: CurrentState,
-    pub(super) audit: AuditLog,
-}
 
 /// What is to be forgotten.
 enum ForgetTarget {
@@ -64,6 +50,7 @@ pub(super) fn routes(state: AdminState) -> Router {
         .route("/v1/contents/{sha256}", get(content))
         .route("/v1/media", get(media))
         .route("/v1/forget", post(forget))
+        .route("/v1/decisions", get(decisions::list).post(decisions::change))
         .fallback(async || AdminError::NotFound)
         .method_not_allowed_fallback(async || AdminError::Method)
         .with_state(Arc::new(state))
@@ -105,14 +92,7 @@ async fn media(State(state): State<Arc<AdminState>>, uri: Uri) -> AdminResult {
 }
 
 async fn forget(State(state): State<Arc<AdminState>>, request: Request) -> AdminResult {
-    let peer = request.extensions().get::<Peer>().copied().unwrap_or(Peer::Local { uid: None });
-    let (head, body) = request.into_parts();
-    if !guard::has_json(&head) {
-        return Err(AdminError::ContentType);
-    }
-    let body = body::read(body, &head.headers, MAX_BODY, BODY_TIME).await?;
-    let request: ForgetRequest = serde_json::from_slice(&body)
-        .map_err(|error| AdminError::Invalid(format!("the body is not as expected: {error}")))?;
+    let (peer, request): (_, ForgetRequest) = read_change(request).await?;
     let (target, subject) = parse_target(&request)?;
     if request.comment.as_ref().is_some_and(|comment| comment.len() > MAX_COMMENT) {
         return Err(AdminError::Invalid(format!("comment: longer than {MAX_COMMENT} bytes")));
@@ -145,10 +125,6 @@ fn parse_target(request: &ForgetRequest) -> Result<(ForgetTarget, ChangeSubject)
 }
 
 impl AdminState {
-    fn scanner(&self) -> Scanner {
-        self.current.load().scanner.clone()
-    }
-
     /// Records the change, makes it, and records the result.
     async fn forget(
         &self,

@@ -1,12 +1,14 @@
 //! Listener for operators' requests that show and change stored verdicts: a socket of its own, off by default. Each request
 //! needs a token, because a sandboxed script may reach the socket, and may have the service's user.
 
+mod decisions;
 mod error;
 mod failures;
 mod guard;
 mod handlers;
 pub mod protocol;
 mod query;
+mod state;
 pub mod token;
 mod views;
 
@@ -30,7 +32,7 @@ use crate::{
 };
 use failures::FailureLimit;
 use guard::RequestGuard;
-use handlers::AdminState;
+use state::AdminState;
 
 /// Maximum number of connections.
 const MAX_CONNECTIONS: usize = 16;

@@ -69,7 +69,7 @@ pub struct VerdictsReply {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ContentReply {
     pub content: String,
-    /// The operator's lists of hashes decide: "allowed" or "blocked".
+    /// A decision of an operator, or a list of hashes, decides: "allowed" or "blocked".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listed: Option<String>,
     pub verdicts: Vec<VerdictView>,
@@ -108,6 +108,40 @@ pub struct ForgetRequest {
 pub struct ForgetReply {
     pub verdicts: usize,
     pub media: usize,
+}
+
+/// Body of `POST /v1/decisions`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DecisionRequest {
+    /// SHA-256 of the decrypted file.
+    pub content: String,
+    /// "allow", "block" or "withdraw".
+    pub action: String,
+    /// Why, for the audit log and the list.
+    pub comment: String,
+    /// Time for which the decision is in force, seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<u64>,
+}
+
+/// A decision in force.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DecisionView {
+    pub content: String,
+    /// "allow" or "block".
+    pub action: String,
+    pub comment: String,
+    pub made: String,
+    pub end: String,
+}
+
+/// Reply to `GET` and `POST /v1/decisions`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DecisionsReply {
+    /// Number of the list, which rises with each change.
+    pub number: u64,
+    pub decisions: Vec<DecisionView>,
 }
 
 /// Reply to a request that failed.

@@ -92,7 +92,7 @@ impl Shared {
             authoriser: Arc::new(Authoriser::new(Arc::clone(homeservers), ttl)),
             canary: self.canary.clone(),
             cache,
-            decisions: self.decisions.decisions().clone(),
+            decisions: self.decisions.clone(),
             scans: SingleFlight::new(),
             job_observer: job_records::observer(Arc::clone(&self.metrics), self.audit.clone()),
         })

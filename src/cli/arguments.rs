@@ -165,6 +165,38 @@ pub(super) enum StoreCommand {
         #[arg(long, value_name = "TEXT")]
         comment: Option<String>,
     },
+    /// Allow a file, whatever the engines find
+    ///
+    /// Applies to the file that a client requests, on all replicas, not to the same file inside an archive.
+    Allow(DecisionArguments),
+    /// Block a file
+    ///
+    /// Applies to the file that a client requests, on all replicas, not to the same file inside an archive.
+    Block(DecisionArguments),
+    /// Withdraw the decision to allow or block a file
+    Withdraw {
+        /// SHA-256 of the decrypted file
+        #[arg(value_name = "SHA256", value_parser = parse_content)]
+        content: String,
+        /// Reason, for the audit log
+        #[arg(long, value_name = "TEXT")]
+        comment: String,
+    },
+    /// List the files that operators have allowed or blocked
+    Decisions,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, clap::Args)]
+pub(super) struct DecisionArguments {
+    /// SHA-256 of the decrypted file
+    #[arg(value_name = "SHA256", value_parser = parse_content)]
+    pub(super) content: String,
+    /// Reason, for the list and the audit log
+    #[arg(long, value_name = "TEXT")]
+    pub(super) comment: String,
+    /// Time until the decision ends, e.g. 12h or 90d; at most 366d
+    #[arg(long = "for", value_name = "TIME", default_value = "30d", value_parser = humantime::parse_duration)]
+    pub(super) duration: Duration,
 }
 
 /// What `store` is about.
@@ -174,6 +206,15 @@ pub(super) enum StoreSubject {
     Content(String),
     /// Media URI.
     Media(String),
+}
+
+fn parse_content(text: &str) -> Result<String, String> {
+    match parse_subject(text) {
+        Ok(StoreSubject::Content(content)) => Ok(content),
+        _ => {
+            Err("expected a SHA-256 of 64 hexadecimal digits; `store show MXC` names it".to_owned())
+        }
+    }
 }
 
 fn parse_subject(text: &str) -> Result<StoreSubject, String> {

@@ -5,7 +5,8 @@ use std::io::{self, Write as _};
 use super::output::{BAD, GOOD, HEADING, NOTE, Painter};
 use crate::{
     admin::protocol::{
-        ContentReply, ForgetReply, MediaReply, MediaView, VerdictView, VerdictsReply,
+        ContentReply, DecisionRequest, DecisionView, DecisionsReply, ForgetReply, MediaReply,
+        MediaView, VerdictView, VerdictsReply,
     },
     text::escape_untrusted,
 };
@@ -84,6 +85,37 @@ pub(super) fn print_forgotten(reply: ForgetReply) -> io::Result<()> {
     writeln!(out, "forgotten: verdicts {verdicts}, media entries {media}")
 }
 
+/// Prints a table with a line for each decision.
+pub(super) fn print_decisions(painter: Painter, reply: &DecisionsReply) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    if reply.decisions.is_empty() {
+        return writeln!(out, "no file is allowed or blocked");
+    }
+    let header = format!("{:<6}  {:<64}  {:<20}  COMMENT", "ACTION", "SHA-256", "UNTIL (UTC)");
+    writeln!(out, "{}", painter.paint(HEADING, header))?;
+    for DecisionView { content, action, comment, end, .. } in &reply.decisions {
+        let style = if action == "allow" { GOOD } else { BAD };
+        let action = painter.paint(style, format!("{:<6}", escape_untrusted(action)));
+        let [content, end, comment] = [content, end, comment].map(escape_untrusted);
+        writeln!(out, "{action}  {content:<64}  {end:<20}  {comment}")?;
+    }
+    Ok(())
+}
+
+/// Prints the decision that was made or withdrawn.
+pub(super) fn print_decided(request: &DecisionRequest, reply: &DecisionsReply) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    let made = reply.decisions.iter().find(|decision| decision.content == request.content);
+    let content = escape_untrusted(&request.content);
+    match made {
+        Some(DecisionView { action, end, .. }) => {
+            let [action, end] = [action, end].map(escape_untrusted);
+            writeln!(out, "{content}: {action} until {end}")
+        }
+        None => writeln!(out, "{content}: no decision any more"),
+    }
+}
+
 fn write_content(
     out: &mut impl io::Write,
     painter: Painter,
@@ -92,7 +124,10 @@ fn write_content(
     let heading = format!("content {}", escape_untrusted(&reply.content));
     writeln!(out, "{}", painter.paint(HEADING, heading))?;
     if let Some(listed) = &reply.listed {
-        let text = format!("{} by the lists of hashes, which decide", escape_untrusted(listed));
+        let text = format!(
+            "{} by a decision of an operator or a list of hashes, which has precedence",
+            escape_untrusted(listed)
+        );
         writeln!(out, "  {}", painter.paint(NOTE, text))?;
     }
     if reply.verdicts.is_empty() {

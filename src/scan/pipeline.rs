@@ -19,7 +19,7 @@ use super::{
     cached_media::{CachedMedia, MediaHeaders},
     canary::CanaryState,
     context::ScanContext,
-    decisions::Decisions,
+    decisions::DecisionKeeper,
     engines::{ListedFile, Versions},
     error::{Phase, ScanError},
     job::{JobOutcome, ScanJob},
@@ -54,7 +54,7 @@ pub struct Pipeline {
     pub(crate) canary: watch::Receiver<CanaryState>,
     pub(crate) cache: ResultCache,
     /// Operators' decisions about whole media files.
-    pub(crate) decisions: Decisions,
+    pub(crate) decisions: DecisionKeeper,
     /// Scans in progress, by content: media with the same bytes shares one scan.
     pub(crate) scans: SingleFlight<(ContentKey, Versions), ScannedContent>,
     /// Receives a report of each job.
@@ -310,8 +310,9 @@ impl Pipeline {
 
     /// Returns the entry for a whole media file in the decisions of operators and in the lists of hashes. Blocking has
     /// precedence.
-    pub(super) fn listed(&self, content: &[u8; 32]) -> Option<ListedFile> {
-        let entries = [self.decisions.find(content), self.context.engines.listed(content)];
+    pub(in crate::scan) fn listed(&self, content: &[u8; 32]) -> Option<ListedFile> {
+        let entries =
+            [self.decisions.decisions().find(content), self.context.engines.listed(content)];
         let mut entries = entries.into_iter().flatten();
         let first = entries.next()?;
         match entries.next() {

@@ -1,5 +1,6 @@
 //! The listener of operators, and the commands that ask it.
 
+mod decisions;
 mod requests;
 mod scripts;
 
@@ -56,7 +57,7 @@ fn with_store(lines: &str) -> ScannerBuilder {
     builder(SCRIPT, &format!("store.path = \"state/store.db\"\n{lines}"))
 }
 
-fn sha256(bytes: &[u8]) -> String {
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     let digest: Vec<_> = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     digest.concat()
 }
@@ -68,7 +69,7 @@ async fn listening(scanner: ScannerProcess) -> ScannerProcess {
 }
 
 /// Runs `store` with these arguments. Returns the exit code, standard output and standard error.
-async fn store(dir: &ScannerDir, arguments: &[&str]) -> (Option<i32>, String, String) {
+pub(crate) async fn store(dir: &ScannerDir, arguments: &[&str]) -> (Option<i32>, String, String) {
     let config = dir.path("config.toml");
     let words = ["-c", config.to_str().unwrap(), "store"];
     let arguments: Vec<_> = words.iter().chain(arguments).map(ToString::to_string).collect();
@@ -77,7 +78,7 @@ async fn store(dir: &ScannerDir, arguments: &[&str]) -> (Option<i32>, String, St
 }
 
 /// Runs `store`, which succeeds, and returns its standard output.
-async fn store_succeeds(dir: &ScannerDir, arguments: &[&str]) -> String {
+pub(crate) async fn store_succeeds(dir: &ScannerDir, arguments: &[&str]) -> String {
     let (code, stdout, stderr) = store(dir, arguments).await;
     assert_eq!(code, Some(0), "{arguments:?} {stdout} {stderr}");
     stdout

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use crate::admin::sha256;
 use crate::{
     harness::{scanner::restart, wait_until},
     operations::scrape_until,
 };
-use group::{FOUND, ReplicaGroup};
+use group::{ADMIN, FOUND, ReplicaGroup};
 
 /// Number of requests at each of four replicas, and of contents.
 const REQUESTS: usize = 1000;
@@ -62,9 +63,54 @@ async fn infection_reaches_what_other_replicas_remember() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     group.check(0, &media, false).await;
     for replica in [1, 2] {
-        group.wait_until_refused(replica, &media).await;
+        group.wait_until(replica, &media, false).await;
     }
     assert_eq!(group.scans(), 2, "the others took over the finding");
+}
+
+/// The operator asks one replica, and all answer accordingly.
+#[tokio::test]
+async fn forgetting_and_decisions_reach_all_replicas() {
+    let name = "forgetting_and_decisions_reach_all_replicas";
+    let Some(group) = ReplicaGroup::start(name, 3, ADMIN).await else { return };
+    let media = group.add("clean", 1);
+    let content = sha256(b"clean 1");
+    for replica in 0..3 {
+        group.check(replica, &media, true).await;
+    }
+    group.store(0, &["block", &content, "--comment", "campaign"]).await;
+    for replica in 0..3 {
+        group.wait_until(replica, &media, false).await;
+    }
+    group.store(2, &["withdraw", &content, "--comment", "over"]).await;
+    for replica in 0..3 {
+        group.wait_until(replica, &media, true).await;
+    }
+    assert_eq!(group.scans(), 1);
+    group.add_signature();
+    group.store(1, &["forget", &content]).await;
+    for replica in 0..3 {
+        group.wait_until(replica, &media, false).await;
+    }
+    let listed = group.store(2, &["list"]).await;
+    assert!(listed.contains(&content) && listed.contains("Found"), "{listed}");
+}
+
+/// As [`forgetting_and_decisions_reach_all_replicas`], while the store is not available.
+#[tokio::test]
+async fn forgetting_during_an_outage_reaches_all_replicas_afterwards() {
+    let name = "forgetting_during_an_outage_reaches_all_replicas_afterwards";
+    let Some(group) = ReplicaGroup::start(name, 2, ADMIN).await else { return };
+    let media = group.add("clean", 1);
+    for replica in 0..2 {
+        group.check(replica, &media, true).await;
+    }
+    group.redis.signal(Signal::SIGSTOP);
+    group.add_signature();
+    group.forget_during_outage(0, &sha256(b"clean 1")).await;
+    group.check(1, &media, true).await;
+    group.redis.signal(Signal::SIGCONT);
+    group.wait_until(1, &media, false).await;
 }
 
 /// The store is not available while one replica finds the infection.
@@ -79,7 +125,7 @@ async fn infection_found_during_an_outage_reaches_other_replicas_afterwards() {
     group.check(0, &media, false).await;
     group.check(1, &media, true).await;
     group.redis.signal(Signal::SIGCONT);
-    group.wait_until_refused(1, &media).await;
+    group.wait_until(1, &media, false).await;
 }
 
 #[tokio::test]

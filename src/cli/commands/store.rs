@@ -14,15 +14,21 @@ use url::form_urlencoded;
 
 use crate::{
     admin::{
-        protocol::{ContentReply, ForgetReply, ForgetRequest, MediaReply, VerdictsReply},
+        protocol::{
+            ContentReply, DecisionRequest, DecisionsReply, ForgetReply, ForgetRequest, MediaReply,
+            VerdictsReply,
+        },
         token,
     },
     cli::{
         admin_client::AdminClient,
-        arguments::{Cli, ServiceAddress, StoreCommand, StoreSubject},
+        arguments::{Cli, DecisionArguments, ServiceAddress, StoreCommand, StoreSubject},
         error::CommandError,
         setup::start_runtime,
-        store_output::{print_content, print_forgotten, print_media, print_verdicts},
+        store_output::{
+            print_content, print_decided, print_decisions, print_forgotten, print_media,
+            print_verdicts,
+        },
     },
     config::Config,
     http::Listen,
@@ -80,8 +86,41 @@ async fn ask(
             print(json, &reply, || print_forgotten(reply))?;
             all || reply.verdicts > 0 || reply.media > 0
         }
+        StoreCommand::Allow(arguments) => decide(client, json, "allow", arguments).await?,
+        StoreCommand::Block(arguments) => decide(client, json, "block", arguments).await?,
+        StoreCommand::Withdraw { content, comment } => {
+            let action = "withdraw".to_owned();
+            let request = DecisionRequest { content, action, comment, seconds: None };
+            change_decisions(client, json, &request).await?
+        }
+        StoreCommand::Decisions => {
+            let reply: DecisionsReply = client.get("/v1/decisions").await?;
+            print(json, &reply, || print_decisions(painter, &reply))?;
+            true
+        }
     };
     Ok(if is_known { ExitCode::SUCCESS } else { ExitCode::from(EXIT_UNKNOWN) })
+}
+
+async fn decide(
+    client: &AdminClient,
+    json: bool,
+    action: &str,
+    arguments: DecisionArguments,
+) -> Result<bool, CommandError> {
+    let DecisionArguments { content, comment, duration } = arguments;
+    let (action, seconds) = (action.to_owned(), Some(duration.as_secs()));
+    change_decisions(client, json, &DecisionRequest { content, action, comment, seconds }).await
+}
+
+async fn change_decisions(
+    client: &AdminClient,
+    json: bool,
+    request: &DecisionRequest,
+) -> Result<bool, CommandError> {
+    let reply: DecisionsReply = client.post("/v1/decisions", request).await?;
+    print(json, &reply, || print_decided(request, &reply))?;
+    Ok(true)
 }
 
 /// Prints the reply as JSON, or by `text`.

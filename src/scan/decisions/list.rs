@@ -52,13 +52,39 @@ pub enum DecisionChange {
     Remove([u8; 32]),
 }
 
+impl DecisionAction {
+    /// Returns the name in the API and in the audit log.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Block => "block",
+        }
+    }
+}
+
+impl DecisionChange {
+    /// Returns the SHA-256 of the content.
+    #[must_use]
+    pub fn content(&self) -> &[u8; 32] {
+        match self {
+            Self::Add(decision) => &decision.content,
+            Self::Remove(content) => content,
+        }
+    }
+}
+
 impl DecisionList {
+    /// Returns what was decided about a content, also if the decision has ended.
+    #[must_use]
+    pub fn action(&self, content: &[u8; 32]) -> Option<DecisionAction> {
+        let mut decisions = self.decisions.iter();
+        decisions.find(|decision| decision.content == *content).map(|decision| decision.action)
+    }
+
     /// Returns the list after a change, without decisions that have ended. `None` if the change changes nothing.
     pub(super) fn changed(&self, change: &DecisionChange, now: u64) -> Option<Self> {
-        let content = match change {
-            DecisionChange::Add(decision) => &decision.content,
-            DecisionChange::Remove(content) => content,
-        };
+        let content = change.content();
         let others =
             |decision: &&OperatorDecision| decision.content != *content && decision.end > now;
         let mut decisions: Vec<_> = self.decisions.iter().filter(others).cloned().collect();

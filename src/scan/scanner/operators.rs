@@ -7,6 +7,7 @@ use crate::{
     media::MediaId,
     scan::{
         cache::{ForgetReport, KnownContent, KnownMedia, VerdictFilter, VerdictList},
+        decisions::DecisionKeeper,
         engines::{EngineIdentity, ListedFile},
         operator_error::OperatorError,
     },
@@ -55,10 +56,17 @@ impl Scanner {
         Ok(self.pipeline.cache.media_of_contents(contents).await?)
     }
 
-    /// Returns the entry in the lists of hashes for a content. It has precedence over verdicts.
+    /// Returns the decision of an operator about a content, or its entry in the lists of hashes. It has precedence over
+    /// verdicts.
     #[must_use]
     pub fn listed(&self, content: &[u8; 32]) -> Option<ListedFile> {
-        self.pipeline.context.engines.listed(content)
+        self.pipeline.listed(content)
+    }
+
+    /// Returns the decisions of operators.
+    #[must_use]
+    pub fn decisions(&self) -> &DecisionKeeper {
+        &self.pipeline.decisions
     }
 
     /// Removes all verdicts on a content.

@@ -26,6 +26,8 @@ pub enum ChangeState {
     Requested,
     /// The change was made, and removed these numbers of entries.
     Done { verdicts: usize, media: usize },
+    /// The decision about a file was made or removed: "allow" or "block", before and after.
+    Decided { before: Option<&'static str>, after: Option<&'static str> },
     /// The change is incomplete.
     Failed,
 }
@@ -42,6 +44,9 @@ pub struct AuditChange<'a> {
     pub comment: Option<&'a str>,
     pub state: ChangeState,
 }
+
+/// State of a file without a decision.
+const NO_DECISION: &str = "none";
 
 /// The line for a change was not written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -63,11 +68,22 @@ pub(super) fn format_change(change: &AuditChange<'_>, time: SystemTime) -> Vec<u
         removed_verdicts: Option<usize>,
         #[serde(skip_serializing_if = "Option::is_none")]
         removed_media: Option<usize>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        before: Option<&'static str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        after: Option<&'static str>,
     }
     let (state, verdicts, media) = match change.state {
         ChangeState::Requested => ("requested", None, None),
         ChangeState::Done { verdicts, media } => ("done", Some(verdicts), Some(media)),
+        ChangeState::Decided { .. } => ("done", None, None),
         ChangeState::Failed => ("failed", None, None),
+    };
+    let (before, after) = match change.state {
+        ChangeState::Decided { before, after } => {
+            (Some(before.unwrap_or(NO_DECISION)), Some(after.unwrap_or(NO_DECISION)))
+        }
+        _ => (None, None),
     };
     let line = ChangeJson {
         time: humantime::format_rfc3339_millis(time).to_string(),
@@ -78,6 +94,8 @@ pub(super) fn format_change(change: &AuditChange<'_>, time: SystemTime) -> Vec<u
         comment: change.comment,
         removed_verdicts: verdicts,
         removed_media: media,
+        before,
+        after,
     };
     // Cannot fail: serialization fails only for maps with non-string keys.
     let line = serde_json::to_string(&line).unwrap_or_default();

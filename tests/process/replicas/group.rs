@@ -13,11 +13,23 @@ use std::{
 use futures_util::future::join_all;
 use tempfile::TempDir;
 
-use crate::harness::{
-    MockHomeserver, ScannerBuilder, ScannerProcess, TestClient, client::send, redis::RedisServer,
+use crate::{
+    admin::{store, store_succeeds},
+    harness::{
+        MockHomeserver, ScannerBuilder, ScannerProcess, TestClient, client::send,
+        redis::RedisServer,
+    },
 };
 
 pub(super) const FOUND: &str = "File not clean. Output: 'Found'";
+
+/// Lines for replicas that operators can ask.
+pub(super) const ADMIN: &str = r#"
+    admin.enabled = true
+    admin.socket = "admin.sock"
+    admin.token_path = "admin-token"
+    audit.path = "audit.jsonl"
+    "#;
 
 /// Time in which changes reach all replicas: two seconds, and some for a busy machine.
 const REACH: Duration = Duration::from_secs(10);
@@ -90,18 +102,32 @@ impl ReplicaGroup {
         check(&self.replicas[replica].client, media, is_clean).await;
     }
 
-    /// Waits until a replica refuses media that it has answered as clean.
-    pub(super) async fn wait_until_refused(&self, replica: usize, media: &str) {
+    /// Waits until a replica answers otherwise than before.
+    pub(super) async fn wait_until(&self, replica: usize, media: &str, is_clean: bool) {
         let end = Instant::now() + REACH;
         let path = format!("/scan/{media}");
         loop {
             let response = self.replicas[replica].client.get(&path).await;
-            if response.json()["clean"] == false {
+            if response.json()["clean"] == is_clean {
                 return;
             }
             assert!(Instant::now() < end, "{}", self.replicas[replica].log());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// Runs `store`, which asks a replica. Returns its output.
+    pub(super) async fn store(&self, replica: usize, arguments: &[&str]) -> String {
+        let replica = &self.replicas[replica];
+        replica.wait_for_log("listening for operators' changes", 1).await;
+        store_succeeds(&replica.dir, arguments).await
+    }
+
+    /// Asks a replica to forget a content. It cannot tell what the store contains.
+    pub(super) async fn forget_during_outage(&self, replica: usize, content: &str) {
+        let replica = &self.replicas[replica];
+        replica.wait_for_log("listening for operators' changes", 1).await;
+        let _ = store(&replica.dir, &["forget", content]).await;
     }
 
     /// Returns how often a replica has called the store.
@@ -169,7 +195,9 @@ fn builder(homeserver: &MockHomeserver, marks: &TempDir, url: &str, lines: &str)
         if [ -e {marks}/signature ] || grep -q infected \"$1\"; then echo Found; exit 1; fi"
     );
     builder.dir().write_executable("script.sh", &script);
-    for (name, character) in [("request_secret", "A"), ("store_secret", "b"), ("other_key", "Q")] {
+    for (name, character) in
+        [("request_secret", "A"), ("store_secret", "b"), ("other_key", "Q"), ("admin-token", "t")]
+    {
         let path = builder.dir().path(name);
         fs::write(&path, character.repeat(43)).unwrap();
         fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();

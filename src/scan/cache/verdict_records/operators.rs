@@ -159,7 +159,12 @@ impl VerdictRecords {
         if !self.use_state.lock().is_in_use() {
             return Ok(0);
         }
-        let count = self.outcomes(key, versions).await?.len();
+        let count = match self.outcomes(key, versions).await {
+            Ok(outcomes) => outcomes.len(),
+            // Written as soon as the store is available.
+            Err(_) if self.shared_store().is_some() => 0,
+            Err(error) => return Err(error),
+        };
         let expiry = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         let expiry = expiry.saturating_add(ttl.max(self.settings.not_clean_ttl)).as_secs();
         let keys = self.outcome_keys(key, versions);

@@ -1,0 +1,113 @@
+//! Files that operators allow or block.
+
+use std::fs;
+
+use super::*;
+
+async fn check_undecided(fixture: &AdminFixture, scanner: &ScannerProcess) {
+    scanner.client.get(&format!("/scan/{}", fixture.clean)).await.assert_clean();
+    let response = scanner.client.get(&format!("/scan/{}", fixture.infected)).await;
+    assert_eq!(response.json()["clean"], false, "{}", scanner.log());
+}
+
+#[tokio::test]
+async fn decisions_apply_at_once_and_survive_a_restart() {
+    let (fixture, scanner) = AdminFixture::start(with_store("")).await;
+    let scanner = listening(scanner).await;
+    let (clean, infected) = (sha256(&png()), sha256(INFECTED));
+    check_undecided(&fixture, &scanner).await;
+    let why = ["--comment", "false positive"];
+    let allow = store_succeeds(&scanner.dir, &["allow", &infected, why[0], why[1]]).await;
+    assert!(allow.contains("allow until 2"), "{allow}");
+    store_succeeds(&scanner.dir, &["block", &clean, why[0], "campaign", "--for", "2d"]).await;
+    let path = |media: &str| format!("/scan/{media}");
+    let blocked = "File not clean. Output: 'Blocked by the operator'";
+    let expect_decided = async |scanner: &ScannerProcess| {
+        scanner.client.get(&path(&fixture.infected)).await.assert_clean();
+        scanner.client.get(&path(&fixture.clean)).await.assert_not_clean(blocked);
+    };
+    expect_decided(&scanner).await;
+    let shown = store_succeeds(&scanner.dir, &["show", &infected]).await;
+    assert!(shown.contains("allowed by a decision"), "{shown}");
+    let scanner = listening(restart(scanner.stop().await).await).await;
+    expect_decided(&scanner).await;
+    let listed = store_succeeds(&scanner.dir, &["decisions"]).await;
+    assert!(listed.contains("campaign") && listed.contains("false positive"), "{listed}");
+    for content in [&clean, &infected] {
+        store_succeeds(&scanner.dir, &["withdraw", content, "--comment", "done"]).await;
+    }
+    check_undecided(&fixture, &scanner).await;
+    let (code, _, errors) = store(&scanner.dir, &["withdraw", &clean, "--comment", "again"]).await;
+    assert_eq!(code, Some(2));
+    assert!(errors.contains("there is no decision about this file"), "{errors}");
+    let changes = audit_lines(&scanner.dir);
+    let made = changes.iter().find(|line| line["change"] == "block" && line["state"] == "done");
+    let made = made.unwrap();
+    assert_eq!((&made["before"], &made["after"]), (&json!("none"), &json!("block")));
+    assert_eq!(made["comment"], "campaign");
+}
+
+#[tokio::test]
+async fn decision_ends_at_its_time() {
+    let (fixture, scanner) = AdminFixture::start(with_store("")).await;
+    let scanner = listening(scanner).await;
+    let arguments = ["allow", &sha256(INFECTED), "--comment", "short", "--for", "2s"];
+    store_succeeds(&scanner.dir, &arguments).await;
+    let path = format!("/scan/{}", fixture.infected);
+    scanner.client.get(&path).await.assert_clean();
+    tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
+    let response = scanner.client.get(&path).await;
+    assert_eq!(response.json()["clean"], false, "{}", scanner.log());
+    let listed = store_succeeds(&scanner.dir, &["decisions"]).await;
+    assert!(listed.contains("no file is allowed or blocked"), "{listed}");
+}
+
+#[tokio::test]
+async fn decisions_need_a_place() {
+    let (_fixture, scanner) = AdminFixture::start(builder(SCRIPT, "")).await;
+    let scanner = listening(scanner).await;
+    let arguments = ["block", &sha256(INFECTED), "--comment", "why"];
+    let (code, _, errors) = store(&scanner.dir, &arguments).await;
+    assert_eq!(code, Some(2));
+    assert!(errors.contains("decisions are not kept: set store.path"), "{errors}");
+}
+
+/// The service runs without the decisions, says so, and keeps the file.
+#[tokio::test]
+async fn altered_decisions_are_set_aside() {
+    let (fixture, scanner) = AdminFixture::start(with_store("")).await;
+    let scanner = listening(scanner).await;
+    let arguments = ["allow", &sha256(INFECTED), "--comment", "why"];
+    store_succeeds(&scanner.dir, &arguments).await;
+    let dir = scanner.stop().await;
+    let file = dir.path("state/store.db.decisions");
+    let mut content = fs::read(&file).unwrap();
+    *content.last_mut().unwrap() ^= 1;
+    fs::write(&file, content).unwrap();
+    let scanner = restart(dir).await;
+    assert!(scanner.log().contains("decisions of operators are not in force"), "{}", scanner.log());
+    assert!(!file.exists());
+    check_undecided(&fixture, &scanner).await;
+}
+
+#[tokio::test]
+async fn invalid_decisions_are_rejected() {
+    let (_fixture, scanner) = AdminFixture::start(with_store("")).await;
+    let scanner = listening(scanner).await;
+    let content = sha256(INFECTED);
+    for (arguments, message) in [
+        (&["allow", "abc", "--comment", "why"][..], "SHA-256"),
+        (&["allow", &content][..], "--comment"),
+        (&["allow", &content, "--comment", ""][..], "expected 1 to 200 bytes"),
+        (&["allow", &content, "--comment", &"x".repeat(201)][..], "expected 1 to 200 bytes"),
+        (&["allow", &content, "--comment", "why", "--for", "367d"][..], "1 second to 366 days"),
+        (&["block", &content, "--comment", "why", "--for", "0s"][..], "1 second to 366 days"),
+        (&["block", "mxc://a.example/b", "--comment", "why"][..], "expected a SHA-256"),
+    ] {
+        let (code, _, errors) = store(&scanner.dir, arguments).await;
+        assert_eq!(code, Some(2), "{arguments:?} {errors}");
+        assert!(errors.contains(message), "{arguments:?} {errors}");
+    }
+    let listed = store_succeeds(&scanner.dir, &["decisions"]).await;
+    assert!(listed.contains("no file is allowed or blocked"), "{listed}");
+}
