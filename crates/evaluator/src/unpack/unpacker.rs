@@ -6,6 +6,7 @@ use std::{
     any::Any,
     collections::HashMap,
     io::{self, Read},
+    ops::Range,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
 };
 
@@ -63,10 +64,10 @@ pub(crate) struct Unpacker<'a> {
     is_archive_of_stream: bool,
     /// The kinds of the containers that are open.
     containers: Vec<Kind>,
-    /// SHA-256 digests of the visited objects, and the notes that each of them caused.
-    visited: HashMap<[u8; 32], Reasons>,
+    /// The visited objects by their SHA-256 digests.
+    visited: HashMap<[u8; 32], ExaminedObject>,
     notes: Notes,
-    /// Number of calls of [`Self::note`].
+    /// Number of calls of [`Self::note`] and [`Self::set_doubtful`].
     problems: u64,
     /// The parts of the current object that were read.
     read_parts: ReadParts,
@@ -109,7 +110,7 @@ impl<'a> Unpacker<'a> {
         };
         if self.visitor.visit(&object).is_continue() && self.enabled {
             // The notes and the visitor have what the walk found until it stopped.
-            let _ = self.contents(bytes);
+            let (_ended, _result) = self.contents(bytes);
         }
         if let Some(panic) = self.visitor_panic.take() {
             resume_unwind(panic);
@@ -138,6 +139,24 @@ impl<'a> Unpacker<'a> {
         if let Some(kind) = self.containers.last() {
             self.read_parts.add_header(*kind, part);
         }
+    }
+
+    /// Excludes compressed data of the current object, which were decoded without an error, from the search for archives.
+    pub(crate) fn set_decoded(&mut self, part: &[u8]) {
+        self.read_parts.add_decoded(part);
+    }
+
+    /// States that the current format has unpacked `archive`, which ends as every program expects.
+    pub(crate) fn set_ended(&mut self, archive: &[u8]) {
+        if let Some(kind) = self.containers.last() {
+            self.read_parts.add_ended(*kind, archive);
+        }
+    }
+
+    /// States that programs may reject the current object at its start, although it was read. They search for another
+    /// archive in it.
+    pub(crate) fn set_doubtful(&mut self) {
+        self.problems = self.problems.saturating_add(1);
     }
 
     /// Examines a text that a format has made from contents, such as the objects of a PDF in one form. It is not
@@ -338,6 +357,15 @@ impl<'a> Unpacker<'a> {
         };
         self.note(kind, error.to_string());
     }
+}
+
+/// What a copy of an examined object needs.
+#[derive(Default)]
+struct ExaminedObject {
+    /// The notes that the object caused.
+    reasons: Reasons,
+    /// Kinds and offsets of the archives in it that were unpacked up to their end.
+    ended: Vec<(Kind, Range<usize>)>,
 }
 
 /// Whether a file was decoded to its end.

@@ -77,7 +77,10 @@ pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Un
         }
         rest = rest.get(header.end()..).unwrap_or_default();
     }
-    if !is_ended {
+    if is_ended {
+        let end = bytes.len() - rest.len();
+        unpacker.set_ended(bytes.get(..end).unwrap_or(bytes));
+    } else {
         unpacker.note(NoteKind::Unreadable, "a cpio archive without an end");
     }
     Ok(())

@@ -39,7 +39,7 @@ pub(in crate::unpack) fn matches(bytes: &[u8]) -> bool {
 
 pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Unpacked {
     let mut rest = bytes;
-    // A zero ends an archive. Some archives have none.
+    // A zero ends an archive. Some archives have none, so that the end of a file is not the end of an archive in it.
     while rest.first().is_some_and(|byte| *byte != 0) {
         let Some(header) = LzhHeader::parse(rest) else {
             unpacker.note(NoteKind::Unreadable, "an LZH header is damaged");
@@ -62,6 +62,10 @@ pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Un
 fn examine(header: &LzhHeader, data: &[u8], unpacker: &mut Unpacker<'_>) -> Unpacked {
     let name = EntryName::file(&header.name);
     let mut crc = Crc16::default();
+    if !rest.is_empty() {
+        let end = bytes.len() - rest.len();
+        unpacker.set_ended(bytes.get(..end).unwrap_or(bytes));
+    }
     if STORED.contains(&&header.method) {
         crc.update(data);
         if !data.is_empty() {
@@ -82,7 +86,9 @@ fn examine(header: &LzhHeader, data: &[u8], unpacker: &mut Unpacker<'_>) -> Unpa
             return Ok(());
         }
     }
-    if crc.0 != header.crc {
+    if crc.0 == header.crc {
+        unpacker.set_decoded(data);
+    } else {
         unpacker.note(NoteKind::Unreadable, "wrong CRC-16 of a file in an LZH archive");
     }
     Ok(())

@@ -1,20 +1,19 @@
 //! The steps of the walk: each object is visited, then unpacked under each of its kinds, then searched for archives.
 
 use std::{
-    ops::ControlFlow,
+    ops::{ControlFlow, Range},
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
 use sha2::{Digest, Sha256};
 
-use super::{ContainerFormat, Unpacked, Unpacker, WalkEnd};
+use super::{ContainerFormat, ExaminedObject, Unpacked, Unpacker, WalkEnd};
 use crate::{
     report::NoteKind,
     unpack::{
         budget::MAX_DEPTH,
         embedded::{MAX_EMBEDDED, ReadParts},
         kind::Kind,
-        notes::Reasons,
         object::MediaObject,
     },
 };
@@ -30,22 +29,24 @@ impl Unpacker<'_> {
         }
         let digest = Sha256::digest(bytes).into();
         if self.visitor.skips(&digest, bytes) {
+            self.read_parts.add_allowed(bytes);
             return Ok(());
         }
-        if let Some(reasons) = self.visited.get(&digest).cloned() {
-            for (kind, reason) in reasons {
+        if let Some(examined) = self.visited.get(&digest) {
+            self.read_parts.add_ended_offsets(bytes, &examined.ended);
+            for (kind, reason) in examined.reasons.clone() {
                 self.note(kind, reason);
             }
             return self.visit(bytes, depth, true, Some(digest));
         }
-        self.visited.insert(digest, Reasons::new());
+        self.visited.insert(digest, ExaminedObject::default());
         self.visit(bytes, depth, false, Some(digest))?;
         let outer = (self.depth, self.is_archive_of_stream);
         (self.depth, self.is_archive_of_stream) = (depth, is_archive_of_stream);
         let outer_notes = self.notes.start_object();
-        let result = self.contents(bytes);
+        let (ended, result) = self.contents(bytes);
         let reasons = self.notes.end_object(outer_notes, self.path.len().saturating_sub(1));
-        self.visited.insert(digest, reasons);
+        self.visited.insert(digest, ExaminedObject { reasons, ended });
         (self.depth, self.is_archive_of_stream) = outer;
         result
     }
@@ -103,13 +104,16 @@ impl Unpacker<'_> {
         kinds.iter().any(|kind| has_signature(*kind) && self.matches(*kind, part))
     }
 
-    /// Examines the contents of the current object, under each of its kinds.
-    pub(super) fn contents(&mut self, bytes: &[u8]) -> Unpacked {
+    /// Examines the contents of the current object, under each of its kinds. Also returns the kinds and offsets of archives
+    /// in it that were unpacked up to their end.
+    pub(super) fn contents(&mut self, bytes: &[u8]) -> (Vec<(Kind, Range<usize>)>, Unpacked) {
         let outer = std::mem::replace(&mut self.read_parts, ReadParts::of_object(bytes));
         let result =
             self.known_kinds(bytes).and_then(|is_archive| self.embedded(bytes, is_archive));
-        self.read_parts = outer;
-        result
+        let parts = std::mem::replace(&mut self.read_parts, outer);
+        let ended = parts.ended_offsets();
+        self.read_parts.add_parts_of(parts);
+        (ended, result)
     }
 
     /// Examines the contents under the kinds that start where the object starts. Returns whether that is an archive, and
@@ -138,8 +142,8 @@ impl Unpacker<'_> {
     fn embedded(&mut self, bytes: &[u8], is_archive: bool) -> Unpacked {
         let selection = self.selection;
         let mut remaining = MAX_EMBEDDED;
-        for found in (selection.search)().occurrences(bytes, is_archive) {
-            if self.read_parts.contain(&found) {
+        for found in (selection.search)().occurrences(bytes) {
+            if self.read_parts.contain(&found, is_archive) {
                 continue;
             }
             let Some(rest) = remaining.checked_sub(1) else { break };
