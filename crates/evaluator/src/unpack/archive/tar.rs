@@ -175,15 +175,22 @@ impl<'a> TarArchive<'a> {
         match header.entry_type().as_byte() {
             b'L' => self.extended.name = Some(before_zero(content).to_vec()),
             b'x' | b'X' => {
+                // Python gives precedence to the first one of two headers.
+                let is_second = self.extended.pax.change_content();
                 self.extended.pax = PaxRecords::parse(content);
-                if self.extended.pax.is_ambiguous {
+                if self.extended.pax.is_ambiguous || is_second {
                     unpacker
                         .note(NoteKind::Inconsistent, "a pax header in a tar archive is damaged");
                 }
                 self.is_pax = true;
             }
             b'g' => {
-                self.global_sizes.extend(PaxRecords::parse(content).sizes);
+                let records = PaxRecords::parse(content);
+                if records.is_sparse() {
+                    // For Python, the next file with a header of its own is sparse.
+                    unpacker.note(NoteKind::Inconsistent, "a sparse file in a global pax header");
+                }
+                self.global_sizes.extend(records.sizes);
                 self.global_sizes.truncate(MAX_GLOBAL_SIZES);
                 self.is_pax = true;
             }
