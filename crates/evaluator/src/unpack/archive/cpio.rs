@@ -40,7 +40,7 @@ fn extent(archive: &[u8]) -> Option<usize> {
 
 pub(in crate::unpack) fn matches(bytes: &[u8]) -> bool {
     bytes.starts_with(STRIPPED)
-        || CpioHeader::parse(bytes).is_some_and(|header| header.is_plausible())
+        || CpioHeader::parse(bytes).is_some_and(|header| header.is_acceptable_at_start())
 }
 
 pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Unpacked {
@@ -95,6 +95,6 @@ fn next_header(rest: &[u8], is_ended: bool) -> Option<&[u8]> {
     }
     (1..rest.len()).find_map(|start| {
         let rest = rest.get(start..)?;
-        CpioHeader::parse(rest).filter(CpioHeader::is_plausible).map(|_header| rest)
+        CpioHeader::parse(rest).filter(CpioHeader::is_acceptable).map(|_header| rest)
     })
 }

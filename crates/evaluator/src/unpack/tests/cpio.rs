@@ -186,6 +186,33 @@ fn archive_inside_of_a_damaged_header_is_found() {
     assert!(collect(&[b"x", &archive[..]].concat()).has_payload());
 }
 
+/// bsdtar checks neither the end of the name nor the type of the file.
+#[test]
+fn headers_with_an_invalid_name_or_type_are_read() {
+    for (name, format) in
+        CpioFormat::ALL.into_iter().filter(|(_, format)| *format != CpioFormat::Large)
+    {
+        let archive = format.archive(&[(NAME, &payload()), ("b", b"second")]);
+        let start = archive.windows(NAME.len()).position(|part| part == NAME.as_bytes()).unwrap();
+        let mut without_zero = archive.clone();
+        without_zero[start + NAME.len()] = 0x7f;
+        let mut with_zero = archive;
+        with_zero[start + 3] = 0;
+        for archive in [without_zero, with_zero] {
+            assert!(collect(&archive).has_payload(), "{name}");
+        }
+    }
+    let of_type = CpioFormat::New.member(NAME, 0o110_644, &payload());
+    let mut without_zero = of_type.clone();
+    without_zero[110 + NAME.len()] = 0x7f;
+    assert!(collect(&of_type).has_payload());
+    // Behind damage.
+    let damaged = [cpio(&[("a", b"first")]), cpio(&[("a", b"first")])[1..112].to_vec()].concat();
+    let damaged =
+        [&CpioFormat::New.member("a", FILE, b"first")[..], b"0707", &without_zero, &damaged];
+    assert!(collect(&damaged.concat()).has_payload());
+}
+
 #[test]
 fn text_with_the_magic_number_is_no_archive() {
     for text in [&b"070701 is the number of a format.".repeat(10)[..], b"070707", b"\xc7\x71"] {

@@ -22,6 +22,8 @@ pub(super) struct CpioHeader<'a> {
     pub(super) size: usize,
     /// What the lengths of the header and of the content are multiples of.
     alignment: usize,
+    /// Whether the header is one of an ASCII format with digits in all fields.
+    is_ascii: bool,
     /// Whether a number contains other characters than digits. Some programs reject it, others read the digits before.
     pub(super) is_ambiguous: bool,
 }
@@ -111,15 +113,32 @@ impl<'a> CpioHeader<'a> {
             content_start: end.next_multiple_of(fields.alignment),
             size: usize::try_from(size).unwrap_or(usize::MAX),
             alignment: fields.alignment,
+            is_ascii: matches!(bytes, [b'0', b'7', ..])
+                && bytes.get(..fields.length)?.iter().all(u8::is_ascii_hexdigit),
             is_ambiguous: !(is_mode_valid && is_name_size_valid && is_size_valid),
         })
     }
 
     /// Returns whether this is a header, and not other bytes with the magic number.
     pub(super) fn is_plausible(&self) -> bool {
+        self.is_type() && self.has_valid_name
+    }
+
+    /// Returns whether the type of the file is known.
+    fn is_type(&self) -> bool {
         // FIFO, character device, directory, block device, file, link, socket; zero in the trailer.
-        let is_type = matches!(self.mode >> 12, 0 | 1 | 2 | 4 | 6 | 8 | 10 | 12);
-        is_type && self.has_valid_name
+        matches!(self.mode >> 12, 0 | 1 | 2 | 4 | 6 | 8 | 10 | 12)
+    }
+
+    /// Returns whether bsdtar takes this for a header where an archive starts, or behind damage. It checks neither the type
+    /// of the file nor the end of the name.
+    pub(super) fn is_acceptable(&self) -> bool {
+        self.is_ascii || self.is_plausible()
+    }
+
+    /// Returns whether bsdtar takes this for a header where an archive starts.
+    pub(super) fn is_acceptable_at_start(&self) -> bool {
+        self.is_acceptable() || self.is_type()
     }
 
     /// Returns the offset of the next header.
