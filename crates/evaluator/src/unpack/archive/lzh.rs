@@ -46,6 +46,9 @@ pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Un
             return Ok(());
         };
         unpacker.set_read(rest.get(..header.data_start).unwrap_or(rest));
+        if header.is_ambiguous {
+            unpacker.note(NoteKind::Inconsistent, "the length of an LZH header is wrong");
+        }
         let data = rest.get(header.data_start..).unwrap_or_default();
         let length = usize::try_from(header.packed).unwrap_or(usize::MAX);
         let (data, next) = data.split_at_checked(length).unwrap_or((data, &[]));
@@ -53,7 +56,15 @@ pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Un
             unpacker.note(NoteKind::Unreadable, "a file in an LZH archive is truncated");
         }
         examine(&header, data, unpacker)?;
+        if let Some(other) = header.other_start.and_then(|start| rest.get(start..)) {
+            let data = other.get(..length).unwrap_or(other);
+            unpacker.alternative(|unpacker| examine(&header, data, unpacker))?;
+        }
         rest = next;
+    }
+    if !rest.is_empty() {
+        let end = bytes.len() - rest.len();
+        unpacker.set_ended(bytes.get(..end).unwrap_or(bytes));
     }
     Ok(())
 }
@@ -62,10 +73,6 @@ pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Un
 fn examine(header: &LzhHeader, data: &[u8], unpacker: &mut Unpacker<'_>) -> Unpacked {
     let name = EntryName::file(&header.name);
     let mut crc = Crc16::default();
-    if !rest.is_empty() {
-        let end = bytes.len() - rest.len();
-        unpacker.set_ended(bytes.get(..end).unwrap_or(bytes));
-    }
     if STORED.contains(&&header.method) {
         crc.update(data);
         if !data.is_empty() {
