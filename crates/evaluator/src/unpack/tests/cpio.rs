@@ -189,9 +189,7 @@ fn archive_inside_of_a_damaged_header_is_found() {
 /// bsdtar checks neither the end of the name nor the type of the file.
 #[test]
 fn headers_with_an_invalid_name_or_type_are_read() {
-    for (name, format) in
-        CpioFormat::ALL.into_iter().filter(|(_, format)| *format != CpioFormat::Large)
-    {
+    for (name, format) in CpioFormat::ALL {
         let archive = format.archive(&[(NAME, &payload()), ("b", b"second")]);
         let start = archive.windows(NAME.len()).position(|part| part == NAME.as_bytes()).unwrap();
         let mut without_zero = archive.clone();
@@ -211,6 +209,35 @@ fn headers_with_an_invalid_name_or_type_are_read() {
     let damaged =
         [&CpioFormat::New.member("a", FILE, b"first")[..], b"0707", &without_zero, &damaged];
     assert!(collect(&damaged.concat()).has_payload());
+}
+
+/// bsdtar checks the magic number of binary archives only where they start.
+#[test]
+fn binary_headers_with_another_magic_number_are_read() {
+    for (format, magic) in [
+        (CpioFormat::LittleEndian, [0xc6, 0x71]),
+        (CpioFormat::BigEndian, [0, 0]),
+        // That of the other byte order.
+        (CpioFormat::LittleEndian, [0x71, 0xc7]),
+    ] {
+        let first = format.member("a", FILE, b"first");
+        let mut archive =
+            [&first[..], &format.archive(&[("b", b"second"), (NAME, &payload())])].concat();
+        archive[first.len()..first.len() + 2].copy_from_slice(&magic);
+        let payload_start = archive.windows(NAME.len()).position(|part| part == NAME.as_bytes());
+        archive[payload_start.unwrap() - 26] = 0;
+        assert!(collect(&archive).has_payload(), "{format:?}");
+    }
+}
+
+/// Behind damage, bytes look like a header with an empty name. The next header is inside of it.
+#[test]
+fn header_inside_of_what_looks_like_one_is_found() {
+    let format = CpioFormat::LittleEndian;
+    let first = format.member("a", FILE, b"first");
+    let rest = format.archive(&[(NAME, &payload())]);
+    let archive = [&first[..], b"0707", &rest[..10], b"first\0", &rest].concat();
+    assert!(collect(&archive).has_payload());
 }
 
 #[test]
