@@ -284,6 +284,15 @@ fn image_that_starts_at_the_second_descriptor_is_read() {
     }
 }
 
+/// 7-Zip rejects the first image, which has no volume.
+#[test]
+fn image_behind_a_rejected_one_is_read() {
+    let mut boot_only = IsoWriter::new();
+    boot_only.put(PRIMARY, 0, &[0]);
+    let images = [boot_only.with(|_| ()), vec![b'x'; 500], plain()].concat();
+    assert!(collect(&images).has_payload());
+}
+
 #[test]
 fn overlapping_directories_are_bounded() {
     // Each sector is a directory that reaches to the end.

@@ -23,13 +23,14 @@ const DATE: usize = 17;
 /// Maximum number of descriptors that are read.
 const MAX_VOLUMES: usize = 16;
 
-/// Returns the sectors that 7-Zip does not take for the start of another image, unless it rejects this one.
+/// Returns the sectors with descriptors that follow each other. 7-Zip does not take them for the start of another image,
+/// unless it rejects this one.
 pub(super) fn descriptor_area(bytes: &[u8]) -> &[u8] {
-    let first = bytes.get(DESCRIPTOR_SECTORS.start * SECTOR..).unwrap_or_default();
-    if !first.get(1..).is_some_and(|first| first.starts_with(IDENTIFIER)) {
-        return &[];
-    }
-    first.get(..DESCRIPTOR_SECTORS.len() * SECTOR).unwrap_or(first)
+    let area = bytes.get(DESCRIPTOR_SECTORS.start * SECTOR..).unwrap_or_default();
+    let is_descriptor =
+        |sector: &&[u8]| sector.get(1..).is_some_and(|sector| sector.starts_with(IDENTIFIER));
+    let sectors = area.chunks(SECTOR).take(DESCRIPTOR_SECTORS.len()).take_while(is_descriptor);
+    area.get(..sectors.map(<[u8]>::len).sum()).unwrap_or(area)
 }
 
 /// Returns the length of an image, if it has a descriptor in the first sector for descriptors.
