@@ -9,7 +9,7 @@ use memchr::memmem;
 
 use super::{
     name::EntryName,
-    unpacker::{Unpacked, Unpacker},
+    unpacker::{Completeness, Unpacked, Unpacker},
 };
 
 /// Number of bytes that are searched at once.
@@ -134,7 +134,15 @@ impl<'a> StreamContent<'a> {
                 let bytes = self.file.get(*offset..*offset + *length);
                 unpacker.slice(name, bytes.unwrap_or_default())
             }
-            _ => unpacker.decode(name, self.reader(0)).map(drop),
+            pieces => {
+                if unpacker.decode(name, self.reader(0))? == Completeness::Complete {
+                    for Piece { offset, length, .. } in pieces {
+                        let bytes = self.file.get(*offset..*offset + *length);
+                        unpacker.set_decoded(bytes.unwrap_or_default());
+                    }
+                }
+                Ok(())
+            }
         }
     }
 }

@@ -11,6 +11,9 @@ use super::kind::Kind;
 /// are for the case that it finds a header invalid.
 pub(super) const MAX_EMBEDDED: usize = 8;
 
+/// Maximum number of complete archives in an object that are known again in a copy of the object. Bounds the memory.
+const MAX_ENDED: usize = 64;
+
 /// How an archive is found at any offset.
 #[derive(Clone, Copy)]
 pub(super) struct ArchiveSignature {
@@ -37,6 +40,8 @@ pub(super) struct Occurrence<'a> {
     /// The archive up to the end of its first part, as far as the object reaches.
     pub(super) first_part: &'a [u8],
     pub(super) magic: &'a [u8],
+    /// Whether 7-Zip prefers it to another archive at the start of the object.
+    is_preferred: bool,
 }
 
 /// Searches objects for the signatures of all kinds.
@@ -54,11 +59,10 @@ impl SignatureSearch {
         Self { magics: magics.expect("short patterns"), signatures }
     }
 
-    /// Returns the archives after the start of an object: all, or those that 7-Zip prefers.
+    /// Returns the archives after the start of an object.
     pub(super) fn occurrences<'a>(
         &'a self,
         bytes: &'a [u8],
-        only_preferred: bool,
     ) -> impl Iterator<Item = Occurrence<'a>> {
         let mut next = 0;
         let positions = iter::from_fn(move || {
@@ -69,9 +73,7 @@ impl SignatureSearch {
         });
         positions.flat_map(move |position| {
             let signatures = self.signatures.iter();
-            signatures
-                .filter(move |(_, signature)| signature.is_preferred || !only_preferred)
-                .filter_map(move |(kind, signature)| at(bytes, position, *kind, signature))
+            signatures.filter_map(move |(kind, signature)| at(bytes, position, *kind, signature))
         })
     }
 }
@@ -90,45 +92,141 @@ fn at<'a>(
     let archive = bytes.get(start..)?;
     let extent = (signature.extent)(archive)?;
     let first_part = archive.get(..extent).unwrap_or(archive);
-    Some(Occurrence { kind, archive, first_part, magic })
+    let is_preferred = signature.is_preferred;
+    Some(Occurrence { kind, archive, first_part, magic, is_preferred })
 }
 
 /// The parts of one object that formats have read.
 #[derive(Default)]
 pub(super) struct ReadParts {
-    /// Length of the object, bytes.
-    length: usize,
+    /// Addresses of the object.
+    object: Range<usize>,
     /// Parts that were examined as objects.
     files: ExaminedParts,
     /// Parts that the format of a kind has read.
-    headers: Vec<(Kind, ExaminedParts)>,
+    headers: PartsOfKinds,
+    /// Parts that were decoded without an error. The result was examined.
+    decoded: ExaminedParts,
+    /// Files that are allowed by their digest.
+    allowed: ExaminedParts,
+    /// Archives that were unpacked up to their end.
+    ended: PartsOfKinds,
 }
 
 impl ReadParts {
     pub(super) fn of_object(bytes: &[u8]) -> Self {
-        Self { length: bytes.len(), ..Self::default() }
+        Self { object: addresses(bytes), ..Self::default() }
     }
 
     /// Adds a part that is examined as an object. A copy of the whole object is not unpacked again.
     pub(super) fn add_file(&mut self, part: &[u8]) {
-        if part.len() < self.length {
-            self.files.add(part);
+        if part.len() < self.object.len() {
+            self.files.add(addresses(part));
         }
     }
 
     /// Adds a part that the format of this kind has read.
     pub(super) fn add_header(&mut self, kind: Kind, part: &[u8]) {
-        match self.headers.iter_mut().find(|(other, _)| *other == kind) {
-            Some((_, parts)) => parts.add(part),
-            None => self.headers.push((kind, ExaminedParts::of(part))),
+        self.headers.add(kind, addresses(part));
+    }
+
+    /// Adds a file that is not unpacked because of its digest.
+    pub(super) fn add_allowed(&mut self, file: &[u8]) {
+        self.allowed.add(addresses(file));
+    }
+
+    /// Adds a part that was decoded without an error.
+    pub(super) fn add_decoded(&mut self, part: &[u8]) {
+        self.decoded.add(addresses(part));
+    }
+
+    /// Adds an archive that was unpacked up to its end.
+    pub(super) fn add_ended(&mut self, kind: Kind, archive: &[u8]) {
+        self.ended.add(kind, addresses(archive));
+    }
+
+    /// Adds the decoded parts and the archives of a file, if it is a part of this object.
+    pub(super) fn add_parts_of(&mut self, file: Self) {
+        if self.object.start <= file.object.start && file.object.end <= self.object.end {
+            self.decoded.parts.extend(file.decoded.parts);
+            self.decoded.is_sorted = false;
+            file.ended.iter().for_each(|(kind, part)| self.ended.add(kind, part.clone()));
         }
     }
 
-    /// Returns whether an archive was examined as an object, or was already read by its format.
-    pub(super) fn contain(&mut self, found: &Occurrence<'_>) -> bool {
-        let headers = self.headers.iter_mut().find(|(kind, _)| *kind == found.kind);
-        headers.is_some_and(|(_, parts)| parts.contain(found.magic))
-            || self.files.contain(found.first_part)
+    /// Returns archives that were unpacked up to their end, at most [`MAX_ENDED`], as offsets in the object.
+    pub(super) fn ended_offsets(&self) -> Vec<(Kind, Range<usize>)> {
+        let offset = |address: usize| address.checked_sub(self.object.start);
+        let ended = self.ended.iter();
+        ended
+            .filter_map(|(kind, part)| Some((kind, offset(part.start)?..offset(part.end)?)))
+            .take(MAX_ENDED)
+            .collect()
+    }
+
+    /// Adds the archives of a file that is equal to an examined one, by [`Self::ended_offsets`] of that one.
+    pub(super) fn add_ended_offsets(&mut self, file: &[u8], offsets: &[(Kind, Range<usize>)]) {
+        let start = addresses(file).start;
+        if self.object.contains(&start) {
+            for (kind, part) in offsets {
+                self.ended.add(*kind, start + part.start..start + part.end);
+            }
+        }
+    }
+
+    /// Returns whether a signature is not that of an archive, or that of an archive that was already unpacked.
+    /// `is_archive`: the object starts with an archive that was read without a problem.
+    ///
+    /// 7-Zip searches for archives if it rejects the one at the start. After a problem, that is likely. Then an archive
+    /// that starts in a file may continue behind the file, so it counts as unpacked only if its end was found. Compressed
+    /// data may be crafted to be an archive as well, so they are searched. Without a problem, only bytes that no format
+    /// has used are searched: 7-Zip may reject the archive nevertheless, but compressed data in ordinary archives contain
+    /// signatures, such as those of bzip2 in a zip, and would be unpacked twice.
+    pub(super) fn contain(&mut self, found: &Occurrence<'_>, is_archive: bool) -> bool {
+        if self.headers.contain(found.kind, found.magic) || self.allowed.contain(found.first_part) {
+            return true;
+        }
+        let is_likely_read = is_archive && !found.is_preferred;
+        let is_decoded = self.decoded.contain(found.first_part);
+        if self.files.contain(found.first_part) {
+            return is_likely_read
+                || (is_decoded && found.kind.is_stream())
+                || states_size(found.kind)
+                || self.ended.contain(found.kind, found.magic);
+        }
+        is_likely_read && is_decoded
+    }
+}
+
+/// Returns whether the first part of an archive of this kind is the whole archive, or as much as other programs need.
+fn states_size(kind: Kind) -> bool {
+    matches!(kind, Kind::Seven | Kind::Cab | Kind::Iso | Kind::Partitions)
+}
+
+fn addresses(bytes: &[u8]) -> Range<usize> {
+    let range = bytes.as_ptr_range();
+    range.start as usize..range.end as usize
+}
+
+/// Parts of an object that the formats of several kinds have read.
+#[derive(Default)]
+struct PartsOfKinds(Vec<(Kind, ExaminedParts)>);
+
+impl PartsOfKinds {
+    fn add(&mut self, kind: Kind, part: Range<usize>) {
+        match self.0.iter_mut().find(|(other, _)| *other == kind) {
+            Some((_, parts)) => parts.add(part),
+            None => self.0.push((kind, ExaminedParts::of(part))),
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (Kind, &Range<usize>)> {
+        self.0.iter().flat_map(|(kind, parts)| parts.parts.iter().map(|part| (*kind, part)))
+    }
+
+    fn contain(&mut self, kind: Kind, range: &[u8]) -> bool {
+        let parts = self.0.iter_mut().find(|(other, _)| *other == kind);
+        parts.is_some_and(|(_, parts)| parts.contain(range))
     }
 }
 
@@ -141,25 +239,22 @@ struct ExaminedParts {
 }
 
 impl ExaminedParts {
-    fn of(part: &[u8]) -> Self {
-        let mut parts = Self::default();
-        parts.add(part);
-        parts
+    fn of(part: Range<usize>) -> Self {
+        Self { parts: vec![part], is_sorted: true }
     }
 
-    fn add(&mut self, part: &[u8]) {
-        let range = part.as_ptr_range();
-        self.parts.push(range.start as usize..range.end as usize);
+    fn add(&mut self, part: Range<usize>) {
+        self.parts.push(part);
         self.is_sorted = false;
     }
 
     /// Returns whether a range is inside one of the parts.
     fn contain(&mut self, range: &[u8]) -> bool {
         self.sort();
-        let range = range.as_ptr_range();
-        let after = self.parts.partition_point(|part| part.start <= range.start as usize);
+        let range = addresses(range);
+        let after = self.parts.partition_point(|part| part.start <= range.start);
         let last = after.checked_sub(1).and_then(|index| self.parts.get(index));
-        last.is_some_and(|part| part.end >= range.end as usize)
+        last.is_some_and(|part| part.end >= range.end)
     }
 
     fn sort(&mut self) {

@@ -37,7 +37,7 @@ use crate::report::Note;
 
 /// Version of the unpacking code, part of the digest of rules: changed when the same media may give other objects, or
 /// objects other variables with the structure of text.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 
 /// Creates what unpacking shares between media files, so that children inherit it.
 pub(crate) fn warm_up() {

@@ -1,20 +1,20 @@
 //! The walk through the objects of one media file.
 
+mod walk;
+
 use std::{
     any::Any,
     collections::HashMap,
     io::{self, Read},
-    ops::ControlFlow,
+    ops::Range,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
 };
-
-use sha2::{Digest, Sha256};
 
 pub(crate) use super::budget::MAX_WINDOW;
 use super::{
     bounded_read::read_up_to,
     budget::{MAX_DEPTH, MAX_TOTAL, UnpackBudget},
-    embedded::{ArchiveSignature, MAX_EMBEDDED, ReadParts, SignatureSearch},
+    embedded::{ArchiveSignature, ReadParts, SignatureSearch},
     kind::Kind,
     name::EntryName,
     notes::{Notes, Reasons},
@@ -64,10 +64,10 @@ pub(crate) struct Unpacker<'a> {
     is_archive_of_stream: bool,
     /// The kinds of the containers that are open.
     containers: Vec<Kind>,
-    /// SHA-256 digests of the visited objects, and the notes that each of them caused.
-    visited: HashMap<[u8; 32], Reasons>,
+    /// The visited objects by their SHA-256 digests.
+    visited: HashMap<[u8; 32], ExaminedObject>,
     notes: Notes,
-    /// Number of calls of [`Self::note`].
+    /// Number of calls of [`Self::note`] and [`Self::set_doubtful`].
     problems: u64,
     /// The parts of the current object that were read.
     read_parts: ReadParts,
@@ -110,7 +110,7 @@ impl<'a> Unpacker<'a> {
         };
         if self.visitor.visit(&object).is_continue() && self.enabled {
             // The notes and the visitor have what the walk found until it stopped.
-            let _ = self.contents(bytes);
+            let (_ended, _result) = self.contents(bytes);
         }
         if let Some(panic) = self.visitor_panic.take() {
             resume_unwind(panic);
@@ -139,6 +139,24 @@ impl<'a> Unpacker<'a> {
         if let Some(kind) = self.containers.last() {
             self.read_parts.add_header(*kind, part);
         }
+    }
+
+    /// Excludes compressed data of the current object, which were decoded without an error, from the search for archives.
+    pub(crate) fn set_decoded(&mut self, part: &[u8]) {
+        self.read_parts.add_decoded(part);
+    }
+
+    /// States that the current format has unpacked `archive`, which ends as every program expects.
+    pub(crate) fn set_ended(&mut self, archive: &[u8]) {
+        if let Some(kind) = self.containers.last() {
+            self.read_parts.add_ended(*kind, archive);
+        }
+    }
+
+    /// States that programs may reject the current object at its start, although it was read. They search for another
+    /// archive in it.
+    pub(crate) fn set_doubtful(&mut self) {
+        self.problems = self.problems.saturating_add(1);
     }
 
     /// Examines a text that a format has made from contents, such as the objects of a PDF in one form. It is not
@@ -339,156 +357,15 @@ impl<'a> Unpacker<'a> {
         };
         self.note(kind, error.to_string());
     }
+}
 
-    /// Examines an object inside a container, and what is inside it.
-    fn object(&mut self, bytes: &[u8]) -> Unpacked {
-        let is_archive_of_stream = self.is_archive_of_stream(bytes);
-        let depth = self.depth.saturating_add(u32::from(!is_archive_of_stream));
-        if depth > self.max_depth {
-            self.note_limit(MAX_DEPTH);
-            return Ok(());
-        }
-        let digest = Sha256::digest(bytes).into();
-        if self.visitor.skips(&digest, bytes) {
-            return Ok(());
-        }
-        if let Some(reasons) = self.visited.get(&digest).cloned() {
-            for (kind, reason) in reasons {
-                self.note(kind, reason);
-            }
-            return self.visit(bytes, depth, true, Some(digest));
-        }
-        self.visited.insert(digest, Reasons::new());
-        self.visit(bytes, depth, false, Some(digest))?;
-        let outer = (self.depth, self.is_archive_of_stream);
-        (self.depth, self.is_archive_of_stream) = (depth, is_archive_of_stream);
-        let outer_notes = self.notes.start_object();
-        let result = self.contents(bytes);
-        let reasons = self.notes.end_object(outer_notes, self.path.len().saturating_sub(1));
-        self.visited.insert(digest, reasons);
-        (self.depth, self.is_archive_of_stream) = outer;
-        result
-    }
-
-    /// Lets the visitor examine an object inside a container.
-    fn visit(
-        &mut self,
-        bytes: &[u8],
-        depth: u32,
-        is_repeated: bool,
-        digest: Option<[u8; 32]>,
-    ) -> Unpacked {
-        let object = MediaObject {
-            bytes,
-            path: &self.path,
-            depth,
-            container: self.containers.last().copied(),
-            is_repeated,
-            digest,
-        };
-        match catch_unwind(AssertUnwindSafe(|| self.visitor.visit(&object))) {
-            Ok(ControlFlow::Continue(())) => Ok(()),
-            Ok(ControlFlow::Break(())) => Err(WalkEnd),
-            // Must not count as a panic of the format, which ends only the evaluation of a container.
-            Err(panic) => {
-                self.visitor_panic = Some(panic);
-                Err(WalkEnd)
-            }
-        }
-    }
-
-    /// Returns whether an object in the current container is the archive of a compressed stream, such as a tar.gz. Such
-    /// an archive adds no level. It may be a stream as well, and what is in that stream adds a level.
-    fn is_archive_of_stream(&mut self, bytes: &[u8]) -> bool {
-        let in_stream = self.containers.last().is_some_and(|kind| kind.is_stream());
-        in_stream && !self.is_archive_of_stream && self.matches(Kind::Tar, bytes)
-    }
-
-    /// Returns whether an object is of a kind.
-    fn matches(&mut self, kind: Kind, bytes: &[u8]) -> bool {
-        let format = (self.selection.format)(kind);
-        // A panic here must not end the evaluation of what follows the object in its container.
-        catch_unwind(AssertUnwindSafe(|| (format.matches)(bytes))).unwrap_or_else(|_panic| {
-            self.note(NoteKind::Unreadable, "a decoder panicked");
-            false
-        })
-    }
-
-    /// Returns whether a format recognizes a part of the current object that starts with the signature of a file without
-    /// contents. Formats without a signature do not count: text is searched for in the object as a whole, and other files
-    /// are LZMA by chance only.
-    pub(crate) fn is_container(&mut self, part: &[u8]) -> bool {
-        let has_signature = |kind: Kind| !matches!(kind, Kind::Text | Kind::Lzma);
-        let kinds = self.selection.kinds;
-        kinds.iter().any(|kind| has_signature(*kind) && self.matches(*kind, part))
-    }
-
-    /// Examines the contents of the current object, under each of its kinds.
-    fn contents(&mut self, bytes: &[u8]) -> Unpacked {
-        let outer = std::mem::replace(&mut self.read_parts, ReadParts::of_object(bytes));
-        let result =
-            self.known_kinds(bytes).and_then(|is_archive| self.embedded(bytes, is_archive));
-        self.read_parts = outer;
-        result
-    }
-
-    /// Examines the contents under the kinds that start where the object starts. Returns whether that is an archive, and
-    /// was unpacked without problems.
-    fn known_kinds(&mut self, bytes: &[u8]) -> Result<bool, WalkEnd> {
-        let mut matched: Vec<Kind> = Vec::new();
-        let mut is_archive = false;
-        let problems = self.problems;
-        for kind in self.selection.kinds {
-            let format = (self.selection.format)(*kind);
-            if matched.iter().any(|other| kind.is_excluded_by(*other))
-                || !self.matches(*kind, bytes)
-            {
-                continue;
-            }
-            matched.push(*kind);
-            is_archive |= (self.selection.signature)(*kind)
-                .is_some_and(|signature| signature.is_at_start(bytes));
-            self.container(*kind, format, bytes)?;
-        }
-        Ok(is_archive && self.problems == problems)
-    }
-
-    /// Examines archives inside the object, in parts that no format has examined. Their notes are dropped: most of them
-    /// are about bytes that only look like a header.
-    fn embedded(&mut self, bytes: &[u8], is_archive: bool) -> Unpacked {
-        let selection = self.selection;
-        let mut remaining = MAX_EMBEDDED;
-        for found in (selection.search)().occurrences(bytes, is_archive) {
-            if self.read_parts.contain(&found) {
-                continue;
-            }
-            let Some(rest) = remaining.checked_sub(1) else { break };
-            remaining = rest;
-            let format = (selection.format)(found.kind);
-            self.alternative(|unpacker| unpacker.container(found.kind, format, found.archive))?;
-        }
-        Ok(())
-    }
-
-    fn container(&mut self, kind: Kind, format: ContainerFormat, bytes: &[u8]) -> Unpacked {
-        let (path, depth, containers) = (self.path.len(), self.depth, self.containers.len());
-        let memory = self.budget.memory;
-        let notes = self.notes.state();
-        let is_archive_of_stream = self.is_archive_of_stream;
-        self.containers.push(kind);
-        // Decoders are libraries; a panic of one must not end the evaluation of the rest.
-        let result = catch_unwind(AssertUnwindSafe(|| (format.unpack)(bytes, self)));
-        self.path.truncate(path);
-        self.depth = depth;
-        self.containers.truncate(containers);
-        result.unwrap_or_else(|_panic| {
-            self.budget.memory = memory;
-            self.notes.restore(notes);
-            self.is_archive_of_stream = is_archive_of_stream;
-            self.note(NoteKind::Unreadable, format!("the {} decoder panicked", kind.name()));
-            Ok(())
-        })
-    }
+/// What a copy of an examined object needs.
+#[derive(Default)]
+struct ExaminedObject {
+    /// The notes that the object caused.
+    reasons: Reasons,
+    /// Kinds and offsets of the archives in it that were unpacked up to their end.
+    ended: Vec<(Kind, Range<usize>)>,
 }
 
 /// Whether a file was decoded to its end.

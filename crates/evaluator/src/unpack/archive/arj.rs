@@ -12,7 +12,7 @@ use crate::{
     unpack::{
         embedded::ArchiveSignature,
         name::EntryName,
-        unpacker::{Unpacked, Unpacker},
+        unpacker::{Completeness, Unpacked, Unpacker},
     },
 };
 
@@ -58,7 +58,11 @@ pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Un
     loop {
         let header = match ArjPart::parse(rest) {
             Some(ArjPart::Header(header)) => header,
-            Some(ArjPart::End) => return Ok(()),
+            Some(ArjPart::End) => {
+                let end = bytes.len() - rest.len();
+                unpacker.set_ended(bytes.get(..end).unwrap_or(bytes));
+                return Ok(());
+            }
             None => {
                 unpacker.note(NoteKind::Unreadable, "an ARJ header is damaged");
                 return Ok(());
@@ -116,7 +120,10 @@ fn examine(header: &ArjHeader<'_>, data: &[u8], unpacker: &mut Unpacker<'_>) -> 
     };
     let crc = [header.crc];
     let checked = Checked::new(reader, &crc);
-    unpacker.decode(EntryName::file(header.name), checked).map(|_completeness| ())
+    if unpacker.decode(EntryName::file(header.name), checked)? == Completeness::Complete {
+        unpacker.set_decoded(data);
+    }
+    Ok(())
 }
 
 struct ArjHeader<'a> {

@@ -98,6 +98,7 @@ fn examine_folder(
         let new_reader = || CabFolderReader::new(cabinet, folder, method);
         let mut reader = new_reader();
         let mut position = 0;
+        let mut is_decoded = method != CabMethod::Stored;
         // Equal parts are decoded once.
         for copies in
             files.chunk_by(|file, next| (file.start, file.size) == (next.start, next.size))
@@ -129,12 +130,15 @@ fn examine_folder(
                 Ok(())
             })?;
             position += counted.count;
+            is_decoded &= decoded == Completeness::Complete;
             if decoded == Completeness::Complete && counted.count < file.size {
                 unpacker.note(NoteKind::Unreadable, "a file in a cabinet is truncated");
             }
         }
         if reader.has_wrong_checksum {
             unpacker.note(NoteKind::Unreadable, "wrong checksum of a block in a cabinet");
+        } else if is_decoded {
+            unpacker.set_decoded(reader.used(cabinet, folder));
         }
         Ok(())
     })

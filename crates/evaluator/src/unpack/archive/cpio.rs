@@ -5,7 +5,7 @@
 
 mod header;
 
-use self::header::CpioHeader;
+use self::header::{CpioByteOrder, CpioHeader};
 use crate::{
     report::NoteKind,
     unpack::{
@@ -22,7 +22,7 @@ const TRAILER: &[u8] = b"TRAILER!!!";
 const STRIPPED: &[u8] = b"07070X";
 
 /// The ASCII formats.
-pub(in crate::unpack) const SIGNATURE: ArchiveSignature = signature(b"07070");
+pub(in crate::unpack) const SIGNATURE: ArchiveSignature = signature(header::ASCII);
 
 /// The binary formats.
 pub(in crate::unpack) const BINARY_SIGNATURES: [ArchiveSignature; 2] =
@@ -40,13 +40,18 @@ fn extent(archive: &[u8]) -> Option<usize> {
 
 pub(in crate::unpack) fn matches(bytes: &[u8]) -> bool {
     bytes.starts_with(STRIPPED)
-        || CpioHeader::parse(bytes).is_some_and(|header| header.is_plausible())
+        || CpioHeader::parse(bytes).is_some_and(|header| header.is_acceptable_at_start())
 }
 
 pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Unpacked {
     let mut rest = bytes;
     let mut is_ended = false;
+    let mut order = CpioByteOrder::detect(bytes);
     while !rest.is_empty() {
+        if let Some(first) = order.filter(|order| !rest.starts_with(&order.magic()) && !is_ended) {
+            order = None;
+            unpacker.alternative(|unpacker| without_magic(rest, first, unpacker))?;
+        }
         let Some(header) = CpioHeader::parse(rest) else {
             let Some(next) = next_header(rest, is_ended) else { break };
             if !is_ended {
@@ -58,7 +63,8 @@ pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Un
         is_ended = header.name == TRAILER;
         // 7-Zip does not continue behind another header, and may find the next one inside of it.
         if header.is_plausible() {
-            unpacker.set_read(rest.get(..header.content_start).unwrap_or(rest));
+            // Bytes that look like a header may contain the start of one.
+            unpacker.set_read(rest.get(..header.magic_length).unwrap_or(rest));
         }
         if header.is_ambiguous {
             unpacker.note(NoteKind::Inconsistent, "a number in a cpio header is invalid");
@@ -77,8 +83,27 @@ pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Un
         }
         rest = rest.get(header.end()..).unwrap_or_default();
     }
-    if !is_ended {
+    if is_ended {
+        let end = bytes.len() - rest.len();
+        unpacker.set_ended(bytes.get(..end).unwrap_or(bytes));
+    } else {
         unpacker.note(NoteKind::Unreadable, "a cpio archive without an end");
+    }
+    Ok(())
+}
+
+/// Examines the members from a header of the binary format with another magic number on, as bsdtar reads them: it checks
+/// the magic number only where an archive starts.
+fn without_magic(mut rest: &[u8], order: CpioByteOrder, unpacker: &mut Unpacker<'_>) -> Unpacked {
+    while let Some(header) = CpioHeader::parse_binary(rest, order)
+        && header.name != TRAILER
+        && let Some(content) = rest.get(header.content_start..)
+        && let Some(content) = content.get(..header.size)
+    {
+        if !content.is_empty() {
+            unpacker.slice(EntryName::file(header.name), content)?;
+        }
+        rest = rest.get(header.end()..).unwrap_or_default();
     }
     Ok(())
 }
@@ -92,6 +117,6 @@ fn next_header(rest: &[u8], is_ended: bool) -> Option<&[u8]> {
     }
     (1..rest.len()).find_map(|start| {
         let rest = rest.get(start..)?;
-        CpioHeader::parse(rest).filter(CpioHeader::is_plausible).map(|_header| rest)
+        CpioHeader::parse(rest).filter(CpioHeader::is_acceptable).map(|_header| rest)
     })
 }

@@ -39,13 +39,16 @@ pub(in crate::unpack) fn matches(bytes: &[u8]) -> bool {
 
 pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Unpacked {
     let mut rest = bytes;
-    // A zero ends an archive. Some archives have none.
+    // A zero ends an archive. Some archives have none, so that the end of a file is not the end of an archive in it.
     while rest.first().is_some_and(|byte| *byte != 0) {
         let Some(header) = LzhHeader::parse(rest) else {
             unpacker.note(NoteKind::Unreadable, "an LZH header is damaged");
             return Ok(());
         };
         unpacker.set_read(rest.get(..header.data_start).unwrap_or(rest));
+        if header.is_ambiguous {
+            unpacker.note(NoteKind::Inconsistent, "the length of an LZH header is wrong");
+        }
         let data = rest.get(header.data_start..).unwrap_or_default();
         let length = usize::try_from(header.packed).unwrap_or(usize::MAX);
         let (data, next) = data.split_at_checked(length).unwrap_or((data, &[]));
@@ -53,7 +56,15 @@ pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Un
             unpacker.note(NoteKind::Unreadable, "a file in an LZH archive is truncated");
         }
         examine(&header, data, unpacker)?;
+        if let Some(other) = header.other_start.and_then(|start| rest.get(start..)) {
+            let data = other.get(..length).unwrap_or(other);
+            unpacker.alternative(|unpacker| examine(&header, data, unpacker))?;
+        }
         rest = next;
+    }
+    if !rest.is_empty() {
+        let end = bytes.len() - rest.len();
+        unpacker.set_ended(bytes.get(..end).unwrap_or(bytes));
     }
     Ok(())
 }
@@ -82,7 +93,9 @@ fn examine(header: &LzhHeader, data: &[u8], unpacker: &mut Unpacker<'_>) -> Unpa
             return Ok(());
         }
     }
-    if crc.0 != header.crc {
+    if crc.0 == header.crc {
+        unpacker.set_decoded(data);
+    } else {
         unpacker.note(NoteKind::Unreadable, "wrong CRC-16 of a file in an LZH archive");
     }
     Ok(())

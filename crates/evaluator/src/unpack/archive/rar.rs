@@ -41,17 +41,18 @@ pub(in crate::unpack) fn matches(bytes: &[u8]) -> bool {
 
 pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Unpacked {
     if let Some(blocks) = bytes.strip_prefix(VERSION_5) {
-        walk(blocks, rar5::parse, unpacker)
+        walk(bytes, blocks, rar5::parse, unpacker)
     } else if let Some(blocks) = bytes.strip_prefix(VERSION_4) {
-        walk(blocks, rar4::parse, unpacker)
+        walk(bytes, blocks, rar4::parse, unpacker)
     } else {
         unpacker.note(NoteKind::Unreadable, "a version of RAR that is not unpacked");
         Ok(())
     }
 }
 
-/// Examines the files of an archive.
+/// Examines the files of an archive, in the blocks after its magic number.
 fn walk<'a>(
+    archive: &'a [u8],
     mut rest: &'a [u8],
     parse: fn(&'a [u8]) -> Option<RarBlock<'a>>,
     unpacker: &mut Unpacker<'_>,
@@ -77,7 +78,11 @@ fn walk<'a>(
                 unpacker.note(NoteKind::Encrypted, "RAR archive");
                 return Ok(());
             }
-            RarBlockKind::End => return Ok(()),
+            RarBlockKind::End => {
+                let end = archive.len() - rest.len();
+                unpacker.set_ended(archive.get(..end).unwrap_or(archive));
+                return Ok(());
+            }
             RarBlockKind::Other => {}
         }
         rest = next;

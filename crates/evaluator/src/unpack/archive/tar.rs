@@ -54,6 +54,7 @@ pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Un
     let mut archive = TarArchive {
         bytes,
         is_ended: false,
+        has_end: false,
         data_end: 0,
         extended: Extended::default(),
         is_pax: false,
@@ -102,6 +103,8 @@ struct TarArchive<'a> {
     bytes: &'a [u8],
     /// Whether the last block was an end of the archive. Anything may follow.
     is_ended: bool,
+    /// Whether there was an end of two blocks.
+    has_end: bool,
     /// Blocks before this offset may be contents, so that they need not be headers.
     data_end: usize,
     extended: Extended,
@@ -122,6 +125,11 @@ impl<'a> TarArchive<'a> {
     ) -> Result<usize, WalkEnd> {
         let next = position + BLOCK;
         if block.iter().all(|byte| *byte == 0) {
+            // Two empty blocks end an archive. Some programs end it after one of them.
+            if self.is_ended && !self.has_end && position >= self.data_end {
+                self.has_end = true;
+                unpacker.set_ended(self.bytes.get(..next).unwrap_or(self.bytes));
+            }
             self.is_ended = true;
             return Ok(next);
         }
@@ -167,15 +175,22 @@ impl<'a> TarArchive<'a> {
         match header.entry_type().as_byte() {
             b'L' => self.extended.name = Some(before_zero(content).to_vec()),
             b'x' | b'X' => {
+                // Python gives precedence to the first one of two headers.
+                let is_second = self.extended.pax.change_content();
                 self.extended.pax = PaxRecords::parse(content);
-                if self.extended.pax.is_ambiguous {
+                if self.extended.pax.is_ambiguous || is_second {
                     unpacker
                         .note(NoteKind::Inconsistent, "a pax header in a tar archive is damaged");
                 }
                 self.is_pax = true;
             }
             b'g' => {
-                self.global_sizes.extend(PaxRecords::parse(content).sizes);
+                let records = PaxRecords::parse(content);
+                if records.is_sparse() {
+                    // For Python, the next file with a header of its own is sparse.
+                    unpacker.note(NoteKind::Inconsistent, "a sparse file in a global pax header");
+                }
+                self.global_sizes.extend(records.sizes);
                 self.global_sizes.truncate(MAX_GLOBAL_SIZES);
                 self.is_pax = true;
             }

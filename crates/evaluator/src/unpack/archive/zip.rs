@@ -73,5 +73,7 @@ pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Un
     }
     sweep(&mut entries, areas.gaps(start, end), has_directory)?;
     unpacker.set_read(bytes.get(start..end).unwrap_or_default());
+    let last = found.list.iter().map(|directory| directory.end).max();
+    unpacker.set_ended(bytes.get(..last.unwrap_or_default()).unwrap_or(bytes));
     Ok(())
 }

@@ -9,7 +9,7 @@ mod volume;
 use std::collections::HashSet;
 
 use self::{
-    directory::{DirectoryRecord, JoinedParts, records},
+    directory::{DirectoryRecord, JoinedParts, is_regular, records},
     raw::RawImage,
     sector::SECTOR,
     volume::{Volume, boot_images, volumes},
@@ -49,10 +49,15 @@ pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Un
         directories: HashSet::new(),
         files: HashSet::new(),
         directory_bytes: bytes.len().saturating_mul(2),
+        is_regular: volume::has_regular_descriptors(bytes),
     };
-    unpacker.set_read(volume::descriptor_area(bytes));
     for volume in volumes(bytes) {
         image.volume(&volume, unpacker)?;
+    }
+    if image.is_regular {
+        unpacker.set_read(volume::descriptor_area(bytes));
+    } else {
+        unpacker.set_doubtful();
     }
     image.boot_images(unpacker)
 }
@@ -65,6 +70,8 @@ struct IsoImage<'a> {
     files: HashSet<(usize, usize)>,
     /// Number of bytes of directories that may still be read. Only a crafted image has overlapping directories.
     directory_bytes: usize,
+    /// Whether 7-Zip reads the image.
+    is_regular: bool,
 }
 
 /// A directory that is not read yet.
@@ -130,6 +137,7 @@ impl<'a> IsoImage<'a> {
             return Ok(());
         };
         self.directory_bytes = remaining;
+        self.is_regular &= is_regular(bytes);
         let mut parts = Vec::new();
         for record in records(bytes) {
             let offset = volume.record_offset(&record);

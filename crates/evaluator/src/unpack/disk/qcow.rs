@@ -9,7 +9,7 @@ use crate::{
     unpack::{
         embedded::ArchiveSignature,
         name::EntryName,
-        unpacker::{Unpacked, Unpacker},
+        unpacker::{Completeness, Unpacked, Unpacker},
     },
 };
 
@@ -26,12 +26,15 @@ const IS_ZERO: u64 = 1;
 /// compression, and other tables.
 const UNSUPPORTED: usize = 0b1_1100;
 
+/// Length of the header that both versions have, bytes.
+const HEADER: usize = 72;
+
 pub(in crate::unpack) const EMBEDDED: ArchiveSignature =
     ArchiveSignature { magic: SIGNATURE, offset: 0, extent, is_preferred: false };
 
 /// Returns the length of the header that both versions have, if it is valid.
 fn extent(file: &[u8]) -> Option<usize> {
-    QcowDisk::new(file).map(|_disk| 72)
+    QcowDisk::new(file).map(|_disk| HEADER)
 }
 
 pub(in crate::unpack) fn matches(bytes: &[u8]) -> bool {
@@ -50,7 +53,11 @@ pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Un
     if be_length_at(bytes, 8) != Some(0) {
         unpacker.note(NoteKind::Unreadable, "the disk is a difference to another one");
     }
-    unpacker.decode(EntryName::label("disk"), BlockReader::new(disk)).map(drop)
+    let decoded = unpacker.decode(EntryName::label("disk"), BlockReader::new(disk))?;
+    if decoded == Completeness::Complete {
+        unpacker.set_ended(bytes.get(..HEADER).unwrap_or(bytes));
+    }
+    Ok(())
 }
 
 struct QcowDisk<'a> {

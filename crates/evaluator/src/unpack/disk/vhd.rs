@@ -10,7 +10,7 @@ use crate::{
     unpack::{
         embedded::ArchiveSignature,
         name::EntryName,
-        unpacker::{Unpacked, Unpacker},
+        unpacker::{Completeness, Unpacked, Unpacker},
     },
 };
 
@@ -53,7 +53,11 @@ pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Un
         unpacker.note(NoteKind::Unreadable, "the header of the disk is damaged");
         return Ok(());
     };
-    unpacker.decode(EntryName::label("disk"), BlockReader::new(disk)).map(drop)
+    let decoded = unpacker.decode(EntryName::label("disk"), BlockReader::new(disk))?;
+    if decoded == Completeness::Complete {
+        unpacker.set_ended(bytes.get(..SECTOR).unwrap_or(bytes));
+    }
+    Ok(())
 }
 
 struct VhdDisk<'a> {

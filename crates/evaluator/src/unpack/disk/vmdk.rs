@@ -9,7 +9,7 @@ use crate::{
         embedded::ArchiveSignature,
         fields::FieldReader,
         name::EntryName,
-        unpacker::{Unpacked, Unpacker},
+        unpacker::{Completeness, Unpacked, Unpacker},
     },
 };
 
@@ -49,7 +49,11 @@ pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Un
         unpacker.note(NoteKind::Unreadable, "the disk has an unknown or damaged header");
         return Ok(());
     };
-    unpacker.decode(EntryName::label("disk"), BlockReader::new(disk)).map(drop)
+    let decoded = unpacker.decode(EntryName::label("disk"), BlockReader::new(disk))?;
+    if decoded == Completeness::Complete {
+        unpacker.set_ended(bytes.get(..SECTOR).unwrap_or(bytes));
+    }
+    Ok(())
 }
 
 struct VmdkDisk<'a> {

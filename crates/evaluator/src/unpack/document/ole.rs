@@ -25,12 +25,15 @@ use crate::{
 /// First bytes of a compound file.
 pub(super) const SIGNATURE: [u8; 8] = [0xd0, 0xcf, 0x11, 0xe0, 0xa1, 0xb1, 0x1a, 0xe1];
 
+/// Length of the header, bytes.
+const HEADER: usize = 512;
+
 pub(in crate::unpack) const EMBEDDED: ArchiveSignature =
     ArchiveSignature { magic: &SIGNATURE, offset: 0, extent, is_preferred: false };
 
 /// Returns the length of the header, if the mark of the byte order is right.
 fn extent(file: &[u8]) -> Option<usize> {
-    (file.get(28..30) == Some(&[0xfe, 0xff])).then_some(512)
+    (file.get(28..30) == Some(&[0xfe, 0xff])).then_some(HEADER)
 }
 
 pub(in crate::unpack) fn matches(bytes: &[u8]) -> bool {
@@ -47,6 +50,8 @@ pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Un
     };
     if compound.is_damaged() {
         unpacker.note(NoteKind::Unreadable, "the directory of the compound file is incomplete");
+    } else {
+        unpacker.set_ended(bytes.get(..HEADER).unwrap_or(bytes));
     }
     let attachments = AttachmentNames::read(&compound);
     for index in compound.streams() {

@@ -41,6 +41,9 @@ fn extent(member: &[u8]) -> Option<usize> {
 }
 
 pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Unpacked {
+    if extent(bytes).is_none() {
+        unpacker.set_doubtful();
+    }
     let name = match parse_header(bytes) {
         Some((_, Some(name))) if !name.is_empty() => EntryName::file(name),
         _ => members::unnamed(),

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use crate::unpack::fields::u32_at;
 use crate::unpack::{
     name::EntryName,
-    unpacker::{MAX_WINDOW, Unpacked, Unpacker},
+    unpacker::{Completeness, MAX_WINDOW, Unpacked, Unpacker},
 };
 
 /// [`MAX_WINDOW`] as decoders of LZMA take it.
@@ -57,11 +57,9 @@ impl<'a, M: Member<'a>> Members<'a, M> {
         if self.started >= self.limit {
             return Ok(false);
         }
-        self.current = M::start(input);
+        let Some(member) = M::start(input) else { return Ok(false) };
+        self.current = Some(member);
         self.next = &[];
-        if self.current.is_none() {
-            return Ok(false);
-        }
         self.started += 1;
         if self.started > M::MAX_MEMBERS {
             return Err(io::Error::new(io::ErrorKind::OutOfMemory, "too many compressed members"));
@@ -111,7 +109,10 @@ pub(super) fn unpack<'a, M: Member<'a>>(
     unpacker: &mut Unpacker<'_>,
 ) -> Unpacked {
     let mut members = Members::<M>::new(bytes, u32::MAX);
-    unpacker.decode(name, &mut members)?;
+    if unpacker.decode(name, &mut members)? == Completeness::Complete {
+        let used = bytes.len() - members.next.len();
+        unpacker.set_decoded(bytes.get(..used).unwrap_or_default());
+    }
     if members.started > 1 {
         let first = Members::<M>::new(bytes, 1);
         let name = EntryName::label("first member");

@@ -186,6 +186,60 @@ fn archive_inside_of_a_damaged_header_is_found() {
     assert!(collect(&[b"x", &archive[..]].concat()).has_payload());
 }
 
+/// bsdtar checks neither the end of the name nor the type of the file.
+#[test]
+fn headers_with_an_invalid_name_or_type_are_read() {
+    for (name, format) in CpioFormat::ALL {
+        let archive = format.archive(&[(NAME, &payload()), ("b", b"second")]);
+        let start = archive.windows(NAME.len()).position(|part| part == NAME.as_bytes()).unwrap();
+        let mut without_zero = archive.clone();
+        without_zero[start + NAME.len()] = 0x7f;
+        let mut with_zero = archive;
+        with_zero[start + 3] = 0;
+        for archive in [without_zero, with_zero] {
+            assert!(collect(&archive).has_payload(), "{name}");
+        }
+    }
+    let of_type = CpioFormat::New.member(NAME, 0o110_644, &payload());
+    let mut without_zero = of_type.clone();
+    without_zero[110 + NAME.len()] = 0x7f;
+    assert!(collect(&of_type).has_payload());
+    // Behind damage.
+    let damaged = [cpio(&[("a", b"first")]), cpio(&[("a", b"first")])[1..112].to_vec()].concat();
+    let damaged =
+        [&CpioFormat::New.member("a", FILE, b"first")[..], b"0707", &without_zero, &damaged];
+    assert!(collect(&damaged.concat()).has_payload());
+}
+
+/// bsdtar checks the magic number of binary archives only where they start.
+#[test]
+fn binary_headers_with_another_magic_number_are_read() {
+    for (format, magic) in [
+        (CpioFormat::LittleEndian, [0xc6, 0x71]),
+        (CpioFormat::BigEndian, [0, 0]),
+        // That of the other byte order.
+        (CpioFormat::LittleEndian, [0x71, 0xc7]),
+    ] {
+        let first = format.member("a", FILE, b"first");
+        let mut archive =
+            [&first[..], &format.archive(&[("b", b"second"), (NAME, &payload())])].concat();
+        archive[first.len()..first.len() + 2].copy_from_slice(&magic);
+        let payload_start = archive.windows(NAME.len()).position(|part| part == NAME.as_bytes());
+        archive[payload_start.unwrap() - 26] = 0;
+        assert!(collect(&archive).has_payload(), "{format:?}");
+    }
+}
+
+/// Behind damage, bytes look like a header with an empty name. The next header is inside of it.
+#[test]
+fn header_inside_of_what_looks_like_one_is_found() {
+    let format = CpioFormat::LittleEndian;
+    let first = format.member("a", FILE, b"first");
+    let rest = format.archive(&[(NAME, &payload())]);
+    let archive = [&first[..], b"0707", &rest[..10], b"first\0", &rest].concat();
+    assert!(collect(&archive).has_payload());
+}
+
 #[test]
 fn text_with_the_magic_number_is_no_archive() {
     for text in [&b"070701 is the number of a format.".repeat(10)[..], b"070707", b"\xc7\x71"] {

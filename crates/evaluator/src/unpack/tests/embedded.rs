@@ -3,11 +3,14 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    ContainerSample, collect, iso, payload,
+    ContainerSample, collect,
+    cpio::cpio,
+    iso, payload,
     streams::{bzip2, gzip, xz, zstd},
     tar::tar,
-    zip::{stored_zip, zip},
+    zip::{ZipEntrySpec, ZipWriter, stored_zip, zip},
 };
+use crate::report::NoteKind;
 
 pub(crate) fn samples() -> Vec<ContainerSample> {
     let payload = payload();
@@ -52,6 +55,112 @@ fn archives_that_are_examined_as_objects_are_unpacked_once() {
         let collected = collect(&outer);
         assert_eq!(collected.paths(), ["x/inner.tar", "x/inner.tar > a.txt"]);
         assert!(collected.notes.is_empty(), "{collected:?}");
+    }
+}
+
+/// 7-Zip unpacks the second archive if it rejects the first one for a reason that this crate ignores.
+#[test]
+fn archives_behind_another_one_are_unpacked() {
+    let payload = payload();
+    let first = [
+        ("gzip", gzip(b"text")),
+        ("bzip2", bzip2(b"text")),
+        ("xz", xz(b"text", 1 << 16)),
+        ("zstd", zstd(b"text")),
+        ("tar", tar("a.txt", b"text")),
+        ("cpio", cpio(&[("a.txt", b"text")])),
+        ("iso", iso::plain()),
+    ];
+    let second = [
+        ("zip", zip(&[("payload.txt", &payload)])),
+        ("gzip", gzip(&payload)),
+        ("bzip2", bzip2(&payload)),
+        ("xz", xz(&payload, 1 << 16)),
+        ("zstd", zstd(&payload)),
+        ("cpio", cpio(&[("payload.txt", &payload)])),
+    ];
+    for (first_name, first) in &first {
+        for (second_name, second) in &second {
+            let collected = collect(&[first, &b"between"[..], second].concat());
+            assert!(collected.has_payload(), "{second_name} after {first_name}: {collected:?}");
+        }
+    }
+}
+
+#[test]
+fn compressed_data_are_no_archives() {
+    let text = b"text ".repeat(100);
+    let members = [bzip2(&text), bzip2(b"more")].concat();
+    let entry = |method, data: Vec<u8>, file: &[u8]| ZipEntrySpec::packed("a", method, data, file);
+    let (bzip2_entry, xz_entry) = (bzip2(&text), xz(&text, 1 << 16));
+    for (archive, paths) in [
+        (members, &["content", "first member"][..]),
+        (ZipWriter::new([entry(12, bzip2_entry, &text)]).build(), &["a"]),
+        (ZipWriter::new([entry(95, xz_entry, &text)]).build(), &["a"]),
+    ] {
+        let collected = collect(&archive);
+        assert_eq!(collected.paths(), paths, "{collected:?}");
+        assert!(collected.notes.is_empty(), "{collected:?}");
+    }
+}
+
+/// 7-Zip rejects reserved flags, and unpacks from the second member on.
+#[test]
+fn members_behind_a_doubtful_one_are_examined_alone() {
+    let mut members = [gzip(b"text"), gzip(&payload())].concat();
+    assert!(!collect(&members).has_payload());
+    members[3] |= 0xe0;
+    assert!(collect(&members).has_payload());
+}
+
+/// In damaged archives, 7-Zip finds archives that start in a file and continue behind it.
+#[test]
+fn archives_that_continue_behind_a_file_are_unpacked() {
+    let payload = payload();
+    let two = [("a.txt", &b"text"[..]), ("payload.txt", &payload)];
+    let mut two_in_tar = tar("a.txt", b"text");
+    two_in_tar.truncate(1024);
+    two_in_tar.extend(tar("payload.txt", &payload));
+    let archives = [
+        ("gzip", 30, gzip(&payload)),
+        ("bzip2", 30, bzip2(&payload)),
+        ("xz", 30, xz(&payload, 1 << 16)),
+        ("zstd", 30, zstd(&payload)),
+        ("tar", 1529, two_in_tar),
+        ("zip", 50, stored_zip(&two)),
+        ("cpio", 150, cpio(&two)),
+    ];
+    for (name, inside, archive) in archives {
+        let length = (inside + 7_usize).next_multiple_of(512);
+        let mut outer = tar("a.bin", &vec![b'x'; length]);
+        outer.truncate(512 + length - inside);
+        outer.extend_from_slice(&archive);
+        let collected = collect(&outer);
+        assert!(collected.has_payload(), "{name}: {collected:?}");
+        // Of the whole archive in the file, nothing is examined twice.
+        let complete = [&[b'x'; 7][..], &archive].concat();
+        let mut outer = tar("a.bin", &complete);
+        outer.truncate(outer.len() - 1024);
+        let collected = collect(&[outer, vec![b'x'; 512]].concat());
+        assert!(collected.note(NoteKind::Unreadable).is_some(), "{name}: {collected:?}");
+        assert!(collected.has_payload(), "{name}: {collected:?}");
+        // Programs find the directory of the zip at the end of the file around it.
+        let is_in_file = |path: &&str| path.starts_with("a.bin") || name == "zip";
+        assert!(collected.paths().iter().all(is_in_file), "{name}: {collected:?}");
+    }
+}
+
+#[test]
+fn copies_of_complete_archives_are_unpacked_once() {
+    let inner = [("tar", tar("a.txt", b"a")), ("cpio", cpio(&[("a.txt", b"a")]))];
+    for (name, inner) in inner {
+        // Without an end, so that the rest is a damaged header.
+        let file = |name: &str| {
+            tar(name, &inner).split_at(512 + inner.len().next_multiple_of(512)).0.to_vec()
+        };
+        let collected = collect(&[file("a.bin"), file("b.bin"), vec![b'x'; 512]].concat());
+        assert_eq!(collected.paths(), ["a.bin", "a.bin > a.txt", "b.bin"], "{name}");
+        assert!(collected.note(NoteKind::Unreadable).is_some(), "{name}");
     }
 }
 

@@ -256,6 +256,43 @@ fn files_of_both_volumes_are_read_once() {
     assert_eq!(collect(&image).paths(), ["File"]);
 }
 
+/// 7-Zip rejects images with an irregular record or descriptor, and takes the second descriptor for the start of another
+/// image. All its files are one sector later then.
+#[test]
+fn image_that_starts_at_the_second_descriptor_is_read() {
+    let image = |change: fn(&mut IsoWriter)| {
+        IsoWriter::new().with(|image| {
+            joliet(image, &[record(&joliet_name("a"), CONTENT + 2, 1, 0, b"")]);
+            image.directory(SUBDIRECTORY, &[payload_record(&joliet_name("F"))]);
+            image.put(CONTENT, 0, &[0; SECTOR]);
+            image.put(CONTENT + 1, 0, &payload());
+            change(image);
+        })
+    };
+    assert!(!collect(&image(|_| ())).has_payload());
+    let changes: [fn(&mut IsoWriter); 6] = [
+        // The last byte of the length of the directory, in big-endian byte order.
+        |image| image.put(JOLIET_ROOT, 17, &[9]),
+        |image| image.put(JOLIET_ROOT, 1, &[1]),
+        |image| image.put(JOLIET_ROOT, 32, &[8]),
+        |image| image.put(PRIMARY, 72, b"x"),
+        |image| image.put(PRIMARY, 813, b"x"),
+        |image| image.put(PRIMARY, 87, b"x"),
+    ];
+    for (index, change) in changes.into_iter().enumerate() {
+        assert!(collect(&image(change)).has_payload(), "{index}");
+    }
+}
+
+/// 7-Zip rejects the first image, which has no volume.
+#[test]
+fn image_behind_a_rejected_one_is_read() {
+    let mut boot_only = IsoWriter::new();
+    boot_only.put(PRIMARY, 0, &[0]);
+    let images = [boot_only.with(|_| ()), vec![b'x'; 500], plain()].concat();
+    assert!(collect(&images).has_payload());
+}
+
 #[test]
 fn overlapping_directories_are_bounded() {
     // Each sector is a directory that reaches to the end.

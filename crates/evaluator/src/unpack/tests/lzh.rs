@@ -161,6 +161,30 @@ fn names_are_those_of_the_headers() {
     }
 }
 
+/// 7-Zip ignores the total length of a header, and expects the data behind the extended headers.
+#[test]
+fn data_behind_the_extended_headers_are_examined() {
+    let payload = payload();
+    let of_length = |name: &str, length: usize| {
+        let mut archive = member(2, "-lh0-", name, &payload, &payload);
+        let end = archive.len() - payload.len();
+        archive[..2].copy_from_slice(&u16::try_from(length).unwrap().to_le_bytes());
+        archive.extend([b'x'; 16]);
+        (archive, end)
+    };
+    let (_, end) = of_length(NAME, 0);
+    for length in [end - 3, end + 1, end + 3, 60_000] {
+        let collected = collect(&of_length(NAME, length).0);
+        assert!(collected.has_payload(), "{length}: {collected:?}");
+        assert!(collected.note(NoteKind::Inconsistent).is_some(), "{length}: {collected:?}");
+    }
+    // A total length that programs write with a byte of padding.
+    let name = "n".repeat(NAME.len() + 256 - end);
+    let collected = collect(&of_length(&name, 257).0);
+    assert!(collected.has_payload(), "{collected:?}");
+    assert!(collected.note(NoteKind::Inconsistent).is_none(), "{collected:?}");
+}
+
 #[test]
 fn text_about_methods_is_no_archive() {
     for text in ["x -lh5- is a method of LHA, as are -lh6- and -lh7-", "  -lh5-"] {

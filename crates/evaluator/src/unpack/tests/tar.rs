@@ -379,6 +379,51 @@ fn headers_that_programs_read_differently_are_inconsistent() {
     }
 }
 
+/// GNU tar writes none of these. Python and bsdtar read other contents.
+#[test]
+fn sparse_records_in_disorder_are_inconsistent() {
+    let inconsistent = |records: &[(&str, &str)], kind| {
+        let records = records.iter().map(|(key, value)| (format!("GNU.sparse.{key}"), *value));
+        let records: Vec<_> = records.collect();
+        let records: Vec<_> = records.iter().map(|(key, value)| (key.as_str(), *value)).collect();
+        let archive = archive(&[&pax(&records, kind), &file("s", &long_payload())]);
+        collect(&archive).note(NoteKind::Inconsistent).is_some()
+    };
+    let map = ("map", "0,64,64,64");
+    let version = [("major", "1"), ("minor", "0")];
+    for records in [
+        // Size of the file without a map.
+        &[("realsize", "4072")][..],
+        &[("name", "x"), ("minor", "0"), ("realsize", "4072")],
+        // Offsets and lengths that are no pairs.
+        &[("size", "4072"), ("offset", "0"), ("offset", "1512"), ("numbytes", "2560")],
+        &[("size", "4072"), ("numbytes", "512"), ("offset", "0")],
+        &[("size", "4072"), ("offset", "0"), ("numbytes", "+512")],
+        // Several maps or sizes, or a map that is none.
+        &[("size", "128"), map, ("offset", "0"), ("numbytes", "512")],
+        &[("size", "128"), map, map],
+        &[("size", "128"), map, ("realsize", "64")],
+        &[("size", "128"), ("map", "0,64,64")],
+        &[("size", "128"), map, version[0], version[1]],
+        &[version[0], ("minor", "1"), ("realsize", "128")],
+    ] {
+        assert!(inconsistent(records, b'x'), "{records:?}");
+    }
+    assert!(!inconsistent(&[("size", "128"), map], b'x'));
+    assert!(inconsistent(&[("size", "128"), map], b'g'));
+}
+
+#[test]
+fn two_extended_headers_with_sizes_are_inconsistent() {
+    let header = |size| pax(&[("size", size)], b'x');
+    let member = file("f", &payload());
+    let collected = collect(&archive(&[&header("64"), &header("128"), &member]));
+    assert!(collected.note(NoteKind::Inconsistent).is_some(), "{collected:?}");
+    let other = pax(&[("comment", "a")], b'x');
+    let collected = collect(&archive(&[&other, &header("128"), &member]));
+    assert!(collected.notes.is_empty(), "{collected:?}");
+}
+
 #[test]
 fn names_are_reported() {
     let paths = |name: &str| {

@@ -106,6 +106,13 @@ impl<'d> CabFolderReader<'d> {
         }
     }
 
+    /// Returns the blocks that were read of a folder. `cabinet` is that of the reader.
+    pub(super) fn used<'c>(&self, cabinet: &'c [u8], folder: &CabFolder) -> &'c [u8] {
+        let start = usize::try_from(folder.data_start).unwrap_or(usize::MAX);
+        let end = cabinet.len().saturating_sub(self.blocks.len());
+        cabinet.get(start..end).unwrap_or_default()
+    }
+
     /// Decodes the next block. Returns whether there is one.
     fn next_block(&mut self) -> io::Result<bool> {
         let Some(count) = self.count.checked_sub(1) else { return Ok(false) };

@@ -4,6 +4,34 @@
 pub(super) const LITTLE_ENDIAN: [u8; 2] = [0xc7, 0x71];
 pub(super) const BIG_ENDIAN: [u8; 2] = [0x71, 0xc7];
 
+/// Start of the magic numbers of the ASCII formats.
+pub(super) const ASCII: &[u8] = b"07070";
+
+/// Byte order of the binary format.
+#[derive(Clone, Copy)]
+pub(super) enum CpioByteOrder {
+    Little,
+    Big,
+}
+
+impl CpioByteOrder {
+    /// Returns the byte order of the header at the start of `bytes`, if its format is binary.
+    pub(super) fn detect(bytes: &[u8]) -> Option<Self> {
+        match *bytes.first_chunk()? {
+            LITTLE_ENDIAN => Some(Self::Little),
+            BIG_ENDIAN => Some(Self::Big),
+            _ => None,
+        }
+    }
+
+    pub(super) fn magic(self) -> [u8; 2] {
+        match self {
+            Self::Little => LITTLE_ENDIAN,
+            Self::Big => BIG_ENDIAN,
+        }
+    }
+}
+
 /// Maximum length of a name, bytes: that of paths on all common systems.
 const MAX_NAME: usize = 4096;
 
@@ -16,12 +44,16 @@ pub(super) struct CpioHeader<'a> {
     has_valid_name: bool,
     /// Mode of the file, with its type.
     mode: u64,
+    /// Length of the part of the magic number that all variants of the format have, bytes.
+    pub(super) magic_length: usize,
     /// Offset of the content, bytes.
     pub(super) content_start: usize,
     /// Bytes.
     pub(super) size: usize,
     /// What the lengths of the header and of the content are multiples of.
     alignment: usize,
+    /// Whether the header is one of an ASCII format with digits in all fields.
+    is_ascii: bool,
     /// Whether a number contains other characters than digits. Some programs reject it, others read the digits before.
     pub(super) is_ambiguous: bool,
 }
@@ -62,40 +94,44 @@ impl CpioFields {
                 size: number(99, 16, 16),
                 alignment: 1,
             },
-            [first, second, ..] => {
-                let is_little_endian = match [*first, *second] {
-                    LITTLE_ENDIAN => true,
-                    BIG_ENDIAN => false,
-                    _ => return None,
-                };
-                let half = |offset: usize| {
-                    let bytes = *bytes.get(offset..)?.first_chunk()?;
-                    let number = if is_little_endian {
-                        u16::from_le_bytes(bytes)
-                    } else {
-                        u16::from_be_bytes(bytes)
-                    };
-                    Some(u64::from(number))
-                };
-                // The more significant half is first in both byte orders.
-                let size = half(22).zip(half(24)).map(|(high, low)| high << 16 | low);
-                Self {
-                    length: 26,
-                    mode: half(6).map(|mode| (mode, true)),
-                    name_size: half(20).map(|size| (size, true)),
-                    size: size.map(|size| (size, true)),
-                    alignment: 2,
-                }
-            }
-            _ => return None,
+            _ => return Some(Self::parse_binary(bytes, CpioByteOrder::detect(bytes)?)),
         })
+    }
+
+    /// Parses a header of the binary format. Ignores its magic number.
+    fn parse_binary(bytes: &[u8], order: CpioByteOrder) -> Self {
+        let half = |offset: usize| {
+            let bytes = *bytes.get(offset..)?.first_chunk()?;
+            let number = match order {
+                CpioByteOrder::Little => u16::from_le_bytes(bytes),
+                CpioByteOrder::Big => u16::from_be_bytes(bytes),
+            };
+            Some(u64::from(number))
+        };
+        // The more significant half is first in both byte orders.
+        let size = half(22).zip(half(24)).map(|(high, low)| high << 16 | low);
+        Self {
+            length: 26,
+            mode: half(6).map(|mode| (mode, true)),
+            name_size: half(20).map(|size| (size, true)),
+            size: size.map(|size| (size, true)),
+            alignment: 2,
+        }
     }
 }
 
 impl<'a> CpioHeader<'a> {
     /// Parses the header at the start of `bytes`. The content may be truncated, the name may not.
     pub(super) fn parse(bytes: &'a [u8]) -> Option<Self> {
-        let fields = CpioFields::parse(bytes)?;
+        Self::from_fields(bytes, &CpioFields::parse(bytes)?)
+    }
+
+    /// Parses a header of the binary format at the start of `bytes`, whatever its magic number is.
+    pub(super) fn parse_binary(bytes: &'a [u8], order: CpioByteOrder) -> Option<Self> {
+        Self::from_fields(bytes, &CpioFields::parse_binary(bytes, order))
+    }
+
+    fn from_fields(bytes: &'a [u8], fields: &CpioFields) -> Option<Self> {
         let (mode, is_mode_valid) = fields.mode?;
         let (name_size, is_name_size_valid) = fields.name_size?;
         let (size, is_size_valid) = fields.size?;
@@ -108,18 +144,39 @@ impl<'a> CpioHeader<'a> {
             name: name.get(..zero.unwrap_or(name.len())).unwrap_or(name),
             has_valid_name: zero == Some(name.len() - 1),
             mode,
+            magic_length: if fields.alignment == 2 { LITTLE_ENDIAN.len() } else { ASCII.len() },
             content_start: end.next_multiple_of(fields.alignment),
             size: usize::try_from(size).unwrap_or(usize::MAX),
             alignment: fields.alignment,
+            // The large format has letters between the fields.
+            is_ascii: bytes
+                .get(..fields.length)?
+                .iter()
+                .all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b'm' | b'n' | b's' | b':')),
             is_ambiguous: !(is_mode_valid && is_name_size_valid && is_size_valid),
         })
     }
 
     /// Returns whether this is a header, and not other bytes with the magic number.
     pub(super) fn is_plausible(&self) -> bool {
+        self.is_type() && self.has_valid_name
+    }
+
+    /// Returns whether the type of the file is known.
+    fn is_type(&self) -> bool {
         // FIFO, character device, directory, block device, file, link, socket; zero in the trailer.
-        let is_type = matches!(self.mode >> 12, 0 | 1 | 2 | 4 | 6 | 8 | 10 | 12);
-        is_type && self.has_valid_name
+        matches!(self.mode >> 12, 0 | 1 | 2 | 4 | 6 | 8 | 10 | 12)
+    }
+
+    /// Returns whether bsdtar takes this for a header where an archive starts, or behind damage. It checks neither the type
+    /// of the file nor the end of the name.
+    pub(super) fn is_acceptable(&self) -> bool {
+        self.is_ascii || self.is_plausible()
+    }
+
+    /// Returns whether bsdtar takes this for a header where an archive starts.
+    pub(super) fn is_acceptable_at_start(&self) -> bool {
+        self.is_acceptable() || self.is_type()
     }
 
     /// Returns the offset of the next header.

@@ -20,6 +20,10 @@ pub(super) struct LzhHeader {
     pub(super) crc: u16,
     /// Offset of the data, bytes.
     pub(super) data_start: usize,
+    /// Where the data start for 7-Zip, which ignores the total length of the header, if that is another offset.
+    pub(super) other_start: Option<usize>,
+    /// Whether the total length of the header is one that no program writes.
+    pub(super) is_ambiguous: bool,
     /// Length of the data, bytes.
     pub(super) packed: u64,
     /// Size of the file, bytes.
@@ -36,7 +40,16 @@ impl LzhHeader {
         }
         let packed = u32_at(bytes, 7)?.into();
         let size = u32_at(bytes, 11)?.into();
-        let base = Self { method, name: Vec::new(), crc: 0, data_start: 0, packed, size };
+        let base = Self {
+            method,
+            name: Vec::new(),
+            crc: 0,
+            data_start: 0,
+            other_start: None,
+            is_ambiguous: false,
+            packed,
+            size,
+        };
         match *bytes.get(20)? {
             level @ (0 | 1) => base.with_short_header(bytes, level),
             2 => base.with_long_header(bytes, 2),
@@ -80,11 +93,14 @@ impl LzhHeader {
         };
         let next = size_at(bytes, start, width)?;
         self.extended(bytes, start + width, next, width)?;
-        // Padding may follow the last extended header.
-        if total < self.data_start || total > bytes.len() {
-            return None;
+        let end = self.data_start;
+        // Programs add one byte if the first byte of the total length would be zero, which ends an archive.
+        let is_padded = total == end + 1 && total & 0xff == 1;
+        self.is_ambiguous = total != end && !is_padded;
+        if (end + 1..=bytes.len()).contains(&total) {
+            self.data_start = total;
+            self.other_start = Some(end);
         }
-        self.data_start = total;
         Some(self)
     }
 

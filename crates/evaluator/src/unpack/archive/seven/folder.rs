@@ -129,13 +129,17 @@ impl<'h> SevenFolder<'h> {
     /// after its start header.
     pub(super) fn open<'d>(&self, data: &'d [u8]) -> io::Result<Box<dyn Read + 'd>> {
         let main = self.main_coder().ok_or_else(invalid)?;
-        let packs = self.packs.iter().map(|(start, length)| part(data, *start, *length));
         let mut sources = FolderSources {
-            packs: packs.map(Some).collect(),
+            packs: self.packed(data).map(Some).collect(),
             is_used: vec![false; self.coders.len()],
         };
         let decoder = self.open_coder(main, &mut sources)?;
         Ok(Box::new(CoderOutput::new(decoder, false)))
+    }
+
+    /// Returns the packed streams. `data` is the archive after its start header.
+    pub(super) fn packed<'d>(&self, data: &'d [u8]) -> impl Iterator<Item = &'d [u8]> {
+        self.packs.iter().map(|(start, length)| part(data, *start, *length))
     }
 
     fn open_coder<'d>(

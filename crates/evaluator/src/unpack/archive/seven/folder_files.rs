@@ -67,6 +67,7 @@ pub(super) fn examine_folder(
     unpacker.with_window(window.unwrap_or_default(), |unpacker| {
         let mut decoder = decoder;
         let mut used: u64 = 0;
+        let mut is_decoded = true;
         for index in 0..folder.file_count {
             let file = match lists.streams.next_file(folder, index, used) {
                 Ok(file) => file,
@@ -82,7 +83,11 @@ pub(super) fn examine_folder(
                 && !examine_file(reader, file, name, &mut lists.skipped, unpacker)?
             {
                 decoder = None;
+                is_decoded = false;
             }
+        }
+        if is_decoded {
+            folder.packed(data).for_each(|pack| unpacker.set_decoded(pack));
         }
         Ok(())
     })

@@ -17,7 +17,9 @@ pub(super) struct PaxRecords {
     parts: Vec<(u64, u64)>,
     /// Whether the map of a sparse file is at the start of its content.
     is_map_in_content: bool,
-    /// Whether a record is invalid, and records that change the content are after it. Python reads some of them.
+    /// Which records of sparse files there are.
+    sparse: SparseRecords,
+    /// Whether programs read other records, or a sparse file in another way.
     pub(super) is_ambiguous: bool,
 }
 
@@ -29,13 +31,28 @@ impl PaxRecords {
             records.add(key, value);
             bytes = rest;
         }
+        // Python reads some of the records after an invalid one.
         let mut parts = bytes.windows(SPARSE.len());
-        records.is_ambiguous = parts.any(|part| part == SPARSE || part.starts_with(b" size="));
+        records.is_ambiguous = parts.any(|part| part == SPARSE || part.starts_with(b" size="))
+            || !records.sparse.is_one_version();
         records
+    }
+
+    /// Returns whether there are records that change the content of a file.
+    pub(super) fn change_content(&self) -> bool {
+        !self.sizes.is_empty() || self.is_sparse()
+    }
+
+    /// Returns whether there are records of a sparse file.
+    pub(super) fn is_sparse(&self) -> bool {
+        self.sparse.count > 0
     }
 
     fn add(&mut self, key: &[u8], value: &[u8]) {
         let number = || decimal(value);
+        if key.starts_with(SPARSE) {
+            self.sparse.add(key, value);
+        }
         match key {
             b"GNU.sparse.name" => self.name = Some(value.to_vec()),
             b"path" if self.name.is_none() => self.name = Some(value.to_vec()),
@@ -70,6 +87,74 @@ impl PaxRecords {
             return Some(SparseMap::in_content(real_size));
         }
         (!self.parts.is_empty()).then(|| SparseMap::new(self.parts.clone(), real_size))
+    }
+}
+
+/// The records of a sparse file. Programs agree on the file if its records are as GNU tar writes one version of them.
+#[derive(Default)]
+struct SparseRecords {
+    /// Number of all of them.
+    count: usize,
+    /// Numbers of offsets and of lengths (version 0.0).
+    offsets: usize,
+    lengths: usize,
+    /// Number of maps (version 0.1).
+    maps: usize,
+    /// Numbers of the version, and how many of them are those of version 1.0.
+    versions: usize,
+    is_version_1: [bool; 2],
+    real_size: Option<Vec<u8>>,
+    is_disordered: bool,
+}
+
+impl SparseRecords {
+    fn add(&mut self, key: &[u8], value: &[u8]) {
+        let is_number = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+        self.count += 1;
+        match key {
+            b"GNU.sparse.name" => return,
+            b"GNU.sparse.size" | b"GNU.sparse.realsize" => {
+                self.is_disordered |= self.real_size.as_ref().is_some_and(|size| size != value);
+                self.real_size = Some(value.to_vec());
+            }
+            b"GNU.sparse.offset" => {
+                self.is_disordered |= self.offsets != self.lengths;
+                self.offsets += 1;
+            }
+            b"GNU.sparse.numbytes" => self.lengths += 1,
+            b"GNU.sparse.map" => {
+                let numbers = value.split(|byte| *byte == b',');
+                let is_valid =
+                    |number: &[u8]| !number.is_empty() && number.iter().all(u8::is_ascii_digit);
+                self.is_disordered |=
+                    numbers.clone().count() % 2 != 0 || !numbers.clone().all(is_valid);
+                self.maps += 1;
+                return;
+            }
+            b"GNU.sparse.major" => {
+                self.versions += 1;
+                self.is_version_1[0] = value == b"1";
+            }
+            b"GNU.sparse.minor" => {
+                self.versions += 1;
+                self.is_version_1[1] = value == b"0";
+            }
+            _ => {}
+        }
+        self.is_disordered |= !is_number;
+    }
+
+    /// Returns whether there are no records, or those of one version in its order.
+    fn is_one_version(&self) -> bool {
+        let is_0_0 = self.offsets > 0;
+        let is_0_1 = self.maps > 0;
+        let is_1_0 = self.versions > 0;
+        let is_complete = self.offsets == self.lengths
+            && self.maps <= 1
+            && (!is_1_0 || (self.versions == 2 && self.is_version_1 == [true; 2]));
+        let versions =
+            [is_0_0, is_0_1, is_1_0].into_iter().filter(|is_present| *is_present).count();
+        self.count == 0 || (versions == 1 && is_complete && !self.is_disordered)
     }
 }
 

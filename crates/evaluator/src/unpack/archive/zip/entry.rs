@@ -281,6 +281,9 @@ impl<'d, 'u, 'v> ZipEntries<'d, 'u, 'v> {
         };
         drop(checked);
         outcome.used = data.len() - input.len();
+        if outcome.is_complete && !outcome.has_wrong_checksum {
+            self.unpacker.set_decoded(data.get(..outcome.used).unwrap_or_default());
+        }
         self.take_input(outcome.used);
         Ok(outcome)
     }

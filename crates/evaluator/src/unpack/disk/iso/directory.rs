@@ -72,6 +72,38 @@ impl<'a> DirectoryRecord<'a> {
     }
 }
 
+/// Returns whether 7-Zip reads the record at the start of `bytes`: the numbers in both byte orders are equal, there are no
+/// extended attributes, and the name is inside of the record.
+fn is_regular_record(bytes: &[u8]) -> bool {
+    let [length, 0, record @ ..] = bytes else { return false };
+    let has_equal_orders = |offset: usize| {
+        record.get(offset..).and_then(<[u8]>::first_chunk).copied().is_some_and(is_in_both_orders)
+    };
+    let name_length = record.get(FIXED - 3).copied().map_or(usize::MAX, usize::from);
+    let end = name_length.saturating_add(FIXED).checked_next_multiple_of(2);
+    has_equal_orders(0) && has_equal_orders(8) && end.is_some_and(|end| end <= usize::from(*length))
+}
+
+/// Returns whether the big-endian half of a number is that of the little-endian one, section 7.3.3.
+pub(super) fn is_in_both_orders(number: [u8; 8]) -> bool {
+    number.iter().zip(number.iter().rev()).all(|(first, last)| first == last)
+}
+
+/// Returns whether 7-Zip reads all records of a directory. It rejects the image otherwise.
+pub(super) fn is_regular(directory: &[u8]) -> bool {
+    let mut position = 0;
+    while let Some(rest) = directory.get(position..)
+        && let Some(length) = rest.first()
+    {
+        match usize::from(*length) {
+            0 => position += 1,
+            length if is_regular_record(rest) => position += length,
+            _ => return false,
+        }
+    }
+    true
+}
+
 /// Returns the records of a directory. A zero instead of a length means that the next record is in the next sector; for
 /// 7-Zip it is at the next byte that is not zero, so that damaged directories have two readings.
 pub(super) fn records(directory: &[u8]) -> impl Iterator<Item = DirectoryRecord<'_>> {

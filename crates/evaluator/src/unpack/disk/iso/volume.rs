@@ -1,6 +1,9 @@
 //! Volume descriptors (ECMA-119, section 8), path tables (section 9.4), and boot catalogs (El Torito, section 2).
 
-use super::{directory::DirectoryRecord, sector::SECTOR};
+use super::{
+    directory::{DirectoryRecord, is_in_both_orders, is_regular},
+    sector::SECTOR,
+};
 use crate::unpack::fields::u32_at;
 
 pub(super) const IDENTIFIER: &[u8; 5] = b"CD001";
@@ -14,16 +17,20 @@ const PRIMARY: u8 = 1;
 const SUPPLEMENTARY: u8 = 2;
 const TERMINATOR: u8 = 255;
 
+/// Length of a date in a descriptor, bytes. The last one is the time zone.
+const DATE: usize = 17;
+
 /// Maximum number of descriptors that are read.
 const MAX_VOLUMES: usize = 16;
 
-/// Returns the sectors that 7-Zip does not take for the start of another image.
+/// Returns the sectors with descriptors that follow each other. 7-Zip does not take them for the start of another image,
+/// unless it rejects this one.
 pub(super) fn descriptor_area(bytes: &[u8]) -> &[u8] {
-    let first = bytes.get(DESCRIPTOR_SECTORS.start * SECTOR..).unwrap_or_default();
-    if !first.get(1..).is_some_and(|first| first.starts_with(IDENTIFIER)) {
-        return &[];
-    }
-    first.get(..DESCRIPTOR_SECTORS.len() * SECTOR).unwrap_or(first)
+    let area = bytes.get(DESCRIPTOR_SECTORS.start * SECTOR..).unwrap_or_default();
+    let is_descriptor =
+        |sector: &&[u8]| sector.get(1..).is_some_and(|sector| sector.starts_with(IDENTIFIER));
+    let sectors = area.chunks(SECTOR).take(DESCRIPTOR_SECTORS.len()).take_while(is_descriptor);
+    area.get(..sectors.map(<[u8]>::len).sum()).unwrap_or(area)
 }
 
 /// Returns the length of an image, if it has a descriptor in the first sector for descriptors.
@@ -50,6 +57,36 @@ fn descriptors(bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
         _ => None,
     });
     identified.take_while(|(kind, _)| *kind != TERMINATOR)
+}
+
+/// Returns whether 7-Zip reads all descriptors. It rejects the image otherwise.
+pub(super) fn has_regular_descriptors(bytes: &[u8]) -> bool {
+    let of_volumes = |kind: &u8| matches!(*kind, PRIMARY | SUPPLEMENTARY);
+    descriptors(bytes).filter(|(kind, _)| of_volumes(kind)).all(|(_, descriptor)| {
+        let has_equal_orders = |offset: usize| {
+            descriptor
+                .get(offset..)
+                .and_then(<[u8]>::first_chunk)
+                .copied()
+                .is_some_and(is_in_both_orders)
+        };
+        let is_zero = |range: std::ops::Range<usize>| {
+            descriptor.get(range).is_some_and(|part| part.iter().all(|byte| *byte == 0))
+        };
+        // The size of a logical block in little-endian byte order.
+        let has_sectors = descriptor.get(128..130) == Some(&[0, 8]);
+        let root = descriptor.get(156..190).is_some_and(is_regular);
+        let dates = descriptor.get(813..813 + 4 * DATE).unwrap_or_default().chunks_exact(DATE);
+        let has_dates = dates
+            .flat_map(|date| date.iter().take(DATE - 1))
+            .all(|byte| byte.is_ascii_digit() || matches!(byte, 0 | b' '));
+        [80, 132].into_iter().all(has_equal_orders)
+            && is_zero(72..80)
+            && is_zero(882..883)
+            && has_sectors
+            && root
+            && has_dates
+    })
 }
 
 /// Returns the volumes, those with the longest names first.
