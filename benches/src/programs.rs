@@ -62,6 +62,10 @@ impl ServerProcess {
         Pid::from_raw(self.child.id().cast_signed())
     }
 
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).unwrap();
+    }
+
     /// Processor time of the process without its children.
     pub(crate) fn cpu_time(&self) -> Duration {
         let clock = clock_getcpuclockid(self.pid()).unwrap();
@@ -154,6 +158,15 @@ pub(crate) async fn nginx(dir: &Path) -> ServerProcess {
     fs::write(&path, config).unwrap();
     let mut command = Command::new("nginx");
     command.arg("-e").arg("stderr").arg("-p").arg(dir).arg("-c").arg(&path);
+    ServerProcess::start(&mut command, port).await
+}
+
+/// Starts an empty Redis server.
+pub(crate) async fn redis(dir: &Path) -> ServerProcess {
+    let port = free_port();
+    let mut command = Command::new("redis-server");
+    command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", ""]);
+    command.arg("--dir").arg(dir).stdout(Stdio::null());
     ServerProcess::start(&mut command, port).await
 }
 
