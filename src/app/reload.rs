@@ -205,7 +205,10 @@ impl Reloader {
         log_unknown_types(&config);
         self.canary.stop().await;
         let state = self.current.load();
+        // With a secret of its own, the store does not depend on the request key.
+        let has_own_secret = config.store.as_ref().is_some_and(|store| store.secret_path.is_some());
         if let Some(records) = state.scanner.verdict_records()
+            && !has_own_secret
             && !state.keys.is_current(&key)
         {
             // The former key may be known to others.

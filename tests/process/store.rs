@@ -163,6 +163,45 @@ async fn new_request_key_ends_the_use_of_the_store() {
     fixture.check(&scanner, 4).await;
 }
 
+/// The records depend on the secret, not on the request key.
+#[tokio::test]
+async fn store_with_a_secret_survives_a_new_request_key() {
+    let fixture = RestartFixture::new().await;
+    let builder = fixture.builder("store.secret_path = \"store_secret\"");
+    let secret = builder.dir().path("store_secret");
+    fs::write(&secret, "0123456789abcdef".repeat(4)).unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+    let scanner = builder.start().await;
+    fixture.check(&scanner, 2).await;
+    fs::write(scanner.dir.path("request_secret"), "A".repeat(43)).unwrap();
+    let log = reload_succeeds(&scanner, "").await;
+    assert!(!log.contains("verdicts are not stored until a restart"), "{log}");
+    let scanner = restart(scanner.stop().await).await;
+    fixture.check(&scanner, 2).await;
+    let dir = scanner.stop().await;
+    fs::write(&secret, "another secret of the same length".repeat(2)).unwrap();
+    let scanner = restart(dir).await;
+    fixture.check(&scanner, 4).await;
+}
+
+#[tokio::test]
+async fn unusable_secret_is_refused() {
+    for (content, message) in [
+        (Some("too short"), "contains 9 bytes, expected at least 32 random ones"),
+        (Some(""), "store_secret (store.secret_path) cannot be read"),
+        (None, "store_secret (store.secret_path) cannot be read"),
+    ] {
+        let fixture = RestartFixture::new().await;
+        let builder = fixture.builder("store.secret_path = \"store_secret\"");
+        if let Some(content) = content {
+            fs::write(builder.dir().path("store_secret"), content).unwrap();
+        }
+        let (code, errors) = builder.run_to_exit();
+        assert_ne!(code, Some(0));
+        assert!(errors.contains(message), "{errors}");
+    }
+}
+
 /// Nothing is served before the engines of this process have been tested.
 #[tokio::test]
 async fn stored_verdicts_need_the_canary() {
