@@ -122,13 +122,19 @@ fn open(settings: &Settings, request_secret: StoreSecret) -> Result<OpenStore, S
 /// How a store can be used, for `check-config`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StoreCheck {
-    /// Number of different request keys of the replicas, this one included. `None` if the store is not shared, or not
-    /// reachable.
-    pub replica_keys: Option<usize>,
-    /// Whether the store is shared.
-    pub is_shared: bool,
+    /// State of the shared store; `None` if the store is not shared.
+    pub shared: Option<SharedStoreState>,
     /// What operators should know about the files with secrets.
     pub notices: Vec<KeyNotice>,
+}
+
+/// Whether a shared store can be used.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SharedStoreState {
+    /// The store responds. Number of different request keys of the replicas, this one included.
+    Reachable { replica_keys: usize },
+    /// The store does not respond, or refuses, for this reason.
+    Unreachable(String),
 }
 
 /// Checks the files with secrets, and whether a shared store is reachable. Opens no file of verdicts, which a running
@@ -140,27 +146,31 @@ pub async fn check_store(
     settings: &Settings,
     key: Option<&RequestKey>,
 ) -> Result<StoreCheck, StoreSetupError> {
-    let StoreSecrets { secret, password, notices } = read_secrets(settings)?;
-    let mut check = StoreCheck { replica_keys: None, is_shared: false, notices };
-    if let (StorePlace::Shared(shared), Some(key)) = (&settings.place, key) {
-        check.is_shared = true;
-        let secret = secret.unwrap_or_else(|| key.derive(StoreSecret::derive));
-        let (store, _events) = shared::start(shared, secret, password)?;
-        check.replica_keys = replica_keys(&store, key).await;
+    let StoreSecrets { password, notices, .. } = read_secrets(settings)?;
+    let mut check = StoreCheck { shared: None, notices };
+    if let StorePlace::Shared(shared) = &settings.place {
+        // Neither reads nor writes records.
+        let (store, _events) = shared::start(shared, StoreSecret::derive(b""), password)?;
+        check.shared = Some(shared_state(&store, key).await);
         store.close().await;
     }
     Ok(check)
 }
 
 /// Asks a store that has just been started, which may still be connecting.
-async fn replica_keys(store: &SharedStore, key: &RequestKey) -> Option<usize> {
+async fn shared_state(store: &SharedStore, key: Option<&RequestKey>) -> SharedStoreState {
     for _ in 0..CHECK_ATTEMPTS {
-        if let Some(found) = store.fingerprints(key.fingerprint()).await {
-            return Some(found.len());
+        let replica_keys = match key {
+            Some(key) => store.fingerprints(key.fingerprint()).await.map(|found| found.len()),
+            // The key is generated at the first start.
+            None => store.latest_decisions(0).await.ok().map(|_| 1),
+        };
+        if let Some(replica_keys) = replica_keys {
+            return SharedStoreState::Reachable { replica_keys };
         }
         sleep(CHECK_PAUSE).await;
     }
-    None
+    SharedStoreState::Unreachable(store.last_error().unwrap_or_default())
 }
 
 /// Returns the SHA-256 of this program, or of its version if the program cannot be read.

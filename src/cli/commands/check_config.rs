@@ -10,7 +10,7 @@ use mcs_sandbox::{EffectiveLimits, Sandbox};
 
 use crate::{
     admin::AdminToken,
-    app::{self, SandboxEnv, StartError, StoreCheck},
+    app::{self, SandboxEnv, SharedStoreState, StartError},
     cli::{
         arguments::Cli,
         error::CommandError,
@@ -60,8 +60,8 @@ async fn check(
     print_sandbox(painter, &sandbox_env.sandbox);
     let engines = app::remote_engines(config).await.map_err(StartError::from)?;
     print_engines(config, &engines);
-    if let Some(store) = store.filter(|store| store.is_shared) {
-        print_line(shared_store_line(painter, &store));
+    if let Some(state) = store.and_then(|store| store.shared) {
+        print_line(shared_store_line(painter, &state));
     }
     check_canary(painter, config, &sandbox_env, &engines).await
 }
@@ -153,18 +153,23 @@ fn print_engines(config: &Config, engines: &RemoteEngines) {
 }
 
 /// Describes the shared store.
-fn shared_store_line(painter: Painter, store: &StoreCheck) -> String {
-    match store.replica_keys {
-        None => note(
-            painter,
-            "store.urls: the shared store does not answer; without it, each replica scans for itself",
-        ),
-        Some(1) => painter.paint(GOOD, "# shared store: reachable"),
-        Some(keys) => note(
+fn shared_store_line(painter: Painter, state: &SharedStoreState) -> String {
+    match state {
+        SharedStoreState::Unreachable(reason) => note(
             painter,
             &format!(
-                "crypto: replicas have {keys} different request keys, so clients get MCS_BAD_DECRYPTION \
-                 from some of them; copy one key to all"
+                "store.urls: the shared store cannot be used ({reason}); without it, each replica \
+                 scans for itself"
+            ),
+        ),
+        SharedStoreState::Reachable { replica_keys: 1 } => {
+            painter.paint(GOOD, "# shared store: reachable")
+        }
+        SharedStoreState::Reachable { replica_keys } => note(
+            painter,
+            &format!(
+                "crypto: replicas have {replica_keys} different request keys, so clients get \
+                 MCS_BAD_DECRYPTION from some of them; copy one key to all"
             ),
         ),
     }

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use redis::{ServerErrorKind, Value};
 use tokio::{
     sync::{Notify, watch},
@@ -81,6 +82,7 @@ pub(crate) struct StoreLink {
     state: watch::Sender<LinkState>,
     needed: Notify,
     random: Arc<NodeRandom>,
+    last_error: Mutex<Option<CallError>>,
     pub(crate) counters: Arc<SharedAtomics>,
 }
 
@@ -97,8 +99,14 @@ impl StoreLink {
             state: watch::Sender::new(LinkState::Connecting),
             needed: Notify::new(),
             random,
+            last_error: Mutex::default(),
             counters: Arc::default(),
         }
+    }
+
+    /// Returns the last failure of a call.
+    pub(crate) fn last_error(&self) -> Option<CallError> {
+        self.last_error.lock().clone()
     }
 
     /// Connects, and connects again when the connection has failed, until the link is closed.
@@ -262,6 +270,7 @@ impl StoreLink {
             return result;
         };
         count(&self.counters.failed_commands, 1);
+        *self.last_error.lock() = Some(error.clone());
         let failure = match error {
             CallError::Server(text) if !text.starts_with("LOADING") => FailureKind::Refused,
             _ => FailureKind::Unreachable,

@@ -319,6 +319,12 @@ impl SharedStore {
         self.0.link.breaker().is_closed()
     }
 
+    /// Returns why the last call that failed did so, for operators.
+    #[must_use]
+    pub fn last_error(&self) -> Option<String> {
+        self.0.link.last_error().map(|error| error.to_string())
+    }
+
     /// Returns the counters since the store was started.
     #[must_use]
     pub fn counters(&self) -> SharedCounters {
