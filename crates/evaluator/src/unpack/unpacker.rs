@@ -269,13 +269,22 @@ impl<'a> Unpacker<'a> {
         self.alternative_at(self.path.len(), examine)
     }
 
-    /// Decodes and examines the current object in another form, which may not be what the object is. Notes about the form
-    /// itself are dropped, as by [`alternative`](Self::alternative).
+    /// Decodes and examines the current object in another form, which may not be what the object is, and which only programs
+    /// that display text make of it: only files in its text are examined. Notes about the form itself are dropped, as by
+    /// [`alternative`](Self::alternative).
     ///
     /// # Errors
     /// The walk ends.
-    pub(crate) fn decode_form(&mut self, name: EntryName, decoder: impl Read) -> Unpacked {
-        self.alternative_at(self.path.len() + 1, |walk| walk.decode(name, decoder).map(drop))
+    pub(crate) fn decode_text_form(&mut self, name: EntryName, decoder: impl Read) -> Unpacked {
+        self.alternative_at(self.path.len() + 1, |walk| {
+            walk.enter(name, |walk| {
+                let (bytes, _decoded) = walk.read(decoder)?;
+                walk.budget.reserve(bytes.len());
+                let visited = walk.text_form(&bytes);
+                walk.budget.release(bytes.len());
+                visited
+            })
+        })
     }
 
     fn alternative_at(

@@ -56,9 +56,10 @@ pub(in crate::unpack) fn unpack(bytes: &[u8], unpacker: &mut Unpacker<'_>) -> Un
     }
     if has_references(bytes) {
         let (name, text) = (EntryName::label("text without references"), decode_references(bytes));
-        // Archives contain references by chance, and are damaged without them. Text has no zeros.
+        // Archives contain references by chance, and are damaged without them: programs that unpack them do not decode
+        // references. Text has no zeros.
         if memchr(0, bytes).is_some() {
-            unpacker.decode_form(name, text)?;
+            unpacker.decode_text_form(name, text)?;
         } else {
             unpacker.decode(name, text)?;
         }

@@ -86,3 +86,19 @@ fn file_is_also_examined_up_to_the_stated_size() {
     assert!(collected.objects.iter().any(|(_, file)| file == b"malware"), "{collected:?}");
     assert!(collected.note(NoteKind::Inconsistent).is_some());
 }
+
+/// Compressed data contains character references by chance. Only programs that display text decode them.
+#[test]
+fn archive_without_its_references_is_not_another_archive() {
+    let references = stored_zip(&[("a.bin", b"before &#9; &#65; &#x41; after\0")]);
+    let collected = collect(&stored_zip(&[("inner.zip", &references)]));
+    assert!(collected.notes.is_empty(), "{collected:?}");
+    let paths = collected.paths();
+    assert!(paths.iter().all(|path| !path.contains("references > ")), "{paths:?}");
+    // A page behind an archive, whose picture has references.
+    let page =
+        "<img src='&#100;ata:image/png;base64,TVqQAAMAAAAEAAAA//8AALgAAAAAAAAAQAAAAAAAAAA='>";
+    let collected = collect(&[&references[..], page.as_bytes()].concat());
+    let is_found = |(_, object): &(String, Vec<u8>)| object.starts_with(b"MZ");
+    assert!(collected.objects.iter().any(is_found), "{collected:?}");
+}

@@ -51,6 +51,25 @@ impl Unpacker<'_> {
         result
     }
 
+    /// Examines bytes as text. They do not count as visited, because a file with the same bytes is unpacked.
+    pub(super) fn text_form(&mut self, bytes: &[u8]) -> Unpacked {
+        let depth = self.depth.saturating_add(1);
+        if depth > self.max_depth {
+            self.note_limit(MAX_DEPTH);
+            return Ok(());
+        }
+        let digest = Sha256::digest(bytes).into();
+        if self.visitor.skips(&digest, bytes) {
+            return Ok(());
+        }
+        self.visit(bytes, depth, false, Some(digest))?;
+        let outer_depth = std::mem::replace(&mut self.depth, depth);
+        let outer_parts = std::mem::replace(&mut self.read_parts, ReadParts::of_object(bytes));
+        let result = self.container(Kind::Text, (self.selection.format)(Kind::Text), bytes);
+        (self.depth, self.read_parts) = (outer_depth, outer_parts);
+        result
+    }
+
     /// Lets the visitor examine an object inside a container.
     pub(super) fn visit(
         &mut self,
