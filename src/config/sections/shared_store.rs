@@ -59,7 +59,9 @@ fn url() -> Key<StoreUrl> {
 /// Checks the addresses together, because several ones must be of one cluster.
 fn check(settings: SharedStoreSettings, store: &mut Section<'_, '_>) -> SharedStoreSettings {
     let urls: Vec<_> = settings.urls.iter().map(|url| url.reveal().to_owned()).collect();
-    if let Err(error) = StoreServers::parse(&urls, None, None)
+    let (has_password, has_certificates) =
+        (settings.password_path.is_some(), settings.ca_certificates.is_some());
+    if let Err(error) = StoreServers::check(&urls, has_password, has_certificates)
         && store.has("urls")
     {
         store.conflict("urls", error.to_string());

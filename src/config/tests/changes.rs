@@ -121,7 +121,7 @@ fn surroundings(section: &str, key: &str) -> Vec<(&'static str, &'static str)> {
             let is_shared =
                 ["urls", "password_path", "ca_certificates", "timeout", "wait"].contains(&key);
             if is_shared {
-                lines.extend([("store.kind", "'shared'"), ("store.urls", "['redis://a']")]);
+                lines.extend([("store.kind", "'shared'"), ("store.urls", "['rediss://a']")]);
             } else {
                 lines.push(("store.path", "'store.db'"));
             }

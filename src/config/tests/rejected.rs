@@ -230,6 +230,14 @@ const STORE: &[InvalidCase] = &[
     ("store.kind = \"shared\"", "store.urls: missing, expected the addresses of the servers"),
     ("store.urls = [\"redis://a\"]", "store.urls: found without kind = \"shared\""),
     (
+        "store.kind = \"shared\"\nstore.urls = [\"redis://user@a\"]",
+        "store.urls: the shared store has a user, but no password",
+    ),
+    (
+        "store.kind = \"shared\"\nstore.urls = [\"redis://user:pw@a\"]\nstore.password_path = \"p\"",
+        "store.urls: the password of the shared store is given twice",
+    ),
+    (
         "store.kind = \"shared\"\nstore.urls = [\"redis://a\"]\nstore.wait = \"forever\"",
         "store.wait: found \"forever\"",
     ),

@@ -11,8 +11,10 @@ use std::{
 
 use reqwest::Method;
 
-use super::{generate_traffic, scrape};
-use crate::harness::{MockMedia, ScannerBuilder, homeserver::Gate, report_skipped, wait_until};
+use super::{generate_traffic, scrape, scrape_until};
+use crate::harness::{
+    MockMedia, ScannerBuilder, homeserver::Gate, redis::RedisServer, report_skipped, wait_until,
+};
 
 /// Returns the path of a shipped file for Prometheus or Grafana.
 fn monitoring_file(name: &str) -> PathBuf {
@@ -107,6 +109,8 @@ fn metric_names(text: &str) -> BTreeSet<&str> {
 
 #[tokio::test]
 async fn alerts_and_dashboard_use_existing_metrics_and_dashboard_shows_all() {
+    const TEST: &str = "alerts_and_dashboard_use_existing_metrics_and_dashboard_shows_all";
+    let Some(redis) = RedisServer::start(TEST, &[]) else { return };
     let (homeserver, scanner, _) = generate_traffic().await;
     let operations = scanner.operations_client().await;
     // Some metrics exist only with a canary and a store.
@@ -115,6 +119,12 @@ async fn alerts_and_dashboard_use_existing_metrics_and_dashboard_shows_all() {
         .config("scan.canary = \"eicar\"\nstore.path = \"store.db\"");
     let with_canary = builder.start().await;
     let mut metrics = scrape(&with_canary.operations_client().await).await;
+    let shared = format!("store.kind = \"shared\"\nstore.urls = [{:?}]", redis.url());
+    let replica =
+        ScannerBuilder::new("exit 0").homeserver(&homeserver).config(&shared).start().await;
+    let replica = replica.operations_client().await;
+    scrape_until(&replica, "mcs_replica_keys 1").await;
+    metrics += &scrape(&replica).await;
     // A request aborted by the client.
     let gate = Gate::default();
     let media = homeserver.add_media("slow", MockMedia::new("image/png", "slow").gated_by(&gate));

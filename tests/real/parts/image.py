@@ -28,6 +28,8 @@ NEEDS = [*container.NEEDS, "setpriv", "chroot", "strip"]
 DOCKERFILE = REPOSITORY / "packaging/Dockerfile"
 MANIFESTS = REPOSITORY / "packaging/kubernetes.yaml"
 PROGRAM = "/usr/bin/matrix-content-scanner"
+# Contents of the Secret besides the request key. No store is running in these tests.
+STORE_SECRETS = {"store_secret": "5a" * 32, "store_password": "a5" * 32}
 SECRET = "FjA38iRQh4mH6ED7wa1Ba7O0tv4x+AtX2tVPgireeic=\n"
 PUBLIC = "jLVWQUTEEkeqHPMAkPsDyj7Wh6jKUAw5rkp6h4VPqBA"
 # Mounts the root of the image: the Debian root directory below the files written by the steps.
@@ -108,8 +110,8 @@ def manifests():
     return list(yaml.safe_load_all(MANIFESTS.read_text()))
 
 
-def manifest(kind):
-    [match] = [manifest_ for manifest_ in manifests() if manifest_["kind"] == kind]
+def manifest(kind, name="matrix-content-scanner"):
+    [match] = [item for item in manifests() if (item["kind"], item["metadata"]["name"]) == (kind, name)]
     return match
 
 
@@ -129,7 +131,9 @@ def dockerfile_steps_build_image(machine):
 
 @test
 def manifests_are_valid_and_hardened(_machine):
-    assert_equal([item["kind"] for item in manifests()], ["ConfigMap", "Deployment", "Service", "NetworkPolicy"])
+    kinds = ["ConfigMap", "Deployment", "Service", "PodDisruptionBudget", "NetworkPolicy"]
+    store = [kind for kind in kinds if kind != "PodDisruptionBudget"]
+    assert_equal([item["kind"] for item in manifests()], kinds + store)
     for item in manifests():
         kubernetes_validate.validate(item, "1.37", strict=True)
     pod = manifest("Deployment")["spec"]["template"]["spec"]
@@ -138,6 +142,8 @@ def manifests_are_valid_and_hardened(_machine):
     [scanner] = pod["containers"]
     restrictions = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
     assert_equal(scanner["securityContext"], restrictions)
+    store_pod = manifest("Deployment", "matrix-content-scanner-store")["spec"]["template"]["spec"]
+    assert_equal(store_pod["containers"][0]["securityContext"], restrictions)
     ports = {port["name"]: port["containerPort"] for port in scanner["ports"]}
     assert_equal(ports, {"http": 8080, "operations": 8081})
     probes = [scanner[probe]["httpGet"] for probe in ("livenessProbe", "readinessProbe")]
@@ -162,9 +168,10 @@ def image_runs_with_deployment_settings(machine):
     for name, file, text in [
         ("config", "config.toml", manifest("ConfigMap")["data"]["config.toml"]),
         ("key", "request_secret", SECRET),
+        *(("key", file, text) for file, text in STORE_SECRETS.items()),
     ]:
         folder = built.layer / "upper" / mounts[name].lstrip("/")
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / file).write_text(text)
         (folder / file).chmod(0o440)
         os.chown(folder / file, 0, pod["securityContext"]["fsGroup"])

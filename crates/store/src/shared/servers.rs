@@ -155,6 +155,44 @@ impl StoreServers {
         password: Option<Zeroizing<String>>,
         ca_certificates_pem: Option<&[u8]>,
     ) -> Result<Self, StoreServersError> {
+        let ParsedServers { topology, database, is_tls, credentials } = ParsedServers::parse(urls)?;
+        let tls = match (is_tls, ca_certificates_pem) {
+            (true, certificates) => Some(Arc::new(client_config(certificates)?)),
+            (false, None) => None,
+            (false, Some(_)) => return Err(StoreServersError::CertificatesWithoutTls),
+        };
+        let credentials = merge_password(credentials, password)?;
+        Ok(Self { topology, credentials, database, tls })
+    }
+
+    /// Checks addresses as [`parse`](Self::parse) does, without the password and the certificates that are given
+    /// separately.
+    ///
+    /// # Errors
+    /// If an address cannot be used, or not with a separate password or with certificates.
+    pub fn check(
+        urls: &[String],
+        has_password: bool,
+        has_ca_certificates: bool,
+    ) -> Result<(), StoreServersError> {
+        let ParsedServers { is_tls, credentials, .. } = ParsedServers::parse(urls)?;
+        if has_ca_certificates && !is_tls {
+            return Err(StoreServersError::CertificatesWithoutTls);
+        }
+        merge_password(credentials, has_password.then(Zeroizing::default)).map(drop)
+    }
+}
+
+/// All addresses together.
+struct ParsedServers {
+    topology: ServerTopology,
+    database: i64,
+    is_tls: bool,
+    credentials: StoreCredentials,
+}
+
+impl ParsedServers {
+    fn parse(urls: &[String]) -> Result<Self, StoreServersError> {
         let addresses =
             urls.iter().enumerate().map(|(index, url)| ParsedAddress::parse(url, index + 1));
         let mut addresses = addresses.collect::<Result<Vec<_>, _>>()?;
@@ -164,13 +202,7 @@ impl StoreServers {
         let first = first.ok_or(StoreServersError::NoAddress)?;
         let kind = if count > 1 { AddressKind::Cluster } else { first.kind };
         let (topology, database) = topology(kind, &first, seeds)?;
-        let tls = match (first.is_tls, ca_certificates_pem) {
-            (true, certificates) => Some(Arc::new(client_config(certificates)?)),
-            (false, None) => None,
-            (false, Some(_)) => return Err(StoreServersError::CertificatesWithoutTls),
-        };
-        let credentials = merge_password(first.credentials, password)?;
-        Ok(Self { topology, credentials, database, tls })
+        Ok(Self { topology, database, is_tls: first.is_tls, credentials: first.credentials })
     }
 }
 
