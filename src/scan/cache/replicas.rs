@@ -19,6 +19,9 @@ use crate::scan::{
 /// Time until verdicts that could not be compared with the store are looked up again.
 const CONFIRMATION_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Time between two comparisons of the decisions with those in the store, in case that a message about them is missing.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
+
 impl ResultCache {
     /// Asks for the right to scan a content, so that only one replica does.
     pub(super) async fn acquire_lease(&self, key: &ContentKey, versions: Versions) -> LeaseResult {
@@ -37,12 +40,14 @@ impl ResultCache {
     /// the future is dropped.
     pub async fn follow_replicas(&self, mut events: StoreEvents, decisions: DecisionKeeper) {
         let mut confirmation = interval(CONFIRMATION_INTERVAL);
+        let mut refresh = interval(REFRESH_INTERVAL);
         // Whether another replica may have changed the decisions.
         let mut is_outdated = true;
         loop {
             tokio::select! {
                 event = events.next() => is_outdated |= self.apply(event),
                 _ = confirmation.tick() => self.drop_unconfirmed(),
+                _ = refresh.tick() => is_outdated = true,
             }
             if is_outdated && decisions.refresh().await.is_ok() {
                 is_outdated = false;

@@ -80,14 +80,23 @@ impl DecisionKeeper {
         &self.0.decisions
     }
 
-    /// Takes a newer list from the shared store.
+    /// Takes a newer list from the shared store. If the store has none, for example because it was emptied, writes the
+    /// list of this process, so that replicas that start later have it.
     ///
     /// # Errors
     /// If the shared store is not available.
     pub async fn refresh(&self) -> Result<(), StoreUnavailable> {
         let Some(shared) = &self.0.shared else { return Ok(()) };
-        let known = self.0.decisions.number();
-        let Some((number, list)) = shared.latest_decisions(known).await? else { return Ok(()) };
+        let known = self.0.decisions.list();
+        let Some((number, list)) = shared.latest_decisions(known.number).await? else {
+            if known.number > 0 && !shared.has_decisions(known.number).await? {
+                let restored = shared.add_decisions(known.number, &known.encode()).await?;
+                if matches!(restored, Ok(true)) {
+                    info!(number = known.number, "wrote the decisions of operators to the store again");
+                }
+            }
+            return Ok(());
+        };
         match DecisionList::decode(&list) {
             Ok(list) if list.number == number && self.0.decisions.replace(&list) => {
                 info!(number, "took over the decisions of operators from another replica");
@@ -155,5 +164,75 @@ impl DecisionKeeper {
 impl fmt::Debug for DecisionKeeper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("DecisionKeeper").field(&self.0.decisions).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use mcs_store::{SimulatedNode, SimulatedServer};
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::scan::decisions::{DecisionAction, OperatorDecision};
+
+    fn keeper(server: &SimulatedServer, client: u32) -> DecisionKeeper {
+        let clock = server.clone();
+        let now = Arc::new(move || clock.now_ms() / 1000);
+        let timeout = Duration::from_millis(250);
+        let node = SimulatedNode { client, seed: client.into(), timeout, now };
+        let secret = StoreSecret::derive(b"secret");
+        let (store, _events) = SharedStore::start_simulated(server, node, secret.clone()).unwrap();
+        DecisionKeeper::open(secret, None, Some(store))
+    }
+
+    fn block(content: u8) -> DecisionChange {
+        DecisionChange::Add(OperatorDecision {
+            content: [content; 32],
+            action: DecisionAction::Block,
+            comment: "why".to_owned(),
+            made: 0,
+            end: u64::MAX,
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn concurrent_changes_are_all_in_the_list() {
+        let server = SimulatedServer::new(1);
+        server.set_delay(Duration::ZERO, Duration::from_millis(20));
+        let keepers: Vec<_> = (1..=3).map(|client| keeper(&server, client)).collect();
+        sleep(Duration::from_secs(1)).await;
+        let changes = keepers.iter().zip(1..);
+        let changes = changes.map(|(keeper, content)| async move {
+            while let Err(error) = keeper.change(&block(content)).await {
+                assert!(matches!(error, DecisionError::Busy), "{error}");
+            }
+        });
+        futures_util::future::join_all(changes).await;
+        for keeper in &keepers {
+            keeper.refresh().await.unwrap();
+            let list = keeper.decisions().list();
+            assert_eq!((list.number, list.decisions.len()), (3, 3));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn decisions_survive_in_the_replicas_if_the_store_is_emptied() {
+        let server = SimulatedServer::new(1);
+        let first = keeper(&server, 1);
+        sleep(Duration::from_secs(1)).await;
+        first.change(&block(1)).await.unwrap();
+        first.change(&block(2)).await.unwrap();
+        server.flush_all();
+        first.refresh().await.unwrap();
+        let later = keeper(&server, 2);
+        sleep(Duration::from_secs(1)).await;
+        later.refresh().await.unwrap();
+        assert_eq!(later.decisions().list(), first.decisions().list());
+        server.set_partitioned(2, true);
+        let error = later.change(&block(3)).await.unwrap_err();
+        assert!(matches!(error, DecisionError::Shared(_)), "{error}");
+        assert_eq!(later.decisions().number(), 2, "nothing has changed");
     }
 }

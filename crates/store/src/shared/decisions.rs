@@ -46,6 +46,14 @@ impl SharedStore {
         Ok(newest)
     }
 
+    /// Returns whether the store has a valid list with this number.
+    ///
+    /// # Errors
+    /// If the store is not available.
+    pub async fn has_decisions(&self, number: u64) -> Result<bool, StoreUnavailable> {
+        Ok(matches!(self.decisions(number).await?, StoredValue::Valid(_)))
+    }
+
     /// Writes the list with a number, which never expires. Returns `false` if another replica has written a list with this
     /// number.
     ///
