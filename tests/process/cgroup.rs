@@ -1,8 +1,10 @@
 //! Tests with a delegated control group, marked by an extended attribute as systemd does.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use nix::sys::signal::Signal;
@@ -19,8 +21,17 @@ struct TestCgroup(PathBuf);
 impl Drop for TestCgroup {
     fn drop(&mut self) {
         for name in ["server", "jobs", ""] {
-            let removed = fs::remove_dir(self.0.join(name));
-            assert!(removed.is_ok() || std::thread::panicking(), "{name}: {removed:?}");
+            let mut removed = fs::remove_dir(self.0.join(name));
+            // A process leaves its group some time after its end.
+            for _ in 0..500 {
+                if removed.as_ref().err().map(io::Error::kind) != Some(io::ErrorKind::ResourceBusy)
+                {
+                    break;
+                }
+                thread::sleep(Duration::from_millis(10));
+                removed = fs::remove_dir(self.0.join(name));
+            }
+            assert!(removed.is_ok() || thread::panicking(), "{name}: {removed:?}");
         }
     }
 }

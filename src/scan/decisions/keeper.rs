@@ -92,7 +92,10 @@ impl DecisionKeeper {
             if known.number > 0 && !shared.has_decisions(known.number).await? {
                 let restored = shared.add_decisions(known.number, &known.encode()).await?;
                 if matches!(restored, Ok(true)) {
-                    info!(number = known.number, "wrote the decisions of operators to the store again");
+                    info!(
+                        number = known.number,
+                        "wrote the decisions of operators to the store again"
+                    );
                 }
             }
             return Ok(());
