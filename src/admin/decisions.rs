@@ -19,6 +19,7 @@ use super::{
     state::{AdminResult, AdminState, read_change},
 };
 use crate::{
+    chain::Chain,
     http::Peer,
     media::hex,
     scan::decisions::{
@@ -98,7 +99,7 @@ impl AdminState {
                 ChangeState::Decided { before: action(before), after: action(after) }
             }
             Err(error) => {
-                error!(peer, ?subject, %error, "an operator's decision was not made");
+                error!(peer, ?subject, error = %Chain(error), "an operator's decision failed");
                 ChangeState::Failed
             }
         };

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::protocol::ErrorReply;
 use crate::{
+    chain::Chain,
     http::request_error::RequestError,
     scan::{OperatorError, decisions::DecisionError},
     telemetry::audit::NotRecorded,
@@ -40,7 +41,7 @@ pub(super) enum AdminError {
     Audit(#[from] NotRecorded),
     #[error("{0}")]
     Failed(#[from] OperatorError),
-    #[error("{0}")]
+    #[error("{}", Chain(.0))]
     Decision(DecisionError),
     #[error("the change failed; see the log")]
     Panicked,

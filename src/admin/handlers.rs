@@ -100,8 +100,8 @@ async fn forget(State(state): State<Arc<AdminState>>, request: Request) -> Admin
     // In a task, so that a change is completed when the client leaves.
     let change = async move { state.forget(target, &subject, peer, request.comment).await };
     let report = tokio::spawn(change).await.map_err(|_| AdminError::Panicked)??;
-    let ForgetReport { verdicts, media } = report;
-    Ok(json(StatusCode::OK, &ForgetReply { verdicts, media }))
+    let ForgetReport { verdicts, media, is_pending } = report;
+    Ok(json(StatusCode::OK, &ForgetReply { verdicts, media, pending: is_pending }))
 }
 
 fn parse_target(request: &ForgetRequest) -> Result<(ForgetTarget, ChangeSubject), AdminError> {
@@ -145,7 +145,7 @@ impl AdminState {
         };
         log_result(&peer, subject, &result);
         let state = match result {
-            Ok(ForgetReport { verdicts, media }) => ChangeState::Done { verdicts, media },
+            Ok(ForgetReport { verdicts, media, .. }) => ChangeState::Done { verdicts, media },
             Err(_) => ChangeState::Failed,
         };
         // The change was recorded; the writer has logged and counted the failure.
@@ -156,7 +156,7 @@ impl AdminState {
 
 fn log_result(peer: &str, subject: &ChangeSubject, result: &Result<ForgetReport, OperatorError>) {
     match result {
-        Ok(ForgetReport { verdicts, media }) => {
+        Ok(ForgetReport { verdicts, media, .. }) => {
             info!(peer, ?subject, verdicts, media, "forgotten by an operator");
         }
         Err(error) => error!(peer, ?subject, %error, "an operator's request to forget failed"),

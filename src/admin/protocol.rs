@@ -108,6 +108,9 @@ pub struct ForgetRequest {
 pub struct ForgetReply {
     pub verdicts: usize,
     pub media: usize,
+    /// Whether other replicas follow only when the shared store is available again.
+    #[serde(default)]
+    pub pending: bool,
 }
 
 /// Body of `POST /v1/decisions`.

@@ -109,7 +109,7 @@ impl Service {
         canary_task.start(canary, scanner.clone());
         let keys = Keyring::new(key, config.previous_key_ttl);
         let current = CurrentState::new(shared.state(&config, scanner.clone(), homeservers, keys));
-        let store = store.follow_replicas(replica_cache, &current);
+        let store = store.follow_replicas(replica_cache, &current).await;
         let stop = StopTokens::default();
         let listener = listen(&config.web.listen, socket).await?;
         let operations = Operations {

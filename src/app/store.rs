@@ -6,6 +6,7 @@ mod secrets;
 mod shared;
 
 use std::{
+    collections::BTreeSet,
     fs::File,
     io::{self, Read as _},
     time::Duration,
@@ -17,7 +18,7 @@ use secrets::{StoreSecrets, read_secrets};
 use sha2::{Digest as _, Sha256};
 use tokio::{
     task::{JoinHandle, spawn_blocking},
-    time::sleep,
+    time::{sleep, timeout},
 };
 use tracing::warn;
 
@@ -31,6 +32,9 @@ use crate::{
         decisions::DecisionKeeper,
     },
 };
+
+/// Maximum time that the start waits for the decisions in a shared store.
+const DECISIONS_WAIT: Duration = Duration::from_secs(2);
 
 /// Number of questions to a shared store until it counts as not reachable.
 const CHECK_ATTEMPTS: usize = 4;
@@ -51,14 +55,27 @@ pub(super) struct OpenStore {
 }
 
 impl OpenStore {
-    /// Starts to apply what other replicas change, and to compare their request keys. Returns the records.
-    pub(super) fn follow_replicas(
+    /// Waits a moment for the decisions of operators in a shared store, then starts to apply what other replicas change, and
+    /// to compare their request keys. Returns the records.
+    pub(super) async fn follow_replicas(
         self,
         cache: ResultCache,
         current: &CurrentState,
     ) -> Option<VerdictRecords> {
         if let (Some(records), Some(events)) = (&self.records, self.events) {
             let decisions = self.decisions;
+            let refreshed = async {
+                while decisions.refresh().await.is_err() {
+                    sleep(CHECK_PAUSE).await;
+                }
+            };
+            if timeout(DECISIONS_WAIT, refreshed).await.is_err() {
+                warn!(
+                    "starting without the decisions of operators in the shared store, which cannot be read yet"
+                );
+            }
+            let followed = decisions.clone();
+            tokio::spawn(async move { followed.follow_store().await });
             tokio::spawn(async move { cache.follow_replicas(events, decisions).await });
             tokio::spawn(compare_keys(records.clone(), current.clone()));
         }
@@ -73,7 +90,7 @@ impl StoreOpening {
             Some(settings) => open(&settings, request_secret),
             None => Ok(OpenStore {
                 records: None,
-                decisions: DecisionKeeper::open(request_secret, None, None),
+                decisions: DecisionKeeper::open(request_secret, None, None)?,
                 events: None,
             }),
         }))
@@ -104,7 +121,7 @@ fn open(settings: &Settings, request_secret: StoreSecret) -> Result<OpenStore, S
     };
     match &settings.place {
         StorePlace::File(file) => {
-            let decisions = decisions(None);
+            let decisions = decisions(None)?;
             let file = file::open(file, secret)?;
             let records = file.map(|file| VerdictRecords::in_file(file, record_settings));
             Ok(OpenStore { records, decisions, events: None })
@@ -112,7 +129,7 @@ fn open(settings: &Settings, request_secret: StoreSecret) -> Result<OpenStore, S
         StorePlace::Shared(shared) => {
             record_settings.wait = shared.wait;
             let (store, events) = shared::start(shared, secret.clone(), password)?;
-            let decisions = decisions(Some(store.clone()));
+            let decisions = decisions(Some(store.clone()))?;
             let records = VerdictRecords::in_shared_store(store, record_settings);
             Ok(OpenStore { records: Some(records), decisions, events: Some(events) })
         }
@@ -161,9 +178,14 @@ pub async fn check_store(
 async fn shared_state(store: &SharedStore, key: Option<&RequestKey>) -> SharedStoreState {
     for _ in 0..CHECK_ATTEMPTS {
         let replica_keys = match key {
-            Some(key) => store.fingerprints(key.fingerprint()).await.map(|found| found.len()),
+            Some(key) => {
+                let own = [key.fingerprint()];
+                // Not published: this key may not be in use yet.
+                let found = store.published_fingerprints().await;
+                found.map(|found| found.iter().chain(&own).collect::<BTreeSet<_>>().len())
+            }
             // The key is generated at the first start.
-            None => store.latest_decisions(0).await.ok().map(|_| 1),
+            None => store.published_fingerprints().await.map(|_| 1),
         };
         if let Some(replica_keys) = replica_keys {
             return SharedStoreState::Reachable { replica_keys };

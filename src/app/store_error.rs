@@ -5,7 +5,7 @@ use std::{io, path::PathBuf};
 use mcs_store::{SharedStoreError, StoreError, StoreServersError};
 use tokio::task::JoinError;
 
-use crate::identity::denied_user;
+use crate::{identity::denied_user, scan::decisions::ListFileError};
 
 /// Reason why the verdict store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +25,8 @@ pub enum StoreSetupError {
         path.display()
     )]
     ShortSecret { path: PathBuf, length: usize },
+    #[error("the decisions of operators cannot be read")]
+    Decisions(#[from] ListFileError),
     #[error("opening the store panicked")]
     Panicked(#[source] JoinError),
 }

@@ -78,7 +78,14 @@ pub(super) fn print_media(painter: Painter, reply: &MediaReply) -> io::Result<()
 /// Prints how much was removed.
 pub(super) fn print_forgotten(reply: ForgetReply) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    let ForgetReply { verdicts, media } = reply;
+    let ForgetReply { verdicts, media, pending } = reply;
+    if pending {
+        return writeln!(
+            out,
+            "forgotten on this replica: verdicts {verdicts}, media entries {media}; the shared store \
+             is not available, and other replicas follow as soon as it is"
+        );
+    }
     if verdicts == 0 && media == 0 {
         return writeln!(out, "nothing was known; scans in progress will not be kept");
     }

@@ -95,7 +95,7 @@ pub struct CacheSizes {
     pub body_bytes: u64,
 }
 
-/// A media entry from the file.
+/// A media entry from the store.
 #[derive(Clone, Debug)]
 pub struct RecalledMedia(Timed<Arc<CachedMedia>>);
 
@@ -264,7 +264,7 @@ impl ResultCache {
         }
     }
 
-    /// Returns the content of an mxc URI at its latest download from the file. It is not taken over: the requester must be
+    /// Returns the content of an mxc URI at its latest download from the store. It is not taken over: the requester must be
     /// authorised before, so that others cannot fill the memory.
     pub async fn recall_media(&self, key: &MediaKey) -> Option<RecalledMedia> {
         let (media, age) = self.tables.records.as_ref()?.find_media(key).await?;
@@ -272,7 +272,7 @@ impl ResultCache {
         (age < self.settings.ttl).then_some(RecalledMedia(entry))
     }
 
-    /// Takes over a media entry from the file.
+    /// Takes over a media entry from the store.
     pub fn admit_media(&self, key: MediaKey, RecalledMedia(entry): RecalledMedia) {
         let _replacing = self.tables.replacing.lock();
         // The media may have been downloaded again meanwhile.
@@ -320,9 +320,32 @@ impl ResultCache {
             return None;
         }
         let (records, outcome) = record?;
+        let (cache, records) = (self.clone(), records.clone());
+        let shared = records.shared_store().is_some();
         // After the insertion, so that an infection found later by another replica removes the entry.
+        let compared =
+            async move { cache.compare(&records, key, outcome, versions, generation).await };
+        let infection = if shared {
+            // In a task, so that a deadline of the request does not lose the outcome.
+            tokio::spawn(compared).await.ok().flatten()?
+        } else {
+            compared.await?
+        };
+        Some(decided(&infection, policies))
+    }
+
+    /// Stores an outcome that is in memory. Returns the infection that another replica has found, and keeps it in memory
+    /// instead.
+    async fn compare(
+        &self,
+        records: &VerdictRecords,
+        key: ContentKey,
+        outcome: FileOutcome,
+        versions: Versions,
+        generation: CacheGeneration,
+    ) -> Option<FileOutcome> {
         let infection = records.add(&key, &outcome, versions, self.settings.ttl).await;
-        if !invalidations.keeps_content(generation, &key.content) {
+        if !self.tables.invalidations.keeps_content(generation, &key.content) {
             self.tables.verdicts.remove(&key);
             if self.is_current(generation) {
                 records.remove_outcomes(&key, versions);
@@ -332,22 +355,13 @@ impl ResultCache {
             return None;
         }
         if let Ok(infection) = infection {
-            return self.keep_infection(&key, infection?.0, versions, policies);
+            let infection = infection?.0;
+            let entry = VerdictEntry::new(infection.clone(), versions);
+            self.tables.verdicts.insert(key, Timed::now(entry));
+            return Some(infection);
         }
         self.tables.unconfirmed.lock().add(key);
         None
-    }
-
-    /// Keeps an infection in memory that another replica has found, in place of any other outcome.
-    fn keep_infection(
-        &self,
-        key: &ContentKey,
-        infection: FileOutcome,
-        versions: Versions,
-        policies: &Policies,
-    ) -> Option<ScannedContent> {
-        self.tables.verdicts.insert(*key, Timed::now(VerdictEntry::new(infection, versions)));
-        self.scanned(key, &versions, policies)
     }
 
     /// Takes the outcome for a content over from the store, and returns the result as [`scanned`](Self::scanned).
@@ -383,8 +397,8 @@ impl ResultCache {
         // The store has another time to live for infections.
         let age = if outcome.is_infected() { Duration::ZERO } else { age };
         let stored = Instant::now().checked_sub(age)?;
-        // A scan may have ended meanwhile.
-        if self.scanned(key, &versions, policies).is_none() {
+        // A scan may have ended meanwhile. An infection has precedence over its outcome.
+        if outcome.is_infected() || self.scanned(key, &versions, policies).is_none() {
             let value = VerdictEntry::new(outcome, versions);
             self.tables.verdicts.insert(*key, Timed { value, stored });
         }
@@ -398,13 +412,13 @@ impl ResultCache {
     pub fn invalidate_verdicts(&self) {
         // First, so that none is recalled under the next generation.
         if let Some(records) = &self.tables.records {
-            records.clear();
+            records.clear_once();
         }
         self.tables.invalidations.invalidate_all();
         self.tables.verdicts.clear();
     }
 
-    /// Returns the verdicts in the file, if there is one.
+    /// Returns the stored verdicts, if there is a store.
     #[must_use]
     pub fn records(&self) -> Option<&VerdictRecords> {
         self.tables.records.as_ref()
@@ -421,6 +435,12 @@ impl ResultCache {
             self.tables.bodies.insert(body_hash, body.clone());
         }
     }
+}
+
+/// Returns the result of a scan with an outcome, under these policies.
+fn decided(outcome: &FileOutcome, policies: &Policies) -> ScannedContent {
+    let detected = outcome.detected.clone();
+    ScannedContent { detected, verdict: policies.decide(outcome).verdict }
 }
 
 /// Returns a valid entry. `time_to_live` returns `None` for an invalid value.

@@ -133,13 +133,14 @@ impl Canary {
     }
 
     /// Runs the canary periodically and publishes the latest result in `state`, until `state` has no receiver. Calls
-    /// `invalidate` after each wrong verdict, because recent verdicts may be wrong as well.
+    /// `invalidate` after the first wrong verdict since the canary passed, because recent verdicts may be wrong as well.
     pub async fn run_periodically(
         self,
         state: watch::Sender<CanaryState>,
         invalidate: impl Fn() + Send,
     ) {
         let mut changes = self.context.engines.remote_engines().subscribe();
+        let mut is_invalidated = false;
         while !state.is_closed() {
             let Some(result) = self.check_unless_changed(&mut changes, &state).await else {
                 continue;
@@ -150,8 +151,15 @@ impl Canary {
                 Some(error) => CanaryState::Failed(Chain(error).to_string().into()),
             };
             let previous = state.send_replace(current.clone());
-            if !matches!(error, None | Some(CanaryError::NoVerdict(..))) {
-                invalidate();
+            match error {
+                None => is_invalidated = false,
+                Some(CanaryError::NoVerdict(..)) => {}
+                // Nothing is scanned until the canary passes, so once is enough.
+                Some(_) if is_invalidated => {}
+                Some(_) => {
+                    is_invalidated = true;
+                    invalidate();
+                }
             }
             match &current {
                 // Only changes are logged, so that a lasting failure does not fill the log.

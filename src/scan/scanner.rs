@@ -164,13 +164,13 @@ impl Scanner {
         ScannerUsage { spool_used, spool_capacity, cache: cache.sizes() }
     }
 
-    /// Returns the verdicts in the file, if there is one.
+    /// Returns the stored verdicts, if there is a store.
     #[must_use]
     pub fn verdict_records(&self) -> Option<&VerdictRecords> {
         self.pipeline.cache.records()
     }
 
-    /// Invalidates all cached verdicts, those in the file included, because an engine gave a wrong result to the canary.
+    /// Invalidates all cached verdicts, those in the store included, because an engine gave a wrong result to the canary.
     pub fn invalidate_verdicts(&self) {
         self.pipeline.cache.invalidate_verdicts();
     }
@@ -253,7 +253,7 @@ impl Scanner {
         }
     }
 
-    /// Returns the media entry, which is taken over from the file if the requester may access the media.
+    /// Returns the media entry, which is taken over from the store if the requester may access the media.
     async fn known_media(
         &self,
         key: MediaKey,

@@ -47,9 +47,9 @@ pub use secret::{BadRecord, SealError, StoreSecret};
 #[cfg(any(test, feature = "simulation"))]
 pub use shared::{KeyspaceSnapshot, SimulatedNode, SimulatedServer};
 pub use shared::{
-    LeaseResult, MAX_MESSAGE, ScanLease, SharedCounters, SharedSettings, SharedStore,
-    SharedStoreError, StoreEvent, StoreEvents, StoreServers, StoreServersError, StoreUnavailable,
-    StoredValue,
+    LatestDecisions, LeaseResult, MAX_MESSAGE, ScanLease, SharedCounters, SharedSettings,
+    SharedStore, SharedStoreError, StoreEvent, StoreEvents, StoreServers, StoreServersError,
+    StoreUnavailable, StoredValue,
 };
 pub use store::{FileStore, OpenReport, StoreSettings};
 pub use store_path::SetAside;

@@ -84,7 +84,7 @@ async fn ask(
             let request = ForgetRequest { content, mxc, all: all.then_some(true), comment };
             let reply: ForgetReply = client.post("/v1/forget", &request).await?;
             print(json, &reply, || print_forgotten(reply))?;
-            all || reply.verdicts > 0 || reply.media > 0
+            all || reply.pending || reply.verdicts > 0 || reply.media > 0
         }
         StoreCommand::Allow(arguments) => decide(client, json, "allow", arguments).await?,
         StoreCommand::Block(arguments) => decide(client, json, "block", arguments).await?,

@@ -34,7 +34,7 @@ impl ResultCache {
         engines: &EngineIdentity,
     ) -> Result<ForgetReport, OperatorStoreError> {
         let verdicts = self.forget_contents(&HashSet::from([content]), engines).await?;
-        Ok(ForgetReport { verdicts, media: 0 })
+        Ok(self.report(verdicts, 0))
     }
 
     /// Removes the entries of a media URI, thumbnails and decrypted variants included, and all verdicts on their contents.
@@ -54,7 +54,7 @@ impl ResultCache {
         let contents_of = |contents: Vec<[u8; 32]>| contents.into_iter().collect::<HashSet<_>>();
         let Some(records) = &self.tables.records else {
             let verdicts = self.forget_contents(&contents_of(contents), engines).await?;
-            return Ok(ForgetReport { verdicts, media: cached });
+            return Ok(self.report(verdicts, cached));
         };
         let references = records.references(mxc).await?;
         for reference in &references {
@@ -64,7 +64,7 @@ impl ResultCache {
         let verdicts = self.forget_contents(&contents_of(contents), engines).await?;
         // Last, because the contents are found by them.
         records.forget_references(mxc).await?;
-        Ok(ForgetReport { verdicts, media: references.len().max(cached) })
+        Ok(self.report(verdicts, references.len().max(cached)))
     }
 
     /// Removes all verdicts and media entries.
@@ -84,7 +84,16 @@ impl ResultCache {
                 .map_err(|_elapsed| OperatorStoreError::Write)?
                 .map_err(|_| OperatorStoreError::Write)?;
         }
-        Ok(ForgetReport { verdicts, media })
+        Ok(self.report(verdicts, media))
+    }
+
+    fn report(&self, verdicts: usize, media: usize) -> ForgetReport {
+        let store = self.records().and_then(VerdictRecords::shared_store);
+        ForgetReport {
+            verdicts,
+            media,
+            is_pending: store.is_some_and(|store| !store.is_available()),
+        }
     }
 
     /// Returns the number of removed verdicts.

@@ -149,6 +149,8 @@ pub struct ForgetReport {
     pub verdicts: usize,
     /// Media entries.
     pub media: usize,
+    /// Whether the shared store is not available: other replicas follow as soon as it is.
+    pub is_pending: bool,
 }
 
 /// The verdict store cannot be read or written.

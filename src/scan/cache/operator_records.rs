@@ -69,7 +69,10 @@ impl RecordStore {
                         records.push(listed(key, value));
                         number += 1;
                     };
-                    store.list(*kind, MAX_LISTED, each).await.ok()?;
+                    match timeout(STEP_TIMEOUT, store.list(*kind, MAX_LISTED, each)).await {
+                        Ok(listed) => listed.ok()?,
+                        Err(_elapsed) => is_truncated = true,
+                    }
                     is_truncated |= number >= MAX_LISTED;
                 }
                 Some(RecordPage { records, next: None, is_truncated })

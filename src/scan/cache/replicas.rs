@@ -1,7 +1,7 @@
 //! What the cache in memory does so that replicas with one store answer alike: it drops what another replica has made
 //! invalid, and asks for the infections that others have found.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use mcs_store::{LeaseResult, StoreEvent, StoreEvents};
 use tokio::time::interval;
@@ -19,8 +19,24 @@ use crate::scan::{
 /// Time until verdicts that could not be compared with the store are looked up again.
 const CONFIRMATION_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Time between two comparisons of the decisions with those in the store, in case that a message about them is missing.
-const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
+/// Minimum time between two lines of the log about lost events, since a store may cause many.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Logs that events may be missing.
+#[derive(Default)]
+struct LostEvents {
+    logged: Option<Instant>,
+}
+
+impl LostEvents {
+    fn log(&mut self, event: &StoreEvent) {
+        let is_recent = self.logged.is_some_and(|logged| logged.elapsed() < LOG_INTERVAL);
+        if *event == StoreEvent::Lost && !is_recent {
+            self.logged = Some(Instant::now());
+            info!("changes of other replicas may be missing, looking all verdicts up again");
+        }
+    }
+}
 
 impl ResultCache {
     /// Asks for the right to scan a content, so that only one replica does.
@@ -40,17 +56,16 @@ impl ResultCache {
     /// the future is dropped.
     pub async fn follow_replicas(&self, mut events: StoreEvents, decisions: DecisionKeeper) {
         let mut confirmation = interval(CONFIRMATION_INTERVAL);
-        let mut refresh = interval(REFRESH_INTERVAL);
-        // Whether another replica may have changed the decisions.
-        let mut is_outdated = true;
+        let mut lost = LostEvents::default();
         loop {
             tokio::select! {
-                event = events.next() => is_outdated |= self.apply(event),
+                event = events.next() => {
+                    lost.log(&event);
+                    if self.apply(event) {
+                        decisions.set_outdated();
+                    }
+                }
                 _ = confirmation.tick() => self.drop_unconfirmed(),
-                _ = refresh.tick() => is_outdated = true,
-            }
-            if is_outdated && decisions.refresh().await.is_ok() {
-                is_outdated = false;
             }
         }
     }
@@ -60,7 +75,6 @@ impl ResultCache {
         let message = match event {
             StoreEvent::Message(message) => StoreMessage::decode(&message),
             StoreEvent::Lost => {
-                info!("changes of other replicas may be missing, looking all verdicts up again");
                 self.drop_verdicts();
                 return true;
             }

@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use tokio::{
     task::{JoinHandle, spawn_blocking},
-    time::sleep,
+    time::{sleep, timeout},
 };
 use tracing::{debug, error, info};
 
@@ -44,6 +44,9 @@ use crate::{
 
 /// Time between attempts to remove all records.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// Maximum time for the removal of all records at the end of the process.
+const LAST_REMOVAL: Duration = Duration::from_secs(2);
 
 /// Maximum time by which a record may be from the future, because clocks are adjusted, and differ between replicas.
 const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(60);
@@ -157,7 +160,12 @@ impl VerdictRecords {
     pub async fn close(&self) {
         self.stop();
         match &self.store {
-            RecordStore::Shared(store) => store.close().await,
+            RecordStore::Shared(store) => {
+                if self.has_pending_removal() {
+                    remove_at_last(store).await;
+                }
+                store.close().await;
+            }
             RecordStore::File(records) => {
                 let (records, has_pending_removal) = (records.clone(), self.has_pending_removal());
                 // The file bounds the time itself. A panic was logged.
@@ -228,11 +236,21 @@ impl VerdictRecords {
         versions: Versions,
         ttl: Duration,
     ) -> Result<Option<(FileOutcome, Duration)>, StoreUnavailable> {
-        let Some(record) = outcome.to_record(&key.content) else { return Ok(None) };
+        let is_shared = self.shared_store().is_some();
         if !self.use_state.lock().is_in_use() {
-            return Ok(None);
+            // Without the store, nothing is known about other replicas.
+            return if is_shared { Err(StoreUnavailable) } else { Ok(None) };
         }
         let keys = self.outcome_keys(key, versions);
+        let record = outcome.to_record(&key.content);
+        let Some(record) = record.filter(|_| outcome.is_infected() || versions.are_known()) else {
+            // Not stored, but compared.
+            return if is_shared {
+                self.find_outcome(&keys, Precedence::Infected).await
+            } else {
+                Ok(None)
+            };
+        };
         if outcome.is_infected() {
             let expiry = expiry(self.settings.not_clean_ttl);
             self.store.put_infected(keys.infected, expiry, &record).await;
@@ -241,11 +259,15 @@ impl VerdictRecords {
             // After the record, so that replicas find it.
             let engines = key.engines_fingerprint.0;
             self.publish(&StoreMessage::Infected { content: key.content, engines });
-        } else if versions.are_known() {
-            let found = self.store.put_finished(&keys, expiry(ttl), &record).await?;
-            return Ok(found.and_then(|stored| self.valid_outcome(&stored)));
+            return Ok(None);
         }
-        Ok(None)
+        let found = self.store.put_finished(&keys, expiry(ttl), &record).await?;
+        let infection = found.and_then(|stored| self.valid_outcome(&stored));
+        if infection.is_some() {
+            // Must not decide when the infection has expired.
+            self.store.delete(keys.finished);
+        }
+        Ok(infection)
     }
 
     /// Finds a media entry, and its age.
@@ -273,6 +295,13 @@ impl VerdictRecords {
         {
             self.store.put(self.media_key(key), expiry(ttl), &record);
             self.add_reference(key, media, source, ttl);
+        }
+    }
+
+    /// As [`clear`](Self::clear), unless a removal is in progress.
+    pub(super) fn clear_once(&self) {
+        if !self.has_pending_removal() {
+            drop(self.clear());
         }
     }
 
@@ -341,6 +370,15 @@ impl VerdictRecords {
             .finalize()
             .into();
         digest.first_chunk().copied().unwrap_or_default()
+    }
+}
+
+/// Tries once more to remove all records, because an engine gave a wrong result to the canary.
+async fn remove_at_last(store: &SharedStore) {
+    if !matches!(timeout(LAST_REMOVAL, store.remove_all()).await, Ok(Ok(_))) {
+        error!(
+            "wrong verdicts may remain in the shared store: run `store forget --all` when it can be reached"
+        );
     }
 }
 

@@ -1,9 +1,15 @@
 //! Keeps the list of decisions: in a file, and in the store that replicas share.
 
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
-use mcs_store::{MAX_VALUE, SealError, SharedStore, StoreSecret, StoreUnavailable};
-use tokio::{sync::Mutex, task::spawn_blocking};
+use mcs_store::{
+    LatestDecisions, MAX_VALUE, SealError, SharedStore, StoreSecret, StoreUnavailable,
+};
+use tokio::{
+    sync::{Mutex, Notify},
+    task::spawn_blocking,
+    time::{sleep, timeout},
+};
 use tracing::{error, info, warn};
 
 use super::{
@@ -12,6 +18,12 @@ use super::{
     list_file::{self, ListFileError},
 };
 use crate::{chain::Chain, scan::cache::StoreMessage};
+
+/// Time between two comparisons with the shared store, in case that a message about a change is missing.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Time between two attempts to compare.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Number of attempts to change a list that other replicas change at the same time.
 const ATTEMPTS: usize = 5;
@@ -27,6 +39,7 @@ struct KeeperState {
     shared: Option<SharedStore>,
     /// Locked during a change.
     changing: Mutex<()>,
+    outdated: Notify,
 }
 
 /// Reason why a decision was not made.
@@ -47,6 +60,14 @@ pub enum DecisionError {
     /// The shared store is not available, so other replicas would not know of the decision.
     #[error("the decision was not made")]
     Shared(#[from] StoreUnavailable),
+    /// The shared store did not confirm the list.
+    #[error("the decision may have been made; see `store decisions` after some minutes")]
+    Uncertain(#[source] StoreUnavailable),
+    /// The store states that there is a newer list, and does not return a valid one.
+    #[error(
+        "the decision was not made: the shared store has a newer list of decisions that cannot be read"
+    )]
+    Unreadable,
     /// The file cannot be written.
     #[error("the decision was not made")]
     File(#[from] ListFileError),
@@ -56,22 +77,29 @@ pub enum DecisionError {
 }
 
 impl DecisionKeeper {
-    /// Reads the file, if there is one. A file that cannot be used is renamed, so that the next change does not replace
-    /// it; the service runs without its decisions.
-    #[must_use]
-    pub fn open(secret: StoreSecret, file: Option<PathBuf>, shared: Option<SharedStore>) -> Self {
+    /// Reads the file, if there is one. A file that was altered, or that belongs to another secret, is renamed, so that the
+    /// next change does not replace it; the service runs without its decisions.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn open(
+        secret: StoreSecret,
+        file: Option<PathBuf>,
+        shared: Option<SharedStore>,
+    ) -> Result<Self, ListFileError> {
         let decisions = Decisions::default();
         if let Some(path) = &file {
             match list_file::read(path, &secret) {
                 Ok(list) => drop(list.map(|list| decisions.replace(&list))),
-                Err(error) => {
+                Err(error @ ListFileError::Altered { .. }) => {
                     error!(error = %Chain(&error), "decisions of operators are not in force");
                     list_file::set_aside(path);
                 }
+                Err(error) => return Err(error),
             }
         }
-        let changing = Mutex::default();
-        Self(Arc::new(KeeperState { decisions, secret, file, shared, changing }))
+        let (changing, outdated) = (Mutex::default(), Notify::new());
+        Ok(Self(Arc::new(KeeperState { decisions, secret, file, shared, changing, outdated })))
     }
 
     /// Returns the decisions in force.
@@ -80,35 +108,48 @@ impl DecisionKeeper {
         &self.0.decisions
     }
 
+    /// Compares the list with the shared store each minute, and after [`set_outdated`](Self::set_outdated), until the future
+    /// is dropped.
+    pub async fn follow_store(&self) {
+        loop {
+            while self.refresh().await.is_err() {
+                sleep(RETRY).await;
+            }
+            // The limit has passed, or another replica has changed the list.
+            let _ = timeout(REFRESH_INTERVAL, self.0.outdated.notified()).await;
+        }
+    }
+
+    /// States that another replica may have changed the decisions.
+    pub fn set_outdated(&self) {
+        self.0.outdated.notify_one();
+    }
+
     /// Takes a newer list from the shared store. If the store has none, for example because it was emptied, writes the
     /// list of this process, so that replicas that start later have it.
     ///
     /// # Errors
-    /// If the shared store is not available.
-    pub async fn refresh(&self) -> Result<(), StoreUnavailable> {
+    /// If the shared store is not available, or its newest list cannot be read.
+    pub async fn refresh(&self) -> Result<(), DecisionError> {
         let Some(shared) = &self.0.shared else { return Ok(()) };
         let known = self.0.decisions.list();
-        let Some((number, list)) = shared.latest_decisions(known.number).await? else {
-            if known.number > 0 && !shared.has_decisions(known.number).await? {
-                let restored = shared.add_decisions(known.number, &known.encode()).await?;
-                if matches!(restored, Ok(true)) {
-                    info!(
-                        number = known.number,
-                        "wrote the decisions of operators to the store again"
-                    );
+        match shared.latest_decisions(known.number).await? {
+            LatestDecisions::List { number, list } => {
+                let list = DecisionList::decode(&list).ok().filter(|list| list.number == number);
+                let list = list.ok_or(DecisionError::Unreadable)?;
+                if self.0.decisions.replace(&list) {
+                    info!(number, "took over the decisions of operators from another replica");
+                    self.keep(&list).await;
                 }
             }
-            return Ok(());
-        };
-        match DecisionList::decode(&list) {
-            Ok(list) if list.number == number && self.0.decisions.replace(&list) => {
-                info!(number, "took over the decisions of operators from another replica");
-                if let Err(error) = self.write_file(&list).await {
-                    warn!(error = %Chain(&error), "the decisions are not kept on this replica");
+            LatestDecisions::Unreadable => return Err(DecisionError::Unreadable),
+            LatestDecisions::None if known.number > 0 => {
+                if shared.restore_decisions(known.number, &known.encode()).await? {
+                    let number = known.number;
+                    info!(number, "wrote the decisions of operators to the store again");
                 }
             }
-            Ok(_) => {}
-            Err(error) => warn!(%error, "the decisions in the store are of another version"),
+            LatestDecisions::None => {}
         }
         Ok(())
     }
@@ -135,15 +176,14 @@ impl DecisionKeeper {
                 return Err(DecisionError::TooMany);
             }
             if let Some(shared) = &state.shared {
-                if !shared.add_decisions(after.number, &encoded).await?? {
+                let added = shared.add_decisions(after.number, &encoded).await;
+                if !added.map_err(DecisionError::Uncertain)?? {
                     // Another replica was faster: its list first.
                     continue;
                 }
                 state.decisions.replace(&after);
                 shared.publish(&StoreMessage::Decided { number: after.number }.encode());
-                if let Err(error) = self.write_file(&after).await {
-                    warn!(error = %Chain(&error), "the decisions are not kept on this replica");
-                }
+                self.keep(&after).await;
             } else {
                 self.write_file(&after).await?;
                 state.decisions.replace(&after);
@@ -151,6 +191,13 @@ impl DecisionKeeper {
             return Ok((before, after));
         }
         Err(DecisionError::Busy)
+    }
+
+    /// Writes a list of the shared store to the file. Failure costs only what the file is for.
+    async fn keep(&self, list: &DecisionList) {
+        if let Err(error) = self.write_file(list).await {
+            warn!(error = %Chain(&error), "the decisions are not kept on this replica");
+        }
     }
 
     async fn write_file(&self, list: &DecisionList) -> Result<(), ListFileError> {
@@ -172,13 +219,9 @@ impl fmt::Debug for DecisionKeeper {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use mcs_store::{SimulatedNode, SimulatedServer};
-    use tokio::time::sleep;
-
     use super::*;
     use crate::scan::decisions::{DecisionAction, OperatorDecision};
+    use mcs_store::{SimulatedNode, SimulatedServer};
 
     fn keeper(server: &SimulatedServer, client: u32) -> DecisionKeeper {
         let clock = server.clone();
@@ -187,7 +230,7 @@ mod tests {
         let node = SimulatedNode { client, seed: client.into(), timeout, now };
         let secret = StoreSecret::derive(b"secret");
         let (store, _events) = SharedStore::start_simulated(server, node, secret.clone()).unwrap();
-        DecisionKeeper::open(secret, None, Some(store))
+        DecisionKeeper::open(secret, None, Some(store)).unwrap()
     }
 
     fn block(content: u8) -> DecisionChange {

@@ -35,11 +35,16 @@ impl Pipeline {
             return (ScannedContent { detected, verdict: Ok(listed.verdict()) }, None);
         }
         let (mut scanned, report) = self.scan_unlisted(running, fetched).await;
-        // The file had to be inspected for the lists of types, which apply to allowed files as well.
-        if let (Some(listed), Some(_)) = (listed, &scanned.detected)
-            && !matches!(scanned.verdict, Ok(Verdict::TypeForbidden { .. }))
-        {
-            scanned.verdict = Ok(listed.verdict());
+        // An operator may have decided about the file during the scan.
+        match (self.listed(&fetched.content), &scanned.detected) {
+            (Some(listed @ ListedFile::Blocked(_)), _) => scanned.verdict = Ok(listed.verdict()),
+            // The file had to be inspected for the lists of types, which apply to allowed files as well.
+            (Some(listed @ ListedFile::Allowed), Some(_))
+                if !matches!(scanned.verdict, Ok(Verdict::TypeForbidden { .. })) =>
+            {
+                scanned.verdict = Ok(listed.verdict());
+            }
+            _ => {}
         }
         (scanned, report)
     }

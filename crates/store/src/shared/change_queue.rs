@@ -149,6 +149,13 @@ impl ChangeQueue {
         self.state.lock().changes.extend(changes);
     }
 
+    /// Returns the position of the first change in the queue that is retried until it is written.
+    pub(crate) fn first_kept(&self) -> Option<u64> {
+        let state = self.state.lock();
+        let mut kept = state.changes.iter().filter(|(_, change)| change.is_kept());
+        kept.next().map(|(position, _)| *position)
+    }
+
     /// Records that a change was written or dropped.
     pub(crate) fn finish(&self, change: &SharedChange) {
         let mut state = self.state.lock();

@@ -6,7 +6,7 @@ use redis::Value;
 use super::{
     connection::{CallError, StoreCall},
     error::StoreUnavailable,
-    key_names::{LATEST_DECISIONS_KEY, record_key},
+    key_names::record_key,
     records::StoredValue,
     replies::{only, optional_string, parse_decimal},
     store::SharedStore,
@@ -22,36 +22,62 @@ const LOOKAHEAD: u64 = 8;
 /// Number of lists that are kept, for replicas that are reading the one before.
 const KEPT: u64 = 2;
 
+/// Result of looking for a newer list.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum LatestDecisions {
+    /// There is none.
+    None,
+    /// The newest list.
+    List {
+        /// Number of the list.
+        number: u64,
+        /// Its value.
+        list: Vec<u8>,
+    },
+    /// The store states that there is one, but does not return it, or returns an altered one.
+    Unreadable,
+}
+
 impl SharedStore {
     /// Returns the newest list with a number above `known`, and its number. A list that was altered, or moved to another
     /// number, is not returned.
     ///
     /// # Errors
     /// If the store is not available.
-    pub async fn latest_decisions(
-        &self,
-        known: u64,
-    ) -> Result<Option<(u64, Vec<u8>)>, StoreUnavailable> {
+    pub async fn latest_decisions(&self, known: u64) -> Result<LatestDecisions, StoreUnavailable> {
         // Not sealed: a server that returns another number hides a list, as one that does not return it.
-        let hint = self.latest_number().await?;
-        let mut newest = None;
-        let mut number = hint.filter(|hint| *hint > known).unwrap_or(known.saturating_add(1));
-        for _ in 0..LOOKAHEAD {
-            match self.decisions(number).await? {
-                StoredValue::Valid(list) => newest = Some((number, list)),
-                StoredValue::Missing | StoredValue::Invalid => break,
+        let announced = self.announced_number().await?.filter(|number| *number > known);
+        let mut newest = LatestDecisions::None;
+        for first in announced.into_iter().chain([known.saturating_add(1)]) {
+            for number in first..first.saturating_add(LOOKAHEAD) {
+                let StoredValue::Valid(list) = self.decisions(number).await? else { break };
+                newest = LatestDecisions::List { number, list };
             }
-            number = number.saturating_add(1);
+            if newest != LatestDecisions::None {
+                return Ok(newest);
+            }
         }
-        Ok(newest)
+        Ok(if announced.is_some() { LatestDecisions::Unreadable } else { newest })
     }
 
-    /// Returns whether the store has a valid list with this number.
+    /// Writes a list again if the store has lost it, or its number, for example because the store was emptied. Returns
+    /// whether something was missing.
     ///
     /// # Errors
     /// If the store is not available.
-    pub async fn has_decisions(&self, number: u64) -> Result<bool, StoreUnavailable> {
-        Ok(matches!(self.decisions(number).await?, StoredValue::Valid(_)))
+    pub async fn restore_decisions(
+        &self,
+        number: u64,
+        list: &[u8],
+    ) -> Result<bool, StoreUnavailable> {
+        if matches!(self.decisions(number).await?, StoredValue::Valid(_)) {
+            let is_announced = self.announced_number().await? >= Some(number);
+            if !is_announced {
+                self.announce(number).await;
+            }
+            return Ok(!is_announced);
+        }
+        Ok(matches!(self.add_decisions(number, list).await?, Ok(true)))
     }
 
     /// Writes the list with a number, which never expires. Returns `false` if another replica has written a list with this
@@ -83,11 +109,12 @@ impl SharedStore {
         Ok(Ok(is_written))
     }
 
-    /// Writes the number of the newest list, and removes old ones. Replicas also find the list without.
+    /// Writes the number of the newest list, and removes old ones. Failure is repaired by
+    /// [`restore_decisions`](Self::restore_decisions).
     async fn announce(&self, number: u64) {
         let text = number.to_string();
-        let call = StoreCall::new(LATEST_DECISIONS_KEY)
-            .command("SET", &[LATEST_DECISIONS_KEY, text.as_bytes()]);
+        let name = self.announcement_key();
+        let call = StoreCall::new(&name).command("SET", &[&name, text.as_bytes()]);
         let _ = self.query(&call, Ok).await;
         if let Some(old) = number.checked_sub(KEPT) {
             let name = record_key(&self.decisions_key(old));
@@ -95,10 +122,16 @@ impl SharedStore {
         }
     }
 
-    async fn latest_number(&self) -> Result<Option<u64>, StoreUnavailable> {
-        let call = StoreCall::new(LATEST_DECISIONS_KEY).command("GET", &[LATEST_DECISIONS_KEY]);
+    async fn announced_number(&self) -> Result<Option<u64>, StoreUnavailable> {
+        let name = self.announcement_key();
+        let call = StoreCall::new(&name).command("GET", &[&name]);
         let number = self.query(&call, |replies| optional_string(only(replies)?)).await?;
         Ok(number.and_then(|number| parse_decimal(&number).ok()))
+    }
+
+    /// Returns the key of the number of the newest list.
+    fn announcement_key(&self) -> Vec<u8> {
+        record_key(&RecordKey { version: None, ..self.decisions_key(0) })
     }
 
     async fn decisions(&self, number: u64) -> Result<StoredValue, StoreUnavailable> {

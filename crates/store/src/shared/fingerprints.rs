@@ -15,25 +15,32 @@ const FINGERPRINT_TIME: u64 = 60;
 /// Maximum number of fingerprints that are returned.
 const MAX_FINGERPRINTS: usize = 16;
 
-/// Publishes a fingerprint, and returns the recent ones. By the clock of the server, because those of replicas differ.
-pub(crate) async fn exchange(link: &StoreLink, own: [u8; 8]) -> Result<Vec<[u8; 8]>, CallError> {
+/// Publishes a fingerprint, if there is one, and returns the recent ones. By the clock of the server, because those of replicas differ.
+pub(crate) async fn exchange(
+    link: &StoreLink,
+    own: Option<[u8; 8]>,
+) -> Result<Vec<[u8; 8]>, CallError> {
     let call = StoreCall::new(FINGERPRINTS_KEY).command("TIME", &[]);
     let now = link.query(&call, decode_time).await?;
-    let mut member = Vec::new();
-    push_hex(&mut member, &own);
     let (now, start) = (now.to_string(), now.saturating_sub(FINGERPRINT_TIME).to_string());
     let before = format!("({start}");
     let limit = MAX_FINGERPRINTS.to_string();
     let range: [&[u8]; 6] =
         [FINGERPRINTS_KEY, start.as_bytes(), b"+inf", b"LIMIT", b"0", limit.as_bytes()];
-    let call = StoreCall::new(FINGERPRINTS_KEY)
-        .command("ZADD", &[FINGERPRINTS_KEY, now.as_bytes(), &member])
-        .command("ZREMRANGEBYSCORE", &[FINGERPRINTS_KEY, b"-inf", before.as_bytes()])
-        .command("ZRANGEBYSCORE", &range);
+    let mut call = StoreCall::new(FINGERPRINTS_KEY);
+    if let Some(own) = own {
+        let mut member = Vec::new();
+        push_hex(&mut member, &own);
+        call.push("ZADD", &[FINGERPRINTS_KEY, now.as_bytes(), &member]);
+        call.push("ZREMRANGEBYSCORE", &[FINGERPRINTS_KEY, b"-inf", before.as_bytes()]);
+    }
+    call.push("ZRANGEBYSCORE", &range);
     link.query(&call, |replies| {
         let mut replies = replies.into_iter();
-        number(&next_reply(&mut replies)?)?;
-        number(&next_reply(&mut replies)?)?;
+        if own.is_some() {
+            number(&next_reply(&mut replies)?)?;
+            number(&next_reply(&mut replies)?)?;
+        }
         let members = strings(next_reply(&mut replies)?, MAX_FINGERPRINTS)?;
         Ok(members.iter().filter_map(|member| parse_hex(member)).collect())
     })

@@ -14,8 +14,8 @@ pub(crate) const EVENTS_KEY: &[u8] = b"mcs1:events";
 /// Sorted set of fingerprints, by the time of their publication.
 pub(crate) const FINGERPRINTS_KEY: &[u8] = b"mcs1:keys";
 
-/// Number of the newest list of decisions.
-pub(crate) const LATEST_DECISIONS_KEY: &[u8] = b"mcs1:d";
+/// Start of the keys of decisions. A cluster stores all of them at one node.
+const DECISIONS: &[u8] = b"{d}:";
 
 /// Content of a key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,7 +35,8 @@ pub(crate) fn record_key(key: &RecordKey) -> Vec<u8> {
         RecordKind::Forgotten => b"g",
         RecordKind::Media => return named_key(b"m:", &key.name, key.version.as_ref()),
         RecordKind::Reference => return references_key(&key.name),
-        RecordKind::Decisions => return named_key(b"d:", &key.name, key.version.as_ref()),
+        // Without a version: the number of the newest list.
+        RecordKind::Decisions => return named_key(DECISIONS, &key.name, key.version.as_ref()),
     };
     content_key(&key.name, kind, key.version.as_ref())
 }

@@ -5,6 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use redis::Value;
 use tokio::{
+    runtime::Handle,
     task::AbortHandle,
     time::{Instant, sleep},
 };
@@ -40,10 +41,11 @@ pub enum LeaseResult {
 }
 
 /// Lease of a scan, renewed every 5 s in the background while the value exists. Saves work only: no result depends on
-/// the lease. Dropping the value lets the lease expire within 15 s.
+/// the lease. Dropping the value releases the lease in the background; if that fails, it expires within 15 s.
 pub struct ScanLease {
     state: Arc<LeaseState>,
     renewal: AbortHandle,
+    is_released: bool,
 }
 
 struct LeaseState {
@@ -74,7 +76,7 @@ pub(crate) async fn acquire(
     }
     let state = Arc::new(state);
     let renewal = tokio::spawn(renew(Arc::clone(&state))).abort_handle();
-    LeaseResult::Acquired(ScanLease { state, renewal })
+    LeaseResult::Acquired(ScanLease { state, renewal, is_released: false })
 }
 
 impl LeaseState {
@@ -88,6 +90,14 @@ impl LeaseState {
             _ => Err(CallError::Reply("SET returned neither OK nor nothing")),
         };
         self.link.query(&call, decode).await
+    }
+
+    /// Deletes the lease, unless another replica may have acquired it in the meantime.
+    async fn delete(&self) {
+        if self.is_certain() {
+            let call = StoreCall::new(&self.key).command("DEL", &[&self.key]);
+            let _ = self.link.query(&call, only).await;
+        }
     }
 
     /// Returns whether no other replica can have acquired the lease.
@@ -116,18 +126,23 @@ async fn renew(state: Arc<LeaseState>) {
 impl ScanLease {
     /// Deletes the lease, unless another replica may have acquired it in the meantime: that is, 10 s or more after the
     /// last successful renewal. Failure and cancellation leave the lease to expire.
-    pub async fn release(self) {
+    pub async fn release(mut self) {
+        self.is_released = true;
         self.renewal.abort();
-        if self.state.is_certain() {
-            let call = StoreCall::new(&self.state.key).command("DEL", &[&self.state.key]);
-            let _ = self.state.link.query(&call, only).await;
-        }
+        self.state.delete().await;
     }
 }
 
+/// Releases the lease in the background, so that a scan that was cancelled does not keep others waiting.
 impl Drop for ScanLease {
     fn drop(&mut self) {
         self.renewal.abort();
+        if !self.is_released
+            && let Ok(runtime) = Handle::try_current()
+        {
+            let state = Arc::clone(&self.state);
+            runtime.spawn(async move { state.delete().await });
+        }
     }
 }
 

@@ -51,6 +51,7 @@ mod tests;
 mod tls;
 
 pub use counters::SharedCounters;
+pub use decisions::LatestDecisions;
 pub use error::{SharedStoreError, StoreUnavailable};
 pub use event_tracker::StoreEvent;
 pub use events::StoreEvents;

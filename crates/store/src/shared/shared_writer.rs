@@ -127,14 +127,33 @@ impl SharedWriter {
         }
     }
 
-    /// Writes all changes of the queue. Those of one name are written in order, others at the same time. Returns
-    /// changes that are retried to the queue, and the first error.
+    /// Writes all changes of the queue. Those of one name are written in order, others at the same time, and events at the
+    /// end: replicas look up what an event announces. Returns changes that are retried to the queue, and the first error.
     async fn write_all(&self) -> Result<(), CallError> {
         let mut groups: BTreeMap<Vec<u8>, OrderedChanges> = BTreeMap::new();
         let changes: ChangesByPosition = self.queue.take_all();
+        let mut events = OrderedChanges::new();
         for (position, change) in changes {
-            groups.entry(change.group()).or_default().push((position, change));
+            if matches!(change, SharedChange::Publish { .. }) {
+                events.push((position, change));
+            } else {
+                groups.entry(change.group()).or_default().push((position, change));
+            }
         }
+        let result = self.write_records(groups).await;
+        // Records that were not written are announced after the next attempt. Those behind them wait as well.
+        let first_kept = self.queue.first_kept().unwrap_or(u64::MAX);
+        let is_ready = |(position, _): &(u64, SharedChange)| *position < first_kept;
+        let (ready, waiting): (OrderedChanges, OrderedChanges) =
+            events.into_iter().partition(is_ready);
+        self.queue.give_back(waiting);
+        result.and(self.write_group(ready).await)
+    }
+
+    async fn write_records(
+        &self,
+        groups: BTreeMap<Vec<u8>, OrderedChanges>,
+    ) -> Result<(), CallError> {
         let writes = iter(groups.into_values()).map(|changes| self.write_group(changes));
         let mut writes = writes.buffer_unordered(WRITES_IN_FLIGHT);
         let mut result = Ok(());

@@ -279,10 +279,7 @@ impl SharedStore {
     /// # Errors
     /// If a command fails. Some records may be removed then.
     pub async fn remove_all(&self) -> Result<u64, NotDurable> {
-        listing::remove_all(&self.0.link).await.map_err(|error| {
-            tracing::warn!(%error, "the records of the shared verdict store cannot be removed");
-            NotDurable
-        })
+        listing::remove_all(&self.0.link).await.map_err(|_| NotDurable)
     }
 
     /// Passes the valid records of a kind to `each`, in no order, at most `limit`, which are remembered meanwhile.
@@ -310,7 +307,12 @@ impl SharedStore {
     /// Publishes a fingerprint of this process, and returns those that processes have published in the last 60 s by
     /// the clock of the server, at most 16, including the own one. `None` if the store is not available.
     pub async fn fingerprints(&self, own: [u8; 8]) -> Option<Vec<[u8; 8]>> {
-        fingerprints::exchange(&self.0.link, own).await.ok()
+        fingerprints::exchange(&self.0.link, Some(own)).await.ok()
+    }
+
+    /// As [`fingerprints`](Self::fingerprints), without publishing one.
+    pub async fn published_fingerprints(&self) -> Option<Vec<[u8; 8]>> {
+        fingerprints::exchange(&self.0.link, None).await.ok()
     }
 
     /// Returns whether the store is in use: not taken out of use because five calls failed in a row.

@@ -31,7 +31,7 @@ async fn list(cache: &ResultCache, filter: VerdictFilter) -> VerdictList {
 }
 
 fn report(verdicts: usize, media: usize) -> ForgetReport {
-    ForgetReport { verdicts, media }
+    ForgetReport { verdicts, media, is_pending: false }
 }
 
 #[tokio::test]

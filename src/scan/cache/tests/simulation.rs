@@ -110,10 +110,13 @@ impl SimulatedGroup {
         let settings = RecordSettings { wait: Duration::from_secs(30), ..RECORDS };
         let records = VerdictRecords::in_shared_store(store.clone(), settings);
         let cache = ResultCache::with_records(super::settings(), Some(records));
-        let keeper = DecisionKeeper::open(secret, None, Some(store));
+        let keeper = DecisionKeeper::open(secret, None, Some(store)).unwrap();
         let (follower, decisions) = (cache.clone(), keeper.clone());
-        let tasks =
-            vec![spawn_local(async move { follower.follow_replicas(events, decisions).await })];
+        let (keeping, following) = (decisions.clone(), decisions);
+        let tasks = vec![
+            spawn_local(async move { follower.follow_replicas(events, following).await }),
+            spawn_local(async move { keeping.follow_store().await }),
+        ];
         Rc::new(Replica { cache, keeper, versions, tasks })
     }
 

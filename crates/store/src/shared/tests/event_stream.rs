@@ -166,3 +166,26 @@ async fn key_of_another_type_is_a_failure() {
     assert_eq!(next_event(&mut events).await, Some(StoreEvent::Lost));
     written(&store).await;
 }
+
+/// After an outage, with the store out of use: what an event announces is written before it.
+#[tokio::test(start_paused = true)]
+async fn events_follow_the_records_that_they_announce() {
+    let simulation = Simulation::new();
+    let (store, _events) = simulation.start(1);
+    let (other, mut events) = simulation.start(2);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    for number in 0..20 {
+        simulation.server.set_partitioned(1, true);
+        for _ in 0..6 {
+            let _ = get(&store, not_clean(number)).await;
+        }
+        assert!(!store.is_available());
+        store.put(not_clean(number), simulation.expiry(), b"infected").unwrap();
+        store.publish(&number.to_le_bytes());
+        tokio::time::sleep(Duration::from_millis(700 + 137 * number)).await;
+        simulation.server.set_partitioned(1, false);
+        let event = tokio::time::timeout(Duration::from_secs(60), events.next()).await.unwrap();
+        assert_eq!(Some(event), message(&number.to_le_bytes()));
+        assert_eq!(get(&other, not_clean(number)).await, valid(b"infected"), "{number}");
+    }
+}
