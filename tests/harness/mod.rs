@@ -21,13 +21,12 @@ pub mod attachment;
 pub mod client;
 pub mod homeserver;
 pub mod raw;
-pub mod redis;
 pub mod scanner;
 
 pub use attachment::Attachment;
 pub use client::{TestClient, TestResponse};
 pub use homeserver::{MockHomeserver, MockMedia};
-pub use mcs_testing::report_skipped;
+pub use mcs_testing::{RedisServer, report_skipped};
 pub use raw::{AfterResponse, RawClient, RawServer};
 pub use scanner::{ScannerBuilder, ScannerProcess};
 

@@ -42,7 +42,7 @@ async fn verdict_needs_neither_download_nor_scan_at_another_replica() {
     group.check(1, &infected, false).await;
     assert_eq!(group.homeserver.download_count(), downloads);
     assert_eq!(group.scans(), 2);
-    let readable = group.redis.keys().join("\n");
+    let readable = group.keys().join("\n");
     assert!(!readable.contains("example"), "{readable}");
 }
 
@@ -163,10 +163,8 @@ async fn service_starts_and_scans_without_its_store() {
     let operations = replica.operations_client().await;
     scrape_until(&operations, "mcs_store_up 1").await;
     // What was found meanwhile is stored.
-    wait_until("the infection is stored", || {
-        group.redis.keys().iter().any(|key| key.ends_with(":n"))
-    })
-    .await;
+    wait_until("the infection is stored", || group.keys().iter().any(|key| key.ends_with(":n")))
+        .await;
 }
 
 #[tokio::test]

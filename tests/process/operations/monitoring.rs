@@ -13,7 +13,7 @@ use reqwest::Method;
 
 use super::{generate_traffic, scrape, scrape_until};
 use crate::harness::{
-    MockMedia, ScannerBuilder, homeserver::Gate, redis::RedisServer, report_skipped, wait_until,
+    MockMedia, RedisServer, ScannerBuilder, homeserver::Gate, report_skipped, wait_until,
 };
 
 /// Returns the path of a shipped file for Prometheus or Grafana.
@@ -110,7 +110,10 @@ fn metric_names(text: &str) -> BTreeSet<&str> {
 #[tokio::test]
 async fn alerts_and_dashboard_use_existing_metrics_and_dashboard_shows_all() {
     const TEST: &str = "alerts_and_dashboard_use_existing_metrics_and_dashboard_shows_all";
-    let Some(redis) = RedisServer::start(TEST, &[]) else { return };
+    if !RedisServer::is_installed(TEST) {
+        return;
+    }
+    let redis = RedisServer::start(&[]).await;
     let (homeserver, scanner, _) = generate_traffic().await;
     let operations = scanner.operations_client().await;
     // Some metrics exist only with a canary and a store.

@@ -16,8 +16,8 @@ use tokio::{
     time::sleep,
 };
 
-use super::group::{ReplicaGroup, request};
-use crate::harness::{redis::RedisServer, wait_until};
+use super::group::{ReplicaGroup, request, start_redis};
+use crate::harness::{RedisServer, wait_until};
 
 const REPLICAS: usize = 4;
 
@@ -58,7 +58,7 @@ async fn emptied_store() {
     let Some(group) = ReplicaGroup::start("emptied_store", REPLICAS, "").await else { return };
     request_with(&group, async {
         for _ in 0..5 {
-            group.redis.execute(&[b"FLUSHALL"]);
+            group.redis.cli(&["FLUSHALL"]);
             sleep(Duration::from_millis(20)).await;
         }
     })
@@ -69,21 +69,22 @@ async fn emptied_store() {
 async fn full_store() {
     let Some(group) = ReplicaGroup::start("full_store", REPLICAS, "").await else { return };
     request_with(&group, async {
-        group.redis.execute(&[b"CONFIG", b"SET", b"maxmemory", b"1"]);
+        group.redis.cli(&["CONFIG", "SET", "maxmemory", "1"]);
         sleep(Duration::from_secs(1)).await;
-        group.redis.execute(&[b"CONFIG", b"SET", b"maxmemory", b"0"]);
+        group.redis.cli(&["CONFIG", "SET", "maxmemory", "0"]);
     })
     .await;
 }
 
 #[tokio::test]
 async fn restarted_store() {
-    let Some(redis) = RedisServer::start("restarted_store", &[]) else { return };
-    let Some(mut group) = ReplicaGroup::start_with(redis, None, &[""; REPLICAS]).await else {
+    let Some(redis) = start_redis("restarted_store").await else { return };
+    let Some(mut group) = ReplicaGroup::start_with(redis, &[""; REPLICAS]).await else {
         return;
     };
     group.request_all(REQUESTS / 2, CONTENTS / 2).await;
-    group.redis.restart();
+    group.redis.kill();
+    group.redis.restart().await;
     group.request_all(REQUESTS, CONTENTS).await;
     assert!(group.scans() <= MAX_SCANS, "{} scans", group.scans());
 }
@@ -158,7 +159,7 @@ impl ToxicProxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("redis://{}", listener.local_addr().unwrap());
         let toxin = Arc::new(AtomicU8::new(Toxin::None as u8));
-        let (address, shared) = (server.address(), Arc::clone(&toxin));
+        let (address, shared) = (("127.0.0.1", server.port), Arc::clone(&toxin));
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let server = TcpStream::connect(address).await.unwrap();
@@ -208,7 +209,7 @@ async fn poison(
 /// Two of four replicas have a connection that delays, hangs, ends or lies; then all of them have.
 #[tokio::test]
 async fn toxic_connections() {
-    let Some(redis) = RedisServer::start("toxic_connections", &[]) else { return };
+    let Some(redis) = start_redis("toxic_connections").await else { return };
     let mut proxies = Vec::new();
     for _ in 0..REPLICAS {
         proxies.push(ToxicProxy::start(&redis).await);
@@ -216,7 +217,7 @@ async fn toxic_connections() {
     let lines: Vec<_> =
         proxies.iter().map(|proxy| format!("store.urls = [{:?}]", proxy.url)).collect();
     let lines: Vec<_> = lines.iter().map(|line| &**line).collect();
-    let Some(group) = ReplicaGroup::start_with(redis, None, &lines).await else { return };
+    let Some(group) = ReplicaGroup::start_with(redis, &lines).await else { return };
     let toxins = [Toxin::Delay, Toxin::Silence, Toxin::HalfClose, Toxin::Garbage];
     for (round, toxin) in toxins.into_iter().enumerate() {
         let contents = CONTENTS / 2;

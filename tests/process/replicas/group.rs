@@ -16,8 +16,7 @@ use tempfile::TempDir;
 use crate::{
     admin::{store, store_succeeds},
     harness::{
-        MockHomeserver, ScannerBuilder, ScannerProcess, TestClient, client::send,
-        redis::RedisServer,
+        MockHomeserver, RedisServer, ScannerBuilder, ScannerProcess, TestClient, client::send,
     },
 };
 
@@ -53,24 +52,25 @@ impl ReplicaGroup {
 
     /// Starts replicas with lines of configuration for each.
     pub(super) async fn start_each(test: &str, lines: &[&str]) -> Option<Self> {
-        Self::start_with(RedisServer::start(test, &[])?, None, lines).await
+        Self::start_with(start_redis(test).await?, lines).await
     }
 
     /// Starts replicas for a server, which they may reach at another address.
-    pub(super) async fn start_with(
-        redis: RedisServer,
-        url: Option<&str>,
-        lines: &[&str],
-    ) -> Option<Self> {
+    pub(super) async fn start_with(redis: RedisServer, lines: &[&str]) -> Option<Self> {
         let marks = TempDir::new().unwrap();
         fs::set_permissions(&marks, fs::Permissions::from_mode(0o777)).unwrap();
         let homeserver = MockHomeserver::start().await;
-        let url = url.map_or_else(|| redis.url(), str::to_owned);
+        let url = redis.url();
         let mut replicas = Vec::new();
         for lines in lines {
             replicas.push(builder(&homeserver, &marks, &url, lines).start().await);
         }
         Some(Self { homeserver, redis, replicas, marks })
+    }
+
+    /// Returns the keys of the store.
+    pub(super) fn keys(&self) -> Vec<String> {
+        self.redis.cli(&["KEYS", "mcs1:*"]).lines().map(str::to_owned).collect()
     }
 
     /// Adds media with contents of their own. Returns the path of its URI.
@@ -153,6 +153,11 @@ impl ReplicaGroup {
         let is_clean = !number.is_multiple_of(3);
         (self.add(if is_clean { "clean" } else { "infected" }, number), is_clean)
     }
+}
+
+/// Starts a server. Returns `None` if the test is skipped.
+pub(super) async fn start_redis(test: &str) -> Option<RedisServer> {
+    if RedisServer::is_installed(test) { Some(RedisServer::start(&[]).await) } else { None }
 }
 
 /// Sends requests for media in an order of their own, some at a time.

@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use super::{
     super::key_names::{lease_key, record_key},
     redis_server::{
-        ACL, RedisProcess, expiry, free_port, is_installed, store, wait_available, write,
+        ACL, RedisServer, expiry, free_port, is_installed, store, wait_available, write,
     },
     *,
 };
@@ -67,7 +67,7 @@ async fn records_are_kept_in_a_server() {
     if !is_installed("records_are_kept_in_a_server") {
         return;
     }
-    let server = RedisProcess::start(&[]).await;
+    let server = RedisServer::start(&[]).await;
     let start = || store(&[server.url()], None, None);
     check_all(start(), start()).await;
     let database = || store(&[format!("{}/7", server.url())], None, None);
@@ -79,7 +79,7 @@ async fn records_expire_in_the_server() {
     if !is_installed("records_expire_in_the_server") {
         return;
     }
-    let server = RedisProcess::start(&[]).await;
+    let server = RedisServer::start(&[]).await;
     let (store, _events) = store(&[server.url()], None, None);
     store.put(not_clean(1), expiry() - 3600 + 3, b"infected").unwrap();
     written(&store).await;
@@ -97,7 +97,7 @@ async fn recommended_rights_are_sufficient() {
     if !is_installed("recommended_rights_are_sufficient") {
         return;
     }
-    let server = RedisProcess::start(&[]).await;
+    let server = RedisServer::start(&[]).await;
     let rights: Vec<_> = ACL.split(' ').collect();
     let user = ["ACL", "SETUSER", "mcs", "on", ">secret word", "resetkeys"];
     assert_eq!(server.cli(&[&user[..], &rights].concat()), "OK");
@@ -150,7 +150,7 @@ async fn server_with_a_private_certificate_is_verified() {
         ["--tls-ca-cert-file", &authority_path],
         ["--tls-auth-clients", "no"],
     ];
-    let _server = RedisProcess::start(options.as_flattened()).await;
+    let _server = RedisServer::start(options.as_flattened()).await;
     let url = format!("rediss://127.0.0.1:{tls_port}");
     let start = || store(std::slice::from_ref(&url), None, Some(&authority));
     check_all(start(), start()).await;
@@ -170,7 +170,7 @@ async fn emptied_server_costs_scans_only() {
     if !is_installed("emptied_server_costs_scans_only") {
         return;
     }
-    let server = RedisProcess::start(&[]).await;
+    let server = RedisServer::start(&[]).await;
     let (first, _events) = store(&[server.url()], None, None);
     let (other, mut events) = store(&[server.url()], None, None);
     wait_available(&other).await;
@@ -193,7 +193,7 @@ async fn full_server_is_written_when_there_is_space() {
     if !is_installed("full_server_is_written_when_there_is_space") {
         return;
     }
-    let server = RedisProcess::start(&["--maxmemory-policy", "noeviction"]).await;
+    let server = RedisServer::start(&["--maxmemory-policy", "noeviction"]).await;
     let (store, _events) = store(&[server.url()], None, None);
     store.put(not_clean(1), expiry(), b"infected").unwrap();
     written(&store).await;
@@ -218,7 +218,7 @@ async fn stopped_server_is_used_again() {
     if !is_installed("stopped_server_is_used_again") {
         return;
     }
-    let mut server = RedisProcess::start(&[]).await;
+    let mut server = RedisServer::start(&[]).await;
     let url = server.url();
     let (store, mut events) = resp_server::start_store(&url, TIMEOUT);
     wait_available(&store).await;
@@ -262,7 +262,7 @@ async fn lease_ends_without_renewal() {
     if !is_installed("lease_ends_without_renewal") {
         return;
     }
-    let server = RedisProcess::start(&[]).await;
+    let server = RedisServer::start(&[]).await;
     let (first, _events) = store(&[server.url()], None, None);
     let (other, _events) = store(&[server.url()], None, None);
     let lease = acquired(first.acquire_lease(finished(1).name, VERSION).await);
@@ -289,7 +289,7 @@ async fn altered_record_is_removed_from_the_server() {
     if !is_installed("altered_record_is_removed_from_the_server") {
         return;
     }
-    let server = RedisProcess::start(&[]).await;
+    let server = RedisServer::start(&[]).await;
     let (store, _events) = store(&[server.url()], None, None);
     store.put(not_clean(1), expiry(), b"infected").unwrap();
     written(&store).await;

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 
 use super::{
     super::{key_names::record_key, slots::key_slot},
-    redis_server::{RedisProcess, expiry, is_installed, store, wait_available},
+    redis_server::{RedisServer, expiry, is_installed, store, wait_available},
     *,
 };
 
 struct Cluster {
-    nodes: Vec<RedisProcess>,
+    nodes: Vec<RedisServer>,
 }
 
 impl Cluster {
@@ -25,7 +25,7 @@ impl Cluster {
         ];
         let mut nodes = Vec::new();
         for _ in 0..3 {
-            nodes.push(RedisProcess::start(&options).await);
+            nodes.push(RedisServer::start(&options).await);
         }
         let addresses: Vec<_> =
             nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
@@ -47,7 +47,7 @@ impl Cluster {
     /// Returns the node that has a slot.
     fn owner(&self, slot: &str) -> usize {
         let has_slot =
-            |node: &RedisProcess| !node.cli(&["CLUSTER", "COUNTKEYSINSLOT", slot]).starts_with('0');
+            |node: &RedisServer| !node.cli(&["CLUSTER", "COUNTKEYSINSLOT", slot]).starts_with('0');
         self.nodes.iter().position(has_slot).unwrap()
     }
 }
@@ -62,7 +62,7 @@ async fn cluster_is_used_while_a_slot_moves() {
     // One seed.
     let url = format!("redis+cluster://127.0.0.1:{}", cluster.nodes[0].port);
     let (store, _) = store(&[url], None, None);
-    let urls: Vec<_> = cluster.nodes.iter().map(RedisProcess::url).collect();
+    let urls: Vec<_> = cluster.nodes.iter().map(RedisServer::url).collect();
     let (other, mut events) = redis_server::store(&urls, None, None);
     wait_available(&store).await;
     while next_event(&mut events).await.is_some() {}
@@ -135,7 +135,7 @@ async fn records_of_other_nodes_are_found() {
     for node in &cluster.nodes {
         assert_eq!(node.cli(&["CONFIG", "SET", "cluster-require-full-coverage", "no"]), "OK");
     }
-    let urls: Vec<_> = cluster.nodes.iter().map(RedisProcess::url).collect();
+    let urls: Vec<_> = cluster.nodes.iter().map(RedisServer::url).collect();
     let (store, _events) = store(&urls, None, None);
     wait_available(&store).await;
     for number in 0..50 {

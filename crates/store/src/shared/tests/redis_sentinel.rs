@@ -1,12 +1,12 @@
 //! Fail-over by sentinels.
 
 use super::{
-    redis_server::{RedisProcess, expiry, is_installed, store, wait_available, write},
+    redis_server::{RedisServer, expiry, is_installed, store, wait_available, write},
     *,
 };
 
 /// Starts a sentinel that watches a primary.
-async fn start_sentinel(primary: u16) -> RedisProcess {
+async fn start_sentinel(primary: u16) -> RedisServer {
     let directory = tempfile::tempdir().unwrap();
     let content = format!(
         "sentinel monitor main 127.0.0.1 {primary} 1\n\
@@ -14,7 +14,7 @@ async fn start_sentinel(primary: u16) -> RedisProcess {
          sentinel failover-timeout main 2000\n"
     );
     let file = write(directory.path(), "sentinel.conf", &content);
-    let sentinel = RedisProcess::start(&[file.to_str().unwrap(), "--sentinel"]).await;
+    let sentinel = RedisServer::start(&[file.to_str().unwrap(), "--sentinel"]).await;
     // The sentinel rewrites its file.
     std::mem::forget(directory);
     sentinel
@@ -25,9 +25,9 @@ async fn store_follows_a_failover() {
     if !is_installed("store_follows_a_failover") {
         return;
     }
-    let mut primary = RedisProcess::start(&[]).await;
+    let mut primary = RedisServer::start(&[]).await;
     let primary_port = primary.port.to_string();
-    let replica = RedisProcess::start(&["--replicaof", "127.0.0.1", &primary_port]).await;
+    let replica = RedisServer::start(&["--replicaof", "127.0.0.1", &primary_port]).await;
     let sentinel = start_sentinel(primary.port).await;
     wait_until("the sentinel knows the replica", async || {
         sentinel
@@ -62,9 +62,9 @@ async fn replica_is_left_after_a_refused_write() {
     if !is_installed("replica_is_left_after_a_refused_write") {
         return;
     }
-    let primary = RedisProcess::start(&[]).await;
+    let primary = RedisServer::start(&[]).await;
     let primary_port = primary.port.to_string();
-    let replica = RedisProcess::start(&["--replicaof", "127.0.0.1", &primary_port]).await;
+    let replica = RedisServer::start(&["--replicaof", "127.0.0.1", &primary_port]).await;
     let sentinel = start_sentinel(primary.port).await;
     let url = format!("redis+sentinel://127.0.0.1:{}/main", sentinel.port);
     let (store, _events) = store(&[url], None, None);
