@@ -50,7 +50,7 @@ impl RequestGuard {
         if authority.or(value).is_none() { Err(unknown) } else { Ok(()) }
     }
 
-    /// A correct token is accepted in any case, so that nobody else can lock the operator out.
+    /// A correct token is always accepted: wrong tokens from the same peer must not lock the operator out.
     fn check_token(&self, headers: &HeaderMap, peer: Peer) -> Result<(), AdminError> {
         let mut values = headers.get_all(header::AUTHORIZATION).iter();
         let token = match (values.next(), values.next()) {

@@ -20,16 +20,17 @@ use tokio::{
     task::{JoinHandle, spawn_blocking},
     time::{sleep, timeout},
 };
-use tracing::warn;
+use tracing::{error, warn};
 
 use super::store_error::StoreSetupError;
 use crate::{
+    chain::Chain,
     config::sections::store::{Settings, StorePlace},
     http::CurrentState,
     keys::{KeyNotice, RequestKey},
     scan::{
         cache::{RecordSettings, ResultCache, VerdictRecords},
-        decisions::DecisionKeeper,
+        decisions::{DecisionKeeper, ListFileError},
     },
 };
 
@@ -121,7 +122,14 @@ fn open(settings: &Settings, request_secret: StoreSecret) -> Result<OpenStore, S
     };
     match &settings.place {
         StorePlace::File(file) => {
-            let decisions = decisions(None)?;
+            let kept = match decisions(None) {
+                Err(error @ ListFileError::File { .. }) if !file.is_required => {
+                    error!(error = %Chain(&error), "decisions of operators are not in force");
+                    DecisionKeeper::open(secret.clone(), None, None)
+                }
+                opened => opened,
+            };
+            let decisions = kept?;
             let file = file::open(file, secret)?;
             let records = file.map(|file| VerdictRecords::in_file(file, record_settings));
             Ok(OpenStore { records, decisions, events: None })

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     app::store_error::StoreSetupError,
-    config::sections::store::{Settings, StorePlace},
+    config::sections::store::Settings,
     keys::{KeyNotice, read_secret},
 };
 
@@ -33,11 +33,7 @@ pub(super) fn read_secrets(settings: &Settings) -> Result<StoreSecrets, StoreSet
         notices.extend(notice);
         Ok(Some(content))
     };
-    let password_path = match &settings.place {
-        StorePlace::File(_) => None,
-        StorePlace::Shared(shared) => shared.password_path.as_ref(),
-    };
-    let password = read("store.password_path", password_path)?;
+    let password = read("store.password_path", settings.password_path())?;
     let secret = read("store.secret_path", settings.secret_path.as_ref())?;
     if let (Some(secret), Some(path)) = (&secret, &settings.secret_path)
         && secret.len() < MIN_SECRET

@@ -64,12 +64,18 @@ impl Settings {
 
     /// Returns the files with secrets.
     pub fn secret_files(&self) -> impl Iterator<Item = (&'static str, &PathBuf)> {
-        let password = match &self.place {
+        let secret = self.secret_path.as_ref().map(|path| ("secret_path", path));
+        let password = self.password_path().map(|path| ("password_path", path));
+        password.into_iter().chain(secret)
+    }
+
+    /// Returns the file with the password of a shared store.
+    #[must_use]
+    pub fn password_path(&self) -> Option<&PathBuf> {
+        match &self.place {
             StorePlace::File(_) => None,
             StorePlace::Shared(shared) => shared.password_path.as_ref(),
-        };
-        let secret = self.secret_path.as_ref().map(|path| ("secret_path", path));
-        password.map(|path| ("password_path", path)).into_iter().chain(secret)
+        }
     }
 }
 

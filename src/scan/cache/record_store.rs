@@ -54,8 +54,7 @@ pub(super) enum Precedence {
 pub(super) struct DecidingRecord {
     pub(super) kind: RecordKind,
     pub(super) record: Vec<u8>,
-    /// When an operator had earlier outcomes forgotten. The file has no such records, because a removal from it is
-    /// complete at once.
+    /// When an operator had earlier outcomes forgotten. `None` for a file, because a removal from it is complete at once.
     pub(super) forgotten: Option<Vec<u8>>,
 }
 

@@ -22,6 +22,7 @@ use crate::{
 };
 
 mod operators;
+mod shared;
 mod simulation;
 
 const KEY: ContentKey = ContentKey { content: [1; 32], engines_fingerprint: EngineFingerprint(2) };

@@ -21,8 +21,9 @@ pub enum ScanTurn {
 }
 
 impl ResultCache {
-    /// Waits until another replica has scanned the content, or this one is to scan it: nobody else does, `store.wait` has
-    /// passed, or the store is not available. `look_up` returns the verdict if it is known.
+    /// Decides which replica scans a content. Waits while another replica scans it, until that replica has a verdict or gives
+    /// up its lease, at most for `store.wait`. Without the store, this replica scans. `look_up` returns the verdict if it is
+    /// known.
     pub async fn turn<F: Future<Output = Option<ScannedContent>>>(
         &self,
         key: &ContentKey,

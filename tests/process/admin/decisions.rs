@@ -111,3 +111,19 @@ async fn invalid_decisions_are_rejected() {
     let listed = store_succeeds(&scanner.dir, &["decisions"]).await;
     assert!(listed.contains("no file is allowed or blocked"), "{listed}");
 }
+
+/// The operator blocks a file while it is scanned.
+#[tokio::test]
+async fn block_applies_to_a_scan_in_progress() {
+    let (fixture, scanner) = AdminFixture::start(with_store("")).await;
+    let scanner = listening(scanner).await;
+    let wait = scanner.dir.path("marks/wait");
+    fs::write(&wait, "").unwrap();
+    let (client, path) = (scanner.client.clone(), format!("/scan/{}", fixture.clean));
+    let response = tokio::spawn(async move { client.get(&path).await });
+    wait_until("the scan runs", || scanner.dir.mark_count("runs") == 1).await;
+    store_succeeds(&scanner.dir, &["block", &sha256(&png()), "--comment", "campaign"]).await;
+    fs::remove_file(wait).unwrap();
+    let blocked = "File not clean. Output: 'Blocked by the operator'";
+    response.await.unwrap().assert_not_clean(blocked);
+}

@@ -296,7 +296,7 @@ async fn run_faults(group: &mut SimulatedGroup) {
         sleep(group.random.milliseconds(1000)).await;
     }
     for request in requests {
-        // The longest wait: for a lease that nobody renews, and for calls that time out.
+        // Longer than a request waits for the lease of a killed replica, and for calls that time out.
         tokio::time::timeout(Duration::from_secs(120), request).await.expect("answered").unwrap();
     }
 }

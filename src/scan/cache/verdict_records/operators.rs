@@ -68,7 +68,8 @@ impl VerdictRecords {
         RecordKey { kind, name, version: None }
     }
 
-    /// Returns the outcomes for a content of all versions of the present engines.
+    /// Returns the outcomes for a content: in a file, of all versions of the present engines; in a shared store, of these
+    /// versions.
     pub(in crate::scan::cache) async fn outcomes(
         &self,
         key: &ContentKey,

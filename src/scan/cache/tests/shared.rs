@@ -1,0 +1,80 @@
+//! Outcomes in a store that replicas share.
+
+use mcs_store::{SharedStore, SimulatedNode, SimulatedServer};
+use tokio::time::{sleep, timeout};
+
+use super::*;
+
+const TIMEOUT: Duration = Duration::from_millis(250);
+
+/// A replica that takes no part in messages.
+fn replica(server: &SimulatedServer, client: u32) -> ResultCache {
+    let clock = server.clone();
+    let now = Arc::new(move || clock.now_ms() / 1000);
+    let node = SimulatedNode { client, seed: client.into(), timeout: TIMEOUT, now };
+    let secret = StoreSecret::derive(b"secret");
+    let (store, _events) = SharedStore::start_simulated(server, node, secret).unwrap();
+    let records = VerdictRecords::in_shared_store(store, RECORDS);
+    ResultCache::with_records(settings(), Some(records))
+}
+
+fn infected() -> FileOutcome {
+    FileOutcome::for_test([("clamd", Ok(Outcome::Infected("name".into())))])
+}
+
+async fn connected() {
+    sleep(Duration::from_secs(1)).await;
+}
+
+/// The request gives up while the store does not answer.
+#[tokio::test(start_paused = true)]
+async fn infection_is_stored_although_its_request_has_ended() {
+    let server = SimulatedServer::new(1);
+    let (cache, other) = (replica(&server, 1), replica(&server, 2));
+    connected().await;
+    server.set_frozen(true);
+    let policies = policies();
+    let stored = cache.store_outcome(KEY, infected(), VERSIONS, &policies, cache.generation());
+    timeout(TIMEOUT / 10, stored).await.unwrap_err();
+    server.set_frozen(false);
+    sleep(Duration::from_secs(5)).await;
+    let found = other.recall(&KEY, OTHERS, &policies).await.unwrap();
+    assert_eq!(found.verdict.unwrap().name(), "not_clean");
+}
+
+/// Signatures of unknown versions may be older than those of another replica.
+#[tokio::test(start_paused = true)]
+async fn outcome_of_unknown_versions_loses_to_an_infection() {
+    const UNKNOWN: Versions = Versions::new(3, false);
+    let server = SimulatedServer::new(1);
+    let (cache, other) = (replica(&server, 1), replica(&server, 2));
+    connected().await;
+    let policies = policies();
+    let stored = other.store_outcome(KEY, infected(), VERSIONS, &policies, other.generation());
+    assert!(stored.await.is_none());
+    let found = clean(SystemTime::now());
+    let stored = cache.store_outcome(KEY, found, UNKNOWN, &policies, cache.generation());
+    assert_eq!(stored.await.unwrap().verdict.unwrap().name(), "not_clean");
+    assert_eq!(read(&cache, UNKNOWN).unwrap().unwrap().name(), "not_clean");
+}
+
+/// The record of the outcome must not decide when that of the infection has expired.
+#[tokio::test(start_paused = true)]
+async fn outcome_beside_an_infection_is_not_stored() {
+    let server = SimulatedServer::new(1);
+    let (cache, other) = (replica(&server, 1), replica(&server, 2));
+    connected().await;
+    let policies = policies();
+    let stored = other.store_outcome(KEY, infected(), VERSIONS, &policies, other.generation());
+    assert!(stored.await.is_none());
+    let found = clean(SystemTime::now());
+    // Without an entry in memory, the answer is the infection all the same.
+    let brief = cache.with_settings(Settings { ttl: Duration::ZERO, ..settings() });
+    let stored = brief.store_outcome(KEY, found, OTHERS, &policies, cache.generation());
+    assert_eq!(stored.await.unwrap().verdict.unwrap().name(), "not_clean");
+    sleep(Duration::from_secs(1)).await;
+    let keys: Vec<_> =
+        server.keys().into_iter().map(|key| String::from_utf8(key).unwrap()).collect();
+    assert!(keys.iter().any(|key| key.ends_with(":n")), "{keys:?}");
+    assert!(!keys.iter().any(|key| key.contains(":c:")), "{keys:?}");
+}
