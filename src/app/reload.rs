@@ -5,6 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use mcs_sandbox::Layer;
+use mcs_store::StoreSecret;
 use tokio::{
     sync::{Notify, watch},
     task::{JoinHandle, spawn_blocking},
@@ -24,11 +25,12 @@ use crate::{
     chain::Chain,
     config::{Changes, Config, ConfigErrors, Warning},
     http::{AppState, CurrentState},
-    keys::{KeyError, KeyNotice, RequestKey},
+    keys::{KeyError, KeyNotice, Keyring, RequestKey},
     media::{FetchCounters, Homeservers, OutboundSetupError},
     scan::{
         Scanner,
         canary::{Canary, CanaryError, CanaryState},
+        decisions::ListFileError,
         engines::{self, RemoteEngines},
     },
     telemetry::log::LevelHandle,
@@ -66,6 +68,8 @@ pub(super) enum ReloadError {
     SandboxEnv(#[from] StartError),
     #[error("the new sandbox would lack active layers: {0}")]
     Weaker(String),
+    #[error("the decisions of operators cannot be protected with the new request key")]
+    Decisions(#[from] ListFileError),
     #[error("the canary failed")]
     Canary(#[from] CanaryError),
     #[error("reading the configuration panicked")]
@@ -118,7 +122,7 @@ impl Reloader {
             let key_expiry = self.current.load().keys.next_expiry();
             tokio::select! {
                 () = requested.notified() => self.handle_reload_request().await,
-                () = sleep_until_some(key_expiry) => self.remove_expired_keys(),
+                () = sleep_until_some(key_expiry) => self.remove_expired_keys().await,
             }
         }
     }
@@ -200,29 +204,36 @@ impl Reloader {
             self.manager.extend_timeout(samples.saturating_add(RELOAD_ALLOWANCE));
             canary.check().await?;
         }
+        let keys = self.current.load().keys.with_current_key(key, config.previous_key_ttl);
+        let has_new_secret = self.use_for_store(&keys).await?;
         // Nothing below fails.
         notices.iter().for_each(log_key_notice);
         log_unknown_types(&config);
         self.canary.stop().await;
         let state = self.current.load();
-        // With a secret of its own, the store does not depend on the request key.
-        let has_own_secret = config.store.as_ref().is_some_and(|store| store.secret_path.is_some());
-        if let Some(records) = state.scanner.verdict_records()
-            && !has_own_secret
-            && !state.keys.is_current(&key)
-        {
-            // The former key may be known to others.
-            records.stop();
-            warn!("the request key has changed: verdicts are not stored until a restart");
-        }
         let scanner = state.scanner.with_pipeline(pipeline);
-        let keys = state.keys.with_current_key(key, config.previous_key_ttl);
+        if has_new_secret {
+            scanner.drop_stored();
+        }
         self.reload.level.set_level(&config.log);
         self.current.replace(self.shared.state(&config, scanner.clone(), homeservers, keys));
         self.canary.start(canary, scanner);
         self.sandbox_env = sandbox_env;
         self.running = config;
         Ok((changes, warnings))
+    }
+
+    /// Derives the secrets of the store from these keys, unless the store has a secret of its own. Returns whether the
+    /// current one has changed.
+    ///
+    /// # Errors
+    /// If the file with the decisions of operators cannot be written.
+    async fn use_for_store(&self, keys: &Keyring) -> Result<bool, ListFileError> {
+        if self.running.store.as_ref().is_some_and(|store| store.secret_path.is_some()) {
+            return Ok(false);
+        }
+        let (secret, former) = keys.derive(StoreSecret::derive);
+        self.shared.decisions.replace_secrets(secret, former).await
     }
 
     /// Builds and probes the sandbox of another configuration.
@@ -240,9 +251,12 @@ impl Reloader {
     }
 
     /// Also erases the keys from memory.
-    fn remove_expired_keys(&self) {
+    async fn remove_expired_keys(&self) {
         let state = self.current.load();
         let keys = Arc::new(state.keys.without_expired());
+        if let Err(error) = self.use_for_store(&keys).await {
+            error!(error = %Chain(&error), "the secrets of the store cannot be replaced");
+        }
         self.current.replace(AppState { keys, ..AppState::clone(&state) });
         info!("replaced request key expired");
     }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use agreement::compare_keys;
-use mcs_store::{SharedStore, StoreEvents, StoreSecret};
+use mcs_store::{SecretRing, SharedStore, StoreEvents, StoreSecret};
 use secrets::{StoreSecrets, read_secrets};
 use sha2::{Digest as _, Sha256};
 use tokio::{
@@ -91,7 +91,7 @@ impl StoreOpening {
             Some(settings) => open(&settings, request_secret),
             None => Ok(OpenStore {
                 records: None,
-                decisions: DecisionKeeper::open(request_secret, None, None)?,
+                decisions: DecisionKeeper::open(request_secret.into(), None, None)?,
                 events: None,
             }),
         }))
@@ -112,9 +112,9 @@ impl StoreOpening {
 fn open(settings: &Settings, request_secret: StoreSecret) -> Result<OpenStore, StoreSetupError> {
     let StoreSecrets { secret, password, notices } = read_secrets(settings)?;
     notices.iter().for_each(super::notices::log_key_notice);
-    let secret = secret.unwrap_or(request_secret);
+    let secrets = SecretRing::from(secret.unwrap_or(request_secret));
     let decisions =
-        |shared| DecisionKeeper::open(secret.clone(), settings.decisions_path.clone(), shared);
+        |shared| DecisionKeeper::open(secrets.clone(), settings.decisions_path.clone(), shared);
     let mut record_settings = RecordSettings {
         not_clean_ttl: settings.not_clean_ttl,
         program: program_digest(),
@@ -125,18 +125,18 @@ fn open(settings: &Settings, request_secret: StoreSecret) -> Result<OpenStore, S
             let kept = match decisions(None) {
                 Err(error @ ListFileError::File { .. }) if !file.is_required => {
                     error!(error = %Chain(&error), "decisions of operators are not in force");
-                    DecisionKeeper::open(secret.clone(), None, None)
+                    DecisionKeeper::open(secrets.clone(), None, None)
                 }
                 opened => opened,
             };
             let decisions = kept?;
-            let file = file::open(file, secret)?;
+            let file = file::open(file, secrets)?;
             let records = file.map(|file| VerdictRecords::in_file(file, record_settings));
             Ok(OpenStore { records, decisions, events: None })
         }
         StorePlace::Shared(shared) => {
             record_settings.wait = shared.wait;
-            let (store, events) = shared::start(shared, secret.clone(), password)?;
+            let (store, events) = shared::start(shared, secrets.clone(), password)?;
             let decisions = decisions(Some(store.clone()))?;
             let records = VerdictRecords::in_shared_store(store, record_settings);
             Ok(OpenStore { records: Some(records), decisions, events: Some(events) })
@@ -175,7 +175,7 @@ pub async fn check_store(
     let mut check = StoreCheck { shared: None, notices };
     if let StorePlace::Shared(shared) = &settings.place {
         // Neither reads nor writes records.
-        let (store, _events) = shared::start(shared, StoreSecret::derive(b""), password)?;
+        let (store, _events) = shared::start(shared, StoreSecret::derive(b"").into(), password)?;
         check.shared = Some(shared_state(&store, key).await);
         store.close().await;
     }

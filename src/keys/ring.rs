@@ -35,12 +35,6 @@ impl Keyring {
         Self { current: Arc::new(key), previous: Vec::new(), ttl }
     }
 
-    /// Returns whether this is the current key.
-    #[must_use]
-    pub fn is_current(&self, key: &RequestKey) -> bool {
-        key.is_same(&self.current)
-    }
-
     /// Returns the fingerprint of the current public key, to compare it with those of other replicas.
     #[must_use]
     pub fn fingerprint(&self) -> [u8; 8] {
@@ -92,6 +86,15 @@ impl Keyring {
         let plaintext =
             valid.find_map(|previous| previous.key.open(ciphertext, mac, ephemeral).ok());
         plaintext.map_or(result, Ok)
+    }
+
+    /// Derives other keys from the private keys: from the current one, and from unexpired previous ones, the most recent
+    /// first.
+    pub fn derive<T>(&self, derive: impl Fn(&[u8]) -> T) -> (T, Vec<T>) {
+        let valid =
+            self.previous.iter().filter(|previous| previous.replaced_at.elapsed() < self.ttl);
+        let previous = valid.map(|previous| previous.key.derive(&derive)).collect();
+        (self.current.derive(&derive), previous)
     }
 
     /// Returns the public key of the current key.

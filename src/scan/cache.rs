@@ -13,6 +13,7 @@ mod keys;
 mod known;
 mod media_record;
 mod operator_records;
+mod record_names;
 mod record_store;
 mod replicas;
 mod store_message;
@@ -29,6 +30,7 @@ pub use known::{
     VerdictFilter, VerdictList,
 };
 pub(in crate::scan) use store_message::StoreMessage;
+use verdict_records::FoundOutcome;
 pub use verdict_records::{RecordSettings, VerdictRecords};
 
 use std::{
@@ -267,9 +269,18 @@ impl ResultCache {
     /// Returns the content of an mxc URI at its latest download from the store. It is not taken over: the requester must be
     /// authorised before, so that others cannot fill the memory.
     pub async fn recall_media(&self, key: &MediaKey) -> Option<RecalledMedia> {
-        let (media, age) = self.tables.records.as_ref()?.find_media(key).await?;
-        let entry = Timed { value: Arc::new(media), stored: Instant::now().checked_sub(age)? };
-        (age < self.settings.ttl).then_some(RecalledMedia(entry))
+        let records = self.tables.records.as_ref()?;
+        let generation = self.generation().for_media(key);
+        let found = records.find_media(key).await.filter(|found| found.age < self.settings.ttl)?;
+        if records.renew_media(key, &found, self.settings.ttl)
+            // The entry may have been forgotten before it was stored again.
+            && !self.tables.invalidations.keeps_media(generation)
+        {
+            records.remove_media(key);
+            return None;
+        }
+        let stored = Instant::now().checked_sub(found.age)?;
+        Some(RecalledMedia(Timed { value: Arc::new(found.media), stored }))
     }
 
     /// Takes over a media entry from the store.
@@ -355,7 +366,7 @@ impl ResultCache {
             return None;
         }
         if let Ok(infection) = infection {
-            let infection = infection?.0;
+            let infection = infection?;
             let entry = VerdictEntry::new(infection.clone(), versions);
             self.tables.verdicts.insert(key, Timed::now(entry));
             return Some(infection);
@@ -390,10 +401,15 @@ impl ResultCache {
         policies: &Policies,
     ) -> Option<ScannedContent> {
         let generation = self.generation();
-        let (outcome, age) = self.tables.records.as_ref()?.find(key, versions).await?;
-        if self.tables.invalidations.forgotten_at(&key.content) >= Some(outcome.scanned) {
+        let records = self.tables.records.as_ref()?;
+        let found = records.find(key, versions).await?;
+        if self.tables.invalidations.forgotten_at(&key.content) >= Some(found.outcome.scanned) {
             return None;
         }
+        if found.is_former {
+            records.renew_outcome(key, versions, &found, self.settings.ttl);
+        }
+        let FoundOutcome { outcome, age, is_former } = found;
         // The store has another time to live for infections.
         let age = if outcome.is_infected() { Duration::ZERO } else { age };
         let stored = Instant::now().checked_sub(age)?;
@@ -404,6 +420,9 @@ impl ResultCache {
         }
         if !self.tables.invalidations.keeps_content(generation, &key.content) {
             self.tables.verdicts.remove(key);
+            if is_former {
+                records.remove_outcomes(key, versions);
+            }
         }
         self.scanned(key, &versions, policies)
     }

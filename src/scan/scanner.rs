@@ -175,6 +175,12 @@ impl Scanner {
         self.pipeline.cache.invalidate_verdicts();
     }
 
+    /// Drops from memory what is in the store, because the secret of the store was replaced: what is looked up there is stored
+    /// again under the new one.
+    pub fn drop_stored(&self) {
+        self.pipeline.cache.drop_stored();
+    }
+
     /// Answers one request within `scan.deadline`.
     ///
     /// Cancellation safe: a request that is dropped, or that exceeds the deadline, cancels neither a job that other

@@ -71,7 +71,7 @@ pub(crate) async fn reload_succeeds(scanner: &ScannerProcess, lines: &str) -> St
 }
 
 /// Merges `lines` into the configuration and reloads; asserts that the reload is rejected. Returns its log entries.
-async fn reload_fails(scanner: &ScannerProcess, lines: &str) -> String {
+pub(crate) async fn reload_fails(scanner: &ScannerProcess, lines: &str) -> String {
     rewrite(scanner, lines);
     let log = reload(scanner).await;
     assert!(log.contains("reload rejected, configuration unchanged"), "{lines}: {log}");

@@ -30,6 +30,7 @@ mod queue;
 mod reader;
 mod record;
 mod secret;
+mod secret_ring;
 mod shared;
 mod state;
 mod store;
@@ -44,6 +45,7 @@ pub use limits::{DEFAULT_MAX_ENTRIES, MAX_VALUE};
 pub use listing::{ListPage, ListPosition, ListedRecord};
 pub use record::{RecordKey, RecordKind, RecordName, VersionTag};
 pub use secret::{BadRecord, SealError, StoreSecret};
+pub use secret_ring::SecretRing;
 #[cfg(any(test, feature = "simulation"))]
 pub use shared::{KeyspaceSnapshot, SimulatedNode, SimulatedServer};
 pub use shared::{

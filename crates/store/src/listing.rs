@@ -111,7 +111,8 @@ fn open_row(state: &StoreState, row: &Row<'_>) -> rusqlite::Result<Option<Listed
         return Ok(None);
     };
     let key = RecordKey { kind, name: RecordName(name), version };
-    let opened = state.secret.open_with_expiry(&key, sealed, (state.now)());
+    let now = (state.now)();
+    let opened = state.secrets.open_by_any(|secret| secret.open_with_expiry(&key, sealed, now));
     Ok(opened.ok().map(|(expiry, value)| ListedRecord { key, expiry: Some(expiry), value }))
 }
 

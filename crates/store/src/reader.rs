@@ -164,7 +164,7 @@ impl StoreReader<'_> {
         let Some(row) = row else { return Ok(LookupResult::Missing) };
         let now = (self.state.now)();
         let counters = &self.state.counters;
-        let (counter, result) = match self.state.secret.open(key, &row.sealed, now) {
+        let (counter, result) = match self.state.secrets.open(key, &row.sealed, now) {
             Ok(value) => return Ok(LookupResult::Valid(value)),
             // The same expiry in the row: the record waits for its removal. Another one: the row was altered.
             Err(BadRecord::Expired(expiry)) if i64::try_from(expiry).ok() == row.expiry => {

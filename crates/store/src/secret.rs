@@ -80,6 +80,12 @@ impl StoreSecret {
         Self { names: derive_key(b"names 1"), seals: derive_key(b"seals 1") }
     }
 
+    /// Returns whether both were derived from the same secret.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        *self.names == *other.names && *self.seals == *other.seals
+    }
+
     /// Returns the name of a record. Different parts have different names; so have the same bytes divided into parts
     /// differently. Records about a content have the same name: [`RecordKind::NotClean`], [`RecordKind::Finished`] and
     /// [`RecordKind::Forgotten`]. Names of the other kinds differ.

@@ -5,7 +5,7 @@ use std::{fs::File, sync::Arc, time::Duration};
 use parking_lot::Mutex;
 
 use crate::{
-    counters::AtomicCounters, queue::WriteQueue, secret::StoreSecret, store_path::StorePath,
+    counters::AtomicCounters, queue::WriteQueue, secret_ring::SecretRing, store_path::StorePath,
 };
 
 /// Returns the current time in seconds since the Unix epoch.
@@ -14,7 +14,7 @@ pub(crate) type Now = Arc<dyn Fn() -> u64 + Send + Sync>;
 /// State that the threads of the store share.
 pub(crate) struct StoreState {
     pub(crate) path: StorePath,
-    pub(crate) secret: StoreSecret,
+    pub(crate) secrets: SecretRing,
     pub(crate) max_entries: u64,
     pub(crate) retry_pause: Duration,
     pub(crate) now: Now,

@@ -25,6 +25,7 @@ use crate::{
     reader::{self, AllLookup, PageLookup, ReadRequest, RecordLookup},
     record::{RecordKey, RecordKind, RecordName},
     secret::{SealError, StoreSecret},
+    secret_ring::SecretRing,
     state::{Now, StoreState},
     store_path::{SetAside, StorePath},
     writer::StoreWriter,
@@ -87,7 +88,7 @@ impl FileStore {
     /// If another process uses the file, other users can write or read it, or it cannot be opened or created.
     pub fn open(
         path: &Path,
-        secret: StoreSecret,
+        secrets: impl Into<SecretRing>,
         settings: StoreSettings,
     ) -> Result<(Self, OpenReport), StoreError> {
         let path = StorePath::new(path)?;
@@ -97,7 +98,7 @@ impl FileStore {
         let (database, set_aside) = open_or_replace(&path, (settings.now)())?;
         let state = Arc::new(StoreState {
             path,
-            secret,
+            secrets: secrets.into(),
             max_entries: settings.max_entries,
             retry_pause: settings.retry_pause,
             now: settings.now,
@@ -112,10 +113,17 @@ impl FileStore {
         Ok((store, OpenReport { is_new, set_aside, was_left_open }))
     }
 
-    /// Returns the secret, for the names of records.
+    /// Returns the secrets, for the names of records. Changes are in effect at once; records are written with the current
+    /// secret.
     #[must_use]
-    pub fn secret(&self) -> &StoreSecret {
-        &self.state.secret
+    pub fn secrets(&self) -> &SecretRing {
+        &self.state.secrets
+    }
+
+    /// Returns the current secret.
+    #[must_use]
+    pub fn secret(&self) -> StoreSecret {
+        self.state.secrets.current()
     }
 
     /// Looks up a record. Returns `None` if there is no valid one, the file cannot be read, or 1024 lookups are queued.
@@ -181,7 +189,7 @@ impl FileStore {
     pub fn put(&self, key: RecordKey, expiry: u64, value: &[u8]) -> Result<(), SealError> {
         let is_kept = key.kind.is_kept();
         let durability = if is_kept { Durability::Retried } else { Durability::Droppable };
-        let sealed = self.state.secret.seal(&key, expiry, value)?;
+        let sealed = self.state.secrets.seal(&key, expiry, value)?;
         self.queue(QueuedChange {
             change: StoreChange::Put { key, expiry, sealed },
             durability,
@@ -219,7 +227,7 @@ impl FileStore {
         expiry: u64,
         value: &[u8],
     ) -> Result<impl Future<Output = Result<(), NotDurable>> + use<>, SealError> {
-        let sealed = self.state.secret.seal(&key, expiry, value)?;
+        let sealed = self.state.secrets.seal(&key, expiry, value)?;
         Ok(self.queue_durable(StoreChange::Put { key, expiry, sealed }, Durability::Retried))
     }
 

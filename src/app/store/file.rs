@@ -2,7 +2,7 @@
 
 use std::io;
 
-use mcs_store::{FileStore, OpenReport, SetAside, StoreError, StoreSecret, StoreSettings};
+use mcs_store::{FileStore, OpenReport, SecretRing, SetAside, StoreError, StoreSettings};
 use tracing::{error, info, warn};
 
 use crate::{chain::Chain, config::sections::store::FileStoreSettings};
@@ -11,10 +11,10 @@ use crate::{chain::Chain, config::sections::store::FileStoreSettings};
 /// used.
 pub(super) fn open(
     settings: &FileStoreSettings,
-    secret: StoreSecret,
+    secrets: SecretRing,
 ) -> Result<Option<FileStore>, StoreError> {
     let limits = StoreSettings { max_entries: settings.max_entries, ..StoreSettings::default() };
-    let opened = match FileStore::open(&settings.path, secret, limits) {
+    let opened = match FileStore::open(&settings.path, secrets, limits) {
         Err(error) if is_outage(&error) => {
             error!(error = %Chain(&error), "the verdict store cannot be opened, running without it until the next start");
             return Ok(None);

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use mcs_store::{SharedSettings, SharedStore, StoreEvents, StoreSecret, StoreServers};
+use mcs_store::{SecretRing, SharedSettings, SharedStore, StoreEvents, StoreServers};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -12,12 +12,12 @@ use crate::{
 /// Starts to connect in the background.
 pub(super) fn start(
     settings: &SharedStoreSettings,
-    secret: StoreSecret,
+    secrets: SecretRing,
     password: Option<Zeroizing<String>>,
 ) -> Result<(SharedStore, StoreEvents), StoreSetupError> {
     let servers = servers(settings, password)?;
     let settings = SharedSettings { timeout: settings.timeout, ..SharedSettings::new(servers) };
-    Ok(SharedStore::start(settings, secret)?)
+    Ok(SharedStore::start(settings, secrets)?)
 }
 
 fn servers(

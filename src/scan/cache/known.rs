@@ -162,6 +162,9 @@ pub enum OperatorStoreError {
     /// The change is not written.
     #[error("the verdict store cannot be written")]
     Write,
+    /// The process is stopping.
+    #[error("the verdict store is closed, because the service stops")]
+    Closed,
 }
 
 /// A stored outcome.

@@ -6,8 +6,8 @@ use std::{
 };
 
 use mcs_store::{
-    FileStore, LeaseResult, RecordKey, RecordKind, SharedStore, StoreSecret, StoreUnavailable,
-    StoredValue,
+    FileStore, LeaseResult, RecordKey, RecordKind, SecretRing, SharedStore, StoreSecret,
+    StoreUnavailable, StoredValue,
 };
 use parking_lot::Mutex;
 use tokio::time::timeout;
@@ -50,12 +50,15 @@ pub(super) enum Precedence {
     All,
 }
 
-/// The records about a content that decide.
-pub(super) struct DecidingRecord {
-    pub(super) kind: RecordKind,
-    pub(super) record: Vec<u8>,
+/// The records about a content under the names of one secret.
+#[derive(PartialEq, Eq, Default, Debug)]
+pub(super) struct OutcomeRecords {
+    /// The first outcome.
+    pub(super) outcome: Option<(RecordKind, Vec<u8>)>,
     /// When an operator had earlier outcomes forgotten. `None` for a file, because a removal from it is complete at once.
     pub(super) forgotten: Option<Vec<u8>>,
+    /// Whether a record was altered. It may have had precedence over all others.
+    pub(super) is_altered: bool,
 }
 
 impl FileRecords {
@@ -89,10 +92,18 @@ impl FileRecords {
 }
 
 impl RecordStore {
-    pub(super) fn secret(&self) -> &StoreSecret {
+    pub(super) fn secrets(&self) -> &SecretRing {
         match self {
-            Self::File(records) => records.file.secret(),
-            Self::Shared(store) => store.secret(),
+            Self::File(records) => records.file.secrets(),
+            Self::Shared(store) => store.secrets(),
+        }
+    }
+
+    /// Returns the store for writing records under a former secret, for other replicas.
+    pub(super) fn with_secret(&self, secret: &StoreSecret) -> Self {
+        match self {
+            Self::File(records) => Self::File(records.clone()),
+            Self::Shared(store) => Self::Shared(store.with_secret(secret.clone())),
         }
     }
 
@@ -104,20 +115,20 @@ impl RecordStore {
         }
     }
 
-    /// Finds the outcome for a content.
+    /// Finds the outcome for a content under the names of one secret.
     pub(super) async fn outcome(
         &self,
         keys: &OutcomeKeys,
         precedence: Precedence,
-    ) -> Result<Option<DecidingRecord>, StoreUnavailable> {
+    ) -> Result<OutcomeRecords, StoreUnavailable> {
         let mut looked_up = vec![keys.infected];
         if precedence == Precedence::All {
             looked_up.push(keys.finished);
         }
         match self {
             Self::File(records) => {
-                let found = records.look_up(|file| file.get_first(looked_up)).await?;
-                Ok(found.map(|(kind, record)| DecidingRecord { kind, record, forgotten: None }))
+                let outcome = records.look_up(|file| file.get_first(looked_up)).await?;
+                Ok(OutcomeRecords { outcome, ..OutcomeRecords::default() })
             }
             Self::Shared(store) => {
                 looked_up.insert(0, keys.forgotten);
@@ -164,18 +175,18 @@ impl RecordStore {
         self.put(key, expiry, record);
     }
 
-    /// Writes the record of any other outcome. Returns the infection that another replica has found.
+    /// Writes the record of any other outcome. Returns what other replicas have found.
     pub(super) async fn put_finished(
         &self,
         keys: &OutcomeKeys,
         expiry: u64,
         record: &[u8],
-    ) -> Result<Option<DecidingRecord>, StoreUnavailable> {
+    ) -> Result<OutcomeRecords, StoreUnavailable> {
         let OutcomeKeys { infected, finished, forgotten } = *keys;
         match self {
             Self::File(_) => {
                 self.put(finished, expiry, record);
-                Ok(None)
+                Ok(OutcomeRecords::default())
             }
             Self::Shared(store) => {
                 let looked_up = vec![forgotten, infected];
@@ -212,23 +223,24 @@ impl RecordStore {
     }
 }
 
-/// Returns the first valid outcome. A record that was altered decides nothing, and may have had precedence over those
-/// behind it.
-fn first_outcome(
-    values: impl Iterator<Item = (RecordKind, StoredValue)>,
-) -> Option<DecidingRecord> {
-    let mut forgotten = None;
+/// Returns the first valid outcome. Ends at a record that was altered.
+fn first_outcome(values: impl Iterator<Item = (RecordKind, StoredValue)>) -> OutcomeRecords {
+    let mut found = OutcomeRecords::default();
     for (kind, value) in values {
         match (kind, value) {
-            (_, StoredValue::Invalid) => return None,
+            (_, StoredValue::Invalid) => {
+                found.is_altered = true;
+                break;
+            }
             (_, StoredValue::Missing) => {}
-            (RecordKind::Forgotten, StoredValue::Valid(record)) => forgotten = Some(record),
+            (RecordKind::Forgotten, StoredValue::Valid(record)) => found.forgotten = Some(record),
             (_, StoredValue::Valid(record)) => {
-                return Some(DecidingRecord { kind, record, forgotten });
+                found.outcome = Some((kind, record));
+                break;
             }
         }
     }
-    None
+    found
 }
 
 #[cfg(test)]
@@ -261,14 +273,21 @@ mod tests {
         use RecordKind::{Finished, Forgotten, NotClean};
         let value = |text: &str| StoredValue::Valid(text.into());
         let first = |values: [StoredValue; 3]| {
-            let found = first_outcome([Forgotten, NotClean, Finished].into_iter().zip(values))?;
-            Some((found.kind, found.forgotten.is_some()))
+            first_outcome([Forgotten, NotClean, Finished].into_iter().zip(values))
+        };
+        let found = |outcome: Option<(RecordKind, &str)>, forgotten: Option<&str>| OutcomeRecords {
+            outcome: outcome.map(|(kind, text)| (kind, text.into())),
+            forgotten: forgotten.map(Into::into),
+            is_altered: false,
         };
         let missing = || StoredValue::Missing;
-        assert_eq!(first([missing(), value("n"), value("c")]), Some((NotClean, false)));
-        assert_eq!(first([value("g"), missing(), value("c")]), Some((Finished, true)));
-        assert_eq!(first([missing(), StoredValue::Invalid, value("c")]), None);
-        assert_eq!(first([StoredValue::Invalid, value("n"), value("c")]), None);
-        assert_eq!(first([value("g"), missing(), missing()]), None);
+        let values = [missing(), value("n"), value("c")];
+        assert_eq!(first(values), found(Some((NotClean, "n")), None));
+        let values = [value("g"), missing(), value("c")];
+        assert_eq!(first(values), found(Some((Finished, "c")), Some("g")));
+        assert_eq!(first([value("g"), missing(), missing()]), found(None, Some("g")));
+        let altered = OutcomeRecords { is_altered: true, ..OutcomeRecords::default() };
+        assert_eq!(first([missing(), StoredValue::Invalid, value("c")]), altered);
+        assert_eq!(first([StoredValue::Invalid, value("n"), value("c")]), altered);
     }
 }

@@ -106,6 +106,14 @@ impl ResultCache {
         false
     }
 
+    /// Drops from memory what is in the store. It is looked up there, and stored again under a new secret.
+    pub(in crate::scan) fn drop_stored(&self) {
+        if self.records().is_some_and(VerdictRecords::is_in_use) {
+            self.drop_verdicts();
+            self.tables.media.clear();
+        }
+    }
+
     /// Drops the verdicts in memory. They are looked up again.
     fn drop_verdicts(&self) {
         self.tables.invalidations.add_change();

@@ -4,7 +4,7 @@ use std::{path::Path, time::UNIX_EPOCH};
 
 use futures_util::FutureExt as _;
 use mcs_filetype::MediaType;
-use mcs_store::{FileStore, StoreSecret, StoreSettings};
+use mcs_store::{FileStore, SecretRing, StoreSecret, StoreSettings};
 use reqwest::header::HeaderValue;
 
 use super::*;
@@ -22,6 +22,7 @@ use crate::{
 };
 
 mod operators;
+mod rotation;
 mod shared;
 mod simulation;
 
@@ -284,8 +285,11 @@ fn verdicts_and_failures_stay_within_their_memory() {
 
 /// A cache above a file in a directory, as after a start.
 fn restarted(directory: &Path, settings: Settings) -> ResultCache {
-    let secret = StoreSecret::derive(b"secret");
-    let opened = FileStore::open(&directory.join("store.db"), secret, StoreSettings::default());
+    restarted_with(directory, settings, StoreSecret::derive(b"secret").into())
+}
+
+fn restarted_with(directory: &Path, settings: Settings, secrets: SecretRing) -> ResultCache {
+    let opened = FileStore::open(&directory.join("store.db"), secrets, StoreSettings::default());
     let (file, report) = opened.unwrap();
     assert_eq!(report.set_aside, None);
     let records = VerdictRecords::in_file(file, RECORDS);

@@ -3,10 +3,14 @@
 //! Operators' policies apply when a request is answered. The store also maps media to the SHA-256 of their contents, so
 //! that a verdict needs no download.
 
+mod lookups;
 mod operators;
+
+pub(super) use lookups::FoundOutcome;
 
 use std::{
     fmt,
+    iter::once,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -14,24 +18,20 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use mcs_store::{
-    FileStore, LeaseResult, RecordKey, RecordKind, SharedStore, StoreCounters, StoreUnavailable,
-    VersionTag,
-};
+use mcs_store::{FileStore, LeaseResult, SharedStore, StoreCounters, StoreUnavailable};
 use parking_lot::Mutex;
-use sha2::{Digest as _, Sha256};
 use tokio::{
     task::{JoinHandle, spawn_blocking},
     time::{sleep, timeout},
 };
-use tracing::{debug, error, info};
+use tracing::{error, info};
 
 use super::{
-    forgotten_record,
     keys::{ContentKey, MediaKey},
     known::MediaSource,
     media_record,
-    record_store::{DecidingRecord, FileRecords, OutcomeKeys, Precedence, RecordStore},
+    record_names::RecordNames,
+    record_store::{FileRecords, Precedence, RecordStore},
     store_message::StoreMessage,
 };
 use crate::{
@@ -151,7 +151,7 @@ impl VerdictRecords {
     }
 
     /// Ends the use of the records in this process.
-    pub fn stop(&self) {
+    pub(super) fn stop(&self) {
         self.use_state.lock().is_stopped = true;
     }
 
@@ -179,53 +179,8 @@ impl VerdictRecords {
         self.use_state.lock().removals > 0
     }
 
-    /// Returns what an earlier scan determined, and its age. An infection has precedence over the other outcome.
-    pub(super) async fn find(
-        &self,
-        key: &ContentKey,
-        versions: Versions,
-    ) -> Option<(FileOutcome, Duration)> {
-        // Without its version, an engine may be another one than at the time of the scan.
-        let precedence = if versions.are_known() { Precedence::All } else { Precedence::Infected };
-        self.find_outcome(&self.outcome_keys(key, versions), precedence).await.ok().flatten()
-    }
-
-    async fn find_outcome(
-        &self,
-        keys: &OutcomeKeys,
-        precedence: Precedence,
-    ) -> Result<Option<(FileOutcome, Duration)>, StoreUnavailable> {
-        if !self.is_in_use() {
-            return Err(StoreUnavailable);
-        }
-        let found = self.store.outcome(keys, precedence).await?;
-        // All records may have become invalid meanwhile.
-        if !self.is_in_use() {
-            return Err(StoreUnavailable);
-        }
-        Ok(found.and_then(|stored| self.valid_outcome(&stored)))
-    }
-
-    fn valid_outcome(&self, stored: &DecidingRecord) -> Option<(FileOutcome, Duration)> {
-        let outcome = FileOutcome::from_record(&stored.record)
-            .inspect_err(|error| debug!(%error, "a stored verdict is of another version"))
-            .ok()?;
-        if let Some(forgotten) = &stored.forgotten
-            && outcome.scanned <= forgotten_record::decode(forgotten)?
-        {
-            return None;
-        }
-        let age = age(outcome.scanned)?;
-        let is_valid = if outcome.is_infected() {
-            stored.kind == RecordKind::NotClean && age < self.settings.not_clean_ttl
-        } else {
-            stored.kind == RecordKind::Finished
-        };
-        is_valid.then_some((outcome, age))
-    }
-
     /// Stores an outcome: an infection for `not_clean_ttl`, any other one for `ttl`. Returns the infection that another
-    /// replica has found, and its age. Does not wait for a file.
+    /// replica has found. Does not wait for a file.
     ///
     /// # Errors
     /// If a shared store is not available. An infection is stored as soon as it is.
@@ -235,51 +190,54 @@ impl VerdictRecords {
         outcome: &FileOutcome,
         versions: Versions,
         ttl: Duration,
-    ) -> Result<Option<(FileOutcome, Duration)>, StoreUnavailable> {
+    ) -> Result<Option<FileOutcome>, StoreUnavailable> {
         let is_shared = self.shared_store().is_some();
         if !self.use_state.lock().is_in_use() {
             // Without the store, nothing is known about other replicas.
             return if is_shared { Err(StoreUnavailable) } else { Ok(None) };
         }
-        let keys = self.outcome_keys(key, versions);
+        let keys = self.names().outcome(key, versions);
         let record = outcome.to_record(&key.content);
         let Some(record) = record.filter(|_| outcome.is_infected() || versions.are_known()) else {
             // Not stored, but compared.
-            return if is_shared {
-                self.find_outcome(&keys, Precedence::Infected).await
-            } else {
-                Ok(None)
-            };
+            if !is_shared {
+                return Ok(None);
+            }
+            let found = self.find_outcome(key, versions, Precedence::Infected).await?;
+            return Ok(found.map(|found| found.outcome));
         };
         if outcome.is_infected() {
-            let expiry = expiry(self.settings.not_clean_ttl);
-            self.store.put_infected(keys.infected, expiry, &record).await;
-            // An earlier outcome must not decide again when this one has expired.
-            self.store.delete(keys.finished);
-            // After the record, so that replicas find it.
-            let engines = key.engines_fingerprint.0;
-            self.publish(&StoreMessage::Infected { content: key.content, engines });
+            self.add_infection(key, versions, &record).await;
             return Ok(None);
         }
         let found = self.store.put_finished(&keys, expiry(ttl), &record).await?;
-        let infection = found.and_then(|stored| self.valid_outcome(&stored));
+        if !is_shared {
+            return Ok(None);
+        }
+        let infection = self.find_infection(key, versions, found).await?;
         if infection.is_some() {
             // Must not decide when the infection has expired.
             self.store.delete(keys.finished);
         }
-        Ok(infection)
+        Ok(infection.map(|found| found.outcome))
     }
 
-    /// Finds a media entry, and its age.
-    pub(super) async fn find_media(&self, key: &MediaKey) -> Option<(CachedMedia, Duration)> {
-        if !self.is_in_use() {
-            return None;
+    /// Stores an infection, in a shared store under former secrets as well, for replicas without the current one.
+    async fn add_infection(&self, key: &ContentKey, versions: Versions, record: &[u8]) {
+        let expiry = expiry(self.settings.not_clean_ttl);
+        let is_shared = self.shared_store().is_some();
+        for (index, names) in self.all_names().iter().enumerate() {
+            let keys = names.outcome(key, versions);
+            let store = self.store.with_secret(&names.secret);
+            if index == 0 || is_shared {
+                store.put_infected(keys.infected, expiry, record).await;
+            }
+            // An earlier outcome must not decide again when this one has expired.
+            store.delete(keys.finished);
         }
-        let record = self.store.media(self.media_key(key)).await.ok()??;
-        let (media, downloaded) = media_record::decode(&record)
-            .inspect_err(|error| debug!(%error, "a stored media entry is of another version"))
-            .ok()?;
-        Some((media, age(downloaded)?))
+        // After the record, so that replicas find it.
+        let engines = key.engines_fingerprint.0;
+        self.publish(&StoreMessage::Infected { content: key.content, engines });
     }
 
     /// Stores a media entry for `ttl`, and a reference to it under its URI, in the background.
@@ -293,8 +251,8 @@ impl VerdictRecords {
         if self.use_state.lock().is_in_use()
             && let Some(record) = media_record::encode(media, source, SystemTime::now())
         {
-            self.store.put(self.media_key(key), expiry(ttl), &record);
-            self.add_reference(key, media, source, ttl);
+            self.store.put(self.names().media(key), expiry(ttl), &record);
+            self.add_reference(key, media, &source.mxc, ttl);
         }
     }
 
@@ -333,7 +291,7 @@ impl VerdictRecords {
         if !versions.are_known() || !self.is_in_use() {
             return LeaseResult::Unavailable;
         }
-        self.store.acquire_lease(self.outcome_keys(key, versions).finished).await
+        self.store.acquire_lease(self.names().outcome(key, versions).finished).await
     }
 
     /// Tells the other replicas, if the store is shared.
@@ -343,33 +301,22 @@ impl VerdictRecords {
         }
     }
 
-    fn media_key(&self, key: &MediaKey) -> RecordKey {
-        let name = self.store.secret().name(RecordKind::Media, &[key.digest()]);
-        RecordKey { kind: RecordKind::Media, name, version: Some(self.tag(&[])) }
+    /// Returns the names of records under the current secret.
+    fn names(&self) -> RecordNames {
+        let secret = self.store.secrets().current();
+        RecordNames { secret, program: self.settings.program }
     }
 
-    /// Returns the keys of the records about a content, for engines of these versions.
-    fn outcome_keys(&self, key: &ContentKey, versions: Versions) -> OutcomeKeys {
-        let engines = key.engines_fingerprint.0.to_le_bytes();
-        let parts: [&[u8]; 2] = [&key.content, &engines];
-        let name = self.store.secret().name(RecordKind::NotClean, &parts);
-        let with_version = |kind, version| RecordKey { kind, name, version };
-        let version = Some(self.tag(&versions.to_bytes()));
-        OutcomeKeys {
-            infected: with_version(RecordKind::NotClean, None),
-            finished: with_version(RecordKind::Finished, version),
-            forgotten: with_version(RecordKind::Forgotten, None),
-        }
+    /// Returns the names of records under former secrets, which are still read.
+    fn former_names(&self) -> impl Iterator<Item = RecordNames> + use<> {
+        let program = self.settings.program;
+        let secrets = self.store.secrets().former().into_iter();
+        secrets.map(move |secret| RecordNames { secret, program })
     }
 
-    /// Returns the tag of records that depend on the program and on these versions.
-    fn tag(&self, versions: &[u8]) -> VersionTag {
-        let digest: [u8; 32] = Sha256::new()
-            .chain_update(self.settings.program)
-            .chain_update(versions)
-            .finalize()
-            .into();
-        digest.first_chunk().copied().unwrap_or_default()
+    /// Returns the names of records under all secrets, the current one first.
+    fn all_names(&self) -> Vec<RecordNames> {
+        once(self.names()).chain(self.former_names()).collect()
     }
 }
 

@@ -1,9 +1,9 @@
 //! Keeps the list of decisions: in a file, and in the store that replicas share.
 
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, iter::once, path::PathBuf, sync::Arc, time::Duration};
 
 use mcs_store::{
-    LatestDecisions, MAX_VALUE, SealError, SharedStore, StoreSecret, StoreUnavailable,
+    LatestDecisions, MAX_VALUE, SealError, SecretRing, SharedStore, StoreSecret, StoreUnavailable,
 };
 use tokio::{
     sync::{Mutex, Notify},
@@ -34,11 +34,13 @@ pub struct DecisionKeeper(Arc<KeeperState>);
 
 struct KeeperState {
     decisions: Decisions,
-    secret: StoreSecret,
+    secrets: SecretRing,
     file: Option<PathBuf>,
     shared: Option<SharedStore>,
     /// Locked during a change.
     changing: Mutex<()>,
+    /// Locked while the file is written.
+    writing: Mutex<()>,
     outdated: Notify,
 }
 
@@ -83,13 +85,13 @@ impl DecisionKeeper {
     /// # Errors
     /// If the file cannot be read.
     pub fn open(
-        secret: StoreSecret,
+        secrets: SecretRing,
         file: Option<PathBuf>,
         shared: Option<SharedStore>,
     ) -> Result<Self, ListFileError> {
         let decisions = Decisions::default();
         if let Some(path) = &file {
-            match list_file::read(path, &secret) {
+            match list_file::read(path, &secrets.current()) {
                 Ok(list) => drop(list.map(|list| decisions.replace(&list))),
                 Err(error @ ListFileError::Altered { .. }) => {
                     error!(error = %Chain(&error), "decisions of operators are not in force");
@@ -98,8 +100,9 @@ impl DecisionKeeper {
                 Err(error) => return Err(error),
             }
         }
-        let (changing, outdated) = (Mutex::default(), Notify::new());
-        Ok(Self(Arc::new(KeeperState { decisions, secret, file, shared, changing, outdated })))
+        let (changing, writing, outdated) = (Mutex::default(), Mutex::default(), Notify::new());
+        let state = KeeperState { decisions, secrets, file, shared, changing, writing, outdated };
+        Ok(Self(Arc::new(state)))
     }
 
     /// Returns the decisions in force.
@@ -131,27 +134,62 @@ impl DecisionKeeper {
     /// # Errors
     /// If the shared store is not available, or its newest list cannot be read.
     pub async fn refresh(&self) -> Result<(), DecisionError> {
-        let Some(shared) = &self.0.shared else { return Ok(()) };
+        let lists = self.shared_lists();
+        for shared in &lists {
+            match shared.latest_decisions(self.0.decisions.number()).await? {
+                LatestDecisions::List { number, list } => {
+                    let list = DecisionList::decode(&list).ok();
+                    let list = list.filter(|list| list.number == number);
+                    let list = list.ok_or(DecisionError::Unreadable)?;
+                    if self.0.decisions.replace(&list) {
+                        info!(number, "took over the decisions of operators from another replica");
+                        self.keep(&list).await;
+                    }
+                }
+                LatestDecisions::Unreadable => return Err(DecisionError::Unreadable),
+                LatestDecisions::None => {}
+            }
+        }
         let known = self.0.decisions.list();
-        match shared.latest_decisions(known.number).await? {
-            LatestDecisions::List { number, list } => {
-                let list = DecisionList::decode(&list).ok().filter(|list| list.number == number);
-                let list = list.ok_or(DecisionError::Unreadable)?;
-                if self.0.decisions.replace(&list) {
-                    info!(number, "took over the decisions of operators from another replica");
-                    self.keep(&list).await;
-                }
+        for shared in lists.iter().filter(|_| known.number > 0) {
+            if shared.restore_decisions(known.number, &known.encode()).await? {
+                let number = known.number;
+                info!(number, "wrote the decisions of operators to the store again");
             }
-            LatestDecisions::Unreadable => return Err(DecisionError::Unreadable),
-            LatestDecisions::None if known.number > 0 => {
-                if shared.restore_decisions(known.number, &known.encode()).await? {
-                    let number = known.number;
-                    info!(number, "wrote the decisions of operators to the store again");
-                }
-            }
-            LatestDecisions::None => {}
         }
         Ok(())
+    }
+
+    /// Returns the shared store with each secret, the current one first: there is one list for each, so that replicas without
+    /// the current secret take part.
+    fn shared_lists(&self) -> Vec<SharedStore> {
+        let Some(shared) = &self.0.shared else { return Vec::new() };
+        let secrets = once(self.0.secrets.current()).chain(self.0.secrets.former());
+        secrets.map(|secret| shared.with_secret(secret)).collect()
+    }
+
+    /// Replaces the secrets of the store, and protects the list with the current one. `former`: most recent first. Returns
+    /// whether the current one has changed.
+    ///
+    /// # Errors
+    /// If the file cannot be written. The secrets are not changed then.
+    pub async fn replace_secrets(
+        &self,
+        current: StoreSecret,
+        former: Vec<StoreSecret>,
+    ) -> Result<bool, ListFileError> {
+        let state = &*self.0;
+        let _changing = state.changing.lock().await;
+        let _writing = state.writing.lock().await;
+        let list = state.decisions.list();
+        let is_new = !current.is_same(&state.secrets.current());
+        if is_new && list.number > 0 {
+            self.write_sealed(&list, current.clone()).await?;
+        }
+        state.secrets.replace(current, former);
+        // Also written to the shared store.
+        self.set_outdated();
+        Ok(is_new)
     }
 
     /// Makes or removes a decision. Returns the list before and after.
@@ -167,7 +205,7 @@ impl DecisionKeeper {
             return Err(DecisionError::NotKept);
         }
         let _changing = state.changing.lock().await;
-        for _ in 0..ATTEMPTS {
+        'attempt: for _ in 0..ATTEMPTS {
             self.refresh().await?;
             let before = state.decisions.list();
             let after = before.changed(change, now()).ok_or(DecisionError::Missing)?;
@@ -176,10 +214,13 @@ impl DecisionKeeper {
                 return Err(DecisionError::TooMany);
             }
             if let Some(shared) = &state.shared {
-                let added = shared.add_decisions(after.number, &encoded).await;
-                if !added.map_err(DecisionError::Uncertain)?? {
-                    // Another replica was faster: its list first.
-                    continue;
+                // The current secret last: replicas without it compete for the number in the other lists.
+                for list in self.shared_lists().iter().rev() {
+                    let added = list.add_decisions(after.number, &encoded).await;
+                    if !added.map_err(DecisionError::Uncertain)?? {
+                        // Another replica was faster: its list first.
+                        continue 'attempt;
+                    }
                 }
                 state.decisions.replace(&after);
                 shared.publish(&StoreMessage::Decided { number: after.number }.encode());
@@ -201,8 +242,18 @@ impl DecisionKeeper {
     }
 
     async fn write_file(&self, list: &DecisionList) -> Result<(), ListFileError> {
+        let _writing = self.0.writing.lock().await;
+        self.write_sealed(list, self.0.secrets.current()).await
+    }
+
+    /// Writes the file. Called with the lock.
+    async fn write_sealed(
+        &self,
+        list: &DecisionList,
+        secret: StoreSecret,
+    ) -> Result<(), ListFileError> {
         let Some(path) = self.0.file.clone() else { return Ok(()) };
-        let (secret, list) = (self.0.secret.clone(), list.clone());
+        let list = list.clone();
         let failed_path = path.clone();
         let written = spawn_blocking(move || list_file::write(&path, &secret, &list)).await;
         written.unwrap_or_else(|panicked| {
@@ -224,13 +275,26 @@ mod tests {
     use mcs_store::{SimulatedNode, SimulatedServer};
 
     fn keeper(server: &SimulatedServer, client: u32) -> DecisionKeeper {
+        keeper_with(server, client, secret("secret"), None)
+    }
+
+    fn secret(name: &str) -> StoreSecret {
+        StoreSecret::derive(name.as_bytes())
+    }
+
+    fn keeper_with(
+        server: &SimulatedServer,
+        client: u32,
+        secret: StoreSecret,
+        file: Option<PathBuf>,
+    ) -> DecisionKeeper {
         let clock = server.clone();
         let now = Arc::new(move || clock.now_ms() / 1000);
         let timeout = Duration::from_millis(250);
         let node = SimulatedNode { client, seed: client.into(), timeout, now };
-        let secret = StoreSecret::derive(b"secret");
-        let (store, _events) = SharedStore::start_simulated(server, node, secret.clone()).unwrap();
-        DecisionKeeper::open(secret, None, Some(store)).unwrap()
+        let secrets = SecretRing::from(secret);
+        let (store, _events) = SharedStore::start_simulated(server, node, secrets.clone()).unwrap();
+        DecisionKeeper::open(secrets, file, Some(store)).unwrap()
     }
 
     fn block(content: u8) -> DecisionChange {
@@ -280,5 +344,76 @@ mod tests {
         let error = later.change(&block(3)).await.unwrap_err();
         assert!(matches!(error, DecisionError::Shared(_)), "{error}");
         assert_eq!(later.decisions().number(), 2, "nothing has changed");
+    }
+
+    /// Replicas change the request key one after the other. Each makes a decision before, between and after.
+    #[tokio::test(start_paused = true)]
+    async fn no_decision_is_lost_by_new_secrets() {
+        let server = SimulatedServer::new(1);
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("decisions");
+        let first = keeper_with(&server, 1, secret("old"), Some(file.clone()));
+        let second = keeper_with(&server, 2, secret("old"), None);
+        let keepers = [&first, &second];
+        sleep(Duration::from_secs(1)).await;
+        let mut made = 0;
+        let mut decide = async || {
+            for keeper in keepers {
+                made += 1;
+                keeper.change(&block(made)).await.unwrap();
+            }
+            for keeper in keepers {
+                keeper.refresh().await.unwrap();
+                let list = keeper.decisions().list();
+                assert_eq!((list.number, list.decisions.len()), (made.into(), made.into()));
+            }
+        };
+        decide().await;
+        for keeper in keepers {
+            keeper.replace_secrets(secret("new"), vec![secret("old")]).await.unwrap();
+            decide().await;
+        }
+        for keeper in keepers {
+            keeper.replace_secrets(secret("new"), Vec::new()).await.unwrap();
+        }
+        decide().await;
+        let later = keeper_with(&server, 3, secret("new"), None);
+        sleep(Duration::from_secs(1)).await;
+        later.refresh().await.unwrap();
+        assert_eq!(later.decisions().list(), first.decisions().list());
+        let restarted = DecisionKeeper::open(secret("new").into(), Some(file), None).unwrap();
+        assert_eq!(restarted.decisions().list(), first.decisions().list());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn decisions_reach_the_store_under_a_new_secret_without_a_change() {
+        let server = SimulatedServer::new(1);
+        let first = keeper_with(&server, 1, secret("old"), None);
+        sleep(Duration::from_secs(1)).await;
+        first.change(&block(1)).await.unwrap();
+        first.replace_secrets(secret("new"), Vec::new()).await.unwrap();
+        first.refresh().await.unwrap();
+        let later = keeper_with(&server, 2, secret("new"), None);
+        sleep(Duration::from_secs(1)).await;
+        later.refresh().await.unwrap();
+        assert_eq!(later.decisions().list(), first.decisions().list());
+    }
+
+    #[tokio::test]
+    async fn secrets_are_not_replaced_if_the_file_cannot_be_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("lists/decisions");
+        std::fs::create_dir(file.parent().unwrap()).unwrap();
+        let secrets = SecretRing::from(secret("old"));
+        let keeper = DecisionKeeper::open(secrets.clone(), Some(file.clone()), None).unwrap();
+        keeper.change(&block(1)).await.unwrap();
+        std::fs::remove_dir_all(file.parent().unwrap()).unwrap();
+        let error = keeper.replace_secrets(secret("new"), Vec::new()).await.unwrap_err();
+        assert!(matches!(error, ListFileError::File { .. }), "{error}");
+        assert!(secrets.current().is_same(&secret("old")));
+        // Nothing is written if only former secrets end.
+        let former = vec![secret("older")];
+        assert!(!keeper.replace_secrets(secret("old"), former).await.unwrap());
+        assert_eq!(secrets.former().len(), 1);
     }
 }

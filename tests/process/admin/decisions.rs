@@ -2,7 +2,10 @@
 
 use std::fs;
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+
 use super::*;
+use crate::reload::{reload_fails, reload_succeeds};
 
 async fn check_undecided(fixture: &AdminFixture, scanner: &ScannerProcess) {
     scanner.client.get(&format!("/scan/{}", fixture.clean)).await.assert_clean();
@@ -70,6 +73,45 @@ async fn decisions_need_a_place() {
     let (code, _, errors) = store(&scanner.dir, &arguments).await;
     assert_eq!(code, Some(2));
     assert!(errors.contains("decisions are not kept: set store.path"), "{errors}");
+}
+
+/// The key also protects the store. A restart after the reload has the new key only.
+#[tokio::test]
+async fn decisions_and_verdicts_survive_a_new_request_key() {
+    let (fixture, scanner) = AdminFixture::start(with_store("")).await;
+    let scanner = listening(scanner).await;
+    check_undecided(&fixture, &scanner).await;
+    let runs = scanner.dir.mark_count("runs");
+    let blocked = sha256(b"blocked");
+    store_succeeds(&scanner.dir, &["block", &blocked, "--comment", "campaign"]).await;
+    fs::write(scanner.dir.path("request_secret"), STANDARD.encode([7; 32])).unwrap();
+    reload_succeeds(&scanner, "").await;
+    check_undecided(&fixture, &scanner).await;
+    let listed = store_succeeds(&scanner.dir, &["list"]).await;
+    assert_eq!(listed.matches("mxc://").count(), 2, "{listed}");
+    let scanner = listening(restart(scanner.stop().await).await).await;
+    check_undecided(&fixture, &scanner).await;
+    assert_eq!(scanner.dir.mark_count("runs"), runs, "{}", scanner.log());
+    let decisions = store_succeeds(&scanner.dir, &["decisions"]).await;
+    assert!(decisions.contains(&blocked), "{decisions}");
+}
+
+/// With the key of a backup, for example.
+#[tokio::test]
+async fn reload_is_rejected_if_the_decisions_cannot_be_protected() {
+    let (_fixture, scanner) = AdminFixture::start(with_store("")).await;
+    let scanner = listening(scanner).await;
+    let blocked = sha256(b"blocked");
+    store_succeeds(&scanner.dir, &["block", &blocked, "--comment", "campaign"]).await;
+    let key = scanner.client.public_key().await;
+    fs::rename(scanner.dir.path("state"), scanner.dir.path("moved")).unwrap();
+    fs::write(scanner.dir.path("request_secret"), STANDARD.encode([7; 32])).unwrap();
+    let log = reload_fails(&scanner, "").await;
+    assert!(log.contains("cannot be protected with the new request key"), "{log}");
+    assert_eq!(scanner.client.public_key().await, key);
+    fs::rename(scanner.dir.path("moved"), scanner.dir.path("state")).unwrap();
+    reload_succeeds(&scanner, "").await;
+    assert_ne!(scanner.client.public_key().await, key);
 }
 
 /// The service runs without the decisions, says so, and keeps the file.

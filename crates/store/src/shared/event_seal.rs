@@ -1,7 +1,8 @@
 //! Seals of events.
 
 use crate::{
-    secret::{BadRecord, SealError, StoreSecret},
+    secret::{BadRecord, SealError},
+    secret_ring::SecretRing,
     state::Now,
 };
 
@@ -32,7 +33,7 @@ pub(crate) struct SealedEvent {
 /// Seals events of this process, and opens those of others.
 #[derive(Clone)]
 pub(crate) struct EventSealer {
-    pub(crate) secret: StoreSecret,
+    pub(crate) secrets: SecretRing,
     pub(crate) now: Now,
     pub(crate) node: NodeId,
 }
@@ -48,12 +49,12 @@ impl EventSealer {
             &[u8::from(message.is_some())],
             message.unwrap_or_default(),
         ];
-        self.secret.seal_bytes(EVENT_DATA, &plaintext.concat())
+        self.secrets.current().seal_bytes(EVENT_DATA, &plaintext.concat())
     }
 
     /// Opens an event. Accepts any bytes.
     pub(crate) fn open(&self, sealed: &[u8]) -> Result<SealedEvent, BadRecord> {
-        let plaintext = self.secret.open_bytes(EVENT_DATA, sealed)?;
+        let plaintext = self.secrets.open_by_any(|secret| secret.open_bytes(EVENT_DATA, sealed))?;
         let (&format, rest) = plaintext.split_first().ok_or(BadRecord::Length)?;
         if format != EVENT_FORMAT {
             return Err(BadRecord::Format(format));

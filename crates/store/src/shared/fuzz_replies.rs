@@ -63,7 +63,7 @@ fn check_reply(bytes: &[u8]) {
 
 fn check_events(reply: &Value) {
     let secret = StoreSecret::derive(b"secret of the fuzz target");
-    let sealer = EventSealer { secret, now: Arc::new(|| 0), node: [1; 8] };
+    let sealer = EventSealer { secrets: secret.into(), now: Arc::new(|| 0), node: [1; 8] };
     let mut tracker = EventTracker::new(sealer, Arc::default());
     for _ in 0..3 {
         let replies = vec![reply.clone(); tracker.call().pipeline.len()];

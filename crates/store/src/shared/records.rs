@@ -3,10 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    counters::count,
-    record::RecordKey,
-    secret::{BadRecord, StoreSecret},
-    state::Now,
+    counters::count, record::RecordKey, secret::BadRecord, secret_ring::SecretRing, state::Now,
 };
 
 use super::{counters::SharedAtomics, limits::MAX_CLOCK_DIFFERENCE};
@@ -27,7 +24,7 @@ pub enum StoredValue {
 /// Opens records.
 #[derive(Clone)]
 pub(crate) struct RecordOpener {
-    pub(crate) secret: StoreSecret,
+    pub(crate) secrets: SecretRing,
     pub(crate) now: Now,
     pub(crate) counters: Arc<SharedAtomics>,
 }
@@ -36,7 +33,7 @@ impl RecordOpener {
     pub(crate) fn open(&self, key: &RecordKey, sealed: Option<&[u8]>) -> StoredValue {
         let Some(sealed) = sealed else { return StoredValue::Missing };
         let now = (self.now)();
-        match self.secret.open(key, sealed, now) {
+        match self.secrets.open(key, sealed, now) {
             Ok(value) => StoredValue::Valid(value),
             Err(BadRecord::Expired(expiry)) => {
                 // The server has removed it by then, by its own clock.

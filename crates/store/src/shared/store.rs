@@ -13,6 +13,7 @@ use crate::{
     error::NotDurable,
     record::{RecordKey, RecordKind, RecordName, VersionTag},
     secret::{SealError, StoreSecret},
+    secret_ring::SecretRing,
     state::Now,
 };
 
@@ -67,7 +68,11 @@ impl SharedSettings {
 /// Store of sealed records in servers that replicas share. Clones refer to the same store. Dropping the last one ends
 /// its tasks; [`close`](Self::close) writes what waits before.
 #[derive(Clone)]
-pub struct SharedStore(Arc<StoreHandle>);
+pub struct SharedStore {
+    handle: Arc<StoreHandle>,
+    /// Secret that records are written with. `None`: the current one.
+    secret: Option<StoreSecret>,
+}
 
 struct StoreHandle {
     opener: RecordOpener,
@@ -91,11 +96,11 @@ impl SharedStore {
     /// If this is not called in a Tokio runtime, or the system returns no random bytes.
     pub fn start(
         settings: SharedSettings,
-        secret: StoreSecret,
+        secrets: impl Into<SecretRing>,
     ) -> Result<(Self, StoreEvents), SharedStoreError> {
         let random = NodeRandom::from_system().map_err(SharedStoreError::Random)?;
         let connector = Box::new(ServerConnector::new(&settings.servers));
-        Self::start_with(connector, settings.timeout, settings.now, random, secret)
+        Self::start_with(connector, settings.timeout, settings.now, random, secrets.into())
     }
 
     /// Starts a store whose server is in this process. Behaves as a store started by [`start`](Self::start); all
@@ -107,11 +112,11 @@ impl SharedStore {
     pub fn start_simulated(
         server: &SimulatedServer,
         node: SimulatedNode,
-        secret: StoreSecret,
+        secrets: impl Into<SecretRing>,
     ) -> Result<(Self, StoreEvents), SharedStoreError> {
         let connector = Box::new(SimulatedConnector::new(server.clone(), node.client));
         let random = NodeRandom::from_seed(node.seed);
-        Self::start_with(connector, node.timeout, node.now, random, secret)
+        Self::start_with(connector, node.timeout, node.now, random, secrets.into())
     }
 
     fn start_with(
@@ -119,14 +124,14 @@ impl SharedStore {
         timeout: Duration,
         now: Now,
         random: NodeRandom,
-        secret: StoreSecret,
+        secrets: SecretRing,
     ) -> Result<(Self, StoreEvents), SharedStoreError> {
         Handle::try_current().map_err(|_| SharedStoreError::NoRuntime)?;
         let node = random.next().to_le_bytes();
         let link = Arc::new(StoreLink::new(connector, timeout, Arc::new(random)));
         let counters = Arc::clone(&link.counters);
-        let sealer = EventSealer { secret: secret.clone(), now: Arc::clone(&now), node };
-        let opener = RecordOpener { secret, now, counters: Arc::clone(&counters) };
+        let sealer = EventSealer { secrets: secrets.clone(), now: Arc::clone(&now), node };
+        let opener = RecordOpener { secrets, now, counters: Arc::clone(&counters) };
         let queue = Arc::new(ChangeQueue::default());
         let buffer = Arc::new(EventBuffer::default());
         let (done, is_done) = watch::channel(false);
@@ -138,14 +143,28 @@ impl SharedStore {
         let writer =
             SharedWriter::new(Arc::clone(&link), Arc::clone(&queue), sealer, opener.clone());
         tokio::spawn(writer.run(done));
-        let store = Self(Arc::new(StoreHandle { opener, link, queue, node, is_done }));
-        Ok((store, StoreEvents::new(buffer)))
+        let handle = Arc::new(StoreHandle { opener, link, queue, node, is_done });
+        Ok((Self { handle, secret: None }, StoreEvents::new(buffer)))
     }
 
-    /// Returns the secret, for the names of records.
+    /// Returns the secrets. Changes are in effect at once.
     #[must_use]
-    pub fn secret(&self) -> &StoreSecret {
-        &self.0.opener.secret
+    pub fn secrets(&self) -> &SecretRing {
+        &self.handle.opener.secrets
+    }
+
+    /// Returns the secret that names and protects the records that are written: the current one, unless this is a store
+    /// [`with_secret`](Self::with_secret).
+    #[must_use]
+    pub fn secret(&self) -> StoreSecret {
+        self.secret.clone().unwrap_or_else(|| self.secrets().current())
+    }
+
+    /// Returns the same store, which writes records and decisions with this secret in place of the current one: for replicas
+    /// that do not have the current one yet.
+    #[must_use]
+    pub fn with_secret(&self, secret: StoreSecret) -> Self {
+        Self { handle: Arc::clone(&self.handle), secret: Some(secret) }
     }
 
     /// Looks up at most 16 records with one name in one call. The results are in the order of the keys. Returns `None`
@@ -153,7 +172,7 @@ impl SharedStore {
     pub async fn get_all(&self, keys: Vec<RecordKey>) -> Option<Vec<StoredValue>> {
         let call = lookup_call(&keys, StoreCall::new)?;
         let decode = |replies| optional_strings(only(replies)?, keys.len());
-        let found = self.0.link.query(&call, decode).await.ok();
+        let found = self.handle.link.query(&call, decode).await.ok();
         self.open_all(&keys, found)
     }
 
@@ -167,8 +186,8 @@ impl SharedStore {
         value: &[u8],
         get: Vec<RecordKey>,
     ) -> Option<Vec<StoredValue>> {
-        let handle = &self.0;
-        let sealed = handle.opener.secret.seal(&key, expiry, value).ok()?;
+        let handle = &self.handle;
+        let sealed = self.secret().seal(&key, expiry, value).ok()?;
         let time = expiry.saturating_sub((handle.opener.now)()).min(MAX_TTL);
         let has_write = time > 0 && key.kind != RecordKind::Reference;
         let time = time.to_string();
@@ -202,12 +221,12 @@ impl SharedStore {
         call: &StoreCall,
         decode: impl FnOnce(Vec<Value>) -> Result<T, CallError>,
     ) -> Result<T, StoreUnavailable> {
-        self.0.link.query(call, decode).await.map_err(|_logged| StoreUnavailable)
+        self.handle.link.query(call, decode).await.map_err(|_logged| StoreUnavailable)
     }
 
     /// Opens a record.
     pub(super) fn open(&self, key: &RecordKey, sealed: Option<&[u8]>) -> StoredValue {
-        self.0.opener.open(key, sealed)
+        self.handle.opener.open(key, sealed)
     }
 
     /// Opens the records of a lookup, and has altered ones removed.
@@ -216,19 +235,19 @@ impl SharedStore {
         keys: &[RecordKey],
         found: Option<Vec<Option<Vec<u8>>>>,
     ) -> Option<Vec<StoredValue>> {
-        let opener = &self.0.opener;
+        let opener = &self.handle.opener;
         let values = found.map(|found| {
             let open = |(key, sealed): (&RecordKey, Option<Vec<u8>>)| {
                 let value = opener.open(key, sealed.as_deref());
                 if value == StoredValue::Invalid {
-                    self.0.queue.push(SharedChange::DeleteInvalid { key: *key });
+                    self.handle.queue.push(SharedChange::DeleteInvalid { key: *key });
                 }
                 value
             };
             keys.iter().zip(found).map(open).collect::<Vec<_>>()
         });
         let is_hit = values.iter().flatten().any(|value| matches!(value, StoredValue::Valid(_)));
-        let counters = &self.0.link.counters;
+        let counters = &self.handle.link.counters;
         count(if is_hit { &counters.hits } else { &counters.misses }, 1);
         values
     }
@@ -241,35 +260,35 @@ impl SharedStore {
     /// # Errors
     /// If the value cannot be sealed.
     pub fn put(&self, key: RecordKey, expiry: u64, value: &[u8]) -> Result<(), SealError> {
-        let sealed = self.0.opener.secret.seal(&key, expiry, value)?;
-        let is_queued = self.0.queue.push(SharedChange::Put { key, expiry, sealed });
+        let sealed = self.secret().seal(&key, expiry, value)?;
+        let is_queued = self.handle.queue.push(SharedChange::Put { key, expiry, sealed });
         self.count_dropped(is_queued);
         Ok(())
     }
 
     /// Deletes a record in the background, or all references with the name of one. Retried as kept records.
     pub fn delete(&self, key: RecordKey) {
-        self.count_dropped(self.0.queue.push(SharedChange::Delete { key }));
+        self.count_dropped(self.handle.queue.push(SharedChange::Delete { key }));
     }
 
     /// Publishes a message to the other replicas, in the background. Retried as kept records. Other replicas receive
     /// [`StoreEvent::Lost`](super::StoreEvent::Lost) in place of a message of more than 4 KiB ([`MAX_MESSAGE`]).
     pub fn publish(&self, message: &[u8]) {
         let message = (message.len() <= MAX_MESSAGE).then(|| message.to_owned());
-        self.count_dropped(self.0.queue.push_event(message));
+        self.count_dropped(self.handle.queue.push_event(message));
     }
 
     fn count_dropped(&self, is_queued: bool) {
         if !is_queued {
-            count(&self.0.link.counters.dropped_writes, 1);
+            count(&self.handle.link.counters.dropped_writes, 1);
         }
     }
 
     /// Returns the values of the references with a name, at most 64. `None` if the store is not available.
     pub async fn references(&self, name: RecordName) -> Option<Vec<Vec<u8>>> {
         let decode = |replies| decode_references(name, only(replies)?);
-        let fields = self.0.link.query(&references_call(name), decode).await.ok()?;
-        let references = open_references(&self.0.opener, fields);
+        let fields = self.handle.link.query(&references_call(name), decode).await.ok()?;
+        let references = open_references(&self.handle.opener, fields);
         Some(references.into_iter().map(|(_, value)| value).collect())
     }
 
@@ -279,7 +298,7 @@ impl SharedStore {
     /// # Errors
     /// If a command fails. Some records may be removed then.
     pub async fn remove_all(&self) -> Result<u64, NotDurable> {
-        listing::remove_all(&self.0.link).await.map_err(|_| NotDurable)
+        listing::remove_all(&self.handle.link).await.map_err(|_| NotDurable)
     }
 
     /// Passes the valid records of a kind to `each`, in no order, at most `limit`, which are remembered meanwhile.
@@ -292,7 +311,7 @@ impl SharedStore {
         limit: usize,
         each: impl FnMut(RecordKey, Vec<u8>),
     ) -> Result<(), StoreUnavailable> {
-        let listed = listing::list(&self.0.link, &self.0.opener, kind, limit, each).await;
+        let listed = listing::list(&self.handle.link, &self.handle.opener, kind, limit, each).await;
         listed.map_err(|error| {
             tracing::warn!(%error, "the records of the shared verdict store cannot be listed");
             StoreUnavailable
@@ -301,45 +320,45 @@ impl SharedStore {
 
     /// Acquires the lease of a scan by engines of one version. Cancellation may leave a lease, which expires after 15 s.
     pub async fn acquire_lease(&self, name: RecordName, version: VersionTag) -> LeaseResult {
-        lease::acquire(Arc::clone(&self.0.link), self.0.node, &name, version).await
+        lease::acquire(Arc::clone(&self.handle.link), self.handle.node, &name, version).await
     }
 
     /// Publishes a fingerprint of this process, and returns those that processes have published in the last 60 s by
     /// the clock of the server, at most 16, including the own one. `None` if the store is not available.
     pub async fn fingerprints(&self, own: [u8; 8]) -> Option<Vec<[u8; 8]>> {
-        fingerprints::exchange(&self.0.link, Some(own)).await.ok()
+        fingerprints::exchange(&self.handle.link, Some(own)).await.ok()
     }
 
     /// As [`fingerprints`](Self::fingerprints), without publishing one.
     pub async fn published_fingerprints(&self) -> Option<Vec<[u8; 8]>> {
-        fingerprints::exchange(&self.0.link, None).await.ok()
+        fingerprints::exchange(&self.handle.link, None).await.ok()
     }
 
     /// Returns whether the store is in use: not taken out of use because five calls failed in a row.
     #[must_use]
     pub fn is_available(&self) -> bool {
-        self.0.link.breaker().is_closed()
+        self.handle.link.breaker().is_closed()
     }
 
     /// Returns why the last call that failed did so, for operators.
     #[must_use]
     pub fn last_error(&self) -> Option<String> {
-        self.0.link.last_error().map(|error| error.to_string())
+        self.handle.link.last_error().map(|error| error.to_string())
     }
 
     /// Returns the counters since the store was started.
     #[must_use]
     pub fn counters(&self) -> SharedCounters {
-        let counters = &self.0.link.counters;
-        counters.pending_writes.store(self.0.queue.kept() as u64, Ordering::Relaxed);
+        let counters = &self.handle.link.counters;
+        counters.pending_writes.store(self.handle.queue.kept() as u64, Ordering::Relaxed);
         counters.snapshot()
     }
 
     /// Closes the store: writes what waits for up to 2 s. Later lookups return `None`, and later changes are dropped
     /// and counted.
     pub async fn close(&self) {
-        self.0.queue.close();
-        let mut is_done = self.0.is_done.clone();
+        self.handle.queue.close();
+        let mut is_done = self.handle.is_done.clone();
         let done = is_done.wait_for(|is_done| *is_done);
         // The writer ends by then, unless the runtime is stopping.
         let _ = tokio::time::timeout(CLOSE_TIMEOUT * 2, done).await;

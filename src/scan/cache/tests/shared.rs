@@ -1,6 +1,6 @@
 //! Outcomes in a store that replicas share.
 
-use mcs_store::{SharedStore, SimulatedNode, SimulatedServer};
+use mcs_store::{SharedStore, SimulatedNode, SimulatedServer, StoreEvents};
 use tokio::time::{sleep, timeout};
 
 use super::*;
@@ -9,20 +9,28 @@ const TIMEOUT: Duration = Duration::from_millis(250);
 
 /// A replica that takes no part in messages.
 fn replica(server: &SimulatedServer, client: u32) -> ResultCache {
+    replica_with(server, client, StoreSecret::derive(b"secret").into()).0
+}
+
+/// A replica with these secrets, and the messages of the others.
+pub(super) fn replica_with(
+    server: &SimulatedServer,
+    client: u32,
+    secrets: SecretRing,
+) -> (ResultCache, StoreEvents) {
     let clock = server.clone();
     let now = Arc::new(move || clock.now_ms() / 1000);
     let node = SimulatedNode { client, seed: client.into(), timeout: TIMEOUT, now };
-    let secret = StoreSecret::derive(b"secret");
-    let (store, _events) = SharedStore::start_simulated(server, node, secret).unwrap();
+    let (store, events) = SharedStore::start_simulated(server, node, secrets).unwrap();
     let records = VerdictRecords::in_shared_store(store, RECORDS);
-    ResultCache::with_records(settings(), Some(records))
+    (ResultCache::with_records(settings(), Some(records)), events)
 }
 
-fn infected() -> FileOutcome {
+pub(super) fn infected() -> FileOutcome {
     FileOutcome::for_test([("clamd", Ok(Outcome::Infected("name".into())))])
 }
 
-async fn connected() {
+pub(super) async fn connected() {
     sleep(Duration::from_secs(1)).await;
 }
 

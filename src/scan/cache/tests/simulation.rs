@@ -104,13 +104,13 @@ impl SimulatedGroup {
         let now = Arc::new(move || server.now_ms() / 1000 + difference - 60);
         let timeout = Duration::from_millis(250);
         let node = SimulatedNode { client, seed: self.starts, timeout, now };
-        let secret = StoreSecret::derive(b"secret");
+        let secrets = SecretRing::from(StoreSecret::derive(b"secret"));
         let (store, events) =
-            SharedStore::start_simulated(&self.server, node, secret.clone()).unwrap();
+            SharedStore::start_simulated(&self.server, node, secrets.clone()).unwrap();
         let settings = RecordSettings { wait: Duration::from_secs(30), ..RECORDS };
         let records = VerdictRecords::in_shared_store(store.clone(), settings);
         let cache = ResultCache::with_records(super::settings(), Some(records));
-        let keeper = DecisionKeeper::open(secret, None, Some(store)).unwrap();
+        let keeper = DecisionKeeper::open(secrets, None, Some(store)).unwrap();
         let (follower, decisions) = (cache.clone(), keeper.clone());
         let (keeping, following) = (decisions.clone(), decisions);
         let tasks = vec![

@@ -12,9 +12,10 @@ use crate::{
         cache::{
             forgotten_record,
             keys::{ContentKey, MediaKey, MediaTag},
-            known::{KnownMedia, MediaSource, OperatorStoreError, StoredOutcome, StoredPage},
+            known::{KnownMedia, OperatorStoreError, StoredOutcome, StoredPage},
             media_record,
             operator_records::NotWritten,
+            record_names::RecordNames,
             record_store::OutcomeKeys,
             store_message::StoreMessage,
         },
@@ -32,7 +33,7 @@ struct ReferenceRecord {
 }
 
 /// A media record and its content.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::scan::cache) struct MediaReference {
     media: MediaKey,
     pub(in crate::scan::cache) content: [u8; 32],
@@ -52,20 +53,14 @@ impl VerdictRecords {
         &self,
         key: &MediaKey,
         media: &CachedMedia,
-        source: &MediaSource,
+        mxc: &MediaId,
         ttl: Duration,
     ) {
         let record = ReferenceRecord { media: hex(key.digest()), content: hex(&media.content) };
         let Ok(record) = serde_json::to_vec(&record) else { return };
         let version = key.digest().first_chunk().copied();
-        let reference = RecordKey { version, ..self.reference_key(&source.mxc) };
+        let reference = RecordKey { version, ..self.names().references(mxc) };
         self.store.put(reference, expiry(ttl.max(self.settings.not_clean_ttl)), &record);
-    }
-
-    fn reference_key(&self, mxc: &MediaId) -> RecordKey {
-        let kind = RecordKind::Reference;
-        let name = self.store.secret().name(kind, &[mxc.to_string().as_bytes()]);
-        RecordKey { kind, name, version: None }
     }
 
     /// Returns the outcomes for a content: in a file, of all versions of the present engines; in a shared store, of these
@@ -76,10 +71,12 @@ impl VerdictRecords {
         versions: Versions,
     ) -> Result<Vec<StoredOutcome>, OperatorStoreError> {
         let mut outcomes = Vec::new();
-        let OutcomeKeys { infected, finished, .. } = self.outcome_keys(key, versions);
-        for key in [infected, finished] {
-            let records = self.all(key).await?;
-            outcomes.extend(records.iter().filter_map(decode_outcome));
+        for names in self.all_names() {
+            let OutcomeKeys { infected, finished, .. } = names.outcome(key, versions);
+            for key in [infected, finished] {
+                let records = self.all(key).await?;
+                outcomes.extend(records.iter().filter_map(decode_outcome));
+            }
         }
         Ok(outcomes)
     }
@@ -90,8 +87,13 @@ impl VerdictRecords {
         key: &ContentKey,
         versions: Versions,
     ) -> Result<Option<SystemTime>, OperatorStoreError> {
-        let records = self.all(self.outcome_keys(key, versions).forgotten).await?;
-        Ok(records.iter().filter_map(|record| forgotten_record::decode(&record.value)).max())
+        let mut latest = None;
+        for names in self.all_names() {
+            let records = self.all(names.outcome(key, versions).forgotten).await?;
+            let times = records.iter().map(|record| forgotten_record::decode(&record.value));
+            latest = times.fold(latest, Option::max);
+        }
+        Ok(latest)
     }
 
     /// Returns whether a stored outcome is valid for these engines and versions.
@@ -104,8 +106,11 @@ impl VerdictRecords {
         let kind = stored.key.kind;
         let is_of_kind = stored.outcome.is_infected() == (kind == RecordKind::NotClean);
         let are_known = kind == RecordKind::NotClean || versions.are_known();
-        let OutcomeKeys { infected, finished, .. } = self.outcome_keys(key, versions);
-        is_of_kind && are_known && [infected, finished].contains(&stored.key)
+        let has_key = |names: &RecordNames| {
+            let OutcomeKeys { infected, finished, .. } = names.outcome(key, versions);
+            [infected, finished].contains(&stored.key)
+        };
+        is_of_kind && are_known && self.all_names().iter().any(has_key)
     }
 
     /// Returns references to the media entries of a URI.
@@ -113,8 +118,14 @@ impl VerdictRecords {
         &self,
         mxc: &MediaId,
     ) -> Result<Vec<MediaReference>, OperatorStoreError> {
-        let records = self.all(self.reference_key(mxc)).await?;
-        Ok(records.iter().filter_map(|record| MediaReference::decode(&record.value)).collect())
+        let mut found: Vec<MediaReference> = Vec::new();
+        for names in self.all_names() {
+            for record in self.all(names.references(mxc)).await? {
+                let reference = MediaReference::decode(&record.value);
+                found.extend(reference.filter(|reference| !found.contains(reference)));
+            }
+        }
+        Ok(found)
     }
 
     /// Returns the media entry that a reference names.
@@ -122,8 +133,13 @@ impl VerdictRecords {
         &self,
         reference: &MediaReference,
     ) -> Result<Option<KnownMedia>, OperatorStoreError> {
-        let records = self.all(self.media_key(&reference.media)).await?;
-        Ok(records.iter().find_map(decode_media))
+        for names in self.all_names() {
+            let records = self.all(names.media(&reference.media)).await?;
+            if let Some(media) = records.iter().find_map(decode_media) {
+                return Ok(Some(media));
+            }
+        }
+        Ok(None)
     }
 
     /// Returns the outcomes or media entries of one part of the store, and the start of the next part.
@@ -132,7 +148,7 @@ impl VerdictRecords {
         kinds: &[RecordKind],
         after: Option<ListPosition>,
     ) -> Result<(StoredPage, Option<ListPosition>), OperatorStoreError> {
-        if !self.use_state.lock().is_in_use() {
+        if !self.has_records()? {
             return Ok((StoredPage::default(), None));
         }
         let listed = self.store.page(kinds, after).await.ok_or(OperatorStoreError::Read)?;
@@ -157,7 +173,7 @@ impl VerdictRecords {
         ttl: Duration,
         now: SystemTime,
     ) -> Result<usize, OperatorStoreError> {
-        if !self.use_state.lock().is_in_use() {
+        if !self.has_records()? {
             return Ok(0);
         }
         let count = match self.outcomes(key, versions).await {
@@ -168,9 +184,13 @@ impl VerdictRecords {
         };
         let expiry = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         let expiry = expiry.saturating_add(ttl.max(self.settings.not_clean_ttl)).as_secs();
-        let keys = self.outcome_keys(key, versions);
-        let forgotten = self.store.forget(&keys, expiry, &forgotten_record::encode(now)).await;
-        forgotten.map_err(|NotWritten| OperatorStoreError::Write)?;
+        // The time under former secrets is for replicas without the current one.
+        for names in self.all_names() {
+            let (store, keys) =
+                (self.store.with_secret(&names.secret), names.outcome(key, versions));
+            let forgotten = store.forget(&keys, expiry, &forgotten_record::encode(now)).await;
+            forgotten.map_err(|NotWritten| OperatorStoreError::Write)?;
+        }
         // After the records, so that replicas do not find them again.
         self.publish(&StoreMessage::Forgotten { content: key.content });
         Ok(count)
@@ -181,7 +201,10 @@ impl VerdictRecords {
         &self,
         reference: &MediaReference,
     ) -> Result<(), OperatorStoreError> {
-        self.delete(self.media_key(&reference.media)).await
+        for names in self.all_names() {
+            self.delete(names.media(&reference.media)).await?;
+        }
+        Ok(())
     }
 
     /// Removes the references to the media entries of a URI.
@@ -190,24 +213,31 @@ impl VerdictRecords {
         mxc: &MediaId,
     ) -> Result<(), OperatorStoreError> {
         self.publish(&StoreMessage::MediaForgotten { tag: MediaTag::from_media(mxc).0 });
-        self.delete(self.reference_key(mxc)).await
+        for names in self.all_names() {
+            self.delete(names.references(mxc)).await?;
+        }
+        Ok(())
     }
 
     /// Removes all outcomes for a content in the background.
     pub(in crate::scan::cache) fn remove_outcomes(&self, key: &ContentKey, versions: Versions) {
-        let OutcomeKeys { infected, finished, .. } = self.outcome_keys(key, versions);
-        self.store.delete(infected);
-        self.store.delete(finished);
+        for names in self.all_names() {
+            let OutcomeKeys { infected, finished, .. } = names.outcome(key, versions);
+            self.store.delete(infected);
+            self.store.delete(finished);
+        }
     }
 
     /// Removes a media entry in the background.
     pub(in crate::scan::cache) fn remove_media(&self, key: &MediaKey) {
-        self.store.delete(self.media_key(key));
+        for names in self.all_names() {
+            self.store.delete(names.media(key));
+        }
     }
 
     /// Removes all records with the name of a key.
     async fn delete(&self, key: RecordKey) -> Result<(), OperatorStoreError> {
-        if !self.use_state.lock().is_in_use() {
+        if !self.has_records()? {
             return Ok(());
         }
         self.store.remove(key).await.map_err(|NotWritten| OperatorStoreError::Write)
@@ -215,10 +245,16 @@ impl VerdictRecords {
 
     /// Returns all records with the name of a key.
     async fn all(&self, key: RecordKey) -> Result<Vec<ListedRecord>, OperatorStoreError> {
-        if !self.use_state.lock().is_in_use() {
+        if !self.has_records()? {
             return Ok(Vec::new());
         }
         self.store.all(key).await.ok_or(OperatorStoreError::Read)
+    }
+
+    /// Returns whether there are records: none while all are being removed.
+    fn has_records(&self) -> Result<bool, OperatorStoreError> {
+        let state = self.use_state.lock();
+        if state.is_stopped { Err(OperatorStoreError::Closed) } else { Ok(state.removals == 0) }
     }
 }
 

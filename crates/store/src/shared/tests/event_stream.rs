@@ -126,9 +126,9 @@ async fn forged_and_replayed_events_are_no_messages() {
     store.publish(b"second");
     assert_eq!(next_event(&mut events).await, message(b"first"));
     assert_eq!(next_event(&mut events).await, message(b"second"));
-    let sealer = |secret, node| {
+    let sealer = |secret: StoreSecret, node| {
         let server = simulation.server.clone();
-        EventSealer { secret, now: Arc::new(move || server.now_ms() / 1000), node }
+        EventSealer { secrets: secret.into(), now: Arc::new(move || server.now_ms() / 1000), node }
     };
     let attacker = sealer(StoreSecret::derive(b"another secret"), [9; 8]);
     let forged = attacker.seal(1, Some(b"forged")).unwrap();
