@@ -222,7 +222,7 @@ fn parse_subject(text: &str) -> Result<StoreSubject, String> {
         let media = MediaId::from_mxc(text).map_err(|error| error.to_string())?;
         return Ok(StoreSubject::Media(media.to_string()));
     }
-    match parse_hex(text) {
+    match parse_hex::<32>(text) {
         Some(_) => Ok(StoreSubject::Content(text.to_ascii_lowercase())),
         None => Err("expected mxc://SERVER/ID, or 64 hexadecimal digits".to_owned()),
     }

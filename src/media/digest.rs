@@ -1,16 +1,16 @@
 //! Text form of digests.
 
 /// Formats a digest as lower-case hexadecimal.
-pub(crate) fn hex(digest: &[u8; 32]) -> String {
+pub(crate) fn hex<const N: usize>(digest: &[u8; N]) -> String {
     let mut text = String::with_capacity(2 * digest.len());
     let digits = digest.iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
     text.extend(digits.filter_map(|digit| char::from_digit(digit.into(), 16)));
     text
 }
 
-/// Parses a SHA-256 in hexadecimal digits of either case.
-pub(crate) fn parse_hex(digits: &str) -> Option<[u8; 32]> {
-    let mut digest = [0; 32];
+/// Parses a digest of `N` bytes in hexadecimal digits of either case.
+pub(crate) fn parse_hex<const N: usize>(digits: &str) -> Option<[u8; N]> {
+    let mut digest = [0; N];
     let (pairs, []) = digits.as_bytes().as_chunks::<2>() else { return None };
     if pairs.len() != digest.len() {
         return None;
@@ -31,12 +31,12 @@ mod tests {
     #[test]
     fn digests_survive_a_round_trip() {
         let digest = std::array::from_fn(|index| u8::try_from(index * 7).unwrap());
-        assert_eq!(parse_hex(&hex(&digest)), Some(digest));
-        assert_eq!(parse_hex(&hex(&digest).to_uppercase()), Some(digest));
+        assert_eq!(parse_hex::<32>(&hex(&digest)), Some(digest));
+        assert_eq!(parse_hex::<32>(&hex(&digest).to_uppercase()), Some(digest));
         for wrong in ["", "00", &"0".repeat(63), &"0".repeat(65), &"0".repeat(66), &"g".repeat(64)]
         {
-            assert_eq!(parse_hex(wrong), None, "{wrong}");
+            assert_eq!(parse_hex::<32>(wrong), None, "{wrong}");
         }
-        assert_eq!(parse_hex(&"+1".repeat(32)), None);
+        assert_eq!(parse_hex::<32>(&"+1".repeat(32)), None);
     }
 }

@@ -7,7 +7,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::series::{Counters, counters, seconds};
+use super::series::{Counters, Labels, counters, seconds};
 use crate::scan::Timings;
 
 /// Counters of scan jobs and engines.
@@ -19,6 +19,7 @@ pub struct JobMetrics {
     scan_seconds: Histogram,
     script_seconds: Histogram,
     engines: Counters<2>,
+    engine_seconds: Family<Labels<1>, Histogram>,
 }
 
 impl JobMetrics {
@@ -30,6 +31,7 @@ impl JobMetrics {
             scan_seconds: seconds(),
             script_seconds: seconds(),
             engines: Family::default(),
+            engine_seconds: Family::new_with_constructor(seconds),
         }
     }
 
@@ -60,6 +62,11 @@ impl JobMetrics {
             "Results by engine: clean, infected, refused, encrypted, limit, unreadable, inconsistent, too_large, failed, or skipped (because of size or a failure)",
             self.engines.clone(),
         );
+        registry.register(
+            "engine_seconds",
+            "Duration of the examination of a file by engine, without the wait for a free slot; the rules and the lists of hashes share one examination",
+            self.engine_seconds.clone(),
+        );
     }
 
     /// Records a finished job with the durations of its completed phases.
@@ -77,8 +84,17 @@ impl JobMetrics {
         }
     }
 
-    /// Records the result of an engine.
-    pub fn record_engine_result(&self, engine: &'static str, result: &'static str) {
+    /// Records the result of an engine, and its duration if it ran.
+    pub fn record_engine(
+        &self,
+        engine: &'static str,
+        result: &'static str,
+        duration: Option<Duration>,
+    ) {
         self.engines.get_or_create(&[("engine", engine), ("result", result)]).inc();
+        if let Some(duration) = duration {
+            let histogram = self.engine_seconds.get_or_create(&[("engine", engine)]);
+            histogram.observe(duration.as_secs_f64());
+        }
     }
 }

@@ -318,7 +318,7 @@ impl ResultCache {
         generation: CacheGeneration,
     ) -> Option<ScannedContent> {
         let record = self.tables.records.as_ref().map(|records| (records, outcome.clone()));
-        let entry = VerdictEntry::new(outcome, versions);
+        let entry = VerdictEntry::new(outcome, Some(versions));
         let invalidations = &self.tables.invalidations;
         self.time_to_live(&entry, versions, policies)?;
         if !invalidations.keeps_content(generation, &key.content) {
@@ -366,10 +366,10 @@ impl ResultCache {
             return None;
         }
         if let Ok(infection) = infection {
-            let infection = infection?;
-            let entry = VerdictEntry::new(infection.clone(), versions);
+            let FoundOutcome { outcome, versions, .. } = infection?;
+            let entry = VerdictEntry::new(outcome.clone(), versions);
             self.tables.verdicts.insert(key, Timed::now(entry));
-            return Some(infection);
+            return Some(outcome);
         }
         self.tables.unconfirmed.lock().add(key);
         None
@@ -409,13 +409,13 @@ impl ResultCache {
         if found.is_former {
             records.renew_outcome(key, versions, &found, self.settings.ttl);
         }
-        let FoundOutcome { outcome, age, is_former } = found;
+        let FoundOutcome { outcome, age, is_former, versions: scanned_by, .. } = found;
         // The store has another time to live for infections.
         let age = if outcome.is_infected() { Duration::ZERO } else { age };
         let stored = Instant::now().checked_sub(age)?;
         // A scan may have ended meanwhile. An infection has precedence over its outcome.
         if outcome.is_infected() || self.scanned(key, &versions, policies).is_none() {
-            let value = VerdictEntry::new(outcome, versions);
+            let value = VerdictEntry::new(outcome, scanned_by);
             self.tables.verdicts.insert(*key, Timed { value, stored });
         }
         if !self.tables.invalidations.keeps_content(generation, &key.content) {

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{ScanError, ScanRequest, Timings, job::JobOutcome};
+use super::{ScanError, ScanRequest, Timings, engines::EngineSummary, job::JobOutcome};
 
 /// Receives the report of each job when the job ends, before its requesters are answered.
 pub type JobObserver = Arc<dyn Fn(&JobReport<'_>) + Send + Sync>;
@@ -21,8 +21,8 @@ pub struct JobReport<'a> {
 
 /// What happened in a run of the engines.
 pub struct EngineRunReport {
-    /// Each engine's name and result: the name of an outcome, `failed` or `skipped`.
-    pub results: Vec<(&'static str, &'static str)>,
+    /// The result of each engine: see [`EngineRun::results`](super::engines::EngineRun::results).
+    pub results: Vec<EngineSummary>,
     /// Duration of the script's run.
     pub script_duration: Option<Duration>,
     /// The script's exit code and the first line of the output; `None` without a verdict.

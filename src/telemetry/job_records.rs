@@ -9,6 +9,7 @@ use crate::{
     media::Variant,
     metrics::{CacheHit, Metrics},
     scan::{
+        engines::EngineSummary,
         job::JobOutcome,
         report::{JobObserver, JobReport},
         verdict::{NotCleanKind, Verdict},
@@ -32,8 +33,10 @@ fn record_metrics(metrics: &Metrics, report: &JobReport<'_>) {
     let verdict = verdict_name(report);
     let script = report.run.and_then(|run| run.script_duration);
     metrics.jobs.record(verdict.unwrap_or("no_verdict"), report.timings, script);
-    for (engine, result) in report.run.iter().flat_map(|run| &run.results) {
-        metrics.jobs.record_engine_result(engine, result);
+    for EngineSummary { engine, result, duration, .. } in
+        report.run.iter().flat_map(|run| &run.results)
+    {
+        metrics.jobs.record_engine(engine, result, *duration);
     }
     let has_details = report.run.is_some_and(|run| run.verdict_details.is_some());
     // A forbidden type is no result of the engines.

@@ -49,6 +49,14 @@ pub enum EvaluatorAnswer {
     Failed(String),
 }
 
+impl EvaluatorAnswer {
+    /// Returns whether rules match.
+    #[must_use]
+    pub fn has_finding(&self) -> bool {
+        matches!(self, Self::Report(EvaluationReport { finding: Some(_), .. }))
+    }
+}
+
 /// Result of the evaluation of one media file.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

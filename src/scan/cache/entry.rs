@@ -11,7 +11,7 @@ use quick_cache::Weighter;
 use super::keys::{ContentKey, MediaKey};
 use crate::scan::{
     cached_media::CachedMedia,
-    engines::{FileOutcome, Policies, Validity, Versions},
+    engines::{CleanRun, EngineSummary, FileOutcome, Policies, Validity, Versions},
     error::ScanError,
     verdict::Verdict,
 };
@@ -50,20 +50,24 @@ pub(super) enum VerdictEntry {
         scanned: SystemTime,
         detected: Option<MediaType>,
         exit_code: Option<i32>,
+        run: CleanRun,
         versions: Versions,
     },
-    /// Any other outcome of the engines, which the policies in force at the time of reading are applied to.
-    Outcome(Arc<(FileOutcome, Versions)>),
+    /// Any other outcome of the engines, which the policies in force at the time of reading are applied to. The versions are
+    /// absent if it is from a store and other engines determined it.
+    Outcome(Arc<(FileOutcome, Option<Versions>)>),
     /// A failure of the whole scan.
     Failure(Arc<ScanError>),
 }
 
 impl VerdictEntry {
-    pub(super) fn new(outcome: FileOutcome, versions: Versions) -> Self {
-        if outcome.is_clean() {
-            let exit_code = outcome.clean_exit_code();
+    pub(super) fn new(outcome: FileOutcome, versions: Option<Versions>) -> Self {
+        if let Some(versions) = versions
+            && outcome.is_clean()
+        {
+            let (exit_code, run) = (outcome.clean_exit_code(), CleanRun::new(outcome.results()));
             let FileOutcome { scanned, detected, .. } = outcome;
-            return Self::Clean { scanned, detected, exit_code, versions };
+            return Self::Clean { scanned, detected, exit_code, run, versions };
         }
         Self::Outcome(Arc::new((outcome.without_lines(), versions)))
     }
@@ -97,6 +101,15 @@ impl VerdictEntry {
         }
     }
 
+    /// Returns the results of the engines.
+    pub(super) fn results(&self) -> Vec<EngineSummary> {
+        match self {
+            Self::Clean { run, .. } => run.results(),
+            Self::Outcome(entry) => entry.0.results().to_vec(),
+            Self::Failure(_) => Vec::new(),
+        }
+    }
+
     /// Returns the type of the content.
     pub(super) fn detected(&self) -> Option<&MediaType> {
         match self {
@@ -113,12 +126,12 @@ impl VerdictEntry {
     ) -> (CachedVerdict, Validity, Option<i32>, Option<Versions>) {
         let (decision, versions) = match self {
             Self::Clean { scanned, exit_code, versions, .. } => {
-                (policies.decide(&FileOutcome::clean(*scanned, *exit_code)), *versions)
+                (policies.decide(&FileOutcome::clean(*scanned, *exit_code)), Some(*versions))
             }
             Self::Outcome(entry) => (policies.decide(&entry.0), entry.1),
             Self::Failure(error) => return (Err(Arc::clone(error)), Validity::Failure, None, None),
         };
-        (decision.verdict, decision.validity, decision.exit_code, Some(versions))
+        (decision.verdict, decision.validity, decision.exit_code, versions)
     }
 }
 

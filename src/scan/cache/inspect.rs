@@ -22,7 +22,7 @@ use crate::{
     media::MediaId,
     scan::{
         cached_media::CachedMedia,
-        engines::{EngineIdentity, Policies},
+        engines::{DecodedOutcome, EngineIdentity, Policies},
     },
 };
 
@@ -236,6 +236,7 @@ impl ResultCache {
             content: Some(key.content),
             verdict: value.decide(policies).0,
             engine: value.finding_engine(),
+            engines: value.results(),
             detected: value.detected().cloned(),
             scanned: value.scanned(),
             expires: ttl.and_then(|ttl| expiry(*stored, ttl)),
@@ -252,19 +253,21 @@ impl ResultCache {
         policies: &Policies,
     ) -> KnownVerdict {
         let engines_fingerprint = engines.engines_fingerprint;
-        let is_valid = stored.content.is_some_and(|content| {
+        let DecodedOutcome { outcome, content, .. } = &stored.decoded;
+        let is_valid = content.is_some_and(|content| {
             let key = ContentKey { content, engines_fingerprint };
             let records = self.tables.records.as_ref();
             let forgotten = self.tables.invalidations.forgotten_at(&content);
-            forgotten < Some(stored.outcome.scanned)
+            forgotten < Some(outcome.scanned)
                 && records.is_some_and(|records| records.is_valid(&stored, &key, engines.versions))
         });
         KnownVerdict {
-            content: stored.content,
-            verdict: policies.decide(&stored.outcome).verdict,
-            engine: stored.outcome.finding_engine(),
-            scanned: Some(stored.outcome.scanned),
-            detected: stored.outcome.detected,
+            content: *content,
+            verdict: policies.decide(outcome).verdict,
+            engine: outcome.finding_engine(),
+            engines: outcome.results().to_vec(),
+            scanned: Some(outcome.scanned),
+            detected: outcome.detected.clone(),
             expires: stored.expires,
             is_valid,
             is_stored: true,

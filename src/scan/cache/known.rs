@@ -9,7 +9,11 @@ use reqwest::Url;
 use super::entry::CachedVerdict;
 use crate::{
     media::{MediaId, Origin, Variant},
-    scan::{engines::FileOutcome, request::ScanRequest, verdict::Verdict},
+    scan::{
+        engines::{DecodedOutcome, EngineSummary},
+        request::ScanRequest,
+        verdict::Verdict,
+    },
 };
 
 /// Names of media, without decryption keys and credentials.
@@ -66,6 +70,8 @@ pub struct KnownVerdict {
     pub verdict: CachedVerdict,
     /// Engine with the most severe finding.
     pub engine: Option<&'static str>,
+    /// Results of the engines; empty for a failure, and for a record of an earlier version of the program.
+    pub engines: Vec<EngineSummary>,
     /// Type by content.
     pub detected: Option<MediaType>,
     /// End of the scan; `None` for a failure.
@@ -171,8 +177,7 @@ pub enum OperatorStoreError {
 #[derive(Debug)]
 pub(super) struct StoredOutcome {
     pub(super) key: RecordKey,
-    pub(super) content: Option<[u8; 32]>,
-    pub(super) outcome: FileOutcome,
+    pub(super) decoded: DecodedOutcome,
     pub(super) expires: Option<SystemTime>,
 }
 

@@ -45,7 +45,7 @@ impl RecordNames {
     }
 
     /// Returns the tag of records that depend on the program and on these versions.
-    fn tag(&self, versions: &[u8]) -> VersionTag {
+    pub(super) fn tag(&self, versions: &[u8]) -> VersionTag {
         let digest: [u8; 32] =
             Sha256::new().chain_update(self.program).chain_update(versions).finalize().into();
         digest.first_chunk().copied().unwrap_or_default()

@@ -18,7 +18,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use mcs_store::{FileStore, LeaseResult, SharedStore, StoreCounters, StoreUnavailable};
+use mcs_store::{FileStore, LeaseResult, SharedStore, StoreCounters, StoreUnavailable, VersionTag};
 use parking_lot::Mutex;
 use tokio::{
     task::{JoinHandle, spawn_blocking},
@@ -190,21 +190,21 @@ impl VerdictRecords {
         outcome: &FileOutcome,
         versions: Versions,
         ttl: Duration,
-    ) -> Result<Option<FileOutcome>, StoreUnavailable> {
+    ) -> Result<Option<FoundOutcome>, StoreUnavailable> {
         let is_shared = self.shared_store().is_some();
         if !self.use_state.lock().is_in_use() {
             // Without the store, nothing is known about other replicas.
             return if is_shared { Err(StoreUnavailable) } else { Ok(None) };
         }
         let keys = self.names().outcome(key, versions);
-        let record = outcome.to_record(&key.content);
+        let record = outcome.to_record(&key.content, self.scan_tag(versions));
         let Some(record) = record.filter(|_| outcome.is_infected() || versions.are_known()) else {
             // Not stored, but compared.
-            if !is_shared {
-                return Ok(None);
-            }
-            let found = self.find_outcome(key, versions, Precedence::Infected).await?;
-            return Ok(found.map(|found| found.outcome));
+            return if is_shared {
+                self.find_outcome(key, versions, Precedence::Infected).await
+            } else {
+                Ok(None)
+            };
         };
         if outcome.is_infected() {
             self.add_infection(key, versions, &record).await;
@@ -219,7 +219,7 @@ impl VerdictRecords {
             // Must not decide when the infection has expired.
             self.store.delete(keys.finished);
         }
-        Ok(infection.map(|found| found.outcome))
+        Ok(infection)
     }
 
     /// Stores an infection, in a shared store under former secrets as well, for replicas without the current one.
@@ -317,6 +317,11 @@ impl VerdictRecords {
     /// Returns the names of records under all secrets, the current one first.
     fn all_names(&self) -> Vec<RecordNames> {
         once(self.names()).chain(self.former_names()).collect()
+    }
+
+    /// Returns the tag of a scan by engines of these versions, if they are known.
+    pub(super) fn scan_tag(&self, versions: Versions) -> Option<VersionTag> {
+        versions.are_known().then(|| self.names().tag(&versions.to_bytes()))
     }
 }
 

@@ -8,11 +8,12 @@ use super::{
     names::{HASHES, INSPECTION},
     outcome::{MAX_FIRST_LINE, Outcome, OutcomeText},
     result::{EngineResult, is_engine_failure},
+    summary::EngineSummary,
 };
 use crate::scan::{error::ScanError, verdict::NotCleanKind};
 
 /// Combines the engines' results and the inspection, without the operator's policies. A failed inspection is a failure that no
-/// policy skips. Malware takes precedence over other findings; among equal ones, the first engine's finding is kept.
+/// policy skips. Malware takes precedence over other findings; among equal ones, the first engine's finding is first.
 pub(super) fn combine(
     results: Vec<EngineResult>,
     inspection: Result<FileInspection, ScanError>,
@@ -29,10 +30,13 @@ pub(super) fn combine(
             is_engine_failure: false,
         }),
     }
-    let mut findings = 0;
     // Lists find exact copies only: beside another engine that did not finish, they have not examined the file.
     let decides_alone = results.iter().all(|result| result.engine == HASHES);
-    for EngineResult { engine, outcome, others, exit_code, first_line, .. } in results {
+    for result in results {
+        file.results.push(EngineSummary::from(&result));
+        let EngineResult { engine, outcome, others, exit_code, first_line, ended_early, .. } =
+            result;
+        file.ended_early |= ended_early;
         let outcome = match outcome {
             Ok(outcome) => outcome,
             Err(error) => {
@@ -48,8 +52,8 @@ pub(super) fn combine(
             !outcomes.contains(&Outcome::TooLarge) && (engine != HASHES || decides_alone);
         for outcome in outcomes {
             let mut add_finding = |kind, text: OutcomeText| {
-                findings += 1;
-                add(&mut file.finding, engine, kind, text, exit_code, first_line.clone());
+                let finding = new_finding(engine, kind, text, exit_code, first_line.clone());
+                file.findings.push(finding);
             };
             let keep_first = |kept: &mut Option<OutcomeText>, text| {
                 kept.get_or_insert(text);
@@ -69,31 +73,19 @@ pub(super) fn combine(
             }
         }
     }
-    if let Some(finding) = &mut file.finding
-        && findings > 1
-    {
-        // The verdict does not depend on the script alone.
-        finding.exit_code = None;
-    }
+    file.findings.sort_by_key(|finding| finding.kind != NotCleanKind::Infected);
     file
 }
 
-/// Keeps a finding, unless the kept one is at least as severe.
-fn add(
-    kept: &mut Option<FileFinding>,
+fn new_finding(
     engine: &'static str,
     kind: NotCleanKind,
     text: OutcomeText,
     exit_code: Option<i32>,
     first_line: Option<String>,
-) {
-    let is_more_severe = kept
-        .as_ref()
-        .is_none_or(|kept| kept.kind == NotCleanKind::Refused && kind == NotCleanKind::Infected);
-    if is_more_severe {
-        let first_line = first_line.unwrap_or_else(|| text.line(MAX_FIRST_LINE));
-        let OutcomeText { name, location } = text;
-        let (engine, output) = (Some(engine), name.into());
-        *kept = Some(FileFinding { kind, engine, output, location, exit_code, first_line });
-    }
+) -> FileFinding {
+    let first_line = first_line.unwrap_or_else(|| text.line(MAX_FIRST_LINE));
+    let OutcomeText { name, location, rules } = text;
+    let (engine, output) = (Some(engine), name.into());
+    FileFinding { kind, engine, output, location, rules, exit_code, first_line }
 }

@@ -1,7 +1,7 @@
 //! One engine of any kind: a program in the sandbox, or a remote server. Independent of the other engines and of the
 //! operator's policies.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use super::{
     bounds::Bounds,
@@ -84,12 +84,15 @@ impl RemoteEngine {
 
     /// Sends the sample to the server.
     pub(super) async fn scan(&self, sample: &Sample, max_output: usize) -> EngineResult {
+        let start = Instant::now();
         let scan = async {
             Ok(match self {
                 Self::Clamd(clamd) => clamd.scan(sample).await.map(|outcome| (outcome, Vec::new())),
                 Self::Icap(icap) => icap.scan(sample).await,
             })
         };
-        EngineResult::sanitized(self.name(), caught(scan).await, max_output)
+        let outcomes = caught(scan).await;
+        let duration = Some(start.elapsed());
+        EngineResult { duration, ..EngineResult::sanitized(self.name(), outcomes, max_output) }
     }
 }

@@ -1,7 +1,10 @@
 //! The examination of each file in a child of the resident evaluator: the inspection, which determines type and encryption
 //! under any set of engines, and the rules, where they are an engine. No other process of this service parses files.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use mcs_evaluator::{EvaluatorAnswer, EvaluatorTask, FileReport, HashReport, Inspection};
 use mcs_filetype::MediaType;
@@ -41,14 +44,23 @@ pub(super) struct FileInspection {
 /// The outcome of the rules or of the lists of hashes, and further outcomes of lower precedence.
 pub(super) type Outcomes = Result<Result<(Outcome, Vec<Outcome>), EngineFailure>, ScanError>;
 
+/// What an examination by the rules or with the lists of hashes determined.
+pub(super) struct Evaluated {
+    pub(super) outcomes: Outcomes,
+    /// Duration without the wait for a slot; `None` if no child was started.
+    pub(super) duration: Option<Duration>,
+    /// Whether it ended at a finding.
+    pub(super) ended_early: bool,
+}
+
 /// The result of an examination.
 pub(super) struct Examination {
     /// An error if the file could not be inspected, which fails the scan.
     pub(super) inspection: Result<FileInspection, ScanError>,
     /// `None` if the rules were not to be evaluated, or if the lists of hashes have a finding.
-    pub(super) rules: Option<Outcomes>,
+    pub(super) rules: Option<Evaluated>,
     /// `None` if the lists of hashes were not to be searched, or the inspection failed.
-    pub(super) hashes: Option<Outcomes>,
+    pub(super) hashes: Option<Evaluated>,
 }
 
 /// The valid report of a child.
@@ -75,50 +87,68 @@ impl Examiner {
         let mut rules = None;
         if task.evaluates_rules {
             rules = Some(match caught(self.run(sample, tenant, task)).await {
-                Ok(Ok(report)) => return Examination::from(report),
-                Ok(Err(failure)) => Ok(Err(failure)),
-                Err(error) => Err(error),
+                Ok((Ok(report), duration)) => return report.into_examination(duration),
+                Ok((Err(failure), duration)) => Evaluated::failed(Ok(Err(failure)), duration),
+                Err(error) => Evaluated::failed(Err(error), None),
             });
         }
         let task = EvaluatorTask { evaluates_rules: false, limits_types: false, ..task };
         match caught(self.run(sample, tenant, task)).await {
-            Ok(Ok(report)) => Examination { rules, ..Examination::from(report) },
-            Ok(Err(failure)) => Examination::failed(rules, ScanError::Inspection(failure)),
+            Ok((Ok(report), duration)) => {
+                Examination { rules, ..report.into_examination(duration) }
+            }
+            Ok((Err(failure), _)) => Examination::failed(rules, ScanError::Inspection(failure)),
             Err(error) => Examination::failed(rules, error),
         }
     }
 
-    /// Waits for a scan slot and runs a child.
+    /// Waits for a scan slot and runs a child. Returns its report and its run time.
     async fn run(
         &self,
         sample: &Sample,
         tenant: &TenantGroup,
         task: EvaluatorTask,
-    ) -> Result<Result<ChildReport, EngineFailure>, ScanError> {
+    ) -> Result<(Result<ChildReport, EngineFailure>, Option<Duration>), ScanError> {
         let slot = self.scan_slots.acquire(tenant).await.ok_or(ScanError::Stopping)?;
         let media = match sample.descriptor() {
             Ok(media) => media,
-            Err(error) => return Ok(Err(EngineFailure::Media(error))),
+            Err(error) => return Ok((Err(EngineFailure::Media(error)), None)),
         };
-        let priority = JobPriority::new();
+        let (priority, start) = (JobPriority::new(), Instant::now());
         let report = slot.run(&priority, self.evaluator.run(media, task, &priority)).await;
         let needs_type = self.evaluator.detects_types();
-        Ok(report.and_then(|report| parse_report(&report, task, needs_type)))
+        let duration = Some(start.elapsed());
+        Ok((report.and_then(|report| parse_report(&report, task, needs_type)), duration))
     }
 }
 
 impl Examination {
-    fn failed(rules: Option<Outcomes>, error: ScanError) -> Self {
+    fn failed(rules: Option<Evaluated>, error: ScanError) -> Self {
         Self { inspection: Err(error), rules, hashes: None }
     }
 }
 
-impl From<ChildReport> for Examination {
-    fn from(ChildReport { inspection, rules, hashes }: ChildReport) -> Self {
-        Self {
+impl Evaluated {
+    fn failed(outcomes: Outcomes, duration: Option<Duration>) -> Self {
+        Self { outcomes, duration, ended_early: false }
+    }
+}
+
+impl ChildReport {
+    fn into_examination(self, duration: Option<Duration>) -> Examination {
+        let Self { inspection, rules, hashes } = self;
+        Examination {
             inspection: Ok(inspection),
-            rules: rules.map(|answer| Ok(parse_answer(answer))),
-            hashes: hashes.map(|report| Ok(parse_hash_report(report))),
+            rules: rules.map(|answer| Evaluated {
+                ended_early: answer.has_finding(),
+                outcomes: Ok(parse_answer(answer)),
+                duration,
+            }),
+            hashes: hashes.map(|report| Evaluated {
+                ended_early: report.finding.is_some(),
+                outcomes: Ok(parse_hash_report(report)),
+                duration,
+            }),
         }
     }
 }

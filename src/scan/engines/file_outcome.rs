@@ -4,7 +4,10 @@ use std::{sync::Arc, time::SystemTime};
 
 use mcs_filetype::MediaType;
 
-use super::outcome::OutcomeText;
+use super::{
+    outcome::{OutcomeText, names_bytes},
+    summary::EngineSummary,
+};
 use crate::scan::{error::ScanError, verdict::NotCleanKind};
 
 /// Memory of an error, bytes.
@@ -18,8 +21,12 @@ pub struct FileOutcome {
     pub scanned: SystemTime,
     /// The type by content; `None` if types are not determined.
     pub detected: Option<MediaType>,
-    /// The most severe finding.
-    pub(super) finding: Option<FileFinding>,
+    /// The findings of all engines, malware first, then in the configured order of the engines.
+    pub(super) findings: Vec<FileFinding>,
+    /// Whether the examination by the rules or the lists of hashes ended at a finding, so that there may be others.
+    pub(super) ended_early: bool,
+    /// The result of each engine that was run; empty for a stored outcome of an earlier version of the program.
+    pub(super) results: Vec<EngineSummary>,
     /// Contents that need a password, detected by the service or by an engine.
     pub(super) encrypted: Option<OutcomeText>,
     /// A limit inside the file at which an engine stopped.
@@ -50,7 +57,9 @@ pub(super) struct FileFinding {
     pub(super) output: Arc<str>,
     /// See [`OutcomeText::location`].
     pub(super) location: Option<String>,
-    /// The script's exit code, if no other engine found anything.
+    /// See [`OutcomeText::rules`].
+    pub(super) rules: Vec<String>,
+    /// The script's exit code.
     pub(super) exit_code: Option<i32>,
     pub(super) first_line: String,
 }
@@ -70,7 +79,9 @@ impl FileOutcome {
         Self {
             scanned,
             detected: None,
-            finding: None,
+            findings: Vec::new(),
+            ended_early: false,
+            results: Vec::new(),
             encrypted: None,
             limit: None,
             unreadable: None,
@@ -92,7 +103,7 @@ impl FileOutcome {
     /// Returns whether all engines finished and found nothing.
     pub(in crate::scan) fn is_clean(&self) -> bool {
         self.has_finished
-            && self.finding.is_none()
+            && self.findings.is_empty()
             && self.texts().next().is_none()
             && self.too_large.is_empty()
             && self.failures.is_empty()
@@ -100,7 +111,12 @@ impl FileOutcome {
 
     /// Returns the engine with the most severe finding.
     pub(in crate::scan) fn finding_engine(&self) -> Option<&'static str> {
-        self.finding.as_ref()?.engine
+        self.findings.first()?.engine
+    }
+
+    /// Returns the result of each engine that was run.
+    pub(in crate::scan) fn results(&self) -> &[EngineSummary] {
+        &self.results
     }
 
     /// Returns the script's exit code, if the script found nothing.
@@ -111,14 +127,20 @@ impl FileOutcome {
     /// Returns the approximate memory outside of the value itself, bytes. Errors are counted with a fixed size, because
     /// their texts are bounded where they are received.
     pub(in crate::scan) fn allocated_bytes(&self) -> usize {
-        let finding = self.finding.as_ref().map_or(0, |finding| {
+        let findings = self.findings.iter().map(|finding| {
             let location = finding.location.as_ref().map_or(0, String::len);
-            finding.output.len() + location + finding.first_line.len() + 2 * size_of::<usize>()
+            let lines = finding.output.len() + location + finding.first_line.len();
+            size_of::<FileFinding>() + lines + 2 * size_of::<usize>() + names_bytes(&finding.rules)
         });
+        let results = self.results.iter();
+        let results = results.map(|result| size_of::<EngineSummary>() + result.allocated_bytes());
         let texts = self.texts().map(OutcomeText::allocated_bytes);
         let engines = self.too_large.len() * size_of::<&str>();
         let failures = self.failures.len() * (size_of::<EngineFault>() + ERROR_BYTES);
-        finding + texts.sum::<usize>() + self.first_line.len() + engines + failures
+        findings.chain(results).chain(texts).sum::<usize>()
+            + self.first_line.len()
+            + engines
+            + failures
     }
 
     /// Returns the texts about contents that were not examined.
@@ -130,7 +152,7 @@ impl FileOutcome {
     /// Removes what no verdict needs: the lines for the audit log, which records each scan once.
     pub(in crate::scan) fn without_lines(mut self) -> Self {
         self.first_line = String::new();
-        if let Some(finding) = &mut self.finding {
+        for finding in &mut self.findings {
             finding.first_line = String::new();
         }
         self

@@ -59,7 +59,7 @@ pub(super) fn parse_hash_report(
     report: HashReport,
 ) -> Result<(Outcome, Vec<Outcome>), EngineFailure> {
     let finding = report.finding.map(|HashFinding { name, path }| {
-        Outcome::Infected(OutcomeText { name, location: location(&path) })
+        Outcome::Infected(OutcomeText { location: location(&path), ..OutcomeText::from(name) })
     });
     if let Some(Outcome::Infected(OutcomeText { name, .. })) = &finding
         && name.is_empty()
@@ -86,7 +86,8 @@ mod tests {
         let finding = Some(HashFinding { name: "Name".to_owned(), path });
         let (first, others) =
             parse_hash_report(HashReport { finding, notes: vec![note()] }).unwrap();
-        let text = OutcomeText { name: "Name".to_owned(), location: Some("a.zip > b".to_owned()) };
+        let text =
+            OutcomeText { location: Some("a.zip > b".to_owned()), ..OutcomeText::from("Name") };
         assert_eq!(first, Outcome::Infected(text));
         assert!(matches!(&others[..], [Outcome::Limit(_)]));
         let (first, others) =

@@ -50,6 +50,8 @@ pub struct OutcomeText {
     /// file itself, and for engines that report no location. The names are user content: the audit log and
     /// errors in the log contain them, answers to clients only with `unpack.report_paths`.
     pub location: Option<String>,
+    /// Names of the rules that `name` consists of; empty for other engines, and for a type that lists do not allow.
+    pub rules: Vec<String>,
 }
 
 impl From<&str> for OutcomeText {
@@ -60,7 +62,7 @@ impl From<&str> for OutcomeText {
 
 impl From<String> for OutcomeText {
     fn from(name: String) -> Self {
-        Self { name, location: None }
+        Self { name, location: None, rules: Vec::new() }
     }
 }
 
@@ -73,13 +75,20 @@ impl OutcomeText {
     /// Returns the text sanitized, with a name of at most `max_name` bytes.
     fn sanitized(&self, max_name: usize) -> Self {
         let location = self.location.as_ref().map(|location| single_line(location, MAX_LOCATION));
-        Self { name: single_line(&self.name, max_name), location }
+        let rules = self.rules.iter().map(|rule| single_line(rule, MAX_FIRST_LINE)).collect();
+        Self { name: single_line(&self.name, max_name), location, rules }
     }
 
     /// Returns the memory outside of the value itself, bytes.
     pub(super) fn allocated_bytes(&self) -> usize {
-        self.name.len() + self.location.as_ref().map_or(0, String::len)
+        let location = self.location.as_ref().map_or(0, String::len);
+        self.name.len() + location + names_bytes(&self.rules)
     }
+}
+
+/// Returns the memory of names outside of the list itself, bytes.
+pub(super) fn names_bytes(names: &[String]) -> usize {
+    names.iter().map(|name| size_of::<String>() + name.len()).sum()
 }
 
 /// Returns a name and its location as a single line of at most `max` bytes. The name is shortened before the location.
@@ -91,6 +100,18 @@ pub(super) fn line(name: &str, location: Option<&str>, max: usize) -> String {
 }
 
 impl Outcome {
+    /// The names of all outcomes.
+    pub(super) const NAMES: [&str; 8] = [
+        "clean",
+        "infected",
+        "refused",
+        "encrypted",
+        "limit",
+        "unreadable",
+        "inconsistent",
+        "too_large",
+    ];
+
     /// Returns the outcome's name in metrics.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -153,8 +174,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn each_outcome_has_a_known_name() {
+        let text = || OutcomeText::from("name");
+        let outcomes = [
+            Outcome::Clean,
+            Outcome::Infected(text()),
+            Outcome::Refused(text()),
+            Outcome::Encrypted(text()),
+            Outcome::Limit(text()),
+            Outcome::Unreadable(text()),
+            Outcome::Inconsistent(text()),
+            Outcome::TooLarge,
+        ];
+        assert_eq!(outcomes.map(|outcome| outcome.name()), Outcome::NAMES);
+    }
+
+    #[test]
     fn line_names_the_location_and_shortens_the_name_first() {
-        let text = OutcomeText { name: "Rule\none".into(), location: Some("a > b\u{202e}".into()) };
+        let text = OutcomeText {
+            location: Some("a > b\u{202e}".into()),
+            ..OutcomeText::from("Rule\none")
+        };
         let text = text.sanitized(100);
         assert_eq!(text.line(100), "Rule one in a > b");
         assert_eq!(text.line(14), "Rule in a > b");

@@ -1,5 +1,8 @@
 //! The stored form of an outcome: JSON, without what only the log needs. Operators' policies are not part of it; they apply
 //! when a request is answered, as to outcomes in memory.
+//!
+//! Records of version 1, without a number, have the most severe finding only and no results of engines. They stay valid where
+//! that suffices.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -8,13 +11,30 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     file_outcome::{FileFinding, FileOutcome},
-    names::{CLAMD, HASHES, ICAP, RULES, SCRIPT},
-    outcome::OutcomeText,
+    names::{RULES, engine_name},
+    outcome::{Outcome, OutcomeText},
+    summary::{EngineSummary, FAILED},
 };
 use crate::{
     media::{hex, parse_hex},
     scan::verdict::NotCleanKind,
 };
+
+/// Version of the form.
+const VERSION: u8 = 2;
+
+/// Identifies the program and the versions of the engines.
+pub(super) type ScanTag = [u8; 8];
+
+/// A stored outcome, and facts about its scan.
+#[derive(Clone, Debug)]
+pub struct DecodedOutcome {
+    pub outcome: FileOutcome,
+    /// SHA-256 of the content; `None` for a record of an earlier version of the program.
+    pub content: Option<[u8; 32]>,
+    /// The program and the engines of the scan; `None` if a version was unknown, and for a record of version 1.
+    pub scanned_by: Option<ScanTag>,
+}
 
 /// Reason why a record cannot be decoded as an outcome.
 #[derive(Debug, thiserror::Error)]
@@ -30,16 +50,27 @@ pub enum OutcomeRecordError {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct OutcomeRecord {
+    #[serde(default = "first_version")]
+    version: u8,
     /// SHA-256 of the content, in hexadecimal digits: the name of the record does not reveal it to operators.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     content: Option<String>,
     /// End of the scan, milliseconds since 1970.
     scanned: u64,
+    /// [`ScanTag`] in hexadecimal digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    scanned_by: Option<String>,
     has_finished: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     detected: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     finding: Option<FindingRecord>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    findings: Vec<FindingRecord>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    ended_early: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    results: Vec<ResultRecord>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     encrypted: Option<TextRecord>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -63,6 +94,20 @@ struct FindingRecord {
     exit_code: Option<i32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     engine: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    rules: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ResultRecord {
+    engine: String,
+    result: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    finding: Option<String>,
+    /// Milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    duration: Option<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -77,37 +122,34 @@ impl FileOutcome {
     /// Returns whether an engine found malware. Such outcomes stay valid when the versions of the engines change.
     #[must_use]
     pub fn is_infected(&self) -> bool {
-        self.finding.as_ref().is_some_and(|finding| finding.kind == NotCleanKind::Infected)
+        self.findings.iter().any(|finding| finding.kind == NotCleanKind::Infected)
     }
 
-    /// Returns the stored form for a content with this SHA-256; `None` for an outcome that must not be stored, because an engine failed and none found
-    /// anything: the failure may be over soon.
+    /// Returns the stored form for a content with this SHA-256, scanned by this program and these engines; `None` for an
+    /// outcome that must not be stored, because an engine failed and none found anything: the failure may be over soon.
     #[must_use]
-    pub fn to_record(&self, content: &[u8; 32]) -> Option<Vec<u8>> {
-        if !self.failures.is_empty() && self.finding.is_none() {
+    pub fn to_record(&self, content: &[u8; 32], scanned_by: Option<ScanTag>) -> Option<Vec<u8>> {
+        if !self.failures.is_empty() && self.findings.is_empty() {
             return None;
         }
         let since_epoch = self.scanned.duration_since(UNIX_EPOCH).unwrap_or_default();
         let text = |text: &Option<OutcomeText>| {
-            text.as_ref().map(|OutcomeText { name, location }| TextRecord {
+            text.as_ref().map(|OutcomeText { name, location, .. }| TextRecord {
                 name: name.clone(),
                 location: location.clone(),
             })
         };
         let record = OutcomeRecord {
+            version: VERSION,
             content: Some(hex(content)),
             scanned: u64::try_from(since_epoch.as_millis()).ok()?,
             has_finished: self.has_finished,
             detected: self.detected.as_ref().map(ToString::to_string),
-            finding: self.finding.as_ref().map(|finding| FindingRecord {
-                is_infected: finding.kind == NotCleanKind::Infected,
-                text: TextRecord {
-                    name: finding.output.as_ref().to_owned(),
-                    location: finding.location.clone(),
-                },
-                exit_code: finding.exit_code,
-                engine: finding.engine.map(str::to_owned),
-            }),
+            scanned_by: scanned_by.map(|tag| hex(&tag)),
+            finding: None,
+            findings: self.findings.iter().map(FindingRecord::from).collect(),
+            ended_early: self.ended_early,
+            results: self.results.iter().map(ResultRecord::from).collect(),
             encrypted: text(&self.encrypted),
             limit: text(&self.limit),
             unreadable: text(&self.unreadable),
@@ -122,30 +164,31 @@ impl FileOutcome {
     ///
     /// # Errors
     /// If the record is of another version.
-    pub fn from_record(record: &[u8]) -> Result<Self, OutcomeRecordError> {
-        Ok(Self::from_named_record(record)?.0)
-    }
-
-    /// Reads the stored form, with the SHA-256 of the content if the record has it.
-    ///
-    /// # Errors
-    /// If the record is of another version.
-    pub fn from_named_record(
-        record: &[u8],
-    ) -> Result<(Self, Option<[u8; 32]>), OutcomeRecordError> {
+    pub fn from_record(record: &[u8]) -> Result<DecodedOutcome, OutcomeRecordError> {
         let record: OutcomeRecord = serde_json::from_slice(record)?;
-        let content = record
-            .content
-            .map(|digits| parse_hex(&digits).ok_or(OutcomeRecordError::Unknown("content")));
-        let detected = record
-            .detected
-            .map(|name| MediaType::from_name(&name).ok_or(OutcomeRecordError::Unknown("type")));
-        let too_large = record.too_large.iter().map(|name| engine_name(name));
+        let content = record.content.as_deref().map(|digits| known(parse_hex(digits), "content"));
+        let tag = record.scanned_by.as_deref().map(|digits| known(parse_hex(digits), "tag"));
+        let detected = record.detected.as_deref();
+        let detected = detected.map(|name| known(MediaType::from_name(name), "type"));
+        let too_large = record.too_large.iter().map(|name| engine(name));
         let scanned = UNIX_EPOCH.checked_add(Duration::from_millis(record.scanned));
         let text = |text: Option<TextRecord>| text.map(OutcomeText::from);
+        // One finding that there were more of, perhaps.
+        let is_first_version = record.version == 1;
+        let findings = match (record.version, record.finding) {
+            (1, finding) if record.findings.is_empty() && record.results.is_empty() => {
+                finding.into_iter().map(FindingRecord::decode_first_version).collect()
+            }
+            (VERSION, None) => record.findings.into_iter().map(FindingRecord::decode).collect(),
+            _ => Err(OutcomeRecordError::Unknown("version")),
+        };
+        let findings: Vec<_> = findings?;
+        let results = record.results.into_iter().map(ResultRecord::decode);
         let outcome = Self {
             detected: detected.transpose()?,
-            finding: record.finding.map(FindingRecord::decode).transpose()?,
+            ended_early: record.ended_early || (is_first_version && !findings.is_empty()),
+            findings,
+            results: results.collect::<Result<_, _>>()?,
             encrypted: text(record.encrypted),
             limit: text(record.limit),
             unreadable: text(record.unreadable),
@@ -155,32 +198,87 @@ impl FileOutcome {
             exit_code: record.exit_code,
             ..Self::at(scanned.unwrap_or_else(SystemTime::now))
         };
-        Ok((outcome, content.transpose()?))
+        Ok(DecodedOutcome { outcome, content: content.transpose()?, scanned_by: tag.transpose()? })
     }
 }
 
+/// Returns the version of records without a number.
+fn first_version() -> u8 {
+    1
+}
+
+fn known<T>(value: Option<T>, what: &'static str) -> Result<T, OutcomeRecordError> {
+    value.ok_or(OutcomeRecordError::Unknown(what))
+}
+
 /// Returns the engine with this name.
-fn engine_name(name: &str) -> Result<&'static str, OutcomeRecordError> {
-    let mut known = [SCRIPT, RULES, HASHES, CLAMD, ICAP].into_iter();
-    known.find(|known| *known == name).ok_or(OutcomeRecordError::Unknown("engine"))
+fn engine(name: &str) -> Result<&'static str, OutcomeRecordError> {
+    known(engine_name(name), "engine")
 }
 
 impl From<TextRecord> for OutcomeText {
     fn from(TextRecord { name, location }: TextRecord) -> Self {
-        Self { name, location }
+        Self { location, ..Self::from(name) }
+    }
+}
+
+impl From<&FileFinding> for FindingRecord {
+    fn from(finding: &FileFinding) -> Self {
+        let name = finding.output.as_ref().to_owned();
+        Self {
+            is_infected: finding.kind == NotCleanKind::Infected,
+            text: TextRecord { name, location: finding.location.clone() },
+            exit_code: finding.exit_code,
+            engine: finding.engine.map(str::to_owned),
+            rules: finding.rules.clone(),
+        }
     }
 }
 
 impl FindingRecord {
     fn decode(self) -> Result<FileFinding, OutcomeRecordError> {
-        let Self { is_infected, text, exit_code, engine } = self;
+        let Self { is_infected, text, exit_code, engine: name, rules } = self;
         Ok(FileFinding {
             kind: if is_infected { NotCleanKind::Infected } else { NotCleanKind::Refused },
-            engine: engine.as_deref().map(engine_name).transpose()?,
+            engine: name.as_deref().map(engine).transpose()?,
             output: text.name.into(),
             location: text.location,
+            rules,
             exit_code,
             first_line: String::new(),
+        })
+    }
+
+    /// Decodes a finding whose rules are named in its text only.
+    fn decode_first_version(self) -> Result<FileFinding, OutcomeRecordError> {
+        let mut finding = self.decode()?;
+        if finding.engine == Some(RULES) {
+            finding.rules = finding.output.split(", ").map(str::to_owned).collect();
+        }
+        Ok(finding)
+    }
+}
+
+impl From<&EngineSummary> for ResultRecord {
+    fn from(summary: &EngineSummary) -> Self {
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).ok();
+        Self {
+            engine: summary.engine.to_owned(),
+            result: summary.result.to_owned(),
+            finding: summary.finding.as_deref().map(str::to_owned),
+            duration: summary.duration.and_then(millis),
+        }
+    }
+}
+
+impl ResultRecord {
+    fn decode(self) -> Result<EngineSummary, OutcomeRecordError> {
+        let result = Outcome::NAMES.into_iter().chain([FAILED]).find(|name| *name == self.result);
+        Ok(EngineSummary {
+            engine: engine(&self.engine)?,
+            result: known(result, "result")?,
+            finding: self.finding.map(String::into_boxed_str),
+            duration: self.duration.map(Duration::from_millis),
         })
     }
 }
@@ -197,7 +295,7 @@ mod tests {
 
     fn any_text() -> impl Strategy<Value = OutcomeText> {
         ("\\PC{0,20}", proptest::option::of("\\PC{0,20}"))
-            .prop_map(|(name, location)| OutcomeText { name, location })
+            .prop_map(|(name, location)| OutcomeText { location, ..OutcomeText::from(name) })
     }
 
     fn any_outcome() -> impl Strategy<Value = Outcome> {
@@ -219,11 +317,26 @@ mod tests {
             first in any_outcome(),
             second in any_outcome(),
             detected in any::<bool>(),
+            ended_early in any::<bool>(),
+            millis in any::<Option<u64>>(),
+            rules in proptest::collection::vec("[A-Za-z_]{1,9}", 0..3),
+            tag in any::<Option<ScanTag>>(),
         ) {
             let mut outcome = FileOutcome::for_test([("clamd", Ok(first)), ("rules", Ok(second))]);
             outcome.detected = detected.then(|| MediaType::from_name("image/png").unwrap());
             outcome.scanned = UNIX_EPOCH + Duration::from_millis(1_234_567_890_123);
-            let read = FileOutcome::from_record(&outcome.to_record(&[1; 32]).unwrap()).unwrap();
+            outcome.ended_early = ended_early;
+            for result in &mut outcome.results {
+                result.duration = millis.map(Duration::from_millis);
+            }
+            for finding in &mut outcome.findings {
+                finding.rules = rules.clone();
+            }
+            let record = outcome.to_record(&[1; 32], tag).unwrap();
+            let decoded = FileOutcome::from_record(&record).unwrap();
+            prop_assert_eq!(decoded.content, Some([1; 32]));
+            prop_assert_eq!(decoded.scanned_by, tag);
+            let read = decoded.outcome;
             prop_assert_eq!(format!("{read:?}"), format!("{:?}", outcome.without_lines()));
         }
 
@@ -237,11 +350,13 @@ mod tests {
     fn failures_are_stored_only_with_a_finding() {
         let failed = || Err(ScanError::Engine("clamd", EngineFailure::NotRun));
         let clean = FileOutcome::for_test([("clamd", failed()), ("rules", Ok(Outcome::Clean))]);
-        assert!(clean.to_record(&[1; 32]).is_none());
+        assert!(clean.to_record(&[1; 32], None).is_none());
         let found = Outcome::Infected("Name".into());
         let infected = FileOutcome::for_test([("clamd", failed()), ("rules", Ok(found))]);
-        let read = FileOutcome::from_record(&infected.to_record(&[1; 32]).unwrap()).unwrap();
+        let record = infected.to_record(&[1; 32], None).unwrap();
+        let read = FileOutcome::from_record(&record).unwrap().outcome;
         assert!(read.is_infected() && read.failures.is_empty());
+        assert_eq!(read.results[0].result, "failed");
     }
 
     #[test]
@@ -252,10 +367,32 @@ mod tests {
             "{\"scanned\":1,\"has_finished\":true,\"other\":1}",
             "{\"scanned\":1,\"has_finished\":true,\"detected\":\"no type\"}",
             "{\"scanned\":1,\"has_finished\":true,\"too_large\":[\"other\"]}",
+            "{\"scanned\":1,\"has_finished\":true,\"version\":0}",
+            "{\"scanned\":1,\"has_finished\":true,\"version\":3}",
+            "{\"scanned\":1,\"has_finished\":true,\"results\":[{\"engine\":\"rules\",\"result\":\"clean\"}]}",
+            "{\"scanned\":1,\"has_finished\":true,\"version\":2,\"results\":[{\"engine\":\"rules\",\"result\":\"other\"}]}",
+            "{\"scanned\":1,\"has_finished\":true,\"version\":2,\"results\":[{\"engine\":\"other\",\"result\":\"clean\"}]}",
+            "{\"scanned\":1,\"has_finished\":true,\"version\":2,\"scanned_by\":\"00\"}",
+            "{\"scanned\":1,\"has_finished\":true,\"version\":2,\"finding\":{\"is_infected\":true,\"text\":{\"name\":\"A\"}}}",
         ] {
             assert!(FileOutcome::from_record(record.as_bytes()).is_err(), "{record}");
         }
         let oldest = "{\"scanned\":1,\"has_finished\":true}";
-        assert!(FileOutcome::from_record(oldest.as_bytes()).unwrap().is_clean());
+        assert!(FileOutcome::from_record(oldest.as_bytes()).unwrap().outcome.is_clean());
+    }
+
+    /// As earlier versions of the program wrote them.
+    #[test]
+    fn records_of_the_first_version_have_one_finding_of_perhaps_several() {
+        let record = r#"{"content":"0101010101010101010101010101010101010101010101010101010101010101","scanned":1,"has_finished":true,"finding":{"is_infected":true,"text":{"name":"A, B","location":"a > b"},"engine":"rules"}}"#;
+        let DecodedOutcome { outcome, content, scanned_by } =
+            FileOutcome::from_record(record.as_bytes()).unwrap();
+        assert_eq!((content, scanned_by), (Some([1; 32]), None));
+        assert!(outcome.is_infected() && outcome.ended_early && outcome.results.is_empty());
+        assert_eq!(outcome.findings[0].rules, ["A", "B"]);
+        assert_eq!(outcome.findings[0].location.as_deref(), Some("a > b"));
+        let without_engine = record.replace(",\"engine\":\"rules\"", "");
+        let decoded = FileOutcome::from_record(without_engine.as_bytes()).unwrap();
+        assert_eq!(decoded.outcome.finding_engine(), None);
     }
 }

@@ -168,14 +168,15 @@ impl Policies {
     /// Applies the policies.
     #[must_use]
     pub fn decide(&self, file: &FileOutcome) -> PolicyDecision {
-        if let Some(finding) = &file.finding {
+        if let Some(finding) = file.findings.first() {
             return PolicyDecision {
                 verdict: Ok(Verdict::NotClean {
                     kind: finding.kind,
                     output: self.output(&finding.output, finding.location.as_deref()),
                 }),
                 validity: Validity::Finding,
-                exit_code: finding.exit_code,
+                // Otherwise, the verdict does not depend on the script alone.
+                exit_code: finding.exit_code.filter(|_| file.findings.len() == 1),
                 first_line: finding.first_line.clone(),
             };
         }

@@ -1,5 +1,7 @@
 //! The result of one engine, the same for all engines.
 
+use std::time::Duration;
+
 use super::{
     error::EngineFailure,
     outcome::{MAX_FIRST_LINE, Outcome},
@@ -21,6 +23,10 @@ pub(super) struct EngineResult {
     /// The run of the script, also one that could not start; `None` for other engines, and for a file that exceeds the
     /// script's size bound.
     pub(super) script_run: Option<ScriptRun>,
+    /// See [`EngineSummary::duration`](super::EngineSummary::duration).
+    pub(super) duration: Option<Duration>,
+    /// Whether the examination ended at a finding, so that what follows in the file was not examined.
+    pub(super) ended_early: bool,
 }
 
 impl EngineResult {
@@ -33,6 +39,8 @@ impl EngineResult {
             exit_code: None,
             first_line: None,
             script_run: None,
+            duration: None,
+            ended_early: false,
         }
     }
 

@@ -48,7 +48,7 @@ fn parse_finding(finding: RuleFinding) -> Result<Outcome, EngineFailure> {
     if rules.iter().all(String::is_empty) {
         return Err(EngineFailure::BadResponse("a finding without rules".to_owned()));
     }
-    let text = OutcomeText { name: rules.join(", "), location: location(&path) };
+    let text = OutcomeText { name: rules.join(", "), location: location(&path), rules };
     Ok(match kind {
         RuleKind::Malware => Outcome::Infected(text),
         RuleKind::Policy => Outcome::Refused(text),
@@ -57,7 +57,7 @@ fn parse_finding(finding: RuleFinding) -> Result<Outcome, EngineFailure> {
 
 pub(super) fn parse_note(note: Note) -> Outcome {
     let Note { kind, reason, path } = note;
-    let text = OutcomeText { name: reason, location: location(&path) };
+    let text = OutcomeText { location: location(&path), ..OutcomeText::from(reason) };
     match kind {
         NoteKind::Encrypted => Outcome::Encrypted(text),
         NoteKind::Limit => Outcome::Limit(text),
@@ -96,7 +96,12 @@ mod tests {
     }
 
     fn text(name: &str, location: Option<&str>) -> OutcomeText {
-        OutcomeText { name: name.to_owned(), location: location.map(str::to_owned) }
+        OutcomeText { location: location.map(str::to_owned), ..OutcomeText::from(name) }
+    }
+
+    fn rules(names: &[&str], location: Option<&str>) -> OutcomeText {
+        let rules = names.iter().map(|&name| name.to_owned()).collect();
+        OutcomeText { rules, ..text(&names.join(", "), location) }
     }
 
     #[test]
@@ -108,13 +113,13 @@ mod tests {
             (
                 format!(r#"{{"kind":"malware","rules":["A","B"],"path":[{path}]}}"#),
                 vec![],
-                vec![Outcome::Infected(text("A, B", at))],
+                vec![Outcome::Infected(rules(&["A", "B"], at))],
             ),
             // A finding counts before notes.
             (
                 r#"{"kind":"policy","rules":["A"],"path":[]}"#.to_owned(),
                 vec![note("limit", "")],
-                vec![Outcome::Refused(text("A", None)), Outcome::Limit(text("reason", None))],
+                vec![Outcome::Refused(rules(&["A"], None)), Outcome::Limit(text("reason", None))],
             ),
             (
                 "null".to_owned(),

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use mcs_filetype::MediaType;
 
-use super::{file_outcome::FileOutcome, identity::EngineIdentity, script_run::ScriptRun};
+use super::{
+    file_outcome::FileOutcome, identity::EngineIdentity, script_run::ScriptRun,
+    summary::EngineSummary,
+};
 use crate::scan::error::ScanError;
 
 /// What a run determined.
@@ -23,8 +26,9 @@ pub enum RunOutcome {
 pub struct EngineRun {
     /// What the run determined.
     pub outcome: RunOutcome,
-    /// Each engine's name and result: the name of an outcome, `failed` or `skipped`.
-    pub results: Vec<(&'static str, &'static str)>,
+    /// The result of each engine, and of an inspection that failed. `skipped` in place of a result that the operator's
+    /// policies skip.
+    pub results: Vec<EngineSummary>,
     pub(super) script_run: Option<ScriptRun>,
 }
 

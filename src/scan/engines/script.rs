@@ -146,9 +146,12 @@ impl Script {
                 exit_code: Some(exit_code),
                 first_line: Some(first_line),
                 script_run,
+                duration,
                 ..EngineResult::new(SCRIPT, Ok(outcome))
             },
-            Err(error) => EngineResult { script_run, ..EngineResult::new(SCRIPT, Err(error)) },
+            Err(error) => {
+                EngineResult { script_run, duration, ..EngineResult::new(SCRIPT, Err(error)) }
+            }
         }
     }
 

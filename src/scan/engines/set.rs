@@ -12,7 +12,7 @@ use super::{
     combine::combine,
     engine::{Engine, EngineKind, RemoteEngine},
     error::EngineSetupError,
-    examination::{Examination, Examiner, FileInspection, untyped},
+    examination::{Evaluated, Examination, Examiner, FileInspection, untyped},
     fingerprint::{self, FingerprintHasher},
     hashes::ListedFile,
     identity::{EngineFingerprint, EngineIdentity, Versions},
@@ -26,6 +26,7 @@ use super::{
     script::Script,
     settings::EngineSettings,
     slots::ScanSlots,
+    summary::{EngineSummary, FAILED},
 };
 use crate::{
     scan::{error::ScanError, settings::Settings},
@@ -244,10 +245,18 @@ impl Engines {
         mut results: Vec<EngineResult>,
     ) -> EngineRun {
         results.sort_by_key(|result| self.names().position(|name| name == result.engine));
-        let names = results.iter().map(|result| (result.engine, self.policies.record(result)));
-        let failed = inspection.as_ref().err().map(|_| (INSPECTION, "failed"));
+        let summaries = results.iter().map(|result| EngineSummary {
+            result: self.policies.record(result),
+            ..EngineSummary::from(result)
+        });
+        let failed = inspection.as_ref().err().map(|_| EngineSummary {
+            engine: INSPECTION,
+            result: FAILED,
+            finding: None,
+            duration: None,
+        });
         EngineRun {
-            results: failed.into_iter().chain(names).collect(),
+            results: failed.into_iter().chain(summaries).collect(),
             script_run: results.iter_mut().find_map(|result| result.script_run.take()),
             outcome: RunOutcome::Scanned(Box::new(combine(results, inspection))),
         }
@@ -268,8 +277,13 @@ impl Engines {
         };
         let examination = Box::pin(self.examiner.examine(sample, tenant, task)).await;
         let Examination { inspection, rules, hashes } = examination;
-        let sanitize =
-            |name| move |outcomes| EngineResult::sanitized(name, outcomes, self.max_output);
+        let sanitize = |name| {
+            move |Evaluated { outcomes, duration, ended_early }| EngineResult {
+                duration,
+                ended_early,
+                ..EngineResult::sanitized(name, outcomes, self.max_output)
+            }
+        };
         let rules = too_large.or(rules.map(sanitize(RULES)));
         let hashes = hashes.map(sanitize(HASHES));
         Examined { inspection, results: rules.into_iter().chain(hashes).collect() }

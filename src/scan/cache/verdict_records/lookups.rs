@@ -3,7 +3,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use mcs_store::{RecordKind, StoreUnavailable};
+use mcs_store::{RecordKind, StoreUnavailable, VersionTag};
 use tracing::debug;
 
 use super::{VerdictRecords, age, expiry};
@@ -17,14 +17,18 @@ use crate::{
             record_store::{OutcomeRecords, Precedence},
         },
         cached_media::CachedMedia,
-        engines::{FileOutcome, Versions},
+        engines::{DecodedOutcome, FileOutcome, Versions},
     },
 };
 
-/// What an earlier scan determined.
+/// A valid stored outcome.
 pub(in crate::scan::cache) struct FoundOutcome {
     pub(in crate::scan::cache) outcome: FileOutcome,
     pub(in crate::scan::cache) age: Duration,
+    /// The present versions, if the engines of the scan had them.
+    pub(in crate::scan::cache) versions: Option<Versions>,
+    /// The program and the engines of the scan.
+    scanned_by: Option<VersionTag>,
     /// Whether a former secret protects the record.
     pub(in crate::scan::cache) is_former: bool,
 }
@@ -66,7 +70,7 @@ impl VerdictRecords {
         if !self.is_in_use() {
             return Err(StoreUnavailable);
         }
-        Ok(self.decide(&found))
+        Ok(self.decide(&found, versions))
     }
 
     /// Returns the infection under a former secret, or among the records of the current one.
@@ -81,12 +85,12 @@ impl VerdictRecords {
             let keys = names.outcome(key, versions);
             found.push(self.store.outcome(&keys, Precedence::Infected).await?);
         }
-        Ok(self.decide(&found))
+        Ok(self.decide(&found, versions))
     }
 
     /// Returns the outcome that decides. `found`: by secret, the current one first. A record that was altered may have had
     /// precedence, so nothing is known then.
-    fn decide(&self, found: &[OutcomeRecords]) -> Option<FoundOutcome> {
+    fn decide(&self, found: &[OutcomeRecords], versions: Versions) -> Option<FoundOutcome> {
         if found.iter().any(|records| records.is_altered) {
             return None;
         }
@@ -96,17 +100,22 @@ impl VerdictRecords {
         }
         let valid = found.iter().enumerate().filter_map(|(index, records)| {
             let (kind, record) = records.outcome.as_ref()?;
-            let (outcome, age) = self.valid_outcome(*kind, record)?;
-            let is_former = index > 0;
-            (Some(outcome.scanned) > forgotten).then_some(FoundOutcome { outcome, age, is_former })
+            let found = self.valid_outcome(*kind, record, versions)?;
+            let is_kept = Some(found.outcome.scanned) > forgotten;
+            is_kept.then_some(FoundOutcome { is_former: index > 0, ..found })
         });
         let (infected, others): (Vec<_>, Vec<_>) =
             valid.partition(|found| found.outcome.is_infected());
         infected.into_iter().chain(others).next()
     }
 
-    fn valid_outcome(&self, kind: RecordKind, record: &[u8]) -> Option<(FileOutcome, Duration)> {
-        let outcome = FileOutcome::from_record(record)
+    fn valid_outcome(
+        &self,
+        kind: RecordKind,
+        record: &[u8],
+        versions: Versions,
+    ) -> Option<FoundOutcome> {
+        let DecodedOutcome { outcome, scanned_by, .. } = FileOutcome::from_record(record)
             .inspect_err(|error| debug!(%error, "a stored verdict is of another version"))
             .ok()?;
         let age = age(outcome.scanned)?;
@@ -115,7 +124,11 @@ impl VerdictRecords {
         } else {
             kind == RecordKind::Finished
         };
-        is_valid.then_some((outcome, age))
+        // The key of another outcome contains the versions.
+        let is_current = kind == RecordKind::Finished
+            || (scanned_by.is_some() && scanned_by == self.scan_tag(versions));
+        let versions = is_current.then_some(versions);
+        is_valid.then_some(FoundOutcome { outcome, age, versions, scanned_by, is_former: false })
     }
 
     /// Stores an outcome again that was found under a former secret, in the background. Its age remains. `ttl`: of outcomes
@@ -135,7 +148,7 @@ impl VerdictRecords {
             (keys.finished, ttl)
         };
         if self.use_state.lock().is_in_use()
-            && let Some(record) = found.outcome.to_record(&key.content)
+            && let Some(record) = found.outcome.to_record(&key.content, found.scanned_by)
         {
             self.store.put(record_key, expiry(ttl.saturating_sub(found.age)), &record);
         }

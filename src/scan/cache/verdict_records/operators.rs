@@ -104,7 +104,7 @@ impl VerdictRecords {
         versions: Versions,
     ) -> bool {
         let kind = stored.key.kind;
-        let is_of_kind = stored.outcome.is_infected() == (kind == RecordKind::NotClean);
+        let is_of_kind = stored.decoded.outcome.is_infected() == (kind == RecordKind::NotClean);
         let are_known = kind == RecordKind::NotClean || versions.are_known();
         let has_key = |names: &RecordNames| {
             let OutcomeKeys { infected, finished, .. } = names.outcome(key, versions);
@@ -259,9 +259,9 @@ impl VerdictRecords {
 }
 
 fn decode_outcome(record: &ListedRecord) -> Option<StoredOutcome> {
-    let (outcome, content) = FileOutcome::from_named_record(&record.value).ok()?;
+    let decoded = FileOutcome::from_record(&record.value).ok()?;
     let expires = expires(record);
-    Some(StoredOutcome { key: record.key, content, outcome, expires })
+    Some(StoredOutcome { key: record.key, decoded, expires })
 }
 
 fn decode_media(record: &ListedRecord) -> Option<KnownMedia> {

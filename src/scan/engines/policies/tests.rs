@@ -224,10 +224,21 @@ fn each_policy_applies_to_its_outcome() {
 }
 
 #[test]
+fn result_and_finding_of_each_engine_are_kept() {
+    let file = combined(vec![refused(), infected(), failed()], None);
+    let results: Vec<_> = file.results.iter().map(|r| (r.engine, r.result)).collect();
+    assert_eq!(results, [("clamd", "refused"), ("rules", "infected"), ("icap", "failed")]);
+    assert_eq!(file.results[0].finding.as_deref(), Some("Macro"));
+    let findings: Vec<_> = file.findings.iter().map(|finding| &*finding.output).collect();
+    assert_eq!(findings, ["Eicar", "Macro"], "the most severe one is first");
+    assert_eq!(file.finding_engine(), Some("rules"));
+}
+
+#[test]
 fn clients_receive_locations_only_with_report_paths() {
     let located = |name: &str| OutcomeText {
-        name: name.to_owned(),
         location: Some("a.zip > setup.exe".to_owned()),
+        ..OutcomeText::from(name)
     };
     for (outcome, name) in [
         (Outcome::Infected(located("Eicar")), "Eicar"),
