@@ -7,6 +7,7 @@
 mod entry;
 mod forget;
 mod forgotten_record;
+mod found;
 mod generation;
 mod inspect;
 mod keys;
@@ -30,7 +31,6 @@ pub use known::{
     VerdictFilter, VerdictList,
 };
 pub(in crate::scan) use store_message::StoreMessage;
-use verdict_records::FoundOutcome;
 pub use verdict_records::{RecordSettings, VerdictRecords};
 
 use std::{
@@ -43,6 +43,7 @@ use parking_lot::Mutex;
 use quick_cache::{Weighter, sync::Cache};
 
 use entry::{Timed, VerdictEntry, WeighEntry};
+use found::FoundOutcome;
 use generation::Invalidations;
 use unconfirmed::UnconfirmedVerdicts;
 

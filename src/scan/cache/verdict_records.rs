@@ -6,8 +6,6 @@
 mod lookups;
 mod operators;
 
-pub(super) use lookups::FoundOutcome;
-
 use std::{
     fmt,
     iter::once,

@@ -96,7 +96,7 @@ async fn decisions_and_verdicts_survive_a_new_request_key() {
     assert!(decisions.contains(&blocked), "{decisions}");
 }
 
-/// With the key of a backup, for example.
+/// A directory is in the place of the file.
 #[tokio::test]
 async fn reload_is_rejected_if_the_decisions_cannot_be_protected() {
     let (_fixture, scanner) = AdminFixture::start(with_store("")).await;
@@ -104,12 +104,14 @@ async fn reload_is_rejected_if_the_decisions_cannot_be_protected() {
     let blocked = sha256(b"blocked");
     store_succeeds(&scanner.dir, &["block", &blocked, "--comment", "campaign"]).await;
     let key = scanner.client.public_key().await;
-    fs::rename(scanner.dir.path("state"), scanner.dir.path("moved")).unwrap();
+    let file = scanner.dir.path("state/store.db.decisions");
+    fs::remove_file(&file).unwrap();
+    fs::create_dir(&file).unwrap();
     fs::write(scanner.dir.path("request_secret"), STANDARD.encode([7; 32])).unwrap();
     let log = reload_fails(&scanner, "").await;
     assert!(log.contains("cannot be protected with the new request key"), "{log}");
     assert_eq!(scanner.client.public_key().await, key);
-    fs::rename(scanner.dir.path("moved"), scanner.dir.path("state")).unwrap();
+    fs::remove_dir(&file).unwrap();
     reload_succeeds(&scanner, "").await;
     assert_ne!(scanner.client.public_key().await, key);
 }

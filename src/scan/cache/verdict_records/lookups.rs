@@ -12,34 +12,14 @@ use crate::{
     scan::{
         cache::{
             forgotten_record,
+            found::{FoundMedia, FoundOutcome},
             keys::{ContentKey, MediaKey},
             media_record,
             record_store::{OutcomeRecords, Precedence},
         },
-        cached_media::CachedMedia,
         engines::{DecodedOutcome, FileOutcome, Versions},
     },
 };
-
-/// A valid stored outcome.
-pub(in crate::scan::cache) struct FoundOutcome {
-    pub(in crate::scan::cache) outcome: FileOutcome,
-    pub(in crate::scan::cache) age: Duration,
-    /// The present versions, if the engines of the scan had them.
-    pub(in crate::scan::cache) versions: Option<Versions>,
-    /// The program and the engines of the scan.
-    scanned_by: Option<VersionTag>,
-    /// Whether a former secret protects the record.
-    pub(in crate::scan::cache) is_former: bool,
-}
-
-/// A stored media entry.
-pub(in crate::scan::cache) struct FoundMedia {
-    pub(in crate::scan::cache) media: CachedMedia,
-    pub(in crate::scan::cache) age: Duration,
-    /// The stored form, if a former secret protects it.
-    former: Option<Vec<u8>>,
-}
 
 impl VerdictRecords {
     /// Returns what an earlier scan determined. An infection has precedence over the other outcome.
