@@ -140,7 +140,7 @@ impl Canary {
         invalidate: impl Fn() + Send,
     ) {
         let mut changes = self.context.engines.remote_engines().subscribe();
-        let mut is_invalidated = false;
+        let mut failure = LastingFailure::default();
         while !state.is_closed() {
             let Some(result) = self.check_unless_changed(&mut changes, &state).await else {
                 continue;
@@ -151,15 +151,8 @@ impl Canary {
                 Some(error) => CanaryState::Failed(Chain(error).to_string().into()),
             };
             let previous = state.send_replace(current.clone());
-            match error {
-                None => is_invalidated = false,
-                Some(CanaryError::NoVerdict(..)) => {}
-                // Nothing is scanned until the canary passes, so once is enough.
-                Some(_) if is_invalidated => {}
-                Some(_) => {
-                    is_invalidated = true;
-                    invalidate();
-                }
+            if failure.begins_with(error.as_ref()) {
+                invalidate();
             }
             match &current {
                 // Only changes are logged, so that a lasting failure does not fill the log.
@@ -214,6 +207,26 @@ impl Canary {
     }
 }
 
+/// Wrong verdicts since the canary passed. Nothing is scanned until it passes again, so verdicts are invalidated once.
+#[derive(Default)]
+struct LastingFailure {
+    is_invalidated: bool,
+}
+
+impl LastingFailure {
+    /// Returns whether this result is the first wrong verdict since the canary passed.
+    fn begins_with(&mut self, error: Option<&CanaryError>) -> bool {
+        match error {
+            None => {
+                self.is_invalidated = false;
+                false
+            }
+            Some(CanaryError::NoVerdict(..)) => false,
+            Some(_) => !std::mem::replace(&mut self.is_invalidated, true),
+        }
+    }
+}
+
 /// Invalidates the latest result if a changed engine may scan fewer files, so that no file is scanned before the next
 /// result.
 fn invalidate_result(change: EngineChange, state: &watch::Sender<CanaryState>) -> EngineChange {
@@ -228,4 +241,31 @@ fn invalidate_result(change: EngineChange, state: &watch::Sender<CanaryState>) -
         });
     }
     change
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verdicts_are_invalidated_once_for_each_failure() {
+        let wrong = CanaryError::InfectedPassed("clamd");
+        let also_wrong = CanaryError::CleanRefused("clamd", String::new());
+        let unavailable = CanaryError::NoVerdict("clamd", "clean", Arc::new(ScanError::Overloaded));
+        let results = [
+            (None, false),
+            (Some(&unavailable), false),
+            (Some(&wrong), true),
+            (Some(&wrong), false),
+            (Some(&unavailable), false),
+            (Some(&also_wrong), false),
+            (None, false),
+            (Some(&also_wrong), true),
+            (Some(&wrong), false),
+        ];
+        let mut failure = LastingFailure::default();
+        for (index, (error, is_first)) in results.into_iter().enumerate() {
+            assert_eq!(failure.begins_with(error), is_first, "result {index}");
+        }
+    }
 }
