@@ -19,7 +19,7 @@ use tokio::{
 use tracing::debug;
 
 use super::{
-    cache::MediaKey,
+    cache::{CacheGeneration, MediaKey, ResultCache},
     error::{Phase, ScanError},
     job::{JobOutcome, MediaGranted, Progress, ScanJob, Stage, Work},
     queue::Queue,
@@ -32,6 +32,8 @@ use crate::{media::Requester, tenancy::Demotable};
 pub struct InFlightScans {
     /// The newest job of each key. Bypassed jobs continue for their waiters.
     by_key: Arc<Mutex<HashMap<MediaKey, InFlightScan>>>,
+    /// States what operators have had forgotten.
+    cache: ResultCache,
     /// Time from acceptance to verdict, and so the longest wait for a worker.
     deadline: Duration,
     /// Runs the jobs.
@@ -43,6 +45,8 @@ struct InFlightScan {
     stage: Arc<watch::Sender<Stage>>,
     /// The requester whose token the download uses.
     initiator: Requester,
+    /// Generation of the cache when the job was requested.
+    generation: CacheGeneration,
 }
 
 /// A requester's share of a job in progress.
@@ -59,11 +63,12 @@ pub struct Waiter {
 impl InFlightScans {
     /// Creates an empty set of jobs. `work` runs each job and must finish within `deadline`.
     #[must_use]
-    pub fn new(deadline: Duration, work: Work) -> Self {
-        Self { by_key: Arc::default(), deadline, work }
+    pub fn new(deadline: Duration, work: Work, cache: ResultCache) -> Self {
+        Self { by_key: Arc::default(), cache, deadline, work }
     }
 
-    /// Joins the job for this key, or starts one.
+    /// Joins the job for this key, or starts one. A job that was requested before operators had its media or any content
+    /// forgotten is not joined.
     ///
     /// # Errors
     /// [`ScanError::Overloaded`] when there is no job to join and the queue has no room.
@@ -74,8 +79,10 @@ impl InFlightScans {
         request: &ScanRequest,
     ) -> Result<Waiter, Arc<ScanError>> {
         let newcomer = &request.fetch.requester;
+        let generation = self.cache.generation().for_media(&key);
         let mut scans = self.lock();
-        let joined = scans.get(&key).map(|scan| {
+        let joinable = scans.get(&key).filter(|scan| self.cache.may_be_joined(scan.generation));
+        let joined = joinable.map(|scan| {
             // Headers that have arrived answer only the requests that arrived before them.
             let unanswered = matches!(*scan.stage.borrow(), Stage::Queued | Stage::Started);
             let is_initiator = unanswered && scan.initiator.is_equivalent(newcomer);
@@ -110,7 +117,8 @@ impl InFlightScans {
                 None => Err(Arc::new(ScanError::Overloaded)),
             };
         }
-        let scan = InFlightScan { stage: Arc::clone(&sender), initiator: newcomer.clone() };
+        let (stage_of_scan, initiator) = (Arc::clone(&sender), newcomer.clone());
+        let scan = InFlightScan { stage: stage_of_scan, initiator, generation };
         scans.insert(key, scan);
         drop(scans);
         tokio::spawn(self.clone().drive(key, sender, outcome));
@@ -240,8 +248,13 @@ mod tests {
 
     use super::*;
     use crate::{
+        config::Config,
         media::FetchError,
-        scan::{job::no_work, queue::AdmittedJob},
+        scan::{
+            engines::{EngineFingerprint, EngineIdentity, Versions},
+            job::no_work,
+            queue::AdmittedJob,
+        },
     };
 
     const DAY: Duration = Duration::from_secs(86_400);
@@ -262,7 +275,12 @@ mod tests {
 
     impl ScansFixture {
         fn new() -> Self {
-            Self { scans: InFlightScans::new(DAY, no_work()), queue: Queue::new(16, 1) }
+            Self::with_queue(Queue::new(16, 1))
+        }
+
+        fn with_queue(queue: Queue) -> Self {
+            let cache = ResultCache::new(Config::for_test().result_cache);
+            Self { scans: InFlightScans::new(DAY, no_work(), cache), queue }
         }
 
         fn join_or_start(&self, server: &str, token: &'static str) -> Waiter {
@@ -306,8 +324,7 @@ mod tests {
 
     #[tokio::test]
     async fn bypassed_job_does_not_remove_the_newer_one() {
-        let fixture =
-            ScansFixture { scans: InFlightScans::new(DAY, no_work()), queue: Queue::new(16, 8) };
+        let fixture = ScansFixture::with_queue(Queue::new(16, 8));
         let _flood = [
             fixture.join_or_start("a.example", "flood"),
             fixture.join_or_start("c.example", "flood"),
@@ -346,9 +363,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn request_after_a_forget_starts_a_job() {
+        let fixture = ScansFixture::new();
+        let mut before = fixture.join_or_start("a.example", "one");
+        let media = ScanRequest::for_test("a.example", None).fetch.media;
+        let engines = EngineIdentity::for_test(EngineFingerprint(1), Versions::new(1, true));
+        fixture.scans.cache.forget_media(&media, &engines).await.unwrap();
+        let mut after = fixture.join_or_start("a.example", "two");
+        assert!(after.is_initiator, "a job of its own");
+        assert!(!fixture.join_or_start("a.example", "three").is_initiator, "joins the new job");
+        let (_slot, job) = fixture.start_next();
+        job.reply.send(Err(ScanError::Panicked)).unwrap();
+        assert!(before.ended().await.is_err());
+        assert!(after.ended().now_or_never().is_none());
+        fixture.scans.cache.forget_content([1; 32], &engines).await.unwrap();
+        assert!(fixture.join_or_start("a.example", "four").is_initiator);
+    }
+
+    #[tokio::test]
     async fn full_queue_joins_an_existing_job_or_rejects() {
-        let fixture =
-            ScansFixture { scans: InFlightScans::new(DAY, no_work()), queue: Queue::new(1, 1) };
+        let fixture = ScansFixture::with_queue(Queue::new(1, 1));
         let _flood = fixture.join_or_start("a.example", "flood");
         let (_busy, _first) = fixture.start_next();
         let _flooded = fixture.join_or_start("b.example", "flood");

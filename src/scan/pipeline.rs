@@ -55,8 +55,8 @@ pub struct Pipeline {
     pub(crate) cache: ResultCache,
     /// Operators' decisions about whole media files.
     pub(crate) decisions: DecisionKeeper,
-    /// Scans in progress, by content: media with the same bytes shares one scan.
-    pub(crate) scans: SingleFlight<(ContentKey, Versions), ScannedContent>,
+    /// Scans in progress, by content, versions and the number of the last forget: media with the same bytes shares one scan.
+    pub(crate) scans: SingleFlight<(ContentKey, Versions, u64), ScannedContent>,
     /// Receives a report of each job.
     pub(crate) job_observer: JobObserver,
 }

@@ -111,7 +111,8 @@ impl Scanner {
             let pipeline = Arc::clone(&worker_pipeline);
             Box::pin(async move { pipeline.run_job(job).await })
         };
-        let in_flight = InFlightScans::new(pipeline.context.settings.deadline, Arc::new(work));
+        let deadline = pipeline.context.settings.deadline;
+        let in_flight = InFlightScans::new(deadline, Arc::new(work), pipeline.cache.clone());
         Self { pipeline, queue, activity, in_flight }
     }
 

@@ -239,6 +239,39 @@ async fn scans_in_progress_are_not_kept() {
     }
 }
 
+/// The first scan finds the file infected, later ones do not.
+#[tokio::test]
+async fn request_after_a_forget_is_not_answered_by_an_earlier_scan() {
+    let script = r#"
+        echo run >> "$MARKS/runs"
+        number=$(wc -l < "$MARKS/runs")
+        while [ ! -e "$MARKS/end$number" ]; do sleep 0.01; done
+        [ "$number" != 1 ] || exit 1
+    "#;
+    let lines = "store.path = \"state/store.db\"";
+    for by_content in [false, true] {
+        let (fixture, scanner) = AdminFixture::start(builder(script, lines)).await;
+        let scanner = listening(scanner).await;
+        let mxc = format!("mxc://{}", fixture.infected);
+        let subject = if by_content { sha256(INFECTED) } else { mxc };
+        let request = || {
+            let (client, path) = (scanner.client.clone(), format!("/scan/{}", fixture.infected));
+            tokio::spawn(async move { client.get(&path).await })
+        };
+        let before = request();
+        wait_until("the scan runs", || scanner.dir.mark_count("runs") == 1).await;
+        assert_eq!(store(&scanner.dir, &["forget", &subject]).await.0, Some(1));
+        let after = request();
+        wait_until("another scan runs", || scanner.dir.mark_count("runs") == 2).await;
+        fs::write(scanner.dir.path("marks/end1"), "").unwrap();
+        assert_eq!(before.await.unwrap().json()["clean"], false);
+        fs::write(scanner.dir.path("marks/end2"), "").unwrap();
+        after.await.unwrap().assert_clean();
+        request().await.unwrap().assert_clean();
+        assert_eq!(scanner.dir.mark_count("runs"), 2, "the later verdict is kept");
+    }
+}
+
 #[tokio::test]
 async fn change_that_cannot_be_recorded_is_not_made() {
     let (fixture, scanner) = AdminFixture::start(with_store("audit.path = \"/dev/full\"")).await;

@@ -9,7 +9,7 @@ use std::{
 use tokio::time::{Duration, timeout};
 
 use super::{
-    ResultCache,
+    CacheGeneration, ResultCache,
     generation::Subject,
     keys::{ContentKey, MediaTag},
     known::{ForgetReport, OperatorStoreError},
@@ -85,6 +85,17 @@ impl ResultCache {
                 .map_err(|_| OperatorStoreError::Write)?;
         }
         Ok(self.report(verdicts, media))
+    }
+
+    /// Returns whether a job that began at a generation may answer requests that arrive now.
+    pub(in crate::scan) fn may_be_joined(&self, generation: CacheGeneration) -> bool {
+        self.tables.invalidations.may_be_joined(generation)
+    }
+
+    /// Returns a number that changes when operators have this content of this media, or the media, forgotten: a scan that began
+    /// before does not answer later requests.
+    pub(in crate::scan) fn forgets_of(&self, content: &[u8; 32], media: MediaTag) -> u64 {
+        self.tables.invalidations.forgets_of(content, media)
     }
 
     fn report(&self, verdicts: usize, media: usize) -> ForgetReport {

@@ -57,6 +57,8 @@ struct ForgottenSubjects {
     entries: HashMap<Subject, (u64, SystemTime)>,
     /// Results of scans that began with fewer forgets are not stored.
     floor: u64,
+    /// Number of forgets up to the last one of a content.
+    last_content: u64,
 }
 
 impl Invalidations {
@@ -91,6 +93,9 @@ impl Invalidations {
         let mut forgotten = self.forgotten.lock();
         let number = self.forgets.fetch_add(1, Ordering::SeqCst) + 1;
         forgotten.entries.insert(subject, (number, now));
+        if matches!(subject, Subject::Content(_)) {
+            forgotten.last_content = number;
+        }
         if forgotten.entries.len() > MAX_FORGOTTEN {
             let oldest = forgotten.entries.iter().min_by_key(|(_, (number, _))| *number);
             if let Some((&subject, &(number, _))) = oldest {
@@ -122,6 +127,25 @@ impl Invalidations {
             entry.is_none_or(|(number, _)| *number <= generation.forgets)
         };
         generation.forgets >= forgotten.floor && [content, media].iter().flatten().all(is_kept)
+    }
+
+    /// Returns whether a job that began at a generation may answer requests that arrive now: neither its media nor its content
+    /// has been forgotten since. Its content is not known yet, so this ends when any content is forgotten.
+    pub(super) fn may_be_joined(&self, generation: CacheGeneration) -> bool {
+        self.is_current(generation)
+            && self.keeps_media(generation)
+            && self.forgotten.lock().last_content <= generation.forgets
+    }
+
+    /// Returns a number that changes when operators have this content of this media, or the media, forgotten.
+    pub(super) fn forgets_of(&self, content: &[u8; 32], media: MediaTag) -> u64 {
+        if self.forgets.load(Ordering::SeqCst) == 0 {
+            return 0;
+        }
+        let forgotten = self.forgotten.lock();
+        let subjects = [Subject::Content(*content), Subject::Media(media)];
+        let entries = subjects.iter().filter_map(|subject| forgotten.entries.get(subject));
+        entries.map(|(number, _)| *number).max().unwrap_or(forgotten.floor)
     }
 
     /// Returns when operators had a content forgotten for the last time, as far as it is remembered.
@@ -163,6 +187,30 @@ mod tests {
         assert!(invalidations.keeps_media(before.for_media(&other)));
         invalidations.invalidate_all();
         assert!(!invalidations.keeps_content(before, &content(3)));
+    }
+
+    #[test]
+    fn jobs_that_began_before_are_not_joined() {
+        let invalidations = Invalidations::default();
+        let (media, other) = (MediaKey::from_digest([1; 32]), MediaKey::from_digest([2; 32]));
+        let before = invalidations.current();
+        invalidations.forget(Subject::Media(media.tag()), SystemTime::UNIX_EPOCH);
+        assert!(!invalidations.may_be_joined(before.for_media(&media)));
+        assert!(invalidations.may_be_joined(before.for_media(&other)));
+        assert!(invalidations.may_be_joined(invalidations.current().for_media(&media)));
+        let [media_tag, other_tag] = [media, other].map(|key| key.tag());
+        assert_eq!(invalidations.forgets_of(&content(1), other_tag), 0);
+        assert_eq!(invalidations.forgets_of(&content(1), media_tag), 1);
+        invalidations.forget(Subject::Content(content(1)), SystemTime::UNIX_EPOCH);
+        assert!(!invalidations.may_be_joined(before.for_media(&other)), "of any content");
+        assert!(invalidations.may_be_joined(invalidations.current().for_media(&media)));
+        let first = invalidations.forgets_of(&content(1), other_tag);
+        invalidations.forget(Subject::Content(content(1)), SystemTime::UNIX_EPOCH);
+        assert_ne!(invalidations.forgets_of(&content(1), other_tag), first);
+        assert_eq!(invalidations.forgets_of(&content(2), other_tag), 0);
+        let before = invalidations.current();
+        invalidations.invalidate_all();
+        assert!(!invalidations.may_be_joined(before));
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! The verdict on a fetched body: cached, from a scan in progress, or from a run of the engines.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 
 use mcs_filetype::{MediaType, MimeRules};
 use tokio::time::timeout_at;
@@ -85,6 +88,8 @@ impl Pipeline {
         };
         let (start, deadline, generation) =
             (Instant::now(), running.job.deadline, running.generation);
+        // A request after a forget shares no scan that began before.
+        let forgets = self.cache.forgets_of(&key.content, running.job.key.tag());
         let mut report = None;
         let scan = async {
             let look_up = || self.known_scan(&key, identity.versions);
@@ -95,8 +100,13 @@ impl Pipeline {
                 ScanTurn::Known(scanned) => return scanned,
                 ScanTurn::Scan(lease) => lease,
             };
-            let run;
+            let started = SystemTime::now();
+            let mut run;
             (run, report) = self.run_engines(running, fetched).await;
+            if let RunOutcome::Scanned(outcome) = &mut run.outcome {
+                // What operators have had forgotten meanwhile, at any replica, is not valid.
+                outcome.scanned = started;
+            }
             let scanned = self.cache_run(key, identity, generation, run).await;
             if let Some(lease) = lease {
                 lease.release().await;
@@ -107,7 +117,8 @@ impl Pipeline {
         let accepts = |scanned: &ScannedContent, _| {
             scanned.verdict.as_ref().err().is_none_or(|error| !error.is_tenant_specific())
         };
-        let shared = self.scans.run((key, identity.versions), accepts, scan);
+        let scan_key = (key, identity.versions, forgets);
+        let shared = self.scans.run(scan_key, accepts, scan);
         let scanned = timeout_at(deadline.into(), shared).await.unwrap_or_else(|_elapsed| {
             let error = Arc::new(ScanError::Deadline(Phase::Scanning));
             // Another scan of this content would most likely time out as well. This does not hold if a slow download
