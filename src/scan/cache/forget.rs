@@ -70,18 +70,19 @@ impl ResultCache {
     /// Removes all verdicts and media entries.
     ///
     /// # Errors
-    /// If the store cannot be changed yet. It is not used until it has been.
+    /// If the store is not empty after 10 s. It is not used until it is.
     pub async fn forget_all(&self) -> Result<ForgetReport, OperatorStoreError> {
         // First, so that nothing is recalled under the next generation.
-        let cleared = self.tables.records.as_ref().map(VerdictRecords::clear);
+        let cleared = self.tables.records.as_ref().map(|records| (records, records.clear()));
         self.tables.invalidations.invalidate_all();
         let (verdicts, media) = (self.tables.verdicts.len(), self.tables.media.len());
         self.tables.verdicts.clear();
         self.tables.media.clear();
-        if let Some(cleared) = cleared {
+        if let Some((records, cleared)) = cleared {
             let result = timeout(CLEAR_TIMEOUT, cleared).await;
+            let removed = records.removed();
             result
-                .map_err(|_elapsed| OperatorStoreError::Write)?
+                .map_err(|_elapsed| OperatorStoreError::Removing { removed })?
                 .map_err(|_| OperatorStoreError::Write)?;
         }
         Ok(self.report(verdicts, media))

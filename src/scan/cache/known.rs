@@ -168,6 +168,14 @@ pub enum OperatorStoreError {
     /// The change is not written.
     #[error("the verdict store cannot be written")]
     Write,
+    /// Not all records have been removed yet.
+    #[error(
+        "the verdict store is not empty yet: {removed} records were removed, others remain and are removed in the background; this service does not use the store until then, other replicas may"
+    )]
+    Removing {
+        /// Number of records that were removed from a shared store.
+        removed: u64,
+    },
     /// The process is stopping.
     #[error("the verdict store is closed, because the service stops")]
     Closed,

@@ -206,14 +206,6 @@ impl RecordStore {
         }
     }
 
-    /// Removes all records. Returns whether they are removed.
-    pub(super) async fn clear(&self) -> Result<(), mcs_store::NotDurable> {
-        match self {
-            Self::File(records) => records.file.clear().await,
-            Self::Shared(store) => store.remove_all().await.map(drop),
-        }
-    }
-
     /// Asks for the right to scan a content, so that only one replica does.
     pub(super) async fn acquire_lease(&self, key: RecordKey) -> LeaseResult {
         match (self, key.version) {

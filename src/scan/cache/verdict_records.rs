@@ -16,11 +16,13 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use mcs_store::{FileStore, LeaseResult, SharedStore, StoreCounters, StoreUnavailable, VersionTag};
+use mcs_store::{
+    FileStore, LeaseResult, NotDurable, SharedStore, StoreCounters, StoreUnavailable, VersionTag,
+};
 use parking_lot::Mutex;
 use tokio::{
     task::{JoinHandle, spawn_blocking},
-    time::{sleep, timeout},
+    time::sleep,
 };
 use tracing::{error, info};
 
@@ -42,6 +44,9 @@ use crate::{
 
 /// Time between attempts to remove all records.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// Maximum time of one attempt. The next one continues, because what was removed is not found again.
+const REMOVAL_TIME: Duration = Duration::from_secs(60);
 
 /// Maximum time for the removal of all records at the end of the process.
 const LAST_REMOVAL: Duration = Duration::from_secs(2);
@@ -76,6 +81,8 @@ pub struct RecordSettings {
 struct UseState {
     /// Number of removals of all records that are not done yet.
     removals: u32,
+    /// Number of records that they have removed from a shared store.
+    removed: u64,
     is_stopped: bool,
 }
 
@@ -264,11 +271,17 @@ impl VerdictRecords {
     /// Removes all records. None is used until they are removed, and the removal is repeated until it succeeds, in a task
     /// whose end can be awaited.
     pub(super) fn clear(&self) -> JoinHandle<()> {
-        self.use_state.lock().removals += 1;
+        {
+            let mut state = self.use_state.lock();
+            if state.removals == 0 {
+                state.removed = 0;
+            }
+            state.removals += 1;
+        }
         let records = self.clone();
         tokio::spawn(async move {
             let mut has_failed = false;
-            while let Err(error) = records.store.clear().await {
+            while let Err(error) = records.remove_records().await {
                 if records.use_state.lock().is_stopped {
                     return;
                 }
@@ -282,6 +295,24 @@ impl VerdictRecords {
             records.publish(&StoreMessage::AllRemoved);
             info!("removed all stored verdicts");
         })
+    }
+
+    /// Tries to remove all records.
+    async fn remove_records(&self) -> Result<(), NotDurable> {
+        match &self.store {
+            RecordStore::File(records) => records.file().clear().await,
+            RecordStore::Shared(store) => {
+                let count = |number| {
+                    self.use_state.lock().removed += number;
+                };
+                store.remove_all(REMOVAL_TIME, count).await
+            }
+        }
+    }
+
+    /// Returns the number of records that were removed from a shared store since the removal of all began.
+    pub(super) fn removed(&self) -> u64 {
+        self.use_state.lock().removed
     }
 
     /// Asks for the right to scan a content, so that only one replica does.
@@ -325,7 +356,7 @@ impl VerdictRecords {
 
 /// Tries once more to remove all records, because an engine gave a wrong result to the canary.
 async fn remove_at_last(store: &SharedStore) {
-    if !matches!(timeout(LAST_REMOVAL, store.remove_all()).await, Ok(Ok(_))) {
+    if store.remove_all(LAST_REMOVAL, |_| {}).await.is_err() {
         error!(
             "wrong verdicts may remain in the shared store: run `store forget --all` when it can be reached"
         );

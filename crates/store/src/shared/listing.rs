@@ -70,9 +70,12 @@ async fn send(connection: &dyn StoreConnection, call: &StoreCall) -> Result<Vec<
     timeout(CALL_TIMEOUT, connection.call(call)).await.unwrap_or(Err(CallError::Timeout))
 }
 
-/// Removes all records and leases. Returns their number; a hash of references counts as one.
-pub(crate) async fn remove_all(link: &StoreLink) -> Result<u64, CallError> {
-    let mut removed = 0;
+/// Removes all records and leases. Passes their number to `removed` in parts; a hash of references counts as one.
+/// Cancellation safe.
+pub(crate) async fn remove_all(
+    link: &StoreLink,
+    mut removed: impl FnMut(u64),
+) -> Result<(), CallError> {
     for connection in link.primaries().await? {
         let mut scan = KeyScan::new(connection);
         while let Some(keys) = scan.next().await? {
@@ -84,11 +87,11 @@ pub(crate) async fn remove_all(link: &StoreLink) -> Result<u64, CallError> {
                 continue;
             }
             for reply in send(&*scan.connection, &call).await? {
-                removed += number(&reply)?;
+                removed(number(&reply)?);
             }
         }
     }
-    Ok(removed)
+    Ok(())
 }
 
 /// Passes the valid records of a kind to `each`, at most `limit`, each once.

@@ -292,13 +292,19 @@ impl SharedStore {
         Some(references.into_iter().map(|(_, value)| value).collect())
     }
 
-    /// Removes all records and leases from all servers. Returns their number, with the references of one name as one.
-    /// Records that are written meanwhile may remain.
+    /// Removes all records and leases from all servers, for up to this time. Passes the number of removed ones to `removed`
+    /// in parts; the references of one name count as one. Records that are written meanwhile may remain.
     ///
     /// # Errors
-    /// If a command fails. Some records may be removed then.
-    pub async fn remove_all(&self) -> Result<u64, NotDurable> {
-        listing::remove_all(&self.handle.link).await.map_err(|_| NotDurable)
+    /// If a command fails, or the time has passed. Some records may be removed then.
+    pub async fn remove_all(
+        &self,
+        limit: Duration,
+        removed: impl FnMut(u64),
+    ) -> Result<(), NotDurable> {
+        let removal = listing::remove_all(&self.handle.link, removed);
+        let result = tokio::time::timeout(limit, removal).await;
+        result.map_err(|_elapsed| NotDurable)?.map_err(|_| NotDurable)
     }
 
     /// Passes the valid records of a kind to `each`, in no order, at most `limit`, which are remembered meanwhile.

@@ -86,3 +86,29 @@ async fn outcome_beside_an_infection_is_not_stored() {
     assert!(keys.iter().any(|key| key.ends_with(":n")), "{keys:?}");
     assert!(!keys.iter().any(|key| key.contains(":c:")), "{keys:?}");
 }
+
+/// The operator gets an answer, and the rest is removed afterwards.
+#[tokio::test(start_paused = true)]
+async fn removal_that_takes_long_states_what_was_removed() {
+    const RECORDS: usize = 2000;
+    let server = SimulatedServer::new(1);
+    let cache = replica(&server, 1);
+    connected().await;
+    for number in 0..RECORDS {
+        server.set_raw(format!("mcs1:m:{number:032x}").as_bytes(), b"x");
+    }
+    let delay = Duration::from_secs(1);
+    server.set_delay(delay, delay);
+    let Err(OperatorStoreError::Removing { removed }) = cache.forget_all().await else {
+        panic!("removed within the time");
+    };
+    let remaining = server.keys().len();
+    assert!(removed > 0 && remaining > 0, "{removed} removed, {remaining} remain");
+    assert!(!cache.records().unwrap().is_in_use());
+    server.set_delay(Duration::ZERO, Duration::ZERO);
+    while !cache.records().unwrap().is_in_use() {
+        sleep(Duration::from_secs(1)).await;
+    }
+    let is_media = |key: &Vec<u8>| key.starts_with(b"mcs1:m:");
+    assert!(!server.keys().iter().any(is_media));
+}

@@ -307,6 +307,26 @@ async fn unrequested_replies_are_discarded() {
     }
 }
 
+/// A server that returns keys without end.
+#[tokio::test]
+async fn removal_of_all_records_ends_after_its_time() {
+    let key = format!("mcs1:{{{}}}:n", "0".repeat(32));
+    let scan = format!("*2\r\n$1\r\n1\r\n*1\r\n${}\r\n{key}\r\n", key.len()).into_bytes();
+    let server = start(Arc::new(move |command| {
+        if command.first().is_some_and(|name| name == b"SCAN") {
+            scan.clone()
+        } else {
+            b":1\r\n".to_vec()
+        }
+    }))
+    .await;
+    let url = format!("redis://{}", server.address);
+    let (store, _events) = start_store(&url, Duration::from_secs(5));
+    let mut number = 0;
+    let result = store.remove_all(Duration::from_millis(500), |removed| number += removed).await;
+    assert!(result.is_err() && number > 1, "{number}");
+}
+
 /// A server that replies to all commands with errors.
 #[tokio::test]
 async fn failing_commands_are_misses() {
@@ -315,7 +335,8 @@ async fn failing_commands_are_misses() {
     let (store, _events) = start_store(&url, Duration::from_secs(5));
     assert_eq!(store.references(name(RecordKind::Reference, 1)).await, None);
     assert_eq!(store.fingerprints([1; 8]).await, None);
-    assert!(store.remove_all().await.is_err());
+    let removed = store.remove_all(Duration::from_secs(5), |_| panic!());
+    assert!(removed.await.is_err());
     assert!(store.list(RecordKind::Media, 10, |_, _| panic!()).await.is_err());
     let lease = store.acquire_lease(not_clean(1).name, VERSION).await;
     assert!(matches!(lease, LeaseResult::Unavailable));

@@ -88,6 +88,13 @@ async fn wait_until(what: &str, condition: impl AsyncFn() -> bool) {
     result.unwrap_or_else(|_| panic!("timed out waiting until {what}"));
 }
 
+/// Removes all records. Returns their number.
+async fn remove_all(store: &SharedStore) -> u64 {
+    let mut number = 0;
+    store.remove_all(Duration::from_secs(60), |removed| number += removed).await.unwrap();
+    number
+}
+
 /// Waits until all kept changes are written.
 async fn written(store: &SharedStore) {
     wait_until("changes are written", async || store.counters().pending_writes == 0).await;

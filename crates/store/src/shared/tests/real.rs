@@ -54,7 +54,7 @@ async fn check_all(first: (SharedStore, StoreEvents), second: (SharedStore, Stor
     store.delete(not_clean(1));
     written(&store).await;
     assert_eq!(get(&other, not_clean(1)).await, Some(StoredValue::Missing));
-    assert_eq!(store.remove_all().await.unwrap(), 3);
+    assert_eq!(remove_all(&store).await, 3);
     assert_eq!(get(&other, finished(1)).await, Some(StoredValue::Missing));
     for store in [&store, &other] {
         assert_eq!(store.counters().failed_commands, 0, "{:?}", store.counters());
