@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use agreement::compare_keys;
+use agreement::{compare_clocks, compare_keys};
 use mcs_store::{SecretRing, SharedStore, StoreEvents, StoreSecret};
 use secrets::{StoreSecrets, read_secrets};
 use sha2::{Digest as _, Sha256};
@@ -57,7 +57,7 @@ pub(super) struct OpenStore {
 
 impl OpenStore {
     /// Waits a moment for the decisions of operators in a shared store, then starts to apply what other replicas change, and
-    /// to compare their request keys. Returns the records.
+    /// to compare request keys and clocks. Returns the records.
     pub(super) async fn follow_replicas(
         self,
         cache: ResultCache,
@@ -79,6 +79,7 @@ impl OpenStore {
             tokio::spawn(async move { followed.follow_store().await });
             tokio::spawn(async move { cache.follow_replicas(events, decisions).await });
             tokio::spawn(compare_keys(records.clone(), current.clone()));
+            tokio::spawn(compare_clocks(records.clone()));
         }
         self.records
     }
@@ -156,8 +157,13 @@ pub struct StoreCheck {
 /// Whether a shared store can be used.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum SharedStoreState {
-    /// The store responds. Number of different request keys of the replicas, this one included.
-    Reachable { replica_keys: usize },
+    /// The store responds.
+    Reachable {
+        /// Number of different request keys of the replicas, this one included.
+        replica_keys: usize,
+        /// Seconds by which the clock differs from that of the store, if it differs by too much.
+        clock_difference: Option<u64>,
+    },
     /// The store does not respond, or refuses, for this reason.
     Unreachable(String),
 }
@@ -196,7 +202,9 @@ async fn shared_state(store: &SharedStore, key: Option<&RequestKey>) -> SharedSt
             None => store.published_fingerprints().await.map(|_| 1),
         };
         if let Some(replica_keys) = replica_keys {
-            return SharedStoreState::Reachable { replica_keys };
+            let clock_difference = store.clock_difference().await;
+            let clock_difference = clock_difference.filter(|seconds| agreement::differs(*seconds));
+            return SharedStoreState::Reachable { replica_keys, clock_difference };
         }
         sleep(CHECK_PAUSE).await;
     }

@@ -31,7 +31,7 @@ pub use known::{
     VerdictFilter, VerdictList,
 };
 pub(in crate::scan) use store_message::StoreMessage;
-pub use verdict_records::{RecordSettings, VerdictRecords};
+pub use verdict_records::{MAX_CLOCK_DIFFERENCE, RecordSettings, VerdictRecords};
 
 use std::{
     sync::Arc,

@@ -61,7 +61,9 @@ async fn check(
     let engines = app::remote_engines(config).await.map_err(StartError::from)?;
     print_engines(config, &engines);
     if let Some(state) = store.and_then(|store| store.shared) {
-        print_line(shared_store_line(painter, &state));
+        for line in shared_store_lines(painter, &state) {
+            print_line(line);
+        }
     }
     check_canary(painter, config, &sandbox_env, &engines).await
 }
@@ -153,26 +155,36 @@ fn print_engines(config: &Config, engines: &RemoteEngines) {
 }
 
 /// Describes the shared store.
-fn shared_store_line(painter: Painter, state: &SharedStoreState) -> String {
-    match state {
-        SharedStoreState::Unreachable(reason) => note(
-            painter,
-            &format!(
+fn shared_store_lines(painter: Painter, state: &SharedStoreState) -> Vec<String> {
+    let (replica_keys, clock_difference) = match state {
+        SharedStoreState::Reachable { replica_keys, clock_difference } => {
+            (*replica_keys, *clock_difference)
+        }
+        SharedStoreState::Unreachable(reason) => {
+            let text = format!(
                 "store.urls: the shared store cannot be used ({reason}); without it, each replica \
                  scans for itself"
-            ),
-        ),
-        SharedStoreState::Reachable { replica_keys: 1 } => {
-            painter.paint(GOOD, "# shared store: reachable")
+            );
+            return vec![note(painter, &text)];
         }
-        SharedStoreState::Reachable { replica_keys } => note(
-            painter,
-            &format!(
-                "crypto: replicas have {replica_keys} different request keys, so clients get \
-                 MCS_BAD_DECRYPTION from some of them; copy one key to all"
-            ),
-        ),
-    }
+    };
+    let keys = if replica_keys == 1 {
+        painter.paint(GOOD, "# shared store: reachable")
+    } else {
+        let text = format!(
+            "crypto: replicas have {replica_keys} different request keys, so clients get \
+             MCS_BAD_DECRYPTION from some of them; copy one key to all"
+        );
+        note(painter, &text)
+    };
+    let clock = clock_difference.map(|seconds| {
+        let text = format!(
+            "store.urls: the clock differs from that of the shared store by {seconds} s, so stored \
+             verdicts expire too early or too late; synchronise both"
+        );
+        note(painter, &text)
+    });
+    [Some(keys), clock].into_iter().flatten().collect()
 }
 
 /// Runs the canary, if one is configured.

@@ -52,7 +52,7 @@ const REMOVAL_TIME: Duration = Duration::from_secs(60);
 const LAST_REMOVAL: Duration = Duration::from_secs(2);
 
 /// Maximum time by which a record may be from the future, because clocks are adjusted, and differ between replicas.
-const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(60);
+pub const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(60);
 
 /// Stored outcomes. Cheap to clone; clones share the store.
 #[derive(Clone)]
@@ -62,6 +62,8 @@ pub struct VerdictRecords {
     use_state: Arc<Mutex<UseState>>,
     /// Number of different request keys of the replicas; 0 if it is unknown.
     replica_keys: Arc<AtomicU64>,
+    /// Seconds by which the clock differs from that of the shared store; `None` if it is unknown.
+    clock_difference: Arc<Mutex<Option<u64>>>,
 }
 
 /// Settings of stored outcomes.
@@ -112,7 +114,13 @@ impl VerdictRecords {
     }
 
     fn new(store: RecordStore, settings: RecordSettings) -> Self {
-        Self { store, settings, use_state: Arc::default(), replica_keys: Arc::default() }
+        Self {
+            store,
+            settings,
+            use_state: Arc::default(),
+            replica_keys: Arc::default(),
+            clock_difference: Arc::default(),
+        }
     }
 
     /// Returns the counters of the file; `None` if the records are in another store.
@@ -142,6 +150,17 @@ impl VerdictRecords {
     /// Sets the number of different request keys of the replicas.
     pub fn set_replica_keys(&self, number: Option<u64>) {
         self.replica_keys.store(number.unwrap_or_default(), Ordering::Relaxed);
+    }
+
+    /// Returns by how many seconds the clock differs from that of the shared store, if it is known.
+    #[must_use]
+    pub fn clock_difference(&self) -> Option<u64> {
+        *self.clock_difference.lock()
+    }
+
+    /// Sets by how many seconds the clock differs from that of the shared store.
+    pub fn set_clock_difference(&self, seconds: Option<u64>) {
+        *self.clock_difference.lock() = seconds;
     }
 
     /// Returns how long a job waits for the scan of another replica.

@@ -20,6 +20,11 @@ pub(super) fn store(page: &mut Page<'_>, records: Option<&VerdictRecords>) -> fm
             "Different request keys of the replicas that share the store; more than 1 is a mistake";
         page.gauge("mcs_replica_keys", help, number)?;
     }
+    if let Some(seconds) = records.clock_difference() {
+        let help =
+            "Difference between the clocks of this machine and of the shared store, without sign";
+        page.gauge("mcs_store_clock_difference_seconds", help, seconds)?;
+    }
     match records.shared_store() {
         Some(store) => shared(page, store.counters()),
         None => Ok(()),

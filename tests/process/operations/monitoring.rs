@@ -127,6 +127,7 @@ async fn alerts_and_dashboard_use_existing_metrics_and_dashboard_shows_all() {
         ScannerBuilder::new("exit 0").homeserver(&homeserver).config(&shared).start().await;
     let replica = replica.operations_client().await;
     scrape_until(&replica, "mcs_replica_keys 1").await;
+    scrape_until(&replica, "mcs_store_clock_difference_seconds 0").await;
     metrics += &scrape(&replica).await;
     // A request aborted by the client.
     let gate = Gate::default();

@@ -20,8 +20,7 @@ pub(crate) async fn exchange(
     link: &StoreLink,
     own: Option<[u8; 8]>,
 ) -> Result<Vec<[u8; 8]>, CallError> {
-    let call = StoreCall::new(FINGERPRINTS_KEY).command("TIME", &[]);
-    let now = link.query(&call, decode_time).await?;
+    let now = server_time(link).await?;
     let (now, start) = (now.to_string(), now.saturating_sub(FINGERPRINT_TIME).to_string());
     let before = format!("({start}");
     let limit = MAX_FINGERPRINTS.to_string();
@@ -45,6 +44,12 @@ pub(crate) async fn exchange(
         Ok(members.iter().filter_map(|member| parse_hex(member)).collect())
     })
     .await
+}
+
+/// Returns the time of the server, seconds since the Unix epoch.
+pub(crate) async fn server_time(link: &StoreLink) -> Result<u64, CallError> {
+    let call = StoreCall::new(FINGERPRINTS_KEY).command("TIME", &[]);
+    link.query(&call, decode_time).await
 }
 
 /// Decodes the seconds of TIME.

@@ -340,6 +340,16 @@ impl SharedStore {
         fingerprints::exchange(&self.handle.link, None).await.ok()
     }
 
+    /// Returns by how many seconds the clock of this process differs from that of the server. `None` if the store is not
+    /// available.
+    pub async fn clock_difference(&self) -> Option<u64> {
+        let now = &self.handle.opener.now;
+        let before = now();
+        let server = fingerprints::server_time(&self.handle.link).await.ok()?;
+        // The server has read its clock in between.
+        Some(before.saturating_sub(server).max(server.saturating_sub(now())))
+    }
+
     /// Returns whether the store is in use: not taken out of use because five calls failed in a row.
     #[must_use]
     pub fn is_available(&self) -> bool {

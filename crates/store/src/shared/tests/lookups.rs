@@ -187,6 +187,20 @@ async fn fingerprints_are_those_of_the_last_minute() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn clock_is_compared_with_that_of_the_server() {
+    let server = SimulatedServer::new(1);
+    for (client, (late, early)) in (1..).zip([(0, 0), (90, 0), (0, 90)]) {
+        let clock = server.clone();
+        let now = Arc::new(move || clock.now_ms() / 1000 + early - late);
+        let node = SimulatedNode { client, seed: client.into(), timeout: TIMEOUT, now };
+        let (store, _events) = SharedStore::start_simulated(&server, node, secret()).unwrap();
+        assert_eq!(store.clock_difference().await, Some(late + early));
+        server.set_partitioned(client, true);
+        assert_eq!(store.clock_difference().await, None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn closed_store_has_written_what_waited() {
     let simulation = Simulation::new();
     let (store, _events) = simulation.start(1);
