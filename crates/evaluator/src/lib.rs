@@ -30,6 +30,7 @@ mod report;
 mod resident;
 mod rule_set;
 mod rule_visitor;
+mod sources;
 mod split;
 mod structure;
 #[cfg(test)]

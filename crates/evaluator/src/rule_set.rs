@@ -11,15 +11,14 @@ use std::{
 };
 
 use boreal::{Scanner, compiler::CompilerParams, scanner::ScanParams};
-use sha2::{Digest, Sha256};
 
 use crate::{
     compiler::{invalid, namespace, new_compiler, used_variables},
     error::RuleLoadError,
     metadata::{rule_kind, rule_scope},
     prepared::{encode, is_restorable},
+    sources,
     split::{find_unrestorable, fits, split},
-    unpack::VERSION,
     variables::Variables,
 };
 
@@ -55,9 +54,6 @@ impl RuleSet {
     /// # Errors
     /// Returns the first error.
     pub fn load(paths: &[PathBuf]) -> Result<Self, RuleLoadError> {
-        let mut compiler = new_compiler();
-        compiler.set_params(CompilerParams::default().compute_statistics(true));
-        let mut max_matches = MAX_MATCHES;
         let mut all_files = Vec::new();
         for path in paths {
             let mut files = Vec::new();
@@ -65,18 +61,11 @@ impl RuleSet {
             if files.is_empty() {
                 return Err(RuleLoadError::Empty(path.clone()));
             }
-            for file in files {
-                let added = compiler
-                    .add_rules_file_in_namespace(&file, namespace(all_files.len()))
-                    .map_err(invalid)?;
-                let mut strings = added.statistics().flat_map(|rule| &rule.strings);
-                if strings.any(|string| string.matching_algo == WITHOUT_FIXED_BYTES) {
-                    max_matches = u32::MAX;
-                }
-                all_files.push(file);
-            }
+            all_files.append(&mut files);
         }
-        let whole = compiler.finalize();
+        // Of an invalid file, the compiler gives the better reason.
+        let before = sources::digest(&all_files);
+        let (whole, max_matches) = compile(&all_files)?;
         check_metadata(&whole, &all_files)?;
         let public = whole.rules().filter(|rule| !rule.is_private);
         let names: BTreeSet<_> = public.map(|rule| rule.name.to_owned()).collect();
@@ -94,9 +83,10 @@ impl RuleSet {
         }
         let Variables { position, file_type } = used_variables(&all_files);
         let prepared = encode(&parts, position).map_err(RuleLoadError::Serialization)?;
-        // The same rules may match other objects after a change of the unpacking code.
-        let digest = Sha256::new().chain_update(&prepared).chain_update(VERSION.to_le_bytes());
-        let digest = digest.finalize().into();
+        let digest = sources::digest(&all_files)?;
+        if before.ok() != Some(digest) {
+            return Err(RuleLoadError::Changed);
+        }
         let (prepared, names) = (prepared.into(), Arc::new(names));
         Ok(Self { prepared, names, uses_file_type: file_type, digest })
     }
@@ -119,7 +109,7 @@ impl RuleSet {
         self.uses_file_type
     }
 
-    /// Returns the SHA-256 digest of the prepared form and of the version of the code that unpacks files.
+    /// Returns the SHA-256 digest of the sources, includes included, and of the version of the code that unpacks files.
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {
         self.digest
@@ -138,6 +128,22 @@ impl fmt::Debug for RuleSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "RuleSet({} rules, {:02x?})", self.names.len(), self.digest)
     }
+}
+
+/// Compiles rule files. Returns the rules, and the maximum number of matches of one string.
+fn compile(files: &[PathBuf]) -> Result<(Scanner, u32), RuleLoadError> {
+    let mut compiler = new_compiler();
+    compiler.set_params(CompilerParams::default().compute_statistics(true));
+    let mut max_matches = MAX_MATCHES;
+    for (index, file) in files.iter().enumerate() {
+        let added =
+            compiler.add_rules_file_in_namespace(file, namespace(index)).map_err(invalid)?;
+        let mut strings = added.statistics().flat_map(|rule| &rule.strings);
+        if strings.any(|string| string.matching_algo == WITHOUT_FIXED_BYTES) {
+            max_matches = u32::MAX;
+        }
+    }
+    Ok((compiler.finalize(), max_matches))
 }
 
 /// Returns the path of the file whose rules are in this namespace.

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use super::{SUPPLIED, evaluate, finding};
+use super::{SUPPLIED, evaluate, finding, hashes::hex};
 use crate::{
     NoteKind, RuleLoadError, RuleSet,
     error::EvaluationError,
@@ -109,6 +109,24 @@ fn digest_depends_on_the_rules() {
     let before = digest("rule A { strings: $a = \"one\" condition: $a }");
     assert_eq!(before, digest("rule A { strings: $a = \"one\" condition: $a }"));
     assert_ne!(before, digest("rule A { strings: $a = \"two\" condition: $a }"));
+}
+
+/// Of the sources, computed independently: not of the compiled form, which depends on the build.
+#[test]
+fn digest_is_that_of_the_sources_in_all_builds() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    fs::create_dir(path("more")).unwrap();
+    fs::write(path("a.yar"), "include \"more/b.yara\"\nrule A { condition: false }").unwrap();
+    fs::write(path("more/b.yara"), "rule B { condition: false }").unwrap();
+    let digest = || RuleSet::load(&[path("a.yar")]).unwrap().digest();
+    let text = hex(&digest());
+    assert_eq!(
+        text, "5aa44e1ebc4126eb762b1783e47fa455123d0eb5738af84968ea5678cd1bea58",
+        "a new version of the code that unpacks files changes this value"
+    );
+    fs::write(path("more/b.yara"), "rule B { condition: true }").unwrap();
+    assert_ne!(hex(&digest()), text, "an include");
 }
 
 #[test]
