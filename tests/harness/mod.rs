@@ -26,7 +26,7 @@ pub mod scanner;
 pub use attachment::Attachment;
 pub use client::{TestClient, TestResponse};
 pub use homeserver::{MockHomeserver, MockMedia};
-pub use mcs_testing::{RedisServer, report_skipped};
+pub use mcs_testing::{NetworkNamespace, RedisServer, report_skipped};
 pub use raw::{AfterResponse, RawClient, RawServer};
 pub use scanner::{ScannerBuilder, ScannerProcess};
 

@@ -9,11 +9,13 @@
 )]
 
 mod corpus;
+mod network_namespace;
 mod redis_server;
 mod server;
 mod skipped;
 
 pub use corpus::replay_corpus;
+pub use network_namespace::NetworkNamespace;
 pub use redis_server::{RedisServer, free_port};
 pub use server::{FakeServer, Fault, LONG_TIMEOUT, SHORT_TIMEOUT, linger, read_until, respond};
 pub use skipped::report_skipped;

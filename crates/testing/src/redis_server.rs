@@ -1,8 +1,9 @@
-//! Real servers: the program `redis-server` of the package of the same name, on the loopback interface, without persistence.
+//! Real servers: the program `redis-server` of the package of the same name, on the loopback interface or
+//! in a network namespace, without persistence.
 
 use std::{
     fs,
-    net::TcpListener,
+    net::{Ipv4Addr, TcpListener},
     path::Path,
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU16, Ordering},
@@ -15,7 +16,7 @@ use nix::{
 };
 use tempfile::TempDir;
 
-use crate::report_skipped;
+use crate::{NetworkNamespace, report_skipped};
 
 /// Number of ports that were tried.
 static TRIED_PORTS: AtomicU16 = AtomicU16::new(0);
@@ -42,6 +43,19 @@ pub struct RedisServer {
     pub directory: TempDir,
     process: Child,
     options: Vec<String>,
+    place: ServerPlace,
+}
+
+/// Where a server runs.
+#[derive(Clone, Debug)]
+struct ServerPlace {
+    address: Ipv4Addr,
+    /// Arguments before the program.
+    prefix: Vec<String>,
+}
+
+impl ServerPlace {
+    const LOOPBACK: Self = Self { address: Ipv4Addr::LOCALHOST, prefix: Vec::new() };
 }
 
 impl RedisServer {
@@ -58,13 +72,24 @@ impl RedisServer {
 
     /// Starts a server with these options, and waits until it replies.
     pub async fn start(options: &[&str]) -> Self {
+        Self::start_at(ServerPlace::LOOPBACK, options).await
+    }
+
+    /// Starts a server in a network namespace, and waits until it replies.
+    pub async fn start_in(namespace: &NetworkNamespace) -> Self {
+        let place = ServerPlace { address: namespace.address, prefix: namespace.prefix() };
+        Self::start_at(place, &["--protected-mode", "no"]).await
+    }
+
+    async fn start_at(place: ServerPlace, options: &[&str]) -> Self {
         // Another process may take the port before the server does.
         for _ in 0..5 {
             let directory = tempfile::tempdir().unwrap();
             let port = free_port();
             let options: Vec<_> = options.iter().map(|option| (*option).to_owned()).collect();
-            let process = spawn(directory.path(), port, &options);
-            let mut server = Self { port, directory, process, options };
+            let process = spawn(&place, directory.path(), port, &options);
+            let place = place.clone();
+            let mut server = Self { port, directory, process, options, place };
             if server.wait_ready().await {
                 return server;
             }
@@ -77,7 +102,8 @@ impl RedisServer {
     async fn wait_ready(&mut self) -> bool {
         let process = format!("process_id:{}\r", self.process.id());
         for _ in 0..1000 {
-            let is_open = tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_ok();
+            let is_open =
+                tokio::net::TcpStream::connect((self.place.address, self.port)).await.is_ok();
             if is_open && self.cli(&["INFO", "server"]).contains(&process) {
                 return true;
             }
@@ -92,7 +118,7 @@ impl RedisServer {
     /// Returns the address for `store.urls`.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        format!("redis://{}:{}", self.place.address, self.port)
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -108,14 +134,14 @@ impl RedisServer {
 
     /// Starts the server again after [`kill`](Self::kill), without its keys.
     pub async fn restart(&mut self) {
-        self.process = spawn(self.directory.path(), self.port, &self.options);
+        self.process = spawn(&self.place, self.directory.path(), self.port, &self.options);
         assert!(self.wait_ready().await);
     }
 
     /// Sends a command as an operator does, and returns the reply.
     #[expect(clippy::must_use_candidate, reason = "most commands have no result of interest")]
     pub fn cli(&self, arguments: &[&str]) -> String {
-        cli(self.port, arguments)
+        cli(self.place.address, self.port, arguments)
     }
 }
 
@@ -131,25 +157,31 @@ fn command(program: &str) -> Command {
 }
 
 /// Starts a server or sentinel in a directory.
-fn spawn(directory: &Path, port: u16, options: &[String]) -> Child {
+fn spawn(place: &ServerPlace, directory: &Path, port: u16, options: &[String]) -> Child {
     let log = fs::File::create(directory.join(format!("log-{port}"))).unwrap();
-    let mut command = command("redis-server");
+    let mut words = place.prefix.iter().map(String::as_str).chain(["redis-server"]);
+    let mut command = command(words.next().unwrap());
+    command.args(words);
     // A configuration file, if it is the first option.
     let (file, options) = match options {
         [file, rest @ ..] if !file.starts_with("--") => (Some(file), rest),
         all => (None, all),
     };
-    command.args(file).args(["--port", &port.to_string(), "--bind", "127.0.0.1"]);
+    command.args(file).args(["--port", &port.to_string(), "--bind", &place.address.to_string()]);
     command.args(["--save", "", "--appendonly", "no"]).args(options);
     command.current_dir(directory).stdin(Stdio::null()).stdout(log).stderr(Stdio::null());
     command.spawn().unwrap()
 }
 
-/// Sends a command to a server on loopback.
-fn cli(port: u16, arguments: &[&str]) -> String {
+/// Sends a command to a server.
+fn cli(address: Ipv4Addr, port: u16, arguments: &[&str]) -> String {
     let run = || {
         let mut command = command("redis-cli");
-        command.args(["-p", &port.to_string()]).args(arguments).output().unwrap()
+        command
+            .args(["-h", &address.to_string(), "-p", &port.to_string()])
+            .args(arguments)
+            .output()
+            .unwrap()
     };
     let mut output = run();
     // A server that becomes a replica of another one closes its connections.

@@ -16,8 +16,11 @@ use tokio::{
     time::sleep,
 };
 
-use super::group::{ReplicaGroup, request, start_redis};
-use crate::harness::{RedisServer, wait_until};
+use super::group::{ADMIN, ReplicaGroup, request, start_redis};
+use crate::{
+    admin::{sha256, store},
+    harness::{NetworkNamespace, RedisServer, wait_until},
+};
 
 const REPLICAS: usize = 4;
 
@@ -87,6 +90,43 @@ async fn restarted_store() {
     group.redis.restart().await;
     group.request_all(REQUESTS, CONTENTS).await;
     assert!(group.scans() <= MAX_SCANS, "{} scans", group.scans());
+}
+
+/// The link to the store fails under load. An operator has a verdict forgotten meanwhile.
+#[tokio::test]
+async fn partitioned_store() {
+    let test = "partitioned_store";
+    if !RedisServer::is_installed(test) {
+        return;
+    }
+    let Some(network) = NetworkNamespace::create(test) else { return };
+    let redis = RedisServer::start_in(&network).await;
+    let Some(group) = ReplicaGroup::start_with(redis, &[ADMIN; 3]).await else { return };
+    let (forgotten, blocked) = (group.add("clean", 1000), group.add("clean", 1001));
+    for replica in 0..3 {
+        group.check(replica, &forgotten, true).await;
+        group.check(replica, &blocked, true).await;
+    }
+    let comment = ["--comment", "campaign"];
+    let block = ["block", &sha256(b"clean 1001"), comment[0], comment[1]];
+    request_with(&group, async {
+        network.set_connected(false);
+        group.forget_during_outage(0, &sha256(b"clean 1000")).await;
+        let (code, _, errors) = store(&group.replicas[0].dir, &block).await;
+        assert_eq!(code, Some(2), "no decision without the others: {errors}");
+        sleep(Duration::from_secs(2)).await;
+    })
+    .await;
+    group.add_signature();
+    group.check(1, &forgotten, true).await;
+    network.set_connected(true);
+    for replica in 0..3 {
+        group.wait_until(replica, &forgotten, false).await;
+    }
+    group.store(0, &block).await;
+    for replica in 0..3 {
+        group.wait_until(replica, &blocked, false).await;
+    }
 }
 
 /// The lease of a killed replica expires, and another replica scans.
