@@ -10,7 +10,7 @@ use super::{
     error::StartError,
     limits::raise_descriptor_limit,
     listen::{listen, listen_for_changes, listen_for_operators},
-    notices::{log_key_notice, log_sandbox, log_unknown_types},
+    notices::{log_configuration, log_key_notice, log_sandbox},
     parts::{Shared, canary, remote_engines},
     reload::{CanaryTask, Reload, Reloader},
     sandbox_env::SandboxEnv,
@@ -85,7 +85,7 @@ impl Service {
             Arc::new(Homeservers::new(&config.download, Arc::clone(&metrics.homeservers))?);
         let remote_engines = remote_engines(&config).await?;
         let sandbox_env = SandboxEnv::for_service(&config).await?;
-        log_unknown_types(&config);
+        log_configuration(&config);
         log_sandbox(&sandbox_env.sandbox, &config.sandbox.mode);
         let audit = config.audit.clone();
         let audit = audit.map(|settings| AuditLog::start(settings, Arc::clone(&metrics)));

@@ -19,7 +19,7 @@ mod supervision;
 pub use build::ServiceContext;
 pub use drain::GRACE_PERIOD;
 pub use error::StartError;
-pub use notices::unknown_types;
+pub use notices::{observed, unknown_types};
 pub use parts::{remote_engines, scan_context};
 pub use reload::{ReadConfig, Reload};
 pub use run::serve;

@@ -4,7 +4,7 @@ use mcs_filetype::can_detect;
 use mcs_sandbox::{EffectiveLimits, Mode, Sandbox};
 use tracing::{info, warn};
 
-use crate::{config::Config, keys::KeyNotice};
+use crate::{config::Config, keys::KeyNotice, scan::engines::EngineSettings};
 
 /// Returns the names in the MIME lists of `[scan]` that no file has.
 #[must_use]
@@ -24,10 +24,24 @@ pub(super) fn log_key_notice(notice: &KeyNotice) {
     }
 }
 
-/// Logs the names that [`unknown_types`] returns.
-pub(super) fn log_unknown_types(config: &Config) {
+/// Returns the engines and rules whose findings do not refuse media.
+#[must_use]
+pub fn observed(config: &Config) -> Vec<String> {
+    let engines = config.scan.engines.iter().filter_map(EngineSettings::observed_name);
+    let rules = config.scan.rules().map(|rules| rules.observe.as_slice()).unwrap_or_default();
+    let rules = rules.iter().map(|rule| format!("rule {rule}"));
+    engines.map(|name| format!("engine {name}")).chain(rules).collect()
+}
+
+/// Logs what [`unknown_types`] and [`observed`] return.
+pub(super) fn log_configuration(config: &Config) {
     for name in unknown_types(config) {
         warn!(name, "MIME type in [scan] is never detected");
+    }
+    let observed = observed(config);
+    if !observed.is_empty() {
+        let names = observed.join(", ");
+        warn!(names, "findings of observed engines and rules do not refuse media");
     }
 }
 

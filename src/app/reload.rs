@@ -16,7 +16,7 @@ use tracing::{error, info, warn};
 
 use super::{
     error::StartError,
-    notices::{log_key_notice, log_unknown_types},
+    notices::{log_configuration, log_key_notice},
     parts::{Shared, canary},
     sandbox_env::SandboxEnv,
     service_manager::ServiceManager,
@@ -208,7 +208,7 @@ impl Reloader {
         let has_new_secret = self.use_for_store(&keys).await?;
         // Nothing below fails.
         notices.iter().for_each(log_key_notice);
-        log_unknown_types(&config);
+        log_configuration(&config);
         self.canary.stop().await;
         let state = self.current.load();
         let scanner = state.scanner.with_pipeline(pipeline);

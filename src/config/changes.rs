@@ -5,12 +5,13 @@ use super::lines::Lines;
 
 /// Keys that can change an engine's verdict, in addition to those of [`Changes::affects_sandbox`] and of the engines'
 /// sections.
-const VERDICT_KEYS: [&str; 10] = [
+const VERDICT_KEYS: [&str; 11] = [
     "scan.on_encrypted",
     "scan.on_limit",
     "scan.script_max_size",
     "scan.script_on_oversize",
     "scan.script_on_failure",
+    "scan.script_on_not_clean",
     "scan.script_args",
     "scan.timeout",
     "scan.failure_exit_codes",

@@ -19,6 +19,7 @@ pub struct JobMetrics {
     scan_seconds: Histogram,
     script_seconds: Histogram,
     engines: Counters<2>,
+    observed: Counters<1>,
     engine_seconds: Family<Labels<1>, Histogram>,
 }
 
@@ -31,6 +32,7 @@ impl JobMetrics {
             scan_seconds: seconds(),
             script_seconds: seconds(),
             engines: Family::default(),
+            observed: counters("engine", ["script", "rules", "hashes", "clamd", "icap"]),
             engine_seconds: Family::new_with_constructor(seconds),
         }
     }
@@ -63,6 +65,11 @@ impl JobMetrics {
             self.engines.clone(),
         );
         registry.register(
+            "observed_findings",
+            "Scanned files with a finding that did not refuse them, because the engine or the rule is only observed",
+            self.observed.clone(),
+        );
+        registry.register(
             "engine_seconds",
             "Duration of the examination of a file by engine, without the wait for a free slot; the rules and the lists of hashes share one examination",
             self.engine_seconds.clone(),
@@ -82,6 +89,11 @@ impl JobMetrics {
                 histogram.observe(duration.as_secs_f64());
             }
         }
+    }
+
+    /// Records a finding of an engine that is only observed.
+    pub fn record_observed(&self, engine: &'static str) {
+        self.observed.get_or_create(&[("engine", engine)]).inc();
     }
 
     /// Records the result of an engine, and its duration if it ran.

@@ -221,6 +221,7 @@ impl ResultCache {
         let Settings { ttl, failure_ttl, .. } = *self.settings;
         match validity {
             Validity::Failure => Some(failure_ttl),
+            Validity::Unsettled => None,
             // Newer signatures may detect more than older ones. Findings of older ones remain valid.
             Validity::Examined | Validity::Partial if stored != Some(versions) => None,
             Validity::Finding | Validity::Examined => Some(ttl),
@@ -332,11 +333,13 @@ impl ResultCache {
             return None;
         }
         let (records, outcome) = record?;
-        let (cache, records) = (self.clone(), records.clone());
+        let (cache, records, scanned) = (self.clone(), records.clone(), (outcome, versions));
+        let shared_policies = policies.clone();
         let shared = records.shared_store().is_some();
         // After the insertion, so that an infection found later by another replica removes the entry.
-        let compared =
-            async move { cache.compare(&records, key, outcome, versions, generation).await };
+        let compared = async move {
+            cache.compare(&records, key, scanned, &shared_policies, generation).await
+        };
         let infection = if shared {
             // In a task, so that a deadline of the request does not lose the outcome.
             tokio::spawn(compared).await.ok().flatten()?
@@ -346,14 +349,14 @@ impl ResultCache {
         Some(decided(&infection, policies))
     }
 
-    /// Stores an outcome that is in memory. Returns the infection that another replica has found, and keeps it in memory
-    /// instead.
+    /// Stores an outcome that is in memory. Returns the infection that another replica has found, unless it is only observed,
+    /// and keeps it in memory instead.
     async fn compare(
         &self,
         records: &VerdictRecords,
         key: ContentKey,
-        outcome: FileOutcome,
-        versions: Versions,
+        (outcome, versions): (FileOutcome, Versions),
+        policies: &Policies,
         generation: CacheGeneration,
     ) -> Option<FileOutcome> {
         let infection = records.add(&key, &outcome, versions, self.settings.ttl).await;
@@ -367,10 +370,17 @@ impl ResultCache {
             return None;
         }
         if let Ok(infection) = infection {
-            let FoundOutcome { outcome, versions, .. } = infection?;
-            let entry = VerdictEntry::new(outcome.clone(), versions);
+            let FoundOutcome { outcome: infection, versions: scanned_by, .. } = infection?;
+            let decides = policies.may_refuse(&infection);
+            let (kept, versions) = if decides {
+                (infection.clone(), scanned_by)
+            } else {
+                // The own scan decides while the infection is only observed.
+                (outcome.with_findings_of(&infection), Some(versions))
+            };
+            let entry = VerdictEntry::new(kept, versions);
             self.tables.verdicts.insert(key, Timed::now(entry));
-            return Some(outcome);
+            return decides.then_some(infection);
         }
         self.tables.unconfirmed.lock().add(key);
         None
@@ -411,11 +421,12 @@ impl ResultCache {
             records.renew_outcome(key, versions, &found, self.settings.ttl);
         }
         let FoundOutcome { outcome, age, is_former, versions: scanned_by, .. } = found;
-        // The store has another time to live for infections.
-        let age = if outcome.is_infected() { Duration::ZERO } else { age };
+        // The store has another time to live for infections that decide.
+        let may_refuse = policies.may_refuse(&outcome);
+        let age = if outcome.is_infected() && may_refuse { Duration::ZERO } else { age };
         let stored = Instant::now().checked_sub(age)?;
-        // A scan may have ended meanwhile. An infection has precedence over its outcome.
-        if outcome.is_infected() || self.scanned(key, &versions, policies).is_none() {
+        // A scan may have ended meanwhile. An infection has precedence over its outcome, unless it is only observed.
+        if outcome.is_infected() && may_refuse || self.scanned(key, &versions, policies).is_none() {
             let value = VerdictEntry::new(outcome, scanned_by);
             self.tables.verdicts.insert(*key, Timed { value, stored });
         }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{ScanError, ScanRequest, Timings, engines::EngineSummary, job::JobOutcome};
+use super::{ScanError, ScanRequest, Timings, engines::EngineReport, job::JobOutcome};
 
 /// Receives the report of each job when the job ends, before its requesters are answered.
 pub type JobObserver = Arc<dyn Fn(&JobReport<'_>) + Send + Sync>;
@@ -22,7 +22,7 @@ pub struct JobReport<'a> {
 /// What happened in a run of the engines.
 pub struct EngineRunReport {
     /// The result of each engine: see [`EngineRun::results`](super::engines::EngineRun::results).
-    pub results: Vec<EngineSummary>,
+    pub results: Vec<EngineReport>,
     /// Duration of the script's run.
     pub script_duration: Option<Duration>,
     /// The script's exit code and the first line of the output; `None` without a verdict.

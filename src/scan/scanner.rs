@@ -12,7 +12,7 @@ use tokio::{task::JoinSet, time::timeout};
 use super::{
     cache::{self, MediaKey, ResultCache, VerdictRecords},
     cached_media::{CachedMedia, MediaHeaders},
-    engines::RemoteEngines,
+    engines::{Engines, RemoteEngines},
     error::{Phase, ScanError},
     in_flight::{InFlightScans, Waiter},
     job::JobOutcome,
@@ -148,6 +148,12 @@ impl Scanner {
     #[must_use]
     pub fn sandbox(&self) -> &Sandbox {
         &self.pipeline.context.sandbox
+    }
+
+    /// Returns the engines.
+    #[must_use]
+    pub fn engines(&self) -> &Engines {
+        &self.pipeline.context.engines
     }
 
     /// Returns whether a canary is configured.

@@ -30,6 +30,7 @@ use crate::{
     media::{self, MediaId, Origin},
     metrics::{AuditLineResult, Metrics},
     ownership::open_to_append,
+    scan::engines::EngineReport,
     text::escape_json,
 };
 
@@ -89,6 +90,8 @@ pub struct AuditRecord<'a> {
     pub first_line: Option<&'a str>,
     /// Run time of the script, if it ran.
     pub took: Option<Duration>,
+    /// The results of the engines, if they ran.
+    pub engines: &'a [EngineReport],
 }
 
 /// Sends lines to the writer thread. Cheap to clone.
@@ -296,7 +299,19 @@ impl AuditWriter {
     }
 }
 
-fn format_line(record: &AuditRecord<'_>) -> Vec<u8> {
+/// The result of one engine in a line.
+#[derive(Serialize)]
+struct EngineJson<'a> {
+    engine: &'static str,
+    result: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    finding: Option<&'a str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    observed: bool,
+    duration_ms: Option<u64>,
+}
+
+fn format_line<'a>(record: &AuditRecord<'a>) -> Vec<u8> {
     #[derive(Serialize)]
     struct AuditJson<'a> {
         time: String,
@@ -313,7 +328,17 @@ fn format_line(record: &AuditRecord<'_>) -> Vec<u8> {
         exit_code: Option<i32>,
         output: Option<&'a str>,
         duration_ms: Option<u64>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        engines: Vec<EngineJson<'a>>,
     }
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let engine = |EngineReport { summary, is_observed }: &'a EngineReport| EngineJson {
+        engine: summary.engine,
+        result: summary.result,
+        finding: summary.finding.as_deref(),
+        observed: *is_observed,
+        duration_ms: summary.duration.map(millis),
+    };
     let line = AuditJson {
         time: humantime::format_rfc3339_millis(record.time).to_string(),
         mxc: record.media.to_string(),
@@ -330,7 +355,8 @@ fn format_line(record: &AuditRecord<'_>) -> Vec<u8> {
         outcome: record.not_clean,
         exit_code: record.exit_code,
         output: record.first_line,
-        duration_ms: record.took.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX)),
+        duration_ms: record.took.map(millis),
+        engines: record.engines.iter().map(engine).collect(),
     };
     // Cannot fail: serialization fails only for maps with non-string keys.
     let line = serde_json::to_string(&line).unwrap_or_default();

@@ -9,7 +9,7 @@ use crate::{
     media::Variant,
     metrics::{CacheHit, Metrics},
     scan::{
-        engines::EngineSummary,
+        engines::{EngineReport, EngineSummary},
         job::JobOutcome,
         report::{JobObserver, JobReport},
         verdict::{NotCleanKind, Verdict},
@@ -33,10 +33,12 @@ fn record_metrics(metrics: &Metrics, report: &JobReport<'_>) {
     let verdict = verdict_name(report);
     let script = report.run.and_then(|run| run.script_duration);
     metrics.jobs.record(verdict.unwrap_or("no_verdict"), report.timings, script);
-    for EngineSummary { engine, result, duration, .. } in
-        report.run.iter().flat_map(|run| &run.results)
-    {
+    for EngineReport { summary, is_observed } in report.run.iter().flat_map(|run| &run.results) {
+        let EngineSummary { engine, result, duration, .. } = summary;
         metrics.jobs.record_engine(engine, result, *duration);
+        if *is_observed {
+            metrics.jobs.record_observed(engine);
+        }
     }
     let has_details = report.run.is_some_and(|run| run.verdict_details.is_some());
     // A forbidden type is no result of the engines.
@@ -69,6 +71,7 @@ fn audit_record<'a>(report: &JobReport<'a>) -> Option<AuditRecord<'a>> {
         exit_code: details.and_then(|(code, _)| *code),
         first_line: details.map(|(_, line)| line.as_str()),
         took: report.run.and_then(|run| run.script_duration),
+        engines: report.run.map(|run| run.results.as_slice()).unwrap_or_default(),
     })
 }
 

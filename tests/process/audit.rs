@@ -26,7 +26,7 @@ fn read_lines(path: &Path) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
 }
 
-async fn wait_for_lines(path: &Path, number: usize) -> Vec<Value> {
+pub(crate) async fn wait_for_lines(path: &Path, number: usize) -> Vec<Value> {
     wait_until("audit lines", || {
         fs::read_to_string(path).unwrap_or_default().lines().count() >= number
     })
@@ -77,6 +77,13 @@ async fn writes_one_audit_line_per_scanned_file() {
         assert!(time >= begun - std::time::Duration::from_secs(1), "{time:?}");
         let script_ran = line["exit_code"].is_number();
         assert_eq!(line.remove("duration_ms").unwrap().is_u64(), script_ran);
+        let engines = line.remove("engines").map(|engines| engines[0].clone());
+        assert_eq!(engines.is_some(), script_ran);
+        if let Some(engine) = engines {
+            let verdict = if line["verdict"] == "clean" { "clean" } else { "infected" };
+            assert_eq!((&engine["engine"], &engine["result"]), (&json!("script"), &json!(verdict)));
+            assert!(engine["duration_ms"].is_u64(), "{engine}");
+        }
     }
     let url = format!("{}/", homeserver.url());
     let line = |mxc: &str, more: Value| {

@@ -136,6 +136,7 @@ mcs_cache_hits_total{{kind="verdict"}} 1
 mcs_engine_scans_total{{engine="script",result="clean"}} 2
 mcs_engine_scans_total{{engine="script",result="failed"}} 1
 mcs_engine_scans_total{{engine="script",result="infected"}} 1
+mcs_engine_seconds_count{{engine="script"}} 4
 mcs_fetched_bytes_total {fetched}
 mcs_http_connections_limit 2048
 mcs_http_request_duration_seconds_count{{route="download"}} 8

@@ -15,7 +15,9 @@ use tokio::{
 };
 
 use crate::{
+    audit::wait_for_lines,
     harness::{MockHomeserver, ScannerBuilder, ScannerProcess, TestResponse},
+    operations::get,
     reload::reload_succeeds,
 };
 
@@ -164,6 +166,45 @@ async fn changed_setting_applies_to_each_outcome_without_a_scan() {
         }
         assert_eq!(clamd.scans() - before, 1, "{answer}: every setting uses the same scan");
     }
+}
+
+/// The finding stays cached, so the setting applies without another scan.
+#[tokio::test]
+async fn observed_finding_is_recorded_and_refuses_after_a_reload() {
+    let (clamd, homeserver) = (FakeClamd::start().await, MockHomeserver::start().await);
+    let lines = "clamd.on_not_clean = \"observe\"\naudit.path = \"audit.jsonl\"";
+    let scanner = start(&clamd, &homeserver, "[\"clamd\", \"script\"]", lines).await;
+    scanner.dir.write_script("script.sh", "exit 0");
+    let media = homeserver.add_bytes("observed", b"stream: Eicar FOUND".to_vec());
+    let path = format!("/scan/{media}");
+    scanner.client.get(&path).await.assert_clean();
+    let line = &wait_for_lines(&scanner.dir.path("audit.jsonl"), 1).await[0];
+    assert_eq!((&line["verdict"], &line["exit_code"]), (&"clean".into(), &0.into()));
+    let engine = &line["engines"][0];
+    for (key, expected) in [("engine", "clamd"), ("result", "infected"), ("finding", "Eicar")] {
+        assert_eq!(engine[key], expected, "{line}");
+    }
+    assert_eq!(engine["observed"], true, "{line}");
+    scanner.wait_for_log("findings of observed engines and rules do not refuse media", 1).await;
+    scanner
+        .wait_for_log("finding of an observed engine or rule, media not refused for it", 1)
+        .await;
+    let metrics = get(&scanner.operations_client().await, "/metrics").await;
+    let metrics = String::from_utf8_lossy(&metrics.body).into_owned();
+    for line in [
+        "mcs_observed_findings_total{engine=\"clamd\"} 1",
+        "mcs_engine_observed{engine=\"clamd\"} 1",
+        "mcs_engine_observed{engine=\"script\"} 0",
+        "mcs_rules_observed 0",
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line}\n{metrics}");
+    }
+    let scans = clamd.scans();
+    reload_succeeds(&scanner, "clamd.on_not_clean = \"refuse\"").await;
+    assert_outcome(&scanner.client.get(&path).await, "Eicar", "refuse");
+    reload_succeeds(&scanner, "clamd.on_not_clean = \"observe\"").await;
+    scanner.client.get(&path).await.assert_clean();
+    assert_eq!(clamd.scans(), scans, "the finding is cached");
 }
 
 #[tokio::test]

@@ -74,6 +74,8 @@ pub(crate) enum EvaluationError {
     Limits(#[source] io::Error),
     #[error("cannot serve jobs: {0}")]
     Service(#[source] io::Error),
+    #[error("more than {0} observed rules match")]
+    Observed(usize),
     #[error("the rule engine failed: {0}")]
     Engine(String),
 }

@@ -11,6 +11,8 @@ use crate::unpack::UnpackSettings;
 pub struct EvaluatorSettings {
     /// Names of rules whose matches are not reported.
     pub ignored: Vec<String>,
+    /// What does not end the evaluation.
+    pub observed: ObservedFindings,
     /// How files are unpacked for the rules.
     pub unpack: UnpackSettings,
     /// Whether types are determined. Required by the next two settings.
@@ -19,6 +21,18 @@ pub struct EvaluatorSettings {
     pub sets_file_type: bool,
     /// The types that are allowed inside a media file.
     pub inner_types: MimeRules,
+}
+
+/// Findings that are reported, and do not end the evaluation: others may follow that count.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ObservedFindings {
+    /// Names of rules.
+    pub rules: Vec<String>,
+    /// Whether all rules are observed.
+    pub all_rules: bool,
+    /// Whether blocked hashes are observed.
+    pub hashes: bool,
 }
 
 /// What a job does besides the inspection. The argument of the job.

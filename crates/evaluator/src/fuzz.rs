@@ -9,6 +9,7 @@ use crate::{
     RuleSet, UnpackSettings,
     evaluator::evaluate,
     prepared::{PREPARED_BY, restore},
+    rule_filter::RuleFilter,
     rule_visitor::MAX_NAMES,
 };
 
@@ -41,8 +42,11 @@ pub fn input(bytes: &[u8]) {
 fn file(bytes: &[u8]) {
     let supplied = SUPPLIED.prepared();
     let settings = UnpackSettings { enabled: false, ..UnpackSettings::default() };
+    let report = |filter: RuleFilter<'_>| {
+        evaluate(supplied, bytes, filter, &settings).expect("complete rules")
+    };
     let names = |ignored: &[&str]| {
-        let report = evaluate(supplied, bytes, ignored, &settings).expect("complete rules");
+        let report = report(RuleFilter { ignored, ..RuleFilter::default() });
         report.finding.map(|found| found.rules).unwrap_or_default()
     };
     let found = names(&[]);
@@ -50,6 +54,10 @@ fn file(bytes: &[u8]) {
     assert!(found.iter().all(|name| SUPPLIED.names().contains(name)), "{found:?}");
     let Some((first, others)) = found.split_first() else { return };
     assert!(!others.contains(first), "{found:?}");
+    let observed = report(RuleFilter { observes_all: true, ..RuleFilter::default() });
+    assert_eq!(observed.finding, None);
+    let observed: Vec<_> = observed.observed.iter().flat_map(|found| &found.rules).collect();
+    assert!(found.iter().all(|name| observed.contains(&name)), "{found:?} {observed:?}");
     // At the maximum, another rule takes the place of the ignored one.
     if found.len() < MAX_NAMES {
         assert_eq!(names(&[first]), others, "without {first}");

@@ -18,11 +18,18 @@ pub(crate) struct HashVisitor<'a> {
     lists: &'a HashListSet,
     rules: Option<&'a mut dyn Visitor>,
     finding: Option<HashFinding>,
+    /// Whether a finding does not end the evaluation.
+    is_observed: bool,
 }
 
 impl<'a> HashVisitor<'a> {
     pub(crate) fn new(lists: &'a HashListSet, rules: Option<&'a mut dyn Visitor>) -> Self {
-        Self { lists, rules, finding: None }
+        Self { lists, rules, finding: None, is_observed: false }
+    }
+
+    /// Continues after a finding.
+    pub(crate) fn observing(self, is_observed: bool) -> Self {
+        Self { is_observed, ..self }
     }
 
     /// Returns the first object with a blocked digest.
@@ -51,18 +58,20 @@ impl Visitor for HashVisitor<'_> {
             None => None,
         };
         let entry = digest.and_then(|digest| self.lookup(&digest, object.bytes));
-        match entry {
-            Some(HashMatch { action: ListAction::Block, list, name }) => {
-                let name = name.filter(|name| !name.is_empty()).unwrap_or(list);
-                self.finding =
-                    Some(HashFinding { name: name.to_owned(), path: object.report_path() });
-                ControlFlow::Break(())
+        // The service applies allow entries for whole media files when it answers a request.
+        if let Some(HashMatch { action: ListAction::Block, list, name }) = entry {
+            let name = name.filter(|name| !name.is_empty()).unwrap_or(list);
+            self.finding.get_or_insert_with(|| HashFinding {
+                name: name.to_owned(),
+                path: object.report_path(),
+            });
+            if !self.is_observed {
+                return ControlFlow::Break(());
             }
-            // The service applies allow entries for whole media files when it answers a request.
-            Some(HashMatch { action: ListAction::Allow, .. }) | None => match &mut self.rules {
-                Some(rules) => rules.visit(object),
-                None => ControlFlow::Continue(()),
-            },
+        }
+        match &mut self.rules {
+            Some(rules) => rules.visit(object),
+            None => ControlFlow::Continue(()),
         }
     }
 

@@ -28,6 +28,7 @@ mod prepared;
 mod process_limits;
 mod report;
 mod resident;
+mod rule_filter;
 mod rule_set;
 mod rule_visitor;
 mod sources;
@@ -40,7 +41,7 @@ mod variables;
 
 pub use encrypted::Encryption;
 pub use error::RuleLoadError;
-pub use evaluator_settings::{EvaluatorSettings, EvaluatorTask};
+pub use evaluator_settings::{EvaluatorSettings, EvaluatorTask, ObservedFindings};
 pub use hash_list_set::{HashListLoadError, HashListSet};
 pub use mcs_hashlist::{HashMatch, ListAction, ListSummary};
 pub use process_limits::memory_allowance;

@@ -61,8 +61,11 @@ impl EvaluatorAnswer {
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvaluationReport {
-    /// The first object in which rules match.
+    /// The first object in which rules match that are not only observed. It ends the evaluation.
     pub finding: Option<RuleFinding>,
+    /// Matches of observed rules up to there: of each rule the first one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub observed: Vec<RuleFinding>,
     /// Why parts of the file were not examined, at most one note of each kind.
     pub notes: Vec<Note>,
 }
@@ -73,7 +76,7 @@ pub struct EvaluationReport {
 pub struct RuleFinding {
     /// The most severe kind of the rules.
     pub kind: RuleKind,
-    /// Names of the rules, those of malware first; at least one.
+    /// Names of the rules, those of malware first; at least one. For [`RuleKind::Type`], the reason.
     pub rules: Vec<String>,
     /// Where the object is; empty for the media file itself.
     pub path: Vec<String>,
@@ -93,6 +96,8 @@ pub struct HashFinding {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RuleKind {
+    /// The type of an object, which a list does not allow: no rule.
+    Type,
     /// Contents that a policy does not allow: rules with `kind = "policy"`.
     Policy,
     /// Malware: rules with `kind = "malware"`, and rules without a kind.

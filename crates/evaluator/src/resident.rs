@@ -22,6 +22,7 @@ use crate::{
     object_types::ObjectTypes,
     process_limits::raise_stack_limit,
     report::{EvaluatorAnswer, FileReport, MAX_ANSWER},
+    rule_filter::RuleFilter,
     rule_visitor::RuleVisitor,
     unpack::warm_up,
 };
@@ -72,13 +73,19 @@ fn serve(settings: &OsStr) -> Result<(), EvaluationError> {
     let settings: EvaluatorSettings = settings.ok_or(EvaluationError::Settings)?;
     raise_stack_limit().map_err(EvaluationError::Limits)?;
     let ignored: Vec<_> = settings.ignored.iter().map(String::as_str).collect();
+    let observed: Vec<_> = settings.observed.rules.iter().map(String::as_str).collect();
+    let filter = RuleFilter {
+        ignored: &ignored,
+        observed: &observed,
+        observes_all: settings.observed.all_rules,
+    };
     let load = |data: Vec<File>| {
         let [rules, lists @ ..] = <&[File]>::from(&data) else {
             return Err(io::ErrorKind::InvalidInput.into());
         };
         let lists = lists.first().map(load_lists).transpose()?;
         let detector = load_detector(&settings).map_err(io::Error::other)?;
-        let rules = load_visitor(rules, &ignored, &settings, detector.as_ref())?;
+        let rules = load_visitor(rules, filter, &settings, detector.as_ref())?;
         warm_up();
         let mut loaded = LoadedEvaluator {
             rules,
@@ -104,7 +111,7 @@ fn load_detector(settings: &EvaluatorSettings) -> Result<Option<Rc<Detector>>, E
 /// Loads the rules, if there are any.
 fn load_visitor<'r>(
     rules: &File,
-    ignored: &'r [&'r str],
+    filter: RuleFilter<'r>,
     settings: &EvaluatorSettings,
     detector: Option<&Rc<Detector>>,
 ) -> io::Result<Option<RuleVisitor<'r>>> {
@@ -112,7 +119,7 @@ fn load_visitor<'r>(
     if prepared.is_empty() {
         return Ok(None);
     }
-    let mut visitor = load_rules(prepared, ignored).map_err(io::Error::other)?;
+    let mut visitor = load_rules(prepared, filter).map_err(io::Error::other)?;
     visitor.warm_up();
     Ok(Some(match detector {
         Some(detector) => visitor.with_types(ObjectTypes::new(
@@ -153,7 +160,9 @@ impl LoadedEvaluator<'_> {
         }
         let lists = self.lists.as_ref().filter(|_| task.searches_hashes);
         let lacks_rules = task.evaluates_rules && rules.is_none();
-        let evaluation = Evaluation { rules, lists, settings: &self.settings.unpack };
+        let observes_hashes = self.settings.observed.hashes;
+        let evaluation =
+            Evaluation { rules, lists, observes_hashes, settings: &self.settings.unpack };
         let (mut rules, hashes) = evaluation.run(&bytes);
         if lacks_rules {
             rules = Some(EvaluatorAnswer::from(Err(EvaluationError::NoRules)));

@@ -14,6 +14,7 @@ use crate::{
     object_types::ObjectTypes,
     prepared::PreparedParts,
     report::{Note, NoteKind, RuleFinding, RuleKind},
+    rule_filter::RuleFilter,
     structure::ContentStructure,
     unpack::{MediaObject, Visitor},
     variables,
@@ -23,28 +24,42 @@ use crate::{
 /// Matches of policy rules do not stop it, because a malware rule that matches changes the result.
 pub(crate) const MAX_NAMES: usize = 16;
 
+/// Maximum number of observed rules that match in one file. With more, the evaluation fails, unless other rules match:
+/// none may be left out, because each may count when the same report is used again.
+pub(crate) const MAX_OBSERVED: usize = 64;
+
 /// The rules, and what they have found.
 pub(crate) struct RuleVisitor<'r> {
     parts: Vec<Scanner>,
-    ignored: &'r [&'r str],
+    filter: RuleFilter<'r>,
     /// Whether rules use variables that differ between objects with the same content.
     depends_on_position: bool,
     types: Option<ObjectTypes>,
     finding: Option<RuleFinding>,
+    /// Matches of observed rules, each rule once.
+    observed: Vec<RuleFinding>,
     /// A string with too many matches.
     limit: Option<Note>,
     error: Option<EvaluationError>,
 }
 
+/// What the rules have found in one file.
+pub(crate) struct RuleResult {
+    pub(crate) finding: Option<RuleFinding>,
+    pub(crate) observed: Vec<RuleFinding>,
+    pub(crate) limit: Option<Note>,
+}
+
 impl<'r> RuleVisitor<'r> {
     /// Restores the rules. Parts that cannot be restored are an error only if no other rules match.
-    pub(crate) fn new(prepared: PreparedParts<'_>, ignored: &'r [&'r str]) -> Self {
+    pub(crate) fn new(prepared: PreparedParts<'_>, filter: RuleFilter<'r>) -> Self {
         let mut visitor = Self {
             parts: Vec::new(),
-            ignored,
+            filter,
             depends_on_position: prepared.depends_on_position(),
             types: None,
             finding: None,
+            observed: Vec::new(),
             limit: None,
             error: None,
         };
@@ -84,17 +99,34 @@ impl<'r> RuleVisitor<'r> {
         }
     }
 
-    /// Returns the first finding, and notes. The rules stay: dropping them in a child would copy all their memory.
+    /// Returns the findings, and a note. The rules stay: dropping them in a child would copy all their memory.
     ///
     /// # Errors
-    /// If rules could not be evaluated and no others match.
-    pub(crate) fn take_result(
-        &mut self,
-    ) -> Result<(Option<RuleFinding>, Option<Note>), EvaluationError> {
+    /// If rules could not be evaluated and no others match that are not only observed.
+    pub(crate) fn take_result(&mut self) -> Result<RuleResult, EvaluationError> {
         let (error, finding, limit) = (self.error.take(), self.finding.take(), self.limit.take());
+        let observed = std::mem::take(&mut self.observed);
         match error {
             Some(error) if finding.is_none() => Err(error),
-            _ => Ok((finding, limit)),
+            _ => Ok(RuleResult { finding, observed, limit }),
+        }
+    }
+
+    /// Keeps the first match of each observed rule.
+    fn observe(&mut self, rules: Vec<(RuleKind, String)>, object: &MediaObject<'_>) {
+        for (kind, name) in rules {
+            if let Some(known) = self.observed.iter_mut().find(|known| known.rules.contains(&name))
+            {
+                // Rules of several files may have the same name.
+                known.kind = known.kind.max(kind);
+                continue;
+            }
+            if self.observed.len() == MAX_OBSERVED {
+                self.failed(EvaluationError::Observed(MAX_OBSERVED));
+                return;
+            }
+            let path = object.report_path();
+            self.observed.push(RuleFinding { kind, rules: vec![name], path });
         }
     }
 
@@ -121,7 +153,7 @@ impl Visitor for RuleVisitor<'_> {
         }
         for scanner in &mut self.parts {
             variables::set(scanner, object, file_type.map_or("", MediaType::as_str), &structure);
-            match matches.add_part(scanner, object, self.ignored) {
+            match matches.add_part(scanner, object, self.filter) {
                 Ok(None) => {}
                 Ok(Some(string)) => {
                     let reason = format!("string {string} has too many matches");
@@ -137,9 +169,10 @@ impl Visitor for RuleVisitor<'_> {
         if let Some(error) = first_error {
             self.failed(error);
         }
+        self.observe(std::mem::take(&mut matches.observed), object);
         let forbidden = || {
             let reason = self.types.as_ref()?.forbids(object, file_type?)?;
-            Some((RuleKind::Policy, vec![reason]))
+            Some((RuleKind::Type, vec![reason]))
         };
         let found = match matches.kind() {
             Some(kind) => Some((kind, matches.into_names())),
@@ -156,6 +189,8 @@ impl Visitor for RuleVisitor<'_> {
 struct Matches {
     malware: Vec<String>,
     policy: Vec<String>,
+    /// Observed rules of both kinds.
+    observed: Vec<(RuleKind, String)>,
 }
 
 impl Matches {
@@ -167,17 +202,17 @@ impl Matches {
         &mut self,
         scanner: &Scanner,
         object: &MediaObject<'_>,
-        ignored: &[&str],
+        filter: RuleFilter<'_>,
     ) -> Result<Option<String>, EvaluationError> {
         let mut limited_string = None;
         let result = scanner.scan_mem_with_callback(object.bytes, |event| {
             match event {
-                ScanEvent::RuleMatch(rule) if !ignored.contains(&rule.name) => {
+                ScanEvent::RuleMatch(rule) if !filter.ignores(rule.name) => {
                     // The service has checked the metadata of all rules.
                     let scope = rule_scope(scanner, rule.metadatas).unwrap_or(RuleScope::Both);
                     if scope.includes(object.is_media()) {
                         let kind = rule_kind(scanner, rule.metadatas);
-                        self.add(kind.unwrap_or(RuleKind::Malware), rule.name);
+                        self.add(kind.unwrap_or(RuleKind::Malware), rule.name, filter);
                     }
                 }
                 ScanEvent::StringReachedMatchLimit(string) => {
@@ -208,7 +243,7 @@ impl Matches {
 
     /// Returns the distinct names, those of malware first, at most [`MAX_NAMES`].
     fn into_names(self) -> Vec<String> {
-        let Self { malware: mut names, policy } = self;
+        let Self { malware: mut names, policy, .. } = self;
         for name in policy {
             if !names.contains(&name) {
                 names.push(name);
@@ -218,10 +253,19 @@ impl Matches {
         names
     }
 
-    fn add(&mut self, kind: RuleKind, name: &str) {
+    fn add(&mut self, kind: RuleKind, name: &str, filter: RuleFilter<'_>) {
+        if filter.observes(name) {
+            // One more than the limit, which then fails.
+            if let Some((known, _)) = self.observed.iter_mut().find(|(_, known)| known == name) {
+                *known = kind.max(*known);
+            } else if self.observed.len() <= MAX_OBSERVED {
+                self.observed.push((kind, name.to_owned()));
+            }
+            return;
+        }
         let names = match kind {
             RuleKind::Malware => &mut self.malware,
-            RuleKind::Policy => &mut self.policy,
+            RuleKind::Policy | RuleKind::Type => &mut self.policy,
         };
         if names.len() < MAX_NAMES && !names.iter().any(|known| known == name) {
             names.push(name.to_owned());

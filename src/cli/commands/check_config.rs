@@ -148,6 +148,11 @@ fn print_engines(config: &Config, engines: &RemoteEngines) {
         let (count, ignored) = (rules.rules.names().len(), rules.ignore.len());
         print_line(format_args!("# rules: {count}, {ignored} of them ignored"));
     }
+    let observed = app::observed(config);
+    if !observed.is_empty() {
+        let names = observed.join(", ");
+        print_line(format_args!("# observed, findings do not refuse media: {names}"));
+    }
     for (engine, version) in engines.versions() {
         let version = version.as_deref().unwrap_or("unknown version");
         print_line(escape_untrusted(format_args!("# {engine}: {version}")));

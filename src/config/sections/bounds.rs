@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::prelude::*;
 
 settings! {
-    /// Size bound of an engine, and the effects of exceeding it and of failures.
+    /// Size bound of an engine, and the effects of exceeding it, of failures and of findings.
     #[derive(Clone, PartialEq, Eq, Debug)]
     pub struct Bounds {
         /// Maximum size of a file for this engine, bytes; `None` if unlimited.
@@ -14,6 +14,8 @@ settings! {
         pub on_oversize: OversizePolicy = oversize_policy(),
         /// Effect of a failure of the engine.
         pub on_failure: SkipPolicy = skip_policy(),
+        /// Effect of what the engine finds.
+        pub on_not_clean: FindingPolicy = finding_policy(),
     }
 }
 
@@ -35,6 +37,15 @@ pub enum SkipPolicy {
     Fail,
     /// The other engines decide.
     Skip,
+}
+
+/// `on_not_clean`: the effect of a file that one engine reports as infected or refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FindingPolicy {
+    /// The verdict is "not clean".
+    Refuse,
+    /// The finding is recorded, and the other engines decide.
+    Observe,
 }
 
 /// `scan.on_encrypted` and `scan.on_limit`: how contents that no engine could examine affect the verdict.
@@ -64,6 +75,10 @@ pub(super) fn oversize_policy() -> Key<OversizePolicy> {
 
 pub(super) fn skip_policy() -> Key<SkipPolicy> {
     choice([("fail", SkipPolicy::Fail), ("skip", SkipPolicy::Skip)])
+}
+
+pub(super) fn finding_policy() -> Key<FindingPolicy> {
+    choice([("refuse", FindingPolicy::Refuse), ("observe", FindingPolicy::Observe)])
 }
 
 pub(super) fn content_policy() -> Key<ContentPolicy> {

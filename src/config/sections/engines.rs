@@ -1,7 +1,7 @@
 //! `scan.engines`, and the settings of the engines that it lists.
 
 use super::{
-    bounds::{Bounds, max_size, oversize_policy, skip_policy},
+    bounds::{Bounds, FindingPolicy, finding_policy, max_size, oversize_policy, skip_policy},
     clamd, hashes, icap,
     prelude::*,
     rules,
@@ -10,6 +10,7 @@ use super::{
 const SCRIPT_MAX_SIZE: &str = "script_max_size";
 const SCRIPT_ON_OVERSIZE: &str = "script_on_oversize";
 const SCRIPT_ON_FAILURE: &str = "script_on_failure";
+const SCRIPT_ON_NOT_CLEAN: &str = "script_on_not_clean";
 
 /// The settings of one engine.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -37,13 +38,13 @@ enum EngineName {
 }
 
 impl EngineSettings {
-    /// Returns the size bound, and the effect of failures.
+    /// Returns the size bound, and the effects of failures and findings.
     #[must_use]
     pub fn bounds(&self) -> &Bounds {
         match self {
             Self::Script(bounds) => bounds,
             Self::Rules(rules) => &rules.bounds,
-            Self::Hashes(_) => hashes::Settings::bounds(),
+            Self::Hashes(hashes) => hashes.bounds(),
             Self::Clamd(clamd) => &clamd.bounds,
             Self::Icap(icap) => &icap.bounds,
         }
@@ -52,6 +53,42 @@ impl EngineSettings {
     /// Returns whether the engine examines what is inside a file as `[unpack]` says.
     pub(super) fn unpacks(&self) -> bool {
         matches!(self, Self::Rules(_) | Self::Hashes(_))
+    }
+
+    /// Returns whether nothing that the engine finds refuses a file.
+    fn is_observed(&self) -> bool {
+        match self {
+            Self::Rules(rules) => rules.observes_all(),
+            engine => engine.bounds().on_not_clean == FindingPolicy::Observe,
+        }
+    }
+
+    /// Returns the name in `scan.engines` if `on_not_clean` is "observe".
+    #[must_use]
+    pub fn observed_name(&self) -> Option<&'static str> {
+        let name = match self {
+            Self::Script(_) => "script",
+            Self::Rules(_) => "rules",
+            Self::Hashes(_) => "hashes",
+            Self::Clamd(_) => "clamd",
+            Self::Icap(_) => "icap",
+        };
+        (self.bounds().on_not_clean == FindingPolicy::Observe).then_some(name)
+    }
+
+    /// Returns the section and the key for the effect of findings.
+    fn finding_key(&self) -> (&'static str, &'static str) {
+        const KEY: &str = "on_not_clean";
+        match self {
+            Self::Script(_) => ("scan", SCRIPT_ON_NOT_CLEAN),
+            Self::Rules(rules) if rules.bounds.on_not_clean == FindingPolicy::Refuse => {
+                ("rules", "observe")
+            }
+            Self::Rules(_) => ("rules", KEY),
+            Self::Hashes(_) => ("hashes", KEY),
+            Self::Clamd(_) => ("clamd", KEY),
+            Self::Icap(_) => ("icap", KEY),
+        }
     }
 
     fn name(&self) -> EngineName {
@@ -102,15 +139,6 @@ impl KeyGroup for Vec<EngineSettings> {
         {
             scan.within("hashes").missing("block", "a list in hashes.block or hashes.allow");
         }
-        if names == [EngineName::Hashes]
-            && hashes.as_ref().is_some_and(|hashes| hashes.lists.set.block_entries() == 0)
-        {
-            scan.within("hashes").conflict(
-                "block",
-                "found no blocked file, expected at least one, or another engine in scan.engines: all \
-                 files would be clean",
-            );
-        }
         let settings = |name: &EngineName| match name {
             EngineName::Script => script.clone().map(EngineSettings::Script),
             EngineName::Rules => rules.clone().map(EngineSettings::Rules),
@@ -118,7 +146,9 @@ impl KeyGroup for Vec<EngineSettings> {
             EngineName::Clamd => clamd.clone().map(EngineSettings::Clamd),
             EngineName::Icap => icap.clone().map(EngineSettings::Icap),
         };
-        names.iter().map(settings).collect()
+        let engines: Vec<_> = names.iter().map(settings).collect::<Option<_>>()?;
+        require_decisive_engine(&engines, scan);
+        Some(engines)
     }
 
     fn write(&self, lines: &mut Lines) {
@@ -129,6 +159,7 @@ impl KeyGroup for Vec<EngineSettings> {
                     max_size().write(&bounds.max_size, SCRIPT_MAX_SIZE, lines);
                     oversize_policy().write(&bounds.on_oversize, SCRIPT_ON_OVERSIZE, lines);
                     skip_policy().write(&bounds.on_failure, SCRIPT_ON_FAILURE, lines);
+                    finding_policy().write(&bounds.on_not_clean, SCRIPT_ON_NOT_CLEAN, lines);
                 }
                 EngineSettings::Rules(rules) => lines.within("rules", |lines| rules.write(lines)),
                 EngineSettings::Hashes(hashes) => {
@@ -145,7 +176,44 @@ fn script_bounds(scan: &mut Section<'_, '_>) -> Option<Bounds> {
     let max_size = max_size().read(scan, SCRIPT_MAX_SIZE);
     let on_oversize = oversize_policy().read(scan, SCRIPT_ON_OVERSIZE);
     let on_failure = skip_policy().read(scan, SCRIPT_ON_FAILURE);
-    Some(Bounds { max_size: max_size?, on_oversize: on_oversize?, on_failure: on_failure? })
+    let on_not_clean = finding_policy().read(scan, SCRIPT_ON_NOT_CLEAN);
+    Some(Bounds {
+        max_size: max_size?,
+        on_oversize: on_oversize?,
+        on_failure: on_failure?,
+        on_not_clean: on_not_clean?,
+    })
+}
+
+/// Records a problem if no engine can refuse a file.
+fn require_decisive_engine(engines: &[EngineSettings], scan: &mut Section<'_, '_>) {
+    let mut decisive = engines.iter().filter(|engine| !engine.is_observed());
+    match (decisive.next(), decisive.next()) {
+        (None, _) => {
+            let Some((section, key)) = engines.first().map(EngineSettings::finding_key) else {
+                return;
+            };
+            let expected = match key {
+                "observe" => "a shorter list, or another engine in scan.engines",
+                _ => "\"refuse\" for at least one",
+            };
+            scan.within(section).conflict(
+                key,
+                format!(
+                    "found only observed engines in scan.engines, expected {expected}: all files would \
+                     be clean"
+                ),
+            );
+        }
+        (Some(EngineSettings::Hashes(hashes)), None) if hashes.lists.set.block_entries() == 0 => {
+            scan.within("hashes").conflict(
+                "block",
+                "found no blocked file, expected at least one, or another engine in scan.engines that \
+                 is not observed: all files would be clean",
+            );
+        }
+        _ => {}
+    }
 }
 
 /// Has no default: which engine is used depends on whether a script is configured.

@@ -5,13 +5,19 @@ use std::{error::Error, path::PathBuf};
 use mcs_evaluator::{HashListSet, ListSummary};
 
 use super::{
-    bounds::{Bounds, OversizePolicy, SkipPolicy},
+    bounds::{Bounds, FindingPolicy, OversizePolicy, SkipPolicy, finding_policy},
     prelude::*,
 };
 
 /// The engine examines files of any size, and must not fail.
-const BOUNDS: Bounds =
-    Bounds { max_size: None, on_oversize: OversizePolicy::Fail, on_failure: SkipPolicy::Fail };
+const REFUSING: Bounds = Bounds {
+    max_size: None,
+    on_oversize: OversizePolicy::Fail,
+    on_failure: SkipPolicy::Fail,
+    on_not_clean: FindingPolicy::Refuse,
+};
+
+const OBSERVING: Bounds = Bounds { on_not_clean: FindingPolicy::Observe, ..REFUSING };
 
 settings! {
     /// `[hashes]`, validated.
@@ -21,6 +27,8 @@ settings! {
         pub block: Vec<PathBuf> = list_paths(),
         /// Files with hashes that are allowed.
         pub allow: Vec<PathBuf> = list_paths(),
+        /// Effect of a blocked hash.
+        pub on_not_clean: FindingPolicy = finding_policy(),
         /// The lists loaded from these files.
         pub lists: LoadedLists = ReadLists,
     }
@@ -32,9 +40,12 @@ impl Settings {
         self.block.is_empty() && self.allow.is_empty()
     }
 
-    /// Returns the bounds, which have no keys.
-    pub(super) fn bounds() -> &'static Bounds {
-        &BOUNDS
+    /// Returns the bounds, which have no keys except `on_not_clean`.
+    pub(super) fn bounds(&self) -> &'static Bounds {
+        match self.on_not_clean {
+            FindingPolicy::Refuse => &REFUSING,
+            FindingPolicy::Observe => &OBSERVING,
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::{error::Error, path::PathBuf, time::Duration};
 use mcs_evaluator::RuleSet;
 
 use super::{
-    bounds::{Bounds, timeout},
+    bounds::{Bounds, FindingPolicy, timeout},
     prelude::*,
 };
 
@@ -17,6 +17,8 @@ settings! {
         pub paths: Vec<PathBuf> = rule_paths(),
         /// Names of rules whose matches are ignored.
         pub ignore: Vec<String> = list(text()),
+        /// Names of rules whose matches are recorded, and do not refuse a file.
+        pub observe: Vec<String> = list(text()),
         /// The rules loaded from `paths`.
         pub rules: RuleSet = CompiledRules,
         /// Time limit for one file.
@@ -29,13 +31,27 @@ settings! {
 
 fn check(settings: Settings, section: &mut Section<'_, '_>) -> Settings {
     let names = settings.rules.names();
-    if let Some(unknown) = settings.ignore.iter().find(|name| !names.contains(*name)) {
-        section.conflict(
-            "ignore",
-            format!("found \"{unknown}\", expected names of rules in rules.paths"),
-        );
+    for (key, listed) in [("ignore", &settings.ignore), ("observe", &settings.observe)] {
+        if let Some(unknown) = listed.iter().find(|name| !names.contains(*name)) {
+            let message = format!("found \"{unknown}\", expected names of rules in rules.paths");
+            section.conflict(key, message);
+        }
+    }
+    if let Some(both) = settings.observe.iter().find(|name| settings.ignore.contains(name)) {
+        let message = format!("found \"{both}\", which rules.ignore lists as well");
+        section.conflict("observe", format!("{message}; expected it in one of the lists"));
     }
     settings
+}
+
+impl Settings {
+    /// Returns whether matches only are observed. Rules that are all ignored find nothing, which is the operator's choice.
+    pub(super) fn observes_all(&self) -> bool {
+        let is_without_effect =
+            |name: &String| self.observe.contains(name) || self.ignore.contains(name);
+        self.bounds.on_not_clean == FindingPolicy::Observe
+            || (!self.observe.is_empty() && self.rules.names().iter().all(is_without_effect))
+    }
 }
 
 fn rule_paths() -> Key<Vec<PathBuf>> {

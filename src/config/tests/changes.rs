@@ -91,6 +91,7 @@ fn surroundings(section: &str, key: &str) -> Vec<(&'static str, &'static str)> {
         "hashes" => ("scan.engines", "['script', 'hashes']"),
         "clamd" => ("scan.engines", "['script', 'clamd']"),
         "icap" => ("scan.engines", "['script', 'icap']"),
+        "scan" if key == "script_on_not_clean" => ("scan.engines", "['script', 'clamd']"),
         _ => ("scan.engines", "['script']"),
     }];
     lines.push(("scan.script", "'scan.sh'"));
@@ -177,6 +178,7 @@ fn comparison_detects_a_change_of_each_key() {
         "['icap://a/c']",
         "['/run/a']",
         "['/run/b']",
+        "'observe'",
         "'warn'",
         "'no'",
         "'both'",

@@ -7,14 +7,19 @@ use mcs_evaluator::UnpackSettings;
 use super::*;
 use crate::config::sections::unpack::InnerLists;
 use crate::scan::engines::{
-    Bounds, ContentPolicy, EngineSettings, OversizePolicy, SkipPolicy, clamd::Address, icap::Method,
+    Bounds, ContentPolicy, EngineSettings, FindingPolicy, OversizePolicy, SkipPolicy,
+    clamd::Address, icap::Method,
 };
 
 #[test]
 fn script_is_default_engine() {
     let config = ConfigDir::new().load_valid("");
-    let bounds =
-        Bounds { max_size: None, on_oversize: OversizePolicy::Fail, on_failure: SkipPolicy::Fail };
+    let bounds = Bounds {
+        max_size: None,
+        on_oversize: OversizePolicy::Fail,
+        on_failure: SkipPolicy::Fail,
+        on_not_clean: FindingPolicy::Refuse,
+    };
     assert_eq!(config.scan.engines, [EngineSettings::Script(bounds)]);
 }
 
@@ -51,6 +56,7 @@ fn reads_settings_of_each_engine() {
         max_size: Some(max_size),
         on_oversize: OversizePolicy::Skip,
         on_failure: SkipPolicy::Skip,
+        on_not_clean: FindingPolicy::Refuse,
     };
     assert_eq!(*script, skipped(1 << 20));
     assert_eq!(clamd.bounds, skipped(2 << 30));
@@ -90,6 +96,50 @@ fn script_is_optional_without_script_engine() {
     assert_eq!(clamd.bounds.max_size, Some(25 << 20));
     // A configured script is validated even if it is unused.
     assert!(dir.errors("scan.engines = ['clamd']\nscan.script = 'absent'").contains("scan.script"));
+}
+
+#[test]
+fn engines_and_rules_may_be_observed_except_for_one() {
+    let dir = ConfigDir::new();
+    dir.file("a.yar", "rule A { condition: true } rule B { condition: true }", 0o644);
+    let rules = "rules.paths = ['a.yar']\n";
+    for lines in [
+        "scan.engines = ['rules', 'clamd']\nclamd.on_not_clean = 'observe'",
+        "scan.engines = ['rules', 'clamd']\nrules.on_not_clean = 'observe'",
+        "scan.engines = ['rules']\nrules.observe = ['A']",
+        "scan.engines = ['rules', 'clamd']\nrules.observe = ['A', 'B']",
+    ] {
+        dir.load_with(&format!("{rules}{lines}\ncrypto.request_secret_path = 'key'"), &[]).unwrap();
+    }
+    for (lines, expected) in [
+        (
+            "scan.engines = ['clamd']\nclamd.on_not_clean = 'observe'",
+            "clamd.on_not_clean: found only observed engines in scan.engines, expected \"refuse\" for at least one",
+        ),
+        (
+            "scan.engines = ['rules', 'clamd']\nrules.on_not_clean = 'observe'\nclamd.on_not_clean = 'observe'",
+            "rules.on_not_clean: found only observed engines",
+        ),
+        (
+            "scan.engines = ['rules']\nrules.observe = ['A', 'B']",
+            "rules.observe: found only observed engines in scan.engines, expected a shorter list, or another engine",
+        ),
+        (
+            "scan.engines = ['rules']\nrules.observe = ['A']\nrules.ignore = ['B']",
+            "rules.observe: found only observed engines",
+        ),
+        ("rules.observe = ['C']", "rules.observe: found \"C\", expected names of rules"),
+        (
+            "rules.observe = ['A']\nrules.ignore = ['A']",
+            "rules.observe: found \"A\", which rules.ignore lists as well",
+        ),
+        ("icap.on_not_clean = 'pass'", "expected \"refuse\" or \"observe\""),
+        ("scan.script_on_not_clean = 'skip'", "expected \"refuse\" or \"observe\""),
+        ("hashes.on_not_clean = 1", "expected \"refuse\" or \"observe\""),
+    ] {
+        let errors = dir.errors(&format!("{rules}{lines}"));
+        assert!(errors.contains(expected), "{lines}: {errors}");
+    }
 }
 
 #[test]

@@ -22,7 +22,7 @@ use crate::{
     media::MediaId,
     scan::{
         cached_media::CachedMedia,
-        engines::{DecodedOutcome, EngineIdentity, Policies},
+        engines::{DecodedOutcome, EngineIdentity, Policies, Validity},
     },
 };
 
@@ -57,7 +57,7 @@ impl ResultCache {
                 let (page, next) = records.page(kinds, after).await?;
                 is_complete &= !page.is_truncated;
                 for stored in page.outcomes {
-                    let verdict = self.stored_verdict(stored, engines, policies);
+                    let verdict = self.stored_verdict(&stored, engines, policies);
                     if filter.accepts(&verdict) {
                         add_latest(&mut found, verdict);
                     }
@@ -139,7 +139,7 @@ impl ResultCache {
         }
         if let Some(records) = &self.tables.records {
             for stored in records.outcomes(&key, versions).await? {
-                known.verdicts.push(self.stored_verdict(stored, engines, policies));
+                known.verdicts.push(self.stored_verdict(&stored, engines, policies));
             }
             known.forgotten = known.forgotten.max(records.forgotten_at(&key, versions).await?);
         }
@@ -248,22 +248,37 @@ impl ResultCache {
 
     fn stored_verdict(
         &self,
-        stored: StoredOutcome,
+        stored: &StoredOutcome,
         engines: &EngineIdentity,
         policies: &Policies,
     ) -> KnownVerdict {
         let engines_fingerprint = engines.engines_fingerprint;
         let DecodedOutcome { outcome, content, .. } = &stored.decoded;
-        let is_valid = content.is_some_and(|content| {
-            let key = ContentKey { content, engines_fingerprint };
-            let records = self.tables.records.as_ref();
-            let forgotten = self.tables.invalidations.forgotten_at(&content);
-            forgotten < Some(outcome.scanned)
-                && records.is_some_and(|records| records.is_valid(&stored, &key, engines.versions))
-        });
+        let decision = policies.decide(outcome);
+        let are_same_versions = || {
+            stored.key.kind == RecordKind::Finished
+                || self.tables.records.as_ref().is_some_and(|records| {
+                    let tag = records.scan_tag(engines.versions);
+                    tag.is_some() && tag == stored.decoded.scanned_by
+                })
+        };
+        let is_settled = match decision.validity {
+            Validity::Finding | Validity::Failure => true,
+            Validity::Examined | Validity::Partial => are_same_versions(),
+            Validity::Unsettled => false,
+        };
+        let is_valid = is_settled
+            && content.is_some_and(|content| {
+                let key = ContentKey { content, engines_fingerprint };
+                let records = self.tables.records.as_ref();
+                let forgotten = self.tables.invalidations.forgotten_at(&content);
+                forgotten < Some(outcome.scanned)
+                    && records
+                        .is_some_and(|records| records.is_valid(stored, &key, engines.versions))
+            });
         KnownVerdict {
             content: *content,
-            verdict: policies.decide(outcome).verdict,
+            verdict: decision.verdict,
             engine: outcome.finding_engine(),
             engines: outcome.results().to_vec(),
             scanned: Some(outcome.scanned),

@@ -21,6 +21,7 @@ use crate::{
     },
 };
 
+mod observed;
 mod operators;
 mod rotation;
 mod shared;

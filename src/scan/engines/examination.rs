@@ -87,7 +87,7 @@ impl Examiner {
         let mut rules = None;
         if task.evaluates_rules {
             rules = Some(match caught(self.run(sample, tenant, task)).await {
-                Ok((Ok(report), duration)) => return report.into_examination(duration),
+                Ok((Ok(report), duration)) => return self.examination(report, duration),
                 Ok((Err(failure), duration)) => Evaluated::failed(Ok(Err(failure)), duration),
                 Err(error) => Evaluated::failed(Err(error), None),
             });
@@ -95,7 +95,7 @@ impl Examiner {
         let task = EvaluatorTask { evaluates_rules: false, limits_types: false, ..task };
         match caught(self.run(sample, tenant, task)).await {
             Ok((Ok(report), duration)) => {
-                Examination { rules, ..report.into_examination(duration) }
+                Examination { rules, ..self.examination(report, duration) }
             }
             Ok((Err(failure), _)) => Examination::failed(rules, ScanError::Inspection(failure)),
             Err(error) => Examination::failed(rules, error),
@@ -134,9 +134,9 @@ impl Evaluated {
     }
 }
 
-impl ChildReport {
-    fn into_examination(self, duration: Option<Duration>) -> Examination {
-        let Self { inspection, rules, hashes } = self;
+impl Examiner {
+    fn examination(&self, report: ChildReport, duration: Option<Duration>) -> Examination {
+        let ChildReport { inspection, rules, hashes } = report;
         Examination {
             inspection: Ok(inspection),
             rules: rules.map(|answer| Evaluated {
@@ -145,7 +145,7 @@ impl ChildReport {
                 duration,
             }),
             hashes: hashes.map(|report| Evaluated {
-                ended_early: report.finding.is_some(),
+                ended_early: report.finding.is_some() && !self.evaluator.observes_hashes(),
                 outcomes: Ok(parse_hash_report(report)),
                 duration,
             }),

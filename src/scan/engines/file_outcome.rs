@@ -23,7 +23,8 @@ pub struct FileOutcome {
     pub detected: Option<MediaType>,
     /// The findings of all engines, malware first, then in the configured order of the engines.
     pub(super) findings: Vec<FileFinding>,
-    /// Whether the examination by the rules or the lists of hashes ended at a finding, so that there may be others.
+    /// Whether others may be found: the examination by the rules or the lists of hashes ended at a finding, or, in a stored
+    /// outcome, an engine failed.
     pub(super) ended_early: bool,
     /// The result of each engine that was run; empty for a stored outcome of an earlier version of the program.
     pub(super) results: Vec<EngineSummary>,
@@ -147,6 +148,14 @@ impl FileOutcome {
     fn texts(&self) -> impl Iterator<Item = &OutcomeText> {
         let Self { encrypted, limit, unreadable, inconsistent, .. } = self;
         [encrypted, limit, unreadable, inconsistent].into_iter().flatten()
+    }
+
+    /// Returns this outcome with the findings of an earlier scan, for engines and rules that are only observed: they count
+    /// as soon as they are observed no longer. Whether that scan ended early does not matter, because this one did not.
+    pub(in crate::scan) fn with_findings_of(mut self, earlier: &Self) -> Self {
+        self.findings.extend(earlier.findings.iter().cloned());
+        self.findings.sort_by_key(|finding| finding.kind != NotCleanKind::Infected);
+        self
     }
 
     /// Removes what no verdict needs: the lines for the audit log, which records each scan once.

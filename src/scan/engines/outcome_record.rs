@@ -148,7 +148,8 @@ impl FileOutcome {
             scanned_by: scanned_by.map(|tag| hex(&tag)),
             finding: None,
             findings: self.findings.iter().map(FindingRecord::from).collect(),
-            ended_early: self.ended_early,
+            // The failures are not stored: a finding that is only observed must not hide them.
+            ended_early: self.ended_early || !self.failures.is_empty(),
             results: self.results.iter().map(ResultRecord::from).collect(),
             encrypted: text(&self.encrypted),
             limit: text(&self.limit),
@@ -355,7 +356,7 @@ mod tests {
         let infected = FileOutcome::for_test([("clamd", failed()), ("rules", Ok(found))]);
         let record = infected.to_record(&[1; 32], None).unwrap();
         let read = FileOutcome::from_record(&record).unwrap().outcome;
-        assert!(read.is_infected() && read.failures.is_empty());
+        assert!(read.is_infected() && read.failures.is_empty() && read.ended_early);
         assert_eq!(read.results[0].result, "failed");
     }
 

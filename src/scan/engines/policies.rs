@@ -2,7 +2,7 @@
 //!
 //! Precedence, highest first:
 //!
-//! 1. Malware, then findings of an engine's own policy: not clean.
+//! 1. Malware, then findings of an engine's own policy, unless they are only observed: not clean.
 //! 2. Encrypted contents, a limit, unreadable contents, inconsistent contents, a file too large for an engine, in this
 //!    order, where the policy is "refuse": not clean.
 //! 3. The same, where the policy is "fail": a final error.
@@ -14,13 +14,17 @@
 
 use std::sync::Arc;
 
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::{
     bounds::{Bounds, ContentPolicy, OversizePolicy, SkipPolicy},
-    file_outcome::{EngineFault, FileOutcome},
+    file_outcome::{EngineFault, FileFinding, FileOutcome},
+    names::RULES,
+    observation::{FindingEffect, ObservedEngines},
     outcome::{MAX_FIRST_LINE, Outcome, OutcomeText, line},
     result::{EngineResult, is_engine_failure},
+    run::EngineReport,
+    summary::EngineSummary,
 };
 use crate::{
     chain::Chain,
@@ -30,6 +34,7 @@ use crate::{
         settings::Settings,
         verdict::{NotCleanKind, Verdict},
     },
+    text::single_line,
 };
 
 /// The policies for outcomes that are neither clean nor a finding.
@@ -41,6 +46,7 @@ pub struct Policies {
     on_inconsistent: ContentPolicy,
     /// Each engine's name and policies.
     engines: Vec<(&'static str, OversizePolicy, SkipPolicy)>,
+    observed: ObservedEngines,
     /// Whether findings name their location inside the file.
     report_paths: bool,
     /// Maximum length of a finding, bytes.
@@ -110,6 +116,8 @@ pub enum Validity {
     Partial,
     /// For `result_cache.failure_ttl`.
     Failure,
+    /// Not valid: the file must be scanned again, because a finding that ended the examination is only observed now.
+    Unsettled,
 }
 
 impl Policies {
@@ -119,7 +127,10 @@ impl Policies {
         settings: &Settings,
         engines: impl Iterator<Item = (&'static str, &'a Bounds)>,
     ) -> Self {
-        let engines = engines.map(|(name, bounds)| (name, bounds.on_oversize, bounds.on_failure));
+        let engines: Vec<_> = engines.collect();
+        let on_not_clean = engines.iter().map(|(name, bounds)| (*name, bounds.on_not_clean));
+        let observed = ObservedEngines::new(settings, on_not_clean);
+        let policies = |(name, bounds): (_, &Bounds)| (name, bounds.on_oversize, bounds.on_failure);
         let unpack = settings.unpack.as_ref();
         // Only the engines that unpack have outcomes for which these policies are used.
         let on_unpacked = |policy: fn(&unpack::Settings) -> ContentPolicy| {
@@ -130,14 +141,15 @@ impl Policies {
             on_limit: settings.on_limit,
             on_unreadable: on_unpacked(|unpack| unpack.on_unreadable),
             on_inconsistent: on_unpacked(|unpack| unpack.on_inconsistent),
-            engines: engines.collect(),
+            engines: engines.into_iter().map(policies).collect(),
+            observed,
             report_paths: unpack.is_some_and(|unpack| unpack.report_paths),
             max_output: settings.max_output_size,
         }
     }
 
     /// Returns the policies of the canary, which tests what an engine finds: no policy replaces a finding, and no
-    /// engine is skipped.
+    /// engine is skipped or only observed.
     pub(super) fn for_canary(&self) -> Self {
         Self {
             on_encrypted: ContentPolicy::Pass,
@@ -145,6 +157,7 @@ impl Policies {
             on_unreadable: ContentPolicy::Pass,
             on_inconsistent: ContentPolicy::Pass,
             engines: Vec::new(),
+            observed: ObservedEngines::default(),
             report_paths: true,
             max_output: self.max_output,
         }
@@ -153,6 +166,17 @@ impl Policies {
     /// Returns the same policies with findings that name their location, for verdicts that only the operator sees.
     pub(in crate::scan) fn with_paths(&self) -> Self {
         Self { report_paths: true, ..self.clone() }
+    }
+
+    /// Returns the engines and rules that are only observed.
+    pub(super) fn observed(&self) -> &ObservedEngines {
+        &self.observed
+    }
+
+    /// Returns whether any finding may count: whether not all are only observed.
+    pub(in crate::scan) fn may_refuse(&self, file: &FileOutcome) -> bool {
+        let mut effects = file.findings.iter().map(|finding| self.observed.effect(finding));
+        effects.any(|effect| effect != FindingEffect::Observed)
     }
 
     pub(super) fn on_oversize(&self, engine: &str) -> OversizePolicy {
@@ -168,17 +192,17 @@ impl Policies {
     /// Applies the policies.
     #[must_use]
     pub fn decide(&self, file: &FileOutcome) -> PolicyDecision {
-        if let Some(finding) = file.findings.first() {
-            return PolicyDecision {
-                verdict: Ok(Verdict::NotClean {
-                    kind: finding.kind,
-                    output: self.output(&finding.output, finding.location.as_deref()),
-                }),
-                validity: Validity::Finding,
-                // Otherwise, the verdict does not depend on the script alone.
-                exit_code: finding.exit_code.filter(|_| file.findings.len() == 1),
-                first_line: finding.first_line.clone(),
-            };
+        let refuses =
+            |finding: &&FileFinding| self.observed.effect(finding) == FindingEffect::Refuses;
+        let findings: Vec<_> = file.findings.iter().filter(refuses).collect();
+        if let Some(decision) = self.not_clean(&findings, Validity::Finding) {
+            return decision;
+        }
+        if self.observed.needs_scan(file) {
+            let findings: Vec<_> = file.findings.iter().collect();
+            if let Some(decision) = self.not_clean(&findings, Validity::Unsettled) {
+                return decision;
+            }
         }
         if let Some(decision) = self.refusal(file) {
             return decision;
@@ -190,7 +214,7 @@ impl Policies {
         if let Some(fault) = failure {
             return PolicyDecision::error(Arc::clone(&fault.error), Validity::Failure);
         }
-        if !file.has_finished {
+        if !self.observed.has_finished(file) {
             return match file.too_large.first() {
                 // A retry changes nothing, unless an engine failed.
                 Some(engine) if file.failures.is_empty() => {
@@ -205,6 +229,36 @@ impl Policies {
             exit_code: file.exit_code,
             first_line: file.first_line.clone(),
         }
+    }
+
+    /// Returns the decision on a file with these findings, of which the first one is the most severe; `None` without findings.
+    fn not_clean(&self, findings: &[&FileFinding], validity: Validity) -> Option<PolicyDecision> {
+        let first = findings.first()?;
+        // Rules that were observed during the scan are findings of their own.
+        let is_same = |finding: &&&FileFinding| {
+            finding.engine == Some(RULES) && finding.location == first.location
+        };
+        let of_rules: Vec<_> = match first.engine {
+            Some(RULES) => findings.iter().filter(is_same).map(|found| &*found.output).collect(),
+            _ => Vec::new(),
+        };
+        let (output, first_line) = if of_rules.len() > 1 {
+            let names = of_rules.join(", ");
+            let output = single_line(&names, self.max_output).into();
+            (output, line(&names, first.location.as_deref(), MAX_FIRST_LINE))
+        } else {
+            (Arc::clone(&first.output), first.first_line.clone())
+        };
+        Some(PolicyDecision {
+            verdict: Ok(Verdict::NotClean {
+                kind: first.kind,
+                output: self.output(&output, first.location.as_deref()),
+            }),
+            validity,
+            // Otherwise, the verdict does not depend on the script alone.
+            exit_code: first.exit_code.filter(|_| findings.len() == 1),
+            first_line,
+        })
     }
 
     /// Returns the decision if the policy "refuse" makes the file not clean.
@@ -266,6 +320,19 @@ impl Policies {
         fault.is_engine_failure && self.on_failure(fault.engine) == SkipPolicy::Skip
     }
 
+    /// Returns the report of an engine whose part of the outcome this is, and logs a finding that is only observed.
+    pub(super) fn report(&self, summary: EngineSummary, file: &FileOutcome) -> EngineReport {
+        let is_observed = self.observed.is_only_observed(file, summary.engine);
+        if is_observed {
+            let (engine, finding) = (summary.engine, summary.finding.as_deref());
+            info!(
+                engine,
+                finding, "finding of an observed engine or rule, media not refused for it"
+            );
+        }
+        EngineReport { summary, is_observed }
+    }
+
     /// Returns the metrics label for the result of an engine, and logs a skipped engine.
     pub(super) fn record(&self, result: &EngineResult) -> &'static str {
         let EngineResult { engine, outcome, .. } = result;
@@ -308,9 +375,15 @@ impl Policies {
             on_unreadable: content,
             on_inconsistent: content,
             engines,
+            observed: ObservedEngines::default(),
             report_paths: false,
             max_output: 1000,
         }
+    }
+
+    /// Returns the same policies with engines and rules that are only observed.
+    pub(in crate::scan) fn observing(self, engines: &[&'static str], rules: &[&str]) -> Self {
+        Self { observed: ObservedEngines::for_test(engines, rules), ..self }
     }
 }
 

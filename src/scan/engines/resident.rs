@@ -11,7 +11,8 @@ use std::{
 };
 
 use mcs_evaluator::{
-    EvaluatorSettings, EvaluatorTask, HashListSet, RuleSet, UnpackSettings, memory_allowance,
+    EvaluatorSettings, EvaluatorTask, HashListSet, ObservedFindings, RuleSet, UnpackSettings,
+    memory_allowance,
 };
 use mcs_filetype::MimeRules;
 use mcs_sandbox::{
@@ -20,7 +21,7 @@ use mcs_sandbox::{
 use tokio::{sync::Mutex, time::Instant};
 use tracing::{debug, warn};
 
-use super::error::EngineFailure;
+use super::{bounds::FindingPolicy, error::EngineFailure};
 use crate::{
     chain::Chain,
     media::run_directory::RunDirectory,
@@ -126,12 +127,24 @@ pub struct EvaluatorEnv {
     pub audits_types: bool,
 }
 
+/// Returns what does not end an examination.
+fn observed_findings(settings: &Settings) -> ObservedFindings {
+    let rules = settings.rules();
+    let is_observed = |policy| policy == FindingPolicy::Observe;
+    ObservedFindings {
+        rules: rules.map(|rules| rules.observe.clone()).unwrap_or_default(),
+        all_rules: rules.is_some_and(|rules| is_observed(rules.bounds.on_not_clean)),
+        hashes: settings.hashes().is_some_and(|hashes| is_observed(hashes.on_not_clean)),
+    }
+}
+
 /// Starts and replaces the evaluators of one set of engines.
 #[derive(Debug)]
 pub(super) struct ResidentEvaluator {
     env: EvaluatorEnv,
     args: Vec<OsString>,
     detects_types: bool,
+    observes_hashes: bool,
     limits: ResidentLimits,
     /// Limits of a child that unpacks its file, for the rules or the lists of hashes.
     unpacking: JobLimits,
@@ -167,6 +180,7 @@ impl ResidentEvaluator {
         });
         let evaluator_settings = EvaluatorSettings {
             ignored: rules.map(|rules| rules.ignore.clone()).unwrap_or_default(),
+            observed: observed_findings(settings),
             unpack: unpack.cloned().unwrap_or(no_unpacking),
             detects_types: settings.mime != MimeRules::All || env.audits_types || uses_file_type,
             sets_file_type: uses_file_type,
@@ -176,6 +190,7 @@ impl ResidentEvaluator {
             env,
             args: mcs_evaluator::arguments(&evaluator_settings),
             detects_types: evaluator_settings.detects_types,
+            observes_hashes: evaluator_settings.observed.hashes,
             limits: ResidentLimits {
                 jobs: u32::try_from(jobs).unwrap_or(u32::MAX),
                 job_memory: unpacking.memory.max(inspecting.memory),
@@ -194,6 +209,11 @@ impl ResidentEvaluator {
     /// Returns whether reports contain the types of files.
     pub(super) fn detects_types(&self) -> bool {
         self.detects_types
+    }
+
+    /// Returns whether a blocked hash does not end an examination.
+    pub(super) fn observes_hashes(&self) -> bool {
+        self.observes_hashes
     }
 
     async fn stop(&self) {

@@ -32,14 +32,17 @@ pub(super) fn parse_answer(
     }
 }
 
-/// Returns the outcomes that an evaluator reports: the finding first, then the notes, as the operator's policies apply to
-/// each.
+/// Returns the outcomes that an evaluator reports: the finding first, then those of observed rules and the notes, as the
+/// operator's policies apply to each.
 ///
 /// # Errors
 /// If the report contradicts itself.
 fn outcomes(report: EvaluationReport) -> Result<(Outcome, Vec<Outcome>), EngineFailure> {
     let finding = report.finding.map(parse_finding).transpose()?;
-    let mut outcomes = finding.into_iter().chain(report.notes.into_iter().map(parse_note));
+    let observed = report.observed.into_iter().map(parse_finding);
+    let observed = observed.collect::<Result<Vec<_>, _>>()?;
+    let notes = report.notes.into_iter().map(parse_note);
+    let mut outcomes = finding.into_iter().chain(observed).chain(notes);
     Ok((outcomes.next().unwrap_or(Outcome::Clean), outcomes.collect()))
 }
 
@@ -52,6 +55,7 @@ fn parse_finding(finding: RuleFinding) -> Result<Outcome, EngineFailure> {
     Ok(match kind {
         RuleKind::Malware => Outcome::Infected(text),
         RuleKind::Policy => Outcome::Refused(text),
+        RuleKind::Type => Outcome::Refused(OutcomeText { rules: Vec::new(), ..text }),
     })
 }
 
@@ -122,6 +126,11 @@ mod tests {
                 vec![Outcome::Refused(rules(&["A"], None)), Outcome::Limit(text("reason", None))],
             ),
             (
+                r#"{"kind":"type","rules":["file type a/b is not allowed"],"path":[]}"#.to_owned(),
+                vec![],
+                vec![Outcome::Refused(text("file type a/b is not allowed", None))],
+            ),
+            (
                 "null".to_owned(),
                 vec![
                     note("encrypted", path),
@@ -141,6 +150,20 @@ mod tests {
             let (first, others) = parse(&report).unwrap();
             assert_eq!([vec![first], others].concat(), expected, "{report}");
         }
+    }
+
+    #[test]
+    fn each_observed_rule_is_an_outcome() {
+        let (first, others) = parse(
+            r#"{"finding":{"kind":"policy","rules":["A"],"path":[]},"observed":[
+                {"kind":"malware","rules":["B"],"path":["c"]}],"notes":[]}"#,
+        )
+        .unwrap();
+        assert_eq!(first, Outcome::Refused(rules(&["A"], None)));
+        assert_eq!(others, [Outcome::Infected(rules(&["B"], Some("c")))]);
+        let nameless =
+            r#"{"finding":null,"observed":[{"kind":"malware","rules":[],"path":[]}],"notes":[]}"#;
+        assert!(matches!(parse(nameless), Err(EngineFailure::BadResponse(_))));
     }
 
     #[test]

@@ -21,14 +21,22 @@ pub enum RunOutcome {
     Prevented(ScanError),
 }
 
+/// The result of one engine in a run, under the operator's policies.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EngineReport {
+    /// The result, with `skipped` in place of one that the policies skip.
+    pub summary: EngineSummary,
+    /// Whether the engine found something that does not refuse the file, because it is only observed.
+    pub is_observed: bool,
+}
+
 /// Result of one run of all engines.
 #[derive(Debug)]
 pub struct EngineRun {
     /// What the run determined.
     pub outcome: RunOutcome,
-    /// The result of each engine, and of an inspection that failed. `skipped` in place of a result that the operator's
-    /// policies skip.
-    pub results: Vec<EngineSummary>,
+    /// The result of each engine, and of an inspection that failed.
+    pub results: Vec<EngineReport>,
     pub(super) script_run: Option<ScriptRun>,
 }
 

@@ -141,13 +141,28 @@ impl Engines {
     /// find, and applies when a request is answered.
     #[must_use]
     pub fn listed(&self, sha256: &[u8; 32]) -> Option<ListedFile> {
-        ListedFile::find(self.hashes.as_ref()?, sha256)
+        let listed = ListedFile::find(self.hashes.as_ref()?, sha256)?;
+        // An entry that is only observed is a finding of the scan.
+        let is_observed = self.policies.observed().observes(HASHES);
+        (listed == ListedFile::Allowed || !is_observed).then_some(listed)
     }
 
     /// Returns the operator's policies for what the engines find.
     #[must_use]
     pub fn policies(&self) -> &Policies {
         &self.policies
+    }
+
+    /// Returns each engine's name, and whether its findings are only observed.
+    pub fn observed(&self) -> impl Iterator<Item = (&'static str, bool)> {
+        let observed = self.policies.observed();
+        self.names().map(|name| (name, observed.observes(name)))
+    }
+
+    /// Returns the number of rules that are only observed.
+    #[must_use]
+    pub fn observed_rules(&self) -> usize {
+        self.policies.observed().rules().len()
     }
 
     /// Returns whether any engine needs a sandbox job with the file in it: the script. The rules need a descriptor only.
@@ -245,20 +260,24 @@ impl Engines {
         mut results: Vec<EngineResult>,
     ) -> EngineRun {
         results.sort_by_key(|result| self.names().position(|name| name == result.engine));
-        let summaries = results.iter().map(|result| EngineSummary {
-            result: self.policies.record(result),
-            ..EngineSummary::from(result)
-        });
-        let failed = inspection.as_ref().err().map(|_| EngineSummary {
-            engine: INSPECTION,
-            result: FAILED,
-            finding: None,
-            duration: None,
-        });
+        let mut summaries: Vec<_> = results
+            .iter()
+            .map(|result| EngineSummary {
+                result: self.policies.record(result),
+                ..EngineSummary::from(result)
+            })
+            .collect();
+        if inspection.is_err() {
+            let (engine, result) = (INSPECTION, FAILED);
+            summaries.insert(0, EngineSummary { engine, result, finding: None, duration: None });
+        }
+        let script_run = results.iter_mut().find_map(|result| result.script_run.take());
+        let outcome = combine(results, inspection);
+        let reports = summaries.into_iter().map(|summary| self.policies.report(summary, &outcome));
         EngineRun {
-            results: failed.into_iter().chain(summaries).collect(),
-            script_run: results.iter_mut().find_map(|result| result.script_run.take()),
-            outcome: RunOutcome::Scanned(Box::new(combine(results, inspection))),
+            results: reports.collect(),
+            script_run,
+            outcome: RunOutcome::Scanned(Box::new(outcome)),
         }
     }
 

@@ -2,11 +2,7 @@
 
 use std::time::Duration;
 
-use super::{
-    names::ENGINES,
-    outcome::{Outcome, OutcomeText},
-    result::EngineResult,
-};
+use super::{names::ENGINES, outcome::Outcome, result::EngineResult};
 use crate::text::single_line;
 
 /// Maximum length of a kept finding, bytes.
@@ -23,7 +19,8 @@ pub struct EngineSummary {
     pub engine: &'static str,
     /// Name of the most severe outcome, or `failed`.
     pub result: &'static str,
-    /// The engine's text for the outcome, on one line, without a location, which may be the name of a file.
+    /// What the engine found, otherwise its text for the outcome: on one line, without a location, which may be the name of a
+    /// file.
     pub finding: Option<Box<str>>,
     /// Duration of the examination, without the wait for a free slot; `None` for an engine that did not start. The rules and
     /// the lists of hashes share one examination.
@@ -33,12 +30,18 @@ pub struct EngineSummary {
 impl From<&EngineResult> for EngineSummary {
     fn from(result: &EngineResult) -> Self {
         let outcome = result.outcome.as_ref();
-        let finding =
-            |OutcomeText { name, .. }: &OutcomeText| single_line(name, MAX_FINDING).into();
+        let outcomes = outcome.into_iter().chain(&result.others);
+        let found = outcomes.filter_map(|outcome| match outcome {
+            Outcome::Infected(text) | Outcome::Refused(text) => Some(&*text.name),
+            _ => None,
+        });
+        let found = found.collect::<Vec<_>>().join(", ");
+        let text = outcome.ok().and_then(Outcome::text);
+        let finding = text.map(|text| if found.is_empty() { &*text.name } else { &*found });
         Self {
             engine: result.engine,
             result: outcome.map_or(FAILED, Outcome::name),
-            finding: outcome.ok().and_then(Outcome::text).map(finding),
+            finding: finding.map(|finding| single_line(finding, MAX_FINDING).into()),
             duration: result.duration,
         }
     }
@@ -94,7 +97,7 @@ impl CleanRun {
 mod tests {
     use super::*;
     use crate::scan::{
-        engines::{EngineFailure, names::CLAMD},
+        engines::{EngineFailure, names::CLAMD, outcome::OutcomeText},
         error::ScanError,
     };
 

@@ -3,6 +3,7 @@
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use super::*;
+use crate::scan::engines::EngineSummary;
 
 const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -27,6 +28,7 @@ fn audit_record(media: &MediaId) -> AuditRecord<'_> {
         exit_code: Some(1),
         first_line: Some("a \"b\"\nc"),
         took: Some(Duration::from_millis(12)),
+        engines: &[],
     }
 }
 
@@ -61,6 +63,33 @@ async fn appends_lines_to_file_with_restricted_mode() {
     record(&second, "two").await;
     record(&audit, "three").await;
     assert_eq!(read(&path), expected_line("one") + &expected_line("two") + &expected_line("three"));
+}
+
+#[test]
+fn line_has_the_result_of_each_engine() {
+    let report = |engine, result, finding: Option<&str>, is_observed| EngineReport {
+        summary: EngineSummary {
+            engine,
+            result,
+            finding: finding.map(Into::into),
+            duration: Some(Duration::from_micros(7500)),
+        },
+        is_observed,
+    };
+    let reports = [
+        report("clamd", "infected", Some("A \"name\"\u{202e}"), true),
+        report("script", "clean", None, false),
+    ];
+    let media = MediaId::parse("a.example", "one").unwrap();
+    let record = AuditRecord { engines: &reports, ..audit_record(&media) };
+    let line = String::from_utf8(format_line(&record)).unwrap();
+    let engines = line.split_once(",\"engines\":").unwrap().1;
+    assert_eq!(
+        engines,
+        "[{\"engine\":\"clamd\",\"result\":\"infected\",\"finding\":\"A \\\"name\\\"\\u202e\",\
+         \"observed\":true,\"duration_ms\":7},\
+         {\"engine\":\"script\",\"result\":\"clean\",\"duration_ms\":7}]}\n"
+    );
 }
 
 #[tokio::test]

@@ -52,6 +52,14 @@ impl Gauges {
                 u64::from(*self.health.canary.borrow() == CanaryState::Passed),
             )?;
         }
+        let observed = scanner.engines().observed();
+        page.gauges(
+            "mcs_engine_observed",
+            "Whether findings of the engine are only observed (on_not_clean)",
+            observed.map(|(engine, is_observed)| ([("engine", engine)], u64::from(is_observed))),
+        )?;
+        let help = "Rules whose matches are only observed (rules.observe)";
+        page.gauge("mcs_rules_observed", help, number(scanner.engines().observed_rules()))?;
         let layers = scanner.sandbox().layers();
         let layers =
             Layer::ALL.map(|layer| ([("layer", layer.name())], u64::from(layers.is_active(layer))));

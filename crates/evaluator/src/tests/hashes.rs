@@ -55,9 +55,13 @@ impl Lists {
 
     /// Returns the finding, and the objects that are examined by rules.
     fn find(&self, media: &[u8]) -> (Option<HashFinding>, Vec<String>) {
+        self.find_with(media, false)
+    }
+
+    fn find_with(&self, media: &[u8], is_observed: bool) -> (Option<HashFinding>, Vec<String>) {
         let lists = self.load();
         let mut examined = ExaminedPaths::default();
-        let mut visitor = HashVisitor::new(&lists, Some(&mut examined));
+        let mut visitor = HashVisitor::new(&lists, Some(&mut examined)).observing(is_observed);
         let notes = unpack(media, &UnpackSettings::default(), &mut visitor);
         assert!(notes.is_empty(), "{notes:?}");
         let finding = visitor.into_finding();
@@ -77,7 +81,7 @@ fn sha256(bytes: &[u8]) -> String {
 }
 
 /// A tar archive with these files.
-fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
+pub(super) fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for (name, content) in files {
         let mut header = tar::Header::new_ustar();
@@ -117,6 +121,15 @@ fn blocked_file_is_found_by_each_kind_of_digest_at_any_depth() {
         assert_eq!(examined, ["", "inner.tar", "inner.tar > good"], "{line}");
         assert_eq!(lists.find(b"good"), (None, vec![String::new()]), "{line}");
     }
+}
+
+#[test]
+fn observed_hash_does_not_end_the_evaluation() {
+    let lists = Lists::new().block("some.txt", &format!("{}\n{}\n", sha256(BAD), sha256(b"last")));
+    let media = archive(&[("bad", BAD), ("last", b"last"), ("good", b"good")]);
+    let (finding, examined) = lists.find_with(&media, true);
+    assert_eq!(finding.unwrap().path, ["bad"]);
+    assert_eq!(examined, ["", "bad", "last", "good"]);
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod kinds;
 mod loading;
 mod matching;
 mod not_matching;
+mod observed;
 mod office;
 mod office_parts;
 mod pdf_actions;
@@ -25,6 +26,7 @@ use std::{
 
 use crate::{
     EvaluationReport, RuleFinding, RuleSet, UnpackSettings, error::EvaluationError, evaluator,
+    rule_filter::RuleFilter,
 };
 
 static SUPPLIED: LazyLock<RuleSet> = LazyLock::new(|| RuleSet::load(&[supplied_rules()]).unwrap());
@@ -39,7 +41,8 @@ fn evaluate(
     bytes: &[u8],
     ignored: &[&str],
 ) -> Result<EvaluationReport, EvaluationError> {
-    evaluator::evaluate(prepared, bytes, ignored, &UnpackSettings::default())
+    let filter = RuleFilter { ignored, ..RuleFilter::default() };
+    evaluator::evaluate(prepared, bytes, filter, &UnpackSettings::default())
 }
 
 /// Returns what rules find.

@@ -6,19 +6,20 @@ use super::loading::load;
 use crate::{
     RuleFinding, RuleKind, RuleLoadError, RuleSet,
     prepared::restore,
+    rule_filter::RuleFilter,
     rule_visitor::RuleVisitor,
     unpack::{EntryName, Kind, MediaObject, Visitor},
 };
 
 /// Returns what rules find in these objects.
 fn visit(rules: &RuleSet, objects: &[MediaObject<'_>]) -> Option<RuleFinding> {
-    let mut visitor = RuleVisitor::new(restore(rules.prepared()).unwrap(), &[]);
+    let mut visitor = RuleVisitor::new(restore(rules.prepared()).unwrap(), RuleFilter::default());
     for object in objects {
         if visitor.visit(object) == ControlFlow::Break(()) {
             break;
         }
     }
-    visitor.take_result().unwrap().0
+    visitor.take_result().unwrap().finding
 }
 
 fn media(bytes: &[u8]) -> MediaObject<'_> {

@@ -66,6 +66,24 @@ async fn outcome_of_unknown_versions_loses_to_an_infection() {
     assert_eq!(read(&cache, UNKNOWN).unwrap().unwrap().name(), "not_clean");
 }
 
+/// The signatures of this replica find nothing more.
+#[tokio::test(start_paused = true)]
+async fn infection_that_is_only_observed_counts_when_the_mode_is_turned_off() {
+    let server = SimulatedServer::new(1);
+    let (cache, other) = (replica(&server, 1), replica(&server, 2));
+    connected().await;
+    let (policies, observing) = (policies(), policies().observing(&["clamd"], &[]));
+    let stored = other.store_outcome(KEY, infected(), VERSIONS, &policies, other.generation());
+    assert!(stored.await.is_none());
+    let found =
+        FileOutcome::for_test([("clamd", Ok(Outcome::Clean)), ("icap", Ok(Outcome::Clean))]);
+    let stored = cache.store_outcome(KEY, found, OTHERS, &observing, cache.generation());
+    assert!(stored.await.is_none(), "the own outcome decides");
+    let verdict = |policies| cache.scanned(&KEY, &OTHERS, policies).unwrap().verdict.unwrap();
+    assert_eq!(verdict(&observing).name(), "clean");
+    assert_eq!(verdict(&policies).name(), "not_clean");
+}
+
 /// The record of the outcome must not decide when that of the infection has expired.
 #[tokio::test(start_paused = true)]
 async fn outcome_beside_an_infection_is_not_stored() {

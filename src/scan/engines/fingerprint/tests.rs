@@ -114,6 +114,9 @@ fn fingerprint_does_not_depend_on_policies_and_places() {
     for lines in [
         "rules.timeout = \"3s\"",
         "rules.on_failure = \"skip\"",
+        "rules.on_not_clean = \"observe\"",
+        "rules.observe = [\"Some\"]",
+        "scan.script_on_not_clean = \"observe\"",
         "clamd.on_oversize = \"skip\"",
         "clamd.addresses = [\"127.0.0.1:3311\"]",
         "icap.urls = [\"icaps://scanner.example.org/avscan\"]",

@@ -14,7 +14,9 @@ use proptest::{collection::vec, prelude::*};
 pub(crate) use self::samples::samples;
 use self::writer::{PdfWriter, attachment, base64, flate, object_stream};
 use super::{ContainerSample, Expected, collect, payload};
-use crate::{RuleFinding, RuleSet, UnpackSettings, evaluator, report::NoteKind};
+use crate::{
+    RuleFinding, RuleSet, UnpackSettings, evaluator, report::NoteKind, rule_filter::RuleFilter,
+};
 
 #[test]
 fn contents_are_found() {
@@ -141,7 +143,12 @@ fn supplied_rules_match_normalised_text() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/rules");
     let rules = RuleSet::load(&[directory]).unwrap();
     let find = |bytes: &[u8]| {
-        let report = evaluator::evaluate(rules.prepared(), bytes, &[], &UnpackSettings::default());
+        let report = evaluator::evaluate(
+            rules.prepared(),
+            bytes,
+            RuleFilter::default(),
+            &UnpackSettings::default(),
+        );
         report.unwrap().finding.map(|RuleFinding { rules, path, .. }| (rules, path))
     };
     let packed = |entries: &str, value: &[u8]| {
