@@ -22,23 +22,27 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn from_request(request: &Parts, peer: Peer, trusted: &[TrustedNetwork]) -> Self {
-        let peer_is_trusted = match peer {
-            Peer::Address(address) => is_trusted(address, trusted),
-            // Only a proxy on this machine can reach the Unix socket.
-            Peer::Local { .. } => true,
-        };
         let direct = match peer {
             Peer::Address(address) => Some(address),
             Peer::Local { .. } => None,
         };
         let mut address = direct;
         let mut host = None;
-        if peer_is_trusted {
+        if is_proxy(peer, trusted) {
             address = forwarded_address(&request.headers, trusted).or(direct);
             host = forwarded_host(&request.headers);
         }
         let host = host.or_else(|| direct_host(&request.uri, &request.headers));
         Self { address, host: host.map(str::to_ascii_lowercase) }
+    }
+}
+
+/// Returns whether the peer is a trusted reverse proxy.
+pub(super) fn is_proxy(peer: Peer, trusted: &[TrustedNetwork]) -> bool {
+    match peer {
+        Peer::Address(address) => is_trusted(address, trusted),
+        // Only a proxy on this machine can reach the Unix socket.
+        Peer::Local { .. } => true,
     }
 }
 

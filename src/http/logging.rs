@@ -17,7 +17,13 @@ use axum::{
 };
 use tracing::{Instrument, info_span};
 
-use super::{error::Reason, route_name::route_name};
+use super::{
+    CurrentState,
+    client::is_proxy,
+    error::Reason,
+    request_id::{RequestIdSource, RequestIds},
+    route_name::route_name,
+};
 use crate::{
     cause::Cause,
     media::MediaId,
@@ -28,25 +34,32 @@ use crate::{
 /// Assigns request IDs, logs requests and records their metrics.
 #[derive(Default)]
 pub(super) struct RequestLog {
-    ids: AtomicU64,
+    numbers: AtomicU64,
+    ids: RequestIdSource,
+    /// Has the trusted proxies; `None` in tests, where there are none.
+    current: Option<CurrentState>,
     metrics: Arc<Metrics>,
 }
 
 impl RequestLog {
-    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        Self { ids: AtomicU64::default(), metrics }
+    pub(super) fn new(current: CurrentState) -> Self {
+        let metrics = Arc::clone(&current.load().metrics);
+        Self { current: Some(current), metrics, ..Self::default() }
     }
 
     /// Calls `respond` in a span of the request, then logs the response and records its metrics. Not the `TraceLayer` of
     /// tower-http, which does not report a request that is dropped before its response.
     pub(super) async fn record<F: Future<Output = Response>>(
         &self,
-        request: Request,
+        mut request: Request,
         respond: impl FnOnce(Request) -> F,
     ) -> Response {
-        let id = self.ids.fetch_add(1, Ordering::Relaxed);
+        let id = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let ids = self.ids.ids(request.headers(), self.is_from_proxy(&request), id);
         let (route, method) = (route_name(&request), request.method().clone());
-        let span = info_span!("request", id, %method, route);
+        let RequestIds { request_id, traceparent } = &ids;
+        let span = info_span!("request", id, request_id, traceparent, %method, route);
+        request.extensions_mut().insert(ids);
         async {
             let metrics = &*self.metrics;
             let _in_flight = metrics.http.track_request();
@@ -62,6 +75,15 @@ impl RequestLog {
         }
         .instrument(span)
         .await
+    }
+}
+
+impl RequestLog {
+    fn is_from_proxy(&self, request: &Request) -> bool {
+        let (Some(current), Some(peer)) = (&self.current, request.extensions().get()) else {
+            return false;
+        };
+        is_proxy(*peer, &current.load().settings.trusted_proxies)
     }
 }
 

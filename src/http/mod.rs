@@ -25,6 +25,7 @@ mod media_response;
 mod range;
 pub mod request;
 pub mod request_error;
+mod request_id;
 mod response;
 mod route_name;
 pub mod routes;

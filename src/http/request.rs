@@ -12,7 +12,7 @@ use url::form_urlencoded;
 
 use super::{
     AppState, body, client::Client, connection::Peer, encrypted_file, forward,
-    request_error::RequestError,
+    request_error::RequestError, request_id::RequestIds,
 };
 use crate::{
     media::{MediaId, MediaRequest, Thumbnail, ThumbnailMethod, Variant},
@@ -94,6 +94,7 @@ fn media_request(
         client.host.as_deref(),
         forwarded_address,
     )?;
+    requester.trace = RequestIds::headers(parts);
     let origin = state
         .homeservers
         .origin_for_host(client.host.as_deref())

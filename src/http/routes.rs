@@ -51,7 +51,7 @@ impl Routes {
     /// Creates the routes. Each request uses the state that is current when it arrives.
     #[must_use]
     pub fn new(current: CurrentState) -> Self {
-        let request_log = RequestLog::new(Arc::clone(&current.load().metrics));
+        let request_log = RequestLog::new(current.clone());
         Self(with_common_layers(table().with_state(current), request_log))
     }
 

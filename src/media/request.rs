@@ -67,6 +67,8 @@ pub struct Requester {
     pub authorization: Option<HeaderValue>,
     /// The headers of `headers_to_forward`, and `X-Forwarded-For` if configured.
     pub forwarded: HeaderMap,
+    /// Ids of the request for the homeserver's log. Not compared: each request has its own.
+    pub trace: HeaderMap,
     /// The tenant that the request's usage is counted against.
     pub(crate) tenant: TenantGroup,
 }
@@ -150,6 +152,7 @@ impl fmt::Debug for Requester {
         f.debug_struct("Requester")
             .field("authorization", &token)
             .field("forwarded", &names)
+            .field("trace", &self.trace)
             .field("tenant", &self.tenant)
             .finish()
     }

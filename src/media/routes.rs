@@ -76,7 +76,7 @@ impl UpstreamRoute {
         url
     }
 
-    /// Returns the headers of a request to a configured homeserver: `additional`, the forwarded ones and the token.
+    /// Returns the headers of a request to a configured homeserver: `additional`, the forwarded ones, the ids and the token.
     /// Later ones replace earlier ones of the same name.
     pub(super) fn headers(self, additional: &HeaderMap, requester: &Requester) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -85,6 +85,7 @@ impl UpstreamRoute {
         replace_headers(&mut headers, &requester.forwarded, |name| {
             !is_never_sent(name) && name != header::AUTHORIZATION
         });
+        replace_headers(&mut headers, &requester.trace, |_| true);
         if self == Self::Authenticated
             && let Some(token) = &requester.authorization
         {

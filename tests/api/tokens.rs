@@ -398,3 +398,39 @@ async fn forwards_client_address_from_trusted_proxies_only() {
         assert_eq!(addresses, [expected]);
     }
 }
+
+#[tokio::test]
+async fn request_ids_are_accepted_from_trusted_proxies_only() {
+    const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let homeserver = MockHomeserver::start().await;
+    let long = "a".repeat(65);
+    for (trusted, sent, is_accepted) in [
+        (r#"["127.0.0.1"]"#, vec!["proxy-1"], true),
+        ("[]", vec!["proxy-1"], false),
+        (r#"["127.0.0.1"]"#, vec!["proxy-1", "proxy-1"], false),
+        (r#"["127.0.0.1"]"#, vec!["proxy 1"], false),
+        (r#"["127.0.0.1"]"#, vec![&long], false),
+    ] {
+        let scanner = ScannerBuilder::new(CLEAN)
+            .homeserver(&homeserver)
+            .config(&format!("download.trusted_proxies = {trusted}"))
+            .start()
+            .await;
+        let media = homeserver.add_bytes("one", png());
+        let request = scanner.client.request(Method::GET, &format!("/download/{media}"));
+        let mut request = request.bearer_auth(TOKEN).header("traceparent", TRACE);
+        for id in &sent {
+            request = request.header("x-request-id", *id);
+        }
+        send(request).await.assert_media(&png());
+        let received = homeserver.requests().pop().unwrap();
+        let ids: Vec<_> = received.headers.get_all("x-request-id").iter().collect();
+        let [id] = ids[..] else { panic!("{ids:?}") };
+        let id = id.to_str().unwrap();
+        assert_eq!(id == "proxy-1", is_accepted, "{sent:?} from {trusted}: {id}");
+        let trace = received.headers.get("traceparent").map(|trace| trace.to_str().unwrap());
+        assert_eq!(trace, (trusted != "[]").then_some(TRACE));
+        scanner.wait_for_log(&format!("\"request_id\":\"{id}\""), 1).await;
+        assert!(!scanner.log().contains(&long));
+    }
+}
