@@ -10,9 +10,9 @@ mod jobs;
 mod labels;
 mod series;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::UNIX_EPOCH};
 
-use prometheus_client::registry::Registry;
+use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
 
 pub(crate) use self::labels::ROUTES;
 use self::{
@@ -38,6 +38,8 @@ pub struct Metrics {
     pub homeservers: Arc<FetchCounters>,
     audit_lines: Counters<1>,
     reloads: Counters<1>,
+    last_reload_successful: Gauge,
+    last_reload_success: Gauge,
 }
 
 impl Metrics {
@@ -51,13 +53,27 @@ impl Metrics {
             homeservers: Arc::default(),
             audit_lines: counters("result", audit_lines.map(AuditLineResult::name)),
             reloads: counters("result", [RELOAD_APPLIED, RELOAD_REJECTED]),
+            last_reload_successful: Gauge::default(),
+            last_reload_success: Gauge::default(),
         };
+        // The start has read the configuration as well.
+        metrics.set_last_reload(true);
         let registry = registry.sub_registry_with_prefix("mcs");
         metrics.http.register(registry);
         metrics.jobs.register(registry);
         register_homeservers(&metrics.homeservers, registry);
         registry.register("audit_lines", "Audit lines by result", metrics.audit_lines.clone());
         registry.register("reloads", "Configuration reloads by result", metrics.reloads.clone());
+        registry.register(
+            "config_last_reload_successful",
+            "Whether the last reload, or the start, was applied",
+            metrics.last_reload_successful.clone(),
+        );
+        registry.register(
+            "config_last_reload_success_timestamp_seconds",
+            "Time of the last applied reload, or of the start",
+            metrics.last_reload_success.clone(),
+        );
         metrics
     }
 
@@ -65,6 +81,15 @@ impl Metrics {
     pub fn record_reload(&self, applied: bool) {
         let result = if applied { RELOAD_APPLIED } else { RELOAD_REJECTED };
         self.reloads.get_or_create(&[("result", result)]).inc();
+        self.set_last_reload(applied);
+    }
+
+    fn set_last_reload(&self, applied: bool) {
+        self.last_reload_successful.set(applied.into());
+        if applied {
+            let now = UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
+            self.last_reload_success.set(now.try_into().unwrap_or(i64::MAX));
+        }
     }
 
     /// Records the result of writing an audit line.
@@ -115,6 +140,22 @@ mod tests {
         let mut text = String::new();
         encode(&mut text, registry).unwrap();
         text
+    }
+
+    #[test]
+    fn rejected_reload_keeps_the_time_of_the_last_applied_one() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::new(&mut registry);
+        let started = metrics.last_reload_success.get();
+        assert!(started > 1_700_000_000 && metrics.last_reload_successful.get() == 1);
+        metrics.last_reload_success.set(7);
+        metrics.record_reload(false);
+        let state = |metrics: &Metrics| {
+            (metrics.last_reload_successful.get(), metrics.last_reload_success.get())
+        };
+        assert_eq!(state(&metrics), (0, 7));
+        metrics.record_reload(true);
+        assert!(state(&metrics).0 == 1 && state(&metrics).1 >= started);
     }
 
     #[test]

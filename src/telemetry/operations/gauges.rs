@@ -106,6 +106,13 @@ fn process(page: &mut Page<'_>) -> fmt::Result {
             "User and system CPU time in seconds",
             stat.cpu_seconds,
         )?;
+        if let Some(boot_time) = process::boot_time() {
+            page.gauge(
+                "process_start_time_seconds",
+                "Start of the process, seconds since 1970",
+                boot_time + stat.started_after_boot,
+            )?;
+        }
         page.gauge("process_resident_memory_bytes", "Resident memory", stat.resident_bytes)?;
         page.gauge("process_threads", "Number of threads", stat.threads)?;
     }
