@@ -360,4 +360,4 @@ impl IntoResponse for ApiError {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -30,7 +30,7 @@ const OCTET_STREAM: &str = "application/octet-stream";
 
 /// Headers that prevent active content in media (Matrix specification, client-server API, "Content
 /// repository"). The policy is that of the Python scanner.
-const FIXED_HEADERS: [(HeaderName, HeaderValue); 6] = [
+pub(super) const FIXED_HEADERS: [(HeaderName, HeaderValue); 6] = [
     (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     (
         header::CONTENT_SECURITY_POLICY,

@@ -10,6 +10,8 @@ pub(crate) mod body;
 mod client;
 pub(crate) mod connection;
 pub(crate) mod connection_table;
+#[cfg(test)]
+mod documentation_tests;
 mod encrypted_file;
 pub mod error;
 mod forward;

@@ -28,7 +28,7 @@ use super::{
 
 /// Headers of every response, not only of preflights: browsers hide error responses without them. The `CorsLayer` of
 /// tower-http adds most of them to preflights only.
-const CORS: [(HeaderName, HeaderValue); 5] = [
+pub(super) const CORS: [(HeaderName, HeaderValue); 5] = [
     (header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*")),
     (header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, HEAD, POST, OPTIONS")),
     (

@@ -9,6 +9,7 @@
     reason = "tests and their helpers fail by panicking"
 )]
 
+mod api;
 mod kubernetes;
 
 use std::{

@@ -15,6 +15,7 @@ from harness.run import run_part
 
 PARTS = [
     "synapse",
+    "api",
     "tokens",
     "keys",
     "clamav",

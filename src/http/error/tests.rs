@@ -115,6 +115,20 @@ fn fetch_errors() -> Vec<NamedError> {
     ]
 }
 
+/// Returns all responses: the error's name, status, reason and info.
+pub(crate) async fn all_responses() -> Vec<(&'static str, String, String, String)> {
+    let mut responses = Vec::new();
+    for (name, error) in all_errors() {
+        let response = error.into_response();
+        let status = response.status().as_u16().to_string();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        let text = |key: &str| body[key].as_str().unwrap().to_owned();
+        responses.push((name, status, text("reason"), text("info")));
+    }
+    responses
+}
+
 const TABLE: &str = r#"
 MalformedJson: 400 {"reason":"MCS_MALFORMED_JSON","info":"Malformed body: it is not JSON"}
 BodyTooLarge: 413 {"reason":"MCS_MALFORMED_JSON","info":"The request's body is too large"}

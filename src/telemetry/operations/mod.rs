@@ -1,5 +1,5 @@
 //! Listener for operators: `/metrics` for Prometheus, `/health/live` and `/health/ready` for orchestrators and load
-//! balancers. Separate from the listener for clients, so that a reverse proxy does not publish it. Changes nothing but the run
+//! balancers, and the description of the HTTP interface. Separate from the listener for clients, so that a reverse proxy does not publish it. Changes nothing but the run
 //! directory, which the check of readiness creates again if it has disappeared.
 
 mod gauges;
@@ -35,6 +35,9 @@ pub use health::Health;
 
 use crate::http::{ConnectionLimits, listener::Listener, server};
 
+/// Description of the HTTP interface of all listeners (`OpenAPI` 3.1).
+const OPENAPI: &str = include_str!("../../../docs/openapi.json");
+
 /// Common prefix of the paths of probes.
 const PROBE_PREFIX: &str = "/health/";
 
@@ -60,6 +63,7 @@ pub async fn serve(listener: Listener, mut registry: Registry, gauges: Gauges) {
         .route("/metrics", get(metrics))
         .route("/health/live", get(|| async { "alive\n" }))
         .route("/health/ready", get(ready))
+        .route("/openapi.json", get(openapi))
         .with_state(state);
     let unreserved = Arc::new(Semaphore::new(MAX_UNRESERVED));
     let services = |_| connection_service(routes.clone(), Arc::clone(&unreserved));
@@ -108,6 +112,10 @@ async fn metrics(State(state): State<Arc<OperationsState>>) -> Response {
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }
+}
+
+async fn openapi() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], OPENAPI).into_response()
 }
 
 async fn ready(State(state): State<Arc<OperationsState>>) -> Response {

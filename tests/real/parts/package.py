@@ -84,7 +84,7 @@ def installation_is_complete_and_does_not_start_service(machine):
         echo "${{COMPREPLY[*]}}"
     """
     assert_equal(package.run("bash", "-c", completion), "migrate")
-    for file in ["default.toml", "strict.conf", "clamdscan.sh", "icap.sh", "yara.sh", "rules/programs.yar"]:
+    for file in ["default.toml", "testing.toml", "strict.conf", "clamdscan.sh", "icap.sh", "yara.sh", "rules/programs.yar"]:
         package.run("test", "-s", f"/usr/share/{UNIT}/{file}")
     for file in ["copyright", "README.md", "CHANGELOG.md", "docs/from-python.md", "docs/proxies/nginx.conf"]:
         package.run("test", "-s", f"/usr/share/doc/{UNIT}/{file}")
