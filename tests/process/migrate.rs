@@ -2,8 +2,11 @@
 
 use std::{
     fs,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{TcpListener, TcpStream},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    thread,
 };
 
 use crate::harness::scanner::run;
@@ -61,7 +64,11 @@ fn migrated_configuration_is_valid_and_keeps_public_key() {
         let new = old.text("new.toml");
         fs::write(old.path("old.yaml"), yaml).unwrap();
         let (code, stdout, stderr) = run(&["migrate", &old.text("old.yaml"), "-o", &new], &[]);
-        assert_eq!((code, stdout.as_str(), stderr.as_str()), (Some(0), "", ""), "{yaml}");
+        assert_eq!((code, stdout.as_str()), (Some(0), ""), "{yaml}");
+        let lines: Vec<_> = stderr.lines().collect();
+        let [wrote, next] = lines[..] else { panic!("{stderr}") };
+        assert!(wrote.starts_with(&format!("wrote {new}, converted from the configuration of ")));
+        assert_eq!(next, format!("next: run: matrix-content-scanner -c {new} check-config"));
         // The file may contain the key of the pickle.
         assert_eq!(fs::metadata(&new).unwrap().permissions().mode() & 0o777, 0o600);
 
@@ -99,7 +106,8 @@ fn reports_settings_that_need_a_decision_and_exits_with_78() {
     ] {
         assert!(stderr.contains(message), "{message}: {stderr}");
     }
-    assert_eq!(stderr.lines().count(), 3, "{stderr}");
+    assert_eq!(stderr.lines().count(), 5, "{stderr}");
+    assert!(stderr.contains("\nnext: write it to a file (-o FILE), then run: "), "{stderr}");
     assert!(stdout.contains("\n[scan]\n") && !stdout.contains("\nallowed_mimetypes"), "{stdout}");
 }
 
@@ -145,6 +153,131 @@ fn escapes_control_characters_of_old_file() {
     let (code, stdout, stderr) = run(&["migrate", &old.text("old.yaml")], &[]);
     assert_eq!(code, Some(78), "{stderr}");
     assert!(stderr.contains(r"/a\u{1b}[1mb\nc does not exist"), "{stderr}");
-    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert_eq!(stderr.lines().count(), 3, "{stderr}");
     assert!(!stdout.contains('\u{1b}'), "{stdout}");
+}
+
+/// Answers one request of clamd's protocol, clamd(8): finds EICAR in a stream.
+fn answer_as_clamd(mut stream: &TcpStream) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream);
+    let mut command = Vec::new();
+    reader.read_until(0, &mut command)?;
+    let mut answer = b"ClamAV 1.0.7/27000/Mon Nov 30 00:00:00 2026\0".to_vec();
+    if command == b"zINSTREAM\0" {
+        let mut content = Vec::new();
+        loop {
+            let mut length = [0; 4];
+            reader.read_exact(&mut length)?;
+            let length = u64::from(u32::from_be_bytes(length));
+            if length == 0 {
+                break;
+            }
+            reader.by_ref().take(length).read_to_end(&mut content)?;
+        }
+        let is_infected = String::from_utf8_lossy(&content).contains("EICAR-STANDARD");
+        answer =
+            if is_infected { b"stream: Eicar FOUND\0".to_vec() } else { b"stream: OK\0".to_vec() };
+    }
+    stream.write_all(&answer)
+}
+
+/// Starts a clamd on loopback; returns its address. It ends with the process of the tests.
+fn clamd() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            thread::spawn(move || answer_as_clamd(&stream));
+        }
+    });
+    address
+}
+
+/// Follows the comments on the engine clamd in a converted file.
+fn use_clamd(toml: &str, address: &str) -> String {
+    let lines = toml.lines().filter(|line| !line.starts_with("script = "));
+    let lines = lines.map(|line| match line {
+        "engines = [\"script\"]" => "engines = [\"clamd\"]".to_owned(),
+        line if line.starts_with("# addresses = ") => format!("addresses = [{address:?}]"),
+        line => line.to_owned(),
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// A file of `crates/migrate/tests/public`: a public configuration, without its names.
+struct PublicFile {
+    name: &'static str,
+    /// Settings that need a decision, by the keys in the messages.
+    open: &'static [&'static str],
+    /// Address of clamd that the conversion offers.
+    clamd: Option<&'static str>,
+    /// The file has no source of the request key.
+    is_without_key: bool,
+}
+
+const PUBLIC_FILES: [PublicFile; 7] = [
+    PublicFile { name: "container.yaml", open: &[], clamd: None, is_without_key: false },
+    PublicFile { name: "all-keys.yaml", open: &[], clamd: None, is_without_key: false },
+    PublicFile { name: "node-container.yaml", open: &[], clamd: None, is_without_key: true },
+    PublicFile { name: "node-all-keys.yaml", open: &[], clamd: None, is_without_key: false },
+    PublicFile {
+        name: "manifest.yaml",
+        open: &[
+            "web.trust_x_forwarded_for",
+            "scan.max_size",
+            "scan.allowed_mimetypes",
+            "scan.remove_metadata",
+            "result_cache.type",
+            "logging",
+            "scan.script",
+            "crypto.request_secret_path",
+        ],
+        clamd: Some("clamd.chat.svc.cluster.local:3310"),
+        is_without_key: true,
+    },
+    PublicFile {
+        name: "clamdscan-manifest.yaml",
+        open: &["proxy", "scan.script", "crypto.request_secret_path"],
+        clamd: Some("/run/clamav/clamd.ctl"),
+        is_without_key: true,
+    },
+    PublicFile {
+        name: "values.yaml",
+        open: &["scan.script"],
+        clamd: Some("media-clamd:3310"),
+        is_without_key: false,
+    },
+];
+
+#[test]
+fn public_configurations_migrate_and_pass_the_check() {
+    let address = clamd();
+    for file in PUBLIC_FILES {
+        let old = OldScannerDir::new();
+        let name = file.name;
+        let source =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/migrate/tests/public").join(name);
+        fs::copy(&source, old.path("old.yaml")).unwrap();
+        let new = old.text("new.toml");
+        let (code, _, stderr) = run(&["migrate", &old.text("old.yaml"), "-o", &new], &[]);
+        let expected = if file.open.is_empty() { 0 } else { 78 };
+        assert_eq!(code, Some(expected), "{name}: {stderr}");
+        for key in file.open {
+            assert!(stderr.contains(&format!(" {key}: ")), "{name}: {key}: {stderr}");
+        }
+        let mut toml = fs::read_to_string(&new).unwrap();
+        assert_eq!(toml.contains("\n[clamd]\n"), file.clamd.is_some(), "{name}: {toml}");
+        if let Some(offered) = file.clamd {
+            assert!(toml.contains(&format!("\n# addresses = [{offered:?}]\n")), "{name}: {toml}");
+            toml = use_clamd(&toml, &address);
+            fs::write(&new, &toml).unwrap();
+        }
+        let key = old.text("new_key");
+        let key =
+            [("MCS_CRYPTO__REQUEST_SECRET_PATH", key.as_str()), ("MCS_CRYPTO__GENERATE", "true")];
+        let variables: &[_] = if file.is_without_key { &key } else { &[] };
+        let (code, stdout, stderr) = run(&["-c", &new, "check-config"], variables);
+        assert_eq!(code, Some(0), "{name}: {stdout}{stderr}\n{toml}");
+        assert!(stdout.contains("every engine detects the infected sample"), "{name}: {stdout}");
+    }
 }

@@ -15,8 +15,8 @@ use crate::{
 };
 
 /// Sections in the order of `default.toml`.
-const SECTIONS: [&str; 7] =
-    ["web", "scan", "sandbox", "download", "result_cache", "crypto", "operations"];
+const SECTIONS: [&str; 8] =
+    ["web", "scan", "clamd", "sandbox", "download", "result_cache", "crypto", "operations"];
 
 /// Keys that stay even if they are invalid, since usually only the file is missing.
 const FILE_KEYS: [&str; 5] = [
@@ -33,6 +33,8 @@ const WIDTH: usize = 100;
 pub(crate) struct Draft {
     /// The directory in which the old scanner was started.
     pub(crate) base: PathBuf,
+    /// Texts of scripts in the file, by their names.
+    pub(crate) scripts: BTreeMap<String, String>,
     pub(crate) remarks: Vec<Remark>,
     sections: BTreeMap<&'static str, Vec<DraftItem>>,
     /// Comment for the next key; discarded without one.
@@ -62,9 +64,10 @@ pub(crate) enum TomlValue {
 }
 
 impl Draft {
-    pub(crate) fn new(base: &Path) -> Self {
+    pub(crate) fn new(base: &Path, scripts: BTreeMap<String, String>) -> Self {
         Self {
             base: base.into(),
+            scripts,
             remarks: Vec::new(),
             sections: BTreeMap::new(),
             key_comment: None,
@@ -184,6 +187,7 @@ impl Draft {
         for (kind, title) in [
             (RemarkKind::Mistake, "Action required:"),
             (RemarkKind::NoCounterpart, "No counterpart in this scanner:"),
+            (RemarkKind::Suggestion, "Suggestions:"),
         ] {
             let mut of_kind = remarks.iter().filter(|remark| remark.kind == kind).peekable();
             if of_kind.peek().is_some() {

@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, fs::File, io::Read, path::Path};
 
 use crate::{
+    clamd::{self, ClamdAddress},
     draft::{Draft, TomlValue},
     format::quoted,
     paths,
@@ -20,7 +21,12 @@ const MAX_SCRIPT: u64 = 64 * 1024;
 /// of its list.
 type ScriptHint = (&'static [&'static str], &'static str, &'static [(&'static str, &'static str)]);
 
-const SCRIPT_HINTS: [ScriptHint; 8] = [
+const SCRIPT_HINTS: [ScriptHint; 9] = [
+    (
+        &["3310"],
+        "The script mentions port 3310, so it needs the port of clamd.",
+        &[("tcp_ports", "3310")],
+    ),
     (
         &["clamdscan", "clamd.ctl", "clamd.sock"],
         "The script mentions clamd, so it needs the socket and configuration of clamd.",
@@ -66,8 +72,9 @@ const SCRIPT_HINTS: [ScriptHint; 8] = [
     ),
 ];
 
-/// Adds comments and suggestions for `[sandbox]`, based on the script's text.
-pub(crate) fn sandbox(script: &Path, draft: &mut Draft) {
+/// Adds comments and suggestions for `[sandbox]`, based on the script's text. Returns the address of clamd if the script passes files
+/// to it.
+pub(crate) fn sandbox(script: &Path, draft: &mut Draft) -> Option<ClamdAddress> {
     draft.comment(
         "sandbox",
         "The old scanner ran the script with its own permissions. This scanner runs it in a sandbox: it can read \
@@ -76,15 +83,7 @@ pub(crate) fn sandbox(script: &Path, draft: &mut Draft) {
          TMPDIR and `environment`. To list denied accesses, run: matrix-content-scanner -c THIS_FILE sandbox -- \
          SCRIPT ANY_FILE",
     );
-    // Opening a named pipe or terminal could block.
-    if !script.is_file() {
-        return;
-    }
-    let mut text = Vec::new();
-    let read = File::open(script).and_then(|file| file.take(MAX_SCRIPT).read_to_end(&mut text));
-    // Binary programs and unreadable files give no hints.
-    let text = String::from_utf8(text).ok().filter(|text| read.is_ok() && text.starts_with("#!"));
-    let Some(text) = text else { return };
+    let text = script_text(script, draft)?;
     let interpreter = text.lines().next().unwrap_or_default().trim_start_matches("#!").trim();
     let interpreter = interpreter.split_whitespace().next().unwrap_or_default();
     let mut lists: BTreeMap<&str, Vec<String>> = BTreeMap::new();
@@ -106,6 +105,42 @@ pub(crate) fn sandbox(script: &Path, draft: &mut Draft) {
     for (key, elements) in lists {
         draft.suggest("sandbox", format!("{key} = [{}]", elements.join(", ")));
     }
+    clamd::find(&text)
+}
+
+/// Returns the text of a script: of the file, or of the script with this name in the manifest. Binary programs and unreadable
+/// files give no hints.
+fn script_text(script: &Path, draft: &Draft) -> Option<String> {
+    // Opening a named pipe or terminal could block.
+    if !script.is_file() {
+        return draft.scripts.get(script.file_name()?.to_str()?).cloned();
+    }
+    let mut text = Vec::new();
+    File::open(script).ok()?.take(MAX_SCRIPT).read_to_end(&mut text).ok()?;
+    String::from_utf8(text).ok().filter(|text| text.starts_with("#!"))
+}
+
+/// Offers the engine `clamd` in place of a script that passes files to clamd.
+fn clamd_engine(script: &Setting<String>, found: &ClamdAddress, draft: &mut Draft) {
+    let ClamdAddress { address, is_found } = found;
+    let source = if *is_found {
+        "found in the script"
+    } else {
+        "the default of Debian; see LocalSocket, TCPAddr and TCPSocket in clamd.conf"
+    };
+    draft.comment(
+        "scan",
+        "The script passes files to clamd. The engine clamd does that without a script and without permissions of the \
+         sandbox, and distinguishes failures from infections. To use it, replace `script` and `engines` by this line, and \
+         check [clamd] (docs/engines.md):",
+    );
+    draft.suggest("scan", r#"engines = ["clamd"]"#);
+    draft.comment("clamd", format!("Address of clamd, {source}:"));
+    draft.suggest("clamd", format!("addresses = [{}]", quoted(address)));
+    draft.remarks.push(script.suggestion(format!(
+        "passes files to clamd: the engine clamd does that without a script. To use it, follow the comments in [scan] and \
+         [clamd] ({address})"
+    )));
 }
 
 /// Converts the port, and moves the operations listener if its default port is the same.
@@ -134,11 +169,14 @@ pub(crate) fn integer(text: &str) -> String {
 }
 
 /// Adds comments to `[scan]` on differences in verdicts and time limits.
-pub(crate) fn scan(draft: &mut Draft) {
+pub(crate) fn scan(clamd: Option<(&Setting<String>, ClamdAddress)>, draft: &mut Draft) {
     draft.comment_next_key(
         "Only the script scans, as before. ClamAV's daemon and ICAP servers can be used without a script.",
     );
     draft.set_new("scan", "engines", TomlValue::texts(["script"]));
+    if let Some((script, address)) = clamd {
+        clamd_engine(script, &address, draft);
+    }
     draft.comment(
         "scan",
         "The old scanner had no time limit, and took every exit code except 0 for an infection, even if the \

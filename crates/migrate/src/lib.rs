@@ -1,14 +1,16 @@
 //! Converts the YAML configuration of an earlier scanner (the Node.js scanner or its Python successor)
 //! to TOML with comments. Remarks name settings without a counterpart, and errors with their line.
 //!
-//! `yaml` parses text within bounds, `source` extracts the scanner's keys, `python` and `node` translate
-//! them, `units` converts times and sizes, `paths` converts paths and programs, `hints` inspects the
-//! script, and `draft` builds the new file without the values that the validation of the new program
+//! `yaml` parses text within bounds, `embedded` finds the configuration in a Kubernetes manifest, `source` extracts the scanner's keys, `python` and `node` translate
+//! them, `units` converts times and sizes, `paths` converts paths and programs, `hints` and
+//! `clamd` inspect the script, and `draft` builds the new file without the values that the validation of the new program
 //! (`validation`) rejects. The meaning of the old keys follows the documentation of those scanners.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod clamd;
 mod draft;
+mod embedded;
 pub mod format;
 mod hints;
 mod node;
@@ -27,6 +29,7 @@ use std::{
 };
 
 use draft::Draft;
+use embedded::{LocateError, Located};
 pub use remark::{Remark, RemarkKind};
 pub use source::Predecessor;
 use source::SourceConfig;
@@ -38,6 +41,8 @@ use zeroize::Zeroizing;
 pub struct Migrated {
     /// The scanner that the old file was written for.
     pub from: Predecessor,
+    /// Path of the key that contains the configuration; `None` if the file is the configuration.
+    pub path: Option<String>,
     /// The new file. It contains the secrets of the old one.
     pub toml: String,
     /// Sorted by line.
@@ -59,6 +64,12 @@ pub enum MigrateError {
          (Python), server, middleware (Node.js)"
     )]
     UnknownFormat,
+    /// The file contains several configurations; with their keys and lines.
+    #[error("contains several configurations: {0}; write one of them to a file of its own")]
+    SeveralConfigurations(String),
+    /// The file is a template, whose values are inserted before it is YAML.
+    #[error("a template: render it first (helm template), then convert the result")]
+    Template,
 }
 
 /// Reads and converts a file, as [`migrate`] does. Relative paths in it are resolved against `base`, by
@@ -69,7 +80,7 @@ pub fn migrate_file(
     validate: &Validate<'_>,
 ) -> Result<Migrated, MigrateError> {
     let mut text = Zeroizing::new(String::new());
-    // One byte above the limit, so that `yaml::parse` reports a larger file.
+    // One byte above the limit, so that the parser reports a larger file.
     File::open(file)?.take(yaml::MAX_SIZE as u64 + 1).read_to_string(&mut text)?;
     let directory = match file.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -78,7 +89,7 @@ pub fn migrate_file(
     migrate(&text, file, &base.unwrap_or(directory).canonicalize()?, validate)
 }
 
-/// Converts `text`, the content of `file`. Relative paths in it are resolved against `base`, the directory
+/// Converts `text`, the content of `file`: a configuration, or a Kubernetes manifest that contains one. Relative paths in it are resolved against `base`, the directory
 /// in which the scanner was started. Omits values that `validate` rejects, with a remark. Reads the files
 /// that the configuration names; writes nothing.
 pub fn migrate(
@@ -87,9 +98,18 @@ pub fn migrate(
     base: &Path,
     validate: &Validate<'_>,
 ) -> Result<Migrated, MigrateError> {
-    let root = yaml::parse(text)?;
-    let from = source::detect(&root).ok_or(MigrateError::UnknownFormat)?;
-    let mut draft = Draft::new(base);
+    let documents = yaml::parse_documents(text).map_err(|error| match error {
+        YamlError::Syntax { .. } | YamlError::Unsupported { .. } if text.contains("{{") => {
+            MigrateError::Template
+        }
+        error => error.into(),
+    })?;
+    let located = embedded::locate(&documents).map_err(|error| match error {
+        LocateError::NotFound => MigrateError::UnknownFormat,
+        LocateError::Several(keys) => MigrateError::SeveralConfigurations(keys),
+    })?;
+    let Located { root, from, path, scripts } = located;
+    let mut draft = Draft::new(base, scripts);
     let source = SourceConfig::read(&root, from.keys(), &mut draft.remarks);
     match from {
         Predecessor::Python => python::translate(&source, &mut draft),
@@ -97,15 +117,16 @@ pub fn migrate(
     }
     draft.remove_rejected_values(validate);
     let header = format!(
-        "Converted by `matrix-content-scanner migrate` from {}, the configuration of {from}. default.toml \
+        "Converted by `matrix-content-scanner migrate` from {}{}, the configuration of {from}. default.toml \
          documents every key and its default. `matrix-content-scanner -c THIS_FILE check-config` prints \
          the resulting configuration, and tests the sandbox and the script.",
-        file.display()
+        file.display(),
+        path.as_ref().map_or_else(String::new, |path| format!(" ({})", source::printable(path))),
     );
     let toml = draft.render(&header);
     let mut remarks = draft.remarks;
     remarks.sort_by_key(|remark| remark.line);
-    Ok(Migrated { from, toml, remarks })
+    Ok(Migrated { from, path, toml, remarks })
 }
 
 impl Predecessor {

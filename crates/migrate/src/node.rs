@@ -1,6 +1,7 @@
 //! Translates the keys of the Node.js scanner.
 
 use crate::{
+    clamd::ClamdAddress,
     draft::{Draft, TomlValue},
     hints, paths, python,
     source::{Predecessor, Setting, SourceConfig},
@@ -34,10 +35,11 @@ pub(crate) fn translate(source: &SourceConfig, draft: &mut Draft) {
     if let Some(port) = source.text("server.port", &mut draft.remarks) {
         hints::port(&port, draft);
     }
-    if let Some(script) = source.text("scan.script", &mut draft.remarks) {
-        self::script(&script, draft);
-    }
-    hints::scan(draft);
+    let script = source.text("scan.script", &mut draft.remarks);
+    let clamd = script
+        .as_ref()
+        .and_then(|script| self::script(script, draft).map(|address| (script, address)));
+    hints::scan(clamd, draft);
     hints::temp_directory(source.text("scan.tempDirectory", &mut draft.remarks), draft);
     python::removal_command(source.text("altRemovalCmd", &mut draft.remarks), draft);
     if let Some(allowed) = source.list("acceptedMimeType", &mut draft.remarks) {
@@ -60,12 +62,12 @@ pub(crate) fn translate(source: &SourceConfig, draft: &mut Draft) {
     crypto(source, draft);
 }
 
-/// Converts a shell command line to a program and its arguments.
-fn script(script: &Setting<String>, draft: &mut Draft) {
+/// Converts a shell command line to a program and its arguments. Returns the address of clamd if the script passes files to it.
+fn script(script: &Setting<String>, draft: &mut Draft) -> Option<ClamdAddress> {
     let words: Vec<_> = script.value.split_whitespace().collect();
     let Some((program, arguments)) = words.split_first() else {
         draft.remarks.push(script.mistake("empty; omitted"));
-        return;
+        return None;
     };
     if script.value.contains(|c| SHELL_CHARACTERS.contains(c)) {
         draft.remarks.push(script.mistake(
@@ -79,7 +81,7 @@ fn script(script: &Setting<String>, draft: &mut Draft) {
     if !arguments.is_empty() {
         draft.set("scan", "script_args", TomlValue::texts(arguments), script);
     }
-    hints::sandbox(&program, draft);
+    hints::sandbox(&program, draft)
 }
 
 fn download(source: &SourceConfig, draft: &mut Draft) {

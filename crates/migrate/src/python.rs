@@ -29,6 +29,10 @@ pub(crate) const KEYS: [&str; 18] = [
     "crypto.pickle_key",
 ];
 
+/// Programs that only remove or overwrite their argument.
+const REMOVERS: [&str; 9] =
+    ["rm", "unlink", "true", "shred", "srm", "wipe", "scrub", "bcwipe", "secure-delete"];
+
 pub(crate) fn translate(source: &SourceConfig, draft: &mut Draft) {
     web(source, draft);
     scan(source, draft);
@@ -47,12 +51,13 @@ fn web(source: &SourceConfig, draft: &mut Draft) {
 }
 
 fn scan(source: &SourceConfig, draft: &mut Draft) {
-    if let Some(script) = source.text("scan.script", &mut draft.remarks) {
+    let script = source.text("scan.script", &mut draft.remarks);
+    let clamd = script.as_ref().and_then(|script| {
         let program = paths::program(&script.value, &draft.base);
-        draft.set("scan", "script", TomlValue::path(&program), &script);
-        hints::sandbox(&program, draft);
-    }
-    hints::scan(draft);
+        draft.set("scan", "script", TomlValue::path(&program), script);
+        hints::sandbox(&program, draft).map(|address| (script, address))
+    });
+    hints::scan(clamd, draft);
     hints::temp_directory(source.text("scan.temp_directory", &mut draft.remarks), draft);
     removal_command(source.text("scan.removal_command", &mut draft.remarks), draft);
     mime_types(source, draft);
@@ -66,7 +71,7 @@ pub(crate) fn removal_command(command: Option<Setting<String>>, draft: &mut Draf
         draft.remarks.push(command.mistake("empty; omitted"));
         return;
     };
-    if matches!(program.rsplit('/').next(), Some("rm" | "unlink" | "true")) {
+    if program.rsplit('/').next().is_some_and(|name| REMOVERS.contains(&name)) {
         draft.remarks.push(command.no_counterpart(
             "not needed: each file is always removed, with everything that the script wrote",
         ));

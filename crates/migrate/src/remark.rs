@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A setting that was not converted unchanged.
+/// A setting that was not converted unchanged, or that can be simpler.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Remark {
     /// Whether a decision is required.
@@ -23,6 +23,8 @@ pub enum RemarkKind {
     Mistake,
     /// A key that has no counterpart, or does not need a counterpart.
     NoCounterpart,
+    /// A simpler configuration with the same effect.
+    Suggestion,
 }
 
 impl fmt::Display for Remark {

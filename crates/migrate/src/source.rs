@@ -212,6 +212,10 @@ impl<T> Setting<T> {
         self.remark(RemarkKind::NoCounterpart, message)
     }
 
+    pub(crate) fn suggestion(&self, message: impl Into<String>) -> Remark {
+        self.remark(RemarkKind::Suggestion, message)
+    }
+
     fn remark(&self, kind: RemarkKind, message: impl Into<String>) -> Remark {
         Remark { kind, line: Some(self.line), key: self.key.into(), message: message.into() }
     }

@@ -55,6 +55,7 @@ pub enum YamlError {
 
 /// A value and its line. Has no `Debug`, since the value may be a secret.
 pub(crate) struct Node {
+    /// For a block scalar, the line of its first line of text.
     pub(crate) line: usize,
     pub(crate) value: Yaml,
     /// Number of levels, including this one.
@@ -91,20 +92,38 @@ enum NodeContent {
     Map(Vec<MapEntry>, Option<(String, usize)>),
 }
 
-/// Parses a text with a single document.
-pub(crate) fn parse(text: &str) -> Result<Rc<Node>, YamlError> {
+/// Parses a text with a single document, which begins in this line of the file.
+pub(crate) fn parse_at(text: &str, first_line: usize) -> Result<Rc<Node>, YamlError> {
+    let mut documents = parse_documents_at(text, first_line)?;
+    if let Some(second) = documents.get(1) {
+        let feature = "a second document";
+        return Err(YamlError::Unsupported { line: second.line, feature });
+    }
+    Ok(documents.swap_remove(0))
+}
+
+/// Parses all documents of a text; at least one.
+pub(crate) fn parse_documents(text: &str) -> Result<Vec<Rc<Node>>, YamlError> {
+    parse_documents_at(text, 1)
+}
+
+fn parse_documents_at(text: &str, first_line: usize) -> Result<Vec<Rc<Node>>, YamlError> {
     if text.len() > MAX_SIZE {
         return Err(YamlError::TooLarge);
     }
-    let mut builder = Builder::default();
+    let lines_before = first_line.saturating_sub(1);
+    let mut builder = Builder { lines_before, ..Builder::default() };
     for event in Parser::new_from_str(text) {
         let (event, span) = event.map_err(|error| YamlError::Syntax {
-            line: error.marker().line(),
+            line: error.marker().line() + lines_before,
             message: error.info().to_owned(),
         })?;
         builder.take(event, &span)?;
     }
-    builder.root.ok_or(YamlError::Empty)
+    builder.documents.extend(builder.root);
+    // A document without content, such as comments between two separators.
+    builder.documents.retain(|document| !matches!(document.value, Yaml::Null));
+    if builder.documents.is_empty() { Err(YamlError::Empty) } else { Ok(builder.documents) }
 }
 
 #[derive(Default)]
@@ -113,14 +132,19 @@ struct Builder {
     /// Complete nodes by anchor. Incomplete ones are missing, so that no node can contain itself.
     anchors: HashMap<usize, Rc<Node>>,
     root: Option<Rc<Node>>,
+    /// Complete documents before `root`.
+    documents: Vec<Rc<Node>>,
+    /// Number of lines before the text in the file.
+    lines_before: usize,
 }
 
 impl Builder {
     fn take(&mut self, event: Event<'_>, span: &Span) -> Result<(), YamlError> {
-        let line = span.start.line();
+        let line = span.start.line() + self.lines_before;
         match event {
-            Event::DocumentStart(_) if self.root.is_some() => {
-                return Err(YamlError::Unsupported { line, feature: "a second document" });
+            Event::DocumentStart(_) => {
+                self.documents.extend(self.root.take());
+                self.anchors.clear();
             }
             Event::Scalar(text, style, anchor, tag) => {
                 check_tag(tag.as_deref(), line)?;
@@ -152,11 +176,7 @@ impl Builder {
                 let node = self.anchors.get(&anchor).cloned();
                 self.attach(node.ok_or(YamlError::Unsupported { line, feature })?, line)?;
             }
-            Event::DocumentStart(_)
-            | Event::DocumentEnd
-            | Event::StreamStart
-            | Event::StreamEnd
-            | Event::Nothing => {}
+            Event::DocumentEnd | Event::StreamStart | Event::StreamEnd | Event::Nothing => {}
         }
         Ok(())
     }
@@ -232,6 +252,10 @@ mod tests {
 
     use super::*;
 
+    fn parse(text: &str) -> Result<Rc<Node>, YamlError> {
+        parse_at(text, 1)
+    }
+
     fn error(text: &str) -> YamlError {
         match parse(text) {
             Err(error) => error,
@@ -251,13 +275,26 @@ mod tests {
     }
 
     #[test]
+    fn reads_documents_and_lines_of_embedded_texts() {
+        let documents = parse_documents("---\na: |\n  b: 1\n  c: 2\n---\n# none\n---\nd: 'x'\n");
+        let documents = documents.unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(documents.len(), 2);
+        let Yaml::Map(entries) = &documents[0].value else { panic!("not a map") };
+        let Yaml::Text(text) = &entries[0].node.value else { panic!("not text") };
+        let root = parse_at(text, entries[0].node.line).unwrap_or_else(|e| panic!("{e}"));
+        let Yaml::Map(entries) = &root.value else { panic!("not a map") };
+        assert_eq!((entries[1].key.as_str(), entries[1].line), ("c", 4));
+        assert!(matches!(parse_at("a: [", 7), Err(YamlError::Syntax { line: 7.., .. })));
+    }
+
+    #[test]
     fn rejects_unsupported_text_with_line() {
         assert_eq!(error(""), YamlError::Empty);
         assert_eq!(error("# nothing\n"), YamlError::Empty);
         assert!(matches!(error("a: 1\nb: [1, 2\n"), YamlError::Syntax { line: 2.., .. }));
         assert!(matches!(error("a: 'open"), YamlError::Syntax { .. }));
         for (text, expected_line) in [
-            ("a: 1\n---\nb: 2\n", 2),
+            ("a: 1\n---\nb: 2\n", 3),
             ("a: !include x\n", 1),
             ("a: 1\nb: !!python/name:os.system\n", 2),
             ("a: !!binary aGk=\n", 1),

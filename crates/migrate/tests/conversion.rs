@@ -7,6 +7,9 @@
     reason = "tests and their helpers fail by panicking"
 )]
 
+#[path = "conversion/manifests.rs"]
+mod manifests;
+
 use std::{
     fs,
     os::unix::fs::PermissionsExt,

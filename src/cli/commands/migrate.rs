@@ -8,7 +8,7 @@ use std::{
     process::ExitCode,
 };
 
-use mcs_migrate::{Rejection, RemarkKind, migrate_file};
+use mcs_migrate::{Migrated, Rejection, RemarkKind, migrate_file};
 
 use crate::{
     cli::{arguments::EXIT_CONFIG, error::CommandError},
@@ -32,7 +32,25 @@ pub(crate) fn run(
         eprintln!("{}", escape_untrusted(format_args!("{}: {remark}", file.display())));
     }
     let is_open = migrated.remarks.iter().any(|remark| remark.kind == RemarkKind::Mistake);
+    print_next_step(file, output, &migrated, is_open);
     Ok(if is_open { ExitCode::from(EXIT_CONFIG) } else { ExitCode::SUCCESS })
+}
+
+/// States what was written, and what to do next.
+fn print_next_step(file: &Path, output: Option<&Path>, migrated: &Migrated, is_open: bool) {
+    let Migrated { from, path, .. } = migrated;
+    let path = path.as_ref().map_or_else(String::new, |path| format!(" ({path})"));
+    let target = output.map_or_else(|| "to standard output".into(), Path::to_string_lossy);
+    let source = format_args!("the configuration of {from} in {}{path}", file.display());
+    eprintln!("{}", escape_untrusted(format_args!("wrote {target}, converted from {source}")));
+    let written = output.map_or_else(|| "FILE".into(), Path::to_string_lossy);
+    let first = match (output, is_open) {
+        (None, _) => "write it to a file (-o FILE), then run",
+        (_, true) => "decide about the settings above, which the file lists at its start, then run",
+        (_, false) => "run",
+    };
+    let step = format_args!("next: {first}: matrix-content-scanner -c {written} check-config");
+    eprintln!("{}", escape_untrusted(step));
 }
 
 fn validate(toml: &str, base: &Path) -> Vec<Rejection> {

@@ -47,8 +47,7 @@ class Packaged(Service):
         daemon."""
         base = f"http://127.0.0.1:{self.homeserver.server_port}"
         self.run("sed", "-i", f's|^# base_homeserver_url = .*|base_homeserver_url = "{base}"|', CONFIG)
-        self.run("sed", "-i", 's|^script = .*|engines = ["rules"]|; s|^failure_exit_codes|# &|', CONFIG)
-        self.run("sed", "-i", "s|^unix_sockets|# &|; s|^read_only|# &|", CONFIG)
+        self.run("sed", "-i", 's|^engines = .*|engines = ["rules"]|', CONFIG)
         self.run("sed", "-i", f'$a [rules]\\npaths = ["/usr/share/{UNIT}/rules"]', CONFIG)
 
     def public_key(self):
