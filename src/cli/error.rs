@@ -16,6 +16,7 @@ use crate::{
     chain::Chain,
     config::ConfigErrors,
     scan::{ScanError, canary::CanaryError},
+    telemetry::log,
     text::escape_untrusted,
 };
 
@@ -66,15 +67,18 @@ pub(super) enum CommandError {
 impl CommandError {
     /// Prints the error to standard error, followed by a hint if there is one, and returns the exit code.
     pub(super) fn report(&self, painter: Painter) -> ExitCode {
+        let priority = log::error_priority();
         if let Self::Config { errors, .. } = self {
             for problem in errors.problems() {
-                eprintln!("{}", escape_untrusted(problem));
+                eprintln!("{priority}{}", escape_untrusted(problem));
             }
         } else {
-            eprintln!("{}: {}", painter.paint(BAD, "error"), escape_untrusted(Chain(self)));
+            let error = painter.paint(BAD, "error");
+            eprintln!("{priority}{error}: {}", escape_untrusted(Chain(self)));
         }
         if let Some(hint) = self.hint() {
-            eprintln!("{}: {}", painter.paint(NOTE, "hint"), escape_untrusted(hint));
+            let heading = painter.paint(NOTE, "hint");
+            eprintln!("{priority}{heading}: {}", escape_untrusted(hint));
         }
         ExitCode::from(self.exit_code())
     }

@@ -31,6 +31,9 @@ use crate::{
     scan::{ResponseSource, ScanError, ScanResponse, Timings},
 };
 
+/// Target of the lines about responses from memory, whose level `log.level` can set separately.
+const FROM_MEMORY: &str = "from_memory";
+
 /// Assigns request IDs, logs requests and records their metrics.
 #[derive(Default)]
 pub(super) struct RequestLog {
@@ -121,7 +124,7 @@ impl ResponseSummary {
             cause: None,
             source: Some(response.source),
             timings: response.timings,
-            quiet: response.source == ResponseSource::Cache,
+            quiet: false,
         }
     }
 }
@@ -151,7 +154,7 @@ fn record_metrics(
 }
 
 fn log_response(response: &Response, summary: &ResponseSummary, total: Duration) {
-    let ResponseSummary { media, verdict, timings, quiet, .. } = summary;
+    let ResponseSummary { media, verdict, timings, quiet, source, .. } = summary;
     let reason = response.extensions().get::<Reason>();
     let length = response.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok());
     let length = length.and_then(|length| length.parse::<u64>().ok());
@@ -159,8 +162,9 @@ fn log_response(response: &Response, summary: &ResponseSummary, total: Duration)
     let bytes = length.or_else(|| response.body().size_hint().exact());
     // A macro, since the level of a tracing event must be a constant.
     macro_rules! log {
-        ($level:ident) => {
+        ($level:ident, $target:expr) => {
             tracing::$level!(
+                target: $target,
                 status = response.status().as_u16(),
                 media = media.as_ref().map(tracing::field::display),
                 verdict,
@@ -174,7 +178,11 @@ fn log_response(response: &Response, summary: &ResponseSummary, total: Duration)
             )
         };
     }
-    if *quiet { log!(debug) } else { log!(info) }
+    match source {
+        Some(ResponseSource::Cache) => log!(debug, FROM_MEMORY),
+        _ if *quiet => log!(debug, module_path!()),
+        _ => log!(info, module_path!()),
+    }
 }
 
 fn millis(duration: Duration) -> u64 {

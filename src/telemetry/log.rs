@@ -1,15 +1,20 @@
-//! Logging to standard error as text or JSON, one line per event. Initialized once; the level can be changed.
+//! Logging to standard error as text or JSON, one line per event. Initialized once; the level can be changed. In the journal of
+//! systemd, each line begins with its priority, and text has no time, which the journal records.
 
 use std::{
+    env,
+    ffi::OsStr,
     fmt,
     io::{self, Write},
 };
 
-use tracing::Subscriber;
+use nix::sys::stat::fstat;
+use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
     field::RecordFields,
     fmt::{
+        MakeWriter,
         format::{DefaultFields, FormatFields, Writer},
         layer,
     },
@@ -36,24 +41,40 @@ pub fn init(log: &Log, colour: bool) -> LevelHandle {
         LogFormat::Human => LineFormat::Text { colour },
         LogFormat::Json => LineFormat::Json,
     };
-    let lines = lines(format, io::stderr);
+    let output = LineOutput { open: io::stderr, format, is_journal: is_journal() };
+    let lines = lines(output);
     let result = tracing_subscriber::registry().with(filter).with(lines).try_init();
     // Fails if a subscriber is already installed, which then stays in place.
     drop(result);
     LevelHandle(handle)
 }
 
+/// Returns whether standard error is a stream of the journal: its device and inode are those in `JOURNAL_STREAM`.
+/// `systemd.exec(5)`.
+fn is_journal() -> bool {
+    let stream = env::var_os("JOURNAL_STREAM");
+    let identity = fstat(io::stderr()).map(|stat| format!("{}:{}", stat.st_dev, stat.st_ino));
+    stream.is_some_and(|stream| identity.is_ok_and(|identity| stream == *OsStr::new(&identity)))
+}
+
+/// Returns the beginning of lines with an error that are not written through the log: empty outside of the journal.
+#[must_use]
+pub fn error_priority() -> &'static str {
+    if is_journal() { priority(Level::ERROR) } else { "" }
+}
+
 /// Returns the layer that writes events as lines.
-fn lines<S, W>(
-    format: LineFormat,
-    output: impl Fn() -> W + Send + Sync + 'static,
-) -> Box<dyn Layer<S> + Send + Sync>
+fn lines<S, F, W>(output: LineOutput<F>) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
+    F: Fn() -> W + Send + Sync + 'static,
     W: Write + 'static,
 {
-    let lines = layer().with_writer(move || LineWriter::new(output(), format)).with_target(false);
+    let LineOutput { format, is_journal, .. } = output;
+    let lines = layer().with_writer(output).with_target(false);
     match format {
+        // The journal has the time.
+        LineFormat::Text { .. } if is_journal => lines.without_time().with_ansi(false).boxed(),
         LineFormat::Text { colour: true } => {
             lines.with_ansi(true).fmt_fields(EscapedFields).boxed()
         }
@@ -77,17 +98,43 @@ enum LineFormat {
     Json,
 }
 
+/// Opens the output for each event.
+struct LineOutput<F> {
+    open: F,
+    format: LineFormat,
+    is_journal: bool,
+}
+
+impl<'a, F: Fn() -> W, W: Write> MakeWriter<'a> for LineOutput<F> {
+    type Writer = LineWriter<W>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        LineWriter { output: (self.open)(), format: self.format, priority: None }
+    }
+
+    fn make_writer_for(&'a self, event: &Metadata<'_>) -> Self::Writer {
+        let priority = self.is_journal.then(|| priority(*event.level()));
+        LineWriter { priority, ..self.make_writer() }
+    }
+}
+
+/// Returns the beginning of a line of this level. `sd-daemon(3)`; the numbers are those of `syslog(3)`.
+fn priority(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "<3>",
+        Level::WARN => "<4>",
+        Level::INFO => "<6>",
+        Level::DEBUG | Level::TRACE => "<7>",
+    }
+}
+
 /// Writes each event as a single line in which no character acts on the display. The library escapes terminal sequences
 /// only, and only in some fields.
 struct LineWriter<W> {
     output: W,
     format: LineFormat,
-}
-
-impl<W: Write> LineWriter<W> {
-    fn new(output: W, format: LineFormat) -> Self {
-        Self { output, format }
-    }
+    /// Written before the line.
+    priority: Option<&'static str>,
 }
 
 impl<W: Write> Write for LineWriter<W> {
@@ -95,12 +142,12 @@ impl<W: Write> Write for LineWriter<W> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(event);
         let (line, end) = text.strip_suffix('\n').map_or((&*text, ""), |line| (line, "\n"));
-        let mut line = match self.format {
+        let escaped = match self.format {
             LineFormat::Text { colour: true } => escape_beside_colours(line),
             LineFormat::Text { colour: false } => escape_untrusted(line),
             LineFormat::Json => escape_json(line),
         };
-        line.push_str(end);
+        let line = [self.priority.unwrap_or(""), &escaped, end].concat();
         self.output.write_all(line.as_bytes())?;
         Ok(event.len())
     }
@@ -176,7 +223,8 @@ mod tests {
         ] {
             let mut file = tempfile::tempfile().unwrap();
             let output = Arc::new(file.try_clone().unwrap());
-            let lines = lines(format, move || Arc::clone(&output));
+            let open = move || Arc::clone(&output);
+            let lines = lines(LineOutput { open, format, is_journal: false });
             let subscriber: Dispatch = tracing_subscriber::registry().with(lines).into();
             dispatcher::with_default(&subscriber, || {
                 let span = info_span!("request", in_span = %untrusted);
@@ -202,6 +250,39 @@ mod tests {
                 let first: serde_json::Value =
                     serde_json::from_str(text.lines().next().unwrap()).unwrap();
                 assert_eq!(first["shown"], untrusted, "the value is unchanged");
+            }
+        }
+    }
+
+    /// Each line begins with the priority of its level, whatever the fields contain, and text has no time.
+    #[test]
+    fn lines_for_the_journal_have_priorities_and_no_time() {
+        for format in [LineFormat::Text { colour: true }, LineFormat::Json] {
+            let mut file = tempfile::tempfile().unwrap();
+            let output = Arc::new(file.try_clone().unwrap());
+            let open = move || Arc::clone(&output);
+            let lines = lines(LineOutput { open, format, is_journal: true });
+            let subscriber: Dispatch = tracing_subscriber::registry().with(lines).into();
+            dispatcher::with_default(&subscriber, || {
+                tracing::error!(value = "\n<0>forged", "failed");
+                warn!("<0>\n<1>forged");
+                info!(shown = %"\r<2>", "\u{2028}<2>event");
+                tracing::debug!("details");
+                tracing::trace!("more");
+            });
+            let mut text = String::new();
+            file.rewind().unwrap();
+            file.read_to_string(&mut text).unwrap();
+            let starts: Vec<_> = text.lines().map(|line| &line[..4]).collect();
+            match format {
+                LineFormat::Json => assert_eq!(starts, ["<3>{", "<4>{", "<6>{", "<7>{", "<7>{"]),
+                LineFormat::Text { .. } => {
+                    let lines: Vec<_> = text.lines().collect();
+                    assert!(lines[0].starts_with("<3>ERROR failed value="), "{text}");
+                    assert_eq!(lines[3], "<7>DEBUG details");
+                    assert_eq!(starts.len(), 5, "{text}");
+                    assert!(!text.contains('\u{1b}'), "{text:?}");
+                }
             }
         }
     }

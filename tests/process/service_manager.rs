@@ -2,7 +2,10 @@
 
 use std::{
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
-    os::{fd::OwnedFd, unix::net::UnixListener},
+    os::{
+        fd::OwnedFd,
+        unix::{fs::MetadataExt as _, net::UnixListener},
+    },
     path::Path,
     sync::{
         Arc,
@@ -15,7 +18,9 @@ use nix::sys::signal::Signal;
 use tokio::{net::UnixDatagram, time::timeout};
 
 use crate::{
-    harness::{MockHomeserver, ScannerBuilder, ScannerProcess, TEST_TIMEOUT, png},
+    harness::{
+        MockHomeserver, ScannerBuilder, ScannerProcess, TEST_TIMEOUT, png, scanner::PROGRAM,
+    },
     listening::public_key_over,
 };
 
@@ -228,4 +233,29 @@ async fn ignores_variables_meant_for_another_process() {
     let scanner = builder.start().await;
     assert!(scanner.address.starts_with("127.0.0.1:"), "{}", scanner.address);
     scanner.client.public_key().await;
+}
+
+/// Standard error is a file here, whose device and inode are in the variable, as those of a journal stream are.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "starts the program with a file as standard error")]
+fn lines_for_the_journal_begin_with_their_priority() {
+    let builder = ScannerBuilder::new(EICAR_SCRIPT).config("web.port = \"none\"");
+    let (_, _, plain) = builder.run(&["check-config"]);
+    let file = std::fs::File::create_new(builder.dir().path("journal")).unwrap();
+    let metadata = file.metadata().unwrap();
+    let identity = format!("{}:{}", metadata.dev(), metadata.ino());
+    let run = |stream: &str| {
+        let config = builder.dir().path("config.toml");
+        let mut command = std::process::Command::new(PROGRAM);
+        command.args(["-c", config.to_str().unwrap()]).env("JOURNAL_STREAM", stream);
+        let before = std::fs::metadata(builder.dir().path("journal")).unwrap().len();
+        command.stderr(file.try_clone().unwrap()).status().unwrap();
+        let text = std::fs::read(builder.dir().path("journal")).unwrap();
+        String::from_utf8(text[usize::try_from(before).unwrap()..].to_vec()).unwrap()
+    };
+    let lines = run(&identity);
+    assert!(!plain.is_empty() && !lines.is_empty(), "{plain}");
+    assert!(lines.lines().all(|line| line.starts_with("<3>")), "{lines}");
+    // Another stream: that of a parent process, whose variable was inherited.
+    assert_eq!(run(&format!("{}:0", metadata.dev())), lines.replace("<3>", ""));
 }

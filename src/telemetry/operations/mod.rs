@@ -6,6 +6,7 @@ mod gauges;
 mod health;
 mod page;
 mod process;
+mod reminder;
 mod store_metrics;
 
 use std::{
@@ -54,9 +55,14 @@ const CONNECTION_LIMITS: ConnectionLimits = ConnectionLimits {
     min_rate: 4 << 10,
 };
 
-/// Serves until dropped.
+/// Serves until dropped. Reminds in the log that the service is not ready, while that lasts.
 pub async fn serve(listener: Listener, mut registry: Registry, gauges: Gauges) {
     let health = gauges.health.clone();
+    let address =
+        listener.local_addr().map_or_else(|_| String::new(), |address| address.to_string());
+    let reminder = reminder::remind(health.clone(), move |reason| {
+        tracing::warn!(reason, %address, "still not ready, see /health/ready");
+    });
     registry.register_collector(Box::new(gauges));
     let state = Arc::new(OperationsState { registry, health });
     let routes = Router::new()
@@ -69,8 +75,9 @@ pub async fn serve(listener: Listener, mut registry: Registry, gauges: Gauges) {
     let services = |_| connection_service(routes.clone(), Arc::clone(&unreserved));
     // Requests to this listener are not recorded in the service's metrics.
     let (unregistered, never) = (Arc::default(), std::future::pending());
-    server::serve(listener, services, MAX_CONNECTIONS, || CONNECTION_LIMITS, &unregistered, never)
-        .await;
+    let limits = || CONNECTION_LIMITS;
+    let server = server::serve(listener, services, MAX_CONNECTIONS, limits, &unregistered, never);
+    tokio::join!(server, reminder);
 }
 
 /// Returns the service of one connection. Each response closes the connection: probes and scrapes are rare, and idle
