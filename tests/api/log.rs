@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::harness::{
-    MockHomeserver, MockMedia, ScannerProcess, client::send, homeserver::TOKEN, png,
+    MockHomeserver, MockMedia, ScannerBuilder, ScannerProcess, client::send, homeserver::TOKEN, png,
 };
 
 /// Log entries of answered requests.
@@ -56,4 +56,28 @@ async fn logs_media_verdict_and_durations_for_each_request() {
     assert_eq!(lines[0]["bytes"], png().len());
     assert_eq!(lines[2]["reason"], "MCS_MEDIA_REQUEST_FAILED");
     assert_eq!(lines[4]["reason"], "M_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn level_of_responses_from_memory_is_separate() {
+    for (level, from_memory) in [("info", 0), ("info,from_memory=debug", 2)] {
+        let homeserver = MockHomeserver::start().await;
+        let builder = ScannerBuilder::new("exit 0").homeserver(&homeserver);
+        let canary = "scan.canary = \"off\"";
+        let scanner = builder.config(&format!("log.level = {level:?}\n{canary}")).start().await;
+        let media = homeserver.add_bytes("clean", png());
+        for _ in 0..3 {
+            scanner.client.get(&format!("/download/{media}")).await.assert_media(&png());
+        }
+        // Logged at debug as well, but not from memory.
+        scanner.client.get("/public_key").await;
+        let other = homeserver.add_bytes("other", png());
+        scanner.client.get(&format!("/scan/{other}")).await;
+        let count = from_memory + 2;
+        scanner.wait_for_log("\"answered\"", count).await;
+        let lines = answered_entries(&scanner);
+        assert_eq!(lines.len(), count, "{level}: {lines:?}");
+        let debug = lines.iter().filter(|line| line["level"] == "DEBUG");
+        assert_eq!(debug.count(), from_memory, "{level}: {lines:?}");
+    }
 }

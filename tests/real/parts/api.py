@@ -3,13 +3,13 @@ no response may be undocumented; the commands of docs/api.md run against Synapse
 
 import base64
 import http.server
+import itertools
 import json
 import os
 import re
 import subprocess
 import sys
 import threading
-import zlib
 from importlib.metadata import version
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -26,7 +26,7 @@ NEEDS = ["curl", "openssl", "bash"]
 PAGE = REPOSITORY / "docs/api.md"
 ADMIN_TOKEN = "0123456789abcdef0123456789abcdef"
 # Maximum number of requests for each operation and phase, by tag.
-EXAMPLES = {"client": 80, "operations": 10, "admin": 20}
+EXAMPLES = {"client": 50, "operations": 10, "admin": 20}
 CHECKS = [
     "status_code_conformance",
     "content_type_conformance",
@@ -56,7 +56,7 @@ def answer(status, body, content_type="application/json", **headers):
     return status, body, {"Content-Type": content_type, "Content-Length": str(len(body)), **headers}
 
 
-# Answers of the homeserver, of which the media id selects one.
+# Answers of the homeserver, which new paths get in turn.
 ANSWERS = [
     answer(200, b"A file.\n", "text/plain"),
     answer(200, EICAR, "text/plain"),
@@ -76,14 +76,17 @@ ANSWERS = [
 
 
 def varied_homeserver(media):
-    """Returns a homeserver with these media, and with one of the answers for each other media id."""
+    """Returns a homeserver with these media, and with one of the answers for each other path."""
+    turns, answers = itertools.cycle(ANSWERS), {}
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             name = self.path.rpartition("/")[2].partition("?")[0]
-            status, body, headers = ANSWERS[zlib.crc32(name.encode()) % len(ANSWERS)]
             if name in media:
-                status, body, headers = answer(200, media[name], "image/png")
+                answers[self.path] = answer(200, media[name], "image/png")
+            elif self.path not in answers:
+                answers[self.path] = next(turns)
+            status, body, headers = answers[self.path]
             self.send_response(status)
             for header, value in headers.items():
                 self.send_header(header, value)
