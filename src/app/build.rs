@@ -86,7 +86,7 @@ impl Service {
         let remote_engines = remote_engines(&config).await?;
         let sandbox_env = SandboxEnv::for_service(&config).await?;
         log_configuration(&config);
-        log_sandbox(&sandbox_env.sandbox, &config.sandbox.mode);
+        log_sandbox(&sandbox_env.sandbox);
         let audit = config.audit.clone();
         let audit = audit.map(|settings| AuditLog::start(settings, Arc::clone(&metrics)));
         let audit = audit.transpose()?;

@@ -48,6 +48,19 @@ impl StartError {
         match self {
             Self::Limit(_) | Self::Sandbox(mcs_sandbox::Error::TooFewTasks { .. }) => true,
             Self::AdminToken(error) => error.is_configuration(),
+            Self::Key(error) => error.is_invalid(),
+            Self::Store(StoreSetupError::ShortSecret { .. }) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether a file with a secret is missing or cannot be read, so that a later restart may succeed.
+    #[must_use]
+    pub fn is_temporary(&self) -> bool {
+        match self {
+            Self::AdminToken(error) => !error.is_configuration(),
+            Self::Key(error) => !error.is_invalid(),
+            Self::Store(StoreSetupError::Secret { .. }) => true,
             _ => false,
         }
     }
@@ -64,5 +77,26 @@ mod tests {
         let source = io::Error::from_raw_os_error(nix::libc::EAGAIN);
         assert!(StartError::from(LimitError::Threads { needed: 4, source }).is_configuration());
         assert!(!StartError::from(mcs_sandbox::Error::HelperNotFound).is_configuration());
+    }
+
+    #[test]
+    fn wrong_key_is_configuration_and_unavailable_key_is_temporary() {
+        let path = PathBuf::from("key");
+        let read = |kind: io::ErrorKind| KeyError::Read { path: path.clone(), source: kind.into() };
+        for (error, is_wrong) in [
+            (KeyError::Missing { path: path.clone(), remedy: "" }, false),
+            (read(io::ErrorKind::PermissionDenied), false),
+            (read(io::ErrorKind::NotADirectory), false),
+            (read(io::ErrorKind::InvalidInput), true),
+            (read(io::ErrorKind::InvalidData), true),
+            (read(io::ErrorKind::FileTooLarge), true),
+            (read(io::ErrorKind::Other), true),
+            (KeyError::Content { path: path.clone(), found: "", expected: "" }, true),
+            (KeyError::WrongPickleKey { path: path.clone() }, true),
+        ] {
+            let error = StartError::from(error);
+            assert_eq!(error.is_configuration(), is_wrong, "{error:?}");
+            assert_eq!(error.is_temporary(), !is_wrong, "{error:?}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Log of facts about the configuration and the machine that operators need to know.
 
 use mcs_filetype::can_detect;
-use mcs_sandbox::{EffectiveLimits, Mode, Sandbox};
+use mcs_sandbox::{EffectiveLimits, Sandbox};
 use tracing::{info, warn};
 
 use crate::{config::Config, keys::KeyNotice, scan::engines::EngineSettings};
@@ -45,7 +45,7 @@ pub(super) fn log_configuration(config: &Config) {
     }
 }
 
-pub(super) fn log_sandbox(sandbox: &Sandbox, mode: &Mode) {
+pub(super) fn log_sandbox(sandbox: &Sandbox) {
     let (layers, helper) = (sandbox.layers(), sandbox.helper().display());
     info!(%layers, %helper, "the sandbox is active");
     let EffectiveLimits { limits, notes, .. } = sandbox.limits();
@@ -53,8 +53,5 @@ pub(super) fn log_sandbox(sandbox: &Sandbox, mode: &Mode) {
     info!(processes, open_files, "limits of each job");
     for note in notes {
         warn!("{note}");
-    }
-    if *mode == Mode::Degraded {
-        warn!("sandbox.mode is degraded: missing sandbox layers are ignored");
     }
 }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 
 use super::output::{ColorMode, Terminal};
 use crate::{
@@ -23,6 +24,9 @@ pub(super) const DEFAULT_CONFIG: &str = "/etc/matrix-content-scanner/config.toml
 /// `EX_CONFIG` of sysexits(3).
 pub(super) const EXIT_CONFIG: u8 = 78;
 
+/// `EX_TEMPFAIL` of sysexits(3).
+pub(super) const EXIT_TEMPORARY: u8 = 75;
+
 const ENVIRONMENT_AND_EXIT_CODES: &str = "\
 Environment:
   MCS_<SECTION>__<KEY>  overrides that key of the configuration, e.g. MCS_WEB__PORT=8081 or
@@ -35,7 +39,9 @@ Exit codes:
       `store`: nothing is known about the media or content
   2   invalid command line; `scan`, `sandbox`: a file could not be scanned; `store`: the service
       could not be asked, or refused
-  78  invalid configuration; `migrate`: written, but it needs a decision by the operator";
+  75  the request key or another secret is missing or cannot be read
+  78  invalid configuration, or a wrong key; `check-config`: a wrong response at a homeserver's
+      address; `migrate`: written, but it needs a decision by the operator";
 
 /// Scans media on a Matrix content repository before people download it.
 #[derive(Debug, Parser)]
@@ -65,8 +71,10 @@ pub(super) enum CliCommand {
     /// Run the service (the default)
     #[default]
     Serve,
-    /// Check and print the effective configuration, and test the sandbox
-    CheckConfig,
+    /// Check the configuration, and test the sandbox, the engines and the homeservers
+    ///
+    /// Prints notes on probable mistakes, then OK. Errors are all reported at once.
+    CheckConfig(CheckArguments),
     /// Scan local files as the service would, and print one verdict per line
     Scan {
         /// Files to scan
@@ -82,6 +90,20 @@ pub(super) enum CliCommand {
     },
     /// Print the public key that clients encrypt requests for
     PublicKey,
+    /// Write a new request key to a file, and print its public key
+    ///
+    /// The file has mode 0600 and belongs to the user who runs the command. An existing file is never overwritten.
+    GenerateKey {
+        /// New file, in an existing directory
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Print the completions of a shell
+    Completions {
+        /// Shell
+        #[arg(value_name = "SHELL")]
+        shell: Shell,
+    },
     /// Ask the running service what it knows about media, or have verdicts forgotten
     ///
     /// Needs the listener `[admin]` of the service. Its address and token are those of the configuration.
@@ -108,6 +130,17 @@ pub(super) enum CliCommand {
         #[arg(long, value_name = "DIR")]
         base: Option<PathBuf>,
     },
+}
+
+/// Arguments of `check-config`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Args)]
+pub(super) struct CheckArguments {
+    /// Print the effective configuration and all results too; the output is a valid configuration file
+    #[arg(long)]
+    pub(super) show: bool,
+    /// Make no requests to homeservers
+    #[arg(long)]
+    pub(super) offline: bool,
 }
 
 /// Listener of the running service, in place of the configured one.
@@ -307,7 +340,8 @@ mod tests {
         assert_eq!(parse("").command(), CliCommand::Serve);
         assert_eq!(parse("-c a").command(), CliCommand::Serve);
         assert_eq!(parse("serve").command(), CliCommand::Serve);
-        assert_eq!(parse("check-config").command(), CliCommand::CheckConfig);
+        let check = CliCommand::CheckConfig(CheckArguments::default());
+        assert_eq!(parse("check-config").command(), check);
         assert_eq!(parse("public-key").command(), CliCommand::PublicKey);
     }
 

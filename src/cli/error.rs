@@ -6,7 +6,7 @@ use mcs_migrate::MigrateError;
 
 use super::{
     admin_client::ClientError,
-    arguments::EXIT_CONFIG,
+    arguments::{EXIT_CONFIG, EXIT_TEMPORARY},
     hints,
     output::{BAD, NOTE, Painter},
 };
@@ -15,6 +15,7 @@ use crate::{
     app::{StartError, service_manager::PassedSocketError},
     chain::Chain,
     config::ConfigErrors,
+    keys::KeyError,
     scan::{ScanError, canary::CanaryError},
     telemetry::log,
     text::escape_untrusted,
@@ -56,6 +57,9 @@ pub(super) enum CommandError {
     /// `store`: the service could not be asked, or refused.
     #[error(transparent)]
     Service(#[from] ClientError),
+    /// `generate-key`: the key was not written.
+    #[error(transparent)]
+    GenerateKey(KeyError),
     /// `migrate`: the file was not converted.
     #[error("{}", file.display())]
     Migrate { file: PathBuf, source: MigrateError },
@@ -89,15 +93,22 @@ impl CommandError {
             Self::Start(error) => hints::for_start(error),
             Self::Canary { hint, .. } => Some(hint.clone()),
             Self::AdminOff => Some(hints::ADMIN_OFF.to_owned()),
+            Self::GenerateKey(KeyError::Write { source, .. })
+                if source.kind() == io::ErrorKind::AlreadyExists =>
+            {
+                Some(hints::KEY_EXISTS.to_owned())
+            }
             _ => None,
         }
     }
 
-    /// [`EXIT_CONFIG`] if a restart without a change by the operator is useless.
+    /// [`EXIT_CONFIG`] if a restart without a change by the operator is useless, [`EXIT_TEMPORARY`] if a secret may
+    /// become available.
     fn exit_code(&self) -> u8 {
         match self {
             Self::Config { .. } => EXIT_CONFIG,
             Self::Start(error) if error.is_configuration() => EXIT_CONFIG,
+            Self::Start(error) if error.is_temporary() => EXIT_TEMPORARY,
             Self::Unprepared(_)
             | Self::NotRun(_)
             | Self::AdminOff
@@ -107,6 +118,7 @@ impl CommandError {
             | Self::PassedSocket(_)
             | Self::System(_)
             | Self::Canary { .. }
+            | Self::GenerateKey(_)
             | Self::Migrate { .. }
             | Self::Write { .. } => EXIT_FAILURE,
         }

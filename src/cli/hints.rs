@@ -13,6 +13,9 @@ use crate::{
 /// For `store` without the listener.
 pub(super) const ADMIN_OFF: &str = "set admin.enabled = true, admin.token_path and audit.path in the configuration, and restart the service";
 
+/// For `generate-key` with an existing file.
+pub(super) const KEY_EXISTS: &str = "an existing key is never overwritten, since clients encrypt for it; choose another path, or move the file";
+
 /// Returns the hint for an error at startup.
 pub(super) fn for_start(error: &StartError) -> Option<String> {
     match error {

@@ -2,11 +2,13 @@
 
 mod admin_client;
 mod arguments;
+mod check_output;
 mod commands;
 mod error;
 mod hints;
 mod output;
 mod progress;
+mod service_unit;
 mod setup;
 mod signals;
 mod store_output;
@@ -15,7 +17,9 @@ use std::process::ExitCode;
 
 pub use arguments::Cli;
 use arguments::CliCommand;
-use commands::{check_config, migrate, public_key, sandbox, scan, serve, store};
+use commands::{
+    check_config, completions, generate_key, migrate, public_key, sandbox, scan, serve, store,
+};
 use output::ColorMode;
 
 /// Executes the subcommand that the arguments of this process name, and reports its error.
@@ -27,10 +31,12 @@ pub fn run() -> ExitCode {
     let cli = Cli::from_arguments();
     let result = match cli.command() {
         CliCommand::Serve => serve::run(&cli),
-        CliCommand::CheckConfig => check_config::run(&cli),
+        CliCommand::CheckConfig(arguments) => check_config::run(&cli, arguments),
         CliCommand::Scan { files } => scan::run(&cli, &files),
         CliCommand::Sandbox { command } => sandbox::run(&cli, &command),
         CliCommand::PublicKey => public_key::run(&cli),
+        CliCommand::GenerateKey { file } => generate_key::run(&file),
+        CliCommand::Completions { shell } => completions::run(shell),
         CliCommand::Store { address, command } => store::run(&cli, &address, command),
         CliCommand::Migrate { file, output, base } => {
             migrate::run(&file, output.as_deref(), base.as_deref())

@@ -20,15 +20,15 @@ pub(super) fn sizes(
     download: Option<&download::Settings>,
 ) {
     let (Some(scan), Some(download)) = (scan, download) else { return };
-    let key = "download.max_size";
     let mut download_section = reader.section("download");
     if download.max_size > scan.max_spool_size {
-        download_section.warn(Warning::NeverReached { key, because: "scan.max_spool_size" });
+        let (key, because) = ("download.max_size", "scan.max_spool_size");
+        download_section.warn(Warning::NeverReached { key, because });
     } else if download.max_size.saturating_mul(2) > scan.max_spool_size {
         download_section.warn(Warning::TightSpool);
     }
     for engine in &scan.engines {
-        let because = match engine {
+        let key = match engine {
             EngineSettings::Script(_) => "scan.script_max_size",
             EngineSettings::Rules(_) => "rules.max_size",
             // Examines files of any size.
@@ -37,9 +37,13 @@ pub(super) fn sizes(
             EngineSettings::Icap(_) => "icap.max_size",
         };
         let bounds = engine.bounds();
-        let is_smaller = bounds.max_size.is_some_and(|limit| limit < download.max_size);
-        if is_smaller && bounds.on_oversize != OversizePolicy::Skip {
-            download_section.warn(Warning::NeverReached { key, because });
+        let outcome = match bounds.on_oversize {
+            OversizePolicy::Fail => "will be refused (413)",
+            OversizePolicy::Refuse => "will be refused as not clean (403)",
+            OversizePolicy::Skip => continue,
+        };
+        if let Some(limit) = bounds.max_size.filter(|limit| *limit < download.max_size) {
+            download_section.warn(Warning::RejectedBySize { key, limit, outcome });
         }
     }
 }
@@ -61,8 +65,12 @@ pub(super) fn listeners(
             if let (Some(listen), Some(taken)) = (listen, taken)
                 && listen.conflicts_with(taken)
             {
+                let key = if matches!(listen, Listen::Unix(_)) { "socket" } else { "port" };
+                // The other address may be a default, which has no line.
+                let is_default = !reader.section(section).has(key);
+                let (section, other) = if is_default { (other, section) } else { (section, other) };
                 let message = format!("found the address of [{other}], expected another address");
-                reader.section(section).conflict("port", message);
+                reader.section(section).conflict(key, message);
             }
         }
     }

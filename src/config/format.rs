@@ -11,9 +11,27 @@ pub(super) fn path(path: &Path) -> String {
     os_string(path)
 }
 
+/// Formats a size with a space before the unit, for text.
+pub(super) fn spaced_size(bytes: u64) -> String {
+    let text = size(bytes);
+    match text.find(|c: char| !c.is_ascii_digit()).map(|unit| text.split_at(unit)) {
+        Some((number, unit)) => format!("{number} {unit}"),
+        None => format!("{text} bytes"),
+    }
+}
+
 /// Formats a duration, e.g. `1h 30m`.
 pub(super) fn duration(duration: Duration) -> String {
     humantime::format_duration(duration).to_string()
+}
+
+/// Formats the bound of a duration: `humantime` writes 3650 days as years of 365.25 days and a rest.
+pub(super) fn longest_duration(bound: Duration) -> String {
+    const DAY: u64 = 24 * 60 * 60;
+    match bound.as_secs() {
+        seconds if seconds > DAY && seconds.is_multiple_of(DAY) => format!("{}d", seconds / DAY),
+        _ => duration(bound),
+    }
 }
 
 pub(super) fn os_string(text: impl AsRef<OsStr>) -> String {

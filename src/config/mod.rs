@@ -11,6 +11,7 @@
 
 mod changes;
 mod checks;
+mod duplicates;
 mod format;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
@@ -21,8 +22,11 @@ mod paths;
 mod problem;
 mod reader;
 pub mod sections;
+mod service_links;
 mod settings;
+mod similar;
 mod source;
+mod syntax;
 mod types;
 mod value;
 

@@ -12,6 +12,7 @@ use std::{
 };
 
 use nix::unistd::{AccessFlags, access};
+use toml::de::DeValue;
 
 use super::{
     format,
@@ -42,6 +43,16 @@ pub(super) fn path(value: RawValue<'_>) -> ParseResult<PathBuf> {
         return Ok(path.canonicalize().unwrap_or(path));
     };
     Ok(parent.canonicalize().map_or_else(|_| path.clone(), |parent| parent.join(name)))
+}
+
+/// Parses the path of a Unix socket, which may follow `unix:` or `unix://`.
+pub(super) fn socket(value: RawValue<'_>) -> ParseResult<PathBuf> {
+    let path_text = value.text().and_then(|text| text.strip_prefix("unix:"));
+    let Some(text) = path_text else { return path(value) };
+    let text = text.strip_prefix("//").unwrap_or(text);
+    let toml = DeValue::String(text.into());
+    // Without a path, the error names the whole value.
+    path(RawValue { toml: &toml, raw: None, base: value.base }).or_else(|_| value.invalid("a path"))
 }
 
 /// Parses the path of a program: a regular file with an execute permission bit.

@@ -9,6 +9,7 @@ use std::{
 
 use mcs_evaluator::ListSummary;
 
+use super::format;
 use crate::ownership::Exposure;
 
 /// Where a value was set.
@@ -39,6 +40,18 @@ pub struct Problem {
     pub message: String,
 }
 
+/// Text of the warning about `scan.canary = "off"`.
+const CANARY_OFF: &str = "scan.canary: off, so an engine that stops detecting anything, for instance without \
+signatures, is not noticed; use \"eicar\" or samples of your own";
+
+/// Text of the warning about `sandbox.mode = "degraded"`.
+const DEGRADED_SANDBOX: &str = "sandbox.mode is degraded: missing sandbox layers are ignored, and a file that takes over \
+a scanner may reach the machine; use \"enforce\" in production";
+
+/// Text of the warning about a small `scan.max_spool_size`.
+const TIGHT_SPOOL: &str = "scan.max_spool_size: less than twice download.max_size; a file may need twice its size \
+in the spool, so the largest files are rejected as too large";
+
 /// All problems of a configuration; never empty.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub struct ConfigErrors(pub(super) Vec<Problem>);
@@ -67,6 +80,30 @@ pub enum Warning {
     AlwaysForwarded(&'static str),
     /// A list of hashes with entries that are not used.
     UnusedHashes(ListSummary),
+    /// Keys that are set and have no effect.
+    Unused {
+        /// Paths of the keys; never empty.
+        keys: Vec<String>,
+        /// Why they have none.
+        since: String,
+    },
+    /// The size bound of an engine, which rejects files that `download.max_size` permits.
+    RejectedBySize {
+        /// The size bound.
+        key: &'static str,
+        /// Its value, bytes.
+        limit: u64,
+        /// What happens to larger files.
+        outcome: &'static str,
+    },
+    /// No sample tests the engines.
+    CanaryOff,
+    /// Missing layers of the sandbox are accepted.
+    DegradedSandbox,
+    /// A network in `download.trusted_proxies` that contains every address.
+    TrustsAllAddresses(String),
+    /// Variables that Kubernetes sets in each pod for a service whose name begins with `mcs`.
+    ServiceLinks(Vec<String>),
 }
 
 /// An invalid value of a key.
@@ -166,16 +203,38 @@ impl fmt::Display for Warning {
             Self::NeverReached { key, because } => {
                 write!(f, "{key}: has no effect, since {because} is smaller")
             }
-            Self::TightSpool => f.write_str(
-                "scan.max_spool_size: less than twice download.max_size; a file may need twice its size \
-                 in the spool, so the largest files are rejected as too large",
-            ),
+            Self::TightSpool => f.write_str(TIGHT_SPOOL),
             Self::UnusedHashes(ListSummary { list, used, total }) => {
                 write!(f, "hashes: {used} of {total} signatures of {list} are used")
             }
             Self::AlwaysForwarded(name) => {
-                write!(f, "download.headers_to_forward: {name} is always forwarded and need not be listed")
+                write!(
+                    f,
+                    "download.headers_to_forward: {name} is always forwarded and need not be listed"
+                )
             }
+            Self::Unused { keys, since } => {
+                let verb = if keys.len() == 1 { "has" } else { "have" };
+                write!(f, "{}: {verb} no effect, since {since}", keys.join(", "))
+            }
+            Self::RejectedBySize { key, limit, outcome } => {
+                let size = format::spaced_size(*limit);
+                write!(f, "{key}: files above {size} {outcome}, since download.max_size is larger")
+            }
+            Self::CanaryOff => f.write_str(CANARY_OFF),
+            Self::DegradedSandbox => f.write_str(DEGRADED_SANDBOX),
+            Self::TrustsAllAddresses(network) => write!(
+                f,
+                "download.trusted_proxies: {network} contains every address, so any client can \
+                 name another client's address and host; list the addresses of your reverse proxy only"
+            ),
+            Self::ServiceLinks(names) => write!(
+                f,
+                "{}: ignored, since Kubernetes sets {} for a service (enableServiceLinks: false in the pod \
+                 prevents that)",
+                names.join(", "),
+                if names.len() == 1 { "it" } else { "them" },
+            ),
         }
     }
 }

@@ -2,8 +2,7 @@
 //! first. Keys that no section reads are unknown; the problem suggests the most similar known key.
 
 use std::{
-    borrow::Cow,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
@@ -14,7 +13,8 @@ use mcs_sandbox::User;
 use super::{
     key::Key,
     problem::{InvalidValue, Location, Problem, Warning},
-    value::{RawValue, describe},
+    similar::nearest,
+    value::{RawValue, describe, to_i64},
 };
 
 /// A key's value as written.
@@ -62,6 +62,8 @@ pub(super) struct Reader<'a> {
     sections: Vec<(String, Location)>,
     /// Variables without `__` in the name.
     misnamed: Vec<(String, Location)>,
+    /// Variables that Kubernetes sets.
+    service_links: Vec<String>,
     known: Vec<KeyPath>,
     problems: Vec<Problem>,
     warnings: Vec<Warning>,
@@ -105,6 +107,7 @@ impl<'a> Reader<'a> {
             entries: BTreeMap::new(),
             sections: Vec::new(),
             misnamed: Vec::new(),
+            service_links: Vec::new(),
             known: Vec::new(),
             problems: Vec::new(),
             warnings: Vec::new(),
@@ -127,16 +130,29 @@ impl<'a> Reader<'a> {
         self.entries.insert((section.into(), key.into()), entry);
     }
 
-    pub(super) fn outside_any_section(&mut self, location: Location, key: &str) {
-        self.problems.push(Problem {
-            location,
-            key: Some(key.into()),
-            message: "found outside any section, expected below a line like [web]".into(),
-        });
+    pub(super) fn outside_any_section(
+        &mut self,
+        location: Location,
+        key: &str,
+        value: &DeValue<'_>,
+    ) {
+        let is_table = |value: &toml::Spanned<DeValue<'_>>| value.get_ref().is_table();
+        let message = match value {
+            DeValue::Array(list) if !list.is_empty() && list.iter().all(is_table) => {
+                format!("found [[{key}]], expected [{key}]")
+            }
+            _ => "found outside any section, expected below a line like [web]".into(),
+        };
+        self.problems.push(Problem { location, key: Some(key.into()), message });
     }
 
     pub(super) fn misnamed(&mut self, location: Location, name: &str) {
         self.misnamed.push((name.into(), location));
+    }
+
+    /// Records a variable that Kubernetes sets for a service.
+    pub(super) fn service_link(&mut self, name: &str) {
+        self.service_links.push(name.into());
     }
 
     pub(super) fn section(&mut self, name: &'static str) -> Section<'_, 'a> {
@@ -165,6 +181,9 @@ impl<'a> Reader<'a> {
 
     pub(super) fn finish(mut self) -> Diagnostics {
         self.report_unknown();
+        if !self.service_links.is_empty() {
+            self.warnings.push(Warning::ServiceLinks(std::mem::take(&mut self.service_links)));
+        }
         let Self { problems, warnings, known, .. } = self;
         Diagnostics { problems, warnings, known }
     }
@@ -178,12 +197,8 @@ impl<'a> Reader<'a> {
         let is_section = |name: &str| self.known.iter().any(|(section, _)| *section == name);
         for (section, location) in self.sections.iter().filter(|(section, _)| !is_section(section))
         {
-            let expected =
-                nearest(section, self.known.iter().map(|(section, _)| (*section).into()))
-                    .map_or_else(
-                        || "one of those in default.toml".into(),
-                        |name| format!("{name}?"),
-                    );
+            let expected = nearest(section, self.known.iter().map(|(section, _)| *section));
+            let expected = expected.map_or_else(|| self.section_names(), |name| format!("{name}?"));
             self.problems.push(unknown(location, section.clone(), "section", expected));
         }
         for ((section, key), entry) in &self.entries {
@@ -202,7 +217,7 @@ impl<'a> Reader<'a> {
                 }
             } else {
                 let expected = self.suggest(section, key).map_or_else(
-                    || "one of those in default.toml".into(),
+                    || self.key_names(section),
                     |(section, key)| format!("{section}.{key}?"),
                 );
                 unknown(&entry.location, path, "key", expected)
@@ -210,7 +225,7 @@ impl<'a> Reader<'a> {
             self.problems.push(problem);
         }
         for (name, location) in &self.misnamed {
-            let names = self.known.iter().map(|(section, key)| format!("{section}_{key}").into());
+            let names = self.known.iter().map(|(section, key)| format!("{section}_{key}"));
             let suggestion = nearest(name, names)
                 .and_then(|near| self.known.iter().find(|(s, k)| format!("{s}_{k}") == near));
             let expected = suggestion.map_or_else(
@@ -225,26 +240,31 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Returns a similar key of the same section, or the same key of another section.
+    /// Returns a similar key of the same or a similarly named section, or the same key of another section.
     fn suggest(&self, section: &str, key: &str) -> Option<KeyPath> {
-        let siblings = self.known.iter().filter(|(name, _)| *name == section);
-        let near = nearest(key, siblings.map(|(_, key)| (*key).into()));
-        self.known
-            .iter()
-            .find(|(s, k)| *s == section && near.as_deref() == Some(*k))
-            .or_else(|| self.known.iter().find(|(_, known)| *known == key))
-            .copied()
+        let known_section = nearest(section, self.known.iter().map(|(name, _)| *name));
+        let similar = known_section.and_then(|section| {
+            let siblings = self.known.iter().filter(|(name, _)| *name == section);
+            Some((section, nearest(key, siblings.map(|(_, key)| *key))?))
+        });
+        similar.or_else(|| self.known.iter().find(|(_, known)| *known == key).copied())
     }
-}
 
-/// Returns the most similar known name, if the difference is small enough to be a typing error.
-fn nearest<'k>(name: &str, known: impl Iterator<Item = Cow<'k, str>>) -> Option<Cow<'k, str>> {
-    let limit = (name.len() / 3).max(1);
-    known
-        .map(|known| (strsim::osa_distance(name, &known), known))
-        .filter(|(distance, _)| *distance <= limit)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, known)| known)
+    fn section_names(&self) -> String {
+        let names: BTreeSet<_> = self.known.iter().map(|(section, _)| *section).collect();
+        format!("one of {}", names.into_iter().collect::<Vec<_>>().join(", "))
+    }
+
+    /// Lists the keys of a small section.
+    fn key_names(&self, section: &str) -> String {
+        const MAX_NAMES: usize = 8;
+        let siblings = self.known.iter().filter(|(name, _)| *name == section);
+        let names: BTreeSet<_> = siblings.map(|(_, key)| *key).collect();
+        if names.is_empty() || names.len() > MAX_NAMES {
+            return "one of those in default.toml".into();
+        }
+        format!("one of {}", names.into_iter().collect::<Vec<_>>().join(", "))
+    }
 }
 
 impl<'a> Section<'_, 'a> {
@@ -314,12 +334,20 @@ impl<'a> Section<'_, 'a> {
         self.reader.passed.runtime.as_deref()
     }
 
+    /// Records a missing key: at the empty variable that unset the key, otherwise at its section.
     pub(super) fn missing(&mut self, name: &str, expected: &str) {
-        self.reader.problems.push(Problem {
-            location: self.reader.location.clone(),
-            key: Some(format!("{}.{name}", self.name)),
-            message: format!("missing, expected {expected}"),
-        });
+        let unset = self.reader.entries.get(&self.path(name));
+        let section = self.reader.sections.iter().find(|(section, _)| section == self.name);
+        let (location, found) = match (unset, section) {
+            (Some(entry), _) if entry.value.is_none() => {
+                (&entry.location, "missing, since this empty variable unsets the key")
+            }
+            (_, Some((_, location))) => (location, "missing"),
+            _ => (&self.reader.location, "missing"),
+        };
+        let (location, message) = (location.clone(), format!("{found}, expected {expected}"));
+        let key = Some(format!("{}.{name}", self.name));
+        self.reader.problems.push(Problem { location, key, message });
     }
 
     /// Records a value that conflicts with another key, or is unusable.
@@ -334,8 +362,46 @@ impl<'a> Section<'_, 'a> {
         self.reader.warnings.push(warning);
     }
 
+    /// Warns of keys that are set to another value than their default, and have no effect.
+    pub(super) fn warn_unused(&mut self, is_unused: impl Fn(&str) -> bool, since: &str) {
+        let Reader { entries, defaults, .. } = &*self.reader;
+        let is_default = |path: &(String, String), value: &DeValue<'_>| {
+            let default = defaults.get(path).and_then(|entry| entry.value.as_ref());
+            default.is_some_and(|default| is_same(default, value))
+        };
+        let keys: Vec<_> = entries
+            .iter()
+            .filter(|(path, _)| path.0 == self.name && is_unused(&path.1))
+            .filter(|(path, entry)| {
+                entry.value.as_ref().is_some_and(|value| !is_default(path, value))
+            })
+            .map(|((section, key), _)| format!("{section}.{key}"))
+            .collect();
+        if !keys.is_empty() {
+            self.warn(Warning::Unused { keys, since: since.to_owned() });
+        }
+    }
+
     fn path(&self, name: &str) -> (String, String) {
         // `(&str, &str)` is not a borrowed form of the key type.
         (self.name.to_owned(), name.to_owned())
+    }
+}
+
+/// Compares two values without their positions.
+fn is_same(a: &DeValue<'_>, b: &DeValue<'_>) -> bool {
+    match (a, b) {
+        (DeValue::String(a), DeValue::String(b)) => a == b,
+        (DeValue::Integer(a), DeValue::Integer(b)) => to_i64(a).is_some() && to_i64(a) == to_i64(b),
+        (DeValue::Boolean(a), DeValue::Boolean(b)) => a == b,
+        (DeValue::Array(a), DeValue::Array(b)) => {
+            a.len() == b.len()
+                && a.iter().zip(b.iter()).all(|(a, b)| is_same(a.get_ref(), b.get_ref()))
+        }
+        (DeValue::Table(a), DeValue::Table(b)) => {
+            let is_in_b = |name: &str, a| b.get(name).is_some_and(|b| is_same(a, b.get_ref()));
+            a.len() == b.len() && a.iter().all(|(name, a)| is_in_b(name.get_ref(), a.get_ref()))
+        }
+        _ => false,
     }
 }

@@ -2,6 +2,7 @@
 //! override single keys; below both, the defaults. Passes the entries to the [`Reader`] without interpreting them.
 
 use std::{
+    collections::BTreeMap,
     ffi::{OsStr, OsString},
     fs, io,
     ops::Range,
@@ -15,8 +16,12 @@ use toml::de::{DeTable, DeValue};
 use zeroize::Zeroizing;
 
 use super::{
+    duplicates::{self, Duplicate},
+    format,
     problem::{Location, Problem},
     reader::{KeyPath, PassedDirectories, RawEntry, Reader},
+    service_links::is_service_link,
+    syntax,
 };
 use crate::identity::denied_user;
 
@@ -42,7 +47,7 @@ const RUNTIME: &str = "RUNTIME_DIRECTORY";
 const MAX_FILE_SIZE: u64 = 1024 * 1024;
 
 /// Maximum number of reported syntax errors; a file with more is usually the wrong file.
-const MAX_SYNTAX_ERRORS: usize = 10;
+const MAX_SYNTAX_ERRORS: usize = 5;
 
 /// The text of all sources. Parsed values borrow from it, so that secrets exist once, in memory that is
 /// zeroed on drop.
@@ -179,7 +184,7 @@ impl File {
         if metadata.len() > MAX_FILE_SIZE {
             return Err(io::Error::other("too large for a configuration file"));
         }
-        let text = Zeroizing::new(fs::read_to_string(path)?);
+        let text = decode(Zeroizing::new(fs::read(path)?))?;
         // The parent of the path as given: the files of a mounted `ConfigMap` are links into directories
         // that are replaced.
         let directory = match path.parent() {
@@ -192,20 +197,17 @@ impl File {
     fn parse_into<'a>(&'a self, reader: &mut Reader<'a>) -> Result<(), Vec<Problem>> {
         let (table, errors) = DeTable::parse_recoverable(&self.text);
         if !errors.is_empty() {
-            let problem = |error: &toml::de::Error| Problem {
-                location: self.location(&error.span().unwrap_or(0..0)),
-                key: None,
-                // `Display` would print the line, which may contain a secret.
-                message: format!("not valid TOML: {}", error.message()),
-            };
-            return Err(errors.iter().take(MAX_SYNTAX_ERRORS).map(problem).collect());
+            return Err(self.syntax_problems(&errors));
         }
         for (section, value) in table.into_inner() {
             let location = self.location(&section.span());
             let section = section.into_inner();
-            let DeValue::Table(entries) = value.into_inner() else {
-                reader.outside_any_section(location, &section);
-                continue;
+            let entries = match value.into_inner() {
+                DeValue::Table(entries) => entries,
+                other => {
+                    reader.outside_any_section(location, &section, &other);
+                    continue;
+                }
             };
             reader.open(&section, location);
             for (key, value) in entries {
@@ -221,24 +223,93 @@ impl File {
         Ok(())
     }
 
+    /// Returns the first problem of each line, since the others usually follow from it.
+    fn syntax_problems(&self, errors: &[toml::de::Error]) -> Vec<Problem> {
+        if let Some(message) = syntax::other_format(&self.text) {
+            return vec![Problem { location: self.location(&(0..0)), key: None, message }];
+        }
+        let mut by_line = BTreeMap::new();
+        let mut errors: Vec<_> =
+            errors.iter().map(|error| (error.span().unwrap_or(0..0), error)).collect();
+        errors.sort_by_key(|(span, _)| span.start);
+        for (span, error) in errors {
+            let problem = by_line.entry(self.line(span.start));
+            problem.or_insert_with(|| self.syntax_problem(error.message(), &span));
+        }
+        by_line.into_values().take(MAX_SYNTAX_ERRORS).collect()
+    }
+
+    fn syntax_problem(&self, error: &str, span: &Range<usize>) -> Problem {
+        let duplicate = (error == "duplicate key").then(|| duplicates::find(&self.text, span));
+        let (key, message) = match duplicate.flatten() {
+            Some(Duplicate { path, first, is_table }) => {
+                let key = path.iter().map(|name| format::key(name)).collect::<Vec<_>>().join(".");
+                let line = self.line(first.start);
+                let expected = if is_table {
+                    format!("all its keys below one line [{key}]")
+                } else {
+                    "it once".to_owned()
+                };
+                let message =
+                    format!("found a second time, first in line {line}; expected {expected}");
+                (Some(key), message)
+            }
+            // `Display` would print the line, which may contain a secret.
+            None => (None, syntax::explain(error, self.text.get(span.start..).unwrap_or_default())),
+        };
+        Problem { location: self.location(span), key, message }
+    }
+
+    /// Returns the number of the line at this position, from 1.
+    fn line(&self, position: usize) -> usize {
+        self.text.get(..position).unwrap_or_default().matches('\n').count() + 1
+    }
+
     fn location(&self, span: &Range<usize>) -> Location {
         let before = self.text.get(..span.start).unwrap_or_default();
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
         Location::Line {
             file: self.path.clone(),
-            line: before.matches('\n').count() + 1,
+            line: self.line(span.start),
             column: before.get(line_start..).unwrap_or_default().chars().count() + 1,
         }
     }
+}
+
+/// Returns the content of a file as text.
+fn decode(mut bytes: Zeroizing<Vec<u8>>) -> io::Result<Zeroizing<String>> {
+    if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
+        let message = "UTF-16, expected UTF-8: iconv -f UTF-16 -t UTF-8 OLD > NEW converts it";
+        return Err(io::Error::other(message));
+    }
+    if let Err(error) = str::from_utf8(&bytes) {
+        let (before, rest) = bytes.split_at(error.valid_up_to());
+        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let found = rest.first().copied().unwrap_or_default();
+        return Err(io::Error::other(format!(
+            "line {line} contains the byte 0x{found:02X}, which is not UTF-8: \
+             iconv -f ISO-8859-1 -t UTF-8 OLD > NEW converts Latin-1"
+        )));
+    }
+    if let Some(position) = bytes.iter().position(|byte| *byte == 0) {
+        let line = bytes.iter().take(position).filter(|byte| **byte == b'\n').count() + 1;
+        let message =
+            format!("line {line} contains a NUL byte, so the file is damaged or not a text");
+        return Err(io::Error::other(message));
+    }
+    // The bytes were checked; this takes them without a copy.
+    String::from_utf8(std::mem::take(&mut *bytes)).map(Zeroizing::new).map_err(io::Error::other)
 }
 
 impl Variable {
     fn parse_into<'a>(&'a self, reader: &mut Reader<'a>, base: &'a Path) {
         let location = Location::Environment(self.name.clone());
         let path = self.name.strip_prefix(PREFIX).unwrap_or_default().to_lowercase();
+        if is_service_link(&self.name, &self.text) {
+            return reader.service_link(&self.name);
+        }
         let Some((section, key)) = path.split_once("__") else {
-            reader.misnamed(location, &path);
-            return;
+            return reader.misnamed(location, &path);
         };
         // `MCS_WEB__PORT=8081` is a number. `MCS_SCAN__SCRIPT=/opt/scan.sh` is not valid TOML, hence a string.
         let value = match DeValue::parse(&self.text) {

@@ -9,6 +9,7 @@ use toml::de::DeValue;
 use super::{
     format,
     key::Key,
+    similar::nearest,
     value::{ParseResult, RawValue, to_i64},
 };
 
@@ -25,6 +26,9 @@ const MAX_QUANTITY_LEN: usize = 40;
 pub(super) fn boolean() -> Key<bool> {
     let parse = |value: RawValue<'_>| match value.toml {
         DeValue::Boolean(boolean) => Ok(*boolean),
+        DeValue::String(_) if value.raw.is_none() => {
+            value.invalid("true or false, without quotation marks")
+        }
         _ => value.invalid("true or false"),
     };
     Key::new(parse, bool::to_string)
@@ -59,8 +63,11 @@ pub(super) fn choice<T: Copy + PartialEq + 'static>(
     let parse = move |value: RawValue<'_>| {
         let chosen = choices.iter().find(|(name, _)| value.text() == Some(name));
         chosen.map(|(_, choice)| *choice).ok_or(()).or_else(|()| {
-            let names: Vec<_> = choices.iter().map(|(name, _)| format::quoted(name)).collect();
-            value.invalid(names.join(" or "))
+            let known = choices.iter().map(|(name, _)| *name);
+            let near = value.text().and_then(|text| nearest(text, known.clone()));
+            let near = near.map(|name| format!(" ({}?)", format::quoted(name)));
+            let names: Vec<_> = known.map(format::quoted).collect();
+            value.invalid(format!("{}{}", names.join(" or "), near.unwrap_or_default()))
         })
     };
     Key::new(parse, move |chosen| {
@@ -80,7 +87,13 @@ pub(super) fn integer<T: TryFrom<i64> + PartialOrd + Display + 'static>(
         };
         match number.and_then(|number| T::try_from(number).ok()) {
             Some(number) if range.contains(&number) => Ok(number),
-            _ => value.invalid(format!("an integer from {} to {}", range.start(), range.end())),
+            _ => {
+                let is_number = |text: &str| text.parse::<i64>().is_ok();
+                let is_quoted = value.raw.is_none() && value.text().is_some_and(is_number);
+                let hint = if is_quoted { ", without quotation marks" } else { "" };
+                let (start, end) = (range.start(), range.end());
+                value.invalid(format!("an integer from {start} to {end}{hint}"))
+            }
         }
     };
     Key::new(parse, T::to_string)
@@ -96,15 +109,17 @@ pub(super) fn duration(range: RangeInclusive<Duration>) -> Key<Duration> {
         if let Some(duration) = parsed.filter(|duration| range.contains(duration)) {
             return Ok(duration);
         }
-        let hint = match value.toml {
-            DeValue::Integer(number) if parsed.is_none() => to_i64(number)
-                .map_or_else(String::new, |number| format!(", for instance \"{number}s\"")),
-            _ => String::new(),
+        let number = match value.toml {
+            DeValue::Integer(number) => to_i64(number),
+            _ => value.text().and_then(|text| text.parse().ok()),
         };
+        let number = number.filter(|number| parsed.is_none() && *number > 0);
+        let hint = number.map(|number| format!(", for instance \"{number}s\""));
+        let hint = hint.unwrap_or_default();
         value.invalid(format!(
             "a duration from {} to {}, written like \"500ms\", \"1h 30m\" or \"1d\"{hint}",
             format::duration(*range.start()),
-            format::duration(*range.end()),
+            format::longest_duration(*range.end()),
         ))
     };
     Key::new(parse, |duration| format::quoted(&format::duration(*duration)))
@@ -120,7 +135,7 @@ fn parse_duration(text: &str) -> Option<Duration> {
     humantime::parse_duration(text).ok()
 }
 
-/// A size in `range`: `"100MB"` (decimal), `"100MiB"` (binary), or a number of bytes.
+/// A size in `range`: `"100MB"` (decimal), `"100MiB"` or `"100M"` (binary), or a number of bytes.
 pub(super) fn size(range: RangeInclusive<u64>) -> Key<u64> {
     let parse = move |value: RawValue<'_>| {
         let bytes = match value.toml {
@@ -130,8 +145,8 @@ pub(super) fn size(range: RangeInclusive<u64>) -> Key<u64> {
         match bytes {
             Some(bytes) if range.contains(&bytes) => Ok(bytes),
             _ => value.invalid(format!(
-                "a size from {} to {}, written like \"100MB\" (decimal), \"100MiB\" or a number of \
-                 bytes",
+                "a size from {} to {}, written like \"100MiB\" or \"100M\" (both binary), \"100MB\" (decimal) \
+                 or a number of bytes",
                 format::size(*range.start()),
                 format::size(*range.end()),
             )),
@@ -144,6 +159,9 @@ fn parse_size(text: &str) -> Option<u64> {
     if text.len() > MAX_QUANTITY_LEN {
         return None;
     }
+    // A unit of one letter is binary, as in nginx, Synapse and systemd; the library takes it for decimal.
+    let is_letter = text.ends_with(|last: char| "kKmMgGtTpP".contains(last));
+    let text = if is_letter { format!("{text}iB") } else { text.to_owned() };
     text.parse::<ByteSize>().ok().map(|size| size.as_u64())
 }
 
@@ -163,7 +181,11 @@ pub(super) fn list<T: 'static>(element: Key<T>) -> Key<Vec<T>> {
     let format = Rc::clone(&element);
     let parse = move |value: RawValue<'_>| {
         let DeValue::Array(elements) = value.toml else {
-            return value.invalid("a list, written like [\"one\", \"two\"]");
+            // A URL may contain a password.
+            let text =
+                value.text().filter(|text| text.len() <= MAX_QUANTITY_LEN && !text.contains('@'));
+            let sample = text.map_or_else(|| "\"one\", \"two\"".to_owned(), format::quoted);
+            return value.invalid_url(format!("a list, written like [{sample}]"));
         };
         let parse = |(index, inner): (usize, &toml::Spanned<DeValue<'_>>)| {
             let inner = RawValue { toml: inner.get_ref(), raw: None, base: value.base };

@@ -66,6 +66,26 @@ pub enum KeyError {
     WrongPickleKey { path: PathBuf },
 }
 
+impl KeyError {
+    /// Returns whether the file exists and is wrong. Otherwise it is missing or cannot be read yet: its volume may be
+    /// mounted later.
+    #[must_use]
+    pub fn is_invalid(&self) -> bool {
+        match self {
+            Self::Missing { .. } | Self::Write { .. } => false,
+            // Errors of `file::read` about an existing file, not of the system.
+            Self::Read { source, .. } => matches!(
+                source.kind(),
+                io::ErrorKind::InvalidInput
+                    | io::ErrorKind::InvalidData
+                    | io::ErrorKind::FileTooLarge
+                    | io::ErrorKind::Other
+            ),
+            Self::Content { .. } | Self::WrongPickleKey { .. } => true,
+        }
+    }
+}
+
 /// Reason why an encrypted body could not be decrypted. Clients get a single error for all of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum OpenError {
@@ -98,6 +118,23 @@ impl RequestKey {
         let Settings::RequestSecret { path, .. } = settings else {
             return Err(missing(settings));
         };
+        match Self::generate(path) {
+            Ok(generated) => Ok((generated, vec![KeyNotice::Generated { path: path.clone() }])),
+            // Another process created the key concurrently: both must use the same one.
+            Err(KeyError::Write { source, .. })
+                if source.kind() == io::ErrorKind::AlreadyExists =>
+            {
+                Self::load_existing(settings)?.ok_or_else(|| missing(settings))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Generates a key and writes it to a new file with mode 0600. Performs blocking I/O.
+    ///
+    /// # Errors
+    /// If the file exists, or cannot be written.
+    pub fn generate(path: &Path) -> Result<Self, KeyError> {
         let generated = Self { decryption: PkDecryption::new() };
         let mut secret = generated.decryption.secret_key().to_bytes();
         // Capacity includes the newline: growing would leave a copy that is not wiped.
@@ -105,14 +142,9 @@ impl RequestKey {
         STANDARD.encode_string(secret.as_slice(), &mut content);
         secret.zeroize();
         content.push('\n');
-        match file::create(path, content.as_bytes()) {
-            Ok(()) => Ok((generated, vec![KeyNotice::Generated { path: path.clone() }])),
-            // Another process created the key concurrently: both must use the same one.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                Self::load_existing(settings)?.ok_or_else(|| missing(settings))
-            }
-            Err(source) => Err(KeyError::Write { path: path.clone(), source }),
-        }
+        file::create(path, content.as_bytes())
+            .map_err(|source| KeyError::Write { path: path.into(), source })?;
+        Ok(generated)
     }
 
     /// Passes the private key to a function that derives another key from it. The copy is wiped.

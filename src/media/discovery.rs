@@ -159,7 +159,7 @@ fn discovery_failure(error: FetchError, host: &str) -> Option<DiscoveryFailure> 
 pub(crate) const MAX_BASE_URL: usize = 2048;
 
 /// Parses a `.well-known` document. The address rules apply when the URL is used.
-fn parse(body: &[u8]) -> Option<Url> {
+pub(super) fn parse(body: &[u8]) -> Option<Url> {
     let well_known: WellKnown = serde_json::from_slice(body).ok()?;
     let url = Url::parse(&well_known.homeserver.base_url).ok()?;
     let is_usable = matches!(url.scheme(), "http" | "https") && url.has_host();

@@ -20,6 +20,7 @@ mod fake;
 pub mod fuzz;
 mod head;
 pub mod homeserver;
+mod homeserver_check;
 mod http_util;
 pub mod id;
 pub mod ingest;
@@ -46,6 +47,9 @@ pub use download::Download;
 pub use error::FetchError;
 pub use head::Head;
 pub use homeserver::{Homeservers, MAX_HEADER_VALUE};
+pub use homeserver_check::{
+    HomeserverCheck, HomeserverFinding, check_homeservers, homeserver_mistakes,
+};
 pub(crate) use id::split_port;
 pub use id::{InvalidMediaId, MediaId};
 pub use request::{MediaRequest, Origin, Requester, Thumbnail, ThumbnailMethod, Variant};

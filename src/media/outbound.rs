@@ -213,6 +213,12 @@ impl HttpClients {
         Err(FetchError::NotMedia(format!("more than {MAX_REDIRECTS} redirects")))
     }
 
+    /// Sends a GET request to `url`, and returns redirects as responses.
+    pub(super) async fn get(&self, url: Url, headers: HeaderMap) -> Result<Response, FetchError> {
+        let exempt = self.exempt.contains(&url.origin());
+        self.send(url, headers, exempt).await
+    }
+
     /// Sends a request. `exempt`: whether the URL is exempt from the address rules.
     async fn send(
         &self,

@@ -8,7 +8,7 @@ use reqwest::{
 };
 
 use super::request::{MediaRequest, Origin, Requester, Variant};
-use crate::config::sections::headers::is_never_sent;
+use crate::config::sections::{download::Settings, headers::is_never_sent};
 
 /// One of three routes to the same media.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -95,6 +95,13 @@ impl UpstreamRoute {
         }
         headers
     }
+}
+
+/// Returns the headers of the operator, for a request that no client has made.
+pub(super) fn operator_headers(settings: &Settings) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    replace_headers(&mut headers, &settings.additional_headers, |name| !is_never_sent(name));
+    headers
 }
 
 /// Copies all values of the headers whose name matches `filter`, replacing existing values.

@@ -329,7 +329,7 @@ async fn default_socket_is_in_the_runtime_directory() {
     assert!(code == Some(78) && stderr.contains("admin.socket: found"), "{stderr}");
     let runtime = scanner.dir().path("state").to_str().unwrap().to_owned();
     let (_, stdout, stderr) =
-        run(&["-c", config, "check-config"], &[("RUNTIME_DIRECTORY", &runtime)]);
+        run(&["-c", config, "check-config", "--show"], &[("RUNTIME_DIRECTORY", &runtime)]);
     assert!(stdout.contains(&format!("socket = \"{runtime}/admin.sock\"")), "{stdout}{stderr}");
     let (code, _, stderr) = run(&["-c", config, "store", "list"], &[]);
     assert_eq!(code, Some(2), "{stderr}");

@@ -86,7 +86,7 @@ async fn service_uses_delegated_cgroup() {
 fn commands_do_not_enter_delegated_cgroup() {
     let builder = ScannerBuilder::new("exit 0")
         .config("sandbox.mode = \"strict\"\nsandbox.require = [\"cgroup\"]");
-    let (code, stdout, stderr) = builder.run(&["check-config"]);
+    let (code, stdout, stderr) = builder.run(&["check-config", "--show"]);
     assert_eq!(code, Some(0), "{stderr}");
     assert!(
         stdout.contains("cgroup: OFF: only the running service enters the one delegated to it"),

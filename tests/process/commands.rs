@@ -77,9 +77,9 @@ async fn last_configuration_file_wins_at_any_position() {
     let (_a, right) = with_config("scan.workers = 7");
     let (_b, wrong) = with_config("scan.workers = 0");
     for arguments in [
-        &["-c", &wrong, "check-config", "-c", &right][..],
-        &["-c", &wrong, "-c", &right, "check-config"],
-        &["check-config", "-c", &wrong, "--config", &right],
+        &["-c", &wrong, "check-config", "--show", "-c", &right][..],
+        &["-c", &wrong, "-c", &right, "check-config", "--show"],
+        &["check-config", "--show", "-c", &wrong, "--config", &right],
     ] {
         let (code, stdout, stderr) = run(arguments, &[]);
         assert_eq!(code, Some(0), "{arguments:?} {stderr}");
@@ -93,7 +93,7 @@ async fn last_configuration_file_wins_at_any_position() {
 async fn variables_override_keys_and_check_config_prints_effective_values() {
     let (builder, path) = with_config("scan.workers = 7\nscan.max_scripts = 3");
     let (code, stdout, stderr) = run(
-        &["check-config", "-c", &path],
+        &["check-config", "--show", "-c", &path],
         &[
             ("MCS_SCAN__WORKERS", "9"),
             ("MCS_SCAN__MAX_SCRIPTS", ""),
@@ -124,7 +124,7 @@ async fn variables_override_keys_and_check_config_prints_effective_values() {
     // The output is a valid configuration.
     fs::write(builder.dir().path("again.toml"), &stdout).unwrap();
     let printed = builder.dir().path("again.toml");
-    let (code, reprinted, stderr) = run(&["check-config", "-c", text(&printed)], &[]);
+    let (code, reprinted, stderr) = run(&["check-config", "--show", "-c", text(&printed)], &[]);
     // Secrets are not printed, so this configuration has none.
     assert_eq!(code, Some(0), "{stderr}");
     assert!(reprinted.contains("workers = 9"), "{reprinted}");
@@ -142,10 +142,10 @@ async fn warns_about_undetectable_mime_type() {
     let homeserver = MockHomeserver::start().await;
     let types = r#"scan.blocked_mimetypes = ["image/x-no-such-type", "image/gif"]"#;
     let builder = ScannerBuilder::new("exit 0").homeserver(&homeserver).config(types);
-    let (code, stdout, stderr) = builder.run(&["check-config"]);
+    let (code, stdout, stderr) = builder.run(&["check-config", "--offline"]);
     assert_eq!(code, Some(0), "{stderr}");
-    assert!(stdout.contains("# note: image/x-no-such-type: no file"), "{stdout}");
-    assert!(!stdout.contains("# note: image/gif"), "{stdout}");
+    assert!(stdout.contains("\nnote: image/x-no-such-type: no file"), "{stdout}");
+    assert!(!stdout.contains("note: image/gif"), "{stdout}");
     let scanner = builder.start().await;
     let log = scanner.log();
     assert!(log.contains("never detected") && log.contains("image/x-no-such-type"), "{log}");
@@ -155,7 +155,7 @@ async fn warns_about_undetectable_mime_type() {
 async fn ignores_environment_variables_of_other_programs() {
     let (builder, path) = with_config("download.base_homeserver_url = \"https://hs.example\"");
     for (name, value) in [("TOKIO_WORKER_THREADS", "none"), ("RUST_LOG", "=="), ("TMPDIR", "/no")] {
-        let (code, _, stderr) = run(&["check-config", "-c", &path], &[(name, value)]);
+        let (code, _, stderr) = run(&["check-config", "--offline", "-c", &path], &[(name, value)]);
         assert_eq!(code, Some(0), "{name}={value} {stderr}");
     }
     // SSL_CERT_FILE replaces the roots of the system; SSL_CERT_DIR is ignored.
@@ -323,21 +323,71 @@ async fn warns_about_key_readable_by_others() {
 #[tokio::test]
 async fn missing_or_invalid_key_error_names_path() {
     let builder = ScannerBuilder::new("exit 0").config("crypto.generate = false");
+    // The volume of the key may be mounted later.
     let (code, stderr) = builder.run_to_exit();
-    assert_eq!(code, Some(1), "{stderr}");
+    assert_eq!(code, Some(75), "{stderr}");
     assert!(stderr.contains("request_secret"), "{stderr}");
 
     let builder = ScannerBuilder::new("exit 0");
     fs::write(builder.dir().path("request_secret"), "hush-hush, no base64").unwrap();
     let (code, stderr) = builder.run_to_exit();
-    assert_eq!(code, Some(1), "{stderr}");
+    assert_eq!(code, Some(78), "{stderr}");
     assert!(stderr.contains("request_secret") && !stderr.contains("hush-hush"), "{stderr}");
+}
+
+#[test]
+fn generate_key_writes_private_file_once() {
+    let builder = ScannerBuilder::new("exit 0");
+    let key = builder.dir().path("request_secret");
+    let (code, public, stderr) = run(&["generate-key", text(&key)], &[]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o7777, 0o600);
+    let secret = fs::read_to_string(&key).unwrap();
+    let builder = builder.config("crypto.generate = false");
+    let printed = builder.run(&["public-key"]);
+    assert_eq!(printed, (Some(0), public, String::new()));
+
+    let (code, stdout, stderr) = run(&["generate-key", text(&key)], &[]);
+    assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
+    assert!(stderr.contains("hint: an existing key is never overwritten"), "{stderr}");
+    let (code, _, stderr) = run(&["generate-key", "/no/such/folder/key"], &[]);
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("/no/such/folder/key: a new key cannot be written"), "{stderr}");
+    assert!(!stderr.contains(secret.trim()), "{stderr}");
+}
+
+#[test]
+fn completions_name_subcommands() {
+    for shell in ["bash", "zsh", "fish"] {
+        let (code, stdout, stderr) = run(&["completions", shell], &[]);
+        assert_eq!(code, Some(0), "{stderr}");
+        for word in ["check-config", "generate-key", "offline"] {
+            assert!(stdout.contains(word), "{shell} {word}");
+        }
+    }
+    assert_eq!(run(&["completions", "cmd.exe"], &[]).0, Some(2));
+}
+
+#[test]
+fn check_config_is_quiet_unless_asked_to_show() {
+    let builder = ScannerBuilder::new("exit 0");
+    let (code, stdout, stderr) = builder.run(&["check-config", "--offline"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    let lines: Vec<_> = stdout.lines().collect();
+    let (last, notes) = lines.split_last().unwrap();
+    assert_eq!(*last, "OK");
+    assert!(!notes.is_empty() && notes.iter().all(|line| line.starts_with("note: ")), "{stdout}");
+    let (_, shown, _) = builder.run(&["check-config", "--offline", "--show"]);
+    assert!(shown.contains("[web]\n") && shown.ends_with("\n# OK\n"), "{shown}");
+    for note in notes {
+        assert!(shown.contains(&format!("\n# {note}\n")), "{note} in {shown}");
+    }
 }
 
 #[test]
 fn check_config_reports_sandbox_layers_and_canary_result() {
     let builder = ScannerBuilder::new("exit 0").config("scan.canary = \"eicar\"");
-    let (code, stdout, stderr) = builder.run(&["check-config"]);
+    let (code, stdout, stderr) = builder.run(&["check-config", "--show"]);
     assert_eq!(code, Some(1), "{stdout}");
     for layer in ["base", "namespaces", "cgroup", "landlock", "seccomp"] {
         assert!(stdout.contains(&format!("\n#   {layer}: ")), "{layer}: {stdout}");
@@ -369,9 +419,12 @@ fn strict_mode_requires_layers_and_degraded_mode_does_not() {
         ]
     };
     let strict = "sandbox.mode = \"strict\"\nsandbox.require = [\"namespaces\"]";
-    let unrestricted = ScannerBuilder::new("exit 0").config(strict).run(&["check-config"]);
-    let restricted =
-        ScannerBuilder::new("exit 0").config(strict).wrapped_by(wrapper).run(&["check-config"]);
+    let unrestricted =
+        ScannerBuilder::new("exit 0").config(strict).run(&["check-config", "--show"]);
+    let restricted = ScannerBuilder::new("exit 0")
+        .config(strict)
+        .wrapped_by(wrapper)
+        .run(&["check-config", "--show"]);
     if !unrestricted.1.contains("namespaces: OFF") {
         assert_eq!(unrestricted.0, Some(0), "{}", unrestricted.2);
     }
@@ -384,8 +437,10 @@ fn strict_mode_requires_layers_and_degraded_mode_does_not() {
     );
 
     let degraded = "sandbox.mode = \"degraded\"";
-    let (code, stdout, _) =
-        ScannerBuilder::new("exit 0").config(degraded).wrapped_by(wrapper).run(&["check-config"]);
+    let (code, stdout, _) = ScannerBuilder::new("exit 0")
+        .config(degraded)
+        .wrapped_by(wrapper)
+        .run(&["check-config", "--show"]);
     assert_eq!(code, Some(0));
     assert!(stdout.contains("namespaces: OFF: entering namespaces: "), "{stdout}");
 }

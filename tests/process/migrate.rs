@@ -72,7 +72,7 @@ fn migrated_configuration_is_valid_and_keeps_public_key() {
         // The file may contain the key of the pickle.
         assert_eq!(fs::metadata(&new).unwrap().permissions().mode() & 0o777, 0o600);
 
-        let (code, stdout, stderr) = run(&["-c", &new, "check-config"], &[]);
+        let (code, stdout, stderr) = run(&["-c", &new, "check-config", "--show", "--offline"], &[]);
         assert_eq!(code, Some(0), "{stdout}{stderr}");
         assert!(stdout.contains("every engine detects the infected sample"), "{stdout}");
         let (code, stdout, stderr) = run(&["-c", &new, "public-key"], &[]);

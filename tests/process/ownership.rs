@@ -211,12 +211,12 @@ fn rejects_key_and_audit_file_writable_by_others() {
     let [key, audit] = ["request_secret", "audit.log"].map(|name| builder.dir().path(name));
     fs::write(&key, [b'A'; 43]).unwrap();
     fs::write(&audit, "").unwrap();
-    for (file, name) in [(&key, "request_secret"), (&audit, "audit.log")] {
+    for (file, name, exit_code) in [(&key, "request_secret", 78), (&audit, "audit.log", 1)] {
         set_mode(&key, 0o600);
         set_mode(&audit, 0o640);
         set_mode(file, 0o602);
         let (code, _, stderr) = builder.run(&[]);
-        assert_eq!(code, Some(1), "{stderr}");
+        assert_eq!(code, Some(exit_code), "{stderr}");
         assert!(
             stderr.contains(&format!("{name} has mode 0602, so every user may write")),
             "{stderr}"
@@ -225,7 +225,7 @@ fn rejects_key_and_audit_file_writable_by_others() {
             set_mode(file, 0o600);
             chown(file, Some(OTHER_USER), None).unwrap();
             let (code, _, stderr) = builder.run(&[]);
-            assert_eq!(code, Some(1), "{stderr}");
+            assert_eq!(code, Some(exit_code), "{stderr}");
             assert!(stderr.contains(&format!("{name} belongs to uid {OTHER_USER}")), "{stderr}");
             chown(file, Some(0), None).unwrap();
         }

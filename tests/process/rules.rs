@@ -58,7 +58,7 @@ async fn verdict_names_matching_rule() {
 fn check_config_reports_rules_and_canary_result() {
     let builder =
         rules_builder("scan.canary = \"eicar\"\nrules.ignore = [\"Script_With_Interpreter\"]");
-    let (code, stdout, stderr) = builder.run(&["check-config"]);
+    let (code, stdout, stderr) = builder.run(&["check-config", "--show"]);
     assert_eq!(code, Some(0), "{stdout}{stderr}");
     for expected in [
         "engines = [\"rules\"]",
@@ -126,7 +126,7 @@ fn loads_rule_sets_above_the_engine_limit_completely() {
         let mut text: String = (0..count).map(numbered_rule).collect();
         text.push_str("rule A { condition: filesize > 10000 and not Number_7 }\n");
         file(&builder, "many.yar", text.as_bytes());
-        let (code, stdout, stderr) = builder.run(&["check-config"]);
+        let (code, stdout, stderr) = builder.run(&["check-config", "--show"]);
         assert_eq!(code, Some(0), "{stderr}");
         assert!(stdout.contains(&format!("# rules: {},", count + 1)), "{stdout}");
         let (code, output) = scan(&builder, &file(&builder, "large", &[0; 10_847]));

@@ -58,7 +58,7 @@ fn colours_output_only_on_terminal() {
     fs::write(&bad, "bytes").unwrap();
     let scan = ["scan", bad.to_str().unwrap()];
     for (arguments, expected) in [
-        (&["check-config"][..], "\u{1b}[1m[web]\u{1b}[0m"),
+        (&["check-config", "--show"][..], "\u{1b}[1m[web]\u{1b}[0m"),
         (&scan, ": \u{1b}[32mclean\u{1b}[0m"),
         (&["scan", "/no/such/file"], ": \u{1b}[33mfailed\u{1b}[0m: "),
     ] {
@@ -245,11 +245,12 @@ fn failing_canary_prints_hint() {
     // A script that detects the test file.
     let builder = ScannerBuilder::new(r#"if grep -q EICAR-STANDARD "$1"; then exit 1; fi"#);
     fs::write(builder.dir().path("bad"), eicar()).unwrap();
-    let (code, stdout, _) = builder.config("scan.canary = \"eicar\"").run(&["check-config"]);
+    let builder = builder.config("scan.canary = \"eicar\"");
+    let (code, stdout, _) = builder.run(&["check-config", "--show"]);
     assert_eq!(code, Some(0));
     assert!(
         stdout.ends_with(
-            "# canary: every engine detects the infected sample and passes the clean one\n"
+            "# canary: every engine detects the infected sample and passes the clean one\n# OK\n"
         ),
         "{stdout}"
     );
@@ -344,10 +345,11 @@ fn missing_key_directory_is_note_in_check_and_error_in_serve() {
     let (code, stdout, stderr) = builder.run(&["check-config"]);
     // The directory may be created before the service starts.
     assert_eq!(code, Some(0), "{stderr}");
-    let note = "\n# note: crypto.request_secret_path: create the folder DIR/keys before that\n";
+    let note =
+        "\nnote: crypto.request_secret_path: create the folder DIR/keys before the first start\n";
     assert!(normalized(&builder, &stdout).contains(note), "{stdout}");
     let (code, _, stderr) = builder.run(&["serve"]);
-    assert_eq!(code, Some(1));
+    assert_eq!(code, Some(75));
     let message = "error: the request key cannot be used: DIR/keys/secret: a new key cannot be written: its folder does not exist\n";
     assert!(normalized(&builder, &stderr).ends_with(message), "{stderr}");
 }
@@ -381,7 +383,7 @@ fn permission_error_names_user() {
     };
     let uid = if is_root() { 65534 } else { nix::unistd::geteuid().as_raw() };
     for (closed, mode, code, prefix) in [
-        ("request_secret", 0o000, 1, "DIR/request_secret: the key cannot be read by "),
+        ("request_secret", 0o000, 75, "DIR/request_secret: the key cannot be read by "),
         ("temp", 0o555, 78, "scan.temp_directory: found \"DIR/temp\", which is not writable by "),
         ("config.toml", 0o000, 78, "DIR/config.toml: cannot be read by "),
     ] {

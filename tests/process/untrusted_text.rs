@@ -71,7 +71,7 @@ fn configuration_is_printed_without_characters_that_act_on_a_terminal() {
         (
             "displayed key",
             "download.homeservers = { \"X\" = \"http://a.example\" }",
-            "check-config",
+            "check-config --show --offline",
         ),
         ("rejected value", "scan.script = \"/X\"", "check-config"),
         ("rejected duration", "scan.timeout = \"X\"", "serve"),
@@ -83,7 +83,7 @@ fn configuration_is_printed_without_characters_that_act_on_a_terminal() {
         if channel == "notice about a key" {
             hostile_file(&builder.dir().path(""), "FjA38iRQh4mH6ED7wa1Ba7O0tv4x+AtX2tVPgireeic=\n");
         }
-        let (_, stdout, stderr) = builder.run(&[command]);
+        let (_, stdout, stderr) = builder.run(&command.split(' ').collect::<Vec<_>>());
         assert_sanitized(channel, &format!("{stdout}{stderr}"));
     }
 }

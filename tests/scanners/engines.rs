@@ -69,7 +69,7 @@ fn assert_verdicts(builder: &ScannerBuilder) {
         assert_eq!(code, Some(infected.into()), "{sample}: {output}");
         assert_eq!(output.contains("not clean: Test.EICAR"), infected, "{sample}: {output}");
     }
-    let (code, stdout, stderr) = builder.run(&["check-config"]);
+    let (code, stdout, stderr) = builder.run(&["check-config", "--show"]);
     assert_eq!(code, Some(0), "{stdout}{stderr}");
     assert!(stdout.contains("every engine detects the infected sample"), "{stdout}");
 }

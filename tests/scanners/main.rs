@@ -81,7 +81,7 @@ impl ScriptSetup<'_> {
     fn assert_verdicts(&self) {
         for profile in machine_profiles() {
             let builder = self.builder(&profile).config("scan.canary = \"eicar\"");
-            let (code, stdout, stderr) = builder.run(&["check-config"]);
+            let (code, stdout, stderr) = builder.run(&["check-config", "--show"]);
             let context = format!("{}:\n{stdout}\n{stderr}", profile.name);
             assert_eq!(code, Some(0), "{context}");
             assert_eq!(!stdout.contains("namespaces: OFF"), profile.namespaces, "{context}");

@@ -118,8 +118,8 @@ pub fn migrate(
     draft.remove_rejected_values(validate);
     let header = format!(
         "Converted by `matrix-content-scanner migrate` from {}{}, the configuration of {from}. default.toml \
-         documents every key and its default. `matrix-content-scanner -c THIS_FILE check-config` prints \
-         the resulting configuration, and tests the sandbox and the script.",
+         documents every key and its default. `matrix-content-scanner -c THIS_FILE check-config` checks \
+         it, and tests the homeserver, the sandbox and the script.",
         file.display(),
         path.as_ref().map_or_else(String::new, |path| format!(" ({})", source::printable(path))),
     );

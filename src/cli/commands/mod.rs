@@ -1,6 +1,8 @@
 //! The subcommands. Each has a function `run`, which returns the exit code of a completed command.
 
 pub(super) mod check_config;
+pub(super) mod completions;
+pub(super) mod generate_key;
 pub(super) mod migrate;
 pub(super) mod public_key;
 pub(super) mod sandbox;

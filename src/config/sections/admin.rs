@@ -29,6 +29,7 @@ impl KeyGroup for Option<Settings> {
         let hosts = hosts().read(section, "hosts");
         let listen = Listen::read_or_in_runtime_directory(section, SOCKET_NAME);
         if !enabled? {
+            section.warn_unused(|_| true, "admin.enabled is false");
             return Some(None);
         }
         if token_path == Some(None) {

@@ -39,13 +39,20 @@ impl fmt::Display for Address {
     }
 }
 
-/// Parses a socket path if the text contains a slash, otherwise a host and port.
+/// Parses a socket path if the text begins with `unix:` or contains a slash, otherwise a host and port, which may follow
+/// `tcp://`.
 fn address(value: RawValue<'_>) -> ParseResult<Address> {
-    const EXPECTED: &str = "a socket path or HOST:PORT";
+    const EXPECTED: &str =
+        "a socket path or HOST:PORT, like \"/run/clamav/clamd.ctl\" or \"127.0.0.1:3310\"";
     let text = parse_text(value).or_else(|_| value.invalid(EXPECTED))?;
-    if text.contains('/') {
-        return paths::path(value).map(Address::Unix);
+    let tcp = text.strip_prefix("tcp://").or_else(|| text.strip_prefix("tcp:"));
+    if tcp.is_none() && (text.starts_with("unix:") || text.contains('/')) {
+        if text.contains("://") && !text.starts_with("unix://") {
+            return value.invalid(EXPECTED);
+        }
+        return paths::socket(value).map(Address::Unix);
     }
+    let text = tcp.map_or(text.as_str(), |rest| rest.trim_end_matches('/'));
     let Some((written, port)) = text.rsplit_once(':') else { return value.invalid(EXPECTED) };
     let host = match written.strip_prefix('[').map(|rest| rest.strip_suffix(']')) {
         Some(Some(inner)) if inner.parse::<Ipv6Addr>().is_ok() => inner,

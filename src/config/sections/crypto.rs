@@ -94,7 +94,9 @@ fn check_sources(crypto: &mut Section<'_, '_>, generate: bool, has_credential: b
     } else if has_key && !has_pickle {
         crypto.missing(PICKLE, "the path of the pickle, since pickle_key is set");
     } else if !has_secret && !has_pickle && !has_credential {
-        crypto.missing(SECRET, "the path of the request key, or pickle_path and pickle_key");
+        let expected = "the path of the request key (generate-key FILE writes one), or pickle_path and \
+                        pickle_key";
+        crypto.missing(SECRET, expected);
     }
     if generate && has_pickle && !has_secret {
         crypto.conflict(

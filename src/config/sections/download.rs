@@ -74,6 +74,10 @@ fn check(mut settings: Settings, download: &mut Section<'_, '_>) -> Settings {
             "found beside X-Forwarded-For in headers_to_forward, expected one of the two",
         );
     }
+    for network in settings.trusted_proxies.iter().filter(|network| network.prefix == 0) {
+        let network = format!("{}/{}", network.address, network.prefix);
+        download.warn(Warning::TrustsAllAddresses(network));
+    }
     for pair in settings.homeservers.windows(2) {
         if let [(first, _), (second, _)] = pair
             && first == second
@@ -88,14 +92,39 @@ fn check(mut settings: Settings, download: &mut Section<'_, '_>) -> Settings {
 fn base_url(value: RawValue<'_>) -> ParseResult<Url> {
     const EXPECTED: &str = "an http or https URL without query, fragment or password, like \
                             \"https://matrix.example.org\"";
-    let mut url = http_url(value).or_else(|()| value.invalid_url(EXPECTED))?;
+    let mut url = match http_url(value) {
+        Ok(url) => url,
+        Err(()) => {
+            return value.invalid_url(value.text().and_then(corrected).unwrap_or(EXPECTED.into()));
+        }
+    };
     if has_query_or_fragment(&url) || has_credentials(&url) {
-        // Hides the value, since it may contain a password.
-        return value.invalid_secret(EXPECTED);
+        return value.invalid_url(EXPECTED);
     }
     let path = url.path().trim_end_matches('/').to_owned();
     url.set_path(&path);
     Ok(url)
+}
+
+/// Returns what is expected in place of a base URL with a typing error.
+fn corrected(text: &str) -> Option<String> {
+    let trimmed = text.trim();
+    let with_scheme = format!("https://{trimmed}");
+    let candidates = [trimmed.to_owned(), with_scheme, trimmed.replacen(":/", "://", 1)];
+    let is_usable = |text: &String| {
+        let url = Url::parse(text).ok();
+        let has_scheme = text.starts_with("http://") || text.starts_with("https://");
+        has_scheme
+            && !text.contains(|c: char| c.is_whitespace() || c.is_control() || "@\\".contains(c))
+            && url.is_some_and(|url| url.host_str().is_some_and(|host| host.contains('.')))
+            && text.matches("//").count() == 1
+    };
+    if let Some(better) = candidates.iter().find(|text| is_usable(text)) {
+        return Some(format!("{}?", format::quoted(better)));
+    }
+    let port = trimmed.rsplit_once(':').filter(|(before, _)| before.contains("//"));
+    let port = port.and_then(|(_, port)| port.trim_end_matches('/').parse::<u64>().ok());
+    port.filter(|port| *port > u64::from(u16::MAX)).map(|_| "a port from 1 to 65535".to_owned())
 }
 
 /// Parses a proxy URL. Errors hide the value, since it may contain a password.
@@ -171,7 +200,10 @@ fn header(name: &str, value: RawValue<'_>) -> ParseResult<(HeaderName, HeaderVal
     let name = match header_name(name) {
         Some(name) if !is_never_sent(&name) => name,
         Some(_) => return value.invalid_secret("another header: the service sets this one"),
-        None => return value.invalid_secret("a header name"),
+        None => {
+            let expected = "a header name of letters, digits and hyphens";
+            return Err(InvalidValue::single(format::quoted(name), expected));
+        }
     };
     if name == AUTHORIZATION {
         return value.invalid_secret("another header: this one is the requester's");

@@ -12,6 +12,15 @@ const SCRIPT_ON_OVERSIZE: &str = "script_on_oversize";
 const SCRIPT_ON_FAILURE: &str = "script_on_failure";
 const SCRIPT_ON_NOT_CLEAN: &str = "script_on_not_clean";
 
+/// The engines and their names. All but the script have a section of this name.
+const ENGINES: [(EngineName, &str); 5] = [
+    (EngineName::Script, "script"),
+    (EngineName::Rules, "rules"),
+    (EngineName::Hashes, "hashes"),
+    (EngineName::Clamd, "clamd"),
+    (EngineName::Icap, "icap"),
+];
+
 /// The settings of one engine.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum EngineSettings {
@@ -109,6 +118,7 @@ impl KeyGroup for Vec<EngineSettings> {
             vec![if scan.has("script") { EngineName::Script } else { EngineName::Rules }]
         });
         let script = script_bounds(scan);
+        warn_unused_engines(scan, &names);
         let rules = rules::Settings::read(&mut scan.within("rules"));
         let hashes = hashes::Settings::read(&mut scan.within("hashes"));
         let clamd = clamd::Settings::read(&mut scan.within("clamd"));
@@ -172,6 +182,18 @@ impl KeyGroup for Vec<EngineSettings> {
     }
 }
 
+/// Warns of the settings of engines that are not listed.
+fn warn_unused_engines(scan: &mut Section<'_, '_>, names: &[EngineName]) {
+    for (engine, name) in ENGINES.iter().filter(|(engine, _)| !names.contains(engine)) {
+        let since = format!("scan.engines does not list \"{name}\"");
+        if *engine == EngineName::Script {
+            scan.warn_unused(|key| key == "script" || key.starts_with("script_"), &since);
+        } else {
+            scan.within(name).warn_unused(|_| true, &since);
+        }
+    }
+}
+
 fn script_bounds(scan: &mut Section<'_, '_>) -> Option<Bounds> {
     let max_size = max_size().read(scan, SCRIPT_MAX_SIZE);
     let on_oversize = oversize_policy().read(scan, SCRIPT_ON_OVERSIZE);
@@ -218,13 +240,7 @@ fn require_decisive_engine(engines: &[EngineSettings], scan: &mut Section<'_, '_
 
 /// Has no default: which engine is used depends on whether a script is configured.
 fn names() -> Key<Vec<EngineName>> {
-    let name = choice([
-        ("script", EngineName::Script),
-        ("rules", EngineName::Rules),
-        ("hashes", EngineName::Hashes),
-        ("clamd", EngineName::Clamd),
-        ("icap", EngineName::Icap),
-    ]);
+    let name = choice(ENGINES.map(|(engine, name)| (name, engine)));
     let is_valid = |names: &Vec<EngineName>| {
         let is_once = |name| names.iter().filter(|other| *other == name).count() == 1;
         !names.is_empty() && names.iter().all(is_once)

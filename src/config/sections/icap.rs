@@ -42,5 +42,14 @@ fn service(value: RawValue<'_>) -> ParseResult<Url> {
             && url.password().is_none()
             && url.port() != Some(0)
     });
-    url.map_or_else(|| value.invalid_url(EXPECTED), Ok)
+    let Some(url) = url else {
+        let plain = value.text().and_then(|text| text.split_once("://"));
+        return match plain {
+            Some(("tcp" | "http", rest)) if rest.contains('/') && !rest.contains('@') => {
+                value.invalid(format!("\"icap://{rest}\"?"))
+            }
+            _ => value.invalid_url(EXPECTED),
+        };
+    };
+    Ok(url)
 }

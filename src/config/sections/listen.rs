@@ -108,6 +108,11 @@ fn host() -> Key<String> {
     Key::new(
         |value| {
             let Some(text) = value.text() else { return value.invalid(EXPECTED) };
+            if text.starts_with("unix:") || text.starts_with('/') {
+                return value.invalid(format!(
+                    "{EXPECTED}; the path of a socket belongs in the key socket"
+                ));
+            }
             let literal = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
             let literal = literal.unwrap_or(text);
             if literal.parse::<IpAddr>().is_ok() {
@@ -129,7 +134,7 @@ fn port() -> Key<u16> {
 
 fn socket() -> Key<Option<PathBuf>> {
     let parse = |value: RawValue<'_>| {
-        let path = paths::path(value)?;
+        let path = paths::socket(value)?;
         if path.as_os_str().len() > MAX_SOCKET_PATH {
             return value.invalid(format!("a path of at most {MAX_SOCKET_PATH} bytes"));
         }

@@ -60,7 +60,10 @@ impl KeyGroup for Mode {
         Some(match strictness? {
             Strictness::Enforce => Self::Enforce,
             Strictness::Strict => Self::Strict(required),
-            Strictness::Degraded => Self::Degraded,
+            Strictness::Degraded => {
+                sandbox.warn(Warning::DegradedSandbox);
+                Self::Degraded
+            }
         })
     }
 
@@ -119,7 +122,7 @@ fn tcp_ports() -> Key<Vec<u16>> {
 
 impl KeyGroup for Paths {
     fn read(sandbox: &mut Section<'_, '_>) -> Option<Self> {
-        let unix_sockets = visible_paths().read(sandbox, "unix_sockets");
+        let unix_sockets = sockets().read(sandbox, "unix_sockets");
         let read_only = visible_paths().read(sandbox, "read_only_paths")?;
         let writable = visible_paths().read(sandbox, "writable_paths")?;
         for path in &writable {
@@ -133,7 +136,7 @@ impl KeyGroup for Paths {
     }
 
     fn write(&self, lines: &mut Lines) {
-        visible_paths().write(&self.unix_sockets, "unix_sockets", lines);
+        sockets().write(&self.unix_sockets, "unix_sockets", lines);
         visible_paths().write(&self.read_only, "read_only_paths", lines);
         visible_paths().write(&self.writable, "writable_paths", lines);
     }
@@ -143,12 +146,20 @@ impl KeyGroup for Paths {
 pub const FORBIDDEN_PATHS: [&str; 3] = ["/proc", "/sys", "/dev"];
 
 fn visible_paths() -> Key<Vec<PathBuf>> {
+    visible(paths::path)
+}
+
+fn sockets() -> Key<Vec<PathBuf>> {
+    visible(paths::socket)
+}
+
+fn visible(parse: fn(RawValue<'_>) -> ParseResult<PathBuf>) -> Key<Vec<PathBuf>> {
     let is_allowed = |path: &PathBuf| {
         let is_forbidden = FORBIDDEN_PATHS.iter().any(|forbidden| path.starts_with(forbidden));
         path.parent().is_some() && !is_forbidden
     };
     let expected = "a path other than / and outside /proc, /sys and /dev";
-    list(paths::key(paths::path).filter(is_allowed, expected))
+    list(paths::key(parse).filter(is_allowed, expected))
 }
 
 /// The user to switch to, or `None` if scripts run as the service's user.

@@ -78,6 +78,11 @@ fn check(mut settings: Settings, scan: &mut Section<'_, '_>) -> Settings {
     }
     if !settings.engines.iter().any(EngineSettings::unpacks) {
         settings.unpack = None;
+        let since = "scan.engines lists neither \"rules\" nor \"hashes\"";
+        scan.within("unpack").warn_unused(|_| true, since);
+    }
+    if settings.canary.is_none() {
+        scan.warn(Warning::CanaryOff);
     }
     if settings.timeout > settings.deadline {
         scan.warn(Warning::NeverReached { key: "scan.timeout", because: "scan.deadline" });

@@ -187,7 +187,9 @@ fn rejects_invalid_engine_settings() {
         ),
         ("clamd.address = 'x'", "clamd.address: found an unknown key, expected clamd.addresses?"),
         ("icap.urls = []", "expected at least one"),
-        ("icap.urls = ['http://a/b']", "[0]: found \"http://a/b\", expected a URL like"),
+        ("icap.urls = ['http://a/b']", "[0]: found \"http://a/b\", expected \"icap://a/b\"?"),
+        ("icap.urls = ['tcp://a:1/b']", "[0]: found \"tcp://a:1/b\", expected \"icap://a:1/b\"?"),
+        ("icap.urls = ['http://a']", "[0]: found \"http://a\", expected a URL like"),
         ("icap.urls = ['icap://a']", "with a service"),
         ("icap.urls = ['icap://a/']", "with a service"),
         ("icap.urls = ['icap:///b']", "expected a URL like"),
@@ -205,11 +207,73 @@ fn rejects_invalid_engine_settings() {
 
 #[test]
 fn warns_of_media_above_engine_limit() {
-    let unreachable = |because| vec![Warning::NeverReached { key: "download.max_size", because }];
-    assert_eq!(warnings_for("scan.engines = ['clamd']"), unreachable("clamd.max_size"));
-    assert_eq!(warnings_for("scan.script_max_size = '1MiB'"), unreachable("scan.script_max_size"));
-    assert_eq!(warnings_for("scan.engines = ['clamd']\nclamd.on_oversize = 'skip'"), []);
-    assert_eq!(warnings_for("scan.engines = ['clamd']\ndownload.max_size = '25MiB'"), []);
+    let warnings = |lines: &str| {
+        let mut warnings = warnings_for(lines);
+        // The script is not one of the engines.
+        warnings.retain(|warning| !matches!(warning, Warning::Unused { .. }));
+        warnings.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let clamd = "scan.engines = ['clamd']\nclamd.on_oversize";
+    assert_eq!(
+        warnings("scan.engines = ['clamd']"),
+        [
+            "clamd.max_size: files above 25 MiB will be refused (413), since download.max_size is larger"
+        ]
+    );
+    assert_eq!(
+        warnings(&format!("{clamd} = 'refuse'\nclamd.max_size = 1001")),
+        ["clamd.max_size: files above 1001 bytes will be refused as not clean (403), since \
+          download.max_size is larger"]
+    );
+    assert_eq!(
+        warnings("scan.script_max_size = '1M'"),
+        [
+            "scan.script_max_size: files above 1 MiB will be refused (413), since download.max_size is larger"
+        ]
+    );
+    assert_eq!(warnings(&format!("{clamd} = 'skip'")), [""; 0]);
+    assert_eq!(warnings("scan.engines = ['clamd']\ndownload.max_size = '25MiB'"), [""; 0]);
+}
+
+#[test]
+fn warns_of_engines_that_are_set_but_not_listed() {
+    let unused = |lines: &str| -> Vec<_> {
+        let names_engines = |warning: &Warning| matches!(warning, Warning::Unused { .. });
+        let warnings = warnings_for(lines).into_iter().filter(names_engines);
+        warnings.map(|warning| warning.to_string()).collect()
+    };
+    let not_listed = |keys: &str, verb, name| {
+        format!("{keys}: {verb} no effect, since scan.engines does not list \"{name}\"")
+    };
+    for (lines, keys, verb, name) in [
+        ("scan.engines = ['clamd']", "scan.script", "has", "script"),
+        (
+            "scan.engines = ['clamd']\nscan.script_args = ['-v']",
+            "scan.script, scan.script_args",
+            "have",
+            "script",
+        ),
+        ("clamd.addresses = ['a:1']\nclamd.timeout = '60s'", "clamd.addresses", "has", "clamd"),
+        ("icap.urls = ['icap://a/b']", "icap.urls", "has", "icap"),
+        ("rules.timeout = '5s'", "rules.timeout", "has", "rules"),
+    ] {
+        assert_eq!(unused(lines), [not_listed(keys, verb, name)], "{lines}");
+    }
+    // The values are the defaults.
+    assert_eq!(
+        unused("clamd.addresses = ['/run/clamav/clamd.ctl']\nscan.script_args = []"),
+        [""; 0]
+    );
+    assert_eq!(
+        unused("unpack.max_depth = 3"),
+        [
+            "unpack.max_depth: has no effect, since scan.engines lists neither \"rules\" nor \"hashes\""
+        ]
+    );
+    assert_eq!(
+        unused("admin.token_path = 't'"),
+        ["admin.token_path: has no effect, since admin.enabled is false"]
+    );
 }
 
 fn with_rules(rule: &str) -> ConfigDir {
@@ -274,10 +338,17 @@ fn reads_limits_and_policies_of_unpacking() {
 
 #[test]
 fn warns_of_size_of_unpacked_file_above_total() {
-    let warnings = warnings_for("unpack.max_total = '32MiB'");
+    let never_reached = |lines: &str| {
+        let mut warnings = warnings_for(lines);
+        warnings.retain(|warning| matches!(warning, Warning::NeverReached { .. }));
+        warnings
+    };
     let (key, because) = ("unpack.max_file", "unpack.max_total");
-    assert_eq!(warnings, [Warning::NeverReached { key, because }]);
-    assert_eq!(warnings_for("unpack.max_total = '64MiB'"), []);
+    assert_eq!(
+        never_reached("unpack.max_total = '32MiB'"),
+        [Warning::NeverReached { key, because }]
+    );
+    assert_eq!(never_reached("unpack.max_total = '64MiB'"), []);
 }
 
 #[test]

@@ -209,7 +209,7 @@ fn reports_rejected_values_with_line_and_key() {
         ),
         (
             "download: {base_homeserver_url: matrix.example.org}\n",
-            "line 6: download.base_homeserver_url: found \"matrix.example.org\", expected an http or https",
+            "line 6: download.base_homeserver_url: found \"matrix.example.org\", expected \"https://matrix.example.org\"?",
         ),
         (
             "download: {additional_headers: {Authorization: x, X-A: y, X-B: [z]}}\n",

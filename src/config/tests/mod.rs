@@ -309,6 +309,45 @@ fn warns_of_settings_without_effect() {
 }
 
 #[test]
+fn warns_of_settings_that_weaken_the_service() {
+    assert_eq!(warnings_for("scan.canary = 'off'"), [Warning::CanaryOff]);
+    assert_eq!(warnings_for("sandbox.mode = 'degraded'"), [Warning::DegradedSandbox]);
+    let networks = "download.trusted_proxies = ['10.0.0.0/8', '0.0.0.0/0', '::/0']";
+    let all = ["0.0.0.0/0", "::/0"].map(|network| Warning::TrustsAllAddresses(network.to_owned()));
+    assert_eq!(warnings_for(networks), all);
+}
+
+#[test]
+fn ignores_service_links_with_a_warning() {
+    let variables =
+        [("MCS_SERVICE_HOST", "10.96.0.7"), ("MCS_PORT", "tcp://10.96.0.7:8080"), ("HOME", "/")];
+    let (_, warnings) = ConfigDir::new().load_with(&text(""), &variables).unwrap();
+    let names = ["MCS_PORT", "MCS_SERVICE_HOST"].map(str::to_owned).to_vec();
+    assert!(warnings.contains(&Warning::ServiceLinks(names)), "{warnings:?}");
+    let misnamed = ConfigDir::new().load_with(&text(""), &[("MCS_WEB_PORT", "8081")]);
+    assert!(misnamed.unwrap_err().to_string().contains("expected MCS_WEB__PORT?"));
+}
+
+#[test]
+fn unit_of_one_letter_is_binary() {
+    for (text, bytes) in [
+        ("50M", 50 << 20),
+        ("50m", 50 << 20),
+        ("64K", 64 << 10),
+        ("64k", 64 << 10),
+        ("1G", 1 << 30),
+        ("1.5G", 3 << 29),
+        ("2 T", 2 << 40),
+        ("50MB", 50_000_000),
+        ("50MiB", 50 << 20),
+        ("50kB", 50_000),
+    ] {
+        let config = ConfigDir::new().load_valid(&format!("download.max_size = '{text}'"));
+        assert_eq!(config.download.max_size, bytes, "{text}");
+    }
+}
+
+#[test]
 fn only_root_switches_user_and_always_does() {
     let user = |text: &str, uid| {
         let server = User { uid, gid: uid };

@@ -14,7 +14,10 @@ const LISTENERS: &[InvalidCase] = &[
     ("web.port = 80.5", "a number with a decimal point"),
     ("web.prot = 1", "web.prot: found an unknown key, expected web.port?"),
     ("web.base_homeserver_url = 1", "expected download.base_homeserver_url?"),
-    ("web.zzz = 1", "web.zzz: found an unknown key, expected one of those in default.toml"),
+    ("web.zzz = 1", "web.zzz: found an unknown key, expected one of header_timeout, host,"),
+    ("scan.zzz = 1", "scan.zzz: found an unknown key, expected one of those in default.toml"),
+    ("zzzzzz.x = 1", "zzzzzz: found an unknown section, expected one of admin, audit,"),
+    ("dowload.max_siz = 1", "dowload: found an unknown section, expected download?"),
     (
         "sandbox.limits.cputime = \"1s\"",
         "sandbox.limits.cputime: found an unknown key, expected sandbox.limits.cpu_time?",
@@ -26,7 +29,25 @@ const LISTENERS: &[InvalidCase] = &[
     ("web.host = \"\"", "web.host: found \"\""),
     ("web.socket = \"s\"\nweb.host = \"::\"", "web.host: found beside socket"),
     ("web.max_connections = 0", "from 1 to"),
-    ("operations.enabled = \"no\"", "operations.enabled: found \"no\", expected true or false"),
+    (
+        "operations.enabled = \"no\"",
+        "operations.enabled: found \"no\", expected true or false, without quotation marks",
+    ),
+    ("web.port = \"8080\"", "expected an integer from 0 to 65535, without quotation marks"),
+    (
+        "store.urls = \"redis://u:hush@h\"",
+        "store.urls: found a string, expected a list, written like [\"one\"",
+    ),
+    (
+        "download.trusted_proxies = \"::1\"",
+        "found \"::1\", expected a list, written like [\"::1\"]",
+    ),
+    ("log.format = \"jsno\"", "expected \"human\" or \"json\" (\"json\"?)"),
+    (
+        "scan.timeout = \"60\"",
+        "expected a duration from 1ms to 3650d, written like \"500ms\", \"1h 30m\" or \"1d\", for instance \"60s\"",
+    ),
+    ("web = [{ port = 1 }]", "web: found [[web]], expected [web]"),
     ("operations.port = 70000", "operations.port: found 70000, expected an integer from 0 to"),
     ("operations.host = \"a b\"", "operations.host: found \"a b\", expected an address"),
     ("operations.socket = \"s\"\noperations.port = 1", "operations.port: found beside socket"),
@@ -45,7 +66,7 @@ const LISTENERS: &[InvalidCase] = &[
     ("admin.hosts = ['a:1']", "admin.hosts[0]: found \"a:1\", expected a host name"),
     (
         "admin = { enabled = true, token_path = 't', socket = 's' }\nweb.socket = 's'\naudit.path = '-'",
-        "admin.port: found the address of [web]",
+        "admin.socket: found the address of [web]",
     ),
     (
         "admin = { enabled = true, token_path = 'jobs/t', socket = 's' }\naudit.path = '-'\n\
@@ -147,10 +168,14 @@ const SANDBOX: &[InvalidCase] = &[
 const DOWNLOAD: &[InvalidCase] = &[
     (
         "download.base_homeserver_url = \"matrix.org\"",
-        "found \"matrix.org\", expected an http or https URL",
+        "found \"matrix.org\", expected \"https://matrix.org\"?",
     ),
     ("download.base_homeserver_url = \"ftp://matrix.org\"", "expected an http or https URL"),
     ("download.base_homeserver_url = \"https:matrix.org\"", "expected an http or https URL"),
+    ("download.base_homeserver_url = \"https:/matrix.org\"", "expected \"https://matrix.org\"?"),
+    ("download.base_homeserver_url = \" https://matrix.org\"", "expected \"https://matrix.org\"?"),
+    ("download.base_homeserver_url = \"https://m.org:84480\"", "expected a port from 1 to 65535"),
+    ("download.base_homeserver_url = \"u:hush@matrix.org\"", "found a string, expected an http"),
     ("download.base_homeserver_url = \"https://matrix.org/?q\"", "without query, fragment"),
     ("download.base_homeserver_url = \"https://matrix.org/#f\"", "without query, fragment"),
     (
@@ -168,7 +193,7 @@ const DOWNLOAD: &[InvalidCase] = &[
     ),
     (
         "download.additional_headers = { \"a b\" = \"hush\" }",
-        "download.additional_headers.\"a b\": found a string, expected a header name",
+        "download.additional_headers.\"a b\": found \"a b\", expected a header name",
     ),
     (
         "download.additional_headers = { a = \"hush\\n\" }",
@@ -374,13 +399,53 @@ fn reports_syntax_errors_without_line_content() {
 }
 
 #[test]
+fn syntax_errors_are_explained_once_per_line() {
+    let dir = ConfigDir::new();
+    for (text, expected) in [
+        ("[web]\nhost = \"a\nport = 1", "F:2:10: found a text without its closing quotation mark"),
+        (
+            "[web]\nhost = a.example",
+            "F:2:8: found a value without quotes, expected a text in quotes",
+        ),
+        ("[web]\nport: 1", "F:2:5: found a colon after a key, expected KEY = VALUE"),
+        ("[web\nport = 1", "F:1:5: found a section without closing bracket"),
+        ("[scan]\nengines = [\"rules\"\nworkers = 1", "F:3:1: found no comma after an element"),
+        ("[web]\nhost = “a”", "F:2:8: found the typographic quotation mark “, expected \""),
+        ("[web]\nport\u{a0}= 1", "F:2:5: found the character U+00A0, expected a plain space"),
+        ("[web]\nport = 08080", "F:2:8: found a number with a leading zero"),
+        ("[web]\nhost = \"a\" port = 1", "F:2:12: found more than one key in a line"),
+        ("# old\n\nweb:\n  port: 1", "F:1:1: found YAML, expected TOML"),
+        (" { \"web\": 1 }", "F:1:1: found JSON, expected TOML"),
+        ("[web]\nhost = \"\\q\"", "F:2:10: not valid TOML: "),
+    ] {
+        let file = dir.file("config.toml", text, 0o644);
+        let errors = Config::load(Some(&file), std::iter::empty()).unwrap_err().to_string();
+        let errors = errors.replace(file.to_str().unwrap(), "F");
+        assert!(errors.starts_with(expected), "{text}\n{errors}\n{expected}");
+        let mut lines: Vec<_> = errors.lines().map(|line| line.split(':').nth(1)).collect();
+        let count = lines.len();
+        lines.dedup();
+        assert_eq!(lines.len(), count, "{errors}");
+    }
+}
+
+#[test]
+fn empty_variable_that_unsets_required_key_is_named() {
+    let errors =
+        environment(&[("MCS_SCAN__SCRIPT", "/bin/true"), ("MCS_CRYPTO__REQUEST_SECRET_PATH", "")]);
+    let errors = errors.unwrap_err().to_string();
+    let expected = "MCS_CRYPTO__REQUEST_SECRET_PATH: crypto.request_secret_path: missing, since this empty variable";
+    assert!(errors.starts_with(expected), "{errors}");
+}
+
+#[test]
 fn empty_configuration_lists_required_keys() {
     let errors = Config::load(None, std::iter::empty()).unwrap_err();
     assert_eq!(
         errors.to_string(),
         "no configuration file (see -c): rules.paths: missing, expected files or directories of YARA \
          rules, unless scan.script is set or scan.engines lists others\nno configuration file (see -c): crypto.request_secret_path: missing, \
-         expected the path of the request key, or pickle_path and pickle_key"
+         expected the path of the request key (generate-key FILE writes one), or pickle_path and pickle_key"
     );
 }
 

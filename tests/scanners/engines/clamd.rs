@@ -28,7 +28,7 @@ async fn clamd_by_descriptor_returns_correct_verdicts() {
     let mut clamd = ClamdDaemon::start().await;
     let builder = builder_with_clamd_socket(&clamd).config(CANARY);
     assert_verdicts(&builder);
-    let (_, stdout, _) = builder.run(&["check-config"]);
+    let (_, stdout, _) = builder.run(&["check-config", "--show"]);
     assert!(stdout.contains("# clamd: ClamAV "), "{stdout}");
     clamd.stop();
     assert_scan_errors(&builder, "clamd failed: cannot connect");

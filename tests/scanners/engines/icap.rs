@@ -165,7 +165,7 @@ async fn new_istag_invalidates_clean_verdict() {
 
 fn assert_icap_verdicts(builder: &ScannerBuilder) {
     assert_verdicts(builder);
-    let (_, stdout, _) = builder.run(&["check-config"]);
+    let (_, stdout, _) = builder.run(&["check-config", "--show"]);
     assert!(stdout.contains("# icap: \""), "expected the ISTag: {stdout}");
 }
 
