@@ -36,9 +36,9 @@ Environment:
 Exit codes:
   0   success; `scan`: every file is clean; `sandbox`: the command exited with 0
   1   failure; `scan`: a file is not clean; `sandbox`: the command ended in another way;
-      `store`: nothing is known about the media or content
+      `store`: nothing is known about the media or content; `doctor`: degraded
   2   invalid command line; `scan`, `sandbox`: a file could not be scanned; `store`: the service
-      could not be asked, or refused
+      could not be asked, or refused; `doctor`: broken
   75  the request key or another secret is missing or cannot be read
   78  invalid configuration, or a wrong key; `check-config`: a wrong response at a homeserver's
       address; `migrate`: written, but it needs a decision by the operator";
@@ -75,6 +75,16 @@ pub(super) enum CliCommand {
     ///
     /// Prints notes on probable mistakes, then OK. Errors are all reported at once.
     CheckConfig(CheckArguments),
+    /// Examine everything that the service needs, for operators and monitoring
+    ///
+    /// Examines the configuration, secrets, disk space, homeservers with their certificates and clocks, the store, the
+    /// engines with the age of their signatures, the sandbox and the canary. Needs no running service. Finishes within a
+    /// minute. Exit code: 0 well, 1 degraded, 2 broken.
+    Doctor {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Scan local files as the service would, and print one verdict per line
     Scan {
         /// Files to scan

@@ -5,6 +5,7 @@ mod arguments;
 mod check_output;
 mod commands;
 mod error;
+mod health_report;
 mod hints;
 mod output;
 mod progress;
@@ -18,7 +19,8 @@ use std::process::ExitCode;
 pub use arguments::Cli;
 use arguments::CliCommand;
 use commands::{
-    check_config, completions, generate_key, migrate, public_key, sandbox, scan, serve, store,
+    check_config, completions, doctor, generate_key, migrate, public_key, sandbox, scan, serve,
+    store,
 };
 use output::ColorMode;
 
@@ -34,6 +36,7 @@ pub fn run() -> ExitCode {
         CliCommand::CheckConfig(arguments) => check_config::run(&cli, arguments),
         CliCommand::Scan { files } => scan::run(&cli, &files),
         CliCommand::Sandbox { command } => sandbox::run(&cli, &command),
+        CliCommand::Doctor { json } => doctor::run(&cli, json),
         CliCommand::PublicKey => public_key::run(&cli),
         CliCommand::GenerateKey { file } => generate_key::run(&file),
         CliCommand::Completions { shell } => completions::run(shell),

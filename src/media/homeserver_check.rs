@@ -3,6 +3,7 @@
 
 mod advice;
 mod answer;
+mod certificate;
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,6 +15,7 @@ use reqwest::{
 use tokio::time::{Instant, timeout_at};
 
 use self::answer::{MEDIA, ServerAnswer, VERSIONS};
+pub use self::certificate::certificate_end;
 use super::{
     counters::FetchCounters, error::FetchError, http_util::base_url, outbound::HttpClients,
     routes::operator_headers, setup_error::OutboundSetupError,

@@ -48,7 +48,7 @@ pub use error::FetchError;
 pub use head::Head;
 pub use homeserver::{Homeservers, MAX_HEADER_VALUE};
 pub use homeserver_check::{
-    HomeserverCheck, HomeserverFinding, check_homeservers, homeserver_mistakes,
+    HomeserverCheck, HomeserverFinding, certificate_end, check_homeservers, homeserver_mistakes,
 };
 pub(crate) use id::split_port;
 pub use id::{InvalidMediaId, MediaId};

@@ -17,6 +17,7 @@ mod audit;
 mod cgroup;
 mod commands;
 mod configurations;
+mod doctor;
 mod encrypted_contents;
 mod evaluator;
 mod exhaustion;

@@ -2,6 +2,7 @@
 
 pub(super) mod check_config;
 pub(super) mod completions;
+pub(super) mod doctor;
 pub(super) mod generate_key;
 pub(super) mod migrate;
 pub(super) mod public_key;

@@ -70,7 +70,7 @@ def installation_is_complete_and_does_not_start_service(machine):
     assert_equal(package.state(), ("inactive", "disabled"))
     output = package.run(UNIT, "--version")
     assert output.startswith(UNIT), output
-    for page in ["", "-check-config", "-completions", "-generate-key", "-migrate", "-public-key", "-sandbox", "-scan", "-serve"]:
+    for page in ["", "-check-config", "-completions", "-doctor", "-generate-key", "-migrate", "-public-key", "-sandbox", "-scan", "-serve"]:
         package.run("gzip", "-t", f"/usr/share/man/man1/{UNIT}{page}.1.gz")
     text = package.run("zcat", f"/usr/share/man/man1/{UNIT}.1.gz")
     assert "check\\-config" in text and "MCS_WEB__PORT" in text, text

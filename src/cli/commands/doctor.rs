@@ -1,0 +1,338 @@
+//! `doctor`: examines everything that the service needs, for operators and monitoring. Needs no running service.
+
+use std::{
+    fs,
+    path::Path,
+    process::ExitCode,
+    time::{Duration, SystemTime},
+};
+
+use nix::sys::statvfs::statvfs;
+use tokio::time::timeout;
+
+use crate::{
+    admin::AdminToken,
+    app::{self, SandboxEnv, SharedStoreState},
+    chain::Chain,
+    cli::{
+        arguments::Cli,
+        error::CommandError,
+        health_report::HealthReport,
+        hints,
+        setup::{LoadedConfig, start_runtime},
+    },
+    config::Config,
+    keys::RequestKey,
+    media::{HomeserverCheck, HomeserverFinding, certificate_end, check_homeservers},
+    scan::{canary::Canary, engines::RemoteEngines},
+};
+
+/// Time limit for all checks together.
+const TIME_LIMIT: Duration = Duration::from_secs(45);
+
+/// Age of signatures that is unusual: ClamAV publishes them daily.
+const MAX_SIGNATURE_AGE: Duration = Duration::from_secs(3 * DAY);
+
+/// Remaining time of a certificate at which most services renew it at the latest.
+const MIN_CERTIFICATE_TIME: Duration = Duration::from_secs(14 * DAY);
+
+/// Difference of clocks at which cached permissions and store records of replicas expire at the wrong time.
+const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(60);
+
+/// Free space below which not even small files can be scanned, bytes.
+const MIN_SPACE: u64 = 64 << 20;
+
+const DAY: u64 = 24 * 60 * 60;
+
+/// Exit code: 0 well, 1 degraded, 2 broken.
+pub(crate) fn run(cli: &Cli, is_json: bool) -> Result<ExitCode, CommandError> {
+    let mut report = HealthReport::default();
+    match LoadedConfig::load(cli) {
+        Ok(LoadedConfig { config, warnings, .. }) => {
+            if warnings.is_empty() {
+                report.ok("configuration", "valid");
+            }
+            warnings.iter().for_each(|warning| report.warn("configuration", warning));
+            let examination = examine(&mut report, &config);
+            let runtime = start_runtime()?;
+            let finished = runtime.block_on(async { timeout(TIME_LIMIT, examination).await });
+            if finished.is_err() {
+                let limit = TIME_LIMIT.as_secs();
+                report
+                    .fail("doctor", format_args!("the next check did not finish within {limit} s"));
+            }
+        }
+        Err(CommandError::Config { errors, .. }) => {
+            errors.problems().iter().for_each(|problem| report.fail("configuration", problem));
+        }
+        Err(other) => report.fail("configuration", Chain(&other)),
+    }
+    if is_json {
+        report.print_json();
+    } else {
+        report.print(cli.terminal().stdout);
+    }
+    Ok(ExitCode::from(report.health().exit_code()))
+}
+
+async fn examine(report: &mut HealthReport, config: &Config) {
+    let key = examine_secrets(report, config);
+    examine_disk(report, config);
+    examine_homeservers(report, config).await;
+    examine_store(report, config, key.as_ref()).await;
+    let engines = match app::remote_engines(config).await {
+        Ok(engines) => engines,
+        Err(error) => return report.fail("engines", Chain(&error)),
+    };
+    examine_engines(report, &engines);
+    let sandbox_env = match SandboxEnv::for_command(config, None).await {
+        Ok(sandbox_env) => sandbox_env,
+        Err(error) => return report.fail("sandbox", Chain(&error)),
+    };
+    let missing: Vec<_> = sandbox_env
+        .sandbox
+        .layers()
+        .states()
+        .into_iter()
+        .filter(|(layer, state)| state.starts_with("OFF") && *layer != "cgroup")
+        .map(|(layer, state)| format!("{layer}: {state}"))
+        .collect();
+    match missing.as_slice() {
+        [] => report.ok("sandbox", "all layers that a command can test are active"),
+        missing => report.warn("sandbox", missing.join("; ")),
+    }
+    let Some(canary) = config.scan.canary.clone() else {
+        return report.warn("canary", "scan.canary is off, so the engines are not tested");
+    };
+    match app::scan_context(config, &sandbox_env, &engines) {
+        Err(error) => report.fail("canary", Chain(&error)),
+        Ok(context) => match Canary::new(context, canary).check().await {
+            Ok(()) => report.ok("canary", "every engine detects the infected sample"),
+            Err(error) => {
+                let hint = hints::for_canary(&error, config);
+                report.fail("canary", format_args!("{}; {hint}", Chain(&error)));
+            }
+        },
+    }
+}
+
+/// Returns the request key, if it exists.
+fn examine_secrets(report: &mut HealthReport, config: &Config) -> Option<RequestKey> {
+    if let Some(admin) = &config.admin {
+        match AdminToken::load(&admin.token_path) {
+            Ok(_) => report.ok("token", "the token of [admin] can be used"),
+            Err(error) => report.fail("token", Chain(&error)),
+        }
+    }
+    match RequestKey::load_existing(&config.crypto) {
+        Ok(Some((key, notices))) => {
+            notices.iter().for_each(|notice| report.warn("key", notice));
+            report.ok("key", format_args!("public key {}", key.public_key()));
+            Some(key)
+        }
+        Ok(None) => {
+            report.warn("key", "does not exist yet; the first start generates it");
+            None
+        }
+        Err(error) => {
+            report.fail("key", Chain(&error));
+            None
+        }
+    }
+}
+
+fn examine_disk(report: &mut HealthReport, config: &Config) {
+    let (directory, needed) = (&config.scan.temp_directory, config.scan.max_spool_size);
+    examine_space(report, "scan.temp_directory", directory, needed);
+    let store = config.store.as_ref().and_then(|store| store.file());
+    if let Some(folder) = store.and_then(|file| file.path.parent()) {
+        examine_space(report, "store.path", folder, MIN_SPACE);
+    }
+}
+
+fn examine_space(report: &mut HealthReport, key: &str, path: &Path, needed: u64) {
+    let statistics = match statvfs(path) {
+        Ok(statistics) => statistics,
+        Err(error) => {
+            return report.fail("disk", format_args!("{key}, {}: {error}", path.display()));
+        }
+    };
+    let free = u64::from(statistics.blocks_available()).saturating_mul(statistics.fragment_size());
+    let text = format!("{key}: {} MiB are free in {}", free >> 20, path.display());
+    if free < MIN_SPACE {
+        report.fail("disk", format_args!("{text}; make room"));
+    } else if free < needed {
+        report.warn(
+            "disk",
+            format_args!("{text}, less than the {} MiB that may be used", needed >> 20),
+        );
+    } else {
+        report.ok("disk", text);
+    }
+}
+
+async fn examine_homeservers(report: &mut HealthReport, config: &Config) {
+    let checks = match check_homeservers(&config.download, &config.web.listen).await {
+        Ok(checks) => checks,
+        Err(error) => return report.fail("homeserver", Chain(&error)),
+    };
+    for HomeserverCheck { key, url, state } in checks {
+        let Some(url) = url else {
+            if let HomeserverFinding::Unreachable(reason) = state {
+                report.warn("homeserver", format_args!("{key}: {reason}"));
+            }
+            continue;
+        };
+        let shown = url.as_str().trim_end_matches('/');
+        match state {
+            HomeserverFinding::Good { date } => {
+                report.ok("homeserver", format_args!("{shown} is a homeserver"));
+                let date = date.and_then(|date| httpdate::parse_http_date(&date).ok());
+                date.into_iter().for_each(|date| examine_clock(report, shown, date));
+                let end = certificate_end(&config.download, &url).await;
+                end.into_iter().for_each(|end| examine_certificate(report, shown, end));
+            }
+            HomeserverFinding::Unreachable(reason) | HomeserverFinding::Wrong(reason) => {
+                report.fail("homeserver", format_args!("{key}: {shown}: {reason}"));
+            }
+        }
+    }
+}
+
+fn examine_clock(report: &mut HealthReport, other: &str, date: SystemTime) {
+    let now = SystemTime::now();
+    let difference = now.duration_since(date).or_else(|_| date.duration_since(now));
+    let difference = difference.unwrap_or_default();
+    let text = format!("differs by {} s from that of {other}", difference.as_secs());
+    if difference > MAX_CLOCK_DIFFERENCE {
+        report.warn("clock", format_args!("{text}; synchronise both with NTP"));
+    } else {
+        report.ok("clock", text);
+    }
+}
+
+fn examine_certificate(report: &mut HealthReport, url: &str, end: SystemTime) {
+    let left = end.duration_since(SystemTime::now()).unwrap_or_default();
+    let text = format!("the certificate of {url} is valid for {} days", left.as_secs() / DAY);
+    if left < MIN_CERTIFICATE_TIME {
+        report.warn("tls", format_args!("{text}; renew it"));
+    } else {
+        report.ok("tls", text);
+    }
+}
+
+async fn examine_store(report: &mut HealthReport, config: &Config, key: Option<&RequestKey>) {
+    let Some(settings) = &config.store else {
+        return report.ok("store", "none is configured");
+    };
+    let check = match app::check_store(settings, key).await {
+        Ok(check) => check,
+        Err(error) => return report.fail("store", Chain(&error)),
+    };
+    check.notices.iter().for_each(|notice| report.warn("store", notice));
+    match (check.shared, settings.file()) {
+        (Some(SharedStoreState::Unreachable(reason)), _) => report.warn(
+            "store",
+            format_args!(
+                "the shared store cannot be used ({reason}); each replica scans for itself"
+            ),
+        ),
+        (Some(SharedStoreState::Reachable { replica_keys: 1 }), _) => {
+            report.ok("store", "the shared store is reachable, and the replicas have one key");
+        }
+        (Some(SharedStoreState::Reachable { replica_keys }), _) => report.fail(
+            "store",
+            format_args!(
+                "replicas have {replica_keys} different request keys; copy one key to all"
+            ),
+        ),
+        (None, Some(file)) => match fs::metadata(&file.path) {
+            Ok(metadata) if metadata.is_file() => {
+                let size = metadata.len() >> 20;
+                report.ok("store", format_args!("{} has {size} MiB", file.path.display()));
+            }
+            Ok(_) => report.fail("store", format_args!("{} is not a file", file.path.display())),
+            Err(error) => {
+                report.warn(
+                    "store",
+                    format_args!("{}: {error}; the start creates it", file.path.display()),
+                );
+            }
+        },
+        (None, None) => {}
+    }
+}
+
+fn examine_engines(report: &mut HealthReport, engines: &RemoteEngines) {
+    for (engine, version) in engines.versions() {
+        let Some(version) = version else {
+            report.fail(
+                "engines",
+                format_args!("{engine} does not answer; check that it runs, and its address"),
+            );
+            continue;
+        };
+        let age = signature_time(&version)
+            .map(|time| SystemTime::now().duration_since(time).unwrap_or_default());
+        match age {
+            Some(age) if age > MAX_SIGNATURE_AGE => report.warn(
+                "engines",
+                format_args!(
+                    "{engine}: the signatures are {} days old ({version}); check freshclam",
+                    age.as_secs() / DAY
+                ),
+            ),
+            _ => report.ok("engines", format_args!("{engine}: {version}")),
+        }
+    }
+}
+
+/// Returns the time of the oldest signatures in the answers of clamd to VERSION: `ClamAV VERSION/NUMBER/DATE`, where the
+/// date has the format of asctime(3).
+fn signature_time(versions: &str) -> Option<SystemTime> {
+    let dates = versions.split(", ").filter_map(|version| version.split('/').nth(2));
+    dates.filter_map(|date| httpdate::parse_http_date(date.trim()).ok()).min()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+    use crate::cli::health_report::ServiceHealth;
+
+    #[test]
+    fn age_of_signatures_is_that_of_the_oldest() {
+        let seconds = |text| {
+            signature_time(text).map(|time| time.duration_since(UNIX_EPOCH).unwrap().as_secs())
+        };
+        assert_eq!(seconds("ClamAV 1.0.7/27100/Thu Jan  1 00:01:00 1970"), Some(60));
+        let two = "ClamAV 1.0.7/27100/Fri Jan  2 00:00:00 1970, ClamAV 1.0.7/27101/Thu Jan  1 00:00:09 1970";
+        assert_eq!(seconds(two), Some(9));
+        assert_eq!(seconds("ClamAV 1.0.7"), None);
+        assert_eq!(seconds("\"istag\""), None);
+    }
+
+    #[test]
+    fn clock_and_certificate_degrade_beyond_their_bounds() {
+        let now = SystemTime::now();
+        let state = |examine: &dyn Fn(&mut HealthReport)| {
+            let mut report = HealthReport::default();
+            examine(&mut report);
+            report.health()
+        };
+        for (seconds, expected) in
+            [(0, ServiceHealth::Well), (30, ServiceHealth::Well), (300, ServiceHealth::Degraded)]
+        {
+            let difference = Duration::from_secs(seconds);
+            assert_eq!(state(&|report| examine_clock(report, "h", now + difference)), expected);
+            assert_eq!(state(&|report| examine_clock(report, "h", now - difference)), expected);
+        }
+        for (days, expected) in
+            [(30, ServiceHealth::Well), (13, ServiceHealth::Degraded), (0, ServiceHealth::Degraded)]
+        {
+            let end = now + Duration::from_secs(days * DAY);
+            assert_eq!(state(&|report| examine_certificate(report, "h", end)), expected);
+        }
+    }
+}
