@@ -46,10 +46,11 @@ impl StartError {
     #[must_use]
     pub fn is_configuration(&self) -> bool {
         match self {
-            Self::Limit(_) | Self::Sandbox(mcs_sandbox::Error::TooFewTasks { .. }) => true,
+            Self::Limit(_)
+            | Self::Sandbox(mcs_sandbox::Error::TooFewTasks { .. })
+            | Self::Store(StoreSetupError::ShortSecret { .. }) => true,
             Self::AdminToken(error) => error.is_configuration(),
             Self::Key(error) => error.is_invalid(),
-            Self::Store(StoreSetupError::ShortSecret { .. }) => true,
             _ => false,
         }
     }

@@ -11,7 +11,10 @@ use std::{
 
 use nix::unistd::{Group, User};
 
-use crate::config::{Config, sections::crypto};
+use crate::config::{
+    Config,
+    sections::{crypto, store::Settings},
+};
 
 const UNIT: &str = "matrix-content-scanner.service";
 
@@ -82,7 +85,7 @@ fn secret_files(file: &Path, config: &Config) -> Vec<(&'static str, PathBuf)> {
         crypto::Settings::RequestSecret { path, .. } => ("crypto.request_secret_path", path),
         crypto::Settings::Pickle { path, .. } => ("crypto.pickle_path", path),
     };
-    let store = config.store.iter().flat_map(|store| store.secret_files());
+    let store = config.store.iter().flat_map(Settings::secret_files);
     let store = store.map(|(key, path)| match key {
         "password_path" => ("store.password_path", path),
         _ => ("store.secret_path", path),

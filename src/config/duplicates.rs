@@ -92,7 +92,7 @@ mod tests {
             ("[scan]\nlist = [\n['a'],\n]\n\"list\" = 1\n", "scan.list", 2),
         ] {
             let (_, errors) = DeTable::parse_recoverable(text);
-            let second = errors.first().and_then(|error| error.span()).unwrap();
+            let second = errors.first().and_then(toml::de::Error::span).unwrap();
             let duplicate = find(text, &second).unwrap_or_else(|| panic!("{text}"));
             assert_eq!(duplicate.path.join("."), key, "{text}");
             let line = text[..duplicate.first.start].matches('\n').count() + 1;

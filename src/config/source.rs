@@ -284,15 +284,16 @@ fn decode(mut bytes: Zeroizing<Vec<u8>>) -> io::Result<Zeroizing<String>> {
     }
     if let Err(error) = str::from_utf8(&bytes) {
         let (before, rest) = bytes.split_at(error.valid_up_to());
-        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let line = before.split(|byte| *byte == b'\n').count();
         let found = rest.first().copied().unwrap_or_default();
         return Err(io::Error::other(format!(
             "line {line} contains the byte 0x{found:02X}, which is not UTF-8: \
              iconv -f ISO-8859-1 -t UTF-8 OLD > NEW converts Latin-1"
         )));
     }
-    if let Some(position) = bytes.iter().position(|byte| *byte == 0) {
-        let line = bytes.iter().take(position).filter(|byte| **byte == b'\n').count() + 1;
+    if bytes.contains(&0) {
+        let before = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+        let line = before.split(|byte| *byte == b'\n').count();
         let message =
             format!("line {line} contains a NUL byte, so the file is damaged or not a text");
         return Err(io::Error::other(message));

@@ -66,3 +66,15 @@ pub(super) fn explain(error: &str, rest: &str) -> String {
     let known = EXPLAINED.iter().find(|(start, _)| error.starts_with(start));
     known.map_or_else(|| format!("not valid TOML: {error}"), |(_, text)| (*text).to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_error_is_passed_on() {
+        assert_eq!(explain("strange", "x"), "not valid TOML: strange");
+        assert_eq!(explain("strange", ""), "not valid TOML: strange");
+        assert_eq!(other_format("# comment\n\n[web]\nport: 1"), None);
+    }
+}

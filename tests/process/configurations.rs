@@ -132,7 +132,9 @@ fn set_mode(path: &Path, mode: u32) {
 
 fn give_away(path: &Path) {
     std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).expect("chown");
-    list_dir(path).iter().for_each(|entry| give_away(entry));
+    for entry in list_dir(path) {
+        give_away(&entry);
+    }
 }
 
 /// Replaces the name and number of the user in errors of permission.

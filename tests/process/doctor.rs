@@ -80,7 +80,7 @@ fn text_has_a_line_for_each_check_and_ends_with_the_state() {
     assert_eq!(*last, "degraded");
     let has_state =
         |line: &&str| ["ok    ", "warn  ", "fail  "].iter().any(|word| line.starts_with(word));
-    assert!(checks.iter().all(|line| has_state(line)), "{stdout}");
+    assert!(checks.iter().all(has_state), "{stdout}");
     assert!(
         stdout.contains("\nwarn  homeserver: download.base_homeserver_url: not set"),
         "{stdout}"

@@ -32,7 +32,9 @@ pub(crate) fn run(cli: &Cli, arguments: CheckArguments) -> Result<ExitCode, Comm
     }
     if geteuid().is_root() {
         let file = file.as_deref().unwrap_or(Path::new(DEFAULT_CONFIG));
-        service_unit::notes(file, &config).iter().for_each(|note| output.note(note));
+        for note in service_unit::notes(file, &config) {
+            output.note(note);
+        }
     }
     let check = check(&output, &config, arguments.offline);
     let is_good = start_runtime()?.block_on(check)?;
@@ -59,7 +61,9 @@ async fn check(
         None => None,
     };
     notices.extend(store.iter().flat_map(|store| store.notices.clone()));
-    notices.iter().for_each(|notice| output.note(notice));
+    for notice in &notices {
+        output.note(notice);
+    }
     if key.is_none() {
         print_missing_key(output, &config.crypto);
     }

@@ -30,7 +30,7 @@ use crate::{
 /// Time limit for all checks together.
 const TIME_LIMIT: Duration = Duration::from_secs(45);
 
-/// Age of signatures that is unusual: ClamAV publishes them daily.
+/// Age of signatures that is unusual: the signatures of `ClamAV` are published daily.
 const MAX_SIGNATURE_AGE: Duration = Duration::from_secs(3 * DAY);
 
 /// Remaining time of a certificate at which most services renew it at the latest.
@@ -52,7 +52,9 @@ pub(crate) fn run(cli: &Cli, is_json: bool) -> Result<ExitCode, CommandError> {
             if warnings.is_empty() {
                 report.ok("configuration", "valid");
             }
-            warnings.iter().for_each(|warning| report.warn("configuration", warning));
+            for warning in &warnings {
+                report.warn("configuration", warning);
+            }
             let examination = examine(&mut report, &config);
             let runtime = start_runtime()?;
             let finished = runtime.block_on(async { timeout(TIME_LIMIT, examination).await });
@@ -63,7 +65,9 @@ pub(crate) fn run(cli: &Cli, is_json: bool) -> Result<ExitCode, CommandError> {
             }
         }
         Err(CommandError::Config { errors, .. }) => {
-            errors.problems().iter().for_each(|problem| report.fail("configuration", problem));
+            for problem in errors.problems() {
+                report.fail("configuration", problem);
+            }
         }
         Err(other) => report.fail("configuration", Chain(&other)),
     }
@@ -126,7 +130,9 @@ fn examine_secrets(report: &mut HealthReport, config: &Config) -> Option<Request
     }
     match RequestKey::load_existing(&config.crypto) {
         Ok(Some((key, notices))) => {
-            notices.iter().for_each(|notice| report.warn("key", notice));
+            for notice in &notices {
+                report.warn("key", notice);
+            }
             report.ok("key", format_args!("public key {}", key.public_key()));
             Some(key)
         }
@@ -157,7 +163,7 @@ fn examine_space(report: &mut HealthReport, key: &str, path: &Path, needed: u64)
             return report.fail("disk", format_args!("{key}, {}: {error}", path.display()));
         }
     };
-    let free = u64::from(statistics.blocks_available()).saturating_mul(statistics.fragment_size());
+    let free = statistics.blocks_available().saturating_mul(statistics.fragment_size());
     let text = format!("{key}: {} MiB are free in {}", free >> 20, path.display());
     if free < MIN_SPACE {
         report.fail("disk", format_args!("{text}; make room"));
@@ -188,9 +194,12 @@ async fn examine_homeservers(report: &mut HealthReport, config: &Config) {
             HomeserverFinding::Good { date } => {
                 report.ok("homeserver", format_args!("{shown} is a homeserver"));
                 let date = date.and_then(|date| httpdate::parse_http_date(&date).ok());
-                date.into_iter().for_each(|date| examine_clock(report, shown, date));
-                let end = certificate_end(&config.download, &url).await;
-                end.into_iter().for_each(|end| examine_certificate(report, shown, end));
+                if let Some(date) = date {
+                    examine_clock(report, shown, date);
+                }
+                if let Some(end) = certificate_end(&config.download, &url).await {
+                    examine_certificate(report, shown, end);
+                }
             }
             HomeserverFinding::Unreachable(reason) | HomeserverFinding::Wrong(reason) => {
                 report.fail("homeserver", format_args!("{key}: {shown}: {reason}"));
@@ -229,7 +238,9 @@ async fn examine_store(report: &mut HealthReport, config: &Config, key: Option<&
         Ok(check) => check,
         Err(error) => return report.fail("store", Chain(&error)),
     };
-    check.notices.iter().for_each(|notice| report.warn("store", notice));
+    for notice in &check.notices {
+        report.warn("store", notice);
+    }
     match (check.shared, settings.file()) {
         (Some(SharedStoreState::Unreachable(reason)), _) => report.warn(
             "store",

@@ -92,11 +92,9 @@ fn check(mut settings: Settings, download: &mut Section<'_, '_>) -> Settings {
 fn base_url(value: RawValue<'_>) -> ParseResult<Url> {
     const EXPECTED: &str = "an http or https URL without query, fragment or password, like \
                             \"https://matrix.example.org\"";
-    let mut url = match http_url(value) {
-        Ok(url) => url,
-        Err(()) => {
-            return value.invalid_url(value.text().and_then(corrected).unwrap_or(EXPECTED.into()));
-        }
+    let Ok(mut url) = http_url(value) else {
+        let expected = value.text().and_then(corrected);
+        return value.invalid_url(expected.unwrap_or_else(|| EXPECTED.to_owned()));
     };
     if has_query_or_fragment(&url) || has_credentials(&url) {
         return value.invalid_url(EXPECTED);

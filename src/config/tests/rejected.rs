@@ -416,7 +416,7 @@ fn syntax_errors_are_explained_once_per_line() {
         ("[web]\nhost = \"a\" port = 1", "F:2:12: found more than one key in a line"),
         ("# old\n\nweb:\n  port: 1", "F:1:1: found YAML, expected TOML"),
         (" { \"web\": 1 }", "F:1:1: found JSON, expected TOML"),
-        ("[web]\nhost = \"\\q\"", "F:2:10: not valid TOML: "),
+        ("[web]\nhost = \"\\q\"", "F:2:10: found a backslash in double quotes, expected two"),
     ] {
         let file = dir.file("config.toml", text, 0o644);
         let errors = Config::load(Some(&file), std::iter::empty()).unwrap_err().to_string();

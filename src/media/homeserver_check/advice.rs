@@ -158,9 +158,8 @@ pub(super) fn wrong_server(answer: &ServerAnswer, better: Option<&Url>) -> Strin
 pub(super) fn no_media_route(answer: Option<&ServerAnswer>) -> String {
     let found = answer.map_or_else(|| "no answer".to_owned(), ServerAnswer::describe);
     format!(
-        "a homeserver, but its media routes cannot be used: found {found} at /{}; pass /_matrix/client/v1/media \
-         and /_matrix/media to the homeserver, or write the address of its media repository",
-        MEDIA
+        "a homeserver, but its media routes cannot be used: found {found} at /{MEDIA}; pass /_matrix/client/v1/media \
+         and /_matrix/media to the homeserver, or write the address of its media repository"
     )
 }
 
