@@ -72,6 +72,13 @@ pub fn escape_json(json: &str) -> String {
     })
 }
 
+/// Returns HTML in which control and bidirectional characters, except line ends, are shown as escapes (`\u{202e}`).
+#[must_use]
+pub fn escape_html(html: &str) -> String {
+    let acts = |character| character != '\n' && is_control_or_bidi(character);
+    escape(html, acts, |character, escaped| escaped.extend(character.escape_default()))
+}
+
 /// Returns the text with the characters for which `acts` is true replaced by what `write` appends.
 fn escape(text: &str, acts: impl Fn(char) -> bool, write: impl Fn(char, &mut String)) -> String {
     let mut escaped = String::with_capacity(text.len());
@@ -136,6 +143,7 @@ mod tests {
             assert_eq!(replace_untrusted(&text), "a b", "{character:?}");
             let escaped = escape_untrusted(&text);
             assert!(escaped.is_ascii() && escaped.contains('\\'), "{escaped:?}");
+            assert_eq!(escape_html(&format!("<p>{text}</p>\n")), format!("<p>{escaped}</p>\n"));
             // The value of the string is unchanged.
             let toml = escape_toml(&format!("\tkey = \"{text}\" # {text}\n"));
             assert!(toml.is_ascii(), "{toml:?}");

@@ -13,14 +13,12 @@ use tracing::{error, info};
 
 use super::{
     error::{AdminError, json},
-    guard,
     protocol::{DecisionRequest, DecisionView, DecisionsReply},
     query,
-    state::{AdminResult, AdminState, read_change},
+    state::{AdminResult, AdminState, Operator, read_change},
 };
 use crate::{
     chain::Chain,
-    http::Peer,
     media::hex,
     scan::decisions::{
         DecisionAction, DecisionChange, DecisionError, DecisionList, MAX_COMMENT, OperatorDecision,
@@ -41,13 +39,23 @@ pub(super) async fn list(State(state): State<Arc<AdminState>>) -> AdminResult {
 }
 
 /// Makes or removes a decision.
-pub(super) async fn change(State(state): State<Arc<AdminState>>, request: Request) -> AdminResult {
-    let (peer, request): (_, DecisionRequest) = read_change(request).await?;
-    let (name, change) = parse_change(&request)?;
-    // In a task, so that a change is completed when the client leaves.
-    let change = async move { state.decide(name, &change, peer, &request.comment).await };
-    let list = tokio::spawn(change).await.map_err(|_| AdminError::Panicked)??;
+pub(super) async fn handle(State(state): State<Arc<AdminState>>, request: Request) -> AdminResult {
+    let (operator, request): (_, DecisionRequest) = read_change(request).await?;
+    let list = decide(&state, &operator, request).await?;
     Ok(json(StatusCode::OK, &decisions_reply(&list)))
+}
+
+/// Checks the request and makes the change, in a task, so that it is completed when the client leaves. Returns the list
+/// after it.
+pub(super) async fn decide(
+    state: &Arc<AdminState>,
+    operator: &Operator,
+    request: DecisionRequest,
+) -> Result<DecisionList, AdminError> {
+    let (name, change) = parse_change(&request)?;
+    let (state, operator) = (Arc::clone(state), operator.clone());
+    let change = async move { state.decide(name, &change, &operator, &request.comment).await };
+    tokio::spawn(change).await.map_err(|_| AdminError::Panicked)?
 }
 
 fn parse_change(request: &DecisionRequest) -> Result<(&'static str, DecisionChange), AdminError> {
@@ -78,15 +86,17 @@ impl AdminState {
         &self,
         name: &'static str,
         change: &DecisionChange,
-        peer: Peer,
+        operator: &Operator,
         comment: &str,
     ) -> Result<DecisionList, AdminError> {
         let content = change.content();
-        let (peer, subject) = (guard::describe(peer), ChangeSubject::Content(hex(content)));
+        let Operator { peer, access } = operator;
+        let subject = ChangeSubject::Content(hex(content));
         let line = |state| AuditChange {
             change: name,
             subject: &subject,
-            peer: &peer,
+            peer,
+            access,
             comment: Some(comment),
             state,
         };
@@ -116,7 +126,7 @@ impl From<DecisionError> for AdminError {
 }
 
 /// Returns what operators see of a list.
-fn decisions_reply(list: &DecisionList) -> DecisionsReply {
+pub(super) fn decisions_reply(list: &DecisionList) -> DecisionsReply {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let in_force = list.decisions.iter().filter(|decision| decision.end > now);
     DecisionsReply { number: list.number, decisions: in_force.map(view).collect() }

@@ -27,6 +27,13 @@ pub(super) enum AdminError {
     TooManyFailures,
     #[error("a page of another origin must not make changes")]
     CrossOrigin,
+    #[error(
+        "the browser does not state which page sent the form: open this page with https, or by an SSH tunnel at a loopback \
+         address"
+    )]
+    UnknownOrigin,
+    #[error("the form belongs to another session: go back, reload the page and try again")]
+    WrongForm,
     #[error("the body must have Content-Type: application/json")]
     ContentType,
     #[error("{0}")]
@@ -43,17 +50,30 @@ pub(super) enum AdminError {
     Failed(#[from] OperatorError),
     #[error("{}", Chain(.0))]
     Decision(DecisionError),
+    #[error(
+        "no unencrypted media with this content is known: name its mxc, or have it forgotten, so that the next request \
+         scans again"
+    )]
+    NoPlainMedia,
+    #[error(
+        "the media is encrypted, and only requests of clients contain its key: have it forgotten, so that the next request \
+         scans again"
+    )]
+    EncryptedMedia,
     #[error("the change failed; see the log")]
     Panicked,
 }
 
 impl AdminError {
-    fn status(&self) -> (StatusCode, &'static str) {
+    /// Returns the status, and the name of the error in the API.
+    pub(super) fn status(&self) -> (StatusCode, &'static str) {
         match self {
             Self::Host(_) => (StatusCode::MISDIRECTED_REQUEST, "host"),
             Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized"),
             Self::TooManyFailures => (StatusCode::TOO_MANY_REQUESTS, "too_many_failures"),
             Self::CrossOrigin => (StatusCode::FORBIDDEN, "cross_origin"),
+            Self::UnknownOrigin => (StatusCode::FORBIDDEN, "unknown_origin"),
+            Self::WrongForm => (StatusCode::FORBIDDEN, "wrong_form"),
             Self::ContentType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type"),
             Self::Body(RequestError::BodyTooLarge { .. }) => {
                 (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large")
@@ -74,6 +94,8 @@ impl AdminError {
                 (StatusCode::CONFLICT, "decisions_not_kept")
             }
             Self::Decision(_) => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
+            Self::NoPlainMedia => (StatusCode::NOT_FOUND, "no_plain_media"),
+            Self::EncryptedMedia => (StatusCode::CONFLICT, "encrypted_media"),
             Self::Panicked => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         }
     }
@@ -97,10 +119,5 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response<Body>
     // Cannot fail: serialization fails only for maps with non-string keys.
     let mut text = escape_json(&serde_json::to_string(value).unwrap_or_default());
     text.push('\n');
-    let headers = [
-        (header::CONTENT_TYPE, "application/json"),
-        (header::CACHE_CONTROL, "no-store"),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    ];
-    (status, headers, text).into_response()
+    (status, [(header::CONTENT_TYPE, "application/json")], text).into_response()
 }

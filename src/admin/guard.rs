@@ -20,14 +20,23 @@ pub(super) struct RequestGuard {
 }
 
 impl RequestGuard {
-    /// Returns why a request is rejected, if it is.
-    pub(super) fn check<B>(&self, request: &Request<B>, peer: Peer) -> Result<(), AdminError> {
+    /// Returns why a request to the API is rejected, if it is.
+    pub(super) fn check_api<B>(&self, request: &Request<B>, peer: Peer) -> Result<(), AdminError> {
         self.check_host(request)?;
         self.check_token(request.headers(), peer)?;
-        if request.method() == Method::GET || request.method() == Method::HEAD {
+        if is_safe(request.method()) {
             return Ok(());
         }
         check_origin(request.headers())
+    }
+
+    /// Returns why a request to the operator page is rejected, if it is. The page checks the session.
+    pub(super) fn check_page<B>(&self, request: &Request<B>) -> Result<(), AdminError> {
+        self.check_host(request)?;
+        if is_safe(request.method()) {
+            return Ok(());
+        }
+        check_form_origin(request.headers())
     }
 
     /// Rejects names that are not configured: a page in a browser could have its own name resolve to this listener (DNS
@@ -50,13 +59,18 @@ impl RequestGuard {
         if authority.or(value).is_none() { Err(unknown) } else { Ok(()) }
     }
 
-    /// A correct token is always accepted: wrong tokens from the same peer must not lock the operator out.
     fn check_token(&self, headers: &HeaderMap, peer: Peer) -> Result<(), AdminError> {
         let mut values = headers.get_all(header::AUTHORIZATION).iter();
         let token = match (values.next(), values.next()) {
             (Some(value), None) => bearer(value.as_bytes()),
             _ => None,
         };
+        self.verify(token, peer)
+    }
+
+    /// Returns why a token is rejected, if it is. A correct token is always accepted: wrong tokens from the same peer must
+    /// not lock the operator out.
+    pub(super) fn verify(&self, token: Option<&[u8]>, peer: Peer) -> Result<(), AdminError> {
         if token.is_some_and(|token| self.token.is(token)) {
             return Ok(());
         }
@@ -73,6 +87,23 @@ impl RequestGuard {
 fn bearer(value: &[u8]) -> Option<&[u8]> {
     let (scheme, token) = value.split_at_checked(7)?;
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
+}
+
+fn is_safe(method: &Method) -> bool {
+    method == Method::GET || method == Method::HEAD
+}
+
+/// Rejects forms that a page of another origin has sent, and requests that do not state their origin. Because of
+/// `Referrer-Policy: no-referrer`, browsers send `Origin: null` with forms of the page itself (Fetch standard, "append a
+/// request `Origin` header"); `Sec-Fetch-Site`, which pages cannot set, tells these from others. Browsers send it to
+/// https and loopback addresses only.
+fn check_form_origin(headers: &HeaderMap) -> Result<(), AdminError> {
+    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    match (text("sec-fetch-site"), text("origin")) {
+        (Some("same-origin"), Some("null")) => Ok(()),
+        (None, None | Some("null")) => Err(AdminError::UnknownOrigin),
+        _ => check_origin(headers),
+    }
 }
 
 /// Rejects requests that a page of another origin has made.

@@ -1,13 +1,17 @@
 //! Listener for operators' requests that show and change stored verdicts: a socket of its own, off by default. Each request
-//! needs a token, because a sandboxed script may reach the socket, and may have the service's user.
+//! to the API needs a token, because a sandboxed script may reach the socket, and may have the service's user. The operator
+//! page needs a session, which the token opens.
 
 mod decisions;
 mod error;
 mod failures;
+mod forget;
 mod guard;
 mod handlers;
+mod page;
 pub mod protocol;
 mod query;
+mod rescan;
 mod state;
 pub mod token;
 mod views;
@@ -17,7 +21,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use axum::{
     Router,
     extract::Request,
-    http::{HeaderValue, header},
+    http::{HeaderName, HeaderValue, header},
     response::{IntoResponse, Response},
 };
 use hyper::service::{Service, service_fn};
@@ -28,14 +32,15 @@ pub use token::{AdminToken, TokenError};
 
 use crate::{
     http::{ConnectionLimits, CurrentState, Peer, listener::Listener, server},
-    telemetry::audit::AuditLog,
+    telemetry::{audit::AuditLog, operations::Health},
 };
 use failures::FailureLimit;
 use guard::RequestGuard;
+use page::{PageError, PageState};
 use state::AdminState;
 
-/// Maximum number of connections.
-const MAX_CONNECTIONS: usize = 16;
+/// Maximum number of connections. A browser uses six at a time.
+const MAX_CONNECTIONS: usize = 32;
 
 /// `idle` limits blocked writes only: each response closes its connection.
 const CONNECTION_LIMITS: ConnectionLimits = ConnectionLimits {
@@ -44,6 +49,25 @@ const CONNECTION_LIMITS: ConnectionLimits = ConnectionLimits {
     min_rate: 4 << 10,
 };
 
+/// Interval of the samples of the load for the plots.
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Prefix of the API's paths. All others belong to the operator page.
+const API_PREFIX: &str = "/v1/";
+
+/// Headers of all responses, errors included. Scripts, styles and pictures come from this listener only, forms are sent to
+/// it only, and no page may embed it.
+const SECURITY_HEADERS: [(HeaderName, &str); 4] = [
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (header::CACHE_CONTROL, "no-store"),
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+         form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+    ),
+];
+
 /// What the listener needs.
 pub struct Admin {
     pub listener: Listener,
@@ -51,37 +75,71 @@ pub struct Admin {
     /// See [`Settings::hosts`].
     pub hosts: Vec<String>,
     pub audit: AuditLog,
+    pub health: Health,
 }
 
 /// Serves until dropped.
 pub async fn serve(admin: Admin, current: CurrentState) {
-    let Admin { listener, token, hosts, audit } = admin;
+    let Admin { listener, token, hosts, audit, health } = admin;
     let guard = Arc::new(RequestGuard { token, hosts, failures: FailureLimit::default() });
-    let routes = handlers::routes(AdminState { current, audit });
-    let services = |peer| connection_service(routes.clone(), Arc::clone(&guard), peer);
+    let state = Arc::new(AdminState { current: current.clone(), audit });
+    let page = PageState::new(Arc::clone(&state), Arc::clone(&guard), health);
+    let routes = AdminRoutes { api: handlers::routes(state), page: page::routes(page) };
+    let services = |peer| connection_service(&routes, Arc::clone(&guard), peer);
     // Requests to this listener are not recorded in the service's metrics.
     let (unregistered, never) = (Arc::default(), std::future::pending());
-    server::serve(listener, services, MAX_CONNECTIONS, || CONNECTION_LIMITS, &unregistered, never)
-        .await;
+    let serving = server::serve(
+        listener,
+        services,
+        MAX_CONNECTIONS,
+        || CONNECTION_LIMITS,
+        &unregistered,
+        never,
+    );
+    tokio::join!(serving, sample_load(current));
+}
+
+/// Samples the load for the plots until dropped.
+async fn sample_load(current: CurrentState) {
+    loop {
+        let scanner = current.load().scanner.clone();
+        let load = scanner.load();
+        scanner.recent().sample(load.waiting, load.busy);
+        tokio::time::sleep(SAMPLE_INTERVAL).await;
+    }
+}
+
+struct AdminRoutes {
+    api: Router,
+    page: Router,
 }
 
 /// Returns the service of one connection. Each response closes the connection, because requests are rare.
 fn connection_service(
-    routes: Router,
+    routes: &AdminRoutes,
     guard: Arc<RequestGuard>,
     peer: Peer,
-) -> impl Service<Request, Response = Response, Error = Infallible, Future: Send> + Send {
-    let routes = TowerToHyperService::new(routes);
+) -> impl Service<Request, Response = Response, Error = Infallible, Future: Send> + Send + use<> {
+    let api = TowerToHyperService::new(routes.api.clone());
+    let page = TowerToHyperService::new(routes.page.clone());
     service_fn(move |mut request: Request| {
-        let checked = guard.check(&request, peer);
+        let is_api = request.uri().path().starts_with(API_PREFIX);
+        let checked =
+            if is_api { guard.check_api(&request, peer) } else { guard.check_page(&request) };
         request.extensions_mut().insert(peer);
-        let response = checked.map(|()| routes.call(request));
+        let response =
+            checked.map(|()| if is_api { api.call(request) } else { page.call(request) });
         async move {
             let mut response = match response {
                 Ok(response) => response.await?,
-                Err(error) => error.into_response(),
+                Err(error) if is_api => error.into_response(),
+                Err(error) => PageError::from(error).into_response(),
             };
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            let headers = response.headers_mut();
+            for (name, value) in SECURITY_HEADERS {
+                headers.insert(name, HeaderValue::from_static(value));
+            }
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
             Ok(response)
         }
     })

@@ -89,6 +89,70 @@ pub struct MediaReply {
     pub contents: Vec<ContentReply>,
 }
 
+/// A verdict of the latest time, or a job that failed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RecentView {
+    pub time: String,
+    pub mxc: String,
+    pub thumbnail: bool,
+    pub encrypted: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    /// "clean", "`type_forbidden`", why the content is not clean, or "failed".
+    pub outcome: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finding: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration_ms: Option<u64>,
+    /// Short hash of the tenant, which differs after a restart.
+    pub tenant: String,
+    /// "scan", "verdict" (known for the content) or "memory".
+    pub source: String,
+}
+
+/// Reply to `GET /v1/recent`: the latest first.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RecentReply {
+    pub scans: Vec<RecentView>,
+}
+
+/// Body of `POST /v1/rescan`: one of the first two. Without `Debug`, because of the token.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RescanRequest {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mxc: Option<String>,
+    /// Token for the homeserver, which this download alone uses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_token: Option<String>,
+    /// Name in `download.homeservers` that selects the homeserver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+}
+
+/// Reply to `POST /v1/rescan`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RescanReply {
+    pub mxc: String,
+    /// The verdict that was known, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
+    /// "clean", "`not_clean`", "`type_forbidden`" or "failed".
+    pub verdict: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finding: Option<String>,
+}
+
 /// Body of `POST /v1/forget`: one of the first three.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

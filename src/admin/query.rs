@@ -8,7 +8,7 @@ use url::form_urlencoded;
 use super::error::AdminError;
 use crate::{
     media::{MediaId, parse_hex},
-    scan::cache::VerdictFilter,
+    scan::{cache::VerdictFilter, recent::MAX_SCANS},
 };
 
 const DEFAULT_LIMIT: usize = 100;
@@ -38,6 +38,24 @@ pub(super) fn verdict_filter(uri: &Uri, now: SystemTime) -> Result<VerdictFilter
     Ok(filter)
 }
 
+/// Parses the query of `GET /v1/recent`. Returns whether clean files are left out, and the maximum number.
+pub(super) fn recent_filter(uri: &Uri) -> Result<(bool, usize), AdminError> {
+    let (mut not_clean, mut limit) = (false, DEFAULT_LIMIT);
+    for (name, value) in parameters(uri, &["not_clean", "limit"])? {
+        let invalid = |expected| Err(AdminError::Invalid(format!("{name}: expected {expected}")));
+        match (&*name, &*value) {
+            ("not_clean", "true") => not_clean = true,
+            ("not_clean", "false") => not_clean = false,
+            ("not_clean", _) => return invalid("true or false"),
+            (_, number) => match number.parse() {
+                Ok(number) if (1..=MAX_SCANS).contains(&number) => limit = number,
+                _ => return invalid("a number from 1 to 500"),
+            },
+        }
+    }
+    Ok((not_clean, limit))
+}
+
 /// Parses the query of `GET /v1/media`.
 pub(super) fn mxc(uri: &Uri) -> Result<MediaId, AdminError> {
     let missing = || AdminError::Invalid("mxc: missing, expected a media URI".to_owned());
@@ -56,7 +74,7 @@ pub(super) fn parse_sha256(digits: &str) -> Result<[u8; 32], AdminError> {
 }
 
 /// Returns the parameters of a query. Rejects unknown ones and repetitions.
-fn parameters(uri: &Uri, known: &[&str]) -> Result<Vec<(String, String)>, AdminError> {
+pub(super) fn parameters(uri: &Uri, known: &[&str]) -> Result<Vec<(String, String)>, AdminError> {
     let mut found: Vec<(String, String)> = Vec::new();
     for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
         if !known.contains(&&*name) || found.iter().any(|(other, _)| *other == name) {
@@ -101,6 +119,11 @@ mod tests {
             let error = filter(query).unwrap_err().to_string();
             assert!(error.contains(message), "{query}: {error}");
         }
+        for query in ["?limit=0", "?limit=501", "?not_clean=1", "?since=1"] {
+            assert!(recent_filter(&format!("/v1/recent{query}").parse().unwrap()).is_err());
+        }
+        let parsed = recent_filter(&"/v1/recent?not_clean=true&limit=500".parse().unwrap());
+        assert_eq!(parsed.unwrap(), (true, MAX_SCANS));
         for query in ["", "?mxc=", "?mxc=abc", "?mxc=mxc://a/b/c"] {
             assert!(mxc(&format!("/v1/media{query}").parse().unwrap()).is_err(), "{query}");
         }

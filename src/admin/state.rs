@@ -13,15 +13,14 @@ use crate::{
 };
 
 /// Maximum size of the body of a change, bytes.
-const MAX_BODY: usize = 4096;
+pub(super) const MAX_BODY: usize = 4096;
 
 /// Maximum time to receive the body of a change.
-const BODY_TIME: Duration = Duration::from_secs(5);
+pub(super) const BODY_TIME: Duration = Duration::from_secs(5);
 
 pub(super) type AdminResult = Result<Response<Body>, AdminError>;
 
 /// What requests use.
-#[derive(Clone)]
 pub(super) struct AdminState {
     pub(super) current: CurrentState,
     pub(super) audit: AuditLog,
@@ -33,11 +32,25 @@ impl AdminState {
     }
 }
 
-/// Reads the body of a change. Returns it with the peer that sent it.
+/// Who makes a change, for the audit log.
+#[derive(Clone, Debug)]
+pub(super) struct Operator {
+    /// Address or user.
+    pub(super) peer: String,
+    /// "token", or "session" on the operator page.
+    pub(super) access: &'static str,
+}
+
+/// Returns the peer of a request.
+pub(super) fn peer_of(request: &Request) -> Peer {
+    request.extensions().get::<Peer>().copied().unwrap_or(Peer::Local { uid: None })
+}
+
+/// Reads the body of a change. Returns it with the operator who sent it.
 pub(super) async fn read_change<T: DeserializeOwned>(
     request: Request,
-) -> Result<(Peer, T), AdminError> {
-    let peer = request.extensions().get::<Peer>().copied().unwrap_or(Peer::Local { uid: None });
+) -> Result<(Operator, T), AdminError> {
+    let operator = Operator { peer: guard::describe(peer_of(&request)), access: "token" };
     let (head, body) = request.into_parts();
     if !guard::has_json(&head) {
         return Err(AdminError::ContentType);
@@ -45,5 +58,5 @@ pub(super) async fn read_change<T: DeserializeOwned>(
     let body = body::read(body, &head.headers, MAX_BODY, BODY_TIME).await?;
     let request = serde_json::from_slice(&body)
         .map_err(|error| AdminError::Invalid(format!("the body is not as expected: {error}")))?;
-    Ok((peer, request))
+    Ok((operator, request))
 }

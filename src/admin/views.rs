@@ -4,28 +4,35 @@ use std::time::SystemTime;
 
 use mcs_filetype::MediaType;
 
-use super::protocol::{MediaView, VerdictView};
+use super::protocol::{MediaView, RecentView, VerdictView};
 use crate::{
     chain::Chain,
     media::hex,
     scan::{
         Verdict,
-        cache::{KnownMedia, KnownVerdict},
+        cache::{CachedVerdict, KnownMedia, KnownVerdict},
         engines::ListedFile,
-        verdict::NotCleanKind,
+        recent::{FAILED, RecentScan},
     },
 };
 
-pub(super) fn verdict_view(known: &KnownVerdict, media: &[KnownMedia]) -> VerdictView {
-    let (verdict, outcome, finding) = match &known.verdict {
-        Ok(Verdict::NotClean { kind, output }) => {
-            ("not_clean", Some(NotCleanKind::name(*kind).to_owned()), Some(output.to_string()))
+/// Returns the name of a verdict, why the content is not clean or the scan failed, and the finding.
+pub(super) fn verdict_parts(
+    verdict: &CachedVerdict,
+) -> (&'static str, Option<String>, Option<String>) {
+    match verdict {
+        Ok(verdict @ Verdict::NotClean { kind, output }) => {
+            (verdict.name(), Some(kind.name().to_owned()), Some(output.to_string()))
         }
         Ok(other) => (other.name(), None, None),
         Err(error) => {
-            ("failed", Some(error.cause().as_str().to_owned()), Some(Chain(error).to_string()))
+            (FAILED, Some(error.cause().as_str().to_owned()), Some(Chain(error).to_string()))
         }
-    };
+    }
+}
+
+pub(super) fn verdict_view(known: &KnownVerdict, media: &[KnownMedia]) -> VerdictView {
+    let (verdict, outcome, finding) = verdict_parts(&known.verdict);
     VerdictView {
         content: known.content.as_ref().map(hex),
         verdict: verdict.to_owned(),
@@ -53,6 +60,25 @@ pub(super) fn media_view(known: &KnownMedia) -> MediaView {
         downloaded: time(known.downloaded),
         expires: time(known.expires),
         stored: known.is_stored,
+    }
+}
+
+pub(super) fn recent_view(scan: &RecentScan) -> RecentView {
+    RecentView {
+        time: humantime::format_rfc3339_millis(scan.time).to_string(),
+        mxc: scan.media.to_string(),
+        thumbnail: scan.is_thumbnail,
+        encrypted: scan.is_encrypted,
+        content: scan.content.as_ref().map(hex),
+        size: scan.size,
+        outcome: scan.outcome.to_owned(),
+        finding: scan.finding.clone(),
+        engine: scan.engine.map(str::to_owned),
+        duration_ms: scan
+            .duration
+            .map(|duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)),
+        tenant: scan.tenant.to_string(),
+        source: scan.source.name().to_owned(),
     }
 }
 

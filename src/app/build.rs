@@ -100,6 +100,7 @@ impl Service {
             metrics,
             audit,
             decisions: store.decisions.clone(),
+            recent: Arc::default(),
         };
         let cache = ResultCache::with_records(config.result_cache.clone(), store.records.clone());
         let replica_cache = cache.clone();
@@ -112,12 +113,8 @@ impl Service {
         let store = store.follow_replicas(replica_cache, &current).await;
         let stop = StopTokens::default();
         let listener = listen(&config.web.listen, socket).await?;
-        let operations = Operations {
-            listener: listen_for_operators(config.operations.as_ref()).await?,
-            admin: listen_for_changes(config.admin.as_ref(), shared.audit.as_ref()).await?,
-            registry,
-            gauges: gauges(&config, &current, canary_state.clone(), &stop, &sandbox_env),
-        };
+        let operations =
+            operations(&config, &shared, &current, &stop, &sandbox_env, registry).await?;
         let observed_state = observed_state(&current, canary_state, &stop);
         let reloader = Reloader {
             reload,
@@ -132,24 +129,31 @@ impl Service {
     }
 }
 
-fn gauges(
+/// Listens for operators.
+async fn operations(
     config: &Config,
+    shared: &Shared,
     current: &CurrentState,
-    canary: watch::Receiver<CanaryState>,
     stop: &StopTokens,
     sandbox_env: &SandboxEnv,
-) -> Gauges {
+    registry: Registry,
+) -> Result<Operations, StartError> {
     let health = Health {
-        canary,
+        canary: shared.canary.clone(),
         stopping: stop.stopping.clone(),
         run_directory: Arc::clone(&sandbox_env.directory),
     };
-    Gauges {
-        current: current.clone(),
-        health,
-        max_connections: config.web.max_connections,
-        has_store: config.store.is_some(),
-    }
+    Ok(Operations {
+        listener: listen_for_operators(config.operations.as_ref()).await?,
+        admin: listen_for_changes(config.admin.as_ref(), shared.audit.as_ref(), &health).await?,
+        registry,
+        gauges: Gauges {
+            current: current.clone(),
+            health,
+            max_connections: config.web.max_connections,
+            has_store: config.store.is_some(),
+        },
+    })
 }
 
 fn observed_state(

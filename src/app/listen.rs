@@ -6,7 +6,10 @@ use super::{error::StartError, service_manager::PassedSocket};
 use crate::{
     admin::{self, Admin, AdminToken},
     http::{Listen, listener::Listener},
-    telemetry::{audit::AuditLog, operations},
+    telemetry::{
+        audit::AuditLog,
+        operations::{self, Health},
+    },
 };
 
 /// Listens on the passed socket, or on the address in `[web]`.
@@ -53,6 +56,7 @@ pub(super) async fn listen_for_operators(
 pub(super) async fn listen_for_changes(
     settings: Option<&admin::Settings>,
     audit: Option<&AuditLog>,
+    health: &Health,
 ) -> Result<Option<Admin>, StartError> {
     let (Some(settings), Some(audit)) = (settings, audit) else { return Ok(None) };
     let token = AdminToken::load(&settings.token_path)?;
@@ -62,5 +66,5 @@ pub(super) async fn listen_for_changes(
         Err(error) => warn!(%error, "listening for operators' changes on an unknown address"),
     }
     let hosts = settings.hosts.clone();
-    Ok(Some(Admin { listener, token, hosts, audit: audit.clone() }))
+    Ok(Some(Admin { listener, token, hosts, audit: audit.clone(), health: health.clone() }))
 }

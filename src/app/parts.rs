@@ -17,6 +17,7 @@ use crate::{
         canary::{Canary, CanaryState},
         decisions::DecisionKeeper,
         engines::{self, RemoteEngines, slots::ScanSlots},
+        recent::RecentScans,
     },
     single_flight::SingleFlight,
     telemetry::{audit::AuditLog, job_records},
@@ -66,6 +67,7 @@ pub(super) struct Shared {
     pub(super) metrics: Arc<Metrics>,
     pub(super) audit: Option<AuditLog>,
     pub(super) decisions: DecisionKeeper,
+    pub(super) recent: Arc<RecentScans>,
 }
 
 impl Shared {
@@ -95,6 +97,7 @@ impl Shared {
             decisions: self.decisions.clone(),
             scans: SingleFlight::new(),
             job_observer: job_records::observer(Arc::clone(&self.metrics), self.audit.clone()),
+            recent: Arc::clone(&self.recent),
         })
     }
 

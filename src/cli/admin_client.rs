@@ -19,8 +19,8 @@ use crate::{admin::protocol::ErrorReply, http::Listen};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A listing of a large store takes some seconds.
-const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
+/// A listing of a large store takes some seconds, and a scan at most `scan.deadline`, by default five minutes.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(6 * 60);
 
 /// Maximum size of a reply, bytes.
 const MAX_REPLY: usize = 64 << 20;

@@ -208,6 +208,33 @@ pub(super) enum StoreCommand {
         #[arg(long, value_name = "TEXT")]
         comment: Option<String>,
     },
+    /// Have media forgotten, and scan it again now
+    ///
+    /// Only unencrypted media: the key of encrypted media is known to clients alone. The exit code is 1 if the file is not
+    /// clean or the scan failed.
+    Rescan {
+        /// Media URI, or SHA-256 of the file
+        #[arg(value_name = "MXC|SHA256", value_parser = parse_subject)]
+        subject: StoreSubject,
+        /// File with an access token for the homeserver, if the homeserver requires one for media
+        #[arg(long, value_name = "FILE")]
+        access_token_path: Option<PathBuf>,
+        /// Name in `download.homeservers`, if there is no base URL
+        #[arg(long, value_name = "NAME")]
+        host: Option<String>,
+        /// Reason, for the audit log
+        #[arg(long, value_name = "TEXT")]
+        comment: Option<String>,
+    },
+    /// List the latest verdicts that requests led to, of this process
+    Recent {
+        /// Only what is not clean or failed
+        #[arg(long)]
+        not_clean: bool,
+        /// Maximum number of verdicts
+        #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=500))]
+        limit: u16,
+    },
     /// Allow a file, whatever the engines find
     ///
     /// Applies to the file that a client requests, on all replicas, not to the same file inside an archive.
@@ -249,6 +276,16 @@ pub(super) enum StoreSubject {
     Content(String),
     /// Media URI.
     Media(String),
+}
+
+impl StoreSubject {
+    /// Returns the content or the media URI.
+    pub(super) fn parts(self) -> (Option<String>, Option<String>) {
+        match self {
+            Self::Content(content) => (Some(content), None),
+            Self::Media(mxc) => (None, Some(mxc)),
+        }
+    }
 }
 
 fn parse_content(text: &str) -> Result<String, String> {

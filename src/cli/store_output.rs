@@ -6,7 +6,7 @@ use super::output::{BAD, GOOD, HEADING, NOTE, Painter};
 use crate::{
     admin::protocol::{
         ContentReply, DecisionRequest, DecisionView, DecisionsReply, ForgetReply, MediaReply,
-        MediaView, VerdictView, VerdictsReply,
+        MediaView, RecentReply, RescanReply, VerdictView, VerdictsReply,
     },
     text::escape_untrusted,
 };
@@ -90,6 +90,54 @@ pub(super) fn print_forgotten(reply: ForgetReply) -> io::Result<()> {
         return writeln!(out, "nothing was known; scans in progress will not be kept");
     }
     writeln!(out, "forgotten: verdicts {verdicts}, media entries {media}")
+}
+
+/// Prints the result of another scan.
+pub(super) fn print_rescanned(painter: Painter, reply: &RescanReply) -> io::Result<()> {
+    let RescanReply { mxc, before, verdict, outcome, finding } = reply;
+    let words = |name: &String| name.replace('_', " ");
+    let details = [Some(words(verdict)), outcome.as_ref().map(words), finding.clone()];
+    let details: Vec<_> = details.into_iter().flatten().map(escape_untrusted).collect();
+    let style = if verdict == "clean" { GOOD } else { BAD };
+    let result = painter.paint(style, details.join(", "));
+    let before = escape_untrusted(before.as_deref().unwrap_or("nothing").replace('_', " "));
+    writeln!(io::stdout(), "{}: {result} (before: {before})", escape_untrusted(mxc))
+}
+
+/// Prints a table with a line for each verdict of the latest time.
+pub(super) fn print_recent(painter: Painter, reply: &RecentReply) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    if reply.scans.is_empty() {
+        return writeln!(out, "no verdicts since the start");
+    }
+    let header = format!(
+        "{:<24}  {:<14}  {:<8}  {:<7}  {:>8}  {:<64}  MEDIA, FINDING",
+        "TIME (UTC)", "OUTCOME", "TENANT", "SOURCE", "MS", "SHA-256"
+    );
+    writeln!(out, "{}", painter.paint(HEADING, header))?;
+    for scan in &reply.scans {
+        let style = match &*scan.outcome {
+            "clean" => GOOD,
+            "failed" => NOTE,
+            _ => BAD,
+        };
+        let outcome = escape_untrusted(scan.outcome.replace('_', " "));
+        let found = [scan.engine.as_deref(), scan.finding.as_deref()];
+        let found: Vec<_> = found.into_iter().flatten().map(escape_untrusted).collect();
+        let duration = scan.duration_ms.map_or_else(|| ABSENT.to_owned(), |ms| ms.to_string());
+        writeln!(
+            out,
+            "{:<24}  {}  {:<8}  {:<7}  {duration:>8}  {:<64}  {}  {}",
+            escape_untrusted(&scan.time),
+            painter.paint(style, format!("{outcome:<14}")),
+            escape_untrusted(&scan.tenant),
+            escape_untrusted(&scan.source),
+            text(scan.content.as_deref()),
+            escape_untrusted(&scan.mxc),
+            found.join(": ")
+        )?;
+    }
+    Ok(())
 }
 
 /// Prints a table with a line for each decision.

@@ -18,6 +18,7 @@ pub mod local;
 mod operator_error;
 mod pipeline;
 pub mod queue;
+pub mod recent;
 pub mod removal;
 pub mod report;
 pub mod request;

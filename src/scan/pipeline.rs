@@ -23,6 +23,7 @@ use super::{
     engines::{ListedFile, Versions},
     error::{Phase, ScanError},
     job::{JobOutcome, ScanJob},
+    recent::RecentScans,
     report::{EngineRunReport, JobObserver, JobReport},
     request::Wants,
     response::Timings,
@@ -59,6 +60,8 @@ pub struct Pipeline {
     pub(crate) scans: SingleFlight<(ContentKey, Versions, u64), ScannedContent>,
     /// Receives a report of each job.
     pub(crate) job_observer: JobObserver,
+    /// The latest verdicts, for operators.
+    pub(crate) recent: Arc<RecentScans>,
 }
 
 /// A job in progress.
@@ -118,12 +121,14 @@ impl Pipeline {
         };
         let scanned = caught(Box::pin(self.process(&mut running))).await;
         let RunningJob { job, work_dir, timings, .. } = running;
-        (self.job_observer)(&JobReport {
+        let report = JobReport {
             request: &job.request,
             outcome: scanned.as_ref().map(|scanned| &scanned.outcome),
             timings,
             run: scanned.as_ref().ok().and_then(|scanned| scanned.run.as_ref()),
-        });
+        };
+        self.recent.record_job(&report);
+        (self.job_observer)(&report);
         // Replies before the cleanup, which requesters need not wait for. Fails when all requesters have left.
         let _ = job.reply.send(scanned.map(|scanned| scanned.outcome));
         if let Some(work_dir) = work_dir {

@@ -3,7 +3,10 @@
 use super::{error::ScanError, job::ScanJob};
 use crate::{
     media::Requester,
-    tenancy::fair_queue::{self, FairQueue},
+    tenancy::{
+        Tenant,
+        fair_queue::{self, FairQueue},
+    },
 };
 
 pub(crate) use crate::tenancy::fair_queue::Full;
@@ -52,6 +55,11 @@ impl Queue {
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
+    }
+
+    /// Returns each tenant that has jobs, with the numbers of its waiting and running jobs.
+    pub(super) fn tenants(&self) -> Vec<(Tenant, usize, usize)> {
+        self.0.tenants()
     }
 
     /// Returns whether no job waits.

@@ -228,7 +228,9 @@ impl Scanner {
             {
                 self.authorise(request, cached_media.headers.etag.as_ref()).await?;
                 // Only after the authorisation: the first call fixes the time that all later answers show.
-                return result.map(|response| response.for_entry(cached_media));
+                let response = result?.for_entry(cached_media);
+                self.pipeline.recent.record_answer(request, cached_media, &response.verdict);
+                return Ok(response);
             }
             if !self.pipeline.is_ready()
                 && !self.has_verdict(cached_media.as_deref()).await

@@ -7,7 +7,7 @@ use std::{collections::VecDeque, fmt, pin::pin, sync::Arc};
 use tokio::sync::Notify;
 
 use super::{
-    Demotable, TenantGroup,
+    Demotable, Tenant, TenantGroup,
     schedule::{JobCounts, RunId, Schedule},
 };
 use crate::sync::{Mutex, MutexGuard};
@@ -134,6 +134,14 @@ impl<T> FairQueue<T> {
     #[must_use]
     pub(crate) fn len(&self) -> usize {
         self.lock().waiting.len()
+    }
+
+    /// Returns each tenant that has jobs, with the numbers of its waiting and running jobs.
+    #[must_use]
+    pub(crate) fn tenants(&self) -> Vec<(Tenant, usize, usize)> {
+        let state = self.lock();
+        let tenants = state.schedule.tenants();
+        tenants.map(|(tenant, counts)| (*tenant, counts.waiting, counts.running)).collect()
     }
 
     /// Returns whether a requester of `newcomer` should start a separate job instead of joining a job of `other`:

@@ -20,4 +20,4 @@ pub(crate) use address::ClientNetwork;
 pub(crate) use domain::registrable_domain;
 pub(crate) use schedule::Demotable;
 pub(crate) use table::{SentToken, TenantTable};
-pub(crate) use tenant::{Tenant, TenantGroup};
+pub(crate) use tenant::{Tenant, TenantGroup, TenantName, TenantNames};

@@ -111,6 +111,11 @@ impl Schedule {
         self.tenants.get(&group.tenant).copied().unwrap_or_default()
     }
 
+    /// Returns the counts of each tenant that has jobs.
+    pub(super) fn tenants(&self) -> impl Iterator<Item = (&Tenant, &JobCounts)> {
+        self.tenants.iter()
+    }
+
     pub(super) fn group(&self, group: &TenantGroup) -> JobCounts {
         self.groups.get(group).copied().unwrap_or_default()
     }

@@ -1,5 +1,10 @@
 //! The parties that usage is counted against.
 
+use std::{
+    fmt,
+    hash::{BuildHasher as _, RandomState},
+};
+
 use super::ClientNetwork;
 
 /// A party that usage is counted against. For requests, determined by what a client cannot choose freely: never by the
@@ -27,4 +32,41 @@ pub(crate) struct TenantGroup {
     /// that has not accepted the token yet, otherwise the registrable domain of the media's server. Zero for a tenant
     /// whose requests form one group.
     pub(crate) group: u64,
+}
+
+/// Name of a tenant for operators: 32 bits of a keyed hash, so that it reveals neither a token nor an address.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct TenantName(u32);
+
+impl fmt::Display for TenantName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", self.0)
+    }
+}
+
+/// Names tenants. The key is random for each process.
+#[derive(Default, Debug)]
+pub(crate) struct TenantNames(RandomState);
+
+impl TenantNames {
+    #[must_use]
+    pub(crate) fn name(&self, tenant: &Tenant) -> TenantName {
+        let [a, b, c, d, ..] = self.0.hash_one(tenant).to_le_bytes();
+        TenantName(u32::from_le_bytes([a, b, c, d]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_differ_by_tenant_and_by_process() {
+        let (names, others) = (TenantNames::default(), TenantNames::default());
+        let (first, second) = (Tenant::Token(1), Tenant::Token(2));
+        assert_eq!(names.name(&first), names.name(&first));
+        assert_ne!(names.name(&first), names.name(&second));
+        assert_ne!(names.name(&first), others.name(&first), "the key is random");
+        assert_eq!(names.name(&Tenant::Local).to_string().len(), 8);
+    }
 }

@@ -1,6 +1,8 @@
 //! The listener of operators, and the commands that ask it.
 
 mod decisions;
+pub(crate) mod page;
+mod recent;
 mod requests;
 mod scripts;
 
@@ -27,11 +29,11 @@ use crate::harness::{
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
-/// Finds files that contain `infected`, and waits while `$MARKS/wait` exists.
+/// Finds files that contain `infected` unless `$MARKS/corrected` exists, and waits while `$MARKS/wait` exists.
 const SCRIPT: &str = r#"
     echo run >> "$MARKS/runs"
     while [ -e "$MARKS/wait" ]; do sleep 0.01; done
-    if grep -q infected "$1"; then printf 'Found\033[31m'; exit 1; fi
+    if [ ! -e "$MARKS/corrected" ] && grep -q infected "$1"; then printf 'Found\033[31m'; exit 1; fi
 "#;
 
 /// Settings of the listener on a socket.
@@ -84,8 +86,8 @@ pub(crate) async fn store_succeeds(dir: &ScannerDir, arguments: &[&str]) -> Stri
     stdout
 }
 
-/// Sends a request to a socket. Returns the status and the JSON of the response.
-async fn ask(socket: PathBuf, request: &str) -> (u16, Value) {
+/// Sends a request to a socket. Returns the status, the header and the body of the response.
+async fn exchange(socket: PathBuf, request: &str) -> (u16, String, String) {
     let mut stream = UnixStream::connect(socket).await.unwrap();
     // The service may respond to a part of the request.
     let _ = stream.write_all(request.as_bytes()).await;
@@ -94,8 +96,26 @@ async fn ask(socket: PathBuf, request: &str) -> (u16, Value) {
     let response = String::from_utf8(response).unwrap();
     let (head, body) = response.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{response:?}"));
     assert!(!head.to_ascii_lowercase().contains("access-control"), "{head}");
+    for line in SECURITY_HEADERS {
+        assert!(head.lines().any(|header| header == line), "{line} in {head}");
+    }
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    (status, serde_json::from_str(body).unwrap_or(Value::Null))
+    (status, head.to_owned(), body.to_owned())
+}
+
+/// Headers of every response.
+const SECURITY_HEADERS: [&str; 4] = [
+    "x-content-type-options: nosniff",
+    "referrer-policy: no-referrer",
+    "cache-control: no-store",
+    "content-security-policy: default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
+     connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+];
+
+/// Sends a request to a socket. Returns the status and the JSON of the response.
+async fn ask(socket: PathBuf, request: &str) -> (u16, Value) {
+    let (status, _, body) = exchange(socket, request).await;
+    (status, serde_json::from_str(&body).unwrap_or(Value::Null))
 }
 
 fn audit_lines(dir: &ScannerDir) -> Vec<Value> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::admin::sha256;
+use crate::admin::{page::PageClient, sha256};
 use crate::{
     harness::{scanner::restart, wait_until},
     operations::scrape_until,
@@ -180,4 +180,23 @@ async fn different_request_keys_are_reported() {
     group.check(0, &media, true).await;
     group.check(1, &media, true).await;
     assert_eq!(group.scans(), 1, "verdicts are shared by their secret");
+}
+
+#[tokio::test]
+async fn page_of_one_replica_reverts_a_false_positive_on_all() {
+    let test = "page_of_one_replica_reverts_a_false_positive_on_all";
+    let Some(group) = ReplicaGroup::start(test, 2, ADMIN).await else { return };
+    let media = group.add("infected", 1);
+    for replica in 0..2 {
+        group.check(replica, &media, false).await;
+    }
+    group.replicas[0].wait_for_log("listening for operators' changes", 1).await;
+    let page = PageClient::sign_in(&group.replicas[0].dir, &"t".repeat(43)).await;
+    let content = sha256(b"infected 1");
+    let shown = page.get("/verdicts?show=not_clean").await.body;
+    assert!(shown.contains(&content), "{shown}");
+    assert_eq!(page.change("allow", &content, "false positive").await.status, 303);
+    group.check(0, &media, true).await;
+    group.wait_until(1, &media, true).await;
+    assert_eq!(group.scans(), 1, "nothing was scanned again");
 }

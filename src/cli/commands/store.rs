@@ -3,6 +3,7 @@
 use std::{
     env,
     ffi::OsString,
+    fs,
     io::{self, Write as _},
     path::Path,
     process::ExitCode,
@@ -16,7 +17,7 @@ use crate::{
     admin::{
         protocol::{
             ContentReply, DecisionRequest, DecisionsReply, ForgetReply, ForgetRequest, MediaReply,
-            VerdictsReply,
+            RecentReply, RescanReply, RescanRequest, VerdictsReply,
         },
         token,
     },
@@ -27,7 +28,7 @@ use crate::{
         setup::start_runtime,
         store_output::{
             print_content, print_decided, print_decisions, print_forgotten, print_media,
-            print_verdicts,
+            print_recent, print_rescanned, print_verdicts,
         },
     },
     config::Config,
@@ -76,15 +77,25 @@ async fn ask(
             !reply.media.is_empty()
         }
         StoreCommand::Forget { subject, all, comment } => {
-            let (content, mxc) = match subject {
-                Some(StoreSubject::Content(content)) => (Some(content), None),
-                Some(StoreSubject::Media(mxc)) => (None, Some(mxc)),
-                None => (None, None),
-            };
+            let (content, mxc) = subject.map(StoreSubject::parts).unwrap_or_default();
             let request = ForgetRequest { content, mxc, all: all.then_some(true), comment };
             let reply: ForgetReply = client.post("/v1/forget", &request).await?;
             print(json, &reply, || print_forgotten(reply))?;
             all || reply.pending || reply.verdicts > 0 || reply.media > 0
+        }
+        StoreCommand::Rescan { subject, access_token_path, host, comment } => {
+            let (content, mxc) = subject.parts();
+            let access_token = access_token_path.as_deref().map(read_access_token).transpose()?;
+            let request = RescanRequest { content, mxc, access_token, host, comment };
+            let reply: RescanReply = client.post("/v1/rescan", &request).await?;
+            print(json, &reply, || print_rescanned(painter, &reply))?;
+            reply.verdict == "clean"
+        }
+        StoreCommand::Recent { not_clean, limit } => {
+            let path = format!("/v1/recent?not_clean={not_clean}&limit={limit}");
+            let reply: RecentReply = client.get(&path).await?;
+            print(json, &reply, || print_recent(painter, &reply))?;
+            true
         }
         StoreCommand::Allow(arguments) => decide(client, json, "allow", arguments).await?,
         StoreCommand::Block(arguments) => decide(client, json, "block", arguments).await?,
@@ -100,6 +111,13 @@ async fn ask(
         }
     };
     Ok(if is_known { ExitCode::SUCCESS } else { ExitCode::from(EXIT_UNKNOWN) })
+}
+
+/// Returns the token in a file: its content without the line end.
+fn read_access_token(path: &Path) -> io::Result<String> {
+    let token = fs::read_to_string(path)
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+    Ok(token.trim().to_owned())
 }
 
 async fn decide(

@@ -1,15 +1,20 @@
 //! What operators see and change: verdicts and media entries.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    cmp::Reverse,
+    collections::{HashMap, HashSet},
+};
 
 use super::Scanner;
 use crate::{
     media::MediaId,
     scan::{
         cache::{ForgetReport, KnownContent, KnownMedia, VerdictFilter, VerdictList},
+        canary::CanaryState,
         decisions::DecisionKeeper,
         engines::{EngineIdentity, ListedFile},
         operator_error::OperatorError,
+        recent::{RecentScans, TenantLoad},
     },
 };
 
@@ -67,6 +72,42 @@ impl Scanner {
     #[must_use]
     pub fn decisions(&self) -> &DecisionKeeper {
         &self.pipeline.decisions
+    }
+
+    /// Returns the latest verdicts and the counts of the latest minutes.
+    #[must_use]
+    pub fn recent(&self) -> &RecentScans {
+        &self.pipeline.recent
+    }
+
+    /// Returns the jobs of each tenant that has any, those with the most jobs first.
+    #[must_use]
+    pub fn tenant_loads(&self) -> Vec<TenantLoad> {
+        let load = |(tenant, waiting, running)| {
+            let tenant = self.pipeline.recent.tenant_name(&tenant);
+            TenantLoad { tenant, waiting, running }
+        };
+        let mut loads: Vec<_> = self.queue.tenants().into_iter().map(load).collect();
+        loads.sort_by_key(|load| Reverse((load.running, load.waiting)));
+        loads
+    }
+
+    /// Returns the engines in the configured order, with the last known versions of those that report any.
+    #[must_use]
+    pub fn engine_versions(&self) -> Vec<(&'static str, Option<String>)> {
+        let engines = &self.pipeline.context.engines;
+        let mut versions = engines.remote_engines().versions();
+        let mut version = |name| {
+            let index = versions.iter().position(|(engine, _)| *engine == name)?;
+            versions.swap_remove(index).1
+        };
+        engines.names().map(|name| (name, version(name))).collect()
+    }
+
+    /// Returns the latest result of the canary.
+    #[must_use]
+    pub fn canary(&self) -> CanaryState {
+        self.pipeline.canary.borrow().clone()
     }
 
     /// Removes all verdicts on a content.

@@ -26,7 +26,8 @@ pub enum ChangeState {
     Requested,
     /// The change was made, and removed these numbers of entries.
     Done { verdicts: usize, media: usize },
-    /// The decision about a file was made or removed: "allow" or "block", before and after.
+    /// The decision about a file was made or removed: "allow" or "block", before and after. Or the file was scanned again:
+    /// the name of the verdict, before and after.
     Decided { before: Option<&'static str>, after: Option<&'static str> },
     /// The change is incomplete.
     Failed,
@@ -40,12 +41,14 @@ pub struct AuditChange<'a> {
     pub subject: &'a ChangeSubject,
     /// Address or user that requested it.
     pub peer: &'a str,
+    /// How the operator was authenticated: "token" or "session".
+    pub access: &'a str,
     /// Reason that the operator gave.
     pub comment: Option<&'a str>,
     pub state: ChangeState,
 }
 
-/// State of a file without a decision.
+/// State of a file without a decision or a verdict.
 const NO_DECISION: &str = "none";
 
 /// The line for a change was not written.
@@ -63,6 +66,7 @@ pub(super) fn format_change(change: &AuditChange<'_>, time: SystemTime) -> Vec<u
         subject: &'a ChangeSubject,
         state: &'static str,
         peer: &'a str,
+        access: &'a str,
         comment: Option<&'a str>,
         #[serde(skip_serializing_if = "Option::is_none")]
         removed_verdicts: Option<usize>,
@@ -91,6 +95,7 @@ pub(super) fn format_change(change: &AuditChange<'_>, time: SystemTime) -> Vec<u
         subject: change.subject,
         state,
         peer: change.peer,
+        access: change.access,
         comment: change.comment,
         removed_verdicts: verdicts,
         removed_media: media,
@@ -111,6 +116,7 @@ mod tests {
             change: "forget",
             subject,
             peer: "uid 0",
+            access: "token",
             comment: Some("a\n\u{202e}b"),
             state,
         }
@@ -124,7 +130,7 @@ mod tests {
         assert_eq!(
             String::from_utf8(line).unwrap(),
             "{\"time\":\"1970-01-01T00:00:00.000Z\",\"change\":\"forget\",\"mxc\":\"mxc://a.example/b\",\
-             \"state\":\"done\",\"peer\":\"uid 0\",\"comment\":\"a\\n\\u202eb\",\
+             \"state\":\"done\",\"peer\":\"uid 0\",\"access\":\"token\",\"comment\":\"a\\n\\u202eb\",\
              \"removed_verdicts\":1,\"removed_media\":2}\n"
         );
     }

@@ -198,7 +198,14 @@ async fn change_is_recorded_only_if_the_line_is_written() {
 
     let subject = ChangeSubject::All(true);
     let (change, state) = ("forget", ChangeState::Requested);
-    let requested = AuditChange { change, subject: &subject, peer: "uid 0", comment: None, state };
+    let requested = AuditChange {
+        change,
+        subject: &subject,
+        peer: "uid 0",
+        access: "token",
+        comment: None,
+        state,
+    };
     let audit = start(&path).0;
     assert_eq!(audit.record_change(&requested).await, Ok(()));
     assert!(read(&path).contains("\"all\":true"));

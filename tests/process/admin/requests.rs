@@ -58,8 +58,9 @@ async fn requests_are_checked() {
         ("GET /v1/forget HTTP/1.1", &[HOST], "", 405, "method"),
         ("POST /v1/verdicts HTTP/1.1", &[HOST, JSON], ALL, 405, "method"),
         ("OPTIONS /v1/forget HTTP/1.1", &[HOST], "", 405, "method"),
-        ("GET / HTTP/1.1", &[HOST], "", 404, "not_found"),
-        ("GET /metrics HTTP/1.1", &[HOST], "", 404, "not_found"),
+        ("GET /v1/ HTTP/1.1", &[HOST], "", 404, "not_found"),
+        ("GET /v1/metrics HTTP/1.1", &[HOST], "", 404, "not_found"),
+        ("GET /v1/rescan HTTP/1.1", &[HOST], "", 405, "method"),
         // Parameters and bodies.
         ("GET /v1/verdicts?limit=x HTTP/1.1", &[HOST], "", 400, "invalid"),
         ("GET /v1/contents/abc HTTP/1.1", &[HOST], "", 400, "invalid"),
