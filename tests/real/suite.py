@@ -21,6 +21,7 @@ PARTS = [
     "clamav",
     "load",
     "browser",
+    "operator_page",
     "sdk",
     "rules",
     "types",
