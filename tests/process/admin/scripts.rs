@@ -21,15 +21,23 @@ const ATTACKS: &str = r#"
     attempt('remove', unlink("$dir/state/store.db"));
     attempt('remove-socket', unlink("$dir/admin.sock"));
     sub status {
-        my ($socket) = @_;
+        my ($socket, $path, $headers, $body) = @_;
         return 'unreachable' unless $socket;
-        print $socket "POST /v1/forget HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n",
-            "Authorization: Bearer guess\r\nContent-Length: 12\r\n\r\n{\"all\":true}";
+        print $socket "POST $path HTTP/1.1\r\nHost: localhost\r\n$headers\r\n",
+            'Content-Length: ', length($body), "\r\n\r\n$body";
         my $line = <$socket>;
         return (split ' ', $line)[1];
     }
-    print $out 'socket ', status(IO::Socket::UNIX->new(Peer => "$dir/admin.sock")), "\n";
-    print $out 'port ', status(IO::Socket::INET->new(PeerAddr => "127.0.0.1:$port")), "\n" if $port;
+    my $json = "Content-Type: application/json\r\nAuthorization: Bearer guess";
+    my $form = "Content-Type: application/x-www-form-urlencoded\r\nSec-Fetch-Site: same-origin\r\nOrigin: null";
+    my $allow = '{"content":"' . ('0' x 64) . '","action":"allow","comment":"x"}';
+    if ($port) {
+        my $connect = sub { IO::Socket::INET->new(PeerAddr => "127.0.0.1:$port") };
+        print $out 'port ', status($connect->(), '/v1/decisions', $json, $allow), "\n";
+        print $out 'page ', status($connect->(), '/sign-in', $form, 'token=guess'), "\n";
+    }
+    my $socket = IO::Socket::UNIX->new(Peer => "$dir/admin.sock");
+    print $out 'socket ', status($socket, '/v1/forget', $json, '{"all":true}'), "\n";
     close($out);
 "#;
 
@@ -102,6 +110,7 @@ async fn scripts_with_network_access_need_the_token() {
     ));
     let (results, scanner) = attack(builder, Some(port)).await;
     assert!(results.contains(&"port 401".to_owned()), "{results:?}");
+    assert!(results.contains(&"page 401".to_owned()), "{results:?}");
     assert!(results.contains(&"token no".to_owned()), "{results:?}");
     assert!(audit_lines(&scanner.dir).is_empty());
     let list = store_succeeds(&scanner.dir, &["list"]).await;
