@@ -4,7 +4,7 @@ use rusqlite::{Transaction, TransactionBehavior, ffi, params};
 
 use crate::{
     database::OpenDatabase,
-    limits::{MAX_EVICTED, MAX_VALUE},
+    limits::{MAX_EVICTED, MAX_OUTBOX, MAX_VALUE},
     record::{RecordKey, RecordKind, RecordName},
     secret::OVERHEAD,
 };
@@ -19,16 +19,34 @@ pub(crate) enum StoreChange {
     /// Removes one invalid row, unless its record was written again since it was read. `sealed`: the value of the row;
     /// values that cannot be sealed ones are removed in any case.
     RemoveInvalid { key: RecordKey, sealed: Vec<u8> },
-    /// Removes all records.
+    /// Creates an incident: writes the mark that it was created, and its entry in the outbox. Nothing is written if the mark
+    /// exists, or the outbox is full.
+    AddIncident { mark: SealedRow, entry: SealedRow },
+    /// Replaces an entry of the outbox, if it exists.
+    UpdateOutbox { name: RecordName, sealed: Vec<u8> },
+    /// Removes an entry of the outbox.
+    RemoveOutbox { name: RecordName },
+    /// Removes all records and the outbox.
     Clear,
+}
+
+/// Row whose kind and version follow from the change.
+#[derive(Debug)]
+pub(crate) struct SealedRow {
+    pub(crate) name: RecordName,
+    pub(crate) expiry: u64,
+    pub(crate) sealed: Vec<u8>,
 }
 
 impl StoreChange {
     /// Returns the memory that the change takes beside the enum itself, in bytes.
     pub(crate) fn size(&self) -> usize {
         match self {
-            Self::Put { sealed, .. } | Self::RemoveInvalid { sealed, .. } => sealed.len(),
-            Self::Remove { .. } | Self::Clear => 0,
+            Self::Put { sealed, .. }
+            | Self::RemoveInvalid { sealed, .. }
+            | Self::UpdateOutbox { sealed, .. } => sealed.len(),
+            Self::AddIncident { mark, entry } => mark.sealed.len() + entry.sealed.len(),
+            Self::Remove { .. } | Self::RemoveOutbox { .. } | Self::Clear => 0,
         }
     }
 }
@@ -46,6 +64,8 @@ pub(crate) struct CommitReport {
     /// Number of records in the database.
     pub(crate) entries: u64,
     pub(crate) evicted: u64,
+    /// Incidents that were not created because the outbox is full.
+    pub(crate) outbox_overflows: u64,
     /// Whether more records are to be evicted than one transaction does.
     pub(crate) has_more: bool,
 }
@@ -64,10 +84,10 @@ pub(crate) fn commit<'a>(
     let synchronous = if is_durable { "FULL" } else { "NORMAL" };
     connection.pragma_update(None, "synchronous", synchronous)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let mut batch = Batch { transaction: &transaction, entries: *entries };
+    let mut batch = Batch { transaction: &transaction, entries: *entries, outbox_overflows: 0 };
     batch.apply(changes)?;
     let evicted = batch.evict(limits)?;
-    let after = batch.entries;
+    let (after, outbox_overflows) = (batch.entries, batch.outbox_overflows);
     if after != *entries {
         let sql = "UPDATE state SET entries = ?1";
         transaction.execute(sql, [i64::try_from(after).unwrap_or(i64::MAX)])?;
@@ -75,12 +95,13 @@ pub(crate) fn commit<'a>(
     transaction.commit()?;
     *entries = after;
     let has_more = evicted >= MAX_EVICTED || after > limits.max_entries;
-    Ok(CommitReport { entries: after, evicted, has_more })
+    Ok(CommitReport { entries: after, evicted, outbox_overflows, has_more })
 }
 
 struct Batch<'a> {
     transaction: &'a Transaction<'a>,
     entries: u64,
+    outbox_overflows: u64,
 }
 
 impl Batch<'_> {
@@ -124,12 +145,41 @@ impl Batch<'_> {
                     let removed = self.transaction.execute(sql, row)?;
                     self.count_removed(removed);
                 }
+                StoreChange::AddIncident { mark, entry } => self.add_incident(mark, entry)?,
+                StoreChange::UpdateOutbox { name, sealed } => {
+                    let sql = "UPDATE outbox SET sealed = ?2 WHERE name = ?1";
+                    self.transaction.execute(sql, params![name.0, sealed])?;
+                }
+                StoreChange::RemoveOutbox { name } => {
+                    self.transaction.execute("DELETE FROM outbox WHERE name = ?1", [name.0])?;
+                }
                 StoreChange::Clear => {
-                    self.transaction.execute("DELETE FROM record", [])?;
+                    self.transaction.execute_batch("DELETE FROM record; DELETE FROM outbox")?;
                     self.entries = 0;
                 }
             }
         }
+        Ok(())
+    }
+
+    fn add_incident(&mut self, mark: &SealedRow, entry: &SealedRow) -> rusqlite::Result<()> {
+        let kind = RecordKind::Incident as u8;
+        let sql = "SELECT EXISTS (SELECT 1 FROM record WHERE kind = ?1 AND name = ?2)";
+        if self.transaction.query_one(sql, params![kind, mark.name.0], |row| row.get(0))? {
+            return Ok(());
+        }
+        let count = "SELECT count(*) FROM outbox";
+        let count: i64 = self.transaction.query_one(count, [], |row| row.get(0))?;
+        if count >= to_column(MAX_OUTBOX) {
+            self.outbox_overflows += 1;
+            return Ok(());
+        }
+        let sql = "INSERT INTO record VALUES(?1, ?2, x'', ?3, ?4)";
+        let row = params![kind, mark.name.0, to_column(mark.expiry), mark.sealed];
+        self.entries += self.transaction.execute(sql, row)? as u64;
+        let sql = "INSERT OR IGNORE INTO outbox(name, expiry, sealed) VALUES(?1, ?2, ?3)";
+        let row = params![entry.name.0, to_column(entry.expiry), entry.sealed];
+        self.transaction.execute(sql, row)?;
         Ok(())
     }
 

@@ -25,6 +25,8 @@ pub struct StoreCounters {
     pub evicted: u64,
     /// Replacements of the file because it was damaged while in use.
     pub replacements: u64,
+    /// Incidents that were not created because the outbox was full.
+    pub outbox_overflows: u64,
 }
 
 /// The counters, as the threads of the store update them.
@@ -40,6 +42,7 @@ pub(crate) struct AtomicCounters {
     pub(crate) entries: AtomicU64,
     pub(crate) evicted: AtomicU64,
     pub(crate) replacements: AtomicU64,
+    pub(crate) outbox_overflows: AtomicU64,
 }
 
 impl AtomicCounters {
@@ -56,6 +59,7 @@ impl AtomicCounters {
             entries: load(&self.entries),
             evicted: load(&self.evicted),
             replacements: load(&self.replacements),
+            outbox_overflows: load(&self.outbox_overflows),
         }
     }
 }

@@ -22,10 +22,12 @@ mod check;
 mod counters;
 mod database;
 mod error;
+mod file_outbox;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod limits;
 mod listing;
+mod outbox;
 mod queue;
 mod reader;
 mod record;
@@ -41,8 +43,9 @@ mod writer;
 
 pub use counters::StoreCounters;
 pub use error::{DamageCause, NotDurable, StoreError};
-pub use limits::{DEFAULT_MAX_ENTRIES, MAX_VALUE};
+pub use limits::{DEFAULT_MAX_ENTRIES, MAX_OUTBOX, MAX_VALUE};
 pub use listing::{ListPage, ListPosition, ListedRecord};
+pub use outbox::{OutboxEntry, OutboxPage};
 pub use record::{RecordKey, RecordKind, RecordName, VersionTag};
 pub use secret::{BadRecord, SealError, StoreSecret};
 pub use secret_ring::SecretRing;

@@ -20,6 +20,12 @@ pub(crate) const MAX_QUEUED_BYTES: usize = 16 << 20;
 /// Maximum number of queued lookups.
 pub(crate) const MAX_LOOKUPS: usize = 1024;
 
+/// Maximum number of entries in the outbox. With more, the oldest are kept.
+pub const MAX_OUTBOX: u64 = 10_000;
+
+/// Number of bytes after which a page of the outbox ends.
+pub(crate) const OUTBOX_PAGE_BYTES: usize = 1 << 20;
+
 /// Maximum number of changes in a transaction.
 pub(crate) const MAX_BATCH: usize = 256;
 

@@ -20,7 +20,7 @@ const PAGE_BYTES: usize = 256 << 10;
 
 /// Place in the listing of a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ListPosition(i64);
+pub struct ListPosition(pub(crate) i64);
 
 /// Valid record with its key.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -116,6 +116,7 @@ fn open_row(state: &StoreState, row: &Row<'_>) -> rusqlite::Result<Option<Listed
     Ok(opened.ok().map(|(expiry, value)| ListedRecord { key, expiry: Some(expiry), value }))
 }
 
-fn max_sealed() -> i64 {
+/// Returns the maximum length of a sealed value.
+pub(crate) fn max_sealed() -> i64 {
     i64::try_from(OVERHEAD + MAX_VALUE).unwrap_or(i64::MAX)
 }

@@ -11,6 +11,7 @@ use crate::{
     database::{is_damage, open_reader},
     limits::MAX_VALUE,
     listing::{self, ListPage, ListPosition, ListedRecord},
+    outbox::{self, OutboxLookup},
     queue::{DamageReport, Durability, QueuedChange},
     record::{RecordKey, RecordKind, RecordName},
     secret::{BadRecord, OVERHEAD},
@@ -43,6 +44,7 @@ pub(crate) enum ReadRequest {
     First(RecordLookup),
     All(AllLookup),
     Page(PageLookup),
+    Outbox(OutboxLookup),
 }
 
 /// Row of a record.
@@ -130,7 +132,14 @@ impl StoreReader<'_> {
                     let page = listing::read_page(self.state, self.connection, &kinds, after);
                     let _ = reply.send(page.map_or_else(|error| self.report(&error), Some));
                 }
-                ReadRequest::First(_) | ReadRequest::All(_) | ReadRequest::Page(_) => {}
+                ReadRequest::Outbox(OutboxLookup { part, reply }) if !reply.is_closed() => {
+                    let page = outbox::read_page(self.state, self.connection, part);
+                    let _ = reply.send(page.map_or_else(|error| self.report(&error), Some));
+                }
+                ReadRequest::First(_)
+                | ReadRequest::All(_)
+                | ReadRequest::Page(_)
+                | ReadRequest::Outbox(_) => {}
             }
             request = lookups.recv().ok()?;
         }

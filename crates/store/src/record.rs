@@ -24,6 +24,13 @@ pub enum RecordKind {
     /// All decisions of operators about files, as one list. The version is the number of the list. Not in a
     /// [`FileStore`](crate::FileStore), because its records may be lost.
     Decisions = 6,
+    /// Name and homeserver of plain media that had a content, under the name of the content: the version is a tag of the media. In
+    /// a [`FileStore`](crate::FileStore) only, as the following ones.
+    Seen = 7,
+    /// Marks that an incident was created, so that the same one is not created again.
+    Incident = 8,
+    /// Entry of the outbox, with the name of its incident.
+    Outbox = 9,
 }
 
 /// Set of names. Records about one content have the same name, so that a cluster stores them at one node.
@@ -34,12 +41,22 @@ pub(crate) enum NameSpace {
     Media = 3,
     Reference = 5,
     Decisions = 6,
+    Seen = 7,
+    Incident = 8,
 }
 
 impl RecordKind {
     /// Returns the kind with this number.
     pub(crate) fn from_number(number: i64) -> Option<Self> {
-        let kinds = [Self::NotClean, Self::Finished, Self::Media, Self::Forgotten, Self::Reference];
+        let kinds = [
+            Self::NotClean,
+            Self::Finished,
+            Self::Media,
+            Self::Forgotten,
+            Self::Reference,
+            Self::Seen,
+            Self::Incident,
+        ];
         kinds.into_iter().find(|kind| *kind as i64 == number)
     }
 
@@ -49,14 +66,18 @@ impl RecordKind {
             Self::Media => NameSpace::Media,
             Self::Reference => NameSpace::Reference,
             Self::Decisions => NameSpace::Decisions,
+            Self::Seen => NameSpace::Seen,
+            Self::Incident | Self::Outbox => NameSpace::Incident,
         }
     }
 
     /// Returns whether a record of this kind is retried until it is written.
     pub(crate) fn is_kept(self) -> bool {
         match self {
-            Self::NotClean | Self::Forgotten | Self::Decisions => true,
-            Self::Finished | Self::Media | Self::Reference => false,
+            Self::NotClean | Self::Forgotten | Self::Decisions | Self::Incident | Self::Outbox => {
+                true
+            }
+            Self::Finished | Self::Media | Self::Reference | Self::Seen => false,
         }
     }
 }
@@ -88,6 +109,14 @@ impl RecordKey {
     /// Returns the data that a seal binds the value to. Unambiguous, because only the version's length varies.
     pub(crate) fn associated_data(&self) -> Vec<u8> {
         [&[self.kind as u8][..], &self.name.0, self.version_bytes()].concat()
+    }
+}
+
+impl RecordName {
+    /// Returns the name in hexadecimal digits.
+    #[must_use]
+    pub fn to_hex(self) -> String {
+        format!("{self:?}")
     }
 }
 

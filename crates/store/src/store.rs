@@ -175,7 +175,7 @@ impl FileStore {
     }
 
     /// Queues a request to the reader. Returns `false` if too many are queued, or the store is closed.
-    fn request(&self, request: ReadRequest) -> bool {
+    pub(crate) fn request(&self, request: ReadRequest) -> bool {
         let threads = self.threads.lock();
         threads.as_ref().is_some_and(|threads| threads.lookups.try_send(request).is_ok())
     }
@@ -278,7 +278,7 @@ impl FileStore {
         self.state.path.remove()
     }
 
-    fn queue_durable(
+    pub(crate) fn queue_durable(
         &self,
         change: StoreChange,
         durability: Durability,

@@ -102,6 +102,7 @@ impl StoreWriter {
                 let counters = &self.state.counters;
                 counters.entries.store(report.entries, Ordering::Relaxed);
                 count(&counters.evicted, report.evicted);
+                count(&counters.outbox_overflows, report.outbox_overflows);
                 for change in batch {
                     change.acknowledge(Ok(()));
                 }

@@ -37,6 +37,9 @@ pub(crate) fn record_key(key: &RecordKey) -> Vec<u8> {
         RecordKind::Reference => return references_key(&key.name),
         // Without a version: the number of the newest list.
         RecordKind::Decisions => return named_key(DECISIONS, &key.name, key.version.as_ref()),
+        RecordKind::Seen => return named_key(b"x:", &key.name, key.version.as_ref()),
+        RecordKind::Incident => return named_key(b"j:", &key.name, key.version.as_ref()),
+        RecordKind::Outbox => return named_key(b"o:", &key.name, key.version.as_ref()),
     };
     content_key(&key.name, kind, key.version.as_ref())
 }

@@ -149,7 +149,7 @@ fn damaged_logs_cost_only_records() {
 #[test]
 fn foreign_files_are_set_aside() {
     let alterations = [
-        ("PRAGMA user_version = 2", DamageCause::OtherVersion(2)),
+        ("PRAGMA user_version = 1", DamageCause::OtherVersion(1)),
         ("PRAGMA user_version = 0", DamageCause::OtherVersion(0)),
         ("PRAGMA application_id = 5", DamageCause::OtherApplication(5)),
         ("PRAGMA application_id = 0", DamageCause::OtherApplication(0)),

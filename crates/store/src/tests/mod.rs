@@ -27,6 +27,7 @@ mod disk_full;
 mod eviction;
 mod kills;
 mod listing;
+mod outbox;
 mod queue;
 mod rows;
 mod seal;

@@ -159,7 +159,12 @@ impl VerdictRecords {
                     page.outcomes.extend(decode_outcome(record));
                 }
                 RecordKind::Media => page.media.extend(decode_media(record)),
-                RecordKind::Forgotten | RecordKind::Reference | RecordKind::Decisions => {}
+                RecordKind::Forgotten
+                | RecordKind::Reference
+                | RecordKind::Decisions
+                | RecordKind::Seen
+                | RecordKind::Incident
+                | RecordKind::Outbox => {}
             }
         }
         Ok((page, listed.next))
