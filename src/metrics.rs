@@ -6,6 +6,7 @@
 
 mod gauge_guard;
 mod http;
+mod incidents;
 mod jobs;
 mod labels;
 mod series;
@@ -17,6 +18,7 @@ use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
 pub(crate) use self::labels::ROUTES;
 use self::{
     http::HttpMetrics,
+    incidents::IncidentMetrics,
     jobs::JobMetrics,
     labels::{RELOAD_APPLIED, RELOAD_REJECTED},
     series::{Counters, counters},
@@ -34,6 +36,8 @@ pub struct Metrics {
     pub http: HttpMetrics,
     /// Scan jobs and engines.
     pub jobs: JobMetrics,
+    /// Incidents and their steps.
+    pub incidents: IncidentMetrics,
     /// Requests to homeservers.
     pub homeservers: Arc<FetchCounters>,
     audit_lines: Counters<1>,
@@ -50,6 +54,7 @@ impl Metrics {
         let metrics = Self {
             http: HttpMetrics::new(),
             jobs: JobMetrics::new(),
+            incidents: IncidentMetrics::new(),
             homeservers: Arc::default(),
             audit_lines: counters("result", audit_lines.map(AuditLineResult::name)),
             reloads: counters("result", [RELOAD_APPLIED, RELOAD_REJECTED]),
@@ -61,6 +66,7 @@ impl Metrics {
         let registry = registry.sub_registry_with_prefix("mcs");
         metrics.http.register(registry);
         metrics.jobs.register(registry);
+        metrics.incidents.register(registry);
         register_homeservers(&metrics.homeservers, registry);
         registry.register("audit_lines", "Audit lines by result", metrics.audit_lines.clone());
         registry.register("reloads", "Configuration reloads by result", metrics.reloads.clone());

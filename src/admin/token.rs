@@ -1,61 +1,21 @@
 //! The secret token of operators.
 
-use std::{
-    fs::File,
-    io::{self, Read as _},
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
-    path::{Path, PathBuf},
-};
+use std::path::Path;
 
-use nix::fcntl::OFlag;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
-use crate::identity::denied_user;
+use crate::token_file::{read_any, read_private};
 
-/// Minimum length of a token, bytes.
-const MIN_LENGTH: usize = 16;
+pub use crate::token_file::TokenError;
 
-/// Maximum length of a token, bytes: a longer file is the wrong one.
-const MAX_LENGTH: usize = 1024;
-
-/// Permissions that the file must not have: any for all users, and writing for the group. The group may read the file, as
-/// Kubernetes requires for mounted secrets.
-const FORBIDDEN_MODE: u32 = 0o027;
+/// Key of the configuration.
+const KEY: &str = "admin.token_path";
 
 /// Digest of the token. `Debug` prints nothing of it.
 #[derive(Clone)]
 pub struct AdminToken([u8; 32]);
-
-/// Reason why a token cannot be used. Contains no part of the file.
-#[derive(Debug, thiserror::Error)]
-pub enum TokenError {
-    #[error("{} (admin.token_path) cannot be read{}", path.display(), denied_user(source))]
-    Read { path: PathBuf, source: io::Error },
-    #[error(
-        "{} (admin.token_path) has mode {mode:04o}, so that scan scripts and other users can use it (chmod 0600)",
-        path.display()
-    )]
-    Mode { path: PathBuf, mode: u32 },
-    #[error(
-        "{} (admin.token_path) contains {found}, expected one line with at least {MIN_LENGTH} visible ASCII characters \
-         (openssl rand -hex 32)",
-        path.display()
-    )]
-    Content { path: PathBuf, found: String },
-}
-
-impl TokenError {
-    /// Returns whether the operator has to change the file.
-    #[must_use]
-    pub fn is_configuration(&self) -> bool {
-        match self {
-            Self::Read { .. } => false,
-            Self::Mode { .. } | Self::Content { .. } => true,
-        }
-    }
-}
 
 impl AdminToken {
     /// Reads the token. Blocks.
@@ -63,13 +23,7 @@ impl AdminToken {
     /// # Errors
     /// If the file cannot be read, others can use it, or it contains no token.
     pub fn load(path: &Path) -> Result<Self, TokenError> {
-        let (text, mode) =
-            read(path).map_err(|source| TokenError::Read { path: path.to_owned(), source })?;
-        if mode & FORBIDDEN_MODE != 0 {
-            return Err(TokenError::Mode { path: path.to_owned(), mode });
-        }
-        let content = |found| TokenError::Content { path: path.to_owned(), found };
-        Ok(Self::new(parse(&text).map_err(content)?))
+        Ok(Self::new(read_private(path, KEY)?.as_bytes()))
     }
 
     fn new(token: &[u8]) -> Self {
@@ -94,48 +48,12 @@ impl std::fmt::Debug for AdminToken {
 /// # Errors
 /// If the file cannot be read, or contains no token.
 pub fn read_for_client(path: &Path) -> Result<Zeroizing<String>, TokenError> {
-    let (text, _) =
-        read(path).map_err(|source| TokenError::Read { path: path.to_owned(), source })?;
-    let token =
-        parse(&text).map_err(|found| TokenError::Content { path: path.to_owned(), found })?;
-    Ok(Zeroizing::new(String::from_utf8_lossy(token).into_owned()))
-}
-
-/// Returns the content and the permissions of a regular file.
-fn read(path: &Path) -> io::Result<(Zeroizing<Vec<u8>>, u32)> {
-    // Without O_NONBLOCK, opening a FIFO would block.
-    let file = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
-    }
-    // Full capacity from the start: growing would leave copies that are not wiped.
-    let mut text = Zeroizing::new(Vec::with_capacity(MAX_LENGTH + 2));
-    file.take(MAX_LENGTH as u64 + 2).read_to_end(&mut text)?;
-    Ok((text, metadata.permissions().mode() & 0o7777))
-}
-
-/// Returns the token in a file, or what the file contains instead.
-fn parse(text: &[u8]) -> Result<&[u8], String> {
-    let token = text.trim_ascii();
-    if token.is_empty() {
-        return Err("nothing".to_owned());
-    }
-    if token.len() > MAX_LENGTH {
-        return Err(format!("more than {MAX_LENGTH} bytes"));
-    }
-    if !token.iter().all(u8::is_ascii_graphic) {
-        return Err("spaces, several lines or other characters".to_owned());
-    }
-    if token.len() < MIN_LENGTH {
-        return Err(format!("{} characters", token.len()));
-    }
-    Ok(token)
+    read_any(path, KEY)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, os::unix::fs::PermissionsExt as _};
 
     use super::*;
 

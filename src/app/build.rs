@@ -8,6 +8,7 @@ use tokio::{sync::watch, task::JoinSet};
 use super::{
     drain::StopTokens,
     error::StartError,
+    incidents::{RunningIncidents, start_incidents},
     limits::raise_descriptor_limit,
     listen::{listen, listen_for_changes, listen_for_operators},
     notices::{log_configuration, log_key_notice, log_sandbox},
@@ -32,7 +33,7 @@ use crate::{
         engines::slots::ScanSlots,
     },
     telemetry::{
-        audit::AuditLog,
+        audit::{AuditError, AuditLog},
         operations::{Gauges, Health},
     },
 };
@@ -65,6 +66,8 @@ pub(super) struct Operations {
     pub(super) admin: Option<Admin>,
     pub(super) registry: Registry,
     pub(super) gauges: Gauges,
+    /// End before the store is closed.
+    pub(super) incident_workers: JoinSet<()>,
 }
 
 impl Service {
@@ -87,12 +90,11 @@ impl Service {
         let sandbox_env = SandboxEnv::for_service(&config).await?;
         log_configuration(&config);
         log_sandbox(&sandbox_env.sandbox);
-        let audit = config.audit.clone();
-        let audit = audit.map(|settings| AuditLog::start(settings, Arc::clone(&metrics)));
-        let audit = audit.transpose()?;
+        let audit = start_audit(&config, &metrics)?;
         let canary = canary(&config, &sandbox_env, &remote_engines)?;
         let (mut canary_task, canary_state) = CanaryTask::new(canary.is_some());
         let store = store_opening.finish().await?;
+        let incidents = start_incidents(&config, &store, &metrics, audit.as_ref())?;
         let shared = Shared {
             spool: sandbox_env.spool(&config),
             scan_slots: ScanSlots::new(config.scan.max_scripts, config.scan.slow_after),
@@ -101,6 +103,7 @@ impl Service {
             audit,
             decisions: store.decisions.clone(),
             recent: Arc::default(),
+            plain_media_observer: incidents.observer.clone(),
         };
         let cache = ResultCache::with_records(config.result_cache.clone(), store.records.clone());
         let replica_cache = cache.clone();
@@ -114,7 +117,8 @@ impl Service {
         let stop = StopTokens::default();
         let listener = listen(&config.web.listen, socket).await?;
         let operations =
-            operations(&config, &shared, &current, &stop, &sandbox_env, registry).await?;
+            operations(&config, &shared, &current, &stop, &sandbox_env, registry, incidents)
+                .await?;
         let observed_state = observed_state(&current, canary_state, &stop);
         let reloader = Reloader {
             reload,
@@ -129,6 +133,11 @@ impl Service {
     }
 }
 
+fn start_audit(config: &Config, metrics: &Arc<Metrics>) -> Result<Option<AuditLog>, AuditError> {
+    let settings = config.audit.clone();
+    settings.map(|settings| AuditLog::start(settings, Arc::clone(metrics))).transpose()
+}
+
 /// Listens for operators.
 async fn operations(
     config: &Config,
@@ -137,6 +146,7 @@ async fn operations(
     stop: &StopTokens,
     sandbox_env: &SandboxEnv,
     registry: Registry,
+    incidents: RunningIncidents,
 ) -> Result<Operations, StartError> {
     let health = Health {
         canary: shared.canary.clone(),
@@ -152,7 +162,9 @@ async fn operations(
             health,
             max_connections: config.web.max_connections,
             has_store: config.store.is_some(),
+            incidents: incidents.status,
         },
+        incident_workers: incidents.workers,
     })
 }
 

@@ -4,8 +4,9 @@ use std::{io, path::PathBuf};
 
 use super::{limits::LimitError, store_error::StoreSetupError};
 use crate::{
-    admin::TokenError, http::listener::BindError, identity::denied_user, keys::KeyError,
-    media::OutboundSetupError, scan::engines, telemetry::audit::AuditError,
+    admin::TokenError, http::listener::BindError, identity::denied_user,
+    incident::IncidentSetupError, keys::KeyError, media::OutboundSetupError, scan::engines,
+    telemetry::audit::AuditError,
 };
 
 /// Reason why the service did not start.
@@ -35,6 +36,8 @@ pub enum StartError {
     AdminToken(#[from] TokenError),
     #[error("the store of verdicts ([store]) cannot be used")]
     Store(#[from] StoreSetupError),
+    #[error("incidents ([quarantine], [[notify]]) cannot be handled")]
+    Incidents(#[from] IncidentSetupError),
     #[error("audit.path cannot be used")]
     Audit(#[from] AuditError),
     #[error("cannot listen on the socket that the service manager passed")]
@@ -49,7 +52,9 @@ impl StartError {
             Self::Limit(_)
             | Self::Sandbox(mcs_sandbox::Error::TooFewTasks { .. })
             | Self::Store(StoreSetupError::ShortSecret { .. }) => true,
-            Self::AdminToken(error) => error.is_configuration(),
+            Self::AdminToken(error) | Self::Incidents(IncidentSetupError::Secret(error)) => {
+                error.is_configuration()
+            }
             Self::Key(error) => error.is_invalid(),
             _ => false,
         }
@@ -59,7 +64,9 @@ impl StartError {
     #[must_use]
     pub fn is_temporary(&self) -> bool {
         match self {
-            Self::AdminToken(error) => !error.is_configuration(),
+            Self::AdminToken(error) | Self::Incidents(IncidentSetupError::Secret(error)) => {
+                !error.is_configuration()
+            }
             Self::Key(error) => !error.is_invalid(),
             Self::Store(StoreSetupError::Secret { .. }) => true,
             _ => false,

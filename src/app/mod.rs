@@ -4,6 +4,7 @@
 mod build;
 mod drain;
 mod error;
+mod incidents;
 pub mod limits;
 mod listen;
 mod notices;

@@ -18,6 +18,7 @@ use crate::{
         decisions::DecisionKeeper,
         engines::{self, RemoteEngines, slots::ScanSlots},
         recent::RecentScans,
+        report::PlainMediaObserver,
     },
     single_flight::SingleFlight,
     telemetry::{audit::AuditLog, job_records},
@@ -68,6 +69,7 @@ pub(super) struct Shared {
     pub(super) audit: Option<AuditLog>,
     pub(super) decisions: DecisionKeeper,
     pub(super) recent: Arc<RecentScans>,
+    pub(super) plain_media_observer: Option<PlainMediaObserver>,
 }
 
 impl Shared {
@@ -96,6 +98,7 @@ impl Shared {
             cache,
             decisions: self.decisions.clone(),
             scans: SingleFlight::new(),
+            plain_media_observer: self.plain_media_observer.clone(),
             job_observer: job_records::observer(Arc::clone(&self.metrics), self.audit.clone()),
             recent: Arc::clone(&self.recent),
         })

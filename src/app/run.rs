@@ -43,7 +43,8 @@ async fn run(service: Service, shutdown: impl Future<Output = &'static str> + Se
     let metrics = Arc::clone(&reloader.shared.metrics);
     // Aborted when this function returns.
     let mut background_tasks = JoinSet::new();
-    let Operations { listener: operations, admin, registry, gauges } = operations;
+    let Operations { listener: operations, admin, registry, gauges, mut incident_workers } =
+        operations;
     if let Some(listener) = operations {
         background_tasks.spawn(operations::serve(listener, registry, gauges));
     }
@@ -79,6 +80,8 @@ async fn run(service: Service, shutdown: impl Future<Output = &'static str> + Se
         }
     };
     let close_store = async {
+        // The outbox keeps what they have not done.
+        incident_workers.shutdown().await;
         if let Some(store) = store {
             store.close().await;
         }

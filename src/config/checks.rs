@@ -9,7 +9,7 @@ use super::{
     reader::Reader,
     sections::{
         admin, audit, bounds::OversizePolicy, crypto, download, engines::EngineSettings,
-        listen::Listen, operations, scan, store, web,
+        listen::Listen, notify, operations, quarantine, scan, store, web,
     },
 };
 
@@ -98,6 +98,60 @@ pub(super) struct PrivateFiles<'a> {
     pub(super) audit: Option<&'a audit::Settings>,
     pub(super) store: Option<&'a store::Settings>,
     pub(super) admin: Option<&'a admin::Settings>,
+    pub(super) quarantine: Option<&'a quarantine::Settings>,
+    pub(super) notify: Option<&'a notify::Settings>,
+}
+
+impl<'a> PrivateFiles<'a> {
+    /// Returns the files with secrets of incidents, with their sections and keys.
+    fn secrets_of_incidents(&self) -> impl Iterator<Item = (&'static str, &'static str, &'a Path)> {
+        let quarantine = self.quarantine.into_iter();
+        let quarantine =
+            quarantine.map(|settings| ("quarantine", "token_path", &*settings.token_path));
+        let targets = self.notify.into_iter().flat_map(|notify| &notify.targets);
+        let targets =
+            targets.map(|target| ("notify", "targets", &**target.address.secret_file().1));
+        quarantine.chain(targets)
+    }
+}
+
+/// Rejects incidents without a store in a file, and a quarantine without one homeserver.
+pub(super) fn incidents(
+    reader: &mut Reader<'_>,
+    files: &PrivateFiles<'_>,
+    store: Option<&Option<store::Settings>>,
+    download: Option<&download::Settings>,
+) {
+    let has_targets = files.notify.is_some_and(|notify| !notify.targets.is_empty());
+    let section = match files.quarantine {
+        Some(_) => "[quarantine]",
+        None if has_targets => "[[notify]]",
+        None => return,
+    };
+    match store {
+        Some(None) => {
+            let expected = format!(
+                "\"file\" with a path or a state directory, since {section} needs a store: \
+                 incidents must survive a restart"
+            );
+            reader.section("store").missing("kind", &expected);
+        }
+        Some(Some(settings)) if settings.file().is_none() => {
+            let message = format!(
+                "found \"shared\", expected \"file\": {section} does not work with a shared store"
+            );
+            reader.section("store").conflict("kind", message);
+        }
+        _ => {}
+    }
+    if files.quarantine.is_some()
+        && download.is_some_and(|download| download.main_homeserver().is_none())
+    {
+        reader.section("download").missing(
+            "base_homeserver_url",
+            "the homeserver whose media is quarantined ([quarantine])",
+        );
+    }
 }
 
 /// Rejects paths of private files that scripts can read, and a store in the directory of jobs, which a start empties.
@@ -126,6 +180,7 @@ pub(super) fn private_paths(
         Listen::Tcp { .. } => None,
     });
     let others = [directory, key, log, store_file, token, socket].into_iter().flatten();
+    let secrets = secrets.chain(files.secrets_of_incidents());
     for (section, key, path) in others.chain(secrets) {
         let mut visible = sandbox.paths.read_only.iter().chain(&sandbox.paths.writable);
         if let Some(visible) = visible.find(|visible| path.starts_with(visible)) {

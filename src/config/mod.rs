@@ -45,7 +45,10 @@ pub use settings::Config;
 use keys::{Field, KeyGroup};
 use reader::{Diagnostics, Reader};
 use sections::{crypto, download, result_cache, scan, web};
-use settings::{admin_section, audit_section, operations_section, previous_key_ttl, store_section};
+use settings::{
+    admin_section, audit_section, incident_section, notify_section, operations_section,
+    previous_key_ttl, quarantine_section, store_section,
+};
 use source::Sources;
 
 impl Config {
@@ -93,6 +96,9 @@ impl Config {
         let download = download::Settings::read(&mut reader.section("download"));
         let result_cache = result_cache::Settings::read(&mut reader.section("result_cache"));
         let store = store_section().read(&mut reader.section("store"), "store");
+        let incident = incident_section().read(&mut reader.section("incident"), "incident");
+        let quarantine = quarantine_section().read(&mut reader.section("quarantine"), "quarantine");
+        let notify = notify_section().read(&mut reader.section("notify"), "notify");
         let crypto = crypto::Settings::read(&mut reader.section("crypto"));
         let previous_key_ttl =
             reader.section("crypto").read("previous_key_ttl", &previous_key_ttl());
@@ -112,7 +118,10 @@ impl Config {
             audit: audit.as_ref().and_then(Option::as_ref),
             store: store.as_ref().and_then(Option::as_ref),
             admin: admin_settings,
+            quarantine: quarantine.as_ref().and_then(Option::as_ref),
+            notify: notify.as_ref(),
         };
+        checks::incidents(&mut reader, &files, store.as_ref(), download.as_ref());
         checks::private_paths(&mut reader, sandbox.as_ref(), &files);
         let config = || {
             Some(Self {
@@ -122,6 +131,9 @@ impl Config {
                 download: download?,
                 result_cache: result_cache?,
                 store: store?,
+                incident: incident?,
+                quarantine: quarantine?,
+                notify: notify?,
                 crypto: crypto?,
                 previous_key_ttl: previous_key_ttl?,
                 log: log?,

@@ -8,7 +8,8 @@ use super::{
     keys::{Field, group, restart, within, write_and_reload},
     lines::Lines,
     sections::{
-        admin, audit, crypto, download, log::Log, operations, result_cache, scan, store, web,
+        admin, audit, crypto, download, incident, log::Log, notify, operations, quarantine,
+        result_cache, scan, store, web,
     },
     types::{MAX_DURATION, duration},
 };
@@ -29,6 +30,12 @@ pub struct Config {
     pub result_cache: result_cache::Settings,
     /// `[store]`; `None` if nothing is stored.
     pub store: Option<store::Settings>,
+    /// `[incident]`
+    pub incident: incident::Settings,
+    /// `[quarantine]`; `None` if nothing is quarantined.
+    pub quarantine: Option<quarantine::Settings>,
+    /// `[[notify]]`
+    pub notify: notify::Settings,
     /// `[crypto]`
     pub crypto: crypto::Settings,
     /// How long a replaced request key still decrypts request bodies.
@@ -51,12 +58,21 @@ impl Config {
         download = within("download", group()),
         result_cache = within("result_cache", group()),
         store = store_section(),
+        incident = incident_section(),
+        quarantine = quarantine_section(),
+        notify = notify_section(),
         crypto = within("crypto", group()),
         previous_key_ttl = within("crypto", previous_key_ttl()),
         log = within("log", group()),
         operations = operations_section(),
         admin = admin_section(),
         audit = audit_section(),
+    }
+
+    /// Returns whether incidents are created.
+    #[must_use]
+    pub fn has_incidents(&self) -> bool {
+        self.quarantine.is_some() || !self.notify.targets.is_empty()
     }
 
     /// Returns this configuration with the values of `running` for the keys that are read only at startup, and the keys
@@ -75,6 +91,18 @@ pub(super) fn previous_key_ttl() -> Key<Duration> {
 
 pub(super) fn store_section() -> impl Field<Value = Option<store::Settings>> {
     restart(within("store", group()))
+}
+
+pub(super) fn incident_section() -> impl Field<Value = incident::Settings> {
+    restart(within("incident", group()))
+}
+
+pub(super) fn quarantine_section() -> impl Field<Value = Option<quarantine::Settings>> {
+    restart(within("quarantine", group()))
+}
+
+pub(super) fn notify_section() -> impl Field<Value = notify::Settings> {
+    restart(within("notify", group()))
 }
 
 pub(super) fn operations_section() -> impl Field<Value = Option<operations::Settings>> {

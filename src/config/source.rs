@@ -34,6 +34,9 @@ const DEFAULTS: &str = include_str!("../../config/default.toml");
 pub(super) const WITHOUT_DEFAULT: [KeyPath; 3] =
     [("rules", "paths"), ("crypto", "request_secret_path"), ("crypto", "generate")];
 
+/// Key of the tables `[[notify]]`: each of them is an element of its list.
+const TARGETS: KeyPath = ("notify", "targets");
+
 /// Variable with the directory of the credentials set by `LoadCredential=`. systemd.exec(5), "Credentials".
 const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 
@@ -204,6 +207,13 @@ impl File {
             let section = section.into_inner();
             let entries = match value.into_inner() {
                 DeValue::Table(entries) => entries,
+                DeValue::Array(tables) if section == TARGETS.0 => {
+                    reader.open(&section, location.clone());
+                    let value = Some(DeValue::Array(tables));
+                    let entry = RawEntry { value, raw: None, base: &self.directory, location };
+                    reader.insert(TARGETS.0, TARGETS.1, entry);
+                    continue;
+                }
                 other => {
                     reader.outside_any_section(location, &section, &other);
                     continue;

@@ -80,6 +80,11 @@ pub(crate) fn content_disposition(
     build(inline, name.as_deref())
 }
 
+/// Returns the file name in a value: arbitrary text.
+pub(crate) fn file_name(value: &HeaderValue) -> Option<String> {
+    ParsedDisposition::parse(value.as_bytes()).name
+}
+
 fn build(inline: bool, name: Option<&str>) -> HeaderValue {
     let mut value = if inline { "inline" } else { "attachment" }.to_owned();
     if let Some(name) = name.map(sanitize).filter(|name| !name.is_empty()) {

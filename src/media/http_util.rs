@@ -31,7 +31,7 @@ pub(super) async fn read_small(
 }
 
 /// Returns the URL without query, fragment and trailing slash, shared so that clones are cheap.
-pub(super) fn base_url(url: &Url) -> Arc<Url> {
+pub(crate) fn base_url(url: &Url) -> Arc<Url> {
     let mut base = url.clone();
     base.set_query(None);
     base.set_fragment(None);

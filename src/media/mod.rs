@@ -31,6 +31,7 @@ mod resolver;
 mod retry_after;
 mod routes;
 pub mod run_directory;
+pub mod service_client;
 mod setup_error;
 pub mod spool;
 #[cfg(test)]
@@ -50,6 +51,7 @@ pub use homeserver::{Homeservers, MAX_HEADER_VALUE};
 pub use homeserver_check::{
     HomeserverCheck, HomeserverFinding, certificate_end, check_homeservers, homeserver_mistakes,
 };
+pub(crate) use http_util::base_url;
 pub(crate) use id::split_port;
 pub use id::{InvalidMediaId, MediaId};
 pub use request::{MediaRequest, Origin, Requester, Thumbnail, ThumbnailMethod, Variant};

@@ -204,7 +204,8 @@ impl ResultCache {
         let time_to_live = |entry: &VerdictEntry| self.time_to_live(entry, *versions, policies);
         let entry = valid_entry(&self.tables.verdicts, key, time_to_live)?;
         let detected = entry.detected().cloned();
-        Some(ScannedContent { detected, verdict: entry.decide(policies).0 })
+        let infection = entry.infection(policies).map(Arc::new);
+        Some(ScannedContent { detected, verdict: entry.decide(policies).0, infection })
     }
 
     /// Returns the time to live of an entry; `None` if the entry is invalid under the current settings and versions.
@@ -471,7 +472,8 @@ impl ResultCache {
 /// Returns the result of a scan with an outcome, under these policies.
 fn decided(outcome: &FileOutcome, policies: &Policies) -> ScannedContent {
     let detected = outcome.detected.clone();
-    ScannedContent { detected, verdict: policies.decide(outcome).verdict }
+    let infection = policies.infection(outcome).map(Arc::new);
+    ScannedContent { detected, verdict: policies.decide(outcome).verdict, infection }
 }
 
 /// Returns a valid entry. `time_to_live` returns `None` for an invalid value.

@@ -13,6 +13,7 @@ mod digest_text;
 pub mod engines;
 pub mod error;
 pub mod in_flight;
+pub mod infection;
 pub mod job;
 pub mod local;
 mod operator_error;

@@ -24,7 +24,7 @@ use super::{
     error::{Phase, ScanError},
     job::{JobOutcome, ScanJob},
     recent::RecentScans,
-    report::{EngineRunReport, JobObserver, JobReport},
+    report::{EngineRunReport, JobObserver, JobReport, PlainMediaObserver},
     request::Wants,
     response::Timings,
     task::{blocking, caught},
@@ -62,6 +62,8 @@ pub struct Pipeline {
     pub(crate) job_observer: JobObserver,
     /// The latest verdicts, for operators.
     pub(crate) recent: Arc<RecentScans>,
+    /// Receives plain media, if incidents are created.
+    pub(crate) plain_media_observer: Option<PlainMediaObserver>,
 }
 
 /// A job in progress.
@@ -139,7 +141,9 @@ impl Pipeline {
     /// Downloads and scans.
     async fn process(&self, running: &mut RunningJob) -> Result<Scanned, ScanError> {
         let fetched = self.fetch(running).await?;
-        let (ScannedContent { detected, verdict }, run) = self.scan(running, &fetched).await;
+        let (scanned, run) = self.scan(running, &fetched).await;
+        self.report_plain_media(running, &fetched, &scanned);
+        let ScannedContent { detected, verdict, .. } = scanned;
         let Fetched { content, size, headers, body, is_granted, .. } = fetched;
         let detected = detected.or(fetched.detected);
         let media = Arc::new(CachedMedia::new(content, size, detected, headers));

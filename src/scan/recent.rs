@@ -144,8 +144,10 @@ impl RecentScans {
             Err(_) => return,
         };
         let results = report.run.iter().flat_map(|run| &run.results);
-        let found = results.into_iter().find(|(_, result)| *result == recorded.outcome);
-        let engine = found.map(|(engine, _)| *engine).filter(|_| recorded.outcome != "clean");
+        let mut decisive = results.filter(|result| !result.is_observed);
+        let found = decisive.find(|result| result.summary.result == recorded.outcome);
+        let engine = found.map(|result| result.summary.engine);
+        let engine = engine.filter(|_| recorded.outcome != "clean");
         self.record(RecentScan { engine, duration, source, ..recorded });
     }
 

@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{ScanError, ScanRequest, Timings, engines::EngineReport, job::JobOutcome};
+use super::{
+    ScanError, ScanRequest, Timings, cached_media::MediaHeaders, engines::EngineReport,
+    infection::Infection, job::JobOutcome,
+};
 
 /// Receives the report of each job when the job ends, before its requesters are answered.
 pub type JobObserver = Arc<dyn Fn(&JobReport<'_>) + Send + Sync>;
@@ -17,6 +20,22 @@ pub struct JobReport<'a> {
     pub timings: Timings,
     /// The run of the engines; `None` if the job did not run them.
     pub run: Option<&'a EngineRunReport>,
+}
+
+/// Receives all plain media that a job has downloaded with the homeserver's consent, before anything about it is stored:
+/// what the observer has requested of the same store is written first. May receive the same media several times.
+pub type PlainMediaObserver = Arc<dyn Fn(&PlainMedia<'_>) + Send + Sync>;
+
+/// Plain media and its content.
+pub struct PlainMedia<'a> {
+    /// The request that started the job.
+    pub request: &'a ScanRequest,
+    /// SHA-256 of the content.
+    pub content: &'a [u8; 32],
+    /// Headers of the homeserver's response.
+    pub headers: &'a MediaHeaders,
+    /// The malware in the content, if that is the reason why the media is not clean.
+    pub infection: Option<&'a Infection>,
 }
 
 /// What happened in a run of the engines.

@@ -3,6 +3,7 @@
 //! stop scans; lost lines are counted and reported in the log once.
 
 mod change;
+mod incident;
 
 pub use crate::config::sections::audit::Settings;
 pub use change::{AuditChange, ChangeState, ChangeSubject, NotRecorded};
@@ -23,10 +24,12 @@ use tokio::{sync::oneshot, time::timeout};
 use tracing::{error, info, warn};
 
 use change::format_change;
+use incident::format_incident;
 
 use crate::{
     chain::Chain,
     identity::denied_user,
+    incident::IncidentEvent,
     media::{self, MediaId, Origin},
     metrics::{AuditLineResult, Metrics},
     ownership::open_to_append,
@@ -133,8 +136,17 @@ impl AuditLog {
 
     /// Queues a line without waiting; the line is lost if the queue is full.
     pub fn record(&self, record: &AuditRecord<'_>) {
+        self.send_line(format_line(record));
+    }
+
+    /// Queues a line as [`record`](Self::record).
+    pub fn record_incident(&self, event: &IncidentEvent<'_>) {
+        self.send_line(format_incident(event, SystemTime::now()));
+    }
+
+    fn send_line(&self, line: Vec<u8>) {
         let AuditSender { writer, metrics, overflow_logged } = &*self.0;
-        if writer.try_send(Message::Line(format_line(record))).is_ok() {
+        if writer.try_send(Message::Line(line)).is_ok() {
             overflow_logged.store(false, Ordering::Relaxed);
             return;
         }

@@ -193,7 +193,9 @@ fn documented_keys_exist_in_default_configuration() {
                 block.parse().unwrap_or_else(|error| panic!("{}: {error}", page.display()));
             for key in leaf_paths("", &table, &keys) {
                 count += 1;
-                assert!(keys.contains(&key), "{}: {key} is not a key", page.display());
+                // A table for each target.
+                let is_known = keys.contains(&key) || key == "notify";
+                assert!(is_known, "{}: {key} is not a key", page.display());
             }
         }
     }

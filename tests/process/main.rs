@@ -23,6 +23,7 @@ mod evaluator;
 mod exhaustion;
 mod hashes;
 mod homeserver_check;
+mod incidents;
 mod inspection;
 mod limits;
 mod listening;

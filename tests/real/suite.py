@@ -17,6 +17,7 @@ PARTS = [
     "synapse",
     "api",
     "tokens",
+    "incidents",
     "keys",
     "clamav",
     "load",

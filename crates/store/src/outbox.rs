@@ -100,7 +100,9 @@ fn open_row(state: &StoreState, row: &Row<'_>) -> rusqlite::Result<Result<Outbox
         return Ok(Err(false));
     };
     let sealed = row.get_ref(2)?.as_blob().unwrap_or_default();
-    let error = match state.secret.open_with_expiry(&outbox_key(name), sealed, (state.now)()) {
+    let (key, now) = (outbox_key(name), (state.now)());
+    let error = match state.secrets.open_by_any(|secret| secret.open_with_expiry(&key, sealed, now))
+    {
         Ok((expiry, value)) => return Ok(Ok(OutboxEntry { name, expiry, value })),
         Err(error) => error,
     };

@@ -16,6 +16,7 @@ use crate::{
         setup::{LoadedConfig, start_runtime},
     },
     config::Config,
+    incident::{IncidentSettings, IncidentSetupError, check_secrets},
     keys::{self, RequestKey},
     media::{HomeserverCheck, HomeserverFinding, check_homeservers, homeserver_mistakes},
     scan::{canary::Canary, engines::RemoteEngines},
@@ -69,6 +70,10 @@ async fn check(
     }
     if let Some(admin) = &config.admin {
         AdminToken::load(&admin.token_path).map_err(StartError::from)?;
+    }
+    if let Some(incidents) = IncidentSettings::from_config(config) {
+        let checked = check_secrets(&incidents).map_err(IncidentSetupError::from);
+        checked.map_err(StartError::from)?;
     }
     for name in app::unknown_types(config) {
         output.note(format_args!("{name}: no file is ever detected as this type"));

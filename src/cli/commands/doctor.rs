@@ -248,15 +248,9 @@ async fn examine_store(report: &mut HealthReport, config: &Config, key: Option<&
                 "the shared store cannot be used ({reason}); each replica scans for itself"
             ),
         ),
-        (Some(SharedStoreState::Reachable { replica_keys: 1 }), _) => {
-            report.ok("store", "the shared store is reachable, and the replicas have one key");
+        (Some(SharedStoreState::Reachable { replica_keys, clock_difference }), _) => {
+            examine_shared_store(report, replica_keys, clock_difference);
         }
-        (Some(SharedStoreState::Reachable { replica_keys }), _) => report.fail(
-            "store",
-            format_args!(
-                "replicas have {replica_keys} different request keys; copy one key to all"
-            ),
-        ),
         (None, Some(file)) => match fs::metadata(&file.path) {
             Ok(metadata) if metadata.is_file() => {
                 let size = metadata.len() >> 20;
@@ -271,6 +265,31 @@ async fn examine_store(report: &mut HealthReport, config: &Config, key: Option<&
             }
         },
         (None, None) => {}
+    }
+}
+
+fn examine_shared_store(
+    report: &mut HealthReport,
+    replica_keys: usize,
+    clock_difference: Option<u64>,
+) {
+    if replica_keys == 1 {
+        report.ok("store", "the shared store is reachable, and the replicas have one key");
+    } else {
+        report.fail(
+            "store",
+            format_args!(
+                "replicas have {replica_keys} different request keys; copy one key to all"
+            ),
+        );
+    }
+    if let Some(seconds) = clock_difference {
+        report.warn(
+            "clock",
+            format_args!(
+                "it differs from the clock of the shared store by {seconds} s; synchronise both"
+            ),
+        );
     }
 }
 

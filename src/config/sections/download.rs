@@ -62,6 +62,18 @@ pub struct TrustedNetwork {
     pub prefix: u8,
 }
 
+impl Settings {
+    /// Returns the base URL of the homeserver, if there is one only, or one for all hosts that have none of their own.
+    #[must_use]
+    pub fn main_homeserver(&self) -> Option<&Url> {
+        let mut urls = self.homeservers.iter().map(|(_, url)| url);
+        self.base_homeserver_url.as_ref().or_else(|| {
+            let first = urls.next()?;
+            urls.all(|url| url == first).then_some(first)
+        })
+    }
+}
+
 fn check(mut settings: Settings, download: &mut Section<'_, '_>) -> Settings {
     let forwarded = &mut settings.headers_to_forward;
     if forwarded.contains(&AUTHORIZATION) {
@@ -89,7 +101,7 @@ fn check(mut settings: Settings, download: &mut Section<'_, '_>) -> Settings {
 }
 
 /// Parses a base URL, with any path, and removes trailing slashes: routes are appended to it.
-fn base_url(value: RawValue<'_>) -> ParseResult<Url> {
+pub(super) fn base_url(value: RawValue<'_>) -> ParseResult<Url> {
     const EXPECTED: &str = "an http or https URL without query, fragment or password, like \
                             \"https://matrix.example.org\"";
     let Ok(mut url) = http_url(value) else {
@@ -134,7 +146,7 @@ fn proxy(value: RawValue<'_>) -> ParseResult<Url> {
     }
 }
 
-fn http_url(value: RawValue<'_>) -> Result<Url, ()> {
+pub(super) fn http_url(value: RawValue<'_>) -> Result<Url, ()> {
     let text = value.text().ok_or(())?;
     // `Url` corrects `https:example.org` and whitespace; here both are rejected as typing errors.
     let has_scheme = text.starts_with("http://") || text.starts_with("https://");
@@ -153,7 +165,7 @@ fn has_credentials(url: &Url) -> bool {
 }
 
 /// Formats a URL without a trailing slash and without the password.
-fn format_url(url: &Url) -> String {
+pub(super) fn format_url(url: &Url) -> String {
     let mut url = url.clone();
     if url.password().is_some() && url.set_password(Some(format::SECRET)).is_err() {
         return format::quoted(format::SECRET);

@@ -127,6 +127,13 @@ fn surroundings(section: &str, key: &str) -> Vec<(&'static str, &'static str)> {
                 lines.push(("store.path", "'store.db'"));
             }
         }
+        "quarantine" | "notify" => lines.extend([
+            ("scan.temp_directory", "'jobs'"),
+            ("store.path", "'store.db'"),
+            ("download.base_homeserver_url", "'http://a'"),
+            ("quarantine.at", "'synapse'"),
+            ("quarantine.token_path", "'token'"),
+        ]),
         _ => {}
     }
     lines
@@ -187,6 +194,9 @@ fn comparison_detects_a_change_of_each_key() {
         "['redis://b']",
         "1000",
         "2000",
+        "'synapse'",
+        "[{ webhook = 'https://a/1', secret_path = 's' }]",
+        "[{ webhook = 'https://a/2', secret_path = 's' }]",
     ]);
     let mut marked = marked_startup_keys();
     for (section, key) in properties::known() {

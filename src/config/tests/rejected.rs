@@ -95,6 +95,74 @@ const LISTENERS: &[InvalidCase] = &[
     ("web.max_body_size = \"1 elephant\"", "expected a size from 1KiB to 64MiB, written like"),
 ];
 
+/// `[incident]`, `[quarantine]` and `[[notify]]`, below what makes them valid.
+const INCIDENTS: &[InvalidCase] = &[
+    ("incident.keep = 0", "incident.keep: found 0, expected a duration from 1s"),
+    ("quarantine.at = 'dendrite'", "expected \"off\" or \"synapse\" or \"media-repo\""),
+    ("quarantine.at = 'synapse'", "quarantine.token_path: missing, expected the path of a file"),
+    ("quarantine.rate = 0", "quarantine.rate: found 0, expected an integer from 1 to 1000"),
+    (
+        "quarantine.base_url = 'https://a:b@c'",
+        "quarantine.base_url: found a string, expected an http",
+    ),
+    (
+        "quarantine = { at = 'synapse', token_path = 't' }\nstore.kind = 'none'",
+        "store.kind: missing, expected \"file\" with a path or a state directory, since [quarantine]",
+    ),
+    (
+        "notify = [{ webhook = 'https://a', secret_path = 's' }]\nstore.kind = 'none'",
+        "since [[notify]] needs a store",
+    ),
+    (
+        "quarantine = { at = 'synapse', token_path = 't' }\nstore = { kind = 'shared', urls = ['redis://a'] }",
+        "store.kind: found \"shared\", expected \"file\": [quarantine] does not work with a shared store",
+    ),
+    (
+        "quarantine = { at = 'synapse', token_path = 't' }\nstore.path = 's'",
+        "download.base_homeserver_url: missing, expected the homeserver whose media is quarantined",
+    ),
+    (
+        "quarantine = { at = 'synapse', token_path = 't' }\nstore.path = 's'\n\
+         download.homeservers = { a = 'https://a', b = 'https://b' }",
+        "download.base_homeserver_url: missing",
+    ),
+    (
+        "quarantine = { at = 'synapse', token_path = 'jobs/t' }\nsandbox.read_only_paths = ['jobs']",
+        "quarantine.token_path: found ",
+    ),
+    (
+        "notify = [{ webhook = 'https://a', secret_path = 'jobs/s' }]\nsandbox.writable_paths = ['jobs']",
+        "notify.targets: found ",
+    ),
+    ("notify = 1", "notify: found outside any section"),
+    ("notify = [1]", "notify.targets[0]: found 1, expected a table"),
+    (
+        "notify = [{}]",
+        "notify.targets[0]: found other keys, expected either webhook and secret_path",
+    ),
+    ("notify = [{ webhook = 'https://a' }]", "expected either webhook and secret_path, or room"),
+    (
+        "notify = [{ webhook = 'https://a', secret_path = 's', room = '!a' }]",
+        "notify.targets[0]: found other keys",
+    ),
+    ("notify = [{ url = 'https://a' }]", "notify.targets[0].url: found an unknown key"),
+    (
+        "notify = [{ webhook = 'http://a/secret' }]",
+        "notify.targets[0].webhook: found a string, expected an https URL",
+    ),
+    ("notify = [{ webhook = 'http://127.0.0.1.example' }]", "expected an https URL"),
+    ("notify = [{ webhook = 'https://u:p@a' }]", "notify.targets[0].webhook: found a string"),
+    (
+        "notify = [{ room = '#a:b' }]",
+        "notify.targets[0].room: found \"#a:b\", expected the ID of a room",
+    ),
+    (
+        "notify = [{ homeserver = 'a' }]",
+        "notify.targets[0].homeserver: found \"a\", expected an http",
+    ),
+    ("notify.targets = 1", "notify.targets: found 1, expected a list"),
+];
+
 /// `[scan]`.
 const SCAN: &[InvalidCase] = &[
     (
@@ -337,8 +405,10 @@ fn errors_name_key_value_and_expectation() {
     }
     let long = "x".repeat(120);
     let too_long = format!("log.format = \"{long}\"");
-    let cases =
-        [LISTENERS, SCAN, SANDBOX, DOWNLOAD, STORE, CRYPTO, LIMITS].into_iter().flatten().copied();
+    let cases = [LISTENERS, INCIDENTS, SCAN, SANDBOX, DOWNLOAD, STORE, CRYPTO, LIMITS]
+        .into_iter()
+        .flatten()
+        .copied();
     for (lines, expected) in cases.chain([(too_long.as_str(), "x…\", expected")]) {
         let errors = dir.errors(lines);
         assert!(errors.contains(expected), "{lines}\n  {errors}\n  {expected}");

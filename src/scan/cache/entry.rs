@@ -13,6 +13,7 @@ use crate::scan::{
     cached_media::CachedMedia,
     engines::{CleanRun, EngineSummary, FileOutcome, Policies, Validity, Versions},
     error::ScanError,
+    infection::Infection,
     verdict::Verdict,
 };
 
@@ -23,6 +24,8 @@ pub struct ScannedContent {
     pub detected: Option<MediaType>,
     /// The verdict of the engines, without the lists of types.
     pub verdict: CachedVerdict,
+    /// The malware that all engines together found; `None` if an engine did not finish.
+    pub infection: Option<Arc<Infection>>,
 }
 
 /// Result of the scan of a content: a verdict, or a failure. A failure is shared by all requests within a few seconds,
@@ -107,6 +110,14 @@ impl VerdictEntry {
             Self::Clean { run, .. } => run.results(),
             Self::Outcome(entry) => entry.0.results().to_vec(),
             Self::Failure(_) => Vec::new(),
+        }
+    }
+
+    /// Returns the malware that was found and is not only observed, if all engines finished.
+    pub(super) fn infection(&self, policies: &Policies) -> Option<Infection> {
+        match self {
+            Self::Outcome(entry) => policies.infection(&entry.0),
+            Self::Clean { .. } | Self::Failure(_) => None,
         }
     }
 

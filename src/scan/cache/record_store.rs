@@ -66,7 +66,7 @@ impl FileRecords {
         Self { file: Arc::new(file), paused_until: Arc::default() }
     }
 
-    pub(super) fn file(&self) -> &FileStore {
+    pub(super) fn file(&self) -> &Arc<FileStore> {
         &self.file
     }
 

@@ -27,6 +27,7 @@ use tokio::{
 use tracing::{error, info};
 
 use super::{
+    found::FoundOutcome,
     keys::{ContentKey, MediaKey},
     known::MediaSource,
     media_record,
@@ -128,6 +129,15 @@ impl VerdictRecords {
     pub fn file_counters(&self) -> Option<StoreCounters> {
         match &self.store {
             RecordStore::File(records) => Some(records.file().counters()),
+            RecordStore::Shared(_) => None,
+        }
+    }
+
+    /// Returns the file, if the records are in one.
+    #[must_use]
+    pub fn file_store(&self) -> Option<&Arc<FileStore>> {
+        match &self.store {
+            RecordStore::File(records) => Some(records.file()),
             RecordStore::Shared(_) => None,
         }
     }

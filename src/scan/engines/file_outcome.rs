@@ -8,7 +8,7 @@ use super::{
     outcome::{OutcomeText, names_bytes},
     summary::EngineSummary,
 };
-use crate::scan::{error::ScanError, verdict::NotCleanKind};
+use crate::scan::{error::ScanError, infection::Infection, verdict::NotCleanKind};
 
 /// Memory of an error, bytes.
 const ERROR_BYTES: usize = 1024;
@@ -40,6 +40,8 @@ pub struct FileOutcome {
     pub(super) too_large: Vec<&'static str>,
     /// Engines that did not finish.
     pub(super) failures: Vec<EngineFault>,
+    /// Whether an engine did not finish in the scan that a stored outcome is of.
+    pub(super) lacked_engine: bool,
     /// Whether at least one engine examined the file, if only up to encrypted contents or a limit.
     pub(super) has_finished: bool,
     /// The script's exit code, if the script found nothing.
@@ -89,6 +91,7 @@ impl FileOutcome {
             inconsistent: None,
             too_large: Vec::new(),
             failures: Vec::new(),
+            lacked_engine: false,
             has_finished: false,
             exit_code: None,
             first_line: String::new(),
@@ -118,6 +121,19 @@ impl FileOutcome {
     /// Returns the result of each engine that was run.
     pub(in crate::scan) fn results(&self) -> &[EngineSummary] {
         &self.results
+    }
+
+    /// Returns the malware among the findings that `refuses` selects, if all engines finished.
+    pub(super) fn infection(&self, refuses: impl Fn(&FileFinding) -> bool) -> Option<Infection> {
+        let is_complete = self.failures.is_empty() && !self.lacked_engine;
+        let mut findings = self.findings.iter().filter(|_| is_complete);
+        let finding =
+            findings.find(|finding| finding.kind == NotCleanKind::Infected && refuses(finding))?;
+        Some(Infection {
+            engine: finding.engine?,
+            finding: Arc::clone(&finding.output),
+            location: finding.location.clone(),
+        })
     }
 
     /// Returns the script's exit code, if the script found nothing.
@@ -179,5 +195,39 @@ impl FileOutcome {
             results.into_iter().map(result).collect(),
             Ok(super::examination::FileInspection::default()),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scan::engines::{EngineFailure, Outcome};
+
+    #[test]
+    fn only_malware_found_by_a_complete_scan_is_an_infection() {
+        let infected = || Ok(Outcome::Infected("Name".into()));
+        let failed = || Err(ScanError::Engine("clamd", EngineFailure::NotRun));
+        let infection = |other| {
+            FileOutcome::for_test([("rules", infected()), ("clamd", other)]).infection(|_| true)
+        };
+        let expected = Infection { engine: "rules", finding: "Name".into(), location: None };
+        for other in [Outcome::Clean, Outcome::Encrypted("zip".into()), Outcome::TooLarge] {
+            assert_eq!(infection(Ok(other)), Some(expected.clone()));
+        }
+        assert_eq!(infection(failed()), None);
+        let observed = FileOutcome::for_test([("rules", infected()), ("clamd", infected())]);
+        let not_rules = observed.infection(|finding| finding.engine != Some("rules"));
+        assert_eq!(not_rules.map(|infection| infection.engine), Some("clamd"));
+        for other in [
+            Outcome::Clean,
+            Outcome::Refused("Macro".into()),
+            Outcome::Encrypted("zip".into()),
+            Outcome::Limit("depth".into()),
+            Outcome::Unreadable("rar".into()),
+            Outcome::Inconsistent("zip".into()),
+            Outcome::TooLarge,
+        ] {
+            assert_eq!(FileOutcome::for_test([("rules", Ok(other))]).infection(|_| true), None);
+        }
     }
 }

@@ -44,6 +44,8 @@ pub use file_outcome::FileOutcome;
 pub use hashes::ListedFile;
 pub use icap::Icap;
 pub use identity::{EngineFingerprint, EngineIdentity, Versions};
+pub(in crate::scan) use names::HASHES;
+pub use names::{ENGINES, engine_name};
 pub use outcome::Outcome;
 pub use outcome_record::DecodedOutcome;
 pub use policies::{Policies, PolicyDecision, Validity};

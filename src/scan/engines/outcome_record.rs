@@ -83,6 +83,9 @@ struct OutcomeRecord {
     too_large: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     exit_code: Option<i32>,
+    /// Whether an engine did not finish.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    lacked_engine: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -157,6 +160,7 @@ impl FileOutcome {
             inconsistent: text(&self.inconsistent),
             too_large: self.too_large.iter().map(|name| (*name).to_owned()).collect(),
             exit_code: self.exit_code,
+            lacked_engine: self.lacked_engine || !self.failures.is_empty(),
         };
         serde_json::to_vec(&record).ok()
     }
@@ -197,6 +201,7 @@ impl FileOutcome {
             too_large: too_large.collect::<Result<_, _>>()?,
             has_finished: record.has_finished,
             exit_code: record.exit_code,
+            lacked_engine: record.lacked_engine,
             ..Self::at(scanned.unwrap_or_else(SystemTime::now))
         };
         Ok(DecodedOutcome { outcome, content: content.transpose()?, scanned_by: tag.transpose()? })
@@ -358,6 +363,8 @@ mod tests {
         let read = FileOutcome::from_record(&record).unwrap().outcome;
         assert!(read.is_infected() && read.failures.is_empty() && read.ended_early);
         assert_eq!(read.results[0].result, "failed");
+        // Incidents are created only for the findings of complete scans.
+        assert!(read.lacked_engine && read.infection(|_| true).is_none());
     }
 
     #[test]

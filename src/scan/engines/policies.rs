@@ -31,6 +31,7 @@ use crate::{
     config::sections::unpack,
     scan::{
         error::ScanError,
+        infection::Infection,
         settings::Settings,
         verdict::{NotCleanKind, Verdict},
     },
@@ -177,6 +178,11 @@ impl Policies {
     pub(in crate::scan) fn may_refuse(&self, file: &FileOutcome) -> bool {
         let mut effects = file.findings.iter().map(|finding| self.observed.effect(finding));
         effects.any(|effect| effect != FindingEffect::Observed)
+    }
+
+    /// Returns the malware that refuses a file, if all engines finished.
+    pub(in crate::scan) fn infection(&self, file: &FileOutcome) -> Option<Infection> {
+        file.infection(|finding| self.observed.effect(finding) == FindingEffect::Refuses)
     }
 
     pub(super) fn on_oversize(&self, engine: &str) -> OversizePolicy {

@@ -11,10 +11,11 @@ use tokio::time::timeout_at;
 use super::{Fetched, Pipeline, RunningJob};
 use crate::scan::{
     cache::{CacheGeneration, ContentKey, ScannedContent, turn::ScanTurn},
-    engines::{EngineIdentity, EngineRun, ListedFile, RunOutcome},
+    engines::{EngineIdentity, EngineRun, FileOutcome, HASHES, ListedFile, RunOutcome},
     error::{Phase, ScanError},
-    report::EngineRunReport,
-    verdict::Verdict,
+    infection::Infection,
+    report::{EngineRunReport, PlainMedia},
+    verdict::{NotCleanKind, Verdict},
     work_dir::WorkDir,
 };
 
@@ -35,12 +36,16 @@ impl Pipeline {
             listed.as_ref().filter(|listed| **listed != ListedFile::Allowed || !lacks_type)
         {
             let detected = fetched.detected.clone();
-            return (ScannedContent { detected, verdict: Ok(listed.verdict()) }, None);
+            let infection = self.listed_infection(&fetched.content);
+            return (ScannedContent { detected, verdict: Ok(listed.verdict()), infection }, None);
         }
         let (mut scanned, report) = self.scan_unlisted(running, fetched).await;
         // An operator may have decided about the file during the scan.
         match (self.listed(&fetched.content), &scanned.detected) {
-            (Some(listed @ ListedFile::Blocked(_)), _) => scanned.verdict = Ok(listed.verdict()),
+            (Some(listed @ ListedFile::Blocked(_)), _) => {
+                scanned.verdict = Ok(listed.verdict());
+                scanned.infection = self.listed_infection(&fetched.content);
+            }
             // The file had to be inspected for the lists of types, which apply to allowed files as well.
             (Some(listed @ ListedFile::Allowed), Some(_))
                 if !matches!(scanned.verdict, Ok(Verdict::TypeForbidden { .. })) =>
@@ -50,6 +55,50 @@ impl Pipeline {
             _ => {}
         }
         (scanned, report)
+    }
+
+    /// Returns the malware that a content is by the lists of hashes. Decisions of operators are none, because operators know
+    /// of their own ones.
+    fn listed_infection(&self, content: &[u8; 32]) -> Option<Arc<Infection>> {
+        match self.context.engines.listed(content)? {
+            ListedFile::Blocked(finding) => {
+                Some(Arc::new(Infection { engine: HASHES, finding, location: None }))
+            }
+            ListedFile::Allowed => None,
+        }
+    }
+
+    /// Reports plain media with the result of its scan to the observer.
+    pub(super) fn report_plain_media(
+        &self,
+        running: &RunningJob,
+        fetched: &Fetched,
+        scanned: &ScannedContent,
+    ) {
+        let request = &running.job.request;
+        let Some(observer) = &self.plain_media_observer else { return };
+        // The body may be from a login page.
+        if request.decryption.is_some() || !fetched.is_granted {
+            return;
+        }
+        let kind = scanned.verdict.as_ref().ok().and_then(Verdict::not_clean_kind);
+        let is_infected = kind == Some(NotCleanKind::Infected);
+        observer(&PlainMedia {
+            request,
+            content: &fetched.content,
+            headers: &fetched.headers,
+            infection: scanned.infection.as_deref().filter(|_| is_infected),
+        });
+    }
+
+    /// Reports an infection that a run of the engines has found, before the outcome is stored.
+    fn report_run(&self, running: &RunningJob, fetched: &Fetched, run: &EngineRun) {
+        if let RunOutcome::Scanned(outcome) = &run.outcome
+            && outcome.is_infected()
+            && self.listed(&fetched.content) != Some(ListedFile::Allowed)
+        {
+            self.report_plain_media(running, fetched, &self.decided(outcome));
+        }
     }
 
     async fn scan_unlisted(
@@ -107,6 +156,7 @@ impl Pipeline {
                 // What operators have had forgotten meanwhile, at any replica, is not valid.
                 outcome.scanned = started;
             }
+            self.report_run(running, fetched, &run);
             let scanned = self.cache_run(key, identity, generation, run).await;
             if let Some(lease) = lease {
                 lease.release().await;
@@ -149,9 +199,8 @@ impl Pipeline {
             RunOutcome::Forbidden(detected) => return forbidden(detected),
             RunOutcome::Prevented(error) => return failed(Arc::new(error)),
         };
-        let verdict = policies.decide(&outcome).verdict;
-        let detected = outcome.detected.clone();
-        let is_overload = verdict.as_ref().is_err_and(|error| error.is_overload());
+        let scanned = self.decided(&outcome);
+        let is_overload = scanned.verdict.as_ref().is_err_and(|error| error.is_overload());
         if is_cacheable && !is_overload {
             let stored =
                 self.cache.store_outcome(key, *outcome, identity.versions, policies, generation);
@@ -159,15 +208,22 @@ impl Pipeline {
                 return infected;
             }
         }
-        ScannedContent { detected, verdict }
+        scanned
+    }
+
+    /// Returns the result of a scan with this outcome.
+    fn decided(&self, outcome: &FileOutcome) -> ScannedContent {
+        let policies = self.context.engines.policies();
+        ScannedContent {
+            detected: outcome.detected.clone(),
+            verdict: policies.decide(outcome).verdict,
+            infection: policies.infection(outcome).map(Arc::new),
+        }
     }
 
     fn scanned(&self, run: EngineRun) -> ScannedContent {
         match run.outcome {
-            RunOutcome::Scanned(outcome) => {
-                let verdict = self.context.engines.policies().decide(&outcome).verdict;
-                ScannedContent { detected: outcome.detected, verdict }
-            }
+            RunOutcome::Scanned(outcome) => self.decided(&outcome),
             RunOutcome::Forbidden(detected) => forbidden(detected),
             RunOutcome::Prevented(error) => failed(Arc::new(error)),
         }
@@ -220,9 +276,9 @@ impl Pipeline {
 
 fn forbidden(detected: MediaType) -> ScannedContent {
     let verdict = Ok(Verdict::TypeForbidden { detected: detected.clone() });
-    ScannedContent { detected: Some(detected), verdict }
+    ScannedContent { detected: Some(detected), verdict, infection: None }
 }
 
 fn failed(error: Arc<ScanError>) -> ScannedContent {
-    ScannedContent { detected: None, verdict: Err(error) }
+    ScannedContent { detected: None, verdict: Err(error), infection: None }
 }

@@ -2,7 +2,12 @@ use std::sync::Arc;
 
 use super::*;
 use crate::scan::{
-    Timings, cached_media::MediaHeaders, error::Phase, job::JobOutcome, report::EngineRunReport,
+    Timings,
+    cached_media::MediaHeaders,
+    engines::{EngineReport, EngineSummary},
+    error::Phase,
+    job::JobOutcome,
+    report::EngineRunReport,
     verdict::NotCleanKind,
 };
 
@@ -23,13 +28,18 @@ fn request() -> ScanRequest {
     ScanRequest::for_test("a.example", Some("token"))
 }
 
+fn result((engine, result): (&'static str, &'static str)) -> EngineReport {
+    let summary = EngineSummary { engine, result, finding: None, duration: None };
+    EngineReport { summary, is_observed: false }
+}
+
 fn record(
     recent: &RecentScans,
     outcome: Result<&JobOutcome, &ScanError>,
     results: &[&'static str],
 ) {
     let run = EngineRunReport {
-        results: ["clamd", "rules"].into_iter().zip(results.iter().copied()).collect(),
+        results: ["clamd", "rules"].into_iter().zip(results.iter().copied()).map(result).collect(),
         script_duration: None,
         verdict_details: None,
     };

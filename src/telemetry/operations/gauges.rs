@@ -8,6 +8,7 @@ use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
 use super::{health::Health, page::Page, process, store_metrics};
 use crate::{
     http::CurrentState,
+    incident::OutboxStatus,
     scan::{Scanner, ScannerUsage, WorkerLoad, canary::CanaryState},
 };
 
@@ -21,6 +22,8 @@ pub struct Gauges {
     pub max_connections: usize,
     /// Whether verdicts are to be stored.
     pub has_store: bool,
+    /// The outbox, if incidents are created.
+    pub incidents: Option<OutboxStatus>,
 }
 
 impl fmt::Debug for Gauges {
@@ -94,8 +97,22 @@ impl Gauges {
         page.gauges("mcs_cache_entries", help, entries)?;
         let help = "Memory used by cached bodies";
         page.gauge("mcs_cache_body_bytes", help, cache.body_bytes)?;
+        if let Some(status) = &self.incidents {
+            outbox(page, status)?;
+        }
         if self.has_store { store_metrics::store(page, scanner.verdict_records()) } else { Ok(()) }
     }
+}
+
+/// Encodes the state of the outbox.
+fn outbox(page: &mut Page<'_>, status: &OutboxStatus) -> fmt::Result {
+    let (length, age) = status.length_and_age();
+    let help = "Incidents with steps that are not done";
+    page.gauge("mcs_incident_outbox", help, length)?;
+    let help = "Age of the oldest incident with steps that are not done, seconds";
+    page.gauge("mcs_incident_outbox_oldest_seconds", help, age)?;
+    let help = "Incidents that were not created because the outbox was full";
+    page.counters("mcs_incident_outbox_overflows", help, [([], status.overflows())])
 }
 
 /// Encodes the process metrics; omits those that cannot be read (other systems, restricted `/proc`).

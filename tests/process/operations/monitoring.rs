@@ -5,6 +5,7 @@ use std::{
     collections::BTreeSet,
     fs,
     io::Write,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -116,10 +117,14 @@ async fn alerts_and_dashboard_use_existing_metrics_and_dashboard_shows_all() {
     let redis = RedisServer::start(&[]).await;
     let (homeserver, scanner, _) = generate_traffic().await;
     let operations = scanner.operations_client().await;
-    // Some metrics exist only with a canary and a store.
+    // Some metrics exist only with a canary, a store and incidents.
     let builder = ScannerBuilder::new("exit 0")
         .homeserver(&homeserver)
-        .config("scan.canary = \"eicar\"\nstore.path = \"store.db\"");
+        .config("scan.canary = \"eicar\"\nstore.path = \"store.db\"")
+        .config("notify = [{ webhook = \"https://a.example\", secret_path = \"hook\" }]");
+    let secret = builder.dir().path("hook");
+    fs::write(&secret, "0123456789abcdef").unwrap();
+    fs::set_permissions(secret, fs::Permissions::from_mode(0o600)).unwrap();
     let with_canary = builder.start().await;
     let mut metrics = scrape(&with_canary.operations_client().await).await;
     let shared = format!("store.kind = \"shared\"\nstore.urls = [{:?}]", redis.url());

@@ -167,6 +167,8 @@ class Scanner:
 
 def toml(value):
     """Formats a value as TOML. The strings used in tests have the same syntax in JSON and TOML."""
+    if isinstance(value, list):
+        return "[" + ", ".join(map(toml, value)) + "]"
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{toml(key)} = {toml(item)}" for key, item in value.items()) + " }"
     return json.dumps(value, ensure_ascii=False)

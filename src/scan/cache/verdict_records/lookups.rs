@@ -3,7 +3,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use mcs_store::{RecordKind, StoreUnavailable, VersionTag};
+use mcs_store::{RecordKind, StoreUnavailable};
 use tracing::debug;
 
 use super::{VerdictRecords, age, expiry};

@@ -1,0 +1,343 @@
+//! Starts everything that creates incidents and does their steps.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use mcs_store::{FileStore, RecordName};
+use sha2::{Digest as _, Sha256};
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{interval, sleep},
+};
+use tracing::{info, warn};
+
+use super::{
+    entry::Incident,
+    event::{IncidentEvent, IncidentObserver, IncidentState},
+    notifier::{self, NoticeTarget},
+    outbox::{Outbox, OutboxStatus, StepKind, StepPlan},
+    quarantine::QuarantineClient,
+    quarantiner,
+    recorder::{IncidentRecorder, MAX_WAITING},
+    room::NoticeRoom,
+    secret_source::SecretSource,
+    seen::{SeenIndex, SeenMedia},
+    step_worker::{AllowedContents, StepWorker},
+    webhook::Webhook,
+};
+use crate::{
+    config::{
+        Config,
+        sections::{
+            notify::{NotifyAddress, NotifyTarget},
+            quarantine,
+        },
+    },
+    media::{OutboundSetupError, hex, parse_hex, service_client::ServiceClient},
+    metrics::Metrics,
+    scan::engines::engine_name,
+    token_file::TokenError,
+};
+
+/// Time between two removals of incidents that are too old.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Pause before the store is read again.
+const READ_PAUSE: Duration = Duration::from_secs(1);
+
+/// Number of attempts to read the other media with a content.
+const READ_ATTEMPTS: usize = 5;
+
+/// What is done about incidents.
+#[derive(Clone, Debug)]
+pub struct IncidentSettings {
+    keep: Duration,
+    quarantine: Option<(quarantine::Settings, reqwest::Url)>,
+    targets: Vec<NotifyTarget>,
+}
+
+/// What incidents need besides their settings.
+pub struct IncidentParts {
+    pub client: ServiceClient,
+    pub store: Arc<FileStore>,
+    pub metrics: Arc<Metrics>,
+    /// Receives what happens to incidents.
+    pub observer: IncidentObserver,
+    pub is_allowed: AllowedContents,
+}
+
+/// Reason why incidents cannot be handled.
+#[derive(Debug, thiserror::Error)]
+pub enum IncidentSetupError {
+    #[error("a secret of incidents cannot be used")]
+    Secret(#[from] TokenError),
+    #[error("the client for quarantine and notifications cannot be set up")]
+    Client(#[from] OutboundSetupError),
+}
+
+/// The running workers. They end when this value is dropped; the outbox keeps what they have not done.
+pub struct IncidentService {
+    pub recorder: IncidentRecorder,
+    pub status: OutboxStatus,
+    pub workers: JoinSet<()>,
+}
+
+impl IncidentSettings {
+    /// Returns the settings; `None` if no incidents are created.
+    #[must_use]
+    pub fn from_config(config: &Config) -> Option<Self> {
+        if !config.has_incidents() {
+            return None;
+        }
+        let quarantine = config.quarantine.clone().zip(config.download.main_homeserver().cloned());
+        let (keep, targets) = (config.incident.keep, config.notify.targets.clone());
+        Some(Self { keep, quarantine, targets })
+    }
+
+    fn quarantine_token(&self) -> Option<SecretSource> {
+        let (settings, _) = self.quarantine.as_ref()?;
+        Some(SecretSource::new(settings.token_path.clone(), "quarantine.token_path"))
+    }
+}
+
+/// Reads the files with secrets, as a check. Blocks.
+///
+/// # Errors
+/// If a file cannot be read, if scripts could read it, or if it contains no secret.
+pub fn check_secrets(settings: &IncidentSettings) -> Result<(), TokenError> {
+    let targets = settings.targets.iter().map(|target| secret(&target.address));
+    for source in settings.quarantine_token().into_iter().chain(targets) {
+        source.read_blocking()?;
+    }
+    Ok(())
+}
+
+fn secret(address: &NotifyAddress) -> SecretSource {
+    let (key, path): (_, &PathBuf) = address.secret_file();
+    SecretSource::new(path.clone(), key)
+}
+
+impl IncidentService {
+    /// Starts the workers.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
+    #[must_use]
+    pub fn start(settings: &IncidentSettings, parts: IncidentParts) -> Self {
+        let IncidentParts { client, store, metrics, observer, is_allowed } = parts;
+        let names = settings.targets.iter().map(|target| target_name(&target.address)).collect();
+        let base_url = settings.quarantine.as_ref().map(|(_, homeserver)| base_text(homeserver));
+        let plan = StepPlan { quarantined_at: base_url, targets: names };
+        let outbox = Outbox::new(Arc::clone(&store), plan);
+        let seen = SeenIndex::new(Arc::clone(&store), settings.keep);
+        let mut workers = JoinSet::new();
+        let worker = |name| StepWorker {
+            outbox: outbox.clone(),
+            name,
+            is_allowed: Arc::clone(&is_allowed),
+            metrics: Arc::clone(&metrics),
+            is_failing: false,
+        };
+        if let (Some(token), Some((quarantine, homeserver))) =
+            (settings.quarantine_token(), &settings.quarantine)
+        {
+            let base_url = quarantine.base_url.as_ref().unwrap_or(homeserver).clone();
+            let client =
+                QuarantineClient { api: quarantine.at, base_url, token, client: client.clone() };
+            let (rate, observer) = (quarantine.rate, Arc::clone(&observer));
+            workers.spawn(quarantiner::run(worker("quarantine"), client, rate, observer));
+        }
+        for (index, target) in settings.targets.iter().enumerate() {
+            let personal_data = target.personal_data;
+            let target = notice_target(&target.address, &client);
+            workers.spawn(notifier::run(worker(target.step_name()), index, target, personal_data));
+        }
+        let (seen_sender, seen_media) = mpsc::channel(MAX_WAITING);
+        let (written_sender, written) = mpsc::unbounded_channel();
+        workers.spawn(keep_seen(seen.clone(), seen_media));
+        let reader = OutboxReader {
+            store: Arc::clone(&store),
+            outbox: outbox.clone(),
+            seen,
+            metrics,
+            observer,
+            targets: settings.targets.iter().map(|target| step_name(&target.address)).collect(),
+        };
+        workers.spawn(reader.run(written));
+        let recorder = IncidentRecorder {
+            store,
+            keep: settings.keep,
+            seen: seen_sender,
+            written: written_sender,
+            overflow_logged: false.into(),
+        };
+        Self { recorder, status: OutboxStatus::new(outbox), workers }
+    }
+}
+
+/// Returns a base URL as jobs have it: without a slash at the end, except of a URL without a path.
+fn base_text(url: &reqwest::Url) -> String {
+    crate::media::base_url(url).to_string()
+}
+
+fn notice_target(address: &NotifyAddress, client: &ServiceClient) -> NoticeTarget {
+    let (secret, client) = (secret(address), client.clone());
+    match address.clone() {
+        NotifyAddress::Webhook { url, .. } => {
+            NoticeTarget::Webhook(Webhook { url, secret, client })
+        }
+        NotifyAddress::Room { room, homeserver, .. } => {
+            NoticeTarget::Room(NoticeRoom { room, homeserver, token: secret, client })
+        }
+    }
+}
+
+fn step_name(address: &NotifyAddress) -> &'static str {
+    match address {
+        NotifyAddress::Webhook { .. } => "webhook",
+        NotifyAddress::Room { .. } => "room",
+    }
+}
+
+/// Returns the name of a target in the outbox, equal after restarts: the start of a digest of its address.
+fn target_name(address: &NotifyAddress) -> String {
+    let digest = match address {
+        NotifyAddress::Webhook { url, .. } => Sha256::digest(format!("webhook {url}")),
+        NotifyAddress::Room { room, homeserver, .. } => {
+            Sha256::digest(format!("room {room} {homeserver}"))
+        }
+    };
+    hex(&digest.into()).chars().take(16).collect()
+}
+
+/// Keeps which media had a content, until dropped.
+async fn keep_seen(index: SeenIndex, mut media: mpsc::Receiver<SeenMedia>) {
+    while let Some(seen) = media.recv().await {
+        if let Err(error) = index.add(&seen).await {
+            warn!(%error, "media of later incidents may be incomplete");
+        }
+    }
+}
+
+/// Takes entries of the store over to the outbox in memory.
+struct OutboxReader {
+    store: Arc<FileStore>,
+    outbox: Outbox,
+    seen: SeenIndex,
+    metrics: Arc<Metrics>,
+    observer: IncidentObserver,
+    /// Names of the steps of each target.
+    targets: Vec<&'static str>,
+}
+
+impl OutboxReader {
+    /// Reads what an earlier process has left, then each new entry, until dropped.
+    async fn run(self, mut written: mpsc::UnboundedReceiver<RecordName>) {
+        self.read_all().await;
+        let mut expiry = interval(EXPIRY_INTERVAL);
+        loop {
+            tokio::select! {
+                Some(name) = written.recv() => self.read_one(name).await,
+                _ = expiry.tick() => self.give_up_expired(),
+            }
+        }
+    }
+
+    async fn read_all(&self) {
+        let (mut after, mut found) = (None, 0);
+        loop {
+            let Some(page) = self.store.outbox(after).await else {
+                sleep(READ_PAUSE).await;
+                continue;
+            };
+            found += page.entries.len();
+            if page.expired > 0 {
+                let incidents = page.expired;
+                warn!(incidents, "incidents of an earlier process were not done within 7 days");
+            }
+            for entry in &page.entries {
+                if let Some((number, incident)) = self.outbox.insert(entry) {
+                    self.announce(number, &incident).await;
+                }
+            }
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        if found > 0 {
+            info!(incidents = found, "continuing incidents of an earlier process");
+        }
+    }
+
+    async fn read_one(&self, name: RecordName) {
+        for _ in 0..READ_ATTEMPTS {
+            let Some(page) = self.store.outbox_entry(name).await else {
+                sleep(READ_PAUSE).await;
+                continue;
+            };
+            // None if the same incident was created before.
+            if let Some(entry) = page.entries.first()
+                && let Some((number, incident)) = self.outbox.insert(entry)
+            {
+                self.announce(number, &incident).await;
+            }
+            return;
+        }
+        warn!("an incident waits for the next start, because the store cannot be read");
+    }
+
+    /// Adds the other media with the content, and reports the incident.
+    async fn announce(&self, number: u64, incident: &Incident) {
+        let mut incident = incident.clone();
+        let others = self.other_media(&incident).await;
+        for media in &others {
+            incident.add_media(media.mxc.clone(), media.base_url.clone());
+        }
+        let Incident { id, engine, finding, media, .. } = &incident;
+        warn!(incident = id, engine, finding, media = media.len(), "malware in media");
+        self.metrics.incidents.record(engine_name(engine).unwrap_or("unknown"));
+        (self.observer)(&IncidentEvent { incident: &incident, state: IncidentState::Created });
+        self.outbox.announce(number, incident);
+        // After the incident that contains it. The process may be killed in between, which may cause a second incident.
+        for media in &others {
+            if let Err(error) = self.seen.mark(media) {
+                warn!(%error, "a second incident about the same media is possible");
+            }
+        }
+    }
+
+    /// Returns the media with the content of an incident that has no incident of its own.
+    async fn other_media(&self, incident: &Incident) -> Vec<SeenMedia> {
+        let content = parse_hex(&incident.content).unwrap_or_default();
+        for _ in 0..READ_ATTEMPTS {
+            let Some(seen) = self.seen.media(&content).await else {
+                sleep(READ_PAUSE).await;
+                continue;
+            };
+            let mut others = Vec::new();
+            for media in seen {
+                if !self.seen.is_marked(&media).await {
+                    others.push(media);
+                }
+            }
+            return others;
+        }
+        warn!(incident = incident.id, "other media with the content is not known");
+        Vec::new()
+    }
+
+    fn give_up_expired(&self) {
+        let lost = self.outbox.remove_expired();
+        if !lost.is_empty() {
+            warn!(steps = lost.len(), "steps of incidents were not done within 7 days");
+        }
+        for kind in lost {
+            let name = match kind {
+                StepKind::Quarantine => "quarantine",
+                StepKind::Notify(index) => self.targets.get(index).copied().unwrap_or("unknown"),
+            };
+            self.metrics.incidents.record_step(name, "given_up");
+        }
+    }
+}

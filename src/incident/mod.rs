@@ -1,0 +1,36 @@
+//! Incidents: what follows from malware in plain media. Each incident is written to the outbox of the store first, and stays there
+//! until its steps are done: quarantine at the homeserver, and a notification of each target. Each step is done at least
+//! once, and doing it again changes nothing.
+//!
+//! 1. The [`IncidentRecorder`] receives plain media from jobs. It keeps which media had a content, and writes an entry to
+//!    the outbox before the verdict on the content is stored.
+//! 2. The outbox adds the other media with the same content to the entry, and reports the incident to its observer.
+//! 3. One worker quarantines media, one for each target sends notifications.
+
+mod entry;
+mod event;
+mod incident_service;
+mod message;
+mod notice_limit;
+mod notifier;
+mod outbox;
+mod quarantine;
+mod quarantiner;
+mod recorder;
+mod room;
+mod secret_source;
+mod seen;
+mod step;
+mod step_worker;
+#[cfg(test)]
+mod tests;
+mod webhook;
+
+pub use entry::Incident;
+pub use event::{IncidentEvent, IncidentObserver, IncidentState};
+pub use incident_service::{
+    IncidentParts, IncidentService, IncidentSettings, IncidentSetupError, check_secrets,
+};
+pub use outbox::OutboxStatus;
+pub use recorder::IncidentRecorder;
+pub use step_worker::AllowedContents;

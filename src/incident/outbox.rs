@@ -1,0 +1,374 @@
+//! The outbox in memory: incidents with steps that are not done yet. Each change of an incident is requested from the store
+//! while the incident is locked, so that the store has the changes in their order.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use mcs_store::{FileStore, OutboxEntry, RecordName};
+use parking_lot::Mutex;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+use tracing::{debug, error, warn};
+
+use super::{
+    entry::Incident,
+    step::{StepState, delay_after},
+};
+
+/// What is done about each incident.
+#[derive(Clone, Debug)]
+pub(super) struct StepPlan {
+    /// Base URL of the homeserver whose media is quarantined.
+    pub(super) quarantined_at: Option<String>,
+    /// Names of the targets of notifications.
+    pub(super) targets: Vec<String>,
+}
+
+/// Step of an incident.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum StepId {
+    /// Quarantine of the media with this index.
+    Quarantine(usize),
+    /// Notification of the target with this index.
+    Notify(usize),
+}
+
+/// Kind of steps, which one worker does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum StepKind {
+    Quarantine,
+    /// Notifications of the target with this index.
+    Notify(usize),
+}
+
+/// A step that is due.
+#[derive(Clone, Debug)]
+pub(super) struct DueStep {
+    pub(super) number: u64,
+    pub(super) step: StepId,
+    pub(super) tries: u32,
+    pub(super) incident: Arc<Incident>,
+}
+
+/// What a worker does next.
+#[derive(Clone, Debug)]
+pub(super) enum NextStep {
+    /// The due steps: fewer tries first, then the oldest.
+    Due(DueStep),
+    /// No step is due before this time.
+    At(Instant),
+    /// No step is left.
+    None,
+}
+
+/// How a step has ended, or was tried.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum StepEnd {
+    Over,
+    Failed,
+}
+
+/// The outbox. Cheap to clone; clones share it.
+#[derive(Clone)]
+pub(super) struct Outbox(Arc<SharedOutbox>);
+
+struct SharedOutbox {
+    store: Arc<FileStore>,
+    plan: StepPlan,
+    pending: Mutex<PendingIncidents>,
+    changed: watch::Sender<()>,
+}
+
+#[derive(Default)]
+struct PendingIncidents {
+    /// By number, in the order of their creation.
+    incidents: BTreeMap<u64, PendingIncident>,
+    /// Names of these incidents, and of finished ones that the store still has.
+    names: HashSet<RecordName>,
+    next_number: u64,
+}
+
+struct PendingIncident {
+    name: RecordName,
+    expiry: u64,
+    incident: Arc<Incident>,
+    /// When failed steps are tried again.
+    due: HashMap<StepId, Instant>,
+}
+
+/// State of the outbox, for metrics.
+#[derive(Clone)]
+pub struct OutboxStatus(Outbox);
+
+impl OutboxStatus {
+    pub(super) fn new(outbox: Outbox) -> Self {
+        Self(outbox)
+    }
+
+    /// Returns the number of incidents with steps that are not done, and the age of the oldest one, seconds.
+    #[must_use]
+    pub fn length_and_age(&self) -> (u64, u64) {
+        let pending = self.0.0.pending.lock();
+        let oldest = pending.incidents.values().map(|pending| pending.incident.found).min();
+        let age = oldest.map_or(0, |found| now_ms().saturating_sub(found) / 1000);
+        (pending.incidents.len() as u64, age)
+    }
+
+    /// Returns the number of incidents that were not created because the outbox was full.
+    #[must_use]
+    pub fn overflows(&self) -> u64 {
+        self.0.0.store.counters().outbox_overflows
+    }
+}
+
+impl Outbox {
+    pub(super) fn new(store: Arc<FileStore>, plan: StepPlan) -> Self {
+        let (pending, changed) = (Mutex::default(), watch::Sender::default());
+        Self(Arc::new(SharedOutbox { store, plan, pending, changed }))
+    }
+
+    /// Adds an entry of the store, unless it is there already. Returns its number if other media must be added and the
+    /// incident be reported before its steps.
+    pub(super) fn insert(&self, entry: &OutboxEntry) -> Option<(u64, Arc<Incident>)> {
+        let incident = match Incident::decode(&entry.value) {
+            Ok(incident) => Arc::new(incident),
+            Err(error) => {
+                warn!(%error, "an incident of another version of the program is dropped");
+                drop(self.0.store.remove_from_outbox(entry.name));
+                return None;
+            }
+        };
+        let mut pending = self.0.pending.lock();
+        if !pending.names.insert(entry.name) {
+            return None;
+        }
+        let number = pending.next_number;
+        pending.next_number += 1;
+        let added = PendingIncident {
+            name: entry.name,
+            expiry: entry.expiry,
+            incident: Arc::clone(&incident),
+            due: HashMap::new(),
+        };
+        pending.incidents.insert(number, added);
+        if incident.is_announced {
+            // Its last step may have been removed from the configuration.
+            self.save(&mut pending, number);
+            return None;
+        }
+        Some((number, incident))
+    }
+
+    /// Changes an incident. Removes it if no step is left.
+    fn change(&self, number: u64, change: impl FnOnce(&mut PendingIncident, &StepPlan)) {
+        let mut pending = self.0.pending.lock();
+        if let Some(incident) = pending.incidents.get_mut(&number) {
+            change(incident, &self.0.plan);
+            self.save(&mut pending, number);
+        }
+    }
+
+    /// Requests the present state of an incident from the store.
+    fn save(&self, pending: &mut PendingIncidents, number: u64) {
+        let Some(changed) = pending.incidents.get(&number) else { return };
+        let (name, plan) = (changed.name, &self.0.plan);
+        if changed.incident.is_announced && steps(&changed.incident, plan).next().is_none() {
+            pending.incidents.remove(&number);
+            self.remove_stored(name);
+        } else {
+            let value = changed.incident.encode();
+            match self.0.store.update_outbox(name, changed.expiry, &value) {
+                Ok(written) => drop(written),
+                Err(error) => error!(%error, "the state of an incident is not stored"),
+            }
+        }
+        self.0.changed.send_replace(());
+    }
+
+    /// Removes an entry from the store. Until that is done, the entry must not be read again: its steps would be repeated.
+    fn remove_stored(&self, name: RecordName) {
+        let (outbox, removed) = (self.clone(), self.0.store.remove_from_outbox(name));
+        tokio::spawn(async move {
+            if let Err(error) = removed.await {
+                debug!(%error, "a finished incident stays in the outbox");
+            }
+            outbox.0.pending.lock().names.remove(&name);
+        });
+    }
+
+    /// Completes an incident with other media, so that its steps begin.
+    pub(super) fn announce(&self, number: u64, incident: Incident) {
+        self.change(number, |pending, _| {
+            pending.incident = Arc::new(Incident { is_announced: true, ..incident });
+        });
+    }
+
+    /// Records the result of a step.
+    pub(super) fn record(&self, number: u64, step: StepId, end: StepEnd) {
+        self.change(number, |pending, plan| {
+            let incident = Arc::make_mut(&mut pending.incident);
+            let Some(state) = step_state(incident, step, plan) else { return };
+            match end {
+                StepEnd::Over => state.is_over = true,
+                StepEnd::Failed => {
+                    state.tries = state.tries.saturating_add(1);
+                    pending.due.insert(step, Instant::now() + delay_after(state.tries));
+                }
+            }
+        });
+    }
+
+    /// Drops an incident.
+    pub(super) fn remove(&self, number: u64) {
+        let mut pending = self.0.pending.lock();
+        if let Some(removed) = pending.incidents.remove(&number) {
+            self.remove_stored(removed.name);
+            self.0.changed.send_replace(());
+        }
+    }
+
+    /// Drops the incidents that are too old. Returns the kinds of the steps that were not done.
+    pub(super) fn remove_expired(&self) -> Vec<StepKind> {
+        let now = now_ms() / 1000;
+        let mut pending = self.0.pending.lock();
+        let expired = pending.incidents.iter().filter(|(_, pending)| pending.expiry <= now);
+        let numbers: Vec<_> = expired.map(|(number, _)| *number).collect();
+        let mut lost = Vec::new();
+        for number in numbers {
+            let Some(removed) = pending.incidents.remove(&number) else { continue };
+            lost.extend(steps(&removed.incident, &self.0.plan).map(|(step, _)| step.kind()));
+            self.remove_stored(removed.name);
+        }
+        lost
+    }
+
+    /// Returns whether the store still has an incident; it has none after all verdicts were removed, because they were wrong.
+    /// Drops an incident that the store does not have. `None` if the store cannot be read.
+    pub(super) async fn is_stored(&self, number: u64) -> Option<bool> {
+        let name = self.0.pending.lock().incidents.get(&number).map(|pending| pending.name);
+        let Some(name) = name else { return Some(false) };
+        let is_stored = !self.0.store.outbox_entry(name).await?.entries.is_empty();
+        if !is_stored {
+            debug!("the store has an incident no more");
+            self.remove(number);
+        }
+        Some(is_stored)
+    }
+
+    /// Returns what a worker does next.
+    pub(super) fn next(&self, kind: StepKind) -> NextStep {
+        let now = Instant::now();
+        let pending = self.0.pending.lock();
+        let (mut best, mut earliest): (Option<DueStep>, Option<Instant>) = (None, None);
+        for (number, pending) in &pending.incidents {
+            for (step, state) in pending.steps(&self.0.plan, kind) {
+                match pending.due.get(&step) {
+                    Some(due) if *due > now => {
+                        earliest = Some(earliest.map_or(*due, |earliest| earliest.min(*due)));
+                    }
+                    _ if best.as_ref().is_none_or(|best| state.tries < best.tries) => {
+                        let (number, tries) = (*number, state.tries);
+                        let incident = Arc::clone(&pending.incident);
+                        best = Some(DueStep { number, step, tries, incident });
+                    }
+                    _ => {}
+                }
+            }
+        }
+        match (best, earliest) {
+            (Some(due), _) => NextStep::Due(due),
+            (None, Some(due)) => NextStep::At(due),
+            (None, None) => NextStep::None,
+        }
+    }
+
+    /// Returns all steps of a kind that are not done, the oldest first.
+    pub(super) fn all(&self, kind: StepKind) -> Vec<DueStep> {
+        let pending = self.0.pending.lock();
+        let steps = pending.incidents.iter().flat_map(|(number, pending)| {
+            pending.steps(&self.0.plan, kind).map(|(step, state)| DueStep {
+                number: *number,
+                step,
+                tries: state.tries,
+                incident: Arc::clone(&pending.incident),
+            })
+        });
+        steps.collect()
+    }
+
+    /// Returns a receiver of changes.
+    pub(super) fn subscribe(&self) -> watch::Receiver<()> {
+        self.0.changed.subscribe()
+    }
+}
+
+/// Waits for a change of the outbox, at most until a time.
+pub(super) async fn wait_for_change(changes: &mut watch::Receiver<()>, until: Option<Instant>) {
+    let elapsed = async {
+        match until {
+            Some(until) => sleep_until(until).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        // Fails only without an outbox, whose workers end then.
+        _ = changes.changed() => {}
+        () = elapsed => {}
+    }
+}
+
+impl PendingIncident {
+    /// Returns the steps of a kind that are not done. An incident has none before other media was added.
+    fn steps(&self, plan: &StepPlan, kind: StepKind) -> impl Iterator<Item = (StepId, StepState)> {
+        let is_announced = self.incident.is_announced;
+        steps(&self.incident, plan).filter(move |(step, _)| is_announced && step.kind() == kind)
+    }
+}
+
+impl StepId {
+    pub(super) fn kind(self) -> StepKind {
+        match self {
+            Self::Quarantine(_) => StepKind::Quarantine,
+            Self::Notify(target) => StepKind::Notify(target),
+        }
+    }
+}
+
+/// Returns the steps of an incident that are not done.
+fn steps(incident: &Incident, plan: &StepPlan) -> impl Iterator<Item = (StepId, StepState)> {
+    let is_quarantined_here =
+        |base_url: &Option<String>| base_url.is_some() && *base_url == plan.quarantined_at;
+    let media = incident.media.iter().enumerate();
+    let media = media.filter(move |(_, media)| is_quarantined_here(&media.base_url));
+    let media = media.map(|(index, media)| (StepId::Quarantine(index), media.quarantine));
+    let targets = plan.targets.iter().enumerate().map(|(index, target)| {
+        let state = incident.targets.get(target).copied().unwrap_or_default();
+        (StepId::Notify(index), state)
+    });
+    media.chain(targets).filter(|(_, state)| !state.is_over)
+}
+
+/// Returns the state of a step.
+fn step_state<'i>(
+    incident: &'i mut Incident,
+    step: StepId,
+    plan: &StepPlan,
+) -> Option<&'i mut StepState> {
+    match step {
+        StepId::Quarantine(index) => Some(&mut incident.media.get_mut(index)?.quarantine),
+        StepId::Notify(index) => {
+            Some(incident.targets.entry(plan.targets.get(index)?.clone()).or_default())
+        }
+    }
+}
+
+/// Returns the time, milliseconds since 1970.
+fn now_ms() -> u64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
+}

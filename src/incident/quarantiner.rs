@@ -1,0 +1,59 @@
+//! Has the media of incidents quarantined, one after the other.
+
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::info;
+
+use super::{
+    event::{IncidentEvent, IncidentObserver, IncidentState},
+    outbox::{NextStep, StepId, StepKind, wait_for_change},
+    quarantine::QuarantineClient,
+    step::StepResult,
+    step_worker::StepWorker,
+};
+
+/// Quarantines media until dropped. `rate`: maximum number of media a second.
+pub(super) async fn run(
+    mut worker: StepWorker,
+    client: QuarantineClient,
+    rate: u32,
+    observer: IncidentObserver,
+) {
+    let mut changes = worker.outbox.subscribe();
+    let mut ticks = interval(Duration::from_secs(1) / rate.max(1));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        changes.mark_unchanged();
+        let due = match worker.outbox.next(StepKind::Quarantine) {
+            NextStep::Due(due) => due,
+            NextStep::At(time) => {
+                wait_for_change(&mut changes, Some(time)).await;
+                continue;
+            }
+            NextStep::None => {
+                wait_for_change(&mut changes, None).await;
+                continue;
+            }
+        };
+        if !worker.is_wanted(&due).await {
+            continue;
+        }
+        ticks.tick().await;
+        let StepId::Quarantine(index) = due.step else { continue };
+        let Some(media) = due.incident.media.get(index) else { continue };
+        let result = client.quarantine(&media.mxc).await;
+        let state = match &result {
+            StepResult::Done => Some(IncidentState::Quarantined(&media.mxc)),
+            StepResult::NotNeeded(cause) | StepResult::Refused(cause) => {
+                info!(mxc = media.mxc, cause, "infected media is not quarantined");
+                Some(IncidentState::NotQuarantined(&media.mxc))
+            }
+            StepResult::Failed(_) | StepResult::Wait(_) => None,
+        };
+        if let Some(state) = state {
+            observer(&IncidentEvent { incident: &due.incident, state });
+        }
+        worker.finish(std::slice::from_ref(&due), result, u32::MAX).await;
+    }
+}

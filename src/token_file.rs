@@ -1,0 +1,112 @@
+//! Files with a secret token that the operator has placed. The token is never part of an error or of the log.
+
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use nix::fcntl::OFlag;
+use zeroize::Zeroizing;
+
+use crate::identity::denied_user;
+
+/// Minimum length of a token, bytes.
+const MIN_LENGTH: usize = 16;
+
+/// Maximum length of a token, bytes: a longer file is the wrong one.
+const MAX_LENGTH: usize = 1024;
+
+/// Permissions that the file must not have: any for all users, and writing for the group. The group may read the file, as
+/// Kubernetes requires for mounted secrets.
+const FORBIDDEN_MODE: u32 = 0o027;
+
+/// Reason why a token cannot be used. Contains no part of the file. `key`: the key of the configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    #[error("{} ({key}) cannot be read{}", path.display(), denied_user(source))]
+    Read { path: PathBuf, key: &'static str, source: io::Error },
+    #[error(
+        "{} ({key}) has mode {mode:04o}, so that scan scripts and other users can use it (chmod 0600)",
+        path.display()
+    )]
+    Mode { path: PathBuf, key: &'static str, mode: u32 },
+    #[error(
+        "{} ({key}) contains {found}, expected one line with at least {MIN_LENGTH} visible ASCII characters \
+         (openssl rand -hex 32)",
+        path.display()
+    )]
+    Content { path: PathBuf, key: &'static str, found: String },
+}
+
+impl TokenError {
+    /// Returns whether the operator has to change the file.
+    #[must_use]
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::Read { .. } => false,
+            Self::Mode { .. } | Self::Content { .. } => true,
+        }
+    }
+}
+
+/// Reads a token that no other user can use. Blocks.
+///
+/// # Errors
+/// If the file cannot be read, others can use it, or it contains no token.
+pub(crate) fn read_private(
+    path: &Path,
+    key: &'static str,
+) -> Result<Zeroizing<String>, TokenError> {
+    let (text, mode) = read(path).map_err(|source| read_error(path, key, source))?;
+    if mode & FORBIDDEN_MODE != 0 {
+        return Err(TokenError::Mode { path: path.to_owned(), key, mode });
+    }
+    parse(&text).map_err(|found| TokenError::Content { path: path.to_owned(), key, found })
+}
+
+/// Reads a token whatever the mode of the file is. Blocks.
+///
+/// # Errors
+/// If the file cannot be read, or contains no token.
+pub(crate) fn read_any(path: &Path, key: &'static str) -> Result<Zeroizing<String>, TokenError> {
+    let (text, _) = read(path).map_err(|source| read_error(path, key, source))?;
+    parse(&text).map_err(|found| TokenError::Content { path: path.to_owned(), key, found })
+}
+
+fn read_error(path: &Path, key: &'static str, source: io::Error) -> TokenError {
+    TokenError::Read { path: path.to_owned(), key, source }
+}
+
+/// Returns the content and the permissions of a regular file.
+fn read(path: &Path) -> io::Result<(Zeroizing<Vec<u8>>, u32)> {
+    // Without O_NONBLOCK, opening a FIFO would block.
+    let file = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    // Full capacity from the start: growing would leave copies that are not wiped.
+    let mut text = Zeroizing::new(Vec::with_capacity(MAX_LENGTH + 2));
+    file.take(MAX_LENGTH as u64 + 2).read_to_end(&mut text)?;
+    Ok((text, metadata.permissions().mode() & 0o7777))
+}
+
+/// Returns the token in a file, or what the file contains instead.
+fn parse(text: &[u8]) -> Result<Zeroizing<String>, String> {
+    let token = text.trim_ascii();
+    if token.is_empty() {
+        return Err("nothing".to_owned());
+    }
+    if token.len() > MAX_LENGTH {
+        return Err(format!("more than {MAX_LENGTH} bytes"));
+    }
+    if !token.iter().all(u8::is_ascii_graphic) {
+        return Err("spaces, several lines or other characters".to_owned());
+    }
+    if token.len() < MIN_LENGTH {
+        return Err(format!("{} characters", token.len()));
+    }
+    Ok(Zeroizing::new(String::from_utf8_lossy(token).into_owned()))
+}
