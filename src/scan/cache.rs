@@ -347,7 +347,7 @@ impl ResultCache {
         } else {
             compared.await?
         };
-        Some(decided(&infection, policies))
+        Some(ScannedContent::new(&infection, policies))
     }
 
     /// Stores an outcome that is in memory. Returns the infection that another replica has found, unless it is only observed,
@@ -467,13 +467,6 @@ impl ResultCache {
             self.tables.bodies.insert(body_hash, body.clone());
         }
     }
-}
-
-/// Returns the result of a scan with an outcome, under these policies.
-fn decided(outcome: &FileOutcome, policies: &Policies) -> ScannedContent {
-    let detected = outcome.detected.clone();
-    let infection = policies.infection(outcome).map(Arc::new);
-    ScannedContent { detected, verdict: policies.decide(outcome).verdict, infection }
 }
 
 /// Returns a valid entry. `time_to_live` returns `None` for an invalid value.

@@ -21,9 +21,9 @@ const NOT_FOUND: &str = r#"{"errcode":"M_NOT_FOUND","error":"Not found"}"#;
 const PAGE: &str = "<!DOCTYPE html><title>Welcome</title>";
 
 /// Beginning of a path, status and body; `301 LOCATION` for a redirect.
-type Route = (&'static str, &'static str, &'static str);
+type FakeRoute = (&'static str, &'static str, &'static str);
 
-const HOMESERVER: [Route; 2] = [(VERSIONS, "200", VERSION_LIST), (MEDIA, "401", MISSING_TOKEN)];
+const HOMESERVER: [FakeRoute; 2] = [(VERSIONS, "200", VERSION_LIST), (MEDIA, "401", MISSING_TOKEN)];
 
 /// A server with fixed responses, 404 with a page for all other paths.
 struct FixedServer {
@@ -32,7 +32,7 @@ struct FixedServer {
 }
 
 impl FixedServer {
-    fn start(routes: &[Route]) -> Self {
+    fn start(routes: &[FakeRoute]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
         let address = listener.local_addr().expect("address");
         let paths = Arc::new(Mutex::new(Vec::new()));
@@ -85,7 +85,7 @@ fn read_path(mut stream: &TcpStream) -> Option<String> {
     String::from_utf8(head).ok()?.split(' ').nth(1).map(str::to_owned)
 }
 
-fn respond(mut stream: TcpStream, path: &str, routes: &[Route]) {
+fn respond(mut stream: TcpStream, path: &str, routes: &[FakeRoute]) {
     let route = routes.iter().find(|(prefix, ..)| path.starts_with(prefix));
     let (_, status, body) = route.copied().unwrap_or(("", "404", PAGE));
     let (status, location) = status.split_once(' ').unwrap_or((status, ""));
@@ -147,7 +147,7 @@ fn requests_contain_no_token_and_only_two_paths() {
 fn wrong_servers_are_errors_that_name_what_to_write() {
     let well_known = r#"{"m.homeserver":{"base_url":"https://matrix.example.org"}}"#;
     let key = r#"{"public_key":"ZGlmZmVyZW50"}"#;
-    let cases: [(&[Route], &str); 10] = [
+    let cases: [(&[FakeRoute], &str); 10] = [
         (&[(VERSIONS, "200", PAGE)], "found a web page (status 200), not a homeserver: a web site"),
         (&[], "found a web page (status 404), not a homeserver"),
         (

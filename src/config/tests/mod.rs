@@ -3,6 +3,7 @@
 mod changes;
 mod default_file;
 mod engines;
+mod invalid_values;
 mod migrate;
 mod properties;
 mod rejected;

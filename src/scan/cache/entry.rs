@@ -24,8 +24,20 @@ pub struct ScannedContent {
     pub detected: Option<MediaType>,
     /// The verdict of the engines, without the lists of types.
     pub verdict: CachedVerdict,
-    /// The malware that all engines together found; `None` if an engine did not finish.
+    /// The malware that was found and is not only observed; `None` if an engine did not finish.
     pub infection: Option<Arc<Infection>>,
+}
+
+impl ScannedContent {
+    /// Applies the policies to an outcome.
+    #[must_use]
+    pub fn new(outcome: &FileOutcome, policies: &Policies) -> Self {
+        Self {
+            detected: outcome.detected.clone(),
+            verdict: policies.decide(outcome).verdict,
+            infection: policies.infection(outcome).map(Arc::new),
+        }
+    }
 }
 
 /// Result of the scan of a content: a verdict, or a failure. A failure is shared by all requests within a few seconds,

@@ -213,12 +213,7 @@ impl Pipeline {
 
     /// Returns the result of a scan with this outcome.
     fn decided(&self, outcome: &FileOutcome) -> ScannedContent {
-        let policies = self.context.engines.policies();
-        ScannedContent {
-            detected: outcome.detected.clone(),
-            verdict: policies.decide(outcome).verdict,
-            infection: policies.infection(outcome).map(Arc::new),
-        }
+        ScannedContent::new(outcome, self.context.engines.policies())
     }
 
     fn scanned(&self, run: EngineRun) -> ScannedContent {
