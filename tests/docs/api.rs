@@ -115,11 +115,11 @@ fn routes() -> BTreeSet<Route> {
         let found = visit_sources(directory).routes;
         assert!(found.len() > 3, "{directory}: {found:?}");
         for (methods, path) in found {
-            assert!(!methods.is_empty(), "{path}");
             let path = in_camel_case(&path);
             if directory == "src/admin" && !path.starts_with("/v1/") {
                 continue;
             }
+            assert!(!methods.is_empty(), "{path}");
             for method in methods {
                 if method == "get" {
                     routes.insert(("head".to_owned(), format!("{prefix}{path}")));
@@ -194,7 +194,9 @@ fn pages_have_each_route() {
 
 #[test]
 fn documents_have_each_error_of_the_listener_for_changes() {
-    let expected = visit_sources("src/admin").errors;
+    let mut expected = visit_sources("src/admin").errors;
+    // Only the forms of the operator page cause these.
+    expected.retain(|(_, name)| !matches!(&**name, "unknown_origin" | "wrong_form"));
     assert!(expected.len() > 10, "{expected:?}");
     let mut in_page = BTreeSet::new();
     for row in section("## The listener `[admin]`").lines() {

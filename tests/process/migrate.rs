@@ -276,7 +276,7 @@ fn public_configurations_migrate_and_pass_the_check() {
         let key =
             [("MCS_CRYPTO__REQUEST_SECRET_PATH", key.as_str()), ("MCS_CRYPTO__GENERATE", "true")];
         let variables: &[_] = if file.is_without_key { &key } else { &[] };
-        let (code, stdout, stderr) = run(&["-c", &new, "check-config"], variables);
+        let (code, stdout, stderr) = run(&["-c", &new, "check-config", "--show"], variables);
         assert_eq!(code, Some(0), "{name}: {stdout}{stderr}\n{toml}");
         assert!(stdout.contains("every engine detects the infected sample"), "{name}: {stdout}");
     }

@@ -108,8 +108,14 @@ async fn generate_traffic() -> (MockHomeserver, ScannerProcess, usize) {
 #[tokio::test]
 async fn metrics_match_known_traffic() {
     // Durations, properties of the machine, and the number of idle connections.
-    const VARIABLE: [&str; 5] =
-        ["_sum", "_bucket{", "mcs_build_info", "mcs_sandbox_layer", "mcs_http_connections "];
+    const VARIABLE: [&str; 6] = [
+        "_sum",
+        "_bucket{",
+        "mcs_build_info",
+        "mcs_sandbox_layer",
+        "mcs_http_connections ",
+        "_timestamp_seconds ",
+    ];
     let (_homeserver, scanner, sent) = generate_traffic().await;
     let operations = scanner.operations_client().await;
     let metrics = scrape(&operations).await;
@@ -133,6 +139,7 @@ mcs_cache_entries{{kind="verdict"}} 4
 mcs_cache_hits_total{{kind="answer"}} 3
 mcs_cache_hits_total{{kind="flight"}} 1
 mcs_cache_hits_total{{kind="verdict"}} 1
+mcs_config_last_reload_successful 1
 mcs_engine_scans_total{{engine="script",result="clean"}} 2
 mcs_engine_scans_total{{engine="script",result="failed"}} 1
 mcs_engine_scans_total{{engine="script",result="infected"}} 1
@@ -183,7 +190,13 @@ mcs_workers 32
     );
     assert!(metrics.contains("mcs_sandbox_layer{layer=\"seccomp\"} 1\n"), "{metrics}");
     assert!(!metrics.contains("mcs_canary_passed"), "metric of a canary that is off");
-    for name in ["process_cpu_seconds_total", "process_resident_memory_bytes", "process_open_fds"] {
+    for name in [
+        "process_cpu_seconds_total",
+        "process_resident_memory_bytes",
+        "process_open_fds",
+        "process_start_time_seconds",
+        "mcs_config_last_reload_success_timestamp_seconds",
+    ] {
         let line = metrics.lines().find(|line| line.starts_with(name)).expect(name);
         let value: f64 = line.rsplit(' ').next().unwrap().parse().unwrap();
         assert!(value > 0.0, "{line}");
