@@ -271,6 +271,12 @@ impl SimulatedGroup {
         self.server.flush_all();
         sleep(Duration::from_secs(40)).await;
         for replica in &self.replicas {
+            // The removal of all records may be at an attempt that a fault holds until its time limit of 60 s.
+            for _ in 0..8 {
+                if !replica.cache.records().unwrap().is_in_use() {
+                    sleep(Duration::from_secs(10)).await;
+                }
+            }
             assert!(replica.cache.records().unwrap().is_in_use(), "the store is used again");
         }
     }
