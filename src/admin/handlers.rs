@@ -8,7 +8,7 @@ use std::{
 
 use axum::{
     Router,
-    extract::{Path, State},
+    extract::{Path, State, rejection::PathRejection},
     http::{StatusCode, Uri},
     routing::{get, post},
 };
@@ -57,8 +57,12 @@ async fn verdicts(State(state): State<Arc<AdminState>>, uri: Uri) -> AdminResult
     Ok(json(StatusCode::OK, &VerdictsReply { verdicts, complete: list.is_complete }))
 }
 
-async fn content(State(state): State<Arc<AdminState>>, Path(sha256): Path<String>) -> AdminResult {
-    let content = query::parse_sha256(&sha256)?;
+async fn content(
+    State(state): State<Arc<AdminState>>,
+    sha256: Result<Path<String>, PathRejection>,
+) -> AdminResult {
+    // Rejected if it is not UTF-8.
+    let content = query::parse_sha256(&sha256.map(|Path(digits)| digits).unwrap_or_default())?;
     Ok(json(StatusCode::OK, &find_content(&state.scanner(), content).await?))
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use askama::Template;
 use axum::{
-    extract::{Path, State},
+    extract::{Path, State, rejection::PathRejection},
     http::{HeaderMap, StatusCode, Uri, header},
     response::IntoResponse,
 };
@@ -145,10 +145,11 @@ pub(super) async fn state(State(state): State<Arc<PageState>>, headers: HeaderMa
 
 pub(super) async fn plot(
     State(state): State<Arc<PageState>>,
-    Path(name): Path<String>,
+    name: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> PageResult {
     state.session_for(&headers, SessionUse::Script)?;
+    let Path(name) = name.map_err(|_| AdminError::NotFound)?;
     let plot = Plot::ALL.into_iter().find(|plot| plot.file() == name);
     let svg = plot.ok_or(AdminError::NotFound)?.svg(&state.scanner().recent().minutes());
     Ok(([(header::CONTENT_TYPE, "image/svg+xml")], svg).into_response())

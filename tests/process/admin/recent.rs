@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::harness::homeserver;
+use std::time::{Duration, Instant};
 
 async fn recent(scanner: &ScannerProcess, arguments: &[&str]) -> Vec<Value> {
     let arguments = [&["recent", "--json"], arguments].concat();
@@ -47,7 +48,7 @@ async fn latest_verdicts_are_listed() {
 #[tokio::test]
 async fn media_is_scanned_again_at_once() {
     let (fixture, scanner) = AdminFixture::start(with_store("")).await;
-    let dir = &scanner.dir;
+    let (dir, end) = (&scanner.dir, Instant::now() + Duration::from_secs(30));
     assert_eq!(fixture.request_all(&scanner).await, 3);
     let token = dir.path("access-token");
     fs::write(&token, format!("{}\n", homeserver::TOKEN)).unwrap();
@@ -64,6 +65,10 @@ async fn media_is_scanned_again_at_once() {
     // The signature is corrected.
     fs::write(dir.path("marks/corrected"), "").unwrap();
     let content = sha256(INFECTED);
+    // Records are written shortly after the response.
+    while !store(dir, &["show", &content]).await.1.contains(&mxc) {
+        assert!(Instant::now() < end, "the media is not in the store");
+    }
     let (code, stdout, stderr) =
         rescan(&[&content, token[0], token[1], "--comment", "corrected"]).await;
     assert_eq!(code, Some(0), "{stdout}{stderr}");

@@ -64,6 +64,7 @@ async fn requests_are_checked() {
         // Parameters and bodies.
         ("GET /v1/verdicts?limit=x HTTP/1.1", &[HOST], "", 400, "invalid"),
         ("GET /v1/contents/abc HTTP/1.1", &[HOST], "", 400, "invalid"),
+        ("GET /v1/contents/%FF HTTP/1.1", &[HOST], "", 400, "invalid"),
         ("GET /v1/media HTTP/1.1", &[HOST], "", 400, "invalid"),
         (FORGET, &[HOST, JSON], "{}", 400, "invalid"),
         (FORGET, &[HOST, JSON], "{\"all\":false}", 400, "invalid"),
