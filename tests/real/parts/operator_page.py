@@ -130,6 +130,12 @@ class BrowserTab:
         with self.page.expect_navigation():
             self.page.keyboard.press("Enter")
 
+    def type_in(self, field, text):
+        """Types into the field that the page gives the focus to, which happens some time after it is loaded."""
+        self.page.wait_for_selector(f"#{field}:focus")
+        self.page.keyboard.type(text)
+        assert_equal(self.page.input_value(f"#{field}"), text)
+
     def heading(self):
         return self.page.locator("h1").inner_text()
 
@@ -137,7 +143,7 @@ class BrowserTab:
         """By keyboard: the field for the token has the focus."""
         self.page.goto(base)
         assert_equal(self.page.url, f"{base}/sign-in")
-        self.page.keyboard.type(TOKEN)
+        self.type_in("token", TOKEN)
         self.submit()
         assert_equal((self.page.url, self.heading()), (f"{base}/", "Overview"))
 
@@ -197,7 +203,7 @@ def operator_reverts_a_false_positive_by_keyboard_alone(machine):
         tab.submit()
         assert_equal(tab.heading(), "Allow this file?")
         # The field for the reason has the focus.
-        tab.page.keyboard.type("false positive of a newsletter")
+        tab.type_in("comment", "false positive of a newsletter")
         tab.press_until("days")
         tab.press("ArrowDown")
         tab.press_until("Allow")
@@ -225,7 +231,7 @@ def operator_reverts_a_false_positive_by_keyboard_alone(machine):
         assert_equal(operator.changes()[-1]["change"], "forget")
         tab.press_until("Withdraw decision…")
         tab.submit()
-        tab.page.keyboard.type("the signature is corrected")
+        tab.type_in("comment", "the signature is corrected")
         tab.submit()
         assert_equal(operator.scan("positive").json()["clean"], False)
         tab.press_until("Sign out")
