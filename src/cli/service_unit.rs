@@ -233,7 +233,7 @@ mod tests {
         drop_in(usr.path(), "10-user.conf", "[Service]\nUser=replaced\n");
         drop_in(etc.path(), "10-user.conf", "[Service]\nUser=daemon\nDynamicUser=no\n");
         drop_in(etc.path(), "20-more.conf", "[Service]\nSupplementaryGroups=\\\n a b\n");
-        drop_in(etc.path(), "README", "User=nobody");
+        drop_in(etc.path(), "README", "User=mail");
         let changed = UnitOptions::load(&directories).unwrap();
         assert_eq!(changed.user.as_deref(), Some("daemon"));
         assert!(!changed.is_dynamic);

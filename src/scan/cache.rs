@@ -360,7 +360,9 @@ impl ResultCache {
         policies: &Policies,
         generation: CacheGeneration,
     ) -> Option<FileOutcome> {
-        let infection = records.add(&key, &outcome, versions, self.settings.ttl).await;
+        let has_infection = policies.has_infection(&outcome);
+        let infection =
+            records.add(&key, &outcome, has_infection, versions, self.settings.ttl).await;
         if !self.tables.invalidations.keeps_content(generation, &key.content) {
             self.tables.verdicts.remove(&key);
             if self.is_current(generation) {
@@ -419,7 +421,8 @@ impl ResultCache {
             return None;
         }
         if found.is_former {
-            records.renew_outcome(key, versions, &found, self.settings.ttl);
+            let has_infection = policies.has_infection(&found.outcome);
+            records.renew_outcome(key, versions, &found, has_infection, self.settings.ttl);
         }
         let FoundOutcome { outcome, age, is_former, versions: scanned_by, .. } = found;
         // The store has another time to live for infections that decide.

@@ -9,7 +9,7 @@ use mcs_filetype::MediaType;
 pub enum Verdict {
     /// At least one engine has finished, and nothing that the operator's policies do not allow was found.
     Clean {
-        /// When the scan ended.
+        /// When the scan began.
         at: SystemTime,
     },
     /// An engine reported the content as not clean, or the operator's policy refuses what could not be examined.

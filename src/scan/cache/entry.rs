@@ -99,7 +99,7 @@ impl VerdictEntry {
         }
     }
 
-    /// Returns the end of the scan; `None` for a failure.
+    /// Returns the start of the scan; `None` for a failure.
     pub(super) fn scanned(&self) -> Option<SystemTime> {
         match self {
             Self::Clean { scanned, .. } => Some(*scanned),

@@ -17,6 +17,8 @@ pub(super) struct FoundOutcome {
     pub(super) versions: Option<Versions>,
     /// The program and the engines of the scan.
     pub(super) scanned_by: Option<VersionTag>,
+    /// Whether the outcome is stored as an infection, which is valid for all versions.
+    pub(super) is_infection: bool,
     /// Whether a former secret protects the record.
     pub(super) is_former: bool,
 }

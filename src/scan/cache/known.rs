@@ -74,7 +74,7 @@ pub struct KnownVerdict {
     pub engines: Vec<EngineSummary>,
     /// Type by content.
     pub detected: Option<MediaType>,
-    /// End of the scan; `None` for a failure.
+    /// Start of the scan; `None` for a failure.
     pub scanned: Option<SystemTime>,
     /// Time from which the verdict is invalid.
     pub expires: Option<SystemTime>,

@@ -216,23 +216,28 @@ impl VerdictRecords {
     /// Stores an outcome: an infection for `not_clean_ttl`, any other one for `ttl`. Returns the infection that another
     /// replica has found. Does not wait for a file.
     ///
+    /// `has_infection`: whether malware was found that is not only observed. A shared store keeps malware that is only
+    /// observed like outcomes without malware, because it must not replace what other replicas have found.
+    ///
     /// # Errors
     /// If a shared store is not available. An infection is stored as soon as it is.
     pub(super) async fn add(
         &self,
         key: &ContentKey,
         outcome: &FileOutcome,
+        has_infection: bool,
         versions: Versions,
         ttl: Duration,
     ) -> Result<Option<FoundOutcome>, StoreUnavailable> {
         let is_shared = self.shared_store().is_some();
+        let is_infection = has_infection || (outcome.is_infected() && !is_shared);
         if !self.use_state.lock().is_in_use() {
             // Without the store, nothing is known about other replicas.
             return if is_shared { Err(StoreUnavailable) } else { Ok(None) };
         }
         let keys = self.names().outcome(key, versions);
         let record = outcome.to_record(&key.content, self.scan_tag(versions));
-        let Some(record) = record.filter(|_| outcome.is_infected() || versions.are_known()) else {
+        let Some(record) = record.filter(|_| is_infection || versions.are_known()) else {
             // Not stored, but compared.
             return if is_shared {
                 self.find_outcome(key, versions, Precedence::Infected).await
@@ -240,7 +245,7 @@ impl VerdictRecords {
                 Ok(None)
             };
         };
-        if outcome.is_infected() {
+        if is_infection {
             self.add_infection(key, versions, &record).await;
             return Ok(None);
         }

@@ -17,7 +17,7 @@ const ERROR_BYTES: usize = 1024;
 /// policy applies to cached outcomes without another scan: see [`super::Policies::decide`].
 #[derive(Clone, Debug)]
 pub struct FileOutcome {
-    /// When the scan ended.
+    /// When the scan began.
     pub scanned: SystemTime,
     /// The type by content; `None` if types are not determined.
     pub detected: Option<MediaType>,
@@ -172,6 +172,14 @@ impl FileOutcome {
         self.findings.extend(earlier.findings.iter().cloned());
         self.findings.sort_by_key(|finding| finding.kind != NotCleanKind::Infected);
         self
+    }
+
+    /// Returns this outcome with what another scan of the same content found, whichever of them is complete.
+    pub(in crate::scan) fn merged_with(self, other: &Self) -> Self {
+        let ended_early = self.ended_early || other.ended_early;
+        let lacked_engine = self.lacked_engine || other.lacked_engine;
+        let merged = self.with_findings_of(other);
+        Self { ended_early, lacked_engine, ..merged }
     }
 
     /// Removes what no verdict needs: the lines for the audit log, which records each scan once.

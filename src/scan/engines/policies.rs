@@ -180,6 +180,13 @@ impl Policies {
         effects.any(|effect| effect != FindingEffect::Observed)
     }
 
+    /// Returns whether any malware may count: whether not all is only observed.
+    pub(in crate::scan) fn has_infection(&self, file: &FileOutcome) -> bool {
+        let mut infected =
+            file.findings.iter().filter(|finding| finding.kind == NotCleanKind::Infected);
+        infected.any(|finding| self.observed.effect(finding) != FindingEffect::Observed)
+    }
+
     /// Returns the malware that refuses a file, if all engines finished.
     pub(in crate::scan) fn infection(&self, file: &FileOutcome) -> Option<Infection> {
         file.infection(|finding| self.observed.effect(finding) == FindingEffect::Refuses)

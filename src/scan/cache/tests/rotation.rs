@@ -4,7 +4,7 @@ use mcs_store::SimulatedServer;
 use tokio::time::sleep;
 
 use super::{
-    shared::{connected, infected, replica_with},
+    shared::{connected, infected, known_to_others, observing, only_observed, replica_with},
     *,
 };
 use crate::scan::{decisions::DecisionKeeper, engines::EngineIdentity};
@@ -169,4 +169,23 @@ async fn replicas_with_and_without_the_new_secret_agree() {
             }
         }
     }
+}
+
+/// Each replica has found other malware, of which one is only observed now.
+#[tokio::test(start_paused = true)]
+async fn infections_under_all_secrets_decide() {
+    let server = SimulatedServer::new(1);
+    let (first, _first_events) = replica_with(&server, 1, rotated());
+    let (second, _second_events) = replica_with(&server, 2, old());
+    connected().await;
+    let policies = policies();
+    let found = first.store_outcome(KEY, only_observed(), VERSIONS, &policies, first.generation());
+    assert!(found.await.is_none());
+    let found =
+        second.store_outcome(KEY, known_to_others(), OTHERS, &policies, second.generation());
+    assert!(found.await.is_none());
+    let (third, _third_events) = replica_with(&server, 3, rotated());
+    connected().await;
+    let found = third.recall(&KEY, VERSIONS, &observing()).await.unwrap();
+    assert_eq!(found.verdict.unwrap().name(), "not_clean");
 }

@@ -130,3 +130,88 @@ async fn removal_that_takes_long_states_what_was_removed() {
     let is_media = |key: &Vec<u8>| key.starts_with(b"mcs1:m:");
     assert!(!server.keys().iter().any(is_media));
 }
+
+pub(super) fn observing() -> Policies {
+    policies().observing(&["clamd"], &[])
+}
+
+/// Malware that the newer signatures of another replica know.
+pub(super) fn known_to_others() -> FileOutcome {
+    let found = Ok(Outcome::Infected("new".into()));
+    FileOutcome::for_test([("clamd", Ok(Outcome::Clean)), ("icap", found)])
+}
+
+pub(super) fn only_observed() -> FileOutcome {
+    let found = Ok(Outcome::Infected("observed".into()));
+    FileOutcome::for_test([("clamd", found), ("icap", Ok(Outcome::Clean))])
+}
+
+/// Whether the other replica stores its infection before or after.
+#[tokio::test(start_paused = true)]
+async fn infection_that_is_only_observed_replaces_none_that_counts() {
+    for is_first in [true, false] {
+        let server = SimulatedServer::new(1);
+        let (cache, other) = (replica(&server, 1), replica(&server, 2));
+        connected().await;
+        let policies = observing();
+        let infect = async || {
+            let (found, generation) = (known_to_others(), other.generation());
+            assert!(other.store_outcome(KEY, found, OTHERS, &policies, generation).await.is_none());
+        };
+        if is_first {
+            infect().await;
+        }
+        let (found, generation) = (only_observed(), cache.generation());
+        let stored = cache.store_outcome(KEY, found, VERSIONS, &policies, generation).await;
+        if is_first {
+            assert_eq!(stored.unwrap().verdict.unwrap().name(), "not_clean");
+        } else {
+            assert!(stored.is_none());
+            infect().await;
+        }
+        for versions in [VERSIONS, OTHERS] {
+            let third = replica(&server, 3);
+            connected().await;
+            let found = third.recall(&KEY, versions, &policies).await.unwrap();
+            assert_eq!(found.verdict.unwrap().name(), "not_clean", "{is_first} {versions:?}");
+        }
+    }
+}
+
+/// What the other replicas know is unknown, as after a clean outcome.
+#[tokio::test(start_paused = true)]
+async fn infection_that_is_only_observed_is_compared_when_the_store_answers_again() {
+    let server = SimulatedServer::new(1);
+    let (cache, other) = (replica(&server, 1), replica(&server, 2));
+    connected().await;
+    let policies = observing();
+    let stored = other.store_outcome(KEY, known_to_others(), OTHERS, &policies, other.generation());
+    assert!(stored.await.is_none());
+    server.set_frozen(true);
+    let stored = cache.store_outcome(KEY, only_observed(), VERSIONS, &policies, cache.generation());
+    assert!(stored.await.is_none());
+    let unconfirmed = std::mem::take(&mut *cache.tables.unconfirmed.lock());
+    assert_eq!(unconfirmed.keys().unwrap(), [KEY]);
+    server.set_frozen(false);
+    sleep(Duration::from_secs(40)).await;
+    let third = replica(&server, 3);
+    connected().await;
+    let found = third.recall(&KEY, VERSIONS, &policies).await.unwrap();
+    assert_eq!(found.verdict.unwrap().name(), "not_clean", "not replaced by a late write");
+}
+
+/// Turned off, the mode needs no scan at a replica with the same signatures.
+#[tokio::test(start_paused = true)]
+async fn stored_infection_that_was_only_observed_refuses_at_other_replicas() {
+    let server = SimulatedServer::new(1);
+    let (cache, other) = (replica(&server, 1), replica(&server, 2));
+    connected().await;
+    let observing = observing();
+    let stored =
+        cache.store_outcome(KEY, only_observed(), VERSIONS, &observing, cache.generation());
+    assert!(stored.await.is_none());
+    for (policies, expected) in [(observing, "clean"), (policies(), "not_clean")] {
+        let found = other.recall(&KEY, VERSIONS, &policies).await.unwrap();
+        assert_eq!(found.verdict.unwrap().name(), expected);
+    }
+}

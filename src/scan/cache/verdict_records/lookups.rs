@@ -84,9 +84,12 @@ impl VerdictRecords {
             let is_kept = Some(found.outcome.scanned) > forgotten;
             is_kept.then_some(FoundOutcome { is_former: index > 0, ..found })
         });
-        let (infected, others): (Vec<_>, Vec<_>) =
-            valid.partition(|found| found.outcome.is_infected());
-        infected.into_iter().chain(others).next()
+        let (infected, others): (Vec<_>, Vec<_>) = valid.partition(|found| found.is_infection);
+        // Replicas with different secrets may have found different malware, of which some may be only observed.
+        infected
+            .into_iter()
+            .reduce(|first, other| merge(first, &other))
+            .or_else(|| others.into_iter().next())
     }
 
     fn valid_outcome(
@@ -99,30 +102,34 @@ impl VerdictRecords {
             .inspect_err(|error| debug!(%error, "a stored verdict is of another version"))
             .ok()?;
         let age = age(outcome.scanned)?;
-        let is_valid = if outcome.is_infected() {
-            kind == RecordKind::NotClean && age < self.settings.not_clean_ttl
-        } else {
-            kind == RecordKind::Finished
-        };
+        let is_infection = kind == RecordKind::NotClean;
+        if is_infection && (!outcome.is_infected() || age >= self.settings.not_clean_ttl) {
+            return None;
+        }
         // The key of another outcome contains the versions.
-        let is_current = kind == RecordKind::Finished
-            || (scanned_by.is_some() && scanned_by == self.scan_tag(versions));
+        let is_current =
+            !is_infection || (scanned_by.is_some() && scanned_by == self.scan_tag(versions));
         let versions = is_current.then_some(versions);
-        is_valid.then_some(FoundOutcome { outcome, age, versions, scanned_by, is_former: false })
+        let is_former = false;
+        Some(FoundOutcome { outcome, age, versions, scanned_by, is_infection, is_former })
     }
 
-    /// Stores an outcome again that was found under a former secret, in the background. Its age remains. `ttl`: of outcomes
-    /// that are no infections.
+    /// Stores an outcome again that was found under a former secret, in the background. Its age remains. Malware that is only
+    /// observed is not, if it is stored as an infection: it must not replace what other replicas have found meanwhile. `ttl`:
+    /// of outcomes that are no infections.
     pub(in crate::scan::cache) fn renew_outcome(
         &self,
         key: &ContentKey,
         versions: Versions,
         found: &FoundOutcome,
+        has_infection: bool,
         ttl: Duration,
     ) {
+        if found.is_infection && !has_infection {
+            return;
+        }
         let keys = self.names().outcome(key, versions);
-        let is_infected = found.outcome.is_infected();
-        let (record_key, ttl) = if is_infected {
+        let (record_key, ttl) = if found.is_infection {
             (keys.infected, self.settings.not_clean_ttl)
         } else {
             (keys.finished, ttl)
@@ -165,5 +172,17 @@ impl VerdictRecords {
         self.store.put(self.names().media(key), expiry(ttl.saturating_sub(found.age)), record);
         self.add_reference(key, &found.media, &mxc, ttl);
         true
+    }
+}
+
+/// Merges infections in the same content.
+fn merge(first: FoundOutcome, other: &FoundOutcome) -> FoundOutcome {
+    FoundOutcome {
+        outcome: first.outcome.merged_with(&other.outcome),
+        age: first.age.min(other.age),
+        versions: first.versions.filter(|versions| other.versions == Some(*versions)),
+        scanned_by: first.scanned_by.filter(|tag| other.scanned_by == Some(*tag)),
+        is_infection: true,
+        is_former: first.is_former || other.is_former,
     }
 }

@@ -104,7 +104,7 @@ impl VerdictRecords {
         versions: Versions,
     ) -> bool {
         let kind = stored.key.kind;
-        let is_of_kind = stored.decoded.outcome.is_infected() == (kind == RecordKind::NotClean);
+        let is_of_kind = kind == RecordKind::Finished || stored.decoded.outcome.is_infected();
         let are_known = kind == RecordKind::NotClean || versions.are_known();
         let has_key = |names: &RecordNames| {
             let OutcomeKeys { infected, finished, .. } = names.outcome(key, versions);
