@@ -183,8 +183,8 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Removes expired records, then those that expire first while there are too many. Returns the number of removed
-    /// records.
+    /// Removes expired records. While there are too many, removes any of [`RecordKind::Seen`], which have the longest lifetime
+    /// and matter least, then those that expire first. Returns the number of removed records.
     fn evict(&mut self, limits: EvictionLimits) -> rusqlite::Result<u64> {
         let sql = "DELETE FROM record WHERE rowid IN \
                    (SELECT rowid FROM record WHERE expiry <= ?1 ORDER BY expiry LIMIT ?2)";
@@ -197,8 +197,13 @@ impl Batch<'_> {
             return Ok(expired as u64);
         }
         let sql = "DELETE FROM record WHERE rowid IN \
+                   (SELECT rowid FROM record WHERE kind = ?1 LIMIT ?2)";
+        let seen = params![RecordKind::Seen as u8, to_column(excess)];
+        let seen = self.transaction.execute(sql, seen)?;
+        let sql = "DELETE FROM record WHERE rowid IN \
                    (SELECT rowid FROM record ORDER BY expiry LIMIT ?1)";
-        let removed = self.transaction.execute(sql, [to_column(excess)])?;
+        let others = to_column(excess.saturating_sub(seen as u64));
+        let removed = seen + self.transaction.execute(sql, [others])?;
         self.count_removed(removed);
         if (removed as u64) < excess {
             // Nothing is left, so the number in the file was wrong.

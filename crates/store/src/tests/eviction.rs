@@ -34,6 +34,25 @@ fn records_that_expire_first_are_evicted_beyond_the_limit() {
     assert!((11..=20).all(|seconds| is_found(&store, seconds)));
 }
 
+/// They expire last, and would otherwise leave no room for verdicts.
+#[test]
+fn records_of_seen_media_are_evicted_first() {
+    let fixture = StoreFixture { max_entries: 10, ..StoreFixture::new() };
+    let store = fixture.open();
+    for number in 0..10 {
+        store.put(key(RecordKind::Seen, number), START + 1000, &value(number)).unwrap();
+    }
+    flush(&store);
+    for seconds in 10..18 {
+        put_expiring(&store, seconds);
+    }
+    flush(&store);
+    assert_eq!((store.counters().entries, store.counters().evicted), (10, 8));
+    assert!((10..18).all(|seconds| is_found(&store, seconds)));
+    let seen = (0..10).filter(|number| get(&store, key(RecordKind::Seen, *number)).is_some());
+    assert_eq!(seen.count(), 2);
+}
+
 #[test]
 fn lower_limit_is_reached_in_steps() {
     let mut fixture = StoreFixture::new();
