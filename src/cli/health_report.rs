@@ -5,7 +5,7 @@ use std::fmt::Display;
 use serde_json::{Value, json};
 
 use super::output::{BAD, GOOD, NOTE, Painter, print_line};
-use crate::text::escape_untrusted;
+use crate::text::{escape_json, escape_untrusted};
 
 /// State of one part of the service, in the order of severity.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -88,6 +88,7 @@ impl HealthReport {
             json!({ "part": part, "health": health.name(), "text": text })
         });
         let checks: Vec<Value> = checks.collect();
-        print_line(json!({ "health": self.health().name(), "checks": checks }));
+        let report = json!({ "health": self.health().name(), "checks": checks });
+        print_line(escape_json(&report.to_string()));
     }
 }

@@ -7,6 +7,9 @@ use tokio::time::Instant;
 
 use crate::media::http_util::{read_small, without_credentials};
 
+/// Maximum length of an error code in messages, characters.
+const MAX_ERRCODE: usize = 100;
+
 /// Maximum size of a body, bytes. Synapse's list of versions has about 2 KiB.
 const MAX_BODY: usize = 256 << 10;
 
@@ -23,7 +26,7 @@ pub(super) enum ServerAnswer {
     Versions,
     /// The public key or an error of a Matrix content scanner.
     Scanner,
-    /// A standard error of Matrix with this `errcode`.
+    /// A standard error of Matrix with the start of its `errcode`.
     MatrixError { status: u16, errcode: String },
     /// A redirect to this URL, without credentials.
     Redirect { status: u16, target: Option<Url> },
@@ -60,7 +63,8 @@ impl ServerAnswer {
         let json = serde_json::from_slice::<Value>(&body).ok();
         let field = |name| json.as_ref().and_then(|json| json.get(name));
         if let Some(errcode) = field("errcode").and_then(Value::as_str) {
-            return Self::MatrixError { status, errcode: errcode.to_owned() };
+            let errcode = errcode.chars().take(MAX_ERRCODE).collect();
+            return Self::MatrixError { status, errcode };
         }
         let is_versions = field("versions")
             .and_then(Value::as_array)
