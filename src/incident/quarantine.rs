@@ -66,7 +66,10 @@ impl QuarantineClient {
         let id = [media.server_name(), media.media_id()];
         let path: &[&str] = match self.api {
             QuarantineApi::Synapse => &["_synapse", "admin", "v1", "media", "quarantine"],
-            QuarantineApi::MediaRepo => &["_matrix", "media", "unstable", "admin", "quarantine"],
+            // Of 1.3 and later (its admin documentation, "Media quarantine").
+            QuarantineApi::MediaRepo => {
+                &["_matrix", "media", "unstable", "admin", "quarantine", "media"]
+            }
         };
         let response = match self.send(Method::POST, &[path, &id].concat(), &token).await {
             Ok(response) if response.status == 200 => response,
@@ -108,7 +111,8 @@ impl QuarantineClient {
     fn refusal(&self, response: &ServiceResponse) -> StepResult {
         let errcode = parse::<AdminApiError>(response).map(|error| error.errcode);
         match (response.status, errcode.as_deref()) {
-            (404, Some("M_NOT_FOUND")) => NOT_THERE,
+            // matrix-media-repo responds so for paths that it does not know.
+            (404, Some("M_NOT_FOUND")) if self.api == QuarantineApi::Synapse => NOT_THERE,
             (429, _) => StepResult::Wait(response.retry_after.unwrap_or(DEFAULT_WAIT)),
             (404, _) => StepResult::Failed(format!(
                 "status 404, so {} has no such admin API: check quarantine.at and quarantine.base_url",

@@ -136,10 +136,20 @@ impl StepFixture {
     }
 
     async fn quarantine(&self, api: QuarantineApi, responses: &[String]) -> StepResult {
-        let (base_url, _) = serve(responses.to_vec()).await;
+        let (base_url, requests) = serve(responses.to_vec()).await;
         let (token, client) = (self.secret(), self.client.clone());
         let client = QuarantineClient { api, base_url, token, client };
-        client.quarantine("mxc://example.org/abc").await
+        let result = client.quarantine("mxc://example.org/abc").await;
+        let path = match api {
+            QuarantineApi::Synapse => "/_synapse/admin/v1/media/quarantine/example.org/abc",
+            QuarantineApi::MediaRepo => {
+                "/_matrix/media/unstable/admin/quarantine/media/example.org/abc"
+            }
+        };
+        for first in requests.lock().unwrap().iter().take(1) {
+            assert!(first.starts_with(&format!("POST {path} HTTP/1.1\r\n")), "{first}");
+        }
+        result
     }
 }
 
@@ -194,7 +204,7 @@ async fn only_confirmed_media_counts_as_quarantined() {
     assert_eq!(media_repo(accepted()).await, StepResult::Done);
     let none = response(200, "{\"num_quarantined\": 0}");
     assert!(matches!(media_repo(none).await, StepResult::NotNeeded(_)));
-    assert!(matches!(media_repo(not_found()).await, StepResult::NotNeeded(_)));
+    assert!(is_failure(&media_repo(not_found()).await, "quarantine.base_url"));
     assert!(is_failure(&media_repo(response(200, "{}")).await, "no number"));
 }
 
