@@ -104,6 +104,7 @@ impl Service {
             decisions: store.decisions.clone(),
             recent: Arc::default(),
             plain_media_observer: incidents.observer.clone(),
+            outbox: incidents.status.clone(),
         };
         let cache = ResultCache::with_records(config.result_cache.clone(), store.records.clone());
         let replica_cache = cache.clone();

@@ -8,6 +8,7 @@ use super::sandbox_env::SandboxEnv;
 use crate::{
     config::Config,
     http::{AppState, RequestSettings},
+    incident::OutboxStatus,
     keys::Keyring,
     media::{Authoriser, Homeservers, spool::Spool},
     metrics::Metrics,
@@ -70,6 +71,7 @@ pub(super) struct Shared {
     pub(super) decisions: DecisionKeeper,
     pub(super) recent: Arc<RecentScans>,
     pub(super) plain_media_observer: Option<PlainMediaObserver>,
+    pub(super) outbox: Option<OutboxStatus>,
 }
 
 impl Shared {

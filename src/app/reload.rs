@@ -233,7 +233,11 @@ impl Reloader {
             return Ok(false);
         }
         let (secret, former) = keys.derive(StoreSecret::derive);
-        self.shared.decisions.replace_secrets(secret, former).await
+        let has_new_secret = self.shared.decisions.replace_secrets(secret, former).await?;
+        if has_new_secret && let Some(outbox) = &self.shared.outbox {
+            outbox.store_again();
+        }
+        Ok(has_new_secret)
     }
 
     /// Builds and probes the sandbox of another configuration.

@@ -9,7 +9,7 @@ use tokio::{
     task::JoinSet,
     time::{interval, sleep},
 };
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::{
     entry::Incident,
@@ -254,6 +254,13 @@ impl OutboxReader {
             if page.expired > 0 {
                 let incidents = page.expired;
                 warn!(incidents, "incidents of an earlier process were not done within 7 days");
+            }
+            if page.unreadable > 0 {
+                let incidents = page.unreadable;
+                error!(
+                    incidents,
+                    "incidents of an earlier process are lost: the outbox has another secret, or was altered"
+                );
             }
             for entry in &page.entries {
                 if let Some((number, incident)) = self.outbox.insert(entry) {

@@ -3,7 +3,7 @@
 use super::{
     message::Notice,
     notice_limit::{NextNotice, NoticeLimit},
-    outbox::{NextStep, StepKind, wait_for_change},
+    outbox::StepKind,
     room::NoticeRoom,
     step::StepResult,
     step_worker::StepWorker,
@@ -56,18 +56,7 @@ pub(super) async fn run(
     let mut limit = NoticeLimit::default();
     let mut changes = worker.outbox.subscribe();
     loop {
-        changes.mark_unchanged();
-        let due = match worker.outbox.next(kind) {
-            NextStep::Due(due) => due,
-            NextStep::At(time) => {
-                wait_for_change(&mut changes, Some(time)).await;
-                continue;
-            }
-            NextStep::None => {
-                wait_for_change(&mut changes, None).await;
-                continue;
-            }
-        };
+        let due = worker.outbox.due_step(kind, &mut changes).await;
         if !worker.is_wanted(&due).await {
             continue;
         }

@@ -101,7 +101,7 @@ struct PendingIncident {
     due: HashMap<StepId, Instant>,
 }
 
-/// State of the outbox, for metrics.
+/// State of the outbox, for metrics and changes of the secret of the store.
 #[derive(Clone)]
 pub struct OutboxStatus(Outbox);
 
@@ -117,6 +117,11 @@ impl OutboxStatus {
         let oldest = pending.incidents.values().map(|pending| pending.incident.found).min();
         let age = oldest.map_or(0, |found| now_ms().saturating_sub(found) / 1000);
         (pending.incidents.len() as u64, age)
+    }
+
+    /// Stores all incidents again after a change of the secret of the store.
+    pub fn store_again(&self) {
+        self.0.save_all();
     }
 
     /// Returns the number of incidents that were not created because the outbox was full.
@@ -162,6 +167,15 @@ impl Outbox {
             return None;
         }
         Some((number, incident))
+    }
+
+    /// Requests all incidents from the store again, under its current secret.
+    fn save_all(&self) {
+        let mut pending = self.0.pending.lock();
+        let numbers: Vec<_> = pending.incidents.keys().copied().collect();
+        for number in numbers {
+            self.save(&mut pending, number);
+        }
     }
 
     /// Changes an incident. Removes it if no step is left.
@@ -252,12 +266,30 @@ impl Outbox {
     pub(super) async fn is_stored(&self, number: u64) -> Option<bool> {
         let name = self.0.pending.lock().incidents.get(&number).map(|pending| pending.name);
         let Some(name) = name else { return Some(false) };
-        let is_stored = !self.0.store.outbox_entry(name).await?.entries.is_empty();
+        let page = self.0.store.outbox_entry(name).await?;
+        // An unreadable entry is under a former secret until it is stored again.
+        let is_stored = !page.entries.is_empty() || page.unreadable > 0;
         if !is_stored {
             debug!("the store has an incident no more");
             self.remove(number);
         }
         Some(is_stored)
+    }
+
+    /// Waits until a step of a kind is due. `changes`: a receiver of [`subscribe`](Self::subscribe).
+    pub(super) async fn due_step(
+        &self,
+        kind: StepKind,
+        changes: &mut watch::Receiver<()>,
+    ) -> DueStep {
+        loop {
+            changes.mark_unchanged();
+            match self.next(kind) {
+                NextStep::Due(due) => return due,
+                NextStep::At(time) => wait_for_change(changes, Some(time)).await,
+                NextStep::None => wait_for_change(changes, None).await,
+            }
+        }
     }
 
     /// Returns what a worker does next.
@@ -308,7 +340,7 @@ impl Outbox {
 }
 
 /// Waits for a change of the outbox, at most until a time.
-pub(super) async fn wait_for_change(changes: &mut watch::Receiver<()>, until: Option<Instant>) {
+async fn wait_for_change(changes: &mut watch::Receiver<()>, until: Option<Instant>) {
     let elapsed = async {
         match until {
             Some(until) => sleep_until(until).await,

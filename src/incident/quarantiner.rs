@@ -7,7 +7,7 @@ use tracing::info;
 
 use super::{
     event::{IncidentEvent, IncidentObserver, IncidentState},
-    outbox::{NextStep, StepId, StepKind, wait_for_change},
+    outbox::{StepId, StepKind},
     quarantine::QuarantineClient,
     step::StepResult,
     step_worker::StepWorker,
@@ -24,18 +24,7 @@ pub(super) async fn run(
     let mut ticks = interval(Duration::from_secs(1) / rate.max(1));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        changes.mark_unchanged();
-        let due = match worker.outbox.next(StepKind::Quarantine) {
-            NextStep::Due(due) => due,
-            NextStep::At(time) => {
-                wait_for_change(&mut changes, Some(time)).await;
-                continue;
-            }
-            NextStep::None => {
-                wait_for_change(&mut changes, None).await;
-                continue;
-            }
-        };
+        let due = worker.outbox.due_step(StepKind::Quarantine, &mut changes).await;
         if !worker.is_wanted(&due).await {
             continue;
         }

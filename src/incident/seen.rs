@@ -1,6 +1,7 @@
 //! Which plain media had a content: its URI and its homeserver, sealed, under the name of the content.
 
 use std::{
+    iter::once,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -77,11 +78,17 @@ impl SeenIndex {
 
     /// Returns the media that had a content; `None` if the store cannot be read.
     pub(super) async fn media(&self, content: &[u8; 32]) -> Option<Vec<SeenMedia>> {
-        let name = self.store.secret().name(RecordKind::Seen, &[content]);
-        let records = self.store.get_all(RecordKind::Seen, name).await?;
-        let decode = |value: &[u8]| serde_json::from_slice::<SeenMedia>(value).ok();
-        let media = records.iter().filter_map(|record| decode(&record.value));
-        Some(media.map(|media| SeenMedia { content: *content, ..media }).collect())
+        let secrets = self.store.secrets();
+        let mut found: Vec<SeenMedia> = Vec::new();
+        for secret in once(secrets.current()).chain(secrets.former()) {
+            let name = secret.name(RecordKind::Seen, &[content]);
+            for record in self.store.get_all(RecordKind::Seen, name).await? {
+                let media = serde_json::from_slice::<SeenMedia>(&record.value).ok();
+                let media = media.map(|media| SeenMedia { content: *content, ..media });
+                found.extend(media.filter(|media| !found.contains(media)));
+            }
+        }
+        Some(found)
     }
 
     /// Returns whether an incident about this media was created.

@@ -4,7 +4,9 @@ mod server;
 
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use sha2::Sha256;
 
@@ -256,6 +258,30 @@ async fn killed_service_finishes_its_incidents() {
         let mut ids: Vec<_> = fixture.notices().iter().map(|notice| notice["id"].clone()).collect();
         ids.dedup();
         assert_eq!(ids.len(), 1, "{step:?}");
+    }
+}
+
+/// The previous key is not accepted any more, so the store opens nothing that was stored before. The step is tried again
+/// before the service ends, or by the next process.
+#[tokio::test]
+async fn waiting_incidents_outlive_a_new_request_key() {
+    for tries in [2, 1] {
+        let fixture = IncidentFixture::new().await;
+        fixture.homeserver.add_bytes("infected", "an infected file");
+        let failures = std::iter::repeat_n((), tries).map(|()| StepReply::Status(500));
+        fixture.server.reply(ServerStep::Quarantine, failures);
+        let builder = fixture.builder().config("crypto.previous_key_ttl = \"0s\"");
+        let scanner = builder.start().await;
+        fixture.scan(&scanner, "infected").await;
+        fixture.server.wait_for(ServerStep::Quarantine, 1).await;
+        fs::write(scanner.dir.path("request_secret"), STANDARD.encode([7; 32])).unwrap();
+        scanner.signal(Signal::SIGHUP);
+        scanner.wait_for_log("reloaded", 1).await;
+        fixture.server.wait_for(ServerStep::Quarantine, tries).await;
+        let scanner = restart(scanner.stop().await).await;
+        scrape_until(&scanner.operations_client().await, OUTBOX_EMPTY).await;
+        assert_eq!(fixture.server.quarantined(), ["hs.example/infected"], "{tries}");
+        assert!(!scanner.log().contains("are lost"), "{}", scanner.log());
     }
 }
 

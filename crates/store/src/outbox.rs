@@ -28,12 +28,14 @@ pub struct OutboxEntry {
 /// Part of the outbox.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct OutboxPage {
-    /// Valid entries, the oldest first. Invalid ones are removed.
+    /// Valid entries, the oldest first. Invalid ones are removed, unless one was requested by its name.
     pub entries: Vec<OutboxEntry>,
     /// Start of the next page; `None` after the last one.
     pub next: Option<ListPosition>,
     /// Number of entries that were invalid because of their age.
     pub expired: usize,
+    /// Number of entries that no secret of the store opens.
+    pub unreadable: usize,
 }
 
 /// Part of the outbox that is read.
@@ -56,7 +58,7 @@ pub(crate) fn outbox_key(name: RecordName) -> RecordKey {
     RecordKey { kind: RecordKind::Outbox, name, version: None }
 }
 
-/// Reads a part of the outbox, and queues the removal of invalid entries.
+/// Reads a part of the outbox, and queues the removal of invalid entries in a page.
 pub(crate) fn read_page(
     state: &StoreState,
     connection: &Connection,
@@ -72,16 +74,19 @@ pub(crate) fn read_page(
     };
     let mut statement = connection.prepare(&format!("{columns} WHERE {condition}"))?;
     let mut rows = statement.query(params![value, max_sealed()])?;
-    let mut page = OutboxPage { entries: Vec::new(), next: None, expired: 0 };
+    let mut page = OutboxPage { entries: Vec::new(), next: None, expired: 0, unreadable: 0 };
     let mut bytes = 0;
     while let Some(row) = rows.next()? {
         let position = ListPosition(row.get_ref(0)?.as_i64().unwrap_or(0));
-        match open_row(state, row)? {
+        match open_row(state, row, part)? {
             Ok(entry) => {
                 bytes += entry.value.len();
                 page.entries.push(entry);
             }
-            Err(is_expired) => page.expired += usize::from(is_expired),
+            Err(is_expired) => {
+                page.expired += usize::from(is_expired);
+                page.unreadable += usize::from(!is_expired);
+            }
         }
         if bytes >= OUTBOX_PAGE_BYTES {
             page.next = Some(position);
@@ -92,7 +97,11 @@ pub(crate) fn read_page(
 }
 
 /// Returns the entry in a row, or whether its age is the reason why it is invalid.
-fn open_row(state: &StoreState, row: &Row<'_>) -> rusqlite::Result<Result<OutboxEntry, bool>> {
+fn open_row(
+    state: &StoreState,
+    row: &Row<'_>,
+    part: OutboxPart,
+) -> rusqlite::Result<Result<OutboxEntry, bool>> {
     // A hostile file may contain values of other types.
     let name = row.get_ref(1)?.as_blob().ok().and_then(|name| <[u8; NAME]>::try_from(name).ok());
     let Some(name) = name.map(RecordName) else {
@@ -110,10 +119,13 @@ fn open_row(state: &StoreState, row: &Row<'_>) -> rusqlite::Result<Result<Outbox
     if !is_expired {
         count(&state.counters.bad_records, 1);
     }
-    state.queue.push(QueuedChange {
-        change: StoreChange::RemoveOutbox { name },
-        durability: Durability::Droppable,
-        acknowledgement: None,
-    });
+    // An entry that is requested by its name may have another secret for a moment: its owner stores it again.
+    if matches!(part, OutboxPart::After(_)) {
+        state.queue.push(QueuedChange {
+            change: StoreChange::RemoveOutbox { name },
+            durability: Durability::Droppable,
+            acknowledgement: None,
+        });
+    }
     Ok(Err(is_expired))
 }

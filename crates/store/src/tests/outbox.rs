@@ -130,10 +130,27 @@ fn expired_and_altered_entries_are_removed() {
     let store = fixture.open();
     let found = page(&store);
     assert_eq!(found.entries.len(), 1);
-    assert_eq!((found.entries[0].name, found.expired), (name(3), 1));
+    assert_eq!((found.entries[0].name, found.expired, found.unreadable), (name(3), 1, 3));
     assert_eq!(store.counters().bad_records, 3);
     flush(&store);
     assert_eq!(page(&store).expired, 0);
+}
+
+/// The entry stays, so that its owner can store it again under the new secret.
+#[test]
+fn entry_under_a_former_secret_is_stored_again() {
+    let fixture = StoreFixture::new();
+    let store = fixture.open();
+    add(&store, 1);
+    store.secrets().replace(StoreSecret::derive(b"new"), Vec::new());
+    for _ in 0..2 {
+        let found = wait(store.outbox_entry(name(1))).unwrap();
+        assert_eq!((found.entries.len(), found.unreadable), (0, 1));
+        flush(&store);
+    }
+    wait(store.update_outbox(name(1), EXPIRY, b"again").unwrap()).unwrap();
+    let found = wait(store.outbox_entry(name(1))).unwrap();
+    assert_eq!((&found.entries[0].value[..], found.unreadable), (&b"again"[..], 0));
 }
 
 #[test]
