@@ -1,9 +1,6 @@
 //! The state of the service, and the latest verdicts.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::SystemTime};
 
 use askama::Template;
 use axum::{
@@ -23,6 +20,7 @@ use crate::{
     scan::{
         Scanner, ScannerUsage, WorkerLoad,
         canary::CanaryState,
+        engines::signature_time,
         recent::{FAILED, MAX_SCANS, RecentScan},
     },
 };
@@ -290,20 +288,11 @@ impl StateView {
 impl EngineRow {
     fn new(name: &'static str, version: Option<String>) -> Self {
         let version = version.unwrap_or_default();
-        let age = signature_age(&version, SystemTime::now());
+        let time = signature_time(&version);
+        let age = time.map(|time| SystemTime::now().duration_since(time).unwrap_or_default());
         let age = age.map(|age| format!("{} days", age.as_secs() / 86_400)).unwrap_or_default();
         Self { name, version, age }
     }
-}
-
-/// Returns the age of the oldest signatures. clamd reports `PROGRAM/NUMBER/DATE` with the date of ctime(3), which is HTTP's
-/// "asctime" format (RFC 9110, section 5.6.7).
-fn signature_age(versions: &str, now: SystemTime) -> Option<Duration> {
-    let dates = versions.split(", ").filter_map(|version| {
-        let (_, date) = version.rsplit_once('/')?;
-        httpdate::parse_http_date(date.trim()).ok()
-    });
-    Some(now.duration_since(dates.min()?).unwrap_or_default())
 }
 
 fn canary_text(scanner: &Scanner) -> String {
@@ -314,24 +303,5 @@ fn canary_text(scanner: &Scanner) -> String {
         CanaryState::Pending => "runs".to_owned(),
         CanaryState::Passed => "passed".to_owned(),
         CanaryState::Failed(reason) => format!("failed: {reason}"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn age_of_signatures_is_that_of_the_oldest() {
-        let now = httpdate::parse_http_date("Sun, 15 Dec 2024 09:41:15 GMT").unwrap();
-        let days = |versions| signature_age(versions, now).map(|age| age.as_secs() / 86_400);
-        let version = "ClamAV 1.4.1/27485/Thu Dec 12 09:41:15 2024";
-        assert_eq!(days(version), Some(3));
-        let older = format!("{version}, ClamAV 1.0.7/27400/Fri Nov  1 09:00:00 2024");
-        assert_eq!(days(&older), Some(44));
-        assert_eq!(days("ClamAV 1.4.1/1/Thu Dec 26 09:41:15 2024"), Some(0), "a clock differs");
-        for unknown in ["", "ClamAV 1.4.1", "istag/5", "a/b/c"] {
-            assert_eq!(days(unknown), None, "{unknown}");
-        }
     }
 }

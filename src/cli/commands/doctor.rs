@@ -24,7 +24,10 @@ use crate::{
     config::Config,
     keys::RequestKey,
     media::{HomeserverCheck, HomeserverFinding, certificate_end, check_homeservers},
-    scan::{canary::Canary, engines::RemoteEngines},
+    scan::{
+        canary::Canary,
+        engines::{RemoteEngines, signature_time},
+    },
 };
 
 /// Time limit for all checks together.
@@ -317,31 +320,10 @@ fn examine_engines(report: &mut HealthReport, engines: &RemoteEngines) {
     }
 }
 
-/// Returns the time of the oldest signatures in the answers of clamd to VERSION: `ClamAV VERSION/NUMBER/DATE`, where the
-/// date has the format of asctime(3).
-fn signature_time(versions: &str) -> Option<SystemTime> {
-    let dates = versions.split(", ").filter_map(|version| version.split('/').nth(2));
-    dates.filter_map(|date| httpdate::parse_http_date(date.trim()).ok()).min()
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::UNIX_EPOCH;
-
     use super::*;
     use crate::cli::health_report::ServiceHealth;
-
-    #[test]
-    fn age_of_signatures_is_that_of_the_oldest() {
-        let seconds = |text| {
-            signature_time(text).map(|time| time.duration_since(UNIX_EPOCH).unwrap().as_secs())
-        };
-        assert_eq!(seconds("ClamAV 1.0.7/27100/Thu Jan  1 00:01:00 1970"), Some(60));
-        let two = "ClamAV 1.0.7/27100/Fri Jan  2 00:00:00 1970, ClamAV 1.0.7/27101/Thu Jan  1 00:00:09 1970";
-        assert_eq!(seconds(two), Some(9));
-        assert_eq!(seconds("ClamAV 1.0.7"), None);
-        assert_eq!(seconds("\"istag\""), None);
-    }
 
     #[test]
     fn clock_and_certificate_degrade_beyond_their_bounds() {

@@ -34,6 +34,7 @@ pub mod script;
 pub mod script_run;
 pub mod set;
 pub mod settings;
+mod signatures;
 pub mod slots;
 mod summary;
 
@@ -55,5 +56,6 @@ pub use run::{EngineReport, EngineRun, RunOutcome};
 pub use sample::{Sample, SampleAccess};
 pub use set::Engines;
 pub use settings::EngineSettings;
+pub use signatures::signature_time;
 pub use slots::ScanSlots;
 pub use summary::{CleanRun, EngineSummary};
