@@ -111,6 +111,7 @@ async fn wrong_tokens_are_limited_and_the_right_one_is_accepted() {
     assert_eq!(ask(socket(), &wrong).await.0, 429);
     assert_eq!(ask(socket(), &request(LIST, &[HOST], "")).await.0, 200);
     assert_eq!(ask(socket(), &wrong).await.0, 429);
+    scanner.wait_for_log("without the right token", 2).await;
     let warnings = scanner.log().matches("without the right token").count();
     assert_eq!(warnings, 2, "the first one, and the first one that is limited");
     assert!(!scanner.log().contains(TOKEN));

@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicU8, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_util::future::join_all;
@@ -123,7 +123,12 @@ async fn partitioned_store() {
     for replica in 0..3 {
         group.wait_until(replica, &forgotten, false).await;
     }
-    group.store(0, &block).await;
+    // The replica of the operator has not necessarily reached the store again.
+    let end = Instant::now() + Duration::from_secs(30);
+    while store(&group.replicas[0].dir, &block).await.0 != Some(0) {
+        assert!(Instant::now() < end, "the store is not used again");
+        sleep(Duration::from_millis(100)).await;
+    }
     for replica in 0..3 {
         group.wait_until(replica, &blocked, false).await;
     }
