@@ -65,7 +65,16 @@ impl StoreFixture {
         StoreSettings { max_entries: self.max_entries, retry_pause: Duration::from_millis(5), now }
     }
 
+    /// Opens the store. A process that another test has forked inherits the lock of a store that was closed, until it executes
+    /// its program.
     fn try_open(&self) -> Result<(FileStore, OpenReport), StoreError> {
+        for _ in 0..50 {
+            match FileStore::open(&self.path(), secret(), self.settings()) {
+                Err(StoreError::Locked { holder, .. }) if holder == Some(std::process::id()) => {}
+                result => return result,
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
         FileStore::open(&self.path(), secret(), self.settings())
     }
 
