@@ -4,6 +4,7 @@
 //! The age of an entry is checked when it is read, under the settings in force at that time. Newer entries evict
 //! entries that are not read.
 
+mod clock;
 mod entry;
 mod forget;
 mod forgotten_record;
@@ -35,7 +36,7 @@ pub use verdict_records::{MAX_CLOCK_DIFFERENCE, RecordSettings, VerdictRecords};
 
 use std::{
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -253,7 +254,7 @@ impl ResultCache {
         if let Some(previous) = self.cached_media(&key)
             && previous.content == value.content
         {
-            value.continue_from(&previous, SystemTime::now());
+            value.continue_from(&previous, clock::now());
         }
         self.tables.media.insert(key, Timed::now(Arc::clone(value)));
         drop(replacing);

@@ -3,13 +3,12 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashSet,
-    time::SystemTime,
 };
 
 use tokio::time::{Duration, timeout};
 
 use super::{
-    CacheGeneration, ResultCache,
+    CacheGeneration, ResultCache, clock,
     generation::Subject,
     keys::{ContentKey, MediaTag},
     known::{ForgetReport, OperatorStoreError},
@@ -48,7 +47,7 @@ impl ResultCache {
         engines: &EngineIdentity,
     ) -> Result<ForgetReport, OperatorStoreError> {
         let tag = MediaTag::from_media(mxc);
-        self.tables.invalidations.forget(Subject::Media(tag), SystemTime::now());
+        self.tables.invalidations.forget(Subject::Media(tag), clock::now());
         let mut contents = self.remove_cached_media(tag);
         let cached = contents.len();
         let contents_of = |contents: Vec<[u8; 32]>| contents.into_iter().collect::<HashSet<_>>();
@@ -114,7 +113,7 @@ impl ResultCache {
         contents: &HashSet<[u8; 32]>,
         engines: &EngineIdentity,
     ) -> Result<usize, OperatorStoreError> {
-        let now = SystemTime::now();
+        let now = clock::now();
         for content in contents {
             self.tables.invalidations.forget(Subject::Content(*content), now);
         }

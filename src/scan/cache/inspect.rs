@@ -10,7 +10,7 @@ use mcs_store::RecordKind;
 use tokio::task::spawn_blocking;
 
 use super::{
-    ResultCache,
+    ResultCache, clock,
     entry::{Timed, VerdictEntry},
     keys::{ContentKey, MediaKey, MediaTag},
     known::{
@@ -313,5 +313,5 @@ fn add_latest(found: &mut HashMap<Option<[u8; 32]>, KnownVerdict>, verdict: Know
 
 /// Returns when an entry expires.
 fn expiry(stored: Instant, ttl: Duration) -> Option<SystemTime> {
-    SystemTime::now().checked_add(ttl.saturating_sub(stored.elapsed()))
+    clock::now().checked_add(ttl.saturating_sub(stored.elapsed()))
 }

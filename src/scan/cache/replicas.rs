@@ -1,14 +1,14 @@
 //! What the cache in memory does so that replicas with one store answer alike: it drops what another replica has made
 //! invalid, and asks for the infections that others have found.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use mcs_store::{LeaseResult, StoreEvent, StoreEvents};
 use tokio::time::interval;
 use tracing::{debug, info};
 
 use super::{
-    ContentKey, MediaTag, ResultCache, VerdictRecords, generation::Subject,
+    ContentKey, MediaTag, ResultCache, VerdictRecords, clock, generation::Subject,
     store_message::StoreMessage,
 };
 use crate::scan::{
@@ -59,13 +59,15 @@ impl ResultCache {
         let mut lost = LostEvents::default();
         loop {
             tokio::select! {
+                // In order, so that a simulation is repeatable.
+                biased;
+                _ = confirmation.tick() => self.drop_unconfirmed(),
                 event = events.next() => {
                     lost.log(&event);
                     if self.apply(event) {
                         decisions.set_outdated();
                     }
                 }
-                _ = confirmation.tick() => self.drop_unconfirmed(),
             }
         }
     }
@@ -87,12 +89,12 @@ impl ResultCache {
             }
             Ok(StoreMessage::Forgotten { content }) => {
                 // Results of scans in progress are not kept either.
-                self.tables.invalidations.forget(Subject::Content(content), SystemTime::now());
+                self.tables.invalidations.forget(Subject::Content(content), clock::now());
                 self.tables.verdicts.retain(|key, _| key.content != content);
             }
             Ok(StoreMessage::MediaForgotten { tag }) => {
                 let tag = MediaTag(tag);
-                self.tables.invalidations.forget(Subject::Media(tag), SystemTime::now());
+                self.tables.invalidations.forget(Subject::Media(tag), clock::now());
                 self.tables.media.retain(|key, _| key.tag() != tag);
             }
             Ok(StoreMessage::AllRemoved) => self.drop_verdicts(),

@@ -1,6 +1,9 @@
 //! Validity, policies and bounds of entries.
 
-use std::{path::Path, time::UNIX_EPOCH};
+use std::{
+    path::Path,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use futures_util::FutureExt as _;
 use mcs_filetype::MediaType;

@@ -27,6 +27,7 @@ use tokio::{
 use tracing::{error, info};
 
 use super::{
+    clock,
     found::FoundOutcome,
     keys::{ContentKey, MediaKey},
     known::MediaSource,
@@ -288,7 +289,7 @@ impl VerdictRecords {
         ttl: Duration,
     ) {
         if self.use_state.lock().is_in_use()
-            && let Some(record) = media_record::encode(media, source, SystemTime::now())
+            && let Some(record) = media_record::encode(media, source, clock::now())
         {
             self.store.put(self.names().media(key), expiry(ttl), &record);
             self.add_reference(key, media, &source.mxc, ttl);
@@ -408,13 +409,13 @@ fn close_file(file: &FileStore, has_pending_removal: bool) {
 
 /// Returns the time at which a record expires, seconds since 1970.
 fn expiry(ttl: Duration) -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = clock::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     now.saturating_add(ttl).as_secs()
 }
 
 /// Returns how long ago a time was; `None` if the clock was wrong then, or is wrong now.
 fn age(time: SystemTime) -> Option<Duration> {
-    match SystemTime::now().duration_since(time) {
+    match clock::now().duration_since(time) {
         Ok(age) => Some(age),
         Err(ahead) => (ahead.duration() <= MAX_CLOCK_DIFFERENCE).then_some(Duration::ZERO),
     }

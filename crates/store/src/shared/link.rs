@@ -8,7 +8,7 @@ use std::{
 use parking_lot::Mutex;
 use redis::{ServerErrorKind, Value};
 use tokio::{
-    sync::{Notify, watch},
+    sync::Notify,
     time::{Instant, sleep, timeout},
 };
 
@@ -22,6 +22,7 @@ use super::{
     counters::SharedAtomics,
     limits::{CONNECT_TIMEOUT, RECONNECT_PAUSE},
     random::NodeRandom,
+    watched::WatchedValue,
 };
 
 /// Connection to the store.
@@ -79,7 +80,7 @@ pub(crate) struct StoreLink {
     connector: Box<dyn StoreConnector>,
     timeout: Duration,
     breaker: CircuitBreaker,
-    state: watch::Sender<LinkState>,
+    state: WatchedValue<LinkState>,
     needed: Notify,
     random: Arc<NodeRandom>,
     last_error: Mutex<Option<CallError>>,
@@ -96,7 +97,7 @@ impl StoreLink {
             connector,
             timeout,
             breaker: CircuitBreaker::default(),
-            state: watch::Sender::new(LinkState::Connecting),
+            state: WatchedValue::new(LinkState::Connecting),
             needed: Notify::new(),
             random,
             last_error: Mutex::default(),
@@ -127,7 +128,7 @@ impl StoreLink {
             // A request that belongs to an earlier attempt finds the state ready.
             loop {
                 self.needed.notified().await;
-                if !matches!(*self.state.borrow(), LinkState::Ready(_)) {
+                if !matches!(*self.state.lock(), LinkState::Ready(_)) {
                     break;
                 }
             }
@@ -139,7 +140,7 @@ impl StoreLink {
 
     /// Replaces the state. Returns `false` if the link was closed.
     fn replace_state(&self, next: LinkState) -> bool {
-        self.state.send_if_modified(|state| {
+        self.state.update(|state| {
             let is_open = !matches!(state, LinkState::Closed);
             if is_open {
                 *state = next;
@@ -150,7 +151,10 @@ impl StoreLink {
 
     /// Ends the connection. All further calls fail.
     pub(crate) fn close(&self) {
-        self.state.send_replace(LinkState::Closed);
+        self.state.update(|state| {
+            *state = LinkState::Closed;
+            true
+        });
         self.needed.notify_one();
     }
 
@@ -215,12 +219,9 @@ impl StoreLink {
         &self,
         mut failed: FailedConnection,
     ) -> Result<Arc<dyn StoreConnection>, CallError> {
-        if let LinkState::Ready(connection) = &*self.state.borrow() {
-            return Ok(Arc::clone(connection));
-        }
-        let mut states = self.state.subscribe();
         loop {
-            let state = states.borrow_and_update().clone();
+            let changed = self.state.changed();
+            let state = self.state.lock().clone();
             match state {
                 LinkState::Ready(connection) => return Ok(connection),
                 LinkState::Closed => return Err(CallError::Closed),
@@ -233,7 +234,7 @@ impl StoreLink {
                 }
                 LinkState::Connecting => {}
             }
-            states.changed().await.map_err(|_| CallError::Closed)?;
+            changed.await;
         }
     }
 
@@ -292,7 +293,7 @@ impl StoreLink {
 
     /// Discards a connection that has failed, unless another one has replaced it.
     fn discard(&self, connection: &Arc<dyn StoreConnection>) {
-        let is_discarded = self.state.send_if_modified(|state| {
+        let is_discarded = self.state.update(|state| {
             let is_current =
                 matches!(state, LinkState::Ready(current) if Arc::ptr_eq(current, connection));
             if is_current {

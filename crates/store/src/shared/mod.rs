@@ -49,6 +49,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod watched;
 
 pub use counters::SharedCounters;
 pub use decisions::LatestDecisions;

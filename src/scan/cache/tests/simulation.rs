@@ -27,6 +27,9 @@ const LATE: u8 = 20;
 /// A content that an operator decides about.
 const DECIDED: u8 = 22;
 
+/// Time of the caches at the start, as that of the server.
+const START: Duration = Duration::from_secs(1_700_000_000);
+
 /// Duration of the faults.
 const FAULTS: Duration = Duration::from_secs(60);
 
@@ -107,7 +110,8 @@ impl SimulatedGroup {
         let secrets = SecretRing::from(StoreSecret::derive(b"secret"));
         let (store, events) =
             SharedStore::start_simulated(&self.server, node, secrets.clone()).unwrap();
-        let settings = RecordSettings { wait: Duration::from_secs(30), ..RECORDS };
+        let (wait, not_clean_ttl) = (Duration::from_secs(30), Duration::from_secs(3600));
+        let settings = RecordSettings { not_clean_ttl, wait, ..RECORDS };
         let records = VerdictRecords::in_shared_store(store.clone(), settings);
         let cache = ResultCache::with_records(super::settings(), Some(records));
         let keeper = DecisionKeeper::open(secrets, None, Some(store)).unwrap();
@@ -155,15 +159,16 @@ impl SimulatedGroup {
             ScanTurn::Known(scanned) => return is_clean(scanned),
             ScanTurn::Scan(lease) => lease,
         };
-        let generation = cache.generation();
+        let (generation, started) = (cache.generation(), clock::now());
         sleep(random.milliseconds(200)).await;
         scans.set(scans.get() + 1);
         let is_infected = content % 2 == 1 || content == LATE && versions == NEW;
-        let outcome = if is_infected {
+        let mut outcome = if is_infected {
             FileOutcome::for_test([("clamd", Ok(Outcome::Infected("name".into())))])
         } else {
-            clean(SystemTime::now())
+            clean(started)
         };
+        outcome.scanned = started;
         let stored = cache.store_outcome(key, outcome, versions, &policies, generation).await;
         if let Some(lease) = lease {
             lease.release().await;
@@ -342,16 +347,29 @@ async fn run_changes(group: &mut SimulatedGroup) {
     }
 }
 
-fn run(seed: u64) {
+/// Returns the digest of what the server received.
+fn run(seed: u64) -> u64 {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
     let local = LocalSet::new();
-    local.block_on(&runtime.unwrap(), async {
+    let trace = local.block_on(&runtime.unwrap(), async {
         let mut group = SimulatedGroup::new(seed);
+        let started = tokio::time::Instant::now();
+        clock::simulate(Some(Box::new(move || UNIX_EPOCH + START + started.elapsed())));
         run_faults(&mut group).await;
         run_changes(&mut group).await;
         assert!(group.scans.get() > 0);
+        group.server.trace()
     });
+    clock::simulate(None);
+    trace
+}
+
+#[test]
+fn seed_causes_the_same_run_again() {
+    for seed in 0..10 {
+        assert_eq!(run(seed), run(seed), "seed {seed}");
+    }
 }
 
 #[test]

@@ -1,15 +1,21 @@
 //! State of a simulated server, and what a test controls.
 
-use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    fmt,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::Arc,
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use redis::Value;
-use tokio::{sync::watch, time::Instant};
+use tokio::time::Instant;
 
 use crate::state::Now;
 
 use super::{
-    super::random::NodeRandom,
+    super::{random::NodeRandom, watched::WatchedValue},
     commands::{CommandContext, error, needs_memory},
     keyspace::{KeyspaceSnapshot, SimulatedValue},
 };
@@ -39,7 +45,7 @@ struct ServerInner {
     state: Mutex<ServerState>,
     random: NodeRandom,
     created: Instant,
-    is_frozen: watch::Sender<bool>,
+    is_frozen: WatchedValue<bool>,
 }
 
 #[derive(Default)]
@@ -56,6 +62,7 @@ struct ServerState {
     /// Number of stops.
     stops: u64,
     calls: u64,
+    trace: u64,
 }
 
 /// How a call fails.
@@ -86,7 +93,7 @@ impl SimulatedServer {
             state: Mutex::default(),
             random: NodeRandom::from_seed(seed),
             created: Instant::now(),
-            is_frozen: watch::Sender::new(false),
+            is_frozen: WatchedValue::new(false),
         }))
     }
 
@@ -126,7 +133,10 @@ impl SimulatedServer {
 
     /// Stops the execution of commands, as SIGSTOP does. They are executed when it continues.
     pub fn set_frozen(&self, is_frozen: bool) {
-        self.0.is_frozen.send_replace(is_frozen);
+        self.0.is_frozen.update(|state| {
+            *state = is_frozen;
+            true
+        });
     }
 
     /// Ends all connections, and refuses new ones until the server is up again. Keys remain.
@@ -199,6 +209,13 @@ impl SimulatedServer {
         self.0.state.lock().calls
     }
 
+    /// Returns a digest of the times, names and keys of all commands so far, by which two runs are compared. Sealed values are
+    /// not part of it: their nonces differ.
+    #[must_use]
+    pub fn trace(&self) -> u64 {
+        self.0.state.lock().trace
+    }
+
     /// Decides what happens to the next call of a replica.
     pub(super) fn plan_call(&self, client: u32) -> CallPlan {
         let state = self.0.state.lock();
@@ -228,7 +245,13 @@ impl SimulatedServer {
     }
 
     pub(super) async fn wait_until_running(&self) {
-        let _ = self.0.is_frozen.subscribe().wait_for(|is_frozen| !is_frozen).await;
+        loop {
+            let changed = self.0.is_frozen.changed();
+            if !*self.0.is_frozen.lock() {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// Executes the commands of a call.
@@ -237,6 +260,11 @@ impl SimulatedServer {
         let mut state = self.0.state.lock();
         let state = &mut *state;
         state.calls += 1;
+        for command in commands {
+            let mut hasher = DefaultHasher::new();
+            (state.trace, now, command.get(..2), command.len()).hash(&mut hasher);
+            state.trace = hasher.finish();
+        }
         let mut context = CommandContext { keys: &mut state.keys, now };
         let replies = commands.iter().map(|command| {
             let arguments: Vec<_> = command.iter().map(|argument| &**argument).collect();
