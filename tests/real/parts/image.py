@@ -1,8 +1,8 @@
-"""Tests of packaging/Dockerfile and packaging/kubernetes.yaml without a container engine.
+"""Tests of packaging/Dockerfile and packaging/kubernetes.yaml.
 
 The steps of the Dockerfile are executed in a directory tree. The result runs with the settings of the Deployment: as an
 arbitrary user, without capabilities, on a read-only root, with /tmp in memory, and without namespaces, as with the
-default profile of Docker."""
+default profile of Docker. It is also imported into Podman, which runs the documented commands."""
 
 import os
 import pathlib
@@ -23,7 +23,7 @@ from harness.run import Skip, assert_equal, test
 from harness.samples import EICAR
 from harness.scanner import PREFIX, REPOSITORY
 
-NEEDS = [*container.NEEDS, "setpriv", "chroot", "strip"]
+NEEDS = [*container.NEEDS, "setpriv", "chroot", "strip", "tar", "podman", "runc"]
 
 DOCKERFILE = REPOSITORY / "packaging/Dockerfile"
 MANIFESTS = REPOSITORY / "packaging/kubernetes.yaml"
@@ -57,6 +57,8 @@ class Image:
             (self.layer / name).mkdir()
         self.settings = {"TREE": str(tree), "LAYER": str(self.layer), "PATH": os.environ["PATH"]}
         self.user, self.command, self.variables, self.volumes = None, [], [], []
+        # What `podman import --change` applies.
+        self.changes = []
         for stage, instruction, words in steps():
             self.apply(stage, instruction, words)
 
@@ -72,6 +74,8 @@ class Image:
                 assert_equal(words, "packaging/programs")
                 run_here(REPOSITORY / words, "--dev")
             return
+        if instruction in ("ENV", "VOLUME", "USER", "ENTRYPOINT", "CMD"):
+            self.changes.append(f"{instruction} {words}")
         if instruction == "FROM":
             assert re.fullmatch(r"debian:12(-slim)?", words), words
         elif instruction == "RUN":
@@ -104,6 +108,46 @@ class Image:
 
 def image(machine):
     return Image(machine)
+
+
+class Podman:
+    """The image in Podman's own folder. Each command runs in its own mount namespace, so that no mount remains."""
+
+    def __init__(self, machine):
+        built, self.folder = machine.shared(image), machine.make_folder("podman")
+        self.options = [
+            *("--root", str(self.folder / "storage"), "--runroot", str(self.folder / "run"), "--runtime", "runc"),
+            *("--cgroup-manager", "cgroupfs", "--events-backend", "none"),
+        ]
+        built.run_in_root(f"tar -C $LAYER/root -cf {self.folder}/image.tar .")
+        changes = [word for change in built.changes for word in ("--change", change)]
+        run_here(*self.command("import", *changes, str(self.folder / "image.tar"), "matrix-content-scanner"))
+        (self.folder / "image.tar").unlink()
+
+    def command(self, *words):
+        return ["unshare", "--mount", "--propagation=private", "podman", *self.options, *words]
+
+    def run(self, machine, documented, variables):
+        """Starts a documented `docker run` command. Published ports are those of this machine, where 8080 may be in use."""
+        assert_equal(documented[:2], ["docker", "run"])
+        words = [word for index, word in enumerate(documented[2:]) if "-p" not in documented[index + 1 : index + 3]]
+        variables = [f"--env={name}={value}" for name, value in variables.items()]
+        # The defaults of Podman are above the limits of test machines.
+        limits = ["--ulimit=nofile=8192:8192", "--ulimit=nproc=4096:4096"]
+        network = [] if "--network" in words else ["--network=host"]
+        command = self.command("run", *limits, *network, *variables, *words)
+        return machine.start("podman", command, machine.make_folder("container"))
+
+
+def podman(machine):
+    return Podman(machine)
+
+
+def documented_command(path):
+    """Returns the words of the `docker run` command in a file, without continuation lines and comment signs."""
+    text = re.sub(r"\\\n#? *", "", path.read_text())
+    [command] = re.findall(r"^(?:# +)?(docker run .*)$", text, re.M)
+    return shlex.split(command)
 
 
 def manifests():
@@ -236,6 +280,56 @@ def image_runs_with_deployment_settings(machine):
     wait_until("the service has stopped", outer.has_exited)
     assert time.monotonic() - start < pod["terminationGracePeriodSeconds"]
     homeserver.shutdown()
+
+
+def container_ports(homeserver):
+    """Returns free ports, and the variables that set them."""
+    web, operations = free_port(), free_port()
+    return web, operations, {
+        **{"MCS_WEB__HOST": "127.0.0.1", "MCS_WEB__PORT": web},
+        **{"MCS_OPERATIONS__HOST": "127.0.0.1", "MCS_OPERATIONS__PORT": operations},
+        "MCS_DOWNLOAD__BASE_HOMESERVER_URL": f"http://127.0.0.1:{homeserver.server_port}",
+    }
+
+
+def check_container(machine, documented):
+    """Runs a documented command, requests media, and stops the container as `docker stop` does."""
+    homeserver = media_server({"clean": b"nothing in it", "infected": EICAR})
+    threading.Thread(target=homeserver.serve_forever, daemon=True).start()
+    web, operations, variables = container_ports(homeserver)
+    started = machine.shared(podman).run(machine, documented, variables)
+    probe = Client(f"http://127.0.0.1:{operations}")
+    wait_until("the service is ready", lambda: get_status(probe, "/health/ready") == 200, started)
+    client = Client(f"http://127.0.0.1:{web}{PREFIX}")
+    got = client.get("/download/example.org/clean", "token")
+    assert_equal((got.status, got.body), (200, b"nothing in it"), got)
+    got = client.get("/download/example.org/infected", "token")
+    assert_equal((got.status, got.json()["reason"]), (403, "MCS_MEDIA_NOT_CLEAN"), got)
+    # Podman passes the signal on.
+    os.kill(started.child.pid, signal.SIGTERM)
+    wait_until("the container has stopped", started.has_exited)
+    assert_equal(started.child.returncode, 0, started.output())
+    homeserver.shutdown()
+    return started.output()
+
+
+@test
+def documented_command_for_tests_of_others_runs_in_podman(machine):
+    check_container(machine, documented_command(REPOSITORY / "docs/api.md"))
+
+
+@test
+def documented_command_of_the_dockerfile_runs_in_podman(machine):
+    folder = machine.shared(podman).folder
+    (folder / "keys").mkdir()
+    (folder / "keys").chmod(0o770)
+    text = 'crypto.request_secret_path = "/keys/request_secret"\ncrypto.generate = true\nscan.engines = ["rules"]\n'
+    (folder / "config.toml").write_text(f'{text}rules.paths = ["/usr/share/matrix-content-scanner/rules"]\n')
+    documented = documented_command(DOCKERFILE)
+    output = check_container(machine, [word.replace("./", f"{folder}/") for word in documented])
+    assert (folder / "keys/request_secret").exists()
+    for expected in ["; landlock: version ", "; seccomp: filter"]:
+        assert expected in output, output
 
 
 def get_status(client, path):
