@@ -21,6 +21,8 @@ pub mod identity;
 mod names;
 mod observation;
 pub mod outcome;
+#[cfg(any(test, fuzzing))]
+pub mod outcome_fuzz;
 mod outcome_record;
 mod policies;
 mod pool;
