@@ -20,6 +20,7 @@ PARTS = [
     "incidents",
     "keys",
     "clamav",
+    "false_positive",
     "load",
     "browser",
     "operator_page",
