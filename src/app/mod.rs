@@ -25,5 +25,5 @@ pub use parts::{remote_engines, scan_context};
 pub use reload::{ReadConfig, Reload};
 pub use run::serve;
 pub use sandbox_env::SandboxEnv;
-pub use store::{SharedStoreState, StoreCheck, check_store};
+pub use store::{SharedStoreState, StoreCheck, check_store, inspect_store};
 pub use store_error::StoreSetupError;

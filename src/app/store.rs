@@ -13,7 +13,7 @@ use std::{
 };
 
 use agreement::{compare_clocks, compare_keys};
-use mcs_store::{SecretRing, SharedStore, StoreEvents, StoreSecret};
+use mcs_store::{SecretRing, SharedStore, StoreEvents, StoreInspection, StoreSecret};
 use secrets::{StoreSecrets, read_secrets};
 use sha2::{Digest as _, Sha256};
 use tokio::{
@@ -25,7 +25,7 @@ use tracing::{error, warn};
 use super::store_error::StoreSetupError;
 use crate::{
     chain::Chain,
-    config::sections::store::{Settings, StorePlace},
+    config::sections::store::{FileStoreSettings, Settings, StorePlace},
     http::CurrentState,
     keys::{KeyNotice, RequestKey},
     scan::{
@@ -186,6 +186,20 @@ pub async fn check_store(
         store.close().await;
     }
     Ok(check)
+}
+
+/// Examines the file of verdicts, which a running service may use: reads it only, and delays no other process. The check of
+/// its structure takes at most `time_limit`.
+///
+/// # Errors
+/// If the file or its directory cannot be used.
+pub async fn inspect_store(
+    settings: &FileStoreSettings,
+    time_limit: Duration,
+) -> Result<StoreInspection, StoreSetupError> {
+    let path = settings.path.clone();
+    let inspection = spawn_blocking(move || StoreInspection::of_file(&path, time_limit)).await;
+    Ok(inspection.map_err(StoreSetupError::Panicked)??)
 }
 
 /// Asks a store that has just been started, which may still be connecting.

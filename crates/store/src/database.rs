@@ -1,5 +1,7 @@
 //! Connections to the database, and its schema.
 
+use std::{os::unix::ffi::OsStringExt as _, path::Path};
+
 use rusqlite::{Connection, ErrorCode, OpenFlags, config::DbConfig, ffi};
 
 use crate::{error::DamageCause, limits::BUSY_TIMEOUT, store_path::StorePath};
@@ -86,13 +88,7 @@ pub(crate) struct OpenDatabase {
 /// Opens the existing file for writing. Creates the schema in an empty file.
 pub(crate) fn open_writer(path: &StorePath) -> Result<OpenDatabase, OpenFailure> {
     let mut connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get(0));
-    let (application, version): (i32, i32) = (pragma("application_id")?, pragma("user_version")?);
-    let schema = read_schema(&connection)?;
-    let is_empty = (application, version) == (0, 0) && schema.is_empty();
-    if !is_empty {
-        check_identity(application, version, &schema).map_err(OpenFailure::Damaged)?;
-    }
+    let is_empty = check_file(&connection)? == FileContent::Empty;
     let mode: String =
         connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
     if mode != "wal" {
@@ -114,11 +110,60 @@ pub(crate) fn open_reader(path: &StorePath) -> rusqlite::Result<Connection> {
     connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
 }
 
+/// Opens the file for reading in another process than the one that may have it open. `is_open`: whether there is a
+/// write-ahead log. Without one, creates no file, and takes no lock.
+pub(crate) fn open_inspector(path: &StorePath, is_open: bool) -> rusqlite::Result<Connection> {
+    if is_open {
+        return open_reader(path);
+    }
+    // Otherwise SQLite creates a write-ahead log even for reading. A URI, sqlite.org/uri.html.
+    let mut uri = String::from("file:");
+    for byte in path.database().into_os_string().into_vec() {
+        match byte {
+            b'/' | b'.' | b'-' | b'_' => uri.push(char::from(byte)),
+            _ if byte.is_ascii_alphanumeric() => uri.push(char::from(byte)),
+            _ => uri.extend(['%', hex_digit(byte >> 4), hex_digit(byte & 0xf)]),
+        }
+    }
+    uri.push_str("?immutable=1");
+    connect_to(uri, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI)
+}
+
+/// Returns the hexadecimal digit for a number below 16.
+fn hex_digit(number: u8) -> char {
+    char::from_digit(number.into(), 16).unwrap_or_default()
+}
+
+/// Whether a file has the schema.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum FileContent {
+    /// Its schema has not been created yet.
+    Empty,
+    Store,
+}
+
+/// Checks that the file is a store of this version, or empty.
+pub(crate) fn check_file(connection: &Connection) -> Result<FileContent, OpenFailure> {
+    let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get(0));
+    let (application, version): (i32, i32) = (pragma("application_id")?, pragma("user_version")?);
+    let schema = read_schema(connection)?;
+    if (application, version) == (0, 0) && schema.is_empty() {
+        return Ok(FileContent::Empty);
+    }
+    check_identity(application, version, &schema).map_err(OpenFailure::Damaged)?;
+    Ok(FileContent::Store)
+}
+
 /// Opens a connection that uses little memory and that executes nothing from the file's schema.
 fn connect(path: &StorePath, mode: OpenFlags) -> rusqlite::Result<Connection> {
-    // Each connection belongs to one thread. The path is absolute, so SQLite does not read it as a URI.
+    // The path is absolute, so SQLite does not read it as a URI.
+    connect_to(path.database(), mode)
+}
+
+fn connect_to(path: impl AsRef<Path>, mode: OpenFlags) -> rusqlite::Result<Connection> {
+    // Each connection belongs to one thread.
     let flags = mode | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-    let connection = Connection::open_with_flags(path.database(), flags)?;
+    let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     let configuration = [
         (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
@@ -171,7 +216,8 @@ fn create_schema(connection: &mut Connection) -> rusqlite::Result<()> {
     transaction.commit()
 }
 
-fn read_entries(connection: &Connection) -> Result<u64, OpenFailure> {
+/// Reads the number of records.
+pub(crate) fn read_entries(connection: &Connection) -> Result<u64, OpenFailure> {
     let entries: i64 = connection.query_one("SELECT entries FROM state", [], |row| row.get(0))?;
     let invalid = || DamageCause::Damaged(format!("{entries} records"));
     u64::try_from(entries).map_err(|_| OpenFailure::Damaged(invalid()))

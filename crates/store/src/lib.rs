@@ -25,6 +25,7 @@ mod error;
 mod file_outbox;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod inspection;
 mod limits;
 mod listing;
 mod outbox;
@@ -43,6 +44,7 @@ mod writer;
 
 pub use counters::StoreCounters;
 pub use error::{DamageCause, NotDurable, StoreError};
+pub use inspection::StoreInspection;
 pub use limits::{DEFAULT_MAX_ENTRIES, MAX_OUTBOX, MAX_VALUE};
 pub use listing::{ListPage, ListPosition, ListedRecord};
 pub use outbox::{OutboxEntry, OutboxPage};

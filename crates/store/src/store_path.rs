@@ -32,19 +32,31 @@ pub struct SetAside {
 pub(crate) struct StorePath {
     directory: PathBuf,
     name: OsString,
+    /// User that the files must belong to; `None` for any.
+    user: Option<u32>,
 }
 
 impl StorePath {
     /// Checks the directory of a path. The result has no symbolic links in its directory, because `SQLite` is asked to
     /// refuse them.
     pub(crate) fn new(path: &Path) -> Result<Self, StoreError> {
+        Self::for_user(path, Some(geteuid().as_raw()))
+    }
+
+    /// As [`Self::new`], but root may examine the store of another user.
+    pub(crate) fn for_inspection(path: &Path) -> Result<Self, StoreError> {
+        let user = geteuid();
+        Self::for_user(path, (!user.is_root()).then_some(user.as_raw()))
+    }
+
+    fn for_user(path: &Path, user: Option<u32>) -> Result<Self, StoreError> {
         let name = path.file_name().ok_or_else(|| StoreError::NoFileName { path: path.into() })?;
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         let parent = parent.unwrap_or(Path::new("."));
         let directory_error = |source| StoreError::Directory { path: parent.into(), source };
         let directory = parent.canonicalize().map_err(directory_error)?;
         let metadata = fs::metadata(&directory).map_err(directory_error)?;
-        let (owner, user) = (metadata.uid(), geteuid().as_raw());
+        let owner = metadata.uid();
         let path = directory.clone();
         if !metadata.is_dir() {
             return Err(StoreError::NotADirectory { path });
@@ -52,10 +64,10 @@ impl StorePath {
         if metadata.mode() & 0o022 != 0 {
             return Err(StoreError::WritableDirectory { path });
         }
-        if owner != 0 && owner != user {
+        if let Some(user) = user.filter(|user| owner != 0 && owner != *user) {
             return Err(StoreError::DirectoryOwner { path, owner, user });
         }
-        Ok(Self { directory, name: name.into() })
+        Ok(Self { directory, name: name.into(), user })
     }
 
     /// Returns the path of the database with a suffix.
@@ -80,7 +92,7 @@ impl StorePath {
     pub(crate) fn lock(&self) -> Result<File, StoreError> {
         let path = self.with_suffix(".lock");
         let file_error = |source| StoreError::File { path: path.clone(), source };
-        let mut file = open_private(&path)?;
+        let mut file = self.open_private(&path)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -101,7 +113,7 @@ impl StorePath {
     pub(crate) fn create(&self) -> Result<bool, StoreError> {
         let path = self.database();
         let is_new = fs::symlink_metadata(&path).is_err();
-        open_private(&path)?;
+        self.open_private(&path)?;
         if is_new {
             // Keeps the new name after a power failure, also with a not-clean record written by then.
             let synced = File::open(&self.directory).and_then(|directory| directory.sync_all());
@@ -166,37 +178,37 @@ impl StorePath {
         }
         Ok(())
     }
-}
 
-/// Opens a file that only this user may use. Creates the file if it does not exist.
-fn open_private(path: &Path) -> Result<File, StoreError> {
-    // Looks before opening: opening a pipe or a device may have effects. Other users cannot replace the file in
-    // between, because they cannot write the directory.
-    match fs::symlink_metadata(path) {
-        Ok(metadata) => check_private(path, &metadata)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(source) => return Err(StoreError::File { path: path.into(), source }),
+    /// Opens a file that only this user may use. Creates the file if it does not exist.
+    fn open_private(&self, path: &Path) -> Result<File, StoreError> {
+        // Looks before opening: opening a pipe or a device may have effects. Other users cannot replace the file in
+        // between, because they cannot write the directory.
+        match fs::symlink_metadata(path) {
+            Ok(metadata) => self.check_private(path, &metadata)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(StoreError::File { path: path.into(), source }),
+        }
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        options.open(path).map_err(|source| StoreError::File { path: path.into(), source })
     }
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    options.open(path).map_err(|source| StoreError::File { path: path.into(), source })
-}
 
-/// Checks that a file is regular, and that only this user may use it.
-fn check_private(path: &Path, metadata: &Metadata) -> Result<(), StoreError> {
-    let path = path.to_owned();
-    let (owner, user) = (metadata.uid(), geteuid().as_raw());
-    if metadata.is_symlink() {
-        return Err(StoreError::SymbolicLink { path });
+    /// Checks that a file is regular, and that only its user may use it.
+    pub(crate) fn check_private(&self, path: &Path, metadata: &Metadata) -> Result<(), StoreError> {
+        let path = path.to_owned();
+        let owner = metadata.uid();
+        if metadata.is_symlink() {
+            return Err(StoreError::SymbolicLink { path });
+        }
+        if !metadata.is_file() {
+            return Err(StoreError::NotRegular { path });
+        }
+        if let Some(user) = self.user.filter(|user| owner != *user) {
+            return Err(StoreError::FileOwner { path, owner, user });
+        }
+        if metadata.mode() & 0o077 != 0 {
+            return Err(StoreError::FileMode { path, mode: metadata.mode() & 0o777 });
+        }
+        Ok(())
     }
-    if !metadata.is_file() {
-        return Err(StoreError::NotRegular { path });
-    }
-    if owner != user {
-        return Err(StoreError::FileOwner { path, owner, user });
-    }
-    if metadata.mode() & 0o077 != 0 {
-        return Err(StoreError::FileMode { path, mode: metadata.mode() & 0o777 });
-    }
-    Ok(())
 }

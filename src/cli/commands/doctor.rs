@@ -1,7 +1,9 @@
 //! `doctor`: examines everything that the service needs, for operators and monitoring. Needs no running service.
 
+mod engines;
+mod store;
+
 use std::{
-    fs,
     path::Path,
     process::ExitCode,
     time::{Duration, SystemTime},
@@ -10,9 +12,11 @@ use std::{
 use nix::sys::statvfs::statvfs;
 use tokio::time::timeout;
 
+use self::{engines::examine_engines, store::examine_store};
+
 use crate::{
     admin::AdminToken,
-    app::{self, SandboxEnv, SharedStoreState},
+    app::{self, SandboxEnv},
     chain::Chain,
     cli::{
         arguments::Cli,
@@ -24,17 +28,11 @@ use crate::{
     config::Config,
     keys::RequestKey,
     media::{HomeserverCheck, HomeserverFinding, certificate_end, check_homeservers},
-    scan::{
-        canary::Canary,
-        engines::{RemoteEngines, signature_time},
-    },
+    scan::canary::Canary,
 };
 
 /// Time limit for all checks together.
 const TIME_LIMIT: Duration = Duration::from_secs(45);
-
-/// Age of signatures that is unusual: the signatures of `ClamAV` are published daily.
-const MAX_SIGNATURE_AGE: Duration = Duration::from_secs(3 * DAY);
 
 /// Remaining time of a certificate at which most services renew it at the latest.
 const MIN_CERTIFICATE_TIME: Duration = Duration::from_secs(14 * DAY);
@@ -91,7 +89,7 @@ async fn examine(report: &mut HealthReport, config: &Config) {
         Ok(engines) => engines,
         Err(error) => return report.fail("engines", Chain(&error)),
     };
-    examine_engines(report, &engines);
+    examine_engines(report, &engines.servers());
     let sandbox_env = match SandboxEnv::for_command(config, None).await {
         Ok(sandbox_env) => sandbox_env,
         Err(error) => return report.fail("sandbox", Chain(&error)),
@@ -230,93 +228,6 @@ fn examine_certificate(report: &mut HealthReport, url: &str, end: SystemTime) {
         report.warn("tls", format_args!("{text}; renew it"));
     } else {
         report.ok("tls", text);
-    }
-}
-
-async fn examine_store(report: &mut HealthReport, config: &Config, key: Option<&RequestKey>) {
-    let Some(settings) = &config.store else {
-        return report.ok("store", "none is configured");
-    };
-    let check = match app::check_store(settings, key).await {
-        Ok(check) => check,
-        Err(error) => return report.fail("store", Chain(&error)),
-    };
-    for notice in &check.notices {
-        report.warn("store", notice);
-    }
-    match (check.shared, settings.file()) {
-        (Some(SharedStoreState::Unreachable(reason)), _) => report.warn(
-            "store",
-            format_args!(
-                "the shared store cannot be used ({reason}); each replica scans for itself"
-            ),
-        ),
-        (Some(SharedStoreState::Reachable { replica_keys, clock_difference }), _) => {
-            examine_shared_store(report, replica_keys, clock_difference);
-        }
-        (None, Some(file)) => match fs::metadata(&file.path) {
-            Ok(metadata) if metadata.is_file() => {
-                let size = metadata.len() >> 20;
-                report.ok("store", format_args!("{} has {size} MiB", file.path.display()));
-            }
-            Ok(_) => report.fail("store", format_args!("{} is not a file", file.path.display())),
-            Err(error) => {
-                report.warn(
-                    "store",
-                    format_args!("{}: {error}; the start creates it", file.path.display()),
-                );
-            }
-        },
-        (None, None) => {}
-    }
-}
-
-fn examine_shared_store(
-    report: &mut HealthReport,
-    replica_keys: usize,
-    clock_difference: Option<u64>,
-) {
-    if replica_keys == 1 {
-        report.ok("store", "the shared store is reachable, and the replicas have one key");
-    } else {
-        report.fail(
-            "store",
-            format_args!(
-                "replicas have {replica_keys} different request keys; copy one key to all"
-            ),
-        );
-    }
-    if let Some(seconds) = clock_difference {
-        report.warn(
-            "clock",
-            format_args!(
-                "it differs from the clock of the shared store by {seconds} s; synchronise both"
-            ),
-        );
-    }
-}
-
-fn examine_engines(report: &mut HealthReport, engines: &RemoteEngines) {
-    for (engine, version) in engines.versions() {
-        let Some(version) = version else {
-            report.fail(
-                "engines",
-                format_args!("{engine} does not answer; check that it runs, and its address"),
-            );
-            continue;
-        };
-        let age = signature_time(&version)
-            .map(|time| SystemTime::now().duration_since(time).unwrap_or_default());
-        match age {
-            Some(age) if age > MAX_SIGNATURE_AGE => report.warn(
-                "engines",
-                format_args!(
-                    "{engine}: the signatures are {} days old ({version}); check freshclam",
-                    age.as_secs() / DAY
-                ),
-            ),
-            _ => report.ok("engines", format_args!("{engine}: {version}")),
-        }
     }
 }
 

@@ -27,6 +27,7 @@ use tokio::{
 };
 
 use super::{
+    engine_server::EngineServer,
     error::EngineFailure,
     outcome::Outcome,
     pool::{Pool, PoolMember, connect_with_timeout},
@@ -68,6 +69,10 @@ impl Clamd {
 
     pub(super) fn versions(&self) -> Option<String> {
         self.pool.versions()
+    }
+
+    pub(super) fn servers(&self) -> Vec<EngineServer> {
+        self.pool.servers()
     }
 
     pub(super) fn has_all_versions(&self) -> bool {

@@ -16,6 +16,7 @@ use url::Url;
 
 use super::{
     changes::{ChangeNotifier, EngineChange},
+    engine_server::EngineServer,
     error::{EngineFailure, EngineSetupError},
     outcome::Outcome,
     pool::{Pool, PoolMember, within_connect_timeout},
@@ -115,6 +116,10 @@ impl Icap {
             Some(version)
         };
         self.pool.read_and_apply(read, apply).await;
+    }
+
+    pub(super) fn servers(&self) -> Vec<EngineServer> {
+        self.pool.servers()
     }
 
     pub(super) fn versions(&self) -> Option<String> {

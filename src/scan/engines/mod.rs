@@ -9,6 +9,7 @@ pub mod changes;
 pub mod clamd;
 mod combine;
 mod engine;
+mod engine_server;
 pub mod error;
 mod examination;
 #[cfg(test)]
@@ -39,9 +40,11 @@ pub mod settings;
 mod signatures;
 pub mod slots;
 mod summary;
+mod version_changes;
 
 pub use bounds::{Bounds, ContentPolicy, FindingPolicy, OversizePolicy, SkipPolicy};
 pub use clamd::Clamd;
+pub use engine_server::EngineServer;
 pub use error::{EngineFailure, EngineSetupError};
 pub use file_outcome::FileOutcome;
 pub use hashes::ListedFile;

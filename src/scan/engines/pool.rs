@@ -1,7 +1,6 @@
 //! The servers of one remote engine: selection, backoff after failures, and versions. Independent of the protocol.
 
 use std::{
-    collections::VecDeque,
     fmt,
     future::ready,
     io,
@@ -16,7 +15,11 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{info, warn};
 
-use super::error::EngineFailure;
+use super::{
+    engine_server::EngineServer,
+    error::EngineFailure,
+    version_changes::{MAX_VERSIONS, VersionChanges},
+};
 use crate::chain::Chain;
 
 /// Time limit of connection setup.
@@ -36,10 +39,6 @@ const VERSION_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum length of a version, characters. Longer versions are truncated.
 const MAX_VERSION: usize = 200;
 
-/// Maximum number of versions that one server reports within [`VERSIONS_PERIOD`] without a warning.
-const MAX_VERSIONS: usize = 10;
-const VERSIONS_PERIOD: Duration = Duration::from_secs(60);
-
 /// The servers of one engine.
 #[derive(Debug)]
 pub(super) struct Pool<E> {
@@ -55,38 +54,13 @@ pub(super) struct PoolMember<E> {
     state: Mutex<MemberState>,
 }
 
-/// Recent changes of a server's version.
-#[derive(Default, Debug)]
-struct VersionChanges {
-    /// At most [`MAX_VERSIONS`] + 1, the latest last.
-    times: VecDeque<Instant>,
-    /// Whether [`MAX_VERSIONS`] was exceeded since the last minute without a change.
-    is_excessive: bool,
-}
-
-impl VersionChanges {
-    /// Records a change. Returns whether [`MAX_VERSIONS`] is exceeded for the first time since the last minute without
-    /// a change.
-    fn record(&mut self, now: Instant) -> bool {
-        self.times.retain(|time| now.duration_since(*time) < VERSIONS_PERIOD);
-        if self.times.is_empty() {
-            self.is_excessive = false;
-        }
-        if self.times.len() > MAX_VERSIONS {
-            self.times.pop_front();
-        }
-        self.times.push_back(now);
-        let was_excessive = self.is_excessive;
-        self.is_excessive |= self.times.len() > MAX_VERSIONS;
-        self.is_excessive && !was_excessive
-    }
-}
-
 #[derive(Default, Debug)]
 struct MemberState {
     /// Number of consecutive failures.
     failures: u32,
     down_until: Option<Instant>,
+    /// Why the server is down, on one line.
+    failure: Option<Arc<str>>,
     version: Option<Arc<str>>,
     version_changes: VersionChanges,
 }
@@ -210,6 +184,19 @@ impl<E: fmt::Display> Pool<E> {
         (!versions.is_empty()).then(|| versions.join(", "))
     }
 
+    /// Returns the state of each server.
+    pub(super) fn servers(&self) -> Vec<EngineServer> {
+        let server = |member: &PoolMember<E>| {
+            let state = member.state();
+            EngineServer {
+                address: member.endpoint.to_string(),
+                version: state.version.clone(),
+                failure: state.failure.clone(),
+            }
+        };
+        self.members.iter().map(server).collect()
+    }
+
     /// Returns whether the version of each server is known.
     pub(super) fn has_all_versions(&self) -> bool {
         self.members.iter().all(|member| member.state().version.is_some())
@@ -228,6 +215,7 @@ impl<E: fmt::Display> PoolMember<E> {
             state.failures = 0;
         }
         state.down_until = None;
+        state.failure = None;
     }
 
     fn mark_down(&self, failure: &EngineFailure) {
@@ -244,6 +232,7 @@ impl<E: fmt::Display> PoolMember<E> {
         }
         state.failures = state.failures.saturating_add(1);
         state.down_until = Some(Instant::now() + backoff);
+        state.failure = Some(Chain(failure).to_string().into());
     }
 
     /// Stores the version that the server reported.
@@ -428,28 +417,6 @@ mod tests {
             let result = pool.request(Duration::from_millis(1), respond).await;
             assert!(result.is_ok(), "the stuck server is in backoff");
         }
-    }
-
-    /// Returns how often the changes at these times, seconds, exceed the maximum.
-    fn excesses(times: impl IntoIterator<Item = u64>) -> usize {
-        let (start, mut changes) = (Instant::now(), VersionChanges::default());
-        let times = times.into_iter().map(|time| start + Duration::from_secs(time));
-        times.filter(|time| changes.record(*time)).count()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn warns_once_about_more_than_ten_versions_in_a_minute() {
-        assert_eq!(excesses(0..10), 0);
-        assert_eq!(excesses(0..11), 1);
-        assert_eq!(excesses(0..1000), 1, "the versions go on to change");
-        assert_eq!(excesses((0..50).map(|n| n * 7)), 0, "at most nine versions in any minute");
-        let later = 100;
-        assert_eq!(excesses((0..20).chain(later..later + 20)), 2, "a minute without a change");
-        let mut changes = VersionChanges::default();
-        for _ in 0..1000 {
-            changes.record(Instant::now());
-        }
-        assert_eq!(changes.times.len(), MAX_VERSIONS + 1, "bounded memory");
     }
 
     #[tokio::test(start_paused = true)]

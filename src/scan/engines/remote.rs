@@ -8,6 +8,7 @@ use std::{
 use super::{
     changes::{ChangeNotifier, ChangeReceiver},
     clamd::Clamd,
+    engine_server::EngineServer,
     error::EngineSetupError,
     icap::Icap,
     names::{CLAMD, ICAP},
@@ -67,6 +68,25 @@ impl RemoteEngines {
     pub fn versions(&self) -> Vec<(&'static str, Option<String>)> {
         let clamd = self.clamd.iter().map(|clamd| (CLAMD, clamd.versions()));
         clamd.chain(self.icap.iter().map(|icap| (ICAP, icap.versions()))).collect()
+    }
+
+    /// Returns each engine's name and the states of its servers, after [`Self::read_versions`] or a scan.
+    #[must_use]
+    pub fn servers(&self) -> Vec<(&'static str, Vec<EngineServer>)> {
+        let clamd = self.clamd.iter().map(|clamd| (CLAMD, clamd.servers()));
+        clamd.chain(self.icap.iter().map(|icap| (ICAP, icap.servers()))).collect()
+    }
+
+    /// Returns the addresses of the engine's servers that do not respond; of all of them if each responds. Empty for an
+    /// engine without servers.
+    #[must_use]
+    pub fn failing_addresses(&self, engine: &str) -> Vec<String> {
+        let servers = self.servers().into_iter().find(|(name, _)| *name == engine);
+        let mut servers = servers.map(|(_, servers)| servers).unwrap_or_default();
+        if servers.iter().any(|server| server.failure.is_some()) {
+            servers.retain(|server| server.failure.is_some());
+        }
+        servers.into_iter().map(|server| server.address).collect()
     }
 
     /// Reads versions every `interval` until the engines are dropped.

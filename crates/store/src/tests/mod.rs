@@ -25,6 +25,7 @@ mod contents;
 mod damage;
 mod disk_full;
 mod eviction;
+mod inspection;
 mod kills;
 mod listing;
 mod outbox;
