@@ -92,7 +92,8 @@ impl Service {
         log_sandbox(&sandbox_env.sandbox);
         let audit = start_audit(&config, &metrics)?;
         let canary = canary(&config, &sandbox_env, &remote_engines)?;
-        let (mut canary_task, canary_state) = CanaryTask::new(canary.is_some());
+        let (mut canary_task, canary_state) =
+            CanaryTask::new(canary.is_some(), config.operations.as_ref());
         let store = store_opening.finish().await?;
         let incidents = start_incidents(&config, &store, &metrics, audit.as_ref())?;
         let shared = Shared {

@@ -33,7 +33,7 @@ use crate::{
         decisions::ListFileError,
         engines::{self, RemoteEngines},
     },
-    telemetry::log::LevelHandle,
+    telemetry::{log::LevelHandle, operations},
 };
 
 /// Time allowed for a reload in addition to the time limits of the engines.
@@ -91,6 +91,8 @@ pub(super) struct Reloader {
 /// Background task that runs the canary of the active configuration.
 pub(super) struct CanaryTask {
     state: watch::Sender<CanaryState>,
+    /// Address of `/health/ready`, for the log.
+    health_address: Option<Arc<str>>,
     task: Option<JoinHandle<()>>,
 }
 
@@ -284,10 +286,15 @@ impl ValidatedConfig {
 
 impl CanaryTask {
     /// Creates the holder of a task. The state is pending if a canary is configured, and otherwise passed.
-    pub(super) fn new(is_configured: bool) -> (Self, watch::Receiver<CanaryState>) {
+    /// `operations`: where `/health/ready` is served.
+    pub(super) fn new(
+        is_configured: bool,
+        operations: Option<&operations::Settings>,
+    ) -> (Self, watch::Receiver<CanaryState>) {
         let initial = if is_configured { CanaryState::Pending } else { CanaryState::Passed };
         let (state, receiver) = watch::channel(initial);
-        (Self { state, task: None }, receiver)
+        let health_address = operations.map(|settings| settings.listen.to_string().into());
+        (Self { state, health_address, task: None }, receiver)
     }
 
     /// Starts to run a canary, immediately and then periodically. Without a canary, the state is set to passed.
@@ -297,7 +304,8 @@ impl CanaryTask {
         }
         let state = self.state.clone();
         self.task = canary.map(|canary| {
-            tokio::spawn(canary.run_periodically(state, move || scanner.invalidate_verdicts()))
+            let invalidate = move || scanner.invalidate_verdicts();
+            tokio::spawn(canary.run_periodically(state, invalidate, self.health_address.clone()))
         });
     }
 

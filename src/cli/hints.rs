@@ -64,7 +64,7 @@ pub(super) fn for_canary(error: &CanaryError, config: &Config) -> String {
     let (CanaryError::InfectedPassed(engine)
     | CanaryError::PackedPassed(engine)
     | CanaryError::CleanRefused(engine, _)
-    | CanaryError::NoVerdict(engine, ..)) = error;
+    | CanaryError::NoVerdict { engine, .. }) = error;
     let check = match &config.scan.script {
         Some(script) if *engine == THE_SCRIPT => {
             format!("check with `matrix-content-scanner sandbox -- {} FILE`", script.display())
@@ -85,7 +85,7 @@ pub(super) fn for_canary(error: &CanaryError, config: &Config) -> String {
         CanaryError::CleanRefused(..) => {
             format!("no file would pass: {check}; the samples are set in scan.canary")
         }
-        CanaryError::NoVerdict(..) => {
+        CanaryError::NoVerdict { .. } => {
             format!("{check}, with any file; the samples are set in scan.canary")
         }
     }
@@ -129,7 +129,12 @@ mod tests {
                 CanaryError::InfectedPassed(engine),
                 CanaryError::PackedPassed(engine),
                 CanaryError::CleanRefused(engine, String::new()),
-                CanaryError::NoVerdict(engine, "clean", Arc::new(ScanError::NotReady)),
+                CanaryError::NoVerdict {
+                    engine,
+                    servers: Vec::new(),
+                    sample: "clean",
+                    source: Arc::new(ScanError::NotReady),
+                },
             ] {
                 let hint = for_canary(&error, &config);
                 assert!(hint.contains(check), "{hint}");

@@ -55,8 +55,18 @@ pub enum CanaryError {
     #[error("{0} reports the clean sample as not clean: {1:?}")]
     CleanRefused(&'static str, String),
     /// The engine failed.
-    #[error("{0} gives no verdict on the {1} sample")]
-    NoVerdict(&'static str, &'static str, #[source] Arc<ScanError>),
+    #[error("{engine}{} gives no verdict on the {sample} sample", in_parentheses(servers))]
+    NoVerdict {
+        engine: &'static str,
+        /// Addresses of the servers that failed; empty for an engine without servers.
+        servers: Vec<String>,
+        sample: &'static str,
+        source: Arc<ScanError>,
+    },
+}
+
+fn in_parentheses(servers: &[String]) -> String {
+    if servers.is_empty() { String::new() } else { format!(" ({})", servers.join(", ")) }
 }
 
 /// Runs the canary.
@@ -85,7 +95,7 @@ impl Canary {
             match self.check_one(name, &engines.with_only(name)).await {
                 // The lists of hashes are not tested with the infected sample.
                 Ok(()) => succeeded |= name != "hashes" || engines.names().count() == 1,
-                Err(error @ CanaryError::NoVerdict(..)) if engines.may_fail(name) => {
+                Err(error @ CanaryError::NoVerdict { .. }) if engines.may_fail(name) => {
                     failure = failure.or(Some(error));
                 }
                 Err(error) => return Err(error),
@@ -134,10 +144,12 @@ impl Canary {
 
     /// Runs the canary periodically and publishes the latest result in `state`, until `state` has no receiver. Calls
     /// `invalidate` after the first wrong verdict since the canary passed, because recent verdicts may be wrong as well.
+    /// `health_address`: that of `/health/ready`, for the log.
     pub async fn run_periodically(
         self,
         state: watch::Sender<CanaryState>,
         invalidate: impl Fn() + Send,
+        health_address: Option<Arc<str>>,
     ) {
         let mut changes = self.context.engines.remote_engines().subscribe();
         let mut failure = LastingFailure::default();
@@ -158,7 +170,8 @@ impl Canary {
                 // Only changes are logged, so that a lasting failure does not fill the log.
                 current if *current == previous => {}
                 CanaryState::Failed(cause) => {
-                    error!(%cause, "not ready: the canary failed");
+                    let address = health_address.as_deref();
+                    error!(%cause, address, "not ready: the canary failed");
                 }
                 _ => info!("ready: the canary passed"),
             }
@@ -197,7 +210,12 @@ impl Canary {
         engine: &Engines,
         kind: SampleKind,
     ) -> Result<Verdict, CanaryError> {
-        let no_verdict = |error| CanaryError::NoVerdict(name, kind.name(), error);
+        let no_verdict = |source| CanaryError::NoVerdict {
+            engine: name,
+            servers: engine.remote_engines().failing_addresses(name),
+            sample: kind.name(),
+            source,
+        };
         let (sample, length) = self
             .settings
             .samples
@@ -221,7 +239,7 @@ impl LastingFailure {
                 self.is_invalidated = false;
                 false
             }
-            Some(CanaryError::NoVerdict(..)) => false,
+            Some(CanaryError::NoVerdict { .. }) => false,
             Some(_) => !std::mem::replace(&mut self.is_invalidated, true),
         }
     }
@@ -251,7 +269,14 @@ mod tests {
     fn verdicts_are_invalidated_once_for_each_failure() {
         let wrong = CanaryError::InfectedPassed("clamd");
         let also_wrong = CanaryError::CleanRefused("clamd", String::new());
-        let unavailable = CanaryError::NoVerdict("clamd", "clean", Arc::new(ScanError::Overloaded));
+        let unavailable = CanaryError::NoVerdict {
+            engine: "clamd",
+            servers: vec!["a:3310".to_owned(), "b:3310".to_owned()],
+            sample: "clean",
+            source: Arc::new(ScanError::Overloaded),
+        };
+        let text = "clamd (a:3310, b:3310) gives no verdict on the clean sample";
+        assert_eq!(unavailable.to_string(), text);
         let results = [
             (None, false),
             (Some(&unavailable), false),

@@ -1,6 +1,6 @@
 //! The address of a listener: `host` and `port`, or `socket`.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{fmt, net::IpAddr, path::PathBuf};
 
 use super::prelude::*;
 
@@ -19,6 +19,17 @@ pub enum Listen {
     },
     /// Path of a Unix socket. A stale socket at the path is replaced.
     Unix(PathBuf),
+}
+
+/// Host and port, or the path.
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => path.display().fmt(f),
+        }
+    }
 }
 
 impl Listen {

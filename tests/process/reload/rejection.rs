@@ -124,7 +124,7 @@ async fn reload_replaces_engines_unless_canary_fails() {
     rewrite(&scanner, absent);
     let log = reload(&scanner).await;
     assert!(log.contains("reload rejected"), "{log}");
-    assert!(log.contains("clamd gives no verdict on the infected sample"), "{log}");
+    assert!(log.contains("absent.ctl) gives no verdict on the infected sample"), "{log}");
     scanner.client.get(&path).await.assert_clean();
 }
 

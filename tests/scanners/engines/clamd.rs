@@ -34,7 +34,9 @@ async fn clamd_by_descriptor_returns_correct_verdicts() {
     assert_scan_errors(&builder, "clamd failed: cannot connect");
     let (code, _, stderr) = builder.run(&["check-config"]);
     assert_eq!(code, Some(1));
-    assert!(stderr.contains("clamd gives no verdict on the infected sample"), "{stderr}");
+    let socket = clamd.socket();
+    let expected = format!("clamd ({}) gives no verdict on the infected sample", socket.display());
+    assert!(stderr.contains(&expected), "{stderr}");
     clamd.run().await;
     assert_verdicts(&builder);
 }
