@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::sleep};
 use tracing::{info, warn};
 
 use super::{
@@ -15,7 +15,8 @@ use super::{
 use crate::{
     admin,
     config::Config,
-    http::{routes::Routes, server},
+    http::{CurrentState, routes::Routes, server},
+    media::CHECK_INTERVAL,
     telemetry::operations,
 };
 
@@ -51,6 +52,7 @@ async fn run(service: Service, shutdown: impl Future<Output = &'static str> + Se
     if let Some(admin) = admin {
         background_tasks.spawn(admin::serve(admin, current.clone()));
     }
+    background_tasks.spawn(check_homeservers(current.clone()));
     // Without a service manager as well: logs overdue workers, and keeps a blocking thread alive.
     background_tasks.spawn(supervision::run(manager.clone(), observed_state));
     background_tasks.spawn(stop.clone().run(shutdown, manager.clone()));
@@ -88,4 +90,13 @@ async fn run(service: Service, shutdown: impl Future<Output = &'static str> + Se
     };
     tokio::join!(wait_for_cleanup(&reloader.sandbox_env.directory), flush_audit, close_store);
     info!("stopped");
+}
+
+/// Checks periodically whether the configured homeservers are reachable.
+async fn check_homeservers(current: CurrentState) {
+    loop {
+        sleep(CHECK_INTERVAL).await;
+        let homeservers = Arc::clone(&current.load().homeservers);
+        homeservers.check_reachability(CHECK_INTERVAL).await;
+    }
 }

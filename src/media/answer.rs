@@ -72,6 +72,13 @@ impl UpstreamRefusal {
             || (from == UpstreamRoute::V3 && self.status == StatusCode::NOT_FOUND)
     }
 
+    /// Returns whether the server does not support the route: a homeserver that is too old, or a server that is no
+    /// homeserver, whose 404 has no `errcode`.
+    pub(super) fn is_of_unknown_route(&self) -> bool {
+        self.has("M_UNRECOGNIZED")
+            || (self.status == StatusCode::NOT_FOUND && self.errcode.is_none())
+    }
+
     /// Converts the response to an error. A gateway's 504 is treated like any other 5xx: this service did not time out.
     pub(super) fn into_error(self, sender: RefusalSender) -> FetchError {
         let status = self.status.as_u16();

@@ -2,6 +2,8 @@
 
 use prometheus_client::metrics::{counter::Counter, family::Family};
 
+use super::homeserver_status::HomeserverStatuses;
+
 /// Counters of requests to homeservers.
 #[derive(Debug)]
 pub struct FetchCounters {
@@ -11,6 +13,8 @@ pub struct FetchCounters {
     pub(crate) responses: Family<[(&'static str, &'static str); 1], Counter>,
     /// Access checks for cached media by result.
     pub(crate) authorisations: Family<[(&'static str, &'static str); 1], Counter>,
+    /// What requests to the configured homeservers have shown.
+    pub(super) homeservers: HomeserverStatuses,
 }
 
 /// Result of checking whether a requester may access cached media.
@@ -30,6 +34,7 @@ impl Default for FetchCounters {
             received_bytes: Counter::default(),
             responses: Family::default(),
             authorisations: Family::default(),
+            homeservers: HomeserverStatuses::default(),
         };
         // `rate()` misses the first event of a series that appears with it.
         for result in [AccessCheck::Cached, AccessCheck::Granted, AccessCheck::Refused] {

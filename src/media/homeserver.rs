@@ -2,6 +2,8 @@
 //! sent to configured homeservers only. `outbound` enforces the rules for addresses and redirects. Contract, section
 //! "Destination of tokens".
 
+mod reachability;
+
 use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 
 use reqwest::{
@@ -149,17 +151,8 @@ impl Homeservers {
         };
         let mut route = UpstreamRoute::first(request);
         loop {
-            let mut headers = match &request.origin {
-                Origin::Configured(_) => {
-                    route.headers(&self.additional_headers, &request.requester)
-                }
-                Origin::Discovered => HeaderMap::new(),
-            };
-            if let Some(etag) = condition {
-                headers.insert(header::IF_NONE_MATCH, etag.clone());
-            }
             let outbound_request = OutboundRequest {
-                headers,
+                headers: self.headers(route, request, condition),
                 redirects,
                 per_hop_timeout: self.limits.idle_timeout,
                 deadline,
@@ -173,6 +166,7 @@ impl Homeservers {
                     (response, responder)
                 }
                 reply => {
+                    self.record_route(request, route, true);
                     // The other routes need no token. A login page in front of the homeserver accepts none.
                     let is_accepted = route == UpstreamRoute::Authenticated && grants(&reply);
                     let token =
@@ -184,21 +178,39 @@ impl Homeservers {
                 }
             };
             let refusal = UpstreamRefusal::read(response, deadline).await;
+            self.record_route(request, route, !refusal.is_of_unknown_route());
             match route.next() {
                 Some(next) if refusal.should_try_next_route(route) => route = next,
                 _ => {
-                    let sender = match (&request.origin, responder) {
-                        (_, Responder::Redirected | Responder::Unverified) => {
-                            RefusalSender::Redirected
-                        }
-                        (Origin::Discovered, _) => RefusalSender::Discovered,
-                        (Origin::Configured(_), _) => RefusalSender::Configured {
-                            received_token: route == UpstreamRoute::Authenticated,
-                        },
-                    };
-                    return Err(refusal.into_error(sender));
+                    return Err(refusal.into_error(refusal_sender(request, responder, route)));
                 }
             }
+        }
+    }
+
+    /// Returns the headers of a request for media. A discovered homeserver receives none of the requester's.
+    fn headers(
+        &self,
+        route: UpstreamRoute,
+        request: &MediaRequest,
+        condition: Option<&HeaderValue>,
+    ) -> HeaderMap {
+        let mut headers = match &request.origin {
+            Origin::Configured(_) => route.headers(&self.additional_headers, &request.requester),
+            Origin::Discovered => HeaderMap::new(),
+        };
+        if let Some(etag) = condition {
+            headers.insert(header::IF_NONE_MATCH, etag.clone());
+        }
+        headers
+    }
+
+    /// Records whether a configured homeserver supports a route.
+    fn record_route(&self, request: &MediaRequest, route: UpstreamRoute, is_recognized: bool) {
+        if let Origin::Configured(base) = &request.origin
+            && let Some(status) = self.http_clients.status(base)
+        {
+            status.record_route(route, is_recognized);
         }
     }
 
@@ -207,6 +219,21 @@ impl Homeservers {
         let now = Instant::now();
         // A timeout beyond the clock's range: one day is as good.
         now.checked_add(self.limits.total_timeout).unwrap_or(now + Duration::from_secs(86_400))
+    }
+}
+
+/// Returns the sender of a refusal.
+fn refusal_sender(
+    request: &MediaRequest,
+    responder: Responder,
+    route: UpstreamRoute,
+) -> RefusalSender {
+    match (&request.origin, responder) {
+        (_, Responder::Redirected | Responder::Unverified) => RefusalSender::Redirected,
+        (Origin::Discovered, _) => RefusalSender::Discovered,
+        (Origin::Configured(_), _) => {
+            RefusalSender::Configured { received_token: route == UpstreamRoute::Authenticated }
+        }
     }
 }
 

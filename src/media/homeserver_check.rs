@@ -100,7 +100,8 @@ pub async fn check_homeservers(
     // Without root certificates, the alternatives with https cannot be asked.
     let http_clients = HttpClients::new(settings, all.iter(), Arc::clone(&counters))
         .or_else(|_| HttpClients::new(settings, configured.iter(), counters))?;
-    let prober = Prober { http_clients, headers: operator_headers(settings), deadline };
+    let headers = operator_headers(&settings.additional_headers);
+    let prober = Prober { http_clients, headers, deadline };
     let states = join_all(urls.iter().map(|(_, url)| prober.state(url))).await;
     checks.extend(urls.into_iter().zip(states).map(|((key, url), state)| HomeserverCheck {
         key,

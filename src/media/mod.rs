@@ -21,6 +21,7 @@ pub mod fuzz;
 mod head;
 pub mod homeserver;
 mod homeserver_check;
+mod homeserver_status;
 mod http_util;
 pub mod id;
 pub mod ingest;
@@ -51,6 +52,7 @@ pub use homeserver::{Homeservers, MAX_HEADER_VALUE};
 pub use homeserver_check::{
     HomeserverCheck, HomeserverFinding, certificate_end, check_homeservers, homeserver_mistakes,
 };
+pub use homeserver_status::{CHECK_INTERVAL, HomeserverStatus, MediaResponses};
 pub(crate) use http_util::base_url;
 pub(crate) use id::split_port;
 pub use id::{InvalidMediaId, MediaId};

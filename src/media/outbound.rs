@@ -1,7 +1,7 @@
 //! Outbound HTTP clients: one for configured homeservers, one for all other hosts, which connects to globally reachable
 //! addresses only. Follows redirects itself, because each target is checked and no secret is sent to another origin.
 
-use std::{collections::HashSet, error::Error, io, net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::HashMap, error::Error, io, net::IpAddr, sync::Arc, time::Duration};
 
 use reqwest::{
     Client, Method, Proxy, Request, Response, StatusCode, Url,
@@ -16,6 +16,7 @@ use super::{
     address::is_global,
     counters::FetchCounters,
     error::FetchError,
+    homeserver_status::HomeserverStatus,
     http_util::{within, without_credentials},
     resolver::{NameService, ResolutionError, Resolver},
     setup_error::OutboundSetupError,
@@ -35,8 +36,9 @@ pub(super) struct HttpClients {
     configured: Client,
     /// Client for all other origins; resolves names to globally reachable addresses only.
     checked: Client,
-    /// Origins of configured base URLs: exempt from the address rules, also as redirect targets of each other.
-    exempt: HashSet<Origin>,
+    /// Origins of configured base URLs, with the statuses of their homeservers: exempt from the address rules, also as
+    /// redirect targets of each other.
+    exempt: HashMap<Origin, Arc<HomeserverStatus>>,
     allow_private: bool,
     /// Reason why https is unavailable, if so.
     no_https: Option<&'static str>,
@@ -149,7 +151,7 @@ impl HttpClients {
         Ok(Self {
             configured: configured_client.build().map_err(OutboundSetupError::client)?,
             checked: checked.build().map_err(OutboundSetupError::client)?,
-            exempt: configured.map(Url::origin).collect(),
+            exempt: configured.map(|url| (url.origin(), counters.homeservers.get(url))).collect(),
             allow_private: settings.allow_private_addresses,
             no_https,
             proxy_is_https,
@@ -169,11 +171,17 @@ impl HttpClients {
         let mut exempt = true;
         for _ in 0..=MAX_REDIRECTS {
             let until = within(per_hop_timeout, deadline);
-            exempt &= self.exempt.contains(&url.origin());
-            let result = timeout_at(until, self.send(url.clone(), headers.clone(), exempt))
-                .await
-                .map_err(|_| FetchError::TimedOut("no response headers"))
-                .flatten();
+            let status = self.status(&url).filter(|_| exempt);
+            exempt = status.is_some();
+            let result = timeout_at(until, self.send(url.clone(), headers.clone(), exempt)).await;
+            // A missing response is no sign of an outage: the homeserver may be waiting for media of another server.
+            if let (Some(status), Ok(result)) = (status, &result) {
+                match result {
+                    Ok(_) => status.record_response(),
+                    Err(error) => status.record_failure(error),
+                }
+            }
+            let result = result.map_err(|_| FetchError::TimedOut("no response headers")).flatten();
             match &result {
                 Ok(response) => {
                     self.counters.record_response(Some(response.status().as_u16()));
@@ -213,9 +221,14 @@ impl HttpClients {
         Err(FetchError::NotMedia(format!("more than {MAX_REDIRECTS} redirects")))
     }
 
+    /// Returns the status of the homeserver with the origin of this URL, if it is configured.
+    pub(super) fn status(&self, url: &Url) -> Option<&Arc<HomeserverStatus>> {
+        self.exempt.get(&url.origin())
+    }
+
     /// Sends a GET request to `url`, and returns redirects as responses.
     pub(super) async fn get(&self, url: Url, headers: HeaderMap) -> Result<Response, FetchError> {
-        let exempt = self.exempt.contains(&url.origin());
+        let exempt = self.status(&url).is_some();
         self.send(url, headers, exempt).await
     }
 

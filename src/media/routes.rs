@@ -8,7 +8,7 @@ use reqwest::{
 };
 
 use super::request::{MediaRequest, Origin, Requester, Variant};
-use crate::config::sections::{download::Settings, headers::is_never_sent};
+use crate::config::sections::headers::is_never_sent;
 
 /// One of three routes to the same media.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -97,10 +97,10 @@ impl UpstreamRoute {
     }
 }
 
-/// Returns the headers of the operator, for a request that no client has made.
-pub(super) fn operator_headers(settings: &Settings) -> HeaderMap {
+/// Returns the headers of `download.additional_headers`, for a request that no client has made.
+pub(super) fn operator_headers(additional: &HeaderMap) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    replace_headers(&mut headers, &settings.additional_headers, |name| !is_never_sent(name));
+    replace_headers(&mut headers, additional, |name| !is_never_sent(name));
     headers
 }
 

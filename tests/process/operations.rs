@@ -116,7 +116,7 @@ async fn metrics_match_known_traffic() {
         "mcs_http_connections ",
         "_timestamp_seconds ",
     ];
-    let (_homeserver, scanner, sent) = generate_traffic().await;
+    let (homeserver, scanner, sent) = generate_traffic().await;
     let operations = scanner.operations_client().await;
     let metrics = scrape(&operations).await;
     let is_predictable = |line: &&str| {
@@ -125,6 +125,7 @@ async fn metrics_match_known_traffic() {
     };
     let mut found: Vec<_> = metrics.lines().filter(is_predictable).collect();
     found.sort_unstable();
+    let hs = homeserver.url().trim_end_matches('/').replace("http://", "");
     let fetched = 2 * png().len() + "DIRTY".len() + "BROKEN".len() + "shared".len();
     let bodies = png().len() + "shared".len() + 2 * 128;
     let expected = format!(
@@ -145,6 +146,10 @@ mcs_engine_scans_total{{engine="script",result="failed"}} 1
 mcs_engine_scans_total{{engine="script",result="infected"}} 1
 mcs_engine_seconds_count{{engine="script"}} 4
 mcs_fetched_bytes_total {fetched}
+mcs_homeserver_media_responses_total{{homeserver="{hs}",route="client_v1",result="recognized"}} 8
+mcs_homeserver_media_responses_total{{homeserver="{hs}",route="r0",result="recognized"}} 1
+mcs_homeserver_media_responses_total{{homeserver="{hs}",route="v3",result="recognized"}} 1
+mcs_homeserver_reachable{{homeserver="{hs}"}} 1
 mcs_http_connections_limit 2048
 mcs_http_request_duration_seconds_count{{route="download"}} 8
 mcs_http_request_duration_seconds_count{{route="public_key"}} 1
@@ -294,6 +299,9 @@ async fn ready_from_canary_success_until_shutdown() {
     scanner.dir.make_fifo("go");
     let operations = scanner.operations_client().await;
     scanner.wait_for_log("not ready", 1).await;
+    let log = scanner.log();
+    let line = log.lines().find(|line| line.contains("not ready: the canary failed")).unwrap();
+    assert!(line.contains("\"address\":\"127.0.0.1:0\""), "{line}");
     let reply = get(&operations, "/health/ready").await;
     assert_eq!(reply.status, 503);
     assert!(text(&reply).contains("reports the infected sample as clean"), "{}", text(&reply));

@@ -1,15 +1,15 @@
 //! Gauges, computed when Prometheus scrapes them: they cost nothing in between and are never stale.
 
-use std::fmt;
+use std::{fmt, time::UNIX_EPOCH};
 
 use mcs_sandbox::Layer;
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
 
-use super::{health::Health, page::Page, process, store_metrics};
+use super::{health::Health, homeserver_metrics, page::Page, process, store_metrics};
 use crate::{
     http::CurrentState,
     incident::OutboxStatus,
-    scan::{Scanner, ScannerUsage, WorkerLoad, canary::CanaryState},
+    scan::{Scanner, ScannerUsage, WorkerLoad, canary::CanaryState, engines::signature_time},
 };
 
 /// Collector of the service's gauges.
@@ -35,9 +35,12 @@ impl fmt::Debug for Gauges {
 impl Collector for Gauges {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut page = Page(encoder);
-        let scanner = &self.current.load().scanner;
+        let state = self.current.load();
+        let scanner = &state.scanner;
         self.service(&mut page, scanner)?;
+        signatures(&mut page, scanner)?;
         self.load(&mut page, scanner)?;
+        homeserver_metrics::homeservers(&mut page, &state.homeservers.statuses())?;
         process(&mut page)
     }
 }
@@ -102,6 +105,20 @@ impl Gauges {
         }
         if self.has_store { store_metrics::store(page, scanner.verdict_records()) } else { Ok(()) }
     }
+}
+
+/// Encodes the time of the signatures of the engines that report it: clamd.
+fn signatures(page: &mut Page<'_>, scanner: &Scanner) -> fmt::Result {
+    let versions = scanner.engine_versions();
+    let times = versions.iter().filter_map(|(engine, version)| {
+        let time = signature_time(version.as_deref()?)?;
+        Some(([("engine", *engine)], time.duration_since(UNIX_EPOCH).ok()?.as_secs()))
+    });
+    page.gauges(
+        "mcs_engine_signatures_timestamp_seconds",
+        "Time of the oldest signatures of the engine's servers, seconds since 1970",
+        times,
+    )
 }
 
 /// Encodes the state of the outbox.

@@ -4,6 +4,7 @@
 
 mod gauges;
 mod health;
+mod homeserver_metrics;
 mod page;
 mod process;
 mod reminder;

@@ -7,7 +7,8 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
 };
 
-use crate::metrics::Labels;
+/// Label names and values of one series. Values from the configuration are bounded as well.
+pub(super) type PageLabels<'l, const N: usize> = [(&'static str, &'l str); N];
 
 /// Encoder of one scrape.
 pub(super) struct Page<'a>(pub(super) DescriptorEncoder<'a>);
@@ -17,11 +18,11 @@ impl Page<'_> {
         self.gauges(name, help, [([], value)])
     }
 
-    pub(super) fn gauges<const N: usize>(
+    pub(super) fn gauges<'l, const N: usize>(
         &mut self,
         name: &str,
         help: &str,
-        values: impl IntoIterator<Item = (Labels<N>, u64)>,
+        values: impl IntoIterator<Item = (PageLabels<'l, N>, u64)>,
     ) -> fmt::Result {
         let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
         for (labels, value) in values {
@@ -30,11 +31,11 @@ impl Page<'_> {
         Ok(())
     }
 
-    pub(super) fn counters<const N: usize>(
+    pub(super) fn counters<'l, const N: usize>(
         &mut self,
         name: &str,
         help: &str,
-        values: impl IntoIterator<Item = (Labels<N>, u64)>,
+        values: impl IntoIterator<Item = (PageLabels<'l, N>, u64)>,
     ) -> fmt::Result {
         let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
         for (labels, value) in values {

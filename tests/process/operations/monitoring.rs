@@ -13,6 +13,7 @@ use std::{
 use reqwest::Method;
 
 use super::{generate_traffic, scrape, scrape_until};
+use crate::doctor::start_server;
 use crate::harness::{
     MockMedia, RedisServer, ScannerBuilder, homeserver::Gate, report_skipped, wait_until,
 };
@@ -127,6 +128,13 @@ async fn alerts_and_dashboard_use_existing_metrics_and_dashboard_shows_all() {
     fs::set_permissions(secret, fs::Permissions::from_mode(0o600)).unwrap();
     let with_canary = builder.start().await;
     let mut metrics = scrape(&with_canary.operations_client().await).await;
+    // Only clamd reports the time of its signatures.
+    let clamd = start_server(b"ClamAV 1.4.3/27832/Mon Nov 30 09:26:32 2026\0").await;
+    let config = format!("scan.engines = [\"clamd\"]\nclamd.addresses = [\"{clamd}\"]");
+    let with_clamd = ScannerBuilder::new("exit 0").homeserver(&homeserver).config(&config);
+    let with_clamd = with_clamd.start().await;
+    let engine = "mcs_engine_signatures_timestamp_seconds{engine=\"clamd\"} 1796030792";
+    metrics += &scrape_until(&with_clamd.operations_client().await, engine).await;
     let shared = format!("store.kind = \"shared\"\nstore.urls = [{:?}]", redis.url());
     let replica =
         ScannerBuilder::new("exit 0").homeserver(&homeserver).config(&shared).start().await;
