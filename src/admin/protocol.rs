@@ -18,6 +18,9 @@ pub struct VerdictView {
     pub finding: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<String>,
+    /// The results of all engines; absent for a failure, and for a record of an earlier version of the program.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub engines: Vec<EngineView>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub r#type: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -31,6 +34,30 @@ pub struct VerdictView {
     /// Media with this content.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub media: Vec<MediaView>,
+}
+
+/// The result of one engine, without names of files inside the content.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct EngineView {
+    pub engine: String,
+    /// As in the audit log.
+    pub result: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finding: Option<String>,
+    /// Absent for an engine that did not start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration_ms: Option<u64>,
+}
+
+impl EngineView {
+    /// Returns the result in one line.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let finding = self.finding.as_ref().map(|finding| format!(" ({finding})"));
+        let duration = self.duration_ms.map(|millis| format!(" in {millis} ms"));
+        let [finding, duration] = [finding, duration].map(Option::unwrap_or_default);
+        format!("{} {}{finding}{duration}", self.engine, self.result.replace('_', " "))
+    }
 }
 
 /// A media entry that the service knows.

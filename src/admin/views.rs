@@ -1,17 +1,17 @@
 //! Forms of what the service knows for the API.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use mcs_filetype::MediaType;
 
-use super::protocol::{MediaView, RecentView, VerdictView};
+use super::protocol::{EngineView, MediaView, RecentView, VerdictView};
 use crate::{
     chain::Chain,
     media::hex,
     scan::{
         Verdict,
         cache::{CachedVerdict, KnownMedia, KnownVerdict},
-        engines::ListedFile,
+        engines::{EngineSummary, ListedFile},
         recent::{FAILED, RecentScan},
     },
 };
@@ -39,6 +39,7 @@ pub(super) fn verdict_view(known: &KnownVerdict, media: &[KnownMedia]) -> Verdic
         outcome,
         finding,
         engine: known.engine.map(str::to_owned),
+        engines: known.engines.iter().map(engine_view).collect(),
         r#type: type_name(known.detected.as_ref()),
         scanned: time(known.scanned),
         expires: time(known.expires),
@@ -46,6 +47,19 @@ pub(super) fn verdict_view(known: &KnownVerdict, media: &[KnownMedia]) -> Verdic
         stored: known.is_stored,
         media: media.iter().map(media_view).collect(),
     }
+}
+
+fn engine_view(summary: &EngineSummary) -> EngineView {
+    EngineView {
+        engine: summary.engine.to_owned(),
+        result: summary.result.to_owned(),
+        finding: summary.finding.as_ref().map(ToString::to_string),
+        duration_ms: summary.duration.map(millis),
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 pub(super) fn media_view(known: &KnownMedia) -> MediaView {
@@ -74,9 +88,7 @@ pub(super) fn recent_view(scan: &RecentScan) -> RecentView {
         outcome: scan.outcome.to_owned(),
         finding: scan.finding.clone(),
         engine: scan.engine.map(str::to_owned),
-        duration_ms: scan
-            .duration
-            .map(|duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)),
+        duration_ms: scan.duration.map(millis),
         tenant: scan.tenant.to_string(),
         source: scan.source.name().to_owned(),
     }

@@ -201,6 +201,9 @@ fn write_content(
             text(view.expires.as_deref()),
             text(view.r#type.as_deref())
         )?;
+        for engine in &view.engines {
+            writeln!(out, "    {}", escape_untrusted(engine.describe()))?;
+        }
     }
     if let Some(forgotten) = &reply.forgotten {
         writeln!(out, "  forgotten at {}", escape_untrusted(forgotten))?;

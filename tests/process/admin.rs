@@ -193,6 +193,13 @@ async fn verdicts_are_listed_shown_and_forgotten() {
         let shown: Value = serde_json::from_str(&shown).unwrap();
         assert_eq!(shown["verdicts"][0]["engine"], "script", "{shown}");
         assert_eq!(shown["verdicts"][0]["valid"], true, "{shown}");
+        let engines = shown["verdicts"][0]["engines"].as_array().unwrap();
+        assert_eq!(engines.len(), 1, "{shown}");
+        let result = [&engines[0]["engine"], &engines[0]["result"], &engines[0]["finding"]];
+        assert_eq!(result, ["script", "infected", "Found [31m"], "{shown}");
+        assert!(engines[0]["duration_ms"].is_u64(), "{shown}");
+        let shown = store_succeeds(dir, &["show", &sha256(ENCRYPTED)]).await;
+        assert!(shown.contains("\n    script infected (Found [31m) in "), "{shown}");
 
         let words = ["forget", &mxc, "--comment", "a false\npositive"];
         let forgotten = store_succeeds(dir, &words).await;

@@ -17,7 +17,7 @@ use crate::{
         decisions::decisions_reply,
         error::AdminError,
         handlers::{find_content, find_media},
-        protocol::{ContentReply, DecisionView, MediaView, VerdictView},
+        protocol::{ContentReply, DecisionView, EngineView, MediaView, VerdictView},
         query,
     },
     media::{MediaId, hex},
@@ -82,6 +82,8 @@ pub(super) struct VerdictCard {
     pub(super) verdict: String,
     pub(super) found: String,
     pub(super) details: String,
+    /// Results of the engines.
+    pub(super) engines: Vec<String>,
 }
 
 pub(super) async fn lookup(
@@ -167,6 +169,7 @@ impl VerdictCard {
             verdict: format!("{}{}", view.verdict.replace('_', " "), outcome.unwrap_or_default()),
             found: found.join(": "),
             details: details.join(", "),
+            engines: view.engines.iter().map(EngineView::describe).collect(),
         }
     }
 }
