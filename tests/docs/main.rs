@@ -322,6 +322,27 @@ fn documented_metrics_are_exported() {
     assert!(count > 4, "{count}");
 }
 
+#[test]
+fn alerts_link_to_existing_runbooks_and_each_runbook_has_an_alert() {
+    let alerts = read(&repo_path("config/monitoring/alerts.yml"));
+    let mut linked = BTreeSet::new();
+    // The text before the first alert is not one.
+    for alert in alerts.split("- alert: ").skip(1) {
+        let name = alert.lines().next().unwrap();
+        let link = alert.lines().find_map(|line| line.trim().strip_prefix("runbook: "));
+        let link = link.unwrap_or_else(|| panic!("{name} has no runbook")).trim_matches('"');
+        let (page, anchor) = link.split_once('#').unwrap_or_else(|| panic!("{name}: {link}"));
+        let page = read(&repo_path(page));
+        let headings: Vec<_> = prose(&page).filter_map(|line| line.strip_prefix("## ")).collect();
+        assert!(headings.iter().any(|heading| slug(heading) == anchor), "{name}: {link}");
+        linked.insert(anchor.to_owned());
+    }
+    let runbooks = read(&repo_path("docs/runbooks.md"));
+    let sections = prose(&runbooks).filter_map(|line| line.strip_prefix("## ")).map(slug);
+    assert_eq!(sections.collect::<BTreeSet<_>>(), linked);
+    assert!(linked.len() > 20, "{linked:?}");
+}
+
 /// Returns a size from `default.toml` in MiB.
 fn mebibytes(default: &Table, path: &str) -> u64 {
     let (section, key) = path.rsplit_once('.').unwrap();
