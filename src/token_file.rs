@@ -13,10 +13,10 @@ use zeroize::Zeroizing;
 use crate::identity::denied_user;
 
 /// Minimum length of a token, bytes.
-const MIN_LENGTH: usize = 16;
+pub(crate) const MIN_LENGTH: usize = 16;
 
 /// Maximum length of a token, bytes: a longer file is the wrong one.
-const MAX_LENGTH: usize = 1024;
+pub(crate) const MAX_LENGTH: usize = 1024;
 
 /// Permissions that the file must not have: any for all users, and writing for the group. The group may read the file, as
 /// Kubernetes requires for mounted secrets.
@@ -38,6 +38,8 @@ pub enum TokenError {
         path.display()
     )]
     Content { path: PathBuf, key: &'static str, found: String },
+    #[error("{} ({key}), line {line}: {problem}", path.display())]
+    Line { path: PathBuf, key: &'static str, line: usize, problem: String },
 }
 
 impl TokenError {
@@ -46,9 +48,18 @@ impl TokenError {
     pub fn is_configuration(&self) -> bool {
         match self {
             Self::Read { .. } => false,
-            Self::Mode { .. } | Self::Content { .. } => true,
+            Self::Mode { .. } | Self::Content { .. } | Self::Line { .. } => true,
         }
     }
+}
+
+/// Whether the permissions of a file are checked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum FileAccess {
+    /// No other user can use the file.
+    Private,
+    /// Any permissions.
+    Any,
 }
 
 /// Reads a token that no other user can use. Blocks.
@@ -59,28 +70,34 @@ pub(crate) fn read_private(
     path: &Path,
     key: &'static str,
 ) -> Result<Zeroizing<String>, TokenError> {
-    let (text, mode) = read(path).map_err(|source| read_error(path, key, source))?;
-    if mode & FORBIDDEN_MODE != 0 {
-        return Err(TokenError::Mode { path: path.to_owned(), key, mode });
-    }
+    let text = read(path, key, FileAccess::Private, MAX_LENGTH)?;
     parse(&text).map_err(|found| TokenError::Content { path: path.to_owned(), key, found })
 }
 
-/// Reads a token whatever the mode of the file is. Blocks.
+/// Reads the bytes of a file with tokens. If the file has more than `limit` bytes besides an end of line, the last bytes are
+/// missing, and the result is longer than `limit`. Blocks.
 ///
 /// # Errors
-/// If the file cannot be read, or contains no token.
-pub(crate) fn read_any(path: &Path, key: &'static str) -> Result<Zeroizing<String>, TokenError> {
-    let (text, _) = read(path).map_err(|source| read_error(path, key, source))?;
-    parse(&text).map_err(|found| TokenError::Content { path: path.to_owned(), key, found })
-}
-
-fn read_error(path: &Path, key: &'static str, source: io::Error) -> TokenError {
-    TokenError::Read { path: path.to_owned(), key, source }
+/// If the file cannot be read, or others can use it.
+pub(crate) fn read(
+    path: &Path,
+    key: &'static str,
+    access: FileAccess,
+    limit: usize,
+) -> Result<Zeroizing<Vec<u8>>, TokenError> {
+    let (text, mode) = read_file(path, limit).map_err(|source| TokenError::Read {
+        path: path.to_owned(),
+        key,
+        source,
+    })?;
+    if access == FileAccess::Private && mode & FORBIDDEN_MODE != 0 {
+        return Err(TokenError::Mode { path: path.to_owned(), key, mode });
+    }
+    Ok(text)
 }
 
 /// Returns the content and the permissions of a regular file.
-fn read(path: &Path) -> io::Result<(Zeroizing<Vec<u8>>, u32)> {
+fn read_file(path: &Path, limit: usize) -> io::Result<(Zeroizing<Vec<u8>>, u32)> {
     // Without O_NONBLOCK, opening a FIFO would block.
     let file = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
     let metadata = file.metadata()?;
@@ -88,13 +105,13 @@ fn read(path: &Path) -> io::Result<(Zeroizing<Vec<u8>>, u32)> {
         return Err(io::Error::other("it is not a regular file"));
     }
     // Full capacity from the start: growing would leave copies that are not wiped.
-    let mut text = Zeroizing::new(Vec::with_capacity(MAX_LENGTH + 2));
-    file.take(MAX_LENGTH as u64 + 2).read_to_end(&mut text)?;
+    let mut text = Zeroizing::new(Vec::with_capacity(limit + 2));
+    file.take(limit as u64 + 2).read_to_end(&mut text)?;
     Ok((text, metadata.permissions().mode() & 0o7777))
 }
 
-/// Returns the token in a file, or what the file contains instead.
-fn parse(text: &[u8]) -> Result<Zeroizing<String>, String> {
+/// Returns the token in a text, or what the text contains instead.
+pub(crate) fn parse(text: &[u8]) -> Result<Zeroizing<String>, String> {
     let token = text.trim_ascii();
     if token.is_empty() {
         return Err("nothing".to_owned());

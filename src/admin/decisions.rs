@@ -90,11 +90,12 @@ impl AdminState {
         comment: &str,
     ) -> Result<DecisionList, AdminError> {
         let content = change.content();
-        let Operator { peer, access } = operator;
+        let Operator { token_name, peer, access } = operator;
         let subject = ChangeSubject::Content(hex(content));
         let line = |state| AuditChange {
             change: name,
             subject: &subject,
+            token_name,
             peer,
             access,
             comment: Some(comment),
@@ -105,11 +106,11 @@ impl AdminState {
         let state = match &result {
             Ok((before, after)) => {
                 let action = |list: &DecisionList| list.action(content).map(DecisionAction::name);
-                info!(peer, ?subject, number = after.number, "{name}: decided by an operator");
+                info!(%token_name, peer, ?subject, number = after.number, "{name}: decided by an operator");
                 ChangeState::Decided { before: action(before), after: action(after) }
             }
             Err(error) => {
-                error!(peer, ?subject, error = %Chain(error), "an operator's decision failed");
+                error!(%token_name, peer, ?subject, error = %Chain(error), "an operator's decision failed");
                 ChangeState::Failed
             }
         };

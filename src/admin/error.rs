@@ -21,7 +21,7 @@ use crate::{
 pub(super) enum AdminError {
     #[error("{0}")]
     Host(&'static str),
-    #[error("the request needs the token of admin.token_path: Authorization: Bearer TOKEN")]
+    #[error("the request needs a token of admin.token_path: Authorization: Bearer TOKEN")]
     Unauthorized,
     #[error("too many requests with a wrong token, try again in a minute")]
     TooManyFailures,

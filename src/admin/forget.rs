@@ -103,11 +103,12 @@ impl AdminState {
     ) -> Result<ForgetReport, AdminError> {
         let subject = &target.subject();
         let (change, comment) = ("forget", comment.as_deref());
-        let Operator { peer, access } = operator;
-        let line = |state| AuditChange { change, subject, peer, access, comment, state };
+        let Operator { token_name, peer, access } = operator;
+        let line =
+            |state| AuditChange { change, subject, token_name, peer, access, comment, state };
         self.audit.record_change(&line(ChangeState::Requested)).await?;
         let result = target.forget(&self.scanner()).await;
-        log_result(peer, subject, &result);
+        log_result(operator, subject, &result);
         let state = match result {
             Ok(ForgetReport { verdicts, media, .. }) => ChangeState::Done { verdicts, media },
             Err(_) => ChangeState::Failed,
@@ -118,11 +119,18 @@ impl AdminState {
     }
 }
 
-fn log_result(peer: &str, subject: &ChangeSubject, result: &Result<ForgetReport, OperatorError>) {
+fn log_result(
+    operator: &Operator,
+    subject: &ChangeSubject,
+    result: &Result<ForgetReport, OperatorError>,
+) {
+    let Operator { token_name, peer, .. } = operator;
     match result {
         Ok(ForgetReport { verdicts, media, .. }) => {
-            info!(peer, ?subject, verdicts, media, "forgotten by an operator");
+            info!(%token_name, peer, ?subject, verdicts, media, "forgotten by an operator");
         }
-        Err(error) => error!(peer, ?subject, %error, "an operator's request to forget failed"),
+        Err(error) => {
+            error!(%token_name, peer, ?subject, %error, "an operator's request to forget failed");
+        }
     }
 }

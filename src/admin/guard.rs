@@ -5,7 +5,11 @@ use std::{net::IpAddr, time::Instant};
 use axum::http::{HeaderMap, Method, Request, Uri, header, request::Parts, uri::Authority};
 use tracing::warn;
 
-use super::{error::AdminError, failures::FailureLimit, token::AdminToken};
+use super::{
+    error::AdminError,
+    failures::FailureLimit,
+    token::{AdminTokens, TokenIdentity},
+};
 use crate::{
     http::{Peer, host},
     media::split_port,
@@ -14,20 +18,24 @@ use crate::{
 /// What requests are checked against.
 #[derive(Debug)]
 pub(super) struct RequestGuard {
-    pub(super) token: AdminToken,
+    pub(super) tokens: AdminTokens,
     pub(super) hosts: Vec<String>,
     pub(super) failures: FailureLimit,
 }
 
 impl RequestGuard {
-    /// Returns why a request to the API is rejected, if it is.
-    pub(super) fn check_api<B>(&self, request: &Request<B>, peer: Peer) -> Result<(), AdminError> {
+    /// Returns the token of a request to the API, or why the request is rejected.
+    pub(super) fn check_api<B>(
+        &self,
+        request: &Request<B>,
+        peer: Peer,
+    ) -> Result<TokenIdentity, AdminError> {
         self.check_host(request)?;
-        self.check_token(request.headers(), peer)?;
-        if is_safe(request.method()) {
-            return Ok(());
+        let token = self.check_token(request.headers(), peer)?;
+        if !is_safe(request.method()) {
+            check_origin(request.headers())?;
         }
-        check_origin(request.headers())
+        Ok(token)
     }
 
     /// Returns why a request to the operator page is rejected, if it is. The page checks the session.
@@ -59,7 +67,7 @@ impl RequestGuard {
         if authority.or(value).is_none() { Err(unknown) } else { Ok(()) }
     }
 
-    fn check_token(&self, headers: &HeaderMap, peer: Peer) -> Result<(), AdminError> {
+    fn check_token(&self, headers: &HeaderMap, peer: Peer) -> Result<TokenIdentity, AdminError> {
         let mut values = headers.get_all(header::AUTHORIZATION).iter();
         let token = match (values.next(), values.next()) {
             (Some(value), None) => bearer(value.as_bytes()),
@@ -68,11 +76,15 @@ impl RequestGuard {
         self.verify(token, peer)
     }
 
-    /// Returns why a token is rejected, if it is. A correct token is always accepted: wrong tokens from the same peer must
-    /// not lock the operator out.
-    pub(super) fn verify(&self, token: Option<&[u8]>, peer: Peer) -> Result<(), AdminError> {
-        if token.is_some_and(|token| self.token.is(token)) {
-            return Ok(());
+    /// Returns which token this is, or why it is rejected. A correct token is always accepted: wrong tokens from the same
+    /// peer must not lock the operator out.
+    pub(super) fn verify(
+        &self,
+        token: Option<&[u8]>,
+        peer: Peer,
+    ) -> Result<TokenIdentity, AdminError> {
+        if let Some(identity) = token.and_then(|token| self.tokens.find(token)) {
+            return Ok(identity);
         }
         let reply = self.failures.record(peer, Instant::now());
         if reply.is_logged {

@@ -14,6 +14,7 @@ mod query;
 mod rescan;
 mod state;
 pub mod token;
+mod token_list;
 mod views;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
@@ -28,7 +29,7 @@ use hyper::service::{Service, service_fn};
 use hyper_util::service::TowerToHyperService;
 
 pub use crate::config::sections::admin::Settings;
-pub use token::{AdminToken, TokenError};
+pub use token::{AdminTokenList, AdminTokens, TokenError};
 
 use crate::{
     http::{ConnectionLimits, CurrentState, Peer, listener::Listener, server},
@@ -71,7 +72,7 @@ const SECURITY_HEADERS: [(HeaderName, &str); 4] = [
 /// What the listener needs.
 pub struct Admin {
     pub listener: Listener,
-    pub token: AdminToken,
+    pub tokens: AdminTokens,
     /// See [`Settings::hosts`].
     pub hosts: Vec<String>,
     pub audit: AuditLog,
@@ -80,8 +81,8 @@ pub struct Admin {
 
 /// Serves until dropped.
 pub async fn serve(admin: Admin, current: CurrentState) {
-    let Admin { listener, token, hosts, audit, health } = admin;
-    let guard = Arc::new(RequestGuard { token, hosts, failures: FailureLimit::default() });
+    let Admin { listener, tokens, hosts, audit, health } = admin;
+    let guard = Arc::new(RequestGuard { tokens, hosts, failures: FailureLimit::default() });
     let state = Arc::new(AdminState { current: current.clone(), audit });
     let page = PageState::new(Arc::clone(&state), Arc::clone(&guard), health);
     let routes = AdminRoutes { api: handlers::routes(state), page: page::routes(page) };
@@ -124,8 +125,13 @@ fn connection_service(
     let page = TowerToHyperService::new(routes.page.clone());
     service_fn(move |mut request: Request| {
         let is_api = request.uri().path().starts_with(API_PREFIX);
-        let checked =
-            if is_api { guard.check_api(&request, peer) } else { guard.check_page(&request) };
+        let checked = if is_api {
+            guard.check_api(&request, peer).map(|token| {
+                request.extensions_mut().insert(token);
+            })
+        } else {
+            guard.check_page(&request)
+        };
         request.extensions_mut().insert(peer);
         let response =
             checked.map(|()| if is_api { api.call(request) } else { page.call(request) });

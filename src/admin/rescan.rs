@@ -114,8 +114,16 @@ impl AdminState {
     ) -> Result<RescanReply, AdminError> {
         let before = known_verdict(scanner, contents).await?;
         let (subject, comment) = (&target.subject(), comment.as_deref());
-        let Operator { peer, access } = operator;
-        let line = |state| AuditChange { change: "rescan", subject, peer, access, comment, state };
+        let Operator { token_name, peer, access } = operator;
+        let line = |state| AuditChange {
+            change: "rescan",
+            subject,
+            token_name,
+            peer,
+            access,
+            comment,
+            state,
+        };
         self.audit.record_change(&line(ChangeState::Requested)).await?;
         let result = match target.forget(scanner).await {
             Ok(_) => Ok(Box::pin(scanner.scan(&request)).await.map(|response| response.verdict)),
@@ -124,7 +132,7 @@ impl AdminState {
         let state = match &result {
             Ok(verdict) => {
                 let (after, ..) = verdict_parts(verdict);
-                info!(peer, ?subject, before, after, "scanned again by an operator");
+                info!(%token_name, peer, ?subject, before, after, "scanned again by an operator");
                 ChangeState::Decided { before, after: Some(after) }
             }
             Err(_) => ChangeState::Failed,

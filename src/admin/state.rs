@@ -1,11 +1,11 @@
 //! What requests use, and how changes are read.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{body::Body, extract::Request, http::Response};
 use serde::de::DeserializeOwned;
 
-use super::{error::AdminError, guard};
+use super::{error::AdminError, guard, token::TokenIdentity};
 use crate::{
     http::{CurrentState, Peer, body},
     scan::Scanner,
@@ -35,6 +35,8 @@ impl AdminState {
 /// Who makes a change, for the audit log.
 #[derive(Clone, Debug)]
 pub(super) struct Operator {
+    /// Name of the token.
+    pub(super) token_name: Arc<str>,
     /// Address or user.
     pub(super) peer: String,
     /// "token", or "session" on the operator page.
@@ -50,7 +52,13 @@ pub(super) fn peer_of(request: &Request) -> Peer {
 pub(super) async fn read_change<T: DeserializeOwned>(
     request: Request,
 ) -> Result<(Operator, T), AdminError> {
-    let operator = Operator { peer: guard::describe(peer_of(&request)), access: "token" };
+    // Each request to the API has one.
+    let token = request.extensions().get::<TokenIdentity>().ok_or(AdminError::Unauthorized)?;
+    let operator = Operator {
+        token_name: Arc::clone(&token.name),
+        peer: guard::describe(peer_of(&request)),
+        access: "token",
+    };
     let (head, body) = request.into_parts();
     if !guard::has_json(&head) {
         return Err(AdminError::ContentType);

@@ -130,6 +130,7 @@ impl Service {
             shared,
             canary: canary_task,
             manager,
+            admin_tokens: operations.admin.as_ref().map(|admin| admin.tokens.clone()),
         };
         Ok(Self { listener, current, workers, reloader, operations, observed_state, stop, store })
     }

@@ -32,8 +32,8 @@ pub enum StartError {
     Operations(#[source] BindError),
     #[error("cannot listen for operators' changes ([admin])")]
     Admin(#[source] BindError),
-    #[error("the token of [admin] cannot be used")]
-    AdminToken(#[from] TokenError),
+    #[error("the tokens of [admin] cannot be used")]
+    AdminTokens(#[from] TokenError),
     #[error("the store of verdicts ([store]) cannot be used")]
     Store(#[from] StoreSetupError),
     #[error("incidents ([quarantine], [[notify]]) cannot be handled")]
@@ -52,7 +52,7 @@ impl StartError {
             Self::Limit(_)
             | Self::Sandbox(mcs_sandbox::Error::TooFewTasks { .. })
             | Self::Store(StoreSetupError::ShortSecret { .. }) => true,
-            Self::AdminToken(error) | Self::Incidents(IncidentSetupError::Secret(error)) => {
+            Self::AdminTokens(error) | Self::Incidents(IncidentSetupError::Secret(error)) => {
                 error.is_configuration()
             }
             Self::Key(error) => error.is_invalid(),
@@ -64,7 +64,7 @@ impl StartError {
     #[must_use]
     pub fn is_temporary(&self) -> bool {
         match self {
-            Self::AdminToken(error) | Self::Incidents(IncidentSetupError::Secret(error)) => {
+            Self::AdminTokens(error) | Self::Incidents(IncidentSetupError::Secret(error)) => {
                 !error.is_configuration()
             }
             Self::Key(error) => !error.is_invalid(),

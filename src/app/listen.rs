@@ -4,7 +4,7 @@ use tracing::{info, warn};
 
 use super::{error::StartError, service_manager::PassedSocket};
 use crate::{
-    admin::{self, Admin, AdminToken},
+    admin::{self, Admin, AdminTokenList, AdminTokens},
     http::{Listen, listener::Listener},
     telemetry::{
         audit::AuditLog,
@@ -59,12 +59,12 @@ pub(super) async fn listen_for_changes(
     health: &Health,
 ) -> Result<Option<Admin>, StartError> {
     let (Some(settings), Some(audit)) = (settings, audit) else { return Ok(None) };
-    let token = AdminToken::load(&settings.token_path)?;
+    let tokens = AdminTokens::new(AdminTokenList::load(&settings.token_path)?);
     let listener = Listener::bind_private(&settings.listen).await.map_err(StartError::Admin)?;
     match listener.local_addr() {
         Ok(address) => info!(%address, "listening for operators' changes ([admin])"),
         Err(error) => warn!(%error, "listening for operators' changes on an unknown address"),
     }
     let hosts = settings.hosts.clone();
-    Ok(Some(Admin { listener, token, hosts, audit: audit.clone(), health: health.clone() }))
+    Ok(Some(Admin { listener, tokens, hosts, audit: audit.clone(), health: health.clone() }))
 }

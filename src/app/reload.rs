@@ -22,6 +22,7 @@ use super::{
     service_manager::ServiceManager,
 };
 use crate::{
+    admin::{AdminTokenList, AdminTokens, TokenError},
     chain::Chain,
     config::{Changes, Config, ConfigErrors, Warning},
     http::{AppState, CurrentState},
@@ -60,6 +61,8 @@ pub(super) enum ReloadError {
     Config(ConfigErrors),
     #[error("the request key cannot be used")]
     Key(#[from] KeyError),
+    #[error("the tokens of [admin] cannot be used")]
+    AdminTokens(#[from] TokenError),
     #[error("[download] cannot be used")]
     Download(#[from] OutboundSetupError),
     #[error("the engines cannot be used")]
@@ -86,6 +89,8 @@ pub(super) struct Reloader {
     pub(super) shared: Shared,
     pub(super) canary: CanaryTask,
     pub(super) manager: ServiceManager,
+    /// The tokens in force; `None` without `[admin]`.
+    pub(super) admin_tokens: Option<AdminTokens>,
 }
 
 /// Background task that runs the canary of the active configuration.
@@ -105,6 +110,7 @@ struct ValidatedConfig {
     notices: Vec<KeyNotice>,
     homeservers: Homeservers,
     remote_engines: RemoteEngines,
+    admin_tokens: Option<AdminTokenList>,
 }
 
 impl Reloader {
@@ -182,6 +188,7 @@ impl Reloader {
             notices,
             homeservers,
             remote_engines,
+            admin_tokens,
         } = read.await.map_err(|_| ReloadError::Panicked)??;
         let sandbox_env = if changes.affects_sandbox() || changes.affects_limits() {
             self.update_sandbox(&config).await?
@@ -220,9 +227,17 @@ impl Reloader {
         self.reload.level.set_level(&config.log);
         self.current.replace(self.shared.state(&config, scanner.clone(), homeservers, keys));
         self.canary.start(canary, scanner);
+        self.replace_admin_tokens(admin_tokens);
         self.sandbox_env = sandbox_env;
         self.running = config;
         Ok((changes, warnings))
+    }
+
+    /// Puts the tokens of operators into force that the file has now.
+    fn replace_admin_tokens(&self, list: Option<AdminTokenList>) {
+        if let (Some(tokens), Some(list)) = (&self.admin_tokens, list) {
+            tokens.replace(list);
+        }
     }
 
     /// Derives the secrets of the store from these keys, unless the store has a secret of its own. Returns whether the
@@ -280,7 +295,19 @@ impl ValidatedConfig {
         // Also reads the certificates again.
         let homeservers = Homeservers::new(&config.download, counters)?;
         let remote_engines = RemoteEngines::new(&config.scan.engines)?;
-        Ok(Self { config, changes, warnings, key, notices, homeservers, remote_engines })
+        let admin = config.admin.as_ref();
+        let admin_tokens =
+            admin.map(|admin| AdminTokenList::load(&admin.token_path)).transpose()?;
+        Ok(Self {
+            config,
+            changes,
+            warnings,
+            key,
+            notices,
+            homeservers,
+            remote_engines,
+            admin_tokens,
+        })
     }
 }
 

@@ -4,9 +4,11 @@
 
 mod change;
 mod incident;
+mod session;
 
 pub use crate::config::sections::audit::Settings;
 pub use change::{AuditChange, ChangeState, ChangeSubject, NotRecorded};
+pub use session::AuditSession;
 
 use std::{
     fs::File,
@@ -25,6 +27,7 @@ use tracing::{error, info, warn};
 
 use change::format_change;
 use incident::format_incident;
+use session::format_session;
 
 use crate::{
     chain::Chain,
@@ -142,6 +145,11 @@ impl AuditLog {
     /// Queues a line as [`record`](Self::record).
     pub fn record_incident(&self, event: &IncidentEvent<'_>) {
         self.send_line(format_incident(event, SystemTime::now()));
+    }
+
+    /// Queues a line as [`record`](Self::record).
+    pub fn record_session(&self, session: &AuditSession<'_>) {
+        self.send_line(format_session(session, SystemTime::now()));
     }
 
     fn send_line(&self, line: Vec<u8>) {

@@ -5,6 +5,7 @@ pub(crate) mod page;
 mod recent;
 mod requests;
 mod scripts;
+mod tokens;
 
 use std::{
     fs,
@@ -368,7 +369,8 @@ async fn unusable_tokens_are_rejected() {
     for (content, mode, expected) in [
         ("", 0o600, "contains nothing"),
         ("short", 0o600, "contains 5 characters"),
-        ("two words of a token", 0o600, "contains spaces"),
+        ("two words of a token", 0o600, "line 1: contains more than two words"),
+        (&format!("alice {TOKEN}\nalice {TOKEN}0"), 0o600, "line 2: has the name of line 1"),
         (
             TOKEN,
             0o644,

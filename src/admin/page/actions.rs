@@ -144,9 +144,9 @@ pub(super) async fn confirm(
 /// Makes a change.
 pub(super) async fn change(State(state): State<Arc<PageState>>, request: Request) -> PageResult {
     let session = state.session(request.headers())?;
-    let operator = operator(&request);
+    let operator = operator(&request, &session);
     let form = PostedForm::read(request).await?;
-    if !form.field("csrf").is_some_and(|csrf| session.is(csrf)) {
+    if !form.field("csrf").is_some_and(|csrf| session.csrf.is(csrf)) {
         return Err(AdminError::WrongForm.into());
     }
     let action = Action::parse(form.field("action").unwrap_or_default())?;

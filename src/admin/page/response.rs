@@ -8,7 +8,7 @@ use axum::{
 };
 use tracing::error;
 
-use super::sessions::CsrfToken;
+use super::sessions::PageSession;
 use crate::{admin::error::AdminError, scan::OperatorError, text::escape_html};
 
 pub(super) type PageResult = Result<Response<Body>, PageError>;
@@ -60,8 +60,8 @@ impl PageLayout {
         Self { title, csrf: String::new() }
     }
 
-    pub(super) fn new(title: &'static str, session: &CsrfToken) -> Self {
-        Self { title, csrf: session.as_str().to_owned() }
+    pub(super) fn new(title: &'static str, session: &PageSession) -> Self {
+        Self { title, csrf: session.csrf.as_str().to_owned() }
     }
 }
 

@@ -15,7 +15,10 @@ use super::{
     response::{PageError, PageLayout, PageResult, html, redirect},
     state::{PageState, operator},
 };
-use crate::admin::{error::AdminError, state::peer_of};
+use crate::{
+    admin::{error::AdminError, guard, state::peer_of},
+    telemetry::audit::AuditSession,
+};
 
 #[derive(Template)]
 #[template(path = "sign_in.html")]
@@ -33,24 +36,26 @@ fn page(status: StatusCode, message: Option<String>) -> Response<Body> {
     html(status, &SignInPage { layout: PageLayout::public("Sign in"), message })
 }
 
-/// Opens a session if the form has the token. Wrong tokens count like those of the API.
+/// Opens a session if the form has a token. Wrong tokens count like those of the API.
 pub(super) async fn open(State(state): State<Arc<PageState>>, request: Request) -> PageResult {
-    let (peer, operator) = (peer_of(&request), operator(&request));
+    let peer = peer_of(&request);
     let form = PostedForm::read(request).await?;
     let token = form.field("token").map(str::as_bytes);
-    match state.guard.verify(token, peer) {
-        Ok(()) => {}
+    let token = match state.guard.verify(token, peer) {
+        Ok(token) => token,
         Err(error @ (AdminError::Unauthorized | AdminError::TooManyFailures)) => {
             let message = match error {
-                AdminError::Unauthorized => "This is not the token.".to_owned(),
+                AdminError::Unauthorized => "This is not a token of this service.".to_owned(),
                 _ => "Too many wrong tokens. Try again in a minute.".to_owned(),
             };
             return Ok(page(error.status().0, Some(message)));
         }
         Err(error) => return Err(error.into()),
-    }
-    let cookie = state.sessions.open(Instant::now()).ok_or(AdminError::Panicked)?;
-    info!(peer = operator.peer, "operator signed in");
+    };
+    let cookie = state.sessions.open(&token, Instant::now()).ok_or(AdminError::Panicked)?;
+    let (token_name, peer) = (&*token.name, &*guard::describe(peer));
+    info!(token_name, peer, "operator signed in");
+    state.admin.audit.record_session(&AuditSession { event: "sign_in", token_name, peer });
     let mut response = redirect("/");
     response.headers_mut().insert(header::SET_COOKIE, cookie);
     Ok(response)
@@ -59,13 +64,15 @@ pub(super) async fn open(State(state): State<Arc<PageState>>, request: Request) 
 /// Ends the session.
 pub(super) async fn close(State(state): State<Arc<PageState>>, request: Request) -> PageResult {
     let session = state.session(request.headers())?;
-    let (headers, operator) = (request.headers().clone(), operator(&request));
+    let (headers, operator) = (request.headers().clone(), operator(&request, &session));
     let form = PostedForm::read(request).await?;
-    if !form.field("csrf").is_some_and(|csrf| session.is(csrf)) {
+    if !form.field("csrf").is_some_and(|csrf| session.csrf.is(csrf)) {
         return Err(PageError::from(AdminError::WrongForm));
     }
     let cookie = state.sessions.close(&headers);
-    info!(peer = operator.peer, "operator signed out");
+    let (token_name, peer) = (&*operator.token_name, &*operator.peer);
+    info!(token_name, peer, "operator signed out");
+    state.admin.audit.record_session(&AuditSession { event: "sign_out", token_name, peer });
     let mut response = redirect("/sign-in");
     response.headers_mut().insert(header::SET_COOKIE, cookie);
     Ok(response)

@@ -6,7 +6,7 @@ use axum::{extract::Request, http::HeaderMap};
 
 use super::{
     response::PageError,
-    sessions::{CsrfToken, SessionTable, SessionUse},
+    sessions::{PageSession, SessionTable, SessionUse},
 };
 use crate::{
     admin::{
@@ -31,15 +31,16 @@ impl PageState {
         guard: Arc<RequestGuard>,
         health: Health,
     ) -> Self {
-        Self { admin, guard, health, sessions: SessionTable::default() }
+        let sessions = SessionTable::new(guard.tokens.clone());
+        Self { admin, guard, health, sessions }
     }
 
     pub(super) fn scanner(&self) -> Scanner {
         self.admin.scanner()
     }
 
-    /// Returns the secret for the forms of the request's session.
-    pub(super) fn session(&self, headers: &HeaderMap) -> Result<CsrfToken, PageError> {
+    /// Returns the request's session.
+    pub(super) fn session(&self, headers: &HeaderMap) -> Result<PageSession, PageError> {
         self.session_for(headers, SessionUse::Operator)
     }
 
@@ -47,13 +48,17 @@ impl PageState {
         &self,
         headers: &HeaderMap,
         session_use: SessionUse,
-    ) -> Result<CsrfToken, PageError> {
+    ) -> Result<PageSession, PageError> {
         let session = self.sessions.find(headers, Instant::now(), session_use);
         session.ok_or(PageError::SignedOut)
     }
 }
 
 /// Returns who makes a change, for the audit log.
-pub(super) fn operator(request: &Request) -> Operator {
-    Operator { peer: guard::describe(peer_of(request)), access: "session" }
+pub(super) fn operator(request: &Request, session: &PageSession) -> Operator {
+    Operator {
+        token_name: Arc::clone(&session.token_name),
+        peer: guard::describe(peer_of(request)),
+        access: "session",
+    }
 }

@@ -6,7 +6,7 @@ use mcs_sandbox::{EffectiveLimits, Sandbox};
 use nix::unistd::geteuid;
 
 use crate::{
-    admin::AdminToken,
+    admin::AdminTokenList,
     app::{self, SandboxEnv, SharedStoreState, StartError},
     cli::{
         arguments::{CheckArguments, Cli, DEFAULT_CONFIG, EXIT_CONFIG},
@@ -69,7 +69,7 @@ async fn check(
         print_missing_key(output, &config.crypto);
     }
     if let Some(admin) = &config.admin {
-        AdminToken::load(&admin.token_path).map_err(StartError::from)?;
+        AdminTokenList::load(&admin.token_path).map_err(StartError::from)?;
     }
     if let Some(incidents) = IncidentSettings::from_config(config) {
         let checked = check_secrets(&incidents).map_err(IncidentSetupError::from);

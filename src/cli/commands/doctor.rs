@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use self::{engines::examine_engines, store::examine_store};
 
 use crate::{
-    admin::AdminToken,
+    admin::AdminTokenList,
     app::{self, SandboxEnv},
     chain::Chain,
     cli::{
@@ -124,8 +124,13 @@ async fn examine(report: &mut HealthReport, config: &Config) {
 /// Returns the request key, if it exists.
 fn examine_secrets(report: &mut HealthReport, config: &Config) -> Option<RequestKey> {
     if let Some(admin) = &config.admin {
-        match AdminToken::load(&admin.token_path) {
-            Ok(_) => report.ok("token", "the token of [admin] can be used"),
+        match AdminTokenList::load(&admin.token_path) {
+            Ok(tokens) if tokens.len() == 1 => {
+                report.ok("token", "the token of [admin] can be used");
+            }
+            Ok(tokens) => {
+                report.ok("token", format_args!("{} tokens of [admin] can be used", tokens.len()));
+            }
             Err(error) => report.fail("token", Chain(&error)),
         }
     }

@@ -39,6 +39,8 @@ pub struct AuditChange<'a> {
     /// Name of the change.
     pub change: &'static str,
     pub subject: &'a ChangeSubject,
+    /// Name of the operator's token.
+    pub token_name: &'a str,
     /// Address or user that requested it.
     pub peer: &'a str,
     /// How the operator was authenticated: "token" or "session".
@@ -65,6 +67,7 @@ pub(super) fn format_change(change: &AuditChange<'_>, time: SystemTime) -> Vec<u
         #[serde(flatten)]
         subject: &'a ChangeSubject,
         state: &'static str,
+        token_name: &'a str,
         peer: &'a str,
         access: &'a str,
         comment: Option<&'a str>,
@@ -94,6 +97,7 @@ pub(super) fn format_change(change: &AuditChange<'_>, time: SystemTime) -> Vec<u
         change: change.change,
         subject: change.subject,
         state,
+        token_name: change.token_name,
         peer: change.peer,
         access: change.access,
         comment: change.comment,
@@ -115,6 +119,7 @@ mod tests {
         AuditChange {
             change: "forget",
             subject,
+            token_name: "alice",
             peer: "uid 0",
             access: "token",
             comment: Some("a\n\u{202e}b"),
@@ -130,7 +135,7 @@ mod tests {
         assert_eq!(
             String::from_utf8(line).unwrap(),
             "{\"time\":\"1970-01-01T00:00:00.000Z\",\"change\":\"forget\",\"mxc\":\"mxc://a.example/b\",\
-             \"state\":\"done\",\"peer\":\"uid 0\",\"access\":\"token\",\"comment\":\"a\\n\\u202eb\",\
+             \"state\":\"done\",\"token_name\":\"alice\",\"peer\":\"uid 0\",\"access\":\"token\",\"comment\":\"a\\n\\u202eb\",\
              \"removed_verdicts\":1,\"removed_media\":2}\n"
         );
     }

@@ -201,6 +201,7 @@ async fn change_is_recorded_only_if_the_line_is_written() {
     let requested = AuditChange {
         change,
         subject: &subject,
+        token_name: "admin",
         peer: "uid 0",
         access: "token",
         comment: None,

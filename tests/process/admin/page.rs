@@ -162,7 +162,8 @@ async fn wrong_tokens_are_limited_together_with_those_of_the_api() {
         let page = client.post("/sign-in", &[("token", "wrong")]).await;
         assert_eq!(page.status, 401, "{number}");
         assert!(
-            page.body.contains("This is not the token.") && page.header("set-cookie").is_none()
+            page.body.contains("This is not a token of this service.")
+                && page.header("set-cookie").is_none()
         );
         assert_eq!(client.get("/v1/verdicts").await.status, 401);
     }
