@@ -125,6 +125,11 @@ fn register_homeservers(counters: &FetchCounters, registry: &mut Registry) {
         "Access checks for cached media: remembered, or granted or refused by the homeserver",
         counters.authorisations.clone(),
     );
+    registry.register(
+        "user_lookups",
+        "Questions to homeservers for the user of an access token, for the audit log (skipped: too many lines waited)",
+        counters.user_lookups.clone(),
+    );
 }
 
 /// Creates metrics that are not exported.

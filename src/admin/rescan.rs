@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     http::AppState,
-    media::{MediaId, MediaRequest, Requester, Variant},
+    media::{MediaId, MediaRequest, RequestSender, Requester, Variant},
     scan::{ScanRequest, Scanner, Wants, cache::KnownMedia},
     telemetry::audit::{AuditChange, ChangeState},
 };
@@ -95,7 +95,8 @@ fn scan_request(
     });
     let authorization = authorization.transpose()?;
     let tenant = app.homeservers.tenant(&origin, authorization.as_ref(), None, &media);
-    let requester = Requester { authorization, tenant, ..Requester::default() };
+    let sender = RequestSender::Operator;
+    let requester = Requester { authorization, tenant, sender, ..Requester::default() };
     let fetch =
         MediaRequest { media, variant: Variant::Original, timeout_ms: None, origin, requester };
     Ok(ScanRequest { fetch, decryption: None, wants: Wants::Verdict })

@@ -35,6 +35,7 @@ use crate::{
     telemetry::{
         audit::{AuditError, AuditLog},
         operations::{Gauges, Health},
+        request_audit::PendingLines,
     },
 };
 
@@ -102,6 +103,7 @@ impl Service {
             canary: canary_state.clone(),
             metrics,
             audit,
+            pending_lines: PendingLines::default(),
             decisions: store.decisions.clone(),
             recent: Arc::default(),
             plain_media_observer: incidents.observer.clone(),
@@ -110,7 +112,7 @@ impl Service {
         let cache = ResultCache::with_records(config.result_cache.clone(), store.records.clone());
         let replica_cache = cache.clone();
         let pipeline =
-            shared.pipeline(&config, &sandbox_env, &homeservers, &remote_engines, cache)?;
+            shared.pipeline(&config, &sandbox_env, &homeservers, &remote_engines, cache, &key)?;
         let (scanner, workers) = Scanner::start(pipeline);
         canary_task.start(canary, scanner.clone());
         let keys = Keyring::new(key, config.previous_key_ttl);
@@ -137,8 +139,8 @@ impl Service {
 }
 
 fn start_audit(config: &Config, metrics: &Arc<Metrics>) -> Result<Option<AuditLog>, AuditError> {
-    let settings = config.audit.clone();
-    settings.map(|settings| AuditLog::start(settings, Arc::clone(metrics))).transpose()
+    let destination = config.audit.path.clone();
+    destination.map(|destination| AuditLog::start(destination, Arc::clone(metrics))).transpose()
 }
 
 /// Listens for operators.

@@ -9,7 +9,7 @@ use crate::{
     config::Config,
     http::{AppState, RequestSettings},
     incident::OutboxStatus,
-    keys::Keyring,
+    keys::{Keyring, RequestKey},
     media::{Authoriser, Homeservers, spool::Spool},
     metrics::Metrics,
     scan::{
@@ -22,7 +22,11 @@ use crate::{
         report::PlainMediaObserver,
     },
     single_flight::SingleFlight,
-    telemetry::{audit::AuditLog, job_records},
+    telemetry::{
+        audit::{AuditLog, UserHasher},
+        job_records,
+        request_audit::{PendingLines, RequestAudit},
+    },
 };
 
 /// Creates the clients of engines on sockets, and requests their versions. Engines that do not answer have no version
@@ -68,6 +72,7 @@ pub(super) struct Shared {
     pub(super) canary: watch::Receiver<CanaryState>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) audit: Option<AuditLog>,
+    pub(super) pending_lines: PendingLines,
     pub(super) decisions: DecisionKeeper,
     pub(super) recent: Arc<RecentScans>,
     pub(super) plain_media_observer: Option<PlainMediaObserver>,
@@ -83,7 +88,10 @@ impl Shared {
         homeservers: &Arc<Homeservers>,
         remote_engines: &Arc<RemoteEngines>,
         cache: ResultCache,
+        key: &RequestKey,
     ) -> Result<Pipeline, engines::EngineSetupError> {
+        let audit = self.request_audit(config, homeservers, key);
+        let all_responses = config.audit.all_responses;
         let (max_size, ttl) = (config.download.max_size, config.download.authorisation_ttl);
         let context = ScanContext {
             engines: sandbox_env.engines(config, &self.scan_slots, remote_engines)?,
@@ -101,9 +109,25 @@ impl Shared {
             decisions: self.decisions.clone(),
             scans: SingleFlight::new(),
             plain_media_observer: self.plain_media_observer.clone(),
-            job_observer: job_records::observer(Arc::clone(&self.metrics), self.audit.clone()),
+            answer_observer: audit
+                .clone()
+                .filter(|_| all_responses)
+                .map(job_records::answer_observer),
+            job_observer: job_records::observer(Arc::clone(&self.metrics), audit),
             recent: Arc::clone(&self.recent),
         })
+    }
+
+    /// Returns how requests are written to the audit log, if there is one.
+    fn request_audit(
+        &self,
+        config: &Config,
+        homeservers: &Arc<Homeservers>,
+        key: &RequestKey,
+    ) -> Option<RequestAudit> {
+        let log = self.audit.clone()?;
+        let hasher = || key.derive(UserHasher::derive);
+        Some(RequestAudit::new(log, &config.audit, hasher, homeservers, &self.pending_lines))
     }
 
     /// Returns the state for requests.

@@ -201,8 +201,14 @@ impl Reloader {
         let homeservers = homeservers.with_tenants_of(&self.current.load().homeservers);
         let homeservers = Arc::new(homeservers);
         let cache = self.current.load().scanner.cache_with_settings(config.result_cache.clone());
-        let pipeline =
-            self.shared.pipeline(&config, &sandbox_env, &homeservers, &remote_engines, cache)?;
+        let pipeline = self.shared.pipeline(
+            &config,
+            &sandbox_env,
+            &homeservers,
+            &remote_engines,
+            cache,
+            &key,
+        )?;
         let canary = canary(&config, &sandbox_env, &remote_engines)?;
         if changes.affects_verdicts()
             && let Some(canary) = &canary

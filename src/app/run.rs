@@ -78,6 +78,7 @@ async fn run(service: Service, shutdown: impl Future<Output = &'static str> + Se
     // At the same time, since the service manager waits for a limited time.
     let flush_audit = async {
         if let Some(audit) = &reloader.shared.audit {
+            reloader.shared.pending_lines.finish().await;
             audit.flush(CLEANUP_TIMEOUT).await;
         }
     };

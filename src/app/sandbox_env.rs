@@ -100,7 +100,7 @@ impl SandboxEnv {
             sandbox: self.sandbox.clone(),
             directory: Arc::clone(&self.directory),
             max_files: engines::MAX_FILES,
-            audits_types: config.audit.is_some(),
+            audits_types: config.audit.path.is_some(),
         };
         Engines::new(&config.scan, &self.sandbox, &evaluator, scan_slots, remote_engines)
     }

@@ -14,7 +14,7 @@ use clap_complete::Shell;
 use super::output::{ColorMode, Terminal};
 use crate::{
     http::Listen,
-    media::{MediaId, parse_hex},
+    media::{MediaId, is_user_id, parse_hex},
     text::{escape_untrusted, is_control_or_bidi},
 };
 
@@ -100,6 +100,12 @@ pub(super) enum CliCommand {
     },
     /// Print the public key that clients encrypt requests for
     PublicKey,
+    /// Print the hash that stands for a user in the audit log (audit.user = "hash")
+    UserHash {
+        /// User ID
+        #[arg(value_name = "@USER:SERVER", value_parser = parse_user_id)]
+        user: String,
+    },
     /// Write a new request key to a file, and print its public key
     ///
     /// The file has mode 0600 and belongs to the user who runs the command. An existing file is never overwritten.
@@ -140,6 +146,10 @@ pub(super) enum CliCommand {
         #[arg(long, value_name = "DIR")]
         base: Option<PathBuf>,
     },
+}
+
+fn parse_user_id(text: &str) -> Result<String, &'static str> {
+    if is_user_id(text) { Ok(text.to_owned()) } else { Err("expected @USER:SERVER") }
 }
 
 /// Arguments of `check-config`.

@@ -20,7 +20,7 @@ pub use arguments::Cli;
 use arguments::CliCommand;
 use commands::{
     check_config, completions, doctor, generate_key, migrate, public_key, sandbox, scan, serve,
-    store,
+    store, user_hash,
 };
 use output::ColorMode;
 
@@ -38,6 +38,7 @@ pub fn run() -> ExitCode {
         CliCommand::Sandbox { command } => sandbox::run(&cli, &command),
         CliCommand::Doctor { json } => doctor::run(&cli, json),
         CliCommand::PublicKey => public_key::run(&cli),
+        CliCommand::UserHash { user } => user_hash::run(&cli, &user),
         CliCommand::GenerateKey { file } => generate_key::run(&file),
         CliCommand::Completions { shell } => completions::run(shell),
         CliCommand::Store { address, command } => store::run(&cli, &address, command),

@@ -8,8 +8,13 @@ use super::{
     problem::Warning,
     reader::Reader,
     sections::{
-        admin, audit, bounds::OversizePolicy, crypto, download, engines::EngineSettings,
-        listen::Listen, notify, operations, quarantine, scan, store, web,
+        admin,
+        audit::{self, AuditDestination, UserRecord},
+        bounds::OversizePolicy,
+        crypto, download,
+        engines::EngineSettings,
+        listen::Listen,
+        notify, operations, quarantine, scan, store, web,
     },
 };
 
@@ -80,13 +85,30 @@ pub(super) fn listeners(
 pub(super) fn audit_of_changes(
     reader: &mut Reader<'_>,
     admin: Option<&admin::Settings>,
-    audit: Option<&Option<audit::Settings>>,
+    audit: Option<&audit::Settings>,
 ) {
-    if admin.is_some() && audit.is_some_and(Option::is_none) {
+    if admin.is_some() && audit.is_some_and(|audit| audit.path.is_none()) {
         reader.section("audit").missing(
             "path",
             "a file or \"-\" (standard output), since admin.enabled is true: each change is recorded",
         );
+    }
+}
+
+/// Warns if no homeserver can be asked for users.
+pub(super) fn audit_of_users(
+    reader: &mut Reader<'_>,
+    audit: Option<&audit::Settings>,
+    download: Option<&download::Settings>,
+) {
+    let (Some(audit), Some(download)) = (audit, download) else { return };
+    let has_homeserver = download.base_homeserver_url.is_some() || !download.homeservers.is_empty();
+    if audit.path.is_some() && audit.user != UserRecord::Off && !has_homeserver {
+        reader.section("audit").warn(Warning::Unused {
+            keys: vec!["audit.user".to_owned()],
+            since: "no homeserver is configured, and discovered ones are not asked for users"
+                .to_owned(),
+        });
     }
 }
 
@@ -166,9 +188,9 @@ pub(super) fn private_paths(
         crypto::Settings::RequestSecret { path, .. } => ("crypto", "request_secret_path", &**path),
         crypto::Settings::Pickle { path, .. } => ("crypto", "pickle_path", &**path),
     });
-    let log = files.audit.and_then(|audit| match audit {
-        audit::Settings::File(path) => Some(("audit", "path", &**path)),
-        audit::Settings::Stdout => None,
+    let log = files.audit.and_then(|audit| match &audit.path {
+        Some(AuditDestination::File(path)) => Some(("audit", "path", &**path)),
+        Some(AuditDestination::Stdout) | None => None,
     });
     let store = files.store.and_then(store::Settings::file).map(|file| &*file.path);
     let secrets = files.store.into_iter().flat_map(store::Settings::secret_files);

@@ -44,10 +44,10 @@ pub use settings::Config;
 
 use keys::{Field, KeyGroup};
 use reader::{Diagnostics, Reader};
-use sections::{crypto, download, result_cache, scan, web};
+use sections::{audit, crypto, download, result_cache, scan, web};
 use settings::{
-    admin_section, audit_section, incident_section, notify_section, operations_section,
-    previous_key_ttl, quarantine_section, store_section,
+    admin_section, incident_section, notify_section, operations_section, previous_key_ttl,
+    quarantine_section, store_section,
 };
 use source::Sources;
 
@@ -105,17 +105,18 @@ impl Config {
         let log = Log::read(&mut reader.section("log"));
         let operations = operations_section().read(&mut reader.section("operations"), "operations");
         let admin = admin_section().read(&mut reader.section("admin"), "admin");
-        let audit = audit_section().read(&mut reader.section("audit"), "audit");
+        let audit = audit::Settings::read(&mut reader.section("audit"));
 
         checks::sizes(&mut reader, scan.as_ref(), download.as_ref());
         let listener = operations.as_ref().and_then(Option::as_ref);
         let admin_settings = admin.as_ref().and_then(Option::as_ref);
         checks::listeners(&mut reader, web.as_ref(), listener, admin_settings);
         checks::audit_of_changes(&mut reader, admin_settings, audit.as_ref());
+        checks::audit_of_users(&mut reader, audit.as_ref(), download.as_ref());
         let files = checks::PrivateFiles {
             directory: scan.as_ref().map(|scan| &*scan.temp_directory),
             crypto: crypto.as_ref(),
-            audit: audit.as_ref().and_then(Option::as_ref),
+            audit: audit.as_ref(),
             store: store.as_ref().and_then(Option::as_ref),
             admin: admin_settings,
             quarantine: quarantine.as_ref().and_then(Option::as_ref),

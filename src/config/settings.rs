@@ -46,8 +46,8 @@ pub struct Config {
     pub operations: Option<operations::Settings>,
     /// `[admin]`; `None` if disabled.
     pub admin: Option<admin::Settings>,
-    /// `[audit]`; `None` without `audit.path`.
-    pub audit: Option<audit::Settings>,
+    /// `[audit]`
+    pub audit: audit::Settings,
 }
 
 impl Config {
@@ -66,7 +66,7 @@ impl Config {
         log = within("log", group()),
         operations = operations_section(),
         admin = admin_section(),
-        audit = audit_section(),
+        audit = within("audit", group()),
     }
 
     /// Returns whether incidents are created.
@@ -111,10 +111,6 @@ pub(super) fn operations_section() -> impl Field<Value = Option<operations::Sett
 
 pub(super) fn admin_section() -> impl Field<Value = Option<admin::Settings>> {
     restart(within("admin", group()))
-}
-
-pub(super) fn audit_section() -> impl Field<Value = Option<audit::Settings>> {
-    restart(within("audit", group()))
 }
 
 impl fmt::Display for Config {

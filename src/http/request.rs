@@ -15,7 +15,7 @@ use super::{
     request_error::RequestError, request_id::RequestIds,
 };
 use crate::{
-    media::{MediaId, MediaRequest, Thumbnail, ThumbnailMethod, Variant},
+    media::{MediaId, MediaRequest, RequestSender, Thumbnail, ThumbnailMethod, Variant},
     scan::{ScanRequest, Wants},
 };
 
@@ -95,6 +95,7 @@ fn media_request(
         forwarded_address,
     )?;
     requester.trace = RequestIds::headers(parts);
+    requester.sender = RequestSender::Client(client.address);
     let origin = state
         .homeservers
         .origin_for_host(client.host.as_deref())

@@ -13,7 +13,7 @@ use super::{
     expiring_cache::ExpiringCache,
     homeserver::Homeservers,
     outbound::{OutboundReply, RedirectPolicy, keeps_method},
-    request::{MediaRequest, Origin, Requester},
+    request::{MediaRequest, Origin},
 };
 use crate::{
     single_flight::{Accepts, Started},
@@ -36,8 +36,6 @@ pub struct Authoriser {
 /// Maximum number of concurrent authorisation requests, besides as many that were demoted for other tenants. Each needs a
 /// connection, and any client may request any cached media.
 const MAX_IN_FLIGHT: usize = 64;
-
-const X_FORWARDED_FOR: &str = "x-forwarded-for";
 
 type GrantKey = [u8; 32];
 
@@ -163,13 +161,9 @@ fn key(request: &MediaRequest) -> GrantKey {
     request.feed_key(&mut part);
     // A discovered homeserver receives no token, so its answer holds for every requester.
     if let Origin::Configured(_) = request.origin {
-        let Requester { authorization, forwarded, .. } = &request.requester;
-        part(authorization.as_ref().map_or(&[], HeaderValue::as_bytes));
-        // The client's address does not change what its token may access.
-        for (name, value) in forwarded.iter().filter(|(name, _)| *name != X_FORWARDED_FOR) {
-            part(name.as_str().as_bytes());
-            part(value.as_bytes());
-        }
+        let authorization = request.requester.authorization.as_ref();
+        part(authorization.map_or(&[], HeaderValue::as_bytes));
+        request.requester.feed_forwarded(&mut part);
     }
     hash.finalize().into()
 }

@@ -15,6 +15,21 @@ pub struct FetchCounters {
     pub(crate) authorisations: Family<[(&'static str, &'static str); 1], Counter>,
     /// What requests to the configured homeservers have shown.
     pub(super) homeservers: HomeserverStatuses,
+    /// Questions for the user of an access token by result.
+    pub(crate) user_lookups: Family<[(&'static str, &'static str); 1], Counter>,
+}
+
+/// Result of asking a homeserver for the user of an access token.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum UserLookup {
+    /// The homeserver named the user.
+    Found,
+    /// The homeserver does not accept the token.
+    Refused,
+    /// There was no valid answer.
+    Failed,
+    /// The homeserver was not asked, because too many audit lines wait for an answer.
+    Skipped,
 }
 
 /// Result of checking whether a requester may access cached media.
@@ -35,10 +50,16 @@ impl Default for FetchCounters {
             responses: Family::default(),
             authorisations: Family::default(),
             homeservers: HomeserverStatuses::default(),
+            user_lookups: Family::default(),
         };
         // `rate()` misses the first event of a series that appears with it.
         for result in [AccessCheck::Cached, AccessCheck::Granted, AccessCheck::Refused] {
             drop(counters.authorisations.get_or_create(&result.labels()));
+        }
+        for result in
+            [UserLookup::Found, UserLookup::Refused, UserLookup::Failed, UserLookup::Skipped]
+        {
+            drop(counters.user_lookups.get_or_create(&result.labels()));
         }
         counters
     }
@@ -57,6 +78,22 @@ impl FetchCounters {
 
     pub(super) fn record_access_check(&self, result: AccessCheck) {
         self.authorisations.get_or_create(&result.labels()).inc();
+    }
+
+    pub(super) fn record_user_lookup(&self, result: UserLookup) {
+        self.user_lookups.get_or_create(&result.labels()).inc();
+    }
+}
+
+impl UserLookup {
+    fn labels(self) -> [(&'static str, &'static str); 1] {
+        let result = match self {
+            Self::Found => "found",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+            Self::Skipped => "skipped",
+        };
+        [("result", result)]
     }
 }
 

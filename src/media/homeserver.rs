@@ -23,7 +23,7 @@ use super::{
         HttpClients, OutboundReply, OutboundRequest, RedirectPolicy, Responder, keeps_method,
     },
     rate,
-    request::{MediaRequest, Origin},
+    request::{MediaRequest, Origin, Requester},
     routes::UpstreamRoute,
     setup_error::OutboundSetupError,
 };
@@ -212,6 +212,26 @@ impl Homeservers {
         {
             status.record_route(route, is_recognized);
         }
+    }
+
+    /// Sends a GET request with the token and the headers of a requester to a path of a configured homeserver. The token
+    /// does not leave the origin of the base URL.
+    pub(super) async fn get_as_requester(
+        &self,
+        base: &Url,
+        path: &str,
+        requester: &Requester,
+        deadline: Instant,
+    ) -> Result<OutboundReply, FetchError> {
+        let mut url = base.clone();
+        url.set_path(&format!("{}{path}", base.path().trim_end_matches('/')));
+        let request = OutboundRequest {
+            headers: UpstreamRoute::Authenticated.headers(&self.additional_headers, requester),
+            redirects: RedirectPolicy::Authorise,
+            per_hop_timeout: self.limits.idle_timeout,
+            deadline,
+        };
+        self.http_clients.get_following_redirects(url, request).await
     }
 
     /// Returns the deadline of a download that starts now.

@@ -78,7 +78,7 @@ pub(crate) fn split_port(name: &str) -> (&str, Option<&str>) {
     }
 }
 
-fn is_server_name(name: &str) -> bool {
+pub(super) fn is_server_name(name: &str) -> bool {
     let (host, port) = split_port(name);
     port.is_none_or(is_port) && (is_dns_name(host) || is_bracketed_v6(host))
 }

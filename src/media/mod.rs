@@ -38,6 +38,7 @@ pub mod spool;
 #[cfg(test)]
 mod tests;
 pub(crate) mod tls;
+mod token_users;
 
 pub use crate::config::sections::download::Settings;
 pub use authorise::Authoriser;
@@ -56,6 +57,10 @@ pub use homeserver_status::{CHECK_INTERVAL, HomeserverStatus, MediaResponses};
 pub(crate) use http_util::base_url;
 pub(crate) use id::split_port;
 pub use id::{InvalidMediaId, MediaId};
-pub use request::{MediaRequest, Origin, Requester, Thumbnail, ThumbnailMethod, Variant};
+pub use request::{
+    MediaRequest, Origin, RequestSender, Requester, Thumbnail, ThumbnailMethod, Variant,
+};
 pub use resolver::ResolutionError;
 pub use setup_error::OutboundSetupError;
+pub(crate) use token_users::is_user_id;
+pub use token_users::{TokenUsers, UserQuestion};

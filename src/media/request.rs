@@ -1,6 +1,6 @@
 //! Requests for media.
 
-use std::{borrow::Cow, fmt, sync::Arc};
+use std::{borrow::Cow, fmt, net::IpAddr, sync::Arc};
 
 use reqwest::{
     Url,
@@ -9,6 +9,8 @@ use reqwest::{
 
 use super::{id::MediaId, spool};
 use crate::tenancy::TenantGroup;
+
+const X_FORWARDED_FOR: &str = "x-forwarded-for";
 
 /// The original or a thumbnail. Different thumbnail parameters denote different media.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -71,6 +73,23 @@ pub struct Requester {
     pub trace: HeaderMap,
     /// The tenant that the request's usage is counted against.
     pub(crate) tenant: TenantGroup,
+    /// For the audit log. Not compared.
+    pub sender: RequestSender,
+}
+
+/// Sender of a request to this service. The homeserver learns the address only from `forwarded`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RequestSender {
+    /// A client, and its address, if it has one.
+    Client(Option<IpAddr>),
+    /// An operator, with an access token for one download.
+    Operator,
+}
+
+impl Default for RequestSender {
+    fn default() -> Self {
+        Self::Client(None)
+    }
 }
 
 /// A request for one file, from one homeserver, with the credentials of one requester.
@@ -154,7 +173,7 @@ impl fmt::Debug for Requester {
             .field("forwarded", &names)
             .field("trace", &self.trace)
             .field("tenant", &self.tenant)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
@@ -163,5 +182,14 @@ impl Requester {
     #[must_use]
     pub fn is_equivalent(&self, other: &Self) -> bool {
         self.authorization == other.authorization && self.forwarded == other.forwarded
+    }
+
+    /// Passes the forwarded headers to `write`, for a digest; without the client's address, which does not change what a
+    /// token may access.
+    pub(super) fn feed_forwarded(&self, mut write: impl FnMut(&[u8])) {
+        for (name, value) in self.forwarded.iter().filter(|(name, _)| *name != X_FORWARDED_FOR) {
+            write(name.as_str().as_bytes());
+            write(value.as_bytes());
+        }
     }
 }

@@ -56,6 +56,8 @@ pub struct Waiter {
     /// Whether the download uses this requester's token. Its result then applies to this requester without a separate
     /// authorisation, even if the homeserver rejects the request.
     pub is_initiator: bool,
+    /// Whether this request started the job.
+    pub has_started: bool,
     /// Whether the tenant of this requester uses the space and the place in the queue that the job takes.
     pub is_own_tenant: bool,
 }
@@ -89,7 +91,8 @@ impl InFlightScans {
             let is_own_tenant = scan.initiator.tenant.tenant == newcomer.tenant.tenant;
             let is_queued = matches!(*scan.stage.borrow(), Stage::Queued);
             let bypasses = is_queued && queue.should_bypass(newcomer, &scan.initiator);
-            (Waiter { stage: scan.stage.subscribe(), is_initiator, is_own_tenant }, bypasses)
+            let stage = scan.stage.subscribe();
+            (Waiter { stage, is_initiator, has_started: false, is_own_tenant }, bypasses)
         });
         if let Some((waiter, false)) = joined {
             debug!("joined a job in progress for the same media");
@@ -122,7 +125,7 @@ impl InFlightScans {
         scans.insert(key, scan);
         drop(scans);
         tokio::spawn(self.clone().drive(key, sender, outcome));
-        Ok(Waiter { stage, is_initiator: true, is_own_tenant: true })
+        Ok(Waiter { stage, is_initiator: true, has_started: true, is_own_tenant: true })
     }
 
     /// Follows a job to its end, whichever requesters leave.

@@ -24,7 +24,7 @@ use super::{
     error::{Phase, ScanError},
     job::{JobOutcome, ScanJob},
     recent::RecentScans,
-    report::{EngineRunReport, JobObserver, JobReport, PlainMediaObserver},
+    report::{AnswerObserver, EngineRunReport, JobObserver, JobReport, PlainMediaObserver},
     request::Wants,
     response::Timings,
     task::{blocking, caught},
@@ -60,6 +60,8 @@ pub struct Pipeline {
     pub(crate) scans: SingleFlight<(ContentKey, Versions, u64), ScannedContent>,
     /// Receives a report of each job.
     pub(crate) job_observer: JobObserver,
+    /// Receives the answers to requests without a job, if they are recorded.
+    pub(crate) answer_observer: Option<AnswerObserver>,
     /// The latest verdicts, for operators.
     pub(crate) recent: Arc<RecentScans>,
     /// Receives plain media, if incidents are created.

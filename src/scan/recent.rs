@@ -31,8 +31,8 @@ const MAX_FINDING: usize = 300;
 /// Outcome of a job without a verdict.
 pub const FAILED: &str = "failed";
 
-/// A verdict, or a job that failed without one. Contains no file name and no requester, because the audit log records
-/// neither.
+/// A verdict, or a job that failed without one. Contains no file name and no requester: the audit log records requesters only
+/// if that is configured, and file names never.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RecentScan {
     pub time: SystemTime,

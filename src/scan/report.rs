@@ -3,8 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    ScanError, ScanRequest, Timings, cached_media::MediaHeaders, engines::EngineReport,
-    infection::Infection, job::JobOutcome,
+    ResponseSource, ScanError, ScanRequest, Timings, Verdict,
+    cached_media::{CachedMedia, MediaHeaders},
+    engines::EngineReport,
+    infection::Infection,
+    job::JobOutcome,
 };
 
 /// Receives the report of each job when the job ends, before its requesters are answered.
@@ -20,6 +23,17 @@ pub struct JobReport<'a> {
     pub timings: Timings,
     /// The run of the engines; `None` if the job did not run them.
     pub run: Option<&'a EngineRunReport>,
+}
+
+/// Receives each verdict that answers a request without a job of its own, after the homeserver has authorised the requester.
+pub type AnswerObserver = Arc<dyn Fn(&AnswerReport<'_>) + Send + Sync>;
+
+/// Answer to a request that started no job.
+pub struct AnswerReport<'a> {
+    pub request: &'a ScanRequest,
+    pub media: &'a CachedMedia,
+    pub verdict: &'a Verdict,
+    pub source: ResponseSource,
 }
 
 /// Receives all plain media that a job has downloaded with the homeserver's consent, before anything about it is stored:

@@ -18,6 +18,7 @@ use super::{
     job::JobOutcome,
     pipeline::Pipeline,
     queue::Queue,
+    report::AnswerReport,
     request::{ScanRequest, Wants},
     response::{Media, ResponseSource, ScanResponse, Timings},
     verdict::Verdict,
@@ -230,6 +231,7 @@ impl Scanner {
                 // Only after the authorisation: the first call fixes the time that all later answers show.
                 let response = result?.for_entry(cached_media);
                 self.pipeline.recent.record_answer(request, cached_media, &response.verdict);
+                self.report_answer(request, cached_media, &response);
                 return Ok(response);
             }
             if !self.pipeline.is_ready()
@@ -249,11 +251,8 @@ impl Scanner {
                     }
                 }
             }
-            let source = if waiter.is_initiator {
-                ResponseSource::OwnJob
-            } else {
-                ResponseSource::SharedJob
-            };
+            let source =
+                if waiter.has_started { ResponseSource::OwnJob } else { ResponseSource::SharedJob };
             let outcome = waiter.ended().await;
             if !waiter.is_own_tenant && failed_for_its_tenant(&outcome) {
                 continue;
@@ -261,10 +260,26 @@ impl Scanner {
             let JobOutcome { media, verdict, body, timings } = outcome?;
             if let Some((verdict, body)) = self.select_media(request, &media, verdict?, body) {
                 let response = ScanResponse { verdict, media: body, source, timings };
-                return Ok(response.for_entry(&media));
+                let response = response.for_entry(&media);
+                self.report_answer(request, &media, &response);
+                return Ok(response);
             }
             // The job served requests for the verdict alone, and its body was too large to keep. The next job downloads
             // the body again and uses the cached verdict.
+        }
+    }
+
+    /// Reports an answer from memory, or from the job of another request. A job of the request's own has been reported.
+    fn report_answer(
+        &self,
+        request: &ScanRequest,
+        media: &CachedMedia,
+        ScanResponse { verdict, source, .. }: &ScanResponse,
+    ) {
+        if let Some(observer) = &self.pipeline.answer_observer
+            && *source != ResponseSource::OwnJob
+        {
+            observer(&AnswerReport { request, media, verdict, source: *source });
         }
     }
 

@@ -1,14 +1,18 @@
-//! Optional audit log: one line of JSON for each scanned file and each change by an operator, appended to a file or written to standard output.
-//! Contains no tokens, keys or file names. A dedicated thread writes the lines, so that a full or blocked disk does not
+//! Optional audit log: one line of JSON for each scanned file, or each response with a verdict, and for each change by an
+//! operator, appended to a file or written to standard output. Contains no tokens, keys or file names. A dedicated thread writes the lines, so that a full or blocked disk does not
 //! stop scans; lost lines are counted and reported in the log once.
 
 mod change;
 mod incident;
+mod record;
 mod session;
+mod user_hash;
 
-pub use crate::config::sections::audit::Settings;
+pub use crate::config::sections::audit::{AuditDestination, Settings, UserRecord};
 pub use change::{AuditChange, ChangeState, ChangeSubject, NotRecorded};
+pub use record::{AuditLine, AuditRecord, RecordedUser};
 pub use session::AuditSession;
+pub use user_hash::UserHasher;
 
 use std::{
     fs::File,
@@ -21,7 +25,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use serde::Serialize;
 use tokio::{sync::oneshot, time::timeout};
 use tracing::{error, info, warn};
 
@@ -33,11 +36,8 @@ use crate::{
     chain::Chain,
     identity::denied_user,
     incident::IncidentEvent,
-    media::{self, MediaId, Origin},
     metrics::{AuditLineResult, Metrics},
     ownership::open_to_append,
-    scan::engines::EngineReport,
-    text::escape_json,
 };
 
 /// Maximum number of lines that wait for the writer; more are lost.
@@ -67,39 +67,6 @@ pub enum AuditError {
     Thread(#[source] io::Error),
 }
 
-/// Scan of one file.
-#[derive(Clone, Debug)]
-pub struct AuditRecord<'a> {
-    /// Time of the verdict.
-    pub time: SystemTime,
-    /// Media ID.
-    pub media: &'a MediaId,
-    /// Homeserver that the file was fetched from.
-    pub origin: &'a Origin,
-    /// Whether the file is a thumbnail of the media.
-    pub thumbnail: bool,
-    /// Whether the file was end-to-end encrypted.
-    pub encrypted: bool,
-    /// SHA-256 of the plaintext.
-    pub sha256: &'a [u8; 32],
-    /// Size of the plaintext in bytes.
-    pub size: u64,
-    /// Type detected from the content; `None` if it was not determined.
-    pub detected: Option<&'a str>,
-    /// [`crate::scan::Verdict::name`]
-    pub verdict: &'static str,
-    /// [`crate::scan::verdict::NotCleanKind::name`], if the file is not clean.
-    pub not_clean: Option<&'static str>,
-    /// Exit code of the script, if it ran.
-    pub exit_code: Option<i32>,
-    /// First line of the script's output, if it ran.
-    pub first_line: Option<&'a str>,
-    /// Run time of the script, if it ran.
-    pub took: Option<Duration>,
-    /// The results of the engines, if they ran.
-    pub engines: &'a [EngineReport],
-}
-
 /// Sends lines to the writer thread. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct AuditLog(Arc<AuditSender>);
@@ -126,11 +93,11 @@ impl AuditLog {
     ///
     /// # Errors
     /// [`AuditError`] if the destination cannot be opened or the thread cannot be started.
-    pub fn start(settings: Settings, metrics: Arc<Metrics>) -> Result<Self, AuditError> {
-        let file = settings.open()?;
+    pub fn start(destination: AuditDestination, metrics: Arc<Metrics>) -> Result<Self, AuditError> {
+        let file = destination.open()?;
         let (sender, messages) = async_channel::bounded(QUEUE_CAPACITY);
         let writer =
-            AuditWriter { settings, file, torn: false, lost: 0, metrics: Arc::clone(&metrics) };
+            AuditWriter { destination, file, torn: false, lost: 0, metrics: Arc::clone(&metrics) };
         let thread = std::thread::Builder::new().name("audit".to_owned());
         thread.spawn(move || writer.run(&messages)).map_err(AuditError::Thread)?;
         let overflow_logged = AtomicBool::new(false);
@@ -138,8 +105,8 @@ impl AuditLog {
     }
 
     /// Queues a line without waiting; the line is lost if the queue is full.
-    pub fn record(&self, record: &AuditRecord<'_>) {
-        self.send_line(format_line(record));
+    pub fn record(&self, line: &AuditLine) {
+        self.send_line(line.to_bytes());
     }
 
     /// Queues a line as [`record`](Self::record).
@@ -203,7 +170,7 @@ impl AuditLog {
     }
 }
 
-impl Settings {
+impl AuditDestination {
     fn open(&self) -> Result<File, AuditError> {
         let opened = match self {
             Self::Stdout => io::stdout().as_fd().try_clone_to_owned().map(File::from),
@@ -223,7 +190,7 @@ fn require_file(file: File) -> io::Result<File> {
     Err(io::Error::other("not a regular file"))
 }
 
-impl std::fmt::Display for Settings {
+impl std::fmt::Display for AuditDestination {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::File(path) => path.display().fmt(f),
@@ -234,7 +201,7 @@ impl std::fmt::Display for Settings {
 
 /// State of the writer thread.
 struct AuditWriter {
-    settings: Settings,
+    destination: AuditDestination,
     file: File,
     /// Whether the last line was written partially.
     torn: bool,
@@ -281,7 +248,7 @@ impl AuditWriter {
             Err(error) => {
                 self.metrics.record_audit_line(AuditLineResult::Lost);
                 if self.lost == 0 {
-                    error!(%error, file = %self.settings, "audit lines are lost");
+                    error!(%error, file = %self.destination, "audit lines are lost");
                 }
                 self.lost = self.lost.saturating_add(1);
             }
@@ -306,81 +273,17 @@ impl AuditWriter {
     }
 
     fn reopen(&mut self) {
-        match self.settings.open() {
+        match self.destination.open() {
             Ok(file) => {
                 self.file = file;
                 self.torn = false;
-                info!(file = %self.settings, "audit file reopened");
+                info!(file = %self.destination, "audit file reopened");
             }
             Err(error) => {
                 error!(error = %Chain(&error), "cannot reopen the audit file, writing to the old one");
             }
         }
     }
-}
-
-/// The result of one engine in a line.
-#[derive(Serialize)]
-struct EngineJson<'a> {
-    engine: &'static str,
-    result: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    finding: Option<&'a str>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    observed: bool,
-    duration_ms: Option<u64>,
-}
-
-fn format_line<'a>(record: &AuditRecord<'a>) -> Vec<u8> {
-    #[derive(Serialize)]
-    struct AuditJson<'a> {
-        time: String,
-        mxc: String,
-        homeserver: &'a str,
-        thumbnail: bool,
-        encrypted: bool,
-        sha256: String,
-        size: u64,
-        r#type: Option<&'a str>,
-        verdict: &'static str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        outcome: Option<&'static str>,
-        exit_code: Option<i32>,
-        output: Option<&'a str>,
-        duration_ms: Option<u64>,
-        #[serde(skip_serializing_if = "Vec::is_empty")]
-        engines: Vec<EngineJson<'a>>,
-    }
-    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let engine = |EngineReport { summary, is_observed }: &'a EngineReport| EngineJson {
-        engine: summary.engine,
-        result: summary.result,
-        finding: summary.finding.as_deref(),
-        observed: *is_observed,
-        duration_ms: summary.duration.map(millis),
-    };
-    let line = AuditJson {
-        time: humantime::format_rfc3339_millis(record.time).to_string(),
-        mxc: record.media.to_string(),
-        homeserver: match record.origin {
-            Origin::Configured(url) => url.as_str(),
-            Origin::Discovered => record.media.server_name(),
-        },
-        thumbnail: record.thumbnail,
-        encrypted: record.encrypted,
-        sha256: media::hex(record.sha256),
-        size: record.size,
-        r#type: record.detected,
-        verdict: record.verdict,
-        outcome: record.not_clean,
-        exit_code: record.exit_code,
-        output: record.first_line,
-        duration_ms: record.took.map(millis),
-        engines: record.engines.iter().map(engine).collect(),
-    };
-    // Cannot fail: serialization fails only for maps with non-string keys.
-    let line = serde_json::to_string(&line).unwrap_or_default();
-    format!("{}\n", escape_json(&line)).into_bytes()
 }
 
 #[cfg(test)]

@@ -1,31 +1,48 @@
-//! Records finished jobs in the metrics and the audit log.
+//! Records finished jobs, and answers without one, in the metrics and the audit log.
 
 use std::{sync::Arc, time::SystemTime};
 
 use mcs_filetype::MediaType;
 
-use super::audit::{AuditLog, AuditRecord};
+use super::{audit::AuditRecord, request_audit::RequestAudit};
 use crate::{
     media::Variant,
     metrics::{CacheHit, Metrics},
     scan::{
+        ResponseSource, ScanRequest,
+        cached_media::CachedMedia,
         engines::{EngineReport, EngineSummary},
         job::JobOutcome,
-        report::{JobObserver, JobReport},
+        report::{AnswerObserver, AnswerReport, JobObserver, JobReport},
         verdict::{NotCleanKind, Verdict},
     },
 };
 
 /// Returns the observer that records each job.
 #[must_use]
-pub(crate) fn observer(metrics: Arc<Metrics>, audit: Option<AuditLog>) -> JobObserver {
+pub(crate) fn observer(metrics: Arc<Metrics>, audit: Option<RequestAudit>) -> JobObserver {
     Arc::new(move |report| {
         record_metrics(&metrics, report);
         if let Some(audit) = &audit
-            && let Some(record) = audit_record(report)
+            && let Some(record) = job_record(report)
         {
-            audit.record(&record);
+            audit.record(&report.request.fetch, &record);
         }
+    })
+}
+
+/// Returns the observer that records each answer without a job of its own.
+#[must_use]
+pub(crate) fn answer_observer(audit: RequestAudit) -> AnswerObserver {
+    Arc::new(move |report| {
+        let source = match report.source {
+            ResponseSource::Cache => "memory",
+            ResponseSource::SharedJob => "shared",
+            // The observer of jobs records it.
+            ResponseSource::OwnJob => return,
+        };
+        let AnswerReport { request, media, verdict, .. } = report;
+        audit.record(&request.fetch, &answer_record(request, media, verdict, source));
     })
 }
 
@@ -52,27 +69,51 @@ fn record_metrics(metrics: &Metrics, report: &JobReport<'_>) {
 }
 
 /// Returns the audit record of a job with a verdict.
-fn audit_record<'a>(report: &JobReport<'a>) -> Option<AuditRecord<'a>> {
-    let (verdict, outcome) = (verdict_name(report)?, report.outcome.ok()?);
-    let not_clean = outcome.verdict.as_ref().ok().and_then(Verdict::not_clean_kind);
+fn job_record<'a>(report: &JobReport<'a>) -> Option<AuditRecord<'a>> {
+    let outcome = report.outcome.ok()?;
+    let verdict = outcome.verdict.as_ref().ok()?;
     let details = report.run.and_then(|run| run.verdict_details.as_ref());
-    let fetch = &report.request.fetch;
+    // The verdict on the content was known, or its type is forbidden.
+    let Some(run) = report.run else {
+        return Some(answer_record(report.request, &outcome.media, verdict, "verdict"));
+    };
     Some(AuditRecord {
+        exit_code: details.and_then(|(code, _)| *code),
+        first_line: details.map(|(_, line)| line.as_str()),
+        took: run.script_duration,
+        engines: &run.results,
+        ..answer_record(report.request, &outcome.media, verdict, "scan")
+    })
+}
+
+/// Returns the audit record of a request for which no engine ran.
+fn answer_record<'a>(
+    request: &'a ScanRequest,
+    media: &'a CachedMedia,
+    verdict: &'a Verdict,
+    source: &'static str,
+) -> AuditRecord<'a> {
+    let fetch = &request.fetch;
+    AuditRecord {
         time: SystemTime::now(),
         media: &fetch.media,
         origin: &fetch.origin,
         thumbnail: fetch.variant != Variant::Original,
-        encrypted: report.request.decryption.is_some(),
-        sha256: &outcome.media.content,
-        size: outcome.media.size,
-        detected: outcome.media.detected.as_ref().map(MediaType::as_str),
-        verdict,
-        not_clean: not_clean.map(NotCleanKind::name),
-        exit_code: details.and_then(|(code, _)| *code),
-        first_line: details.map(|(_, line)| line.as_str()),
-        took: report.run.and_then(|run| run.script_duration),
-        engines: report.run.map(|run| run.results.as_slice()).unwrap_or_default(),
-    })
+        encrypted: request.decryption.is_some(),
+        sha256: &media.content,
+        size: media.size,
+        detected: media.detected.as_ref().map(MediaType::as_str),
+        verdict: verdict.name(),
+        not_clean: verdict.not_clean_kind().map(NotCleanKind::name),
+        source,
+        exit_code: None,
+        first_line: match verdict {
+            Verdict::NotClean { output, .. } => output.lines().next(),
+            Verdict::Clean { .. } | Verdict::TypeForbidden { .. } => None,
+        },
+        took: None,
+        engines: &[],
+    }
 }
 
 /// Returns the name of the job's verdict; `None` if the job ended without a verdict.

@@ -4,3 +4,4 @@ pub mod audit;
 pub(crate) mod job_records;
 pub mod log;
 pub mod operations;
+pub mod request_audit;

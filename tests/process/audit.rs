@@ -1,5 +1,7 @@
 //! Tests of the audit log: one line per scanned file; a failed write does not stop the service.
 
+mod requesters;
+
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use nix::sys::signal::Signal;
@@ -105,25 +107,30 @@ async fn writes_one_audit_line_per_scanned_file() {
         [
             picture_line(
                 &clean,
-                json!({ "verdict": "clean", "exit_code": 0, "output": "looked at media" }),
+                json!({
+                    "verdict": "clean", "source": "scan", "exit_code": 0, "output": "looked at media",
+                }),
             ),
             line(
                 &dirty,
                 json!({
                     "encrypted": true, "sha256": sha256(b"DIRTY"), "size": 5, "type": "text/plain",
-                    "verdict": "not_clean", "outcome": "infected", "exit_code": 3, "output": "looked at media",
+                    "verdict": "not_clean", "outcome": "infected", "source": "scan", "exit_code": 3, "output": "looked at media",
                 }),
             ),
             // The verdict on this content is cached: the script did not run.
             picture_line(
                 &copy,
-                json!({ "thumbnail": true, "verdict": "clean", "exit_code": null, "output": null }),
+                json!({
+                    "thumbnail": true, "verdict": "clean", "source": "verdict", "exit_code": null,
+                    "output": null,
+                }),
             ),
             line(
                 &pdf,
                 json!({
                     "sha256": sha256(pdf_bytes), "size": pdf_bytes.len(), "type": "application/pdf",
-                    "verdict": "type_forbidden", "exit_code": null, "output": null,
+                    "verdict": "type_forbidden", "source": "verdict", "exit_code": null, "output": null,
                 }),
             ),
         ]

@@ -10,3 +10,4 @@ pub(super) mod sandbox;
 pub(super) mod scan;
 pub(super) mod serve;
 pub(super) mod store;
+pub(super) mod user_hash;

@@ -189,6 +189,7 @@ fn comparison_detects_a_change_of_each_key() {
         "'warn'",
         "'no'",
         "'both'",
+        "'hash'",
         "'file'",
         "['redis://a']",
         "['redis://b']",

@@ -274,6 +274,18 @@ fn warns_of_engines_that_are_set_but_not_listed() {
         unused("admin.token_path = 't'"),
         ["admin.token_path: has no effect, since admin.enabled is false"]
     );
+    assert_eq!(
+        unused("audit.user = 'hash'\naudit.all_responses = true"),
+        ["audit.all_responses, audit.user: have no effect, since audit.path is not set"]
+    );
+    assert_eq!(
+        unused("audit.user = 'hash'\naudit.path = '-'"),
+        [
+            "audit.user: has no effect, since no homeserver is configured, and discovered ones are not asked for users"
+        ]
+    );
+    let configured = "download.base_homeserver_url = 'http://a'";
+    assert_eq!(unused(&format!("audit.user = 'hash'\naudit.path = '-'\n{configured}")), [""; 0]);
 }
 
 fn with_rules(rule: &str) -> ConfigDir {

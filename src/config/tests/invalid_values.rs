@@ -81,6 +81,11 @@ pub(super) const LISTENERS: &[InvalidCase] = &[
     ("audit.path = \"\"", "audit.path: found \"\", expected the path of a file"),
     ("audit.path = \"absent/audit\"", "absent/audit\", which has no existing parent directory"),
     ("audit.path = \"jobs\"", "jobs\", which is a directory"),
+    (
+        "audit.user = \"hashed\"",
+        "audit.user: found \"hashed\", expected \"off\" or \"hash\" or \"full\" (\"hash\"?)",
+    ),
+    ("audit.client_address = 1", "audit.client_address: found 1, expected true or false"),
     ("audit.file = \"x\"", "audit.file: found an unknown key"),
     ("audit.path = \"jobs/audit\"\nsandbox.read_only_paths = [\"jobs\"]", "audit.path: found "),
     (

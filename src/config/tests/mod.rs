@@ -11,7 +11,10 @@ mod rejected;
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
 use super::*;
-use crate::{http, keys};
+use crate::{
+    config::sections::audit::{AuditDestination, UserRecord},
+    http, keys,
+};
 
 /// A temporary directory with a configuration and the files that it refers to.
 struct ConfigDir(tempfile::TempDir);
@@ -107,6 +110,8 @@ fn reads_each_key() {
         log.format = "json"
         operations.socket = "operations.sock"
         audit.path = "audit.jsonl"
+        audit.client_address = true
+        audit.user = "hash"
         "#,
     );
     assert_eq!(config.web.listen, http::Listen::Tcp { host: "::1".into(), port: 0 });
@@ -132,10 +137,11 @@ fn reads_each_key() {
     let socket = http::Listen::Unix(dir.path().join("operations.sock"));
     assert_eq!(config.operations.unwrap().listen, socket);
     let file = dir.path().join("audit.jsonl");
-    assert_eq!(config.audit, Some(crate::telemetry::audit::Settings::File(file)));
+    assert_eq!(config.audit.path, Some(AuditDestination::File(file)));
+    assert_eq!((config.audit.client_address, config.audit.user), (true, UserRecord::Hash));
     assert!(dir.load_valid("operations.enabled = false").operations.is_none());
-    let stdout = dir.load_valid("audit.path = \"-\"").audit;
-    assert_eq!(stdout, Some(crate::telemetry::audit::Settings::Stdout));
+    let stdout = dir.load_valid("audit.path = \"-\"").audit.path;
+    assert_eq!(stdout, Some(AuditDestination::Stdout));
 }
 
 #[test]
@@ -404,7 +410,7 @@ fn displayed_configuration_loads_to_same_configuration() {
         "scan.allowed_mimetypes = ['b/c', 'a/b']\nsandbox.limits = { cpu_time = '90s', open_files = 99 }",
         "download.homeservers = { 'a.example' = 'http://b/c' }\ndownload.trusted_proxies = ['::1']",
         "operations.enabled = false\naudit.path = '-'",
-        "operations.socket = 's'\naudit.path = 'audit'",
+        "operations.socket = 's'\naudit.path = 'audit'\naudit.all_responses = true\naudit.user = 'full'",
         "web.max_body_size = 1025\nscan.timeout = '1d 1ms'\nscan.deadline = '2d'",
     ] {
         // The user is displayed even if it is not configured, and then only root can load it.

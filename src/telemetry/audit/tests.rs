@@ -3,14 +3,17 @@
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use super::*;
-use crate::scan::engines::EngineSummary;
+use crate::{
+    media::{MediaId, Origin},
+    scan::engines::{EngineReport, EngineSummary},
+};
 
 const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 fn start(path: &Path) -> (AuditLog, Arc<Metrics>) {
     let metrics = Arc::new(Metrics::default());
-    let settings = Settings::File(path.to_owned());
-    (AuditLog::start(settings, Arc::clone(&metrics)).unwrap(), metrics)
+    let destination = AuditDestination::File(path.to_owned());
+    (AuditLog::start(destination, Arc::clone(&metrics)).unwrap(), metrics)
 }
 
 fn audit_record(media: &MediaId) -> AuditRecord<'_> {
@@ -25,6 +28,7 @@ fn audit_record(media: &MediaId) -> AuditRecord<'_> {
         detected: Some("text/plain"),
         verdict: "not_clean",
         not_clean: Some("infected"),
+        source: "scan",
         exit_code: Some(1),
         first_line: Some("a \"b\"\nc"),
         took: Some(Duration::from_millis(12)),
@@ -33,7 +37,8 @@ fn audit_record(media: &MediaId) -> AuditRecord<'_> {
 }
 
 async fn record(audit: &AuditLog, media_id: &str) {
-    audit.record(&audit_record(&MediaId::parse("a.example", media_id).unwrap()));
+    let media = MediaId::parse("a.example", media_id).unwrap();
+    audit.record(&AuditLine::new(&audit_record(&media)));
     audit.flush(TEST_TIMEOUT).await;
 }
 
@@ -41,7 +46,7 @@ fn expected_line(media_id: &str) -> String {
     format!(
         "{{\"time\":\"2023-11-14T22:13:20.500Z\",\"mxc\":\"mxc://a.example/{media_id}\",\
          \"homeserver\":\"a.example\",\"thumbnail\":false,\"encrypted\":true,\"sha256\":\"{}\",\
-         \"size\":68,\"type\":\"text/plain\",\"verdict\":\"not_clean\",\"outcome\":\"infected\",\"exit_code\":1,\
+         \"size\":68,\"type\":\"text/plain\",\"verdict\":\"not_clean\",\"outcome\":\"infected\",\"source\":\"scan\",\"exit_code\":1,\
          \"output\":\"a \\\"b\\\"\\nc\",\"duration_ms\":12}}\n",
         "ab".repeat(32)
     )
@@ -82,7 +87,7 @@ fn line_has_the_result_of_each_engine() {
     ];
     let media = MediaId::parse("a.example", "one").unwrap();
     let record = AuditRecord { engines: &reports, ..audit_record(&media) };
-    let line = String::from_utf8(format_line(&record)).unwrap();
+    let line = String::from_utf8(AuditLine::new(&record).to_bytes()).unwrap();
     let engines = line.split_once(",\"engines\":").unwrap().1;
     assert_eq!(
         engines,
@@ -133,10 +138,10 @@ async fn counts_lines_that_cannot_be_written() {
 async fn starts_new_line_after_partial_write() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("audit");
-    let settings = Settings::File(path.clone());
-    let file = settings.open().unwrap();
+    let destination = AuditDestination::File(path.clone());
+    let file = destination.open().unwrap();
     let metrics = Arc::default();
-    let mut writer = AuditWriter { settings, file, torn: false, lost: 0, metrics };
+    let mut writer = AuditWriter { destination, file, torn: false, lost: 0, metrics };
     writer.write(b"{\"ha").unwrap();
     writer.torn = true;
     writer.write_line(b"{}\n".to_vec());
@@ -152,7 +157,7 @@ async fn does_not_wait_for_blocked_writer() {
     let (sender, messages) = async_channel::bounded(2);
     let file = File::from(std::os::fd::OwnedFd::from(pipe));
     let mut writer = AuditWriter {
-        settings: Settings::Stdout,
+        destination: AuditDestination::Stdout,
         file,
         torn: false,
         lost: 0,
@@ -169,7 +174,7 @@ async fn does_not_wait_for_blocked_writer() {
     }));
     let media = MediaId::parse("a.example", "abc").unwrap();
     for _ in 0..5 {
-        audit.record(&audit_record(&media));
+        audit.record(&AuditLine::new(&audit_record(&media)));
     }
     assert_eq!(metrics.audit_line_count(AuditLineResult::Lost), 3);
     audit.flush(Duration::from_millis(1)).await;
@@ -187,7 +192,7 @@ fn rejects_directory_fifo_and_missing_folder() {
     let fifo = directory.path().join("fifo");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
     for path in [directory.path().to_owned(), fifo, directory.path().join("no/such/folder")] {
-        assert!(Settings::File(path.clone()).open().is_err(), "{}", path.display());
+        assert!(AuditDestination::File(path.clone()).open().is_err(), "{}", path.display());
     }
 }
 

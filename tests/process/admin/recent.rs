@@ -47,7 +47,8 @@ async fn latest_verdicts_are_listed() {
 
 #[tokio::test]
 async fn media_is_scanned_again_at_once() {
-    let (fixture, scanner) = AdminFixture::start(with_store("")).await;
+    let requesters = "audit.client_address = true\naudit.user = \"full\"";
+    let (fixture, scanner) = AdminFixture::start(with_store(requesters)).await;
     let (dir, end) = (&scanner.dir, Instant::now() + Duration::from_secs(30));
     assert_eq!(fixture.request_all(&scanner).await, 3);
     let token = dir.path("access-token");
@@ -79,6 +80,14 @@ async fn media_is_scanned_again_at_once() {
     assert_eq!((&last["change"], &last["comment"]), (&json!("rescan"), &json!("corrected")));
     assert_eq!((&last["before"], &last["after"]), (&json!("not_clean"), &json!("clean")));
     assert_eq!((&last["content"], &last["access"]), (&json!(content), &json!("token")));
+    // The operator's access token is used for the download only: these scans have no requester.
+    let audit = fs::read_to_string(dir.path("audit.jsonl")).unwrap();
+    let scans = audit.lines().filter(|line| line.contains("\"source\":\"scan\""));
+    let (by_clients, by_operators): (Vec<_>, Vec<_>) =
+        scans.partition(|line| line.contains("\"client_address\":\"127.0.0.1\""));
+    assert_eq!(by_operators.len(), 2, "{audit}");
+    assert!(by_operators.iter().all(|line| !line.contains("\"user\"")), "{audit}");
+    assert!(by_clients.iter().all(|line| line.contains("\"user\"")), "{audit}");
     // Without a token, the homeserver refuses. The verdict is forgotten.
     let (code, stdout, _) = rescan(&[&mxc]).await;
     assert!(code == Some(1) && stdout.contains("failed"), "{stdout}");
