@@ -11,7 +11,8 @@ use super::{file_outcome::FileOutcome, outcome_record::DecodedOutcome};
 /// # Panics
 /// If malware in the record is lost, or if the outcome changes when it is stored again.
 pub fn check(input: &[u8]) {
-    let Ok(DecodedOutcome { outcome, content, scanned_by }) = FileOutcome::from_record(input) else {
+    let Ok(DecodedOutcome { outcome, content, scanned_by }) = FileOutcome::from_record(input)
+    else {
         return;
     };
     let record: Value = serde_json::from_slice(input).expect("accepted a record that is no JSON");
