@@ -26,7 +26,7 @@ pub(crate) enum StoreChange {
     UpdateOutbox { name: RecordName, sealed: Vec<u8> },
     /// Removes an entry of the outbox.
     RemoveOutbox { name: RecordName },
-    /// Removes all records and the outbox.
+    /// Removes all records but those of [`RecordKind::Seen`], and the outbox.
     Clear,
 }
 
@@ -153,12 +153,24 @@ impl Batch<'_> {
                 StoreChange::RemoveOutbox { name } => {
                     self.transaction.execute("DELETE FROM outbox WHERE name = ?1", [name.0])?;
                 }
-                StoreChange::Clear => {
-                    self.transaction.execute_batch("DELETE FROM record; DELETE FROM outbox")?;
-                    self.entries = 0;
-                }
+                StoreChange::Clear => self.clear()?,
             }
         }
+        Ok(())
+    }
+
+    fn clear(&mut self) -> rusqlite::Result<()> {
+        let kind = RecordKind::Seen as u8;
+        let sql = "SELECT count(*) FROM record WHERE kind = ?1";
+        let kept: i64 = self.transaction.query_one(sql, [kind], |row| row.get(0))?;
+        if kept == 0 {
+            // Without a condition, SQLite removes the pages of the table at once.
+            self.transaction.execute("DELETE FROM record", [])?;
+        } else {
+            self.transaction.execute("DELETE FROM record WHERE kind <> ?1", [kind])?;
+        }
+        self.transaction.execute("DELETE FROM outbox", [])?;
+        self.entries = u64::try_from(kept).unwrap_or_default();
         Ok(())
     }
 

@@ -24,13 +24,16 @@ pub enum RecordKind {
     /// All decisions of operators about files, as one list. The version is the number of the list. Not in a
     /// [`FileStore`](crate::FileStore), because its records may be lost.
     Decisions = 6,
-    /// Name and homeserver of plain media that had a content, under the name of the content: the version is a tag of the media. In
-    /// a [`FileStore`](crate::FileStore) only, as the following ones.
+    /// Name and homeserver of plain media that had a content, under the name of the content: the version is a tag of the media.
+    /// Outlives the removal of all records, because it contains no result of a scan.
     Seen = 7,
-    /// Marks that an incident was created, so that the same one is not created again.
+    /// Marks that an incident was created, so that the same one is not created again. In a [`FileStore`](crate::FileStore) only,
+    /// as the following one.
     Incident = 8,
     /// Entry of the outbox, with the name of its incident.
     Outbox = 9,
+    /// The versions of the engines that served media was scanned again with.
+    Rescan = 12,
 }
 
 /// Set of names. Records about one content have the same name, so that a cluster stores them at one node.
@@ -43,6 +46,7 @@ pub(crate) enum NameSpace {
     Decisions = 6,
     Seen = 7,
     Incident = 8,
+    Rescan = 12,
 }
 
 impl RecordKind {
@@ -56,6 +60,7 @@ impl RecordKind {
             Self::Reference,
             Self::Seen,
             Self::Incident,
+            Self::Rescan,
         ];
         kinds.into_iter().find(|kind| *kind as i64 == number)
     }
@@ -68,15 +73,19 @@ impl RecordKind {
             Self::Decisions => NameSpace::Decisions,
             Self::Seen => NameSpace::Seen,
             Self::Incident | Self::Outbox => NameSpace::Incident,
+            Self::Rescan => NameSpace::Rescan,
         }
     }
 
     /// Returns whether a record of this kind is retried until it is written.
     pub(crate) fn is_kept(self) -> bool {
         match self {
-            Self::NotClean | Self::Forgotten | Self::Decisions | Self::Incident | Self::Outbox => {
-                true
-            }
+            Self::NotClean
+            | Self::Forgotten
+            | Self::Decisions
+            | Self::Incident
+            | Self::Outbox
+            | Self::Rescan => true,
             Self::Finished | Self::Media | Self::Reference | Self::Seen => false,
         }
     }

@@ -244,7 +244,8 @@ impl FileStore {
         self.queue_durable(StoreChange::Remove { kind, name }, Durability::Durable)
     }
 
-    /// Removes all records; otherwise as [`delete`](Self::delete). The file keeps its size for later records.
+    /// Removes all records but those of [`RecordKind::Seen`]; otherwise as [`delete`](Self::delete). The file keeps its size
+    /// for later records.
     pub fn clear(&self) -> impl Future<Output = Result<(), NotDurable>> + use<> {
         self.queue_durable(StoreChange::Clear, Durability::Durable)
     }

@@ -40,6 +40,7 @@ pub(crate) fn record_key(key: &RecordKey) -> Vec<u8> {
         RecordKind::Seen => return named_key(b"x:", &key.name, key.version.as_ref()),
         RecordKind::Incident => return named_key(b"j:", &key.name, key.version.as_ref()),
         RecordKind::Outbox => return named_key(b"o:", &key.name, key.version.as_ref()),
+        RecordKind::Rescan => return named_key(b"r:", &key.name, key.version.as_ref()),
     };
     content_key(&key.name, kind, key.version.as_ref())
 }
@@ -83,8 +84,13 @@ pub(crate) fn parse_key(key: &[u8]) -> Option<StoredKey> {
     if let Some(name) = key.strip_prefix(b"i:") {
         return Some(StoredKey::References(RecordName(parse_hex(name)?)));
     }
-    let (name, version) = key.strip_prefix(b"m:")?.split_at_checked(2 * NAME)?;
-    parse_record(RecordKind::Media, name, version)
+    let named =
+        [(b"m:", RecordKind::Media), (b"x:", RecordKind::Seen), (b"r:", RecordKind::Rescan)];
+    let mut named = named.into_iter();
+    let (kind, rest) =
+        named.find_map(|(start, kind)| key.strip_prefix(start).map(|rest| (kind, rest)))?;
+    let (name, version) = rest.split_at_checked(2 * NAME)?;
+    parse_record(kind, name, version)
 }
 
 /// `version`: empty, or after a colon.

@@ -70,7 +70,7 @@ async fn send(connection: &dyn StoreConnection, call: &StoreCall) -> Result<Vec<
     timeout(CALL_TIMEOUT, connection.call(call)).await.unwrap_or(Err(CallError::Timeout))
 }
 
-/// Removes all records and leases. Passes their number to `removed` in parts; a hash of references counts as one.
+/// Removes all records but those of [`RecordKind::Seen`], and leases. Passes their number to `removed` in parts; a hash of references counts as one.
 /// Cancellation safe.
 pub(crate) async fn remove_all(
     link: &StoreLink,
@@ -80,10 +80,11 @@ pub(crate) async fn remove_all(
         let mut scan = KeyScan::new(connection);
         while let Some(keys) = scan.next().await? {
             let mut call = StoreCall::new(b"");
-            for (key, _) in &keys {
+            let removed_keys: Vec<_> = keys.iter().filter(|(_, parsed)| !is_seen(parsed)).collect();
+            for (key, _) in &removed_keys {
                 call.push("DEL", &[key]);
             }
-            if keys.is_empty() {
+            if removed_keys.is_empty() {
                 continue;
             }
             for reply in send(&*scan.connection, &call).await? {
@@ -92,6 +93,11 @@ pub(crate) async fn remove_all(
         }
     }
     Ok(())
+}
+
+/// Returns whether a key is that of a record that outlives the removal of all.
+fn is_seen(parsed: &StoredKey) -> bool {
+    matches!(parsed, StoredKey::Record(RecordKey { kind: RecordKind::Seen, .. }))
 }
 
 /// Passes the valid records of a kind to `each`, at most `limit`, each once.

@@ -292,7 +292,7 @@ impl SharedStore {
         Some(references.into_iter().map(|(_, value)| value).collect())
     }
 
-    /// Removes all records and leases from all servers, for up to this time. Passes the number of removed ones to `removed`
+    /// Removes all records but those of [`RecordKind::Seen`], and leases, from all servers, for up to this time. Passes the number of removed ones to `removed`
     /// in parts; the references of one name count as one. Records that are written meanwhile may remain.
     ///
     /// # Errors

@@ -164,6 +164,24 @@ fn clearing_removes_the_outbox_and_the_marks() {
     assert_eq!(names(&store), [name(1)]);
 }
 
+#[test]
+fn clearing_keeps_which_media_was_seen() {
+    let fixture = StoreFixture::new();
+    let store = fixture.open();
+    for number in 0..3 {
+        put(&store, RecordKind::Seen, number);
+        put(&store, RecordKind::NotClean, number);
+    }
+    put(&store, RecordKind::Rescan, 1);
+    wait(store.clear()).unwrap();
+    flush(&store);
+    assert_eq!(store.counters().entries, 3);
+    assert_eq!(get(&store, key(RecordKind::Seen, 2)), Some(value(2)));
+    for kind in [RecordKind::NotClean, RecordKind::Rescan] {
+        assert_eq!(get(&store, key(kind, 1)), None);
+    }
+}
+
 /// An incident must be on disk before the verdict that it is about, since a known verdict creates no incident.
 #[test]
 fn incident_is_written_before_later_records() {

@@ -164,7 +164,8 @@ impl VerdictRecords {
                 | RecordKind::Decisions
                 | RecordKind::Seen
                 | RecordKind::Incident
-                | RecordKind::Outbox => {}
+                | RecordKind::Outbox
+                | RecordKind::Rescan => {}
             }
         }
         Ok((page, listed.next))

@@ -171,6 +171,32 @@ async fn all_records_are_listed_and_removed() {
     lease.release().await;
 }
 
+/// Which media was seen is no result of a scan.
+#[tokio::test(start_paused = true)]
+async fn seen_media_is_listed_and_outlives_the_removal_of_all() {
+    let simulation = Simulation::new();
+    let (store, _events) = simulation.start(1);
+    for number in 0..100 {
+        let seen = RecordKey { version: Some([1; 8]), ..key(RecordKind::Seen, number) };
+        store.put(seen, simulation.expiry(), &number.to_le_bytes()).unwrap();
+    }
+    store.put(key(RecordKind::Rescan, 1), simulation.expiry(), b"engines").unwrap();
+    written(&store).await;
+    wait_until("all are written", async || {
+        let mut count = 0;
+        store.list(RecordKind::Seen, 1000, |_, _| count += 1).await.unwrap();
+        count == 100
+    })
+    .await;
+    let rescan = key(RecordKind::Rescan, 1);
+    assert_eq!(get(&store, rescan).await, valid(b"engines"));
+    assert_eq!(remove_all(&store).await, 1);
+    assert_eq!(get(&store, rescan).await, Some(StoredValue::Missing));
+    let mut count = 0;
+    store.list(RecordKind::Seen, 1000, |_, _| count += 1).await.unwrap();
+    assert_eq!(count, 100);
+}
+
 #[tokio::test(start_paused = true)]
 async fn fingerprints_are_those_of_the_last_minute() {
     let simulation = Simulation::new();

@@ -161,13 +161,15 @@ fn keys_are_those_of_the_documentation() {
 
 proptest! {
     #[test]
-    fn keys_are_parsed_as_they_are_made(bytes: [u8; 16], kind in 0..5_usize, version: Option<[u8; 8]>) {
+    fn keys_are_parsed_as_they_are_made(bytes: [u8; 16], kind in 0..7_usize, version: Option<[u8; 8]>) {
         let kinds = [
             RecordKind::NotClean,
             RecordKind::Finished,
             RecordKind::Media,
             RecordKind::Forgotten,
             RecordKind::Reference,
+            RecordKind::Seen,
+            RecordKind::Rescan,
         ];
         let key = RecordKey { kind: kinds[kind], name: RecordName(bytes), version };
         let parsed = parse_key(&record_key(&key));
