@@ -9,6 +9,7 @@ mod http;
 mod incidents;
 mod jobs;
 mod labels;
+mod rescans;
 mod series;
 
 use std::{sync::Arc, time::UNIX_EPOCH};
@@ -21,6 +22,7 @@ use self::{
     incidents::IncidentMetrics,
     jobs::JobMetrics,
     labels::{RELOAD_APPLIED, RELOAD_REJECTED},
+    rescans::RescanMetrics,
     series::{Counters, counters},
 };
 pub use self::{
@@ -38,6 +40,8 @@ pub struct Metrics {
     pub jobs: JobMetrics,
     /// Incidents and their steps.
     pub incidents: IncidentMetrics,
+    /// Scans of served media after changes of the engines.
+    pub rescans: RescanMetrics,
     /// Requests to homeservers.
     pub homeservers: Arc<FetchCounters>,
     audit_lines: Counters<1>,
@@ -55,6 +59,7 @@ impl Metrics {
             http: HttpMetrics::new(),
             jobs: JobMetrics::new(),
             incidents: IncidentMetrics::new(),
+            rescans: RescanMetrics::new(),
             homeservers: Arc::default(),
             audit_lines: counters("result", audit_lines.map(AuditLineResult::name)),
             reloads: counters("result", [RELOAD_APPLIED, RELOAD_REJECTED]),
@@ -67,6 +72,7 @@ impl Metrics {
         metrics.http.register(registry);
         metrics.jobs.register(registry);
         metrics.incidents.register(registry);
+        metrics.rescans.register(registry);
         register_homeservers(&metrics.homeservers, registry);
         registry.register("audit_lines", "Audit lines by result", metrics.audit_lines.clone());
         registry.register("reloads", "Configuration reloads by result", metrics.reloads.clone());

@@ -96,7 +96,7 @@ impl Service {
         let (mut canary_task, canary_state) =
             CanaryTask::new(canary.is_some(), config.operations.as_ref());
         let store = store_opening.finish().await?;
-        let incidents = start_incidents(&config, &store, &metrics, audit.as_ref())?;
+        let mut incidents = start_incidents(&config, &store, &metrics, audit.as_ref())?;
         let shared = Shared {
             spool: sandbox_env.spool(&config),
             scan_slots: ScanSlots::new(config.scan.max_scripts, config.scan.slow_after),
@@ -119,6 +119,7 @@ impl Service {
         let current = CurrentState::new(shared.state(&config, scanner.clone(), homeservers, keys));
         let store = store.follow_replicas(replica_cache, &current).await;
         let stop = StopTokens::default();
+        incidents.start_rescans(&current, stop.stopping.clone());
         let listener = listen(&config.web.listen, socket).await?;
         let operations =
             operations(&config, &shared, &current, &stop, &sandbox_env, registry, incidents)

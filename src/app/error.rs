@@ -36,7 +36,7 @@ pub enum StartError {
     AdminTokens(#[from] TokenError),
     #[error("the store of verdicts ([store]) cannot be used")]
     Store(#[from] StoreSetupError),
-    #[error("incidents ([quarantine], [[notify]]) cannot be handled")]
+    #[error("incidents ([quarantine], [[notify]], incident.rescan) cannot be handled")]
     Incidents(#[from] IncidentSetupError),
     #[error("audit.path cannot be used")]
     Audit(#[from] AuditError),

@@ -1,16 +1,18 @@
-//! Incidents: quarantine and notifications.
+//! Incidents: quarantine, notifications and rescans.
 
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use super::store::OpenStore;
 use crate::{
     config::Config,
+    http::CurrentState,
     incident::{
         IncidentObserver, IncidentParts, IncidentService, IncidentSettings, IncidentSetupError,
-        OutboxStatus, check_secrets,
+        OutboxStatus, RescanParts, RescanService, SeenRecorder, SeenStore, check_secrets,
     },
     media::service_client::ServiceClient,
     metrics::Metrics,
@@ -25,6 +27,40 @@ pub(super) struct RunningIncidents {
     pub(super) observer: Option<PlainMediaObserver>,
     pub(super) status: Option<OutboxStatus>,
     pub(super) workers: JoinSet<()>,
+    rescan: Option<WaitingRescan>,
+}
+
+/// Rescans that begin when there is a scanner.
+struct WaitingRescan {
+    settings: IncidentSettings,
+    store: SeenStore,
+    client: ServiceClient,
+    metrics: Arc<Metrics>,
+}
+
+impl RunningIncidents {
+    /// Starts to scan served media again after changes of the engines, if that is configured.
+    pub(super) fn start_rescans(&mut self, current: &CurrentState, stopping: CancellationToken) {
+        let Some(WaitingRescan { settings, store, client, metrics }) = self.rescan.take() else {
+            return;
+        };
+        let Some(rescan) = settings.rescan() else { return };
+        let current = current.clone();
+        let parts = RescanParts {
+            store,
+            keep: settings.keep(),
+            client,
+            metrics,
+            current: Arc::new(move || {
+                let app = current.load();
+                (app.scanner.clone(), Arc::clone(&app.homeservers))
+            }),
+            has_incidents: settings.has_incidents(),
+        };
+        info!("served media is scanned again when the engines change");
+        let service = RescanService::new(rescan, parts);
+        self.workers.spawn(service.run(async move { stopping.cancelled().await }));
+    }
 }
 
 /// Starts the handling of incidents, unless nothing is to be done about them, or the service runs without its store.
@@ -42,24 +78,51 @@ pub(super) fn start_incidents(
     };
     check_secrets(&settings)?;
     let client = ServiceClient::new(&config.download)?;
-    let Some(file) = store.records.as_ref().and_then(VerdictRecords::file_store) else {
+    let Some(seen_store) = store.records.as_ref().and_then(seen_store) else {
         error!("no incidents are created, because the verdict store cannot be used");
         return Ok(RunningIncidents::default());
     };
-    let decisions = store.decisions.clone();
-    let parts = IncidentParts {
-        client,
-        store: Arc::clone(file),
-        metrics: Arc::clone(metrics),
-        observer: audit_observer(audit.cloned()),
-        is_allowed: Arc::new(move |content| {
-            decisions.decisions().find(content) == Some(ListedFile::Allowed)
-        }),
+    let mut running = match &seen_store {
+        SeenStore::File(file) if settings.has_incidents() => {
+            let decisions = store.decisions.clone();
+            let parts = IncidentParts {
+                client: client.clone(),
+                store: Arc::clone(file),
+                metrics: Arc::clone(metrics),
+                observer: audit_observer(audit.cloned()),
+                is_allowed: Arc::new(move |content| {
+                    decisions.decisions().find(content) == Some(ListedFile::Allowed)
+                }),
+            };
+            info!("malware in plain media causes incidents");
+            let IncidentService { recorder, status, workers } =
+                IncidentService::start(&settings, parts);
+            let observer = Some(recorder.into_observer());
+            RunningIncidents { observer, status: Some(status), workers, rescan: None }
+        }
+        _ => keep_seen_media(seen_store.clone(), &settings),
     };
-    info!("malware in plain media causes incidents");
-    let IncidentService { recorder, status, workers } = IncidentService::start(&settings, parts);
-    let observer = Some(recorder.into_observer());
-    Ok(RunningIncidents { observer, status: Some(status), workers })
+    if settings.rescan().is_some() {
+        let metrics = Arc::clone(metrics);
+        running.rescan = Some(WaitingRescan { settings, store: seen_store, client, metrics });
+    }
+    Ok(running)
+}
+
+fn seen_store(records: &VerdictRecords) -> Option<SeenStore> {
+    let file = records.file_store().cloned().map(SeenStore::File);
+    file.or_else(|| records.shared_store().cloned().map(SeenStore::Shared))
+}
+
+/// Keeps which media was served, for rescans without incidents.
+fn keep_seen_media(store: SeenStore, settings: &IncidentSettings) -> RunningIncidents {
+    let (recorder, task) = SeenRecorder::start(store, settings.keep());
+    let mut running = RunningIncidents {
+        observer: Some(recorder.into_observer()),
+        ..RunningIncidents::default()
+    };
+    running.workers.spawn(task);
+    running
 }
 
 fn audit_observer(audit: Option<AuditLog>) -> IncidentObserver {

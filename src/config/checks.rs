@@ -13,6 +13,7 @@ use super::{
         bounds::OversizePolicy,
         crypto, download,
         engines::EngineSettings,
+        incident,
         listen::Listen,
         notify, operations, quarantine, scan, store, web,
     },
@@ -120,6 +121,7 @@ pub(super) struct PrivateFiles<'a> {
     pub(super) audit: Option<&'a audit::Settings>,
     pub(super) store: Option<&'a store::Settings>,
     pub(super) admin: Option<&'a admin::Settings>,
+    pub(super) incident: Option<&'a incident::Settings>,
     pub(super) quarantine: Option<&'a quarantine::Settings>,
     pub(super) notify: Option<&'a notify::Settings>,
 }
@@ -133,7 +135,38 @@ impl<'a> PrivateFiles<'a> {
         let targets = self.notify.into_iter().flat_map(|notify| &notify.targets);
         let targets =
             targets.map(|target| ("notify", "targets", &**target.address.secret_file().1));
-        quarantine.chain(targets)
+        let rescan = self.rescan().into_iter();
+        let rescan = rescan.map(|rescan| ("incident", "token_path", &*rescan.token_path));
+        quarantine.chain(targets).chain(rescan)
+    }
+
+    fn rescan(&self) -> Option<&'a incident::RescanSettings> {
+        self.incident?.rescan.as_ref()
+    }
+}
+
+/// Rejects rescans without a store, or without one homeserver.
+pub(super) fn rescans(
+    reader: &mut Reader<'_>,
+    files: &PrivateFiles<'_>,
+    store: Option<&Option<store::Settings>>,
+    download: Option<&download::Settings>,
+) {
+    if files.rescan().is_none() {
+        return;
+    }
+    if store.is_some_and(Option::is_none) {
+        reader.section("store").missing(
+            "kind",
+            "\"file\" with a path or a state directory, or \"shared\", since incident.rescan needs a \
+             store: it has the media to scan again",
+        );
+    }
+    if download.is_some_and(|download| download.main_homeserver().is_none()) {
+        reader.section("download").missing(
+            "base_homeserver_url",
+            "the homeserver whose media is scanned again (incident.rescan)",
+        );
     }
 }
 

@@ -119,10 +119,12 @@ impl Config {
             audit: audit.as_ref(),
             store: store.as_ref().and_then(Option::as_ref),
             admin: admin_settings,
+            incident: incident.as_ref(),
             quarantine: quarantine.as_ref().and_then(Option::as_ref),
             notify: notify.as_ref(),
         };
         checks::incidents(&mut reader, &files, store.as_ref(), download.as_ref());
+        checks::rescans(&mut reader, &files, store.as_ref(), download.as_ref());
         checks::private_paths(&mut reader, sandbox.as_ref(), &files);
         let config = || {
             Some(Self {

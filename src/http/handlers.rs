@@ -161,7 +161,7 @@ async fn respond(
     match state.scanner.scan(request).await {
         Ok(result) => {
             let response = match request.wants {
-                Wants::Verdict => verdict_response(&result.verdict),
+                Wants::Verdict | Wants::Rescan => verdict_response(&result.verdict),
                 Wants::Media => media_or_error(parts, media, &result, file_name),
             };
             (Extension(ResponseSummary::from_response(media.clone(), &result)), response)

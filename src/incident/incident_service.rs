@@ -18,10 +18,13 @@ use super::{
     outbox::{Outbox, OutboxStatus, StepKind, StepPlan},
     quarantine::QuarantineClient,
     quarantiner,
-    recorder::{IncidentRecorder, MAX_WAITING},
+    recorder::IncidentRecorder,
+    rescan::RESCAN_TOKEN,
     room::NoticeRoom,
     secret_source::SecretSource,
     seen::{SeenIndex, SeenMedia},
+    seen_recorder::{SeenRecorder, keep_seen},
+    seen_store::SeenStore,
     step_worker::{AllowedContents, StepWorker},
     webhook::Webhook,
 };
@@ -29,6 +32,7 @@ use crate::{
     config::{
         Config,
         sections::{
+            incident::RescanSettings,
             notify::{NotifyAddress, NotifyTarget},
             quarantine,
         },
@@ -54,6 +58,7 @@ pub struct IncidentSettings {
     keep: Duration,
     quarantine: Option<(quarantine::Settings, reqwest::Url)>,
     targets: Vec<NotifyTarget>,
+    rescan: Option<RescanSettings>,
 }
 
 /// What incidents need besides their settings.
@@ -83,15 +88,39 @@ pub struct IncidentService {
 }
 
 impl IncidentSettings {
-    /// Returns the settings; `None` if no incidents are created.
+    /// Returns the settings; `None` if no incidents are created, and served media is not scanned again.
     #[must_use]
     pub fn from_config(config: &Config) -> Option<Self> {
-        if !config.has_incidents() {
+        let rescan = config.incident.rescan.clone();
+        if !config.has_incidents() && rescan.is_none() {
             return None;
         }
         let quarantine = config.quarantine.clone().zip(config.download.main_homeserver().cloned());
         let (keep, targets) = (config.incident.keep, config.notify.targets.clone());
-        Some(Self { keep, quarantine, targets })
+        Some(Self { keep, quarantine, targets, rescan })
+    }
+
+    /// Returns whether malware causes incidents.
+    #[must_use]
+    pub fn has_incidents(&self) -> bool {
+        self.quarantine.is_some() || !self.targets.is_empty()
+    }
+
+    /// Returns how long the names of media are kept.
+    #[must_use]
+    pub fn keep(&self) -> Duration {
+        self.keep
+    }
+
+    /// Returns how served media is scanned again, if it is.
+    #[must_use]
+    pub fn rescan(&self) -> Option<&RescanSettings> {
+        self.rescan.as_ref()
+    }
+
+    fn rescan_token(&self) -> Option<SecretSource> {
+        let path = self.rescan.as_ref()?.token_path.clone();
+        Some(SecretSource::new(path, RESCAN_TOKEN))
     }
 
     fn quarantine_token(&self) -> Option<SecretSource> {
@@ -106,7 +135,8 @@ impl IncidentSettings {
 /// If a file cannot be read, if scripts could read it, or if it contains no secret.
 pub fn check_secrets(settings: &IncidentSettings) -> Result<(), TokenError> {
     let targets = settings.targets.iter().map(|target| secret(&target.address));
-    for source in settings.quarantine_token().into_iter().chain(targets) {
+    let tokens = settings.quarantine_token().into_iter().chain(settings.rescan_token());
+    for source in tokens.chain(targets) {
         source.read_blocking()?;
     }
     Ok(())
@@ -129,7 +159,7 @@ impl IncidentService {
         let base_url = settings.quarantine.as_ref().map(|(_, homeserver)| base_text(homeserver));
         let plan = StepPlan { quarantined_at: base_url, targets: names };
         let outbox = Outbox::new(Arc::clone(&store), plan);
-        let seen = SeenIndex::new(Arc::clone(&store), settings.keep);
+        let seen = SeenIndex::new(SeenStore::File(Arc::clone(&store)), settings.keep);
         let mut workers = JoinSet::new();
         let worker = |name| StepWorker {
             outbox: outbox.clone(),
@@ -152,7 +182,7 @@ impl IncidentService {
             let target = notice_target(&target.address, &client);
             workers.spawn(notifier::run(worker(target.step_name()), index, target, personal_data));
         }
-        let (seen_sender, seen_media) = mpsc::channel(MAX_WAITING);
+        let (seen_recorder, seen_media) = SeenRecorder::new();
         let (written_sender, written) = mpsc::unbounded_channel();
         workers.spawn(keep_seen(seen.clone(), seen_media));
         let reader = OutboxReader {
@@ -167,9 +197,8 @@ impl IncidentService {
         let recorder = IncidentRecorder {
             store,
             keep: settings.keep,
-            seen: seen_sender,
+            seen: seen_recorder,
             written: written_sender,
-            overflow_logged: false.into(),
         };
         Self { recorder, status: OutboxStatus::new(outbox), workers }
     }
@@ -208,15 +237,6 @@ fn target_name(address: &NotifyAddress) -> String {
         }
     };
     hex(&digest.into()).chars().take(16).collect()
-}
-
-/// Keeps which media had a content, until dropped.
-async fn keep_seen(index: SeenIndex, mut media: mpsc::Receiver<SeenMedia>) {
-    while let Some(seen) = media.recv().await {
-        if let Err(error) = index.add(&seen).await {
-            warn!(%error, "media of later incidents may be incomplete");
-        }
-    }
 }
 
 /// Takes entries of the store over to the outbox in memory.

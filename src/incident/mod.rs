@@ -6,6 +6,8 @@
 //!    the outbox before the verdict on the content is stored.
 //! 2. The outbox adds the other media with the same content to the entry, and reports the incident to its observer.
 //! 3. One worker quarantines media, one for each target sends notifications.
+//!
+//! With rescans, media that was served before a change of the engines is scanned again ([`RescanService`]).
 
 mod entry;
 mod event;
@@ -17,9 +19,12 @@ mod outbox;
 mod quarantine;
 mod quarantiner;
 mod recorder;
+mod rescan;
 mod room;
 mod secret_source;
 mod seen;
+mod seen_recorder;
+mod seen_store;
 mod step;
 mod step_worker;
 #[cfg(test)]
@@ -33,4 +38,7 @@ pub use incident_service::{
 };
 pub use outbox::OutboxStatus;
 pub use recorder::IncidentRecorder;
+pub use rescan::{CurrentScanner, RescanParts, RescanService};
+pub use seen_recorder::SeenRecorder;
+pub use seen_store::SeenStore;
 pub use step_worker::AllowedContents;

@@ -2,20 +2,18 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use mcs_store::{FileStore, RecordName};
 use tokio::sync::mpsc;
-use tracing::{debug, error, warn};
+use tracing::{debug, error};
 
 use super::{
     entry::Incident,
     seen::{SeenMedia, expiry},
+    seen_recorder::SeenRecorder,
 };
 use crate::{
     media::{disposition, hex},
@@ -29,9 +27,6 @@ use crate::{
 /// How long an entry stays in the outbox.
 const MAX_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// Maximum number of media that wait to be kept. Of more, the content's media is not complete.
-pub(super) const MAX_WAITING: usize = 1024;
-
 /// Maximum length of a text in an incident, bytes.
 const MAX_TEXT: usize = 1000;
 
@@ -40,10 +35,9 @@ pub struct IncidentRecorder {
     pub(super) store: Arc<FileStore>,
     /// How long an incident is not created again.
     pub(super) keep: Duration,
-    pub(super) seen: mpsc::Sender<SeenMedia>,
+    pub(super) seen: SeenRecorder,
     /// Receives the names of entries after they are written.
     pub(super) written: mpsc::UnboundedSender<RecordName>,
-    pub(super) overflow_logged: AtomicBool,
 }
 
 impl IncidentRecorder {
@@ -58,24 +52,17 @@ impl IncidentRecorder {
         if let Some(infection) = media.infection {
             self.add_incident(&seen, infection, media);
         }
-        if self.seen.try_send(seen).is_ok() {
-            self.overflow_logged.store(false, Ordering::Relaxed);
-        } else if !self.overflow_logged.swap(true, Ordering::Relaxed) {
-            warn!(
-                waiting = MAX_WAITING,
-                "the store is too slow, media of later incidents may be incomplete"
-            );
-        }
+        self.seen.record(media, seen);
     }
 
     /// Requests the entry. Later changes of the store are not written before.
     fn add_incident(&self, seen: &SeenMedia, infection: &Infection, media: &PlainMedia<'_>) {
-        let name = seen.incident_name(&self.store);
+        let name = seen.incident_name(&self.store.secret());
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut incident = Incident {
             id: name.to_hex(),
             found: u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX),
-            content: hex(&seen.content),
+            content: hex(media.content),
             engine: infection.engine.to_owned(),
             finding: single_line(&infection.finding, MAX_TEXT),
             file_name: file_name(media),

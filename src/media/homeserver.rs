@@ -132,6 +132,16 @@ impl Homeservers {
         }
     }
 
+    /// Returns the base URL of the homeserver, if there is one only, or one for all hosts that have none of their own.
+    #[must_use]
+    pub fn main_homeserver(&self) -> Option<Arc<Url>> {
+        let mut urls = self.by_host.values();
+        self.base.clone().or_else(|| {
+            let first = urls.next()?;
+            urls.all(|url| url == first).then(|| Arc::clone(first))
+        })
+    }
+
     /// Sends a GET request for the media over the first route that the homeserver supports.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use reqwest::{
     Url,
     header::{self, HeaderMap, HeaderValue},
 };
+use serde::{Deserialize, Serialize};
 
 use super::{id::MediaId, spool};
 use crate::tenancy::TenantGroup;
@@ -23,7 +24,8 @@ pub enum Variant {
 
 /// Thumbnail parameters. Typed, so that equal parameters in different spellings denote the same media. Absent parameters
 /// are not sent.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Thumbnail {
     /// Desired width, pixels.
     pub width: Option<u32>,
@@ -35,7 +37,8 @@ pub struct Thumbnail {
 }
 
 /// How a thumbnail is fitted into its size.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ThumbnailMethod {
     Crop,
     Scale,

@@ -258,6 +258,7 @@ mod tests {
             job::no_work,
             queue::AdmittedJob,
         },
+        tenancy::TenantGroup,
     };
 
     const DAY: Duration = Duration::from_secs(86_400);
@@ -323,6 +324,21 @@ mod tests {
         assert!(honest.ended().await.is_err());
         // The first requester still waits for its own job.
         assert!(flooded.ended().now_or_never().is_none());
+    }
+
+    /// The job would wait until no client does.
+    #[tokio::test]
+    async fn client_does_not_wait_for_a_background_job_in_the_queue() {
+        let fixture = ScansFixture::new();
+        let mut request = ScanRequest::for_test("a.example", Some("service"));
+        request.fetch.requester.tenant = TenantGroup::background();
+        let key = MediaKey::from_request(&request);
+        let _rescan = fixture.scans.join_or_start(&fixture.queue, key, &request).unwrap();
+        let client = fixture.join_or_start("a.example", "client");
+        assert!(client.is_initiator);
+        assert_eq!(token_of(&fixture.start_next().1), "client");
+        let rescan = fixture.scans.join_or_start(&fixture.queue, key, &request).unwrap();
+        assert!(!rescan.is_initiator, "a rescan joins the job of a client");
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@
 pub mod cache;
 pub mod cached_media;
 pub mod canary;
+mod content_state;
 pub mod context;
 pub mod decisions;
 mod digest_text;
@@ -33,6 +34,7 @@ mod work_dir;
 pub mod worker;
 pub mod worker_activity;
 
+pub use content_state::ContentState;
 pub use context::ScanContext;
 pub use error::{Phase, ScanError};
 pub use operator_error::OperatorError;

@@ -131,7 +131,11 @@ impl Pipeline {
             timings,
             run: scanned.as_ref().ok().and_then(|scanned| scanned.run.as_ref()),
         };
-        self.recent.record_job(&report);
+        // No request led to a clean rescan.
+        let is_clean = report.outcome.is_ok_and(|outcome| is_clean(&outcome.verdict));
+        if report.request.wants != Wants::Rescan || !is_clean {
+            self.recent.record_job(&report);
+        }
         (self.job_observer)(&report);
         // Replies before the cleanup, which requesters need not wait for. Fails when all requesters have left.
         let _ = job.reply.send(scanned.map(|scanned| scanned.outcome));
@@ -149,7 +153,8 @@ impl Pipeline {
         let Fetched { content, size, headers, body, is_granted, .. } = fetched;
         let detected = detected.or(fetched.detected);
         let media = Arc::new(CachedMedia::new(content, size, detected, headers));
-        if is_granted {
+        let is_kept = running.job.request.wants != Wants::Rescan || !is_clean(&verdict);
+        if is_granted && is_kept {
             let RunningJob { job, generation, .. } = &*running;
             let source = MediaSource::from_request(&job.request);
             self.cache.store_media(job.key, &media, &source, *generation);
@@ -267,7 +272,8 @@ impl Pipeline {
         body: Option<Body>,
         verdict: &CachedVerdict,
     ) -> Result<Option<Body>, ScanError> {
-        let Some(body) = body.filter(|_| matches!(verdict, Ok(Verdict::Clean { .. }))) else {
+        let is_kept = running.job.request.wants != Wants::Rescan;
+        let Some(body) = body.filter(|_| is_kept && is_clean(verdict)) else {
             return Ok(None);
         };
         if body.len() > self.cache.max_body_size() {
@@ -364,4 +370,8 @@ impl Pipeline {
         };
         Some(ScannedContent { verdict, ..scanned })
     }
+}
+
+fn is_clean(verdict: &CachedVerdict) -> bool {
+    matches!(verdict, Ok(Verdict::Clean { .. }))
 }

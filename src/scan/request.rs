@@ -22,6 +22,8 @@ pub enum Wants {
     Verdict,
     /// The media, if it is clean (the download routes).
     Media,
+    /// A verdict by the present engines. Clean media takes no place in memory, because no client asked for it.
+    Rescan,
 }
 
 #[cfg(test)]

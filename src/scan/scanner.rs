@@ -1,6 +1,7 @@
 //! The scanner: authorises a request, answers from the cache, or waits for a job.
 
 mod operators;
+mod rescans;
 
 use std::{pin::pin, sync::Arc, time::Instant};
 

@@ -9,7 +9,7 @@ use crate::{
     media::Variant,
     metrics::{CacheHit, Metrics},
     scan::{
-        ResponseSource, ScanRequest,
+        ResponseSource, ScanRequest, Wants,
         cached_media::CachedMedia,
         engines::{EngineReport, EngineSummary},
         job::JobOutcome,
@@ -100,6 +100,7 @@ fn answer_record<'a>(
         origin: &fetch.origin,
         thumbnail: fetch.variant != Variant::Original,
         encrypted: request.decryption.is_some(),
+        rescan: request.wants == Wants::Rescan,
         sha256: &media.content,
         size: media.size,
         detected: media.detected.as_ref().map(MediaType::as_str),

@@ -1,6 +1,9 @@
 //! A bounded queue that is fair to tenants; see [`super::schedule`] for the rules. Consumers take jobs that may start.
 //! If the queue is full, a new job of a tenant with fewer waiting jobs evicts the newest job of the tenant with the
 //! most.
+//!
+//! Jobs of [`Tenant::Background`] start only while no other job waits, and leave one worker free if there are several.
+//! They demote and evict no other job, and are evicted first.
 
 use std::{collections::VecDeque, fmt, pin::pin, sync::Arc};
 
@@ -147,9 +150,12 @@ impl<T> FairQueue<T> {
     /// Returns whether a requester of `newcomer` should start a separate job instead of joining a job of `other`:
     /// `other` has more jobs than a quarter of the workers, and `newcomer` has fewer than half as many jobs as `other`.
     /// With this factor, the duplicate jobs of all requesters of one file together hardly exceed the jobs of the first
-    /// tenant.
+    /// tenant. A background job is always bypassed.
     #[must_use]
     pub(crate) fn should_bypass(&self, newcomer: &TenantGroup, other: &TenantGroup) -> bool {
+        if other.is_background() {
+            return !newcomer.is_background();
+        }
         let state = self.lock();
         let jobs = |group: &TenantGroup| {
             let JobCounts { waiting, running, .. } = if newcomer.tenant == other.tenant {
@@ -196,17 +202,36 @@ impl<T> FairQueue<T> {
 
 impl<T> QueueState<T> {
     fn start_next(&mut self) -> Option<(T, RunId)> {
-        let index = self.schedule.select(self.waiting.iter().map(|queued| &queued.group))?;
+        let index = self.select_next()?;
         let QueuedJob { group, demotable, .. } = self.waiting.get(index)?;
         let (group, demotable) = (*group, demotable.clone());
         let run = self.schedule.start(&group, demotable, Arc::default())?;
         Some((self.waiting.remove(index)?.job, run))
     }
 
-    /// Removes a job to make room for a job of `newcomer`: the newest job of the tenant with the most waiting jobs, if
-    /// that tenant still has at least as many waiting jobs afterwards as the tenant of `newcomer` has then. The same
-    /// applies between the groups of one tenant.
+    /// Returns the index of the job that starts next: one that clients wait for, if there is any.
+    fn select_next(&self) -> Option<usize> {
+        let clients = || {
+            let jobs = self.waiting.iter().enumerate();
+            jobs.filter(|(_, queued)| !queued.group.is_background())
+        };
+        if let Some(selected) = self.schedule.select(clients().map(|(_, queued)| &queued.group)) {
+            return clients().nth(selected).map(|(index, _)| index);
+        }
+        // Only background jobs wait.
+        (self.schedule.has_spare_slot() && !self.waiting.is_empty()).then_some(0)
+    }
+
+    /// Removes a job to make room for a job of `newcomer`: a background job, or the newest job of the tenant with the
+    /// most waiting jobs, if that tenant still has at least as many waiting jobs afterwards as the tenant of `newcomer`
+    /// has then. The same applies between the groups of one tenant.
     fn evict(&mut self, newcomer: &TenantGroup) -> Option<T> {
+        if newcomer.is_background() {
+            return None;
+        }
+        if let Some(index) = self.waiting.iter().rposition(|queued| queued.group.is_background()) {
+            return self.remove_waiting(index);
+        }
         let waiting = |group: &TenantGroup| {
             (self.schedule.tenant(group).waiting, self.schedule.group(group).waiting)
         };
@@ -224,6 +249,10 @@ impl<T> QueueState<T> {
         let (index, _) = jobs
             .filter(|(_, queued)| is_candidate(&queued.group))
             .max_by_key(|(_, queued)| waiting(&queued.group))?;
+        self.remove_waiting(index)
+    }
+
+    fn remove_waiting(&mut self, index: usize) -> Option<T> {
         let evicted = self.waiting.remove(index)?;
         self.schedule.remove_waiting(&evicted.group);
         Some(evicted.job)

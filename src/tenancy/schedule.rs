@@ -179,6 +179,11 @@ impl Schedule {
         Some(run)
     }
 
+    /// Returns whether a job can start without demoting another one, and leave a slot free if there are several.
+    pub(super) fn has_spare_slot(&self) -> bool {
+        self.active < self.slots.saturating_sub(1).max(1)
+    }
+
     pub(super) fn end(&mut self, run: RunId) {
         if self.running.get(&run).is_some_and(|running| running.is_demoted) {
             self.set_demoted(run, false);

@@ -21,6 +21,8 @@ pub(crate) enum Tenant {
     /// All clients without an address, and the service itself.
     #[default]
     Local,
+    /// Work of the service that no client waits for. Its jobs start only while no other job waits and a worker stays free.
+    Background,
 }
 
 /// A tenant, and one group of the tenant's requests. Usage is shared between tenants first, then between the groups of
@@ -32,6 +34,18 @@ pub(crate) struct TenantGroup {
     /// that has not accepted the token yet, otherwise the registrable domain of the media's server. Zero for a tenant
     /// whose requests form one group.
     pub(crate) group: u64,
+}
+
+impl TenantGroup {
+    /// Returns the group of all work that no client waits for.
+    #[must_use]
+    pub(crate) fn background() -> Self {
+        Self { tenant: Tenant::Background, group: 0 }
+    }
+
+    pub(super) fn is_background(&self) -> bool {
+        self.tenant == Tenant::Background
+    }
 }
 
 /// Name of a tenant for operators: 32 bits of a keyed hash, so that it reveals neither a token nor an address.

@@ -127,6 +127,13 @@ fn surroundings(section: &str, key: &str) -> Vec<(&'static str, &'static str)> {
                 lines.push(("store.path", "'store.db'"));
             }
         }
+        "incident" => lines.extend([
+            ("scan.temp_directory", "'jobs'"),
+            ("store.path", "'store.db'"),
+            ("download.base_homeserver_url", "'http://a'"),
+            ("incident.rescan", "'recent'"),
+            ("incident.token_path", "'token'"),
+        ]),
         "quarantine" | "notify" => lines.extend([
             ("scan.temp_directory", "'jobs'"),
             ("store.path", "'store.db'"),
@@ -196,6 +203,7 @@ fn comparison_detects_a_change_of_each_key() {
         "1000",
         "2000",
         "'synapse'",
+        "'recent'",
         "[{ webhook = 'https://a/1', secret_path = 's' }]",
         "[{ webhook = 'https://a/2', secret_path = 's' }]",
     ]);

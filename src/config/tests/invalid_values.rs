@@ -101,6 +101,25 @@ pub(super) const LISTENERS: &[InvalidCase] = &[
 /// `[incident]`, `[quarantine]` and `[[notify]]`, below what makes them valid.
 pub(super) const INCIDENTS: &[InvalidCase] = &[
     ("incident.keep = 0", "incident.keep: found 0, expected a duration from 1s"),
+    ("incident.rescan = 'all'", "expected \"off\" or \"recent\""),
+    (
+        "incident.rescan = 'recent'",
+        "incident.token_path: missing, expected the path of a file with the access token",
+    ),
+    ("incident.rate = 0", "incident.rate: found 0, expected an integer from 1 to 100"),
+    ("incident.rescan_delay = '1ms'", "expected a duration from 1s to 1day"),
+    (
+        "incident = { rescan = 'recent', token_path = 't' }\nstore.kind = 'none'",
+        "store.kind: missing, expected \"file\" with a path or a state directory, or \"shared\", since",
+    ),
+    (
+        "incident = { rescan = 'recent', token_path = 't' }\nstore.path = 's'",
+        "download.base_homeserver_url: missing, expected the homeserver whose media is scanned again",
+    ),
+    (
+        "incident = { rescan = 'recent', token_path = 'jobs/t' }\nsandbox.read_only_paths = ['jobs']",
+        "incident.token_path: found ",
+    ),
     ("quarantine.at = 'dendrite'", "expected \"off\" or \"synapse\" or \"media-repo\""),
     ("quarantine.at = 'synapse'", "quarantine.token_path: missing, expected the path of a file"),
     ("quarantine.rate = 0", "quarantine.rate: found 0, expected an integer from 1 to 1000"),

@@ -22,7 +22,7 @@ use crate::{
     media::MediaId,
     scan::{
         cached_media::CachedMedia,
-        engines::{DecodedOutcome, EngineIdentity, Policies, Validity},
+        engines::{DecodedOutcome, EngineIdentity, Policies, Validity, Versions},
     },
 };
 
@@ -33,6 +33,21 @@ const LISTING_TIME: Duration = Duration::from_secs(5);
 const MAX_MEDIA: usize = 64;
 
 impl ResultCache {
+    /// Returns whether a content has a valid outcome in memory or in the store, without taking it over into memory.
+    pub async fn has_outcome(
+        &self,
+        key: &ContentKey,
+        versions: Versions,
+        policies: &Policies,
+    ) -> bool {
+        if self.scanned(key, &versions, policies).is_some() {
+            return true;
+        }
+        let Some(records) = &self.tables.records else { return false };
+        let Some(found) = records.find(key, versions).await else { return false };
+        self.tables.invalidations.forgotten_at(&key.content) < Some(found.outcome.scanned)
+    }
+
     /// Returns verdicts in memory and in the store, the latest scans first; one for each content. A store with many records
     /// is not read to its end if enough verdicts are found before.
     ///

@@ -12,6 +12,49 @@ pub struct EngineIdentity {
     pub(super) script: Option<ScriptIdentity>,
 }
 
+impl EngineIdentity {
+    /// Returns what changes when the engines may find something else in the same file: their settings, rules, lists, script
+    /// and versions. `None` while a version is not known.
+    #[must_use]
+    pub fn state(&self) -> Option<EngineState> {
+        self.versions.are_known().then_some(EngineState {
+            engines_fingerprint: self.engines_fingerprint,
+            versions: self.versions,
+        })
+    }
+}
+
+/// State of engines whose versions are known, equal in all processes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EngineState {
+    engines_fingerprint: EngineFingerprint,
+    versions: Versions,
+}
+
+impl EngineState {
+    /// Returns the state in a form for records.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        let (fingerprint, versions) = bytes.split_at_mut(8);
+        fingerprint.copy_from_slice(&self.engines_fingerprint.0.to_le_bytes());
+        versions.copy_from_slice(&self.versions.to_bytes());
+        bytes
+    }
+
+    /// Returns a short hash of the state.
+    #[must_use]
+    pub fn tag(self) -> [u8; 8] {
+        (self.engines_fingerprint.0 ^ self.versions.0.rotate_left(1)).to_le_bytes()
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn for_test(number: u64) -> Self {
+        let engines_fingerprint = EngineFingerprint(number);
+        Self { engines_fingerprint, versions: Versions::new(number, true) }
+    }
+}
+
 #[cfg(test)]
 impl EngineIdentity {
     pub(in crate::scan) const fn for_test(

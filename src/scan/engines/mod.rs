@@ -49,7 +49,7 @@ pub use error::{EngineFailure, EngineSetupError};
 pub use file_outcome::FileOutcome;
 pub use hashes::ListedFile;
 pub use icap::Icap;
-pub use identity::{EngineFingerprint, EngineIdentity, Versions};
+pub use identity::{EngineFingerprint, EngineIdentity, EngineState, Versions};
 pub(in crate::scan) use names::HASHES;
 pub use names::{ENGINES, engine_name};
 pub use outcome::Outcome;

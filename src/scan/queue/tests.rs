@@ -8,13 +8,23 @@ use crate::scan::{
     job::{JobOutcome, Progress, no_work},
     request::ScanRequest,
 };
-use crate::tenancy::Demotable;
+use crate::tenancy::{Demotable, TenantGroup};
 
 type JobReply = oneshot::Receiver<Result<JobOutcome, ScanError>>;
 
 /// Submits a job and returns the receiver of its reply.
 fn submit(queue: &Queue, server: &str, token: Option<&'static str>) -> Result<JobReply, Full> {
-    let request = ScanRequest::for_test(server, token);
+    submit_request(queue, ScanRequest::for_test(server, token))
+}
+
+/// Submits a job that no client waits for.
+fn submit_background(queue: &Queue) -> Result<JobReply, Full> {
+    let mut request = ScanRequest::for_test("background.example", Some("service"));
+    request.fetch.requester.tenant = TenantGroup::background();
+    submit_request(queue, request)
+}
+
+fn submit_request(queue: &Queue, request: ScanRequest) -> Result<JobReply, Full> {
     let (reply, answer) = oneshot::channel();
     let submitted = queue.submit(ScanJob {
         work: no_work(),
@@ -279,4 +289,45 @@ async fn two_floods_leave_a_worker_for_each_of_several_tenants() {
         assert_eq!(token_of(running.last().unwrap()), token);
     }
     assert!(running.len() <= 16, "{} jobs run", running.len());
+}
+
+#[tokio::test]
+async fn background_jobs_start_after_those_of_clients() {
+    let queue = Queue::new(100, 1);
+    let mut answers = vec![submit_background(&queue).unwrap()];
+    for token in ["one", "two", "one"] {
+        answers.push(submit(&queue, "a.example", Some(token)).unwrap());
+    }
+    answers.push(submit_background(&queue).unwrap());
+    let order: Vec<_> = std::iter::from_fn(|| {
+        let admitted = next_now(&queue)?;
+        Some(token_of(&admitted).to_owned())
+    })
+    .collect();
+    assert_eq!(order, ["one", "two", "one", "service", "service"]);
+}
+
+#[tokio::test]
+async fn background_jobs_leave_a_worker_free_and_demote_none() {
+    let queue = Queue::new(100, 3);
+    let mut answers: Vec<_> = (0..3).map(|_| submit_background(&queue).unwrap()).collect();
+    let mut running: Vec<_> = std::iter::from_fn(|| next_now(&queue)).collect();
+    assert_eq!(running.len(), 2, "one of three workers is free");
+    answers.push(submit(&queue, "a.example", Some("client")).unwrap());
+    running.push(next_now(&queue).expect("the free worker"));
+    assert_eq!(token_of(running.last().unwrap()), "client");
+    drop(running.remove(0));
+    assert!(next_now(&queue).is_none(), "all but one work, and their downloads are not demoted");
+    drop(running.remove(0));
+    assert_eq!(token_of(&next_now(&queue).unwrap()), "service");
+}
+
+#[tokio::test]
+async fn background_jobs_make_room_for_those_of_clients() {
+    let queue = Queue::new(2, 1);
+    let _client = submit(&queue, "a.example", Some("one")).unwrap();
+    let background = submit_background(&queue).unwrap();
+    let _other = submit(&queue, "b.example", Some("one")).expect("in place of the background job");
+    assert!(matches!(background.await.unwrap(), Err(ScanError::Overloaded)));
+    assert_eq!(submit_background(&queue).unwrap_err(), Full, "evicts none");
 }

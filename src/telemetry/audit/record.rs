@@ -27,6 +27,8 @@ pub struct AuditRecord<'a> {
     pub thumbnail: bool,
     /// Whether the file was end-to-end encrypted.
     pub encrypted: bool,
+    /// Whether no client asked for the file: it was scanned again after a change of the engines.
+    pub rescan: bool,
     /// SHA-256 of the plaintext.
     pub sha256: &'a [u8; 32],
     /// Size of the plaintext in bytes.
@@ -66,6 +68,8 @@ pub struct AuditLine {
     homeserver: String,
     thumbnail: bool,
     encrypted: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    rescan: bool,
     sha256: String,
     size: u64,
     r#type: Option<String>,
@@ -114,6 +118,7 @@ impl AuditLine {
             },
             thumbnail: record.thumbnail,
             encrypted: record.encrypted,
+            rescan: record.rescan,
             sha256: media::hex(record.sha256),
             size: record.size,
             r#type: record.detected.map(str::to_owned),

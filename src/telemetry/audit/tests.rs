@@ -23,6 +23,7 @@ fn audit_record(media: &MediaId) -> AuditRecord<'_> {
         origin: &Origin::Discovered,
         thumbnail: false,
         encrypted: true,
+        rescan: false,
         sha256: &[0xab; 32],
         size: 68,
         detected: Some("text/plain"),
