@@ -77,7 +77,7 @@ impl Service {
         context: ServiceContext,
         reload: Reload,
     ) -> Result<Self, StartError> {
-        let ServiceContext { manager, socket } = context;
+        let (ServiceContext { manager, socket }, stop) = (context, StopTokens::default());
         raise_descriptor_limit(config.web.max_connections, config.scan.workers)?;
         manager.set_status("Starting: probing the sandbox");
         let (key, notices) = RequestKey::load(&config.crypto)?;
@@ -118,7 +118,6 @@ impl Service {
         let keys = Keyring::new(key, config.previous_key_ttl);
         let current = CurrentState::new(shared.state(&config, scanner.clone(), homeservers, keys));
         let store = store.follow_replicas(replica_cache, &current).await;
-        let stop = StopTokens::default();
         incidents.start_rescans(&current, stop.stopping.clone());
         let listener = listen(&config.web.listen, socket).await?;
         let operations =

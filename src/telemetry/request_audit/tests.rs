@@ -64,6 +64,7 @@ impl RequestFixture {
             origin: &request.origin,
             thumbnail: false,
             encrypted: false,
+            rescan: false,
             sha256: &[0; 32],
             size: 1,
             detected: None,
