@@ -9,8 +9,8 @@ use super::store::OpenStore;
 use crate::{
     config::Config,
     incident::{
-        IncidentObserver, IncidentParts, IncidentService, IncidentSettings, IncidentSetupError,
-        OutboxStatus, check_secrets,
+        IncidentAdmin, IncidentObserver, IncidentParts, IncidentService, IncidentSettings,
+        IncidentSetupError, OutboxStatus, check_secrets,
     },
     media::service_client::ServiceClient,
     metrics::Metrics,
@@ -24,6 +24,8 @@ pub(super) struct RunningIncidents {
     /// Receives plain media.
     pub(super) observer: Option<PlainMediaObserver>,
     pub(super) status: Option<OutboxStatus>,
+    /// What operators see and change.
+    pub(super) admin: Option<IncidentAdmin>,
     pub(super) workers: JoinSet<()>,
 }
 
@@ -57,9 +59,10 @@ pub(super) fn start_incidents(
         }),
     };
     info!("malware in plain media causes incidents");
-    let IncidentService { recorder, status, workers } = IncidentService::start(&settings, parts);
+    let IncidentService { recorder, status, admin, workers } =
+        IncidentService::start(&settings, parts);
     let observer = Some(recorder.into_observer());
-    Ok(RunningIncidents { observer, status: Some(status), workers })
+    Ok(RunningIncidents { observer, status: Some(status), admin: Some(admin), workers })
 }
 
 fn audit_observer(audit: Option<AuditLog>) -> IncidentObserver {

@@ -12,10 +12,11 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
+    admin::IncidentAdmin,
     entry::Incident,
     event::{IncidentEvent, IncidentObserver, IncidentState},
     notifier::{self, NoticeTarget},
-    outbox::{Outbox, OutboxStatus, StepKind, StepPlan},
+    outbox::{Outbox, OutboxStatus, StepKind, StepPlan, StepTarget},
     quarantine::QuarantineClient,
     quarantiner,
     recorder::{IncidentRecorder, MAX_WAITING},
@@ -79,6 +80,7 @@ pub enum IncidentSetupError {
 pub struct IncidentService {
     pub recorder: IncidentRecorder,
     pub status: OutboxStatus,
+    pub admin: IncidentAdmin,
     pub workers: JoinSet<()>,
 }
 
@@ -92,6 +94,14 @@ impl IncidentSettings {
         let quarantine = config.quarantine.clone().zip(config.download.main_homeserver().cloned());
         let (keep, targets) = (config.incident.keep, config.notify.targets.clone());
         Some(Self { keep, quarantine, targets })
+    }
+
+    /// Returns the client of the admin API, and the maximum number of calls a second.
+    fn quarantine_client(&self, client: &ServiceClient) -> Option<(QuarantineClient, u32)> {
+        let (token, (settings, homeserver)) = (self.quarantine_token()?, self.quarantine.as_ref()?);
+        let base_url = settings.base_url.as_ref().unwrap_or(homeserver).clone();
+        let (api, client) = (settings.at, client.clone());
+        Some((QuarantineClient { api, base_url, token, client }, settings.rate))
     }
 
     fn quarantine_token(&self) -> Option<SecretSource> {
@@ -125,9 +135,9 @@ impl IncidentService {
     #[must_use]
     pub fn start(settings: &IncidentSettings, parts: IncidentParts) -> Self {
         let IncidentParts { client, store, metrics, observer, is_allowed } = parts;
-        let names = settings.targets.iter().map(|target| target_name(&target.address)).collect();
+        let targets = settings.targets.iter().map(|target| step_target(&target.address)).collect();
         let base_url = settings.quarantine.as_ref().map(|(_, homeserver)| base_text(homeserver));
-        let plan = StepPlan { quarantined_at: base_url, targets: names };
+        let plan = StepPlan { quarantined_at: base_url, targets };
         let outbox = Outbox::new(Arc::clone(&store), plan);
         let seen = SeenIndex::new(Arc::clone(&store), settings.keep);
         let mut workers = JoinSet::new();
@@ -138,15 +148,16 @@ impl IncidentService {
             metrics: Arc::clone(&metrics),
             is_failing: false,
         };
-        if let (Some(token), Some((quarantine, homeserver))) =
-            (settings.quarantine_token(), &settings.quarantine)
-        {
-            let base_url = quarantine.base_url.as_ref().unwrap_or(homeserver).clone();
-            let client =
-                QuarantineClient { api: quarantine.at, base_url, token, client: client.clone() };
-            let (rate, observer) = (quarantine.rate, Arc::clone(&observer));
-            workers.spawn(quarantiner::run(worker("quarantine"), client, rate, observer));
+        let quarantine = settings.quarantine_client(&client);
+        if let Some((client, rate)) = &quarantine {
+            let (client, observer) = (client.clone(), Arc::clone(&observer));
+            workers.spawn(quarantiner::run(worker("quarantine"), client, *rate, observer));
         }
+        let admin = IncidentAdmin {
+            outbox: outbox.clone(),
+            seen: seen.clone(),
+            quarantine: quarantine.map(|(client, _)| client),
+        };
         for (index, target) in settings.targets.iter().enumerate() {
             let personal_data = target.personal_data;
             let target = notice_target(&target.address, &client);
@@ -161,7 +172,6 @@ impl IncidentService {
             seen,
             metrics,
             observer,
-            targets: settings.targets.iter().map(|target| step_name(&target.address)).collect(),
         };
         workers.spawn(reader.run(written));
         let recorder = IncidentRecorder {
@@ -171,7 +181,7 @@ impl IncidentService {
             written: written_sender,
             overflow_logged: false.into(),
         };
-        Self { recorder, status: OutboxStatus::new(outbox), workers }
+        Self { recorder, status: OutboxStatus::new(outbox), admin, workers }
     }
 }
 
@@ -192,11 +202,12 @@ fn notice_target(address: &NotifyAddress, client: &ServiceClient) -> NoticeTarge
     }
 }
 
-fn step_name(address: &NotifyAddress) -> &'static str {
-    match address {
-        NotifyAddress::Webhook { .. } => "webhook",
-        NotifyAddress::Room { .. } => "room",
-    }
+fn step_target(address: &NotifyAddress) -> StepTarget {
+    let (kind, text) = match address {
+        NotifyAddress::Webhook { url, .. } => ("webhook", url.origin().ascii_serialization()),
+        NotifyAddress::Room { room, .. } => ("room", room.clone()),
+    };
+    StepTarget { name: target_name(address), kind, address: text }
 }
 
 /// Returns the name of a target in the outbox, equal after restarts: the start of a digest of its address.
@@ -226,8 +237,6 @@ struct OutboxReader {
     seen: SeenIndex,
     metrics: Arc<Metrics>,
     observer: IncidentObserver,
-    /// Names of the steps of each target.
-    targets: Vec<&'static str>,
 }
 
 impl OutboxReader {
@@ -342,7 +351,10 @@ impl OutboxReader {
         for kind in lost {
             let name = match kind {
                 StepKind::Quarantine => "quarantine",
-                StepKind::Notify(index) => self.targets.get(index).copied().unwrap_or("unknown"),
+                StepKind::Notify(index) => {
+                    let target = self.outbox.plan().targets.get(index);
+                    target.map_or("unknown", |target| target.kind)
+                }
             };
             self.metrics.incidents.record_step(name, "given_up");
         }

@@ -7,9 +7,12 @@
 //! 2. The outbox adds the other media with the same content to the entry, and reports the incident to its observer.
 //! 3. One worker quarantines media, one for each target sends notifications.
 
+mod admin;
 mod entry;
 mod event;
+mod finished;
 mod incident_service;
+mod listing;
 mod message;
 mod notice_limit;
 mod notifier;
@@ -17,6 +20,7 @@ mod outbox;
 mod quarantine;
 mod quarantiner;
 mod recorder;
+mod release;
 mod room;
 mod secret_source;
 mod seen;
@@ -26,11 +30,16 @@ mod step_worker;
 mod tests;
 mod webhook;
 
+pub use admin::IncidentAdmin;
 pub use entry::Incident;
 pub use event::{IncidentEvent, IncidentObserver, IncidentState};
 pub use incident_service::{
     IncidentParts, IncidentService, IncidentSettings, IncidentSetupError, check_secrets,
 };
+pub use listing::{
+    IncidentFilter, IncidentList, IncidentOverview, IncidentPosition, StepOverview, TargetOverview,
+};
 pub use outbox::OutboxStatus;
 pub use recorder::IncidentRecorder;
+pub use release::{ReleaseError, ReleasedMedia};
 pub use step_worker::AllowedContents;

@@ -17,6 +17,7 @@ use tracing::{debug, error, warn};
 
 use super::{
     entry::Incident,
+    finished::{FinishedIncidents, IncidentEnd},
     step::{StepState, delay_after},
 };
 
@@ -25,8 +26,25 @@ use super::{
 pub(super) struct StepPlan {
     /// Base URL of the homeserver whose media is quarantined.
     pub(super) quarantined_at: Option<String>,
-    /// Names of the targets of notifications.
-    pub(super) targets: Vec<String>,
+    pub(super) targets: Vec<StepTarget>,
+}
+
+impl StepPlan {
+    /// Returns whether media of a homeserver is quarantined. `base_url`: that of the homeserver, if it is configured.
+    pub(super) fn quarantines(&self, base_url: Option<&str>) -> bool {
+        base_url.is_some() && base_url == self.quarantined_at.as_deref()
+    }
+}
+
+/// Target of notifications.
+#[derive(Clone, Debug)]
+pub(super) struct StepTarget {
+    /// Name in the outbox.
+    pub(super) name: String,
+    /// Name of the step in the log and in metrics.
+    pub(super) kind: &'static str,
+    /// Address for operators, without the path of a webhook, which may be a secret.
+    pub(super) address: String,
 }
 
 /// Step of an incident.
@@ -69,7 +87,10 @@ pub(super) enum NextStep {
 /// How a step has ended, or was tried.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum StepEnd {
-    Over,
+    Done,
+    /// The step is not tried again.
+    GivenUp,
+    /// The step is tried again later.
     Failed,
 }
 
@@ -81,6 +102,7 @@ struct SharedOutbox {
     store: Arc<FileStore>,
     plan: StepPlan,
     pending: Mutex<PendingIncidents>,
+    finished: Mutex<FinishedIncidents>,
     changed: watch::Sender<()>,
 }
 
@@ -133,8 +155,9 @@ impl OutboxStatus {
 
 impl Outbox {
     pub(super) fn new(store: Arc<FileStore>, plan: StepPlan) -> Self {
-        let (pending, changed) = (Mutex::default(), watch::Sender::default());
-        Self(Arc::new(SharedOutbox { store, plan, pending, changed }))
+        let (pending, finished) = (Mutex::default(), Mutex::default());
+        let changed = watch::Sender::default();
+        Self(Arc::new(SharedOutbox { store, plan, pending, finished, changed }))
     }
 
     /// Adds an entry of the store, unless it is there already. Returns its number if other media must be added and the
@@ -192,8 +215,7 @@ impl Outbox {
         let Some(changed) = pending.incidents.get(&number) else { return };
         let (name, plan) = (changed.name, &self.0.plan);
         if changed.incident.is_announced && steps(&changed.incident, plan).next().is_none() {
-            pending.incidents.remove(&number);
-            self.remove_stored(name);
+            self.end(pending, number, IncidentEnd::Done);
         } else {
             let value = changed.incident.encode();
             match self.0.store.update_outbox(name, changed.expiry, &value) {
@@ -228,7 +250,10 @@ impl Outbox {
             let incident = Arc::make_mut(&mut pending.incident);
             let Some(state) = step_state(incident, step, plan) else { return };
             match end {
-                StepEnd::Over => state.is_over = true,
+                StepEnd::Done | StepEnd::GivenUp => {
+                    state.is_over = true;
+                    state.is_given_up = end == StepEnd::GivenUp;
+                }
                 StepEnd::Failed => {
                     state.tries = state.tries.saturating_add(1);
                     pending.due.insert(step, Instant::now() + delay_after(state.tries));
@@ -237,13 +262,25 @@ impl Outbox {
         });
     }
 
-    /// Drops an incident.
-    pub(super) fn remove(&self, number: u64) {
+    /// Removes an incident whose steps are not done any more.
+    pub(super) fn remove(&self, number: u64, end: IncidentEnd) {
         let mut pending = self.0.pending.lock();
-        if let Some(removed) = pending.incidents.remove(&number) {
-            self.remove_stored(removed.name);
+        if self.end(&mut pending, number, end).is_some() {
             self.0.changed.send_replace(());
         }
+    }
+
+    /// Removes an incident, and lists it as finished. Returns the incident.
+    fn end(
+        &self,
+        pending: &mut PendingIncidents,
+        number: u64,
+        end: IncidentEnd,
+    ) -> Option<Arc<Incident>> {
+        let PendingIncident { name, incident, .. } = pending.incidents.remove(&number)?;
+        self.remove_stored(name);
+        self.0.finished.lock().add(Arc::clone(&incident), end, now_ms());
+        Some(incident)
     }
 
     /// Drops the incidents that are too old. Returns the kinds of the steps that were not done.
@@ -254,9 +291,10 @@ impl Outbox {
         let numbers: Vec<_> = expired.map(|(number, _)| *number).collect();
         let mut lost = Vec::new();
         for number in numbers {
-            let Some(removed) = pending.incidents.remove(&number) else { continue };
-            lost.extend(steps(&removed.incident, &self.0.plan).map(|(step, _)| step.kind()));
-            self.remove_stored(removed.name);
+            let Some(removed) = self.end(&mut pending, number, IncidentEnd::Expired) else {
+                continue;
+            };
+            lost.extend(steps(&removed, &self.0.plan).map(|(step, _)| step.kind()));
         }
         lost
     }
@@ -271,7 +309,7 @@ impl Outbox {
         let is_stored = !page.entries.is_empty() || page.unreadable > 0;
         if !is_stored {
             debug!("the store has an incident no more");
-            self.remove(number);
+            self.remove(number, IncidentEnd::Dropped);
         }
         Some(is_stored)
     }
@@ -333,6 +371,27 @@ impl Outbox {
         steps.collect()
     }
 
+    /// Returns the plan.
+    pub(super) fn plan(&self) -> &StepPlan {
+        &self.0.plan
+    }
+
+    /// Passes each waiting incident with its expiry, seconds since 1970, and when its failed steps are tried again.
+    pub(super) fn for_each_waiting(
+        &self,
+        mut each: impl FnMut(&Arc<Incident>, u64, &HashMap<StepId, Instant>),
+    ) {
+        let pending = self.0.pending.lock();
+        for PendingIncident { incident, expiry, due, .. } in pending.incidents.values() {
+            each(incident, *expiry, due);
+        }
+    }
+
+    /// Passes each of the latest finished incidents.
+    pub(super) fn for_each_finished(&self, each: impl FnMut(&super::finished::FinishedIncident)) {
+        self.0.finished.lock().latest().for_each(each);
+    }
+
     /// Returns a receiver of changes.
     pub(super) fn subscribe(&self) -> watch::Receiver<()> {
         self.0.changed.subscribe()
@@ -373,13 +432,11 @@ impl StepId {
 
 /// Returns the steps of an incident that are not done.
 fn steps(incident: &Incident, plan: &StepPlan) -> impl Iterator<Item = (StepId, StepState)> {
-    let is_quarantined_here =
-        |base_url: &Option<String>| base_url.is_some() && *base_url == plan.quarantined_at;
     let media = incident.media.iter().enumerate();
-    let media = media.filter(move |(_, media)| is_quarantined_here(&media.base_url));
+    let media = media.filter(move |(_, media)| plan.quarantines(media.base_url.as_deref()));
     let media = media.map(|(index, media)| (StepId::Quarantine(index), media.quarantine));
     let targets = plan.targets.iter().enumerate().map(|(index, target)| {
-        let state = incident.targets.get(target).copied().unwrap_or_default();
+        let state = incident.targets.get(&target.name).copied().unwrap_or_default();
         (StepId::Notify(index), state)
     });
     media.chain(targets).filter(|(_, state)| !state.is_over)
@@ -394,7 +451,7 @@ fn step_state<'i>(
     match step {
         StepId::Quarantine(index) => Some(&mut incident.media.get_mut(index)?.quarantine),
         StepId::Notify(index) => {
-            Some(incident.targets.entry(plan.targets.get(index)?.clone()).or_default())
+            Some(incident.targets.entry(plan.targets.get(index)?.name.clone()).or_default())
         }
     }
 }

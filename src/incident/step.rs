@@ -21,6 +21,9 @@ pub(super) struct StepState {
     pub(super) tries: u32,
     /// Whether the step is over.
     pub(super) is_over: bool,
+    /// Whether the step is over without having been done.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) is_given_up: bool,
 }
 
 /// Result of trying a step.

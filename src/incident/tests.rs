@@ -18,7 +18,7 @@ use mcs_store::{FileStore, RecordKind, StoreSecret, StoreSettings};
 use super::{
     entry::Incident,
     message::Notice,
-    outbox::{DueStep, NextStep, Outbox, OutboxStatus, StepEnd, StepKind, StepPlan},
+    outbox::{DueStep, NextStep, Outbox, OutboxStatus, StepEnd, StepKind, StepPlan, StepTarget},
     quarantine::QuarantineClient,
     room::NoticeRoom,
     secret_source::SecretSource,
@@ -278,6 +278,11 @@ struct OutboxFixture {
 
 const TARGET: StepKind = StepKind::Notify(0);
 
+fn target() -> StepTarget {
+    let address = "https://hook.example".to_owned();
+    StepTarget { name: "target".to_owned(), kind: "webhook", address }
+}
+
 impl OutboxFixture {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
@@ -285,7 +290,7 @@ impl OutboxFixture {
         let path = directory.path().join("store.db");
         let (store, _) = FileStore::open(&path, secret, StoreSettings::default()).unwrap();
         let store = Arc::new(store);
-        let plan = StepPlan { quarantined_at: None, targets: vec!["target".to_owned()] };
+        let plan = StepPlan { quarantined_at: None, targets: vec![target()] };
         let outbox = Outbox::new(Arc::clone(&store), plan);
         Self { _directory: directory, store, outbox }
     }
@@ -346,7 +351,7 @@ async fn finished_incident_leaves_the_outbox_and_is_not_read_again() {
     let before = fixture.store.outbox(None).await.unwrap();
     let due = fixture.due();
     assert_eq!(OutboxStatus::new(fixture.outbox.clone()).length_and_age().0, 1);
-    fixture.outbox.record(due.number, due.step, StepEnd::Over);
+    fixture.outbox.record(due.number, due.step, StepEnd::Done);
     // As it was read before.
     assert!(fixture.outbox.insert(&before.entries[0]).is_none());
     assert!(matches!(fixture.outbox.next(TARGET), NextStep::None));

@@ -1,5 +1,6 @@
 //! Incidents: quarantine and notifications after malware in plain media, also when the service is killed in between.
 
+mod operators;
 mod server;
 
 use std::{fs, os::unix::fs::PermissionsExt as _};

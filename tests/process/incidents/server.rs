@@ -23,6 +23,7 @@ use crate::harness::TEST_TIMEOUT;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum ServerStep {
     Quarantine,
+    Release,
     Check,
     Webhook,
     Room,
@@ -128,6 +129,9 @@ async fn respond(State(state): State<Arc<IncidentServerState>>, request: Request
         (&Method::POST, path) if path.starts_with("/_synapse/admin/v1/media/quarantine/") => {
             ServerStep::Quarantine
         }
+        (&Method::POST, path) if path.starts_with("/_synapse/admin/v1/media/unquarantine/") => {
+            ServerStep::Release
+        }
         (&Method::GET, path) if path.starts_with("/_synapse/admin/v1/media/") => ServerStep::Check,
         _ => return StatusCode::IM_A_TEAPOT.into_response(),
     };
@@ -171,6 +175,10 @@ impl IncidentServerState {
                 if !self.missing.lock().unwrap().contains(&media) {
                     self.quarantined.lock().unwrap().insert(media);
                 }
+                "{}".into_response()
+            }
+            ServerStep::Release => {
+                self.quarantined.lock().unwrap().remove(&last(2));
                 "{}".into_response()
             }
             ServerStep::Check => {
