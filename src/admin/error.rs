@@ -63,6 +63,8 @@ pub(super) enum AdminError {
     EncryptedMedia,
     #[error("incidents are off: set [quarantine] or [[notify]] (see docs/incidents.md)")]
     IncidentsOff,
+    #[error("the incidents in the shared store cannot be read")]
+    Outbox,
     #[error(
         "no content of this media is known to be infected: allow it by its SHA-256 (`store allow`), and release the media \
          without allowing"
@@ -93,7 +95,7 @@ impl AdminError {
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),
             Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "method"),
             Self::Audit(_) => (StatusCode::SERVICE_UNAVAILABLE, "audit_unavailable"),
-            Self::Failed(OperatorError::Store(_)) => {
+            Self::Outbox | Self::Failed(OperatorError::Store(_)) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable")
             }
             Self::Failed(OperatorError::NoIdentity) => {

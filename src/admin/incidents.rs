@@ -8,7 +8,7 @@ use axum::{
 };
 
 use super::{
-    error::json,
+    error::{AdminError, json},
     protocol::{IncidentMediaView, IncidentView, IncidentsReply, NotificationView, StepView},
     query,
     state::{AdminResult, AdminState},
@@ -18,7 +18,8 @@ use crate::incident::{IncidentList, IncidentOverview, StepOverview, TargetOvervi
 
 pub(super) async fn handle(State(state): State<Arc<AdminState>>, uri: Uri) -> AdminResult {
     let filter = query::incident_filter(&uri)?;
-    let IncidentList { incidents, next } = state.incidents()?.list(&filter);
+    let list = state.incidents()?.list(&filter).await;
+    let IncidentList { incidents, next } = list.ok_or(AdminError::Outbox)?;
     let incidents = incidents.iter().map(incident_view).collect();
     let next = next.as_ref().map(query::format_position);
     Ok(json(StatusCode::OK, &IncidentsReply { incidents, next }))

@@ -117,7 +117,7 @@ impl AdminState {
     /// Returns the contents of plain media that have an incident, or are known not to be clean.
     async fn infected_contents(&self, media: &MediaId) -> Result<InfectedContents, AdminError> {
         let scanner = self.scanner();
-        let mut contents = self.incidents()?.contents_of(media);
+        let mut contents = self.incidents()?.contents_of(media).await.ok_or(AdminError::Outbox)?;
         for entry in scanner.media_entries(media).await? {
             if entry.is_encrypted == Some(true) || contents.contains(&entry.content) {
                 continue;

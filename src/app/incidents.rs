@@ -10,7 +10,7 @@ use crate::{
     config::Config,
     incident::{
         IncidentAdmin, IncidentObserver, IncidentParts, IncidentService, IncidentSettings,
-        IncidentSetupError, OutboxStatus, check_secrets,
+        IncidentSetupError, IncidentStore, OutboxStatus, check_secrets,
     },
     media::service_client::ServiceClient,
     metrics::Metrics,
@@ -44,14 +44,14 @@ pub(super) fn start_incidents(
     };
     check_secrets(&settings)?;
     let client = ServiceClient::new(&config.download)?;
-    let Some(file) = store.records.as_ref().and_then(VerdictRecords::file_store) else {
+    let Some(incident_store) = store.records.as_ref().and_then(incident_store) else {
         error!("no incidents are created, because the verdict store cannot be used");
         return Ok(RunningIncidents::default());
     };
     let decisions = store.decisions.clone();
     let parts = IncidentParts {
         client,
-        store: Arc::clone(file),
+        store: incident_store,
         metrics: Arc::clone(metrics),
         observer: audit_observer(audit.cloned()),
         is_allowed: Arc::new(move |content| {
@@ -63,6 +63,11 @@ pub(super) fn start_incidents(
         IncidentService::start(&settings, parts);
     let observer = Some(recorder.into_observer());
     Ok(RunningIncidents { observer, status: Some(status), admin: Some(admin), workers })
+}
+
+fn incident_store(records: &VerdictRecords) -> Option<IncidentStore> {
+    let file = records.file_store().map(|file| IncidentStore::File(Arc::clone(file)));
+    file.or_else(|| records.shared_store().cloned().map(IncidentStore::Shared))
 }
 
 fn audit_observer(audit: Option<AuditLog>) -> IncidentObserver {

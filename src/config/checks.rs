@@ -115,7 +115,7 @@ impl<'a> PrivateFiles<'a> {
     }
 }
 
-/// Rejects incidents without a store in a file, and a quarantine without one homeserver.
+/// Rejects incidents without a store, and a quarantine without one homeserver.
 pub(super) fn incidents(
     reader: &mut Reader<'_>,
     files: &PrivateFiles<'_>,
@@ -131,16 +131,10 @@ pub(super) fn incidents(
     match store {
         Some(None) => {
             let expected = format!(
-                "\"file\" with a path or a state directory, since {section} needs a store: \
+                "\"file\" with a path or a state directory, or \"shared\", since {section} needs a store: \
                  incidents must survive a restart"
             );
             reader.section("store").missing("kind", &expected);
-        }
-        Some(Some(settings)) if settings.file().is_none() => {
-            let message = format!(
-                "found \"shared\", expected \"file\": {section} does not work with a shared store"
-            );
-            reader.section("store").conflict("kind", message);
         }
         _ => {}
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{
+    entry::Incident,
     listing::{self, IncidentFilter, IncidentList},
     outbox::Outbox,
     quarantine::QuarantineClient,
@@ -21,25 +22,25 @@ pub struct IncidentAdmin {
 }
 
 impl IncidentAdmin {
-    /// Lists the waiting incidents, and those that this process has finished lately.
-    #[must_use]
-    pub fn list(&self, filter: &IncidentFilter) -> IncidentList {
-        listing::list(&self.outbox, filter)
+    /// Lists the waiting incidents, and those that this process has finished lately. `None` if the store cannot be read.
+    pub async fn list(&self, filter: &IncidentFilter) -> Option<IncidentList> {
+        listing::list(&self.outbox, filter).await
     }
 
-    /// Returns the contents of the listed incidents about media.
-    #[must_use]
-    pub fn contents_of(&self, media: &MediaId) -> BTreeSet<[u8; 32]> {
+    /// Returns the contents of the listed incidents about media. `None` if the store cannot be read.
+    pub async fn contents_of(&self, media: &MediaId) -> Option<BTreeSet<[u8; 32]>> {
         let mxc = media.to_string();
         let mut contents = BTreeSet::new();
-        let mut add = |incident: &super::entry::Incident| {
+        let mut add = |incident: &Incident| {
             if incident.mxcs().any(|other| other == mxc) {
                 contents.extend(parse_hex(&incident.content));
             }
         };
-        self.outbox.for_each_waiting(|incident, _, _| add(incident));
+        for waiting in listing::waiting_incidents(&self.outbox).await? {
+            add(&waiting.incident);
+        }
         self.outbox.for_each_finished(|finished| add(&finished.incident));
-        contents
+        Some(contents)
     }
 
     /// Returns the URIs of the media that had a content; `None` if the store cannot be read.

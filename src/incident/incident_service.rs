@@ -2,27 +2,26 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use mcs_store::{FileStore, RecordName};
 use sha2::{Digest as _, Sha256};
-use tokio::{
-    sync::mpsc,
-    task::JoinSet,
-    time::{interval, sleep},
-};
-use tracing::{error, info, warn};
+use tokio::{sync::mpsc, task::JoinSet};
+use tracing::warn;
 
 use super::{
     admin::IncidentAdmin,
-    entry::Incident,
-    event::{IncidentEvent, IncidentObserver, IncidentState},
+    event::IncidentObserver,
+    incident_store::IncidentStore,
     notifier::{self, NoticeTarget},
-    outbox::{Outbox, OutboxStatus, StepKind, StepPlan, StepTarget},
+    outbox::Outbox,
+    outbox_follower::OutboxFollower,
+    outbox_reader::OutboxReader,
+    outbox_status::{OutboxStatus, SharedStatus},
     quarantine::QuarantineClient,
     quarantiner,
     recorder::{IncidentRecorder, MAX_WAITING},
     room::NoticeRoom,
     secret_source::SecretSource,
     seen::{SeenIndex, SeenMedia},
+    step_plan::{StepPlan, StepTarget},
     step_worker::{AllowedContents, StepWorker},
     webhook::Webhook,
 };
@@ -34,20 +33,10 @@ use crate::{
             quarantine,
         },
     },
-    media::{OutboundSetupError, hex, parse_hex, service_client::ServiceClient},
+    media::{OutboundSetupError, hex, service_client::ServiceClient},
     metrics::Metrics,
-    scan::engines::engine_name,
     token_file::TokenError,
 };
-
-/// Time between two removals of incidents that are too old.
-const EXPIRY_INTERVAL: Duration = Duration::from_secs(60);
-
-/// Pause before the store is read again.
-const READ_PAUSE: Duration = Duration::from_secs(1);
-
-/// Number of attempts to read the other media with a content.
-const READ_ATTEMPTS: usize = 5;
 
 /// What is done about incidents.
 #[derive(Clone, Debug)]
@@ -60,7 +49,7 @@ pub struct IncidentSettings {
 /// What incidents need besides their settings.
 pub struct IncidentParts {
     pub client: ServiceClient,
-    pub store: Arc<FileStore>,
+    pub store: IncidentStore,
     pub metrics: Arc<Metrics>,
     /// Receives what happens to incidents.
     pub observer: IncidentObserver,
@@ -138,8 +127,8 @@ impl IncidentService {
         let targets = settings.targets.iter().map(|target| step_target(&target.address)).collect();
         let base_url = settings.quarantine.as_ref().map(|(_, homeserver)| base_text(homeserver));
         let plan = StepPlan { quarantined_at: base_url, targets };
-        let outbox = Outbox::new(Arc::clone(&store), plan);
-        let seen = SeenIndex::new(Arc::clone(&store), settings.keep);
+        let outbox = Outbox::new(store.clone(), plan, settings.keep);
+        let seen = SeenIndex::new(store.clone(), settings.keep);
         let mut workers = JoinSet::new();
         let worker = |name| StepWorker {
             outbox: outbox.clone(),
@@ -166,14 +155,15 @@ impl IncidentService {
         let (seen_sender, seen_media) = mpsc::channel(MAX_WAITING);
         let (written_sender, written) = mpsc::unbounded_channel();
         workers.spawn(keep_seen(seen.clone(), seen_media));
-        let reader = OutboxReader {
-            store: Arc::clone(&store),
-            outbox: outbox.clone(),
-            seen,
-            metrics,
-            observer,
+        let shared = SharedStatus::default();
+        let reader = OutboxReader { outbox: outbox.clone(), seen, metrics, observer };
+        match &store {
+            IncidentStore::File(file) => workers.spawn(reader.run_file(Arc::clone(file), written)),
+            IncidentStore::Shared(store) => {
+                let follower = OutboxFollower::new(reader, store.clone(), shared.clone());
+                workers.spawn(follower.run(written))
+            }
         };
-        workers.spawn(reader.run(written));
         let recorder = IncidentRecorder {
             store,
             keep: settings.keep,
@@ -181,7 +171,7 @@ impl IncidentService {
             written: written_sender,
             overflow_logged: false.into(),
         };
-        Self { recorder, status: OutboxStatus::new(outbox), admin, workers }
+        Self { recorder, status: OutboxStatus { outbox, shared }, admin, workers }
     }
 }
 
@@ -226,137 +216,6 @@ async fn keep_seen(index: SeenIndex, mut media: mpsc::Receiver<SeenMedia>) {
     while let Some(seen) = media.recv().await {
         if let Err(error) = index.add(&seen).await {
             warn!(%error, "media of later incidents may be incomplete");
-        }
-    }
-}
-
-/// Takes entries of the store over to the outbox in memory.
-struct OutboxReader {
-    store: Arc<FileStore>,
-    outbox: Outbox,
-    seen: SeenIndex,
-    metrics: Arc<Metrics>,
-    observer: IncidentObserver,
-}
-
-impl OutboxReader {
-    /// Reads what an earlier process has left, then each new entry, until dropped.
-    async fn run(self, mut written: mpsc::UnboundedReceiver<RecordName>) {
-        self.read_all().await;
-        let mut expiry = interval(EXPIRY_INTERVAL);
-        loop {
-            tokio::select! {
-                Some(name) = written.recv() => self.read_one(name).await,
-                _ = expiry.tick() => self.give_up_expired(),
-            }
-        }
-    }
-
-    async fn read_all(&self) {
-        let (mut after, mut found) = (None, 0);
-        loop {
-            let Some(page) = self.store.outbox(after).await else {
-                sleep(READ_PAUSE).await;
-                continue;
-            };
-            found += page.entries.len();
-            if page.expired > 0 {
-                let incidents = page.expired;
-                warn!(incidents, "incidents of an earlier process were not done within 7 days");
-            }
-            if page.unreadable > 0 {
-                let incidents = page.unreadable;
-                error!(
-                    incidents,
-                    "incidents of an earlier process are lost: the outbox has another secret, or was altered"
-                );
-            }
-            for entry in &page.entries {
-                if let Some((number, incident)) = self.outbox.insert(entry) {
-                    self.announce(number, &incident).await;
-                }
-            }
-            after = page.next;
-            if after.is_none() {
-                break;
-            }
-        }
-        if found > 0 {
-            info!(incidents = found, "continuing incidents of an earlier process");
-        }
-    }
-
-    async fn read_one(&self, name: RecordName) {
-        for _ in 0..READ_ATTEMPTS {
-            let Some(page) = self.store.outbox_entry(name).await else {
-                sleep(READ_PAUSE).await;
-                continue;
-            };
-            // None if the same incident was created before.
-            if let Some(entry) = page.entries.first()
-                && let Some((number, incident)) = self.outbox.insert(entry)
-            {
-                self.announce(number, &incident).await;
-            }
-            return;
-        }
-        warn!("an incident waits for the next start, because the store cannot be read");
-    }
-
-    /// Adds the other media with the content, and reports the incident.
-    async fn announce(&self, number: u64, incident: &Incident) {
-        let mut incident = incident.clone();
-        let others = self.other_media(&incident).await;
-        for media in &others {
-            incident.add_media(media.mxc.clone(), media.base_url.clone());
-        }
-        let Incident { id, engine, finding, media, .. } = &incident;
-        warn!(incident = id, engine, finding, media = media.len(), "malware in media");
-        self.metrics.incidents.record(engine_name(engine).unwrap_or("unknown"));
-        (self.observer)(&IncidentEvent { incident: &incident, state: IncidentState::Created });
-        self.outbox.announce(number, incident);
-        // After the incident that contains it. The process may be killed in between, which may cause a second incident.
-        for media in &others {
-            if let Err(error) = self.seen.mark(media) {
-                warn!(%error, "a second incident about the same media is possible");
-            }
-        }
-    }
-
-    /// Returns the media with the content of an incident that has no incident of its own.
-    async fn other_media(&self, incident: &Incident) -> Vec<SeenMedia> {
-        let content = parse_hex(&incident.content).unwrap_or_default();
-        for _ in 0..READ_ATTEMPTS {
-            let Some(seen) = self.seen.media(&content).await else {
-                sleep(READ_PAUSE).await;
-                continue;
-            };
-            let mut others = Vec::new();
-            for media in seen {
-                if !self.seen.is_marked(&media).await {
-                    others.push(media);
-                }
-            }
-            return others;
-        }
-        warn!(incident = incident.id, "other media with the content is not known");
-        Vec::new()
-    }
-
-    fn give_up_expired(&self) {
-        let lost = self.outbox.remove_expired();
-        if !lost.is_empty() {
-            warn!(steps = lost.len(), "steps of incidents were not done within 7 days");
-        }
-        for kind in lost {
-            let name = match kind {
-                StepKind::Quarantine => "quarantine",
-                StepKind::Notify(index) => {
-                    let target = self.outbox.plan().targets.get(index);
-                    target.map_or("unknown", |target| target.kind)
-                }
-            };
-            self.metrics.incidents.record_step(name, "given_up");
         }
     }
 }

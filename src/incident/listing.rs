@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -10,8 +11,10 @@ use tokio::time::Instant;
 use super::{
     entry::Incident,
     finished::FinishedIncident,
-    outbox::{Outbox, StepId, StepPlan},
+    incident_store::read_shared,
+    outbox::Outbox,
     step::StepState,
+    step_plan::{StepId, StepPlan},
 };
 
 /// State of an incident with steps that are not done.
@@ -91,19 +94,49 @@ impl IncidentPosition {
     }
 }
 
-/// Lists incidents of the outbox, and those that this process has finished lately.
-pub(super) fn list(outbox: &Outbox, filter: &IncidentFilter) -> IncidentList {
+/// An incident with steps that are not done.
+pub(super) struct WaitingIncident {
+    pub(super) incident: Arc<Incident>,
+    /// Seconds since 1970.
+    expiry: u64,
+    /// When failed steps are tried again, if this process does them.
+    due: HashMap<StepId, Instant>,
+}
+
+/// Returns the waiting incidents: from memory, or from the shared store if another process does their steps. `None` if the store
+/// cannot be read.
+pub(super) async fn waiting_incidents(outbox: &Outbox) -> Option<Vec<WaitingIncident>> {
+    if let Some(store) = outbox.store().shared()
+        && !outbox.is_owned()
+    {
+        let entries = read_shared(store).await?.into_iter();
+        let decoded = entries.filter_map(|entry| {
+            let incident = Arc::new(Incident::decode(&entry.value).ok()?);
+            Some(WaitingIncident { incident, expiry: entry.expiry, due: HashMap::new() })
+        });
+        return Some(decoded.collect());
+    }
+    let mut waiting = Vec::new();
+    outbox.for_each_waiting(|incident, expiry, due| {
+        let (incident, due) = (Arc::clone(incident), due.clone());
+        waiting.push(WaitingIncident { incident, expiry, due });
+    });
+    Some(waiting)
+}
+
+/// Lists incidents of the outbox, and those that this process has finished lately. `None` if the store cannot be read.
+pub(super) async fn list(outbox: &Outbox, filter: &IncidentFilter) -> Option<IncidentList> {
     let is_next = |incident: &Incident| {
         filter.after.as_ref().is_none_or(|after| IncidentPosition::of_incident(incident) < *after)
     };
     let mut found = Vec::new();
     if filter.is_waiting != Some(false) {
-        outbox.for_each_waiting(|incident, expiry, due| {
-            if is_next(incident) {
-                let overview = waiting(incident, expiry, due, outbox.plan());
-                found.push((IncidentPosition::of_incident(incident), overview));
+        for waiting in waiting_incidents(outbox).await? {
+            if is_next(&waiting.incident) {
+                let position = IncidentPosition::of_incident(&waiting.incident);
+                found.push((position, waiting_overview(&waiting, outbox.plan())));
             }
-        });
+        }
     }
     if filter.is_waiting != Some(true) {
         outbox.for_each_finished(|finished| {
@@ -117,22 +150,19 @@ pub(super) fn list(outbox: &Outbox, filter: &IncidentFilter) -> IncidentList {
     let has_more = found.len() > filter.limit;
     found.truncate(filter.limit);
     let next = found.last().filter(|_| has_more).map(|(position, _)| position.clone());
-    IncidentList { incidents: found.into_iter().map(|(_, overview)| overview).collect(), next }
+    let incidents = found.into_iter().map(|(_, overview)| overview).collect();
+    Some(IncidentList { incidents, next })
 }
 
-fn waiting(
-    incident: &Incident,
-    expiry: u64,
-    due: &HashMap<StepId, Instant>,
-    plan: &StepPlan,
-) -> IncidentOverview {
+fn waiting_overview(waiting: &WaitingIncident, plan: &StepPlan) -> IncidentOverview {
+    let WaitingIncident { incident, expiry, due } = waiting;
     let (now, time) = (Instant::now(), SystemTime::now());
     let next = |step| {
         let due = due.get(&step).filter(|due| **due > now)?;
         time.checked_add(due.duration_since(now))
     };
     IncidentOverview {
-        expires: UNIX_EPOCH.checked_add(Duration::from_secs(expiry)),
+        expires: UNIX_EPOCH.checked_add(Duration::from_secs(*expiry)),
         ..overview(incident, plan, WAITING, next)
     }
 }

@@ -12,11 +12,16 @@ mod entry;
 mod event;
 mod finished;
 mod incident_service;
+mod incident_store;
+mod known_incidents;
 mod listing;
 mod message;
 mod notice_limit;
 mod notifier;
 mod outbox;
+mod outbox_follower;
+mod outbox_reader;
+mod outbox_status;
 mod quarantine;
 mod quarantiner;
 mod recorder;
@@ -25,6 +30,7 @@ mod room;
 mod secret_source;
 mod seen;
 mod step;
+mod step_plan;
 mod step_worker;
 #[cfg(test)]
 mod tests;
@@ -36,10 +42,11 @@ pub use event::{IncidentEvent, IncidentObserver, IncidentState};
 pub use incident_service::{
     IncidentParts, IncidentService, IncidentSettings, IncidentSetupError, check_secrets,
 };
+pub use incident_store::IncidentStore;
 pub use listing::{
     IncidentFilter, IncidentList, IncidentOverview, IncidentPosition, StepOverview, TargetOverview,
 };
-pub use outbox::OutboxStatus;
+pub use outbox_status::OutboxStatus;
 pub use recorder::IncidentRecorder;
 pub use release::{ReleaseError, ReleasedMedia};
 pub use step_worker::AllowedContents;

@@ -2,13 +2,13 @@
 
 use std::{
     iter::once,
-    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use mcs_store::{FileStore, RecordKey, RecordKind, RecordName, SealError};
+use mcs_store::{RecordKey, RecordKind, RecordName, SealError};
 use serde::{Deserialize, Serialize};
 
+use super::incident_store::IncidentStore;
 use crate::{media::Origin, scan::report::PlainMedia};
 
 /// Maximum number of media that are kept for one content.
@@ -29,7 +29,7 @@ pub(super) struct SeenMedia {
 /// The kept names of media. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct SeenIndex {
-    store: Arc<FileStore>,
+    store: IncidentStore,
     keep: Duration,
 }
 
@@ -44,7 +44,7 @@ impl SeenMedia {
     }
 
     /// Returns the name of the incident about this media and content.
-    pub(super) fn incident_name(&self, store: &FileStore) -> RecordName {
+    pub(super) fn incident_name(&self, store: &IncidentStore) -> RecordName {
         let base_url = self.base_url.as_deref().unwrap_or_default().as_bytes();
         let parts = [&self.content[..], self.mxc.as_bytes(), base_url];
         store.secret().name(RecordKind::Incident, &parts)
@@ -52,7 +52,7 @@ impl SeenMedia {
 }
 
 impl SeenIndex {
-    pub(super) fn new(store: Arc<FileStore>, keep: Duration) -> Self {
+    pub(super) fn new(store: IncidentStore, keep: Duration) -> Self {
         Self { store, keep }
     }
 
@@ -68,8 +68,8 @@ impl SeenIndex {
     /// Keeps media. If the content has many already, nothing is kept.
     pub(super) async fn add(&self, media: &SeenMedia) -> Result<(), SealError> {
         let key = self.key(media);
-        let records = self.store.get_all(RecordKind::Seen, key.name).await.unwrap_or_default();
-        if records.len() >= MAX_MEDIA && !records.iter().any(|record| record.key == key) {
+        let records = self.store.seen(key.name).await.unwrap_or_default();
+        if records.len() >= MAX_MEDIA && !records.iter().any(|(other, _)| *other == key) {
             return Ok(());
         }
         let record = serde_json::to_vec(media).unwrap_or_default();
@@ -82,8 +82,8 @@ impl SeenIndex {
         let mut found: Vec<SeenMedia> = Vec::new();
         for secret in once(secrets.current()).chain(secrets.former()) {
             let name = secret.name(RecordKind::Seen, &[content]);
-            for record in self.store.get_all(RecordKind::Seen, name).await? {
-                let media = serde_json::from_slice::<SeenMedia>(&record.value).ok();
+            for (_, record) in self.store.seen(name).await? {
+                let media = serde_json::from_slice::<SeenMedia>(&record).ok();
                 let media = media.map(|media| SeenMedia { content: *content, ..media });
                 found.extend(media.filter(|media| !found.contains(media)));
             }
@@ -95,7 +95,7 @@ impl SeenIndex {
     pub(super) async fn is_marked(&self, media: &SeenMedia) -> bool {
         let name = media.incident_name(&self.store);
         let mark = RecordKey { kind: RecordKind::Incident, name, version: None };
-        self.store.get(mark).await.is_some()
+        self.store.has_record(mark).await
     }
 
     /// Marks that an incident about this media was created, because it is part of another one.

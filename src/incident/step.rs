@@ -26,6 +26,16 @@ pub(super) struct StepState {
     pub(super) is_given_up: bool,
 }
 
+impl StepState {
+    /// Takes over a later state of the same step.
+    pub(super) fn merge(&mut self, other: Self) {
+        self.tries = self.tries.max(other.tries);
+        if other.is_over && !self.is_over {
+            *self = other;
+        }
+    }
+}
+
 /// Result of trying a step.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum StepResult {

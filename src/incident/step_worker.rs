@@ -34,6 +34,9 @@ impl StepWorker {
     /// Returns whether a step is to be done. Drops an incident about a content that an operator allows, or that the store
     /// has no more.
     pub(super) async fn is_wanted(&self, due: &DueStep) -> bool {
+        if !self.outbox.is_owned() {
+            return false;
+        }
         let content = parse_hex(&due.incident.content);
         if content.is_some_and(|content| (self.is_allowed)(&content)) {
             info!(

@@ -2,6 +2,7 @@
 
 mod faults;
 mod group;
+mod incidents;
 
 use std::time::Duration;
 

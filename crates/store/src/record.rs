@@ -24,8 +24,7 @@ pub enum RecordKind {
     /// All decisions of operators about files, as one list. The version is the number of the list. Not in a
     /// [`FileStore`](crate::FileStore), because its records may be lost.
     Decisions = 6,
-    /// Name and homeserver of plain media that had a content, under the name of the content: the version is a tag of the media. In
-    /// a [`FileStore`](crate::FileStore) only, as the following ones.
+    /// Name and homeserver of plain media that had a content, under the name of the content: the version is a tag of the media.
     Seen = 7,
     /// Marks that an incident was created, so that the same one is not created again.
     Incident = 8,
@@ -69,6 +68,11 @@ impl RecordKind {
             Self::Seen => NameSpace::Seen,
             Self::Incident | Self::Outbox => NameSpace::Incident,
         }
+    }
+
+    /// Returns whether a shared store has the records of one name in one hash.
+    pub(crate) fn is_in_hash(self) -> bool {
+        matches!(self, Self::Reference | Self::Seen)
     }
 
     /// Returns whether a record of this kind is retried until it is written.

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     admin::{
+        error::AdminError,
         incidents::incident_view,
         protocol::IncidentView,
         query::{self, format_position},
@@ -59,11 +60,11 @@ impl IncidentRow {
     }
 }
 
-/// Returns the latest incidents; `None` if no incidents are created.
-pub(super) fn latest(state: &AdminState) -> Option<Vec<IncidentRow>> {
+/// Returns the latest incidents; `None` if no incidents are created, or they cannot be read.
+pub(super) async fn latest(state: &AdminState) -> Option<Vec<IncidentRow>> {
     let incidents = state.incidents.as_ref()?;
     let filter = IncidentFilter { limit: FIRST_INCIDENTS, ..IncidentFilter::default() };
-    Some(incidents.list(&filter).incidents.iter().map(IncidentRow::new).collect())
+    Some(incidents.list(&filter).await?.incidents.iter().map(IncidentRow::new).collect())
 }
 
 pub(super) async fn incidents(
@@ -73,7 +74,8 @@ pub(super) async fn incidents(
 ) -> PageResult {
     let session = state.session(&headers)?;
     let filter = query::incident_page_filter(&uri, PAGE_INCIDENTS)?;
-    let IncidentList { incidents, next } = state.admin.incidents()?.list(&filter);
+    let list = state.admin.incidents()?.list(&filter).await;
+    let IncidentList { incidents, next } = list.ok_or(AdminError::Outbox)?;
     let page = IncidentsPage {
         layout: PageLayout::new("Incidents", &session),
         state: match filter.is_waiting {

@@ -41,7 +41,7 @@ struct OverviewPage {
     layout: PageLayout,
     state: StateView,
     plots: Vec<PlotView>,
-    /// `None` if no incidents are created.
+    /// `None` if no incidents are created, or they cannot be read.
     incidents: Option<Vec<IncidentRow>>,
     scans: Vec<ScanRow>,
 }
@@ -132,7 +132,7 @@ pub(super) async fn overview(
         layout: PageLayout::new("Overview", &session),
         state: StateView::new(&state, &scanner),
         plots: Plot::ALL.map(plot).into(),
-        incidents: incidents::latest(&state.admin),
+        incidents: incidents::latest(&state.admin).await,
         scans: rows(&scanner.recent().latest(FIRST_SCANS, |_| true)),
     };
     Ok(html(StatusCode::OK, &page))

@@ -113,7 +113,7 @@ pub(super) const INCIDENTS: &[InvalidCase] = &[
     ),
     (
         "quarantine = { at = 'synapse', token_path = 't' }\nstore = { kind = 'shared', urls = ['redis://a'] }",
-        "store.kind: found \"shared\", expected \"file\": [quarantine] does not work with a shared store",
+        "download.base_homeserver_url: missing, expected the homeserver whose media is quarantined",
     ),
     (
         "quarantine = { at = 'synapse', token_path = 't' }\nstore.path = 's'",

@@ -136,11 +136,14 @@ async fn read_values(
                 call.push("GET", &[&record_key(key)]);
                 records.push(*key);
             }
-            StoredKey::References(name) if kind == RecordKind::Reference => {
-                let reply = only(send(connection, &references_call(*name)).await?)?;
-                found.extend(open_references(opener, decode_references(*name, reply)?));
+            StoredKey::Hash(hash, name) if *hash == kind => {
+                let reply = only(send(connection, &references_call(kind, *name)).await?)?;
+                found.extend(open_references(opener, decode_references(kind, *name, reply)?));
             }
-            StoredKey::Record(_) | StoredKey::References(_) | StoredKey::Lease => {}
+            StoredKey::Record(_)
+            | StoredKey::Hash(..)
+            | StoredKey::OutboxIndex
+            | StoredKey::Lease => {}
         }
     }
     if records.is_empty() {

@@ -34,6 +34,7 @@ mod limited_stream;
 mod limits;
 mod link;
 mod listing;
+mod outbox;
 mod random;
 mod records;
 mod references;
@@ -59,6 +60,7 @@ pub use events::StoreEvents;
 pub(crate) use fuzz_replies::check_replies;
 pub use lease::{LeaseResult, ScanLease};
 pub use limits::MAX_MESSAGE;
+pub use outbox::{IncidentAddition, OutboxRecord};
 pub use records::StoredValue;
 pub use servers::{StoreServers, StoreServersError};
 #[cfg(any(test, feature = "simulation"))]
