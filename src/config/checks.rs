@@ -128,15 +128,12 @@ pub(super) fn incidents(
         None if has_targets => "[[notify]]",
         None => return,
     };
-    match store {
-        Some(None) => {
-            let expected = format!(
-                "\"file\" with a path or a state directory, or \"shared\", since {section} needs a store: \
-                 incidents must survive a restart"
-            );
-            reader.section("store").missing("kind", &expected);
-        }
-        _ => {}
+    if store == Some(&None) {
+        let expected = format!(
+            "\"file\" with a path or a state directory, or \"shared\", since {section} needs a store: \
+             incidents must survive a restart"
+        );
+        reader.section("store").missing("kind", &expected);
     }
     if files.quarantine.is_some()
         && download.is_some_and(|download| download.main_homeserver().is_none())

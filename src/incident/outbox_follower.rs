@@ -104,14 +104,14 @@ impl OutboxFollower {
             let part_names: Vec<_> = part.iter().map(|(name, _)| *name).collect();
             let Some(records) = self.store.outbox_records(&part_names).await else { break };
             for ((name, added), record) in part.iter().zip(records) {
-                self.take_over(*name, *added, record).await;
+                self.insert(*name, *added, record).await;
             }
         }
         names.len()
     }
 
     /// Takes an entry over to the outbox in memory. `added`: when the entry was added, seconds since 1970.
-    async fn take_over(&mut self, name: RecordName, added: u64, record: OutboxRecord) {
+    async fn insert(&mut self, name: RecordName, added: u64, record: OutboxRecord) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let age = now.saturating_sub(added);
         match record {

@@ -105,7 +105,7 @@ pub(super) const INCIDENTS: &[InvalidCase] = &[
     ),
     (
         "quarantine = { at = 'synapse', token_path = 't' }\nstore.kind = 'none'",
-        "store.kind: missing, expected \"file\" with a path or a state directory, since [quarantine]",
+        "store.kind: missing, expected \"file\" with a path or a state directory, or \"shared\", since [quarantine]",
     ),
     (
         "notify = [{ webhook = 'https://a', secret_path = 's' }]\nstore.kind = 'none'",

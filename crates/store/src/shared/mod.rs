@@ -28,6 +28,7 @@ mod events;
 mod fingerprints;
 #[cfg(any(test, fuzzing))]
 mod fuzz_replies;
+mod incident_write;
 mod key_names;
 mod lease;
 mod limited_stream;
@@ -58,9 +59,10 @@ pub use event_tracker::StoreEvent;
 pub use events::StoreEvents;
 #[cfg(any(test, fuzzing))]
 pub(crate) use fuzz_replies::check_replies;
+pub use incident_write::IncidentAddition;
 pub use lease::{LeaseResult, ScanLease};
 pub use limits::MAX_MESSAGE;
-pub use outbox::{IncidentAddition, OutboxRecord};
+pub use outbox::OutboxRecord;
 pub use records::StoredValue;
 pub use servers::{StoreServers, StoreServersError};
 #[cfg(any(test, feature = "simulation"))]

@@ -9,47 +9,29 @@ use crate::{
     counters::count,
     limits::MAX_OUTBOX,
     outbox::{OutboxEntry, outbox_key},
-    record::{RecordKey, RecordKind, RecordName},
+    record::RecordName,
     secret::{BadRecord, SealError},
 };
 
 use super::{
     change_queue::{SealedIncident, SharedChange, outbox_record_key},
-    connection::{CallError, StoreCall, first_error},
+    connection::{CallError, StoreCall},
     event_seal::NodeId,
-    key_names::{OUTBOX_INDEX_KEY, OUTBOX_OWNER_KEY, parse_hex, push_hex, record_key},
-    limits::{MAX_KEYS, MAX_TTL},
-    link::StoreLink,
-    records::{RecordOpener, StoredValue},
+    incident_write::{IncidentAddition, mark_key, write_incident},
+    key_names::{OUTBOX_INDEX_KEY, OUTBOX_OWNER_KEY, parse_hex, push_hex},
+    limits::MAX_KEYS,
+    records::RecordOpener,
     replies::{
         next_reply, number, only, optional_string, optional_strings, parse_decimal, strings,
     },
     store::SharedStore,
 };
 
-/// Time until the server removes an entry that nothing else has removed, seconds: 30 days.
-const ENTRY_TIME: &[u8] = b"2592000";
-
 /// Time until the ownership ends that is not renewed, milliseconds.
 const OWNER_TIME: &[u8] = b"15000";
 
 /// Time limit of a call that reads the outbox. Longer than that of lookups, because no request waits for it.
 const READ_TIMEOUT: std::time::Duration = std::time::Duration::from_millis(900);
-
-/// What happened to a new incident.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum IncidentAddition {
-    /// The mark and the entry were written.
-    Added,
-    /// The mark exists, so the incident was created before.
-    Known,
-    /// The outbox has [`MAX_OUTBOX`] entries.
-    Full,
-    /// The store is not available. The incident is written as soon as it is, before all other changes.
-    Waiting,
-    /// The store is not available, and too many changes wait for it.
-    Dropped,
-}
 
 /// Entry of the outbox, as the server returned it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -182,10 +164,6 @@ impl SharedStore {
     }
 }
 
-fn mark_key(name: RecordName) -> RecordKey {
-    RecordKey { kind: RecordKind::Incident, name, version: None }
-}
-
 /// Returns the name of this process, which shows in the server who owns the outbox.
 fn owner_name(node: NodeId) -> Vec<u8> {
     let mut owner = Vec::new();
@@ -201,65 +179,6 @@ fn is_set(reply: &Value) -> Result<bool, CallError> {
         Value::ServerError(error) => Err(CallError::from_server(error)),
         _ => Err(CallError::Reply("SET returned neither OK nor nothing")),
     }
-}
-
-/// Writes an incident, unless it was created before or the outbox is full.
-pub(crate) async fn write_incident(
-    link: &StoreLink,
-    opener: &RecordOpener,
-    incident: &SealedIncident,
-) -> Result<IncidentAddition, CallError> {
-    let SealedIncident { name, mark_expiry, mark, entry } = incident;
-    let (mark_name, entry_name) = (record_key(&mark_key(*name)), outbox_record_key(*name));
-    let look_up = StoreCall::new(OUTBOX_INDEX_KEY)
-        .command("MGET", &[&mark_name, &entry_name])
-        .command("ZCARD", &[OUTBOX_INDEX_KEY]);
-    let decode = |replies: Vec<Value>| {
-        let mut replies = replies.into_iter();
-        let found = optional_strings(next_reply(&mut replies)?, 2)?;
-        Ok((found, number(&next_reply(&mut replies)?)?))
-    };
-    let (found, length) = link.query(&look_up, decode).await?;
-    let [found_mark, found_entry] = <[Option<Vec<u8>>; 2]>::try_from(found)
-        .map_err(|_| CallError::Reply("an array has another number of elements than keys"))?;
-    if matches!(opener.open(&mark_key(*name), found_mark.as_deref()), StoredValue::Valid(_)) {
-        return Ok(IncidentAddition::Known);
-    }
-    if found_entry.is_none() && length >= MAX_OUTBOX {
-        count(&link.counters.outbox_overflows, 1);
-        return Ok(IncidentAddition::Full);
-    }
-    let now = (opener.now)();
-    let time = mark_expiry.saturating_sub(now).clamp(1, MAX_TTL).to_string();
-    // The name first: a name without an entry is removed by the owner.
-    let mut write = StoreCall::new(OUTBOX_INDEX_KEY);
-    write.push("ZADD", &[OUTBOX_INDEX_KEY, now.to_string().as_bytes(), &index_member(*name)]);
-    write.push("EXPIRE", &[OUTBOX_INDEX_KEY, ENTRY_TIME]);
-    write.push("SET", &[&entry_name, entry, b"NX", b"EX", ENTRY_TIME]);
-    write.push("SET", &[&mark_name, mark, b"EX", time.as_bytes()]);
-    let decode = |replies: Vec<Value>| match first_error(&replies) {
-        Some(error) => Err(CallError::from_server(error)),
-        None => Ok(()),
-    };
-    link.query(&write, decode).await?;
-    Ok(if found_entry.is_none() { IncidentAddition::Added } else { IncidentAddition::Known })
-}
-
-/// Adds the command that replaces an entry.
-pub(crate) fn push_update(call: &mut StoreCall, name: RecordName, sealed: &[u8]) {
-    call.push("SET", &[&outbox_record_key(name), sealed, b"XX", b"EX", ENTRY_TIME]);
-}
-
-/// Adds the commands that remove an entry.
-pub(crate) fn push_removal(call: &mut StoreCall, name: RecordName) {
-    call.push("DEL", &[&outbox_record_key(name)]);
-    call.push("ZREM", &[OUTBOX_INDEX_KEY, &index_member(name)]);
-}
-
-fn index_member(name: RecordName) -> Vec<u8> {
-    let mut member = Vec::new();
-    push_hex(&mut member, &name.0);
-    member
 }
 
 /// Decodes names with their times. Leaves out what is none.

@@ -18,13 +18,13 @@ use super::{
     change_queue::{ChangeQueue, ChangesByPosition, SharedChange},
     connection::{CallError, StoreCall, first_error},
     event_seal::EventSealer,
+    incident_write,
     key_names::{EVENTS_KEY, record_key, reference_field},
     limits::{
         CLOSE_TIMEOUT, MAX_PIPELINE, MAX_PIPELINE_BYTES, MAX_REFERENCES, MAX_TTL, RETRY_PAUSE,
         WRITES_IN_FLIGHT,
     },
     link::StoreLink,
-    outbox,
     records::RecordOpener,
     references::trim_references,
     replies::number,
@@ -161,7 +161,7 @@ impl SharedWriter {
         let mut rest = incidents.into_iter();
         while let Some((position, change)) = rest.next() {
             let SharedChange::AddIncident(incident) = &change else { continue };
-            match outbox::write_incident(&self.link, &self.opener, incident).await {
+            match incident_write::write_incident(&self.link, &self.opener, incident).await {
                 Ok(_) => self.queue.finish(&change),
                 Err(error) => {
                     self.queue.give_back([(position, change)].into_iter().chain(rest));
@@ -267,8 +267,10 @@ impl SharedWriter {
             }
             // Written before, by another method.
             SharedChange::AddIncident(_) => {}
-            SharedChange::UpdateEntry { name, sealed } => outbox::push_update(call, *name, sealed),
-            SharedChange::RemoveEntry { name } => outbox::push_removal(call, *name),
+            SharedChange::UpdateEntry { name, sealed } => {
+                incident_write::push_update(call, *name, sealed)
+            }
+            SharedChange::RemoveEntry { name } => incident_write::push_removal(call, *name),
             SharedChange::Publish { number, message } => {
                 // Sealed at each attempt, because the validity of an event starts when it is written.
                 let Ok(sealed) = self.sealer.seal(*number, message.as_deref()) else { return };

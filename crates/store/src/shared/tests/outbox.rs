@@ -101,10 +101,13 @@ async fn incident_waits_for_the_store_and_is_written_before_its_verdict() {
 async fn outbox_is_bounded() {
     let simulation = Simulation::new();
     let (store, _events) = simulation.start(1);
-    for number in 0..MAX_OUTBOX {
-        assert_eq!(add(&simulation, &store, number).await, IncidentAddition::Added);
+    for number in 1..MAX_OUTBOX {
+        let member = incident(number).to_hex();
+        simulation.server.add_member(b"mcs1:{o}:index", simulation.now(), member.as_bytes());
     }
+    assert_eq!(add(&simulation, &store, 0).await, IncidentAddition::Added);
     assert_eq!(add(&simulation, &store, MAX_OUTBOX).await, IncidentAddition::Full);
+    assert_eq!(add(&simulation, &store, 0).await, IncidentAddition::Known, "also if full");
     assert_eq!(store.counters().outbox_overflows, 1);
     store.remove_from_outbox(incident(0));
     written(&store).await;
@@ -133,7 +136,7 @@ async fn one_process_owns_the_outbox() {
     wait_until("the first one sees the second", async || one.hold_outbox().await.is_some()).await;
     assert_eq!(one.hold_outbox().await, Some(false));
     // Two owners, after a server has lost the lease: at most one remains.
-    simulation.server.set_raw(b"mcs1:{o}:owner", b"somebody else");
+    simulation.server.set_raw(b"mcs1:{o}:owner", b"another process");
     assert_eq!((one.hold_outbox().await, two.hold_outbox().await), (Some(false), Some(false)));
 }
 
