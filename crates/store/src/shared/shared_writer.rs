@@ -268,7 +268,7 @@ impl SharedWriter {
             // Written before, by another method.
             SharedChange::AddIncident(_) => {}
             SharedChange::UpdateEntry { name, sealed } => {
-                incident_write::push_update(call, *name, sealed)
+                incident_write::push_update(call, *name, sealed);
             }
             SharedChange::RemoveEntry { name } => incident_write::push_removal(call, *name),
             SharedChange::Publish { number, message } => {
