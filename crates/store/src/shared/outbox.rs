@@ -50,7 +50,7 @@ impl SharedStore {
     /// Creates an incident: a mark that it was created, valid until `mark_expiry`, and an entry of the outbox. Nothing changes
     /// if the mark or the entry exists, or if the outbox has [`MAX_OUTBOX`] entries, which is counted. Takes at most
     /// two calls. Two processes that create the same incident at once create one entry. `name`: of a record of kind
-    /// [`RecordKind::Incident`].
+    /// [`RecordKind::Incident`](crate::RecordKind::Incident).
     ///
     /// # Errors
     /// If the value cannot be sealed.
