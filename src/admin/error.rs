@@ -11,6 +11,7 @@ use super::protocol::ErrorReply;
 use crate::{
     chain::Chain,
     http::request_error::RequestError,
+    incident::ReleaseError,
     scan::{OperatorError, decisions::DecisionError},
     telemetry::audit::NotRecorded,
     text::escape_json,
@@ -60,6 +61,17 @@ pub(super) enum AdminError {
          scans again"
     )]
     EncryptedMedia,
+    #[error("incidents are off: set [quarantine] or [[notify]] (see docs/incidents.md)")]
+    IncidentsOff,
+    #[error("the incidents in the shared store cannot be read")]
+    Outbox,
+    #[error(
+        "no content of this media is known to be infected: allow it by its SHA-256 (`store allow`), and release the media \
+         without allowing"
+    )]
+    ContentUnknown,
+    #[error("{0}")]
+    Release(#[from] ReleaseError),
     #[error("the change failed; see the log")]
     Panicked,
 }
@@ -83,7 +95,7 @@ impl AdminError {
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),
             Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "method"),
             Self::Audit(_) => (StatusCode::SERVICE_UNAVAILABLE, "audit_unavailable"),
-            Self::Failed(OperatorError::Store(_)) => {
+            Self::Outbox | Self::Failed(OperatorError::Store(_)) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable")
             }
             Self::Failed(OperatorError::NoIdentity) => {
@@ -96,6 +108,14 @@ impl AdminError {
             Self::Decision(_) => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
             Self::NoPlainMedia => (StatusCode::NOT_FOUND, "no_plain_media"),
             Self::EncryptedMedia => (StatusCode::CONFLICT, "encrypted_media"),
+            Self::IncidentsOff => (StatusCode::CONFLICT, "incidents_off"),
+            Self::ContentUnknown => (StatusCode::CONFLICT, "content_unknown"),
+            Self::Release(ReleaseError::QuarantineOff) => (StatusCode::CONFLICT, "quarantine_off"),
+            Self::Release(ReleaseError::NotSupported) => {
+                (StatusCode::CONFLICT, "release_unsupported")
+            }
+            Self::Release(ReleaseError::UnknownMedia) => (StatusCode::NOT_FOUND, "media_unknown"),
+            Self::Release(_) => (StatusCode::BAD_GATEWAY, "homeserver_failed"),
             Self::Panicked => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         }
     }

@@ -16,9 +16,9 @@ use axum::{
 use super::{
     decisions,
     error::{AdminError, json},
-    forget,
+    forget, incidents,
     protocol::{ContentReply, MediaReply, RecentReply, VerdictsReply},
-    query, rescan,
+    query, release, rescan,
     state::{AdminResult, AdminState},
     views::{listed_view, media_view, recent_view, time, verdict_view},
 };
@@ -36,6 +36,8 @@ pub(super) fn routes(state: Arc<AdminState>) -> Router {
         .route("/v1/recent", get(recent))
         .route("/v1/forget", post(forget::handle))
         .route("/v1/rescan", post(rescan::handle))
+        .route("/v1/incidents", get(incidents::handle))
+        .route("/v1/quarantine/release", post(release::handle))
         .route("/v1/decisions", get(decisions::list).post(decisions::handle))
         .fallback(async || AdminError::NotFound)
         .method_not_allowed_fallback(async || AdminError::Method)

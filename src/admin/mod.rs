@@ -8,9 +8,11 @@ mod failures;
 mod forget;
 mod guard;
 mod handlers;
+mod incidents;
 mod page;
 pub mod protocol;
 mod query;
+mod release;
 mod rescan;
 mod state;
 pub mod token;
@@ -33,6 +35,7 @@ pub use token::{AdminTokenList, AdminTokens, TokenError};
 
 use crate::{
     http::{ConnectionLimits, CurrentState, Peer, listener::Listener, server},
+    incident::IncidentAdmin,
     telemetry::{audit::AuditLog, operations::Health},
 };
 use failures::FailureLimit;
@@ -77,13 +80,15 @@ pub struct Admin {
     pub hosts: Vec<String>,
     pub audit: AuditLog,
     pub health: Health,
+    /// `None` if no incidents are created.
+    pub incidents: Option<IncidentAdmin>,
 }
 
 /// Serves until dropped.
 pub async fn serve(admin: Admin, current: CurrentState) {
-    let Admin { listener, tokens, hosts, audit, health } = admin;
+    let Admin { listener, tokens, hosts, audit, health, incidents } = admin;
     let guard = Arc::new(RequestGuard { tokens, hosts, failures: FailureLimit::default() });
-    let state = Arc::new(AdminState { current: current.clone(), audit });
+    let state = Arc::new(AdminState { current: current.clone(), audit, incidents });
     let page = PageState::new(Arc::clone(&state), Arc::clone(&guard), health);
     let routes = AdminRoutes { api: handlers::routes(state), page: page::routes(page) };
     let services = |peer| connection_service(&routes, Arc::clone(&guard), peer);

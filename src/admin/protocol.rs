@@ -238,6 +238,119 @@ pub struct DecisionsReply {
     pub decisions: Vec<DecisionView>,
 }
 
+/// State of a step of an incident.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct StepView {
+    /// "waiting", "done", "`given_up`", or "dropped".
+    pub state: String,
+    /// Number of tries that failed.
+    pub tries: u32,
+    /// Time of the next try, if one failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+impl StepView {
+    /// Returns the state in words.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut words = vec![self.state.replace('_', " ")];
+        if self.tries > 0 {
+            words.push(format!("{} tries failed", self.tries));
+        }
+        words.extend(self.next.as_ref().map(|next| format!("next try {next}")));
+        words.join(", ")
+    }
+}
+
+/// Media of an incident.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct IncidentMediaView {
+    pub mxc: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub homeserver: Option<String>,
+    /// Absent if the media is not to be quarantined.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quarantine: Option<StepView>,
+}
+
+/// Notification about an incident.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct NotificationView {
+    /// "webhook" or "room".
+    pub kind: String,
+    /// Room, or scheme, host and port of the webhook.
+    pub address: String,
+    #[serde(flatten)]
+    pub step: StepView,
+}
+
+/// An incident.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct IncidentView {
+    pub id: String,
+    pub found: String,
+    pub content: String,
+    pub engine: String,
+    pub finding: String,
+    /// "waiting", "done", "dropped" or "expired".
+    pub state: String,
+    /// When steps that are not done are given up, if the incident waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<String>,
+    /// When the incident was finished.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<String>,
+    pub media: Vec<IncidentMediaView>,
+    pub notifications: Vec<NotificationView>,
+}
+
+/// Reply to `GET /v1/incidents`: the latest first.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct IncidentsReply {
+    pub incidents: Vec<IncidentView>,
+    /// The parameter `after` of the next page, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// Body of `POST /v1/quarantine/release`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReleaseRequest {
+    pub mxc: String,
+    /// Why, for the audit log.
+    pub comment: String,
+    /// Whether the infected contents of the media are allowed before.
+    #[serde(default)]
+    pub allow: bool,
+    /// Time for which they are allowed, seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<u64>,
+}
+
+/// Content of media that is released.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ReleasedContentView {
+    pub content: String,
+    /// Whether a decision of an operator or a list of hashes allows the content. Otherwise the next incident quarantines the
+    /// media again.
+    pub allowed: bool,
+}
+
+/// Reply to `POST /v1/quarantine/release`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ReleaseReply {
+    pub mxc: String,
+    pub was_quarantined: bool,
+    /// Infected contents of the media, as far as they are known.
+    pub contents: Vec<ReleasedContentView>,
+    /// Other media with these contents, which may be in quarantine as well.
+    pub other_media: Vec<String>,
+    /// Whether the store could be asked for other media.
+    pub complete: bool,
+}
+
 /// Reply to a request that failed.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ErrorReply {

@@ -7,12 +7,16 @@ use url::form_urlencoded;
 
 use super::error::AdminError;
 use crate::{
+    incident::{IncidentFilter, IncidentPosition},
     media::{MediaId, parse_hex},
     scan::{cache::VerdictFilter, recent::MAX_SCANS},
 };
 
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 10_000;
+
+/// Maximum number of incidents in a reply.
+pub(super) const MAX_INCIDENTS: usize = 500;
 
 /// Parses the query of `GET /v1/verdicts`.
 pub(super) fn verdict_filter(uri: &Uri, now: SystemTime) -> Result<VerdictFilter, AdminError> {
@@ -54,6 +58,59 @@ pub(super) fn recent_filter(uri: &Uri) -> Result<(bool, usize), AdminError> {
         }
     }
     Ok((not_clean, limit))
+}
+
+/// Parses the query of `GET /v1/incidents`.
+pub(super) fn incident_filter(uri: &Uri) -> Result<IncidentFilter, AdminError> {
+    let mut filter = IncidentFilter { limit: DEFAULT_LIMIT, ..IncidentFilter::default() };
+    for (name, value) in parameters(uri, &["state", "after", "limit"])? {
+        read_incident_parameter(&mut filter, &name, &value)?;
+    }
+    Ok(filter)
+}
+
+/// Parses the query of the operator page with incidents, whose form names all states "all".
+pub(super) fn incident_page_filter(uri: &Uri, limit: usize) -> Result<IncidentFilter, AdminError> {
+    let mut filter = IncidentFilter { limit, ..IncidentFilter::default() };
+    for (name, value) in parameters(uri, &["state", "after"])? {
+        if (&*name, &*value) != ("state", "all") {
+            read_incident_parameter(&mut filter, &name, &value)?;
+        }
+    }
+    Ok(filter)
+}
+
+fn read_incident_parameter(
+    filter: &mut IncidentFilter,
+    name: &str,
+    value: &str,
+) -> Result<(), AdminError> {
+    let invalid = |expected| Err(AdminError::Invalid(format!("{name}: expected {expected}")));
+    match (name, value) {
+        ("state", "waiting") => filter.is_waiting = Some(true),
+        ("state", "finished") => filter.is_waiting = Some(false),
+        ("state", _) => return invalid("waiting or finished"),
+        ("after", position) => match parse_position(position) {
+            Some(position) => filter.after = Some(position),
+            None => return invalid("the value of \"next\" in an earlier reply"),
+        },
+        (_, number) => match number.parse() {
+            Ok(number) if (1..=MAX_INCIDENTS).contains(&number) => filter.limit = number,
+            _ => return invalid("a number from 1 to 500"),
+        },
+    }
+    Ok(())
+}
+
+fn parse_position(text: &str) -> Option<IncidentPosition> {
+    let (found, id) = text.split_once('-')?;
+    parse_hex::<16>(id)?;
+    Some(IncidentPosition { found: found.parse().ok()?, id: id.to_owned() })
+}
+
+/// Returns a position as [`incident_filter`] parses it.
+pub(super) fn format_position(position: &IncidentPosition) -> String {
+    format!("{}-{}", position.found, position.id)
 }
 
 /// Parses the query of `GET /v1/media`.
@@ -124,6 +181,15 @@ mod tests {
         }
         let parsed = recent_filter(&"/v1/recent?not_clean=true&limit=500".parse().unwrap());
         assert_eq!(parsed.unwrap(), (true, MAX_SCANS));
+        for query in ["?limit=0", "?limit=501", "?state=all", "?after=1", "?after=x-00", "?since=1"]
+        {
+            assert!(incident_filter(&format!("/v1/incidents{query}").parse().unwrap()).is_err());
+        }
+        let after = format!("17-{}", "0a".repeat(16));
+        let query = format!("/v1/incidents?state=waiting&limit=500&after={after}");
+        let parsed = incident_filter(&query.parse().unwrap()).unwrap();
+        assert_eq!((parsed.is_waiting, parsed.limit), (Some(true), MAX_INCIDENTS));
+        assert_eq!(format_position(&parsed.after.unwrap()), after);
         for query in ["", "?mxc=", "?mxc=abc", "?mxc=mxc://a/b/c"] {
             assert!(mxc(&format!("/v1/media{query}").parse().unwrap()).is_err(), "{query}");
         }

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use super::{error::AdminError, guard, token::TokenIdentity};
 use crate::{
     http::{CurrentState, Peer, body},
+    incident::IncidentAdmin,
     scan::Scanner,
     telemetry::audit::AuditLog,
 };
@@ -24,11 +25,17 @@ pub(super) type AdminResult = Result<Response<Body>, AdminError>;
 pub(super) struct AdminState {
     pub(super) current: CurrentState,
     pub(super) audit: AuditLog,
+    /// `None` if no incidents are created.
+    pub(super) incidents: Option<IncidentAdmin>,
 }
 
 impl AdminState {
     pub(super) fn scanner(&self) -> Scanner {
         self.current.load().scanner.clone()
+    }
+
+    pub(super) fn incidents(&self) -> Result<&IncidentAdmin, AdminError> {
+        self.incidents.as_ref().ok_or(AdminError::IncidentsOff)
     }
 }
 

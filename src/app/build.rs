@@ -160,7 +160,13 @@ async fn operations(
     };
     Ok(Operations {
         listener: listen_for_operators(config.operations.as_ref()).await?,
-        admin: listen_for_changes(config.admin.as_ref(), shared.audit.as_ref(), &health).await?,
+        admin: listen_for_changes(
+            config.admin.as_ref(),
+            shared.audit.as_ref(),
+            &health,
+            incidents.admin,
+        )
+        .await?,
         registry,
         gauges: Gauges {
             current: current.clone(),

@@ -11,8 +11,9 @@ use crate::{
     config::Config,
     http::CurrentState,
     incident::{
-        IncidentObserver, IncidentParts, IncidentService, IncidentSettings, IncidentSetupError,
-        OutboxStatus, RescanParts, RescanService, SeenRecorder, SeenStore, check_secrets,
+        IncidentAdmin, IncidentObserver, IncidentParts, IncidentService, IncidentSettings,
+        IncidentSetupError, IncidentStore, OutboxStatus, RescanParts, RescanService, SeenRecorder,
+        check_secrets,
     },
     media::service_client::ServiceClient,
     metrics::Metrics,
@@ -26,6 +27,8 @@ pub(super) struct RunningIncidents {
     /// Receives plain media.
     pub(super) observer: Option<PlainMediaObserver>,
     pub(super) status: Option<OutboxStatus>,
+    /// What operators see and change.
+    pub(super) admin: Option<IncidentAdmin>,
     pub(super) workers: JoinSet<()>,
     rescan: Option<WaitingRescan>,
 }
@@ -33,7 +36,7 @@ pub(super) struct RunningIncidents {
 /// Rescans that begin when there is a scanner.
 struct WaitingRescan {
     settings: IncidentSettings,
-    store: SeenStore,
+    store: IncidentStore,
     client: ServiceClient,
     metrics: Arc<Metrics>,
 }
@@ -78,44 +81,43 @@ pub(super) fn start_incidents(
     };
     check_secrets(&settings)?;
     let client = ServiceClient::new(&config.download)?;
-    let Some(seen_store) = store.records.as_ref().and_then(seen_store) else {
+    let Some(incident_store) = store.records.as_ref().and_then(incident_store) else {
         error!("no incidents are created, because the verdict store cannot be used");
         return Ok(RunningIncidents::default());
     };
-    let mut running = match &seen_store {
-        SeenStore::File(file) if settings.has_incidents() => {
-            let decisions = store.decisions.clone();
-            let parts = IncidentParts {
-                client: client.clone(),
-                store: Arc::clone(file),
-                metrics: Arc::clone(metrics),
-                observer: audit_observer(audit.cloned()),
-                is_allowed: Arc::new(move |content| {
-                    decisions.decisions().find(content) == Some(ListedFile::Allowed)
-                }),
-            };
-            info!("malware in plain media causes incidents");
-            let IncidentService { recorder, status, workers } =
-                IncidentService::start(&settings, parts);
-            let observer = Some(recorder.into_observer());
-            RunningIncidents { observer, status: Some(status), workers, rescan: None }
-        }
-        _ => keep_seen_media(seen_store.clone(), &settings),
+    let mut running = if settings.has_incidents() {
+        let decisions = store.decisions.clone();
+        let parts = IncidentParts {
+            client: client.clone(),
+            store: incident_store.clone(),
+            metrics: Arc::clone(metrics),
+            observer: audit_observer(audit.cloned()),
+            is_allowed: Arc::new(move |content| {
+                decisions.decisions().find(content) == Some(ListedFile::Allowed)
+            }),
+        };
+        info!("malware in plain media causes incidents");
+        let IncidentService { recorder, status, admin, workers } =
+            IncidentService::start(&settings, parts);
+        let (observer, status) = (Some(recorder.into_observer()), Some(status));
+        RunningIncidents { observer, status, admin: Some(admin), workers, rescan: None }
+    } else {
+        keep_seen_media(incident_store.clone(), &settings)
     };
     if settings.rescan().is_some() {
         let metrics = Arc::clone(metrics);
-        running.rescan = Some(WaitingRescan { settings, store: seen_store, client, metrics });
+        running.rescan = Some(WaitingRescan { settings, store: incident_store, client, metrics });
     }
     Ok(running)
 }
 
-fn seen_store(records: &VerdictRecords) -> Option<SeenStore> {
-    let file = records.file_store().cloned().map(SeenStore::File);
-    file.or_else(|| records.shared_store().cloned().map(SeenStore::Shared))
+fn incident_store(records: &VerdictRecords) -> Option<IncidentStore> {
+    let file = records.file_store().map(|file| IncidentStore::File(Arc::clone(file)));
+    file.or_else(|| records.shared_store().cloned().map(IncidentStore::Shared))
 }
 
 /// Keeps which media was served, for rescans without incidents.
-fn keep_seen_media(store: SeenStore, settings: &IncidentSettings) -> RunningIncidents {
+fn keep_seen_media(store: IncidentStore, settings: &IncidentSettings) -> RunningIncidents {
     let (recorder, task) = SeenRecorder::start(store, settings.keep());
     let mut running = RunningIncidents {
         observer: Some(recorder.into_observer()),

@@ -6,6 +6,7 @@ use super::{error::StartError, service_manager::PassedSocket};
 use crate::{
     admin::{self, Admin, AdminTokenList, AdminTokens},
     http::{Listen, listener::Listener},
+    incident::IncidentAdmin,
     telemetry::{
         audit::AuditLog,
         operations::{self, Health},
@@ -57,6 +58,7 @@ pub(super) async fn listen_for_changes(
     settings: Option<&admin::Settings>,
     audit: Option<&AuditLog>,
     health: &Health,
+    incidents: Option<IncidentAdmin>,
 ) -> Result<Option<Admin>, StartError> {
     let (Some(settings), Some(audit)) = (settings, audit) else { return Ok(None) };
     let tokens = AdminTokens::new(AdminTokenList::load(&settings.token_path)?);
@@ -66,5 +68,6 @@ pub(super) async fn listen_for_changes(
         Err(error) => warn!(%error, "listening for operators' changes on an unknown address"),
     }
     let hosts = settings.hosts.clone();
-    Ok(Some(Admin { listener, tokens, hosts, audit: audit.clone(), health: health.clone() }))
+    let (audit, health) = (audit.clone(), health.clone());
+    Ok(Some(Admin { listener, tokens, hosts, audit, health, incidents }))
 }

@@ -7,8 +7,10 @@ mod commands;
 mod error;
 mod health_report;
 mod hints;
+mod incident_output;
 mod output;
 mod progress;
+mod service_arguments;
 mod service_unit;
 mod setup;
 mod signals;
@@ -19,8 +21,8 @@ use std::process::ExitCode;
 pub use arguments::Cli;
 use arguments::CliCommand;
 use commands::{
-    check_config, completions, doctor, generate_key, migrate, public_key, sandbox, scan, serve,
-    store, user_hash,
+    check_config, completions, doctor, generate_key, migrate, public_key, quarantine, sandbox,
+    scan, serve, store, user_hash,
 };
 use output::ColorMode;
 
@@ -42,6 +44,7 @@ pub fn run() -> ExitCode {
         CliCommand::GenerateKey { file } => generate_key::run(&file),
         CliCommand::Completions { shell } => completions::run(shell),
         CliCommand::Store { address, command } => store::run(&cli, &address, command),
+        CliCommand::Quarantine { address, command } => quarantine::run(&cli, &address, command),
         CliCommand::Migrate { file, output, base } => {
             migrate::run(&file, output.as_deref(), base.as_deref())
         }

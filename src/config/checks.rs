@@ -170,7 +170,7 @@ pub(super) fn rescans(
     }
 }
 
-/// Rejects incidents without a store in a file, and a quarantine without one homeserver.
+/// Rejects incidents without a store, and a quarantine without one homeserver.
 pub(super) fn incidents(
     reader: &mut Reader<'_>,
     files: &PrivateFiles<'_>,
@@ -183,21 +183,12 @@ pub(super) fn incidents(
         None if has_targets => "[[notify]]",
         None => return,
     };
-    match store {
-        Some(None) => {
-            let expected = format!(
-                "\"file\" with a path or a state directory, since {section} needs a store: \
-                 incidents must survive a restart"
-            );
-            reader.section("store").missing("kind", &expected);
-        }
-        Some(Some(settings)) if settings.file().is_none() => {
-            let message = format!(
-                "found \"shared\", expected \"file\": {section} does not work with a shared store"
-            );
-            reader.section("store").conflict("kind", message);
-        }
-        _ => {}
+    if store == Some(&None) {
+        let expected = format!(
+            "\"file\" with a path or a state directory, or \"shared\", since {section} needs a store: \
+             incidents must survive a restart"
+        );
+        reader.section("store").missing("kind", &expected);
     }
     if files.quarantine.is_some()
         && download.is_some_and(|download| download.main_homeserver().is_none())

@@ -59,6 +59,22 @@ impl Incident {
         serde_json::from_slice(value)
     }
 
+    /// Adds what another state of the same incident has: media, and steps that are over.
+    pub(super) fn merge(&mut self, other: &Self) {
+        self.is_announced |= other.is_announced;
+        for media in &other.media {
+            self.add_media(media.mxc.clone(), media.base_url.clone());
+            let is_same =
+                |own: &&mut IncidentMedia| own.mxc == media.mxc && own.base_url == media.base_url;
+            if let Some(own) = self.media.iter_mut().find(is_same) {
+                own.quarantine.merge(media.quarantine);
+            }
+        }
+        for (target, state) in &other.targets {
+            self.targets.entry(target.clone()).or_default().merge(*state);
+        }
+    }
+
     /// Adds media, unless it is there already.
     pub(super) fn add_media(&mut self, mxc: String, base_url: Option<String>) {
         if !self.media.iter().any(|media| media.mxc == mxc && media.base_url == base_url) {

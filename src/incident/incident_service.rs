@@ -2,29 +2,27 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use mcs_store::{FileStore, RecordName};
 use sha2::{Digest as _, Sha256};
-use tokio::{
-    sync::mpsc,
-    task::JoinSet,
-    time::{interval, sleep},
-};
-use tracing::{error, info, warn};
+use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
-    entry::Incident,
-    event::{IncidentEvent, IncidentObserver, IncidentState},
+    admin::IncidentAdmin,
+    event::IncidentObserver,
+    incident_store::IncidentStore,
     notifier::{self, NoticeTarget},
-    outbox::{Outbox, OutboxStatus, StepKind, StepPlan},
+    outbox::Outbox,
+    outbox_follower::OutboxFollower,
+    outbox_reader::OutboxReader,
+    outbox_status::{OutboxStatus, SharedStatus},
     quarantine::QuarantineClient,
     quarantiner,
     recorder::IncidentRecorder,
     rescan::RESCAN_TOKEN,
     room::NoticeRoom,
     secret_source::SecretSource,
-    seen::{SeenIndex, SeenMedia},
+    seen::SeenIndex,
     seen_recorder::{SeenRecorder, keep_seen},
-    seen_store::SeenStore,
+    step_plan::{StepPlan, StepTarget},
     step_worker::{AllowedContents, StepWorker},
     webhook::Webhook,
 };
@@ -37,20 +35,10 @@ use crate::{
             quarantine,
         },
     },
-    media::{OutboundSetupError, hex, parse_hex, service_client::ServiceClient},
+    media::{OutboundSetupError, hex, service_client::ServiceClient},
     metrics::Metrics,
-    scan::engines::engine_name,
     token_file::TokenError,
 };
-
-/// Time between two removals of incidents that are too old.
-const EXPIRY_INTERVAL: Duration = Duration::from_secs(60);
-
-/// Pause before the store is read again.
-const READ_PAUSE: Duration = Duration::from_secs(1);
-
-/// Number of attempts to read the other media with a content.
-const READ_ATTEMPTS: usize = 5;
 
 /// What is done about incidents.
 #[derive(Clone, Debug)]
@@ -64,7 +52,7 @@ pub struct IncidentSettings {
 /// What incidents need besides their settings.
 pub struct IncidentParts {
     pub client: ServiceClient,
-    pub store: Arc<FileStore>,
+    pub store: IncidentStore,
     pub metrics: Arc<Metrics>,
     /// Receives what happens to incidents.
     pub observer: IncidentObserver,
@@ -84,6 +72,7 @@ pub enum IncidentSetupError {
 pub struct IncidentService {
     pub recorder: IncidentRecorder,
     pub status: OutboxStatus,
+    pub admin: IncidentAdmin,
     pub workers: JoinSet<()>,
 }
 
@@ -123,6 +112,14 @@ impl IncidentSettings {
         Some(SecretSource::new(path, RESCAN_TOKEN))
     }
 
+    /// Returns the client of the admin API, and the maximum number of calls a second.
+    fn quarantine_client(&self, client: &ServiceClient) -> Option<(QuarantineClient, u32)> {
+        let (token, (settings, homeserver)) = (self.quarantine_token()?, self.quarantine.as_ref()?);
+        let base_url = settings.base_url.as_ref().unwrap_or(homeserver).clone();
+        let (api, client) = (settings.at, client.clone());
+        Some((QuarantineClient { api, base_url, token, client }, settings.rate))
+    }
+
     fn quarantine_token(&self) -> Option<SecretSource> {
         let (settings, _) = self.quarantine.as_ref()?;
         Some(SecretSource::new(settings.token_path.clone(), "quarantine.token_path"))
@@ -155,11 +152,11 @@ impl IncidentService {
     #[must_use]
     pub fn start(settings: &IncidentSettings, parts: IncidentParts) -> Self {
         let IncidentParts { client, store, metrics, observer, is_allowed } = parts;
-        let names = settings.targets.iter().map(|target| target_name(&target.address)).collect();
+        let targets = settings.targets.iter().map(|target| step_target(&target.address)).collect();
         let base_url = settings.quarantine.as_ref().map(|(_, homeserver)| base_text(homeserver));
-        let plan = StepPlan { quarantined_at: base_url, targets: names };
-        let outbox = Outbox::new(Arc::clone(&store), plan);
-        let seen = SeenIndex::new(SeenStore::File(Arc::clone(&store)), settings.keep);
+        let plan = StepPlan { quarantined_at: base_url, targets };
+        let outbox = Outbox::new(store.clone(), plan, settings.keep);
+        let seen = SeenIndex::new(store.clone(), settings.keep);
         let mut workers = JoinSet::new();
         let worker = |name| StepWorker {
             outbox: outbox.clone(),
@@ -168,15 +165,16 @@ impl IncidentService {
             metrics: Arc::clone(&metrics),
             is_failing: false,
         };
-        if let (Some(token), Some((quarantine, homeserver))) =
-            (settings.quarantine_token(), &settings.quarantine)
-        {
-            let base_url = quarantine.base_url.as_ref().unwrap_or(homeserver).clone();
-            let client =
-                QuarantineClient { api: quarantine.at, base_url, token, client: client.clone() };
-            let (rate, observer) = (quarantine.rate, Arc::clone(&observer));
-            workers.spawn(quarantiner::run(worker("quarantine"), client, rate, observer));
+        let quarantine = settings.quarantine_client(&client);
+        if let Some((client, rate)) = &quarantine {
+            let (client, observer) = (client.clone(), Arc::clone(&observer));
+            workers.spawn(quarantiner::run(worker("quarantine"), client, *rate, observer));
         }
+        let admin = IncidentAdmin {
+            outbox: outbox.clone(),
+            seen: seen.clone(),
+            quarantine: quarantine.map(|(client, _)| client),
+        };
         for (index, target) in settings.targets.iter().enumerate() {
             let personal_data = target.personal_data;
             let target = notice_target(&target.address, &client);
@@ -185,22 +183,22 @@ impl IncidentService {
         let (seen_recorder, seen_media) = SeenRecorder::new();
         let (written_sender, written) = mpsc::unbounded_channel();
         workers.spawn(keep_seen(seen.clone(), seen_media));
-        let reader = OutboxReader {
-            store: Arc::clone(&store),
-            outbox: outbox.clone(),
-            seen,
-            metrics,
-            observer,
-            targets: settings.targets.iter().map(|target| step_name(&target.address)).collect(),
+        let shared = SharedStatus::default();
+        let reader = OutboxReader { outbox: outbox.clone(), seen, metrics, observer };
+        match &store {
+            IncidentStore::File(file) => workers.spawn(reader.run_file(Arc::clone(file), written)),
+            IncidentStore::Shared(store) => {
+                let follower = OutboxFollower::new(reader, store.clone(), shared.clone());
+                workers.spawn(follower.run(written))
+            }
         };
-        workers.spawn(reader.run(written));
         let recorder = IncidentRecorder {
             store,
             keep: settings.keep,
             seen: seen_recorder,
             written: written_sender,
         };
-        Self { recorder, status: OutboxStatus::new(outbox), workers }
+        Self { recorder, status: OutboxStatus { outbox, shared }, admin, workers }
     }
 }
 
@@ -221,11 +219,12 @@ fn notice_target(address: &NotifyAddress, client: &ServiceClient) -> NoticeTarge
     }
 }
 
-fn step_name(address: &NotifyAddress) -> &'static str {
-    match address {
-        NotifyAddress::Webhook { .. } => "webhook",
-        NotifyAddress::Room { .. } => "room",
-    }
+fn step_target(address: &NotifyAddress) -> StepTarget {
+    let (kind, text) = match address {
+        NotifyAddress::Webhook { url, .. } => ("webhook", url.origin().ascii_serialization()),
+        NotifyAddress::Room { room, .. } => ("room", room.clone()),
+    };
+    StepTarget { name: target_name(address), kind, address: text }
 }
 
 /// Returns the name of a target in the outbox, equal after restarts: the start of a digest of its address.
@@ -237,134 +236,4 @@ fn target_name(address: &NotifyAddress) -> String {
         }
     };
     hex(&digest.into()).chars().take(16).collect()
-}
-
-/// Takes entries of the store over to the outbox in memory.
-struct OutboxReader {
-    store: Arc<FileStore>,
-    outbox: Outbox,
-    seen: SeenIndex,
-    metrics: Arc<Metrics>,
-    observer: IncidentObserver,
-    /// Names of the steps of each target.
-    targets: Vec<&'static str>,
-}
-
-impl OutboxReader {
-    /// Reads what an earlier process has left, then each new entry, until dropped.
-    async fn run(self, mut written: mpsc::UnboundedReceiver<RecordName>) {
-        self.read_all().await;
-        let mut expiry = interval(EXPIRY_INTERVAL);
-        loop {
-            tokio::select! {
-                Some(name) = written.recv() => self.read_one(name).await,
-                _ = expiry.tick() => self.give_up_expired(),
-            }
-        }
-    }
-
-    async fn read_all(&self) {
-        let (mut after, mut found) = (None, 0);
-        loop {
-            let Some(page) = self.store.outbox(after).await else {
-                sleep(READ_PAUSE).await;
-                continue;
-            };
-            found += page.entries.len();
-            if page.expired > 0 {
-                let incidents = page.expired;
-                warn!(incidents, "incidents of an earlier process were not done within 7 days");
-            }
-            if page.unreadable > 0 {
-                let incidents = page.unreadable;
-                error!(
-                    incidents,
-                    "incidents of an earlier process are lost: the outbox has another secret, or was altered"
-                );
-            }
-            for entry in &page.entries {
-                if let Some((number, incident)) = self.outbox.insert(entry) {
-                    self.announce(number, &incident).await;
-                }
-            }
-            after = page.next;
-            if after.is_none() {
-                break;
-            }
-        }
-        if found > 0 {
-            info!(incidents = found, "continuing incidents of an earlier process");
-        }
-    }
-
-    async fn read_one(&self, name: RecordName) {
-        for _ in 0..READ_ATTEMPTS {
-            let Some(page) = self.store.outbox_entry(name).await else {
-                sleep(READ_PAUSE).await;
-                continue;
-            };
-            // None if the same incident was created before.
-            if let Some(entry) = page.entries.first()
-                && let Some((number, incident)) = self.outbox.insert(entry)
-            {
-                self.announce(number, &incident).await;
-            }
-            return;
-        }
-        warn!("an incident waits for the next start, because the store cannot be read");
-    }
-
-    /// Adds the other media with the content, and reports the incident.
-    async fn announce(&self, number: u64, incident: &Incident) {
-        let mut incident = incident.clone();
-        let others = self.other_media(&incident).await;
-        for media in &others {
-            incident.add_media(media.mxc.clone(), media.base_url.clone());
-        }
-        let Incident { id, engine, finding, media, .. } = &incident;
-        warn!(incident = id, engine, finding, media = media.len(), "malware in media");
-        self.metrics.incidents.record(engine_name(engine).unwrap_or("unknown"));
-        (self.observer)(&IncidentEvent { incident: &incident, state: IncidentState::Created });
-        self.outbox.announce(number, incident);
-        // After the incident that contains it. The process may be killed in between, which may cause a second incident.
-        for media in &others {
-            if let Err(error) = self.seen.mark(media) {
-                warn!(%error, "a second incident about the same media is possible");
-            }
-        }
-    }
-
-    /// Returns the media with the content of an incident that has no incident of its own.
-    async fn other_media(&self, incident: &Incident) -> Vec<SeenMedia> {
-        let content = parse_hex(&incident.content).unwrap_or_default();
-        for _ in 0..READ_ATTEMPTS {
-            let Some(seen) = self.seen.media(&content).await else {
-                sleep(READ_PAUSE).await;
-                continue;
-            };
-            let mut others = Vec::new();
-            for media in seen {
-                if !self.seen.is_marked(&media).await {
-                    others.push(media);
-                }
-            }
-            return others;
-        }
-        warn!(incident = incident.id, "other media with the content is not known");
-        Vec::new()
-    }
-
-    fn give_up_expired(&self) {
-        let lost = self.outbox.remove_expired();
-        if !lost.is_empty() {
-            warn!(steps = lost.len(), "steps of incidents were not done within 7 days");
-        }
-        for kind in lost {
-            let name = match kind {
-                StepKind::Quarantine => "quarantine",
-                StepKind::Notify(index) => self.targets.get(index).copied().unwrap_or("unknown"),
-            };
-            self.metrics.incidents.record_step(name, "given_up");
-        }
-    }
 }

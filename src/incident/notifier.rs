@@ -3,9 +3,9 @@
 use super::{
     message::Notice,
     notice_limit::{NextNotice, NoticeLimit},
-    outbox::StepKind,
     room::NoticeRoom,
     step::StepResult,
+    step_plan::StepKind,
     step_worker::StepWorker,
     webhook::Webhook,
 };

@@ -4,47 +4,25 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use mcs_store::{FileStore, OutboxEntry, RecordName};
+use mcs_store::{OutboxEntry, RecordName};
 use parking_lot::Mutex;
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
 };
-use tracing::{debug, error, warn};
+use tracing::{debug, warn};
 
 use super::{
     entry::Incident,
+    finished::{FinishedIncident, FinishedIncidents, IncidentEnd},
+    incident_store::IncidentStore,
+    known_incidents::{KnownIncident, KnownIncidents},
     step::{StepState, delay_after},
+    step_plan::{StepId, StepKind, StepPlan, step_state, steps},
 };
-
-/// What is done about each incident.
-#[derive(Clone, Debug)]
-pub(super) struct StepPlan {
-    /// Base URL of the homeserver whose media is quarantined.
-    pub(super) quarantined_at: Option<String>,
-    /// Names of the targets of notifications.
-    pub(super) targets: Vec<String>,
-}
-
-/// Step of an incident.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(super) enum StepId {
-    /// Quarantine of the media with this index.
-    Quarantine(usize),
-    /// Notification of the target with this index.
-    Notify(usize),
-}
-
-/// Kind of steps, which one worker does.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum StepKind {
-    Quarantine,
-    /// Notifications of the target with this index.
-    Notify(usize),
-}
 
 /// A step that is due.
 #[derive(Clone, Debug)]
@@ -69,7 +47,10 @@ pub(super) enum NextStep {
 /// How a step has ended, or was tried.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum StepEnd {
-    Over,
+    Done,
+    /// The step is not tried again.
+    GivenUp,
+    /// The step is tried again later.
     Failed,
 }
 
@@ -78,9 +59,16 @@ pub(super) enum StepEnd {
 pub(super) struct Outbox(Arc<SharedOutbox>);
 
 struct SharedOutbox {
-    store: Arc<FileStore>,
+    store: IncidentStore,
     plan: StepPlan,
+    /// How long an incident is not created again.
+    keep: Duration,
     pending: Mutex<PendingIncidents>,
+    finished: Mutex<FinishedIncidents>,
+    /// What this process has done, if the store is shared.
+    known: Mutex<KnownIncidents>,
+    /// Until when this process owns a shared outbox.
+    owned_until: Mutex<Option<Instant>>,
     changed: watch::Sender<()>,
 }
 
@@ -101,53 +89,68 @@ struct PendingIncident {
     due: HashMap<StepId, Instant>,
 }
 
-/// State of the outbox, for metrics and changes of the secret of the store.
-#[derive(Clone)]
-pub struct OutboxStatus(Outbox);
-
-impl OutboxStatus {
-    pub(super) fn new(outbox: Outbox) -> Self {
-        Self(outbox)
-    }
-
-    /// Returns the number of incidents with steps that are not done, and the age of the oldest one, seconds.
-    #[must_use]
-    pub fn length_and_age(&self) -> (u64, u64) {
-        let pending = self.0.0.pending.lock();
-        let oldest = pending.incidents.values().map(|pending| pending.incident.found).min();
-        let age = oldest.map_or(0, |found| now_ms().saturating_sub(found) / 1000);
-        (pending.incidents.len() as u64, age)
-    }
-
-    /// Stores all incidents again after a change of the secret of the store.
-    pub fn store_again(&self) {
-        self.0.save_all();
-    }
-
-    /// Returns the number of incidents that were not created because the outbox was full.
-    #[must_use]
-    pub fn overflows(&self) -> u64 {
-        self.0.0.store.counters().outbox_overflows
-    }
-}
-
 impl Outbox {
-    pub(super) fn new(store: Arc<FileStore>, plan: StepPlan) -> Self {
-        let (pending, changed) = (Mutex::default(), watch::Sender::default());
-        Self(Arc::new(SharedOutbox { store, plan, pending, changed }))
+    pub(super) fn new(store: IncidentStore, plan: StepPlan, keep: Duration) -> Self {
+        Self(Arc::new(SharedOutbox {
+            store,
+            plan,
+            keep,
+            pending: Mutex::default(),
+            finished: Mutex::default(),
+            known: Mutex::default(),
+            owned_until: Mutex::default(),
+            changed: watch::Sender::default(),
+        }))
+    }
+
+    pub(super) fn store(&self) -> &IncidentStore {
+        &self.0.store
+    }
+
+    /// Returns whether this process does the steps. With a shared store, one process at a time does.
+    pub(super) fn is_owned(&self) -> bool {
+        let is_owned = |until: Option<Instant>| until.is_some_and(|until| Instant::now() < until);
+        self.0.store.shared().is_none() || is_owned(*self.0.owned_until.lock())
+    }
+
+    /// Sets until when this process owns a shared outbox. After a time without ownership, the incidents in memory may be
+    /// outdated: they are removed, and read again.
+    pub(super) fn set_owned(&self, until: Option<Instant>) {
+        if until.is_some() && !self.is_owned() {
+            let mut pending = self.0.pending.lock();
+            let (mut known, incidents) =
+                (self.0.known.lock(), std::mem::take(&mut pending.incidents));
+            for PendingIncident { name, incident, .. } in incidents.into_values() {
+                known.add(name, KnownIncident { incident, is_finished: false });
+            }
+            pending.names.clear();
+        }
+        *self.0.owned_until.lock() = until;
+        self.0.changed.send_replace(());
+    }
+
+    /// Returns whether an entry is in memory, or was a moment ago.
+    pub(super) fn has(&self, name: RecordName) -> bool {
+        self.0.pending.lock().names.contains(&name)
     }
 
     /// Adds an entry of the store, unless it is there already. Returns its number if other media must be added and the
     /// incident be reported before its steps.
     pub(super) fn insert(&self, entry: &OutboxEntry) -> Option<(u64, Arc<Incident>)> {
-        let incident = match Incident::decode(&entry.value) {
-            Ok(incident) => Arc::new(incident),
+        let mut incident = match Incident::decode(&entry.value) {
+            Ok(incident) => incident,
             Err(error) => {
                 warn!(%error, "an incident of another version of the program is dropped");
-                drop(self.0.store.remove_from_outbox(entry.name));
+                tokio::spawn(self.0.store.remove(entry.name));
                 return None;
             }
         };
+        if self.add_known(entry.name, &mut incident) {
+            debug!(incident = incident.id, "an incident that was finished before is not repeated");
+            tokio::spawn(self.0.store.remove(entry.name));
+            return None;
+        }
+        let incident = Arc::new(incident);
         let mut pending = self.0.pending.lock();
         if !pending.names.insert(entry.name) {
             return None;
@@ -169,8 +172,17 @@ impl Outbox {
         Some((number, incident))
     }
 
+    /// Adds what this process has done of an incident. Returns whether the incident was finished.
+    fn add_known(&self, name: RecordName, incident: &mut Incident) -> bool {
+        let keep = u64::try_from(self.0.keep.as_millis()).unwrap_or(u64::MAX);
+        let known = self.0.known.lock();
+        let Some(known) = known.get(name, now_ms().saturating_sub(keep)) else { return false };
+        incident.merge(&known.incident);
+        known.is_finished
+    }
+
     /// Requests all incidents from the store again, under its current secret.
-    fn save_all(&self) {
+    pub(super) fn save_all(&self) {
         let mut pending = self.0.pending.lock();
         let numbers: Vec<_> = pending.incidents.keys().copied().collect();
         for number in numbers {
@@ -192,25 +204,18 @@ impl Outbox {
         let Some(changed) = pending.incidents.get(&number) else { return };
         let (name, plan) = (changed.name, &self.0.plan);
         if changed.incident.is_announced && steps(&changed.incident, plan).next().is_none() {
-            pending.incidents.remove(&number);
-            self.remove_stored(name);
+            self.end(pending, number, IncidentEnd::Done);
         } else {
-            let value = changed.incident.encode();
-            match self.0.store.update_outbox(name, changed.expiry, &value) {
-                Ok(written) => drop(written),
-                Err(error) => error!(%error, "the state of an incident is not stored"),
-            }
+            self.0.store.update(name, changed.expiry, &changed.incident.encode());
         }
         self.0.changed.send_replace(());
     }
 
     /// Removes an entry from the store. Until that is done, the entry must not be read again: its steps would be repeated.
     fn remove_stored(&self, name: RecordName) {
-        let (outbox, removed) = (self.clone(), self.0.store.remove_from_outbox(name));
+        let (outbox, removed) = (self.clone(), self.0.store.remove(name));
         tokio::spawn(async move {
-            if let Err(error) = removed.await {
-                debug!(%error, "a finished incident stays in the outbox");
-            }
+            removed.await;
             outbox.0.pending.lock().names.remove(&name);
         });
     }
@@ -228,7 +233,10 @@ impl Outbox {
             let incident = Arc::make_mut(&mut pending.incident);
             let Some(state) = step_state(incident, step, plan) else { return };
             match end {
-                StepEnd::Over => state.is_over = true,
+                StepEnd::Done | StepEnd::GivenUp => {
+                    state.is_over = true;
+                    state.is_given_up = end == StepEnd::GivenUp;
+                }
                 StepEnd::Failed => {
                     state.tries = state.tries.saturating_add(1);
                     pending.due.insert(step, Instant::now() + delay_after(state.tries));
@@ -237,13 +245,34 @@ impl Outbox {
         });
     }
 
-    /// Drops an incident.
-    pub(super) fn remove(&self, number: u64) {
+    /// Removes an incident whose steps are not done any more.
+    pub(super) fn remove(&self, number: u64, end: IncidentEnd) {
         let mut pending = self.0.pending.lock();
-        if let Some(removed) = pending.incidents.remove(&number) {
-            self.remove_stored(removed.name);
+        if self.end(&mut pending, number, end).is_some() {
             self.0.changed.send_replace(());
         }
+    }
+
+    /// Removes an incident, and lists it as finished. Returns the incident.
+    fn end(
+        &self,
+        pending: &mut PendingIncidents,
+        number: u64,
+        end: IncidentEnd,
+    ) -> Option<Arc<Incident>> {
+        let PendingIncident { name, incident, .. } = pending.incidents.remove(&number)?;
+        if self.0.store.shared().is_some() {
+            let (mut known, incident) = (self.0.known.lock(), Arc::clone(&incident));
+            match end {
+                IncidentEnd::Done | IncidentEnd::Expired => {
+                    known.add(name, KnownIncident { incident, is_finished: true });
+                }
+                IncidentEnd::Dropped => known.remove(name),
+            }
+        }
+        self.remove_stored(name);
+        self.0.finished.lock().add(Arc::clone(&incident), end, now_ms());
+        Some(incident)
     }
 
     /// Drops the incidents that are too old. Returns the kinds of the steps that were not done.
@@ -254,9 +283,10 @@ impl Outbox {
         let numbers: Vec<_> = expired.map(|(number, _)| *number).collect();
         let mut lost = Vec::new();
         for number in numbers {
-            let Some(removed) = pending.incidents.remove(&number) else { continue };
-            lost.extend(steps(&removed.incident, &self.0.plan).map(|(step, _)| step.kind()));
-            self.remove_stored(removed.name);
+            let Some(removed) = self.end(&mut pending, number, IncidentEnd::Expired) else {
+                continue;
+            };
+            lost.extend(steps(&removed, &self.0.plan).map(|(step, _)| step.kind()));
         }
         lost
     }
@@ -266,12 +296,10 @@ impl Outbox {
     pub(super) async fn is_stored(&self, number: u64) -> Option<bool> {
         let name = self.0.pending.lock().incidents.get(&number).map(|pending| pending.name);
         let Some(name) = name else { return Some(false) };
-        let page = self.0.store.outbox_entry(name).await?;
-        // An unreadable entry is under a former secret until it is stored again.
-        let is_stored = !page.entries.is_empty() || page.unreadable > 0;
+        let is_stored = self.0.store.has_entry(name).await?;
         if !is_stored {
             debug!("the store has an incident no more");
-            self.remove(number);
+            self.remove(number, IncidentEnd::Dropped);
         }
         Some(is_stored)
     }
@@ -294,6 +322,9 @@ impl Outbox {
 
     /// Returns what a worker does next.
     pub(super) fn next(&self, kind: StepKind) -> NextStep {
+        if !self.is_owned() {
+            return NextStep::None;
+        }
         let now = Instant::now();
         let pending = self.0.pending.lock();
         let (mut best, mut earliest): (Option<DueStep>, Option<Instant>) = (None, None);
@@ -333,6 +364,35 @@ impl Outbox {
         steps.collect()
     }
 
+    /// Returns the plan.
+    pub(super) fn plan(&self) -> &StepPlan {
+        &self.0.plan
+    }
+
+    /// Returns the number of waiting incidents in memory, and when the malware of the oldest one was found, milliseconds since
+    /// 1970.
+    pub(super) fn length_and_oldest(&self) -> (u64, Option<u64>) {
+        let pending = self.0.pending.lock();
+        let oldest = pending.incidents.values().map(|pending| pending.incident.found).min();
+        (pending.incidents.len() as u64, oldest)
+    }
+
+    /// Passes each waiting incident with its expiry, seconds since 1970, and when its failed steps are tried again.
+    pub(super) fn for_each_waiting(
+        &self,
+        mut each: impl FnMut(&Arc<Incident>, u64, &HashMap<StepId, Instant>),
+    ) {
+        let pending = self.0.pending.lock();
+        for PendingIncident { incident, expiry, due, .. } in pending.incidents.values() {
+            each(incident, *expiry, due);
+        }
+    }
+
+    /// Passes each of the latest finished incidents.
+    pub(super) fn for_each_finished(&self, each: impl FnMut(&FinishedIncident)) {
+        self.0.finished.lock().latest().for_each(each);
+    }
+
     /// Returns a receiver of changes.
     pub(super) fn subscribe(&self) -> watch::Receiver<()> {
         self.0.changed.subscribe()
@@ -362,45 +422,8 @@ impl PendingIncident {
     }
 }
 
-impl StepId {
-    pub(super) fn kind(self) -> StepKind {
-        match self {
-            Self::Quarantine(_) => StepKind::Quarantine,
-            Self::Notify(target) => StepKind::Notify(target),
-        }
-    }
-}
-
-/// Returns the steps of an incident that are not done.
-fn steps(incident: &Incident, plan: &StepPlan) -> impl Iterator<Item = (StepId, StepState)> {
-    let is_quarantined_here =
-        |base_url: &Option<String>| base_url.is_some() && *base_url == plan.quarantined_at;
-    let media = incident.media.iter().enumerate();
-    let media = media.filter(move |(_, media)| is_quarantined_here(&media.base_url));
-    let media = media.map(|(index, media)| (StepId::Quarantine(index), media.quarantine));
-    let targets = plan.targets.iter().enumerate().map(|(index, target)| {
-        let state = incident.targets.get(target).copied().unwrap_or_default();
-        (StepId::Notify(index), state)
-    });
-    media.chain(targets).filter(|(_, state)| !state.is_over)
-}
-
-/// Returns the state of a step.
-fn step_state<'i>(
-    incident: &'i mut Incident,
-    step: StepId,
-    plan: &StepPlan,
-) -> Option<&'i mut StepState> {
-    match step {
-        StepId::Quarantine(index) => Some(&mut incident.media.get_mut(index)?.quarantine),
-        StepId::Notify(index) => {
-            Some(incident.targets.entry(plan.targets.get(index)?.clone()).or_default())
-        }
-    }
-}
-
 /// Returns the time, milliseconds since 1970.
-fn now_ms() -> u64 {
+pub(super) fn now_ms() -> u64 {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
 }

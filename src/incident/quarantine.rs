@@ -35,8 +35,8 @@ struct SynapseMedia {
 }
 
 #[derive(Deserialize)]
-struct SynapseMediaInfo {
-    quarantined_by: Option<String>,
+pub(super) struct SynapseMediaInfo {
+    pub(super) quarantined_by: Option<String>,
     /// A boolean, a number where the database has no booleans, or null.
     #[serde(default)]
     safe_from_quarantine: Value,
@@ -88,14 +88,9 @@ impl QuarantineClient {
 
     /// Asks Synapse whether media is quarantined, because it responds with 200 for media that it does not have.
     async fn check(&self, id: &[&str; 2], token: &str) -> StepResult {
-        let path = [&["_synapse", "admin", "v1", "media"], &id[..]].concat();
-        let response = match self.send(Method::GET, &path, token).await {
-            Ok(response) if response.status == 200 => response,
-            Ok(response) => return self.refusal(&response),
+        let media_info = match self.media_info(id, token).await {
+            Ok(media_info) => media_info,
             Err(failed) => return failed,
-        };
-        let Some(SynapseMedia { media_info }) = parse(&response) else {
-            return StepResult::Failed("the homeserver sent no state of the media".to_owned());
         };
         if media_info.quarantined_by.is_some() {
             return StepResult::Done;
@@ -107,8 +102,25 @@ impl QuarantineClient {
         }
     }
 
+    /// Asks Synapse for the state of media.
+    pub(super) async fn media_info(
+        &self,
+        id: &[&str; 2],
+        token: &str,
+    ) -> Result<SynapseMediaInfo, StepResult> {
+        let path = [&["_synapse", "admin", "v1", "media"], &id[..]].concat();
+        let response = self.send(Method::GET, &path, token).await?;
+        if response.status != 200 {
+            return Err(self.refusal(&response));
+        }
+        let media = parse(&response).map(|SynapseMedia { media_info }| media_info);
+        media.ok_or_else(|| {
+            StepResult::Failed("the homeserver sent no state of the media".to_owned())
+        })
+    }
+
     /// Returns what another status than 200 means.
-    fn refusal(&self, response: &ServiceResponse) -> StepResult {
+    pub(super) fn refusal(&self, response: &ServiceResponse) -> StepResult {
         let errcode = parse::<AdminApiError>(response).map(|error| error.errcode);
         match (response.status, errcode.as_deref()) {
             // matrix-media-repo responds so for paths that it does not know.
@@ -125,7 +137,7 @@ impl QuarantineClient {
         }
     }
 
-    async fn send(
+    pub(super) async fn send(
         &self,
         method: Method,
         path: &[&str],

@@ -7,9 +7,9 @@ use tracing::info;
 
 use super::{
     event::{IncidentEvent, IncidentObserver, IncidentState},
-    outbox::{StepId, StepKind},
     quarantine::QuarantineClient,
     step::StepResult,
+    step_plan::{StepId, StepKind},
     step_worker::StepWorker,
 };
 

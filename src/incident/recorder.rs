@@ -6,12 +6,13 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use mcs_store::{FileStore, RecordName};
+use mcs_store::RecordName;
 use tokio::sync::mpsc;
-use tracing::{debug, error};
+use tracing::error;
 
 use super::{
     entry::Incident,
+    incident_store::{IncidentStore, IncidentWrite},
     seen::{SeenMedia, expiry},
     seen_recorder::SeenRecorder,
 };
@@ -19,7 +20,7 @@ use crate::{
     media::{disposition, hex},
     scan::{
         infection::Infection,
-        report::{PlainMedia, PlainMediaObserver},
+        report::{PlainMedia, PlainMediaObserver, PlainMediaRecorded},
     },
     text::single_line,
 };
@@ -32,7 +33,7 @@ const MAX_TEXT: usize = 1000;
 
 /// Writes incidents to the outbox, and keeps which media had a content.
 pub struct IncidentRecorder {
-    pub(super) store: Arc<FileStore>,
+    pub(super) store: IncidentStore,
     /// How long an incident is not created again.
     pub(super) keep: Duration,
     pub(super) seen: SeenRecorder,
@@ -47,16 +48,22 @@ impl IncidentRecorder {
         Arc::new(move |media| self.record(media))
     }
 
-    fn record(&self, media: &PlainMedia<'_>) {
+    /// Records media. Returns a future that the job awaits before anything about the media is stored.
+    fn record(&self, media: &PlainMedia<'_>) -> Option<PlainMediaRecorded> {
         let seen = SeenMedia::new(media);
-        if let Some(infection) = media.infection {
-            self.add_incident(&seen, infection, media);
-        }
+        let infection = media.infection;
+        let recorded = infection.and_then(|infection| self.add_incident(&seen, infection, media));
         self.seen.record(media, seen);
+        recorded
     }
 
-    /// Requests the entry. Later changes of the store are not written before.
-    fn add_incident(&self, seen: &SeenMedia, infection: &Infection, media: &PlainMedia<'_>) {
+    /// Requests the entry. Later changes of the store are not written before, if the job awaits the future.
+    fn add_incident(
+        &self,
+        seen: &SeenMedia,
+        infection: &Infection,
+        media: &PlainMedia<'_>,
+    ) -> Option<PlainMediaRecorded> {
         let name = seen.incident_name(&self.store.secret());
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut incident = Incident {
@@ -73,21 +80,23 @@ impl IncidentRecorder {
         };
         incident.add_media(seen.mxc.clone(), seen.base_url.clone());
         let (keep, max_age) = (expiry(self.keep), expiry(MAX_AGE));
-        let added = match self.store.add_incident(name, keep, max_age, &incident.encode()) {
-            Ok(added) => added,
+        let write = match self.store.add_incident(name, keep, max_age, incident.encode()) {
+            Ok(write) => write,
             Err(error) => {
                 error!(%error, "an incident is lost");
-                return;
+                return None;
             }
         };
+        let IncidentWrite { must_wait, written: is_written } = write;
         let written = self.written.clone();
-        tokio::spawn(async move {
-            match added.await {
-                // Fails only when the service stops; the next start reads the outbox.
-                Ok(()) => drop(written.send(name)),
-                Err(error) => debug!(%error, "an incident is not in the outbox"),
+        // In a task, so that the incident is written when the job ends early.
+        let task = tokio::spawn(async move {
+            if is_written.await {
+                // Fails only when the service stops.
+                let _ = written.send(name);
             }
         });
+        must_wait.then(|| -> PlainMediaRecorded { Box::pin(async { drop(task.await) }) })
     }
 }
 

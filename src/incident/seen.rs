@@ -10,7 +10,7 @@ use mcs_store::{
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use super::seen_store::SeenStore;
+use super::incident_store::IncidentStore;
 use crate::{
     media::{Origin, Thumbnail, Variant, hex, parse_hex},
     scan::report::PlainMedia,
@@ -47,7 +47,7 @@ fn from_hex<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<[u8; 32
 /// The kept names of media. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct SeenIndex {
-    store: SeenStore,
+    store: IncidentStore,
     keep: Duration,
 }
 
@@ -95,7 +95,7 @@ impl SeenMedia {
 }
 
 impl SeenIndex {
-    pub(super) fn new(store: SeenStore, keep: Duration) -> Self {
+    pub(super) fn new(store: IncidentStore, keep: Duration) -> Self {
         Self { store, keep }
     }
 
@@ -109,29 +109,25 @@ impl SeenIndex {
         RecordKey { kind: RecordKind::Seen, name, version }
     }
 
-    /// Keeps media. If a content has many media in a file already, nothing is kept.
+    /// Keeps media. If the content has many already, nothing is kept.
     pub(super) async fn add(&self, media: &SeenMedia) -> Result<(), SealError> {
         let key = self.key(media);
-        if let SeenStore::File(file) = &self.store {
-            let records = file.get_all(RecordKind::Seen, key.name).await.unwrap_or_default();
-            if records.len() >= MAX_MEDIA && !records.iter().any(|record| record.key == key) {
-                return Ok(());
-            }
+        let records = self.store.seen(key.name).await.unwrap_or_default();
+        if records.len() >= MAX_MEDIA && !records.iter().any(|(other, _)| *other == key) {
+            return Ok(());
         }
         let record = serde_json::to_vec(media).unwrap_or_default();
         self.store.put(key, expiry(self.keep), &record)
     }
 
-    /// Returns the media in a file that had a content; `None` if the store cannot be read. Without media in a shared store,
-    /// which has no incidents.
+    /// Returns the media that had a content; `None` if the store cannot be read.
     pub(super) async fn media(&self, content: &[u8; 32]) -> Option<Vec<SeenMedia>> {
-        let SeenStore::File(file) = &self.store else { return Some(Vec::new()) };
-        let secrets = file.secrets();
+        let secrets = self.store.secrets();
         let mut found: Vec<SeenMedia> = Vec::new();
         for secret in once(secrets.current()).chain(secrets.former()) {
             let name = secret.name(RecordKind::Seen, &[content]);
-            for record in file.get_all(RecordKind::Seen, name).await? {
-                let media = serde_json::from_slice::<SeenMedia>(&record.value).ok();
+            for (_, record) in self.store.seen(name).await? {
+                let media = serde_json::from_slice::<SeenMedia>(&record).ok();
                 let media = media.map(|media| SeenMedia { content: Some(*content), ..media });
                 found.extend(media.filter(|media| !found.contains(media)));
             }
@@ -150,13 +146,13 @@ impl SeenIndex {
         Some(SeenPage { media, next: listed.next, is_truncated: listed.is_truncated })
     }
 
-    pub(super) fn store(&self) -> &SeenStore {
+    pub(super) fn store(&self) -> &IncidentStore {
         &self.store
     }
 
     /// Returns whether an incident about this media was created.
     pub(super) async fn is_marked(&self, media: &SeenMedia) -> bool {
-        self.store.get(self.mark_key(media)).await.flatten().is_some()
+        self.store.has_record(self.mark_key(media)).await
     }
 
     /// Marks that an incident about this media was created, because it is part of another one.

@@ -12,8 +12,8 @@ use tokio::sync::mpsc;
 use tracing::warn;
 
 use super::{
+    incident_store::IncidentStore,
     seen::{SeenIndex, SeenMedia},
-    seen_store::SeenStore,
 };
 use crate::scan::{
     Wants,
@@ -37,7 +37,7 @@ impl SeenRecorder {
     }
 
     /// Returns a recorder that keeps media in a store, and the task that does so.
-    pub fn start(store: SeenStore, keep: Duration) -> (Self, impl Future<Output = ()> + use<>) {
+    pub fn start(store: IncidentStore, keep: Duration) -> (Self, impl Future<Output = ()> + use<>) {
         let (recorder, media) = Self::new();
         (recorder, keep_seen(SeenIndex::new(store, keep), media))
     }
@@ -45,7 +45,10 @@ impl SeenRecorder {
     /// Returns the observer for jobs.
     #[must_use]
     pub fn into_observer(self) -> PlainMediaObserver {
-        Arc::new(move |media| self.record(media, SeenMedia::new(media)))
+        Arc::new(move |media| {
+            self.record(media, SeenMedia::new(media));
+            None
+        })
     }
 
     /// Has media kept, in the background. A rescan does not keep media for longer.

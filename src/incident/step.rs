@@ -21,6 +21,19 @@ pub(super) struct StepState {
     pub(super) tries: u32,
     /// Whether the step is over.
     pub(super) is_over: bool,
+    /// Whether the step is over without having been done.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) is_given_up: bool,
+}
+
+impl StepState {
+    /// Takes over a later state of the same step.
+    pub(super) fn merge(&mut self, other: Self) {
+        self.tries = self.tries.max(other.tries);
+        if other.is_over && !self.is_over {
+            *self = other;
+        }
+    }
 }
 
 /// Result of trying a step.

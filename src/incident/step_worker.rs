@@ -6,6 +6,7 @@ use tokio::time::sleep;
 use tracing::{debug, error, info, warn};
 
 use super::{
+    finished::IncidentEnd,
     outbox::{DueStep, Outbox, StepEnd},
     step::StepResult,
 };
@@ -33,13 +34,16 @@ impl StepWorker {
     /// Returns whether a step is to be done. Drops an incident about a content that an operator allows, or that the store
     /// has no more.
     pub(super) async fn is_wanted(&self, due: &DueStep) -> bool {
+        if !self.outbox.is_owned() {
+            return false;
+        }
         let content = parse_hex(&due.incident.content);
         if content.is_some_and(|content| (self.is_allowed)(&content)) {
             info!(
                 incident = due.incident.id,
                 "an operator allows the content, dropping the incident"
             );
-            self.outbox.remove(due.number);
+            self.outbox.remove(due.number, IncidentEnd::Dropped);
             return false;
         }
         if let Some(is_stored) = self.outbox.is_stored(due.number).await {
@@ -55,14 +59,14 @@ impl StepWorker {
         let name = self.name;
         match result {
             StepResult::Done | StepResult::NotNeeded(_) => {
-                self.end_all(steps, "done");
+                self.end_all(steps, StepEnd::Done);
                 if std::mem::take(&mut self.is_failing) {
                     info!(step = name, "steps of incidents succeed again");
                 }
             }
             StepResult::Refused(cause) => {
                 error!(step = name, cause, "a step of an incident is refused for good");
-                self.end_all(steps, "given_up");
+                self.end_all(steps, StepEnd::GivenUp);
             }
             StepResult::Failed(cause) => {
                 self.metrics.incidents.record_step(name, "failed");
@@ -75,7 +79,7 @@ impl StepWorker {
                     } else {
                         let incident = &due.incident.id;
                         error!(step = name, incident, cause, "a step of an incident was given up");
-                        self.end_all(std::slice::from_ref(due), "given_up");
+                        self.end_all(std::slice::from_ref(due), StepEnd::GivenUp);
                     }
                 }
             }
@@ -86,11 +90,12 @@ impl StepWorker {
         }
     }
 
-    fn end_all(&self, steps: &[DueStep], result: &'static str) {
+    fn end_all(&self, steps: &[DueStep], end: StepEnd) {
+        let result = if end == StepEnd::GivenUp { "given_up" } else { "done" };
         for due in steps {
             debug!(step = self.name, result, incident = due.incident.id, "step done");
             self.metrics.incidents.record_step(self.name, result);
-            self.outbox.record(due.number, due.step, StepEnd::Over);
+            self.outbox.record(due.number, due.step, end);
         }
     }
 }

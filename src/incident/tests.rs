@@ -17,12 +17,15 @@ use mcs_store::{FileStore, RecordKind, StoreSecret, StoreSettings};
 
 use super::{
     entry::Incident,
+    incident_store::IncidentStore,
     message::Notice,
-    outbox::{DueStep, NextStep, Outbox, OutboxStatus, StepEnd, StepKind, StepPlan},
+    outbox::{DueStep, NextStep, Outbox, StepEnd},
+    outbox_status::{OutboxStatus, SharedStatus},
     quarantine::QuarantineClient,
     room::NoticeRoom,
     secret_source::SecretSource,
     step::{StepResult, StepState},
+    step_plan::{StepKind, StepPlan, StepTarget},
     webhook::Webhook,
 };
 use crate::{
@@ -30,7 +33,7 @@ use crate::{
     media::service_client::ServiceClient,
 };
 
-fn incident() -> Incident {
+pub(super) fn incident() -> Incident {
     let mut incident = Incident {
         id: "0123".into(),
         found: 1_700_000_000_123,
@@ -278,6 +281,11 @@ struct OutboxFixture {
 
 const TARGET: StepKind = StepKind::Notify(0);
 
+fn target() -> StepTarget {
+    let address = "https://hook.example".to_owned();
+    StepTarget { name: "target".to_owned(), kind: "webhook", address }
+}
+
 impl OutboxFixture {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
@@ -285,8 +293,9 @@ impl OutboxFixture {
         let path = directory.path().join("store.db");
         let (store, _) = FileStore::open(&path, secret, StoreSettings::default()).unwrap();
         let store = Arc::new(store);
-        let plan = StepPlan { quarantined_at: None, targets: vec!["target".to_owned()] };
-        let outbox = Outbox::new(Arc::clone(&store), plan);
+        let plan = StepPlan { quarantined_at: None, targets: vec![target()] };
+        let outbox =
+            Outbox::new(IncidentStore::File(Arc::clone(&store)), plan, Duration::from_secs(3600));
         Self { _directory: directory, store, outbox }
     }
 
@@ -313,6 +322,10 @@ impl OutboxFixture {
             other => panic!("{other:?}"),
         }
     }
+}
+
+fn status(fixture: &OutboxFixture) -> OutboxStatus {
+    OutboxStatus { outbox: fixture.outbox.clone(), shared: SharedStatus::default() }
 }
 
 #[tokio::test]
@@ -345,15 +358,36 @@ async fn finished_incident_leaves_the_outbox_and_is_not_read_again() {
     fixture.add_incident("a").await;
     let before = fixture.store.outbox(None).await.unwrap();
     let due = fixture.due();
-    assert_eq!(OutboxStatus::new(fixture.outbox.clone()).length_and_age().0, 1);
-    fixture.outbox.record(due.number, due.step, StepEnd::Over);
+    assert_eq!(status(&fixture).length_and_age().0, 1);
+    fixture.outbox.record(due.number, due.step, StepEnd::Done);
     // As it was read before.
     assert!(fixture.outbox.insert(&before.entries[0]).is_none());
     assert!(matches!(fixture.outbox.next(TARGET), NextStep::None));
-    assert_eq!(OutboxStatus::new(fixture.outbox.clone()).length_and_age(), (0, 0));
+    assert_eq!(status(&fixture).length_and_age(), (0, 0));
     while !fixture.store.outbox(None).await.unwrap().entries.is_empty() {
         tokio::task::yield_now().await;
     }
+}
+
+/// A server that replicas share may restore an earlier state.
+#[tokio::test]
+async fn states_of_one_incident_are_merged() {
+    let is_over = StepState { is_over: true, ..StepState::default() };
+    let mut earlier = Incident { is_announced: true, ..incident() };
+    earlier.add_media("mxc://example.org/other".into(), Some("http://hs".into()));
+    let mut later = earlier.clone();
+    later.media[1].quarantine = is_over;
+    later.targets = [("target".to_owned(), is_over)].into();
+    earlier.targets =
+        [("target".to_owned(), StepState { tries: 3, ..StepState::default() })].into();
+    let mut merged = earlier.clone();
+    merged.merge(&later);
+    assert_eq!(merged, later, "what is done stays done");
+    let mut merged = later.clone();
+    merged.merge(&Incident { is_announced: false, ..incident() });
+    assert_eq!(merged.media, later.media);
+    assert_eq!(merged.targets, later.targets);
+    assert!(merged.is_announced);
 }
 
 /// The verdicts were wrong, so nothing must follow from them.

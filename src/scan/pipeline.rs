@@ -148,7 +148,7 @@ impl Pipeline {
     async fn process(&self, running: &mut RunningJob) -> Result<Scanned, ScanError> {
         let fetched = self.fetch(running).await?;
         let (scanned, run) = self.scan(running, &fetched).await;
-        self.report_plain_media(running, &fetched, &scanned);
+        self.report_plain_media(running, &fetched, &scanned).await;
         let ScannedContent { detected, verdict, .. } = scanned;
         let Fetched { content, size, headers, body, is_granted, .. } = fetched;
         let detected = detected.or(fetched.detected);

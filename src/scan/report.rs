@@ -1,6 +1,6 @@
 //! Report of a finished job. `scan` records it nowhere: an observer of the application does.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use super::{
     ResponseSource, ScanError, ScanRequest, Timings, Verdict,
@@ -37,8 +37,13 @@ pub struct AnswerReport<'a> {
 }
 
 /// Receives all plain media that a job has downloaded with the homeserver's consent, before anything about it is stored:
-/// what the observer has requested of the same store is written first. May receive the same media several times.
-pub type PlainMediaObserver = Arc<dyn Fn(&PlainMedia<'_>) + Send + Sync>;
+/// what the observer has requested of the same store is written first, at the latest when the returned future ends. May
+/// receive the same media several times.
+pub type PlainMediaObserver =
+    Arc<dyn Fn(&PlainMedia<'_>) -> Option<PlainMediaRecorded> + Send + Sync>;
+
+/// Future that a job awaits before anything about the media is stored.
+pub type PlainMediaRecorded = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Plain media and its content.
 pub struct PlainMedia<'a> {

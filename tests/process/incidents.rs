@@ -1,7 +1,8 @@
 //! Incidents: quarantine and notifications after malware in plain media, also when the service is killed in between.
 
+mod operators;
 mod rescans;
-mod server;
+pub(crate) mod server;
 
 use std::{fs, os::unix::fs::PermissionsExt as _};
 

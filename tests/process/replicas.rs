@@ -2,6 +2,7 @@
 
 mod faults;
 mod group;
+mod incidents;
 mod rescans;
 
 use std::time::Duration;

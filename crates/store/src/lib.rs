@@ -51,12 +51,12 @@ pub use outbox::{OutboxEntry, OutboxPage};
 pub use record::{RecordKey, RecordKind, RecordName, VersionTag};
 pub use secret::{BadRecord, SealError, StoreSecret};
 pub use secret_ring::SecretRing;
+pub use shared::{
+    IncidentAddition, LatestDecisions, LeaseResult, MAX_MESSAGE, OutboxRecord, ScanLease,
+    SharedCounters, SharedSettings, SharedStore, SharedStoreError, StoreEvent, StoreEvents,
+    StoreServers, StoreServersError, StoreUnavailable, StoredValue,
+};
 #[cfg(any(test, feature = "simulation"))]
 pub use shared::{KeyspaceSnapshot, SimulatedNode, SimulatedServer};
-pub use shared::{
-    LatestDecisions, LeaseResult, MAX_MESSAGE, ScanLease, SharedCounters, SharedSettings,
-    SharedStore, SharedStoreError, StoreEvent, StoreEvents, StoreServers, StoreServersError,
-    StoreUnavailable, StoredValue,
-};
 pub use store::{FileStore, OpenReport, StoreSettings};
 pub use store_path::SetAside;

@@ -77,6 +77,11 @@ impl RecordKind {
         }
     }
 
+    /// Returns whether a shared store has the records of one name in one hash.
+    pub(crate) fn is_in_hash(self) -> bool {
+        matches!(self, Self::Reference | Self::Seen)
+    }
+
     /// Returns whether a record of this kind is retried until it is written.
     pub(crate) fn is_kept(self) -> bool {
         match self {

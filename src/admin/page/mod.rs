@@ -3,6 +3,7 @@
 
 mod actions;
 mod forms;
+mod incidents;
 mod lookup;
 mod overview;
 mod plots;
@@ -37,6 +38,7 @@ pub(super) fn routes(state: PageState) -> Router {
         .route("/state", get(overview::state))
         .route("/plots/{name}", get(overview::plot))
         .route("/verdicts", get(overview::verdicts))
+        .route("/incidents", get(incidents::incidents))
         .route("/lookup", get(lookup::lookup))
         .route("/confirm", get(actions::confirm))
         .route("/change", post(actions::change))

@@ -10,6 +10,7 @@ use axum::{
 };
 
 use super::{
+    incidents::{self, IncidentRow},
     plots::Plot,
     response::{PageError, PageLayout, PageResult, html},
     sessions::SessionUse,
@@ -40,6 +41,8 @@ struct OverviewPage {
     layout: PageLayout,
     state: StateView,
     plots: Vec<PlotView>,
+    /// `None` if no incidents are created, or they cannot be read.
+    incidents: Option<Vec<IncidentRow>>,
     scans: Vec<ScanRow>,
 }
 
@@ -129,6 +132,7 @@ pub(super) async fn overview(
         layout: PageLayout::new("Overview", &session),
         state: StateView::new(&state, &scanner),
         plots: Plot::ALL.map(plot).into(),
+        incidents: incidents::latest(&state.admin).await,
         scans: rows(&scanner.recent().latest(FIRST_SCANS, |_| true)),
     };
     Ok(html(StatusCode::OK, &page))

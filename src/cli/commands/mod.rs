@@ -6,6 +6,7 @@ pub(super) mod doctor;
 pub(super) mod generate_key;
 pub(super) mod migrate;
 pub(super) mod public_key;
+pub(super) mod quarantine;
 pub(super) mod sandbox;
 pub(super) mod scan;
 pub(super) mod serve;

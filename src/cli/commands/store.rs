@@ -16,15 +16,17 @@ use url::form_urlencoded;
 use crate::{
     admin::{
         protocol::{
-            ContentReply, DecisionRequest, DecisionsReply, ForgetReply, ForgetRequest, MediaReply,
-            RecentReply, RescanReply, RescanRequest, VerdictsReply,
+            ContentReply, DecisionRequest, DecisionsReply, ForgetReply, ForgetRequest,
+            IncidentsReply, MediaReply, RecentReply, RescanReply, RescanRequest, VerdictsReply,
         },
         token,
     },
     cli::{
         admin_client::AdminClient,
-        arguments::{Cli, DecisionArguments, ServiceAddress, StoreCommand, StoreSubject},
+        arguments::Cli,
         error::CommandError,
+        incident_output::print_incidents,
+        service_arguments::{DecisionArguments, ServiceAddress, StoreCommand, StoreSubject},
         setup::start_runtime,
         store_output::{
             print_content, print_decided, print_decisions, print_forgotten, print_media,
@@ -70,9 +72,7 @@ async fn ask(
             !reply.verdicts.is_empty() || !reply.media.is_empty() || reply.listed.is_some()
         }
         StoreCommand::Show { subject: StoreSubject::Media(mxc) } => {
-            let query =
-                form_urlencoded::Serializer::new(String::new()).append_pair("mxc", &mxc).finish();
-            let reply: MediaReply = client.get(&format!("/v1/media?{query}")).await?;
+            let reply: MediaReply = client.get(&media_path(&mxc)).await?;
             print(json, &reply, || print_media(painter, &reply))?;
             !reply.media.is_empty()
         }
@@ -95,6 +95,12 @@ async fn ask(
             let path = format!("/v1/recent?not_clean={not_clean}&limit={limit}");
             let reply: RecentReply = client.get(&path).await?;
             print(json, &reply, || print_recent(painter, &reply))?;
+            true
+        }
+        StoreCommand::Incidents { waiting, finished, limit, after } => {
+            let path = incidents_path(waiting, finished, limit, after.as_deref());
+            let reply: IncidentsReply = client.get(&path).await?;
+            print(json, &reply, || print_incidents(painter, &reply))?;
             true
         }
         StoreCommand::Allow(arguments) => decide(client, json, "allow", arguments).await?,
@@ -142,7 +148,7 @@ async fn change_decisions(
 }
 
 /// Prints the reply as JSON, or by `text`.
-fn print(
+pub(super) fn print(
     json: bool,
     reply: &impl Serialize,
     text: impl FnOnce() -> io::Result<()>,
@@ -155,6 +161,23 @@ fn print(
     } else {
         text()
     }
+}
+
+fn media_path(mxc: &str) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    format!("/v1/media?{}", query.append_pair("mxc", mxc).finish())
+}
+
+fn incidents_path(waiting: bool, finished: bool, limit: u16, after: Option<&str>) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.append_pair("limit", &limit.to_string());
+    if waiting || finished {
+        query.append_pair("state", if waiting { "waiting" } else { "finished" });
+    }
+    if let Some(after) = after {
+        query.append_pair("after", after);
+    }
+    format!("/v1/incidents?{}", query.finish())
 }
 
 fn list_path(not_clean: bool, since: Option<Duration>, limit: u16) -> String {
@@ -170,7 +193,7 @@ fn list_path(not_clean: bool, since: Option<Duration>, limit: u16) -> String {
 }
 
 /// Returns a client for the address and token in the arguments, or in the configuration.
-fn client(cli: &Cli, given: &ServiceAddress) -> Result<AdminClient, CommandError> {
+pub(super) fn client(cli: &Cli, given: &ServiceAddress) -> Result<AdminClient, CommandError> {
     let address = given.listen();
     let (address, token_path) = match (address, &given.token_path) {
         (Some(address), Some(token_path)) => (address, token_path.clone()),

@@ -129,7 +129,7 @@ pub(super) const INCIDENTS: &[InvalidCase] = &[
     ),
     (
         "quarantine = { at = 'synapse', token_path = 't' }\nstore.kind = 'none'",
-        "store.kind: missing, expected \"file\" with a path or a state directory, since [quarantine]",
+        "store.kind: missing, expected \"file\" with a path or a state directory, or \"shared\", since [quarantine]",
     ),
     (
         "notify = [{ webhook = 'https://a', secret_path = 's' }]\nstore.kind = 'none'",
@@ -137,7 +137,7 @@ pub(super) const INCIDENTS: &[InvalidCase] = &[
     ),
     (
         "quarantine = { at = 'synapse', token_path = 't' }\nstore = { kind = 'shared', urls = ['redis://a'] }",
-        "store.kind: found \"shared\", expected \"file\": [quarantine] does not work with a shared store",
+        "download.base_homeserver_url: missing, expected the homeserver whose media is quarantined",
     ),
     (
         "quarantine = { at = 'synapse', token_path = 't' }\nstore.path = 's'",

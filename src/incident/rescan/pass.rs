@@ -17,8 +17,8 @@ use super::{
 };
 use crate::{
     incident::{
+        rescan_store::RescanClaim,
         seen::{ListedMedia, SeenIndex, SeenPage},
-        seen_store::RescanClaim,
     },
     metrics::Metrics,
     scan::{ContentState, engines::EngineState},

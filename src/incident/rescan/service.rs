@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     config::sections::incident::RescanSettings,
-    incident::{secret_source::SecretSource, seen::SeenIndex, seen_store::SeenStore},
+    incident::{incident_store::IncidentStore, secret_source::SecretSource, seen::SeenIndex},
     media::service_client::ServiceClient,
     metrics::Metrics,
     scan::engines::EngineState,
@@ -30,7 +30,7 @@ const MAX_UNKNOWN: Duration = Duration::from_secs(600);
 
 /// What rescans need besides their settings.
 pub struct RescanParts {
-    pub store: SeenStore,
+    pub store: IncidentStore,
     /// How long the names of media are kept.
     pub keep: Duration,
     pub client: ServiceClient,

@@ -6,7 +6,7 @@ use mcs_store::{RecordKey, RecordKind, StoreSecret};
 use tracing::warn;
 
 use crate::{
-    incident::{seen::expiry, seen_store::SeenStore},
+    incident::{incident_store::IncidentStore, seen::expiry},
     scan::engines::EngineState,
 };
 
@@ -25,7 +25,7 @@ pub(super) enum StoredState {
 }
 
 /// Compares the record with the state of the engines. `None` if the store cannot be read.
-pub(super) async fn compare(store: &SeenStore, state: EngineState) -> Option<StoredState> {
+pub(super) async fn compare(store: &IncidentStore, state: EngineState) -> Option<StoredState> {
     let secrets = store.secrets();
     let mut found = StoredState::Missing;
     for secret in once(secrets.current()).chain(secrets.former()) {
@@ -39,7 +39,7 @@ pub(super) async fn compare(store: &SeenStore, state: EngineState) -> Option<Sto
 }
 
 /// Stores the state after a complete pass.
-pub(super) fn store(store: &SeenStore, state: EngineState) {
+pub(super) fn store(store: &IncidentStore, state: EngineState) {
     let key = key(&store.secrets().current());
     if let Err(error) = store.put(key, expiry(KEEP), &state.to_bytes()) {
         warn!(%error, "the end of a rescan is not stored");

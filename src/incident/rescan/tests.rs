@@ -28,8 +28,8 @@ use super::{
 use crate::{
     config::sections::incident::RescanSettings,
     incident::{
+        incident_store::IncidentStore,
         seen::{SeenIndex, SeenMedia},
-        seen_store::SeenStore,
     },
     metrics::Metrics,
     scan::{ContentState, engines::EngineState},
@@ -121,7 +121,7 @@ impl World {
     }
 
     /// Starts the service with a rate of 2 a second.
-    fn start(self: &Arc<Self>, store: SeenStore, has_incidents: bool) -> JoinHandle<()> {
+    fn start(self: &Arc<Self>, store: IncidentStore, has_incidents: bool) -> JoinHandle<()> {
         let settings = RescanSettings { rate: 2, delay: DELAY, token_path: PathBuf::new() };
         let seen = SeenIndex::new(store, KEEP);
         let metrics = Arc::clone(&self.metrics);
@@ -198,7 +198,7 @@ fn mxcs(numbers: impl IntoIterator<Item = u8>) -> Vec<String> {
 }
 
 /// Has the store keep media, and waits until it does.
-async fn keep(store: &SeenStore, media: impl IntoIterator<Item = SeenMedia>) {
+async fn keep(store: &IncidentStore, media: impl IntoIterator<Item = SeenMedia>) {
     let index = SeenIndex::new(store.clone(), KEEP);
     let mut expected = HashSet::new();
     for media in media {
@@ -220,8 +220,8 @@ async fn keep(store: &SeenStore, media: impl IntoIterator<Item = SeenMedia>) {
 async fn several_changes_cause_one_pass_which_is_remembered() {
     let (world, directory) = (World::new(1), StoreDirectory::new());
     let store = directory.open();
-    keep(&SeenStore::File(Arc::clone(&store)), (0..3).map(media)).await;
-    let service = world.start(SeenStore::File(Arc::clone(&store)), false);
+    keep(&IncidentStore::File(Arc::clone(&store)), (0..3).map(media)).await;
+    let service = world.start(IncidentStore::File(Arc::clone(&store)), false);
     // No complete pass is known.
     let mut first = world.fetched(3).await;
     first.sort_unstable();
@@ -240,7 +240,7 @@ async fn several_changes_cause_one_pass_which_is_remembered() {
 
     // The same engines after a restart.
     let store = directory.open();
-    let service = world.start(SeenStore::File(Arc::clone(&store)), false);
+    let service = world.start(IncidentStore::File(Arc::clone(&store)), false);
     world.settle().await;
     assert_eq!(world.fetched(0).await.len(), 6);
     service.abort();
@@ -250,7 +250,7 @@ async fn several_changes_cause_one_pass_which_is_remembered() {
     // They have changed while no process ran.
     world.set_engines(5);
     let store = directory.open();
-    let _service = world.start(SeenStore::File(store), false);
+    let _service = world.start(IncidentStore::File(store), false);
     world.settle().await;
     assert_eq!(world.fetched(0).await.len(), 9);
     assert!(world.metric("mcs_rescan_media_total{result=\"clean\"} 9"));
@@ -260,7 +260,7 @@ async fn several_changes_cause_one_pass_which_is_remembered() {
 #[tokio::test(start_paused = true)]
 async fn known_contents_and_media_of_others_are_not_fetched() {
     let (world, directory) = (World::new(1), StoreDirectory::new());
-    let store = SeenStore::File(directory.open());
+    let store = IncidentStore::File(directory.open());
     let same_content = SeenMedia { mxc: "mxc://example.org/copy".into(), ..media(1) };
     let elsewhere = [Some("https://other.example.org/".to_owned()), None];
     let elsewhere =
@@ -278,7 +278,7 @@ async fn known_contents_and_media_of_others_are_not_fetched() {
 #[tokio::test(start_paused = true)]
 async fn change_during_a_pass_begins_it_again() {
     let (world, directory) = (World::new(1), StoreDirectory::new());
-    let store = SeenStore::File(directory.open());
+    let store = IncidentStore::File(directory.open());
     keep(&store, (0..4).map(media)).await;
     let _service = world.start(store, false);
     let before = world.fetched(2).await.len();
@@ -298,13 +298,13 @@ async fn change_during_a_pass_begins_it_again() {
 async fn interrupted_pass_continues_after_a_restart() {
     let (world, directory) = (World::new(1), StoreDirectory::new());
     let store = directory.open();
-    keep(&SeenStore::File(Arc::clone(&store)), (0..5).map(media)).await;
-    let service = world.start(SeenStore::File(Arc::clone(&store)), false);
+    keep(&IncidentStore::File(Arc::clone(&store)), (0..5).map(media)).await;
+    let service = world.start(IncidentStore::File(Arc::clone(&store)), false);
     world.fetched(2).await;
     service.abort();
     assert!(service.await.is_err());
     drop(store);
-    let _service = world.start(SeenStore::File(directory.open()), false);
+    let _service = world.start(IncidentStore::File(directory.open()), false);
     world.settle().await;
     let mut fetched = world.fetched(5).await;
     assert_eq!(fetched.len(), 5, "each once");
@@ -322,7 +322,7 @@ async fn failures_of_others_do_not_use_up_the_list() {
         (PauseCause::Busy, 7),
     ] {
         let (world, directory) = (World::new(1), StoreDirectory::new());
-        let store = SeenStore::File(directory.open());
+        let store = IncidentStore::File(directory.open());
         keep(&store, (0..3).map(media)).await;
         let ends: VecDeque<_> = std::iter::repeat_n(RescanEnd::pause(cause, "test"), 3).collect();
         // The one that was first seen last is the first.
@@ -340,7 +340,7 @@ async fn failures_of_others_do_not_use_up_the_list() {
 #[tokio::test(start_paused = true)]
 async fn homeserver_may_ask_to_wait() {
     let (world, directory) = (World::new(1), StoreDirectory::new());
-    let store = SeenStore::File(directory.open());
+    let store = IncidentStore::File(directory.open());
     keep(&store, [media(0)]).await;
     let delay = Some(Duration::from_secs(120));
     let end = RescanEnd::Pause { cause: PauseCause::RateLimit, detail: String::new(), delay };
@@ -354,7 +354,7 @@ async fn homeserver_may_ask_to_wait() {
 #[tokio::test(start_paused = true)]
 async fn pass_waits_while_the_engines_are_unknown() {
     let (world, directory) = (World::new(0), StoreDirectory::new());
-    let store = SeenStore::File(directory.open());
+    let store = IncidentStore::File(directory.open());
     keep(&store, (0..2).map(media)).await;
     let _service = world.start(store, false);
     world.settle().await;
@@ -373,7 +373,7 @@ async fn pass_waits_while_the_engines_are_unknown() {
 #[tokio::test(start_paused = true)]
 async fn media_that_fails_is_tried_again_after_the_others() {
     let (world, directory) = (World::new(1), StoreDirectory::new());
-    let store = SeenStore::File(directory.open());
+    let store = IncidentStore::File(directory.open());
     keep(&store, (0..3).map(media)).await;
     let transient = || RescanEnd::Transient("test".into());
     let gone = RescanEnd::Done(RescanResult::Gone);
@@ -395,7 +395,7 @@ async fn media_that_fails_is_tried_again_after_the_others() {
 #[tokio::test(start_paused = true)]
 async fn rate_is_limited() {
     let (world, directory) = (World::new(1), StoreDirectory::new());
-    let store = SeenStore::File(directory.open());
+    let store = IncidentStore::File(directory.open());
     keep(&store, (0..20).map(media)).await;
     let _service = world.start(store, false);
     world.fetched(20).await;
@@ -412,7 +412,7 @@ async fn contents_on_a_list_are_fetched_for_their_incident() {
         [(false, false, 0), (true, true, 0), (true, false, 1)]
     {
         let (world, directory) = (World::new(1), StoreDirectory::new());
-        let store = SeenStore::File(directory.open());
+        let store = IncidentStore::File(directory.open());
         keep(&store, [media(0)]).await;
         world.blocked.lock().insert([0; 32]);
         if is_marked {
@@ -435,10 +435,10 @@ async fn contents_on_a_list_are_fetched_for_their_incident() {
 async fn removal_of_all_records_causes_a_pass() {
     let (world, directory) = (World::new(1), StoreDirectory::new());
     let store = directory.open();
-    keep(&SeenStore::File(Arc::clone(&store)), (0..2).map(media)).await;
-    let _service = world.start(SeenStore::File(Arc::clone(&store)), false);
+    keep(&IncidentStore::File(Arc::clone(&store)), (0..2).map(media)).await;
+    let _service = world.start(IncidentStore::File(Arc::clone(&store)), false);
     world.fetched(2).await;
-    let seen_store = SeenStore::File(Arc::clone(&store));
+    let seen_store = IncidentStore::File(Arc::clone(&store));
     let state = EngineState::for_test(1);
     while stored_state::compare(&seen_store, state).await != Some(StoredState::Same) {
         tokio::time::sleep(DELAY).await;
@@ -450,13 +450,13 @@ async fn removal_of_all_records_causes_a_pass() {
     world.fetched(4).await;
 }
 
-fn replica(server: &SimulatedServer, client: u32) -> SeenStore {
+fn replica(server: &SimulatedServer, client: u32) -> IncidentStore {
     let clock = server.clone();
     let now = Arc::new(move || clock.now_ms() / 1000);
     let timeout = Duration::from_millis(250);
     let node = SimulatedNode { client, seed: client.into(), timeout, now };
     let secret = StoreSecret::derive(b"secret");
-    SeenStore::Shared(SharedStore::start_simulated(server, node, secret).unwrap().0)
+    IncidentStore::Shared(SharedStore::start_simulated(server, node, secret).unwrap().0)
 }
 
 #[tokio::test(start_paused = true)]

@@ -68,8 +68,8 @@ impl Pipeline {
         }
     }
 
-    /// Reports plain media with the result of its scan to the observer.
-    pub(super) fn report_plain_media(
+    /// Reports plain media with the result of its scan to the observer, and waits until the observer has recorded it.
+    pub(super) async fn report_plain_media(
         &self,
         running: &RunningJob,
         fetched: &Fetched,
@@ -83,21 +83,24 @@ impl Pipeline {
         }
         let kind = scanned.verdict.as_ref().ok().and_then(Verdict::not_clean_kind);
         let is_infected = kind == Some(NotCleanKind::Infected);
-        observer(&PlainMedia {
+        let recorded = observer(&PlainMedia {
             request,
             content: &fetched.content,
             headers: &fetched.headers,
             infection: scanned.infection.as_deref().filter(|_| is_infected),
         });
+        if let Some(recorded) = recorded {
+            recorded.await;
+        }
     }
 
     /// Reports an infection that a run of the engines has found, before the outcome is stored.
-    fn report_run(&self, running: &RunningJob, fetched: &Fetched, run: &EngineRun) {
+    async fn report_run(&self, running: &RunningJob, fetched: &Fetched, run: &EngineRun) {
         if let RunOutcome::Scanned(outcome) = &run.outcome
             && outcome.is_infected()
             && self.listed(&fetched.content) != Some(ListedFile::Allowed)
         {
-            self.report_plain_media(running, fetched, &self.decided(outcome));
+            self.report_plain_media(running, fetched, &self.decided(outcome)).await;
         }
     }
 
@@ -156,7 +159,7 @@ impl Pipeline {
                 // What operators have had forgotten meanwhile, at any replica, is not valid.
                 outcome.scanned = started;
             }
-            self.report_run(running, fetched, &run);
+            self.report_run(running, fetched, &run).await;
             let scanned = self.cache_run(key, identity, generation, run).await;
             if let Some(lease) = lease {
                 lease.release().await;

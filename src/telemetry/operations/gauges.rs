@@ -128,6 +128,8 @@ fn outbox(page: &mut Page<'_>, status: &OutboxStatus) -> fmt::Result {
     page.gauge("mcs_incident_outbox", help, length)?;
     let help = "Age of the oldest incident with steps that are not done, seconds";
     page.gauge("mcs_incident_outbox_oldest_seconds", help, age)?;
+    let help = "Whether this process does the steps of incidents";
+    page.gauge("mcs_incident_outbox_owner", help, u64::from(status.is_owner()))?;
     let help = "Incidents that were not created because the outbox was full";
     page.counters("mcs_incident_outbox_overflows", help, [([], status.overflows())])
 }

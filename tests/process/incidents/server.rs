@@ -21,8 +21,9 @@ use crate::harness::TEST_TIMEOUT;
 
 /// What a request is about.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(super) enum ServerStep {
+pub(crate) enum ServerStep {
     Quarantine,
+    Release,
     Check,
     Webhook,
     Room,
@@ -30,7 +31,7 @@ pub(super) enum ServerStep {
 
 /// A response in place of the ordinary one.
 #[derive(Clone, Debug)]
-pub(super) enum StepReply {
+pub(crate) enum StepReply {
     Status(u16),
     RateLimit,
     Redirect(String),
@@ -41,11 +42,11 @@ pub(super) enum StepReply {
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct ReceivedStep {
-    pub(super) step: ServerStep,
-    pub(super) path: String,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Vec<u8>,
+pub(crate) struct ReceivedStep {
+    pub(crate) step: ServerStep,
+    pub(crate) path: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
 }
 
 #[derive(Default)]
@@ -58,8 +59,8 @@ struct IncidentServerState {
 }
 
 /// Stops when dropped.
-pub(super) struct IncidentServer {
-    pub(super) address: SocketAddr,
+pub(crate) struct IncidentServer {
+    pub(crate) address: SocketAddr,
     state: Arc<IncidentServerState>,
     task: JoinHandle<()>,
 }
@@ -71,7 +72,7 @@ impl Drop for IncidentServer {
 }
 
 impl IncidentServer {
-    pub(super) async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::<IncidentServerState>::default();
@@ -80,36 +81,36 @@ impl IncidentServer {
         Self { address, state, task }
     }
 
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
     /// Sends these responses to the next requests of a step.
-    pub(super) fn reply(&self, step: ServerStep, replies: impl IntoIterator<Item = StepReply>) {
+    pub(crate) fn reply(&self, step: ServerStep, replies: impl IntoIterator<Item = StepReply>) {
         self.state.replies.lock().unwrap().entry(step).or_default().extend(replies);
     }
 
     /// Has the homeserver lack media.
-    pub(super) fn remove(&self, media: &str) {
+    pub(crate) fn remove(&self, media: &str) {
         self.state.missing.lock().unwrap().insert(media.to_owned());
     }
 
-    pub(super) fn quarantined(&self) -> Vec<String> {
+    pub(crate) fn quarantined(&self) -> Vec<String> {
         self.state.quarantined.lock().unwrap().iter().cloned().collect()
     }
 
     /// Returns the messages of the room.
-    pub(super) fn messages(&self) -> Vec<Value> {
+    pub(crate) fn messages(&self) -> Vec<Value> {
         self.state.messages.lock().unwrap().values().cloned().collect()
     }
 
-    pub(super) fn received(&self, step: ServerStep) -> Vec<ReceivedStep> {
+    pub(crate) fn received(&self, step: ServerStep) -> Vec<ReceivedStep> {
         let all = self.state.received.borrow();
         all.iter().filter(|received| received.step == step).cloned().collect()
     }
 
     /// Waits until so many requests of a step have arrived.
-    pub(super) async fn wait_for(&self, step: ServerStep, count: usize) {
+    pub(crate) async fn wait_for(&self, step: ServerStep, count: usize) {
         let mut received = self.state.received.subscribe();
         let arrived = received
             .wait_for(|all| all.iter().filter(|received| received.step == step).count() >= count);
@@ -127,6 +128,9 @@ async fn respond(State(state): State<Arc<IncidentServerState>>, request: Request
         (&Method::PUT, path) if path.contains("/send/m.room.message/") => ServerStep::Room,
         (&Method::POST, path) if path.starts_with("/_synapse/admin/v1/media/quarantine/") => {
             ServerStep::Quarantine
+        }
+        (&Method::POST, path) if path.starts_with("/_synapse/admin/v1/media/unquarantine/") => {
+            ServerStep::Release
         }
         (&Method::GET, path) if path.starts_with("/_synapse/admin/v1/media/") => ServerStep::Check,
         _ => return StatusCode::IM_A_TEAPOT.into_response(),
@@ -171,6 +175,10 @@ impl IncidentServerState {
                 if !self.missing.lock().unwrap().contains(&media) {
                     self.quarantined.lock().unwrap().insert(media);
                 }
+                "{}".into_response()
+            }
+            ServerStep::Release => {
+                self.quarantined.lock().unwrap().remove(&last(2));
                 "{}".into_response()
             }
             ServerStep::Check => {

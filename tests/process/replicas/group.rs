@@ -200,9 +200,13 @@ fn builder(homeserver: &MockHomeserver, marks: &TempDir, url: &str, lines: &str)
         if [ -e {marks}/signature ] || grep -q infected \"$1\"; then echo Found; exit 1; fi"
     );
     builder.dir().write_executable("script.sh", &script);
-    for (name, character) in
-        [("request_secret", "A"), ("store_secret", "b"), ("other_key", "Q"), ("admin-token", "t")]
-    {
+    for (name, character) in [
+        ("request_secret", "A"),
+        ("store_secret", "b"),
+        ("other_key", "Q"),
+        ("admin-token", "t"),
+        ("incident-secret", "s"),
+    ] {
         let path = builder.dir().path(name);
         fs::write(&path, character.repeat(43)).unwrap();
         fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();

@@ -14,6 +14,8 @@ from harness.scanner import Scanner
 
 NEEDS = []
 
+ADMIN_TOKEN = "0123456789abcdef" * 4
+
 
 class Room:
     """A room with a bot, and its notices as another member sees them."""
@@ -54,7 +56,14 @@ class Room:
             "quarantine.at": "synapse",
             "quarantine.token_path": str(folder / "admin"),
             "notify.targets": [target],
+            "audit.path": str(state / "audit.jsonl"),
+            "admin.enabled": True,
+            "admin.host": "127.0.0.1",
+            "admin.port": 0,
+            "admin.token_path": str(folder / "token"),
         }
+        (folder / "token").write_text(ADMIN_TOKEN)
+        (folder / "token").chmod(0o600)
         return Scanner(machine, self.homeserver, config)
 
     def is_quarantined(self, media):
@@ -70,6 +79,17 @@ def outbox_length(service):
     metrics = Client(f"http://{entry['address']}").get("/metrics").body.decode()
     lines = [line for line in metrics.splitlines() if line.startswith("mcs_incident_outbox ")]
     return int(lines[0].split()[1])
+
+
+def ask_admin(service, method, path, body=None):
+    """Sends a request to the listener of operators; returns the reply."""
+    entry = service.log_entries("listening for operators' changes ([admin])")[-1]
+    body = None if body is None else json.dumps(body).encode()
+    headers = {"Content-Type": "application/json"}
+    client = Client(f"http://{entry['address']}")
+    got = client.request(method, f"/v1/{path}", ADMIN_TOKEN, body=body, headers=headers)
+    assert_equal(got.status, 200, got)
+    return got.json()
 
 
 def finished(service, room, media, count):
@@ -129,4 +149,24 @@ def killed_service_finishes_what_it_has_begun(machine):
         service.stop()
         service.start()
         finished(service, room, media, count)
+    assert_equal(service.stop(), 0)
+
+
+@test
+def released_media_is_served_again(machine):
+    room = Room(machine)
+    service = room.scanner(machine)
+    member = room.member
+    media = member.upload(EICAR + noise(73, 100), "text/plain")
+    assert_equal(service.get(f"/download/{media.path}", member.token).status, 403)
+    finished(service, room, media, 1)
+    listed = ask_admin(service, "GET", "incidents")["incidents"]
+    assert_equal([incident["state"] for incident in listed], ["done"])
+    assert_equal(listed[0]["media"][0]["quarantine"]["state"], "done")
+    body = {"mxc": f"mxc://{media.path}", "comment": "false positive", "allow": True}
+    released = ask_admin(service, "POST", "quarantine/release", body)
+    assert_equal(released["was_quarantined"], True)
+    assert_equal([content["allowed"] for content in released["contents"]], [True])
+    assert not room.is_quarantined(media)
+    assert_equal(service.get(f"/download/{media.path}", member.token).status, 200)
     assert_equal(service.stop(), 0)

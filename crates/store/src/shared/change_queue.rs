@@ -1,13 +1,13 @@
 //! Changes that wait for the writer of the shared store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::{
     limits::{MAX_QUEUED, MAX_QUEUED_BYTES, MAX_QUEUED_KEPT},
-    record::{RecordKey, RecordKind},
+    record::{RecordKey, RecordKind, RecordName},
 };
 
 use super::key_names::{EVENTS_KEY, record_key};
@@ -30,6 +30,16 @@ pub(crate) enum SharedChange {
     DeleteInvalid {
         key: RecordKey,
     },
+    /// New incident, written before all other changes. The same one waits once.
+    AddIncident(Box<SealedIncident>),
+    /// Replaces an entry of the outbox, unless it was removed.
+    UpdateEntry {
+        name: RecordName,
+        sealed: Vec<u8>,
+    },
+    RemoveEntry {
+        name: RecordName,
+    },
     /// Event with its number. `None`: the message was too long.
     Publish {
         number: u64,
@@ -42,7 +52,11 @@ impl SharedChange {
     pub(crate) fn is_kept(&self) -> bool {
         match self {
             Self::Put { key, .. } => key.kind.is_kept(),
-            Self::Delete { .. } | Self::Publish { .. } => true,
+            Self::Delete { .. }
+            | Self::AddIncident(_)
+            | Self::UpdateEntry { .. }
+            | Self::RemoveEntry { .. }
+            | Self::Publish { .. } => true,
             Self::DeleteInvalid { .. } => false,
         }
     }
@@ -50,9 +64,10 @@ impl SharedChange {
     pub(crate) fn size(&self) -> usize {
         CHANGE_OVERHEAD
             + match self {
-                Self::Put { sealed, .. } => sealed.len(),
+                Self::Put { sealed, .. } | Self::UpdateEntry { sealed, .. } => sealed.len(),
+                Self::AddIncident(incident) => incident.mark.len() + incident.entry.len(),
                 Self::Publish { message, .. } => message.as_ref().map_or(0, Vec::len),
-                Self::Delete { .. } | Self::DeleteInvalid { .. } => 0,
+                Self::Delete { .. } | Self::DeleteInvalid { .. } | Self::RemoveEntry { .. } => 0,
             }
     }
 
@@ -66,9 +81,25 @@ impl SharedChange {
                 };
                 record_key(&RecordKey { kind, name: key.name, version: None })
             }
+            Self::AddIncident(incident) => outbox_record_key(incident.name),
+            Self::UpdateEntry { name, .. } | Self::RemoveEntry { name } => outbox_record_key(*name),
             Self::Publish { .. } => EVENTS_KEY.to_owned(),
         }
     }
+}
+
+/// Returns the key of an entry of the outbox in the server.
+pub(crate) fn outbox_record_key(name: RecordName) -> Vec<u8> {
+    record_key(&RecordKey { kind: RecordKind::Outbox, name, version: None })
+}
+
+/// New incident: a mark that it was created, and an entry of the outbox.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct SealedIncident {
+    pub(crate) name: RecordName,
+    pub(crate) mark_expiry: u64,
+    pub(crate) mark: Vec<u8>,
+    pub(crate) entry: Vec<u8>,
 }
 
 /// Changes by their position in the order of requests.
@@ -89,6 +120,8 @@ struct ChangeQueueState {
     last_event: u64,
     droppable: ChangeUsage,
     kept: ChangeUsage,
+    /// Names of the incidents that wait or are being written.
+    incidents: HashSet<RecordName>,
     is_closed: bool,
 }
 
@@ -98,6 +131,11 @@ impl ChangeQueueState {
     }
 
     fn push(&mut self, change: SharedChange) -> bool {
+        if let SharedChange::AddIncident(incident) = &change
+            && self.incidents.contains(&incident.name)
+        {
+            return !self.is_closed;
+        }
         let max = if change.is_kept() { MAX_QUEUED_KEPT } else { MAX_QUEUED };
         let is_closed = self.is_closed;
         let usage = self.usage(change.is_kept());
@@ -107,6 +145,9 @@ impl ChangeQueueState {
         }
         usage.changes += 1;
         usage.bytes = bytes;
+        if let SharedChange::AddIncident(incident) = &change {
+            self.incidents.insert(incident.name);
+        }
         self.changes.insert(self.next_position, change);
         self.next_position += 1;
         true
@@ -149,10 +190,14 @@ impl ChangeQueue {
         self.state.lock().changes.extend(changes);
     }
 
-    /// Returns the position of the first change in the queue that is retried until it is written.
+    /// Returns the position of the first change in the queue that is retried until it is written, except incidents, which no
+    /// event announces.
     pub(crate) fn first_kept(&self) -> Option<u64> {
         let state = self.state.lock();
-        let mut kept = state.changes.iter().filter(|(_, change)| change.is_kept());
+        let is_record = |change: &SharedChange| {
+            change.is_kept() && !matches!(change, SharedChange::AddIncident(_))
+        };
+        let mut kept = state.changes.iter().filter(|(_, change)| is_record(change));
         kept.next().map(|(position, _)| *position)
     }
 
@@ -162,11 +207,23 @@ impl ChangeQueue {
         let usage = state.usage(change.is_kept());
         usage.changes = usage.changes.saturating_sub(1);
         usage.bytes = usage.bytes.saturating_sub(change.size());
+        if let SharedChange::AddIncident(incident) = change {
+            state.incidents.remove(&incident.name);
+        }
     }
 
     /// Returns the number of kept changes that wait or are being written.
     pub(crate) fn kept(&self) -> usize {
         self.state.lock().kept.changes
+    }
+
+    /// Returns the number of incidents that wait or are being written.
+    pub(crate) fn incidents(&self) -> usize {
+        self.state.lock().incidents.len()
+    }
+
+    pub(crate) fn has_incidents(&self) -> bool {
+        self.incidents() > 0
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -19,6 +19,10 @@ pub struct SharedCounters {
     pub dropped_writes: u64,
     /// Kept changes (records, deletions and events) that currently wait to be written.
     pub pending_writes: u64,
+    /// Incidents among them.
+    pub pending_incidents: u64,
+    /// Incidents that were not created because the outbox was full.
+    pub outbox_overflows: u64,
     /// How often the store was taken out of use because five commands failed in a row.
     pub breaker_openings: u64,
     /// Calls of the server by lookups, leases and writes: a pipeline of several commands is one call. Polls for events
@@ -35,6 +39,8 @@ pub(crate) struct SharedAtomics {
     pub(crate) failed_commands: AtomicU64,
     pub(crate) dropped_writes: AtomicU64,
     pub(crate) pending_writes: AtomicU64,
+    pub(crate) pending_incidents: AtomicU64,
+    pub(crate) outbox_overflows: AtomicU64,
     pub(crate) breaker_openings: AtomicU64,
     pub(crate) store_calls: AtomicU64,
 }
@@ -49,6 +55,8 @@ impl SharedAtomics {
             failed_commands: load(&self.failed_commands),
             dropped_writes: load(&self.dropped_writes),
             pending_writes: load(&self.pending_writes),
+            pending_incidents: load(&self.pending_incidents),
+            outbox_overflows: load(&self.outbox_overflows),
             breaker_openings: load(&self.breaker_openings),
             store_calls: load(&self.store_calls),
         }

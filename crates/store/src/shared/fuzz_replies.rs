@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use redis::{Value, parse_redis_value};
 
-use crate::{RecordName, StoreSecret};
+use crate::{RecordKind, RecordName, StoreSecret};
 
 use super::{
     event_seal::EventSealer,
@@ -53,7 +53,7 @@ fn check_reply(bytes: &[u8]) {
     let _ = number(&reply);
     let _ = optional_strings(reply.clone(), 2);
     let _ = strings(reply.clone(), 100);
-    let _ = decode_references(RecordName([1; 16]), reply.clone());
+    let _ = decode_references(RecordKind::Reference, RecordName([1; 16]), reply.clone());
     if let Some(asked) = ServerAddress::new("asked", 1) {
         let slots = SlotMap::parse(&reply, &asked);
         assert!(slots.is_none_or(|slots| !slots.nodes().is_empty()));

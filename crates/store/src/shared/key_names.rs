@@ -17,13 +17,30 @@ pub(crate) const FINGERPRINTS_KEY: &[u8] = b"mcs1:keys";
 /// Start of the keys of decisions. A cluster stores all of them at one node.
 const DECISIONS: &[u8] = b"{d}:";
 
+const REFERENCES: &[u8] = b"i:";
+
+const SEEN: &[u8] = b"x:";
+
+/// Start of the keys of marks of incidents, and of entries of the outbox. A cluster stores all of them at one node, so that one
+/// call reads both.
+const INCIDENT: &[u8] = b"{o}:j:";
+const OUTBOX: &[u8] = b"{o}:o:";
+
+/// Sorted set of the names in the outbox, by the time at which they were added.
+pub(crate) const OUTBOX_INDEX_KEY: &[u8] = b"mcs1:{o}:index";
+
+/// Name of the process that does the steps of incidents. Not removed with all records: two processes would do them.
+pub(crate) const OUTBOX_OWNER_KEY: &[u8] = b"mcs1:{o}:owner";
+
 /// Content of a key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum StoredKey {
     /// One record.
     Record(RecordKey),
-    /// Hash of the references with this name.
-    References(RecordName),
+    /// Hash of the references, or of the seen media, with this name.
+    Hash(RecordKind, RecordName),
+    /// Names in the outbox.
+    OutboxIndex,
     Lease,
 }
 
@@ -34,19 +51,19 @@ pub(crate) fn record_key(key: &RecordKey) -> Vec<u8> {
         RecordKind::Finished => b"c",
         RecordKind::Forgotten => b"g",
         RecordKind::Media => return named_key(b"m:", &key.name, key.version.as_ref()),
-        RecordKind::Reference => return references_key(&key.name),
+        RecordKind::Reference | RecordKind::Seen => return hash_key(key.kind, &key.name),
         // Without a version: the number of the newest list.
         RecordKind::Decisions => return named_key(DECISIONS, &key.name, key.version.as_ref()),
-        RecordKind::Seen => return named_key(b"x:", &key.name, key.version.as_ref()),
-        RecordKind::Incident => return named_key(b"j:", &key.name, key.version.as_ref()),
-        RecordKind::Outbox => return named_key(b"o:", &key.name, key.version.as_ref()),
+        RecordKind::Incident => return named_key(INCIDENT, &key.name, key.version.as_ref()),
+        RecordKind::Outbox => return named_key(OUTBOX, &key.name, key.version.as_ref()),
         RecordKind::Rescan => return named_key(b"r:", &key.name, key.version.as_ref()),
     };
     content_key(&key.name, kind, key.version.as_ref())
 }
 
-pub(crate) fn references_key(name: &RecordName) -> Vec<u8> {
-    named_key(b"i:", name, None)
+/// Returns the key of the hash of references or seen media.
+pub(crate) fn hash_key(kind: RecordKind, name: &RecordName) -> Vec<u8> {
+    named_key(if kind == RecordKind::Seen { SEEN } else { REFERENCES }, name, None)
 }
 
 pub(crate) fn lease_key(name: &RecordName, version: VersionTag) -> Vec<u8> {
@@ -60,15 +77,28 @@ pub(crate) fn reference_field(key: &RecordKey) -> Vec<u8> {
     field
 }
 
-/// Returns the key of a reference in the hash of `name`, or `None` for a field that is none.
-pub(crate) fn parse_reference(name: RecordName, field: &[u8]) -> Option<RecordKey> {
+/// Returns the key of a record in the hash of `name`, or `None` for a field that is none.
+pub(crate) fn parse_reference(
+    kind: RecordKind,
+    name: RecordName,
+    field: &[u8],
+) -> Option<RecordKey> {
     let version = if field.is_empty() { None } else { Some(parse_hex(field)?) };
-    Some(RecordKey { kind: RecordKind::Reference, name, version })
+    Some(RecordKey { kind, name, version })
 }
 
 /// Returns the content of a key, or `None` for a key that is none of a record or a lease.
 pub(crate) fn parse_key(key: &[u8]) -> Option<StoredKey> {
+    if key == OUTBOX_INDEX_KEY {
+        return Some(StoredKey::OutboxIndex);
+    }
     let key = key.strip_prefix(PREFIX)?;
+    for (start, kind) in [(INCIDENT, RecordKind::Incident), (OUTBOX, RecordKind::Outbox)] {
+        if let Some(rest) = key.strip_prefix(start) {
+            let (name, version) = rest.split_at_checked(2 * NAME)?;
+            return parse_record(kind, name, version);
+        }
+    }
     if let Some(rest) = key.strip_prefix(b"{") {
         let (name, rest) = rest.split_at_checked(2 * NAME)?;
         let (&kind, version) = rest.strip_prefix(b"}:")?.split_first()?;
@@ -81,11 +111,12 @@ pub(crate) fn parse_key(key: &[u8]) -> Option<StoredKey> {
         };
         return parse_record(kind, name, version);
     }
-    if let Some(name) = key.strip_prefix(b"i:") {
-        return Some(StoredKey::References(RecordName(parse_hex(name)?)));
+    for (start, kind) in [(REFERENCES, RecordKind::Reference), (SEEN, RecordKind::Seen)] {
+        if let Some(name) = key.strip_prefix(start) {
+            return Some(StoredKey::Hash(kind, RecordName(parse_hex(name)?)));
+        }
     }
-    let named =
-        [(b"m:", RecordKind::Media), (b"x:", RecordKind::Seen), (b"r:", RecordKind::Rescan)];
+    let named = [(b"m:", RecordKind::Media), (b"r:", RecordKind::Rescan)];
     let mut named = named.into_iter();
     let (kind, rest) =
         named.find_map(|(start, kind)| key.strip_prefix(start).map(|rest| (kind, rest)))?;

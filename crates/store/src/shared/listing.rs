@@ -70,7 +70,8 @@ async fn send(connection: &dyn StoreConnection, call: &StoreCall) -> Result<Vec<
     timeout(CALL_TIMEOUT, connection.call(call)).await.unwrap_or(Err(CallError::Timeout))
 }
 
-/// Removes all records but those of [`RecordKind::Seen`], and leases. Passes their number to `removed` in parts; a hash of references counts as one.
+/// Removes all records but those of [`RecordKind::Seen`], and leases. Passes their number to `removed` in parts; a hash of
+/// references counts as one.
 /// Cancellation safe.
 pub(crate) async fn remove_all(
     link: &StoreLink,
@@ -97,7 +98,7 @@ pub(crate) async fn remove_all(
 
 /// Returns whether a key is that of a record that outlives the removal of all.
 fn is_seen(parsed: &StoredKey) -> bool {
-    matches!(parsed, StoredKey::Record(RecordKey { kind: RecordKind::Seen, .. }))
+    matches!(parsed, StoredKey::Hash(RecordKind::Seen, _))
 }
 
 /// Passes the valid records of a kind to `each`, at most `limit`, each once.
@@ -142,11 +143,14 @@ async fn read_values(
                 call.push("GET", &[&record_key(key)]);
                 records.push(*key);
             }
-            StoredKey::References(name) if kind == RecordKind::Reference => {
-                let reply = only(send(connection, &references_call(*name)).await?)?;
-                found.extend(open_references(opener, decode_references(*name, reply)?));
+            StoredKey::Hash(hash, name) if *hash == kind => {
+                let reply = only(send(connection, &references_call(kind, *name)).await?)?;
+                found.extend(open_references(opener, decode_references(kind, *name, reply)?));
             }
-            StoredKey::Record(_) | StoredKey::References(_) | StoredKey::Lease => {}
+            StoredKey::Record(_)
+            | StoredKey::Hash(..)
+            | StoredKey::OutboxIndex
+            | StoredKey::Lease => {}
         }
     }
     if records.is_empty() {

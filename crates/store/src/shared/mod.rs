@@ -28,12 +28,14 @@ mod events;
 mod fingerprints;
 #[cfg(any(test, fuzzing))]
 mod fuzz_replies;
+mod incident_write;
 mod key_names;
 mod lease;
 mod limited_stream;
 mod limits;
 mod link;
 mod listing;
+mod outbox;
 mod random;
 mod records;
 mod references;
@@ -58,8 +60,10 @@ pub use event_tracker::StoreEvent;
 pub use events::StoreEvents;
 #[cfg(any(test, fuzzing))]
 pub(crate) use fuzz_replies::check_replies;
+pub use incident_write::IncidentAddition;
 pub use lease::{LeaseResult, ScanLease};
 pub use limits::MAX_MESSAGE;
+pub use outbox::OutboxRecord;
 pub use records::StoredValue;
 pub use servers::{StoreServers, StoreServersError};
 #[cfg(any(test, feature = "simulation"))]

@@ -1,12 +1,12 @@
-//! References: several records in one hash, by the name that they have in common.
+//! References and seen media: several records in one hash, by the name that they have in common.
 
 use redis::Value;
 
-use crate::record::{RecordKey, RecordName};
+use crate::record::{RecordKey, RecordKind, RecordName};
 
 use super::{
     connection::{CallError, StoreCall},
-    key_names::{parse_reference, reference_field, references_key},
+    key_names::{hash_key, parse_reference, reference_field},
     limits::{MAX_ELEMENTS, MAX_REFERENCES},
     link::StoreLink,
     records::{RecordOpener, StoredValue},
@@ -20,19 +20,21 @@ const REFERENCES_TIME: &[u8] = b"2592000";
 type ReferenceField = (RecordKey, Vec<u8>);
 
 /// Returns the call that reads the references with a name.
-pub(crate) fn references_call(name: RecordName) -> StoreCall {
-    StoreCall::new(&references_key(&name)).command("HGETALL", &[&references_key(&name)])
+pub(crate) fn references_call(kind: RecordKind, name: RecordName) -> StoreCall {
+    let key = hash_key(kind, &name);
+    StoreCall::new(&key).command("HGETALL", &[&key])
 }
 
 /// Decodes the reply to HGETALL. Leaves out fields that are no references.
 pub(crate) fn decode_references(
+    kind: RecordKind,
     name: RecordName,
     reply: Value,
 ) -> Result<Vec<ReferenceField>, CallError> {
     let mut strings = strings(reply, MAX_ELEMENTS)?.into_iter();
     let mut fields = Vec::new();
     while let (Some(field), Some(sealed)) = (strings.next(), strings.next()) {
-        if let Some(key) = parse_reference(name, &field) {
+        if let Some(key) = parse_reference(kind, name, &field) {
             fields.push((key, sealed));
         }
     }
@@ -53,14 +55,19 @@ pub(crate) fn open_references(
 }
 
 /// Removes references until 64 are left: invalid and expired ones first. Failure leaves too many until the next write.
-pub(crate) async fn trim_references(link: &StoreLink, opener: &RecordOpener, name: RecordName) {
-    let decode = |replies| decode_references(name, only(replies)?);
-    let Ok(mut fields) = link.query(&references_call(name), decode).await else { return };
+pub(crate) async fn trim_references(
+    link: &StoreLink,
+    opener: &RecordOpener,
+    kind: RecordKind,
+    name: RecordName,
+) {
+    let decode = |replies| decode_references(kind, name, only(replies)?);
+    let Ok(mut fields) = link.query(&references_call(kind, name), decode).await else { return };
     // A sort of valid ones first: which of those are removed does not matter.
     fields.sort_by_key(|(key, sealed)| {
         !matches!(opener.open(key, Some(sealed)), StoredValue::Valid(_))
     });
-    let hash = references_key(&name);
+    let hash = hash_key(kind, &name);
     let mut call = StoreCall::new(&hash).command("DEL", &[&hash]);
     for (key, sealed) in fields.iter().take(MAX_REFERENCES) {
         call.push("HSET", &[&hash, &reference_field(key), sealed]);

@@ -9,12 +9,16 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout_at},
 };
 
-use crate::{counters::count, record::RecordKind};
+use crate::{
+    counters::count,
+    record::{RecordKind, RecordName},
+};
 
 use super::{
     change_queue::{ChangeQueue, ChangesByPosition, SharedChange},
     connection::{CallError, StoreCall, first_error},
     event_seal::EventSealer,
+    incident_write,
     key_names::{EVENTS_KEY, record_key, reference_field},
     limits::{
         CLOSE_TIMEOUT, MAX_PIPELINE, MAX_PIPELINE_BYTES, MAX_REFERENCES, MAX_TTL, RETRY_PAUSE,
@@ -132,15 +136,17 @@ impl SharedWriter {
     async fn write_all(&self) -> Result<(), CallError> {
         let mut groups: BTreeMap<Vec<u8>, OrderedChanges> = BTreeMap::new();
         let changes: ChangesByPosition = self.queue.take_all();
-        let mut events = OrderedChanges::new();
+        let (mut events, mut incidents) = (OrderedChanges::new(), OrderedChanges::new());
         for (position, change) in changes {
-            if matches!(change, SharedChange::Publish { .. }) {
-                events.push((position, change));
-            } else {
-                groups.entry(change.group()).or_default().push((position, change));
+            match change {
+                SharedChange::Publish { .. } => events.push((position, change)),
+                SharedChange::AddIncident(_) => incidents.push((position, change)),
+                _ => groups.entry(change.group()).or_default().push((position, change)),
             }
         }
-        let result = self.write_records(groups).await;
+        // First: a known verdict has its incident.
+        let result = self.write_incidents(incidents).await;
+        let result = result.and(self.write_records(groups).await);
         // Records that were not written are announced after the next attempt. Those behind them wait as well.
         let first_kept = self.queue.first_kept().unwrap_or(u64::MAX);
         let is_ready = |(position, _): &(u64, SharedChange)| *position < first_kept;
@@ -148,6 +154,22 @@ impl SharedWriter {
             events.into_iter().partition(is_ready);
         self.queue.give_back(waiting);
         result.and(self.write_group(ready).await)
+    }
+
+    /// Writes new incidents in order, up to the first that fails.
+    async fn write_incidents(&self, incidents: OrderedChanges) -> Result<(), CallError> {
+        let mut rest = incidents.into_iter();
+        while let Some((position, change)) = rest.next() {
+            let SharedChange::AddIncident(incident) = &change else { continue };
+            match incident_write::write_incident(&self.link, &self.opener, incident).await {
+                Ok(_) => self.queue.finish(&change),
+                Err(error) => {
+                    self.queue.give_back([(position, change)].into_iter().chain(rest));
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
     }
 
     async fn write_records(
@@ -217,8 +239,8 @@ impl SharedWriter {
             }
         }
         self.queue.give_back(kept);
-        for name in oversized {
-            trim_references(&self.link, &self.opener, name).await;
+        for (kind, name) in oversized {
+            trim_references(&self.link, &self.opener, kind, name).await;
         }
         result
     }
@@ -232,7 +254,7 @@ impl SharedWriter {
                     return;
                 }
                 let (time, name) = (time.to_string(), record_key(key));
-                if key.kind == RecordKind::Reference {
+                if key.kind.is_in_hash() {
                     call.push("HSET", &[&name, &reference_field(key), sealed]);
                     call.push("EXPIRE", &[&name, time.as_bytes()]);
                     call.push("HLEN", &[&name]);
@@ -243,6 +265,12 @@ impl SharedWriter {
             SharedChange::Delete { key } | SharedChange::DeleteInvalid { key } => {
                 call.push("DEL", &[&record_key(key)]);
             }
+            // Written before, by another method.
+            SharedChange::AddIncident(_) => {}
+            SharedChange::UpdateEntry { name, sealed } => {
+                incident_write::push_update(call, *name, sealed);
+            }
+            SharedChange::RemoveEntry { name } => incident_write::push_removal(call, *name),
             SharedChange::Publish { number, message } => {
                 // Sealed at each attempt, because the validity of an event starts when it is written.
                 let Ok(sealed) = self.sealer.seal(*number, message.as_deref()) else { return };
@@ -259,7 +287,7 @@ fn count_written(
     batch: &OrderedChanges,
     lengths: &[usize],
     replies: &[Value],
-) -> (usize, Vec<crate::record::RecordName>, Result<(), CallError>) {
+) -> (usize, Vec<(RecordKind, RecordName)>, Result<(), CallError>) {
     let mut oversized = Vec::new();
     let mut rest = replies;
     for (index, ((_, change), &length)) in batch.iter().zip(lengths).enumerate() {
@@ -271,11 +299,11 @@ fn count_written(
             return (index, oversized, Err(CallError::from_server(error)));
         }
         if let SharedChange::Put { key, .. } = change
-            && key.kind == RecordKind::Reference
+            && key.kind.is_in_hash()
             && let Some(length) = own.last().and_then(|length| number(length).ok())
             && length > MAX_REFERENCES as u64
         {
-            oversized.push(key.name);
+            oversized.push((key.kind, key.name));
         }
     }
     (batch.len(), oversized, Ok(()))

@@ -187,9 +187,13 @@ impl SharedStore {
         get: Vec<RecordKey>,
     ) -> Option<Vec<StoredValue>> {
         let handle = &self.handle;
+        if key.kind == RecordKind::NotClean && handle.queue.has_incidents() {
+            // Written after the incidents, by the queue.
+            return None;
+        }
         let sealed = self.secret().seal(&key, expiry, value).ok()?;
         let time = expiry.saturating_sub((handle.opener.now)()).min(MAX_TTL);
-        let has_write = time > 0 && key.kind != RecordKind::Reference;
+        let has_write = time > 0 && !key.kind.is_in_hash();
         let time = time.to_string();
         let name = record_key(&key);
         let is_one_name = get.iter().all(|other| group(other) == group(&key));
@@ -286,13 +290,42 @@ impl SharedStore {
 
     /// Returns the values of the references with a name, at most 64. `None` if the store is not available.
     pub async fn references(&self, name: RecordName) -> Option<Vec<Vec<u8>>> {
-        let decode = |replies| decode_references(name, only(replies)?);
-        let fields = self.handle.link.query(&references_call(name), decode).await.ok()?;
-        let references = open_references(&self.handle.opener, fields);
+        let references = self.hash(RecordKind::Reference, name).await?;
         Some(references.into_iter().map(|(_, value)| value).collect())
     }
 
-    /// Removes all records but those of [`RecordKind::Seen`], and leases, from all servers, for up to this time. Passes the number of removed ones to `removed`
+    /// Returns the seen media with a name, at most 64. `None` if the store is not available.
+    pub async fn seen(&self, name: RecordName) -> Option<Vec<(RecordKey, Vec<u8>)>> {
+        self.hash(RecordKind::Seen, name).await
+    }
+
+    async fn hash(&self, kind: RecordKind, name: RecordName) -> Option<Vec<(RecordKey, Vec<u8>)>> {
+        let decode = |replies| decode_references(kind, name, only(replies)?);
+        let fields = self.handle.link.query(&references_call(kind, name), decode).await.ok()?;
+        Some(open_references(&self.handle.opener, fields))
+    }
+
+    pub(super) fn link(&self) -> &StoreLink {
+        &self.handle.link
+    }
+
+    pub(super) fn opener(&self) -> &RecordOpener {
+        &self.handle.opener
+    }
+
+    pub(super) fn node(&self) -> NodeId {
+        self.handle.node
+    }
+
+    /// Queues a change. Returns `false` if the change is dropped, which is counted.
+    pub(super) fn queue(&self, change: SharedChange) -> bool {
+        let is_queued = self.handle.queue.push(change);
+        self.count_dropped(is_queued);
+        is_queued
+    }
+
+    /// Removes all records but those of [`RecordKind::Seen`], and leases, from all servers, for up to this time. Passes the number of
+    /// removed ones to `removed`
     /// in parts; the references of one name count as one. Records that are written meanwhile may remain.
     ///
     /// # Errors
@@ -367,6 +400,7 @@ impl SharedStore {
     pub fn counters(&self) -> SharedCounters {
         let counters = &self.handle.link.counters;
         counters.pending_writes.store(self.handle.queue.kept() as u64, Ordering::Relaxed);
+        counters.pending_incidents.store(self.handle.queue.incidents() as u64, Ordering::Relaxed);
         counters.snapshot()
     }
 
@@ -385,7 +419,7 @@ impl SharedStore {
 fn lookup_call(keys: &[RecordKey], start: impl FnOnce(&[u8]) -> StoreCall) -> Option<StoreCall> {
     let first = keys.first()?;
     let is_one_name = keys.iter().all(|key| group(key) == group(first));
-    let is_valid = is_one_name && keys.len() <= MAX_KEYS && first.kind != RecordKind::Reference;
+    let is_valid = is_one_name && keys.len() <= MAX_KEYS && !first.kind.is_in_hash();
     debug_assert!(is_valid, "{keys:?}");
     if !is_valid {
         return None;

@@ -78,8 +78,14 @@ impl CommandContext<'_> {
             (b"ZADD", [key, score, member]) => self.sorted_add(key, score, member),
             (b"ZREMRANGEBYSCORE", [key, b"-inf", before]) => self.sorted_remove(key, before),
             (b"ZRANGEBYSCORE", [key, start, b"+inf", b"LIMIT", b"0", max]) => {
-                self.sorted_range(key, start, max)
+                self.sorted_range(key, start, max, false)
             }
+            (b"ZRANGEBYSCORE", [key, start, b"+inf", b"WITHSCORES", b"LIMIT", b"0", max]) => {
+                self.sorted_range(key, start, max, true)
+            }
+            (b"ZCARD", [key]) => Some(self.sorted_length(key)),
+            (b"ZREM", [key, member]) => Some(self.sorted_delete(key, member)),
+            (b"EXISTS", [key]) => Some(count(usize::from(self.keys.0.contains_key(*key)))),
             (b"SCAN", [cursor, b"MATCH", pattern, b"COUNT", max]) => {
                 self.scan(cursor, pattern, max)
             }
@@ -229,7 +235,31 @@ impl CommandContext<'_> {
         }
     }
 
-    fn sorted_range(&self, key: &[u8], start: &[u8], max: &[u8]) -> Option<Value> {
+    fn sorted_length(&self, key: &[u8]) -> Value {
+        match self.keys.0.get(key).map(|entry| &entry.value) {
+            None => count(0),
+            Some(SimulatedValue::SortedSet(members)) => count(members.len()),
+            Some(_) => wrong_type(),
+        }
+    }
+
+    fn sorted_delete(&mut self, key: &[u8], member: &[u8]) -> Value {
+        match self.keys.0.get_mut(key).map(|entry| &mut entry.value) {
+            None => count(0),
+            Some(SimulatedValue::SortedSet(members)) => {
+                count(usize::from(members.remove(member).is_some()))
+            }
+            Some(_) => wrong_type(),
+        }
+    }
+
+    fn sorted_range(
+        &self,
+        key: &[u8],
+        start: &[u8],
+        max: &[u8],
+        with_scores: bool,
+    ) -> Option<Value> {
         let (start, max) = (parse(start)?, usize::try_from(parse(max)?).ok()?);
         match self.keys.0.get(key).map(|entry| &entry.value) {
             None => Some(Value::Array(Vec::new())),
@@ -237,7 +267,11 @@ impl CommandContext<'_> {
                 let mut found: Vec<_> =
                     members.iter().filter(|(_, score)| **score >= start).collect();
                 found.sort_by_key(|(member, score)| (**score, *member));
-                Some(Value::Array(found.iter().take(max).map(|(member, _)| bulk(member)).collect()))
+                let reply = found.iter().take(max).flat_map(|(member, score)| {
+                    let score = with_scores.then(|| bulk(score.to_string().as_bytes()));
+                    [Some(bulk(member)), score].into_iter().flatten()
+                });
+                Some(Value::Array(reply.collect()))
             }
             Some(_) => Some(wrong_type()),
         }

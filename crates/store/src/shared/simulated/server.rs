@@ -185,6 +185,13 @@ impl SimulatedServer {
         self.0.state.lock().keys.set(key, SimulatedValue::Text(value.to_owned()), None);
     }
 
+    /// Adds a member with a score to a sorted set.
+    pub fn add_member(&self, key: &[u8], score: u64, member: &[u8]) {
+        let score = score.to_string();
+        let command: [&[u8]; 4] = [b"ZADD", key, score.as_bytes(), member];
+        self.execute(&[command.map(<[u8]>::to_vec).to_vec()]);
+    }
+
     /// Appends an entry to a stream of events.
     pub fn append_event(&self, key: &[u8], sealed: &[u8]) {
         let entry: [&[u8]; 8] = [b"XADD", key, b"MAXLEN", b"~", b"10000", b"*", b"e", sealed];

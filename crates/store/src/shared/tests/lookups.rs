@@ -3,7 +3,7 @@
 use super::{
     super::{
         change_queue::{ChangeQueue, SharedChange},
-        key_names::{record_key, references_key},
+        key_names::{hash_key, record_key},
         limits::MAX_REFERENCES,
     },
     *,
@@ -136,7 +136,7 @@ async fn references_are_limited() {
     wait_until("there are 64", async || all().await == MAX_REFERENCES).await;
     store.delete(reference(5));
     written(&store).await;
-    assert!(!simulation.server.keys().contains(&references_key(&name)));
+    assert!(!simulation.server.keys().contains(&hash_key(RecordKind::Reference, &name)));
     assert_eq!(store.references(name).await, Some(Vec::new()));
 }
 

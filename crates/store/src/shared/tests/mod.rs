@@ -14,6 +14,7 @@ mod hostile;
 mod leases;
 mod lookups;
 mod outages;
+mod outbox;
 mod parsing;
 mod real;
 mod redis_cluster;

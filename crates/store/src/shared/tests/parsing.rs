@@ -7,8 +7,7 @@ use zeroize::Zeroizing;
 use super::{
     super::{
         key_names::{
-            StoredKey, lease_key, parse_key, parse_reference, record_key, reference_field,
-            references_key,
+            StoredKey, hash_key, lease_key, parse_key, parse_reference, record_key, reference_field,
         },
         servers::{ServerAddress, ServerTopology, StoreServers, StoreServersError},
         slots::{SlotMap, key_slot},
@@ -174,9 +173,9 @@ proptest! {
         let key = RecordKey { kind: kinds[kind], name: RecordName(bytes), version };
         let parsed = parse_key(&record_key(&key));
         if key.kind == RecordKind::Reference {
-            prop_assert_eq!(parsed, Some(StoredKey::References(key.name)));
-            prop_assert_eq!(&record_key(&key), &references_key(&key.name));
-            prop_assert_eq!(parse_reference(key.name, &reference_field(&key)), Some(key));
+            prop_assert_eq!(parsed, Some(StoredKey::Hash(key.kind, key.name)));
+            prop_assert_eq!(&record_key(&key), &hash_key(key.kind, &key.name));
+            prop_assert_eq!(parse_reference(key.kind, key.name, &reference_field(&key)), Some(key));
         } else {
             prop_assert_eq!(parsed, Some(StoredKey::Record(key)));
         }
@@ -188,7 +187,8 @@ proptest! {
     fn other_keys_are_not_parsed(text in "mcs1:(\\{|m:|i:|)[0-9a-fA-F]{30,34}\\}?:?[ncgfx]?:?[0-9a-f]{0,18}") {
         match parse_key(text.as_bytes()) {
             Some(StoredKey::Record(key)) => prop_assert_eq!(record_key(&key), text.as_bytes()),
-            Some(StoredKey::References(name)) => prop_assert_eq!(references_key(&name), text.as_bytes()),
+            Some(StoredKey::Hash(kind, name)) => prop_assert_eq!(hash_key(kind, &name), text.as_bytes()),
+            Some(StoredKey::OutboxIndex) => prop_assert_eq!(b"mcs1:{o}:index", text.as_bytes()),
             Some(StoredKey::Lease) | None => {}
         }
     }

@@ -11,6 +11,7 @@ use super::{
     },
     *,
 };
+use crate::{IncidentAddition, OutboxRecord};
 
 /// Checks records, references, events, leases and fingerprints of two stores.
 async fn check_all(first: (SharedStore, StoreEvents), second: (SharedStore, StoreEvents)) {
@@ -54,12 +55,49 @@ async fn check_all(first: (SharedStore, StoreEvents), second: (SharedStore, Stor
     store.delete(not_clean(1));
     written(&store).await;
     assert_eq!(get(&other, not_clean(1)).await, Some(StoredValue::Missing));
-    assert_eq!(remove_all(&store).await, 3);
+    check_outbox(&store, &other).await;
+    // The last one is the mark of an incident.
+    assert_eq!(remove_all(&store).await, 4);
     assert_eq!(get(&other, finished(1)).await, Some(StoredValue::Missing));
     for store in [&store, &other] {
         assert_eq!(store.counters().failed_commands, 0, "{:?}", store.counters());
         store.close().await;
     }
+}
+
+/// Incidents, as all replicas of a store see them.
+async fn check_outbox(store: &SharedStore, other: &SharedStore) {
+    let incident = name(RecordKind::Incident, 1);
+    let add = async |store: &SharedStore| {
+        store.add_incident(incident, expiry(), expiry(), b"found").await.unwrap()
+    };
+    assert_eq!(add(store).await, IncidentAddition::Added);
+    assert_eq!(add(other).await, IncidentAddition::Known);
+    assert_eq!(other.outbox_names().await.unwrap().len(), 1);
+    // An earlier check has left its lease.
+    wait_until("the outbox is owned", async || store.hold_outbox().await == Some(true)).await;
+    assert_eq!(other.hold_outbox().await, Some(false));
+    assert_eq!(store.hold_outbox().await, Some(true));
+    store.update_outbox(incident, expiry(), b"done").unwrap();
+    written(store).await;
+    let records = other.outbox_records(&[incident, name(RecordKind::Incident, 2)]).await.unwrap();
+    assert!(
+        matches!(&records[..], [OutboxRecord::Valid(entry), OutboxRecord::Missing] if entry.value == b"done"),
+        "{records:?}"
+    );
+    store.remove_from_outbox(incident);
+    written(store).await;
+    assert_eq!(other.has_outbox_entry(incident).await, Some(false));
+    assert_eq!(other.outbox_names().await, Some(Vec::new()));
+    assert_eq!(add(other).await, IncidentAddition::Known);
+    let seen = key(RecordKind::Seen, 1);
+    store.put(seen, expiry() - 3000, b"media").unwrap();
+    wait_until("the media is kept", async || {
+        other.seen(seen.name).await.unwrap() == [(seen, b"media".to_vec())]
+    })
+    .await;
+    store.delete(seen);
+    written(store).await;
 }
 
 #[tokio::test]

@@ -1,25 +1,20 @@
-//! Where the names of seen media are stored: in the file of this process, or in the store that replicas share.
+//! What rescans need of the store: the names of all seen media, and the right to scan a content.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use mcs_store::{
-    FileStore, LeaseResult, ListPosition, ListedRecord, RecordKey, RecordKind, ScanLease,
-    SealError, SecretRing, SharedStore, StoredValue, VersionTag,
+    LeaseResult, ListPosition, ListedRecord, RecordKey, RecordKind, ScanLease, StoredValue,
+    VersionTag,
 };
 use tokio::time::timeout;
+
+use super::incident_store::IncidentStore;
 
 /// Maximum number of records that are read from a shared store: more than a rescan examines in a day at the default rate.
 const MAX_LISTED: usize = 200_000;
 
 /// Maximum time for reading them.
 const LISTING_TIMEOUT: Duration = Duration::from_secs(120);
-
-/// A store. Cheap to clone; clones share it.
-#[derive(Clone)]
-pub enum SeenStore {
-    File(Arc<FileStore>),
-    Shared(SharedStore),
-}
 
 /// Part of all records of seen media.
 pub(super) struct SeenRecords {
@@ -50,22 +45,7 @@ impl RescanClaim {
     }
 }
 
-impl SeenStore {
-    pub(super) fn secrets(&self) -> &SecretRing {
-        match self {
-            Self::File(store) => store.secrets(),
-            Self::Shared(store) => store.secrets(),
-        }
-    }
-
-    /// Writes a record in the background.
-    pub(super) fn put(&self, key: RecordKey, expiry: u64, value: &[u8]) -> Result<(), SealError> {
-        match self {
-            Self::File(store) => store.put(key, expiry, value),
-            Self::Shared(store) => store.put(key, expiry, value),
-        }
-    }
-
+impl IncidentStore {
     /// Returns the record with a key, `Some(None)` if there is none, and `None` if the store cannot be read.
     pub(super) async fn get(&self, key: RecordKey) -> Option<Option<Vec<u8>>> {
         match self {
