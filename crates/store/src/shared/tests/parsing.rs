@@ -172,7 +172,7 @@ proptest! {
         ];
         let key = RecordKey { kind: kinds[kind], name: RecordName(bytes), version };
         let parsed = parse_key(&record_key(&key));
-        if key.kind == RecordKind::Reference {
+        if key.kind.is_in_hash() {
             prop_assert_eq!(parsed, Some(StoredKey::Hash(key.kind, key.name)));
             prop_assert_eq!(&record_key(&key), &hash_key(key.kind, &key.name));
             prop_assert_eq!(parse_reference(key.kind, key.name, &reference_field(&key)), Some(key));
