@@ -30,9 +30,16 @@ async fn main() -> std::io::Result<()> {
     axum::serve(listener, router()).await
 }
 
-/// Returns the route for authenticated media (Matrix specification v1.11, client-server API, "Content repository").
+/// Returns the routes for versions and for authenticated media (Matrix specification v1.11, client-server API, "Content repository").
 pub(crate) fn router() -> Router {
-    Router::new().route("/_matrix/client/v1/media/download/{server}/{media}", get(download))
+    Router::new()
+        .route("/_matrix/client/versions", get(versions))
+        .route("/_matrix/client/v1/media/download/{server}/{media}", get(download))
+}
+
+/// Returns the versions of the specification (Matrix specification, client-server API, "API versions").
+async fn versions() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], r#"{"versions":["v1.11"]}"#).into_response()
 }
 
 async fn download(Path(name): Path<(String, String)>, headers: HeaderMap) -> Response {

@@ -26,7 +26,7 @@ pub enum StartError {
     Sandbox(#[from] mcs_sandbox::Error),
     #[error("{} (scan.temp_directory) cannot be used{}", path.display(), denied_user(source))]
     TempDirectory { path: PathBuf, source: io::Error },
-    #[error("cannot listen")]
+    #[error(transparent)]
     Listen(#[from] BindError),
     #[error("cannot listen for operators ([operations])")]
     Operations(#[source] BindError),

@@ -9,6 +9,9 @@ use crate::{
     media::{MediaId, parse_hex},
 };
 
+/// Maximum duration of a decision.
+const MAX_DECISION_TIME: Duration = Duration::from_secs(366 * 86_400);
+
 /// Listener of the running service, in place of the configured one.
 #[derive(Clone, PartialEq, Eq, Debug, Args)]
 pub(super) struct ServiceAddress {
@@ -151,7 +154,7 @@ pub(super) struct ReleaseArguments {
     #[arg(long)]
     pub(super) allow: bool,
     /// Time until the decision of --allow ends, e.g. 12h or 90d; at most 366d
-    #[arg(long = "for", value_name = "TIME", default_value = "30d", value_parser = humantime::parse_duration)]
+    #[arg(long = "for", value_name = "TIME", default_value = "30d", value_parser = parse_decision_time)]
     pub(super) duration: Duration,
 }
 
@@ -164,7 +167,7 @@ pub(super) struct DecisionArguments {
     #[arg(long, value_name = "TEXT")]
     pub(super) comment: String,
     /// Time until the decision ends, e.g. 12h or 90d; at most 366d
-    #[arg(long = "for", value_name = "TIME", default_value = "30d", value_parser = humantime::parse_duration)]
+    #[arg(long = "for", value_name = "TIME", default_value = "30d", value_parser = parse_decision_time)]
     pub(super) duration: Duration,
 }
 
@@ -194,6 +197,15 @@ fn parse_content(text: &str) -> Result<String, String> {
             Err("expected a SHA-256 of 64 hexadecimal digits; `store show MXC` names it".to_owned())
         }
     }
+}
+
+/// Parses the duration of a decision. The service has the same limits.
+fn parse_decision_time(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if time < Duration::from_secs(1) || time > MAX_DECISION_TIME {
+        return Err("expected a time of 1s to 366d".to_owned());
+    }
+    Ok(time)
 }
 
 fn parse_mxc(text: &str) -> Result<String, String> {

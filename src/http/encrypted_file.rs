@@ -148,7 +148,7 @@ impl EncryptedFile<'_> {
         if !has("encrypt") || !has("decrypt") {
             return Err(malformed("key_ops lacks encrypt or decrypt"));
         }
-        let media = MediaId::from_mxc(&url).map_err(|_| malformed("url cannot be a media's"))?;
+        let media = MediaId::from_mxc(&url).map_err(|_| malformed("url is not mxc://SERVER/ID"))?;
         let invalid = |field| RequestError::InvalidKeyField { field };
         let k = Zeroizing::new(bytes::<32>(&key.k.0).ok_or(invalid("k"))?);
         let iv = bytes::<16>(&iv).ok_or(invalid("iv"))?;

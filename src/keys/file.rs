@@ -16,7 +16,7 @@ use crate::ownership::file_exposure;
 /// Maximum size in bytes, far above any key, so that a wrong path is not read into memory.
 const MAX_SIZE: usize = 16 * 1024;
 
-const REMEDY: &str = "which crypto.generate = true does not accept: give the file to root or the service's user, or set it to false";
+const REMEDY: &str = "which crypto.generate = true does not accept: give the file to root or the service's user, or set crypto.generate to false";
 
 pub(super) struct KeyFile {
     /// Content; key files are base64 text.

@@ -89,6 +89,9 @@ impl RunDirectory {
     pub fn ensure(&self) -> io::Result<&Path> {
         let mut state = self.state.lock();
         if is_same_directory(&self.path, &state.lock) {
+            if state.is_lost {
+                tracing::info!(path = %self.path.display(), "ready: the temporary directory is back");
+            }
             state.is_lost = false;
             return Ok(&self.path);
         }

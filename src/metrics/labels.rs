@@ -48,8 +48,8 @@ impl AuditLineResult {
 }
 
 /// Label values of a reload's result.
-pub(super) const RELOAD_APPLIED: &str = "taken_over";
-pub(super) const RELOAD_REJECTED: &str = "refused";
+pub(super) const RELOAD_APPLIED: &str = "applied";
+pub(super) const RELOAD_REJECTED: &str = "rejected";
 
 /// Returns the label of a method; `other` for unusual ones, which clients can invent.
 pub(super) fn method_label(method: &str) -> &'static str {

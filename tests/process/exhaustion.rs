@@ -238,7 +238,7 @@ async fn each_step_of_a_scan_by_clamd_or_icap_may_lack_a_descriptor() {
         let (_servers, config) = engine_servers(engine, &LostConnection::default()).await;
         let builder = ScannerBuilder::new("exit 0").config(&config);
         let scanner = builder.homeserver(&homeserver).start().await;
-        scanner.wait_for_log("engine version changed", 2).await;
+        scanner.wait_for_log("engine version", 2).await;
         let causes = failures_by_spare_descriptors(&scanner, &homeserver).await;
         let steps = ["the homeserver could not be reached", "a file could not be read or written"];
         assert_steps(&causes, &steps);
@@ -253,7 +253,7 @@ async fn connection_to_an_engine_may_lack_a_descriptor() {
         let (_servers, config) = engine_servers(engine, &lost).await;
         let builder = ScannerBuilder::new("exit 0").config(&config);
         let scanner = builder.homeserver(&homeserver).start().await;
-        scanner.wait_for_log("engine version changed", 2).await;
+        scanner.wait_for_log("engine version", 2).await;
         // Starts the evaluator. The connection to the other server is the only descriptor that is opened after the limit
         // is lowered.
         let first = homeserver.add_bytes(&format!("{engine}-first"), b"first".to_vec());

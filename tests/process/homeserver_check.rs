@@ -154,8 +154,11 @@ fn wrong_servers_are_errors_that_name_what_to_write() {
             &[("/.well-known/matrix/client", "200", well_known)],
             "not a homeserver; write \"https://matrix.example.org\"",
         ),
-        (&[(VERSIONS, "200", r#"{"status":"up"}"#)], "found JSON that is not of a homeserver"),
-        (&[(VERSIONS, "200", "pong")], "found a response that is not of a homeserver"),
+        (
+            &[(VERSIONS, "200", r#"{"status":"up"}"#)],
+            "found other JSON (status 200), not a homeserver",
+        ),
+        (&[(VERSIONS, "200", "pong")], "found another response (status 200), not a homeserver"),
         (&[(VERSIONS, "401", "")], "a proxy that wants a login"),
         (
             &[("/", "404", UNRECOGNIZED)],

@@ -345,8 +345,7 @@ fn missing_key_directory_is_note_in_check_and_error_in_serve() {
     let (code, stdout, stderr) = builder.run(&["check-config"]);
     // The directory may be created before the service starts.
     assert_eq!(code, Some(0), "{stderr}");
-    let note =
-        "\nnote: crypto.request_secret_path: create the folder DIR/keys before the first start\n";
+    let note = "\nnote: crypto.request_secret_path: the folder DIR/keys must exist at the first start (the package's unit creates it)\n";
     assert!(normalized(&builder, &stdout).contains(note), "{stdout}");
     let (code, _, stderr) = builder.run(&["serve"]);
     assert_eq!(code, Some(75));

@@ -100,7 +100,7 @@ fn print_missing_key(output: &CheckOutput, settings: &keys::Settings) {
         && let Some(folder) = path.parent().filter(|folder| !folder.exists())
     {
         output.note(format_args!(
-            "crypto.request_secret_path: create the folder {} before the first start",
+            "crypto.request_secret_path: the folder {} must exist at the first start (the package's unit creates it)",
             folder.display()
         ));
     }

@@ -112,10 +112,10 @@ impl ServerAnswer {
                 format!("a web page (status {status})")
             }
             Self::Other { status, content: AnswerContent::Json, .. } => {
-                format!("JSON that is not of a homeserver (status {status})")
+                format!("other JSON (status {status})")
             }
             Self::Other { status, content: AnswerContent::Other, .. } => {
-                format!("a response that is not of a homeserver (status {status})")
+                format!("another response (status {status})")
             }
         }
     }

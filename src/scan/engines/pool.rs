@@ -245,7 +245,7 @@ impl<E: fmt::Display> PoolMember<E> {
         if state.version.as_deref() == Some(version) {
             return;
         }
-        state.version = Some(version.into());
+        let is_first = state.version.replace(version.into()).is_none();
         let (engine, address) = (self.engine, &self.endpoint);
         if state.version_changes.record(Instant::now()) {
             warn!(
@@ -254,6 +254,8 @@ impl<E: fmt::Display> PoolMember<E> {
                 version,
                 "engine reports more than {MAX_VERSIONS} versions in a minute, so its clean verdicts are not reused"
             );
+        } else if is_first {
+            info!(engine, %address, version, "engine version");
         } else if !state.version_changes.is_excessive {
             info!(engine, %address, version, "engine version changed");
         }

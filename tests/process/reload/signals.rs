@@ -123,10 +123,10 @@ async fn counts_reloads_by_result() {
     let homeserver = MockHomeserver::start().await;
     let scanner = ScannerBuilder::new(RECORDING_SCRIPT).homeserver(&homeserver).start().await;
     let operations = scanner.operations_client().await;
-    let assert_counts = async |taken_over: usize, refused: usize| {
+    let assert_counts = async |applied: usize, rejected: usize| {
         let line = |result, count| format!("mcs_reloads_total{{result=\"{result}\"}} {count}");
-        let metrics = scrape_until(&operations, &line("taken_over", taken_over)).await;
-        assert!(metrics.lines().any(|found| found == line("refused", refused)), "{metrics}");
+        let metrics = scrape_until(&operations, &line("applied", applied)).await;
+        assert!(metrics.lines().any(|found| found == line("rejected", rejected)), "{metrics}");
     };
     assert_counts(0, 0).await;
     reload_succeeds(&scanner, "download.max_size = 1000").await;

@@ -180,7 +180,7 @@ async fn new_signatures_invalidate_clean_verdicts_only() {
 
     clamd.replace_signatures(2, "6cd3556deb0da54bca060b4c39479839:13:Test.Worse\n").await;
     // One log line for each version.
-    scanner.wait_for_log("engine version changed", 2).await;
+    scanner.wait_for_log("engine version", 2).await;
     let new_name = "File not clean. Output: 'Test.Worse.UNOFFICIAL'";
     scanner.client.get(&format!("/scan/{second}")).await.assert_not_clean(new_name);
     scanner

@@ -158,7 +158,7 @@ async fn new_istag_invalidates_clean_verdict() {
     // c-icap reads its engine's version at the start.
     icap.stop();
     icap.run().await;
-    scanner.wait_for_log("engine version changed", 2).await;
+    scanner.wait_for_log("engine version", 2).await;
     let name = "File not clean. Output: 'Test.Worse.UNOFFICIAL'";
     scanner.client.get(&path).await.assert_not_clean(name);
 }
