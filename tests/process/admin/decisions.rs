@@ -144,8 +144,14 @@ async fn invalid_decisions_are_rejected() {
         (&["allow", &content][..], "--comment"),
         (&["allow", &content, "--comment", ""][..], "expected 1 to 200 bytes"),
         (&["allow", &content, "--comment", &"x".repeat(201)][..], "expected 1 to 200 bytes"),
-        (&["allow", &content, "--comment", "why", "--for", "367d"][..], "1 second to 366 days"),
-        (&["block", &content, "--comment", "why", "--for", "0s"][..], "1 second to 366 days"),
+        (
+            &["allow", &content, "--comment", "why", "--for", "367d"][..],
+            "expected a time of 1s to 366d",
+        ),
+        (
+            &["block", &content, "--comment", "why", "--for", "0s"][..],
+            "expected a time of 1s to 366d",
+        ),
         (&["block", "mxc://a.example/b", "--comment", "why"][..], "expected a SHA-256"),
     ] {
         let (code, _, errors) = store(&scanner.dir, arguments).await;
