@@ -70,6 +70,12 @@ pub(super) enum AdminError {
          without allowing"
     )]
     ContentUnknown,
+    #[error(
+        "this media had several contents that are known to be infected: {}; allow those that are not, \
+         by their SHA-256 (`store allow`), and release the media without allowing",
+        .0.join(", ")
+    )]
+    SeveralContents(Vec<String>),
     #[error("{0}")]
     Release(#[from] ReleaseError),
     #[error("the change failed; see the log")]
@@ -110,6 +116,7 @@ impl AdminError {
             Self::EncryptedMedia => (StatusCode::CONFLICT, "encrypted_media"),
             Self::IncidentsOff => (StatusCode::CONFLICT, "incidents_off"),
             Self::ContentUnknown => (StatusCode::CONFLICT, "content_unknown"),
+            Self::SeveralContents(_) => (StatusCode::CONFLICT, "several_contents"),
             Self::Release(ReleaseError::QuarantineOff) => (StatusCode::CONFLICT, "quarantine_off"),
             Self::Release(ReleaseError::NotSupported) => {
                 (StatusCode::CONFLICT, "release_unsupported")

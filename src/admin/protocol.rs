@@ -321,7 +321,7 @@ pub struct ReleaseRequest {
     pub mxc: String,
     /// Why, for the audit log.
     pub comment: String,
-    /// Whether the infected contents of the media are allowed before.
+    /// Whether the infected content of the media is allowed before. An error if there are several.
     #[serde(default)]
     pub allow: bool,
     /// Time for which they are allowed, seconds.

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     incident::{ReleaseError, ReleasedMedia},
     media::{MediaId, hex},
-    scan::{Verdict, decisions::MAX_COMMENT, engines::ListedFile},
+    scan::{Verdict, decisions::MAX_COMMENT, engines::ListedFile, verdict::NotCleanKind},
     telemetry::audit::{AuditChange, ChangeState, ChangeSubject},
 };
 
@@ -41,7 +41,7 @@ pub(super) async fn handle(State(state): State<Arc<AdminState>>, request: Reques
 }
 
 impl AdminState {
-    /// Allows the infected contents of media, if requested, and has the media released.
+    /// Allows the infected content of media, if requested, and has the media released.
     async fn release(
         self: Arc<Self>,
         media: &MediaId,
@@ -52,6 +52,12 @@ impl AdminState {
         if request.allow {
             if contents.is_empty() {
                 return Err(AdminError::ContentUnknown);
+            }
+            // A homeserver may have sent malware under the same URI at another time.
+            let refused = contents.iter().filter(|(_, allowed)| !**allowed);
+            let refused: Vec<_> = refused.map(|(content, _)| hex(content)).collect();
+            if refused.len() > 1 {
+                return Err(AdminError::SeveralContents(refused));
             }
             // Before the release, so that no waiting incident quarantines the media again.
             for (content, allowed) in contents.iter_mut().filter(|(_, allowed)| !**allowed) {
@@ -115,7 +121,7 @@ impl AdminState {
         Ok(result?)
     }
 
-    /// Returns the contents of plain media that have an incident, or are known not to be clean.
+    /// Returns the contents of plain media that have an incident, or are known to be infected.
     async fn infected_contents(&self, media: &MediaId) -> Result<InfectedContents, AdminError> {
         let scanner = self.scanner();
         let mut contents = self.incidents()?.contents_of(media).await.ok_or(AdminError::Outbox)?;
@@ -124,8 +130,9 @@ impl AdminState {
                 continue;
             }
             let known = scanner.known_content(entry.content).await?;
-            let is_infected = |verdict| matches!(verdict, &Ok(Verdict::NotClean { .. }));
-            if known.verdicts.iter().any(|known| is_infected(&known.verdict)) {
+            let kinds = known.verdicts.iter().filter_map(|known| known.verdict.as_ref().ok());
+            if kinds.filter_map(Verdict::not_clean_kind).any(|kind| kind == NotCleanKind::Infected)
+            {
                 contents.insert(entry.content);
             }
         }

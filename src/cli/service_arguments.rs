@@ -150,7 +150,7 @@ pub(super) struct ReleaseArguments {
     /// Reason, for the audit log
     #[arg(long, value_name = "TEXT")]
     pub(super) comment: String,
-    /// Allow the infected contents of the media first, as `store allow` does
+    /// Allow the infected content of the media first, as `store allow` does, if it is one
     #[arg(long)]
     pub(super) allow: bool,
     /// Time until the decision of --allow ends, e.g. 12h or 90d; at most 366d

@@ -184,6 +184,29 @@ async fn media_is_released_from_quarantine() {
     assert!(released.contains("it was not in quarantine"), "{released}");
 }
 
+/// A homeserver may send a false positive first, and malware later.
+#[tokio::test]
+async fn several_infected_contents_are_not_allowed_at_once() {
+    let fixture = IncidentFixture::new().await;
+    let scanner = start(&fixture).await;
+    let (dir, mxc) = (&scanner.dir, "mxc://hs.example/changing");
+    let contents = [INFECTED.to_owned(), format!("{INFECTED} later")];
+    for (number, content) in contents.iter().enumerate() {
+        fixture.homeserver.add_bytes("changing", content.clone());
+        fixture.scan(&scanner, "changing").await;
+        fixture.wait_until_done(&scanner, number + 1).await;
+        store_succeeds(dir, &["forget", mxc]).await;
+    }
+    let (code, _, stderr) = release(dir, &[mxc, "--allow", "--comment", "x"]).await;
+    assert_eq!(code, Some(2), "{stderr}");
+    for content in &contents {
+        assert!(stderr.contains(&sha256(content.as_bytes())), "{stderr}");
+    }
+    let decisions = store_succeeds(dir, &["decisions"]).await;
+    assert!(decisions.contains("no file is allowed or blocked"), "{decisions}");
+    assert_eq!(fixture.server.quarantined(), ["hs.example/changing"]);
+}
+
 #[tokio::test]
 async fn failed_release_is_explained() {
     let fixture = IncidentFixture::new().await;
