@@ -146,6 +146,7 @@ impl Reloader {
             // Log rotation depends on this, even if the configuration is invalid.
             audit.reopen().await;
         }
+        let key_before = self.current.load().keys.fingerprint();
         let result = self.apply().await;
         self.shared.metrics.record_reload(result.is_ok());
         match result {
@@ -156,11 +157,7 @@ impl Reloader {
                 for key in &changes.needs_restart {
                     warn!(key, "setting changed, restart required");
                 }
-                if changes.applied.is_empty() {
-                    info!("reloaded, no changes");
-                } else {
-                    info!(changed = changes.applied.join(", "), "reloaded");
-                }
+                log_reload(changes.applied, self.current.load().keys.fingerprint() != key_before);
             }
             Err(error) => {
                 if let ReloadError::Config(errors) = &error {
@@ -356,5 +353,17 @@ async fn sleep_until_some(time: Option<Instant>) {
     match time {
         Some(time) => sleep_until(time).await,
         None => std::future::pending().await,
+    }
+}
+
+/// Logs which keys of the configuration have changed, and whether the request key has: its file may have a new content.
+fn log_reload(mut changed: Vec<String>, has_new_key: bool) {
+    if has_new_key {
+        changed.push("the request key".to_owned());
+    }
+    if changed.is_empty() {
+        info!("reloaded, no changes");
+    } else {
+        info!(changed = changed.join(", "), "reloaded");
     }
 }

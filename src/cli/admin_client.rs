@@ -33,7 +33,7 @@ pub(super) enum ClientError {
     #[error("the service at {0} did not answer in time")]
     TimedOut(String),
     #[error(
-        "the service does not accept this token; admin.token_path is read when the service starts"
+        "the service does not accept this token; it reads admin.token_path at its start and at each reload"
     )]
     Token,
     #[error("the service rejects the request: {0}")]

@@ -75,8 +75,8 @@ pub(super) fn print_media(painter: Painter, reply: &MediaReply) -> io::Result<()
     reply.contents.iter().try_for_each(|content| write_content(&mut out, painter, content))
 }
 
-/// Prints how much was removed.
-pub(super) fn print_forgotten(reply: ForgetReply) -> io::Result<()> {
+/// Prints how much was removed. `is_all`: everything; the numbers are those in memory then.
+pub(super) fn print_forgotten(reply: ForgetReply, is_all: bool) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let ForgetReply { verdicts, media, pending } = reply;
     if pending {
@@ -84,6 +84,12 @@ pub(super) fn print_forgotten(reply: ForgetReply) -> io::Result<()> {
             out,
             "forgotten on this replica: verdicts {verdicts}, media entries {media}; the shared store \
              is not available, and other replicas follow as soon as it is"
+        );
+    }
+    if is_all {
+        return writeln!(
+            out,
+            "forgotten: all; in memory were: verdicts {verdicts}, media entries {media}"
         );
     }
     if verdicts == 0 && media == 0 {

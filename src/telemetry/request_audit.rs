@@ -116,6 +116,10 @@ impl RequestAudit {
     /// Outside of a Tokio runtime.
     pub fn record(&self, request: &MediaRequest, record: &AuditRecord<'_>) {
         let mut line = AuditLine::new(record);
+        if record.rescan {
+            // Nobody requested it.
+            return self.log.record(&line);
+        }
         if self.has_client_address
             && let RequestSender::Client(address) = request.requester.sender
         {

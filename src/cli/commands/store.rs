@@ -80,7 +80,7 @@ async fn ask(
             let (content, mxc) = subject.map(StoreSubject::parts).unwrap_or_default();
             let request = ForgetRequest { content, mxc, all: all.then_some(true), comment };
             let reply: ForgetReply = client.post("/v1/forget", &request).await?;
-            print(json, &reply, || print_forgotten(reply))?;
+            print(json, &reply, || print_forgotten(reply, all))?;
             all || reply.pending || reply.verdicts > 0 || reply.media > 0
         }
         StoreCommand::Rescan { subject, access_token_path, host, comment } => {

@@ -129,7 +129,8 @@ async fn reload_rotates_key_and_keeps_previous_key_for_its_ttl() {
 
     let secret = scanner.dir.path("request_secret");
     fs::write(&secret, STANDARD.encode([7; 32])).unwrap();
-    reload_succeeds(&scanner, "").await;
+    let log = reload_succeeds(&scanner, "").await;
+    assert!(log.contains("\"changed\":\"the request key\""), "{log}");
     let new = scanner.client.public_key().await;
     assert_ne!(new, old);
     scan(&new).await.assert_clean();
