@@ -281,6 +281,8 @@ async fn waiting_incidents_outlive_a_new_request_key() {
         scanner.wait_for_log("reloaded", 1).await;
         fixture.server.wait_for(ServerStep::Quarantine, tries).await;
         let scanner = restart(scanner.stop().await).await;
+        // The outbox is also empty before it is read.
+        fixture.server.wait_for(ServerStep::Quarantine, tries + 1).await;
         scrape_until(&scanner.operations_client().await, OUTBOX_EMPTY).await;
         assert_eq!(fixture.server.quarantined(), ["hs.example/infected"], "{tries}");
         assert!(!scanner.log().contains("are lost"), "{}", scanner.log());

@@ -28,8 +28,9 @@ const REPLICAS: usize = 4;
 const REQUESTS: usize = 100;
 const CONTENTS: usize = 25;
 
-/// During an outage, each replica scans for itself. Afterwards, one of them scans what could not be stored.
-const MAX_SCANS: usize = CONTENTS * (REPLICAS + 1);
+/// During an outage, each replica scans for itself. Afterwards, all drop what they have in memory, and scan what could not be stored:
+/// one of them, or two if the verdict of the first is not stored yet.
+const MAX_SCANS: usize = CONTENTS * (REPLICAS + 2);
 
 /// Time after which a replica that is killed or frozen no longer has its lease.
 const LEASE: Duration = Duration::from_secs(16);
