@@ -85,7 +85,7 @@ impl RescanFetcher {
         let span = info_span!("rescan", mxc = media.mxc);
         match scanner.rescan(&request).instrument(span).await {
             Ok(JobOutcome { verdict: Ok(Verdict::Clean { .. }), media, .. }) => {
-                // Nothing is stored if an engine was skipped because it failed.
+                // The outcome does not count if an engine was skipped because it failed.
                 if scanner.content_state(&media.content).await != ContentState::Unknown {
                     return RescanEnd::Done(RescanResult::Clean);
                 }
