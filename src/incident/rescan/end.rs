@@ -77,6 +77,9 @@ impl PauseCause {
 /// What a try to scan media again ends with.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum RescanEnd {
+    /// A verdict on the content with this SHA-256.
+    Verdict(RescanResult, [u8; 32]),
+    /// A result about this media alone: other media with the same content may have another.
     Done(RescanResult),
     /// This media failed, others may not. It is tried again after the others.
     Transient(String),

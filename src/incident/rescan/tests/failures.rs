@@ -1,0 +1,87 @@
+//! Media, homeservers and engines that fail.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn failures_of_others_do_not_use_up_the_list() {
+    for (cause, least) in [
+        (PauseCause::Token, 35),
+        (PauseCause::Homeserver, 35),
+        (PauseCause::Engines, 35),
+        (PauseCause::Store, 35),
+        (PauseCause::Busy, 7),
+    ] {
+        let (world, directory) = (World::new(1), StoreDirectory::new());
+        let store = IncidentStore::File(directory.open());
+        keep(&store, (0..3).map(media)).await;
+        let ends: VecDeque<_> = std::iter::repeat_n(RescanEnd::pause(cause, "test"), 3).collect();
+        // The one that was first seen last is the first.
+        world.ends.lock().insert(media(2).mxc, ends);
+        let _service = world.start(store, false);
+        world.settle().await;
+        assert_eq!(world.fetched(6).await, mxcs([2, 2, 2, 2, 1, 0]), "{cause:?}");
+        let times = world.times();
+        assert!(times[3] - times[0] >= Duration::from_secs(least), "{cause:?}");
+        let pauses = format!("mcs_rescan_pauses_total{{cause=\"{}\"}} 3", cause.name());
+        assert!(world.metric(&pauses), "{pauses}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn homeserver_may_ask_to_wait() {
+    let (world, directory) = (World::new(1), StoreDirectory::new());
+    let store = IncidentStore::File(directory.open());
+    keep(&store, [media(0)]).await;
+    let delay = Some(Duration::from_secs(120));
+    let end = RescanEnd::Pause { cause: PauseCause::RateLimit, detail: String::new(), delay };
+    world.ends.lock().insert(media(0).mxc, [end].into());
+    let _service = world.start(store, false);
+    world.fetched(2).await;
+    let times = world.times();
+    assert!(times[1] - times[0] >= Duration::from_secs(120));
+}
+
+#[tokio::test(start_paused = true)]
+async fn media_that_fails_is_tried_again_after_the_others() {
+    let (world, directory) = (World::new(1), StoreDirectory::new());
+    let store = IncidentStore::File(directory.open());
+    keep(&store, (0..3).map(media)).await;
+    let transient = || RescanEnd::Transient("test".into());
+    let gone = RescanEnd::Done(RescanResult::Gone);
+    world.ends.lock().insert(media(2).mxc, [transient(), transient(), transient()].into());
+    world.ends.lock().insert(media(1).mxc, [transient()].into());
+    world.ends.lock().insert(media(0).mxc, [gone].into());
+    let _service = world.start(store, false);
+    world.settle().await;
+    assert_eq!(world.fetched(6).await, mxcs([2, 1, 0, 2, 1, 2]));
+    for line in [
+        "mcs_rescan_media_total{result=\"no_verdict\"} 1",
+        "mcs_rescan_media_total{result=\"gone\"} 1",
+        "mcs_rescan_media_total{result=\"clean\"} 1",
+    ] {
+        assert!(world.metric(line), "{line}");
+    }
+}
+
+/// What happens to one media says nothing about others with the same content.
+#[tokio::test(start_paused = true)]
+async fn other_media_with_the_content_is_tried() {
+    for end in [
+        RescanEnd::Done(RescanResult::Gone),
+        RescanEnd::Done(RescanResult::NoVerdict),
+        RescanEnd::Verdict(RescanResult::Clean, [9; 32]),
+        RescanEnd::Transient("test".into()),
+    ] {
+        let (world, directory) = (World::new(1), StoreDirectory::new());
+        let store = IncidentStore::File(directory.open());
+        let copy = |name: &str| SeenMedia { mxc: format!("mxc://example.org/{name}"), ..media(1) };
+        keep(&store, ["one", "two"].map(copy)).await;
+        let page = SeenIndex::new(store.clone(), KEEP).page(None).await.unwrap();
+        let expected: Vec<_> = page.media.into_iter().map(|listed| listed.media.mxc).collect();
+        world.ends.lock().insert(expected[0].clone(), [end.clone()].into());
+        let _service = world.start(store, false);
+        world.settle().await;
+        assert_eq!(world.fetched(0).await, expected, "{end:?}");
+        assert!(world.is_known(&[1; 32]), "{end:?}");
+    }
+}
