@@ -83,6 +83,8 @@ pub(super) enum RescanEnd {
     Done(RescanResult),
     /// This media failed, others may not. It is tried again after the others.
     Transient(String),
+    /// The engines failed with this media, and then with other content: they are down, or this media stops them.
+    EnginesFail(String),
     /// No media can be scanned now. The same one is tried again after a pause.
     Pause {
         cause: PauseCause,

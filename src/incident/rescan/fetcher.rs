@@ -44,12 +44,15 @@ struct TokenHolder {
 
 impl RescanFetcher {
     pub(super) fn into_source(self) -> RescanSource {
-        let (engines, content, fetch, local) =
-            (self.clone(), self.clone(), self.clone(), self.clone());
+        let [engines, working, content, fetch, local] = [(); 5].map(|()| self.clone());
         RescanSource {
             engines: Box::new(move |()| {
                 let (scanner, _) = (engines.current)();
                 Box::pin(async move { scanner.engine_state().await })
+            }),
+            engines_work: Box::new(move |()| {
+                let (scanner, _) = (working.current)();
+                Box::pin(async move { scanner.engines_work().await })
             }),
             content: Box::new(move |digest| {
                 let (scanner, _) = (content.current)();
@@ -220,7 +223,7 @@ impl TokenHolder {
     }
 }
 
-/// Returns the end of a scan, or a pause if the engines fail with any content.
+/// Returns the end of a scan, unless the engines fail with any content.
 async fn unless_engines_fail(scanner: &Scanner, end: RescanEnd, detail: &str) -> RescanEnd {
-    if scanner.engines_work().await { end } else { RescanEnd::pause(PauseCause::Engines, detail) }
+    if scanner.engines_work().await { end } else { RescanEnd::EnginesFail(detail.to_owned()) }
 }

@@ -250,8 +250,15 @@ impl<'a> RescanPass<'a> {
             }
             RescanEnd::Transient(cause) => {
                 self.resume();
-                self.defer(listed, &cause, report);
+                if self.has_tries_left(listed, &cause, report) {
+                    report.deferred += 1;
+                }
                 Ok(false)
+            }
+            RescanEnd::EnginesFail(detail) => {
+                self.wait_for_engines(&detail).await?;
+                // The engines worked before each try but the first: so an outage alone does not use up the tries.
+                Ok(self.has_tries_left(listed, &detail, report))
             }
             RescanEnd::Pause { cause, detail, delay } => {
                 self.wait(cause, &detail, delay).await;
@@ -273,17 +280,22 @@ impl<'a> RescanPass<'a> {
         }
     }
 
-    /// Leaves media that failed for the next sweep.
-    fn defer(&mut self, listed: &ListedMedia, cause: &str, report: &mut SweepReport) {
+    /// Counts a try of media that failed. Gives it up after the last one.
+    fn has_tries_left(
+        &mut self,
+        listed: &ListedMedia,
+        cause: &str,
+        report: &mut SweepReport,
+    ) -> bool {
         let tries = self.tries.entry(listed.key).or_default();
         *tries += 1;
         debug!(mxc = listed.media.mxc, cause, "media could not be scanned again");
         if *tries < MAX_TRIES {
-            report.deferred += 1;
-        } else {
-            report.scanned += 1;
-            self.give_up(listed.key, RescanResult::NoVerdict);
+            return true;
         }
+        report.scanned += 1;
+        self.give_up(listed.key, RescanResult::NoVerdict);
+        false
     }
 
     /// Ends the tries of media, but not of other media with the same content.
@@ -310,6 +322,18 @@ impl<'a> RescanPass<'a> {
                     let detail = "the canary has not passed, or a version is not known";
                     self.wait(PauseCause::Engines, detail, None).await;
                 }
+            }
+        }
+    }
+
+    /// Waits until the engines give verdicts, after they have failed.
+    async fn wait_for_engines(&mut self, detail: &str) -> Result<(), Superseded> {
+        loop {
+            self.wait(PauseCause::Engines, detail, None).await;
+            self.check_engines().await?;
+            if (self.parts.source.engines_work)(()).await {
+                self.resume();
+                return Ok(());
             }
         }
     }

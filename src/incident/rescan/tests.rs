@@ -50,6 +50,8 @@ struct World {
     number: Mutex<u64>,
     /// How often the service has asked for the state of the engines.
     asked: AtomicUsize,
+    /// Number of times that the engines fail with any content.
+    outage: AtomicUsize,
     /// Ends of the next downloads, by media.
     ends: Mutex<HashMap<String, VecDeque<RescanEnd>>>,
     fetched: watch::Sender<Vec<(String, Instant)>>,
@@ -67,6 +69,7 @@ impl World {
             blocked: Mutex::default(),
             number: Mutex::default(),
             asked: AtomicUsize::default(),
+            outage: AtomicUsize::default(),
             ends: Mutex::default(),
             fetched: watch::Sender::default(),
             metrics,
@@ -97,12 +100,18 @@ impl World {
     }
 
     fn source(self: &Arc<Self>) -> RescanSource {
-        let [engines, content, fetch] = [(); 3].map(|()| Arc::clone(self));
+        let [engines, working, content, fetch] = [(); 4].map(|()| Arc::clone(self));
         RescanSource {
             engines: Box::new(move |()| {
                 engines.asked.fetch_add(1, Ordering::Relaxed);
                 let state = *engines.engines.lock();
                 Box::pin(async move { state })
+            }),
+            engines_work: Box::new(move |()| {
+                let fewer = |left: usize| left.checked_sub(1);
+                let order = Ordering::Relaxed;
+                let has_failed = working.outage.fetch_update(order, order, fewer).is_ok();
+                Box::pin(async move { !has_failed })
             }),
             content: Box::new(move |digest| {
                 let state = if content.blocked.lock().contains(&digest) {

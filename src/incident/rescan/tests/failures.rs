@@ -85,3 +85,32 @@ async fn other_media_with_the_content_is_tried() {
         assert!(world.is_known(&[1; 32]), "{end:?}");
     }
 }
+
+/// Media that crashes an engine each time, which starts again, does not keep others from being scanned.
+#[tokio::test(start_paused = true)]
+async fn media_that_stops_the_engines_is_given_up() {
+    let (world, directory) = (World::new(1), StoreDirectory::new());
+    let store = IncidentStore::File(directory.open());
+    keep(&store, (0..3).map(media)).await;
+    let ends = std::iter::repeat_n(RescanEnd::EnginesFail("test".into()), 20);
+    world.ends.lock().insert(media(2).mxc, ends.collect());
+    let _service = world.start(store, false);
+    world.settle().await;
+    assert_eq!(world.fetched(5).await, mxcs([2, 2, 2, 1, 0]));
+    assert!(world.metric("mcs_rescan_media_total{result=\"no_verdict\"} 1"));
+    assert!(world.metric("mcs_rescan_pauses_total{cause=\"engines\"} 3"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn outage_of_the_engines_does_not_use_up_the_tries() {
+    let (world, directory) = (World::new(1), StoreDirectory::new());
+    let store = IncidentStore::File(directory.open());
+    keep(&store, (0..2).map(media)).await;
+    world.outage.store(10, Ordering::Relaxed);
+    world.ends.lock().insert(media(1).mxc, [RescanEnd::EnginesFail("test".into())].into());
+    let _service = world.start(store, false);
+    world.settle().await;
+    assert_eq!(world.fetched(3).await, mxcs([1, 1, 0]));
+    assert!((0..2).all(|number| world.is_known(&[number; 32])));
+    assert!(world.metric("mcs_rescan_pauses_total{cause=\"engines\"} 11"));
+}
