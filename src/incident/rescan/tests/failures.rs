@@ -114,3 +114,27 @@ async fn outage_of_the_engines_does_not_use_up_the_tries() {
     assert!((0..2).all(|number| world.is_known(&[number; 32])));
     assert!(world.metric("mcs_rescan_pauses_total{cause=\"engines\"} 11"));
 }
+
+/// Reading the whole list of a slow store takes too long. What was read is examined all the same.
+#[tokio::test(start_paused = true)]
+async fn part_of_a_list_that_takes_too_long_is_used() {
+    let server = SimulatedServer::new(1);
+    let store = replica(&server, 1);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let numbered = |number: u16| {
+        let [first, second] = number.to_be_bytes();
+        let mut content = [first; 32];
+        content[31] = second;
+        let mxc = format!("mxc://example.org/{number}");
+        SeenMedia { mxc, content: Some(content), ..media(0) }
+    };
+    keep(&store, (0..600).map(numbered)).await;
+    let index = SeenIndex::new(store, KEEP);
+    assert!(!index.page(None).await.unwrap().is_truncated);
+    // Each call takes 4.8 s.
+    let delay = Duration::from_millis(2400);
+    server.set_delay(delay, delay);
+    let page = index.page(None).await.unwrap();
+    assert!(page.is_truncated && page.next.is_none());
+    assert!((100..600).contains(&page.media.len()), "{}", page.media.len());
+}
