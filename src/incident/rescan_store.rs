@@ -72,8 +72,13 @@ impl IncidentStore {
             Self::Shared(store) => {
                 let mut records = Vec::new();
                 let each = |key, value| records.push(ListedRecord { key, expiry: None, value });
-                timeout(LISTING_TIMEOUT, store.list(kind, MAX_LISTED, each)).await.ok()?.ok()?;
-                let is_truncated = records.len() >= MAX_LISTED;
+                let listed = timeout(LISTING_TIMEOUT, store.list(kind, MAX_LISTED, each)).await;
+                let is_complete = match listed {
+                    Ok(listed) => listed.is_ok().then_some(records.len() < MAX_LISTED)?,
+                    // What was read is examined.
+                    Err(_elapsed) => (!records.is_empty()).then_some(false)?,
+                };
+                let is_truncated = !is_complete;
                 Some(SeenRecords { records, next: None, is_truncated })
             }
         }

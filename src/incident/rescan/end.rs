@@ -77,9 +77,14 @@ impl PauseCause {
 /// What a try to scan media again ends with.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum RescanEnd {
+    /// A verdict on the content with this SHA-256.
+    Verdict(RescanResult, [u8; 32]),
+    /// A result about this media alone: other media with the same content may have another.
     Done(RescanResult),
     /// This media failed, others may not. It is tried again after the others.
     Transient(String),
+    /// The engines failed with this media, and then with other content: they are down, or this media stops them.
+    EnginesFail(String),
     /// No media can be scanned now. The same one is tried again after a pause.
     Pause {
         cause: PauseCause,

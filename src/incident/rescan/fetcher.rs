@@ -44,12 +44,15 @@ struct TokenHolder {
 
 impl RescanFetcher {
     pub(super) fn into_source(self) -> RescanSource {
-        let (engines, content, fetch, local) =
-            (self.clone(), self.clone(), self.clone(), self.clone());
+        let [engines, working, content, fetch, local] = [(); 5].map(|()| self.clone());
         RescanSource {
             engines: Box::new(move |()| {
                 let (scanner, _) = (engines.current)();
                 Box::pin(async move { scanner.engine_state().await })
+            }),
+            engines_work: Box::new(move |()| {
+                let (scanner, _) = (working.current)();
+                Box::pin(async move { scanner.engines_work().await })
             }),
             content: Box::new(move |digest| {
                 let (scanner, _) = (content.current)();
@@ -85,13 +88,16 @@ impl RescanFetcher {
         let span = info_span!("rescan", mxc = media.mxc);
         match scanner.rescan(&request).instrument(span).await {
             Ok(JobOutcome { verdict: Ok(Verdict::Clean { .. }), media, .. }) => {
-                // Nothing is stored if an engine was skipped because it failed.
+                let end = RescanEnd::Verdict(RescanResult::Clean, media.content);
+                // The outcome does not count if an engine was skipped because it failed.
                 if scanner.content_state(&media.content).await != ContentState::Unknown {
-                    return RescanEnd::Done(RescanResult::Clean);
+                    return end;
                 }
-                unless_engines_fail(&scanner, RescanResult::Clean, "an engine is skipped").await
+                unless_engines_fail(&scanner, end, "an engine is skipped").await
             }
-            Ok(JobOutcome { verdict: Ok(_), .. }) => RescanEnd::Done(RescanResult::NotClean),
+            Ok(JobOutcome { verdict: Ok(_), media, .. }) => {
+                RescanEnd::Verdict(RescanResult::NotClean, media.content)
+            }
             Ok(JobOutcome { verdict: Err(error), .. }) | Err(error) => {
                 self.failure(&scanner, &homeserver, &error).await
             }
@@ -132,7 +138,8 @@ impl RescanFetcher {
             | ScanError::Disk(_)
             | ScanError::Panicked
             | ScanError::Deadline(Phase::Scanning) => {
-                unless_engines_fail(scanner, RescanResult::NoVerdict, &detail).await
+                let end = RescanEnd::Done(RescanResult::NoVerdict);
+                unless_engines_fail(scanner, end, &detail).await
             }
         }
     }
@@ -216,11 +223,7 @@ impl TokenHolder {
     }
 }
 
-/// Returns a result about the content, or a pause if the engines fail with any content.
-async fn unless_engines_fail(scanner: &Scanner, result: RescanResult, detail: &str) -> RescanEnd {
-    if scanner.engines_work().await {
-        RescanEnd::Done(result)
-    } else {
-        RescanEnd::pause(PauseCause::Engines, detail)
-    }
+/// Returns the end of a scan, unless the engines fail with any content.
+async fn unless_engines_fail(scanner: &Scanner, end: RescanEnd, detail: &str) -> RescanEnd {
+    if scanner.engines_work().await { end } else { RescanEnd::EnginesFail(detail.to_owned()) }
 }

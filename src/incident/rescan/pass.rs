@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use mcs_store::{ListPosition, RecordName};
+use mcs_store::{ListPosition, RecordKey, RecordName};
 use tokio::time::{Interval, sleep};
 use tracing::{debug, info, warn};
 
@@ -50,10 +50,12 @@ pub(super) struct RescanPass<'a> {
     parts: PassParts<'a>,
     state: EngineState,
     counts: PassCounts,
-    /// Contents that were examined for good, by the name of their records.
+    /// Contents with a verdict, by the name of their records.
     finished: HashSet<RecordName>,
-    /// Contents that failed.
-    tries: HashMap<RecordName, u8>,
+    /// Media without a verdict on its content that is not tried again.
+    given_up: HashSet<RecordKey>,
+    /// Media that failed.
+    tries: HashMap<RecordKey, u8>,
     pause: Option<(PauseCause, u32)>,
     left: u64,
 }
@@ -90,6 +92,7 @@ impl<'a> RescanPass<'a> {
             state,
             counts: PassCounts::default(),
             finished: HashSet::new(),
+            given_up: HashSet::new(),
             tries: HashMap::new(),
             pause: None,
             left: 0,
@@ -173,9 +176,9 @@ impl<'a> RescanPass<'a> {
         is_first: bool,
         report: &mut SweepReport,
     ) -> Result<(), Superseded> {
-        let (name, media) = (listed.key.name, &listed.media);
-        if self.finished.contains(&name) {
-            // Other media with the same content.
+        let media = &listed.media;
+        if self.finished.contains(&listed.key.name) || self.given_up.contains(&listed.key) {
+            // In the first sweep, other media with the same content.
             self.count_if(is_first, RescanResult::Known);
             return Ok(());
         }
@@ -213,22 +216,54 @@ impl<'a> RescanPass<'a> {
             self.check_engines().await?;
             let end = (self.parts.source.fetch)(media.clone()).await;
             claim.release().await;
-            match end {
-                RescanEnd::Done(result) => {
-                    self.resume();
-                    report.scanned += 1;
-                    self.finish(name, result);
-                    return Ok(());
+            if !self.is_to_repeat(listed, end, report).await? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Does what follows from the end of a scan. Returns whether the same media is to be tried again at once.
+    async fn is_to_repeat(
+        &mut self,
+        listed: &ListedMedia,
+        end: RescanEnd,
+        report: &mut SweepReport,
+    ) -> Result<bool, Superseded> {
+        match end {
+            RescanEnd::Verdict(result, content) => {
+                self.resume();
+                report.scanned += 1;
+                if listed.media.content == Some(content) {
+                    self.finished.insert(listed.key.name);
+                    self.tries.remove(&listed.key);
+                    self.count_if(true, result);
+                } else {
+                    self.give_up(listed.key, result);
                 }
-                RescanEnd::Transient(cause) => {
-                    self.resume();
-                    self.defer(listed, &cause, report);
-                    return Ok(());
+                Ok(false)
+            }
+            RescanEnd::Done(result) => {
+                self.resume();
+                report.scanned += 1;
+                self.give_up(listed.key, result);
+                Ok(false)
+            }
+            RescanEnd::Transient(cause) => {
+                self.resume();
+                if self.has_tries_left(listed, &cause, report) {
+                    report.deferred += 1;
                 }
-                RescanEnd::Pause { cause, detail, delay } => {
-                    self.wait(cause, &detail, delay).await;
-                    self.check_engines().await?;
-                }
+                Ok(false)
+            }
+            RescanEnd::EnginesFail(detail) => {
+                self.wait_for_engines(&detail).await?;
+                // The engines worked before each try but the first: so an outage alone does not use up the tries.
+                Ok(self.has_tries_left(listed, &detail, report))
+            }
+            RescanEnd::Pause { cause, detail, delay } => {
+                self.wait(cause, &detail, delay).await;
+                self.check_engines().await?;
+                Ok(true)
             }
         }
     }
@@ -245,22 +280,28 @@ impl<'a> RescanPass<'a> {
         }
     }
 
-    /// Leaves media that failed for the next sweep.
-    fn defer(&mut self, listed: &ListedMedia, cause: &str, report: &mut SweepReport) {
-        let tries = self.tries.entry(listed.key.name).or_default();
+    /// Counts a try of media that failed. Gives it up after the last one.
+    fn has_tries_left(
+        &mut self,
+        listed: &ListedMedia,
+        cause: &str,
+        report: &mut SweepReport,
+    ) -> bool {
+        let tries = self.tries.entry(listed.key).or_default();
         *tries += 1;
         debug!(mxc = listed.media.mxc, cause, "media could not be scanned again");
         if *tries < MAX_TRIES {
-            report.deferred += 1;
-        } else {
-            report.scanned += 1;
-            self.finish(listed.key.name, RescanResult::NoVerdict);
+            return true;
         }
+        report.scanned += 1;
+        self.give_up(listed.key, RescanResult::NoVerdict);
+        false
     }
 
-    fn finish(&mut self, name: RecordName, result: RescanResult) {
-        self.finished.insert(name);
-        self.tries.remove(&name);
+    /// Ends the tries of media, but not of other media with the same content.
+    fn give_up(&mut self, key: RecordKey, result: RescanResult) {
+        self.given_up.insert(key);
+        self.tries.remove(&key);
         self.count_if(true, result);
     }
 
@@ -281,6 +322,18 @@ impl<'a> RescanPass<'a> {
                     let detail = "the canary has not passed, or a version is not known";
                     self.wait(PauseCause::Engines, detail, None).await;
                 }
+            }
+        }
+    }
+
+    /// Waits until the engines give verdicts, after they have failed.
+    async fn wait_for_engines(&mut self, detail: &str) -> Result<(), Superseded> {
+        loop {
+            self.wait(PauseCause::Engines, detail, None).await;
+            self.check_engines().await?;
+            if (self.parts.source.engines_work)(()).await {
+                self.resume();
+                return Ok(());
             }
         }
     }

@@ -15,6 +15,8 @@ pub(super) type Ask<I, O> = Box<dyn Fn(I) -> BoxFuture<'static, O> + Send + Sync
 pub(super) struct RescanSource {
     /// Returns the state of the engines; `None` while nothing can be scanned.
     pub(super) engines: Ask<(), Option<EngineState>>,
+    /// Returns whether each engine gives a verdict on harmless content.
+    pub(super) engines_work: Ask<(), bool>,
     /// Returns what is known about a content.
     pub(super) content: Ask<[u8; 32], ContentState>,
     /// Downloads media and scans it.

@@ -35,6 +35,8 @@ use crate::{
     scan::{ContentState, engines::EngineState},
 };
 
+mod failures;
+
 const KEEP: Duration = Duration::from_secs(86_400);
 const DELAY: Duration = Duration::from_secs(60);
 const LOCAL: &str = "https://matrix.example.org/";
@@ -48,6 +50,8 @@ struct World {
     number: Mutex<u64>,
     /// How often the service has asked for the state of the engines.
     asked: AtomicUsize,
+    /// Number of times that the engines fail with any content.
+    outage: AtomicUsize,
     /// Ends of the next downloads, by media.
     ends: Mutex<HashMap<String, VecDeque<RescanEnd>>>,
     fetched: watch::Sender<Vec<(String, Instant)>>,
@@ -65,6 +69,7 @@ impl World {
             blocked: Mutex::default(),
             number: Mutex::default(),
             asked: AtomicUsize::default(),
+            outage: AtomicUsize::default(),
             ends: Mutex::default(),
             fetched: watch::Sender::default(),
             metrics,
@@ -87,20 +92,26 @@ impl World {
     fn fetch(&self, media: &SeenMedia) -> RescanEnd {
         self.fetched.send_modify(|all| all.push((media.mxc.clone(), Instant::now())));
         let end = self.ends.lock().get_mut(&media.mxc).and_then(VecDeque::pop_front);
-        let end = end.unwrap_or(RescanEnd::Done(RescanResult::Clean));
-        if end == RescanEnd::Done(RescanResult::Clean) {
-            self.known.lock().insert((*self.number.lock(), media.content.unwrap()));
+        let end = end.unwrap_or(RescanEnd::Verdict(RescanResult::Clean, media.content.unwrap()));
+        if let RescanEnd::Verdict(RescanResult::Clean, content) = end {
+            self.known.lock().insert((*self.number.lock(), content));
         }
         end
     }
 
     fn source(self: &Arc<Self>) -> RescanSource {
-        let [engines, content, fetch] = [(); 3].map(|()| Arc::clone(self));
+        let [engines, working, content, fetch] = [(); 4].map(|()| Arc::clone(self));
         RescanSource {
             engines: Box::new(move |()| {
                 engines.asked.fetch_add(1, Ordering::Relaxed);
                 let state = *engines.engines.lock();
                 Box::pin(async move { state })
+            }),
+            engines_work: Box::new(move |()| {
+                let fewer = |left: usize| left.checked_sub(1);
+                let order = Ordering::Relaxed;
+                let has_failed = working.outage.fetch_update(order, order, fewer).is_ok();
+                Box::pin(async move { !has_failed })
             }),
             content: Box::new(move |digest| {
                 let state = if content.blocked.lock().contains(&digest) {
@@ -313,45 +324,6 @@ async fn interrupted_pass_continues_after_a_restart() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn failures_of_others_do_not_use_up_the_list() {
-    for (cause, least) in [
-        (PauseCause::Token, 35),
-        (PauseCause::Homeserver, 35),
-        (PauseCause::Engines, 35),
-        (PauseCause::Store, 35),
-        (PauseCause::Busy, 7),
-    ] {
-        let (world, directory) = (World::new(1), StoreDirectory::new());
-        let store = IncidentStore::File(directory.open());
-        keep(&store, (0..3).map(media)).await;
-        let ends: VecDeque<_> = std::iter::repeat_n(RescanEnd::pause(cause, "test"), 3).collect();
-        // The one that was first seen last is the first.
-        world.ends.lock().insert(media(2).mxc, ends);
-        let _service = world.start(store, false);
-        world.settle().await;
-        assert_eq!(world.fetched(6).await, mxcs([2, 2, 2, 2, 1, 0]), "{cause:?}");
-        let times = world.times();
-        assert!(times[3] - times[0] >= Duration::from_secs(least), "{cause:?}");
-        let pauses = format!("mcs_rescan_pauses_total{{cause=\"{}\"}} 3", cause.name());
-        assert!(world.metric(&pauses), "{pauses}");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn homeserver_may_ask_to_wait() {
-    let (world, directory) = (World::new(1), StoreDirectory::new());
-    let store = IncidentStore::File(directory.open());
-    keep(&store, [media(0)]).await;
-    let delay = Some(Duration::from_secs(120));
-    let end = RescanEnd::Pause { cause: PauseCause::RateLimit, detail: String::new(), delay };
-    world.ends.lock().insert(media(0).mxc, [end].into());
-    let _service = world.start(store, false);
-    world.fetched(2).await;
-    let times = world.times();
-    assert!(times[1] - times[0] >= Duration::from_secs(120));
-}
-
-#[tokio::test(start_paused = true)]
 async fn pass_waits_while_the_engines_are_unknown() {
     let (world, directory) = (World::new(0), StoreDirectory::new());
     let store = IncidentStore::File(directory.open());
@@ -368,28 +340,6 @@ async fn pass_waits_while_the_engines_are_unknown() {
     assert!(world.metrics.rescans.is_running());
     world.set_engines(1);
     world.fetched(2).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn media_that_fails_is_tried_again_after_the_others() {
-    let (world, directory) = (World::new(1), StoreDirectory::new());
-    let store = IncidentStore::File(directory.open());
-    keep(&store, (0..3).map(media)).await;
-    let transient = || RescanEnd::Transient("test".into());
-    let gone = RescanEnd::Done(RescanResult::Gone);
-    world.ends.lock().insert(media(2).mxc, [transient(), transient(), transient()].into());
-    world.ends.lock().insert(media(1).mxc, [transient()].into());
-    world.ends.lock().insert(media(0).mxc, [gone].into());
-    let _service = world.start(store, false);
-    world.settle().await;
-    assert_eq!(world.fetched(6).await, mxcs([2, 1, 0, 2, 1, 2]));
-    for line in [
-        "mcs_rescan_media_total{result=\"no_verdict\"} 1",
-        "mcs_rescan_media_total{result=\"gone\"} 1",
-        "mcs_rescan_media_total{result=\"clean\"} 1",
-    ] {
-        assert!(world.metric(line), "{line}");
-    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -422,7 +372,7 @@ async fn contents_on_a_list_are_fetched_for_their_incident() {
                 std::thread::sleep(Duration::from_millis(5));
             }
         }
-        let not_clean = RescanEnd::Done(RescanResult::NotClean);
+        let not_clean = RescanEnd::Verdict(RescanResult::NotClean, [0; 32]);
         world.ends.lock().insert(media(0).mxc, [not_clean].into());
         let _service = world.start(store, has_incidents);
         world.settle().await;

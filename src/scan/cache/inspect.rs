@@ -33,14 +33,21 @@ const LISTING_TIME: Duration = Duration::from_secs(5);
 const MAX_MEDIA: usize = 64;
 
 impl ResultCache {
-    /// Returns whether a content has a valid outcome in memory or in the store, without taking it over into memory.
+    /// Returns whether a content has a valid outcome of all engines, or a finding, in memory or in the store, without taking it
+    /// over into memory. Failures, and outcomes without an engine that failed, do not count.
     pub async fn has_outcome(
         &self,
         key: &ContentKey,
         versions: Versions,
         policies: &Policies,
     ) -> bool {
-        if self.scanned(key, &versions, policies).is_some() {
+        let is_settled = |Timed { value, stored }: Timed<VerdictEntry>| {
+            let validity = value.decide(policies).1;
+            let ttl = self.time_to_live(&value, versions, policies);
+            matches!(validity, Validity::Finding | Validity::Examined)
+                && ttl.is_some_and(|ttl| stored.elapsed() < ttl)
+        };
+        if self.tables.verdicts.peek(key).is_some_and(is_settled) {
             return true;
         }
         let Some(records) = &self.tables.records else { return false };

@@ -10,11 +10,11 @@ use crate::record::{RecordKey, RecordKind};
 
 use super::{
     connection::{CallError, StoreCall, StoreConnection},
-    key_names::{KEY_PATTERN, StoredKey, parse_key, record_key},
+    key_names::{KEY_PATTERN, StoredKey, hash_key, parse_key, record_key},
     limits::MAX_ELEMENTS,
     link::StoreLink,
     records::{RecordOpener, StoredValue},
-    references::{decode_references, open_references, references_call},
+    references::{decode_references, open_references},
     replies::{number, only, optional_string, parse_decimal, strings},
 };
 
@@ -134,32 +134,37 @@ async fn read_values(
     kind: RecordKind,
     keys: &[(Vec<u8>, StoredKey)],
 ) -> Result<Vec<(RecordKey, Vec<u8>)>, CallError> {
-    let mut found = Vec::new();
     let mut call = StoreCall::new(b"");
-    let mut records = Vec::new();
+    let mut wanted = Vec::new();
     for (_, parsed) in keys {
         match parsed {
-            StoredKey::Record(key) if key.kind == kind => {
-                call.push("GET", &[&record_key(key)]);
-                records.push(*key);
-            }
+            StoredKey::Record(key) if key.kind == kind => call.push("GET", &[&record_key(key)]),
             StoredKey::Hash(hash, name) if *hash == kind => {
-                let reply = only(send(connection, &references_call(kind, *name)).await?)?;
-                found.extend(open_references(opener, decode_references(kind, *name, reply)?));
+                call.push("HGETALL", &[&hash_key(kind, name)]);
             }
             StoredKey::Record(_)
             | StoredKey::Hash(..)
             | StoredKey::OutboxIndex
-            | StoredKey::Lease => {}
+            | StoredKey::Lease => continue,
         }
+        wanted.push(parsed);
     }
-    if records.is_empty() {
+    let mut found = Vec::new();
+    if wanted.is_empty() {
         return Ok(found);
     }
-    for (key, reply) in records.iter().zip(send(connection, &call).await?) {
-        let sealed = optional_string(reply)?;
-        if let StoredValue::Valid(value) = opener.open(key, sealed.as_deref()) {
-            found.push((*key, value));
+    for (parsed, reply) in wanted.iter().zip(send(connection, &call).await?) {
+        match parsed {
+            StoredKey::Record(key) => {
+                let sealed = optional_string(reply)?;
+                if let StoredValue::Valid(value) = opener.open(key, sealed.as_deref()) {
+                    found.push((*key, value));
+                }
+            }
+            StoredKey::Hash(_, name) => {
+                found.extend(open_references(opener, decode_references(kind, *name, reply)?));
+            }
+            StoredKey::OutboxIndex | StoredKey::Lease => {}
         }
     }
     Ok(found)

@@ -182,3 +182,29 @@ async fn lists_are_filtered_and_state_validity() {
         assert!(is_complete && media.len() == 1 && media[&digest(10)].len() == 1, "{media:?}");
     }
 }
+
+/// Failures and outcomes without an engine are kept for requests, but are no reason to leave out a rescan.
+#[tokio::test]
+async fn outcomes_without_an_engine_do_not_count() {
+    let skipping =
+        Policies::for_test(ContentPolicy::Refuse, OversizePolicy::Fail, SkipPolicy::Skip);
+    let failed = || Err(ScanError::Engine("icap", EngineFailure::TimedOut));
+    let infected = || Ok(Outcome::Infected("Name".into()));
+    let cache = ResultCache::new(Settings { failure_ttl: Duration::from_secs(5), ..settings() });
+    let has_outcome = async || cache.has_outcome(&KEY, VERSIONS, &skipping).await;
+    for (outcomes, expected) in [
+        ([("clamd", Ok(Outcome::Clean)), ("icap", failed())], false),
+        ([("clamd", Ok(Outcome::Clean)), ("icap", Ok(Outcome::Clean))], true),
+        ([("clamd", failed()), ("icap", failed())], false),
+        ([("clamd", infected()), ("icap", failed())], true),
+    ] {
+        let label = format!("{outcomes:?}");
+        let outcome = FileOutcome::for_test(outcomes);
+        cache.store_outcome(KEY, outcome, VERSIONS, &skipping, cache.generation()).await;
+        assert!(cache.scanned(&KEY, &VERSIONS, &skipping).is_some(), "{label}");
+        assert_eq!(has_outcome().await, expected, "{label}");
+    }
+    cache.store_failure(KEY, Arc::new(ScanError::NoEngine));
+    assert!(cache.scanned(&KEY, &VERSIONS, &skipping).is_some());
+    assert!(!has_outcome().await, "a failure");
+}
