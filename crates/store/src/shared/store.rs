@@ -187,10 +187,6 @@ impl SharedStore {
         get: Vec<RecordKey>,
     ) -> Option<Vec<StoredValue>> {
         let handle = &self.handle;
-        if key.kind == RecordKind::NotClean && handle.queue.has_incidents() {
-            // Written after the incidents, by the queue.
-            return None;
-        }
         let sealed = self.secret().seal(&key, expiry, value).ok()?;
         let time = expiry.saturating_sub((handle.opener.now)()).min(MAX_TTL);
         let has_write = time > 0 && !key.kind.is_in_hash();
