@@ -73,6 +73,15 @@ impl SharedChange {
         }
     }
 
+    /// Returns whether the change writes a finding that may be wrong: malware, or an incident.
+    fn is_finding(&self) -> bool {
+        match self {
+            Self::Put { key, .. } => key.kind == RecordKind::NotClean,
+            Self::AddIncident(_) => true,
+            _ => false,
+        }
+    }
+
     pub(crate) fn size(&self) -> usize {
         CHANGE_OVERHEAD
             + match self {
@@ -136,6 +145,8 @@ struct ChangeQueueState {
     outbox: ChangeUsage,
     /// Names of the incidents that wait or are being written.
     incidents: HashSet<RecordName>,
+    /// Findings before this position are dropped.
+    first_valid: u64,
     is_closed: bool,
 }
 
@@ -172,6 +183,19 @@ impl ChangeQueueState {
         self.next_position += 1;
         true
     }
+
+    fn is_dropped(&self, position: u64, change: &SharedChange) -> bool {
+        position < self.first_valid && change.is_finding()
+    }
+
+    fn finish(&mut self, change: &SharedChange) {
+        let (usage, _) = self.usage(change);
+        usage.changes = usage.changes.saturating_sub(1);
+        usage.bytes = usage.bytes.saturating_sub(change.size());
+        if let SharedChange::AddIncident(incident) = change {
+            self.incidents.remove(&incident.name);
+        }
+    }
 }
 
 /// Bounded queue of changes in the order of their requests.
@@ -207,7 +231,35 @@ impl ChangeQueue {
 
     /// Returns changes that were taken to their positions.
     pub(crate) fn give_back(&self, changes: impl IntoIterator<Item = (u64, SharedChange)>) {
-        self.state.lock().changes.extend(changes);
+        let mut state = self.state.lock();
+        for (position, change) in changes {
+            if state.is_dropped(position, &change) {
+                state.finish(&change);
+            } else {
+                state.changes.insert(position, change);
+            }
+        }
+    }
+
+    /// Drops the findings that wait. Those that are being written are not retried.
+    pub(crate) fn drop_findings(&self) {
+        let mut state = self.state.lock();
+        state.first_valid = state.next_position;
+        let waiting = std::mem::take(&mut state.changes);
+        let (dropped, kept) = waiting
+            .into_iter()
+            .partition::<ChangesByPosition, _>(|(_, change)| change.is_finding());
+        state.changes = kept;
+        for change in dropped.values() {
+            state.finish(change);
+        }
+        // One that is being written may wait again.
+        state.incidents.clear();
+    }
+
+    /// Returns whether a change that was taken is not to be written any more.
+    pub(crate) fn is_dropped(&self, position: u64, change: &SharedChange) -> bool {
+        self.state.lock().is_dropped(position, change)
     }
 
     /// Returns the position of the first change in the queue that is retried until it is written, except those of the outbox,
@@ -221,13 +273,7 @@ impl ChangeQueue {
 
     /// Records that a change was written or dropped.
     pub(crate) fn finish(&self, change: &SharedChange) {
-        let mut state = self.state.lock();
-        let (usage, _) = state.usage(change);
-        usage.changes = usage.changes.saturating_sub(1);
-        usage.bytes = usage.bytes.saturating_sub(change.size());
-        if let SharedChange::AddIncident(incident) = change {
-            state.incidents.remove(&incident.name);
-        }
+        self.state.lock().finish(change);
     }
 
     /// Returns the number of kept changes that wait or are being written.

@@ -166,6 +166,10 @@ impl SharedWriter {
             && let Some((position, change)) = rest.next()
         {
             let SharedChange::AddIncident(incident) = &change else { continue };
+            if self.queue.is_dropped(position, &change) {
+                self.queue.finish(&change);
+                continue;
+            }
             match incident_write::write_incident(&self.link, &self.opener, incident).await {
                 Ok(_) => self.queue.finish(&change),
                 Err(error) => {
@@ -193,6 +197,11 @@ impl SharedWriter {
 
     /// Writes changes of one name in order, up to the first that fails.
     async fn write_group(&self, changes: OrderedChanges) -> Result<(), CallError> {
+        let is_dropped =
+            |(position, change): &(u64, SharedChange)| self.queue.is_dropped(*position, change);
+        let (dropped, changes): (OrderedChanges, OrderedChanges) =
+            changes.into_iter().partition(is_dropped);
+        dropped.iter().for_each(|(_, change)| self.queue.finish(change));
         let mut rest = changes.into_iter().peekable();
         let mut result = Ok(());
         while result.is_ok() && rest.peek().is_some() {

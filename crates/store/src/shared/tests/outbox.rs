@@ -87,33 +87,52 @@ async fn incident_waits_for_the_store_and_is_written_later() {
 
 /// As if the node of the outbox was down, or the user of the store had no right to write there.
 #[tokio::test(start_paused = true)]
-async fn outbox_that_cannot_be_written_does_not_delay_or_displace_verdicts() {
+async fn outbox_that_cannot_be_written_does_not_delay_verdicts() {
     let simulation = Simulation::new();
     let ((store, _events), (other, mut events)) = (simulation.start(1), simulation.start(2));
     simulation.server.set_raw(INDEX, b"no sorted set");
     assert_eq!(add(&simulation, &store, 0).await, IncidentAddition::Waiting);
     let direct = store.put_and_get(not_clean(1), simulation.expiry(), b"x", vec![not_clean(1)]);
     assert_eq!(direct.await, Some(vec![StoredValue::Valid(b"x".to_vec())]), "written at once");
-    // As many as may wait.
-    simulation.server.set_partitioned(1, true);
-    let mut waiting = 1;
-    while add(&simulation, &store, waiting).await == IncidentAddition::Waiting {
-        waiting += 1;
-    }
-    assert_eq!(waiting, 10_000);
-    store.update_outbox(incident(0), simulation.expiry(), b"later").unwrap();
-    assert_eq!(store.counters().dropped_writes, 2, "changes of the outbox");
     store.put(not_clean(2), simulation.expiry(), b"infected").unwrap();
+    store.update_outbox(incident(0), simulation.expiry(), b"later").unwrap();
     store.publish(b"infected");
-    assert_eq!(store.counters().dropped_writes, 2);
-    simulation.server.set_partitioned(1, false);
     let is_written = async || get(&other, not_clean(2)).await == valid(b"infected");
     wait_until("the verdict is written", is_written).await;
     assert_eq!(next_event(&mut events).await, message(b"infected"));
-    assert_eq!(store.counters().pending_incidents, 10_000);
+    assert_eq!(store.counters().pending_incidents, 1);
     assert!(simulation.server.remove(INDEX));
     written(&store).await;
-    assert_eq!(names(&store).await.len(), 10_000);
+    assert_eq!(value(&store, 0).await, Some(b"0".to_vec()));
+}
+
+/// The findings that wait may be those because of which all records are removed.
+#[tokio::test(start_paused = true)]
+async fn removal_of_all_records_drops_findings_that_wait() {
+    let simulation = Simulation::new();
+    let (store, _events) = simulation.start(1);
+    simulation.server.set_partitioned(1, true);
+    assert_eq!(add(&simulation, &store, 1).await, IncidentAddition::Waiting);
+    store.put(not_clean(1), simulation.expiry(), b"infected").unwrap();
+    store.put(key(RecordKind::Forgotten, 1), simulation.expiry(), b"forgotten").unwrap();
+    // The writer is trying to write them.
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    store.remove_all(Duration::from_millis(1), |_| {}).await.unwrap_err();
+    assert_eq!(add(&simulation, &store, 2).await, IncidentAddition::Waiting);
+    // The writer is trying again.
+    tokio::time::sleep(Duration::from_millis(1010)).await;
+    store.drop_findings();
+    for number in [2, 3] {
+        let addition = add(&simulation, &store, number).await;
+        assert_eq!(addition, IncidentAddition::Waiting, "found again");
+    }
+    simulation.server.set_partitioned(1, false);
+    written(&store).await;
+    assert_eq!(names(&store).await.len(), 2);
+    assert!(value(&store, 2).await.is_some() && value(&store, 3).await.is_some());
+    assert_eq!(get(&store, not_clean(1)).await, Some(StoredValue::Missing));
+    assert_eq!(get(&store, key(RecordKind::Forgotten, 1)).await, valid(b"forgotten"));
+    assert_eq!((store.counters().pending_incidents, store.counters().dropped_writes), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]
