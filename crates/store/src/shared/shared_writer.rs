@@ -201,7 +201,9 @@ impl SharedWriter {
             |(position, change): &(u64, SharedChange)| self.queue.is_dropped(*position, change);
         let (dropped, changes): (OrderedChanges, OrderedChanges) =
             changes.into_iter().partition(is_dropped);
-        dropped.iter().for_each(|(_, change)| self.queue.finish(change));
+        for (_, change) in &dropped {
+            self.queue.finish(change);
+        }
         let mut rest = changes.into_iter().peekable();
         let mut result = Ok(());
         while result.is_ok() && rest.peek().is_some() {
