@@ -30,12 +30,12 @@ const TARGET: StepKind = StepKind::Notify(0);
 const KEEP: Duration = Duration::from_secs(3600);
 
 /// A replica with its outbox.
-struct Replica {
+struct OutboxReplica {
     store: SharedStore,
     outbox: Outbox,
 }
 
-impl Replica {
+impl OutboxReplica {
     fn new(server: &SimulatedServer, client: u32) -> Self {
         let clock = server.clone();
         let now = Arc::new(move || clock.now_ms() / 1000);
@@ -100,7 +100,7 @@ fn announced() -> Vec<u8> {
 #[tokio::test(start_paused = true)]
 async fn former_owner_does_not_overwrite_entries() {
     let server = SimulatedServer::new(1);
-    let replica = Replica::new(&server, 1);
+    let replica = OutboxReplica::new(&server, 1);
     replica.add(1, &announced()).await;
     replica.own();
     assert!(replica.outbox.insert(&replica.stored(1).await.unwrap()).is_none());
@@ -127,7 +127,7 @@ async fn former_owner_does_not_overwrite_entries() {
 #[tokio::test(start_paused = true)]
 async fn owner_remains_owner_while_many_entries_are_read() {
     let server = SimulatedServer::new(1);
-    let replica = Replica::new(&server, 1);
+    let replica = OutboxReplica::new(&server, 1);
     for number in 0..100 {
         replica.add(number, &incident().encode()).await;
     }
@@ -152,7 +152,7 @@ async fn owner_remains_owner_while_many_entries_are_read() {
 #[tokio::test(start_paused = true)]
 async fn entry_of_another_version_remains_in_a_shared_store() {
     let server = SimulatedServer::new(1);
-    let replica = Replica::new(&server, 1);
+    let replica = OutboxReplica::new(&server, 1);
     replica.add(1, b"{}").await;
     replica.own();
     assert!(replica.outbox.insert(&replica.stored(1).await.unwrap()).is_none());
