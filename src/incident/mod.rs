@@ -34,6 +34,8 @@ mod room;
 mod secret_source;
 mod seen;
 mod seen_recorder;
+#[cfg(test)]
+mod shared_tests;
 mod step;
 mod step_plan;
 mod step_worker;

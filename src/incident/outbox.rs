@@ -3,7 +3,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -69,6 +72,8 @@ struct SharedOutbox {
     known: Mutex<KnownIncidents>,
     /// Until when this process owns a shared outbox.
     owned_until: Mutex<Option<Instant>>,
+    /// Whether an entry of another version of the program was logged.
+    has_rejected: AtomicBool,
     changed: watch::Sender<()>,
 }
 
@@ -99,6 +104,7 @@ impl Outbox {
             finished: Mutex::default(),
             known: Mutex::default(),
             owned_until: Mutex::default(),
+            has_rejected: AtomicBool::default(),
             changed: watch::Sender::default(),
         }))
     }
@@ -140,8 +146,7 @@ impl Outbox {
         let mut incident = match Incident::decode(&entry.value) {
             Ok(incident) => incident,
             Err(error) => {
-                warn!(%error, "an incident of another version of the program is dropped");
-                tokio::spawn(self.0.store.remove(entry.name));
+                self.reject(entry.name, &error);
                 return None;
             }
         };
@@ -172,6 +177,17 @@ impl Outbox {
         Some((number, incident))
     }
 
+    /// Removes an entry of another version of the program from a file. In a shared store, a replica of that version does its steps
+    /// after this one, for example during an upgrade.
+    fn reject(&self, name: RecordName, error: &serde_json::Error) {
+        if self.0.store.shared().is_none() {
+            warn!(%error, "an incident of another version of the program is dropped");
+            tokio::spawn(self.0.store.remove(name));
+        } else if !self.0.has_rejected.swap(true, Ordering::Relaxed) {
+            warn!(%error, "incidents of another version of the program wait for a replica of that version");
+        }
+    }
+
     /// Adds what this process has done of an incident. Returns whether the incident was finished.
     fn add_known(&self, name: RecordName, incident: &mut Incident) -> bool {
         let keep = u64::try_from(self.0.keep.as_millis()).unwrap_or(u64::MAX);
@@ -199,8 +215,12 @@ impl Outbox {
         }
     }
 
-    /// Requests the present state of an incident from the store.
+    /// Requests the present state of an incident from the store. Without ownership, the state remains in memory only: another
+    /// process may have done more since.
     fn save(&self, pending: &mut PendingIncidents, number: u64) {
+        if !self.is_owned() {
+            return;
+        }
         let Some(changed) = pending.incidents.get(&number) else { return };
         let (name, plan) = (changed.name, &self.0.plan);
         if changed.incident.is_announced && steps(&changed.incident, plan).next().is_none() {

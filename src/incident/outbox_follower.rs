@@ -38,24 +38,23 @@ pub(super) struct OutboxFollower {
     reader: OutboxReader,
     store: SharedStore,
     status: SharedStatus,
+    /// When the ownership is acquired or renewed.
+    next_hold: Instant,
     /// Whether an entry that cannot be read was logged.
     has_logged_unreadable: bool,
 }
 
 impl OutboxFollower {
     pub(super) fn new(reader: OutboxReader, store: SharedStore, status: SharedStatus) -> Self {
-        Self { reader, store, status, has_logged_unreadable: false }
+        Self { reader, store, status, next_hold: Instant::now(), has_logged_unreadable: false }
     }
 
     /// Acquires and renews the ownership, and reads new entries as the owner, until dropped. `written`: names of entries that
     /// this process has written.
     pub(super) async fn run(mut self, mut written: mpsc::UnboundedReceiver<RecordName>) {
-        let (mut next_hold, mut next_expiry) = (Instant::now(), Instant::now());
+        let mut next_expiry = Instant::now();
         loop {
-            if Instant::now() >= next_hold {
-                next_hold = Instant::now() + HOLD_INTERVAL;
-                self.hold().await;
-            }
+            self.keep_ownership().await;
             let length = self.read().await;
             if self.reader.outbox.is_owned() && Instant::now() >= next_expiry {
                 next_expiry = Instant::now() + EXPIRY_INTERVAL;
@@ -68,6 +67,16 @@ impl OutboxFollower {
                 Some(_) = written.recv() => while written.try_recv().is_ok() {},
             }
         }
+    }
+
+    /// Acquires or renews the ownership if that is due. Returns whether this process has owned the outbox without a pause.
+    async fn keep_ownership(&mut self) -> bool {
+        let was_owned = self.reader.outbox.is_owned();
+        if Instant::now() >= self.next_hold {
+            self.next_hold = Instant::now() + HOLD_INTERVAL;
+            self.hold().await;
+        }
+        was_owned && self.reader.outbox.is_owned()
     }
 
     /// Acquires or renews the ownership. Without the store, the ownership ends by itself.
@@ -98,12 +107,16 @@ impl OutboxFollower {
         let is_new = |(name, _): &&(RecordName, u64)| !self.reader.outbox.has(*name);
         let new: Vec<_> = names.iter().filter(is_new).copied().collect();
         for part in new.chunks(READ_AT_ONCE) {
-            if !self.reader.outbox.is_owned() {
+            if !self.keep_ownership().await {
                 break;
             }
             let part_names: Vec<_> = part.iter().map(|(name, _)| *name).collect();
             let Some(records) = self.store.outbox_records(&part_names).await else { break };
             for ((name, added), record) in part.iter().zip(records) {
+                // Many entries take longer than the ownership lasts. After a pause, they may be outdated.
+                if !self.keep_ownership().await {
+                    return names.len();
+                }
                 self.insert(*name, *added, record).await;
             }
         }

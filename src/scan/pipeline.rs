@@ -4,7 +4,10 @@
 mod verdict;
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -77,6 +80,8 @@ struct RunningJob {
     /// Created when the plaintext has to be written.
     work_dir: Option<WorkDir>,
     timings: Timings,
+    /// Whether an infection was reported before its verdict was stored.
+    has_reported: AtomicBool,
 }
 
 /// A downloaded and decrypted body.
@@ -122,6 +127,7 @@ impl Pipeline {
             generation,
             work_dir: None,
             timings: Timings { queue: Some(waited), ..Timings::default() },
+            has_reported: AtomicBool::default(),
         };
         let scanned = caught(Box::pin(self.process(&mut running))).await;
         let RunningJob { job, work_dir, timings, .. } = running;
@@ -148,7 +154,9 @@ impl Pipeline {
     async fn process(&self, running: &mut RunningJob) -> Result<Scanned, ScanError> {
         let fetched = self.fetch(running).await?;
         let (scanned, run) = self.scan(running, &fetched).await;
-        self.report_plain_media(running, &fetched, &scanned).await;
+        if !running.has_reported.load(Ordering::Relaxed) {
+            self.report_plain_media(running, &fetched, &scanned).await;
+        }
         let ScannedContent { detected, verdict, .. } = scanned;
         let Fetched { content, size, headers, body, is_granted, .. } = fetched;
         let detected = detected.or(fetched.detected);

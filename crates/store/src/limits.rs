@@ -14,7 +14,10 @@ pub(crate) const MAX_QUEUED: usize = 4096;
 /// Maximum number of queued changes that callers rely on: not-clean records and removals.
 pub(crate) const MAX_QUEUED_KEPT: usize = 10_000;
 
-/// Maximum size of the queued records in bytes, separately for the two kinds above.
+/// Maximum number of queued changes of the outbox of a shared store.
+pub(crate) const MAX_QUEUED_OUTBOX: usize = 10_000;
+
+/// Maximum size of the queued changes in bytes, separately for each of the kinds above.
 pub(crate) const MAX_QUEUED_BYTES: usize = 16 << 20;
 
 /// Maximum number of queued lookups.

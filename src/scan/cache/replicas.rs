@@ -97,7 +97,12 @@ impl ResultCache {
                 self.tables.invalidations.forget(Subject::Media(tag), clock::now());
                 self.tables.media.retain(|key, _| key.tag() != tag);
             }
-            Ok(StoreMessage::AllRemoved) => self.drop_verdicts(),
+            Ok(StoreMessage::AllRemoved) => {
+                if let Some(store) = self.shared_records().and_then(VerdictRecords::shared_store) {
+                    store.drop_findings();
+                }
+                self.drop_verdicts();
+            }
             Ok(StoreMessage::Decided { .. }) => return true,
             Err(error) => {
                 debug!(%error, "a replica of another version has changed something");

@@ -1,7 +1,7 @@
 //! The verdict on a fetched body: cached, from a scan in progress, or from a run of the engines.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Instant, SystemTime},
 };
 
@@ -101,6 +101,8 @@ impl Pipeline {
             && self.listed(&fetched.content) != Some(ListedFile::Allowed)
         {
             self.report_plain_media(running, fetched, &self.decided(outcome)).await;
+            // A second report would count the incident twice if the outbox is full.
+            running.has_reported.store(true, Ordering::Relaxed);
         }
     }
 

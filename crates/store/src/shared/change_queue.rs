@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::{
-    limits::{MAX_QUEUED, MAX_QUEUED_BYTES, MAX_QUEUED_KEPT},
+    limits::{MAX_QUEUED, MAX_QUEUED_BYTES, MAX_QUEUED_KEPT, MAX_QUEUED_OUTBOX},
     record::{RecordKey, RecordKind, RecordName},
 };
 
@@ -30,7 +30,7 @@ pub(crate) enum SharedChange {
     DeleteInvalid {
         key: RecordKey,
     },
-    /// New incident, written before all other changes. The same one waits once.
+    /// New incident, written after other changes: none depends on it. The same one waits once.
     AddIncident(Box<SealedIncident>),
     /// Replaces an entry of the outbox, unless it was removed.
     UpdateEntry {
@@ -58,6 +58,27 @@ impl SharedChange {
             | Self::RemoveEntry { .. }
             | Self::Publish { .. } => true,
             Self::DeleteInvalid { .. } => false,
+        }
+    }
+
+    /// Returns whether the change is one of the outbox. Such changes have a limit of their own, and no event announces them,
+    /// so that an outbox that cannot be written does not delay or displace verdicts.
+    fn is_of_outbox(&self) -> bool {
+        match self {
+            Self::AddIncident(_) | Self::UpdateEntry { .. } | Self::RemoveEntry { .. } => true,
+            Self::Put { .. }
+            | Self::Delete { .. }
+            | Self::DeleteInvalid { .. }
+            | Self::Publish { .. } => false,
+        }
+    }
+
+    /// Returns whether the change writes a finding that may be wrong: malware, or an incident.
+    fn is_finding(&self) -> bool {
+        match self {
+            Self::Put { key, .. } => key.kind == RecordKind::NotClean,
+            Self::AddIncident(_) => true,
+            _ => false,
         }
     }
 
@@ -120,14 +141,25 @@ struct ChangeQueueState {
     last_event: u64,
     droppable: ChangeUsage,
     kept: ChangeUsage,
+    /// Kept changes of the outbox.
+    outbox: ChangeUsage,
     /// Names of the incidents that wait or are being written.
     incidents: HashSet<RecordName>,
+    /// Findings before this position are dropped.
+    first_valid: u64,
     is_closed: bool,
 }
 
 impl ChangeQueueState {
-    fn usage(&mut self, is_kept: bool) -> &mut ChangeUsage {
-        if is_kept { &mut self.kept } else { &mut self.droppable }
+    /// Returns the usage of changes of the same class, and their maximum number.
+    fn usage(&mut self, change: &SharedChange) -> (&mut ChangeUsage, usize) {
+        if change.is_of_outbox() {
+            (&mut self.outbox, MAX_QUEUED_OUTBOX)
+        } else if change.is_kept() {
+            (&mut self.kept, MAX_QUEUED_KEPT)
+        } else {
+            (&mut self.droppable, MAX_QUEUED)
+        }
     }
 
     fn push(&mut self, change: SharedChange) -> bool {
@@ -136,9 +168,8 @@ impl ChangeQueueState {
         {
             return !self.is_closed;
         }
-        let max = if change.is_kept() { MAX_QUEUED_KEPT } else { MAX_QUEUED };
         let is_closed = self.is_closed;
-        let usage = self.usage(change.is_kept());
+        let (usage, max) = self.usage(&change);
         let bytes = usage.bytes + change.size();
         if is_closed || usage.changes >= max || bytes > MAX_QUEUED_BYTES {
             return false;
@@ -151,6 +182,19 @@ impl ChangeQueueState {
         self.changes.insert(self.next_position, change);
         self.next_position += 1;
         true
+    }
+
+    fn is_dropped(&self, position: u64, change: &SharedChange) -> bool {
+        position < self.first_valid && change.is_finding()
+    }
+
+    fn finish(&mut self, change: &SharedChange) {
+        let (usage, _) = self.usage(change);
+        usage.changes = usage.changes.saturating_sub(1);
+        usage.bytes = usage.bytes.saturating_sub(change.size());
+        if let SharedChange::AddIncident(incident) = change {
+            self.incidents.remove(&incident.name);
+        }
     }
 }
 
@@ -187,43 +231,60 @@ impl ChangeQueue {
 
     /// Returns changes that were taken to their positions.
     pub(crate) fn give_back(&self, changes: impl IntoIterator<Item = (u64, SharedChange)>) {
-        self.state.lock().changes.extend(changes);
+        let mut state = self.state.lock();
+        for (position, change) in changes {
+            if state.is_dropped(position, &change) {
+                state.finish(&change);
+            } else {
+                state.changes.insert(position, change);
+            }
+        }
     }
 
-    /// Returns the position of the first change in the queue that is retried until it is written, except incidents, which no
-    /// event announces.
+    /// Drops the findings that wait. Those that are being written are not retried.
+    pub(crate) fn drop_findings(&self) {
+        let mut state = self.state.lock();
+        state.first_valid = state.next_position;
+        let waiting = std::mem::take(&mut state.changes);
+        let (dropped, kept) = waiting
+            .into_iter()
+            .partition::<ChangesByPosition, _>(|(_, change)| change.is_finding());
+        state.changes = kept;
+        for change in dropped.values() {
+            state.finish(change);
+        }
+        // One that is being written may wait again.
+        state.incidents.clear();
+    }
+
+    /// Returns whether a change that was taken is not to be written any more.
+    pub(crate) fn is_dropped(&self, position: u64, change: &SharedChange) -> bool {
+        self.state.lock().is_dropped(position, change)
+    }
+
+    /// Returns the position of the first change in the queue that is retried until it is written, except those of the outbox,
+    /// which no event announces.
     pub(crate) fn first_kept(&self) -> Option<u64> {
         let state = self.state.lock();
-        let is_record = |change: &SharedChange| {
-            change.is_kept() && !matches!(change, SharedChange::AddIncident(_))
-        };
+        let is_record = |change: &SharedChange| change.is_kept() && !change.is_of_outbox();
         let mut kept = state.changes.iter().filter(|(_, change)| is_record(change));
         kept.next().map(|(position, _)| *position)
     }
 
     /// Records that a change was written or dropped.
     pub(crate) fn finish(&self, change: &SharedChange) {
-        let mut state = self.state.lock();
-        let usage = state.usage(change.is_kept());
-        usage.changes = usage.changes.saturating_sub(1);
-        usage.bytes = usage.bytes.saturating_sub(change.size());
-        if let SharedChange::AddIncident(incident) = change {
-            state.incidents.remove(&incident.name);
-        }
+        self.state.lock().finish(change);
     }
 
     /// Returns the number of kept changes that wait or are being written.
     pub(crate) fn kept(&self) -> usize {
-        self.state.lock().kept.changes
+        let state = self.state.lock();
+        state.kept.changes + state.outbox.changes
     }
 
     /// Returns the number of incidents that wait or are being written.
     pub(crate) fn incidents(&self) -> usize {
         self.state.lock().incidents.len()
-    }
-
-    pub(crate) fn has_incidents(&self) -> bool {
-        self.incidents() > 0
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -30,7 +30,7 @@ pub enum IncidentAddition {
     Known,
     /// The outbox has [`MAX_OUTBOX`] entries.
     Full,
-    /// The store is not available. The incident is written as soon as it is, before all other changes.
+    /// The store is not available. The incident is written as soon as it is.
     Waiting,
     /// The store is not available, and too many changes wait for it.
     Dropped,

@@ -38,6 +38,9 @@ pub(crate) const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// Number of calls that the writer has in flight.
 pub(crate) const WRITES_IN_FLIGHT: usize = 16;
 
+/// Time after which the writer writes other changes between incidents.
+pub(crate) const INCIDENT_TIME: Duration = Duration::from_secs(1);
+
 /// Maximum number of changes that the writer sends in one call.
 pub(crate) const MAX_PIPELINE: usize = 32;
 

@@ -21,8 +21,8 @@ use super::{
     incident_write,
     key_names::{EVENTS_KEY, record_key, reference_field},
     limits::{
-        CLOSE_TIMEOUT, MAX_PIPELINE, MAX_PIPELINE_BYTES, MAX_REFERENCES, MAX_TTL, RETRY_PAUSE,
-        WRITES_IN_FLIGHT,
+        CLOSE_TIMEOUT, INCIDENT_TIME, MAX_PIPELINE, MAX_PIPELINE_BYTES, MAX_REFERENCES, MAX_TTL,
+        RETRY_PAUSE, WRITES_IN_FLIGHT,
     },
     link::StoreLink,
     records::RecordOpener,
@@ -144,32 +144,42 @@ impl SharedWriter {
                 _ => groups.entry(change.group()).or_default().push((position, change)),
             }
         }
-        // First: a known verdict has its incident.
-        let result = self.write_incidents(incidents).await;
-        let result = result.and(self.write_records(groups).await);
+        let result = self.write_records(groups).await;
         // Records that were not written are announced after the next attempt. Those behind them wait as well.
         let first_kept = self.queue.first_kept().unwrap_or(u64::MAX);
         let is_ready = |(position, _): &(u64, SharedChange)| *position < first_kept;
         let (ready, waiting): (OrderedChanges, OrderedChanges) =
             events.into_iter().partition(is_ready);
         self.queue.give_back(waiting);
-        result.and(self.write_group(ready).await)
+        let result = result.and(self.write_group(ready).await);
+        // Last: an outbox that cannot be written must not delay verdicts.
+        result.and(self.write_incidents(incidents).await)
     }
 
-    /// Writes new incidents in order, up to the first that fails.
+    /// Writes new incidents in order, up to the first that fails, for about a second.
     async fn write_incidents(&self, incidents: OrderedChanges) -> Result<(), CallError> {
+        let end = Instant::now() + INCIDENT_TIME;
         let mut rest = incidents.into_iter();
-        while let Some((position, change)) = rest.next() {
+        let mut result = Ok(());
+        while result.is_ok()
+            && Instant::now() < end
+            && let Some((position, change)) = rest.next()
+        {
             let SharedChange::AddIncident(incident) = &change else { continue };
+            if self.queue.is_dropped(position, &change) {
+                self.queue.finish(&change);
+                continue;
+            }
             match incident_write::write_incident(&self.link, &self.opener, incident).await {
                 Ok(_) => self.queue.finish(&change),
                 Err(error) => {
-                    self.queue.give_back([(position, change)].into_iter().chain(rest));
-                    return Err(error);
+                    self.queue.give_back([(position, change)]);
+                    result = Err(error);
                 }
             }
         }
-        Ok(())
+        self.queue.give_back(rest);
+        result
     }
 
     async fn write_records(
@@ -187,6 +197,13 @@ impl SharedWriter {
 
     /// Writes changes of one name in order, up to the first that fails.
     async fn write_group(&self, changes: OrderedChanges) -> Result<(), CallError> {
+        let is_dropped =
+            |(position, change): &(u64, SharedChange)| self.queue.is_dropped(*position, change);
+        let (dropped, changes): (OrderedChanges, OrderedChanges) =
+            changes.into_iter().partition(is_dropped);
+        for (_, change) in &dropped {
+            self.queue.finish(change);
+        }
         let mut rest = changes.into_iter().peekable();
         let mut result = Ok(());
         while result.is_ok() && rest.peek().is_some() {

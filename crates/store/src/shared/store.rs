@@ -187,10 +187,6 @@ impl SharedStore {
         get: Vec<RecordKey>,
     ) -> Option<Vec<StoredValue>> {
         let handle = &self.handle;
-        if key.kind == RecordKind::NotClean && handle.queue.has_incidents() {
-            // Written after the incidents, by the queue.
-            return None;
-        }
         let sealed = self.secret().seal(&key, expiry, value).ok()?;
         let time = expiry.saturating_sub((handle.opener.now)()).min(MAX_TTL);
         let has_write = time > 0 && !key.kind.is_in_hash();
@@ -327,6 +323,7 @@ impl SharedStore {
     /// Removes all records but those of [`RecordKind::Seen`], and leases, from all servers, for up to this time. Passes the number of
     /// removed ones to `removed`
     /// in parts; the references of one name count as one. Records that are written meanwhile may remain.
+    /// [Drops](Self::drop_findings) findings that wait.
     ///
     /// # Errors
     /// If a command fails, or the time has passed. Some records may be removed then.
@@ -335,9 +332,16 @@ impl SharedStore {
         limit: Duration,
         removed: impl FnMut(u64),
     ) -> Result<(), NotDurable> {
+        self.drop_findings();
         let removal = listing::remove_all(&self.handle.link, removed);
         let result = tokio::time::timeout(limit, removal).await;
         result.map_err(|_elapsed| NotDurable)?.map_err(|_| NotDurable)
+    }
+
+    /// Drops the incidents and the records of [`RecordKind::NotClean`] that wait in memory to be written, because they may be
+    /// wrong. They do not count as dropped.
+    pub fn drop_findings(&self) {
+        self.handle.queue.drop_findings();
     }
 
     /// Passes the valid records of a kind to `each`, in no order, at most `limit`, which are remembered meanwhile.

@@ -2,7 +2,7 @@
 
 use super::{
     super::{
-        change_queue::{ChangeQueue, SharedChange},
+        change_queue::{ChangeQueue, SealedIncident, SharedChange},
         key_names::{hash_key, record_key},
         limits::MAX_REFERENCES,
     },
@@ -262,6 +262,16 @@ fn queue_is_bounded() {
         expiry: 0,
         sealed: vec![0; length],
     };
+    let add = |number| {
+        let (mark, entry) = (Vec::new(), vec![0; 1000]);
+        let name = name(RecordKind::Incident, number);
+        SharedChange::AddIncident(Box::new(SealedIncident { name, mark_expiry: 0, mark, entry }))
+    };
+    assert_eq!((0..11_000).filter(|n| queue.push(add(*n))).count(), 10_000);
+    assert!(queue.push(add(0)), "it waits once");
+    let update = SharedChange::UpdateEntry { name: name(RecordKind::Incident, 1), sealed: vec![] };
+    assert!(!queue.push(update));
+    let incidents = queue.take_all();
     assert_eq!((0..5000).filter(|n| queue.push(put(RecordKind::Finished, *n, 1))).count(), 4096);
     assert_eq!(
         (0..11_000).filter(|n| queue.push(put(RecordKind::NotClean, *n, 1))).count(),
@@ -269,9 +279,9 @@ fn queue_is_bounded() {
     );
     assert!(!queue.push_event(Some(Vec::new())));
     let taken = queue.take_all();
-    assert_eq!((taken.len(), queue.kept()), (14_096, 10_000));
+    assert_eq!((taken.len(), queue.kept()), (14_096, 20_000));
     assert!(!queue.push(SharedChange::Delete { key: not_clean(1) }));
-    for change in taken.values() {
+    for change in taken.values().chain(incidents.values()) {
         queue.finish(change);
     }
     assert_eq!(queue.kept(), 0);

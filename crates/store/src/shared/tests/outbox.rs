@@ -3,6 +3,8 @@
 use super::*;
 use crate::{IncidentAddition, MAX_OUTBOX, OutboxRecord};
 
+const INDEX: &[u8] = b"mcs1:{o}:index";
+
 fn incident(number: u64) -> RecordName {
     name(RecordKind::Incident, number)
 }
@@ -69,7 +71,7 @@ async fn update_does_not_bring_back_a_removed_entry() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn incident_waits_for_the_store_and_is_written_before_its_verdict() {
+async fn incident_waits_for_the_store_and_is_written_later() {
     let simulation = Simulation::new();
     let (store, _events) = simulation.start(1);
     simulation.server.set_partitioned(1, true);
@@ -77,24 +79,60 @@ async fn incident_waits_for_the_store_and_is_written_before_its_verdict() {
         assert_eq!(add(&simulation, &store, 1).await, IncidentAddition::Waiting);
     }
     assert_eq!(store.counters().pending_incidents, 1);
-    store.put(not_clean(1), simulation.expiry(), b"infected").unwrap();
     simulation.server.set_partitioned(1, false);
-    // A direct write of the verdict would come before.
-    let written_at_once =
-        store.put_and_get(not_clean(2), simulation.expiry(), b"x", vec![not_clean(2)]).await;
-    assert_eq!(written_at_once, None);
-    let verdict = super::super::key_names::record_key(&not_clean(1));
-    let is_written = async || simulation.server.raw(&verdict).is_some();
-    wait_until("the verdict is written", async || {
-        let (has_verdict, entries) = (is_written().await, simulation.server.keys());
-        let has_entry = entries.iter().any(|key| key.starts_with(b"mcs1:{o}:o:"));
-        assert!(has_entry || !has_verdict, "a verdict without its incident");
-        has_verdict
-    })
-    .await;
     written(&store).await;
     assert_eq!(value(&store, 1).await, Some(b"1".to_vec()));
     assert_eq!(store.counters().pending_incidents, 0);
+}
+
+/// As if the node of the outbox was down, or the user of the store had no right to write there.
+#[tokio::test(start_paused = true)]
+async fn outbox_that_cannot_be_written_does_not_delay_verdicts() {
+    let simulation = Simulation::new();
+    let ((store, _events), (other, mut events)) = (simulation.start(1), simulation.start(2));
+    simulation.server.set_raw(INDEX, b"no sorted set");
+    assert_eq!(add(&simulation, &store, 0).await, IncidentAddition::Waiting);
+    let direct = store.put_and_get(not_clean(1), simulation.expiry(), b"x", vec![not_clean(1)]);
+    assert_eq!(direct.await, Some(vec![StoredValue::Valid(b"x".to_vec())]), "written at once");
+    store.put(not_clean(2), simulation.expiry(), b"infected").unwrap();
+    store.update_outbox(incident(0), simulation.expiry(), b"later").unwrap();
+    store.publish(b"infected");
+    let is_written = async || get(&other, not_clean(2)).await == valid(b"infected");
+    wait_until("the verdict is written", is_written).await;
+    assert_eq!(next_event(&mut events).await, message(b"infected"));
+    assert_eq!(store.counters().pending_incidents, 1);
+    assert!(simulation.server.remove(INDEX));
+    written(&store).await;
+    assert_eq!(value(&store, 0).await, Some(b"0".to_vec()));
+}
+
+/// The findings that wait may be those because of which all records are removed.
+#[tokio::test(start_paused = true)]
+async fn removal_of_all_records_drops_findings_that_wait() {
+    let simulation = Simulation::new();
+    let (store, _events) = simulation.start(1);
+    simulation.server.set_partitioned(1, true);
+    assert_eq!(add(&simulation, &store, 1).await, IncidentAddition::Waiting);
+    store.put(not_clean(1), simulation.expiry(), b"infected").unwrap();
+    store.put(key(RecordKind::Forgotten, 1), simulation.expiry(), b"forgotten").unwrap();
+    // The writer is trying to write them.
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    store.remove_all(Duration::from_millis(1), |_| {}).await.unwrap_err();
+    assert_eq!(add(&simulation, &store, 2).await, IncidentAddition::Waiting);
+    // The writer is trying again.
+    tokio::time::sleep(Duration::from_millis(1010)).await;
+    store.drop_findings();
+    for number in [2, 3] {
+        let addition = add(&simulation, &store, number).await;
+        assert_eq!(addition, IncidentAddition::Waiting, "found again");
+    }
+    simulation.server.set_partitioned(1, false);
+    written(&store).await;
+    assert_eq!(names(&store).await.len(), 2);
+    assert!(value(&store, 2).await.is_some() && value(&store, 3).await.is_some());
+    assert_eq!(get(&store, not_clean(1)).await, Some(StoredValue::Missing));
+    assert_eq!(get(&store, key(RecordKind::Forgotten, 1)).await, valid(b"forgotten"));
+    assert_eq!((store.counters().pending_incidents, store.counters().dropped_writes), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]
