@@ -13,7 +13,7 @@ use tracing::{error, info};
 
 use super::{
     error::{AdminError, json},
-    protocol::{DecisionRequest, DecisionView, DecisionsReply},
+    protocol::{DecisionRequest, DecisionView, DecisionsReply, MAX_DECISION_TIME},
     query,
     state::{AdminResult, AdminState, Operator, read_change},
 };
@@ -28,9 +28,6 @@ use crate::{
 
 /// Time for which a decision is in force by default.
 const DEFAULT_DURATION: Duration = Duration::from_secs(30 * 86_400);
-
-/// Maximum time for which a decision is in force: a year.
-const MAX_DURATION: Duration = Duration::from_secs(366 * 86_400);
 
 /// Lists the decisions.
 pub(super) async fn list(State(state): State<Arc<AdminState>>) -> AdminResult {
@@ -71,7 +68,7 @@ fn parse_change(request: &DecisionRequest) -> Result<(&'static str, DecisionChan
         _ => return invalid("action: expected allow, block or withdraw".to_owned()),
     };
     let duration = request.seconds.map_or(DEFAULT_DURATION, Duration::from_secs);
-    if duration.is_zero() || duration > MAX_DURATION {
+    if duration.is_zero() || duration > MAX_DECISION_TIME {
         return invalid("seconds: expected a time of 1 second to 366 days".to_owned());
     }
     let made = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

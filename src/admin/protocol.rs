@@ -1,6 +1,11 @@
 //! JSON of the API, which the command line reads as well. Times are RFC 3339 in UTC, digests hexadecimal digits.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
+
+/// Maximum time for which a decision is in force: a year.
+pub const MAX_DECISION_TIME: Duration = Duration::from_secs(366 * 86_400);
 
 /// A verdict that the service knows.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

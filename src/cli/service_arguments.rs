@@ -5,12 +5,10 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Subcommand};
 
 use crate::{
+    admin::protocol::MAX_DECISION_TIME,
     http::Listen,
     media::{MediaId, parse_hex},
 };
-
-/// Maximum duration of a decision.
-const MAX_DECISION_TIME: Duration = Duration::from_secs(366 * 86_400);
 
 /// Listener of the running service, in place of the configured one.
 #[derive(Clone, PartialEq, Eq, Debug, Args)]
@@ -199,7 +197,7 @@ fn parse_content(text: &str) -> Result<String, String> {
     }
 }
 
-/// Parses the duration of a decision. The service has the same limits.
+/// Parses the duration of a decision.
 fn parse_decision_time(text: &str) -> Result<Duration, String> {
     let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     if time < Duration::from_secs(1) || time > MAX_DECISION_TIME {

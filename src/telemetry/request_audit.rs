@@ -117,7 +117,7 @@ impl RequestAudit {
     pub fn record(&self, request: &MediaRequest, record: &AuditRecord<'_>) {
         let mut line = AuditLine::new(record);
         if record.rescan {
-            // Nobody requested it.
+            // The service itself requested the file.
             return self.log.record(&line);
         }
         if self.has_client_address
